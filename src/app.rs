@@ -1,0 +1,178 @@
+//! The composition root: opens the database, finds the key, builds the remote, and drives the passes until told to stop.
+//!
+//! Order matters twice. At the start what cannot be used is said before anything is touched: the instance lock, then the
+//! database, then the key. At the end the cadence stops first, then the pass at its next safe point, then the database.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::watch;
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{Config, KeyError, SecretKey};
+use crate::model::{PassKind, time};
+use crate::remote::Http;
+use crate::remote::http::SetupError;
+use crate::store::{Instance, Mode, Store, StoreError, copy, passes};
+use crate::tasks::pull::{Failure, Progress, Pull, Report, Settings};
+
+/// How often a refused key is tried again.
+const ASK_AGAIN_AFTER_REFUSAL: Duration = Duration::from_secs(15 * 60);
+
+/// Why nothing could be started.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The HTTP client.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The schedule.
+    #[error("the schedule cannot be set up: {0}")]
+    Schedule(#[from] JobSchedulerError),
+    /// A directory for the dry run's copy.
+    #[error("no temporary directory can be made for the dry run: {0}")]
+    Temporary(std::io::Error),
+}
+
+/// Everything that works on one database, ready to make passes.
+pub struct App {
+    pull: Pull<Http>,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+    _instance: Instance,
+}
+
+impl App {
+    /// Takes the database for `command` and gets ready. `stop` ends whatever runs at its next safe point.
+    pub async fn start(
+        config: &Config,
+        command: &str,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) -> Result<Self, AppError> {
+        let instance = Instance::take(&config.database.path, command, clock.now(), Mode::Make)?;
+        let store = Store::open(&config.database.path)?;
+        Self::on(store, instance, config, clock, stop).await
+    }
+
+    /// The same on a copy that is thrown away: whatever passes do, the database stays as it is.
+    pub async fn start_dry(
+        config: &Config,
+        directory: &Path,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) -> Result<Self, AppError> {
+        let instance = Instance::take(&config.database.path, "sync --dry-run", clock.now(), Mode::LookOnly)?;
+        let copy = directory.join("dry-run.db");
+        copy::to(&config.database.path, &copy)?;
+        Self::on(Store::open(&copy)?, instance, config, clock, stop).await
+    }
+
+    async fn on(
+        store: Store,
+        instance: Instance,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) -> Result<Self, AppError> {
+        let at = time::written(clock.now());
+        let orphans = store.write(move |tx| passes::close_orphans(tx, &at)).await?;
+        if orphans > 0 {
+            tracing::warn!("the last process ended within a pass; the list is read anew");
+        }
+        let (key, source) = SecretKey::find(&config.api, &|name| std::env::var_os(name))?;
+        for warning in key.warnings(&source) {
+            tracing::warn!("{warning}");
+        }
+        let remote = Arc::new(Http::new(config, &key, Arc::clone(&clock))?);
+        let settings = Settings {
+            per_page: config.api.per_page,
+            max_delete_count: config.inbound.max_delete_count,
+            max_delete_percent: config.inbound.max_delete_percent,
+            seed: rand::random(),
+        };
+        let pull =
+            Pull::new(Arc::new(store), remote, Arc::new(key), Arc::clone(&clock), settings, stop.clone());
+        Ok(Self { pull, clock, stop, _instance: instance })
+    }
+
+    /// How far the pass that runs has come.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.pull.progress()
+    }
+
+    /// One pass. A probe before the first complete sweep has nothing to do: `None`.
+    pub async fn pass(&self, kind: PassKind) -> Result<Option<Report>, StoreError> {
+        match kind {
+            PassKind::Sweep => self.pull.sweep().await.map(Some),
+            PassKind::Probe => self.pull.probe().await,
+        }
+    }
+
+    /// The daemon: a sweep at once, then at each tick, until told to stop. Only the database can end it otherwise.
+    pub async fn run(&self, config: &Config) -> Result<(), AppError> {
+        let (sweep_due, probe_due) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let mut cadence = JobScheduler::new().await?;
+        // A tick only leaves a note; one that comes while a pass runs is answered once, after it.
+        for (cron, due) in
+            [(&config.inbound.sweep_cron, &sweep_due), (&config.inbound.probe_cron, &probe_due)]
+        {
+            let due = Arc::clone(due);
+            cadence.add(Job::new(cron.text(), move |_, _| due.notify_one())?).await?;
+        }
+        cadence.start().await?;
+        sweep_due.notify_one();
+        let ended = self.answer_ticks(&sweep_due, &probe_due).await;
+        if let Err(e) = cadence.shutdown().await {
+            tracing::debug!("the cadence did not stop cleanly: {e}");
+        }
+        Ok(ended?)
+    }
+
+    async fn answer_ticks(&self, sweep_due: &Notify, probe_due: &Notify) -> Result<(), StoreError> {
+        let mut refused_at: Option<Duration> = None;
+        loop {
+            let kind = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(()),
+                () = self.refusal_over(refused_at), if refused_at.is_some() => PassKind::Sweep,
+                () = sweep_due.notified(), if refused_at.is_none() => PassKind::Sweep,
+                () = probe_due.notified(), if refused_at.is_none() => PassKind::Probe,
+            };
+            let Some(report) = self.pass(kind).await? else { continue };
+            log(&report);
+            let refused = matches!(report.failure, Some(Failure::KeyRefused(_)));
+            refused_at = refused.then(|| self.clock.elapsed());
+        }
+    }
+
+    /// Waits until a refused key may be tried again.
+    async fn refusal_over(&self, refused_at: Option<Duration>) {
+        let waited = self.clock.elapsed().saturating_sub(refused_at.unwrap_or_default());
+        self.clock.sleep(ASK_AGAIN_AFTER_REFUSAL.saturating_sub(waited)).await;
+    }
+}
+
+/// One line for what a person needs to know.
+fn log(report: &Report) {
+    let sentence = report.sentence();
+    match &report.failure {
+        Some(Failure::Stopped) => tracing::info!("{sentence}"),
+        Some(_) => tracing::error!("{sentence}"),
+        None if report.held > 0 => tracing::warn!("{sentence}"),
+        // What happens every minute and changes nothing is no news.
+        None if report.kind == PassKind::Probe && report.tally.changes() == 0 => {
+            tracing::debug!("{sentence}")
+        }
+        None => tracing::info!("{sentence}"),
+    }
+}

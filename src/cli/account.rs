@@ -1,0 +1,80 @@
+//! `account`: whose customers these are.
+
+use clap::Subcommand;
+
+use super::print::{Out, Style};
+use super::{ConfigFile, Exit};
+use crate::clock::{Clock, SystemClock};
+use crate::model::time;
+use crate::store::{Reader, account, write_beside};
+
+/// Whose customers these are. A key that reads another account stops everything until a person says that it is right.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  komoju-sync account show\n\nAfter `account accept` the next sweep sees the new \
+    account's customers, and holds the deletion of the old ones."
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The account, as a fingerprint of its key, and whether another key is in doubt.
+    Show {
+        #[command(flatten)]
+        style: Style,
+    },
+    /// The key in doubt is the right one: go on with it.
+    Accept,
+}
+
+pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+    let path = config.load()?.database.path;
+    match &args.what {
+        What::Show { style } => show(&Reader::open(&path)?, *style),
+        What::Accept => {
+            let at = time::written(SystemClock::new().now());
+            let fingerprint = write_beside(&path, |tx| account::accept(tx, &at))?;
+            eprintln!("accepted; this database now belongs to account {}", short(&fingerprint));
+            Ok(Exit::Fine)
+        }
+    }
+}
+
+fn show(reader: &Reader, style: Style) -> anyhow::Result<Exit> {
+    let known = account::load(reader)?;
+    let stopped = known.as_ref().and_then(|account| account.stopped.as_ref());
+    let mut out = Out::new();
+    if style.is_json() {
+        out.json(&serde_json::json!({
+            "account": known.as_ref().map(|account| short(&account.fingerprint)),
+            "bound_at": known.as_ref().map(|account| &account.bound_at),
+            "in_doubt": stopped.map(|(candidate, _)| short(candidate)),
+            "stopped_at": stopped.map(|(_, at)| at),
+        }))?;
+    } else {
+        match &known {
+            Some(account) => {
+                out.line(&format!("account {} since {}", short(&account.fingerprint), account.bound_at))?
+            }
+            None => out.line("no account yet: the first key that is used binds this database")?,
+        }
+        if let Some((candidate, at)) = stopped {
+            out.line(&format!(
+                "stopped since {at}: the key of account {} knows none of these customers; put the right key back, or \
+                 say `komoju-sync account accept`",
+                short(candidate)
+            ))?;
+        }
+    }
+    let exit = if stopped.is_some() { Exit::Waits } else { Exit::Fine };
+    out.finish()?;
+    Ok(exit)
+}
+
+/// A fingerprint as `mirror_info.account` shows it.
+fn short(fingerprint: &[u8; 32]) -> String {
+    fingerprint[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,138 @@
+//! `customers`: the mirror, now or then.
+
+use clap::Subcommand;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::exit::UsageError;
+use super::print::{self, Out, Style, plain};
+use super::{ConfigFile, Exit, changes};
+use crate::model::{CustomerId, time};
+use crate::store::read::{ChangeFilter, Record};
+use crate::store::{Reader, read};
+
+/// The mirror, now or then.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  komoju-sync customers list --json | jq .email\n  \
+    komoju-sync customers show cus_123 --as-of 2026-01-31T00:00:00Z\n  komoju-sync customers history cus_123")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// All live customers, by id.
+    List(Options),
+    /// One customer, whole.
+    Show {
+        /// The customer's id.
+        #[arg(value_parser = parse_id)]
+        id: CustomerId,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// One customer's changes, oldest first.
+    History {
+        /// The customer's id.
+        #[arg(value_parser = parse_id)]
+        id: CustomerId,
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Options {
+    /// As it stood at this moment (RFC 3339, or a date for its beginning in UTC).
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    as_of: Option<Timestamp>,
+    #[command(flatten)]
+    style: Style,
+}
+
+pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+    let reader = Reader::open(&config.load()?.database.path)?;
+    match &args.what {
+        What::List(options) => list(&reader, options)?,
+        What::Show { id, options } => show(&reader, id, options)?,
+        What::History { id, options } => history(&reader, id, options)?,
+    }
+    Ok(Exit::Fine)
+}
+
+fn list(reader: &Reader, options: &Options) -> anyhow::Result<()> {
+    let mut out = Out::new();
+    print::printing(|check| {
+        let mut visit = |record: Record| {
+            check(match options.style.is_json() {
+                true => out.json(&record),
+                false => out.line(&list_line(&record)),
+            })
+        };
+        match options.as_of {
+            Some(moment) => read::customers_as_of(reader, moment, visit),
+            None => read::customers(reader, &mut visit),
+        }
+    })?;
+    Ok(out.finish()?)
+}
+
+fn list_line(record: &Record) -> String {
+    let [id, created_at, email] = ["id", "created_at", "email"].map(|column| plain(record.get(column)));
+    format!("{id:<26}  {created_at:<24}  {email}").trim_end().to_owned()
+}
+
+fn show(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Result<()> {
+    let found = match options.as_of {
+        Some(moment) => read::customer_as_of(reader, id, moment)?,
+        None => read::customer(reader, id)?,
+    };
+    let when = options.as_of.map(|at| format!(" at {}", time::written(at))).unwrap_or_default();
+    let record = found.ok_or_else(|| anyhow::anyhow!("the mirror knows no customer {id}{when}"))?;
+    let mut out = Out::new();
+    if options.style.is_json() {
+        out.json(&record)?;
+        return Ok(out.finish()?);
+    }
+    for (name, value) in record.columns().filter(|(_, value)| !value.is_null()) {
+        out.line(&format!("{name:<16}  {}", plain(value)))?;
+    }
+    if let Value::String(at) = record.get("deleted_at") {
+        eprintln!("this customer was found deleted at {at}; the above is what was last known");
+    }
+    Ok(out.finish()?)
+}
+
+fn history(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Result<()> {
+    let filter = ChangeFilter { customer: Some(id.clone()), until: options.as_of, ..ChangeFilter::default() };
+    let mut out = Out::new();
+    let mut entries = 0_u64;
+    print::printing(|check| {
+        read::changes(reader, &filter, |record| {
+            entries += 1;
+            check(changes::print(&mut out, &record, options.style))
+        })
+    })?;
+    out.finish()?;
+    match entries {
+        0 => Err(anyhow::anyhow!("the change log knows no customer {id}")),
+        _ => Ok(()),
+    }
+}
+
+/// Takes an argument as a customer's id.
+pub(super) fn parse_id(text: &str) -> Result<CustomerId, UsageError> {
+    CustomerId::new(text).map_err(|why| UsageError(why.to_string()))
+}
+
+/// Takes an argument as a moment.
+pub(super) fn parse_moment(text: &str) -> Result<Timestamp, UsageError> {
+    // A date alone is its beginning; what is no date gives no time either.
+    time::read(text).or_else(|| time::read(&format!("{text}T00:00:00Z"))).ok_or_else(|| {
+        UsageError(
+            "a time looks like 2026-01-31T09:30:00Z, or 2026-01-31 for the beginning of that day in UTC"
+                .into(),
+        )
+    })
+}

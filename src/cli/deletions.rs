@@ -1,0 +1,90 @@
+//! `deletions`: held deletions, and a person's word on them.
+
+use clap::Subcommand;
+
+use super::print::{self, Out, Style, count, plain};
+use super::{ConfigFile, Exit};
+use crate::clock::{Clock, SystemClock};
+use crate::model::time;
+use crate::store::holds::{self, Decision, HoldId};
+use crate::store::{Reader, read, write_beside};
+
+/// Deletions that wait for a person: a sweep missed so many customers that it records none of them by itself.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  komoju-sync deletions list\n  komoju-sync deletions approve 7\n\n\
+    Approved customers are asked for again by the daemon's next pass (or the next `sync`); who answers stays.")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Those that wait.
+    List {
+        /// Those that are over, too.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        style: Style,
+    },
+    /// They may be deleted here, if KOMOJU still says that they are gone.
+    Approve {
+        /// The hold's number; every open one where it is left out.
+        hold: Option<HoldId>,
+    },
+    /// They stay, and are not reported again until they are seen again.
+    Reject {
+        /// The hold's number; every open one where it is left out.
+        hold: Option<HoldId>,
+    },
+}
+
+pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+    let path = config.load()?.database.path;
+    match &args.what {
+        What::List { all, style } => list(&Reader::open(&path)?, *all, *style),
+        What::Approve { hold } => {
+            let settled = decide(&path, *hold, Decision::Approve)?;
+            eprintln!("approved {}; the next pass asks for each again", count(settled as u64, "deletion"));
+            Ok(Exit::Fine)
+        }
+        What::Reject { hold } => {
+            let settled = decide(&path, *hold, Decision::Reject)?;
+            eprintln!("rejected {}; the customers stay", count(settled as u64, "deletion"));
+            Ok(Exit::Fine)
+        }
+    }
+}
+
+fn list(reader: &Reader, all: bool, style: Style) -> anyhow::Result<Exit> {
+    let mut out = Out::new();
+    let mut waiting = 0_u64;
+    print::printing(|check| {
+        read::held_deletions(reader, all, |record| {
+            waiting += u64::from(record.text("state") == Some("held"));
+            check(match style.is_json() {
+                true => out.json(&record),
+                false => {
+                    let [hold, state, opened, id] =
+                        ["hold_id", "state", "opened_at", "customer_id"].map(|name| plain(record.get(name)));
+                    out.line(&format!("hold {hold:<4}  {state:<10}  {opened}  {id}"))
+                }
+            })
+        })
+    })?;
+    out.finish()?;
+    Ok(if waiting > 0 { Exit::Waits } else { Exit::Fine })
+}
+
+fn decide(path: &std::path::Path, hold: Option<HoldId>, decision: Decision) -> anyhow::Result<usize> {
+    let at = time::written(SystemClock::new().now());
+    let by = decided_by();
+    Ok(write_beside(path, |tx| holds::decide(tx, hold, decision, &at, &by))?)
+}
+
+/// Who decides: the person behind `sudo`, where there is one.
+fn decided_by() -> String {
+    let named = |name| std::env::var(name).ok().filter(|who| !who.is_empty());
+    named("SUDO_USER").or_else(|| named("USER")).unwrap_or_else(|| "unknown".to_owned())
+}

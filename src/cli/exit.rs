@@ -1,0 +1,121 @@
+//! How a command ends, as the shell sees it.
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use crate::app::AppError;
+use crate::config::{ConfigError, KeyError};
+use crate::model::Outcome;
+use crate::remote::http::SetupError;
+use crate::store::StoreError;
+use crate::tasks::pull::{Failure, Report};
+
+/// An exit code of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: fine.
+    Fine,
+    /// 1: failed.
+    Failed,
+    /// 2: usage or configuration.
+    Usage,
+    /// 3: done, but something waits for a person.
+    Waits,
+    /// 4: the API refused the key.
+    KeyRefused,
+    /// 5: the database cannot be used.
+    Database,
+}
+
+impl Exit {
+    /// The number.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Fine => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Waits => 3,
+            Self::KeyRefused => 4,
+            Self::Database => 5,
+        }
+    }
+
+    /// Where two apply, the one that is told: 5, 2, 4, 1, 3, 0.
+    pub fn and(self, other: Self) -> Self {
+        let weight = |exit: Self| match exit {
+            Self::Database => 5,
+            Self::Usage => 4,
+            Self::KeyRefused => 3,
+            Self::Failed => 2,
+            Self::Waits => 1,
+            Self::Fine => 0,
+        };
+        if weight(other) > weight(self) { other } else { self }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// What a pass's report exits with.
+pub(super) fn exit_of_report(report: &Report) -> Exit {
+    match (&report.failure, report.outcome) {
+        (Some(Failure::KeyRefused(_)), _) => Exit::KeyRefused,
+        (Some(Failure::OtherAccount), _) => Exit::Waits,
+        (Some(_), _) => Exit::Failed,
+        (None, Outcome::Held) => Exit::Waits,
+        (None, _) => Exit::Fine,
+    }
+}
+
+/// What an error exits with.
+pub(super) fn exit_of(error: &anyhow::Error) -> Exit {
+    let by_store = |e: &StoreError| if e.is_unusable() { Exit::Database } else { Exit::Failed };
+    for cause in error.chain() {
+        if let Some(e) = cause.downcast_ref::<StoreError>() {
+            return by_store(e);
+        }
+        if let Some(AppError::Store(e)) = cause.downcast_ref::<AppError>() {
+            return by_store(e);
+        }
+        let app_usage =
+            matches!(cause.downcast_ref::<AppError>(), Some(AppError::Key(_) | AppError::Setup(_)));
+        let usage = cause.is::<ConfigError>() || cause.is::<KeyError>() || cause.is::<SetupError>();
+        if app_usage || usage || cause.is::<UsageError>() {
+            return Exit::Usage;
+        }
+    }
+    Exit::Failed
+}
+
+/// An argument that only turns out to be wrong when it is used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct UsageError(pub(super) String);
+
+/// Whether the reader of our output has gone, as `| head` does: no reason to complain.
+pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_several_apply_the_contract_says_which() {
+        let order = [Exit::Database, Exit::Usage, Exit::KeyRefused, Exit::Failed, Exit::Waits, Exit::Fine];
+        assert_eq!(order.map(Exit::code), [5, 2, 4, 1, 3, 0]);
+        for (n, first) in order.into_iter().enumerate() {
+            for later in &order[n..] {
+                assert_eq!(first.and(*later), first);
+                assert_eq!(later.and(first), first);
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Printing: data to standard output, words to standard error, nothing that could write to somebody's terminal.
+
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::mask::harmless;
+use crate::store::StoreError;
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
+#[group(multiple = false)]
+pub(super) struct Style {
+    /// One JSON object a line, its keys the SQL columns.
+    #[arg(long)]
+    json: bool,
+    /// The same by name.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Style {
+    /// Whether JSON was asked for.
+    pub(super) fn is_json(self) -> bool {
+        self.json || self.format == Some(Format::Json)
+    }
+}
+
+/// Standard output, buffered. A reader that goes away is an error like any other, told apart at the top.
+pub(super) struct Out(BufWriter<StdoutLock<'static>>);
+
+impl Out {
+    pub(super) fn new() -> Self {
+        Self(BufWriter::new(io::stdout().lock()))
+    }
+
+    /// One line of words.
+    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.0, "{text}")
+    }
+
+    /// One line of JSON.
+    pub(super) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.0, value)?;
+        self.0.write_all(b"\n")
+    }
+
+    /// Everything as it is.
+    pub(super) fn writer(&mut self) -> &mut impl Write {
+        &mut self.0
+    }
+
+    /// Hands over what is buffered. Must be called: an error at the end would be lost otherwise.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+
+    /// Hands over what is buffered, for output that goes on.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Carries an output error through a store's visitor.
+pub(super) fn through_store(result: io::Result<()>, kept: &mut Option<io::Error>) -> Result<(), StoreError> {
+    result.map_err(|e| {
+        *kept = Some(e);
+        StoreError::Refused("output".into())
+    })
+}
+
+/// Runs a query whose visitor prints; an output error comes back as itself.
+pub(super) fn printing(
+    query: impl FnOnce(&mut dyn FnMut(io::Result<()>) -> Result<(), StoreError>) -> Result<(), StoreError>,
+) -> anyhow::Result<()> {
+    let mut failed = None;
+    let result = query(&mut |written| through_store(written, &mut failed));
+    match failed {
+        Some(e) => Err(e.into()),
+        None => Ok(result?),
+    }
+}
+
+/// Text from outside, harmless on a terminal.
+pub(super) fn safe(text: &str) -> String {
+    text.chars().map(harmless).collect()
+}
+
+/// A value for a person: text without quotes, nothing for null.
+pub(super) fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => safe(text),
+        other => safe(&other.to_string()),
+    }
+}
+
+/// `error: …` on standard error, in red on a terminal.
+pub(super) fn error(text: &str) {
+    let (on, off) = if io::stderr().is_terminal() { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
+    let _ = writeln!(io::stderr(), "{on}error:{off} {text}");
+}
+
+/// `1 customer`, `1,234 customers`.
+pub(super) fn count(n: impl TryInto<u64>, one: &str) -> String {
+    let n = n.try_into().unwrap_or(0);
+    format!("{} {one}{}", grouped(n), if n == 1 { "" } else { "s" })
+}
+
+/// `1,234,567`.
+pub(super) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_and_words_counted() {
+        assert_eq!(
+            ["0", "999", "1,000", "1,234,567"],
+            [0, 999, 1000, 1_234_567].map(grouped).each_ref().map(|t| &t[..])
+        );
+        assert_eq!((count(1_u64, "page"), count(0_u64, "page")), ("1 page".into(), "0 pages".into()));
+    }
+
+    #[test]
+    fn text_from_outside_cannot_steer_a_terminal() {
+        let hostile = "a\u{1b}[2J\u{9b}1m\r\nb";
+        assert!(!safe(hostile).chars().any(char::is_control), "{}", safe(hostile));
+    }
+}

@@ -1,0 +1,55 @@
+//! Progress bars: on standard error, on a terminal only, with count, rate and time left.
+
+use std::sync::LazyLock;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::sync::watch;
+
+use crate::tasks::pull::{Phase, Progress};
+
+/// All bars; log lines are written around them.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Runs `write` with every bar out of the way.
+pub(super) fn suspended(write: impl FnOnce()) {
+    BARS.suspend(write);
+}
+
+/// A bar of `of` steps; 0 while that is unknown.
+pub(super) fn bar(what: &'static str, of: u64) -> ProgressBar {
+    let bar = BARS.add(ProgressBar::new(of));
+    bar.set_style(style());
+    bar.set_message(what);
+    bar
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {per_sec}, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Draws a pass until its sender is gone or `done` resolves.
+pub(super) async fn draw(mut progress: watch::Receiver<Progress>) {
+    let mut shown: Option<(Phase, ProgressBar)> = None;
+    while progress.changed().await.is_ok() {
+        let Progress { phase, done, of } = *progress.borrow_and_update();
+        let what = match phase {
+            Phase::Idle => {
+                shown = None;
+                continue;
+            }
+            Phase::Reading => "reading customers",
+            Phase::Asking => "asking about missing customers",
+        };
+        if shown.as_ref().is_none_or(|(drawn, _)| *drawn != phase) {
+            shown = Some((phase, bar(what, of)));
+        }
+        if let Some((_, bar)) = &shown {
+            bar.set_length(of);
+            bar.set_position(done);
+        }
+    }
+    if let Some((_, bar)) = shown {
+        bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,90 @@
+//! `sandbox`: a local KOMOJU.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::exit::UsageError;
+use super::print::{Out, count};
+use super::{Exit, signals};
+use crate::sandbox::{Fault, Options, Readings, Sandbox};
+
+/// A local KOMOJU: the customers API with a population, a movable clock and faults on request. Everything is in memory.
+///
+/// While it runs, `GET /_sandbox/` on its address tells how to change customers, inject faults and move its clock.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  komoju-sync sandbox --customers 1000\n  \
+    komoju-sync sandbox --readings '{\"order\": \"oldest_first\", \"list_source\": \"hidden\"}'\n  \
+    KOMOJU_SECRET_KEY=sk_test_sandbox komoju-sync --config my.toml sync     (with api.base_url as printed)")]
+pub(super) struct Args {
+    /// Where to listen; port 0 takes any free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8787")]
+    listen: SocketAddr,
+    /// How many customers there are at the start.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    customers: u32,
+    /// The same seed gives the same customers.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// The key it takes. Not a secret: it opens nothing but this sandbox.
+    #[arg(long, value_name = "KEY", default_value = "sk_test_sandbox")]
+    key: String,
+    /// How long every request takes at least, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    latency_ms: u64,
+    /// How to play what KOMOJU does not say, as JSON; what is left out stays at its default.
+    #[arg(long, value_name = "JSON")]
+    readings: Option<String>,
+    /// A fault from the start, as JSON (repeatable).
+    #[arg(long, value_name = "JSON")]
+    fault: Vec<String>,
+    /// Write the base URL to this file once it listens.
+    #[arg(long, value_name = "FILE")]
+    url_file: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let usage = |what: &str, e: serde_json::Error| UsageError(format!("{what} cannot be read: {e}"));
+    let readings: Option<Readings> =
+        args.readings.as_deref().map(serde_json::from_str).transpose().map_err(|e| usage("--readings", e))?;
+    let faults: Vec<Fault> = args
+        .fault
+        .iter()
+        .map(|fault| serde_json::from_str(fault).map_err(|e| usage("--fault", e)))
+        .collect::<Result<_, _>>()?;
+    let options = Options {
+        listen: args.listen,
+        key: args.key.clone(),
+        seed: args.seed,
+        customers: args.customers,
+        readings: readings.unwrap_or_default(),
+        now: None,
+        latency: Duration::from_millis(args.latency_ms),
+    };
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let sandbox = Sandbox::start(options).await?;
+        for fault in faults {
+            sandbox.world().inject(fault);
+        }
+        let mut out = Out::new();
+        out.line(&sandbox.base_url())?;
+        out.finish()?;
+        if let Some(file) = &args.url_file {
+            // Renamed into place: whoever waits for the file finds it whole.
+            let new = file.with_extension("new");
+            std::fs::write(&new, sandbox.base_url())?;
+            std::fs::rename(&new, file)?;
+        }
+        eprintln!("{}; key {}; Ctrl-C ends it", count(args.customers, "customer"), args.key);
+        let stop = CancellationToken::new();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            failed = signals::watch(stop.clone()) => failed?,
+        }
+        sandbox.stop().await;
+        Ok(Exit::Fine)
+    })
+}

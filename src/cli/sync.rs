@@ -1,0 +1,94 @@
+//! `sync`: one pass, then done.
+
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
+use super::exit::exit_of_report;
+use super::print::{self, Out, Style};
+use super::{ConfigFile, Exit, changes, logging, progress, signals};
+use crate::app::{App, AppError};
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::model::PassKind;
+use crate::store::read::ChangeFilter;
+use crate::store::{Reader, StoreError, read};
+
+/// One sweep of the whole list, applied to the mirror; makes the database where there is none.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  komoju-sync sync              read everything once\n  \
+    komoju-sync sync --dry-run    show what a sync would record, and write nothing\n\n\
+    A first look with a live key: `komoju-sync sync --dry-run`.")]
+pub(super) struct Args {
+    /// Read only the newest customers; nothing is concluded from who is missing.
+    #[arg(long)]
+    probe: bool,
+    /// Print what would be recorded; write nothing, here or there.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    style: Style,
+}
+
+pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+    let config = config.load()?;
+    logging::start(&config.log);
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        tokio::select! {
+            ended = sync(&config, args, stop.clone()) => ended,
+            failed = signals::watch(stop.clone()) => Err(failed.err().map_or_else(|| anyhow::anyhow!("no signals"), Into::into)),
+        }
+    })
+}
+
+async fn sync(config: &Config, args: &Args, stop: CancellationToken) -> anyhow::Result<Exit> {
+    let kind = if args.probe { PassKind::Probe } else { PassKind::Sweep };
+    if !args.dry_run {
+        let app = App::start(config, "sync", SystemClock::shared(), stop).await?;
+        return pass(&app, kind).await;
+    }
+    let directory = tempfile::Builder::new().prefix("komoju-sync-").tempdir().map_err(AppError::Temporary)?;
+    let app = App::start_dry(config, directory.path(), SystemClock::shared(), stop).await?;
+    let copy = directory.path().join("dry-run.db");
+    let head = read::mirror_info(&*Reader::open(&copy)?)?.number("head_seq");
+    let exit = pass(&app, kind).await?;
+    print_plan(&copy, head, args.style)?;
+    Ok(exit)
+}
+
+async fn pass(app: &App, kind: PassKind) -> anyhow::Result<Exit> {
+    let ended = tokio::select! {
+        ended = app.pass(kind) => ended?,
+        () = progress::draw(app.progress()) => return Err(anyhow::anyhow!("the pass ended without a report")),
+    };
+    let Some(report) = ended else {
+        eprintln!(
+            "nothing to probe: a probe begins where a complete sweep ended; run `komoju-sync sync` first"
+        );
+        return Ok(Exit::Failed);
+    };
+    match report.failure {
+        Some(_) => print::error(&report.sentence()),
+        None => eprintln!("{}", report.sentence()),
+    }
+    Ok(exit_of_report(&report))
+}
+
+/// The changes that the pass recorded in the copy, and the deletions that it would hold.
+fn print_plan(copy: &Path, head: i64, style: Style) -> anyhow::Result<()> {
+    let reader = Reader::open(copy)?;
+    let mut out = Out::new();
+    let filter = ChangeFilter { since: head, ..ChangeFilter::default() };
+    print::printing(|check| {
+        read::changes(&reader, &filter, |record| check(changes::print(&mut out, &record, style)))
+    })?;
+    let held = read::mirror_info(&reader).and_then(|_| crate::store::holds::held_count(&reader))?;
+    out.finish()?;
+    if held > 0 {
+        eprintln!("{} would wait for a person", print::count(held, "deletion"));
+    }
+    eprintln!("dry run: nothing was written");
+    Ok::<_, StoreError>(()).map_err(Into::into)
+}

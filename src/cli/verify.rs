@@ -1,0 +1,63 @@
+//! `verify`: proof that the log is whole and folds to the mirror.
+
+use super::exit::UsageError;
+use super::print::{Out, count};
+use super::{ConfigFile, Exit, print};
+use crate::store::changes::Head;
+use crate::store::{Reader, verify};
+
+/// Proves that the change log is whole, that it folds to the mirror, and that the file is sound.
+///
+/// This shows damage and partial edits. Against somebody who can rewrite the whole file, keep a head elsewhere (it is printed
+/// at the end) and give it with --head.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  komoju-sync verify\n  komoju-sync verify --head 4200:9f86d081884c7d65…")]
+pub(super) struct Args {
+    /// A head that was printed earlier: the log must still hold it.
+    #[arg(long, value_name = "SEQ:CHAIN", value_parser = parse_head)]
+    head: Option<Head>,
+}
+
+pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+    let reader = Reader::open(&config.load()?.database.path)?;
+    // One transaction, so that a daemon at work does not move the ground.
+    let verified = reader.in_one_view(|conn| verify::verify(conn, args.head))?;
+    let mut out = Out::new();
+    for finding in &verified.findings {
+        print::error(finding);
+    }
+    if verified.finding_count > 0 {
+        let untold = verified.finding_count - verified.findings.len() as u64;
+        if untold > 0 {
+            print::error(&format!("and {} more", count(untold, "finding")));
+        }
+        eprintln!(
+            "where only the mirror is wrong, `komoju-sync rebuild` makes it anew from the log; a log that is wrong needs a \
+             backup"
+        );
+        return Ok(Exit::Failed);
+    }
+    let (entries, customers) = (count(verified.entries, "change"), count(verified.customers, "customer"));
+    out.line(&format!("{entries} fold to {customers}; the chain is whole"))?;
+    if let Some(Head { seq, chain }) = verified.head {
+        let chain: String = chain.iter().map(|byte| format!("{byte:02x}")).collect();
+        out.line(&format!("head {seq}:{chain}"))?;
+    }
+    out.finish()?;
+    Ok(Exit::Fine)
+}
+
+fn parse_head(text: &str) -> Result<Head, UsageError> {
+    let read = || {
+        let (seq, chain) = text.split_once(':')?;
+        if chain.len() != 64 || !chain.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (n, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&chain[2 * n..2 * n + 2], 16).ok()?;
+        }
+        Some(Head { seq: seq.parse().ok().filter(|seq| *seq >= 0)?, chain: bytes })
+    };
+    read().ok_or_else(|| UsageError("a head is SEQ:CHAIN, a number and 64 hexadecimal digits".to_owned()))
+}

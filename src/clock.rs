@@ -1,0 +1,104 @@
+//! The time, owned here and asked for nowhere else.
+//!
+//! Every decision that depends on time takes it from a [`Clock`], so that tests can hold it still, make it jump or run
+//! backwards. A lint (`clippy.toml`) refuses the standard library's clocks everywhere else.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+/// What a [`Clock::sleep`] returns.
+pub type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// A wall clock, a steady clock and a way to wait.
+pub trait Clock: Send + Sync + 'static {
+    /// The wall clock: what is written down. It may jump either way.
+    fn now(&self) -> Timestamp;
+    /// A steady clock: time since some fixed moment of this process. For durations.
+    fn elapsed(&self) -> Duration;
+    /// Waits that long.
+    fn sleep(&self, duration: Duration) -> Sleep<'_>;
+}
+
+/// The machine's clocks.
+#[derive(Debug)]
+pub struct SystemClock {
+    started: Instant,
+}
+
+impl SystemClock {
+    /// A clock whose [`Clock::elapsed`] counts from now.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else asks")]
+    pub fn new() -> Self {
+        Self { started: Instant::now() }
+    }
+
+    /// The same, behind the trait.
+    pub fn shared() -> Arc<dyn Clock> {
+        Arc::new(Self::new())
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else asks")]
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep<'_> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+/// A clock that moves only when told; a sleep moves it and is over at once.
+#[derive(Debug)]
+pub struct ManualClock {
+    state: Mutex<(Timestamp, Duration)>,
+}
+
+impl ManualClock {
+    /// A clock that stands at `now`.
+    pub fn at(now: Timestamp) -> Self {
+        Self { state: Mutex::new((now, Duration::ZERO)) }
+    }
+
+    /// Lets time pass: both clocks move forward.
+    pub fn advance(&self, by: Duration) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = state.0.checked_add(by).unwrap_or(Timestamp::MAX);
+        state.1 += by;
+    }
+
+    /// Sets the wall clock, as an operator or a time server would; the steady clock stays.
+    pub fn set_wall(&self, now: Timestamp) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0 = now;
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep<'_> {
+        self.advance(duration);
+        Box::pin(tokio::task::yield_now())
+    }
+}

@@ -1,0 +1,257 @@
+//! When something is due: a cron expression that the scheduler is sure to understand the same way.
+//!
+//! Parsed with the parser and the settings of tokio-cron-scheduler (seconds required), in UTC.
+//! Stricter than it in three points, each a daemon that seems to run and does nothing: a year field
+//! (the schedule would end one day), an empty item in a list, and a date that no calendar has.
+//!
+//! chrono appears in this file alone, because the cron parser speaks it.
+
+use std::fmt;
+
+use croner::Cron;
+use croner::parser::{CronParser, Seconds};
+use jiff::Timestamp;
+
+/// The fields of an expression, in order, with the values they take.
+const FIELDS: [(&str, &str); 6] = [
+    ("seconds", "0-59"),
+    ("minutes", "0-59"),
+    ("hours", "0-23"),
+    ("day of the month", "1-31, `L` for the last"),
+    ("month", "1-12 or JAN-DEC"),
+    ("day of the week", "0-7 or SUN-SAT"),
+];
+
+/// A moment to look for the first tick from. Any would do: without a year field a schedule that
+/// comes at all comes again.
+const SOME_TIME: Timestamp = Timestamp::constant(1_735_689_600, 0);
+
+/// A cron expression, checked: six fields, seconds first, or a nickname such as `@hourly`. UTC.
+#[derive(Clone)]
+pub struct Cadence {
+    text: String,
+    cron: Cron,
+}
+
+impl Cadence {
+    /// Checks an expression.
+    ///
+    /// # Errors
+    /// The scheduler would not understand it, or it would never come due.
+    pub fn parse(text: &str) -> Result<Self, CadenceError> {
+        let text = text.trim();
+        let fields: Vec<&str> = text.split_whitespace().collect();
+        match fields[..] {
+            [] => return Err(CadenceError::Empty),
+            [name] if name.starts_with('@') => {}
+            [_, _, _, _, _] => {
+                return Err(CadenceError::NoSeconds { with: format!("0 {text}") });
+            }
+            [_, _, _, _, _, _] => {}
+            [_, _, _, _, _, _, _] => return Err(CadenceError::Year),
+            _ => return Err(CadenceError::Fields(fields.len())),
+        }
+        let cron = match parse(text) {
+            Some(cron) if !has_empty_item(&fields) => cron,
+            _ => return Err(culprit(&fields)),
+        };
+        let cadence = Self { text: text.to_owned(), cron };
+        match cadence.nth_after(SOME_TIME, 1) {
+            Some(_) => Ok(cadence),
+            None => Err(CadenceError::Never),
+        }
+    }
+
+    /// A default of ours.
+    pub(super) fn built_in(text: &str) -> Self {
+        Self::parse(text).expect("the defaults parse, which a test says")
+    }
+
+    /// The expression as the scheduler takes it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The `n`th tick after `at` (1 is the next one, 0 is `at` itself). None only at the far end of
+    /// the calendar.
+    ///
+    /// Something due at each tick is three periods late at `nth_after(last, 3)`.
+    pub fn nth_after(&self, at: Timestamp, n: usize) -> Option<Timestamp> {
+        if n == 0 {
+            return Some(at);
+        }
+        // The parser carries fractions of a second into its answers, so it gets none.
+        let mut tick = chrono::DateTime::from_timestamp(at.as_second(), 0)?;
+        if at.subsec_nanosecond() < 0 {
+            tick -= chrono::TimeDelta::seconds(1);
+        }
+        for _ in 0..n {
+            tick = self.cron.find_next_occurrence(&tick, false).ok()?;
+        }
+        Timestamp::from_second(tick.timestamp()).ok()
+    }
+}
+
+impl PartialEq for Cadence {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl fmt::Debug for Cadence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cadence({:?})", self.text)
+    }
+}
+
+impl fmt::Display for Cadence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// What is wrong with a cron expression.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CadenceError {
+    /// Nothing but white space.
+    #[error("is empty; every quarter of an hour, for example, is `0 */15 * * * *`")]
+    Empty,
+    /// The five fields of a crontab.
+    #[error("has five fields; put the seconds first: `{with}`")]
+    NoSeconds {
+        /// The expression with a zero in front.
+        with: String,
+    },
+    /// A seventh field.
+    #[error("has a seventh field, a year, after which it would never come again; leave it out")]
+    Year,
+    /// Any other number of fields.
+    #[error(
+        "needs six fields: seconds, minutes, hours, day of the month, month, day of the week; \
+         this has {0}"
+    )]
+    Fields(usize),
+    /// A nickname the parser does not know.
+    #[error("is no known name; there are @hourly, @daily, @weekly, @monthly and @yearly")]
+    Name,
+    /// One field cannot be read.
+    #[error(
+        "has `{text}` for the {field}, which takes {takes}, `*`, steps such as `*/15`, ranges and \
+         lists"
+    )]
+    Field {
+        /// What stands there.
+        text: String,
+        /// Which one it is.
+        field: &'static str,
+        /// The values it takes.
+        takes: &'static str,
+    },
+    /// Each field is fine, and no date has them all.
+    #[error("never comes due: no date is like that")]
+    Never,
+}
+
+/// Exactly what tokio-cron-scheduler 0.15 does with an expression.
+fn parse(text: &str) -> Option<Cron> {
+    CronParser::builder().seconds(Seconds::Required).build().parse(text).ok()
+}
+
+/// The parser takes `1,,2` and even `,`; the latter it would look for in all of time.
+fn has_empty_item(fields: &[&str]) -> bool {
+    fields.iter().any(|field| field.split(',').any(str::is_empty))
+}
+
+/// The first field that fails among five that cannot.
+fn culprit(fields: &[&str]) -> CadenceError {
+    if fields.len() == 1 {
+        return CadenceError::Name;
+    }
+    let fails = |(place, text): &(usize, &&str)| {
+        let mut alone = ["*"; FIELDS.len()];
+        alone[*place] = text;
+        has_empty_item(&alone) || parse(&alone.join(" ")).is_none()
+    };
+    match fields.iter().enumerate().find(fails) {
+        Some((place, text)) => {
+            let (field, takes) = FIELDS[place];
+            CadenceError::Field { text: (*text).to_owned(), field, takes }
+        }
+        None => CadenceError::Fields(fields.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn ticks_are_counted_in_utc_from_any_fraction_of_a_second() {
+        let table = [
+            ("0 */15 * * * *", "2026-03-01T10:07:00Z", 1, "2026-03-01T10:15:00Z"),
+            ("0 */15 * * * *", "2026-03-01T10:15:00Z", 1, "2026-03-01T10:30:00Z"),
+            ("0 */15 * * * *", "2026-03-01T10:14:59.999Z", 3, "2026-03-01T10:45:00Z"),
+            ("0 */15 * * * *", "2026-03-01T10:15:00.5Z", 0, "2026-03-01T10:15:00.5Z"),
+            ("30 * * * * *", "2026-12-31T23:59:30Z", 1, "2027-01-01T00:00:30Z"),
+            ("* * * * * *", "1969-12-31T23:59:58.5Z", 1, "1969-12-31T23:59:59Z"),
+            ("@daily", "2026-03-01T10:07:00Z", 3, "2026-03-04T00:00:00Z"),
+            ("0 0 0 29 2 *", "2026-03-01T00:00:00Z", 1, "2028-02-29T00:00:00Z"),
+            ("0 0 9 * * MON-FRI", "2026-03-06T09:00:00Z", 1, "2026-03-09T09:00:00Z"),
+        ];
+        for (text, from, n, expected) in table {
+            let tick = Cadence::parse(text).unwrap().nth_after(at(from), n);
+            assert_eq!(tick, Some(at(expected)), "{text} after {from}");
+        }
+    }
+
+    #[test]
+    fn white_space_around_an_expression_is_dropped() {
+        assert_eq!(Cadence::parse(" 0 */15 * * * * ").unwrap().text(), "0 */15 * * * *");
+    }
+
+    #[test]
+    fn what_the_scheduler_would_not_do_is_refused_with_the_way_out() {
+        let table = [
+            ("", "is empty"),
+            ("*/15 * * * *", "has five fields; put the seconds first: `0 */15 * * * *`"),
+            ("0 0 0 1 1 * 2026", "has a seventh field, a year"),
+            ("* *", "needs six fields: seconds, minutes"),
+            ("sometimes", "needs six fields"),
+            ("@often", "is no known name; there are @hourly"),
+            ("60 * * * * *", "has `60` for the seconds, which takes 0-59"),
+            ("0 */0 * * * *", "has `*/0` for the minutes"),
+            ("0 0 25 * * *", "has `25` for the hours, which takes 0-23"),
+            ("0 0 0 32 * *", "has `32` for the day of the month"),
+            ("0 0 0 1 Foo *", "has `Foo` for the month, which takes 1-12 or JAN-DEC"),
+            ("0 0 0 * * 9", "has `9` for the day of the week"),
+            ("0 , * * * *", "has `,` for the minutes"),
+            ("0 1,,2 * * * *", "has `1,,2` for the minutes"),
+            ("0 0 0 30 2 *", "never comes due"),
+        ];
+        for (text, expected) in table {
+            let told = Cadence::parse(text).unwrap_err().to_string();
+            assert!(told.starts_with(expected), "{text}: {told}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_parses_the_scheduler_takes_and_always_ticks_forward(
+            text in "([0-9*/,LW#?+-]{1,4} ){5}[0-9*/,L#+-]{1,4}|\\PC{0,20}",
+            second in 0i64..4_000_000_000,
+        ) {
+            if let Ok(cadence) = Cadence::parse(&text) {
+                prop_assert!(parse(cadence.text()).is_some());
+                let from = Timestamp::from_second(second).unwrap();
+                let tick = cadence.nth_after(from, 1);
+                prop_assert!(tick.is_some_and(|tick| tick > from), "{tick:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! `komoju-sync`: arguments in, exit code out. Everything else is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    komoju_sync::cli::main()
+}

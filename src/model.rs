@@ -1,0 +1,15 @@
+//! The words of the product as values: customers, changes, passes, times. Pure: no I/O, no clock, no database.
+
+pub mod change;
+pub mod customer;
+pub mod diff;
+pub mod json;
+pub mod page;
+pub mod pass;
+pub mod time;
+
+pub use change::{Entry, Kind, Origin, Standing};
+pub use customer::{BadCustomer, Customer, CustomerId};
+pub use diff::Diff;
+pub use page::{Page, PageQuery};
+pub use pass::{Outcome, PassId, PassKind, Tally};

@@ -1,0 +1,289 @@
+//! The change log's entries, and what they add up to.
+//!
+//! The log is the source of truth: a customer's row in the mirror is the [`fold`](Standing::fold) of that customer's entries,
+//! and the same function serves when a change is recorded, when the mirror is rebuilt, when it is verified and when somebody
+//! asks how it stood at an earlier time.
+//!
+//! Each entry is sealed. Its *digest* is the SHA-256 of a random salt and the entry's own text ([`Entry::sealed_text`]); the
+//! *chain* is the SHA-256 of the previous entry's chain and this digest. Redaction takes content and salt away and leaves the
+//! digest: the chain stays whole, and without the salt nobody can find the content again by guessing.
+
+use sha2::{Digest as _, Sha256};
+
+use super::customer::CustomerId;
+
+/// A SHA-256.
+pub type Hash = [u8; 32];
+
+/// What the chain of an empty log is.
+pub const EMPTY_CHAIN: Hash = [0; 32];
+
+/// What happened to a customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Seen for the first time.
+    Created,
+    /// Some field differs.
+    Updated,
+    /// Proven gone.
+    Deleted,
+    /// Seen again after a deletion.
+    Restored,
+    /// Redacted here, at an operator's word.
+    Erased,
+}
+
+/// How a change became known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The whole list was read.
+    Sweep,
+    /// The newest customers were read.
+    Probe,
+    /// The remote's own events named it.
+    Event,
+    /// It is our own push.
+    Intent,
+    /// The customer was asked for by id.
+    Lookup,
+    /// A person did it here.
+    Operator,
+}
+
+macro_rules! words {
+    ($type:ty { $($variant:ident = $word:literal),+ $(,)? }) => {
+        impl $type {
+            /// The word in SQL, logs and messages.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            /// Reads the word back.
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.word())
+            }
+        }
+    };
+}
+
+words!(Kind { Created = "created", Updated = "updated", Deleted = "deleted", Restored = "restored", Erased = "erased" });
+words!(Origin {
+    Sweep = "sweep",
+    Probe = "probe",
+    Event = "event",
+    Intent = "intent",
+    Lookup = "lookup",
+    Operator = "operator",
+});
+
+/// One entry of the change log, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place: 1, 2, 3, … without gaps.
+    pub seq: i64,
+    /// Whom it is about.
+    pub customer_id: CustomerId,
+    /// What happened.
+    pub kind: Kind,
+    /// When we saw it, in the written form of [`super::time`].
+    pub observed_at: String,
+    /// How it became known.
+    pub origin: Origin,
+    /// The pass that saw it.
+    pub pass_id: Option<i64>,
+    /// The intent that caused it.
+    pub intent_id: Option<String>,
+    /// The customer's body after it; `None` when gone or redacted.
+    pub after: Option<String>,
+    /// For an erasure: the entries that it redacted, as a JSON array of their `seq`.
+    pub redacts: Option<String>,
+}
+
+impl Entry {
+    /// What the digest covers: a JSON array of the entry's fields in the order of this struct, `after` as text.
+    pub fn sealed_text(&self) -> String {
+        serde_json::json!([
+            self.seq,
+            self.customer_id.as_str(),
+            self.kind.word(),
+            self.observed_at,
+            self.origin.word(),
+            self.pass_id,
+            self.intent_id,
+            self.after,
+            self.redacts,
+        ])
+        .to_string()
+    }
+
+    /// SHA-256 of `salt` and [`Entry::sealed_text`].
+    pub fn digest(&self, salt: &[u8]) -> Hash {
+        Sha256::new().chain_update(salt).chain_update(self.sealed_text()).finalize().into()
+    }
+}
+
+/// The chain after an entry with this digest.
+pub fn chain(previous: &Hash, digest: &Hash) -> Hash {
+    Sha256::new().chain_update(previous).chain_update(digest).finalize().into()
+}
+
+/// Where a customer stands: one row of the mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The last known body; `None` once redacted, which the mirror never shows.
+    pub body: Option<String>,
+    /// When it was seen for the first time.
+    pub first_seen_at: String,
+    /// When it last changed.
+    pub changed_at: String,
+    /// When it was found gone; `None` while live.
+    pub deleted_at: Option<String>,
+    /// The entry that last made it live.
+    pub live_seq: i64,
+    /// The last entry about it.
+    pub seq: i64,
+}
+
+impl Standing {
+    /// Whether the customer exists at the remote, as far as is known.
+    pub fn is_live(&self) -> bool {
+        self.deleted_at.is_none()
+    }
+
+    /// Where a customer stands after `entry`, having stood at `before`. `None` is a customer that the mirror does not hold:
+    /// never seen, or erased.
+    pub fn fold(before: Option<Self>, entry: &Entry) -> Result<Option<Self>, ImpossibleChange> {
+        let at = &entry.observed_at;
+        let impossible =
+            || ImpossibleChange { seq: entry.seq, kind: entry.kind, customer_id: entry.customer_id.clone() };
+        match (before, entry.kind) {
+            (None, Kind::Created) => Ok(Some(Self {
+                body: entry.after.clone(),
+                first_seen_at: at.clone(),
+                changed_at: at.clone(),
+                deleted_at: None,
+                live_seq: entry.seq,
+                seq: entry.seq,
+            })),
+            (Some(live), Kind::Updated) if live.is_live() => {
+                Ok(Some(Self { body: entry.after.clone(), changed_at: at.clone(), seq: entry.seq, ..live }))
+            }
+            (Some(live), Kind::Deleted) if live.is_live() => Ok(Some(Self {
+                changed_at: at.clone(),
+                deleted_at: Some(at.clone()),
+                seq: entry.seq,
+                ..live
+            })),
+            (Some(gone), Kind::Restored) if !gone.is_live() => Ok(Some(Self {
+                body: entry.after.clone(),
+                changed_at: at.clone(),
+                deleted_at: None,
+                live_seq: entry.seq,
+                seq: entry.seq,
+                ..gone
+            })),
+            (Some(gone), Kind::Erased) if !gone.is_live() => Ok(None),
+            _ => Err(impossible()),
+        }
+    }
+}
+
+/// A log entry that cannot follow what came before it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "change {seq} says that customer {customer_id} was {kind}, which cannot follow what the log says before it"
+)]
+pub struct ImpossibleChange {
+    /// The entry.
+    pub seq: i64,
+    /// What it says.
+    pub kind: Kind,
+    /// About whom.
+    pub customer_id: CustomerId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(seq: i64, kind: Kind, after: Option<&str>) -> Entry {
+        Entry {
+            seq,
+            customer_id: CustomerId::new("a").unwrap(),
+            kind,
+            observed_at: format!("2026-01-01T00:00:0{seq}.000Z"),
+            origin: Origin::Sweep,
+            pass_id: Some(1),
+            intent_id: None,
+            after: after.map(str::to_owned),
+            redacts: None,
+        }
+    }
+
+    #[test]
+    fn a_life_folds_to_where_it_stands() {
+        let life = [
+            entry(1, Kind::Created, Some("one")),
+            entry(2, Kind::Updated, Some("two")),
+            entry(3, Kind::Deleted, None),
+            entry(4, Kind::Restored, Some("three")),
+        ];
+        let stands = life.iter().try_fold(None, Standing::fold).unwrap().unwrap();
+        assert_eq!(stands.body.as_deref(), Some("three"));
+        assert_eq!((stands.live_seq, stands.seq, stands.is_live()), (4, 4, true));
+        assert_eq!(stands.first_seen_at, "2026-01-01T00:00:01.000Z");
+
+        let tombstone = life[..3].iter().try_fold(None, Standing::fold).unwrap().unwrap();
+        assert_eq!(tombstone.body.as_deref(), Some("two"), "the last known body stays");
+        assert_eq!(tombstone.deleted_at.as_deref(), Some("2026-01-01T00:00:03.000Z"));
+        assert_eq!(Standing::fold(Some(tombstone), &entry(4, Kind::Erased, None)), Ok(None));
+    }
+
+    #[test]
+    fn what_cannot_follow_is_refused() {
+        let live = Standing::fold(None, &entry(1, Kind::Created, Some("one"))).unwrap();
+        let gone = Standing::fold(live.clone(), &entry(2, Kind::Deleted, None)).unwrap();
+        for kind in [Kind::Updated, Kind::Deleted, Kind::Restored, Kind::Erased] {
+            assert!(Standing::fold(None, &entry(1, kind, None)).is_err(), "{kind} of nobody");
+        }
+        for kind in [Kind::Created, Kind::Restored, Kind::Erased] {
+            assert!(
+                Standing::fold(live.clone(), &entry(2, kind, None)).is_err(),
+                "{kind} of a live customer"
+            );
+        }
+        for kind in [Kind::Created, Kind::Updated, Kind::Deleted] {
+            assert!(
+                Standing::fold(gone.clone(), &entry(3, kind, None)).is_err(),
+                "{kind} of a deleted customer"
+            );
+        }
+    }
+
+    #[test]
+    fn a_digest_covers_every_field_and_the_salt() {
+        let base = entry(1, Kind::Created, Some("one"));
+        let other_id = CustomerId::new("b").unwrap();
+        let variants = [
+            Entry { seq: 2, ..base.clone() },
+            Entry { customer_id: other_id, ..base.clone() },
+            Entry { kind: Kind::Updated, ..base.clone() },
+            Entry { observed_at: "2026".into(), ..base.clone() },
+            Entry { origin: Origin::Probe, ..base.clone() },
+            Entry { pass_id: None, ..base.clone() },
+            Entry { intent_id: Some("i".into()), ..base.clone() },
+            Entry { after: None, ..base.clone() },
+            Entry { redacts: Some("[1]".into()), ..base.clone() },
+        ];
+        for variant in variants {
+            assert_ne!(variant.digest(b"salt"), base.digest(b"salt"), "{variant:?}");
+        }
+        assert_ne!(base.digest(b"salt"), base.digest(b"pepper"));
+    }
+}

@@ -1,0 +1,219 @@
+//! A customer as the remote shows it, whole: fields that are not known yet and numbers are kept as they came.
+//!
+//! The *body* of a customer is its JSON object in one canonical spelling: keys sorted, no white space, numbers digit for digit
+//! as they were sent. Two answers say the same exactly when their bodies are the same text, whatever the order of keys.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::{json, time};
+
+/// An opaque customer id: any non-empty text up to 1 KiB without NUL.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CustomerId(String);
+
+impl CustomerId {
+    /// The longest id that is mirrored, in bytes.
+    pub const MAX_BYTES: usize = 1024;
+
+    /// Takes a text as an id, or says why it cannot be one.
+    pub fn new(text: impl Into<String>) -> Result<Self, BadCustomer> {
+        let text = text.into();
+        match text.len() {
+            0 => Err(BadCustomer::EmptyId),
+            n if n > Self::MAX_BYTES => Err(BadCustomer::LongId { bytes: n }),
+            _ if text.contains('\0') => Err(BadCustomer::NulInId),
+            _ => Ok(Self(text)),
+        }
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the id can stand as one segment of a URL's path. `.` and `..` cannot, in any spelling: the remote can never be
+    /// asked about them, so nothing about them can be proven.
+    pub fn can_be_asked(&self) -> bool {
+        !matches!(self.0.as_str(), "." | "..")
+    }
+}
+
+impl fmt::Display for CustomerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // An id comes from outside: it must not be able to write to somebody's terminal.
+        fmt::Display::fmt(&self.0.escape_debug(), f)
+    }
+}
+
+impl fmt::Debug for CustomerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// One customer, as one answer of the remote showed it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Customer {
+    id: CustomerId,
+    fields: Map<String, Value>,
+}
+
+impl Customer {
+    /// Takes a JSON value as a customer. Asked of it: an object, an `id`, and a `resource` that is `customer` where present.
+    /// Everything else is kept as it is, known or not.
+    pub fn from_value(value: Value) -> Result<Self, BadCustomer> {
+        let Value::Object(fields) = value else { return Err(BadCustomer::NotAnObject) };
+        match fields.get("resource") {
+            None => {}
+            Some(Value::String(resource)) if resource == "customer" => {}
+            Some(_) => return Err(BadCustomer::OtherResource),
+        }
+        let id = match fields.get("id") {
+            Some(Value::String(id)) => CustomerId::new(id.as_str())?,
+            Some(_) => return Err(BadCustomer::IdNotText),
+            None => return Err(BadCustomer::NoId),
+        };
+        Ok(Self { id, fields })
+    }
+
+    /// Reads a body back. Only what [`Customer::body`] wrote is expected here.
+    pub fn from_body(body: &str) -> Result<Self, BadCustomer> {
+        Self::from_value(json::parse(body.as_bytes()).map_err(|_| BadCustomer::NotAnObject)?)
+    }
+
+    /// The customer's id.
+    pub fn id(&self) -> &CustomerId {
+        &self.id
+    }
+
+    /// All fields, by name.
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.fields
+    }
+
+    /// The whole object in its canonical spelling.
+    pub fn body(&self) -> String {
+        // A map of owned values with text keys always serialises.
+        serde_json::to_string(&self.fields).unwrap_or_default()
+    }
+
+    /// The email, where it is text.
+    pub fn email(&self) -> Option<&str> {
+        self.fields.get("email").and_then(Value::as_str)
+    }
+
+    /// When the customer was made, where that is a readable time.
+    pub fn created_at(&self) -> Option<Timestamp> {
+        self.fields.get("created_at").and_then(Value::as_str).and_then(time::read)
+    }
+
+    /// The payment source, where the answer reveals one. `null` and absent both mean "none, or not revealed".
+    pub fn source(&self) -> Option<&Value> {
+        self.fields.get("source").filter(|source| !source.is_null())
+    }
+
+    /// The same customer with `field` replaced, or taken out.
+    pub fn with(mut self, field: &str, value: Option<Value>) -> Self {
+        match value {
+            Some(value) => self.fields.insert(field.to_owned(), value),
+            None => self.fields.remove(field),
+        };
+        self
+    }
+}
+
+/// Why a JSON value cannot be mirrored as a customer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadCustomer {
+    /// Not a JSON object.
+    #[error("a customer is not an object")]
+    NotAnObject,
+    /// `resource` says that it is something else.
+    #[error("an object in it is not a customer")]
+    OtherResource,
+    /// No `id` at all.
+    #[error("a customer has no id")]
+    NoId,
+    /// `id` is a number, null, …
+    #[error("a customer's id is not text")]
+    IdNotText,
+    /// `id` is the empty text.
+    #[error("a customer's id is empty")]
+    EmptyId,
+    /// `id` is longer than [`CustomerId::MAX_BYTES`].
+    #[error("a customer's id is {bytes} bytes long; the longest that is mirrored is 1024")]
+    LongId {
+        /// Its length.
+        bytes: usize,
+    },
+    /// `id` holds a NUL.
+    #[error("a customer's id holds a NUL")]
+    NulInId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parsed(text: &str) -> Result<Customer, BadCustomer> {
+        Customer::from_value(super::json::parse(text.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn a_body_ignores_the_order_of_keys_at_every_depth() {
+        let one = parsed(r#"{"id":"a","metadata":{"x":"1","y":{"p":1,"q":2}},"email":null}"#).unwrap();
+        let two = parsed(r#"{"email":null,"metadata":{"y":{"q":2,"p":1},"x":"1"},"id":"a"}"#).unwrap();
+        assert_eq!(one.body(), two.body());
+    }
+
+    #[test]
+    fn numbers_and_unknown_fields_stay_digit_for_digit() {
+        let text =
+            r#"{"big":123456789012345678901234567890,"cents":1.10,"id":"a","new":{"deep":[1e400,-0]}}"#;
+        assert_eq!(parsed(text).unwrap().body(), text);
+    }
+
+    #[test]
+    fn a_body_reads_back_as_the_same_customer() {
+        let customer =
+            parsed(r#"{"id":"é\n","created_at":"2024-05-01T09:00:00+09:00","source":{"brand":"visa"}}"#)
+                .unwrap();
+        assert_eq!(Customer::from_body(&customer.body()).unwrap(), customer);
+    }
+
+    #[test]
+    fn what_cannot_be_a_customer_is_refused_in_words() {
+        let cases = [
+            (json!([]), BadCustomer::NotAnObject),
+            (json!({}), BadCustomer::NoId),
+            (json!({"id": 7}), BadCustomer::IdNotText),
+            (json!({"id": ""}), BadCustomer::EmptyId),
+            (json!({"id": "a\0b"}), BadCustomer::NulInId),
+            (json!({"id": "x".repeat(1025)}), BadCustomer::LongId { bytes: 1025 }),
+            (json!({"id": "a", "resource": "payment"}), BadCustomer::OtherResource),
+        ];
+        for (value, why) in cases {
+            assert_eq!(Customer::from_value(value), Err(why));
+        }
+    }
+
+    #[test]
+    fn odd_fields_are_kept_and_never_fail() {
+        let odd = json!({"id": "a", "email": 5, "metadata": [1], "created_at": "soon", "source": "card"});
+        let customer = Customer::from_value(odd).unwrap();
+        assert_eq!((customer.email(), customer.created_at()), (None, None));
+        assert_eq!(customer.source(), Some(&json!("card")));
+    }
+
+    #[test]
+    fn ids_cannot_write_to_a_terminal_and_dots_cannot_be_asked() {
+        assert_eq!(CustomerId::new("\u{1b}[2J\n").unwrap().to_string(), "\\u{1b}[2J\\n");
+        for (text, askable) in [(".", false), ("..", false), ("...", true), ("%2e", true), ("a/../b", true)] {
+            assert_eq!(CustomerId::new(text).unwrap().can_be_asked(), askable, "{text}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! A pass: one reading of the customers list, from its first request to its report.
+
+use std::fmt;
+
+/// The number of a pass; rises by one with each.
+pub type PassId = i64;
+
+/// What a pass reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassKind {
+    /// The whole list. Only a sweep can notice that a customer is gone.
+    Sweep,
+    /// The newest customers. Nothing is concluded from what it does not see.
+    Probe,
+}
+
+impl PassKind {
+    /// The word in SQL, logs and messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Sweep => "sweep",
+            Self::Probe => "probe",
+        }
+    }
+}
+
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything was read and everything that was found is recorded.
+    Complete,
+    /// Everything was read; its deletions wait for a person.
+    Held,
+    /// Stopped on the way, by us or by a crash.
+    Interrupted,
+    /// Something could not be read or believed; `error` says what.
+    Failed,
+}
+
+impl Outcome {
+    /// The word in SQL, logs and messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Held => "held",
+            Self::Interrupted => "interrupted",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for PassKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// What a pass has done so far: the numbers of its row in `passes`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Pages answered validly.
+    pub pages: u64,
+    /// Requests sent, tries included.
+    pub requests: u64,
+    /// Different customers listed.
+    pub customers_seen: u64,
+    /// Customers recorded as new.
+    pub created: u64,
+    /// Customers recorded as changed.
+    pub updated: u64,
+    /// Customers recorded as gone.
+    pub deleted: u64,
+    /// Customers recorded as back.
+    pub restored: u64,
+}
+
+impl Tally {
+    /// How many changes the pass recorded.
+    pub fn changes(&self) -> u64 {
+        self.created + self.updated + self.deleted + self.restored
+    }
+}

@@ -1,0 +1,156 @@
+//! Evidence of absence.
+//!
+//! A list can be short for many reasons, and only one of them is that customers are gone. So a customer that a sweep did not see
+//! is a *suspect*, and is recorded as deleted only when its own GET answers `not_found` **and**, within the same minute, a
+//! customer that the sweep did see still answers (the *canary*: it shows that the API is telling the truth about this account
+//! just now). Too many suspects are not asked one by one: a sample tells a short list from a mass deletion, and a mass deletion
+//! is held for a person.
+
+use std::time::Duration;
+
+use crate::model::CustomerId;
+
+/// How far apart a suspect's 404 and the canary's 200 may be.
+pub const CANARY_WITHIN: Duration = Duration::from_secs(60);
+
+/// After how long a 404 should get its canary, so that both fall well within [`CANARY_WITHIN`].
+const CANARY_DUE: Duration = Duration::from_secs(20);
+
+/// How many canaries are tried before deletions are held.
+pub const CANARIES: usize = 3;
+
+/// How many suspects are asked when there are too many to ask each.
+pub const SAMPLE: usize = 20;
+
+/// How many suspects a sweep may settle by itself: the larger of a count and a share of the customers live before it.
+pub fn limit(live_before: u64, max_count: u64, max_percent: u32) -> u64 {
+    let share = u128::from(live_before) * u128::from(max_percent) / 100;
+    max_count.max(u64::try_from(share).unwrap_or(u64::MAX))
+}
+
+/// What is done about the suspects of a sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// There are none.
+    Nothing,
+    /// Each is asked.
+    AskEach,
+    /// Too many: some are asked.
+    AskSample,
+}
+
+/// Chooses the course.
+pub fn course(suspects: u64, limit: u64) -> Course {
+    match suspects {
+        0 => Course::Nothing,
+        n if n <= limit => Course::AskEach,
+        _ => Course::AskSample,
+    }
+}
+
+/// What one question about a customer brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It answers.
+    Alive,
+    /// JSON `not_found`.
+    Gone,
+}
+
+/// The suspects that answered `not_found` and still need a canary.
+#[derive(Clone, Debug, Default)]
+pub struct Inquest {
+    gone: Vec<(CustomerId, Duration)>,
+}
+
+/// What a canary's answer settles.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// Proven gone.
+    pub proven: Vec<CustomerId>,
+    /// Their 404 is too old by now; they must be asked again.
+    pub stale: Vec<CustomerId>,
+}
+
+impl Inquest {
+    /// Notes a suspect's `not_found`; `asked_at` is a steady clock's time from before the question.
+    pub fn gone(&mut self, suspect: CustomerId, asked_at: Duration) {
+        self.gone.push((suspect, asked_at));
+    }
+
+    /// Whether nobody waits for a canary.
+    pub fn is_empty(&self) -> bool {
+        self.gone.is_empty()
+    }
+
+    /// Whether a canary should be asked now.
+    pub fn is_due(&self, now: Duration) -> bool {
+        self.gone.first().is_some_and(|(_, asked_at)| now.saturating_sub(*asked_at) >= CANARY_DUE)
+    }
+
+    /// No canary could be had: hands back whoever still waits for one, unproven.
+    pub fn take_unproven(&mut self) -> Vec<CustomerId> {
+        self.gone.drain(..).map(|(id, _)| id).collect()
+    }
+
+    /// Takes a canary's 200, answered at `answered_at` by the same steady clock.
+    pub fn canary(&mut self, answered_at: Duration) -> Proof {
+        let within = |asked_at: Duration| answered_at.saturating_sub(asked_at) <= CANARY_WITHIN;
+        let (proven, stale): (Vec<_>, Vec<_>) =
+            self.gone.drain(..).partition(|(_, asked_at)| within(*asked_at));
+        let ids = |list: Vec<(CustomerId, Duration)>| list.into_iter().map(|(id, _)| id).collect();
+        Proof { proven: ids(proven), stale: ids(stale) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> CustomerId {
+        CustomerId::new(text).unwrap()
+    }
+
+    #[test]
+    fn the_limit_is_the_larger_of_count_and_share() {
+        let cases = [
+            ((0, 10, 5), 10),
+            ((199, 10, 5), 10),
+            ((220, 10, 5), 11),
+            ((1000, 10, 5), 50),
+            ((1000, 0, 0), 0),
+        ];
+        for ((live, count, percent), expected) in cases {
+            assert_eq!(limit(live, count, percent), expected, "{live} live");
+        }
+        assert_eq!(limit(u64::MAX, 1, 100), u64::MAX);
+    }
+
+    #[test]
+    fn more_suspects_than_the_limit_are_sampled() {
+        assert_eq!(
+            [0, 1, 10, 11].map(|n| course(n, 10)),
+            [Course::Nothing, Course::AskEach, Course::AskEach, Course::AskSample]
+        );
+        assert_eq!(course(1, 0), Course::AskSample);
+    }
+
+    #[test]
+    fn a_canary_proves_only_what_was_asked_within_the_minute() {
+        let mut inquest = Inquest::default();
+        inquest.gone(id("old"), Duration::from_secs(0));
+        inquest.gone(id("fresh"), Duration::from_secs(1));
+        let proof = inquest.canary(Duration::from_secs(61));
+        assert_eq!(proof, Proof { proven: vec![id("fresh")], stale: vec![id("old")] });
+        assert!(inquest.is_empty());
+    }
+
+    #[test]
+    fn a_canary_is_due_long_before_the_minute_is_over() {
+        let mut inquest = Inquest::default();
+        assert!(!inquest.is_due(Duration::from_secs(1000)), "nobody waits");
+        inquest.gone(id("a"), Duration::from_secs(10));
+        assert!(!inquest.is_due(Duration::from_secs(29)));
+        assert!(inquest.is_due(Duration::from_secs(30)));
+    }
+}

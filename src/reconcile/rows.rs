@@ -1,0 +1,90 @@
+//! A set of mirror rows: one bit each, since row numbers are small and dense. A million customers take 125 kB.
+
+/// Which rows of the mirror.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RowSet {
+    words: Vec<u64>,
+    len: u64,
+}
+
+impl RowSet {
+    /// Adds a row; says whether it is new here. Rows count from 1; what is not positive is not a row.
+    pub fn insert(&mut self, row: i64) -> bool {
+        let Some((word, bit)) = place(row) else { return false };
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        let new = self.words[word] & bit == 0;
+        self.words[word] |= bit;
+        self.len += u64::from(new);
+        new
+    }
+
+    /// Takes a row out.
+    pub fn remove(&mut self, row: i64) {
+        let Some((word, bit)) = place(row) else { return };
+        if self.contains(row) {
+            self.words[word] &= !bit;
+            self.len -= 1;
+        }
+    }
+
+    /// Whether a row is in it.
+    pub fn contains(&self, row: i64) -> bool {
+        place(row).is_some_and(|(word, bit)| self.words.get(word).is_some_and(|bits| bits & bit != 0))
+    }
+
+    /// How many rows are in it.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The rows, from small to large.
+    pub fn iter(&self) -> impl Iterator<Item = i64> {
+        let bits = |(word, bits): (usize, &u64)| {
+            let (bits, base) = (*bits, word * 64);
+            (0..64)
+                .filter(move |bit| bits & (1 << bit) != 0)
+                .filter_map(move |bit| i64::try_from(base + bit).ok())
+        };
+        self.words.iter().enumerate().flat_map(bits)
+    }
+}
+
+fn place(row: i64) -> Option<(usize, u64)> {
+    let row = usize::try_from(row).ok().filter(|row| *row > 0)?;
+    Some((row / 64, 1 << (row % 64)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_behaves_as_a_set_of_numbers(steps in prop::collection::vec((any::<bool>(), -2_i64..300), 0..200)) {
+            let (mut rows, mut model) = (RowSet::default(), BTreeSet::new());
+            for (add, row) in steps {
+                if add {
+                    prop_assert_eq!(rows.insert(row), row > 0 && model.insert(row), "{}", row);
+                } else {
+                    rows.remove(row);
+                    model.remove(&row);
+                }
+                model.retain(|row| *row > 0);
+                prop_assert_eq!(rows.contains(row), model.contains(&row));
+                prop_assert_eq!(rows.len(), model.len() as u64);
+            }
+            prop_assert_eq!(rows.iter().collect::<Vec<_>>(), model.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What seeing a customer changes.
+//!
+//! A null `source` is "none" or "not revealed", and one answer cannot tell which. So a null never takes a known source away by
+//! itself: what is recorded carries the known one on, and a sweep decides at its end ([`may_be_nulled`]).
+
+use serde_json::Value;
+
+use crate::model::{Customer, Kind, Standing};
+
+/// What one sighting means.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sighting {
+    /// What is to be recorded, if anything: the customer as it will stand.
+    pub change: Option<(Kind, Customer)>,
+    /// What the answer said of the source.
+    pub source: Source,
+}
+
+/// What an answer says of a customer's source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It shows one.
+    Shown,
+    /// It shows none, and none is known.
+    Absent,
+    /// It shows none where one is known, which was carried on.
+    CarriedOn,
+}
+
+/// Compares a customer, as an answer shows it, with where it stands in the mirror. A body in the mirror that cannot be read is
+/// replaced by what is seen.
+pub fn judge(seen: Customer, stored: Option<&Standing>) -> Sighting {
+    let Some(stored) = stored else {
+        let source = if seen.source().is_some() { Source::Shown } else { Source::Absent };
+        return Sighting { change: Some((Kind::Created, seen)), source };
+    };
+    let known_body = stored.body.as_deref().unwrap_or_default();
+    let (seen, source) = match seen.source() {
+        Some(_) => (seen, Source::Shown),
+        None => carry_on(seen, known_body),
+    };
+    let change = match (stored.is_live(), seen.body() == known_body) {
+        (true, true) => None,
+        (true, false) => Some((Kind::Updated, seen)),
+        (false, _) => Some((Kind::Restored, seen)),
+    };
+    Sighting { change, source }
+}
+
+/// Gives `seen` the source field exactly as the mirror has it: a null changes nothing, nor does its absence.
+fn carry_on(seen: Customer, known_body: &str) -> (Customer, Source) {
+    let Ok(known) = Customer::from_body(known_body) else { return (seen, Source::Absent) };
+    let source = match known.source() {
+        Some(_) => Source::CarriedOn,
+        None => Source::Absent,
+    };
+    let field = known.fields().get("source").cloned();
+    (seen.with("source", field), source)
+}
+
+/// The customer without its source: what a whole sweep that showed some sources, and null for this customer, makes of it.
+pub fn without_source(stored: &Standing) -> Option<Customer> {
+    let known = Customer::from_body(stored.body.as_deref()?).ok()?;
+    known.source()?;
+    Some(known.with("source", Some(Value::Null)))
+}
+
+/// Whether a sweep may conclude that a null source means none: it read the whole list, and the list does show sources.
+pub fn may_be_nulled(read_whole: bool, any_source_shown: bool) -> bool {
+    read_whole && any_source_shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn customer(value: Value) -> Customer {
+        Customer::from_value(value).unwrap()
+    }
+
+    fn live(value: Value) -> Standing {
+        Standing {
+            body: Some(customer(value).body()),
+            first_seen_at: "t".into(),
+            changed_at: "t".into(),
+            deleted_at: None,
+            live_seq: 1,
+            seq: 1,
+        }
+    }
+
+    fn gone(value: Value) -> Standing {
+        Standing { deleted_at: Some("t".into()), ..live(value) }
+    }
+
+    #[test]
+    fn new_changed_same_and_restored_customers_are_told_apart() {
+        let (seen, other) = (json!({"id": "a", "email": "1"}), json!({"id": "a", "email": "2"}));
+        let kind = |stored: Option<Standing>| {
+            judge(customer(seen.clone()), stored.as_ref()).change.map(|(kind, _)| kind)
+        };
+        assert_eq!(kind(None), Some(Kind::Created));
+        assert_eq!(kind(Some(live(seen.clone()))), None);
+        assert_eq!(kind(Some(live(other.clone()))), Some(Kind::Updated));
+        assert_eq!(kind(Some(gone(seen.clone()))), Some(Kind::Restored), "even where nothing else differs");
+        assert_eq!(kind(Some(gone(other))), Some(Kind::Restored));
+    }
+
+    #[test]
+    fn a_null_source_never_takes_a_known_one_away() {
+        let card = json!({"brand": "visa"});
+        for null in [json!({"id": "a", "source": null}), json!({"id": "a"})] {
+            let stored = live(json!({"id": "a", "source": card}));
+            let sighting = judge(customer(null.clone()), Some(&stored));
+            assert_eq!(sighting, Sighting { change: None, source: Source::CarriedOn });
+
+            let with_email = customer(null).with("email", Some(json!("new")));
+            let (kind, after) = judge(with_email, Some(&stored)).change.unwrap();
+            assert_eq!(
+                (kind, after.source()),
+                (Kind::Updated, Some(&card)),
+                "what is recorded carries it on"
+            );
+        }
+    }
+
+    #[test]
+    fn null_and_absent_sources_do_not_flip() {
+        let (null, absent) = (json!({"id": "a", "source": null}), json!({"id": "a"}));
+        for (seen, stored) in [(&null, &absent), (&absent, &null)] {
+            let sighting = judge(customer(seen.clone()), Some(&live(stored.clone())));
+            assert_eq!(sighting, Sighting { change: None, source: Source::Absent });
+        }
+    }
+
+    #[test]
+    fn a_shown_source_is_recorded() {
+        let seen = customer(json!({"id": "a", "source": {"brand": "jcb"}}));
+        let sighting = judge(seen.clone(), Some(&live(json!({"id": "a", "source": {"brand": "visa"}}))));
+        assert_eq!(sighting, Sighting { change: Some((Kind::Updated, seen)), source: Source::Shown });
+    }
+
+    #[test]
+    fn only_a_known_source_can_be_taken_away() {
+        let with = live(json!({"id": "a", "source": {"brand": "visa"}}));
+        assert_eq!(without_source(&with).unwrap().fields().get("source"), Some(&Value::Null));
+        assert_eq!(without_source(&live(json!({"id": "a", "source": null}))), None);
+    }
+}

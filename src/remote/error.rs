@@ -1,0 +1,119 @@
+//! What can go wrong with a request. Every message names method, path and page; every text of the API in it is masked.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::model::CustomerId;
+
+/// Which request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// One page of the list.
+    List {
+        /// Which.
+        page: u64,
+    },
+    /// One customer.
+    Show {
+        /// Which.
+        id: CustomerId,
+    },
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::List { page } => write!(f, "GET /customers page {page}"),
+            Self::Show { id } => write!(f, "GET /customers/{id}"),
+        }
+    }
+}
+
+/// Why a request gave nothing usable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    /// No answer: the name, the connection, TLS, a deadline, a connection that broke.
+    #[error("no answer: {0}")]
+    Unreachable(String),
+    /// A JSON error with 401 or 403: the key is refused.
+    #[error("the API refused the key: {0}")]
+    KeyRefused(ApiError),
+    /// HTTP 429, or 503 with a Retry-After.
+    #[error("the API asks to wait: {0}")]
+    Throttled(ApiError),
+    /// A JSON error that the same request would meet again.
+    #[error("the API rejected the request: {0}")]
+    Rejected(ApiError),
+    /// A status that may pass: 5xx, and anything that is not KOMOJU's own JSON.
+    #[error("answered {0}")]
+    Unexpected(ApiError),
+    /// A success whose content cannot be used.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// What an error answer says, masked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// The HTTP status.
+    pub status: u16,
+    /// KOMOJU's `code`.
+    pub code: Option<String>,
+    /// KOMOJU's `message`, or what stood there instead.
+    pub message: Option<String>,
+    /// KOMOJU's `param`.
+    pub param: Option<String>,
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HTTP {}", self.status)?;
+        for part in [&self.code, &self.param].into_iter().flatten() {
+            write!(f, " {part}")?;
+        }
+        match &self.message {
+            Some(message) => write!(f, " ({message})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What follows from an error, whatever its words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The same request may well succeed in a moment.
+    Transient,
+    /// The same request may succeed once the remote's wait is over.
+    Throttled,
+    /// The same request will fail again.
+    Rejected,
+    /// No request will succeed with this key.
+    Auth,
+    /// An answer came and cannot be used; it may be better the next time.
+    Corrupt,
+}
+
+/// A request that gave nothing usable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{call}: {cause}")]
+pub struct RemoteError {
+    /// Which request.
+    pub call: Call,
+    /// Why.
+    pub cause: Cause,
+    /// How long the remote asked us to wait, within bounds; the limiter waits by itself.
+    pub retry_after: Option<Duration>,
+}
+
+impl RemoteError {
+    /// What follows from it.
+    pub fn class(&self) -> Class {
+        match &self.cause {
+            Cause::Unreachable(_) | Cause::Unexpected(_) => Class::Transient,
+            Cause::Throttled(_) => Class::Throttled,
+            Cause::Rejected(_) => Class::Rejected,
+            Cause::KeyRefused(_) => Class::Auth,
+            Cause::Unusable(_) => Class::Corrupt,
+        }
+    }
+}

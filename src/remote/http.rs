@@ -1,0 +1,243 @@
+//! The real remote: HTTPS with rustls, one attempt a call.
+//!
+//! No redirect is followed (a 307 would re-send a body with its payment token to another host) and the client's own retry is
+//! off (it has no backoff and passes under the limiter). The key travels in a header that is marked sensitive and is never part
+//! of a text. An answer is read in pieces up to a fixed size, so that no answer can fill the memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use base64::Engine as _;
+use jiff::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use url::Url;
+
+use super::error::{ApiError, Call, Cause, RemoteError};
+use super::limiter::Limiter;
+use super::wire::{self, IsOurs};
+use super::{Remote, Shown};
+use crate::clock::Clock;
+use crate::config::{Config, SecretKey};
+use crate::mask::Masker;
+use crate::model::{CustomerId, Page, PageQuery};
+
+/// The largest answer that is read. A page of 100 customers with metadata to its limits stays far below.
+const LARGEST_ANSWER: usize = 16 << 20;
+
+/// How long a connection may take to come up; the rest of `request_timeout_s` is for the answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a path segment may hold as it is: the unreserved characters of RFC 3986.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// KOMOJU over HTTP.
+pub struct Http {
+    client: reqwest::Client,
+    base_url: Url,
+    limiter: Limiter,
+    masker: Masker,
+    clock: Arc<dyn Clock>,
+    requests: AtomicU64,
+}
+
+/// The client could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client cannot be set up: {0}")]
+pub struct SetupError(String);
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Http {
+    /// A client for the configured API with this key.
+    pub fn new(config: &Config, key: &SecretKey, clock: Arc<dyn Clock>) -> Result<Self, SetupError> {
+        // A second call finds the provider installed; that is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let masker = Masker::new(Some(key));
+        let setup = |e: &dyn std::fmt::Display| SetupError(masker.text(&e.to_string()));
+        let mut headers = HeaderMap::new();
+        let credentials = base64::engine::general_purpose::STANDARD.encode(format!("{}:", key.expose()));
+        let mut authorization =
+            HeaderValue::try_from(format!("Basic {credentials}")).map_err(|e| setup(&e))?;
+        authorization.set_sensitive(true);
+        headers.insert(AUTHORIZATION, authorization);
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let version = HeaderValue::try_from(&config.api.api_version).map_err(|e| setup(&e))?;
+        headers.insert("x-komoju-api-version", version);
+
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("komoju-sync/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(config.api.request_timeout())
+            .no_proxy();
+        if let Some(proxy) = &config.api.proxy {
+            builder = builder.proxy(reqwest::Proxy::all(proxy.url().as_str()).map_err(|e| setup(&e))?);
+        }
+        let client = builder.build().map_err(|e| SetupError(masker.text(&chain(&e))))?;
+        let limiter =
+            Limiter::new(config.rate_limit.requests_per_second, config.rate_limit.burst, Arc::clone(&clock));
+        Ok(Self {
+            client,
+            base_url: config.api.base_url.clone(),
+            limiter,
+            masker,
+            clock,
+            requests: AtomicU64::new(0),
+        })
+    }
+
+    fn url(&self, segments: &[&str]) -> Url {
+        let mut text = self.base_url.as_str().trim_end_matches('/').to_owned();
+        for segment in segments {
+            text.push('/');
+            text.extend(utf8_percent_encode(segment, SEGMENT));
+        }
+        // Appending encoded segments to a URL gives a URL.
+        Url::parse(&text).unwrap_or_else(|_| self.base_url.clone())
+    }
+
+    /// One request: waits for the limiter, sends, reads. An error status is an error here.
+    async fn get(&self, call: &Call, url: Url) -> Result<Answer, RemoteError> {
+        self.limiter.admit().await;
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let fail = |cause| RemoteError { call: call.clone(), cause, retry_after: None };
+        let unreachable = |e: reqwest::Error| fail(Cause::Unreachable(self.masker.text(&said(e))));
+
+        let mut response = self.client.get(url).send().await.map_err(unreachable)?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let too_large =
+            || fail(Cause::Unusable(format!("the answer is larger than {} MiB", LARGEST_ANSWER >> 20)));
+        let announced =
+            headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+        if announced.is_some_and(|length| length > LARGEST_ANSWER) {
+            return Err(too_large());
+        }
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(unreachable)? {
+            if body.len() + piece.len() > LARGEST_ANSWER {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&piece);
+        }
+        tracing::debug!(%call, status, bytes = body.len(), "answered");
+        match status {
+            200 => Ok(Answer { status, headers, body }),
+            _ => Err(self.error_of(call, &Answer { status, headers, body })),
+        }
+    }
+
+    fn error_of(&self, call: &Call, answer: &Answer) -> RemoteError {
+        let (told, ours) = wire::error(answer.status, &answer.body);
+        let mask = |text: Option<String>| text.map(|text| self.masker.text(&text));
+        let told =
+            ApiError { code: mask(told.code), message: mask(told.message), param: mask(told.param), ..told };
+        let retry_after = self.retry_after(&answer.headers);
+        let cause = match (answer.status, ours) {
+            (401 | 403, IsOurs::Yes) => Cause::KeyRefused(told),
+            (429, _) => Cause::Throttled(told),
+            (503, _) if retry_after.is_some() => Cause::Throttled(told),
+            // 408 and 409 pass; any other 4xx of the API itself is its last word.
+            (408 | 409, _) => Cause::Unexpected(told),
+            (400..=499, IsOurs::Yes) => Cause::Rejected(told),
+            (300..=399, _) => {
+                Cause::Unusable(format!("answered HTTP {} (a redirect, which is not followed)", told.status))
+            }
+            (200..=299, _) => Cause::Unusable(format!("answered HTTP {} where 200 is due", told.status)),
+            _ => Cause::Unexpected(told),
+        };
+        let retry_after = retry_after.map(|wanted| self.limiter.pause(wanted));
+        RemoteError { call: call.clone(), cause, retry_after }
+    }
+
+    /// `Retry-After` as a length of time: seconds, or a date by the server's own clock. A moment that is past asks for nothing.
+    fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
+        let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+            // More seconds than a number holds are as good as for ever; the limiter bounds them.
+            let seconds = text.parse().unwrap_or(u64::MAX);
+            return (seconds > 0).then(|| Duration::from_secs(seconds));
+        }
+        let until = httpdate::parse_http_date(text).ok()?;
+        let theirs =
+            headers.get(DATE).and_then(|v| v.to_str().ok()).and_then(|v| httpdate::parse_http_date(v).ok());
+        let now = theirs.or_else(|| self.clock.now().try_into().ok())?;
+        until.duration_since(now).ok().filter(|wait| !wait.is_zero())
+    }
+}
+
+impl Remote for Http {
+    async fn list(&self, query: PageQuery) -> Result<Page, RemoteError> {
+        let call = Call::List { page: query.page };
+        let mut url = self.url(&["customers"]);
+        {
+            let mut pairs = url.query_pairs_mut();
+            pairs
+                .append_pair("page", &query.page.to_string())
+                .append_pair("per_page", &query.per_page.to_string());
+            if let Some(from) = query.created_from {
+                // Whole seconds, as the API writes them.
+                pairs.append_pair("start_time", &format!("{from:.0}"));
+            }
+        }
+        let answer = self.get(&call, url).await?;
+        let cause = |why: String| Cause::Unusable(self.masker.text(&why));
+        wire::page(&answer.body).map_err(|why| RemoteError { call, cause: cause(why), retry_after: None })
+    }
+
+    async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
+        let call = Call::Show { id: id.clone() };
+        match self.get(&call, self.url(&["customers", id.as_str()])).await {
+            Ok(answer) => match wire::customer(&answer.body, id) {
+                Ok(customer) => Ok(Shown::Found(customer)),
+                Err(why) => {
+                    let cause = Cause::Unusable(self.masker.text(&why));
+                    Err(RemoteError { call, cause, retry_after: None })
+                }
+            },
+            Err(RemoteError { cause: Cause::Rejected(told), .. })
+                if told.status == 404 && told.code.as_deref() == Some("not_found") =>
+            {
+                Ok(Shown::NotFound)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn throttled_until(&self) -> Option<Timestamp> {
+        self.limiter.paused_until()
+    }
+}
+
+/// A failed exchange in words: the URL is left out (the call is named already), the whole chain of causes is kept.
+fn said(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    match error.is_timeout() {
+        true => "it took too long".to_owned(),
+        false => chain(&error),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,147 @@
+//! What stands on the wire: from bytes to the model's words, and nothing believed that does not say so itself.
+//!
+//! Only form is judged here. Unknown fields are kept, the envelope's `resource` is not looked at (it has changed its name
+//! before), repeated keys in an error are tolerated (they occur).
+
+use serde_json::{Map, Value};
+
+use super::error::ApiError;
+use crate::model::{Customer, CustomerId, Page, json};
+
+/// Reads a page of the list; the error is a sentence.
+pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
+    let mut envelope = object(bytes)?;
+    let data = match envelope.remove("data") {
+        Some(Value::Array(data)) => data,
+        Some(_) => return Err("the answer's \"data\" is not a list".to_owned()),
+        None => return Err("the answer is not a page of a list: it has no \"data\"".to_owned()),
+    };
+    let number = |name: &str| match envelope.get(name) {
+        Some(value) => value.as_u64().ok_or_else(|| {
+            let shown: String = value.to_string().chars().take(40).collect();
+            format!("the answer's \"{name}\" is {shown}, not a whole number")
+        }),
+        None => Err(format!("the answer has no \"{name}\"")),
+    };
+    Ok(Page {
+        page: number("page")?,
+        per_page: number("per_page")?,
+        total: number("total")?,
+        last_page: number("last_page")?,
+        customers: data.into_iter().map(customer_in).collect::<Result<_, _>>()?,
+    })
+}
+
+/// Reads a customer that was asked for by its id.
+pub(super) fn customer(bytes: &[u8], asked: &CustomerId) -> Result<Customer, String> {
+    let customer = customer_in(Value::Object(object(bytes)?))?;
+    match customer.id() == asked {
+        true => Ok(customer),
+        false => Err("the answer is about another customer".to_owned()),
+    }
+}
+
+fn customer_in(value: Value) -> Result<Customer, String> {
+    Customer::from_value(value).map_err(|why| format!("the answer cannot be used: {why}"))
+}
+
+fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
+    match json::parse(bytes) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err("the answer is JSON, but not an object".to_owned()),
+        Err(_) if looks_like_html(bytes) => Err("the answer is a web page, not JSON".to_owned()),
+        Err(why) => Err(format!("the answer is not JSON ({why})")),
+    }
+}
+
+/// Reads an error answer. What cannot be read never hides the status; `is_ours` says whether it was KOMOJU's own JSON.
+pub(super) fn error(status: u16, bytes: &[u8]) -> (ApiError, IsOurs) {
+    let none = |message: Option<String>| ApiError { status, code: None, message, param: None };
+    match object(bytes) {
+        Ok(mut answer) => match answer.remove("error") {
+            Some(Value::Object(error)) => {
+                let text = |name: &str| error.get(name).and_then(Value::as_str).map(str::to_owned);
+                let told =
+                    ApiError { status, code: text("code"), message: text("message"), param: text("param") };
+                (told, IsOurs::Yes)
+            }
+            Some(Value::String(message)) => (none(Some(message)), IsOurs::Yes),
+            _ => (none(Some("an answer without \"error\"".to_owned())), IsOurs::No),
+        },
+        Err(_) if bytes.is_empty() => (none(None), IsOurs::No),
+        Err(_) if looks_like_html(bytes) => {
+            (none(Some("a web page, so not from the API itself".to_owned())), IsOurs::No)
+        }
+        Err(_) => (none(Some("an answer that is not JSON".to_owned())), IsOurs::No),
+    }
+}
+
+/// Whether an error answer is in KOMOJU's own form, or came from something in front of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IsOurs {
+    /// `{"error": …}`.
+    Yes,
+    /// A firewall, a proxy, a maintenance page.
+    No,
+}
+
+fn looks_like_html(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"<")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_read_whatever_else_the_envelope_holds() {
+        let bytes =
+            br#"{"resource":"anything","total":1,"page":1,"per_page":10,"last_page":1,"start_time":null,
+            "data":[{"id":"a","resource":"customer","new":1.0}]}"#;
+        let page = page(bytes).unwrap();
+        assert_eq!((page.page, page.per_page, page.total, page.last_page), (1, 10, 1, 1));
+        assert_eq!(page.customers[0].body(), r#"{"id":"a","new":1.0,"resource":"customer"}"#);
+    }
+
+    #[test]
+    fn a_page_of_another_form_is_refused_with_its_reason() {
+        let cases: [(&[u8], &str); 12] = [
+            (b"", "not JSON"),
+            (b"<html>", "web page"),
+            (b"[]", "not an object"),
+            (b"{}", "no \"data\""),
+            (br#"{"data":{}}"#, "\"data\" is not a list"),
+            (br#"{"data":[],"page":1,"per_page":1,"total":-1,"last_page":0}"#, "\"total\" is -1"),
+            (br#"{"data":[],"page":1,"per_page":1,"total":0,"last_page":null}"#, "\"last_page\" is null"),
+            (br#"{"data":[],"page":1,"per_page":1,"total":"7","last_page":0}"#, "\"total\" is \"7\""),
+            (br#"{"data":[],"page":1.5,"per_page":1,"total":0,"last_page":0}"#, "\"page\" is 1.5"),
+            (br#"{"data":[{}],"page":1,"per_page":1,"total":1,"last_page":1}"#, "has no id"),
+            (br#"{"data":[],"page":1,"per_page":1,"total":0,"last_page":0} x"#, "trailing"),
+            (b"{\"data\":[{\"id\":\"\xff\"}]}", "not JSON"),
+        ];
+        for (bytes, part) in cases {
+            let why = page(bytes).unwrap_err();
+            assert!(why.contains(part), "{why} should say {part}");
+        }
+    }
+
+    #[test]
+    fn an_error_keeps_its_status_whatever_its_body() {
+        let (told, ours) = error(
+            404,
+            br#"{"error":{"code":"x","code":"not_found","message":"no","param":null,"extra":[]}}"#,
+        );
+        assert_eq!((told.status, told.code.as_deref(), ours), (404, Some("not_found"), IsOurs::Yes));
+        for bytes in [&b""[..], b"<h1>", b"{", b"{}", b"[1]", b"\xff"] {
+            let (told, ours) = error(503, bytes);
+            assert_eq!((told.status, told.code, ours), (503, None, IsOurs::No), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_about_somebody_else_is_refused() {
+        let asked = CustomerId::new("a").unwrap();
+        assert!(customer(br#"{"id":"a"}"#, &asked).is_ok());
+        assert_eq!(customer(br#"{"id":"b"}"#, &asked).unwrap_err(), "the answer is about another customer");
+    }
+}

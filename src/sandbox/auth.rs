@@ -1,0 +1,140 @@
+//! Who asks: the key of HTTP Basic authentication decides which account is seen.
+
+use std::collections::HashMap;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use hyper::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::answer::Answer;
+
+/// How a key is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// 401 by the API.
+    #[serde(rename = "json_401")]
+    Json401,
+    /// 403 by the API.
+    #[serde(rename = "json_403")]
+    Json403,
+    /// 401 by the firewall in front.
+    #[serde(rename = "html_401")]
+    Html401,
+    /// 403 by the firewall in front.
+    #[serde(rename = "html_403")]
+    Html403,
+}
+
+impl Refusal {
+    pub(super) fn answer(self) -> Answer {
+        match self {
+            Self::Json401 => unauthorized(),
+            Self::Json403 => Answer::error(StatusCode::FORBIDDEN, "forbidden", "This key may not do that."),
+            Self::Html401 => Answer::html(StatusCode::UNAUTHORIZED),
+            Self::Html403 => Answer::html(StatusCode::FORBIDDEN),
+        }
+    }
+}
+
+/// What becomes of the old key when a new one is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OldKey {
+    /// Both are good.
+    Kept,
+    /// It is unknown from now on.
+    Revoked,
+}
+
+/// Which key opens which account.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    accounts: HashMap<String, usize>,
+    /// While set, every key is refused.
+    pub(super) refusal: Option<Refusal>,
+}
+
+impl Keys {
+    pub(super) fn add(&mut self, key: &str, account: usize) {
+        self.accounts.insert(key.to_owned(), account);
+    }
+
+    pub(super) fn revoke(&mut self, key: &str) {
+        self.accounts.remove(key);
+    }
+
+    pub(super) fn account(&self, key: &str) -> Option<usize> {
+        self.accounts.get(key).copied()
+    }
+
+    /// The account that an `Authorization` header opens.
+    pub(super) fn admit(&self, authorization: Option<&str>) -> Result<usize, Answer> {
+        if let Some(refusal) = self.refusal {
+            return Err(refusal.answer());
+        }
+        authorization.and_then(key_of).and_then(|key| self.account(&key)).ok_or_else(unauthorized)
+    }
+}
+
+/// The user name, where the password is empty.
+fn key_of(authorization: &str) -> Option<String> {
+    let (scheme, credentials) = authorization.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let credentials = BASE64_STANDARD.decode(credentials.trim()).ok()?;
+    let credentials = String::from_utf8(credentials).ok()?;
+    credentials.strip_suffix(':').map(str::to_owned)
+}
+
+fn unauthorized() -> Answer {
+    Answer::error(StatusCode::UNAUTHORIZED, "unauthorized", "There is no such key.")
+        .with_header("WWW-Authenticate", "Basic realm=\"sandbox\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(credentials: &str) -> String {
+        format!("Basic {}", BASE64_STANDARD.encode(credentials))
+    }
+
+    #[test]
+    fn only_a_known_key_with_an_empty_password_is_admitted() {
+        let mut keys = Keys::default();
+        keys.add("sk_test_a", 0);
+        keys.add("sk_test_b", 1);
+        assert_eq!(keys.admit(Some(&header("sk_test_b:"))).unwrap(), 1);
+        for refused in [
+            None,
+            Some(header("sk_test_a:secret")),
+            Some(header("sk_test_a")),
+            Some(header(":sk_test_a")),
+            Some(header("sk_test_c:")),
+            Some("Bearer sk_test_a".to_owned()),
+            Some("Basic ???".to_owned()),
+        ] {
+            let answer = keys.admit(refused.as_deref()).unwrap_err();
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_meets_every_key() {
+        let mut keys = Keys::default();
+        keys.add("sk_test_a", 0);
+        for (refusal, status, kind) in [
+            (Refusal::Json401, 401, "application/json"),
+            (Refusal::Json403, 403, "application/json"),
+            (Refusal::Html401, 401, "text/html"),
+            (Refusal::Html403, 403, "text/html"),
+        ] {
+            keys.refusal = Some(refusal);
+            let answer = keys.admit(Some(&header("sk_test_a:"))).unwrap_err();
+            assert_eq!(answer.status.as_u16(), status);
+            assert!(answer.content_type.unwrap().starts_with(kind));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Customers that change between two pages of a list.
+//!
+//! A client pages by number over a list that moves: a delete on a page it has read pulls the next page's first customer
+//! out of its sight, an insert there shows it the last one twice.
+
+use std::ops::Range;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::account::{Account, End, View};
+use super::dice::{Dice, mix};
+use super::fault::{Drift, Effect, Fired, Region};
+use super::population::{drawn_email, rfc3339};
+use super::readings::Order;
+
+/// Lets customers change after a page that ended before position `end` of `view`.
+pub(super) fn after(
+    account: &mut Account,
+    now: Timestamp,
+    order: Order,
+    view: &View,
+    end: usize,
+    fired: &[Fired],
+) {
+    for fired in fired {
+        match fired.effect {
+            Effect::Drift(drift) => {
+                let dice = Dice::new(mix(fired.earlier));
+                Current::new(account, now, order, view, end, dice).drift(&drift);
+            }
+            Effect::RandomDrift { seed, delete, insert, update, reorder } => {
+                let mut dice = Dice::new(mix(seed) ^ fired.earlier);
+                let [delete, insert, update, reorder] = [delete, insert, update, reorder].map(|most| {
+                    let count = dice.below(most.saturating_add(1));
+                    let served = dice.below(count + 1);
+                    [served as usize, (count - served) as usize]
+                });
+                let mut current = Current::new(account, now, order, view, end, dice);
+                for (index, place) in [Region::Served, Region::Coming].into_iter().enumerate() {
+                    current.drift(&Drift {
+                        delete: delete[index],
+                        insert: insert[index],
+                        update: update[index],
+                        reorder: reorder[index],
+                        place,
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+struct Current<'a> {
+    account: &'a mut Account,
+    now: Timestamp,
+    order: Order,
+    /// All rows of the list as it was when the page was served.
+    rows: Vec<u32>,
+    end: usize,
+    dice: Dice,
+}
+
+impl<'a> Current<'a> {
+    fn new(
+        account: &'a mut Account,
+        now: Timestamp,
+        order: Order,
+        view: &View,
+        end: usize,
+        dice: Dice,
+    ) -> Self {
+        Self { rows: account.rows(view, 0..usize::MAX), account, now, order, end, dice }
+    }
+
+    fn drift(&mut self, drift: &Drift) {
+        if drift.is_nothing() {
+            return;
+        }
+        let region = match drift.place {
+            Region::Served => 0..self.end,
+            Region::Coming => self.end..self.rows.len(),
+        };
+        let chosen = self.choose(drift.delete + drift.update + drift.reorder, region.clone());
+        let (deleted, rest) = chosen.split_at(drift.delete.min(chosen.len()));
+        let (updated, moved) = rest.split_at(drift.update.min(rest.len()));
+        for _ in 0..drift.insert {
+            self.insert(drift.place, region.clone());
+        }
+        for &row in moved {
+            let end = match drift.place {
+                Region::Served => End::Last,
+                Region::Coming => End::First,
+            };
+            self.account.move_to(end, self.order, row);
+        }
+        for &row in updated {
+            let email = drawn_email(&mut self.dice);
+            if let Some(id) = self.account.id_of(row) {
+                self.account.update(self.now, &id, json!({"email": email}));
+            }
+        }
+        for &row in deleted {
+            if let Some(id) = self.account.id_of(row) {
+                self.account.delete(self.now, &id);
+            }
+        }
+    }
+
+    /// Different living rows of a region, at most all there are.
+    fn choose(&mut self, count: usize, region: Range<usize>) -> Vec<u32> {
+        let rows = self.rows[region].iter().copied();
+        let mut living: Vec<u32> = rows.filter(|&row| self.account.is_live(row)).collect();
+        let count = count.min(living.len());
+        for index in 0..count {
+            let other = index + self.dice.index(living.len() - index);
+            living.swap(index, other);
+        }
+        living.truncate(count);
+        living
+    }
+
+    /// A new customer whose place in the list is within the region. By id, where it lands is up to its id.
+    fn insert(&mut self, place: Region, region: Range<usize>) {
+        let lands_newest = matches!(
+            (self.order, place),
+            (Order::NewestFirst, Region::Served) | (Order::OldestFirst, Region::Coming)
+        );
+        let beside = if region.is_empty() {
+            self.rows.last().copied()
+        } else {
+            Some(self.rows[region.start + self.dice.index(region.len())])
+        };
+        // A second older than one of the region is still within it: for where the newest comes first it is behind that
+        // one, and the region goes to the end; for where the oldest does it is before it, and the region has the start.
+        let created_s = match beside {
+            Some(row) if !lands_newest => self.account.created_s(row) - 1,
+            _ => self.now.as_second(),
+        };
+        let email = drawn_email(&mut self.dice);
+        let fields = json!({"email": email, "created_at": rfc3339(created_s)});
+        self.account.create(self.now, fields);
+    }
+}

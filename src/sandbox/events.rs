@@ -1,0 +1,79 @@
+//! The events of an account: what happened to its customers, newest first when listed.
+
+use std::collections::VecDeque;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::dice::Dice;
+use super::population::rfc3339;
+
+/// Older events are forgotten, so that a sandbox that runs for days does not grow.
+const KEPT: usize = 100_000;
+
+/// What happened to a customer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EventKind {
+    Created,
+    Updated,
+    Deleted,
+}
+
+impl EventKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Created => "customer.created",
+            Self::Updated => "customer.updated",
+            Self::Deleted => "customer.deleted",
+        }
+    }
+}
+
+/// Events in the order they happened.
+#[derive(Debug)]
+pub(super) struct EventLog {
+    events: VecDeque<Event>,
+    dice: Dice,
+}
+
+#[derive(Debug)]
+struct Event {
+    at_s: i64,
+    body: Value,
+}
+
+impl EventLog {
+    pub(super) fn new(salt: u64) -> Self {
+        Self { events: VecDeque::new(), dice: Dice::new(!salt) }
+    }
+
+    /// `customer` is what it was after the change, or before a delete.
+    pub(super) fn record(&mut self, now: Timestamp, kind: EventKind, customer: Value) {
+        if self.events.len() == KEPT {
+            self.events.pop_front();
+        }
+        let mut dice = Dice::new(self.dice.roll() ^ now.as_millisecond() as u64);
+        let body = json!({
+            "id": dice.id(),
+            "type": kind.name(),
+            "resource": "event",
+            "data": customer,
+            "created_at": rfc3339(now.as_second()),
+            "reason": null,
+        });
+        self.events.push_back(Event { at_s: now.as_second(), body });
+    }
+
+    /// The events within `seconds`, newest first.
+    pub(super) fn newest_first(&self, seconds: Option<std::ops::Range<i64>>) -> impl Iterator<Item = &Value> {
+        self.events
+            .iter()
+            .rev()
+            .filter(move |event| seconds.as_ref().is_none_or(|seconds| seconds.contains(&event.at_s)))
+            .map(|event| &event.body)
+    }
+
+    pub(super) fn get(&self, id: &str) -> Option<&Value> {
+        self.events.iter().rev().map(|event| &event.body).find(|event| event["id"] == id)
+    }
+}

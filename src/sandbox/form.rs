@@ -1,0 +1,92 @@
+//! Request bodies: JSON, or a form with bracketed names such as `metadata[order_id]=x`.
+
+use serde_json::{Map, Value};
+
+/// Reads a body into its parameters. The error says what is wrong with it.
+pub(super) fn parameters(content_type: Option<&str>, body: &[u8]) -> Result<Map<String, Value>, String> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Map::new());
+    }
+    if content_type.is_some_and(|kind| kind.to_ascii_lowercase().contains("form-urlencoded")) {
+        return form(body);
+    }
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(parameters)) => Ok(parameters),
+        Ok(_) => Err("The body is JSON, but not an object.".to_owned()),
+        Err(error) => Err(format!("The body is not valid JSON: {error}.")),
+    }
+}
+
+fn form(body: &[u8]) -> Result<Map<String, Value>, String> {
+    let mut parameters = Map::new();
+    for (name, value) in form_urlencoded::parse(body) {
+        let path = path(&name).ok_or_else(|| format!("The form field {name} has unbalanced brackets."))?;
+        put(&mut parameters, &path, &value)
+            .ok_or_else(|| format!("The form field {name} contradicts an earlier one."))?;
+    }
+    Ok(parameters)
+}
+
+/// `a[b][c]` as `a`, `b`, `c`.
+fn path(name: &str) -> Option<Vec<&str>> {
+    let Some((first, rest)) = name.split_once('[') else {
+        return Some(vec![name]);
+    };
+    let inner = rest.strip_suffix(']')?;
+    let mut path = vec![first];
+    path.extend(inner.split("]["));
+    path.iter().all(|part| !part.contains(['[', ']'])).then_some(path)
+}
+
+fn put(into: &mut Map<String, Value>, path: &[&str], value: &str) -> Option<()> {
+    let (first, rest) = path.split_first()?;
+    if rest.is_empty() {
+        into.insert((*first).to_owned(), Value::String(value.to_owned()));
+        return Some(());
+    }
+    let inner = into.entry(*first).or_insert_with(|| Value::Object(Map::new()));
+    put(inner.as_object_mut()?, rest, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const FORM: Option<&str> = Some("application/x-www-form-urlencoded");
+
+    #[test]
+    fn bracketed_names_become_objects() {
+        let body = "email=a%40example.jp&metadata[order_id]=x+y&metadata%5B%E6%B0%8F%E5%90%8D%5D=%E5%A4%AA%E9%83%8E\
+                    &payment_details[number]=";
+        let parameters = parameters(FORM, body.as_bytes()).unwrap();
+        assert_eq!(
+            Value::Object(parameters),
+            json!({
+                "email": "a@example.jp",
+                "metadata": {"order_id": "x y", "氏名": "太郎"},
+                "payment_details": {"number": ""},
+            })
+        );
+    }
+
+    #[test]
+    fn nonsense_is_refused_in_words() {
+        for (kind, body, why) in [
+            (FORM, "metadata[a=1", "unbalanced"),
+            (FORM, "metadata=1&metadata[a]=1", "contradicts"),
+            (Some("application/json"), "[]", "not an object"),
+            (Some("application/json"), "{", "not valid JSON"),
+            (None, "email=a", "not valid JSON"),
+        ] {
+            let error = parameters(kind, body.as_bytes()).unwrap_err();
+            assert!(error.contains(why), "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_empty_body_names_nothing() {
+        assert_eq!(parameters(Some("application/json"), b" \n"), Ok(Map::new()));
+    }
+}

@@ -1,0 +1,240 @@
+//! Lists: their parameters, which page of what is asked for, and the envelope around it.
+
+use std::ops::Range;
+
+use hyper::StatusCode;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::answer::Answer;
+use super::readings::{Edge, PastEnd, PerPageOver, Readings};
+
+/// KOMOJU's page, when none is asked for.
+const PER_PAGE: u64 = 10;
+
+/// The parameters of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Query {
+    pub(super) page: u64,
+    pub(super) per_page: u64,
+    /// Seconds since 1970 of `created_at`; `None` without bounds.
+    pub(super) seconds: Option<Range<i64>>,
+    start_time: Option<String>,
+    end_time: Option<String>,
+}
+
+impl Query {
+    /// Reads a query string under these readings.
+    pub(super) fn parse(query: &str, readings: &Readings) -> Result<Self, Answer> {
+        let mut parsed =
+            Self { page: 1, per_page: PER_PAGE, seconds: None, start_time: None, end_time: None };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "page" => parsed.page = positive("page", &value)?,
+                "per_page" => parsed.per_page = positive("per_page", &value)?,
+                "start_time" if !value.is_empty() => parsed.start_time = Some(value.into_owned()),
+                "end_time" if !value.is_empty() => parsed.end_time = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        if parsed.per_page > readings.per_page_max {
+            match readings.per_page_over {
+                PerPageOver::Clamped => parsed.per_page = readings.per_page_max,
+                PerPageOver::Refused => return Err(Answer::invalid("per_page", "it is too large")),
+            }
+        }
+        let start = parsed.start_time.as_deref().map(|text| time("start_time", text)).transpose()?;
+        let end = parsed.end_time.as_deref().map(|text| time("end_time", text)).transpose()?;
+        if start.is_some() || end.is_some() {
+            // A customer is created on a whole second; these are the first one listed and the first one not.
+            let from = start.map_or(i64::MIN, |start| match readings.start_time {
+                Edge::Inclusive => round_up(start),
+                Edge::Exclusive => round_down(start) + 1,
+            });
+            let to = end.map_or(i64::MAX, |end| match readings.end_time {
+                Edge::Inclusive => round_down(end) + 1,
+                Edge::Exclusive => round_up(end),
+            });
+            parsed.seconds = Some(from..to);
+        }
+        Ok(parsed)
+    }
+
+    /// The page number a query string asks for, whatever else it says.
+    pub(super) fn page_of(query: &str) -> Option<u64> {
+        form_urlencoded::parse(query.as_bytes())
+            .find(|(name, _)| name == "page")
+            .and_then(|(_, value)| value.parse().ok())
+    }
+
+    /// Which of `total` things this query gets.
+    pub(super) fn window(&self, total: usize, readings: &Readings) -> Result<Window, Answer> {
+        let last_page = (total as u64).div_ceil(self.per_page);
+        let mut page = self.page;
+        if page > last_page.max(1) {
+            match readings.past_end {
+                PastEnd::Empty => {}
+                PastEnd::NotFound => return Err(Answer::not_found("There is no such page.")),
+                PastEnd::LastPage => page = last_page.max(1),
+            }
+        }
+        let start = (page - 1).saturating_mul(self.per_page);
+        let within = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(total);
+        Ok(Window {
+            positions: within(start)..within(start.saturating_add(self.per_page)),
+            page,
+            per_page: self.per_page,
+            last_page,
+            total,
+        })
+    }
+}
+
+/// One page's part of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) positions: Range<usize>,
+    pub(super) page: u64,
+    per_page: u64,
+    last_page: u64,
+    total: usize,
+}
+
+/// A list's answer before it is written, open to faults.
+#[derive(Debug, Serialize)]
+pub(super) struct Page {
+    #[serde(flatten)]
+    pub(super) envelope: Map<String, Value>,
+    pub(super) data: Vec<Box<RawValue>>,
+}
+
+impl Page {
+    pub(super) fn new(resource: &str, query: &Query, window: &Window, data: Vec<Box<RawValue>>) -> Self {
+        let envelope = Map::from_iter([
+            ("resource".to_owned(), resource.into()),
+            ("total".to_owned(), window.total.into()),
+            ("page".to_owned(), window.page.into()),
+            ("per_page".to_owned(), window.per_page.into()),
+            ("last_page".to_owned(), window.last_page.into()),
+            ("start_time".to_owned(), query.start_time.clone().into()),
+            ("end_time".to_owned(), query.end_time.clone().into()),
+        ]);
+        Self { envelope, data }
+    }
+
+    pub(super) fn answer(&self) -> Answer {
+        Answer::json(StatusCode::OK, self)
+    }
+}
+
+fn positive(name: &str, value: &str) -> Result<u64, Answer> {
+    match value.parse() {
+        Ok(number @ 1..) => Ok(number),
+        _ => Err(Answer::invalid(name, "it is not a positive whole number")),
+    }
+}
+
+/// RFC 3339, a bare date, or a time as Ruby's SDK writes it: `2026-01-02 03:04:05 UTC` or `… +0900`.
+fn time(name: &str, text: &str) -> Result<Timestamp, Answer> {
+    let date = || format!("{text}T00:00:00Z");
+    let ruby = || {
+        let (local, zone) = text.rsplit_once(' ')?;
+        let zone = if zone == "UTC" { "Z" } else { zone };
+        Some(format!("{local}{zone}"))
+    };
+    text.parse()
+        .ok()
+        .or_else(|| ruby()?.parse().ok())
+        .or_else(|| date().parse().ok())
+        .ok_or_else(|| Answer::invalid(name, "it is not a time such as 2026-01-02T03:04:05Z"))
+}
+
+fn round_down(time: Timestamp) -> i64 {
+    time.as_second() - i64::from(time.subsec_nanosecond() < 0)
+}
+
+fn round_up(time: Timestamp) -> i64 {
+    time.as_second() + i64::from(time.subsec_nanosecond() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(query: &str) -> Query {
+        Query::parse(query, &Readings::default()).unwrap()
+    }
+
+    #[test]
+    fn the_first_ten_are_asked_for_by_default() {
+        let window = parse("").window(25, &Readings::default()).unwrap();
+        assert_eq!((window.positions, window.last_page), (0..10, 3));
+        let window = parse("page=3").window(25, &Readings::default()).unwrap();
+        assert_eq!(window.positions, 20..25);
+    }
+
+    #[test]
+    fn an_empty_list_has_no_last_page() {
+        let window = parse("").window(0, &Readings::default()).unwrap();
+        assert_eq!((window.positions, window.last_page, window.page), (0..0, 0, 1));
+        for past_end in [PastEnd::NotFound, PastEnd::LastPage] {
+            let readings = Readings { past_end, ..Readings::default() };
+            assert!(parse("page=1").window(0, &readings).is_ok(), "page 1 is always there");
+        }
+    }
+
+    #[test]
+    fn enormous_numbers_do_no_harm() {
+        let query = parse("page=18446744073709551615&per_page=18446744073709551615");
+        assert_eq!(query.per_page, 100);
+        assert_eq!(query.window(5, &Readings::default()).unwrap().positions, 5..5);
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for (query, named) in [
+            ("page=0", "page"),
+            ("page=-1", "page"),
+            ("per_page=ten", "per_page"),
+            ("start_time=yesterday", "start_time"),
+            ("end_time=2026-13-01", "end_time"),
+        ] {
+            let answer = Query::parse(query, &Readings::default()).unwrap_err();
+            let body = String::from_utf8(answer.body.to_vec()).unwrap();
+            assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+            assert!(body.contains(&format!(r#""param":"{named}""#)), "{query}: {body}");
+        }
+    }
+
+    #[test]
+    fn every_way_to_write_the_same_time_means_the_same() {
+        let start = "2026-01-02T03:04:05Z".parse::<Timestamp>().unwrap().as_second();
+        for text in [
+            "2026-01-02T03:04:05Z",
+            "2026-01-02T03%3A04%3A05.000Z",
+            "2026-01-02T12:04:05%2B09:00",
+            "2026-01-02+03%3A04%3A05+UTC",
+            "2026-01-02+12%3A04%3A05+%2B0900",
+        ] {
+            let query = parse(&format!("start_time={text}"));
+            assert_eq!(query.seconds.map(|seconds| seconds.start), Some(start), "{text}");
+        }
+        let day = parse("end_time=2026-01-02").seconds.unwrap().end;
+        assert_eq!(day, start - (3 * 60 + 4) * 60 - 5 + 1);
+    }
+
+    #[test]
+    fn bounds_take_or_leave_their_own_second() {
+        let second = |edge, bound: &str| {
+            let readings = Readings { start_time: edge, end_time: edge, ..Readings::default() };
+            let query = format!("start_time={bound}&end_time={bound}");
+            Query::parse(&query, &readings).unwrap().seconds.unwrap()
+        };
+        assert_eq!(second(Edge::Inclusive, "1970-01-01T00:00:10Z"), 10..11);
+        assert!(second(Edge::Exclusive, "1970-01-01T00:00:10Z").is_empty());
+        assert_eq!(second(Edge::Inclusive, "1970-01-01T00:00:10.5Z"), 11..11);
+        assert_eq!(second(Edge::Exclusive, "1970-01-01T00:00:10.5Z"), 11..11);
+    }
+}

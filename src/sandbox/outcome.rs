@@ -1,0 +1,311 @@
+//! From answers to the wire: what faults make of an answer, and bodies that misbehave.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::stream::{self, Stream, StreamExt};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+use jiff::Timestamp;
+
+use super::answer::{Answer, JSON};
+use super::bomb;
+use super::fault::{Effect, Ending, Fired, Payload, Whither, Work, milliseconds};
+use super::request::Request;
+use super::wire::Line;
+
+pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// White space is legal JSON anywhere, so that a reader goes on.
+const LIST_BEGINNING: &[u8] =
+    br#"{"resource":"customer_list","total":1,"page":1,"per_page":1,"last_page":1,"data":["#;
+const HUGE_PIECE: usize = 64 * 1024;
+
+/// How a request ends.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// With an answer.
+    Answer { answer: Answer, delivery: Delivery, date: Timestamp },
+    /// Without one.
+    Hangup(Ending),
+}
+
+/// How an answer reaches the client.
+#[derive(Debug, Default)]
+pub(super) struct Delivery {
+    cut: Option<(usize, Ending)>,
+    drip: Option<(Duration, usize)>,
+    flood: Option<Flood>,
+}
+
+/// A body far larger than any answer.
+#[derive(Debug, Clone, Copy)]
+enum Flood {
+    Plain { bytes: u64 },
+    Gzip { bytes: u64 },
+}
+
+impl Effect {
+    /// Whether the request takes effect although this replaces its answer.
+    pub(super) fn work(&self) -> Work {
+        match self {
+            Self::Status { work, .. }
+            | Self::Reset { work }
+            | Self::Close { work }
+            | Self::Redirect { work, .. } => *work,
+            _ => Work::Done,
+        }
+    }
+
+    /// Whether it answers before the API even looks at the key.
+    pub(super) fn stops_in_front(&self) -> bool {
+        self.work() == Work::Skipped && self.server_error().is_none()
+    }
+
+    /// The answer, if it is an error the API itself makes: 500 and above, in JSON.
+    pub(super) fn server_error(&self) -> Option<Answer> {
+        match self {
+            Self::Status { status: 500.., body, .. } if *body != Payload::Html => self.replacement(None),
+            _ => None,
+        }
+    }
+
+    /// The answer this puts in the place of any other.
+    fn replacement(&self, request: Option<&Request>) -> Option<Answer> {
+        match self {
+            Self::Status { status, body, retry_after, headers, .. } => {
+                let mut answer = body.answer(status_code(*status));
+                if let Some(text) = retry_after {
+                    answer = answer.with_header("Retry-After", text);
+                }
+                answer.headers.extend(headers.clone());
+                Some(answer)
+            }
+            Self::Redirect { status, to, .. } => {
+                let location = request.map(|request| to.location(request)).unwrap_or_default();
+                Some(Answer::html(status_code(*status)).with_header("Location", location))
+            }
+            Self::Body { body } => Some(body.answer(StatusCode::OK)),
+            Self::HugeBody { .. } | Self::GzipBomb { .. } => {
+                Some(Answer { status: StatusCode::OK, content_type: Some(JSON), ..Answer::no_content() })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Payload {
+    fn answer(&self, status: StatusCode) -> Answer {
+        let with = |content_type, body: Bytes| Answer { status, content_type, headers: Vec::new(), body };
+        match self {
+            Self::Error => Answer::plain_error(status),
+            Self::Code(code) => Answer::error(status, code, "The sandbox was asked to say so."),
+            Self::Html => Answer::html(status),
+            Self::Empty => with(None, Bytes::new()),
+            Self::Json(value) => Answer::json(status, value),
+            Self::Text(text) => with(Some(JSON), Bytes::from(text.clone())),
+            Self::Bytes(bytes) => with(Some(JSON), Bytes::from(bytes.clone())),
+        }
+    }
+}
+
+impl Whither {
+    fn location(&self, request: &Request) -> String {
+        let path = request.path_and_query();
+        let host = request.header("host").unwrap_or("localhost");
+        match self {
+            Self::SameHost => path,
+            Self::OtherHost => {
+                let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
+                let other = if name == "localhost" { "127.0.0.1" } else { "localhost" };
+                format!("http://{other}:{port}{path}")
+            }
+            Self::PlainHttp => format!("http://{host}{path}"),
+            Self::Url(url) => url.clone(),
+        }
+    }
+}
+
+impl Outcome {
+    /// `answer` is what the API itself says, if it came to that.
+    pub(super) fn new(answer: Option<Answer>, request: &Request, date: Timestamp, fired: &[Fired]) -> Self {
+        let mut answer = answer.unwrap_or_else(|| Answer::plain_error(StatusCode::INTERNAL_SERVER_ERROR));
+        let mut delivery = Delivery::default();
+        for Fired { effect, .. } in fired {
+            match effect {
+                Effect::Reset { .. } => return Self::Hangup(Ending::Reset),
+                Effect::Close { .. } => return Self::Hangup(Ending::Close),
+                Effect::HugeHeader { bytes } => answer = answer.with_header("X-Padding", "x".repeat(*bytes)),
+                Effect::Cut { after, ending } => delivery.cut = Some((*after, *ending)),
+                Effect::Drip { every_ms, bytes } => {
+                    delivery.drip = Some((milliseconds(*every_ms), (*bytes).max(1)))
+                }
+                Effect::HugeBody { bytes } => delivery.flood = Some(Flood::Plain { bytes: *bytes }),
+                Effect::GzipBomb { bytes } => delivery.flood = Some(Flood::Gzip { bytes: *bytes }),
+                _ => {}
+            }
+            if let Some(replacement) = effect.replacement(Some(request)) {
+                answer = replacement;
+            }
+        }
+        Self::Answer { answer, delivery, date }
+    }
+
+    /// An answer that no fault touches.
+    pub(super) fn plain(answer: Answer, date: Timestamp) -> Self {
+        Self::Answer { answer, delivery: Delivery::default(), date }
+    }
+
+    pub(super) fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Answer { answer, .. } => Some(answer.status),
+            Self::Hangup(_) => None,
+        }
+    }
+
+    /// The response for hyper; `Err` hangs up, after telling the line how.
+    pub(super) fn respond(self, line: &Arc<Line>) -> Result<Response<Body>, Hangup> {
+        let (answer, delivery, date) = match self {
+            Self::Answer { answer, delivery, date } => (answer, delivery, date),
+            Self::Hangup(ending) => {
+                line.end(ending);
+                return Err(Hangup);
+            }
+        };
+        let mut response = Response::new(full(Bytes::new()));
+        *response.status_mut() = answer.status;
+        let headers = response.headers_mut();
+        headers.extend(http_date(date).map(|date| (DATE, date)));
+        headers.extend(answer.content_type.map(|kind| (CONTENT_TYPE, HeaderValue::from_static(kind))));
+        for (name, value) in &answer.headers {
+            // A fault may ask for a header that HTTP cannot carry; it is left out.
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                headers.append(name, value);
+            }
+        }
+        if matches!(delivery.flood, Some(Flood::Gzip { .. })) {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        let length = answer.body.len();
+        if delivery.cut.is_some() || delivery.drip.is_some() {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        *response.body_mut() = delivery.body(answer.body, Arc::clone(line));
+        Ok(response)
+    }
+}
+
+impl Delivery {
+    fn body(self, whole: Bytes, line: Arc<Line>) -> Body {
+        match self.flood {
+            Some(Flood::Plain { bytes }) => return streamed(huge(bytes).map(Ok)),
+            Some(Flood::Gzip { bytes }) => {
+                return streamed(bomb::pieces(LIST_BEGINNING, bytes).map(Ok));
+            }
+            None => {}
+        }
+        let sent = match self.cut {
+            Some((after, _)) => whole.slice(..after.min(whole.len().saturating_sub(1))),
+            None => whole,
+        };
+        let pieces = match self.drip {
+            Some((every, bytes)) => dripped(sent, every, bytes).boxed(),
+            None if self.cut.is_none() => return full(sent),
+            None => stream::iter([sent]).boxed(),
+        };
+        match self.cut {
+            Some((_, ending)) => streamed(pieces.map(Ok).chain(cut(line, ending))),
+            None => streamed(pieces.map(Ok)),
+        }
+    }
+}
+
+/// The connection ends without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the sandbox was asked to hang up")]
+pub(super) struct Hangup;
+
+/// A clock set to before 1970 shows 1970: this format knows nothing earlier.
+fn http_date(time: Timestamp) -> Option<HeaderValue> {
+    let time = SystemTime::try_from(time.max(Timestamp::UNIX_EPOCH)).ok()?;
+    HeaderValue::try_from(httpdate::fmt_http_date(time)).ok()
+}
+
+fn status_code(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+fn full(body: Bytes) -> Body {
+    Full::new(body).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+fn streamed(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+    StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync()
+}
+
+fn huge(bytes: u64) -> impl Stream<Item = Bytes> + Send {
+    let spaces = Bytes::from(vec![b' '; HUGE_PIECE]);
+    let start = bytes.min(LIST_BEGINNING.len() as u64) as usize;
+    let rest = stream::unfold(bytes - start as u64, move |left| {
+        let piece = spaces.slice(..left.min(HUGE_PIECE as u64) as usize);
+        async move { (left > 0).then(|| (piece.clone(), left - piece.len() as u64)) }
+    });
+    stream::iter([Bytes::from_static(&LIST_BEGINNING[..start])]).chain(rest)
+}
+
+fn dripped(body: Bytes, every: Duration, bytes: usize) -> impl Stream<Item = Bytes> + Send {
+    stream::unfold(body, move |mut left| async move {
+        if left.is_empty() {
+            return None;
+        }
+        tokio::time::sleep(every).await;
+        let piece = left.split_to(bytes.min(left.len()));
+        Some((piece, left))
+    })
+}
+
+/// Fails the body, so that hyper drops the connection.
+fn cut(line: Arc<Line>, ending: Ending) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    stream::once(async move {
+        // Hyper writes out what it has when a body makes it wait, and throws it away when the body fails.
+        tokio::task::yield_now().await;
+        line.end(ending);
+        Err(io::Error::other(Hangup))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_huge_body_has_exactly_the_bytes_asked_for() {
+        for bytes in [0, 10, LIST_BEGINNING.len() as u64, 3 * HUGE_PIECE as u64 + 1] {
+            let sent: usize = huge(bytes).map(|piece| piece.len()).collect::<Vec<_>>().await.iter().sum();
+            assert_eq!(sent as u64, bytes);
+        }
+    }
+
+    #[test]
+    fn only_json_errors_of_500_and_above_come_from_the_api_itself() {
+        for (status, body, own) in [
+            (500, Payload::Error, true),
+            (502, Payload::Code("card_declined".to_owned()), true),
+            (503, Payload::Html, false),
+            (429, Payload::Error, false),
+        ] {
+            let mut effect = Effect::status(status);
+            if let Effect::Status { body: asked, .. } = &mut effect {
+                *asked = body;
+            }
+            assert_eq!(effect.server_error().is_some(), own, "{effect:?}");
+            assert_eq!(effect.stops_in_front(), !own, "{effect:?}");
+        }
+    }
+}

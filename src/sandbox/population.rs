@@ -1,0 +1,316 @@
+//! Seeded customers: as many as wanted, the same for the same seed, and none of them stored.
+//!
+//! Customer `n` is a pure function of the salt and `n`, and the id can be turned back into `n`. So a million of them cost
+//! nothing until they are looked at. They are numbered in the order of their creation, strictly or within the same second.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::dice::{Dice, mix, push_base36, read_base36, unmix};
+
+/// The newest seeded customer is no younger than this, so that a seed means the same people whenever it is used.
+const NEWEST_S: i64 = 1_764_547_200; // 2025-12-01T00:00:00Z
+/// The oldest is about seven years older.
+const SPAN_S: i64 = 7 * 365 * 24 * 60 * 60;
+/// Of so many, the first few were created within one second, as an import does.
+const BATCH: u64 = 40;
+const BATCH_AT_ONCE: u64 = 4;
+
+const GIVEN: &[&str] = &[
+    "aiko", "daichi", "emi", "haruto", "hina", "jiro", "kenji", "mei", "minjun", "nao", "ren", "sakura",
+    "seoyeon", "sota", "taro", "yui",
+];
+const FAMILY: &[&str] = &[
+    "abe",
+    "inoue",
+    "ito",
+    "kato",
+    "kim",
+    "kobayashi",
+    "mori",
+    "nakamura",
+    "park",
+    "saito",
+    "sato",
+    "suzuki",
+    "tanaka",
+    "watanabe",
+    "yamada",
+    "yamamoto",
+];
+const HOSTS: &[&str] = &["example.com", "example.jp", "example.net", "mail.example.org"];
+const NAMES: &[&str] = &["山田 太郎", "佐藤 花子", "鈴木 一郎", "高橋 美咲", "渡辺 健", "김민준"];
+const PLACES: &[&str] = &["東京都渋谷区", "大阪府大阪市北区", "北海道札幌市中央区", "福岡県福岡市博多区"];
+const NOTES: &[&str] = &[
+    "領収書の宛名は会社名で",
+    "ギフト包装希望 🎁",
+    "配達は午前中にお願いします",
+    "tab\there, \"quotes\" & <tags>",
+    "line one\nline two",
+];
+const PLANS: &[&str] = &["free", "light", "standard", "premium"];
+const BRANDS: &[&str] = &["visa", "master", "jcb", "american_express", "diners_club"];
+
+/// A customer as the API shows it.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Person {
+    pub(super) id: String,
+    resource: &'static str,
+    email: Option<String>,
+    pub(super) source: Option<Card>,
+    metadata: Map<String, Value>,
+    created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) locale: Option<&'static str>,
+}
+
+/// A saved card as `source` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Card {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    pub(super) brand: String,
+    pub(super) last_four_digits: String,
+    pub(super) month: u64,
+    pub(super) year: u64,
+}
+
+impl Card {
+    pub(super) fn new(brand: &str, last_four_digits: String, month: u64, year: u64) -> Self {
+        Self { kind: "credit_card", brand: brand.to_owned(), last_four_digits, month, year }
+    }
+
+    /// Some card that has not expired for a while.
+    pub(super) fn drawn(dice: &mut Dice) -> Self {
+        let brand = dice.pick(BRANDS);
+        let digits = format!("{:04}", dice.below(10_000));
+        Self::new(brand, digits, 1 + dice.below(12), 2027 + dice.below(6))
+    }
+}
+
+/// The seeded customers of one account.
+#[derive(Debug, Clone)]
+pub(super) struct Population {
+    salt: u64,
+    size: u64,
+    oldest_s: i64,
+}
+
+impl Population {
+    /// `account` keeps two accounts of the same seed apart. Nobody is created after `now`.
+    pub(super) fn new(seed: u64, account: u64, size: u32, now: Timestamp) -> Self {
+        Self {
+            salt: mix(mix(seed) ^ account),
+            size: u64::from(size),
+            oldest_s: NEWEST_S.min(now.as_second()) - SPAN_S,
+        }
+    }
+
+    /// A number of its own for everything else that depends on the account.
+    pub(super) fn salt(&self) -> u64 {
+        self.salt
+    }
+
+    pub(super) fn id(&self, n: u32) -> String {
+        let code = self.code(n);
+        let mut id = String::with_capacity(25);
+        push_base36(&mut id, mix(code ^ self.salt), 12);
+        push_base36(&mut id, code, 13);
+        id
+    }
+
+    /// The number of the customer with this id.
+    pub(super) fn number(&self, id: &str) -> Option<u32> {
+        if id.len() != 25 {
+            return None;
+        }
+        let code = read_base36(id.get(12..)?)?;
+        let n = unmix(code).wrapping_sub(self.salt);
+        let n = u32::try_from(n).ok().filter(|_| n < self.size)?;
+        (self.id(n) == id).then_some(n)
+    }
+
+    /// Seconds since 1970; never falls as `n` rises.
+    pub(super) fn created_s(&self, n: u32) -> i64 {
+        let n = u64::from(n);
+        let n = if n % BATCH < BATCH_AT_ONCE { n - n % BATCH } else { n };
+        let step = (SPAN_S as u64 / self.size.max(1)).max(1);
+        let start = (u128::from(n) * SPAN_S as u128 / u128::from(self.size.max(1))) as u64;
+        self.oldest_s + (start + mix(self.salt ^ n) % step) as i64
+    }
+
+    pub(super) fn person(&self, n: u32) -> Person {
+        let id = self.id(n);
+        let mut dice = Dice::new(mix(self.code(n)));
+        Person {
+            email: self.email(n, &mut dice),
+            source: (!dice.chance(15)).then(|| Card::drawn(&mut dice)),
+            metadata: metadata(n, &mut dice),
+            created_at: rfc3339(self.created_s(n)),
+            locale: match dice.below(20) {
+                0..11 => Some("ja"),
+                11..14 => Some("en"),
+                14..16 => Some("ko"),
+                _ => None,
+            },
+            resource: "customer",
+            id,
+        }
+    }
+
+    /// One in ten shares the address of somebody else; a few have none.
+    fn email(&self, n: u32, dice: &mut Dice) -> Option<String> {
+        match dice.below(100) {
+            0..8 => None,
+            8..18 => Some(format!("family{}@example.jp", dice.below(self.size / 25 + 1))),
+            _ => Some(format!("{}.{}{n}@{}", dice.pick(GIVEN), dice.pick(FAMILY), dice.pick(HOSTS))),
+        }
+    }
+
+    fn code(&self, n: u32) -> u64 {
+        mix(self.salt.wrapping_add(u64::from(n)))
+    }
+}
+
+/// Some plausible email for a customer that appears later.
+pub(super) fn drawn_email(dice: &mut Dice) -> String {
+    format!("{}.{}.{}@{}", dice.pick(GIVEN), dice.pick(FAMILY), dice.below(1_000_000), dice.pick(HOSTS))
+}
+
+/// Some plausible note, often not in ASCII.
+pub(super) fn drawn_note(dice: &mut Dice) -> &'static str {
+    let index = dice.index(NOTES.len());
+    NOTES[index]
+}
+
+/// Some plan a customer may be on.
+pub(super) fn drawn_plan(dice: &mut Dice) -> &'static str {
+    let index = dice.index(PLANS.len());
+    PLANS[index]
+}
+
+fn metadata(n: u32, dice: &mut Dice) -> Map<String, Value> {
+    let mut map = Map::new();
+    let mut set = |key: &str, value: String| {
+        map.insert(key.to_owned(), Value::String(value));
+    };
+    let richness = dice.below(100);
+    if richness < 40 {
+        return map;
+    }
+    set("order_id", format!("A-{}", 100_000 + u64::from(n)));
+    if richness < 60 {
+        return map;
+    }
+    set("plan", drawn_plan(dice).to_owned());
+    set("氏名", dice.pick(NAMES).to_owned());
+    if richness < 82 {
+        return map;
+    }
+    set("住所", dice.pick(PLACES).to_owned());
+    set("note", drawn_note(dice).to_owned());
+    set("points", dice.below(100_000).to_string());
+    set("empty", String::new());
+    for index in 0..dice.below(8) {
+        set(&format!("attribute_{index}"), format!("{:016x}", dice.roll()));
+    }
+    if richness >= 97 {
+        // The longest value there may be, in characters of three bytes.
+        set("essay", "長".repeat(2000));
+    }
+    map
+}
+
+/// Whole seconds in UTC, as KOMOJU writes times.
+pub(super) fn rfc3339(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn population(seed: u64, account: u64, size: u32) -> Population {
+        let now = "2026-06-01T00:00:00Z".parse().unwrap();
+        Population::new(seed, account, size, now)
+    }
+
+    fn all(population: &Population) -> Vec<Value> {
+        (0..population.size as u32).map(|n| serde_json::to_value(population.person(n)).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_people() {
+        assert_eq!(all(&population(1, 0, 50)), all(&population(1, 0, 50)));
+        assert_eq!(
+            serde_json::to_string(&population(1, 0, 50).person(7)).unwrap(),
+            concat!(
+                r#"{"id":"5x3d9ilvmgny39dqg85ya8lkn","resource":"customer","email":"daichi.yamada7@example.jp","#,
+                r#""source":{"type":"credit_card","brand":"diners_club","last_four_digits":"5436","month":12,"#,
+                r#""year":2032},"metadata":{"order_id":"A-100007","plan":"standard","氏名":"渡辺 健"},"#,
+                r#""created_at":"2019-12-13T12:25:34Z"}"#,
+            )
+        );
+    }
+
+    #[test]
+    fn another_seed_or_account_shares_nobody() {
+        let ids = |population: &Population| -> HashSet<String> {
+            (0..population.size as u32).map(|n| population.id(n)).collect()
+        };
+        let first = ids(&population(1, 0, 500));
+        assert_eq!(first.len(), 500);
+        assert!(first.is_disjoint(&ids(&population(2, 0, 500))));
+        assert!(first.is_disjoint(&ids(&population(1, 1, 500))));
+    }
+
+    #[test]
+    fn an_id_leads_back_to_its_number_and_no_other_text_does() {
+        let population = population(1, 0, 1_000_000);
+        for n in [0, 1, 999_999] {
+            let id = population.id(n);
+            assert_eq!(population.number(&id), Some(n));
+            let mut forged = id.clone().into_bytes();
+            forged[0] = if forged[0] == b'a' { b'b' } else { b'a' };
+            assert_eq!(population.number(std::str::from_utf8(&forged).unwrap()), None);
+        }
+        assert_eq!(population.number(&population.id(1_000_000)), None);
+        for odd in ["", "..", "あああああああああ", "0123456789012345678901234"] {
+            assert_eq!(population.number(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn they_are_numbered_by_age_and_none_is_from_the_future() {
+        for size in [1, 39, 100, 10_000] {
+            let population = population(1, 0, size);
+            let times: Vec<i64> = (0..size).map(|n| population.created_s(n)).collect();
+            assert!(times.is_sorted());
+            assert!(times.iter().all(|&time| time <= NEWEST_S));
+        }
+        let early: Timestamp = "2020-01-01T00:00:00Z".parse().unwrap();
+        let population = Population::new(1, 0, 100, early);
+        assert!(population.created_s(99) <= early.as_second());
+    }
+
+    #[test]
+    fn they_are_varied() {
+        let people = all(&population(1, 0, 1000));
+        let count = |what: &dyn Fn(&Value) -> bool| people.iter().filter(|person| what(person)).count();
+        assert!(count(&|person| person["email"].is_null()) > 20);
+        assert!(count(&|person| person["source"].is_null()) > 50);
+        assert!(count(&|person| person.get("locale").is_none()) > 50);
+        assert!(count(&|person| person["metadata"] == serde_json::json!({})) > 100);
+        assert!(count(&|person| person["metadata"].as_object().unwrap().len() > 5) > 50);
+        assert!(count(&|person| person["metadata"].get("氏名").is_some()) > 100);
+
+        let emails: Vec<&str> = people.iter().filter_map(|person| person["email"].as_str()).collect();
+        let distinct: HashSet<&&str> = emails.iter().collect();
+        assert!(distinct.len() + 20 < emails.len(), "some share an email");
+        let times: HashSet<&str> = people.iter().filter_map(|person| person["created_at"].as_str()).collect();
+        assert!(times.len() + 20 < people.len(), "some share a second");
+    }
+}

@@ -1,0 +1,59 @@
+//! One plausible change at a time, as a shop in business makes them.
+
+use rand::Rng;
+use serde_json::{Value, json};
+
+use super::account::{Account, source_value};
+use super::dice::Dice;
+use super::population::{Card, drawn_email, drawn_note, drawn_plan};
+use super::world::World;
+
+impl World {
+    /// Creates, updates or deletes one customer of the default account. The answer says which: `op`, `id`, and the
+    /// customer after the change, or before a delete.
+    pub fn trickle(&mut self, rng: &mut impl Rng) -> Value {
+        let now = self.now();
+        let mut dice = Dice::new(rng.random());
+        let account = &mut self.accounts[0];
+        let some = account.nth_id(dice.index(account.len()));
+        match (dice.below(100), some) {
+            (55..85, Some(id)) => {
+                let patch = patch(account, &id, &mut dice);
+                account.update(now, &id, patch);
+                json!({"op": "update", "id": id, "customer": account.get(&id)})
+            }
+            (85.., Some(id)) => {
+                let before = account.get(&id);
+                account.delete(now, &id);
+                json!({"op": "delete", "id": id, "customer": before})
+            }
+            _ => {
+                let source = dice.chance(80).then(|| source_value(&Card::drawn(&mut dice)));
+                let fields = json!({
+                    "email": drawn_email(&mut dice),
+                    "source": source,
+                    "metadata": {"plan": drawn_plan(&mut dice)},
+                    "locale": dice.pick(&["ja", "en", "ko"]),
+                });
+                let id = account.create(now, fields);
+                json!({"op": "create", "id": id, "customer": account.get(&id)})
+            }
+        }
+    }
+}
+
+fn patch(account: &Account, id: &str, dice: &mut Dice) -> Value {
+    match dice.below(3) {
+        0 => json!({"email": drawn_email(dice)}),
+        1 => json!({"source": source_value(&Card::drawn(dice))}),
+        _ => {
+            let mut metadata =
+                account.get(id).map(|customer| customer["metadata"].clone()).unwrap_or_default();
+            if let Some(fields) = metadata.as_object_mut() {
+                fields.insert("plan".to_owned(), drawn_plan(dice).into());
+                fields.insert("note".to_owned(), drawn_note(dice).into());
+            }
+            json!({"metadata": metadata})
+        }
+    }
+}

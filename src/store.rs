@@ -1,0 +1,37 @@
+//! The database: mirror, change log, passes, holds and account in one SQLite file, and all the SQL there is.
+//!
+//! One writer, on a thread of its own, takes closures and runs each in one `BEGIN IMMEDIATE` transaction: whatever a closure
+//! records, log entry and mirror row alike, commits together or not at all. A closure gets values and returns values; it
+//! neither asks the remote nor waits. Everybody else reads through [`Reader`], a connection that cannot write.
+//!
+//! The data dictionary is `migrations/`: tables are ours, views are the contract. Invariants held here: the mirror is the fold
+//! of the log after every commit ([`changes::Recorder`] is the only way to change either), the log is append-only (triggers), and
+//! a file that is not ours, damaged or newer than this program is never written to ([`open`]).
+//!
+//! Rejected: an async pool (one writer is what SQLite has), and deferred transactions for writers (their upgrade fails at once
+//! under contention, whatever the busy timeout).
+
+pub mod account;
+pub mod changes;
+pub mod copy;
+pub mod error;
+pub mod holds;
+pub mod instance;
+pub mod mirror;
+pub mod open;
+pub mod passes;
+pub mod read;
+mod record;
+pub mod verify;
+mod writer;
+
+pub use error::StoreError;
+pub use instance::{Instance, Mode};
+pub use read::Reader;
+pub use writer::{Store, write_beside};
+
+/// A transaction that writes. Hand it to the functions of this module's children.
+pub type Tx<'a> = rusqlite::Transaction<'a>;
+
+/// A connection or transaction that reads.
+pub type Conn = rusqlite::Connection;

@@ -1,0 +1,214 @@
+//! The change log: appending to it, reading it, and the one function that changes a customer.
+
+use rusqlite::types::Type;
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::{Conn, StoreError, Tx, mirror};
+use crate::model::change::{EMPTY_CHAIN, Hash, chain};
+use crate::model::{Customer, CustomerId, Entry, Kind, Origin, Standing, Tally};
+
+/// The end of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The last entry's number; 0 for an empty log.
+    pub seq: i64,
+    /// The last entry's chain.
+    pub chain: Hash,
+}
+
+/// Where the log ends now.
+pub fn head(conn: &Conn) -> Result<Head, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT seq, chain FROM change_log ORDER BY seq DESC LIMIT 1")?;
+    let head = statement.query_row([], |row| Ok(Head { seq: row.get(0)?, chain: row.get(1)? })).optional()?;
+    Ok(head.unwrap_or(Head { seq: 0, chain: EMPTY_CHAIN }))
+}
+
+/// Who or what causes the changes of one transaction, and when they were seen.
+#[derive(Clone, Debug)]
+pub struct Cause {
+    /// When we saw it, in the written form of [`crate::model::time`].
+    pub observed_at: String,
+    /// How it became known.
+    pub origin: Origin,
+    /// The pass that saw it.
+    pub pass_id: Option<i64>,
+}
+
+/// Records changes: log entry and mirror row together, within the caller's transaction.
+pub struct Recorder<'a, 'c> {
+    tx: &'a Tx<'c>,
+    cause: Cause,
+    head: Head,
+    tally: Tally,
+}
+
+impl<'a, 'c> Recorder<'a, 'c> {
+    /// A recorder at the end of the log.
+    pub fn new(tx: &'a Tx<'c>, cause: Cause) -> Result<Self, StoreError> {
+        Ok(Self { tx, cause, head: head(tx)?, tally: Tally::default() })
+    }
+
+    /// Records that `customer` was created, updated or restored; returns its row in the mirror.
+    pub fn record(&mut self, kind: Kind, customer: &Customer) -> Result<i64, StoreError> {
+        let row = self.append(kind, customer.id(), Some(customer.body()))?;
+        row.ok_or_else(|| StoreError::Impossible(format!("{kind} left no customer {}", customer.id())))
+    }
+
+    /// Records that the customer is gone. The mirror keeps what was last known as a tombstone.
+    pub fn record_deleted(&mut self, id: &CustomerId) -> Result<(), StoreError> {
+        self.append(Kind::Deleted, id, None).map(drop)
+    }
+
+    /// What was recorded so far.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    fn append(
+        &mut self,
+        kind: Kind,
+        id: &CustomerId,
+        after: Option<String>,
+    ) -> Result<Option<i64>, StoreError> {
+        let entry = Entry {
+            seq: self.head.seq + 1,
+            customer_id: id.clone(),
+            kind,
+            observed_at: self.cause.observed_at.clone(),
+            origin: self.cause.origin,
+            pass_id: self.cause.pass_id,
+            intent_id: None,
+            after,
+            redacts: None,
+        };
+        let salt: [u8; 16] = rand::random();
+        let digest = entry.digest(&salt);
+        let chained = chain(&self.head.chain, &digest);
+        insert(self.tx, &entry, &salt, &digest, &chained)?;
+
+        let before = mirror::find(self.tx, id)?.map(|stored| stored.standing);
+        let row = match Standing::fold(before, &entry)? {
+            Some(standing) => Some(mirror::put(self.tx, id, &standing)?),
+            None => {
+                mirror::remove(self.tx, id)?;
+                None
+            }
+        };
+        self.head = Head { seq: entry.seq, chain: chained };
+        match kind {
+            Kind::Created => self.tally.created += 1,
+            Kind::Updated => self.tally.updated += 1,
+            Kind::Deleted => self.tally.deleted += 1,
+            Kind::Restored => self.tally.restored += 1,
+            Kind::Erased => {}
+        }
+        Ok(row)
+    }
+}
+
+fn insert(tx: &Tx<'_>, entry: &Entry, salt: &[u8], digest: &Hash, chain: &Hash) -> Result<(), StoreError> {
+    let mut statement = tx.prepare_cached(
+        "INSERT INTO change_log
+             (seq, customer_id, kind, observed_at, origin, pass_id, intent_id, after, redacts, salt, digest, chain)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+    )?;
+    statement.execute(params![
+        entry.seq,
+        entry.customer_id.as_str(),
+        entry.kind.word(),
+        entry.observed_at,
+        entry.origin.word(),
+        entry.pass_id,
+        entry.intent_id,
+        entry.after,
+        entry.redacts,
+        salt,
+        digest,
+        chain,
+    ])?;
+    Ok(())
+}
+
+/// An entry with its seal, as the log holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// The entry.
+    pub entry: Entry,
+    /// `None` once redacted.
+    pub salt: Option<Vec<u8>>,
+    /// What the entry and its salt gave.
+    pub digest: Hash,
+    /// The chain after it.
+    pub chain: Hash,
+}
+
+const SEALED: &str = "SELECT seq, customer_id, kind, observed_at, origin, pass_id, intent_id, after, redacts, salt, digest, chain FROM change_log";
+
+/// Shows `visit` every entry, in the order of the log.
+pub fn each(conn: &Conn, visit: impl FnMut(Sealed) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    visit_sealed(conn, &format!("{SEALED} ORDER BY seq"), [], visit)
+}
+
+/// Shows `visit` every entry, one customer's after another's, each customer's in the order of the log; only one customer's,
+/// and only those seen up to a moment, where asked.
+pub fn each_by_customer(
+    conn: &Conn,
+    customer: Option<&CustomerId>,
+    until: Option<&str>,
+    visit: impl FnMut(Sealed) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let seen = "observed_at <= coalesce(?1, observed_at)";
+    match customer {
+        Some(id) => {
+            let sql = format!("{SEALED} WHERE {seen} AND customer_id = ?2 ORDER BY seq");
+            visit_sealed(conn, &sql, params![until, id.as_str()], visit)
+        }
+        None => visit_sealed(
+            conn,
+            &format!("{SEALED} WHERE {seen} ORDER BY customer_id, seq"),
+            params![until],
+            visit,
+        ),
+    }
+}
+
+fn visit_sealed(
+    conn: &Conn,
+    sql: &str,
+    parameters: impl rusqlite::Params,
+    mut visit: impl FnMut(Sealed) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = conn.prepare(sql)?;
+    let mut rows = statement.query(parameters)?;
+    while let Some(row) = rows.next()? {
+        visit(sealed_in(row)?)?;
+    }
+    Ok(())
+}
+
+fn sealed_in(row: &Row<'_>) -> rusqlite::Result<Sealed> {
+    Ok(Sealed {
+        entry: Entry {
+            seq: row.get(0)?,
+            customer_id: mirror::id_in(row, 1)?,
+            kind: word_in(row, 2, Kind::from_word)?,
+            observed_at: row.get(3)?,
+            origin: word_in(row, 4, Origin::from_word)?,
+            pass_id: row.get(5)?,
+            intent_id: row.get(6)?,
+            after: row.get(7)?,
+            redacts: row.get(8)?,
+        },
+        salt: row.get(9)?,
+        digest: row.get(10)?,
+        chain: row.get(11)?,
+    })
+}
+
+fn word_in<T>(row: &Row<'_>, column: usize, read: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
+    let word: String = row.get(column)?;
+    let unknown = || {
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, format!("unknown word {word:?}").into())
+    };
+    read(&word).ok_or_else(unknown)
+}

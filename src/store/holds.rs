@@ -1,0 +1,131 @@
+//! Held deletions: who waits for a person's word, and what became of them.
+//!
+//! A held customer's state is `held` until a person decides (`approved`, `rejected`) or a later sweep finds another set
+//! (`superseded`). An approved one ends `deleted` or `alive`, by what the remote answers; a rejected one ends `seen`.
+
+use rusqlite::params;
+
+use super::mirror::id_in;
+use super::{Conn, StoreError, Tx};
+use crate::model::{CustomerId, PassId};
+
+/// The number of a hold.
+pub type HoldId = i64;
+
+/// Opens a hold for a pass; its customers are added with [`add`].
+pub fn open(tx: &Tx<'_>, pass: PassId, at: &str) -> Result<HoldId, StoreError> {
+    tx.execute("INSERT INTO hold (pass_id, opened_at) VALUES (?1, ?2)", params![pass, at])?;
+    Ok(tx.last_insert_rowid())
+}
+
+/// Puts a customer under a hold.
+pub fn add(tx: &Tx<'_>, hold: HoldId, customer: &CustomerId) -> Result<(), StoreError> {
+    let mut statement =
+        tx.prepare_cached("INSERT INTO held_customer (hold_id, customer_id, state) VALUES (?1, ?2, 'held')")?;
+    statement.execute(params![hold, customer.as_str()])?;
+    Ok(())
+}
+
+/// How many customers wait for a decision.
+pub fn held_count(conn: &Conn) -> Result<u64, StoreError> {
+    let count: i64 =
+        conn.query_row("SELECT count(*) FROM held_customer WHERE state = 'held'", [], |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Whether this customer waits for a decision.
+pub fn is_held(conn: &Conn, customer: &CustomerId) -> Result<bool, StoreError> {
+    let mut statement =
+        conn.prepare_cached("SELECT 1 FROM held_customer WHERE state = 'held' AND customer_id = ?1")?;
+    Ok(statement.exists([customer.as_str()])?)
+}
+
+/// A later sweep found something else: what waits, waits no longer.
+pub fn supersede(tx: &Tx<'_>) -> Result<usize, StoreError> {
+    Ok(tx.execute("UPDATE held_customer SET state = 'superseded' WHERE state = 'held'", [])?)
+}
+
+/// What a person can say to a hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// They may be deleted, if the remote still says that they are gone.
+    Approve,
+    /// They stay, and are not reported again until they are seen again.
+    Reject,
+}
+
+/// Decides one hold, or every open one; returns how many customers that settles.
+pub fn decide(
+    tx: &Tx<'_>,
+    hold: Option<HoldId>,
+    decision: Decision,
+    at: &str,
+    by: &str,
+) -> Result<usize, StoreError> {
+    let state = match decision {
+        Decision::Approve => "approved",
+        Decision::Reject => "rejected",
+    };
+    tx.execute(
+        "UPDATE hold SET decided_at = ?2, decided_by = ?3
+         WHERE id IN (SELECT hold_id FROM held_customer WHERE state = 'held') AND id = coalesce(?1, id)",
+        params![hold, at, by],
+    )?;
+    let decided = tx.execute(
+        "UPDATE held_customer SET state = ?2 WHERE state = 'held' AND hold_id = coalesce(?1, hold_id)",
+        params![hold, state],
+    )?;
+    if decided == 0 {
+        return Err(StoreError::Refused(match hold {
+            Some(hold) => format!(
+                "hold {hold} has no deletion that waits; `komoju-sync deletions list` shows those that do"
+            ),
+            None => "no deletion waits for a decision".to_owned(),
+        }));
+    }
+    Ok(decided)
+}
+
+/// Up to `count` customers whose deletion a person approved and that were not asked about since, after `after` by id.
+pub fn approved(conn: &Conn, after: Option<&CustomerId>, count: u32) -> Result<Vec<CustomerId>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT DISTINCT customer_id FROM held_customer
+         WHERE state = 'approved' AND customer_id > ?1
+         ORDER BY customer_id LIMIT ?2",
+    )?;
+    let ids =
+        statement.query_map(params![after.map_or("", CustomerId::as_str), count], |row| id_in(row, 0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// Up to `count` customers that a person's "no" keeps out of the reports.
+pub fn rejected(conn: &Conn) -> Result<Vec<CustomerId>, StoreError> {
+    let mut statement =
+        conn.prepare_cached("SELECT DISTINCT customer_id FROM held_customer WHERE state = 'rejected'")?;
+    let ids = statement.query_map([], |row| id_in(row, 0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// How an approved or rejected customer's story ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Approved, asked again, gone: recorded as deleted.
+    Deleted,
+    /// Approved, asked again, and there.
+    Alive,
+    /// Rejected, and listed again since.
+    Seen,
+}
+
+/// Ends it.
+pub fn end(tx: &Tx<'_>, customer: &CustomerId, end: End) -> Result<(), StoreError> {
+    let (from, to) = match end {
+        End::Deleted => ("approved", "deleted"),
+        End::Alive => ("approved", "alive"),
+        End::Seen => ("rejected", "seen"),
+    };
+    let mut statement =
+        tx.prepare_cached("UPDATE held_customer SET state = ?3 WHERE state = ?2 AND customer_id = ?1")?;
+    statement.execute(params![customer.as_str(), from, to])?;
+    Ok(())
+}

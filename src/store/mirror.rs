@@ -1,0 +1,164 @@
+//! The mirror's rows. They change only through [`super::changes`].
+
+use rusqlite::types::Type;
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::{Conn, StoreError, Tx};
+use crate::model::{Customer, CustomerId, Standing, time};
+
+/// One row: its small dense number, which a sweep marks as seen, and where the customer stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The row's number, from 1.
+    pub row: i64,
+    /// Where the customer stands; its body is never `None` here.
+    pub standing: Standing,
+}
+
+/// The customer with this id, live or deleted.
+pub fn find(conn: &Conn, id: &CustomerId) -> Result<Option<Stored>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT row, body, first_seen_at, changed_at, deleted_at, live_seq, seq
+         FROM mirror WHERE id = ?1",
+    )?;
+    let stored = statement.query_row([id.as_str()], |row| {
+        Ok(Stored {
+            row: row.get(0)?,
+            standing: Standing {
+                body: row.get(1)?,
+                first_seen_at: row.get(2)?,
+                changed_at: row.get(3)?,
+                deleted_at: row.get(4)?,
+                live_seq: row.get(5)?,
+                seq: row.get(6)?,
+            },
+        })
+    });
+    Ok(stored.optional()?)
+}
+
+/// The id in this row.
+pub fn id_of(conn: &Conn, row: i64) -> Result<CustomerId, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT id FROM mirror WHERE row = ?1")?;
+    Ok(statement.query_row([row], |row| id_in(row, 0))?)
+}
+
+/// Writes where a customer stands and returns its row. Email and creation time are taken from the body, so that the columns
+/// cannot say anything else.
+pub(super) fn put(tx: &Tx<'_>, id: &CustomerId, standing: &Standing) -> Result<i64, StoreError> {
+    let body = standing
+        .body
+        .as_deref()
+        .ok_or_else(|| StoreError::Impossible(format!("customer {id} without content")))?;
+    let customer = Customer::from_body(body)
+        .map_err(|why| StoreError::Impossible(format!("customer {id} with content that is none ({why})")))?;
+    let mut statement = tx.prepare_cached(
+        "INSERT INTO mirror (id, email, created_at, body, first_seen_at, changed_at, deleted_at, live_seq, seq)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT (id) DO UPDATE SET
+             email = excluded.email, created_at = excluded.created_at, body = excluded.body,
+             first_seen_at = excluded.first_seen_at, changed_at = excluded.changed_at,
+             deleted_at = excluded.deleted_at, live_seq = excluded.live_seq, seq = excluded.seq
+         RETURNING row",
+    )?;
+    let row = statement.query_row(
+        params![
+            id.as_str(),
+            customer.email(),
+            customer.created_at().map(time::written),
+            body,
+            standing.first_seen_at,
+            standing.changed_at,
+            standing.deleted_at,
+            standing.live_seq,
+            standing.seq,
+        ],
+        |row| row.get(0),
+    )?;
+    Ok(row)
+}
+
+/// Whether the columns that are taken from the body still say what it says.
+pub(super) fn columns_agree(conn: &Conn, id: &CustomerId) -> Result<bool, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT email, created_at, body FROM mirror WHERE id = ?1")?;
+    let (email, created_at, body): (Option<String>, Option<String>, String) =
+        statement.query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    Ok(Customer::from_body(&body).is_ok_and(|customer| {
+        customer.email() == email.as_deref() && customer.created_at().map(time::written) == created_at
+    }))
+}
+
+/// Takes a customer out: after an erasure nothing of it stays.
+pub(super) fn remove(tx: &Tx<'_>, id: &CustomerId) -> Result<(), StoreError> {
+    tx.prepare_cached("DELETE FROM mirror WHERE id = ?1")?.execute([id.as_str()])?;
+    Ok(())
+}
+
+/// Empties the mirror, to be folded anew.
+pub(super) fn clear(tx: &Tx<'_>) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM mirror", [])?;
+    Ok(())
+}
+
+/// How many customers are live.
+pub fn live_count(conn: &Conn) -> Result<u64, StoreError> {
+    let count: i64 =
+        conn.query_row("SELECT count(*) FROM mirror WHERE deleted_at IS NULL", [], |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// The newest known `created_at`, live or deleted.
+pub fn newest_created_at(conn: &Conn) -> Result<Option<jiff::Timestamp>, StoreError> {
+    let newest: Option<String> =
+        conn.query_row("SELECT max(created_at) FROM mirror", [], |row| row.get(0))?;
+    Ok(newest.as_deref().and_then(time::read))
+}
+
+/// Shows `visit` each *suspect* candidate: live since before the change `after_head` was followed by others, and not
+/// settled by a person's decision already. The caller knows which rows its sweep saw.
+pub fn each_live_before(
+    conn: &Conn,
+    head: i64,
+    mut visit: impl FnMut(i64, CustomerId) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT row, id FROM mirror
+         WHERE deleted_at IS NULL AND live_seq <= ?1
+           AND id NOT IN (SELECT customer_id FROM held_customer WHERE state IN ('approved', 'rejected'))",
+    )?;
+    let mut rows = statement.query([head])?;
+    while let Some(row) = rows.next()? {
+        visit(row.get(0)?, id_in(row, 1)?)?;
+    }
+    Ok(())
+}
+
+/// Up to `count` live customers, picked at random, that can be asked for.
+pub fn some_live(conn: &Conn, count: u32) -> Result<Vec<CustomerId>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id FROM mirror
+         WHERE deleted_at IS NULL AND id NOT IN ('.', '..')
+         ORDER BY random() LIMIT ?1",
+    )?;
+    let ids = statement.query_map([count], |row| id_in(row, 0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// The same among those whose deletion neither waits for a person nor was approved by one.
+pub fn some_live_unsuspected(conn: &Conn, count: u32) -> Result<Vec<CustomerId>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id FROM mirror
+         WHERE deleted_at IS NULL AND id NOT IN ('.', '..')
+           AND id NOT IN (SELECT customer_id FROM held_customer WHERE state IN ('held', 'approved'))
+         ORDER BY random() LIMIT ?1",
+    )?;
+    let ids = statement.query_map([count], |row| id_in(row, 0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// Reads a column that holds a customer's id.
+pub(super) fn id_in(row: &Row<'_>, column: usize) -> rusqlite::Result<CustomerId> {
+    let text: String = row.get(column)?;
+    CustomerId::new(text)
+        .map_err(|why| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(why)))
+}

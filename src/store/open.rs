@@ -1,0 +1,258 @@
+//! Opening the file: whose is it, is it whole, is it ours to write to?
+//!
+//! Ownership is read from the file's own header, byte by byte, before SQLite sees it: opening a foreign database with SQLite can
+//! already write to it (a left-over journal would be rolled back). Only a file that carries our application id is opened, and
+//! only one that passes is migrated. A missing or empty file becomes a new database.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use include_dir::{Dir, include_dir};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use rusqlite_migration::Migrations;
+
+use super::StoreError;
+
+/// "KMJS": says in the file's header that it is ours (`PRAGMA application_id`).
+pub const APPLICATION_ID: u32 = 0x4B4D_4A53;
+
+/// A file up to this size is checked whole each time it is opened for writing: that takes well under a second. A larger one
+/// is checked by `verify`, so that a start on a million customers stays quick.
+const CHECKED_AT_OPEN: u64 = 32 << 20;
+
+/// How long a writer waits for another one before it gives up.
+const BUSY: Duration = Duration::from_secs(10);
+
+static MIGRATION_FILES: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
+
+static MIGRATIONS: LazyLock<Migrations<'static>> =
+    LazyLock::new(|| Migrations::from_directory(&MIGRATION_FILES).expect("migrations/ is checked by a test"));
+
+/// The schema version that this program writes: the number of migrations.
+pub fn known_version() -> i64 {
+    i64::try_from(MIGRATION_FILES.dirs().count()).unwrap_or(i64::MAX)
+}
+
+/// What the header of an existing file says.
+enum Header {
+    /// No file, or an empty one.
+    Nothing,
+    /// Ours.
+    Ours { bytes: u64 },
+}
+
+/// Opens `path` for writing; makes and migrates it where needed.
+pub fn for_writing(path: &Path) -> Result<Connection, StoreError> {
+    assert_safe_sqlite()?;
+    let header = look_at(path)?;
+    if let Header::Ours { bytes } = header {
+        check_before_writing(path, bytes)?;
+    } else {
+        create_empty(path)?;
+    }
+    let result = (|| {
+        let mut conn = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        conn.busy_timeout(BUSY)?;
+        if matches!(header, Header::Nothing) {
+            // Before WAL: so the id is in the file's header from its first page on.
+            conn.pragma_update(None, "application_id", APPLICATION_ID)?;
+        }
+        configure_writer(&conn)?;
+        MIGRATIONS
+            .to_latest(&mut conn)
+            .map_err(|source| StoreError::Migration { path: path.to_owned(), source })?;
+        Ok(conn)
+    })();
+    result.map_err(|e: StoreError| e.about(path))
+}
+
+/// Opens an existing `path` for writing beside whoever else works on it, as a person's command does. Never migrates.
+pub fn beside(path: &Path) -> Result<Connection, StoreError> {
+    must_be_ours(path)?;
+    let result = (|| {
+        let conn = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        conn.busy_timeout(BUSY)?;
+        configure_writer(&conn)?;
+        check_version(&conn, path)?;
+        Ok(conn)
+    })();
+    result.map_err(|e: StoreError| e.about(path))
+}
+
+/// Opens an existing `path` for reading; the connection cannot write.
+pub fn for_reading(path: &Path) -> Result<Connection, StoreError> {
+    must_be_ours(path)?;
+    let result = (|| {
+        let conn = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        conn.busy_timeout(BUSY)?;
+        conn.pragma_update(None, "query_only", true)?;
+        check_version(&conn, path)?;
+        Ok(conn)
+    })();
+    result.map_err(|e: StoreError| e.about(path))
+}
+
+/// A database of its own in memory, migrated: where `path` would be too much.
+#[cfg(test)]
+pub fn in_memory() -> Connection {
+    let mut conn = Connection::open_in_memory().expect("memory opens");
+    MIGRATIONS.to_latest(&mut conn).expect("migrations apply");
+    conn
+}
+
+fn configure_writer(conn: &Connection) -> Result<(), StoreError> {
+    // A clean stop must leave -wal and -shm behind: without them a reader that may not write cannot open the database.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    conn.pragma_update(None, "journal_mode", "wal")?;
+    // Anything less may lose a commit when the power goes.
+    conn.pragma_update(None, "synchronous", "full")?;
+    conn.pragma_update(None, "foreign_keys", true)?;
+    // What is deleted or redacted is overwritten, not only forgotten.
+    conn.pragma_update(None, "secure_delete", true)?;
+    Ok(())
+}
+
+fn must_be_ours(path: &Path) -> Result<(), StoreError> {
+    match look_at(path)? {
+        Header::Ours { .. } => Ok(()),
+        Header::Nothing => Err(StoreError::Missing(path.to_owned())),
+    }
+}
+
+/// Reads the file's first hundred bytes (<https://www.sqlite.org/fileformat.html>, section 1.3).
+fn look_at(path: &Path) -> Result<Header, StoreError> {
+    let file = |what, source| StoreError::File { path: path.to_owned(), what, source };
+    let opened = match File::open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Header::Nothing),
+        other => other.map_err(|e| file("cannot be opened", e))?,
+    };
+    let bytes = opened.metadata().map_err(|e| file("cannot be read", e))?.len();
+    let mut header = Vec::with_capacity(100);
+    opened.take(100).read_to_end(&mut header).map_err(|e| file("cannot be read", e))?;
+    let foreign = |why: &str| Err(StoreError::Foreign { path: path.to_owned(), why: why.to_owned() });
+    if header.is_empty() {
+        return Ok(Header::Nothing);
+    }
+    let number =
+        |at: usize| header.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
+    if number(68) != APPLICATION_ID {
+        return foreign(match header.starts_with(b"SQLite format 3\0") {
+            true => "it is another program's SQLite database",
+            false => "it is not an SQLite database",
+        });
+    }
+    if !header.starts_with(b"SQLite format 3\0") {
+        return Err(StoreError::Damaged {
+            path: path.to_owned(),
+            why: "its first bytes are not those of a database".into(),
+        });
+    }
+    Ok(Header::Ours { bytes })
+}
+
+/// Finds a newer version and damage while nothing has been written yet.
+fn check_before_writing(path: &Path, bytes: u64) -> Result<(), StoreError> {
+    let conn = for_reading_any_version(path)?;
+    let check = || -> Result<(), StoreError> {
+        newer_than_us(&conn, path)?;
+        let log_id: String = conn.query_row("SELECT log_id FROM meta", [], |row| row.get(0))?;
+        if log_id.is_empty() {
+            return Err(StoreError::Impossible("an empty log_id".into()));
+        }
+        if bytes <= CHECKED_AT_OPEN {
+            let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            if found != "ok" {
+                return Err(StoreError::Damaged { path: path.to_owned(), why: found });
+            }
+        }
+        Ok(())
+    };
+    check().map_err(|e| match e {
+        // Our own tables are missing from a file that says it is ours.
+        StoreError::Statement(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => {
+            StoreError::Damaged { path: path.to_owned(), why: e.to_string() }
+        }
+        e => e.about(path),
+    })
+}
+
+fn for_reading_any_version(path: &Path) -> Result<Connection, StoreError> {
+    let open = || -> Result<Connection, StoreError> {
+        let conn = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        conn.busy_timeout(BUSY)?;
+        Ok(conn)
+    };
+    open().map_err(|e| e.about(path))
+}
+
+fn newer_than_us(conn: &Connection, path: &Path) -> Result<i64, StoreError> {
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match found > known_version() {
+        true => Err(StoreError::Newer { path: path.to_owned(), found, known: known_version() }),
+        false => Ok(found),
+    }
+}
+
+fn check_version(conn: &Connection, path: &Path) -> Result<(), StoreError> {
+    match newer_than_us(conn, path)? {
+        0 => Err(StoreError::Missing(path.to_owned())),
+        found if found < known_version() => Err(StoreError::Refused(format!(
+            "{} still has schema {found}; `komoju-sync run` or `komoju-sync sync` brings it to {}",
+            path.display(),
+            known_version()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the file, readable by its group and by nobody else; -wal and -shm take after it.
+fn create_empty(path: &Path) -> Result<(), StoreError> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o640)
+        .open(path)
+        .map(drop)
+        .map_err(|source| StoreError::File { path: path.to_owned(), what: "cannot be made", source })
+}
+
+/// Versions before 3.51.3 can damage a database when a checkpoint races a commit.
+fn assert_safe_sqlite() -> Result<(), StoreError> {
+    match rusqlite::version_number() {
+        n if n >= 3_051_003 => Ok(()),
+        _ => Err(StoreError::OldSqlite(rusqlite::version().to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_migrations_are_valid_and_counted() {
+        MIGRATIONS.validate().unwrap();
+        let conn = in_memory();
+        let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        let told: i64 =
+            conn.query_row("SELECT schema_version FROM mirror_info", [], |row| row.get(0)).unwrap();
+        assert_eq!((version, told), (known_version(), known_version()));
+    }
+}

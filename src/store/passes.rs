@@ -1,0 +1,95 @@
+//! The passes: what was read when, and how it ended.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Conn, StoreError, Tx};
+use crate::model::{Outcome, PassId, PassKind, Tally};
+
+/// Opens a pass; returns its number.
+pub fn start(tx: &Tx<'_>, kind: PassKind, at: &str) -> Result<PassId, StoreError> {
+    tx.execute("INSERT INTO pass (kind, started_at) VALUES (?1, ?2)", params![kind.word(), at])?;
+    Ok(tx.last_insert_rowid())
+}
+
+/// Writes how far a running pass has come. `last_page` is how many pages the list has, by its newest answer.
+pub fn progress(tx: &Tx<'_>, id: PassId, tally: &Tally, last_page: u64) -> Result<(), StoreError> {
+    let mut statement = tx.prepare_cached(
+        "UPDATE pass SET pages = ?2, last_page = ?3, requests = ?4, customers_seen = ?5,
+             created = ?6, updated = ?7, deleted = ?8, restored = ?9
+         WHERE id = ?1",
+    )?;
+    statement.execute(params![
+        id,
+        tally.pages,
+        last_page,
+        tally.requests,
+        tally.customers_seen,
+        tally.created,
+        tally.updated,
+        tally.deleted,
+        tally.restored,
+    ])?;
+    Ok(())
+}
+
+/// Closes a pass.
+pub fn finish(
+    tx: &Tx<'_>,
+    id: PassId,
+    at: &str,
+    outcome: Outcome,
+    error: Option<&str>,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE pass SET finished_at = ?2, outcome = ?3, error = ?4 WHERE id = ?1",
+        params![id, at, outcome.word(), error],
+    )?;
+    Ok(())
+}
+
+/// Closes what an instance that is gone left open: it holds the lock no longer, so it cannot be at work.
+pub fn close_orphans(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
+    let closed = tx.execute(
+        "UPDATE pass SET finished_at = ?1, outcome = 'interrupted', error = 'the process ended within it'
+         WHERE finished_at IS NULL",
+        [at],
+    )?;
+    Ok(closed)
+}
+
+/// Forgets passes from before `cutoff` that changed nothing; the last whole sweep and those with a hold stay.
+pub fn prune(tx: &Tx<'_>, cutoff: &str) -> Result<usize, StoreError> {
+    let pruned = tx.execute(
+        "DELETE FROM pass
+         WHERE finished_at < ?1 AND created + updated + deleted + restored = 0
+           AND id NOT IN (SELECT pass_id FROM hold)
+           AND id IS NOT (SELECT max(id) FROM pass WHERE kind = 'sweep' AND outcome IN ('complete', 'held'))",
+        [cutoff],
+    )?;
+    Ok(pruned)
+}
+
+/// Whether a whole sweep was ever finished.
+pub fn has_whole_sweep(conn: &Conn) -> Result<bool, StoreError> {
+    let found = conn.query_row(
+        "SELECT 1 FROM pass WHERE kind = 'sweep' AND outcome IN ('complete', 'held') LIMIT 1",
+        [],
+        |_| Ok(()),
+    );
+    Ok(found.optional()?.is_some())
+}
+
+/// Notes since when the API refuses the key, or that it no longer does. Writes only what changes.
+pub fn note_refused(tx: &Tx<'_>, since: Option<&str>) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE meta SET refused_since = ?1 WHERE (refused_since IS NULL) IS NOT (?1 IS NULL)",
+        [since],
+    )?;
+    Ok(())
+}
+
+/// Notes until when the API asked us to wait. Writes only what changes.
+pub fn note_throttled(tx: &Tx<'_>, until: Option<&str>) -> Result<(), StoreError> {
+    tx.execute("UPDATE meta SET throttled_until = ?1 WHERE throttled_until IS NOT ?1", [until])?;
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! Reading for people: what the commands print. Through the contract's views, on a connection that cannot write.
+
+use std::ops::Deref;
+use std::path::Path;
+
+use jiff::Timestamp;
+use rusqlite::params;
+use serde_json::Value;
+
+pub use super::record::Record;
+use super::{Conn, StoreError, open, record, verify};
+use crate::model::{Customer, CustomerId, Standing, time};
+
+/// A read-only connection to an existing database.
+pub struct Reader(Conn);
+
+impl Reader {
+    /// Opens `path`; a missing file is [`StoreError::Missing`].
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        open::for_reading(path).map(Self)
+    }
+
+    /// Runs several queries on one state of the database, whatever others commit meanwhile.
+    pub fn in_one_view<T>(&self, work: impl FnOnce(&Conn) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let tx = self.0.unchecked_transaction()?;
+        work(&tx)
+    }
+
+    /// A number that changes when somebody else commits.
+    pub fn data_version(&self) -> Result<i64, StoreError> {
+        Ok(self.0.query_row("PRAGMA data_version", [], |row| row.get(0))?)
+    }
+}
+
+impl Deref for Reader {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        &self.0
+    }
+}
+
+/// Which rows of `changes`.
+#[derive(Clone, Debug, Default)]
+pub struct ChangeFilter {
+    /// Only those after this one.
+    pub since: i64,
+    /// Only this customer's.
+    pub customer: Option<CustomerId>,
+    /// Only those seen up to this moment.
+    pub until: Option<Timestamp>,
+}
+
+/// Shows `visit` the live customers, by id.
+pub fn customers(conn: &Conn, visit: impl FnMut(Record) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    record::each(conn, "SELECT * FROM customers ORDER BY id", [], visit)
+}
+
+/// The columns of `customers`, in their order.
+pub fn customer_columns(conn: &Conn) -> Result<Vec<String>, StoreError> {
+    let statement = conn.prepare("SELECT * FROM customers")?;
+    Ok(statement.column_names().into_iter().map(str::to_owned).collect())
+}
+
+/// The customer with this id, live or deleted; a deleted one has `deleted_at`.
+pub fn customer(conn: &Conn, id: &CustomerId) -> Result<Option<Record>, StoreError> {
+    let mut found = None;
+    let live = "SELECT * FROM customers WHERE id = ?1";
+    record::each(conn, live, [id.as_str()], |record| {
+        found = Some(record);
+        Ok(())
+    })?;
+    if found.is_none() {
+        record::each(conn, "SELECT * FROM deleted_customers WHERE id = ?1", [id.as_str()], |record| {
+            found = Some(record);
+            Ok(())
+        })?;
+    }
+    Ok(found)
+}
+
+/// Shows `visit` the customers that were live at `moment`, by id, as they were then.
+pub fn customers_as_of(
+    conn: &Conn,
+    moment: Timestamp,
+    mut visit: impl FnMut(Record) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let until = time::written(moment);
+    verify::each_folded_until(conn, Some(&until), |id, folded| match folded? {
+        Some(standing) if standing.is_live() => visit(past_record(&id, &standing)),
+        _ => Ok(()),
+    })
+}
+
+/// The customer with this id as it was at `moment`: live, deleted, or not there yet.
+pub fn customer_as_of(conn: &Conn, id: &CustomerId, moment: Timestamp) -> Result<Option<Record>, StoreError> {
+    let standing = verify::folded_until(conn, id, &time::written(moment))?;
+    Ok(standing.map(|standing| past_record(id, &standing)))
+}
+
+/// Shows `visit` the changes that `filter` lets through, in the order of the log.
+pub fn changes(
+    conn: &Conn,
+    filter: &ChangeFilter,
+    visit: impl FnMut(Record) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let until = filter.until.map(time::written);
+    match &filter.customer {
+        Some(id) => record::each(
+            conn,
+            "SELECT * FROM changes WHERE customer_id = ?1 AND seq > ?2 AND observed_at <= coalesce(?3, observed_at) ORDER BY seq",
+            params![id.as_str(), filter.since, until],
+            visit,
+        ),
+        None => record::each(
+            conn,
+            "SELECT * FROM changes WHERE seq > ?1 AND observed_at <= coalesce(?2, observed_at) ORDER BY seq",
+            params![filter.since, until],
+            visit,
+        ),
+    }
+}
+
+/// Shows `visit` the held deletions that wait, or all of them.
+pub fn held_deletions(
+    conn: &Conn,
+    all: bool,
+    visit: impl FnMut(Record) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let which = if all { "" } else { "WHERE state IN ('held', 'approved')" };
+    record::each(
+        conn,
+        &format!("SELECT * FROM held_deletions {which} ORDER BY hold_id, customer_id"),
+        [],
+        visit,
+    )
+}
+
+/// The one row of `mirror_info`.
+pub fn mirror_info(conn: &Conn) -> Result<Record, StoreError> {
+    record::one(conn, "SELECT * FROM mirror_info", [])?
+        .ok_or_else(|| StoreError::Impossible("mirror_info is empty".into()))
+}
+
+/// The last pass of a kind, finished or not.
+pub fn last_pass(conn: &Conn, kind: crate::model::PassKind) -> Result<Option<Record>, StoreError> {
+    record::one(conn, "SELECT * FROM passes WHERE kind = ?1 ORDER BY id DESC LIMIT 1", [kind.word()])
+}
+
+/// The pass that runs now, with how many pages the list has.
+pub fn running_pass(conn: &Conn) -> Result<Option<Record>, StoreError> {
+    record::one(
+        conn,
+        "SELECT id, kind, started_at, pages, last_page, requests, customers_seen, created, updated, deleted, restored
+         FROM pass WHERE finished_at IS NULL ORDER BY id DESC LIMIT 1",
+        [],
+    )
+}
+
+/// What stands in the way of everything: since when the key is refused, and until when the API asked us to wait.
+pub fn obstacles(conn: &Conn) -> Result<(Option<String>, Option<String>), StoreError> {
+    Ok(conn.query_row("SELECT refused_since, throttled_until FROM meta", [], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?)
+}
+
+/// A customer's record as `customers` and `deleted_customers` would have shown it.
+fn past_record(id: &CustomerId, standing: &Standing) -> Record {
+    let customer = standing.body.as_deref().and_then(|body| Customer::from_body(body).ok());
+    let field =
+        |name: &str| customer.as_ref().and_then(|c| c.fields().get(name)).cloned().unwrap_or(Value::Null);
+    let source = field("source");
+    let of_source = |name: &str| source.get(name).cloned().unwrap_or(Value::Null);
+    let columns = [
+        ("id", id.as_str().into()),
+        ("email", customer.as_ref().and_then(Customer::email).into()),
+        ("source", source.clone()),
+        ("source_type", of_source("type")),
+        ("source_brand", of_source("brand")),
+        ("source_last_four", of_source("last_four_digits")),
+        ("source_month", of_source("month")),
+        ("source_year", of_source("year")),
+        ("metadata", field("metadata")),
+        ("locale", field("locale")),
+        ("created_at", customer.as_ref().and_then(Customer::created_at).map(time::written).into()),
+        ("body", customer.as_ref().map_or(Value::Null, |c| c.fields().clone().into())),
+        ("first_seen_at", standing.first_seen_at.as_str().into()),
+        ("changed_at", standing.changed_at.as_str().into()),
+        ("seq", standing.seq.into()),
+    ];
+    let deleted_at = standing.deleted_at.as_deref().map(|at| ("deleted_at", at.into()));
+    Record::of(columns.into_iter().chain(deleted_at))
+}

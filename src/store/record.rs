@@ -1,0 +1,109 @@
+//! A row for printing: any view's columns with their values.
+
+use std::rc::Rc;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{OptionalExtension, Params, Row};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
+
+use super::{Conn, StoreError};
+use crate::model::json;
+
+/// Columns whose text is JSON, in every view.
+const JSON_COLUMNS: [&str; 6] = ["source", "metadata", "body", "diff", "before", "after"];
+
+/// One row: its columns in the order of the view, each with its value; what is JSON in SQL is JSON here. It serialises as one
+/// object whose keys are the SQL columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    names: Rc<[String]>,
+    values: Vec<Value>,
+}
+
+impl Record {
+    /// A row that comes from elsewhere than a view.
+    pub(super) fn of(columns: impl IntoIterator<Item = (&'static str, Value)>) -> Self {
+        let (names, values): (Vec<String>, Vec<Value>) =
+            columns.into_iter().map(|(name, value)| (name.to_owned(), value)).unzip();
+        Self { names: names.into(), values }
+    }
+
+    /// The columns' names.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Names and values, in the order of the view.
+    pub fn columns(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.names.iter().map(String::as_str).zip(&self.values)
+    }
+
+    /// A column's value; `null` where there is no such column.
+    pub fn get(&self, name: &str) -> &Value {
+        self.columns().find(|(column, _)| *column == name).map_or(&Value::Null, |(_, value)| value)
+    }
+
+    /// A column's text, where it is text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).as_str()
+    }
+
+    /// A column's number; 0 where it is none.
+    pub fn number(&self, name: &str) -> i64 {
+        self.get(name).as_i64().unwrap_or(0)
+    }
+}
+
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.values.len()))?;
+        for (name, value) in self.columns() {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// The first row of a query.
+pub(super) fn one(conn: &Conn, sql: &str, parameters: impl Params) -> Result<Option<Record>, StoreError> {
+    let mut statement = conn.prepare_cached(sql)?;
+    let names: Rc<[String]> = statement.column_names().into_iter().map(str::to_owned).collect();
+    Ok(statement.query_row(parameters, |row| in_row(row, &names)).optional()?)
+}
+
+/// Shows `visit` each row of a query.
+pub(super) fn each(
+    conn: &Conn,
+    sql: &str,
+    parameters: impl Params,
+    mut visit: impl FnMut(Record) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = conn.prepare(sql)?;
+    let names: Rc<[String]> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let mut rows = statement.query(parameters)?;
+    while let Some(row) = rows.next()? {
+        visit(in_row(row, &names)?)?;
+    }
+    Ok(())
+}
+
+fn in_row(row: &Row<'_>, names: &Rc<[String]>) -> rusqlite::Result<Record> {
+    let value = |(column, name): (usize, &String)| {
+        Ok(match row.get_ref(column)? {
+            ValueRef::Null | ValueRef::Blob(_) => Value::Null,
+            ValueRef::Integer(n) => n.into(),
+            ValueRef::Real(n) => n.into(),
+            ValueRef::Text(text) => {
+                let text = String::from_utf8_lossy(text);
+                let json = JSON_COLUMNS
+                    .contains(&name.as_str())
+                    .then(|| json::parse(text.as_bytes()).ok())
+                    .flatten();
+                json.unwrap_or_else(|| text.into_owned().into())
+            }
+        })
+    };
+    let values = names.iter().enumerate().map(value).collect::<rusqlite::Result<_>>()?;
+    Ok(Record { names: Rc::clone(names), values })
+}

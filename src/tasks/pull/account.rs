@@ -1,0 +1,77 @@
+//! The account guard at work: before anything is read, is this key one that reads this mirror's account?
+
+use super::ask::Found;
+use super::{Failure, Pull};
+use crate::model::change::Hash;
+use crate::model::time;
+use crate::reconcile::evidence::Answer;
+use crate::reconcile::guard::{self, KNOWN_ASKED, Standing, Verdict};
+use crate::remote::Remote;
+use crate::store::account::{self, Account};
+use crate::store::{StoreError, mirror};
+
+impl<R: Remote> Pull<R> {
+    /// Lets the pass go on, or says why not.
+    pub(super) async fn check_account(&self) -> Result<(), Failure> {
+        let (known, live) = self.store.write(|tx| Ok((account::load(tx)?, mirror::live_count(tx)?))).await?;
+        let salt = known
+            .as_ref()
+            .map_or_else(|| rand::random::<[u8; 16]>().to_vec(), |account| account.salt.clone());
+        let fingerprint = self.key.salted_fingerprint(&salt);
+        let bound = known.as_ref().map(|account| &account.fingerprint);
+        match guard::standing(bound, &fingerprint, live) {
+            Standing::Bound if known.as_ref().is_some_and(|account| account.stopped.is_some()) => {
+                tracing::info!("the key that this database is bound to is back");
+                Ok(self.store.write(account::resume).await?)
+            }
+            Standing::Bound => Ok(()),
+            Standing::Free => Ok(self.bind(salt, fingerprint).await?),
+            Standing::Unknown => self.ask_known_customers(known, salt, fingerprint).await,
+        }
+    }
+
+    async fn ask_known_customers(
+        &self,
+        known: Option<Account>,
+        salt: Vec<u8>,
+        fingerprint: Hash,
+    ) -> Result<(), Failure> {
+        if known.and_then(|account| account.stopped).is_some_and(|(candidate, _)| candidate == fingerprint) {
+            return Err(Failure::OtherAccount);
+        }
+        let (mut answers, mut failure) = (Vec::new(), None);
+        for id in self.store.write(|tx| mirror::some_live(tx, KNOWN_ASKED)).await? {
+            let answer = match self.look_up(&id).await {
+                Ok(Found::Alive(_)) => Some(Answer::Alive),
+                Ok(Found::Gone) => Some(Answer::Gone),
+                Err(e @ (Failure::KeyRefused(_) | Failure::Stopped | Failure::Store(_))) => return Err(e),
+                Err(e) => {
+                    failure = Some(Box::new(e));
+                    None
+                }
+            };
+            answers.push(answer);
+            // The first customer it knows accepts it; a question without an answer leaves the rest for later.
+            if answer != Some(Answer::Gone) {
+                break;
+            }
+        }
+        match guard::verdict(&answers) {
+            Verdict::Accept => {
+                tracing::info!("a new key reads the same account; it is accepted");
+                Ok(self.bind(salt, fingerprint).await?)
+            }
+            Verdict::Stop => {
+                let at = time::written(self.clock.now());
+                self.store.write(move |tx| account::stop(tx, &fingerprint, &at)).await?;
+                Err(Failure::OtherAccount)
+            }
+            Verdict::AskLater => Err(Failure::AccountUnclear(failure)),
+        }
+    }
+
+    async fn bind(&self, salt: Vec<u8>, fingerprint: Hash) -> Result<(), StoreError> {
+        let at = time::written(self.clock.now());
+        self.store.write(move |tx| account::bind(tx, &salt, &fingerprint, &at)).await
+    }
+}

@@ -1,0 +1,77 @@
+//! Asking, and asking again: the only place where a request is repeated.
+
+use std::future::Future;
+use std::sync::PoisonError;
+
+use rand::Rng;
+
+use super::{Failure, Pull, Setback};
+use crate::model::{Customer, CustomerId, time};
+use crate::reconcile::retry;
+use crate::remote::{Class, Remote, Shown};
+use crate::store::passes;
+
+/// What a customer's own GET brought.
+pub(super) enum Found {
+    /// It is there, as it is now.
+    Alive(Customer),
+    /// JSON `not_found`.
+    Gone,
+}
+
+impl<R: Remote> Pull<R> {
+    /// Tries until it succeeds, fails for good, has failed too often, or we are told to stop. Stopping drops a request that is
+    /// under way: reading has no effect at the remote.
+    pub(super) async fn persist<T, F, W>(&self, mut once: F) -> Result<T, Failure>
+    where
+        F: FnMut() -> W + Send,
+        W: Future<Output = Result<T, Setback>> + Send,
+    {
+        let mut waits = retry::waits(|| self.dice.lock().unwrap_or_else(PoisonError::into_inner).random());
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let answered = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Failure::Stopped),
+                answered = once() => answered,
+            };
+            let setback = match answered {
+                Ok(value) => return Ok(value),
+                Err(setback) => setback,
+            };
+            if let Setback::Remote(e) = &setback {
+                if e.class() == Class::Auth {
+                    return Err(Failure::KeyRefused(e.clone()));
+                }
+                self.note_throttled(e.retry_after.is_some()).await?;
+            }
+            let wait = if setback.class() == Class::Rejected { None } else { waits.next() };
+            let Some(wait) = wait else { return Err(Failure::Setback { setback, tries }) };
+            tracing::warn!(tries, wait_ms = wait.as_millis(), "{setback}; asking again");
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Failure::Stopped),
+                () = self.clock.sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Asks for one customer.
+    pub(super) async fn look_up(&self, id: &CustomerId) -> Result<Found, Failure> {
+        let shown = self.persist(|| async { self.remote.show(id).await.map_err(Setback::Remote) }).await?;
+        Ok(match shown {
+            Shown::Found(customer) => Found::Alive(customer),
+            Shown::NotFound => Found::Gone,
+        })
+    }
+
+    /// Leaves word in the database, for `status`, that the remote asked us to wait.
+    async fn note_throttled(&self, asked: bool) -> Result<(), Failure> {
+        if asked && let Some(until) = self.remote.throttled_until().map(time::written) {
+            tracing::warn!(until, "the API asks to wait");
+            self.store.write(move |tx| passes::note_throttled(tx, Some(&until))).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! Why a pass could not be completed: one sentence for a person each.
+
+use crate::model::CustomerId;
+use crate::reconcile::paging::PageFault;
+use crate::remote::{Call, Cause, Class, RemoteError};
+use crate::store::StoreError;
+
+/// One request that brought nothing usable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Setback {
+    /// The request failed, or its answer has the wrong form.
+    #[error("{0}")]
+    Remote(RemoteError),
+    /// The page has the right form and cannot be believed.
+    #[error("{}: {fault}", Call::List { page: *page })]
+    Page {
+        /// Which page was asked for.
+        page: u64,
+        /// What is wrong with it.
+        fault: PageFault,
+    },
+}
+
+impl Setback {
+    /// What follows from it.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Remote(e) => e.class(),
+            Self::Page { .. } => Class::Corrupt,
+        }
+    }
+}
+
+/// Why a pass ended without having read and settled everything.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A request kept failing, or failed for good.
+    #[error("{setback}{}", tries_text(*tries))]
+    Setback {
+        /// The last failure.
+        setback: Setback,
+        /// How often it was tried.
+        tries: usize,
+    },
+    /// The API refuses the key.
+    #[error(
+        "{0}. Check that the key is the whole secret key (not the publishable one), that it is still listed in the KOMOJU \
+         dashboard, and that base_url is the host it belongs to"
+    )]
+    KeyRefused(RemoteError),
+    /// Customers missing from the list are still there.
+    #[error(
+        "the list was cut short: it left out {suspects} of the {live} customers known before, and {alive}, one of them, is still \
+         there. Nothing was deleted"
+    )]
+    ShortList {
+        /// How many were left out.
+        suspects: u64,
+        /// How many were known.
+        live: u64,
+        /// One that answers.
+        alive: CustomerId,
+    },
+    /// Answers came too slowly to prove anything by them.
+    #[error(
+        "the API answers too slowly to prove that {0} customers are gone: question and canary must lie within a minute. They \
+         stay, and the next sweep asks again"
+    )]
+    TooSlow(usize),
+    /// The key reads another account.
+    #[error(
+        "this key reads another account: it knows none of the customers in this database. Nothing is read or written until the \
+         right key is back, or `komoju-sync account accept` says that this one is right"
+    )]
+    OtherAccount,
+    /// Whether the key reads the same account could not be found out.
+    #[error("this key is new here, and whether it reads the same account could not be found out yet{}", because(.0))]
+    AccountUnclear(Option<Box<Failure>>),
+    /// We were told to stop.
+    #[error("stopped on request")]
+    Stopped,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Failure {
+    /// Whether this is a server's way of saying that there is no such page.
+    pub(super) fn may_be_past_end(&self) -> bool {
+        let Self::Setback {
+            setback: Setback::Remote(RemoteError { cause: Cause::Rejected(told), .. }), ..
+        } = self
+        else {
+            return false;
+        };
+        matches!(told.status, 400 | 404 | 416 | 422)
+    }
+}
+
+fn tries_text(tries: usize) -> String {
+    match tries {
+        0 | 1 => String::new(),
+        n => format!(" (tried {n} times)"),
+    }
+}
+
+fn because(failure: &Option<Box<Failure>>) -> String {
+    failure.as_ref().map(|failure| format!(": {failure}")).unwrap_or_default()
+}

@@ -1,0 +1,207 @@
+//! The end of a pass: what a whole sweep concludes, and the row that says how it ended.
+
+use super::inquest::{Canaries, Verdict, Warrant};
+use super::marks::Marks;
+use super::{Failure, Pass, Pull, Report};
+use crate::model::{CustomerId, Kind, Origin, Outcome, PassKind, Tally, time};
+use crate::reconcile::evidence::{self, Course, SAMPLE};
+use crate::reconcile::rows::RowSet;
+use crate::reconcile::sighting;
+use crate::remote::Remote;
+use crate::store::changes::{Cause, Recorder};
+use crate::store::{StoreError, Tx, holds, mirror, passes};
+
+/// Passes without an event are kept so long.
+const KEEP_UNEVENTFUL: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
+
+impl<R: Remote> Pull<R> {
+    /// What follows from a list that was read whole; returns how many deletions are held.
+    pub(super) async fn conclude(&self, pass: &mut Pass, mut marks: Marks) -> Result<u64, Failure> {
+        let (suspects, marks_back) = self.find_suspects(pass, marks).await?;
+        marks = marks_back;
+        let limit = evidence::limit(
+            pass.live_before,
+            self.settings.max_delete_count,
+            self.settings.max_delete_percent,
+        );
+        let to_hold = match evidence::course(suspects.len(), limit) {
+            Course::Nothing => RowSet::default(),
+            Course::AskEach => self.ask_each(pass, &suspects, &mut marks).await?,
+            Course::AskSample => {
+                self.ask_sample(pass, &suspects).await?;
+                suspects
+            }
+        };
+        self.apply_conclusions(pass, marks, to_hold).await
+    }
+
+    /// Who was live before the sweep and was not listed by it.
+    async fn find_suspects(&self, pass: &Pass, marks: Marks) -> Result<(RowSet, Marks), StoreError> {
+        let head_before = pass.head_before;
+        let found = self.store.write(move |tx| {
+            let mut suspects = RowSet::default();
+            // Whoever is listed is live: when as many are live as were listed, nobody is missing.
+            if mirror::live_count(tx)? > marks.seen.len() {
+                mirror::each_live_before(tx, head_before, |row, id| {
+                    if !marks.seen.contains(row) && id.can_be_asked() {
+                        suspects.insert(row);
+                    }
+                    Ok(())
+                })?;
+            }
+            Ok((suspects, marks))
+        });
+        found.await
+    }
+
+    async fn ids(&self, rows: Vec<i64>) -> Result<Vec<CustomerId>, StoreError> {
+        self.store.write(move |tx| rows.into_iter().map(|row| mirror::id_of(tx, row)).collect()).await
+    }
+
+    /// Few enough: each is asked. Returns those that must be held because no canary could be had.
+    async fn ask_each(
+        &self,
+        pass: &mut Pass,
+        suspects: &RowSet,
+        marks: &mut Marks,
+    ) -> Result<RowSet, Failure> {
+        let ids = self.ids(suspects.iter().collect()).await?;
+        let canaries = Canaries::Among(std::mem::take(&mut marks.canaries));
+        let unproven = match self.hold_inquest(pass, ids, &canaries, Warrant::OwnSuspicion).await? {
+            Verdict::Settled => return Ok(RowSet::default()),
+            Verdict::NoCanary(unproven) => unproven,
+        };
+        let rows = self.store.write(move |tx| {
+            let mut rows = RowSet::default();
+            for id in &unproven {
+                if let Some(stored) = mirror::find(tx, id)? {
+                    rows.insert(stored.row);
+                }
+            }
+            Ok::<_, StoreError>(rows)
+        });
+        Ok(rows.await?)
+    }
+
+    /// Too many: some are asked. One that is alive shows that the list was cut short.
+    async fn ask_sample(&self, pass: &Pass, suspects: &RowSet) -> Result<(), Failure> {
+        let picked = {
+            let mut dice = self.dice.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            rand::seq::IteratorRandom::choose_multiple(suspects.iter(), &mut *dice, SAMPLE)
+        };
+        for id in self.ids(picked).await? {
+            if let super::ask::Found::Alive(_) = self.look_up(&id).await? {
+                return Err(Failure::ShortList {
+                    suspects: suspects.len(),
+                    live: pass.live_before,
+                    alive: id,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// One transaction: sources that are gone, deletions that are held or no longer, "no"s that are over.
+    async fn apply_conclusions(
+        &self,
+        pass: &mut Pass,
+        marks: Marks,
+        to_hold: RowSet,
+    ) -> Result<u64, Failure> {
+        let (cause, id) = (self.cause(pass, Origin::Sweep), pass.id);
+        let concluded = self.store.write(move |tx| {
+            let at = cause.observed_at.clone();
+            let nulled = null_sources(tx, cause, &marks)?;
+            for rejected in holds::rejected(tx)? {
+                if mirror::find(tx, &rejected)?.is_some_and(|stored| marks.seen.contains(stored.row)) {
+                    holds::end(tx, &rejected, holds::End::Seen)?;
+                }
+            }
+            hold(tx, id, &at, &to_hold)?;
+            Ok((nulled, to_hold.len()))
+        });
+        let (nulled, held) = concluded.await?;
+        pass.tally.updated += nulled;
+        Ok(held)
+    }
+
+    /// Writes how the pass ended.
+    pub(super) async fn finish(&self, pass: Pass, ended: Result<u64, Failure>) -> Result<Report, StoreError> {
+        let mut tally = pass.tally;
+        tally.requests = self.remote.requests() - pass.requests_before;
+        let (outcome, held, failure) = match ended {
+            Ok(0) => (Outcome::Complete, 0, None),
+            Ok(held) => (Outcome::Held, held, None),
+            Err(Failure::Stopped) => (Outcome::Interrupted, 0, Some(Failure::Stopped)),
+            Err(failure) => (Outcome::Failed, 0, Some(failure)),
+        };
+        let now = self.clock.now();
+        let (at, error) = (time::written(now), failure.as_ref().map(ToString::to_string));
+        let cutoff = time::written(now.saturating_sub(KEEP_UNEVENTFUL).unwrap_or(jiff::Timestamp::MIN));
+        let answered = tally.pages > 0;
+        let refused = matches!(failure, Some(Failure::KeyRefused(_)));
+        let (id, last_page) = (pass.id, pass.last_page);
+        let closed = self.store.write(move |tx| {
+            passes::progress(tx, id, &tally, last_page)?;
+            passes::finish(tx, id, &at, outcome, error.as_deref())?;
+            if refused {
+                passes::note_refused(tx, Some(&at))?;
+            } else if answered {
+                passes::note_refused(tx, None)?;
+            }
+            passes::prune(tx, &cutoff).map(drop)
+        });
+        closed.await?;
+        Ok(Report { pass: Some(pass.id), kind: pass.kind, outcome, tally, held, failure })
+    }
+
+    /// A pass that the account guard did not let begin.
+    pub(super) async fn without_pass(&self, kind: PassKind, failure: Failure) -> Result<Report, StoreError> {
+        let failure = match failure {
+            Failure::Store(e) => return Err(e),
+            failure => failure,
+        };
+        if matches!(failure, Failure::KeyRefused(_)) {
+            let at = time::written(self.clock.now());
+            self.store.write(move |tx| passes::note_refused(tx, Some(&at))).await?;
+        }
+        let outcome =
+            if matches!(failure, Failure::Stopped) { Outcome::Interrupted } else { Outcome::Failed };
+        Ok(Report { pass: None, kind, outcome, tally: Tally::default(), held: 0, failure: Some(failure) })
+    }
+}
+
+/// Takes away the sources of customers that this sweep listed without one, if it showed any at all.
+fn null_sources(tx: &Tx<'_>, cause: Cause, marks: &Marks) -> Result<u64, StoreError> {
+    if !sighting::may_be_nulled(true, marks.any_source) {
+        return Ok(0);
+    }
+    let mut recorder = Recorder::new(tx, cause)?;
+    for row in marks.null_listed.iter() {
+        let id = mirror::id_of(tx, row)?;
+        let stored = mirror::find(tx, &id)?.filter(|stored| stored.standing.is_live());
+        if let Some(customer) = stored.and_then(|stored| sighting::without_source(&stored.standing)) {
+            recorder.record(Kind::Updated, &customer)?;
+        }
+    }
+    Ok(recorder.tally().updated)
+}
+
+/// Holds these deletions: keeps the hold where exactly these wait already, otherwise supersedes what waits.
+fn hold(tx: &Tx<'_>, pass: i64, at: &str, rows: &RowSet) -> Result<(), StoreError> {
+    let mut same = holds::held_count(tx)? == rows.len();
+    for row in rows.iter() {
+        same = same && holds::is_held(tx, &mirror::id_of(tx, row)?)?;
+    }
+    if same {
+        return Ok(());
+    }
+    holds::supersede(tx)?;
+    if !rows.is_empty() {
+        let hold = holds::open(tx, pass, at)?;
+        for row in rows.iter() {
+            holds::add(tx, hold, &mirror::id_of(tx, row)?)?;
+        }
+    }
+    Ok(())
+}
