@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(e) if exit::is_closed_pipe(&e) => Exit::Fine.into(),
         Err(e) => {
-            print::error(&format!("{e:#}"));
+            print::error(&print::chain(&e));
             exit_of(&e).into()
         }
     }

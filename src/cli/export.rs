@@ -44,7 +44,7 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
             print::printing(|check| {
                 each(&reader, args.as_of, |record| {
                     let row = record.columns().map(|(_, value)| cell(value));
-                    check(csv.write_record(row).map_err(std::io::Error::from))
+                    check(csv.write_record(row).map_err(output_error))
                 })
             })?;
             csv.flush()?;
@@ -62,6 +62,14 @@ fn each(
     match as_of {
         Some(moment) => read::customers_as_of(reader, moment, visit),
         None => read::customers(reader, visit),
+    }
+}
+
+/// A closed pipe must be told apart, also from inside a CSV writer's error.
+fn output_error(error: csv::Error) -> std::io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(e) => e,
+        other => std::io::Error::other(format!("{other:?}")),
     }
 }
 

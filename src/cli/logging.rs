@@ -2,8 +2,11 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt, registry};
 
 use super::progress;
 use crate::config::{Format, Log};
@@ -11,6 +14,8 @@ use crate::config::{Format, Log};
 /// Sets the log up as configured. A second call changes nothing.
 pub(super) fn start(log: &Log) {
     let level = LevelFilter::from_level(log.level.into());
+    // What the libraries have to say is for their authors, unless something is wrong.
+    let ours = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("komoju_sync", level);
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let terminal = io::stderr().is_terminal();
     let json = match log.format {
@@ -18,15 +23,15 @@ pub(super) fn start(log: &Log) {
         Format::Text => false,
         Format::Auto => !terminal && !in_journal,
     };
-    let lines = tracing_subscriber::fmt().with_max_level(level).with_writer(AroundBars).with_target(false);
-    let set = match (json, in_journal) {
-        (true, _) => lines.json().flatten_event(true).try_init(),
+    let lines = fmt::layer().with_writer(AroundBars).with_target(false).with_ansi(terminal && !in_journal);
+    let layer = match (json, in_journal) {
+        (true, _) => lines.json().flatten_event(true).boxed(),
         // The journal has its own clock.
-        (false, true) => lines.with_ansi(false).without_time().try_init(),
-        (false, false) => lines.with_ansi(terminal).try_init(),
+        (false, true) => lines.without_time().boxed(),
+        (false, false) => lines.boxed(),
     };
     // Only one log can be set up; in tests another may be there already.
-    drop(set);
+    drop(registry().with(layer.with_filter(ours)).try_init());
 }
 
 /// Writes a whole line with the progress bar out of the way.

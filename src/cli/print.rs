@@ -111,6 +111,17 @@ pub(super) fn error(text: &str) {
     let _ = writeln!(io::stderr(), "{on}error:{off} {text}");
 }
 
+/// An error with its causes; what a cause says again is said once.
+pub(super) fn chain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| {
+        if told.is_empty() {
+            return cause;
+        }
+        let last = told.rsplit(": ").next().unwrap_or_default();
+        if told.contains(&cause) || cause.ends_with(last) { told } else { format!("{told}: {cause}") }
+    })
+}
+
 /// `1 customer`, `1,234 customers`.
 pub(super) fn count(n: impl TryInto<u64>, one: &str) -> String {
     let n = n.try_into().unwrap_or(0);

@@ -46,7 +46,7 @@ pub enum StoreError {
         holder: String,
     },
     /// The file system said no.
-    #[error("{}: {what}: {source}", .path.display())]
+    #[error("{} {what}", .path.display())]
     File {
         /// The file or directory.
         path: PathBuf,
@@ -61,7 +61,7 @@ pub enum StoreError {
     )]
     OldSqlite(String),
     /// A statement failed.
-    #[error("the database at {}: {source}", .path.display())]
+    #[error("the database at {} failed", .path.display())]
     Sqlite {
         /// The file.
         path: PathBuf,
@@ -72,7 +72,7 @@ pub enum StoreError {
     #[error(transparent)]
     Statement(#[from] rusqlite::Error),
     /// The schema could not be brought up to date.
-    #[error("the schema of {} could not be brought up to date: {source}", .path.display())]
+    #[error("the schema of {} could not be brought up to date", .path.display())]
     Migration {
         /// The file.
         path: PathBuf,

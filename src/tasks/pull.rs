@@ -108,14 +108,15 @@ impl Report {
         }
         let held = match self.held {
             0 => String::new(),
+            1 => "; 1 deletion waits for a person: see `komoju-sync deletions list`".to_owned(),
             n => format!("; {n} deletions wait for a person: see `komoju-sync deletions list`"),
         };
+        let count = |n: u64, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
         format!(
-            "{kind}{number} {outcome}: {} customers on {} pages in {} requests; {} created, {} updated, {} deleted, \
-             {} restored{held}",
-            tally.customers_seen,
-            tally.pages,
-            tally.requests,
+            "{kind}{number} {outcome}: {} on {} in {}; {} created, {} updated, {} deleted, {} restored{held}",
+            count(tally.customers_seen, "customer"),
+            count(tally.pages, "page"),
+            count(tally.requests, "request"),
             tally.created,
             tally.updated,
             tally.deleted,
