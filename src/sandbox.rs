@@ -39,7 +39,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -60,6 +60,7 @@ mod fault;
 mod form;
 mod idempotency;
 mod listing;
+mod lock;
 mod outcome;
 mod population;
 mod ranked;
@@ -76,6 +77,7 @@ pub mod readings;
 pub use account::Account;
 pub use auth::{OldKey, Refusal};
 pub use fault::{Call, Drift, Echo, Effect, Ending, Fault, FaultId, Match, Payload, Region, Whither, Work};
+pub use lock::WorldGuard;
 pub use readings::Readings;
 pub use request::Seen;
 pub use world::World;
@@ -163,8 +165,13 @@ impl Sandbox {
         &self.key
     }
 
-    /// What it holds, to look at and to change. No request goes on meanwhile; do not keep it across an `await`.
-    pub fn world(&self) -> MutexGuard<'_, World> {
+    /// What it holds, to look at and to change. No request goes on meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// When this thread has it already: twice in one expression, or kept across an `await`.
+    #[track_caller]
+    pub fn world(&self) -> WorldGuard<'_> {
         self.server.world()
     }
 

@@ -1,13 +1,18 @@
 //! Faults: which requests they hit, what they do, and how often they did.
 //!
 //! A fault is data, the same in-process and as JSON. Faults are asked in the order they were injected; each that matches
-//! fires, until one replaces the answer: behind that one nobody is asked, so put delays first.
+//! fires, until one replaces the answer: behind that one nobody is asked, so put delays first. Small effects that combine
+//! are preferred to large ones that know each other.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+mod armed;
+
+pub(super) use armed::{Armed, Asked, Faults, Fired};
 
 /// Something that goes wrong, for the requests it matches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,6 +66,11 @@ impl Fault {
         self
     }
 }
+
+/// Names an injected fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FaultId(pub u64);
 
 /// What a request must be; what is absent matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -413,119 +423,6 @@ impl Effect {
     }
 }
 
-/// What a fault may ask of a request.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
-    pub(super) method: &'a str,
-    /// Below `/api/v1`.
-    pub(super) path: &'a str,
-    pub(super) call: Option<Call>,
-    pub(super) page: Option<u64>,
-}
-
-impl Match {
-    fn fits(&self, asked: &Asked<'_>) -> bool {
-        self.method.as_ref().is_none_or(|method| method.eq_ignore_ascii_case(asked.method))
-            && self.path.as_ref().is_none_or(|path| asked.path.starts_with(path.as_str()))
-            && self.call.is_none_or(|call| asked.call == Some(call))
-            && self.page.is_none_or(|page| asked.page == Some(page))
-    }
-}
-
-/// Names an injected fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct FaultId(pub u64);
-
-/// The injected faults and what they have done so far.
-#[derive(Debug, Default)]
-pub(super) struct Faults {
-    armed: Vec<Armed>,
-    /// Kept after a fault is removed.
-    fired: BTreeMap<FaultId, u64>,
-    by_kind: BTreeMap<&'static str, u64>,
-}
-
-/// An injected fault with its counters.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Armed {
-    pub(super) id: FaultId,
-    #[serde(flatten)]
-    fault: Fault,
-    matched: u64,
-    fired: u64,
-}
-
-/// A fault that fired for one request.
-#[derive(Debug, Clone)]
-pub(super) struct Fired {
-    pub(super) id: FaultId,
-    pub(super) effect: Effect,
-    /// How often it fired before this.
-    pub(super) earlier: u64,
-}
-
-impl Faults {
-    pub(super) fn inject(&mut self, fault: Fault) -> FaultId {
-        let id = FaultId(self.fired.len() as u64 + 1);
-        self.fired.insert(id, 0);
-        self.armed.push(Armed { id, fault, matched: 0, fired: 0 });
-        id
-    }
-
-    /// False when it was not there (any more).
-    pub(super) fn remove(&mut self, id: FaultId) -> bool {
-        let before = self.armed.len();
-        self.armed.retain(|armed| armed.id != id);
-        self.armed.len() < before
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.armed.clear();
-    }
-
-    pub(super) fn armed(&self) -> &[Armed] {
-        &self.armed
-    }
-
-    pub(super) fn is_armed(&self, id: FaultId) -> bool {
-        self.armed.iter().any(|armed| armed.id == id)
-    }
-
-    pub(super) fn fired(&self, id: FaultId) -> u64 {
-        self.fired.get(&id).copied().unwrap_or(0)
-    }
-
-    pub(super) fn fired_by_kind(&self) -> BTreeMap<String, u64> {
-        self.by_kind.iter().map(|(&kind, &count)| (kind.to_owned(), count)).collect()
-    }
-
-    /// The faults that fire for a request, counted.
-    pub(super) fn fire(&mut self, asked: &Asked<'_>) -> Vec<Fired> {
-        let mut firing = Vec::new();
-        for armed in &mut self.armed {
-            let effect = &armed.fault.effect;
-            let can = !effect.shapes_lists() || asked.call == Some(Call::List);
-            if !can || !armed.fault.on.fits(asked) {
-                continue;
-            }
-            armed.matched += 1;
-            let spent = armed.fault.times.is_some_and(|times| armed.fired >= times);
-            if armed.matched <= armed.fault.skip || spent {
-                continue;
-            }
-            firing.push(Fired { id: armed.id, effect: effect.clone(), earlier: armed.fired });
-            armed.fired += 1;
-            *self.fired.entry(armed.id).or_default() += 1;
-            *self.by_kind.entry(effect.kind()).or_default() += 1;
-            if effect.replaces_answer() {
-                break;
-            }
-        }
-        firing
-    }
-}
-
 impl Drift {
     pub(super) fn is_nothing(&self) -> bool {
         self.delete + self.insert + self.update + self.reorder == 0
@@ -554,61 +451,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn list(page: u64) -> Asked<'static> {
-        Asked { method: "GET", path: "/customers", call: Some(Call::List), page: Some(page) }
-    }
-
-    fn show() -> Asked<'static> {
-        Asked { method: "GET", path: "/customers/abc", call: Some(Call::Show), page: None }
-    }
-
-    #[test]
-    fn a_fault_lets_some_through_fires_and_is_spent() {
-        let mut faults = Faults::default();
-        let id = faults.inject(Fault::new(Effect::status(500)).skip(1).times(2));
-        let fired: Vec<usize> = (0..5).map(|_| faults.fire(&show()).len()).collect();
-        assert_eq!(fired, [0, 1, 1, 0, 0]);
-        assert_eq!(faults.fired(id), 2);
-        assert_eq!(faults.fired_by_kind(), BTreeMap::from([("status".to_owned(), 2)]));
-        faults.clear();
-        assert_eq!(faults.fired(id), 2, "counters stay");
-    }
-
-    #[test]
-    fn every_part_of_a_match_must_fit() {
-        for (on, fits) in [
-            (json!({}), true),
-            (json!({"method": "get", "path": "/customers", "page": 3, "call": "list"}), true),
-            (json!({"method": "POST"}), false),
-            (json!({"path": "/events"}), false),
-            (json!({"page": 2}), false),
-            (json!({"call": "show"}), false),
-        ] {
-            let on: Match = serde_json::from_value(on).unwrap();
-            assert_eq!(on.fits(&list(3)), fits, "{on:?}");
-        }
-    }
-
-    #[test]
-    fn what_shapes_lists_does_not_fire_elsewhere() {
-        let mut faults = Faults::default();
-        let id = faults.inject(Fault::new(Effect::EmptyList));
-        assert!(faults.fire(&show()).is_empty());
-        assert_eq!(faults.fire(&list(1)).len(), 1);
-        assert_eq!(faults.fired(id), 1);
-    }
-
-    #[test]
-    fn behind_a_replaced_answer_nobody_is_asked() {
-        let mut faults = Faults::default();
-        faults.inject(Fault::new(Effect::Delay { ms: 1 }));
-        faults.inject(Fault::new(Effect::status(503)));
-        let behind = faults.inject(Fault::new(Effect::status(500)));
-        let kinds: Vec<&str> = faults.fire(&show()).iter().map(|fired| fired.effect.kind()).collect();
-        assert_eq!(kinds, ["delay", "status"]);
-        assert_eq!(faults.fired(behind), 0);
-    }
 
     #[test]
     fn faults_are_written_as_json_by_hand() {

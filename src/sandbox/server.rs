@@ -4,7 +4,8 @@
 //! router does not know. A request is worked on in a task of its own and takes effect although the client has gone away,
 //! as at a real server.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::Response;
@@ -18,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::control;
 use super::fault::Ending;
+use super::lock::{Lock, WorldGuard};
 use super::outcome::{Body, Hangup, Outcome};
 use super::request::Request;
 use super::wire::{Line, Wire};
@@ -29,19 +31,19 @@ const BODY_MOST: usize = 64 * 1024 * 1024;
 /// What the tasks of a sandbox share.
 #[derive(Debug)]
 pub(super) struct Server {
-    world: Mutex<World>,
+    lock: Lock,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
 
 impl Server {
     pub(super) fn new(world: World) -> Self {
-        Self { world: Mutex::new(world), stop: CancellationToken::new(), tasks: TaskTracker::new() }
+        Self { lock: Lock::new(world), stop: CancellationToken::new(), tasks: TaskTracker::new() }
     }
 
-    pub(super) fn world(&self) -> MutexGuard<'_, World> {
-        // A test that failed with the lock in its hands must not take the other tests' answers with it.
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    #[track_caller]
+    pub(super) fn world(&self) -> WorldGuard<'_> {
+        self.lock.lock()
     }
 
     /// Waits until something holds. It is looked at after each request, answer and removed fault.
@@ -64,7 +66,7 @@ impl Server {
                 // Out of file descriptors, as a rule; the connection stays in the backlog.
                 Err(error) => {
                     tracing::warn!(%error, "the sandbox cannot take a connection");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }

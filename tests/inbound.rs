@@ -1,0 +1,20 @@
+//! The inbound half, whole: the real binary, or its passes, against the local KOMOJU over HTTP.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[path = "inbound/account.rs"]
+mod account;
+#[path = "inbound/broken.rs"]
+mod broken;
+#[path = "inbound/commands.rs"]
+mod commands;
+#[path = "inbound/database.rs"]
+mod database;
+#[path = "inbound/house.rs"]
+mod house;
+#[path = "inbound/missing.rs"]
+mod missing;
+#[path = "inbound/passes.rs"]
+mod passes;
+#[path = "inbound/sources.rs"]
+mod sources;

@@ -1,0 +1,186 @@
+//! The commands as people use them.
+
+use std::process::Command;
+
+use komoju_sync::sandbox::{Call, Effect, Fault};
+use serde_json::{Value, json};
+
+use crate::house::House;
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let house = House::with(0);
+    let help = house.expect(0, &["--help"]).stdout;
+    for command in komoju_sync::cli::command().get_subcommands() {
+        let name = command.get_name();
+        assert!(help.contains(name), "{name}");
+        let text = house.expect(0, &[name, "--help"]).stdout;
+        assert!(text.contains("Example"), "`{name} --help` has no example");
+    }
+}
+
+#[test]
+fn wrong_usage_exits_2() {
+    let house = House::with(0);
+    for arguments in [&["fly"][..], &["sync", "--wet"], &["export"], &["changes", "--since", "x"], &[]] {
+        house.expect(2, arguments);
+    }
+}
+
+#[test]
+fn several_mistakes_in_the_configuration_are_told_at_once() {
+    let house = House::with(0);
+    std::fs::write(
+        house.path("config.toml"),
+        "[api]\nper_page = \"many\"\nwhat = 1\n[rate_limit]\nburst = 0\n",
+    )
+    .unwrap();
+    for arguments in [&["config", "check"][..], &["sync"], &["status"]] {
+        let ran = house.expect(2, arguments);
+        for part in ["api.per_page", "api.what", "rate_limit.burst", "^"] {
+            assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+        }
+    }
+}
+
+#[test]
+fn without_a_database_each_command_says_what_makes_one() {
+    let house = House::with(0);
+    house.expect(1, &["status"]);
+    for arguments in
+        [&["customers", "list"][..], &["changes"], &["verify"], &["rebuild"], &["deletions", "list"]]
+    {
+        let ran = house.expect(5, arguments);
+        assert!(ran.stderr.contains("komoju-sync sync"), "{}", ran.stderr);
+    }
+    assert!(!house.path("komoju.db").exists());
+}
+
+#[test]
+fn a_dry_run_shows_the_plan_and_writes_nothing() {
+    let house = House::with(12);
+    let ran = house.expect(0, &["sync", "--dry-run"]);
+    assert_eq!(ran.stdout.lines().count(), 12);
+    let mut files: Vec<_> =
+        std::fs::read_dir(house.directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["config.toml"]);
+
+    house.expect(0, &["sync"]);
+    let content = |name: &str| std::fs::read(house.path(name)).unwrap();
+    let before = (content("komoju.db"), content("komoju.db-wal"));
+    let id = house.sandbox.world().ids()[0].clone();
+    house.sandbox.world().delete(&id);
+    let planned = json_lines(&house.expect(0, &["sync", "--dry-run", "--json"]).stdout);
+    assert_eq!(
+        (planned.len(), &planned[0]["kind"], &planned[0]["customer_id"]),
+        (1, &json!("deleted"), &json!(id))
+    );
+    assert!((content("komoju.db"), content("komoju.db-wal")) == before);
+    assert_eq!(house.head(), 12);
+}
+
+#[test]
+fn customers_changes_and_export_show_now_and_then() {
+    let house = House::with(15);
+    house.expect(0, &["sync"]);
+    let id = house.sandbox.world().ids()[4].clone();
+    let then = house.one("SELECT max(observed_at) FROM changes");
+    house.sandbox.world().update(&id, json!({"email": "now@example.com"}));
+    house.expect(0, &["sync"]);
+
+    let now = json_lines(&house.expect(0, &["customers", "show", &id, "--json"]).stdout);
+    assert_eq!(now[0]["email"], "now@example.com");
+    let past = json_lines(&house.expect(0, &["customers", "show", &id, "--json", "--as-of", &then]).stdout);
+    assert_ne!(past[0]["email"], "now@example.com");
+    assert_eq!(
+        now[0].as_object().unwrap().keys().collect::<Vec<_>>(),
+        past[0].as_object().unwrap().keys().collect::<Vec<_>>()
+    );
+    assert_eq!(
+        json_lines(&house.expect(0, &["customers", "history", &id, "--format", "json"]).stdout).len(),
+        2
+    );
+    assert_eq!(house.expect(0, &["customers", "list"]).stdout.lines().count(), 15);
+    assert!(house.expect(0, &["customers", "list", "--as-of", "2001-01-01"]).stdout.is_empty());
+    house.expect(1, &["customers", "show", "nobody"]);
+
+    let changes = json_lines(&house.expect(0, &["changes", "--since", "15", "--json"]).stdout);
+    assert_eq!(changes[0]["diff"]["email"]["to"], "now@example.com");
+    let csv = house.expect(0, &["export", "--format", "csv"]).stdout;
+    assert!(csv.starts_with("id,email,source,source_type,source_brand,"), "{csv}");
+    assert_eq!(csv.lines().count(), 16);
+    let exported = json_lines(&house.expect(0, &["export", "--format", "jsonl"]).stdout);
+    assert_eq!(exported, json_lines(&house.expect(0, &["customers", "list", "--json"]).stdout));
+}
+
+#[test]
+fn a_daemon_sweeps_at_once_and_stops_within_a_page_on_sigterm() {
+    let house = House::with(57);
+    let held = house.inject(Fault::new(Effect::Hold).call(Call::List).page(3));
+    let mut daemon = house.spawn(&["run"]);
+    house.runtime.block_on(house.sandbox.until(|world| world.fired(held) > 0));
+    let pid = daemon.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
+    assert_eq!(house.one("SELECT outcome FROM passes"), "interrupted");
+    assert_eq!(house.one("SELECT count(*) FROM customers"), "20", "the pages that were read stay");
+    house.assert_proven();
+    house.sandbox.world().clear_faults();
+    house.expect(0, &["sync"]);
+    house.assert_true();
+}
+
+#[test]
+fn a_killed_sync_is_called_interrupted_and_the_next_one_is_true() {
+    let house = House::with(57);
+    let held = house.inject(Fault::new(Effect::Hold).call(Call::List).page(4));
+    let mut sync = house.spawn(&["sync"]);
+    house.runtime.block_on(house.sandbox.until(|world| world.fired(held) > 0));
+    sync.kill().unwrap();
+    sync.wait().unwrap();
+    house.assert_proven();
+    house.sandbox.world().clear_faults();
+    house.expect(0, &["sync"]);
+    assert_eq!(house.column("SELECT outcome FROM passes ORDER BY id"), ["interrupted", "complete"]);
+    house.assert_true();
+}
+
+#[test]
+fn a_daemon_follows_its_cadence() {
+    let house = House::with(12).inbound("sweep_cron = \"*/1 * * * * *\"");
+    let mut daemon = house.spawn(&["run"]);
+    house.runtime.block_on(house.sandbox.until(|world| world.request_count() >= 6));
+    let pid = daemon.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
+    house.assert_true();
+}
+
+#[test]
+fn status_in_json_keeps_its_keys() {
+    let house = House::with(12);
+    house.expect(0, &["sync"]);
+    let status: Value = serde_json::from_str(&house.expect(0, &["status", "--json"]).stdout).unwrap();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    insta::assert_snapshot!(keys(&status), @"account_stopped_since held_deletions instance key_refused_since last_probe last_sweep last_sweep_age_s mirror running stale throttled_until time_left_s");
+    insta::assert_snapshot!(keys(&status["mirror"]), @"account deleted head_chain head_seq last_sweep_at last_sweep_id live log_id schema_version");
+    insta::assert_snapshot!(keys(&status["last_sweep"]), @"created customers_seen deleted error finished_at id kind outcome pages requests restored resumed started_at updated");
+}
+
+#[test]
+fn the_demo_tells_its_story_and_leaves_nothing_behind() {
+    let house = House::with(0);
+    let directory = tempfile::TempDir::new().unwrap();
+    let output = house.command(&["demo", "--for", "6s"]).env("TMPDIR", directory.path()).output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{told}");
+    for part in ["the first sweep recorded 120 customers", "sqlite3 -readonly", "with 0 findings"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}

@@ -1,0 +1,137 @@
+//! A database that is not ours, damaged, newer or in use is left as it was.
+
+use std::fs;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::house::House;
+
+fn bytes(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap()
+}
+
+#[test]
+fn foreign_newer_and_damaged_files_are_left_byte_for_byte() {
+    let house = House::with(40);
+    house.expect(0, &["sync"]);
+    let path = house.path("komoju.db");
+    let good = bytes(&path);
+    let patched = |at: usize, with: &[u8]| {
+        let mut bytes = good.clone();
+        bytes[at..at + with.len()].copy_from_slice(with);
+        bytes
+    };
+    let foreign = {
+        let other = house.path("other.db");
+        let conn = Connection::open(&other).unwrap();
+        conn.execute_batch(
+            "PRAGMA journal_mode = wal; CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)",
+        )
+        .unwrap();
+        drop(conn);
+        bytes(&other)
+    };
+    let cases: [(&str, Vec<u8>, &str); 6] = [
+        ("another program's", foreign, "is not a komoju-sync database"),
+        ("no database", b"Dear diary,\n".repeat(50), "is not a komoju-sync database"),
+        ("newer", patched(60, &99_u32.to_be_bytes()), "newer komoju-sync"),
+        ("cut in half", good[..good.len() / 2].to_vec(), "is damaged"),
+        ("overwritten inside", patched(8192, &[0xAA; 4096]), "is damaged"),
+        ("without its first bytes", patched(0, &[0; 16]), "is damaged"),
+    ];
+    for (what, content, part) in cases {
+        for leftover in ["komoju.db-wal", "komoju.db-shm"] {
+            let _ = fs::remove_file(house.path(leftover));
+        }
+        fs::write(&path, &content).unwrap();
+        for arguments in [&["sync"][..], &["rebuild"]] {
+            let ran = house.expect(5, arguments);
+            assert!(ran.stderr.contains(part), "{what}: {}", ran.stderr);
+            assert!(bytes(&path) == content, "{what} was written to by {arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn a_second_instance_exits_5_and_names_the_first() {
+    let house = House::with(57);
+    let held = house.on_lists(komoju_sync::sandbox::Effect::Hold);
+    let mut first = house.spawn(&["sync"]);
+    house.runtime.block_on(house.sandbox.until(|world| world.fired(held) > 0));
+    for arguments in [&["sync"][..], &["rebuild"], &["sync", "--dry-run"]] {
+        let ran = house.expect(5, arguments);
+        let holder = format!("`komoju-sync sync` (process {}) since 20", first.id());
+        assert!(ran.stderr.contains(&holder), "{arguments:?}: {}", ran.stderr);
+    }
+    let status = house.run(&["status", "--json"]);
+    assert!(status.stdout.contains(&format!("(process {})", first.id())), "{}", status.stdout);
+    house.sandbox.world().clear_faults();
+    assert!(first.wait().unwrap().success());
+    house.assert_true();
+}
+
+#[test]
+fn the_log_is_append_only_for_everybody() {
+    let house = House::with(5);
+    house.expect(0, &["sync"]);
+    let conn = Connection::open(house.path("komoju.db")).unwrap();
+    for sql in [
+        "DELETE FROM change_log WHERE seq = 2",
+        "UPDATE change_log SET after = '{}' WHERE seq = 2",
+        "UPDATE change_log SET after = NULL WHERE seq = 2",
+        "UPDATE OR REPLACE change_log SET seq = 1 WHERE seq = 2",
+        "INSERT OR REPLACE INTO change_log SELECT * FROM change_log WHERE seq = 2",
+        "INSERT OR IGNORE INTO change_log SELECT 9, customer_id, kind, observed_at, origin, pass_id, intent_id, after, redacts,
+         salt, digest, chain FROM change_log WHERE seq = 2",
+    ] {
+        let refused = conn.execute(sql, []).unwrap_err().to_string();
+        assert!(refused.contains("append-only"), "{sql}: {refused}");
+    }
+    house.assert_proven();
+}
+
+#[test]
+fn verify_finds_each_kind_of_tampering_and_rebuild_mends_the_mirror() {
+    let tampering = [
+        ("UPDATE mirror SET email = 'x' WHERE row = 1", "email or created_at"),
+        ("UPDATE mirror SET body = json_set(body, '$.email', 'x') WHERE row = 1", "does not say"),
+        ("DELETE FROM mirror WHERE row = 1", "does not say"),
+        (
+            "UPDATE change_log SET after = json_set(after, '$.email', 'x') WHERE seq = 2",
+            "content of change 2",
+        ),
+        ("UPDATE change_log SET after = NULL, salt = NULL WHERE seq = 2", "change 2 was redacted"),
+        ("UPDATE change_log SET digest = zeroblob(32) WHERE seq = 2", "chain breaks at change 2"),
+        ("DELETE FROM change_log WHERE seq = 2", "entries are missing"),
+    ];
+    for (sql, part) in tampering {
+        let house = House::with(5);
+        house.expect(0, &["sync"]);
+        let head = house.expect(0, &["verify"]).stdout;
+        let head = head.lines().last().unwrap().trim_start_matches("head ").to_owned();
+        house.expect(0, &["verify", "--head", &head]);
+        let conn = Connection::open(house.path("komoju.db")).unwrap();
+        conn.execute_batch("DROP TRIGGER change_log_keeps; DROP TRIGGER change_log_redacts").unwrap();
+        assert_eq!(conn.execute(sql, []).unwrap(), 1);
+        drop(conn);
+        let ran = house.expect(1, &["verify"]);
+        assert!(ran.stderr.contains(part), "{sql}: {}", ran.stderr);
+        if sql.contains("mirror") {
+            house.expect(0, &["rebuild"]);
+            house.expect(0, &["verify"]);
+            house.assert_true();
+        }
+    }
+}
+
+#[test]
+fn another_log_is_told_by_a_head_kept_elsewhere() {
+    let house = House::with(5);
+    house.expect(0, &["sync"]);
+    let ran = house.expect(1, &["verify", "--head", &format!("3:{}", "0".repeat(64))]);
+    assert!(ran.stderr.contains("the log is another one"), "{}", ran.stderr);
+    let ran = house.expect(1, &["verify", "--head", &format!("99:{}", "0".repeat(64))]);
+    assert!(ran.stderr.contains("ends at change 5"), "{}", ran.stderr);
+    house.expect(2, &["verify", "--head", "what"]);
+}

@@ -1,0 +1,189 @@
+//! Customers that a list does not show: short lists, mass deletions, and a person's word.
+
+use komoju_sync::model::Outcome;
+use komoju_sync::sandbox::{Call, Effect, Fault};
+use komoju_sync::tasks::pull::Failure;
+use serde_json::json;
+
+use crate::house::House;
+
+fn delete(house: &House, count: usize) -> Vec<String> {
+    let ids: Vec<String> = house.sandbox.world().ids().into_iter().take(count).collect();
+    for id in &ids {
+        assert!(house.sandbox.world().delete(id));
+    }
+    ids
+}
+
+#[test]
+fn short_and_empty_lists_delete_nobody_and_say_so() {
+    let house = House::with(60);
+    house.expect(0, &["sync"]);
+    for effect in [Effect::ShortList { keep: 20 }, Effect::EmptyList] {
+        let fault = house.on_lists(effect);
+        let ran = house.expect(1, &["sync"]);
+        assert!(house.fired(fault) > 0);
+        assert!(ran.stderr.contains("the list was cut short"), "{}", ran.stderr);
+        house.sandbox.world().clear_faults();
+    }
+    house.assert_true();
+    assert_eq!(house.head(), 60);
+}
+
+#[test]
+fn a_few_customers_hidden_from_the_list_are_asked_for_and_stay() {
+    let house = House::with(60);
+    house.sweep();
+    let ids = house.sandbox.world().ids()[..5].to_vec();
+    let fault = house.on_lists(Effect::Hide { ids, every: None });
+    let report = house.sweep();
+    assert!(house.fired(fault) > 0);
+    assert_eq!((report.outcome, report.tally.deleted), (Outcome::Complete, 0));
+    house.assert_true();
+}
+
+#[test]
+fn a_suspect_that_changed_meanwhile_is_updated_by_its_own_lookup() {
+    let house = House::with(20);
+    house.sweep();
+    let id = house.sandbox.world().ids()[2].clone();
+    house.sandbox.world().update(&id, json!({"email": "looked@example.com"}));
+    house.on_lists(Effect::Hide { ids: vec![id.clone()], every: None });
+    house.sweep();
+    assert_eq!(house.one("SELECT origin FROM changes WHERE kind = 'updated'"), "lookup");
+    house.assert_true();
+}
+
+#[test]
+fn a_mass_deletion_is_held_while_creates_and_updates_apply() {
+    let house = House::with(60);
+    house.expect(0, &["sync"]);
+    delete(&house, 30);
+    let new = house.sandbox.world().create(json!({"email": "new@example.com"}));
+    let ran = house.expect(3, &["sync"]);
+    assert!(ran.stderr.contains("30 deletions wait for a person"), "{}", ran.stderr);
+    assert!(house.mirror().contains_key(&new));
+    assert_eq!(house.one("SELECT count(*) FROM customers"), "61");
+    assert_eq!(house.one("SELECT count(*) FROM held_deletions WHERE state = 'held'"), "30");
+
+    house.expect(3, &["sync"]);
+    assert_eq!(
+        house.column("SELECT DISTINCT hold_id FROM held_deletions"),
+        ["1"],
+        "the same set keeps its hold"
+    );
+    house.expect(3, &["status"]);
+    assert_eq!(house.expect(3, &["deletions", "list", "--json"]).stdout.lines().count(), 30);
+}
+
+#[test]
+fn an_approved_hold_is_asked_for_again_and_only_who_is_still_gone_is_deleted() {
+    let house = House::with(60);
+    house.expect(0, &["sync"]);
+    let gone = delete(&house, 30);
+    house.expect(3, &["sync"]);
+    house.sandbox.world().restore(&gone[0]);
+    house.expect(0, &["deletions", "approve", "1"]);
+    house.expect(0, &["sync"]);
+    assert_eq!(house.one("SELECT count(*) FROM held_deletions WHERE state = 'deleted'"), "29");
+    assert_eq!(house.one("SELECT customer_id FROM held_deletions WHERE state = 'alive'"), gone[0]);
+    house.assert_true();
+    let ran = house.expect(1, &["deletions", "approve", "1"]);
+    assert!(ran.stderr.contains("no deletion that waits"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_rejected_hold_keeps_its_customers_unreported_until_they_are_seen_again() {
+    let house = House::with(60);
+    house.expect(0, &["sync"]);
+    let gone = delete(&house, 30);
+    house.expect(3, &["sync"]);
+    house.expect(0, &["deletions", "reject"]);
+    house.expect(0, &["sync"]);
+    assert_eq!(house.one("SELECT count(*) FROM customers"), "60");
+
+    house.sandbox.world().restore(&gone[0]);
+    house.expect(0, &["sync"]);
+    assert_eq!(house.one("SELECT customer_id FROM held_deletions WHERE state = 'seen'"), gone[0]);
+    house.sandbox.world().delete(&gone[0]);
+    house.expect(0, &["sync"]);
+    assert_eq!(
+        house.column("SELECT id FROM deleted_customers"),
+        [gone[0].clone()],
+        "seen again, it counts again"
+    );
+}
+
+#[test]
+fn another_set_supersedes_a_hold() {
+    let house = House::with(60);
+    house.expect(0, &["sync"]);
+    let gone = delete(&house, 30);
+    house.expect(3, &["sync"]);
+    delete(&house, 1);
+    house.expect(3, &["sync"]);
+    assert_eq!(house.one("SELECT count(*) FROM held_deletions WHERE state = 'superseded'"), "30");
+    assert_eq!(house.one("SELECT count(*) FROM held_deletions WHERE state = 'held'"), "31");
+    for id in &gone {
+        house.sandbox.world().restore(id);
+    }
+    house.expect(0, &["sync"]);
+    assert_eq!(house.one("SELECT count(*) FROM held_deletions WHERE state = 'held'"), "0");
+}
+
+#[test]
+fn without_a_canary_nothing_is_deleted_but_held() {
+    let house = House::with(6);
+    house.expect(0, &["sync"]);
+    house.sandbox.world().remove_all();
+    let ran = house.expect(3, &["sync"]);
+    assert!(ran.stderr.contains("6 deletions wait"), "{}", ran.stderr);
+    assert_eq!(house.one("SELECT count(*) FROM customers"), "6");
+    // Nobody lives, so a person's word needs no canary.
+    house.expect(0, &["deletions", "approve"]);
+    house.expect(0, &["sync"]);
+    assert_eq!(house.one("SELECT count(*) FROM deleted_customers"), "6");
+    house.assert_true();
+}
+
+#[test]
+fn a_deletion_asks_for_a_canary_after_the_suspect() {
+    let house = House::with(30);
+    house.sweep();
+    let gone = delete(&house, 1);
+    house.sandbox.world().clear_requests();
+    house.sweep();
+    let shows: Vec<String> = house
+        .sandbox
+        .world()
+        .requests()
+        .iter()
+        .filter_map(|seen| seen.path.split_once("/customers/"))
+        .map(|(_, id)| id.to_owned())
+        .collect();
+    assert_eq!(shows.len(), 2, "{shows:?}");
+    assert_eq!(shows[0], gone[0]);
+    assert!(house.sandbox.world().get(&shows[1]).is_some());
+}
+
+#[test]
+fn a_404_that_is_not_the_apis_own_deletes_nobody() {
+    use komoju_sync::sandbox::Payload;
+    for body in [Payload::Html, Payload::Empty, Payload::Json(json!({})), Payload::Code("gone".into())] {
+        let house = House::with(30);
+        house.sweep();
+        let gone = delete(&house, 1);
+        let effect = Effect::Status {
+            status: 404,
+            body: body.clone(),
+            retry_after: None,
+            headers: Default::default(),
+            work: Default::default(),
+        };
+        let fault = house.inject(Fault::new(effect).call(Call::Show));
+        let report = house.sweep();
+        assert!(house.fired(fault) > 0);
+        assert!(matches!(report.failure, Some(Failure::Setback { .. })), "{body:?}: {}", report.sentence());
+        assert!(house.mirror().contains_key(&gone[0]));
+    }
+}

@@ -1,0 +1,150 @@
+//! Customers come, change, go and come back; the list moves while it is read.
+
+use komoju_sync::model::{Outcome, PassKind};
+use komoju_sync::sandbox::readings::{Order, PastEnd};
+use komoju_sync::sandbox::{Call, Drift, Effect, Fault, Readings, Region};
+use serde_json::json;
+
+use crate::house::House;
+
+#[test]
+fn the_first_sync_makes_a_true_mirror_and_the_second_changes_nothing() {
+    let house = House::with(57);
+    let ran = house.expect(0, &["sync"]);
+    assert!(ran.stderr.contains("57 customers on 6 pages"), "{}", ran.stderr);
+    house.assert_true();
+    let head = house.head();
+    house.expect(0, &["sync"]);
+    assert_eq!(house.head(), head, "an unchanged sweep appends nothing");
+    assert_eq!(house.column("SELECT outcome FROM passes ORDER BY id"), ["complete", "complete"]);
+}
+
+#[test]
+fn what_changes_goes_and_comes_back_is_recorded_once_each() {
+    let house = House::with(30);
+    house.expect(0, &["sync"]);
+    let ids = house.sandbox.world().ids();
+    let head = house.head();
+
+    house.sandbox.world().update(&ids[3], json!({"email": "new@example.com"}));
+    house.sandbox.world().delete(&ids[7]);
+    let new = house.sandbox.world().create(json!({"email": "late@example.com"}));
+    house.expect(0, &["sync"]);
+    let mut kinds = house.kinds_after(head);
+    kinds.sort();
+    assert_eq!(kinds, ["created", "deleted", "updated"]);
+    assert_eq!(
+        house.one("SELECT diff ->> '$.email.to' FROM changes WHERE kind = 'updated'"),
+        "new@example.com"
+    );
+    assert_eq!(house.one("SELECT id FROM deleted_customers"), ids[7]);
+    assert!(house.mirror().contains_key(&new));
+    house.assert_true();
+
+    house.sandbox.world().restore(&ids[7]);
+    house.expect(0, &["sync"]);
+    assert_eq!(house.one("SELECT kind FROM changes ORDER BY seq DESC LIMIT 1"), "restored");
+    house.assert_true();
+}
+
+#[test]
+fn a_probe_sees_the_newest_and_concludes_nothing_from_who_is_missing() {
+    let house = House::with(30);
+    let ran = house.expect(1, &["sync", "--probe"]);
+    assert!(
+        ran.stderr.contains("komoju-sync sync"),
+        "a probe rests until one sweep is complete: {}",
+        ran.stderr
+    );
+    house.expect(0, &["sync"]);
+    let newest = house.sandbox.world().ids()[0].clone();
+    house.sandbox.world().delete(&newest);
+    let new = house.sandbox.world().create(json!({"email": "late@example.com"}));
+    house.sandbox.world().clear_requests();
+    house.expect(0, &["sync", "--probe"]);
+    assert!(house.mirror().contains_key(&new));
+    assert!(house.mirror().contains_key(&newest), "a probe never deletes");
+    assert_eq!(house.one("SELECT origin FROM changes ORDER BY seq DESC LIMIT 1"), "probe");
+    assert!(house.sandbox.world().requests().iter().all(|seen| seen.query.contains("start_time=")));
+}
+
+#[test]
+fn customers_skipped_because_the_list_moved_are_asked_for_and_stay() {
+    for order in [Order::NewestFirst, Order::OldestFirst, Order::ById] {
+        let house = House::reading(60, Readings { order, ..Readings::default() });
+        assert_eq!(house.sweep().outcome, Outcome::Complete);
+        let drift = Drift { delete: 3, place: Region::Served, ..Drift::default() };
+        let fault = house.inject(Fault::new(Effect::Drift(drift)).call(Call::List).page(2).once());
+        let report = house.sweep();
+        assert_eq!(house.fired(fault), 1);
+        assert_eq!(report.outcome, Outcome::Complete, "{order:?}: {}", report.sentence());
+        // Whoever was deleted before the end and not listed is proven gone; whoever was skipped answers and stays.
+        let truth = house.sandbox.world().truth();
+        for id in house.column("SELECT id FROM deleted_customers") {
+            assert!(!truth.contains_key(&id), "{order:?}: {id} is alive");
+        }
+        house.sweep();
+        house.assert_true();
+    }
+}
+
+#[test]
+fn inserts_and_reorders_between_pages_delete_nobody() {
+    let house = House::with(60);
+    house.sweep();
+    let everything = Effect::RandomDrift { seed: 7, delete: 0, insert: 2, update: 2, reorder: 3 };
+    let fault = house.on_lists(everything);
+    for _ in 0..5 {
+        house.sweep();
+    }
+    assert!(house.fired(fault) >= 20);
+    assert_eq!(house.one("SELECT count(*) FROM deleted_customers"), "0");
+    house.sandbox.world().clear_faults();
+    assert_eq!(house.sweep().outcome, Outcome::Complete);
+    house.assert_true();
+}
+
+#[test]
+fn a_list_that_shrinks_below_the_page_asked_for_is_whole_under_every_reading() {
+    for past_end in [PastEnd::Empty, PastEnd::NotFound, PastEnd::LastPage] {
+        let house = House::reading(21, Readings { past_end, ..Readings::default() });
+        house.sweep();
+        let drift = Drift { delete: 1, place: Region::Served, ..Drift::default() };
+        let fault = house.inject(Fault::new(Effect::Drift(drift)).call(Call::List).page(2).once());
+        let report = house.sweep();
+        assert_eq!(
+            (house.fired(fault), report.outcome),
+            (1, Outcome::Complete),
+            "{past_end:?}: {}",
+            report.sentence()
+        );
+        house.sweep();
+        house.assert_true();
+    }
+}
+
+#[test]
+fn unknown_fields_odd_values_and_odd_ids_are_mirrored_as_they_came() {
+    let house = House::with(3);
+    let odd: serde_json::Value = serde_json::from_str(
+        r#"{"id":"a/../b?c#d%2e é","resource":"customer","email":null,"created_at":"2025-01-01T00:00:00Z",
+            "metadata":null,"loyalty":{"points":1e400,"rate":0.10},"tags":["x"]}"#,
+    )
+    .unwrap();
+    house.sandbox.world().put_raw(odd);
+    house.expect(0, &["sync"]);
+    assert_eq!(house.one("SELECT count(*) FROM customers"), "4");
+    assert!(house.one("SELECT body FROM customers WHERE id LIKE 'a/%'").contains(r#""rate":0.10"#));
+    house.sandbox.world().delete("a/../b?c#d%2e é");
+    house.expect(0, &["sync"]);
+    assert_eq!(house.one("SELECT id FROM deleted_customers"), "a/../b?c#d%2e é");
+}
+
+#[test]
+fn a_server_that_allows_only_small_pages_is_read_at_its_size() {
+    let house = House::reading(23, Readings { per_page_max: 4, ..Readings::default() });
+    let report = house.sweep();
+    assert_eq!((report.outcome, report.tally.pages), (Outcome::Complete, 6));
+    house.assert_true();
+    assert_eq!(house.pass(PassKind::Probe).outcome, Outcome::Complete);
+}
