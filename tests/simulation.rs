@@ -1,0 +1,162 @@
+//! A simulation: one `Op` at a time against a remote that is a plain list, all invariants checked after each.
+//!
+//! `SIMULATION_SEEDS=1000 cargo test --test simulation` runs longer. A failure prints its seed and its ops as a literal list, to
+//! be kept in `found_before`.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[path = "simulation/remote.rs"]
+mod remote;
+#[path = "simulation/world.rs"]
+mod world;
+
+use std::collections::BTreeMap;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use remote::Trouble;
+use world::World;
+
+/// One step. Numbers pick a customer, whatever their range.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Op {
+    Create {
+        with_card: bool,
+    },
+    Edit(usize),
+    DropCard(usize),
+    Delete(usize),
+    DeleteMany(usize),
+    Restore,
+    /// Between the pages of the next pass: deletes, creates, edits, moves.
+    Drift {
+        deletes: usize,
+        creates: usize,
+        edits: usize,
+        moves: usize,
+    },
+    Trouble(Trouble, u32),
+    ListsHideCards(bool),
+    Advance(u64),
+    WallClock(i64),
+    Sweep,
+    Probe,
+    Restart,
+    Approve,
+    Reject,
+    OtherKey,
+    RightKey,
+}
+
+fn any_op(dice: &mut StdRng) -> Op {
+    match dice.random_range(0..100) {
+        0..14 => Op::Create { with_card: dice.random() },
+        14..22 => Op::Edit(dice.random_range(0..100)),
+        22..25 => Op::DropCard(dice.random_range(0..100)),
+        25..31 => Op::Delete(dice.random_range(0..100)),
+        31..34 => Op::DeleteMany(dice.random_range(3..8)),
+        34..37 => Op::Restore,
+        37..46 => Op::Drift {
+            deletes: dice.random_range(0..3),
+            creates: dice.random_range(0..3),
+            edits: dice.random_range(0..2),
+            moves: dice.random_range(0..3),
+        },
+        46..56 => Op::Trouble(*Trouble::ALL.choose(dice).unwrap(), dice.random_range(1..14)),
+        56..59 => Op::ListsHideCards(dice.random()),
+        59..62 => Op::Advance(dice.random_range(1..100_000)),
+        62..64 => Op::WallClock(dice.random_range(-40_000_000..40_000_000)),
+        64..82 => Op::Sweep,
+        82..88 => Op::Probe,
+        88..91 => Op::Restart,
+        91..94 => Op::Approve,
+        94..96 => Op::Reject,
+        96..98 => Op::OtherKey,
+        _ => Op::RightKey,
+    }
+}
+
+fn seeds() -> u64 {
+    std::env::var("SIMULATION_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(25)
+}
+
+#[test]
+fn every_invariant_holds_after_every_op() {
+    let mut counted: BTreeMap<String, u64> = BTreeMap::new();
+    for seed in 0..seeds() {
+        let mut dice = StdRng::seed_from_u64(seed);
+        let mut world = World::new(seed, dice.random_range(1..8));
+        let ops: Vec<Op> = (0..60).map(|_| any_op(&mut dice)).collect();
+        for (n, op) in ops.iter().enumerate() {
+            let name = format!("{op:?}").split([' ', '(']).next().unwrap().to_owned();
+            *counted.entry(name).or_default() += 1;
+            if let Err(why) = world.step(*op) {
+                panic!("seed {seed}, after op {n}: {why}\nops: {:?}", &ops[..=n]);
+            }
+        }
+        if let Err(why) = world.heal() {
+            panic!("seed {seed}, at the end: {why}\nops: {ops:?}");
+        }
+        for (name, fired) in world.fired() {
+            *counted.entry(name).or_default() += fired;
+        }
+    }
+    println!("{counted:#?}");
+    let kinds = 18 + Trouble::ALL.len() + 4;
+    assert_eq!(counted.len(), kinds, "each kind of op, trouble and drift must occur: {counted:?}");
+}
+
+/// Histories that found a mistake once, or that a reader of the code would fear.
+#[test]
+fn found_before() {
+    let feared: [&[Op]; 4] = [
+        // A swapped key while a hold is open, and a person who approves meanwhile.
+        &[
+            Op::Sweep,
+            Op::DeleteMany(6),
+            Op::Sweep,
+            Op::OtherKey,
+            Op::Sweep,
+            Op::Approve,
+            Op::Sweep,
+            Op::RightKey,
+            Op::Sweep,
+        ],
+        // Approved, then back before it is asked for again.
+        &[Op::Sweep, Op::DeleteMany(6), Op::Sweep, Op::Approve, Op::Restore, Op::Sweep, Op::Probe],
+        // Rejected, restored, deleted again.
+        &[
+            Op::Sweep,
+            Op::DeleteMany(6),
+            Op::Sweep,
+            Op::Reject,
+            Op::Sweep,
+            Op::Restore,
+            Op::Sweep,
+            Op::Delete(0),
+            Op::Sweep,
+        ],
+        // A short list right after cards were hidden.
+        &[
+            Op::Sweep,
+            Op::ListsHideCards(true),
+            Op::Trouble(Trouble::ShortList, 9),
+            Op::Sweep,
+            Op::DropCard(1),
+            Op::Sweep,
+        ],
+    ];
+    for (n, ops) in feared.into_iter().enumerate() {
+        for per_page in 1..8 {
+            let mut world = World::new(n as u64, per_page);
+            for op in [Op::Create { with_card: true }; 12].iter().chain(ops) {
+                world
+                    .step(*op)
+                    .unwrap_or_else(|why| panic!("history {n} at {per_page} a page, {op:?}: {why}"));
+            }
+            world.heal().unwrap_or_else(|why| panic!("history {n} at {per_page} a page, at the end: {why}"));
+        }
+    }
+}
