@@ -74,7 +74,7 @@ fn every_module_is_on_the_map() {
 #[test]
 fn each_library_stays_in_its_room() {
     let rooms =
-        [("rusqlite", "store"), ("reqwest", "remote"), ("tokio_cron_scheduler", "app"), ("axum", "sandbox")];
+        [("rusqlite", "store"), ("reqwest", "remote"), ("tokio_cron_scheduler", "app"), ("hyper", "sandbox")];
     for (module, _) in MAY_IMPORT {
         for file in sources(module) {
             for (library, room) in rooms {

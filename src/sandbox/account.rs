@@ -391,6 +391,17 @@ mod tests {
     }
 
     #[test]
+    fn a_customer_without_a_readable_age_keeps_its_place() {
+        let mut account = account(2);
+        account.put_raw(now(), json!({"id": "odd", "created_at": 5}));
+        assert_eq!(account.ids()[0], "odd", "it counts as created now");
+        let later = "2026-06-02T00:00:00Z".parse().unwrap();
+        let newest = account.create(later, json!({}));
+        account.update(later, "odd", json!({"email": "a@example.jp"}));
+        assert_eq!(account.ids()[..2], [newest, "odd".to_owned()]);
+    }
+
+    #[test]
     fn anything_can_be_put_in_raw() {
         let mut account = account(2);
         account.put_raw(now(), json!({"id": "../x", "created_at": "2019-05-05T05:05:05+09:00"}));

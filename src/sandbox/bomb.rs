@@ -82,6 +82,34 @@ impl Bits {
 mod tests {
     use super::*;
 
+    /// Inflates the little of deflate that is used here.
+    fn inflated(sent: &[u8]) -> Vec<u8> {
+        let mut bits = sent.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1));
+        let mut code = |width| (0..width).try_fold(0u8, |code, _| Some(code << 1 | bits.next()?));
+        assert_eq!(code(3), Some(0b010), "one more block, fixed codes");
+        let mut bytes = Vec::new();
+        while let Some(symbol) = code(8) {
+            if symbol == 0b1100_0101 {
+                let Some(distance) = code(5) else { break };
+                assert_eq!(distance, 0);
+                let copied = *bytes.last().unwrap();
+                bytes.extend([copied; COPY as usize]);
+            } else {
+                bytes.push(symbol - 0x30);
+            }
+        }
+        bytes
+    }
+
+    #[tokio::test]
+    async fn it_inflates_to_the_beginning_and_then_spaces() {
+        let pieces: Vec<Bytes> = pieces(b"{\"data\":[", 1_000_000).collect().await;
+        let bytes = inflated(&pieces.concat()[GZIP_HEADER.len()..]);
+        assert!(bytes.starts_with(b"{\"data\":["));
+        assert!(bytes[9..].iter().all(|&byte| byte == b' '));
+        assert!(bytes.len() >= 1_000_000, "{}", bytes.len());
+    }
+
     #[tokio::test]
     async fn the_wire_sees_less_than_a_hundredth() {
         let pieces: Vec<Bytes> = pieces(b"{", 10_000_000).collect().await;

@@ -112,8 +112,7 @@ fn route(world: &mut World, request: &Request) -> Result<Answer, Answer> {
         ("GET", "stats", None) => Ok(stats(world)),
         ("POST", "trickle", None) => {
             let Trickle { count, seed } = body(request)?;
-            // Two calls with the same seed would otherwise make the same choices.
-            let mut rng = StdRng::seed_from_u64(seed ^ world.request_count());
+            let mut rng = seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
             let changes: Vec<Value> = (0..count).map(|_| world.trickle(&mut rng)).collect();
             Ok(Answer::ok(&changes))
         }
@@ -283,12 +282,13 @@ struct Refuse {
 #[serde(default, deny_unknown_fields)]
 struct Trickle {
     count: u32,
-    seed: u64,
+    /// Without it, other changes each time.
+    seed: Option<u64>,
 }
 
 impl Default for Trickle {
     fn default() -> Self {
-        Self { count: 1, seed: 0 }
+        Self { count: 1, seed: None }
     }
 }
 

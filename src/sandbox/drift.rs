@@ -143,3 +143,52 @@ impl<'a> Current<'a> {
         self.account.create(self.now, fields);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// All customers are of the same second, so that only a step aside keeps a new one within its region.
+    #[test]
+    fn a_new_customer_lands_within_its_region() {
+        for (order, place) in [
+            (Order::NewestFirst, Region::Served),
+            (Order::NewestFirst, Region::Coming),
+            (Order::OldestFirst, Region::Served),
+            (Order::OldestFirst, Region::Coming),
+        ] {
+            let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
+            let mut account = Account::new(1, 0, 0, now);
+            for _ in 0..20 {
+                account.create(now, json!({"created_at": "2026-01-01T00:00:00Z"}));
+            }
+            let view = account.view(order, None);
+            let before = account.rows(&view, 0..10);
+            let drift = Drift { insert: 5, place, ..Drift::default() };
+            Current::new(&mut account, now, order, &view, 10, Dice::new(1)).drift(&drift);
+
+            let view = account.view(order, None);
+            let rows = account.rows(&view, 0..25);
+            let served_end = rows.iter().rposition(|row| before.contains(row)).unwrap();
+            let new: Vec<usize> = (0..25).filter(|&position| rows[position] >= 20).collect();
+            assert_eq!(new.len(), 5);
+            assert!(
+                new.iter().all(|&position| (position < served_end) == (place == Region::Served)),
+                "{order:?} {place:?}: {new:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_row_is_chosen_twice_and_none_is_invented() {
+        let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
+        let mut account = Account::new(1, 0, 10, now);
+        let view = account.view(Order::NewestFirst, None);
+        let mut current = Current::new(&mut account, now, Order::NewestFirst, &view, 4, Dice::new(1));
+        let mut chosen = current.choose(100, 0..4);
+        chosen.sort_unstable();
+        assert_eq!(chosen, [6, 7, 8, 9]);
+    }
+}

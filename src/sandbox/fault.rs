@@ -113,7 +113,7 @@ pub enum Effect {
     /// Answers with this status. 500 and above with a JSON body come from the API itself, so they meet the idempotency
     /// key; all others come from in front of it.
     Status {
-        /// Any from 100 to 999.
+        /// Any from 200 to 999; others become 500.
         status: u16,
         /// The body; KOMOJU's error JSON when absent.
         #[serde(default)]

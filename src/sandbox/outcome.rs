@@ -237,8 +237,10 @@ fn http_date(time: Timestamp) -> Option<HeaderValue> {
     HeaderValue::try_from(httpdate::fmt_http_date(time)).ok()
 }
 
+/// An answer cannot have less than 200: those only announce one.
 fn status_code(status: u16) -> StatusCode {
-    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    let code = StatusCode::from_u16(status).ok().filter(|_| status >= 200);
+    code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 fn full(body: Bytes) -> Body {

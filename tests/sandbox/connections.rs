@@ -6,7 +6,7 @@ use std::time::Duration;
 use komoju_sync::sandbox::{Call, Effect, Ending, Fault, FaultId, Payload, Sandbox, Whither, Work};
 use serde_json::{Value, json};
 
-use crate::client::{Reply, ask, get, sandbox};
+use crate::client::{Ask, Reply, ask, get, sandbox};
 
 /// A fault as it would be written over HTTP.
 fn fault(fault: Value) -> Fault {
@@ -66,7 +66,7 @@ async fn any_status_comes_with_any_body_and_headers() {
 async fn a_status_stands_even_before_the_key_is_looked_at() {
     let sandbox = sandbox(1).await;
     inject(&sandbox, Effect::status(503));
-    let reply = crate::client::Ask::new("GET", "/api/v1/customers").send(&sandbox).await;
+    let reply = Ask::new("GET", "/api/v1/customers").send(&sandbox).await;
     assert_eq!(reply.status, 503);
 }
 

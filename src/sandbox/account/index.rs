@@ -279,7 +279,7 @@ mod tests {
             let rows = listed(&mut index, order, None);
             assert_eq!((rows[0], rows[1], rows[9]), (3, 7, 2), "{order:?}");
             index.remove(entry(7));
-            assert_eq!(listed(&mut index, order, None).len(), 9);
+            assert!(!listed(&mut index, order, None).contains(&7));
         }
     }
 
