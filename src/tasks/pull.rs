@@ -42,6 +42,9 @@ use crate::store::{Store, StoreError, Tx, changes, mirror, passes};
 /// How often a running pass writes how far it has come when it has nothing else to write.
 const POSITION_EVERY: Duration = Duration::from_secs(30);
 
+/// The API's own page size, for a server that refuses a larger one instead of answering with less.
+const OWN_PER_PAGE: u32 = 10;
+
 /// How far before the newest known customer a probe begins: customers made in the same minute may become visible out of order.
 const PROBE_OVERLAP: Duration = Duration::from_secs(60);
 
@@ -233,9 +236,15 @@ impl<R: Remote> Pull<R> {
         };
         let mut paging = Paging::default();
         let mut turn = Turn::Read(1);
+        let mut per_page = self.settings.per_page;
         while let Turn::Read(number) = turn {
-            let query = PageQuery { page: number, per_page: self.settings.per_page, created_from };
+            let query = PageQuery { page: number, per_page, created_from };
             let (page, next) = match self.believed_page(query, &mut paging).await {
+                Err(failure) if number == 1 && per_page > OWN_PER_PAGE && failure.is_about("per_page") => {
+                    tracing::warn!("{failure}; reading {OWN_PER_PAGE} a page instead: lower api.per_page");
+                    per_page = OWN_PER_PAGE;
+                    continue;
+                }
                 Err(failure) if number > 1 && failure.may_be_past_end() => {
                     // Servers differ in what they answer past the end. Whether this is past the end, the page before tells.
                     let before = PageQuery { page: number - 1, ..query };

@@ -1,7 +1,7 @@
 //! Customers come, change, go and come back; the list moves while it is read.
 
 use komoju_sync::model::{Outcome, PassKind};
-use komoju_sync::sandbox::readings::{Order, PastEnd};
+use komoju_sync::sandbox::readings::{Order, PastEnd, PerPageOver};
 use komoju_sync::sandbox::{Call, Drift, Effect, Fault, Readings, Region};
 use serde_json::json;
 
@@ -147,4 +147,17 @@ fn a_server_that_allows_only_small_pages_is_read_at_its_size() {
     assert_eq!((report.outcome, report.tally.pages), (Outcome::Complete, 6));
     house.assert_true();
     assert_eq!(house.pass(PassKind::Probe).outcome, Outcome::Complete);
+}
+
+#[test]
+fn a_server_that_refuses_large_pages_is_read_at_its_own_size() {
+    let readings = Readings { per_page_max: 10, per_page_over: PerPageOver::Refused, ..Readings::default() };
+    let house = House::reading(23, readings);
+    house.expect(0, &["sync"]);
+    let text = std::fs::read_to_string(house.path("config.toml")).unwrap();
+    std::fs::write(house.path("config.toml"), text.replace("per_page = 10", "per_page = 100")).unwrap();
+    house.sandbox.world().create(json!({"email": "late@example.com"}));
+    let ran = house.expect(0, &["sync"]);
+    assert!(ran.stderr.contains("lower api.per_page"), "{}", ran.stderr);
+    house.assert_true();
 }

@@ -85,6 +85,12 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether the API rejected this parameter of the request.
+    pub(super) fn is_about(&self, param: &str) -> bool {
+        matches!(self, Self::Setback { setback: Setback::Remote(RemoteError { cause: Cause::Rejected(told), .. }), .. }
+            if told.param.as_deref() == Some(param))
+    }
+
     /// Whether this is a server's way of saying that there is no such page.
     pub(super) fn may_be_past_end(&self) -> bool {
         let Self::Setback {
