@@ -162,3 +162,40 @@ pub(super) fn id_in(row: &Row<'_>, column: usize) -> rusqlite::Result<CustomerId
     CustomerId::new(text)
         .map_err(|why| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(why)))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{Kind, Origin};
+    use crate::store::changes::{self, Cause, Recorder};
+    use crate::store::open;
+
+    #[test]
+    fn only_who_was_live_by_then_can_become_a_suspect() {
+        let mut conn = open::in_memory();
+        let tx = conn.transaction().unwrap();
+        let cause =
+            Cause { observed_at: "2026-01-01T00:00:00.000Z".into(), origin: Origin::Sweep, pass_id: None };
+        let mut recorder = Recorder::new(&tx, cause).unwrap();
+        let customer = |id: &str| Customer::from_value(json!({"id": id})).unwrap();
+        for id in ["stays", "gone", "back"] {
+            recorder.record(Kind::Created, &customer(id)).unwrap();
+        }
+        recorder.record_deleted(customer("gone").id()).unwrap();
+        recorder.record_deleted(customer("back").id()).unwrap();
+        let head = changes::head(&tx).unwrap().seq;
+        recorder.record(Kind::Restored, &customer("back")).unwrap();
+        recorder.record(Kind::Created, &customer("new")).unwrap();
+        recorder.record(Kind::Updated, &customer("stays").with("email", Some(json!("x")))).unwrap();
+
+        let mut shown = Vec::new();
+        each_live_before(&tx, head, |_, id| {
+            shown.push(id.as_str().to_owned());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(shown, ["stays"]);
+    }
+}
