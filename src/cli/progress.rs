@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use tokio::sync::watch;
 
 use crate::tasks::pull::{Phase, Progress};
@@ -24,8 +24,12 @@ pub(super) fn bar(what: &'static str, of: u64) -> ProgressBar {
 }
 
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {per_sec}, {eta} left")
+    ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {rate}, {eta} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+            // A bar that cannot be drawn is not worth an error.
+            let _ = write!(text, "{:.0}/s", state.per_sec());
+        })
 }
 
 /// Draws a pass until its sender is gone or `done` resolves.

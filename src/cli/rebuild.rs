@@ -1,9 +1,9 @@
 //! `rebuild`: the mirror anew from the log.
 
 use super::print::count;
-use super::{ConfigFile, Exit};
+use super::{ConfigFile, Exit, progress};
 use crate::clock::{Clock, SystemClock};
-use crate::store::{Instance, Mode, Reader, Store, verify};
+use crate::store::{Instance, Mode, Reader, Store, read, verify};
 
 /// Makes the mirror anew from the change log. Needs the daemon to be stopped.
 #[derive(Debug, clap::Args)]
@@ -13,11 +13,18 @@ pub(super) struct Args {}
 pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
     // Only an existing database can be rebuilt; this must not make one.
-    drop(Reader::open(&path)?);
+    let known = {
+        let info = read::mirror_info(&*Reader::open(&path)?)?;
+        u64::try_from(info.number("live") + info.number("deleted")).unwrap_or(0)
+    };
     let _instance = Instance::take(&path, "rebuild", SystemClock::new().now(), Mode::Make)?;
     let store = Store::open(&path)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let customers = runtime.block_on(store.write(verify::rebuild))?;
+    let bar = progress::bar("rebuilding customers", known);
+    let drawn = bar.clone();
+    let rebuilt = store.write(move |tx| verify::rebuild_watched(tx, |done| drawn.set_position(done)));
+    let customers = runtime.block_on(rebuilt)?;
+    bar.finish_and_clear();
     store.close();
     eprintln!("the mirror holds {}, made anew from the change log", count(customers, "customer"));
     Ok(Exit::Fine)

@@ -2,8 +2,8 @@
 
 use super::exit::UsageError;
 use super::print::{Out, count};
-use super::{ConfigFile, Exit, print};
-use crate::store::changes::Head;
+use super::{ConfigFile, Exit, print, progress};
+use crate::store::changes::{self, Head};
 use crate::store::{Reader, verify};
 
 /// Proves that the change log is whole, that it folds to the mirror, and that the file is sound.
@@ -21,7 +21,13 @@ pub(super) struct Args {
 pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     let reader = Reader::open(&config.load()?.database.path)?;
     // One transaction, so that a daemon at work does not move the ground.
-    let verified = reader.in_one_view(|conn| verify::verify(conn, args.head))?;
+    let verified = reader.in_one_view(|conn| {
+        let entries = u64::try_from(changes::head(conn)?.seq).unwrap_or(0);
+        let bar = progress::bar("checking changes", entries);
+        let verified = verify::verify_watched(conn, args.head, |seq| bar.set_position(seq));
+        bar.finish_and_clear();
+        verified
+    })?;
     let mut out = Out::new();
     for finding in &verified.findings {
         print::error(finding);

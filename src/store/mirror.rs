@@ -133,23 +133,25 @@ pub fn each_live_before(
     Ok(())
 }
 
-/// Up to `count` live customers, picked at random, that can be asked for.
+/// Up to `count` live customers, picked at random, that can be asked for. Those whose deletion waits, was approved or was
+/// rejected come last: most of them are gone.
 pub fn some_live(conn: &Conn, count: u32) -> Result<Vec<CustomerId>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT id FROM mirror
          WHERE deleted_at IS NULL AND id NOT IN ('.', '..')
-         ORDER BY random() LIMIT ?1",
+         ORDER BY id IN (SELECT customer_id FROM held_customer WHERE state IN ('held', 'approved', 'rejected')), random()
+         LIMIT ?1",
     )?;
     let ids = statement.query_map([count], |row| id_in(row, 0))?;
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
-/// The same among those whose deletion neither waits for a person nor was approved by one.
+/// The same without those: who can vouch for the API when an approved deletion is asked about.
 pub fn some_live_unsuspected(conn: &Conn, count: u32) -> Result<Vec<CustomerId>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT id FROM mirror
          WHERE deleted_at IS NULL AND id NOT IN ('.', '..')
-           AND id NOT IN (SELECT customer_id FROM held_customer WHERE state IN ('held', 'approved'))
+           AND id NOT IN (SELECT customer_id FROM held_customer WHERE state IN ('held', 'approved', 'rejected'))
          ORDER BY random() LIMIT ?1",
     )?;
     let ids = statement.query_map([count], |row| id_in(row, 0))?;

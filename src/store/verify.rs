@@ -10,6 +10,9 @@ use crate::model::{CustomerId, Standing};
 /// How many findings are told one by one; a wholly damaged log has as many as entries.
 const TOLD: usize = 100;
 
+/// After how many steps a watcher is told.
+const WATCH_EVERY: u64 = 1000;
+
 /// What a verification found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
@@ -37,9 +40,18 @@ impl Verified {
 /// Checks the file's structure, the chain, each digest, each redaction, that the log folds to the mirror, and that the log
 /// still holds `known_head`, taken from it earlier and kept elsewhere.
 pub fn verify(conn: &Conn, known_head: Option<Head>) -> Result<Verified, StoreError> {
+    verify_watched(conn, known_head, |_| {})
+}
+
+/// The same, telling `watch` now and then which entry it has come to.
+pub fn verify_watched(
+    conn: &Conn,
+    known_head: Option<Head>,
+    watch: impl FnMut(u64),
+) -> Result<Verified, StoreError> {
     let mut verified = Verified::default();
     check_structure(conn, &mut verified)?;
-    check_chain(conn, known_head, &mut verified)?;
+    check_chain(conn, known_head, &mut verified, watch)?;
     check_fold(conn, &mut verified)?;
     Ok(verified)
 }
@@ -53,7 +65,12 @@ fn check_structure(conn: &Conn, verified: &mut Verified) -> Result<(), StoreErro
     Ok(())
 }
 
-fn check_chain(conn: &Conn, known_head: Option<Head>, verified: &mut Verified) -> Result<(), StoreError> {
+fn check_chain(
+    conn: &Conn,
+    known_head: Option<Head>,
+    verified: &mut Verified,
+    mut watch: impl FnMut(u64),
+) -> Result<(), StoreError> {
     let listed = redaction_lists(conn, verified)?;
     let mut previous = Head { seq: 0, chain: EMPTY_CHAIN };
     let mut known_seen = known_head.is_none_or(|known| known.seq == 0);
@@ -77,6 +94,9 @@ fn check_chain(conn: &Conn, known_head: Option<Head>, verified: &mut Verified) -
             }
         }
         verified.entries += 1;
+        if verified.entries.is_multiple_of(WATCH_EVERY) {
+            watch(verified.entries);
+        }
         // Going on from what is stored tells one break once.
         previous = Head { seq, chain: sealed.chain };
         Ok(())
@@ -151,12 +171,20 @@ fn check_fold(conn: &Conn, verified: &mut Verified) -> Result<(), StoreError> {
 /// Makes the mirror anew from the log, within the caller's transaction; returns how many customers it then holds. What
 /// `verify` finds wrong with the log itself stays wrong.
 pub fn rebuild(tx: &Tx<'_>) -> Result<u64, StoreError> {
+    rebuild_watched(tx, |_| {})
+}
+
+/// The same, telling `watch` now and then how many customers it has made.
+pub fn rebuild_watched(tx: &Tx<'_>, mut watch: impl FnMut(u64)) -> Result<u64, StoreError> {
     mirror::clear(tx)?;
-    let mut count = 0;
+    let mut count = 0_u64;
     each_folded(tx, |id, folded| {
         if let Some(standing) = folded? {
             mirror::put(tx, &id, &standing)?;
             count += 1;
+            if u64::is_multiple_of(count, WATCH_EVERY) {
+                watch(count);
+            }
         }
         Ok(())
     })?;
