@@ -14,7 +14,7 @@ pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
     // Only an existing database can be rebuilt; this must not make one.
     let known = {
-        let info = read::mirror_info(&*Reader::open(&path)?)?;
+        let info = read::mirror_info(&*Reader::open(&path)?).map_err(|e| e.about(&path))?;
         u64::try_from(info.number("live") + info.number("deleted")).unwrap_or(0)
     };
     let _instance = Instance::take(&path, "rebuild", SystemClock::new().now(), Mode::Make)?;
