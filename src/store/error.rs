@@ -30,7 +30,7 @@ pub enum StoreError {
         known: i64,
     },
     /// SQLite or our own checks found damage.
-    #[error("{} is damaged ({why}); it was not written to. Restore a backup, or move it away and import anew", .path.display())]
+    #[error("{} is damaged ({why}). Restore a backup, or move it away with its -wal and -shm and import anew", .path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -146,13 +146,14 @@ pub fn some_live(conn: &Conn, count: u32) -> Result<Vec<CustomerId>, StoreError>
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
-/// The same without those: who can vouch for the API when an approved deletion is asked about.
-pub fn some_live_unsuspected(conn: &Conn, count: u32) -> Result<Vec<CustomerId>, StoreError> {
+/// The same without those whose deletion was approved: who can vouch for the API when these are asked about.
+pub fn some_live_unapproved(conn: &Conn, count: u32) -> Result<Vec<CustomerId>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT id FROM mirror
          WHERE deleted_at IS NULL AND id NOT IN ('.', '..')
-           AND id NOT IN (SELECT customer_id FROM held_customer WHERE state IN ('held', 'approved', 'rejected'))
-         ORDER BY random() LIMIT ?1",
+           AND id NOT IN (SELECT customer_id FROM held_customer WHERE state = 'approved')
+         ORDER BY id IN (SELECT customer_id FROM held_customer WHERE state IN ('held', 'rejected')), random()
+         LIMIT ?1",
     )?;
     let ids = statement.query_map([count], |row| id_in(row, 0))?;
     Ok(ids.collect::<Result<_, _>>()?)

@@ -83,8 +83,9 @@ pub fn beside(path: &Path) -> Result<Connection, StoreError> {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
         conn.busy_timeout(BUSY)?;
-        configure_writer(&conn)?;
+        // First: even the journal mode would be a change to a file that is not ours to change.
         check_version(&conn, path)?;
+        configure_writer(&conn)?;
         Ok(conn)
     })();
     result.map_err(|e: StoreError| e.about(path))

@@ -54,6 +54,23 @@ fn foreign_newer_and_damaged_files_are_left_byte_for_byte() {
 }
 
 #[test]
+fn a_persons_word_leaves_a_newer_database_as_it_was() {
+    let house = House::with(5);
+    house.expect(0, &["sync"]);
+    let path = house.path("komoju.db");
+    let conn = Connection::open(&path).unwrap();
+    // Not in WAL mode: to set the mode alone would write to it.
+    conn.execute_batch("PRAGMA journal_mode = delete; PRAGMA user_version = 99").unwrap();
+    drop(conn);
+    let before = bytes(&path);
+    for arguments in [&["deletions", "approve"][..], &["deletions", "reject"], &["account", "accept"]] {
+        let ran = house.expect(5, arguments);
+        assert!(ran.stderr.contains("newer komoju-sync"), "{}", ran.stderr);
+        assert!(bytes(&path) == before, "it was written to by {arguments:?}");
+    }
+}
+
+#[test]
 fn a_second_instance_exits_5_and_names_the_first() {
     let house = House::with(57);
     let held = house.on_lists(komoju_sync::sandbox::Effect::Hold);

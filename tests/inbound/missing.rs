@@ -147,6 +147,28 @@ fn without_a_canary_nothing_is_deleted_but_held() {
 }
 
 #[test]
+fn an_approved_deletion_waits_while_no_other_live_customer_answers() {
+    let house = House::with(30);
+    house.expect(0, &["sync"]);
+    let rejected = delete(&house, 15);
+    house.expect(3, &["sync"]);
+    house.expect(0, &["deletions", "reject"]);
+    delete(&house, 15);
+    house.expect(3, &["sync"]);
+    house.expect(0, &["deletions", "approve"]);
+    // The rejected ones are live here, and none of them answers: nothing vouches for the API.
+    house.expect(0, &["sync"]);
+    assert_eq!(house.one("SELECT count(*) FROM deleted_customers"), "0");
+    assert_eq!(house.one("SELECT count(*) FROM held_deletions WHERE state = 'approved'"), "15");
+
+    house.sandbox.world().restore(&rejected[0]);
+    house.expect(0, &["sync"]);
+    house.expect(0, &["sync"]);
+    assert_eq!(house.one("SELECT count(*) FROM deleted_customers"), "15");
+    house.assert_proven();
+}
+
+#[test]
 fn a_deletion_asks_for_a_canary_after_the_suspect() {
     let house = House::with(30);
     house.sweep();

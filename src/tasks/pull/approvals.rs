@@ -27,7 +27,7 @@ impl<R: Remote> Pull<R> {
                         (false, _) => holds::end(tx, id, End::Deleted)?,
                     }
                 }
-                let canaries = mirror::some_live_unsuspected(tx, 3)?;
+                let canaries = mirror::some_live_unapproved(tx, 3)?;
                 Ok::<_, StoreError>((batch.last().cloned(), suspects, canaries))
             });
             let (last, suspects, canaries) = read.await?;
