@@ -17,7 +17,7 @@ use crate::config::{Config, KeyError, SecretKey};
 use crate::model::{PassKind, time};
 use crate::remote::Http;
 use crate::remote::http::SetupError;
-use crate::store::{Instance, Mode, Store, StoreError, copy, passes};
+use crate::store::{Instance, Store, StoreError, copy, passes};
 use crate::tasks::pull::{Failure, Progress, Pull, Report, Settings};
 
 /// How often a refused key is tried again.
@@ -59,7 +59,7 @@ impl App {
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> Result<Self, AppError> {
-        let instance = Instance::take(&config.database.path, command, clock.now(), Mode::Make)?;
+        let instance = Instance::take(&config.database.path, command, clock.now())?;
         let store = Store::open(&config.database.path)?;
         Self::on(store, instance, config, clock, stop).await
     }
@@ -71,7 +71,7 @@ impl App {
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> Result<Self, AppError> {
-        let instance = Instance::take(&config.database.path, "sync --dry-run", clock.now(), Mode::LookOnly)?;
+        let instance = Instance::share(&config.database.path)?;
         let copy = directory.join("dry-run.db");
         copy::to(&config.database.path, &copy)?;
         Self::on(Store::open(&copy)?, instance, config, clock, stop).await

@@ -194,7 +194,7 @@ impl fmt::Debug for Proxy {
 /// How fast KOMOJU is asked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RateLimit {
-    /// Requests a second, on average, 0.01 to 1000; 0: no limit.
+    /// Requests a second, on average, 0.05 to 1000; 0: no limit.
     pub requests_per_second: f64,
     /// Requests that may follow each other at once after a pause, 1 to 1000.
     pub burst: u32,

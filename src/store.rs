@@ -20,13 +20,14 @@ pub mod instance;
 pub mod mirror;
 pub mod open;
 pub mod passes;
+mod place;
 pub mod read;
 mod record;
 pub mod verify;
 mod writer;
 
 pub use error::StoreError;
-pub use instance::{Instance, Mode};
+pub use instance::Instance;
 pub use read::Reader;
 pub use writer::{Store, write_beside};
 

@@ -4,6 +4,7 @@
 //! be kept in `found_before`.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(clippy::print_stdout, reason = "how often what happened is part of the report")]
 
 #[path = "simulation/remote.rs"]
 mod remote;
@@ -46,6 +47,9 @@ enum Op {
     Restart,
     Approve,
     Reject,
+    /// A person's word after so many requests of the next pass.
+    ApproveMidway(u64),
+    RejectMidway(u64),
     OtherKey,
     RightKey,
 }
@@ -60,7 +64,7 @@ fn any_op(dice: &mut StdRng) -> Op {
         34..37 => Op::Restore,
         37..46 => Op::Drift {
             deletes: dice.random_range(0..3),
-            creates: dice.random_range(0..3),
+            creates: dice.random_range(0..9),
             edits: dice.random_range(0..2),
             moves: dice.random_range(0..3),
         },
@@ -71,8 +75,10 @@ fn any_op(dice: &mut StdRng) -> Op {
         64..82 => Op::Sweep,
         82..88 => Op::Probe,
         88..91 => Op::Restart,
-        91..94 => Op::Approve,
-        94..96 => Op::Reject,
+        91..93 => Op::Approve,
+        93..94 => Op::ApproveMidway(dice.random_range(1..12)),
+        94..95 => Op::RejectMidway(dice.random_range(1..12)),
+        95..96 => Op::Reject,
         96..98 => Op::OtherKey,
         _ => Op::RightKey,
     }
@@ -104,14 +110,29 @@ fn every_invariant_holds_after_every_op() {
         }
     }
     println!("{counted:#?}");
-    let kinds = 18 + Trouble::ALL.len() + 4;
+    let kinds = 20 + Trouble::ALL.len() + 4;
     assert_eq!(counted.len(), kinds, "each kind of op, trouble and drift must occur: {counted:?}");
 }
 
 /// Histories that found a mistake once, or that a reader of the code would fear.
 #[test]
 fn found_before() {
-    let feared: [&[Op]; 5] = [
+    let feared: [&[Op]; 7] = [
+        // The mirror grows while deletions are held, and the limit with it.
+        &[
+            Op::Sweep,
+            Op::DeleteMany(4),
+            Op::Drift { deletes: 0, creates: 8, edits: 0, moves: 0 },
+            Op::Sweep,
+            Op::Create { with_card: true },
+            Op::Create { with_card: true },
+            Op::Create { with_card: true },
+            Op::Create { with_card: true },
+            Op::Sweep,
+            Op::Sweep,
+        ],
+        // A list that goes in a circle.
+        &[Op::Sweep, Op::Trouble(Trouble::Endless, 1), Op::Sweep, Op::Trouble(Trouble::Hidden, 2), Op::Sweep],
         // A swapped key while a hold is open, and a person who approves meanwhile.
         &[
             Op::Sweep,

@@ -87,6 +87,7 @@ CREATE TABLE hold (
     id         INTEGER PRIMARY KEY,
     pass_id    INTEGER NOT NULL,
     opened_at  TEXT NOT NULL,
+    because    TEXT NOT NULL CHECK (because IN ('too_many', 'unproven')),
     decided_at TEXT,
     decided_by TEXT
 ) STRICT;

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::print::{Out, Style};
+use super::print::{self, Out, Style};
 use super::{ConfigFile, Exit};
 use crate::clock::{Clock, SystemClock};
 use crate::model::time;
@@ -37,7 +37,7 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
         What::Accept => {
             let at = time::written(SystemClock::new().now());
             let fingerprint = write_beside(&path, |tx| account::accept(tx, &at))?;
-            eprintln!("accepted; this database now belongs to account {}", short(&fingerprint));
+            print::note(&format!("accepted; this database now belongs to account {}", short(&fingerprint)));
             Ok(Exit::Fine)
         }
     }

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::print::Out;
+use super::print::{self, Out};
 use super::{ConfigFile, Exit};
 use crate::config::SecretKey;
 
@@ -33,11 +33,11 @@ pub(super) fn run(file: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
                 Ok((key, source)) => {
                     out.line(&format!("the secret key comes from {source}"))?;
                     for warning in key.warnings(&source) {
-                        eprintln!("note: {warning}");
+                        print::note(&format!("note: {warning}"));
                     }
                 }
                 // Whoever checks the file need not be who may read the key.
-                Err(why) => eprintln!("note: {why}"),
+                Err(why) => print::note(&format!("note: {why}")),
             }
         }
     }

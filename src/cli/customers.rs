@@ -99,7 +99,7 @@ fn show(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Result<(
         out.line(&format!("{name:<16}  {}", plain(value)))?;
     }
     if let Value::String(at) = record.get("deleted_at") {
-        eprintln!("this customer was found deleted at {at}; the above is what was last known");
+        print::note(&format!("this customer was found deleted at {at}; the above is what was last known"));
     }
     Ok(out.finish()?)
 }

@@ -46,12 +46,15 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
         What::List { all, style } => list(&Reader::open(&path)?, *all, *style),
         What::Approve { hold } => {
             let settled = decide(&path, *hold, Decision::Approve)?;
-            eprintln!("approved {}; the next pass asks for each again", count(settled as u64, "deletion"));
+            print::note(&format!(
+                "approved {}; the next pass asks for each again",
+                count(settled as u64, "deletion")
+            ));
             Ok(Exit::Fine)
         }
         What::Reject { hold } => {
             let settled = decide(&path, *hold, Decision::Reject)?;
-            eprintln!("rejected {}; the customers stay", count(settled as u64, "deletion"));
+            print::note(&format!("rejected {}; the customers stay", count(settled as u64, "deletion")));
             Ok(Exit::Fine)
         }
     }

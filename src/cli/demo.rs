@@ -10,9 +10,10 @@ use rand::rngs::StdRng;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+use super::Exit;
 use super::exit::UsageError;
 use super::print::{self, count, plain};
-use super::{Exit, signals};
+use super::signals::{self, Scratch};
 use crate::app::App;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -46,7 +47,7 @@ fn parse_duration(text: &str) -> Result<Duration, UsageError> {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let directory = tempfile::Builder::new().prefix("komoju-sync-demo-").tempdir()?;
+    let directory = Scratch::new("komoju-sync-demo-")?;
     let runtime = tokio::runtime::Runtime::new()?;
     let result = runtime.block_on(async {
         let stop = CancellationToken::new();

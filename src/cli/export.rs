@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::customers::parse_moment;
 use super::print::{self, Out};
-use super::{ConfigFile, Exit};
+use super::{ConfigFile, Exit, progress};
 use crate::store::read::Record;
 use crate::store::{Reader, StoreError, read};
 
@@ -57,12 +57,23 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
 fn each(
     reader: &Reader,
     as_of: Option<Timestamp>,
-    visit: impl FnMut(Record) -> Result<(), StoreError>,
+    mut visit: impl FnMut(Record) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    match as_of {
-        Some(moment) => read::customers_as_of(reader, moment, visit),
-        None => read::customers(reader, visit),
-    }
+    // All of one moment, however long it takes.
+    reader.in_one_view(|conn| {
+        let live = u64::try_from(read::mirror_info(conn)?.number("live")).unwrap_or(0);
+        let bar = progress::bar("exporting customers", live);
+        let visit = |record| {
+            bar.inc(1);
+            visit(record)
+        };
+        let exported = match as_of {
+            Some(moment) => read::customers_as_of(conn, moment, visit),
+            None => read::customers(conn, visit),
+        };
+        bar.finish_and_clear();
+        exported
+    })
 }
 
 /// A closed pipe must be told apart, also from inside a CSV writer's error.

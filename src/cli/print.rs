@@ -111,6 +111,11 @@ pub(super) fn error(text: &str) {
     let _ = writeln!(io::stderr(), "{on}error:{off} {text}");
 }
 
+/// A line for a person on standard error. That nobody reads there is no reason to stop.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// An error with its causes; what a cause says again is said once.
 pub(super) fn chain(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |told, cause| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::UsageError;
-use super::print::{Out, count};
+use super::print::{self, Out, count};
 use super::{Exit, signals};
 use crate::sandbox::{Fault, Options, Readings, Sandbox};
 
@@ -78,7 +78,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
             std::fs::write(&new, sandbox.base_url())?;
             std::fs::rename(&new, file)?;
         }
-        eprintln!("{}; key {}; Ctrl-C ends it", count(args.customers, "customer"), args.key);
+        print::note(&format!("{}; key {}; Ctrl-C ends it", count(args.customers, "customer"), args.key));
         let stop = CancellationToken::new();
         tokio::select! {
             () = stop.cancelled() => {}

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::print::{Out, Style, count, grouped, plain};
+use super::print::{self, Out, Style, count, grouped, plain};
 use super::{ConfigFile, Exit};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -60,7 +60,7 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     let path = &config.database.path;
     let reader = match Reader::open(path) {
         Err(StoreError::Missing(_)) if !args.style.is_json() => {
-            eprintln!("{}", StoreError::Missing(path.clone()));
+            print::note(&StoreError::Missing(path.clone()).to_string());
             return Ok(Exit::Failed);
         }
         Err(StoreError::Missing(path)) => {

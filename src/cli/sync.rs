@@ -6,7 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::exit_of_report;
 use super::print::{self, Out, Style};
-use super::{ConfigFile, Exit, changes, logging, progress, signals};
+use super::signals::{self, Scratch};
+use super::{ConfigFile, Exit, changes, logging, progress};
 use crate::app::{App, AppError};
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -49,7 +50,7 @@ async fn sync(config: &Config, args: &Args, stop: CancellationToken) -> anyhow::
         let app = App::start(config, "sync", SystemClock::shared(), stop).await?;
         return pass(&app, kind).await;
     }
-    let directory = tempfile::Builder::new().prefix("komoju-sync-").tempdir().map_err(AppError::Temporary)?;
+    let directory = Scratch::new("komoju-sync-").map_err(AppError::Temporary)?;
     let app = App::start_dry(config, directory.path(), SystemClock::shared(), stop).await?;
     let copy = directory.path().join("dry-run.db");
     let head = read::mirror_info(&*Reader::open(&copy)?)?.number("head_seq");
@@ -64,14 +65,14 @@ async fn pass(app: &App, kind: PassKind) -> anyhow::Result<Exit> {
         () = progress::draw(app.progress()) => return Err(anyhow::anyhow!("the pass ended without a report")),
     };
     let Some(report) = ended else {
-        eprintln!(
-            "nothing to probe: a probe begins where a complete sweep ended; run `komoju-sync sync` first"
+        print::note(
+            "nothing to probe: a probe begins where a complete sweep ended; run `komoju-sync sync` first",
         );
         return Ok(Exit::Failed);
     };
     match report.failure {
         Some(_) => print::error(&report.sentence()),
-        None => eprintln!("{}", report.sentence()),
+        None => print::note(&report.sentence()),
     }
     Ok(exit_of_report(&report))
 }
@@ -87,8 +88,8 @@ fn print_plan(copy: &Path, head: i64, style: Style) -> anyhow::Result<()> {
     let held = read::mirror_info(&reader).and_then(|_| crate::store::holds::held_count(&reader))?;
     out.finish()?;
     if held > 0 {
-        eprintln!("{} would wait for a person", print::count(held, "deletion"));
+        print::note(&format!("{} would wait for a person", print::count(held, "deletion")));
     }
-    eprintln!("dry run: nothing was written");
+    print::note("dry run: nothing was written");
     Ok::<_, StoreError>(()).map_err(Into::into)
 }

@@ -37,9 +37,9 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
         if untold > 0 {
             print::error(&format!("and {} more", count(untold, "finding")));
         }
-        eprintln!(
+        print::note(
             "where only the mirror is wrong, `komoju-sync rebuild` makes it anew from the log; a log that is wrong needs a \
-             backup"
+             backup",
         );
         return Ok(Exit::Failed);
     }

@@ -39,7 +39,7 @@ where
 
 /// Requests a second: zero for no limit, fractions for less than one.
 pub(super) fn rate(value: &Value<'_>) -> Result<f64, Wrong> {
-    let expected = "expected a number from 0.01 to 1000, or 0 for no limit";
+    let expected = "expected a number from 0.05 to 1000, or 0 for no limit";
     let number = match value.get_ref() {
         DeValue::Integer(number) => {
             i64::from_str_radix(number.as_str(), number.radix()).map_or(f64::INFINITY, |number| number as f64)
@@ -49,7 +49,9 @@ pub(super) fn rate(value: &Value<'_>) -> Result<f64, Wrong> {
     };
     match number {
         0.0 => Ok(0.0),
-        0.01..=1000.0 => Ok(number),
+        0.05..=1000.0 => Ok(number),
+        0.0..0.05 => Err(Wrong::new(expected)
+            .help("a deletion is proven by two answers within a minute; below one request in 20 seconds none could be")),
         _ => Err(Wrong::new(expected)),
     }
 }

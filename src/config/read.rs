@@ -33,6 +33,14 @@ pub(super) fn config(file: &mut Document<'_>) -> Config {
                 .help("there, every member of the group may put files in its place"),
         );
     }
+    if config.api.proxy.is_some() && config.api.base_url.scheme() == "http" {
+        file.clash(
+            [("api", "proxy"), ("api", "base_url")],
+            Wrong::new("an http:// base_url must not go through a proxy").help(
+                "the secret key would reach the proxy readably; leave api.proxy out for the local sandbox",
+            ),
+        );
+    }
     config
 }
 

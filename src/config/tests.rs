@@ -201,7 +201,7 @@ fn any_config() -> impl Strategy<Value = Config> {
         },
     );
     let command = proptest::option::of((path, proptest::collection::vec("[^\u{0}]{0,9}", 0..3)));
-    (api, 0.01f64..=1000.0, outbound, command).prop_map(|(api, rate, outbound, command)| Config {
+    (api, 0.05f64..=1000.0, outbound, command).prop_map(|(api, rate, outbound, command)| Config {
         api,
         rate_limit: RateLimit { requests_per_second: rate, ..RateLimit::default() },
         outbound,

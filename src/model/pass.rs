@@ -85,4 +85,12 @@ impl Tally {
     pub fn changes(&self) -> u64 {
         self.created + self.updated + self.deleted + self.restored
     }
+
+    /// Adds the changes that `recorded` counts.
+    pub fn add_changes(&mut self, recorded: &Self) {
+        self.created += recorded.created;
+        self.updated += recorded.updated;
+        self.deleted += recorded.deleted;
+        self.restored += recorded.restored;
+    }
 }

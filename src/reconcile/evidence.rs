@@ -4,7 +4,8 @@
 //! is a *suspect*, and is recorded as deleted only when its own GET answers `not_found` **and**, within the same minute, a
 //! customer that the sweep did see still answers (the *canary*: it shows that the API is telling the truth about this account
 //! just now). Too many suspects are not asked one by one: a sample tells a short list from a mass deletion, and a mass deletion
-//! is held for a person.
+//! is held for a person. What is held because it was too many stays too many until a person has decided or the set is another
+//! one, even when the mirror has grown meanwhile and the limit with it.
 
 use std::time::Duration;
 
@@ -39,11 +40,20 @@ pub enum Course {
     AskSample,
 }
 
+/// Whether a sweep's suspects are those that wait for a person already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Exactly these were too many for an earlier sweep, and are held.
+    TheSame,
+    /// Others, more, fewer, or none.
+    Others,
+}
+
 /// Chooses the course.
-pub fn course(suspects: u64, limit: u64) -> Course {
+pub fn course(suspects: u64, limit: u64, waiting: Waiting) -> Course {
     match suspects {
         0 => Course::Nothing,
-        n if n <= limit => Course::AskEach,
+        n if n <= limit && waiting == Waiting::Others => Course::AskEach,
         _ => Course::AskSample,
     }
 }
@@ -129,10 +139,11 @@ mod tests {
     #[test]
     fn more_suspects_than_the_limit_are_sampled() {
         assert_eq!(
-            [0, 1, 10, 11].map(|n| course(n, 10)),
+            [0, 1, 10, 11].map(|n| course(n, 10, Waiting::Others)),
             [Course::Nothing, Course::AskEach, Course::AskEach, Course::AskSample]
         );
-        assert_eq!(course(1, 0), Course::AskSample);
+        assert_eq!(course(1, 0, Waiting::Others), Course::AskSample);
+        assert_eq!(course(4, 10, Waiting::TheSame), Course::AskSample, "a limit that grew releases nobody");
     }
 
     #[test]

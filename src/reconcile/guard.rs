@@ -7,7 +7,7 @@
 use super::evidence::Answer;
 
 /// How many known customers a new key is asked about.
-pub const KNOWN_ASKED: u32 = 5;
+pub const KNOWN_ASKED: usize = 5;
 
 /// What the database says about a key before anything is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,8 @@ pub enum Verdict {
 pub fn verdict(answers: &[Option<Answer>]) -> Verdict {
     if answers.contains(&Some(Answer::Alive)) {
         Verdict::Accept
-    } else if !answers.is_empty() && answers.iter().all(|answer| *answer == Some(Answer::Gone)) {
+    } else if answers.iter().all(|answer| *answer == Some(Answer::Gone)) {
+        // Also where nobody could be asked (ids that cannot travel): the key cannot prove itself, so a person decides.
         Verdict::Stop
     } else {
         Verdict::AskLater
@@ -70,6 +71,6 @@ mod tests {
         assert_eq!(verdict(&[gone, None, alive]), Verdict::Accept);
         assert_eq!(verdict(&[gone, gone]), Verdict::Stop);
         assert_eq!(verdict(&[gone, None, gone]), Verdict::AskLater);
-        assert_eq!(verdict(&[]), Verdict::AskLater);
+        assert_eq!(verdict(&[]), Verdict::Stop, "nobody can vouch for it");
     }
 }

@@ -1,8 +1,9 @@
 //! Reading a list that moves while it is read: which page comes next, and whether an answer can be believed.
 //!
 //! A page is believed when it says that it is the page that was asked for, when `last_page` is what `total` and `per_page` make
-//! it, when it holds exactly as many customers as that leaves for it, when it is not the page before it over again, and when all
-//! pages of the pass have one `per_page`. The list is read whole when every page up to the *newest* `last_page` was believed.
+//! it, when it holds exactly as many customers as that leaves for it, when it is not the page before it over again (unless the
+//! list grew by a whole page meanwhile, which pushes every customer one page on), and when all pages of the pass have one
+//! `per_page`. The list is read whole when every page up to the *newest* `last_page` was believed.
 //!
 //! This says nothing about customers that were skipped because the list moved: that is for [`super::evidence`].
 
@@ -15,6 +16,7 @@ use crate::model::{Customer, CustomerId, Page};
 pub struct Paging {
     per_page: Option<u64>,
     previous: Vec<CustomerId>,
+    previous_total: u64,
 }
 
 /// What comes after a believed page.
@@ -88,47 +90,59 @@ pub enum PageFault {
 impl Paging {
     /// Judges the answer to `asked`. A refused answer changes nothing here, so that the page can be asked for again.
     pub fn accept(&mut self, asked: u64, page: &Page) -> Result<Turn, PageFault> {
-        if page.per_page == 0 {
-            return Err(PageFault::NoPerPage);
-        }
-        if let Some(was) = self.per_page.filter(|was| *was != page.per_page) {
-            return Err(PageFault::PerPageChanged { was, is: page.per_page });
-        }
-        self.check_envelope(page)?;
+        self.check(page)?;
         if page.page != asked {
             // Asked past an end that has moved up meanwhile, some servers answer with their last page.
-            return match page.page == page.last_page && page.last_page < asked && asked > 1 {
+            return match page.page == page.last_page && page.last_page < asked {
                 true => Ok(Turn::Done),
                 false => Err(PageFault::OtherPage { asked, answered: page.page }),
             };
         }
-        let came = page.customers.len() as u64;
-        let expected =
-            page.total.saturating_sub((asked - 1).saturating_mul(page.per_page)).min(page.per_page);
-        if came != expected {
-            return Err(PageFault::WrongLength { came, expected, total: page.total });
-        }
-        check_twice(&page.customers)?;
         let ids: Vec<CustomerId> = page.customers.iter().map(|customer| customer.id().clone()).collect();
-        if !ids.is_empty() && ids == self.previous {
+        let pushed_on = page.total >= self.previous_total.saturating_add(page.per_page);
+        if !ids.is_empty() && ids == self.previous && !pushed_on {
             return Err(PageFault::SamePage);
         }
         self.per_page = Some(page.per_page);
         self.previous = ids;
+        self.previous_total = page.total;
         Ok(match asked < page.last_page {
             true => Turn::Read(asked + 1),
             false => Turn::Done,
         })
     }
 
-    fn check_envelope(&self, page: &Page) -> Result<(), PageFault> {
-        let Page { total, per_page, last_page, .. } = *page;
-        let expected = total.div_ceil(per_page);
-        // An empty list has no page or one empty page; both are seen.
-        match last_page == expected || (total == 0 && last_page <= 1) {
-            true => Ok(()),
-            false => Err(PageFault::LyingTotal { total, per_page, expected, last_page }),
+    /// Judges page 1, asked for again because the server would not answer `beyond`: does the list end before it by now? Servers
+    /// differ in what they answer past the end, and only a page of the list itself can tell where that is.
+    pub fn ends_before(&self, beyond: u64, first: &Page) -> Result<bool, PageFault> {
+        self.check(first)?;
+        match first.page {
+            1 => Ok(first.last_page < beyond),
+            answered => Err(PageFault::OtherPage { asked: 1, answered }),
         }
+    }
+
+    /// What every page must satisfy, whichever was asked for.
+    fn check(&self, page: &Page) -> Result<(), PageFault> {
+        let Page { total, per_page, last_page, .. } = *page;
+        if per_page == 0 {
+            return Err(PageFault::NoPerPage);
+        }
+        if let Some(was) = self.per_page.filter(|was| *was != per_page) {
+            return Err(PageFault::PerPageChanged { was, is: per_page });
+        }
+        // An empty list has no page or one empty page; both are seen.
+        let expected = total.div_ceil(per_page);
+        if last_page != expected && !(total == 0 && last_page <= 1) {
+            return Err(PageFault::LyingTotal { total, per_page, expected, last_page });
+        }
+        let came = page.customers.len() as u64;
+        let before = page.page.saturating_sub(1).saturating_mul(per_page);
+        let expected = total.saturating_sub(before).min(per_page);
+        if came != expected {
+            return Err(PageFault::WrongLength { came, expected, total });
+        }
+        check_twice(&page.customers)
     }
 }
 
@@ -171,7 +185,34 @@ mod tests {
         assert_eq!(shrunk.accept(2, &page(2, 2, 2, &[])), Ok(Turn::Done), "an empty page past the end");
         let mut clamped = Paging::default();
         assert_eq!(clamped.accept(1, &page(1, 2, 3, &["a", "b"])), Ok(Turn::Read(2)));
+        let cut = page(1, 2, 2, &["a"]);
+        assert_eq!(clamped.accept(2, &cut), Err(PageFault::WrongLength { came: 1, expected: 2, total: 2 }));
         assert_eq!(clamped.accept(2, &page(1, 2, 2, &["a", "b"])), Ok(Turn::Done), "the last page instead");
+    }
+
+    #[test]
+    fn the_first_page_tells_whether_a_page_without_an_answer_lay_past_the_end() {
+        let mut paging = Paging::default();
+        paging.accept(1, &page(1, 2, 8, &["a", "b"])).unwrap();
+        assert_eq!(paging.ends_before(3, &page(1, 2, 3, &["a", "b"])), Ok(true));
+        assert_eq!(paging.ends_before(3, &page(1, 2, 5, &["a", "b"])), Ok(false));
+        let other = PageFault::OtherPage { asked: 1, answered: 2 };
+        assert_eq!(paging.ends_before(3, &page(2, 2, 3, &["a"])), Err(other));
+        let changed = PageFault::PerPageChanged { was: 2, is: 1 };
+        assert_eq!(paging.ends_before(3, &page(1, 1, 1, &["a"])), Err(changed));
+    }
+
+    #[test]
+    fn a_page_may_come_again_when_the_list_grew_by_a_whole_page_and_not_otherwise() {
+        let mut paging = Paging::default();
+        paging.accept(1, &page(1, 2, 6, &["a", "b"])).unwrap();
+        assert_eq!(paging.accept(2, &page(2, 2, 7, &["a", "b"])), Err(PageFault::SamePage));
+        assert_eq!(
+            paging.accept(2, &page(2, 2, 8, &["a", "b"])),
+            Ok(Turn::Read(3)),
+            "pushed on by two new ones"
+        );
+        assert_eq!(paging.accept(3, &page(3, 2, 8, &["a", "b"])), Err(PageFault::SamePage));
     }
 
     #[test]

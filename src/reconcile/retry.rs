@@ -7,15 +7,16 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 /// How often one request is tried within a pass.
 pub const TRIES: usize = 10;
 
-/// The waits between the tries: 100 ms, doubling to 5 s. `jitter` gives numbers from 0 to 1 and spreads each by a fifth either
-/// way, so that many daemons do not knock together.
-pub fn waits(mut jitter: impl FnMut() -> f64) -> impl Iterator<Item = Duration> {
+/// The waits between so many tries: 100 ms, doubling to 5 s. `jitter` gives numbers from 0 to 1 and spreads each by a fifth
+/// either way, so that many daemons do not knock together.
+pub fn waits(tries: usize, mut jitter: impl FnMut() -> f64) -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
         .with_max_delay(Duration::from_secs(5))
         .with_factor(2.0)
-        .with_max_times(TRIES - 1)
+        .with_max_times(TRIES)
         .build()
+        .take(tries.saturating_sub(1))
         .map(move |wait| wait.mul_f64(0.8 + 0.4 * jitter()))
 }
 
@@ -25,13 +26,14 @@ mod tests {
 
     #[test]
     fn ten_tries_double_their_waits_to_five_seconds() {
-        let millis: Vec<u128> = waits(|| 0.5).map(|wait| wait.as_millis()).collect();
+        let millis: Vec<u128> = waits(TRIES, || 0.5).map(|wait| wait.as_millis()).collect();
         assert_eq!(millis, [100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
     }
 
     #[test]
     fn jitter_spreads_each_wait_by_a_fifth() {
-        assert_eq!(waits(|| 0.0).next(), Some(Duration::from_millis(80)));
-        assert_eq!(waits(|| 1.0).next(), Some(Duration::from_millis(120)));
+        assert_eq!(waits(2, || 0.0).next(), Some(Duration::from_millis(80)));
+        assert_eq!(waits(2, || 1.0).next(), Some(Duration::from_millis(120)));
+        assert_eq!(waits(1, || 1.0).next(), None, "one try is not repeated");
     }
 }

@@ -78,8 +78,9 @@ impl Http {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(config.api.request_timeout())
             .no_proxy();
-        if config.api.base_url.scheme() == "http" && config.api.proxy.is_none() {
-            // The local sandbox on a machine without CA certificates: no TLS will be spoken, so none are needed.
+        if config.api.base_url.scheme() == "http" {
+            // The local sandbox, on a machine without CA certificates perhaps: no TLS will be spoken (configuration refuses a
+            // proxy here), so none are needed.
             builder = builder.tls_certs_only(std::iter::empty());
         }
         if let Some(proxy) = &config.api.proxy {

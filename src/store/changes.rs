@@ -149,26 +149,32 @@ pub fn each(conn: &Conn, visit: impl FnMut(Sealed) -> Result<(), StoreError>) ->
     visit_sealed(conn, &format!("{SEALED} ORDER BY seq"), [], visit)
 }
 
-/// Shows `visit` every entry, one customer's after another's, each customer's in the order of the log; only one customer's,
-/// and only those seen up to a moment, where asked.
+/// Where the log ended at a moment (in the written form of [`crate::model::time`]): the last entry stamped up to then. What
+/// stands before it had happened too, whatever its stamp, for a wall clock can be set back; so the log is always cut in one place.
+pub fn seq_at(conn: &Conn, moment: &str) -> Result<i64, StoreError> {
+    let mut statement =
+        conn.prepare_cached("SELECT seq FROM change_log WHERE observed_at <= ?1 ORDER BY seq DESC LIMIT 1")?;
+    Ok(statement.query_row([moment], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+/// Shows `visit` every entry up to `last_seq`, one customer's after another's, each customer's in the order of the log; only
+/// one customer's where asked.
 pub fn each_by_customer(
     conn: &Conn,
     customer: Option<&CustomerId>,
-    until: Option<&str>,
+    last_seq: i64,
     visit: impl FnMut(Sealed) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let seen = "observed_at <= coalesce(?1, observed_at)";
     match customer {
         Some(id) => {
-            let sql = format!("{SEALED} WHERE {seen} AND customer_id = ?2 ORDER BY seq");
-            visit_sealed(conn, &sql, params![until, id.as_str()], visit)
+            let sql = format!("{SEALED} WHERE seq <= ?1 AND customer_id = ?2 ORDER BY seq");
+            visit_sealed(conn, &sql, params![last_seq, id.as_str()], visit)
         }
-        None => visit_sealed(
-            conn,
-            &format!("{SEALED} WHERE {seen} ORDER BY customer_id, seq"),
-            params![until],
-            visit,
-        ),
+        // The + keeps the order by index; by seq alone it would sort the whole log.
+        None => {
+            let sql = format!("{SEALED} WHERE +seq <= ?1 ORDER BY customer_id, seq");
+            visit_sealed(conn, &sql, params![last_seq], visit)
+        }
     }
 }
 

@@ -37,6 +37,17 @@ pub enum StoreError {
         /// What was found.
         why: String,
     },
+    /// There is no file, and something beside it that belongs to one.
+    #[error(
+        "there is no database at {}, but {} holds what one had not taken over yet; it was left as it is. Put the database back \
+         beside it, or move it away to begin anew", .path.display(), .left_over.display()
+    )]
+    LeftOver {
+        /// The missing file.
+        path: PathBuf,
+        /// What stands beside it.
+        left_over: PathBuf,
+    },
     /// Another instance works on it.
     #[error("{} is in use by {holder}", .path.display())]
     InUse {

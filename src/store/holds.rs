@@ -1,9 +1,10 @@
 //! Held deletions: who waits for a person's word, and what became of them.
 //!
 //! A held customer's state is `held` until a person decides (`approved`, `rejected`) or a later sweep finds another set
-//! (`superseded`). An approved one ends `deleted` or `alive`, by what the remote answers; a rejected one ends `seen`.
+//! (`superseded`). One that is asked for again, because a person approved or a later sweep may, ends `deleted` or `alive`, by
+//! what the remote answers; a rejected one ends `seen`.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::mirror::id_in;
 use super::{Conn, StoreError, Tx};
@@ -12,9 +13,30 @@ use crate::model::{CustomerId, PassId};
 /// The number of a hold.
 pub type HoldId = i64;
 
+/// Why deletions are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// They were more than a sweep may settle by itself: they wait for a person, whatever becomes of the limit.
+    TooMany,
+    /// Nothing was proven about them: the next sweep asks again.
+    Unproven,
+}
+
+impl Because {
+    fn word(self) -> &'static str {
+        match self {
+            Self::TooMany => "too_many",
+            Self::Unproven => "unproven",
+        }
+    }
+}
+
 /// Opens a hold for a pass; its customers are added with [`add`].
-pub fn open(tx: &Tx<'_>, pass: PassId, at: &str) -> Result<HoldId, StoreError> {
-    tx.execute("INSERT INTO hold (pass_id, opened_at) VALUES (?1, ?2)", params![pass, at])?;
+pub fn open(tx: &Tx<'_>, pass: PassId, at: &str, because: Because) -> Result<HoldId, StoreError> {
+    tx.execute(
+        "INSERT INTO hold (pass_id, opened_at, because) VALUES (?1, ?2, ?3)",
+        params![pass, at, because.word()],
+    )?;
     Ok(tx.last_insert_rowid())
 }
 
@@ -33,10 +55,40 @@ pub fn held_count(conn: &Conn) -> Result<u64, StoreError> {
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// Whether this customer waits for a decision.
-pub fn is_held(conn: &Conn, customer: &CustomerId) -> Result<bool, StoreError> {
+/// Why this customer waits for a decision, if it does.
+pub fn held_because(conn: &Conn, customer: &CustomerId) -> Result<Option<Because>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT because FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' AND customer_id = ?1",
+    )?;
+    let word: Option<String> = statement.query_row([customer.as_str()], |row| row.get(0)).optional()?;
+    Ok(word.map(|word| match word == Because::TooMany.word() {
+        true => Because::TooMany,
+        false => Because::Unproven,
+    }))
+}
+
+/// The same customers are held again, by now because of this.
+pub fn set_because(tx: &Tx<'_>, because: Because) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE hold SET because = ?1
+         WHERE because <> ?1 AND id IN (SELECT hold_id FROM held_customer WHERE state = 'held')",
+        [because.word()],
+    )?;
+    Ok(())
+}
+
+/// Whether a person has said yes or no about this customer, and it has not ended yet.
+pub fn is_decided(conn: &Conn, customer: &CustomerId) -> Result<bool, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT 1 FROM held_customer WHERE state IN ('approved', 'rejected') AND customer_id = ?1",
+    )?;
+    Ok(statement.exists([customer.as_str()])?)
+}
+
+/// Whether a person's "no" about this customer stands.
+pub fn is_rejected(conn: &Conn, customer: &CustomerId) -> Result<bool, StoreError> {
     let mut statement =
-        conn.prepare_cached("SELECT 1 FROM held_customer WHERE state = 'held' AND customer_id = ?1")?;
+        conn.prepare_cached("SELECT 1 FROM held_customer WHERE state = 'rejected' AND customer_id = ?1")?;
     Ok(statement.exists([customer.as_str()])?)
 }
 
@@ -98,7 +150,7 @@ pub fn approved(conn: &Conn, after: Option<&CustomerId>, count: u32) -> Result<V
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
-/// Up to `count` customers that a person's "no" keeps out of the reports.
+/// The customers that a person's "no" keeps out of the reports.
 pub fn rejected(conn: &Conn) -> Result<Vec<CustomerId>, StoreError> {
     let mut statement =
         conn.prepare_cached("SELECT DISTINCT customer_id FROM held_customer WHERE state = 'rejected'")?;
@@ -106,12 +158,12 @@ pub fn rejected(conn: &Conn) -> Result<Vec<CustomerId>, StoreError> {
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
-/// How an approved or rejected customer's story ends.
+/// How a held customer's story ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Approved, asked again, gone: recorded as deleted.
+    /// Asked again, gone: recorded as deleted.
     Deleted,
-    /// Approved, asked again, and there.
+    /// Asked again, and there.
     Alive,
     /// Rejected, and listed again since.
     Seen,
@@ -120,12 +172,12 @@ pub enum End {
 /// Ends it.
 pub fn end(tx: &Tx<'_>, customer: &CustomerId, end: End) -> Result<(), StoreError> {
     let (from, to) = match end {
-        End::Deleted => ("approved", "deleted"),
-        End::Alive => ("approved", "alive"),
-        End::Seen => ("rejected", "seen"),
+        End::Deleted => (["held", "approved"], "deleted"),
+        End::Alive => (["held", "approved"], "alive"),
+        End::Seen => (["rejected"; 2], "seen"),
     };
-    let mut statement =
-        tx.prepare_cached("UPDATE held_customer SET state = ?3 WHERE state = ?2 AND customer_id = ?1")?;
-    statement.execute(params![customer.as_str(), from, to])?;
+    let mut statement = tx
+        .prepare_cached("UPDATE held_customer SET state = ?4 WHERE state IN (?2, ?3) AND customer_id = ?1")?;
+    statement.execute(params![customer.as_str(), from[0], from[1], to])?;
     Ok(())
 }

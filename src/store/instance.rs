@@ -1,24 +1,26 @@
 //! One instance works on a database at a time: a lock on a file beside it, which the kernel lets go when the process ends,
 //! however it ends.
+//!
+//! Who works holds it alone and writes its name into the file. Who only must not be disturbed (a dry run, which writes nothing
+//! anywhere) and who only looks (`status`, for a moment) share it; they are told from a holder by that a second one can share too.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::StoreError;
+use super::{StoreError, place};
 use crate::model::time;
 
-/// Whether taking the lock may leave a file behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Makes the lock's file where it is missing.
-    Make,
-    /// Writes nothing: where there is no lock's file, nobody can hold it.
-    LookOnly,
-}
+/// How often, and after how long each, a lock that is only shared is tried again: whoever only looks lets go within microseconds,
+/// and the kernel gives no signal that would not also wait for somebody who works.
+const LOOKERS: (u32, Duration) = (20, Duration::from_millis(10));
+
+/// Who holds a lock that is shared for longer than a look takes.
+const DRY_RUN: &str = "`komoju-sync sync --dry-run`, which writes nothing and ends by itself";
 
 /// The right to work on a database; ends when dropped.
 #[derive(Debug)]
@@ -28,76 +30,106 @@ pub struct Instance {
 
 impl Instance {
     /// Takes the database at `path` for `command`, or says who has it and since when.
-    pub fn take(path: &Path, command: &str, now: Timestamp, mode: Mode) -> Result<Self, StoreError> {
-        let lock_path = lock_path(path)?;
+    pub fn take(path: &Path, command: &str, now: Timestamp) -> Result<Self, StoreError> {
+        let lock_path = place::beside(&place::real(path)?, ".lock");
         let file_error = |what, source| StoreError::File { path: lock_path.clone(), what, source };
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(mode == Mode::Make).truncate(false).mode(0o640);
-        let mut lock = match options.open(&lock_path) {
-            Err(e) if mode == Mode::LookOnly && e.kind() == ErrorKind::NotFound => {
-                return Ok(Self { _lock: None });
+        options.read(true).write(true).create(true).truncate(false).mode(0o640);
+        let mut lock = options
+            .open(&lock_path)
+            .map_err(|e| file_error("cannot be opened; the directory must exist and be writable", e))?;
+        let in_use = |holder| StoreError::InUse { path: path.to_owned(), holder };
+        let (mut tries, wait) = LOOKERS;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(e)) => return Err(file_error("cannot be locked", e)),
+                Err(TryLockError::WouldBlock) => {}
             }
-            other => other
-                .map_err(|e| file_error("cannot be opened; the directory must exist and be writable", e))?,
-        };
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::InUse { path: path.to_owned(), holder: told_holder(&mut lock) });
+            match lock.try_lock_shared() {
+                Ok(()) => lock.unlock().map_err(|e| file_error("cannot be unlocked", e))?,
+                Err(_) => return Err(in_use(told_holder(&mut lock))),
             }
-            Err(TryLockError::Error(e)) => return Err(file_error("cannot be locked", e)),
+            tries -= 1;
+            if tries == 0 {
+                return Err(in_use(DRY_RUN.to_owned()));
+            }
+            std::thread::sleep(wait);
         }
-        if mode == Mode::Make {
-            let told = format!(
-                "`komoju-sync {command}` (process {}) since {}",
-                std::process::id(),
-                time::written(now)
-            );
-            lock.set_len(0)
-                .and_then(|()| lock.rewind())
-                .and_then(|()| lock.write_all(told.as_bytes()))
-                .map_err(|e| file_error("cannot be written", e))?;
-        }
+        let told =
+            format!("`komoju-sync {command}` (process {}) since {}", std::process::id(), time::written(now));
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| lock.write_all(told.as_bytes()))
+            .map_err(|e| file_error("cannot be written", e))?;
         Ok(Self { _lock: Some(lock) })
     }
-}
 
-impl Instance {
-    /// Who has the database at `path`, if anybody. Takes nothing and writes nothing.
-    pub fn holder(path: &Path) -> Result<Option<String>, StoreError> {
-        let Ok(mut lock) = File::open(lock_path(path)?) else { return Ok(None) };
-        // Shared: two who only look do not take each other for a holder.
+    /// Keeps everybody else from working on the database at `path`, and writes nothing: where there is no lock's file, nobody
+    /// works on it.
+    pub fn share(path: &Path) -> Result<Self, StoreError> {
+        let lock_path = place::beside(&place::real(path)?, ".lock");
+        let file_error = |what, source| StoreError::File { path: lock_path.clone(), what, source };
+        let mut lock = match File::open(&lock_path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Self { _lock: None }),
+            other => other.map_err(|e| file_error("cannot be opened", e))?,
+        };
         match lock.try_lock_shared() {
-            Err(TryLockError::WouldBlock) => Ok(Some(told_holder(&mut lock))),
-            _ => Ok(None),
+            Ok(()) => Ok(Self { _lock: Some(lock) }),
+            Err(TryLockError::WouldBlock) => {
+                Err(StoreError::InUse { path: path.to_owned(), holder: told_holder(&mut lock) })
+            }
+            Err(TryLockError::Error(e)) => Err(file_error("cannot be locked", e)),
+        }
+    }
+
+    /// Who works on the database at `path`, if anybody. Writes nothing.
+    pub fn holder(path: &Path) -> Result<Option<String>, StoreError> {
+        match Self::share(path) {
+            Err(StoreError::InUse { holder, .. }) => Ok(Some(holder)),
+            // A lock's file that cannot be read says nothing about anybody.
+            Err(StoreError::File { .. }) | Ok(_) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 }
 
 fn told_holder(lock: &mut File) -> String {
     let mut holder = String::new();
-    let _ = lock.read_to_string(&mut holder);
+    let _ = lock.rewind().and_then(|()| lock.read_to_string(&mut holder));
     match holder.trim() {
         "" => "another komoju-sync".to_owned(),
         told => told.chars().filter(|c| !c.is_control()).take(200).collect(),
     }
 }
 
-/// `DATABASE.lock`, beside the real file: two names of one database share one lock.
-fn lock_path(path: &Path) -> Result<PathBuf, StoreError> {
-    let real = match path.canonicalize() {
-        Ok(real) => real,
-        Err(_) => {
-            let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let real = directory.canonicalize().map_err(|source| StoreError::File {
-                path: directory.to_owned(),
-                what: "is the directory that database.path names; it cannot be used",
-                source,
-            })?;
-            real.join(path.file_name().unwrap_or_default())
-        }
-    };
-    let mut name = real.into_os_string();
-    name.push(".lock");
-    Ok(name.into())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_keeps_nobody_out_and_a_dry_run_is_named() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("komoju.db");
+        drop(Instance::share(&path).unwrap());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "who only looks leaves nothing");
+
+        let now = Timestamp::UNIX_EPOCH;
+        drop(Instance::take(&path, "run", now).unwrap());
+        let sharing = Instance::share(&path).unwrap();
+        assert_eq!(Instance::holder(&path).unwrap(), None, "nobody works on it");
+        let refused = Instance::take(&path, "run", now).unwrap_err().to_string();
+        assert!(refused.contains("sync --dry-run"), "{refused}");
+
+        let starter = std::thread::spawn({
+            let path = path.clone();
+            move || Instance::take(&path, "run", now)
+        });
+        drop(sharing);
+        let instance = starter.join().unwrap().unwrap();
+        let holder = Instance::holder(&path).unwrap().unwrap();
+        assert!(holder.starts_with("`komoju-sync run` (process "), "{holder}");
+        assert!(Instance::share(&path).unwrap_err().to_string().contains(&holder));
+        drop(instance);
+    }
 }

@@ -107,10 +107,10 @@ pub fn live_count(conn: &Conn) -> Result<u64, StoreError> {
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// The newest known `created_at`, live or deleted.
-pub fn newest_created_at(conn: &Conn) -> Result<Option<jiff::Timestamp>, StoreError> {
+/// The newest known `created_at` up to `now`, live or deleted.
+pub fn newest_created_at(conn: &Conn, now: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
     let newest: Option<String> =
-        conn.query_row("SELECT max(created_at) FROM mirror", [], |row| row.get(0))?;
+        conn.query_row("SELECT max(created_at) FROM mirror WHERE created_at <= ?1", [now], |row| row.get(0))?;
     Ok(newest.as_deref().and_then(time::read))
 }
 
@@ -133,30 +133,45 @@ pub fn each_live_before(
     Ok(())
 }
 
-/// Up to `count` live customers, picked at random, that can be asked for. Those whose deletion waits, was approved or was
-/// rejected come last: most of them are gone.
-pub fn some_live(conn: &Conn, count: u32) -> Result<Vec<CustomerId>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT id FROM mirror
-         WHERE deleted_at IS NULL AND id NOT IN ('.', '..')
-         ORDER BY id IN (SELECT customer_id FROM held_customer WHERE state IN ('held', 'approved', 'rejected')), random()
-         LIMIT ?1",
-    )?;
-    let ids = statement.query_map([count], |row| id_in(row, 0))?;
-    Ok(ids.collect::<Result<_, _>>()?)
+/// Who may be picked by [`live_from`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Among {
+    /// Everybody who is live.
+    All,
+    /// Everybody but those whose deletion a person approved: who can vouch for the API when these are asked about.
+    Unapproved,
 }
 
-/// The same without those whose deletion was approved: who can vouch for the API when these are asked about.
-pub fn some_live_unapproved(conn: &Conn, count: u32) -> Result<Vec<CustomerId>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT id FROM mirror
-         WHERE deleted_at IS NULL AND id NOT IN ('.', '..')
-           AND id NOT IN (SELECT customer_id FROM held_customer WHERE state = 'approved')
-         ORDER BY id IN (SELECT customer_id FROM held_customer WHERE state IN ('held', 'rejected')), random()
-         LIMIT ?1",
-    )?;
-    let ids = statement.query_map([count], |row| id_in(row, 0))?;
-    Ok(ids.collect::<Result<_, _>>()?)
+/// The largest row number; 0 for an empty mirror.
+pub fn last_row(conn: &Conn) -> Result<i64, StoreError> {
+    Ok(conn.query_row("SELECT coalesce(max(row), 0) FROM mirror", [], |row| row.get(0))?)
+}
+
+/// Up to `count` live customers that can be asked for, from this row on and round to it. Those whose deletion waits, was
+/// approved or was rejected come last: most of them are gone.
+pub fn live_from(conn: &Conn, row: i64, count: usize, among: Among) -> Result<Vec<CustomerId>, StoreError> {
+    const DOUBTFUL: &str =
+        "(SELECT customer_id FROM held_customer WHERE state IN ('held', 'approved', 'rejected'))";
+    let approved = match among {
+        Among::All => "",
+        Among::Unapproved => "AND id NOT IN (SELECT customer_id FROM held_customer WHERE state = 'approved')",
+    };
+    let mut ids = Vec::with_capacity(count);
+    for standing in [format!("NOT IN {DOUBTFUL}"), format!("IN {DOUBTFUL} {approved}")] {
+        for side in ["row >= ?1", "row < ?1"] {
+            let mut statement = conn.prepare_cached(&format!(
+                "SELECT id FROM mirror
+                 WHERE {side} AND deleted_at IS NULL AND id NOT IN ('.', '..') AND id {standing}
+                 ORDER BY row LIMIT ?2"
+            ))?;
+            let room = i64::try_from(count - ids.len()).unwrap_or(0);
+            let found = statement.query_map(params![row, room], |row| id_in(row, 0))?;
+            for id in found {
+                ids.push(id?);
+            }
+        }
+    }
+    Ok(ids)
 }
 
 /// Reads a column that holds a customer's id.

@@ -16,7 +16,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::Migrations;
 
-use super::StoreError;
+use super::{StoreError, place};
 
 /// "KMJS": says in the file's header that it is ours (`PRAGMA application_id`).
 pub const APPLICATION_ID: u32 = 0x4B4D_4A53;
@@ -49,11 +49,12 @@ enum Header {
 /// Opens `path` for writing; makes and migrates it where needed.
 pub fn for_writing(path: &Path) -> Result<Connection, StoreError> {
     assert_safe_sqlite()?;
-    let header = look_at(path)?;
-    if let Header::Ours { bytes } = header {
-        check_before_writing(path, bytes)?;
-    } else {
-        create_empty(path)?;
+    match look_at(path)? {
+        Header::Ours { bytes } => check_before_writing(path, bytes)?,
+        Header::Nothing => {
+            refuse_left_over(path)?;
+            create_empty(path)?;
+        }
     }
     let result = (|| {
         let mut conn = Connection::open_with_flags(
@@ -61,8 +62,10 @@ pub fn for_writing(path: &Path) -> Result<Connection, StoreError> {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
         conn.busy_timeout(BUSY)?;
-        if matches!(header, Header::Nothing) {
-            // Before WAL: so the id is in the file's header from its first page on.
+        if conn.pragma_query_value(None, "application_id", |row| row.get::<_, u32>(0))? != APPLICATION_ID {
+            // Before WAL, so that the id is in the file's header from its first page on; and in one write without a journal,
+            // so that a process that ends here leaves a file that is new or ours, never one to be rolled back.
+            conn.pragma_update(None, "journal_mode", "memory")?;
             conn.pragma_update(None, "application_id", APPLICATION_ID)?;
         }
         configure_writer(&conn)?;
@@ -76,7 +79,7 @@ pub fn for_writing(path: &Path) -> Result<Connection, StoreError> {
 
 /// Opens an existing `path` for writing beside whoever else works on it, as a person's command does. Never migrates.
 pub fn beside(path: &Path) -> Result<Connection, StoreError> {
-    must_be_ours(path)?;
+    check_before_writing(path, must_be_ours(path)?)?;
     let result = (|| {
         let conn = Connection::open_with_flags(
             path,
@@ -127,9 +130,10 @@ fn configure_writer(conn: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn must_be_ours(path: &Path) -> Result<(), StoreError> {
+/// The size of a file that is ours.
+fn must_be_ours(path: &Path) -> Result<u64, StoreError> {
     match look_at(path)? {
-        Header::Ours { .. } => Ok(()),
+        Header::Ours { bytes } => Ok(bytes),
         Header::Nothing => Err(StoreError::Missing(path.to_owned())),
     }
 }
@@ -169,7 +173,10 @@ fn look_at(path: &Path) -> Result<Header, StoreError> {
 fn check_before_writing(path: &Path, bytes: u64) -> Result<(), StoreError> {
     let conn = for_reading_any_version(path)?;
     let check = || -> Result<(), StoreError> {
-        newer_than_us(&conn, path)?;
+        if newer_than_us(&conn, path)? == 0 && is_empty(&conn)? {
+            // A process ended before its first migration: nothing is in it yet.
+            return Ok(());
+        }
         let log_id: String = conn.query_row("SELECT log_id FROM meta", [], |row| row.get(0))?;
         if log_id.is_empty() {
             return Err(StoreError::Impossible("an empty log_id".into()));
@@ -189,6 +196,22 @@ fn check_before_writing(path: &Path, bytes: u64) -> Result<(), StoreError> {
         }
         e => e.about(path),
     })
+}
+
+fn is_empty(conn: &Connection) -> Result<bool, StoreError> {
+    Ok(conn.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?)
+}
+
+/// A missing database whose -wal (or -journal) still holds something was moved or removed by mistake: SQLite would wipe that.
+fn refuse_left_over(path: &Path) -> Result<(), StoreError> {
+    let real = place::real(path)?;
+    for suffix in ["-wal", "-journal"] {
+        let left_over = place::beside(&real, suffix);
+        if std::fs::metadata(&left_over).is_ok_and(|file| file.len() > 0) {
+            return Err(StoreError::LeftOver { path: path.to_owned(), left_over });
+        }
+    }
+    Ok(())
 }
 
 fn for_reading_any_version(path: &Path) -> Result<Connection, StoreError> {

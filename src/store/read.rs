@@ -8,7 +8,7 @@ use rusqlite::params;
 use serde_json::Value;
 
 pub use super::record::Record;
-use super::{Conn, StoreError, open, record, verify};
+use super::{Conn, StoreError, changes, open, record, verify};
 use crate::model::{Customer, CustomerId, Standing, time};
 
 /// A read-only connection to an existing database.
@@ -51,9 +51,36 @@ pub struct ChangeFilter {
     pub until: Option<Timestamp>,
 }
 
-/// Shows `visit` the live customers, by id.
+/// How many rows are read before they are shown: whoever is slow to take them (a pager) then holds no transaction open, which
+/// would keep the WAL from being emptied.
+const PIECE: usize = 500;
+
+/// Shows `visit` rows in pieces: `piece` reads up to [`PIECE`] of them after a row's `key` column, or from the beginning.
+fn in_pieces(
+    mut piece: impl FnMut(Option<&Value>) -> Result<Vec<Record>, StoreError>,
+    key: &str,
+    mut visit: impl FnMut(Record) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut last = None;
+    loop {
+        let rows = piece(last.as_ref())?;
+        let more = rows.len() == PIECE;
+        last = rows.last().map(|row| row.get(key).clone());
+        rows.into_iter().try_for_each(&mut visit)?;
+        if !more {
+            return Ok(());
+        }
+    }
+}
+
+/// Shows `visit` the live customers, by id. Only within [`Reader::in_one_view`] are all of them of one moment.
 pub fn customers(conn: &Conn, visit: impl FnMut(Record) -> Result<(), StoreError>) -> Result<(), StoreError> {
-    record::each(conn, "SELECT * FROM customers ORDER BY id", [], visit)
+    let piece = |last: Option<&Value>| {
+        let after = last.and_then(Value::as_str).unwrap_or_default();
+        let sql = "SELECT * FROM customers WHERE id > ?1 ORDER BY id LIMIT ?2";
+        record::collect(conn, sql, params![after, PIECE])
+    };
+    in_pieces(piece, "id", visit)
 }
 
 /// The columns of `customers`, in their order.
@@ -85,8 +112,8 @@ pub fn customers_as_of(
     moment: Timestamp,
     mut visit: impl FnMut(Record) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let until = time::written(moment);
-    verify::each_folded_until(conn, Some(&until), |id, folded| match folded? {
+    let last_seq = changes::seq_at(conn, &time::written(moment))?;
+    verify::each_folded_until(conn, last_seq, |id, folded| match folded? {
         Some(standing) if standing.is_live() => visit(past_record(&id, &standing)),
         _ => Ok(()),
     })
@@ -94,7 +121,8 @@ pub fn customers_as_of(
 
 /// The customer with this id as it was at `moment`: live, deleted, or not there yet.
 pub fn customer_as_of(conn: &Conn, id: &CustomerId, moment: Timestamp) -> Result<Option<Record>, StoreError> {
-    let standing = verify::folded_until(conn, id, &time::written(moment))?;
+    let last_seq = changes::seq_at(conn, &time::written(moment))?;
+    let standing = verify::folded_until(conn, id, last_seq)?;
     Ok(standing.map(|standing| past_record(id, &standing)))
 }
 
@@ -104,21 +132,24 @@ pub fn changes(
     filter: &ChangeFilter,
     visit: impl FnMut(Record) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let until = filter.until.map(time::written);
-    match &filter.customer {
-        Some(id) => record::each(
-            conn,
-            "SELECT * FROM changes WHERE customer_id = ?1 AND seq > ?2 AND observed_at <= coalesce(?3, observed_at) ORDER BY seq",
-            params![id.as_str(), filter.since, until],
-            visit,
-        ),
-        None => record::each(
-            conn,
-            "SELECT * FROM changes WHERE seq > ?1 AND observed_at <= coalesce(?2, observed_at) ORDER BY seq",
-            params![filter.since, until],
-            visit,
-        ),
-    }
+    let last_seq = match filter.until {
+        Some(moment) => changes::seq_at(conn, &time::written(moment))?,
+        None => i64::MAX,
+    };
+    let piece = |last: Option<&Value>| {
+        let after = last.and_then(Value::as_i64).unwrap_or(filter.since);
+        match &filter.customer {
+            Some(id) => {
+                let sql = "SELECT * FROM changes WHERE customer_id = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4";
+                record::collect(conn, sql, params![id.as_str(), after, last_seq, PIECE])
+            }
+            None => {
+                let sql = "SELECT * FROM changes WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3";
+                record::collect(conn, sql, params![after, last_seq, PIECE])
+            }
+        }
+    };
+    in_pieces(piece, "seq", visit)
 }
 
 /// Shows `visit` the held deletions that wait, or all of them.

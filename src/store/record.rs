@@ -72,6 +72,16 @@ pub(super) fn one(conn: &Conn, sql: &str, parameters: impl Params) -> Result<Opt
     Ok(statement.query_row(parameters, |row| in_row(row, &names)).optional()?)
 }
 
+/// The rows of a query.
+pub(super) fn collect(conn: &Conn, sql: &str, parameters: impl Params) -> Result<Vec<Record>, StoreError> {
+    let mut records = Vec::new();
+    each(conn, sql, parameters, |record| {
+        records.push(record);
+        Ok(())
+    })?;
+    Ok(records)
+}
+
 /// Shows `visit` each row of a query.
 pub(super) fn each(
     conn: &Conn,
@@ -79,7 +89,7 @@ pub(super) fn each(
     parameters: impl Params,
     mut visit: impl FnMut(Record) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let mut statement = conn.prepare(sql)?;
+    let mut statement = conn.prepare_cached(sql)?;
     let names: Rc<[String]> = statement.column_names().into_iter().map(str::to_owned).collect();
     let mut rows = statement.query(parameters)?;
     while let Some(row) = rows.next()? {

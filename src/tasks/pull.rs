@@ -32,9 +32,9 @@ use marks::Marks;
 
 use crate::clock::Clock;
 use crate::config::SecretKey;
-use crate::model::{Kind, Origin, Outcome, Page, PageQuery, PassId, PassKind, Tally, time};
-use crate::reconcile::paging::{Paging, Turn};
-use crate::reconcile::sighting;
+use crate::model::{Customer, Origin, Outcome, Page, PageQuery, PassId, PassKind, Tally, time};
+use crate::reconcile::paging::{PageFault, Paging, Turn};
+use crate::reconcile::{retry, sighting};
 use crate::remote::Remote;
 use crate::store::changes::{Cause, Recorder};
 use crate::store::{Store, StoreError, Tx, changes, mirror, passes};
@@ -44,6 +44,10 @@ const POSITION_EVERY: Duration = Duration::from_secs(30);
 
 /// The API's own page size, for a server that refuses a larger one instead of answering with less.
 const OWN_PER_PAGE: u32 = 10;
+
+/// After so many pages in a row that show nobody new, the list has no end: even one that grows by a page a request does not
+/// push the same customers on so often.
+const MOST_BARREN_PAGES: u32 = 20;
 
 /// How far before the newest known customer a probe begins: customers made in the same minute may become visible out of order.
 const PROBE_OVERLAP: Duration = Duration::from_secs(60);
@@ -95,7 +99,7 @@ pub struct Report {
     pub outcome: Outcome,
     /// What it did.
     pub tally: Tally,
-    /// Deletions that it holds.
+    /// Deletions that wait for a person now, whichever pass held them.
     pub held: u64,
     /// Why it failed or was interrupted.
     pub failure: Option<Failure>,
@@ -237,6 +241,7 @@ impl<R: Remote> Pull<R> {
         let mut paging = Paging::default();
         let mut turn = Turn::Read(1);
         let mut per_page = self.settings.per_page;
+        let mut barren = 0;
         while let Turn::Read(number) = turn {
             let query = PageQuery { page: number, per_page, created_from };
             let (page, next) = match self.believed_page(query, &mut paging).await {
@@ -246,19 +251,20 @@ impl<R: Remote> Pull<R> {
                     continue;
                 }
                 Err(failure) if number > 1 && failure.may_be_past_end() => {
-                    // Servers differ in what they answer past the end. Whether this is past the end, the page before tells.
-                    let before = PageQuery { page: number - 1, ..query };
-                    let (page, next) = self.believed_page(before, &mut Paging::default()).await?;
-                    match next {
-                        Turn::Done => (page, next),
-                        Turn::Read(_) => return Err(failure),
+                    match self.first_page_if_past_end(query, &paging).await? {
+                        Some(first) => (first, Turn::Done),
+                        None => return Err(failure),
                     }
                 }
                 other => other?,
             };
             pass.last_page = page.last_page;
-            let total = page.total;
+            let (total, seen_before) = (page.total, pass.tally.customers_seen);
             self.apply_page(pass, marks, page).await?;
+            barren = if pass.tally.customers_seen > seen_before { 0 } else { barren + 1 };
+            if barren == MOST_BARREN_PAGES {
+                return Err(Failure::Endless { page: number });
+            }
             self.progress.send_replace(Progress {
                 phase: Phase::Reading,
                 done: pass.tally.customers_seen,
@@ -270,20 +276,41 @@ impl<R: Remote> Pull<R> {
     }
 
     async fn probe_from(&self) -> Result<Option<Timestamp>, Failure> {
-        let newest = self.store.write(|tx| mirror::newest_created_at(tx)).await?;
-        // A creation time in the future must not make the probe blind to everything before it.
-        let newest = newest.map(|newest| newest.min(self.clock.now()));
+        // One creation time in the future must not make the probe blind to everything before it.
+        let now = time::written(self.clock.now());
+        let newest = self.store.write(move |tx| mirror::newest_created_at(tx, &now)).await?;
         Ok(newest.and_then(|newest| newest.checked_sub(PROBE_OVERLAP).ok()))
     }
 
     /// Asks for a page until one comes that can be believed.
     async fn believed_page(&self, query: PageQuery, paging: &mut Paging) -> Result<(Page, Turn), Failure> {
         let paging = Mutex::new(paging);
-        self.persist(|| async {
+        self.judged_page(query, |page| {
+            paging.lock().unwrap_or_else(PoisonError::into_inner).accept(query.page, page)
+        })
+        .await
+    }
+
+    /// The first page, where it says that the list ends before the page of `query` by now.
+    async fn first_page_if_past_end(
+        &self,
+        query: PageQuery,
+        paging: &Paging,
+    ) -> Result<Option<Page>, Failure> {
+        let first = PageQuery { page: 1, ..query };
+        let (page, past_end) = self.judged_page(first, |page| paging.ends_before(query.page, page)).await?;
+        Ok(past_end.then_some(page))
+    }
+
+    async fn judged_page<T: Send>(
+        &self,
+        query: PageQuery,
+        judge: impl Fn(&Page) -> Result<T, PageFault> + Sync,
+    ) -> Result<(Page, T), Failure> {
+        self.persist(retry::TRIES, || async {
             let page = self.remote.list(query).await.map_err(Setback::Remote)?;
-            let judged = paging.lock().unwrap_or_else(PoisonError::into_inner).accept(query.page, &page);
-            match judged {
-                Ok(turn) => Ok((page, turn)),
+            match judge(&page) {
+                Ok(judged) => Ok((page, judged)),
                 Err(fault) => Err(Setback::Page { page: query.page, fault }),
             }
         })
@@ -292,36 +319,47 @@ impl<R: Remote> Pull<R> {
 
     /// Applies a page in one transaction and marks whom it shows.
     async fn apply_page(&self, pass: &mut Pass, marks: &mut Marks, page: Page) -> Result<(), Failure> {
-        let cause = self.cause(pass, pass.kind_origin());
         let mut moved = std::mem::take(marks);
         let canary_roll = self.roll();
-        let position_due = self.clock.elapsed().saturating_sub(pass.position_at) >= POSITION_EVERY;
-        let mut tally = pass.tally;
-        tally.pages += 1;
-        tally.requests = self.remote.requests() - pass.requests_before;
-        let (id, last_page) = (pass.id, pass.last_page);
-        let applied = self.store.write(move |tx| {
-            let recorded = apply_customers(tx, cause, &page, &mut moved, canary_roll)?;
-            tally.created += recorded.created;
-            tally.updated += recorded.updated;
-            tally.restored += recorded.restored;
+        let origin = pass.kind_origin();
+        let applied = self.apply(pass, origin, move |tx, recorder, tally| {
+            apply_customers(tx, recorder, &page, &mut moved, canary_roll)?;
+            tally.pages += 1;
             tally.customers_seen = moved.seen.len();
+            Ok(moved)
+        });
+        *marks = applied.await?;
+        Ok(())
+    }
+
+    /// Runs `work` in one transaction, and writes the pass's row in it where something was recorded or the position is due: so a
+    /// change and the pass that says it commit together.
+    async fn apply<T, F>(&self, pass: &mut Pass, origin: Origin, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>, &mut Recorder<'_, '_>, &mut Tally) -> Result<T, StoreError> + Send + 'static,
+    {
+        let cause = Cause { observed_at: time::written(self.clock.now()), origin, pass_id: Some(pass.id) };
+        let position_due = self.clock.elapsed().saturating_sub(pass.position_at) >= POSITION_EVERY;
+        let (id, last_page, mut tally) = (pass.id, pass.last_page, pass.tally);
+        tally.requests = self.remote.requests() - pass.requests_before;
+        let applied = self.store.write(move |tx| {
+            let mut recorder = Recorder::new(tx, cause)?;
+            let value = work(tx, &mut recorder, &mut tally)?;
+            let recorded = recorder.tally();
+            tally.add_changes(&recorded);
             let wrote = position_due || recorded.changes() > 0;
             if wrote {
                 passes::progress(tx, id, &tally, last_page)?;
             }
-            Ok((moved, tally, wrote))
+            Ok((value, tally, wrote))
         });
-        let wrote;
-        (*marks, pass.tally, wrote) = applied.await?;
+        let (value, tally, wrote) = applied.await?;
+        pass.tally = tally;
         if wrote {
             pass.position_at = self.clock.elapsed();
         }
-        Ok(())
-    }
-
-    fn cause(&self, pass: &Pass, origin: Origin) -> Cause {
-        Cause { observed_at: time::written(self.clock.now()), origin, pass_id: Some(pass.id) }
+        Ok(value)
     }
 
     fn roll(&self) -> u64 {
@@ -341,12 +379,11 @@ impl Pass {
 /// Compares each listed customer with the mirror and records what differs.
 fn apply_customers(
     tx: &Tx<'_>,
-    cause: Cause,
+    recorder: &mut Recorder<'_, '_>,
     page: &Page,
     marks: &mut Marks,
     roll: u64,
-) -> Result<Tally, StoreError> {
-    let mut recorder = Recorder::new(tx, cause)?;
+) -> Result<(), StoreError> {
     for customer in &page.customers {
         let stored = mirror::find(tx, customer.id())?;
         let sighting = sighting::judge(customer.clone(), stored.as_ref().map(|stored| &stored.standing));
@@ -358,18 +395,15 @@ fn apply_customers(
         marks.see(row, sighting.source);
     }
     marks.keep_canaries(&page.customers, roll);
-    Ok(recorder.tally())
+    Ok(())
 }
 
-/// Records what a customer's own GET shows of it; returns what was recorded.
-fn apply_lookup(
-    tx: &Tx<'_>,
-    cause: Cause,
-    customer: &crate::model::Customer,
-) -> Result<Option<Kind>, StoreError> {
+/// Records what a customer's own GET shows of it.
+fn apply_lookup(tx: &Tx<'_>, recorder: &mut Recorder<'_, '_>, customer: Customer) -> Result<(), StoreError> {
     let stored = mirror::find(tx, customer.id())?;
-    let sighting = sighting::judge(customer.clone(), stored.as_ref().map(|stored| &stored.standing));
-    let Some((kind, after)) = sighting.change else { return Ok(None) };
-    Recorder::new(tx, cause)?.record(kind, &after)?;
-    Ok(Some(kind))
+    let sighting = sighting::judge(customer, stored.as_ref().map(|stored| &stored.standing));
+    if let Some((kind, after)) = sighting.change {
+        recorder.record(kind, &after)?;
+    }
+    Ok(())
 }

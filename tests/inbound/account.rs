@@ -78,6 +78,32 @@ fn a_refused_key_exits_4_says_what_to_check_and_is_never_printed() {
 }
 
 #[test]
+fn a_refusal_is_over_when_another_accounts_key_is_answered() {
+    let mut house = House::with(30);
+    house.expect(0, &["sync"]);
+    house.use_key("sk_test_mistaken_canary");
+    house.expect(4, &["sync"]);
+    house.expect(4, &["status"]);
+    house.sandbox.world().add_account("sk_test_other", 9, 12);
+    house.use_key("sk_test_other");
+    house.expect(3, &["sync"]);
+    house.expect(3, &["status"]);
+}
+
+#[test]
+fn a_new_key_that_can_be_asked_about_nobody_stops_for_a_person() {
+    let mut house = House::with(0);
+    house.sandbox.world().put_raw(serde_json::json!({"id": "..", "resource": "customer"}));
+    house.expect(0, &["sync"]);
+    house.sandbox.world().rotate_key("sk_test_new", OldKey::Revoked);
+    house.use_key("sk_test_new");
+    house.expect(3, &["sync"]);
+    house.expect(0, &["account", "accept"]);
+    house.expect(0, &["sync"]);
+    house.assert_true();
+}
+
+#[test]
 fn a_firewalls_401_and_403_are_no_refusal() {
     for refusal in [Refusal::Html401, Refusal::Html403] {
         let house = House::with(5);

@@ -151,6 +151,43 @@ fn a_killed_sync_is_called_interrupted_and_the_next_one_is_true() {
 }
 
 #[test]
+fn nobody_listening_on_standard_error_changes_nothing() {
+    let house = House::with(12);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    for arguments in [&["sync"][..], &["sync", "--dry-run"], &["rebuild"], &["status"]] {
+        let status = house
+            .command(arguments)
+            .stderr(writer.try_clone().unwrap())
+            .stdout(std::process::Stdio::null())
+            .status();
+        assert_eq!(status.unwrap().code(), Some(0), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_a_dry_run_at_once_and_takes_its_copy_away() {
+    let house = House::with(12);
+    house.expect(0, &["sync"]);
+    let directory = tempfile::TempDir::new().unwrap();
+    let held = house.on_lists(Effect::Hold);
+    let mut dry = house
+        .command(&["sync", "--dry-run"])
+        .env("TMPDIR", directory.path())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    house.runtime.block_on(house.sandbox.until(|world| world.fired(held) > 0));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    for _ in 0..2 {
+        // The second one may find it gone already, on its way after the first.
+        let _ = Command::new("kill").args(["-INT", &dry.id().to_string()]).status().unwrap();
+    }
+    assert_eq!(dry.wait().unwrap().code(), Some(1));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_daemon_follows_its_cadence() {
     let house = House::with(12).inbound("sweep_cron = \"*/1 * * * * *\"");
     let mut daemon = house.spawn(&["run"]);

@@ -2,7 +2,6 @@
 
 use komoju_sync::model::Outcome;
 use komoju_sync::sandbox::{Call, Effect, Fault};
-use komoju_sync::tasks::pull::Failure;
 use serde_json::json;
 
 use crate::house::House;
@@ -205,7 +204,157 @@ fn a_404_that_is_not_the_apis_own_deletes_nobody() {
         let fault = house.inject(Fault::new(effect).call(Call::Show));
         let report = house.sweep();
         assert!(house.fired(fault) > 0);
-        assert!(matches!(report.failure, Some(Failure::Setback { .. })), "{body:?}: {}", report.sentence());
+        assert_eq!((report.outcome, report.held), (Outcome::Held, 1), "{body:?}: {}", report.sentence());
         assert!(house.mirror().contains_key(&gone[0]));
+
+        house.sandbox.world().clear_faults();
+        assert_eq!(
+            house.sweep().outcome,
+            Outcome::Complete,
+            "the next sweep asks again, and nobody need decide"
+        );
+        house.assert_true();
+        assert_eq!(house.one("SELECT state FROM held_deletions"), "deleted");
     }
+}
+
+/// A fault on one customer's own GET.
+fn on_show(effect: Effect, id: &str) -> Fault {
+    let mut fault = Fault::new(effect).call(Call::Show);
+    fault.on.path = Some(format!("/customers/{id}"));
+    fault
+}
+
+fn unusable() -> [Effect; 3] {
+    let html_404 = Effect::Status {
+        status: 404,
+        body: komoju_sync::sandbox::Payload::Html,
+        retry_after: None,
+        headers: Default::default(),
+        work: Default::default(),
+    };
+    [Effect::status(410), Effect::status(500), html_404]
+}
+
+#[test]
+fn a_suspect_that_cannot_be_asked_hides_no_other_deletion() {
+    for effect in unusable() {
+        let house = House::with(30);
+        house.sweep();
+        let gone = delete(&house, 5);
+        for odd in &gone[..4] {
+            house.inject(on_show(effect.clone(), odd));
+        }
+        let report = house.sweep();
+        assert_eq!((report.outcome, report.held, report.tally.deleted), (Outcome::Held, 4, 1), "{effect:?}");
+        assert_eq!(house.column("SELECT id FROM deleted_customers"), gone[4..]);
+
+        house.sandbox.world().clear_faults();
+        assert_eq!(house.sweep().outcome, Outcome::Complete);
+        house.assert_true();
+    }
+}
+
+#[test]
+fn a_canary_without_an_answer_makes_room_for_the_next() {
+    let house = House::with(3);
+    house.sweep();
+    let gone = delete(&house, 1);
+    let left = house.sandbox.world().ids();
+    // One of the two that are left never answers; over several sweeps each is asked first.
+    house.inject(on_show(Effect::status(500), &left[0]));
+    for round in 0..6 {
+        let report = house.sweep();
+        assert_eq!(report.outcome, Outcome::Complete, "round {round}: {}", report.sentence());
+        assert_eq!(report.tally.deleted, 1);
+        house.sandbox.world().restore(&gone[0]);
+        house.sweep();
+        house.sandbox.world().delete(&gone[0]);
+    }
+}
+
+#[test]
+fn an_approved_customer_that_cannot_be_asked_keeps_nothing_else_from_being_done() {
+    for effect in unusable() {
+        let house = House::with(60);
+        house.sweep();
+        let gone = delete(&house, 30);
+        house.sweep();
+        house.expect(0, &["deletions", "approve"]);
+        house.inject(on_show(effect, &gone[3]));
+        let new = house.sandbox.world().create(json!({"email": "new@example.com"}));
+        let report = house.sweep();
+        assert_eq!((report.outcome, report.tally.deleted), (Outcome::Complete, 29), "{}", report.sentence());
+        assert!(house.mirror().contains_key(&new));
+        assert_eq!(house.one("SELECT customer_id FROM held_deletions WHERE state = 'approved'"), gone[3]);
+
+        house.sandbox.world().clear_faults();
+        house.sweep();
+        house.assert_true();
+    }
+}
+
+#[test]
+fn a_hold_stays_when_the_mirror_grows_and_the_limit_with_it() {
+    let house = House::with(8).inbound("max_delete_count = 0\nmax_delete_percent = 30");
+    house.expect(0, &["sync"]);
+    delete(&house, 4);
+    for n in 0..10 {
+        house.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
+    }
+    house.expect(3, &["sync"]);
+    house.expect(3, &["sync"]);
+    assert_eq!(house.one("SELECT count(*) FROM deleted_customers"), "0");
+    assert_eq!(house.column("SELECT DISTINCT hold_id FROM held_deletions WHERE state = 'held'"), ["1"]);
+    house.expect(0, &["deletions", "approve"]);
+    house.expect(0, &["sync"]);
+    house.assert_true();
+}
+
+#[test]
+fn a_persons_word_during_a_sweep_is_not_asked_for_anew() {
+    for word in ["approve", "reject"] {
+        let house = House::with(60);
+        house.expect(0, &["sync"]);
+        delete(&house, 30);
+        house.expect(3, &["sync"]);
+        // The next sweep samples them; while it waits for an answer, a person decides.
+        let waits = house.inject(Fault::new(Effect::Hold).call(Call::Show));
+        let mut sync = house.spawn(&["sync"]);
+        house.runtime.block_on(house.sandbox.until(|world| world.fired(waits) > 0));
+        house.expect(0, &["deletions", word]);
+        house.sandbox.world().clear_faults();
+        assert!(sync.wait().unwrap().success(), "nothing waits for a person any more");
+        assert_eq!(house.one("SELECT count(*) FROM held_deletions WHERE state = 'held'"), "0");
+        house.expect(0, &["sync"]);
+        let deleted = if word == "approve" { "30" } else { "0" };
+        assert_eq!(house.one("SELECT count(*) FROM deleted_customers"), deleted);
+    }
+}
+
+#[test]
+fn a_no_during_the_question_itself_is_heard() {
+    let house = House::with(30);
+    house.sweep();
+    let gone = delete(&house, 1);
+    let fault = house.inject(on_show(Effect::status(500), &gone[0]));
+    house.sweep();
+    house.sandbox.world().remove_fault(fault);
+    let waits = house.inject(Fault::new(Effect::Hold).call(Call::Show));
+    let mut sync = house.spawn(&["sync"]);
+    house.runtime.block_on(house.sandbox.until(|world| world.fired(waits) > 0));
+    house.expect(0, &["deletions", "reject"]);
+    house.sandbox.world().clear_faults();
+    assert!(sync.wait().unwrap().success());
+    assert!(house.mirror().contains_key(&gone[0]), "a person said that it stays");
+}
+
+#[test]
+fn a_probe_beside_a_hold_says_that_something_waits() {
+    let house = House::with(60);
+    house.expect(0, &["sync"]);
+    delete(&house, 30);
+    house.expect(3, &["sync"]);
+    let ran = house.expect(3, &["sync", "--probe"]);
+    assert!(ran.stderr.contains("30 deletions wait"), "{}", ran.stderr);
 }

@@ -107,20 +107,48 @@ fn inserts_and_reorders_between_pages_delete_nobody() {
 #[test]
 fn a_list_that_shrinks_below_the_page_asked_for_is_whole_under_every_reading() {
     for past_end in [PastEnd::Empty, PastEnd::NotFound, PastEnd::LastPage] {
-        let house = House::reading(21, Readings { past_end, ..Readings::default() });
-        house.sweep();
-        let drift = Drift { delete: 1, place: Region::Served, ..Drift::default() };
-        let fault = house.inject(Fault::new(Effect::Drift(drift)).call(Call::List).page(2).once());
-        let report = house.sweep();
-        assert_eq!(
-            (house.fired(fault), report.outcome),
-            (1, Outcome::Complete),
-            "{past_end:?}: {}",
-            report.sentence()
-        );
-        house.sweep();
-        house.assert_true();
+        for (customers, delete, page) in [(21, 1, 2), (41, 11, 4), (41, 31, 4)] {
+            let house = House::reading(customers, Readings { past_end, ..Readings::default() })
+                .inbound("max_delete_percent = 100");
+            house.sweep();
+            let drift = Drift { delete, place: Region::Served, ..Drift::default() };
+            let fault = house.inject(Fault::new(Effect::Drift(drift)).call(Call::List).page(page).once());
+            let report = house.sweep();
+            assert_eq!(house.fired(fault), 1);
+            assert!(report.failure.is_none(), "{past_end:?}, {delete} deleted: {}", report.sentence());
+            house.expect(0, &["sync"]);
+            house.assert_true();
+        }
     }
+}
+
+#[test]
+fn as_many_inserts_as_a_page_holds_do_not_look_like_the_same_page_again() {
+    let house = House::with(40);
+    house.sweep();
+    let drift = Drift { insert: 10, place: Region::Served, ..Drift::default() };
+    let fault = house.inject(Fault::new(Effect::Drift(drift)).call(Call::List).page(2).once());
+    let report = house.sweep();
+    assert_eq!((house.fired(fault), report.outcome), (1, Outcome::Complete), "{}", report.sentence());
+    house.sweep();
+    house.assert_true();
+}
+
+#[test]
+fn one_creation_time_in_the_future_does_not_blind_the_probe() {
+    let house = House::with(12);
+    house
+        .sandbox
+        .world()
+        .put_raw(json!({"id": "tomorrow", "resource": "customer", "created_at": "2099-01-01T00:00:00Z"}));
+    house.expect(0, &["sync"]);
+    house.sandbox.world().clear_requests();
+    house.expect(0, &["sync", "--probe"]);
+    let newest = house.one("SELECT max(created_at) FROM customers WHERE created_at < '2099'");
+    let from = &newest[..newest.len() - 8];
+    let asked = house.sandbox.world().requests()[0].query.clone();
+    let day = asked.split("start_time=").nth(1).unwrap()[..10].to_owned();
+    assert!(from.starts_with(&day) || day.as_str() < &from[..10], "{asked}, the newest is {newest}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A remote without HTTP: a list of customers for each of two accounts, and trouble on request.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use jiff::Timestamp;
 use komoju_sync::model::{Customer, CustomerId, Page, PageQuery, time};
 use komoju_sync::remote::error::ApiError;
 use komoju_sync::remote::{Call, Cause, Remote, RemoteError, Shown};
+use komoju_sync::store::holds::{self, Decision};
+use komoju_sync::store::write_beside;
 use serde_json::{Value, json};
 
 /// What can go wrong with an answer.
@@ -23,10 +26,11 @@ pub enum Trouble {
     ShortList,
     EmptyList,
     Hidden,
+    Endless,
 }
 
 impl Trouble {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Unreachable,
         Self::Throttled,
         Self::Rejected,
@@ -37,6 +41,7 @@ impl Trouble {
         Self::ShortList,
         Self::EmptyList,
         Self::Hidden,
+        Self::Endless,
     ];
 }
 
@@ -57,6 +62,8 @@ pub struct Server {
     pub trouble: Option<(Trouble, u32)>,
     pub shifts: VecDeque<Shift>,
     pub lists_hide_cards: bool,
+    /// A person's word after so many more requests.
+    pub midway: Option<(Decision, u64)>,
     pub fired: BTreeMap<String, u64>,
     pub requests: u64,
     made: u64,
@@ -112,10 +119,12 @@ impl Server {
     /// Whether this trouble strikes now.
     fn strikes(&mut self, on_list: bool) -> Option<Trouble> {
         let (trouble, left) = self.trouble?;
-        use Trouble::{EmptyList, Hidden, LyingTotal, SamePage, ShortList};
-        if !on_list && matches!(trouble, LyingTotal | SamePage | ShortList | EmptyList | Hidden) {
+        use Trouble::{EmptyList, Endless, Hidden, LyingTotal, SamePage, ShortList};
+        if !on_list && matches!(trouble, Endless | LyingTotal | SamePage | ShortList | EmptyList | Hidden) {
             return None;
         }
+        // A circle is one only if it goes on.
+        let left = if trouble == Endless { left + 1 } else { left };
         self.trouble = (left > 1).then_some((trouble, left - 1));
         self.count(format!("Trouble::{trouble:?}"));
         Some(trouble)
@@ -126,6 +135,33 @@ impl Server {
 pub struct Fake {
     pub server: Arc<Mutex<Server>>,
     pub account: usize,
+    /// What a page past the end answers: nobody, or 404.
+    pub refuses_past_end: bool,
+    /// Where a person decides midway.
+    pub database: PathBuf,
+}
+
+impl Fake {
+    fn let_a_person_decide(&self) {
+        let decision = {
+            let mut server = self.server.lock().unwrap();
+            match server.midway {
+                Some((decision, 0)) => {
+                    server.midway = None;
+                    Some(decision)
+                }
+                Some((decision, left)) => {
+                    server.midway = Some((decision, left - 1));
+                    None
+                }
+                None => None,
+            }
+        };
+        if let Some(decision) = decision {
+            // With nothing to decide this is refused, as it is for a person.
+            let _ = write_beside(&self.database, |tx| holds::decide(tx, None, decision, "t", "midway"));
+        }
+    }
 }
 
 fn failure(trouble: Trouble, call: Call) -> Option<RemoteError> {
@@ -144,6 +180,7 @@ fn failure(trouble: Trouble, call: Call) -> Option<RemoteError> {
 
 impl Remote for Fake {
     async fn list(&self, query: PageQuery) -> Result<Page, RemoteError> {
+        self.let_a_person_decide();
         let mut server = self.server.lock().unwrap();
         server.requests += 1;
         let trouble = server.strikes(true);
@@ -168,12 +205,26 @@ impl Remote for Fake {
             }
             _ => {}
         }
-        let (total, per_page) = (list.len() as u64, u64::from(query.per_page));
-        let shown_page = if trouble == Some(Trouble::SamePage) { 1 } else { query.page };
+        let (mut total, per_page) = (list.len() as u64, u64::from(query.per_page));
+        let mut skip = (query.page - 1) * per_page;
+        match trouble {
+            Some(Trouble::SamePage) => skip = 0,
+            // One page and another in turns, with ever more to come.
+            Some(Trouble::Endless) if total > per_page => {
+                skip = query.page % 2;
+                total = (query.page + 2) * per_page;
+            }
+            _ => {}
+        }
+        if self.refuses_past_end && query.page > 1 && skip >= total {
+            let told = ApiError { status: 404, code: Some("not_found".into()), message: None, param: None };
+            let call = Call::List { page: query.page };
+            return Err(RemoteError { call, cause: Cause::Rejected(told), retry_after: None });
+        }
         let hide = server.lists_hide_cards;
         let customers = list
             .into_iter()
-            .skip(((shown_page - 1) * per_page) as usize)
+            .skip(skip as usize)
             .take(per_page as usize)
             .map(|customer| Customer::from_value(customer).unwrap())
             .map(|customer| if hide { customer.with("source", Some(Value::Null)) } else { customer })
@@ -184,6 +235,7 @@ impl Remote for Fake {
     }
 
     async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
+        self.let_a_person_decide();
         let mut server = self.server.lock().unwrap();
         server.requests += 1;
         if let Some(error) = server.strikes(false).and_then(|t| failure(t, Call::Show { id: id.clone() })) {

@@ -23,7 +23,8 @@ use crate::Op;
 use crate::remote::{Fake, Server, Shift};
 
 const KEYS: [&str; 2] = ["sk_test_right", "sk_test_other"];
-const MAX_DELETE_COUNT: u64 = 3;
+const MAX_DELETE_COUNT: u64 = 2;
+const MAX_DELETE_PERCENT: u32 = 30;
 
 type Checked = Result<(), String>;
 
@@ -36,6 +37,8 @@ pub struct World {
     account: usize,
     per_page: u32,
     seed: u64,
+    /// Held because they were more than the limit then.
+    too_many: BTreeSet<String>,
 }
 
 macro_rules! must {
@@ -58,6 +61,7 @@ impl World {
             account: 0,
             per_page,
             seed,
+            too_many: BTreeSet::new(),
         };
         world.restart();
         world
@@ -70,12 +74,17 @@ impl World {
     fn restart(&mut self) {
         self.pull = None;
         let store = Arc::new(Store::open(&self.path()).unwrap());
-        let remote = Arc::new(Fake { server: Arc::clone(&self.server), account: self.account });
+        let remote = Arc::new(Fake {
+            server: Arc::clone(&self.server),
+            account: self.account,
+            refuses_past_end: self.seed % 2 == 1,
+            database: self.path(),
+        });
         let key = Arc::new(SecretKey::parse(KEYS[self.account]).unwrap());
         let settings = Settings {
             per_page: self.per_page,
             max_delete_count: MAX_DELETE_COUNT,
-            max_delete_percent: 5,
+            max_delete_percent: MAX_DELETE_PERCENT,
             seed: self.seed,
         };
         let clock: Arc<dyn Clock> = self.clock.clone();
@@ -127,6 +136,21 @@ impl World {
         ids
     }
 
+    /// Whose deletion a person approved or rejected, whatever became of it since.
+    fn decided(&self, word: &str) -> BTreeSet<String> {
+        let mut ids = self.states(word);
+        if word == "approved" {
+            read::held_deletions(&self.reader(), true, |record| {
+                if record.text("decided_at").is_some() && record.text("state") == Some("deleted") {
+                    ids.insert(record.text("customer_id").unwrap().to_owned());
+                }
+                Ok(())
+            })
+            .unwrap();
+        }
+        ids
+    }
+
     /// Does one thing, then checks everything.
     pub fn step(&mut self, op: Op) -> Checked {
         let head = self.head();
@@ -158,6 +182,8 @@ impl World {
                     }
                 }
                 Op::Trouble(trouble, times) => server.trouble = Some((trouble, times)),
+                Op::ApproveMidway(requests) => server.midway = Some((Decision::Approve, requests)),
+                Op::RejectMidway(requests) => server.midway = Some((Decision::Reject, requests)),
                 Op::ListsHideCards(hide) => server.lists_hide_cards = hide,
                 Op::Advance(seconds) => self.clock.advance(Duration::from_secs(seconds)),
                 Op::WallClock(seconds) => {
@@ -238,16 +264,29 @@ impl World {
         let alive: Vec<_> = deleted.intersection(&there).collect();
         must!(alive.is_empty(), "recorded as deleted, and alive: {alive:?}");
         // 4: above the limit only a person's word deletes; a "no" keeps.
-        let by_itself = deleted.difference(&approved).count() as u64;
-        let limit = MAX_DELETE_COUNT.max(live_before.len() as u64 * 5 / 100);
+        let approved: BTreeSet<String> = &approved | &self.decided("approved");
+        let by_itself: BTreeSet<String> = &deleted - &approved;
+        must!(
+            by_itself.is_empty() || by_itself != self.too_many,
+            "what was held because it was too many was recorded without a word: {by_itself:?}"
+        );
+        let by_itself = by_itself.len() as u64;
+        let limit = MAX_DELETE_COUNT.max(live_before.len() as u64 * u64::from(MAX_DELETE_PERCENT) / 100);
         must!(by_itself <= limit, "{by_itself} deletions by itself, the limit is {limit}");
         must!(deleted.is_disjoint(&rejected), "a rejected deletion was recorded");
-        if report.outcome == Outcome::Failed {
-            must!(self.states("held") == held, "a failed pass touched a hold");
-        }
+        let rejected_midway = &self.states("rejected") - &rejected;
+        must!(deleted.is_disjoint(&rejected_midway), "a deletion was recorded and rejected");
         if report.outcome == Outcome::Held {
-            must!(self.states("held").len() as u64 == report.held, "the hold is not what the report says");
-            must!(self.states("held").is_disjoint(&rejected), "a rejected deletion is held again");
+            let held_now = self.states("held");
+            self.too_many = if held_now.len() as u64 > limit { held_now } else { &self.too_many & &held_now };
+        }
+        if report.outcome == Outcome::Failed {
+            must!(self.states("held").is_subset(&held), "a failed pass held something");
+        }
+        let told = report.pass.is_none() || self.states("held").len() as u64 == report.held;
+        must!(told, "the hold is not what the report says");
+        for word in ["approved", "rejected"] {
+            must!(self.states("held").is_disjoint(&self.states(word)), "what a person {word} is held again");
         }
         // 13: a probe concludes nothing from absence.
         if kind == PassKind::Probe {
@@ -287,6 +326,7 @@ impl World {
         {
             let mut server = self.server.lock().unwrap();
             server.trouble = None;
+            server.midway = None;
             server.shifts.clear();
             server.lists_hide_cards = false;
         }

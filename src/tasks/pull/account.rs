@@ -6,8 +6,10 @@ use crate::model::change::Hash;
 use crate::model::time;
 use crate::reconcile::evidence::Answer;
 use crate::reconcile::guard::{self, KNOWN_ASKED, Standing, Verdict};
+use crate::reconcile::retry::TRIES;
 use crate::remote::Remote;
 use crate::store::account::{self, Account};
+use crate::store::mirror::Among;
 use crate::store::{StoreError, mirror};
 
 impl<R: Remote> Pull<R> {
@@ -40,13 +42,12 @@ impl<R: Remote> Pull<R> {
             return Err(Failure::OtherAccount);
         }
         let (mut answers, mut failure) = (Vec::new(), None);
-        for id in self.store.write(|tx| mirror::some_live(tx, KNOWN_ASKED)).await? {
-            let answer = match self.look_up(&id).await {
-                Ok(Found::Alive(_)) => Some(Answer::Alive),
-                Ok(Found::Gone) => Some(Answer::Gone),
-                Err(e @ (Failure::KeyRefused(_) | Failure::Stopped | Failure::Store(_))) => return Err(e),
-                Err(e) => {
-                    failure = Some(Box::new(e));
+        for id in self.some_live(KNOWN_ASKED, Among::All).await? {
+            let answer = match self.look_up(&id, TRIES).await? {
+                Found::Alive(_) => Some(Answer::Alive),
+                Found::Gone => Some(Answer::Gone),
+                Found::Unclear(why) => {
+                    failure = Some(Box::new(why));
                     None
                 }
             };

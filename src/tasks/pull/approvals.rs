@@ -1,10 +1,13 @@
-//! Held deletions that a person approved: each is asked about again, and only who is still gone is recorded as deleted.
+//! Held deletions that a person approved: each is asked about again, and only who is still gone is recorded as deleted. One that
+//! cannot be asked stays approved, for the next pass, and keeps nothing else from being done.
 
 use super::inquest::{Canaries, Verdict, Warrant};
 use super::{Failure, Pass, Pull};
 use crate::model::CustomerId;
+use crate::reconcile::evidence::CANARIES;
 use crate::remote::Remote;
 use crate::store::holds::{self, End};
+use crate::store::mirror::Among;
 use crate::store::{StoreError, mirror};
 
 /// How many are settled before the next are looked up.
@@ -27,23 +30,27 @@ impl<R: Remote> Pull<R> {
                         (false, _) => holds::end(tx, id, End::Deleted)?,
                     }
                 }
-                let canaries = mirror::some_live_unapproved(tx, 3)?;
-                Ok::<_, StoreError>((batch.last().cloned(), suspects, canaries))
+                Ok::<_, StoreError>((batch.last().cloned(), suspects))
             });
-            let (last, suspects, canaries) = read.await?;
+            let (last, suspects) = read.await?;
             let Some(last) = last else { return Ok(()) };
             after = Some(last);
+            let canaries = self.some_live(CANARIES, Among::Unapproved).await?;
             let canaries = match canaries.is_empty() {
                 true => Canaries::NobodyLives,
                 false => Canaries::Among(canaries),
             };
-            if let Verdict::NoCanary(unproven) =
-                self.hold_inquest(pass, suspects, &canaries, Warrant::Approved).await?
-            {
-                tracing::warn!(
-                    customers = unproven.len(),
-                    "approved deletions wait: no other customer answers, so nothing is proven; the next pass asks again"
-                );
+            let (unproven, go_on) =
+                match self.hold_inquest(pass, suspects, &canaries, Warrant::Approved).await? {
+                    Verdict::Settled => continue,
+                    Verdict::Unproven(unproven) => (unproven, true),
+                    Verdict::NoCanary(unproven) => (unproven, false),
+                };
+            tracing::warn!(
+                customers = unproven.len(),
+                "approved deletions wait: what was answered proves nothing; the next pass asks again"
+            );
+            if !go_on {
                 return Ok(());
             }
         }

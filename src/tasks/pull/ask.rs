@@ -9,7 +9,8 @@ use super::{Failure, Pull, Setback};
 use crate::model::{Customer, CustomerId, time};
 use crate::reconcile::retry;
 use crate::remote::{Class, Remote, Shown};
-use crate::store::passes;
+use crate::store::mirror::Among;
+use crate::store::{StoreError, mirror, passes};
 
 /// What a customer's own GET brought.
 pub(super) enum Found {
@@ -17,17 +18,20 @@ pub(super) enum Found {
     Alive(Customer),
     /// JSON `not_found`.
     Gone,
+    /// Nothing that could be used, and why.
+    Unclear(Failure),
 }
 
 impl<R: Remote> Pull<R> {
-    /// Tries until it succeeds, fails for good, has failed too often, or we are told to stop. Stopping drops a request that is
-    /// under way: reading has no effect at the remote.
-    pub(super) async fn persist<T, F, W>(&self, mut once: F) -> Result<T, Failure>
+    /// Tries until it succeeds, fails for good, has failed `tries_left` times, or we are told to stop. Stopping drops a request
+    /// that is under way: reading has no effect at the remote.
+    pub(super) async fn persist<T, F, W>(&self, tries_left: usize, mut once: F) -> Result<T, Failure>
     where
         F: FnMut() -> W + Send,
         W: Future<Output = Result<T, Setback>> + Send,
     {
-        let mut waits = retry::waits(|| self.dice.lock().unwrap_or_else(PoisonError::into_inner).random());
+        let mut waits =
+            retry::waits(tries_left, || self.dice.lock().unwrap_or_else(PoisonError::into_inner).random());
         let mut tries = 0;
         loop {
             tries += 1;
@@ -57,13 +61,32 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// Asks for one customer.
-    pub(super) async fn look_up(&self, id: &CustomerId) -> Result<Found, Failure> {
-        let shown = self.persist(|| async { self.remote.show(id).await.map_err(Setback::Remote) }).await?;
-        Ok(match shown {
-            Shown::Found(customer) => Found::Alive(customer),
-            Shown::NotFound => Found::Gone,
-        })
+    /// Asks for one customer, up to `tries` times. That it cannot be had is an answer too: the others are asked all the same.
+    pub(super) async fn look_up(&self, id: &CustomerId, tries: usize) -> Result<Found, Failure> {
+        let shown =
+            self.persist(tries, || async { self.remote.show(id).await.map_err(Setback::Remote) }).await;
+        match shown {
+            Ok(Shown::Found(customer)) => Ok(Found::Alive(customer)),
+            Ok(Shown::NotFound) => Ok(Found::Gone),
+            Err(failure @ Failure::Setback { .. }) => Ok(Found::Unclear(failure)),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Up to `count` live customers from anywhere in the mirror; those whose deletion is in doubt only where others lack.
+    pub(super) async fn some_live(&self, count: usize, among: Among) -> Result<Vec<CustomerId>, StoreError> {
+        let rolls: Vec<u64> = (0..count).map(|_| self.roll()).collect();
+        let picked = self.store.write(move |tx| {
+            let rows = mirror::last_row(tx)?.unsigned_abs().max(1);
+            let mut picked: Vec<CustomerId> = Vec::with_capacity(count);
+            for roll in rolls {
+                let from = i64::try_from(1 + roll % rows).unwrap_or(1);
+                let near = mirror::live_from(tx, from, count, among)?;
+                picked.extend(near.into_iter().find(|id| !picked.contains(id)));
+            }
+            Ok(picked)
+        });
+        picked.await
     }
 
     /// Leaves word in the database, for `status`, that the remote asked us to wait.

@@ -61,12 +61,15 @@ pub enum Failure {
         /// One that answers.
         alive: CustomerId,
     },
-    /// Answers came too slowly to prove anything by them.
+    /// Page after page shows only customers that were listed already.
     #[error(
-        "the API answers too slowly to prove that {0} customers are gone: question and canary must lie within a minute. They \
-         stay, and the next sweep asks again"
+        "the list has no end: up to page {page} many pages in a row repeated customers that were listed already. What was read \
+         is recorded, nothing was deleted"
     )]
-    TooSlow(usize),
+    Endless {
+        /// The last page that was read.
+        page: u64,
+    },
     /// The key reads another account.
     #[error(
         "this key reads another account: it knows none of the customers in this database. Nothing is read or written until the \

@@ -1,14 +1,17 @@
 //! The end of a pass: what a whole sweep concludes, and the row that says how it ended.
 
+use super::ask::Found;
 use super::inquest::{Canaries, Verdict, Warrant};
 use super::marks::Marks;
 use super::{Failure, Pass, Pull, Report};
-use crate::model::{CustomerId, Kind, Origin, Outcome, PassKind, Tally, time};
-use crate::reconcile::evidence::{self, Course, SAMPLE};
+use crate::model::{CustomerId, Kind, Origin, Outcome, PassId, PassKind, Tally, time};
+use crate::reconcile::evidence::{self, Course, SAMPLE, Waiting};
+use crate::reconcile::retry::TRIES;
 use crate::reconcile::rows::RowSet;
 use crate::reconcile::sighting;
 use crate::remote::Remote;
-use crate::store::changes::{Cause, Recorder};
+use crate::store::changes::Recorder;
+use crate::store::holds::Because;
 use crate::store::{StoreError, Tx, holds, mirror, passes};
 
 /// Passes without an event are kept so long.
@@ -17,26 +20,26 @@ const KEEP_UNEVENTFUL: jiff::SignedDuration = jiff::SignedDuration::from_hours(3
 impl<R: Remote> Pull<R> {
     /// What follows from a list that was read whole; returns how many deletions are held.
     pub(super) async fn conclude(&self, pass: &mut Pass, mut marks: Marks) -> Result<u64, Failure> {
-        let (suspects, marks_back) = self.find_suspects(pass, marks).await?;
+        let (suspects, waiting, marks_back) = self.find_suspects(pass, marks).await?;
         marks = marks_back;
         let limit = evidence::limit(
             pass.live_before,
             self.settings.max_delete_count,
             self.settings.max_delete_percent,
         );
-        let to_hold = match evidence::course(suspects.len(), limit) {
-            Course::Nothing => RowSet::default(),
-            Course::AskEach => self.ask_each(pass, &suspects, &mut marks).await?,
+        let (to_hold, because) = match evidence::course(suspects.len(), limit, waiting) {
+            Course::Nothing => (RowSet::default(), Because::Unproven),
+            Course::AskEach => (self.ask_each(pass, &suspects, &mut marks).await?, Because::Unproven),
             Course::AskSample => {
                 self.ask_sample(pass, &suspects).await?;
-                suspects
+                (suspects, Because::TooMany)
             }
         };
-        self.apply_conclusions(pass, marks, to_hold).await
+        self.apply_conclusions(pass, marks, to_hold, because).await
     }
 
-    /// Who was live before the sweep and was not listed by it.
-    async fn find_suspects(&self, pass: &Pass, marks: Marks) -> Result<(RowSet, Marks), StoreError> {
+    /// Who was live before the sweep and was not listed by it, and whether exactly these wait for a person already.
+    async fn find_suspects(&self, pass: &Pass, marks: Marks) -> Result<(RowSet, Waiting, Marks), StoreError> {
         let head_before = pass.head_before;
         let found = self.store.write(move |tx| {
             let mut suspects = RowSet::default();
@@ -49,7 +52,11 @@ impl<R: Remote> Pull<R> {
                     Ok(())
                 })?;
             }
-            Ok((suspects, marks))
+            let waiting = match is_held(tx, &suspects, Some(Because::TooMany))? {
+                true => Waiting::TheSame,
+                false => Waiting::Others,
+            };
+            Ok((suspects, waiting, marks))
         });
         found.await
     }
@@ -58,7 +65,7 @@ impl<R: Remote> Pull<R> {
         self.store.write(move |tx| rows.into_iter().map(|row| mirror::id_of(tx, row)).collect()).await
     }
 
-    /// Few enough: each is asked. Returns those that must be held because no canary could be had.
+    /// Few enough: each is asked. Returns those that must be held because nothing is proven about them.
     async fn ask_each(
         &self,
         pass: &mut Pass,
@@ -69,7 +76,7 @@ impl<R: Remote> Pull<R> {
         let canaries = Canaries::Among(std::mem::take(&mut marks.canaries));
         let unproven = match self.hold_inquest(pass, ids, &canaries, Warrant::OwnSuspicion).await? {
             Verdict::Settled => return Ok(RowSet::default()),
-            Verdict::NoCanary(unproven) => unproven,
+            Verdict::Unproven(unproven) | Verdict::NoCanary(unproven) => unproven,
         };
         let rows = self.store.write(move |tx| {
             let mut rows = RowSet::default();
@@ -89,16 +96,22 @@ impl<R: Remote> Pull<R> {
             let mut dice = self.dice.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             rand::seq::IteratorRandom::choose_multiple(suspects.iter(), &mut *dice, SAMPLE)
         };
+        let (mut answered, mut unclear) = (0, None);
         for id in self.ids(picked).await? {
-            if let super::ask::Found::Alive(_) = self.look_up(&id).await? {
-                return Err(Failure::ShortList {
-                    suspects: suspects.len(),
-                    live: pass.live_before,
-                    alive: id,
-                });
+            match self.look_up(&id, if unclear.is_none() { TRIES } else { 1 }).await? {
+                Found::Alive(_) => {
+                    let (suspects, live) = (suspects.len(), pass.live_before);
+                    return Err(Failure::ShortList { suspects, live, alive: id });
+                }
+                Found::Gone => answered += 1,
+                Found::Unclear(why) => unclear = Some(why),
             }
         }
-        Ok(())
+        // Without one clear answer, whether the list was cut short is not known; with some, what is held is for a person anyway.
+        match unclear {
+            Some(why) if answered == 0 => Err(why),
+            _ => Ok(()),
+        }
     }
 
     /// One transaction: sources that are gone, deletions that are held or no longer, "no"s that are over.
@@ -107,33 +120,38 @@ impl<R: Remote> Pull<R> {
         pass: &mut Pass,
         marks: Marks,
         to_hold: RowSet,
+        because: Because,
     ) -> Result<u64, Failure> {
-        let (cause, id) = (self.cause(pass, Origin::Sweep), pass.id);
-        let concluded = self.store.write(move |tx| {
-            let at = cause.observed_at.clone();
-            let nulled = null_sources(tx, cause, &marks)?;
+        let (id, at) = (pass.id, time::written(self.clock.now()));
+        let concluded = self.apply(pass, Origin::Sweep, move |tx, recorder, _| {
+            null_sources(tx, recorder, &marks)?;
             for rejected in holds::rejected(tx)? {
                 if mirror::find(tx, &rejected)?.is_some_and(|stored| marks.seen.contains(stored.row)) {
                     holds::end(tx, &rejected, holds::End::Seen)?;
                 }
             }
-            hold(tx, id, &at, &to_hold)?;
-            Ok((nulled, to_hold.len()))
+            // A person may have decided about some of them while the sweep went on.
+            let mut undecided = RowSet::default();
+            for row in to_hold.iter() {
+                if !holds::is_decided(tx, &mirror::id_of(tx, row)?)? {
+                    undecided.insert(row);
+                }
+            }
+            hold(tx, id, &at, &undecided, because)?;
+            Ok(undecided.len())
         });
-        let (nulled, held) = concluded.await?;
-        pass.tally.updated += nulled;
-        Ok(held)
+        Ok(concluded.await?)
     }
 
     /// Writes how the pass ended.
     pub(super) async fn finish(&self, pass: Pass, ended: Result<u64, Failure>) -> Result<Report, StoreError> {
         let mut tally = pass.tally;
         tally.requests = self.remote.requests() - pass.requests_before;
-        let (outcome, held, failure) = match ended {
-            Ok(0) => (Outcome::Complete, 0, None),
-            Ok(held) => (Outcome::Held, held, None),
-            Err(Failure::Stopped) => (Outcome::Interrupted, 0, Some(Failure::Stopped)),
-            Err(failure) => (Outcome::Failed, 0, Some(failure)),
+        let (outcome, failure) = match ended {
+            Ok(0) => (Outcome::Complete, None),
+            Ok(_) => (Outcome::Held, None),
+            Err(Failure::Stopped) => (Outcome::Interrupted, Some(Failure::Stopped)),
+            Err(failure) => (Outcome::Failed, Some(failure)),
         };
         let now = self.clock.now();
         let (at, error) = (time::written(now), failure.as_ref().map(ToString::to_string));
@@ -149,9 +167,10 @@ impl<R: Remote> Pull<R> {
             } else if answered {
                 passes::note_refused(tx, None)?;
             }
-            passes::prune(tx, &cutoff).map(drop)
+            passes::prune(tx, &cutoff)?;
+            holds::held_count(tx)
         });
-        closed.await?;
+        let held = closed.await?;
         Ok(Report { pass: Some(pass.id), kind: pass.kind, outcome, tally, held, failure })
     }
 
@@ -161,9 +180,14 @@ impl<R: Remote> Pull<R> {
             Failure::Store(e) => return Err(e),
             failure => failure,
         };
-        if matches!(failure, Failure::KeyRefused(_)) {
-            let at = time::written(self.clock.now());
-            self.store.write(move |tx| passes::note_refused(tx, Some(&at))).await?;
+        let refused_since = match failure {
+            Failure::KeyRefused(_) => Some(Some(time::written(self.clock.now()))),
+            // Another key, and it was answered.
+            Failure::OtherAccount => Some(None),
+            _ => None,
+        };
+        if let Some(since) = refused_since {
+            self.store.write(move |tx| passes::note_refused(tx, since.as_deref())).await?;
         }
         let outcome =
             if matches!(failure, Failure::Stopped) { Outcome::Interrupted } else { Outcome::Failed };
@@ -172,11 +196,10 @@ impl<R: Remote> Pull<R> {
 }
 
 /// Takes away the sources of customers that this sweep listed without one, if it showed any at all.
-fn null_sources(tx: &Tx<'_>, cause: Cause, marks: &Marks) -> Result<u64, StoreError> {
+fn null_sources(tx: &Tx<'_>, recorder: &mut Recorder<'_, '_>, marks: &Marks) -> Result<(), StoreError> {
     if !sighting::may_be_nulled(true, marks.any_source) {
-        return Ok(0);
+        return Ok(());
     }
-    let mut recorder = Recorder::new(tx, cause)?;
     for row in marks.null_listed.iter() {
         let id = mirror::id_of(tx, row)?;
         let stored = mirror::find(tx, &id)?.filter(|stored| stored.standing.is_live());
@@ -184,21 +207,31 @@ fn null_sources(tx: &Tx<'_>, cause: Cause, marks: &Marks) -> Result<u64, StoreEr
             recorder.record(Kind::Updated, &customer)?;
         }
     }
-    Ok(recorder.tally().updated)
+    Ok(())
+}
+
+/// Whether exactly these wait for a person, because of this where asked.
+fn is_held(tx: &Tx<'_>, rows: &RowSet, because: Option<Because>) -> Result<bool, StoreError> {
+    if holds::held_count(tx)? != rows.len() {
+        return Ok(false);
+    }
+    for row in rows.iter() {
+        match holds::held_because(tx, &mirror::id_of(tx, row)?)? {
+            Some(reason) if because.is_none_or(|because| because == reason) => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 /// Holds these deletions: keeps the hold where exactly these wait already, otherwise supersedes what waits.
-fn hold(tx: &Tx<'_>, pass: i64, at: &str, rows: &RowSet) -> Result<(), StoreError> {
-    let mut same = holds::held_count(tx)? == rows.len();
-    for row in rows.iter() {
-        same = same && holds::is_held(tx, &mirror::id_of(tx, row)?)?;
-    }
-    if same {
-        return Ok(());
+fn hold(tx: &Tx<'_>, pass: PassId, at: &str, rows: &RowSet, because: Because) -> Result<(), StoreError> {
+    if is_held(tx, rows, None)? {
+        return holds::set_because(tx, because);
     }
     holds::supersede(tx)?;
     if !rows.is_empty() {
-        let hold = holds::open(tx, pass, at)?;
+        let hold = holds::open(tx, pass, at, because)?;
         for row in rows.iter() {
             holds::add(tx, hold, &mirror::id_of(tx, row)?)?;
         }

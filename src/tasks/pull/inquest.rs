@@ -1,18 +1,25 @@
 //! The inquest: asking about suspects, with a canary for every deletion.
+//!
+//! One customer that cannot be asked, or a canary that gives no answer, stands in nobody's way: what could not be proven is handed
+//! back, and everybody else is settled.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::ask::Found;
 use super::{Failure, Pass, Phase, Progress, Pull, apply_lookup};
-use crate::model::{CustomerId, Kind, Origin};
+use crate::model::{Customer, CustomerId, Origin};
 use crate::reconcile::evidence::{CANARIES, Inquest};
+use crate::reconcile::retry::TRIES;
 use crate::remote::Remote;
-use crate::store::StoreError;
-use crate::store::changes::Recorder;
 use crate::store::holds::{self, End};
 
 /// How often it may happen in one inquest that a 404 has grown too old when its canary answers.
 const ROUNDS: usize = 3;
+
+/// How many suspects without a usable answer get all their tries; the rest of such an inquest gets one try each, so that an API
+/// that fails for everybody who is gone does not take half a minute for each of them.
+const PATIENT_WITH: usize = 3;
 
 /// Who can serve as a canary.
 pub(super) enum Canaries {
@@ -26,7 +33,9 @@ pub(super) enum Canaries {
 pub(super) enum Verdict {
     /// Each suspect is settled: recorded as deleted, or alive.
     Settled,
-    /// These are not settled: some answered `not_found`, but no canary could be had, so nothing is proven about them.
+    /// All but these are.
+    Unproven(Vec<CustomerId>),
+    /// These are not settled, because no canary answered: nothing can be proven just now.
     NoCanary(Vec<CustomerId>),
 }
 
@@ -51,73 +60,72 @@ impl<R: Remote> Pull<R> {
         let of = suspects.len() as u64;
         let mut queue = VecDeque::from(suspects);
         let mut inquest = Inquest::default();
+        let mut unproven = Vec::new();
+        let mut unclear = 0;
         let mut stale_rounds = 0;
-        loop {
+        while !(queue.is_empty() && inquest.is_empty()) {
+            let mut canary_due = false;
             if let Some(suspect) = queue.pop_front() {
                 let asked_at = self.clock.elapsed();
-                match self.look_up(&suspect).await? {
-                    Found::Alive(customer) => self.record_alive(pass, customer, warrant).await?,
+                let tries = if unclear < PATIENT_WITH { TRIES } else { 1 };
+                match self.look_up(&suspect, tries).await? {
+                    Found::Alive(customer) => self.record_alive(pass, customer).await?,
                     Found::Gone => inquest.gone(suspect, asked_at),
+                    Found::Unclear(why) => {
+                        tracing::warn!("{why}; whether this customer is gone is not proven");
+                        unproven.push(suspect);
+                        unclear += 1;
+                        // Is it this customer, or does nobody answer?
+                        canary_due = true;
+                    }
                 }
                 let done = of.saturating_sub(queue.len() as u64);
                 self.progress.send_replace(Progress { phase: Phase::Asking, done, of });
             }
-            if inquest.is_due(self.clock.elapsed()) || (queue.is_empty() && !inquest.is_empty()) {
-                let answered_at = match canaries {
-                    Canaries::Among(canaries) => self.ask_canaries(canaries).await?,
-                    Canaries::NobodyLives => Some(self.clock.elapsed()),
-                };
-                let Some(answered_at) = answered_at else {
-                    return Ok(Verdict::NoCanary(inquest.take_unproven().into_iter().chain(queue).collect()));
-                };
-                let proof = inquest.canary(answered_at);
-                self.record_gone(pass, proof.proven, warrant).await?;
-                if !proof.stale.is_empty() {
-                    stale_rounds += 1;
-                    if stale_rounds == ROUNDS {
-                        return Err(Failure::TooSlow(proof.stale.len() + queue.len()));
-                    }
-                    queue.extend(proof.stale);
+            canary_due |= inquest.is_due(self.clock.elapsed()) || (queue.is_empty() && !inquest.is_empty());
+            if !canary_due {
+                continue;
+            }
+            let Some(answered_at) = self.ask_canaries(canaries).await? else {
+                unproven.extend(inquest.take_unproven());
+                unproven.extend(queue);
+                return Ok(Verdict::NoCanary(unproven));
+            };
+            let proof = inquest.canary(answered_at);
+            self.record_gone(pass, proof.proven, warrant).await?;
+            if !proof.stale.is_empty() {
+                stale_rounds += 1;
+                match stale_rounds < ROUNDS {
+                    true => queue.extend(proof.stale),
+                    false => unproven.extend(proof.stale),
                 }
             }
-            if queue.is_empty() && inquest.is_empty() {
-                return Ok(Verdict::Settled);
-            }
         }
+        Ok(if unproven.is_empty() { Verdict::Settled } else { Verdict::Unproven(unproven) })
     }
 
     /// When a canary answered, by the steady clock; `None` when up to three were asked and none did.
-    async fn ask_canaries(&self, canaries: &[CustomerId]) -> Result<Option<std::time::Duration>, Failure> {
+    async fn ask_canaries(&self, canaries: &Canaries) -> Result<Option<Duration>, Failure> {
+        let canaries = match canaries {
+            Canaries::NobodyLives => return Ok(Some(self.clock.elapsed())),
+            Canaries::Among(canaries) => canaries,
+        };
         let start = usize::try_from(self.roll() % 1024).unwrap_or(0);
         let picked = (0..canaries.len()).map(|n| &canaries[(start + n) % canaries.len()]).take(CANARIES);
         for canary in picked {
-            if let Found::Alive(_) = self.look_up(canary).await? {
+            if let Found::Alive(_) = self.look_up(canary, TRIES).await? {
                 return Ok(Some(self.clock.elapsed()));
             }
         }
         Ok(None)
     }
 
-    async fn record_alive(
-        &self,
-        pass: &mut Pass,
-        customer: crate::model::Customer,
-        warrant: Warrant,
-    ) -> Result<(), Failure> {
-        let cause = self.cause(pass, Origin::Lookup);
-        let recorded = self.store.write(move |tx| {
-            if warrant == Warrant::Approved {
-                holds::end(tx, customer.id(), End::Alive)?;
-            }
-            apply_lookup(tx, cause, &customer)
+    async fn record_alive(&self, pass: &mut Pass, customer: Customer) -> Result<(), Failure> {
+        let recorded = self.apply(pass, Origin::Lookup, move |tx, recorder, _| {
+            holds::end(tx, customer.id(), End::Alive)?;
+            apply_lookup(tx, recorder, customer)
         });
-        match recorded.await? {
-            Some(Kind::Created) => pass.tally.created += 1,
-            Some(Kind::Updated) => pass.tally.updated += 1,
-            Some(Kind::Restored) => pass.tally.restored += 1,
-            _ => {}
-        }
-        Ok(())
+        Ok(recorded.await?)
     }
 
     async fn record_gone(
@@ -130,18 +138,17 @@ impl<R: Remote> Pull<R> {
             Warrant::OwnSuspicion => Origin::Sweep,
             Warrant::Approved => Origin::Lookup,
         };
-        let cause = self.cause(pass, origin);
-        let recorded = self.store.write(move |tx| -> Result<_, StoreError> {
-            let mut recorder = Recorder::new(tx, cause)?;
+        let recorded = self.apply(pass, origin, move |tx, recorder, _| {
             for id in &proven {
-                recorder.record_deleted(id)?;
-                if warrant == Warrant::Approved {
-                    holds::end(tx, id, End::Deleted)?;
+                // A person may have said no while it was asked for.
+                if holds::is_rejected(tx, id)? {
+                    continue;
                 }
+                recorder.record_deleted(id)?;
+                holds::end(tx, id, End::Deleted)?;
             }
-            Ok(recorder.tally().deleted)
+            Ok(())
         });
-        pass.tally.deleted += recorded.await?;
-        Ok(())
+        Ok(recorded.await?)
     }
 }

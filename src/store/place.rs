@@ -1,0 +1,58 @@
+//! Where a database really is: two names of one file are one database.
+
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+
+/// How many links are followed before they are taken for a ring.
+const MOST_LINKS: usize = 40;
+
+/// The file behind every link in `path`, whether it exists yet or not; its directory must.
+pub(super) fn real(path: &Path) -> Result<PathBuf, StoreError> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = directory.canonicalize().map_err(|source| StoreError::File {
+            path: directory.to_owned(),
+            what: "is the directory that database.path names; it cannot be used",
+            source,
+        })?;
+        let here = directory.join(path.file_name().unwrap_or_default());
+        match std::fs::read_link(&here) {
+            // A link's target counts from the link's own directory.
+            Ok(target) => path = directory.join(target),
+            Err(_) => return Ok(here),
+        }
+    }
+    let source = std::io::Error::other("it is a ring of links");
+    Err(StoreError::File { path, what: "cannot be followed", source })
+}
+
+/// The name of a file beside `path`: `DATABASE` and the suffix.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn every_name_of_a_file_leads_to_one_place_before_it_exists_and_after() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().canonicalize().unwrap().join(name);
+        symlink("second", at("first")).unwrap();
+        symlink(at("file"), at("second")).unwrap();
+        assert_eq!(real(&at("first")).unwrap(), at("file"), "nobody made it yet");
+        std::fs::write(at("file"), "").unwrap();
+        for name in ["first", "second", "file"] {
+            assert_eq!(real(&at(name)).unwrap(), at("file"));
+        }
+        symlink("ring", at("ring")).unwrap();
+        assert!(real(&at("ring")).unwrap_err().to_string().contains("cannot be followed"));
+    }
+}
