@@ -96,6 +96,7 @@ impl App {
         let remote = Arc::new(Http::new(config, &key, Arc::clone(&clock))?);
         let settings = Settings {
             per_page: config.api.per_page,
+            max_concurrent_requests: config.api.max_concurrent_requests as usize,
             max_delete_count: config.inbound.max_delete_count,
             max_delete_percent: config.inbound.max_delete_percent,
             seed: rand::random(),
@@ -168,7 +169,7 @@ fn log(report: &Report) {
     match &report.failure {
         Some(Failure::Stopped) => tracing::info!("{sentence}"),
         Some(_) => tracing::error!("{sentence}"),
-        None if report.held > 0 => tracing::warn!("{sentence}"),
+        None if report.held > 0 && report.kind == PassKind::Sweep => tracing::warn!("{sentence}"),
         // What happens every minute and changes nothing is no news.
         None if report.kind == PassKind::Probe && report.tally.changes() == 0 => {
             tracing::debug!("{sentence}")

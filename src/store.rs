@@ -17,6 +17,7 @@ pub mod copy;
 pub mod error;
 pub mod holds;
 pub mod instance;
+pub mod listed;
 pub mod mirror;
 pub mod open;
 pub mod passes;

@@ -14,7 +14,7 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("reconcile", &["model"]),
     ("remote", &["model", "clock", "config", "mask"]),
     ("store", &["model"]),
-    ("tasks", &["model", "clock", "config", "reconcile", "remote", "store"]),
+    ("tasks", &["model", "clock", "config", "mask", "reconcile", "remote", "store"]),
     ("app", &["model", "clock", "config", "remote", "store", "tasks"]),
     ("cli", &["model", "clock", "config", "mask", "remote", "store", "tasks", "app", "sandbox"]),
 ];

@@ -7,7 +7,9 @@ CREATE TABLE meta (
     log_id          TEXT NOT NULL,
     schema_version  INTEGER NOT NULL,
     refused_since   TEXT,                  -- the API refuses the key since then
-    throttled_until TEXT                   -- the API asked us to wait until then
+    throttled_until TEXT,                  -- the API asked us to wait until then
+    live            INTEGER NOT NULL DEFAULT 0,  -- how many customers the mirror holds, so that nobody need count them
+    deleted         INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 INSERT INTO meta (one, log_id, schema_version) VALUES (1, lower(hex(randomblob(16))), 1);
@@ -31,8 +33,9 @@ CREATE TABLE pass (
     finished_at    TEXT,
     outcome        TEXT CHECK (outcome IN ('complete', 'interrupted', 'failed', 'held')),
     resumed        INTEGER NOT NULL DEFAULT 0,
-    pages          INTEGER NOT NULL DEFAULT 0,
+    pages          INTEGER NOT NULL DEFAULT 0,  -- how many are applied, from the first one on without a gap
     last_page      INTEGER NOT NULL DEFAULT 0,  -- how many pages the list has, by its newest answer
+    per_page       INTEGER NOT NULL DEFAULT 0,  -- how many customers a page of this pass holds
     requests       INTEGER NOT NULL DEFAULT 0,
     customers_seen INTEGER NOT NULL DEFAULT 0,
     created        INTEGER NOT NULL DEFAULT 0,
@@ -79,8 +82,17 @@ CREATE TABLE mirror (
 ) STRICT;
 
 CREATE INDEX mirror_by_email ON mirror (email) WHERE email IS NOT NULL;
-CREATE INDEX mirror_by_created_at ON mirror (created_at);
-CREATE INDEX mirror_by_deleted_at ON mirror (deleted_at);
+CREATE INDEX mirror_by_created_at ON mirror (created_at) WHERE deleted_at IS NULL;
+CREATE INDEX mirror_by_deleted_at ON mirror (deleted_at) WHERE deleted_at IS NOT NULL;
+
+-- By what a listed customer is recognised: the fingerprint of its text, as a list last showed it and as it was compared with the
+-- mirror. A row is there only while that comparison holds: any change of the customer takes it away. Narrow, and in the order of
+-- the mirror's rows, which is about the order of the list: a page of the list lies on a page or two of this table.
+CREATE TABLE listed (
+    row         INTEGER PRIMARY KEY REFERENCES mirror (row) ON DELETE CASCADE,
+    fingerprint BLOB NOT NULL,
+    source      INTEGER NOT NULL CHECK (source BETWEEN 0 AND 2)  -- shown, absent, carried on
+) STRICT;
 
 -- Deletions that wait for a person, and what became of them.
 CREATE TABLE hold (
@@ -197,8 +209,7 @@ CREATE VIEW mirror_info AS
 SELECT meta.log_id, meta.schema_version,
        (SELECT lower(substr(hex(fingerprint), 1, 16)) FROM account) AS account,
        whole.id AS last_sweep_id, whole.finished_at AS last_sweep_at,
-       (SELECT count(*) FROM mirror WHERE deleted_at IS NULL) AS live,
-       (SELECT count(*) FROM mirror WHERE deleted_at IS NOT NULL) AS deleted,
+       meta.live, meta.deleted,
        coalesce(head.seq, 0) AS head_seq,
        coalesce(lower(hex(head.chain)), '0000000000000000000000000000000000000000000000000000000000000000') AS head_chain
 FROM meta

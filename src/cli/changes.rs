@@ -39,10 +39,12 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     loop {
         let seen_version = reader.data_version()?;
         print::printing(|check| {
-            read::changes(&reader, &filter.clone(), |record| {
+            let from = filter.clone();
+            let visit = |record: Record| {
                 filter.since = filter.since.max(record.number("seq"));
                 check(print(&mut out, &record, args.style))
-            })
+            };
+            reader.look(|conn| read::changes(conn, &from, visit))
         })?;
         out.flush()?;
         if !args.follow {

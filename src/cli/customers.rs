@@ -64,16 +64,16 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
 fn list(reader: &Reader, options: &Options) -> anyhow::Result<()> {
     let mut out = Out::new();
     print::printing(|check| {
-        let mut visit = |record: Record| {
+        let visit = |record: Record| {
             check(match options.style.is_json() {
                 true => out.json(&record),
                 false => out.line(&list_line(&record)),
             })
         };
-        match options.as_of {
-            Some(moment) => read::customers_as_of(reader, moment, visit),
-            None => read::customers(reader, &mut visit),
-        }
+        reader.look(|conn| match options.as_of {
+            Some(moment) => read::customers_as_of(conn, moment, visit),
+            None => read::customers(conn, visit),
+        })
     })?;
     Ok(out.finish()?)
 }
@@ -84,10 +84,10 @@ fn list_line(record: &Record) -> String {
 }
 
 fn show(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Result<()> {
-    let found = match options.as_of {
-        Some(moment) => read::customer_as_of(reader, id, moment)?,
-        None => read::customer(reader, id)?,
-    };
+    let found = reader.look(|conn| match options.as_of {
+        Some(moment) => read::customer_as_of(conn, id, moment),
+        None => read::customer(conn, id),
+    })?;
     let when = options.as_of.map(|at| format!(" at {}", time::written(at))).unwrap_or_default();
     let record = found.ok_or_else(|| anyhow::anyhow!("the mirror knows no customer {id}{when}"))?;
     let mut out = Out::new();
@@ -109,10 +109,11 @@ fn history(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Resul
     let mut out = Out::new();
     let mut entries = 0_u64;
     print::printing(|check| {
-        read::changes(reader, &filter, |record| {
+        let visit = |record: Record| {
             entries += 1;
             check(changes::print(&mut out, &record, options.style))
-        })
+        };
+        reader.look(|conn| read::changes(conn, &filter, visit))
     })?;
     out.finish()?;
     match entries {

@@ -30,12 +30,13 @@ enum What {
     },
     /// They may be deleted here, if KOMOJU still says that they are gone.
     Approve {
-        /// The hold's number; every open one where it is left out.
+        /// The hold's number (also of one that was rejected); every open one where it is left out.
         hold: Option<HoldId>,
     },
     /// They stay, and are not reported again until they are seen again.
     Reject {
-        /// The hold's number; every open one where it is left out.
+        /// The hold's number (also of one that was approved, as far as that is not carried out); every open one where it is left
+        /// out.
         hold: Option<HoldId>,
     },
 }
@@ -64,19 +65,34 @@ fn list(reader: &Reader, all: bool, style: Style) -> anyhow::Result<Exit> {
     let mut out = Out::new();
     let mut waiting = 0_u64;
     print::printing(|check| {
-        read::held_deletions(reader, all, |record| {
+        let visit = |record: read::Record| {
             waiting += u64::from(record.text("state") == Some("held"));
             check(match style.is_json() {
                 true => out.json(&record),
                 false => {
-                    let [hold, state, opened, id] =
-                        ["hold_id", "state", "opened_at", "customer_id"].map(|name| plain(record.get(name)));
-                    out.line(&format!("hold {hold:<4}  {state:<10}  {opened}  {id}"))
+                    let [hold, state, opened, id, email] =
+                        ["hold_id", "state", "opened_at", "customer_id", "email"]
+                            .map(|name| plain(record.get(name)));
+                    out.line(format!("hold {hold:<4}  {state:<10}  {opened}  {id}  {email}").trim_end())
                 }
             })
+        };
+        reader.look(|conn| match style.is_json() {
+            true => read::held_deletions(conn, all, visit),
+            false => read::held_customers(conn, all, visit),
         })
     })?;
     out.finish()?;
+    if waiting > 0 && !style.is_json() {
+        print::note(&format!(
+            "{} for `komoju-sync deletions approve` or `reject`",
+            if waiting == 1 {
+                "1 deletion waits".to_owned()
+            } else {
+                format!("{} wait", count(waiting, "deletion"))
+            }
+        ));
+    }
     Ok(if waiting > 0 { Exit::Waits } else { Exit::Fine })
 }
 
@@ -89,5 +105,9 @@ fn decide(path: &std::path::Path, hold: Option<HoldId>, decision: Decision) -> a
 /// Who decides: the person behind `sudo`, where there is one.
 fn decided_by() -> String {
     let named = |name| std::env::var(name).ok().filter(|who| !who.is_empty());
-    named("SUDO_USER").or_else(|| named("USER")).unwrap_or_else(|| "unknown".to_owned())
+    let by_number = || {
+        let process = std::fs::metadata("/proc/self").ok()?;
+        Some(format!("uid {}", std::os::unix::fs::MetadataExt::uid(&process)))
+    };
+    named("SUDO_USER").or_else(|| named("USER")).or_else(by_number).unwrap_or_else(|| "unknown".to_owned())
 }

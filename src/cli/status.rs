@@ -53,6 +53,10 @@ struct Status {
     account_stopped_since: Option<String>,
     /// Deletions that wait for a person.
     held_deletions: u64,
+    /// Deletions that a person approved and that no answer has proven yet.
+    approved_deletions: u64,
+    /// Deletions that a person rejected; those customers were not seen since.
+    rejected_deletions: u64,
 }
 
 pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
@@ -103,6 +107,8 @@ fn collect(reader: &Reader, config: &Config, path: &Path, now: Timestamp) -> Res
         key_refused_since: refused,
         account_stopped_since: account::load(reader)?.and_then(|account| account.stopped).map(|(_, at)| at),
         held_deletions: holds::held_count(reader)?,
+        approved_deletions: holds::approved_count(reader)?,
+        rejected_deletions: holds::rejected_count(reader)?,
     })
 }
 
@@ -147,7 +153,7 @@ fn print(out: &mut Out, status: &Status) -> std::io::Result<()> {
         Some(age) => {
             let stale = if status.stale { ", which is too long ago" } else { "" };
             let at = plain(mirror.get("last_sweep_at"));
-            out.line(&format!("sweep     whole {} ago ({at}){stale}", duration(age)))?;
+            out.line(&format!("sweep     complete {} ago ({at}){stale}", duration(age)))?;
         }
         None => out.line("sweep     none is complete yet")?,
     }
@@ -155,7 +161,10 @@ fn print(out: &mut Out, status: &Status) -> std::io::Result<()> {
         let left =
             status.time_left_s.map(|left| format!(", about {} left", duration(left))).unwrap_or_default();
         let [kind, id, pages, of] = ["kind", "id", "pages", "last_page"].map(|name| plain(pass.get(name)));
-        out.line(&format!("running   {kind} {id}: page {pages} of {of}{left}"))?;
+        out.line(&match of.as_str() {
+            "0" => format!("running   {kind} {id}: waiting for the first page"),
+            _ => format!("running   {kind} {id}: page {pages} of {of}{left}"),
+        })?;
     }
     for pass in [&status.last_sweep, &status.last_probe].into_iter().flatten() {
         if let Value::String(error) = pass.get("error") {
@@ -177,6 +186,16 @@ fn print(out: &mut Out, status: &Status) -> std::io::Result<()> {
     if status.held_deletions > 0 {
         let held = count(status.held_deletions, "deletion");
         out.line(&format!("held      {held}: see `komoju-sync deletions list`"))?;
+    }
+    if status.approved_deletions > 0 {
+        let approved = count(status.approved_deletions, "deletion");
+        out.line(&format!(
+            "approved  {approved}, not proven yet: each pass asks again; `deletions reject HOLD` keeps them"
+        ))?;
+    }
+    if status.rejected_deletions > 0 {
+        let rejected = count(status.rejected_deletions, "deletion");
+        out.line(&format!("rejected  {rejected}: the customers stay until a list shows them again"))?;
     }
     Ok(())
 }

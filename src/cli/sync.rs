@@ -48,18 +48,19 @@ async fn sync(config: &Config, args: &Args, stop: CancellationToken) -> anyhow::
     let kind = if args.probe { PassKind::Probe } else { PassKind::Sweep };
     if !args.dry_run {
         let app = App::start(config, "sync", SystemClock::shared(), stop).await?;
-        return pass(&app, kind).await;
+        return pass(&app, kind, Some((&config.database.path, args.style))).await;
     }
     let directory = Scratch::new("komoju-sync-").map_err(AppError::Temporary)?;
     let app = App::start_dry(config, directory.path(), SystemClock::shared(), stop).await?;
     let copy = directory.path().join("dry-run.db");
     let head = read::mirror_info(&*Reader::open(&copy)?)?.number("head_seq");
-    let exit = pass(&app, kind).await?;
+    let exit = pass(&app, kind, None).await?;
     print_plan(&copy, head, args.style)?;
     Ok(exit)
 }
 
-async fn pass(app: &App, kind: PassKind) -> anyhow::Result<Exit> {
+/// One pass; its row is printed where JSON is asked for, from this database.
+async fn pass(app: &App, kind: PassKind, row: Option<(&Path, Style)>) -> anyhow::Result<Exit> {
     let ended = tokio::select! {
         ended = app.pass(kind) => ended?,
         () = progress::draw(app.progress()) => return Err(anyhow::anyhow!("the pass ended without a report")),
@@ -73,6 +74,15 @@ async fn pass(app: &App, kind: PassKind) -> anyhow::Result<Exit> {
     match report.failure {
         Some(_) => print::error(&report.sentence()),
         None => print::note(&report.sentence()),
+    }
+    if let (Some((database, style)), Some(id)) = (row, report.pass)
+        && style.is_json()
+    {
+        let mut out = Out::new();
+        if let Some(record) = Reader::open(database)?.look(|conn| read::pass(conn, id))? {
+            out.json(&record)?;
+        }
+        out.finish()?;
     }
     Ok(exit_of_report(&report))
 }

@@ -59,6 +59,7 @@ impl fmt::Debug for CustomerId {
 pub struct Customer {
     id: CustomerId,
     fields: Map<String, Value>,
+    body: String,
 }
 
 impl Customer {
@@ -66,17 +67,31 @@ impl Customer {
     /// Everything else is kept as it is, known or not.
     pub fn from_value(value: Value) -> Result<Self, BadCustomer> {
         let Value::Object(fields) = value else { return Err(BadCustomer::NotAnObject) };
-        match fields.get("resource") {
+        let id = Self::checked_id(fields.get("id"), fields.get("resource"))?;
+        Ok(Self::of(id, fields))
+    }
+
+    fn of(id: CustomerId, fields: Map<String, Value>) -> Self {
+        // A map of owned values with text keys always serialises.
+        let body = serde_json::to_string(&fields).unwrap_or_default();
+        Self { id, fields, body }
+    }
+
+    /// The id of an object with these members, if they are those of a customer.
+    pub(super) fn checked_id(
+        id: Option<&Value>,
+        resource: Option<&Value>,
+    ) -> Result<CustomerId, BadCustomer> {
+        match resource {
             None => {}
             Some(Value::String(resource)) if resource == "customer" => {}
             Some(_) => return Err(BadCustomer::OtherResource),
         }
-        let id = match fields.get("id") {
-            Some(Value::String(id)) => CustomerId::new(id.as_str())?,
-            Some(_) => return Err(BadCustomer::IdNotText),
-            None => return Err(BadCustomer::NoId),
-        };
-        Ok(Self { id, fields })
+        match id {
+            Some(Value::String(id)) => CustomerId::new(id.as_str()),
+            Some(_) => Err(BadCustomer::IdNotText),
+            None => Err(BadCustomer::NoId),
+        }
     }
 
     /// Reads a body back. Only what [`Customer::body`] wrote is expected here.
@@ -95,9 +110,8 @@ impl Customer {
     }
 
     /// The whole object in its canonical spelling.
-    pub fn body(&self) -> String {
-        // A map of owned values with text keys always serialises.
-        serde_json::to_string(&self.fields).unwrap_or_default()
+    pub fn body(&self) -> &str {
+        &self.body
     }
 
     /// The email, where it is text.
@@ -121,13 +135,16 @@ impl Customer {
             Some(value) => self.fields.insert(field.to_owned(), value),
             None => self.fields.remove(field),
         };
-        self
+        Self::of(self.id, self.fields)
     }
 }
 
 /// Why a JSON value cannot be mirrored as a customer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadCustomer {
+    /// No JSON that can be read.
+    #[error("a customer in it cannot be read ({0})")]
+    Unreadable(String),
     /// Not a JSON object.
     #[error("a customer is not an object")]
     NotAnObject,
@@ -182,7 +199,7 @@ mod tests {
         let customer =
             parsed(r#"{"id":"é\n","created_at":"2024-05-01T09:00:00+09:00","source":{"brand":"visa"}}"#)
                 .unwrap();
-        assert_eq!(Customer::from_body(&customer.body()).unwrap(), customer);
+        assert_eq!(Customer::from_body(customer.body()).unwrap(), customer);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! JSON read without rewriting it: numbers keep their very digits, signs and exponents.
 //!
-//! The usual parser gives `1E5` back as `1e+5`. That is the same number, but the mirror promises numbers as they came, so numbers
-//! are taken from the text itself. What is nested more than [`DEEPEST`] levels is refused: it is no customer, and reading it
-//! must not exhaust the stack.
+//! The usual parser gives `1E5` back as `1e+5`. That is the same number, but the mirror promises numbers as they came, so where
+//! one has an exponent, numbers are taken from the text itself. What is nested more than [`DEEPEST`] levels is refused: it is no
+//! customer, and reading it must not exhaust the stack.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,34 @@ pub enum JsonError {
 
 /// Reads one JSON value. A key that is repeated in an object counts with its last value.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
-    value(serde_json::from_slice(bytes)?, 0)
+    let usual = serde_json::from_slice(bytes)?;
+    match respells(&usual, 0)? {
+        false => Ok(usual),
+        true => value(serde_json::from_slice(bytes)?, 0),
+    }
+}
+
+/// Whether the usual parser may have spelled a number of this value anew: one with an exponent. All others it keeps.
+fn respells(value: &Value, depth: usize) -> Result<bool, JsonError> {
+    if depth > DEEPEST {
+        return Err(JsonError::TooDeep);
+    }
+    let mut any = false;
+    match value {
+        Value::Number(number) => any = number.as_str().contains('e'),
+        Value::Array(items) => {
+            for item in items {
+                any |= respells(item, depth + 1)?;
+            }
+        }
+        Value::Object(members) => {
+            for member in members.values() {
+                any |= respells(member, depth + 1)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(any)
 }
 
 fn value(raw: &RawValue, depth: usize) -> Result<Value, JsonError> {

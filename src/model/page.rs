@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::Customer;
+use super::Listed;
 
 /// Which page is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct PageQuery {
 }
 
 /// A page whose form is right. Whether it can be believed is for [`crate::reconcile::paging`] to say.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Page {
     /// Which page the answer says it is.
     pub page: u64,
@@ -27,5 +27,5 @@ pub struct Page {
     /// How many pages the list has; 0 for an empty one.
     pub last_page: u64,
     /// The customers, in the answer's order.
-    pub customers: Vec<Customer>,
+    pub customers: Vec<Listed>,
 }

@@ -1,15 +1,17 @@
 //! Reading a list that moves while it is read: which page comes next, and whether an answer can be believed.
 //!
-//! A page is believed when it says that it is the page that was asked for, when `last_page` is what `total` and `per_page` make
-//! it, when it holds exactly as many customers as that leaves for it, when it is not the page before it over again (unless the
-//! list grew by a whole page meanwhile, which pushes every customer one page on), and when all pages of the pass have one
-//! `per_page`. The list is read whole when every page up to the *newest* `last_page` was believed.
+//! A page is *sound* ([`check`]) when it says that it is the page that was asked for, when `last_page` is what `total` and
+//! `per_page` make it, and when it holds exactly as many customers as that leaves for it. A sound page is *believed*
+//! ([`Paging::accept`]) when it is not the page before it over again (unless the list grew by a whole page meanwhile, which pushes
+//! every customer one page on), and when all pages of the pass have one `per_page`. Several pages may be asked for at once; they are
+//! believed one after the other. The list is read whole when every page up to the *newest* `last_page` was believed, by the order
+//! in which the answers came.
 //!
 //! This says nothing about customers that were skipped because the list moved: that is for [`super::evidence`].
 
 use std::collections::HashMap;
 
-use crate::model::{Customer, CustomerId, Page};
+use crate::model::{CustomerId, Listed, Page};
 
 /// Where a pass stands in the list.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +19,8 @@ pub struct Paging {
     per_page: Option<u64>,
     previous: Vec<CustomerId>,
     previous_total: u64,
+    /// The newest answer's number and `last_page`.
+    newest: (u64, u64),
 }
 
 /// What comes after a believed page.
@@ -52,7 +56,7 @@ pub enum PageFault {
     },
     /// The envelope contradicts itself.
     #[error(
-        "the answer contradicts itself: total {total} at {per_page} a page makes {expected} pages, last_page says {last_page}"
+        "the answer contradicts itself: total {total} at per_page {per_page} makes {expected} pages, last_page says {last_page}"
     )]
     LyingTotal {
         /// Its `total`.
@@ -79,6 +83,14 @@ pub enum PageFault {
     /// The page before it came again.
     #[error("the page holds the same customers as the one before it")]
     SamePage,
+    /// A customer on it that cannot be read.
+    #[error("the page lists customer {id} in a form that cannot be used: {why}")]
+    Unreadable {
+        /// Who.
+        id: CustomerId,
+        /// Why.
+        why: String,
+    },
     /// One customer in two versions.
     #[error("the page lists customer {id} twice, with different content")]
     TwiceDifferent {
@@ -87,13 +99,38 @@ pub enum PageFault {
     },
 }
 
+/// Whether the answer to `asked` is sound, whatever other pages say.
+pub fn check(asked: u64, page: &Page) -> Result<(), PageFault> {
+    let Page { total, per_page, last_page, .. } = *page;
+    if per_page == 0 {
+        return Err(PageFault::NoPerPage);
+    }
+    // An empty list has no page or one empty page; both are seen.
+    let expected = total.div_ceil(per_page);
+    if last_page != expected && !(total == 0 && last_page <= 1) {
+        return Err(PageFault::LyingTotal { total, per_page, expected, last_page });
+    }
+    // Asked past an end that has moved up meanwhile, some servers answer with their last page.
+    if page.page != asked && !(page.page == last_page && last_page < asked) {
+        return Err(PageFault::OtherPage { asked, answered: page.page });
+    }
+    let came = page.customers.len() as u64;
+    let before = page.page.saturating_sub(1).saturating_mul(per_page);
+    let expected = total.saturating_sub(before).min(per_page);
+    if came != expected {
+        return Err(PageFault::WrongLength { came, expected, total });
+    }
+    check_twice(&page.customers)
+}
+
 impl Paging {
-    /// Judges the answer to `asked`. A refused answer changes nothing here, so that the page can be asked for again.
-    pub fn accept(&mut self, asked: u64, page: &Page) -> Result<Turn, PageFault> {
-        self.check(page)?;
+    /// Believes a sound answer to `asked`, the `answered`-th that came in this pass, or not. An answer that is not believed
+    /// changes nothing here, so that the page can be asked for again.
+    pub fn accept(&mut self, asked: u64, page: &Page, answered: u64) -> Result<Turn, PageFault> {
+        self.check_per_page(page)?;
+        let newest = self.newest.max((answered, page.last_page));
         if page.page != asked {
-            // Asked past an end that has moved up meanwhile, some servers answer with their last page.
-            return match page.page == page.last_page && page.last_page < asked {
+            return match newest.1 < asked {
                 true => Ok(Turn::Done),
                 false => Err(PageFault::OtherPage { asked, answered: page.page }),
             };
@@ -103,10 +140,8 @@ impl Paging {
         if !ids.is_empty() && ids == self.previous && !pushed_on {
             return Err(PageFault::SamePage);
         }
-        self.per_page = Some(page.per_page);
-        self.previous = ids;
-        self.previous_total = page.total;
-        Ok(match asked < page.last_page {
+        *self = Self { per_page: Some(page.per_page), previous: ids, previous_total: page.total, newest };
+        Ok(match asked < newest.1 {
             true => Turn::Read(asked + 1),
             false => Turn::Done,
         })
@@ -115,41 +150,22 @@ impl Paging {
     /// Judges page 1, asked for again because the server would not answer `beyond`: does the list end before it by now? Servers
     /// differ in what they answer past the end, and only a page of the list itself can tell where that is.
     pub fn ends_before(&self, beyond: u64, first: &Page) -> Result<bool, PageFault> {
-        self.check(first)?;
-        match first.page {
-            1 => Ok(first.last_page < beyond),
-            answered => Err(PageFault::OtherPage { asked: 1, answered }),
-        }
+        self.check_per_page(first)?;
+        Ok(first.last_page < beyond)
     }
 
-    /// What every page must satisfy, whichever was asked for.
-    fn check(&self, page: &Page) -> Result<(), PageFault> {
-        let Page { total, per_page, last_page, .. } = *page;
-        if per_page == 0 {
-            return Err(PageFault::NoPerPage);
+    fn check_per_page(&self, page: &Page) -> Result<(), PageFault> {
+        match self.per_page.filter(|was| *was != page.per_page) {
+            Some(was) => Err(PageFault::PerPageChanged { was, is: page.per_page }),
+            None => Ok(()),
         }
-        if let Some(was) = self.per_page.filter(|was| *was != per_page) {
-            return Err(PageFault::PerPageChanged { was, is: per_page });
-        }
-        // An empty list has no page or one empty page; both are seen.
-        let expected = total.div_ceil(per_page);
-        if last_page != expected && !(total == 0 && last_page <= 1) {
-            return Err(PageFault::LyingTotal { total, per_page, expected, last_page });
-        }
-        let came = page.customers.len() as u64;
-        let before = page.page.saturating_sub(1).saturating_mul(per_page);
-        let expected = total.saturating_sub(before).min(per_page);
-        if came != expected {
-            return Err(PageFault::WrongLength { came, expected, total });
-        }
-        check_twice(&page.customers)
     }
 }
 
-fn check_twice(customers: &[Customer]) -> Result<(), PageFault> {
-    let mut seen: HashMap<&CustomerId, &Customer> = HashMap::with_capacity(customers.len());
+fn check_twice(customers: &[Listed]) -> Result<(), PageFault> {
+    let mut seen: HashMap<&CustomerId, &Listed> = HashMap::with_capacity(customers.len());
     for customer in customers {
-        if seen.insert(customer.id(), customer).is_some_and(|other| other != customer) {
+        if seen.insert(customer.id(), customer).is_some_and(|other| !other.says_the_same_as(customer)) {
             return Err(PageFault::TwiceDifferent { id: customer.id().clone() });
         }
     }
@@ -162,42 +178,54 @@ mod tests {
     use serde_json::json;
 
     fn page(page: u64, per_page: u64, total: u64, ids: &[&str]) -> Page {
-        let customers = ids.iter().map(|id| Customer::from_value(json!({"id": id})).unwrap()).collect();
+        let customers = ids.iter().map(|id| Listed::from_value(&json!({"id": id})).unwrap()).collect();
         Page { page, per_page, total, last_page: total.div_ceil(per_page), customers }
+    }
+
+    /// Soundness and belief, each answer newer than the one before it.
+    fn judge(paging: &mut Paging, asked: u64, page: &Page) -> Result<Turn, PageFault> {
+        check(asked, page)?;
+        let answered = paging.newest.0 + 1;
+        paging.accept(asked, page, answered)
     }
 
     #[test]
     fn a_quiet_list_is_read_to_its_end() {
         let mut paging = Paging::default();
-        assert_eq!(paging.accept(1, &page(1, 2, 5, &["a", "b"])), Ok(Turn::Read(2)));
-        assert_eq!(paging.accept(2, &page(2, 2, 5, &["c", "d"])), Ok(Turn::Read(3)));
-        assert_eq!(paging.accept(3, &page(3, 2, 5, &["e"])), Ok(Turn::Done));
-        assert_eq!(Paging::default().accept(1, &page(1, 2, 0, &[])), Ok(Turn::Done));
+        assert_eq!(judge(&mut paging, 1, &page(1, 2, 5, &["a", "b"])), Ok(Turn::Read(2)));
+        assert_eq!(judge(&mut paging, 2, &page(2, 2, 5, &["c", "d"])), Ok(Turn::Read(3)));
+        assert_eq!(judge(&mut paging, 3, &page(3, 2, 5, &["e"])), Ok(Turn::Done));
+        assert_eq!(judge(&mut Paging::default(), 1, &page(1, 2, 0, &[])), Ok(Turn::Done));
     }
 
     #[test]
     fn the_newest_last_page_decides_where_the_end_is() {
         let mut grown = Paging::default();
-        assert_eq!(grown.accept(1, &page(1, 2, 2, &["a", "b"])), Ok(Turn::Done));
-        assert_eq!(grown.accept(2, &page(2, 2, 6, &["c", "d"])), Ok(Turn::Read(3)));
+        assert_eq!(judge(&mut grown, 1, &page(1, 2, 2, &["a", "b"])), Ok(Turn::Done));
+        assert_eq!(judge(&mut grown, 2, &page(2, 2, 6, &["c", "d"])), Ok(Turn::Read(3)));
         let mut shrunk = Paging::default();
-        assert_eq!(shrunk.accept(1, &page(1, 2, 3, &["a", "b"])), Ok(Turn::Read(2)));
-        assert_eq!(shrunk.accept(2, &page(2, 2, 2, &[])), Ok(Turn::Done), "an empty page past the end");
+        assert_eq!(judge(&mut shrunk, 1, &page(1, 2, 3, &["a", "b"])), Ok(Turn::Read(2)));
+        assert_eq!(judge(&mut shrunk, 2, &page(2, 2, 2, &[])), Ok(Turn::Done), "an empty page past the end");
         let mut clamped = Paging::default();
-        assert_eq!(clamped.accept(1, &page(1, 2, 3, &["a", "b"])), Ok(Turn::Read(2)));
+        assert_eq!(judge(&mut clamped, 1, &page(1, 2, 3, &["a", "b"])), Ok(Turn::Read(2)));
         let cut = page(1, 2, 2, &["a"]);
-        assert_eq!(clamped.accept(2, &cut), Err(PageFault::WrongLength { came: 1, expected: 2, total: 2 }));
-        assert_eq!(clamped.accept(2, &page(1, 2, 2, &["a", "b"])), Ok(Turn::Done), "the last page instead");
+        assert_eq!(
+            judge(&mut clamped, 2, &cut),
+            Err(PageFault::WrongLength { came: 1, expected: 2, total: 2 })
+        );
+        assert_eq!(
+            judge(&mut clamped, 2, &page(1, 2, 2, &["a", "b"])),
+            Ok(Turn::Done),
+            "the last page instead"
+        );
     }
 
     #[test]
     fn the_first_page_tells_whether_a_page_without_an_answer_lay_past_the_end() {
         let mut paging = Paging::default();
-        paging.accept(1, &page(1, 2, 8, &["a", "b"])).unwrap();
+        judge(&mut paging, 1, &page(1, 2, 8, &["a", "b"])).unwrap();
         assert_eq!(paging.ends_before(3, &page(1, 2, 3, &["a", "b"])), Ok(true));
         assert_eq!(paging.ends_before(3, &page(1, 2, 5, &["a", "b"])), Ok(false));
-        let other = PageFault::OtherPage { asked: 1, answered: 2 };
-        assert_eq!(paging.ends_before(3, &page(2, 2, 3, &["a"])), Err(other));
         let changed = PageFault::PerPageChanged { was: 2, is: 1 };
         assert_eq!(paging.ends_before(3, &page(1, 1, 1, &["a"])), Err(changed));
     }
@@ -205,26 +233,26 @@ mod tests {
     #[test]
     fn a_page_may_come_again_when_the_list_grew_by_a_whole_page_and_not_otherwise() {
         let mut paging = Paging::default();
-        paging.accept(1, &page(1, 2, 6, &["a", "b"])).unwrap();
-        assert_eq!(paging.accept(2, &page(2, 2, 7, &["a", "b"])), Err(PageFault::SamePage));
+        judge(&mut paging, 1, &page(1, 2, 6, &["a", "b"])).unwrap();
+        assert_eq!(judge(&mut paging, 2, &page(2, 2, 7, &["a", "b"])), Err(PageFault::SamePage));
         assert_eq!(
-            paging.accept(2, &page(2, 2, 8, &["a", "b"])),
+            judge(&mut paging, 2, &page(2, 2, 8, &["a", "b"])),
             Ok(Turn::Read(3)),
             "pushed on by two new ones"
         );
-        assert_eq!(paging.accept(3, &page(3, 2, 8, &["a", "b"])), Err(PageFault::SamePage));
+        assert_eq!(judge(&mut paging, 3, &page(3, 2, 8, &["a", "b"])), Err(PageFault::SamePage));
     }
 
     #[test]
     fn an_answer_that_cannot_be_believed_is_named_and_changes_nothing() {
         let mut paging = Paging::default();
-        paging.accept(1, &page(1, 2, 6, &["a", "b"])).unwrap();
+        judge(&mut paging, 1, &page(1, 2, 6, &["a", "b"])).unwrap();
         let before = format!("{paging:?}");
         let lying = Page { last_page: 9, ..page(2, 2, 6, &["c", "d"]) };
         let twice = Page {
             customers: vec![
-                Customer::from_value(json!({"id": "c", "email": "1"})).unwrap(),
-                Customer::from_value(json!({"id": "c", "email": "2"})).unwrap(),
+                Listed::from_value(&json!({"id": "c", "email": "1"})).unwrap(),
+                Listed::from_value(&json!({"id": "c", "email": "2"})).unwrap(),
             ],
             ..page(2, 2, 6, &[])
         };
@@ -239,10 +267,21 @@ mod tests {
             (twice, PageFault::TwiceDifferent { id: CustomerId::new("c").unwrap() }),
         ];
         for (answer, fault) in cases {
-            assert_eq!(paging.accept(2, &answer), Err(fault));
+            assert_eq!(judge(&mut paging, 2, &answer), Err(fault));
             assert_eq!(format!("{paging:?}"), before);
         }
-        assert_eq!(paging.accept(2, &page(2, 2, 6, &["c", "d"])), Ok(Turn::Read(3)));
+        assert_eq!(judge(&mut paging, 2, &page(2, 2, 6, &["c", "d"])), Ok(Turn::Read(3)));
+    }
+
+    #[test]
+    fn the_newest_answer_tells_where_the_end_is_whichever_page_it_was() {
+        let mut paging = Paging::default();
+        assert_eq!(paging.accept(1, &page(1, 2, 3, &["a", "b"]), 1), Ok(Turn::Read(2)));
+        // Page 3 of a grown list was answered before page 2 of a list that had shrunk again.
+        assert_eq!(paging.accept(2, &page(2, 2, 3, &["c"]), 3), Ok(Turn::Done));
+        let mut paging = Paging::default();
+        assert_eq!(paging.accept(1, &page(1, 2, 5, &["a", "b"]), 2), Ok(Turn::Read(2)));
+        assert_eq!(paging.accept(2, &page(2, 2, 3, &["c"]), 1), Ok(Turn::Read(3)), "an older answer");
     }
 
     #[test]
@@ -250,8 +289,8 @@ mod tests {
         let mut paging = Paging::default();
         let total = u64::MAX;
         let first = Page { last_page: total.div_ceil(2), ..page(1, 2, total, &["a", "b"]) };
-        assert_eq!(paging.accept(1, &first), Ok(Turn::Read(2)));
+        assert_eq!(judge(&mut paging, 1, &first), Ok(Turn::Read(2)));
         let second = page(2, 2, total, &[]);
-        assert!(matches!(paging.accept(2, &second), Err(PageFault::WrongLength { came: 0, .. })));
+        assert!(matches!(judge(&mut paging, 2, &second), Err(PageFault::WrongLength { came: 0, .. })));
     }
 }

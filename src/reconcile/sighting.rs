@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::model::{Customer, Kind, Standing};
+use crate::model::{Customer, Kind, Source, Standing};
 
 /// What one sighting means.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,17 +14,6 @@ pub struct Sighting {
     pub change: Option<(Kind, Customer)>,
     /// What the answer said of the source.
     pub source: Source,
-}
-
-/// What an answer says of a customer's source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// It shows one.
-    Shown,
-    /// It shows none, and none is known.
-    Absent,
-    /// It shows none where one is known, which was carried on.
-    CarriedOn,
 }
 
 /// Compares a customer, as an answer shows it, with where it stands in the mirror. A body in the mirror that cannot be read is
@@ -81,7 +70,7 @@ mod tests {
 
     fn live(value: Value) -> Standing {
         Standing {
-            body: Some(customer(value).body()),
+            body: Some(customer(value).body().to_owned()),
             first_seen_at: "t".into(),
             changed_at: "t".into(),
             deleted_at: None,

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::model::CustomerId;
-
 /// Which request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
@@ -15,8 +13,8 @@ pub enum Call {
     },
     /// One customer.
     Show {
-        /// Which.
-        id: CustomerId,
+        /// Which; masked, for an id may be anything.
+        id: String,
     },
 }
 
@@ -106,6 +104,17 @@ pub struct RemoteError {
 }
 
 impl RemoteError {
+    /// The HTTP status, where there was an answer with an error.
+    pub fn status(&self) -> Option<u16> {
+        match &self.cause {
+            Cause::KeyRefused(told)
+            | Cause::Throttled(told)
+            | Cause::Rejected(told)
+            | Cause::Unexpected(told) => Some(told.status),
+            Cause::Unreachable(_) | Cause::Unusable(_) => None,
+        }
+    }
+
     /// What follows from it.
     pub fn class(&self) -> Class {
         match &self.cause {

@@ -198,7 +198,7 @@ impl Remote for Http {
     }
 
     async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
-        let call = Call::Show { id: id.clone() };
+        let call = Call::Show { id: self.masker.text(id.as_str()) };
         match self.get(&call, self.url(&["customers", id.as_str()])).await {
             Ok(answer) => match wire::customer(&answer.body, id) {
                 Ok(customer) => Ok(Shown::Found(customer)),

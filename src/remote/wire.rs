@@ -3,20 +3,31 @@
 //! Only form is judged here. Unknown fields are kept, the envelope's `resource` is not looked at (it has changed its name
 //! before), repeated keys in an error are tolerated (they occur).
 
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
-use crate::model::{Customer, CustomerId, Page, json};
+use crate::model::{BadCustomer, Customer, CustomerId, Listed, Page, json};
 
-/// Reads a page of the list; the error is a sentence.
+/// Reads a page of the list; the error is a sentence. Its customers are told apart and not read.
 pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
-    let mut envelope = object(bytes)?;
-    let data = match envelope.remove("data") {
-        Some(Value::Array(data)) => data,
-        Some(_) => return Err("the answer's \"data\" is not a list".to_owned()),
+    let envelope: Envelope = match serde_json::from_slice(bytes) {
+        Ok(envelope) => envelope,
+        // What it is instead is said as everywhere.
+        Err(why) => {
+            return Err(object(bytes).err().unwrap_or_else(|| format!("the answer is not JSON ({why})")));
+        }
+    };
+    let data = match envelope.data {
+        Some(Data::List(data)) => data,
+        Some(Data::Other) => return Err("the answer's \"data\" is not a list".to_owned()),
         None => return Err("the answer is not a page of a list: it has no \"data\"".to_owned()),
     };
-    let number = |name: &str| match envelope.get(name) {
+    let number = |name: &str, value: Option<Value>| match value {
         Some(value) => value.as_u64().ok_or_else(|| {
             let shown: String = value.to_string().chars().take(40).collect();
             format!("the answer's \"{name}\" is {shown}, not a whole number")
@@ -24,12 +35,126 @@ pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
         None => Err(format!("the answer has no \"{name}\"")),
     };
     Ok(Page {
-        page: number("page")?,
-        per_page: number("per_page")?,
-        total: number("total")?,
-        last_page: number("last_page")?,
-        customers: data.into_iter().map(customer_in).collect::<Result<_, _>>()?,
+        page: number("page", envelope.page)?,
+        per_page: number("per_page", envelope.per_page)?,
+        total: number("total", envelope.total)?,
+        last_page: number("last_page", envelope.last_page)?,
+        customers: data
+            .into_iter()
+            .map(|text| Listed::new(text).map_err(unusable))
+            .collect::<Result<_, _>>()?,
     })
+}
+
+#[derive(Default)]
+struct Envelope {
+    page: Option<Value>,
+    per_page: Option<Value>,
+    total: Option<Value>,
+    last_page: Option<Value>,
+    data: Option<Data>,
+}
+
+enum Data {
+    List(Vec<Box<RawValue>>),
+    Other,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Field {
+    Page,
+    PerPage,
+    Total,
+    LastPage,
+    Data,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Envelope {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EnvelopeVisitor)
+    }
+}
+
+struct EnvelopeVisitor;
+
+impl<'de> Visitor<'de> for EnvelopeVisitor {
+    type Value = Envelope;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a page of a list")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope, A::Error> {
+        let mut envelope = Envelope::default();
+        while let Some(field) = map.next_key()? {
+            match field {
+                Field::Page => envelope.page = Some(map.next_value()?),
+                Field::PerPage => envelope.per_page = Some(map.next_value()?),
+                Field::Total => envelope.total = Some(map.next_value()?),
+                Field::LastPage => envelope.last_page = Some(map.next_value()?),
+                Field::Data => envelope.data = Some(map.next_value()?),
+                Field::Other => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(envelope)
+    }
+}
+
+impl<'de> Deserialize<'de> for Data {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DataVisitor)
+    }
+}
+
+/// Takes a list apart, and anything else for what it is not.
+struct DataVisitor;
+
+impl<'de> Visitor<'de> for DataVisitor {
+    type Value = Data;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of customers")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Data, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(text) = seq.next_element()? {
+            texts.push(text);
+        }
+        Ok(Data::List(texts))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Data, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Data::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Data, E> {
+        Ok(Data::Other)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Data, E> {
+        Ok(Data::Other)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Data, E> {
+        Ok(Data::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Data, E> {
+        Ok(Data::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Data, E> {
+        Ok(Data::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Data, E> {
+        Ok(Data::Other)
+    }
 }
 
 /// Reads a customer that was asked for by its id.
@@ -42,7 +167,11 @@ pub(super) fn customer(bytes: &[u8], asked: &CustomerId) -> Result<Customer, Str
 }
 
 fn customer_in(value: Value) -> Result<Customer, String> {
-    Customer::from_value(value).map_err(|why| format!("the answer cannot be used: {why}"))
+    Customer::from_value(value).map_err(unusable)
+}
+
+fn unusable(why: BadCustomer) -> String {
+    format!("the answer cannot be used: {why}")
 }
 
 fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
@@ -100,17 +229,21 @@ mod tests {
             "data":[{"id":"a","resource":"customer","new":1.0}]}"#;
         let page = page(bytes).unwrap();
         assert_eq!((page.page, page.per_page, page.total, page.last_page), (1, 10, 1, 1));
-        assert_eq!(page.customers[0].body(), r#"{"id":"a","new":1.0,"resource":"customer"}"#);
+        assert_eq!(page.customers[0].read().unwrap().body(), r#"{"id":"a","new":1.0,"resource":"customer"}"#);
     }
 
     #[test]
     fn a_page_of_another_form_is_refused_with_its_reason() {
-        let cases: [(&[u8], &str); 12] = [
+        let cases: [(&[u8], &str); 16] = [
             (b"", "not JSON"),
             (b"<html>", "web page"),
             (b"[]", "not an object"),
             (b"{}", "no \"data\""),
-            (br#"{"data":{}}"#, "\"data\" is not a list"),
+            (br#"{"data":{"a":[1]}}"#, "\"data\" is not a list"),
+            (br#"{"data":7}"#, "\"data\" is not a list"),
+            (br#"{"data":null}"#, "\"data\" is not a list"),
+            (br#"{"data":"x"}"#, "\"data\" is not a list"),
+            (br#"{"data":true}"#, "\"data\" is not a list"),
             (br#"{"data":[],"page":1,"per_page":1,"total":-1,"last_page":0}"#, "\"total\" is -1"),
             (br#"{"data":[],"page":1,"per_page":1,"total":0,"last_page":null}"#, "\"last_page\" is null"),
             (br#"{"data":[],"page":1,"per_page":1,"total":"7","last_page":0}"#, "\"total\" is \"7\""),

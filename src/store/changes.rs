@@ -3,7 +3,8 @@
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Conn, StoreError, Tx, mirror};
+use super::mirror::Stored;
+use super::{Conn, StoreError, Tx, listed, mirror};
 use crate::model::change::{EMPTY_CHAIN, Hash, chain};
 use crate::model::{Customer, CustomerId, Entry, Kind, Origin, Standing, Tally};
 
@@ -34,7 +35,21 @@ pub struct Cause {
     pub pass_id: Option<i64>,
 }
 
-/// Records changes: log entry and mirror row together, within the caller's transaction.
+/// Runs `work` with a recorder at the end of the log; returns what it did and what it recorded. The mirror's counts follow in the
+/// same transaction.
+pub fn recording<T>(
+    tx: &Tx<'_>,
+    cause: Cause,
+    work: impl FnOnce(&mut Recorder<'_, '_>) -> Result<T, StoreError>,
+) -> Result<(T, Tally), StoreError> {
+    let mut recorder = Recorder { tx, cause, head: head(tx)?, tally: Tally::default() };
+    let value = work(&mut recorder)?;
+    let Tally { created, deleted, restored, .. } = recorder.tally;
+    mirror::count(tx, created + restored, deleted, restored)?;
+    Ok((value, recorder.tally))
+}
+
+/// Records changes: log entry and mirror row together, within the caller's transaction. To be had from [`recording`] only.
 pub struct Recorder<'a, 'c> {
     tx: &'a Tx<'c>,
     cause: Cause,
@@ -42,33 +57,30 @@ pub struct Recorder<'a, 'c> {
     tally: Tally,
 }
 
-impl<'a, 'c> Recorder<'a, 'c> {
-    /// A recorder at the end of the log.
-    pub fn new(tx: &'a Tx<'c>, cause: Cause) -> Result<Self, StoreError> {
-        Ok(Self { tx, cause, head: head(tx)?, tally: Tally::default() })
-    }
-
-    /// Records that `customer` was created, updated or restored; returns its row in the mirror.
-    pub fn record(&mut self, kind: Kind, customer: &Customer) -> Result<i64, StoreError> {
-        let row = self.append(kind, customer.id(), Some(customer.body()))?;
+impl Recorder<'_, '_> {
+    /// Records that `customer`, which stands at `before`, was created, updated or restored; returns its row in the mirror.
+    pub fn record(
+        &mut self,
+        kind: Kind,
+        customer: &Customer,
+        before: Option<Stored>,
+    ) -> Result<i64, StoreError> {
+        let row = self.append(kind, customer.id(), Some(customer), before)?;
         row.ok_or_else(|| StoreError::Impossible(format!("{kind} left no customer {}", customer.id())))
     }
 
     /// Records that the customer is gone. The mirror keeps what was last known as a tombstone.
     pub fn record_deleted(&mut self, id: &CustomerId) -> Result<(), StoreError> {
-        self.append(Kind::Deleted, id, None).map(drop)
-    }
-
-    /// What was recorded so far.
-    pub fn tally(&self) -> Tally {
-        self.tally
+        let before = mirror::find(self.tx, id)?;
+        self.append(Kind::Deleted, id, None, before).map(drop)
     }
 
     fn append(
         &mut self,
         kind: Kind,
         id: &CustomerId,
-        after: Option<String>,
+        customer: Option<&Customer>,
+        before: Option<Stored>,
     ) -> Result<Option<i64>, StoreError> {
         let entry = Entry {
             seq: self.head.seq + 1,
@@ -78,7 +90,7 @@ impl<'a, 'c> Recorder<'a, 'c> {
             origin: self.cause.origin,
             pass_id: self.cause.pass_id,
             intent_id: None,
-            after,
+            after: customer.map(|customer| customer.body().to_owned()),
             redacts: None,
         };
         let salt: [u8; 16] = rand::random();
@@ -86,9 +98,12 @@ impl<'a, 'c> Recorder<'a, 'c> {
         let chained = chain(&self.head.chain, &digest);
         insert(self.tx, &entry, &salt, &digest, &chained)?;
 
-        let before = mirror::find(self.tx, id)?.map(|stored| stored.standing);
+        let (row, before) = before.map(|stored| (stored.row, stored.standing)).unzip();
+        if let Some(row) = row {
+            listed::forget(self.tx, row)?;
+        }
         let row = match Standing::fold(before, &entry)? {
-            Some(standing) => Some(mirror::put(self.tx, id, &standing)?),
+            Some(standing) => Some(mirror::put(self.tx, row, id, &standing, customer)?),
             None => {
                 mirror::remove(self.tx, id)?;
                 None

@@ -13,7 +13,8 @@ const PAGES_AT_ONCE: i32 = 4096;
 
 /// Copies the database at `from`, as it stands now, to the new file `to`. Where there is none yet, there will be none.
 pub fn to(from: &Path, to: &Path) -> Result<(), StoreError> {
-    let source = match open::for_reading(from) {
+    // What is wrong with it is said of itself, not of the copy.
+    let source = match open::checked_for_reading(from) {
         Err(StoreError::Missing(_)) => return Ok(()),
         other => other?,
     };

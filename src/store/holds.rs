@@ -2,7 +2,7 @@
 //!
 //! A held customer's state is `held` until a person decides (`approved`, `rejected`) or a later sweep finds another set
 //! (`superseded`). One that is asked for again, because a person approved or a later sweep may, ends `deleted` or `alive`, by
-//! what the remote answers; a rejected one ends `seen`.
+//! what the remote answers; one that a list shows again ends `alive` or, where it was rejected, `seen`.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -50,9 +50,7 @@ pub fn add(tx: &Tx<'_>, hold: HoldId, customer: &CustomerId) -> Result<(), Store
 
 /// How many customers wait for a decision.
 pub fn held_count(conn: &Conn) -> Result<u64, StoreError> {
-    let count: i64 =
-        conn.query_row("SELECT count(*) FROM held_customer WHERE state = 'held'", [], |row| row.get(0))?;
-    Ok(u64::try_from(count).unwrap_or(0))
+    count(conn, "held")
 }
 
 /// Why this customer waits for a decision, if it does.
@@ -67,12 +65,12 @@ pub fn held_because(conn: &Conn, customer: &CustomerId) -> Result<Option<Because
     }))
 }
 
-/// The same customers are held again, by now because of this.
-pub fn set_because(tx: &Tx<'_>, because: Because) -> Result<(), StoreError> {
+/// The same customers are held again, and are too many by now.
+pub fn set_too_many(tx: &Tx<'_>) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE hold SET because = ?1
          WHERE because <> ?1 AND id IN (SELECT hold_id FROM held_customer WHERE state = 'held')",
-        [because.word()],
+        [Because::TooMany.word()],
     )?;
     Ok(())
 }
@@ -114,23 +112,25 @@ pub fn decide(
     at: &str,
     by: &str,
 ) -> Result<usize, StoreError> {
-    let state = match decision {
-        Decision::Approve => "approved",
-        Decision::Reject => "rejected",
+    let (state, other) = match decision {
+        Decision::Approve => ("approved", "rejected"),
+        Decision::Reject => ("rejected", "approved"),
     };
+    // By its number a hold can be decided the other way, as far as that has not been carried out.
+    let also = if hold.is_some() { other } else { "held" };
     tx.execute(
         "UPDATE hold SET decided_at = ?2, decided_by = ?3
-         WHERE id IN (SELECT hold_id FROM held_customer WHERE state = 'held') AND id = coalesce(?1, id)",
-        params![hold, at, by],
+         WHERE id IN (SELECT hold_id FROM held_customer WHERE state IN ('held', ?4)) AND id = coalesce(?1, id)",
+        params![hold, at, by, also],
     )?;
     let decided = tx.execute(
-        "UPDATE held_customer SET state = ?2 WHERE state = 'held' AND hold_id = coalesce(?1, hold_id)",
-        params![hold, state],
+        "UPDATE held_customer SET state = ?2 WHERE state IN ('held', ?3) AND hold_id = coalesce(?1, hold_id)",
+        params![hold, state, also],
     )?;
     if decided == 0 {
         return Err(StoreError::Refused(match hold {
             Some(hold) => format!(
-                "hold {hold} has no deletion that waits; `komoju-sync deletions list` shows those that do"
+                "hold {hold} has no deletion to decide; `komoju-sync deletions list` shows those that do"
             ),
             None => "no deletion waits for a decision".to_owned(),
         }));
@@ -138,46 +138,72 @@ pub fn decide(
     Ok(decided)
 }
 
-/// Up to `count` customers whose deletion a person approved and that were not asked about since, after `after` by id.
-pub fn approved(conn: &Conn, after: Option<&CustomerId>, count: u32) -> Result<Vec<CustomerId>, StoreError> {
+/// How many customers' deletions were approved and not settled since.
+pub fn approved_count(conn: &Conn) -> Result<u64, StoreError> {
+    count(conn, "approved")
+}
+
+/// How many customers stay because a person rejected their deletion, and were not seen since.
+pub fn rejected_count(conn: &Conn) -> Result<u64, StoreError> {
+    count(conn, "rejected")
+}
+
+fn count(conn: &Conn, state: &str) -> Result<u64, StoreError> {
+    let count = "SELECT count(DISTINCT customer_id) FROM held_customer WHERE state = ?1";
+    let count: i64 = conn.query_row(count, [state], |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Up to `count` customers whose deletion a person approved and that were not settled since, after `after` by id.
+pub fn approved(conn: &Conn, after: &str, count: u32) -> Result<Vec<CustomerId>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT DISTINCT customer_id FROM held_customer
          WHERE state = 'approved' AND customer_id > ?1
          ORDER BY customer_id LIMIT ?2",
     )?;
-    let ids =
-        statement.query_map(params![after.map_or("", CustomerId::as_str), count], |row| id_in(row, 0))?;
+    let ids = statement.query_map(params![after, count], |row| id_in(row, 0))?;
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
-/// The customers that a person's "no" keeps out of the reports.
-pub fn rejected(conn: &Conn) -> Result<Vec<CustomerId>, StoreError> {
-    let mut statement =
-        conn.prepare_cached("SELECT DISTINCT customer_id FROM held_customer WHERE state = 'rejected'")?;
-    let ids = statement.query_map([], |row| id_in(row, 0))?;
-    Ok(ids.collect::<Result<_, _>>()?)
+/// Shows `visit` the mirror's row of each customer about whom a person has decided, as long as that has not ended.
+pub fn each_decided_row(conn: &Conn, mut visit: impl FnMut(i64)) -> Result<(), StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT row FROM mirror
+         WHERE id IN (SELECT customer_id FROM held_customer WHERE state IN ('approved', 'rejected'))",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        visit(row.get(0)?);
+    }
+    Ok(())
 }
 
 /// How a held customer's story ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Asked again, gone: recorded as deleted.
+    /// Gone: recorded as deleted.
     Deleted,
     /// Asked again, and there.
     Alive,
-    /// Rejected, and listed again since.
-    Seen,
+    /// Listed again. Whether one that still waits for a word does so any longer, the end of the sweep tells.
+    Listed,
 }
 
-/// Ends it.
+/// Ends it. A rejected one that is there again ends `seen`.
 pub fn end(tx: &Tx<'_>, customer: &CustomerId, end: End) -> Result<(), StoreError> {
-    let (from, to) = match end {
-        End::Deleted => (["held", "approved"], "deleted"),
-        End::Alive => (["held", "approved"], "alive"),
-        End::Seen => (["rejected"; 2], "seen"),
+    let sql = match end {
+        End::Deleted => {
+            "UPDATE held_customer SET state = 'deleted' WHERE state IN ('held', 'approved') AND customer_id = ?1"
+        }
+        End::Alive => {
+            "UPDATE held_customer SET state = iif(state = 'rejected', 'seen', 'alive')
+             WHERE state IN ('held', 'approved', 'rejected') AND customer_id = ?1"
+        }
+        End::Listed => {
+            "UPDATE held_customer SET state = iif(state = 'rejected', 'seen', 'alive')
+             WHERE state IN ('approved', 'rejected') AND customer_id = ?1"
+        }
     };
-    let mut statement = tx
-        .prepare_cached("UPDATE held_customer SET state = ?4 WHERE state IN (?2, ?3) AND customer_id = ?1")?;
-    statement.execute(params![customer.as_str(), from[0], from[1], to])?;
+    tx.prepare_cached(sql)?.execute([customer.as_str()])?;
     Ok(())
 }

@@ -43,39 +43,53 @@ pub fn id_of(conn: &Conn, row: i64) -> Result<CustomerId, StoreError> {
     Ok(statement.query_row([row], |row| id_in(row, 0))?)
 }
 
-/// Writes where a customer stands and returns its row. Email and creation time are taken from the body, so that the columns
-/// cannot say anything else.
-pub(super) fn put(tx: &Tx<'_>, id: &CustomerId, standing: &Standing) -> Result<i64, StoreError> {
+/// Writes where a customer stands, into its row where it has one, and returns the row. Email and creation time are taken from the
+/// body, so that the columns cannot say anything else; `customer` is that body where it was read already.
+pub(super) fn put(
+    tx: &Tx<'_>,
+    row: Option<i64>,
+    id: &CustomerId,
+    standing: &Standing,
+    customer: Option<&Customer>,
+) -> Result<i64, StoreError> {
     let body = standing
         .body
         .as_deref()
         .ok_or_else(|| StoreError::Impossible(format!("customer {id} without content")))?;
-    let customer = Customer::from_body(body)
-        .map_err(|why| StoreError::Impossible(format!("customer {id} with content that is none ({why})")))?;
-    let mut statement = tx.prepare_cached(
-        "INSERT INTO mirror (id, email, created_at, body, first_seen_at, changed_at, deleted_at, live_seq, seq)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-         ON CONFLICT (id) DO UPDATE SET
-             email = excluded.email, created_at = excluded.created_at, body = excluded.body,
-             first_seen_at = excluded.first_seen_at, changed_at = excluded.changed_at,
-             deleted_at = excluded.deleted_at, live_seq = excluded.live_seq, seq = excluded.seq
-         RETURNING row",
-    )?;
-    let row = statement.query_row(
-        params![
-            id.as_str(),
-            customer.email(),
-            customer.created_at().map(time::written),
-            body,
-            standing.first_seen_at,
-            standing.changed_at,
-            standing.deleted_at,
-            standing.live_seq,
-            standing.seq,
-        ],
-        |row| row.get(0),
-    )?;
-    Ok(row)
+    let read;
+    let customer = match customer {
+        Some(customer) => customer,
+        None => {
+            read = Customer::from_body(body).map_err(|why| {
+                StoreError::Impossible(format!("customer {id} with content that is none ({why})"))
+            })?;
+            &read
+        }
+    };
+    let sql = match row {
+        Some(_) => {
+            "UPDATE mirror SET id = ?2, email = ?3, created_at = ?4, body = ?5, first_seen_at = ?6, changed_at = ?7,
+                 deleted_at = ?8, live_seq = ?9, seq = ?10
+             WHERE row = ?1"
+        }
+        None => {
+            "INSERT INTO mirror (row, id, email, created_at, body, first_seen_at, changed_at, deleted_at, live_seq, seq)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+        }
+    };
+    tx.prepare_cached(sql)?.execute(params![
+        row,
+        id.as_str(),
+        customer.email(),
+        customer.created_at().map(time::written),
+        body,
+        standing.first_seen_at,
+        standing.changed_at,
+        standing.deleted_at,
+        standing.live_seq,
+        standing.seq,
+    ])?;
+    Ok(row.unwrap_or_else(|| tx.last_insert_rowid()))
 }
 
 /// Whether the columns that are taken from the body still say what it says.
@@ -102,15 +116,43 @@ pub(super) fn clear(tx: &Tx<'_>) -> Result<(), StoreError> {
 
 /// How many customers are live.
 pub fn live_count(conn: &Conn) -> Result<u64, StoreError> {
-    let count: i64 =
-        conn.query_row("SELECT count(*) FROM mirror WHERE deleted_at IS NULL", [], |row| row.get(0))?;
-    Ok(u64::try_from(count).unwrap_or(0))
+    let live: i64 = conn.prepare_cached("SELECT live FROM meta")?.query_row([], |row| row.get(0))?;
+    Ok(u64::try_from(live).unwrap_or(0))
 }
 
-/// The newest known `created_at` up to `now`, live or deleted.
+/// Adds to the counts: customers that became live, that were found gone, and that came back from there.
+pub(super) fn count(tx: &Tx<'_>, live: u64, gone: u64, back: u64) -> Result<(), StoreError> {
+    if live + gone > 0 {
+        tx.prepare_cached("UPDATE meta SET live = live + ?1 - ?2, deleted = deleted + ?2 - ?3")?
+            .execute(params![live, gone, back])?;
+    }
+    Ok(())
+}
+
+/// Counts anew: live and deleted.
+pub(super) fn counted(conn: &Conn) -> Result<(i64, i64), StoreError> {
+    let counts = conn.query_row(
+        "SELECT count(*) FILTER (WHERE deleted_at IS NULL), count(*) FILTER (WHERE deleted_at IS NOT NULL) FROM mirror",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    );
+    Ok(counts?)
+}
+
+/// Sets the counts to what is there.
+pub(super) fn recount(tx: &Tx<'_>) -> Result<(), StoreError> {
+    let (live, deleted) = counted(tx)?;
+    tx.execute("UPDATE meta SET live = ?1, deleted = ?2", params![live, deleted])?;
+    Ok(())
+}
+
+/// The newest known `created_at` of a live customer up to `now`.
 pub fn newest_created_at(conn: &Conn, now: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
-    let newest: Option<String> =
-        conn.query_row("SELECT max(created_at) FROM mirror WHERE created_at <= ?1", [now], |row| row.get(0))?;
+    let newest: Option<String> = conn.query_row(
+        "SELECT max(created_at) FROM mirror WHERE deleted_at IS NULL AND created_at <= ?1",
+        [now],
+        |row| row.get(0),
+    )?;
     Ok(newest.as_deref().and_then(time::read))
 }
 
@@ -196,17 +238,25 @@ mod tests {
         let tx = conn.transaction().unwrap();
         let cause =
             Cause { observed_at: "2026-01-01T00:00:00.000Z".into(), origin: Origin::Sweep, pass_id: None };
-        let mut recorder = Recorder::new(&tx, cause).unwrap();
         let customer = |id: &str| Customer::from_value(json!({"id": id})).unwrap();
-        for id in ["stays", "gone", "back"] {
-            recorder.record(Kind::Created, &customer(id)).unwrap();
-        }
-        recorder.record_deleted(customer("gone").id()).unwrap();
-        recorder.record_deleted(customer("back").id()).unwrap();
+        let stored = |id: &str| find(&tx, customer(id).id()).unwrap();
+        let earlier = |recorder: &mut Recorder<'_, '_>| {
+            for id in ["stays", "gone", "back"] {
+                recorder.record(Kind::Created, &customer(id), None)?;
+            }
+            recorder.record_deleted(customer("gone").id())?;
+            recorder.record_deleted(customer("back").id())
+        };
+        changes::recording(&tx, cause.clone(), earlier).unwrap();
         let head = changes::head(&tx).unwrap().seq;
-        recorder.record(Kind::Restored, &customer("back")).unwrap();
-        recorder.record(Kind::Created, &customer("new")).unwrap();
-        recorder.record(Kind::Updated, &customer("stays").with("email", Some(json!("x")))).unwrap();
+        let later = |recorder: &mut Recorder<'_, '_>| {
+            recorder.record(Kind::Restored, &customer("back"), stored("back"))?;
+            recorder.record(Kind::Created, &customer("new"), None)?;
+            let stays = customer("stays").with("email", Some(json!("x")));
+            recorder.record(Kind::Updated, &stays, stored("stays"))
+        };
+        changes::recording(&tx, cause, later).unwrap();
+        assert_eq!((live_count(&tx).unwrap(), counted(&tx).unwrap()), (3, (3, 1)));
 
         let mut shown = Vec::new();
         each_live_before(&tx, head, |_, id| {

@@ -110,6 +110,12 @@ pub fn for_reading(path: &Path) -> Result<Connection, StoreError> {
     result.map_err(|e: StoreError| e.about(path))
 }
 
+/// The same, after the check that comes before writing.
+pub fn checked_for_reading(path: &Path) -> Result<Connection, StoreError> {
+    check_before_writing(path, must_be_ours(path)?)?;
+    for_reading(path)
+}
+
 /// A database of its own in memory, migrated: where `path` would be too much.
 #[cfg(test)]
 pub fn in_memory() -> Connection {

@@ -11,17 +11,27 @@ pub fn start(tx: &Tx<'_>, kind: PassKind, at: &str) -> Result<PassId, StoreError
     Ok(tx.last_insert_rowid())
 }
 
-/// Writes how far a running pass has come. `last_page` is how many pages the list has, by its newest answer.
-pub fn progress(tx: &Tx<'_>, id: PassId, tally: &Tally, last_page: u64) -> Result<(), StoreError> {
+/// The list that a pass reads, by its newest answer; zero while there was none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// How many pages it has.
+    pub last_page: u64,
+    /// How many customers a full page holds.
+    pub per_page: u64,
+}
+
+/// Writes how far a running pass has come.
+pub fn progress(tx: &Tx<'_>, id: PassId, tally: &Tally, position: Position) -> Result<(), StoreError> {
     let mut statement = tx.prepare_cached(
-        "UPDATE pass SET pages = ?2, last_page = ?3, requests = ?4, customers_seen = ?5,
-             created = ?6, updated = ?7, deleted = ?8, restored = ?9
+        "UPDATE pass SET pages = ?2, last_page = ?3, per_page = ?4, requests = ?5, customers_seen = ?6,
+             created = ?7, updated = ?8, deleted = ?9, restored = ?10
          WHERE id = ?1",
     )?;
     statement.execute(params![
         id,
         tally.pages,
-        last_page,
+        position.last_page,
+        position.per_page,
         tally.requests,
         tally.customers_seen,
         tally.created,
@@ -43,6 +53,51 @@ pub fn finish(
     tx.execute(
         "UPDATE pass SET finished_at = ?2, outcome = ?3, error = ?4 WHERE id = ?1",
         params![id, at, outcome.word(), error],
+    )?;
+    Ok(())
+}
+
+/// A sweep that was interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted {
+    /// Its number.
+    pub id: PassId,
+    /// What it had done; `pages` of the list are applied without a gap.
+    pub tally: Tally,
+    /// The list that it read.
+    pub position: Position,
+}
+
+/// The last sweep, if it was interrupted before it had read everything: another process can go on from there.
+pub fn interrupted(conn: &Conn) -> Result<Option<Interrupted>, StoreError> {
+    let found = conn.query_row(
+        "SELECT id, pages, requests, customers_seen, created, updated, deleted, restored, last_page, per_page
+         FROM pass
+         WHERE id = (SELECT max(id) FROM pass WHERE kind = 'sweep')
+           AND outcome = 'interrupted' AND pages > 0 AND pages < last_page",
+        [],
+        |row| {
+            let tally = Tally {
+                pages: row.get(1)?,
+                requests: row.get(2)?,
+                customers_seen: row.get(3)?,
+                created: row.get(4)?,
+                updated: row.get(5)?,
+                deleted: row.get(6)?,
+                restored: row.get(7)?,
+            };
+            let position = Position { last_page: row.get(8)?, per_page: row.get(9)? };
+            Ok(Interrupted { id: row.get(0)?, tally, position })
+        },
+    );
+    Ok(found.optional()?)
+}
+
+/// Opens an interrupted pass again, to go on with it.
+pub fn resume(tx: &Tx<'_>, id: PassId) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE pass SET finished_at = NULL, outcome = NULL, error = NULL, resumed = 1 WHERE id = ?1",
+        [id],
     )?;
     Ok(())
 }

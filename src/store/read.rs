@@ -1,7 +1,7 @@
 //! Reading for people: what the commands print. Through the contract's views, on a connection that cannot write.
 
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rusqlite::params;
@@ -12,23 +12,33 @@ use super::{Conn, StoreError, changes, open, record, verify};
 use crate::model::{Customer, CustomerId, Standing, time};
 
 /// A read-only connection to an existing database.
-pub struct Reader(Conn);
+pub struct Reader {
+    conn: Conn,
+    path: PathBuf,
+}
 
 impl Reader {
     /// Opens `path`; a missing file is [`StoreError::Missing`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        open::for_reading(path).map(Self)
+        Ok(Self { conn: open::for_reading(path)?, path: path.to_owned() })
     }
 
     /// Runs several queries on one state of the database, whatever others commit meanwhile.
     pub fn in_one_view<T>(&self, work: impl FnOnce(&Conn) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let tx = self.0.unchecked_transaction()?;
-        work(&tx)
+        self.look(|conn| {
+            let tx = conn.unchecked_transaction()?;
+            work(&tx)
+        })
+    }
+
+    /// Runs queries; what fails names the database.
+    pub fn look<T>(&self, work: impl FnOnce(&Conn) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        work(&self.conn).map_err(|e| e.about(&self.path))
     }
 
     /// A number that changes when somebody else commits.
     pub fn data_version(&self) -> Result<i64, StoreError> {
-        Ok(self.0.query_row("PRAGMA data_version", [], |row| row.get(0))?)
+        self.look(|conn| Ok(conn.query_row("PRAGMA data_version", [], |row| row.get(0))?))
     }
 }
 
@@ -36,7 +46,7 @@ impl Deref for Reader {
     type Target = Conn;
 
     fn deref(&self) -> &Conn {
-        &self.0
+        &self.conn
     }
 }
 
@@ -165,6 +175,29 @@ pub fn held_deletions(
         [],
         visit,
     )
+}
+
+/// The same with each customer's email, for people.
+pub fn held_customers(
+    conn: &Conn,
+    all: bool,
+    visit: impl FnMut(Record) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let which = if all { "" } else { "WHERE state IN ('held', 'approved')" };
+    record::each(
+        conn,
+        &format!(
+            "SELECT held_deletions.*, email FROM held_deletions LEFT JOIN mirror ON mirror.id = customer_id {which}
+             ORDER BY hold_id, customer_id"
+        ),
+        [],
+        visit,
+    )
+}
+
+/// The pass with this number.
+pub fn pass(conn: &Conn, id: crate::model::PassId) -> Result<Option<Record>, StoreError> {
+    record::one(conn, "SELECT * FROM passes WHERE id = ?1", [id])
 }
 
 /// The one row of `mirror_info`.

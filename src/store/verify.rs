@@ -164,8 +164,19 @@ fn check_fold(conn: &Conn, verified: &mut Verified) -> Result<(), StoreError> {
         }
         Ok(())
     })?;
-    let in_mirror: i64 = conn.query_row("SELECT count(*) FROM mirror", [], |row| row.get(0))?;
+    let (live, deleted) = mirror::counted(conn)?;
+    let in_mirror = live + deleted;
     verified.customers = u64::try_from(in_mirror).unwrap_or(0);
+    let told: (i64, i64) =
+        conn.query_row("SELECT live, deleted FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if told != (live, deleted) {
+        verified.find(|| {
+            format!(
+                "the mirror holds {live} live and {deleted} deleted customers, its counts say {} and {}",
+                told.0, told.1
+            )
+        });
+    }
     if verified.customers != folded_count {
         verified.find(|| format!("the mirror holds {in_mirror} customers, the log folds to {folded_count}"));
     }
@@ -182,16 +193,24 @@ pub fn rebuild(tx: &Tx<'_>) -> Result<u64, StoreError> {
 pub fn rebuild_watched(tx: &Tx<'_>, mut watch: impl FnMut(u64)) -> Result<u64, StoreError> {
     mirror::clear(tx)?;
     let mut count = 0_u64;
-    each_folded(tx, |id, folded| {
-        if let Some(standing) = folded? {
-            mirror::put(tx, &id, &standing)?;
+    // In the order in which they came, so that the rows stay in about the order of the list.
+    let mut created = tx.prepare("SELECT customer_id FROM change_log WHERE kind = 'created' ORDER BY seq")?;
+    let mut rows = created.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = mirror::id_in(row, 0)?;
+        // Whoever was erased may have been created a second time.
+        if mirror::find(tx, &id)?.is_some() {
+            continue;
+        }
+        if let Some(standing) = folded_until(tx, &id, i64::MAX)? {
+            mirror::put(tx, None, &id, &standing, None)?;
             count += 1;
             if u64::is_multiple_of(count, WATCH_EVERY) {
                 watch(count);
             }
         }
-        Ok(())
-    })?;
+    }
+    mirror::recount(tx)?;
     Ok(count)
 }
 

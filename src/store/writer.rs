@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::{StoreError, Tx, open};
+use super::{Conn, StoreError, Tx, open};
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -50,9 +50,26 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
+        self.run(|conn| transact(conn, work)).await
+    }
+
+    /// Runs `work` between transactions, on what is committed; it only reads.
+    pub async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Conn) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.run(|conn| work(conn)).await
+    }
+
+    async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Conn) -> Result<T, StoreError> + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |conn| {
-            let _ = answer.send(transact(conn, work));
+            let _ = answer.send(work(conn));
         });
         self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?.map_err(|e| e.about(&self.path))

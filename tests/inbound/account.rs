@@ -78,6 +78,21 @@ fn a_refused_key_exits_4_says_what_to_check_and_is_never_printed() {
 }
 
 #[test]
+fn a_known_customer_without_a_clear_answer_does_not_hide_the_others() {
+    for silent in 0..2 {
+        let mut house = House::with(2);
+        house.expect(0, &["sync"]);
+        house.sandbox.world().rotate_key("sk_test_new", OldKey::Revoked);
+        house.use_key("sk_test_new");
+        let id = house.sandbox.world().ids()[silent].clone();
+        let mut fault = komoju_sync::sandbox::Fault::new(komoju_sync::sandbox::Effect::status(410));
+        fault.on.path = Some(format!("/customers/{id}"));
+        house.inject(fault);
+        house.expect(0, &["sync"]);
+    }
+}
+
+#[test]
 fn a_refusal_is_over_when_another_accounts_key_is_answered() {
     let mut house = House::with(30);
     house.expect(0, &["sync"]);

@@ -105,6 +105,8 @@ fn customers_changes_and_export_show_now_and_then() {
         json_lines(&house.expect(0, &["customers", "history", &id, "--format", "json"]).stdout).len(),
         2
     );
+    let swept = json_lines(&house.expect(0, &["sync", "--json"]).stdout);
+    assert_eq!((swept.len(), &swept[0]["outcome"], &swept[0]["pages"]), (1, &json!("complete"), &json!(2)));
     assert_eq!(house.expect(0, &["customers", "list"]).stdout.lines().count(), 15);
     assert!(house.expect(0, &["customers", "list", "--as-of", "2001-01-01"]).stdout.is_empty());
     house.expect(1, &["customers", "show", "nobody"]);
@@ -204,7 +206,7 @@ fn status_in_json_keeps_its_keys() {
     house.expect(0, &["sync"]);
     let status: Value = serde_json::from_str(&house.expect(0, &["status", "--json"]).stdout).unwrap();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
-    insta::assert_snapshot!(keys(&status), @"account_stopped_since held_deletions instance key_refused_since last_probe last_sweep last_sweep_age_s mirror running stale throttled_until time_left_s");
+    insta::assert_snapshot!(keys(&status), @"account_stopped_since approved_deletions held_deletions instance key_refused_since last_probe last_sweep last_sweep_age_s mirror rejected_deletions running stale throttled_until time_left_s");
     insta::assert_snapshot!(keys(&status["mirror"]), @"account deleted head_chain head_seq last_sweep_at last_sweep_id live log_id schema_version");
     insta::assert_snapshot!(keys(&status["last_sweep"]), @"created customers_seen deleted error finished_at id kind outcome pages requests restored resumed started_at updated");
 }

@@ -179,7 +179,13 @@ impl House {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at("2026-06-01T00:00:00Z".parse().unwrap()));
         let key = SecretKey::parse(&self.key).unwrap();
         let remote = Arc::new(Http::new(&config, &key, Arc::clone(&clock)).unwrap());
-        let settings = Settings { per_page: 10, max_delete_count: 10, max_delete_percent: 5, seed: 1 };
+        let settings = Settings {
+            per_page: 10,
+            max_concurrent_requests: 3,
+            max_delete_count: 10,
+            max_delete_percent: 5,
+            seed: 1,
+        };
         let store = Arc::new(Store::open(&config.database.path).unwrap());
         let pull = Pull::new(store, remote, Arc::new(key), clock, settings, CancellationToken::new());
         self.runtime.block_on(async {

@@ -73,6 +73,11 @@ fn a_mass_deletion_is_held_while_creates_and_updates_apply() {
     );
     house.expect(3, &["status"]);
     assert_eq!(house.expect(3, &["deletions", "list", "--json"]).stdout.lines().count(), 30);
+    let list = house.expect(3, &["deletions", "list"]);
+    let email =
+        house.one("SELECT max(email) FROM customers WHERE id IN (SELECT customer_id FROM held_deletions)");
+    assert!(list.stdout.contains(&email), "{}", list.stdout);
+    assert!(list.stderr.contains("30 deletions wait"), "{}", list.stderr);
 }
 
 #[test]
@@ -88,7 +93,7 @@ fn an_approved_hold_is_asked_for_again_and_only_who_is_still_gone_is_deleted() {
     assert_eq!(house.one("SELECT customer_id FROM held_deletions WHERE state = 'alive'"), gone[0]);
     house.assert_true();
     let ran = house.expect(1, &["deletions", "approve", "1"]);
-    assert!(ran.stderr.contains("no deletion that waits"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no deletion to decide"), "{}", ran.stderr);
 }
 
 #[test]
@@ -261,16 +266,120 @@ fn a_canary_without_an_answer_makes_room_for_the_next() {
     house.sweep();
     let gone = delete(&house, 1);
     let left = house.sandbox.world().ids();
-    // One of the two that are left never answers; over several sweeps each is asked first.
-    house.inject(on_show(Effect::status(500), &left[0]));
-    for round in 0..6 {
+    // One of the two that are left never answers: either, so that one of them is asked first.
+    let mut fired = 0;
+    for silent in &left {
+        let fault = house.inject(on_show(Effect::status(500), silent));
         let report = house.sweep();
-        assert_eq!(report.outcome, Outcome::Complete, "round {round}: {}", report.sentence());
+        assert_eq!(report.outcome, Outcome::Complete, "{}", report.sentence());
         assert_eq!(report.tally.deleted, 1);
+        fired += house.fired(fault);
+        house.sandbox.world().clear_faults();
         house.sandbox.world().restore(&gone[0]);
         house.sweep();
         house.sandbox.world().delete(&gone[0]);
     }
+    assert!(fired > 0, "neither was asked first");
+}
+
+#[test]
+fn an_approval_ends_when_the_customer_is_listed_again() {
+    let house = House::with(60);
+    house.sweep();
+    let gone = delete(&house, 30);
+    house.sweep();
+    house.expect(0, &["deletions", "approve"]);
+    house.inject(on_show(Effect::status(410), &gone[3]));
+    house.sweep();
+    house.sandbox.world().restore(&gone[3]);
+    house.sweep();
+    assert_eq!(
+        house.one(&format!("SELECT state FROM held_deletions WHERE customer_id = '{}'", gone[3])),
+        "alive"
+    );
+    house.sandbox.world().clear_faults();
+    house.sandbox.world().delete(&gone[3]);
+    house.sweep();
+    let last = "SELECT kind || ' ' || origin FROM changes ORDER BY seq DESC LIMIT 1";
+    assert_eq!(house.one(last), "deleted sweep", "it takes a suspicion of its own");
+}
+
+#[test]
+fn a_rejected_customer_counts_as_seen_whatever_becomes_of_that_pass() {
+    let house = House::with(60);
+    house.sweep();
+    let gone = delete(&house, 30);
+    house.sweep();
+    house.expect(0, &["deletions", "reject"]);
+    house.sandbox.world().restore(&gone[0]);
+    let fault = house.inject(Fault::new(Effect::status(500)).call(Call::List).page(4));
+    assert_eq!(house.sweep().outcome, Outcome::Failed);
+    house.sandbox.world().remove_fault(fault);
+    house.sandbox.world().delete(&gone[0]);
+    house.sweep();
+    assert_eq!(house.column("SELECT id FROM deleted_customers"), [gone[0].clone()]);
+}
+
+#[test]
+fn one_forbidden_customer_is_no_refused_key() {
+    let house = House::with(30);
+    house.sweep();
+    let gone = delete(&house, 3);
+    house.inject(on_show(Effect::status(403), &gone[0]));
+    let new = house.sandbox.world().create(json!({"email": "new@example.com"}));
+    house.expect(3, &["sync"]);
+    assert!(house.mirror().contains_key(&new));
+    assert_eq!(house.one("SELECT count(*) FROM deleted_customers"), "2");
+    house.expect(3, &["status"]);
+    house.expect(0, &["deletions", "approve"]);
+    house.expect(0, &["sync"]);
+    let status = house.expect(0, &["status"]).stdout;
+    assert!(status.contains("approved  1 deletion, not proven yet"), "{status}");
+    house.expect(1, &["deletions", "reject"]);
+    house.expect(0, &["deletions", "reject", "1"]);
+    house.sandbox.world().clear_faults();
+    house.expect(0, &["sync"]);
+    assert!(house.mirror().contains_key(&gone[0]), "by its number a decision can be turned round");
+    let status = house.expect(0, &["status"]).stdout;
+    assert!(status.contains("rejected  1 deletion"), "{status}");
+    house.expect(0, &["deletions", "approve", "1"]);
+    house.expect(0, &["sync"]);
+    house.assert_true();
+}
+
+#[test]
+fn many_who_give_no_clear_answer_are_held_and_do_not_take_hours() {
+    let house = House::with(120);
+    house.sweep();
+    delete(&house, 90);
+    let fault = house.inject(Fault::new(Effect::status(500)).call(Call::Show));
+    let report = house.sweep();
+    assert_eq!((report.outcome, report.held), (Outcome::Held, 90), "{}", report.sentence());
+    assert!(house.fired(fault) <= 3 * 10 + 20, "{} questions", house.fired(fault));
+    house.expect(0, &["deletions", "approve"]);
+    let before = house.fired(fault);
+    assert_eq!(house.sweep().outcome, Outcome::Complete);
+    assert!(house.fired(fault) - before <= 3 * 10 + 64 + 64, "{} questions", house.fired(fault) - before);
+    house.sandbox.world().clear_faults();
+    house.sweep();
+    house.assert_true();
+}
+
+#[test]
+fn what_is_left_of_a_decided_hold_is_not_too_many_for_ever() {
+    let house = House::with(60);
+    house.expect(0, &["sync"]);
+    delete(&house, 30);
+    house.expect(3, &["sync"]);
+    delete(&house, 1);
+    let waits = house.inject(Fault::new(Effect::Hold).call(Call::Show));
+    let mut sync = house.spawn(&["sync"]);
+    house.runtime.block_on(house.sandbox.until(|world| world.fired(waits) > 0));
+    house.expect(0, &["deletions", "approve"]);
+    house.sandbox.world().clear_faults();
+    assert_eq!(sync.wait().unwrap().code(), Some(3), "one more than was approved");
+    house.expect(0, &["sync"]);
+    house.assert_true();
 }
 
 #[test]

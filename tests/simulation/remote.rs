@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use komoju_sync::model::{Customer, CustomerId, Page, PageQuery, time};
+use komoju_sync::model::{Customer, CustomerId, Listed, Page, PageQuery, time};
 use komoju_sync::remote::error::ApiError;
 use komoju_sync::remote::{Call, Cause, Remote, RemoteError, Shown};
 use komoju_sync::store::holds::{self, Decision};
@@ -228,6 +228,7 @@ impl Remote for Fake {
             .take(per_page as usize)
             .map(|customer| Customer::from_value(customer).unwrap())
             .map(|customer| if hide { customer.with("source", Some(Value::Null)) } else { customer })
+            .map(|customer| Listed::from_value(&customer.fields().clone().into()).unwrap())
             .collect();
         let last_page = total.div_ceil(per_page) + u64::from(trouble == Some(Trouble::LyingTotal));
         server.shift();
@@ -238,7 +239,8 @@ impl Remote for Fake {
         self.let_a_person_decide();
         let mut server = self.server.lock().unwrap();
         server.requests += 1;
-        if let Some(error) = server.strikes(false).and_then(|t| failure(t, Call::Show { id: id.clone() })) {
+        if let Some(error) = server.strikes(false).and_then(|t| failure(t, Call::Show { id: id.to_string() }))
+        {
             return Err(error);
         }
         let found = server.lists[self.account].iter().find(|customer| customer["id"] == id.as_str());

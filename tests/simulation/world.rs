@@ -83,6 +83,7 @@ impl World {
         let key = Arc::new(SecretKey::parse(KEYS[self.account]).unwrap());
         let settings = Settings {
             per_page: self.per_page,
+            max_concurrent_requests: 1 + (self.seed % 4) as usize,
             max_delete_count: MAX_DELETE_COUNT,
             max_delete_percent: MAX_DELETE_PERCENT,
             seed: self.seed,

@@ -15,7 +15,8 @@ use crate::store::{StoreError, mirror};
 impl<R: Remote> Pull<R> {
     /// Lets the pass go on, or says why not.
     pub(super) async fn check_account(&self) -> Result<(), Failure> {
-        let (known, live) = self.store.write(|tx| Ok((account::load(tx)?, mirror::live_count(tx)?))).await?;
+        let (known, live) =
+            self.store.read(|conn| Ok((account::load(conn)?, mirror::live_count(conn)?))).await?;
         let salt = known
             .as_ref()
             .map_or_else(|| rand::random::<[u8; 16]>().to_vec(), |account| account.salt.clone());
@@ -43,7 +44,9 @@ impl<R: Remote> Pull<R> {
         }
         let (mut answers, mut failure) = (Vec::new(), None);
         for id in self.some_live(KNOWN_ASKED, Among::All).await? {
-            let answer = match self.look_up(&id, TRIES).await? {
+            // Whoever gives no clear answer may be alone with that; the others are asked once.
+            let tries = if failure.is_none() { TRIES } else { 1 };
+            let answer = match self.look_up(&id, tries).await? {
                 Found::Alive(_) => Some(Answer::Alive),
                 Found::Gone => Some(Answer::Gone),
                 Found::Unclear(why) => {
@@ -52,8 +55,8 @@ impl<R: Remote> Pull<R> {
                 }
             };
             answers.push(answer);
-            // The first customer it knows accepts it; a question without an answer leaves the rest for later.
-            if answer != Some(Answer::Gone) {
+            // The first customer that it knows accepts it.
+            if answer == Some(Answer::Alive) {
                 break;
             }
         }

@@ -1,5 +1,5 @@
 //! Held deletions that a person approved: each is asked about again, and only who is still gone is recorded as deleted. One that
-//! cannot be asked stays approved, for the next pass, and keeps nothing else from being done.
+//! cannot be asked stays approved, for the next pass, and keeps nothing else from being done: the list is read first.
 
 use super::inquest::{Canaries, Verdict, Warrant};
 use super::{Failure, Pass, Pull};
@@ -13,46 +13,83 @@ use crate::store::{StoreError, mirror};
 /// How many are settled before the next are looked up.
 const BATCH: u32 = 64;
 
+/// After so many questions without a usable answer the rest is left for the next pass.
+const MOST_UNCLEAR: usize = 64;
+
 impl<R: Remote> Pull<R> {
     /// Settles what was approved since the last pass. What cannot be proven stays approved, for the next pass.
     pub(super) async fn settle_approved(&self, pass: &mut Pass) -> Result<(), Failure> {
-        let mut after: Option<CustomerId> = None;
-        loop {
-            let from = after.clone();
-            let read = self.store.write(move |tx| {
-                let batch = holds::approved(tx, from.as_ref(), BATCH)?;
-                let mut suspects = Vec::with_capacity(batch.len());
-                for id in &batch {
-                    let live = mirror::find(tx, id)?.is_some_and(|stored| stored.standing.is_live());
-                    match (live, id.can_be_asked()) {
-                        (true, true) => suspects.push(id.clone()),
-                        (true, false) => holds::end(tx, id, End::Alive)?,
-                        (false, _) => holds::end(tx, id, End::Deleted)?,
-                    }
+        // Each pass begins with somebody else, so that those who cannot be asked do not keep all others waiting.
+        let Some(start) = self.some_approved().await? else { return Ok(()) };
+        for (from, until) in [(start.clone(), None), (String::new(), Some(start))] {
+            let mut after = from;
+            while let Some(last) = self.settle_batch(pass, &after, until.as_deref()).await? {
+                after = last;
+                if pass.unclear >= MOST_UNCLEAR {
+                    return Ok(());
                 }
-                Ok::<_, StoreError>((batch.last().cloned(), suspects))
-            });
-            let (last, suspects) = read.await?;
-            let Some(last) = last else { return Ok(()) };
-            after = Some(last);
-            let canaries = self.some_live(CANARIES, Among::Unapproved).await?;
-            let canaries = match canaries.is_empty() {
-                true => Canaries::NobodyLives,
-                false => Canaries::Among(canaries),
-            };
-            let (unproven, go_on) =
-                match self.hold_inquest(pass, suspects, &canaries, Warrant::Approved).await? {
-                    Verdict::Settled => continue,
-                    Verdict::Unproven(unproven) => (unproven, true),
-                    Verdict::NoCanary(unproven) => (unproven, false),
-                };
-            tracing::warn!(
-                customers = unproven.len(),
-                "approved deletions wait: what was answered proves nothing; the next pass asks again"
-            );
-            if !go_on {
-                return Ok(());
             }
         }
+        Ok(())
+    }
+
+    /// Some approved customer's id, or the empty text before them all; `None` where nobody is approved.
+    async fn some_approved(&self) -> Result<Option<String>, StoreError> {
+        let roll = self.roll();
+        let found = self.store.read(move |conn| match holds::approved_count(conn)? {
+            0 => Ok(None),
+            count => {
+                let skipped = u32::try_from(roll % count).unwrap_or(0);
+                let first = holds::approved(conn, "", skipped)?;
+                Ok(Some(first.last().map(|id| id.as_str().to_owned()).unwrap_or_default()))
+            }
+        });
+        found.await
+    }
+
+    /// Settles a batch of those after `after` and up to `until`; returns the last of it, or that there is nobody left to ask now.
+    async fn settle_batch(
+        &self,
+        pass: &mut Pass,
+        after: &str,
+        until: Option<&str>,
+    ) -> Result<Option<String>, Failure> {
+        let (after, until) = (after.to_owned(), until.map(str::to_owned));
+        let read = self.store.write(move |tx| {
+            let mut batch = holds::approved(tx, &after, BATCH)?;
+            batch.retain(|id| until.as_deref().is_none_or(|until| id.as_str() <= until));
+            let mut suspects = Vec::with_capacity(batch.len());
+            for id in &batch {
+                let live = mirror::find(tx, id)?.is_some_and(|stored| stored.standing.is_live());
+                match (live, id.can_be_asked()) {
+                    (true, true) => suspects.push(id.clone()),
+                    (true, false) => holds::end(tx, id, End::Alive)?,
+                    (false, _) => holds::end(tx, id, End::Deleted)?,
+                }
+            }
+            Ok((batch.last().map(|id| id.as_str().to_owned()), suspects))
+        });
+        let (last, suspects) = read.await?;
+        let answered = self.ask_approved(pass, suspects).await?;
+        Ok(last.filter(|_| answered))
+    }
+
+    /// Asks about them; whether it makes sense to ask about more.
+    async fn ask_approved(&self, pass: &mut Pass, suspects: Vec<CustomerId>) -> Result<bool, Failure> {
+        let canaries = self.some_live(CANARIES, Among::Unapproved).await?;
+        let canaries = match canaries.is_empty() {
+            true => Canaries::NobodyLives,
+            false => Canaries::Among(canaries),
+        };
+        let (unproven, go_on) = match self.hold_inquest(pass, suspects, &canaries, Warrant::Approved).await? {
+            Verdict::Settled => return Ok(true),
+            Verdict::Unproven(unproven) => (unproven, true),
+            Verdict::NoCanary(unproven) => (unproven, false),
+        };
+        tracing::warn!(
+            customers = unproven.len(),
+            "approved deletions wait: what was answered proves nothing; the next pass asks again"
+        );
+        Ok(go_on)
     }
 }

@@ -7,6 +7,7 @@ use rand::Rng;
 
 use super::{Failure, Pull, Setback};
 use crate::model::{Customer, CustomerId, time};
+use crate::reconcile::paging::PageFault;
 use crate::reconcile::retry;
 use crate::remote::{Class, Remote, Shown};
 use crate::store::mirror::Among;
@@ -46,12 +47,12 @@ impl<R: Remote> Pull<R> {
             };
             if let Setback::Remote(e) = &setback {
                 if e.class() == Class::Auth {
-                    return Err(Failure::KeyRefused(e.clone()));
+                    return Err(Failure::KeyRefused(Box::new(e.clone())));
                 }
                 self.note_throttled(e.retry_after.is_some()).await?;
             }
             let wait = if setback.class() == Class::Rejected { None } else { waits.next() };
-            let Some(wait) = wait else { return Err(Failure::Setback { setback, tries }) };
+            let Some(wait) = wait else { return Err(Failure::after(tries, setback)) };
             tracing::warn!(tries, wait_ms = wait.as_millis(), "{setback}; asking again");
             tokio::select! {
                 biased;
@@ -59,6 +60,11 @@ impl<R: Remote> Pull<R> {
                 () = self.clock.sleep(wait) => {}
             }
         }
+    }
+
+    /// A page with this fault. What it names comes from outside, so it is masked.
+    pub(super) fn page_setback(&self, page: u64, fault: &PageFault) -> Setback {
+        Setback::Page { page, why: self.masker.text(&fault.to_string()) }
     }
 
     /// Asks for one customer, up to `tries` times. That it cannot be had is an answer too: the others are asked all the same.
@@ -69,6 +75,10 @@ impl<R: Remote> Pull<R> {
             Ok(Shown::Found(customer)) => Ok(Found::Alive(customer)),
             Ok(Shown::NotFound) => Ok(Found::Gone),
             Err(failure @ Failure::Setback { .. }) => Ok(Found::Unclear(failure)),
+            // Forbidden may be this one customer; whether it is the key, the list tells.
+            Err(Failure::KeyRefused(refused)) if refused.status() == Some(403) => {
+                Ok(Found::Unclear(Failure::after(1, Setback::Remote(*refused))))
+            }
             Err(failure) => Err(failure),
         }
     }

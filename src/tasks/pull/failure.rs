@@ -1,7 +1,6 @@
 //! Why a pass could not be completed: one sentence for a person each.
 
-use crate::model::CustomerId;
-use crate::reconcile::paging::PageFault;
+use crate::remote::error::ApiError;
 use crate::remote::{Call, Cause, Class, RemoteError};
 use crate::store::StoreError;
 
@@ -12,12 +11,12 @@ pub enum Setback {
     #[error("{0}")]
     Remote(RemoteError),
     /// The page has the right form and cannot be believed.
-    #[error("{}: {fault}", Call::List { page: *page })]
+    #[error("{}: {why}", Call::List { page: *page })]
     Page {
         /// Which page was asked for.
         page: u64,
-        /// What is wrong with it.
-        fault: PageFault,
+        /// What is wrong with it, masked.
+        why: String,
     },
 }
 
@@ -38,7 +37,7 @@ pub enum Failure {
     #[error("{setback}{}", tries_text(*tries))]
     Setback {
         /// The last failure.
-        setback: Setback,
+        setback: Box<Setback>,
         /// How often it was tried.
         tries: usize,
     },
@@ -47,7 +46,7 @@ pub enum Failure {
         "{0}. Check that the key is the whole secret key (not the publishable one), that it is still listed in the KOMOJU \
          dashboard, and that base_url is the host it belongs to"
     )]
-    KeyRefused(RemoteError),
+    KeyRefused(Box<RemoteError>),
     /// Customers missing from the list are still there.
     #[error(
         "the list was cut short: it left out {suspects} of the {live} customers known before, and {alive}, one of them, is still \
@@ -58,8 +57,8 @@ pub enum Failure {
         suspects: u64,
         /// How many were known.
         live: u64,
-        /// One that answers.
-        alive: CustomerId,
+        /// One that answers, masked.
+        alive: String,
     },
     /// Page after page shows only customers that were listed already.
     #[error(
@@ -88,21 +87,27 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// A request that failed so many times.
+    pub(super) fn after(tries: usize, setback: Setback) -> Self {
+        Self::Setback { setback: Box::new(setback), tries }
+    }
+
     /// Whether the API rejected this parameter of the request.
     pub(super) fn is_about(&self, param: &str) -> bool {
-        matches!(self, Self::Setback { setback: Setback::Remote(RemoteError { cause: Cause::Rejected(told), .. }), .. }
-            if told.param.as_deref() == Some(param))
+        self.rejected().is_some_and(|told| told.param.as_deref() == Some(param))
     }
 
     /// Whether this is a server's way of saying that there is no such page.
     pub(super) fn may_be_past_end(&self) -> bool {
-        let Self::Setback {
-            setback: Setback::Remote(RemoteError { cause: Cause::Rejected(told), .. }), ..
-        } = self
-        else {
-            return false;
-        };
-        matches!(told.status, 400 | 404 | 416 | 422)
+        self.rejected().is_some_and(|told| matches!(told.status, 400 | 404 | 416 | 422))
+    }
+
+    fn rejected(&self) -> Option<&ApiError> {
+        let Self::Setback { setback, .. } = self else { return None };
+        match setback.as_ref() {
+            Setback::Remote(RemoteError { cause: Cause::Rejected(told), .. }) => Some(told),
+            _ => None,
+        }
     }
 }
 

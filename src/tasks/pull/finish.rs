@@ -6,20 +6,19 @@ use super::marks::Marks;
 use super::{Failure, Pass, Pull, Report};
 use crate::model::{CustomerId, Kind, Origin, Outcome, PassId, PassKind, Tally, time};
 use crate::reconcile::evidence::{self, Course, SAMPLE, Waiting};
-use crate::reconcile::retry::TRIES;
 use crate::reconcile::rows::RowSet;
 use crate::reconcile::sighting;
 use crate::remote::Remote;
 use crate::store::changes::Recorder;
 use crate::store::holds::Because;
-use crate::store::{StoreError, Tx, holds, mirror, passes};
+use crate::store::{Conn, StoreError, Tx, holds, mirror, passes};
 
 /// Passes without an event are kept so long.
 const KEEP_UNEVENTFUL: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
 
 impl<R: Remote> Pull<R> {
-    /// What follows from a list that was read whole; returns how many deletions are held.
-    pub(super) async fn conclude(&self, pass: &mut Pass, mut marks: Marks) -> Result<u64, Failure> {
+    /// What follows from a list that was read whole.
+    pub(super) async fn conclude(&self, pass: &mut Pass, mut marks: Marks) -> Result<Outcome, Failure> {
         let (suspects, waiting, marks_back) = self.find_suspects(pass, marks).await?;
         marks = marks_back;
         let limit = evidence::limit(
@@ -27,32 +26,35 @@ impl<R: Remote> Pull<R> {
             self.settings.max_delete_count,
             self.settings.max_delete_percent,
         );
-        let (to_hold, because) = match evidence::course(suspects.len(), limit, waiting) {
-            Course::Nothing => (RowSet::default(), Because::Unproven),
-            Course::AskEach => (self.ask_each(pass, &suspects, &mut marks).await?, Because::Unproven),
+        let to_hold = match evidence::course(suspects.len(), limit, waiting) {
+            Course::Nothing => RowSet::default(),
+            Course::AskEach => self.ask_each(pass, &suspects, &mut marks).await?,
             Course::AskSample => {
                 self.ask_sample(pass, &suspects).await?;
-                (suspects, Because::TooMany)
+                suspects
             }
         };
-        self.apply_conclusions(pass, marks, to_hold, because).await
+        match self.apply_conclusions(pass, marks, to_hold, limit).await? {
+            0 => Ok(Outcome::Complete),
+            _ => Ok(Outcome::Held),
+        }
     }
 
     /// Who was live before the sweep and was not listed by it, and whether exactly these wait for a person already.
     async fn find_suspects(&self, pass: &Pass, marks: Marks) -> Result<(RowSet, Waiting, Marks), StoreError> {
         let head_before = pass.head_before;
-        let found = self.store.write(move |tx| {
+        let found = self.store.read(move |conn| {
             let mut suspects = RowSet::default();
             // Whoever is listed is live: when as many are live as were listed, nobody is missing.
-            if mirror::live_count(tx)? > marks.seen.len() {
-                mirror::each_live_before(tx, head_before, |row, id| {
+            if mirror::live_count(conn)? > marks.seen.len() {
+                mirror::each_live_before(conn, head_before, |row, id| {
                     if !marks.seen.contains(row) && id.can_be_asked() {
                         suspects.insert(row);
                     }
                     Ok(())
                 })?;
             }
-            let waiting = match is_held(tx, &suspects, Some(Because::TooMany))? {
+            let waiting = match is_held(conn, &suspects, Some(Because::TooMany))? {
                 true => Waiting::TheSame,
                 false => Waiting::Others,
             };
@@ -91,45 +93,42 @@ impl<R: Remote> Pull<R> {
     }
 
     /// Too many: some are asked. One that is alive shows that the list was cut short.
-    async fn ask_sample(&self, pass: &Pass, suspects: &RowSet) -> Result<(), Failure> {
+    async fn ask_sample(&self, pass: &mut Pass, suspects: &RowSet) -> Result<(), Failure> {
         let picked = {
             let mut dice = self.dice.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             rand::seq::IteratorRandom::choose_multiple(suspects.iter(), &mut *dice, SAMPLE)
         };
-        let (mut answered, mut unclear) = (0, None);
         for id in self.ids(picked).await? {
-            match self.look_up(&id, if unclear.is_none() { TRIES } else { 1 }).await? {
+            match self.look_up(&id, pass.patience()).await? {
                 Found::Alive(_) => {
                     let (suspects, live) = (suspects.len(), pass.live_before);
-                    return Err(Failure::ShortList { suspects, live, alive: id });
+                    return Err(Failure::ShortList { suspects, live, alive: self.masker.text(id.as_str()) });
                 }
-                Found::Gone => answered += 1,
-                Found::Unclear(why) => unclear = Some(why),
+                Found::Gone => {}
+                // Gone, or the list is short and this cannot be told: both wait for a person.
+                Found::Unclear(why) => {
+                    tracing::warn!("{why}; whether this customer is gone is not known");
+                    pass.unclear += 1;
+                }
             }
         }
-        // Without one clear answer, whether the list was cut short is not known; with some, what is held is for a person anyway.
-        match unclear {
-            Some(why) if answered == 0 => Err(why),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
-    /// One transaction: sources that are gone, deletions that are held or no longer, "no"s that are over.
+    /// One transaction: sources that are gone, deletions that are held or no longer, "no"s that are over. Returns how many are held.
     async fn apply_conclusions(
         &self,
         pass: &mut Pass,
         marks: Marks,
         to_hold: RowSet,
-        because: Because,
+        limit: u64,
     ) -> Result<u64, Failure> {
         let (id, at) = (pass.id, time::written(self.clock.now()));
         let concluded = self.apply(pass, Origin::Sweep, move |tx, recorder, _| {
-            null_sources(tx, recorder, &marks)?;
-            for rejected in holds::rejected(tx)? {
-                if mirror::find(tx, &rejected)?.is_some_and(|stored| marks.seen.contains(stored.row)) {
-                    holds::end(tx, &rejected, holds::End::Seen)?;
-                }
+            for respelled in &marks.respelled {
+                respelled.note(tx)?;
             }
+            null_sources(tx, recorder, &marks)?;
             // A person may have decided about some of them while the sweep went on.
             let mut undecided = RowSet::default();
             for row in to_hold.iter() {
@@ -137,19 +136,22 @@ impl<R: Remote> Pull<R> {
                     undecided.insert(row);
                 }
             }
-            hold(tx, id, &at, &undecided, because)?;
+            hold(tx, id, &at, &undecided, limit)?;
             Ok(undecided.len())
         });
         Ok(concluded.await?)
     }
 
     /// Writes how the pass ended.
-    pub(super) async fn finish(&self, pass: Pass, ended: Result<u64, Failure>) -> Result<Report, StoreError> {
+    pub(super) async fn finish(
+        &self,
+        pass: Pass,
+        ended: Result<Outcome, Failure>,
+    ) -> Result<Report, StoreError> {
         let mut tally = pass.tally;
-        tally.requests = self.remote.requests() - pass.requests_before;
+        tally.requests = pass.requests_made + self.remote.requests() - pass.requests_before;
         let (outcome, failure) = match ended {
-            Ok(0) => (Outcome::Complete, None),
-            Ok(_) => (Outcome::Held, None),
+            Ok(outcome) => (outcome, None),
             Err(Failure::Stopped) => (Outcome::Interrupted, Some(Failure::Stopped)),
             Err(failure) => (Outcome::Failed, Some(failure)),
         };
@@ -158,9 +160,9 @@ impl<R: Remote> Pull<R> {
         let cutoff = time::written(now.saturating_sub(KEEP_UNEVENTFUL).unwrap_or(jiff::Timestamp::MIN));
         let answered = tally.pages > 0;
         let refused = matches!(failure, Some(Failure::KeyRefused(_)));
-        let (id, last_page) = (pass.id, pass.last_page);
+        let (id, position) = (pass.id, pass.position);
         let closed = self.store.write(move |tx| {
-            passes::progress(tx, id, &tally, last_page)?;
+            passes::progress(tx, id, &tally, position)?;
             passes::finish(tx, id, &at, outcome, error.as_deref())?;
             if refused {
                 passes::note_refused(tx, Some(&at))?;
@@ -183,7 +185,7 @@ impl<R: Remote> Pull<R> {
         let refused_since = match failure {
             Failure::KeyRefused(_) => Some(Some(time::written(self.clock.now()))),
             // Another key, and it was answered.
-            Failure::OtherAccount => Some(None),
+            Failure::OtherAccount | Failure::AccountUnclear(_) => Some(None),
             _ => None,
         };
         if let Some(since) = refused_since {
@@ -203,20 +205,21 @@ fn null_sources(tx: &Tx<'_>, recorder: &mut Recorder<'_, '_>, marks: &Marks) -> 
     for row in marks.null_listed.iter() {
         let id = mirror::id_of(tx, row)?;
         let stored = mirror::find(tx, &id)?.filter(|stored| stored.standing.is_live());
-        if let Some(customer) = stored.and_then(|stored| sighting::without_source(&stored.standing)) {
-            recorder.record(Kind::Updated, &customer)?;
+        let without = stored.as_ref().and_then(|stored| sighting::without_source(&stored.standing));
+        if let Some(customer) = without {
+            recorder.record(Kind::Updated, &customer, stored)?;
         }
     }
     Ok(())
 }
 
 /// Whether exactly these wait for a person, because of this where asked.
-fn is_held(tx: &Tx<'_>, rows: &RowSet, because: Option<Because>) -> Result<bool, StoreError> {
-    if holds::held_count(tx)? != rows.len() {
+fn is_held(conn: &Conn, rows: &RowSet, because: Option<Because>) -> Result<bool, StoreError> {
+    if holds::held_count(conn)? != rows.len() {
         return Ok(false);
     }
     for row in rows.iter() {
-        match holds::held_because(tx, &mirror::id_of(tx, row)?)? {
+        match holds::held_because(conn, &mirror::id_of(conn, row)?)? {
             Some(reason) if because.is_none_or(|because| because == reason) => {}
             _ => return Ok(false),
         }
@@ -225,10 +228,13 @@ fn is_held(tx: &Tx<'_>, rows: &RowSet, because: Option<Because>) -> Result<bool,
 }
 
 /// Holds these deletions: keeps the hold where exactly these wait already, otherwise supersedes what waits.
-fn hold(tx: &Tx<'_>, pass: PassId, at: &str, rows: &RowSet, because: Because) -> Result<(), StoreError> {
+fn hold(tx: &Tx<'_>, pass: PassId, at: &str, rows: &RowSet, limit: u64) -> Result<(), StoreError> {
+    let too_many = rows.len() > limit;
     if is_held(tx, rows, None)? {
-        return holds::set_because(tx, because);
+        // What was too many stays so, even when the limit has grown.
+        return if too_many { holds::set_too_many(tx) } else { Ok(()) };
     }
+    let because = if too_many { Because::TooMany } else { Because::Unproven };
     holds::supersede(tx)?;
     if !rows.is_empty() {
         let hold = holds::open(tx, pass, at, because)?;

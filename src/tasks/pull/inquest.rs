@@ -6,8 +6,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::apply::apply_lookup;
 use super::ask::Found;
-use super::{Failure, Pass, Phase, Progress, Pull, apply_lookup};
+use super::{Failure, Pass, Phase, Progress, Pull};
 use crate::model::{Customer, CustomerId, Origin};
 use crate::reconcile::evidence::{CANARIES, Inquest};
 use crate::reconcile::retry::TRIES;
@@ -17,8 +18,8 @@ use crate::store::holds::{self, End};
 /// How often it may happen in one inquest that a 404 has grown too old when its canary answers.
 const ROUNDS: usize = 3;
 
-/// How many suspects without a usable answer get all their tries; the rest of such an inquest gets one try each, so that an API
-/// that fails for everybody who is gone does not take half a minute for each of them.
+/// How many questions without a usable answer get all their tries; the rest of such a pass gets one try each, so that an API that
+/// fails for everybody who is gone does not take half a minute for each of them.
 const PATIENT_WITH: usize = 3;
 
 /// Who can serve as a canary.
@@ -48,6 +49,13 @@ pub(super) enum Warrant {
     Approved,
 }
 
+impl Pass {
+    /// How often the next question may be asked.
+    pub(super) fn patience(&self) -> usize {
+        if self.unclear < PATIENT_WITH { TRIES } else { 1 }
+    }
+}
+
 impl<R: Remote> Pull<R> {
     /// Asks each suspect; records who is proven gone and how the others are. What is proven stays recorded when it fails midway.
     pub(super) async fn hold_inquest(
@@ -61,20 +69,18 @@ impl<R: Remote> Pull<R> {
         let mut queue = VecDeque::from(suspects);
         let mut inquest = Inquest::default();
         let mut unproven = Vec::new();
-        let mut unclear = 0;
         let mut stale_rounds = 0;
         while !(queue.is_empty() && inquest.is_empty()) {
             let mut canary_due = false;
             if let Some(suspect) = queue.pop_front() {
                 let asked_at = self.clock.elapsed();
-                let tries = if unclear < PATIENT_WITH { TRIES } else { 1 };
-                match self.look_up(&suspect, tries).await? {
+                match self.look_up(&suspect, pass.patience()).await? {
                     Found::Alive(customer) => self.record_alive(pass, customer).await?,
                     Found::Gone => inquest.gone(suspect, asked_at),
                     Found::Unclear(why) => {
                         tracing::warn!("{why}; whether this customer is gone is not proven");
                         unproven.push(suspect);
-                        unclear += 1;
+                        pass.unclear += 1;
                         // Is it this customer, or does nobody answer?
                         canary_due = true;
                     }
@@ -86,7 +92,7 @@ impl<R: Remote> Pull<R> {
             if !canary_due {
                 continue;
             }
-            let Some(answered_at) = self.ask_canaries(canaries).await? else {
+            let Some(answered_at) = self.ask_canaries(pass, canaries).await? else {
                 unproven.extend(inquest.take_unproven());
                 unproven.extend(queue);
                 return Ok(Verdict::NoCanary(unproven));
@@ -105,7 +111,7 @@ impl<R: Remote> Pull<R> {
     }
 
     /// When a canary answered, by the steady clock; `None` when up to three were asked and none did.
-    async fn ask_canaries(&self, canaries: &Canaries) -> Result<Option<Duration>, Failure> {
+    async fn ask_canaries(&self, pass: &mut Pass, canaries: &Canaries) -> Result<Option<Duration>, Failure> {
         let canaries = match canaries {
             Canaries::NobodyLives => return Ok(Some(self.clock.elapsed())),
             Canaries::Among(canaries) => canaries,
@@ -113,8 +119,10 @@ impl<R: Remote> Pull<R> {
         let start = usize::try_from(self.roll() % 1024).unwrap_or(0);
         let picked = (0..canaries.len()).map(|n| &canaries[(start + n) % canaries.len()]).take(CANARIES);
         for canary in picked {
-            if let Found::Alive(_) = self.look_up(canary, TRIES).await? {
-                return Ok(Some(self.clock.elapsed()));
+            match self.look_up(canary, pass.patience()).await? {
+                Found::Alive(_) => return Ok(Some(self.clock.elapsed())),
+                Found::Gone => {}
+                Found::Unclear(_) => pass.unclear += 1,
             }
         }
         Ok(None)

@@ -1,8 +1,8 @@
 //! What a sweep remembers of whom it saw: bits, and a few ids.
 
-use crate::model::{Customer, CustomerId};
+use crate::model::{CustomerId, Listed, Source};
 use crate::reconcile::rows::RowSet;
-use crate::reconcile::sighting::Source;
+use crate::store::listed::Respelled;
 
 /// How many customers are kept as canaries.
 const KEPT: usize = 32;
@@ -18,6 +18,8 @@ pub(super) struct Marks {
     pub(super) any_source: bool,
     /// Some of those that were listed, from the whole length of the list.
     pub(super) canaries: Vec<CustomerId>,
+    /// Rows whose text is spelled otherwise than before and says the same, and by what it is recognised now.
+    pub(super) respelled: Vec<Respelled>,
 }
 
 impl Marks {
@@ -34,9 +36,9 @@ impl Marks {
     }
 
     /// Keeps one customer of a page as a canary: so they come from everywhere in the list. `roll` is any random number.
-    pub(super) fn keep_canaries(&mut self, listed: &[Customer], roll: u64) {
+    pub(super) fn keep_canaries(&mut self, listed: &[Listed], roll: u64) {
         let askable: Vec<&CustomerId> =
-            listed.iter().map(Customer::id).filter(|id| id.can_be_asked()).collect();
+            listed.iter().map(Listed::id).filter(|id| id.can_be_asked()).collect();
         let room = KEPT.saturating_sub(self.canaries.len());
         // The first page fills up to three places, so that a list of one page has canaries enough.
         let wanted = if self.canaries.is_empty() { 3 } else { 1 };
@@ -63,8 +65,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn page(ids: std::ops::Range<u32>) -> Vec<Customer> {
-        ids.map(|n| Customer::from_value(json!({"id": n.to_string()})).unwrap()).collect()
+    fn page(ids: std::ops::Range<u32>) -> Vec<Listed> {
+        ids.map(|n| Listed::from_value(&json!({"id": n.to_string()})).unwrap()).collect()
     }
 
     #[test]

@@ -1,0 +1,184 @@
+//! A customer as a page of the list shows it: its very text, not read yet.
+//!
+//! Nearly every customer of nearly every sweep is as it was. So a page is taken apart only as far as is needed to know whose text
+//! is whose, and to recognise a text that was listed before ([`Fingerprint`]); it is read whole where it was not.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use super::customer::{BadCustomer, Customer, CustomerId};
+use super::json;
+
+/// The first half of the SHA-256 of a listed customer's text: the same text, whoever might wish otherwise.
+pub type Fingerprint = [u8; 16];
+
+/// What an answer says of a customer's payment source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It shows one.
+    Shown,
+    /// It shows none, and none is known.
+    Absent,
+    /// It shows none where one is known, which was carried on.
+    CarriedOn,
+}
+
+/// One customer of a page.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    id: CustomerId,
+    text: Box<RawValue>,
+    fingerprint: Fingerprint,
+}
+
+impl Listed {
+    /// Takes a text as a customer. Asked of it: what [`Customer::from_value`] asks.
+    pub fn new(text: Box<RawValue>) -> Result<Self, BadCustomer> {
+        if !text.get().starts_with('{') {
+            return Err(BadCustomer::NotAnObject);
+        }
+        let head = serde_json::from_str(text.get());
+        let Head { id, resource } = head.map_err(|why| BadCustomer::Unreadable(why.to_string()))?;
+        let id = Customer::checked_id(id.as_ref(), resource.as_ref())?;
+        let hash: [u8; 32] = Sha256::digest(text.get()).into();
+        let mut fingerprint = Fingerprint::default();
+        fingerprint.copy_from_slice(&hash[..16]);
+        Ok(Self { id, text, fingerprint })
+    }
+
+    /// Takes a JSON value as a customer.
+    pub fn from_value(value: &Value) -> Result<Self, BadCustomer> {
+        let text = serde_json::value::to_raw_value(value);
+        Self::new(text.map_err(|why| BadCustomer::Unreadable(why.to_string()))?)
+    }
+
+    /// Whose text it is.
+    pub fn id(&self) -> &CustomerId {
+        &self.id
+    }
+
+    /// By which the same text is recognised.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// The customer, read whole.
+    pub fn read(&self) -> Result<Customer, BadCustomer> {
+        let value = json::parse(self.text.get().as_bytes());
+        Customer::from_value(value.map_err(|why| BadCustomer::Unreadable(why.to_string()))?)
+    }
+
+    /// Whether both say the same, whatever the order of their keys.
+    pub fn says_the_same_as(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+            || matches!((self.read(), other.read()), (Ok(one), Ok(two)) if one == two)
+    }
+}
+
+/// What is looked at in a customer that may be known already.
+struct Head {
+    id: Option<Value>,
+    resource: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Field {
+    Id,
+    Resource,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Head {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(HeadVisitor)
+    }
+}
+
+struct HeadVisitor;
+
+impl<'de> Visitor<'de> for HeadVisitor {
+    type Value = Head;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a customer")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Head, A::Error> {
+        // A key that is repeated counts with its last value, as everywhere.
+        let mut head = Head { id: None, resource: None };
+        while let Some(field) = map.next_key()? {
+            match field {
+                Field::Id => head.id = Some(map.next_value()?),
+                Field::Resource => head.resource = Some(map.next_value()?),
+                Field::Other => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn listed(text: &str) -> Result<Listed, BadCustomer> {
+        Listed::new(serde_json::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn it_asks_what_a_customer_that_is_read_whole_asks() {
+        let texts = [
+            "[]",
+            "7",
+            "\"x\"",
+            "{}",
+            r#"{"id":7}"#,
+            r#"{"id":null}"#,
+            r#"{"id":""}"#,
+            r#"{"id":"a\u0000"}"#,
+            r#"{"id":"a","resource":"payment"}"#,
+            r#"{"id":"a","resource":null}"#,
+            r#"{"id":"a"}"#,
+            r#"{"id":"x","resource":"customer","id":"\u00e9","other":[{"id":"no"}]}"#,
+        ];
+        for text in texts {
+            let whole = Customer::from_value(json::parse(text.as_bytes()).unwrap());
+            assert_eq!(
+                listed(text).map(|listed| listed.id().clone()),
+                whole.map(|whole| whole.id().clone()),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_same_text_is_recognised_and_the_same_content_compared() {
+        let one = listed(r#"{"id":"a","email":"x"}"#).unwrap();
+        let again = listed(r#"{"id":"a","email":"x"}"#).unwrap();
+        let turned = listed(r#"{"email":"x","id":"a"}"#).unwrap();
+        let other = Listed::from_value(&json!({"id": "a", "email": "y"})).unwrap();
+        assert_eq!(one.fingerprint(), again.fingerprint());
+        assert_ne!(one.fingerprint(), turned.fingerprint());
+        assert!(
+            one.says_the_same_as(&again) && one.says_the_same_as(&turned) && !one.says_the_same_as(&other)
+        );
+        assert_eq!(other.read().unwrap().email(), Some("y"));
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_known_by_its_head_and_cannot_be_read() {
+        let deep = format!(r#"{{"id":"a","metadata":{}{}}}"#, "[".repeat(120), "]".repeat(120));
+        let listed = listed(&deep).unwrap();
+        assert_eq!(listed.id().as_str(), "a");
+        assert!(matches!(listed.read(), Err(BadCustomer::Unreadable(_))));
+    }
+}

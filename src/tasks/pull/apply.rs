@@ -1,0 +1,191 @@
+//! Applying: what a page or a lookup shows becomes log entries and mirror rows, and the pass's own row says so in the same
+//! transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::marks::Marks;
+use super::{Failure, Pass, Pull};
+use crate::model::listed::Fingerprint;
+use crate::model::{Customer, Listed, Origin, Page, Tally, time};
+use crate::reconcile::paging::PageFault;
+use crate::reconcile::rows::RowSet;
+use crate::reconcile::sighting;
+use crate::remote::Remote;
+use crate::store::changes::{self, Cause, Recorder};
+use crate::store::holds::{self, End};
+use crate::store::listed::{self, Respelled, Window};
+use crate::store::{StoreError, Tx, mirror, passes};
+
+/// How often a running pass writes how far it has come when it has nothing else to write.
+const POSITION_EVERY: Duration = Duration::from_secs(30);
+
+/// How many customers whose text is spelled anew, and says the same, a sweep notes: an API that spells differently each time must
+/// not make an unchanged sweep write.
+const MOST_RESPELLED: usize = 1000;
+
+/// What a pass has learnt of the list while it reads, to read the rest with less work.
+#[derive(Debug, Default)]
+pub(super) struct Insight {
+    window: Window,
+    /// The page before was mostly news: the next one is not looked for among what is known.
+    mostly_news: bool,
+    /// Customers about whom a person has decided: that ends when one of them is listed.
+    decided: RowSet,
+}
+
+impl Insight {
+    pub(super) fn new(decided: RowSet) -> Self {
+        Self { decided, ..Self::default() }
+    }
+}
+
+impl<R: Remote> Pull<R> {
+    /// Applies a page and marks whom it shows. Nothing is written for a page that changes nothing.
+    pub(super) async fn apply_page(
+        &self,
+        pass: &mut Pass,
+        marks: &mut Marks,
+        insight: &mut Insight,
+        page: Page,
+    ) -> Result<(), Failure> {
+        marks.keep_canaries(&page.customers, self.roll());
+        let mut recognised = vec![None; page.customers.len()];
+        let customers = Arc::new(page.customers);
+        if !insight.mostly_news {
+            let (mut window, listed) = (std::mem::take(&mut insight.window), Arc::clone(&customers));
+            let looked = self.store.read(move |conn| {
+                let recognised = window.recognise(conn, &listed)?;
+                Ok((window, recognised))
+            });
+            (insight.window, recognised) = looked.await?;
+        }
+        let (mut unread, mut back) = (Vec::new(), Vec::new());
+        for (listed, known) in customers.iter().zip(recognised) {
+            match known {
+                Some(known) => {
+                    marks.see(known.row, known.source);
+                    if insight.decided.contains(known.row) {
+                        back.push(listed.id().clone());
+                    }
+                }
+                None => unread.push((listed.fingerprint(), self.read_listed(page.page, listed)?)),
+            }
+        }
+        pass.tally.pages += 1;
+        pass.tally.customers_seen = pass.seen_before + marks.seen.len();
+        insight.mostly_news = false;
+        if unread.is_empty() && back.is_empty() && !self.position_is_due(pass) {
+            return Ok(());
+        }
+        let (read, seen_before) = (unread.len() as u64, pass.seen_before);
+        let (mut marks_moved, mut window) = (std::mem::take(marks), std::mem::take(&mut insight.window));
+        let changes_before = pass.tally.changes();
+        let origin = pass.kind_origin();
+        let applied = self.apply(pass, origin, move |tx, recorder, tally| {
+            for id in &back {
+                holds::end(tx, id, End::Listed)?;
+            }
+            for (fingerprint, customer) in unread {
+                apply_listed(tx, recorder, &mut marks_moved, &mut window, fingerprint, customer)?;
+            }
+            tally.customers_seen = seen_before + marks_moved.seen.len();
+            Ok((marks_moved, window))
+        });
+        (*marks, insight.window) = applied.await?;
+        insight.mostly_news = (pass.tally.changes() - changes_before) * 2 > read;
+        Ok(())
+    }
+
+    fn read_listed(&self, page: u64, listed: &Listed) -> Result<Customer, Failure> {
+        listed.read().map_err(|why| {
+            let fault = PageFault::Unreadable { id: listed.id().clone(), why: why.to_string() };
+            Failure::after(1, self.page_setback(page, &fault))
+        })
+    }
+
+    fn position_is_due(&self, pass: &Pass) -> bool {
+        self.clock.elapsed().saturating_sub(pass.position_at) >= POSITION_EVERY
+    }
+
+    /// Runs `work` in one transaction, and writes the pass's row in it where something was recorded or the position is due: so a
+    /// change and the pass that says it commit together.
+    pub(super) async fn apply<T, F>(&self, pass: &mut Pass, origin: Origin, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>, &mut Recorder<'_, '_>, &mut Tally) -> Result<T, StoreError> + Send + 'static,
+    {
+        let observed_at = time::written(self.clock.now());
+        let cause = Cause { observed_at, origin, pass_id: Some(pass.id) };
+        let position_due = self.position_is_due(pass);
+        pass.tally.requests = pass.requests_made + self.remote.requests() - pass.requests_before;
+        let (id, position, mut tally) = (pass.id, pass.position, pass.tally);
+        let applied = self.store.write(move |tx| {
+            let (value, recorded) = changes::recording(tx, cause, |recorder| work(tx, recorder, &mut tally))?;
+            tally.add_changes(&recorded);
+            let wrote = position_due || recorded.changes() > 0;
+            if wrote {
+                passes::progress(tx, id, &tally, position)?;
+            }
+            Ok((value, tally, wrote))
+        });
+        let (value, tally, wrote) = applied.await?;
+        pass.tally = tally;
+        if wrote {
+            pass.position_at = self.clock.elapsed();
+        }
+        Ok(value)
+    }
+}
+
+/// Compares a listed customer with the mirror, records what differs, and notes by what it is recognised the next time.
+fn apply_listed(
+    tx: &Tx<'_>,
+    recorder: &mut Recorder<'_, '_>,
+    marks: &mut Marks,
+    window: &mut Window,
+    fingerprint: Fingerprint,
+    customer: Customer,
+) -> Result<(), StoreError> {
+    let stored = mirror::find(tx, customer.id())?;
+    if stored.is_some() {
+        holds::end(tx, customer.id(), End::Listed)?;
+    }
+    let known = stored.as_ref().map(|stored| (stored.row, stored.standing.seq));
+    let sighting = sighting::judge(customer, stored.as_ref().map(|stored| &stored.standing));
+    let row = match (&sighting.change, known) {
+        (Some((kind, after)), known) => {
+            let row = recorder.record(*kind, after, stored)?;
+            listed::note(tx, row, &fingerprint, sighting.source)?;
+            if known.is_some() {
+                window.forget(row);
+            }
+            row
+        }
+        (None, Some((row, seq))) => {
+            if !listed::is_noted(tx, row)? {
+                listed::note(tx, row, &fingerprint, sighting.source)?;
+            } else if marks.respelled.len() < MOST_RESPELLED {
+                marks.respelled.push(Respelled { row, seq, fingerprint, source: sighting.source });
+            }
+            row
+        }
+        (None, None) => return Ok(()),
+    };
+    marks.see(row, sighting.source);
+    Ok(())
+}
+
+/// Records what a customer's own GET shows of it.
+pub(super) fn apply_lookup(
+    tx: &Tx<'_>,
+    recorder: &mut Recorder<'_, '_>,
+    customer: Customer,
+) -> Result<(), StoreError> {
+    let stored = mirror::find(tx, customer.id())?;
+    let sighting = sighting::judge(customer, stored.as_ref().map(|stored| &stored.standing));
+    if let Some((kind, after)) = sighting.change {
+        recorder.record(kind, &after, stored)?;
+    }
+    Ok(())
+}

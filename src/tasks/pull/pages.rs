@@ -1,0 +1,243 @@
+//! Reading the list: several pages under way at once, believed and applied one after the other.
+//!
+//! ```text
+//!   numbers ─▶ up to `max_concurrent_requests` in flight ─▶ sound pages in their order ─▶ believed ─▶ applied
+//!                    each asked again until sound            (a short queue)           one after the other
+//! ```
+//!
+//! Everything waits for what comes after it: a slow database stops the requests, not the memory. What is applied is always the
+//! list's beginning without a gap, so that a later process can go on from there. A page that is sound and not believed is asked
+//! for again alone, with nothing newer applied.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use super::apply::Insight;
+use super::marks::Marks;
+use super::{Failure, Pass, Phase, Progress, Pull, Setback};
+use crate::model::{Page, PageQuery, PassKind, time};
+use crate::reconcile::paging::{self, PageFault, Paging, Turn};
+use crate::reconcile::retry::TRIES;
+use crate::reconcile::rows::RowSet;
+use crate::remote::Remote;
+use crate::store::passes::Position;
+use crate::store::{holds, mirror};
+
+/// The API's own page size, for a server that refuses a larger one instead of answering with less.
+const OWN_PER_PAGE: u32 = 10;
+
+/// After so many pages in a row that show nobody new, the list has no end: even one that grows by a page a request does not
+/// push the same customers on so often.
+const MOST_BARREN_PAGES: u32 = 20;
+
+/// How far before the newest known customer a probe begins: customers made in the same minute may become visible out of order.
+const PROBE_OVERLAP: Duration = Duration::from_secs(60);
+
+/// How many pages wait for the database when it is slower than the API.
+const QUEUE: usize = 2;
+
+/// A sound page, and the how-manieth answer of this pass it was.
+struct Answer {
+    page: Page,
+    number: u64,
+}
+
+/// What all requests of a pass share.
+#[derive(Default)]
+struct Horizon {
+    /// How many sound pages came.
+    answers: AtomicU64,
+    /// The list's last page, by the newest of them: no further one is asked for.
+    last_page: AtomicU64,
+}
+
+impl Horizon {
+    fn widen(&self, last_page: u64) -> u64 {
+        self.last_page.store(last_page, Ordering::Relaxed);
+        self.answers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// Where a pass stands in what it believes and applies.
+struct Reading {
+    per_page: u32,
+    created_from: Option<Timestamp>,
+    paging: Paging,
+    insight: Insight,
+    barren: u32,
+}
+
+impl Reading {
+    fn query(&self, page: u64) -> PageQuery {
+        PageQuery { page, per_page: self.per_page, created_from: self.created_from }
+    }
+}
+
+impl<R: Remote> Pull<R> {
+    /// Reads every page, from where the pass stands on, and applies it.
+    pub(super) async fn read_pages(&self, pass: &mut Pass, marks: &mut Marks) -> Result<(), Failure> {
+        let created_from = match pass.kind {
+            PassKind::Sweep => None,
+            PassKind::Probe => self.probe_from().await?,
+        };
+        let per_page = match pass.position.per_page {
+            0 => self.settings.per_page,
+            // A sweep that goes on counts its pages as they were counted before.
+            resumed => u32::try_from(resumed).unwrap_or(self.settings.per_page),
+        };
+        let paging = Paging::default();
+        let decided = self.store.read(|conn| {
+            let mut rows = RowSet::default();
+            holds::each_decided_row(conn, |row| {
+                rows.insert(row);
+            })?;
+            Ok(rows)
+        });
+        let insight = Insight::new(decided.await?);
+        let mut reading = Reading { per_page, created_from, paging, insight, barren: 0 };
+        let horizon = Horizon::default();
+        let mut turn = Turn::Read(pass.tally.pages + 1);
+        while let Turn::Read(next) = turn {
+            turn = self.read_on(pass, marks, &mut reading, &horizon, next).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads from this page on, as far as the list is known to go. The first page of a pass is read alone: it tells how far.
+    async fn read_on(
+        &self,
+        pass: &mut Pass,
+        marks: &mut Marks,
+        reading: &mut Reading,
+        horizon: &Horizon,
+        first: u64,
+    ) -> Result<Turn, Failure> {
+        horizon.last_page.fetch_max(first, Ordering::Relaxed);
+        let from = reading.query(first);
+        let (send, mut queue) = mpsc::channel(QUEUE);
+        let fetch = async move {
+            let known = |page: &u64| std::future::ready(*page <= horizon.last_page.load(Ordering::Relaxed));
+            let ask =
+                |page| async move { (page, self.sound_page(PageQuery { page, ..from }, horizon).await) };
+            let pages = stream::iter(first..).take_while(known).map(ask);
+            let mut pages = std::pin::pin!(pages.buffered(self.settings.max_concurrent_requests));
+            while let Some(answered) = pages.next().await {
+                if send.send(answered).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let apply = async {
+            let mut turn = Turn::Read(first);
+            while let Some((page, answered)) = queue.recv().await {
+                turn = self.take_page(pass, marks, reading, horizon, page, answered).await?;
+                if turn != Turn::Read(page + 1) {
+                    break;
+                }
+            }
+            Ok(turn)
+        };
+        tokio::select! {
+            turn = apply => turn,
+            // The end of what is known is not the end of what is to be applied. And what is still under way when everything is
+            // applied was asked for in vain.
+            turn = async { fetch.await; std::future::pending().await } => turn,
+        }
+    }
+
+    /// Believes a page and applies it, or finds out what came instead.
+    async fn take_page(
+        &self,
+        pass: &mut Pass,
+        marks: &mut Marks,
+        reading: &mut Reading,
+        horizon: &Horizon,
+        number: u64,
+        answered: Result<Answer, Failure>,
+    ) -> Result<Turn, Failure> {
+        let query = reading.query(number);
+        let (page, turn) = match answered {
+            Ok(answer) => match reading.paging.accept(number, &answer.page, answer.number) {
+                Ok(turn) => (answer.page, turn),
+                Err(_) => self.believed_page(query, &mut reading.paging, horizon).await?,
+            },
+            Err(failure) if number == 1 && query.per_page > OWN_PER_PAGE && failure.is_about("per_page") => {
+                tracing::warn!("{failure}; reading {OWN_PER_PAGE} a page instead: lower api.per_page");
+                reading.per_page = OWN_PER_PAGE;
+                return Ok(Turn::Read(1));
+            }
+            Err(failure) if number > 1 && failure.may_be_past_end() => {
+                // Servers differ in what they answer past the end; the first page tells where that is.
+                let first = self.sound_page(PageQuery { page: 1, ..query }, horizon).await?;
+                match reading.paging.ends_before(number, &first.page) {
+                    Ok(true) => (first.page, Turn::Done),
+                    Ok(false) | Err(_) => return Err(failure),
+                }
+            }
+            Err(failure) => return Err(failure),
+        };
+        pass.position = Position { last_page: page.last_page, per_page: page.per_page };
+        let (total, seen_before) = (page.total, pass.tally.customers_seen);
+        self.apply_page(pass, marks, &mut reading.insight, page).await?;
+        reading.barren = if pass.tally.customers_seen > seen_before { 0 } else { reading.barren + 1 };
+        if reading.barren == MOST_BARREN_PAGES {
+            return Err(Failure::Endless { page: number });
+        }
+        let done = pass.tally.customers_seen;
+        self.progress.send_replace(Progress { phase: Phase::Reading, done, of: total.max(done) });
+        Ok(turn)
+    }
+
+    async fn probe_from(&self) -> Result<Option<Timestamp>, Failure> {
+        // One creation time in the future must not make the probe blind to everything before it.
+        let now = time::written(self.clock.now());
+        let newest = self.store.read(move |conn| mirror::newest_created_at(conn, &now)).await?;
+        Ok(newest.and_then(|newest| newest.checked_sub(PROBE_OVERLAP).ok()))
+    }
+
+    /// Asks for a page until one comes that is sound.
+    async fn sound_page(&self, query: PageQuery, horizon: &Horizon) -> Result<Answer, Failure> {
+        self.judged_page(query, TRIES, |page| {
+            paging::check(query.page, &page)?;
+            let number = horizon.widen(page.last_page);
+            Ok(Answer { page, number })
+        })
+        .await
+    }
+
+    /// Asks again for a page that was sound and not believed, until one comes that is both.
+    async fn believed_page(
+        &self,
+        query: PageQuery,
+        paging: &mut Paging,
+        horizon: &Horizon,
+    ) -> Result<(Page, Turn), Failure> {
+        let paging = Mutex::new(paging);
+        self.judged_page(query, TRIES - 1, |page| {
+            paging::check(query.page, &page)?;
+            let number = horizon.widen(page.last_page);
+            let mut paging = paging.lock().unwrap_or_else(PoisonError::into_inner);
+            let turn = paging.accept(query.page, &page, number)?;
+            Ok((page, turn))
+        })
+        .await
+    }
+
+    async fn judged_page<T: Send>(
+        &self,
+        query: PageQuery,
+        tries: usize,
+        judge: impl Fn(Page) -> Result<T, PageFault> + Sync,
+    ) -> Result<T, Failure> {
+        self.persist(tries, || async {
+            let page = self.remote.list(query).await.map_err(Setback::Remote)?;
+            judge(page).map_err(|fault| self.page_setback(query.page, &fault))
+        })
+        .await
+    }
+}
