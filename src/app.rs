@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::{Config, KeyError, SecretKey};
 use crate::model::{PassKind, time};
+use crate::reconcile::retry;
 use crate::remote::Http;
 use crate::remote::http::SetupError;
 use crate::store::{Instance, Store, StoreError, copy, passes};
@@ -140,26 +141,82 @@ impl App {
     }
 
     async fn answer_ticks(&self, sweep_due: &Notify, probe_due: &Notify) -> Result<(), StoreError> {
-        let mut refused_at: Option<Duration> = None;
+        let mut failures = 0;
+        let mut plan = Plan::Cadence;
         loop {
+            let answers_ticks = !matches!(plan, Plan::Refused { .. });
             let kind = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(()),
-                () = self.refusal_over(refused_at), if refused_at.is_some() => PassKind::Sweep,
-                () = sweep_due.notified(), if refused_at.is_none() => PassKind::Sweep,
-                () = probe_due.notified(), if refused_at.is_none() => PassKind::Probe,
+                () = self.sleep_until(plan.again_at()) => PassKind::Sweep,
+                () = sweep_due.notified(), if answers_ticks => PassKind::Sweep,
+                () = probe_due.notified(), if answers_ticks => PassKind::Probe,
             };
-            let Some(report) = self.pass(kind).await? else { continue };
-            log(&report);
-            let refused = matches!(report.failure, Some(Failure::KeyRefused(_)));
-            refused_at = refused.then(|| self.clock.elapsed());
+            let failed = match self.pass(kind).await {
+                Ok(None) => continue,
+                Ok(Some(report)) => {
+                    log(&report);
+                    match report.failure {
+                        Some(Failure::KeyRefused(_)) => {
+                            plan = Plan::Refused { again_at: self.clock.elapsed() + ASK_AGAIN_AFTER_REFUSAL };
+                            continue;
+                        }
+                        // A person decides about these; the next tick looks whether they have.
+                        Some(Failure::Stopped | Failure::OtherAccount) | None => false,
+                        Some(_) => true,
+                    }
+                }
+                Err(e) if e.is_busy() => {
+                    tracing::error!("{kind} failed: {e}: somebody else keeps it locked; it is tried again");
+                    true
+                }
+                Err(e) => return Err(e),
+            };
+            plan = match (kind, failed) {
+                (PassKind::Sweep, true) => {
+                    failures += 1;
+                    let wait = retry::pass_wait(failures, rand::random());
+                    tracing::info!(wait_s = wait.as_secs(), "the sweep is tried again");
+                    Plan::Again { at: self.clock.elapsed() + wait }
+                }
+                (PassKind::Sweep, false) => {
+                    failures = 0;
+                    Plan::Cadence
+                }
+                // The next probe comes soon enough; and a key that is answered is refused no longer.
+                (PassKind::Probe, _) => match plan {
+                    Plan::Refused { .. } => Plan::Cadence,
+                    plan => plan,
+                },
+            };
         }
     }
 
-    /// Waits until a refused key may be tried again.
-    async fn refusal_over(&self, refused_at: Option<Duration>) {
-        let waited = self.clock.elapsed().saturating_sub(refused_at.unwrap_or_default());
-        self.clock.sleep(ASK_AGAIN_AFTER_REFUSAL.saturating_sub(waited)).await;
+    async fn sleep_until(&self, at: Option<Duration>) {
+        match at {
+            Some(at) => self.clock.sleep(at.saturating_sub(self.clock.elapsed())).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// What the daemon waits for besides the cadence's ticks; moments are the steady clock's.
+#[derive(Clone, Copy, Debug)]
+enum Plan {
+    /// Nothing.
+    Cadence,
+    /// A failed sweep is made again then.
+    Again { at: Duration },
+    /// The key is refused: ticks are left out until then.
+    Refused { again_at: Duration },
+}
+
+impl Plan {
+    fn again_at(self) -> Option<Duration> {
+        match self {
+            Self::Cadence => None,
+            Self::Again { at } | Self::Refused { again_at: at } => Some(at),
+        }
     }
 }
 

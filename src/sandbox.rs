@@ -58,6 +58,7 @@ mod drift;
 mod events;
 mod fault;
 mod form;
+mod frozen;
 mod idempotency;
 mod listing;
 mod lock;
@@ -101,6 +102,9 @@ pub struct Options {
     pub now: Option<Timestamp>,
     /// How long every request takes at least.
     pub latency: Duration,
+    /// Whether each list request is answered for ever as it was answered first, from memory: for measuring. Neither keys nor
+    /// changes nor faults reach what is answered so.
+    pub frozen_lists: bool,
 }
 
 impl Default for Options {
@@ -113,6 +117,7 @@ impl Default for Options {
             readings: Readings::default(),
             now: None,
             latency: Duration::ZERO,
+            frozen_lists: false,
         }
     }
 }
@@ -145,7 +150,7 @@ impl Sandbox {
         let cannot = |source| SandboxError::Listen { listen, source };
         let listener = TcpListener::bind(listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
-        let server = Arc::new(Server::new(World::new(&options)));
+        let server = Arc::new(Server::new(World::new(&options), options.frozen_lists));
         server.tasks.spawn(Arc::clone(&server).listen(listener));
         Ok(Self { server, address, key: options.key })
     }

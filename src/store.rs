@@ -16,6 +16,7 @@ pub mod changes;
 pub mod copy;
 pub mod error;
 pub mod holds;
+pub mod indexes;
 pub mod instance;
 pub mod listed;
 pub mod mirror;

@@ -15,7 +15,7 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("remote", &["model", "clock", "config", "mask"]),
     ("store", &["model"]),
     ("tasks", &["model", "clock", "config", "mask", "reconcile", "remote", "store"]),
-    ("app", &["model", "clock", "config", "remote", "store", "tasks"]),
+    ("app", &["model", "clock", "config", "reconcile", "remote", "store", "tasks"]),
     ("cli", &["model", "clock", "config", "mask", "remote", "store", "tasks", "app", "sandbox"]),
 ];
 

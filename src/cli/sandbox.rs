@@ -34,6 +34,10 @@ pub(super) struct Args {
     /// How long every request takes at least, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     latency_ms: u64,
+    /// Answer each list request for ever as it was answered first, from memory: for measuring. Neither keys nor changes nor
+    /// faults reach what is answered so.
+    #[arg(long)]
+    frozen_lists: bool,
     /// How to play what KOMOJU does not say, as JSON; what is left out stays at its default.
     #[arg(long, value_name = "JSON")]
     readings: Option<String>,
@@ -62,6 +66,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         readings: readings.unwrap_or_default(),
         now: None,
         latency: Duration::from_millis(args.latency_ms),
+        frozen_lists: args.frozen_lists,
     };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {

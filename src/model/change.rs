@@ -108,18 +108,19 @@ pub struct Entry {
 impl Entry {
     /// What the digest covers: a JSON array of the entry's fields in the order of this struct, `after` as text.
     pub fn sealed_text(&self) -> String {
-        serde_json::json!([
+        let fields = (
             self.seq,
             self.customer_id.as_str(),
             self.kind.word(),
-            self.observed_at,
+            &self.observed_at,
             self.origin.word(),
             self.pass_id,
-            self.intent_id,
-            self.after,
-            self.redacts,
-        ])
-        .to_string()
+            &self.intent_id,
+            &self.after,
+            &self.redacts,
+        );
+        // Numbers and texts always serialise.
+        serde_json::to_string(&fields).unwrap_or_default()
     }
 
     /// SHA-256 of `salt` and [`Entry::sealed_text`].
@@ -264,6 +265,13 @@ mod tests {
                 "{kind} of a deleted customer"
             );
         }
+    }
+
+    #[test]
+    fn what_is_sealed_is_spelled_as_documented() {
+        let entry = Entry { after: Some("{\"id\":\"é\"}".into()), ..entry(7, Kind::Updated, None) };
+        let text = r#"[7,"a","updated","2026-01-01T00:00:07.000Z","sweep",1,null,"{\"id\":\"é\"}",null]"#;
+        assert_eq!(entry.sealed_text(), text);
     }
 
     #[test]

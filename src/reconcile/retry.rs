@@ -1,4 +1,4 @@
-//! Whether a failed request is sent again within its pass, and after how long.
+//! Whether a failed request is sent again within its pass, and a failed pass made again, and after how long.
 
 use std::time::Duration;
 
@@ -20,6 +20,13 @@ pub fn waits(tries: usize, mut jitter: impl FnMut() -> f64) -> impl Iterator<Ite
         .map(move |wait| wait.mul_f64(0.8 + 0.4 * jitter()))
 }
 
+/// After how long a pass that failed so many times in a row is tried again: 5 s, doubling to 15 minutes, spread by a fifth either
+/// way by `jitter` from 0 to 1.
+pub fn pass_wait(failures: u32, jitter: f64) -> Duration {
+    let doubled = 5_u64.saturating_mul(1 << failures.saturating_sub(1).min(20));
+    Duration::from_secs(doubled.min(15 * 60)).mul_f64(0.8 + 0.4 * jitter)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -28,6 +35,13 @@ mod tests {
     fn ten_tries_double_their_waits_to_five_seconds() {
         let millis: Vec<u128> = waits(TRIES, || 0.5).map(|wait| wait.as_millis()).collect();
         assert_eq!(millis, [100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+    }
+
+    #[test]
+    fn a_failed_pass_is_tried_again_ever_later() {
+        let waits: Vec<u64> = [1, 2, 3, 8, 9, 100].map(|n| pass_wait(n, 0.5).as_secs()).into();
+        assert_eq!(waits, [5, 10, 20, 640, 900, 900]);
+        assert_eq!(pass_wait(1, 1.0), Duration::from_secs(6));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, DATE, HeaderMap, He
 use url::Url;
 
 use super::error::{ApiError, Call, Cause, RemoteError};
-use super::limiter::Limiter;
+use super::limiter::{Limiter, Share};
 use super::wire::{self, IsOurs};
 use super::{Remote, Shown};
 use crate::clock::Clock;
@@ -111,7 +111,7 @@ impl Http {
 
     /// One request: waits for the limiter, sends, reads. An error status is an error here.
     async fn get(&self, call: &Call, url: Url) -> Result<Answer, RemoteError> {
-        self.limiter.admit().await;
+        self.limiter.admit(Share::Read).await;
         self.requests.fetch_add(1, Ordering::Relaxed);
         let fail = |cause| RemoteError { call: call.clone(), cause, retry_after: None };
         let unreachable = |e: reqwest::Error| fail(Cause::Unreachable(self.masker.text(&said(e))));

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::control;
 use super::fault::Ending;
+use super::frozen::{self, Frozen};
 use super::lock::{Lock, WorldGuard};
 use super::outcome::{Body, Hangup, Outcome};
 use super::request::Request;
@@ -32,13 +33,15 @@ const BODY_MOST: usize = 64 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Server {
     lock: Lock,
+    frozen: Option<Frozen>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
 
 impl Server {
-    pub(super) fn new(world: World) -> Self {
-        Self { lock: Lock::new(world), stop: CancellationToken::new(), tasks: TaskTracker::new() }
+    pub(super) fn new(world: World, frozen_lists: bool) -> Self {
+        let frozen = frozen_lists.then(|| Frozen::new(world.latency()));
+        Self { lock: Lock::new(world), frozen, stop: CancellationToken::new(), tasks: TaskTracker::new() }
     }
 
     #[track_caller]
@@ -99,12 +102,22 @@ impl Server {
             headers: parts.headers,
             body: body.to_bytes(),
         };
+        if let Some(frozen) = &self.frozen
+            && let Some(outcome) = frozen.thaw(&request).await
+        {
+            return outcome.respond(line);
+        }
+        let list = (self.frozen.is_some() && frozen::is_list(&request)).then(|| request.query.clone());
         let task = {
             let (server, stop) = (Arc::clone(self), self.stop.clone());
             async move { stop.run_until_cancelled_owned(server.work(request)).await }
         };
         let outcome = self.tasks.spawn(task).await.ok().flatten();
-        outcome.unwrap_or(Outcome::Hangup(Ending::Close)).respond(line)
+        let outcome = outcome.unwrap_or(Outcome::Hangup(Ending::Close));
+        if let (Some(frozen), Some(query)) = (&self.frozen, list) {
+            frozen.freeze(query, &outcome);
+        }
+        outcome.respond(line)
     }
 
     async fn work(self: Arc<Self>, request: Request) -> Outcome {

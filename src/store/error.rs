@@ -116,6 +116,13 @@ impl StoreError {
         }
     }
 
+    /// Whether somebody else kept the database locked for longer than we wait: that passes.
+    pub fn is_busy(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+        let (Self::Sqlite { source, .. } | Self::Statement(source)) = self else { return false };
+        matches!(source.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+    }
+
     /// Whether the database itself cannot be used (exit code 5), as against a command that could not be done.
     pub fn is_unusable(&self) -> bool {
         !matches!(self, Self::Refused(_))

@@ -128,6 +128,8 @@ fn configure_writer(conn: &Connection) -> Result<(), StoreError> {
     // A clean stop must leave -wal and -shm behind: without them a reader that may not write cannot open the database.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     conn.pragma_update(None, "journal_mode", "wal")?;
+    // In pages. An import writes many pages again and again: the fewer checkpoints, the fewer of them reach the database.
+    conn.pragma_update(None, "wal_autocheckpoint", 4000)?;
     // Anything less may lose a commit when the power goes.
     conn.pragma_update(None, "synchronous", "full")?;
     conn.pragma_update(None, "foreign_keys", true)?;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::marks::Marks;
+use super::pages::Answer;
 use super::{Failure, Pass, Pull};
 use crate::model::listed::Fingerprint;
-use crate::model::{Customer, Listed, Origin, Page, Tally, time};
+use crate::model::{Customer, Listed, Origin, Tally, time};
 use crate::reconcile::paging::PageFault;
 use crate::reconcile::rows::RowSet;
 use crate::reconcile::sighting;
@@ -28,8 +29,6 @@ const MOST_RESPELLED: usize = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Insight {
     window: Window,
-    /// The page before was mostly news: the next one is not looked for among what is known.
-    mostly_news: bool,
     /// Customers about whom a person has decided: that ends when one of them is listed.
     decided: RowSet,
 }
@@ -41,18 +40,20 @@ impl Insight {
 }
 
 impl<R: Remote> Pull<R> {
-    /// Applies a page and marks whom it shows. Nothing is written for a page that changes nothing.
+    /// Applies a page and marks whom it shows; says whether it was mostly news. Nothing is written for a page that changes nothing.
     pub(super) async fn apply_page(
         &self,
         pass: &mut Pass,
         marks: &mut Marks,
         insight: &mut Insight,
-        page: Page,
-    ) -> Result<(), Failure> {
+        answer: Answer,
+    ) -> Result<bool, Failure> {
+        let Answer { page, read, .. } = answer;
         marks.keep_canaries(&page.customers, self.roll());
         let mut recognised = vec![None; page.customers.len()];
         let customers = Arc::new(page.customers);
-        if !insight.mostly_news {
+        // What was read in advance is not looked for among what is known.
+        if read.is_none() {
             let (mut window, listed) = (std::mem::take(&mut insight.window), Arc::clone(&customers));
             let looked = self.store.read(move |conn| {
                 let recognised = window.recognise(conn, &listed)?;
@@ -61,6 +62,7 @@ impl<R: Remote> Pull<R> {
             (insight.window, recognised) = looked.await?;
         }
         let (mut unread, mut back) = (Vec::new(), Vec::new());
+        let mut read = read.into_iter().flatten();
         for (listed, known) in customers.iter().zip(recognised) {
             match known {
                 Some(known) => {
@@ -69,16 +71,18 @@ impl<R: Remote> Pull<R> {
                         back.push(listed.id().clone());
                     }
                 }
-                None => unread.push((listed.fingerprint(), self.read_listed(page.page, listed)?)),
+                None => {
+                    let customer = read.next().map_or_else(|| self.read_listed(page.page, listed), Ok)?;
+                    unread.push((listed.fingerprint(), customer));
+                }
             }
         }
         pass.tally.pages += 1;
         pass.tally.customers_seen = pass.seen_before + marks.seen.len();
-        insight.mostly_news = false;
         if unread.is_empty() && back.is_empty() && !self.position_is_due(pass) {
-            return Ok(());
+            return Ok(false);
         }
-        let (read, seen_before) = (unread.len() as u64, pass.seen_before);
+        let (all, seen_before) = (customers.len() as u64, pass.seen_before);
         let (mut marks_moved, mut window) = (std::mem::take(marks), std::mem::take(&mut insight.window));
         let changes_before = pass.tally.changes();
         let origin = pass.kind_origin();
@@ -93,8 +97,7 @@ impl<R: Remote> Pull<R> {
             Ok((marks_moved, window))
         });
         (*marks, insight.window) = applied.await?;
-        insight.mostly_news = (pass.tally.changes() - changes_before) * 2 > read;
-        Ok(())
+        Ok((pass.tally.changes() - changes_before) * 2 > all)
     }
 
     fn read_listed(&self, page: u64, listed: &Listed) -> Result<Customer, Failure> {

@@ -11,7 +11,7 @@ use crate::reconcile::sighting;
 use crate::remote::Remote;
 use crate::store::changes::Recorder;
 use crate::store::holds::Because;
-use crate::store::{Conn, StoreError, Tx, holds, mirror, passes};
+use crate::store::{Conn, StoreError, Tx, holds, indexes, mirror, passes};
 
 /// Passes without an event are kept so long.
 const KEEP_UNEVENTFUL: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
@@ -34,6 +34,8 @@ impl<R: Remote> Pull<R> {
                 suspects
             }
         };
+        // Before the sweep is called complete: readers may count on them from then on.
+        self.store.write(indexes::ensure).await?;
         match self.apply_conclusions(pass, marks, to_hold, limit).await? {
             0 => Ok(Outcome::Complete),
             _ => Ok(Outcome::Held),

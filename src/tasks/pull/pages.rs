@@ -9,7 +9,7 @@
 //! list's beginning without a gap, so that a later process can go on from there. A page that is sound and not believed is asked
 //! for again alone, with nothing newer applied.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::apply::Insight;
 use super::marks::Marks;
 use super::{Failure, Pass, Phase, Progress, Pull, Setback};
-use crate::model::{Page, PageQuery, PassKind, time};
+use crate::model::{Customer, Page, PageQuery, PassKind, time};
 use crate::reconcile::paging::{self, PageFault, Paging, Turn};
 use crate::reconcile::retry::TRIES;
 use crate::reconcile::rows::RowSet;
@@ -42,9 +42,11 @@ const PROBE_OVERLAP: Duration = Duration::from_secs(60);
 const QUEUE: usize = 2;
 
 /// A sound page, and the how-manieth answer of this pass it was.
-struct Answer {
-    page: Page,
+pub(super) struct Answer {
+    pub(super) page: Page,
     number: u64,
+    /// Its customers, where they were read in advance because most are news.
+    pub(super) read: Option<Vec<Customer>>,
 }
 
 /// What all requests of a pass share.
@@ -54,12 +56,19 @@ struct Horizon {
     answers: AtomicU64,
     /// The list's last page, by the newest of them: no further one is asked for.
     last_page: AtomicU64,
+    /// Whether the page that was applied last was mostly news: then pages are read whole while others are applied.
+    news: AtomicBool,
 }
 
 impl Horizon {
-    fn widen(&self, last_page: u64) -> u64 {
-        self.last_page.store(last_page, Ordering::Relaxed);
-        self.answers.fetch_add(1, Ordering::Relaxed) + 1
+    /// Takes note of a sound page.
+    fn answered(&self, page: Page) -> Answer {
+        self.last_page.store(page.last_page, Ordering::Relaxed);
+        let number = self.answers.fetch_add(1, Ordering::Relaxed) + 1;
+        // What cannot be read is told when it is its turn.
+        let read = || page.customers.iter().map(|listed| listed.read().ok()).collect();
+        let read = if self.news.load(Ordering::Relaxed) { read() } else { None };
+        Answer { page, number, read }
     }
 }
 
@@ -161,9 +170,9 @@ impl<R: Remote> Pull<R> {
         answered: Result<Answer, Failure>,
     ) -> Result<Turn, Failure> {
         let query = reading.query(number);
-        let (page, turn) = match answered {
+        let (answer, turn) = match answered {
             Ok(answer) => match reading.paging.accept(number, &answer.page, answer.number) {
-                Ok(turn) => (answer.page, turn),
+                Ok(turn) => (answer, turn),
                 Err(_) => self.believed_page(query, &mut reading.paging, horizon).await?,
             },
             Err(failure) if number == 1 && query.per_page > OWN_PER_PAGE && failure.is_about("per_page") => {
@@ -175,15 +184,17 @@ impl<R: Remote> Pull<R> {
                 // Servers differ in what they answer past the end; the first page tells where that is.
                 let first = self.sound_page(PageQuery { page: 1, ..query }, horizon).await?;
                 match reading.paging.ends_before(number, &first.page) {
-                    Ok(true) => (first.page, Turn::Done),
+                    Ok(true) => (first, Turn::Done),
                     Ok(false) | Err(_) => return Err(failure),
                 }
             }
             Err(failure) => return Err(failure),
         };
-        pass.position = Position { last_page: page.last_page, per_page: page.per_page };
-        let (total, seen_before) = (page.total, pass.tally.customers_seen);
-        self.apply_page(pass, marks, &mut reading.insight, page).await?;
+        let Page { total, last_page, per_page, .. } = answer.page;
+        pass.position = Position { last_page, per_page };
+        let seen_before = pass.tally.customers_seen;
+        let mostly_news = self.apply_page(pass, marks, &mut reading.insight, answer).await?;
+        horizon.news.store(mostly_news, Ordering::Relaxed);
         reading.barren = if pass.tally.customers_seen > seen_before { 0 } else { reading.barren + 1 };
         if reading.barren == MOST_BARREN_PAGES {
             return Err(Failure::Endless { page: number });
@@ -204,8 +215,7 @@ impl<R: Remote> Pull<R> {
     async fn sound_page(&self, query: PageQuery, horizon: &Horizon) -> Result<Answer, Failure> {
         self.judged_page(query, TRIES, |page| {
             paging::check(query.page, &page)?;
-            let number = horizon.widen(page.last_page);
-            Ok(Answer { page, number })
+            Ok(horizon.answered(page))
         })
         .await
     }
@@ -216,14 +226,14 @@ impl<R: Remote> Pull<R> {
         query: PageQuery,
         paging: &mut Paging,
         horizon: &Horizon,
-    ) -> Result<(Page, Turn), Failure> {
+    ) -> Result<(Answer, Turn), Failure> {
         let paging = Mutex::new(paging);
         self.judged_page(query, TRIES - 1, |page| {
             paging::check(query.page, &page)?;
-            let number = horizon.widen(page.last_page);
+            let answer = horizon.answered(page);
             let mut paging = paging.lock().unwrap_or_else(PoisonError::into_inner);
-            let turn = paging.accept(query.page, &page, number)?;
-            Ok((page, turn))
+            let turn = paging.accept(query.page, &answer.page, answer.number)?;
+            Ok((answer, turn))
         })
         .await
     }

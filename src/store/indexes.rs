@@ -1,0 +1,15 @@
+//! The indexes for readers that are made once the first sweep is complete.
+//!
+//! Ids and emails come in no order, so each new entry of such an index is a page of the database to read, to log and to write. Made
+//! at the end, from everything at once, they cost a fraction of that; and until then the mirror is not whole anyway.
+
+use super::{StoreError, Tx};
+
+/// Makes what is missing of them.
+pub fn ensure(tx: &Tx<'_>) -> Result<(), StoreError> {
+    tx.execute_batch(
+        "CREATE INDEX IF NOT EXISTS change_log_by_customer ON change_log (customer_id, seq);
+         CREATE INDEX IF NOT EXISTS mirror_by_email ON mirror (email) WHERE email IS NOT NULL;",
+    )?;
+    Ok(())
+}
