@@ -16,5 +16,7 @@ mod house;
 mod missing;
 #[path = "inbound/passes.rs"]
 mod passes;
+#[path = "inbound/resume.rs"]
+mod resume;
 #[path = "inbound/sources.rs"]
 mod sources;

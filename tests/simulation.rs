@@ -50,6 +50,8 @@ enum Op {
     /// A person's word after so many requests of the next pass.
     ApproveMidway(u64),
     RejectMidway(u64),
+    /// The process ends within the next pass, the n-th time that it waits for anything.
+    Crash(u64),
     OtherKey,
     RightKey,
 }
@@ -70,8 +72,9 @@ fn any_op(dice: &mut StdRng) -> Op {
         },
         46..56 => Op::Trouble(*Trouble::ALL.choose(dice).unwrap(), dice.random_range(1..14)),
         56..59 => Op::ListsHideCards(dice.random()),
-        59..62 => Op::Advance(dice.random_range(1..100_000)),
-        62..64 => Op::WallClock(dice.random_range(-40_000_000..40_000_000)),
+        59..61 => Op::Advance(dice.random_range(1..100_000)),
+        61..63 => Op::Crash(dice.random_range(0..40)),
+        63..64 => Op::WallClock(dice.random_range(-40_000_000..40_000_000)),
         64..82 => Op::Sweep,
         82..88 => Op::Probe,
         88..91 => Op::Restart,
@@ -110,8 +113,53 @@ fn every_invariant_holds_after_every_op() {
         }
     }
     println!("{counted:#?}");
-    let kinds = 20 + Trouble::ALL.len() + 4;
+    let kinds = 21 + Trouble::ALL.len() + 4;
     assert_eq!(counted.len(), kinds, "each kind of op, trouble and drift must occur: {counted:?}");
+}
+
+/// A pass that has everything to do: customers that came, changed, lost their card, are gone, are held and were approved.
+fn busy() -> Vec<Op> {
+    let mut ops = vec![Op::Create { with_card: true }; 14];
+    ops.extend([
+        Op::Sweep,
+        Op::DeleteMany(5),
+        Op::Sweep,
+        Op::Approve,
+        Op::Create { with_card: false },
+        Op::Create { with_card: true },
+        Op::Edit(4),
+        Op::DropCard(6),
+        Op::Delete(7),
+        Op::Drift { deletes: 1, creates: 1, edits: 1, moves: 1 },
+    ]);
+    ops
+}
+
+#[test]
+fn a_crash_at_every_wait_of_a_pass_loses_nothing_and_the_next_pass_heals() {
+    for (pass, setup) in
+        [(Op::Sweep, busy()), (Op::Probe, busy()), (Op::Sweep, vec![Op::Create { with_card: true }; 9])]
+    {
+        let mut crashes = 0;
+        loop {
+            let mut world = World::new(3, 2);
+            for op in setup.iter().copied().chain([Op::Crash(crashes), pass]) {
+                world.checking = op == pass;
+                world
+                    .step(op)
+                    .unwrap_or_else(|why| panic!("{pass:?} crashed at wait {crashes}, {op:?}: {why}"));
+            }
+            let crashed = world.crashed;
+            world
+                .heal()
+                .unwrap_or_else(|why| panic!("{pass:?} crashed at wait {crashes}, at the end: {why}"));
+            if !crashed {
+                break;
+            }
+            crashes += 1;
+        }
+        assert!(crashes > 8, "{pass:?} waited only {crashes} times");
+    }
 }
 
 /// Histories that found a mistake once, or that a reader of the code would fear.

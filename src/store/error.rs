@@ -134,3 +134,26 @@ impl From<crate::model::change::ImpossibleChange> for StoreError {
         Self::Impossible(change.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_passes_and_other_failures_do_not() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("db");
+        let open = || {
+            let conn = rusqlite::Connection::open(&path).unwrap();
+            conn.busy_timeout(std::time::Duration::ZERO).unwrap();
+            conn
+        };
+        let (holder, other) = (open(), open());
+        holder.execute_batch("CREATE TABLE t (x); BEGIN IMMEDIATE").unwrap();
+        let locked = StoreError::from(other.execute_batch("BEGIN IMMEDIATE").unwrap_err());
+        assert!(locked.is_busy());
+        assert!(locked.about(&path).is_busy());
+        let wrong = StoreError::from(other.execute_batch("SELECT nothing").unwrap_err());
+        assert!(!wrong.is_busy() && !StoreError::Closed.is_busy());
+    }
+}

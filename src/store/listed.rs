@@ -154,3 +154,124 @@ fn source_of(number: i64) -> Source {
         _ => Source::CarriedOn,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{Kind, Origin};
+    use crate::store::changes::{self, Cause, Recorder};
+    use crate::store::{mirror, open};
+
+    fn listed(n: i64, email: &str) -> Listed {
+        Listed::from_value(&json!({"id": format!("c{n}"), "email": email})).unwrap()
+    }
+
+    fn cause() -> Cause {
+        Cause { observed_at: "2026-01-01T00:00:00.000Z".into(), origin: Origin::Sweep, pass_id: None }
+    }
+
+    /// So many customers, each noted by its text.
+    fn imported(conn: &mut Conn, count: i64) {
+        let tx = conn.transaction().unwrap();
+        let import = |recorder: &mut Recorder<'_, '_>| {
+            for n in 1..=count {
+                let listed = listed(n, "a");
+                let row = recorder.record(Kind::Created, &listed.read().unwrap(), None)?;
+                note(&tx, row, &listed.fingerprint(), Source::Absent)?;
+            }
+            Ok(())
+        };
+        changes::recording(&tx, cause(), import).unwrap();
+        tx.commit().unwrap();
+    }
+
+    fn rows(window: &mut Window, conn: &Conn, page: &[Listed]) -> Vec<Option<i64>> {
+        let recognised = window.recognise(conn, page).unwrap();
+        recognised.into_iter().map(|known| known.map(|known| known.row)).collect()
+    }
+
+    #[test]
+    fn the_same_texts_are_recognised_in_any_order_and_others_are_not() {
+        let mut conn = open::in_memory();
+        imported(&mut conn, 2000);
+        let orders: [Vec<i64>; 4] = [
+            (1..=2000).collect(),
+            (1..=2000).rev().collect(),
+            (0..2000).map(|n| n * 7 % 2000 + 1).collect(),
+            (1..=10).chain(1990..=2000).chain(11..1990).collect(),
+        ];
+        for order in orders {
+            let mut window = Window::default();
+            let page: Vec<Listed> = order.iter().map(|n| listed(*n, "a")).collect();
+            let expected: Vec<Option<i64>> = order.iter().copied().map(Some).collect();
+            assert_eq!(rows(&mut window, &conn, &page), expected);
+        }
+        let mut window = Window::default();
+        let page: Vec<Listed> = (1..=100).map(|n| listed(n, if n == 50 { "b" } else { "a" })).collect();
+        let found = rows(&mut window, &conn, &page);
+        assert_eq!((found[49], found[48], found[50]), (None, Some(49), Some(51)));
+        assert_eq!(rows(&mut window, &conn, &[listed(2001, "a")]), [None]);
+    }
+
+    #[test]
+    fn nearly_all_of_a_list_in_the_order_of_the_rows_is_found_in_the_window() {
+        let mut conn = open::in_memory();
+        imported(&mut conn, 3000);
+        for turned in [false, true] {
+            let mut window = Window::default();
+            let mut missed = 0;
+            for n in 1..=3000 {
+                let listed = listed(if turned { 3001 - n } else { n }, "a");
+                missed += u32::from(!window.by_fingerprint.contains_key(&listed.fingerprint()));
+                rows(&mut window, &conn, &[listed]);
+            }
+            assert!(missed <= 2 * (3000 / 448 + 2), "{missed} of 3000 were looked up by id");
+        }
+    }
+
+    #[test]
+    fn whoever_changed_is_read_again() {
+        let mut conn = open::in_memory();
+        imported(&mut conn, 10);
+        let mut window = Window::default();
+        let page: Vec<Listed> = (1..=10).map(|n| listed(n, "a")).collect();
+        rows(&mut window, &conn, &page);
+        let tx = conn.transaction().unwrap();
+        let stored = mirror::find(&tx, page[3].id()).unwrap();
+        let changed = listed(4, "b").read().unwrap();
+        changes::recording(&tx, cause(), |recorder| recorder.record(Kind::Updated, &changed, stored))
+            .unwrap();
+        changes::recording(&tx, cause(), |recorder| recorder.record_deleted(page[6].id())).unwrap();
+        tx.commit().unwrap();
+        for (row, listed) in [(4, &page[3]), (7, &page[6])] {
+            assert_eq!(
+                rows(&mut window, &conn, std::slice::from_ref(listed)),
+                [Some(row)],
+                "by the window alone"
+            );
+            window.forget(row);
+            assert_eq!(rows(&mut window, &conn, std::slice::from_ref(listed)), [None]);
+        }
+        assert_eq!(
+            rows(&mut Window::default(), &conn, &page[..5]),
+            [Some(1), Some(2), Some(3), None, Some(5)]
+        );
+    }
+
+    #[test]
+    fn another_spelling_is_noted_unless_the_customer_changed_since() {
+        let mut conn = open::in_memory();
+        imported(&mut conn, 2);
+        let tx = conn.transaction().unwrap();
+        for (row, seq, noted) in [(1, 1, true), (2, 1, false)] {
+            let respelled = Respelled { row, seq, fingerprint: [9; 16], source: Source::Shown };
+            respelled.note(&tx).unwrap();
+            let known: Fingerprint = tx
+                .query_row("SELECT fingerprint FROM listed WHERE row = ?1", [row], |row| row.get(0))
+                .unwrap();
+            assert_eq!(known == [9; 16], noted);
+        }
+    }
+}

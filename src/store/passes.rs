@@ -68,13 +68,14 @@ pub struct Interrupted {
     pub position: Position,
 }
 
-/// The last sweep, if it was interrupted before it had read everything: another process can go on from there.
+/// The last sweep, if it was interrupted before it had read everything: another process can go on from there. Whoever asks holds
+/// the database and makes no pass just now, so one that is still open was cut off.
 pub fn interrupted(conn: &Conn) -> Result<Option<Interrupted>, StoreError> {
     let found = conn.query_row(
         "SELECT id, pages, requests, customers_seen, created, updated, deleted, restored, last_page, per_page
          FROM pass
          WHERE id = (SELECT max(id) FROM pass WHERE kind = 'sweep')
-           AND outcome = 'interrupted' AND pages > 0 AND pages < last_page",
+           AND (outcome = 'interrupted' OR outcome IS NULL) AND pages > 0 AND pages < last_page",
         [],
         |row| {
             let tally = Tally {

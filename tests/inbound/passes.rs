@@ -20,6 +20,66 @@ fn the_first_sync_makes_a_true_mirror_and_the_second_changes_nothing() {
 }
 
 #[test]
+fn after_the_first_sweep_readers_have_their_indexes() {
+    let house = House::with(12);
+    let fault = house.on_lists(komoju_sync::sandbox::Effect::status(422));
+    house.sweep();
+    let indexes =
+        "SELECT count(*) FROM sqlite_schema WHERE name IN ('change_log_by_customer', 'mirror_by_email')";
+    assert_eq!((house.one(indexes), house.fired(fault)), ("0".to_owned(), 1));
+    house.sandbox.world().clear_faults();
+    house.sweep();
+    assert_eq!(house.one(indexes), "2");
+    let plan = |sql: &str| {
+        let reader = house.reader();
+        let mut statement = reader.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let steps = statement.query_map([], |row| row.get::<_, String>("detail")).unwrap();
+        steps.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+    };
+    for (sql, index) in [
+        ("SELECT * FROM customers WHERE id = 'x'", "sqlite_autoindex_mirror_1 (id=?)"),
+        ("SELECT * FROM customers WHERE email = 'x'", "mirror_by_email (email=?)"),
+        ("SELECT * FROM changes WHERE customer_id = 'x'", "change_log_by_customer (customer_id=?)"),
+        ("SELECT count(*) FROM customers", "COVERING INDEX mirror_by_created_at"),
+        (
+            "SELECT strftime('%Y-%m', created_at) AS month, count(*) FROM customers GROUP BY month",
+            "COVERING INDEX mirror_by_created_at",
+        ),
+    ] {
+        assert!(plan(sql).contains(index), "{sql}: {}", plan(sql));
+    }
+}
+
+#[test]
+fn a_sweep_of_what_is_unchanged_reads_no_customer_and_writes_its_own_row_alone() {
+    let house = House::with(300);
+    house.expect(0, &["sync"]);
+    let noted = |house: &House| house.column("SELECT hex(fingerprint) FROM listed ORDER BY row");
+    let before = noted(&house);
+    assert_eq!(before.len(), 300);
+    // Any write to a customer's row would meet this.
+    let conn = rusqlite::Connection::open(house.path("komoju.db")).unwrap();
+    conn.execute_batch(
+        "CREATE TRIGGER nobody_changes BEFORE UPDATE ON mirror BEGIN SELECT RAISE(ABORT, 'written'); END;
+         CREATE TRIGGER nothing_is_noted BEFORE INSERT ON listed BEGIN SELECT RAISE(ABORT, 'noted'); END;
+         UPDATE meta SET throttled_until = NULL",
+    )
+    .unwrap();
+    drop(conn);
+    house.expect(0, &["sync"]);
+    assert_eq!(noted(&house), before);
+    // And what is noted decides: with another text noted, the customer is read and found unchanged.
+    let conn = rusqlite::Connection::open(house.path("komoju.db")).unwrap();
+    conn.execute_batch(
+        "DROP TRIGGER nothing_is_noted; UPDATE listed SET fingerprint = zeroblob(16) WHERE row = 7",
+    )
+    .unwrap();
+    drop(conn);
+    house.expect(0, &["sync"]);
+    assert_eq!((noted(&house), house.head()), (before, 300), "a spelling is noted anew");
+}
+
+#[test]
 fn what_changes_goes_and_comes_back_is_recorded_once_each() {
     let house = House::with(30);
     house.expect(0, &["sync"]);

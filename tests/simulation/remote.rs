@@ -180,6 +180,8 @@ fn failure(trouble: Trouble, call: Call) -> Option<RemoteError> {
 
 impl Remote for Fake {
     async fn list(&self, query: PageQuery) -> Result<Page, RemoteError> {
+        // The request is under way.
+        tokio::task::yield_now().await;
         self.let_a_person_decide();
         let mut server = self.server.lock().unwrap();
         server.requests += 1;
@@ -236,6 +238,7 @@ impl Remote for Fake {
     }
 
     async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
+        tokio::task::yield_now().await;
         self.let_a_person_decide();
         let mut server = self.server.lock().unwrap();
         server.requests += 1;
