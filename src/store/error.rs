@@ -123,6 +123,12 @@ impl StoreError {
         matches!(source.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
     }
 
+    /// Whether it was ended on request.
+    pub fn is_interrupted(&self) -> bool {
+        let (Self::Sqlite { source, .. } | Self::Statement(source)) = self else { return false };
+        source.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted)
+    }
+
     /// Whether the database itself cannot be used (exit code 5), as against a command that could not be done.
     pub fn is_unusable(&self) -> bool {
         !matches!(self, Self::Refused(_))

@@ -3,19 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, InterruptHandle, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::{Conn, StoreError, Tx, open};
 
+/// How often work that is to end is told so.
+const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
+
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// The database, open for writing. Close it with [`Store::close`]; dropped, it loses nothing but leaves a longer WAL.
-#[derive(Debug)]
 pub struct Store {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    interrupt: InterruptHandle,
     path: PathBuf,
 }
 
@@ -23,6 +27,7 @@ impl Store {
     /// Opens `path`, making or migrating it where needed.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let mut conn = open::for_writing(path)?;
+        let interrupt = conn.get_interrupt_handle();
         let (jobs, queue) = mpsc::channel::<Job>();
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || {
             while let Ok(job) = queue.recv() {
@@ -36,7 +41,7 @@ impl Store {
             what: "no thread to write it",
             source,
         })?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), path: path.to_owned() })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), interrupt, path: path.to_owned() })
     }
 
     /// The file.
@@ -51,6 +56,36 @@ impl Store {
         F: FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         self.run(|conn| transact(conn, work)).await
+    }
+
+    /// The same for work that takes long and can be done another time: `stop` ends it and rolls it back, and gives `None`.
+    pub async fn write_unless<T, F>(
+        &self,
+        stop: impl Future<Output = ()>,
+        work: F,
+    ) -> Result<Option<T>, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let mut working = std::pin::pin!(self.write(work));
+        tokio::select! {
+            biased;
+            worked = &mut working => return worked.map(Some),
+            () = stop => {}
+        }
+        // It may not have begun, and then this has no effect: so it is said again until it has ended.
+        loop {
+            self.interrupt.interrupt();
+            tokio::select! {
+                biased;
+                worked = &mut working => return match worked {
+                    Err(e) if e.is_interrupted() => Ok(None),
+                    worked => worked.map(Some),
+                },
+                () = tokio::time::sleep(INTERRUPT_EVERY) => {}
+            }
+        }
     }
 
     /// Runs `work` between transactions, on what is committed; it only reads.
@@ -88,6 +123,12 @@ impl Store {
     }
 }
 
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Store {
     fn drop(&mut self) {
         self.end();
@@ -111,4 +152,34 @@ fn transact<T>(
     let value = work(&tx)?;
     tx.commit()?;
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FOR_EVER: &str =
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+
+    #[tokio::test]
+    async fn long_work_ends_when_told_and_leaves_nothing() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let store = Store::open(&directory.path().join("komoju.db")).unwrap();
+        let (began, begun) = oneshot::channel();
+        let work = |tx: &Tx<'_>| {
+            tx.execute("UPDATE meta SET throttled_until = 'x'", [])?;
+            let _ = began.send(());
+            Ok(tx.query_row(FOR_EVER, [], |row| row.get::<_, i64>(0))?)
+        };
+        let stop = async {
+            let _ = begun.await;
+        };
+        assert_eq!(store.write_unless(stop, work).await.unwrap(), None);
+        let read = |conn: &Conn| {
+            Ok(conn
+                .query_row("SELECT throttled_until FROM meta", [], |row| row.get::<_, Option<String>>(0))?)
+        };
+        assert_eq!(store.read(read).await.unwrap(), None, "it was rolled back");
+        assert_eq!(store.write_unless(std::future::pending(), |_| Ok(7)).await.unwrap(), Some(7));
+    }
 }

@@ -36,8 +36,8 @@ fn broken() -> Vec<(&'static str, Effect, &'static str)> {
         ("a reset body", Effect::Cut { after: 100, ending: Ending::Reset }, "no answer"),
         ("a reset", Effect::Reset { work: Work::Skipped }, "no answer"),
         ("no answer at all", Effect::Close { work: Work::Skipped }, "no answer"),
-        ("a huge body", Effect::HugeBody { bytes: 64 << 20 }, "larger than 16 MiB"),
-        ("a gzip bomb", Effect::GzipBomb { bytes: 1 << 30 }, "not JSON"),
+        ("a huge body", Effect::HugeBody { bytes: 64 << 20 }, "larger than 4 MiB"),
+        ("a gzip bomb", Effect::GzipBomb { bytes: 1 << 28 }, "not JSON"),
         (
             "a redirect",
             Effect::Redirect { status: 307, to: Whither::OtherHost, work: Work::Skipped },

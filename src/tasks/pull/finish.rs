@@ -35,7 +35,8 @@ impl<R: Remote> Pull<R> {
             }
         };
         // Before the sweep is called complete: readers may count on them from then on.
-        self.store.write(indexes::ensure).await?;
+        let made = self.store.write_unless(self.stop.cancelled(), indexes::ensure).await?;
+        made.ok_or(Failure::Stopped)?;
         match self.apply_conclusions(pass, marks, to_hold, limit).await? {
             0 => Ok(Outcome::Complete),
             _ => Ok(Outcome::Held),
