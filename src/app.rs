@@ -88,7 +88,7 @@ impl App {
         let at = time::written(clock.now());
         let orphans = store.write(move |tx| passes::close_orphans(tx, &at)).await?;
         if orphans > 0 {
-            tracing::warn!("the last process ended within a pass; the list is read anew");
+            tracing::warn!("the last process ended within a pass");
         }
         let (key, source) = SecretKey::find(&config.api, &|name| std::env::var_os(name))?;
         for warning in key.warnings(&source) {

@@ -71,6 +71,9 @@ pub enum StoreError {
         "this program is linked to SQLite {0}, which can damage a database under load; 3.51.3 is the oldest that is safe"
     )]
     OldSqlite(String),
+    /// No room to write.
+    #[error("there is no room to write {}: the disk is full. Make room and start again; nothing that was recorded is lost", .0.display())]
+    Full(PathBuf),
     /// A statement failed.
     #[error("the database at {} failed", .path.display())]
     Sqlite {
@@ -104,12 +107,13 @@ pub enum StoreError {
 impl StoreError {
     /// Adds the file to a bare statement's error, and tells damage from other failures.
     pub fn about(self, path: &Path) -> Self {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
         match self {
             Self::Statement(source) => match source.sqlite_error_code() {
                 Some(DatabaseCorrupt | NotADatabase) => {
                     Self::Damaged { path: path.to_owned(), why: source.to_string() }
                 }
+                Some(DiskFull) => Self::Full(path.to_owned()),
                 _ => Self::Sqlite { path: path.to_owned(), source },
             },
             other => other,
@@ -161,5 +165,17 @@ mod tests {
         assert!(locked.about(&path).is_busy());
         let wrong = StoreError::from(other.execute_batch("SELECT nothing").unwrap_err());
         assert!(!wrong.is_busy() && !StoreError::Closed.is_busy());
+    }
+
+    #[test]
+    fn a_full_disk_says_what_to_do() {
+        let conn = rusqlite::Connection::open_in_memory().unwrap();
+        conn.execute_batch("CREATE TABLE t (x); PRAGMA max_page_count = 2").unwrap();
+        let full = StoreError::from(conn.execute("INSERT INTO t VALUES (zeroblob(100000))", []).unwrap_err());
+        let told = full.about(Path::new("/there/komoju.db")).to_string();
+        assert!(
+            told.starts_with("there is no room to write /there/komoju.db: the disk is full. Make room"),
+            "{told}"
+        );
     }
 }

@@ -69,9 +69,11 @@ pub fn for_writing(path: &Path) -> Result<Connection, StoreError> {
             conn.pragma_update(None, "application_id", APPLICATION_ID)?;
         }
         configure_writer(&conn)?;
-        MIGRATIONS
-            .to_latest(&mut conn)
-            .map_err(|source| StoreError::Migration { path: path.to_owned(), source })?;
+        MIGRATIONS.to_latest(&mut conn).map_err(|e| match e {
+            // A full disk, say: SQLite's words are better than those around them.
+            rusqlite_migration::Error::RusqliteError { err, .. } => StoreError::Statement(err),
+            source => StoreError::Migration { path: path.to_owned(), source },
+        })?;
         Ok(conn)
     })();
     result.map_err(|e: StoreError| e.about(path))

@@ -162,19 +162,19 @@ pub fn changes(
     in_pieces(piece, "seq", visit)
 }
 
+/// Which held deletions are of interest: those that wait, or all.
+fn which_held(all: bool) -> &'static str {
+    if all { "" } else { "WHERE state IN ('held', 'approved')" }
+}
+
 /// Shows `visit` the held deletions that wait, or all of them.
 pub fn held_deletions(
     conn: &Conn,
     all: bool,
     visit: impl FnMut(Record) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let which = if all { "" } else { "WHERE state IN ('held', 'approved')" };
-    record::each(
-        conn,
-        &format!("SELECT * FROM held_deletions {which} ORDER BY hold_id, customer_id"),
-        [],
-        visit,
-    )
+    let sql = format!("SELECT * FROM held_deletions {} ORDER BY hold_id, customer_id", which_held(all));
+    record::each(conn, &sql, [], visit)
 }
 
 /// The same with each customer's email, for people.
@@ -183,16 +183,12 @@ pub fn held_customers(
     all: bool,
     visit: impl FnMut(Record) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let which = if all { "" } else { "WHERE state IN ('held', 'approved')" };
-    record::each(
-        conn,
-        &format!(
-            "SELECT held_deletions.*, email FROM held_deletions LEFT JOIN mirror ON mirror.id = customer_id {which}
-             ORDER BY hold_id, customer_id"
-        ),
-        [],
-        visit,
-    )
+    let sql = format!(
+        "SELECT held_deletions.*, email FROM held_deletions LEFT JOIN mirror ON mirror.id = customer_id {}
+         ORDER BY hold_id, customer_id",
+        which_held(all)
+    );
+    record::each(conn, &sql, [], visit)
 }
 
 /// The pass with this number.
