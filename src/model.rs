@@ -3,6 +3,7 @@
 pub mod change;
 pub mod customer;
 pub mod diff;
+pub mod intent;
 pub mod json;
 pub mod listed;
 pub mod page;

@@ -1,0 +1,532 @@
+//! Intents: what somebody wants changed at the remote, as it comes in by any door.
+//!
+//! A door judges form and nothing else: known fields of the right types, metadata within KOMOJU's lengths, an id that can travel, a
+//! token that is a text. Whether an email is valid, the API says. What is refused names the field and the rule, and never repeats
+//! a value: it may be a card number.
+//!
+//! What becomes of an intent is [`lifecycle`].
+
+pub mod lifecycle;
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::customer::CustomerId;
+use super::{json, time};
+
+/// KOMOJU's limit on a metadata key, in characters.
+pub const LONGEST_METADATA_KEY: usize = 30;
+
+/// KOMOJU's limit on a metadata value, in characters.
+pub const LONGEST_METADATA_VALUE: usize = 2000;
+
+/// The parameters of create and update that KOMOJU takes.
+const BODY_FIELDS: [&str; 4] = ["currency", "email", "metadata", "payment_details"];
+
+/// What a dropper may say that it last saw.
+const EXPECT_FIELDS: [&str; 4] = ["email", "locale", "metadata", "source"];
+
+/// An intent's id, chosen by whoever drops it: any text of 1 to 255 bytes without control characters, not beginning with `@`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IntentId(String);
+
+impl IntentId {
+    /// The longest id, in bytes.
+    pub const MAX_BYTES: usize = 255;
+
+    /// Takes a text as an id.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn new(text: impl Into<String>) -> Result<Self, BadIntent> {
+        let text = text.into();
+        let fine = (1..=Self::MAX_BYTES).contains(&text.len())
+            && !text.starts_with('@')
+            && !text.contains(char::is_control);
+        match fine {
+            true => Ok(Self(text)),
+            false => Err(BadIntent::at("id", Rule::Id)),
+        }
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for IntentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is wanted, and of whom.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Wish {
+    /// A new customer with these parameters.
+    Create(Body),
+    /// Other values for these parameters; what is not named stays.
+    Update(Target, Body),
+    /// The customer's end.
+    Delete(Target),
+}
+
+impl Wish {
+    /// The word in SQL, files and messages.
+    pub fn op(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::Update(..) => "update",
+            Self::Delete(_) => "delete",
+        }
+    }
+}
+
+/// Whose customer it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// This one.
+    Customer(CustomerId),
+    /// The one that this intent creates, written `@ID`.
+    CreatedBy(IntentId),
+}
+
+impl Target {
+    fn new(text: &str) -> Result<Self, BadIntent> {
+        if let Some(intent) = text.strip_prefix('@') {
+            let intent = IntentId::new(intent).map_err(|_| BadIntent::at("customer_id", Rule::Reference))?;
+            return Ok(Self::CreatedBy(intent));
+        }
+        let id = CustomerId::new(text).ok().filter(CustomerId::can_be_asked);
+        id.map(Self::Customer).ok_or_else(|| BadIntent::at("customer_id", Rule::CustomerId))
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Customer(id) => id.fmt(f),
+            Self::CreatedBy(intent) => write!(f, "@{intent}"),
+        }
+    }
+}
+
+/// The parameters of a create or an update. A token in them is never shown by `Debug`.
+#[derive(Clone, PartialEq)]
+pub struct Body(Map<String, Value>);
+
+impl Body {
+    /// Takes a JSON object as parameters.
+    ///
+    /// # Errors
+    /// The first field that breaks a rule.
+    pub fn new(value: Value) -> Result<Self, BadIntent> {
+        let Value::Object(fields) = value else { return Err(BadIntent::at("body", Rule::Object)) };
+        known("body", &fields, &BODY_FIELDS)?;
+        for (name, value) in &fields {
+            let field = format!("body.{name}");
+            match name.as_str() {
+                "email" if value.is_string() || value.is_null() => {}
+                "email" => return Err(BadIntent::at(field, Rule::TextOrNull)),
+                "metadata" => check_metadata(&field, value)?,
+                "payment_details" if value.is_object() => return Err(BadIntent::at(field, Rule::CardObject)),
+                _ if value.is_string() => {}
+                _ => return Err(BadIntent::at(field, Rule::Text)),
+            }
+        }
+        Ok(Self(fields))
+    }
+
+    /// The parameters by name.
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// The payment token, if it carries one: used once by KOMOJU, so an attempt with it cannot be repeated blindly.
+    pub fn token(&self) -> Option<&str> {
+        self.0.get("payment_details").and_then(Value::as_str)
+    }
+
+    /// The JSON that is sent.
+    pub fn text(&self) -> String {
+        // A map of owned values with text keys always serialises.
+        serde_json::to_string(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.0.iter().map(|(name, value)| match name.as_str() {
+            "payment_details" => (name, "****".to_owned()),
+            _ => (name, value.to_string()),
+        });
+        f.debug_map().entries(shown).finish()
+    }
+}
+
+/// What the dropper last saw of the customer; only what is named is compared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expect(Map<String, Value>);
+
+/// A field that is not as expected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Surprise {
+    /// Which, as in `email` or `metadata.order_id`.
+    pub field: String,
+    /// What was expected; `null` for absent.
+    pub expected: Value,
+    /// What is there; `null` for absent.
+    pub found: Value,
+}
+
+impl Expect {
+    /// Takes a JSON object as an expectation.
+    ///
+    /// # Errors
+    /// The first field that breaks a rule.
+    pub fn new(value: Value) -> Result<Self, BadIntent> {
+        let Value::Object(fields) = value else { return Err(BadIntent::at("expect", Rule::Object)) };
+        known("expect", &fields, &EXPECT_FIELDS)?;
+        match fields.get("metadata") {
+            None | Some(Value::Object(_)) => Ok(Self(fields)),
+            Some(_) => Err(BadIntent::at("expect.metadata", Rule::Object)),
+        }
+    }
+
+    /// What is not as expected; in metadata only the named keys count.
+    pub fn surprises(&self, theirs: &Map<String, Value>) -> Vec<Surprise> {
+        let null = Value::Null;
+        let of = |fields: &Map<String, Value>, name: &str| fields.get(name).unwrap_or(&null).clone();
+        let mut surprises = Vec::new();
+        let mut compare = |field: String, expected: &Value, found: Value| {
+            if *expected != found {
+                surprises.push(Surprise { field, expected: expected.clone(), found });
+            }
+        };
+        for (name, expected) in &self.0 {
+            match expected {
+                Value::Object(keys) if name == "metadata" => {
+                    let found =
+                        theirs.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+                    for (key, expected) in keys {
+                        compare(format!("metadata.{key}"), expected, of(&found, key));
+                    }
+                }
+                expected => compare(name.clone(), expected, of(theirs, name)),
+            }
+        }
+        surprises
+    }
+}
+
+/// An intent as it was dropped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Intent {
+    /// The id that its dropper chose.
+    pub id: Option<IntentId>,
+    /// What is wanted.
+    pub wish: Wish,
+    /// What its dropper last saw.
+    pub expect: Option<Expect>,
+    /// Nothing is sent before.
+    pub not_before: Option<Timestamp>,
+}
+
+impl Intent {
+    /// Reads an intent from JSON text: `op`, `customer_id`, `body`, `id`, `expect`, `not_before`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, BadIntent> {
+        match json::parse(text.as_bytes()) {
+            Ok(Value::Object(fields)) => Self::of(fields),
+            Ok(_) => Err(BadIntent::at("the intent", Rule::Object)),
+            Err(_) => Err(BadIntent::at("the intent", Rule::Json)),
+        }
+    }
+
+    fn of(mut fields: Map<String, Value>) -> Result<Self, BadIntent> {
+        const FIELDS: [&str; 6] = ["body", "customer_id", "expect", "id", "not_before", "op"];
+        known("", &fields, &FIELDS)?;
+        let mut text = |name: &'static str| match fields.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(BadIntent::at(name, Rule::Text)),
+        };
+        let (op, id, target, not_before) =
+            (text("op")?, text("id")?, text("customer_id")?, text("not_before")?);
+        let mut object = |name: &str| fields.remove(name).filter(|value| !value.is_null());
+        let (body, expect) = (object("body"), object("expect"));
+        let target = target.as_deref().map(Target::new).transpose()?;
+        let body = body.map(Body::new).transpose()?;
+        let wish = match (op.as_deref(), target, body) {
+            (Some("create"), None, body) => Wish::Create(body.unwrap_or_else(|| Body(Map::new()))),
+            (Some("create"), Some(_), _) => return Err(BadIntent::at("customer_id", Rule::NotWithCreate)),
+            (Some("update"), Some(target), Some(body)) if !body.0.is_empty() => Wish::Update(target, body),
+            (Some("update"), Some(_), _) => return Err(BadIntent::at("body", Rule::EmptyUpdate)),
+            (Some("delete"), Some(target), None) => Wish::Delete(target),
+            (Some("delete"), Some(_), Some(_)) => return Err(BadIntent::at("body", Rule::NotWithDelete)),
+            (Some("update" | "delete"), None, _) => return Err(BadIntent::at("customer_id", Rule::Missing)),
+            _ => return Err(BadIntent::at("op", Rule::Op)),
+        };
+        let expect = expect.map(Expect::new).transpose()?;
+        if expect.is_some() && matches!(wish, Wish::Create(_)) {
+            return Err(BadIntent::at("expect", Rule::NotWithCreate));
+        }
+        let moment = |text: String| time::read(&text).ok_or_else(|| BadIntent::at("not_before", Rule::Time));
+        Ok(Self {
+            id: id.map(IntentId::new).transpose()?,
+            wish,
+            expect,
+            not_before: not_before.map(moment).transpose()?,
+        })
+    }
+}
+
+fn known(within: &str, fields: &Map<String, Value>, known: &'static [&'static str]) -> Result<(), BadIntent> {
+    match fields.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(unknown) => {
+            let unknown: String = unknown.escape_debug().take(40).collect();
+            let field = if within.is_empty() { unknown } else { format!("{within}.{unknown}") };
+            Err(BadIntent::at(field, Rule::Known(known)))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_metadata(field: &str, value: &Value) -> Result<(), BadIntent> {
+    let Value::Object(metadata) = value else { return Err(BadIntent::at(field, Rule::Object)) };
+    for (key, value) in metadata {
+        if key.chars().count() > LONGEST_METADATA_KEY {
+            return Err(BadIntent::at(field, Rule::LongKey));
+        }
+        let key = format!("{field}.{}", key.escape_debug());
+        match value {
+            // Whether null takes a key away, the API says.
+            Value::Null => {}
+            Value::String(text) if text.chars().count() <= LONGEST_METADATA_VALUE => {}
+            Value::String(_) => return Err(BadIntent::at(key, Rule::LongValue)),
+            _ => return Err(BadIntent::at(key, Rule::TextOrNull)),
+        }
+    }
+    Ok(())
+}
+
+/// Why an intent is refused at the door: the field, and the rule that it breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {rule}")]
+pub struct BadIntent {
+    /// As in `body.metadata.order_id`.
+    pub field: String,
+    /// The rule.
+    pub rule: Rule,
+}
+
+impl BadIntent {
+    fn at(field: impl Into<String>, rule: Rule) -> Self {
+        Self { field: field.into(), rule }
+    }
+}
+
+/// A rule of the doors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Text that is JSON.
+    Json,
+    /// A JSON object.
+    Object,
+    /// A text.
+    Text,
+    /// A text or null.
+    TextOrNull,
+    /// One of these fields.
+    Known(&'static [&'static str]),
+    /// One of three words.
+    Op,
+    /// An intent's id.
+    Id,
+    /// `@` and an intent's id.
+    Reference,
+    /// A customer's id that can travel.
+    CustomerId,
+    /// Must be there.
+    Missing,
+    /// Makes no sense for a create.
+    NotWithCreate,
+    /// Makes no sense for a delete.
+    NotWithDelete,
+    /// At least one parameter.
+    EmptyUpdate,
+    /// A token, never a card.
+    CardObject,
+    /// A metadata key's length.
+    LongKey,
+    /// A metadata value's length.
+    LongValue,
+    /// A moment.
+    Time,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json => f.write_str("must be JSON"),
+            Self::Object => f.write_str("must be a JSON object"),
+            Self::Text => f.write_str("must be a text"),
+            Self::TextOrNull => f.write_str("must be a text or null"),
+            Self::Known(known) => write!(f, "is not known here; known are {}", known.join(", ")),
+            Self::Op => f.write_str("must be create, update or delete"),
+            Self::Id => write!(
+                f,
+                "must have 1 to {} bytes, no control characters, and not begin with @",
+                IntentId::MAX_BYTES
+            ),
+            Self::Reference => f.write_str("must be @ and the id of the intent that creates the customer"),
+            Self::CustomerId => write!(
+                f,
+                "must have 1 to {} bytes without NUL, and be neither \".\" nor \"..\"",
+                CustomerId::MAX_BYTES
+            ),
+            Self::Missing => f.write_str("must be given"),
+            Self::NotWithCreate => f.write_str("cannot be given with a create"),
+            Self::NotWithDelete => f.write_str("cannot be given with a delete"),
+            Self::EmptyUpdate => f.write_str("an update must change something"),
+            Self::CardObject => f.write_str(
+                "must be a payment token, a text that begins with tok_; card numbers never enter this system",
+            ),
+            Self::LongKey => write!(f, "a key has more than {LONGEST_METADATA_KEY} characters"),
+            Self::LongValue => write!(f, "has more than {LONGEST_METADATA_VALUE} characters"),
+            Self::Time => f.write_str("must be a time such as 2026-01-31T09:30:00Z"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(value: &Value) -> Result<Intent, String> {
+        Intent::parse(&value.to_string()).map_err(|bad| bad.to_string())
+    }
+
+    #[test]
+    fn each_kind_of_intent_is_read() {
+        let create = parse(&json!({"op": "create", "id": "n1", "body": {
+            "email": null, "metadata": {"order": "7", "gone": null}, "payment_details": "tok_x", "currency": "JPY"}}));
+        let create = create.unwrap();
+        assert_eq!(create.id.unwrap().as_str(), "n1");
+        assert!(matches!(&create.wish, Wish::Create(body) if body.token() == Some("tok_x")));
+        assert_eq!(
+            parse(&json!({"op": "create"})).unwrap().wish.op(),
+            "create",
+            "what is required, the API says"
+        );
+        let update = parse(&json!({"op": "update", "customer_id": "@n1", "body": {"email": "a"},
+            "expect": {"email": "b", "metadata": {"x": null}}, "not_before": "2026-01-01T09:00:00+09:00"}));
+        let update = update.unwrap();
+        assert!(
+            matches!(&update.wish, Wish::Update(Target::CreatedBy(intent), _) if intent.as_str() == "n1")
+        );
+        assert_eq!(update.not_before, time::read("2026-01-01T00:00:00Z"));
+        let delete = parse(&json!({"op": "delete", "customer_id": "a/../b é", "body": null})).unwrap();
+        assert!(matches!(&delete.wish, Wish::Delete(target) if target.to_string() == "a/../b é"));
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_refused_by_field_and_rule_without_its_value() {
+        let long = |n: usize| "x".repeat(n);
+        let update = |body: Value| json!({"op": "update", "customer_id": "c", "body": body});
+        let cases = [
+            (json!([]), "the intent: must be a JSON object"),
+            (json!({}), "op: must be create, update or delete"),
+            (json!({"op": "destroy", "customer_id": "c"}), "op: must be"),
+            (json!({"op": 7}), "op: must be a text"),
+            (json!({"op": "create", "kind": 1}), "kind: is not known here; known are body, customer_id"),
+            (json!({"op": "create", "customer_id": "c"}), "customer_id: cannot be given with a create"),
+            (json!({"op": "create", "expect": {}}), "expect: cannot be given with a create"),
+            (json!({"op": "create", "id": ""}), "id: must have 1 to 255 bytes"),
+            (json!({"op": "create", "id": "@a"}), "id: must have"),
+            (json!({"op": "create", "id": "a\nb"}), "id: must have"),
+            (json!({"op": "update", "body": {"email": "a"}}), "customer_id: must be given"),
+            (json!({"op": "delete"}), "customer_id: must be given"),
+            (json!({"op": "delete", "customer_id": ".."}), "customer_id: must have 1 to 1024 bytes"),
+            (json!({"op": "delete", "customer_id": "a\0"}), "customer_id: must have"),
+            (json!({"op": "delete", "customer_id": "@"}), "customer_id: must be @ and the id"),
+            (json!({"op": "delete", "customer_id": long(1025)}), "customer_id: must have"),
+            (json!({"op": "delete", "customer_id": "c", "body": {}}), "body: cannot be given with a delete"),
+            (json!({"op": "update", "customer_id": "c"}), "body: an update must change something"),
+            (update(json!({})), "body: an update must change something"),
+            (update(json!([1])), "body: must be a JSON object"),
+            (update(json!({"locale": "ja"})), "body.locale: is not known here; known are currency, email"),
+            (update(json!({"email": 5})), "body.email: must be a text or null"),
+            (update(json!({"currency": null})), "body.currency: must be a text"),
+            (
+                update(json!({"payment_details": {"number": "4111111111111111"}})),
+                "body.payment_details: must be a payment token",
+            ),
+            (
+                update(json!({"payment_details": 4_111_111_111_111_111_u64})),
+                "body.payment_details: must be a text",
+            ),
+            (update(json!({"metadata": "x"})), "body.metadata: must be a JSON object"),
+            (
+                update(json!({"metadata": {long(31): "x"}})),
+                "body.metadata: a key has more than 30 characters",
+            ),
+            (
+                update(json!({"metadata": {"k": long(2001)}})),
+                "body.metadata.k: has more than 2000 characters",
+            ),
+            (update(json!({"metadata": {"k": 1}})), "body.metadata.k: must be a text or null"),
+            (
+                json!({"op": "delete", "customer_id": "c", "expect": {"id": "c"}}),
+                "expect.id: is not known here",
+            ),
+            (
+                json!({"op": "delete", "customer_id": "c", "expect": {"metadata": null}}),
+                "expect.metadata: must be",
+            ),
+            (json!({"op": "delete", "customer_id": "c", "not_before": "soon"}), "not_before: must be a time"),
+        ];
+        for (intent, part) in cases {
+            let why = parse(&intent).unwrap_err();
+            assert!(why.contains(part), "{intent}: {why}");
+            assert!(!why.contains("4111"), "{why}");
+        }
+        assert!(Intent::parse("{").is_err());
+        let limits = update(json!({"metadata": {long(30): "é".repeat(2000)}}));
+        assert!(parse(&limits).is_ok(), "lengths count characters");
+    }
+
+    #[test]
+    fn a_token_is_not_shown() {
+        let body = Body::new(json!({"payment_details": "tok_secret", "email": "a"})).unwrap();
+        let shown = format!("{body:?}");
+        assert!(shown.contains("email") && !shown.contains("tok_secret"), "{shown}");
+    }
+
+    #[test]
+    fn only_what_is_named_is_compared() {
+        let theirs =
+            json!({"email": "now", "metadata": {"a": "1", "b": "2"}, "locale": "ja", "source": null});
+        let theirs = theirs.as_object().unwrap();
+        let surprises = |expect: Value| {
+            let expect = Expect::new(expect).unwrap();
+            expect.surprises(theirs).into_iter().map(|surprise| surprise.field).collect::<Vec<_>>()
+        };
+        assert_eq!(surprises(json!({})), Vec::<String>::new());
+        assert_eq!(
+            surprises(json!({"email": "now", "source": null, "metadata": {"a": "1", "c": null}})),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            surprises(json!({"email": "then", "locale": null, "metadata": {"a": null, "b": "3", "c": "x"}})),
+            ["email", "locale", "metadata.a", "metadata.b", "metadata.c"]
+        );
+    }
+}

@@ -1,0 +1,342 @@
+//! What becomes of an intent: its states, and one function for each legal transition.
+//!
+//! ```text
+//!              claim              take effect
+//!   queued ──────────▶ sending ──────────────▶ done ◀─┐
+//!     │ ▲   ┌────────── │  │ └──▶ rejected ──┐        │ take effect (found by reconciliation or read-back)
+//!     │ │   │ claim     │  └──────────────┐  │ retry  │
+//!     │ │   └─ waiting ◀┘ wait, cut off   │  └▶ queued│
+//!     │ │        │  └────────────────────────────────┘
+//!     │ └──────┐ │ park                   │ park
+//!     │ park   │ ▼                        ▼
+//!     └──────▶ parked ──▶ cancelled    (retry: to queued, or to waiting with its key where a byte may have left)
+//! ```
+
+use std::fmt;
+
+/// Where an intent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Accepted; no byte of it was sent.
+    Queued,
+    /// An attempt is under way; committed before its first byte leaves.
+    Sending,
+    /// An attempt failed for now, or its outcome is unknown; there will be another.
+    Waiting,
+    /// It took effect, or was so already.
+    Done,
+    /// The API said no for good.
+    Rejected,
+    /// A person decides.
+    Parked,
+    /// A person took it back.
+    Cancelled,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::Queued,
+        Self::Sending,
+        Self::Waiting,
+        Self::Done,
+        Self::Rejected,
+        Self::Parked,
+        Self::Cancelled,
+    ];
+
+    /// The word in SQL, receipts and messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Sending => "sending",
+            Self::Waiting => "waiting",
+            Self::Done => "done",
+            Self::Rejected => "rejected",
+            Self::Parked => "parked",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Reads the word back.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+
+    /// Whether nothing more happens to it by itself, and its token is of no more use.
+    pub fn is_settled(self) -> bool {
+        matches!(self, Self::Done | Self::Rejected | Self::Cancelled)
+    }
+
+    /// Whether it keeps later intents of the same customer from being sent.
+    pub fn blocks_those_behind(self) -> bool {
+        matches!(self, Self::Queued | Self::Sending | Self::Waiting | Self::Parked)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// Whether a byte of an attempt may have reached the API without its outcome being known. Then a create must keep its key, and
+/// nobody can take it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Known: nothing of it is under way.
+    Known,
+    /// Unknown: it may have taken effect.
+    Unknown,
+}
+
+/// What a person retries with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The body as it is: a key that was used stays.
+    Same,
+    /// Another body, and so another key: a person has seen what became of the first.
+    Corrected,
+}
+
+/// An intent's place in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// Where it is.
+    pub state: State,
+    /// Whether some attempt's outcome is unknown.
+    pub outcome: Outcome,
+    /// How many attempts there were.
+    pub attempts: u32,
+}
+
+/// A transition that there is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an intent that is {from} cannot {what}")]
+pub struct IllegalTransition {
+    /// Where it is.
+    pub from: State,
+    /// What was tried.
+    pub what: &'static str,
+}
+
+impl Lifecycle {
+    /// An intent that was just accepted.
+    pub fn accepted() -> Self {
+        Self { state: State::Queued, outcome: Outcome::Known, attempts: 0 }
+    }
+
+    /// An attempt begins; to be committed before its first byte leaves.
+    ///
+    /// # Errors
+    /// It is neither queued nor waiting.
+    pub fn claim(self) -> Result<Self, IllegalTransition> {
+        let next = self.from(&[State::Queued, State::Waiting], State::Sending, "be sent")?;
+        Ok(Self { attempts: self.attempts + 1, ..next })
+    }
+
+    /// It took effect, or was found to have: by the answer, by reconciliation, by reading back.
+    ///
+    /// # Errors
+    /// It is neither being sent nor waiting.
+    pub fn take_effect(self) -> Result<Self, IllegalTransition> {
+        let next = self.from(&[State::Sending, State::Waiting], State::Done, "take effect")?;
+        Ok(Self { outcome: Outcome::Known, ..next })
+    }
+
+    /// The API said no for good.
+    ///
+    /// # Errors
+    /// It is not being sent.
+    pub fn reject(self) -> Result<Self, IllegalTransition> {
+        let next = self.from(&[State::Sending], State::Rejected, "be rejected")?;
+        Ok(Self { outcome: Outcome::Known, ..next })
+    }
+
+    /// The attempt failed for now.
+    ///
+    /// # Errors
+    /// It is not being sent.
+    pub fn wait(self, outcome: Outcome) -> Result<Self, IllegalTransition> {
+        let next = self.from(&[State::Sending], State::Waiting, "wait for another attempt")?;
+        // What was once unknown stays so until something is found out.
+        let outcome = if self.outcome == Outcome::Unknown { Outcome::Unknown } else { outcome };
+        Ok(Self { outcome, ..next })
+    }
+
+    /// The attempt was cut by our own stop or crash: how far it came nobody knows.
+    ///
+    /// # Errors
+    /// It is not being sent.
+    pub fn cut_off(self) -> Result<Self, IllegalTransition> {
+        self.wait(Outcome::Unknown)
+    }
+
+    /// Reconciliation found that no attempt took effect: what was unknown is known.
+    ///
+    /// # Errors
+    /// It is not waiting.
+    pub fn found_absent(self) -> Result<Self, IllegalTransition> {
+        let next = self.from(&[State::Waiting], State::Waiting, "be found absent")?;
+        Ok(Self { outcome: Outcome::Known, ..next })
+    }
+
+    /// A person has to decide.
+    ///
+    /// # Errors
+    /// It is settled, or parked already.
+    pub fn park(self) -> Result<Self, IllegalTransition> {
+        self.from(&[State::Queued, State::Sending, State::Waiting], State::Parked, "be parked")
+    }
+
+    /// A person takes it back.
+    ///
+    /// # Errors
+    /// It is neither queued nor parked.
+    pub fn cancel(self) -> Result<Self, IllegalTransition> {
+        self.from(&[State::Queued, State::Parked], State::Cancelled, "be cancelled")
+    }
+
+    /// A person wants it tried again.
+    ///
+    /// # Errors
+    /// It is neither rejected nor parked.
+    pub fn retry(self, with: Retry) -> Result<Self, IllegalTransition> {
+        match (self.state, self.outcome, with) {
+            (State::Parked, Outcome::Unknown, Retry::Same) => Ok(Self { state: State::Waiting, ..self }),
+            _ => {
+                let next = self.from(&[State::Rejected, State::Parked], State::Queued, "be retried")?;
+                Ok(Self { outcome: Outcome::Known, ..next })
+            }
+        }
+    }
+
+    fn from(self, states: &[State], to: State, what: &'static str) -> Result<Self, IllegalTransition> {
+        match states.contains(&self.state) {
+            true => Ok(Self { state: to, ..self }),
+            false => Err(IllegalTransition { from: self.state, what }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Claim,
+        TakeEffect,
+        Reject,
+        Wait(Outcome),
+        CutOff,
+        FoundAbsent,
+        Park,
+        Cancel,
+        Retry(Retry),
+    }
+
+    const STEPS: [Step; 11] = [
+        Step::Claim,
+        Step::TakeEffect,
+        Step::Reject,
+        Step::Wait(Outcome::Known),
+        Step::Wait(Outcome::Unknown),
+        Step::CutOff,
+        Step::FoundAbsent,
+        Step::Park,
+        Step::Cancel,
+        Step::Retry(Retry::Same),
+        Step::Retry(Retry::Corrected),
+    ];
+
+    fn take(life: Lifecycle, step: Step) -> Result<Lifecycle, IllegalTransition> {
+        match step {
+            Step::Claim => life.claim(),
+            Step::TakeEffect => life.take_effect(),
+            Step::Reject => life.reject(),
+            Step::Wait(outcome) => life.wait(outcome),
+            Step::CutOff => life.cut_off(),
+            Step::FoundAbsent => life.found_absent(),
+            Step::Park => life.park(),
+            Step::Cancel => life.cancel(),
+            Step::Retry(with) => life.retry(with),
+        }
+    }
+
+    /// The table of the contract: from where to where.
+    fn is_in_the_contract(from: State, to: State) -> bool {
+        use State::{Cancelled, Done, Parked, Queued, Rejected, Sending, Waiting};
+        match from {
+            Queued => matches!(to, Sending | Parked | Cancelled),
+            Sending => matches!(to, Waiting | Done | Rejected | Parked),
+            Waiting => matches!(to, Sending | Done | Parked | Waiting),
+            Rejected => to == Queued,
+            Parked => matches!(to, Queued | Waiting | Cancelled),
+            Done | Cancelled => false,
+        }
+    }
+
+    #[test]
+    fn the_transitions_are_those_of_the_contract_and_each_can_be_made() {
+        let mut made = std::collections::HashSet::new();
+        for state in State::ALL {
+            for outcome in [Outcome::Known, Outcome::Unknown] {
+                for step in STEPS {
+                    let life = Lifecycle { state, outcome, attempts: 1 };
+                    if let Ok(next) = take(life, step) {
+                        assert!(
+                            is_in_the_contract(state, next.state),
+                            "{step:?} from {state} to {}",
+                            next.state
+                        );
+                        made.insert((state, next.state));
+                    }
+                }
+            }
+        }
+        for from in State::ALL {
+            for to in State::ALL {
+                assert_eq!(made.contains(&(from, to)), is_in_the_contract(from, to), "{from} to {to}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_unknown_outcome_is_forgotten_only_when_something_is_known(
+            steps in prop::collection::vec(prop::sample::select(STEPS.to_vec()), 0..40)
+        ) {
+            let mut life = Lifecycle::accepted();
+            for step in steps {
+                let Ok(next) = take(life, step) else { continue };
+                let clears = matches!(
+                    step,
+                    Step::TakeEffect | Step::Reject | Step::FoundAbsent | Step::Retry(Retry::Corrected)
+                );
+                if life.outcome == Outcome::Unknown && !clears {
+                    prop_assert_eq!(next.outcome, Outcome::Unknown, "{:?}", step);
+                }
+                // Nothing that may have left is ever as good as new.
+                if next.state == State::Queued {
+                    prop_assert_eq!(next.outcome, Outcome::Known);
+                }
+                if next.state.is_settled() && next.state != State::Cancelled {
+                    prop_assert_eq!(next.outcome, Outcome::Known);
+                }
+                prop_assert_eq!(next.attempts, life.attempts + u32::from(matches!(step, Step::Claim)));
+                life = next;
+            }
+        }
+    }
+
+    #[test]
+    fn words_are_read_back() {
+        for state in State::ALL {
+            assert_eq!(State::from_word(state.word()), Some(state));
+        }
+        assert_eq!(State::from_word("lost"), None);
+    }
+}
