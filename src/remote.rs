@@ -13,9 +13,11 @@ use std::future::Future;
 
 use jiff::Timestamp;
 
+use error::ApiError;
 pub use error::{Call, Cause, Class, RemoteError};
 pub use http::Http;
 
+use crate::model::intent::Body;
 use crate::model::{Customer, CustomerId, Page, PageQuery};
 
 /// What a customer asked for by id turned out to be. That there is none is an answer, not an error.
@@ -40,4 +42,74 @@ pub trait Remote: Send + Sync + 'static {
 
     /// Until when the remote asked us to wait, if that is still to come.
     fn throttled_until(&self) -> Option<Timestamp>;
+}
+
+/// One call that changes something at the remote.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Push {
+    /// A new customer. The same key with the same body is the same create, for 24 hours from its first use.
+    Create {
+        /// 1 to 100 ASCII characters, used for nothing else, ever.
+        key: String,
+        /// Its parameters.
+        body: Body,
+    },
+    /// Other values; what is not named stays.
+    Update {
+        /// Whose. It must be one that [can be asked](CustomerId::can_be_asked).
+        id: CustomerId,
+        /// Which.
+        body: Body,
+    },
+    /// A customer's end.
+    Delete {
+        /// Whose. It must be one that [can be asked](CustomerId::can_be_asked).
+        id: CustomerId,
+    },
+}
+
+/// What became of a push that was answered clearly. That there is no such customer is an answer, not an error.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pushed {
+    /// It took effect (2xx).
+    Took {
+        /// The customer as the answer shows it, its payment source included; none where the answer shows none that can be read.
+        customer: Option<Customer>,
+        /// The server's clock.
+        date: Option<Timestamp>,
+    },
+    /// Update or delete: HTTP 404 with a JSON error whose code is `not_found`.
+    NotFound {
+        /// Its words, masked.
+        told: ApiError,
+        /// The server's clock.
+        date: Option<Timestamp>,
+    },
+}
+
+/// Whether a byte of a request may have reached the remote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// There was no connection.
+    Nothing,
+    /// It may have taken effect, whatever came back.
+    Perhaps,
+}
+
+/// A push whose outcome is a refusal, or not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct PushError {
+    /// What happened.
+    pub error: RemoteError,
+    /// Whether it may have taken effect all the same. A refusal in the API's own words has not.
+    pub left: Left,
+    /// The server's clock, where there was an answer.
+    pub date: Option<Timestamp>,
+}
+
+/// The writing half of the customers API.
+pub trait PushRemote: Send + Sync + 'static {
+    /// Makes one call, once.
+    fn push(&self, push: &Push) -> impl Future<Output = Result<Pushed, PushError>> + Send;
 }

@@ -16,6 +16,18 @@ pub enum Call {
         /// Which; masked, for an id may be anything.
         id: String,
     },
+    /// A new customer.
+    Create,
+    /// Other values for one customer.
+    Update {
+        /// Which; masked.
+        id: String,
+    },
+    /// One customer's end.
+    Delete {
+        /// Which; masked.
+        id: String,
+    },
 }
 
 impl fmt::Display for Call {
@@ -23,6 +35,9 @@ impl fmt::Display for Call {
         match self {
             Self::List { page } => write!(f, "GET /customers page {page}"),
             Self::Show { id } => write!(f, "GET /customers/{id}"),
+            Self::Create => f.write_str("POST /customers"),
+            Self::Update { id } => write!(f, "PATCH /customers/{id}"),
+            Self::Delete { id } => write!(f, "DELETE /customers/{id}"),
         }
     }
 }

@@ -11,13 +11,16 @@ use std::time::Duration;
 use base64::Engine as _;
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::RequestBuilder;
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
 use url::Url;
 
 use super::error::{ApiError, Call, Cause, RemoteError};
 use super::limiter::{Limiter, Share};
 use super::wire::{self, IsOurs};
-use super::{Remote, Shown};
+use super::{Left, Push, PushError, PushRemote, Pushed, Remote, Shown};
 use crate::clock::Clock;
 use crate::config::{Config, SecretKey};
 use crate::mask::Masker;
@@ -29,6 +32,9 @@ const LARGEST_ANSWER: usize = 4 << 20;
 
 /// How long a connection may take to come up; the rest of `request_timeout_s` is for the answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Codes by which a card is refused, though the status says 502.
+const CARD_REFUSALS: [&str; 4] = ["card_declined", "card_expired", "exceeds_limit", "bad_verification_value"];
 
 /// What a path segment may hold as it is: the unreserved characters of RFC 3986.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -52,6 +58,12 @@ struct Answer {
     status: u16,
     headers: HeaderMap,
     body: Vec<u8>,
+}
+
+/// A request without an answer.
+struct Unmade {
+    cause: Cause,
+    left: Left,
 }
 
 impl Http {
@@ -110,20 +122,32 @@ impl Http {
         Url::parse(&text).unwrap_or_else(|_| self.base_url.clone())
     }
 
-    /// One request: waits for the limiter, sends, reads. An error status is an error here.
+    /// One GET. Any status but 200 is an error here.
     async fn get(&self, call: &Call, url: Url) -> Result<Answer, RemoteError> {
-        self.limiter.admit(Share::Read).await;
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        let fail = |cause| RemoteError { call: call.clone(), cause, retry_after: None };
-        let unreachable = |e: reqwest::Error| fail(Cause::Unreachable(self.masker.text(&said(e))));
+        let unmade = |why: Unmade| RemoteError { call: call.clone(), cause: why.cause, retry_after: None };
+        let answer = self.exchange(call, Share::Read, self.client.get(url)).await.map_err(unmade)?;
+        match answer.status {
+            200 => Ok(answer),
+            _ => Err(self.error_of(call, &answer)),
+        }
+    }
 
-        let mut response = self.client.get(url).send().await.map_err(unreachable)?;
+    /// One request: waits for the limiter, sends, reads.
+    async fn exchange(&self, call: &Call, share: Share, request: RequestBuilder) -> Result<Answer, Unmade> {
+        self.limiter.admit(share).await;
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let unreachable = |e: reqwest::Error| {
+            // Without a connection nothing was sent; with one, who knows.
+            let left = if e.is_connect() || e.is_builder() { Left::Nothing } else { Left::Perhaps };
+            Unmade { cause: Cause::Unreachable(self.masker.text(&said(e))), left }
+        };
+        let mut response = request.send().await.map_err(unreachable)?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let too_large = || {
-            fail(Cause::Unusable(format!(
-                "the answer is larger than {} MiB; a smaller api.per_page makes it smaller",
-                LARGEST_ANSWER >> 20
-            )))
+            let most = LARGEST_ANSWER >> 20;
+            let why =
+                format!("the answer is larger than {most} MiB; a smaller api.per_page makes it smaller");
+            Unmade { cause: Cause::Unusable(why), left: Left::Perhaps }
         };
         let announced =
             headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
@@ -138,10 +162,7 @@ impl Http {
             body.extend_from_slice(&piece);
         }
         tracing::debug!(%call, status, bytes = body.len(), "answered");
-        match status {
-            200 => Ok(Answer { status, headers, body }),
-            _ => Err(self.error_of(call, &Answer { status, headers, body })),
-        }
+        Ok(Answer { status, headers, body })
     }
 
     fn error_of(&self, call: &Call, answer: &Answer) -> RemoteError {
@@ -154,6 +175,10 @@ impl Http {
             (401 | 403, IsOurs::Yes) => Cause::KeyRefused(told),
             (429, _) => Cause::Throttled(told),
             (503, _) if retry_after.is_some() => Cause::Throttled(told),
+            // What the bank says of a card comes as a bad gateway, and is its last word too.
+            (502, _) if told.code.as_deref().is_some_and(|code| CARD_REFUSALS.contains(&code)) => {
+                Cause::Rejected(told)
+            }
             // 408 and 409 pass; any other 4xx of the API itself is its last word.
             (408 | 409, _) => Cause::Unexpected(told),
             (400..=499, IsOurs::Yes) => Cause::Rejected(told),
@@ -227,6 +252,55 @@ impl Remote for Http {
 
     fn throttled_until(&self) -> Option<Timestamp> {
         self.limiter.paused_until()
+    }
+}
+
+impl PushRemote for Http {
+    async fn push(&self, push: &Push) -> Result<Pushed, PushError> {
+        let (call, request, asked) = match push {
+            Push::Create { key, body } => {
+                let request = self.client.post(self.url(&["customers"]));
+                (Call::Create, request.header("x-komoju-idempotency", key).body(body.text()), None)
+            }
+            Push::Update { id, body } => {
+                let request = self.client.patch(self.url(&["customers", id.as_str()]));
+                (Call::Update { id: self.masker.text(id.as_str()) }, request.body(body.text()), Some(id))
+            }
+            Push::Delete { id } => {
+                let request = self.client.delete(self.url(&["customers", id.as_str()]));
+                (Call::Delete { id: self.masker.text(id.as_str()) }, request, Some(id))
+            }
+        };
+        let request = match push {
+            Push::Delete { .. } => request,
+            _ => request.header(CONTENT_TYPE, "application/json"),
+        };
+        let answer =
+            self.exchange(&call, Share::Write, request).await.map_err(|Unmade { cause, left }| {
+                PushError {
+                    error: RemoteError { call: call.clone(), cause, retry_after: None },
+                    left,
+                    date: None,
+                }
+            })?;
+        let date = answer.headers.get(DATE).and_then(|v| v.to_str().ok());
+        let date = date.and_then(|v| httpdate::parse_http_date(v).ok()).and_then(|v| v.try_into().ok());
+        match answer.status {
+            // It took effect; an answer that cannot be read does not change that.
+            200..=299 => {
+                let customer = wire::any_customer(&answer.body);
+                let theirs = customer.filter(|customer| asked.is_none_or(|asked| customer.id() == asked));
+                Ok(Pushed::Took { customer: theirs, date })
+            }
+            _ => match self.error_of(&call, &answer) {
+                RemoteError { cause: Cause::Rejected(told), .. }
+                    if told.status == 404 && told.code.as_deref() == Some("not_found") && asked.is_some() =>
+                {
+                    Ok(Pushed::NotFound { told, date })
+                }
+                error => Err(PushError { error, left: Left::Perhaps, date }),
+            },
+        }
     }
 }
 

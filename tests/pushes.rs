@@ -1,0 +1,189 @@
+//! The writing half of the remote against the local KOMOJU: what each answer of the API becomes.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::sync::Arc;
+
+use komoju_sync::clock::ManualClock;
+use komoju_sync::config::{Config, SecretKey};
+use komoju_sync::model::CustomerId;
+use komoju_sync::model::intent::Body;
+use komoju_sync::remote::{Cause, Http, Left, Push, PushError, PushRemote, Pushed};
+use komoju_sync::sandbox::{
+    Call, Effect, Ending, Fault, Options, Payload, Readings, Sandbox, Work, readings,
+};
+use serde_json::{Value, json};
+
+struct Desk {
+    sandbox: Sandbox,
+    remote: Http,
+}
+
+impl Desk {
+    async fn open(readings: Readings) -> Self {
+        let sandbox = Sandbox::start(Options { customers: 3, readings, ..Options::default() }).await.unwrap();
+        let directory = tempfile::TempDir::new().unwrap();
+        let file = directory.path().join("config.toml");
+        let text =
+            format!("[api]\nbase_url = \"{}\"\n[rate_limit]\nrequests_per_second = 0\n", sandbox.base_url());
+        std::fs::write(&file, text).unwrap();
+        let clock = Arc::new(ManualClock::at("2026-06-01T00:00:00Z".parse().unwrap()));
+        let key = SecretKey::parse(sandbox.key()).unwrap();
+        let remote = Http::new(&Config::load(&file).unwrap(), &key, clock).unwrap();
+        Self { sandbox, remote }
+    }
+
+    fn inject(&self, fault: Fault) {
+        self.sandbox.world().inject(fault);
+    }
+}
+
+fn body(value: Value) -> Body {
+    Body::new(value).unwrap()
+}
+
+fn create(key: &str, email: &str) -> Push {
+    Push::Create { key: key.to_owned(), body: body(json!({"email": email, "metadata": {"n": "1"}})) }
+}
+
+fn update(id: &str, value: Value) -> Push {
+    Push::Update { id: CustomerId::new(id).unwrap(), body: body(value) }
+}
+
+fn delete(id: &str) -> Push {
+    Push::Delete { id: CustomerId::new(id).unwrap() }
+}
+
+fn error(pushed: Result<Pushed, PushError>) -> PushError {
+    pushed.unwrap_err()
+}
+
+#[tokio::test]
+async fn what_takes_effect_shows_the_customer_and_happens_once() {
+    let desk = Desk::open(Readings::default()).await;
+    let Pushed::Took { customer: Some(made), date: Some(_) } =
+        desk.remote.push(&create("k1", "a@example.com")).await.unwrap()
+    else {
+        panic!("no customer");
+    };
+    let again = desk.remote.push(&create("k1", "a@example.com")).await.unwrap();
+    assert!(matches!(again, Pushed::Took { customer: Some(same), .. } if same == made));
+    assert_eq!(desk.sandbox.world().creates(), 1, "the same key is the same create");
+    assert_eq!(desk.sandbox.world().len(), 4);
+
+    let id = made.id().as_str();
+    let changed = desk.remote.push(&update(id, json!({"email": "b@example.com"}))).await.unwrap();
+    assert!(
+        matches!(&changed, Pushed::Took { customer: Some(after), .. } if after.email() == Some("b@example.com"))
+    );
+    assert_eq!(
+        desk.sandbox.world().get(id).unwrap()["metadata"],
+        json!({"n": "1"}),
+        "what is not named stays"
+    );
+
+    assert!(matches!(desk.remote.push(&delete(id)).await.unwrap(), Pushed::Took { .. }));
+    for push in [delete(id), update(id, json!({"email": "c"}))] {
+        let gone = desk.remote.push(&push).await.unwrap();
+        assert!(
+            matches!(&gone, Pushed::NotFound { told, .. } if told.code.as_deref() == Some("not_found")),
+            "{gone:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn ids_travel_as_one_segment_and_tokens_in_the_body_alone() {
+    let desk = Desk::open(Readings::default()).await;
+    let odd = "a/../b?c#d%2e é";
+    desk.sandbox.world().put_raw(json!({"id": odd, "resource": "customer", "email": null}));
+    desk.remote.push(&update(odd, json!({"payment_details": "tok_4242_secret"}))).await.ok();
+    let world = desk.sandbox.world();
+    let seen = world.requests().last().unwrap();
+    assert_eq!(
+        (seen.method.as_str(), seen.body.as_str()),
+        ("PATCH", r#"{"payment_details":"tok_4242_secret"}"#)
+    );
+    assert!(seen.path.ends_with("/customers/a%2F..%2Fb%3Fc%23d%252e%20%C3%A9"), "{}", seen.path);
+    assert_eq!(seen.header("content-type"), Some("application/json"));
+    assert_eq!(seen.header("x-komoju-idempotency"), None, "only creates carry a key");
+}
+
+#[tokio::test]
+async fn every_answer_without_a_body_to_read_took_effect_all_the_same() {
+    for answer in [readings::Delete::Customer, readings::Delete::NoContent] {
+        let desk = Desk::open(Readings { delete: answer, ..Readings::default() }).await;
+        let id = desk.sandbox.world().ids()[0].clone();
+        assert!(matches!(desk.remote.push(&delete(&id)).await, Ok(Pushed::Took { .. })), "{answer:?}");
+    }
+    let desk = Desk::open(Readings::default()).await;
+    desk.inject(Fault::new(Effect::Body { body: Payload::Html }).call(Call::Create));
+    let pushed = desk.remote.push(&create("k", "a")).await;
+    assert!(matches!(pushed, Ok(Pushed::Took { customer: None, .. })), "{pushed:?}");
+    assert_eq!(desk.sandbox.world().creates(), 1);
+}
+
+#[tokio::test]
+async fn refusals_are_told_from_what_may_pass() {
+    let coded = |status: u16, code: &str| Effect::Status {
+        status,
+        body: Payload::Code(code.to_owned()),
+        retry_after: None,
+        headers: Default::default(),
+        work: Work::Skipped,
+    };
+    let html = |status: u16| Effect::Status {
+        status,
+        body: Payload::Html,
+        retry_after: None,
+        headers: Default::default(),
+        work: Work::Skipped,
+    };
+    type Case = (Effect, fn(&Cause) -> bool);
+    let cases: [Case; 14] = [
+        (coded(400, "bad_request"), |c| matches!(c, Cause::Rejected(_))),
+        (coded(402, "request_failed"), |c| matches!(c, Cause::Rejected(_))),
+        (coded(422, "invalid_parameter"), |c| matches!(c, Cause::Rejected(_))),
+        (coded(502, "card_declined"), |c| matches!(c, Cause::Rejected(_))),
+        (coded(502, "card_expired"), |c| matches!(c, Cause::Rejected(_))),
+        (coded(502, "exceeds_limit"), |c| matches!(c, Cause::Rejected(_))),
+        (coded(502, "bad_verification_value"), |c| matches!(c, Cause::Rejected(_))),
+        (coded(502, "bad_gateway"), |c| matches!(c, Cause::Unexpected(_))),
+        (html(502), |c| matches!(c, Cause::Unexpected(_))),
+        (coded(409, "conflict"), |c| matches!(c, Cause::Unexpected(_))),
+        (coded(429, "too_many_requests"), |c| matches!(c, Cause::Throttled(_))),
+        (coded(401, "unauthorized"), |c| matches!(c, Cause::KeyRefused(_))),
+        (html(403), |c| matches!(c, Cause::Unexpected(_))),
+        (coded(503, "service_unavailable"), |c| matches!(c, Cause::Unexpected(_))),
+    ];
+    for (effect, expected) in cases {
+        let desk = Desk::open(Readings::default()).await;
+        desk.inject(Fault::new(effect.clone()).call(Call::Create));
+        let refused = error(desk.remote.push(&create("k", "a")).await);
+        assert!(expected(&refused.error.cause), "{effect:?}: {refused}");
+        assert!(refused.to_string().starts_with("POST /customers: "), "{refused}");
+        assert!(refused.date.is_some());
+    }
+}
+
+#[tokio::test]
+async fn only_without_a_connection_it_is_sure_that_nothing_left() {
+    for effect in [
+        Effect::Reset { work: Work::Done },
+        Effect::Close { work: Work::Done },
+        Effect::Cut { after: 5, ending: Ending::Close },
+        Effect::Cut { after: 5, ending: Ending::Reset },
+    ] {
+        let desk = Desk::open(Readings::default()).await;
+        desk.inject(Fault::new(effect.clone()).call(Call::Create));
+        let lost = error(desk.remote.push(&create("k", "a")).await);
+        assert!(matches!(lost.error.cause, Cause::Unreachable(_)), "{effect:?}: {lost}");
+        assert_eq!(lost.left, Left::Perhaps, "{effect:?}");
+        assert_eq!(desk.sandbox.world().creates(), 1, "and it did");
+    }
+    let desk = Desk::open(Readings::default()).await;
+    let Desk { sandbox, remote } = desk;
+    sandbox.stop().await;
+    let lost = error(remote.push(&create("k", "a")).await);
+    assert_eq!(lost.left, Left::Nothing, "{lost}");
+}
