@@ -18,7 +18,7 @@ use crate::model::{PassKind, time};
 use crate::reconcile::retry;
 use crate::remote::Http;
 use crate::remote::http::SetupError;
-use crate::store::{Instance, Store, StoreError, copy, passes};
+use crate::store::{Instance, Store, StoreError, copy, passes, read};
 use crate::tasks::pull::{Failure, Progress, Pull, Report, Settings};
 
 /// How often a refused key is tried again.
@@ -95,6 +95,10 @@ impl App {
             tracing::warn!("{warning}");
         }
         let remote = Arc::new(Http::new(config, &key, Arc::clone(&clock))?);
+        let (_, throttled_until) = store.read(read::obstacles).await?;
+        if let Some(until) = throttled_until.as_deref().and_then(time::read) {
+            remote.pause(Duration::try_from(until.duration_since(clock.now())).unwrap_or_default());
+        }
         let settings = Settings {
             per_page: config.api.per_page,
             max_concurrent_requests: config.api.max_concurrent_requests as usize,

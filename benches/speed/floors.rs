@@ -121,7 +121,9 @@ fn row(n: u32) -> (String, String, String, String) {
 fn inserts(path: &Path, customers: u32) {
     let store = Store::open(path).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(store.write(indexes::ensure)).unwrap();
+    for index in indexes::ALL {
+        runtime.block_on(store.write(move |tx| indexes::ensure(tx, index))).unwrap();
+    }
     store.close();
     let mut conn = durable(path);
     let mut n = 0;
@@ -185,5 +187,7 @@ fn durable(path: &Path) -> Connection {
     let conn = Connection::open(path).unwrap();
     conn.pragma_update(None, "journal_mode", "wal").unwrap();
     conn.pragma_update(None, "synchronous", "full").unwrap();
+    // As the product has it.
+    conn.pragma_update(None, "wal_autocheckpoint", 4000).unwrap();
     conn
 }

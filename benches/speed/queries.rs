@@ -42,7 +42,9 @@ pub fn main(plan: &Plan) {
         }
         eprintln!("change {} of {CHANGES_EACH} recorded", change + 1);
     }
-    runtime.block_on(store.write(indexes::ensure)).unwrap();
+    for index in indexes::ALL {
+        runtime.block_on(store.write(move |tx| indexes::ensure(tx, index))).unwrap();
+    }
     store.close();
 
     let conn = Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();

@@ -36,6 +36,8 @@ CREATE TABLE pass (
     pages          INTEGER NOT NULL DEFAULT 0,  -- how many are applied, from the first one on without a gap
     last_page      INTEGER NOT NULL DEFAULT 0,  -- how many pages the list has, by its newest answer
     per_page       INTEGER NOT NULL DEFAULT 0,  -- how many customers a page of this pass holds
+    since_at       TEXT,                        -- when the process that works on it began with it …
+    since_pages    INTEGER NOT NULL DEFAULT 0,  -- … and how many pages were applied by then
     requests       INTEGER NOT NULL DEFAULT 0,
     customers_seen INTEGER NOT NULL DEFAULT 0,
     created        INTEGER NOT NULL DEFAULT 0,

@@ -48,15 +48,7 @@ fn parse_duration(text: &str) -> Result<Duration, UsageError> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let directory = Scratch::new("komoju-sync-demo-")?;
-    let runtime = tokio::runtime::Runtime::new()?;
-    let result = runtime.block_on(async {
-        let stop = CancellationToken::new();
-        tokio::select! {
-            ended = demo(directory.path(), args.length, stop.clone()) => ended,
-            failed = signals::watch(stop.clone()) => Err(failed.err().map_or_else(|| anyhow::anyhow!("no signals"), Into::into)),
-        }
-    });
-    drop(runtime);
+    let result = signals::until_stopped(Exit::Failed, |stop| demo(directory.path(), args.length, stop));
     directory.close()?;
     result?;
     tell("the demo is over; its directory is removed")?;

@@ -1,7 +1,5 @@
 //! `run`: the daemon.
 
-use tokio_util::sync::CancellationToken;
-
 use super::{ConfigFile, Exit, logging, signals};
 use crate::app::App;
 use crate::clock::SystemClock;
@@ -17,19 +15,11 @@ pub(super) struct Args {}
 pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
     let config = config.load()?;
     logging::start(&config.log);
-    let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(async {
-        let stop = CancellationToken::new();
-        let work = async {
-            let app = App::start(&config, "run", SystemClock::shared(), stop.clone()).await?;
-            tracing::info!(database = %config.database.path.display(), api = %config.api.base_url, "started");
-            app.run(&config).await?;
-            tracing::info!("stopped");
-            anyhow::Ok(Exit::Fine)
-        };
-        tokio::select! {
-            ended = work => ended,
-            failed = signals::watch(stop.clone()) => Err(failed.err().map_or_else(|| anyhow::anyhow!("no signals"), Into::into)),
-        }
+    signals::until_stopped(Exit::Fine, |stop| async move {
+        let app = App::start(&config, "run", SystemClock::shared(), stop).await?;
+        tracing::info!(database = %config.database.path.display(), api = %config.api.base_url, "started");
+        app.run(&config).await?;
+        tracing::info!("stopped");
+        Ok(Exit::Fine)
     })
 }

@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use super::exit::UsageError;
 use super::print::{self, Out, count};
 use super::{Exit, signals};
@@ -68,8 +66,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         latency: Duration::from_millis(args.latency_ms),
         frozen_lists: args.frozen_lists,
     };
-    let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(async {
+    signals::until_stopped(Exit::Fine, |stop| async move {
         let sandbox = Sandbox::start(options).await?;
         for fault in faults {
             sandbox.world().inject(fault);
@@ -84,11 +81,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
             std::fs::rename(&new, file)?;
         }
         print::note(&format!("{}; key {}; Ctrl-C ends it", count(args.customers, "customer"), args.key));
-        let stop = CancellationToken::new();
-        tokio::select! {
-            () = stop.cancelled() => {}
-            failed = signals::watch(stop.clone()) => failed?,
-        }
+        stop.cancelled().await;
         sandbox.stop().await;
         Ok(Exit::Fine)
     })

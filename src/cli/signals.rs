@@ -3,12 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::print;
+use super::{Exit, print};
 
 /// What a process that is ended at once must still take away.
 static SCRATCH: Mutex<Option<PathBuf>> = Mutex::new(None);
@@ -35,25 +37,54 @@ impl Scratch {
     }
 }
 
-/// Turns signals into `stop` for as long as it is polled.
-pub(super) async fn watch(stop: CancellationToken) -> io::Result<()> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut told = false;
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        if told {
-            print::error(
-                "stopped at once by a second signal; what was under way is done again at the next start",
-            );
-            if let Some(scratch) = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                let _ = std::fs::remove_dir_all(scratch);
-            }
-            std::process::exit(1);
-        }
-        told = true;
-        stop.cancel();
-    }
+/// How long a stop may take. What cannot end by then (somebody else's lock on the database, a name server that does not answer) is
+/// left: everything that was recorded is committed, and the next start goes on.
+const STOP_WITHIN: Duration = Duration::from_millis(1800);
+
+/// Runs `work` until it ends. The first SIGINT or SIGTERM is its `stop`; a second one ends the process at once, and so does, with
+/// `forced`, a stop that takes too long.
+pub(super) fn until_stopped<T, W>(
+    forced: Exit,
+    work: impl FnOnce(CancellationToken) -> W,
+) -> anyhow::Result<T>
+where
+    W: Future<Output = anyhow::Result<T>>,
+{
+    let runtime = Runtime::new()?;
+    let stop = CancellationToken::new();
+    let (interrupt, terminate) = {
+        let _within = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    // On a thread of the runtime: a signal is heard whatever `work` waits for.
+    runtime.spawn(watch(interrupt, terminate, stop.clone(), forced));
+    let ended = runtime.block_on(work(stop));
+    // A look-up of a name that is still under way is not waited for.
+    runtime.shutdown_background();
+    ended
 }
+
+async fn watch(mut interrupt: Signal, mut terminate: Signal, stop: CancellationToken, forced: Exit) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    stop.cancel();
+    let (said, exit) = tokio::select! {
+        biased;
+        _ = interrupt.recv() => (BY_SIGNAL, Exit::Failed),
+        _ = terminate.recv() => (BY_SIGNAL, Exit::Failed),
+        () = tokio::time::sleep(STOP_WITHIN) => (BY_TIME, forced),
+    };
+    print::note(said);
+    if let Some(scratch) = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let _ = std::fs::remove_dir_all(scratch);
+    }
+    std::process::exit(exit.code().into());
+}
+
+const BY_SIGNAL: &str =
+    "stopped at once by a second signal; what was under way is done again at the next start";
+
+const BY_TIME: &str =
+    "stopped without waiting any longer; nothing that was recorded is lost, and the next start goes on";

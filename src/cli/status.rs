@@ -113,10 +113,12 @@ fn collect(reader: &Reader, config: &Config, path: &Path, now: Timestamp) -> Res
 }
 
 fn time_left(pass: &Record, now: Timestamp) -> Option<i64> {
+    // By this process's own pace: what an earlier one did says nothing of the time between.
     let (pages, last_page) = (pass.number("pages"), pass.number("last_page"));
-    let started = pass.text("started_at").and_then(time::read)?;
-    let spent = now.as_second() - started.as_second();
-    (pages > 0 && last_page >= pages && spent >= 0).then(|| spent * (last_page - pages) / pages)
+    let done = pages - pass.number("since_pages");
+    let began = pass.text("since_at").and_then(time::read)?;
+    let spent = now.as_millisecond() - began.as_millisecond();
+    (done > 0 && last_page >= pages && spent >= 0).then(|| spent * (last_page - pages) / done / 1000)
 }
 
 impl Status {

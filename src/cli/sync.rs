@@ -34,14 +34,7 @@ pub(super) struct Args {
 pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     let config = config.load()?;
     logging::start(&config.log);
-    let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(async {
-        let stop = CancellationToken::new();
-        tokio::select! {
-            ended = sync(&config, args, stop.clone()) => ended,
-            failed = signals::watch(stop.clone()) => Err(failed.err().map_or_else(|| anyhow::anyhow!("no signals"), Into::into)),
-        }
-    })
+    signals::until_stopped(Exit::Failed, |stop| sync(&config, args, stop))
 }
 
 async fn sync(config: &Config, args: &Args, stop: CancellationToken) -> anyhow::Result<Exit> {

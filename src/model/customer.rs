@@ -145,6 +145,12 @@ pub enum BadCustomer {
     /// No JSON that can be read.
     #[error("a customer in it cannot be read ({0})")]
     Unreadable(String),
+    /// Longer than any customer is.
+    #[error("a customer in it has {bytes} bytes; the longest that is read has {}", super::listed::LONGEST)]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+    },
     /// Not a JSON object.
     #[error("a customer is not an object")]
     NotAnObject,

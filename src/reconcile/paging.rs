@@ -13,6 +13,9 @@ use std::collections::HashMap;
 
 use crate::model::{CustomerId, Listed, Page};
 
+/// The most customers that a page may be said to hold: as many as a configuration may ask for.
+pub const MOST_PER_PAGE: u64 = 1000;
+
 /// Where a pass stands in the list.
 #[derive(Clone, Debug, Default)]
 pub struct Paging {
@@ -46,6 +49,14 @@ pub enum PageFault {
     /// Pages of no customers.
     #[error("the answer says that a page holds no customers (per_page 0)")]
     NoPerPage,
+    /// Pages of far more customers than can be asked for.
+    #[error(
+        "the answer says that a page holds {per_page} customers; more than {MOST_PER_PAGE} are never asked for"
+    )]
+    HugePerPage {
+        /// What it says.
+        per_page: u64,
+    },
     /// The size of pages changed within the pass.
     #[error("pages held {was} customers at first and {is} now: the list was not read at one per_page")]
     PerPageChanged {
@@ -104,6 +115,9 @@ pub fn check(asked: u64, page: &Page) -> Result<(), PageFault> {
     let Page { total, per_page, last_page, .. } = *page;
     if per_page == 0 {
         return Err(PageFault::NoPerPage);
+    }
+    if per_page > MOST_PER_PAGE {
+        return Err(PageFault::HugePerPage { per_page });
     }
     // An empty list has no page or one empty page; both are seen.
     let expected = total.div_ceil(per_page);
@@ -259,6 +273,10 @@ mod tests {
         let cases = [
             (page(1, 2, 6, &["a", "b"]), PageFault::OtherPage { asked: 2, answered: 1 }),
             (Page { per_page: 0, ..page(2, 2, 6, &["c", "d"]) }, PageFault::NoPerPage),
+            (
+                Page { per_page: 1001, ..page(2, 2, 6, &["c", "d"]) },
+                PageFault::HugePerPage { per_page: 1001 },
+            ),
             (page(2, 3, 6, &["c", "d", "e"]), PageFault::PerPageChanged { was: 2, is: 3 }),
             (lying, PageFault::LyingTotal { total: 6, per_page: 2, expected: 3, last_page: 9 }),
             (page(2, 2, 6, &["c"]), PageFault::WrongLength { came: 1, expected: 2, total: 6 }),

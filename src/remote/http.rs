@@ -26,9 +26,17 @@ use crate::config::{Config, SecretKey};
 use crate::mask::Masker;
 use crate::model::{CustomerId, Page, PageQuery};
 
-/// The largest answer that is read: 40 kB for each of 100 customers, who rarely have one. Several may be under way at once, and
-/// together they bound the memory of a hostile day.
+/// How much may be held of all answers together: those under way, and a few that wait for the database.
+const ALL_ANSWERS: usize = 24 << 20;
+
+/// How many answers wait for the database, or are being taken apart, besides those under way.
+const WAITING_ANSWERS: usize = 4;
+
+/// The largest answer that is read, however few are under way: 40 kB for each of 100 customers, who rarely have one …
 const LARGEST_ANSWER: usize = 4 << 20;
+
+/// … and however many: 5 kB for each of 100 customers.
+const SMALLEST_LIMIT: usize = 512 << 10;
 
 /// How long a connection may take to come up; the rest of `request_timeout_s` is for the answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,6 +55,7 @@ pub struct Http {
     masker: Masker,
     clock: Arc<dyn Clock>,
     requests: AtomicU64,
+    largest_answer: usize,
 }
 
 /// The client could not be made.
@@ -109,6 +118,8 @@ impl Http {
             masker,
             clock,
             requests: AtomicU64::new(0),
+            largest_answer: (ALL_ANSWERS / (config.api.max_concurrent_requests as usize + WAITING_ANSWERS))
+                .clamp(SMALLEST_LIMIT, LARGEST_ANSWER),
         })
     }
 
@@ -144,19 +155,19 @@ impl Http {
         let mut response = request.send().await.map_err(unreachable)?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let too_large = || {
-            let most = LARGEST_ANSWER >> 20;
+            let most = self.largest_answer >> 10;
             let why =
-                format!("the answer is larger than {most} MiB; a smaller api.per_page makes it smaller");
+                format!("the answer is larger than {most} KiB; a smaller api.per_page makes it smaller");
             Unmade { cause: Cause::Unusable(why), left: Left::Perhaps }
         };
         let announced =
             headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
-        if announced.is_some_and(|length| length > LARGEST_ANSWER) {
+        if announced.is_some_and(|length| length > self.largest_answer) {
             return Err(too_large());
         }
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(unreachable)? {
-            if body.len() + piece.len() > LARGEST_ANSWER {
+            if body.len() + piece.len() > self.largest_answer {
                 return Err(too_large());
             }
             body.extend_from_slice(&piece);
@@ -205,6 +216,13 @@ impl Http {
             headers.get(DATE).and_then(|v| v.to_str().ok()).and_then(|v| httpdate::parse_http_date(v).ok());
         let now = theirs.or_else(|| self.clock.now().try_into().ok())?;
         until.duration_since(now).ok().filter(|wait| !wait.is_zero())
+    }
+}
+
+impl Http {
+    /// Sends nothing for so long, within bounds: what an earlier process was asked for holds for this one too.
+    pub fn pause(&self, wanted: Duration) {
+        self.limiter.pause(wanted);
     }
 }
 

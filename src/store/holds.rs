@@ -165,11 +165,11 @@ pub fn approved(conn: &Conn, after: &str, count: u32) -> Result<Vec<CustomerId>,
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
-/// Shows `visit` the mirror's row of each customer about whom a person has decided, as long as that has not ended.
-pub fn each_decided_row(conn: &Conn, mut visit: impl FnMut(i64)) -> Result<(), StoreError> {
+/// Shows `visit` the mirror's row of each customer whose deletion waits for a person or was decided, as long as that has not ended.
+pub fn each_unsettled_row(conn: &Conn, mut visit: impl FnMut(i64)) -> Result<(), StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT row FROM mirror
-         WHERE id IN (SELECT customer_id FROM held_customer WHERE state IN ('approved', 'rejected'))",
+         WHERE id IN (SELECT customer_id FROM held_customer WHERE state IN ('held', 'approved', 'rejected'))",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {

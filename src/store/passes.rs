@@ -7,7 +7,10 @@ use crate::model::{Outcome, PassId, PassKind, Tally};
 
 /// Opens a pass; returns its number.
 pub fn start(tx: &Tx<'_>, kind: PassKind, at: &str) -> Result<PassId, StoreError> {
-    tx.execute("INSERT INTO pass (kind, started_at) VALUES (?1, ?2)", params![kind.word(), at])?;
+    tx.execute(
+        "INSERT INTO pass (kind, started_at, since_at) VALUES (?1, ?2, ?2)",
+        params![kind.word(), at],
+    )?;
     Ok(tx.last_insert_rowid())
 }
 
@@ -95,10 +98,11 @@ pub fn interrupted(conn: &Conn) -> Result<Option<Interrupted>, StoreError> {
 }
 
 /// Opens an interrupted pass again, to go on with it.
-pub fn resume(tx: &Tx<'_>, id: PassId) -> Result<(), StoreError> {
+pub fn resume(tx: &Tx<'_>, id: PassId, at: &str) -> Result<(), StoreError> {
     tx.execute(
-        "UPDATE pass SET finished_at = NULL, outcome = NULL, error = NULL, resumed = 1 WHERE id = ?1",
-        [id],
+        "UPDATE pass SET finished_at = NULL, outcome = NULL, error = NULL, resumed = 1, since_at = ?2, since_pages = pages
+         WHERE id = ?1",
+        params![id, at],
     )?;
     Ok(())
 }

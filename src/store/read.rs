@@ -211,7 +211,8 @@ pub fn last_pass(conn: &Conn, kind: crate::model::PassKind) -> Result<Option<Rec
 pub fn running_pass(conn: &Conn) -> Result<Option<Record>, StoreError> {
     record::one(
         conn,
-        "SELECT id, kind, started_at, pages, last_page, requests, customers_seen, created, updated, deleted, restored
+        "SELECT id, kind, started_at, since_at, since_pages, pages, last_page, requests, customers_seen, created, updated,
+                deleted, restored
          FROM pass WHERE finished_at IS NULL ORDER BY id DESC LIMIT 1",
         [],
     )

@@ -13,6 +13,9 @@ use super::{Conn, StoreError, Tx, open};
 /// How often work that is to end is told so.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
 
+/// How long the last checkpoint waits for readers to let go.
+const LAST_CHECKPOINT_WAITS: Duration = Duration::from_millis(200);
+
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// The database, open for writing. Close it with [`Store::close`]; dropped, it loses nothing but leaves a longer WAL.
@@ -33,7 +36,8 @@ impl Store {
             while let Ok(job) = queue.recv() {
                 job(&mut conn);
             }
-            // Readers may still hold the WAL; then it is truncated by whoever stops next.
+            // Readers may still hold the WAL; then it is truncated by whoever stops next, and not waited for.
+            let _ = conn.busy_timeout(LAST_CHECKPOINT_WAITS);
             let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         });
         let thread = thread.map_err(|source| StoreError::File {

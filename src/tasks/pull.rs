@@ -149,7 +149,7 @@ struct Pass {
     seen_before: u64,
     tally: Tally,
     position: Position,
-    position_at: Duration,
+    position_at: Option<Duration>,
     /// Questions about customers that brought no usable answer.
     unclear: usize,
 }
@@ -234,7 +234,7 @@ impl<R: Remote> Pull<R> {
             // One that the database kept from being closed.
             passes::close_orphans(tx, &at)?;
             let id = match resumed {
-                Some(Interrupted { id, .. }) => passes::resume(tx, id).map(|()| id)?,
+                Some(Interrupted { id, .. }) => passes::resume(tx, id, &at).map(|()| id)?,
                 None => passes::start(tx, kind, &at)?,
             };
             Ok((id, changes::head(tx)?.seq, mirror::live_count(tx)?))
@@ -254,7 +254,8 @@ impl<R: Remote> Pull<R> {
             seen_before: tally.customers_seen,
             tally,
             position,
-            position_at: self.clock.elapsed(),
+            // So that the first page is told at once: until then nobody can say how far there is to go.
+            position_at: None,
             unclear: 0,
         })
     }

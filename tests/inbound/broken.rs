@@ -36,7 +36,7 @@ fn broken() -> Vec<(&'static str, Effect, &'static str)> {
         ("a reset body", Effect::Cut { after: 100, ending: Ending::Reset }, "no answer"),
         ("a reset", Effect::Reset { work: Work::Skipped }, "no answer"),
         ("no answer at all", Effect::Close { work: Work::Skipped }, "no answer"),
-        ("a huge body", Effect::HugeBody { bytes: 64 << 20 }, "larger than 4 MiB"),
+        ("a huge body", Effect::HugeBody { bytes: 64 << 20 }, "larger than 3072 KiB"),
         ("a gzip bomb", Effect::GzipBomb { bytes: 1 << 28 }, "not JSON"),
         (
             "a redirect",
@@ -72,7 +72,21 @@ fn broken() -> Vec<(&'static str, Effect, &'static str)> {
         (
             "an id of a megabyte",
             Effect::Splice { customer: json!({"id": "x".repeat(1 << 20)}), at: None },
+            "the longest that is read",
+        ),
+        (
+            "an id of two kilobytes",
+            Effect::Splice { customer: json!({"id": "x".repeat(2000)}), at: None },
             "bytes long",
+        ),
+        (
+            "an escape that stands for nothing",
+            Effect::Body {
+                body: Payload::Text(
+                    r#"{"total":57,"page":2,"per_page":10,"last_page":6,"data":[{"id":"a","email":"\ud800"}]}"#.into(),
+                ),
+            },
+            "cannot be read",
         ),
         ("an id with NUL", Effect::Splice { customer: json!({"id": "a\0"}), at: None }, "NUL"),
         ("something else in the list", Effect::Splice { customer: json!("x"), at: None }, "not an object"),

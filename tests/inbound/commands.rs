@@ -1,7 +1,9 @@
 //! The commands as people use them.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use komoju_sync::clock::{Clock, SystemClock};
 use komoju_sync::sandbox::{Call, Effect, Fault};
 use serde_json::{Value, json};
 
@@ -158,11 +160,8 @@ fn nobody_listening_on_standard_error_changes_nothing() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     for arguments in [&["sync"][..], &["sync", "--dry-run"], &["rebuild"], &["status"]] {
-        let status = house
-            .command(arguments)
-            .stderr(writer.try_clone().unwrap())
-            .stdout(std::process::Stdio::null())
-            .status();
+        let status =
+            house.command(arguments).stderr(writer.try_clone().unwrap()).stdout(Stdio::null()).status();
         assert_eq!(status.unwrap().code(), Some(0), "{arguments:?}");
     }
 }
@@ -173,20 +172,78 @@ fn a_second_signal_ends_a_dry_run_at_once_and_takes_its_copy_away() {
     house.expect(0, &["sync"]);
     let directory = tempfile::TempDir::new().unwrap();
     let held = house.on_lists(Effect::Hold);
-    let mut dry = house
-        .command(&["sync", "--dry-run"])
-        .env("TMPDIR", directory.path())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut command = house.command(&["sync", "--dry-run"]);
+    let dry = command.env("TMPDIR", directory.path()).stderr(Stdio::piped()).spawn().unwrap();
     house.runtime.block_on(house.sandbox.until(|world| world.fired(held) > 0));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
-    for _ in 0..2 {
-        // The second one may find it gone already, on its way after the first.
-        let _ = Command::new("kill").args(["-INT", &dry.id().to_string()]).status().unwrap();
+    // Both reach it together: it is stopped until they have.
+    for signal in ["STOP", "INT", "TERM", "CONT"] {
+        kill(signal, dry.id());
     }
-    assert_eq!(dry.wait().unwrap().code(), Some(1));
+    let output = dry.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("stopped at once by a second signal"), "{told}");
+    assert_eq!(output.status.code(), Some(1));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+fn kill(signal: &str, process: u32) {
+    let killed = Command::new("kill").args([&format!("-{signal}"), &process.to_string()]).status();
+    assert!(killed.unwrap().success());
+}
+
+/// Stops the daemon and says how long that took.
+fn stop(mut daemon: std::process::Child) -> Duration {
+    let since = SystemClock::new();
+    kill("TERM", daemon.id());
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
+    since.elapsed()
+}
+
+#[test]
+fn a_stop_waits_neither_for_a_parked_reader_nor_for_somebody_elses_lock() {
+    let house = House::with(57);
+    house.expect(0, &["sync"]);
+    let parked = rusqlite::Connection::open(house.path("komoju.db")).unwrap();
+    for lock in ["BEGIN; SELECT count(*) FROM mirror", "BEGIN IMMEDIATE"] {
+        let held = house.on_lists(Effect::Hold);
+        let daemon = house.spawn(&["run"]);
+        house.runtime.block_on(house.sandbox.until(|world| world.fired(held) > 0));
+        parked.execute_batch(lock).unwrap();
+        let took = stop(daemon);
+        // The contract's two seconds, and some for a machine that has other things to do.
+        assert!(took < Duration::from_secs(4), "{lock}: it took {took:?}");
+        parked.execute_batch("ROLLBACK").unwrap();
+        house.sandbox.world().clear_faults();
+    }
+    house.expect(0, &["sync"]);
+    house.assert_true();
+}
+
+#[test]
+fn what_the_api_asked_to_wait_holds_for_the_next_process_too() {
+    let house = House::with(12);
+    let effect = Effect::Status {
+        status: 429,
+        body: komoju_sync::sandbox::Payload::Error,
+        retry_after: Some("600".to_owned()),
+        headers: Default::default(),
+        work: Default::default(),
+    };
+    house.inject(Fault::new(effect).call(Call::List).once());
+    let daemon = house.spawn(&["run"]);
+    let waits = "SELECT count(*) FROM meta WHERE throttled_until IS NOT NULL";
+    house.runtime.block_on(house.sandbox.until(|world| world.request_count() > 0));
+    assert!((0..20_000).any(|_| house.one(waits) == "1"), "it is never said that the API asks to wait");
+    stop(daemon);
+    let mut daemon = house.spawn(&["run"]);
+    let begun = "SELECT count(*) FROM pass WHERE finished_at IS NULL";
+    assert!((0..20_000).any(|_| house.one(begun) == "1"), "the next one never begins");
+    let status = house.run(&["status"]).stdout;
+    assert!(status.contains("the API asked us to wait until"), "{status}");
+    kill("TERM", daemon.id());
+    daemon.wait().unwrap();
+    assert_eq!(house.sandbox.world().request_count(), 1, "nothing was sent meanwhile");
 }
 
 #[test]

@@ -130,6 +130,8 @@ fn a_failed_sweep_is_made_again_long_before_the_next_tick() {
     let fault = house.inject(Fault::new(Effect::status(422)).call(Call::List).once());
     let mut daemon = house.spawn(&["run"]);
     house.runtime.block_on(house.sandbox.until(|world| world.request_count() >= 3));
+    let complete = "SELECT count(*) FROM passes WHERE outcome = 'complete'";
+    assert!((0..20_000).any(|_| house.one(complete) == "1"), "it is never complete");
     assert_eq!(house.fired(fault), 1);
     let stop = std::process::Command::new("kill").args(["-TERM", &daemon.id().to_string()]).status();
     assert!(stop.unwrap().success());

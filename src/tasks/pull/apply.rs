@@ -21,6 +21,9 @@ use crate::store::{StoreError, Tx, mirror, passes};
 /// How often a running pass writes how far it has come when it has nothing else to write.
 const POSITION_EVERY: Duration = Duration::from_secs(30);
 
+/// Up to so many bytes of text, the customers of a page are read before they are applied; of more, one by one.
+const READ_AT_ONCE: usize = 512 << 10;
+
 /// How many customers whose text is spelled anew, and says the same, a sweep notes: an API that spells differently each time must
 /// not make an unchanged sweep write.
 const MOST_RESPELLED: usize = 1000;
@@ -29,13 +32,14 @@ const MOST_RESPELLED: usize = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Insight {
     window: Window,
-    /// Customers about whom a person has decided: that ends when one of them is listed.
-    decided: RowSet,
+    /// Customers whose deletion waits for a person, or was decided, maybe while the pass goes on: a decision ends when its customer
+    /// is listed.
+    unsettled: RowSet,
 }
 
 impl Insight {
-    pub(super) fn new(decided: RowSet) -> Self {
-        Self { decided, ..Self::default() }
+    pub(super) fn new(unsettled: RowSet) -> Self {
+        Self { unsettled, ..Self::default() }
     }
 }
 
@@ -61,20 +65,23 @@ impl<R: Remote> Pull<R> {
             });
             (insight.window, recognised) = looked.await?;
         }
+        // Read all at once, a large page would take many times its size.
+        let at_once = may_be_read_at_once(&customers);
         let (mut unread, mut back) = (Vec::new(), Vec::new());
         let mut read = read.into_iter().flatten();
-        for (listed, known) in customers.iter().zip(recognised) {
+        for (place, (listed, known)) in customers.iter().zip(recognised).enumerate() {
             match known {
                 Some(known) => {
                     marks.see(known.row, known.source);
-                    if insight.decided.contains(known.row) {
+                    if insight.unsettled.contains(known.row) {
                         back.push(listed.id().clone());
                     }
                 }
-                None => {
+                None if at_once => {
                     let customer = read.next().map_or_else(|| self.read_listed(page.page, listed), Ok)?;
-                    unread.push((listed.fingerprint(), customer));
+                    unread.push((place, Some(customer)));
                 }
+                None => unread.push((place, None)),
             }
         }
         pass.tally.pages += 1;
@@ -90,8 +97,11 @@ impl<R: Remote> Pull<R> {
             for id in &back {
                 holds::end(tx, id, End::Listed)?;
             }
-            for (fingerprint, customer) in unread {
-                apply_listed(tx, recorder, &mut marks_moved, &mut window, fingerprint, customer)?;
+            for (place, customer) in unread {
+                let listed = &customers[place];
+                let read = || listed.read().map_err(|why| StoreError::Impossible(why.to_string()));
+                let customer = customer.map_or_else(read, Ok)?;
+                apply_listed(tx, recorder, &mut marks_moved, &mut window, listed.fingerprint(), customer)?;
             }
             tally.customers_seen = seen_before + marks_moved.seen.len();
             Ok((marks_moved, window))
@@ -108,7 +118,8 @@ impl<R: Remote> Pull<R> {
     }
 
     fn position_is_due(&self, pass: &Pass) -> bool {
-        self.clock.elapsed().saturating_sub(pass.position_at) >= POSITION_EVERY
+        let since = pass.position_at.map(|at| self.clock.elapsed().saturating_sub(at));
+        since.is_none_or(|since| since >= POSITION_EVERY)
     }
 
     /// Runs `work` in one transaction, and writes the pass's row in it where something was recorded or the position is due: so a
@@ -135,10 +146,15 @@ impl<R: Remote> Pull<R> {
         let (value, tally, wrote) = applied.await?;
         pass.tally = tally;
         if wrote {
-            pass.position_at = self.clock.elapsed();
+            pass.position_at = Some(self.clock.elapsed());
         }
         Ok(value)
     }
+}
+
+/// Whether these may be held read and unread.
+pub(super) fn may_be_read_at_once(customers: &[Listed]) -> bool {
+    customers.iter().map(Listed::bytes).sum::<usize>() <= READ_AT_ONCE
 }
 
 /// Compares a listed customer with the mirror, records what differs, and notes by what it is recognised the next time.

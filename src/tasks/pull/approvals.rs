@@ -1,6 +1,8 @@
 //! Held deletions that a person approved: each is asked about again, and only who is still gone is recorded as deleted. One that
 //! cannot be asked stays approved, for the next pass, and keeps nothing else from being done: the list is read first.
 
+use std::time::Duration;
+
 use super::inquest::{Canaries, Verdict, Warrant};
 use super::{Failure, Pass, Pull};
 use crate::model::CustomerId;
@@ -11,21 +13,27 @@ use crate::store::mirror::Among;
 use crate::store::{StoreError, mirror};
 
 /// How many are settled before the next are looked up.
-const BATCH: u32 = 64;
+const BATCH: u32 = 16;
 
 /// After so many questions without a usable answer the rest is left for the next pass.
 const MOST_UNCLEAR: usize = 64;
 
+/// Where questions bring no usable answers, the rest is left for the next pass after so long.
+const LONGEST_WITHOUT_ANSWERS: Duration = Duration::from_secs(120);
+
 impl<R: Remote> Pull<R> {
     /// Settles what was approved since the last pass. What cannot be proven stays approved, for the next pass.
     pub(super) async fn settle_approved(&self, pass: &mut Pass) -> Result<(), Failure> {
+        let began = self.clock.elapsed();
         // Each pass begins with somebody else, so that those who cannot be asked do not keep all others waiting.
         let Some(start) = self.some_approved().await? else { return Ok(()) };
         for (from, until) in [(start.clone(), None), (String::new(), Some(start))] {
             let mut after = from;
             while let Some(last) = self.settle_batch(pass, &after, until.as_deref()).await? {
                 after = last;
-                if pass.unclear >= MOST_UNCLEAR {
+                let too_long =
+                    pass.unclear > 0 && self.clock.elapsed().saturating_sub(began) >= LONGEST_WITHOUT_ANSWERS;
+                if pass.unclear >= MOST_UNCLEAR || too_long {
                     return Ok(());
                 }
             }

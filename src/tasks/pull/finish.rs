@@ -35,8 +35,10 @@ impl<R: Remote> Pull<R> {
             }
         };
         // Before the sweep is called complete: readers may count on them from then on.
-        let made = self.store.write_unless(self.stop.cancelled(), indexes::ensure).await?;
-        made.ok_or(Failure::Stopped)?;
+        for index in indexes::ALL {
+            let make = move |tx: &Tx<'_>| indexes::ensure(tx, index);
+            self.store.write_unless(self.stop.cancelled(), make).await?.ok_or(Failure::Stopped)?;
+        }
         match self.apply_conclusions(pass, marks, to_hold, limit).await? {
             0 => Ok(Outcome::Complete),
             _ => Ok(Outcome::Held),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::apply::apply_lookup;
 use super::ask::Found;
 use super::{Failure, Pass, Phase, Progress, Pull};
-use crate::model::{Customer, CustomerId, Origin};
+use crate::model::{Customer, CustomerId, Origin, PassKind};
 use crate::reconcile::evidence::{CANARIES, Inquest};
 use crate::reconcile::retry::TRIES;
 use crate::remote::Remote;
@@ -52,7 +52,8 @@ pub(super) enum Warrant {
 impl Pass {
     /// How often the next question may be asked.
     pub(super) fn patience(&self) -> usize {
-        if self.unclear < PATIENT_WITH { TRIES } else { 1 }
+        // A probe is soon made again.
+        if self.unclear < PATIENT_WITH && self.kind == PassKind::Sweep { TRIES } else { 1 }
     }
 }
 

@@ -17,7 +17,7 @@ use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::apply::Insight;
+use super::apply::{Insight, may_be_read_at_once};
 use super::marks::Marks;
 use super::{Failure, Pass, Phase, Progress, Pull, Setback};
 use crate::model::{Customer, Page, PageQuery, PassKind, time};
@@ -67,7 +67,8 @@ impl Horizon {
         let number = self.answers.fetch_add(1, Ordering::Relaxed) + 1;
         // What cannot be read is told when it is its turn.
         let read = || page.customers.iter().map(|listed| listed.read().ok()).collect();
-        let read = if self.news.load(Ordering::Relaxed) { read() } else { None };
+        let ahead = self.news.load(Ordering::Relaxed) && may_be_read_at_once(&page.customers);
+        let read = if ahead { read() } else { None };
         Answer { page, number, read }
     }
 }
@@ -100,14 +101,14 @@ impl<R: Remote> Pull<R> {
             resumed => u32::try_from(resumed).unwrap_or(self.settings.per_page),
         };
         let paging = Paging::default();
-        let decided = self.store.read(|conn| {
+        let unsettled = self.store.read(|conn| {
             let mut rows = RowSet::default();
-            holds::each_decided_row(conn, |row| {
+            holds::each_unsettled_row(conn, |row| {
                 rows.insert(row);
             })?;
             Ok(rows)
         });
-        let insight = Insight::new(decided.await?);
+        let insight = Insight::new(unsettled.await?);
         let mut reading = Reading { per_page, created_from, paging, insight, barren: 0 };
         let horizon = Horizon::default();
         let mut turn = Turn::Read(pass.tally.pages + 1);
@@ -195,6 +196,11 @@ impl<R: Remote> Pull<R> {
         let seen_before = pass.tally.customers_seen;
         let mostly_news = self.apply_page(pass, marks, &mut reading.insight, answer).await?;
         horizon.news.store(mostly_news, Ordering::Relaxed);
+        // An answer that came later may have told of more pages.
+        let turn = match turn {
+            Turn::Done if horizon.last_page.load(Ordering::Relaxed) > number => Turn::Read(number + 1),
+            turn => turn,
+        };
         reading.barren = if pass.tally.customers_seen > seen_before { 0 } else { reading.barren + 1 };
         if reading.barren == MOST_BARREN_PAGES {
             return Err(Failure::Endless { page: number });
