@@ -92,7 +92,7 @@ CREATE INDEX mirror_by_deleted_at ON mirror (deleted_at) WHERE deleted_at IS NOT
 -- mirror. A row is there only while that comparison holds: any change of the customer takes it away. Narrow, and in the order of
 -- the mirror's rows, which is about the order of the list: a page of the list lies on a page or two of this table.
 CREATE TABLE listed (
-    row         INTEGER PRIMARY KEY REFERENCES mirror (row) ON DELETE CASCADE,
+    row         INTEGER PRIMARY KEY,                             -- the mirror's
     fingerprint BLOB NOT NULL,
     source      INTEGER NOT NULL CHECK (source BETWEEN 0 AND 2)  -- shown, absent, carried on
 ) STRICT;

@@ -104,12 +104,15 @@ pub(super) fn columns_agree(conn: &Conn, id: &CustomerId) -> Result<bool, StoreE
 
 /// Takes a customer out: after an erasure nothing of it stays.
 pub(super) fn remove(tx: &Tx<'_>, id: &CustomerId) -> Result<(), StoreError> {
+    tx.prepare_cached("DELETE FROM listed WHERE row = (SELECT row FROM mirror WHERE id = ?1)")?
+        .execute([id.as_str()])?;
     tx.prepare_cached("DELETE FROM mirror WHERE id = ?1")?.execute([id.as_str()])?;
     Ok(())
 }
 
 /// Empties the mirror, to be folded anew.
 pub(super) fn clear(tx: &Tx<'_>) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM listed", [])?;
     tx.execute("DELETE FROM mirror", [])?;
     Ok(())
 }

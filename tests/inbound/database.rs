@@ -219,6 +219,11 @@ fn verify_finds_each_kind_of_tampering_and_rebuild_mends_the_mirror() {
         assert!(ran.stderr.contains(part), "{sql}: {}", ran.stderr);
         if sql.contains("mirror") {
             house.expect(0, &["rebuild"]);
+            assert_eq!(
+                house.one("SELECT count(*) FROM listed"),
+                "0",
+                "nothing is recognised in the new rows"
+            );
             house.expect(0, &["verify"]);
             house.assert_true();
         }
