@@ -5,7 +5,6 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{json, time};
@@ -60,6 +59,7 @@ pub struct Customer {
     id: CustomerId,
     fields: Map<String, Value>,
     body: String,
+    created_at: Option<String>,
 }
 
 impl Customer {
@@ -74,7 +74,8 @@ impl Customer {
     fn of(id: CustomerId, fields: Map<String, Value>) -> Self {
         // A map of owned values with text keys always serialises.
         let body = serde_json::to_string(&fields).unwrap_or_default();
-        Self { id, fields, body }
+        let created_at = fields.get("created_at").and_then(Value::as_str).and_then(time::read);
+        Self { id, created_at: created_at.map(time::written), fields, body }
     }
 
     /// The id of an object with these members, if they are those of a customer.
@@ -119,9 +120,9 @@ impl Customer {
         self.fields.get("email").and_then(Value::as_str)
     }
 
-    /// When the customer was made, where that is a readable time.
-    pub fn created_at(&self) -> Option<Timestamp> {
-        self.fields.get("created_at").and_then(Value::as_str).and_then(time::read)
+    /// When the customer was made, in the written form of [`time`], where that is a readable time.
+    pub fn created_at(&self) -> Option<&str> {
+        self.created_at.as_deref()
     }
 
     /// The payment source, where the answer reveals one. `null` and absent both mean "none, or not revealed".

@@ -81,7 +81,7 @@ pub(super) fn put(
         row,
         id.as_str(),
         customer.email(),
-        customer.created_at().map(time::written),
+        customer.created_at(),
         body,
         standing.first_seen_at,
         standing.changed_at,
@@ -98,7 +98,7 @@ pub(super) fn columns_agree(conn: &Conn, id: &CustomerId) -> Result<bool, StoreE
     let (email, created_at, body): (Option<String>, Option<String>, String) =
         statement.query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     Ok(Customer::from_body(&body).is_ok_and(|customer| {
-        customer.email() == email.as_deref() && customer.created_at().map(time::written) == created_at
+        customer.email() == email.as_deref() && customer.created_at() == created_at.as_deref()
     }))
 }
 

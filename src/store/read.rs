@@ -243,7 +243,7 @@ fn past_record(id: &CustomerId, standing: &Standing) -> Record {
         ("source_year", of_source("year")),
         ("metadata", field("metadata")),
         ("locale", field("locale")),
-        ("created_at", customer.as_ref().and_then(Customer::created_at).map(time::written).into()),
+        ("created_at", customer.as_ref().and_then(Customer::created_at).into()),
         ("body", customer.as_ref().map_or(Value::Null, |c| c.fields().clone().into())),
         ("first_seen_at", standing.first_seen_at.as_str().into()),
         ("changed_at", standing.changed_at.as_str().into()),
