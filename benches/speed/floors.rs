@@ -126,6 +126,8 @@ fn inserts(path: &Path, customers: u32) {
     }
     store.close();
     let mut conn = durable(path);
+    // As the product has it; the bare tables have SQLite's own.
+    conn.pragma_update(None, "wal_autocheckpoint", 4000).unwrap();
     let mut n = 0;
     while n < customers {
         let tx = conn.transaction().unwrap();
@@ -187,7 +189,5 @@ fn durable(path: &Path) -> Connection {
     let conn = Connection::open(path).unwrap();
     conn.pragma_update(None, "journal_mode", "wal").unwrap();
     conn.pragma_update(None, "synchronous", "full").unwrap();
-    // As the product has it.
-    conn.pragma_update(None, "wal_autocheckpoint", 4000).unwrap();
     conn
 }

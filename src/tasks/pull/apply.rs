@@ -97,28 +97,16 @@ impl<R: Remote> Pull<R> {
             for id in &back {
                 holds::end(tx, id, End::Listed)?;
             }
-            // To be dropped over there: the database's thread has enough to do.
-            let mut spent = Vec::with_capacity(if at_once { unread.len() } else { 0 });
             for (place, customer) in unread {
                 let listed = &customers[place];
                 let read = || listed.read().map_err(|why| StoreError::Impossible(why.to_string()));
                 let customer = customer.map_or_else(read, Ok)?;
-                let applied = apply_listed(
-                    tx,
-                    recorder,
-                    &mut marks_moved,
-                    &mut window,
-                    listed.fingerprint(),
-                    customer,
-                )?;
-                spent.extend(applied.filter(|_| at_once));
+                apply_listed(tx, recorder, &mut marks_moved, &mut window, listed.fingerprint(), customer)?;
             }
             tally.customers_seen = seen_before + marks_moved.seen.len();
-            Ok((marks_moved, window, customers, spent))
+            Ok((marks_moved, window))
         });
-        let (marks_back, window_back, customers, spent) = applied.await?;
-        (*marks, insight.window) = (marks_back, window_back);
-        drop((customers, spent));
+        (*marks, insight.window) = applied.await?;
         Ok((pass.tally.changes() - changes_before) * 2 > all)
     }
 
@@ -169,8 +157,7 @@ pub(super) fn may_be_read_at_once(customers: &[Listed]) -> bool {
     customers.iter().map(Listed::bytes).sum::<usize>() <= READ_AT_ONCE
 }
 
-/// Compares a listed customer with the mirror, records what differs, and notes by what it is recognised the next time. Hands back
-/// what was recorded.
+/// Compares a listed customer with the mirror, records what differs, and notes by what it is recognised the next time.
 fn apply_listed(
     tx: &Tx<'_>,
     recorder: &mut Recorder<'_, '_>,
@@ -178,7 +165,7 @@ fn apply_listed(
     window: &mut Window,
     fingerprint: Fingerprint,
     customer: Customer,
-) -> Result<Option<Customer>, StoreError> {
+) -> Result<(), StoreError> {
     let stored = mirror::find(tx, customer.id())?;
     if stored.is_some() {
         holds::end(tx, customer.id(), End::Listed)?;
@@ -202,10 +189,10 @@ fn apply_listed(
             }
             row
         }
-        (None, None) => return Ok(None),
+        (None, None) => return Ok(()),
     };
     marks.see(row, sighting.source);
-    Ok(sighting.change.map(|(_, customer)| customer))
+    Ok(())
 }
 
 /// Records what a customer's own GET shows of it.
