@@ -348,6 +348,29 @@ fn one_forbidden_customer_is_no_refused_key() {
 }
 
 #[test]
+fn an_id_that_looks_like_a_secret_is_in_no_message() {
+    let house = House::with(12);
+    let id = "tok_41111111secretsecret";
+    house.sandbox.world().put_raw(json!({"id": id, "resource": "customer"}));
+    house.expect(0, &["sync"]);
+    let fault = house.inject(on_show(Effect::status(410), id));
+    house.on_lists(Effect::Hide { ids: vec![id.to_owned()], every: None });
+    let ran = house.expect(3, &["sync"]);
+    assert_eq!(house.fired(fault), 1);
+    assert!(ran.stderr.contains("GET /customers/****") && !ran.stderr.contains("tok_4111"), "{}", ran.stderr);
+
+    house.sandbox.world().clear_faults();
+    house.on_lists(Effect::Hide { ids: vec![id.to_owned()], every: Some(2) });
+    let house = house.inbound("max_delete_count = 0\nmax_delete_percent = 0");
+    let ran = house.expect(1, &["sync"]);
+    assert!(
+        ran.stderr.contains("the list was cut short") && !ran.stderr.contains("tok_4111"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
 fn many_who_give_no_clear_answer_are_held_and_do_not_take_hours() {
     let house = House::with(120);
     house.sweep();

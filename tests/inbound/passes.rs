@@ -173,7 +173,9 @@ fn a_list_that_shrinks_below_the_page_asked_for_is_whole_under_every_reading() {
             house.sweep();
             let drift = Drift { delete, place: Region::Served, ..Drift::default() };
             let fault = house.inject(Fault::new(Effect::Drift(drift)).call(Call::List).page(page).once());
-            house.expect(0, &["sync"]);
+            // Whole, though those who were picked as canaries may be among the deleted: then these are held, and asked again.
+            let ran = house.run(&["sync"]);
+            assert!(matches!(ran.code, 0 | 3), "{past_end:?}, {delete} deleted: {}", ran.stderr);
             assert_eq!(house.fired(fault), 1);
             house.expect(0, &["sync"]);
             house.assert_true();
