@@ -8,7 +8,7 @@
 //!                          → store       the database: one writer, read-only readers, all the SQL there is
 //!                          → reconcile   the decisions: values in, values out
 //!                          → clock       the only place that asks for the time
-//!        all of them       → model       customers, changes, passes                                 pure
+//!        all of them       → model       customers, changes, passes, intents                        pure
 //!                          → config, mask                  the checked configuration, the typed key, masked texts
 //!        cli               → sandbox     the local KOMOJU; imports nothing of the others
 //! ```
