@@ -1,4 +1,4 @@
-//! The words of the product as values: customers, changes, passes, times. Pure: no I/O, no clock, no database.
+//! The words of the product as values: customers, changes, passes, intents, times. Pure: no I/O, no clock, no database.
 
 pub mod change;
 pub mod customer;
