@@ -187,11 +187,8 @@ impl App {
                     failures = 0;
                     Plan::Cadence
                 }
-                // The next probe comes soon enough; and a key that is answered is refused no longer.
-                (PassKind::Probe, _) => match plan {
-                    Plan::Refused { .. } => Plan::Cadence,
-                    plan => plan,
-                },
+                // The next probe comes soon enough.
+                (PassKind::Probe, _) => plan,
             };
         }
     }

@@ -1,0 +1,95 @@
+//! The rules of the doors, as sentences that name the field and never repeat a value.
+
+use std::fmt;
+
+use super::{IntentId, LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE};
+use crate::model::CustomerId;
+
+/// Why an intent is refused at the door: the field, and the rule that it breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {rule}")]
+pub struct BadIntent {
+    /// As in `body.metadata.order_id`.
+    pub field: String,
+    /// The rule.
+    pub rule: Rule,
+}
+
+impl BadIntent {
+    pub(super) fn at(field: impl Into<String>, rule: Rule) -> Self {
+        Self { field: field.into(), rule }
+    }
+}
+
+/// A rule of the doors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Text that is JSON.
+    Json,
+    /// A JSON object.
+    Object,
+    /// A text.
+    Text,
+    /// A text or null.
+    TextOrNull,
+    /// One of these fields.
+    Known(&'static [&'static str]),
+    /// One of three words.
+    Op,
+    /// An intent's id.
+    Id,
+    /// `@` and an intent's id.
+    Reference,
+    /// A customer's id that can travel.
+    CustomerId,
+    /// Must be there.
+    Missing,
+    /// Makes no sense for a create.
+    NotWithCreate,
+    /// Makes no sense for a delete.
+    NotWithDelete,
+    /// At least one parameter.
+    EmptyUpdate,
+    /// A token, never a card.
+    CardObject,
+    /// A metadata key's length.
+    LongKey,
+    /// A metadata value's length.
+    LongValue,
+    /// A moment.
+    Time,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json => f.write_str("must be JSON"),
+            Self::Object => f.write_str("must be a JSON object"),
+            Self::Text => f.write_str("must be a text"),
+            Self::TextOrNull => f.write_str("must be a text or null"),
+            Self::Known(known) => write!(f, "is not known here; known are {}", known.join(", ")),
+            Self::Op => f.write_str("must be create, update or delete"),
+            Self::Id => write!(
+                f,
+                "must have 1 to {} bytes, no control characters, and not begin with @",
+                IntentId::MAX_BYTES
+            ),
+            Self::Reference => f.write_str("must be @ and the id of the intent that creates the customer"),
+            Self::CustomerId => write!(
+                f,
+                "must have 1 to {} bytes without NUL, and be neither \".\" nor \"..\"",
+                CustomerId::MAX_BYTES
+            ),
+            Self::Missing => f.write_str("must be given"),
+            Self::NotWithCreate => f.write_str("cannot be given with a create"),
+            Self::NotWithDelete => f.write_str("cannot be given with a delete"),
+            Self::EmptyUpdate => f.write_str("an update must change something"),
+            Self::CardObject => f.write_str(
+                "must be a payment token, a text that begins with tok_; card numbers never enter this system",
+            ),
+            Self::LongKey => write!(f, "a key has more than {LONGEST_METADATA_KEY} characters"),
+            Self::LongValue => write!(f, "has more than {LONGEST_METADATA_VALUE} characters"),
+            Self::Time => f.write_str("must be a time such as 2026-01-31T09:30:00Z"),
+        }
+    }
+}
