@@ -21,6 +21,8 @@ pub trait Clock: Send + Sync + 'static {
     fn elapsed(&self) -> Duration;
     /// Waits that long.
     fn sleep(&self, duration: Duration) -> Sleep<'_>;
+    /// Which boot of the machine this is, and how long it lasts already, sleep included: comparable between processes of one boot.
+    fn boot(&self) -> Option<(String, Duration)>;
 }
 
 /// The machine's clocks.
@@ -61,6 +63,13 @@ impl Clock for SystemClock {
     fn sleep(&self, duration: Duration) -> Sleep<'_> {
         Box::pin(tokio::time::sleep(duration))
     }
+
+    fn boot(&self) -> Option<(String, Duration)> {
+        let read = |path| std::fs::read_to_string(path).ok();
+        let boot = read("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        let up: f64 = read("/proc/uptime")?.split_whitespace().next()?.parse().ok()?;
+        Some((boot, Duration::try_from_secs_f64(up).ok()?))
+    }
 }
 
 /// A clock that moves only when told; a sleep moves it and is over at once.
@@ -100,5 +109,9 @@ impl Clock for ManualClock {
     fn sleep(&self, duration: Duration) -> Sleep<'_> {
         self.advance(duration);
         Box::pin(tokio::task::yield_now())
+    }
+
+    fn boot(&self) -> Option<(String, Duration)> {
+        Some(("manual".to_owned(), self.elapsed()))
     }
 }

@@ -8,9 +8,12 @@
 //!   a failed request ─▶ retry     is it asked again, and when?
 //! ```
 
+pub mod creates;
 pub mod evidence;
 pub mod guard;
+pub mod outcome;
 pub mod paging;
+pub mod read_back;
 pub mod retry;
 pub mod rows;
 pub mod sighting;

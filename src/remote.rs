@@ -42,6 +42,9 @@ pub trait Remote: Send + Sync + 'static {
 
     /// Until when the remote asked us to wait, if that is still to come.
     fn throttled_until(&self) -> Option<Timestamp>;
+
+    /// What the remote's clock says now, by the newest answer and the time since.
+    fn server_time(&self) -> Option<Timestamp>;
 }
 
 /// One call that changes something at the remote.
@@ -75,15 +78,13 @@ pub enum Pushed {
     Took {
         /// The customer as the answer shows it, its payment source included; none where the answer shows none that can be read.
         customer: Option<Customer>,
-        /// The server's clock.
-        date: Option<Timestamp>,
+        /// The HTTP status.
+        status: u16,
     },
     /// Update or delete: HTTP 404 with a JSON error whose code is `not_found`.
     NotFound {
         /// Its words, masked.
         told: ApiError,
-        /// The server's clock.
-        date: Option<Timestamp>,
     },
 }
 
@@ -104,12 +105,13 @@ pub struct PushError {
     pub error: RemoteError,
     /// Whether it may have taken effect all the same. A refusal in the API's own words has not.
     pub left: Left,
-    /// The server's clock, where there was an answer.
-    pub date: Option<Timestamp>,
 }
 
 /// The writing half of the customers API.
 pub trait PushRemote: Send + Sync + 'static {
     /// Makes one call, once.
     fn push(&self, push: &Push) -> impl Future<Output = Result<Pushed, PushError>> + Send;
+
+    /// Asks for one customer on behalf of a push: as [`Remote::show`], but in the pushes' turn.
+    fn look(&self, id: &CustomerId) -> impl Future<Output = Result<Shown, RemoteError>> + Send;
 }

@@ -3,4 +3,8 @@
 //! A pass reads, plans (`reconcile`, pure), applies (one transaction a page) and reports. It is woken from outside and never
 //! schedules itself.
 
+mod echoes;
 pub mod pull;
+pub mod push;
+
+pub use echoes::Echoes;

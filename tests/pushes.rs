@@ -8,7 +8,7 @@ use komoju_sync::clock::ManualClock;
 use komoju_sync::config::{Config, SecretKey};
 use komoju_sync::model::CustomerId;
 use komoju_sync::model::intent::Body;
-use komoju_sync::remote::{Cause, Http, Left, Push, PushError, PushRemote, Pushed};
+use komoju_sync::remote::{Cause, Http, Left, Push, PushError, PushRemote, Pushed, Remote as _};
 use komoju_sync::sandbox::{
     Call, Effect, Ending, Fault, Options, Payload, Readings, Sandbox, Work, readings,
 };
@@ -61,7 +61,7 @@ fn error(pushed: Result<Pushed, PushError>) -> PushError {
 #[tokio::test]
 async fn what_takes_effect_shows_the_customer_and_happens_once() {
     let desk = Desk::open(Readings::default()).await;
-    let Pushed::Took { customer: Some(made), date: Some(_) } =
+    let Pushed::Took { customer: Some(made), status: 200 } =
         desk.remote.push(&create("k1", "a@example.com")).await.unwrap()
     else {
         panic!("no customer");
@@ -162,7 +162,7 @@ async fn refusals_are_told_from_what_may_pass() {
         let refused = error(desk.remote.push(&create("k", "a")).await);
         assert!(expected(&refused.error.cause), "{effect:?}: {refused}");
         assert!(refused.to_string().starts_with("POST /customers: "), "{refused}");
-        assert!(refused.date.is_some());
+        assert!(desk.remote.server_time().is_some());
     }
 }
 

@@ -26,6 +26,7 @@ pub fn main(plan: &Plan) {
                     observed_at: format!("2026-01-0{}T00:00:00.000Z", change + 1),
                     origin: Origin::Sweep,
                     pass_id: None,
+                    intent_id: None,
                 };
                 changes::recording(tx, cause, |recorder| {
                     for n in first..last {

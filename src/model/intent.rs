@@ -25,6 +25,9 @@ pub const LONGEST_METADATA_KEY: usize = 30;
 /// KOMOJU's limit on a metadata value, in characters.
 pub const LONGEST_METADATA_VALUE: usize = 2000;
 
+/// What stands where a payment token stood, once its intent is settled.
+pub const MASKED_TOKEN: &str = "****";
+
 /// The parameters of create and update that KOMOJU takes.
 const BODY_FIELDS: [&str; 4] = ["currency", "email", "metadata", "payment_details"];
 
@@ -153,6 +156,27 @@ impl Body {
         self.0.get("payment_details").and_then(Value::as_str)
     }
 
+    /// The parameters but for the token.
+    pub fn without_token(&self) -> Map<String, Value> {
+        let mut fields = self.0.clone();
+        fields.remove("payment_details");
+        fields
+    }
+
+    /// Whether this metadata key is named.
+    pub fn has_metadata(&self, key: &str) -> bool {
+        self.0.get("metadata").and_then(Value::as_object).is_some_and(|metadata| metadata.contains_key(key))
+    }
+
+    /// The same with one more metadata key.
+    pub fn with_metadata(mut self, key: &str, value: &str) -> Self {
+        let metadata = self.0.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(metadata) = metadata {
+            metadata.insert(key.to_owned(), value.into());
+        }
+        self
+    }
+
     /// The JSON that is sent.
     pub fn text(&self) -> String {
         // A map of owned values with text keys always serialises.
@@ -163,7 +187,7 @@ impl Body {
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = self.0.iter().map(|(name, value)| match name.as_str() {
-            "payment_details" => (name, "****".to_owned()),
+            "payment_details" => (name, MASKED_TOKEN.to_owned()),
             _ => (name, value.to_string()),
         });
         f.debug_map().entries(shown).finish()
@@ -197,6 +221,16 @@ impl Expect {
             None | Some(Value::Object(_)) => Ok(Self(fields)),
             Some(_) => Err(BadIntent::at("expect.metadata", Rule::Object)),
         }
+    }
+
+    /// What is expected, by name.
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// The expectation as JSON.
+    pub fn text(&self) -> String {
+        serde_json::to_string(&self.0).unwrap_or_default()
     }
 
     /// What is not as expected; in metadata only the named keys count.

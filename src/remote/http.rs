@@ -4,8 +4,8 @@
 //! off (it has no backoff and passes under the limiter). The key travels in a header that is marked sensitive and is never part
 //! of a text. An answer is read in pieces up to a fixed size, so that no answer can fill the memory.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -55,6 +55,8 @@ pub struct Http {
     masker: Masker,
     clock: Arc<dyn Clock>,
     requests: AtomicU64,
+    /// The newest `Date` of an answer, and when it came by the steady clock.
+    server_date: Mutex<Option<(Timestamp, Duration)>>,
     largest_answer: usize,
 }
 
@@ -118,6 +120,7 @@ impl Http {
             masker,
             clock,
             requests: AtomicU64::new(0),
+            server_date: Mutex::new(None),
             largest_answer: (ALL_ANSWERS / (config.api.max_concurrent_requests as usize + WAITING_ANSWERS))
                 .clamp(SMALLEST_LIMIT, LARGEST_ANSWER),
         })
@@ -134,9 +137,9 @@ impl Http {
     }
 
     /// One GET. Any status but 200 is an error here.
-    async fn get(&self, call: &Call, url: Url) -> Result<Answer, RemoteError> {
+    async fn get(&self, call: &Call, share: Share, url: Url) -> Result<Answer, RemoteError> {
         let unmade = |why: Unmade| RemoteError { call: call.clone(), cause: why.cause, retry_after: None };
-        let answer = self.exchange(call, Share::Read, self.client.get(url)).await.map_err(unmade)?;
+        let answer = self.exchange(call, share, self.client.get(url)).await.map_err(unmade)?;
         match answer.status {
             200 => Ok(answer),
             _ => Err(self.error_of(call, &answer)),
@@ -154,6 +157,10 @@ impl Http {
         };
         let mut response = request.send().await.map_err(unreachable)?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        if let Some(date) = date_of(&headers) {
+            let mut newest = self.server_date.lock().unwrap_or_else(PoisonError::into_inner);
+            *newest = Some((date, self.clock.elapsed()));
+        }
         let too_large = || {
             let most = self.largest_answer >> 10;
             let why =
@@ -212,9 +219,7 @@ impl Http {
             return (seconds > 0).then(|| Duration::from_secs(seconds));
         }
         let until = httpdate::parse_http_date(text).ok()?;
-        let theirs =
-            headers.get(DATE).and_then(|v| v.to_str().ok()).and_then(|v| httpdate::parse_http_date(v).ok());
-        let now = theirs.or_else(|| self.clock.now().try_into().ok())?;
+        let now = date_of(headers).unwrap_or_else(|| self.clock.now()).try_into().ok()?;
         until.duration_since(now).ok().filter(|wait| !wait.is_zero())
     }
 }
@@ -240,14 +245,33 @@ impl Remote for Http {
                 pairs.append_pair("start_time", &format!("{from:.0}"));
             }
         }
-        let answer = self.get(&call, url).await?;
+        let answer = self.get(&call, Share::Read, url).await?;
         let cause = |why: String| Cause::Unusable(self.masker.text(&why));
         wire::page(&answer.body).map_err(|why| RemoteError { call, cause: cause(why), retry_after: None })
     }
 
     async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
+        self.shown(id, Share::Read).await
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn throttled_until(&self) -> Option<Timestamp> {
+        self.limiter.paused_until()
+    }
+
+    fn server_time(&self) -> Option<Timestamp> {
+        let (date, at) = (*self.server_date.lock().unwrap_or_else(PoisonError::into_inner))?;
+        date.checked_add(self.clock.elapsed().saturating_sub(at)).ok()
+    }
+}
+
+impl Http {
+    async fn shown(&self, id: &CustomerId, share: Share) -> Result<Shown, RemoteError> {
         let call = Call::Show { id: self.masker.text(id.as_str()) };
-        match self.get(&call, self.url(&["customers", id.as_str()])).await {
+        match self.get(&call, share, self.url(&["customers", id.as_str()])).await {
             Ok(answer) => match wire::customer(&answer.body, id) {
                 Ok(customer) => Ok(Shown::Found(customer)),
                 Err(why) => {
@@ -262,14 +286,6 @@ impl Remote for Http {
             }
             Err(other) => Err(other),
         }
-    }
-
-    fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-
-    fn throttled_until(&self) -> Option<Timestamp> {
-        self.limiter.paused_until()
     }
 }
 
@@ -295,31 +311,35 @@ impl PushRemote for Http {
         };
         let answer =
             self.exchange(&call, Share::Write, request).await.map_err(|Unmade { cause, left }| {
-                PushError {
-                    error: RemoteError { call: call.clone(), cause, retry_after: None },
-                    left,
-                    date: None,
-                }
+                PushError { error: RemoteError { call: call.clone(), cause, retry_after: None }, left }
             })?;
-        let date = answer.headers.get(DATE).and_then(|v| v.to_str().ok());
-        let date = date.and_then(|v| httpdate::parse_http_date(v).ok()).and_then(|v| v.try_into().ok());
         match answer.status {
             // It took effect; an answer that cannot be read does not change that.
             200..=299 => {
                 let customer = wire::any_customer(&answer.body);
                 let theirs = customer.filter(|customer| asked.is_none_or(|asked| customer.id() == asked));
-                Ok(Pushed::Took { customer: theirs, date })
+                Ok(Pushed::Took { customer: theirs, status: answer.status })
             }
             _ => match self.error_of(&call, &answer) {
                 RemoteError { cause: Cause::Rejected(told), .. }
                     if told.status == 404 && told.code.as_deref() == Some("not_found") && asked.is_some() =>
                 {
-                    Ok(Pushed::NotFound { told, date })
+                    Ok(Pushed::NotFound { told })
                 }
-                error => Err(PushError { error, left: Left::Perhaps, date }),
+                error => Err(PushError { error, left: Left::Perhaps }),
             },
         }
     }
+
+    async fn look(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
+        self.shown(id, Share::Write).await
+    }
+}
+
+/// The server's clock.
+fn date_of(headers: &HeaderMap) -> Option<Timestamp> {
+    let date = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
+    date.try_into().ok()
 }
 
 /// A failed exchange in words: the URL is left out (the call is named already), the whole chain of causes is kept.

@@ -33,6 +33,8 @@ pub struct Cause {
     pub origin: Origin,
     /// The pass that saw it.
     pub pass_id: Option<i64>,
+    /// The intent that caused it.
+    pub intent_id: Option<String>,
 }
 
 /// Runs `work` with a recorder at the end of the log; returns what it did and what it recorded. The mirror's counts follow in the
@@ -89,7 +91,7 @@ impl Recorder<'_, '_> {
             observed_at: self.cause.observed_at.clone(),
             origin: self.cause.origin,
             pass_id: self.cause.pass_id,
-            intent_id: None,
+            intent_id: self.cause.intent_id.clone(),
             after: customer.map(|customer| customer.body().to_owned()),
             redacts: None,
         };

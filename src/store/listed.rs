@@ -169,7 +169,12 @@ mod tests {
     }
 
     fn cause() -> Cause {
-        Cause { observed_at: "2026-01-01T00:00:00.000Z".into(), origin: Origin::Sweep, pass_id: None }
+        Cause {
+            observed_at: "2026-01-01T00:00:00.000Z".into(),
+            origin: Origin::Sweep,
+            pass_id: None,
+            intent_id: None,
+        }
     }
 
     /// So many customers, each noted by its text.

@@ -239,8 +239,12 @@ mod tests {
     fn only_who_was_live_by_then_can_become_a_suspect() {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
-        let cause =
-            Cause { observed_at: "2026-01-01T00:00:00.000Z".into(), origin: Origin::Sweep, pass_id: None };
+        let cause = Cause {
+            observed_at: "2026-01-01T00:00:00.000Z".into(),
+            origin: Origin::Sweep,
+            pass_id: None,
+            intent_id: None,
+        };
         let customer = |id: &str| Customer::from_value(json!({"id": id})).unwrap();
         let stored = |id: &str| find(&tx, customer(id).id()).unwrap();
         let earlier = |recorder: &mut Recorder<'_, '_>| {

@@ -26,7 +26,7 @@ pub const APPLICATION_ID: u32 = 0x4B4D_4A53;
 const CHECKED_AT_OPEN: u64 = 32 << 20;
 
 /// How long a writer waits for another one before it gives up.
-const BUSY: Duration = Duration::from_secs(10);
+pub(super) const BUSY: Duration = Duration::from_secs(10);
 
 static MIGRATION_FILES: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
 

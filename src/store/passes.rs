@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Conn, StoreError, Tx};
+use super::{Conn, StoreError, Tx, outbox};
 use crate::model::{Outcome, PassId, PassKind, Tally};
 
 /// Opens a pass; returns its number.
@@ -139,12 +139,19 @@ pub fn has_whole_sweep(conn: &Conn) -> Result<bool, StoreError> {
     Ok(found.optional()?.is_some())
 }
 
-/// Notes since when the API refuses the key, or that it no longer does. Writes only what changes.
-pub fn note_refused(tx: &Tx<'_>, since: Option<&str>) -> Result<(), StoreError> {
-    tx.execute(
-        "UPDATE meta SET refused_since = ?1 WHERE (refused_since IS NULL) IS NOT (?1 IS NULL)",
-        [since],
-    )?;
+/// Notes since when the API refuses the key. Writes only what changes.
+pub fn note_refused(tx: &Tx<'_>, at: &str) -> Result<(), StoreError> {
+    tx.execute("UPDATE meta SET refused_since = ?1 WHERE refused_since IS NULL", [at])?;
+    Ok(())
+}
+
+/// Notes that the API does not refuse the key any more. Writes only what changes.
+pub fn note_accepted(tx: &Tx<'_>, at: &str) -> Result<(), StoreError> {
+    let since: Option<String> = tx.query_row("SELECT refused_since FROM meta", [], |row| row.get(0))?;
+    if let Some(since) = since {
+        outbox::pause_patience(tx, &since, at)?;
+        tx.execute("UPDATE meta SET refused_since = NULL", [])?;
+    }
     Ok(())
 }
 

@@ -101,6 +101,17 @@ impl Store {
         self.run(|conn| work(conn)).await
     }
 
+    /// Empties the WAL into the database; `false` where a reader keeps it from that.
+    pub async fn empty_wal(&self) -> Result<bool, StoreError> {
+        self.run(|conn| {
+            conn.busy_timeout(Duration::ZERO)?;
+            let busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+            conn.busy_timeout(open::BUSY)?;
+            Ok(!busy?)
+        })
+        .await
+    }
+
     async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,

@@ -38,6 +38,7 @@ use crate::model::{Origin, Outcome, PassId, PassKind, Tally, time};
 use crate::remote::Remote;
 use crate::store::passes::{Interrupted, Position};
 use crate::store::{Store, StoreError, changes, mirror, passes};
+use crate::tasks::echoes::{Asked, Echoes};
 
 /// What a pull is told once.
 #[derive(Clone, Debug)]
@@ -132,6 +133,7 @@ pub struct Pull<R> {
     stop: CancellationToken,
     progress: watch::Sender<Progress>,
     dice: Mutex<StdRng>,
+    echoes: Arc<Echoes>,
 }
 
 /// A pass under way.
@@ -139,6 +141,8 @@ struct Pass {
     id: PassId,
     kind: PassKind,
     is_resumed: bool,
+    /// When it began, as far as our own pushes are concerned.
+    asked: Arc<Asked>,
     /// The log's end when it began: only who was live by then can become a suspect.
     head_before: i64,
     live_before: u64,
@@ -167,7 +171,13 @@ impl<R: Remote> Pull<R> {
         let dice = Mutex::new(StdRng::seed_from_u64(settings.seed));
         let progress = watch::Sender::new(Progress::default());
         let masker = Masker::new(Some(&key));
-        Self { store, remote, key, masker, clock, settings, stop, progress, dice }
+        Self { store, remote, key, masker, clock, settings, stop, progress, dice, echoes: Arc::default() }
+    }
+
+    /// Shares what is known of our own pushes with the pusher.
+    pub fn with_echoes(mut self, echoes: Arc<Echoes>) -> Self {
+        self.echoes = echoes;
+        self
     }
 
     /// How far the pass that runs has come.
@@ -230,6 +240,7 @@ impl<R: Remote> Pull<R> {
 
     async fn start(&self, kind: PassKind, resumed: Option<Interrupted>) -> Result<Pass, StoreError> {
         let at = time::written(self.clock.now());
+        let asked = self.echoes.asking();
         let opened = self.store.write(move |tx| {
             // One that the database kept from being closed.
             passes::close_orphans(tx, &at)?;
@@ -247,6 +258,7 @@ impl<R: Remote> Pull<R> {
             id,
             kind,
             is_resumed: resumed.is_some(),
+            asked,
             head_before,
             live_before,
             requests_before: self.remote.requests(),

@@ -259,4 +259,8 @@ impl Remote for Fake {
     fn throttled_until(&self) -> Option<Timestamp> {
         None
     }
+
+    fn server_time(&self) -> Option<Timestamp> {
+        None
+    }
 }

@@ -8,7 +8,7 @@ use super::marks::Marks;
 use super::pages::Answer;
 use super::{Failure, Pass, Pull};
 use crate::model::listed::Fingerprint;
-use crate::model::{Customer, Listed, Origin, Tally, time};
+use crate::model::{Customer, Listed, Origin, Source, Tally, time};
 use crate::reconcile::paging::PageFault;
 use crate::reconcile::rows::RowSet;
 use crate::reconcile::sighting;
@@ -16,7 +16,9 @@ use crate::remote::Remote;
 use crate::store::changes::{self, Cause, Recorder};
 use crate::store::holds::{self, End};
 use crate::store::listed::{self, Respelled, Window};
+use crate::store::mirror::Stored;
 use crate::store::{StoreError, Tx, mirror, passes};
+use crate::tasks::echoes::Asked;
 
 /// How often a running pass writes how far it has come when it has nothing else to write.
 const POSITION_EVERY: Duration = Duration::from_secs(30);
@@ -52,7 +54,7 @@ impl<R: Remote> Pull<R> {
         insight: &mut Insight,
         answer: Answer,
     ) -> Result<bool, Failure> {
-        let Answer { page, read, .. } = answer;
+        let Answer { page, asked, read, .. } = answer;
         marks.keep_canaries(&page.customers, self.roll());
         let mut recognised = vec![None; page.customers.len()];
         let customers = Arc::new(page.customers);
@@ -101,7 +103,8 @@ impl<R: Remote> Pull<R> {
                 let listed = &customers[place];
                 let read = || listed.read().map_err(|why| StoreError::Impossible(why.to_string()));
                 let customer = customer.map_or_else(read, Ok)?;
-                apply_listed(tx, recorder, &mut marks_moved, &mut window, listed.fingerprint(), customer)?;
+                let seen = Seen { customer, asked: &asked, fingerprint: listed.fingerprint() };
+                apply_listed(tx, recorder, &mut marks_moved, &mut window, seen)?;
             }
             tally.customers_seen = seen_before + marks_moved.seen.len();
             Ok((marks_moved, window))
@@ -130,7 +133,7 @@ impl<R: Remote> Pull<R> {
         F: FnOnce(&Tx<'_>, &mut Recorder<'_, '_>, &mut Tally) -> Result<T, StoreError> + Send + 'static,
     {
         let observed_at = time::written(self.clock.now());
-        let cause = Cause { observed_at, origin, pass_id: Some(pass.id) };
+        let cause = Cause { observed_at, origin, pass_id: Some(pass.id), intent_id: None };
         let position_due = self.position_is_due(pass);
         pass.tally.requests = pass.requests_made + self.remote.requests() - pass.requests_before;
         let (id, position, mut tally) = (pass.id, pass.position, pass.tally);
@@ -157,16 +160,29 @@ pub(super) fn may_be_read_at_once(customers: &[Listed]) -> bool {
     customers.iter().map(Listed::bytes).sum::<usize>() <= READ_AT_ONCE
 }
 
+/// A customer as a list showed it.
+struct Seen<'a> {
+    customer: Customer,
+    asked: &'a Asked,
+    fingerprint: Fingerprint,
+}
+
 /// Compares a listed customer with the mirror, records what differs, and notes by what it is recognised the next time.
 fn apply_listed(
     tx: &Tx<'_>,
     recorder: &mut Recorder<'_, '_>,
     marks: &mut Marks,
     window: &mut Window,
-    fingerprint: Fingerprint,
-    customer: Customer,
+    seen: Seen<'_>,
 ) -> Result<(), StoreError> {
+    let Seen { customer, asked, fingerprint } = seen;
     let stored = mirror::find(tx, customer.id())?;
+    if is_echo(asked, &customer, stored.as_ref()) {
+        if let Some(stored) = stored.filter(|stored| stored.standing.is_live()) {
+            marks.see(stored.row, Source::Absent);
+        }
+        return Ok(());
+    }
     if stored.is_some() {
         holds::end(tx, customer.id(), End::Listed)?;
     }
@@ -195,13 +211,22 @@ fn apply_listed(
     Ok(())
 }
 
+/// Whether an answer shows our own push of this customer, or how it was before that.
+fn is_echo(asked: &Asked, customer: &Customer, stored: Option<&Stored>) -> bool {
+    asked.is_before_push_of(customer.id()) || (stored.is_none() && asked.may_be_made_by_us(customer))
+}
+
 /// Records what a customer's own GET shows of it.
 pub(super) fn apply_lookup(
     tx: &Tx<'_>,
     recorder: &mut Recorder<'_, '_>,
+    asked: &Asked,
     customer: Customer,
 ) -> Result<(), StoreError> {
     let stored = mirror::find(tx, customer.id())?;
+    if is_echo(asked, &customer, stored.as_ref()) {
+        return Ok(());
+    }
     let sighting = sighting::judge(customer, stored.as_ref().map(|stored| &stored.standing));
     if let Some((kind, after)) = sighting.change {
         recorder.record(kind, &after, stored)?;

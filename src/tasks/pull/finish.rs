@@ -1,5 +1,7 @@
 //! The end of a pass: what a whole sweep concludes, and the row that says how it ended.
 
+use std::sync::Arc;
+
 use super::ask::Found;
 use super::inquest::{Canaries, Verdict, Warrant};
 use super::marks::Marks;
@@ -12,6 +14,7 @@ use crate::remote::Remote;
 use crate::store::changes::Recorder;
 use crate::store::holds::Because;
 use crate::store::{Conn, StoreError, Tx, holds, indexes, mirror, passes};
+use crate::tasks::echoes::Asked;
 
 /// Passes without an event are kept so long.
 const KEEP_UNEVENTFUL: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
@@ -47,13 +50,13 @@ impl<R: Remote> Pull<R> {
 
     /// Who was live before the sweep and was not listed by it, and whether exactly these wait for a person already.
     async fn find_suspects(&self, pass: &Pass, marks: Marks) -> Result<(RowSet, Waiting, Marks), StoreError> {
-        let head_before = pass.head_before;
+        let (head_before, asked) = (pass.head_before, Arc::clone(&pass.asked));
         let found = self.store.read(move |conn| {
             let mut suspects = RowSet::default();
             // Whoever is listed is live: when as many are live as were listed, nobody is missing.
             if mirror::live_count(conn)? > marks.seen.len() {
                 mirror::each_live_before(conn, head_before, |row, id| {
-                    if !marks.seen.contains(row) && id.can_be_asked() {
+                    if !marks.seen.contains(row) && id.can_be_asked() && !asked.is_before_push_of(&id) {
                         suspects.insert(row);
                     }
                     Ok(())
@@ -128,16 +131,17 @@ impl<R: Remote> Pull<R> {
         to_hold: RowSet,
         limit: u64,
     ) -> Result<u64, Failure> {
-        let (id, at) = (pass.id, time::written(self.clock.now()));
+        let (id, at, asked) = (pass.id, time::written(self.clock.now()), Arc::clone(&pass.asked));
         let concluded = self.apply(pass, Origin::Sweep, move |tx, recorder, _| {
             for respelled in &marks.respelled {
                 respelled.note(tx)?;
             }
-            null_sources(tx, recorder, &marks)?;
+            null_sources(tx, recorder, &marks, &asked)?;
             // A person may have decided about some of them while the sweep went on.
             let mut undecided = RowSet::default();
             for row in to_hold.iter() {
-                if !holds::is_decided(tx, &mirror::id_of(tx, row)?)? {
+                let customer = mirror::id_of(tx, row)?;
+                if !holds::is_decided(tx, &customer)? && !asked.is_before_push_of(&customer) {
                     undecided.insert(row);
                 }
             }
@@ -170,9 +174,9 @@ impl<R: Remote> Pull<R> {
             passes::progress(tx, id, &tally, position)?;
             passes::finish(tx, id, &at, outcome, error.as_deref())?;
             if refused {
-                passes::note_refused(tx, Some(&at))?;
+                passes::note_refused(tx, &at)?;
             } else if answered {
-                passes::note_refused(tx, None)?;
+                passes::note_accepted(tx, &at)?;
             }
             passes::prune(tx, &cutoff)?;
             holds::held_count(tx)
@@ -187,14 +191,14 @@ impl<R: Remote> Pull<R> {
             Failure::Store(e) => return Err(e),
             failure => failure,
         };
-        let refused_since = match failure {
-            Failure::KeyRefused(_) => Some(Some(time::written(self.clock.now()))),
+        let at = time::written(self.clock.now());
+        match failure {
+            Failure::KeyRefused(_) => self.store.write(move |tx| passes::note_refused(tx, &at)).await?,
             // Another key, and it was answered.
-            Failure::OtherAccount | Failure::AccountUnclear(_) => Some(None),
-            _ => None,
-        };
-        if let Some(since) = refused_since {
-            self.store.write(move |tx| passes::note_refused(tx, since.as_deref())).await?;
+            Failure::OtherAccount | Failure::AccountUnclear(_) => {
+                self.store.write(move |tx| passes::note_accepted(tx, &at)).await?;
+            }
+            _ => {}
         }
         let outcome =
             if matches!(failure, Failure::Stopped) { Outcome::Interrupted } else { Outcome::Failed };
@@ -203,12 +207,20 @@ impl<R: Remote> Pull<R> {
 }
 
 /// Takes away the sources of customers that this sweep listed without one, if it showed any at all.
-fn null_sources(tx: &Tx<'_>, recorder: &mut Recorder<'_, '_>, marks: &Marks) -> Result<(), StoreError> {
+fn null_sources(
+    tx: &Tx<'_>,
+    recorder: &mut Recorder<'_, '_>,
+    marks: &Marks,
+    asked: &Asked,
+) -> Result<(), StoreError> {
     if !sighting::may_be_nulled(true, marks.any_source) {
         return Ok(());
     }
     for row in marks.null_listed.iter() {
         let id = mirror::id_of(tx, row)?;
+        if asked.is_before_push_of(&id) {
+            continue;
+        }
         let stored = mirror::find(tx, &id)?.filter(|stored| stored.standing.is_live());
         let without = stored.as_ref().and_then(|stored| sighting::without_source(&stored.standing));
         if let Some(customer) = without {

@@ -4,6 +4,7 @@
 //! back, and everybody else is settled.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::apply::apply_lookup;
@@ -14,6 +15,7 @@ use crate::reconcile::evidence::{CANARIES, Inquest};
 use crate::reconcile::retry::TRIES;
 use crate::remote::Remote;
 use crate::store::holds::{self, End};
+use crate::tasks::echoes::Asked;
 
 /// How often it may happen in one inquest that a 404 has grown too old when its canary answers.
 const ROUNDS: usize = 3;
@@ -74,9 +76,9 @@ impl<R: Remote> Pull<R> {
         while !(queue.is_empty() && inquest.is_empty()) {
             let mut canary_due = false;
             if let Some(suspect) = queue.pop_front() {
-                let asked_at = self.clock.elapsed();
+                let (asked_at, asked) = (self.clock.elapsed(), self.echoes.asking());
                 match self.look_up(&suspect, pass.patience()).await? {
-                    Found::Alive(customer) => self.record_alive(pass, customer).await?,
+                    Found::Alive(customer) => self.record_alive(pass, asked, customer).await?,
                     Found::Gone => inquest.gone(suspect, asked_at),
                     Found::Unclear(why) => {
                         tracing::warn!("{why}; whether this customer is gone is not proven");
@@ -129,10 +131,15 @@ impl<R: Remote> Pull<R> {
         Ok(None)
     }
 
-    async fn record_alive(&self, pass: &mut Pass, customer: Customer) -> Result<(), Failure> {
+    async fn record_alive(
+        &self,
+        pass: &mut Pass,
+        asked: Arc<Asked>,
+        customer: Customer,
+    ) -> Result<(), Failure> {
         let recorded = self.apply(pass, Origin::Lookup, move |tx, recorder, _| {
             holds::end(tx, customer.id(), End::Alive)?;
-            apply_lookup(tx, recorder, customer)
+            apply_lookup(tx, recorder, &asked, customer)
         });
         Ok(recorded.await?)
     }
@@ -147,8 +154,13 @@ impl<R: Remote> Pull<R> {
             Warrant::OwnSuspicion => Origin::Sweep,
             Warrant::Approved => Origin::Lookup,
         };
+        let asked = Arc::clone(&pass.asked);
         let recorded = self.apply(pass, origin, move |tx, recorder, _| {
             for id in &proven {
+                // Our own delete, answered meanwhile or about to be, is recorded as such.
+                if asked.is_before_push_of(id) {
+                    continue;
+                }
                 // A person may have said no while it was asked for.
                 if holds::is_rejected(tx, id)? {
                     continue;

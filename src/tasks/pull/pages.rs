@@ -10,7 +10,7 @@
 //! for again alone, with nothing newer applied.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -27,6 +27,7 @@ use crate::reconcile::rows::RowSet;
 use crate::remote::Remote;
 use crate::store::passes::Position;
 use crate::store::{holds, mirror};
+use crate::tasks::echoes::Asked;
 
 /// The API's own page size, for a server that refuses a larger one instead of answering with less.
 const OWN_PER_PAGE: u32 = 10;
@@ -45,6 +46,8 @@ const QUEUE: usize = 2;
 pub(super) struct Answer {
     pub(super) page: Page,
     number: u64,
+    /// When it was asked for.
+    pub(super) asked: Arc<Asked>,
     /// Its customers, where they were read in advance because most are news.
     pub(super) read: Option<Vec<Customer>>,
 }
@@ -62,14 +65,14 @@ struct Horizon {
 
 impl Horizon {
     /// Takes note of a sound page.
-    fn answered(&self, page: Page) -> Answer {
+    fn answered(&self, page: Page, asked: Arc<Asked>) -> Answer {
         self.last_page.store(page.last_page, Ordering::Relaxed);
         let number = self.answers.fetch_add(1, Ordering::Relaxed) + 1;
         // What cannot be read is told when it is its turn.
         let read = || page.customers.iter().map(|listed| listed.read().ok()).collect();
         let ahead = self.news.load(Ordering::Relaxed) && may_be_read_at_once(&page.customers);
         let read = if ahead { read() } else { None };
-        Answer { page, number, read }
+        Answer { page, number, asked, read }
     }
 }
 
@@ -219,9 +222,9 @@ impl<R: Remote> Pull<R> {
 
     /// Asks for a page until one comes that is sound.
     async fn sound_page(&self, query: PageQuery, horizon: &Horizon) -> Result<Answer, Failure> {
-        self.judged_page(query, TRIES, |page| {
+        self.judged_page(query, TRIES, |page, asked| {
             paging::check(query.page, &page)?;
-            Ok(horizon.answered(page))
+            Ok(horizon.answered(page, asked))
         })
         .await
     }
@@ -234,9 +237,9 @@ impl<R: Remote> Pull<R> {
         horizon: &Horizon,
     ) -> Result<(Answer, Turn), Failure> {
         let paging = Mutex::new(paging);
-        self.judged_page(query, TRIES - 1, |page| {
+        self.judged_page(query, TRIES - 1, |page, asked| {
             paging::check(query.page, &page)?;
-            let answer = horizon.answered(page);
+            let answer = horizon.answered(page, asked);
             let mut paging = paging.lock().unwrap_or_else(PoisonError::into_inner);
             let turn = paging.accept(query.page, &answer.page, answer.number)?;
             Ok((answer, turn))
@@ -248,11 +251,12 @@ impl<R: Remote> Pull<R> {
         &self,
         query: PageQuery,
         tries: usize,
-        judge: impl Fn(Page) -> Result<T, PageFault> + Sync,
+        judge: impl Fn(Page, Arc<Asked>) -> Result<T, PageFault> + Sync,
     ) -> Result<T, Failure> {
         self.persist(tries, || async {
+            let asked = self.echoes.asking();
             let page = self.remote.list(query).await.map_err(Setback::Remote)?;
-            judge(page).map_err(|fault| self.page_setback(query.page, &fault))
+            judge(page, asked).map_err(|fault| self.page_setback(query.page, &fault))
         })
         .await
     }

@@ -1,0 +1,173 @@
+//! Did that create take effect? Asked of the customers that came to be since, when the key is too old to be counted on.
+//!
+//! With a tag (a metadata key that carries the intent's id) the answer is in the customer. Without, only two findings are proof
+//! enough: nobody whom no other intent accounts for came to be in that time, or exactly one did, is what was asked for, and no other
+//! create could have made it. Anything else is for a person.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value};
+
+use crate::model::intent::Body;
+use crate::model::{Customer, CustomerId};
+
+/// How long before its first attempt the window begins, for clocks that differ.
+pub const WINDOW_BEGINS_BEFORE: SignedDuration = SignedDuration::from_mins(10);
+
+/// Where the window begins. `skew`: by how much the server's clock is behind ours, if it is.
+pub fn window_from(first_attempt: Timestamp, skew: SignedDuration) -> Timestamp {
+    let back = WINDOW_BEGINS_BEFORE.saturating_add(skew.max(SignedDuration::ZERO));
+    first_attempt.checked_sub(back).unwrap_or(Timestamp::MIN)
+}
+
+/// What is known when the question is put.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    /// The intent's id.
+    pub id: &'a str,
+    /// What it asked for.
+    pub wanted: &'a Body,
+    /// The metadata key under which the create carried the id.
+    pub tag: Option<&'a str>,
+    /// Everybody whom the remote lists as made within the window.
+    pub listed: &'a [Customer],
+    /// Those of them whom no other intent accounts for.
+    pub unclaimed: &'a [CustomerId],
+    /// How many others were made within the window, are accounted for by no intent and are gone already.
+    pub gone: u64,
+    /// Whether another create of the same content is open, and might have made the one.
+    pub has_twin: bool,
+}
+
+/// What became of the create.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Finding<'a> {
+    /// It made this customer.
+    Made(&'a Customer),
+    /// It made nobody: it may be sent anew, with a new key.
+    Absent,
+    /// It cannot be told, and why.
+    Unclear(String),
+}
+
+/// Looks for the create's customer.
+pub fn find<'a>(evidence: Evidence<'a>) -> Finding<'a> {
+    if let Some(tag) = evidence.tag {
+        let carries = |customer: &&Customer| {
+            let metadata = customer.fields().get("metadata").and_then(Value::as_object);
+            metadata.and_then(|metadata| metadata.get(tag)).and_then(Value::as_str) == Some(evidence.id)
+        };
+        let mut found = evidence.listed.iter().filter(carries);
+        return match (found.next(), found.next()) {
+            (Some(customer), None) => Finding::Made(customer),
+            (None, _) => Finding::Absent,
+            (Some(_), Some(_)) => Finding::Unclear(format!("several customers carry its id in {tag}")),
+        };
+    }
+    match (evidence.unclaimed, evidence.gone) {
+        ([], 0) => Finding::Absent,
+        ([one], 0) => {
+            let customer = evidence.listed.iter().find(|customer| customer.id() == one);
+            match customer.filter(|customer| is_what_was_asked_for(evidence.wanted, customer.fields())) {
+                Some(_) if evidence.has_twin => {
+                    Finding::Unclear("another open create of the same content may have made it".to_owned())
+                }
+                Some(customer) => Finding::Made(customer),
+                None => Finding::Unclear(
+                    "one customer came to be since, and is not what was asked for".to_owned(),
+                ),
+            }
+        }
+        (some, gone) => Finding::Unclear(format!(
+            "{} customers came to be since whom no intent accounts for{}",
+            some.len() as u64 + gone,
+            if gone > 0 { ", some of them gone already" } else { "" }
+        )),
+    }
+}
+
+/// Whether a customer has the email and the metadata that a create asked for.
+pub fn is_what_was_asked_for(wanted: &Body, customer: &Map<String, Value>) -> bool {
+    let null = Value::Null;
+    let email = |fields: &Map<String, Value>| fields.get("email").unwrap_or(&null).clone();
+    let metadata = |fields: &Map<String, Value>| {
+        let given = fields.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+        // Whether a key with null is kept or not, the API says.
+        given.into_iter().filter(|(_, value)| !value.is_null()).collect::<Map<_, _>>()
+    };
+    email(wanted.fields()) == email(customer) && metadata(wanted.fields()) == metadata(customer)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn customer(id: &str, email: &str, metadata: Value) -> Customer {
+        Customer::from_value(json!({"id": id, "email": email, "metadata": metadata})).unwrap()
+    }
+
+    fn body() -> Body {
+        Body::new(json!({"email": "a@example.com", "metadata": {"n": "1", "gone": null}, "payment_details": "tok_1"})).unwrap()
+    }
+
+    /// The finding in short.
+    fn found(
+        listed: &[Customer],
+        tag: Option<&str>,
+        unclaimed: &[&str],
+        gone: u64,
+        has_twin: bool,
+    ) -> String {
+        let unclaimed: Vec<CustomerId> = unclaimed.iter().map(|id| CustomerId::new(*id).unwrap()).collect();
+        let wanted = body();
+        let evidence =
+            Evidence { id: "i1", wanted: &wanted, tag, listed, unclaimed: &unclaimed, gone, has_twin };
+        match find(evidence) {
+            Finding::Made(customer) => customer.id().to_string(),
+            Finding::Absent => "absent".to_owned(),
+            Finding::Unclear(why) => why,
+        }
+    }
+
+    #[test]
+    fn a_tag_is_the_answer_whoever_else_is_there() {
+        let others =
+            [customer("o", "a@example.com", json!({"n": "1"})), customer("p", "x", json!({"ref": "i2"}))];
+        assert_eq!(found(&others, Some("ref"), &["o", "p"], 3, true), "absent");
+        let mut with = others.to_vec();
+        with.push(customer("ours", "changed since", json!({"ref": "i1"})));
+        assert_eq!(found(&with, Some("ref"), &["o", "p", "ours"], 3, true), "ours");
+        with.push(customer("again", "a", json!({"ref": "i1"})));
+        assert_eq!(found(&with, Some("ref"), &[], 0, false), "several customers carry its id in ref");
+    }
+
+    #[test]
+    fn without_a_tag_only_one_who_can_be_nobody_elses_is_proof() {
+        let ours = customer("c", "a@example.com", json!({"n": "1"}));
+        let listed = [ours.clone(), customer("d", "d", json!({}))];
+        assert_eq!(found(&listed, None, &["c"], 0, false), "c");
+        assert_eq!(found(&listed, None, &[], 0, false), "absent");
+        assert!(found(&listed, None, &["c"], 0, true).contains("another open create"));
+        assert!(found(&listed, None, &["d"], 0, false).contains("not what was asked for"));
+        assert!(found(&listed, None, &["c", "d"], 0, false).starts_with("2 customers"));
+        assert!(found(&listed, None, &["c"], 1, false).contains("gone already"));
+        assert!(found(&[], None, &[], 1, false).contains("gone already"));
+        for other in [
+            customer("c", "b@example.com", json!({"n": "1"})),
+            customer("c", "a@example.com", json!({"n": "1", "m": "2"})),
+        ] {
+            assert!(found(&[other], None, &["c"], 0, false).contains("not what was asked for"));
+        }
+    }
+
+    #[test]
+    fn the_window_begins_earlier_where_the_servers_clock_is_behind() {
+        let at: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+        let from = |skew: i64| window_from(at, SignedDuration::from_mins(skew)).to_string();
+        assert_eq!(
+            [from(0), from(-60), from(60)],
+            ["2026-01-01T11:50:00Z", "2026-01-01T11:50:00Z", "2026-01-01T10:50:00Z"]
+        );
+    }
+}

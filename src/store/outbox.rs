@@ -1,0 +1,445 @@
+//! The outbox at work: which intents are due, their attempts, and where each is afterwards.
+//!
+//! One *lane* (a customer's intents, or a create with those that wait for its customer) is worked on one intent after the other.
+//! What an attempt needs to be repeated as the very same request ([`Frozen`]) is committed with the claim, before a byte leaves.
+
+use std::collections::HashSet;
+
+use rusqlite::{OptionalExtension, Row, params};
+use serde_json::Value;
+
+use super::intents::{digest, intent_in, life_in};
+use super::{Conn, StoreError, Tx};
+use crate::model::CustomerId;
+use crate::model::intent::Intent;
+use crate::model::intent::MASKED_TOKEN;
+use crate::model::intent::lifecycle::{Lifecycle, Outcome};
+
+/// An open intent, ready to be attempted.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// Its place in the order of acceptance.
+    pub position: i64,
+    /// Its id.
+    pub id: String,
+    /// Its wish and expectation, or why the row cannot be read (another program spoilt it).
+    pub intent: Result<Intent, String>,
+    /// Where it is in its life.
+    pub life: Lifecycle,
+    /// The customer that it is about: resolved where it waited for a create.
+    pub customer: Option<CustomerId>,
+    /// What its first attempt fixed.
+    pub frozen: Frozen,
+    /// When its patience began: what `park_after_h` counts from.
+    pub patience_from: Option<String>,
+}
+
+/// What an intent's first attempt fixes for those that follow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frozen {
+    /// A create's idempotency key.
+    pub key: Option<String>,
+    /// The metadata key by which a create carries the intent's id.
+    pub tag: Option<String>,
+    /// An update with a token: the customer's body before it, as the mirror had it.
+    pub base: Option<String>,
+    /// When the first attempt with this key began, by the wall clock.
+    pub first_attempt_at: Option<String>,
+    /// The boot that it was in, and how many milliseconds after it.
+    pub first_boot: Option<(String, i64)>,
+}
+
+const OPEN: &str =
+    "SELECT position, id, state, outcome_unknown, attempts, op, customer_id, body, expect, not_before, lane, key, tag, base,
+     first_attempt_at, first_boot, first_boot_ms, patience_from
+     FROM outbox JOIN intents USING (position)";
+
+/// Up to `count` intents that are due, each the first of its lane, in the order of acceptance; none of `tried`.
+pub fn due(
+    conn: &Conn,
+    now: &str,
+    count: usize,
+    tried: Option<&HashSet<i64>>,
+) -> Result<Vec<Open>, StoreError> {
+    let mut statement = conn.prepare_cached(&format!(
+        "{OPEN} WHERE is_open = 1 AND state IN ('queued', 'waiting')
+             AND coalesce(next_attempt_at, '') <= ?1
+             AND (not_before IS NULL OR julianday(not_before) <= julianday(?1))
+             AND held = 0
+             AND NOT EXISTS (SELECT 1 FROM outbox AS ahead
+                 WHERE ahead.lane = outbox.lane AND ahead.position < outbox.position AND ahead.is_open = 1)
+             AND NOT EXISTS (SELECT 1 FROM outbox AS other JOIN intents AS sent USING (position)
+                 WHERE other.lane = outbox.lane AND other.is_open = 1 AND sent.state = 'sending')
+             AND (lane NOT GLOB '@*' OR op = 'create')
+         ORDER BY position"
+    ))?;
+    let mut rows = statement.query([now])?;
+    let mut found = Vec::new();
+    while found.len() < count
+        && let Some(row) = rows.next()?
+    {
+        let open = open_in(row)?;
+        if tried.is_none_or(|tried| !tried.contains(&open.position)) {
+            found.push(open);
+        }
+    }
+    Ok(found)
+}
+
+/// One open intent, whatever it waits for.
+pub fn open(conn: &Conn, position: i64) -> Result<Option<Open>, StoreError> {
+    let sql = format!("{OPEN} WHERE position = ?1");
+    Ok(conn.prepare_cached(&sql)?.query_row([position], open_in).optional()?)
+}
+
+fn open_in(row: &Row<'_>) -> rusqlite::Result<Open> {
+    let lane: String = row.get(10)?;
+    // A create's customer is not there yet; everybody else's lane is the customer.
+    let customer = (!lane.starts_with('@')).then(|| CustomerId::new(lane).ok()).flatten();
+    let (boot, boot_ms): (Option<String>, Option<i64>) = (row.get(15)?, row.get(16)?);
+    Ok(Open {
+        position: row.get(0)?,
+        id: row.get(1)?,
+        intent: intent_in(row, 5),
+        life: life_in(row, 2)?,
+        customer,
+        frozen: Frozen {
+            key: row.get(11)?,
+            tag: row.get(12)?,
+            base: row.get(13)?,
+            first_attempt_at: row.get(14)?,
+            first_boot: boot.zip(boot_ms),
+        },
+        patience_from: row.get(17)?,
+    })
+}
+
+/// When the next intent becomes due, if time is all that it waits for.
+pub fn next_due(conn: &Conn, now: &str) -> Result<Option<String>, StoreError> {
+    let next = conn
+        .prepare_cached(
+            "SELECT min(due) FROM (
+                 SELECT max(coalesce(next_attempt_at, ''), coalesce(strftime('%Y-%m-%dT%H:%M:%fZ', not_before), '')) AS due
+                 FROM outbox JOIN intents USING (position)
+                 WHERE is_open = 1 AND held = 0 AND state IN ('queued', 'waiting'))
+             WHERE due > ?1",
+        )?
+        .query_row([now], |row| row.get(0));
+    Ok(next?)
+}
+
+/// Whether anything is there to be pushed, now or later.
+pub fn has_open(conn: &Conn) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM outbox WHERE is_open = 1)";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+/// The last intent's place in the order of acceptance; 0 while there is none.
+pub fn last_position(conn: &Conn) -> Result<i64, StoreError> {
+    let sql = "SELECT coalesce(max(position), 0) FROM intents";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+/// Marks deletes that wait for a person: all that are not approved, once more than `over` are open. They stay so until a person
+/// lets them through, one or all.
+pub fn hold_deletes(tx: &Tx<'_>, over: u64) -> Result<(), StoreError> {
+    let (open, new): (u64, u64) = tx
+        .prepare_cached(
+            "SELECT count(*), count(*) FILTER (WHERE held = 0 AND approved = 0)
+             FROM outbox JOIN intents USING (position) WHERE is_open = 1 AND op = 'delete'",
+        )?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if open <= over || new == 0 {
+        return Ok(());
+    }
+    own(tx, || {
+        tx.execute(
+            "UPDATE intents SET reason = 'more than outbound.hold_deletes_over = ' || ?1 || ' deletes are open: waits for `komoju-sync intent approve`'
+             WHERE state = 'queued' AND op = 'delete'
+               AND position IN (SELECT position FROM outbox WHERE is_open = 1 AND held = 0 AND approved = 0)",
+            [over],
+        )?;
+        tx.execute(
+            "UPDATE outbox SET held = 1 WHERE is_open = 1 AND held = 0 AND approved = 0
+                 AND position IN (SELECT position FROM intents WHERE op = 'delete' AND state IN ('queued', 'waiting'))",
+            [],
+        )?;
+        Ok(())
+    })
+}
+
+/// How many deletes wait for a person.
+pub fn held_deletes(conn: &Conn) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) FROM outbox WHERE is_open = 1 AND held = 1";
+    Ok(conn.query_row(sql, [], |row| row.get(0))?)
+}
+
+/// Parks those who wait for the customer of a create that will never be.
+pub fn park_orphans(tx: &Tx<'_>) -> Result<(), StoreError> {
+    let orphans: Vec<i64> = tx
+        .prepare_cached(
+            "SELECT outbox.position FROM outbox JOIN intents USING (position)
+             WHERE is_open = 1 AND lane >= '@' AND lane < 'A' AND state = 'queued' AND op <> 'create'
+               AND EXISTS (SELECT 1 FROM intents AS made
+                   WHERE made.id = substr(outbox.lane, 2) AND made.state IN ('rejected', 'cancelled'))",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for position in orphans {
+        own(tx, || {
+            tx.execute(
+                "UPDATE intents SET state = 'parked',
+                     reason = 'the create that it waits for was rejected or cancelled: retry that one, then this one; or cancel it'
+                 WHERE position = ?1",
+                [position],
+            )?;
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Says what each queued intent after `position` waits for, where it is more than its turn; returns the last one looked at.
+pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
+    const WAITS: &str = "
+        FROM outbox JOIN intents USING (position)
+        WHERE outbox.position > ?1 AND is_open = 1 AND state = 'queued' AND reason IS NULL";
+    let sql = format!(
+        "SELECT outbox.position, CASE
+             WHEN not_before IS NOT NULL AND julianday(not_before) > julianday(?2) THEN 'waits for its time, ' || not_before
+             ELSE 'waits for intent ' || (SELECT id FROM outbox AS ahead JOIN intents AS first USING (position)
+                 WHERE ahead.lane = outbox.lane AND ahead.is_open = 1 AND ahead.position < outbox.position
+                 ORDER BY ahead.position DESC LIMIT 1) END
+         {WAITS} ORDER BY outbox.position"
+    );
+    let waiting: Vec<(i64, Option<String>)> = tx
+        .prepare_cached(&sql)?
+        .query_map(params![after, now], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    let last = waiting.last().map_or(after, |(position, _)| *position);
+    for (position, reason) in waiting {
+        let Some(reason) = reason else { continue };
+        own(tx, || {
+            tx.prepare_cached("UPDATE intents SET reason = ?2 WHERE position = ?1")?
+                .execute(params![position, reason])?;
+            Ok(())
+        })?;
+    }
+    Ok(last)
+}
+
+/// What an earlier process was sending when it ended: how far it came nobody knows. It is due at once, with the same key.
+pub fn cut_off(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
+    own(tx, || {
+        tx.execute(
+            "UPDATE outbox SET outcome_unknown = 1 WHERE position IN (SELECT position FROM intents WHERE state = 'sending')",
+            [],
+        )?;
+        tx.execute(
+            "UPDATE attempts SET finished_at = ?1, outcome = 'waiting', error = 'the process ended within it' WHERE finished_at IS NULL",
+            [at],
+        )?;
+        let cut = tx.execute(
+            "UPDATE intents SET state = 'waiting', next_attempt_at = NULL, reason = 'the process ended while it was sent' WHERE state = 'sending'",
+            [],
+        )?;
+        Ok(cut)
+    })
+}
+
+/// Gives rows without a place in the outbox one: another program wrote them past the triggers.
+pub fn adopt(tx: &Tx<'_>) -> Result<usize, StoreError> {
+    let adopted = tx.execute(
+        "INSERT INTO outbox (position, lane, is_open)
+         SELECT position, CASE WHEN op = 'create' THEN '@' || id ELSE coalesce(CAST(customer_id AS TEXT), '') END,
+                state IN ('queued', 'sending', 'waiting', 'parked')
+         FROM intents WHERE position NOT IN (SELECT position FROM outbox)",
+        [],
+    )?;
+    Ok(adopted)
+}
+
+/// Begins an attempt: from here on a byte may leave. What `frozen` fixes is kept from the first attempt on.
+pub fn claim(tx: &Tx<'_>, open: &Open, life: Lifecycle, frozen: &Frozen, at: &str) -> Result<(), StoreError> {
+    write(tx, open.position, life, Words::default())?;
+    let content = open.intent.as_ref().ok().map(digest);
+    freeze(tx, open.position, frozen)?;
+    tx.prepare_cached(
+        "UPDATE outbox SET patience_from = coalesce(patience_from, ?2), content = coalesce(content, ?3) WHERE position = ?1",
+    )?
+    .execute(params![open.position, at, content])?;
+    tx.prepare_cached("INSERT INTO attempts (intent_id, n, started_at) VALUES (?1, ?2, ?3)")?
+        .execute(params![open.id, life.attempts, at])?;
+    Ok(())
+}
+
+/// Fixes what attempts from now on repeat.
+pub fn freeze(tx: &Tx<'_>, position: i64, frozen: &Frozen) -> Result<(), StoreError> {
+    let (boot, boot_ms) = frozen.first_boot.as_ref().map(|(boot, ms)| (boot, ms)).unzip();
+    tx.prepare_cached(
+        "UPDATE outbox SET key = ?2, tag = ?3, base = ?4, first_attempt_at = ?5, first_boot = ?6, first_boot_ms = ?7
+         WHERE position = ?1",
+    )?
+    .execute(params![
+        position,
+        frozen.key,
+        frozen.tag,
+        frozen.base,
+        frozen.first_attempt_at,
+        boot,
+        boot_ms
+    ])?;
+    Ok(())
+}
+
+/// The next attempt is a new request, with a key of its own.
+pub(super) fn thaw(tx: &Tx<'_>, position: i64) -> Result<(), StoreError> {
+    freeze(tx, position, &Frozen::default())
+}
+
+/// What is said of an intent besides its state.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    /// When it is tried again; none: at once.
+    pub next_attempt_at: Option<String>,
+    /// When it was settled.
+    pub settled_at: Option<String>,
+    /// The customer that it made or changed.
+    pub result_customer_id: Option<String>,
+    /// The change that records it.
+    pub change_seq: Option<i64>,
+    /// Why it is where it is.
+    pub reason: Option<String>,
+    /// The rest, as JSON.
+    pub detail: Option<Value>,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, Default)]
+pub struct AttemptEnd {
+    /// The HTTP status.
+    pub status: Option<u16>,
+    /// What went wrong, masked.
+    pub error: Option<String>,
+}
+
+/// Ends the attempt that runs.
+pub fn end_attempt(
+    tx: &Tx<'_>,
+    open: &Open,
+    life: Lifecycle,
+    at: &str,
+    end: &AttemptEnd,
+) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "UPDATE attempts SET finished_at = ?3, status = ?4, outcome = ?5, error = ?6 WHERE intent_id = ?1 AND n = ?2",
+    )?
+    .execute(params![open.id, life.attempts, at, end.status, life.state.word(), end.error])?;
+    Ok(())
+}
+
+/// Writes where an intent is now. Once it is settled its token is gone. Call it within [`own`].
+pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, words: Words) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "UPDATE intents SET state = ?2, attempts = ?3, next_attempt_at = ?4, settled_at = ?5,
+             result_customer_id = coalesce(?6, result_customer_id), change_seq = coalesce(?7, change_seq), reason = ?8, detail = ?9
+         WHERE position = ?1",
+    )?
+    .execute(params![
+        position,
+        life.state.word(),
+        life.attempts,
+        words.next_attempt_at,
+        words.settled_at,
+        words.result_customer_id,
+        words.change_seq,
+        words.reason,
+        words.detail.map(|detail| detail.to_string()),
+    ])?;
+    tx.prepare_cached("UPDATE outbox SET outcome_unknown = ?2 WHERE position = ?1")?
+        .execute(params![position, life.outcome == Outcome::Unknown])?;
+    if life.state.is_settled() {
+        tx.prepare_cached(
+            "UPDATE intents SET body = json_set(body, '$.payment_details', ?2)
+             WHERE position = ?1 AND CASE WHEN json_valid(body) THEN json_type(body, '$.payment_details') = 'text' END",
+        )?
+        .execute(params![position, MASKED_TOKEN])?;
+        // The mirror's body of before served the read-back alone.
+        tx.prepare_cached("UPDATE outbox SET base = NULL WHERE position = ?1 AND base IS NOT NULL")?
+            .execute([position])?;
+    }
+    Ok(())
+}
+
+/// Runs this program's own changes of intents: its connections overwrite what they delete, so no copy of a token is left in free
+/// space by them, and the mark that says so stays as it was; the WAL may hold one until it is emptied.
+pub fn own<T>(tx: &Tx<'_>, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let before = left_over_tokens(tx)?;
+    let value = work()?;
+    if left_over_tokens(tx)? > before {
+        tx.prepare_cached("UPDATE meta SET left_over_tokens = ?1")?.execute([before.max(1)])?;
+    }
+    Ok(value)
+}
+
+/// Where copies of tokens may be left: 0 nowhere, 1 in the WAL, 2 in free space too.
+pub fn left_over_tokens(conn: &Conn) -> Result<i64, StoreError> {
+    Ok(conn.prepare_cached("SELECT left_over_tokens FROM meta")?.query_row([], |row| row.get(0))?)
+}
+
+/// Writes the outbox's pages anew, so that nothing is left in their free space, and overwrites pages that are free.
+pub fn scrub(tx: &Tx<'_>) -> Result<(), StoreError> {
+    let triggers: Vec<(String, String)> = tx
+        .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'intents'")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (name, _) in &triggers {
+        tx.execute_batch(&format!("DROP TRIGGER {name}"))?;
+    }
+    // Deletes of whole tables and pages that become free are overwritten, by secure_delete.
+    tx.execute_batch(
+        "PRAGMA defer_foreign_keys = ON;
+         CREATE TABLE scrubbed AS SELECT * FROM intents;
+         DELETE FROM intents;
+         INSERT INTO intents SELECT * FROM scrubbed;
+         DROP TABLE scrubbed;",
+    )?;
+    let free: i64 = tx.query_row(
+        "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size",
+        [],
+        |row| row.get(0),
+    )?;
+    if free > 0 {
+        tx.execute_batch("CREATE TABLE filler (bytes BLOB)")?;
+        tx.execute("INSERT INTO filler VALUES (zeroblob(?1))", [free])?;
+        tx.execute_batch("DROP TABLE filler")?;
+    }
+    for (_, sql) in &triggers {
+        tx.execute_batch(sql)?;
+    }
+    tx.execute("UPDATE meta SET left_over_tokens = 1", [])?;
+    Ok(())
+}
+
+/// Nothing is left any more.
+pub fn note_scrubbed(tx: &Tx<'_>) -> Result<(), StoreError> {
+    tx.execute("UPDATE meta SET left_over_tokens = 0 WHERE left_over_tokens = 1", [])?;
+    Ok(())
+}
+
+/// Whether pushing is switched on, for the doors.
+pub fn set_enabled(tx: &Tx<'_>, enabled: bool) -> Result<(), StoreError> {
+    tx.execute("UPDATE meta SET outbound_enabled = ?1 WHERE outbound_enabled IS NOT ?1", [enabled])?;
+    Ok(())
+}
+
+/// The time under a refused key does not use up anybody's patience.
+pub(super) fn pause_patience(tx: &Tx<'_>, from: &str, to: &str) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE outbox SET patience_from = strftime('%Y-%m-%dT%H:%M:%fZ',
+             julianday(patience_from) + max(0, julianday(?2) - max(julianday(?1), julianday(patience_from))))
+         WHERE is_open = 1 AND patience_from IS NOT NULL",
+        [from, to],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,505 @@
+//! Push: from the outbox to the remote, each intent once, one customer's in order.
+//!
+//! ```text
+//!   turn ─▶ settles what ended, holds deletes, claims what is due     one transaction
+//!    ▲            │ claimed
+//!    │            ▼
+//!    └── ended ◀─ attempt ─▶ may it be repeated? as expected? ─▶ one call
+//! ```
+//!
+//! A turn is the only writer: what ended and what begins next commit together, so an attempt in a row of many costs one commit, and
+//! as many as are under way share it when the database is slower than the API. Nothing leaves before its claim is committed.
+//!
+//! What cannot be known is not guessed: it is looked for at the remote, and parked for a person where that is no proof.
+
+mod attempt;
+mod reconciliation;
+mod settle;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use jiff::{SignedDuration, Timestamp};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use attempt::Ended;
+use settle::Settled;
+
+use super::Echoes;
+use crate::clock::Clock;
+use crate::config::SecretKey;
+use crate::model::CustomerId;
+use crate::model::intent::lifecycle::{IllegalTransition, State};
+use crate::model::intent::{Intent, Wish};
+use crate::model::time;
+use crate::remote::{PushRemote, Remote};
+use crate::store::outbox::{self, Frozen, Open, Words};
+use crate::store::{Conn, Store, StoreError, Tx, account, mirror, read};
+
+/// How long a stop waits for answers that are on their way.
+const LAST_ANSWERS: Duration = Duration::from_millis(1000);
+
+/// What is due by the wall clock is looked for at least so often, for that clock can be set.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// What the pusher is told once.
+#[derive(Clone, Debug)]
+pub struct PushSettings {
+    /// Whether anything is pushed.
+    pub enabled: bool,
+    /// How many intents may be under way at once.
+    pub max_concurrent_requests: usize,
+    /// How many customers a page should hold where the list is read.
+    pub per_page: u32,
+    /// More open deletes than this wait for a person.
+    pub hold_deletes_over: u64,
+    /// How long after its first attempt an unsettled intent parks.
+    pub park_after: SignedDuration,
+    /// The metadata key by which creates carry their intent's id.
+    pub reconcile_tag: Option<String>,
+    /// Where chance starts (jitter; keys come from elsewhere).
+    pub seed: u64,
+}
+
+/// What a drain did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Attempts made.
+    pub attempts: u64,
+    /// Intents that are done.
+    pub done: u64,
+    /// That were rejected.
+    pub rejected: u64,
+    /// That wait for another attempt.
+    pub waiting: u64,
+    /// That are parked.
+    pub parked: u64,
+    /// Whether the key was refused: then nothing more was tried.
+    pub key_refused: bool,
+}
+
+/// Wakes the pusher, and tells what it found out.
+#[derive(Debug, Default)]
+pub struct Signals {
+    /// Somebody committed something, or what stood in the way is gone.
+    pub wake: Notify,
+    /// The key was refused.
+    pub refused: Notify,
+    /// A customer that we meant to change is not there: the mirror should look.
+    pub look: Notify,
+    /// Intents were settled.
+    pub settled: Notify,
+}
+
+/// The push task.
+pub struct Pusher<R> {
+    store: Arc<Store>,
+    remote: Arc<R>,
+    key: Arc<SecretKey>,
+    clock: Arc<dyn Clock>,
+    settings: PushSettings,
+    stop: CancellationToken,
+    echoes: Arc<Echoes>,
+    signals: Arc<Signals>,
+    dice: Mutex<StdRng>,
+}
+
+/// How long [`Pusher::work`] goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// Until each due intent was attempted once.
+    Drained,
+    /// Until told to stop.
+    Stopped,
+}
+
+/// What one run knows besides the database.
+#[derive(Debug)]
+struct Run {
+    until: Until,
+    /// Attempted by this drain.
+    tried: HashSet<i64>,
+    /// Up to which position it was said what queued intents wait for.
+    explained: i64,
+    drained: Drained,
+}
+
+type UnderWay<'a> = FuturesUnordered<BoxFuture<'a, Result<Finished, StoreError>>>;
+
+impl Run {
+    /// Whether nothing more makes sense: what comes next would meet the same refusal.
+    fn is_turned_away(&self) -> bool {
+        self.until == Until::Drained && self.drained.key_refused
+    }
+
+    fn not_again(&self) -> Option<&HashSet<i64>> {
+        (self.until == Until::Drained).then_some(&self.tried)
+    }
+}
+
+/// An attempt that is over.
+struct Finished {
+    open: Open,
+    ended: Ended,
+}
+
+impl<R: Remote + PushRemote> Pusher<R> {
+    /// A pusher; nothing happens yet.
+    #[expect(clippy::too_many_arguments, reason = "each is a thing of its own, given once")]
+    pub fn new(
+        store: Arc<Store>,
+        remote: Arc<R>,
+        key: Arc<SecretKey>,
+        clock: Arc<dyn Clock>,
+        settings: PushSettings,
+        stop: CancellationToken,
+        echoes: Arc<Echoes>,
+        signals: Arc<Signals>,
+    ) -> Self {
+        let dice = Mutex::new(StdRng::seed_from_u64(settings.seed));
+        Self { store, remote, key, clock, settings, stop, echoes, signals, dice }
+    }
+
+    /// Takes up what an earlier process left: intents that it was sending wait, due at once. And tells the doors whether they are
+    /// open.
+    pub async fn recover(&self) -> Result<(), StoreError> {
+        let (at, enabled) = (time::written(self.clock.now()), self.settings.enabled);
+        let recovered = self.store.write(move |tx| {
+            outbox::set_enabled(tx, enabled)?;
+            Ok((outbox::adopt(tx)?, outbox::cut_off(tx, &at)?))
+        });
+        let (adopted, cut) = recovered.await?;
+        if adopted > 0 {
+            tracing::warn!(adopted, "intents were written past the triggers of this database");
+        }
+        if cut > 0 {
+            tracing::warn!(
+                intents = cut,
+                "the last process ended while it sent intents; they are tried again"
+            );
+        }
+        Ok(())
+    }
+
+    /// Attempts each due intent at most once, those included that become due meanwhile.
+    pub async fn drain(&self) -> Result<Drained, StoreError> {
+        self.work(Until::Drained).await
+    }
+
+    /// Attempts whatever becomes due, until told to stop.
+    pub async fn serve(&self) -> Result<Drained, StoreError> {
+        self.work(Until::Stopped).await
+    }
+
+    async fn work(&self, until: Until) -> Result<Drained, StoreError> {
+        let mut run = Run { until, tried: HashSet::new(), explained: 0, drained: Drained::default() };
+        let mut under_way = UnderWay::new();
+        let mut finished = Vec::new();
+        loop {
+            // Whatever is over by now shares one commit.
+            while let Some(Some(over)) = under_way.next().now_or_never() {
+                finished.push(over?);
+            }
+            let room = match self.stop.is_cancelled() || run.is_turned_away() {
+                true => 0,
+                false => self.settings.max_concurrent_requests.saturating_sub(under_way.len()),
+            };
+            if !finished.is_empty() || (room > 0 && self.is_something_due(&run).await?) {
+                for claimed in self.turn(std::mem::take(&mut finished), room, &mut run).await? {
+                    under_way.push(self.attempt(claimed).boxed());
+                }
+                continue;
+            }
+            if self.stop.is_cancelled() || (until == Until::Drained && under_way.is_empty()) {
+                break;
+            }
+            let news = self.news(until).await?;
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {}
+                Some(over) = under_way.next() => finished.push(over?),
+                () = news => {}
+            }
+        }
+        self.end(under_way, &mut run).await?;
+        Ok(run.drained)
+    }
+
+    /// What a run waits for besides its own attempts: others' commits, and the time.
+    async fn news(&self, until: Until) -> Result<impl Future<Output = ()>, StoreError> {
+        let again = match until {
+            Until::Drained => None,
+            Until::Stopped => {
+                self.sweep_tokens_away().await;
+                self.until_due().await?
+            }
+        };
+        Ok(async move {
+            match until {
+                Until::Drained => std::future::pending().await,
+                Until::Stopped => tokio::select! {
+                    () = self.signals.wake.notified() => {}
+                    () = self.sleep(again) => {}
+                },
+            }
+        })
+    }
+
+    /// Gives answers that are on their way a moment; what is still without one then is cut off, and due at once at the next start.
+    async fn end(&self, mut under_way: UnderWay<'_>, run: &mut Run) -> Result<(), StoreError> {
+        let mut finished = Vec::new();
+        let mut last_call = std::pin::pin!(self.clock.sleep(LAST_ANSWERS));
+        while !under_way.is_empty() {
+            tokio::select! {
+                biased;
+                Some(over) = under_way.next() => finished.push(over?),
+                () = &mut last_call => break,
+            }
+        }
+        if !finished.is_empty() {
+            self.turn(finished, 0, run).await?;
+        }
+        if !under_way.is_empty() {
+            let at = time::written(self.clock.now());
+            self.store.write(move |tx| outbox::cut_off(tx, &at)).await?;
+        }
+        self.sweep_tokens_away().await;
+        Ok(())
+    }
+
+    /// One transaction: settles what is over, then claims up to `room` intents that are due and may be pushed.
+    async fn turn(
+        &self,
+        finished: Vec<Finished>,
+        room: usize,
+        run: &mut Run,
+    ) -> Result<Vec<Open>, StoreError> {
+        let settling = self.settling();
+        let fingerprint_of = {
+            let key = Arc::clone(&self.key);
+            move |salt: &[u8]| key.salted_fingerprint(salt)
+        };
+        let (settings, clock) = (self.settings.clone(), Arc::clone(&self.clock));
+        let (not_again, explained) = (run.not_again().cloned(), run.explained);
+        let echoes = Arc::clone(&self.echoes);
+        let turned = self.store.write(move |tx| {
+            let mut settled = Vec::with_capacity(finished.len());
+            for Finished { open, ended } in finished {
+                settled.push(settling.settle(tx, &open, ended)?);
+            }
+            let now = clock.now();
+            let at = time::written(now);
+            let mut claimed = Vec::new();
+            let mut explained = explained;
+            if room > 0 {
+                outbox::hold_deletes(tx, settings.hold_deletes_over)?;
+                outbox::park_orphans(tx)?;
+                if may_push(tx, settings.enabled, &fingerprint_of)? {
+                    for open in outbox::due(tx, &at, room, not_again.as_ref())? {
+                        match claim(tx, open, &settings, &*clock)? {
+                            Claimed::Parked(parked) => settled.push(parked),
+                            Claimed::Ready(open) => {
+                                let create = match open.intent.as_ref().map(|intent| &intent.wish) {
+                                    Ok(Wish::Create(body)) => Some(body),
+                                    _ => None,
+                                };
+                                echoes.sending(open.position, open.customer.as_ref(), create);
+                                claimed.push(*open);
+                            }
+                        }
+                    }
+                }
+                explained = outbox::explain(tx, explained, &at)?;
+            }
+            Ok((settled, claimed, explained))
+        });
+        let (settled, claimed, explained) = turned.await?;
+        run.explained = explained;
+        run.tried.extend(claimed.iter().map(|open| open.position));
+        for settled in settled {
+            run.tried.insert(settled.position);
+            self.tell(&settled, &mut run.drained);
+        }
+        Ok(claimed)
+    }
+
+    /// What became of an intent, for the log, the drain's sum and whoever waits for it.
+    fn tell(&self, settled: &Settled, drained: &mut Drained) {
+        let Settled { id, what, life, reason, key_refused, not_found, .. } = settled;
+        drained.attempts += 1;
+        drained.key_refused |= *key_refused;
+        let why = reason.as_deref().unwrap_or_default();
+        match life.state {
+            State::Done => {
+                drained.done += 1;
+                tracing::info!(intent = %id, "{what} is done");
+            }
+            State::Rejected => {
+                drained.rejected += 1;
+                tracing::warn!(intent = %id, "{what} was rejected: {why}");
+            }
+            State::Parked => {
+                drained.parked += 1;
+                tracing::warn!(intent = %id, "{what} is parked and waits for a person: {why}");
+            }
+            _ => {
+                drained.waiting += 1;
+                tracing::warn!(intent = %id, attempts = life.attempts, "{what} waits for another attempt: {why}");
+            }
+        }
+        if *key_refused {
+            tracing::error!(
+                "the API refused the key for a push: {why}; nothing more is pushed until a key is accepted"
+            );
+            self.signals.refused.notify_one();
+        }
+        if *not_found {
+            self.signals.look.notify_one();
+        }
+        self.signals.settled.notify_one();
+    }
+
+    /// Whether a turn would find anything to do. Reads only, for most wake-ups are about something else.
+    async fn is_something_due(&self, run: &Run) -> Result<bool, StoreError> {
+        let (at, explained) = (time::written(self.clock.now()), run.explained);
+        let (enabled, not_again) = (self.settings.enabled, run.not_again().cloned());
+        let key = Arc::clone(&self.key);
+        let due = self.store.read(move |conn| {
+            if !outbox::has_open(conn)? {
+                return Ok(false);
+            }
+            if outbox::last_position(conn)? > explained {
+                return Ok(true);
+            }
+            Ok(may_push(conn, enabled, &|salt| key.salted_fingerprint(salt))?
+                && !outbox::due(conn, &at, 1, not_again.as_ref())?.is_empty())
+        });
+        due.await
+    }
+
+    /// How long until time alone makes an intent due; `None`: for ever.
+    async fn until_due(&self) -> Result<Option<Duration>, StoreError> {
+        let now = self.clock.now();
+        let at = time::written(now);
+        let next = self.store.read(move |conn| outbox::next_due(conn, &at)).await?;
+        let next = next.as_deref().and_then(time::read);
+        Ok(next
+            .map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default().min(LONGEST_WAIT)))
+    }
+
+    async fn sleep(&self, wait: Option<Duration>) {
+        match wait {
+            Some(wait) => self.clock.sleep(wait).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes copies of settled tokens out of free space and WAL, as far as no reader holds them. It is tried again later where one
+    /// does, so a failure is no more than said.
+    async fn sweep_tokens_away(&self) {
+        let swept = async {
+            let left = self.store.read(outbox::left_over_tokens).await?;
+            if left > 1 {
+                self.store.write(outbox::scrub).await?;
+            }
+            if left > 0 && self.store.empty_wal().await? {
+                self.store.write(outbox::note_scrubbed).await?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(e) = swept.await {
+            tracing::warn!("copies of settled payment tokens could not be overwritten yet: {e}");
+        }
+    }
+
+    fn roll(&self) -> f64 {
+        self.dice.lock().unwrap_or_else(PoisonError::into_inner).random()
+    }
+}
+
+/// Whether anything may be pushed: pushing is on, and the key is this account's and not refused.
+fn may_push(
+    conn: &Conn,
+    enabled: bool,
+    fingerprint_of: &impl Fn(&[u8]) -> [u8; 32],
+) -> Result<bool, StoreError> {
+    let (refused, _) = read::obstacles(conn)?;
+    if !enabled || refused.is_some() {
+        return Ok(false);
+    }
+    let known = account::load(conn)?;
+    Ok(known.is_some_and(|account| {
+        account.stopped.is_none() && account.fingerprint == fingerprint_of(&account.salt)
+    }))
+}
+
+/// What a due intent became.
+enum Claimed {
+    /// It is being sent from now on.
+    Ready(Box<Open>),
+    /// It cannot be.
+    Parked(Settled),
+}
+
+/// Begins an attempt: fixes what the first one must, for those that may follow.
+fn claim(tx: &Tx<'_>, open: Open, settings: &PushSettings, clock: &dyn Clock) -> Result<Claimed, StoreError> {
+    let park = |open: &Open, reason: String| {
+        let life = legal(open.life.park())?;
+        let words = Words { reason: Some(reason.clone()), ..Words::default() };
+        outbox::own(tx, || outbox::write(tx, open.position, life, words))?;
+        Ok(Claimed::Parked(Settled::parked(open, life, reason)))
+    };
+    let intent = match &open.intent {
+        Ok(intent) => intent.clone(),
+        Err(why) => {
+            return park(&open, format!("its row was changed by another program and cannot be read: {why}"));
+        }
+    };
+    let askable = open.customer.as_ref().is_some_and(CustomerId::can_be_asked);
+    if !askable && !matches!(intent.wish, Wish::Create(_)) {
+        return park(&open, "its customer cannot be asked for".to_owned());
+    }
+    let now = clock.now();
+    let frozen = match open.frozen.first_attempt_at {
+        Some(_) => open.frozen.clone(),
+        None => {
+            let frozen = freshly_frozen(&intent, settings, now, clock);
+            let base = match (&intent.wish, &open.customer) {
+                (Wish::Update(_, body), Some(customer)) if body.token().is_some() => {
+                    mirror::find(tx, customer)?.and_then(|stored| stored.standing.body)
+                }
+                _ => None,
+            };
+            Frozen { base, ..frozen }
+        }
+    };
+    let life = legal(open.life.claim())?;
+    outbox::own(tx, || outbox::claim(tx, &open, life, &frozen, &time::written(now)))?;
+    // What the attempt goes by is what it was before: an outcome that is unknown now was so before this attempt.
+    let patience_from = open.patience_from.clone().or_else(|| Some(time::written(now)));
+    Ok(Claimed::Ready(Box::new(Open { life, frozen, patience_from, ..open })))
+}
+
+/// What a first attempt fixes.
+fn freshly_frozen(intent: &Intent, settings: &PushSettings, now: Timestamp, clock: &dyn Clock) -> Frozen {
+    let (key, tag) = match &intent.wish {
+        Wish::Create(body) => {
+            let tag = settings.reconcile_tag.clone().filter(|tag| !body.has_metadata(tag));
+            (Some(format!("{:032x}", rand::random::<u128>())), tag)
+        }
+        Wish::Update(..) | Wish::Delete(_) => (None, None),
+    };
+    let first_boot = clock.boot().map(|(boot, up)| (boot, i64::try_from(up.as_millis()).unwrap_or(i64::MAX)));
+    Frozen { key, tag, base: None, first_attempt_at: Some(time::written(now)), first_boot }
+}
+
+fn legal<T>(next: Result<T, IllegalTransition>) -> Result<T, StoreError> {
+    next.map_err(|illegal| StoreError::Impossible(illegal.to_string()))
+}

@@ -1,0 +1,244 @@
+//! One attempt, from its claim to what came of it.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value, json};
+
+use super::{Finished, Pusher};
+use crate::model::intent::lifecycle::Outcome;
+use crate::model::intent::{Body, Intent, Surprise, Wish};
+use crate::model::{Customer, time};
+use crate::reconcile::outcome::{FirstAttempt, attempt_wait, key_is_good};
+use crate::reconcile::read_back::{self, Reading};
+use crate::remote::error::ApiError;
+use crate::remote::{Cause, Class, Left, Push, PushError, PushRemote, Pushed, Remote, RemoteError, Shown};
+use crate::store::StoreError;
+use crate::store::outbox::Open;
+
+/// What one attempt came to.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// Done: the customer as it is now, or none where it is gone.
+    TookEffect { customer: Option<Customer>, status: Option<u16> },
+    /// The API said no for good.
+    Rejected(ApiError),
+    /// Later again; at once where no moment is given.
+    Later { why: String, status: Option<u16>, outcome: Outcome, at: Option<Timestamp>, obstacle: Obstacle },
+    /// A person decides.
+    Park { reason: String, detail: Option<Value> },
+}
+
+/// What stands in everybody's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    None,
+    KeyRefused,
+    Throttled { until: Option<Timestamp> },
+}
+
+impl<R: Remote + PushRemote> Pusher<R> {
+    /// Makes one attempt at a claimed intent.
+    pub(super) async fn attempt(&self, mut open: Open) -> Result<Finished, StoreError> {
+        let ended = match open.intent.clone() {
+            Ok(intent) => self.carry_out(&mut open, &intent).await?,
+            Err(why) => Ended::Park { reason: why, detail: None },
+        };
+        Ok(Finished { open, ended })
+    }
+
+    async fn carry_out(&self, open: &mut Open, intent: &Intent) -> Result<Ended, StoreError> {
+        if open.life.outcome == Outcome::Unknown
+            && let Some(ended) = self.look_what_became_of_it(open, intent).await?
+        {
+            return Ok(ended);
+        }
+        if let Some(ended) = self.check_expectation(open, intent).await {
+            return Ok(ended);
+        }
+        let Some(push) = push_of(open, intent) else {
+            return Ok(Ended::Park { reason: "its customer cannot be asked for".to_owned(), detail: None });
+        };
+        Ok(match self.remote.push(&push).await {
+            Ok(Pushed::Took { customer, status }) => self.took_effect(open, &push, customer, status).await,
+            Ok(Pushed::NotFound { told }) => match push {
+                Push::Delete { .. } => Ended::TookEffect { customer: None, status: Some(told.status) },
+                _ => Ended::Rejected(told),
+            },
+            Err(PushError { error, left }) => self.after_error(open, error, left),
+        })
+    }
+
+    /// An earlier attempt may have taken effect. Decides whether the same may be sent again; what is settled by looking is returned.
+    async fn look_what_became_of_it(
+        &self,
+        open: &mut Open,
+        intent: &Intent,
+    ) -> Result<Option<Ended>, StoreError> {
+        match &intent.wish {
+            Wish::Create(body) if !self.key_is_good(open) => self.reconcile(open, body).await,
+            Wish::Update(_, body) if body.token().is_some() => Ok(self.read_back(open, body).await),
+            // Under the same key it is the same create; plain values and deletes may be repeated.
+            Wish::Create(_) | Wish::Update(..) | Wish::Delete(_) => Ok(None),
+        }
+    }
+
+    fn key_is_good(&self, open: &Open) -> bool {
+        let Some(at) = open.frozen.first_attempt_at.as_deref().and_then(time::read) else { return false };
+        let same_boot =
+            open.frozen.first_boot.as_ref().zip(self.clock.boot()).and_then(|((boot, ms), (now, up))| {
+                let then = std::time::Duration::from_millis(u64::try_from(*ms).ok()?);
+                (*boot == now).then(|| up.saturating_sub(then))
+            });
+        key_is_good(FirstAttempt { at, now: self.clock.now(), server: self.remote.server_time(), same_boot })
+    }
+
+    /// An update with a token: did it take effect? Where that cannot be told, nothing is repeated.
+    async fn read_back(&self, open: &Open, body: &Body) -> Option<Ended> {
+        let customer = open.customer.as_ref()?;
+        let shown = match self.remote.look(customer).await {
+            Ok(Shown::Found(shown)) => shown,
+            // The call itself will say so, in the API's own words; a customer that is gone takes no token.
+            Ok(Shown::NotFound) => return None,
+            Err(error) => return Some(self.after_error(open, error, Left::Nothing)),
+        };
+        let before = open.frozen.base.as_deref().and_then(|base| Customer::from_body(base).ok());
+        match read_back::read(body, before.as_ref().map(Customer::fields), shown.fields()) {
+            Reading::Applied => Some(Ended::TookEffect { customer: Some(shown), status: None }),
+            Reading::NotApplied => None,
+            Reading::Unclear => Some(Ended::Park {
+                reason: "whether this update took effect cannot be told from the customer, and its payment token can be used once: \
+                         look at the customer at KOMOJU, then cancel this intent, or retry it with a new token (--body @FILE)"
+                    .to_owned(),
+                detail: Some(json!({"theirs": shown.fields()})),
+            }),
+        }
+    }
+
+    /// Compares what the dropper last saw with what is there now; a difference parks, and nothing is sent.
+    async fn check_expectation(&self, open: &Open, intent: &Intent) -> Option<Ended> {
+        let (expect, customer) = (intent.expect.as_ref()?, open.customer.as_ref()?);
+        match self.remote.look(customer).await {
+            Ok(Shown::Found(theirs)) => {
+                // What an earlier attempt of ours has already done is no surprise.
+                if open.life.outcome == Outcome::Unknown && is_applied(&intent.wish, theirs.fields()) {
+                    return None;
+                }
+                let surprises = expect.surprises(theirs.fields());
+                (!surprises.is_empty()).then(|| conflict(&surprises, theirs.fields(), intent))
+            }
+            // The call itself will say so, in the API's own words.
+            Ok(Shown::NotFound) => None,
+            Err(error) => Some(self.after_error(open, error, Left::Nothing)),
+        }
+    }
+
+    /// A 2xx. Whom it shows is what the mirror learns; where it shows nobody, a create is asked again under its key (the first
+    /// answer is told again), and an update's customer is looked at.
+    async fn took_effect(&self, open: &Open, push: &Push, customer: Option<Customer>, status: u16) -> Ended {
+        let customer = match (push, customer) {
+            (Push::Create { .. }, None) => {
+                let wait = attempt_wait(open.life.attempts, self.roll());
+                return Ended::Later {
+                    why: format!(
+                        "POST /customers: answered HTTP {status} without a customer that can be read"
+                    ),
+                    status: Some(status),
+                    outcome: Outcome::Unknown,
+                    at: self.clock.now().checked_add(wait).ok(),
+                    obstacle: Obstacle::None,
+                };
+            }
+            (Push::Update { id, .. }, None) => match self.remote.look(id).await {
+                Ok(Shown::Found(customer)) => Some(customer),
+                Ok(Shown::NotFound) | Err(_) => None,
+            },
+            (_, customer) => customer,
+        };
+        Ended::TookEffect { customer, status: Some(status) }
+    }
+
+    pub(super) fn after_error(&self, open: &Open, error: RemoteError, left: Left) -> Ended {
+        let (why, status) = (error.to_string(), error.status());
+        let outcome = match (left, error.class()) {
+            // It was turned away before anything was done.
+            (Left::Nothing, _) | (_, Class::Throttled | Class::Auth) => Outcome::Known,
+            (Left::Perhaps, _) => Outcome::Unknown,
+        };
+        let throttled = error.class() == Class::Throttled || error.retry_after.is_some();
+        match error.cause {
+            Cause::Rejected(told) => Ended::Rejected(told),
+            // Due at once when a key is accepted.
+            Cause::KeyRefused(_) => {
+                Ended::Later { why, status, outcome, at: None, obstacle: Obstacle::KeyRefused }
+            }
+            _ => {
+                let wait =
+                    attempt_wait(open.life.attempts, self.roll()).max(error.retry_after.unwrap_or_default());
+                let at = self.clock.now().checked_add(wait).unwrap_or(Timestamp::MAX);
+                let obstacle = match throttled {
+                    true => Obstacle::Throttled { until: self.remote.throttled_until() },
+                    false => Obstacle::None,
+                };
+                Ended::Later { why, status, outcome, at: Some(at), obstacle }
+            }
+        }
+    }
+
+    /// By how much the server's clock is behind ours.
+    pub(super) fn skew(&self) -> SignedDuration {
+        self.remote
+            .server_time()
+            .map_or(SignedDuration::ZERO, |server| self.clock.now().duration_since(server))
+    }
+}
+
+/// The call that carries an intent out.
+fn push_of(open: &Open, intent: &Intent) -> Option<Push> {
+    match &intent.wish {
+        Wish::Create(body) => {
+            let body = match &open.frozen.tag {
+                Some(tag) => body.clone().with_metadata(tag, &open.id),
+                None => body.clone(),
+            };
+            Some(Push::Create { key: open.frozen.key.clone()?, body })
+        }
+        Wish::Update(_, body) => Some(Push::Update { id: open.customer.clone()?, body: body.clone() }),
+        Wish::Delete(_) => Some(Push::Delete { id: open.customer.clone()? }),
+    }
+}
+
+/// A conflict, kept whole: what was expected, what is there, what was wanted.
+fn conflict(surprises: &[Surprise], theirs: &Map<String, Value>, intent: &Intent) -> Ended {
+    let fields: Vec<&str> = surprises.iter().map(|surprise| surprise.field.as_str()).collect();
+    let base = intent.expect.as_ref().map(|expect| expect.fields().clone());
+    let ours = match &intent.wish {
+        Wish::Update(_, body) => Value::Object(body.without_token()),
+        Wish::Create(_) | Wish::Delete(_) => Value::Null,
+    };
+    let differs = if fields.len() == 1 { "differs" } else { "differ" };
+    Ended::Park {
+        reason: format!("the customer is not as expected: {} {differs}; nothing was sent", fields.join(", ")),
+        detail: Some(json!({"differs": fields, "base": base, "theirs": theirs, "ours": ours})),
+    }
+}
+
+fn is_applied(wish: &Wish, theirs: &Map<String, Value>) -> bool {
+    matches!(wish, Wish::Update(_, body) if not_applied(body, theirs).is_empty())
+}
+
+/// What an update asked for and the customer does not show.
+pub(super) fn not_applied(body: &Body, after: &Map<String, Value>) -> Map<String, Value> {
+    let null = Value::Null;
+    let mut missing = Map::new();
+    if let Some(email) =
+        body.fields().get("email").filter(|email| after.get("email").unwrap_or(&null) != *email)
+    {
+        missing.insert("email".to_owned(), email.clone());
+    }
+    let theirs = after.get("metadata").and_then(Value::as_object);
+    for (key, value) in body.fields().get("metadata").and_then(Value::as_object).into_iter().flatten() {
+        if theirs.and_then(|theirs| theirs.get(key)).unwrap_or(&null) != value {
+            missing.insert(format!("metadata.{key}"), value.clone());
+        }
+    }
+    missing
+}

@@ -1,0 +1,160 @@
+//! A create whose outcome is unknown and whose key is too old: the customers that came to be since are read, twice.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::attempt::{Ended, Obstacle};
+use super::{Pusher, freshly_frozen};
+use crate::model::intent::Body;
+use crate::model::intent::lifecycle::Outcome;
+use crate::model::{Customer, CustomerId, PageQuery, time};
+use crate::reconcile::creates::{self, Evidence, Finding};
+use crate::reconcile::outcome::attempt_wait;
+use crate::reconcile::paging;
+use crate::remote::{Left, PushRemote, Remote, RemoteError};
+use crate::store::outbox::{self, Open};
+use crate::store::{StoreError, intents};
+
+/// How often the window is read until two readings in a row agree.
+const READINGS: usize = 5;
+
+/// Why a reading of the window cannot be used.
+enum Setback {
+    Remote(RemoteError),
+    Moving(String),
+}
+
+/// What a reading of the window showed.
+#[derive(PartialEq)]
+struct Window {
+    /// Everybody in it, as a digest each.
+    all: HashSet<u64>,
+    /// Those whom the remote says were made in it, or of whom it does not say when.
+    customers: Vec<Customer>,
+}
+
+impl<R: Remote + PushRemote> Pusher<R> {
+    /// Finds out what became of the create. `None`: nothing did, and it has a new key that is committed: it may be sent.
+    pub(super) async fn reconcile(&self, open: &mut Open, body: &Body) -> Result<Option<Ended>, StoreError> {
+        let Some(first) = open.frozen.first_attempt_at.as_deref().and_then(time::read) else {
+            return Ok(Some(Ended::Park {
+                reason: "when it was first sent is not known".to_owned(),
+                detail: None,
+            }));
+        };
+        let from = creates::window_from(first, self.skew());
+        let window = match self.read_twice(from).await {
+            Ok(window) => window,
+            Err(Setback::Remote(error)) => return Ok(Some(self.after_error(open, error, Left::Perhaps))),
+            Err(Setback::Moving(why)) => {
+                let wait = attempt_wait(open.life.attempts, self.roll());
+                return Ok(Some(Ended::Later {
+                    why,
+                    status: None,
+                    outcome: Outcome::Unknown,
+                    at: self.clock.now().checked_add(wait).ok(),
+                    obstacle: Obstacle::None,
+                }));
+            }
+        };
+        let listed: Vec<CustomerId> = window.customers.iter().map(|customer| customer.id().clone()).collect();
+        let (position, wanted, since) = (open.position, body.clone(), time::written(from));
+        let accounted =
+            self.store.read(move |conn| intents::unclaimed(conn, position, &wanted, listed, &since));
+        let (unclaimed, gone, has_twin) = accounted.await?;
+        let evidence = Evidence {
+            id: &open.id,
+            wanted: body,
+            tag: open.frozen.tag.as_deref(),
+            listed: &window.customers,
+            unclaimed: &unclaimed,
+            gone,
+            has_twin,
+        };
+        match creates::find(evidence) {
+            Finding::Made(customer) => {
+                Ok(Some(Ended::TookEffect { customer: Some(customer.clone()), status: None }))
+            }
+            Finding::Unclear(why) => {
+                let candidates: Vec<&str> = unclaimed.iter().map(CustomerId::as_str).collect();
+                Ok(Some(Ended::Park {
+                    reason: format!(
+                        "whether this create took effect is not known, KOMOJU has forgotten its key, and {why}: look for the \
+                         customer, then cancel this intent, or retry it with its body (--body @FILE)"
+                    ),
+                    detail: Some(json!({"window_from": time::written(from), "unclaimed": candidates})),
+                }))
+            }
+            Finding::Absent => {
+                let Ok(intent) = &open.intent else { return Ok(None) };
+                let frozen = freshly_frozen(intent, &self.settings, self.clock.now(), &*self.clock);
+                tracing::info!(intent = %open.id, "the create did not take effect: it is sent anew, with a new key");
+                let (position, fresh) = (open.position, frozen.clone());
+                self.store.write(move |tx| outbox::freeze(tx, position, &fresh)).await?;
+                open.frozen = frozen;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads the window until two readings in a row agree.
+    async fn read_twice(&self, from: Timestamp) -> Result<Window, Setback> {
+        let mut last: Option<Window> = None;
+        for _ in 0..READINGS {
+            let window = match self.read_window(from).await {
+                Ok(window) => window,
+                Err(Setback::Moving(_)) => {
+                    last = None;
+                    continue;
+                }
+                Err(other) => return Err(other),
+            };
+            if last.as_ref() == Some(&window) {
+                return Ok(window);
+            }
+            last = Some(window);
+        }
+        Err(Setback::Moving(format!(
+            "the customers made since {from:.0} were read {READINGS} times, and no two readings agreed: the list keeps moving"
+        )))
+    }
+
+    async fn read_window(&self, from: Timestamp) -> Result<Window, Setback> {
+        let mut window = Window { all: HashSet::new(), customers: Vec::new() };
+        let (mut page, mut total) = (1, None);
+        loop {
+            let query = PageQuery { page, per_page: self.settings.per_page, created_from: Some(from) };
+            let answer = self.remote.list(query).await.map_err(Setback::Remote)?;
+            let moving = |why: String| Setback::Moving(why);
+            paging::check(page, &answer).map_err(|fault| moving(fault.to_string()))?;
+            if *total.get_or_insert(answer.total) != answer.total {
+                return Err(moving("its total changed while it was read".to_owned()));
+            }
+            for listed in &answer.customers {
+                let mut hasher = DefaultHasher::new();
+                listed.id().as_str().hash(&mut hasher);
+                window.all.insert(hasher.finish());
+                let customer = listed.read().map_err(|why| moving(why.to_string()))?;
+                let made = customer.created_at().and_then(time::read);
+                // The API filters by itself; a server that does not shall not make the window larger than it is.
+                if made.is_none_or(|made| made >= from) {
+                    window.customers.push(customer);
+                }
+            }
+            if page >= answer.last_page {
+                break;
+            }
+            page += 1;
+        }
+        match window.all.len() as u64 == total.unwrap_or(0) {
+            true => {
+                window.customers.sort_by(|a, b| a.id().cmp(b.id()));
+                Ok(window)
+            }
+            false => Err(Setback::Moving("it showed some customers twice, or left some out".to_owned())),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Settling: one transaction in which intent, attempt, change log and mirror say the same.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use super::attempt::{Ended, Obstacle, not_applied};
+use super::{Pusher, legal};
+use crate::mask::MASK;
+use crate::model::intent::lifecycle::Lifecycle;
+use crate::model::intent::{Body, Wish};
+use crate::model::{Customer, CustomerId, Origin, time};
+use crate::reconcile::sighting;
+use crate::store::changes::{self, Cause};
+use crate::store::outbox::{self, AttemptEnd, Open, Words};
+use crate::store::{StoreError, Tx, mirror, passes};
+use crate::tasks::Echoes;
+
+/// Where an intent is after an attempt, for whoever is told.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) position: i64,
+    pub(super) id: String,
+    /// The call in words, as in `update of c1`.
+    pub(super) what: String,
+    pub(super) life: Lifecycle,
+    pub(super) reason: Option<String>,
+    pub(super) key_refused: bool,
+    /// The customer that it meant to change is not there.
+    pub(super) not_found: bool,
+}
+
+impl Settled {
+    /// One that a person must look at.
+    pub(super) fn parked(open: &Open, life: Lifecycle, reason: String) -> Self {
+        Self {
+            position: open.position,
+            id: open.id.clone(),
+            what: in_words(open),
+            life,
+            reason: Some(reason),
+            key_refused: false,
+            not_found: false,
+        }
+    }
+}
+
+fn in_words(open: &Open) -> String {
+    match (open.intent.as_ref().map(|intent| intent.wish.op()), &open.customer) {
+        (Ok("create"), _) => "create".to_owned(),
+        (Ok(op), Some(customer)) => format!("{op} of {customer}"),
+        (Ok(op), None) => op.to_owned(),
+        (Err(_), _) => "intent".to_owned(),
+    }
+}
+
+/// What settling needs to know.
+pub(super) struct Settling {
+    now: Timestamp,
+    park_after: SignedDuration,
+    echoes: Arc<Echoes>,
+}
+
+impl<R> Pusher<R> {
+    pub(super) fn settling(&self) -> Settling {
+        Settling {
+            now: self.clock.now(),
+            park_after: self.settings.park_after,
+            echoes: Arc::clone(&self.echoes),
+        }
+    }
+}
+
+impl Settling {
+    /// Writes what became of an attempt.
+    pub(super) fn settle(&self, tx: &Tx<'_>, open: &Open, ended: Ended) -> Result<Settled, StoreError> {
+        let at = time::written(self.now);
+        let wish = open.intent.as_ref().ok().map(|intent| &intent.wish);
+        let token = match wish {
+            Some(Wish::Create(body) | Wish::Update(_, body)) => body.token(),
+            _ => None,
+        };
+        // What the API says may repeat what it was told.
+        let hidden = |text: String| match token.filter(|token| !token.is_empty()) {
+            Some(token) => text.replace(token, MASK),
+            None => text,
+        };
+        let (mut key_refused, mut not_found, mut made) = (false, false, None);
+        let (life, mut words, end) = match ended {
+            Ended::TookEffect { customer, status } => {
+                let (id, seq) = self.echo(tx, open, customer.as_ref(), &at)?;
+                let detail = match (wish, &customer) {
+                    (Some(Wish::Update(_, body)), Some(customer)) => told_of(body, customer),
+                    _ => None,
+                };
+                made = id.clone();
+                let result_customer_id = id.map(|id| id.as_str().to_owned());
+                let words = Words { result_customer_id, change_seq: seq, detail, ..Words::default() };
+                (legal(open.life.take_effect())?, words, AttemptEnd { status, error: None })
+            }
+            Ended::Rejected(told) => {
+                not_found = told.status == 404;
+                let why = hidden(told.to_string());
+                let [code, message, param] =
+                    [told.code, told.message, told.param].map(|text| text.map(hidden));
+                let detail = json!({"status": told.status, "code": code, "message": message, "param": param});
+                let words = Words { reason: Some(why.clone()), detail: Some(detail), ..Words::default() };
+                (
+                    legal(open.life.reject())?,
+                    words,
+                    AttemptEnd { status: Some(told.status), error: Some(why) },
+                )
+            }
+            Ended::Later { why, status, outcome, at: again, obstacle } => {
+                let why = hidden(why);
+                key_refused = obstacle == Obstacle::KeyRefused;
+                if key_refused {
+                    passes::note_refused(tx, &at)?;
+                }
+                if let Obstacle::Throttled { until: Some(until) } = obstacle {
+                    passes::note_throttled(tx, Some(&time::written(until)))?;
+                }
+                let end = AttemptEnd { status, error: Some(why.clone()) };
+                let waiting = legal(open.life.wait(outcome))?;
+                match self.is_out_of_patience(open) && !key_refused {
+                    true => {
+                        let hours = self.park_after.as_hours();
+                        let reason = format!("no attempt succeeded within {hours} hours; the last: {why}");
+                        (legal(waiting.park())?, Words { reason: Some(reason), ..Words::default() }, end)
+                    }
+                    false => {
+                        let next_attempt_at = again.map(time::written);
+                        (waiting, Words { next_attempt_at, reason: Some(why), ..Words::default() }, end)
+                    }
+                }
+            }
+            Ended::Park { reason, detail } => {
+                let words = Words { reason: Some(hidden(reason)), detail, ..Words::default() };
+                (legal(open.life.park())?, words, AttemptEnd::default())
+            }
+        };
+        if life.state.is_settled() {
+            words.settled_at = Some(at.clone());
+        }
+        let reason = words.reason.clone();
+        outbox::own(tx, || {
+            outbox::end_attempt(tx, open, life, &at, &end)?;
+            outbox::write(tx, open.position, life, words)
+        })?;
+        self.echoes.settled(open.position, open.customer.as_ref(), made.as_ref());
+        Ok(Settled {
+            position: open.position,
+            id: open.id.clone(),
+            what: in_words(open),
+            life,
+            reason,
+            key_refused,
+            not_found,
+        })
+    }
+
+    fn is_out_of_patience(&self, open: &Open) -> bool {
+        let from = open.patience_from.as_deref().and_then(time::read);
+        from.is_some_and(|from| self.now.duration_since(from) >= self.park_after)
+    }
+
+    /// What took effect enters log and mirror, with the intent's id; returns the customer and the change that records it. Where the
+    /// mirror knew it all already, that is the change by which it did.
+    fn echo(
+        &self,
+        tx: &Tx<'_>,
+        open: &Open,
+        shown: Option<&Customer>,
+        at: &str,
+    ) -> Result<(Option<CustomerId>, Option<i64>), StoreError> {
+        let id = open.customer.clone().or_else(|| shown.map(|customer| customer.id().clone()));
+        let Some(customer) = &id else { return Ok((None, None)) };
+        let is_delete = matches!(open.intent.as_ref().map(|intent| &intent.wish), Ok(Wish::Delete(_)));
+        let stored = mirror::find(tx, customer)?;
+        let known_seq = stored.as_ref().map(|stored| stored.standing.seq);
+        let cause = Cause {
+            observed_at: at.to_owned(),
+            origin: Origin::Intent,
+            pass_id: None,
+            intent_id: Some(open.id.clone()),
+        };
+        let ((), recorded) = changes::recording(tx, cause, |recorder| {
+            if is_delete {
+                if stored.is_some_and(|stored| stored.standing.is_live()) {
+                    recorder.record_deleted(customer)?;
+                }
+            } else if let Some(shown) = shown {
+                let sighting = sighting::judge(shown.clone(), stored.as_ref().map(|stored| &stored.standing));
+                if let Some((kind, after)) = sighting.change {
+                    recorder.record(kind, &after, stored)?;
+                }
+            }
+            Ok(())
+        })?;
+        let seq = match recorded.changes() {
+            0 => known_seq,
+            _ => Some(changes::head(tx)?.seq),
+        };
+        Ok((id, seq))
+    }
+}
+
+/// What the answer to an update does not show of what was asked for.
+fn told_of(body: &Body, customer: &Customer) -> Option<serde_json::Value> {
+    let missing = not_applied(body, customer.fields());
+    (!missing.is_empty()).then(|| json!({"not_applied": missing}))
+}
