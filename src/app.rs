@@ -3,10 +3,11 @@
 //! Order matters twice. At the start what cannot be used is said before anything is touched: the instance lock, then the
 //! database, then the key. At the end the cadence stops first, then the pass at its next safe point, then the database.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tokio::sync::Notify;
 use tokio::sync::watch;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
@@ -19,7 +20,13 @@ use crate::reconcile::retry;
 use crate::remote::Http;
 use crate::remote::http::SetupError;
 use crate::store::{Instance, Store, StoreError, copy, passes, read};
+use crate::tasks::Echoes;
 use crate::tasks::pull::{Failure, Progress, Pull, Report, Settings};
+use crate::tasks::push::{Drained, PushSettings, Pusher, Signals};
+use crate::watch::{LOOK_EVERY, Watch};
+
+/// How long pushing pauses when somebody else keeps the database locked.
+const AFTER_BUSY: Duration = Duration::from_secs(1);
 
 /// How often a refused key is tried again.
 const ASK_AGAIN_AFTER_REFUSAL: Duration = Duration::from_secs(15 * 60);
@@ -47,6 +54,9 @@ pub enum AppError {
 /// Everything that works on one database, ready to make passes.
 pub struct App {
     pull: Pull<Http>,
+    pusher: Pusher<Http>,
+    signals: Arc<Signals>,
+    database: PathBuf,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
     _instance: Instance,
@@ -106,9 +116,39 @@ impl App {
             max_delete_percent: config.inbound.max_delete_percent,
             seed: rand::random(),
         };
-        let pull =
-            Pull::new(Arc::new(store), remote, Arc::new(key), Arc::clone(&clock), settings, stop.clone());
-        Ok(Self { pull, clock, stop, _instance: instance })
+        let push_settings = PushSettings {
+            enabled: config.outbound.enabled,
+            max_concurrent_requests: config.api.max_concurrent_requests as usize,
+            per_page: config.api.per_page,
+            hold_deletes_over: config.outbound.hold_deletes_over,
+            park_after: SignedDuration::from_hours(config.outbound.park_after_h.into()),
+            reconcile_tag: config.outbound.reconcile_tag.clone(),
+            seed: rand::random(),
+        };
+        let (store, key) = (Arc::new(store), Arc::new(key));
+        let (echoes, signals) = (Arc::<Echoes>::default(), Arc::<Signals>::default());
+        let pull = Pull::new(
+            Arc::clone(&store),
+            Arc::clone(&remote),
+            Arc::clone(&key),
+            Arc::clone(&clock),
+            settings,
+            stop.clone(),
+        )
+        .with_echoes(Arc::clone(&echoes));
+        let database = store.path().to_owned();
+        let pusher = Pusher::new(
+            store,
+            remote,
+            key,
+            Arc::clone(&clock),
+            push_settings,
+            stop.clone(),
+            echoes,
+            Arc::clone(&signals),
+        );
+        pusher.recover().await?;
+        Ok(Self { pull, pusher, signals, database, clock, stop, _instance: instance })
     }
 
     /// How far the pass that runs has come.
@@ -124,7 +164,13 @@ impl App {
         }
     }
 
-    /// The daemon: a sweep at once, then at each tick, until told to stop. Only the database can end it otherwise.
+    /// Attempts each intent that is due, once. After a refused key there is nothing to attempt.
+    pub async fn drain(&self) -> Result<Drained, StoreError> {
+        self.pusher.drain().await
+    }
+
+    /// The daemon: a sweep at once, then at each tick, until told to stop; pushes whatever comes in meanwhile. Only the database can
+    /// end it otherwise.
     pub async fn run(&self, config: &Config) -> Result<(), AppError> {
         let (sweep_due, probe_due) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let mut cadence = JobScheduler::new().await?;
@@ -137,11 +183,45 @@ impl App {
         }
         cadence.start().await?;
         sweep_due.notify_one();
-        let ended = self.answer_ticks(&sweep_due, &probe_due).await;
+        let work = async { tokio::try_join!(self.answer_ticks(&sweep_due, &probe_due), self.push()) };
+        let ended = tokio::select! {
+            ended = work => ended.map(drop),
+            () = self.listen() => Ok(()),
+        };
         if let Err(e) = cadence.shutdown().await {
             tracing::debug!("the cadence did not stop cleanly: {e}");
         }
         Ok(ended?)
+    }
+
+    /// Pushes until told to stop.
+    async fn push(&self) -> Result<(), StoreError> {
+        loop {
+            match self.pusher.serve().await {
+                Ok(_) => return Ok(()),
+                Err(e) if e.is_busy() => {
+                    tracing::error!("pushing paused: {e}: somebody else keeps it locked; it is tried again");
+                    tokio::select! {
+                        () = self.stop.cancelled() => return Ok(()),
+                        () = self.clock.sleep(AFTER_BUSY) => {}
+                    }
+                    self.pusher.recover().await.or_else(|e| if e.is_busy() { Ok(()) } else { Err(e) })?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Wakes the pusher whenever anybody commits; never ends.
+    async fn listen(&self) {
+        let watch = Watch::on(&wal_of(&self.database)).map_err(|e| tracing::warn!("{e}")).ok();
+        loop {
+            match &watch {
+                Some(watch) => watch.changed().await,
+                None => self.clock.sleep(LOOK_EVERY).await,
+            }
+            self.signals.wake.notify_one();
+        }
     }
 
     async fn answer_ticks(&self, sweep_due: &Notify, probe_due: &Notify) -> Result<(), StoreError> {
@@ -154,9 +234,17 @@ impl App {
                 () = self.stop.cancelled() => return Ok(()),
                 () = self.sleep_until(plan.again_at()) => PassKind::Sweep,
                 () = sweep_due.notified(), if answers_ticks => PassKind::Sweep,
+                () = self.signals.look.notified(), if answers_ticks => PassKind::Sweep,
                 () = probe_due.notified(), if answers_ticks => PassKind::Probe,
+                () = self.signals.refused.notified() => {
+                    plan = Plan::Refused { again_at: self.clock.elapsed() + ASK_AGAIN_AFTER_REFUSAL };
+                    continue;
+                }
             };
-            let failed = match self.pass(kind).await {
+            let passed = self.pass(kind).await;
+            // A key that was bound, or is accepted again, lets intents go.
+            self.signals.wake.notify_one();
+            let failed = match passed {
                 Ok(None) => continue,
                 Ok(Some(report)) => {
                     log(&report);
@@ -219,6 +307,14 @@ impl Plan {
             Self::Again { at } | Self::Refused { again_at: at } => Some(at),
         }
     }
+}
+
+/// Where whoever commits to this database writes.
+fn wal_of(database: &Path) -> PathBuf {
+    // As SQLite does: beside the file itself, not beside a link to it.
+    let mut name = database.canonicalize().unwrap_or_else(|_| database.to_owned()).into_os_string();
+    name.push("-wal");
+    name.into()
 }
 
 /// One line for what a person needs to know.

@@ -10,6 +10,7 @@
 //!                          → clock       the only place that asks for the time
 //!        all of them       → model       customers, changes, passes, intents                        pure
 //!                          → config, mask                  the checked configuration, the typed key, masked texts
+//!        app, cli          → watch       being told by the kernel that a file changed
 //!        cli               → sandbox     the local KOMOJU; imports nothing of the others
 //! ```
 //!
@@ -43,3 +44,4 @@ pub mod remote;
 pub mod sandbox;
 pub mod store;
 pub mod tasks;
+pub mod watch;

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A module, and the modules of this crate that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("model", &[]),
     ("clock", &[]),
+    ("watch", &[]),
     ("sandbox", &[]),
     ("mask", &["config"]),
     ("config", &["mask"]),
@@ -15,8 +16,8 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("remote", &["model", "clock", "config", "mask"]),
     ("store", &["model"]),
     ("tasks", &["model", "clock", "config", "mask", "reconcile", "remote", "store"]),
-    ("app", &["model", "clock", "config", "reconcile", "remote", "store", "tasks"]),
-    ("cli", &["model", "clock", "config", "mask", "remote", "store", "tasks", "app", "sandbox"]),
+    ("app", &["model", "clock", "config", "reconcile", "remote", "store", "tasks", "watch"]),
+    ("cli", &["model", "clock", "config", "mask", "remote", "store", "tasks", "app", "sandbox", "watch"]),
 ];
 
 fn sources(module: &str) -> Vec<PathBuf> {

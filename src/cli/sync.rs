@@ -1,4 +1,4 @@
-//! `sync`: one pass, then done.
+//! `sync`: one pass, then one drain of the outbox.
 
 use std::path::Path;
 
@@ -13,9 +13,12 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::model::PassKind;
 use crate::store::read::ChangeFilter;
-use crate::store::{Reader, StoreError, read};
+use crate::store::{Reader, StoreError, intents, outbox, read};
+use crate::tasks::pull::Failure;
+use crate::tasks::push::Drained;
 
-/// One sweep of the whole list, applied to the mirror; makes the database where there is none.
+/// One sweep of the whole list, applied to the mirror, then one attempt at each intent that is due; makes the database where there is
+/// none.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync sync              read everything once\n  \
     komoju-sync sync --dry-run    show what a sync would record, and write nothing\n\n\
@@ -41,19 +44,27 @@ async fn sync(config: &Config, args: &Args, stop: CancellationToken) -> anyhow::
     let kind = if args.probe { PassKind::Probe } else { PassKind::Sweep };
     if !args.dry_run {
         let app = App::start(config, "sync", SystemClock::shared(), stop).await?;
-        return pass(&app, kind, Some((&config.database.path, args.style))).await;
+        let passed = pass(&app, kind, Some((&config.database.path, args.style))).await?;
+        return Ok(passed.exit.and(drain(&app, &config.database.path, passed.may_drain).await?));
     }
     let directory = Scratch::new("komoju-sync-").map_err(AppError::Temporary)?;
     let app = App::start_dry(config, directory.path(), SystemClock::shared(), stop).await?;
     let copy = directory.path().join("dry-run.db");
     let head = read::mirror_info(&*Reader::open(&copy)?)?.number("head_seq");
-    let exit = pass(&app, kind, None).await?;
+    let passed = pass(&app, kind, None).await?;
     print_plan(&copy, head, args.style)?;
-    Ok(exit)
+    Ok(passed.exit)
+}
+
+/// How the pass went.
+struct Passed {
+    exit: Exit,
+    /// Whether a push could do any better.
+    may_drain: bool,
 }
 
 /// One pass; its row is printed where JSON is asked for, from this database.
-async fn pass(app: &App, kind: PassKind, row: Option<(&Path, Style)>) -> anyhow::Result<Exit> {
+async fn pass(app: &App, kind: PassKind, row: Option<(&Path, Style)>) -> anyhow::Result<Passed> {
     let ended = tokio::select! {
         ended = app.pass(kind) => ended?,
         () = progress::draw(app.progress()) => return Err(anyhow::anyhow!("the pass ended without a report")),
@@ -62,7 +73,7 @@ async fn pass(app: &App, kind: PassKind, row: Option<(&Path, Style)>) -> anyhow:
         print::note(
             "nothing to probe: a probe begins where a complete sweep ended; run `komoju-sync sync` first",
         );
-        return Ok(Exit::Failed);
+        return Ok(Passed { exit: Exit::Failed, may_drain: true });
     };
     match report.failure {
         Some(_) => print::error(&report.sentence()),
@@ -77,7 +88,26 @@ async fn pass(app: &App, kind: PassKind, row: Option<(&Path, Style)>) -> anyhow:
         }
         out.finish()?;
     }
-    Ok(exit_of_report(&report))
+    let may_drain =
+        !matches!(report.failure, Some(Failure::KeyRefused(_) | Failure::OtherAccount | Failure::Stopped));
+    Ok(Passed { exit: exit_of_report(&report), may_drain })
+}
+
+/// One attempt at each intent that is due. What waits for a person waits whether anything was sent or not.
+async fn drain(app: &App, database: &Path, may_drain: bool) -> anyhow::Result<Exit> {
+    let drained = if may_drain { app.drain().await? } else { Drained::default() };
+    if drained.attempts > 0 {
+        print::note(&format!("outbox: {drained}"));
+    }
+    let waits = Reader::open(database)?.look(|conn| {
+        let parked = intents::count_open(conn)?.iter().any(|counted| counted.state == "parked");
+        Ok(parked || outbox::held_deletes(conn)? > 0)
+    })?;
+    if waits {
+        print::note("something waits for a person: see `komoju-sync intent list`");
+    }
+    let exit = if waits { Exit::Waits } else { Exit::Fine };
+    Ok(if drained.key_refused { exit.and(Exit::KeyRefused) } else { exit })
 }
 
 /// The changes that the pass recorded in the copy, and the deletions that it would hold.

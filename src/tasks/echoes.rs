@@ -59,6 +59,13 @@ impl Echoes {
         }
     }
 
+    /// Nothing is under way any more: what was, nobody waits for.
+    pub(super) fn nothing_is_sent(&self) {
+        let mut state = self.state();
+        state.sending.clear();
+        state.creating.clear();
+    }
+
     /// That push is over; `made` is whom a create made.
     pub(super) fn settled(&self, position: i64, customer: Option<&CustomerId>, made: Option<&CustomerId>) {
         let mut state = self.state();
@@ -68,7 +75,7 @@ impl Echoes {
         if let Some(customer) = customer
             && let Some(count) = state.sending.get_mut(customer)
         {
-            *count -= 1;
+            *count = count.saturating_sub(1);
             if *count == 0 {
                 state.sending.remove(customer);
             }

@@ -17,6 +17,7 @@ mod reconciliation;
 mod settle;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -83,6 +84,21 @@ pub struct Drained {
     pub parked: u64,
     /// Whether the key was refused: then nothing more was tried.
     pub key_refused: bool,
+}
+
+impl fmt::Display for Drained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { done, rejected, waiting, parked, .. } = self;
+        write!(f, "{done} done")?;
+        for (count, what) in
+            [(rejected, "rejected"), (waiting, "wait for another attempt"), (parked, "parked")]
+        {
+            if *count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Wakes the pusher, and tells what it found out.
@@ -170,6 +186,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
     /// Takes up what an earlier process left: intents that it was sending wait, due at once. And tells the doors whether they are
     /// open.
     pub async fn recover(&self) -> Result<(), StoreError> {
+        self.echoes.nothing_is_sent();
         let (at, enabled) = (time::written(self.clock.now()), self.settings.enabled);
         let recovered = self.store.write(move |tx| {
             outbox::set_enabled(tx, enabled)?;
@@ -220,7 +237,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             if self.stop.is_cancelled() || (until == Until::Drained && under_way.is_empty()) {
                 break;
             }
-            let news = self.news(until).await?;
+            let news = self.news(until, under_way.is_empty()).await?;
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {}
@@ -233,12 +250,15 @@ impl<R: Remote + PushRemote> Pusher<R> {
     }
 
     /// What a run waits for besides its own attempts: others' commits, and the time.
-    async fn news(&self, until: Until) -> Result<impl Future<Output = ()>, StoreError> {
+    async fn news(&self, until: Until, is_quiet: bool) -> Result<impl Future<Output = ()>, StoreError> {
         let again = match until {
             Until::Drained => None,
             Until::Stopped => {
-                self.sweep_tokens_away().await;
-                self.until_due().await?
+                let due = self.until_due().await?;
+                match is_quiet && !self.sweep_tokens_away().await {
+                    true => Some(due.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT)),
+                    false => due,
+                }
             }
         };
         Ok(async move {
@@ -402,21 +422,23 @@ impl<R: Remote + PushRemote> Pusher<R> {
     }
 
     /// Takes copies of settled tokens out of free space and WAL, as far as no reader holds them. It is tried again later where one
-    /// does, so a failure is no more than said.
-    async fn sweep_tokens_away(&self) {
+    /// does (`false`), so a failure is no more than said.
+    async fn sweep_tokens_away(&self) -> bool {
         let swept = async {
             let left = self.store.read(outbox::left_over_tokens).await?;
             if left > 1 {
                 self.store.write(outbox::scrub).await?;
             }
-            if left > 0 && self.store.empty_wal().await? {
+            let clean = left == 0 || self.store.empty_wal().await?;
+            if left > 0 && clean {
                 self.store.write(outbox::note_scrubbed).await?;
             }
-            Ok::<_, StoreError>(())
+            Ok::<_, StoreError>(clean)
         };
-        if let Err(e) = swept.await {
+        swept.await.unwrap_or_else(|e| {
             tracing::warn!("copies of settled payment tokens could not be overwritten yet: {e}");
-        }
+            false
+        })
     }
 
     fn roll(&self) -> f64 {
