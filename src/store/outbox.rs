@@ -32,6 +32,8 @@ pub struct Open {
     pub frozen: Frozen,
     /// When its patience began: what `park_after_h` counts from.
     pub patience_from: Option<String>,
+    /// The HTTP status of its last attempt, where there was an answer.
+    pub last_status: Option<u16>,
 }
 
 /// What an intent's first attempt fixes for those that follow.
@@ -49,9 +51,13 @@ pub struct Frozen {
     pub first_boot: Option<(String, i64)>,
 }
 
+/// No attempt ever waits longer: one that seems to was planned by a clock that was set back since.
+const LONGEST_WAIT_IN_DAYS: f64 = 1.0;
+
 const OPEN: &str =
     "SELECT position, id, state, outcome_unknown, attempts, op, customer_id, body, expect, not_before, lane, key, tag, base,
-     first_attempt_at, first_boot, first_boot_ms, patience_from
+     first_attempt_at, first_boot, first_boot_ms, patience_from,
+     (SELECT status FROM attempts WHERE intent_id = intents.id ORDER BY n DESC LIMIT 1)
      FROM outbox JOIN intents USING (position)";
 
 /// Up to `count` intents that are due, each the first of its lane, in the order of acceptance; none of `tried`.
@@ -63,7 +69,7 @@ pub fn due(
 ) -> Result<Vec<Open>, StoreError> {
     let mut statement = conn.prepare_cached(&format!(
         "{OPEN} WHERE is_open = 1 AND state IN ('queued', 'waiting')
-             AND coalesce(next_attempt_at, '') <= ?1
+             AND (coalesce(next_attempt_at, '') <= ?1 OR julianday(next_attempt_at) > julianday(?1) + {LONGEST_WAIT_IN_DAYS})
              AND (not_before IS NULL OR julianday(not_before) <= julianday(?1))
              AND held = 0
              AND NOT EXISTS (SELECT 1 FROM outbox AS ahead
@@ -111,6 +117,7 @@ fn open_in(row: &Row<'_>) -> rusqlite::Result<Open> {
             first_boot: boot.zip(boot_ms),
         },
         patience_from: row.get(17)?,
+        last_status: row.get(18)?,
     })
 }
 
@@ -199,7 +206,7 @@ pub fn park_orphans(tx: &Tx<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Says what each queued intent after `position` waits for, where it is more than its turn; returns the last one looked at.
+/// Says what each queued intent after `position` waits for, where it is more than its turn; returns the last intent there is.
 pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
     const WAITS: &str = "
         FROM outbox JOIN intents USING (position)
@@ -216,7 +223,6 @@ pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
         .prepare_cached(&sql)?
         .query_map(params![after, now], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
-    let last = waiting.last().map_or(after, |(position, _)| *position);
     for (position, reason) in waiting {
         let Some(reason) = reason else { continue };
         own(tx, || {
@@ -225,7 +231,7 @@ pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
             Ok(())
         })?;
     }
-    Ok(last)
+    last_position(tx)
 }
 
 /// What an earlier process was sending when it ended: how far it came nobody knows. It is due at once, with the same key.

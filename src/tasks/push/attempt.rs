@@ -3,10 +3,11 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
+use super::reconciliation::KeyIs;
 use super::{Finished, Pusher};
 use crate::model::intent::lifecycle::Outcome;
 use crate::model::intent::{Body, Intent, Surprise, Wish};
-use crate::model::{Customer, time};
+use crate::model::{Customer, PageQuery, time};
 use crate::reconcile::outcome::{FirstAttempt, attempt_wait, key_is_good};
 use crate::reconcile::read_back::{self, Reading};
 use crate::remote::error::ApiError;
@@ -74,10 +75,34 @@ impl<R: Remote + PushRemote> Pusher<R> {
         intent: &Intent,
     ) -> Result<Option<Ended>, StoreError> {
         match &intent.wish {
-            Wish::Create(body) if !self.key_is_good(open) => self.reconcile(open, body).await,
+            Wish::Create(body) => {
+                if let Some(ended) = self.ask_the_time(open).await {
+                    return Ok(Some(ended));
+                }
+                match (self.key_is_good(open), open.last_status) {
+                    (false, _) => self.reconcile(open, body, KeyIs::Past).await,
+                    // Whether KOMOJU keeps such an answer under its key is not known, nor whether it is the whole truth.
+                    (true, Some(500..)) => self.reconcile(open, body, KeyIs::Good).await,
+                    // Under the same key it is the same create.
+                    (true, _) => Ok(None),
+                }
+            }
             Wish::Update(_, body) if body.token().is_some() => Ok(self.read_back(open, body).await),
-            // Under the same key it is the same create; plain values and deletes may be repeated.
-            Wish::Create(_) | Wish::Update(..) | Wish::Delete(_) => Ok(None),
+            // Plain values and deletes may be repeated.
+            Wish::Update(..) | Wish::Delete(_) => Ok(None),
+        }
+    }
+
+    /// The age of a key is judged by the server's clock too: a process that has not heard from it yet asks.
+    async fn ask_the_time(&self, open: &Open) -> Option<Ended> {
+        if self.remote.server_time().is_some() {
+            return None;
+        }
+        let asked = self.remote.list(PageQuery { page: 1, per_page: 1, created_from: None }).await;
+        // Any answer tells the time.
+        match (asked, self.remote.server_time()) {
+            (Err(error), None) => Some(self.after_error(open, error, Left::Nothing)),
+            _ => None,
         }
     }
 

@@ -21,6 +21,15 @@ use crate::store::{StoreError, intents};
 /// How often the window is read until two readings in a row agree.
 const READINGS: usize = 5;
 
+/// Whether the create may be sent again under its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyIs {
+    /// Yes, if it is not found to have taken effect.
+    Good,
+    /// No: KOMOJU may have forgotten it.
+    Past,
+}
+
 /// Why a reading of the window cannot be used.
 enum Setback {
     Remote(RemoteError),
@@ -37,8 +46,13 @@ struct Window {
 }
 
 impl<R: Remote + PushRemote> Pusher<R> {
-    /// Finds out what became of the create. `None`: nothing did, and it has a new key that is committed: it may be sent.
-    pub(super) async fn reconcile(&self, open: &mut Open, body: &Body) -> Result<Option<Ended>, StoreError> {
+    /// Finds out what became of the create. `None`: it may be sent, under a key that is good and committed.
+    pub(super) async fn reconcile(
+        &self,
+        open: &mut Open,
+        body: &Body,
+        key_is: KeyIs,
+    ) -> Result<Option<Ended>, StoreError> {
         let Some(first) = open.frozen.first_attempt_at.as_deref().and_then(time::read) else {
             return Ok(Some(Ended::Park {
                 reason: "when it was first sent is not known".to_owned(),
@@ -78,6 +92,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             Finding::Made(customer) => {
                 Ok(Some(Ended::TookEffect { customer: Some(customer.clone()), status: None }))
             }
+            _ if key_is == KeyIs::Good => Ok(None),
             Finding::Unclear(why) => {
                 let candidates: Vec<&str> = unclaimed.iter().map(CustomerId::as_str).collect();
                 Ok(Some(Ended::Park {

@@ -1,0 +1,21 @@
+//! The outbox against the local KOMOJU: what becomes of intents, whatever happens on the way.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[path = "outbound/desk.rs"]
+mod desk;
+
+#[path = "outbound/cuts.rs"]
+mod cuts;
+#[path = "outbound/echoes.rs"]
+mod echoes;
+#[path = "outbound/hostile.rs"]
+mod hostile;
+#[path = "outbound/once.rs"]
+mod once;
+#[path = "outbound/order.rs"]
+mod order;
+#[path = "outbound/outcomes.rs"]
+mod outcomes;
+#[path = "outbound/secrets.rs"]
+mod secrets;

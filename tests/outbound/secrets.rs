@@ -1,0 +1,99 @@
+//! Tokens leave no trace once their intent is settled.
+
+use std::path::Path;
+
+use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Work};
+use serde_json::json;
+
+use crate::desk::Desk;
+
+/// Where these bytes stand in the files of this directory.
+fn found(directory: &Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file()
+            && std::fs::read(&path).unwrap().windows(text.len()).any(|window| window == text.as_bytes())
+        {
+            found.push(path.file_name().unwrap().to_string_lossy().into_owned());
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_settled_intents_token_is_nowhere() {
+    let mut desk = Desk::open(3).await;
+    let ids = desk.sandbox.world().ids();
+    let long = "x".repeat(1900);
+    for (n, id) in ids.iter().enumerate() {
+        let body = json!({"payment_details": format!("tok_canary_{n}"), "metadata": {"a": long, "b": long, "c": long}});
+        desk.intend(&format!("u{n}"), "update", Some(id), Some(body));
+    }
+    desk.intend("c", "create", None, Some(json!({"email": "a", "payment_details": "tok_canary_c"})));
+    desk.intend("r", "create", None, Some(json!({"payment_details": "tok_card_declined_canary_r"})));
+    // Cancelled by another program, whose SQLite does not overwrite what it frees.
+    desk.intend(
+        "x",
+        "create",
+        None,
+        Some(json!({"payment_details": "tok_canary_x", "metadata": {"a": long, "b": long, "c": long}})),
+    );
+    let foreign = desk.writer();
+    foreign
+        .execute_batch("PRAGMA secure_delete = OFF; UPDATE intents SET state = 'cancelled' WHERE id = 'x'")
+        .unwrap();
+    assert_ne!(found(desk.directory.path(), "canary"), Vec::<String>::new());
+    drop(foreign);
+    desk.drain().await;
+    assert_eq!(desk.of("x", "body").contains("canary"), false);
+    assert!(desk.states().iter().all(|state| !state.ends_with("waiting")), "{:?}", desk.states());
+    assert_eq!(found(desk.directory.path(), "canary"), Vec::<String>::new());
+    assert_eq!(desk.one("SELECT left_over_tokens FROM meta"), "0");
+    // The doors hold as before.
+    assert!(desk.refusal("DELETE FROM intents").contains("never removed"));
+    assert!(desk.refusal("INSERT INTO intents (op) VALUES ('nothing')").contains("op: must be"));
+    assert_eq!(desk.states().len(), 6);
+}
+
+#[tokio::test]
+async fn a_token_that_the_api_repeats_is_hidden() {
+    let mut desk = Desk::open(1).await;
+    let secret = "opaque-secret-4242";
+    for (id, status) in [("r", 422), ("w", 500)] {
+        desk.intend(id, "create", None, Some(json!({"payment_details": format!("{secret}-{id}")})));
+        let body = Payload::Text(format!(
+            r#"{{"error": {{"code": "invalid_parameter", "message": "{secret}-{id} is wrong", "param": "{secret}-{id}"}}}}"#
+        ));
+        let effect = Effect::Status {
+            status,
+            body,
+            retry_after: None,
+            headers: Default::default(),
+            work: Work::Skipped,
+        };
+        desk.settings.max_concurrent_requests = 1;
+        desk.inject(Fault::new(effect).call(Call::Create).once());
+        desk.drain().await;
+    }
+    assert_eq!(desk.states(), ["r rejected", "w waiting"]);
+    assert!(desk.of("r", "reason").contains("**** is wrong"), "{}", desk.of("r", "reason"));
+    let everything = desk.column("SELECT coalesce(reason, '') || coalesce(detail, '') || coalesce(error, '') FROM intents JOIN attempts ON id = intent_id");
+    assert!(everything.iter().all(|text| !text.contains(secret)), "{everything:?}");
+}
+
+#[tokio::test]
+async fn a_parked_reader_delays_the_wiping_and_no_more() {
+    let mut desk = Desk::open(1).await;
+    desk.intend("c", "create", None, Some(json!({"email": "a", "payment_details": "tok_canary"})));
+    let reader = desk.reader();
+    reader.execute_batch("BEGIN; SELECT * FROM intents;").unwrap();
+    desk.drain().await;
+    assert_eq!(
+        (desk.state("c"), desk.one("SELECT left_over_tokens FROM meta")),
+        ("done".to_owned(), "1".to_owned())
+    );
+    drop(reader);
+    desk.drain().await;
+    assert_eq!(found(desk.directory.path(), "tok_canary"), Vec::<String>::new());
+}
