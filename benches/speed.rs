@@ -11,6 +11,8 @@
 mod floors;
 #[path = "speed/idle.rs"]
 mod idle;
+#[path = "speed/outbox.rs"]
+mod outbox;
 #[path = "speed/process.rs"]
 mod process;
 #[path = "speed/queries.rs"]
@@ -27,6 +29,7 @@ WHAT
   sweeps     a first import and an unchanged sweep, against floors (what runs without WHAT)
   queries    what a reader waits for, with a change log of five entries a customer
   idle       what the daemon costs while nothing happens
+  outbox     from an intent's commit to its request, many updates at once, and an intent within a sweep
 
 OPTIONS
   --customers N    how many (100000)
@@ -72,6 +75,7 @@ fn main() {
         Some(&"--help" | &"-h") => println!("{HELP}"),
         Some(&"queries") => queries::main(&plan),
         Some(&"idle") => idle::main(),
+        Some(&"outbox") => outbox::main(&plan),
         _ => sweeps(&plan),
     }
 }
@@ -163,10 +167,11 @@ fn configure(directory: &Path, plan: &Plan, url: &str) -> PathBuf {
     let config = directory.join("config.toml");
     let content = format!(
         "[api]\nbase_url = \"{url}\"\nper_page = {}\nmax_concurrent_requests = {}\n[rate_limit]\nrequests_per_second = 0\n\
-         [database]\npath = '{}'\n[log]\nlevel = \"error\"\n",
+         [database]\npath = '{}'\n[outbound]\nspool_dir = '{}'\n[log]\nlevel = \"error\"\n",
         Plan::PER_PAGE,
         plan.in_flight,
-        directory.join("komoju.db").display()
+        directory.join("komoju.db").display(),
+        directory.join("spool").display()
     );
     std::fs::write(&config, content).unwrap();
     config

@@ -11,6 +11,8 @@ mod cuts;
 mod echoes;
 #[path = "outbound/hostile.rs"]
 mod hostile;
+#[path = "outbound/machine.rs"]
+mod machine;
 #[path = "outbound/once.rs"]
 mod once;
 #[path = "outbound/order.rs"]

@@ -19,6 +19,7 @@ pub fn command(arguments: &[&str]) -> Command {
 pub fn main(arguments: &[&str]) {
     match arguments {
         ["client", url, pages, in_flight] => client(url, pages.parse().unwrap(), in_flight.parse().unwrap()),
+        ["updates", url, ids, in_flight] => updates(url, Path::new(ids), in_flight.parse().unwrap()),
         ["inserts", customers, path] => inserts(Path::new(path), customers.parse().unwrap()),
         ["bare", customers, path] => bare(Path::new(path), customers.parse().unwrap()),
         other => panic!("no such floor: {other:?}"),
@@ -75,6 +76,32 @@ fn client(url: &str, pages: u32, in_flight: usize) {
             .fold(0, |seen, page| async move { seen + weigh(&page) })
             .await
     });
+    assert!(seen > 0);
+}
+
+/// Changes each of these customers once, several at once, and parses the answers.
+fn updates(url: &str, ids: &Path, in_flight: usize) {
+    rustls::crypto::ring::default_provider().install_default().unwrap();
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only(std::iter::empty()).build().unwrap();
+    let ids = std::fs::read_to_string(ids).unwrap();
+    let change = |id: &str| {
+        let request = client
+            .patch(format!("{url}/customers/{id}"))
+            .basic_auth("sk_test_sandbox", Some(""))
+            .header("content-type", "application/json")
+            .body(r#"{"metadata":{"by":"floor"}}"#);
+        async move {
+            let bytes = request.send().await.unwrap().bytes().await.unwrap();
+            serde_json::from_slice::<Customer>(&bytes).unwrap().id.len()
+        }
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let seen: usize = runtime.block_on(
+        stream::iter(ids.lines())
+            .map(change)
+            .buffer_unordered(in_flight)
+            .fold(0, |a, b| async move { a + b }),
+    );
     assert!(seen > 0);
 }
 

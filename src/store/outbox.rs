@@ -32,8 +32,8 @@ pub struct Open {
     pub frozen: Frozen,
     /// When its patience began: what `park_after_h` counts from.
     pub patience_from: Option<String>,
-    /// The HTTP status of its last attempt, where there was an answer.
-    pub last_status: Option<u16>,
+    /// Whether the API itself failed in an attempt since the first one with this key.
+    pub met_server_error: bool,
 }
 
 /// What an intent's first attempt fixes for those that follow.
@@ -57,7 +57,7 @@ const LONGEST_WAIT_IN_DAYS: f64 = 1.0;
 const OPEN: &str =
     "SELECT position, id, state, outcome_unknown, attempts, op, customer_id, body, expect, not_before, lane, key, tag, base,
      first_attempt_at, first_boot, first_boot_ms, patience_from,
-     (SELECT status FROM attempts WHERE intent_id = intents.id ORDER BY n DESC LIMIT 1)
+     EXISTS (SELECT 1 FROM attempts WHERE intent_id = intents.id AND status >= 500 AND started_at >= first_attempt_at)
      FROM outbox JOIN intents USING (position)";
 
 /// Up to `count` intents that are due, each the first of its lane, in the order of acceptance; none of `tried`.
@@ -117,7 +117,7 @@ fn open_in(row: &Row<'_>) -> rusqlite::Result<Open> {
             first_boot: boot.zip(boot_ms),
         },
         patience_from: row.get(17)?,
-        last_status: row.get(18)?,
+        met_server_error: row.get(18)?,
     })
 }
 

@@ -12,6 +12,7 @@ use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Work};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::TaskTracker;
 
 use crate::desk::Desk;
 
@@ -22,6 +23,7 @@ struct Scissors {
     down: Arc<AtomicUsize>,
     /// What passed, at most.
     seen: Arc<[AtomicU64; 2]>,
+    _tasks: TaskTracker,
 }
 
 const EVERYTHING: usize = usize::MAX;
@@ -33,13 +35,15 @@ impl Scissors {
         let (up, down) = (Arc::new(AtomicUsize::new(EVERYTHING)), Arc::new(AtomicUsize::new(EVERYTHING)));
         let seen = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
         let (ups, downs, sums) = (Arc::clone(&up), Arc::clone(&down), Arc::clone(&seen));
-        tokio::spawn(async move {
+        let tasks = TaskTracker::new();
+        let connections = tasks.clone();
+        tasks.spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (up, down) = (ups.load(Ordering::SeqCst), downs.load(Ordering::SeqCst));
-                tokio::spawn(pass(client, server, up, down, Arc::clone(&sums)));
+                connections.spawn(pass(client, server, up, down, Arc::clone(&sums)));
             }
         });
-        Self { address, up, down, seen }
+        Self { address, up, down, seen, _tasks: tasks }
     }
 
     fn base_url(&self) -> String {

@@ -39,14 +39,14 @@ async fn a_row_that_another_program_spoilt_is_parked_and_stops_nobody() {
     desk.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
     desk.drain().await;
     assert_eq!(desk.state("u"), "done");
-    for n in 0..spoil.len() {
+    for (n, set) in spoil.iter().enumerate() {
         let (state, attempts) = (
             desk.state(&format!("s{n}")),
             desk.one(&format!("SELECT count(*) FROM attempts WHERE intent_id = 's{n}'")),
         );
         // A time that is none never comes; everything else is for a person.
         let expected = if n == 7 { "queued" } else { "parked" };
-        assert_eq!((state.as_str(), attempts.as_str()), (expected, "0"), "{}", spoil[n]);
+        assert_eq!((state.as_str(), attempts.as_str()), (expected, "0"), "{set}");
     }
     assert_eq!(desk.state("past"), "parked");
     assert!(desk.of("past", "reason").contains("another program"), "{}", desk.of("past", "reason"));

@@ -250,7 +250,7 @@ async fn an_answer_without_a_customer_is_asked_for_again() {
 
 /// Where a process may end between two commits.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Cut {
+pub enum Cut {
     BeforePush(usize),
     AfterPush(usize),
     BeforeList(usize),
@@ -312,7 +312,7 @@ impl PushRemote for Ending {
 }
 
 /// A process that ends at `cut`, if it comes there.
-async fn end_at(desk: &mut Desk, cut: Cut) {
+pub async fn end_at(desk: &mut Desk, cut: Cut) {
     let over = CancellationToken::new();
     let remote = Ending {
         remote: desk.remote_at(&desk.sandbox.base_url()),

@@ -155,7 +155,7 @@ async fn a_wait_that_is_asked_for_holds_for_everybody_and_is_shown() {
     assert_eq!(desk.state("u"), "waiting");
     assert_eq!(desk.one("SELECT throttled_until FROM meta"), "2026-06-01T00:02:00.000Z");
     assert!(
-        desk.of("u", "next_attempt_at") >= "2026-06-01T00:02:00".to_owned(),
+        desk.of("u", "next_attempt_at").as_str() >= "2026-06-01T00:02:00",
         "{}",
         desk.of("u", "next_attempt_at")
     );

@@ -46,7 +46,7 @@ async fn a_settled_intents_token_is_nowhere() {
     assert_ne!(found(desk.directory.path(), "canary"), Vec::<String>::new());
     drop(foreign);
     desk.drain().await;
-    assert_eq!(desk.of("x", "body").contains("canary"), false);
+    assert!(!desk.of("x", "body").contains("canary"));
     assert!(desk.states().iter().all(|state| !state.ends_with("waiting")), "{:?}", desk.states());
     assert_eq!(found(desk.directory.path(), "canary"), Vec::<String>::new());
     assert_eq!(desk.one("SELECT left_over_tokens FROM meta"), "0");

@@ -79,12 +79,12 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 if let Some(ended) = self.ask_the_time(open).await {
                     return Ok(Some(ended));
                 }
-                match (self.key_is_good(open), open.last_status) {
+                match (self.key_is_good(open), open.met_server_error) {
                     (false, _) => self.reconcile(open, body, KeyIs::Past).await,
                     // Whether KOMOJU keeps such an answer under its key is not known, nor whether it is the whole truth.
-                    (true, Some(500..)) => self.reconcile(open, body, KeyIs::Good).await,
+                    (true, true) => self.reconcile(open, body, KeyIs::Good).await,
                     // Under the same key it is the same create.
-                    (true, _) => Ok(None),
+                    (true, false) => Ok(None),
                 }
             }
             Wish::Update(_, body) if body.token().is_some() => Ok(self.read_back(open, body).await),
