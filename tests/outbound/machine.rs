@@ -213,9 +213,9 @@ impl Machine {
     /// The trouble is over: whatever still can comes to its end.
     async fn finish(&mut self) {
         self.desk.sandbox.world().clear_faults();
-        drop(self.desk.store().write(|tx| intents::approve(tx, &[])).await.unwrap());
+        self.desk.store().write(|tx| intents::approve(tx, &[])).await.unwrap();
         self.desk.drain_on(80, SignedDuration::from_mins(20)).await;
-        drop(self.desk.store().write(|tx| intents::approve(tx, &[])).await.unwrap());
+        self.desk.store().write(|tx| intents::approve(tx, &[])).await.unwrap();
         self.desk.drain_on(80, SignedDuration::from_mins(20)).await;
         self.check();
         let unsettled = self.desk.column(
