@@ -27,6 +27,7 @@ pub mod passes;
 mod place;
 pub mod read;
 mod record;
+pub mod spool;
 pub mod verify;
 mod writer;
 

@@ -6,5 +6,6 @@
 mod echoes;
 pub mod pull;
 pub mod push;
+pub mod spool;
 
 pub use echoes::Echoes;

@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Conn, StoreError, Tx, outbox};
+use super::{Conn, StoreError, Tx, outbox, spool};
 use crate::model::intent::MASKED_TOKEN;
 use crate::model::intent::lifecycle::{Lifecycle, Outcome, Retry, State};
 use crate::model::intent::{Body, Expect, Intent, Wish};
@@ -239,6 +239,7 @@ pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycl
         if life.state == State::Queued {
             outbox::thaw(tx, known.position)?;
         }
+        spool::reopen(tx, id)?;
         Ok(())
     })?;
     Ok(life)
