@@ -23,10 +23,14 @@ use crate::store::{Instance, Store, StoreError, copy, passes, read};
 use crate::tasks::Echoes;
 use crate::tasks::pull::{Failure, Progress, Pull, Report, Settings};
 use crate::tasks::push::{Drained, PushSettings, Pusher, Signals};
-use crate::watch::{LOOK_EVERY, Watch};
+use crate::tasks::spool::{Looked, Spool, SpoolSettings};
+use crate::watch::{DirectoryWatch, LOOK_EVERY, News, Watch};
 
 /// How long pushing pauses when somebody else keeps the database locked.
 const AFTER_BUSY: Duration = Duration::from_secs(1);
+
+/// How often the spool directory is looked at though nothing was told: a network file system tells nothing of others' files.
+const LOOK_ANYWAY: Duration = Duration::from_secs(60);
 
 /// How often a refused key is tried again.
 const ASK_AGAIN_AFTER_REFUSAL: Duration = Duration::from_secs(15 * 60);
@@ -55,6 +59,8 @@ pub enum AppError {
 pub struct App {
     pull: Pull<Http>,
     pusher: Pusher<Http>,
+    spool: Spool,
+    spool_dir: PathBuf,
     signals: Arc<Signals>,
     database: PathBuf,
     clock: Arc<dyn Clock>,
@@ -137,6 +143,9 @@ impl App {
         )
         .with_echoes(Arc::clone(&echoes));
         let database = store.path().to_owned();
+        let spool_dir = config.outbound.spool_dir.clone();
+        let spool_settings = SpoolSettings { dir: spool_dir.clone(), enabled: config.outbound.enabled };
+        let spool = Spool::new(Arc::clone(&store), Some(&key), Arc::clone(&clock), spool_settings);
         let pusher = Pusher::new(
             store,
             remote,
@@ -148,7 +157,7 @@ impl App {
             Arc::clone(&signals),
         );
         pusher.recover().await?;
-        Ok(Self { pull, pusher, signals, database, clock, stop, _instance: instance })
+        Ok(Self { pull, pusher, spool, spool_dir, signals, database, clock, stop, _instance: instance })
     }
 
     /// How far the pass that runs has come.
@@ -164,9 +173,16 @@ impl App {
         }
     }
 
-    /// Attempts each intent that is due, once. After a refused key there is nothing to attempt.
+    /// Takes what lies in the spool directory, without sending it.
+    pub async fn collect(&self) -> Result<Looked, StoreError> {
+        self.spool.drain(&self.stop).await
+    }
+
+    /// Attempts each intent that is due, once.
     pub async fn drain(&self) -> Result<Drained, StoreError> {
-        self.pusher.drain().await
+        let drained = self.pusher.drain().await?;
+        self.spool.tend_receipts().await?;
+        Ok(drained)
     }
 
     /// The daemon: a sweep at once, then at each tick, until told to stop; pushes whatever comes in meanwhile. Only the database can
@@ -183,7 +199,9 @@ impl App {
         }
         cadence.start().await?;
         sweep_due.notify_one();
-        let work = async { tokio::try_join!(self.answer_ticks(&sweep_due, &probe_due), self.push()) };
+        let work = async {
+            tokio::try_join!(self.answer_ticks(&sweep_due, &probe_due), self.push(), self.take_files())
+        };
         let ended = tokio::select! {
             ended = work => ended.map(drop),
             () = self.listen() => Ok(()),
@@ -210,6 +228,46 @@ impl App {
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// Takes files as they are dropped, until told to stop.
+    async fn take_files(&self) -> Result<(), StoreError> {
+        self.look(None).await?;
+        // The first look has made the directory; what came meanwhile is found by the next one.
+        let mut watch = DirectoryWatch::on(&self.spool_dir).map_err(|e| tracing::warn!("{e}")).ok();
+        let mut again_in = Duration::ZERO;
+        loop {
+            let seen = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(()),
+                news = next_of(&mut watch) => {
+                    let renamed: Option<Vec<String>> = news.into_iter().map(News::renamed).collect();
+                    self.look(renamed).await?
+                }
+                () = self.signals.settled.notified() => {
+                    unless_busy(self.spool.tend_receipts().await)?;
+                    continue;
+                }
+                () = self.clock.sleep(again_in) => self.look(None).await?,
+            };
+            again_in = match (seen, &watch) {
+                (Some(wait), _) => wait,
+                (None, Some(_)) => LOOK_ANYWAY,
+                (None, None) => LOOK_EVERY,
+            };
+        }
+    }
+
+    /// Takes these files, or all that are ready; says when the next one can be.
+    async fn look(&self, renamed: Option<Vec<String>>) -> Result<Option<Duration>, StoreError> {
+        let looked = match &renamed {
+            Some(names) => self.spool.take(names).await,
+            None => self.spool.scan().await,
+        };
+        Ok(match unless_busy(looked)? {
+            Some(looked) => looked.again_in,
+            None => Some(AFTER_BUSY),
+        })
     }
 
     /// Wakes the pusher whenever anybody commits; never ends.
@@ -306,6 +364,26 @@ impl Plan {
             Self::Cadence => None,
             Self::Again { at } | Self::Refused { again_at: at } => Some(at),
         }
+    }
+}
+
+/// News of the directory; never, where it cannot be watched.
+async fn next_of(watch: &mut Option<DirectoryWatch>) -> Vec<News> {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What somebody else's lock kept from being done is done another time.
+fn unless_busy<T>(done: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match done {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if e.is_busy() => {
+            tracing::error!("files wait: {e}: somebody else keeps it locked; it is tried again");
+            Ok(None)
+        }
+        Err(e) => Err(e),
     }
 }
 

@@ -73,6 +73,16 @@ pub enum News {
     Other,
 }
 
+impl News {
+    /// The name of a file that may be taken at once.
+    pub fn renamed(self) -> Option<String> {
+        match self {
+            Self::Renamed(name) => Some(name),
+            Self::Other => None,
+        }
+    }
+}
+
 /// Tells what comes into a directory.
 #[derive(Debug)]
 pub struct DirectoryWatch {

@@ -130,7 +130,7 @@ fn holds(path: &Path, text: &str) -> bool {
 async fn the_directories_are_made_with_their_modes() {
     let desk = Desk::open().await;
     let mode = |path: &str| fs::metadata(desk.at(path)).unwrap().permissions().mode() & 0o7777;
-    assert_eq!((mode(""), mode("receipts"), mode("rejected")), (0o1770, 0o750, 0o750));
+    assert_eq!((mode(""), mode("receipts"), mode("rejected")), (0o3770, 0o750, 0o750));
     fs::set_permissions(desk.at(""), fs::Permissions::from_mode(0o3770)).unwrap();
     desk.scan().await;
     assert_eq!(mode(""), 0o3770, "one that is there stays as it is");
@@ -756,7 +756,7 @@ async fn what_cannot_be_removed_is_dealt_with_once() {
         assert!(why.contains("is dealt with, but cannot be removed") && why.contains("chown"), "{why}");
         assert_eq!(desk.names("rejected"), ["b.json", "b.json.error"]);
     }
-    mode(0o1770);
+    mode(0o3770);
     assert_eq!(desk.scan().await, Looked::default());
     assert_eq!(desk.names(""), ["receipts", "rejected"]);
     assert_eq!((desk.ids().len(), desk.spool.left()), (1, vec![]));

@@ -95,6 +95,10 @@ async fn pass(app: &App, kind: PassKind, row: Option<(&Path, Style)>) -> anyhow:
 
 /// One attempt at each intent that is due. What waits for a person waits whether anything was sent or not.
 async fn drain(app: &App, database: &Path, may_drain: bool) -> anyhow::Result<Exit> {
+    let files = app.collect().await?;
+    if files.taken + files.refused > 0 {
+        print::note(&format!("spool: {}, {} refused", print::count(files.taken, "file"), files.refused));
+    }
     let drained = if may_drain { app.drain().await? } else { Drained::default() };
     if drained.attempts > 0 {
         print::note(&format!("outbox: {drained}"));

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 pub(super) const LARGEST: u64 = 16 * 1024 * 1024;
 
 /// Group members may write, and take away only what is theirs.
-const SPOOL_MODE: u32 = 0o1770;
+const SPOOL_MODE: u32 = 0o3770;
 
 /// Group members may look.
 const BELOW_MODE: u32 = 0o750;
