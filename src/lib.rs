@@ -11,6 +11,7 @@
 //!        all of them       → model       customers, changes, passes, intents                        pure
 //!                          → config, mask                  the checked configuration, the typed key, masked texts
 //!        cli               → sandbox     the local KOMOJU; imports nothing of the others
+//!                          → watch       a signal that a file has changed; imports nothing of the others
 //! ```
 //!
 //! `remote`, `store` and `reconcile` never import each other; a test (`tests/architecture.rs`) holds the directions.
@@ -43,3 +44,4 @@ pub mod remote;
 pub mod sandbox;
 pub mod store;
 pub mod tasks;
+pub mod watch;
