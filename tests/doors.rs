@@ -60,6 +60,8 @@ fn good() -> Vec<(&'static str, Value)> {
         ("an empty metadata key", update(json!({"metadata": {"": "x"}}))),
         ("a customer of an intent", json!({"op": "update", "customer_id": "@n1", "body": {"email": "a"}})),
         ("a customer's id that needs encoding", json!({"op": "delete", "customer_id": "a/../b?é\u{1}'\""})),
+        ("an id of many scripts", json!({"op": "create", "id": "é\u{a0}顧客\u{fffd}\u{10ffff}🎌"})),
+        ("the longest customer id in two bytes", json!({"op": "delete", "customer_id": "é".repeat(512)})),
         ("three dots", json!({"op": "delete", "customer_id": "..."})),
         ("the longest customer id", json!({"op": "delete", "customer_id": long(1024)})),
         ("the longest id", json!({"op": "create", "id": long(255)})),
@@ -299,6 +301,20 @@ fn forbidden() -> Vec<(String, &'static str)> {
         (
             r#"INSERT INTO intents (op, body) VALUES ('create', '{"email": "a", "email": "b"}')"#,
             "body: a field is named twice",
+        ),
+        ("INSERT INTO intents (op, id) VALUES ('create', CAST(x'61ff' AS TEXT))", "id: must be UTF-8"),
+        ("INSERT INTO intents (op, id) VALUES ('create', CAST(x'c3a9eda080' AS TEXT))", "id: must be UTF-8"),
+        (
+            "INSERT INTO intents (op, customer_id) VALUES ('delete', CAST(x'c3' AS TEXT))",
+            "customer_id: must be UTF-8",
+        ),
+        (
+            "INSERT INTO intents (op, customer_id) VALUES ('delete', CAST(x'61c080' AS TEXT))",
+            "customer_id: must be UTF-8",
+        ),
+        (
+            "INSERT INTO intents (op, customer_id) VALUES ('delete', CAST(x'80' AS TEXT))",
+            "customer_id: must be UTF-8",
         ),
         // An older SQLite would not find it again to mask it.
         (

@@ -95,6 +95,12 @@ BEGIN
         WHERE typeof(NEW.id) <> 'text' OR length(CAST(NEW.id AS BLOB)) NOT BETWEEN 1 AND 255 OR NEW.id GLOB '@*'
            OR length(NEW.id) <> length(CAST(NEW.id AS TEXT)) OR instr(CAST(NEW.id AS BLOB), x'00') > 0
            OR NEW.id GLOB '*[' || char(1) || '-' || char(31) || char(127) || '-' || char(159) || ']*';
+    -- Character by character: each must be what its code point is written as. No reader of ours could take anything else.
+    SELECT RAISE(ABORT, 'id: must be UTF-8')
+        WHERE NEW.id GLOB '*[^ -~]*' AND EXISTS (
+            SELECT 1 FROM json_each('[' || rtrim(replace(hex(zeroblob(length(NEW.id))), '00', '0,'), ',') || ']') AS place
+            WHERE CAST(char(unicode(substr(NEW.id, place.key + 1, 1))) AS BLOB)
+                  <> CAST(substr(NEW.id, place.key + 1, 1) AS BLOB));
     SELECT RAISE(ABORT, 'id: was used before') WHERE EXISTS (SELECT 1 FROM intents WHERE id = NEW.id);
 
     SELECT RAISE(ABORT, 'customer_id: cannot be given with a create') WHERE NEW.op = 'create' AND NEW.customer_id IS NOT NULL;
@@ -103,6 +109,11 @@ BEGIN
         WHERE NEW.customer_id IS NOT NULL AND (typeof(NEW.customer_id) <> 'text'
            OR length(CAST(NEW.customer_id AS BLOB)) NOT BETWEEN 1 AND 1024 OR instr(CAST(NEW.customer_id AS BLOB), x'00') > 0
            OR NEW.customer_id IN ('.', '..'));
+    SELECT RAISE(ABORT, 'customer_id: must be UTF-8')
+        WHERE NEW.customer_id GLOB '*[^ -~]*' AND EXISTS (
+            SELECT 1 FROM json_each('[' || rtrim(replace(hex(zeroblob(length(NEW.customer_id))), '00', '0,'), ',') || ']') AS place
+            WHERE CAST(char(unicode(substr(NEW.customer_id, place.key + 1, 1))) AS BLOB)
+                  <> CAST(substr(NEW.customer_id, place.key + 1, 1) AS BLOB));
     SELECT RAISE(ABORT, 'customer_id: must be @ and the id of a create that was accepted before')
         WHERE NEW.customer_id GLOB '@*'
           AND NOT EXISTS (SELECT 1 FROM intents WHERE id = substr(NEW.customer_id, 2) AND op = 'create');

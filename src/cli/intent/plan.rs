@@ -129,15 +129,11 @@ pub(in crate::cli) fn print(
         })
     })?;
     if !style.is_json() {
-        print::note(&format!(
-            "{} would be sent now, {} and nothing was sent",
-            count(ready, "call"),
-            if waiting == 0 {
-                String::new()
-            } else {
-                format!("{} more when its turn comes,", count(waiting, "call"))
-            }
-        ));
+        let more = match waiting {
+            0 => String::new(),
+            n => format!(", {} more wait", print::grouped(n)),
+        };
+        print::note(&format!("{} would be sent now{more}; nothing was sent", count(ready, "call")));
     }
     Ok(if for_a_person > 0 { Exit::Waits } else { Exit::Fine })
 }
