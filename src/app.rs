@@ -234,7 +234,9 @@ impl App {
     async fn take_files(&self) -> Result<(), StoreError> {
         self.look(None).await?;
         // The first look has made the directory; what came meanwhile is found by the next one.
-        let mut watch = DirectoryWatch::on(&self.spool_dir).map_err(|e| tracing::warn!("{e}")).ok();
+        let mut watch = DirectoryWatch::on(&self.spool_dir)
+            .map_err(|e| tracing::warn!("{}: it is looked at once a second instead", chain(&e)))
+            .ok();
         let mut again_in = Duration::ZERO;
         loop {
             let seen = tokio::select! {
@@ -272,12 +274,12 @@ impl App {
 
     /// Wakes the pusher whenever anybody commits; never ends.
     async fn listen(&self) {
-        let watch = Watch::on(&wal_of(&self.database)).map_err(|e| tracing::warn!("{e}")).ok();
+        let mut watch = Watch::on(&self.database).unwrap_or_else(|e| {
+            tracing::warn!("{}: it is looked at once a second instead", chain(&e));
+            Watch::by_the_clock()
+        });
         loop {
-            match &watch {
-                Some(watch) => watch.changed().await,
-                None => self.clock.sleep(LOOK_EVERY).await,
-            }
+            watch.told().await;
             self.signals.wake.notify_one();
         }
     }
@@ -375,6 +377,14 @@ async fn next_of(watch: &mut Option<DirectoryWatch>) -> Vec<News> {
     }
 }
 
+/// An error with what caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error} ({cause})"),
+        None => error.to_string(),
+    }
+}
+
 /// What somebody else's lock kept from being done is done another time.
 fn unless_busy<T>(done: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match done {
@@ -385,14 +395,6 @@ fn unless_busy<T>(done: Result<T, StoreError>) -> Result<Option<T>, StoreError> 
         }
         Err(e) => Err(e),
     }
-}
-
-/// Where whoever commits to this database writes.
-fn wal_of(database: &Path) -> PathBuf {
-    // As SQLite does: beside the file itself, not beside a link to it.
-    let mut name = database.canonicalize().unwrap_or_else(|_| database.to_owned()).into_os_string();
-    name.push("-wal");
-    name.into()
 }
 
 /// One line for what a person needs to know.

@@ -10,7 +10,9 @@ mod deletions;
 mod demo;
 mod exit;
 mod export;
+mod intent;
 mod logging;
+mod person;
 mod print;
 mod progress;
 mod rebuild;
@@ -64,6 +66,8 @@ enum Command {
     Changes(changes::Args),
     /// Deletions that wait for a person.
     Deletions(deletions::Args),
+    /// The outbox by hand: what is to be created, changed or deleted at KOMOJU.
+    Intent(intent::Args),
     /// Whose customers these are.
     Account(account::Args),
     /// Prove that the log folds to the mirror and that the chain is whole.
@@ -111,6 +115,7 @@ impl Cli {
             Command::Customers(args) => customers::run(&config, &args),
             Command::Changes(args) => changes::run(&config, &args),
             Command::Deletions(args) => deletions::run(&config, &args),
+            Command::Intent(args) => intent::run(&config, &args),
             Command::Account(args) => account::run(&config, &args),
             Command::Verify(args) => verify::run(&config, &args),
             Command::Rebuild(args) => rebuild::run(&config, &args),

@@ -25,6 +25,7 @@ pub mod open;
 pub mod outbox;
 pub mod passes;
 mod place;
+pub mod queue;
 pub mod read;
 mod record;
 pub mod spool;

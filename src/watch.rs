@@ -1,66 +1,95 @@
-//! Being told by the kernel that a file or a directory changed, instead of looking again and again.
+//! A signal that a file or what lies in a directory has changed, by whichever process.
 //!
-//! Whoever commits to the database, in this process or another, writes to its -wal file: that is how the pusher and whoever waits for
-//! an outcome learn of it. Where the kernel cannot watch (its limits are reached, or the file system does not tell), the caller is
-//! told so and looks once a second instead.
+//! A signal says only that it is worth looking: several changes may come as one, and what is written may be none of interest.
+//! Where the kernel tells nothing (a network's file system, or too many watches already) the same call returns once a second,
+//! so that whoever waits for it is late at worst.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::{Notify, mpsc};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
 
-/// How often somebody looks who cannot be told.
+/// The longest time without a look where nothing is told.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Nothing can be watched.
-#[derive(Debug, thiserror::Error)]
-#[error("{} cannot be watched ({why}); it is looked at once a second instead. Is fs.inotify.max_user_instances or max_user_watches too small?", .path.display())]
-pub struct WatchError {
-    path: PathBuf,
-    why: String,
-}
-
-impl WatchError {
-    fn at(path: &Path, why: &notify::Error) -> Self {
-        Self { path: path.to_owned(), why: why.to_string() }
-    }
-}
-
-/// Tells when a file was written to. Several writes before the next [`Watch::changed`] are one.
+/// Hears of changes from when it is made until it is dropped.
 #[derive(Debug)]
 pub struct Watch {
-    changed: Arc<Notify>,
-    _watcher: RecommendedWatcher,
+    // Never read: it tells `changes` as long as it lives.
+    _watcher: Option<RecommendedWatcher>,
+    // One place: what is not yet heard stands for everything after it. Kept, so that the other end never closes.
+    _told: mpsc::Sender<()>,
+    changes: mpsc::Receiver<()>,
+}
+
+/// The kernel watches no more, or not there.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be watched", .path.display())]
+pub struct WatchError {
+    /// What was to be watched.
+    pub path: PathBuf,
+    /// Why it cannot be.
+    pub source: notify::Error,
 }
 
 impl Watch {
-    /// Watches one file, which must exist.
+    /// Watches a directory, or a file and those beside it whose names go on after its name (as `-wal` does after a database's).
+    /// The file need not exist yet; its directory must.
     ///
     /// # Errors
-    /// The kernel says no.
+    /// There is no such place, or the kernel grants no more watches. [`Watch::by_the_clock`] does without.
     pub fn on(path: &Path) -> Result<Self, WatchError> {
-        let changed = Arc::new(Notify::new());
-        let tell = Arc::clone(&changed);
-        let told = move |event: notify::Result<Event>| {
-            // Whoever only opens and reads the file changes nothing; an error may hide a change.
-            if event.map_or(true, |event| !matches!(event.kind, EventKind::Access(_))) {
-                tell.notify_one();
-            }
+        let error = |source| WatchError { path: path.to_owned(), source };
+        // What a link stands for is what is written to.
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let (directory, file) = match (real.is_dir(), real.parent(), real.file_name()) {
+            (false, Some(parent), Some(name)) => (parent.to_owned(), Some(name.to_owned())),
+            _ => (real, None),
         };
-        let watching = notify::recommended_watcher(told).and_then(|mut watcher| {
-            watcher.watch(path, RecursiveMode::NonRecursive)?;
-            Ok(watcher)
-        });
-        let watcher = watching.map_err(|why| WatchError::at(path, &why))?;
-        Ok(Self { changed, _watcher: watcher })
+        let (told, changes) = mpsc::channel(1);
+        let tell = told.clone();
+        let is_ours = move |path: &PathBuf| match (&file, path.file_name()) {
+            (Some(file), Some(name)) => name.as_encoded_bytes().starts_with(file.as_encoded_bytes()),
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let matters = match event {
+                // That somebody reads is no change; whoever looks would wake itself.
+                Ok(event) if matches!(event.kind, EventKind::Access(_)) => false,
+                Ok(event) => event.paths.is_empty() || event.paths.iter().any(&is_ours),
+                // Events may have been lost.
+                Err(_) => true,
+            };
+            if matters {
+                let _ = tell.try_send(());
+            }
+        })
+        .map_err(error)?;
+        watcher.watch(&directory, RecursiveMode::NonRecursive).map_err(error)?;
+        Ok(Self { _watcher: Some(watcher), _told: told, changes })
     }
 
-    /// Waits for the next change since the last call, or since the beginning.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
+    /// Hears of nothing and looks once a second.
+    pub fn by_the_clock() -> Self {
+        let (told, changes) = mpsc::channel(1);
+        Self { _watcher: None, _told: told, changes }
+    }
+
+    /// Returns when something has changed since the last call (or since the watch began), or after a second. It may be dropped
+    /// before it returns without losing a change.
+    pub async fn changed(&mut self) {
+        let _ = tokio::time::timeout(LOOK_EVERY, self.changes.recv()).await;
+    }
+
+    /// The same without a look in between, where the kernel tells: nothing wakes whoever waits but a change.
+    pub async fn told(&mut self) {
+        match self._watcher {
+            Some(_) => drop(self.changes.recv().await),
+            None => self.changed().await,
+        }
     }
 }
 
@@ -83,7 +112,7 @@ impl News {
     }
 }
 
-/// Tells what comes into a directory.
+/// Tells what comes into a directory, and how.
 #[derive(Debug)]
 pub struct DirectoryWatch {
     news: mpsc::UnboundedReceiver<News>,
@@ -94,10 +123,11 @@ impl DirectoryWatch {
     /// Watches one directory, without those below.
     ///
     /// # Errors
-    /// The kernel says no.
+    /// There is no such place, or the kernel grants no more watches.
     pub fn on(path: &Path) -> Result<Self, WatchError> {
+        let error = |source| WatchError { path: path.to_owned(), source };
         let (tell, news) = mpsc::unbounded_channel();
-        let told = move |event: notify::Result<Event>| {
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let Ok(event) = event else {
                 let _ = tell.send(News::Other);
                 return;
@@ -115,16 +145,13 @@ impl DirectoryWatch {
                     None => News::Other,
                 });
             }
-        };
-        let watching = notify::recommended_watcher(told).and_then(|mut watcher| {
-            watcher.watch(path, RecursiveMode::NonRecursive)?;
-            Ok(watcher)
-        });
-        let watcher = watching.map_err(|why| WatchError::at(path, &why))?;
+        })
+        .map_err(error)?;
+        watcher.watch(path, RecursiveMode::NonRecursive).map_err(error)?;
         Ok(Self { news, _watcher: watcher })
     }
 
-    /// Waits for news, and takes what else is there already; empty when nothing can come any more.
+    /// Waits for news, and takes what else is there already.
     pub async fn next(&mut self) -> Vec<News> {
         let mut news = Vec::new();
         news.extend(self.news.recv().await);
@@ -137,19 +164,46 @@ impl DirectoryWatch {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
 
+    /// Whether a signal comes well before the second at which one looks anyway.
+    async fn is_told(watch: &mut Watch) -> bool {
+        matches!(tokio::time::timeout(LOOK_EVERY / 2, watch.changes.recv()).await, Ok(Some(())))
+    }
+
     #[tokio::test]
-    async fn a_write_is_told_and_a_read_is_not() {
+    async fn a_change_beside_the_file_is_told_and_a_reading_is_not() {
         let directory = tempfile::TempDir::new().unwrap();
-        let path = directory.path().join("file");
-        std::fs::write(&path, "a").unwrap();
-        let watch = Watch::on(&path).unwrap();
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"b").unwrap();
-        watch.changed().await;
-        assert!(Watch::on(&directory.path().join("missing")).is_err());
+        let (file, wal) = (directory.path().join("k.db"), directory.path().join("k.db-wal"));
+        std::fs::write(&file, "").unwrap();
+        let mut watch = Watch::on(&file).unwrap();
+        std::fs::write(directory.path().join("other"), "x").unwrap();
+        std::fs::read(&file).unwrap();
+        assert!(!is_told(&mut watch).await);
+        std::fs::write(&wal, "x").unwrap();
+        assert!(is_told(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn many_changes_are_told_once_and_a_later_one_again() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let mut watch = Watch::on(directory.path()).unwrap();
+        for n in 0..100 {
+            std::fs::write(directory.path().join(n.to_string()), "x").unwrap();
+        }
+        let mut told = 0;
+        while is_told(&mut watch).await {
+            told += 1;
+        }
+        assert!((1..=100).contains(&told), "{told}");
+        std::fs::rename(directory.path().join("1"), directory.path().join("one")).unwrap();
+        assert!(is_told(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn without_signals_it_looks_once_a_second() {
+        Watch::by_the_clock().changed().await;
+        assert!(Watch::on(Path::new("/nowhere/at/all")).is_err());
     }
 
     #[tokio::test]

@@ -1,17 +1,14 @@
 //! `changes`: the change log.
 
 use std::io;
-use std::time::Duration;
 
 use super::customers::parse_id;
 use super::print::{self, Out, Style, plain};
-use super::{ConfigFile, Exit};
+use super::{ConfigFile, Exit, signals};
 use crate::model::{CustomerId, Diff};
 use crate::store::read::{ChangeFilter, Record};
 use crate::store::{Reader, read};
-
-/// How often `--follow` looks for news. Another process's commit gives no signal that a reader could wait for.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+use crate::watch::Watch;
 
 /// The change log: who changed, when it was seen, and what differs.
 #[derive(Debug, clap::Args)]
@@ -33,27 +30,41 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
-    let reader = Reader::open(&config.load()?.database.path)?;
+    let path = config.load()?.database.path;
+    let reader = Reader::open(&path)?;
     let mut filter = ChangeFilter { since: args.since, customer: args.customer.clone(), until: None };
     let mut out = Out::new();
-    loop {
-        let seen_version = reader.data_version()?;
-        print::printing(|check| {
-            let from = filter.clone();
-            let visit = |record: Record| {
-                filter.since = filter.since.max(record.number("seq"));
-                check(print(&mut out, &record, args.style))
-            };
-            reader.look(|conn| read::changes(conn, &from, visit))
-        })?;
-        out.flush()?;
-        if !args.follow {
-            return Ok(Exit::Fine);
-        }
-        while reader.data_version()? == seen_version {
-            std::thread::sleep(LOOK_EVERY);
-        }
+    if !args.follow {
+        print_new(&reader, &mut filter, &mut out, args.style)?;
+        return Ok(Exit::Fine);
     }
+    signals::until_stopped(Exit::Fine, |stop| async move {
+        // Before the first look: what is committed after it is heard.
+        let mut watch = Watch::on(&path).unwrap_or_else(|_| Watch::by_the_clock());
+        loop {
+            let seen_version = reader.data_version()?;
+            print_new(&reader, &mut filter, &mut out, args.style)?;
+            while reader.data_version()? == seen_version {
+                tokio::select! {
+                    () = watch.changed() => {}
+                    () = stop.cancelled() => return Ok(Exit::Fine),
+                }
+            }
+        }
+    })
+}
+
+/// Prints what is after `filter.since`, and moves that on.
+fn print_new(reader: &Reader, filter: &mut ChangeFilter, out: &mut Out, style: Style) -> anyhow::Result<()> {
+    print::printing(|check| {
+        let from = filter.clone();
+        let visit = |record: Record| {
+            filter.since = filter.since.max(record.number("seq"));
+            check(print(out, &record, style))
+        };
+        reader.look(|conn| read::changes(conn, &from, visit))
+    })?;
+    Ok(out.flush()?)
 }
 
 /// One change: a line for a person, or an object.

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::print::{self, Out, Style, count, plain};
-use super::{ConfigFile, Exit};
+use super::{ConfigFile, Exit, person};
 use crate::clock::{Clock, SystemClock};
 use crate::model::time;
 use crate::store::holds::{self, Decision, HoldId};
@@ -98,16 +98,6 @@ fn list(reader: &Reader, all: bool, style: Style) -> anyhow::Result<Exit> {
 
 fn decide(path: &std::path::Path, hold: Option<HoldId>, decision: Decision) -> anyhow::Result<usize> {
     let at = time::written(SystemClock::new().now());
-    let by = decided_by();
+    let by = person::name();
     Ok(write_beside(path, |tx| holds::decide(tx, hold, decision, &at, &by))?)
-}
-
-/// Who decides: the person behind `sudo`, where there is one.
-fn decided_by() -> String {
-    let named = |name| std::env::var(name).ok().filter(|who| !who.is_empty());
-    let by_number = || {
-        let process = std::fs::metadata("/proc/self").ok()?;
-        Some(format!("uid {}", std::os::unix::fs::MetadataExt::uid(&process)))
-    };
-    named("SUDO_USER").or_else(|| named("USER")).or_else(by_number).unwrap_or_else(|| "unknown".to_owned())
 }

@@ -1,5 +1,6 @@
 //! `status`: how things stand, from the database alone.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -9,10 +10,11 @@ use serde_json::Value;
 use super::print::{self, Out, Style, count, grouped, plain};
 use super::{ConfigFile, Exit};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, Outbound};
+use crate::model::intent::lifecycle::State;
 use crate::model::{PassKind, time};
 use crate::store::read::Record;
-use crate::store::{Instance, Reader, StoreError, account, holds, read};
+use crate::store::{Instance, Reader, StoreError, account, holds, intents, outbox, read};
 
 /// How things stand: the last complete sweep and its age, what runs now, and what waits for a person.
 #[derive(Debug, clap::Args)]
@@ -57,6 +59,38 @@ struct Status {
     approved_deletions: u64,
     /// Deletions that a person rejected; those customers were not seen since.
     rejected_deletions: u64,
+    /// The intents by state; all states are named.
+    intents: BTreeMap<&'static str, Intents>,
+    /// Delete intents that wait for a person because there are too many of them.
+    held_deletes: u64,
+    /// Whether anything is pushed and accepted, as of the last start of `run` or `sync`.
+    outbound_enabled: bool,
+    /// The files that lie in `outbound.spool_dir` while pushing is switched off; otherwise the daemon takes them.
+    spool_files: Vec<String>,
+}
+
+/// The intents in one state.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Intents {
+    /// Of a state in which something is still to come.
+    Open {
+        count: u64,
+        /// The id of the one that was accepted first, when that was, and why it is where it is.
+        oldest: Option<String>,
+        oldest_created_at: Option<String>,
+        oldest_reason: Option<String>,
+    },
+    /// Of a state that is the end.
+    Settled { count: u64 },
+}
+
+impl Intents {
+    fn count(&self) -> u64 {
+        match self {
+            Self::Open { count, .. } | Self::Settled { count } => *count,
+        }
+    }
 }
 
 pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
@@ -94,7 +128,12 @@ fn collect(reader: &Reader, config: &Config, path: &Path, now: Timestamp) -> Res
     let instance = Instance::holder(path)?;
     // A pass without an instance is one that was cut off; the next start closes it.
     let running = instance.as_ref().and(read::running_pass(reader)?);
+    let outbound_enabled = outbox::is_enabled(reader)?;
     Ok(Status {
+        intents: count_intents(reader)?,
+        held_deletes: outbox::held_deletes(reader)?,
+        outbound_enabled,
+        spool_files: if outbound_enabled { Vec::new() } else { files_left(&config.outbound) },
         last_sweep_age_s: swept_at.map(|at| now.as_second() - at.as_second()),
         stale: swept_at.is_none() || third_tick.is_some_and(|tick| tick < now),
         time_left_s: running.as_ref().and_then(|pass| time_left(pass, now)),
@@ -110,6 +149,37 @@ fn collect(reader: &Reader, config: &Config, path: &Path, now: Timestamp) -> Res
         approved_deletions: holds::approved_count(reader)?,
         rejected_deletions: holds::rejected_count(reader)?,
     })
+}
+
+fn count_intents(reader: &Reader) -> Result<BTreeMap<&'static str, Intents>, StoreError> {
+    let open = intents::count_open(reader)?;
+    let settled = intents::count_settled(reader)?;
+    let of = |state: State| match state.is_settled() {
+        true => Intents::Settled {
+            count: settled.iter().find(|(word, _)| word == state.word()).map_or(0, |(_, count)| *count),
+        },
+        false => {
+            let counted = open.iter().find(|counted| counted.state == state.word());
+            Intents::Open {
+                count: counted.map_or(0, |counted| counted.count),
+                oldest: counted.map(|counted| counted.oldest.clone()),
+                oldest_created_at: counted.map(|counted| counted.oldest_created_at.clone()),
+                oldest_reason: counted.and_then(|counted| counted.oldest_reason.clone()),
+            }
+        }
+    };
+    Ok(State::ALL.into_iter().map(|state| (state.word(), of(state))).collect())
+}
+
+/// What nobody takes while pushing is switched off. A directory that is not there holds nothing.
+fn files_left(outbound: &Outbound) -> Vec<String> {
+    let entries = std::fs::read_dir(&outbound.spool_dir).into_iter().flatten().flatten();
+    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()));
+    let mut names: Vec<String> =
+        files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| !name.starts_with('.'));
+    names.sort();
+    names
 }
 
 fn time_left(pass: &Record, now: Timestamp) -> Option<i64> {
@@ -130,7 +200,9 @@ impl Status {
         if self.stale {
             exit = exit.and(Exit::Failed);
         }
-        if self.held_deletions > 0 || self.account_stopped_since.is_some() {
+        let parked = self.intents.get(State::Parked.word()).map_or(0, Intents::count);
+        let waits = self.held_deletions > 0 || self.held_deletes > 0 || parked > 0;
+        if waits || self.account_stopped_since.is_some() {
             exit = exit.and(Exit::Waits);
         }
         exit
@@ -198,6 +270,42 @@ fn print(out: &mut Out, status: &Status) -> std::io::Result<()> {
     if status.rejected_deletions > 0 {
         let rejected = count(status.rejected_deletions, "deletion");
         out.line(&format!("rejected  {rejected}: the customers stay until a list shows them again"))?;
+    }
+    print_outbox(out, status)
+}
+
+fn print_outbox(out: &mut Out, status: &Status) -> std::io::Result<()> {
+    let mut settled = Vec::new();
+    for state in State::ALL {
+        match status.intents.get(state.word()) {
+            Some(Intents::Open { count, oldest: Some(oldest), oldest_created_at, oldest_reason })
+                if *count > 0 =>
+            {
+                let since = oldest_created_at.as_deref().unwrap_or_default();
+                let why = oldest_reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+                let told = format!("{} {state}; the oldest is {oldest} of {since}{why}", grouped(*count));
+                out.line(&format!("intents   {}", super::print::safe(&told)))?;
+            }
+            Some(Intents::Settled { count }) if *count > 0 => {
+                settled.push(format!("{} {state}", grouped(*count)));
+            }
+            _ => {}
+        }
+    }
+    if !settled.is_empty() {
+        out.line(&format!("intents   {}", settled.join(", ")))?;
+    }
+    if status.held_deletes > 0 {
+        let held = count(status.held_deletes, "delete intent");
+        out.line(&format!("held      {held}: see `komoju-sync intent plan`, then `intent approve`"))?;
+    }
+    if !status.outbound_enabled {
+        out.line(
+            "pushing   switched off: nothing is accepted or sent (outbound.enabled, as of the last start)",
+        )?;
+    }
+    for file in &status.spool_files {
+        out.line(&format!("file      {} stays in outbound.spool_dir", super::print::safe(file)))?;
     }
     Ok(())
 }

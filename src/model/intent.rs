@@ -8,6 +8,7 @@
 
 pub mod lifecycle;
 mod rule;
+mod schema;
 
 use std::fmt;
 
@@ -33,6 +34,9 @@ const BODY_FIELDS: [&str; 4] = ["currency", "email", "metadata", "payment_detail
 
 /// What a dropper may say that it last saw.
 const EXPECT_FIELDS: [&str; 4] = ["email", "locale", "metadata", "source"];
+
+/// How a moment is written in an intent: RFC 3339 with `T` and `Z` in capitals, to the nanosecond at most, and offsets as there are.
+const TIME_PATTERN: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])$";
 
 /// An intent's id, chosen by whoever drops it: any text of 1 to 255 bytes without control characters, not beginning with `@`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,6 +112,14 @@ impl Target {
         }
         let id = CustomerId::new(text).ok().filter(CustomerId::can_be_asked);
         id.map(Self::Customer).ok_or_else(|| BadIntent::at("customer_id", Rule::CustomerId))
+    }
+
+    /// As it is dropped and stored, character for character; `Display` is for people.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Customer(id) => id.as_str().to_owned(),
+            Self::CreatedBy(intent) => format!("@{intent}"),
+        }
     }
 }
 
@@ -313,7 +325,10 @@ impl Intent {
         if expect.is_some() && matches!(wish, Wish::Create(_)) {
             return Err(BadIntent::at("expect", Rule::NotWithCreate));
         }
-        let moment = |text: String| time::read(&text).ok_or_else(|| BadIntent::at("not_before", Rule::Time));
+        let moment = |text: String| {
+            let read = if is_written_as_a_time(&text) { time::read(&text) } else { None };
+            read.ok_or_else(|| BadIntent::at("not_before", Rule::Time))
+        };
         Ok(Self {
             id: id.map(IntentId::new).transpose()?,
             wish,
@@ -321,6 +336,36 @@ impl Intent {
             not_before: not_before.map(moment).transpose()?,
         })
     }
+}
+
+/// Whether a text is spelled as [`TIME_PATTERN`] says: narrower than what the reader of times takes, so that SQL can judge the same.
+fn is_written_as_a_time(text: &str) -> bool {
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let shaped = |text: &str, shape: &str| {
+        text.len() == shape.len()
+            && text.bytes().zip(shape.bytes()).all(|(byte, like)| match like {
+                b'0' => byte.is_ascii_digit(),
+                like => byte == like,
+            })
+    };
+    let Some((moment, rest)) = text.split_at_checked(19) else { return false };
+    let (fraction, offset) = match rest.strip_suffix('Z') {
+        Some(fraction) => (fraction, "+00:00"),
+        None => match rest.len().checked_sub(6).and_then(|at| rest.split_at_checked(at)) {
+            Some(parts) => parts,
+            None => return false,
+        },
+    };
+    shaped(moment, "0000-00-00T00:00:00")
+        && moment[11..13] <= *"23"
+        && moment[17..] <= *"59"
+        && (fraction.is_empty()
+            || fraction
+                .strip_prefix('.')
+                .is_some_and(|places| (1..=9).contains(&places.len()) && digits(places)))
+        && offset
+            .strip_prefix(['+', '-'])
+            .is_some_and(|offset| shaped(offset, "00:00") && offset[..2] <= *"14" && offset[3..] <= *"59")
 }
 
 fn known(within: &str, fields: &Map<String, Value>, known: &'static [&'static str]) -> Result<(), BadIntent> {

@@ -47,6 +47,15 @@ const CARD_REFUSALS: [&str; 4] = ["card_declined", "card_expired", "exceeds_limi
 /// What a path segment may hold as it is: the unreserved characters of RFC 3986.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
+/// A path below `api.base_url`, as it is sent.
+pub fn path(segments: &[&str]) -> String {
+    segments.iter().fold(String::new(), |mut path, segment| {
+        path.push('/');
+        path.extend(utf8_percent_encode(segment, SEGMENT));
+        path
+    })
+}
+
 /// KOMOJU over HTTP.
 pub struct Http {
     client: reqwest::Client,
@@ -127,11 +136,7 @@ impl Http {
     }
 
     fn url(&self, segments: &[&str]) -> Url {
-        let mut text = self.base_url.as_str().trim_end_matches('/').to_owned();
-        for segment in segments {
-            text.push('/');
-            text.extend(utf8_percent_encode(segment, SEGMENT));
-        }
+        let text = self.base_url.as_str().trim_end_matches('/').to_owned() + &path(segments);
         // Appending encoded segments to a URL gives a URL.
         Url::parse(&text).unwrap_or_else(|_| self.base_url.clone())
     }

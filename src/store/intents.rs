@@ -112,8 +112,8 @@ impl Parts {
     fn of(intent: &Intent) -> Self {
         let (target, body) = match &intent.wish {
             Wish::Create(body) => (None, Some(body.text())),
-            Wish::Update(target, body) => (Some(target.to_string()), Some(body.text())),
-            Wish::Delete(target) => (Some(target.to_string()), None),
+            Wish::Update(target, body) => (Some(target.text()), Some(body.text())),
+            Wish::Delete(target) => (Some(target.text()), None),
         };
         let expect = intent.expect.as_ref().map(Expect::text);
         Self { target, body, expect, not_before: intent.not_before.map(time::written) }
@@ -315,9 +315,13 @@ pub struct Counted {
 
 /// The intents that are not settled, by state.
 pub fn count_open(conn: &Conn) -> Result<Vec<Counted>, StoreError> {
+    // Counted in the index alone, however many were settled.
     let mut statement = conn.prepare(
-        "SELECT state, count(*), id, created_at, reason, min(position)
-         FROM outbox JOIN intents USING (position) WHERE is_open = 1 GROUP BY state ORDER BY state",
+        "SELECT state, many, id, created_at, reason
+         FROM (SELECT state, count(*) AS many, min(position) AS position FROM intents
+               WHERE state IN ('queued', 'sending', 'waiting', 'parked') GROUP BY state)
+             JOIN intents USING (position, state)
+         ORDER BY state",
     )?;
     let counted = statement.query_map([], |row| {
         Ok(Counted {

@@ -439,6 +439,11 @@ pub fn set_enabled(tx: &Tx<'_>, enabled: bool) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Whether pushing is switched on, as of the last start of `run` or `sync`.
+pub fn is_enabled(conn: &Conn) -> Result<bool, StoreError> {
+    Ok(conn.query_row("SELECT outbound_enabled FROM meta", [], |row| row.get(0))?)
+}
+
 /// The time under a refused key does not use up anybody's patience.
 pub(super) fn pause_patience(tx: &Tx<'_>, from: &str, to: &str) -> Result<(), StoreError> {
     tx.execute(

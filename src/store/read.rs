@@ -63,10 +63,10 @@ pub struct ChangeFilter {
 
 /// How many rows are read before they are shown: whoever is slow to take them (a pager) then holds no transaction open, which
 /// would keep the WAL from being emptied.
-const PIECE: usize = 500;
+pub(super) const PIECE: usize = 500;
 
 /// Shows `visit` rows in pieces: `piece` reads up to [`PIECE`] of them after a row's `key` column, or from the beginning.
-fn in_pieces(
+pub(super) fn in_pieces(
     mut piece: impl FnMut(Option<&Value>) -> Result<Vec<Record>, StoreError>,
     key: &str,
     mut visit: impl FnMut(Record) -> Result<(), StoreError>,

@@ -11,7 +11,7 @@ use super::{Conn, StoreError};
 use crate::model::json;
 
 /// Columns whose text is JSON, in every view.
-const JSON_COLUMNS: [&str; 6] = ["source", "metadata", "body", "diff", "before", "after"];
+const JSON_COLUMNS: [&str; 8] = ["source", "metadata", "body", "diff", "before", "after", "expect", "detail"];
 
 /// One row: its columns in the order of the view, each with its value; what is JSON in SQL is JSON here. It serialises as one
 /// object whose keys are the SQL columns.
@@ -42,6 +42,13 @@ impl Record {
     /// A column's value; `null` where there is no such column.
     pub fn get(&self, name: &str) -> &Value {
         self.columns().find(|(column, _)| *column == name).map_or(&Value::Null, |(_, value)| value)
+    }
+
+    /// Puts something else in a column's place.
+    pub(super) fn change(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
+        if let Some(at) = self.names.iter().position(|column| column == name) {
+            self.values.get_mut(at).map(change);
+        }
     }
 
     /// A column's text, where it is text.

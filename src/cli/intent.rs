@@ -1,0 +1,97 @@
+//! `intent`: the outbox by hand.
+//!
+//! Every command here only reads and writes rows, also beside a running daemon; what is queued, the daemon or the next `sync` sends.
+
+mod decide;
+mod give;
+mod import;
+mod input;
+mod list;
+pub(super) mod plan;
+mod wait;
+
+use std::path::Path;
+
+use clap::Subcommand;
+
+use super::exit::UsageError;
+use super::{ConfigFile, Exit};
+use crate::model::intent::BadIntent;
+use crate::store::{Instance, StoreError};
+
+/// The outbox: what is to be created, changed or deleted at KOMOJU, and what became of it.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  komoju-sync intent create --email new@example.com --metadata plan=gold --wait\n  \
+    komoju-sync intent update cus_123 --email other@example.com\n  komoju-sync intent list\n\n\
+    `komoju-sync intent COMMAND --help` has more of them."
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Queue a new customer.
+    Create(give::Create),
+    /// Queue other values for a customer; what is not named stays.
+    Update(give::Update),
+    /// Queue a customer's end.
+    Delete(give::Delete),
+    /// Queue a file of intents, all or none.
+    Import(import::Args),
+    /// The intents that are not settled yet, in the order of acceptance.
+    List(list::List),
+    /// One intent, its attempts, and what can be done about it.
+    Show(list::Show),
+    /// The calls that would be sent now, exactly; sends nothing.
+    Plan(plan::Args),
+    /// Let deletes through that wait because there are too many of them.
+    Approve(decide::Approve),
+    /// Try one again that was rejected or parked.
+    Retry(decide::Retry),
+    /// Take intents back.
+    Cancel(decide::Cancel),
+}
+
+pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+    let config = config.load()?;
+    let path = &config.database.path;
+    match &args.what {
+        What::Create(args) => give::create(path, args),
+        What::Update(args) => give::update(path, args),
+        What::Delete(args) => give::delete(path, args),
+        What::Import(args) => import::run(&config, args),
+        What::List(args) => list::list(path, args),
+        What::Show(args) => list::show(path, args),
+        What::Plan(args) => plan::run(&config, args),
+        What::Approve(args) => decide::approve(path, args),
+        What::Retry(args) => decide::retry(path, args),
+        What::Cancel(args) => decide::cancel(path, args),
+    }
+}
+
+impl From<BadIntent> for UsageError {
+    fn from(bad: BadIntent) -> Self {
+        Self(bad.to_string())
+    }
+}
+
+/// What a door refuses is the caller's mistake; what the database cannot do is not.
+fn refused_at_the_door(error: StoreError) -> anyhow::Error {
+    match error {
+        StoreError::Refused(why) => UsageError(why).into(),
+        other => other.into(),
+    }
+}
+
+/// Who sends what is queued, and when.
+fn what_happens_next(path: &Path) -> Result<&'static str, StoreError> {
+    // The holder says its command in the words that the instance's lock keeps.
+    Ok(match Instance::holder(path)? {
+        Some(holder) if holder.starts_with("`komoju-sync run`") => "the daemon sends it at once",
+        Some(_) => "a `komoju-sync sync` runs and may send it; else the next `sync` or `run` does",
+        None => "no daemon runs: `komoju-sync sync` or `komoju-sync run` sends it",
+    })
+}

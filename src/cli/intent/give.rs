@@ -1,0 +1,188 @@
+//! `intent create`, `update` and `delete`: one intent, from the command line into the outbox.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::{input, refused_at_the_door, wait, what_happens_next};
+use crate::cli::exit::UsageError;
+use crate::cli::print::{self, Out, Style};
+use crate::cli::{Exit, person};
+use crate::model::intent::{Intent, Rule};
+use crate::store::intents::{Accepted, Door, accept};
+use crate::store::{Reader, queue, write_beside};
+
+/// A new customer with these parameters.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    komoju-sync intent create --email new@example.com --metadata plan=gold --metadata order=7\n  \
+    komoju-sync intent create --body @customer.json --id order-7 --wait\n  \
+    echo '{\"email\":\"new@example.com\",\"payment_details\":\"tok_…\"}' | komoju-sync intent create --body -\n\n\
+    A payment token is taken by --body alone: a command line can be read by everybody on this machine.\n\
+    The id is printed. A later intent can name the new customer as @ID.")]
+pub(super) struct Create {
+    #[command(flatten)]
+    parameters: Parameters,
+    #[command(flatten)]
+    when: When,
+}
+
+/// Other values for a customer's parameters; what is not named stays.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  komoju-sync intent update cus_123 --email other@example.com\n  \
+    komoju-sync intent update cus_123 --metadata plan=gold --expect '{\"metadata\":{\"plan\":\"silver\"}}' --wait\n  \
+    komoju-sync intent update @order-7 --body @more.json\n\n\
+    A payment token is taken by --body alone: a command line can be read by everybody on this machine.")]
+pub(super) struct Update {
+    /// The customer's id, or @INTENT for the customer that this intent creates.
+    customer: String,
+    #[command(flatten)]
+    parameters: Parameters,
+    #[command(flatten)]
+    expectation: Expectation,
+    #[command(flatten)]
+    when: When,
+}
+
+/// A customer's end.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  komoju-sync intent delete cus_123\n  \
+    komoju-sync intent delete cus_123 --expect '{\"email\":\"gone@example.com\"}' --wait\n\n\
+    More open deletes than outbound.hold_deletes_over all wait for `komoju-sync intent approve`.")]
+pub(super) struct Delete {
+    /// The customer's id, or @INTENT for the customer that this intent creates.
+    customer: String,
+    #[command(flatten)]
+    expectation: Expectation,
+    #[command(flatten)]
+    when: When,
+}
+
+#[derive(Debug, clap::Args)]
+struct Parameters {
+    /// The email.
+    #[arg(long)]
+    email: Option<String>,
+    /// A metadata key and its value; repeatable.
+    #[arg(long, value_name = "K=V")]
+    metadata: Vec<String>,
+    /// The parameters as a JSON object, from a file or (-) from standard input; --email and --metadata go before it.
+    #[arg(long, value_name = "@FILE|-", allow_hyphen_values = true)]
+    body: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Expectation {
+    /// What you last saw (any of email, source, locale, metadata), as a JSON object or @FILE: where the customer is otherwise,
+    /// nothing is sent and the intent is parked.
+    #[arg(long, value_name = "JSON")]
+    expect: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct When {
+    /// Your own id for it: given twice with the same content, it is one intent.
+    #[arg(long)]
+    id: Option<String>,
+    /// Nothing is sent before this moment, as in 2026-01-31T09:30:00Z.
+    #[arg(long, value_name = "TIME")]
+    not_before: Option<String>,
+    /// Wait for the outcome, and exit by it: 0 done, 1 rejected or cancelled, 3 parked.
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    style: Style,
+}
+
+pub(super) fn create(path: &Path, args: &Create) -> anyhow::Result<Exit> {
+    let body = args.parameters.merged()?;
+    give(path, json!({"op": "create", "body": body}), None, &args.when)
+}
+
+pub(super) fn update(path: &Path, args: &Update) -> anyhow::Result<Exit> {
+    let body = args.parameters.merged()?;
+    let fields = json!({"op": "update", "customer_id": args.customer, "body": body});
+    give(path, fields, Some(&args.expectation), &args.when)
+}
+
+pub(super) fn delete(path: &Path, args: &Delete) -> anyhow::Result<Exit> {
+    let fields = json!({"op": "delete", "customer_id": args.customer});
+    give(path, fields, Some(&args.expectation), &args.when)
+}
+
+impl Parameters {
+    /// The body, with what the other options say in it.
+    fn merged(&self) -> anyhow::Result<Value> {
+        let mut body = match &self.body {
+            Some(argument) => input::body(argument)?,
+            None => json!({}),
+        };
+        let Value::Object(fields) = &mut body else { return Ok(body) };
+        if let Some(email) = &self.email {
+            fields.insert("email".to_owned(), email.as_str().into());
+        }
+        if self.metadata.is_empty() {
+            return Ok(body);
+        }
+        let mut given = Map::new();
+        for pair in &self.metadata {
+            let Some((key, value)) = pair.split_once('=') else {
+                return Err(UsageError("--metadata: must be K=V".to_owned()).into());
+            };
+            if given.insert(key.to_owned(), value.into()).is_some() {
+                return Err(UsageError(format!("--metadata: {} is given twice", print::safe(key))).into());
+            }
+        }
+        match fields.entry("metadata").or_insert_with(|| json!({})) {
+            Value::Object(metadata) => metadata.extend(given),
+            _ => return Err(UsageError(format!("body.metadata: {}", Rule::Object)).into()),
+        }
+        Ok(body)
+    }
+}
+
+fn give(
+    path: &Path,
+    mut fields: Value,
+    expectation: Option<&Expectation>,
+    when: &When,
+) -> anyhow::Result<Exit> {
+    fields["id"] = when.id.clone().into();
+    fields["not_before"] = when.not_before.clone().into();
+    if let Some(expect) = expectation.and_then(|given| given.expect.as_deref()) {
+        fields["expect"] = input::expect(expect)?;
+    }
+    let intent = Intent::parse(&fields.to_string()).map_err(UsageError::from)?;
+    let by = person::name();
+    let accepted =
+        write_beside(path, |tx| accept(tx, &intent, Door::Cli, Some(&by))).map_err(refused_at_the_door)?;
+    let id = accepted.id();
+    let mut out = Out::new();
+    if !when.style.is_json() {
+        out.line(id)?;
+        out.flush()?;
+    }
+    let reader = Reader::open(path)?;
+    let standing = reader.look(|conn| queue::standing(conn, id))?;
+    match (&accepted, standing) {
+        (Accepted::New(_), _) => {
+            let next = what_happens_next(path)?;
+            match &when.not_before {
+                Some(time) => print::note(&format!("queued; {next}, but not before {}", print::safe(time))),
+                None => print::note(&format!("queued; {next}")),
+            }
+        }
+        (Accepted::Known(_), Some((state, _))) => print::note(&format!(
+            "this very intent was accepted under this id before; it is {state}, and nothing was added"
+        )),
+        (Accepted::Known(_), None) => {}
+    }
+    let exit = if when.wait { wait::until_settled(path, id)? } else { Exit::Fine };
+    if when.style.is_json()
+        && let Some(row) = reader.look(|conn| queue::intent(conn, id))?
+    {
+        out.json(&row)?;
+    }
+    out.finish()?;
+    Ok(exit)
+}

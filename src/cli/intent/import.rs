@@ -1,0 +1,207 @@
+//! `intent import`: a file of intents, all or none.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::plan::Call;
+use super::{input, refused_at_the_door, what_happens_next};
+use crate::cli::exit::UsageError;
+use crate::cli::print::{self, Out, count};
+use crate::cli::{Exit, person};
+use crate::config::Config;
+use crate::model::intent::{Intent, Target, Wish};
+use crate::store::intents::{Accepted, Door, accept};
+use crate::store::{Reader, StoreError, queue, write_beside};
+
+/// The most that is read, in bytes.
+const LARGEST: u64 = 256 * 1024 * 1024;
+
+/// How many calls the preview shows.
+const SHOWN: usize = 5;
+
+/// Queue a file of intents, one JSON object a line: all of them, or none.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  komoju-sync intent import customers.jsonl\n  \
+    generate | komoju-sync intent import - --yes\n\n\
+    A line looks like {\"op\":\"update\",\"customer_id\":\"cus_123\",\"body\":{\"email\":\"new@example.com\"}}, with id, expect \
+    and not_before where they are wanted (docs/intent.schema.json). The ids are printed, one a line.")]
+pub(super) struct Args {
+    /// The file, or - for standard input.
+    file: PathBuf,
+    /// Queue them without asking.
+    #[arg(long)]
+    yes: bool,
+}
+
+/// An intent, and the line that it came from.
+type Lines = Vec<(usize, Intent)>;
+
+pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
+    let path = &config.database.path;
+    let reader = Reader::open(path)?;
+    let (lines, mut bad) = read(&args.file)?;
+    let by = person::name();
+    if bad.is_empty() {
+        // What only the database knows: used ids, and creates that are referred to. Nothing of it stays.
+        bad = judged(path, &lines, &by)?;
+    }
+    if !bad.is_empty() {
+        let told = bad.iter().map(|(line, why)| format!("\n  line {line}: {why}")).collect::<String>();
+        let lines = count(bad.len() as u64, "line");
+        return Err(UsageError(format!("nothing was queued; {lines} cannot be taken:{told}")).into());
+    }
+    let is_on_terminal = io::stdin().is_terminal() && args.file != Path::new("-");
+    preview(&reader, config, &lines)?;
+    if !args.yes {
+        if !is_on_terminal {
+            return Err(UsageError("nothing was queued; add --yes to queue them".to_owned()).into());
+        }
+        print::note("queue them? [y/N]");
+        let mut answer = String::new();
+        io::stdin().lock().take(16).read_line(&mut answer)?;
+        if !matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+            print::note("nothing was queued");
+            return Ok(Exit::Failed);
+        }
+    }
+    let accepted = write_beside(path, |tx| {
+        lines
+            .iter()
+            .map(|(_, intent)| accept(tx, intent, Door::Cli, Some(&by)))
+            .collect::<Result<Vec<_>, _>>()
+    })
+    .map_err(refused_at_the_door)?;
+    let mut out = Out::new();
+    for intent in &accepted {
+        out.line(intent.id())?;
+    }
+    out.finish()?;
+    let new = accepted.iter().filter(|accepted| matches!(accepted, Accepted::New(_))).count() as u64;
+    let known = accepted.len() as u64 - new;
+    let before = if known == 0 { String::new() } else { format!(" ({known} more were accepted before)") };
+    print::note(&format!("queued {}{before}; {}", count(new, "intent"), what_happens_next(path)?));
+    Ok(Exit::Fine)
+}
+
+/// Reads and checks every line: the intents, and what is wrong with the lines that are none.
+fn read(file: &Path) -> anyhow::Result<(Lines, Vec<(usize, String)>)> {
+    let unreadable = || format!("{} cannot be read", print::safe(&file.display().to_string()));
+    let source: Box<dyn BufRead> = match file == Path::new("-") {
+        true => Box::new(io::stdin().lock()),
+        false => Box::new(BufReader::new(File::open(file).with_context(unreadable)?)),
+    };
+    let mut source = source.take(LARGEST + 1);
+    let (mut lines, mut bad) = (Vec::new(), Vec::new());
+    let mut bytes = Vec::new();
+    for number in 1.. {
+        bytes.clear();
+        let longest = input::LONGEST as u64 + 1;
+        if source.by_ref().take(longest + 1).read_until(b'\n', &mut bytes).with_context(unreadable)? == 0 {
+            break;
+        }
+        if source.limit() == 0 {
+            return Err(UsageError(format!("a file of intents has at most {LARGEST} bytes; split it")).into());
+        }
+        if bytes.last() != Some(&b'\n') && bytes.len() as u64 > longest {
+            bad.push((number, format!("a line has at most {} bytes", input::LONGEST)));
+            skip_line(&mut source).with_context(unreadable)?;
+            continue;
+        }
+        if bytes.trim_ascii().is_empty() {
+            continue;
+        }
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => match Intent::parse(text) {
+                Ok(intent) => lines.push((number, intent)),
+                Err(why) => bad.push((number, why.to_string())),
+            },
+            Err(_) => bad.push((number, "is not UTF-8".to_owned())),
+        }
+    }
+    Ok((lines, bad))
+}
+
+fn skip_line(source: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let piece = source.fill_buf()?;
+        let (used, is_over) = match piece.iter().position(|byte| *byte == b'\n') {
+            Some(at) => (at + 1, true),
+            None => (piece.len(), piece.is_empty()),
+        };
+        source.consume(used);
+        if is_over {
+            return Ok(());
+        }
+    }
+}
+
+/// What the database says of each line, in a transaction that is taken back.
+fn judged(path: &Path, lines: &Lines, by: &str) -> anyhow::Result<Vec<(usize, String)>> {
+    let mut bad = Vec::new();
+    let tried = write_beside(path, |tx| {
+        for (number, intent) in lines {
+            match accept(tx, intent, Door::Cli, Some(by)) {
+                Ok(_) => {}
+                Err(StoreError::Refused(why)) => bad.push((*number, why)),
+                Err(other) => return Err(other),
+            }
+        }
+        Err::<(), _>(StoreError::Refused("only tried".to_owned()))
+    });
+    match tried {
+        Ok(()) | Err(StoreError::Refused(_)) => Ok(bad),
+        Err(other) => Err(other.into()),
+    }
+}
+
+fn preview(reader: &Reader, config: &Config, lines: &Lines) -> anyhow::Result<()> {
+    let (mut creates, mut updates, mut deletes) = (0_u64, 0_u64, 0_u64);
+    let mut customers = BTreeSet::new();
+    let mut of = |target: &Target| {
+        customers.insert(target.text());
+    };
+    for (_, intent) in lines {
+        match &intent.wish {
+            Wish::Create(_) => creates += 1,
+            Wish::Update(target, _) => {
+                updates += 1;
+                of(target);
+            }
+            Wish::Delete(target) => {
+                deletes += 1;
+                of(target);
+            }
+        }
+    }
+    print::note(&format!(
+        "{}: {}, {} and {}, of {}",
+        count(lines.len() as u64, "intent"),
+        count(creates, "create"),
+        count(updates, "update"),
+        count(deletes, "delete"),
+        count(customers.len() as u64, "known customer")
+    ));
+    let (open, _) = reader.look(queue::open_deletes)?;
+    let over = config.outbound.hold_deletes_over;
+    if deletes > 0 && open + deletes > over {
+        print::note(&format!(
+            "with them {} are open, more than outbound.hold_deletes_over = {over}: these {} wait for `komoju-sync intent approve`",
+            count(open + deletes, "delete"),
+            count(deletes, "delete")
+        ));
+    }
+    let tag = config.outbound.reconcile_tag.as_deref();
+    for (_, intent) in lines.iter().take(SHOWN) {
+        // An id that is still to be drawn is the tag's value.
+        let id = intent.id.as_ref().map_or("…", |id| id.as_str());
+        print::note(&format!("  {}", Call::of(&intent.wish, None, tag.map(|key| (key, id)))));
+    }
+    if lines.len() > SHOWN {
+        print::note(&format!("  … and {} more", print::grouped((lines.len() - SHOWN) as u64)));
+    }
+    Ok(())
+}

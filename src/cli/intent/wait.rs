@@ -1,0 +1,49 @@
+//! `--wait`: until an intent is settled, or a person has to decide.
+
+use std::path::Path;
+
+use crate::cli::{Exit, print, signals};
+use crate::model::intent::lifecycle::State;
+use crate::store::{Reader, queue};
+use crate::watch::Watch;
+
+/// Waits for what becomes of the intent with this id, says it, and exits by it. Ctrl-C ends the waiting and nothing else.
+pub(super) fn until_settled(path: &Path, id: &str) -> anyhow::Result<Exit> {
+    signals::until_stopped(Exit::Failed, |stop| async move {
+        // Before the first look: what is committed after it is heard.
+        let mut watch = Watch::on(path).unwrap_or_else(|_| Watch::by_the_clock());
+        let reader = Reader::open(path)?;
+        print::note("waiting for what becomes of it; Ctrl-C ends the waiting, not the intent");
+        loop {
+            let Some((state, reason)) = reader.look(|conn| queue::standing(conn, id))? else {
+                anyhow::bail!("intent {} is gone from the database", print::safe(id));
+            };
+            if let Some(exit) = exit_of(state) {
+                let why = reason.map(|why| format!(": {}", print::safe(&why))).unwrap_or_default();
+                let next = match state {
+                    State::Parked => format!("; see `komoju-sync intent show {}`", print::safe(id)),
+                    _ => String::new(),
+                };
+                print::note(&format!("{state}{why}{next}"));
+                return Ok(exit);
+            }
+            tokio::select! {
+                () = watch.changed() => {}
+                () = stop.cancelled() => {
+                    print::note(&format!("no longer waiting; intent {} stays {state}", print::safe(id)));
+                    return Ok(Exit::Failed);
+                }
+            }
+        }
+    })
+}
+
+/// What an outcome exits with; none while it is still to come.
+fn exit_of(state: State) -> Option<Exit> {
+    match state {
+        State::Queued | State::Sending | State::Waiting => None,
+        State::Done => Some(Exit::Fine),
+        State::Rejected | State::Cancelled => Some(Exit::Failed),
+        State::Parked => Some(Exit::Waits),
+    }
+}

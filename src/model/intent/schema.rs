@@ -1,0 +1,117 @@
+//! An intent as a JSON Schema (draft 2020-12): the rules of [`Intent::parse`] for programs that write intents.
+//!
+//! Two rules are said more loosely than they are: lengths that count bytes count characters here, and whether `@ID` names an intent
+//! that was accepted, no schema knows.
+
+use serde_json::{Value, json};
+
+use super::{
+    BODY_FIELDS, EXPECT_FIELDS, Intent, IntentId, LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE, TIME_PATTERN,
+};
+use crate::model::CustomerId;
+
+/// Control characters, as they stand in a class of a regular expression.
+const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
+
+impl Intent {
+    /// The schema, as shipped in `docs/intent.schema.json`.
+    pub fn schema() -> Value {
+        let id = format!("[^@{CONTROL}][^{CONTROL}]*");
+        json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": "An intent: what is to be created, changed or deleted at KOMOJU",
+            "type": "object",
+            "required": ["op"],
+            "additionalProperties": false,
+            "properties": {
+                "op": {
+                    "description": "What is wanted.",
+                    "enum": ["create", "update", "delete"],
+                },
+                "customer_id": {
+                    "description": "Whose customer (update, delete): an id, or @ID for the one that intent ID creates.",
+                    "type": ["string", "null"],
+                    "minLength": 1,
+                    "maxLength": CustomerId::MAX_BYTES,
+                    "pattern": r"^[^\u0000]*$",
+                    "not": {"enum": [".", ".."]},
+                    "if": {"type": "string", "pattern": "^@"},
+                    "then": {"maxLength": IntentId::MAX_BYTES + 1, "pattern": format!("^@{id}$")},
+                },
+                "body": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/body"}]},
+                "id": {
+                    "description": "Its dropper's own id: given twice with the same content, it is one intent.",
+                    "type": ["string", "null"],
+                    "minLength": 1,
+                    "maxLength": IntentId::MAX_BYTES,
+                    "pattern": format!("^{id}$"),
+                },
+                "expect": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/expect"}]},
+                "not_before": {
+                    "description": "Nothing is sent before this moment (RFC 3339).",
+                    "type": ["string", "null"],
+                    "format": "date-time",
+                    "pattern": TIME_PATTERN,
+                },
+            },
+            "allOf": [
+                {
+                    "if": {"properties": {"op": {"const": "create"}}},
+                    "then": {"properties": {"customer_id": {"type": "null"}, "expect": {"type": "null"}}},
+                    "else": {
+                        "required": ["customer_id"],
+                        "properties": {"customer_id": {"type": "string"}},
+                    },
+                },
+                {
+                    "if": {"properties": {"op": {"const": "update"}}},
+                    "then": {
+                        "required": ["body"],
+                        "properties": {"body": {"type": "object", "minProperties": 1}},
+                    },
+                },
+                {
+                    "if": {"properties": {"op": {"const": "delete"}}},
+                    "then": {"properties": {"body": {"type": "null"}}},
+                },
+            ],
+            "$defs": {
+                "body": {
+                    "description": "KOMOJU's parameters of create and update; what is not named stays.",
+                    "type": "object",
+                    "additionalProperties": false,
+                    "properties": of_fields(&BODY_FIELDS, |field| match field {
+                        "email" => json!({"type": ["string", "null"]}),
+                        "metadata" => json!({
+                            "type": "object",
+                            "propertyNames": {"maxLength": LONGEST_METADATA_KEY},
+                            "additionalProperties": {
+                                "type": ["string", "null"],
+                                "maxLength": LONGEST_METADATA_VALUE,
+                            },
+                        }),
+                        "payment_details" => json!({
+                            "description": "A payment token. Card numbers never enter this system.",
+                            "type": "string",
+                        }),
+                        _ => json!({"type": "string"}),
+                    }),
+                },
+                "expect": {
+                    "description": "What was last seen of the customer (update, delete); only what is named is compared, null is \
+                                    absent. Where it is otherwise, nothing is sent and the intent is parked.",
+                    "type": "object",
+                    "additionalProperties": false,
+                    "properties": of_fields(&EXPECT_FIELDS, |field| match field {
+                        "metadata" => json!({"type": "object"}),
+                        _ => json!({}),
+                    }),
+                },
+            },
+        })
+    }
+}
+
+fn of_fields(fields: &[&str], schema: impl Fn(&str) -> Value) -> Value {
+    fields.iter().map(|field| ((*field).to_owned(), schema(field))).collect::<serde_json::Map<_, _>>().into()
+}
