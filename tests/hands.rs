@@ -424,7 +424,7 @@ fn a_plan_shows_each_call_what_it_changes_and_what_it_waits_for() {
         .append(true)
         .open(house.path("config.toml"))
         .unwrap()
-        .write_all(b"[outbound]\nhold_deletes_over = 1\nreconcile_tag = 'tag'\n")
+        .write_all(b"hold_deletes_over = 1\nreconcile_tag = 'tag'\n")
         .unwrap();
     let plan = lines(&house.expect(3, &["intent", "plan", "--json"]).stdout);
     assert_eq!((&plan[0]["key"], &plan[0]["body"]["metadata"]), (&json!("its"), &json!({"made_by": "n1"})));
@@ -547,12 +547,6 @@ fn status_counts_intents_and_names_the_files_that_nobody_takes() {
     for name in ["b.json", "a.jsonl", ".hidden.json"] {
         std::fs::write(spool.join(name), "{}").unwrap();
     }
-    std::fs::OpenOptions::new()
-        .append(true)
-        .open(house.path("config.toml"))
-        .unwrap()
-        .write_all(format!("[outbound]\nspool_dir = '{}'\n", spool.display()).as_bytes())
-        .unwrap();
     for id in ["n1", "n2", "n3"] {
         house.expect(0, &["intent", "create", "--id", id]);
     }

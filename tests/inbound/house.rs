@@ -71,10 +71,11 @@ impl House {
     fn configure(&self) {
         let text = format!(
             "[api]\nbase_url = \"{}\"\nper_page = 10\n[rate_limit]\nrequests_per_second = 0\n[database]\npath = '{}'\n\
-             [inbound]\n{}\n",
+             [inbound]\n{}\n[outbound]\nspool_dir = '{}'\n",
             self.sandbox.base_url(),
             self.path("komoju.db").display(),
             self.extra,
+            self.path("spool").display(),
         );
         std::fs::write(self.path("config.toml"), text).unwrap();
     }
