@@ -19,7 +19,7 @@ use crate::model::{PassKind, time};
 use crate::reconcile::retry;
 use crate::remote::Http;
 use crate::remote::http::SetupError;
-use crate::store::{Instance, Store, StoreError, copy, passes, read};
+use crate::store::{Instance, Reader, Store, StoreError, copy, passes, read};
 use crate::tasks::Echoes;
 use crate::tasks::pull::{Failure, Progress, Pull, Report, Settings};
 use crate::tasks::push::{Drained, PushSettings, Pusher, Signals};
@@ -29,7 +29,10 @@ use crate::watch::{DirectoryWatch, LOOK_EVERY, News, Watch};
 /// How long pushing pauses when somebody else keeps the database locked.
 const AFTER_BUSY: Duration = Duration::from_secs(1);
 
-/// How often the spool directory is looked at though nothing was told: a network file system tells nothing of others' files.
+/// How long a commit may take from its last write until it can be read.
+const SLOWEST_COMMIT: Duration = Duration::from_secs(10);
+
+/// How often database and spool directory are looked at though nothing was told: a network file system tells nothing of others.
 const LOOK_ANYWAY: Duration = Duration::from_secs(60);
 
 /// How often a refused key is tried again.
@@ -204,7 +207,7 @@ impl App {
         };
         let ended = tokio::select! {
             ended = work => ended.map(drop),
-            () = self.listen() => Ok(()),
+            ended = self.listen() => ended,
         };
         if let Err(e) = cadence.shutdown().await {
             tracing::debug!("the cadence did not stop cleanly: {e}");
@@ -272,15 +275,33 @@ impl App {
         })
     }
 
-    /// Wakes the pusher whenever anybody commits; never ends.
-    async fn listen(&self) {
+    /// Wakes the pusher whenever anybody commits; never ends but by an error.
+    async fn listen(&self) -> Result<(), StoreError> {
         let mut watch = Watch::on(&self.database).unwrap_or_else(|e| {
             tracing::warn!("{}: it is looked at once a second instead", chain(&e));
             Watch::by_the_clock()
         });
+        let reader = Reader::open(&self.database)?;
+        let mut seen = reader.data_version()?;
         loop {
-            watch.told().await;
-            self.signals.wake.notify_one();
+            tokio::select! {
+                () = watch.told() => {}
+                () = self.clock.sleep(LOOK_ANYWAY) => {}
+            }
+            // What was written is told before it is durable, and it can be read only after that: so it is looked for until it can.
+            let mut waited = Duration::ZERO;
+            let mut now = reader.data_version()?;
+            while now == seen && waited < SLOWEST_COMMIT {
+                // Late by a quarter of what it took, at worst.
+                let wait = (waited / 4).clamp(Duration::from_millis(1), Duration::from_millis(250));
+                self.clock.sleep(wait).await;
+                waited += wait;
+                now = reader.data_version()?;
+            }
+            if now != seen {
+                seen = now;
+                self.signals.wake.notify_one();
+            }
         }
     }
 

@@ -36,7 +36,7 @@ use crate::config::{Config, ConfigError};
 /// Where the configuration is when nothing says otherwise.
 const DEFAULT_CONFIG: &str = "/etc/komoju-sync/config.toml";
 
-/// Keeps a true SQLite mirror of a KOMOJU merchant's customers, with a change log.
+/// Keeps a true SQLite mirror of a KOMOJU merchant's customers, with a change log, and pushes changes back.
 #[derive(Debug, Parser)]
 #[command(name = "komoju-sync", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(
@@ -56,7 +56,7 @@ struct Cli {
 enum Command {
     /// The daemon, in the foreground: a sweep at once, then at each tick.
     Run(run::Args),
-    /// One sweep, then done.
+    /// One sweep, then one attempt at each intent, then done.
     Sync(sync::Args),
     /// How things stand; works with the daemon down.
     Status(status::Args),

@@ -1,5 +1,6 @@
 //! `demo`: the whole product in a temporary directory, told as it happens.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
@@ -17,10 +18,13 @@ use super::signals::{self, Scratch};
 use crate::app::App;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::model::intent::Intent;
 use crate::model::{Diff, time};
 use crate::sandbox::{Options, Sandbox};
+use crate::store::mirror::{self, Among};
+use crate::store::queue::{self, Which};
 use crate::store::read::{ChangeFilter, Record};
-use crate::store::{Reader, StoreError, read};
+use crate::store::{Reader, StoreError, intents, read, write_beside};
 
 /// How many customers the demo's shop has at the start.
 const CUSTOMERS: u32 = 120;
@@ -31,7 +35,8 @@ const SHOP_RESTS: Duration = Duration::from_millis(1500);
 /// How often the demo looks what the daemon has recorded.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// A local KOMOJU and the daemon in a temporary directory: customers come, change and go, and you see what is recorded.
+/// A local KOMOJU and the daemon in a temporary directory: customers come, change and go, an office drops an intent by each door, and
+/// you see what is recorded and what becomes of it.
 /// Needs no account; everything is removed at the end.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  komoju-sync demo --for 20s")]
@@ -66,6 +71,7 @@ async fn demo(directory: &Path, length: Duration, stop: CancellationToken) -> an
     let app = App::start(&config, "demo", clock.clone(), stop.clone()).await?;
     let over = clock.elapsed() + length;
     let mut shop = Shop { rng: StdRng::seed_from_u64(1), next_at: clock.elapsed() + SHOP_RESTS * 2 };
+    let mut office = Office { doors: DOORS.into(), next_at: clock.elapsed() + SHOP_RESTS };
     let mut witness = Witness::default();
     let story = async {
         let reader = Reader::open(database)?;
@@ -75,6 +81,11 @@ async fn demo(directory: &Path, length: Duration, stop: CancellationToken) -> an
                 shop.change(&sandbox)?;
                 shop.next_at = clock.elapsed() + SHOP_RESTS;
             }
+            if witness.told_import && clock.elapsed() >= office.next_at {
+                office.drop_intent(&config, &reader)?;
+                office.next_at = clock.elapsed() + SHOP_RESTS;
+            }
+            witness.tell_outcomes(&reader)?;
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = clock.sleep(LOOK_EVERY) => {}
@@ -105,10 +116,11 @@ fn configure(directory: &Path, sandbox: &Sandbox) -> anyhow::Result<Config> {
     let quoted = |path: &Path| Value::from(path.to_string_lossy()).to_string();
     let text = format!(
         "[api]\nbase_url = \"{}\"\nsecret_key_file = {}\n[rate_limit]\nrequests_per_second = 0\n\
-         [database]\npath = {}\n[inbound]\nsweep_cron = \"*/2 * * * * *\"\nprobe_cron = \"*/2 * * * * *\"\n",
+         [database]\npath = {}\n[outbound]\nspool_dir = {}\n[inbound]\nsweep_cron = \"*/2 * * * * *\"\nprobe_cron = \"*/2 * * * * *\"\n",
         sandbox.base_url(),
         quoted(&key_file),
         quoted(&directory.join("komoju.db")),
+        quoted(&directory.join("intents")),
     );
     let file = directory.join("config.toml");
     std::fs::write(&file, &text)?;
@@ -136,11 +148,73 @@ impl Shop {
     }
 }
 
+/// The back office, which drops one intent by each door.
+struct Office {
+    doors: VecDeque<Door>,
+    next_at: Duration,
+}
+
+#[derive(Clone, Copy)]
+enum Door {
+    Sql,
+    File,
+    CommandLine,
+}
+
+const DOORS: [Door; 3] = [Door::Sql, Door::File, Door::CommandLine];
+
+impl Office {
+    fn drop_intent(&mut self, config: &Config, reader: &Reader) -> anyhow::Result<()> {
+        let Some(door) = self.doors.pop_front() else { return Ok(()) };
+        let somebody = reader.look(|conn| mirror::live_from(conn, 20, 1, Among::All))?;
+        let Some(customer) = somebody.first() else { return Ok(()) };
+        match door {
+            Door::Sql => {
+                let body = r#"{"email": "new.address@example.com"}"#;
+                tell(&format!(
+                    "office   INSERT INTO intents (op, customer_id, body) VALUES ('update', '{}', '{body}')",
+                    print::safe(customer.as_str())
+                ))?;
+                write_beside(&config.database.path, |tx| {
+                    intents::insert(tx, "update", Some(customer), Some(body))
+                })?;
+            }
+            Door::File => {
+                let directory = &config.outbound.spool_dir;
+                let intent = r#"{"op": "create", "body": {"email": "welcome@example.com", "payment_details": "tok_demo"}}"#;
+                // A name that begins with a dot is left alone until the file is whole.
+                std::fs::write(directory.join(".welcome.json"), intent)?;
+                std::fs::rename(directory.join(".welcome.json"), directory.join("welcome.json"))?;
+                tell(&format!(
+                    "office   {}: {}",
+                    directory.join("welcome.json").display(),
+                    intent.replace("tok_demo", "****")
+                ))?;
+            }
+            Door::CommandLine => {
+                tell(&format!(
+                    "office   komoju-sync intent delete {} --id goodbye",
+                    print::safe(customer.as_str())
+                ))?;
+                let intent = Intent::parse(
+                    &json!({"op": "delete", "customer_id": customer.as_str(), "id": "goodbye"}).to_string(),
+                )?;
+                write_beside(&config.database.path, |tx| {
+                    intents::accept(tx, &intent, intents::Door::Cli, None)
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Tells what the daemon has recorded.
 #[derive(Default)]
 struct Witness {
     seq: i64,
     told_import: bool,
+    /// What was last told of each intent.
+    told: BTreeMap<String, String>,
 }
 
 impl Witness {
@@ -163,6 +237,29 @@ impl Witness {
             read::changes(reader, &filter, |record| {
                 self.seq = self.seq.max(record.number("seq"));
                 check(tell(&format!("mirror   {}", recorded(&record))))
+            })
+        })
+    }
+}
+
+impl Witness {
+    /// What became of the office's intents.
+    fn tell_outcomes(&mut self, reader: &Reader) -> anyhow::Result<()> {
+        let told = &mut self.told;
+        print::printing(|check| {
+            reader.look(|conn| {
+                queue::intents(conn, Which::All, |record| {
+                    let [id, state, op, door] =
+                        ["id", "state", "op", "door"].map(|name| plain(record.get(name)));
+                    if told.insert(id.clone(), state.clone()).as_ref() == Some(&state) {
+                        return Ok(());
+                    }
+                    let change = match record.number("change_seq") {
+                        0 => String::new(),
+                        seq => format!(": change {seq}"),
+                    };
+                    check(tell(&format!("outbox   {op} by {door}, {id}, is {state}{change}")))
+                })
             })
         })
     }
@@ -196,7 +293,9 @@ fn invite(reader: &Reader) -> Result<(), StoreError> {
         "\nPaste into a second terminal, while this runs:\n\n  \
          sqlite3 -readonly -box {path} \"SELECT id, email, source_brand, created_at FROM customers LIMIT 5\"\n  \
          sqlite3 -readonly -box {path} \"SELECT strftime('%Y-%m', created_at) AS month, count(*) FROM customers GROUP BY 1\"\n  \
-         sqlite3 -readonly -box {path} \"SELECT seq, kind, customer_id, diff FROM changes ORDER BY seq DESC LIMIT 5\"\n"
+         sqlite3 -readonly -box {path} \"SELECT seq, kind, customer_id, diff FROM changes ORDER BY seq DESC LIMIT 5\"\n  \
+         sqlite3 -cmd '.timeout 5000' {path} \"INSERT INTO intents (op, body) VALUES ('create', json_object('email', 'me@example.com'))\"\n  \
+         sqlite3 -readonly -box {path} \"SELECT id, op, door, state, reason FROM intents\"\n"
     );
     // A terminal that is gone is noticed by the next line of the story.
     let _ = writeln!(io::stdout(), "{text}");

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::exit::exit_of_report;
 use super::print::{self, Out, Style};
 use super::signals::{self, Scratch};
-use super::{ConfigFile, Exit, changes, logging, progress};
+use super::{ConfigFile, Exit, changes, intent, logging, progress};
 use crate::app::{App, AppError};
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -53,7 +53,13 @@ async fn sync(config: &Config, args: &Args, stop: CancellationToken) -> anyhow::
     let head = read::mirror_info(&*Reader::open(&copy)?)?.number("head_seq");
     let passed = pass(&app, kind, None).await?;
     print_plan(&copy, head, args.style)?;
-    Ok(passed.exit)
+    let mut out = Out::new();
+    let calls = Reader::open(&copy)?
+        .look(|conn| Ok(intent::plan::print(&mut out, conn, &config.outbound, args.style)))??;
+    let exit = passed.exit.and(calls);
+    out.finish()?;
+    print::note("dry run: nothing was written, here or there");
+    Ok(exit)
 }
 
 /// How the pass went.
@@ -127,6 +133,5 @@ fn print_plan(copy: &Path, head: i64, style: Style) -> anyhow::Result<()> {
     if held > 0 {
         print::note(&format!("{} would wait for a person", print::count(held, "deletion")));
     }
-    print::note("dry run: nothing was written");
     Ok::<_, StoreError>(()).map_err(Into::into)
 }

@@ -88,6 +88,18 @@ pub fn accept(tx: &Tx<'_>, intent: &Intent, door: Door, by: Option<&str>) -> Res
     Ok(Accepted::New(id))
 }
 
+/// Drops an intent as any SQL client does, through the triggers alone.
+pub fn insert(
+    tx: &Tx<'_>,
+    op: &str,
+    customer: Option<&CustomerId>,
+    body: Option<&str>,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO intents (op, customer_id, body) VALUES (?1, ?2, ?3)";
+    tx.execute(sql, params![op, customer.map(CustomerId::as_str), body]).map_err(refused)?;
+    Ok(())
+}
+
 /// A trigger's words are for whoever drops the intent; anything else is the database's own trouble.
 fn refused(error: rusqlite::Error) -> StoreError {
     match &error {

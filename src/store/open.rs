@@ -4,11 +4,12 @@
 //! already write to it (a left-over journal would be rolled back). Only a file that carries our application id is opened, and
 //! only one that passes is migrated. A missing or empty file becomes a new database.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use include_dir::{Dir, include_dir};
@@ -151,13 +152,14 @@ fn must_be_ours(path: &Path) -> Result<u64, StoreError> {
 /// Reads the file's first hundred bytes (<https://www.sqlite.org/fileformat.html>, section 1.3).
 fn look_at(path: &Path) -> Result<Header, StoreError> {
     let file = |what, source| StoreError::File { path: path.to_owned(), what, source };
-    let opened = match File::open(path) {
+    let opened = match handle(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Header::Nothing),
         other => other.map_err(|e| file("cannot be opened", e))?,
     };
     let bytes = opened.metadata().map_err(|e| file("cannot be read", e))?.len();
-    let mut header = Vec::with_capacity(100);
-    opened.take(100).read_to_end(&mut header).map_err(|e| file("cannot be read", e))?;
+    let mut header = vec![0; 100];
+    let read = opened.read_at(&mut header, 0).map_err(|e| file("cannot be read", e))?;
+    header.truncate(read);
     let foreign = |why: &str| Err(StoreError::Foreign { path: path.to_owned(), why: why.to_owned() });
     if header.is_empty() {
         return Ok(Header::Nothing);
@@ -177,6 +179,25 @@ fn look_at(path: &Path) -> Result<Header, StoreError> {
         });
     }
     Ok(Header::Ours { bytes })
+}
+
+/// The file, opened once in the life of this process and never closed: closing any handle of a file drops every lock that the process
+/// holds on it, those of SQLite's open connections too, and another program would take itself for the last one and remove the -wal
+/// (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
+fn handle(path: &Path) -> std::io::Result<Arc<File>> {
+    static HANDLES: Mutex<BTreeMap<(u64, u64), Arc<File>>> = Mutex::new(BTreeMap::new());
+    let of = |file: &std::fs::Metadata| (file.dev(), file.ino());
+    let mut handles = HANDLES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = handles.get(&of(&std::fs::metadata(path)?)) {
+        return Ok(Arc::clone(known));
+    }
+    let opened = Arc::new(File::open(path)?);
+    // Whichever comes to lie under one inode, none is closed.
+    let inode = of(&opened.metadata()?);
+    if let Some(other) = handles.insert(inode, Arc::clone(&opened)) {
+        std::mem::forget(other);
+    }
+    Ok(opened)
 }
 
 /// Finds a newer version and damage while nothing has been written yet.
@@ -279,6 +300,26 @@ fn assert_safe_sqlite() -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn looking_at_a_file_takes_no_lock_away_from_those_who_have_it_open() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("komoju.db");
+        let conn = for_writing(&path).unwrap();
+        conn.query_row("SELECT log_id FROM meta", [], |_| Ok(())).unwrap();
+        let inode = format!(":{} ", std::fs::metadata(&path).unwrap().ino());
+        let locks = || {
+            let locks = std::fs::read_to_string("/proc/locks").unwrap();
+            locks.lines().filter(|lock| lock.contains(&inode)).count()
+        };
+        assert_eq!(locks(), 1, "an open connection to a WAL database holds one");
+        drop(for_reading(&path).unwrap());
+        drop(beside(&path).unwrap());
+        drop(for_writing(&path).unwrap());
+        assert_eq!(locks(), 1);
+        drop(conn);
+        assert_eq!(locks(), 0);
+    }
 
     #[test]
     fn the_migrations_are_valid_and_counted() {
