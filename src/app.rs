@@ -35,6 +35,9 @@ const SLOWEST_COMMIT: Duration = Duration::from_secs(10);
 /// How often database and spool directory are looked at though nothing was told: a network file system tells nothing of others.
 const LOOK_ANYWAY: Duration = Duration::from_secs(60);
 
+/// How soon after a sweep that was made because an update met nobody another one is made for that reason.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(15 * 60);
+
 /// How often a refused key is tried again.
 const ASK_AGAIN_AFTER_REFUSAL: Duration = Duration::from_secs(15 * 60);
 
@@ -222,11 +225,18 @@ impl App {
                 Ok(_) => return Ok(()),
                 Err(e) if e.is_busy() => {
                     tracing::error!("pushing paused: {e}: somebody else keeps it locked; it is tried again");
-                    tokio::select! {
-                        () = self.stop.cancelled() => return Ok(()),
-                        () = self.clock.sleep(AFTER_BUSY) => {}
+                    // What was under way is cut off; until that is written, nothing may begin.
+                    loop {
+                        tokio::select! {
+                            () = self.stop.cancelled() => return Ok(()),
+                            () = self.clock.sleep(AFTER_BUSY) => {}
+                        }
+                        match self.pusher.recover().await {
+                            Ok(()) => break,
+                            Err(e) if e.is_busy() => {}
+                            Err(e) => return Err(e),
+                        }
                     }
-                    self.pusher.recover().await.or_else(|e| if e.is_busy() { Ok(()) } else { Err(e) })?;
                 }
                 Err(e) => return Err(e),
             }
@@ -240,26 +250,36 @@ impl App {
         let mut watch = DirectoryWatch::on(&self.spool_dir)
             .map_err(|e| tracing::warn!("{}: it is looked at once a second instead", chain(&e)))
             .ok();
-        let mut again_in = Duration::ZERO;
+        let mut again_at = self.clock.elapsed();
         loop {
             let seen = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(()),
-                news = next_of(&mut watch) => {
-                    let renamed: Option<Vec<String>> = news.into_iter().map(News::renamed).collect();
-                    self.look(renamed).await?
-                }
                 () = self.signals.settled.notified() => {
                     unless_busy(self.spool.tend_receipts().await)?;
                     continue;
                 }
-                () = self.clock.sleep(again_in) => self.look(None).await?,
+                news = next_of(&mut watch) => {
+                    // A file may be told of twice, as renamed and as written: whoever renames before closing does so.
+                    let is_more = news.contains(&News::Other);
+                    let renamed: Vec<String> = news.into_iter().filter_map(News::renamed).collect();
+                    let seen = if renamed.is_empty() { None } else { self.look(Some(renamed)).await? };
+                    if is_more { self.look(None).await? } else { seen }
+                }
+                () = self.sleep_until(Some(again_at)) => {
+                    let seen = self.look(None).await?;
+                    if watch.as_ref().is_none_or(|watch| !watch.is_on(&self.spool_dir)) {
+                        watch = DirectoryWatch::on(&self.spool_dir).ok();
+                    }
+                    seen
+                }
             };
-            again_in = match (seen, &watch) {
+            let wait = match (seen, &watch) {
                 (Some(wait), _) => wait,
                 (None, Some(_)) => LOOK_ANYWAY,
                 (None, None) => LOOK_EVERY,
             };
+            again_at = self.clock.elapsed() + wait;
         }
     }
 
@@ -308,6 +328,7 @@ impl App {
     async fn answer_ticks(&self, sweep_due: &Notify, probe_due: &Notify) -> Result<(), StoreError> {
         let mut failures = 0;
         let mut plan = Plan::Cadence;
+        let mut looked_at: Option<Duration> = None;
         loop {
             let answers_ticks = !matches!(plan, Plan::Refused { .. });
             let kind = tokio::select! {
@@ -315,7 +336,15 @@ impl App {
                 () = self.stop.cancelled() => return Ok(()),
                 () = self.sleep_until(plan.again_at()) => PassKind::Sweep,
                 () = sweep_due.notified(), if answers_ticks => PassKind::Sweep,
-                () = self.signals.look.notified(), if answers_ticks => PassKind::Sweep,
+                () = self.signals.look.notified(), if answers_ticks => {
+                    // Many at once are one, and a storm of them is no reason to read all the time.
+                    let now = self.clock.elapsed();
+                    if looked_at.is_some_and(|at| now.saturating_sub(at) < LOOK_AGAIN_AFTER) {
+                        continue;
+                    }
+                    looked_at = Some(now);
+                    PassKind::Sweep
+                }
                 () = probe_due.notified(), if answers_ticks => PassKind::Probe,
                 () = self.signals.refused.notified() => {
                     plan = Plan::Refused { again_at: self.clock.elapsed() + ASK_AGAIN_AFTER_REFUSAL };

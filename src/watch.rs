@@ -4,6 +4,7 @@
 //! Where the kernel tells nothing (a network's file system, or too many watches already) the same call returns once a second,
 //! so that whoever waits for it is late at worst.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,6 +94,10 @@ impl Watch {
     }
 }
 
+fn inode_of(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|directory| (directory.dev(), directory.ino()))
+}
+
 /// What happened in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
@@ -115,6 +120,8 @@ impl News {
 /// Tells what comes into a directory, and how.
 #[derive(Debug)]
 pub struct DirectoryWatch {
+    /// Which directory it was when the watch began.
+    inode: Option<(u64, u64)>,
     news: mpsc::UnboundedReceiver<News>,
     _watcher: RecommendedWatcher,
 }
@@ -140,6 +147,10 @@ impl DirectoryWatch {
             };
             for path in &event.paths {
                 let name = path.file_name().and_then(|name| name.to_str());
+                // Hidden until it has its name.
+                if name.is_some_and(|name| name.starts_with('.')) {
+                    continue;
+                }
                 let _ = tell.send(match name.filter(|_| arrived) {
                     Some(name) => News::Renamed(name.to_owned()),
                     None => News::Other,
@@ -148,7 +159,12 @@ impl DirectoryWatch {
         })
         .map_err(error)?;
         watcher.watch(path, RecursiveMode::NonRecursive).map_err(error)?;
-        Ok(Self { news, _watcher: watcher })
+        Ok(Self { inode: inode_of(path), news, _watcher: watcher })
+    }
+
+    /// Whether this is still the directory that is watched, and not another one in its place.
+    pub fn is_on(&self, path: &Path) -> bool {
+        self.inode.is_some() && self.inode == inode_of(path)
     }
 
     /// Waits for news, and takes what else is there already.

@@ -354,8 +354,8 @@ fn a_conflict_is_laid_out_with_what_a_person_can_do() {
     sql(
         &house,
         &format!(
-            "UPDATE intents SET state = 'sending', attempts = 1;
-             UPDATE intents SET state = 'parked', detail = '{detail}', reason = 'not as expected';
+            "UPDATE meta SET engine = 1; UPDATE intents SET state = 'sending', attempts = 1;
+             UPDATE intents SET state = 'parked', detail = '{detail}', reason = 'not as expected'; UPDATE meta SET engine = 0;
              INSERT INTO attempts VALUES ('n1', 1, '2026-01-31T09:30:00.000Z', NULL, 502, 'parked', 'bad gateway');"
         ),
     );

@@ -209,7 +209,8 @@ fn within_a_sweep() {
     house = house.open();
     let mut waited: Vec<u64> = (0..20)
         .map(|n| {
-            let (before, wanted) = (house.sandbox.world().request_count(), house.updates() + 1);
+            let before = house.sandbox.world().request_count();
+            let wanted = house.updates() + 1;
             house.insert(n, &house.ids[n]);
             house.until_updates(wanted);
             let world = house.sandbox.world();

@@ -2,6 +2,7 @@
 
 ALTER TABLE meta ADD COLUMN outbound_enabled INTEGER NOT NULL DEFAULT 1;  -- outbound.enabled, as of the last start
 ALTER TABLE meta ADD COLUMN left_over_tokens INTEGER NOT NULL DEFAULT 0;  -- where copies may be: 1 the WAL, 2 free space too
+ALTER TABLE meta ADD COLUMN engine INTEGER NOT NULL DEFAULT 0;  -- 1 within this program's own changes of intents, and nowhere else
 UPDATE meta SET schema_version = 2;
 
 -- Everybody may insert; the trigger below judges. No row is ever removed, and of a row only what the engine owns changes.
@@ -34,6 +35,10 @@ CREATE TABLE outbox (
     position         INTEGER PRIMARY KEY REFERENCES intents (position),
     lane             TEXT NOT NULL,               -- whose intents run one after the other: a customer's id, or '@' and a create's id
     is_open          INTEGER NOT NULL DEFAULT 1,  -- queued, sending, waiting or parked: it blocks those behind it in its lane
+    is_head          INTEGER NOT NULL DEFAULT 0,  -- the first open one of its lane
+    is_sending       INTEGER NOT NULL DEFAULT 0,
+    is_delete        INTEGER NOT NULL DEFAULT 0,
+    is_follower      INTEGER NOT NULL DEFAULT 0,  -- its customer is not there yet: a create makes it
     held             INTEGER NOT NULL DEFAULT 0,  -- one of too many deletes: it waits for a person
     approved         INTEGER NOT NULL DEFAULT 0,  -- a person let this delete through
     content          BLOB,                        -- what was dropped, as a digest: the same id with the same content is the same intent
@@ -45,12 +50,19 @@ CREATE TABLE outbox (
     first_attempt_at TEXT,                        -- with this key
     first_boot       TEXT,                        -- the machine's boot that it was in …
     first_boot_ms    INTEGER,                     -- … and how long after it
+    first_server_at  TEXT,                        -- what the server's clock said then
+    met_server_error INTEGER NOT NULL DEFAULT 0,  -- the API itself failed in an attempt with this key
     patience_from    TEXT                         -- when park_after_h began to count; later by the time that the key was refused
 ) STRICT;
 
 CREATE INDEX outbox_open ON outbox (position) WHERE is_open = 1;
 CREATE INDEX outbox_held ON outbox (position) WHERE held = 1;
 CREATE INDEX outbox_lane ON outbox (lane, position) WHERE is_open = 1;
+CREATE INDEX outbox_heads ON outbox (position) WHERE is_head = 1;
+CREATE INDEX outbox_head_of ON outbox (lane) WHERE is_head = 1;
+CREATE INDEX outbox_sending ON outbox (lane) WHERE is_sending = 1;
+CREATE INDEX outbox_deletes ON outbox (position) WHERE is_delete = 1 AND is_open = 1;
+CREATE INDEX outbox_followers ON outbox (position) WHERE is_follower = 1 AND is_open = 1;
 
 CREATE TABLE attempts (
     intent_id   TEXT NOT NULL,
@@ -86,8 +98,8 @@ BEGIN
     SELECT RAISE(ABORT, 'a writer sets op, customer_id, body, id, expect, not_before and submitted_by; the rest is set here')
         WHERE NEW.state IS NOT 'queued' OR NEW.attempts IS NOT 0 OR NEW.next_attempt_at IS NOT NULL OR NEW.settled_at IS NOT NULL
            OR NEW.result_customer_id IS NOT NULL OR NEW.change_seq IS NOT NULL OR NEW.reason IS NOT NULL OR NEW.detail IS NOT NULL
-           OR NEW.created_at IS NULL OR abs(julianday(NEW.created_at) - julianday('now')) > 0.0001
-           OR julianday(NEW.created_at) IS NULL OR EXISTS (SELECT 1 FROM intents WHERE position = NEW.position);
+           OR typeof(NEW.created_at) <> 'text' OR strftime('%Y-%m-%dT%H:%M:%fZ', NEW.created_at) IS NOT NEW.created_at
+           OR abs(julianday(NEW.created_at) - julianday('now')) > 0.0001 OR EXISTS (SELECT 1 FROM intents WHERE position = NEW.position);
     SELECT RAISE(ABORT, 'door: must be sql, file or cli') WHERE NEW.door IS NULL OR NEW.door NOT IN ('sql', 'file', 'cli');
     SELECT RAISE(ABORT, 'op: must be create, update or delete')
         WHERE NEW.op IS NULL OR NEW.op NOT IN ('create', 'update', 'delete');
@@ -177,11 +189,15 @@ BEGIN
     SELECT RAISE(ABORT, 'a writer sets op, customer_id, body, id, expect, not_before and submitted_by; the rest is set here')
         WHERE NEW.position IS NOT 1 + (SELECT coalesce(max(position), 0) FROM intents WHERE position < NEW.position)
            OR EXISTS (SELECT 1 FROM intents WHERE position > NEW.position);
-    INSERT INTO outbox (position, lane) VALUES (NEW.position, CASE
+    INSERT INTO outbox (position, lane, is_delete) VALUES (NEW.position, CASE
         WHEN NEW.op = 'create' THEN '@' || NEW.id
         -- The customer that a create made already has a lane of its own.
         ELSE coalesce((SELECT result_customer_id FROM intents WHERE id = substr(NEW.customer_id, 2) AND NEW.customer_id GLOB '@*'),
-                      NEW.customer_id) END);
+                      NEW.customer_id) END, NEW.op = 'delete');
+    UPDATE outbox SET is_follower = NEW.op <> 'create' AND NEW.customer_id GLOB '@*' AND lane = NEW.customer_id,
+                      is_head = NOT EXISTS (SELECT 1 FROM outbox AS ahead
+                          WHERE ahead.lane = outbox.lane AND ahead.position < NEW.position AND ahead.is_open = 1)
+        WHERE position = NEW.position;
 END;
 
 CREATE TRIGGER intents_transitions BEFORE UPDATE ON intents
@@ -190,8 +206,10 @@ BEGIN
         WHERE NEW.id IS NOT OLD.id OR NEW.position IS NOT OLD.position OR NEW.op IS NOT OLD.op
            OR NEW.customer_id IS NOT OLD.customer_id OR NEW.expect IS NOT OLD.expect OR NEW.not_before IS NOT OLD.not_before
            OR NEW.door IS NOT OLD.door OR NEW.submitted_by IS NOT OLD.submitted_by OR NEW.created_at IS NOT OLD.created_at
-           OR (NEW.body IS NOT OLD.body AND NOT (OLD.state IN ('rejected', 'parked') AND NEW.state = 'queued')
-               AND NEW.state NOT IN ('done', 'rejected', 'cancelled'));
+           OR (NEW.body IS NOT OLD.body AND NOT CASE (SELECT engine FROM meta)
+               WHEN 1 THEN (OLD.state IN ('rejected', 'parked') AND NEW.state = 'queued') OR NEW.state IN ('done', 'rejected', 'cancelled')
+               ELSE NEW.state IN ('done', 'rejected', 'cancelled') AND CASE WHEN json_valid(OLD.body) THEN NEW.body IS json_set(OLD.body, '$.payment_details', '****') END
+               END);
     SELECT RAISE(ABORT, 'an intent cannot go from this state to that one')
         WHERE NEW.state IS NOT OLD.state AND NOT CASE OLD.state
             WHEN 'queued' THEN NEW.state IN ('sending', 'parked', 'cancelled')
@@ -200,20 +218,54 @@ BEGIN
             WHEN 'rejected' THEN NEW.state = 'queued'
             WHEN 'parked' THEN NEW.state IN ('queued', 'waiting', 'cancelled')
             ELSE 0 END;
+    SELECT RAISE(ABORT, 'a writer changes state and reason of an intent; the rest is set here')
+        WHERE (SELECT engine FROM meta) = 0
+          AND (NEW.attempts IS NOT OLD.attempts OR NEW.result_customer_id IS NOT OLD.result_customer_id
+            OR NEW.change_seq IS NOT OLD.change_seq OR typeof(NEW.reason) NOT IN ('text', 'null')
+            OR (NEW.next_attempt_at IS NOT OLD.next_attempt_at AND NEW.next_attempt_at IS NOT NULL)
+            OR (NEW.detail IS NOT OLD.detail AND NEW.detail IS NOT NULL)
+            OR (NEW.settled_at IS NOT OLD.settled_at AND NOT CASE NEW.state
+                WHEN 'queued' THEN NEW.settled_at IS NULL
+                ELSE NEW.state IN ('done', 'rejected', 'cancelled') AND OLD.settled_at IS NULL AND typeof(NEW.settled_at) = 'text' END));
+    SELECT RAISE(ABORT, 'a byte of it may have left, or its token was wiped: `komoju-sync intent retry` knows how to go on')
+        WHERE (SELECT engine FROM meta) = 0 AND NEW.state = 'queued' AND OLD.state IN ('rejected', 'parked')
+          AND ((SELECT outcome_unknown FROM outbox WHERE position = NEW.position) = 1
+            OR CASE WHEN json_valid(NEW.body) THEN json_extract(NEW.body, '$.payment_details') = '****' END);
 END;
 
 CREATE TRIGGER intents_follow AFTER UPDATE OF state ON intents
 BEGIN
-    UPDATE outbox SET is_open = NEW.state IN ('queued', 'sending', 'waiting', 'parked') WHERE position = NEW.position;
-    -- Whoever waits for this create goes on in the lane of the customer that it made.
-    UPDATE outbox SET lane = NEW.result_customer_id
+    UPDATE outbox SET is_open = NEW.state IN ('queued', 'sending', 'waiting', 'parked'), is_sending = NEW.state = 'sending'
+        WHERE position = NEW.position;
+    -- Whoever waits for this create goes on in the lane of the customer that it made, …
+    UPDATE outbox SET lane = NEW.result_customer_id, is_follower = 0
         WHERE NEW.op = 'create' AND NEW.state = 'done' AND NEW.result_customer_id IS NOT NULL AND lane = '@' || NEW.id AND is_open = 1;
+    -- … or waits for a person, where there will be none.
+    UPDATE intents SET state = 'parked',
+            reason = 'the create that it waits for was rejected or cancelled: retry that one, then this one; or cancel it'
+        WHERE NEW.op = 'create' AND NEW.state IN ('rejected', 'cancelled') AND state = 'queued'
+          AND position IN (SELECT position FROM outbox WHERE lane = '@' || NEW.id AND is_open = 1 AND is_follower = 1);
+    -- What is tried again is a new request: with a key of its own, and all its patience.
+    UPDATE outbox SET key = NULL, tag = NULL, base = NULL, first_attempt_at = NULL, first_boot = NULL, first_boot_ms = NULL,
+                      first_server_at = NULL, met_server_error = 0, patience_from = NULL
+        WHERE position = NEW.position AND NEW.state = 'queued' AND OLD.state IN ('rejected', 'parked');
+    UPDATE intents SET settled_at = NULL, next_attempt_at = NULL, detail = NULL
+        WHERE position = NEW.position AND NEW.state = 'queued' AND coalesce(settled_at, next_attempt_at, detail) IS NOT NULL;
     -- Settled by another program (a cancel in SQL): the token is of no more use.
-    UPDATE intents SET body = json_set(body, '$.payment_details', '****'), settled_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
-        WHERE position = NEW.position AND NEW.state = 'cancelled' AND NEW.settled_at IS NULL
-          AND CASE WHEN json_valid(body) THEN json_type(body, '$.payment_details') = 'text' END;
+    UPDATE intents SET body = json_set(body, '$.payment_details', '****')
+        WHERE position = NEW.position AND NEW.state IN ('done', 'rejected', 'cancelled')
+          AND CASE WHEN json_valid(body) THEN json_type(body, '$.payment_details') IS NOT NULL
+                                          AND json_extract(body, '$.payment_details') <> '****' END;
     UPDATE intents SET settled_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
-        WHERE position = NEW.position AND state = 'cancelled' AND settled_at IS NULL;
+        WHERE position = NEW.position AND NEW.state IN ('done', 'rejected', 'cancelled') AND settled_at IS NULL;
+END;
+
+CREATE TRIGGER outbox_heads_move AFTER UPDATE OF is_open, lane ON outbox WHEN NEW.is_open <> OLD.is_open OR NEW.lane <> OLD.lane
+BEGIN
+    UPDATE outbox SET is_head = 0 WHERE lane IN (OLD.lane, NEW.lane) AND is_head = 1;
+    UPDATE outbox SET is_head = 1 WHERE position IN (
+        (SELECT min(position) FROM outbox WHERE lane = OLD.lane AND is_open = 1),
+        (SELECT min(position) FROM outbox WHERE lane = NEW.lane AND is_open = 1));
 END;
 
 -- A writer with secure_delete off leaves the old row, and so the token, in free space. This program, whose own connections overwrite
@@ -224,6 +276,16 @@ BEGIN
 END;
 
 CREATE TRIGGER intents_stay BEFORE DELETE ON intents
+BEGIN
+    SELECT RAISE(ABORT, 'intents are never removed; `komoju-sync intent cancel` takes one back');
+END;
+
+CREATE TRIGGER attempts_stay BEFORE DELETE ON attempts
+BEGIN
+    SELECT RAISE(ABORT, 'the journal of attempts is never shortened');
+END;
+
+CREATE TRIGGER outbox_stays BEFORE DELETE ON outbox
 BEGIN
     SELECT RAISE(ABORT, 'intents are never removed; `komoju-sync intent cancel` takes one back');
 END;

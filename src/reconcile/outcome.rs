@@ -21,8 +21,8 @@ pub struct FirstAttempt {
     pub at: Timestamp,
     /// The wall clock now.
     pub now: Timestamp,
-    /// The server's clock now, where it told.
-    pub server: Option<Timestamp>,
+    /// How long ago it is by the server's clock.
+    pub server: Option<SignedDuration>,
     /// How long ago it is by a clock that nobody sets, where that runs since.
     pub same_boot: Option<Duration>,
 }
@@ -31,9 +31,8 @@ pub struct FirstAttempt {
 /// says nothing, so it counts as past.
 pub fn key_is_good(first: FirstAttempt) -> bool {
     let ours = first.now.duration_since(first.at);
-    let server = first.server.map(|server| server.duration_since(first.at));
     let same_boot = first.same_boot.map(|age| SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX));
-    let oldest = [Some(ours), server, same_boot].into_iter().flatten().max().unwrap_or(ours);
+    let oldest = [Some(ours), first.server, same_boot].into_iter().flatten().max().unwrap_or(ours);
     !ours.is_negative() && oldest < KEY_GOOD_FOR
 }
 
@@ -63,10 +62,10 @@ mod tests {
             (later(20 * 60 + 1), None, None, false),
             (later(24 * 60 + 1), None, None, false),
             (later(-1), None, None, false),
-            (later(1), Some(later(20 * 60 + 1)), None, false),
-            (later(1), Some(later(-600)), None, true),
+            (later(1), Some(SignedDuration::from_mins(20 * 60 + 1)), None, false),
+            (later(1), Some(SignedDuration::from_mins(-600)), None, true),
             (later(1), None, boot(20 * 60 + 1), false),
-            (later(1), Some(later(1)), boot(19 * 60), true),
+            (later(1), Some(SignedDuration::from_mins(1)), boot(19 * 60), true),
         ];
         for (now, server, same_boot, good) in cases {
             let first = FirstAttempt { at, now, server, same_boot };

@@ -248,9 +248,6 @@ pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycl
             "UPDATE outbox SET outcome_unknown = ?2, patience_from = NULL WHERE position = ?1",
             params![known.position, life.outcome == Outcome::Unknown],
         )?;
-        if life.state == State::Queued {
-            outbox::thaw(tx, known.position)?;
-        }
         spool::reopen(tx, id)?;
         Ok(())
     })?;

@@ -107,6 +107,7 @@ pub fn for_reading(path: &Path) -> Result<Connection, StoreError> {
         )?;
         conn.busy_timeout(BUSY)?;
         conn.pragma_update(None, "query_only", true)?;
+        conn.pragma_update(None, "temp_store", "memory")?;
         check_version(&conn, path)?;
         Ok(conn)
     })();
@@ -138,6 +139,8 @@ fn configure_writer(conn: &Connection) -> Result<(), StoreError> {
     conn.pragma_update(None, "foreign_keys", true)?;
     // What is deleted or redacted is overwritten, not only forgotten.
     conn.pragma_update(None, "secure_delete", true)?;
+    // A large sort must not leave payment tokens in a temporary file.
+    conn.pragma_update(None, "temp_store", "memory")?;
     Ok(())
 }
 

@@ -49,16 +49,17 @@ pub struct Frozen {
     pub first_attempt_at: Option<String>,
     /// The boot that it was in, and how many milliseconds after it.
     pub first_boot: Option<(String, i64)>,
+    /// What the server's clock said then.
+    pub first_server_at: Option<String>,
 }
 
 /// No attempt ever waits longer: one that seems to was planned by a clock that was set back since.
 const LONGEST_WAIT_IN_DAYS: f64 = 1.0;
 
-const OPEN: &str =
-    "SELECT position, id, state, outcome_unknown, attempts, op, customer_id, body, expect, not_before, lane, key, tag, base,
-     first_attempt_at, first_boot, first_boot_ms, patience_from,
-     EXISTS (SELECT 1 FROM attempts WHERE intent_id = intents.id AND status >= 500 AND started_at >= first_attempt_at)
-     FROM outbox JOIN intents USING (position)";
+const OPEN: &str = "SELECT outbox.position, id, state, outcome_unknown,
+     (SELECT coalesce(max(n), 0) FROM attempts WHERE intent_id = id), op, customer_id, body, expect, not_before, lane, key, tag, base,
+     first_attempt_at, first_boot, first_boot_ms, first_server_at, patience_from, met_server_error
+     FROM outbox CROSS JOIN intents USING (position)";
 
 /// Up to `count` intents that are due, each the first of its lane, in the order of acceptance; none of `tried`.
 pub fn due(
@@ -68,16 +69,11 @@ pub fn due(
     tried: Option<&HashSet<i64>>,
 ) -> Result<Vec<Open>, StoreError> {
     let mut statement = conn.prepare_cached(&format!(
-        "{OPEN} WHERE is_open = 1 AND state IN ('queued', 'waiting')
+        "{OPEN} WHERE is_head = 1 AND held = 0 AND is_follower = 0 AND state IN ('queued', 'waiting')
              AND (coalesce(next_attempt_at, '') <= ?1 OR julianday(next_attempt_at) > julianday(?1) + {LONGEST_WAIT_IN_DAYS})
              AND (not_before IS NULL OR julianday(not_before) <= julianday(?1))
-             AND held = 0
-             AND NOT EXISTS (SELECT 1 FROM outbox AS ahead
-                 WHERE ahead.lane = outbox.lane AND ahead.position < outbox.position AND ahead.is_open = 1)
-             AND NOT EXISTS (SELECT 1 FROM outbox AS other JOIN intents AS sent USING (position)
-                 WHERE other.lane = outbox.lane AND other.is_open = 1 AND sent.state = 'sending')
-             AND (lane NOT GLOB '@*' OR op = 'create')
-         ORDER BY position"
+             AND NOT EXISTS (SELECT 1 FROM outbox AS sent WHERE sent.lane = outbox.lane AND sent.is_sending = 1)
+         ORDER BY outbox.position"
     ))?;
     let mut rows = statement.query([now])?;
     let mut found = Vec::new();
@@ -94,7 +90,7 @@ pub fn due(
 
 /// One open intent, whatever it waits for.
 pub fn open(conn: &Conn, position: i64) -> Result<Option<Open>, StoreError> {
-    let sql = format!("{OPEN} WHERE position = ?1");
+    let sql = format!("{OPEN} WHERE outbox.position = ?1");
     Ok(conn.prepare_cached(&sql)?.query_row([position], open_in).optional()?)
 }
 
@@ -115,9 +111,10 @@ fn open_in(row: &Row<'_>) -> rusqlite::Result<Open> {
             base: row.get(13)?,
             first_attempt_at: row.get(14)?,
             first_boot: boot.zip(boot_ms),
+            first_server_at: row.get(17)?,
         },
-        patience_from: row.get(17)?,
-        met_server_error: row.get(18)?,
+        patience_from: row.get(18)?,
+        met_server_error: row.get(19)?,
     })
 }
 
@@ -127,8 +124,9 @@ pub fn next_due(conn: &Conn, now: &str) -> Result<Option<String>, StoreError> {
         .prepare_cached(
             "SELECT min(due) FROM (
                  SELECT max(coalesce(next_attempt_at, ''), coalesce(strftime('%Y-%m-%dT%H:%M:%fZ', not_before), '')) AS due
-                 FROM outbox JOIN intents USING (position)
-                 WHERE is_open = 1 AND held = 0 AND state IN ('queued', 'waiting'))
+                 FROM outbox CROSS JOIN intents USING (position)
+                 WHERE is_head = 1 AND held = 0 AND is_follower = 0 AND state IN ('queued', 'waiting')
+                   AND typeof(next_attempt_at) IN ('text', 'null'))
              WHERE due > ?1",
         )?
         .query_row([now], |row| row.get(0));
@@ -153,7 +151,7 @@ pub fn hold_deletes(tx: &Tx<'_>, over: u64) -> Result<(), StoreError> {
     let (open, new): (u64, u64) = tx
         .prepare_cached(
             "SELECT count(*), count(*) FILTER (WHERE held = 0 AND approved = 0)
-             FROM outbox JOIN intents USING (position) WHERE is_open = 1 AND op = 'delete'",
+             FROM outbox WHERE is_delete = 1 AND is_open = 1",
         )?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if open <= over || new == 0 {
@@ -162,13 +160,12 @@ pub fn hold_deletes(tx: &Tx<'_>, over: u64) -> Result<(), StoreError> {
     own(tx, || {
         tx.execute(
             "UPDATE intents SET reason = 'more than outbound.hold_deletes_over = ' || ?1 || ' deletes are open: waits for `komoju-sync intent approve`'
-             WHERE state = 'queued' AND op = 'delete'
-               AND position IN (SELECT position FROM outbox WHERE is_open = 1 AND held = 0 AND approved = 0)",
+             WHERE state = 'queued'
+               AND position IN (SELECT position FROM outbox WHERE is_delete = 1 AND is_open = 1 AND held = 0 AND approved = 0)",
             [over],
         )?;
         tx.execute(
-            "UPDATE outbox SET held = 1 WHERE is_open = 1 AND held = 0 AND approved = 0
-                 AND position IN (SELECT position FROM intents WHERE op = 'delete' AND state IN ('queued', 'waiting'))",
+            "UPDATE outbox SET held = 1 WHERE is_delete = 1 AND is_open = 1 AND held = 0 AND approved = 0 AND is_sending = 0",
             [],
         )?;
         Ok(())
@@ -181,12 +178,34 @@ pub fn held_deletes(conn: &Conn) -> Result<u64, StoreError> {
     Ok(conn.query_row(sql, [], |row| row.get(0))?)
 }
 
+/// Whether an intent is said to be sent while nobody sends it: another program said so.
+pub fn is_any_astray(conn: &Conn) -> Result<bool, StoreError> {
+    let sql = format!("SELECT EXISTS ({ASTRAY})");
+    Ok(conn.prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
+}
+
+const ASTRAY: &str = "SELECT outbox.position FROM outbox CROSS JOIN intents USING (position)
+     WHERE is_sending = 1 AND NOT EXISTS (SELECT 1 FROM attempts WHERE intent_id = id AND finished_at IS NULL)";
+
+/// Lets such an intent wait for its turn.
+pub fn catch_astray(tx: &Tx<'_>) -> Result<(), StoreError> {
+    if is_any_astray(tx)? {
+        own(tx, || {
+            let reason = "another program said that it was sent";
+            let sql =
+                format!("UPDATE intents SET state = 'waiting', reason = ?1 WHERE position IN ({ASTRAY})");
+            Ok(tx.execute(&sql, [reason])?)
+        })?;
+    }
+    Ok(())
+}
+
 /// Parks those who wait for the customer of a create that will never be.
 pub fn park_orphans(tx: &Tx<'_>) -> Result<(), StoreError> {
     let orphans: Vec<i64> = tx
         .prepare_cached(
-            "SELECT outbox.position FROM outbox JOIN intents USING (position)
-             WHERE is_open = 1 AND lane >= '@' AND lane < 'A' AND state = 'queued' AND op <> 'create'
+            "SELECT outbox.position FROM outbox CROSS JOIN intents USING (position)
+             WHERE is_follower = 1 AND is_open = 1 AND state = 'queued'
                AND EXISTS (SELECT 1 FROM intents AS made
                    WHERE made.id = substr(outbox.lane, 2) AND made.state IN ('rejected', 'cancelled'))",
         )?
@@ -209,7 +228,7 @@ pub fn park_orphans(tx: &Tx<'_>) -> Result<(), StoreError> {
 /// Says what each queued intent after `position` waits for, where it is more than its turn; returns the last intent there is.
 pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
     const WAITS: &str = "
-        FROM outbox JOIN intents USING (position)
+        FROM outbox CROSS JOIN intents USING (position)
         WHERE outbox.position > ?1 AND is_open = 1 AND state = 'queued' AND reason IS NULL";
     let sql = format!(
         "SELECT outbox.position, CASE
@@ -238,7 +257,8 @@ pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
 pub fn cut_off(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
     own(tx, || {
         tx.execute(
-            "UPDATE outbox SET outcome_unknown = 1 WHERE position IN (SELECT position FROM intents WHERE state = 'sending')",
+            // A create is sent only after the server's time was noted.
+            "UPDATE outbox SET outcome_unknown = 1 WHERE is_sending = 1 AND (key IS NULL OR first_server_at IS NOT NULL)",
             [],
         )?;
         tx.execute(
@@ -256,12 +276,19 @@ pub fn cut_off(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
 /// Gives rows without a place in the outbox one: another program wrote them past the triggers.
 pub fn adopt(tx: &Tx<'_>) -> Result<usize, StoreError> {
     let adopted = tx.execute(
-        "INSERT INTO outbox (position, lane, is_open)
+        "INSERT INTO outbox (position, lane, is_open, is_delete)
          SELECT position, CASE WHEN op = 'create' THEN '@' || id ELSE coalesce(CAST(customer_id AS TEXT), '') END,
-                state IN ('queued', 'sending', 'waiting', 'parked')
+                state IN ('queued', 'sending', 'waiting', 'parked'), coalesce(op = 'delete', 0)
          FROM intents WHERE position NOT IN (SELECT position FROM outbox)",
         [],
     )?;
+    if adopted > 0 {
+        tx.execute(
+            "UPDATE outbox SET is_head = (position = (SELECT min(position) FROM outbox AS first WHERE first.lane = outbox.lane AND first.is_open = 1))
+             WHERE is_open = 1",
+            [],
+        )?;
+    }
     Ok(adopted)
 }
 
@@ -283,7 +310,8 @@ pub fn claim(tx: &Tx<'_>, open: &Open, life: Lifecycle, frozen: &Frozen, at: &st
 pub fn freeze(tx: &Tx<'_>, position: i64, frozen: &Frozen) -> Result<(), StoreError> {
     let (boot, boot_ms) = frozen.first_boot.as_ref().map(|(boot, ms)| (boot, ms)).unzip();
     tx.prepare_cached(
-        "UPDATE outbox SET key = ?2, tag = ?3, base = ?4, first_attempt_at = ?5, first_boot = ?6, first_boot_ms = ?7
+        "UPDATE outbox SET key = ?2, tag = ?3, base = ?4, first_attempt_at = ?5, first_boot = ?6, first_boot_ms = ?7, first_server_at = ?8,
+             met_server_error = met_server_error AND key IS ?2
          WHERE position = ?1",
     )?
     .execute(params![
@@ -293,14 +321,10 @@ pub fn freeze(tx: &Tx<'_>, position: i64, frozen: &Frozen) -> Result<(), StoreEr
         frozen.base,
         frozen.first_attempt_at,
         boot,
-        boot_ms
+        boot_ms,
+        frozen.first_server_at
     ])?;
     Ok(())
-}
-
-/// The next attempt is a new request, with a key of its own.
-pub(super) fn thaw(tx: &Tx<'_>, position: i64) -> Result<(), StoreError> {
-    freeze(tx, position, &Frozen::default())
 }
 
 /// What is said of an intent besides its state.
@@ -341,6 +365,10 @@ pub fn end_attempt(
         "UPDATE attempts SET finished_at = ?3, status = ?4, outcome = ?5, error = ?6 WHERE intent_id = ?1 AND n = ?2",
     )?
     .execute(params![open.id, life.attempts, at, end.status, life.state.word(), end.error])?;
+    if end.status.is_some_and(|status| status >= 500) {
+        tx.prepare_cached("UPDATE outbox SET met_server_error = 1 WHERE position = ?1")?
+            .execute([open.position])?;
+    }
     Ok(())
 }
 
@@ -367,7 +395,7 @@ pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, words: Words) -> Resul
     if life.state.is_settled() {
         tx.prepare_cached(
             "UPDATE intents SET body = json_set(body, '$.payment_details', ?2)
-             WHERE position = ?1 AND CASE WHEN json_valid(body) THEN json_type(body, '$.payment_details') = 'text' END",
+             WHERE position = ?1 AND CASE WHEN json_valid(body) THEN json_type(body, '$.payment_details') IS NOT NULL END",
         )?
         .execute(params![position, MASKED_TOKEN])?;
         // The mirror's body of before served the read-back alone.
@@ -377,14 +405,14 @@ pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, words: Words) -> Resul
     Ok(())
 }
 
-/// Runs this program's own changes of intents: its connections overwrite what they delete, so no copy of a token is left in free
-/// space by them, and the mark that says so stays as it was; the WAL may hold one until it is emptied.
+/// Runs this program's own changes of intents, which the triggers let through. Its connections overwrite what they delete, so no copy
+/// of a token is left in free space by them, and the mark that says so stays as it was; the WAL may hold one until it is emptied.
 pub fn own<T>(tx: &Tx<'_>, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     let before = left_over_tokens(tx)?;
+    tx.prepare_cached("UPDATE meta SET engine = 1")?.execute([])?;
     let value = work()?;
-    if left_over_tokens(tx)? > before {
-        tx.prepare_cached("UPDATE meta SET left_over_tokens = ?1")?.execute([before.max(1)])?;
-    }
+    let after = left_over_tokens(tx)?.min(before.max(1));
+    tx.prepare_cached("UPDATE meta SET engine = 0, left_over_tokens = ?1")?.execute([after])?;
     Ok(value)
 }
 
@@ -392,6 +420,9 @@ pub fn own<T>(tx: &Tx<'_>, work: impl FnOnce() -> Result<T, StoreError>) -> Resu
 pub fn left_over_tokens(conn: &Conn) -> Result<i64, StoreError> {
     Ok(conn.prepare_cached("SELECT left_over_tokens FROM meta")?.query_row([], |row| row.get(0))?)
 }
+
+/// Free pages are overwritten in pieces of so many bytes: one value cannot be larger than a gigabyte.
+const FILLED_AT_ONCE: usize = 64 << 20;
 
 /// Writes the outbox's pages anew, so that nothing is left in their free space, and overwrites pages that are free.
 pub fn scrub(tx: &Tx<'_>) -> Result<(), StoreError> {
@@ -417,7 +448,10 @@ pub fn scrub(tx: &Tx<'_>) -> Result<(), StoreError> {
     )?;
     if free > 0 {
         tx.execute_batch("CREATE TABLE filler (bytes BLOB)")?;
-        tx.execute("INSERT INTO filler VALUES (zeroblob(?1))", [free])?;
+        for from in (0..free).step_by(FILLED_AT_ONCE) {
+            let bytes = (free - from).min(i64::try_from(FILLED_AT_ONCE).unwrap_or(i64::MAX));
+            tx.execute("INSERT INTO filler VALUES (zeroblob(?1))", [bytes])?;
+        }
         tx.execute_batch("DROP TABLE filler")?;
     }
     for (_, sql) in &triggers {

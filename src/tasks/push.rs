@@ -50,6 +50,9 @@ const LAST_ANSWERS: Duration = Duration::from_millis(1000);
 /// What is due by the wall clock is looked for at least so often, for that clock can be set.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// How often copies of settled tokens are overwritten while intents go on being sent, or a reader keeps them.
+const SWEEP_TOKENS_EVERY: Duration = Duration::from_secs(10);
+
 /// What the pusher is told once.
 #[derive(Clone, Debug)]
 pub struct PushSettings {
@@ -144,6 +147,8 @@ struct Run {
     tried: HashSet<i64>,
     /// Up to which position it was said what queued intents wait for.
     explained: i64,
+    /// When copies of tokens were last looked for, by the steady clock.
+    swept_at: Duration,
     drained: Drained,
 }
 
@@ -216,7 +221,9 @@ impl<R: Remote + PushRemote> Pusher<R> {
     }
 
     async fn work(&self, until: Until) -> Result<Drained, StoreError> {
-        let mut run = Run { until, tried: HashSet::new(), explained: 0, drained: Drained::default() };
+        let swept_at = self.clock.elapsed();
+        let mut run =
+            Run { until, tried: HashSet::new(), explained: 0, swept_at, drained: Drained::default() };
         let mut under_way = UnderWay::new();
         let mut finished = Vec::new();
         loop {
@@ -237,7 +244,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             if self.stop.is_cancelled() || (until == Until::Drained && under_way.is_empty()) {
                 break;
             }
-            let news = self.news(until, under_way.is_empty()).await?;
+            let news = self.news(&mut run, under_way.is_empty(), room > 0).await?;
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {}
@@ -250,17 +257,25 @@ impl<R: Remote + PushRemote> Pusher<R> {
     }
 
     /// What a run waits for besides its own attempts: others' commits, and the time.
-    async fn news(&self, until: Until, is_quiet: bool) -> Result<impl Future<Output = ()>, StoreError> {
-        let again = match until {
-            Until::Drained => None,
-            Until::Stopped => {
-                let due = self.until_due().await?;
-                match is_quiet && !self.sweep_tokens_away().await {
-                    true => Some(due.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT)),
-                    false => due,
+    async fn news(
+        &self,
+        run: &mut Run,
+        is_quiet: bool,
+        has_room: bool,
+    ) -> Result<impl Future<Output = ()>, StoreError> {
+        let until = run.until;
+        let mut again = None;
+        if until == Until::Stopped {
+            // While every place is taken, nothing new can begin by itself.
+            again = if has_room { self.until_due().await? } else { None };
+            let now = self.clock.elapsed();
+            if is_quiet || now.saturating_sub(run.swept_at) >= SWEEP_TOKENS_EVERY {
+                run.swept_at = now;
+                if !self.sweep_tokens_away().await {
+                    again = Some(again.unwrap_or(LONGEST_WAIT).min(SWEEP_TOKENS_EVERY));
                 }
             }
-        };
+        }
         Ok(async move {
             match until {
                 Until::Drained => std::future::pending().await,
@@ -307,6 +322,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             move |salt: &[u8]| key.salted_fingerprint(salt)
         };
         let (settings, clock) = (self.settings.clone(), Arc::clone(&self.clock));
+        let server = self.remote.server_time();
         let (not_again, explained) = (run.not_again().cloned(), run.explained);
         let echoes = Arc::clone(&self.echoes);
         let turned = self.store.write(move |tx| {
@@ -321,9 +337,10 @@ impl<R: Remote + PushRemote> Pusher<R> {
             if room > 0 {
                 outbox::hold_deletes(tx, settings.hold_deletes_over)?;
                 outbox::park_orphans(tx)?;
+                outbox::catch_astray(tx)?;
                 if may_push(tx, settings.enabled, &fingerprint_of)? {
                     for open in outbox::due(tx, &at, room, not_again.as_ref())? {
-                        match claim(tx, open, &settings, &*clock)? {
+                        match claim(tx, open, &settings, &*clock, server)? {
                             Claimed::Parked(parked) => settled.push(parked),
                             Claimed::Ready(open) => {
                                 let create = match open.intent.as_ref().map(|intent| &intent.wish) {
@@ -395,7 +412,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             if !outbox::has_open(conn)? {
                 return Ok(false);
             }
-            if outbox::last_position(conn)? > explained {
+            if outbox::last_position(conn)? > explained || outbox::is_any_astray(conn)? {
                 return Ok(true);
             }
             Ok(may_push(conn, enabled, &|salt| key.salted_fingerprint(salt))?
@@ -471,7 +488,13 @@ enum Claimed {
 }
 
 /// Begins an attempt: fixes what the first one must, for those that may follow.
-fn claim(tx: &Tx<'_>, open: Open, settings: &PushSettings, clock: &dyn Clock) -> Result<Claimed, StoreError> {
+fn claim(
+    tx: &Tx<'_>,
+    open: Open,
+    settings: &PushSettings,
+    clock: &dyn Clock,
+    server: Option<Timestamp>,
+) -> Result<Claimed, StoreError> {
     let park = |open: &Open, reason: String| {
         let life = legal(open.life.park())?;
         let words = Words { reason: Some(reason.clone()), ..Words::default() };
@@ -492,7 +515,7 @@ fn claim(tx: &Tx<'_>, open: Open, settings: &PushSettings, clock: &dyn Clock) ->
     let frozen = match open.frozen.first_attempt_at {
         Some(_) => open.frozen.clone(),
         None => {
-            let frozen = freshly_frozen(&intent, settings, now, clock);
+            let frozen = freshly_frozen(&intent, settings, clock, server);
             let base = match (&intent.wish, &open.customer) {
                 (Wish::Update(_, body), Some(customer)) if body.token().is_some() => {
                     mirror::find(tx, customer)?.and_then(|stored| stored.standing.body)
@@ -509,8 +532,13 @@ fn claim(tx: &Tx<'_>, open: Open, settings: &PushSettings, clock: &dyn Clock) ->
     Ok(Claimed::Ready(Box::new(Open { life, frozen, patience_from, ..open })))
 }
 
-/// What a first attempt fixes.
-fn freshly_frozen(intent: &Intent, settings: &PushSettings, now: Timestamp, clock: &dyn Clock) -> Frozen {
+/// What a first attempt fixes. `server`: what the server's clock says now.
+fn freshly_frozen(
+    intent: &Intent,
+    settings: &PushSettings,
+    clock: &dyn Clock,
+    server: Option<Timestamp>,
+) -> Frozen {
     let (key, tag) = match &intent.wish {
         Wish::Create(body) => {
             let tag = settings.reconcile_tag.clone().filter(|tag| !body.has_metadata(tag));
@@ -519,7 +547,14 @@ fn freshly_frozen(intent: &Intent, settings: &PushSettings, now: Timestamp, cloc
         Wish::Update(..) | Wish::Delete(_) => (None, None),
     };
     let first_boot = clock.boot().map(|(boot, up)| (boot, i64::try_from(up.as_millis()).unwrap_or(i64::MAX)));
-    Frozen { key, tag, base: None, first_attempt_at: Some(time::written(now)), first_boot }
+    Frozen {
+        key,
+        tag,
+        base: None,
+        first_attempt_at: Some(time::written(clock.now())),
+        first_boot,
+        first_server_at: server.map(time::written),
+    }
 }
 
 fn legal<T>(next: Result<T, IllegalTransition>) -> Result<T, StoreError> {

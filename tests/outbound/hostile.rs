@@ -75,3 +75,124 @@ async fn a_stop_gives_answers_on_their_way_a_moment_and_cuts_off_the_rest() {
     desk.drain().await;
     assert_eq!(desk.state("u"), "done");
 }
+
+#[tokio::test]
+async fn what_the_engine_owns_another_program_cannot_write() {
+    let mut desk = Desk::open(1).await;
+    let id = desk.some_id();
+    desk.intend("u", "update", Some(&id), Some(json!({"email": "x", "payment_details": "tok_7"})));
+    desk.intend("r", "create", None, Some(json!({"payment_details": "nonsense"})));
+    desk.on(Call::Update, Effect::status(503));
+    desk.drain().await;
+    assert_eq!(desk.states(), ["u waiting", "r rejected"]);
+    for set in [
+        "attempts = 0",
+        "attempts = 4294967295",
+        "next_attempt_at = x'ff'",
+        "next_attempt_at = '2026-01-01'",
+        "settled_at = '2026-01-01'",
+        "result_customer_id = 'x'",
+        "change_seq = 7",
+        "detail = '{}'",
+        "reason = x'00'",
+        "body = '{\"email\": \"forged\"}'",
+    ] {
+        for intent in ["u", "r"] {
+            let said = desk.refusal(&format!("UPDATE intents SET {set} WHERE id = '{intent}'"));
+            assert!(
+                said.contains("a writer changes state and reason")
+                    || said.contains("stays as it was dropped"),
+                "{set}: {said}"
+            );
+        }
+    }
+    // A card must not come in behind the door, nor a mask go out, nor a key serve twice.
+    let card = r#"{"payment_details": {"number": "4111111111111111"}}"#;
+    let said = desk.refusal(&format!("UPDATE intents SET state = 'queued', body = '{card}' WHERE id = 'r'"));
+    assert!(said.contains("stays as it was dropped"), "{said}");
+    let said = desk.refusal("UPDATE intents SET state = 'queued' WHERE id = 'r'");
+    assert!(said.contains("`komoju-sync intent retry`"), "{said}");
+    assert!(desk.refusal("DELETE FROM attempts").contains("never shortened"));
+    assert!(desk.refusal("DELETE FROM outbox").contains("never removed"));
+    let created = "INSERT INTO intents (op, created_at) VALUES ('create', CAST(strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS BLOB))";
+    assert!(desk.refusal(created).contains("the rest is set here"));
+}
+
+#[tokio::test]
+async fn an_intent_that_another_program_says_is_sent_is_sent_all_the_same() {
+    let mut desk = Desk::open(1).await;
+    let id = desk.some_id();
+    desk.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
+    desk.intend("v", "update", Some(&id), Some(json!({"email": "y"})));
+    desk.sql("UPDATE intents SET state = 'sending' WHERE id = 'u'");
+    let pusher = desk.pusher_at(&desk.sandbox.base_url(), Default::default());
+    pusher.drain().await.unwrap();
+    drop(pusher);
+    assert_eq!(desk.states(), ["u done", "v done"]);
+    desk.sweep().await;
+    desk.assert_true();
+}
+
+#[tokio::test]
+async fn a_retry_in_sql_is_a_new_request() {
+    let mut desk = Desk::open(0).await;
+    desk.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
+    desk.inject(Fault::new(Effect::status(422)).call(Call::Create).once());
+    desk.drain().await;
+    assert_eq!(desk.state("c"), "rejected");
+    desk.sql("UPDATE intents SET state = 'queued' WHERE id = 'c'");
+    assert_eq!(
+        [desk.of("c", "settled_at"), desk.of("c", "detail"), desk.one("SELECT key FROM outbox")],
+        ["null"; 3]
+    );
+    desk.drain().await;
+    assert_eq!((desk.state("c"), desk.sandbox.world().creates()), ("done".to_owned(), 1));
+}
+
+#[tokio::test]
+async fn followers_park_with_the_create_that_they_wait_for() {
+    let desk = Desk::open(0).await;
+    desk.sql("INSERT INTO intents (id, op, not_before) VALUES ('c', 'create', '2030-01-01T00:00:00Z')");
+    desk.intend("f", "update", Some("@c"), Some(json!({"email": "x"})));
+    desk.sql("UPDATE intents SET state = 'cancelled' WHERE id = 'c'");
+    assert_eq!(desk.states(), ["c cancelled", "f parked"]);
+}
+
+#[tokio::test]
+async fn the_next_intents_are_found_without_looking_at_the_others() {
+    let desk = Desk::open(1).await;
+    let reader = desk.reader();
+    let plan: Vec<String> = reader
+        .prepare(
+            "EXPLAIN QUERY PLAN SELECT outbox.position FROM outbox CROSS JOIN intents USING (position)
+             WHERE is_head = 1 AND held = 0 AND is_follower = 0 AND state IN ('queued', 'waiting')
+               AND NOT EXISTS (SELECT 1 FROM outbox AS sent WHERE sent.lane = outbox.lane AND sent.is_sending = 1)
+             ORDER BY outbox.position",
+        )
+        .unwrap()
+        .query_map([], |row| row.get("detail"))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let plan = plan.join("; ");
+    assert!(plan.contains("USING INDEX outbox_heads") && plan.contains("outbox_sending"), "{plan}");
+    assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+    // Whatever is said of them, the first open one of each lane is its head, and no other.
+    let wrong = "SELECT count(*) FROM outbox WHERE is_head <> (is_open = 1 AND position =
+        (SELECT min(position) FROM outbox AS first WHERE first.lane = outbox.lane AND first.is_open = 1))";
+    for n in 0..6 {
+        desk.intend(
+            &format!("i{n}"),
+            "update",
+            Some(if n % 2 == 0 { "a" } else { "b" }),
+            Some(json!({"email": "x"})),
+        );
+        assert_eq!(desk.one(wrong), "0");
+    }
+    for (id, state) in
+        [("i2", "cancelled"), ("i0", "cancelled"), ("i1", "parked"), ("i1", "queued"), ("i1", "cancelled")]
+    {
+        desk.sql(&format!("UPDATE intents SET state = '{state}' WHERE id = '{id}'"));
+        assert_eq!(desk.one(wrong), "0", "{id} {state}");
+    }
+}

@@ -197,7 +197,9 @@ impl Machine {
                 OR (state = 'done') <> (result_customer_id IS NOT NULL)
                 OR attempts <> (SELECT count(*) FROM attempts WHERE intent_id = id)
                 OR (state IN ('done', 'rejected', 'cancelled') AND coalesce(body, '') GLOB '*tok_*')
-                OR (op = 'create' AND attempts > 0 AND state IN ('sending', 'waiting') AND key IS NULL)",
+                OR (op = 'create' AND attempts > 0 AND state IN ('sending', 'waiting') AND key IS NULL)
+                OR is_head <> (is_open = 1 AND position =
+                    (SELECT min(position) FROM outbox AS first WHERE first.lane = outbox.lane AND first.is_open = 1))",
         );
         assert_eq!(broken, Vec::<String>::new());
         // One customer's intents settle in their order.

@@ -11,7 +11,7 @@ use komoju_sync::sandbox::{Call, Effect, Fault, Readings, Work};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::desk::Desk;
+use crate::desk::{Desk, START};
 
 fn lost(call: Call) -> Fault {
     Fault::new(Effect::Reset { work: Work::Done }).call(call).once()
@@ -375,4 +375,124 @@ async fn what_was_cut_off_is_due_at_once_with_its_key_and_says_so() {
     assert_eq!(desk.one("SELECT key FROM outbox"), key);
     assert_eq!(desk.column("SELECT outcome FROM attempts ORDER BY n"), ["waiting", "done"]);
     assert_eq!(desk.column("SELECT error FROM attempts ORDER BY n")[0], "the process ended within it");
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_at_the_first_attempt_hides_nobody() {
+    for (ahead, later, tag) in
+        [(60, 0, None), (60, 0, Some("intent")), (25 * 60, 0, None), (6 * 60, 27 * 60, None)]
+    {
+        let mut desk = Desk::open(1).await;
+        desk.settings.reconcile_tag = tag.map(str::to_owned);
+        desk.clock.set_wall(START.parse::<jiff::Timestamp>().unwrap() + minutes(ahead));
+        desk.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
+        desk.inject(lost(Call::Create));
+        desk.drain().await;
+        desk.restart();
+        desk.clock.set_wall(START.parse().unwrap());
+        desk.advance(minutes(later));
+        desk.drain_on(80, minutes(30)).await;
+        let case = format!("{ahead} {later} {tag:?}: {}", desk.of("c", "reason"));
+        assert_eq!((desk.state("c").as_str(), desk.sandbox.world().creates()), ("done", 1), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_503_that_asks_to_wait_may_have_taken_effect_all_the_same() {
+    let busy = || Effect::Status {
+        status: 503,
+        body: komoju_sync::sandbox::Payload::Html,
+        retry_after: Some("5".to_owned()),
+        headers: Default::default(),
+        work: Work::Done,
+    };
+    for age in [60, 25 * 60] {
+        let mut desk = Desk::open(1).await;
+        desk.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
+        desk.inject(Fault::new(busy()).call(Call::Create).once());
+        desk.drain().await;
+        desk.advance(minutes(age));
+        desk.drain_on(80, minutes(20)).await;
+        assert_eq!((desk.state("c"), desk.sandbox.world().creates()), ("done".to_owned(), 1));
+    }
+    let mut desk = Desk::open(1).await;
+    let id = desk.some_id();
+    desk.intend("u", "update", Some(&id), Some(json!({"email": "x", "payment_details": "tok_5"})));
+    desk.inject(Fault::new(busy()).call(Call::Update).once());
+    desk.drain().await;
+    desk.advance(minutes(60));
+    desk.drain().await;
+    assert_eq!((desk.state("u"), desk.sandbox.world().updates()), ("done".to_owned(), 1));
+}
+
+#[tokio::test]
+async fn after_a_server_error_strangers_stand_in_nobodys_way_and_a_likeness_is_for_a_person() {
+    let failed = || Effect::Status {
+        status: 500,
+        body: Default::default(),
+        retry_after: None,
+        headers: Default::default(),
+        work: Work::Done,
+    };
+    for (stranger, state, creates) in [("other@example.com", "done", 1), ("A@example.com", "parked", 1)] {
+        let mut desk = Desk::open(1).await;
+        desk.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
+        desk.inject(Fault::new(failed()).call(Call::Create).once());
+        desk.drain().await;
+        desk.sandbox.world().create(json!({"email": stranger}));
+        desk.advance(minutes(1));
+        desk.drain().await;
+        assert_eq!(
+            (desk.state("c").as_str(), desk.sandbox.world().creates()),
+            (state, creates),
+            "{stranger}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_our_own_reads_are_refused_rejects_no_intent() {
+    use komoju_sync::sandbox::readings::PerPageOver;
+    let small = Readings { per_page_over: PerPageOver::Refused, per_page_max: 10, ..Readings::default() };
+    let mut desk = Desk::reading(1, small).await;
+    desk.settings.per_page = 100;
+    desk.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
+    desk.inject(lost(Call::Create));
+    desk.drain().await;
+    desk.advance(minutes(21 * 60));
+    desk.drain().await;
+    assert_eq!(
+        (desk.state("c"), desk.sandbox.world().creates()),
+        ("done".to_owned(), 1),
+        "{}",
+        desk.of("c", "reason")
+    );
+
+    let id = desk.some_id();
+    desk.sql(&format!(
+        "INSERT INTO intents (id, op, customer_id, body, expect) VALUES ('e', 'update', '{id}', '{{\"email\": \"x\"}}', '{{\"locale\": null}}')"
+    ));
+    desk.inject(Fault::new(Effect::status(422)).call(Call::Show).once());
+    desk.drain().await;
+    assert_eq!(desk.state("e"), "waiting", "{}", desk.of("e", "reason"));
+}
+
+#[tokio::test]
+async fn an_update_that_took_effect_unseen_is_looked_at_until_it_is_seen() {
+    let mut desk = Desk::open(1).await;
+    let id = desk.some_id();
+    desk.intend("u", "update", Some(&id), Some(json!({"email": "x@example.com"})));
+    desk.inject(
+        Fault::new(Effect::Body { body: komoju_sync::sandbox::Payload::Empty }).call(Call::Update).once(),
+    );
+    desk.inject(Fault::new(Effect::status(503)).call(Call::Show).once());
+    desk.drain().await;
+    assert_eq!(desk.state("u"), "waiting");
+    desk.advance(minutes(1));
+    let head = desk.head();
+    desk.drain().await;
+    assert_eq!(
+        (desk.state("u"), desk.changes_after(head)),
+        ("done".to_owned(), vec!["updated intent u".to_owned()])
+    );
 }

@@ -132,7 +132,7 @@ impl Lifecycle {
     /// It is neither queued nor waiting.
     pub fn claim(self) -> Result<Self, IllegalTransition> {
         let next = self.from(&[State::Queued, State::Waiting], State::Sending, "be sent")?;
-        Ok(Self { attempts: self.attempts + 1, ..next })
+        Ok(Self { attempts: self.attempts.saturating_add(1), ..next })
     }
 
     /// It took effect, or was found to have: by the answer, by reconciliation, by reading back.

@@ -1,6 +1,6 @@
 //! One attempt, from its claim to what came of it.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::reconciliation::KeyIs;
@@ -13,7 +13,7 @@ use crate::reconcile::read_back::{self, Reading};
 use crate::remote::error::ApiError;
 use crate::remote::{Cause, Class, Left, Push, PushError, PushRemote, Pushed, Remote, RemoteError, Shown};
 use crate::store::StoreError;
-use crate::store::outbox::Open;
+use crate::store::outbox::{self, Open};
 
 /// What one attempt came to.
 #[derive(Debug)]
@@ -55,6 +55,12 @@ impl<R: Remote + PushRemote> Pusher<R> {
         if let Some(ended) = self.check_expectation(open, intent).await {
             return Ok(ended);
         }
+        if matches!(intent.wish, Wish::Create(_))
+            && open.frozen.first_server_at.is_none()
+            && let Some(ended) = self.note_the_time(open).await?
+        {
+            return Ok(ended);
+        }
         let Some(push) = push_of(open, intent) else {
             return Ok(Ended::Park { reason: "its customer cannot be asked for".to_owned(), detail: None });
         };
@@ -79,9 +85,11 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 if let Some(ended) = self.ask_the_time(open).await {
                     return Ok(Some(ended));
                 }
-                match (self.key_is_good(open), open.met_server_error) {
+                let must_look = open.met_server_error || open.frozen.tag.is_some();
+                match (self.key_is_good(open), must_look) {
                     (false, _) => self.reconcile(open, body, KeyIs::Past).await,
-                    // Whether KOMOJU keeps such an answer under its key is not known, nor whether it is the whole truth.
+                    // Whether KOMOJU keeps a 5xx under its key is not known, nor whether it is the whole truth; and where the
+                    // customer carries the intent's id, it costs little to look before anything is repeated.
                     (true, true) => self.reconcile(open, body, KeyIs::Good).await,
                     // Under the same key it is the same create.
                     (true, false) => Ok(None),
@@ -101,9 +109,20 @@ impl<R: Remote + PushRemote> Pusher<R> {
         let asked = self.remote.list(PageQuery { page: 1, per_page: 1, created_from: None }).await;
         // Any answer tells the time.
         match (asked, self.remote.server_time()) {
-            (Err(error), None) => Some(self.after_error(open, error, Left::Nothing)),
+            (Err(error), None) => Some(self.after_read_error(open, error)),
             _ => None,
         }
+    }
+
+    /// A create's first attempt is committed with what the server's clock says: by it the customer's creation is dated.
+    async fn note_the_time(&self, open: &mut Open) -> Result<Option<Ended>, StoreError> {
+        if let Some(ended) = self.ask_the_time(open).await {
+            return Ok(Some(ended));
+        }
+        open.frozen.first_server_at = self.remote.server_time().map(time::written);
+        let (position, frozen) = (open.position, open.frozen.clone());
+        self.store.write(move |tx| outbox::freeze(tx, position, &frozen)).await?;
+        Ok(None)
     }
 
     fn key_is_good(&self, open: &Open) -> bool {
@@ -113,7 +132,9 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 let then = std::time::Duration::from_millis(u64::try_from(*ms).ok()?);
                 (*boot == now).then(|| up.saturating_sub(then))
             });
-        key_is_good(FirstAttempt { at, now: self.clock.now(), server: self.remote.server_time(), same_boot })
+        let then = open.frozen.first_server_at.as_deref().and_then(time::read);
+        let server = then.zip(self.remote.server_time()).map(|(then, now)| now.duration_since(then));
+        key_is_good(FirstAttempt { at, now: self.clock.now(), server, same_boot })
     }
 
     /// An update with a token: did it take effect? Where that cannot be told, nothing is repeated.
@@ -123,7 +144,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             Ok(Shown::Found(shown)) => shown,
             // The call itself will say so, in the API's own words; a customer that is gone takes no token.
             Ok(Shown::NotFound) => return None,
-            Err(error) => return Some(self.after_error(open, error, Left::Nothing)),
+            Err(error) => return Some(self.after_read_error(open, error)),
         };
         let before = open.frozen.base.as_deref().and_then(|base| Customer::from_body(base).ok());
         match read_back::read(body, before.as_ref().map(Customer::fields), shown.fields()) {
@@ -152,7 +173,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             }
             // The call itself will say so, in the API's own words.
             Ok(Shown::NotFound) => None,
-            Err(error) => Some(self.after_error(open, error, Left::Nothing)),
+            Err(error) => Some(self.after_read_error(open, error)),
         }
     }
 
@@ -174,18 +195,32 @@ impl<R: Remote + PushRemote> Pusher<R> {
             }
             (Push::Update { id, .. }, None) => match self.remote.look(id).await {
                 Ok(Shown::Found(customer)) => Some(customer),
-                Ok(Shown::NotFound) | Err(_) => None,
+                Ok(Shown::NotFound) => None,
+                // It took effect, and nobody knows what it made of the customer: it is looked at, or sent, once more.
+                Err(error) => return self.after_error(open, error, Left::Perhaps),
             },
             (_, customer) => customer,
         };
         Ended::TookEffect { customer, status: Some(status) }
     }
 
+    /// A read that failed says nothing of the intent, whatever it was answered: it is read again later.
+    pub(super) fn after_read_error(&self, open: &Open, error: RemoteError) -> Ended {
+        match error.cause {
+            Cause::Rejected(told) => {
+                let cause = Cause::Unexpected(told);
+                self.after_error(open, RemoteError { cause, ..error }, Left::Nothing)
+            }
+            _ => self.after_error(open, error, Left::Nothing),
+        }
+    }
+
     pub(super) fn after_error(&self, open: &Open, error: RemoteError, left: Left) -> Ended {
         let (why, status) = (error.to_string(), error.status());
-        let outcome = match (left, error.class()) {
-            // It was turned away before anything was done.
-            (Left::Nothing, _) | (_, Class::Throttled | Class::Auth) => Outcome::Known,
+        let outcome = match (left, &error.cause) {
+            // It was turned away before anything was done. A 503 that asks to wait may come from a gateway, after all was done.
+            (Left::Nothing, _) | (_, Cause::KeyRefused(_)) => Outcome::Known,
+            (_, Cause::Throttled(told)) if told.status == 429 => Outcome::Known,
             (Left::Perhaps, _) => Outcome::Unknown,
         };
         let throttled = error.class() == Class::Throttled || error.retry_after.is_some();
@@ -206,13 +241,6 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 Ended::Later { why, status, outcome, at: Some(at), obstacle }
             }
         }
-    }
-
-    /// By how much the server's clock is behind ours.
-    pub(super) fn skew(&self) -> SignedDuration {
-        self.remote
-            .server_time()
-            .map_or(SignedDuration::ZERO, |server| self.clock.now().duration_since(server))
     }
 }
 

@@ -14,9 +14,12 @@ use crate::model::{Customer, CustomerId, PageQuery, time};
 use crate::reconcile::creates::{self, Evidence, Finding};
 use crate::reconcile::outcome::attempt_wait;
 use crate::reconcile::paging;
-use crate::remote::{Left, PushRemote, Remote, RemoteError};
+use crate::remote::{Cause, PushRemote, Remote, RemoteError};
 use crate::store::outbox::{self, Open};
 use crate::store::{StoreError, intents};
+
+/// The API's own page size.
+const OWN_PER_PAGE: u32 = 10;
 
 /// How often the window is read until two readings in a row agree.
 const READINGS: usize = 5;
@@ -53,16 +56,16 @@ impl<R: Remote + PushRemote> Pusher<R> {
         body: &Body,
         key_is: KeyIs,
     ) -> Result<Option<Ended>, StoreError> {
-        let Some(first) = open.frozen.first_attempt_at.as_deref().and_then(time::read) else {
-            return Ok(Some(Ended::Park {
-                reason: "when it was first sent is not known".to_owned(),
-                detail: None,
-            }));
+        let Some(first) = open.frozen.first_server_at.as_deref().and_then(time::read) else {
+            let reason = "when it was first sent, by KOMOJU's clock, is not known: look for the customer, then cancel this intent, or \
+                          retry it with its body (--body @FILE)"
+                .to_owned();
+            return Ok(Some(Ended::Park { reason, detail: None }));
         };
-        let from = creates::window_from(first, self.skew());
+        let from = creates::window_from(first);
         let window = match self.read_twice(from).await {
             Ok(window) => window,
-            Err(Setback::Remote(error)) => return Ok(Some(self.after_error(open, error, Left::Perhaps))),
+            Err(Setback::Remote(error)) => return Ok(Some(self.after_read_error(open, error))),
             Err(Setback::Moving(why)) => {
                 let wait = attempt_wait(open.life.attempts, self.roll());
                 return Ok(Some(Ended::Later {
@@ -78,7 +81,14 @@ impl<R: Remote + PushRemote> Pusher<R> {
         let (position, wanted, since) = (open.position, body.clone(), time::written(from));
         let accounted =
             self.store.read(move |conn| intents::unclaimed(conn, position, &wanted, listed, &since));
-        let (unclaimed, gone, has_twin) = accounted.await?;
+        let (mut unclaimed, gone, has_twin) = accounted.await?;
+        if key_is == KeyIs::Good {
+            // Nothing has to be made anew: whoever is plainly somebody else stands in nobody's way.
+            let alike = |customer: &&Customer| creates::is_alike(body, customer);
+            let alike: HashSet<&CustomerId> =
+                window.customers.iter().filter(alike).map(Customer::id).collect();
+            unclaimed.retain(|id| alike.contains(id));
+        }
         let evidence = Evidence {
             id: &open.id,
             wanted: body,
@@ -92,12 +102,13 @@ impl<R: Remote + PushRemote> Pusher<R> {
             Finding::Made(customer) => {
                 Ok(Some(Ended::TookEffect { customer: Some(customer.clone()), status: None }))
             }
-            _ if key_is == KeyIs::Good => Ok(None),
+            // Nothing of it is there: the same request may go out again.
+            Finding::Absent if key_is == KeyIs::Good => Ok(None),
             Finding::Unclear(why) => {
                 let candidates: Vec<&str> = unclaimed.iter().map(CustomerId::as_str).collect();
                 Ok(Some(Ended::Park {
                     reason: format!(
-                        "whether this create took effect is not known, KOMOJU has forgotten its key, and {why}: look for the \
+                        "whether this create took effect is not known, its key cannot be counted on any more, and {why}: look for the \
                          customer, then cancel this intent, or retry it with its body (--body @FILE)"
                     ),
                     detail: Some(json!({"window_from": time::written(from), "unclaimed": candidates})),
@@ -105,7 +116,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             }
             Finding::Absent => {
                 let Ok(intent) = &open.intent else { return Ok(None) };
-                let frozen = freshly_frozen(intent, &self.settings, self.clock.now(), &*self.clock);
+                let frozen = freshly_frozen(intent, &self.settings, &*self.clock, self.remote.server_time());
                 tracing::info!(intent = %open.id, "the create did not take effect: it is sent anew, with a new key");
                 let (position, fresh) = (open.position, frozen.clone());
                 self.store.write(move |tx| outbox::freeze(tx, position, &fresh)).await?;
@@ -139,10 +150,19 @@ impl<R: Remote + PushRemote> Pusher<R> {
 
     async fn read_window(&self, from: Timestamp) -> Result<Window, Setback> {
         let mut window = Window { all: HashSet::new(), customers: Vec::new() };
-        let (mut page, mut total) = (1, None);
+        let (mut page, mut total, mut per_page) = (1, None, self.settings.per_page);
         loop {
-            let query = PageQuery { page, per_page: self.settings.per_page, created_from: Some(from) };
-            let answer = self.remote.list(query).await.map_err(Setback::Remote)?;
+            let query = PageQuery { page, per_page, created_from: Some(from) };
+            let answer = match self.remote.list(query).await {
+                // A server that refuses a larger page instead of answering with less.
+                Err(RemoteError { cause: Cause::Rejected(told), .. })
+                    if page == 1 && per_page > OWN_PER_PAGE && told.param.as_deref() == Some("per_page") =>
+                {
+                    per_page = OWN_PER_PAGE;
+                    continue;
+                }
+                answer => answer.map_err(Setback::Remote)?,
+            };
             let moving = |why: String| Setback::Moving(why);
             paging::check(page, &answer).map_err(|fault| moving(fault.to_string()))?;
             if *total.get_or_insert(answer.total) != answer.total {
