@@ -65,7 +65,10 @@ impl House {
             .spawn()
             .unwrap();
         self.daemon = Some(daemon);
-        let status = || process::komoju_sync(&["--config", &config, "status"]).stdout(Stdio::null()).status();
+        let status = || {
+            let mut asked = process::komoju_sync(&["--config", &config, "status"]);
+            asked.stdout(Stdio::null()).stderr(Stdio::null()).status()
+        };
         while status().unwrap().code() != Some(0) {
             std::thread::sleep(Duration::from_millis(50));
         }
