@@ -250,36 +250,34 @@ impl App {
         let mut watch = DirectoryWatch::on(&self.spool_dir)
             .map_err(|e| tracing::warn!("{}: it is looked at once a second instead", chain(&e)))
             .ok();
+        // When all is looked at again; a look at some files alone puts it off for none of the others.
         let mut again_at = self.clock.elapsed();
         loop {
-            let seen = tokio::select! {
+            let news = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(()),
+                news = next_of(&mut watch) => news,
                 () = self.signals.settled.notified() => {
                     unless_busy(self.spool.tend_receipts().await)?;
                     continue;
                 }
-                news = next_of(&mut watch) => {
-                    // A file may be told of twice, as renamed and as written: whoever renames before closing does so.
-                    let is_more = news.contains(&News::Other);
-                    let renamed: Vec<String> = news.into_iter().filter_map(News::renamed).collect();
-                    let seen = if renamed.is_empty() { None } else { self.look(Some(renamed)).await? };
-                    if is_more { self.look(None).await? } else { seen }
-                }
-                () = self.sleep_until(Some(again_at)) => {
-                    let seen = self.look(None).await?;
-                    if watch.as_ref().is_none_or(|watch| !watch.is_on(&self.spool_dir)) {
-                        watch = DirectoryWatch::on(&self.spool_dir).ok();
-                    }
-                    seen
-                }
+                () = self.sleep_until(Some(again_at)) => vec![News::Other],
             };
-            let wait = match (seen, &watch) {
-                (Some(wait), _) => wait,
-                (None, Some(_)) => LOOK_ANYWAY,
-                (None, None) => LOOK_EVERY,
-            };
-            again_at = self.clock.elapsed() + wait;
+            // A file may be told of twice, as renamed and as written: whoever renames before closing does so.
+            let look_at_all = news.contains(&News::Other);
+            let renamed: Vec<String> = news.into_iter().filter_map(News::renamed).collect();
+            if !renamed.is_empty() {
+                let again_in = self.look(Some(renamed)).await?;
+                again_at = again_in.map_or(again_at, |wait| again_at.min(self.clock.elapsed() + wait));
+            }
+            if look_at_all {
+                let again_in = self.look(None).await?;
+                if watch.as_ref().is_none_or(|watch| !watch.is_on(&self.spool_dir)) {
+                    watch = DirectoryWatch::on(&self.spool_dir).ok();
+                }
+                let anyway = if watch.is_some() { LOOK_ANYWAY } else { LOOK_EVERY };
+                again_at = self.clock.elapsed() + again_in.unwrap_or(anyway);
+            }
         }
     }
 

@@ -1,0 +1,122 @@
+//! The daemon beside others: a stop within a request, writers at the same time, files in every order.
+
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use komoju_sync::clock::SystemClock;
+use komoju_sync::sandbox::{Call, Effect, Fault};
+use serde_json::json;
+use tokio_util::task::TaskTracker;
+
+use crate::house::House;
+use crate::{eventually, rename_into_spool, stop, within, writer};
+
+const CREATE: &str = r#"{"op": "create", "body": {"email": "a@example.jp"}}"#;
+
+fn start(house: &House) -> Child {
+    house.command(&["run"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn count(house: &House, of: &str) -> String {
+    house.one(&format!("SELECT count(*) FROM intents WHERE {of}"))
+}
+
+/// The daemon, once it takes files as they come.
+fn watching(house: &House) -> Child {
+    let daemon = start(house);
+    // A file that is renamed into place is taken at once when the directory is watched, and after a second otherwise.
+    let mut n = 0;
+    eventually("a file is taken at once", || {
+        n += 1;
+        let clock = SystemClock::shared();
+        rename_into_spool(house, &format!("first-{n}.json"), CREATE);
+        let dropped = clock.elapsed();
+        eventually("it is taken", || count(house, &format!("id GLOB 'first-{n}@*'")) == "1");
+        clock.elapsed() - dropped < Duration::from_millis(500)
+    });
+    daemon
+}
+
+#[test]
+fn a_stop_within_a_create_leaves_it_due_and_the_next_start_finishes_it() {
+    let house = House::with(2);
+    house.expect(0, &["sync"]);
+    let held = house.inject(Fault::new(Effect::Hold).call(Call::Create));
+    let mut daemon = start(&house);
+    house.expect(0, &["intent", "create", "--id", "c", "--email", "a@example.jp"]);
+    assert!(within(&house, Duration::from_secs(10), |world| world.fired(held) > 0));
+    let clock = SystemClock::shared();
+    let asked = clock.elapsed();
+    assert_eq!(stop(&mut daemon), Some(0));
+    let took = clock.elapsed() - asked;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let left = "SELECT state || ' ' || coalesce(next_attempt_at, 'at once') FROM intents";
+    assert_eq!(house.one(left), "waiting at once");
+    house.sandbox.world().remove_fault(held);
+    assert!(within(&house, Duration::from_secs(5), |world| world.creates() == 1));
+    house.expect(0, &["sync"]);
+    assert_eq!(house.one("SELECT state FROM intents"), "done");
+    assert_eq!(house.sandbox.world().creates(), 1);
+    house.assert_true();
+}
+
+#[test]
+fn two_writers_beside_the_daemon_lose_nothing() {
+    let house = House::with(2);
+    house.expect(0, &["sync"]);
+    let mut daemon = start(&house);
+    let writers = TaskTracker::new();
+    for who in ["a", "b"] {
+        let conn = writer(&house);
+        writers.spawn_blocking_on(
+            move || {
+                for n in 0..100 {
+                    let sql = "INSERT INTO intents (id, op, body) VALUES (?1, 'create', ?2)";
+                    let body = format!(r#"{{"email": "{who}{n}@example.jp"}}"#);
+                    conn.execute(sql, [format!("{who}{n}"), body]).unwrap();
+                }
+            },
+            house.runtime.handle(),
+        );
+    }
+    writers.close();
+    house.runtime.block_on(writers.wait());
+    assert_eq!(count(&house, "true"), "200");
+    eventually("all are done", || count(&house, "state = 'done'") == "200");
+    assert_eq!(stop(&mut daemon), Some(0));
+    assert_eq!(house.sandbox.world().creates(), 200);
+    house.assert_true();
+}
+
+#[test]
+fn a_file_is_taken_as_it_comes_and_one_that_is_written_in_place_soon_after() {
+    let house = House::with(1);
+    house.expect(0, &["sync"]);
+    let mut daemon = watching(&house);
+    // What is not still yet is not forgotten for one that comes meanwhile.
+    std::fs::write(house.path("spool/written.json"), CREATE).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    rename_into_spool(&house, "renamed.json", CREATE);
+    eventually("the renamed one is taken", || count(&house, "id GLOB 'renamed@*'") == "1");
+    assert_eq!(count(&house, "id GLOB 'written@*'"), "0", "it is not still yet");
+    eventually("the written one is taken", || count(&house, "id GLOB 'written@*'") == "1");
+    assert_eq!(stop(&mut daemon), Some(0));
+}
+
+#[test]
+fn an_idle_daemon_wakes_for_each_single_commit() {
+    let house = House::with(1);
+    house.expect(0, &["sync"]);
+    let mut daemon = watching(&house);
+    let long = "x".repeat(1900);
+    for n in 0..30 {
+        let body = json!({"metadata": {"a": long, "b": long, "c": long}});
+        let made = house.sandbox.world().creates();
+        let sql = "INSERT INTO intents (id, op, body) VALUES (?1, 'create', ?2)";
+        writer(&house).execute(sql, [format!("c{n}"), body.to_string()]).unwrap();
+        // Nobody looks into the database meanwhile: that would wake the daemon too.
+        let is_made = within(&house, Duration::from_secs(5), |world| world.creates() > made);
+        assert!(is_made, "the {n}th is not sent");
+    }
+    assert_eq!(stop(&mut daemon), Some(0));
+}
