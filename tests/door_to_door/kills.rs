@@ -394,11 +394,6 @@ fn whatever_is_dropped_takes_effect_once_however_often_the_daemon_is_killed() {
     }
     assert_eq!(stop(&mut daemon), Some(0));
     take_up(&house, &mut sent);
-    eprintln!("{kills} kills {moments:?}; {} intents, {} files", dropper.dropped.len(), dropper.files.len());
-    eprintln!(
-        "{:?}",
-        house.column("SELECT state || ' ' || count(*) FROM intents GROUP BY state ORDER BY state")
-    );
 
     let parked: Vec<String> = house.column("SELECT id FROM intents WHERE state = 'parked'");
     let mut cancel = vec!["intent", "cancel"];
