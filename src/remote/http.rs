@@ -23,7 +23,7 @@ use super::wire::{self, IsOurs};
 use super::{Left, Push, PushError, PushRemote, Pushed, Remote, Shown};
 use crate::clock::Clock;
 use crate::config::{Config, SecretKey};
-use crate::mask::Masker;
+use crate::mask::{MASK, Masker};
 use crate::model::{CustomerId, Page, PageQuery};
 
 /// How much may be held of all answers together: those under way, and a few that wait for the database.
@@ -318,6 +318,10 @@ impl PushRemote for Http {
             self.exchange(&call, Share::Write, request).await.map_err(|Unmade { cause, left }| {
                 PushError { error: RemoteError { call: call.clone(), cause, retry_after: None }, left }
             })?;
+        let answer = match push {
+            Push::Create { body, .. } | Push::Update { body, .. } => without(answer, body.token()),
+            Push::Delete { .. } => answer,
+        };
         match answer.status {
             // It took effect; an answer that cannot be read does not change that.
             200..=299 => {
@@ -338,6 +342,17 @@ impl PushRemote for Http {
 
     async fn look(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
         self.shown(id, Share::Write).await
+    }
+}
+
+/// An error that repeats the token it was given, without it: before anything is made of its text.
+fn without(answer: Answer, token: Option<&str>) -> Answer {
+    match token.filter(|token| !token.is_empty() && !(200..=299).contains(&answer.status)) {
+        Some(token) => {
+            let body = String::from_utf8_lossy(&answer.body).replace(token, MASK).into_bytes();
+            Answer { body, ..answer }
+        }
+        None => answer,
     }
 }
 

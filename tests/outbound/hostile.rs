@@ -196,3 +196,23 @@ async fn the_next_intents_are_found_without_looking_at_the_others() {
         assert_eq!(desk.one(wrong), "0", "{id} {state}");
     }
 }
+
+#[tokio::test]
+async fn of_one_lane_nothing_is_sent_while_another_is_under_way() {
+    // As when a create is done at last while its customer, seen by a sweep meanwhile, is being changed.
+    let mut desk = Desk::open(1).await;
+    let id = desk.some_id();
+    desk.intend("first", "update", Some(&id), Some(json!({"email": "x"})));
+    desk.intend("second", "update", Some(&id), Some(json!({"email": "y"})));
+    desk.sql("UPDATE intents SET state = 'sending' WHERE id = 'second'; INSERT INTO attempts (intent_id, n, started_at) VALUES ('second', 1, '2026-06-01T00:00:00.000Z')");
+    let pusher = desk.pusher_at(&desk.sandbox.base_url(), Default::default());
+    pusher.drain().await.unwrap();
+    drop(pusher);
+    assert_eq!(
+        (desk.states(), desk.calls().len()),
+        (vec!["first queued".to_owned(), "second sending".to_owned()], 0)
+    );
+    // The next process finds that nobody sends it.
+    desk.drain().await;
+    assert_eq!(desk.states(), ["first done", "second done"]);
+}
