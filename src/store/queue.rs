@@ -1,6 +1,6 @@
 //! The outbox as people are shown it: listed, one by one, planned. Writes nothing.
 //!
-//! No payment token leaves through here: in every record the body's is masked, whatever state its intent is in ([`masked`]).
+//! No payment token leaves through here: in every record the body's is masked, whatever state its intent is in.
 
 use rusqlite::{OptionalExtension, params};
 use serde_json::Value;
