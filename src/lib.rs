@@ -1,5 +1,5 @@
 //! komoju-sync keeps a true SQLite mirror of a KOMOJU merchant's customers, and a change log from which the mirror can be
-//! rebuilt.
+//! rebuilt; and it pushes local intents back, each once.
 //!
 //! # The map
 //!
@@ -24,6 +24,9 @@
 //!   ([`reconcile::evidence`]).
 //! - A null source takes nothing away by itself ([`reconcile::sighting`]).
 //! - The database belongs to one account ([`reconcile::guard`]).
+//! - An intent is claimed, with what its attempts must repeat, before a byte leaves; a create whose outcome is unknown is found at the
+//!   remote or parked, never guessed ([`tasks::push`], [`reconcile::creates`]).
+//! - What we pushed does not come back as somebody else's change ([`tasks::Echoes`]).
 //! - No secret reaches a text ([`config::SecretKey`], [`mask`]).
 //!
 //! # Words
@@ -31,7 +34,9 @@
 //! **remote** the API · **mirror** the customers as last seen · **change log** what differed, and when · **pass** one reading of
 //! the list: a **sweep** reads the whole, a **probe** the newest · **suspect** a customer that a sweep did not see · **canary**
 //! one that it did see and that still answers · **hold** deletions that wait for a person · **tombstone** what was last known
-//! of a deleted customer.
+//! of a deleted customer · **intent** what somebody wants changed at the remote, in the **outbox** until it is **settled** · **lane** the
+//! intents that run one after the other · **attempt** one try at one · **park** leave it to a person · **echo** our own push, seen in an
+//! answer.
 
 pub mod app;
 pub mod cli;
