@@ -93,7 +93,7 @@ CREATE TABLE spool_intent (
 -- UPSERT. The same rules, for the other doors, are in src/model/intent.rs; a test holds both to one table of cases.
 CREATE TRIGGER intents_door BEFORE INSERT ON intents
 BEGIN
-    SELECT RAISE(ABORT, 'nothing is accepted: pushing is switched off (outbound.enabled = false)')
+    SELECT RAISE(ABORT, 'nothing is accepted: since the last start of run or sync pushing is switched off (outbound.enabled = false)')
         WHERE (SELECT outbound_enabled FROM meta) = 0;
     SELECT RAISE(ABORT, 'a writer sets op, customer_id, body, id, expect, not_before and submitted_by; the rest is set here')
         WHERE NEW.state IS NOT 'queued' OR NEW.attempts IS NOT 0 OR NEW.next_attempt_at IS NOT NULL OR NEW.settled_at IS NOT NULL
@@ -235,7 +235,8 @@ END;
 
 CREATE TRIGGER intents_follow AFTER UPDATE OF state ON intents
 BEGIN
-    UPDATE outbox SET is_open = NEW.state IN ('queued', 'sending', 'waiting', 'parked'), is_sending = NEW.state = 'sending'
+    UPDATE outbox SET is_open = NEW.state IN ('queued', 'sending', 'waiting', 'parked'), is_sending = NEW.state = 'sending',
+                      held = held AND NEW.state IN ('queued', 'waiting')
         WHERE position = NEW.position;
     -- Whoever waits for this create goes on in the lane of the customer that it made, …
     UPDATE outbox SET lane = NEW.result_customer_id, is_follower = 0

@@ -165,7 +165,8 @@ pub fn hold_deletes(tx: &Tx<'_>, over: u64) -> Result<(), StoreError> {
             [over],
         )?;
         tx.execute(
-            "UPDATE outbox SET held = 1 WHERE is_delete = 1 AND is_open = 1 AND held = 0 AND approved = 0 AND is_sending = 0",
+            "UPDATE outbox SET held = 1 WHERE is_delete = 1 AND is_open = 1 AND held = 0 AND approved = 0
+                 AND position IN (SELECT position FROM intents WHERE state IN ('queued', 'waiting'))",
             [],
         )?;
         Ok(())

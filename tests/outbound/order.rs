@@ -193,3 +193,27 @@ async fn with_pushing_switched_off_nothing_is_accepted_and_nothing_leaves() {
     assert_eq!(desk.state("u"), "done");
     desk.intend("c", "create", None, Some(json!({})));
 }
+
+#[tokio::test]
+async fn a_parked_delete_is_not_held_and_not_approved_with_the_others() {
+    let mut desk = Desk::open(6).await;
+    desk.settings.hold_deletes_over = 2;
+    let ids = desk.sandbox.world().ids();
+    desk.sql(&format!(
+        "INSERT INTO intents (id, op, customer_id, expect) VALUES ('p', 'delete', '{}', '{{\"email\": \"never\"}}')",
+        ids[0]
+    ));
+    desk.drain().await;
+    assert_eq!(desk.state("p"), "parked");
+    for n in 1..3 {
+        desk.intend(&format!("d{n}"), "delete", Some(&ids[n]), None);
+    }
+    desk.drain().await;
+    assert_eq!(desk.states(), ["p parked", "d1 queued", "d2 queued"]);
+    let held = |conn: &komoju_sync::store::Conn| komoju_sync::store::outbox::held_deletes(conn);
+    assert_eq!(desk.store().read(held).await.unwrap(), 2);
+    assert_eq!(desk.store().write(|tx| komoju_sync::store::intents::approve(tx, &[])).await.unwrap(), 2);
+    desk.drain().await;
+    assert_eq!(desk.states(), ["p parked", "d1 done", "d2 done"]);
+    assert_eq!(desk.one("SELECT approved FROM outbox ORDER BY position LIMIT 1"), "0");
+}

@@ -28,7 +28,8 @@ const SHOWN: usize = 5;
 #[command(after_help = "Examples:\n  komoju-sync intent import customers.jsonl\n  \
     generate | komoju-sync intent import - --yes\n\n\
     A line looks like {\"op\":\"update\",\"customer_id\":\"cus_123\",\"body\":{\"email\":\"new@example.com\"}}, with id, expect \
-    and not_before where they are wanted (docs/intent.schema.json). The ids are printed, one a line.")]
+    and not_before where they are wanted (docs/intent.schema.json). The ids are printed, one a line. \
+    A line without an id is another intent each time it is imported; one with the same id and content is the same.")]
 pub(super) struct Args {
     /// The file, or - for standard input.
     file: PathBuf,
@@ -92,7 +93,10 @@ fn read(file: &Path) -> anyhow::Result<(Lines, Vec<(usize, String)>)> {
     let unreadable = || format!("{} cannot be read", print::safe(&file.display().to_string()));
     let source: Box<dyn BufRead> = match file == Path::new("-") {
         true => Box::new(io::stdin().lock()),
-        false => Box::new(BufReader::new(File::open(file).with_context(unreadable)?)),
+        false => {
+            let opened = File::open(file).map_err(|e| UsageError(format!("{}: {e}", unreadable())))?;
+            Box::new(BufReader::new(opened))
+        }
     };
     let mut source = source.take(LARGEST + 1);
     let (mut lines, mut bad) = (Vec::new(), Vec::new());

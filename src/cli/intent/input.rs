@@ -25,7 +25,8 @@ impl Source<'_> {
         let bytes = match self {
             Self::File(name) => {
                 let open = || format!("{name} cannot be read");
-                bounded(File::open(Path::new(name)).with_context(open)?).with_context(open)?
+                let file = File::open(Path::new(name)).map_err(|e| UsageError(format!("{}: {e}", open())))?;
+                bounded(file).with_context(open)?
             }
             Self::StandardInput => bounded(io::stdin().lock()).context("standard input cannot be read")?,
         };

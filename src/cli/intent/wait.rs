@@ -1,11 +1,15 @@
 //! `--wait`: until an intent is settled, or a person has to decide.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::cli::{Exit, print, signals};
 use crate::model::intent::lifecycle::State;
 use crate::store::{Reader, queue};
-use crate::watch::Watch;
+use crate::watch::{LOOK_EVERY, Watch};
+
+/// How soon after a change it is looked for first.
+const SOONEST: Duration = Duration::from_millis(5);
 
 /// Waits for what becomes of the intent with this id, says it, and exits by it. Ctrl-C ends the waiting and nothing else.
 pub(super) fn until_settled(path: &Path, id: &str) -> anyhow::Result<Exit> {
@@ -14,6 +18,7 @@ pub(super) fn until_settled(path: &Path, id: &str) -> anyhow::Result<Exit> {
         let mut watch = Watch::on(path).unwrap_or_else(|_| Watch::by_the_clock());
         let reader = Reader::open(path)?;
         print::note("waiting for what becomes of it; Ctrl-C ends the waiting, not the intent");
+        let (mut pause, mut told) = (SOONEST, None);
         loop {
             let Some((state, reason)) = reader.look(|conn| queue::standing(conn, id))? else {
                 anyhow::bail!("intent {} is gone from the database", print::safe(id));
@@ -27,8 +32,16 @@ pub(super) fn until_settled(path: &Path, id: &str) -> anyhow::Result<Exit> {
                 print::note(&format!("{state}{why}{next}"));
                 return Ok(exit);
             }
+            // Whoever waits wants to know what for.
+            if reason.is_some() && told != reason {
+                let why = reason.as_deref().map(print::safe).unwrap_or_default();
+                print::note(&format!("{state}: {why}"));
+                told = reason;
+            }
             tokio::select! {
-                () = watch.changed() => {}
+                // A commit is told of before it can be read, so it is looked for a little later, and later again.
+                () = watch.changed() => pause = SOONEST,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LOOK_EVERY),
                 () = stop.cancelled() => {
                     print::note(&format!("no longer waiting; intent {} stays {state}", print::safe(id)));
                     return Ok(Exit::Failed);

@@ -96,7 +96,10 @@ impl Settling {
                 };
                 made = id.clone();
                 let result_customer_id = id.map(|id| id.as_str().to_owned());
-                let words = Words { result_customer_id, change_seq: seq, detail, ..Words::default() };
+                // A mistyped id is done too; so it is said.
+                let was_gone = matches!(wish, Some(Wish::Delete(_))) && status == Some(404);
+                let reason = was_gone.then(|| "there was no such customer at KOMOJU".to_owned());
+                let words = Words { result_customer_id, change_seq: seq, reason, detail, ..Words::default() };
                 (legal(open.life.take_effect())?, words, AttemptEnd { status, error: None })
             }
             Ended::Rejected(told) => {
