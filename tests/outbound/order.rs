@@ -205,8 +205,8 @@ async fn a_parked_delete_is_not_held_and_not_approved_with_the_others() {
     ));
     desk.drain().await;
     assert_eq!(desk.state("p"), "parked");
-    for n in 1..3 {
-        desk.intend(&format!("d{n}"), "delete", Some(&ids[n]), None);
+    for (n, id) in ids.iter().enumerate().take(3).skip(1) {
+        desk.intend(&format!("d{n}"), "delete", Some(id), None);
     }
     desk.drain().await;
     assert_eq!(desk.states(), ["p parked", "d1 queued", "d2 queued"]);
