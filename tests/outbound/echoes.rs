@@ -122,3 +122,46 @@ async fn a_sweep_that_saw_it_first_is_named_as_the_change_that_records_it() {
     assert_eq!((desk.state("c"), desk.head()), ("done".to_owned(), head));
     assert_eq!(desk.of("c", "change_seq"), head.to_string());
 }
+
+/// A sweep that is held where `held` fires, while everything that is due is pushed.
+async fn push_within_a_sweep(desk: &Desk, held: Fault) {
+    let slow = desk.inject(held);
+    let pull = desk.pull();
+    let push = async {
+        desk.sandbox.until(|world| world.fired(slow) == 1).await;
+        let pusher = desk.pusher_at(&desk.sandbox.base_url(), Default::default());
+        pusher.recover().await.unwrap();
+        assert_eq!(pusher.drain().await.unwrap().done, 1);
+        desk.sandbox.world().remove_fault(slow);
+    };
+    let (report, ()) = tokio::join!(pull.sweep(), push);
+    let report = report.unwrap();
+    assert!(report.failure.is_none(), "{}", report.sentence());
+}
+
+#[tokio::test]
+async fn a_card_that_was_pushed_after_its_customer_was_listed_without_one_stays() {
+    let mut desk = Desk::open(15).await;
+    let listed_first =
+        desk.one("SELECT id FROM customers WHERE source IS NOT NULL ORDER BY created_at DESC LIMIT 1");
+    desk.sandbox.world().update(&listed_first, json!({"source": null}));
+    desk.intend("u", "update", Some(&listed_first), Some(json!({"payment_details": "tok_new"})));
+    let head = desk.head();
+    push_within_a_sweep(&desk, Fault::new(Effect::Hold).call(Call::List).page(2).once()).await;
+    assert_eq!(desk.changes_after(head), ["updated intent u"]);
+    desk.assert_true();
+    desk.sweep().await;
+    desk.assert_true();
+}
+
+#[tokio::test]
+async fn our_own_delete_within_an_inquest_is_recorded_once_and_as_ours() {
+    let desk = Desk::open(5).await;
+    let gone = desk.some_id();
+    desk.sandbox.world().delete(&gone);
+    desk.intend("d", "delete", Some(&gone), None);
+    let head = desk.head();
+    push_within_a_sweep(&desk, Fault::new(Effect::Hold).call(Call::Show).once()).await;
+    assert_eq!(desk.changes_after(head), ["deleted intent d"]);
+    desk.assert_true();
+}
