@@ -302,14 +302,15 @@ impl App {
         let reader = Reader::open(&self.database)?;
         let mut seen = reader.data_version()?;
         loop {
-            tokio::select! {
-                () = watch.told() => {}
-                () = self.clock.sleep(LOOK_ANYWAY) => {}
-            }
+            let patience = tokio::select! {
+                () = watch.told() => SLOWEST_COMMIT,
+                // Nothing was written, as far as anybody told: one look will do.
+                () = self.clock.sleep(LOOK_ANYWAY) => Duration::ZERO,
+            };
             // What was written is told before it is durable, and it can be read only after that: so it is looked for until it can.
             let mut waited = Duration::ZERO;
             let mut now = reader.data_version()?;
-            while now == seen && waited < SLOWEST_COMMIT {
+            while now == seen && waited < patience {
                 // Late by a quarter of what it took, at worst.
                 let wait = (waited / 4).clamp(Duration::from_millis(1), Duration::from_millis(250));
                 self.clock.sleep(wait).await;

@@ -109,7 +109,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
         let asked = self.remote.list(PageQuery { page: 1, per_page: 1, created_from: None }).await;
         // Any answer tells the time.
         match (asked, self.remote.server_time()) {
-            (Err(error), None) => Some(self.after_read_error(open, error)),
+            (Err(error), None) => Some(self.after_read_error(open, error, Left::Nothing)),
             _ => None,
         }
     }
@@ -144,7 +144,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             Ok(Shown::Found(shown)) => shown,
             // The call itself will say so, in the API's own words; a customer that is gone takes no token.
             Ok(Shown::NotFound) => return None,
-            Err(error) => return Some(self.after_read_error(open, error)),
+            Err(error) => return Some(self.after_read_error(open, error, Left::Nothing)),
         };
         let before = open.frozen.base.as_deref().and_then(|base| Customer::from_body(base).ok());
         match read_back::read(body, before.as_ref().map(Customer::fields), shown.fields()) {
@@ -173,7 +173,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             }
             // The call itself will say so, in the API's own words.
             Ok(Shown::NotFound) => None,
-            Err(error) => Some(self.after_read_error(open, error)),
+            Err(error) => Some(self.after_read_error(open, error, Left::Nothing)),
         }
     }
 
@@ -197,7 +197,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 Ok(Shown::Found(customer)) => Some(customer),
                 Ok(Shown::NotFound) => None,
                 // It took effect, and nobody knows what it made of the customer: it is looked at, or sent, once more.
-                Err(error) => return self.after_error(open, error, Left::Perhaps),
+                Err(error) => return self.after_read_error(open, error, Left::Perhaps),
             },
             (_, customer) => customer,
         };
@@ -205,13 +205,13 @@ impl<R: Remote + PushRemote> Pusher<R> {
     }
 
     /// A read that failed says nothing of the intent, whatever it was answered: it is read again later.
-    pub(super) fn after_read_error(&self, open: &Open, error: RemoteError) -> Ended {
+    pub(super) fn after_read_error(&self, open: &Open, error: RemoteError, left: Left) -> Ended {
         match error.cause {
             Cause::Rejected(told) => {
                 let cause = Cause::Unexpected(told);
-                self.after_error(open, RemoteError { cause, ..error }, Left::Nothing)
+                self.after_error(open, RemoteError { cause, ..error }, left)
             }
-            _ => self.after_error(open, error, Left::Nothing),
+            _ => self.after_error(open, error, left),
         }
     }
 

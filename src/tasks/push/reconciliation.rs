@@ -14,7 +14,7 @@ use crate::model::{Customer, CustomerId, PageQuery, time};
 use crate::reconcile::creates::{self, Evidence, Finding};
 use crate::reconcile::outcome::attempt_wait;
 use crate::reconcile::paging;
-use crate::remote::{Cause, PushRemote, Remote, RemoteError};
+use crate::remote::{Cause, Left, PushRemote, Remote, RemoteError};
 use crate::store::outbox::{self, Open};
 use crate::store::{StoreError, intents};
 
@@ -65,7 +65,9 @@ impl<R: Remote + PushRemote> Pusher<R> {
         let from = creates::window_from(first);
         let window = match self.read_twice(from).await {
             Ok(window) => window,
-            Err(Setback::Remote(error)) => return Ok(Some(self.after_read_error(open, error))),
+            Err(Setback::Remote(error)) => {
+                return Ok(Some(self.after_read_error(open, error, Left::Nothing)));
+            }
             Err(Setback::Moving(why)) => {
                 let wait = attempt_wait(open.life.attempts, self.roll());
                 return Ok(Some(Ended::Later {
@@ -108,7 +110,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 let candidates: Vec<&str> = unclaimed.iter().map(CustomerId::as_str).collect();
                 Ok(Some(Ended::Park {
                     reason: format!(
-                        "whether this create took effect is not known, its key cannot be counted on any more, and {why}: look for the \
+                        "whether this create took effect is not known, its key may have been forgotten, and {why}: look for the \
                          customer, then cancel this intent, or retry it with its body (--body @FILE)"
                     ),
                     detail: Some(json!({"window_from": time::written(from), "unclaimed": candidates})),
