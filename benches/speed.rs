@@ -17,6 +17,8 @@ mod outbox;
 mod process;
 #[path = "speed/queries.rs"]
 mod queries;
+#[path = "speed/service.rs"]
+mod service;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,6 +31,7 @@ WHAT
   sweeps     a first import and an unchanged sweep, against floors (what runs without WHAT)
   queries    what a reader waits for, with a change log of five entries a customer
   idle       what the daemon costs while nothing happens
+  service    until the service is ready, has stopped, and answers `status`
   outbox     from an intent's commit to its request, many updates at once, and an intent within a sweep
 
 OPTIONS
@@ -75,6 +78,7 @@ fn main() {
         Some(&"--help" | &"-h") => println!("{HELP}"),
         Some(&"queries") => queries::main(&plan),
         Some(&"idle") => idle::main(),
+        Some(&"service") => service::main(&plan),
         Some(&"outbox") => outbox::main(&plan),
         _ => sweeps(&plan),
     }

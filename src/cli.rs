@@ -3,19 +3,26 @@
 //! Data goes to standard output, everything else to standard error. Each command ends in an [`Exit`].
 
 mod account;
+mod backup;
 mod changes;
+mod completions;
 mod config;
 mod customers;
 mod deletions;
 mod demo;
+mod doctor;
+mod erase;
 mod exit;
 mod export;
 mod intent;
+mod lengthy;
 mod logging;
+mod man;
 mod person;
 mod print;
 mod progress;
 mod rebuild;
+mod restore;
 mod run;
 mod sandbox;
 mod signals;
@@ -30,6 +37,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub use exit::Exit;
 use exit::exit_of;
+pub use sync::sync_by;
 
 use crate::config::{Config, ConfigError};
 
@@ -60,6 +68,8 @@ enum Command {
     Sync(sync::Args),
     /// How things stand; works with the daemon down.
     Status(status::Args),
+    /// What keeps this from working, and what to do about it.
+    Doctor(doctor::Args),
     /// The mirror, now or then.
     Customers(customers::Args),
     /// The change log.
@@ -74,14 +84,24 @@ enum Command {
     Verify(verify::Args),
     /// Make the mirror anew from the log.
     Rebuild(rebuild::Args),
+    /// A deleted customer's data out of everything that is kept here.
+    Erase(erase::Args),
     /// The mirror to standard output.
     Export(export::Args),
+    /// A checked copy of the database, without payment tokens.
+    Backup(backup::Args),
+    /// Put a backup in the place of the database.
+    Restore(restore::Args),
     /// Check or show the configuration.
     Config(config::Args),
     /// A local KOMOJU with seeds, drift and faults on request.
     Sandbox(sandbox::Args),
     /// Sandbox, daemon and a trickle of changes in a temporary directory: what a newcomer runs first.
     Demo(demo::Args),
+    /// A script that completes this command line in a shell.
+    Completions(completions::Args),
+    /// The manual pages.
+    Man(man::Args),
 }
 
 /// Runs the program's arguments.
@@ -112,6 +132,7 @@ impl Cli {
             Command::Run(args) => run::run(&config, &args),
             Command::Sync(args) => sync::run(&config, &args),
             Command::Status(args) => status::run(&config, &args),
+            Command::Doctor(args) => doctor::run(&config, &args),
             Command::Customers(args) => customers::run(&config, &args),
             Command::Changes(args) => changes::run(&config, &args),
             Command::Deletions(args) => deletions::run(&config, &args),
@@ -119,10 +140,15 @@ impl Cli {
             Command::Account(args) => account::run(&config, &args),
             Command::Verify(args) => verify::run(&config, &args),
             Command::Rebuild(args) => rebuild::run(&config, &args),
+            Command::Erase(args) => erase::run(&config, &args),
             Command::Export(args) => export::run(&config, &args),
+            Command::Backup(args) => backup::run(&config, &args),
+            Command::Restore(args) => restore::run(&config, &args),
             Command::Config(args) => config::run(&config, &args),
             Command::Sandbox(args) => sandbox::run(&args),
             Command::Demo(args) => demo::run(&args),
+            Command::Completions(args) => completions::run(&args),
+            Command::Man(args) => man::run(&args),
         }
     }
 }

@@ -15,6 +15,8 @@
 
 mod cadence;
 mod check;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod checks;
 mod document;
 mod error;
 mod read;

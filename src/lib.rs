@@ -8,10 +8,16 @@
 //!                          → store       the database: one writer, read-only readers, all the SQL there is
 //!                          → reconcile   the decisions: values in, values out
 //!                          → clock       the only place that asks for the time
+//!        app, tasks, remote, store → pulse   whether the daemon's loops get on: what feeds the watchdog
 //!        all of them       → model       customers, changes, passes, intents                        pure
 //!                          → config, mask                  the checked configuration, the typed key, masked texts
 //!        app, cli          → watch       being told by the kernel that a file changed
+//!                          → standing    how things stand, in one value: for status, the service manager, health, alerts
+//!        app               → alerts      somebody's program, run when something waits for a person
+//!        cli               → http        health and metrics, for whoever watches
+//!        remote, tasks …   → measures    every metric there is, and the calls that count
 //!        cli               → sandbox     the local KOMOJU; imports nothing of the others
+//!        tests, fuzz/      → checks      what always holds of what comes from outside; no part of the program
 //! ```
 //!
 //! `remote`, `store` and `reconcile` never import each other; a test (`tests/architecture.rs`) holds the directions.
@@ -27,6 +33,8 @@
 //! - An intent is claimed, with what its attempts must repeat, before a byte leaves; a create whose outcome is unknown is found at the
 //!   remote or parked, never guessed ([`tasks::push`], [`reconcile::creates`]).
 //! - What we pushed does not come back as somebody else's change ([`tasks::Echoes`]).
+//! - A backup holds no payment token; what is restored sends and deletes nothing before a person has looked ([`store::backup`],
+//!   [`store::restore`]).
 //! - No secret reaches a text ([`config::SecretKey`], [`mask`]).
 //!
 //! # Words
@@ -38,15 +46,22 @@
 //! intents that run one after the other · **attempt** one try at one · **park** leave it to a person · **echo** our own push, seen in an
 //! answer.
 
+pub mod alerts;
 pub mod app;
+#[cfg(any(test, fuzzing))]
+pub mod checks;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod http;
 pub mod mask;
+pub mod measures;
 pub mod model;
+pub mod pulse;
 pub mod reconcile;
 pub mod remote;
 pub mod sandbox;
+pub mod standing;
 pub mod store;
 pub mod tasks;
 pub mod watch;

@@ -57,18 +57,20 @@ impl Masker {
     /// The text, safe to store, log and show: secrets as `****`, one line, at most [`LIMIT`]
     /// characters, the last one `…` where it was cut.
     pub fn text(&self, text: &str) -> String {
-        let mut shown = String::new();
-        let mut count = 0;
-        let mut at = 0;
+        // Looked at as it is shown: what becomes a space separates the digits of a card like one.
+        let text: &str = &text.chars().map(harmless).collect::<String>();
+        let (mut shown, mut count) = (String::new(), 0);
+        let (mut from, mut at) = (0, 0);
         while let Some(c) = text[at..].chars().next()
             && count <= LIMIT
         {
-            if let Some(len) = self.secret_at(text, at) {
+            if let Some(len) = self.secret_at(&text[from..], at - from) {
                 shown.push_str(MASK);
                 count += MASK.len();
                 at += len;
+                from = at;
             } else {
-                shown.push(harmless(c));
+                shown.push(c);
                 count += 1;
                 at += c.len_utf8();
             }
@@ -86,11 +88,12 @@ impl Masker {
     /// rest of the text as it is.
     pub fn spans(&self, text: &str) -> Vec<Range<usize>> {
         let mut spans = Vec::new();
-        let mut at = 0;
+        let (mut from, mut at) = (0, 0);
         while let Some(c) = text[at..].chars().next() {
-            if let Some(len) = self.secret_at(text, at) {
+            if let Some(len) = self.secret_at(&text[from..], at - from) {
                 spans.push(at..at + len);
                 at += len;
+                from = at;
             } else {
                 at += c.len_utf8();
             }
@@ -98,7 +101,7 @@ impl Masker {
         spans
     }
 
-    /// The length of the longest secret that begins exactly here.
+    /// The length of the longest secret that begins exactly here, in a text that begins where the last secret ended.
     fn secret_at(&self, text: &str, at: usize) -> Option<usize> {
         let rest = &text[at..];
         let key = self.key.as_ref().and_then(|key| key_len(rest, key.expose()));
@@ -267,6 +270,11 @@ mod tests {
     }
 
     #[test]
+    fn a_card_number_behind_the_key_is_hidden_too() {
+        assert_eq!(masked(&format!("{KEY}4111111111111111 {KEY}1")), "******** ****1");
+    }
+
+    #[test]
     fn a_key_that_itself_looks_encoded_is_hidden_too() {
         let masker = Masker::new(Some(&key("sk%25b")));
         assert_eq!(masker.text("sk%25b sk%2525b sk%b"), "**** **** sk%b");
@@ -299,6 +307,7 @@ mod tests {
             ("a%3Dtok_1", "a%3D****"),
             ("4111111111111111", "****"),
             ("card 4111 1111 1111 1111 declined", "card **** declined"),
+            ("card 4111\n1111\t1111\r1111 declined", "card **** declined"),
             ("3782-822463-10005.", "****."),
             ("４１１１　１１１１　１１１１　１１１１", "****"),
             ("in 2030 4111 1111 1111 1111", "in 2030 ****"),
@@ -371,6 +380,12 @@ mod tests {
             let shown = Masker::default().text(&text);
             prop_assert!(shown.chars().count() <= LIMIT);
             prop_assert!(shown.chars().all(|c| harmless(c) == c));
+        }
+
+        #[test]
+        fn what_is_shown_hides_nothing_more(text in "([0-9]{2,6}|[ \\-\n\t]|tok_|sk_live_|é|a){0,12}") {
+            let shown = Masker::default().text(&text);
+            prop_assert_eq!(Masker::default().text(&shown), shown);
         }
 
         #[test]

@@ -9,6 +9,8 @@ pub mod listed;
 pub mod page;
 pub mod pass;
 pub mod time;
+pub mod traces;
+pub mod words;
 
 pub use change::{Entry, Kind, Origin, Standing};
 pub use customer::{BadCustomer, Customer, CustomerId};
@@ -16,3 +18,4 @@ pub use diff::Diff;
 pub use listed::{Listed, Source};
 pub use page::{Page, PageQuery};
 pub use pass::{Outcome, PassId, PassKind, Tally};
+pub use traces::{Searched, Traces};

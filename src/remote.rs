@@ -7,6 +7,8 @@
 pub mod error;
 pub mod http;
 pub mod limiter;
+mod meter;
+mod retry_after;
 mod wire;
 
 use std::future::Future;
@@ -14,7 +16,7 @@ use std::future::Future;
 use jiff::Timestamp;
 
 use error::ApiError;
-pub use error::{Call, Cause, Class, RemoteError};
+pub use error::{Call, Cause, Certificate, Class, RemoteError, Step};
 pub use http::Http;
 
 use crate::model::intent::Body;

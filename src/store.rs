@@ -12,8 +12,12 @@
 //! under contention, whatever the busy timeout).
 
 pub mod account;
+pub mod alerts;
+pub mod backup;
 pub mod changes;
+pub mod checkup;
 pub mod copy;
+pub mod erase;
 pub mod error;
 pub mod holds;
 pub mod indexes;
@@ -28,14 +32,22 @@ mod place;
 pub mod queue;
 pub mod read;
 mod record;
+pub mod restore;
 pub mod spool;
 pub mod verify;
+pub mod work;
 mod writer;
 
 pub use error::StoreError;
 pub use instance::Instance;
+pub use place::beside;
 pub use read::Reader;
-pub use writer::{Store, write_beside};
+pub use writer::{Store, Wiped, wipe_beside, write_beside};
+
+/// The version of the SQLite within this program.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
 
 /// A transaction that writes. Hand it to the functions of this module's children.
 pub type Tx<'a> = rusqlite::Transaction<'a>;

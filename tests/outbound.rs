@@ -5,10 +5,14 @@
 #[path = "outbound/desk.rs"]
 mod desk;
 
+#[path = "outbound/accounts.rs"]
+mod accounts;
 #[path = "outbound/cuts.rs"]
 mod cuts;
 #[path = "outbound/echoes.rs"]
 mod echoes;
+#[path = "outbound/gone.rs"]
+mod gone;
 #[path = "outbound/hostile.rs"]
 mod hostile;
 #[path = "outbound/machine.rs"]

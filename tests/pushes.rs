@@ -8,7 +8,7 @@ use komoju_sync::clock::ManualClock;
 use komoju_sync::config::{Config, SecretKey};
 use komoju_sync::model::CustomerId;
 use komoju_sync::model::intent::Body;
-use komoju_sync::remote::{Cause, Http, Left, Push, PushError, PushRemote, Pushed, Remote as _};
+use komoju_sync::remote::{Cause, Http, Left, Push, PushError, PushRemote, Pushed, Remote as _, RemoteError};
 use komoju_sync::sandbox::{
     Call, Effect, Ending, Fault, Options, Payload, Readings, Sandbox, Work, readings,
 };
@@ -117,10 +117,30 @@ async fn every_answer_without_a_body_to_read_took_effect_all_the_same() {
         assert!(matches!(desk.remote.push(&delete(&id)).await, Ok(Pushed::Took { .. })), "{answer:?}");
     }
     let desk = Desk::open(Readings::default()).await;
-    desk.inject(Fault::new(Effect::Body { body: Payload::Html }).call(Call::Create));
+    desk.inject(Fault::new(Effect::Body { body: Payload::Text("{\"id\":".to_owned()) }).call(Call::Create));
     let pushed = desk.remote.push(&create("k", "a")).await;
     assert!(matches!(pushed, Ok(Pushed::Took { customer: None, .. })), "{pushed:?}");
     assert_eq!(desk.sandbox.world().creates(), 1);
+}
+
+#[tokio::test]
+async fn a_web_page_tells_nothing_of_what_became_of_a_push() {
+    let desk = Desk::open(Readings::default()).await;
+    desk.inject(Fault::new(Effect::Body { body: Payload::Html }));
+    let id = desk.sandbox.world().ids()[0].clone();
+    for push in [create("k", "a"), update(&id, json!({"email": "c"})), delete(&id)] {
+        let pushed = desk.remote.push(&push).await;
+        assert!(
+            matches!(
+                &pushed,
+                Err(PushError {
+                    left: Left::Perhaps,
+                    error: RemoteError { cause: Cause::Unexpected(_), .. }
+                })
+            ),
+            "{pushed:?}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -177,7 +197,7 @@ async fn only_without_a_connection_it_is_sure_that_nothing_left() {
         let desk = Desk::open(Readings::default()).await;
         desk.inject(Fault::new(effect.clone()).call(Call::Create));
         let lost = error(desk.remote.push(&create("k", "a")).await);
-        assert!(matches!(lost.error.cause, Cause::Unreachable(_)), "{effect:?}: {lost}");
+        assert!(matches!(lost.error.cause, Cause::Unreachable { .. }), "{effect:?}: {lost}");
         assert_eq!(lost.left, Left::Perhaps, "{effect:?}");
         assert_eq!(desk.sandbox.world().creates(), 1, "and it did");
     }

@@ -623,7 +623,7 @@ async fn what_stays_is_told_once_until_it_goes() {
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let told =
-        || String::from_utf8(log.0.lock().unwrap().clone()).unwrap().matches("left where it is").count();
+        || String::from_utf8(log.0.lock().unwrap().clone()).unwrap().matches("is left where it is").count();
     let desk = Desk::open().await;
     desk.drop_file("notes.txt", "not for you");
     for _ in 0..3 {
@@ -641,7 +641,7 @@ async fn what_stays_is_told_once_until_it_goes() {
     );
     desk.scan().await;
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert!(log.contains("a file was refused") && !log.contains("tok_secret"), "{log}");
+    assert!(log.contains(" was refused: ") && !log.contains("tok_secret"), "{log}");
 }
 
 #[tokio::test]

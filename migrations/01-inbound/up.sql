@@ -9,7 +9,9 @@ CREATE TABLE meta (
     refused_since   TEXT,                  -- the API refuses the key since then
     throttled_until TEXT,                  -- the API asked us to wait until then
     live            INTEGER NOT NULL DEFAULT 0,  -- how many customers the mirror holds, so that nobody need count them
-    deleted         INTEGER NOT NULL DEFAULT 0
+    deleted         INTEGER NOT NULL DEFAULT 0,
+    is_backup       INTEGER NOT NULL DEFAULT 0,  -- 1 in a copy made by "backup": only "restore" makes a database of it
+    restored_at     TEXT                         -- when it was restored; until a whole sweep has concluded, which holds all deletions
 ) STRICT;
 
 INSERT INTO meta (one, log_id, schema_version) VALUES (1, lower(hex(randomblob(16))), 1);
@@ -102,7 +104,7 @@ CREATE TABLE hold (
     id         INTEGER PRIMARY KEY,
     pass_id    INTEGER NOT NULL,
     opened_at  TEXT NOT NULL,
-    because    TEXT NOT NULL CHECK (because IN ('too_many', 'unproven')),
+    because    TEXT NOT NULL CHECK (because IN ('too_many', 'unproven', 'restored')),
     decided_at TEXT,
     decided_by TEXT
 ) STRICT;

@@ -3,6 +3,7 @@
 ALTER TABLE meta ADD COLUMN outbound_enabled INTEGER NOT NULL DEFAULT 1;  -- outbound.enabled, as of the last start
 ALTER TABLE meta ADD COLUMN left_over_tokens INTEGER NOT NULL DEFAULT 0;  -- where copies may be: 1 the WAL, 2 free space too
 ALTER TABLE meta ADD COLUMN engine INTEGER NOT NULL DEFAULT 0;  -- 1 within this program's own changes of intents, and nowhere else
+ALTER TABLE meta ADD COLUMN unscrubbed_erasure INTEGER;  -- some number while what was erased may still stand in free space
 UPDATE meta SET schema_version = 2;
 
 -- Everybody may insert; the trigger below judges. No row is ever removed, and of a row only what the engine owns changes.
@@ -52,6 +53,7 @@ CREATE TABLE outbox (
     first_boot_ms    INTEGER,                     -- … and how long after it
     first_server_at  TEXT,                        -- what the server's clock said then
     met_server_error INTEGER NOT NULL DEFAULT 0,  -- the API itself failed in an attempt with this key
+    erased           INTEGER NOT NULL DEFAULT 0,  -- its content went with its customer: it is a record, and cannot be tried again
     patience_from    TEXT                         -- when park_after_h began to count; later by the time that the key was refused
 ) STRICT;
 
@@ -87,6 +89,15 @@ CREATE TABLE spool_intent (
     line      INTEGER NOT NULL,
     intent_id TEXT NOT NULL,
     PRIMARY KEY (name, line)
+) STRICT, WITHOUT ROWID;
+
+-- What stands and was, or is to be, told by alerts.command: a row is there from when it was noticed until it has cleared.
+CREATE TABLE alert (
+    kind       TEXT NOT NULL,
+    thing      TEXT NOT NULL,              -- which hold, which intent, since when; empty where there can be one only
+    noticed_at TEXT NOT NULL,
+    told_at    TEXT,                       -- null: not yet
+    PRIMARY KEY (kind, thing)
 ) STRICT, WITHOUT ROWID;
 
 -- The door. Each rule is one sentence that names the field. BEFORE INSERT with ABORT also holds against OR REPLACE, OR IGNORE and
@@ -204,8 +215,13 @@ CREATE TRIGGER intents_transitions BEFORE UPDATE ON intents
 BEGIN
     SELECT RAISE(ABORT, 'an intent stays as it was dropped; `komoju-sync intent retry` takes a corrected body')
         WHERE NEW.id IS NOT OLD.id OR NEW.position IS NOT OLD.position OR NEW.op IS NOT OLD.op
-           OR NEW.customer_id IS NOT OLD.customer_id OR NEW.expect IS NOT OLD.expect OR NEW.not_before IS NOT OLD.not_before
-           OR NEW.door IS NOT OLD.door OR NEW.submitted_by IS NOT OLD.submitted_by OR NEW.created_at IS NOT OLD.created_at
+           OR NEW.customer_id IS NOT OLD.customer_id OR NEW.not_before IS NOT OLD.not_before
+           OR NEW.door IS NOT OLD.door OR NEW.created_at IS NOT OLD.created_at
+           -- Its customer's erasure takes these away from a settled one.
+           OR ((NEW.expect IS NOT OLD.expect OR NEW.submitted_by IS NOT OLD.submitted_by)
+               AND NOT ((SELECT engine FROM meta) = 1 AND NEW.state IN ('done', 'rejected', 'cancelled')
+                        AND (NEW.expect IS NULL OR NEW.expect IS OLD.expect)
+                        AND (NEW.submitted_by IS NULL OR NEW.submitted_by IS OLD.submitted_by)))
            OR (NEW.body IS NOT OLD.body AND NOT CASE (SELECT engine FROM meta)
                WHEN 1 THEN (OLD.state IN ('rejected', 'parked') AND NEW.state = 'queued') OR NEW.state IN ('done', 'rejected', 'cancelled')
                ELSE NEW.state IN ('done', 'rejected', 'cancelled') AND CASE WHEN json_valid(OLD.body) THEN NEW.body IS json_set(OLD.body, '$.payment_details', '****') END
@@ -218,6 +234,8 @@ BEGIN
             WHEN 'rejected' THEN NEW.state = 'queued'
             WHEN 'parked' THEN NEW.state IN ('queued', 'waiting', 'cancelled')
             ELSE 0 END;
+    SELECT RAISE(ABORT, 'its content was erased with its customer, so it cannot be tried again: drop another intent')
+        WHERE NEW.state IS NOT OLD.state AND (SELECT erased FROM outbox WHERE position = NEW.position) = 1;
     SELECT RAISE(ABORT, 'a writer changes state and reason of an intent; the rest is set here')
         WHERE (SELECT engine FROM meta) = 0
           AND (NEW.attempts IS NOT OLD.attempts OR NEW.result_customer_id IS NOT OLD.result_customer_id
@@ -236,7 +254,8 @@ END;
 CREATE TRIGGER intents_follow AFTER UPDATE OF state ON intents
 BEGIN
     UPDATE outbox SET is_open = NEW.state IN ('queued', 'sending', 'waiting', 'parked'), is_sending = NEW.state = 'sending',
-                      held = held AND NEW.state IN ('queued', 'waiting')
+                      held = held AND NEW.state IN ('queued', 'waiting'),
+                      base = CASE WHEN NEW.state NOT IN ('done', 'rejected', 'cancelled') THEN base END
         WHERE position = NEW.position;
     -- Whoever waits for this create goes on in the lane of the customer that it made, …
     UPDATE outbox SET lane = NEW.result_customer_id, is_follower = 0
@@ -246,6 +265,10 @@ BEGIN
             reason = 'the create that it waits for was rejected or cancelled: retry that one, then this one; or cancel it'
         WHERE NEW.op = 'create' AND NEW.state IN ('rejected', 'cancelled') AND state = 'queued'
           AND position IN (SELECT position FROM outbox WHERE lane = '@' || NEW.id AND is_open = 1 AND is_follower = 1);
+    -- A trigger does not fire for what it changes itself: those who park by this one wait for no approval any more.
+    UPDATE outbox SET held = 0
+        WHERE NEW.op = 'create' AND NEW.state IN ('rejected', 'cancelled') AND held = 1
+          AND lane = '@' || NEW.id AND is_open = 1 AND is_follower = 1;
     -- What is tried again is a new request: with a key of its own, and all its patience.
     UPDATE outbox SET key = NULL, tag = NULL, base = NULL, first_attempt_at = NULL, first_boot = NULL, first_boot_ms = NULL,
                       first_server_at = NULL, met_server_error = 0, patience_from = NULL

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::customers::parse_id;
+use super::exit::UsageError;
 use super::print::{self, Out, Style, plain};
 use super::{ConfigFile, Exit, signals};
 use crate::model::{CustomerId, Diff};
@@ -32,6 +33,14 @@ pub(super) struct Args {
 pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
     let reader = Reader::open(&path)?;
+    let head = read::mirror_info(&reader)?.number("head_seq");
+    if args.since > head {
+        let why = format!(
+            "--since {}: the change log ends at {head}; after a restore it is another one (see log_id in mirror_info)",
+            args.since
+        );
+        return Err(UsageError(why).into());
+    }
     let mut filter = ChangeFilter { since: args.since, customer: args.customer.clone(), until: None };
     let mut out = Out::new();
     if !args.follow {
@@ -83,6 +92,9 @@ fn line(record: &Record) -> String {
         (Some("updated"), Some(before), Some(after)) => Diff::between(before, after).to_string(),
         (_, _, Some(after)) => after.get("email").map(plain).unwrap_or_default(),
         (_, Some(before), None) => before.get("email").map(plain).unwrap_or_default(),
+        (Some("erased"), None, None) => "everything before this was taken away".to_owned(),
+        // Only what was redacted has none.
+        _ if record.get("diff").is_null() => "(erased)".to_owned(),
         _ => String::new(),
     };
     format!("{seq:>8}  {at}  {kind:<8}  {origin:<8}  {id}  {}", print::safe(&what)).trim_end().to_owned()

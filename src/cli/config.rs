@@ -4,7 +4,7 @@ use clap::Subcommand;
 
 use super::print::{self, Out};
 use super::{ConfigFile, Exit};
-use crate::config::SecretKey;
+use crate::config::{KeyError, SecretKey};
 
 /// Checks the configuration, or shows what is in effect.
 #[derive(Debug, clap::Args)]
@@ -37,7 +37,10 @@ pub(super) fn run(file: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
                     }
                 }
                 // Whoever checks the file need not be who may read the key.
-                Err(why) => print::note(&format!("note: {why}")),
+                Err(why @ (KeyError::Nowhere | KeyError::Unreadable { .. })) => {
+                    print::note(&format!("note: {why}"))
+                }
+                Err(why) => return Err(why.into()),
             }
         }
     }

@@ -9,7 +9,7 @@ use super::print::{self, Out, Style, plain};
 use super::{ConfigFile, Exit, changes};
 use crate::model::{CustomerId, time};
 use crate::store::read::{ChangeFilter, Record};
-use crate::store::{Reader, read};
+use crate::store::{Reader, erase, read};
 
 /// The mirror, now or then.
 #[derive(Debug, clap::Args)]
@@ -79,7 +79,10 @@ fn list(reader: &Reader, options: &Options) -> anyhow::Result<()> {
 }
 
 fn list_line(record: &Record) -> String {
-    let [id, created_at, email] = ["id", "created_at", "email"].map(|column| plain(record.get(column)));
+    let [id, created_at, mut email] = ["id", "created_at", "email"].map(|column| plain(record.get(column)));
+    if record.get("body").is_null() {
+        email = "(erased)".to_owned();
+    }
     format!("{id:<26}  {created_at:<24}  {email}").trim_end().to_owned()
 }
 
@@ -89,7 +92,11 @@ fn show(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Result<(
         None => read::customer(conn, id),
     })?;
     let when = options.as_of.map(|at| format!(" at {}", time::written(at))).unwrap_or_default();
-    let record = found.ok_or_else(|| anyhow::anyhow!("the mirror knows no customer {id}{when}"))?;
+    let erased_at = reader.look(|conn| erase::erased_before(conn, id))?.map(|(at, _)| at);
+    let record = found.ok_or_else(|| match &erased_at {
+        Some(at) => anyhow::anyhow!("customer {id} was erased at {at}: nothing of it is kept"),
+        None => anyhow::anyhow!("the mirror knows no customer {id}{when}"),
+    })?;
     let mut out = Out::new();
     if options.style.is_json() {
         out.json(&record)?;
@@ -98,7 +105,9 @@ fn show(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Result<(
     for (name, value) in record.columns().filter(|(_, value)| !value.is_null()) {
         out.line(&format!("{name:<16}  {}", plain(value)))?;
     }
-    if let Value::String(at) = record.get("deleted_at") {
+    if record.get("body").is_null() {
+        print::note("what this customer was then has been erased since");
+    } else if let Value::String(at) = record.get("deleted_at") {
         print::note(&format!("this customer was found deleted at {at}; the above is what was last known"));
     }
     Ok(out.finish()?)

@@ -9,7 +9,8 @@ use crate::model::time;
 use crate::store::holds::{self, Decision, HoldId};
 use crate::store::{Reader, read, write_beside};
 
-/// Deletions that wait for a person: a sweep missed so many customers that it records none of them by itself.
+/// Deletions that wait for a person: a sweep missed so many customers that it records none of them by itself, or the database was
+/// restored from a backup.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync deletions list\n  komoju-sync deletions approve 7\n\n\
     Approved customers are asked for again by the daemon's next pass (or the next `sync`); who answers stays.")]

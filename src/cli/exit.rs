@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::app::AppError;
 use crate::config::{ConfigError, KeyError};
+use crate::http::BindError;
 use crate::model::Outcome;
 use crate::remote::http::SetupError;
 use crate::store::StoreError;
@@ -85,6 +86,9 @@ pub(super) fn exit_of(error: &anyhow::Error) -> Exit {
         let app_usage =
             matches!(cause.downcast_ref::<AppError>(), Some(AppError::Key(_) | AppError::Setup(_)));
         let usage = cause.is::<ConfigError>() || cause.is::<KeyError>() || cause.is::<SetupError>();
+        if let Some(e) = cause.downcast_ref::<BindError>() {
+            return if e.may_pass() { Exit::Failed } else { Exit::Usage };
+        }
         if app_usage || usage || cause.is::<UsageError>() {
             return Exit::Usage;
         }

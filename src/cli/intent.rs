@@ -17,7 +17,7 @@ use clap::Subcommand;
 use super::exit::UsageError;
 use super::{ConfigFile, Exit};
 use crate::model::intent::BadIntent;
-use crate::store::{Instance, StoreError};
+use crate::store::{Instance, Reader, StoreError, read};
 
 /// The outbox: what is to be created, changed or deleted at KOMOJU, and what became of it.
 #[derive(Debug, clap::Args)]
@@ -88,6 +88,10 @@ fn refused_at_the_door(error: StoreError) -> anyhow::Error {
 
 /// Who sends what is queued, and when.
 fn what_happens_next(path: &Path) -> Result<&'static str, StoreError> {
+    let reader = Reader::open(path)?;
+    if reader.look(read::obstacles)?.0.is_some() {
+        return Ok("the API refuses the key: it is sent once a key is accepted");
+    }
     // The holder says its command in the words that the instance's lock keeps.
     Ok(match Instance::holder(path)? {
         Some(holder) if holder.starts_with("`komoju-sync run`") => "the daemon sends it at once",

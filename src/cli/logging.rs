@@ -1,7 +1,10 @@
-//! Where log lines go: standard error, one a line, in colour on a terminal only; around a progress bar where there is one.
+//! Where log lines go: to the journal with priorities and fields where systemd connected standard error to it; else to standard
+//! error, one a line, in colour on a terminal only; around a progress bar where there is one.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
 
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -11,27 +14,47 @@ use tracing_subscriber::{Layer, fmt, registry};
 use super::progress;
 use crate::config::{Format, Log};
 
+/// What the names of our fields in the journal begin with.
+const FIELDS: &str = "KOMOJU_SYNC";
+
 /// Sets the log up as configured. A second call changes nothing.
 pub(super) fn start(log: &Log) {
     let level = LevelFilter::from_level(log.level.into());
     // What the libraries have to say is for their authors, unless something is wrong.
     let ours = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("komoju_sync", level);
-    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let in_journal = is_journal();
     let terminal = io::stderr().is_terminal();
-    let json = match log.format {
-        Format::Json => true,
-        Format::Text => false,
-        Format::Auto => !terminal && !in_journal,
-    };
-    let lines = fmt::layer().with_writer(AroundBars).with_target(false).with_ansi(terminal && !in_journal);
-    let layer = match (json, in_journal) {
-        (true, _) => lines.json().flatten_event(true).boxed(),
+    let lines = || fmt::layer().with_writer(AroundBars).with_target(false).with_ansi(terminal && !in_journal);
+    let in_text = || match in_journal {
         // The journal has its own clock.
-        (false, true) => lines.without_time().boxed(),
-        (false, false) => lines.boxed(),
+        true => lines().without_time().boxed(),
+        false => lines().boxed(),
+    };
+    let layer = match log.format {
+        Format::Text => in_text(),
+        Format::Auto if in_journal => match tracing_journald::layer() {
+            Ok(journal) => journal
+                .with_field_prefix(Some(FIELDS.to_owned()))
+                .with_priority_mappings(priorities())
+                .boxed(),
+            Err(_) => in_text(),
+        },
+        Format::Auto if terminal => in_text(),
+        Format::Json | Format::Auto => lines().json().flatten_event(true).boxed(),
     };
     // Only one log can be set up; in tests another may be there already.
     drop(registry().with(layer.with_filter(ours)).try_init());
+}
+
+/// syslog's own words for our levels: what a person need not know is not "notice".
+fn priorities() -> PriorityMappings {
+    PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() }
+}
+
+/// Whether standard error goes to the journal: systemd names the stream, and a redirection within the service is another one.
+fn is_journal() -> bool {
+    let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
+    std::env::var("JOURNAL_STREAM").is_ok_and(|told| told == format!("{}:{}", stderr.dev(), stderr.ino()))
 }
 
 /// Writes a whole line with the progress bar out of the way.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::mask::harmless;
+pub(super) use crate::model::words::{count, grouped};
 use crate::store::StoreError;
 
 /// How data is printed.
@@ -127,37 +128,9 @@ pub(super) fn chain(error: &anyhow::Error) -> String {
     })
 }
 
-/// `1 customer`, `1,234 customers`.
-pub(super) fn count(n: impl TryInto<u64>, one: &str) -> String {
-    let n = n.try_into().unwrap_or(0);
-    format!("{} {one}{}", grouped(n), if n == 1 { "" } else { "s" })
-}
-
-/// `1,234,567`.
-pub(super) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_grouped_and_words_counted() {
-        assert_eq!(
-            ["0", "999", "1,000", "1,234,567"],
-            [0, 999, 1000, 1_234_567].map(grouped).each_ref().map(|t| &t[..])
-        );
-        assert_eq!((count(1_u64, "page"), count(0_u64, "page")), ("1 page".into(), "0 pages".into()));
-    }
 
     #[test]
     fn text_from_outside_cannot_steer_a_terminal() {

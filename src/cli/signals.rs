@@ -1,5 +1,6 @@
 //! SIGINT and SIGTERM: the first ends the work at its next safe point, the second ends the process at once.
 
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -16,25 +17,57 @@ use super::{Exit, print};
 static SCRATCH: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// A temporary directory that goes when it is dropped or a second signal ends the process; one at a time.
-pub(super) struct Scratch(TempDir);
+pub(super) struct Scratch {
+    directory: TempDir,
+    /// Tells it from one that a process left behind.
+    _in_use: Option<File>,
+}
 
 impl Scratch {
     /// Makes it.
     pub(super) fn new(prefix: &str) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix(prefix).tempdir()?;
         *SCRATCH.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.path().to_owned());
-        Ok(Self(directory))
+        Ok(Self { directory, _in_use: None })
+    }
+
+    /// Makes it in this directory, for what is to be renamed from there; and takes away those of this prefix that were left behind by
+    /// processes that could not do it themselves.
+    pub(super) fn within(parent: &Path, prefix: &str) -> io::Result<Self> {
+        take_away_left_behind(parent, prefix)?;
+        let directory = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
+        *SCRATCH.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.path().to_owned());
+        let lock = File::open(directory.path())?;
+        lock.try_lock()?;
+        Ok(Self { directory, _in_use: Some(lock) })
     }
 
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
-        self.0.path()
+        self.directory.path()
     }
 
     /// Takes it away, and says if that failed.
     pub(super) fn close(self) -> io::Result<()> {
-        self.0.close()
+        self.directory.close()
     }
+}
+
+/// Takes away the directories of this prefix that nobody works in any more. Returns those that are still there.
+pub(super) fn take_away_left_behind(parent: &Path, prefix: &str) -> io::Result<Vec<PathBuf>> {
+    let mut still = Vec::new();
+    for entry in fs::read_dir(parent)?.flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(prefix);
+        if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let lock = File::open(entry.path());
+        let is_free = lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok());
+        if !is_free || fs::remove_dir_all(entry.path()).is_err() {
+            still.push(entry.path());
+        }
+    }
+    Ok(still)
 }
 
 /// How long a stop may take. What cannot end by then (somebody else's lock on the database, a name server that does not answer) is

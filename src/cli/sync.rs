@@ -1,15 +1,16 @@
 //! `sync`: one pass, then one drain of the outbox.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::exit::exit_of_report;
+use super::exit::{exit_of, exit_of_report};
 use super::print::{self, Out, Style};
 use super::signals::{self, Scratch};
 use super::{ConfigFile, Exit, changes, intent, logging, progress};
 use crate::app::{App, AppError};
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::model::PassKind;
 use crate::store::read::ChangeFilter;
@@ -37,18 +38,32 @@ pub(super) struct Args {
 pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     let config = config.load()?;
     logging::start(&config.log);
-    signals::until_stopped(Exit::Failed, |stop| sync(&config, args, stop))
+    signals::until_stopped(Exit::Failed, |stop| sync(&config, args, SystemClock::shared(), stop))
 }
 
-async fn sync(config: &Config, args: &Args, stop: CancellationToken) -> anyhow::Result<Exit> {
+/// `sync` without options, in this process and by any clock: with one that moves by itself, ten tries with their waits take no time.
+pub async fn sync_by(config: &Config, clock: Arc<dyn Clock>, stop: CancellationToken) -> Exit {
+    let args = Args { probe: false, dry_run: false, style: Style::default() };
+    sync(config, &args, clock, stop).await.unwrap_or_else(|e| {
+        print::error(&print::chain(&e));
+        exit_of(&e)
+    })
+}
+
+async fn sync(
+    config: &Config,
+    args: &Args,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) -> anyhow::Result<Exit> {
     let kind = if args.probe { PassKind::Probe } else { PassKind::Sweep };
     if !args.dry_run {
-        let app = App::start(config, "sync", SystemClock::shared(), stop).await?;
+        let app = App::start(config, "sync", clock, stop).await?;
         let passed = pass(&app, kind, Some((&config.database.path, args.style))).await?;
         return Ok(passed.exit.and(drain(&app, &config.database.path, passed.may_drain).await?));
     }
     let directory = Scratch::new("komoju-sync-").map_err(AppError::Temporary)?;
-    let app = App::start_dry(config, directory.path(), SystemClock::shared(), stop).await?;
+    let app = App::start_dry(config, directory.path(), clock, stop).await?;
     let copy = directory.path().join("dry-run.db");
     let head = read::mirror_info(&*Reader::open(&copy)?)?.number("head_seq");
     let passed = pass(&app, kind, None).await?;

@@ -45,9 +45,8 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     }
     let (entries, customers) = (count(verified.entries, "change"), count(verified.customers, "customer"));
     out.line(&format!("{entries} fold to {customers}; the chain is whole"))?;
-    if let Some(Head { seq, chain }) = verified.head {
-        let chain: String = chain.iter().map(|byte| format!("{byte:02x}")).collect();
-        out.line(&format!("head {seq}:{chain}"))?;
+    if let Some(head) = verified.head {
+        out.line(&format!("head {head}"))?;
     }
     out.finish()?;
     Ok(Exit::Fine)

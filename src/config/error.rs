@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::source::{Excerpt, Source};
-use crate::mask::harmless;
+use crate::mask::Masker;
 
 /// Problems told in full. A file of another kind has thousands, and the first ones say so.
 const MOST_TOLD: usize = 50;
@@ -78,8 +78,10 @@ pub struct Problem {
 
 impl Problem {
     fn new(source: &Source<'_>, complaint: Complaint) -> Self {
-        // Keys and cron fields are repeated from the file, where a string may hold any character.
-        let clean = |text: &str| text.chars().map(harmless).collect::<String>();
+        // Keys and cron fields are repeated from the file, where a string may hold any character, and a key of a table may be
+        // the secret key.
+        let masker = Masker::default();
+        let clean = |text: &str| masker.text(text);
         let Complaint { subject, wrong, span } = complaint;
         let span = wrong.span.unwrap_or(span);
         let place = source.place(span.start);

@@ -54,6 +54,8 @@ impl SecretKey {
             let place = KeyPlace::Credential(Path::new(&directory).join(CREDENTIAL));
             match from_file(place) {
                 Err(KeyError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                // What our unit gives where the file that it loads is missing: then systemd would only say that it is.
+                Err(KeyError::Unusable { fault: KeyFault::Empty, .. }) => {}
                 found => return found,
             }
         }
@@ -207,11 +209,12 @@ pub enum KeyError {
     /// None of the three places has one.
     #[error(
         "there is no secret key. Looked for, in this order:
-  1. $CREDENTIALS_DIRECTORY/komoju-secret-key, systemd's credential: no such file
+  1. $CREDENTIALS_DIRECTORY/komoju-secret-key, systemd's credential: no such file, or an empty one
   2. the file that api.secret_key_file names: not set
   3. the variable KOMOJU_SECRET_KEY: not set
-Copy the key from KOMOJU's dashboard into a file that only the service's user may read, and name \
-         that file in api.secret_key_file"
+Copy the key from KOMOJU's dashboard into /etc/komoju-sync/secret-key (owner root, mode 0400), from where the \
+         installed service loads it (NAME.secret-key for komoju-sync@NAME), and start it again; without that service, into \
+         a file that only the user of this process may read, and name that file in api.secret_key_file"
     )]
     Nowhere,
     /// A place exists, or was named, and could not be read.
@@ -365,6 +368,15 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_credential_is_none() {
+        let (directory, file, credentials) = places();
+        fs::write(directory.path().join(CREDENTIAL), "\n").unwrap();
+        let credentials = (CREDENTIALS_VARIABLE, &*credentials);
+        assert_eq!(find(Some(&file), &[credentials]).unwrap().0.expose(), "from_file");
+        assert!(matches!(find(None, &[credentials]).unwrap_err(), KeyError::Nowhere));
+    }
+
+    #[test]
     fn a_place_that_cannot_be_used_is_no_reason_to_look_further() {
         let (directory, ..) = places();
         let missing = directory.path().join("missing");
@@ -375,10 +387,9 @@ mod tests {
         let credential = directory.path().join(CREDENTIAL);
         let credentials = directory.path().to_str().unwrap();
         let variables = [(CREDENTIALS_VARIABLE, credentials), (KEY_VARIABLE, KEY)];
-        fs::write(&credential, "\n").unwrap();
+        fs::write(&credential, "two words").unwrap();
         let error = find(None, &variables).unwrap_err();
-        let empty = matches!(&error, KeyError::Unusable { fault, .. } if *fault == KeyFault::Empty);
-        assert!(empty, "{error}");
+        assert!(matches!(error, KeyError::Unusable { .. }), "{error}");
 
         fs::remove_file(&credential).unwrap();
         fs::create_dir(&credential).unwrap();

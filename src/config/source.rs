@@ -42,6 +42,7 @@ pub(super) struct Excerpt {
 /// The text of a configuration file.
 pub(super) struct Source<'t> {
     text: &'t str,
+    /// In order and apart.
     hidden: Vec<Range<usize>>,
 }
 
@@ -50,7 +51,7 @@ impl<'t> Source<'t> {
         let mut hidden = secret_values(text);
         hidden.extend(before_at_signs(text));
         hidden.extend(Masker::default().spans(text));
-        Self { text, hidden }
+        Self { text, hidden: joined(hidden) }
     }
 
     pub(super) fn place(&self, at: usize) -> Place {
@@ -110,13 +111,10 @@ impl<'t> Source<'t> {
         let mut cells = Vec::new();
         let mut at = line.start;
         while at < line.end {
-            let hidden = self.hidden.iter().filter(|range| range.contains(&at));
-            if let Some(end) = hidden.map(|range| range.end.min(line.end)).max() {
-                match cells.last_mut() {
-                    // Ranges may touch or overlap; to the reader they are one.
-                    Some(Cell { bytes, secret: true, .. }) => bytes.end = end,
-                    _ => cells.push(Cell::secret(at..end)),
-                }
+            let next = self.hidden.partition_point(|range| range.end <= at);
+            if let Some(range) = self.hidden.get(next).filter(|range| range.contains(&at)) {
+                let end = range.end.min(line.end);
+                cells.push(Cell::secret(at..end));
                 at = end;
             } else if let Some(c) = self.text[at..].chars().next() {
                 cells.push(Cell::character(at, c));
@@ -132,7 +130,6 @@ struct Cell {
     bytes: Range<usize>,
     shown: String,
     width: usize,
-    secret: bool,
 }
 
 impl Cell {
@@ -143,15 +140,15 @@ impl Cell {
             c => harmless(c).to_string(),
         };
         let width = shown.chars().map(|c| c.width().unwrap_or(0)).sum();
-        Self { bytes: at..at + c.len_utf8(), shown, width, secret: false }
+        Self { bytes: at..at + c.len_utf8(), shown, width }
     }
 
     fn secret(bytes: Range<usize>) -> Self {
-        Self { bytes, shown: MASK.to_owned(), width: MASK.len(), secret: true }
+        Self { bytes, shown: MASK.to_owned(), width: MASK.len() }
     }
 
     fn ellipsis() -> Self {
-        Self { bytes: 0..0, shown: "…".to_owned(), width: 1, secret: false }
+        Self { bytes: 0..0, shown: "…".to_owned(), width: 1 }
     }
 }
 
@@ -166,51 +163,94 @@ pub(super) fn names_a_secret(name: &str) -> bool {
 fn secret_values(text: &str) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let mut in_secret_table = false;
+    let mut ends = Ends::of(text);
     let mut at = 0;
     for line in text.split_inclusive('\n') {
         if line.trim_start().starts_with('[') {
             in_secret_table = line.split(']').next().is_some_and(names_a_secret);
         }
-        let secret = line.match_indices('=').find(|(equals, _)| {
-            let name = line[..*equals].rsplit(['{', ',', '#']).next().unwrap_or_default();
+        // A name goes back to the last bracket, comma or hash; it is looked at piece by piece, for a line may be long.
+        let (mut piece, mut is_secret) = (0, false);
+        let secret = line.match_indices('=').map(|(equals, _)| equals).find(|equals| {
+            let name = &line[std::mem::replace(&mut piece, equals + 1)..*equals];
+            let start = name.rfind(['{', ',', '#']).map(|end| end + 1);
+            let name = &name[start.unwrap_or(0)..];
+            is_secret = names_a_secret(name) || (is_secret && start.is_none());
             let value = line[equals + 1..].trim_start();
             let is_path =
                 name.trim().ends_with("_file") && (value.starts_with("\"/") || value.starts_with("'/"));
-            (in_secret_table || names_a_secret(name)) && !is_path
+            (in_secret_table || is_secret) && !is_path
         });
-        if let Some((equals, _)) = secret {
+        if let Some(equals) = secret {
             let behind = &text[at + equals + 1..];
             let start = text.len() - behind.trim_start_matches([' ', '\t']).len();
             let line_end = at + line.trim_end().len();
-            ranges.push(start..end_of_value(text, start).max(line_end));
+            ranges.push(start..ends.after(start).max(line_end));
         }
         at += line.len();
     }
     ranges
 }
 
-/// Where a value that may span lines ends: at its closing mark, or where the text does.
-fn end_of_value(text: &str, start: usize) -> usize {
-    let pairs = [("\"\"\"", "\"\"\""), ("'''", "'''"), ("[", "]"), ("{", "}")];
-    let value = &text[start.min(text.len())..];
-    let Some((open, close)) = pairs.iter().find(|(open, _)| value.starts_with(open)) else {
-        return start;
-    };
-    let inner = &value[open.len()..];
-    inner.find(close).map_or(text.len(), |end| start + open.len() + end + close.len())
+/// How a value that may span lines begins and ends.
+const PAIRS: [(&str, &str); 4] = [("\"\"\"", "\"\"\""), ("'''", "'''"), ("[", "]"), ("{", "}")];
+
+/// Where such values end, asked from the text's beginning to its end: each closing mark is looked for once.
+struct Ends<'t> {
+    text: &'t str,
+    found: [usize; PAIRS.len()],
+}
+
+impl<'t> Ends<'t> {
+    fn of(text: &'t str) -> Self {
+        Self { text, found: [0; PAIRS.len()] }
+    }
+
+    /// Where the value at `start` ends: at its closing mark, or where the text does.
+    fn after(&mut self, start: usize) -> usize {
+        let value = &self.text[start..];
+        let Some(pair) = PAIRS.iter().position(|(open, _)| value.starts_with(open)) else { return start };
+        let (open, close) = PAIRS[pair];
+        let inner = start + open.len();
+        if self.found[pair] < inner {
+            self.found[pair] = self.text[inner..].find(close).map_or(usize::MAX, |end| inner + end);
+        }
+        self.found[pair].saturating_add(close.len()).min(self.text.len())
+    }
 }
 
 /// The user names and passwords of URLs, or what may be one: each stretch before an `@`.
 fn before_at_signs(text: &str) -> Vec<Range<usize>> {
-    let start = |at: usize| {
-        let line = text[..at].rfind('\n').map_or(0, |end| end + 1);
-        let before = &text[line..at];
+    let mut ranges = Vec::new();
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
         // A password may hold what should have been encoded, a slash or a space, so all of it goes.
-        let address = before.find("://").map(|scheme| line + scheme + 3);
-        let word = before.rfind(['"', '\'', ' ']).map(|end| line + end + 1);
-        address.or(word).unwrap_or(line)
-    };
-    text.match_indices('@').map(|(at, _)| start(at)..at).collect()
+        let address = line.find("://").map(|scheme| scheme + 3);
+        let mut word = 0;
+        for (at, c) in line.char_indices() {
+            match c {
+                '"' | '\'' | ' ' => word = at + 1,
+                '@' => ranges.push(start + address.filter(|from| *from <= at).unwrap_or(word)..start + at),
+                _ => {}
+            }
+        }
+        start += line.len();
+    }
+    ranges
+}
+
+/// The same stretches in order and apart.
+fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.retain(|range| !range.is_empty());
+    ranges.sort_by_key(|range| range.start);
+    let mut joined: Vec<Range<usize>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
 }
 
 #[cfg(test)]

@@ -115,6 +115,10 @@ fn no_error_shows_a_secret_that_was_put_into_the_file() {
         "[secrets]\nkomoju = 'Q1Q' x",
         "api = { secret_key = 'Q1Q' }",
         "secret_key = 'Q1Q'",
+        "[api]\nsk_test_Q1Q = 1",
+        "[sk_live_Q1Q]",
+        "sk_live_Q1Q",
+        "[inbound]\nsweep_cron = 'tok_Q1Q * * * * *'",
     ] {
         let error = parse(text).unwrap_err();
         let shown = format!("{error} {error:?}");

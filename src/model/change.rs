@@ -247,6 +247,33 @@ mod tests {
     }
 
     #[test]
+    fn each_step_of_a_life_says_when_it_was_and_by_which_entry() {
+        let life = [
+            entry(1, Kind::Created, Some("one")),
+            entry(2, Kind::Updated, Some("two")),
+            entry(3, Kind::Deleted, None),
+            entry(4, Kind::Restored, Some("three")),
+            entry(5, Kind::Updated, Some("four")),
+        ];
+        let mut stands = None;
+        for (entry, live_seq) in life.iter().zip([1, 1, 1, 4, 4]) {
+            stands = Standing::fold(stands, entry).unwrap();
+            let step = stands.as_ref().unwrap();
+            assert_eq!(
+                (step.seq, step.live_seq, &step.changed_at),
+                (entry.seq, live_seq, &entry.observed_at)
+            );
+        }
+    }
+
+    #[test]
+    fn the_chain_is_the_digest_of_the_chain_before_and_the_entrys() {
+        let chain = chain(&[0; 32], &[1; 32]);
+        let text: String = chain.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(text, "5c85955f709283ecce2b74f1b1552918819f390911816e7bb466805a38ab87f3");
+    }
+
+    #[test]
     fn what_cannot_follow_is_refused() {
         let live = Standing::fold(None, &entry(1, Kind::Created, Some("one"))).unwrap();
         let gone = Standing::fold(live.clone(), &entry(2, Kind::Deleted, None)).unwrap();

@@ -226,6 +226,14 @@ mod tests {
     }
 
     #[test]
+    fn a_customer_may_say_that_it_is_one_and_when_it_was_made() {
+        let made = json!({"id": "a", "resource": "customer", "created_at": "2024-05-01T09:00:00+09:00"});
+        let customer = Customer::from_value(made).unwrap();
+        assert_eq!(customer.created_at(), Some("2024-05-01T00:00:00.000Z"));
+        assert_eq!(format!("{:?}", customer.id()), "\"a\"");
+    }
+
+    #[test]
     fn odd_fields_are_kept_and_never_fail() {
         let odd = json!({"id": "a", "email": 5, "metadata": [1], "created_at": "soon", "source": "card"});
         let customer = Customer::from_value(odd).unwrap();

@@ -3,11 +3,18 @@
 //! The usual parser gives `1E5` back as `1e+5`. That is the same number, but the mirror promises numbers as they came, so where
 //! one has an exponent, numbers are taken from the text itself. What is nested more than [`DEEPEST`] levels is refused: it is no
 //! customer, and reading it must not exhaust the stack.
+//!
+//! The usual parser also hands numbers and raw text to itself as objects with one key, and takes an object from outside with that
+//! key for one of its own: `{"$serde_json::private::Number": "1"}` would be a 1, and text within such objects would be parsed
+//! without a bound to its depth. So where a text may spell these keys, it is taken apart by the way that knows no such key.
 
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod checks;
 
 /// How many levels of arrays and objects are read.
 pub const DEEPEST: usize = 100;
@@ -25,6 +32,9 @@ pub enum JsonError {
 
 /// Reads one JSON value. A key that is repeated in an object counts with its last value.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
+    if may_spell_an_inner_key(bytes) {
+        return value(serde_json::from_slice(bytes)?, 0);
+    }
     let usual = serde_json::from_slice(bytes)?;
     match respells(&usual, 0)? {
         false => Ok(usual),
@@ -32,22 +42,26 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     }
 }
 
+/// Whether a key of the usual parser's own may stand in it, as it is or with letters written as escapes.
+pub(super) fn may_spell_an_inner_key(bytes: &[u8]) -> bool {
+    bytes.windows(5).any(|five| matches!(five, b"$serd" | [b'\\', b'u', b'0', b'0', b'2'..=b'7']))
+}
+
 /// Whether the usual parser may have spelled a number of this value anew: one with an exponent. All others it keeps.
 fn respells(value: &Value, depth: usize) -> Result<bool, JsonError> {
-    if depth > DEEPEST {
-        return Err(JsonError::TooDeep);
-    }
     let mut any = false;
     match value {
         Value::Number(number) => any = number.as_str().contains('e'),
         Value::Array(items) => {
+            let depth = deeper(depth)?;
             for item in items {
-                any |= respells(item, depth + 1)?;
+                any |= respells(item, depth)?;
             }
         }
         Value::Object(members) => {
+            let depth = deeper(depth)?;
             for member in members.values() {
-                any |= respells(member, depth + 1)?;
+                any |= respells(member, depth)?;
             }
         }
         _ => {}
@@ -55,20 +69,27 @@ fn respells(value: &Value, depth: usize) -> Result<bool, JsonError> {
     Ok(any)
 }
 
-fn value(raw: &RawValue, depth: usize) -> Result<Value, JsonError> {
-    if depth > DEEPEST {
-        return Err(JsonError::TooDeep);
+/// One level deeper than `depth`, where that is still read.
+fn deeper(depth: usize) -> Result<usize, JsonError> {
+    match depth < DEEPEST {
+        true => Ok(depth + 1),
+        false => Err(JsonError::TooDeep),
     }
+}
+
+fn value(raw: &RawValue, depth: usize) -> Result<Value, JsonError> {
     let text = raw.get();
     match text.as_bytes().first() {
         Some(b'{') => {
+            let depth = deeper(depth)?;
             let members: BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
-            let read = members.into_iter().map(|(key, raw)| Ok((key, value(raw, depth + 1)?)));
+            let read = members.into_iter().map(|(key, raw)| Ok((key, value(raw, depth)?)));
             read.collect::<Result<_, JsonError>>().map(Value::Object)
         }
         Some(b'[') => {
+            let depth = deeper(depth)?;
             let items: Vec<&RawValue> = serde_json::from_str(text)?;
-            let read = items.into_iter().map(|raw| value(raw, depth + 1));
+            let read = items.into_iter().map(|raw| value(raw, depth));
             read.collect::<Result<_, JsonError>>().map(Value::Array)
         }
         // Hidden from the library's documentation, and the only way to a number that is not respelled; a test holds it.
@@ -97,13 +118,46 @@ mod tests {
     }
 
     #[test]
+    fn the_parsers_own_keys_are_keys_like_any_other() {
+        for key in ["$serde_json::private::Number", "$serde_json::private::RawValue"] {
+            for spelled in [key.to_owned(), key.replace('$', "\\u0024"), key.replace('a', "\\u0061")] {
+                let text = format!(r#"{{"a":[{{"{spelled}":"1"}}]}}"#);
+                let read = parse(text.as_bytes()).unwrap().to_string();
+                assert_eq!(read, format!(r#"{{"a":[{{"{key}":"1"}}]}}"#), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn json_within_texts_within_json_is_text() {
+        // Each layer doubles the escapes of those within: a megabyte holds a dozen, each as deep as the parser goes.
+        let mut text = "1".to_owned();
+        while text.len() < 1 << 20 {
+            let quoted = Value::from(text).to_string();
+            let object = format!(r#"{{"$serde_json::private::RawValue":{quoted}}}"#);
+            text = ["[".repeat(90), object, "]".repeat(90)].concat();
+        }
+        assert_eq!(parse(text.as_bytes()).unwrap().to_string(), text);
+    }
+
+    #[test]
     fn what_is_no_json_or_too_deep_is_refused() {
         for text in ["", "{", "1 2", "01", "{\"a\" 1}", "\u{feff}{}", "nul", "\"\\ud800\""] {
             assert!(parse(text.as_bytes()).is_err(), "{text}");
         }
         assert!(parse(b"\"\xff\"").is_err());
-        let nested = |levels: usize| [vec![b'['; levels], vec![b']'; levels]].concat();
-        assert!(parse(&nested(DEEPEST)).is_ok());
-        assert!(parse(&nested(200_000)).is_err());
+        // By both ways of reading; in the usual one the parser has a bound of its own, not far beyond.
+        for leaf in ["", "1", "1E5", "\"\\u0024\""] {
+            for (open, close) in [("[", "]"), ("{\"a\":[", "]}")] {
+                let nested = |levels: usize| {
+                    let times = levels / open.matches(['[', '{']).count();
+                    [&open.repeat(times), leaf, &close.repeat(times)].concat()
+                };
+                assert!(parse(nested(DEEPEST).as_bytes()).is_ok(), "{leaf}");
+                let more = ["[", &nested(DEEPEST), "]"].concat();
+                assert!(matches!(parse(more.as_bytes()), Err(JsonError::TooDeep)), "{leaf}");
+                assert!(parse(nested(200_000).as_bytes()).is_err(), "{leaf}");
+            }
+        }
     }
 }

@@ -94,3 +94,28 @@ impl Tally {
         self.restored += recorded.restored;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_and_their_outcomes_have_the_words_of_the_schema() {
+        assert_eq!([PassKind::Sweep, PassKind::Probe].map(|kind| kind.to_string()), ["sweep", "probe"]);
+        let outcomes = [Outcome::Complete, Outcome::Held, Outcome::Interrupted, Outcome::Failed];
+        let words = outcomes.map(|outcome| outcome.to_string());
+        assert_eq!(words, ["complete", "held", "interrupted", "failed"]);
+    }
+
+    #[test]
+    fn changes_are_counted_by_kind_and_all_together() {
+        let recorded = Tally { created: 1, updated: 20, deleted: 300, restored: 4000, ..Tally::default() };
+        assert_eq!(recorded.changes(), 4321);
+        let mut tally =
+            Tally { pages: 7, created: 5, updated: 5, deleted: 5, restored: 5, ..Tally::default() };
+        tally.add_changes(&recorded);
+        let sum =
+            Tally { pages: 7, created: 6, updated: 25, deleted: 305, restored: 4005, ..Tally::default() };
+        assert_eq!(tally, sum);
+    }
+}

@@ -1,7 +1,12 @@
 //! How a moment is written down: RFC 3339 in UTC with milliseconds, so that text sorts as time and SQLite's date functions
 //! take it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
+
+/// The longest wait that the remote can ask for. A wait until the year 9999 is a mistake, not a wish.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 /// The written form, as in `2026-01-31T09:30:00.000Z`. Below a millisecond it is cut, not rounded.
 pub fn written(moment: Timestamp) -> String {
@@ -11,6 +16,12 @@ pub fn written(moment: Timestamp) -> String {
 /// Reads any RFC 3339 time, whatever its offset and precision.
 pub fn read(text: &str) -> Option<Timestamp> {
     text.parse().ok()
+}
+
+/// The moment until which the remote asked us to wait, as it was written down, if that is still to come. One that lies further ahead
+/// than can be asked for was written by a clock that has been set back since: it says nothing any more.
+pub fn pause_until(text: &str, now: Timestamp) -> Option<Timestamp> {
+    read(text).filter(|until| *until > now && until.duration_since(now).unsigned_abs() <= LONGEST_PAUSE)
 }
 
 #[cfg(test)]
@@ -26,6 +37,21 @@ mod tests {
             ["2024-02-29T23:59:59.000Z", "2024-02-29T23:59:59.999Z", "2024-03-01T00:00:00.500Z"]
         );
         assert!(written.is_sorted());
+    }
+
+    #[test]
+    fn a_wait_that_nobody_can_have_asked_for_is_none() {
+        let now = read("2026-01-01T00:00:00Z").unwrap();
+        for (until, holds) in [
+            ("2026-01-01T00:00:00Z", false),
+            ("2026-01-01T00:00:00.001Z", true),
+            ("2026-01-01T00:15:00Z", true),
+            ("2026-01-01T00:15:00.001Z", false),
+            ("2027-01-01T00:00:00Z", false),
+            ("soon", false),
+        ] {
+            assert_eq!(pause_until(until, now), read(until).filter(|_| holds), "{until}");
+        }
     }
 
     #[test]

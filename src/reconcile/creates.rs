@@ -40,6 +40,8 @@ pub struct Evidence<'a> {
     pub unclaimed: &'a [CustomerId],
     /// How many others were made within the window, are accounted for by no intent and are gone already.
     pub gone: u64,
+    /// With a tag: the customer that carries the id and is gone already.
+    pub made_and_gone: Option<&'a CustomerId>,
     /// Whether another create of the same content is open, and might have made the one.
     pub has_twin: bool,
 }
@@ -65,7 +67,12 @@ pub fn find<'a>(evidence: Evidence<'a>) -> Finding<'a> {
         let mut found = evidence.listed.iter().filter(carries);
         return match (found.next(), found.next()) {
             (Some(customer), None) => Finding::Made(customer),
-            (None, _) => Finding::Absent,
+            (None, _) => match evidence.made_and_gone {
+                Some(gone) => Finding::Unclear(format!(
+                    "{gone}, the customer that carries its id in {tag}, is gone already"
+                )),
+                None => Finding::Absent,
+            },
             (Some(_), Some(_)) => Finding::Unclear(format!("several customers carry its id in {tag}")),
         };
     }
@@ -127,8 +134,16 @@ mod tests {
     ) -> String {
         let unclaimed: Vec<CustomerId> = unclaimed.iter().map(|id| CustomerId::new(*id).unwrap()).collect();
         let wanted = body();
-        let evidence =
-            Evidence { id: "i1", wanted: &wanted, tag, listed, unclaimed: &unclaimed, gone, has_twin };
+        let evidence = Evidence {
+            id: "i1",
+            wanted: &wanted,
+            tag,
+            listed,
+            unclaimed: &unclaimed,
+            gone,
+            made_and_gone: None,
+            has_twin,
+        };
         match find(evidence) {
             Finding::Made(customer) => customer.id().to_string(),
             Finding::Absent => "absent".to_owned(),

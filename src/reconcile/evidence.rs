@@ -38,22 +38,38 @@ pub enum Course {
     AskEach,
     /// Too many: some are asked.
     AskSample,
+    /// Each is asked, and whoever is gone waits for a person.
+    AskEachAndHold,
+    /// They wait already, and go on waiting.
+    KeepHolding,
+}
+
+/// What a sweep may do about deletions by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Licence {
+    /// Record them where each is proven and they are few.
+    Record,
+    /// Hold them all: the database was restored, and a person has yet to look at what it misses.
+    Hold,
 }
 
 /// Whether a sweep's suspects are those that wait for a person already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
-    /// Exactly these were too many for an earlier sweep, and are held.
+    /// Exactly these were held by an earlier sweep, and only a person lets them go.
     TheSame,
     /// Others, more, fewer, or none.
     Others,
 }
 
 /// Chooses the course.
-pub fn course(suspects: u64, limit: u64, waiting: Waiting) -> Course {
-    match suspects {
-        0 => Course::Nothing,
-        n if n <= limit && waiting == Waiting::Others => Course::AskEach,
+pub fn course(suspects: u64, limit: u64, waiting: Waiting, licence: Licence) -> Course {
+    match (suspects, licence, waiting) {
+        (0, ..) => Course::Nothing,
+        (n, Licence::Record, Waiting::Others) if n <= limit => Course::AskEach,
+        (n, Licence::Hold, Waiting::Others) if n <= limit => Course::AskEachAndHold,
+        // Nothing would be recorded, and whoever approves has them asked.
+        (n, Licence::Hold, Waiting::TheSame) if n <= limit => Course::KeepHolding,
         _ => Course::AskSample,
     }
 }
@@ -139,11 +155,24 @@ mod tests {
     #[test]
     fn more_suspects_than_the_limit_are_sampled() {
         assert_eq!(
-            [0, 1, 10, 11].map(|n| course(n, 10, Waiting::Others)),
+            [0, 1, 10, 11].map(|n| course(n, 10, Waiting::Others, Licence::Record)),
             [Course::Nothing, Course::AskEach, Course::AskEach, Course::AskSample]
         );
-        assert_eq!(course(1, 0, Waiting::Others), Course::AskSample);
-        assert_eq!(course(4, 10, Waiting::TheSame), Course::AskSample, "a limit that grew releases nobody");
+        assert_eq!(course(1, 0, Waiting::Others, Licence::Record), Course::AskSample);
+        let same = course(4, 10, Waiting::TheSame, Licence::Record);
+        assert_eq!(same, Course::AskSample, "a limit that grew releases nobody");
+    }
+
+    #[test]
+    fn after_a_restore_nobody_is_recorded_however_few_they_are() {
+        assert_eq!(
+            [0, 1, 10, 11].map(|n| course(n, 10, Waiting::Others, Licence::Hold)),
+            [Course::Nothing, Course::AskEachAndHold, Course::AskEachAndHold, Course::AskSample]
+        );
+        assert_eq!(
+            [0, 1, 10, 11].map(|n| course(n, 10, Waiting::TheSame, Licence::Hold)),
+            [Course::Nothing, Course::KeepHolding, Course::KeepHolding, Course::AskSample]
+        );
     }
 
     #[test]
@@ -151,8 +180,18 @@ mod tests {
         let mut inquest = Inquest::default();
         inquest.gone(id("old"), Duration::from_secs(0));
         inquest.gone(id("fresh"), Duration::from_secs(1));
+        assert!(!inquest.is_empty());
         let proof = inquest.canary(Duration::from_secs(61));
         assert_eq!(proof, Proof { proven: vec![id("fresh")], stale: vec![id("old")] });
+        assert!(inquest.is_empty());
+    }
+
+    #[test]
+    fn whoever_finds_no_canary_is_handed_back_unproven() {
+        let mut inquest = Inquest::default();
+        inquest.gone(id("a"), Duration::ZERO);
+        inquest.gone(id("b"), Duration::ZERO);
+        assert_eq!(inquest.take_unproven(), [id("a"), id("b")]);
         assert!(inquest.is_empty());
     }
 

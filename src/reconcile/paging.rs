@@ -213,6 +213,35 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_list_has_no_page_or_one_and_no_other_list_has_another_number_than_its_total_makes() {
+        let says = |last_page: u64, page: Page| check(1, &Page { last_page, ..page });
+        let lies = |total, expected, last_page| {
+            Err(PageFault::LyingTotal { total, per_page: 2, expected, last_page })
+        };
+        assert_eq!(says(0, page(1, 2, 0, &[])), Ok(()));
+        assert_eq!(says(1, page(1, 2, 0, &[])), Ok(()));
+        assert_eq!(says(2, page(1, 2, 0, &[])), lies(0, 0, 2));
+        assert_eq!(says(1, page(1, 2, 6, &["a", "b"])), lies(6, 3, 1));
+    }
+
+    #[test]
+    fn the_largest_page_that_can_be_asked_for_is_sound() {
+        assert_eq!(check(1, &page(1, MOST_PER_PAGE, 1, &["a"])), Ok(()));
+    }
+
+    #[test]
+    fn only_the_last_page_may_come_in_place_of_one_and_only_of_one_behind_it() {
+        let other = |asked, answered| Err(PageFault::OtherPage { asked, answered });
+        assert_eq!(check(4, &page(3, 2, 6, &["e", "f"])), Ok(()));
+        assert_eq!(check(2, &page(3, 2, 6, &["e", "f"])), other(2, 3));
+        assert_eq!(check(4, &page(1, 2, 6, &["a", "b"])), other(4, 1));
+        // Nor where a newer answer says that the page is there.
+        let mut paging = Paging::default();
+        assert_eq!(paging.accept(1, &page(1, 2, 3, &["a", "b"]), 2), Ok(Turn::Read(2)));
+        assert_eq!(paging.accept(2, &page(1, 2, 2, &["a", "b"]), 1), other(2, 1).map(|()| Turn::Done));
+    }
+
+    #[test]
     fn the_newest_last_page_decides_where_the_end_is() {
         let mut grown = Paging::default();
         assert_eq!(judge(&mut grown, 1, &page(1, 2, 2, &["a", "b"])), Ok(Turn::Done));

@@ -82,7 +82,7 @@ mod tests {
                 }
                 model.retain(|row| *row > 0);
                 prop_assert_eq!(rows.contains(row), model.contains(&row));
-                prop_assert_eq!(rows.len(), model.len() as u64);
+                prop_assert_eq!((rows.len(), rows.is_empty()), (model.len() as u64, model.is_empty()));
             }
             prop_assert_eq!(rows.iter().collect::<Vec<_>>(), model.into_iter().collect::<Vec<_>>());
         }

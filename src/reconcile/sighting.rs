@@ -131,6 +131,13 @@ mod tests {
     }
 
     #[test]
+    fn a_null_means_none_only_in_a_whole_list_that_shows_sources() {
+        let judged = [(true, true), (true, false), (false, true), (false, false)];
+        let judged = judged.map(|(read_whole, any_shown)| may_be_nulled(read_whole, any_shown));
+        assert_eq!(judged, [true, false, false, false]);
+    }
+
+    #[test]
     fn only_a_known_source_can_be_taken_away() {
         let with = live(json!({"id": "a", "source": {"brand": "visa"}}));
         assert_eq!(without_source(&with).unwrap().fields().get("source"), Some(&Value::Null));

@@ -42,12 +42,41 @@ impl fmt::Display for Call {
     }
 }
 
+/// The step at which a request without an answer ended: what a person would look at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The host's name was not found.
+    Name,
+    /// There was no connection to the host.
+    Connection,
+    /// There was none to the proxy, or the proxy did not let us through.
+    Proxy,
+    /// The host could not prove who it is, or does not speak TLS.
+    Tls(Certificate),
+    /// There was a connection, and no whole answer on it.
+    Answer,
+}
+
+/// What was wrong with the host's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// It is not yet or no longer valid, by this machine's clock.
+    Untimely,
+    /// Anything else; perhaps it never came to that.
+    Other,
+}
+
 /// Why a request gave nothing usable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     /// No answer: the name, the connection, TLS, a deadline, a connection that broke.
-    #[error("no answer: {0}")]
-    Unreachable(String),
+    #[error("no answer: {why}")]
+    Unreachable {
+        /// How far it came.
+        step: Step,
+        /// Why it came no further.
+        why: String,
+    },
     /// A JSON error with 401 or 403: the key is refused.
     #[error("the API refused the key: {0}")]
     KeyRefused(ApiError),
@@ -126,14 +155,14 @@ impl RemoteError {
             | Cause::Throttled(told)
             | Cause::Rejected(told)
             | Cause::Unexpected(told) => Some(told.status),
-            Cause::Unreachable(_) | Cause::Unusable(_) => None,
+            Cause::Unreachable { .. } | Cause::Unusable(_) => None,
         }
     }
 
     /// What follows from it.
     pub fn class(&self) -> Class {
         match &self.cause {
-            Cause::Unreachable(_) | Cause::Unexpected(_) => Class::Transient,
+            Cause::Unreachable { .. } | Cause::Unexpected(_) => Class::Transient,
             Cause::Throttled(_) => Class::Throttled,
             Cause::Rejected(_) => Class::Rejected,
             Cause::KeyRefused(_) => Class::Auth,

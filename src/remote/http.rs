@@ -4,6 +4,9 @@
 //! off (it has no backoff and passes under the limiter). The key travels in a header that is marked sensitive and is never part
 //! of a text. An answer is read in pieces up to a fixed size, so that no answer can fill the memory.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod checks;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,16 +18,20 @@ use reqwest::RequestBuilder;
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER,
 };
+use tokio::sync::watch;
 use url::Url;
 
-use super::error::{ApiError, Call, Cause, RemoteError};
+use super::error::{ApiError, Call, Cause, Certificate, RemoteError, Step};
 use super::limiter::{Limiter, Share};
+use super::meter::Meter;
+use super::retry_after;
 use super::wire::{self, IsOurs};
 use super::{Left, Push, PushError, PushRemote, Pushed, Remote, Shown};
 use crate::clock::Clock;
 use crate::config::{Config, SecretKey};
 use crate::mask::{MASK, Masker};
 use crate::model::{CustomerId, Page, PageQuery};
+use crate::pulse;
 
 /// How much may be held of all answers together: those under way, and a few that wait for the database.
 const ALL_ANSWERS: usize = 24 << 20;
@@ -60,10 +67,15 @@ pub fn path(segments: &[&str]) -> String {
 pub struct Http {
     client: reqwest::Client,
     base_url: Url,
+    is_proxied: bool,
     limiter: Limiter,
     masker: Masker,
     clock: Arc<dyn Clock>,
     requests: AtomicU64,
+    /// Whether anything has ever answered.
+    answered: watch::Sender<bool>,
+    /// Why the last request that brought no answer did not.
+    failure: Mutex<Option<String>>,
     /// The newest `Date` of an answer, and when it came by the steady clock.
     server_date: Mutex<Option<(Timestamp, Duration)>>,
     largest_answer: usize,
@@ -125,10 +137,13 @@ impl Http {
         Ok(Self {
             client,
             base_url: config.api.base_url.clone(),
+            is_proxied: config.api.proxy.is_some(),
             limiter,
             masker,
             clock,
             requests: AtomicU64::new(0),
+            answered: watch::Sender::new(false),
+            failure: Mutex::new(None),
             server_date: Mutex::new(None),
             largest_answer: (ALL_ANSWERS / (config.api.max_concurrent_requests as usize + WAITING_ANSWERS))
                 .clamp(SMALLEST_LIMIT, LARGEST_ANSWER),
@@ -142,9 +157,15 @@ impl Http {
     }
 
     /// One GET. Any status but 200 is an error here.
-    async fn get(&self, call: &Call, share: Share, url: Url) -> Result<Answer, RemoteError> {
+    async fn get(
+        &self,
+        call: &Call,
+        share: Share,
+        url: Url,
+        meter: &mut Meter<'_>,
+    ) -> Result<Answer, RemoteError> {
         let unmade = |why: Unmade| RemoteError { call: call.clone(), cause: why.cause, retry_after: None };
-        let answer = self.exchange(call, share, self.client.get(url)).await.map_err(unmade)?;
+        let answer = self.exchange(call, share, self.client.get(url), meter).await.map_err(unmade)?;
         match answer.status {
             200 => Ok(answer),
             _ => Err(self.error_of(call, &answer)),
@@ -152,15 +173,28 @@ impl Http {
     }
 
     /// One request: waits for the limiter, sends, reads.
-    async fn exchange(&self, call: &Call, share: Share, request: RequestBuilder) -> Result<Answer, Unmade> {
+    async fn exchange(
+        &self,
+        call: &Call,
+        share: Share,
+        request: RequestBuilder,
+        meter: &mut Meter<'_>,
+    ) -> Result<Answer, Unmade> {
         self.limiter.admit(share).await;
+        pulse::beat();
         self.requests.fetch_add(1, Ordering::Relaxed);
+        meter.sent();
         let unreachable = |e: reqwest::Error| {
             // Without a connection nothing was sent; with one, who knows.
             let left = if e.is_connect() || e.is_builder() { Left::Nothing } else { Left::Perhaps };
-            Unmade { cause: Cause::Unreachable(self.masker.text(&said(e))), left }
+            let (step, why) = (step_of(&e, self.is_proxied), self.masker.text(&said(e)));
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
+            Unmade { cause: Cause::Unreachable { step, why }, left }
         };
-        let mut response = request.send().await.map_err(unreachable)?;
+        let sent = request.send().await;
+        pulse::beat();
+        let mut response = sent.map_err(unreachable)?;
+        self.answered.send_if_modified(|answered| !std::mem::replace(answered, true));
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         if let Some(date) = date_of(&headers) {
             let mut newest = self.server_date.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,21 +249,30 @@ impl Http {
         RemoteError { call: call.clone(), cause, retry_after }
     }
 
-    /// `Retry-After` as a length of time: seconds, or a date by the server's own clock. A moment that is past asks for nothing.
+    /// What `Retry-After` asks for, by the server's own clock where it tells its time.
     fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
-        let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-            // More seconds than a number holds are as good as for ever; the limiter bounds them.
-            let seconds = text.parse().unwrap_or(u64::MAX);
-            return (seconds > 0).then(|| Duration::from_secs(seconds));
-        }
-        let until = httpdate::parse_http_date(text).ok()?;
-        let now = date_of(headers).unwrap_or_else(|| self.clock.now()).try_into().ok()?;
-        until.duration_since(now).ok().filter(|wait| !wait.is_zero())
+        let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
+        retry_after::wait(text, date_of(headers).unwrap_or_else(|| self.clock.now()))
     }
 }
 
 impl Http {
+    /// Returns as soon as anything has answered, whatever it said.
+    pub async fn first_answer(&self) {
+        // The other end lives as long as this value.
+        let _ = self.answered.subscribe().wait_for(|answered| *answered).await;
+    }
+
+    /// Why the last request that brought no answer did not; masked.
+    pub fn last_failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the API asked us to wait, and that is not over.
+    pub fn is_paused(&self) -> bool {
+        self.limiter.paused_until().is_some()
+    }
+
     /// Sends nothing for so long, within bounds: what an earlier process was asked for holds for this one too.
     pub fn pause(&self, wanted: Duration) {
         self.limiter.pause(wanted);
@@ -250,9 +293,19 @@ impl Remote for Http {
                 pairs.append_pair("start_time", &format!("{from:.0}"));
             }
         }
-        let answer = self.get(&call, Share::Read, url).await?;
-        let cause = |why: String| Cause::Unusable(self.masker.text(&why));
-        wire::page(&answer.body).map_err(|why| RemoteError { call, cause: cause(why), retry_after: None })
+        let mut meter = Meter::new(&call, &*self.clock);
+        let listed = match self.get(&call, Share::Read, url, &mut meter).await {
+            Ok(answer) => wire::page(&answer.body).map_err(|why| {
+                let cause = Cause::Unusable(self.masker.text(&why));
+                RemoteError { call, cause, retry_after: None }
+            }),
+            Err(error) => Err(error),
+        };
+        match &listed {
+            Ok(_) => meter.answered(true),
+            Err(error) => meter.failed(error),
+        }
+        listed
     }
 
     async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
@@ -276,7 +329,9 @@ impl Remote for Http {
 impl Http {
     async fn shown(&self, id: &CustomerId, share: Share) -> Result<Shown, RemoteError> {
         let call = Call::Show { id: self.masker.text(id.as_str()) };
-        match self.get(&call, share, self.url(&["customers", id.as_str()])).await {
+        let mut meter = Meter::new(&call, &*self.clock);
+        let url = self.url(&["customers", id.as_str()]);
+        let shown = match self.get(&call, share, url, &mut meter).await {
             Ok(answer) => match wire::customer(&answer.body, id) {
                 Ok(customer) => Ok(Shown::Found(customer)),
                 Err(why) => {
@@ -290,32 +345,32 @@ impl Http {
                 Ok(Shown::NotFound)
             }
             Err(other) => Err(other),
+        };
+        match &shown {
+            Ok(shown) => meter.answered(matches!(shown, Shown::Found(_))),
+            Err(error) => meter.failed(error),
         }
+        shown
     }
-}
 
-impl PushRemote for Http {
-    async fn push(&self, push: &Push) -> Result<Pushed, PushError> {
-        let (call, request, asked) = match push {
+    async fn pushed(&self, push: &Push, call: &Call, meter: &mut Meter<'_>) -> Result<Pushed, PushError> {
+        let (request, asked) = match push {
             Push::Create { key, body } => {
                 let request = self.client.post(self.url(&["customers"]));
-                (Call::Create, request.header("x-komoju-idempotency", key).body(body.text()), None)
+                (request.header("x-komoju-idempotency", key).body(body.text()), None)
             }
             Push::Update { id, body } => {
                 let request = self.client.patch(self.url(&["customers", id.as_str()]));
-                (Call::Update { id: self.masker.text(id.as_str()) }, request.body(body.text()), Some(id))
+                (request.body(body.text()), Some(id))
             }
-            Push::Delete { id } => {
-                let request = self.client.delete(self.url(&["customers", id.as_str()]));
-                (Call::Delete { id: self.masker.text(id.as_str()) }, request, Some(id))
-            }
+            Push::Delete { id } => (self.client.delete(self.url(&["customers", id.as_str()])), Some(id)),
         };
         let request = match push {
             Push::Delete { .. } => request,
             _ => request.header(CONTENT_TYPE, "application/json"),
         };
         let answer =
-            self.exchange(&call, Share::Write, request).await.map_err(|Unmade { cause, left }| {
+            self.exchange(call, Share::Write, request, meter).await.map_err(|Unmade { cause, left }| {
                 PushError { error: RemoteError { call: call.clone(), cause, retry_after: None }, left }
             })?;
         let answer = match push {
@@ -323,13 +378,19 @@ impl PushRemote for Http {
             Push::Delete { .. } => answer,
         };
         match answer.status {
+            // Something in front of the API answered: nobody knows what became of the request.
+            200..=299 if wire::is_web_page(&answer.body) => {
+                let cause = Cause::Unexpected(wire::error(answer.status, &answer.body).0);
+                let error = RemoteError { call: call.clone(), cause, retry_after: None };
+                Err(PushError { error, left: Left::Perhaps })
+            }
             // It took effect; an answer that cannot be read does not change that.
             200..=299 => {
                 let customer = wire::any_customer(&answer.body);
                 let theirs = customer.filter(|customer| asked.is_none_or(|asked| customer.id() == asked));
                 Ok(Pushed::Took { customer: theirs, status: answer.status })
             }
-            _ => match self.error_of(&call, &answer) {
+            _ => match self.error_of(call, &answer) {
                 RemoteError { cause: Cause::Rejected(told), .. }
                     if told.status == 404 && told.code.as_deref() == Some("not_found") && asked.is_some() =>
                 {
@@ -338,6 +399,23 @@ impl PushRemote for Http {
                 error => Err(PushError { error, left: Left::Perhaps }),
             },
         }
+    }
+}
+
+impl PushRemote for Http {
+    async fn push(&self, push: &Push) -> Result<Pushed, PushError> {
+        let call = match push {
+            Push::Create { .. } => Call::Create,
+            Push::Update { id, .. } => Call::Update { id: self.masker.text(id.as_str()) },
+            Push::Delete { id } => Call::Delete { id: self.masker.text(id.as_str()) },
+        };
+        let mut meter = Meter::new(&call, &*self.clock);
+        let pushed = self.pushed(push, &call, &mut meter).await;
+        match &pushed {
+            Ok(pushed) => meter.answered(matches!(pushed, Pushed::Took { .. })),
+            Err(refused) => meter.failed(&refused.error),
+        }
+        pushed
     }
 
     async fn look(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
@@ -371,6 +449,40 @@ fn said(error: reqwest::Error) -> String {
     }
 }
 
+/// How far a failed exchange came.
+fn step_of(error: &reqwest::Error, is_proxied: bool) -> Step {
+    if let Some(tls) = tls_in(error) {
+        return Step::Tls(certificate_in(tls));
+    }
+    match error.is_connect() {
+        true if is_proxied => Step::Proxy,
+        // The client tells this in words alone.
+        true if chain(error).contains("dns error") => Step::Name,
+        true => Step::Connection,
+        false => Step::Answer,
+    }
+}
+
+/// TLS's own error among the causes.
+fn tls_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    // An I/O error keeps what it was made of to itself: its `source` is what comes after that.
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    match error.downcast_ref() {
+        None => inner.and_then(|inner| tls_in(inner)).or_else(|| error.source().and_then(tls_in)),
+        found => found,
+    }
+}
+
+fn certificate_in(error: &rustls::Error) -> Certificate {
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    match error {
+        rustls::Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+        ) => Certificate::Untimely,
+        _ => Certificate::Other,
+    }
+}
+
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -382,4 +494,25 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_is_found_among_the_causes_and_a_certificate_out_of_time_is_told_apart() {
+        use rustls::{CertificateError, Error};
+        let wrapped = |error: Error| std::io::Error::other(std::io::Error::other(error));
+        let cases = [
+            (Error::InvalidCertificate(CertificateError::Expired), Certificate::Untimely),
+            (Error::InvalidCertificate(CertificateError::NotValidYet), Certificate::Untimely),
+            (Error::InvalidCertificate(CertificateError::UnknownIssuer), Certificate::Other),
+            (Error::DecryptError, Certificate::Other),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(tls_in(&wrapped(error)).map(certificate_in), Some(expected));
+        }
+        assert!(tls_in(&std::io::Error::other("reset")).is_none());
+    }
 }

@@ -16,9 +16,8 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-
-/// The longest wait that the remote can ask for. A wait until the year 9999 is a mistake, not a wish.
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+use crate::measures;
+use crate::model::time::LONGEST_PAUSE;
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +29,14 @@ pub enum Share {
 }
 
 impl Share {
+    /// The word in metrics.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+
     fn other(self) -> Self {
         match self {
             Self::Read => Self::Write,
@@ -102,6 +109,12 @@ impl Limiter {
 
     /// Waits until one request may be sent.
     pub async fn admit(&self, share: Share) {
+        let asked_at = self.clock.elapsed();
+        self.wait(share).await;
+        measures::limiter_wait(share.word(), self.clock.elapsed().saturating_sub(asked_at));
+    }
+
+    async fn wait(&self, share: Share) {
         if self.bucket.is_none() && self.paused().is_none() {
             return;
         }

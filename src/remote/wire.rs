@@ -27,9 +27,9 @@ pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
         Some(Data::Other) => return Err("the answer's \"data\" is not a list".to_owned()),
         None => return Err("the answer is not a page of a list: it has no \"data\"".to_owned()),
     };
-    let number = |name: &str, value: Option<Value>| match value {
-        Some(value) => value.as_u64().ok_or_else(|| {
-            let shown: String = value.to_string().chars().take(40).collect();
+    let number = |name: &str, value: Option<Box<RawValue>>| match value {
+        Some(value) => value.get().parse::<u64>().map_err(|_| {
+            let shown: String = value.get().chars().take(40).collect();
             format!("the answer's \"{name}\" is {shown}, not a whole number")
         }),
         None => Err(format!("the answer has no \"{name}\"")),
@@ -48,10 +48,10 @@ pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
 
 #[derive(Default)]
 struct Envelope {
-    page: Option<Value>,
-    per_page: Option<Value>,
-    total: Option<Value>,
-    last_page: Option<Value>,
+    page: Option<Box<RawValue>>,
+    per_page: Option<Box<RawValue>>,
+    total: Option<Box<RawValue>>,
+    last_page: Option<Box<RawValue>>,
     data: Option<Data>,
 }
 
@@ -183,7 +183,7 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     match json::parse(bytes) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err("the answer is JSON, but not an object".to_owned()),
-        Err(_) if looks_like_html(bytes) => Err("the answer is a web page, not JSON".to_owned()),
+        Err(_) if is_web_page(bytes) => Err("the answer is a web page, not JSON".to_owned()),
         Err(why) => Err(format!("the answer is not JSON ({why})")),
     }
 }
@@ -203,7 +203,7 @@ pub(super) fn error(status: u16, bytes: &[u8]) -> (ApiError, IsOurs) {
             _ => (none(Some("an answer without \"error\"".to_owned())), IsOurs::No),
         },
         Err(_) if bytes.is_empty() => (none(None), IsOurs::No),
-        Err(_) if looks_like_html(bytes) => {
+        Err(_) if is_web_page(bytes) => {
             (none(Some("a web page, so not from the API itself".to_owned())), IsOurs::No)
         }
         Err(_) => (none(Some("an answer that is not JSON".to_owned())), IsOurs::No),
@@ -219,7 +219,8 @@ pub(super) enum IsOurs {
     No,
 }
 
-fn looks_like_html(bytes: &[u8]) -> bool {
+/// Whether something in front of the API answered, for KOMOJU speaks JSON.
+pub(super) fn is_web_page(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().starts_with(b"<")
 }
 
@@ -239,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_page_of_another_form_is_refused_with_its_reason() {
-        let cases: [(&[u8], &str); 16] = [
+        let cases: [(&[u8], &str); 17] = [
             (b"", "not JSON"),
             (b"<html>", "web page"),
             (b"[]", "not an object"),
@@ -252,6 +253,10 @@ mod tests {
             (br#"{"data":[],"page":1,"per_page":1,"total":-1,"last_page":0}"#, "\"total\" is -1"),
             (br#"{"data":[],"page":1,"per_page":1,"total":0,"last_page":null}"#, "\"last_page\" is null"),
             (br#"{"data":[],"page":1,"per_page":1,"total":"7","last_page":0}"#, "\"total\" is \"7\""),
+            (
+                br#"{"data":[],"page":{"$serde_json::private::Number":"1"},"per_page":1,"total":0,"last_page":0}"#,
+                "\"page\" is {\"$serde",
+            ),
             (br#"{"data":[],"page":1.5,"per_page":1,"total":0,"last_page":0}"#, "\"page\" is 1.5"),
             (br#"{"data":[{}],"page":1,"per_page":1,"total":1,"last_page":1}"#, "has no id"),
             (br#"{"data":[],"page":1,"per_page":1,"total":0,"last_page":0} x"#, "trailing"),

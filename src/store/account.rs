@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Conn, StoreError, Tx};
+use super::{Conn, StoreError, Tx, outbox};
 use crate::model::change::Hash;
 
 /// The account's row.
@@ -33,7 +33,7 @@ pub fn load(conn: &Conn) -> Result<Option<Account>, StoreError> {
     Ok(found.optional()?)
 }
 
-/// Binds the database to the key with this fingerprint, and ends a stop.
+/// Binds the database to the key with this fingerprint, of the same account as far as is known, and ends a stop.
 pub fn bind(tx: &Tx<'_>, salt: &[u8], fingerprint: &Hash, at: &str) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO account (one, salt, fingerprint, bound_at) VALUES (1, ?1, ?2, ?3)
@@ -43,6 +43,23 @@ pub fn bind(tx: &Tx<'_>, salt: &[u8], fingerprint: &Hash, at: &str) -> Result<()
         params![salt, fingerprint, at],
     )?;
     Ok(())
+}
+
+/// Binds the database to a key that may be of another account. A create of which nobody knows whether it took effect was sent to the
+/// one before: there it cannot be looked for any more, and here it would be made a second time. So a person decides.
+pub fn take_over(tx: &Tx<'_>, salt: &[u8], fingerprint: &Hash, at: &str) -> Result<(), StoreError> {
+    if load(tx)?.is_some_and(|known| known.fingerprint != *fingerprint) {
+        outbox::own(tx, || {
+            tx.execute(
+                "UPDATE intents SET state = 'parked', next_attempt_at = NULL, reason = ?1
+                 WHERE state = 'waiting' AND op = 'create'
+                   AND position IN (SELECT position FROM outbox WHERE is_open = 1 AND outcome_unknown = 1)",
+                ["it was sent with the key of another account, and may have taken effect there: look there, then retry or cancel it"],
+            )?;
+            Ok(())
+        })?;
+    }
+    bind(tx, salt, fingerprint, at)
 }
 
 /// Stops everything for the key with this fingerprint.
@@ -63,6 +80,6 @@ pub fn accept(tx: &Tx<'_>, at: &str) -> Result<Hash, StoreError> {
     let Some(Account { salt, stopped: Some((candidate, _)), .. }) = account else {
         return Err(StoreError::Refused("no other key waits to be accepted".to_owned()));
     };
-    bind(tx, &salt, &candidate, at)?;
+    take_over(tx, &salt, &candidate, at)?;
     Ok(candidate)
 }

@@ -17,6 +17,14 @@ pub struct Head {
     pub chain: Hash,
 }
 
+/// `SEQ:CHAIN`, as `verify --head` takes it.
+impl std::fmt::Display for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:", self.seq)?;
+        self.chain.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// Where the log ends now.
 pub fn head(conn: &Conn) -> Result<Head, StoreError> {
     let mut statement = conn.prepare_cached("SELECT seq, chain FROM change_log ORDER BY seq DESC LIMIT 1")?;
@@ -44,10 +52,10 @@ pub fn recording<T>(
     cause: Cause,
     work: impl FnOnce(&mut Recorder<'_, '_>) -> Result<T, StoreError>,
 ) -> Result<(T, Tally), StoreError> {
-    let mut recorder = Recorder { tx, cause, head: head(tx)?, tally: Tally::default() };
+    let mut recorder = Recorder { tx, cause, head: head(tx)?, tally: Tally::default(), erased: 0 };
     let value = work(&mut recorder)?;
     let Tally { created, deleted, restored, .. } = recorder.tally;
-    mirror::count(tx, created + restored, deleted, restored)?;
+    mirror::count(tx, created + restored, deleted, restored + recorder.erased)?;
     Ok((value, recorder.tally))
 }
 
@@ -57,6 +65,17 @@ pub struct Recorder<'a, 'c> {
     cause: Cause,
     head: Head,
     tally: Tally,
+    /// No pass erases, so a pass's numbers know nothing of it.
+    erased: u64,
+}
+
+/// What an erasure did to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redaction {
+    /// The entry that says so.
+    pub seq: i64,
+    /// The entries whose content and salt are gone.
+    pub redacted: Vec<i64>,
 }
 
 impl Recorder<'_, '_> {
@@ -67,14 +86,23 @@ impl Recorder<'_, '_> {
         customer: &Customer,
         before: Option<Stored>,
     ) -> Result<i64, StoreError> {
-        let row = self.append(kind, customer.id(), Some(customer), before)?;
+        let row = self.append(kind, customer.id(), Some(customer), before, None)?;
         row.ok_or_else(|| StoreError::Impossible(format!("{kind} left no customer {}", customer.id())))
     }
 
     /// Records that the customer is gone. The mirror keeps what was last known as a tombstone.
     pub fn record_deleted(&mut self, id: &CustomerId) -> Result<(), StoreError> {
         let before = mirror::find(self.tx, id)?;
-        self.append(Kind::Deleted, id, None, before).map(drop)
+        self.append(Kind::Deleted, id, None, before, None).map(drop)
+    }
+
+    /// Redacts everything that the log says of a deleted customer, records that, and takes the customer out of the mirror.
+    pub fn erase(&mut self, id: &CustomerId) -> Result<Redaction, StoreError> {
+        let before = mirror::find(self.tx, id)?;
+        let redacted = redact(self.tx, id)?;
+        let list = serde_json::to_string(&redacted).unwrap_or_default();
+        self.append(Kind::Erased, id, None, before, Some(list))?;
+        Ok(Redaction { seq: self.head.seq, redacted })
     }
 
     fn append(
@@ -83,6 +111,7 @@ impl Recorder<'_, '_> {
         id: &CustomerId,
         customer: Option<&Customer>,
         before: Option<Stored>,
+        redacts: Option<String>,
     ) -> Result<Option<i64>, StoreError> {
         let entry = Entry {
             seq: self.head.seq + 1,
@@ -93,7 +122,7 @@ impl Recorder<'_, '_> {
             pass_id: self.cause.pass_id,
             intent_id: self.cause.intent_id.clone(),
             after: customer.map(|customer| customer.body().to_owned()),
-            redacts: None,
+            redacts,
         };
         let salt: [u8; 16] = rand::random();
         let digest = entry.digest(&salt);
@@ -117,10 +146,26 @@ impl Recorder<'_, '_> {
             Kind::Updated => self.tally.updated += 1,
             Kind::Deleted => self.tally.deleted += 1,
             Kind::Restored => self.tally.restored += 1,
-            Kind::Erased => {}
+            Kind::Erased => self.erased += 1,
         }
         Ok(row)
     }
+}
+
+/// Takes content and salt away from all that the log says of a customer; returns which entries had any. What an earlier erasure
+/// said stays: it holds numbers alone, and its list must stay provable.
+fn redact(tx: &Tx<'_>, id: &CustomerId) -> Result<Vec<i64>, StoreError> {
+    let seqs: Vec<i64> = tx
+        .prepare(
+            "SELECT seq FROM change_log WHERE customer_id = ?1 AND kind <> 'erased' AND salt IS NOT NULL ORDER BY seq",
+        )?
+        .query_map([id.as_str()], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut redact = tx.prepare("UPDATE change_log SET after = NULL, salt = NULL WHERE seq = ?1")?;
+    for seq in &seqs {
+        redact.execute([seq])?;
+    }
+    Ok(seqs)
 }
 
 fn insert(tx: &Tx<'_>, entry: &Entry, salt: &[u8], digest: &Hash, chain: &Hash) -> Result<(), StoreError> {

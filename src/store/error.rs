@@ -29,8 +29,11 @@ pub enum StoreError {
         /// Ours.
         known: i64,
     },
-    /// SQLite or our own checks found damage.
-    #[error("{} is damaged ({why}). Restore a backup, or move it away with its -wal and -shm and import anew", .path.display())]
+    /// SQLite or our own checks found damage. A read that the disk fails looks the same to SQLite, and must cost nobody a good database.
+    #[error(
+        "{} is damaged ({why}), or its disk failed to read it: see what the kernel's log says of the disk, and start again. If it is told \
+         again, restore a backup, or move it away with its -wal and -shm and import anew", .path.display()
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -49,15 +52,18 @@ pub enum StoreError {
         left_over: PathBuf,
     },
     /// Another instance works on it.
-    #[error("{} is in use by {holder}", .path.display())]
+    #[error("{} is in use by {holder}. One works on a database at a time: stop that one first, or leave it to its work", .path.display())]
     InUse {
         /// The database.
         path: PathBuf,
         /// Which process, and since when.
         holder: String,
     },
+    /// A dry run reads it.
+    #[error("{} is in use by `komoju-sync sync --dry-run`, which writes nothing and ends by itself", .0.display())]
+    DryRun(PathBuf),
     /// The file system said no.
-    #[error("{} {what}", .path.display())]
+    #[error("{} {what}{}", .path.display(), way_out(.source))]
     File {
         /// The file or directory.
         path: PathBuf,
@@ -74,8 +80,28 @@ pub enum StoreError {
     /// No room to write.
     #[error("there is no room to write {}: the disk is full. Make room and start again; nothing that was recorded is lost", .0.display())]
     Full(PathBuf),
+    /// Somebody else holds a lock on it.
+    #[error(
+        "{} is locked by another program, which writes or keeps a transaction open; `komoju-sync doctor` names who has it open",
+        .path.display()
+    )]
+    Locked {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's words.
+        source: rusqlite::Error,
+    },
+    /// It can be read and no more.
+    #[error(
+        "{} can only be read: its file system is not mounted writable, or it belongs to another user. Members of its group drop files into \
+         outbound.spool_dir; only its owner and root write to it", .0.display()
+    )]
+    ReadOnly(PathBuf),
     /// A statement failed.
-    #[error("the database at {} failed", .path.display())]
+    #[error(
+        "the database at {} failed; see whether its disk is full, not mounted writable or broken (the kernel's log tells), and start again",
+        .path.display()
+    )]
     Sqlite {
         /// The file.
         path: PathBuf,
@@ -99,6 +125,22 @@ pub enum StoreError {
     /// The request makes no sense for what the database holds.
     #[error("{0}")]
     Refused(String),
+    /// It is a backup, to be restored.
+    #[error(
+        "{} is a backup, in which intents may be open that were carried out since. `komoju-sync restore` makes a database of it", .0.display()
+    )]
+    IsBackup(PathBuf),
+    /// A file that was to be restored cannot be.
+    #[error("{} cannot be restored: {why}. Nothing was changed", .path.display())]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It was told to end before it was done.
+    #[error("stopped before the end; nothing was changed")]
+    Stopped,
     /// The writer's thread is gone.
     #[error("the database was closed")]
     Closed,
@@ -107,13 +149,17 @@ pub enum StoreError {
 impl StoreError {
     /// Adds the file to a bare statement's error, and tells damage from other failures.
     pub fn about(self, path: &Path) -> Self {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
+        use rusqlite::ErrorCode::{
+            DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase, ReadOnly,
+        };
         match self {
             Self::Statement(source) => match source.sqlite_error_code() {
                 Some(DatabaseCorrupt | NotADatabase) => {
                     Self::Damaged { path: path.to_owned(), why: source.to_string() }
                 }
                 Some(DiskFull) => Self::Full(path.to_owned()),
+                Some(DatabaseBusy | DatabaseLocked) => Self::Locked { path: path.to_owned(), source },
+                Some(ReadOnly) => Self::ReadOnly(path.to_owned()),
                 _ => Self::Sqlite { path: path.to_owned(), source },
             },
             other => other,
@@ -123,8 +169,16 @@ impl StoreError {
     /// Whether somebody else kept the database locked for longer than we wait: that passes.
     pub fn is_busy(&self) -> bool {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
-        let (Self::Sqlite { source, .. } | Self::Statement(source)) = self else { return false };
+        let (Self::Locked { source, .. } | Self::Sqlite { source, .. } | Self::Statement(source)) = self
+        else {
+            return false;
+        };
         matches!(source.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+    }
+
+    /// Whether it will be over by itself: somebody else's lock, or a dry run.
+    pub fn will_pass(&self) -> bool {
+        self.is_busy() || matches!(self, Self::DryRun(_))
     }
 
     /// Whether it was ended on request.
@@ -135,7 +189,20 @@ impl StoreError {
 
     /// Whether the database itself cannot be used (exit code 5), as against a command that could not be done.
     pub fn is_unusable(&self) -> bool {
-        !matches!(self, Self::Refused(_))
+        !matches!(self, Self::Refused(_) | Self::Stopped)
+    }
+}
+
+/// What to do about a file system's no, where that does not say it already.
+fn way_out(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded => " (make room on its disk, then start again)",
+        ReadOnlyFilesystem => " (mount its file system writable, then start again)",
+        _ if error.raw_os_error() == Some(libc::EIO) => {
+            " (see what the kernel's log says of the disk, then start again)"
+        }
+        _ => "",
     }
 }
 

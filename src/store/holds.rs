@@ -20,13 +20,20 @@ pub enum Because {
     TooMany,
     /// Nothing was proven about them: the next sweep asks again.
     Unproven,
+    /// The database was restored from a backup: they wait for a person, however few they are, and as long as any of them does, so
+    /// do all that are found later.
+    Restored,
 }
 
 impl Because {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::TooMany, Self::Unproven, Self::Restored];
+
     fn word(self) -> &'static str {
         match self {
             Self::TooMany => "too_many",
             Self::Unproven => "unproven",
+            Self::Restored => "restored",
         }
     }
 }
@@ -59,19 +66,47 @@ pub fn held_because(conn: &Conn, customer: &CustomerId) -> Result<Option<Because
         "SELECT because FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' AND customer_id = ?1",
     )?;
     let word: Option<String> = statement.query_row([customer.as_str()], |row| row.get(0)).optional()?;
-    Ok(word.map(|word| match word == Because::TooMany.word() {
-        true => Because::TooMany,
-        false => Because::Unproven,
-    }))
+    Ok(word.and_then(|word| Because::ALL.into_iter().find(|because| because.word() == word)))
 }
 
-/// The same customers are held again, and are too many by now.
-pub fn set_too_many(tx: &Tx<'_>) -> Result<(), StoreError> {
+/// The same customers are held again, and for this reason by now.
+pub fn set_because(tx: &Tx<'_>, because: Because) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE hold SET because = ?1
          WHERE because <> ?1 AND id IN (SELECT hold_id FROM held_customer WHERE state = 'held')",
-        [Because::TooMany.word()],
+        [because.word()],
     )?;
+    Ok(())
+}
+
+/// Whether every deletion waits for a person: no whole sweep has concluded since the database was restored, or what that sweep held
+/// is not decided yet.
+pub fn holds_all(conn: &Conn) -> Result<bool, StoreError> {
+    let holds = conn.query_row(
+        "SELECT restored_at IS NOT NULL OR EXISTS (
+             SELECT 1 FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' AND because = ?1)
+         FROM meta",
+        [Because::Restored.word()],
+        |row| row.get(0),
+    );
+    Ok(holds?)
+}
+
+/// When the database was restored, while no whole sweep has concluded since.
+pub fn restored_at(conn: &Conn) -> Result<Option<String>, StoreError> {
+    Ok(conn.query_row("SELECT restored_at FROM meta", [], |row| row.get(0))?)
+}
+
+/// A whole sweep has concluded. Writes only what changes.
+pub fn note_concluded(tx: &Tx<'_>) -> Result<(), StoreError> {
+    tx.execute("UPDATE meta SET restored_at = NULL WHERE restored_at IS NOT NULL", [])?;
+    Ok(())
+}
+
+/// The database was restored: the next whole sweep holds all that it misses, those too about whom a person had said yes.
+pub(super) fn hold_all_from(tx: &Tx<'_>, restored_at: &str) -> Result<(), StoreError> {
+    tx.execute("UPDATE meta SET restored_at = ?1", [restored_at])?;
+    tx.execute("UPDATE held_customer SET state = 'superseded' WHERE state IN ('held', 'approved')", [])?;
     Ok(())
 }
 
@@ -183,6 +218,8 @@ pub fn each_unsettled_row(conn: &Conn, mut visit: impl FnMut(i64)) -> Result<(),
 pub enum End {
     /// Gone: recorded as deleted.
     Deleted,
+    /// Erased here, having been deleted: whatever was said or asked about it is over.
+    Erased,
     /// Asked again, and there.
     Alive,
     /// Listed again. Whether one that still waits for a word does so any longer, the end of the sweep tells.
@@ -194,6 +231,9 @@ pub fn end(tx: &Tx<'_>, customer: &CustomerId, end: End) -> Result<(), StoreErro
     let sql = match end {
         End::Deleted => {
             "UPDATE held_customer SET state = 'deleted' WHERE state IN ('held', 'approved') AND customer_id = ?1"
+        }
+        End::Erased => {
+            "UPDATE held_customer SET state = 'deleted' WHERE state IN ('held', 'approved', 'rejected') AND customer_id = ?1"
         }
         End::Alive => {
             "UPDATE held_customer SET state = iif(state = 'rejected', 'seen', 'alive')

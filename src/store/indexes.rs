@@ -16,3 +16,17 @@ pub fn ensure(tx: &Tx<'_>, index: &'static str) -> Result<(), StoreError> {
     tx.execute_batch(index)?;
     Ok(())
 }
+
+/// Their names.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    // The word after IF NOT EXISTS.
+    ALL.into_iter().filter_map(|index| index.split(' ').nth(5))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_are_read_out_of_the_statements() {
+        assert!(super::names().eq(["change_log_by_customer", "mirror_by_email"]));
+    }
+}

@@ -19,9 +19,6 @@ use crate::model::time;
 /// and the kernel gives no signal that would not also wait for somebody who works.
 const LOOKERS: (u32, Duration) = (20, Duration::from_millis(10));
 
-/// Who holds a lock that is shared for longer than a look takes.
-const DRY_RUN: &str = "`komoju-sync sync --dry-run`, which writes nothing and ends by itself";
-
 /// The right to work on a database; ends when dropped.
 #[derive(Debug)]
 pub struct Instance {
@@ -33,11 +30,9 @@ impl Instance {
     pub fn take(path: &Path, command: &str, now: Timestamp) -> Result<Self, StoreError> {
         let lock_path = place::beside(&place::real(path)?, ".lock");
         let file_error = |what, source| StoreError::File { path: lock_path.clone(), what, source };
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o640);
-        let mut lock = options
-            .open(&lock_path)
+        let mut lock = opened(&lock_path)
             .map_err(|e| file_error("cannot be opened; the directory must exist and be writable", e))?;
+        place::must_be_plain(&lock).map_err(|e| file_error("cannot be the lock of the database", e))?;
         let in_use = |holder| StoreError::InUse { path: path.to_owned(), holder };
         let (mut tries, wait) = LOOKERS;
         loop {
@@ -52,7 +47,7 @@ impl Instance {
             }
             tries -= 1;
             if tries == 0 {
-                return Err(in_use(DRY_RUN.to_owned()));
+                return Err(StoreError::DryRun(path.to_owned()));
             }
             std::thread::sleep(wait);
         }
@@ -70,10 +65,11 @@ impl Instance {
     pub fn share(path: &Path) -> Result<Self, StoreError> {
         let lock_path = place::beside(&place::real(path)?, ".lock");
         let file_error = |what, source| StoreError::File { path: lock_path.clone(), what, source };
-        let mut lock = match File::open(&lock_path) {
+        let mut lock = match OpenOptions::new().read(true).custom_flags(place::NO_LINKS).open(&lock_path) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Self { _lock: None }),
-            other => other.map_err(|e| file_error("cannot be opened", e))?,
+            other => other.map_err(|e| file_error("cannot be opened", place::in_words(e)))?,
         };
+        place::must_be_plain(&lock).map_err(|e| file_error("cannot be the lock of the database", e))?;
         match lock.try_lock_shared() {
             Ok(()) => Ok(Self { _lock: Some(lock) }),
             Err(TryLockError::WouldBlock) => {
@@ -94,6 +90,32 @@ impl Instance {
     }
 }
 
+/// The lock's file, made where there is none. Root may be working in a directory that belongs to the service: what is made there is the
+/// service's, or it could not start after a command of root's that failed.
+fn opened(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o640).custom_flags(place::NO_LINKS);
+    // Whoever removes it in between is met again; nobody does so for ever.
+    for _ in 0..100 {
+        match options.clone().create_new(true).open(path) {
+            Ok(made) => {
+                if rustix::process::geteuid().is_root() {
+                    let directory = std::fs::metadata(path.parent().unwrap_or(Path::new("/")))?;
+                    place::give(&made, &directory)?;
+                }
+                return Ok(made);
+            }
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+        match options.open(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            other => return other.map_err(place::in_words),
+        }
+    }
+    Err(std::io::Error::other("it comes and goes"))
+}
+
 fn told_holder(lock: &mut File) -> String {
     let mut holder = String::new();
     let _ = lock.rewind().and_then(|()| lock.read_to_string(&mut holder));
@@ -106,6 +128,52 @@ fn told_holder(lock: &mut File) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_link_leads_to_is_neither_read_nor_written() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("precious"), "precious").unwrap();
+        let lock = at("komoju.db.lock");
+        let refused = |part: &str| {
+            for told in [
+                Instance::take(&at("komoju.db"), "run", Timestamp::UNIX_EPOCH).unwrap_err(),
+                Instance::share(&at("komoju.db")).unwrap_err(),
+            ] {
+                let source = std::error::Error::source(&told).map(ToString::to_string).unwrap_or_default();
+                assert!(format!("{told}: {source}").contains(part), "{told}: {source}");
+            }
+            assert_eq!(std::fs::read(at("precious")).unwrap(), b"precious");
+        };
+        std::os::unix::fs::symlink(at("precious"), &lock).unwrap();
+        refused("a symbolic link");
+        std::fs::remove_file(&lock).unwrap();
+        std::os::unix::fs::symlink(at("nowhere"), &lock).unwrap();
+        refused("a symbolic link");
+        assert!(!at("nowhere").exists());
+        std::fs::remove_file(&lock).unwrap();
+        std::fs::hard_link(at("precious"), &lock).unwrap();
+        refused("a second name");
+        std::fs::remove_file(&lock).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&lock).status().unwrap().success());
+        refused("no regular file");
+        std::fs::remove_file(&lock).unwrap();
+        drop(Instance::take(&at("komoju.db"), "run", Timestamp::UNIX_EPOCH).unwrap());
+    }
+
+    #[test]
+    fn a_lock_that_root_makes_is_the_services() {
+        use std::os::unix::fs::{MetadataExt, chown};
+        let directory = tempfile::TempDir::new().unwrap();
+        if chown(directory.path(), Some(12_345), Some(12_346)).is_err() {
+            // Not root: nothing to give away.
+            return;
+        }
+        let path = directory.path().join("komoju.db");
+        drop(Instance::take(&path, "restore", Timestamp::UNIX_EPOCH).unwrap());
+        let lock = std::fs::metadata(place::beside(&path, ".lock")).unwrap();
+        assert_eq!((lock.uid(), lock.gid()), (12_345, 12_346));
+    }
 
     #[test]
     fn a_look_keeps_nobody_out_and_a_dry_run_is_named() {

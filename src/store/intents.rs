@@ -3,12 +3,17 @@
 //! Every transition is computed by [`crate::model::intent::lifecycle`] and written here or in [`super::outbox`]; the triggers of the
 //! schema refuse any other. The triggers also judge what every door accepts, in the same words as [`Intent::parse`].
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod checks;
+
+use std::collections::HashSet;
+
 use rusqlite::types::Value as Sql;
 use rusqlite::{OptionalExtension, Row, params};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Conn, StoreError, Tx, outbox, spool};
+use super::{Conn, StoreError, Tx, mirror, outbox, spool};
 use crate::model::intent::MASKED_TOKEN;
 use crate::model::intent::lifecycle::{Lifecycle, Outcome, Retry, State};
 use crate::model::intent::{Body, Expect, Intent, Wish};
@@ -59,6 +64,11 @@ pub fn accept(tx: &Tx<'_>, intent: &Intent, door: Door, by: Option<&str>) -> Res
     };
     match content_of(tx, &id)? {
         None => {}
+        Some(_) if is_erased(tx, &id)? => {
+            return Err(StoreError::Refused(format!(
+                "id: {id} was used before, for an intent whose content was erased with its customer; choose another id"
+            )));
+        }
         Some(Some(known)) if known == content => return Ok(Accepted::Known(id)),
         Some(_) => {
             return Err(StoreError::Refused(format!(
@@ -165,10 +175,25 @@ pub(super) fn intent_in(row: &Row<'_>, first: usize) -> Result<Intent, String> {
         }
         null => Ok(null),
     };
-    let fields = json!({
-        "op": text(0)?, "customer_id": text(1)?, "body": object(2)?, "expect": object(3)?, "not_before": text(4)?,
-    });
+    // Put together by hand: `json!` would spell numbers anew.
+    let fields = [
+        ("op", text(0)?),
+        ("customer_id", text(1)?),
+        ("body", object(2)?),
+        ("expect", object(3)?),
+        ("not_before", text(4)?),
+    ];
+    let fields: Map<String, Value> =
+        fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
+    let fields = Value::Object(fields);
     Intent::parse(&fields.to_string()).map_err(|bad| bad.to_string())
+}
+
+/// Whether this intent's content was erased with its customer.
+fn is_erased(conn: &Conn, id: &str) -> Result<bool, StoreError> {
+    let sql =
+        "SELECT EXISTS (SELECT 1 FROM outbox JOIN intents USING (position) WHERE id = ?1 AND erased = 1)";
+    Ok(conn.prepare_cached(sql)?.query_row([id], |row| row.get(0))?)
 }
 
 /// What a person's command needs to know of an intent.
@@ -219,6 +244,11 @@ fn must_find(conn: &Conn, id: &str) -> Result<Known, StoreError> {
 /// its own; so does one that the API said no to. Where a byte may have left, the key stays.
 pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycle, StoreError> {
     let known = must_find(tx, id)?;
+    if is_erased(tx, id)? {
+        return Err(StoreError::Refused(format!(
+            "{id}: its content was erased with its customer, so it cannot be tried again; drop another intent"
+        )));
+    }
     let with = if corrected.is_some() { Retry::Corrected } else { Retry::Same };
     let life = known.life.retry(with).map_err(|illegal| StoreError::Refused(format!("{id}: {illegal}")))?;
     let wish = known.intent.map(|intent| intent.wish);
@@ -231,8 +261,8 @@ pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycl
         }
         (Ok(Wish::Create(body) | Wish::Update(_, body)), None) if body.token() == Some(MASKED_TOKEN) => {
             return Err(StoreError::Refused(format!(
-                "the payment token of {id} was wiped when it was settled; give its whole body anew, with another token \
-                 (--body @FILE)"
+                "the payment token of {id} is not here any more (it is wiped when an intent is settled, and left out of backups); \
+                 give its whole body anew, with another token (--body @FILE)"
             )));
         }
         _ => {}
@@ -353,8 +383,27 @@ pub fn count_settled(conn: &Conn) -> Result<Vec<(String, u64)>, StoreError> {
     Ok(counted.collect::<Result<_, _>>()?)
 }
 
+/// Made since ?1, as far as the mirror saw it. Live and deleted apart, for each has an index of its own.
+const MADE_SINCE: &str =
+    "((deleted_at IS NULL AND created_at >= ?1) OR (deleted_at IS NOT NULL AND created_at >= ?1))";
+
+/// The customer that carries this intent's id under the metadata key `tag`, as far as the mirror saw it: where it is not listed any
+/// more, it is gone already, whether a sweep has noticed that or not.
+pub fn seen_with_tag(
+    conn: &Conn,
+    tag: &str,
+    id: &str,
+    since: &str,
+) -> Result<Option<CustomerId>, StoreError> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT mirror.id FROM mirror, json_each(mirror.body, '$.metadata') AS entry
+         WHERE {MADE_SINCE} AND entry.key = ?2 AND entry.value = ?3 LIMIT 1"
+    ))?;
+    Ok(statement.query_row([since, tag, id], |row| mirror::id_in(row, 0)).optional()?)
+}
+
 /// Who of `listed` is accounted for by no intent but the one at `position`; how many others were made since `since`, are accounted
-/// for by none and are gone already; and whether another open create has the same content.
+/// for by none and are listed no more; and whether another open create has the same content.
 pub fn unclaimed(
     conn: &Conn,
     position: i64,
@@ -365,19 +414,22 @@ pub fn unclaimed(
     let mut claims = conn.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM intents WHERE result_customer_id = ?1 AND op = 'create' AND position <> ?2)",
     )?;
+    // Somebody who is live here and not listed any more is gone, too: no sweep has noticed it yet.
+    let mut gone = 0;
+    let mut made = conn.prepare_cached(&format!(
+        "SELECT id FROM mirror
+         WHERE {MADE_SINCE} AND NOT EXISTS (SELECT 1 FROM intents WHERE result_customer_id = mirror.id AND op = 'create')"
+    ))?;
+    let there: HashSet<&CustomerId> = listed.iter().collect();
+    for id in made.query_map([since], |row| mirror::id_in(row, 0))? {
+        gone += u64::from(!there.contains(&id?));
+    }
     let mut unclaimed = Vec::new();
     for customer in listed {
         if !claims.query_row(params![customer.as_str(), position], |row| row.get::<_, bool>(0))? {
             unclaimed.push(customer);
         }
     }
-    let gone = conn.query_row(
-        "SELECT count(*) FROM mirror
-         WHERE deleted_at >= ?1 AND created_at >= ?1
-           AND NOT EXISTS (SELECT 1 FROM intents WHERE result_customer_id = mirror.id AND op = 'create')",
-        [since],
-        |row| row.get(0),
-    )?;
     let mut others = conn.prepare_cached(
         "SELECT op, customer_id, body, expect, not_before FROM outbox JOIN intents USING (position)
          WHERE is_open = 1 AND op = 'create' AND position <> ?1 AND (state <> 'queued' OR outcome_unknown = 1)",

@@ -37,10 +37,10 @@ pub fn find(conn: &Conn, id: &CustomerId) -> Result<Option<Stored>, StoreError> 
     Ok(stored.optional()?)
 }
 
-/// The id in this row.
-pub fn id_of(conn: &Conn, row: i64) -> Result<CustomerId, StoreError> {
+/// The id in this row; `None` where its customer was erased since the row was noted.
+pub fn id_of(conn: &Conn, row: i64) -> Result<Option<CustomerId>, StoreError> {
     let mut statement = conn.prepare_cached("SELECT id FROM mirror WHERE row = ?1")?;
-    Ok(statement.query_row([row], |row| id_in(row, 0))?)
+    Ok(statement.query_row([row], |row| id_in(row, 0)).optional()?)
 }
 
 /// Writes where a customer stands, into its row where it has one, and returns the row. Email and creation time are taken from the
@@ -123,9 +123,9 @@ pub fn live_count(conn: &Conn) -> Result<u64, StoreError> {
     Ok(u64::try_from(live).unwrap_or(0))
 }
 
-/// Adds to the counts: customers that became live, that were found gone, and that came back from there.
+/// Adds to the counts: customers that became live, that were found gone, and that are tombstones no more.
 pub(super) fn count(tx: &Tx<'_>, live: u64, gone: u64, back: u64) -> Result<(), StoreError> {
-    if live + gone > 0 {
+    if live + gone + back > 0 {
         tx.prepare_cached("UPDATE meta SET live = live + ?1 - ?2, deleted = deleted + ?2 - ?3")?
             .execute(params![live, gone, back])?;
     }

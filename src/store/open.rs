@@ -13,25 +13,47 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use include_dir::{Dir, include_dir};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::Migrations;
 
-use super::{StoreError, place};
+use super::{Instance, StoreError, place};
 
 /// "KMJS": says in the file's header that it is ours (`PRAGMA application_id`).
 pub const APPLICATION_ID: u32 = 0x4B4D_4A53;
 
 /// A file up to this size is checked whole each time it is opened for writing: that takes well under a second. A larger one
 /// is checked by `verify`, so that a start on a million customers stays quick.
-const CHECKED_AT_OPEN: u64 = 32 << 20;
+pub const CHECKED_AT_OPEN: u64 = 32 << 20;
+
+/// The size of the first write to a new file, in bytes: one page. A power cut may leave of it the size alone.
+const FIRST_WRITE: u64 = 4096;
+
+/// Where the header says how the file is written: 1 with a journal, 2 with a WAL.
+const WRITE_VERSION: u64 = 18;
 
 /// How long a writer waits for another one before it gives up.
 pub(super) const BUSY: Duration = Duration::from_secs(10);
 
+/// How often a database is closed anew when somebody opens it meanwhile.
+const TRIES_TO_CLOSE: u32 = 5;
+
+/// Who has a database open that no komoju-sync works on.
+const ANOTHER_PROGRAM: &str =
+    "another program that has it open (an SQL client, a report): close that, and try again";
+
+/// What a foreign database is.
+const OTHER_PROGRAM: &str = "it is another program's SQLite database";
+/// How long somebody who only looks waits.
+const BUSY_LOOK: Duration = Duration::from_secs(2);
+
+/// What a path in an SQLite URI may hold as it is.
+const URI_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.');
+
 static MIGRATION_FILES: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
 
-static MIGRATIONS: LazyLock<Migrations<'static>> =
+pub(super) static MIGRATIONS: LazyLock<Migrations<'static>> =
     LazyLock::new(|| Migrations::from_directory(&MIGRATION_FILES).expect("migrations/ is checked by a test"));
 
 /// The schema version that this program writes: the number of migrations.
@@ -41,7 +63,7 @@ pub fn known_version() -> i64 {
 
 /// What the header of an existing file says.
 enum Header {
-    /// No file, or an empty one.
+    /// No file, an empty one, or a first page that the power was cut in before any of it was written.
     Nothing,
     /// Ours.
     Ours { bytes: u64 },
@@ -70,14 +92,18 @@ pub fn for_writing(path: &Path) -> Result<Connection, StoreError> {
             conn.pragma_update(None, "application_id", APPLICATION_ID)?;
         }
         configure_writer(&conn)?;
-        MIGRATIONS.to_latest(&mut conn).map_err(|e| match e {
-            // A full disk, say: SQLite's words are better than those around them.
-            rusqlite_migration::Error::RusqliteError { err, .. } => StoreError::Statement(err),
-            source => StoreError::Migration { path: path.to_owned(), source },
-        })?;
+        migrate(&mut conn, path)?;
         Ok(conn)
     })();
     result.map_err(|e: StoreError| e.about(path))
+}
+
+fn migrate(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    MIGRATIONS.to_latest(conn).map_err(|e| match e {
+        // A full disk, say: SQLite's words are better than those around them.
+        rusqlite_migration::Error::RusqliteError { err, .. } => StoreError::Statement(err),
+        source => StoreError::Migration { path: path.to_owned(), source },
+    })
 }
 
 /// Opens an existing `path` for writing beside whoever else works on it, as a person's command does. Never migrates.
@@ -97,6 +123,78 @@ pub fn beside(path: &Path) -> Result<Connection, StoreError> {
     result.map_err(|e: StoreError| e.about(path))
 }
 
+/// Opens a copy that nobody else knows of, to make the database of it: takes over what came with it beside the file, so that the
+/// file stands alone, and brings its schema up to date.
+pub(super) fn alone(path: &Path) -> Result<Connection, StoreError> {
+    assert_safe_sqlite()?;
+    must_be_ours(path)?;
+    let mut conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.busy_timeout(BUSY)?;
+    if newer_than_us(&conn, path)? == 0 && is_empty(&conn)? {
+        return Err(StoreError::Missing(path.to_owned()));
+    }
+    configure_writer(&conn)?;
+    conn.pragma_update(None, "journal_mode", "delete")?;
+    migrate(&mut conn, path)?;
+    Ok(conn)
+}
+
+/// What stands where a database is to be put.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// Nothing, or an empty file.
+    Nothing,
+    /// A database of ours, closed and alone in its file; nobody else gets at it while this connection is open.
+    Alone(Connection),
+    /// Something that cannot be opened as the database it should be.
+    Damaged,
+}
+
+/// Makes the database at `path` stand alone in its file and keeps everybody else from it, to take it away. Of one that is damaged
+/// nothing is touched.
+///
+/// # Errors
+/// Another program has it open, or it is another program's.
+pub(super) fn to_take_away(path: &Path) -> Result<Standing, StoreError> {
+    match look_at(path) {
+        Ok(Header::Nothing) => return Ok(Standing::Nothing),
+        Ok(Header::Ours { .. }) => {}
+        Err(StoreError::Foreign { why, .. }) if why != OTHER_PROGRAM => return Ok(Standing::Damaged),
+        Err(StoreError::Damaged { .. }) => return Ok(Standing::Damaged),
+        Err(other) => return Err(other),
+    }
+    let closed = || -> Result<Connection, StoreError> {
+        let conn = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        conn.busy_timeout(BUSY)?;
+        for _ in 0..TRIES_TO_CLOSE {
+            // Only the last connection can leave WAL mode: -wal and -shm are folded in and gone then, for everybody.
+            let mode: String = conn.query_row("PRAGMA journal_mode = delete", [], |row| row.get(0))?;
+            conn.execute_batch("BEGIN EXCLUSIVE")?;
+            // Somebody may have come in between, and set it back.
+            let still: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+            if (mode.as_str(), still.as_str()) == ("delete", "delete") {
+                return Ok(conn);
+            }
+            conn.execute_batch("ROLLBACK")?;
+        }
+        Err(StoreError::InUse { path: path.to_owned(), holder: ANOTHER_PROGRAM.to_owned() })
+    };
+    match closed().map_err(|e| e.about(path)) {
+        Ok(conn) => Ok(Standing::Alone(conn)),
+        Err(StoreError::Damaged { .. }) => Ok(Standing::Damaged),
+        Err(e) if e.is_busy() => {
+            Err(StoreError::InUse { path: path.to_owned(), holder: ANOTHER_PROGRAM.to_owned() })
+        }
+        Err(other) => Err(other),
+    }
+}
+
 /// Opens an existing `path` for reading; the connection cannot write.
 pub fn for_reading(path: &Path) -> Result<Connection, StoreError> {
     must_be_ours(path)?;
@@ -110,6 +208,47 @@ pub fn for_reading(path: &Path) -> Result<Connection, StoreError> {
         conn.pragma_update(None, "temp_store", "memory")?;
         check_version(&conn, path)?;
         Ok(conn)
+    })();
+    result.map_err(|e: StoreError| e.about(path))
+}
+
+/// Opens an existing `path`, of this schema or an older one, and leaves no trace: no file is made, none is changed.
+///
+/// An ordinary reader makes a missing -wal and -shm where it may, and notes in the -shm where it reads. This one takes the marks that
+/// others made there; where a file is missing it reads the database alone, as if nobody could write to it. Where that would be wrong,
+/// because somebody works on it or the -wal holds something, it is [`StoreError::Refused`].
+pub fn for_looking(path: &Path) -> Result<Connection, StoreError> {
+    assert_safe_sqlite()?;
+    if let Err(StoreError::Missing(missing)) = must_be_ours(path) {
+        refuse_left_over(path)?;
+        return Err(StoreError::Missing(missing));
+    }
+    must_be_ours(path)?;
+    let real = place::real(path)?;
+    let is_whole = ["-wal", "-shm"].into_iter().all(|suffix| place::beside(&real, suffix).exists());
+    if !is_whole {
+        let wal = std::fs::metadata(place::beside(&real, "-wal")).map_or(0, |wal| wal.len());
+        if wal > 0 || Instance::holder(path)?.is_some() {
+            return Err(StoreError::Refused(format!(
+                "{} cannot be read without making its missing -wal or -shm, and its last changes may be in them",
+                path.display()
+            )));
+        }
+    }
+    let how = if is_whole { "readonly_shm=1" } else { "immutable=1" };
+    let encoded = percent_encode(real.as_os_str().as_encoded_bytes(), URI_PATH);
+    let result = (|| {
+        let conn = Connection::open_with_flags(
+            format!("file:{encoded}?mode=ro&{how}"),
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI,
+        )?;
+        conn.busy_timeout(BUSY_LOOK)?;
+        conn.pragma_update(None, "query_only", true)?;
+        conn.pragma_update(None, "temp_store", "memory")?;
+        match newer_than_us(&conn, path)? {
+            0 => Err(StoreError::Missing(path.to_owned())),
+            _ => Ok(conn),
+        }
     })();
     result.map_err(|e: StoreError| e.about(path))
 }
@@ -152,6 +291,12 @@ fn must_be_ours(path: &Path) -> Result<u64, StoreError> {
     }
 }
 
+/// Whether the file stands alone, without a -wal and a -shm beside it: as a backup does, and a restored database until its first start.
+pub fn stands_alone(path: &Path) -> bool {
+    let mut mode = [0];
+    handle(path).is_ok_and(|file| file.read_exact_at(&mut mode, WRITE_VERSION).is_ok()) && mode == [1]
+}
+
 /// Reads the file's first hundred bytes (<https://www.sqlite.org/fileformat.html>, section 1.3).
 fn look_at(path: &Path) -> Result<Header, StoreError> {
     let file = |what, source| StoreError::File { path: path.to_owned(), what, source };
@@ -164,14 +309,14 @@ fn look_at(path: &Path) -> Result<Header, StoreError> {
     let read = opened.read_at(&mut header, 0).map_err(|e| file("cannot be read", e))?;
     header.truncate(read);
     let foreign = |why: &str| Err(StoreError::Foreign { path: path.to_owned(), why: why.to_owned() });
-    if header.is_empty() {
+    if is_blank(&opened).map_err(|e| file("cannot be read", e))? {
         return Ok(Header::Nothing);
     }
     let number =
         |at: usize| header.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
     if number(68) != APPLICATION_ID {
         return foreign(match header.starts_with(b"SQLite format 3\0") {
-            true => "it is another program's SQLite database",
+            true => OTHER_PROGRAM,
             false => "it is not an SQLite database",
         });
     }
@@ -215,10 +360,13 @@ fn check_before_writing(path: &Path, bytes: u64) -> Result<(), StoreError> {
         if log_id.is_empty() {
             return Err(StoreError::Impossible("an empty log_id".into()));
         }
+        if conn.query_row("SELECT is_backup FROM meta", [], |row| row.get(0))? {
+            return Err(StoreError::IsBackup(path.to_owned()));
+        }
         if bytes <= CHECKED_AT_OPEN {
             let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if found != "ok" {
-                return Err(StoreError::Damaged { path: path.to_owned(), why: found });
+                return Err(StoreError::Damaged { path: path.to_owned(), why: found.replace('\n', " ") });
             }
         }
         Ok(())
@@ -243,6 +391,20 @@ fn refuse_left_over(path: &Path) -> Result<(), StoreError> {
         let left_over = place::beside(&real, suffix);
         if std::fs::metadata(&left_over).is_ok_and(|file| file.len() > 0) {
             return Err(StoreError::LeftOver { path: path.to_owned(), left_over });
+        }
+    }
+    // A restore that was cut off had moved it out of the way; one that was not kept the database with it.
+    let (Some(directory), Some(name)) = (real.parent(), real.file_name()) else { return Ok(()) };
+    let begins = format!("{}.before-restore-", name.to_string_lossy());
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let of = name.strip_suffix("-wal").or_else(|| name.strip_suffix("-journal"));
+        if let Some(of) = of
+            && of.starts_with(&begins)
+            && !directory.join(of).exists()
+            && entry.metadata().is_ok_and(|file| file.len() > 0)
+        {
+            return Err(StoreError::LeftOver { path: path.to_owned(), left_over: entry.path() });
         }
     }
     Ok(())
@@ -280,15 +442,27 @@ fn check_version(conn: &Connection, path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Whether a file holds nothing: no byte, or a first page of zeros.
+fn is_blank(file: &File) -> std::io::Result<bool> {
+    if file.metadata()?.len() > FIRST_WRITE {
+        return Ok(false);
+    }
+    let mut page = [0; FIRST_WRITE as usize];
+    file.read_at(&mut page, 0)?;
+    Ok(page.iter().all(|byte| *byte == 0))
+}
+
 /// Makes the file, readable by its group and by nobody else; -wal and -shm take after it.
 fn create_empty(path: &Path) -> Result<(), StoreError> {
     OpenOptions::new()
+        .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o640)
         .open(path)
-        .map(drop)
+        // SQLite takes a page of zeros for another program's file.
+        .and_then(|file| if is_blank(&file)? { file.set_len(0) } else { Ok(()) })
         .map_err(|source| StoreError::File { path: path.to_owned(), what: "cannot be made", source })
 }
 

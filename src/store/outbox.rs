@@ -274,6 +274,37 @@ pub fn cut_off(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
     })
 }
 
+/// Parks whatever is unfinished: the database is an earlier one, and what was still to be done in it may have been done since.
+/// Returns how many are parked now, those included that were before. What keeps an attempt from being repeated stays; and of whatever
+/// was attempted the outcome is unknown, also where that attempt did nothing: another one may have followed, with the same key.
+pub(super) fn park_all(tx: &Tx<'_>, at: &str) -> Result<u64, StoreError> {
+    adopt(tx)?;
+    cut_off(tx, at)?;
+    own(tx, || {
+        // A key that was committed and not sent yet may have been sent since. By when, only this machine's clock tells: an hour less is
+        // certainly before it, and a customer that is looked for too early is found all the same.
+        tx.execute(
+            "UPDATE outbox SET outcome_unknown = 1,
+                 first_server_at = CASE WHEN key IS NULL THEN first_server_at
+                     ELSE coalesce(first_server_at, strftime('%Y-%m-%dT%H:%M:%fZ', first_attempt_at, '-1 hour')) END
+             WHERE is_open = 1 AND (key IS NOT NULL OR first_attempt_at IS NOT NULL)",
+            [],
+        )?;
+        tx.execute(
+            "UPDATE intents SET reason = ?1 || coalesce('; parked before that: ' || reason, '') WHERE state = 'parked'",
+            ["restored from a backup: it may have been tried again since that was made. Look at KOMOJU before you retry it"],
+        )?;
+        tx.execute(
+            "UPDATE intents SET state = 'parked', next_attempt_at = NULL,
+                 reason = ?1 || CASE WHEN state = 'waiting' THEN coalesce('; before that: ' || reason, '') ELSE '' END
+             WHERE state IN ('queued', 'waiting')",
+            ["restored from a backup: it may have been carried out since that was made. Look at KOMOJU, then retry or cancel it"],
+        )?;
+        Ok(())
+    })?;
+    Ok(tx.query_row("SELECT count(*) FROM intents WHERE state = 'parked'", [], |row| row.get(0))?)
+}
+
 /// Gives rows without a place in the outbox one: another program wrote them past the triggers.
 pub fn adopt(tx: &Tx<'_>) -> Result<usize, StoreError> {
     let adopted = tx.execute(
@@ -399,9 +430,6 @@ pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, words: Words) -> Resul
              WHERE position = ?1 AND CASE WHEN json_valid(body) THEN json_type(body, '$.payment_details') IS NOT NULL END",
         )?
         .execute(params![position, MASKED_TOKEN])?;
-        // The mirror's body of before served the read-back alone.
-        tx.prepare_cached("UPDATE outbox SET base = NULL WHERE position = ?1 AND base IS NOT NULL")?
-            .execute([position])?;
     }
     Ok(())
 }

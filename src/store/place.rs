@@ -1,5 +1,8 @@
 //! Where a database really is: two names of one file are one database.
 
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
@@ -29,10 +32,48 @@ pub(super) fn real(path: &Path) -> Result<PathBuf, StoreError> {
 }
 
 /// The name of a file beside `path`: `DATABASE` and the suffix.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+/// How a file of ours is opened in a directory where others may put names: no link is followed, and no pipe is waited for.
+pub(super) const NO_LINKS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+
+/// Tells a file of ours from what somebody else may have put under its name: root must not write to, nor give away, whatever a link
+/// leads to.
+///
+/// # Errors
+/// It is no regular file, or has a second name.
+pub(super) fn must_be_plain(file: &File) -> io::Result<Metadata> {
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is no regular file; remove it"));
+    }
+    if found.nlink() != 1 {
+        return Err(io::Error::other("it is a file with a second name (a hard link); remove it"));
+    }
+    Ok(found)
+}
+
+/// The same in words, where the kernel would not open it.
+pub(super) fn in_words(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::ELOOP) => {
+            io::Error::other("it is a symbolic link, and links are not followed here; remove it")
+        }
+        _ => error,
+    }
+}
+
+/// Gives an open file to `owner` where it belongs to somebody else.
+pub(super) fn give(file: &File, owner: &Metadata) -> io::Result<()> {
+    let now = file.metadata()?;
+    match (now.uid(), now.gid()) == (owner.uid(), owner.gid()) {
+        true => Ok(()),
+        false => fchown(file, Some(owner.uid()), Some(owner.gid())),
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,11 @@ impl Reader {
         Ok(Self { conn: open::for_reading(path)?, path: path.to_owned() })
     }
 
+    /// Opens `path`, whose schema may be an older one, and leaves no trace in any file; see [`open::for_looking`].
+    pub fn looking(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self { conn: open::for_looking(path)?, path: path.to_owned() })
+    }
+
     /// Runs several queries on one state of the database, whatever others commit meanwhile.
     pub fn in_one_view<T>(&self, work: impl FnOnce(&Conn) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.look(|conn| {
@@ -202,9 +207,10 @@ pub fn mirror_info(conn: &Conn) -> Result<Record, StoreError> {
         .ok_or_else(|| StoreError::Impossible("mirror_info is empty".into()))
 }
 
-/// The last pass of a kind, finished or not.
+/// The last pass of a kind that has ended.
 pub fn last_pass(conn: &Conn, kind: crate::model::PassKind) -> Result<Option<Record>, StoreError> {
-    record::one(conn, "SELECT * FROM passes WHERE kind = ?1 ORDER BY id DESC LIMIT 1", [kind.word()])
+    let sql = "SELECT * FROM passes WHERE kind = ?1 AND finished_at IS NOT NULL ORDER BY id DESC LIMIT 1";
+    record::one(conn, sql, [kind.word()])
 }
 
 /// The pass that runs now, with how many pages the list has.

@@ -1,6 +1,6 @@
 //! A row for printing: any view's columns with their values.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, Params, Row};
@@ -17,7 +17,7 @@ const JSON_COLUMNS: [&str; 8] = ["source", "metadata", "body", "diff", "before",
 /// object whose keys are the SQL columns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    names: Rc<[String]>,
+    names: Arc<[String]>,
     values: Vec<Value>,
 }
 
@@ -75,7 +75,7 @@ impl Serialize for Record {
 /// The first row of a query.
 pub(super) fn one(conn: &Conn, sql: &str, parameters: impl Params) -> Result<Option<Record>, StoreError> {
     let mut statement = conn.prepare_cached(sql)?;
-    let names: Rc<[String]> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Arc<[String]> = statement.column_names().into_iter().map(str::to_owned).collect();
     Ok(statement.query_row(parameters, |row| in_row(row, &names)).optional()?)
 }
 
@@ -97,7 +97,7 @@ pub(super) fn each(
     mut visit: impl FnMut(Record) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut statement = conn.prepare_cached(sql)?;
-    let names: Rc<[String]> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Arc<[String]> = statement.column_names().into_iter().map(str::to_owned).collect();
     let mut rows = statement.query(parameters)?;
     while let Some(row) = rows.next()? {
         visit(in_row(row, &names)?)?;
@@ -105,7 +105,7 @@ pub(super) fn each(
     Ok(())
 }
 
-fn in_row(row: &Row<'_>, names: &Rc<[String]>) -> rusqlite::Result<Record> {
+fn in_row(row: &Row<'_>, names: &Arc<[String]>) -> rusqlite::Result<Record> {
     let value = |(column, name): (usize, &String)| {
         Ok(match row.get_ref(column)? {
             ValueRef::Null | ValueRef::Blob(_) => Value::Null,
@@ -122,5 +122,5 @@ fn in_row(row: &Row<'_>, names: &Rc<[String]>) -> rusqlite::Result<Record> {
         })
     };
     let values = names.iter().enumerate().map(value).collect::<rusqlite::Result<_>>()?;
-    Ok(Record { names: Rc::clone(names), values })
+    Ok(Record { names: Arc::clone(names), values })
 }

@@ -193,7 +193,7 @@ pub fn note_settled(tx: &Tx<'_>, name: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A settled intent is tried again: receipts that name it are written once more when it settles.
+/// A settled intent is tried again, or is erased: receipts that name it are written once more when it is settled.
 pub(super) fn reopen(tx: &Tx<'_>, intent_id: &str) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE spool_file SET is_settled = 0
@@ -214,6 +214,16 @@ pub fn settled_before(conn: &Conn, moment: &str) -> Result<Vec<String>, StoreErr
     )?;
     let names = statement.query_map([moment], |row| row.get(0))?;
     Ok(names.collect::<Result<_, _>>()?)
+}
+
+/// The files that name an intent whose content was erased with its customer, each with whether all its intents are such.
+pub fn of_erased(conn: &Conn) -> Result<Vec<(String, bool)>, StoreError> {
+    let mut statement = conn.prepare(
+        "SELECT name, min(erased) FROM spool_intent JOIN intents ON id = intent_id JOIN outbox USING (position)
+         GROUP BY name HAVING max(erased) = 1 ORDER BY name",
+    )?;
+    let files = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(files.collect::<Result<_, _>>()?)
 }
 
 /// Forgets a file; its intents stay.

@@ -1,20 +1,27 @@
 //! The one writer: a thread that owns the connection and runs one transaction at a time.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::{Connection, InterruptHandle, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::{Conn, StoreError, Tx, open};
+use super::{Conn, StoreError, Tx, erase, open};
+use crate::pulse::{self, Pulse};
 
 /// How often work that is to end is told so.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
 
+/// Steps of SQLite's machine after which a statement beats: some milliseconds of work.
+const STEPS_A_BEAT: i32 = 100_000;
+
 /// How long the last checkpoint waits for readers to let go.
 const LAST_CHECKPOINT_WAITS: Duration = Duration::from_millis(200);
+
+/// How long an erasure waits for readers, and for the daemon between two transactions.
+const WIPE_WAITS: Duration = Duration::from_secs(2);
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -23,6 +30,7 @@ pub struct Store {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     interrupt: InterruptHandle,
+    pulse: Arc<Pulse>,
     path: PathBuf,
 }
 
@@ -31,9 +39,23 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let mut conn = open::for_writing(path)?;
         let interrupt = conn.get_interrupt_handle();
+        let pulse = Pulse::of("writing the database");
+        // A statement may take long and still get on.
+        let beating = Arc::clone(&pulse);
+        conn.progress_handler(
+            STEPS_A_BEAT,
+            Some(move || {
+                beating.beat();
+                false
+            }),
+        )?;
+        let own = Arc::clone(&pulse);
         let (jobs, queue) = mpsc::channel::<Job>();
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || {
-            while let Ok(job) = queue.recv() {
+            loop {
+                let resting = own.resting();
+                let Ok(job) = queue.recv() else { break };
+                drop(resting);
                 job(&mut conn);
             }
             // Readers may still hold the WAL; then it is truncated by whoever stops next, and not waited for.
@@ -45,7 +67,12 @@ impl Store {
             what: "no thread to write it",
             source,
         })?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), interrupt, path: path.to_owned() })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), interrupt, pulse, path: path.to_owned() })
+    }
+
+    /// Whether the writer gets on.
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
     }
 
     /// The file.
@@ -72,7 +99,20 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let mut working = std::pin::pin!(self.write(work));
+        self.unless(stop, self.write(work)).await
+    }
+
+    /// Writes the whole file anew where an erasure asks for it; `stop` ends that, and gives `None`.
+    pub async fn rewrite_unless(&self, stop: impl Future<Output = ()>) -> Result<Option<()>, StoreError> {
+        self.unless(stop, self.run(|conn| erase::rewrite(conn))).await
+    }
+
+    async fn unless<T>(
+        &self,
+        stop: impl Future<Output = ()>,
+        working: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<Option<T>, StoreError> {
+        let mut working = std::pin::pin!(working);
         tokio::select! {
             biased;
             worked = &mut working => return worked.map(Some),
@@ -103,13 +143,7 @@ impl Store {
 
     /// Empties the WAL into the database; `false` where a reader keeps it from that.
     pub async fn empty_wal(&self) -> Result<bool, StoreError> {
-        self.run(|conn| {
-            conn.busy_timeout(Duration::ZERO)?;
-            let busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
-            conn.busy_timeout(open::BUSY)?;
-            Ok(!busy?)
-        })
-        .await
+        self.run(|conn| empty_wal(conn, Duration::ZERO)).await
     }
 
     async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
@@ -122,6 +156,8 @@ impl Store {
             let _ = answer.send(work(conn));
         });
         self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(StoreError::Closed)?;
+        // The writer has a pulse of his own.
+        let _resting = pulse::resting();
         answered.await.map_err(|_| StoreError::Closed)?.map_err(|e| e.about(&self.path))
     }
 
@@ -157,6 +193,34 @@ pub fn write_beside<T>(
 ) -> Result<T, StoreError> {
     let mut conn = open::beside(path)?;
     transact(&mut conn, work).map_err(|e| e.about(path))
+}
+
+/// What became of the copies that an erasure leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wiped {
+    /// Why the file could not be written anew, where it could not: then free pages may hold what was erased.
+    pub free_pages: Result<(), String>,
+    /// Whether the WAL is empty, and so the database as it is written anew; `false` while a reader keeps it.
+    pub wal_is_empty: bool,
+}
+
+/// The same, and then what was erased leaves free pages and WAL, as far as no reader keeps them. What fails after the commit is
+/// told, not an error: the erasure is done, and whoever works on the database next finishes this.
+pub fn wipe_beside<T>(
+    path: &Path,
+    work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
+) -> Result<(T, Wiped), StoreError> {
+    let mut conn = open::beside(path)?;
+    let value = transact(&mut conn, work).map_err(|e| e.about(path))?;
+    let free_pages = erase::rewrite(&conn).map_err(|e| e.about(path).to_string());
+    Ok((value, Wiped { free_pages, wal_is_empty: empty_wal(&conn, WIPE_WAITS).unwrap_or(false) }))
+}
+
+fn empty_wal(conn: &Connection, wait: Duration) -> Result<bool, StoreError> {
+    conn.busy_timeout(wait)?;
+    let busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+    conn.busy_timeout(open::BUSY)?;
+    Ok(!busy?)
 }
 
 fn transact<T>(

@@ -34,6 +34,7 @@ use marks::Marks;
 use crate::clock::Clock;
 use crate::config::SecretKey;
 use crate::mask::Masker;
+use crate::measures;
 use crate::model::{Origin, Outcome, PassId, PassKind, Tally, time};
 use crate::remote::Remote;
 use crate::store::passes::{Interrupted, Position};
@@ -208,10 +209,14 @@ impl<R: Remote> Pull<R> {
     }
 
     async fn pass(&self, kind: PassKind, resumed: Option<Interrupted>) -> Result<Report, StoreError> {
+        let began = self.clock.elapsed();
         let report = match self.check_account().await {
             Ok(()) => self.counted_pass(kind, resumed).await,
             Err(failure) => self.without_pass(kind, failure).await,
         };
+        if let Ok(report) = &report {
+            measures::pass(kind, report.outcome, self.clock.elapsed().saturating_sub(began));
+        }
         self.progress.send_replace(Progress::default());
         report
     }

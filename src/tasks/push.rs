@@ -30,19 +30,21 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use attempt::Ended;
+use attempt::{Ended, as_sent};
 use settle::Settled;
 
 use super::Echoes;
 use crate::clock::Clock;
 use crate::config::SecretKey;
-use crate::model::CustomerId;
+use crate::measures;
 use crate::model::intent::lifecycle::{IllegalTransition, State};
 use crate::model::intent::{Intent, Wish};
-use crate::model::time;
+use crate::model::words::count;
+use crate::model::{CustomerId, Origin, time};
+use crate::pulse;
 use crate::remote::{PushRemote, Remote};
 use crate::store::outbox::{self, Frozen, Open, Words};
-use crate::store::{Conn, Store, StoreError, Tx, account, mirror, read};
+use crate::store::{Conn, Store, StoreError, Tx, account, erase, mirror, read};
 
 /// How long a stop waits for answers that are on their way.
 const LAST_ANSWERS: Duration = Duration::from_millis(1000);
@@ -52,6 +54,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// How often copies of settled tokens are overwritten while intents go on being sent, or a reader keeps them.
 const SWEEP_TOKENS_EVERY: Duration = Duration::from_secs(10);
+
+/// In how long the whole file is written anew for an erasure where that failed.
+const REWRITE_AGAIN_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// What the pusher is told once.
 #[derive(Clone, Debug)]
@@ -147,8 +152,12 @@ struct Run {
     tried: HashSet<i64>,
     /// Up to which position it was said what queued intents wait for.
     explained: i64,
-    /// When copies of tokens were last looked for, by the steady clock.
+    /// When copies of tokens were last looked for, by the steady clock …
     swept_at: Duration,
+    /// … and before when they are not looked for again: a try that fails writes all the same, and so wakes us.
+    sweep_from: Duration,
+    /// Not before then, by the steady clock, is the whole file written anew.
+    rewrite_from: Duration,
     drained: Drained,
 }
 
@@ -199,12 +208,17 @@ impl<R: Remote + PushRemote> Pusher<R> {
         });
         let (adopted, cut) = recovered.await?;
         if adopted > 0 {
-            tracing::warn!(adopted, "intents were written past the triggers of this database");
+            tracing::warn!(
+                adopted,
+                "{} written past the triggers of this database",
+                count(adopted as u64, "intent")
+            );
         }
         if cut > 0 {
             tracing::warn!(
                 intents = cut,
-                "the last process ended while it sent intents; they are tried again"
+                "the last process ended while it sent {}: tried again",
+                count(cut as u64, "intent")
             );
         }
         Ok(())
@@ -222,8 +236,15 @@ impl<R: Remote + PushRemote> Pusher<R> {
 
     async fn work(&self, until: Until) -> Result<Drained, StoreError> {
         let swept_at = self.clock.elapsed();
-        let mut run =
-            Run { until, tried: HashSet::new(), explained: 0, swept_at, drained: Drained::default() };
+        let mut run = Run {
+            until,
+            tried: HashSet::new(),
+            explained: 0,
+            swept_at,
+            sweep_from: swept_at,
+            rewrite_from: swept_at,
+            drained: Drained::default(),
+        };
         let mut under_way = UnderWay::new();
         let mut finished = Vec::new();
         loop {
@@ -245,6 +266,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 break;
             }
             let news = self.news(&mut run, under_way.is_empty(), room > 0).await?;
+            let _resting = under_way.is_empty().then(pulse::resting);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {}
@@ -269,11 +291,18 @@ impl<R: Remote + PushRemote> Pusher<R> {
             // While every place is taken, nothing new can begin by itself.
             again = if has_room { self.until_due().await? } else { None };
             let now = self.clock.elapsed();
-            if is_quiet || now.saturating_sub(run.swept_at) >= SWEEP_TOKENS_EVERY {
+            let is_due = is_quiet || now.saturating_sub(run.swept_at) >= SWEEP_TOKENS_EVERY;
+            if is_due && now >= run.sweep_from {
                 run.swept_at = now;
-                if !self.sweep_tokens_away().await {
-                    again = Some(again.unwrap_or(LONGEST_WAIT).min(SWEEP_TOKENS_EVERY));
+                if !self.sweep_tokens_away(run).await {
+                    run.sweep_from = self.clock.elapsed() + SWEEP_TOKENS_EVERY;
                 }
+            }
+            // Woken meanwhile, it still looks when that time has come.
+            if let Some(wait) =
+                run.sweep_from.checked_sub(self.clock.elapsed()).filter(|wait| !wait.is_zero())
+            {
+                again = Some(again.unwrap_or(LONGEST_WAIT).min(wait));
             }
         }
         Ok(async move {
@@ -305,7 +334,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             let at = time::written(self.clock.now());
             self.store.write(move |tx| outbox::cut_off(tx, &at)).await?;
         }
-        self.sweep_tokens_away().await;
+        self.sweep_tokens_away(run).await;
         Ok(())
     }
 
@@ -344,10 +373,10 @@ impl<R: Remote + PushRemote> Pusher<R> {
                             Claimed::Parked(parked) => settled.push(parked),
                             Claimed::Ready(open) => {
                                 let create = match open.intent.as_ref().map(|intent| &intent.wish) {
-                                    Ok(Wish::Create(body)) => Some(body),
+                                    Ok(Wish::Create(body)) => Some(as_sent(&open, body)),
                                     _ => None,
                                 };
-                                echoes.sending(open.position, open.customer.as_ref(), create);
+                                echoes.sending(open.position, open.customer.as_ref(), create.as_ref());
                                 claimed.push(*open);
                             }
                         }
@@ -359,6 +388,9 @@ impl<R: Remote + PushRemote> Pusher<R> {
         });
         let (settled, claimed, explained) = turned.await?;
         run.explained = explained;
+        for _ in claimed.iter().filter(|open| open.life.attempts > 1) {
+            measures::attempted_again();
+        }
         run.tried.extend(claimed.iter().map(|open| open.position));
         for settled in settled {
             run.tried.insert(settled.position);
@@ -369,26 +401,28 @@ impl<R: Remote + PushRemote> Pusher<R> {
 
     /// What became of an intent, for the log, the drain's sum and whoever waits for it.
     fn tell(&self, settled: &Settled, drained: &mut Drained) {
-        let Settled { id, what, life, reason, key_refused, not_found, .. } = settled;
+        let Settled { id, what, life, reason, key_refused, not_found, recorded, .. } = settled;
+        measures::attempt(life.state);
+        measures::changes(Origin::Intent, recorded);
         drained.attempts += 1;
         drained.key_refused |= *key_refused;
         let why = reason.as_deref().unwrap_or_default();
         match life.state {
             State::Done => {
                 drained.done += 1;
-                tracing::info!(intent = %id, "{what} is done");
+                tracing::info!(intent = %id, "intent {id}: {what} is done");
             }
             State::Rejected => {
                 drained.rejected += 1;
-                tracing::warn!(intent = %id, "{what} was rejected: {why}");
+                tracing::warn!(intent = %id, "intent {id}: {what} was rejected: {why}");
             }
             State::Parked => {
                 drained.parked += 1;
-                tracing::warn!(intent = %id, "{what} is parked and waits for a person: {why}");
+                tracing::warn!(intent = %id, "intent {id}: {what} is parked and waits for a person: {why}");
             }
             _ => {
                 drained.waiting += 1;
-                tracing::warn!(intent = %id, attempts = life.attempts, "{what} waits for another attempt: {why}");
+                tracing::warn!(intent = %id, attempts = life.attempts, "intent {id}: {what} waits for another attempt: {why}");
             }
         }
         if *key_refused {
@@ -438,10 +472,19 @@ impl<R: Remote + PushRemote> Pusher<R> {
         }
     }
 
-    /// Takes copies of settled tokens out of free space and WAL, as far as no reader holds them. It is tried again later where one
+    /// Takes copies of settled tokens, and of what was erased, out of free space and WAL, as far as no reader holds them. It is tried again later where one
     /// does (`false`), so a failure is no more than said.
-    async fn sweep_tokens_away(&self) -> bool {
+    async fn sweep_tokens_away(&self, run: &mut Run) -> bool {
         let swept = async {
+            let now = self.clock.elapsed();
+            if now >= run.rewrite_from && self.store.read(erase::is_unscrubbed).await? {
+                // It costs as much as all there is: where it fails, it is not tried again at once.
+                run.rewrite_from = now + REWRITE_AGAIN_AFTER;
+                if self.store.rewrite_unless(self.stop.cancelled()).await?.is_none() {
+                    return Ok(false);
+                }
+                run.rewrite_from = now;
+            }
             let left = self.store.read(outbox::left_over_tokens).await?;
             if left > 1 {
                 self.store.write(outbox::scrub).await?;
@@ -453,7 +496,9 @@ impl<R: Remote + PushRemote> Pusher<R> {
             Ok::<_, StoreError>(clean)
         };
         swept.await.unwrap_or_else(|e| {
-            tracing::warn!("copies of settled payment tokens could not be overwritten yet: {e}");
+            tracing::warn!(
+                "copies of settled payment tokens, or of what was erased, could not be overwritten yet: {e}"
+            );
             false
         })
     }

@@ -14,6 +14,9 @@
 //!
 //! Rejected: renaming a file before it is read (its owner could still write to it), and reading it twice.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod checks;
+pub mod erase;
 mod file;
 mod lines;
 mod papers;
@@ -30,6 +33,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
+pub use file::SPOOL_MODE;
 use file::{Content, Gone, Opened, RECEIPTS, REJECTED, Stamp};
 use redact::ByLine;
 
@@ -37,6 +41,7 @@ use crate::clock::Clock;
 use crate::config::SecretKey;
 use crate::mask::Masker;
 use crate::model::time;
+use crate::model::words::count;
 use crate::store::spool::{self, BadLine, Judged, Receipt, SpoolFile};
 use crate::store::{Store, StoreError};
 
@@ -50,6 +55,10 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(5);
 const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 const SWITCHED_OFF: &str = "waits: pushing is switched off (outbound.enabled = false)";
+
+const NOT_UTF_8: &str = "has a name that is not UTF-8: give it another";
+
+const NO_ENDING: &str = "must end in .json (one intent) or .jsonl (one a line): rename it";
 
 /// What the door is told once.
 #[derive(Clone, Debug)]
@@ -296,7 +305,7 @@ impl Spool {
     ) -> Result<(), StoreError> {
         for (name, metadata) in found {
             let Some(name) = name.to_str() else {
-                self.leave(looked, &name.to_string_lossy(), "has a name that is not UTF-8: give it another");
+                self.leave(looked, &name.to_string_lossy(), NOT_UTF_8);
                 continue;
             };
             if let Some(why) = file::kind(&metadata) {
@@ -314,17 +323,9 @@ impl Spool {
                 self.take_away(name, stamp, memory, looked).await?;
                 continue;
             }
-            let (stem, by_line) = match name.rsplit_once('.') {
-                Some((stem, "json")) => (stem, ByLine::No),
-                Some((stem, "jsonl")) => (stem, ByLine::Yes),
-                _ => {
-                    self.leave(
-                        looked,
-                        name,
-                        "must end in .json (one intent) or .jsonl (one a line): rename it",
-                    );
-                    continue;
-                }
+            let Some((stem, by_line)) = ending(name) else {
+                self.leave(looked, name, NO_ENDING);
+                continue;
             };
             let path = self.settings.dir.join(name);
             match blocking(move || file::open(&path)).await? {
@@ -368,7 +369,14 @@ impl Spool {
                 return Ok(());
             }
             Judged::Taken { new, receipt } => {
-                tracing::info!(file = %self.masker.text(name), intents = receipt.intents.len(), new, "a file was taken");
+                let (file, intents) = (self.masker.text(name), receipt.intents.len());
+                tracing::info!(
+                    file,
+                    intents,
+                    new,
+                    "{file} was taken: {}, {new} new",
+                    count(intents as u64, "intent")
+                );
                 looked.taken += 1;
                 looked.intents += new;
                 self.write_receipt(receipt).await?
@@ -407,7 +415,13 @@ impl Spool {
         Ok(match copied {
             Ok(copy) => {
                 let copy = self.masker.text(&format!("{REJECTED}/{copy}"));
-                tracing::warn!(file = %self.masker.text(name), copy, why, "a file was refused; what is wrong with it is beside the copy");
+                let file = self.masker.text(name);
+                tracing::warn!(
+                    file,
+                    copy,
+                    why,
+                    "{file} was refused: {why}; it is now {copy}, with the reason beside it"
+                );
                 Ok(())
             }
             Err(error) => {
@@ -447,7 +461,8 @@ impl Spool {
     fn leave(&self, looked: &mut Looked, name: &str, why: &str) {
         let why = self.masker.text(why);
         if self.told().insert(name.to_owned(), why.clone()).as_ref() != Some(&why) {
-            tracing::warn!(file = %self.masker.text(name), "left where it is: {why}");
+            let file = self.masker.text(name);
+            tracing::warn!(file, "{file} is left where it is: {why}");
         }
         looked.left.push(Left { name: name.to_owned(), why });
     }
@@ -483,6 +498,43 @@ pub fn waiting_files(dir: &Path) -> Vec<String> {
     names
 }
 
+/// What lies in the directory and will not be taken, as the daemon (`who`) would say, for all that can be said without opening a
+/// file; `may_read` says whether that user may. Changes nothing.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn that_stay(directory: &Path, who: &str, may_read: &dyn Fn(&Metadata) -> bool) -> io::Result<Vec<Left>> {
+    let mut left = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let path = directory.join(&name);
+        let (Some(shown), Ok(metadata)) =
+            (Some(name.to_string_lossy()).filter(|name| is_dropped(name)), fs::symlink_metadata(&path))
+        else {
+            continue;
+        };
+        let why = match file::kind(&metadata) {
+            _ if name.to_str().is_none() => Some(NOT_UTF_8.to_owned()),
+            Some(why) => Some(why.to_owned()),
+            None if ending(&shown).is_none() => Some(NO_ENDING.to_owned()),
+            None => file::why_left(&path, &metadata, who, may_read),
+        };
+        left.extend(why.map(|why| Left { name: shown.into_owned(), why }));
+    }
+    left.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(left)
+}
+
+/// How many files wait in the directory and how many were rejected, each counted up to `most`; nothing is opened.
+pub fn count_files(dir: &Path, most: usize) -> (usize, usize) {
+    let count = |dir: &Path, counts: &dyn Fn(&str) -> bool| {
+        let names = fs::read_dir(dir).into_iter().flatten().flatten().take(most.saturating_mul(2));
+        names.filter(|entry| counts(&entry.file_name().to_string_lossy())).take(most).count()
+    };
+    let rejected = |name: &str| !name.starts_with('.') && !name.ends_with(".error");
+    (count(dir, &is_dropped), count(&dir.join(REJECTED), &rejected))
+}
+
 /// What lies in the directory, in the order in which it was dropped.
 fn list(spool: &Path) -> Result<Vec<Found>, String> {
     let read = || -> io::Result<Vec<Found>> {
@@ -499,6 +551,15 @@ fn list(spool: &Path) -> Result<Vec<Found>, String> {
         Ok(found)
     };
     read().map_err(|error| cannot(&format!("outbound.spool_dir: {} cannot be read", spool.display()), &error))
+}
+
+/// A name without its ending, and what that says.
+fn ending(name: &str) -> Option<(&str, ByLine)> {
+    match name.rsplit_once('.') {
+        Some((stem, "json")) => Some((stem, ByLine::No)),
+        Some((stem, "jsonl")) => Some((stem, ByLine::Yes)),
+        _ => None,
+    }
 }
 
 /// Whether a name is one of a dropped file: neither hidden nor ours.

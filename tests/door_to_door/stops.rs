@@ -4,7 +4,6 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use komoju_sync::clock::SystemClock;
-use komoju_sync::sandbox::{Call, Effect, Fault};
 use serde_json::json;
 use tokio_util::task::TaskTracker;
 
@@ -35,29 +34,6 @@ fn watching(house: &House) -> Child {
         clock.elapsed() - dropped < Duration::from_millis(500)
     });
     daemon
-}
-
-#[test]
-fn a_stop_within_a_create_leaves_it_due_and_the_next_start_finishes_it() {
-    let house = House::with(2);
-    house.expect(0, &["sync"]);
-    let held = house.inject(Fault::new(Effect::Hold).call(Call::Create));
-    let mut daemon = start(&house);
-    house.expect(0, &["intent", "create", "--id", "c", "--email", "a@example.jp"]);
-    assert!(within(&house, Duration::from_secs(10), |world| world.fired(held) > 0));
-    let clock = SystemClock::shared();
-    let asked = clock.elapsed();
-    assert_eq!(stop(&mut daemon), Some(0));
-    let took = clock.elapsed() - asked;
-    assert!(took < Duration::from_secs(2), "{took:?}");
-    let left = "SELECT state || ' ' || coalesce(next_attempt_at, 'at once') FROM intents";
-    assert_eq!(house.one(left), "waiting at once");
-    house.sandbox.world().remove_fault(held);
-    assert!(within(&house, Duration::from_secs(5), |world| world.creates() == 1));
-    house.expect(0, &["sync"]);
-    assert_eq!(house.one("SELECT state FROM intents"), "done");
-    assert_eq!(house.sandbox.world().creates(), 1);
-    house.assert_true();
 }
 
 #[test]

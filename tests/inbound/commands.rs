@@ -115,6 +115,12 @@ fn customers_changes_and_export_show_now_and_then() {
 
     let changes = json_lines(&house.expect(0, &["changes", "--since", "15", "--json"]).stdout);
     assert_eq!(changes[0]["diff"]["email"]["to"], "now@example.com");
+    for beyond in [&["changes", "--since", "999"][..], &["changes", "--since", "999", "--follow"]] {
+        assert!(
+            house.expect(2, beyond).stderr.contains("the change log ends at 16"),
+            "it would be silent for ever"
+        );
+    }
     let csv = house.expect(0, &["export", "--format", "csv"]).stdout;
     assert!(csv.starts_with("id,email,source,source_type,source_brand,"), "{csv}");
     assert_eq!(csv.lines().count(), 16);
@@ -128,6 +134,9 @@ fn a_daemon_sweeps_at_once_and_stops_within_a_page_on_sigterm() {
     let held = house.inject(Fault::new(Effect::Hold).call(Call::List).page(3));
     let mut daemon = house.spawn(&["run"]);
     house.runtime.block_on(house.sandbox.until(|world| world.fired(held) > 0));
+    // The third page is asked for while the second one is still being read.
+    let read = "SELECT count(*) FROM customers";
+    assert!((0..20_000).any(|_| house.one(read) == "20"), "two pages are never read");
     let pid = daemon.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert_eq!(daemon.wait().unwrap().code(), Some(0));
@@ -263,7 +272,7 @@ fn status_in_json_keeps_its_keys() {
     house.expect(0, &["sync"]);
     let status: Value = serde_json::from_str(&house.expect(0, &["status", "--json"]).stdout).unwrap();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
-    insta::assert_snapshot!(keys(&status), @"account_stopped_since approved_deletions held_deletes held_deletions instance intents key_refused_since last_probe last_sweep last_sweep_age_s mirror outbound_enabled rejected_deletions running spool_files stale throttled_until time_left_s");
+    insta::assert_snapshot!(keys(&status), @"account_stopped_since approved_deletions erasure_unfinished held_deletes held_deletions instance intents key_refused_since last_probe last_sweep last_sweep_age_s mirror outbound_enabled rejected_deletions rejected_files restored_at running spool_files stale throttled_until time_left_s");
     insta::assert_snapshot!(keys(&status["mirror"]), @"account deleted head_chain head_seq last_sweep_at last_sweep_id live log_id schema_version");
     insta::assert_snapshot!(keys(&status["intents"]), @"cancelled done parked queued rejected sending waiting");
     insta::assert_snapshot!(keys(&status["intents"]["queued"]), @"count oldest oldest_created_at oldest_reason");
@@ -296,4 +305,24 @@ fn the_demo_tells_its_story_and_leaves_nothing_behind() {
         assert!(told.contains(part), "{part}: {told}");
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_sweep_that_ended_in_the_future_is_stale_and_a_failure_stays_while_the_next_one_runs() {
+    let house = House::with(3);
+    house.expect(0, &["sync"]);
+    house.expect(0, &["status"]);
+    let conn = rusqlite::Connection::open(house.path("komoju.db")).unwrap();
+    conn.execute_batch(
+        "INSERT INTO pass (kind, started_at, finished_at, outcome, error)
+         VALUES ('sweep', '2026-01-01T00:00:00.000Z', '2026-01-01T00:00:01.000Z', 'failed', 'nobody answered');
+         INSERT INTO pass (kind, started_at) VALUES ('sweep', '2026-01-01T00:00:02.000Z')",
+    )
+    .unwrap();
+    let told = house.expect(0, &["status"]).stdout;
+    assert!(told.contains("failed: nobody answered"), "{told}");
+    conn.execute("UPDATE pass SET finished_at = '2999-01-01T00:00:00.000Z' WHERE outcome = 'complete'", [])
+        .unwrap();
+    let told = house.expect(1, &["status"]).stdout;
+    assert!(told.contains("a clock was set back"), "{told}");
 }

@@ -12,48 +12,6 @@ fn bytes(path: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn foreign_newer_and_damaged_files_are_left_byte_for_byte() {
-    let house = House::with(40);
-    house.expect(0, &["sync"]);
-    let path = house.path("komoju.db");
-    let good = bytes(&path);
-    let patched = |at: usize, with: &[u8]| {
-        let mut bytes = good.clone();
-        bytes[at..at + with.len()].copy_from_slice(with);
-        bytes
-    };
-    let foreign = {
-        let other = house.path("other.db");
-        let conn = Connection::open(&other).unwrap();
-        conn.execute_batch(
-            "PRAGMA journal_mode = wal; CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)",
-        )
-        .unwrap();
-        drop(conn);
-        bytes(&other)
-    };
-    let cases: [(&str, Vec<u8>, &str); 6] = [
-        ("another program's", foreign, "is not a komoju-sync database"),
-        ("no database", b"Dear diary,\n".repeat(50), "is not a komoju-sync database"),
-        ("newer", patched(60, &99_u32.to_be_bytes()), "newer komoju-sync"),
-        ("cut in half", good[..good.len() / 2].to_vec(), "is damaged"),
-        ("overwritten inside", patched(8192, &[0xAA; 4096]), "is damaged"),
-        ("without its first bytes", patched(0, &[0; 16]), "is damaged"),
-    ];
-    for (what, content, part) in cases {
-        for leftover in ["komoju.db-wal", "komoju.db-shm"] {
-            let _ = fs::remove_file(house.path(leftover));
-        }
-        fs::write(&path, &content).unwrap();
-        for arguments in [&["sync"][..], &["rebuild"]] {
-            let ran = house.expect(5, arguments);
-            assert!(ran.stderr.contains(part), "{what}: {}", ran.stderr);
-            assert!(bytes(&path) == content, "{what} was written to by {arguments:?}");
-        }
-    }
-}
-
-#[test]
 fn a_persons_word_leaves_a_newer_database_as_it_was() {
     let house = House::with(5);
     house.expect(0, &["sync"]);
@@ -68,24 +26,6 @@ fn a_persons_word_leaves_a_newer_database_as_it_was() {
         assert!(ran.stderr.contains("newer komoju-sync"), "{}", ran.stderr);
         assert!(bytes(&path) == before, "it was written to by {arguments:?}");
     }
-}
-
-#[test]
-fn a_second_instance_exits_5_and_names_the_first() {
-    let house = House::with(57);
-    let held = house.on_lists(komoju_sync::sandbox::Effect::Hold);
-    let mut first = house.spawn(&["sync"]);
-    house.runtime.block_on(house.sandbox.until(|world| world.fired(held) > 0));
-    for arguments in [&["sync"][..], &["rebuild"], &["sync", "--dry-run"]] {
-        let ran = house.expect(5, arguments);
-        let holder = format!("`komoju-sync sync` (process {}) since 20", first.id());
-        assert!(ran.stderr.contains(&holder), "{arguments:?}: {}", ran.stderr);
-    }
-    let status = house.run(&["status", "--json"]);
-    assert!(status.stdout.contains(&format!("(process {})", first.id())), "{}", status.stdout);
-    house.sandbox.world().clear_faults();
-    assert!(first.wait().unwrap().success());
-    house.assert_true();
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A create whose connection is cut at every byte of its request and of its answer, at every age of its key.
 //!
-//! The whole takes minutes; `cargo test` cuts at every sixteenth byte, and `ALL_CUTS=1` at each.
+//! `cargo test` cuts at every sixteenth byte, at one age of the key each, by turns. `CUT_STEP=1` cuts at each byte, and `ALL_CUTS=1` at
+//! each byte at every age, which takes more than ten minutes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -133,7 +134,12 @@ async fn a_create_cut_at_any_byte_is_made_once_where_server_errors_are_forgotten
 }
 
 async fn cut_everywhere(stored: ServerErrors, tag: Option<&str>) {
-    let step = if std::env::var_os("ALL_CUTS").is_some() { 1 } else { 16 };
+    let all = std::env::var_os("ALL_CUTS").is_some();
+    let step = match std::env::var("CUT_STEP") {
+        _ if all => 1,
+        Ok(step) => step.parse().unwrap(),
+        Err(_) => 16,
+    };
     let mut cuts_made = 0;
     let mut desk = Desk::reading(2, Readings { server_errors: stored, ..Readings::default() }).await;
     desk.settings.reconcile_tag = tag.map(str::to_owned);
@@ -146,13 +152,9 @@ async fn cut_everywhere(stored: ServerErrors, tag: Option<&str>) {
     let cuts = (0..request).map(Cut::Request).chain((0..answer).map(Cut::Answer));
     for (place, cut) in cuts.enumerate().filter(|(place, _)| place % step == 0) {
         let ages = [1, 19 * 60 + 59, 20 * 60 + 1, 23 * 60 + 59, 24 * 60 + 1];
-        // All of them in the whole run; by turns in the quick one.
-        let ages: Vec<i64> = match step {
-            1 => ages.to_vec(),
-            _ => vec![ages[place / step % ages.len()]],
-        };
+        let ages = if all { &ages[..] } else { &ages[place / step % ages.len()..][..1] };
         for age in ages {
-            create_once(&mut desk, &scissors, n, Some(cut), SignedDuration::from_mins(age)).await;
+            create_once(&mut desk, &scissors, n, Some(cut), SignedDuration::from_mins(*age)).await;
             n += 1;
             cuts_made += 1;
         }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub const START: &str = "2026-06-01T00:00:00Z";
 
 pub struct Desk {
-    pub sandbox: Sandbox,
+    pub sandbox: Arc<Sandbox>,
     pub directory: TempDir,
     pub clock: Arc<ManualClock>,
     pub echoes: Arc<Echoes>,
@@ -42,7 +42,7 @@ impl Desk {
     pub async fn reading(customers: u32, readings: Readings) -> Self {
         let start: Timestamp = START.parse().unwrap();
         let options = Options { customers, readings, now: Some(start), ..Options::default() };
-        let sandbox = Sandbox::start(options).await.unwrap();
+        let sandbox = Arc::new(Sandbox::start(options).await.unwrap());
         let directory = TempDir::new().unwrap();
         let key = sandbox.key().to_owned();
         let settings = PushSettings {

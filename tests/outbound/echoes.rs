@@ -61,8 +61,15 @@ async fn a_page_in_flight_while_pushes_settle_brings_nothing_new() {
 
 #[tokio::test]
 async fn a_page_answered_before_and_applied_within_a_push_is_not_applied_to_its_customer() {
-    // The push takes effect and its answer is held; a sweep reads the list meanwhile, whole.
-    let desk = Desk::open(4).await;
+    swept_within_a_push(None).await;
+    // Whom a tagged create makes carries the tag, too.
+    swept_within_a_push(Some("intent")).await;
+}
+
+/// The push takes effect and its answer is held; a sweep reads the list meanwhile, whole.
+async fn swept_within_a_push(tag: Option<&str>) {
+    let mut desk = Desk::open(4).await;
+    desk.settings.reconcile_tag = tag.map(str::to_owned);
     let ids = desk.sandbox.world().ids();
     desk.intend("u", "update", Some(&ids[0]), Some(json!({"email": "b@example.com"})));
     desk.intend("c", "create", None, Some(json!({"email": "new@example.com"})));
@@ -121,6 +128,46 @@ async fn a_sweep_that_saw_it_first_is_named_as_the_change_that_records_it() {
     desk.drain().await;
     assert_eq!((desk.state("c"), desk.head()), ("done".to_owned(), head));
     assert_eq!(desk.of("c", "change_seq"), head.to_string());
+}
+
+#[tokio::test]
+async fn a_create_that_is_answered_again_does_not_bring_back_what_its_customer_was() {
+    for is_deleted in [false, true] {
+        let mut desk = Desk::open(2).await;
+        desk.intend("c", "create", None, Some(json!({"email": "a@example.com", "payment_details": "tok_c"})));
+        desk.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+        desk.drain().await;
+        desk.sweep().await;
+        let made = desk.one("SELECT id FROM customers WHERE email = 'a@example.com'");
+        match is_deleted {
+            true => desk.intend("then", "delete", Some(&made), None),
+            false => desk.intend("then", "update", Some(&made), Some(json!({"email": "b@example.com"}))),
+        }
+        desk.drain().await;
+        assert_eq!((desk.state("c"), desk.state("then")), ("waiting".to_owned(), "done".to_owned()));
+        let head = desk.head();
+        desk.advance(jiff::SignedDuration::from_secs(5));
+        desk.drain().await;
+        assert_eq!((desk.state("c"), desk.of("c", "result_customer_id")), ("done".to_owned(), made));
+        assert_eq!(desk.changes_after(head), Vec::<String>::new());
+        desk.assert_true();
+    }
+}
+
+#[tokio::test]
+async fn a_card_that_the_list_does_not_show_is_taken_from_the_second_answer_too() {
+    let mut desk = Desk::open(2).await;
+    desk.sandbox.world().readings_mut().list_source = komoju_sync::sandbox::readings::Source::Hidden;
+    desk.intend("c", "create", None, Some(json!({"email": "a@example.com", "payment_details": "tok_c"})));
+    desk.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    desk.drain().await;
+    desk.sweep().await;
+    let card =
+        |desk: &Desk| desk.one("SELECT source IS NOT NULL FROM customers WHERE email = 'a@example.com'");
+    assert_eq!(card(&desk), "0");
+    desk.advance(jiff::SignedDuration::from_secs(5));
+    desk.drain().await;
+    assert_eq!((desk.state("c"), card(&desk)), ("done".to_owned(), "1".to_owned()));
 }
 
 /// A sweep that is held where `held` fires, while everything that is due is pushed.

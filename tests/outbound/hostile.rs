@@ -1,6 +1,7 @@
 //! Rows that other programs spoilt, and doors that are forced.
 
-use komoju_sync::sandbox::{Call, Effect, Fault};
+use jiff::SignedDuration;
+use komoju_sync::sandbox::{Call, Effect, Fault, Work};
 use serde_json::json;
 
 use crate::desk::Desk;
@@ -156,6 +157,34 @@ async fn followers_park_with_the_create_that_they_wait_for() {
     desk.intend("f", "update", Some("@c"), Some(json!({"email": "x"})));
     desk.sql("UPDATE intents SET state = 'cancelled' WHERE id = 'c'");
     assert_eq!(desk.states(), ["c cancelled", "f parked"]);
+}
+
+#[tokio::test]
+async fn a_held_delete_that_parks_with_its_create_waits_for_no_approval_any_more() {
+    let mut desk = Desk::open(0).await;
+    desk.settings.hold_deletes_over = 0;
+    desk.sql("INSERT INTO intents (id, op, not_before) VALUES ('c', 'create', '2030-01-01T00:00:00Z')");
+    desk.intend("d", "delete", Some("@c"), None);
+    desk.drain().await;
+    let held = |desk: &Desk| desk.one("SELECT count(*) FROM outbox WHERE held = 1 AND is_open = 1");
+    assert_eq!((held(&desk), desk.state("d")), ("1".to_owned(), "queued".to_owned()));
+    desk.sql("UPDATE intents SET state = 'cancelled' WHERE id = 'c'");
+    assert_eq!((held(&desk), desk.state("d")), ("0".to_owned(), "parked".to_owned()));
+}
+
+#[tokio::test]
+async fn what_served_the_read_back_goes_with_a_cancel_in_sql_too() {
+    let mut desk = Desk::open(1).await;
+    let id = desk.some_id();
+    desk.intend("u", "update", Some(&id), Some(json!({"payment_details": "tok_once"})));
+    desk.inject(Fault::new(Effect::Reset { work: Work::Skipped }).call(Call::Update).once());
+    desk.drain().await;
+    desk.advance(SignedDuration::from_mins(1));
+    desk.drain().await;
+    let base = |desk: &Desk| desk.one("SELECT base IS NOT NULL FROM outbox");
+    assert_eq!((desk.state("u"), base(&desk)), ("parked".to_owned(), "1".to_owned()));
+    desk.sql("UPDATE intents SET state = 'cancelled' WHERE id = 'u'");
+    assert_eq!((desk.state("u"), base(&desk)), ("cancelled".to_owned(), "0".to_owned()));
 }
 
 #[tokio::test]

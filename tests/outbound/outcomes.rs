@@ -38,6 +38,7 @@ async fn each_status_and_code_has_its_outcome() {
         (answer(404, Payload::Html, None), "waiting"),
         (answer(429, Payload::Html, None), "waiting"),
         (answer(418, Payload::Html, None), "waiting"),
+        (answer(200, Payload::Html, None), "waiting"),
         (Effect::Reset { work: Work::Skipped }, "waiting"),
     ];
     for (effect, expected) in cases {
@@ -57,6 +58,28 @@ async fn each_status_and_code_has_its_outcome() {
             assert_eq!(desk.of("u", "reason"), "null");
             desk.assert_true();
         }
+    }
+}
+
+#[tokio::test]
+async fn a_web_page_in_place_of_an_answer_deletes_nobody() {
+    for work in [Work::Skipped, Work::Done] {
+        let mut desk = Desk::open(2).await;
+        let id = desk.some_id();
+        desk.intend("d", "delete", Some(&id), None);
+        let headers = Default::default();
+        let page = Effect::Status { status: 200, body: Payload::Html, retry_after: None, headers, work };
+        let fault = desk.inject(Fault::new(page).call(Call::Delete).once());
+        desk.drain().await;
+        assert_eq!(desk.sandbox.world().fired(fault), 1);
+        assert_eq!(desk.state("d"), "waiting");
+        let reason = desk.of("d", "reason");
+        assert!(reason.contains("HTTP 200 (a web page, so not from the API itself)"), "{reason}");
+        assert_eq!(desk.one("SELECT count(*) FROM deleted_customers"), "0");
+        desk.advance(SignedDuration::from_secs(2));
+        desk.drain().await;
+        assert_eq!(desk.state("d"), "done");
+        desk.assert_true();
     }
 }
 

@@ -1,17 +1,23 @@
-//! A remote without HTTP: a list of customers for each of two accounts, and trouble on request.
+//! A remote without HTTP: the reading half of the API, with trouble on request.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use komoju_sync::model::{Customer, CustomerId, Listed, Page, PageQuery, time};
+use komoju_sync::clock::ManualClock;
+use komoju_sync::model::{Customer, CustomerId, Listed, Page, PageQuery};
 use komoju_sync::remote::error::ApiError;
-use komoju_sync::remote::{Call, Cause, Remote, RemoteError, Shown};
-use komoju_sync::store::holds::{self, Decision};
-use komoju_sync::store::write_beside;
-use serde_json::{Value, json};
+use komoju_sync::remote::{Call, Cause, Remote, RemoteError, Shown, Step};
+use komoju_sync::store::holds;
+use komoju_sync::store::{Reader, write_beside};
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use serde_json::Value;
+
+use crate::server::{Server, is_since};
 
 /// What can go wrong with an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,93 +49,43 @@ impl Trouble {
         Self::Hidden,
         Self::Endless,
     ];
-}
 
-/// What happens to the list after one of its pages was answered.
-#[derive(Clone, Copy, Debug)]
-pub enum Shift {
-    Delete,
-    Create,
-    Edit,
-    Move,
-}
-
-#[derive(Default)]
-pub struct Server {
-    /// Newest first.
-    pub lists: [Vec<Value>; 2],
-    pub gone: Vec<Value>,
-    pub trouble: Option<(Trouble, u32)>,
-    pub shifts: VecDeque<Shift>,
-    pub lists_hide_cards: bool,
-    /// A person's word after so many more requests.
-    pub midway: Option<(Decision, u64)>,
-    pub fired: BTreeMap<String, u64>,
-    pub requests: u64,
-    made: u64,
+    pub fn any(dice: &mut StdRng) -> Self {
+        // A circle goes on until something else goes wrong, and counts once.
+        match dice.random_ratio(1, 10) {
+            true => Self::Endless,
+            false => *Self::ALL.choose(dice).unwrap(),
+        }
+    }
 }
 
 impl Server {
-    pub fn make(&mut self, account: usize, with_card: bool) {
-        self.made += 1;
-        let card = json!({"brand": "visa", "last_four_digits": format!("{:04}", self.made)});
-        let created: Timestamp = Timestamp::from_second(1_767_225_600 + 7 * self.made as i64).unwrap();
-        let customer = json!({
-            "id": format!("c{account}x{}", self.made * 7919 % 10_007), "resource": "customer", "n": self.made,
-            "email": format!("{}@example.com", self.made), "metadata": {},
-            "source": if with_card { card } else { Value::Null }, "created_at": time::written(created),
-        });
-        self.lists[account].insert(0, customer);
-    }
-
-    pub fn edit(&mut self, place: usize, field: &str, value: Value) {
-        let len = self.lists[0].len();
-        if len > 0 {
-            self.lists[0][place % len][field] = value;
-        }
-    }
-
-    pub fn delete(&mut self, place: usize) {
-        let len = self.lists[0].len();
-        if len > 0 {
-            let gone = self.lists[0].remove(place % len);
-            self.gone.push(gone);
-        }
-    }
-
-    fn count(&mut self, name: String) {
-        *self.fired.entry(name).or_default() += 1;
-    }
-
-    fn shift(&mut self) {
-        let Some(shift) = self.shifts.pop_front() else { return };
-        self.count(format!("Shift::{shift:?}"));
-        match shift {
-            Shift::Delete => self.delete(1),
-            Shift::Create => self.make(0, true),
-            Shift::Edit => self.edit(2, "email", json!(format!("{}@edited.example", self.requests))),
-            Shift::Move => {
-                if let Some(last) = self.lists[0].pop() {
-                    self.lists[0].insert(0, last);
-                }
-            }
-        }
-    }
-
     /// Whether this trouble strikes now.
-    fn strikes(&mut self, on_list: bool) -> Option<Trouble> {
+    fn strikes(&mut self, on_list: bool, for_pushes: bool) -> Option<Trouble> {
         let (trouble, left) = self.trouble?;
         use Trouble::{EmptyList, Endless, Hidden, LyingTotal, SamePage, ShortList};
         if !on_list && matches!(trouble, Endless | LyingTotal | SamePage | ShortList | EmptyList | Hidden) {
             return None;
         }
+        // A list that leaves somebody out, and its total with him, twice: by that nobody can tell what became of a create.
+        if for_pushes && matches!(trouble, ShortList | EmptyList | Hidden) {
+            return None;
+        }
         // A circle is one only if it goes on.
-        let left = if trouble == Endless { left + 1 } else { left };
-        self.trouble = (left > 1).then_some((trouble, left - 1));
-        self.count(format!("Trouble::{trouble:?}"));
+        if trouble != Endless {
+            self.trouble = (left > 1).then_some((trouble, left - 1));
+        } else if left > 0 {
+            self.trouble = Some((trouble, 0));
+        }
+        if left > 0 {
+            self.count(format!("Trouble::{trouble:?}"));
+        }
         Some(trouble)
     }
 }
+
+/// A connection that reads the database, shared by whoever checks; none while nobody may have it open.
+pub type Eyes = Arc<Mutex<Option<Reader>>>;
 
 /// The remote as one key sees it.
 pub struct Fake {
@@ -139,6 +95,13 @@ pub struct Fake {
     pub refuses_past_end: bool,
     /// Where a person decides midway.
     pub database: PathBuf,
+    /// What the database says when a push comes.
+    pub eyes: Eyes,
+    /// Whether this process has had an answer: by it, it knows what time it is there.
+    pub heard: Arc<AtomicBool>,
+    /// Whether it is the pusher's.
+    pub for_pushes: bool,
+    pub clock: Arc<ManualClock>,
 }
 
 impl Fake {
@@ -162,15 +125,51 @@ impl Fake {
             let _ = write_beside(&self.database, |tx| holds::decide(tx, None, decision, "t", "midway"));
         }
     }
+
+    /// The request arrives: the server and what goes wrong with it.
+    fn arrive(
+        &self,
+        call: Call,
+    ) -> Result<(std::sync::MutexGuard<'_, Server>, Option<Trouble>), RemoteError> {
+        let mut server = self.server.lock().unwrap();
+        server.requests += 1;
+        let is_list = matches!(call, Call::List { .. });
+        if is_list {
+            // Who reads a list long after a create was cut finds it done or not at all.
+            server.finish_all_running();
+        }
+        let trouble = server.strikes(is_list, self.for_pushes);
+        match trouble.and_then(|trouble| failure(trouble, call)) {
+            Some(error) => {
+                if error.status().is_some() {
+                    self.heard.store(true, Ordering::Relaxed);
+                }
+                Err(error)
+            }
+            None => {
+                self.heard.store(true, Ordering::Relaxed);
+                Ok((server, trouble))
+            }
+        }
+    }
+
+    pub fn shown(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
+        let (server, _) = self.arrive(Call::Show { id: id.to_string() })?;
+        let found = server.find(self.account, id.as_str()).map(|at| server.lists[self.account][at].clone());
+        Ok(found.map_or(Shown::NotFound, |found| Shown::Found(Customer::from_value(found).unwrap())))
+    }
+}
+
+pub fn told(status: u16, code: Option<&str>) -> ApiError {
+    ApiError { status, code: code.map(str::to_owned), message: None, param: None }
 }
 
 fn failure(trouble: Trouble, call: Call) -> Option<RemoteError> {
-    let told = |status| ApiError { status, code: None, message: None, param: None };
     let cause = match trouble {
-        Trouble::Unreachable => Cause::Unreachable("reset".into()),
-        Trouble::Throttled => Cause::Throttled(told(429)),
-        Trouble::Rejected => Cause::Rejected(told(400)),
-        Trouble::KeyRefused => Cause::KeyRefused(told(401)),
+        Trouble::Unreachable => Cause::Unreachable { step: Step::Answer, why: "reset".into() },
+        Trouble::Throttled => Cause::Throttled(told(429, None)),
+        Trouble::Rejected => Cause::Rejected(told(400, None)),
+        Trouble::KeyRefused => Cause::KeyRefused(told(401, None)),
         Trouble::Unusable => Cause::Unusable("not JSON".into()),
         _ => return None,
     };
@@ -185,17 +184,10 @@ impl Remote for Fake {
             tokio::task::yield_now().await;
         }
         self.let_a_person_decide();
-        let mut server = self.server.lock().unwrap();
-        server.requests += 1;
-        let trouble = server.strikes(true);
-        if let Some(error) = trouble.and_then(|trouble| failure(trouble, Call::List { page: query.page })) {
-            return Err(error);
-        }
-        let from = query.created_from.map(time::written).unwrap_or_default();
-        let mut list: Vec<Value> = server.lists[self.account]
+        let (mut server, trouble) = self.arrive(Call::List { page: query.page })?;
+        let mut list: Vec<&Value> = server.lists[self.account]
             .iter()
-            .filter(|customer| customer["created_at"].as_str().unwrap() >= from.as_str())
-            .cloned()
+            .filter(|customer| is_since(customer, query.created_from))
             .collect();
         match trouble {
             Some(Trouble::ShortList) => list.truncate(list.len() / 2),
@@ -221,16 +213,16 @@ impl Remote for Fake {
             _ => {}
         }
         if self.refuses_past_end && query.page > 1 && skip >= total {
-            let told = ApiError { status: 404, code: Some("not_found".into()), message: None, param: None };
             let call = Call::List { page: query.page };
-            return Err(RemoteError { call, cause: Cause::Rejected(told), retry_after: None });
+            let cause = Cause::Rejected(told(404, Some("not_found")));
+            return Err(RemoteError { call, cause, retry_after: None });
         }
         let hide = server.lists_hide_cards;
         let customers = list
             .into_iter()
             .skip(skip as usize)
             .take(per_page as usize)
-            .map(|customer| Customer::from_value(customer).unwrap())
+            .map(|customer| Customer::from_value(customer.clone()).unwrap())
             .map(|customer| if hide { customer.with("source", Some(Value::Null)) } else { customer })
             .map(|customer| Listed::from_value(&customer.fields().clone().into()).unwrap())
             .collect();
@@ -242,14 +234,7 @@ impl Remote for Fake {
     async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
         tokio::task::yield_now().await;
         self.let_a_person_decide();
-        let mut server = self.server.lock().unwrap();
-        server.requests += 1;
-        if let Some(error) = server.strikes(false).and_then(|t| failure(t, Call::Show { id: id.to_string() }))
-        {
-            return Err(error);
-        }
-        let found = server.lists[self.account].iter().find(|customer| customer["id"] == id.as_str());
-        Ok(found.map_or(Shown::NotFound, |found| Shown::Found(Customer::from_value(found.clone()).unwrap())))
+        self.shown(id)
     }
 
     fn requests(&self) -> u64 {
@@ -261,6 +246,6 @@ impl Remote for Fake {
     }
 
     fn server_time(&self) -> Option<Timestamp> {
-        None
+        self.heard.load(Ordering::Relaxed).then(|| self.server.lock().unwrap().now())
     }
 }

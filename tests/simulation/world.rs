@@ -1,7 +1,8 @@
-//! The product and its surroundings, one op at a time; what must hold after each.
+//! The product and its surroundings, one op at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::future::Future;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -9,87 +10,158 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use komoju_sync::clock::{Clock, ManualClock};
 use komoju_sync::config::SecretKey;
-use komoju_sync::model::{Diff, Outcome, PassKind};
-use komoju_sync::store::holds::{self, Decision};
-use komoju_sync::store::read::{ChangeFilter, Record};
-use komoju_sync::store::verify::verify;
-use komoju_sync::store::{Reader, Store, account, read, write_beside};
-use komoju_sync::tasks::pull::{Pull, Report, Settings};
-use serde_json::{Map, Value};
-use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use komoju_sync::model::{PassKind, time};
+use komoju_sync::store::holds::Decision;
+use komoju_sync::store::{Reader, Store, passes};
+use komoju_sync::tasks::Echoes;
+use komoju_sync::tasks::pull::{Pull, Settings};
+use komoju_sync::tasks::push::{PushSettings, Pusher};
+use komoju_sync::tasks::spool::{Spool, SpoolSettings};
+use rusqlite::Connection;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::Op;
-use crate::remote::{Fake, Server, Shift};
+use crate::doors::{Known, Waiting};
+use crate::log::Log;
+use crate::operator::Kept;
+use crate::ops::Op;
+use crate::place::Place;
+use crate::remote::{Eyes, Fake};
+use crate::server::{Server, Shift};
 
-const KEYS: [&str; 2] = ["sk_test_right", "sk_test_other"];
-const MAX_DELETE_COUNT: u64 = 2;
-const MAX_DELETE_PERCENT: u32 = 30;
+pub const KEYS: [&str; 2] = ["sk_test_right", "sk_test_other"];
+pub const MAX_DELETE_COUNT: u64 = 2;
+pub const MAX_DELETE_PERCENT: u32 = 30;
+pub const HOLD_DELETES_OVER: u64 = 2;
 
-type Checked = Result<(), String>;
-
-pub struct World {
-    server: Arc<Mutex<Server>>,
-    clock: Arc<ManualClock>,
-    runtime: Runtime,
-    directory: TempDir,
-    pull: Option<Pull<Fake>>,
-    account: usize,
-    per_page: u32,
-    seed: u64,
-    /// Held because they were more than the limit then.
-    too_many: BTreeSet<String>,
-    /// At which wait the next pass ends with its process.
-    crash_at: Option<u64>,
-    /// Whether the last pass did.
-    pub crashed: bool,
-    /// Whether everything is checked after each op; not where other tests have checked the same ops already.
-    pub checking: bool,
-}
+pub type Checked = Result<(), String>;
 
 macro_rules! must {
     ($holds:expr, $($why:tt)+) => { if !$holds { return Err(format!($($why)+)); } };
 }
+pub(crate) use must;
 
-impl World {
-    pub fn new(seed: u64, per_page: u32) -> Self {
-        let mut server = Server::default();
+/// What lives as long as a process of the daemon.
+pub struct Process {
+    pub pull: Pull<Fake>,
+    pub pusher: Pusher<Fake>,
+    pub spool: Spool,
+}
+
+pub struct World<'a> {
+    pub place: &'a Place,
+    pub server: Arc<Mutex<Server>>,
+    pub clock: Arc<ManualClock>,
+    pub process: Option<Process>,
+    /// Reads the database whenever something is checked.
+    pub eyes: Eyes,
+    /// A writer of another program: SQLite as it comes.
+    pub client: Option<Connection>,
+    pub account: usize,
+    pub enabled: bool,
+    pub per_page: u32,
+    pub seed: u64,
+    /// Held because they were more than the limit then.
+    pub too_many: BTreeSet<String>,
+    /// At which wait the next pass or drain ends with its process.
+    pub crash_at: Option<u64>,
+    pub crash_at_door: Option<u64>,
+    /// Whether the last one did.
+    pub crashed: bool,
+    /// Whether everything is checked after each op; not where other tests have checked the same ops already.
+    pub checking: bool,
+    pub log: Log,
+    /// The intents that were accepted, by id.
+    pub accepted: BTreeMap<String, Known>,
+    /// Files that were dropped and not taken yet.
+    pub waiting: Vec<Waiting>,
+    pub dropped: u64,
+    pub backups: Vec<Kept>,
+    /// How many pushes had taken effect before this op.
+    pub effects_before: usize,
+    /// The account that the database was last seen to belong to, and whether that was ever another one.
+    pub belongs_to: Option<usize>,
+    pub was_swapped: bool,
+    /// Whether a key of the one account was taken for one of the other, because the mirror holds customers of both.
+    pub is_mixed: bool,
+    /// Up to which of the noted transitions all were checked.
+    pub seen: i64,
+    /// Whether the wall clock was ever set back.
+    pub was_set_back: bool,
+}
+
+impl<'a> World<'a> {
+    pub fn new(place: &'a Place, seed: u64, per_page: u32) -> Self {
+        place.clear();
+        let clock = Arc::new(ManualClock::at("2026-02-01T00:00:00Z".parse::<Timestamp>().unwrap()));
+        let mut server = Server::new(Arc::clone(&clock));
         for n in 0..seed % 20 {
-            server.make(0, n % 2 == 0);
-            server.make(1, true);
+            let ago = Duration::from_secs(7 * (100 - n));
+            server.make(0, n % 2 == 0, ago);
+            server.make(1, true, ago);
         }
         let mut world = Self {
+            place,
             server: Arc::new(Mutex::new(server)),
-            clock: Arc::new(ManualClock::at("2026-02-01T00:00:00Z".parse::<Timestamp>().unwrap())),
-            runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
-            directory: TempDir::new().unwrap(),
-            pull: None,
+            clock,
+            process: None,
+            eyes: Eyes::default(),
+            client: None,
             account: 0,
+            enabled: true,
             per_page,
             seed,
             too_many: BTreeSet::new(),
             crash_at: None,
+            crash_at_door: None,
             crashed: false,
             checking: true,
+            log: Log::default(),
+            accepted: BTreeMap::new(),
+            waiting: Vec::new(),
+            dropped: 0,
+            backups: Vec::new(),
+            effects_before: 0,
+            belongs_to: None,
+            was_swapped: false,
+            is_mixed: false,
+            seen: 0,
+            was_set_back: false,
         };
         world.restart();
         world
     }
 
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("komoju.db")
+    /// The process ends, with whatever it was doing.
+    pub fn stop(&mut self) {
+        self.process = None;
     }
 
-    fn restart(&mut self) {
-        self.pull = None;
-        let store = Arc::new(Store::open(&self.path()).unwrap());
-        let remote = Arc::new(Fake {
-            server: Arc::clone(&self.server),
-            account: self.account,
-            refuses_past_end: self.seed % 2 == 1,
-            database: self.path(),
-        });
+    /// Nobody has the database open any more.
+    pub fn let_go(&mut self) {
+        self.stop();
+        self.client = None;
+        *self.eyes.lock().unwrap() = None;
+    }
+
+    /// A process ends and another begins: nothing but the files is left.
+    pub fn restart(&mut self) {
+        self.stop();
+        let path = self.place.database();
+        let store = Arc::new(Store::open(&path).unwrap());
+        let heard = Arc::new(AtomicBool::new(false));
+        let remote = |for_pushes| {
+            Arc::new(Fake {
+                server: Arc::clone(&self.server),
+                account: self.account,
+                refuses_past_end: self.seed % 2 == 1,
+                database: path.clone(),
+                eyes: Arc::clone(&self.eyes),
+                clock: Arc::clone(&self.clock),
+                heard: Arc::clone(&heard),
+                for_pushes,
+            })
+        };
         let key = Arc::new(SecretKey::parse(KEYS[self.account]).unwrap());
         let settings = Settings {
             per_page: self.per_page,
@@ -98,325 +170,200 @@ impl World {
             max_delete_percent: MAX_DELETE_PERCENT,
             seed: self.seed,
         };
+        let push_settings = PushSettings {
+            enabled: self.enabled,
+            max_concurrent_requests: 1 + (self.seed % 3) as usize,
+            per_page: self.per_page,
+            hold_deletes_over: HOLD_DELETES_OVER,
+            park_after: SignedDuration::from_hours(72),
+            reconcile_tag: self.seed.is_multiple_of(3).then(|| "intent".to_owned()),
+            seed: self.seed,
+        };
         let clock: Arc<dyn Clock> = self.clock.clone();
-        self.pull = Some(Pull::new(store, remote, key, clock, settings, CancellationToken::new()));
+        let echoes = Arc::<Echoes>::default();
+        let stop = CancellationToken::new();
+        let spool_settings = SpoolSettings { dir: self.place.spool(), enabled: self.enabled };
+        let spool = Spool::new(Arc::clone(&store), Some(&key), Arc::clone(&clock), spool_settings);
+        let pull = Pull::new(
+            Arc::clone(&store),
+            remote(false),
+            Arc::clone(&key),
+            Arc::clone(&clock),
+            settings,
+            stop.clone(),
+        )
+        .with_echoes(Arc::clone(&echoes));
+        let signals = Arc::default();
+        let pusher =
+            Pusher::new(Arc::clone(&store), remote(true), key, clock, push_settings, stop, echoes, signals);
+        let at = time::written(self.clock.now());
+        self.place.runtime.block_on(async {
+            store.write(move |tx| passes::close_orphans(tx, &at)).await.unwrap();
+            pusher.recover().await.unwrap();
+        });
+        self.process = Some(Process { pull, pusher, spool });
+        let mut eyes = self.eyes.lock().unwrap();
+        if eyes.is_none() {
+            *eyes = Some(Reader::open(&path).unwrap());
+        }
+        if self.client.is_none() {
+            let client = Connection::open(&path).unwrap();
+            client.busy_timeout(Duration::from_secs(10)).unwrap();
+            self.client = Some(client);
+        }
+    }
+
+    /// Looks into the database.
+    pub fn look<T>(&self, look: impl FnOnce(&Reader) -> T) -> T {
+        look(self.eyes.lock().unwrap().as_ref().unwrap())
+    }
+
+    pub fn count(&self, what: &str) {
+        self.server.lock().unwrap().count(what.to_owned());
     }
 
     pub fn fired(&self) -> BTreeMap<String, u64> {
         self.server.lock().unwrap().fired.clone()
     }
 
-    fn reader(&self) -> Reader {
-        Reader::open(&self.path()).unwrap()
-    }
-
-    fn changes_after(&self, seq: i64) -> Vec<Record> {
-        let mut changes = Vec::new();
-        let filter = ChangeFilter { since: seq, ..ChangeFilter::default() };
-        read::changes(&self.reader(), &filter, |record| {
-            changes.push(record);
-            Ok(())
-        })
-        .unwrap();
-        changes
-    }
-
-    fn head(&self) -> i64 {
-        read::mirror_info(&self.reader()).unwrap().number("head_seq")
-    }
-
-    fn live(&self) -> BTreeMap<String, Value> {
-        let mut live = BTreeMap::new();
-        read::customers(&self.reader(), |record| {
-            live.insert(record.text("id").unwrap().to_owned(), record.get("body").clone());
-            Ok(())
-        })
-        .unwrap();
-        live
-    }
-
-    fn states(&self, state: &str) -> BTreeSet<String> {
-        let mut ids = BTreeSet::new();
-        read::held_deletions(&self.reader(), true, |record| {
-            if record.text("state") == Some(state) {
-                ids.insert(record.text("customer_id").unwrap().to_owned());
-            }
-            Ok(())
-        })
-        .unwrap();
-        ids
-    }
-
-    /// Whose deletion a person approved or rejected, whatever became of it since.
-    fn decided(&self, word: &str) -> BTreeSet<String> {
-        let mut ids = self.states(word);
-        if word == "approved" {
-            read::held_deletions(&self.reader(), true, |record| {
-                if record.text("decided_at").is_some() && record.text("state") == Some("deleted") {
-                    ids.insert(record.text("customer_id").unwrap().to_owned());
+    /// Runs what the process does, until it is done or the process ends within it; then another begins, and this is `None`.
+    pub fn run<T>(&mut self, work: impl AsyncFnOnce(&Process) -> T) -> Option<T> {
+        let process = self.process.take().unwrap();
+        let crash_at = self.crash_at.take();
+        let effects = self.server.lock().unwrap().effects.len();
+        let ended = {
+            let mut work = std::pin::pin!(work(&process));
+            let mut waits = 0;
+            // It is polled again when what it waits for has come: so each poll but the first is the end of one wait.
+            self.place.runtime.block_on(std::future::poll_fn(|context| match work.as_mut().poll(context) {
+                Poll::Ready(done) => Poll::Ready(Some(done)),
+                Poll::Pending if crash_at == Some(waits) => Poll::Ready(None),
+                Poll::Pending => {
+                    waits += 1;
+                    Poll::Pending
                 }
-                Ok(())
-            })
-            .unwrap();
+            }))
+        };
+        self.process = Some(process);
+        self.crashed = ended.is_none();
+        if self.crashed {
+            // Whoever was told is no more.
+            self.server.lock().unwrap().effects[effects..].iter_mut().for_each(|effect| effect.told = false);
+            // What was handed to the database before is still done, as it may be in a crash.
+            self.restart();
         }
-        ids
+        ended
     }
 
     /// Does one thing, then checks everything.
     pub fn step(&mut self, op: Op) -> Checked {
-        let head = self.head();
-        {
-            let mut server = self.server.lock().unwrap();
-            match op {
-                Op::Create { with_card } => server.make(0, with_card),
-                Op::Edit(place) => {
-                    let email = format!("{}@new.example", server.requests);
-                    server.edit(place, "email", email.into());
-                }
-                Op::DropCard(place) => server.edit(place, "source", Value::Null),
-                Op::Delete(place) => server.delete(place),
-                Op::DeleteMany(count) => (0..count).for_each(|_| server.delete(0)),
-                Op::Restore => {
-                    if let Some(back) = server.gone.pop() {
-                        server.lists[0].insert(0, back);
-                    }
-                }
-                Op::Drift { deletes, creates, edits, moves } => {
-                    let kinds = [
-                        (Shift::Delete, deletes),
-                        (Shift::Create, creates),
-                        (Shift::Edit, edits),
-                        (Shift::Move, moves),
-                    ];
-                    for (shift, times) in kinds {
-                        server.shifts.extend(std::iter::repeat_n(shift, times));
-                    }
-                }
-                Op::Trouble(trouble, times) => server.trouble = Some((trouble, times)),
-                Op::ApproveMidway(requests) => server.midway = Some((Decision::Approve, requests)),
-                Op::RejectMidway(requests) => server.midway = Some((Decision::Reject, requests)),
-                Op::ListsHideCards(hide) => server.lists_hide_cards = hide,
-                Op::Advance(seconds) => self.clock.advance(Duration::from_secs(seconds)),
-                Op::WallClock(seconds) => {
-                    let jumped = self.clock.now().checked_add(SignedDuration::from_secs(seconds)).unwrap();
-                    self.clock.set_wall(jumped);
-                }
-                _ => {}
-            }
-        }
+        self.clock.advance(Duration::from_secs(7));
+        let head = self.log.head.seq;
+        self.crashed = false;
+        self.effects_before = self.server.lock().unwrap().effects.len();
         match op {
-            Op::Sweep => return self.pass(PassKind::Sweep),
-            Op::Probe => return self.pass(PassKind::Probe),
-            Op::Restart => self.restart(),
+            Op::Sweep => self.pass(PassKind::Sweep)?,
+            Op::Probe => self.pass(PassKind::Probe)?,
+            Op::Drain => self.drain()?,
+            Op::Together => self.together()?,
             Op::Crash(at) => self.crash_at = Some(at),
-            Op::Approve => self.decide(Decision::Approve),
-            Op::Reject => self.decide(Decision::Reject),
+            Op::CrashAtDoor(at) => self.crash_at_door = Some(at),
+            Op::Restart => self.restart(),
+            Op::Switch(enabled) => {
+                self.enabled = enabled;
+                self.restart();
+            }
             Op::OtherKey => self.use_account(1),
             Op::RightKey => self.use_account(0),
-            _ => {}
+            Op::Drop(door, want) => self.drop_one(door, want)?,
+            Op::Bad(door, which) => self.drop_nonsense(door, which)?,
+            Op::Again { door, which, same } => self.drop_again(door, which, same)?,
+            Op::Approve => self.decide(Decision::Approve),
+            Op::Reject => self.decide(Decision::Reject),
+            Op::Accept => drop(self.accept_account()),
+            Op::Retry { which, corrected } => self.retry(which, corrected)?,
+            Op::Cancel(which) => self.cancel(which)?,
+            Op::ApproveDeletes => self.approve_deletes(),
+            Op::Backup => self.backup()?,
+            Op::Restore(which) => self.restore(which)?,
+            Op::Erase(place) => self.erase(place)?,
+            Op::Rebuild => self.rebuild()?,
+            Op::Advance(seconds) => self.clock.advance(Duration::from_secs(seconds)),
+            Op::WallClock(seconds) => {
+                self.was_set_back |= seconds < 0;
+                let jumped = self.clock.now().checked_add(SignedDuration::from_secs(seconds));
+                // A clock of before or after all times is none.
+                let sane: Timestamp = "2000-01-01T00:00:00Z".parse().unwrap();
+                self.clock.set_wall(jumped.unwrap().max(sane));
+            }
+            Op::SinceFirst(minutes) => self.wait_since_first(minutes),
+            other => self.at_komoju(other),
         }
-        must!(self.head() == head, "{op:?} alone recorded something");
-        self.check_proven()
+        self.note_account(&op);
+        self.check(&op, head)
     }
 
-    fn use_account(&mut self, account: usize) {
+    /// Whose customers these are by now, and by whose word.
+    fn note_account(&mut self, op: &Op) {
+        if Some(self.look(|reader| reader.data_version().unwrap())) == self.log.version {
+            return;
+        }
+        let (bound, _) = self.bound();
+        if bound != self.belongs_to && self.belongs_to.is_some() {
+            self.was_swapped = true;
+            // Not by a person's word, nor because nobody was there.
+            let had_live = self.log.standings.values().any(komoju_sync::model::Standing::is_live);
+            self.is_mixed |= had_live && !matches!(op, Op::Accept | Op::Restore(_));
+        }
+        self.belongs_to = bound;
+    }
+
+    /// What others do there, and what shall go wrong with the next requests.
+    fn at_komoju(&mut self, op: Op) {
+        let mut server = self.server.lock().unwrap();
+        match op {
+            Op::Create { with_card } => server.make(0, with_card, Duration::ZERO),
+            Op::Edit(place) => {
+                let email = format!("{}@new.example", server.requests);
+                server.edit(place, "email", email.into());
+            }
+            Op::DropCard(place) => server.edit(place, "source", Value::Null),
+            Op::Delete(place) => server.delete(place),
+            Op::DeleteMany(count) => (0..count).for_each(|_| server.delete(0)),
+            Op::ComeBack => server.come_back(),
+            Op::Drift { deletes, creates, edits, moves } => {
+                let kinds = [
+                    (Shift::Delete, deletes),
+                    (Shift::Create, creates),
+                    (Shift::Edit, edits),
+                    (Shift::Move, moves),
+                ];
+                for (shift, times) in kinds {
+                    server.shifts.extend(std::iter::repeat_n(shift, times));
+                }
+            }
+            Op::Trouble(trouble, times) => server.trouble = Some((trouble, times)),
+            Op::PushTrouble(trouble, times) => server.push_trouble = Some((trouble, times)),
+            Op::ApproveMidway(requests) => server.midway = Some((Decision::Approve, requests)),
+            Op::RejectMidway(requests) => server.midway = Some((Decision::Reject, requests)),
+            Op::ListsHideCards(hide) => server.lists_hide_cards = hide,
+            _ => unreachable!("{op:?} is dealt with elsewhere"),
+        }
+    }
+
+    pub fn use_account(&mut self, account: usize) {
         self.account = account;
         self.restart();
     }
 
-    fn decide(&self, decision: Decision) {
-        // With nothing to decide this is refused, as it is for a person.
-        let _ = write_beside(&self.path(), |tx| holds::decide(tx, None, decision, "t", "simulation"));
-    }
-
-    fn run(&mut self, kind: PassKind) -> Option<Report> {
-        let ended = self.run_until_crash(kind, self.crash_at);
-        self.crash_at = None;
-        self.crashed = ended.is_none();
-        if self.crashed {
-            // What was handed to the database before is still done, as it may be in a crash.
-            self.restart();
-        }
-        ended.flatten()
-    }
-
-    /// `None` where the process ended within it.
-    fn run_until_crash(&self, kind: PassKind, crash_at: Option<u64>) -> Option<Option<Report>> {
-        let pull = self.pull.as_ref().unwrap();
-        let mut pass = std::pin::pin!(async {
-            match kind {
-                PassKind::Sweep => Some(pull.sweep().await.unwrap()),
-                PassKind::Probe => pull.probe().await.unwrap(),
-            }
+    fn wait_since_first(&mut self, minutes: u64) {
+        let first = self.look(|reader| {
+            let sql = "SELECT max(first_server_at) FROM outbox JOIN intents USING (position) WHERE is_open = 1 AND op = 'create'";
+            reader.query_row(sql, [], |row| row.get::<_, Option<String>>(0)).unwrap()
         });
-        let mut waits = 0;
-        // It is polled again when what it waits for has come: so each poll but the first is the end of one wait.
-        self.runtime.block_on(std::future::poll_fn(|context| match pass.as_mut().poll(context) {
-            Poll::Ready(report) => Poll::Ready(Some(report)),
-            Poll::Pending if crash_at == Some(waits) => Poll::Ready(None),
-            Poll::Pending => {
-                waits += 1;
-                Poll::Pending
-            }
-        }))
-    }
-
-    fn pass(&mut self, kind: PassKind) -> Checked {
-        let (head, live_before) = (self.head(), self.live());
-        let (held, approved, rejected) =
-            (self.states("held"), self.states("approved"), self.states("rejected"));
-        let had_whole = read::mirror_info(&self.reader()).unwrap().text("last_sweep_at").is_some();
-        let report = self.run(kind);
-        let changes = self.changes_after(head);
-        self.check_proven()?;
-        self.check_view(&changes)?;
-        let deleted: BTreeSet<String> = changes
-            .iter()
-            .filter(|change| change.text("kind") == Some("deleted"))
-            .map(|change| change.text("customer_id").unwrap().to_owned())
-            .collect();
-
-        // 13: a probe rests until one sweep is complete.
-        must!(
-            self.crashed || report.is_some() == (kind == PassKind::Sweep || had_whole),
-            "a probe before the first whole sweep"
-        );
-
-        // 8: a key of another account changes nothing (an empty mirror takes any).
-        if self.account == 1 && live_before.keys().any(|id| id.starts_with("c0")) {
-            must!(changes.is_empty(), "another account's key recorded {} changes", changes.len());
-        }
-        // 3: nobody is recorded as deleted who is there. Nothing comes back within a pass here, so its end can be asked.
-        let there: BTreeSet<String> = {
-            let server = self.server.lock().unwrap();
-            server.lists[self.account]
-                .iter()
-                .map(|customer| customer["id"].as_str().unwrap().to_owned())
-                .collect()
-        };
-        let alive: Vec<_> = deleted.intersection(&there).collect();
-        must!(alive.is_empty(), "recorded as deleted, and alive: {alive:?}");
-        // 4: above the limit only a person's word deletes; a "no" keeps.
-        let approved: BTreeSet<String> = &approved | &self.decided("approved");
-        let by_itself: BTreeSet<String> = &deleted - &approved;
-        must!(
-            by_itself.is_empty() || by_itself != self.too_many,
-            "what was held because it was too many was recorded without a word: {by_itself:?}"
-        );
-        let by_itself = by_itself.len() as u64;
-        let limit = MAX_DELETE_COUNT.max(live_before.len() as u64 * u64::from(MAX_DELETE_PERCENT) / 100);
-        must!(by_itself <= limit, "{by_itself} deletions by itself, the limit is {limit}");
-        must!(deleted.is_disjoint(&rejected), "a rejected deletion was recorded");
-        let rejected_midway = &self.states("rejected") - &rejected;
-        must!(deleted.is_disjoint(&rejected_midway), "a deletion was recorded and rejected");
-        let Some(report) = report else { return Ok(()) };
-        if report.outcome == Outcome::Held {
-            let held_now = self.states("held");
-            self.too_many = if held_now.len() as u64 > limit { held_now } else { &self.too_many & &held_now };
-        }
-        if report.outcome == Outcome::Failed {
-            must!(self.states("held").is_subset(&held), "a failed pass held something");
-        }
-        let told = report.pass.is_none() || self.states("held").len() as u64 == report.held;
-        must!(told, "the hold is not what the report says");
-        for word in ["approved", "rejected"] {
-            must!(self.states("held").is_disjoint(&self.states(word)), "what a person {word} is held again");
-        }
-        // 13: a probe concludes nothing from absence.
-        if kind == PassKind::Probe {
-            must!(deleted.is_subset(&approved), "a probe deleted {deleted:?}");
-        }
-        // 5: a card is taken away only by a sweep that read the whole list and was shown cards.
-        for change in &changes {
-            let card = |state: &str| change.get(state).get("source").is_some_and(|source| !source.is_null());
-            if change.text("kind") == Some("updated") && card("before") && !card("after") {
-                let hidden = self.server.lock().unwrap().lists_hide_cards;
-                must!(kind == PassKind::Sweep && !hidden, "a {kind} took a card away: {change:?}");
-                must!(report.failure.is_none(), "a failed sweep took a card away");
-            }
-        }
-        Ok(())
-    }
-
-    /// 1 and 14: the log is whole and folds to the mirror.
-    fn check_proven(&self) -> Checked {
-        if !self.checking {
-            return Ok(());
-        }
-        let verified = verify(&self.reader(), None).unwrap();
-        must!(verified.finding_count == 0, "{:?}", verified.findings);
-        // A pass that recorded something says how much; one that did not may be forgotten.
-        let wrong: i64 = self
-            .reader()
-            .query_row(
-                "SELECT count(*) FROM (SELECT pass_id, count(*) AS changes FROM change_log GROUP BY pass_id) AS log
-                 LEFT JOIN passes ON passes.id = log.pass_id
-                 WHERE created + updated + deleted + restored IS NOT changes",
-                [],
-                |row| row.get(0),
-            )
-            .unwrap();
-        must!(wrong == 0, "{wrong} passes do not say what they recorded");
-        Ok(())
-    }
-
-    /// The view's diff, before and after agree with the model's.
-    fn check_view(&self, changes: &[Record]) -> Checked {
-        for change in changes {
-            let state = |name: &str| change.get(name).as_object().cloned().unwrap_or_else(Map::new);
-            let diff = Diff::between(&state("before"), &state("after")).to_json();
-            must!(*change.get("diff") == diff, "the view says {}, the model {diff}", change.get("diff"));
-        }
-        Ok(())
-    }
-
-    /// The end of all trouble: the first quiet sweep equals the truth, but for what waits for a person.
-    pub fn heal(&mut self) -> Checked {
-        {
-            let mut server = self.server.lock().unwrap();
-            server.trouble = None;
-            server.midway = None;
-            server.shifts.clear();
-            server.lists_hide_cards = false;
-        }
-        self.use_account(0);
-        self.pass(PassKind::Sweep)?;
-        // An empty mirror may have taken the other key meanwhile; then a person has to say that this one is right.
-        if write_beside(&self.path(), |tx| account::accept(tx, "t")).is_ok() {
-            self.pass(PassKind::Sweep)?;
-        }
-        // What a person once refused stays refused until it is seen; everything else is approved now.
-        self.decide(Decision::Approve);
-        self.pass(PassKind::Sweep)?;
-        let waits: BTreeSet<String> =
-            self.states("rejected").into_iter().chain(self.states("approved")).collect();
-        let truth: BTreeMap<String, Value> = {
-            let server = self.server.lock().unwrap();
-            server.lists[0].iter().map(|c| (c["id"].as_str().unwrap().to_owned(), c.clone())).collect()
-        };
-        let mut mirror = self.live();
-        mirror.retain(|id, _| truth.contains_key(id) || !waits.contains(id));
-        // 5 again: where no card at all is listed, null may as well mean "not revealed", and the known ones stay.
-        if truth.values().all(|customer| customer["source"].is_null()) {
-            mirror.values_mut().for_each(|customer| customer["source"] = Value::Null);
-        }
-        must!(mirror == truth, "the mirror is not the truth:\n{mirror:?}\n{truth:?}");
-
-        // 11: what is unchanged appends nothing.
-        let head = self.head();
-        self.pass(PassKind::Sweep)?;
-        self.pass(PassKind::Probe)?;
-        must!(self.head() == head, "an unchanged list was recorded as changed");
-        self.rebuilt_is_the_same()
-    }
-
-    fn rebuilt_is_the_same(&mut self) -> Checked {
-        let before = self.live();
-        self.pull = None;
-        let store = Store::open(&self.path()).unwrap();
-        self.runtime.block_on(store.write(komoju_sync::store::verify::rebuild)).unwrap();
-        store.close();
-        must!(self.live() == before, "the rebuilt mirror is another one");
-        self.check_proven()
+        let Some(first) = first.as_deref().and_then(time::read) else { return };
+        let then = first + SignedDuration::from_mins(minutes as i64);
+        let left = then.duration_since(self.server.lock().unwrap().now());
+        self.clock.advance(Duration::try_from(left).unwrap_or_default());
     }
 }

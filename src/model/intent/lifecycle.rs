@@ -333,9 +333,27 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_remembers_that_an_attempt_may_have_taken_effect_until_none_is_found() {
+        let waits = |outcome| Lifecycle::accepted().claim().unwrap().wait(outcome).unwrap();
+        assert_eq!(waits(Outcome::Known).outcome, Outcome::Known);
+        assert_eq!(waits(Outcome::Unknown).outcome, Outcome::Unknown);
+        assert_eq!(Lifecycle::accepted().claim().unwrap().cut_off().unwrap().outcome, Outcome::Unknown);
+        let found_absent = waits(Outcome::Unknown).found_absent().unwrap();
+        assert_eq!((found_absent.state, found_absent.outcome), (State::Waiting, Outcome::Known));
+    }
+
+    #[test]
+    fn an_intent_is_open_and_in_the_way_or_settled_and_parked_is_no_end() {
+        for state in State::ALL {
+            let is_open = matches!(state, State::Queued | State::Sending | State::Waiting | State::Parked);
+            assert_eq!((state.blocks_those_behind(), state.is_settled()), (is_open, !is_open), "{state}");
+        }
+    }
+
+    #[test]
     fn words_are_read_back() {
         for state in State::ALL {
-            assert_eq!(State::from_word(state.word()), Some(state));
+            assert_eq!(State::from_word(&state.to_string()), Some(state));
         }
         assert_eq!(State::from_word("lost"), None);
     }

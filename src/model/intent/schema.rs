@@ -115,3 +115,21 @@ impl Intent {
 fn of_fields(fields: &[&str], schema: impl Fn(&str) -> Value) -> Value {
     fields.iter().map(|field| ((*field).to_owned(), schema(field))).collect::<serde_json::Map<_, _>>().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_names_the_fields_that_the_parser_knows() {
+        let schema = Intent::schema();
+        let names = |part: &str| -> Vec<String> {
+            let fields = schema["$defs"][part]["properties"].as_object().unwrap();
+            fields.keys().cloned().collect()
+        };
+        assert_eq!(
+            (names("body"), names("expect")),
+            (BODY_FIELDS.map(str::to_owned).into(), EXPECT_FIELDS.map(str::to_owned).into())
+        );
+    }
+}

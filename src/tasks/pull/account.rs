@@ -28,7 +28,10 @@ impl<R: Remote> Pull<R> {
                 Ok(self.store.write(account::resume).await?)
             }
             Standing::Bound => Ok(()),
-            Standing::Free => Ok(self.bind(salt, fingerprint).await?),
+            Standing::Free => {
+                let at = time::written(self.clock.now());
+                Ok(self.store.write(move |tx| account::take_over(tx, &salt, &fingerprint, &at)).await?)
+            }
             Standing::Unknown => self.ask_known_customers(known, salt, fingerprint).await,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::marks::Marks;
 use super::pages::Answer;
 use super::{Failure, Pass, Pull};
+use crate::measures;
 use crate::model::listed::Fingerprint;
 use crate::model::{Customer, Listed, Origin, Source, Tally, time};
 use crate::reconcile::paging::PageFault;
@@ -144,9 +145,10 @@ impl<R: Remote> Pull<R> {
             if wrote {
                 passes::progress(tx, id, &tally, position)?;
             }
-            Ok((value, tally, wrote))
+            Ok((value, tally, recorded, wrote))
         });
-        let (value, tally, wrote) = applied.await?;
+        let (value, tally, recorded, wrote) = applied.await?;
+        measures::changes(origin, &recorded);
         pass.tally = tally;
         if wrote {
             pass.position_at = Some(self.clock.elapsed());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::inquest::{Canaries, Verdict, Warrant};
 use super::{Failure, Pass, Pull};
 use crate::model::CustomerId;
+use crate::model::words::count;
 use crate::reconcile::evidence::CANARIES;
 use crate::remote::Remote;
 use crate::store::holds::{self, End};
@@ -96,7 +97,8 @@ impl<R: Remote> Pull<R> {
         };
         tracing::warn!(
             customers = unproven.len(),
-            "approved deletions wait: what was answered proves nothing; the next pass asks again"
+            "{} not recorded: what was answered proves nothing; the next pass asks again",
+            count(unproven.len() as u64, "approved deletion")
         );
         Ok(go_on)
     }

@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use rand::Rng;
 
 use super::{Failure, Pull, Setback};
+use crate::measures;
 use crate::model::{Customer, CustomerId, time};
 use crate::reconcile::paging::PageFault;
 use crate::reconcile::retry;
@@ -53,7 +54,8 @@ impl<R: Remote> Pull<R> {
             }
             let wait = if setback.class() == Class::Rejected { None } else { waits.next() };
             let Some(wait) = wait else { return Err(Failure::after(tries, setback)) };
-            tracing::warn!(tries, wait_ms = wait.as_millis(), "{setback}; asking again");
+            measures::read_again();
+            tracing::warn!(tries, wait_ms = wait.as_millis(), "{setback}; asking again (try {tries})");
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Err(Failure::Stopped),
@@ -102,7 +104,7 @@ impl<R: Remote> Pull<R> {
     /// Leaves word in the database, for `status`, that the remote asked us to wait.
     async fn note_throttled(&self, asked: bool) -> Result<(), Failure> {
         if asked && let Some(until) = self.remote.throttled_until().map(time::written) {
-            tracing::warn!(until, "the API asks to wait");
+            tracing::warn!(until, "the API asks to wait until {until}");
             self.store.write(move |tx| passes::note_throttled(tx, Some(&until))).await?;
         }
         Ok(())

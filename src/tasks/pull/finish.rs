@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::ask::Found;
 use super::inquest::{Canaries, Verdict, Warrant};
 use super::marks::Marks;
-use super::{Failure, Pass, Pull, Report};
+use super::{Failure, Pass, Phase, Progress, Pull, Report};
 use crate::model::{CustomerId, Kind, Origin, Outcome, PassId, PassKind, Tally, time};
-use crate::reconcile::evidence::{self, Course, SAMPLE, Waiting};
+use crate::reconcile::evidence::{self, Course, Licence, SAMPLE, Waiting};
 use crate::reconcile::rows::RowSet;
 use crate::reconcile::sighting;
 use crate::remote::Remote;
@@ -22,16 +22,18 @@ const KEEP_UNEVENTFUL: jiff::SignedDuration = jiff::SignedDuration::from_hours(3
 impl<R: Remote> Pull<R> {
     /// What follows from a list that was read whole.
     pub(super) async fn conclude(&self, pass: &mut Pass, mut marks: Marks) -> Result<Outcome, Failure> {
-        let (suspects, waiting, marks_back) = self.find_suspects(pass, marks).await?;
+        let (suspects, (waiting, licence), marks_back) = self.find_suspects(pass, marks).await?;
         marks = marks_back;
         let limit = evidence::limit(
             pass.live_before,
             self.settings.max_delete_count,
             self.settings.max_delete_percent,
         );
-        let to_hold = match evidence::course(suspects.len(), limit, waiting) {
+        let to_hold = match evidence::course(suspects.len(), limit, waiting, licence) {
             Course::Nothing => RowSet::default(),
             Course::AskEach => self.ask_each(pass, &suspects, &mut marks).await?,
+            Course::AskEachAndHold => self.ask_each_to_hold(pass, &suspects).await?,
+            Course::KeepHolding => suspects,
             Course::AskSample => {
                 self.ask_sample(pass, &suspects).await?;
                 suspects
@@ -42,14 +44,19 @@ impl<R: Remote> Pull<R> {
             let make = move |tx: &Tx<'_>| indexes::ensure(tx, index);
             self.store.write_unless(self.stop.cancelled(), make).await?.ok_or(Failure::Stopped)?;
         }
-        match self.apply_conclusions(pass, marks, to_hold, limit).await? {
+        match self.apply_conclusions(pass, marks, to_hold, limit, licence).await? {
             0 => Ok(Outcome::Complete),
             _ => Ok(Outcome::Held),
         }
     }
 
-    /// Who was live before the sweep and was not listed by it, and whether exactly these wait for a person already.
-    async fn find_suspects(&self, pass: &Pass, marks: Marks) -> Result<(RowSet, Waiting, Marks), StoreError> {
+    /// Who was live before the sweep and was not listed by it, whether exactly these wait for a person already, and what may be done
+    /// about them without one.
+    async fn find_suspects(
+        &self,
+        pass: &Pass,
+        marks: Marks,
+    ) -> Result<(RowSet, (Waiting, Licence), Marks), StoreError> {
         let (head_before, asked) = (pass.head_before, Arc::clone(&pass.asked));
         let found = self.store.read(move |conn| {
             let mut suspects = RowSet::default();
@@ -62,17 +69,21 @@ impl<R: Remote> Pull<R> {
                     Ok(())
                 })?;
             }
-            let waiting = match is_held(conn, &suspects, Some(Because::TooMany))? {
+            let waiting = match is_held(conn, &suspects, &[Because::TooMany, Because::Restored])? {
                 true => Waiting::TheSame,
                 false => Waiting::Others,
             };
-            Ok((suspects, waiting, marks))
+            let licence = if holds::holds_all(conn)? { Licence::Hold } else { Licence::Record };
+            Ok((suspects, (waiting, licence), marks))
         });
         found.await
     }
 
     async fn ids(&self, rows: Vec<i64>) -> Result<Vec<CustomerId>, StoreError> {
-        self.store.write(move |tx| rows.into_iter().map(|row| mirror::id_of(tx, row)).collect()).await
+        // Who was erased meanwhile is nobody's suspect any more.
+        self.store
+            .write(move |tx| rows.into_iter().filter_map(|row| mirror::id_of(tx, row).transpose()).collect())
+            .await
     }
 
     /// Few enough: each is asked. Returns those that must be held because nothing is proven about them.
@@ -98,6 +109,33 @@ impl<R: Remote> Pull<R> {
             Ok::<_, StoreError>(rows)
         });
         Ok(rows.await?)
+    }
+
+    /// Few enough, and nobody is recorded whatever it answers: returns those that wait for a person, all but who is alive.
+    async fn ask_each_to_hold(&self, pass: &mut Pass, suspects: &RowSet) -> Result<RowSet, Failure> {
+        let mut to_hold = RowSet::default();
+        for (done, row) in suspects.iter().enumerate() {
+            self.progress.send_replace(Progress {
+                phase: Phase::Asking,
+                done: done as u64,
+                of: suspects.len(),
+            });
+            let asked = self.echoes.asking();
+            for id in self.ids(vec![row]).await? {
+                match self.look_up(&id, pass.patience()).await? {
+                    Found::Alive(customer) => self.record_alive(pass, Arc::clone(&asked), customer).await?,
+                    Found::Gone => {
+                        to_hold.insert(row);
+                    }
+                    Found::Unclear(why) => {
+                        tracing::warn!("{why}; whether this customer is gone is not known");
+                        pass.unclear += 1;
+                        to_hold.insert(row);
+                    }
+                }
+            }
+        }
+        Ok(to_hold)
     }
 
     /// Too many: some are asked. One that is alive shows that the list was cut short.
@@ -130,6 +168,7 @@ impl<R: Remote> Pull<R> {
         marks: Marks,
         to_hold: RowSet,
         limit: u64,
+        licence: Licence,
     ) -> Result<u64, Failure> {
         let (id, at, asked) = (pass.id, time::written(self.clock.now()), Arc::clone(&pass.asked));
         let concluded = self.apply(pass, Origin::Sweep, move |tx, recorder, _| {
@@ -140,12 +179,18 @@ impl<R: Remote> Pull<R> {
             // A person may have decided about some of them while the sweep went on.
             let mut undecided = RowSet::default();
             for row in to_hold.iter() {
-                let customer = mirror::id_of(tx, row)?;
+                let Some(customer) = mirror::id_of(tx, row)? else { continue };
                 if !holds::is_decided(tx, &customer)? && !asked.is_before_push_of(&customer) {
                     undecided.insert(row);
                 }
             }
-            hold(tx, id, &at, &undecided, limit)?;
+            let because = match licence {
+                Licence::Hold => Because::Restored,
+                Licence::Record if undecided.len() > limit => Because::TooMany,
+                Licence::Record => Because::Unproven,
+            };
+            hold(tx, id, &at, &undecided, because)?;
+            holds::note_concluded(tx)?;
             Ok(undecided.len())
         });
         Ok(concluded.await?)
@@ -217,7 +262,7 @@ fn null_sources(
         return Ok(());
     }
     for row in marks.null_listed.iter() {
-        let id = mirror::id_of(tx, row)?;
+        let Some(id) = mirror::id_of(tx, row)? else { continue };
         if asked.is_before_push_of(&id) {
             continue;
         }
@@ -230,14 +275,15 @@ fn null_sources(
     Ok(())
 }
 
-/// Whether exactly these wait for a person, because of this where asked.
-fn is_held(conn: &Conn, rows: &RowSet, because: Option<Because>) -> Result<bool, StoreError> {
+/// Whether exactly these wait for a person, for one of these reasons.
+fn is_held(conn: &Conn, rows: &RowSet, reasons: &[Because]) -> Result<bool, StoreError> {
     if holds::held_count(conn)? != rows.len() {
         return Ok(false);
     }
     for row in rows.iter() {
-        match holds::held_because(conn, &mirror::id_of(conn, row)?)? {
-            Some(reason) if because.is_none_or(|because| because == reason) => {}
+        let Some(id) = mirror::id_of(conn, row)? else { return Ok(false) };
+        match holds::held_because(conn, &id)? {
+            Some(reason) if reasons.contains(&reason) => {}
             _ => return Ok(false),
         }
     }
@@ -245,18 +291,18 @@ fn is_held(conn: &Conn, rows: &RowSet, because: Option<Because>) -> Result<bool,
 }
 
 /// Holds these deletions: keeps the hold where exactly these wait already, otherwise supersedes what waits.
-fn hold(tx: &Tx<'_>, pass: PassId, at: &str, rows: &RowSet, limit: u64) -> Result<(), StoreError> {
-    let too_many = rows.len() > limit;
-    if is_held(tx, rows, None)? {
-        // What was too many stays so, even when the limit has grown.
-        return if too_many { holds::set_too_many(tx) } else { Ok(()) };
+fn hold(tx: &Tx<'_>, pass: PassId, at: &str, rows: &RowSet, because: Because) -> Result<(), StoreError> {
+    if is_held(tx, rows, &Because::ALL)? {
+        // What waits for a person goes on doing so, even when the limit has grown.
+        return if because == Because::Unproven { Ok(()) } else { holds::set_because(tx, because) };
     }
-    let because = if too_many { Because::TooMany } else { Because::Unproven };
     holds::supersede(tx)?;
     if !rows.is_empty() {
         let hold = holds::open(tx, pass, at, because)?;
         for row in rows.iter() {
-            holds::add(tx, hold, &mirror::id_of(tx, row)?)?;
+            if let Some(id) = mirror::id_of(tx, row)? {
+                holds::add(tx, hold, &id)?;
+            }
         }
     }
     Ok(())

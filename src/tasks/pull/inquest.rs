@@ -131,7 +131,8 @@ impl<R: Remote> Pull<R> {
         Ok(None)
     }
 
-    async fn record_alive(
+    /// Records a suspect that answered.
+    pub(super) async fn record_alive(
         &self,
         pass: &mut Pass,
         asked: Arc<Asked>,

@@ -247,15 +247,17 @@ impl<R: Remote + PushRemote> Pusher<R> {
 /// The call that carries an intent out.
 fn push_of(open: &Open, intent: &Intent) -> Option<Push> {
     match &intent.wish {
-        Wish::Create(body) => {
-            let body = match &open.frozen.tag {
-                Some(tag) => body.clone().with_metadata(tag, &open.id),
-                None => body.clone(),
-            };
-            Some(Push::Create { key: open.frozen.key.clone()?, body })
-        }
+        Wish::Create(body) => Some(Push::Create { key: open.frozen.key.clone()?, body: as_sent(open, body) }),
         Wish::Update(_, body) => Some(Push::Update { id: open.customer.clone()?, body: body.clone() }),
         Wish::Delete(_) => Some(Push::Delete { id: open.customer.clone()? }),
+    }
+}
+
+/// A create's parameters as they are sent: with the intent's id, where it is tagged.
+pub(super) fn as_sent(open: &Open, body: &Body) -> Body {
+    match &open.frozen.tag {
+        Some(tag) => body.clone().with_metadata(tag, &open.id),
+        None => body.clone(),
     }
 }
 

@@ -81,9 +81,15 @@ impl<R: Remote + PushRemote> Pusher<R> {
         };
         let listed: Vec<CustomerId> = window.customers.iter().map(|customer| customer.id().clone()).collect();
         let (position, wanted, since) = (open.position, body.clone(), time::written(from));
-        let accounted =
-            self.store.read(move |conn| intents::unclaimed(conn, position, &wanted, listed, &since));
-        let (mut unclaimed, gone, has_twin) = accounted.await?;
+        let (id, tag) = (open.id.clone(), open.frozen.tag.clone());
+        let accounted = self.store.read(move |conn| {
+            let made_and_gone = match tag {
+                Some(tag) => intents::seen_with_tag(conn, &tag, &id, &since)?,
+                None => None,
+            };
+            Ok((intents::unclaimed(conn, position, &wanted, listed, &since)?, made_and_gone))
+        });
+        let ((mut unclaimed, gone, has_twin), made_and_gone) = accounted.await?;
         if key_is == KeyIs::Good {
             // Nothing has to be made anew: whoever is plainly somebody else stands in nobody's way.
             let alike = |customer: &&Customer| creates::is_alike(body, customer);
@@ -98,6 +104,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             listed: &window.customers,
             unclaimed: &unclaimed,
             gone,
+            made_and_gone: made_and_gone.as_ref(),
             has_twin,
         };
         match creates::find(evidence) {
@@ -119,7 +126,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             Finding::Absent => {
                 let Ok(intent) = &open.intent else { return Ok(None) };
                 let frozen = freshly_frozen(intent, &self.settings, &*self.clock, self.remote.server_time());
-                tracing::info!(intent = %open.id, "the create did not take effect: it is sent anew, with a new key");
+                tracing::info!(intent = %open.id, "intent {}: the create did not take effect; it is sent anew, with a new key", open.id);
                 let (position, fresh) = (open.position, frozen.clone());
                 self.store.write(move |tx| outbox::freeze(tx, position, &fresh)).await?;
                 open.frozen = frozen;

@@ -10,11 +10,12 @@ use super::{Pusher, legal};
 use crate::mask::MASK;
 use crate::model::intent::lifecycle::Lifecycle;
 use crate::model::intent::{Body, Wish};
-use crate::model::{Customer, CustomerId, Origin, time};
+use crate::model::{Customer, CustomerId, Origin, Tally, time};
 use crate::reconcile::sighting;
 use crate::store::changes::{self, Cause};
+use crate::store::mirror::{self, Stored};
 use crate::store::outbox::{self, AttemptEnd, Open, Words};
-use crate::store::{StoreError, Tx, mirror, passes};
+use crate::store::{StoreError, Tx, passes};
 use crate::tasks::Echoes;
 
 /// Where an intent is after an attempt, for whoever is told.
@@ -29,6 +30,8 @@ pub(super) struct Settled {
     pub(super) key_refused: bool,
     /// The customer that it meant to change is not there.
     pub(super) not_found: bool,
+    /// What it recorded in the change log.
+    pub(super) recorded: Tally,
 }
 
 impl Settled {
@@ -42,6 +45,7 @@ impl Settled {
             reason: Some(reason),
             key_refused: false,
             not_found: false,
+            recorded: Tally::default(),
         }
     }
 }
@@ -87,9 +91,11 @@ impl Settling {
             None => text,
         };
         let (mut key_refused, mut not_found, mut made) = (false, false, None);
+        let mut recorded = Tally::default();
         let (life, mut words, end) = match ended {
             Ended::TookEffect { customer, status } => {
-                let (id, seq) = self.echo(tx, open, customer.as_ref(), &at)?;
+                let (id, seq, echoed) = self.echo(tx, open, customer.as_ref(), status, &at)?;
+                recorded = echoed;
                 let detail = match (wish, &customer) {
                     (Some(Wish::Update(_, body)), Some(customer)) => told_of(body, customer),
                     _ => None,
@@ -160,6 +166,7 @@ impl Settling {
             reason,
             key_refused,
             not_found,
+            recorded,
         })
     }
 
@@ -168,18 +175,21 @@ impl Settling {
         from.is_some_and(|from| self.now.duration_since(from) >= self.park_after)
     }
 
-    /// What took effect enters log and mirror, with the intent's id; returns the customer and the change that records it. Where the
-    /// mirror knew it all already, that is the change by which it did.
+    /// What took effect enters log and mirror, with the intent's id; returns the customer, the change that records it and how many
+    /// there are. Where the mirror knew it all already, that is the change by which it did.
     fn echo(
         &self,
         tx: &Tx<'_>,
         open: &Open,
         shown: Option<&Customer>,
+        status: Option<u16>,
         at: &str,
-    ) -> Result<(Option<CustomerId>, Option<i64>), StoreError> {
+    ) -> Result<(Option<CustomerId>, Option<i64>, Tally), StoreError> {
         let id = open.customer.clone().or_else(|| shown.map(|customer| customer.id().clone()));
-        let Some(customer) = &id else { return Ok((None, None)) };
+        let Some(customer) = &id else { return Ok((None, None, Tally::default())) };
         let is_delete = matches!(open.intent.as_ref().map(|intent| &intent.wish), Ok(Wish::Delete(_)));
+        let is_answered_create = status.is_some()
+            && matches!(open.intent.as_ref().map(|intent| &intent.wish), Ok(Wish::Create(_)));
         let stored = mirror::find(tx, customer)?;
         let known_seq = stored.as_ref().map(|stored| stored.standing.seq);
         let cause = Cause {
@@ -193,8 +203,8 @@ impl Settling {
                 if stored.is_some_and(|stored| stored.standing.is_live()) {
                     recorder.record_deleted(customer)?;
                 }
-            } else if let Some(shown) = shown {
-                let sighting = sighting::judge(shown.clone(), stored.as_ref().map(|stored| &stored.standing));
+            } else if let Some(shown) = news(shown, is_answered_create, stored.as_ref()) {
+                let sighting = sighting::judge(shown, stored.as_ref().map(|stored| &stored.standing));
                 if let Some((kind, after)) = sighting.change {
                     recorder.record(kind, &after, stored)?;
                 }
@@ -205,7 +215,20 @@ impl Settling {
             0 => known_seq,
             _ => Some(changes::head(tx)?.seq),
         };
-        Ok((id, seq))
+        Ok((id, seq, recorded))
+    }
+}
+
+/// What there is to record of a customer that a push was answered with. A create that is sent again under its key is answered as the
+/// first time: with the customer as it was made. Whoever has seen that customer since knows better, but for a card, which the list may
+/// not show.
+fn news(shown: Option<&Customer>, is_answered_create: bool, stored: Option<&Stored>) -> Option<Customer> {
+    let (shown, Some(stored), true) = (shown?, stored, is_answered_create) else { return shown.cloned() };
+    let known = Customer::from_body(stored.standing.body.as_deref()?).ok()?;
+    let card = |customer: &Customer| customer.fields().get("source").filter(|card| !card.is_null()).cloned();
+    match (stored.standing.is_live(), card(&known), card(shown)) {
+        (true, None, Some(card)) => Some(known.with("source", Some(card))),
+        _ => None,
     }
 }
 

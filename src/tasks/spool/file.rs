@@ -16,7 +16,10 @@ use sha2::{Digest as _, Sha256};
 pub(super) const LARGEST: u64 = 16 * 1024 * 1024;
 
 /// Group members may write, and take away only what is theirs.
-const SPOOL_MODE: u32 = 0o3770;
+pub const SPOOL_MODE: u32 = 0o3770;
+
+/// What is made in such a directory belongs to its group.
+const SET_GROUP_ID: u32 = 0o2000;
 
 /// Group members may look.
 const BELOW_MODE: u32 = 0o750;
@@ -27,6 +30,10 @@ pub(super) const RECEIPTS: &str = "receipts";
 
 /// Below the spool directory: what was refused.
 pub(super) const REJECTED: &str = "rejected";
+
+const LINKED: &str = "has more than one link, so it would live on elsewhere: copy it here";
+
+const TOO_LARGE: &str = "has more than 16 MiB: split it into several files";
 
 /// Which file it is, and in which state: equal as long as nobody touched it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +112,9 @@ pub(super) fn open(path: &Path) -> Opened {
         (ErrorKind::NotFound, _) => Opened::Gone,
         (_, Some(libc::ELOOP)) => Opened::Left("is a symbolic link: put the file itself here".to_owned()),
         (ErrorKind::PermissionDenied, _) => match fs::symlink_metadata(path) {
-            Ok(file) => Opened::Left(unreadable(path, &user(file.uid()), foreign_group(path, &file))),
+            Ok(file) => {
+                Opened::Left(unreadable(path, &user(file.uid()), "this program", foreign_group(path, &file)))
+            }
             Err(_) => Opened::Gone,
         },
         _ => Opened::Left(format!("cannot be read: {error}; it is looked at again")),
@@ -120,22 +129,38 @@ fn read(path: &Path) -> io::Result<Opened> {
         return Ok(Opened::Left(why.to_owned()));
     }
     if before.nlink() != 1 {
-        return Ok(Opened::Left(
-            "has more than one link, so it would live on elsewhere: copy it here".to_owned(),
-        ));
+        return Ok(Opened::Left(LINKED.to_owned()));
     }
     let mut bytes = Vec::new();
     if before.len() <= LARGEST {
         (&file).take(LARGEST + 1).read_to_end(&mut bytes)?;
     }
     if before.len().max(bytes.len() as u64) > LARGEST {
-        return Ok(Opened::Left("has more than 16 MiB: split it into several files".to_owned()));
+        return Ok(Opened::Left(TOO_LARGE.to_owned()));
     }
     let stamp = Stamp::of(&before);
     if Stamp::of(&file.metadata()?) != stamp {
         return Ok(Opened::Changing);
     }
     Ok(Opened::Whole(Content { bytes, stamp, owner: user(before.uid()) }))
+}
+
+/// Why a regular file stays where it is, as far as it shows from outside.
+pub(super) fn why_left(
+    path: &Path,
+    file: &Metadata,
+    who: &str,
+    may_read: &dyn Fn(&Metadata) -> bool,
+) -> Option<String> {
+    if file.nlink() != 1 {
+        Some(LINKED.to_owned())
+    } else if file.len() > LARGEST {
+        Some(TOO_LARGE.to_owned())
+    } else if !may_read(file) {
+        Some(unreadable(path, &user(file.uid()), who, foreign_group(path, file)))
+    } else {
+        None
+    }
 }
 
 /// The spool directory's group, where the file has another: then reading by the group alone does not help.
@@ -145,11 +170,11 @@ fn foreign_group(path: &Path, file: &Metadata) -> Option<String> {
 }
 
 /// The commonest failure of a spool: a file written with umask 077.
-fn unreadable(path: &Path, owner: &str, group: Option<String>) -> String {
+fn unreadable(path: &Path, owner: &str, who: &str, group: Option<String>) -> String {
     let path = path.display();
     let chgrp = group.map(|group| format!("chgrp {group} {path} && ")).unwrap_or_default();
     format!(
-        "belongs to {owner} and cannot be read by this program: `{chgrp}chmod g+r {path}`; programs that drop files should \
+        "belongs to {owner} and cannot be read by {who}: `{chgrp}chmod g+r {path}`; programs that drop files should \
          run with umask 027, not 077"
     )
 }
@@ -204,7 +229,15 @@ pub(super) fn prepare(spool: &Path) -> Result<(), String> {
 }
 
 fn make(directory: &Path, mode: u32) -> io::Result<()> {
-    DirBuilder::new().mode(mode).create(directory)?;
+    let create = |mode| DirBuilder::new().mode(mode).create(directory);
+    create(mode).or_else(|error| match error.kind() {
+        // A service that may not set this bit (RestrictSUIDSGID=) inherits it from the directory above.
+        ErrorKind::PermissionDenied => create(mode & !SET_GROUP_ID),
+        _ => Err(error),
+    })?;
+    if fs::metadata(directory)?.permissions().mode() & 0o7777 == mode {
+        return Ok(());
+    }
     // The umask took its share.
     fs::set_permissions(directory, Permissions::from_mode(mode))
 }
@@ -302,10 +335,10 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_told_with_its_owner_and_the_way_out() {
         let path = Path::new("/spool/a.json");
-        let told = unreadable(path, "alice", None);
+        let told = unreadable(path, "alice", "this program", None);
         assert!(told.starts_with("belongs to alice and cannot be read"), "{told}");
         assert!(told.contains("`chmod g+r /spool/a.json`"), "{told}");
-        let told = unreadable(path, "alice", Some("komoju-sync".to_owned()));
+        let told = unreadable(path, "alice", "this program", Some("komoju-sync".to_owned()));
         assert!(told.contains("`chgrp komoju-sync /spool/a.json && chmod g+r /spool/a.json`"), "{told}");
     }
 

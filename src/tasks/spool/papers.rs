@@ -23,7 +23,7 @@ struct Written<'a> {
 }
 
 /// A receipt as JSON, one intent a line.
-fn rendered(masker: &Masker, receipt: &Receipt) -> String {
+pub(super) fn rendered(masker: &Masker, receipt: &Receipt) -> String {
     // A map of owned values with text keys always serialises.
     let text = |value: &str| serde_json::to_string(value).unwrap_or_default();
     let intent = |entry: &Entry| {
@@ -68,7 +68,7 @@ pub(super) fn remove_receipt(spool: &Path, name: &str) -> io::Result<()> {
     file::sync(&receipts)
 }
 
-fn receipt_name(name: &str) -> String {
+pub(super) fn receipt_name(name: &str) -> String {
     format!("{name}.json")
 }
 

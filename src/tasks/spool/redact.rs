@@ -1,14 +1,16 @@
 //! A refused file without its secrets, and otherwise byte for byte.
 //!
 //! Three looks at the text: what looks like a secret wherever it stands ([`Masker::spans`]); whatever is the value of a key
-//! `payment_details`, at any depth and however it looks; and strings that hide one of both behind JSON's escapes. The reading of
+//! `payment_details`, `card` or a card's verification value, at any depth and however it looks; and strings that hide one of both behind JSON's escapes. The reading of
 //! JSON is lenient on purpose: most files that are refused are none.
 
 use std::ops::Range;
 
 use crate::mask::{MASK, Masker};
 
-const SECRET_KEY: &str = "payment_details";
+/// A token; and what is a card or of one, wherever somebody puts it: none of it may stay here.
+pub(super) const SECRET_KEYS: [&str; 6] =
+    ["payment_details", "card", "verification_value", "cvc", "cvv", "security_code"];
 
 /// The bytes, each secret replaced.
 pub(super) fn redacted(masker: &Masker, bytes: &[u8], by_line: ByLine) -> Vec<u8> {
@@ -42,9 +44,10 @@ fn spans(masker: &Masker, bytes: &[u8], by_line: ByLine) -> Vec<Range<usize>> {
         ByLine::No => in_json(masker, bytes, 0, &mut spans),
         ByLine::Yes => {
             let mut at = 0;
-            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            // Without its end: a string that nobody ended must not take the next line with it.
+            for line in bytes.split(|byte| *byte == b'\n') {
                 in_json(masker, line, at, &mut spans);
-                at += line.len();
+                at += line.len() + 1;
             }
         }
     }
@@ -147,13 +150,17 @@ fn decoded(string: &[u8]) -> Option<String> {
 }
 
 fn is_secret_key(string: &[u8]) -> bool {
-    decoded(string).is_some_and(|key| key.eq_ignore_ascii_case(SECRET_KEY))
+    decoded(string).is_some_and(|key| SECRET_KEYS.iter().any(|secret| key.eq_ignore_ascii_case(secret)))
 }
 
 /// Whether escapes hide a secret, or JSON within JSON that may hold one.
 fn hides_a_secret(masker: &Masker, string: &[u8]) -> bool {
     string.contains(&b'\\')
-        && decoded(string).is_some_and(|text| text.contains(SECRET_KEY) || !masker.spans(&text).is_empty())
+        && decoded(string).is_some_and(|text| {
+            text.contains(SECRET_KEYS[0])
+                || SECRET_KEYS.iter().any(|secret| text.contains(&format!("\"{secret}\"")))
+                || !masker.spans(&text).is_empty()
+        })
 }
 
 #[cfg(test)]
@@ -182,6 +189,10 @@ mod tests {
             (
                 r#"{"payment_details":{"number":"4","cvc":12,"x":[true,"y"]},"email":"z"}"#,
                 r#"{"payment_details":{"number":"****","cvc":****,"x":[true,"****"]},"email":"z"}"#,
+            ),
+            (
+                r#"{"card":{"number":"4","verification_value":"987"},"cvc":1,"cardinal":2}"#,
+                r#"{"card":{"number":"****","verification_value":"****"},"cvc":****,"cardinal":2}"#,
             ),
             (r#"{"payment_details":null,"email":"z"}"#, r#"{"payment_details":null,"email":"z"}"#),
             (r#"{"email":"tok\u005fabc"}"#, r#"{"email":"****"}"#),
@@ -216,6 +227,9 @@ mod tests {
     fn each_line_is_read_by_itself() {
         let text = "{\"payment_details\": {\n{\"email\": \"a\"}\n";
         assert_eq!(redacted(&Masker::default(), text.as_bytes(), ByLine::Yes), text.as_bytes());
+        let text = "{\"cvc\": \"1\n{\"email\": \"a\"}\n";
+        let shown = redacted(&Masker::default(), text.as_bytes(), ByLine::Yes);
+        assert_eq!(shown, b"{\"cvc\": \"****\n{\"email\": \"a\"}\n");
     }
 
     proptest! {
@@ -227,6 +241,7 @@ mod tests {
 
         #[test]
         fn no_value_of_the_key_is_left(secret in "[a-z]{8}", key in "[a-z]{1,5}", depth in 0..4_usize) {
+            prop_assume!(!SECRET_KEYS.contains(&key.as_str()));
             let mut value = serde_json::json!({"payment_details": secret, key: "other"});
             for _ in 0..depth {
                 value = serde_json::json!({"body": [value]});

@@ -1,0 +1,138 @@
+//! A soak: the daemon against a local KOMOJU for as long as asked, while customers change, intents come in by every door, faults
+//! strike, and the daemon is killed and stopped. At the end a ledger, and exit 1 where anything in it is wrong.
+//!
+//! `cargo bench --bench soak -- --for 30m`; `--help` tells the rest.
+
+#![expect(clippy::unwrap_used, reason = "a soak that cannot go on ends here")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the ledger is the output")]
+#![expect(clippy::disallowed_methods, reason = "a soak lasts real time")]
+
+#[path = "soak/daemon.rs"]
+mod daemon;
+#[path = "soak/doors.rs"]
+mod doors;
+#[path = "soak/ledger.rs"]
+mod ledger;
+#[path = "soak/trouble.rs"]
+mod trouble;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use komoju_sync::sandbox::{Options, Sandbox};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use daemon::House;
+use doors::Dropper;
+use ledger::Ledger;
+
+/// Runs the daemon against a local KOMOJU under faults and kills, and proves at the end that nothing was lost
+#[derive(Parser, Clone, Debug)]
+#[command(bin_name = "cargo bench --bench soak --")]
+struct Plan {
+    /// How long: 90s, 30m, 8h
+    #[arg(long = "for", value_name = "TIME", default_value = "1m", value_parser = time)]
+    lasts: Duration,
+    /// How many customers there are at the start
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    customers: u32,
+    /// The same seed makes the same choices; what the machine makes of them is another matter
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// How many seconds lie between two ends of the daemon, on average
+    #[arg(long, value_name = "SECONDS", default_value_t = 15)]
+    end_every: u64,
+    /// Cargo gives this to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no time such as 90s, 30m or 8h");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(number.saturating_mul(seconds)))
+}
+
+/// How long everything may take to settle when the trouble is over: the waits between an intent's attempts have grown meanwhile.
+const SETTLES_WITHIN: Duration = Duration::from_secs(180);
+
+/// One thing happens each.
+const TURN: Duration = Duration::from_millis(50);
+
+fn main() {
+    let plan = Plan::parse();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let interrupted = Arc::new(AtomicBool::new(false));
+    runtime.block_on(async {
+        let told = Arc::clone(&interrupted);
+        let mut signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).unwrap();
+        // It ends with the program.
+        let _watching = tokio_util::task::TaskTracker::new().spawn(async move {
+            signal.recv().await;
+            told.store(true, Ordering::Relaxed);
+        });
+    });
+    let options = Options { customers: plan.customers, seed: plan.seed, ..Options::default() };
+    let sandbox = runtime.block_on(Sandbox::start(options)).unwrap();
+    let mut house = House::new(sandbox);
+    println!(
+        "a soak of {:?}, seed {}, {} customers; Ctrl-C ends it early",
+        plan.lasts, plan.seed, plan.customers
+    );
+
+    let mut ledger = Ledger::begin(&plan);
+    house.start(&mut ledger);
+    house.until_first_sweep();
+    let mut dropper = Dropper::new(plan.seed);
+    let mut dice = StdRng::seed_from_u64(plan.seed ^ 0x50a4);
+    let started = Instant::now();
+    let mut told = Duration::ZERO;
+    let mut next_end = Duration::ZERO;
+    while started.elapsed() < plan.lasts && !interrupted.load(Ordering::Relaxed) {
+        turn(&mut dice, &mut house, &mut dropper, &mut ledger);
+        if started.elapsed() >= next_end {
+            house.end_and_start(&mut dice, &mut ledger);
+            let most = 2000 * plan.end_every.max(1);
+            next_end = started.elapsed() + Duration::from_millis(dice.random_range(0..most));
+        }
+        ledger.look(&mut house);
+        if started.elapsed() >= told + Duration::from_secs(60) {
+            told = started.elapsed();
+            eprintln!("{}", ledger.line(told, dropper.accepted()));
+        }
+        std::thread::sleep(TURN);
+    }
+    ledger.lasted = started.elapsed();
+
+    eprintln!("the trouble is over; everything settles");
+    house.settle(SETTLES_WITHIN, &dropper, &mut ledger);
+    ledger.close(&house, &dropper);
+    print!("{ledger}");
+    if !ledger.wrong().is_empty() {
+        let kept = house.keep();
+        eprintln!("\nWRONG:\n{}\nits files are left in {}", ledger.wrong().join("\n"), kept.display());
+        std::process::exit(1);
+    }
+}
+
+/// One thing that happens.
+fn turn(dice: &mut StdRng, house: &mut House, dropper: &mut Dropper, ledger: &mut Ledger) {
+    match dice.random_range(0..100) {
+        0..25 => trouble::churn(dice, house, ledger),
+        25..32 => trouble::strike(dice, house, ledger),
+        32..44 => dropper.drop_any(dice, house),
+        44 => house.park_a_reader(dice, ledger),
+        45 => house.ask_beside(dice, ledger),
+        _ => {}
+    }
+}

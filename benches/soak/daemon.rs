@@ -1,0 +1,262 @@
+//! The house the daemon lives in: its directory, its process, the local KOMOJU.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use komoju_sync::sandbox::{Sandbox, WorldGuard};
+use komoju_sync::store::{Reader, read};
+use rand::Rng;
+use rand::rngs::StdRng;
+use rusqlite::Connection;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::doors::Dropper;
+use crate::ledger::Ledger;
+
+pub struct House {
+    sandbox: Sandbox,
+    directory: TempDir,
+    daemon: Option<Child>,
+    /// A reader in its transaction, and until when it stays there.
+    parked: Option<(Connection, Instant)>,
+    backups: usize,
+}
+
+/// Intents that are not over, but for those that wait behind one that waits for a person.
+pub const OPEN: &str =
+    "SELECT id || ' ' || state || ': ' || coalesce(reason, 'without a reason') FROM intents
+    WHERE state IN ('queued', 'sending', 'waiting') AND coalesce(reason, '') NOT IN
+        (SELECT 'waits for intent ' || id FROM intents WHERE state = 'parked')";
+
+impl House {
+    pub fn new(sandbox: Sandbox) -> Self {
+        let directory = TempDir::new().unwrap();
+        let house = Self { sandbox, directory, daemon: None, parked: None, backups: 0 };
+        let text = format!(
+            "[api]\nbase_url = \"{}\"\nrequest_timeout_s = 5\n[rate_limit]\nrequests_per_second = 200\nburst = 20\n\
+             [database]\npath = '{}'\n[inbound]\nsweep_cron = \"*/3 * * * * *\"\nprobe_cron = \"* * * * * *\"\n\
+             [outbound]\nspool_dir = '{}'\nhold_deletes_over = 1000000\n",
+            house.sandbox.base_url(),
+            house.database().display(),
+            house.path("spool").display(),
+        );
+        std::fs::write(house.path("config.toml"), text).unwrap();
+        house
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.path("komoju.db")
+    }
+
+    pub fn world(&self) -> WorldGuard<'_> {
+        self.sandbox.world()
+    }
+
+    /// Leaves the files where they are, and says where that is.
+    pub fn keep(&mut self) -> &Path {
+        self.directory.disable_cleanup(true);
+        self.directory.path()
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_komoju-sync"));
+        command
+            .env("KOMOJU_SECRET_KEY", self.sandbox.key())
+            .arg("--config")
+            .arg(self.path("config.toml"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // What a terminal sends is ours to pass on.
+            .process_group(0);
+        command
+    }
+
+    pub fn start(&mut self, ledger: &mut Ledger) {
+        let log = File::options().create(true).append(true).open(self.path("daemon.log")).unwrap();
+        self.daemon = Some(self.command(&["run"]).stderr(log).spawn().unwrap());
+        ledger.starts += 1;
+    }
+
+    pub fn daemon(&mut self) -> &mut Child {
+        self.daemon.as_mut().unwrap()
+    }
+
+    /// Waits for the first complete sweep.
+    pub fn until_first_sweep(&self) {
+        let swept = "SELECT count(*) FROM mirror_info WHERE last_sweep_at IS NOT NULL";
+        assert!(
+            until(Duration::from_secs(120), || {
+                Reader::open(&self.database())
+                    .is_ok_and(|reader| reader.query_row(swept, [], |row| row.get(0)).unwrap_or(0) == 1)
+            }),
+            "no sweep was ever complete"
+        );
+    }
+
+    /// The daemon ends, mostly by force, and is started anew.
+    pub fn end_and_start(&mut self, dice: &mut StdRng, ledger: &mut Ledger) {
+        ledger.note_memory(self.daemon().id());
+        if dice.random_bool(0.75) {
+            self.daemon().kill().unwrap();
+            self.daemon().wait().unwrap();
+            ledger.kills += 1;
+        } else {
+            self.stop(ledger);
+        }
+        self.start(ledger);
+    }
+
+    /// SIGTERM.
+    pub fn stop(&mut self, ledger: &mut Ledger) {
+        let since = Instant::now();
+        let told = Command::new("kill").args(["-TERM", &self.daemon().id().to_string()]).status();
+        assert!(told.unwrap().success());
+        let ended = self.daemon().wait().unwrap();
+        ledger.stopped(since.elapsed(), ended.code());
+    }
+
+    /// Somebody reads for some seconds, so that the write-ahead log cannot be emptied; or comes back from it.
+    pub fn park_a_reader(&mut self, dice: &mut StdRng, ledger: &mut Ledger) {
+        if self.parked.is_none() {
+            let conn = Connection::open(self.database()).unwrap();
+            conn.execute_batch("BEGIN; SELECT count(*) FROM customers").unwrap();
+            self.parked = Some((conn, Instant::now() + Duration::from_secs(dice.random_range(1..10))));
+            ledger.parked_readers += 1;
+        }
+    }
+
+    /// Looks whether a reader's time is over.
+    pub fn release_reader(&mut self) {
+        self.parked.take_if(|(_, until)| *until <= Instant::now());
+    }
+
+    /// A person asks beside the daemon.
+    pub fn ask_beside(&mut self, dice: &mut StdRng, ledger: &mut Ledger) {
+        self.backups += 1;
+        let backup = self.path(&format!("backup-{}.db", self.backups % 2));
+        let text = backup.display().to_string();
+        let (arguments, expected): (&[&str], &[i32]) = match dice.random_range(0..5) {
+            0 => (&["status"], &[0, 1, 3, 4]),
+            1 => (&["verify"], &[0, 3]),
+            2 => (&["doctor"], &[0, 1, 3, 4]),
+            3 => {
+                let _ = std::fs::remove_file(&backup);
+                (&["backup", &text], &[0])
+            }
+            // A hold is decided by a person; there may be none.
+            _ => (&["deletions", "approve"], &[0, 1, 2, 3]),
+        };
+        let output = self.command(arguments).stderr(Stdio::piped()).output().unwrap();
+        let code = output.status.code().unwrap_or(-1);
+        ledger.asked += 1;
+        if !expected.contains(&code) {
+            let said = String::from_utf8_lossy(&output.stderr);
+            ledger.say_wrong(format!("{arguments:?} exited with {code}: {said}"));
+        }
+    }
+
+    /// No more trouble: waits until the outbox is empty and the spool taken, then reads the whole list once more.
+    pub fn settle(&mut self, within: Duration, dropper: &Dropper, ledger: &mut Ledger) {
+        ledger.note_faults(&self.world());
+        self.world().clear_faults();
+        self.parked = None;
+        // A key that was refused is asked about again in a quarter of an hour, or at the next start.
+        self.stop(ledger);
+        self.start(ledger);
+        let settled = || self.waiting_files() == 0 && self.column(OPEN).is_empty();
+        if !until(within, settled) {
+            ledger.say_wrong(format!(
+                "after {within:?} {} intents are open, {} files lie in the spool, of {} dropped",
+                self.column(OPEN).len(),
+                self.waiting_files(),
+                dropper.accepted()
+            ));
+        }
+        ledger.look(self);
+        self.stop(ledger);
+        self.finish(&["sync"], ledger);
+        // What is held waits for a person's word; asked again, each must be gone.
+        if self.number("SELECT count(*) FROM held_deletions WHERE state = 'held'") > 0 {
+            self.finish(&["deletions", "approve"], ledger);
+            self.finish(&["sync"], ledger);
+        }
+    }
+
+    fn finish(&self, arguments: &[&str], ledger: &mut Ledger) {
+        let output = self.command(arguments).stderr(Stdio::piped()).output().unwrap();
+        // Parked intents may wait for a person.
+        if !matches!(output.status.code(), Some(0 | 3)) {
+            ledger.say_wrong(format!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+    }
+
+    fn waiting_files(&self) -> usize {
+        let entries = std::fs::read_dir(self.path("spool")).unwrap().map(Result::unwrap);
+        entries
+            .filter(|entry| entry.path().is_file() && !entry.file_name().to_string_lossy().starts_with('.'))
+            .count()
+    }
+
+    pub fn reader(&self) -> Reader {
+        Reader::open(&self.database()).unwrap()
+    }
+
+    pub fn number(&self, sql: &str) -> u64 {
+        self.reader().query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap()
+    }
+
+    pub fn column(&self, sql: &str) -> Vec<String> {
+        let reader = self.reader();
+        let mut statement = reader.prepare(sql).unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// The live customers' bodies by id.
+    pub fn mirror(&self) -> BTreeMap<String, Value> {
+        let mut bodies = BTreeMap::new();
+        let visit = |record: read::Record| {
+            bodies.insert(record.text("id").unwrap().to_owned(), record.get("body").clone());
+            Ok(())
+        };
+        read::customers(&self.reader(), visit).unwrap();
+        bodies
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        if let Some(daemon) = &mut self.daemon {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+pub fn size(path: &Path) -> u64 {
+    path.metadata().map_or(0, |file| file.len())
+}
+
+/// Looks until it holds; another process tells nobody.
+fn until(within: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let since = Instant::now();
+    loop {
+        if holds() {
+            return true;
+        }
+        if since.elapsed() > within {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,149 @@
+//! Who drops intents, by every door, and remembers each that was accepted.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use crate::daemon::House;
+
+/// How the emails of customers begin that intents make.
+const OURS: &str = "soak-";
+
+pub fn is_ours(email: &str) -> bool {
+    email.starts_with(OURS)
+}
+
+/// By which door an intent came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Door {
+    Sql,
+    File,
+    Cli,
+}
+
+/// An intent that was accepted, or whose file was renamed into place.
+pub struct Accepted {
+    pub door: Door,
+    /// The email of the customer that it makes.
+    pub email: Option<String>,
+}
+
+pub struct Dropper {
+    seed: u64,
+    count: u64,
+    /// By their ids.
+    pub intents: BTreeMap<String, Accepted>,
+}
+
+impl Dropper {
+    pub fn new(seed: u64) -> Self {
+        Self { seed, count: 0, intents: BTreeMap::new() }
+    }
+
+    pub fn accepted(&self) -> usize {
+        self.intents.len()
+    }
+
+    /// One intent, or a create and its follower, by any door.
+    pub fn drop_any(&mut self, dice: &mut StdRng, house: &House) {
+        match dice.random_range(0..10) {
+            0..3 => self.by_file(dice, house),
+            3 => self.by_cli(dice, house),
+            _ => self.by_sql(dice, house),
+        }
+    }
+
+    /// An intent's record, with its id.
+    fn any(&mut self, dice: &mut StdRng, house: &House) -> (String, Value) {
+        self.count += 1;
+        let id = format!("soak-{}-{}", self.seed, self.count);
+        let world = house.world();
+        let ids = world.ids();
+        let others = ids.choose_multiple(dice, 4);
+        let somebody = others.into_iter().find(|id| {
+            world.get(id).is_some_and(|customer| !is_ours(customer["email"].as_str().unwrap_or_default()))
+        });
+        let intent = match (dice.random_range(0..10), somebody) {
+            (0..3, Some(customer)) => json!({
+                "op": "update", "customer_id": customer, "body": {"metadata": {"soak": self.count.to_string()}},
+            }),
+            (3, Some(customer)) => json!({"op": "delete", "customer_id": customer}),
+            _ => {
+                let mut body = json!({"email": format!("{OURS}{}@example.jp", self.count)});
+                match dice.random_range(0..10) {
+                    0..3 => body["payment_details"] = json!(format!("tok_{}", self.count)),
+                    3 => body["payment_details"] = json!(format!("tok_card_declined_{}", self.count)),
+                    _ => {}
+                }
+                json!({"op": "create", "body": body})
+            }
+        };
+        (id, intent)
+    }
+
+    fn note(&mut self, id: String, door: Door, intent: &Value) {
+        let email = (intent["op"] == "create").then(|| intent["body"]["email"].as_str().unwrap().to_owned());
+        self.intents.insert(id, Accepted { door, email });
+    }
+
+    fn by_sql(&mut self, dice: &mut StdRng, house: &House) {
+        let (id, intent) = self.any(dice, house);
+        let conn = Connection::open(house.database()).unwrap();
+        conn.busy_timeout(Duration::from_secs(30)).unwrap();
+        conn.execute(
+            "INSERT INTO intents (id, op, customer_id, body) VALUES (?1, ?2, ?3, ?4)",
+            rusqlite::params![
+                id,
+                intent["op"].as_str(),
+                intent["customer_id"].as_str(),
+                intent.get("body").map(Value::to_string)
+            ],
+        )
+        .unwrap();
+        self.note(id, Door::Sql, &intent);
+    }
+
+    /// One intent, or a create with a follower.
+    fn by_file(&mut self, dice: &mut StdRng, house: &House) {
+        let (id, mut intent) = self.any(dice, house);
+        intent["id"] = json!(id);
+        let mut content = intent.to_string();
+        let mut kind = "json";
+        self.note(id.clone(), Door::File, &intent);
+        if intent["op"] == "create" && dice.random_bool(0.3) {
+            let follower = json!({
+                "op": "update", "id": format!("{id}-next"), "customer_id": format!("@{id}"),
+                "body": {"metadata": {"next": id}},
+            });
+            content = format!("{content}\n{follower}\n");
+            kind = "jsonl";
+            self.note(format!("{id}-next"), Door::File, &follower);
+        }
+        let spool = house.path("spool");
+        let hidden = spool.join(format!(".{id}"));
+        std::fs::write(&hidden, content).unwrap();
+        std::fs::rename(hidden, spool.join(format!("{id}.{kind}"))).unwrap();
+    }
+
+    fn by_cli(&mut self, dice: &mut StdRng, house: &House) {
+        let (id, intent) = self.any(dice, house);
+        let op = intent["op"].as_str().unwrap();
+        let body = house.path("body.json");
+        let mut arguments = vec!["intent".to_owned(), op.to_owned(), "--id".to_owned(), id.clone()];
+        arguments.extend(intent["customer_id"].as_str().map(str::to_owned));
+        if let Some(text) = intent.get("body") {
+            std::fs::write(&body, text.to_string()).unwrap();
+            arguments.extend(["--body".to_owned(), format!("@{}", body.display())]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let output = house.command(&arguments).stderr(Stdio::piped()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        self.note(id, Door::Cli, &intent);
+    }
+}

@@ -1,0 +1,256 @@
+//! What happened, and what is wrong about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use komoju_sync::sandbox::World;
+use komoju_sync::store::verify::verify;
+
+use crate::Plan;
+use crate::daemon::{House, OPEN, size};
+use crate::doors::{Door, Dropper};
+
+#[derive(Default)]
+pub struct Ledger {
+    seed: u64,
+    pub lasted: Duration,
+    pub starts: u64,
+    pub kills: u64,
+    stops: u64,
+    slowest_stop: Duration,
+    pub parked_readers: u64,
+    /// Commands run beside the daemon.
+    pub asked: u64,
+    /// Customers that others created, changed and deleted.
+    pub churned: [u64; 3],
+    faults: BTreeMap<String, u64>,
+    requests: u64,
+    peak_kib: u64,
+    /// The database at the first look, and the largest write-ahead log seen.
+    began_with: Option<u64>,
+    largest_wal: u64,
+    ended: Ended,
+    wrong: Vec<String>,
+}
+
+/// What the database and KOMOJU say at the end.
+#[derive(Default)]
+struct Ended {
+    by_door: BTreeMap<Door, u64>,
+    by_state: Vec<String>,
+    lost: u64,
+    twice: u64,
+    false_deletes: u64,
+    differences: u64,
+    customers: u64,
+    changes: u64,
+    database: u64,
+    backups: u64,
+    log: u64,
+}
+
+impl Ledger {
+    pub fn begin(plan: &Plan) -> Self {
+        Self { seed: plan.seed, ..Self::default() }
+    }
+
+    pub fn wrong(&self) -> &[String] {
+        &self.wrong
+    }
+
+    pub fn say_wrong(&mut self, what: String) {
+        self.wrong.push(what);
+    }
+
+    pub fn stopped(&mut self, took: Duration, code: Option<i32>) {
+        self.stops += 1;
+        self.slowest_stop = self.slowest_stop.max(took);
+        if code != Some(0) {
+            self.say_wrong(format!("a stop exited with {code:?}"));
+        }
+    }
+
+    /// The largest memory that this process ever held.
+    pub fn note_memory(&mut self, process: u32) {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0);
+        self.peak_kib = self.peak_kib.max(kib);
+    }
+
+    /// Firings are counted by the world, over all faults that ever were.
+    pub fn note_faults(&mut self, world: &World) {
+        self.faults = world.fired_by_kind();
+    }
+
+    /// What is to be seen at any moment.
+    pub fn look(&mut self, house: &mut House) {
+        house.release_reader();
+        if let Some(ended) = house.daemon().try_wait().unwrap() {
+            self.say_wrong(format!("the daemon ended by itself: {ended}"));
+            house.start(self);
+        }
+        self.note_memory(house.daemon().id());
+        self.began_with.get_or_insert(size(&house.database()));
+        self.largest_wal = self.largest_wal.max(size(&house.path("komoju.db-wal")));
+        let mut world = house.world();
+        self.requests = world.request_count();
+        // It keeps every request otherwise.
+        world.clear_requests();
+    }
+
+    /// How far it is.
+    pub fn line(&self, lasted: Duration, accepted: usize) -> String {
+        format!(
+            "{:>5} s: {} requests, {} faults, {} kills, {} intents, peak {:.1} MiB, {} wrong",
+            lasted.as_secs(),
+            self.requests,
+            self.faults.values().sum::<u64>(),
+            self.kills,
+            accepted,
+            self.peak_kib as f64 / 1024.0,
+            self.wrong.len()
+        )
+    }
+
+    /// Compares everything.
+    pub fn close(&mut self, house: &House, dropper: &Dropper) {
+        let mut ended = Ended::default();
+        for accepted in dropper.intents.values() {
+            *ended.by_door.entry(accepted.door).or_default() += 1;
+        }
+        let by_state = "SELECT state || ' ' || count(*) FROM intents GROUP BY state ORDER BY count(*) DESC";
+        ended.by_state = house.column(by_state);
+
+        let there: BTreeSet<String> = house.column("SELECT id FROM intents").into_iter().collect();
+        let lost: Vec<&String> = dropper.intents.keys().filter(|id| !there.contains(*id)).collect();
+        ended.lost = lost.len() as u64;
+        let unexpected: Vec<&String> = there.iter().filter(|id| !dropper.intents.contains_key(*id)).collect();
+        let mut strange = house.column(OPEN);
+        strange.extend(house.column(
+            "SELECT id || ' is ' || state || ' without a reason' FROM intents
+             WHERE state IN ('rejected', 'parked', 'queued') AND coalesce(reason, '') = ''",
+        ));
+
+        let truth = house.world().truth();
+        let mut made = BTreeMap::<&str, u64>::new();
+        for customer in truth.values() {
+            *made.entry(customer["email"].as_str().unwrap_or_default()).or_default() += 1;
+        }
+        let states: BTreeMap<String, String> = house
+            .column("SELECT id || ' ' || state FROM intents WHERE op = 'create'")
+            .iter()
+            .map(|row| row.split_once(' ').unwrap())
+            .map(|(id, state)| (id.to_owned(), state.to_owned()))
+            .collect();
+        let mut effects = 0;
+        let mut wrong_creates = Vec::new();
+        for (id, accepted) in &dropper.intents {
+            let Some(email) = &accepted.email else { continue };
+            let count = made.get(email.as_str()).copied().unwrap_or(0);
+            effects += count;
+            ended.twice += u64::from(count > 1);
+            let expected = match states.get(id).map(String::as_str) {
+                Some("done") => count == 1,
+                Some("rejected") => count == 0,
+                _ => count <= 1,
+            };
+            if !expected {
+                wrong_creates.push(format!("{id} is {:?} and made {count} customers", states.get(id)));
+            }
+        }
+        // Nobody else deletes what an intent made: so this sees also what was made and is gone.
+        let creates = house.world().creates();
+        if creates != effects {
+            wrong_creates
+                .push(format!("{creates} creates took effect at KOMOJU, {effects} customers are there"));
+        }
+
+        let mirror = house.mirror();
+        let ids: BTreeSet<&String> = mirror.keys().chain(truth.keys()).collect();
+        ended.differences = ids.into_iter().filter(|id| mirror.get(*id) != truth.get(*id)).count() as u64;
+        // Nobody comes back here: so whoever was once recorded as deleted must be gone.
+        let deleted =
+            house.column("SELECT DISTINCT customer_id FROM changes WHERE kind IN ('deleted', 'restored')");
+        ended.false_deletes = deleted.iter().filter(|id| truth.contains_key(*id)).count() as u64;
+        ended.customers = truth.len() as u64;
+        ended.changes = house.number("SELECT head_seq FROM mirror_info");
+
+        let findings = verify(&house.reader(), None).unwrap().findings;
+        let panics = std::fs::read_to_string(house.path("daemon.log")).unwrap();
+        let panics = panics.lines().filter(|line| line.contains("panicked")).map(str::to_owned);
+        ended.database = size(&house.database());
+        ended.backups = (0..2).map(|n| size(&house.path(&format!("backup-{n}.db")))).max().unwrap_or(0);
+        ended.log = size(&house.path("daemon.log"));
+
+        self.wrong.extend(lost.iter().map(|id| format!("{id} is lost")));
+        self.wrong.extend(unexpected.iter().map(|id| format!("{id} was never dropped")));
+        self.wrong.extend(strange);
+        self.wrong.extend(wrong_creates);
+        self.wrong.extend(findings);
+        self.wrong.extend(panics);
+        for (count, what) in [(ended.differences, "differences"), (ended.false_deletes, "false deletes")] {
+            if count > 0 {
+                self.wrong.push(format!("{count} {what}"));
+            }
+        }
+        self.ended = ended;
+    }
+}
+
+impl fmt::Display for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let ended = &self.ended;
+        let listed = |counts: Vec<String>| counts.join(", ");
+        let faults = self.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        let doors =
+            ended.by_door.iter().map(|(door, count)| format!("{door:?} {count}").to_lowercase()).collect();
+        let began = self.began_with.unwrap_or(0);
+        let rows = [
+            ("lasted", format!("{} s, seed {}", self.lasted.as_secs(), self.seed)),
+            ("requests", self.requests.to_string()),
+            ("faults fired", format!("{}: {}", self.faults.values().sum::<u64>(), listed(faults))),
+            (
+                "ends",
+                format!(
+                    "{} kills, {} stops (slowest {} ms), {} starts",
+                    self.kills,
+                    self.stops,
+                    self.slowest_stop.as_millis(),
+                    self.starts
+                ),
+            ),
+            ("beside", format!("{} commands, {} parked readers", self.asked, self.parked_readers)),
+            (
+                "churn",
+                format!(
+                    "{} created, {} changed, {} deleted by others",
+                    self.churned[0], self.churned[1], self.churned[2]
+                ),
+            ),
+            ("intents in", format!("{}: {}", ended.by_door.values().sum::<u64>(), listed(doors))),
+            ("intents out", listed(ended.by_state.clone())),
+            ("lost", ended.lost.to_string()),
+            ("made twice", ended.twice.to_string()),
+            ("false deletes", ended.false_deletes.to_string()),
+            ("differences", format!("{} of {} customers", ended.differences, ended.customers)),
+            ("peak memory", format!("{:.1} MiB", self.peak_kib as f64 / 1024.0)),
+            (
+                "files",
+                format!(
+                    "database {:.1} to {:.1} MiB with {} changes, write-ahead log at most {:.1} MiB, backup {:.1} MiB, log {:.1} MiB",
+                    mib(began),
+                    mib(ended.database),
+                    ended.changes,
+                    mib(self.largest_wal),
+                    mib(ended.backups),
+                    mib(ended.log)
+                ),
+            ),
+            ("wrong", self.wrong.len().to_string()),
+        ];
+        rows.iter().try_for_each(|(what, told)| writeln!(f, "{what:<14} {told}"))
+    }
+}

@@ -1,0 +1,87 @@
+//! `backup`: a checked copy of the database in one file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+
+use super::exit::UsageError;
+use super::print::{self, Out, count, grouped};
+use super::signals::{self, Scratch};
+use super::{ConfigFile, Exit, lengthy};
+use crate::store::{Reader, backup};
+
+/// A consistent, checked copy of the database, made beside a running daemon: one file, without payment tokens and without the secret
+/// key.
+///
+/// It holds the personal data of all customers, so it is made readable by whoever runs this alone. Keep the head that is printed at
+/// the end: `komoju-sync verify --head` proves by it that a database still holds this log.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  komoju-sync backup /var/backups/komoju-$(date +%F).db\n  \
+    komoju-sync restore /var/backups/komoju-2026-01-31.db\n\n\
+    A file that exists is never overwritten. Only `komoju-sync restore` makes a database of a backup; reading it needs no more than an \
+    SQLite client.")]
+pub(super) struct Args {
+    /// The file to make, in a directory that exists.
+    file: PathBuf,
+}
+
+pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+    let path = config.load()?.database.path;
+    // A missing database is said before anything else.
+    drop(Reader::open(&path)?);
+    let directory = directory_for(&args.file, &path)?;
+    signals::until_stopped(Exit::Failed, |stop| backup(path, args.file.clone(), directory, stop))
+}
+
+async fn backup(
+    path: PathBuf,
+    file: PathBuf,
+    directory: PathBuf,
+    stop: CancellationToken,
+) -> anyhow::Result<Exit> {
+    let scratch = Scratch::within(&directory, ".komoju-sync-backup-")
+        .with_context(|| format!("no backup can be made in {}", directory.display()))?;
+    let copy = scratch.path().join("copy.db");
+    let to = copy.clone();
+    let made = lengthy::carry_out(&stop, move |work| backup::make(&path, &to, work)).await?;
+    if made.verified.finding_count > 0 {
+        made.verified.findings.iter().for_each(|finding| print::error(finding));
+        print::note("no backup was made: `komoju-sync verify` tells more of what is wrong with the database");
+        return Ok(Exit::Failed);
+    }
+    backup::publish(&copy, &file)?;
+    scratch.close().ok();
+    let mut out = Out::new();
+    let (bytes, live) = (grouped(made.bytes), count(made.live, "live customer"));
+    out.line(&format!("{}: {bytes} bytes, {live}", print::safe(&file.to_string_lossy())))?;
+    out.line(&format!("head {}", made.head))?;
+    out.finish()?;
+    Ok(Exit::Fine)
+}
+
+/// The directory in which the file can be made.
+fn directory_for(file: &Path, database: &Path) -> anyhow::Result<PathBuf> {
+    let usage = |why: String| Err(UsageError(why).into());
+    let shown = file.display();
+    let (Some(name), false) = (file.file_name(), file == Path::new("-")) else {
+        return usage(format!("{shown}: a backup is made in a file; give its name"));
+    };
+    let directory = file.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(directory) = directory.canonicalize() else {
+        return usage(format!("{shown}: there is no directory {}; make it first", directory.display()));
+    };
+    if backup::is_own_file(database, &directory.join(name))? {
+        return usage(format!("{shown} belongs to the database itself; choose another name"));
+    }
+    match std::fs::symlink_metadata(file) {
+        Ok(found) if found.is_dir() => {
+            usage(format!("{shown} is a directory; give the name of a file in it"))
+        }
+        Ok(_) => {
+            usage(format!("{shown} exists, and a backup never overwrites anything; choose another name"))
+        }
+        Err(_) if !directory.is_dir() => usage(format!("{} is not a directory", directory.display())),
+        Err(_) => Ok(directory),
+    }
+}

@@ -1,0 +1,57 @@
+//! Long work on a database: on a thread of its own, with a bar, until it is done or told to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use tokio_util::sync::CancellationToken;
+
+use super::progress;
+use crate::store::StoreError;
+use crate::store::work::{Progress, Step, Work};
+
+/// How often the bar moves, and work that is to end is told so.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Does `work`; `stop` ends it with [`StoreError::Stopped`].
+pub(super) async fn carry_out<T: Send + 'static>(
+    stop: &CancellationToken,
+    work: impl FnOnce(&Work) -> Result<T, StoreError> + Send + 'static,
+) -> anyhow::Result<T> {
+    let shared = Arc::new(Work::default());
+    let at = Arc::clone(&shared);
+    let mut done = tokio::task::spawn_blocking(move || work(&shared));
+    let mut shown: Option<(Step, ProgressBar)> = None;
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut done => {
+                if let Some((_, bar)) = shown {
+                    bar.finish_and_clear();
+                }
+                return Ok(ended??);
+            }
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        draw(&mut shown, at.progress());
+        if stop.is_cancelled() {
+            at.stop();
+        }
+    }
+}
+
+fn draw(shown: &mut Option<(Step, ProgressBar)>, Progress { step, done, of }: Progress) {
+    let what = match step {
+        Step::Waiting => return,
+        Step::Copying => "copying bytes",
+        Step::Checking => "checking changes",
+    };
+    if shown.as_ref().is_none_or(|(drawn, _)| *drawn != step)
+        && let Some((_, over)) = shown.replace((step, progress::bar(what, of)))
+    {
+        over.finish_and_clear();
+    }
+    if let Some((_, bar)) = shown {
+        bar.set_position(done);
+    }
+}

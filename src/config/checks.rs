@@ -1,0 +1,78 @@
+//! What always holds of a configuration that was read, for properties and fuzzers.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::{Cadence, Config, ConfigError};
+
+/// A secret that somebody put into the file.
+const KEY: &str = "sk_test_9aQxZr7";
+
+/// A moment from which ticks are looked for, in the midst of a leap year.
+const NOW: Timestamp = Timestamp::constant(1_846_022_400, 0);
+
+/// A file of this text: what is taken can be used and is rendered as what it is; what is refused is told whole, and without a
+/// secret.
+///
+/// # Panics
+/// It does not hold.
+pub(crate) fn file(text: &str) {
+    let config = match Config::parse(text, Path::new("/etc/config.toml")) {
+        Ok(config) => config,
+        Err(error) => return refusal(text, &error),
+    };
+    let api = &config.api;
+    assert!((1..=1000).contains(&api.per_page) && (1..=64).contains(&api.max_concurrent_requests));
+    assert!((1..=600).contains(&api.request_timeout_s));
+    assert!(api.base_url.scheme() == "https" || api.proxy.is_none(), "{}", api.base_url);
+    assert!(api.base_url.username().is_empty() && api.base_url.password().is_none());
+    let rate = config.rate_limit.requests_per_second;
+    assert!(rate == 0.0 || (0.05..=1000.0).contains(&rate), "{rate}");
+    assert!((24..=8760).contains(&config.outbound.park_after_h) && config.inbound.max_delete_percent <= 100);
+    assert!(config.database.path.is_absolute() && config.outbound.spool_dir.is_absolute());
+    comes_due(&config.inbound.sweep_cron);
+    comes_due(&config.inbound.probe_cron);
+    let rendered = config.render();
+    assert!(!rendered.contains(KEY), "{rendered}");
+    let again = Config::parse(&rendered, Path::new("/etc/config.toml"));
+    let mut again = again.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(again.api.proxy.is_some(), config.api.proxy.is_some());
+    // Its user is masked.
+    again.api.proxy.clone_from(&config.api.proxy);
+    assert_eq!(again, config);
+}
+
+fn refusal(text: &str, error: &ConfigError) {
+    let ConfigError::Invalid { problems, .. } = error else { panic!("{error}") };
+    let shown = error.to_string();
+    assert!(!problems.is_empty() && !shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+    for told in [shown, format!("{error:?}")] {
+        assert!(!told.contains(KEY), "{told}");
+    }
+    for problem in problems {
+        assert!(!problem.what.is_empty() && !problem.subject.is_empty(), "{problem:?}");
+        assert!((1..=text.matches('\n').count() + 1).contains(&problem.line), "{problem:?}");
+        assert!(problem.to_string().lines().nth(3).is_some_and(|carets| carets.contains('^')), "{problem}");
+    }
+}
+
+/// A cron expression of this text: what is taken comes due again and again, at times that it means; what is refused is told.
+///
+/// # Panics
+/// It does not hold.
+pub(crate) fn cadence(text: &str) {
+    match Cadence::parse(text) {
+        Ok(cadence) => {
+            comes_due(&cadence);
+            assert_eq!(Cadence::parse(cadence.text()), Ok(cadence), "it reads back");
+        }
+        Err(why) => assert!(!why.to_string().is_empty()),
+    }
+}
+
+fn comes_due(cadence: &Cadence) {
+    let ticks: Vec<Timestamp> = (1..=3).filter_map(|n| cadence.nth_after(NOW, n)).collect();
+    assert!(ticks.len() == 3 && NOW < ticks[0] && ticks.is_sorted(), "{cadence}: {ticks:?}");
+    assert!(ticks.iter().all(|tick| tick.subsec_nanosecond() == 0), "{cadence}: {ticks:?}");
+}

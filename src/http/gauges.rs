@@ -1,0 +1,92 @@
+//! What is so now: the gauges, out of how things stood when they were last looked at, and the sizes of files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::config::Config;
+use crate::measures::{self, set, set_of};
+use crate::model::intent::lifecycle::State;
+use crate::model::time;
+use crate::standing::{Intents, Standing};
+use crate::store::beside;
+use crate::tasks::spool;
+
+/// Where a directory that somebody let grow is not counted any further.
+const MOST_FILES: usize = 10_000;
+
+/// Where to look.
+pub(super) struct Gauges {
+    /// The file itself, behind every link: its WAL lies beside it.
+    database: PathBuf,
+    spool_dir: PathBuf,
+}
+
+impl Gauges {
+    pub(super) fn new(config: &Config) -> Self {
+        let database = &config.database.path;
+        let database = fs::canonicalize(database).unwrap_or_else(|_| database.clone());
+        Self { database, spool_dir: config.outbound.spool_dir.clone() }
+    }
+
+    /// Sets all of them.
+    pub(super) fn set(&self, standing: Option<&Standing>, is_ready: bool, now: Timestamp) {
+        set(measures::READY, one_if(is_ready));
+        // Only ever by name: opening and closing a database's file would take its locks away.
+        set(measures::DATABASE_SIZE, size(&self.database));
+        set(measures::WAL_SIZE, size(&beside(&self.database, "-wal")));
+        set(measures::DISK_FREE, free(&self.database));
+        let (waiting, rejected) = spool::count_files(&self.spool_dir, MOST_FILES);
+        set_of(measures::SPOOL_FILES, "state", "waiting", waiting as f64);
+        set_of(measures::SPOOL_FILES, "state", "rejected", rejected as f64);
+        if let Some(standing) = standing {
+            set_standing(standing, now);
+        }
+    }
+}
+
+fn set_standing(standing: &Standing, now: Timestamp) {
+    let swept_at = standing.mirror.text("last_sweep_at").and_then(time::read).map_or(0.0, seconds);
+    set(measures::SWEEP_TIMESTAMP, swept_at);
+    // A clock that was set back makes nothing younger than new.
+    set(measures::MIRROR_AGE, (seconds(now) - swept_at).max(0.0));
+    set(measures::MIRROR_STALE, one_if(standing.stale));
+    for state in ["live", "deleted"] {
+        set_of(measures::CUSTOMERS, "state", state, standing.mirror.number(state) as f64);
+    }
+    let throttled = standing.throttled_until.as_deref().and_then(time::read).filter(|until| *until > now);
+    set(measures::THROTTLED_UNTIL, throttled.map_or(0.0, seconds));
+    set(measures::KEY_REFUSED, one_if(standing.key_refused_since.is_some()));
+    set(measures::ACCOUNT_STOPPED, one_if(standing.account_stopped_since.is_some()));
+    set(measures::HELD_DELETIONS, standing.held_deletions as f64);
+    set(measures::HELD_DELETES, standing.held_deletes as f64);
+    for state in State::ALL {
+        let intents = standing.intents.get(state.word());
+        set_of(measures::INTENTS, "state", state.word(), intents.map_or(0, Intents::count) as f64);
+        if !state.is_settled() {
+            let oldest = match intents {
+                Some(Intents::Open { oldest_created_at: Some(at), .. }) => time::read(at),
+                _ => None,
+            };
+            let age = oldest.map_or(0.0, |at| (seconds(now) - seconds(at)).max(0.0));
+            set_of(measures::OLDEST_INTENT, "state", state.word(), age);
+        }
+    }
+}
+
+fn seconds(moment: Timestamp) -> f64 {
+    moment.as_millisecond() as f64 / 1000.0
+}
+
+fn one_if(holds: bool) -> f64 {
+    if holds { 1.0 } else { 0.0 }
+}
+
+fn size(path: &Path) -> f64 {
+    fs::metadata(path).map_or(0.0, |file| file.len() as f64)
+}
+
+fn free(path: &Path) -> f64 {
+    rustix::fs::statvfs(path).map_or(0.0, |disk| disk.f_bavail as f64 * disk.f_frsize as f64)
+}

@@ -1,0 +1,190 @@
+//! Where health and metrics can be asked for: an address, or a socket in the file system.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+
+use crate::config::Listen;
+
+/// How many connections wait in the kernel while all places are taken.
+const BACKLOG: u32 = 128;
+
+/// Owner and group ask; nobody else.
+const SOCKET_MODE: u32 = 0o660;
+
+/// `http.listen` cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("http.listen = \"{listen}\": {why}")]
+pub struct BindError {
+    listen: Listen,
+    why: String,
+    may_pass: bool,
+}
+
+impl BindError {
+    /// Whether it may work a little later: the port is taken, or the address is not there yet.
+    pub fn may_pass(&self) -> bool {
+        self.may_pass
+    }
+}
+
+/// A connection.
+pub(super) type Io = Pin<Box<dyn Stream>>;
+
+/// What a connection reads from and writes to.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
+
+/// Something that takes connections.
+pub(super) enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+impl Socket {
+    pub(super) fn bind(listen: &Listen) -> Result<Self, BindError> {
+        let socket = match listen {
+            Listen::Tcp(address) => tcp(*address),
+            Listen::Unix(path) => unix(path),
+        };
+        socket.map_err(|Refusal { why, may_pass }| BindError { listen: listen.clone(), why, may_pass })
+    }
+
+    /// The address, as it turned out to be.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Tcp(listener) => {
+                listener.local_addr().map_or_else(|_| "?".to_owned(), |address| format!("http://{address}/"))
+            }
+            Self::Unix(_, file) => format!("unix:{}", file.path.display()),
+        }
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<Io> {
+        Ok(match self {
+            Self::Tcp(listener) => Box::pin(listener.accept().await?.0),
+            Self::Unix(listener, _) => Box::pin(listener.accept().await?.0),
+        })
+    }
+}
+
+/// Why not.
+struct Refusal {
+    why: String,
+    may_pass: bool,
+}
+
+impl<T: Into<String>> From<T> for Refusal {
+    fn from(why: T) -> Self {
+        Self { why: why.into(), may_pass: false }
+    }
+}
+
+fn tcp(address: SocketAddr) -> Result<Socket, Refusal> {
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // What is left of the last process's connections keeps nobody from starting again.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    let may_pass = |e: &io::Error| matches!(e.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable);
+    let refused = |e: io::Error| Refusal { may_pass: may_pass(&e), why: said(address, &e) };
+    let listener = bound().map_err(refused)?;
+    if !address.ip().to_canonical().is_loopback() {
+        tracing::warn!(
+            "http.listen = \"{address}\": whoever reaches this address reads health and metrics, without a password"
+        );
+    }
+    Ok(Socket::Tcp(listener))
+}
+
+fn said(address: SocketAddr, e: &io::Error) -> String {
+    match e.kind() {
+        ErrorKind::AddrInUse => format!(
+            "another program listens there already (`ss -ltnp 'sport = :{}'` tells which): stop that one, or choose \
+             another port",
+            address.port()
+        ),
+        ErrorKind::AddrNotAvailable => {
+            "this machine has no such address (yet): choose 127.0.0.1, or start the service after the network is up"
+                .to_owned()
+        }
+        ErrorKind::PermissionDenied => "ports below 1024 are for root: choose a higher one".to_owned(),
+        _ => e.to_string(),
+    }
+}
+
+fn unix(path: &Path) -> Result<Socket, Refusal> {
+    if let Ok(found) = fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(
+                "something lies there that is not a socket: move it away, or choose another path".into()
+            );
+        }
+        // A process that ended at once has left its socket behind; only a living one takes a connection.
+        match StdUnixStream::connect(path) {
+            Ok(_) => {
+                let why =
+                    "another program listens there already: stop that one, or choose another path".to_owned();
+                return Err(Refusal { why, may_pass: true });
+            }
+            Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
+                fs::remove_file(path)
+                    .map_err(|e| format!("a dead process's socket cannot be removed from there: {e}"))?;
+            }
+            Err(e) => {
+                return Err(
+                    format!("a socket lies there, and whether anybody listens cannot be told: {e}").into()
+                );
+            }
+        }
+    }
+    let listener = UnixListener::bind(path).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => {
+            "its directory does not exist: make it, for the service's user to write to".to_owned()
+        }
+        ErrorKind::PermissionDenied => "the service's user may not write to its directory".to_owned(),
+        ErrorKind::AddrInUse => "another program began to listen there just now".to_owned(),
+        ErrorKind::InvalidInput => {
+            "the path of a socket has at most 107 bytes: choose a shorter one".to_owned()
+        }
+        _ => e.to_string(),
+    })?;
+    let file = SocketFile::made(path).map_err(|e| format!("the socket's mode cannot be set: {e}"))?;
+    Ok(Socket::Unix(listener, file))
+}
+
+/// A socket's file, taken away when this is dropped.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    made: (u64, u64),
+}
+
+impl SocketFile {
+    fn made(path: &Path) -> io::Result<Self> {
+        fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
+        Ok(Self { path: path.to_owned(), made: inode(path)? })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Another process's socket may have taken its place.
+        if inode(&self.path).is_ok_and(|found| found == self.made) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}

@@ -1,0 +1,173 @@
+//! What a door takes and refuses, and what is made of it.
+
+use serde_json::json;
+
+use super::*;
+
+fn parse(value: &Value) -> Result<Intent, String> {
+    Intent::parse(&value.to_string()).map_err(|bad| bad.to_string())
+}
+
+#[test]
+fn each_kind_of_intent_is_read() {
+    let create = parse(&json!({"op": "create", "id": "n1", "body": {
+        "email": null, "metadata": {"order": "7", "gone": null}, "payment_details": "tok_x", "currency": "JPY"}}));
+    let create = create.unwrap();
+    assert_eq!(create.id.unwrap().as_str(), "n1");
+    assert!(matches!(&create.wish, Wish::Create(body) if body.token() == Some("tok_x")));
+    assert_eq!(
+        parse(&json!({"op": "create"})).unwrap().wish.op(),
+        "create",
+        "what is required, the API says"
+    );
+    let update = parse(&json!({"op": "update", "customer_id": "@n1", "body": {"email": "a"},
+        "expect": {"email": "b", "metadata": {"x": null}}, "not_before": "2026-01-01T09:00:00+09:00"}));
+    let update = update.unwrap();
+    assert!(matches!(&update.wish, Wish::Update(Target::CreatedBy(intent), _) if intent.as_str() == "n1"));
+    assert_eq!(update.not_before, time::read("2026-01-01T00:00:00Z"));
+    let delete = parse(&json!({"op": "delete", "customer_id": "a/../b é", "body": null})).unwrap();
+    assert!(matches!(&delete.wish, Wish::Delete(target) if target.to_string() == "a/../b é"));
+}
+
+#[test]
+fn what_breaks_a_rule_is_refused_by_field_and_rule_without_its_value() {
+    let long = |n: usize| "x".repeat(n);
+    let update = |body: Value| json!({"op": "update", "customer_id": "c", "body": body});
+    let cases = [
+        (json!([]), "the intent: must be a JSON object"),
+        (json!({}), "op: must be create, update or delete"),
+        (json!({"op": "destroy", "customer_id": "c"}), "op: must be"),
+        (json!({"op": 7}), "op: must be a text"),
+        (json!({"op": "create", "kind": 1}), "kind: is not known here; known are body, customer_id"),
+        (json!({"op": "create", "customer_id": "c"}), "customer_id: cannot be given with a create"),
+        (json!({"op": "create", "expect": {}}), "expect: cannot be given with a create"),
+        (json!({"op": "create", "id": ""}), "id: must have 1 to 255 bytes"),
+        (json!({"op": "create", "id": "@a"}), "id: must have"),
+        (json!({"op": "create", "id": "a\nb"}), "id: must have"),
+        (json!({"op": "update", "body": {"email": "a"}}), "customer_id: must be given"),
+        (json!({"op": "delete"}), "customer_id: must be given"),
+        (json!({"op": "delete", "customer_id": ".."}), "customer_id: must have 1 to 1024 bytes"),
+        (json!({"op": "delete", "customer_id": "a\0"}), "customer_id: must have"),
+        (json!({"op": "delete", "customer_id": "@"}), "customer_id: must be @ and the id"),
+        (json!({"op": "delete", "customer_id": long(1025)}), "customer_id: must have"),
+        (json!({"op": "delete", "customer_id": "c", "body": {}}), "body: cannot be given with a delete"),
+        (json!({"op": "update", "customer_id": "c"}), "body: an update must change something"),
+        (update(json!({})), "body: an update must change something"),
+        (update(json!([1])), "body: must be a JSON object"),
+        (update(json!({"locale": "ja"})), "body.locale: is not known here; known are currency, email"),
+        (update(json!({"email": 5})), "body.email: must be a text or null"),
+        (update(json!({"currency": null})), "body.currency: must be a text"),
+        (
+            update(json!({"payment_details": {"number": "4111111111111111"}})),
+            "body.payment_details: must be a payment token",
+        ),
+        (
+            update(json!({"payment_details": 4_111_111_111_111_111_u64})),
+            "body.payment_details: must be a text",
+        ),
+        (update(json!({"metadata": "x"})), "body.metadata: must be a JSON object"),
+        (update(json!({"metadata": {long(31): "x"}})), "body.metadata: a key has more than 30 characters"),
+        (update(json!({"metadata": {"k": long(2001)}})), "body.metadata.k: has more than 2000 characters"),
+        (update(json!({"metadata": {"k": 1}})), "body.metadata.k: must be a text or null"),
+        (json!({"op": "delete", "customer_id": "c", "expect": {"id": "c"}}), "expect.id: is not known here"),
+        (
+            json!({"op": "delete", "customer_id": "c", "expect": {"metadata": null}}),
+            "expect.metadata: must be",
+        ),
+        (json!({"op": "delete", "customer_id": "c", "not_before": "soon"}), "not_before: must be a time"),
+    ];
+    for (intent, part) in cases {
+        let why = parse(&intent).unwrap_err();
+        assert!(why.contains(part), "{intent}: {why}");
+        assert!(!why.contains("4111"), "{why}");
+    }
+    assert!(Intent::parse("{").is_err());
+    let inner = r#"{"op":"create","body":{"$serde_json::private::RawValue":"{\"email\":\"a\"}"}}"#;
+    let why = Intent::parse(inner).unwrap_err().to_string();
+    assert!(why.starts_with("body.$serde_json::private::RawValue: is not known here"), "{why}");
+    let limits = update(json!({"metadata": {long(30): "é".repeat(2000)}}));
+    assert!(parse(&limits).is_ok(), "lengths count characters");
+}
+
+#[test]
+fn a_wish_is_written_as_it_was_dropped() {
+    for text in ["a/../b \u{1b}", "@n 1"] {
+        let intent = parse(&json!({"op": "delete", "customer_id": text})).unwrap();
+        let Wish::Delete(target) = intent.wish else { panic!("{text}") };
+        assert_eq!(target.text(), text);
+    }
+    assert_eq!(IntentId::new("n 1").unwrap().to_string(), "n 1");
+    let body = Body::new(json!({"metadata": {"k": null}, "payment_details": "tok_1"})).unwrap();
+    assert_eq!(body.text(), r#"{"metadata":{"k":null},"payment_details":"tok_1"}"#);
+    assert_eq!(Value::from(body.without_token()), json!({"metadata": {"k": null}}));
+    assert_eq!(["k", "other"].map(|key| body.has_metadata(key)), [true, false]);
+    assert!(!Body::new(json!({})).unwrap().has_metadata("k"));
+    let expect = Expect::new(json!({"locale": "ja"})).unwrap();
+    assert_eq!((expect.text(), expect.fields().len()), (r#"{"locale":"ja"}"#.to_owned(), 1));
+}
+
+#[test]
+fn a_token_is_not_shown() {
+    let body = Body::new(json!({"payment_details": "tok_secret", "email": "a"})).unwrap();
+    let shown = format!("{body:?}");
+    assert!(shown.contains("email") && !shown.contains("tok_secret"), "{shown}");
+}
+
+#[test]
+fn only_what_is_named_is_compared() {
+    let theirs = json!({"email": "now", "metadata": {"a": "1", "b": "2"}, "locale": "ja", "source": null});
+    let theirs = theirs.as_object().unwrap();
+    let surprises = |expect: Value| {
+        let expect = Expect::new(expect).unwrap();
+        expect.surprises(theirs).into_iter().map(|surprise| surprise.field).collect::<Vec<_>>()
+    };
+    assert_eq!(surprises(json!({})), Vec::<String>::new());
+    assert_eq!(
+        surprises(json!({"email": "now", "source": null, "metadata": {"a": "1", "c": null}})),
+        Vec::<String>::new()
+    );
+    assert_eq!(surprises(json!({"source": {"brand": "visa"}})), ["source"], "compared whole");
+    assert_eq!(
+        surprises(json!({"email": "then", "locale": null, "metadata": {"a": null, "b": "3", "c": "x"}})),
+        ["email", "locale", "metadata.a", "metadata.b", "metadata.c"]
+    );
+}
+
+#[test]
+fn a_moment_is_spelled_in_one_way_however_many_could_be_read() {
+    let good = [
+        "2026-01-31T09:30:00Z",
+        "2026-01-31T23:59:59+09:00",
+        "2026-01-31T00:00:00.5-14:59",
+        "2026-01-31T00:00:00.123456789Z",
+    ];
+    let bad = [
+        "",
+        "Z",
+        "2026-01-31",
+        "2026-01-31T09:30:00",
+        "2026-01-31 09:30:00Z",
+        "2026-01-31t09:30:00Z",
+        "2026-01-31T09:30:00z",
+        "2O26-01-31T09:30:00Z",
+        "2026-01-31T24:00:00Z",
+        "2026-01-31T09:30:60Z",
+        "2026-01-31T09:30:00.Z",
+        "2026-01-31T09:30:00.1234567890Z",
+        "2026-01-31T09:30:00.5xZ",
+        "2026-01-31T09:30:00,5Z",
+        "2026-01-31T09:30:00 Z",
+        "2026-01-31T09:30:00+15:00",
+        "2026-01-31T09:30:00+09:60",
+        "2026-01-31T09:30:00+0x:00",
+        "2026-01-31T09:30:00+09.00",
+        "2026-01-31T09:30:00 09:00",
+        "2026-01-31T09:30:00+09",
+        "2026-01-31T09:30:00+09:00[Asia/Tokyo]",
+        "2026-01-31T09:30:0é09:00",
+    ];
+    assert_eq!(good.map(is_written_as_a_time), [true; 4]);
+    for text in bad {
+        assert!(!is_written_as_a_time(text), "{text}");
+    }
+}

@@ -1,0 +1,154 @@
+//! What always holds of JSON that was read, for properties and fuzzers: it says what the text says.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{DEEPEST, parse};
+
+/// Reads it, and compares with what another reader makes of the text.
+///
+/// # Panics
+/// It does not hold.
+pub(crate) fn read(bytes: &[u8]) -> Option<Value> {
+    let value = match parse(bytes) {
+        Ok(value) => value,
+        Err(why) => {
+            assert!(!why.to_string().is_empty());
+            return None;
+        }
+    };
+    assert!(levels(&value) <= DEEPEST, "nested too deeply");
+    assert_eq!(value.to_string(), canonical(bytes), "what was read is not what was written");
+    Some(value)
+}
+
+/// How many arrays and objects stand within each other.
+fn levels(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(levels).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Valid JSON in the canonical spelling (keys sorted, no white space, numbers digit for digit), by nothing that the product uses but
+/// for the decoding of one string.
+///
+/// # Panics
+/// It is not valid.
+pub(crate) fn canonical(json: &[u8]) -> String {
+    Reader { json, at: 0 }.value()
+}
+
+struct Reader<'t> {
+    json: &'t [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn value(&mut self) -> String {
+        match self.next() {
+            b'{' => {
+                let members = self.list(b'}', |reader| {
+                    let key = reader.string();
+                    assert_eq!(reader.next(), b':');
+                    reader.at += 1;
+                    (key, reader.value())
+                });
+                // The last of a key that is repeated counts.
+                let sorted: BTreeMap<String, String> = members.into_iter().collect();
+                let members: Vec<String> =
+                    sorted.iter().map(|(key, value)| format!("{}:{value}", quoted(key))).collect();
+                format!("{{{}}}", members.join(","))
+            }
+            b'[' => format!("[{}]", self.list(b']', Self::value).join(",")),
+            b'"' => quoted(&self.string()),
+            _ => {
+                let rest = &self.json[self.at..];
+                let ends = |byte: &u8| byte.is_ascii_whitespace() || b",]}".contains(byte);
+                let length = rest.iter().position(ends).unwrap_or(rest.len());
+                self.at += length;
+                String::from_utf8_lossy(&rest[..length]).into_owned()
+            }
+        }
+    }
+
+    /// The byte that comes next, white space apart.
+    fn next(&mut self) -> u8 {
+        self.at += self.json[self.at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        self.json[self.at]
+    }
+
+    fn list<T>(&mut self, end: u8, item: impl Fn(&mut Self) -> T) -> Vec<T> {
+        let mut items = Vec::new();
+        self.at += 1;
+        loop {
+            match self.next() {
+                byte if byte == end => {
+                    self.at += 1;
+                    return items;
+                }
+                b',' => self.at += 1,
+                _ => items.push(item(self)),
+            }
+        }
+    }
+
+    fn string(&mut self) -> String {
+        assert_eq!(self.next(), b'"');
+        let start = self.at;
+        self.at += 1;
+        while self.json[self.at] != b'"' {
+            self.at += if self.json[self.at] == b'\\' { 2 } else { 1 };
+        }
+        self.at += 1;
+        serde_json::from_slice(&self.json[start..self.at]).expect("a string of valid JSON")
+    }
+}
+
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// JSON that is nearly right, and words that a parser could take for its own.
+    fn any_text() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            "-?[0-9]{1,3}(\\.[0-9]{1,3})?([eE][+-]?[0-9]{1,3})?",
+            "\"([a-z ]|\\\\u00[2-7][0-9a-f]|\\\\n|é){0,6}\"",
+            "\"[0-9\\[\\]{}:,\\\\\"]{0,9}\"",
+        ];
+        let key = prop_oneof![
+            Just(r#""$serde_json::private::Number""#.to_owned()),
+            Just(r#""$serde_json::private::RawValue""#.to_owned()),
+            Just(r#""\u0024serde_json::private::Number""#.to_owned()),
+            "\"[a-c]\"",
+        ];
+        leaf.prop_recursive(6, 40, 4, move |inner| {
+            let member = (key.clone(), inner.clone()).prop_map(|(key, value)| format!("{key} :{value}"));
+            prop_oneof![
+                prop::collection::vec(inner, 0..4).prop_map(|items| format!("[{}]", items.join(" ,"))),
+                prop::collection::vec(member, 0..4).prop_map(|members| format!("{{{}}}", members.join(", "))),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_what_was_written(text in any_text()) {
+            read(text.as_bytes());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            read(&bytes);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What always holds of answers that were read, for properties and fuzzers.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+
+use super::{Answer, Http, wire};
+use crate::clock::ManualClock;
+use crate::config::{Config, SecretKey};
+use crate::mask::Masker;
+use crate::model::json::checks::canonical;
+use crate::model::time::LONGEST_PAUSE;
+use crate::model::{Customer, CustomerId, json};
+use crate::remote::{Call, Class, RemoteError};
+
+/// The key of the client that is checked: an answer that repeats it is told without it.
+const KEY: &str = "sk_test_9aQ+x/Zr7";
+
+/// The moment at which answers come.
+const NOW: Timestamp = Timestamp::constant(1_767_225_600, 0);
+
+thread_local! {
+    static CLIENT: (Http, Masker) = client();
+}
+
+fn client() -> (Http, Masker) {
+    let key = SecretKey::parse(KEY).expect("a key");
+    // Plain HTTP: no certificates are looked for.
+    let mut config = Config::default();
+    config.api.base_url = "http://127.0.0.1:1/".parse().expect("an address");
+    let http = Http::new(&config, &key, Arc::new(ManualClock::at(NOW))).expect("a client");
+    (http, Masker::new(Some(&key)))
+}
+
+/// A page of the list that is taken holds customers that can be mirrored, and holds them as they were written.
+///
+/// # Panics
+/// It does not hold.
+pub(crate) fn page(bytes: &[u8]) {
+    let page = match wire::page(bytes) {
+        Ok(page) => page,
+        Err(why) => return words(&why),
+    };
+    let mut bodies = Vec::new();
+    for listed in &page.customers {
+        let customer = listed.read().expect("what was taken apart can be read");
+        assert_eq!(customer.id(), listed.id());
+        let id = customer.id().as_str();
+        assert!((1..=CustomerId::MAX_BYTES).contains(&id.len()) && !id.contains('\0'), "{id:?}");
+        assert_eq!(Customer::from_body(customer.body()).as_ref(), Ok(&customer), "a body reads back");
+        if let Some(created_at) = customer.created_at() {
+            assert!(created_at.ends_with('Z') && created_at.parse::<Timestamp>().is_ok(), "{created_at}");
+        }
+        bodies.push(customer.body().to_owned());
+    }
+    if json::parse(bytes).is_err() {
+        // What nobody looks at may be anything.
+        return;
+    }
+    let members = [
+        format!("\"data\":[{}]", bodies.join(",")),
+        format!("\"page\":{}", page.page),
+        format!("\"per_page\":{}", page.per_page),
+        format!("\"total\":{}", page.total),
+        format!("\"last_page\":{}", page.last_page),
+    ];
+    let written = canonical(bytes);
+    for member in members {
+        assert!(written.contains(&member), "{member} is not what was written: {written}");
+    }
+}
+
+/// One customer that was asked for, or that an answer to a push shows.
+///
+/// # Panics
+/// It does not hold.
+pub(crate) fn customer(bytes: &[u8]) {
+    let Some(customer) = wire::any_customer(bytes) else {
+        let asked = CustomerId::new("a").expect("an id");
+        return words(&wire::customer(bytes, &asked).expect_err("no customer"));
+    };
+    assert_eq!(customer.body(), canonical(bytes));
+    assert_eq!(wire::customer(bytes, customer.id()).as_ref(), Ok(&customer));
+}
+
+/// An error answer keeps its status whatever it says, and is told without a secret.
+///
+/// # Panics
+/// It does not hold.
+pub(crate) fn error(status: u16, bytes: &[u8]) {
+    let error = answered(status, HeaderMap::new(), bytes);
+    CLIENT.with(|(_, masker)| {
+        let (told, _) = wire::error(status, bytes);
+        assert_eq!(told.status, status);
+        for shown in [error.to_string(), format!("{error:?}")] {
+            assert!(!shown.contains(KEY), "{shown}");
+            assert!(!shown.contains(char::is_control), "{shown:?}");
+        }
+        if let Some(told) = error.status() {
+            assert_eq!(told, status);
+        }
+        assert_eq!(error.retry_after, None);
+        let is_refusal = matches!(error.class(), Class::Auth | Class::Rejected);
+        assert!(!is_refusal || (400..500).contains(&status) || status == 502, "{error}");
+        for text in [told.code, told.message, told.param].into_iter().flatten() {
+            let shown = masker.text(&text);
+            // Where it was cut, a long number may look like a shorter one.
+            assert!(shown.ends_with('…') || masker.spans(&shown).is_empty(), "{shown}");
+        }
+    });
+}
+
+/// However long an answer asks us to wait, we wait for a while at most.
+///
+/// # Panics
+/// It does not hold.
+pub(crate) fn retry_after(bytes: &[u8]) {
+    let mut lines = bytes.splitn(2, |byte| *byte == b'\n').map(HeaderValue::from_bytes);
+    let mut headers = HeaderMap::new();
+    for name in [RETRY_AFTER, DATE] {
+        if let Some(Ok(value)) = lines.next() {
+            headers.insert(name, value);
+        }
+    }
+    let asked = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
+    let (seconds, has_date) = (asked.parse::<u64>().ok(), headers.contains_key(DATE));
+    let error = answered(429, headers.clone(), b"");
+    let Some(wait) = error.retry_after else {
+        assert!(seconds.is_none_or(|seconds| seconds == 0 || asked.starts_with('+')), "{asked}");
+        return;
+    };
+    assert!(!wait.is_zero() && wait <= LONGEST_PAUSE, "{wait:?}");
+    match seconds {
+        Some(seconds) => assert_eq!(wait.as_secs(), seconds.min(LONGEST_PAUSE.as_secs())),
+        None if asked.bytes().all(|byte| byte.is_ascii_digit()) => assert_eq!(wait, LONGEST_PAUSE),
+        // A date: the moment that is meant, where the clock is ours and it is near.
+        None if !has_date && wait < LONGEST_PAUSE => {
+            let until = NOW.checked_add(wait).expect("it is near");
+            assert_eq!(httpdate::parse_http_date(asked).ok(), until.try_into().ok(), "{asked}");
+        }
+        None => assert!(httpdate::parse_http_date(asked).is_ok(), "{asked}"),
+    }
+}
+
+fn answered(status: u16, headers: HeaderMap, bytes: &[u8]) -> RemoteError {
+    let answer = Answer { status, headers, body: bytes.to_vec() };
+    CLIENT.with(|(http, _)| http.error_of(&Call::List { page: 1 }, &answer))
+}
+
+/// What is wrong is said, and without the key where it is shown.
+fn words(why: &str) {
+    assert!(!why.is_empty());
+    CLIENT.with(|(_, masker)| assert!(!masker.text(why).contains(KEY), "{why}"));
+}

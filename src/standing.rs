@@ -1,0 +1,246 @@
+//! How things stand, from the database alone: what `status` prints, the service tells its manager, and alerts watch.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::model::intent::lifecycle::State;
+use crate::model::words::{count, duration, grouped};
+use crate::model::{PassKind, time};
+use crate::store::read::Record;
+use crate::store::{Conn, Instance, Reader, StoreError, account, erase, holds, intents, outbox, read};
+use crate::tasks::spool;
+
+/// How far this machine's clock may have been ahead without a word about it.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);
+
+/// Up to how many refused files are counted.
+const MOST_REJECTED: usize = 1000;
+
+/// How things stand: what `status --json` prints (docs/status.md).
+#[derive(Debug, Serialize)]
+pub struct Standing {
+    /// Who works on the database, and since when; null where nobody does.
+    pub instance: Option<String>,
+    /// The one row of `mirror_info`.
+    pub mirror: Record,
+    /// Seconds since the last complete sweep ended; null where there is none.
+    pub last_sweep_age_s: Option<i64>,
+    /// Whether that is longer ago than three periods of `inbound.sweep_cron`.
+    pub stale: bool,
+    /// The pass that runs now, with `last_page`.
+    pub running: Option<Record>,
+    /// Seconds that the running pass may still take; null while that is unknown.
+    pub time_left_s: Option<i64>,
+    /// The last sweep that is over, however it ended.
+    pub last_sweep: Option<Record>,
+    /// The last probe that is over, however it ended.
+    pub last_probe: Option<Record>,
+    /// Until when the API asked us to wait; null when that is over.
+    pub throttled_until: Option<String>,
+    /// Since when the API refuses the key.
+    pub key_refused_since: Option<String>,
+    /// Since when everything waits because the key reads another account.
+    pub account_stopped_since: Option<String>,
+    /// When the database was restored from a backup; null once a whole sweep has held what it missed.
+    pub restored_at: Option<String>,
+    /// Whether what was erased may still stand in free space: the daemon, or the next `sync`, finishes that.
+    pub erasure_unfinished: bool,
+    /// Deletions that wait for a person.
+    pub held_deletions: u64,
+    /// Deletions that a person approved and that no answer has proven yet.
+    pub approved_deletions: u64,
+    /// Deletions that a person rejected; those customers were not seen since.
+    pub rejected_deletions: u64,
+    /// The intents by state; all states are named.
+    pub intents: BTreeMap<&'static str, Intents>,
+    /// Delete intents that wait for a person because there are too many of them.
+    pub held_deletes: u64,
+    /// Whether anything is pushed and accepted, as of the last start of `run` or `sync`.
+    pub outbound_enabled: bool,
+    /// The files that lie in `outbound.spool_dir` while pushing is switched off; otherwise the daemon takes them.
+    pub spool_files: Vec<String>,
+    /// How many refused files lie in `rejected` below `outbound.spool_dir`, until a person takes them away; counted up to 1,000.
+    pub rejected_files: usize,
+}
+
+/// The intents in one state.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Intents {
+    /// Of a state in which something is still to come.
+    Open {
+        /// How many.
+        count: u64,
+        /// The id of the one that was accepted first.
+        oldest: Option<String>,
+        /// When that was.
+        oldest_created_at: Option<String>,
+        /// Why it is where it is.
+        oldest_reason: Option<String>,
+    },
+    /// Of a state that is the end.
+    Settled {
+        /// How many.
+        count: u64,
+    },
+}
+
+impl Intents {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Open { count, .. } | Self::Settled { count } => *count,
+        }
+    }
+}
+
+impl Standing {
+    /// Reads all of it from one state of the database. `config` says how old a mirror may be, and `now` what time it is.
+    pub fn read(reader: &Reader, config: &Config, now: Timestamp) -> Result<Self, StoreError> {
+        reader.in_one_view(|conn| Self::in_view(conn, config, now))
+    }
+
+    /// The same within a view that the caller has opened.
+    pub fn in_view(reader: &Conn, config: &Config, now: Timestamp) -> Result<Self, StoreError> {
+        let mirror = read::mirror_info(reader)?;
+        let swept_at = mirror.text("last_sweep_at").and_then(time::read);
+        let third_tick = swept_at.and_then(|at| config.inbound.sweep_cron.nth_after(at, 3));
+        let (refused, throttled) = read::obstacles(reader)?;
+        let instance = Instance::holder(&config.database.path)?;
+        // A pass without an instance is one that was cut off; the next start closes it.
+        let running = instance.as_ref().and(read::running_pass(reader)?);
+        let outbound_enabled = outbox::is_enabled(reader)?;
+        Ok(Self {
+            intents: count_intents(reader)?,
+            held_deletes: outbox::held_deletes(reader)?,
+            outbound_enabled,
+            rejected_files: spool::count_files(&config.outbound.spool_dir, MOST_REJECTED).1,
+            spool_files: if outbound_enabled {
+                Vec::new()
+            } else {
+                spool::waiting_files(&config.outbound.spool_dir)
+            },
+            last_sweep_age_s: swept_at.map(|at| now.as_second() - at.as_second()),
+            // One that ended in the future says that a clock was set back, and nothing of how old it is.
+            stale: swept_at.is_none_or(|at| at.duration_since(now) > CLOCKS_DIFFER)
+                || third_tick.is_some_and(|tick| tick < now),
+            time_left_s: running.as_ref().and_then(|pass| time_left(pass, now)),
+            running,
+            instance,
+            mirror,
+            last_sweep: read::last_pass(reader, PassKind::Sweep)?,
+            last_probe: read::last_pass(reader, PassKind::Probe)?,
+            throttled_until: throttled.filter(|until| time::pause_until(until, now).is_some()),
+            key_refused_since: refused,
+            restored_at: holds::restored_at(reader)?,
+            erasure_unfinished: erase::is_unscrubbed(reader)?,
+            account_stopped_since: account::load(reader)?
+                .and_then(|account| account.stopped)
+                .map(|(_, at)| at),
+            held_deletions: holds::held_count(reader)?,
+            approved_deletions: holds::approved_count(reader)?,
+            rejected_deletions: holds::rejected_count(reader)?,
+        })
+    }
+
+    /// How many intents wait for a person's decision.
+    pub fn parked(&self) -> u64 {
+        self.count_in(State::Parked)
+    }
+
+    /// How many intents are in a state.
+    pub fn count_in(&self, state: State) -> u64 {
+        self.intents.get(state.word()).map_or(0, Intents::count)
+    }
+
+    /// Whether something waits for a person: a hold, a parked intent, a stopped account.
+    pub fn waits_for_a_person(&self) -> bool {
+        self.held_deletions > 0
+            || self.held_deletes > 0
+            || self.parked() > 0
+            || self.account_stopped_since.is_some()
+    }
+
+    /// The whole in one line, what asks for action first. Moments are told, not ages: it is true for as long as nothing changes.
+    pub fn line(&self) -> String {
+        let mut parts = Vec::new();
+        if let Some(since) = &self.key_refused_since {
+            parts.push(format!("key refused since {since}"));
+        }
+        if let Some(since) = &self.account_stopped_since {
+            parts.push(format!("stopped since {since}: the key reads another account"));
+        }
+        let waits = [
+            (self.held_deletions, "held deletion"),
+            (self.held_deletes, "held delete intent"),
+            (self.parked(), "parked intent"),
+        ];
+        parts.extend(waits.iter().filter(|(n, _)| *n > 0).map(|(n, one)| count(*n, one)));
+        if let Some(pass) = &self.last_sweep
+            && let Some(error) = pass.text("error")
+        {
+            parts.push(format!(
+                "sweep {} {}: {error}",
+                pass.number("id"),
+                pass.text("outcome").unwrap_or_default()
+            ));
+        }
+        parts.push(match self.mirror.text("last_sweep_at") {
+            Some(at) if self.stale => format!("stale: last complete sweep {at}"),
+            Some(at) => format!("last complete sweep {at}"),
+            None => "no complete sweep yet".to_owned(),
+        });
+        parts.push(format!("{} live", grouped(u64::try_from(self.mirror.number("live")).unwrap_or(0))));
+        for state in [State::Queued, State::Sending, State::Waiting] {
+            match self.count_in(state) {
+                0 => {}
+                n => parts.push(format!("{} {state}", grouped(n))),
+            }
+        }
+        if let Some(until) = &self.throttled_until {
+            parts.push(format!("the API asked us to wait until {until}"));
+        }
+        if let Some(pass) = &self.running {
+            let [kind, pages, of] = ["kind", "pages", "last_page"].map(|name| pass.get(name).to_string());
+            let kind = kind.trim_matches('"');
+            let left = self.time_left_s.map(|left| format!(", about {} left", duration(left)));
+            parts.push(match of.as_str() {
+                "0" => format!("{kind} begins"),
+                _ => format!("{kind} at page {pages} of {of}{}", left.unwrap_or_default()),
+            });
+        }
+        parts.join("; ")
+    }
+}
+
+fn count_intents(reader: &Conn) -> Result<BTreeMap<&'static str, Intents>, StoreError> {
+    let open = intents::count_open(reader)?;
+    let settled = intents::count_settled(reader)?;
+    let of = |state: State| match state.is_settled() {
+        true => Intents::Settled {
+            count: settled.iter().find(|(word, _)| word == state.word()).map_or(0, |(_, count)| *count),
+        },
+        false => {
+            let counted = open.iter().find(|counted| counted.state == state.word());
+            Intents::Open {
+                count: counted.map_or(0, |counted| counted.count),
+                oldest: counted.map(|counted| counted.oldest.clone()),
+                oldest_created_at: counted.map(|counted| counted.oldest_created_at.clone()),
+                oldest_reason: counted.and_then(|counted| counted.oldest_reason.clone()),
+            }
+        }
+    };
+    Ok(State::ALL.into_iter().map(|state| (state.word(), of(state))).collect())
+}
+
+fn time_left(pass: &Record, now: Timestamp) -> Option<i64> {
+    // By this process's own pace: what an earlier one did says nothing of the time between.
+    let (pages, last_page) = (pass.number("pages"), pass.number("last_page"));
+    let done = pages - pass.number("since_pages");
+    let began = pass.text("since_at").and_then(time::read)?;
+    let spent = now.as_millisecond() - began.as_millisecond();
+    (done > 0 && last_page >= pages && spent >= 0).then(|| spent * (last_page - pages) / done / 1000)
+}

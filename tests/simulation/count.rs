@@ -1,0 +1,92 @@
+//! How often what happened: a simulation that never gets somewhere proves nothing of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::{Value, json};
+
+/// How often what was done and what went wrong, by kind.
+#[derive(Debug, Default)]
+pub struct Count {
+    pub ops: BTreeMap<String, u64>,
+    /// Parts of the intents that were dropped.
+    pub intents: BTreeMap<String, u64>,
+    /// What went wrong, or was changed by others, within a pass or a drain.
+    pub faults: BTreeMap<String, u64>,
+}
+
+/// Below so many ops chance decides whether a rare kind occurs.
+const TELLING: u64 = 20_000;
+
+/// The least that each kind has of its group, in hundredths.
+const LEAST: u64 = 1;
+
+impl Count {
+    pub fn op(&mut self, kind: String) {
+        *self.ops.entry(kind).or_default() += 1;
+    }
+
+    pub fn fired(&mut self, fired: BTreeMap<String, u64>) {
+        for (kind, times) in fired {
+            let group = if kind.starts_with("Intent::") { &mut self.intents } else { &mut self.faults };
+            *group.entry(kind).or_default() += times;
+        }
+    }
+
+    pub fn add(&mut self, other: Self) {
+        let pairs = [
+            (&mut self.ops, other.ops),
+            (&mut self.intents, other.intents),
+            (&mut self.faults, other.faults),
+        ];
+        for (group, more) in pairs {
+            for (kind, times) in more {
+                *group.entry(kind).or_default() += times;
+            }
+        }
+    }
+
+    pub fn to_json(&self) -> Value {
+        json!([self.ops, self.intents, self.faults])
+    }
+
+    pub fn from_json(text: &str) -> Self {
+        let [ops, intents, faults] = serde_json::from_str(text).unwrap();
+        Self { ops, intents, faults }
+    }
+
+    fn groups(&self) -> [(&'static str, &BTreeMap<String, u64>); 3] {
+        [("ops", &self.ops), ("intents", &self.intents), ("faults", &self.faults)]
+    }
+
+    pub fn sum(&self) -> u64 {
+        self.ops.values().sum()
+    }
+
+    /// Every kind must have occurred, and none may be rarer than one in a hundred of its group.
+    pub fn must_be_even(&self, kinds: [usize; 3]) {
+        if self.sum() < TELLING {
+            return;
+        }
+        for ((name, group), kinds) in self.groups().into_iter().zip(kinds) {
+            let sum: u64 = group.values().sum();
+            assert_eq!(group.len(), kinds, "each kind of {name} must occur: {group:?}");
+            for (kind, times) in group {
+                assert!(times * 100 >= sum * LEAST, "{kind}: {times} of {sum} {name} is too rare");
+            }
+        }
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, group) in self.groups() {
+            let sum: u64 = group.values().sum();
+            writeln!(f, "{name}: {sum}")?;
+            for (kind, times) in group {
+                writeln!(f, "  {kind:<28} {times:>9}  {:>5.1} %", *times as f64 * 100.0 / sum as f64)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,344 @@
+//! The doors: an intent by SQL, by a file and by the command line's function; what is nonsense, and what came before.
+
+use std::fs;
+use std::path::Path;
+
+use jiff::SignedDuration;
+use komoju_sync::clock::Clock as _;
+use komoju_sync::model::intent::Intent;
+use komoju_sync::model::time;
+use komoju_sync::store::intents::{Accepted, Door as Way, accept};
+use komoju_sync::store::{StoreError, write_beside};
+use serde_json::{Map, Value, json};
+
+use crate::ops::{Door, Want, Wish};
+use crate::world::{Checked, World, must};
+
+/// An intent that was accepted, as far as it must be found again.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// As it was dropped.
+    pub json: Value,
+    pub body: Option<Value>,
+    /// Whether a person gave it another body.
+    pub is_corrected: bool,
+    /// Whether a backup, older than what may have become of it, brought it back: then its token is gone, and a person looks.
+    pub is_restored: bool,
+    /// How many customers it may make: one, and one more each time that a person takes it on himself.
+    pub may_make: usize,
+}
+
+/// A file that lies in the spool.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    pub name: String,
+    pub intents: Vec<Value>,
+}
+
+impl Known {
+    fn of(json: Value) -> Self {
+        let body = json.get("body").filter(|body| !body.is_null()).cloned();
+        Self { json, body, is_corrected: false, is_restored: false, may_make: 1 }
+    }
+}
+
+/// What no door takes.
+const NONSENSE: [&str; 14] = [
+    r#"{"op": "replace", "body": {"email": "a"}}"#,
+    r#"{"op": "create", "customer_id": "c", "body": {"email": "a"}}"#,
+    r#"{"op": "create", "body": {"payment_details": {"number": "4111111111111111"}}}"#,
+    r#"{"op": "create", "body": {"email": 7}}"#,
+    r#"{"op": "create", "body": {"name": "a"}}"#,
+    r#"{"op": "create", "body": {"metadata": {"k": 1}}}"#,
+    r#"{"op": "create", "body": {"metadata": {"a key of more than thirty characters": "1"}}}"#,
+    r#"{"op": "create", "body": {"email": "a"}, "expect": {"email": "a"}}"#,
+    r#"{"op": "update", "customer_id": "c", "body": {}}"#,
+    r#"{"op": "update", "body": {"email": "a"}}"#,
+    r#"{"op": "update", "customer_id": "..", "body": {"email": "a"}}"#,
+    r#"{"op": "update", "customer_id": "@nobody", "body": {"email": "a"}}"#,
+    r#"{"op": "delete", "customer_id": "c", "body": {"email": "a"}}"#,
+    r#"{"op": "delete", "customer_id": "c", "not_before": "2026-02-30T00:00:00Z"}"#,
+];
+
+/// What the door said.
+#[derive(Debug, PartialEq)]
+enum Said {
+    New,
+    Known,
+    Refused,
+    /// The file is still there.
+    Nothing,
+}
+
+impl World<'_> {
+    pub fn drop_one(&mut self, door: Door, want: Want) -> Checked {
+        want.kinds().into_iter().for_each(|kind| self.count(&format!("Intent::{kind}")));
+        self.dropped += 1;
+        let n = self.dropped;
+        let mut intents = vec![self.intent(n, want)];
+        if door == Door::File && want.wish == Wish::New && n.is_multiple_of(2) {
+            let more = json!({"id": format!("i{n}+"), "op": "update", "customer_id": format!("@i{n}"),
+                "body": {"metadata": {"of": "the same file"}}});
+            intents.push(more);
+        }
+        let refers = |intent: &Value| {
+            intent["customer_id"].as_str().and_then(|id| id.strip_prefix('@').map(str::to_owned))
+        };
+        let is_fine = intents.iter().all(|intent| {
+            refers(intent).is_none_or(|of| of == format!("i{n}") || self.accepted.contains_key(&of))
+        });
+        let said = self.give(door, &intents)?;
+        let expected = match (self.enabled, is_fine) {
+            (true, true) => Said::New,
+            (false, _) if door == Door::File => Said::Nothing,
+            _ => Said::Refused,
+        };
+        let may_crash = self.crashed && said == Said::Nothing;
+        must!(said == expected || may_crash, "{door:?} said {said:?} to {intents:?}, not {expected:?}");
+        if said == Said::New {
+            self.remember(intents);
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, intents: Vec<Value>) {
+        for intent in intents {
+            let id = intent["id"].as_str().unwrap().to_owned();
+            self.accepted.entry(id).or_insert_with(|| Known::of(intent));
+        }
+    }
+
+    fn intent(&self, n: u64, want: Want) -> Value {
+        let created = |is: &(&String, &Known)| is.1.json["op"] == "create";
+        let newest = self.newest_first().find(created).map_or("nobody", |(id, _)| id.as_str());
+        let somebody = |place| self.server.lock().unwrap().somebody(place);
+        let (op, customer, theirs) = match want.wish {
+            Wish::New | Wish::Twin => ("create", None, Value::Null),
+            Wish::Change(place) => {
+                let (id, theirs) = somebody(place);
+                ("update", Some(id), theirs)
+            }
+            Wish::Remove(place) => {
+                let (id, theirs) = somebody(place);
+                ("delete", Some(id), theirs)
+            }
+            Wish::ChangeMade => ("update", Some(format!("@{newest}")), Value::Null),
+            Wish::RemoveMade => ("delete", Some(format!("@{newest}")), Value::Null),
+        };
+        let mut body = Map::new();
+        let like = match want.wish {
+            Wish::Twin => self.accepted.get(newest).and_then(|known| known.json.get("body").cloned()),
+            _ => None,
+        };
+        match (op, like) {
+            ("create", Some(Value::Object(like))) => {
+                body = like;
+                body.remove("payment_details");
+            }
+            ("create", _) => {
+                body.insert("email".into(), format!("new{n}@example.com").into());
+                body.insert("metadata".into(), json!({"n": n.to_string()}));
+            }
+            ("update", _) if n.is_multiple_of(2) => {
+                body.insert("email".into(), format!("changed{n}@example.com").into());
+            }
+            ("update", _) if !(want.token && n.is_multiple_of(3)) => {
+                body.insert("metadata".into(), json!({"k": n.to_string()}));
+            }
+            _ => {}
+        }
+        if want.token && op != "delete" {
+            body.insert("payment_details".into(), format!("tok_{}n{n}", self.seed).into());
+        }
+        let mut intent = json!({"id": format!("i{n}"), "op": op});
+        if let Some(customer) = customer {
+            intent["customer_id"] = customer.into();
+        }
+        if op != "delete" {
+            intent["body"] = body.into();
+        }
+        if let (Some(truly), "update" | "delete") = (want.expect, op) {
+            intent["expect"] = match truly {
+                true => json!({"email": theirs.get("email").cloned().unwrap_or_default()}),
+                false => json!({"metadata": {"k": "never"}}),
+            };
+        }
+        if let Some(minutes) = want.not_before {
+            let then = self.clock.now() + SignedDuration::from_mins(minutes);
+            intent["not_before"] = time::written(then).into();
+        }
+        intent
+    }
+
+    /// The accepted intents, the newest first.
+    pub fn newest_first(&self) -> impl Iterator<Item = (&String, &Known)> {
+        let number = |id: &str| id[1..].trim_end_matches('+').parse::<u64>().unwrap_or(0);
+        let mut all: Vec<_> = self.accepted.iter().collect();
+        all.sort_by_key(|(id, _)| std::cmp::Reverse(number(id)));
+        all.into_iter()
+    }
+
+    /// Gives intents to a door, several only in a file; what it said, and that it did so.
+    fn give(&mut self, door: Door, intents: &[Value]) -> Result<Said, String> {
+        let before = self.intents();
+        let said = match door {
+            Door::Sql => self.give_by_sql(&intents[0]),
+            Door::Cli => self.give_by_command(&intents[0]),
+            Door::File => self.give_by_file(intents),
+        };
+        let new = match said {
+            Said::New => intents.len() as u64,
+            _ => 0,
+        };
+        let more = self.intents() - before;
+        must!(more == new, "{door:?} said {said:?}, and there are {more} intents more");
+        Ok(said)
+    }
+
+    fn intents(&self) -> u64 {
+        self.look(|reader| reader.query_row("SELECT count(*) FROM intents", [], |row| row.get(0)).unwrap())
+    }
+
+    fn give_by_sql(&mut self, intent: &Value) -> Said {
+        let text = |name: &str| match &intent[name] {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        };
+        let client = self.client.as_ref().unwrap();
+        let sql = "INSERT INTO intents (id, op, customer_id, body, expect, not_before) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let values = ["id", "op", "customer_id", "body", "expect", "not_before"].map(text);
+        let inserted = client.prepare_cached(sql).unwrap().execute(rusqlite::params_from_iter(values));
+        match inserted {
+            Ok(_) => Said::New,
+            Err(rusqlite::Error::SqliteFailure(failure, _))
+                if failure.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_TRIGGER =>
+            {
+                Said::Refused
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn give_by_command(&mut self, intent: &Value) -> Said {
+        let Ok(intent) = Intent::parse(&intent.to_string()) else { return Said::Refused };
+        match write_beside(&self.place.database(), |tx| accept(tx, &intent, Way::Cli, Some("somebody"))) {
+            Ok(Accepted::New(_)) => Said::New,
+            Ok(Accepted::Known(_)) => Said::Known,
+            Err(StoreError::Refused(_)) => Said::Refused,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn give_by_file(&mut self, intents: &[Value]) -> Said {
+        self.dropped += 1;
+        let extension = if intents.len() == 1 { "json" } else { "jsonl" };
+        let name = format!("f{}.{extension}", self.dropped);
+        let spool = self.place.spool();
+        fs::create_dir_all(&spool).unwrap();
+        let lines: Vec<String> = intents.iter().map(Value::to_string).collect();
+        let made = spool.join(format!(".{name}"));
+        fs::write(&made, lines.join("\n")).unwrap();
+        fs::rename(made, spool.join(&name)).unwrap();
+        let before = self.intents();
+        let names = [name.clone()];
+        let of_the_next_pass = std::mem::replace(&mut self.crash_at, self.crash_at_door.take());
+        if self.run(async |process| process.spool.take(&names).await.unwrap()).is_none() {
+            self.count("Crash at the door");
+        }
+        self.crash_at = of_the_next_pass;
+        self.waiting.push(Waiting { name, intents: intents.to_vec() });
+        let is_there = spool.join(&self.waiting.last().unwrap().name).exists();
+        let said = match self.intents() - before {
+            0 if is_there => Said::Nothing,
+            0 if is_put_aside(&spool, &self.waiting.last().unwrap().name) => Said::Refused,
+            0 => Said::Known,
+            _ => Said::New,
+        };
+        // A crash between commit and receipt leaves the file, and the next look catches up.
+        if said != Said::Nothing && !is_there {
+            self.waiting.pop();
+        }
+        said
+    }
+
+    /// What became of the files that waited: none may be gone with its intents.
+    pub fn look_for_taken(&mut self) -> Checked {
+        let spool = self.place.spool();
+        for waiting in std::mem::take(&mut self.waiting) {
+            let is_accepted = |intent: &Value| {
+                let id = intent["id"].as_str().unwrap_or_default();
+                self.look(|reader| {
+                    let sql = "SELECT EXISTS (SELECT 1 FROM intents WHERE id = ?1)";
+                    reader.prepare_cached(sql).unwrap().query_row([id], |row| row.get::<_, bool>(0)).unwrap()
+                })
+            };
+            let is_taken = waiting.intents.iter().all(is_accepted);
+            let is_there = spool.join(&waiting.name).exists();
+            let is_refused = is_put_aside(&spool, &waiting.name);
+            must!(is_taken || is_there || is_refused, "{waiting:?} is gone, and its intents are not there");
+            if is_taken {
+                self.remember(waiting.intents.clone());
+            }
+            if is_there {
+                self.waiting.push(waiting);
+            } else if is_refused && !is_taken {
+                // Only whom it refers to may be gone since, or the very id be used.
+                let refers = waiting
+                    .intents
+                    .iter()
+                    .any(|intent| intent["customer_id"].as_str().is_some_and(|id| id.starts_with('@')));
+                let is_nonsense = waiting.intents[0]["id"].is_null();
+                let was_used =
+                    self.accepted.contains_key(waiting.intents[0]["id"].as_str().unwrap_or_default());
+                must!(refers || is_nonsense || was_used, "{waiting:?} was refused");
+            }
+        }
+        Ok(())
+    }
+
+    pub fn drop_nonsense(&mut self, door: Door, which: usize) -> Checked {
+        let text = NONSENSE[which % NONSENSE.len()];
+        let intent: Value = serde_json::from_str(text).unwrap();
+        let said = self.give(door, &[intent])?;
+        let waits = door == Door::File && (self.crashed || !self.enabled) && said == Said::Nothing;
+        must!(said == Said::Refused || waits, "{door:?} said {said:?} to {text}");
+        Ok(())
+    }
+
+    pub fn drop_again(&mut self, door: Door, which: usize, same: bool) -> Checked {
+        let Some((id, known)) = self.newest_first().nth(which % self.accepted.len().max(1)) else {
+            return Ok(());
+        };
+        let (id, known) = (id.clone(), known.clone());
+        let mut intent = known.json.clone();
+        if !same {
+            intent["not_before"] = "2030-01-01T00:00:00Z".into();
+        }
+        // What came by SQL and was taken back before anything of it was sent has no token any more, and never had a digest.
+        let (is_erased, is_masked) = self.look(|reader| {
+            let sql = "SELECT erased, content IS NULL AND coalesce(body GLOB '*\"****\"*', 0)
+                FROM outbox JOIN intents USING (position) WHERE id = ?1";
+            let read =
+                reader.query_row(sql, [&id], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, bool>(1)?)));
+            read.unwrap()
+        });
+        let said = self.give(door, &[intent])?;
+        let waits = door == Door::File && (self.crashed || !self.enabled) && said == Said::Nothing;
+        let fits = match door {
+            Door::Sql => said == Said::Refused,
+            _ if !same || is_erased => said == Said::Refused,
+            // What it is compared with may be gone: the token with a backup, the first content with a correction.
+            _ if known.is_corrected || known.is_restored || is_masked => {
+                said == Said::Known || said == Said::Refused
+            }
+            _ => said == Said::Known,
+        };
+        must!(fits || waits, "{door:?} said {said:?} to {id} once more, the same: {same}");
+        Ok(())
+    }
+}
+
+fn is_put_aside(spool: &Path, name: &str) -> bool {
+    spool.join("rejected").join(name).exists()
+}

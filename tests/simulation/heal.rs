@@ -1,0 +1,197 @@
+//! The end of all trouble: what can come to its end does, and then both sides are the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::Duration;
+
+use komoju_sync::clock::Clock as _;
+use komoju_sync::model::time;
+use komoju_sync::store::holds::Decision;
+use serde_json::Value;
+
+use crate::log::{self, Log};
+use crate::ops::Op;
+use crate::world::{Checked, World, must};
+
+/// How often what waits is tried again, and after how long each time.
+const ROUNDS: (u32, Duration) = (12, Duration::from_secs(20 * 60));
+
+/// Longer than anything waits for its time.
+const LONG: Duration = Duration::from_secs(2 * 24 * 60 * 60);
+
+/// Who is not settled and waits for no person, neither by itself nor behind another.
+const STUCK: &str =
+    "SELECT id || ' ' || state || ' ' || coalesce(reason, '') FROM intents JOIN outbox USING (position)
+     WHERE state IN ('queued', 'sending', 'waiting')
+       AND NOT EXISTS (SELECT 1 FROM outbox AS ahead JOIN intents AS first USING (position)
+           WHERE ahead.lane = outbox.lane AND ahead.position < outbox.position AND first.state = 'parked')";
+
+impl World<'_> {
+    fn column(&self, sql: &str) -> BTreeSet<String> {
+        self.look(|reader| {
+            let mut statement = reader.prepare_cached(sql).unwrap();
+            statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+        })
+    }
+
+    fn truth(&self) -> BTreeMap<String, Value> {
+        let server = self.server.lock().unwrap();
+        server.lists[0].iter().map(|c| (c["id"].as_str().unwrap().to_owned(), c.clone())).collect()
+    }
+
+    /// What is live here is what is there, but for those whom a person's word keeps. `with_cards`: also the cards.
+    fn is_true(&self, with_cards: bool) -> Checked {
+        let truth = self.truth();
+        let waits =
+            self.column("SELECT customer_id FROM held_deletions WHERE state IN ('rejected', 'approved')");
+        let mut mirror = self.look(log::live);
+        mirror.retain(|id, _| truth.contains_key(id) || !waits.contains(id));
+        for (id, customer) in mirror.iter_mut().filter(|_| !with_cards) {
+            if truth.get(id).is_some_and(|theirs| theirs["source"].is_null()) {
+                customer["source"] = Value::Null;
+            }
+        }
+        must!(mirror == truth, "the mirror is not the truth:\n{mirror:?}\n{truth:?}");
+        Ok(())
+    }
+
+    /// 5 again: where no card at all is listed, null may as well mean "not revealed", and the known ones stay.
+    fn shows_cards(&self) -> bool {
+        self.truth().values().any(|customer| !customer["source"].is_null())
+    }
+
+    fn checked(&mut self, op: Op) -> Checked {
+        self.step(op).map_err(|why| format!("{op:?}: {why}"))
+    }
+
+    pub fn heal(&mut self) -> Checked {
+        {
+            let mut server = self.server.lock().unwrap();
+            server.trouble = None;
+            server.push_trouble = None;
+            server.midway = None;
+            server.shifts.clear();
+            server.lists_hide_cards = false;
+            let now = server.now();
+            drop(server);
+            // The clock is right again, and late enough for those who were given a time while it was not.
+            let dropped = self.accepted.values().map(|known| &known.json);
+            let dropped = dropped.chain(self.waiting.iter().flat_map(|file| &file.intents));
+            let latest = dropped.filter_map(|intent| time::read(intent["not_before"].as_str()?)).max();
+            let latest = latest.unwrap_or(now);
+            self.clock.set_wall(now.max(latest).max(self.clock.now()));
+        }
+        self.crash_at = None;
+        self.crash_at_door = None;
+        self.account = 0;
+        self.checked(Op::Switch(true))?;
+        self.checked(Op::Sweep)?;
+        // An empty mirror may have taken the other key meanwhile; then a person has to say that this one is right.
+        self.checked(Op::Accept)?;
+        self.checked(Op::Sweep)?;
+        // What a person once refused stays refused until it is seen; everything else is approved now.
+        self.decide(Decision::Approve);
+        self.checked(Op::Sweep)?;
+        let shows_cards = self.shows_cards();
+        self.is_true(shows_cards)?;
+
+        self.clock.advance(LONG);
+        for _ in 0..ROUNDS.0 {
+            self.checked(Op::Drain)?;
+            if self.column(STUCK).is_empty() && self.waiting.is_empty() {
+                break;
+            }
+            self.approve_deletes();
+            self.clock.advance(ROUNDS.1);
+        }
+        let stuck = self.column(STUCK);
+        must!(stuck.is_empty(), "these wait for nothing: {stuck:?}");
+        must!(self.waiting.is_empty(), "these files are not taken: {:?}", self.waiting);
+        // 6: whatever we did there is known here, before anybody looks.
+        self.is_true(shows_cards)?;
+        self.check_done()?;
+        if !shows_cards {
+            self.checked(Op::Sweep)?;
+            self.is_true(self.shows_cards())?;
+        }
+
+        // 11: what is unchanged appends nothing.
+        let head = self.log.head.seq;
+        self.checked(Op::Sweep)?;
+        self.checked(Op::Probe)?;
+        must!(self.log.head.seq == head, "an unchanged list was recorded as changed");
+        self.checked(Op::Rebuild)?;
+        self.check_traces()
+    }
+
+    /// What is said to be done was done.
+    fn check_done(&self) -> Checked {
+        let done = self.column("SELECT id FROM intents WHERE state = 'done' AND op = 'create'");
+        let server = self.server.lock().unwrap();
+        for id in done {
+            let was_made = server.effects.iter().any(|effect| effect.is_create && effect.intent == id);
+            // A twin's customer is as good as its own: neither knows which of them made it.
+            must!(was_made || self.has_twin(&id), "{id} is done, and made nobody");
+        }
+        Ok(())
+    }
+
+    fn has_twin(&self, id: &str) -> bool {
+        let plain = |body: &Option<Value>| {
+            let mut body = body.clone();
+            if let Some(Value::Object(fields)) = &mut body {
+                fields.remove("payment_details");
+            }
+            body
+        };
+        let mine = self.accepted.get(id).map(|known| plain(&known.body));
+        self.accepted.iter().any(|(other, known)| other != id && Some(plain(&known.body)) == mine)
+    }
+
+    /// 9: no token of a settled intent is left in free pages or WAL, now that nobody works on the files and they can be read as they lie.
+    fn check_traces(&mut self) -> Checked {
+        self.look(Log::check_whole)?;
+        let open = self
+            .column("SELECT coalesce(body, '') FROM intents JOIN outbox USING (position) WHERE is_open = 1");
+        let sent = self
+            .accepted
+            .values()
+            .filter_map(|known| known.body.as_ref()?["payment_details"].as_str().map(str::to_owned));
+        let sent: Vec<String> =
+            sent.filter(|token| !open.iter().any(|body| body.contains(token.as_str()))).collect();
+        self.let_go();
+        let database = self.place.database();
+        let wal = fs::read(komoju_sync::store::beside(&database, "-wal")).unwrap_or_default();
+        let file = fs::read(&database).unwrap();
+        for (bytes, place) in
+            free_pages(&file).into_iter().map(|page| (page, "a free page")).chain([(&wal[..], "the WAL")])
+        {
+            let found = bytes.windows(4).enumerate().filter(|(_, four)| *four == b"tok_");
+            for (at, _) in found {
+                let token = sent.iter().find(|token| {
+                    bytes[at..].starts_with(token.as_bytes())
+                        && !bytes.get(at + token.len()).is_some_and(u8::is_ascii_digit)
+                });
+                must!(token.is_none(), "{token:?} is left in {place}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pages that the database has no use for (<https://www.sqlite.org/fileformat.html>, section 1.5).
+fn free_pages(file: &[u8]) -> Vec<&[u8]> {
+    let number = |at: usize| u32::from_be_bytes(file[at..at + 4].try_into().unwrap()) as usize;
+    let size = usize::from(u16::from_be_bytes([file[16], file[17]]));
+    let (mut free, mut trunk) = (Vec::new(), number(32));
+    while trunk != 0 {
+        let from = (trunk - 1) * size;
+        free.push(&file[from..from + size]);
+        for leaf in 0..number(from + 4) {
+            let from = (number(from + 8 + 4 * leaf) - 1) * size;
+            free.push(&file[from..from + size]);
+        }
+        trunk = number(from);
+    }
+    free
+}

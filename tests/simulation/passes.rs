@@ -1,0 +1,218 @@
+//! Passes and drains, and what must hold after each.
+
+use std::collections::BTreeSet;
+
+use komoju_sync::config::SecretKey;
+use komoju_sync::model::{Outcome, PassKind};
+use komoju_sync::store::read::Record;
+use komoju_sync::store::{Reader, account, outbox, passes, read};
+use komoju_sync::tasks::pull::Report;
+use komoju_sync::tasks::push::Drained;
+use tokio_util::sync::CancellationToken;
+
+use crate::log;
+use crate::world::{Checked, KEYS, MAX_DELETE_COUNT, MAX_DELETE_PERCENT, Process, World, must};
+
+/// The customers whose deletion is in this state.
+fn states(reader: &Reader, state: &str) -> BTreeSet<String> {
+    let mut statement =
+        reader.prepare_cached("SELECT customer_id FROM held_deletions WHERE state = ?1").unwrap();
+    statement.query_map([state], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+/// Whose deletion a person approved, whatever became of it since.
+fn approved(reader: &Reader) -> BTreeSet<String> {
+    let mut statement = reader
+        .prepare_cached(
+            "SELECT customer_id FROM held_deletions WHERE state = 'approved' OR (state = 'deleted' AND decided_at IS NOT NULL)",
+        )
+        .unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+/// Whom these changes record as deleted by something else than our own push.
+fn deleted(changes: &[Record]) -> BTreeSet<String> {
+    let of_others =
+        |change: &&Record| change.text("kind") == Some("deleted") && change.text("origin") != Some("intent");
+    changes.iter().filter(of_others).map(|change| change.text("customer_id").unwrap().to_owned()).collect()
+}
+
+/// A pass, or nothing of it where it crashed; and the drain beside it.
+type Ended = Option<(Option<Report>, Option<Drained>)>;
+
+impl Process {
+    async fn pass(&self, kind: PassKind) -> Option<Report> {
+        match kind {
+            PassKind::Sweep => Some(self.pull.sweep().await.unwrap()),
+            PassKind::Probe => self.pull.probe().await.unwrap(),
+        }
+    }
+
+    /// As `sync` and the daemon do it: files are taken, what is due is attempted, receipts follow.
+    async fn drain(&self) -> Drained {
+        self.spool.drain(&CancellationToken::new()).await.unwrap();
+        let drained = self.pusher.drain().await.unwrap();
+        self.spool.tend_receipts().await.unwrap();
+        drained
+    }
+}
+
+impl World<'_> {
+    /// Which account the database belongs to, and whether another key stopped everything.
+    pub fn bound(&self) -> (Option<usize>, bool) {
+        let Some(known) = self.look(|reader| account::load(reader).unwrap()) else { return (None, false) };
+        let is_key_of =
+            |key: &str| SecretKey::parse(key).unwrap().salted_fingerprint(&known.salt) == known.fingerprint;
+        (KEYS.into_iter().position(is_key_of), known.stopped.is_some())
+    }
+
+    /// Why nothing may be pushed, if nothing may.
+    fn closed(&self, with_pass: bool) -> Option<&'static str> {
+        let (refused, enabled) = self.look(|reader| {
+            (read::obstacles(reader).unwrap().0.is_some(), outbox::is_enabled(reader).unwrap())
+        });
+        let (bound, stopped) = self.bound();
+        match () {
+            () if !enabled || !self.enabled => Some("pushing is switched off"),
+            // A pass may find that the key, or the account, is right after all.
+            () if with_pass => None,
+            () if refused => Some("the key is refused"),
+            () if stopped => Some("the account is in doubt"),
+            () if bound != Some(self.account) => Some("the key is another account's"),
+            () => None,
+        }
+    }
+
+    fn set_closed(&self, with_pass: bool) {
+        let closed = self.closed(with_pass);
+        let mut server = self.server.lock().unwrap();
+        server.closed = closed;
+        server.is_quiet = !with_pass && server.shifts.is_empty();
+    }
+
+    pub fn drain(&mut self) -> Checked {
+        self.set_closed(false);
+        let (head, held) = (self.log.head.seq, self.look(|reader| states(reader, "held")));
+        let drained = self.run(async |process| process.drain().await);
+        if drained.is_none() {
+            self.count("Crash in a drain");
+        }
+        let changes = self.look(|reader| log::changes_after(reader, head));
+        must!(deleted(&changes).is_empty(), "a drain recorded somebody else's deletion");
+        must!(self.look(|reader| states(reader, "held")).is_subset(&held), "a drain held something");
+        Ok(())
+    }
+
+    pub fn pass(&mut self, kind: PassKind) -> Checked {
+        self.checked_pass(kind, false)
+    }
+
+    /// A sweep and a drain at once.
+    pub fn together(&mut self) -> Checked {
+        self.checked_pass(PassKind::Sweep, true)
+    }
+
+    fn checked_pass(&mut self, kind: PassKind, with_drain: bool) -> Checked {
+        self.set_closed(true);
+        let head = self.log.head.seq;
+        let live_before = self.log.live();
+        let (held, approved_before, rejected, had_whole) = self.look(|reader| {
+            (
+                states(reader, "held"),
+                states(reader, "approved"),
+                states(reader, "rejected"),
+                passes::has_whole_sweep(reader).unwrap(),
+            )
+        });
+        let (bound, _) = self.bound();
+        let ended: Ended = match with_drain {
+            true => self.run(async |process| {
+                let (report, drained) = tokio::join!(process.pass(kind), process.drain());
+                (report, Some(drained))
+            }),
+            false => self.run(async |process| (process.pass(kind).await, None)),
+        };
+        if ended.is_none() {
+            self.count("Crash in a pass");
+        }
+        let report = ended.and_then(|(report, _)| report);
+        let changes = self.look(|reader| log::changes_after(reader, head));
+        let deleted = deleted(&changes);
+
+        // 13: a probe rests until one sweep is complete.
+        must!(
+            self.crashed || report.is_some() == (kind == PassKind::Sweep || had_whole),
+            "a probe before the first whole sweep"
+        );
+        // 8: a key of another account changes nothing (an empty mirror takes any).
+        let own = format!("c{}", self.account);
+        if bound.is_some_and(|bound| bound != self.account)
+            && !live_before.is_empty()
+            && !live_before.iter().any(|id| id.starts_with(&own))
+        {
+            must!(changes.is_empty(), "another account's key recorded {} changes", changes.len());
+        }
+        // 3: nobody is recorded as deleted who is there. Nothing comes back within a pass here, so its end can be asked.
+        let there: BTreeSet<String> = {
+            let server = self.server.lock().unwrap();
+            let ids = server.lists[self.account].iter().map(|customer| customer["id"].as_str().unwrap());
+            ids.map(str::to_owned).collect()
+        };
+        let alive: Vec<_> = deleted.intersection(&there).collect();
+        must!(alive.is_empty(), "recorded as deleted, and alive: {alive:?}");
+        // 4: above the limit only a person's word deletes; a "no" keeps.
+        let approved = &approved_before | &self.look(approved);
+        let by_itself: BTreeSet<String> = &deleted - &approved;
+        must!(
+            by_itself.is_empty() || by_itself != self.too_many,
+            "what was held because it was too many was recorded without a word: {by_itself:?}"
+        );
+        let by_itself = by_itself.len() as u64;
+        // Who came before the last pass began, by the rest of an interrupted one or by our own pushes, counts too.
+        let last = report.as_ref().and_then(|report| report.pass);
+        let came = |change: &&Record| {
+            matches!(change.text("kind"), Some("created" | "restored"))
+                && last.is_none_or(|last| change.get("pass_id").as_i64() != Some(last))
+        };
+        let came = changes.iter().filter(came).count() as u64;
+        let limit_of = |live: u64| MAX_DELETE_COUNT.max(live * u64::from(MAX_DELETE_PERCENT) / 100);
+        let limit = limit_of(live_before.len() as u64 + came);
+        must!(by_itself <= limit, "{by_itself} deletions by itself, the limit is {limit}");
+        must!(deleted.is_disjoint(&rejected), "a rejected deletion was recorded");
+        let rejected_midway = &self.look(|reader| states(reader, "rejected")) - &rejected;
+        must!(deleted.is_disjoint(&rejected_midway), "a deletion was recorded and rejected");
+        let Some(report) = report else { return Ok(()) };
+        let held_now = self.look(|reader| states(reader, "held"));
+        if report.outcome == Outcome::Held {
+            let is_many = held_now.len() as u64 > limit;
+            self.too_many = if is_many { held_now.clone() } else { &self.too_many & &held_now };
+        }
+        if report.outcome == Outcome::Failed {
+            must!(held_now.is_subset(&held), "a failed pass held something");
+        }
+        // Our own deletes beside it end what was held.
+        let told = match with_drain {
+            true => held_now.len() as u64 <= report.held,
+            false => held_now.len() as u64 == report.held,
+        };
+        must!(report.pass.is_none() || told, "the hold is not what the report says");
+        for word in ["approved", "rejected"] {
+            let decided = self.look(|reader| states(reader, word));
+            must!(held_now.is_disjoint(&decided), "what a person {word} is held again");
+        }
+        // 13: a probe concludes nothing from absence.
+        if kind == PassKind::Probe {
+            must!(deleted.is_subset(&approved), "a probe deleted {deleted:?}");
+        }
+        // 5: a card is taken away only by a sweep that read the whole list and was shown cards.
+        for change in changes.iter().filter(|change| change.text("origin") != Some("intent")) {
+            let card = |state: &str| change.get(state).get("source").is_some_and(|source| !source.is_null());
+            if change.text("kind") == Some("updated") && card("before") && !card("after") {
+                let hidden = self.server.lock().unwrap().lists_hide_cards;
+                must!(kind == PassKind::Sweep && !hidden, "a {kind} took a card away: {change:?}");
+                must!(report.failure.is_none(), "a failed sweep took a card away");
+            }
+        }
+        Ok(())
+    }
+}

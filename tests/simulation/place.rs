@@ -1,0 +1,80 @@
+//! Where worlds live: one directory, in memory where the machine has such, and one runtime, for one world after the other.
+//!
+//! The product never closes a database's file while its process lives (that would drop SQLite's locks), so the file is used again.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use komoju_sync::store::Store;
+use rusqlite::Connection;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+pub struct Place {
+    pub runtime: Runtime,
+    directory: TempDir,
+}
+
+/// A database that nothing was done with yet, but that it notes each transition of an intent.
+static EMPTY: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("empty.db");
+    Store::open(&path).unwrap().close();
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch(
+        "CREATE TABLE seen (n INTEGER PRIMARY KEY, position INTEGER, was TEXT, became TEXT);
+         CREATE TRIGGER see AFTER UPDATE OF state ON intents WHEN OLD.state IS NOT NEW.state
+         BEGIN INSERT INTO seen (position, was, became) VALUES (NEW.position, OLD.state, NEW.state); END;
+         PRAGMA wal_checkpoint(TRUNCATE)",
+    )
+    .unwrap();
+    drop(conn);
+    fs::read(&path).unwrap()
+});
+
+impl Place {
+    pub fn new() -> Self {
+        let memory = Path::new("/dev/shm");
+        let directory = match memory.is_dir() {
+            true => TempDir::new_in(memory).unwrap(),
+            false => TempDir::new().unwrap(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        Self { runtime, directory }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.path().join("komoju.db")
+    }
+
+    pub fn spool(&self) -> PathBuf {
+        self.path().join("intents")
+    }
+
+    /// Makes room for a new world: an empty database, and nothing else.
+    pub fn clear(&self) {
+        for entry in fs::read_dir(self.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                fs::remove_dir_all(&path).unwrap();
+            } else if path != self.database() {
+                give_up(&path);
+            }
+        }
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).open(self.database()).unwrap();
+        file.write_all(&EMPTY).unwrap();
+    }
+}
+
+/// Removes a database's file. Its bytes go first, for the file itself is still open and stays until the process ends.
+pub fn give_up(path: &Path) {
+    OpenOptions::new().write(true).truncate(true).open(path).unwrap();
+    fs::remove_file(path).unwrap();
+}
