@@ -1,0 +1,188 @@
+//! One image of the disk against what was certain when it was taken.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::path::Path;
+use std::sync::{Condvar, Mutex};
+
+use komoju_sync::store::Store;
+use komoju_sync::store::verify::verify;
+use lossy_vfs::{Image, Keep};
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::ledger::{Known, Ledger, Promise};
+
+/// Of how many images one is opened as the daemon opens its database, too.
+const OPENED_ONE_IN: u64 = 40;
+
+/// So many moments are enough for the judges.
+const LONG: usize = 32;
+
+/// A moment at which the power may have gone.
+pub struct Moment {
+    pub image: Image,
+    pub known: Known,
+    pub keep: Keep,
+    pub seed: u64,
+}
+
+/// Moments that wait to be looked at. Who takes them never waits, for the database's lock may be his; who drops intents does.
+#[derive(Default)]
+pub struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    moments: VecDeque<Moment>,
+    is_closed: bool,
+}
+
+impl Queue {
+    pub fn put(&self, moment: Moment) {
+        self.waiting.lock().unwrap().moments.push_back(moment);
+        self.changed.notify_all();
+    }
+
+    /// No more will come.
+    pub fn close(&self) {
+        self.waiting.lock().unwrap().is_closed = true;
+        self.changed.notify_all();
+    }
+
+    /// The next one; `None` after the last.
+    pub fn take(&self) -> Option<Moment> {
+        let has_none = |waiting: &mut Waiting| waiting.moments.is_empty() && !waiting.is_closed;
+        let mut waiting = self.changed.wait_while(self.waiting.lock().unwrap(), has_none).unwrap();
+        self.changed.notify_all();
+        waiting.moments.pop_front()
+    }
+
+    /// Waits until there are few.
+    pub fn wait_until_short(&self) {
+        let is_long = |waiting: &mut Waiting| waiting.moments.len() > LONG;
+        drop(self.changed.wait_while(self.waiting.lock().unwrap(), is_long).unwrap());
+    }
+}
+
+/// What an image has lost, and what is wrong with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Accepted intents that are not there as they were dropped.
+    pub intents: Vec<String>,
+    /// Creates that reached the API, and whose key is not there: they would be sent again as new ones.
+    pub keys: Vec<String>,
+    /// Whatever else was found: damage, a log that does not fold to the mirror or does not hold its head.
+    pub findings: Vec<String>,
+}
+
+impl Loss {
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What all images came to.
+#[derive(Debug, Default)]
+pub struct Sum {
+    pub kinds: BTreeMap<Keep, usize>,
+    /// Images that had something to lose.
+    pub with_unsynced: usize,
+    /// Intents that some image has lost, and images that lost any.
+    pub lost_intents: BTreeSet<String>,
+    pub images_with_lost_intents: usize,
+    pub images_with_lost_keys: usize,
+    /// The first few that must not be.
+    pub losses: Vec<String>,
+    pub findings: Vec<String>,
+}
+
+impl Sum {
+    pub fn add(&mut self, moment: &Moment, loss: Loss) {
+        *self.kinds.entry(moment.keep).or_default() += 1;
+        self.with_unsynced += usize::from(moment.image.unsynced() > 0);
+        self.images_with_lost_intents += usize::from(!loss.intents.is_empty());
+        self.images_with_lost_keys += usize::from(!loss.keys.is_empty());
+        if !loss.is_none() && self.losses.len() < 5 {
+            self.losses.push(format!("{:?} seed {}: {loss:?}", moment.keep, moment.seed));
+        }
+        self.lost_intents.extend(loss.intents);
+        self.findings.extend(loss.findings);
+    }
+
+    pub fn images(&self) -> usize {
+        self.kinds.values().sum()
+    }
+}
+
+/// Makes the directory that may be found, and looks.
+pub fn judge(moment: &Moment, ledger: &Ledger) -> Loss {
+    let directory = tempfile::TempDir::new().unwrap();
+    moment.image.write_to(directory.path(), moment.keep, moment.seed).unwrap();
+    let path = directory.path().join("komoju.db");
+    let mut loss = Loss::default();
+    if moment.seed.is_multiple_of(OPENED_ONE_IN)
+        && let Err(error) = Store::open(&path)
+    {
+        loss.findings.push(error.to_string());
+    }
+    if let Err(error) = look(&path, moment.known, ledger, &mut loss) {
+        loss.findings.push(error.to_string());
+    }
+    loss
+}
+
+fn look(
+    path: &Path,
+    known: Known,
+    ledger: &Ledger,
+    loss: &mut Loss,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let conn = Connection::open(path)?;
+    loss.findings.extend(verify(&conn, known.head)?.findings);
+    let mut statement = conn
+        .prepare("SELECT id, op, customer_id, body, state, key FROM intents JOIN outbox USING (position)")?;
+    let mut there = HashMap::new();
+    let mut keys = HashMap::new();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, op): (String, String) = (row.get(0)?, row.get(1)?);
+        let (customer, body): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
+        if let Some(key) = row.get::<_, Option<String>>(5)? {
+            keys.insert(key, row.get::<_, String>(4)?);
+        }
+        there.insert(id, (op, customer, body));
+    }
+    let (promises, sent) = ledger.certain(known);
+    for promise in promises {
+        let is_kept = there.get(&promise.id).is_some_and(|(op, customer, body)| {
+            op == promise.op && *customer == promise.customer && same_body(&promise, body.as_deref())
+        });
+        if !is_kept {
+            loss.intents.push(promise.id.clone());
+        }
+    }
+    for key in sent {
+        // Committed before its first byte leaves, and kept for as long as it may be sent again.
+        if keys.get(&*key).is_none_or(|state| state == "queued") {
+            loss.keys.push(key.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a row says what was dropped; a token is wiped when its intent is settled.
+fn same_body(promise: &Promise, body: Option<&str>) -> bool {
+    if promise.body.as_ref().map(Value::to_string).as_deref() == body {
+        return true;
+    }
+    let without_token = |body: Option<Value>| {
+        body.map(|mut body| {
+            body.as_object_mut().map(|fields| fields.remove("payment_details"));
+            body
+        })
+    };
+    without_token(promise.body.clone())
+        == without_token(body.and_then(|body| serde_json::from_str(body).ok()))
+}

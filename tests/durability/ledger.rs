@@ -1,0 +1,94 @@
+//! What was promised to whom, and what the API has seen, to be held against what a disk kept.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use komoju_sync::sandbox::Sandbox;
+use komoju_sync::store::changes::Head;
+use serde_json::Value;
+
+/// An intent that somebody was told is accepted.
+#[derive(Clone, Debug)]
+pub struct Promise {
+    pub id: String,
+    pub op: &'static str,
+    pub customer: Option<String>,
+    pub body: Option<Value>,
+}
+
+/// How far everything had come at a moment: whatever is below these is certain.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    pub promises: usize,
+    pub keys: usize,
+    pub head: Option<Head>,
+}
+
+pub struct Ledger {
+    spool: PathBuf,
+    book: Mutex<Book>,
+}
+
+#[derive(Default)]
+pub struct Book {
+    pub promises: Vec<Arc<Promise>>,
+    /// The idempotency keys of the creates that reached the API.
+    pub keys: Vec<Arc<str>>,
+    /// What lies in the spool directory: accepted when it is gone.
+    files: Vec<(String, Vec<Arc<Promise>>)>,
+    head: Option<Head>,
+    requests: usize,
+}
+
+impl Ledger {
+    pub fn new(spool: &Path) -> Self {
+        Self { spool: spool.to_owned(), book: Mutex::default() }
+    }
+
+    pub fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap()
+    }
+
+    /// A COMMIT returned.
+    pub fn promise(&self, promise: Promise) {
+        self.book().promises.push(Arc::new(promise));
+    }
+
+    /// A file was renamed into the spool directory.
+    pub fn dropped(&self, file: &str, promises: Vec<Promise>) {
+        self.book().files.push((file.to_owned(), promises.into_iter().map(Arc::new).collect()));
+    }
+
+    /// The log came to this.
+    pub fn log_is_at(&self, head: Head) {
+        self.book().head = Some(head);
+    }
+
+    /// What was certain then. Copied, for whoever works on the database waits for this book.
+    pub fn certain(&self, known: Known) -> (Vec<Arc<Promise>>, Vec<Arc<str>>) {
+        let book = self.book();
+        (book.promises[..known.promises].to_vec(), book.keys[..known.keys].to_vec())
+    }
+
+    /// What is certain now. Whatever the disk holds is to be asked after this.
+    pub fn known(&self, sandbox: &Sandbox) -> Known {
+        let book = &mut *self.book();
+        let (gone, there) = std::mem::take(&mut book.files)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(file, _)| !self.spool.join(file).exists());
+        book.files = there;
+        book.promises.extend(gone.into_iter().flat_map(|(_, promises)| promises));
+        let world = sandbox.world();
+        for seen in &world.requests()[book.requests..] {
+            if seen.method == "POST" {
+                // One that is sent again is the same create.
+                let key = seen
+                    .header("x-komoju-idempotency")
+                    .filter(|key| !book.keys.iter().any(|known| **known == **key));
+                book.keys.extend(key.map(Arc::from));
+            }
+        }
+        book.requests = world.requests().len();
+        Known { promises: book.promises.len(), keys: book.keys.len(), head: book.head }
+    }
+}

@@ -1,0 +1,185 @@
+//! Answers whose body is not what it should be.
+
+use std::fs;
+
+use komoju_sync::sandbox::{Call, Effect, Ending, Fault, Payload};
+use serde_json::json;
+
+use crate::case::{Case, until};
+use crate::matrix::Ends::{Complete, Fails, Outlasts};
+use crate::matrix::Outbox::{CreateRetried, Done, Retried};
+use crate::matrix::faults;
+
+/// What the process may hold at most, in kB, whatever it is sent.
+const MOST_MEMORY_KB: u64 = 64 << 10;
+
+fn body(payload: Payload) -> Effect {
+    Effect::Body { body: payload }
+}
+
+fn text(text: &str) -> Effect {
+    body(Payload::Text(text.to_owned()))
+}
+
+faults![
+    (
+        an_end_before_content_length,
+        "early end against Content-Length",
+        "each answer ends after 100 bytes of the many that it announced",
+        Fails("GET /customers page 1: no answer"),
+        Retried,
+        |case| case.everything(Effect::Cut { after: 100, ending: Ending::Close }),
+    ),
+    (
+        truncated_json,
+        "truncated JSON",
+        "the JSON ends in its middle, and the answer with it",
+        Fails("GET /customers page 1: the answer is not JSON"),
+        Retried,
+        |case| case.everything(text(r#"{"data": [{"id": "a""#)),
+    ),
+    (
+        trailing_garbage,
+        "trailing garbage",
+        "something follows the JSON",
+        Fails("GET /customers page 1: the answer is not JSON (trailing characters"),
+        Retried,
+        |case| case.everything(text(r#"{"total":0,"page":1,"per_page":10,"last_page":0,"data":[]} x"#)),
+    ),
+    (
+        invalid_utf8,
+        "invalid UTF-8",
+        "a text in the JSON is not UTF-8",
+        Fails("GET /customers page 1: the answer is not JSON"),
+        Retried,
+        |case| case.everything(body(Payload::Bytes(b"{\"data\": [\"\xff\"]}".to_vec()))),
+    ),
+    (
+        numbers_of_any_size,
+        "huge and tiny numbers",
+        "a customer holds 1e+400, -1e-400 and forty digits",
+        Complete("59 live"),
+        Done,
+        |case| {
+            let numbers = r#""a":1e+400,"b":-1e-400,"c":1234567890123456789012345678901234567890.10"#;
+            let odd = format!(r#"{{"id":"odd","resource":"customer",{numbers}}}"#);
+            case.house.sandbox.world().put_raw(serde_json::from_str(&odd).unwrap());
+            case.fired_when(move |house| {
+                let body = house.one("SELECT body FROM customers WHERE id = 'odd'");
+                u64::from(numbers.split(',').all(|number| body.contains(number)))
+            });
+            case.endure();
+        },
+    ),
+    (
+        one_byte_a_second,
+        "one byte a second",
+        "a page and the answer to a create drip, a byte a second",
+        Outlasts("GET /customers page 2: no answer"),
+        CreateRetried,
+        |case| {
+            case.reconfigure("[api]\n", "[api]\nrequest_timeout_s = 1\n");
+            case.inject(Fault::new(Effect::Drip { every_ms: 1000, bytes: 1 }).call(Call::Create));
+            case.inject(
+                Fault::new(Effect::Drip { every_ms: 1000, bytes: 1 }).call(Call::List).page(2).times(2),
+            );
+            case.endure_by_binary();
+        },
+    ),
+    (
+        a_gzip_bomb,
+        "gzip bomb",
+        "a page inflates to 10 GB",
+        Outlasts("GET /customers page 2: the answer is"),
+        Done,
+        |case| case.swallows(Effect::GzipBomb { bytes: 10 << 30 }),
+    ),
+    (
+        ten_gigabytes,
+        "10 GB",
+        "a page has 10 GB",
+        Outlasts("GET /customers page 2: the answer is larger than 3072 KiB"),
+        Done,
+        |case| case.swallows(Effect::HugeBody { bytes: 10 << 30 }),
+    ),
+    (
+        a_header_of_ten_megabytes,
+        "a 10 MB header",
+        "a header has 10 MB",
+        Outlasts("GET /customers page 2: no answer"),
+        Done,
+        |case| case.swallows(Effect::HugeHeader { bytes: 10_000_000 }),
+    ),
+    (
+        a_web_page_with_200,
+        "200 with an HTML page",
+        "a firewall answers 200 with a web page",
+        Fails("GET /customers page 1: the answer is a web page, not JSON"),
+        Retried,
+        |case| case.everything(body(Payload::Html)),
+    ),
+    (
+        another_shape_with_200,
+        "200 with another shape",
+        "\"data\" is an object",
+        Fails("GET /customers page 1: the answer's \"data\" is not a list"),
+        Retried,
+        |case| case.everything(body(Payload::Json(json!({"data": {}})))),
+    ),
+    (
+        something_else_among_customers,
+        "200 with another shape",
+        "a page lists a text among the customers",
+        Fails("not an object"),
+        Done,
+        |case| case.second_page(Effect::Splice { customer: json!("x"), at: None }),
+    ),
+    (
+        an_escape_that_stands_for_nothing,
+        "200 with another shape",
+        "a text on the second page holds half of a surrogate pair",
+        Fails("cannot be read"),
+        Done,
+        |case| {
+            case.second_page(text(
+                r#"{"total":57,"page":2,"per_page":10,"last_page":6,"data":[{"id":"a","email":"\ud800"}]}"#,
+            ));
+        },
+    ),
+    (
+        another_per_page,
+        "200 with another shape",
+        "the second page says that it holds another number of customers",
+        Fails("per_page"),
+        Done,
+        |case| case.second_page(Effect::Envelope {
+            fields: [("per_page".to_owned(), json!(7))].into_iter().collect()
+        }),
+    ),
+    (
+        an_empty_object_with_200,
+        "200 with `{}`",
+        "every answer is `{}`",
+        Fails("GET /customers page 1: the answer is not a page of a list: it has no \"data\""),
+        Retried,
+        |case| case.everything(body(Payload::Json(json!({})))),
+    ),
+];
+
+impl Case {
+    /// An effect on the second page, twice; the process is small when it has read it.
+    fn swallows(&mut self, effect: Effect) {
+        self.inject(Fault::new(effect).call(Call::List).page(2).times(2));
+        // The pass is over and the process lives while its first push waits for an answer.
+        let held = self.house.inject(Fault::new(Effect::Hold).call(Call::Create));
+        let sync = self.house.spawn(&["sync"]);
+        until(&self.house, |world| world.fired(held) == 1);
+        let status = fs::read_to_string(format!("/proc/{}/status", sync.id())).unwrap();
+        self.house.sandbox.world().remove_fault(held);
+        let output = sync.wait_with_output().unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        assert!(peak < MOST_MEMORY_KB, "{peak} kB");
+        self.conclude(output.status.code().unwrap(), &String::from_utf8(output.stderr).unwrap());
+    }
+}

@@ -1,0 +1,292 @@
+//! A fault from its beginning to after its end: who lives in this house cannot forget to see it fire, nor to see it healed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Child;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use komoju_sync::cli::sync_by;
+use komoju_sync::clock::{Clock as _, ManualClock, SystemClock};
+use komoju_sync::config::Config;
+use komoju_sync::sandbox::{Call, Effect, Fault};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::house::{House, KEY, Ran};
+use crate::matrix::{Ends, Outbox, Row};
+
+/// The customers at first, on six pages.
+const CUSTOMERS: u32 = 57;
+
+/// How long before now the command under the fault runs where its clock moves by itself: what it is asked to wait for is over when
+/// the real binary comes, and a create's key is still good.
+const EARLIER: SignedDuration = SignedDuration::from_hours(6);
+
+/// Evidence that the fault struck: how often.
+type Evidence = Box<dyn Fn(&House) -> u64>;
+
+/// A house whose mirror is true, to which something happens: upstream one customer came, one changed and one went, and a create and
+/// an update lie in the outbox.
+pub struct Case {
+    pub house: House,
+    /// What moves by itself in this process.
+    pub clock: Arc<ManualClock>,
+    row: &'static Row,
+    /// The live customers before.
+    before: BTreeMap<String, Value>,
+    head: i64,
+    /// Whether what is recorded can be compared with the truth of now: the list did not move meanwhile.
+    is_still: bool,
+    evidence: Vec<Evidence>,
+    /// What was said under the fault.
+    told: Option<String>,
+    config: String,
+}
+
+impl Case {
+    /// Plays a row: `strike` makes the fault happen and sees the command under it end; healing is not left to it.
+    pub fn play(row: &'static Row, strike: impl FnOnce(&mut Self)) {
+        let mut case = Self::open(row);
+        strike(&mut case);
+        case.heal();
+    }
+
+    fn open(row: &'static Row) -> Self {
+        let house = House::with(CUSTOMERS);
+        let clock = Arc::new(ManualClock::at(SystemClock::new().now() - EARLIER));
+        let mut case = Self {
+            house,
+            clock,
+            row,
+            before: BTreeMap::new(),
+            head: 0,
+            is_still: true,
+            evidence: Vec::new(),
+            told: None,
+            config: String::new(),
+        };
+        let file = case.house.path("secret-key");
+        fs::write(&file, KEY).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        case.configure("[api]\n", &format!("[api]\nsecret_key_file = '{}'\n", file.display()));
+        assert_eq!(case.sync_here(async |_| {}), 0);
+        case.house.assert_true();
+        (case.before, case.head) = (case.house.mirror(), case.house.head());
+        {
+            let mut world = case.house.sandbox.world();
+            let ids = world.ids();
+            world.delete(&ids[3]);
+            world.update(&ids[14], json!({"email": "changed@example.com"}));
+            world.create(json!({"email": "came@example.com"}));
+            world.clear_requests();
+        }
+        case.intend("c", "create", None, &json!({"email": "made@example.com", "metadata": {"n": "1"}}));
+        let oldest = case.house.sandbox.world().ids().pop().unwrap();
+        case.intend("u", "update", Some(&oldest), &json!({"email": "pushed@example.com"}));
+        case
+    }
+
+    fn intend(&self, id: &str, op: &str, customer: Option<&str>, body: &Value) {
+        let sql = "INSERT INTO intents (id, op, customer_id, body) VALUES (?1, ?2, ?3, ?4)";
+        self.writer().execute(sql, rusqlite::params![id, op, customer, body.to_string()]).unwrap();
+    }
+
+    /// A connection of another program.
+    pub fn writer(&self) -> Connection {
+        let conn = Connection::open(self.house.path("komoju.db")).unwrap();
+        conn.busy_timeout(Duration::from_secs(20)).unwrap();
+        conn
+    }
+
+    /// Changes the configuration for good.
+    pub fn configure(&mut self, from: &str, to: &str) {
+        self.reconfigure(from, to);
+        self.config = fs::read_to_string(self.house.path("config.toml")).unwrap();
+    }
+
+    /// Changes the configuration until the fault is over.
+    pub fn reconfigure(&self, from: &str, to: &str) {
+        let file = self.house.path("config.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{from} is not in the configuration");
+        fs::write(file, text.replace(from, to)).unwrap();
+    }
+
+    /// Speaks to this address until the fault is over.
+    pub fn speak_to(&self, base_url: &str) {
+        self.reconfigure(&self.house.sandbox.base_url(), base_url);
+    }
+
+    /// Uses this key until the fault is over.
+    pub fn use_key(&self, key: &str) {
+        fs::write(self.house.path("secret-key"), key).unwrap();
+    }
+
+    /// The list moves while it is read: what was recorded of it may be over.
+    pub fn list_moves(&mut self) {
+        self.is_still = false;
+    }
+
+    /// How it is seen that the fault struck.
+    pub fn fired_when(&mut self, evidence: impl Fn(&House) -> u64 + 'static) {
+        self.evidence.push(Box::new(evidence));
+    }
+
+    pub fn inject(&mut self, fault: Fault) {
+        let id = self.house.inject(fault);
+        self.fired_when(move |house| house.fired(id));
+    }
+
+    /// An effect on everything that is asked, for as long as it lasts.
+    pub fn everything(&mut self, effect: Effect) {
+        self.inject(Fault::new(effect));
+        self.endure();
+    }
+
+    /// An effect on the second page, for as long as it lasts.
+    pub fn second_page(&mut self, effect: Effect) {
+        self.inject(Fault::new(effect).call(Call::List).page(2));
+        self.endure();
+        assert!(
+            self.told.as_ref().is_some_and(|told| told.contains("GET /customers page 2: ")),
+            "{:?}",
+            self.told
+        );
+    }
+
+    /// An effect on every list, for as long as it lasts.
+    pub fn lists(&mut self, effect: Effect) {
+        self.inject(Fault::new(effect).call(Call::List));
+        self.endure();
+    }
+
+    /// `sync` in this process, by the clock that moves by itself, while something else happens; returns its exit code.
+    fn sync_here(&self, meanwhile: impl AsyncFnOnce(&House)) -> i32 {
+        let config = Config::load(&self.house.path("config.toml")).unwrap();
+        let sync = sync_by(&config, Arc::clone(&self.clock) as Arc<_>, CancellationToken::new());
+        let both = async { tokio::join!(sync, meanwhile(&self.house)) };
+        i32::from(self.house.runtime.block_on(both).0.code())
+    }
+
+    /// `sync` under the fault, in this process: ten tries with their waits take no time.
+    pub fn endure(&mut self) {
+        self.endure_while(async |_| {});
+    }
+
+    /// The same, while something else happens.
+    pub fn endure_while(&mut self, meanwhile: impl AsyncFnOnce(&House)) {
+        self.clock.advance(Duration::from_secs(60));
+        let code = self.sync_here(meanwhile);
+        let status = self.house.run(&["status"]).stdout;
+        let why = self.house.column("SELECT error FROM passes ORDER BY id DESC LIMIT 1").join("");
+        self.conclude(code, &format!("{status}{why}"));
+    }
+
+    /// `sync` under the fault, by the real binary.
+    pub fn endure_by_binary(&mut self) -> Ran {
+        let ran = self.house.run(&["sync"]);
+        self.conclude(ran.code, &ran.stderr);
+        ran
+    }
+
+    /// The command under the fault has ended, and said this.
+    pub fn conclude(&mut self, code: i32, told: &str) {
+        let reasons = self.house.column("SELECT coalesce(reason, '') FROM intents ORDER BY id");
+        let told = format!("{told}\n{}", reasons.join("\n"));
+        assert_eq!(code, self.row.ends.code(), "{told}");
+        assert!(told.contains(self.row.ends.said()), "not said: {:?}\n{told}", self.row.ends.said());
+        self.assert_sound();
+        if let Ends::Fails(_) = self.row.ends {
+            let kinds = self.house.kinds_after(self.head);
+            assert!(!kinds.contains(&"deleted".to_owned()), "a failed pass deleted: {kinds:?}");
+        }
+        assert_eq!(self.states(), self.row.outbox.states(), "{told}");
+        self.told = Some(told);
+    }
+
+    /// The states of the create and the update.
+    pub fn states(&self) -> Vec<String> {
+        self.house.column("SELECT state FROM intents ORDER BY id")
+    }
+
+    /// Asserts that nothing wrong was recorded and nobody was lost, whatever is still missing.
+    pub fn assert_sound(&self) {
+        self.house.assert_proven();
+        let (mirror, truth) = (self.house.mirror(), self.house.sandbox.world().truth());
+        for id in self.before.keys().filter(|id| truth.contains_key(*id)) {
+            assert!(mirror.contains_key(id), "{id} was lost");
+        }
+        let column = |name: &str| {
+            self.house.column(&format!("SELECT {name} FROM changes WHERE seq > {} ORDER BY seq", self.head))
+        };
+        for ((id, kind), after) in column("customer_id").iter().zip(column("kind")).zip(column("after")) {
+            if kind == "deleted" {
+                assert!(!truth.contains_key(id), "{id} was deleted here only");
+            } else if self.is_still {
+                let after: Value = serde_json::from_str(&after).unwrap();
+                assert_eq!(Some(&after), truth.get(id), "{id} {kind}: it is not so");
+            }
+        }
+        assert!(self.house.sandbox.world().creates() <= 1, "it was created twice");
+    }
+
+    /// The fault is over: one pass of the real binary makes the mirror true, and both intents are settled.
+    fn heal(self) {
+        assert!(self.told.is_some(), "no command was seen to end under the fault");
+        assert!(!self.evidence.is_empty(), "nothing shows that the fault struck");
+        for evidence in &self.evidence {
+            assert!(evidence(&self.house) > 0, "the fault did not strike");
+        }
+        self.house.sandbox.world().clear_faults();
+        self.house.sandbox.world().refuse_key(None);
+        self.use_key(KEY);
+        fs::write(self.house.path("config.toml"), &self.config).unwrap();
+        let is_due =
+            "SELECT count(*) FROM intents WHERE next_attempt_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+             AND next_attempt_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+1 minute')";
+        eventually("each intent is due", || self.house.one(is_due) == "0");
+        self.house.expect(0, &["sync"]);
+        self.house.assert_true();
+        let (settled, creates) = match self.row.outbox {
+            Outbox::CreateRejected => (["rejected", "done"], 0),
+            // By the person who decided.
+            Outbox::Parked => (["cancelled", "cancelled"], 1),
+            _ => (["done", "done"], 1),
+        };
+        let states = self.house.column("SELECT state FROM intents WHERE id IN ('c', 'u') ORDER BY id");
+        assert_eq!(
+            (states, self.house.sandbox.world().creates()),
+            (settled.map(str::to_owned).to_vec(), creates)
+        );
+        self.house.expect(0, &["status"]);
+    }
+}
+
+/// Looks until it holds, for half a minute at most.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1500 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("never: {what}");
+}
+
+/// Waits until it holds of the sandbox.
+pub fn until(house: &House, holds: impl FnMut(&komoju_sync::sandbox::World) -> bool) {
+    let time = Duration::from_secs(30);
+    let held = house.runtime.block_on(async { tokio::time::timeout(time, house.sandbox.until(holds)).await });
+    assert!(held.is_ok(), "it does not come to that within {time:?}");
+}
+
+/// Sends a signal by its name.
+pub fn signal(child: &Child, name: &str) {
+    let told =
+        std::process::Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+    assert!(told.unwrap().success());
+}

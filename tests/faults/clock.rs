@@ -1,0 +1,87 @@
+//! Clocks that jump, while a sweep reads and while the answer to a create is lost.
+
+use komoju_sync::clock::Clock as _;
+use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Work};
+
+use crate::case::Case;
+use crate::matrix::Ends::Complete;
+use crate::matrix::Outbox::{Done, Retried, UpdateRetried};
+use crate::matrix::faults;
+use crate::statuses::status;
+
+/// A year, in hours.
+const YEAR: i64 = 365 * 24;
+
+faults![
+    (
+        a_clock_that_jumps_a_year,
+        "a clock that jumps a year",
+        "within a sweep the clock jumps a year ahead",
+        Complete("58 live"),
+        Done,
+        |case| case.jumps(YEAR),
+    ),
+    (
+        a_year_ahead_for_a_moment,
+        "a clock that jumps a year",
+        "the clock jumps a year ahead, the answer to a create is lost, and the clock is set right",
+        Complete("no answer"),
+        Retried,
+        |case| {
+            case.lose_the_answers();
+            case.jumps(YEAR);
+        },
+    ),
+    (
+        a_wait_that_was_asked_for_a_year_ahead,
+        "a clock that jumps a year",
+        "the clock jumps a year ahead, KOMOJU asks to wait for a second, and the clock is set right",
+        Complete("the API asks to wait"),
+        UpdateRetried,
+        |case| {
+            let throttled = status(429, Payload::Code("too_many_requests".into()), Some("1"));
+            case.inject(Fault::new(throttled).call(Call::Update).once());
+            case.jumps(YEAR);
+        },
+    ),
+    (
+        a_clock_that_runs_backwards,
+        "a clock that runs backwards",
+        "within a sweep the clock is set back by an hour",
+        Complete("58 live"),
+        Done,
+        |case| case.jumps(-1),
+    ),
+    (
+        a_year_back_for_a_moment,
+        "a clock that runs backwards",
+        "the clock is set back by a year, the answer to a create is lost, and the clock is set right",
+        Complete("no answer"),
+        Retried,
+        |case| {
+            case.lose_the_answers();
+            case.jumps(-YEAR);
+        },
+    ),
+];
+
+impl Case {
+    /// The answers to both pushes are lost. Who is looked for after that is known by the tag; without one a person would decide.
+    fn lose_the_answers(&mut self) {
+        self.configure("[outbound]\n", "[outbound]\nreconcile_tag = 'intent'\n");
+        self.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+        self.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Update).once());
+    }
+
+    /// While the third page is on its way, the clock is set by so many hours.
+    fn jumps(&mut self, hours: i64) {
+        let held = self.house.inject(Fault::new(Effect::Hold).call(Call::List).page(3).once());
+        self.fired_when(move |house| house.fired(held));
+        let clock = std::sync::Arc::clone(&self.clock);
+        self.endure_while(async |house| {
+            house.sandbox.until(|world| world.fired(held) == 1).await;
+            clock.set_wall(clock.now() + jiff::SignedDuration::from_hours(hours));
+            house.sandbox.world().remove_fault(held);
+        });
+    }
+}

@@ -1,0 +1,165 @@
+//! Others who use the database, and databases that are none of ours.
+
+use std::fs;
+
+use rusqlite::Connection;
+
+use crate::case::{Case, signal};
+use crate::matrix::Ends::{Complete, Unusable, Waits};
+use crate::matrix::Outbox::{Done, Kept, Parked};
+use crate::matrix::faults;
+
+faults![
+    (
+        two_daemons,
+        "two daemons on one database",
+        "a second daemon is started beside the first",
+        Unusable("`komoju-sync run` (process "),
+        Done,
+        |case| {
+            let mut first = case.stuck_in_a_page();
+            let holder = format!("`komoju-sync run` (process {}) since 20", first.id());
+            for arguments in [&["run"][..], &["sync"], &["rebuild"], &["sync", "--dry-run"]] {
+                let ran = case.house.expect(5, arguments);
+                assert!(ran.stderr.contains(&holder), "{arguments:?}: {}", ran.stderr);
+                case.conclude(ran.code, &ran.stderr);
+            }
+            let status = case.house.run(&["status", "--json"]).stdout;
+            assert!(status.contains(&format!("(process {})", first.id())), "{status}");
+            signal(&first, "TERM");
+            assert!(first.wait().unwrap().success());
+        },
+    ),
+    (
+        a_parked_reader,
+        "a parked reader",
+        "another program reads, and does not end its transaction",
+        Complete("sweep 2 complete"),
+        Done,
+        |case| {
+            let count = |conn: &Connection| {
+                conn.query_row("SELECT count(*) FROM changes", [], |row| row.get::<_, i64>(0)).unwrap()
+            };
+            let conn = case.writer();
+            conn.execute_batch("BEGIN").unwrap();
+            let before = count(&conn);
+            case.endure_by_binary();
+            let kept = fs::metadata(case.house.path("komoju.db-wal")).unwrap().len();
+            case.fired_when(move |_| kept);
+            assert!(case.house.head() > before, "it is recorded beside the reader");
+            assert_eq!(count(&conn), before, "who reads sees what was");
+            conn.execute_batch("COMMIT").unwrap();
+            assert!(count(&conn) > before);
+        },
+    ),
+    (
+        a_database_cut_in_half,
+        "a damaged database",
+        "the second half of the database is missing",
+        Unusable("is damaged"),
+        Kept,
+        |case| case.finds(|good| good[..good.len() / 2].to_vec()),
+    ),
+    (
+        a_database_overwritten_inside,
+        "a damaged database",
+        "a page of the database was overwritten",
+        Unusable("is damaged"),
+        Kept,
+        |case| case.finds(|good| patched(good, 8192, &[0xAA; 4096])),
+    ),
+    (
+        a_database_without_its_beginning,
+        "a damaged database",
+        "the first bytes of the database are zero",
+        Unusable("is damaged"),
+        Kept,
+        |case| case.finds(|good| patched(good, 0, &[0; 16])),
+    ),
+    (
+        another_programs_database,
+        "a foreign database",
+        "the file is another program's SQLite database",
+        Unusable("is not a komoju-sync database"),
+        Kept,
+        |case| {
+            let other = case.house.path("other.db");
+            let conn = Connection::open(&other).unwrap();
+            let sql = "PRAGMA journal_mode = wal; CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)";
+            conn.execute_batch(sql).unwrap();
+            drop(conn);
+            case.finds(|_| fs::read(other).unwrap());
+        },
+    ),
+    (
+        no_database_at_all,
+        "a foreign database",
+        "the file is a text",
+        Unusable("is not a komoju-sync database"),
+        Kept,
+        |case| case.finds(|_| b"Dear diary,\n".repeat(50)),
+    ),
+    (
+        a_newer_programs_database,
+        "a database from the future",
+        "the database was written by a newer version",
+        Unusable("newer komoju-sync"),
+        Kept,
+        |case| case.finds(|good| patched(good, 60, &99_u32.to_be_bytes())),
+    ),
+    (
+        an_old_backup,
+        "an old backup restored",
+        "a backup is restored from before the intents were carried out and three customers deleted",
+        Waits("2 intents are parked"),
+        Parked,
+        |case| {
+            let file = case.house.path("old.db");
+            case.house.expect(0, &["backup", file.to_str().unwrap()]);
+            case.house.expect(0, &["sync"]);
+            assert_eq!(case.states(), ["done", "done"]);
+            let gone: Vec<String> = case.house.mirror().into_keys().take(3).collect();
+            gone.iter().for_each(|id| assert!(case.house.sandbox.world().delete(id)));
+            let ran = case.house.expect(3, &["restore", file.to_str().unwrap()]);
+            case.fired_when(|house| house.one("SELECT count(*) FROM held_deletions").parse().unwrap());
+            case.house.sandbox.world().clear_requests();
+            let sync = case.house.expect(3, &["sync"]);
+            assert!(sync.stderr.contains("deletions wait for a person"), "{}", sync.stderr);
+            assert!(case.house.sandbox.world().requests().iter().all(|seen| seen.method == "GET"));
+            assert!(gone.iter().all(|id| case.house.mirror().contains_key(id)));
+            case.conclude(sync.code, &format!("{}{}", ran.stderr, sync.stderr));
+            // A person looks: both were carried out, and who is missing is gone.
+            case.house.expect(0, &["intent", "cancel", "c", "u"]);
+            case.house.expect(0, &["deletions", "approve"]);
+        },
+    ),
+];
+
+fn patched(good: &[u8], at: usize, with: &[u8]) -> Vec<u8> {
+    let mut bytes = good.to_vec();
+    bytes[at..at + with.len()].copy_from_slice(with);
+    bytes
+}
+
+impl Case {
+    /// Another file lies in the place of the database, and is left as it is.
+    fn finds(&mut self, other: impl FnOnce(&[u8]) -> Vec<u8>) {
+        let path = self.house.path("komoju.db");
+        for leftover in ["komoju.db-wal", "komoju.db-shm"] {
+            let _ = fs::remove_file(self.house.path(leftover));
+        }
+        let good = fs::read(&path).unwrap();
+        let content = other(&good);
+        let differs = u64::from(content != good);
+        self.fired_when(move |_| differs);
+        for arguments in [&["sync"][..], &["rebuild"]] {
+            fs::write(&path, &content).unwrap();
+            let ran = self.house.run(arguments);
+            assert!(fs::read(&path).unwrap() == content, "it was written to by {arguments:?}");
+            // What became of the intents is looked for where they are.
+            fs::write(&path, &good).unwrap();
+            self.conclude(ran.code, &ran.stderr);
+        }
+        assert!(self.house.sandbox.world().requests().is_empty(), "nothing is asked");
+    }
+}

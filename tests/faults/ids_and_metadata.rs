@@ -1,0 +1,169 @@
+//! Customers whose ids and metadata are not what anybody expects.
+
+use komoju_sync::sandbox::Effect;
+use serde_json::{Value, json};
+
+use crate::case::Case;
+use crate::matrix::Ends::{Complete, Fails};
+use crate::matrix::Outbox::Done;
+use crate::matrix::faults;
+
+faults![
+    (
+        an_id_that_climbs,
+        "an id with `../`",
+        "a customer is called `../customers/x`",
+        Complete("59 live"),
+        Done,
+        |case| case.knows("../customers/x"),
+    ),
+    (
+        an_id_with_an_escape,
+        "an id with `%2e`",
+        "a customer is called `%2e%2e%2fx`",
+        Complete("59 live"),
+        Done,
+        |case| case.knows("%2e%2e%2fx"),
+    ),
+    (
+        an_id_with_a_query,
+        "an id with `?`",
+        "a customer is called `a?b=c#d&e`",
+        Complete("59 live"),
+        Done,
+        |case| case.knows("a?b=c#d&e"),
+    ),
+    (
+        an_id_with_nul,
+        "an id with NUL",
+        "the second page lists a customer whose id holds NUL",
+        Fails("NUL"),
+        Done,
+        |case| case.is_shown(json!({"id": "a\0b", "resource": "customer"})),
+    ),
+    (
+        an_id_with_emoji,
+        "an id with emoji",
+        "a customer is called `👩‍👩‍👧 §`",
+        Complete("59 live"),
+        Done,
+        |case| case.knows("👩‍👩‍👧 §"),
+    ),
+    (
+        an_id_of_a_megabyte,
+        "an id of a megabyte",
+        "the second page lists a customer whose id has a megabyte",
+        Fails("the longest that is read"),
+        Done,
+        |case| case.is_shown(json!({"id": "x".repeat(1 << 20), "resource": "customer"})),
+    ),
+    (
+        an_id_of_two_kilobytes,
+        "an id of a megabyte",
+        "the second page lists a customer whose id has two kilobytes",
+        Fails("bytes long"),
+        Done,
+        |case| case.is_shown(json!({"id": "x".repeat(2000), "resource": "customer"})),
+    ),
+    (no_id, "no id at all", "the second page lists a customer without an id", Fails("no id"), Done, |case| {
+        case.is_shown(json!({"resource": "customer", "email": "nobody@example.com"}))
+    },),
+    (
+        nested_metadata,
+        "metadata nested",
+        "a customer's metadata is nested, thirty deep",
+        Complete("59 live"),
+        Done,
+        |case| case.holds((0..30).fold(json!({"a": 1}), |inner, _| json!({"deeper": inner}))),
+    ),
+    (
+        metadata_without_a_bottom,
+        "metadata nested",
+        "the second page lists a customer whose metadata is a thousand deep",
+        Fails("GET /customers page 2: "),
+        Done,
+        |case| {
+            let deep = (0..1000).fold(json!(1), |inner, _| json!([inner]));
+            case.is_shown(json!({"id": "deep", "resource": "customer", "metadata": deep}));
+        },
+    ),
+    (
+        huge_metadata,
+        "metadata huge",
+        "a customer's metadata has 200 KB in two thousand keys",
+        Complete("59 live"),
+        Done,
+        |case| case.holds(keys(2000)),
+    ),
+    (
+        metadata_of_a_megabyte,
+        "metadata huge",
+        "the second page lists a customer whose metadata has a megabyte",
+        Fails("the longest that is read has 262144"),
+        Done,
+        |case| case.is_shown(json!({"id": "odd", "resource": "customer", "metadata": keys(10_000)})),
+    ),
+    (null_metadata, "metadata null", "a customer's metadata is null", Complete("59 live"), Done, |case| case
+        .holds(Value::Null),),
+    (
+        metadata_that_is_an_array,
+        "metadata an array",
+        "a customer's metadata is an array",
+        Complete("59 live"),
+        Done,
+        |case| case.holds(json!(["a", {"b": null}])),
+    ),
+];
+
+/// So many keys of a hundred bytes each.
+fn keys(count: u32) -> Value {
+    (0..count)
+        .map(|n| (format!("key-{n:05}"), json!("v".repeat(82))))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
+impl Case {
+    /// A customer of this name comes; it is mirrored, changed by an intent, and its deletion proven, as anybody's.
+    fn knows(&mut self, id: &'static str) {
+        self.house
+            .sandbox
+            .world()
+            .put_raw(json!({"id": id, "resource": "customer", "email": null, "metadata": {}}));
+        self.fired_when(move |house| {
+            house.column("SELECT customer_id FROM changes").iter().filter(|known| *known == id).count() as u64
+        });
+        self.endure();
+        self.house.expect(0, &["intent", "update", id, "--email", "odd@example.com", "--id", "x-odd"]);
+        self.house.expect(0, &["sync"]);
+        assert_eq!(self.house.sandbox.world().get(id).unwrap()["email"], "odd@example.com");
+        self.house.assert_true();
+        assert!(self.house.sandbox.world().delete(id));
+        self.house.expect(0, &["sync"]);
+        assert_eq!(
+            self.house
+                .column("SELECT id FROM deleted_customers ORDER BY id")
+                .iter()
+                .filter(|gone| *gone == id)
+                .count(),
+            1
+        );
+    }
+
+    /// The second page shows such a customer.
+    fn is_shown(&mut self, customer: Value) {
+        self.second_page(Effect::Splice { customer, at: Some(4) });
+    }
+
+    /// A customer with this metadata comes, and is mirrored as it is.
+    fn holds(&mut self, metadata: Value) {
+        self.house
+            .sandbox
+            .world()
+            .put_raw(json!({"id": "odd", "resource": "customer", "metadata": metadata}));
+        self.fired_when(move |house| {
+            u64::from(house.mirror().get("odd").is_some_and(|body| body["metadata"] == metadata))
+        });
+        self.endure();
+    }
+}

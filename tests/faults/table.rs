@@ -1,0 +1,105 @@
+//! The table of all faults, as `docs/faults.md` shows it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::matrix::{Ends, MATRIX, Row};
+use crate::{
+    account, answers, clock, database, disk, ids_and_metadata, lists, moving, statuses, stops_and_kills,
+    throttling, transport,
+};
+
+/// Every row, in the order of the matrix.
+fn rows() -> Vec<&'static Row> {
+    let groups = [
+        transport::ROWS,
+        answers::ROWS,
+        throttling::ROWS,
+        statuses::ROWS,
+        account::ROWS,
+        lists::ROWS,
+        moving::ROWS,
+        ids_and_metadata::ROWS,
+        clock::ROWS,
+        stops_and_kills::ROWS,
+        stops_and_kills::ELSEWHERE,
+        disk::ROWS,
+        database::ROWS,
+    ];
+    let mut rows: Vec<&Row> = groups.into_iter().flatten().collect();
+    rows.sort_by_key(|row| MATRIX.iter().position(|entry| *entry == row.entry));
+    rows
+}
+
+fn written() -> String {
+    let mut text = "# What goes wrong, and what happens then\n\n\
+        One row a fault, one test a row: `cargo test --test faults` plays those whose name begins with `faults`. In each, a mirror is\n\
+        one create, one change and one deletion behind, and a create and an update lie in the outbox; a `sync` (or the daemon) runs\n\
+        under the fault. Whatever the row says, nobody is lost, nobody is deleted who lives, nothing is created twice, and the log is\n\
+        proven. Then the fault ends, and the next `sync` exits 0: the mirror equals the API, and both intents are settled.\n\n\
+        This table is printed from the tests (`UPDATE_DOCS=1 cargo test --test faults the_table`).\n\n\
+        | fault | what happens | what is said, among other things | test |\n|---|---|---|---|\n"
+        .to_owned();
+    for row in rows() {
+        let cell = |text: &str| text.replace('|', "\\|");
+        let (happens, said) = match row.ends {
+            Ends::Elsewhere(happens) => (happens.to_owned(), String::new()),
+            ends => (format!("{}; {}", ends.words(), row.outbox.words()), format!("{:?}", ends.said())),
+        };
+        let said = if said.is_empty() {
+            said
+        } else {
+            format!("`{}`", said.trim_matches('"').replace("\\\"", "\""))
+        };
+        let _ = writeln!(
+            text,
+            "| **{}**: {} | {} | {} | `{}` |",
+            cell(row.entry),
+            cell(row.fault),
+            cell(&happens),
+            cell(&said),
+            row.test
+        );
+    }
+    text
+}
+
+#[test]
+fn the_table_is_what_the_tests_play() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&file, written()).unwrap();
+    }
+    let stands = fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        stands == written(),
+        "docs/faults.md is not what the tests play; `UPDATE_DOCS=1 cargo test --test faults the_table` writes it"
+    );
+}
+
+#[test]
+fn each_entry_of_the_matrix_has_a_test_and_each_test_an_entry() {
+    let played: BTreeSet<&str> = rows().iter().map(|row| row.entry).collect();
+    let missing: Vec<_> = MATRIX.iter().filter(|entry| !played.contains(*entry)).collect();
+    let unknown: Vec<_> = played.iter().filter(|entry| !MATRIX.contains(entry)).collect();
+    assert!(
+        missing.is_empty() && unknown.is_empty(),
+        "without a test: {missing:?}; in no matrix: {unknown:?}"
+    );
+    let names: BTreeSet<&str> = rows().iter().map(|row| row.test).collect();
+    assert_eq!(names.len(), rows().len(), "a test stands for one row");
+}
+
+#[test]
+fn what_is_said_to_be_played_elsewhere_is() {
+    for row in rows().iter().filter(|row| matches!(row.ends, Ends::Elsewhere(_))) {
+        let mut names: Vec<&str> = row.test.split("::").collect();
+        let function = names.pop().unwrap();
+        let file: PathBuf = std::iter::once("tests").chain(names).collect();
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).with_extension("rs"));
+        let stands = text.is_ok_and(|text| text.contains(&format!("fn {function}(")));
+        assert!(stands, "there is no test {}", row.test);
+    }
+}

@@ -1,0 +1,157 @@
+//! 429, with every way to say how long to wait.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use komoju_sync::clock::Clock as _;
+use komoju_sync::sandbox::{Call, Effect, Fault, Payload};
+
+use crate::case::{Case, eventually, until};
+use crate::matrix::Ends::{Complete, Fails, Outlasts};
+use crate::matrix::Outbox::{Done, Retried};
+use crate::matrix::faults;
+use crate::statuses::status;
+
+/// The longest wait that is granted.
+const MOST: Duration = Duration::from_secs(15 * 60);
+
+/// Whether a wait was written down for `status`.
+const WRITTEN_DOWN: &str = "SELECT throttled_until IS NOT NULL FROM meta";
+
+fn throttled(retry_after: Option<&str>) -> Effect {
+    status(429, Payload::Code("too_many_requests".into()), retry_after)
+}
+
+faults![
+    (
+        throttled_without_a_word,
+        "429 without Retry-After",
+        "everything is answered 429, and for how long is not said",
+        Fails("GET /customers page 1: the API asks to wait: HTTP 429"),
+        Retried,
+        |case| case.everything(throttled(None)),
+    ),
+    (
+        throttled_for_seconds,
+        "429 with seconds",
+        "a list is answered 429 with `Retry-After: 3`",
+        Outlasts("the API asks to wait until"),
+        Done,
+        |case| {
+            case.inject(Fault::new(throttled(Some("3"))).call(Call::List).once());
+            let sync = case.house.spawn(&["sync"]);
+            eventually("status tells", || {
+                case.house.run(&["status"]).stdout.contains("waiting   the API asked us to wait until")
+            });
+            let asked = case.house.sandbox.world().requests().len();
+            assert!(asked <= 4, "{asked}: nothing is sent meanwhile but what was on its way");
+            let output = sync.wait_with_output().unwrap();
+            case.conclude(output.status.code().unwrap(), &String::from_utf8(output.stderr).unwrap());
+        },
+    ),
+    (
+        throttled_for_hours_of_seconds,
+        "429 with seconds",
+        "a list is answered 429 with `Retry-After: 99999999999999999999`",
+        Complete("58 live"),
+        Done,
+        |case| {
+            let took = case.throttled_once("99999999999999999999");
+            assert_eq!(case.house.one(WRITTEN_DOWN), "1");
+            assert!((MOST..MOST + Duration::from_secs(10)).contains(&took), "{took:?}");
+        },
+    ),
+    (
+        throttled_for_no_seconds,
+        "429 with seconds",
+        "a list is answered 429 with `Retry-After: 0`",
+        Complete("58 live"),
+        Done,
+        |case| {
+            let took = case.throttled_once("0");
+            assert_eq!(case.house.one(WRITTEN_DOWN), "0");
+            assert!(took < Duration::from_secs(10), "{took:?}");
+        },
+    ),
+    (
+        throttled_until_a_date,
+        "429 with a date",
+        "a list is answered 429 with a date that is a minute away by the server's clock",
+        Complete("58 live"),
+        Done,
+        |case| {
+            let until = case.house.sandbox.world().now() + SignedDuration::from_secs(60);
+            let date = until.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            let took = case.throttled_once(&date);
+            assert_eq!(case.house.one(WRITTEN_DOWN), "1");
+            assert!((Duration::from_secs(58)..Duration::from_secs(70)).contains(&took), "{took:?}");
+        },
+    ),
+    (
+        throttled_until_yesterday,
+        "429 with a past date",
+        "a list is answered 429 with a date of 2001",
+        Complete("58 live"),
+        Done,
+        |case| {
+            let took = case.throttled_once("Mon, 01 Jan 2001 00:00:00 GMT");
+            assert_eq!(case.house.one(WRITTEN_DOWN), "0");
+            assert!(took < Duration::from_secs(10), "{took:?}");
+        },
+    ),
+    (
+        throttled_until_the_year_9999,
+        "429 with the year 9999",
+        "a list is answered 429 with a date of 9999",
+        Complete("58 live"),
+        Done,
+        |case| {
+            let took = case.throttled_once("Fri, 31 Dec 9999 23:59:59 GMT");
+            assert_eq!(case.house.one(WRITTEN_DOWN), "1");
+            assert!((MOST..MOST + Duration::from_secs(10)).contains(&took), "{took:?}");
+        },
+    ),
+    (
+        a_push_that_is_throttled,
+        "429 with seconds",
+        "a create is answered 429 with `Retry-After: 120`",
+        Complete("POST /customers: the API asks to wait: HTTP 429"),
+        Retried,
+        |case| {
+            case.inject(Fault::new(throttled(Some("120"))).call(Call::Create).once());
+            case.inject(Fault::new(throttled(Some("120"))).call(Call::Update).once());
+            case.endure();
+        },
+    ),
+];
+
+impl Case {
+    /// One list is answered so; returns how long the pass took by its own clock.
+    fn throttled_once(&mut self, retry_after: &str) -> Duration {
+        self.inject(Fault::new(throttled(Some(retry_after))).call(Call::List).once());
+        let start = self.clock.elapsed();
+        self.endure();
+        let bounded = "SELECT coalesce(throttled_until, '') FROM meta";
+        let most = komoju_sync::model::time::written(self.clock.now() + SignedDuration::from_mins(15));
+        assert!(self.house.one(bounded) <= most);
+        // The harness itself lets a minute pass.
+        self.clock.elapsed() - start - Duration::from_secs(60)
+    }
+}
+
+#[test]
+fn a_pause_that_a_stopped_process_was_asked_for_holds_for_the_next() {
+    let house = crate::house::House::with(5);
+    house.inject(Fault::new(throttled(Some("2"))).call(Call::List).once());
+    let mut first = house.spawn(&["sync"]);
+    eventually("it is written down", || {
+        house.run(&["status"]).stdout.contains("the API asked us to wait until")
+    });
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let clock = komoju_sync::clock::SystemClock::new();
+    let mut second = house.spawn(&["sync"]);
+    until(&house, |world| world.request_count() == 2);
+    assert!(clock.elapsed() > Duration::from_millis(500), "it did not wait");
+    assert!(second.wait().unwrap().success());
+}

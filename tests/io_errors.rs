@@ -1,0 +1,219 @@
+//! The disk fails the real program, at each call by turn: it ends as it says or goes on, and once the disk is well, one start heals.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(clippy::print_stdout, reason = "how many calls there were is part of the result")]
+
+#[path = "inbound/house.rs"]
+#[allow(dead_code, reason = "not every test needs every room")]
+mod house;
+
+#[path = "io_errors/calls.rs"]
+mod calls;
+#[path = "io_errors/daemon.rs"]
+mod daemon;
+#[path = "io_errors/order.rs"]
+mod order;
+
+use std::collections::BTreeMap;
+use std::process::Output;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use calls::{Lasts, Library, Place, Trouble};
+use house::House;
+use rusqlite::Connection;
+use serde_json::json;
+
+/// Houses that work side by side: most of a round is waiting for a file to be still.
+const HOUSES: u64 = 4;
+
+/// So many rounds make a default run of one kind of trouble.
+const ROUNDS: u64 = 8;
+
+/// Far above how many calls of one kind there are.
+const MOST: u64 = 5_000;
+
+/// How a program ended, for the sum that is printed.
+type Ends = BTreeMap<String, u64>;
+
+/// What is dropped in a round, by name.
+fn names(round: u64) -> [String; 3] {
+    ["sql-create", "sql-update", "file-create"].map(|name| format!("{name}-{round}"))
+}
+
+/// A house with something to do for the next `sync`: an intent of each kind, and customers that were changed.
+fn prepare(house: &House, round: u64) {
+    let [create, update, file] = names(round);
+    let mut world = house.sandbox.world();
+    let ids = world.ids();
+    world.update(&ids[0], json!({"email": format!("there-{round}@example.jp")}));
+    world.create(json!({"email": format!("new-{round}@example.jp")}));
+    if ids.len() > 6 {
+        world.delete(&ids[2]);
+    }
+    drop(world);
+    drop_rows(house, &create, &update, &ids[1], round);
+    let spool = house.path("spool");
+    std::fs::write(spool.join(format!(".{file}")), line(&file, round)).unwrap();
+    std::fs::rename(spool.join(format!(".{file}")), spool.join(format!("{file}.json"))).unwrap();
+}
+
+fn line(file: &str, round: u64) -> String {
+    json!({"op": "create", "id": file, "body": {"email": format!("file-{round}@example.jp")}}).to_string()
+}
+
+fn drop_rows(house: &House, create: &str, update: &str, customer: &str, round: u64) {
+    let conn = Connection::open(house.path("komoju.db")).unwrap();
+    conn.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
+    let sql = "INSERT INTO intents (id, op, customer_id, body) VALUES (?1, ?2, ?3, ?4)";
+    let body = json!({"email": format!("sql-{round}@example.jp"), "payment_details": format!("tok_{round}")});
+    conn.execute(sql, rusqlite::params![create, "create", None::<String>, body.to_string()]).unwrap();
+    let body = json!({"metadata": {"round": round.to_string()}});
+    conn.execute(sql, rusqlite::params![update, "update", customer, body.to_string()]).unwrap();
+}
+
+/// One `sync` under this trouble. Returns its end in short, or `None` where the program made fewer calls than that.
+fn sync_in_trouble(library: &Library, house: &House, trouble: Trouble) -> Option<String> {
+    let mut command = house.command(&["sync"]);
+    let calls = library.under(&mut command, house.directory.path(), trouble);
+    let output = command.output().unwrap();
+    let told = check_end(&output, trouble);
+    (calls.failed() > 0).then_some(told)
+}
+
+/// No panic, an exit code of the contract, and a sentence that says what failed and what to do.
+fn check_end(output: &Output, trouble: Trouble) -> String {
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!told.contains("panicked"), "{trouble:?}: {told}");
+    let code = output.status.code().unwrap_or_else(|| panic!("{trouble:?}: {:?} {told}", output.status));
+    assert!([0, 5].contains(&code), "{trouble:?}: exit {code}: {told}");
+    if code == 5 {
+        let last = told.lines().rfind(|line| line.contains("error")).unwrap_or_default();
+        let words: &[&str] = match trouble.errno {
+            // SQLite does not tell everywhere why it failed; then all there is to look at is named.
+            libc::ENOSPC => &["Make room and start", "make room on its disk, then start", "disk is full,"],
+            libc::EROFS => &["writable"],
+            _ => &["kernel's log"],
+        };
+        assert!(last.contains("komoju.db"), "{trouble:?}: which file? {told}");
+        assert!(words.iter().any(|words| last.contains(words)), "{trouble:?}: what to do? {told}");
+        assert!(!last.contains("is damaged") || last.contains("or its disk failed"), "{trouble:?}: {told}");
+    }
+    format!("exit {code}")
+}
+
+/// The disk is well again: one `sync`, and everything is as if nothing had been.
+fn check_healed(house: &House, round: u64, made_before: u64, trouble: Trouble) {
+    let ran = house.run(&["sync"]);
+    assert_eq!(ran.code, 0, "{trouble:?}: {}{}", ran.stdout, ran.stderr);
+    house.assert_true();
+    for name in names(round) {
+        let state = house.column(&format!("SELECT state FROM intents WHERE id = '{name}'"));
+        assert_eq!(state, ["done"], "{trouble:?}: {name}");
+    }
+    let world = house.sandbox.world();
+    assert_eq!(world.creates() - made_before, 2, "{trouble:?}: each create once");
+    drop(world);
+    let lies = std::fs::read_dir(house.path("spool")).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut lies: Vec<_> = lies.collect();
+    lies.sort();
+    assert_eq!(lies, ["receipts", "rejected"], "{trouble:?}");
+    let receipt = house.path("spool/receipts").join(format!("file-create-{round}.json.json"));
+    let receipt = std::fs::read_to_string(receipt).unwrap();
+    assert!(receipt.contains("\"done\""), "{trouble:?}: {receipt}");
+}
+
+fn every_call() -> bool {
+    std::env::var_os("EVERY_CALL").is_some()
+}
+
+/// Rounds of this trouble at the first call of its kind, a later one, and so on to the last. Each round is a `sync` in trouble and one
+/// that heals.
+fn at_each_call(library: &Library, kinds: &'static str, errno: i32, lasts: Lasts) {
+    let quiet = Trouble { place: Place::Everywhere, kinds, errno, lasts, nth: 0 };
+    let calls = {
+        let house = ready();
+        prepare(&house, 0);
+        let mut command = house.command(&["sync"]);
+        let calls = library.under(&mut command, house.directory.path(), quiet);
+        assert_eq!(command.output().unwrap().status.code(), Some(0));
+        calls.count()
+    };
+    assert!(calls > 5, "{quiet:?}: {calls} calls");
+    let stride = if every_call() { 1 } else { calls.div_ceil(ROUNDS) };
+    let next = AtomicU64::new(0);
+    let ends = std::sync::Mutex::new(Ends::new());
+    std::thread::scope(|scope| {
+        for _ in 0..HOUSES {
+            scope.spawn(|| {
+                let house = ready();
+                loop {
+                    let round = next.fetch_add(1, Ordering::Relaxed);
+                    let trouble = Trouble { nth: 1 + round * stride, ..quiet };
+                    assert!(trouble.nth < MOST, "it never ends");
+                    prepare(&house, round);
+                    let made_before = house.sandbox.world().creates();
+                    let end = sync_in_trouble(library, &house, trouble);
+                    check_healed(&house, round, made_before, trouble);
+                    let Some(end) = end else { return };
+                    *ends.lock().unwrap().entry(end).or_default() += 1;
+                }
+            });
+        }
+    });
+    let ends = ends.into_inner().unwrap();
+    let rounds: u64 = ends.values().sum();
+    println!("{kinds} errno {errno} {lasts:?}: {calls} calls, {rounds} of them failed by turn: {ends:?}");
+    assert!(rounds >= ROUNDS / 2, "{quiet:?}: only {rounds} rounds");
+    assert!(ends.contains_key("exit 5"), "{quiet:?}: {ends:?}");
+}
+
+/// The same for the first start, which makes the database: each time anew.
+fn at_each_call_of_the_first_start(library: &Library, kinds: &'static str, errno: i32) {
+    let (mut nth, mut rounds, mut ends) = (1, 0, Ends::new());
+    loop {
+        let house = House::with(3);
+        let trouble = Trouble { place: Place::Everywhere, kinds, errno, lasts: Lasts::Once, nth };
+        let end = sync_in_trouble(library, &house, trouble);
+        house.expect(0, &["sync"]);
+        house.assert_true();
+        let Some(end) = end else { break };
+        *ends.entry(end).or_default() += 1;
+        rounds += 1;
+        nth += if every_call() { 1 } else { 1 + nth };
+        assert!(nth < MOST, "it never ends");
+    }
+    println!("first start, {kinds} errno {errno}: {rounds} calls failed by turn: {ends:?}");
+    assert!(rounds >= 4, "{kinds} {errno}: only {rounds} rounds");
+}
+
+/// A house whose mirror is complete.
+fn ready() -> House {
+    let house = House::with(8);
+    house.expect(0, &["sync"]);
+    house
+}
+
+#[test]
+fn enospc_at_each_write() {
+    let library = Library::build();
+    at_each_call(&library, "wtc", libc::ENOSPC, Lasts::Once);
+    at_each_call(&library, "wtc", libc::ENOSPC, Lasts::FromThenOn);
+    at_each_call_of_the_first_start(&library, "wtc", libc::ENOSPC);
+}
+
+#[test]
+fn eio_at_each_read_write_and_sync() {
+    let library = Library::build();
+    for kinds in ["r", "w", "s"] {
+        at_each_call(&library, kinds, libc::EIO, Lasts::Once);
+    }
+    at_each_call(&library, "rwstoc", libc::EIO, Lasts::FromThenOn);
+    at_each_call_of_the_first_start(&library, "rws", libc::EIO);
+}
+
+#[test]
+fn a_read_only_file_system() {
+    let library = Library::build();
+    at_each_call(&library, "wtcoum", libc::EROFS, Lasts::FromThenOn);
+    at_each_call_of_the_first_start(&library, "wtcoum", libc::EROFS);
+}

@@ -1,0 +1,214 @@
+/* Stands between a program and the C library: counts the calls on some files, and makes them fail on request.
+ *
+ * CALLS_UNDER   what is watched: paths that begin with one of these, separated by ':'
+ * CALLS_HOME    a directory that is watched itself
+ * CALLS_OF      kinds, as letters: r read, w write, t truncate, s sync, o open for writing, c create (files, names, directories),
+ *               u unlink, m change a mode or an owner
+ * CALLS_NTH     which call fails, from 1; 0: none
+ * CALLS_ERRNO   with what
+ * CALLS_ON      present: that one and all that follow
+ * CALLS_LIFTED  while there is a file of this name, none fails
+ * CALLS_SEEN    a file of 16 bytes to be filled: how many calls there were, and how many failed
+ * CALLS_TRACE   a file to which kind and path of each call are appended
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define REAL(name, ...) ((__typeof__(&name))real(#name))(__VA_ARGS__)
+
+static const char *under, *home, *kinds, *lifted;
+static long nth, number;
+static int on, trace = -1;
+static _Atomic unsigned long *seen; /* calls, failures */
+
+static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
+
+__attribute__((constructor)) static void begin(void) {
+    under = getenv("CALLS_UNDER");
+    home = getenv("CALLS_HOME");
+    kinds = getenv("CALLS_OF");
+    lifted = getenv("CALLS_LIFTED");
+    on = getenv("CALLS_ON") != NULL;
+    nth = getenv("CALLS_NTH") ? atol(getenv("CALLS_NTH")) : 0;
+    number = getenv("CALLS_ERRNO") ? atol(getenv("CALLS_ERRNO")) : EIO;
+    if (getenv("CALLS_TRACE"))
+        trace = REAL(open, getenv("CALLS_TRACE"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    int file = getenv("CALLS_SEEN") ? REAL(open, getenv("CALLS_SEEN"), O_RDWR | O_CLOEXEC) : -1;
+    if (file < 0)
+        return;
+    void *shared = mmap(NULL, 16, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (shared != MAP_FAILED)
+        seen = shared;
+    close(file);
+}
+
+static int is_watched(const char *path) {
+    if (!seen || !under || !path)
+        return 0;
+    if (home && strcmp(path, home) == 0)
+        return 1;
+    for (const char *from = under; *from;) {
+        size_t length = strcspn(from, ":");
+        if (strncmp(path, from, length) == 0)
+            return 1;
+        from += length + (from[length] == ':');
+    }
+    return 0;
+}
+
+/* Whether this call is to fail; errno is set then. */
+static int fails(char kind, const char *path) {
+    if (!is_watched(path))
+        return 0;
+    if (trace >= 0) {
+        char line[4200];
+        int length = snprintf(line, sizeof line, "%c %s\n", kind, path);
+        if (REAL(write, trace, line, length) != length)
+            abort();
+    }
+    if (!kinds || !strchr(kinds, kind))
+        return 0;
+    long call = (long)atomic_fetch_add(&seen[0], 1) + 1;
+    if (nth == 0 || call < nth || (call > nth && !on))
+        return 0;
+    if (lifted && access(lifted, F_OK) == 0)
+        return 0;
+    atomic_fetch_add(&seen[1], 1);
+    errno = (int)number;
+    return 1;
+}
+
+static int fails_on(char kind, int file) {
+    char link[64], path[4096];
+    if (!seen)
+        return 0;
+    int kept = errno;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    errno = kept;
+    if (length < 0)
+        return 0;
+    path[length] = 0;
+    return fails(kind, path);
+}
+
+/* Making a file writes, opening one for writing may be refused. */
+static int open_fails(const char *path, int flags) {
+    struct stat found;
+    if ((flags & O_ACCMODE) == O_RDONLY && !(flags & O_CREAT))
+        return 0;
+    int kept = errno;
+    int is_new = (flags & O_CREAT) && path && stat(path, &found) != 0;
+    errno = kept;
+    return fails(is_new ? 'c' : 'o', path);
+}
+
+#define MODE(flags)                                                                                          \
+    mode_t mode = 0;                                                                                         \
+    if ((flags) & O_CREAT) {                                                                                 \
+        va_list list;                                                                                        \
+        va_start(list, flags);                                                                               \
+        mode = va_arg(list, mode_t);                                                                         \
+        va_end(list);                                                                                        \
+    }
+
+int open(const char *path, int flags, ...) {
+    MODE(flags)
+    return open_fails(path, flags) ? -1 : REAL(open, path, flags, mode);
+}
+
+int open64(const char *path, int flags, ...) {
+    MODE(flags)
+    return open_fails(path, flags) ? -1 : REAL(open64, path, flags, mode);
+}
+
+/* The paths of interest are absolute. */
+int openat(int at, const char *path, int flags, ...) {
+    MODE(flags)
+    return open_fails(path, flags) ? -1 : REAL(openat, at, path, flags, mode);
+}
+
+int openat64(int at, const char *path, int flags, ...) {
+    MODE(flags)
+    return open_fails(path, flags) ? -1 : REAL(openat64, at, path, flags, mode);
+}
+
+ssize_t read(int file, void *to, size_t size) {
+    return fails_on('r', file) ? -1 : REAL(read, file, to, size);
+}
+
+ssize_t readv(int file, const struct iovec *to, int count) {
+    return fails_on('r', file) ? -1 : REAL(readv, file, to, count);
+}
+
+ssize_t pread(int file, void *to, size_t size, off_t at) {
+    return fails_on('r', file) ? -1 : REAL(pread, file, to, size, at);
+}
+
+ssize_t pread64(int file, void *to, size_t size, off64_t at) {
+    return fails_on('r', file) ? -1 : REAL(pread64, file, to, size, at);
+}
+
+ssize_t write(int file, const void *from, size_t size) {
+    return fails_on('w', file) ? -1 : REAL(write, file, from, size);
+}
+
+ssize_t writev(int file, const struct iovec *from, int count) {
+    return fails_on('w', file) ? -1 : REAL(writev, file, from, count);
+}
+
+ssize_t pwrite(int file, const void *from, size_t size, off_t at) {
+    return fails_on('w', file) ? -1 : REAL(pwrite, file, from, size, at);
+}
+
+ssize_t pwrite64(int file, const void *from, size_t size, off64_t at) {
+    return fails_on('w', file) ? -1 : REAL(pwrite64, file, from, size, at);
+}
+
+ssize_t pwritev(int file, const struct iovec *from, int count, off_t at) {
+    return fails_on('w', file) ? -1 : REAL(pwritev, file, from, count, at);
+}
+
+int ftruncate(int file, off_t size) { return fails_on('t', file) ? -1 : REAL(ftruncate, file, size); }
+
+int ftruncate64(int file, off64_t size) { return fails_on('t', file) ? -1 : REAL(ftruncate64, file, size); }
+
+int fsync(int file) { return fails_on('s', file) ? -1 : REAL(fsync, file); }
+
+int fdatasync(int file) { return fails_on('s', file) ? -1 : REAL(fdatasync, file); }
+
+int rename(const char *from, const char *to) { return fails('c', to) ? -1 : REAL(rename, from, to); }
+
+int link(const char *from, const char *to) { return fails('c', to) ? -1 : REAL(link, from, to); }
+
+int linkat(int at, const char *from, int there, const char *to, int flags) {
+    return fails('c', to) ? -1 : REAL(linkat, at, from, there, to, flags);
+}
+
+int mkdir(const char *path, mode_t mode) { return fails('c', path) ? -1 : REAL(mkdir, path, mode); }
+
+int unlink(const char *path) { return fails('u', path) ? -1 : REAL(unlink, path); }
+
+int unlinkat(int at, const char *path, int flags) {
+    return fails('u', path) ? -1 : REAL(unlinkat, at, path, flags);
+}
+
+int chmod(const char *path, mode_t mode) { return fails('m', path) ? -1 : REAL(chmod, path, mode); }
+
+int fchmod(int file, mode_t mode) { return fails_on('m', file) ? -1 : REAL(fchmod, file, mode); }
+
+int fchown(int file, uid_t owner, gid_t group) {
+    return fails_on('m', file) ? -1 : REAL(fchown, file, owner, group);
+}

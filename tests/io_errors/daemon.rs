@@ -1,0 +1,112 @@
+//! The daemon on a disk that fails and is well again.
+
+use std::process::{Child, Command, Stdio};
+
+use crate::calls::{Lasts, Library, Place, Trouble};
+use crate::house::House;
+use crate::{check_end, check_healed, names, prepare, ready};
+
+/// A bounded look: neither a disk nor another process tells when it is done.
+fn looked_until(mut holds: impl FnMut() -> bool) -> bool {
+    (0..1500).any(|_| {
+        let held = holds();
+        if !held {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        held
+    })
+}
+
+fn stop(mut daemon: Child) -> std::process::Output {
+    let told = Command::new("kill").args(["-TERM", &daemon.id().to_string()]).status();
+    assert!(told.unwrap().success() || daemon.try_wait().unwrap().is_some());
+    daemon.wait_with_output().unwrap()
+}
+
+fn is_done(house: &House, round: u64) -> bool {
+    let done = names(round).map(|name| format!("'{name}'")).join(", ");
+    house.one(&format!("SELECT count(*) FROM intents WHERE state = 'done' AND id IN ({done})")) == "3"
+}
+
+/// Persistent trouble that begins while the daemon runs, and ends while it still does or after it ended.
+fn in_trouble(library: &Library, place: Place, kinds: &'static str, errno: i32, later: u64) -> String {
+    let house = ready();
+    let round = 0;
+    // What a start and its first sweep need is counted first, so that the trouble comes after it.
+    let quiet = Trouble { place, kinds, errno, lasts: Lasts::FromThenOn, nth: 0 };
+    let sweeps = |house: &House| house.one("SELECT count(*) FROM passes WHERE outcome = 'complete'");
+    let begun = |house: &House, trouble: Trouble| {
+        let before = sweeps(house);
+        let mut command = house.command(&["run"]);
+        let calls = library.under(&mut command, house.directory.path(), trouble);
+        let daemon = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        assert!(looked_until(|| sweeps(house) != before), "{trouble:?}: it never sweeps");
+        (daemon, calls)
+    };
+    let (daemon, calls) = begun(&house, quiet);
+    // So many calls later: within what is dropped then.
+    let nth = calls.count() + later;
+    assert_eq!(stop(daemon).status.code(), Some(0));
+
+    let trouble = Trouble { nth, ..quiet };
+    let made_before = house.sandbox.world().creates();
+    let (mut daemon, calls) = begun(&house, trouble);
+    prepare(&house, round);
+    let mut ended = None;
+    assert!(
+        looked_until(|| {
+            ended = daemon.try_wait().unwrap();
+            ended.is_some() || is_done(&house, round) || calls.failed() > 0
+        }),
+        "{trouble:?}: nothing happens"
+    );
+    assert!(calls.failed() > 0, "{trouble:?}: nothing failed in {} calls", calls.count());
+    // It ends at once, or not at all.
+    for _ in 0..50 {
+        ended = ended.or_else(|| daemon.try_wait().unwrap());
+        if ended.is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+    calls.lift();
+    let how = match ended {
+        Some(_) => {
+            let told = check_end(&daemon.wait_with_output().unwrap(), trouble);
+            assert_eq!(told, "exit 5", "{trouble:?}: it says why it ends");
+            told
+        }
+        None => {
+            // It looks once a minute by itself, and whenever something comes.
+            std::fs::write(house.path("spool/something"), "").unwrap();
+            std::fs::remove_file(house.path("spool/something")).unwrap();
+            assert!(looked_until(|| is_done(&house, round)), "{trouble:?}: it does not heal by itself");
+            let told = check_end(&stop(daemon), trouble);
+            assert_eq!(told, "exit 0", "{trouble:?}");
+            "went on".to_owned()
+        }
+    };
+    check_healed(&house, round, made_before, trouble);
+    how
+}
+
+#[test]
+fn the_daemon_goes_on_or_ends_with_a_sentence_and_heals_once_the_disk_is_well() {
+    let library = Library::build();
+    let troubles = [
+        (Place::Everywhere, "wtc", libc::ENOSPC, 10, "exit 5"),
+        (Place::Everywhere, "wtc", libc::ENOSPC, 60, "exit 5"),
+        (Place::Everywhere, "r", libc::EIO, 5, "exit 5"),
+        (Place::Everywhere, "rws", libc::EIO, 40, "exit 5"),
+        (Place::Everywhere, "s", libc::EIO, 1, "exit 5"),
+        (Place::Everywhere, "wtcoum", libc::EROFS, 10, "exit 5"),
+        // What it cannot take or write there waits; the database is well.
+        (Place::Spool, "wtc", libc::ENOSPC, 1, "went on"),
+        (Place::Spool, "r", libc::EIO, 1, "went on"),
+        (Place::Spool, "wtcoum", libc::EROFS, 1, "went on"),
+    ];
+    for (place, kinds, errno, later, expected) in troubles {
+        let how = in_trouble(&library, place, kinds, errno, later);
+        println!("run, {place:?} {kinds} errno {errno} from {later} calls later on: {how}");
+        assert_eq!(how, expected);
+    }
+}
