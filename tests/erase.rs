@@ -7,10 +7,10 @@
 mod house;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use house::House;
+use house::{House, Process};
 use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Work};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -86,11 +86,11 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(held, "never: {what}");
 }
 
-fn start(house: &House) -> Child {
-    house.command(&["run"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+fn start(house: &House) -> Process {
+    Process::start(house.command(&["run"]).stdout(Stdio::null()).stderr(Stdio::null()))
 }
 
-fn stop(mut daemon: Child) {
+fn stop(mut daemon: Process) {
     assert!(Command::new("kill").args(["-TERM", &daemon.id().to_string()]).status().unwrap().success());
     assert_eq!(daemon.wait().unwrap().code(), Some(0));
 }

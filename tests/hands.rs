@@ -7,9 +7,9 @@
 mod house;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use house::{House, Ran};
+use house::{House, Process, Ran};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -241,7 +241,7 @@ fn a_token_is_in_no_output_of_any_command() {
 }
 
 /// Starts a command that waits; returns it once it does, with what it printed.
-fn waiting(house: &House, arguments: &[&str]) -> (Child, BufReader<std::process::ChildStderr>) {
+fn waiting(house: &House, arguments: &[&str]) -> (Process, BufReader<std::process::ChildStderr>) {
     let mut child = house.spawn(arguments);
     let mut told = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
@@ -252,7 +252,7 @@ fn waiting(house: &House, arguments: &[&str]) -> (Child, BufReader<std::process:
     (child, told)
 }
 
-fn ended(mut child: Child, mut told: BufReader<std::process::ChildStderr>) -> (Option<i32>, String) {
+fn ended(mut child: Process, mut told: BufReader<std::process::ChildStderr>) -> (Option<i32>, String) {
     let mut rest = String::new();
     told.read_to_string(&mut rest).unwrap();
     (child.wait().unwrap().code(), rest)

@@ -7,16 +7,16 @@
 mod house;
 
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use house::House;
+use house::{House, Process};
 use komoju_sync::sandbox::{Call, Effect, Fault};
 
 /// The manager's end of the socket, and the service.
 struct Service {
     told: UnixDatagram,
-    daemon: Child,
+    daemon: Process,
 }
 
 impl Service {
@@ -27,7 +27,7 @@ impl Service {
         let told = UnixDatagram::bind(&socket).unwrap();
         let mut command = house.command(&["run"]);
         command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", watchdog.as_micros().to_string());
-        let daemon = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let daemon = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
         Self { told, daemon }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use komoju_sync::sandbox::{Call, Effect, Fault, Work};
@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::house::House;
+use crate::house::{House, Process};
 use crate::{configure, eventually, looked_until, rename_into_spool, stop, within, writer};
 
 /// An intent that is about to be dropped.
@@ -243,12 +243,12 @@ fn digest(content: &str) -> String {
     Sha256::digest(content)[..6].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn start(house: &House) -> Child {
+fn start(house: &House) -> Process {
     let log = File::options().create(true).append(true).open(house.path("daemon.log")).unwrap();
-    house.command(&["run"]).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    Process::start(house.command(&["run"]).stdout(Stdio::null()).stderr(log))
 }
 
-fn kill(daemon: &mut Child) {
+fn kill(daemon: &mut Process) {
     daemon.kill().unwrap();
     daemon.wait().unwrap();
 }

@@ -1,19 +1,19 @@
 //! The daemon beside others: a stop within a request, writers at the same time, files in every order.
 
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use komoju_sync::clock::SystemClock;
 use serde_json::json;
 use tokio_util::task::TaskTracker;
 
-use crate::house::House;
+use crate::house::{House, Process};
 use crate::{eventually, rename_into_spool, stop, within, writer};
 
 const CREATE: &str = r#"{"op": "create", "body": {"email": "a@example.jp"}}"#;
 
-fn start(house: &House) -> Child {
-    house.command(&["run"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+fn start(house: &House) -> Process {
+    Process::start(house.command(&["run"]).stdout(Stdio::null()).stderr(Stdio::null()))
 }
 
 fn count(house: &House, of: &str) -> String {
@@ -21,7 +21,7 @@ fn count(house: &House, of: &str) -> String {
 }
 
 /// The daemon, once it takes files as they come.
-fn watching(house: &House) -> Child {
+fn watching(house: &House) -> Process {
     let daemon = start(house);
     // A file that is renamed into place is taken at once when the directory is watched, and after a second otherwise.
     let mut n = 0;

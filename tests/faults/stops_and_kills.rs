@@ -1,12 +1,12 @@
 //! The daemon, told to stop or killed in the middle of what it does.
 
-use std::process::Child;
 use std::time::Duration;
 
 use komoju_sync::clock::{Clock as _, SystemClock};
 use komoju_sync::sandbox::{Call, Effect, Fault};
 
 use crate::case::{Case, eventually, signal, until};
+use crate::house::Process;
 use crate::matrix::Ends::{Killed, Stops};
 use crate::matrix::Outbox::{CreateRetried, CreateUnderWay, Done};
 use crate::matrix::faults;
@@ -73,7 +73,7 @@ pub const ELSEWHERE: &[crate::matrix::Row] = &[crate::matrix::Row {
 
 impl Case {
     /// The daemon, its pushes done, waiting for the third page.
-    pub fn stuck_in_a_page(&mut self) -> Child {
+    pub fn stuck_in_a_page(&mut self) -> Process {
         let fault = self.house.inject(Fault::new(Effect::Hold).call(Call::List).page(3));
         self.fired_when(move |house| house.fired(fault));
         let daemon = self.house.spawn(&["run"]);
@@ -83,7 +83,7 @@ impl Case {
     }
 
     /// The daemon, its sweep complete, waiting for the answer to the create.
-    fn stuck_in_a_create(&mut self) -> Child {
+    fn stuck_in_a_create(&mut self) -> Process {
         let fault = self.house.inject(Fault::new(Effect::Hold).call(Call::Create));
         self.fired_when(move |house| house.fired(fault));
         let daemon = self.house.spawn(&["run"]);
@@ -96,7 +96,7 @@ impl Case {
     }
 
     /// It stops in time, and says what it left.
-    fn stops(&mut self, mut daemon: Child) {
+    fn stops(&mut self, mut daemon: Process) {
         let clock = SystemClock::new();
         signal(&daemon, "TERM");
         let code = daemon.wait().unwrap().code().unwrap();
@@ -106,7 +106,7 @@ impl Case {
         self.conclude(code, &status);
     }
 
-    fn is_killed(&mut self, mut daemon: Child) {
+    fn is_killed(&mut self, mut daemon: Process) {
         daemon.kill().unwrap();
         assert_eq!(daemon.wait().unwrap().code(), None);
         let status = self.house.run(&["status"]).stdout;

@@ -7,7 +7,7 @@ use komoju_sync::clock::{Clock, SystemClock};
 use komoju_sync::sandbox::{Call, Effect, Fault};
 use serde_json::{Value, json};
 
-use crate::house::House;
+use crate::house::{House, Process};
 
 fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -182,7 +182,7 @@ fn a_second_signal_ends_a_dry_run_at_once_and_takes_its_copy_away() {
     let directory = tempfile::TempDir::new().unwrap();
     let held = house.on_lists(Effect::Hold);
     let mut command = house.command(&["sync", "--dry-run"]);
-    let dry = command.env("TMPDIR", directory.path()).stderr(Stdio::piped()).spawn().unwrap();
+    let dry = Process::start(command.env("TMPDIR", directory.path()).stderr(Stdio::piped()));
     house.runtime.block_on(house.sandbox.until(|world| world.fired(held) > 0));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     // Both reach it together: it is stopped until they have.
@@ -202,7 +202,7 @@ fn kill(signal: &str, process: u32) {
 }
 
 /// Stops the daemon and says how long that took.
-fn stop(mut daemon: std::process::Child) -> Duration {
+fn stop(mut daemon: Process) -> Duration {
     let since = SystemClock::new();
     kill("TERM", daemon.id());
     assert_eq!(daemon.wait().unwrap().code(), Some(0));

@@ -2,6 +2,7 @@
 //! whose clock moves by itself (so that ten tries with their waits take no time).
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -31,6 +32,42 @@ pub struct House {
     pub directory: TempDir,
     key: String,
     extra: String,
+}
+
+/// A process that does not outlive its test, also where that fails.
+pub struct Process(Option<Child>);
+
+impl Process {
+    pub fn start(command: &mut Command) -> Self {
+        Self(Some(command.spawn().unwrap()))
+    }
+
+    pub fn wait_with_output(mut self) -> std::io::Result<Output> {
+        self.0.take().unwrap().wait_with_output()
+    }
+}
+
+impl Deref for Process {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        self.0.as_ref().unwrap()
+    }
+}
+
+impl DerefMut for Process {
+    fn deref_mut(&mut self) -> &mut Child {
+        self.0.as_mut().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 /// What a run of the binary left.
@@ -112,8 +149,8 @@ impl House {
         ran
     }
 
-    pub fn spawn(&self, arguments: &[&str]) -> Child {
-        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    pub fn spawn(&self, arguments: &[&str]) -> Process {
+        Process::start(self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()))
     }
 
     pub fn inject(&self, fault: Fault) -> FaultId {

@@ -1,9 +1,9 @@
 //! The daemon on a disk that fails and is well again.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::calls::{Lasts, Library, Place, Trouble};
-use crate::house::House;
+use crate::house::{House, Process};
 use crate::{check_end, check_healed, names, prepare, ready};
 
 /// A bounded look: neither a disk nor another process tells when it is done.
@@ -17,7 +17,7 @@ fn looked_until(mut holds: impl FnMut() -> bool) -> bool {
     })
 }
 
-fn stop(mut daemon: Child) -> std::process::Output {
+fn stop(mut daemon: Process) -> std::process::Output {
     let told = Command::new("kill").args(["-TERM", &daemon.id().to_string()]).status();
     assert!(told.unwrap().success() || daemon.try_wait().unwrap().is_some());
     daemon.wait_with_output().unwrap()
@@ -39,7 +39,7 @@ fn in_trouble(library: &Library, place: Place, kinds: &'static str, errno: i32, 
         let before = sweeps(house);
         let mut command = house.command(&["run"]);
         let calls = library.under(&mut command, house.directory.path(), trouble);
-        let daemon = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let daemon = Process::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
         assert!(looked_until(|| sweeps(house) != before), "{trouble:?}: it never sweeps");
         (daemon, calls)
     };
