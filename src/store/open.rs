@@ -72,19 +72,16 @@ enum Header {
 /// Opens `path` for writing; makes and migrates it where needed.
 pub fn for_writing(path: &Path) -> Result<Connection, StoreError> {
     assert_safe_sqlite()?;
-    match look_at(path)? {
-        Header::Ours { bytes } => check_before_writing(path, bytes)?,
-        Header::Nothing => {
-            refuse_left_over(path)?;
-            create_empty(path)?;
-        }
+    let found = look_at(path)?;
+    if let Header::Nothing = found {
+        refuse_left_over(path)?;
+        create_empty(path)?;
+    }
+    let mut conn = writable(path)?;
+    if let Header::Ours { bytes } = found {
+        check_before_writing(&conn, path, bytes)?;
     }
     let result = (|| {
-        let mut conn = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
-        conn.busy_timeout(BUSY)?;
         if conn.pragma_query_value(None, "application_id", |row| row.get::<_, u32>(0))? != APPLICATION_ID {
             // Before WAL, so that the id is in the file's header from its first page on; and in one write without a journal,
             // so that a process that ends here leaves a file that is new or ours, never one to be rolled back.
@@ -108,19 +105,12 @@ fn migrate(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
 
 /// Opens an existing `path` for writing beside whoever else works on it, as a person's command does. Never migrates.
 pub fn beside(path: &Path) -> Result<Connection, StoreError> {
-    check_before_writing(path, must_be_ours(path)?)?;
-    let result = (|| {
-        let conn = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
-        conn.busy_timeout(BUSY)?;
-        // First: even the journal mode would be a change to a file that is not ours to change.
-        check_version(&conn, path)?;
-        configure_writer(&conn)?;
-        Ok(conn)
-    })();
-    result.map_err(|e: StoreError| e.about(path))
+    let bytes = must_be_ours(path)?;
+    let conn = writable(path)?;
+    check_before_writing(&conn, path, bytes)?;
+    // First: even the journal mode would be a change to a file that is not ours to change.
+    check_version(&conn, path).and_then(|()| configure_writer(&conn)).map_err(|e| e.about(path))?;
+    Ok(conn)
 }
 
 /// Opens a copy that nobody else knows of, to make the database of it: takes over what came with it beside the file, so that the
@@ -128,11 +118,7 @@ pub fn beside(path: &Path) -> Result<Connection, StoreError> {
 pub(super) fn alone(path: &Path) -> Result<Connection, StoreError> {
     assert_safe_sqlite()?;
     must_be_ours(path)?;
-    let mut conn = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
-    conn.busy_timeout(BUSY)?;
+    let mut conn = writable(path)?;
     if newer_than_us(&conn, path)? == 0 && is_empty(&conn)? {
         return Err(StoreError::Missing(path.to_owned()));
     }
@@ -255,8 +241,10 @@ pub fn for_looking(path: &Path) -> Result<Connection, StoreError> {
 
 /// The same, after the check that comes before writing.
 pub fn checked_for_reading(path: &Path) -> Result<Connection, StoreError> {
-    check_before_writing(path, must_be_ours(path)?)?;
-    for_reading(path)
+    let bytes = must_be_ours(path)?;
+    let conn = for_reading(path)?;
+    check_before_writing(&conn, path, bytes)?;
+    Ok(conn)
 }
 
 /// A database of its own in memory, migrated: where `path` would be too much.
@@ -268,8 +256,6 @@ pub fn in_memory() -> Connection {
 }
 
 fn configure_writer(conn: &Connection) -> Result<(), StoreError> {
-    // A clean stop must leave -wal and -shm behind: without them a reader that may not write cannot open the database.
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     conn.pragma_update(None, "journal_mode", "wal")?;
     // In pages. An import writes many pages again and again: the fewer checkpoints, the fewer of them reach the database.
     conn.pragma_update(None, "wal_autocheckpoint", 4000)?;
@@ -278,8 +264,6 @@ fn configure_writer(conn: &Connection) -> Result<(), StoreError> {
     conn.pragma_update(None, "foreign_keys", true)?;
     // What is deleted or redacted is overwritten, not only forgotten.
     conn.pragma_update(None, "secure_delete", true)?;
-    // A large sort must not leave payment tokens in a temporary file.
-    conn.pragma_update(None, "temp_store", "memory")?;
     Ok(())
 }
 
@@ -348,11 +332,27 @@ fn handle(path: &Path) -> std::io::Result<Arc<File>> {
     Ok(opened)
 }
 
+/// A connection that may write and did not yet; closed now, it leaves everything as it was.
+fn writable(path: &Path) -> Result<Connection, StoreError> {
+    let open = || -> Result<Connection, StoreError> {
+        let conn = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        conn.busy_timeout(BUSY)?;
+        // A clean stop must leave -wal and -shm behind: without them a reader that may not write cannot open the database.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        // A large sort must not leave payment tokens in a temporary file. Said before anything is read, for it would be read again.
+        conn.pragma_update(None, "temp_store", "memory")?;
+        Ok(conn)
+    };
+    open().map_err(|e| e.about(path))
+}
+
 /// Finds a newer version and damage while nothing has been written yet.
-fn check_before_writing(path: &Path, bytes: u64) -> Result<(), StoreError> {
-    let conn = for_reading_any_version(path)?;
+fn check_before_writing(conn: &Connection, path: &Path, bytes: u64) -> Result<(), StoreError> {
     let check = || -> Result<(), StoreError> {
-        if newer_than_us(&conn, path)? == 0 && is_empty(&conn)? {
+        if newer_than_us(conn, path)? == 0 && is_empty(conn)? {
             // A process ended before its first migration: nothing is in it yet.
             return Ok(());
         }
@@ -408,18 +408,6 @@ fn refuse_left_over(path: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
-}
-
-fn for_reading_any_version(path: &Path) -> Result<Connection, StoreError> {
-    let open = || -> Result<Connection, StoreError> {
-        let conn = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
-        conn.busy_timeout(BUSY)?;
-        Ok(conn)
-    };
-    open().map_err(|e| e.about(path))
 }
 
 fn newer_than_us(conn: &Connection, path: &Path) -> Result<i64, StoreError> {
