@@ -42,7 +42,7 @@ pub use error::StoreError;
 pub use instance::Instance;
 pub use place::beside;
 pub use read::Reader;
-pub use writer::{Store, Wiped, wipe_beside, write_beside};
+pub use writer::{Beside, Store, Wiped, wipe_beside, write_beside};
 
 /// The version of the SQLite within this program.
 pub fn sqlite_version() -> &'static str {

@@ -186,13 +186,30 @@ impl Drop for Store {
     }
 }
 
-/// One transaction of a person's command on an existing database, beside whoever else works on it.
+/// An existing database, open beside whoever else works on it, as a person's command has it.
+pub struct Beside {
+    conn: Connection,
+    path: PathBuf,
+}
+
+impl Beside {
+    /// Opens `path`, which is checked first and never migrated.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self { conn: open::beside(path)?, path: path.to_owned() })
+    }
+
+    /// Runs `work` in one transaction and commits it; an error rolls everything back.
+    pub fn write<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        transact(&mut self.conn, work).map_err(|e| e.about(&self.path))
+    }
+}
+
+/// One transaction of a person's command.
 pub fn write_beside<T>(
     path: &Path,
     work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let mut conn = open::beside(path)?;
-    transact(&mut conn, work).map_err(|e| e.about(path))
+    Beside::open(path)?.write(work)
 }
 
 /// What became of the copies that an erasure leaves behind.
@@ -210,8 +227,9 @@ pub fn wipe_beside<T>(
     path: &Path,
     work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
 ) -> Result<(T, Wiped), StoreError> {
-    let mut conn = open::beside(path)?;
-    let value = transact(&mut conn, work).map_err(|e| e.about(path))?;
+    let mut beside = Beside::open(path)?;
+    let value = beside.write(work)?;
+    let Beside { conn, .. } = beside;
     let free_pages = erase::rewrite(&conn).map_err(|e| e.about(path).to_string());
     Ok((value, Wiped { free_pages, wal_is_empty: empty_wal(&conn, WIPE_WAITS).unwrap_or(false) }))
 }

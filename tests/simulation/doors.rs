@@ -7,8 +7,8 @@ use jiff::SignedDuration;
 use komoju_sync::clock::Clock as _;
 use komoju_sync::model::intent::Intent;
 use komoju_sync::model::time;
+use komoju_sync::store::StoreError;
 use komoju_sync::store::intents::{Accepted, Door as Way, accept};
-use komoju_sync::store::{StoreError, write_beside};
 use serde_json::{Map, Value, json};
 
 use crate::ops::{Door, Want, Wish};
@@ -222,7 +222,7 @@ impl World<'_> {
 
     fn give_by_command(&mut self, intent: &Value) -> Said {
         let Ok(intent) = Intent::parse(&intent.to_string()) else { return Said::Refused };
-        match write_beside(&self.place.database(), |tx| accept(tx, &intent, Way::Cli, Some("somebody"))) {
+        match self.write(|tx| accept(tx, &intent, Way::Cli, Some("somebody"))) {
             Ok(Accepted::New(_)) => Said::New,
             Ok(Accepted::Known(_)) => Said::Known,
             Err(StoreError::Refused(_)) => Said::Refused,

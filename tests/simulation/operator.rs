@@ -10,7 +10,7 @@ use komoju_sync::model::{CustomerId, time};
 use komoju_sync::store::holds::{self, Decision};
 use komoju_sync::store::work::Work;
 use komoju_sync::store::{
-    Instance, Store, StoreError, account, backup, erase, intents, restore, verify, wipe_beside, write_beside,
+    Beside, Instance, Store, StoreError, Tx, account, backup, erase, intents, restore, verify, wipe_beside,
 };
 use komoju_sync::tasks::spool::erase as files;
 use serde_json::json;
@@ -30,11 +30,14 @@ pub struct Kept {
 const BACKUPS: usize = 3;
 
 impl World<'_> {
-    fn beside<T>(
-        &self,
-        work: impl FnOnce(&komoju_sync::store::Tx<'_>) -> Result<T, StoreError>,
-    ) -> Option<T> {
-        match write_beside(&self.place.database(), work) {
+    /// As a command does it; one connection serves for many, because opening one takes longer than most of what they do.
+    pub fn write<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut desk = self.desk.borrow_mut();
+        desk.get_or_insert_with(|| Beside::open(&self.place.database()).unwrap()).write(work)
+    }
+
+    fn beside<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Option<T> {
+        match self.write(work) {
             Ok(value) => Some(value),
             // In words, as for a person.
             Err(StoreError::Refused(_)) => None,

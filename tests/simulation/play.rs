@@ -14,7 +14,7 @@ use crate::place::Place;
 use crate::world::World;
 
 /// How many ops a seed has before it heals, which costs about as much as forty.
-const OPS_A_SEED: u64 = 120;
+const OPS_A_SEED: u64 = 240;
 
 /// One process plays no more: the product keeps a handle of every database that it ever opened, and each restore makes one. And one at
 /// a time: SQLite's memory has one lock for the whole process, and worlds side by side wait for it.

@@ -1,5 +1,6 @@
 //! The product and its surroundings, one op at a time.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::atomic::AtomicBool;
@@ -12,7 +13,7 @@ use komoju_sync::clock::{Clock, ManualClock};
 use komoju_sync::config::SecretKey;
 use komoju_sync::model::{PassKind, time};
 use komoju_sync::store::holds::Decision;
-use komoju_sync::store::{Reader, Store, passes};
+use komoju_sync::store::{Beside, Reader, Store, passes};
 use komoju_sync::tasks::Echoes;
 use komoju_sync::tasks::pull::{Pull, Settings};
 use komoju_sync::tasks::push::{PushSettings, Pusher};
@@ -57,6 +58,8 @@ pub struct World<'a> {
     pub eyes: Eyes,
     /// A writer of another program: SQLite as it comes.
     pub client: Option<Connection>,
+    /// The commands'.
+    pub desk: RefCell<Option<Beside>>,
     pub account: usize,
     pub enabled: bool,
     pub per_page: u32,
@@ -107,6 +110,7 @@ impl<'a> World<'a> {
             process: None,
             eyes: Eyes::default(),
             client: None,
+            desk: RefCell::default(),
             account: 0,
             enabled: true,
             per_page,
@@ -141,6 +145,7 @@ impl<'a> World<'a> {
     pub fn let_go(&mut self) {
         self.stop();
         self.client = None;
+        self.desk.take();
         *self.eyes.lock().unwrap() = None;
     }
 
