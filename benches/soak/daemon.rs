@@ -117,10 +117,15 @@ impl House {
         self.start(ledger);
     }
 
-    /// SIGTERM.
+    /// SIGTERM, once it listens for it: before that the signal ends it as it ends any program, and there is nothing to stop.
     pub fn stop(&mut self, ledger: &mut Ledger) {
+        let pid = self.daemon().id();
+        assert!(
+            until(Duration::from_secs(60), || catches_sigterm(pid)),
+            "the daemon never listened for SIGTERM"
+        );
         let since = Instant::now();
-        let told = Command::new("kill").args(["-TERM", &self.daemon().id().to_string()]).status();
+        let told = Command::new("kill").args(["-TERM", &pid.to_string()]).status();
         assert!(told.unwrap().success());
         let ended = self.daemon().wait().unwrap();
         ledger.stopped(since.elapsed(), ended.code());
@@ -241,6 +246,14 @@ impl Drop for House {
             let _ = daemon.wait();
         }
     }
+}
+
+/// Whether it has a handler for it, from its mask of caught signals (`proc(5)`). One that has ended has nothing to catch it with.
+fn catches_sigterm(pid: u32) -> bool {
+    const SIGTERM: u64 = 1 << (15 - 1);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
+    u64::from_str_radix(caught.trim(), 16).unwrap() & SIGTERM != 0
 }
 
 pub fn size(path: &Path) -> u64 {

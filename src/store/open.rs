@@ -239,7 +239,7 @@ pub fn for_looking(path: &Path) -> Result<Connection, StoreError> {
     result.map_err(|e: StoreError| e.about(path))
 }
 
-/// The same, after the check that comes before writing.
+/// Opens an existing `path` for reading, after the check that comes before writing.
 pub fn checked_for_reading(path: &Path) -> Result<Connection, StoreError> {
     let bytes = must_be_ours(path)?;
     let conn = for_reading(path)?;

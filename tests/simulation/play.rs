@@ -17,7 +17,7 @@ use crate::world::World;
 const OPS_A_SEED: u64 = 240;
 
 /// One process plays no more: the product keeps a handle of every database that it ever opened, and each restore makes one. And one at
-/// a time: SQLite's memory has one lock for the whole process, and worlds side by side wait for it.
+/// a time: SQLite's page cache has one lock for the whole process, and worlds side by side wait for it.
 const OPS_A_PROCESS: u64 = 12_000;
 
 /// How often a failure is played again to make it shorter.

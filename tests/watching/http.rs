@@ -135,6 +135,7 @@ fn slow_clients_are_cut_others_wait_their_turn_and_the_daemon_goes_on() {
     for stream in &mut slow {
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHo").unwrap();
     }
+    // That no more are taken, only time can show.
     std::thread::sleep(Duration::from_millis(500));
     // A few more than the connections: those to the API come and go.
     assert!(open_files() <= before + 32 + 4, "{before} {}", open_files());
@@ -151,6 +152,7 @@ fn slow_clients_are_cut_others_wait_their_turn_and_the_daemon_goes_on() {
     // One that never ends its head does not keep the daemon from stopping.
     let mut late = TcpStream::connect(&address).unwrap();
     late.write_all(b"GET /metrics HT").unwrap();
+    // Nothing tells when it is taken; not taken yet, it could not keep anybody either.
     std::thread::sleep(Duration::from_millis(100));
     let asked = clock.elapsed();
     assert_eq!(daemon.stop(), Some(0));
