@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use komoju_sync::sandbox::World;
@@ -63,11 +64,11 @@ impl Ledger {
         self.wrong.push(what);
     }
 
-    pub fn stopped(&mut self, took: Duration, code: Option<i32>) {
+    pub fn stopped(&mut self, took: Duration, ended: ExitStatus) {
         self.stops += 1;
         self.slowest_stop = self.slowest_stop.max(took);
-        if code != Some(0) {
-            self.say_wrong(format!("a stop exited with {code:?}"));
+        if !ended.success() {
+            self.say_wrong(format!("a stop ended with {ended}"));
         }
     }
 
