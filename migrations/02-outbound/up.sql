@@ -52,6 +52,7 @@ CREATE TABLE outbox (
     first_boot       TEXT,                        -- the machine's boot that it was in …
     first_boot_ms    INTEGER,                     -- … and how long after it
     first_server_at  TEXT,                        -- what the server's clock said then
+    first_seq        INTEGER,                     -- the last change of the log then: whom the mirror had by it this create did not make
     met_server_error INTEGER NOT NULL DEFAULT 0,  -- the API itself failed in an attempt with this key
     erased           INTEGER NOT NULL DEFAULT 0,  -- its content went with its customer: it is a record, and cannot be tried again
     patience_from    TEXT                         -- when park_after_h began to count; later by the time that the key was refused
@@ -271,7 +272,7 @@ BEGIN
           AND lane = '@' || NEW.id AND is_open = 1 AND is_follower = 1;
     -- What is tried again is a new request: with a key of its own, and all its patience.
     UPDATE outbox SET key = NULL, tag = NULL, base = NULL, first_attempt_at = NULL, first_boot = NULL, first_boot_ms = NULL,
-                      first_server_at = NULL, met_server_error = 0, patience_from = NULL
+                      first_server_at = NULL, first_seq = NULL, met_server_error = 0, patience_from = NULL
         WHERE position = NEW.position AND NEW.state = 'queued' AND OLD.state IN ('rejected', 'parked');
     UPDATE intents SET settled_at = NULL, next_attempt_at = NULL, detail = NULL
         WHERE position = NEW.position AND NEW.state = 'queued' AND coalesce(settled_at, next_attempt_at, detail) IS NOT NULL;

@@ -402,8 +402,8 @@ pub fn seen_with_tag(
     Ok(statement.query_row([since, tag, id], |row| mirror::id_in(row, 0)).optional()?)
 }
 
-/// Who of `listed` is accounted for by no intent but the one at `position`; how many others were made since `since`, are accounted
-/// for by none and are listed no more; and whether another open create has the same content.
+/// Whom neither another intent nor the mirror's state before the first attempt of the create at `position` accounts for: those of
+/// `listed`, and how many others were made since `since` and are listed no more; and whether another open create has the same content.
 pub fn unclaimed(
     conn: &Conn,
     position: i64,
@@ -412,16 +412,18 @@ pub fn unclaimed(
     since: &str,
 ) -> Result<(Vec<CustomerId>, u64, bool), StoreError> {
     let mut claims = conn.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM intents WHERE result_customer_id = ?1 AND op = 'create' AND position <> ?2)",
+        "SELECT EXISTS (SELECT 1 FROM intents WHERE result_customer_id = ?1 AND op = 'create' AND position <> ?2)
+             OR EXISTS (SELECT 1 FROM mirror WHERE id = ?1 AND live_seq <= (SELECT first_seq FROM outbox WHERE position = ?2))",
     )?;
     // Somebody who is live here and not listed any more is gone, too: no sweep has noticed it yet.
     let mut gone = 0;
     let mut made = conn.prepare_cached(&format!(
         "SELECT id FROM mirror
-         WHERE {MADE_SINCE} AND NOT EXISTS (SELECT 1 FROM intents WHERE result_customer_id = mirror.id AND op = 'create')"
+         WHERE {MADE_SINCE} AND NOT EXISTS (SELECT 1 FROM intents WHERE result_customer_id = mirror.id AND op = 'create')
+             AND live_seq > coalesce((SELECT first_seq FROM outbox WHERE position = ?2), 0)"
     ))?;
     let there: HashSet<&CustomerId> = listed.iter().collect();
-    for id in made.query_map([since], |row| mirror::id_in(row, 0))? {
+    for id in made.query_map(params![since, position], |row| mirror::id_in(row, 0))? {
         gone += u64::from(!there.contains(&id?));
     }
     let mut unclaimed = Vec::new();

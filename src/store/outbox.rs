@@ -343,7 +343,8 @@ pub fn freeze(tx: &Tx<'_>, position: i64, frozen: &Frozen) -> Result<(), StoreEr
     let (boot, boot_ms) = frozen.first_boot.as_ref().map(|(boot, ms)| (boot, ms)).unzip();
     tx.prepare_cached(
         "UPDATE outbox SET key = ?2, tag = ?3, base = ?4, first_attempt_at = ?5, first_boot = ?6, first_boot_ms = ?7, first_server_at = ?8,
-             met_server_error = met_server_error AND key IS ?2
+             met_server_error = met_server_error AND key IS ?2,
+             first_seq = CASE WHEN key IS ?2 THEN first_seq ELSE (SELECT coalesce(max(seq), 0) FROM change_log) END
          WHERE position = ?1",
     )?
     .execute(params![

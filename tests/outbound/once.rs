@@ -451,6 +451,32 @@ async fn after_a_server_error_strangers_stand_in_nobodys_way_and_a_likeness_is_f
 }
 
 #[tokio::test]
+async fn whom_the_mirror_knew_before_the_first_attempt_no_create_has_made() {
+    for (wait, effect) in
+        [(1, Effect::status(500)), (21 * 60, Effect::Reset { work: Work::Skipped })]
+    {
+        let mut desk = Desk::open(1).await;
+        let wanted = json!({"email": "a@example.com"});
+        let theirs = desk.sandbox.world().create(wanted.clone());
+        // Somebody else came and went.
+        let gone = desk.sandbox.world().create(wanted.clone());
+        desk.sweep().await;
+        desk.sandbox.world().delete(&gone);
+        desk.sweep().await;
+        desk.intend("c", "create", None, Some(wanted));
+        let fault = desk.inject(Fault::new(effect).call(Call::Create).once());
+        desk.drain().await;
+        assert_eq!((desk.sandbox.world().fired(fault), desk.state("c").as_str()), (1, "waiting"));
+        desk.advance(minutes(wait));
+        desk.drain().await;
+        assert_eq!(desk.state("c"), "done", "{wait}: {}", desk.of("c", "reason"));
+        assert_eq!(desk.sandbox.world().creates(), 1, "{wait}");
+        assert_ne!(desk.of("c", "result_customer_id"), theirs, "{wait}");
+        desk.assert_true();
+    }
+}
+
+#[tokio::test]
 async fn what_our_own_reads_are_refused_rejects_no_intent() {
     use komoju_sync::sandbox::readings::PerPageOver;
     let small = Readings { per_page_over: PerPageOver::Refused, per_page_max: 10, ..Readings::default() };
