@@ -235,6 +235,9 @@ BEGIN
             WHEN 'rejected' THEN NEW.state = 'queued'
             WHEN 'parked' THEN NEW.state IN ('queued', 'waiting', 'cancelled')
             ELSE 0 END;
+    SELECT RAISE(ABORT, 'it is being sent: wait for the answer, which moves it')
+        WHERE NEW.state IS NOT OLD.state AND (SELECT engine FROM meta) = 0
+          AND EXISTS (SELECT 1 FROM attempts WHERE intent_id = NEW.id AND finished_at IS NULL);
     SELECT RAISE(ABORT, 'its content was erased with its customer, so it cannot be tried again: drop another intent')
         WHERE NEW.state IS NOT OLD.state AND (SELECT erased FROM outbox WHERE position = NEW.position) = 1;
     SELECT RAISE(ABORT, 'a writer changes state and reason of an intent; the rest is set here')

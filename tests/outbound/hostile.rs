@@ -227,6 +227,22 @@ async fn the_next_intents_are_found_without_looking_at_the_others() {
 }
 
 #[tokio::test]
+async fn what_is_being_sent_moves_by_its_answer_alone() {
+    use crate::once::{Cut, end_at};
+    for to in ["waiting", "done", "rejected", "parked"] {
+        let mut desk = Desk::open(1).await;
+        desk.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
+        // The process is gone in mid-attempt; to another program that is the same as one that waits for the answer.
+        end_at(&mut desk, Cut::AfterPush(0)).await;
+        assert_eq!(desk.state("c"), "sending");
+        let refused = desk.refusal(&format!("UPDATE intents SET state = '{to}'"));
+        assert!(refused.contains("it is being sent: wait for the answer"), "{to}: {refused}");
+        desk.drain().await;
+        assert_eq!((desk.state("c").as_str(), desk.sandbox.world().creates()), ("done", 1), "{to}");
+    }
+}
+
+#[tokio::test]
 async fn of_one_lane_nothing_is_sent_while_another_is_under_way() {
     // As when a create is done at last while its customer, seen by a sweep meanwhile, is being changed.
     let mut desk = Desk::open(1).await;
