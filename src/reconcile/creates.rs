@@ -25,6 +25,20 @@ pub fn is_alike(wanted: &Body, customer: &Customer) -> bool {
     asked == customer.email().map(plain)
 }
 
+/// Whether the customer carries this intent's id under the metadata key `tag`.
+fn carries(tag: &str, id: &str, customer: &Customer) -> bool {
+    let metadata = customer.fields().get("metadata").and_then(Value::as_object);
+    metadata.and_then(|metadata| metadata.get(tag)).and_then(Value::as_str) == Some(id)
+}
+
+/// Whether [`find`] has to see this customer: of everybody else in the window it is enough to know who they are.
+pub fn may_be_it(id: &str, wanted: &Body, tag: Option<&str>, customer: &Customer) -> bool {
+    match tag {
+        Some(tag) => carries(tag, id, customer),
+        None => is_alike(wanted, customer),
+    }
+}
+
 /// What is known when the question is put.
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence<'a> {
@@ -34,9 +48,9 @@ pub struct Evidence<'a> {
     pub wanted: &'a Body,
     /// The metadata key under which the create carried the id.
     pub tag: Option<&'a str>,
-    /// Everybody whom the remote lists as made within the window.
+    /// Those whom the remote lists as made within the window and of whom [`may_be_it`] holds.
     pub listed: &'a [Customer],
-    /// Those of them whom no other intent accounts for.
+    /// Everybody listed as made within the window whom neither another intent nor an earlier mirror accounts for.
     pub unclaimed: &'a [CustomerId],
     /// How many others were made within the window, are accounted for by no intent and are gone already.
     pub gone: u64,
@@ -60,11 +74,7 @@ pub enum Finding<'a> {
 /// Looks for the create's customer.
 pub fn find<'a>(evidence: Evidence<'a>) -> Finding<'a> {
     if let Some(tag) = evidence.tag {
-        let carries = |customer: &&Customer| {
-            let metadata = customer.fields().get("metadata").and_then(Value::as_object);
-            metadata.and_then(|metadata| metadata.get(tag)).and_then(Value::as_str) == Some(evidence.id)
-        };
-        let mut found = evidence.listed.iter().filter(carries);
+        let mut found = evidence.listed.iter().filter(|customer| carries(tag, evidence.id, customer));
         return match (found.next(), found.next()) {
             (Some(customer), None) => Finding::Made(customer),
             (None, _) => match evidence.made_and_gone {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use jiff::SignedDuration;
+use komoju_sync::clock::Clock as _;
 use komoju_sync::model::CustomerId;
 use komoju_sync::model::{Page, PageQuery};
 use komoju_sync::remote::{Http, Push, PushError, PushRemote, Pushed, Remote, RemoteError, Shown};
 use komoju_sync::sandbox::readings::{ServerErrors, Source};
-use komoju_sync::sandbox::{Call, Effect, Fault, Readings, Work};
+use komoju_sync::sandbox::{Call, Drift, Effect, Fault, Readings, Work};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -196,6 +197,46 @@ async fn a_window_that_keeps_moving_proves_nothing() {
     desk.advance(minutes(10));
     desk.drain().await;
     assert_eq!((desk.state("c"), desk.sandbox.world().creates()), ("done".to_owned(), posts + 1));
+}
+
+#[tokio::test]
+async fn a_window_that_keeps_moving_is_looked_at_again_about_every_minute() {
+    let mut desk = Desk::open(1).await;
+    desk.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
+    desk.inject(Fault::new(Effect::status(500)).call(Call::Create).once());
+    desk.drain().await;
+    let drift = Drift { insert: 1, ..Drift::default() };
+    let moving = desk.inject(Fault::new(Effect::Drift(drift)).call(Call::List));
+    for attempts in 2..=12 {
+        desk.advance(minutes(2));
+        desk.drain().await;
+        assert_eq!(desk.one("SELECT max(n) FROM attempts"), attempts.to_string());
+        let reason = desk.of("c", "reason");
+        assert!(reason.contains("the list keeps moving"), "{reason}");
+    }
+    assert!(desk.sandbox.world().fired(moving) > 0);
+    let next: jiff::Timestamp = desk.of("c", "next_attempt_at").parse().unwrap();
+    let wait = next.duration_since(desk.clock.now());
+    assert!(wait > SignedDuration::from_secs(40) && wait < SignedDuration::from_secs(80), "{wait:?}");
+    desk.sandbox.world().remove_fault(moving);
+    desk.advance(minutes(2));
+    desk.drain().await;
+    assert_eq!((desk.state("c"), desk.sandbox.world().creates()), ("done".to_owned(), 1));
+}
+
+#[tokio::test]
+async fn a_delete_that_is_repeated_says_no_more_than_is_known() {
+    let mut desk = Desk::open(1).await;
+    let id = desk.some_id();
+    desk.intend("d", "delete", Some(&id), None);
+    desk.inject(lost(Call::Delete));
+    desk.drain().await;
+    desk.advance(minutes(1));
+    desk.drain().await;
+    assert_eq!(desk.state("d"), "done");
+    let reason = desk.of("d", "reason");
+    assert!(reason.contains("an attempt whose answer was lost deleted it, or somebody else did"), "{reason}");
+    desk.assert_true();
 }
 
 #[tokio::test]
@@ -452,9 +493,7 @@ async fn after_a_server_error_strangers_stand_in_nobodys_way_and_a_likeness_is_f
 
 #[tokio::test]
 async fn whom_the_mirror_knew_before_the_first_attempt_no_create_has_made() {
-    for (wait, effect) in
-        [(1, Effect::status(500)), (21 * 60, Effect::Reset { work: Work::Skipped })]
-    {
+    for (wait, effect) in [(1, Effect::status(500)), (21 * 60, Effect::Reset { work: Work::Skipped })] {
         let mut desk = Desk::open(1).await;
         let wanted = json!({"email": "a@example.com"});
         let theirs = desk.sandbox.world().create(wanted.clone());

@@ -1,6 +1,6 @@
 //! A create whose outcome is unknown and whose key is too old: the customers that came to be since are read, twice.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use jiff::Timestamp;
@@ -39,14 +39,29 @@ enum Setback {
     Moving(String),
 }
 
-/// What a reading of the window showed.
+/// What a reading of the window showed. It may be long: whole customers are kept only where they matter.
 #[derive(PartialEq)]
 struct Window {
-    /// Everybody in it, as a digest each.
+    /// Everybody whom it listed, as a digest each.
     all: HashSet<u64>,
-    /// Those whom the remote says were made in it, or of whom it does not say when.
-    customers: Vec<Customer>,
+    /// Those whom the remote says were made in it, or of whom it does not say when; and what they are, as a digest each.
+    made: BTreeMap<CustomerId, u64>,
+    /// Those of them who may be the create's.
+    candidates: Vec<Customer>,
 }
+
+fn digest_of(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// So many of those whom nobody accounts for are named to a person.
+const MOST_NAMED: usize = 100;
+
+/// A list that keeps moving is no failure that grows rarer with patience: from so many attempts on the wait stays as it is, about a
+/// minute.
+const LONGEST_WAIT_AT: u32 = 7;
 
 impl<R: Remote + PushRemote> Pusher<R> {
     /// Finds out what became of the create. `None`: it may be sent, under a key that is good and committed.
@@ -63,13 +78,15 @@ impl<R: Remote + PushRemote> Pusher<R> {
             return Ok(Some(Ended::Park { reason, detail: None }));
         };
         let from = creates::window_from(first);
-        let window = match self.read_twice(from).await {
+        let tag = open.frozen.tag.as_deref();
+        let may_be_it = |customer: &Customer| creates::may_be_it(&open.id, body, tag, customer);
+        let window = match self.read_twice(from, may_be_it).await {
             Ok(window) => window,
             Err(Setback::Remote(error)) => {
                 return Ok(Some(self.after_read_error(open, error, Left::Nothing)));
             }
             Err(Setback::Moving(why)) => {
-                let wait = attempt_wait(open.life.attempts, self.roll());
+                let wait = attempt_wait(open.life.attempts.min(LONGEST_WAIT_AT), self.roll());
                 return Ok(Some(Ended::Later {
                     why,
                     status: None,
@@ -79,7 +96,8 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 }));
             }
         };
-        let listed: Vec<CustomerId> = window.customers.iter().map(|customer| customer.id().clone()).collect();
+        let Window { made, candidates, .. } = window;
+        let made = made.into_keys().collect();
         let (position, wanted, since) = (open.position, body.clone(), time::written(from));
         let (id, tag) = (open.id.clone(), open.frozen.tag.clone());
         let accounted = self.store.read(move |conn| {
@@ -87,21 +105,19 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 Some(tag) => intents::seen_with_tag(conn, &tag, &id, &since)?,
                 None => None,
             };
-            Ok((intents::unclaimed(conn, position, &wanted, listed, &since)?, made_and_gone))
+            Ok((intents::unclaimed(conn, position, &wanted, made, &since)?, made_and_gone))
         });
         let ((mut unclaimed, gone, has_twin), made_and_gone) = accounted.await?;
         if key_is == KeyIs::Good {
             // Nothing has to be made anew: whoever is plainly somebody else stands in nobody's way.
-            let alike = |customer: &&Customer| creates::is_alike(body, customer);
-            let alike: HashSet<&CustomerId> =
-                window.customers.iter().filter(alike).map(Customer::id).collect();
+            let alike: HashSet<&CustomerId> = candidates.iter().map(Customer::id).collect();
             unclaimed.retain(|id| alike.contains(id));
         }
         let evidence = Evidence {
             id: &open.id,
             wanted: body,
             tag: open.frozen.tag.as_deref(),
-            listed: &window.customers,
+            listed: &candidates,
             unclaimed: &unclaimed,
             gone,
             made_and_gone: made_and_gone.as_ref(),
@@ -114,13 +130,13 @@ impl<R: Remote + PushRemote> Pusher<R> {
             // Nothing of it is there: the same request may go out again.
             Finding::Absent if key_is == KeyIs::Good => Ok(None),
             Finding::Unclear(why) => {
-                let candidates: Vec<&str> = unclaimed.iter().map(CustomerId::as_str).collect();
+                let named: Vec<&str> = unclaimed.iter().take(MOST_NAMED).map(CustomerId::as_str).collect();
                 Ok(Some(Ended::Park {
                     reason: format!(
                         "whether this create took effect is not known, its key may have been forgotten, and {why}: look for the \
                          customer, then cancel this intent, or retry it with its body (--body @FILE)"
                     ),
-                    detail: Some(json!({"window_from": time::written(from), "unclaimed": candidates})),
+                    detail: Some(json!({"window_from": time::written(from), "unclaimed": named})),
                 }))
             }
             Finding::Absent => {
@@ -136,10 +152,14 @@ impl<R: Remote + PushRemote> Pusher<R> {
     }
 
     /// Reads the window until two readings in a row agree.
-    async fn read_twice(&self, from: Timestamp) -> Result<Window, Setback> {
+    async fn read_twice(
+        &self,
+        from: Timestamp,
+        may_be_it: impl Fn(&Customer) -> bool,
+    ) -> Result<Window, Setback> {
         let mut last: Option<Window> = None;
         for _ in 0..READINGS {
-            let window = match self.read_window(from).await {
+            let window = match self.read_window(from, &may_be_it).await {
                 Ok(window) => window,
                 Err(Setback::Moving(_)) => {
                     last = None;
@@ -157,8 +177,12 @@ impl<R: Remote + PushRemote> Pusher<R> {
         )))
     }
 
-    async fn read_window(&self, from: Timestamp) -> Result<Window, Setback> {
-        let mut window = Window { all: HashSet::new(), customers: Vec::new() };
+    async fn read_window(
+        &self,
+        from: Timestamp,
+        may_be_it: &impl Fn(&Customer) -> bool,
+    ) -> Result<Window, Setback> {
+        let mut window = Window { all: HashSet::new(), made: BTreeMap::new(), candidates: Vec::new() };
         let (mut page, mut total, mut per_page) = (1, None, self.settings.per_page);
         loop {
             let query = PageQuery { page, per_page, created_from: Some(from) };
@@ -178,14 +202,15 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 return Err(moving("its total changed while it was read".to_owned()));
             }
             for listed in &answer.customers {
-                let mut hasher = DefaultHasher::new();
-                listed.id().as_str().hash(&mut hasher);
-                window.all.insert(hasher.finish());
+                window.all.insert(digest_of(listed.id().as_str()));
                 let customer = listed.read().map_err(|why| moving(why.to_string()))?;
                 let made = customer.created_at().and_then(time::read);
                 // The API filters by itself; a server that does not shall not make the window larger than it is.
                 if made.is_none_or(|made| made >= from) {
-                    window.customers.push(customer);
+                    window.made.insert(customer.id().clone(), digest_of(customer.body()));
+                    if may_be_it(&customer) {
+                        window.candidates.push(customer);
+                    }
                 }
             }
             if page >= answer.last_page {
@@ -195,7 +220,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
         }
         match window.all.len() as u64 == total.unwrap_or(0) {
             true => {
-                window.customers.sort_by(|a, b| a.id().cmp(b.id()));
+                window.candidates.sort_by(|a, b| a.id().cmp(b.id()));
                 Ok(window)
             }
             false => Err(Setback::Moving("it showed some customers twice, or left some out".to_owned())),

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::attempt::{Ended, Obstacle, not_applied};
 use super::{Pusher, legal};
 use crate::mask::MASK;
-use crate::model::intent::lifecycle::Lifecycle;
+use crate::model::intent::lifecycle::{Lifecycle, Outcome};
 use crate::model::intent::{Body, Wish};
 use crate::model::{Customer, CustomerId, Origin, Tally, time};
 use crate::reconcile::sighting;
@@ -104,7 +104,12 @@ impl Settling {
                 let result_customer_id = id.map(|id| id.as_str().to_owned());
                 // A mistyped id is done too; so it is said.
                 let was_gone = matches!(wish, Some(Wish::Delete(_))) && status == Some(404);
-                let reason = was_gone.then(|| "there was no such customer at KOMOJU".to_owned());
+                let reason = was_gone.then(|| match open.life.outcome {
+                    Outcome::Known => "there was no such customer at KOMOJU".to_owned(),
+                    Outcome::Unknown => "it was gone when this was tried again: an attempt whose answer was lost deleted it, or \
+                                         somebody else did"
+                        .to_owned(),
+                });
                 let words = Words { result_customer_id, change_seq: seq, reason, detail, ..Words::default() };
                 (legal(open.life.take_effect())?, words, AttemptEnd { status, error: None })
             }
