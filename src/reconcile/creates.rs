@@ -109,7 +109,7 @@ pub fn find<'a>(evidence: Evidence<'a>) -> Finding<'a> {
 }
 
 /// Whether a customer has the email and the metadata that a create asked for.
-pub fn is_what_was_asked_for(wanted: &Body, customer: &Map<String, Value>) -> bool {
+fn is_what_was_asked_for(wanted: &Body, customer: &Map<String, Value>) -> bool {
     let null = Value::Null;
     let email = |fields: &Map<String, Value>| fields.get("email").unwrap_or(&null).clone();
     let metadata = |fields: &Map<String, Value>| {

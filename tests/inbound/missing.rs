@@ -261,6 +261,26 @@ fn a_suspect_that_cannot_be_asked_hides_no_other_deletion() {
 }
 
 #[test]
+fn after_a_restore_an_api_that_answers_nobody_is_not_asked_about_everybody() {
+    let house = House::with(600);
+    house.sweep();
+    let gone = delete(&house, 28);
+    let conn = rusqlite::Connection::open(house.path("komoju.db")).unwrap();
+    conn.execute("UPDATE meta SET restored_at = '2026-06-01T00:00:00.000Z'", []).unwrap();
+    drop(conn);
+    house.inject(Fault::new(Effect::status(500)).call(Call::Show));
+    house.sandbox.world().clear_requests();
+    assert_eq!(house.sweep().outcome, Outcome::Held);
+    let asked: std::collections::HashSet<String> = {
+        let world = house.sandbox.world();
+        let shows = world.requests().iter().filter(|seen| gone.iter().any(|id| seen.path.ends_with(id)));
+        shows.map(|seen| seen.path.clone()).collect()
+    };
+    assert_eq!(asked.len(), 20);
+    assert_eq!(house.one("SELECT count(*) FROM held_deletions WHERE state = 'held'"), "28");
+}
+
+#[test]
 fn a_canary_without_an_answer_makes_room_for_the_next() {
     let house = House::with(3);
     house.sweep();

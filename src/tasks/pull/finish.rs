@@ -19,6 +19,9 @@ use crate::tasks::echoes::Asked;
 /// Passes without an event are kept so long.
 const KEEP_UNEVENTFUL: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
 
+/// After so many questions without a usable answer nobody else is asked.
+const MOST_UNCLEAR: usize = 20;
+
 impl<R: Remote> Pull<R> {
     /// What follows from a list that was read whole.
     pub(super) async fn conclude(&self, pass: &mut Pass, mut marks: Marks) -> Result<Outcome, Failure> {
@@ -111,15 +114,20 @@ impl<R: Remote> Pull<R> {
         Ok(rows.await?)
     }
 
-    /// Few enough, and nobody is recorded whatever it answers: returns those that wait for a person, all but who is alive.
+    /// Few enough, and nobody is recorded whatever it answers: returns those that wait for a person, all but who is alive. Where too
+    /// many questions bring no usable answer, the rest waits unasked.
     async fn ask_each_to_hold(&self, pass: &mut Pass, suspects: &RowSet) -> Result<RowSet, Failure> {
-        let mut to_hold = RowSet::default();
+        let (mut to_hold, mut unclear) = (RowSet::default(), 0);
         for (done, row) in suspects.iter().enumerate() {
             self.progress.send_replace(Progress {
                 phase: Phase::Asking,
                 done: done as u64,
                 of: suspects.len(),
             });
+            if unclear >= MOST_UNCLEAR {
+                to_hold.insert(row);
+                continue;
+            }
             let asked = self.echoes.asking();
             for id in self.ids(vec![row]).await? {
                 match self.look_up(&id, pass.patience()).await? {
@@ -130,6 +138,7 @@ impl<R: Remote> Pull<R> {
                     Found::Unclear(why) => {
                         tracing::warn!("{why}; whether this customer is gone is not known");
                         pass.unclear += 1;
+                        unclear += 1;
                         to_hold.insert(row);
                     }
                 }
