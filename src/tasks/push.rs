@@ -13,8 +13,10 @@
 //! What cannot be known is not guessed: it is looked for at the remote, and parked for a person where that is no proof.
 
 mod attempt;
+mod claim;
 mod reconciliation;
 mod settle;
+mod upkeep;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -24,27 +26,28 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use attempt::{Ended, as_sent};
+use claim::{Claimed, claim, may_push};
 use settle::Settled;
 
 use super::Echoes;
 use crate::clock::Clock;
 use crate::config::SecretKey;
 use crate::measures;
-use crate::model::intent::lifecycle::{IllegalTransition, State};
-use crate::model::intent::{Intent, Wish};
+use crate::model::intent::Wish;
+use crate::model::intent::lifecycle::State;
 use crate::model::words::count;
-use crate::model::{CustomerId, Origin, time};
+use crate::model::{Origin, time};
 use crate::pulse;
 use crate::remote::{PushRemote, Remote};
-use crate::store::outbox::{self, Frozen, Open, Words};
-use crate::store::{Conn, Store, StoreError, Tx, account, erase, mirror, read};
+use crate::store::outbox::{self, Open};
+use crate::store::{Store, StoreError};
 
 /// How long a stop waits for answers that are on their way.
 const LAST_ANSWERS: Duration = Duration::from_millis(1000);
@@ -54,9 +57,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// How often copies of settled tokens are overwritten while intents go on being sent, or a reader keeps them.
 const SWEEP_TOKENS_EVERY: Duration = Duration::from_secs(10);
-
-/// In how long the whole file is written anew for an erasure where that failed.
-const REWRITE_AGAIN_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// What the pusher is told once.
 #[derive(Clone, Debug)]
@@ -472,136 +472,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
         }
     }
 
-    /// Takes copies of settled tokens, and of what was erased, out of free space and WAL, as far as no reader holds them. It is tried again later where one
-    /// does (`false`), so a failure is no more than said.
-    async fn sweep_tokens_away(&self, run: &mut Run) -> bool {
-        let swept = async {
-            let now = self.clock.elapsed();
-            if now >= run.rewrite_from && self.store.read(erase::is_unscrubbed).await? {
-                // It costs as much as all there is: where it fails, it is not tried again at once.
-                run.rewrite_from = now + REWRITE_AGAIN_AFTER;
-                if self.store.rewrite_unless(self.stop.cancelled()).await?.is_none() {
-                    return Ok(false);
-                }
-                run.rewrite_from = now;
-            }
-            let left = self.store.read(outbox::left_over_tokens).await?;
-            if left > 1 {
-                self.store.write(outbox::scrub).await?;
-            }
-            let clean = left == 0 || self.store.empty_wal().await?;
-            if left > 0 && clean {
-                self.store.write(outbox::note_scrubbed).await?;
-            }
-            Ok::<_, StoreError>(clean)
-        };
-        swept.await.unwrap_or_else(|e| {
-            tracing::warn!(
-                "copies of settled payment tokens, or of what was erased, could not be overwritten yet: {e}"
-            );
-            false
-        })
-    }
-
     fn roll(&self) -> f64 {
         self.dice.lock().unwrap_or_else(PoisonError::into_inner).random()
     }
-}
-
-/// Whether anything may be pushed: pushing is on, and the key is this account's and not refused.
-fn may_push(
-    conn: &Conn,
-    enabled: bool,
-    fingerprint_of: &impl Fn(&[u8]) -> [u8; 32],
-) -> Result<bool, StoreError> {
-    let (refused, _) = read::obstacles(conn)?;
-    if !enabled || refused.is_some() {
-        return Ok(false);
-    }
-    let known = account::load(conn)?;
-    Ok(known.is_some_and(|account| {
-        account.stopped.is_none() && account.fingerprint == fingerprint_of(&account.salt)
-    }))
-}
-
-/// What a due intent became.
-enum Claimed {
-    /// It is being sent from now on.
-    Ready(Box<Open>),
-    /// It cannot be.
-    Parked(Settled),
-}
-
-/// Begins an attempt: fixes what the first one must, for those that may follow.
-fn claim(
-    tx: &Tx<'_>,
-    open: Open,
-    settings: &PushSettings,
-    clock: &dyn Clock,
-    server: Option<Timestamp>,
-) -> Result<Claimed, StoreError> {
-    let park = |open: &Open, reason: String| {
-        let life = legal(open.life.park())?;
-        let words = Words { reason: Some(reason.clone()), ..Words::default() };
-        outbox::own(tx, || outbox::write(tx, open.position, life, words))?;
-        Ok(Claimed::Parked(Settled::parked(open, life, reason)))
-    };
-    let intent = match &open.intent {
-        Ok(intent) => intent.clone(),
-        Err(why) => {
-            return park(&open, format!("its row was changed by another program and cannot be read: {why}"));
-        }
-    };
-    let askable = open.customer.as_ref().is_some_and(CustomerId::can_be_asked);
-    if !askable && !matches!(intent.wish, Wish::Create(_)) {
-        return park(&open, "its customer cannot be asked for".to_owned());
-    }
-    let now = clock.now();
-    let frozen = match open.frozen.first_attempt_at {
-        Some(_) => open.frozen.clone(),
-        None => {
-            let frozen = freshly_frozen(&intent, settings, clock, server);
-            let base = match (&intent.wish, &open.customer) {
-                (Wish::Update(_, body), Some(customer)) if body.token().is_some() => {
-                    mirror::find(tx, customer)?.and_then(|stored| stored.standing.body)
-                }
-                _ => None,
-            };
-            Frozen { base, ..frozen }
-        }
-    };
-    let life = legal(open.life.claim())?;
-    outbox::own(tx, || outbox::claim(tx, &open, life, &frozen, &time::written(now)))?;
-    // What the attempt goes by is what it was before: an outcome that is unknown now was so before this attempt.
-    let patience_from = open.patience_from.clone().or_else(|| Some(time::written(now)));
-    Ok(Claimed::Ready(Box::new(Open { life, frozen, patience_from, ..open })))
-}
-
-/// What a first attempt fixes. `server`: what the server's clock says now.
-fn freshly_frozen(
-    intent: &Intent,
-    settings: &PushSettings,
-    clock: &dyn Clock,
-    server: Option<Timestamp>,
-) -> Frozen {
-    let (key, tag) = match &intent.wish {
-        Wish::Create(body) => {
-            let tag = settings.reconcile_tag.clone().filter(|tag| !body.has_metadata(tag));
-            (Some(format!("{:032x}", rand::random::<u128>())), tag)
-        }
-        Wish::Update(..) | Wish::Delete(_) => (None, None),
-    };
-    let first_boot = clock.boot().map(|(boot, up)| (boot, i64::try_from(up.as_millis()).unwrap_or(i64::MAX)));
-    Frozen {
-        key,
-        tag,
-        base: None,
-        first_attempt_at: Some(time::written(clock.now())),
-        first_boot,
-        first_server_at: server.map(time::written),
-    }
-}
-
-fn legal<T>(next: Result<T, IllegalTransition>) -> Result<T, StoreError> {
-    next.map_err(|illegal| StoreError::Impossible(illegal.to_string()))
 }

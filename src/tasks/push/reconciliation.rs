@@ -6,8 +6,9 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::Pusher;
 use super::attempt::{Ended, Obstacle};
-use super::{Pusher, freshly_frozen};
+use super::claim::freshly_frozen;
 use crate::model::intent::Body;
 use crate::model::intent::lifecycle::Outcome;
 use crate::model::{Customer, CustomerId, PageQuery, time};

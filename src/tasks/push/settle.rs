@@ -5,8 +5,9 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
+use super::Pusher;
 use super::attempt::{Ended, Obstacle, not_applied};
-use super::{Pusher, legal};
+use super::claim::legal;
 use crate::mask::MASK;
 use crate::model::intent::lifecycle::{Lifecycle, Outcome};
 use crate::model::intent::{Body, Wish};

@@ -1,0 +1,110 @@
+//! The claim: whether an intent may be sent now, and what its first attempt fixes for those that follow.
+
+use jiff::Timestamp;
+
+use super::PushSettings;
+use super::settle::Settled;
+use crate::clock::Clock;
+use crate::model::intent::lifecycle::IllegalTransition;
+use crate::model::intent::{Intent, Wish};
+use crate::model::{CustomerId, time};
+use crate::store::outbox::{self, Frozen, Open, Words};
+use crate::store::{Conn, StoreError, Tx, account, mirror, read};
+
+/// Whether anything may be pushed: pushing is on, and the key is this account's and not refused.
+pub(super) fn may_push(
+    conn: &Conn,
+    enabled: bool,
+    fingerprint_of: &impl Fn(&[u8]) -> [u8; 32],
+) -> Result<bool, StoreError> {
+    let (refused, _) = read::obstacles(conn)?;
+    if !enabled || refused.is_some() {
+        return Ok(false);
+    }
+    let known = account::load(conn)?;
+    Ok(known.is_some_and(|account| {
+        account.stopped.is_none() && account.fingerprint == fingerprint_of(&account.salt)
+    }))
+}
+
+/// What a due intent became.
+pub(super) enum Claimed {
+    /// It is being sent from now on.
+    Ready(Box<Open>),
+    /// It cannot be.
+    Parked(Settled),
+}
+
+/// Begins an attempt: fixes what the first one must, for those that may follow.
+pub(super) fn claim(
+    tx: &Tx<'_>,
+    open: Open,
+    settings: &PushSettings,
+    clock: &dyn Clock,
+    server: Option<Timestamp>,
+) -> Result<Claimed, StoreError> {
+    let park = |open: &Open, reason: String| {
+        let life = legal(open.life.park())?;
+        let words = Words { reason: Some(reason.clone()), ..Words::default() };
+        outbox::own(tx, || outbox::write(tx, open.position, life, words))?;
+        Ok(Claimed::Parked(Settled::parked(open, life, reason)))
+    };
+    let intent = match &open.intent {
+        Ok(intent) => intent.clone(),
+        Err(why) => {
+            return park(&open, format!("its row was changed by another program and cannot be read: {why}"));
+        }
+    };
+    let askable = open.customer.as_ref().is_some_and(CustomerId::can_be_asked);
+    if !askable && !matches!(intent.wish, Wish::Create(_)) {
+        return park(&open, "its customer cannot be asked for".to_owned());
+    }
+    let now = clock.now();
+    let frozen = match open.frozen.first_attempt_at {
+        Some(_) => open.frozen.clone(),
+        None => {
+            let frozen = freshly_frozen(&intent, settings, clock, server);
+            let base = match (&intent.wish, &open.customer) {
+                (Wish::Update(_, body), Some(customer)) if body.token().is_some() => {
+                    mirror::find(tx, customer)?.and_then(|stored| stored.standing.body)
+                }
+                _ => None,
+            };
+            Frozen { base, ..frozen }
+        }
+    };
+    let life = legal(open.life.claim())?;
+    outbox::own(tx, || outbox::claim(tx, &open, life, &frozen, &time::written(now)))?;
+    // What the attempt goes by is what it was before: an outcome that is unknown now was so before this attempt.
+    let patience_from = open.patience_from.clone().or_else(|| Some(time::written(now)));
+    Ok(Claimed::Ready(Box::new(Open { life, frozen, patience_from, ..open })))
+}
+
+/// What a first attempt fixes. `server`: what the server's clock says now.
+pub(super) fn freshly_frozen(
+    intent: &Intent,
+    settings: &PushSettings,
+    clock: &dyn Clock,
+    server: Option<Timestamp>,
+) -> Frozen {
+    let (key, tag) = match &intent.wish {
+        Wish::Create(body) => {
+            let tag = settings.reconcile_tag.clone().filter(|tag| !body.has_metadata(tag));
+            (Some(format!("{:032x}", rand::random::<u128>())), tag)
+        }
+        Wish::Update(..) | Wish::Delete(_) => (None, None),
+    };
+    let first_boot = clock.boot().map(|(boot, up)| (boot, i64::try_from(up.as_millis()).unwrap_or(i64::MAX)));
+    Frozen {
+        key,
+        tag,
+        base: None,
+        first_attempt_at: Some(time::written(clock.now())),
+        first_boot,
+        first_server_at: server.map(time::written),
+    }
+}
+
+pub(super) fn legal<T>(next: Result<T, IllegalTransition>) -> Result<T, StoreError> {
+    next.map_err(|illegal| StoreError::Impossible(illegal.to_string()))
+}
