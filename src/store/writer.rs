@@ -1,7 +1,7 @@
 //! The one writer: a thread that owns the connection and runs one transaction at a time.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,6 +22,51 @@ const LAST_CHECKPOINT_WAITS: Duration = Duration::from_millis(200);
 
 /// How long an erasure waits for readers, and for the daemon between two transactions.
 const WIPE_WAITS: Duration = Duration::from_secs(2);
+
+/// Where work that may be told to end is, so that nobody else's is told: the connection knows only that somebody uses it.
+#[derive(Default)]
+struct Turn(Mutex<Phase>);
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Queued,
+    Begun,
+    Ended,
+    /// Told to end before it began: it never does.
+    CalledOff,
+}
+
+impl Turn {
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self) -> bool {
+        let mut phase = self.phase();
+        let may_begin = *phase == Phase::Queued;
+        if may_begin {
+            *phase = Phase::Begun;
+        }
+        may_begin
+    }
+
+    fn end(&self) {
+        *self.phase() = Phase::Ended;
+    }
+
+    /// Tells it to end; `false` where it will never have begun.
+    fn interrupt(&self, handle: &InterruptHandle) -> bool {
+        let mut phase = self.phase();
+        match *phase {
+            Phase::Queued => *phase = Phase::CalledOff,
+            // It cannot end, and so nobody else begin, while this looks.
+            Phase::Begun => handle.interrupt(),
+            Phase::Ended | Phase::CalledOff => {}
+        }
+        *phase != Phase::CalledOff
+    }
+}
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -99,37 +144,46 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        self.unless(stop, self.write(work)).await
+        self.run_unless(stop, |conn| transact(conn, work)).await
     }
 
     /// Writes the whole file anew where an erasure asks for it; `stop` ends that, and gives `None`.
     pub async fn rewrite_unless(&self, stop: impl Future<Output = ()>) -> Result<Option<()>, StoreError> {
-        self.unless(stop, self.run(|conn| erase::rewrite(conn))).await
+        self.run_unless(stop, |conn| erase::rewrite(conn)).await
     }
 
-    async fn unless<T>(
-        &self,
-        stop: impl Future<Output = ()>,
-        working: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<Option<T>, StoreError> {
-        let mut working = std::pin::pin!(working);
+    async fn run_unless<T, F>(&self, stop: impl Future<Output = ()>, work: F) -> Result<Option<T>, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Conn) -> Result<T, StoreError> + Send + 'static,
+    {
+        let turn = Arc::new(Turn::default());
+        let own = Arc::clone(&turn);
+        let mut working = std::pin::pin!(self.run(move |conn| {
+            if !own.begin() {
+                return Ok(None);
+            }
+            let worked = work(conn);
+            own.end();
+            worked.map(Some)
+        }));
         tokio::select! {
             biased;
-            worked = &mut working => return worked.map(Some),
+            worked = &mut working => return worked,
             () = stop => {}
         }
-        // It may not have begun, and then this has no effect: so it is said again until it has ended.
-        loop {
-            self.interrupt.interrupt();
+        // Between two statements this has no effect: so it is said again until the work has ended.
+        while turn.interrupt(&self.interrupt) {
             tokio::select! {
                 biased;
                 worked = &mut working => return match worked {
                     Err(e) if e.is_interrupted() => Ok(None),
-                    worked => worked.map(Some),
+                    worked => worked,
                 },
                 () = tokio::time::sleep(INTERRUPT_EVERY) => {}
             }
         }
+        Ok(None)
     }
 
     /// Runs `work` between transactions, on what is committed; it only reads.
@@ -278,5 +332,37 @@ mod tests {
         };
         assert_eq!(store.read(read).await.unwrap(), None, "it was rolled back");
         assert_eq!(store.write_unless(std::future::pending(), |_| Ok(7)).await.unwrap(), Some(7));
+    }
+
+    #[tokio::test]
+    async fn work_that_is_called_off_in_the_queue_disturbs_nobody() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let store = Store::open(&directory.path().join("komoju.db")).unwrap();
+        let (began, begun) = oneshot::channel();
+        let (go_on, told) = mpsc::channel();
+        // A statement is in the middle of its rows while the other work is called off.
+        let others = move |conn: &Conn| {
+            let mut statement = conn
+                .prepare("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 99) SELECT i FROM n")?;
+            let mut rows = statement.query([])?;
+            rows.next()?;
+            let _ = began.send(());
+            let _ = told.recv();
+            let mut count = 1;
+            while rows.next()?.is_some() {
+                count += 1;
+            }
+            Ok(count)
+        };
+        let calling_off = async {
+            begun.await.unwrap();
+            let called_off = store.write_unless(std::future::ready(()), |_| Ok(7));
+            let called_off = tokio::time::timeout(Duration::from_secs(30), called_off).await;
+            go_on.send(()).unwrap();
+            called_off
+        };
+        let (count, called_off) = tokio::join!(store.read(others), calling_off);
+        assert_eq!(called_off.unwrap().unwrap(), None);
+        assert_eq!(count.unwrap(), 99);
     }
 }

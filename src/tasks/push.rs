@@ -58,6 +58,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How often copies of settled tokens are overwritten while intents go on being sent, or a reader keeps them.
 const SWEEP_TOKENS_EVERY: Duration = Duration::from_secs(10);
 
+/// How long pushing pauses when somebody else keeps the database locked.
+const AFTER_BUSY: Duration = Duration::from_secs(1);
+
 /// What the pusher is told once.
 #[derive(Clone, Debug)]
 pub struct PushSettings {
@@ -175,9 +178,26 @@ impl Run {
 }
 
 /// An attempt that is over.
+#[derive(Clone)]
 struct Finished {
     open: Open,
     ended: Ended,
+}
+
+/// Waits for `work` while what is under way goes on: an answer that nobody takes counts as late. Those that come are kept in `finished`.
+async fn beside<T>(
+    work: impl Future<Output = T>,
+    under_way: &mut UnderWay<'_>,
+    finished: &mut Vec<Finished>,
+) -> Result<T, StoreError> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return Ok(done),
+            Some(over) = under_way.next() => finished.push(over?),
+        }
+    }
 }
 
 impl<R: Remote + PushRemote> Pusher<R> {
@@ -257,15 +277,38 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 false => self.settings.max_concurrent_requests.saturating_sub(under_way.len()),
             };
             if !finished.is_empty() || (room > 0 && self.is_something_due(&run).await?) {
-                for claimed in self.turn(std::mem::take(&mut finished), room, &mut run).await? {
-                    under_way.push(self.attempt(claimed).boxed());
+                let answered = std::mem::take(&mut finished);
+                let turned = self.turn(&answered, room, &mut run);
+                match beside(turned, &mut under_way, &mut finished).await? {
+                    Ok(claimed) => {
+                        under_way.extend(claimed.into_iter().map(|open| self.attempt(open).boxed()))
+                    }
+                    // Somebody else keeps the database. What was answered is known to nobody but us: it is kept until it can be written.
+                    Err(e)
+                        if e.is_busy()
+                            && !(answered.is_empty() && finished.is_empty() && under_way.is_empty()) =>
+                    {
+                        tracing::error!("pushing paused: {e}; it is tried again");
+                        finished.splice(..0, answered);
+                        let pause = self.clock.sleep(AFTER_BUSY);
+                        tokio::select! {
+                            () = self.stop.cancelled() => return Err(e),
+                            waited = beside(pause, &mut under_way, &mut finished) => waited?,
+                        }
+                    }
+                    Err(e) => return Err(e),
                 }
                 continue;
             }
             if self.stop.is_cancelled() || (until == Until::Drained && under_way.is_empty()) {
                 break;
             }
-            let news = self.news(&mut run, under_way.is_empty(), room > 0).await?;
+            let is_quiet = under_way.is_empty();
+            let news =
+                beside(self.news(&mut run, is_quiet, room > 0), &mut under_way, &mut finished).await??;
+            if !finished.is_empty() {
+                continue;
+            }
             let _resting = under_way.is_empty().then(pulse::resting);
             tokio::select! {
                 biased;
@@ -328,7 +371,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             }
         }
         if !finished.is_empty() {
-            self.turn(finished, 0, run).await?;
+            self.turn(&finished, 0, run).await?;
         }
         if !under_way.is_empty() {
             let at = time::written(self.clock.now());
@@ -339,12 +382,8 @@ impl<R: Remote + PushRemote> Pusher<R> {
     }
 
     /// One transaction: settles what is over, then claims up to `room` intents that are due and may be pushed.
-    async fn turn(
-        &self,
-        finished: Vec<Finished>,
-        room: usize,
-        run: &mut Run,
-    ) -> Result<Vec<Open>, StoreError> {
+    async fn turn(&self, finished: &[Finished], room: usize, run: &mut Run) -> Result<Vec<Open>, StoreError> {
+        let finished = finished.to_vec();
         let settling = self.settling();
         let fingerprint_of = {
             let key = Arc::clone(&self.key);

@@ -1,10 +1,24 @@
 //! Rows that other programs spoilt, and doors that are forced.
 
+use std::time::Duration;
+
 use jiff::SignedDuration;
+use komoju_sync::clock::Clock as _;
 use komoju_sync::sandbox::{Call, Effect, Fault, Work};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::desk::Desk;
+
+/// Looks until it holds; nobody tells.
+async fn eventually(mut holds: impl FnMut() -> bool) {
+    let looking = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), looking).await.unwrap();
+}
 
 #[tokio::test]
 async fn a_row_that_another_program_spoilt_is_parked_and_stops_nobody() {
@@ -240,6 +254,45 @@ async fn what_is_being_sent_moves_by_its_answer_alone() {
         desk.drain().await;
         assert_eq!((desk.state("c").as_str(), desk.sandbox.world().creates()), ("done", 1), "{to}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_written_at_once_is_kept_until_it_can() {
+    let desk = Desk::open(3).await;
+    let ids = desk.sandbox.world().ids();
+    for id in &ids[..2] {
+        desk.intend(id, "update", Some(id), Some(json!({"email": "x@example.com"})));
+    }
+    // The first is answered while the database is locked, the second while the first waits to be written.
+    let held = [&ids[0], &ids[1]].map(|id| {
+        let mut held = Fault::new(Effect::Hold).call(Call::Update);
+        held.on.path = Some(format!("/customers/{id}"));
+        desk.inject(held)
+    });
+    let short = |conn: &komoju_sync::store::Conn| Ok(conn.busy_timeout(Duration::from_millis(50))?);
+    desk.store().read(short).await.unwrap();
+    let stop = CancellationToken::new();
+    let pusher = desk.pusher_at(&desk.sandbox.base_url(), stop.clone());
+    pusher.recover().await.unwrap();
+    let others = async {
+        desk.sandbox.until(|world| held.iter().all(|held| world.fired(*held) == 1)).await;
+        let other = desk.writer();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        for held in held {
+            // By this clock nothing but its pauses takes time.
+            let before = desk.clock.elapsed();
+            desk.sandbox.world().remove_fault(held);
+            eventually(|| desk.clock.elapsed() >= before + Duration::from_secs(2)).await;
+        }
+        other.execute_batch("COMMIT").unwrap();
+        eventually(|| desk.column("SELECT id FROM intents WHERE state <> 'done'").is_empty()).await;
+        stop.cancel();
+    };
+    let (served, ()) = tokio::join!(pusher.serve(), others);
+    assert_eq!(served.unwrap().done, 2);
+    assert_eq!(desk.sandbox.world().updates(), 2);
+    assert_eq!(desk.column("SELECT outcome FROM attempts"), ["done", "done"]);
+    desk.assert_true();
 }
 
 #[tokio::test]

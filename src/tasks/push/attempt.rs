@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::reconciliation::KeyIs;
-use super::{Finished, Pusher};
+use super::{AFTER_BUSY, Finished, Pusher};
 use crate::model::intent::lifecycle::Outcome;
 use crate::model::intent::{Body, Intent, Surprise, Wish};
 use crate::model::{Customer, PageQuery, time};
@@ -16,7 +16,7 @@ use crate::store::StoreError;
 use crate::store::outbox::{self, Open};
 
 /// What one attempt came to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Ended {
     /// Done: the customer as it is now, or none where it is gone.
     TookEffect { customer: Option<Customer>, status: Option<u16> },
@@ -40,7 +40,17 @@ impl<R: Remote + PushRemote> Pusher<R> {
     /// Makes one attempt at a claimed intent.
     pub(super) async fn attempt(&self, mut open: Open) -> Result<Finished, StoreError> {
         let ended = match open.intent.clone() {
-            Ok(intent) => self.carry_out(&mut open, &intent).await?,
+            Ok(intent) => match self.carry_out(&mut open, &intent).await {
+                // What an attempt writes it writes before it sends.
+                Err(e) if e.is_busy() => Ended::Later {
+                    why: format!("nothing was sent: {e}"),
+                    status: None,
+                    outcome: Outcome::Known,
+                    at: self.clock.now().checked_add(AFTER_BUSY).ok(),
+                    obstacle: Obstacle::None,
+                },
+                ended => ended?,
+            },
             Err(why) => Ended::Park { reason: why, detail: None },
         };
         Ok(Finished { open, ended })
