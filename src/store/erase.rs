@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::changes::{self, Cause, Head, Redaction};
 use super::holds::{self, End};
 use super::outbox::own;
-use super::{Conn, StoreError, Tx, mirror, spool};
+use super::{Conn, StoreError, Tx, mirror, open, spool};
 use crate::model::{CustomerId, Kind, Origin, Searched, Traces, json};
 
 /// What stands in the place of a reason or an error.
@@ -338,14 +338,10 @@ pub fn is_unscrubbed(conn: &Conn) -> Result<bool, StoreError> {
 
 /// Writes the whole file anew where an erasure asks for it; so nothing stands in it but what its rows say. The WAL holds what was
 /// there before until it is emptied.
-pub(super) fn rewrite(conn: &Conn) -> Result<(), StoreError> {
+pub(super) fn rewrite(conn: &mut Conn) -> Result<(), StoreError> {
     let mark = "SELECT unscrubbed_erasure FROM meta";
     let Some(mark) = conn.query_row(mark, [], |row| row.get::<_, Option<i64>>(0))? else { return Ok(()) };
-    // The copy would not fit into memory. It has no name, and is gone when this ends.
-    conn.pragma_update(None, "temp_store", "file")?;
-    let rewritten = conn.execute_batch("VACUUM");
-    conn.pragma_update(None, "temp_store", "memory")?;
-    rewritten?;
+    open::with_temporary_files(conn, |conn| Ok(conn.execute_batch("VACUUM")?))?;
     // What was erased meanwhile is not in this.
     conn.execute(
         "UPDATE meta SET unscrubbed_erasure = NULL, left_over_tokens = max(left_over_tokens, 1) WHERE unscrubbed_erasure = ?1",

@@ -332,6 +332,18 @@ fn handle(path: &Path) -> std::io::Result<Arc<File>> {
     Ok(opened)
 }
 
+/// What sorts or copies more than fits into memory, and no payment token in plain sight: what it sets aside lies in a file without a
+/// name, and is gone with it.
+pub(super) fn with_temporary_files<T>(
+    conn: &mut Connection,
+    work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    conn.pragma_update(None, "temp_store", "file")?;
+    let worked = work(conn);
+    conn.pragma_update(None, "temp_store", "memory")?;
+    worked
+}
+
 /// A connection that may write and did not yet; closed now, it leaves everything as it was.
 fn writable(path: &Path) -> Result<Connection, StoreError> {
     let open = || -> Result<Connection, StoreError> {

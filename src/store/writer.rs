@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, InterruptHandle, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::{Conn, StoreError, Tx, erase, open};
+use super::{Conn, StoreError, Tx, erase, indexes, open};
 use crate::pulse::{self, Pulse};
 
 /// How often work that is to end is told so.
@@ -134,24 +134,21 @@ impl Store {
         self.run(|conn| transact(conn, work)).await
     }
 
-    /// The same for work that takes long and can be done another time: `stop` ends it and rolls it back, and gives `None`.
-    pub async fn write_unless<T, F>(
+    /// Makes an index for readers where it is missing; `stop` ends that, and gives `None`.
+    pub async fn make_index_unless(
         &self,
         stop: impl Future<Output = ()>,
-        work: F,
-    ) -> Result<Option<T>, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
-    {
-        self.run_unless(stop, |conn| transact(conn, work)).await
+        index: &'static str,
+    ) -> Result<Option<()>, StoreError> {
+        self.run_unless(stop, move |conn| indexes::ensure(conn, index)).await
     }
 
     /// Writes the whole file anew where an erasure asks for it; `stop` ends that, and gives `None`.
     pub async fn rewrite_unless(&self, stop: impl Future<Output = ()>) -> Result<Option<()>, StoreError> {
-        self.run_unless(stop, |conn| erase::rewrite(conn)).await
+        self.run_unless(stop, erase::rewrite).await
     }
 
+    /// Work that takes long and can be done another time: `stop` ends it and rolls it back, and gives `None`.
     async fn run_unless<T, F>(&self, stop: impl Future<Output = ()>, work: F) -> Result<Option<T>, StoreError>
     where
         T: Send + 'static,
@@ -283,8 +280,8 @@ pub fn wipe_beside<T>(
 ) -> Result<(T, Wiped), StoreError> {
     let mut beside = Beside::open(path)?;
     let value = beside.write(work)?;
-    let Beside { conn, .. } = beside;
-    let free_pages = erase::rewrite(&conn).map_err(|e| e.about(path).to_string());
+    let Beside { mut conn, .. } = beside;
+    let free_pages = erase::rewrite(&mut conn).map_err(|e| e.about(path).to_string());
     Ok((value, Wiped { free_pages, wal_is_empty: empty_wal(&conn, WIPE_WAITS).unwrap_or(false) }))
 }
 
@@ -325,13 +322,13 @@ mod tests {
         let stop = async {
             let _ = begun.await;
         };
-        assert_eq!(store.write_unless(stop, work).await.unwrap(), None);
+        assert_eq!(store.run_unless(stop, |conn| transact(conn, work)).await.unwrap(), None);
         let read = |conn: &Conn| {
             Ok(conn
                 .query_row("SELECT throttled_until FROM meta", [], |row| row.get::<_, Option<String>>(0))?)
         };
         assert_eq!(store.read(read).await.unwrap(), None, "it was rolled back");
-        assert_eq!(store.write_unless(std::future::pending(), |_| Ok(7)).await.unwrap(), Some(7));
+        assert_eq!(store.run_unless(std::future::pending(), |_| Ok(7)).await.unwrap(), Some(7));
     }
 
     #[tokio::test]
@@ -356,7 +353,7 @@ mod tests {
         };
         let calling_off = async {
             begun.await.unwrap();
-            let called_off = store.write_unless(std::future::ready(()), |_| Ok(7));
+            let called_off = store.run_unless(std::future::ready(()), |_| Ok(7));
             let called_off = tokio::time::timeout(Duration::from_secs(30), called_off).await;
             go_on.send(()).unwrap();
             called_off

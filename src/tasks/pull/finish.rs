@@ -44,8 +44,8 @@ impl<R: Remote> Pull<R> {
         };
         // Before the sweep is called complete: readers may count on them from then on.
         for index in indexes::ALL {
-            let make = move |tx: &Tx<'_>| indexes::ensure(tx, index);
-            self.store.write_unless(self.stop.cancelled(), make).await?.ok_or(Failure::Stopped)?;
+            let made = self.store.make_index_unless(self.stop.cancelled(), index);
+            made.await?.ok_or(Failure::Stopped)?;
         }
         match self.apply_conclusions(pass, marks, to_hold, limit, licence).await? {
             0 => Ok(Outcome::Complete),
