@@ -33,6 +33,14 @@ fn rows() -> Vec<&'static Row> {
     rows
 }
 
+/// As Markdown shows what is said word for word.
+fn code(text: &str) -> String {
+    match text.contains('`') {
+        true => format!("`` {text} ``"),
+        false => format!("`{text}`"),
+    }
+}
+
 fn written() -> String {
     let mut text = "# What goes wrong, and what happens then\n\n\
         One row a fault, one test a row: `cargo test --test faults` plays those whose name begins with `faults`. In each, a mirror is\n\
@@ -46,12 +54,7 @@ fn written() -> String {
         let cell = |text: &str| text.replace('|', "\\|");
         let (happens, said) = match row.ends {
             Ends::Elsewhere(happens) => (happens.to_owned(), String::new()),
-            ends => (format!("{}; {}", ends.words(), row.outbox.words()), format!("{:?}", ends.said())),
-        };
-        let said = if said.is_empty() {
-            said
-        } else {
-            format!("`{}`", said.trim_matches('"').replace("\\\"", "\""))
+            ends => (format!("{}; {}", ends.words(), row.outbox.words()), code(ends.said())),
         };
         let _ = writeln!(
             text,
