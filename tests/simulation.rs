@@ -115,7 +115,19 @@ const NEW: Op = Op::Drop(Door::Sql, Want { wish: Wish::New, token: false, expect
 #[test]
 fn found_before() {
     let place = Place::new();
-    let feared: [&[Op]; 10] = [
+    let feared: [&[Op]; 11] = [
+        // Found by seed 433: deletions wait, the limit grows, and then paging skips somebody who lives.
+        &[
+            Op::Sweep,
+            Op::DeleteMany(5),
+            Op::Sweep,
+            Op::Drift { deletes: 0, creates: 8, edits: 0, moves: 0 },
+            Op::Sweep,
+            Op::Drift { deletes: 0, creates: 8, edits: 0, moves: 0 },
+            Op::Sweep,
+            Op::Trouble(Trouble::Hidden, 1),
+            Op::Sweep,
+        ],
         // The mirror grows while deletions are held, and the limit with it.
         &[
             Op::Sweep,

@@ -5,7 +5,7 @@
 //! customer that the sweep did see still answers (the *canary*: it shows that the API is telling the truth about this account
 //! just now). Too many suspects are not asked one by one: a sample tells a short list from a mass deletion, and a mass deletion
 //! is held for a person. What is held because it was too many stays too many until a person has decided or the set is another
-//! one, even when the mirror has grown meanwhile and the limit with it.
+//! one, even when the mirror has grown meanwhile and the limit with it; whom paging skipped, and who answers, makes no other set.
 
 use std::time::Duration;
 

@@ -261,6 +261,36 @@ fn a_suspect_that_cannot_be_asked_hides_no_other_deletion() {
 }
 
 #[test]
+fn whom_paging_skips_makes_no_other_set_of_those_who_wait() {
+    let house = House::with(60);
+    house.sweep();
+    let gone = delete(&house, 11);
+    assert_eq!(house.sweep().outcome, Outcome::Held);
+    // The mirror grows, and the limit with it: they would be few enough now.
+    for n in 0..300 {
+        house.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
+    }
+    assert_eq!(house.sweep().outcome, Outcome::Held);
+    let skipped = house.sandbox.world().ids()[5].clone();
+    let fault = house.on_lists(Effect::Hide { ids: vec![skipped], every: None });
+    let report = house.sweep();
+    assert!(house.fired(fault) > 0);
+    assert_eq!(
+        (report.outcome, report.tally.deleted, report.held),
+        (Outcome::Held, 0, 11),
+        "{}",
+        report.sentence()
+    );
+    assert_eq!(house.column("SELECT DISTINCT hold_id FROM held_deletions"), ["1"]);
+    // With one more who is gone they are another set, which is few enough.
+    house.sandbox.world().clear_faults();
+    let another = delete(&house, 1);
+    assert_eq!(house.sweep().tally.deleted, 12);
+    assert!(!gone.contains(&another[0]));
+    house.assert_true();
+}
+
+#[test]
 fn after_a_restore_an_api_that_answers_nobody_is_not_asked_about_everybody() {
     let house = House::with(600);
     house.sweep();

@@ -25,13 +25,17 @@ const MOST_UNCLEAR: usize = 20;
 impl<R: Remote> Pull<R> {
     /// What follows from a list that was read whole.
     pub(super) async fn conclude(&self, pass: &mut Pass, mut marks: Marks) -> Result<Outcome, Failure> {
-        let (suspects, (waiting, licence), marks_back) = self.find_suspects(pass, marks).await?;
-        marks = marks_back;
         let limit = evidence::limit(
             pass.live_before,
             self.settings.max_delete_count,
             self.settings.max_delete_percent,
         );
+        let (mut suspects, (added, licence), marks_back) = self.find_suspects(pass, marks, limit).await?;
+        marks = marks_back;
+        let waiting = match added {
+            Some(added) => self.leave_out_the_skipped(pass, &mut suspects, &added).await?,
+            None => Waiting::Others,
+        };
         let to_hold = match evidence::course(suspects.len(), limit, waiting, licence) {
             Course::Nothing => RowSet::default(),
             Course::AskEach => self.ask_each(pass, &suspects, &mut marks).await?,
@@ -47,39 +51,64 @@ impl<R: Remote> Pull<R> {
             let made = self.store.make_index_unless(self.stop.cancelled(), index);
             made.await?.ok_or(Failure::Stopped)?;
         }
-        match self.apply_conclusions(pass, marks, to_hold, limit, licence).await? {
+        match self.apply_conclusions(pass, marks, (to_hold, waiting), limit, licence).await? {
             0 => Ok(Outcome::Complete),
             _ => Ok(Outcome::Held),
         }
     }
 
-    /// Who was live before the sweep and was not listed by it, whether exactly these wait for a person already, and what may be done
-    /// about them without one.
+    /// Who was live before the sweep and was not listed by it; where these are those who wait for a person already, and up to `limit`
+    /// others, those others; and what may be done about them without a person.
     async fn find_suspects(
         &self,
         pass: &Pass,
         marks: Marks,
-    ) -> Result<(RowSet, (Waiting, Licence), Marks), StoreError> {
+        limit: u64,
+    ) -> Result<(RowSet, (Option<RowSet>, Licence), Marks), StoreError> {
         let (head_before, asked) = (pass.head_before, Arc::clone(&pass.asked));
         let found = self.store.read(move |conn| {
-            let mut suspects = RowSet::default();
+            let (mut suspects, mut pushed) = (RowSet::default(), 0);
             // Whoever is listed is live: when as many are live as were listed, nobody is missing.
             if mirror::live_count(conn)? > marks.seen.len() {
                 mirror::each_live_before(conn, head_before, |row, id| {
-                    if !marks.seen.contains(row) && id.can_be_asked() && !asked.is_before_push_of(&id) {
-                        suspects.insert(row);
+                    match marks.seen.contains(row) || !id.can_be_asked() {
+                        true => {}
+                        false if asked.is_before_push_of(&id) => {
+                            pushed += u64::from(holds::held_because(conn, &id)?.is_some());
+                        }
+                        false => drop(suspects.insert(row)),
                     }
                     Ok(())
                 })?;
             }
-            let waiting = match is_held(conn, &suspects, &[Because::TooMany, Because::Restored])? {
-                true => Waiting::TheSame,
-                false => Waiting::Others,
-            };
+            let reasons = [Because::TooMany, Because::Restored];
+            let added = added_to_held(conn, &suspects, &reasons, pushed, limit)?;
             let licence = if holds::holds_all(conn)? { Licence::Hold } else { Licence::Record };
-            Ok((suspects, (waiting, licence), marks))
+            Ok((suspects, (added, licence), marks))
         });
         found.await
+    }
+
+    /// Whom paging skipped make no other set of those who wait for a person: they are asked, and where all of them answer, only the
+    /// others are suspects.
+    async fn leave_out_the_skipped(
+        &self,
+        pass: &mut Pass,
+        suspects: &mut RowSet,
+        added: &RowSet,
+    ) -> Result<Waiting, Failure> {
+        for row in added.iter() {
+            let asked = self.echoes.asking();
+            for id in self.ids(vec![row]).await? {
+                match self.look_up(&id, pass.patience()).await? {
+                    Found::Alive(customer) => self.record_alive(pass, Arc::clone(&asked), customer).await?,
+                    // It is asked again, with the others.
+                    Found::Gone | Found::Unclear(_) => return Ok(Waiting::Others),
+                }
+            }
+            suspects.remove(row);
+        }
+        Ok(Waiting::TheSame)
     }
 
     async fn ids(&self, rows: Vec<i64>) -> Result<Vec<CustomerId>, StoreError> {
@@ -175,7 +204,7 @@ impl<R: Remote> Pull<R> {
         &self,
         pass: &mut Pass,
         marks: Marks,
-        to_hold: RowSet,
+        (to_hold, waiting): (RowSet, Waiting),
         limit: u64,
         licence: Licence,
     ) -> Result<u64, Failure> {
@@ -198,7 +227,7 @@ impl<R: Remote> Pull<R> {
                 Licence::Record if undecided.len() > limit => Because::TooMany,
                 Licence::Record => Because::Unproven,
             };
-            hold(tx, id, &at, &undecided, because)?;
+            hold(tx, id, &at, (&undecided, waiting), because)?;
             holds::note_concluded(tx)?;
             Ok(undecided.len())
         });
@@ -284,24 +313,45 @@ fn null_sources(
     Ok(())
 }
 
-/// Whether exactly these wait for a person, for one of these reasons.
-fn is_held(conn: &Conn, rows: &RowSet, reasons: &[Because]) -> Result<bool, StoreError> {
-    if holds::held_count(conn)? != rows.len() {
-        return Ok(false);
+/// Those of `rows` who do not wait for a person yet, where all who wait, but for `pushed` of them, are in `rows` and do for one of these
+/// reasons. `None`: they are others, or more than `most` were added.
+fn added_to_held(
+    conn: &Conn,
+    rows: &RowSet,
+    reasons: &[Because],
+    pushed: u64,
+    most: u64,
+) -> Result<Option<RowSet>, StoreError> {
+    let held = holds::held_count(conn)?.saturating_sub(pushed);
+    if held == 0 || rows.len() < held || rows.len() - held > most {
+        return Ok(None);
     }
+    let mut added = RowSet::default();
     for row in rows.iter() {
-        let Some(id) = mirror::id_of(conn, row)? else { return Ok(false) };
+        let Some(id) = mirror::id_of(conn, row)? else { return Ok(None) };
         match holds::held_because(conn, &id)? {
             Some(reason) if reasons.contains(&reason) => {}
-            _ => return Ok(false),
+            Some(_) => return Ok(None),
+            None => drop(added.insert(row)),
         }
     }
-    Ok(true)
+    Ok((rows.len() - added.len() == held).then_some(added))
+}
+
+/// Whether exactly these wait for a person.
+fn is_held(conn: &Conn, rows: &RowSet) -> Result<bool, StoreError> {
+    Ok(added_to_held(conn, rows, &Because::ALL, 0, 0)?.is_some())
 }
 
 /// Holds these deletions: keeps the hold where exactly these wait already, otherwise supersedes what waits.
-fn hold(tx: &Tx<'_>, pass: PassId, at: &str, rows: &RowSet, because: Because) -> Result<(), StoreError> {
-    if is_held(tx, rows, &Because::ALL)? {
+fn hold(
+    tx: &Tx<'_>,
+    pass: PassId,
+    at: &str,
+    (rows, waiting): (&RowSet, Waiting),
+    because: Because,
+) -> Result<(), StoreError> {
+    if waiting == Waiting::TheSame || is_held(tx, rows)? {
         // What waits for a person goes on doing so, even when the limit has grown.
         return if because == Because::Unproven { Ok(()) } else { holds::set_because(tx, because) };
     }
