@@ -272,9 +272,18 @@ fn whom_paging_skips_makes_no_other_set_of_those_who_wait() {
     }
     assert_eq!(house.sweep().outcome, Outcome::Held);
     let skipped = house.sandbox.world().ids()[5].clone();
-    let fault = house.on_lists(Effect::Hide { ids: vec![skipped], every: None });
+    let fault = house.on_lists(Effect::Hide { ids: vec![skipped.clone()], every: None });
     let report = house.sweep();
     assert!(house.fired(fault) > 0);
+    assert_eq!(
+        (report.outcome, report.tally.deleted, report.held),
+        (Outcome::Held, 0, 11),
+        "{}",
+        report.sentence()
+    );
+    // Nor is it another set where nobody can tell.
+    house.inject(on_show(Effect::status(410), &skipped));
+    let report = house.sweep();
     assert_eq!(
         (report.outcome, report.tally.deleted, report.held),
         (Outcome::Held, 0, 11),

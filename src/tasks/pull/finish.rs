@@ -89,7 +89,7 @@ impl<R: Remote> Pull<R> {
         found.await
     }
 
-    /// Whom paging skipped make no other set of those who wait for a person: they are asked, and where all of them answer, only the
+    /// Whom paging skipped make no other set of those who wait for a person: they are asked, and where none of them is gone, only the
     /// others are suspects.
     async fn leave_out_the_skipped(
         &self,
@@ -98,15 +98,26 @@ impl<R: Remote> Pull<R> {
         added: &RowSet,
     ) -> Result<Waiting, Failure> {
         for row in added.iter() {
+            suspects.remove(row);
+            if pass.unclear >= MOST_UNCLEAR {
+                continue;
+            }
             let asked = self.echoes.asking();
             for id in self.ids(vec![row]).await? {
                 match self.look_up(&id, pass.patience()).await? {
                     Found::Alive(customer) => self.record_alive(pass, Arc::clone(&asked), customer).await?,
                     // It is asked again, with the others.
-                    Found::Gone | Found::Unclear(_) => return Ok(Waiting::Others),
+                    Found::Gone => {
+                        suspects.insert(row);
+                        return Ok(Waiting::Others);
+                    }
+                    // That is no proof of another set: the next sweep asks anew.
+                    Found::Unclear(why) => {
+                        tracing::warn!("{why}; whether this customer is gone is not known");
+                        pass.unclear += 1;
+                    }
                 }
             }
-            suspects.remove(row);
         }
         Ok(Waiting::TheSame)
     }
