@@ -80,6 +80,12 @@ pub enum StoreError {
     /// No room to write.
     #[error("there is no room to write {}: the disk is full. Make room and start again; nothing that was recorded is lost", .0.display())]
     Full(PathBuf),
+    /// No room to write, or for what is set aside meanwhile.
+    #[error(
+        "there is no room to write {}, or in SQLite's directory for temporary files ($SQLITE_TMPDIR, else $TMPDIR, /var/tmp or /tmp): the \
+         disk is full. Make room and start again; nothing that was recorded is lost", .0.display()
+    )]
+    FullBeside(PathBuf),
     /// Somebody else holds a lock on it.
     #[error(
         "{} is locked by another program, which writes or keeps a transaction open; `komoju-sync doctor` names who has it open",

@@ -15,7 +15,7 @@ use std::time::Duration;
 use include_dir::{Dir, include_dir};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rusqlite_migration::Migrations;
 
 use super::{Instance, StoreError, place};
@@ -340,8 +340,15 @@ pub(super) fn with_temporary_files<T>(
 ) -> Result<T, StoreError> {
     conn.pragma_update(None, "temp_store", "file")?;
     let worked = work(conn);
-    conn.pragma_update(None, "temp_store", "memory")?;
-    worked
+    let back = |conn: &Connection| conn.pragma_update(None, "temp_store", "memory");
+    // It may be what an interrupt hits that came too late for the work.
+    back(conn).or_else(|_| back(conn))?;
+    worked.map_err(|e| match (e, conn.path()) {
+        (StoreError::Statement(e), Some(path)) if e.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+            StoreError::FullBeside(path.into())
+        }
+        (e, _) => e,
+    })
 }
 
 /// A connection that may write and did not yet; closed now, it leaves everything as it was.
@@ -496,6 +503,21 @@ mod tests {
         assert_eq!(locks(), 1);
         drop(conn);
         assert_eq!(locks(), 0);
+    }
+
+    #[test]
+    fn where_temporary_files_have_no_room_it_is_said_that_it_may_be_theirs() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("komoju.db");
+        let mut conn = for_writing(&path).unwrap();
+        let full = with_temporary_files(&mut conn, |conn| {
+            conn.execute_batch("PRAGMA max_page_count = 1; CREATE TABLE wide (x); INSERT INTO wide VALUES (zeroblob(1000000))")?;
+            Ok(())
+        });
+        let told = full.unwrap_err().to_string();
+        assert!(told.contains("komoju.db, or in SQLite's directory for temporary files"), "{told}");
+        let kept: i64 = conn.query_row("PRAGMA temp_store", [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, 2, "in memory, as before");
     }
 
     #[test]
