@@ -258,7 +258,7 @@ pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
 pub fn cut_off(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
     own(tx, || {
         tx.execute(
-            // A create is sent only after the server's time was noted.
+            // A create is sent only after the server's time was noted, or with a note that it told none.
             "UPDATE outbox SET outcome_unknown = 1 WHERE is_sending = 1 AND (key IS NULL OR first_server_at IS NOT NULL)",
             [],
         )?;
@@ -357,6 +357,12 @@ pub fn freeze(tx: &Tx<'_>, position: i64, frozen: &Frozen) -> Result<(), StoreEr
         boot_ms,
         frozen.first_server_at
     ])?;
+    Ok(())
+}
+
+/// From here on the attempt under way may take effect: until it has ended, its outcome is unknown.
+pub fn note_unknown(tx: &Tx<'_>, position: i64) -> Result<(), StoreError> {
+    tx.prepare_cached("UPDATE outbox SET outcome_unknown = 1 WHERE position = ?1")?.execute([position])?;
     Ok(())
 }
 

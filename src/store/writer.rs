@@ -165,9 +165,10 @@ impl Store {
             worked.map(Some)
         }));
         tokio::select! {
+            // Called off before it began, it does not begin.
             biased;
-            worked = &mut working => return worked,
             () = stop => {}
+            worked = &mut working => return worked,
         }
         // Between two statements this has no effect: so it is said again until the work has ended.
         while turn.interrupt(&self.interrupt) {

@@ -9,8 +9,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
+
 use crate::model::intent::Body;
-use crate::model::{Customer, CustomerId};
+use crate::model::{Customer, CustomerId, time};
 use crate::reconcile::creates;
 
 /// What is being pushed, and what was since the oldest request that is still under way. Shared by pull and push.
@@ -24,8 +26,26 @@ struct State {
     asked: BTreeMap<u64, usize>,
     sending: HashMap<CustomerId, usize>,
     /// Creates under way, by the intent's position: whom they make is not known yet.
-    creating: HashMap<i64, Body>,
+    creating: HashMap<i64, Making>,
     settled: HashMap<CustomerId, u64>,
+}
+
+/// A create under way.
+#[derive(Clone, Debug)]
+pub(super) struct Making {
+    /// As it is sent.
+    pub(super) body: Body,
+    /// Whom the remote made before this it did not make.
+    pub(super) since: Option<Timestamp>,
+}
+
+impl Making {
+    /// The remote may write an email, or keep metadata, in a way of its own. Who is put off for nothing is seen by the next pass.
+    fn may_have_made(&self, customer: &Customer) -> bool {
+        let made = customer.created_at().and_then(time::read);
+        let is_older = made.zip(self.since).is_some_and(|(made, since)| made < since);
+        !is_older && creates::is_alike(&self.body, customer)
+    }
 }
 
 /// The moment at which something was asked for.
@@ -48,14 +68,14 @@ impl Echoes {
         Arc::new(Asked { at, echoes: Arc::clone(self) })
     }
 
-    /// A push of this customer, or a create with this body, is about to be sent.
-    pub(super) fn sending(&self, position: i64, customer: Option<&CustomerId>, create: Option<&Body>) {
+    /// A push of this customer, or this create, is about to be sent.
+    pub(super) fn sending(&self, position: i64, customer: Option<&CustomerId>, create: Option<Making>) {
         let mut state = self.state();
         if let Some(customer) = customer {
             *state.sending.entry(customer.clone()).or_default() += 1;
         }
-        if let Some(body) = create {
-            state.creating.insert(position, body.clone());
+        if let Some(create) = create {
+            state.creating.insert(position, create);
         }
     }
 
@@ -95,11 +115,15 @@ impl Asked {
         state.sending.contains_key(id) || state.settled.get(id).is_some_and(|at| *at > self.at)
     }
 
+    /// How many customers we have pushed to since this was asked for, as far as that has settled.
+    pub fn pushed_since(&self) -> u64 {
+        let state = self.echoes.state();
+        state.settled.values().filter(|at| **at > self.at).count() as u64
+    }
+
     /// Whether a customer that nobody knows yet may be the one that our own create, still under way, has made.
     pub fn may_be_made_by_us(&self, customer: &Customer) -> bool {
-        let state = self.echoes.state();
-        // The remote may write an email, or keep metadata, in a way of its own. Who is put off for nothing is seen by the next pass.
-        state.creating.values().any(|body| creates::is_alike(body, customer))
+        self.echoes.state().creating.values().any(|create| create.may_have_made(customer))
     }
 }
 
@@ -152,8 +176,13 @@ mod tests {
             Customer::from_value(json!({"id": "new", "email": "a", "metadata": {"added": "there"}})).unwrap();
         let asked = echoes.asking();
         assert!(!asked.may_be_made_by_us(&made));
-        echoes.sending(7, None, Some(&Body::new(json!({"email": " A"})).unwrap()));
+        let body = Body::new(json!({"email": " A"})).unwrap();
+        let since = Some("2026-06-01T00:00:00Z".parse().unwrap());
+        echoes.sending(7, None, Some(Making { body, since }));
         assert!(asked.may_be_made_by_us(&made));
+        let at = |time: &str| made.clone().with("created_at", Some(json!(time)));
+        assert!(asked.may_be_made_by_us(&at("2026-06-01T00:00:00Z")));
+        assert!(!asked.may_be_made_by_us(&at("2026-05-31T23:59:59Z")), "it was there before");
         echoes.settled(7, None, Some(made.id()));
         assert!(!asked.may_be_made_by_us(&made) && asked.is_before_push_of(made.id()));
     }

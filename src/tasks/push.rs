@@ -32,7 +32,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use attempt::{Ended, as_sent};
+use attempt::{Ended, making};
 use claim::{Claimed, claim, may_push};
 use settle::Settled;
 
@@ -40,7 +40,6 @@ use super::Echoes;
 use crate::clock::Clock;
 use crate::config::SecretKey;
 use crate::measures;
-use crate::model::intent::Wish;
 use crate::model::intent::lifecycle::State;
 use crate::model::words::count;
 use crate::model::{Origin, time};
@@ -60,6 +59,9 @@ const SWEEP_TOKENS_EVERY: Duration = Duration::from_secs(10);
 
 /// How long pushing pauses when somebody else keeps the database locked.
 const AFTER_BUSY: Duration = Duration::from_secs(1);
+
+/// How often in a row a drain meets a locked database before it gives up; each takes as long as the store waits for the lock.
+const MOST_BUSY: u32 = 5;
 
 /// What the pusher is told once.
 #[derive(Clone, Debug)]
@@ -267,6 +269,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
         };
         let mut under_way = UnderWay::new();
         let mut finished = Vec::new();
+        let (mut busy, mut given_up) = (0, None);
         loop {
             // Whatever is over by now shares one commit.
             while let Some(Some(over)) = under_way.next().now_or_never() {
@@ -276,23 +279,35 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 true => 0,
                 false => self.settings.max_concurrent_requests.saturating_sub(under_way.len()),
             };
-            if !finished.is_empty() || (room > 0 && self.is_something_due(&run).await?) {
+            let is_due = finished.is_empty()
+                && room > 0
+                && beside(self.is_something_due(&run), &mut under_way, &mut finished).await??;
+            if is_due || !finished.is_empty() {
                 let answered = std::mem::take(&mut finished);
                 let turned = self.turn(&answered, room, &mut run);
                 match beside(turned, &mut under_way, &mut finished).await? {
                     Ok(claimed) => {
-                        under_way.extend(claimed.into_iter().map(|open| self.attempt(open).boxed()))
+                        busy = 0;
+                        under_way.extend(claimed.into_iter().map(|open| self.attempt(open).boxed()));
                     }
                     // Somebody else keeps the database. What was answered is known to nobody but us: it is kept until it can be written.
                     Err(e)
                         if e.is_busy()
                             && !(answered.is_empty() && finished.is_empty() && under_way.is_empty()) =>
                     {
-                        tracing::error!("pushing paused: {e}; it is tried again");
                         finished.splice(..0, answered);
+                        busy += 1;
+                        if self.stop.is_cancelled() {
+                            break;
+                        }
+                        if until == Until::Drained && busy >= MOST_BUSY {
+                            given_up = Some(e);
+                            break;
+                        }
+                        tracing::error!("pushing paused: {e}; it is tried again");
                         let pause = self.clock.sleep(AFTER_BUSY);
                         tokio::select! {
-                            () = self.stop.cancelled() => return Err(e),
+                            () = self.stop.cancelled() => {}
                             waited = beside(pause, &mut under_way, &mut finished) => waited?,
                         }
                     }
@@ -317,8 +332,8 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 () = news => {}
             }
         }
-        self.end(under_way, &mut run).await?;
-        Ok(run.drained)
+        self.end(under_way, finished, &mut run).await?;
+        given_up.map_or(Ok(run.drained), Err)
     }
 
     /// What a run waits for besides its own attempts: others' commits, and the time.
@@ -360,8 +375,12 @@ impl<R: Remote + PushRemote> Pusher<R> {
     }
 
     /// Gives answers that are on their way a moment; what is still without one then is cut off, and due at once at the next start.
-    async fn end(&self, mut under_way: UnderWay<'_>, run: &mut Run) -> Result<(), StoreError> {
-        let mut finished = Vec::new();
+    async fn end(
+        &self,
+        mut under_way: UnderWay<'_>,
+        mut finished: Vec<Finished>,
+        run: &mut Run,
+    ) -> Result<(), StoreError> {
         let mut last_call = std::pin::pin!(self.clock.sleep(LAST_ANSWERS));
         while !under_way.is_empty() {
             tokio::select! {
@@ -411,11 +430,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                         match claim(tx, open, &settings, &*clock, server)? {
                             Claimed::Parked(parked) => settled.push(parked),
                             Claimed::Ready(open) => {
-                                let create = match open.intent.as_ref().map(|intent| &intent.wish) {
-                                    Ok(Wish::Create(body)) => Some(as_sent(&open, body)),
-                                    _ => None,
-                                };
-                                echoes.sending(open.position, open.customer.as_ref(), create.as_ref());
+                                echoes.sending(open.position, open.customer.as_ref(), making(&open));
                                 claimed.push(*open);
                             }
                         }

@@ -296,6 +296,67 @@ async fn an_answer_that_cannot_be_written_at_once_is_kept_until_it_can() {
 }
 
 #[tokio::test]
+async fn a_stop_while_the_database_is_locked_still_writes_what_was_answered() {
+    let desk = Desk::open(3).await;
+    let ids = desk.sandbox.world().ids();
+    let held = [&ids[0], &ids[1]].map(|id| {
+        desk.intend(id, "update", Some(id), Some(json!({"email": "x@example.com"})));
+        let mut held = Fault::new(Effect::Hold).call(Call::Update);
+        held.on.path = Some(format!("/customers/{id}"));
+        desk.inject(held)
+    });
+    let short = |conn: &komoju_sync::store::Conn| Ok(conn.busy_timeout(Duration::from_millis(500))?);
+    desk.store().read(short).await.unwrap();
+    let stop = CancellationToken::new();
+    let pusher = desk.pusher_at(&desk.sandbox.base_url(), stop.clone());
+    pusher.recover().await.unwrap();
+    let others = async {
+        desk.sandbox.until(|world| held.iter().all(|held| world.fired(*held) == 1)).await;
+        let other = desk.writer();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        // By this clock nothing but pauses takes time: the one after a lock, then the one before the end.
+        desk.sandbox.world().remove_fault(held[0]);
+        let before = desk.clock.elapsed();
+        eventually(|| desk.clock.elapsed() > before).await;
+        stop.cancel();
+        let before = desk.clock.elapsed();
+        eventually(|| desk.clock.elapsed() > before).await;
+        other.execute_batch("COMMIT").unwrap();
+        desk.sandbox.world().remove_fault(held[1]);
+    };
+    let (served, ()) = tokio::join!(pusher.serve(), others);
+    assert!(served.unwrap().done >= 1);
+    assert_eq!(desk.state(&ids[0]), "done");
+}
+
+#[tokio::test]
+async fn a_drain_gives_up_on_a_database_that_stays_locked() {
+    let desk = Desk::open(1).await;
+    let id = desk.some_id();
+    desk.intend("u", "update", Some(&id), Some(json!({"email": "x@example.com"})));
+    let held = desk.inject(Fault::new(Effect::Hold).call(Call::Update));
+    let short = |conn: &komoju_sync::store::Conn| Ok(conn.busy_timeout(Duration::from_millis(20))?);
+    desk.store().read(short).await.unwrap();
+    let pusher = desk.pusher_at(&desk.sandbox.base_url(), Default::default());
+    pusher.recover().await.unwrap();
+    let other = desk.writer();
+    let others = async {
+        desk.sandbox.until(|world| world.fired(held) == 1).await;
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        desk.sandbox.world().remove_fault(held);
+    };
+    let both = async { tokio::join!(pusher.drain(), others) };
+    let (drained, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
+    assert!(drained.is_err_and(|e| e.is_busy()));
+    other.execute_batch("COMMIT").unwrap();
+    // What was answered and could not be written is asked again by the next process.
+    let mut desk = desk;
+    drop(pusher);
+    desk.drain().await;
+    assert_eq!(desk.state("u"), "done");
+}
+
+#[tokio::test]
 async fn of_one_lane_nothing_is_sent_while_another_is_under_way() {
     // As when a create is done at last while its customer, seen by a sweep meanwhile, is being changed.
     let mut desk = Desk::open(1).await;

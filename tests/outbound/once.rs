@@ -1,9 +1,10 @@
 //! Unknown outcomes: the same key, the read-back, the reconciliation, and what only a person can decide.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::SignedDuration;
-use komoju_sync::clock::Clock as _;
+use komoju_sync::clock::{Clock as _, ManualClock};
 use komoju_sync::model::CustomerId;
 use komoju_sync::model::{Page, PageQuery};
 use komoju_sync::remote::{Http, Push, PushError, PushRemote, Pushed, Remote, RemoteError, Shown};
@@ -218,6 +219,13 @@ async fn a_window_that_keeps_moving_is_looked_at_again_about_every_minute() {
     let next: jiff::Timestamp = desk.of("c", "next_attempt_at").parse().unwrap();
     let wait = next.duration_since(desk.clock.now());
     assert!(wait > SignedDuration::from_secs(40) && wait < SignedDuration::from_secs(80), "{wait:?}");
+    // One that takes long to read is left alone for longer: others want to ask something, too.
+    desk.advance(minutes(2));
+    let slow = Ending { list_takes: Duration::from_secs(30), ..Ending::of(&desk, None) };
+    drain_until_over(&mut desk, slow).await;
+    let next: jiff::Timestamp = desk.of("c", "next_attempt_at").parse().unwrap();
+    assert!(next.duration_since(desk.clock.now()) >= SignedDuration::from_secs(4 * 30));
+    desk.advance(minutes(30));
     desk.sandbox.world().remove_fault(moving);
     desk.advance(minutes(2));
     desk.drain().await;
@@ -300,15 +308,33 @@ pub enum Cut {
 /// The real remote, and a process that ends at one point of its way.
 struct Ending {
     remote: Http,
-    cut: Cut,
+    cut: Option<Cut>,
+    /// Whether the answers say what time it is there.
+    tells_time: bool,
+    /// How long a page takes, by the desk's clock.
+    list_takes: Duration,
+    clock: Arc<ManualClock>,
     over: CancellationToken,
     pushes: std::sync::atomic::AtomicUsize,
     lists: std::sync::atomic::AtomicUsize,
 }
 
 impl Ending {
+    fn of(desk: &Desk, cut: Option<Cut>) -> Self {
+        Self {
+            remote: desk.remote_at(&desk.sandbox.base_url()),
+            cut,
+            tells_time: true,
+            list_takes: Duration::ZERO,
+            clock: Arc::clone(&desk.clock),
+            over: CancellationToken::new(),
+            pushes: Default::default(),
+            lists: Default::default(),
+        }
+    }
+
     async fn here(&self, cut: Cut) {
-        if cut == self.cut {
+        if Some(cut) == self.cut {
             self.over.cancel();
             std::future::pending::<()>().await;
         }
@@ -318,6 +344,7 @@ impl Ending {
 impl Remote for Ending {
     async fn list(&self, query: PageQuery) -> Result<Page, RemoteError> {
         self.here(Cut::BeforeList(self.lists.fetch_add(1, std::sync::atomic::Ordering::Relaxed))).await;
+        self.clock.advance(self.list_takes);
         self.remote.list(query).await
     }
 
@@ -334,7 +361,7 @@ impl Remote for Ending {
     }
 
     fn server_time(&self) -> Option<jiff::Timestamp> {
-        self.remote.server_time()
+        self.remote.server_time().filter(|_| self.tells_time)
     }
 }
 
@@ -354,14 +381,12 @@ impl PushRemote for Ending {
 
 /// A process that ends at `cut`, if it comes there.
 pub async fn end_at(desk: &mut Desk, cut: Cut) {
-    let over = CancellationToken::new();
-    let remote = Ending {
-        remote: desk.remote_at(&desk.sandbox.base_url()),
-        cut,
-        over: over.clone(),
-        pushes: Default::default(),
-        lists: Default::default(),
-    };
+    let remote = Ending::of(desk, Some(cut));
+    drain_until_over(desk, remote).await;
+}
+
+async fn drain_until_over(desk: &mut Desk, remote: Ending) {
+    let over = remote.over.clone();
     let pusher = Arc::new(desk.pusher_on(remote, CancellationToken::new()));
     pusher.recover().await.unwrap();
     tokio::select! {
@@ -402,6 +427,49 @@ async fn a_process_that_ends_between_any_two_commits_of_a_create_makes_one() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_create_that_was_cut_off_at_a_server_that_tells_no_time_is_not_made_twice() {
+    // Sent or not; looked for while its key is good, or when it may be forgotten.
+    for (cut, after, expected) in [
+        (Cut::BeforePush(0), minutes(5), ("done", 1)),
+        (Cut::AfterPush(0), minutes(5), ("done", 1)),
+        (Cut::BeforePush(0), minutes(25 * 60), ("parked", 0)),
+        (Cut::AfterPush(0), minutes(25 * 60), ("parked", 1)),
+    ] {
+        let mut desk = Desk::open(1).await;
+        desk.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
+        let silent = Ending { tells_time: false, ..Ending::of(&desk, Some(cut)) };
+        drain_until_over(&mut desk, silent).await;
+        desk.advance(after);
+        // This one tells the time again: it is not that of the first attempt.
+        desk.drain().await;
+        desk.advance(minutes(25 * 60));
+        desk.drain().await;
+        let ended = (desk.state("c"), desk.sandbox.world().creates());
+        assert_eq!((ended.0.as_str(), ended.1), expected, "{cut:?} {after}: {}", desk.of("c", "reason"));
+        if expected.0 == "parked" {
+            let reason = desk.of("c", "reason");
+            assert!(reason.contains("by KOMOJU's clock, is not known: look for the customer"), "{reason}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_create_whose_answer_was_lost_at_a_server_that_tells_no_time_is_dated_by_no_later_attempt() {
+    let mut desk = Desk::open(1).await;
+    desk.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
+    desk.inject(lost(Call::Create));
+    let silent = Ending { tells_time: false, ..Ending::of(&desk, None) };
+    drain_until_over(&mut desk, silent).await;
+    // The answer is lost again, now that the time is told.
+    desk.inject(lost(Call::Create));
+    desk.advance(minutes(60));
+    desk.drain().await;
+    desk.advance(minutes(25 * 60));
+    desk.drain().await;
+    assert_eq!((desk.state("c").as_str(), desk.sandbox.world().creates()), ("parked", 1));
 }
 
 #[tokio::test]

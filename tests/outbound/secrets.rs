@@ -4,6 +4,7 @@ use std::path::Path;
 
 use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Work};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::desk::Desk;
 
@@ -54,6 +55,24 @@ async fn a_settled_intents_token_is_nowhere() {
     assert!(desk.refusal("DELETE FROM intents").contains("never removed"));
     assert!(desk.refusal("INSERT INTO intents (op) VALUES ('nothing')").contains("op: must be"));
     assert_eq!(desk.states().len(), 6);
+}
+
+#[tokio::test]
+async fn a_stop_takes_tokens_away_though_an_erasure_has_to_wait() {
+    let desk = Desk::open(1).await;
+    let long = "x".repeat(1900);
+    let body = json!({"payment_details": "tok_canary", "metadata": {"a": long, "b": long}});
+    desk.intend("x", "create", None, Some(body));
+    desk.sql(
+        "PRAGMA secure_delete = OFF; UPDATE intents SET state = 'cancelled' WHERE id = 'x';
+         UPDATE meta SET unscrubbed_erasure = 7",
+    );
+    assert_ne!(found(desk.directory.path(), "tok_canary"), Vec::<String>::new());
+    let stop = CancellationToken::new();
+    stop.cancel();
+    desk.pusher_at(&desk.sandbox.base_url(), stop).serve().await.unwrap();
+    assert_eq!(found(desk.directory.path(), "tok_canary"), Vec::<String>::new());
+    assert_eq!(desk.one("SELECT unscrubbed_erasure FROM meta"), "7", "there was no time for that");
 }
 
 #[tokio::test]

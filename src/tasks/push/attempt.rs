@@ -8,12 +8,14 @@ use super::{AFTER_BUSY, Finished, Pusher};
 use crate::model::intent::lifecycle::Outcome;
 use crate::model::intent::{Body, Intent, Surprise, Wish};
 use crate::model::{Customer, PageQuery, time};
+use crate::reconcile::creates;
 use crate::reconcile::outcome::{FirstAttempt, attempt_wait, key_is_good};
 use crate::reconcile::read_back::{self, Reading};
 use crate::remote::error::ApiError;
 use crate::remote::{Cause, Class, Left, Push, PushError, PushRemote, Pushed, Remote, RemoteError, Shown};
 use crate::store::StoreError;
 use crate::store::outbox::{self, Open};
+use crate::tasks::echoes::Making;
 
 /// What one attempt came to.
 #[derive(Clone, Debug)]
@@ -65,8 +67,10 @@ impl<R: Remote + PushRemote> Pusher<R> {
         if let Some(ended) = self.check_expectation(open, intent).await {
             return Ok(ended);
         }
+        // One that may have taken effect already is dated by the attempt that did it, or not at all.
         if matches!(intent.wish, Wish::Create(_))
             && open.frozen.first_server_at.is_none()
+            && open.life.outcome == Outcome::Known
             && let Some(ended) = self.note_the_time(open).await?
         {
             return Ok(ended);
@@ -124,14 +128,19 @@ impl<R: Remote + PushRemote> Pusher<R> {
         }
     }
 
-    /// A create's first attempt is committed with what the server's clock says: by it the customer's creation is dated.
+    /// A create's first attempt is committed with what the server's clock says: by it the customer's creation is dated. Where the
+    /// server says nothing, that it is sent is committed all the same: whoever finds it cut off knows that it may have taken effect.
     async fn note_the_time(&self, open: &mut Open) -> Result<Option<Ended>, StoreError> {
         if let Some(ended) = self.ask_the_time(open).await {
             return Ok(Some(ended));
         }
         open.frozen.first_server_at = self.remote.server_time().map(time::written);
         let (position, frozen) = (open.position, open.frozen.clone());
-        self.store.write(move |tx| outbox::freeze(tx, position, &frozen)).await?;
+        let noted = self.store.write(move |tx| match frozen.first_server_at {
+            Some(_) => outbox::freeze(tx, position, &frozen),
+            None => outbox::note_unknown(tx, position),
+        });
+        noted.await?;
         Ok(None)
     }
 
@@ -264,11 +273,18 @@ fn push_of(open: &Open, intent: &Intent) -> Option<Push> {
 }
 
 /// A create's parameters as they are sent: with the intent's id, where it is tagged.
-pub(super) fn as_sent(open: &Open, body: &Body) -> Body {
+fn as_sent(open: &Open, body: &Body) -> Body {
     match &open.frozen.tag {
         Some(tag) => body.clone().with_metadata(tag, &open.id),
         None => body.clone(),
     }
+}
+
+/// What the pull has to know of a create, so that it does not take whom it makes for somebody else's.
+pub(super) fn making(open: &Open) -> Option<Making> {
+    let Ok(Wish::Create(body)) = open.intent.as_ref().map(|intent| &intent.wish) else { return None };
+    let first = open.frozen.first_server_at.as_deref().and_then(time::read);
+    Some(Making { body: as_sent(open, body), since: first.map(creates::window_from) })
 }
 
 /// A conflict, kept whole: what was expected, what is there, what was wanted.

@@ -61,8 +61,11 @@ fn digest_of(text: &str) -> u64 {
 const MOST_NAMED: usize = 100;
 
 /// A list that keeps moving is no failure that grows rarer with patience: from so many attempts on the wait stays as it is, about a
-/// minute.
+/// minute …
 const LONGEST_WAIT_AT: u32 = 7;
+
+/// … or so many times as long as it took to read: a long window shall not take the requests that everybody else needs.
+const REST: u32 = 4;
 
 impl<R: Remote + PushRemote> Pusher<R> {
     /// Finds out what became of the create. `None`: it may be sent, under a key that is good and committed.
@@ -81,13 +84,16 @@ impl<R: Remote + PushRemote> Pusher<R> {
         let from = creates::window_from(first);
         let tag = open.frozen.tag.as_deref();
         let may_be_it = |customer: &Customer| creates::may_be_it(&open.id, body, tag, customer);
+        let begun = self.clock.elapsed();
         let window = match self.read_twice(from, may_be_it).await {
             Ok(window) => window,
             Err(Setback::Remote(error)) => {
                 return Ok(Some(self.after_read_error(open, error, Left::Nothing)));
             }
             Err(Setback::Moving(why)) => {
+                let took = self.clock.elapsed().saturating_sub(begun);
                 let wait = attempt_wait(open.life.attempts.min(LONGEST_WAIT_AT), self.roll());
+                let wait = wait.max(took.saturating_mul(REST));
                 return Ok(Some(Ended::Later {
                     why,
                     status: None,

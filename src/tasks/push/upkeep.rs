@@ -9,28 +9,30 @@ use crate::store::{StoreError, erase, outbox};
 const REWRITE_AGAIN_AFTER: Duration = Duration::from_secs(15 * 60);
 
 impl<R> Pusher<R> {
-    /// Takes copies of settled tokens, and of what was erased, out of free space and WAL, as far as no reader holds them. It is tried again later where one
-    /// does (`false`), so a failure is no more than said.
+    /// Takes copies of settled tokens, and of what was erased, out of free space and WAL, as far as no reader holds them. It is tried
+    /// again later where one does (`false`), so a failure is no more than said.
     pub(super) async fn sweep_tokens_away(&self, run: &mut Run) -> bool {
         let swept = async {
             let now = self.clock.elapsed();
+            let mut clean = true;
             if now >= run.rewrite_from && self.store.read(erase::is_unscrubbed).await? {
                 // It costs as much as all there is: where it fails, it is not tried again at once.
                 run.rewrite_from = now + REWRITE_AGAIN_AFTER;
-                if self.store.rewrite_unless(self.stop.cancelled()).await?.is_none() {
-                    return Ok(false);
+                clean = self.store.rewrite_unless(self.stop.cancelled()).await?.is_some();
+                if clean {
+                    run.rewrite_from = now;
                 }
-                run.rewrite_from = now;
             }
+            // Tokens leave by the time of a stop; for an erasure there may not be the time.
             let left = self.store.read(outbox::left_over_tokens).await?;
             if left > 1 {
                 self.store.write(outbox::scrub).await?;
             }
-            let clean = left == 0 || self.store.empty_wal().await?;
-            if left > 0 && clean {
+            let emptied = left == 0 || self.store.empty_wal().await?;
+            if left > 0 && emptied {
                 self.store.write(outbox::note_scrubbed).await?;
             }
-            Ok::<_, StoreError>(clean)
+            Ok::<_, StoreError>(clean && emptied)
         };
         swept.await.unwrap_or_else(|e| {
             tracing::warn!(
