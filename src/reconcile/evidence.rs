@@ -5,7 +5,7 @@
 //! customer that the sweep did see still answers (the *canary*: it shows that the API is telling the truth about this account
 //! just now). Too many suspects are not asked one by one: a sample tells a short list from a mass deletion, and a mass deletion
 //! is held for a person. What is held because it was too many stays too many until a person has decided or the set is another
-//! one, even when the mirror has grown meanwhile and the limit with it; whom paging skipped, and who answers, makes no other set.
+//! one, even when the mirror has grown meanwhile and the limit with it. Whom paging skipped makes no other set, unless it is gone.
 
 use std::time::Duration;
 
@@ -56,9 +56,9 @@ pub enum Licence {
 /// Whether a sweep's suspects are those that wait for a person already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
-    /// Exactly these were held by an earlier sweep, and only a person lets them go.
+    /// These were held by an earlier sweep, and only a person lets them go; who is missing besides them is not known to be gone.
     TheSame,
-    /// Others, more, fewer, or none.
+    /// Others, more who are gone, fewer, or none.
     Others,
 }
 

@@ -1,7 +1,7 @@
 //! A set of mirror rows: one bit each, since row numbers are small and dense. A million customers take 125 kB.
 
 /// Which rows of the mirror.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct RowSet {
     words: Vec<u64>,
     len: u64,
@@ -44,6 +44,11 @@ impl RowSet {
         self.len == 0
     }
 
+    /// Whether each of its rows is in `other` too.
+    pub fn is_subset_of(&self, other: &Self) -> bool {
+        self.len <= other.len && self.iter().all(|row| other.contains(row))
+    }
+
     /// The rows, from small to large.
     pub fn iter(&self) -> impl Iterator<Item = i64> {
         let bits = |(word, bits): (usize, &u64)| {
@@ -84,7 +89,12 @@ mod tests {
                 prop_assert_eq!(rows.contains(row), model.contains(&row));
                 prop_assert_eq!((rows.len(), rows.is_empty()), (model.len() as u64, model.is_empty()));
             }
-            prop_assert_eq!(rows.iter().collect::<Vec<_>>(), model.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(rows.iter().collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
+            let mut other = RowSet::default();
+            for row in (1..200).filter(|row| row % 3 != 0) {
+                other.insert(row);
+            }
+            prop_assert_eq!(rows.is_subset_of(&other), model.iter().all(|row| *row < 200 && row % 3 != 0));
         }
     }
 }

@@ -3,8 +3,9 @@
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::holds::End;
 use super::mirror::Stored;
-use super::{Conn, StoreError, Tx, listed, mirror};
+use super::{Conn, StoreError, Tx, holds, listed, mirror};
 use crate::model::change::{EMPTY_CHAIN, Hash, chain};
 use crate::model::{Customer, CustomerId, Entry, Kind, Origin, Standing, Tally};
 
@@ -90,8 +91,9 @@ impl Recorder<'_, '_> {
         row.ok_or_else(|| StoreError::Impossible(format!("{kind} left no customer {}", customer.id())))
     }
 
-    /// Records that the customer is gone. The mirror keeps what was last known as a tombstone.
+    /// Records that the customer is gone. The mirror keeps what was last known as a tombstone, and nobody has to decide about it.
     pub fn record_deleted(&mut self, id: &CustomerId) -> Result<(), StoreError> {
+        holds::end(self.tx, id, End::Deleted)?;
         let before = mirror::find(self.tx, id)?;
         self.append(Kind::Deleted, id, None, before, None).map(drop)
     }

@@ -85,7 +85,7 @@ pub fn erase(tx: &Tx<'_>, id: &CustomerId, at: &str) -> Result<Erasure, StoreErr
                 intent_id: None,
             };
             let (redaction, _) = changes::recording(tx, cause, |recorder| recorder.erase(id))?;
-            holds::end(tx, id, End::Erased)?;
+            holds::end(tx, id, End::Deleted)?;
             (at.to_owned(), redaction, false)
         }
     };

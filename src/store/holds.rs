@@ -2,7 +2,8 @@
 //!
 //! A held customer's state is `held` until a person decides (`approved`, `rejected`) or a later sweep finds another set
 //! (`superseded`). One that is asked for again, because a person approved or a later sweep may, ends `deleted` or `alive`, by
-//! what the remote answers; one that a list shows again ends `alive` or, where it was rejected, `seen`.
+//! what the remote answers; one whose deletion we pushed ourselves ends `deleted`; one that a list shows again ends `alive` or,
+//! where it was rejected, `seen`.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -28,6 +29,9 @@ pub enum Because {
 impl Because {
     /// Every reason.
     pub const ALL: [Self; 3] = [Self::TooMany, Self::Unproven, Self::Restored];
+
+    /// Those for which only a person's word lets a deletion go.
+    pub const A_PERSONS: [Self; 2] = [Self::TooMany, Self::Restored];
 
     fn word(self) -> &'static str {
         match self {
@@ -69,13 +73,31 @@ pub fn held_because(conn: &Conn, customer: &CustomerId) -> Result<Option<Because
     Ok(word.and_then(|word| Because::ALL.into_iter().find(|because| because.word() == word)))
 }
 
-/// The same customers are held again, and for this reason by now.
-pub fn set_because(tx: &Tx<'_>, because: Because) -> Result<(), StoreError> {
-    tx.execute(
-        "UPDATE hold SET because = ?1
-         WHERE because <> ?1 AND id IN (SELECT hold_id FROM held_customer WHERE state = 'held')",
-        [because.word()],
+/// Shows `visit` the mirror's row of each customer who waits for a decision for one of these reasons.
+pub fn each_held_row(conn: &Conn, reasons: &[Because], mut visit: impl FnMut(i64)) -> Result<(), StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT row, because FROM held_customer JOIN hold ON hold.id = hold_id JOIN mirror ON mirror.id = customer_id
+         WHERE state = 'held'",
     )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let word: String = row.get(1)?;
+        if reasons.iter().any(|because| because.word() == word) {
+            visit(row.get(0)?);
+        }
+    }
+    Ok(())
+}
+
+/// The same customers are held again, and for this reason by now, instead of one of `reasons`.
+pub fn set_because(tx: &Tx<'_>, reasons: &[Because], because: Because) -> Result<(), StoreError> {
+    let mut statement = tx.prepare_cached(
+        "UPDATE hold SET because = ?2
+         WHERE because = ?1 AND id IN (SELECT hold_id FROM held_customer WHERE state = 'held')",
+    )?;
+    for reason in reasons.iter().filter(|reason| **reason != because) {
+        statement.execute([reason.word(), because.word()])?;
+    }
     Ok(())
 }
 
@@ -125,9 +147,16 @@ pub fn is_rejected(conn: &Conn, customer: &CustomerId) -> Result<bool, StoreErro
     Ok(statement.exists([customer.as_str()])?)
 }
 
-/// A later sweep found something else: what waits, waits no longer.
-pub fn supersede(tx: &Tx<'_>) -> Result<usize, StoreError> {
-    Ok(tx.execute("UPDATE held_customer SET state = 'superseded' WHERE state = 'held'", [])?)
+/// A later sweep found something else: what waits for one of these reasons, waits no longer.
+pub fn supersede(tx: &Tx<'_>, reasons: &[Because]) -> Result<(), StoreError> {
+    let mut statement = tx.prepare_cached(
+        "UPDATE held_customer SET state = 'superseded'
+         WHERE state = 'held' AND hold_id IN (SELECT id FROM hold WHERE because = ?1)",
+    )?;
+    for reason in reasons {
+        statement.execute([reason.word()])?;
+    }
+    Ok(())
 }
 
 /// What a person can say to a hold.
@@ -216,10 +245,8 @@ pub fn each_unsettled_row(conn: &Conn, mut visit: impl FnMut(i64)) -> Result<(),
 /// How a held customer's story ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Gone: recorded as deleted.
+    /// Gone, and recorded as deleted, by a pass or because we pushed that: whatever was said or asked about it is over.
     Deleted,
-    /// Erased here, having been deleted: whatever was said or asked about it is over.
-    Erased,
     /// Asked again, and there.
     Alive,
     /// Listed again. Whether one that still waits for a word does so any longer, the end of the sweep tells.
@@ -230,9 +257,6 @@ pub enum End {
 pub fn end(tx: &Tx<'_>, customer: &CustomerId, end: End) -> Result<(), StoreError> {
     let sql = match end {
         End::Deleted => {
-            "UPDATE held_customer SET state = 'deleted' WHERE state IN ('held', 'approved') AND customer_id = ?1"
-        }
-        End::Erased => {
             "UPDATE held_customer SET state = 'deleted' WHERE state IN ('held', 'approved', 'rejected') AND customer_id = ?1"
         }
         End::Alive => {

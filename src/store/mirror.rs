@@ -43,6 +43,12 @@ pub fn id_of(conn: &Conn, row: i64) -> Result<Option<CustomerId>, StoreError> {
     Ok(statement.query_row([row], |row| id_in(row, 0)).optional()?)
 }
 
+/// The id in this row, where its customer is live.
+pub fn live_id_of(conn: &Conn, row: i64) -> Result<Option<CustomerId>, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT id FROM mirror WHERE row = ?1 AND deleted_at IS NULL")?;
+    Ok(statement.query_row([row], |row| id_in(row, 0)).optional()?)
+}
+
 /// Writes where a customer stands, into its row where it has one, and returns the row. Email and creation time are taken from the
 /// body, so that the columns cannot say anything else; `customer` is that body where it was read already.
 pub(super) fn put(

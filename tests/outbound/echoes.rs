@@ -1,16 +1,16 @@
 //! What we pushed does not come back as somebody else's change.
 
+use komoju_sync::model::Outcome;
 use komoju_sync::sandbox::{Call, Effect, Fault, Work};
 use serde_json::json;
 
 use crate::desk::Desk;
 
-/// A page is asked for and answered late: what the intents do settles before it comes.
+/// A page is asked for and made up late: what the intents do settles before that.
 async fn settles_within_a_page(prepare: impl Fn(&Desk) -> Vec<String>) -> Desk {
     let mut desk = Desk::open(4).await;
     let expected = prepare(&desk);
     let head = desk.head();
-    // Made up before, sent after: as a slow answer is.
     let slow = desk.inject(Fault::new(Effect::Hold).call(Call::List).once());
     let pull = desk.pull();
     let sweep = pull.sweep();
@@ -211,4 +211,114 @@ async fn our_own_delete_within_an_inquest_is_recorded_once_and_as_ours() {
     push_within_a_sweep(&desk, Fault::new(Effect::Hold).call(Call::Show).once()).await;
     assert_eq!(desk.changes_after(head), ["deleted intent d"]);
     desk.assert_true();
+}
+
+/// What is held, a line for each reason.
+fn held(desk: &Desk) -> Vec<String> {
+    desk.column(
+        "SELECT because || ': ' || count(*) FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' GROUP BY because",
+    )
+}
+
+/// Makes the database one that was restored, and these customers gone.
+fn restored(desk: &Desk, gone: &[String]) {
+    desk.sql("UPDATE meta SET restored_at = '2026-06-01T00:00:00.000Z'");
+    for id in gone {
+        desk.sandbox.world().delete(id);
+    }
+}
+
+#[tokio::test]
+async fn our_own_delete_of_somebody_who_was_listed_lets_nobody_go_who_waits_for_a_person() {
+    let mut desk = Desk::open(15).await;
+    let listed = desk.column("SELECT id FROM customers ORDER BY created_at DESC");
+    restored(&desk, &listed[12..13]);
+    desk.sweep().await;
+    assert_eq!(held(&desk), ["restored: 1"]);
+    // As many are live then as were listed, and one of those is missing all the same.
+    desk.intend("d", "delete", Some(&listed[0]), None);
+    let slow = desk.inject(Fault::new(Effect::Hold).call(Call::List).page(2).once());
+    let pull = desk.pull();
+    let mut progress = pull.progress();
+    let push = async {
+        progress.wait_for(|progress| progress.done == 10).await.unwrap();
+        let pusher = desk.pusher_at(&desk.sandbox.base_url(), Default::default());
+        pusher.recover().await.unwrap();
+        assert_eq!(pusher.drain().await.unwrap().done, 1);
+        // So that the next page skips nobody.
+        desk.sandbox.world().create(json!({"email": "new@example.com"}));
+        desk.sandbox.world().remove_fault(slow);
+    };
+    let (report, ()) = tokio::join!(pull.sweep(), push);
+    assert_eq!(report.unwrap().outcome, Outcome::Held);
+    desk.sweep().await;
+    assert_eq!(held(&desk), ["restored: 1"]);
+}
+
+#[tokio::test]
+async fn after_a_restore_a_push_to_somebody_who_is_missing_lets_nobody_go() {
+    for is_held_before in [false, true] {
+        let mut desk = Desk::open(15).await;
+        let ids = desk.sandbox.world().ids();
+        restored(&desk, &ids[..1]);
+        if is_held_before {
+            desk.sweep().await;
+        }
+        desk.intend("u", "update", Some(&ids[0]), Some(json!({"email": "b@example.com"})));
+        let slow = desk.inject(Fault::new(Effect::Hold).call(Call::List).page(2).once());
+        let pull = desk.pull();
+        let push = async {
+            desk.sandbox.until(|world| world.fired(slow) == 1).await;
+            let pusher = desk.pusher_at(&desk.sandbox.base_url(), Default::default());
+            pusher.recover().await.unwrap();
+            assert_eq!(pusher.drain().await.unwrap().rejected, 1);
+            desk.sandbox.world().remove_fault(slow);
+        };
+        let (report, ()) = tokio::join!(pull.sweep(), push);
+        assert!(report.unwrap().failure.is_none());
+        desk.sweep().await;
+        assert_eq!(held(&desk), ["restored: 1"], "held before: {is_held_before}");
+        assert_eq!(desk.one("SELECT count(*) FROM deleted_customers"), "0");
+    }
+}
+
+#[tokio::test]
+async fn our_own_delete_of_one_who_is_held_lets_the_others_wait() {
+    let mut desk = Desk::open(60).await;
+    let ids = desk.sandbox.world().ids();
+    for id in &ids[..11] {
+        desk.sandbox.world().delete(id);
+    }
+    desk.sweep().await;
+    assert_eq!(held(&desk), ["too_many: 11"]);
+    desk.intend("d", "delete", Some(&ids[0]), None);
+    desk.drain().await;
+    assert_eq!(held(&desk), ["too_many: 10"], "nobody need decide about the one that is deleted");
+    // They would be few enough.
+    desk.sweep().await;
+    assert_eq!(held(&desk), ["too_many: 10"]);
+    assert_eq!(desk.one("SELECT count(*) FROM deleted_customers"), "1");
+    assert_eq!(desk.one("SELECT count(DISTINCT hold_id) FROM held_deletions"), "1");
+}
+
+#[tokio::test]
+async fn our_own_delete_of_somebody_whom_paging_skips_makes_no_other_set_of_those_who_wait() {
+    let mut desk = Desk::open(60).await;
+    let ids = desk.sandbox.world().ids();
+    for id in &ids[..11] {
+        desk.sandbox.world().delete(id);
+    }
+    desk.sweep().await;
+    // The mirror grows, and the limit with it: they would be few enough.
+    for n in 0..300 {
+        desk.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
+    }
+    desk.sweep().await;
+    let skipped = ids[20].clone();
+    desk.inject(Fault::new(Effect::Hide { ids: vec![skipped.clone()], every: None }).call(Call::List));
+    desk.intend("d", "delete", Some(&skipped), None);
+    // Asked for, and answered after our delete: with 404.
+    push_within_a_sweep(&desk, Fault::new(Effect::Hold).call(Call::Show).once()).await;
+    assert_eq!(held(&desk), ["too_many: 11"]);
+    assert_eq!(desk.column("SELECT id FROM deleted_customers"), [skipped]);
 }

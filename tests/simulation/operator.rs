@@ -171,7 +171,7 @@ impl World<'_> {
             give_up(&old);
         }
         self.log = Log::default();
-        self.too_many = BTreeSet::new();
+        self.waits_for_a_person = BTreeSet::new();
         // The earlier database knows nothing of what was told since.
         self.server.lock().unwrap().effects.iter_mut().for_each(|effect| effect.told = false);
         self.restart();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use komoju_sync::config::SecretKey;
 use komoju_sync::model::{Outcome, PassKind};
 use komoju_sync::store::read::Record;
-use komoju_sync::store::{Reader, account, outbox, passes, read};
+use komoju_sync::store::{Reader, account, holds, outbox, passes, read};
 use komoju_sync::tasks::pull::Report;
 use komoju_sync::tasks::push::Drained;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,16 @@ fn states(reader: &Reader, state: &str) -> BTreeSet<String> {
     let mut statement =
         reader.prepare_cached("SELECT customer_id FROM held_deletions WHERE state = ?1").unwrap();
     statement.query_map([state], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+/// Whose deletion only a person lets go.
+fn for_a_person(reader: &Reader) -> BTreeSet<String> {
+    let mut statement = reader
+        .prepare_cached(
+            "SELECT customer_id FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' AND because <> 'unproven'",
+        )
+        .unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
 /// Whose deletion a person approved, whatever became of it since.
@@ -35,6 +45,13 @@ fn deleted(changes: &[Record]) -> BTreeSet<String> {
     let of_others =
         |change: &&Record| change.text("kind") == Some("deleted") && change.text("origin") != Some("intent");
     changes.iter().filter(of_others).map(|change| change.text("customer_id").unwrap().to_owned()).collect()
+}
+
+/// Whom these changes record as deleted by our own push.
+fn ours(changes: &[Record]) -> BTreeSet<String> {
+    let ours =
+        |change: &&Record| change.text("kind") == Some("deleted") && change.text("origin") == Some("intent");
+    changes.iter().filter(ours).map(|change| change.text("customer_id").unwrap().to_owned()).collect()
 }
 
 /// A pass, or nothing of it where it crashed; and the drain beside it.
@@ -116,8 +133,9 @@ impl World<'_> {
         self.set_closed(true);
         let head = self.log.head.seq;
         let live_before = self.log.live();
-        let (held, approved_before, rejected, had_whole) = self.look(|reader| {
+        let (holds_all, held, approved_before, rejected, had_whole) = self.look(|reader| {
             (
+                holds::holds_all(reader).unwrap(),
                 states(reader, "held"),
                 states(reader, "approved"),
                 states(reader, "rejected"),
@@ -162,10 +180,25 @@ impl World<'_> {
         must!(alive.is_empty(), "recorded as deleted, and alive: {alive:?}");
         // 4: above the limit only a person's word deletes; a "no" keeps.
         let approved = &approved_before | &self.look(approved);
+        let rejected_midway = &self.look(|reader| states(reader, "rejected")) - &rejected;
         let by_itself: BTreeSet<String> = &deleted - &approved;
+        // Who waits for a person is let go only where the set is another one: one of them is there again, or somebody else is gone.
+        let let_go: BTreeSet<String> = &by_itself & &self.waits_for_a_person;
+        let ours = ours(&changes);
+        let is_another = self.waits_for_a_person.iter().any(|id| there.contains(id))
+            || live_before.iter().any(|id| {
+                !(there.contains(id)
+                    || self.waits_for_a_person.contains(id)
+                    || [&ours, &approved, &rejected].iter().any(|others| others.contains(id)))
+            });
         must!(
-            by_itself.is_empty() || by_itself != self.too_many,
-            "what was held because it was too many was recorded without a word: {by_itself:?}"
+            let_go.is_empty() || is_another,
+            "recorded without a person's word, which they wait for: {let_go:?}"
+        );
+        let is_decided_midway = approved != approved_before || !rejected_midway.is_empty();
+        must!(
+            !holds_all || is_decided_midway || by_itself.is_empty(),
+            "after a restore, and nobody looked at it: {by_itself:?}"
         );
         let by_itself = by_itself.len() as u64;
         // Who came before the last pass began, by the rest of an interrupted one or by our own pushes, counts too.
@@ -179,13 +212,14 @@ impl World<'_> {
         let limit = limit_of(live_before.len() as u64 + came);
         must!(by_itself <= limit, "{by_itself} deletions by itself, the limit is {limit}");
         must!(deleted.is_disjoint(&rejected), "a rejected deletion was recorded");
-        let rejected_midway = &self.look(|reader| states(reader, "rejected")) - &rejected;
         must!(deleted.is_disjoint(&rejected_midway), "a deletion was recorded and rejected");
         let Some(report) = report else { return Ok(()) };
         let held_now = self.look(|reader| states(reader, "held"));
+        self.waits_for_a_person = self.look(for_a_person);
         if report.outcome == Outcome::Held {
-            let is_many = held_now.len() as u64 > limit;
-            self.too_many = if is_many { held_now.clone() } else { &self.too_many & &held_now };
+            let unproven = (&held_now - &self.waits_for_a_person).len() as u64;
+            let most = if holds_all && !is_decided_midway { 0 } else { limit };
+            must!(unproven <= most, "{unproven} wait for no person, and {most} may");
         }
         if report.outcome == Outcome::Failed {
             must!(held_now.is_subset(&held), "a failed pass held something");

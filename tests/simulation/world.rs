@@ -64,8 +64,8 @@ pub struct World<'a> {
     pub enabled: bool,
     pub per_page: u32,
     pub seed: u64,
-    /// Held because they were more than the limit then.
-    pub too_many: BTreeSet<String>,
+    /// Held because they were more than the limit then, or because the database was restored.
+    pub waits_for_a_person: BTreeSet<String>,
     /// At which wait the next pass or drain ends with its process.
     pub crash_at: Option<u64>,
     pub crash_at_door: Option<u64>,
@@ -115,7 +115,7 @@ impl<'a> World<'a> {
             enabled: true,
             per_page,
             seed,
-            too_many: BTreeSet::new(),
+            waits_for_a_person: BTreeSet::new(),
             crash_at: None,
             crash_at_door: None,
             crashed: false,

@@ -13,7 +13,7 @@ use crate::reconcile::sighting;
 use crate::remote::Remote;
 use crate::store::changes::Recorder;
 use crate::store::holds::Because;
-use crate::store::{Conn, StoreError, Tx, holds, indexes, mirror, passes};
+use crate::store::{StoreError, Tx, holds, indexes, mirror, passes};
 use crate::tasks::echoes::Asked;
 
 /// Passes without an event are kept so long.
@@ -22,30 +22,44 @@ const KEEP_UNEVENTFUL: jiff::SignedDuration = jiff::SignedDuration::from_hours(3
 /// After so many questions without a usable answer nobody else is asked.
 const MOST_UNCLEAR: usize = 20;
 
+/// Whom a sweep misses.
+struct Missing {
+    /// Who was live before it and was not listed by it.
+    suspects: RowSet,
+    /// Where everybody who waits for a person's word is among them, and up to the limit others: those others.
+    added: Option<RowSet>,
+    /// What may be done about them without a person.
+    licence: Licence,
+}
+
 impl<R: Remote> Pull<R> {
     /// What follows from a list that was read whole.
-    pub(super) async fn conclude(&self, pass: &mut Pass, mut marks: Marks) -> Result<Outcome, Failure> {
+    pub(super) async fn conclude(&self, pass: &mut Pass, marks: Marks) -> Result<Outcome, Failure> {
         let limit = evidence::limit(
             pass.live_before,
             self.settings.max_delete_count,
             self.settings.max_delete_percent,
         );
-        let (mut suspects, (added, licence), marks_back) = self.find_suspects(pass, marks, limit).await?;
-        marks = marks_back;
-        let waiting = match added {
-            Some(added) => self.leave_out_the_skipped(pass, &mut suspects, &added).await?,
-            None => Waiting::Others,
+        let (Missing { mut suspects, added, licence }, mut marks) =
+            self.find_missing(pass, marks, limit).await?;
+        let unclear = match added {
+            Some(added) => self.ask_the_added(pass, &mut suspects, &added, licence).await?,
+            None => None,
         };
-        let to_hold = match evidence::course(suspects.len(), limit, waiting, licence) {
+        let waiting = if unclear.is_some() { Waiting::TheSame } else { Waiting::Others };
+        let course = evidence::course(suspects.len(), limit, waiting, licence);
+        let others = match course {
             Course::Nothing => RowSet::default(),
             Course::AskEach => self.ask_each(pass, &suspects, &mut marks).await?,
             Course::AskEachAndHold => self.ask_each_to_hold(pass, &suspects).await?,
-            Course::KeepHolding => suspects,
+            Course::KeepHolding => RowSet::default(),
             Course::AskSample => {
                 self.ask_sample(pass, &suspects).await?;
                 suspects
             }
         };
+        // Those who go on waiting for a person's word do so as they are.
+        let to_hold = unclear.unwrap_or(others);
         // Before the sweep is called complete: readers may count on them from then on.
         for index in indexes::ALL {
             let made = self.store.make_index_unless(self.stop.cancelled(), index);
@@ -57,75 +71,100 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// Who was live before the sweep and was not listed by it; where these are those who wait for a person already, and up to `limit`
-    /// others, those others; and what may be done about them without a person.
-    async fn find_suspects(
+    async fn find_missing(
         &self,
         pass: &Pass,
         marks: Marks,
         limit: u64,
-    ) -> Result<(RowSet, (Option<RowSet>, Licence), Marks), StoreError> {
+    ) -> Result<(Missing, Marks), StoreError> {
         let (head_before, asked) = (pass.head_before, Arc::clone(&pass.asked));
+        let deleted = pass.tally.deleted;
         let found = self.store.read(move |conn| {
-            let (mut suspects, mut pushed) = (RowSet::default(), 0);
-            // Whoever is listed is live: when as many are live as were listed, nobody is missing.
-            if mirror::live_count(conn)? > marks.seen.len() {
+            let licence = if holds::holds_all(conn)? { Licence::Hold } else { Licence::Record };
+            let (mut suspects, mut pushed) = (RowSet::default(), Vec::new());
+            // Whoever is listed is live, but for who was deleted since, by this pass or by us: when no more are live than that, nobody
+            // is missing.
+            if mirror::live_count(conn)? + deleted + asked.pushed_since() > marks.seen.len() {
                 mirror::each_live_before(conn, head_before, |row, id| {
-                    match marks.seen.contains(row) || !id.can_be_asked() {
-                        true => {}
-                        false if asked.is_before_push_of(&id) => {
-                            pushed += u64::from(holds::held_because(conn, &id)?.is_some());
+                    if !marks.seen.contains(row) && id.can_be_asked() {
+                        suspects.insert(row);
+                        if asked.is_before_push_of(&id) {
+                            pushed.push(row);
                         }
-                        false => drop(suspects.insert(row)),
                     }
                     Ok(())
                 })?;
             }
-            let reasons = [Because::TooMany, Because::Restored];
-            let added = added_to_held(conn, &suspects, &reasons, pushed, limit)?;
-            let licence = if holds::holds_all(conn)? { Licence::Hold } else { Licence::Record };
-            Ok((suspects, (added, licence), marks))
+            // After whom the mirror has: who is decided about meanwhile waits no longer.
+            let mut held = RowSet::default();
+            holds::each_held_row(conn, &Because::A_PERSONS, |row| {
+                held.insert(row);
+            })?;
+            // Of whom we push to ourselves this pass has no news that may be recorded.
+            if licence == Licence::Record {
+                pushed.into_iter().filter(|row| !held.contains(*row)).for_each(|row| suspects.remove(row));
+            }
+            let mut added = suspects.clone();
+            held.iter().for_each(|row| added.remove(row));
+            let goes_on = !held.is_empty() && held.is_subset_of(&suspects) && added.len() <= limit;
+            Ok((Missing { suspects, added: goes_on.then_some(added), licence }, marks))
         });
         found.await
     }
 
     /// Whom paging skipped make no other set of those who wait for a person: they are asked, and where none of them is gone, only the
-    /// others are suspects.
-    async fn leave_out_the_skipped(
+    /// others stay suspects. Returns those about whom nothing is known even so; `None` where one is gone, and the set another one.
+    async fn ask_the_added(
         &self,
         pass: &mut Pass,
         suspects: &mut RowSet,
         added: &RowSet,
-    ) -> Result<Waiting, Failure> {
-        for row in added.iter() {
-            suspects.remove(row);
-            if pass.unclear >= MOST_UNCLEAR {
+        licence: Licence,
+    ) -> Result<Option<RowSet>, Failure> {
+        let (mut unclear, mut in_vain) = (RowSet::default(), 0);
+        let mut rows: Vec<i64> = added.iter().collect();
+        // Not the same ones first each time: where many give no answer, the others would never be asked.
+        let first = usize::try_from(self.roll() % added.len().max(1)).unwrap_or(0);
+        rows.rotate_left(first);
+        for row in rows {
+            if in_vain >= MOST_UNCLEAR {
+                unclear.insert(row);
                 continue;
             }
             let asked = self.echoes.asking();
-            for id in self.ids(vec![row]).await? {
-                match self.look_up(&id, pass.patience()).await? {
-                    Found::Alive(customer) => self.record_alive(pass, Arc::clone(&asked), customer).await?,
-                    // It is asked again, with the others.
-                    Found::Gone => {
-                        suspects.insert(row);
-                        return Ok(Waiting::Others);
-                    }
-                    // That is no proof of another set: the next sweep asks anew.
-                    Found::Unclear(why) => {
-                        tracing::warn!("{why}; whether this customer is gone is not known");
-                        pass.unclear += 1;
-                    }
+            let Some(id) = self.ids(vec![row]).await?.pop() else {
+                suspects.remove(row);
+                continue;
+            };
+            match self.look_up(&id, pass.patience()).await? {
+                Found::Alive(customer) => {
+                    self.record_alive(pass, Arc::clone(&asked), customer).await?;
+                    suspects.remove(row);
+                }
+                // Our own delete may have done that.
+                Found::Gone if licence == Licence::Record && pass.asked.is_before_push_of(&id) => {
+                    suspects.remove(row);
+                }
+                Found::Gone => return Ok(None),
+                Found::Unclear(why) => {
+                    tracing::warn!("{why}; whether this customer is gone is not known");
+                    pass.unclear += 1;
+                    in_vain += 1;
+                    unclear.insert(row);
                 }
             }
         }
-        Ok(Waiting::TheSame)
+        unclear.iter().for_each(|row| suspects.remove(row));
+        Ok(Some(unclear))
     }
 
+    /// Those of them who are live.
     async fn ids(&self, rows: Vec<i64>) -> Result<Vec<CustomerId>, StoreError> {
-        // Who was erased meanwhile is nobody's suspect any more.
+        // Who was deleted by us, or erased, meanwhile is nobody's suspect any more.
         self.store
-            .write(move |tx| rows.into_iter().filter_map(|row| mirror::id_of(tx, row).transpose()).collect())
+            .read(move |conn| {
+                rows.into_iter().filter_map(|row| mirror::live_id_of(conn, row).transpose()).collect()
+            })
             .await
     }
 
@@ -225,22 +264,27 @@ impl<R: Remote> Pull<R> {
                 respelled.note(tx)?;
             }
             null_sources(tx, recorder, &marks, &asked)?;
-            // A person may have decided about some of them while the sweep went on.
-            let mut undecided = RowSet::default();
+            let (mut undecided, mut left) = (0, RowSet::default());
             for row in to_hold.iter() {
-                let Some(customer) = mirror::id_of(tx, row)? else { continue };
-                if !holds::is_decided(tx, &customer)? && !asked.is_before_push_of(&customer) {
-                    undecided.insert(row);
+                // While the sweep went on, a person may have decided about some of them, or we have deleted them.
+                let Some(customer) = mirror::live_id_of(tx, row)? else { continue };
+                if holds::is_decided(tx, &customer)? {
+                    continue;
+                }
+                undecided += 1;
+                // Of whom we push to, the next sweep knows more; but after a restore nobody who is missing is let go.
+                if licence == Licence::Hold || !asked.is_before_push_of(&customer) {
+                    left.insert(row);
                 }
             }
             let because = match licence {
                 Licence::Hold => Because::Restored,
-                Licence::Record if undecided.len() > limit => Because::TooMany,
+                Licence::Record if undecided > limit => Because::TooMany,
                 Licence::Record => Because::Unproven,
             };
-            hold(tx, id, &at, (&undecided, waiting), because)?;
+            hold(tx, id, &at, (&left, waiting), because)?;
             holds::note_concluded(tx)?;
-            Ok(undecided.len())
+            holds::held_count(tx)
         });
         Ok(concluded.await?)
     }
@@ -324,37 +368,8 @@ fn null_sources(
     Ok(())
 }
 
-/// Those of `rows` who do not wait for a person yet, where all who wait, but for `pushed` of them, are in `rows` and do for one of these
-/// reasons. `None`: they are others, or more than `most` were added.
-fn added_to_held(
-    conn: &Conn,
-    rows: &RowSet,
-    reasons: &[Because],
-    pushed: u64,
-    most: u64,
-) -> Result<Option<RowSet>, StoreError> {
-    let held = holds::held_count(conn)?.saturating_sub(pushed);
-    if held == 0 || rows.len() < held || rows.len() - held > most {
-        return Ok(None);
-    }
-    let mut added = RowSet::default();
-    for row in rows.iter() {
-        let Some(id) = mirror::id_of(conn, row)? else { return Ok(None) };
-        match holds::held_because(conn, &id)? {
-            Some(reason) if reasons.contains(&reason) => {}
-            Some(_) => return Ok(None),
-            None => drop(added.insert(row)),
-        }
-    }
-    Ok((rows.len() - added.len() == held).then_some(added))
-}
-
-/// Whether exactly these wait for a person.
-fn is_held(conn: &Conn, rows: &RowSet) -> Result<bool, StoreError> {
-    Ok(added_to_held(conn, rows, &Because::ALL, 0, 0)?.is_some())
-}
-
-/// Holds these deletions: keeps the hold where exactly these wait already, otherwise supersedes what waits.
+/// Holds these deletions, besides those who go on waiting for a person's word, if such do: keeps the hold where exactly these wait
+/// already, otherwise supersedes what waits.
 fn hold(
     tx: &Tx<'_>,
     pass: PassId,
@@ -362,11 +377,19 @@ fn hold(
     (rows, waiting): (&RowSet, Waiting),
     because: Because,
 ) -> Result<(), StoreError> {
-    if waiting == Waiting::TheSame || is_held(tx, rows)? {
-        // What waits for a person goes on doing so, even when the limit has grown.
-        return if because == Because::Unproven { Ok(()) } else { holds::set_because(tx, because) };
+    let replaced: &[Because] = match waiting {
+        Waiting::TheSame => &[Because::Unproven],
+        Waiting::Others => &Because::ALL,
+    };
+    let mut held = RowSet::default();
+    holds::each_held_row(tx, replaced, |row| {
+        held.insert(row);
+    })?;
+    if held.len() == rows.len() && held.is_subset_of(rows) {
+        // What waits for a person goes on doing so, whatever could be proven since.
+        return if because == Because::Unproven { Ok(()) } else { holds::set_because(tx, replaced, because) };
     }
-    holds::supersede(tx)?;
+    holds::supersede(tx, replaced)?;
     if !rows.is_empty() {
         let hold = holds::open(tx, pass, at, because)?;
         for row in rows.iter() {

@@ -167,7 +167,6 @@ impl<R: Remote> Pull<R> {
                     continue;
                 }
                 recorder.record_deleted(id)?;
-                holds::end(tx, id, End::Deleted)?;
             }
             Ok(())
         });
