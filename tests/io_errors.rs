@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use calls::{Lasts, Library, Place, Trouble};
 use house::House;
 use rusqlite::Connection;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Houses that work side by side: most of a round is waiting for a file to be still.
 const HOUSES: u64 = 4;
@@ -112,7 +112,16 @@ fn check_healed(house: &House, round: u64, made_before: u64, trouble: Trouble) {
     }
     let world = house.sandbox.world();
     assert_eq!(world.creates() - made_before, 2, "{trouble:?}: each create once");
+    let truth = world.truth();
     drop(world);
+    for door in ["sql", "file"] {
+        let email = format!("{door}-{round}@example.jp");
+        let made = truth.values().filter(|theirs| theirs["email"] == email).count();
+        assert_eq!(made, 1, "{trouble:?}: {email}");
+    }
+    let of_round = |theirs: &&Value| theirs["metadata"]["round"].as_str() == Some(&round.to_string());
+    let updated = truth.values().filter(of_round).count();
+    assert_eq!(updated, 1, "{trouble:?}: the update is done and did nothing");
     let lies = std::fs::read_dir(house.path("spool")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut lies: Vec<_> = lies.collect();
     lies.sort();

@@ -39,6 +39,8 @@ pub struct Case {
     /// The live customers before.
     before: BTreeMap<String, Value>,
     head: i64,
+    /// Whom the update is about.
+    updated: String,
     /// Whether what is recorded can be compared with the truth of now: the list did not move meanwhile.
     is_still: bool,
     evidence: Vec<Evidence>,
@@ -64,6 +66,7 @@ impl Case {
             row,
             before: BTreeMap::new(),
             head: 0,
+            updated: String::new(),
             is_still: true,
             evidence: Vec::new(),
             told: None,
@@ -85,8 +88,8 @@ impl Case {
             world.clear_requests();
         }
         case.intend("c", "create", None, &json!({"email": "made@example.com", "metadata": {"n": "1"}}));
-        let oldest = case.house.sandbox.world().ids().pop().unwrap();
-        case.intend("u", "update", Some(&oldest), &json!({"email": "pushed@example.com"}));
+        case.updated = case.house.sandbox.world().ids().pop().unwrap();
+        case.intend("u", "update", Some(&case.updated), &json!({"email": "pushed@example.com"}));
         case
     }
 
@@ -262,7 +265,24 @@ impl Case {
             (states, self.house.sandbox.world().creates()),
             (settled.map(str::to_owned).to_vec(), creates)
         );
+        self.assert_effects(creates);
         self.house.expect(0, &["status"]);
+    }
+}
+
+impl Case {
+    /// Asserts that what the intents asked for is so at KOMOJU, whatever their states say.
+    fn assert_effects(&self, creates: u64) {
+        let truth = self.house.sandbox.world().truth();
+        let updated = &truth[&self.updated];
+        assert_eq!(
+            updated["email"], "pushed@example.com",
+            "the update is settled and did nothing: {updated}"
+        );
+        let made: Vec<_> =
+            truth.values().filter(|customer| customer["email"] == "made@example.com").collect();
+        assert_eq!(made.len() as u64, creates, "{made:?}");
+        assert!(made.iter().all(|customer| customer["metadata"]["n"] == "1"), "{made:?}");
     }
 }
 

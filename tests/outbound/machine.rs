@@ -6,7 +6,7 @@ use komoju_sync::sandbox::{Call, Effect, Fault, Work};
 use komoju_sync::store::intents;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::desk::Desk;
@@ -245,8 +245,25 @@ impl Machine {
             ));
             assert!(made.contains_key(&id) || deleted != "0", "{id} is done and made nobody");
         }
+        self.assert_updates();
         assert!(self.desk.sweep().await.failure.is_none());
         self.desk.assert_true();
+    }
+
+    /// No update is done that did nothing: KOMOJU was heard to carry it out, or, where its token forbids to send it again, was sent it.
+    fn assert_updates(&self) {
+        let sent: Vec<(Value, Option<u16>)> = {
+            let world = self.desk.sandbox.world();
+            let patches = world.requests().iter().filter(|seen| seen.method == "PATCH");
+            patches.map(|seen| (serde_json::from_str(&seen.body).unwrap_or_default(), seen.status)).collect()
+        };
+        for id in self.desk.column("SELECT id FROM intents WHERE op = 'update' AND state = 'done'") {
+            let took_effect = sent.iter().any(|(body, status)| {
+                let has_token = body.get("payment_details").is_some();
+                body["metadata"]["n"] == id[1..] && (*status == Some(200) || has_token)
+            });
+            assert!(took_effect, "{id} is done and changed nobody");
+        }
     }
 }
 

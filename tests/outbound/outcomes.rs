@@ -56,6 +56,7 @@ async fn each_status_and_code_has_its_outcome() {
             desk.drain().await;
             assert_eq!(desk.state("u"), "done", "{effect:?} heals");
             assert_eq!(desk.of("u", "reason"), "null");
+            assert_eq!(desk.sandbox.world().truth()[&id]["email"], "x@example.com", "{effect:?}");
             desk.assert_true();
         }
     }

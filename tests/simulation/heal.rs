@@ -133,6 +133,13 @@ impl World<'_> {
             // A twin's customer is as good as its own: neither knows which of them made it.
             must!(was_made || self.has_twin(&id), "{id} is done, and made nobody");
         }
+        drop(server);
+        let done = self.column("SELECT id FROM intents WHERE state = 'done' AND op = 'update'");
+        let server = self.server.lock().unwrap();
+        for id in done {
+            let has_changed = server.effects.iter().any(|effect| !effect.is_create && effect.intent == id);
+            must!(has_changed, "{id} is done, and changed nobody");
+        }
         Ok(())
     }
 
