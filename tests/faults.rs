@@ -1,8 +1,9 @@
 //! The fault matrix: each thing that may go wrong is played once, by a test of its own, and written down in `docs/faults.md`.
 //!
-//! A fault is a [`Row`](matrix::Row): what is wrong, how a `sync` under it ends, what is said, and what becomes of a create and an
-//! update that lie in the outbox meanwhile. The harness ([`case::Case`]) asserts exactly what the row says, and the table is printed
-//! from the rows, so that neither can say what the other does not. `UPDATE_DOCS=1 cargo test --test faults the_table` writes it anew.
+//! A fault is a [`Row`](matrix::Row): what is wrong, how a `sync` under it ends, what is said, and what becomes of a create, an update
+//! and a delete that lie in the outbox meanwhile. The harness ([`case::Case`]) asserts exactly what the row says, and the table is
+//! printed from the rows, so that neither can say what the other does not. `UPDATE_DOCS=1 cargo test --test faults the_table` writes
+//! it anew.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

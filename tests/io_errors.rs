@@ -36,13 +36,13 @@ const MOST: u64 = 5_000;
 type Ends = BTreeMap<String, u64>;
 
 /// What is dropped in a round, by name.
-fn names(round: u64) -> [String; 3] {
-    ["sql-create", "sql-update", "file-create"].map(|name| format!("{name}-{round}"))
+fn names(round: u64) -> [String; 4] {
+    ["sql-create", "sql-update", "sql-delete", "file-create"].map(|name| format!("{name}-{round}"))
 }
 
 /// A house with something to do for the next `sync`: an intent of each kind, and customers that were changed.
 fn prepare(house: &House, round: u64) {
-    let [create, update, file] = names(round);
+    let [create, update, delete, file] = names(round);
     let mut world = house.sandbox.world();
     let ids = world.ids();
     world.update(&ids[0], json!({"email": format!("there-{round}@example.jp")}));
@@ -51,7 +51,16 @@ fn prepare(house: &House, round: u64) {
         world.delete(&ids[2]);
     }
     drop(world);
-    drop_rows(house, &create, &update, &ids[1], round);
+    let (token, email) = (format!("tok_{round}"), format!("sql-{round}@example.jp"));
+    drop_row(house, &create, "create", None, Some(json!({"email": email, "payment_details": token})));
+    drop_row(
+        house,
+        &update,
+        "update",
+        Some(&ids[1]),
+        Some(json!({"metadata": {"round": round.to_string()}})),
+    );
+    drop_row(house, &delete, "delete", Some(&ids[3]), None);
     let spool = house.path("spool");
     std::fs::write(spool.join(format!(".{file}")), line(&file, round)).unwrap();
     std::fs::rename(spool.join(format!(".{file}")), spool.join(format!("{file}.json"))).unwrap();
@@ -61,14 +70,12 @@ fn line(file: &str, round: u64) -> String {
     json!({"op": "create", "id": file, "body": {"email": format!("file-{round}@example.jp")}}).to_string()
 }
 
-fn drop_rows(house: &House, create: &str, update: &str, customer: &str, round: u64) {
+fn drop_row(house: &House, id: &str, op: &str, customer: Option<&str>, body: Option<Value>) {
     let conn = Connection::open(house.path("komoju.db")).unwrap();
     conn.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
     let sql = "INSERT INTO intents (id, op, customer_id, body) VALUES (?1, ?2, ?3, ?4)";
-    let body = json!({"email": format!("sql-{round}@example.jp"), "payment_details": format!("tok_{round}")});
-    conn.execute(sql, rusqlite::params![create, "create", None::<String>, body.to_string()]).unwrap();
-    let body = json!({"metadata": {"round": round.to_string()}});
-    conn.execute(sql, rusqlite::params![update, "update", customer, body.to_string()]).unwrap();
+    let body = body.map(|body| body.to_string());
+    conn.execute(sql, rusqlite::params![id, op, customer, body]).unwrap();
 }
 
 /// One `sync` under this trouble. Returns its end in short, or `None` where the program made fewer calls than that.
@@ -122,6 +129,8 @@ fn check_healed(house: &House, round: u64, made_before: u64, trouble: Trouble) {
     let of_round = |theirs: &&Value| theirs["metadata"]["round"].as_str() == Some(&round.to_string());
     let updated = truth.values().filter(of_round).count();
     assert_eq!(updated, 1, "{trouble:?}: the update is done and did nothing");
+    let deleted = house.one(&format!("SELECT customer_id FROM intents WHERE id = 'sql-delete-{round}'"));
+    assert!(!truth.contains_key(&deleted), "{trouble:?}: the delete is done and its customer lives");
     let lies = std::fs::read_dir(house.path("spool")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut lies: Vec<_> = lies.collect();
     lies.sort();

@@ -68,7 +68,7 @@ impl Case {
             let count = |method: &str| world.requests().iter().filter(|seen| seen.method == method).count();
             (
                 world.requests().iter().filter(|seen| seen.query.contains("page=3&")).count(),
-                count("POST") + count("PATCH"),
+                count("POST") + count("PATCH") + count("DELETE"),
             )
         };
         assert_eq!((list, pushes), (1, 0), "a refusal is not tried again");

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::case::{Case, until};
 use crate::matrix::Ends::{Complete, Fails, Outlasts};
-use crate::matrix::Outbox::{CreateRetried, Done, Retried};
+use crate::matrix::Outbox::{CreateRetried, DeleteDone, Done, Retried};
 use crate::matrix::faults;
 
 /// What the process may hold at most, in kB, whatever it is sent.
@@ -35,7 +35,7 @@ faults![
         "truncated JSON",
         "the JSON ends in its middle, and the answer with it",
         Fails("GET /customers page 1: the answer is not JSON"),
-        Retried,
+        DeleteDone,
         |case| case.everything(text(r#"{"data": [{"id": "a""#)),
     ),
     (
@@ -43,7 +43,7 @@ faults![
         "trailing garbage",
         "something follows the JSON",
         Fails("GET /customers page 1: the answer is not JSON (trailing characters"),
-        Retried,
+        DeleteDone,
         |case| case.everything(text(r#"{"total":0,"page":1,"per_page":10,"last_page":0,"data":[]} x"#)),
     ),
     (
@@ -51,14 +51,14 @@ faults![
         "invalid UTF-8",
         "a text in the JSON is not UTF-8",
         Fails("GET /customers page 1: the answer is not JSON"),
-        Retried,
+        DeleteDone,
         |case| case.everything(body(Payload::Bytes(b"{\"data\": [\"\xff\"]}".to_vec()))),
     ),
     (
         numbers_of_any_size,
         "huge and tiny numbers",
         "a customer holds 1e+400, -1e-400 and forty digits",
-        Complete("59 live"),
+        Complete("58 live"),
         Done,
         |case| {
             let numbers = r#""a":1e+400,"b":-1e-400,"c":1234567890123456789012345678901234567890.10"#;
@@ -123,7 +123,7 @@ faults![
         "200 with another shape",
         "\"data\" is an object",
         Fails("GET /customers page 1: the answer's \"data\" is not a list"),
-        Retried,
+        DeleteDone,
         |case| case.everything(body(Payload::Json(json!({"data": {}})))),
     ),
     (
@@ -161,7 +161,7 @@ faults![
         "200 with `{}`",
         "every answer is `{}`",
         Fails("GET /customers page 1: the answer is not a page of a list: it has no \"data\""),
-        Retried,
+        DeleteDone,
         |case| case.everything(body(Payload::Json(json!({})))),
     ),
 ];

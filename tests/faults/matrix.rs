@@ -8,7 +8,7 @@ pub struct Row {
     pub fault: &'static str,
     /// How the command under it ends.
     pub ends: Ends,
-    /// What becomes of a create and an update that lie in the outbox.
+    /// What becomes of a create, an update and a delete that lie in the outbox.
     pub outbox: Outbox,
     /// The test's name, with its modules.
     pub test: &'static str,
@@ -87,39 +87,42 @@ impl Ends {
     }
 }
 
-/// What became of the two intents in the outbox when the command under the fault ended.
+/// What became of the three intents in the outbox when the command under the fault ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outbox {
     /// They are done.
     Done,
-    /// Neither has left.
+    /// None has left.
     Kept,
     /// They were tried, and are tried again.
     Retried,
-    /// The create is tried again, the update is done.
+    /// Create and update are tried again; the delete, whose answer need not hold anything, is done.
+    DeleteDone,
+    /// The create is tried again, the others are done.
     CreateRetried,
-    /// The update is tried again, the create is done.
+    /// The update is tried again, the others are done.
     UpdateRetried,
-    /// The create is on its way as far as anybody knows, the update is done.
+    /// The create is on its way as far as anybody knows, the others are done.
     CreateUnderWay,
-    /// The create was rejected, the update is done.
+    /// The create was rejected, the others are done.
     CreateRejected,
-    /// A person decides about both.
+    /// A person decides about all.
     Parked,
 }
 
 impl Outbox {
-    /// The states of the create and of the update.
-    pub fn states(self) -> [&'static str; 2] {
+    /// The states of the create, of the update and of the delete.
+    pub fn states(self) -> [&'static str; 3] {
         match self {
-            Self::Done => ["done", "done"],
-            Self::Kept => ["queued", "queued"],
-            Self::Retried => ["waiting", "waiting"],
-            Self::CreateRetried => ["waiting", "done"],
-            Self::UpdateRetried => ["done", "waiting"],
-            Self::CreateUnderWay => ["sending", "done"],
-            Self::CreateRejected => ["rejected", "done"],
-            Self::Parked => ["parked", "parked"],
+            Self::Done => ["done"; 3],
+            Self::Kept => ["queued"; 3],
+            Self::Retried => ["waiting"; 3],
+            Self::DeleteDone => ["waiting", "waiting", "done"],
+            Self::CreateRetried => ["waiting", "done", "done"],
+            Self::UpdateRetried => ["done", "waiting", "done"],
+            Self::CreateUnderWay => ["sending", "done", "done"],
+            Self::CreateRejected => ["rejected", "done", "done"],
+            Self::Parked => ["parked"; 3],
         }
     }
 
@@ -129,6 +132,7 @@ impl Outbox {
             Self::Done => "pushes are not touched",
             Self::Kept => "no push leaves",
             Self::Retried => "pushes are tried again",
+            Self::DeleteDone => "pushes are tried again, but for the delete, which a 200 says is done",
             Self::CreateRetried => "the create is tried again",
             Self::UpdateRetried => "the update is tried again",
             Self::CreateUnderWay => "the create is taken up again at the next start",

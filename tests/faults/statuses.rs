@@ -59,8 +59,9 @@ faults![
                 headers: Default::default(),
                 work: Work::Done,
             };
-            case.inject(Fault::new(effect()).call(Call::Create));
-            case.inject(Fault::new(effect()).call(Call::Update));
+            for push in [Call::Create, Call::Update, Call::Delete] {
+                case.inject(Fault::new(effect()).call(push));
+            }
             case.endure();
             assert_eq!(case.house.sandbox.world().creates(), 1, "it took effect");
         },
@@ -167,7 +168,8 @@ impl Case {
             let fits = |seen: &&komoju_sync::sandbox::Seen| seen.method == method && seen.path.contains(of);
             world.requests().iter().filter(fits).count()
         };
-        assert_eq!((asked("POST", ""), asked("PATCH", "")), (1, 1), "no body is sent again");
+        let pushes = ["POST", "PATCH", "DELETE"].map(|method| asked(method, ""));
+        assert_eq!(pushes, [1; 3], "no body is sent again");
         assert_eq!(asked("GET", "/customers"), 10);
     }
 }

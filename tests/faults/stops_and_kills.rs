@@ -78,7 +78,7 @@ impl Case {
         self.fired_when(move |house| house.fired(fault));
         let daemon = self.house.spawn(&["run"]);
         until(&self.house, |world| world.fired(fault) > 0);
-        eventually("the pushes are done", || self.states() == ["done", "done"]);
+        eventually("the pushes are done", || self.states() == ["done"; 3]);
         daemon
     }
 
@@ -89,7 +89,7 @@ impl Case {
         let daemon = self.house.spawn(&["run"]);
         until(&self.house, |world| world.fired(fault) > 0);
         eventually("the sweep is complete and the update done", || {
-            self.states() == ["sending", "done"]
+            self.states() == ["sending", "done", "done"]
                 && self.house.one("SELECT count(*) FROM passes WHERE outcome = 'complete'") == "2"
         });
         daemon

@@ -44,9 +44,10 @@ fn code(text: &str) -> String {
 fn written() -> String {
     let mut text = "# What goes wrong, and what happens then\n\n\
         One row a fault, one test a row: `cargo test --test faults` plays those whose name begins with `faults`. In each, a mirror is\n\
-        one create, one change and one deletion behind, and a create and an update lie in the outbox; a `sync` (or the daemon) runs\n\
-        under the fault. Whatever the row says, nobody is lost, nobody is deleted who lives, nothing is created twice, and the log is\n\
-        proven. Then the fault ends, and the next `sync` exits 0: the mirror equals the API, and both intents are settled.\n\n\
+        one create, one change and one deletion behind, and a create, an update and a delete lie in the outbox; a `sync` (or the\n\
+        daemon) runs under the fault. Whatever the row says, nobody is lost, nobody is deleted who lives, nothing is created twice,\n\
+        and the log is proven. Then the fault ends, and the next `sync` exits 0: the mirror equals the API, the intents are settled,\n\
+        and what those that are done asked for is so there.\n\n\
         This table is printed from the tests (`UPDATE_DOCS=1 cargo test --test faults the_table`).\n\n\
         | fault | what happens | what is said, among other things | test |\n|---|---|---|---|\n"
         .to_owned();

@@ -25,7 +25,7 @@ fn stop(mut daemon: Process) -> std::process::Output {
 
 fn is_done(house: &House, round: u64) -> bool {
     let done = names(round).map(|name| format!("'{name}'")).join(", ");
-    house.one(&format!("SELECT count(*) FROM intents WHERE state = 'done' AND id IN ({done})")) == "3"
+    house.one(&format!("SELECT count(*) FROM intents WHERE state = 'done' AND id IN ({done})")) == "4"
 }
 
 /// Persistent trouble that begins while the daemon runs, and ends while it still does or after it ended.

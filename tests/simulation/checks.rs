@@ -133,6 +133,15 @@ impl World<'_> {
                 must!(change.text("origin") == Some("intent"), "{change:?}");
                 must!(server.senders.contains(intent), "{intent} is recorded, and nothing was pushed for it");
                 settled.insert(intent);
+                // 3: our own delete is evidence where it was answered by KOMOJU itself, for then nobody is there any more.
+                if change.text("kind") == Some("deleted") {
+                    let customer = change.text("customer_id").unwrap();
+                    let has_deleted =
+                        |effect: &Effect| effect.intent == intent && effect.customer == customer;
+                    let is_gone = server.find(self.account, customer).is_none();
+                    let took_effect = is_gone || server.effects.iter().any(has_deleted);
+                    must!(took_effect, "{intent} deleted {customer} here only: {change:?}");
+                }
                 continue;
             }
             must!(change.text("origin") != Some("intent"), "{change:?} by no intent");
