@@ -5,7 +5,7 @@ use std::fs;
 use komoju_sync::sandbox::{Call, Effect, Ending, Fault, Payload};
 use serde_json::json;
 
-use crate::case::{Case, until};
+use crate::case::{Case, eventually, until};
 use crate::matrix::Ends::{Complete, Fails, Outlasts};
 use crate::matrix::Outbox::{CreateRetried, DeleteDone, Done, Retried};
 use crate::matrix::faults;
@@ -74,16 +74,19 @@ faults![
     (
         one_byte_a_second,
         "one byte a second",
-        "a page and the answer to a create drip, a byte a second",
+        "a page and the answer to a create drip, seven bytes a second: never still for long, and for minutes not whole",
         Outlasts("GET /customers page 2: no answer"),
         CreateRetried,
         |case| {
             case.reconfigure("[api]\n", "[api]\nrequest_timeout_s = 1\n");
-            case.inject(Fault::new(Effect::Drip { every_ms: 1000, bytes: 1 }).call(Call::Create));
-            case.inject(
-                Fault::new(Effect::Drip { every_ms: 1000, bytes: 1 }).call(Call::List).page(2).times(2),
-            );
-            case.endure_by_binary();
+            // Whoever waits only for the next piece gets one in good time, and waits for the last one longer than this test does.
+            let drip = || Effect::Drip { every_ms: 150, bytes: 1 };
+            case.inject(Fault::new(drip()).call(Call::Create));
+            case.inject(Fault::new(drip()).call(Call::List).page(2).times(2));
+            let mut sync = case.house.spawn(&["sync"]);
+            eventually("it gives up what does not become whole", || sync.try_wait().unwrap().is_some());
+            let output = sync.wait_with_output().unwrap();
+            case.conclude(output.status.code().unwrap(), &String::from_utf8(output.stderr).unwrap());
         },
     ),
     (
