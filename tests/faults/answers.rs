@@ -93,7 +93,7 @@ faults![
         a_gzip_bomb,
         "gzip bomb",
         "a page inflates to 10 GB",
-        Outlasts("GET /customers page 2: the answer is"),
+        Outlasts("GET /customers page 2: the answer is larger than 3072 KiB"),
         Done,
         |case| case.swallows(Effect::GzipBomb { bytes: 10 << 30 }),
     ),

@@ -1,5 +1,7 @@
 //! A list that moves while it is read.
 
+use std::collections::BTreeSet;
+
 use komoju_sync::sandbox::{Call, Drift, Effect, Fault, Region};
 
 use crate::case::Case;
@@ -12,17 +14,33 @@ faults![
         inserts_between_pages,
         "inserts between pages",
         "after each page two customers come, and push the rest back",
-        Complete("live"),
+        Complete("57 live, 2 deleted"),
         Done,
-        |case| case.moves(Drift { insert: 2, ..Drift::default() }),
+        |case| {
+            case.moves(Drift { insert: 2, ..Drift::default() });
+            assert_eq!(case.asked_alone(404), 1, "who went");
+            assert_eq!(case.asked_alone(200), 1, "who proves it");
+        },
     ),
     (
         deletes_between_pages,
         "deletes between pages",
         "after each page a customer goes, and another is skipped",
-        Complete("deleted"),
+        Complete("57 live, 2 deleted"),
         Done,
-        |case| case.moves(Drift { delete: 1, ..Drift::default() }),
+        |case| {
+            let list = case.house.sandbox.world().ids();
+            case.moves(Drift { delete: 1, ..Drift::default() });
+            assert_eq!(
+                case.asked_alone(200),
+                5,
+                "four who were skipped, and one that proves the others' end"
+            );
+            // With each page that was left one customer fewer stands before the next one.
+            for skipped in [10, 21, 32, 43].map(|place| &list[place]) {
+                assert!(case.is_shown_alive(skipped), "{skipped} was on no page, and nobody asked for it");
+            }
+        },
     ),
     (
         many_deletes_between_pages,
@@ -39,9 +57,13 @@ faults![
         reorders_between_pages,
         "reorders between pages",
         "after each page a customer moves from the pages to come to the first",
-        Complete("live"),
+        Complete("57 live, 2 deleted"),
         Done,
-        |case| case.moves(Drift { reorder: 1, place: Region::Coming, ..Drift::default() }),
+        |case| {
+            case.moves(Drift { reorder: 1, place: Region::Coming, ..Drift::default() });
+            assert_eq!(case.asked_alone(404), 1, "who went");
+            assert_eq!(case.asked_alone(200), 5, "four who were skipped, and one that proves it");
+        },
     ),
 ];
 
@@ -52,5 +74,23 @@ impl Case {
         self.list_moves();
         self.inject(Fault::new(Effect::Drift(drift)).call(Call::List).times(4));
         self.endure();
+    }
+
+    /// How many customers were asked for each by itself and answered so.
+    fn asked_alone(&self, status: u16) -> usize {
+        let world = self.house.sandbox.world();
+        let alone = world.requests().iter().filter(|seen| seen.method == "GET" && seen.page.is_none());
+        let answered = alone.filter(|seen| seen.status == Some(status));
+        answered.map(|seen| &seen.path).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Whether this customer was asked for and answered for.
+    fn is_shown_alive(&self, id: &str) -> bool {
+        let path = format!("/customers/{id}");
+        let world = self.house.sandbox.world();
+        world
+            .requests()
+            .iter()
+            .any(|seen| seen.method == "GET" && seen.path.ends_with(&path) && seen.status == Some(200))
     }
 }

@@ -28,7 +28,7 @@ faults![
         an_unknown_name,
         "DNS failure",
         "no name server knows the host of `api.base_url`",
-        Fails("GET /customers page 1: no answer"),
+        Fails("failed to lookup address information"),
         Retried,
         |case| {
             case.speak_to("https://nowhere.invalid/api/v1");
