@@ -1,5 +1,7 @@
 //! Clocks that jump, while a sweep reads and while the answer to a create is lost.
 
+use std::time::Duration;
+
 use komoju_sync::clock::Clock as _;
 use komoju_sync::sandbox::{Call, Effect, Fault, Payload};
 
@@ -61,6 +63,31 @@ faults![
         |case| {
             case.lose_the_answers_with_a_tag();
             case.jumps(-YEAR);
+        },
+    ),
+    (
+        a_canary_that_answers_after_ninety_seconds,
+        "a clock that runs backwards",
+        "the canary of a deletion answers after ninety seconds, and meanwhile the clock is set back by an hour",
+        Complete("57 live, 2 deleted"),
+        Done,
+        |case| {
+            // The first who is asked for alone is the one who went.
+            let held = case.house.inject(Fault::new(Effect::Hold).call(Call::Show).skip(1).once());
+            case.fired_when(move |house| house.fired(held));
+            let clock = std::sync::Arc::clone(&case.clock);
+            case.endure_while(async |house| {
+                house.sandbox.until(|world| world.fired(held) == 1).await;
+                clock.advance(Duration::from_secs(90));
+                clock.set_wall(clock.now() - jiff::SignedDuration::from_hours(1));
+                house.sandbox.world().remove_fault(held);
+            });
+            let gone =
+                case.house.one("SELECT customer_id FROM changes WHERE kind = 'deleted' AND origin = 'sweep'");
+            let world = case.house.sandbox.world();
+            let alone = world.requests().iter().filter(|seen| seen.method == "GET" && seen.page.is_none());
+            let asked: Vec<bool> = alone.map(|seen| seen.path.ends_with(&gone)).collect();
+            assert_eq!(asked, [true, false, true, false], "a 404 of more than a minute ago proves nothing");
         },
     ),
 ];
