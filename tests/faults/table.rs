@@ -103,7 +103,29 @@ fn what_is_said_to_be_played_elsewhere_is() {
         let function = names.pop().unwrap();
         let file: PathBuf = std::iter::once("tests").chain(names).collect();
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).with_extension("rs"));
-        let stands = text.is_ok_and(|text| text.contains(&format!("fn {function}(")));
-        assert!(stands, "there is no test {}", row.test);
+        assert!(text.is_ok_and(|text| runs(&text, function)), "there is no test {} that is run", row.test);
     }
+}
+
+/// Whether a file of tests has this one, and it is run: what stands above it says that it is a test, and not that it is left out.
+fn runs(text: &str, function: &str) -> bool {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let heads = ["fn", "async fn"].map(|head| format!("{head} {function}("));
+    let found = lines.iter().position(|line| heads.iter().any(|head| line.starts_with(head)));
+    let Some(at) = found else { return false };
+    let above: Vec<_> = lines[..at].iter().rev().take_while(|line| line.starts_with("#[")).collect();
+    let is_test = above.iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"));
+    is_test && !above.iter().any(|line| line.contains("ignore"))
+}
+
+#[test]
+fn what_is_no_test_or_is_left_out_is_not_played() {
+    assert!(runs("#[test]\nfn a() {}", "a"));
+    assert!(runs("    #[tokio::test(flavor = \"multi_thread\")]\n    async fn a() {}", "a"));
+    assert!(!runs("fn a() {}", "a"));
+    assert!(!runs("#[test]\nfn another_a() {}", "a"));
+    assert!(!runs("#[test]\n#[ignore = \"slow\"]\nfn a() {}", "a"));
+    assert!(!runs("#[test]\n#[cfg_attr(all(), ignore)]\nfn a() {}", "a"));
+    assert!(!runs("#[test]\nfn b() {}\n\nfn a() {}", "a"));
+    assert!(!runs("// fn a() {}", "a"));
 }
