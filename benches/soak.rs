@@ -13,6 +13,8 @@ mod daemon;
 mod doors;
 #[path = "soak/ledger.rs"]
 mod ledger;
+#[path = "soak/outcomes.rs"]
+mod outcomes;
 #[path = "soak/trouble.rs"]
 mod trouble;
 

@@ -15,11 +15,14 @@ use crate::daemon::House;
 /// How the emails of customers begin that intents make.
 const OURS: &str = "soak-";
 
+/// How the tokens begin that are declined.
+const DECLINED: &str = "tok_card_declined";
+
 pub fn is_ours(email: &str) -> bool {
     email.starts_with(OURS)
 }
 
-/// By which door an intent came.
+/// By which door an intent came: six of ten by SQL, three by a file, one by the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Door {
     Sql,
@@ -30,8 +33,20 @@ pub enum Door {
 /// An intent that was accepted, or whose file was renamed into place.
 pub struct Accepted {
     pub door: Door,
+    /// As it was dropped.
+    pub intent: Value,
+}
+
+impl Accepted {
     /// The email of the customer that it makes.
-    pub email: Option<String>,
+    pub fn email(&self) -> Option<&str> {
+        self.intent["body"]["email"].as_str().filter(|_| self.intent["op"] == "create")
+    }
+
+    /// Whether KOMOJU declines its token.
+    pub fn is_declined(&self) -> bool {
+        self.intent["body"]["payment_details"].as_str().is_some_and(|token| token.starts_with(DECLINED))
+    }
 }
 
 pub struct Dropper {
@@ -78,7 +93,7 @@ impl Dropper {
                 let mut body = json!({"email": format!("{OURS}{}@example.jp", self.count)});
                 match dice.random_range(0..10) {
                     0..3 => body["payment_details"] = json!(format!("tok_{}", self.count)),
-                    3 => body["payment_details"] = json!(format!("tok_card_declined_{}", self.count)),
+                    3 => body["payment_details"] = json!(format!("{DECLINED}_{}", self.count)),
                     _ => {}
                 }
                 json!({"op": "create", "body": body})
@@ -88,8 +103,7 @@ impl Dropper {
     }
 
     fn note(&mut self, id: String, door: Door, intent: &Value) {
-        let email = (intent["op"] == "create").then(|| intent["body"]["email"].as_str().unwrap().to_owned());
-        self.intents.insert(id, Accepted { door, email });
+        self.intents.insert(id, Accepted { door, intent: intent.clone() });
     }
 
     fn by_sql(&mut self, dice: &mut StdRng, house: &House) {

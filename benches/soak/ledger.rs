@@ -11,10 +11,19 @@ use komoju_sync::store::verify::verify;
 use crate::Plan;
 use crate::daemon::{House, OPEN, size};
 use crate::doors::{Door, Dropper};
+use crate::outcomes;
+
+/// What the daemon may hold at most.
+const MOST_MEMORY_KIB: u64 = 64 << 10;
+
+/// How long a stop may take.
+const STOPS_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub struct Ledger {
     seed: u64,
+    /// How many seconds lie at most between two ends of the daemon.
+    longest_life: u64,
     pub lasted: Duration,
     pub starts: u64,
     pub kills: u64,
@@ -26,6 +35,8 @@ pub struct Ledger {
     /// Customers that others created, changed and deleted.
     pub churned: [u64; 3],
     faults: BTreeMap<String, u64>,
+    /// Those that were let loose, whether they ever struck or not.
+    pub injected: BTreeMap<String, u64>,
     requests: u64,
     peak_kib: u64,
     /// The database at the first look, and the largest write-ahead log seen.
@@ -53,7 +64,7 @@ struct Ended {
 
 impl Ledger {
     pub fn begin(plan: &Plan) -> Self {
-        Self { seed: plan.seed, ..Self::default() }
+        Self { seed: plan.seed, longest_life: 2 * plan.end_every.max(1), ..Self::default() }
     }
 
     pub fn wrong(&self) -> &[String] {
@@ -148,8 +159,8 @@ impl Ledger {
         let mut effects = 0;
         let mut wrong_creates = Vec::new();
         for (id, accepted) in &dropper.intents {
-            let Some(email) = &accepted.email else { continue };
-            let count = made.get(email.as_str()).copied().unwrap_or(0);
+            let Some(email) = accepted.email() else { continue };
+            let count = made.get(email).copied().unwrap_or(0);
             effects += count;
             ended.twice += u64::from(count > 1);
             let expected = match states.get(id).map(String::as_str) {
@@ -189,6 +200,9 @@ impl Ledger {
         self.wrong.extend(unexpected.iter().map(|id| format!("{id} was never dropped")));
         self.wrong.extend(strange);
         self.wrong.extend(wrong_creates);
+        self.wrong.extend(outcomes::judge(house, dropper, &truth));
+        self.wrong.extend(self.idle(&ended));
+        self.wrong.extend(self.excesses());
         self.wrong.extend(findings);
         self.wrong.extend(panics);
         for (count, what) in [(ended.differences, "differences"), (ended.false_deletes, "false deletes")] {
@@ -197,6 +211,48 @@ impl Ledger {
             }
         }
         self.ended = ended;
+    }
+}
+
+impl Ledger {
+    /// What should have happened in so long a run, and did not: then the rest of this ledger says less than it seems to.
+    fn idle(&self, ended: &Ended) -> Vec<String> {
+        let mut idle = Vec::new();
+        let mut expect = |what: String, of: u64, at_least: u64, count: u64| {
+            if of >= at_least && count == 0 {
+                idle.push(format!("{what}: none in {of}, which chance alone does not do"));
+            }
+        };
+        let in_sum = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>();
+        let ends = self.kills + self.stops;
+        expect("ends of the daemon".to_owned(), self.lasted.as_secs() / self.longest_life, 4, ends);
+        expect("kills".to_owned(), ends, 10, self.kills);
+        let accepted = ended.by_door.values().sum();
+        expect("intents".to_owned(), self.lasted.as_secs(), 30, accepted);
+        for (door, at_least) in [(Door::Sql, 16), (Door::File, 40), (Door::Cli, 140)] {
+            let count = ended.by_door.get(&door).copied().unwrap_or(0);
+            expect(format!("intents by {door:?}"), accepted, at_least, count);
+        }
+        expect("faults".to_owned(), in_sum(&self.injected), 10, in_sum(&self.faults));
+        // Some are forgotten before a request comes that they can strike.
+        for (kind, injected) in &self.injected {
+            let count = self.faults.get(kind).copied().unwrap_or(0);
+            expect(format!("faults that are {kind}"), *injected, 20, count);
+        }
+        idle
+    }
+
+    /// What went past its bounds.
+    fn excesses(&self) -> Vec<String> {
+        let mut excesses = Vec::new();
+        if self.peak_kib >= MOST_MEMORY_KIB {
+            excesses.push(format!("the daemon held {} KiB, and may hold {MOST_MEMORY_KIB}", self.peak_kib));
+        }
+        // Not optimised, and beside whatever else is compiled then, it takes what it takes.
+        if !cfg!(debug_assertions) && self.slowest_stop >= STOPS_WITHIN {
+            excesses.push(format!("a stop took {:?}, and may take {STOPS_WITHIN:?}", self.slowest_stop));
+        }
+        excesses
     }
 }
 

@@ -46,6 +46,7 @@ pub fn strike(dice: &mut StdRng, house: &House, ledger: &mut Ledger) {
         world.clear_faults();
     }
     let fault = any(dice);
+    *ledger.injected.entry(fault.effect.kind().to_owned()).or_default() += 1;
     world.inject(fault);
 }
 

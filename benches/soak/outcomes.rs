@@ -1,0 +1,78 @@
+//! What became of each intent, by its row and by what is so at KOMOJU.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::daemon::House;
+use crate::doors::Dropper;
+
+/// The live customers at KOMOJU, by their ids.
+type Truth = BTreeMap<String, Value>;
+
+/// An intent as the database tells of it.
+struct Row {
+    id: String,
+    op: String,
+    customer: Option<String>,
+    state: String,
+    result: Option<String>,
+}
+
+const ROWS: &str =
+    "SELECT json_array(id, op, customer_id, state, result_customer_id) FROM intents ORDER BY position";
+
+fn rows(house: &House) -> Vec<Row> {
+    let read = |row: String| {
+        let row: [Option<String>; 5] = serde_json::from_str(&row).unwrap();
+        let [id, op, customer, state, result] = row;
+        Row { id: id.unwrap(), op: op.unwrap(), customer, state: state.unwrap(), result }
+    };
+    house.column(ROWS).into_iter().map(read).collect()
+}
+
+/// What is wrong about them. Nobody else deletes whom an intent made, nor touches the metadata that intents write, and no email comes
+/// twice; so each end has its one reason.
+pub fn judge(house: &House, dropper: &Dropper, truth: &Truth) -> Vec<String> {
+    let rows = rows(house);
+    let states: BTreeMap<&str, &str> = rows.iter().map(|row| (row.id.as_str(), row.state.as_str())).collect();
+    let mut wrong = Vec::new();
+    // What the customers' metadata must say: each key as the last update that is done left it.
+    let mut wanted = BTreeMap::<(&str, &String), (&Value, &str)>::new();
+    for row in &rows {
+        let Row { id, op, state, .. } = row;
+        let Some(accepted) = dropper.intents.get(id) else { continue };
+        let made_by = row.customer.as_deref().and_then(|customer| customer.strip_prefix('@'));
+        let is_there = |customer: &Option<String>| customer.as_ref().is_some_and(|id| truth.contains_key(id));
+        let is_explained = match (state.as_str(), op.as_str()) {
+            // Where KOMOJU declines its token, and nowhere else.
+            ("rejected", "create") => accepted.is_declined(),
+            // Whose customer others have deleted; that an intent's own is gone never happens.
+            ("rejected", "update") => made_by.is_none() && !is_there(&row.customer),
+            ("done", "create") => !accepted.is_declined() && is_there(&row.result),
+            ("done", "update") => made_by.is_none() || is_there(&row.result),
+            ("done", "delete") => !is_there(&row.customer),
+            // Nothing is left to doubt but whom to change, where the create was declined.
+            ("parked", "update") => made_by.is_some_and(|create| states.get(create) == Some(&"rejected")),
+            // Whether it may be open, others ask.
+            ("queued" | "sending" | "waiting", _) => true,
+            _ => false,
+        };
+        if !is_explained {
+            wrong.push(format!("{id}, {op} of {:?}, is {state}, and nothing explains it", row.customer));
+        }
+        if let ("done", "update", Some(customer)) = (state.as_str(), op.as_str(), &row.result) {
+            for (key, value) in accepted.intent["body"]["metadata"].as_object().unwrap() {
+                wanted.insert((customer, key), (value, id));
+            }
+        }
+    }
+    for ((customer, key), (value, id)) in wanted {
+        let is_so = truth.get(customer).is_none_or(|theirs| theirs["metadata"][key] == *value);
+        if !is_so {
+            let theirs = &truth[customer]["metadata"][key];
+            wrong.push(format!("{id} is done, and the {key} of {customer} is {theirs}, not {value}"));
+        }
+    }
+    wrong
+}
