@@ -78,13 +78,31 @@ fn drop_row(house: &House, id: &str, op: &str, customer: Option<&str>, body: Opt
     conn.execute(sql, rusqlite::params![id, op, customer, body]).unwrap();
 }
 
-/// One `sync` under this trouble. Returns its end in short, or `None` where the program made fewer calls than that.
-fn sync_in_trouble(library: &Library, house: &House, trouble: Trouble) -> Option<String> {
+/// One `sync` under this trouble, with these intents to carry out. Returns its end in short, or `None` where the program made fewer
+/// calls than that.
+fn sync_in_trouble(library: &Library, house: &House, trouble: Trouble, intents: &[String]) -> Option<String> {
     let mut command = house.command(&["sync"]);
     let calls = library.under(&mut command, house.directory.path(), trouble);
     let output = command.output().unwrap();
-    let told = check_end(&output, trouble);
-    (calls.failed() > 0).then_some(told)
+    let end = check_end(&output, trouble);
+    if output.status.success() {
+        check_nothing_is_passed_over(house, &output, trouble, intents);
+    }
+    (calls.failed() > 0).then_some(end)
+}
+
+/// Whoever says that all is well has done everything, or names what was left and why.
+fn check_nothing_is_passed_over(house: &House, output: &Output, trouble: Trouble, intents: &[String]) {
+    let told = String::from_utf8_lossy(&output.stderr);
+    let why = std::io::Error::from_raw_os_error(trouble.errno).to_string();
+    for name in intents {
+        let is_done = house.column(&format!("SELECT state FROM intents WHERE id = '{name}'")) == ["done"];
+        let lies = house.path("spool").join(format!("{name}.json")).exists();
+        let is_named = told
+            .lines()
+            .any(|line| line.contains("\"WARN\"") && line.contains(name.as_str()) && line.contains(&why));
+        assert!(is_done && !lies || is_named, "{trouble:?}: exit 0, and not a word of {name}: {told}");
+    }
 }
 
 /// No panic, an exit code of the contract, and a sentence that says what failed and what to do.
@@ -170,7 +188,7 @@ fn at_each_call(library: &Library, kinds: &'static str, errno: i32, lasts: Lasts
                     assert!(trouble.nth < MOST, "it never ends");
                     prepare(&house, round);
                     let made_before = house.sandbox.world().creates();
-                    let end = sync_in_trouble(library, &house, trouble);
+                    let end = sync_in_trouble(library, &house, trouble, &names(round));
                     check_healed(&house, round, made_before, trouble);
                     let Some(end) = end else { return };
                     *ends.lock().unwrap().entry(end).or_default() += 1;
@@ -191,7 +209,7 @@ fn at_each_call_of_the_first_start(library: &Library, kinds: &'static str, errno
     loop {
         let house = House::with(3);
         let trouble = Trouble { place: Place::Everywhere, kinds, errno, lasts: Lasts::Once, nth };
-        let end = sync_in_trouble(library, &house, trouble);
+        let end = sync_in_trouble(library, &house, trouble, &[]);
         house.expect(0, &["sync"]);
         house.assert_true();
         let Some(end) = end else { break };
@@ -229,9 +247,28 @@ fn eio_at_each_read_write_and_sync() {
     at_each_call_of_the_first_start(&library, "rws", libc::EIO);
 }
 
+/// Before anything is asked or sent it is known that nothing of it could be written down.
+fn nothing_is_started_on_what_cannot_be_written(library: &Library) {
+    let house = ready();
+    prepare(&house, 0);
+    house.sandbox.world().clear_requests();
+    let (place, lasts) = (Place::Everywhere, Lasts::FromThenOn);
+    let trouble = Trouble { place, kinds: "wtcoum", errno: libc::EROFS, lasts, nth: 1 };
+    let mut command = house.command(&["sync"]);
+    library.under(&mut command, house.directory.path(), trouble);
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{told}");
+    let words = "komoju.db.lock cannot be opened; the directory must exist and be writable (mount its file system writable, then \
+                 start again)";
+    assert!(told.contains(words), "{told}");
+    assert!(house.sandbox.world().requests().is_empty(), "KOMOJU was asked: {told}");
+}
+
 #[test]
 fn a_read_only_file_system() {
     let library = Library::build();
+    nothing_is_started_on_what_cannot_be_written(&library);
     at_each_call(&library, "wtcoum", libc::EROFS, Lasts::FromThenOn);
     at_each_call_of_the_first_start(&library, "wtcoum", libc::EROFS);
 }
