@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Child;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::house::{House, KEY, Ran};
 use crate::matrix::{Ends, Outbox, Row};
+use crate::search::{Canary, below};
 
 /// The customers at first, on six pages.
 const CUSTOMERS: u32 = 57;
@@ -77,7 +79,9 @@ impl Case {
         let file = case.house.path("secret-key");
         fs::write(&file, KEY).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        case.configure("[api]\n", &format!("[api]\nsecret_key_file = '{}'\n", file.display()));
+        everything_is_heard();
+        let talkative = "[log]\nlevel = 'trace'\n[api]\n";
+        case.configure("[api]\n", &format!("{talkative}secret_key_file = '{}'\n", file.display()));
         assert_eq!(case.sync_here(async |_| {}), 0);
         case.house.assert_true();
         (case.before, case.head) = (case.house.mirror(), case.house.head());
@@ -92,7 +96,7 @@ impl Case {
         // The oldest: what moves in a list moves on the pages before them.
         let ids = case.house.sandbox.world().ids();
         [case.deleted, case.updated] = ids.last_chunk().unwrap().clone();
-        let create = json!({"email": "made@example.com", "metadata": {"n": "1"}});
+        let create = json!({"email": "made@example.com", "metadata": {"n": "1"}, "payment_details": TOKEN});
         case.intend("c", "create", None, Some(create));
         case.intend("u", "update", Some(&case.updated), Some(json!({"email": "pushed@example.com"})));
         case.intend("d", "delete", Some(&case.deleted), None);
@@ -286,6 +290,7 @@ impl Case {
         assert_eq!(self.house.sandbox.world().creates(), creates);
         self.assert_effects(creates);
         self.house.expect(0, &["status"]);
+        self.assert_secret();
     }
 }
 
@@ -307,6 +312,47 @@ impl Case {
             truth.values().filter(|customer| customer["email"] == "made@example.com").collect();
         assert_eq!(made.len() as u64, creates, "{made:?}");
         assert!(made.iter().all(|customer| customer["metadata"]["n"] == "1"), "{made:?}");
+    }
+}
+
+/// The create's payment token.
+const TOKEN: &str = "tok_Vq7Zk2mXw9Rt4bLpC8sYd1HjN6gF3uEa";
+
+/// What this process has logged, whatever its level.
+static HEARD: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+/// From here on every test of this process is heard.
+fn everything_is_heard() {
+    struct Ear;
+    impl Write for Ear {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            HEARD.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let all = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+        all.with_writer(|| Ear).init();
+    });
+}
+
+impl Case {
+    /// Asserts that neither the key nor the settled token is in anything that was logged or said, or in any file but the key's.
+    fn assert_secret(&self) {
+        fs::remove_file(self.house.path("secret-key")).unwrap();
+        let canaries = [Canary::new("the key", KEY), Canary::new("the token", TOKEN)];
+        assert_eq!(below(self.house.directory.path(), &canaries), Vec::<String>::new());
+        let (heard, said) = (HEARD.lock().unwrap().clone(), self.house.said.lock().unwrap().clone());
+        assert!(!heard.is_empty() && said.contains("DEBUG"), "nothing was logged");
+        for canary in &canaries {
+            assert_eq!(canary.found(&heard), Vec::<String>::new(), "logged");
+            assert_eq!(canary.found(said.as_bytes()), Vec::<String>::new(), "said");
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use komoju_sync::clock::{Clock, ManualClock};
 use komoju_sync::config::{Config, SecretKey};
@@ -32,6 +32,8 @@ pub struct House {
     pub directory: TempDir,
     key: String,
     extra: String,
+    /// What the commands that ran to their end have said.
+    pub said: Mutex<String>,
 }
 
 /// A process that does not outlive its test, also where that fails.
@@ -87,8 +89,8 @@ impl House {
         let options = Options { customers, readings, key: KEY.to_owned(), ..Options::default() };
         let sandbox = runtime.block_on(Sandbox::start(options)).unwrap();
         let key = sandbox.key().to_owned();
-        let house =
-            Self { runtime, sandbox, directory: TempDir::new().unwrap(), key, extra: QUIET.to_owned() };
+        let (directory, extra) = (TempDir::new().unwrap(), QUIET.to_owned());
+        let house = Self { runtime, sandbox, directory, key, extra, said: Mutex::default() };
         house.configure();
         house
     }
@@ -139,6 +141,7 @@ impl House {
         let ran = Ran { code: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr) };
         let shown = format!("{}{}", ran.stdout, ran.stderr);
         assert!(!shown.contains(&self.key), "the key is printed: {shown}");
+        self.said.lock().unwrap().push_str(&shown);
         ran
     }
 
