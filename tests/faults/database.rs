@@ -1,13 +1,17 @@
 //! Others who use the database, and databases that are none of ours.
 
-use std::fs;
+use std::fs::{self, File};
 
 use rusqlite::Connection;
+use serde_json::Value;
 
 use crate::case::{Case, signal};
 use crate::matrix::Ends::{Complete, Unusable, Waits};
 use crate::matrix::Outbox::{Done, Kept, Parked};
 use crate::matrix::faults;
+
+/// Doctor complains from 128 MiB on.
+const LARGER_THAN_A_WAL_SHOULD_BE: u64 = 129 << 20;
 
 faults![
     (
@@ -48,6 +52,7 @@ faults![
             case.fired_when(move |_| kept);
             assert!(case.house.head() > before, "it is recorded beside the reader");
             assert_eq!(count(&conn), before, "who reads sees what was");
+            case.doctor_tells_who_reads();
             conn.execute_batch("COMMIT").unwrap();
             assert!(count(&conn) > before);
         },
@@ -144,6 +149,23 @@ fn patched(good: &[u8], at: usize, with: &[u8]) -> Vec<u8> {
 }
 
 impl Case {
+    /// The write-ahead log has grown without bound meanwhile: doctor says so, and names this process.
+    fn doctor_tells_who_reads(&self) {
+        // What lies behind the last frame is nothing to SQLite, and takes no room. No lock stands on this file that closing it could
+        // take away; they stand on the -shm.
+        let wal = File::options().write(true).open(self.house.path("komoju.db-wal")).unwrap();
+        wal.set_len(LARGER_THAN_A_WAL_SHOULD_BE).unwrap();
+        drop(wal);
+        let told = self.house.run(&["doctor", "--json"]).stdout;
+        let findings = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let found: Vec<Value> = findings.filter(|finding| finding["check"] == "wal").collect();
+        let [finding] = &found[..] else { panic!("{told}") };
+        assert_eq!(finding["level"], "warn", "{finding}");
+        assert!(finding["finding"].as_str().unwrap().contains("somebody reads without an end"), "{finding}");
+        let reader = format!("(process {})", std::process::id());
+        assert!(finding["advice"].as_str().unwrap().contains(&reader), "{finding}");
+    }
+
     /// Another file lies in the place of the database, and is left as it is.
     fn finds(&mut self, other: impl FnOnce(&[u8]) -> Vec<u8>) {
         let path = self.house.path("komoju.db");

@@ -133,6 +133,13 @@ fn what_happens_is_counted() {
     for (name, least) in [("database_size", 4096.0), ("wal_size", 1.0), ("database_disk_free", 1.0)] {
         assert!(value(&address, &format!("komoju_sync_{name}_bytes")).unwrap() >= least, "{name}");
     }
+    // They are those of these two files, as they are now.
+    for (name, file) in [("database_size", "komoju.db"), ("wal_size", "komoju.db-wal")] {
+        eventually(name, || {
+            let length = std::fs::metadata(house.path(file)).unwrap().len() as f64;
+            value(&address, &format!("komoju_sync_{name}_bytes")) == Some(length)
+        });
+    }
 
     // Pushes: one done, one rejected, one that waits, one that is parked.
     let id = house.sandbox.world().ids()[0].clone();
