@@ -1,7 +1,42 @@
 //! In which order files are synced and go: what the kernel was asked for, told by the library that stands before it.
 
 use crate::calls::{Lasts, Library, Place, Trouble};
+use crate::house::House;
 use crate::{prepare, ready};
+
+/// What a command that ends well asks the kernel for, about the files of this house.
+fn calls_of(library: &Library, house: &House, arguments: &[&str]) -> Vec<String> {
+    let home = house.directory.path().canonicalize().unwrap();
+    let trace = home.join("trace");
+    let _ = std::fs::remove_file(&trace);
+    let mut command = house.command(arguments);
+    let none = Trouble { place: Place::Everywhere, kinds: "", errno: 0, lasts: Lasts::Once, nth: 0 };
+    library.under(&mut command, &home, none);
+    let status = command.env("CALLS_TRACE", &trace).env("CALLS_UNDER", &home).status();
+    assert!(status.unwrap().success());
+    let calls = std::fs::read_to_string(trace).unwrap();
+    calls.lines().map(|line| line.replace(home.to_str().unwrap(), "")).collect()
+}
+
+/// Asserts that all that was ever done to the copy was on disk when it was given this name, and the name itself afterwards. Returns the
+/// position of its naming.
+fn assert_synced_before_its_name(calls: &[String], name: &str) -> usize {
+    let named = after(calls, 0, &format!("c {name}"));
+    let synced = calls[..named].iter().rposition(|call| call.starts_with("s ") && call.ends_with("/copy.db"));
+    let synced = synced.unwrap_or_else(|| panic!("{name} is not synced before it is named: {calls:#?}"));
+    let copy = &calls[synced][2..];
+    let touched =
+        calls.iter().rposition(|call| ["w", "t", "m"].iter().any(|kind| *call == format!("{kind} {copy}")));
+    assert!(
+        touched.is_some_and(|touched| touched < synced),
+        "{name} is written to after its sync: {calls:#?}"
+    );
+    after(calls, named, DIRECTORY);
+    named
+}
+
+/// The house itself is synced.
+const DIRECTORY: &str = "s ";
 
 /// The position of the first call like this after another one.
 fn after(calls: &[String], from: usize, wanted: &str) -> usize {
@@ -10,18 +45,39 @@ fn after(calls: &[String], from: usize, wanted: &str) -> usize {
 }
 
 #[test]
+fn a_backup_has_its_name_once_it_is_on_disk() {
+    let (library, house) = (Library::build(), ready());
+    let backup = house.path("kept.db");
+    let calls = calls_of(&library, &house, &["backup", backup.to_str().unwrap()]);
+    assert_synced_before_its_name(&calls, "/kept.db");
+}
+
+#[test]
+fn a_restored_database_has_its_name_once_it_is_on_disk() {
+    let (library, house) = (Library::build(), ready());
+    let backup = house.path("kept.db");
+    house.expect(0, &["backup", backup.to_str().unwrap()]);
+    let calls = calls_of(&library, &house, &["restore", backup.to_str().unwrap()]);
+    let kept = calls.iter().find_map(|call| call.strip_prefix("c /komoju.db.before-restore-"));
+    let kept = format!("/komoju.db.before-restore-{}", kept.unwrap());
+    let named = assert_synced_before_its_name(&calls, &kept);
+    // In between it changes names with the database that was there. That is asked of the kernel past the C library, so that it is not
+    // to be seen here; but before and after it the names are made lasting.
+    let syncs = calls[named..].iter().filter(|call| *call == DIRECTORY).count();
+    assert_eq!(syncs, 2, "{calls:#?}");
+
+    // Where no database was, all of it is to be seen.
+    std::fs::remove_file(house.path("komoju.db")).unwrap();
+    let calls = calls_of(&library, &house, &["restore", backup.to_str().unwrap()]);
+    assert_synced_before_its_name(&calls, "/komoju.db");
+}
+
+#[test]
 fn a_dropped_file_goes_once_its_intents_and_its_receipt_are_on_disk() {
     let library = Library::build();
     let house = ready();
     prepare(&house, 0);
-    let home = house.directory.path().canonicalize().unwrap();
-    let trace = home.join("trace");
-    let mut command = house.command(&["sync"]);
-    let none = Trouble { place: Place::Everywhere, kinds: "", errno: 0, lasts: Lasts::Once, nth: 0 };
-    library.under(&mut command, &home, none);
-    assert!(command.env("CALLS_TRACE", &trace).status().unwrap().success());
-    let calls = std::fs::read_to_string(trace).unwrap();
-    let calls: Vec<String> = calls.lines().map(|line| line.replace(home.to_str().unwrap(), "")).collect();
+    let calls = calls_of(&library, &house, &["sync"]);
 
     let gone = after(&calls, 0, "u /spool/file-create-0.json");
     let receipt = after(&calls, 0, "c /spool/receipts/file-create-0.json.json");
