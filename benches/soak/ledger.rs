@@ -228,7 +228,7 @@ impl Ledger {
         expect("ends of the daemon".to_owned(), self.lasted.as_secs() / self.longest_life, 4, ends);
         expect("kills".to_owned(), ends, 10, self.kills);
         let accepted = ended.by_door.values().sum();
-        expect("intents".to_owned(), self.lasted.as_secs(), 30, accepted);
+        expect("intents".to_owned(), self.lasted.as_secs(), 60, accepted);
         for (door, at_least) in [(Door::Sql, 16), (Door::File, 40), (Door::Cli, 140)] {
             let count = ended.by_door.get(&door).copied().unwrap_or(0);
             expect(format!("intents by {door:?}"), accepted, at_least, count);
