@@ -116,7 +116,7 @@ CREATE TABLE held_customer (
     PRIMARY KEY (hold_id, customer_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX held_customer_unsettled ON held_customer (state, customer_id) WHERE state IN ('held', 'approved', 'rejected');
+CREATE INDEX held_customer_by_state ON held_customer (state, customer_id);
 
 -- Append-only, in words. BEFORE INSERT also stops INSERT OR REPLACE, for which no delete trigger fires.
 CREATE TRIGGER change_log_appends BEFORE INSERT ON change_log

@@ -31,6 +31,12 @@ impl App {
         loop {
             match self.pusher.serve().await {
                 Ok(_) => return Ok(()),
+                Err(e) if e.is_busy() && self.stop.is_cancelled() => {
+                    tracing::error!(
+                        "{e}; what was being sent is tried again, with its key, at the next start"
+                    );
+                    return Ok(());
+                }
                 Err(e) if e.is_busy() => {
                     tracing::error!("pushing paused: {e}; it is tried again");
                     // What was under way is cut off; until that is written, nothing may begin.

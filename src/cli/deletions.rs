@@ -64,10 +64,12 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
 
 fn list(reader: &Reader, all: bool, style: Style) -> anyhow::Result<Exit> {
     let mut out = Out::new();
-    let mut waiting = 0_u64;
+    let (mut waiting, mut unproven) = (0_u64, 0_u64);
     print::printing(|check| {
         let visit = |record: read::Record| {
-            waiting += u64::from(record.text("state") == Some("held"));
+            let waits = record.text("state") == Some("held");
+            waiting += u64::from(waits);
+            unproven += u64::from(waits && record.text("because") == Some("unproven"));
             check(match style.is_json() {
                 true => out.json(&record),
                 false => {
@@ -85,8 +87,17 @@ fn list(reader: &Reader, all: bool, style: Style) -> anyhow::Result<Exit> {
     })?;
     out.finish()?;
     if waiting > 0 && !style.is_json() {
+        let of_whom = match unproven {
+            1 if waiting == 1 => "it".to_owned(),
+            all if all == waiting => "them".to_owned(),
+            some => format!("{some} of them"),
+        };
+        let by_itself = match unproven {
+            0 => String::new(),
+            _ => format!("; nothing is proven about {of_whom}, and the next sweep asks again"),
+        };
         print::note(&format!(
-            "{} for `komoju-sync deletions approve` or `reject`",
+            "{} for `komoju-sync deletions approve` or `reject`{by_itself}",
             if waiting == 1 {
                 "1 deletion waits".to_owned()
             } else {

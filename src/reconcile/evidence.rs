@@ -5,7 +5,8 @@
 //! customer that the sweep did see still answers (the *canary*: it shows that the API is telling the truth about this account
 //! just now). Too many suspects are not asked one by one: a sample tells a short list from a mass deletion, and a mass deletion
 //! is held for a person. What is held because it was too many stays too many until a person has decided or the set is another
-//! one, even when the mirror has grown meanwhile and the limit with it. Whom paging skipped makes no other set, unless it is gone.
+//! one, even when the mirror has grown meanwhile and the limit with it. Who else is missing makes another set only where it is proven
+//! to be gone.
 
 use std::time::Duration;
 
@@ -13,6 +14,11 @@ use crate::model::CustomerId;
 
 /// How far apart a suspect's 404 and the canary's 200 may be.
 pub const CANARY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Whether a canary that answered at `answered_at` proves a 404 that was asked for at `asked_at`, both by a steady clock.
+pub fn is_within(asked_at: Duration, answered_at: Duration) -> bool {
+    answered_at.saturating_sub(asked_at) <= CANARY_WITHIN
+}
 
 /// After how long a 404 should get its canary, so that both fall well within [`CANARY_WITHIN`].
 const CANARY_DUE: Duration = Duration::from_secs(20);
@@ -121,9 +127,8 @@ impl Inquest {
 
     /// Takes a canary's 200, answered at `answered_at` by the same steady clock.
     pub fn canary(&mut self, answered_at: Duration) -> Proof {
-        let within = |asked_at: Duration| answered_at.saturating_sub(asked_at) <= CANARY_WITHIN;
         let (proven, stale): (Vec<_>, Vec<_>) =
-            self.gone.drain(..).partition(|(_, asked_at)| within(*asked_at));
+            self.gone.drain(..).partition(|(_, asked_at)| is_within(*asked_at, answered_at));
         let ids = |list: Vec<(CustomerId, Duration)>| list.into_iter().map(|(id, _)| id).collect();
         Proof { proven: ids(proven), stale: ids(stale) }
     }

@@ -182,14 +182,15 @@ pub fn held_deletions(
     record::each(conn, &sql, [], visit)
 }
 
-/// The same with each customer's email, for people.
+/// The same with each customer's email and why it is held, for people.
 pub fn held_customers(
     conn: &Conn,
     all: bool,
     visit: impl FnMut(Record) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let sql = format!(
-        "SELECT held_deletions.*, email FROM held_deletions LEFT JOIN mirror ON mirror.id = customer_id {}
+        "SELECT held_deletions.*, email, because FROM held_deletions
+         JOIN hold ON hold.id = hold_id LEFT JOIN mirror ON mirror.id = customer_id {}
          ORDER BY hold_id, customer_id",
         which_held(all)
     );

@@ -354,7 +354,8 @@ mod tests {
         };
         let calling_off = async {
             begun.await.unwrap();
-            let called_off = store.run_unless(std::future::ready(()), |_| Ok(7));
+            // Not before it lies in the queue.
+            let called_off = store.run_unless(tokio::task::yield_now(), |_| Ok(7));
             let called_off = tokio::time::timeout(Duration::from_secs(30), called_off).await;
             go_on.send(()).unwrap();
             called_off

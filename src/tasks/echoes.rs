@@ -115,10 +115,10 @@ impl Asked {
         state.sending.contains_key(id) || state.settled.get(id).is_some_and(|at| *at > self.at)
     }
 
-    /// How many customers we have pushed to since this was asked for, as far as that has settled.
-    pub fn pushed_since(&self) -> u64 {
+    /// Whom we have pushed to since this was asked for, as far as that has settled.
+    pub fn pushed_since(&self) -> Vec<CustomerId> {
         let state = self.echoes.state();
-        state.settled.values().filter(|at| **at > self.at).count() as u64
+        state.settled.iter().filter(|(_, at)| **at > self.at).map(|(id, _)| id.clone()).collect()
     }
 
     /// Whether a customer that nobody knows yet may be the one that our own create, still under way, has made.

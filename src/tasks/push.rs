@@ -307,7 +307,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                         tracing::error!("pushing paused: {e}; it is tried again");
                         let pause = self.clock.sleep(AFTER_BUSY);
                         tokio::select! {
-                            () = self.stop.cancelled() => {}
+                            () = self.stop.cancelled() => break,
                             waited = beside(pause, &mut under_way, &mut finished) => waited?,
                         }
                     }
@@ -389,8 +389,9 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 () = &mut last_call => break,
             }
         }
-        if !finished.is_empty() {
-            self.turn(&finished, 0, run).await?;
+        while !finished.is_empty() {
+            let answered = std::mem::take(&mut finished);
+            beside(self.turn(&answered, 0, run), &mut under_way, &mut finished).await??;
         }
         if !under_way.is_empty() {
             let at = time::written(self.clock.now());

@@ -304,6 +304,40 @@ fn whom_paging_skips_makes_no_other_set_of_those_who_wait() {
 }
 
 #[test]
+fn a_404_that_proves_nothing_makes_no_other_set_of_those_who_wait() {
+    let house = House::with(60);
+    house.sweep();
+    delete(&house, 11);
+    assert_eq!(house.sweep().outcome, Outcome::Held);
+    for n in 0..300 {
+        house.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
+    }
+    house.sweep();
+    // Paging skips somebody, and an API in trouble says of everybody that there is no such customer.
+    let skipped = house.sandbox.world().ids()[5].clone();
+    house.on_lists(Effect::Hide { ids: vec![skipped], every: None });
+    let code = komoju_sync::sandbox::Payload::Code("not_found".into());
+    let nobody = Effect::Status {
+        status: 404,
+        body: code,
+        retry_after: None,
+        headers: Default::default(),
+        work: Default::default(),
+    };
+    let fault = house.inject(Fault::new(nobody).call(Call::Show));
+    house.sweep();
+    assert!(house.fired(fault) > 1, "the customer and a canary");
+    let holds = "SELECT because || ': ' || count(*) FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' GROUP BY because";
+    assert_eq!(house.column(holds), ["too_many: 11", "unproven: 1"]);
+    let list = house.expect(3, &["deletions", "list"]).stderr;
+    assert!(list.contains("12 deletions wait for"), "{list}");
+    assert!(list.contains("; nothing is proven about 1 of them, and the next sweep asks again"), "{list}");
+    house.sandbox.world().clear_faults();
+    assert_eq!((house.sweep().held, house.column(holds)), (11, vec!["too_many: 11".to_owned()]));
+    assert_eq!(house.one("SELECT count(*) FROM deleted_customers"), "0");
+}
+
+#[test]
 fn after_a_restore_an_api_that_answers_nobody_is_not_asked_about_everybody() {
     let house = House::with(600);
     house.sweep();

@@ -48,6 +48,14 @@ fn after_the_first_sweep_readers_have_their_indexes() {
     ] {
         assert!(plan(sql).contains(index), "{sql}: {}", plan(sql));
     }
+    // What the daemon asks of each customer while many are held.
+    for sql in [
+        "SELECT 1 FROM held_customer WHERE state IN ('approved', 'rejected') AND customer_id = 'x'",
+        "UPDATE held_customer SET state = 'seen' WHERE state IN ('held', 'approved', 'rejected') AND customer_id = 'x'",
+        "SELECT count(DISTINCT customer_id) FROM held_customer WHERE state = 'held'",
+    ] {
+        assert!(plan(sql).contains("held_customer_by_state (state=?"), "{sql}: {}", plan(sql));
+    }
 }
 
 #[test]

@@ -322,3 +322,26 @@ async fn our_own_delete_of_somebody_whom_paging_skips_makes_no_other_set_of_thos
     assert_eq!(held(&desk), ["too_many: 11"]);
     assert_eq!(desk.column("SELECT id FROM deleted_customers"), [skipped]);
 }
+
+#[tokio::test]
+async fn whom_we_push_to_counts_among_those_who_are_too_many() {
+    let mut desk = Desk::open(60).await;
+    let ids = desk.sandbox.world().ids();
+    for id in &ids[..11] {
+        desk.sandbox.world().delete(id);
+    }
+    desk.intend("u", "update", Some(&ids[0]), Some(json!({"email": "b@example.com"})));
+    let slow = desk.inject(Fault::new(Effect::Hold).call(Call::List).page(2).once());
+    let pull = desk.pull();
+    let push = async {
+        desk.sandbox.until(|world| world.fired(slow) == 1).await;
+        let pusher = desk.pusher_at(&desk.sandbox.base_url(), Default::default());
+        pusher.recover().await.unwrap();
+        assert_eq!(pusher.drain().await.unwrap().rejected, 1);
+        desk.sandbox.world().remove_fault(slow);
+    };
+    let (report, ()) = tokio::join!(pull.sweep(), push);
+    assert_eq!((report.unwrap().held, held(&desk)), (11, vec!["too_many: 11".to_owned()]));
+    desk.sweep().await;
+    assert_eq!(held(&desk), ["too_many: 11"]);
+}

@@ -432,13 +432,15 @@ async fn a_process_that_ends_between_any_two_commits_of_a_create_makes_one() {
 #[tokio::test]
 async fn a_create_that_was_cut_off_at_a_server_that_tells_no_time_is_not_made_twice() {
     // Sent or not; looked for while its key is good, or when it may be forgotten.
-    for (cut, after, expected) in [
-        (Cut::BeforePush(0), minutes(5), ("done", 1)),
-        (Cut::AfterPush(0), minutes(5), ("done", 1)),
-        (Cut::BeforePush(0), minutes(25 * 60), ("parked", 0)),
-        (Cut::AfterPush(0), minutes(25 * 60), ("parked", 1)),
+    for (cut, tag, after, expected) in [
+        (Cut::BeforePush(0), None, minutes(5), ("done", 1)),
+        (Cut::AfterPush(0), None, minutes(5), ("done", 1)),
+        (Cut::AfterPush(0), Some("intent"), minutes(5), ("done", 1)),
+        (Cut::BeforePush(0), None, minutes(25 * 60), ("parked", 0)),
+        (Cut::AfterPush(0), None, minutes(25 * 60), ("parked", 1)),
     ] {
         let mut desk = Desk::open(1).await;
+        desk.settings.reconcile_tag = tag.map(str::to_owned);
         desk.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
         let silent = Ending { tells_time: false, ..Ending::of(&desk, Some(cut)) };
         drain_until_over(&mut desk, silent).await;
@@ -448,7 +450,12 @@ async fn a_create_that_was_cut_off_at_a_server_that_tells_no_time_is_not_made_tw
         desk.advance(minutes(25 * 60));
         desk.drain().await;
         let ended = (desk.state("c"), desk.sandbox.world().creates());
-        assert_eq!((ended.0.as_str(), ended.1), expected, "{cut:?} {after}: {}", desk.of("c", "reason"));
+        assert_eq!(
+            (ended.0.as_str(), ended.1),
+            expected,
+            "{cut:?} {tag:?} {after}: {}",
+            desk.of("c", "reason")
+        );
         if expected.0 == "parked" {
             let reason = desk.of("c", "reason");
             assert!(reason.contains("by KOMOJU's clock, is not known: look for the customer"), "{reason}");

@@ -213,9 +213,17 @@ impl World<'_> {
         must!(by_itself <= limit, "{by_itself} deletions by itself, the limit is {limit}");
         must!(deleted.is_disjoint(&rejected), "a rejected deletion was recorded");
         must!(deleted.is_disjoint(&rejected_midway), "a deletion was recorded and rejected");
-        let Some(report) = report else { return Ok(()) };
         let held_now = self.look(|reader| states(reader, "held"));
-        self.waits_for_a_person = self.look(for_a_person);
+        let wait = self.look(for_a_person);
+        let waited = std::mem::replace(&mut self.waits_for_a_person, wait);
+        // They go on waiting, and for a person, until a word is said or it is known what became of them.
+        let ended = [&approved, &rejected, &rejected_midway, &there, &deleted, &ours];
+        let forgotten = waited
+            .difference(&self.waits_for_a_person)
+            .filter(|id| live_before.contains(*id))
+            .find(|id| held_now.contains(*id) || !ended.iter().any(|ended| ended.contains(*id)));
+        must!(is_another || forgotten.is_none(), "{forgotten:?} waits for no person any more");
+        let Some(report) = report else { return Ok(()) };
         if report.outcome == Outcome::Held {
             let unproven = (&held_now - &self.waits_for_a_person).len() as u64;
             let most = if holds_all && !is_decided_midway { 0 } else { limit };

@@ -24,7 +24,8 @@ const MOST_UNCLEAR: usize = 20;
 
 /// Whom a sweep misses.
 struct Missing {
-    /// Who was live before it and was not listed by it.
+    /// Who was live before it and was not listed by it, those included to whom we push ourselves: of them this pass has no news that may
+    /// be recorded, but they count.
     suspects: RowSet,
     /// Where everybody who waits for a person's word is among them, and up to the limit others: those others.
     added: Option<RowSet>,
@@ -43,7 +44,10 @@ impl<R: Remote> Pull<R> {
         let (Missing { mut suspects, added, licence }, mut marks) =
             self.find_missing(pass, marks, limit).await?;
         let unclear = match added {
-            Some(added) => self.ask_the_added(pass, &mut suspects, &added, licence).await?,
+            Some(added) => {
+                let canaries = Canaries::Among(marks.canaries.clone());
+                self.ask_the_added(pass, &mut suspects, &added, &canaries, licence).await?
+            }
             None => None,
         };
         let waiting = if unclear.is_some() { Waiting::TheSame } else { Waiting::Others };
@@ -71,6 +75,7 @@ impl<R: Remote> Pull<R> {
         }
     }
 
+    /// Compares what the mirror holds with what the sweep has marked.
     async fn find_missing(
         &self,
         pass: &Pass,
@@ -81,16 +86,18 @@ impl<R: Remote> Pull<R> {
         let deleted = pass.tally.deleted;
         let found = self.store.read(move |conn| {
             let licence = if holds::holds_all(conn)? { Licence::Hold } else { Licence::Record };
-            let (mut suspects, mut pushed) = (RowSet::default(), Vec::new());
             // Whoever is listed is live, but for who was deleted since, by this pass or by us: when no more are live than that, nobody
             // is missing.
-            if mirror::live_count(conn)? + deleted + asked.pushed_since() > marks.seen.len() {
+            let mut gone = deleted;
+            for id in asked.pushed_since() {
+                let stored = mirror::find(conn, &id)?.filter(|stored| !stored.standing.is_live());
+                gone += u64::from(stored.is_some_and(|stored| marks.seen.contains(stored.row)));
+            }
+            let mut suspects = RowSet::default();
+            if mirror::live_count(conn)? + gone > marks.seen.len() {
                 mirror::each_live_before(conn, head_before, |row, id| {
                     if !marks.seen.contains(row) && id.can_be_asked() {
                         suspects.insert(row);
-                        if asked.is_before_push_of(&id) {
-                            pushed.push(row);
-                        }
                     }
                     Ok(())
                 })?;
@@ -100,10 +107,6 @@ impl<R: Remote> Pull<R> {
             holds::each_held_row(conn, &Because::A_PERSONS, |row| {
                 held.insert(row);
             })?;
-            // Of whom we push to ourselves this pass has no news that may be recorded.
-            if licence == Licence::Record {
-                pushed.into_iter().filter(|row| !held.contains(*row)).for_each(|row| suspects.remove(row));
-            }
             let mut added = suspects.clone();
             held.iter().for_each(|row| added.remove(row));
             let goes_on = !held.is_empty() && held.is_subset_of(&suspects) && added.len() <= limit;
@@ -112,13 +115,15 @@ impl<R: Remote> Pull<R> {
         found.await
     }
 
-    /// Whom paging skipped make no other set of those who wait for a person: they are asked, and where none of them is gone, only the
-    /// others stay suspects. Returns those about whom nothing is known even so; `None` where one is gone, and the set another one.
+    /// Whom paging skipped make no other set of those who wait for a person: they are asked, and where none of them is proven to be
+    /// gone, only the others stay suspects. Returns those about whom nothing is known even so; `None` where one is gone, and the set
+    /// another one.
     async fn ask_the_added(
         &self,
         pass: &mut Pass,
         suspects: &mut RowSet,
         added: &RowSet,
+        canaries: &Canaries,
         licence: Licence,
     ) -> Result<Option<RowSet>, Failure> {
         let (mut unclear, mut in_vain) = (RowSet::default(), 0);
@@ -131,28 +136,35 @@ impl<R: Remote> Pull<R> {
                 unclear.insert(row);
                 continue;
             }
-            let asked = self.echoes.asking();
+            let (asked_at, asked) = (self.clock.elapsed(), self.echoes.asking());
             let Some(id) = self.ids(vec![row]).await?.pop() else {
                 suspects.remove(row);
                 continue;
             };
-            match self.look_up(&id, pass.patience()).await? {
+            let why = match self.look_up(&id, pass.patience()).await? {
                 Found::Alive(customer) => {
-                    self.record_alive(pass, Arc::clone(&asked), customer).await?;
+                    self.record_alive(pass, asked, customer).await?;
                     suspects.remove(row);
+                    continue;
                 }
                 // Our own delete may have done that.
                 Found::Gone if licence == Licence::Record && pass.asked.is_before_push_of(&id) => {
                     suspects.remove(row);
+                    continue;
                 }
-                Found::Gone => return Ok(None),
-                Found::Unclear(why) => {
-                    tracing::warn!("{why}; whether this customer is gone is not known");
-                    pass.unclear += 1;
-                    in_vain += 1;
-                    unclear.insert(row);
-                }
-            }
+                Found::Gone => match self.ask_canaries(pass, canaries).await? {
+                    Some(answered_at) if evidence::is_within(asked_at, answered_at) => return Ok(None),
+                    _ => {
+                        let id = self.masker.text(id.as_str());
+                        format!("GET /customers/{id}: not_found, and no other customer answers in time")
+                    }
+                },
+                Found::Unclear(why) => why.to_string(),
+            };
+            tracing::warn!("{why}; whether this customer is gone is not known");
+            pass.unclear += 1;
+            in_vain += 1;
+            unclear.insert(row);
         }
         unclear.iter().for_each(|row| suspects.remove(row));
         Ok(Some(unclear))
@@ -264,25 +276,21 @@ impl<R: Remote> Pull<R> {
                 respelled.note(tx)?;
             }
             null_sources(tx, recorder, &marks, &asked)?;
-            let (mut undecided, mut left) = (0, RowSet::default());
+            let mut undecided = RowSet::default();
             for row in to_hold.iter() {
                 // While the sweep went on, a person may have decided about some of them, or we have deleted them.
                 let Some(customer) = mirror::live_id_of(tx, row)? else { continue };
                 if holds::is_decided(tx, &customer)? {
                     continue;
                 }
-                undecided += 1;
-                // Of whom we push to, the next sweep knows more; but after a restore nobody who is missing is let go.
-                if licence == Licence::Hold || !asked.is_before_push_of(&customer) {
-                    left.insert(row);
-                }
+                undecided.insert(row);
             }
             let because = match licence {
                 Licence::Hold => Because::Restored,
-                Licence::Record if undecided > limit => Because::TooMany,
+                Licence::Record if undecided.len() > limit => Because::TooMany,
                 Licence::Record => Because::Unproven,
             };
-            hold(tx, id, &at, (&left, waiting), because)?;
+            hold(tx, id, &at, (&undecided, waiting), because)?;
             holds::note_concluded(tx)?;
             holds::held_count(tx)
         });
@@ -369,7 +377,7 @@ fn null_sources(
 }
 
 /// Holds these deletions, besides those who go on waiting for a person's word, if such do: keeps the hold where exactly these wait
-/// already, otherwise supersedes what waits.
+/// already, otherwise supersedes whatever else waits.
 fn hold(
     tx: &Tx<'_>,
     pass: PassId,

@@ -114,7 +114,11 @@ impl<R: Remote> Pull<R> {
     }
 
     /// When a canary answered, by the steady clock; `None` when up to three were asked and none did.
-    async fn ask_canaries(&self, pass: &mut Pass, canaries: &Canaries) -> Result<Option<Duration>, Failure> {
+    pub(super) async fn ask_canaries(
+        &self,
+        pass: &mut Pass,
+        canaries: &Canaries,
+    ) -> Result<Option<Duration>, Failure> {
         let canaries = match canaries {
             Canaries::NobodyLives => return Ok(Some(self.clock.elapsed())),
             Canaries::Among(canaries) => canaries,

@@ -99,7 +99,8 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 if let Some(ended) = self.ask_the_time(open).await {
                     return Ok(Some(ended));
                 }
-                let must_look = open.met_server_error || open.frozen.tag.is_some();
+                let can_look = open.frozen.first_server_at.is_some();
+                let must_look = open.met_server_error || (open.frozen.tag.is_some() && can_look);
                 match (self.key_is_good(open), must_look) {
                     (false, _) => self.reconcile(open, body, KeyIs::Past).await,
                     // Whether KOMOJU keeps a 5xx under its key is not known, nor whether it is the whole truth; and where the

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -64,8 +65,11 @@ const MOST_NAMED: usize = 100;
 /// minute …
 const LONGEST_WAIT_AT: u32 = 7;
 
-/// … or so many times as long as it took to read: a long window shall not take the requests that everybody else needs.
+/// … or so many times as long as it took to read: a long window shall not take the requests that everybody else needs …
 const REST: u32 = 4;
+
+/// … but no longer than this: what is planned a day ahead counts as planned by a clock that was wrong.
+const LONGEST_REST: Duration = Duration::from_secs(12 * 60 * 60);
 
 impl<R: Remote + PushRemote> Pusher<R> {
     /// Finds out what became of the create. `None`: it may be sent, under a key that is good and committed.
@@ -93,7 +97,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             Err(Setback::Moving(why)) => {
                 let took = self.clock.elapsed().saturating_sub(begun);
                 let wait = attempt_wait(open.life.attempts.min(LONGEST_WAIT_AT), self.roll());
-                let wait = wait.max(took.saturating_mul(REST));
+                let wait = wait.max(took.saturating_mul(REST).min(LONGEST_REST));
                 return Ok(Some(Ended::Later {
                     why,
                     status: None,

@@ -14,16 +14,16 @@ impl<R> Pusher<R> {
     pub(super) async fn sweep_tokens_away(&self, run: &mut Run) -> bool {
         let swept = async {
             let now = self.clock.elapsed();
-            let mut clean = true;
+            let mut rewritten = Ok(Some(()));
             if now >= run.rewrite_from && self.store.read(erase::is_unscrubbed).await? {
                 // It costs as much as all there is: where it fails, it is not tried again at once.
                 run.rewrite_from = now + REWRITE_AGAIN_AFTER;
-                clean = self.store.rewrite_unless(self.stop.cancelled()).await?.is_some();
-                if clean {
+                rewritten = self.store.rewrite_unless(self.stop.cancelled()).await;
+                if matches!(rewritten, Ok(Some(()))) {
                     run.rewrite_from = now;
                 }
             }
-            // Tokens leave by the time of a stop; for an erasure there may not be the time.
+            // Tokens leave by the time of a stop; for an erasure there may be no time, or no room.
             let left = self.store.read(outbox::left_over_tokens).await?;
             if left > 1 {
                 self.store.write(outbox::scrub).await?;
@@ -32,7 +32,7 @@ impl<R> Pusher<R> {
             if left > 0 && emptied {
                 self.store.write(outbox::note_scrubbed).await?;
             }
-            Ok::<_, StoreError>(clean && emptied)
+            Ok::<_, StoreError>(rewritten?.is_some() && emptied)
         };
         swept.await.unwrap_or_else(|e| {
             tracing::warn!(
