@@ -9,7 +9,7 @@ use komoju_sync::model::CustomerId;
 use komoju_sync::model::{Page, PageQuery};
 use komoju_sync::remote::{Http, Push, PushError, PushRemote, Pushed, Remote, RemoteError, Shown};
 use komoju_sync::sandbox::readings::{ServerErrors, Source};
-use komoju_sync::sandbox::{Call, Drift, Effect, Fault, Readings, Work};
+use komoju_sync::sandbox::{Call, Drift, Effect, Fault, Payload, Readings, Work};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,8 @@ async fn a_lost_answer_to_a_create_is_asked_for_again_under_the_same_key() {
     desk.inject(lost(Call::Create));
     desk.drain().await;
     assert_eq!(desk.state("c"), "waiting");
+    // Somebody else has made one like it: which is whose, only the key tells.
+    desk.sandbox.world().create(json!({"email": "a@example.com"}));
     desk.restart();
     desk.advance(minutes(19 * 60 + 58));
     desk.drain().await;
@@ -58,6 +60,56 @@ async fn create_after(
     desk.drain_on(75, minutes(20)).await;
     let creates = desk.sandbox.world().creates();
     (desk, creates)
+}
+
+/// How often a create was sent.
+fn posts(desk: &Desk) -> usize {
+    desk.sandbox.world().requests().iter().filter(|seen| seen.method == "POST").count()
+}
+
+#[tokio::test]
+async fn a_create_whose_customer_is_plain_to_see_is_not_sent_again() {
+    for token in [None, Some("tok_once")] {
+        let mut desk = Desk::open(3).await;
+        desk.sandbox.world().readings_mut().list_source = Source::Hidden;
+        let body = match token {
+            Some(token) => json!({"email": "a@example.com", "payment_details": token}),
+            None => json!({"email": "a@example.com"}),
+        };
+        desk.intend("c", "create", None, Some(body));
+        // A server that keeps no 5xx under its key, and a process that ends before it has written down that it was one.
+        let failed = Effect::Status {
+            status: 500,
+            body: Payload::Code("internal_server_error".to_owned()),
+            retry_after: None,
+            headers: Default::default(),
+            work: Work::Done,
+        };
+        desk.inject(Fault::new(failed).call(Call::Create).once());
+        end_at(&mut desk, Cut::AfterPush(0)).await;
+        desk.advance(minutes(1));
+        desk.drain().await;
+        let creates = desk.sandbox.world().creates();
+        let ended = (desk.state("c"), creates, posts(&desk));
+        assert_eq!(ended, ("done".to_owned(), 1, 1), "{token:?}: {}", desk.of("c", "reason"));
+        let card = "SELECT source IS NOT NULL FROM customers WHERE email = 'a@example.com'";
+        assert_eq!(desk.one(card), if token.is_some() { "1" } else { "0" });
+    }
+}
+
+#[tokio::test]
+async fn somebody_elses_customer_without_the_card_is_not_the_creates() {
+    let mut desk = Desk::open(3).await;
+    desk.intend("c", "create", None, Some(json!({"email": "a@example.com", "payment_details": "tok_once"})));
+    desk.inject(Fault::new(Effect::Reset { work: Work::Skipped }).call(Call::Create).once());
+    desk.drain().await;
+    desk.sandbox.world().create(json!({"email": "a@example.com"}));
+    desk.advance(minutes(1));
+    desk.drain().await;
+    assert_eq!((desk.state("c"), desk.sandbox.world().creates()), ("done".to_owned(), 1));
+    desk.sweep().await;
+    let card = "SELECT source IS NOT NULL FROM customers WHERE email = 'a@example.com' ORDER BY 1";
+    assert_eq!(desk.column(card), ["0", "1"]);
 }
 
 #[tokio::test]

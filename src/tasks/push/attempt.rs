@@ -100,14 +100,15 @@ impl<R: Remote + PushRemote> Pusher<R> {
                     return Ok(Some(ended));
                 }
                 let can_look = open.frozen.first_server_at.is_some();
-                let must_look = open.met_server_error || (open.frozen.tag.is_some() && can_look);
-                match (self.key_is_good(open), must_look) {
-                    (false, _) => self.reconcile(open, body, KeyIs::Past).await,
-                    // Whether KOMOJU keeps a 5xx under its key is not known, nor whether it is the whole truth; and where the
-                    // customer carries the intent's id, it costs little to look before anything is repeated.
-                    (true, true) => self.reconcile(open, body, KeyIs::Good).await,
-                    // Under the same key it is the same create.
-                    (true, false) => Ok(None),
+                match self.key_is_good(open) {
+                    false => self.reconcile(open, body, KeyIs::Past).await,
+                    // Whether KOMOJU keeps a 5xx under its key is not known, nor whether it is the whole truth; and whether a customer
+                    // carries the intent's id can be told.
+                    true if open.met_server_error || (open.frozen.tag.is_some() && can_look) => {
+                        self.reconcile(open, body, KeyIs::Doubtful).await
+                    }
+                    true if can_look => self.reconcile(open, body, KeyIs::Good).await,
+                    true => Ok(None),
                 }
             }
             Wish::Update(_, body) if body.token().is_some() => Ok(self.read_back(open, body).await),

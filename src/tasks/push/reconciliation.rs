@@ -16,7 +16,7 @@ use crate::model::{Customer, CustomerId, PageQuery, time};
 use crate::reconcile::creates::{self, Evidence, Finding};
 use crate::reconcile::outcome::attempt_wait;
 use crate::reconcile::paging;
-use crate::remote::{Cause, Left, PushRemote, Remote, RemoteError};
+use crate::remote::{Cause, Left, PushRemote, Remote, RemoteError, Shown};
 use crate::store::outbox::{self, Open};
 use crate::store::{StoreError, intents};
 
@@ -29,8 +29,11 @@ const READINGS: usize = 5;
 /// Whether the create may be sent again under its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyIs {
-    /// Yes, if it is not found to have taken effect.
+    /// Yes: under the same key it is the same create. But the answer that nobody heard may have been a 5xx, which KOMOJU may keep or
+    /// not: so it is not sent where its customer is plain to see.
     Good,
+    /// Yes, if it is proven not to have taken effect.
+    Doubtful,
     /// No: KOMOJU may have forgotten it.
     Past,
 }
@@ -94,6 +97,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             Err(Setback::Remote(error)) => {
                 return Ok(Some(self.after_read_error(open, error, Left::Nothing)));
             }
+            Err(Setback::Moving(_)) if key_is == KeyIs::Good => return Ok(None),
             Err(Setback::Moving(why)) => {
                 let took = self.clock.elapsed().saturating_sub(begun);
                 let wait = attempt_wait(open.life.attempts.min(LONGEST_WAIT_AT), self.roll());
@@ -119,7 +123,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             Ok((intents::unclaimed(conn, position, &wanted, made, &since)?, made_and_gone))
         });
         let ((mut unclaimed, gone, has_twin), made_and_gone) = accounted.await?;
-        if key_is == KeyIs::Good {
+        if key_is != KeyIs::Past {
             // Nothing has to be made anew: whoever is plainly somebody else stands in nobody's way.
             let alike: HashSet<&CustomerId> = candidates.iter().map(Customer::id).collect();
             unclaimed.retain(|id| alike.contains(id));
@@ -135,11 +139,22 @@ impl<R: Remote + PushRemote> Pusher<R> {
             has_twin,
         };
         match creates::find(evidence) {
-            Finding::Made(customer) => {
-                Ok(Some(Ended::TookEffect { customer: Some(customer.clone()), status: None }))
+            Finding::Made(listed) => {
+                // The list may hide what it pays with.
+                let customer = match self.remote.look(listed.id()).await {
+                    Ok(Shown::Found(shown)) => shown,
+                    _ => listed.clone(),
+                };
+                let has_source = customer.fields().get("source").is_some_and(|source| !source.is_null());
+                match key_is == KeyIs::Good && body.token().is_some() && !has_source {
+                    // Somebody else made that one: ours would have a source.
+                    true => Ok(None),
+                    false => Ok(Some(Ended::TookEffect { customer: Some(customer), status: None })),
+                }
             }
             // Nothing of it is there: the same request may go out again.
-            Finding::Absent if key_is == KeyIs::Good => Ok(None),
+            Finding::Absent if key_is != KeyIs::Past => Ok(None),
+            Finding::Unclear(_) if key_is == KeyIs::Good => Ok(None),
             Finding::Unclear(why) => {
                 let named: Vec<&str> = unclaimed.iter().take(MOST_NAMED).map(CustomerId::as_str).collect();
                 Ok(Some(Ended::Park {
