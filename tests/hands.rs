@@ -453,6 +453,15 @@ fn a_person_approves_retries_and_takes_back() {
     let no_delete = house.expect(1, &["intent", "approve", "n1"]);
     assert!(no_delete.stderr.contains("n1 is not a delete"), "{}", no_delete.stderr);
 
+    // At once, before anybody has looked at the outbox: by the rule that `import` tells, they wait.
+    for id in ["d4", "d5"] {
+        house.expect(0, &["intent", "delete", id, "--id", id]);
+    }
+    let config = house.path("config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}hold_deletes_over = 1\n")).unwrap();
+    assert!(house.expect(0, &["intent", "approve"]).stderr.contains("approved 2 deletes"));
+
     let early = house.expect(1, &["intent", "retry", "n1"]);
     assert!(early.stderr.contains("n1: an intent that is queued cannot be retried"), "{}", early.stderr);
     sql(&house, "UPDATE intents SET state = 'parked' WHERE id = 'n1'");

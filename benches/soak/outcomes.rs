@@ -17,19 +17,25 @@ struct Row {
     customer: Option<String>,
     state: String,
     result: Option<String>,
+    /// The status of an attempt that was answered 5xx and may have taken effect all the same.
+    failure: Option<u16>,
+    reason: Option<String>,
 }
 
-const ROWS: &str =
-    "SELECT json_array(id, op, customer_id, state, result_customer_id) FROM intents ORDER BY position";
+const ROWS: &str = "SELECT json_array(id, op, customer_id, state, result_customer_id,
+        (SELECT max(status) FROM attempts WHERE intent_id = intents.id AND status >= 500), reason)
+    FROM intents ORDER BY position";
 
 fn rows(house: &House) -> Vec<Row> {
     let read = |row: String| {
-        let row: [Option<String>; 5] = serde_json::from_str(&row).unwrap();
-        let [id, op, customer, state, result] = row;
-        Row { id: id.unwrap(), op: op.unwrap(), customer, state: state.unwrap(), result }
+        let (id, op, customer, state, result, failure, reason) = serde_json::from_str(&row).unwrap();
+        Row { id, op, customer, state, result, failure, reason }
     };
     house.column(ROWS).into_iter().map(read).collect()
 }
+
+/// How a create is parked of which it cannot be told what became of it.
+const UNKNOWN: &str = "whether this create took effect is not known";
 
 /// What is wrong about them. Nobody else deletes whom an intent made, nor touches the metadata that intents write, and no email comes
 /// twice; so each end has its one reason.
@@ -52,14 +58,22 @@ pub fn judge(house: &House, dropper: &Dropper, truth: &Truth) -> Vec<String> {
             ("done", "create") => !accepted.is_declined() && is_there(&row.result),
             ("done", "update") => made_by.is_none() || is_there(&row.result),
             ("done", "delete") => !is_there(&row.customer),
-            // Nothing is left to doubt but whom to change, where the create was declined.
+            // Answered 5xx, it was looked for in lists that left out whom the mirror knows.
+            ("parked", "create") => {
+                row.failure.is_some() && row.reason.as_ref().is_some_and(|reason| reason.starts_with(UNKNOWN))
+            }
+            // Where the create was declined, there is nobody to change.
             ("parked", "update") => made_by.is_some_and(|create| states.get(create) == Some(&"rejected")),
             // Whether it may be open, others ask.
             ("queued" | "sending" | "waiting", _) => true,
             _ => false,
         };
         if !is_explained {
-            wrong.push(format!("{id}, {op} of {:?}, is {state}, and nothing explains it", row.customer));
+            let reason = row.reason.as_deref().unwrap_or("without a reason");
+            wrong.push(format!(
+                "{id}, {op} of {:?}, is {state} for a reason that explains nothing: {reason}",
+                row.customer
+            ));
         }
         if let ("done", "update", Some(customer)) = (state.as_str(), op.as_str(), &row.result) {
             for (key, value) in accepted.intent["body"]["metadata"].as_object().unwrap() {

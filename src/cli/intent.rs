@@ -66,7 +66,7 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
         What::List(args) => list::list(path, args),
         What::Show(args) => list::show(path, args),
         What::Plan(args) => plan::run(&config, args),
-        What::Approve(args) => decide::approve(path, args),
+        What::Approve(args) => decide::approve(&config, args),
         What::Retry(args) => decide::retry(path, args),
         What::Cancel(args) => decide::cancel(path, args),
     }

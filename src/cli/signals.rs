@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -24,9 +25,9 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes it.
+    /// Makes it among the temporary files of this machine.
     pub(super) fn new(prefix: &str) -> io::Result<Self> {
-        let directory = tempfile::Builder::new().prefix(prefix).tempdir()?;
+        let directory = closed(prefix).tempdir()?;
         *SCRATCH.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.path().to_owned());
         Ok(Self { directory, _in_use: None })
     }
@@ -35,7 +36,7 @@ impl Scratch {
     /// processes that could not do it themselves.
     pub(super) fn within(parent: &Path, prefix: &str) -> io::Result<Self> {
         take_away_left_behind(parent, prefix)?;
-        let directory = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
+        let directory = closed(prefix).tempdir_in(parent)?;
         *SCRATCH.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.path().to_owned());
         let lock = File::open(directory.path())?;
         lock.try_lock()?;
@@ -51,6 +52,13 @@ impl Scratch {
     pub(super) fn close(self) -> io::Result<()> {
         self.directory.close()
     }
+}
+
+/// Copies of a database lie in it, which hold what not everybody may read.
+fn closed(prefix: &str) -> tempfile::Builder<'_, '_> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix).permissions(fs::Permissions::from_mode(0o700));
+    builder
 }
 
 /// Takes away the directories of this prefix that nobody works in any more. Returns those that are still there.

@@ -62,7 +62,8 @@ async fn sync(
         let passed = pass(&app, kind, Some((&config.database.path, args.style))).await?;
         return Ok(passed.exit.and(drain(&app, &config.database.path, passed.may_drain).await?));
     }
-    let directory = Scratch::new("komoju-sync-").map_err(AppError::Temporary)?;
+    let directory =
+        Scratch::within(&std::env::temp_dir(), "komoju-sync-dry-run-").map_err(AppError::Temporary)?;
     let app = App::start_dry(config, directory.path(), clock, stop).await?;
     let copy = directory.path().join("dry-run.db");
     let head = read::mirror_info(&*Reader::open(&copy)?)?.number("head_seq");

@@ -1,5 +1,6 @@
 //! The commands as people use them.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -194,6 +195,32 @@ fn a_second_signal_ends_a_dry_run_at_once_and_takes_its_copy_away() {
     assert!(told.contains("stopped at once by a second signal"), "{told}");
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_dry_runs_copy_is_nobody_elses_and_goes_with_the_next_one_where_it_was_killed() {
+    let house = House::with(12);
+    house.expect(0, &["sync"]);
+    let directory = tempfile::TempDir::new().unwrap();
+    let held = house.on_lists(Effect::Hold);
+    let dry = |house: &House| {
+        let mut command = house.command(&["sync", "--dry-run"]);
+        Process::start(command.env("TMPDIR", directory.path()).stderr(Stdio::null()).stdout(Stdio::null()))
+    };
+    let copies = || -> Vec<_> {
+        std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let mut killed = dry(&house);
+    house.runtime.block_on(house.sandbox.until(|world| world.fired(held) > 0));
+    let left = copies();
+    assert_eq!(left.len(), 1);
+    let mode = std::fs::metadata(&left[0]).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "it holds what the database holds");
+    kill("KILL", killed.id());
+    killed.wait().unwrap();
+    house.sandbox.world().clear_faults();
+    assert!(dry(&house).wait().unwrap().success());
+    assert_eq!(copies(), Vec::<std::path::PathBuf>::new());
 }
 
 fn kill(signal: &str, process: u32) {

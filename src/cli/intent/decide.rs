@@ -6,9 +6,10 @@ use super::{input, what_happens_next};
 use crate::cli::print::{self, count, safe};
 use crate::cli::{Exit, person};
 use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
 use crate::model::intent::lifecycle::{Outcome, State};
 use crate::model::time;
-use crate::store::{intents, write_beside};
+use crate::store::{intents, outbox, write_beside};
 
 /// Let deletes through that wait because more than outbound.hold_deletes_over of them are open.
 #[derive(Debug, clap::Args)]
@@ -46,8 +47,13 @@ pub(super) struct Cancel {
     ids: Vec<String>,
 }
 
-pub(super) fn approve(path: &Path, args: &Approve) -> anyhow::Result<Exit> {
-    let approved = write_beside(path, |tx| intents::approve(tx, &args.ids))?;
+pub(super) fn approve(config: &Config, args: &Approve) -> anyhow::Result<Exit> {
+    let path = &config.database.path;
+    let approved = write_beside(path, |tx| {
+        // Those too that came since the outbox was last looked at.
+        outbox::hold_deletes(tx, config.outbound.hold_deletes_over)?;
+        intents::approve(tx, &args.ids)
+    })?;
     print::note(&match approved {
         0 if args.ids.is_empty() => "no delete waits for an approval".to_owned(),
         0 => "they were approved already".to_owned(),

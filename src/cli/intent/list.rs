@@ -151,7 +151,12 @@ fn show_to_a_person(out: &mut Out, record: &Record, attempts: &[Record]) -> io::
     for attempt in attempts {
         let [n, started_at, status, outcome, error] =
             ["n", "started_at", "status", "outcome", "error"].map(|name| plain(attempt.get(name)));
-        let status = if status.is_empty() { "no answer".to_owned() } else { format!("HTTP {status}") };
+        let status = match (status.is_empty(), error.is_empty()) {
+            (false, _) => format!("HTTP {status}"),
+            (true, false) => "no answer".to_owned(),
+            // Nothing was sent, or it is not over.
+            (true, true) => String::new(),
+        };
         let outcome = if outcome.is_empty() { "runs".to_owned() } else { outcome };
         let line = format!("attempt {n:<4}  {started_at}  {status:<9}  {outcome:<8}  {error}");
         out.line(line.trim_end())?;

@@ -26,6 +26,14 @@ pub(super) fn until_settled(path: &Path, id: &str) -> anyhow::Result<Exit> {
             if let Some(exit) = exit_of(state) {
                 let why = reason.map(|why| format!(": {}", print::safe(&why))).unwrap_or_default();
                 let next = match state {
+                    // Whom a create has made, nothing else says at once.
+                    State::Done => {
+                        let row = reader.look(|conn| queue::intent(conn, id))?;
+                        let customer = row.as_ref().and_then(|row| row.text("result_customer_id"));
+                        customer
+                            .map(|customer| format!(": customer {}", print::safe(customer)))
+                            .unwrap_or_default()
+                    }
                     State::Parked => format!("; see `komoju-sync intent show {}`", print::safe(id)),
                     _ => String::new(),
                 };
