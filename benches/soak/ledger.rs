@@ -83,9 +83,13 @@ impl Ledger {
         }
     }
 
-    /// The largest memory that this process ever held.
+    /// The largest memory that this process ever held. One that has only just been started may still show ours: the kernel lets us go on
+    /// a moment before it gives the other program its own.
     pub fn note_memory(&mut self, process: u32) {
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+        if !status.starts_with("Name:\tkomoju-sync\n") {
+            return;
+        }
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0);
         self.peak_kib = self.peak_kib.max(kib);
@@ -245,6 +249,9 @@ impl Ledger {
     /// What went past its bounds.
     fn excesses(&self) -> Vec<String> {
         let mut excesses = Vec::new();
+        if self.peak_kib == 0 {
+            excesses.push("what the daemon holds was never seen".to_owned());
+        }
         if self.peak_kib >= MOST_MEMORY_KIB {
             excesses.push(format!("the daemon held {} KiB, and may hold {MOST_MEMORY_KIB}", self.peak_kib));
         }
