@@ -2,6 +2,7 @@
 
 use komoju_sync::model::Outcome;
 use komoju_sync::sandbox::{Call, Effect, Fault, Work};
+use komoju_sync::tasks::push::Drained;
 use serde_json::json;
 
 use crate::desk::Desk;
@@ -170,20 +171,26 @@ async fn a_card_that_the_list_does_not_show_is_taken_from_the_second_answer_too(
     assert_eq!((desk.state("c"), card(&desk)), ("done".to_owned(), "1".to_owned()));
 }
 
-/// A sweep that is held where `held` fires, while everything that is due is pushed.
+/// A sweep that is held where `held` fires, while everything that is due is pushed: one intent, which is done.
 async fn push_within_a_sweep(desk: &Desk, held: Fault) {
+    assert_eq!(pushed_within_a_sweep(desk, held).await.done, 1);
+}
+
+async fn pushed_within_a_sweep(desk: &Desk, held: Fault) -> Drained {
     let slow = desk.inject(held);
     let pull = desk.pull();
     let push = async {
         desk.sandbox.until(|world| world.fired(slow) == 1).await;
         let pusher = desk.pusher_at(&desk.sandbox.base_url(), Default::default());
         pusher.recover().await.unwrap();
-        assert_eq!(pusher.drain().await.unwrap().done, 1);
+        let drained = pusher.drain().await.unwrap();
         desk.sandbox.world().remove_fault(slow);
+        drained
     };
-    let (report, ()) = tokio::join!(pull.sweep(), push);
+    let (report, drained) = tokio::join!(pull.sweep(), push);
     let report = report.unwrap();
     assert!(report.failure.is_none(), "{}", report.sentence());
+    drained
 }
 
 #[tokio::test]
@@ -218,6 +225,16 @@ fn held(desk: &Desk) -> Vec<String> {
     desk.column(
         "SELECT because || ': ' || count(*) FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' GROUP BY because",
     )
+}
+
+/// Sixty customers, of whom the first eleven are gone: one more than a sweep may settle by itself.
+async fn eleven_are_gone() -> (Desk, Vec<String>) {
+    let desk = Desk::open(60).await;
+    let ids = desk.sandbox.world().ids();
+    for id in &ids[..11] {
+        desk.sandbox.world().delete(id);
+    }
+    (desk, ids)
 }
 
 /// Makes the database one that was restored, and these customers gone.
@@ -265,17 +282,8 @@ async fn after_a_restore_a_push_to_somebody_who_is_missing_lets_nobody_go() {
             desk.sweep().await;
         }
         desk.intend("u", "update", Some(&ids[0]), Some(json!({"email": "b@example.com"})));
-        let slow = desk.inject(Fault::new(Effect::Hold).call(Call::List).page(2).once());
-        let pull = desk.pull();
-        let push = async {
-            desk.sandbox.until(|world| world.fired(slow) == 1).await;
-            let pusher = desk.pusher_at(&desk.sandbox.base_url(), Default::default());
-            pusher.recover().await.unwrap();
-            assert_eq!(pusher.drain().await.unwrap().rejected, 1);
-            desk.sandbox.world().remove_fault(slow);
-        };
-        let (report, ()) = tokio::join!(pull.sweep(), push);
-        assert!(report.unwrap().failure.is_none());
+        let late = Fault::new(Effect::Hold).call(Call::List).page(2).once();
+        assert_eq!(pushed_within_a_sweep(&desk, late).await.rejected, 1);
         desk.sweep().await;
         assert_eq!(held(&desk), ["restored: 1"], "held before: {is_held_before}");
         assert_eq!(desk.one("SELECT count(*) FROM deleted_customers"), "0");
@@ -284,11 +292,7 @@ async fn after_a_restore_a_push_to_somebody_who_is_missing_lets_nobody_go() {
 
 #[tokio::test]
 async fn our_own_delete_of_one_who_is_held_lets_the_others_wait() {
-    let mut desk = Desk::open(60).await;
-    let ids = desk.sandbox.world().ids();
-    for id in &ids[..11] {
-        desk.sandbox.world().delete(id);
-    }
+    let (mut desk, ids) = eleven_are_gone().await;
     desk.sweep().await;
     assert_eq!(held(&desk), ["too_many: 11"]);
     desk.intend("d", "delete", Some(&ids[0]), None);
@@ -303,11 +307,7 @@ async fn our_own_delete_of_one_who_is_held_lets_the_others_wait() {
 
 #[tokio::test]
 async fn our_own_delete_of_somebody_whom_paging_skips_makes_no_other_set_of_those_who_wait() {
-    let mut desk = Desk::open(60).await;
-    let ids = desk.sandbox.world().ids();
-    for id in &ids[..11] {
-        desk.sandbox.world().delete(id);
-    }
+    let (mut desk, ids) = eleven_are_gone().await;
     desk.sweep().await;
     // The mirror grows, and the limit with it: they would be few enough.
     for n in 0..300 {
@@ -325,23 +325,11 @@ async fn our_own_delete_of_somebody_whom_paging_skips_makes_no_other_set_of_thos
 
 #[tokio::test]
 async fn whom_we_push_to_counts_among_those_who_are_too_many() {
-    let mut desk = Desk::open(60).await;
-    let ids = desk.sandbox.world().ids();
-    for id in &ids[..11] {
-        desk.sandbox.world().delete(id);
-    }
+    let (mut desk, ids) = eleven_are_gone().await;
     desk.intend("u", "update", Some(&ids[0]), Some(json!({"email": "b@example.com"})));
-    let slow = desk.inject(Fault::new(Effect::Hold).call(Call::List).page(2).once());
-    let pull = desk.pull();
-    let push = async {
-        desk.sandbox.until(|world| world.fired(slow) == 1).await;
-        let pusher = desk.pusher_at(&desk.sandbox.base_url(), Default::default());
-        pusher.recover().await.unwrap();
-        assert_eq!(pusher.drain().await.unwrap().rejected, 1);
-        desk.sandbox.world().remove_fault(slow);
-    };
-    let (report, ()) = tokio::join!(pull.sweep(), push);
-    assert_eq!((report.unwrap().held, held(&desk)), (11, vec!["too_many: 11".to_owned()]));
+    let late = Fault::new(Effect::Hold).call(Call::List).page(2).once();
+    assert_eq!(pushed_within_a_sweep(&desk, late).await.rejected, 1);
+    assert_eq!(held(&desk), ["too_many: 11"]);
     desk.sweep().await;
     assert_eq!(held(&desk), ["too_many: 11"]);
 }

@@ -130,6 +130,8 @@ fn apply(content: &mut Vec<u8>, change: &Change, mut reached: impl FnMut(usize) 
 mod tests {
     #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     fn image(synced: &[u8], since: Vec<Change>) -> Image {
@@ -139,7 +141,10 @@ mod tests {
     }
 
     fn found(image: &Image, keep: Keep, seed: u64) -> Vec<u8> {
-        let directory = std::env::temp_dir().join(format!("lossy-{}-{keep:?}-{seed}", std::process::id()));
+        // Tests run side by side.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("lossy-{}-{n}", std::process::id()));
         std::fs::create_dir(&directory).unwrap();
         image.write_to(&directory, keep, seed).unwrap();
         let content = std::fs::read(directory.join("a")).unwrap();
