@@ -120,6 +120,13 @@ impl World<'_> {
         Ok(())
     }
 
+    /// Who lives in the account that the key reads.
+    fn there(&self) -> BTreeSet<String> {
+        let server = self.server.lock().unwrap();
+        let ids = server.lists[self.account].iter().map(|customer| customer["id"].as_str().unwrap());
+        ids.map(str::to_owned).collect()
+    }
+
     pub fn pass(&mut self, kind: PassKind) -> Checked {
         self.checked_pass(kind, false)
     }
@@ -132,7 +139,7 @@ impl World<'_> {
     fn checked_pass(&mut self, kind: PassKind, with_drain: bool) -> Checked {
         self.set_closed(true);
         let head = self.log.head.seq;
-        let live_before = self.log.live();
+        let (live_before, there_before) = (self.log.live(), self.there());
         let (holds_all, held, approved_before, rejected, had_whole) = self.look(|reader| {
             (
                 holds::holds_all(reader).unwrap(),
@@ -171,11 +178,7 @@ impl World<'_> {
             must!(changes.is_empty(), "another account's key recorded {} changes", changes.len());
         }
         // 3: nobody is recorded as deleted who is there. Nothing comes back within a pass here, so its end can be asked.
-        let there: BTreeSet<String> = {
-            let server = self.server.lock().unwrap();
-            let ids = server.lists[self.account].iter().map(|customer| customer["id"].as_str().unwrap());
-            ids.map(str::to_owned).collect()
-        };
+        let there = self.there();
         let alive: Vec<_> = deleted.intersection(&there).collect();
         must!(alive.is_empty(), "recorded as deleted, and alive: {alive:?}");
         // 4: above the limit only a person's word deletes; a "no" keeps.
@@ -185,12 +188,14 @@ impl World<'_> {
         // Who waits for a person is let go only where the set is another one: one of them is there again, or somebody else is gone.
         let let_go: BTreeSet<String> = &by_itself & &self.waits_for_a_person;
         let ours = ours(&changes);
-        let is_another = self.waits_for_a_person.iter().any(|id| there.contains(id))
-            || live_before.iter().any(|id| {
-                !(there.contains(id)
-                    || self.waits_for_a_person.contains(id)
-                    || [&ours, &approved, &rejected].iter().any(|others| others.contains(id)))
-            });
+        // What was there when it was listed may be gone by now.
+        let is_another =
+            self.waits_for_a_person.iter().any(|id| there.contains(id) || there_before.contains(id))
+                || live_before.iter().any(|id| {
+                    !(there.contains(id)
+                        || self.waits_for_a_person.contains(id)
+                        || [&ours, &approved, &rejected].iter().any(|others| others.contains(id)))
+                });
         must!(
             let_go.is_empty() || is_another,
             "recorded without a person's word, which they wait for: {let_go:?}"
