@@ -305,6 +305,8 @@ fn transact<T>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     const FOR_EVER: &str =
@@ -338,6 +340,8 @@ mod tests {
         let store = Store::open(&directory.path().join("komoju.db")).unwrap();
         let (began, begun) = oneshot::channel();
         let (go_on, told) = mpsc::channel();
+        let ran = Arc::new(AtomicBool::new(false));
+        let it = Arc::clone(&ran);
         // A statement is in the middle of its rows while the other work is called off.
         let others = move |conn: &Conn| {
             let mut statement = conn
@@ -355,7 +359,10 @@ mod tests {
         let calling_off = async {
             begun.await.unwrap();
             // Not before it lies in the queue.
-            let called_off = store.run_unless(tokio::task::yield_now(), |_| Ok(7));
+            let called_off = store.run_unless(tokio::task::yield_now(), move |_| {
+                it.store(true, Ordering::Relaxed);
+                Ok(7)
+            });
             let called_off = tokio::time::timeout(Duration::from_secs(30), called_off).await;
             go_on.send(()).unwrap();
             called_off
@@ -363,5 +370,8 @@ mod tests {
         let (count, called_off) = tokio::join!(store.read(others), calling_off);
         assert_eq!(called_off.unwrap().unwrap(), None);
         assert_eq!(count.unwrap(), 99);
+        // Whatever lay in the queue is over when this is.
+        store.read(|_| Ok(())).await.unwrap();
+        assert!(!ran.load(Ordering::Relaxed), "it was called off");
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use komoju_sync::clock::Clock as _;
-use komoju_sync::sandbox::{Call, Effect, Fault, Work};
+use komoju_sync::sandbox::{Call, Effect, Fault, FaultId, Work};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -256,21 +256,29 @@ async fn what_is_being_sent_moves_by_its_answer_alone() {
     }
 }
 
-#[tokio::test]
-async fn an_answer_that_cannot_be_written_at_once_is_kept_until_it_can() {
-    let desk = Desk::open(3).await;
-    let ids = desk.sandbox.world().ids();
-    for id in &ids[..2] {
-        desk.intend(id, "update", Some(id), Some(json!({"email": "x@example.com"})));
-    }
-    // The first is answered while the database is locked, the second while the first waits to be written.
+/// Updates of two customers, named by their ids, and the faults that hold them.
+fn two_held_updates(desk: &Desk) -> ([String; 2], [FaultId; 2]) {
+    let ids: [String; 2] = desk.sandbox.world().ids().first_chunk().unwrap().clone();
     let held = [&ids[0], &ids[1]].map(|id| {
+        desk.intend(id, "update", Some(id), Some(json!({"email": "x@example.com"})));
         let mut held = Fault::new(Effect::Hold).call(Call::Update);
         held.on.path = Some(format!("/customers/{id}"));
         desk.inject(held)
     });
-    let short = |conn: &komoju_sync::store::Conn| Ok(conn.busy_timeout(Duration::from_millis(50))?);
-    desk.store().read(short).await.unwrap();
+    (ids, held)
+}
+
+/// Nobody waits longer for a lock than this.
+async fn wait_for_locks(desk: &Desk, time: Duration) {
+    desk.store().read(move |conn| Ok(conn.busy_timeout(time)?)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_written_at_once_is_kept_until_it_can() {
+    let desk = Desk::open(3).await;
+    // The first is answered while the database is locked, the second while the first waits to be written.
+    let (_, held) = two_held_updates(&desk);
+    wait_for_locks(&desk, Duration::from_millis(50)).await;
     let stop = CancellationToken::new();
     let pusher = desk.pusher_at(&desk.sandbox.base_url(), stop.clone());
     pusher.recover().await.unwrap();
@@ -298,15 +306,8 @@ async fn an_answer_that_cannot_be_written_at_once_is_kept_until_it_can() {
 #[tokio::test]
 async fn a_stop_while_the_database_is_locked_still_writes_what_was_answered() {
     let desk = Desk::open(3).await;
-    let ids = desk.sandbox.world().ids();
-    let held = [&ids[0], &ids[1]].map(|id| {
-        desk.intend(id, "update", Some(id), Some(json!({"email": "x@example.com"})));
-        let mut held = Fault::new(Effect::Hold).call(Call::Update);
-        held.on.path = Some(format!("/customers/{id}"));
-        desk.inject(held)
-    });
-    let short = |conn: &komoju_sync::store::Conn| Ok(conn.busy_timeout(Duration::from_millis(500))?);
-    desk.store().read(short).await.unwrap();
+    let (ids, held) = two_held_updates(&desk);
+    wait_for_locks(&desk, Duration::from_millis(500)).await;
     let stop = CancellationToken::new();
     let pusher = desk.pusher_at(&desk.sandbox.base_url(), stop.clone());
     pusher.recover().await.unwrap();
@@ -335,8 +336,7 @@ async fn a_drain_gives_up_on_a_database_that_stays_locked() {
     let id = desk.some_id();
     desk.intend("u", "update", Some(&id), Some(json!({"email": "x@example.com"})));
     let held = desk.inject(Fault::new(Effect::Hold).call(Call::Update));
-    let short = |conn: &komoju_sync::store::Conn| Ok(conn.busy_timeout(Duration::from_millis(20))?);
-    desk.store().read(short).await.unwrap();
+    wait_for_locks(&desk, Duration::from_millis(20)).await;
     let pusher = desk.pusher_at(&desk.sandbox.base_url(), Default::default());
     pusher.recover().await.unwrap();
     let other = desk.writer();

@@ -13,45 +13,38 @@ use tokio_util::sync::CancellationToken;
 use crate::log;
 use crate::world::{Checked, KEYS, MAX_DELETE_COUNT, MAX_DELETE_PERCENT, Process, World, must};
 
+/// The customers that a query names.
+fn named(reader: &Reader, sql: &str) -> BTreeSet<String> {
+    let mut statement = reader.prepare_cached(sql).unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
 /// The customers whose deletion is in this state.
 fn states(reader: &Reader, state: &str) -> BTreeSet<String> {
-    let mut statement =
-        reader.prepare_cached("SELECT customer_id FROM held_deletions WHERE state = ?1").unwrap();
-    statement.query_map([state], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    named(reader, &format!("SELECT customer_id FROM held_deletions WHERE state = '{state}'"))
 }
 
 /// Whose deletion only a person lets go.
 fn for_a_person(reader: &Reader) -> BTreeSet<String> {
-    let mut statement = reader
-        .prepare_cached(
-            "SELECT customer_id FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' AND because <> 'unproven'",
-        )
-        .unwrap();
-    statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    named(
+        reader,
+        "SELECT customer_id FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' AND because <> 'unproven'",
+    )
 }
 
 /// Whose deletion a person approved, whatever became of it since.
 fn approved(reader: &Reader) -> BTreeSet<String> {
-    let mut statement = reader
-        .prepare_cached(
-            "SELECT customer_id FROM held_deletions WHERE state = 'approved' OR (state = 'deleted' AND decided_at IS NOT NULL)",
-        )
-        .unwrap();
-    statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    named(
+        reader,
+        "SELECT customer_id FROM held_deletions WHERE state = 'approved' OR (state = 'deleted' AND decided_at IS NOT NULL)",
+    )
 }
 
-/// Whom these changes record as deleted by something else than our own push.
-fn deleted(changes: &[Record]) -> BTreeSet<String> {
-    let of_others =
-        |change: &&Record| change.text("kind") == Some("deleted") && change.text("origin") != Some("intent");
-    changes.iter().filter(of_others).map(|change| change.text("customer_id").unwrap().to_owned()).collect()
-}
-
-/// Whom these changes record as deleted by our own push.
-fn ours(changes: &[Record]) -> BTreeSet<String> {
-    let ours =
-        |change: &&Record| change.text("kind") == Some("deleted") && change.text("origin") == Some("intent");
-    changes.iter().filter(ours).map(|change| change.text("customer_id").unwrap().to_owned()).collect()
+/// Whom these changes record as deleted: by our own push, or by something else.
+fn deleted(changes: &[Record], by_us: bool) -> BTreeSet<String> {
+    let deletions = changes.iter().filter(|change| change.text("kind") == Some("deleted"));
+    let whose = deletions.filter(|change| (change.text("origin") == Some("intent")) == by_us);
+    whose.map(|change| change.text("customer_id").unwrap().to_owned()).collect()
 }
 
 /// A pass, or nothing of it where it crashed; and the drain beside it.
@@ -115,7 +108,7 @@ impl World<'_> {
             self.count("Crash in a drain");
         }
         let changes = self.look(|reader| log::changes_after(reader, head));
-        must!(deleted(&changes).is_empty(), "a drain recorded somebody else's deletion");
+        must!(deleted(&changes, false).is_empty(), "a drain recorded somebody else's deletion");
         must!(self.look(|reader| states(reader, "held")).is_subset(&held), "a drain held something");
         Ok(())
     }
@@ -162,7 +155,7 @@ impl World<'_> {
         }
         let report = ended.and_then(|(report, _)| report);
         let changes = self.look(|reader| log::changes_after(reader, head));
-        let deleted = deleted(&changes);
+        let (ours, deleted) = (deleted(&changes, true), deleted(&changes, false));
 
         // 13: a probe rests until one sweep is complete.
         must!(
@@ -187,7 +180,6 @@ impl World<'_> {
         let by_itself: BTreeSet<String> = &deleted - &approved;
         // Who waits for a person is let go only where the set is another one: one of them is there again, or somebody else is gone.
         let let_go: BTreeSet<String> = &by_itself & &self.waits_for_a_person;
-        let ours = ours(&changes);
         // What was there when it was listed may be gone by now.
         let is_another =
             self.waits_for_a_person.iter().any(|id| there.contains(id) || there_before.contains(id))
