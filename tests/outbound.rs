@@ -11,6 +11,8 @@ mod accounts;
 mod cuts;
 #[path = "outbound/echoes.rs"]
 mod echoes;
+#[path = "outbound/forbidden.rs"]
+mod forbidden;
 #[path = "outbound/gone.rs"]
 mod gone;
 #[path = "outbound/hostile.rs"]

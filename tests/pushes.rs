@@ -160,7 +160,7 @@ async fn refusals_are_told_from_what_may_pass() {
         work: Work::Skipped,
     };
     type Case = (Effect, fn(&Cause) -> bool);
-    let cases: [Case; 14] = [
+    let cases: [Case; 15] = [
         (coded(400, "bad_request"), |c| matches!(c, Cause::Rejected(_))),
         (coded(402, "request_failed"), |c| matches!(c, Cause::Rejected(_))),
         (coded(422, "invalid_parameter"), |c| matches!(c, Cause::Rejected(_))),
@@ -173,6 +173,7 @@ async fn refusals_are_told_from_what_may_pass() {
         (coded(409, "conflict"), |c| matches!(c, Cause::Unexpected(_))),
         (coded(429, "too_many_requests"), |c| matches!(c, Cause::Throttled(_))),
         (coded(401, "unauthorized"), |c| matches!(c, Cause::KeyRefused(_))),
+        (coded(403, "forbidden"), |c| matches!(c, Cause::Rejected(_))),
         (html(403), |c| matches!(c, Cause::Unexpected(_))),
         (coded(503, "service_unavailable"), |c| matches!(c, Cause::Unexpected(_))),
     ];

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::model::intent::lifecycle::Outcome;
+
 /// After how long since its first attempt a create's key is no longer counted on: KOMOJU remembers it for up to 24 hours.
 pub const KEY_GOOD_FOR: SignedDuration = SignedDuration::from_hours(20);
 
@@ -36,9 +38,65 @@ pub fn key_is_good(first: FirstAttempt) -> bool {
     !ours.is_negative() && oldest < KEY_GOOD_FOR
 }
 
+/// What a list request says of the key with which a write was answered with a JSON 403.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyCheck {
+    /// The API answered the list: the key reads customers.
+    Accepted,
+    /// The API refused the list too.
+    Refused,
+    /// No answer, or one that comes from in front of the API.
+    Unanswered,
+}
+
+/// What a JSON 403 on a write means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forbidden {
+    /// The key is refused: nothing more is sent with it.
+    KeyRefused,
+    /// Only this write is refused: the intent is rejected.
+    Rejected,
+    /// Whether the key is refused is not known: the write is tried again later.
+    AskAgain,
+    /// The write is refused, but an earlier attempt may have created the customer: an operator decides.
+    Unknown,
+}
+
+/// Decides what a JSON 403 on a write means. `before` is whether the outcome of an earlier attempt is known.
+///
+/// The API checks permissions before it looks at the idempotency key. So the 403 says nothing about an earlier create with that key,
+/// and a rejected create would get a new key with its next retry.
+pub fn after_forbidden(key: KeyCheck, before: Outcome, is_create: bool) -> Forbidden {
+    match (key, before) {
+        (KeyCheck::Refused, _) => Forbidden::KeyRefused,
+        (KeyCheck::Unanswered, _) => Forbidden::AskAgain,
+        (KeyCheck::Accepted, Outcome::Unknown) if is_create => Forbidden::Unknown,
+        (KeyCheck::Accepted, _) => Forbidden::Rejected,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn forbidden_write_is_rejected_only_where_the_list_is_answered() {
+        use Outcome::{Known, Unknown};
+        let cases = [
+            (KeyCheck::Accepted, Known, true, Forbidden::Rejected),
+            (KeyCheck::Accepted, Known, false, Forbidden::Rejected),
+            (KeyCheck::Accepted, Unknown, false, Forbidden::Rejected),
+            (KeyCheck::Accepted, Unknown, true, Forbidden::Unknown),
+            (KeyCheck::Refused, Known, false, Forbidden::KeyRefused),
+            (KeyCheck::Refused, Unknown, true, Forbidden::KeyRefused),
+            (KeyCheck::Unanswered, Known, false, Forbidden::AskAgain),
+            (KeyCheck::Unanswered, Unknown, true, Forbidden::AskAgain),
+        ];
+        for (key, before, is_create, expected) in cases {
+            let decided = after_forbidden(key, before, is_create);
+            assert_eq!(decided, expected, "{key:?} {before:?} create: {is_create}");
+        }
+    }
 
     #[test]
     fn attempts_wait_from_a_second_to_a_quarter_of_an_hour() {

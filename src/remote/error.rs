@@ -77,7 +77,8 @@ pub enum Cause {
         /// Why it came no further.
         why: String,
     },
-    /// A JSON error with 401 or 403: the key is refused.
+    /// A JSON 401 on any call, or a JSON 403 on a list: the key is refused. A JSON 403 on one customer's GET or on a write is
+    /// [`Cause::Rejected`]: the key may still read and write others.
     #[error("the API refused the key: {0}")]
     KeyRefused(ApiError),
     /// HTTP 429, or 503 with a Retry-After.

@@ -229,7 +229,9 @@ impl Http {
             ApiError { code: mask(told.code), message: mask(told.message), param: mask(told.param), ..told };
         let retry_after = self.retry_after(&answer.headers);
         let cause = match (answer.status, ours) {
-            (401 | 403, IsOurs::Yes) => Cause::KeyRefused(told),
+            (401, IsOurs::Yes) => Cause::KeyRefused(told),
+            // A 403 on one customer or one write says nothing about the key; see `Cause::KeyRefused`.
+            (403, IsOurs::Yes) if matches!(call, Call::List { .. }) => Cause::KeyRefused(told),
             (429, _) => Cause::Throttled(told),
             (503, _) if retry_after.is_some() => Cause::Throttled(told),
             // What the bank says of a card comes as a bad gateway, and is its last word too.

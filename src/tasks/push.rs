@@ -14,6 +14,7 @@
 
 mod attempt;
 mod claim;
+mod forbidden;
 mod reconciliation;
 mod settle;
 mod upkeep;

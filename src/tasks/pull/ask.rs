@@ -77,10 +77,6 @@ impl<R: Remote> Pull<R> {
             Ok(Shown::Found(customer)) => Ok(Found::Alive(customer)),
             Ok(Shown::NotFound) => Ok(Found::Gone),
             Err(failure @ Failure::Setback { .. }) => Ok(Found::Unclear(failure)),
-            // Forbidden may be this one customer; whether it is the key, the list tells.
-            Err(Failure::KeyRefused(refused)) if refused.status() == Some(403) => {
-                Ok(Found::Unclear(Failure::after(1, Setback::Remote(*refused))))
-            }
             Err(failure) => Err(failure),
         }
     }

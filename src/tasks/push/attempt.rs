@@ -84,7 +84,15 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 Push::Delete { .. } => Ended::TookEffect { customer: None, status: Some(told.status) },
                 _ => Ended::Rejected(told),
             },
-            Err(PushError { error, left }) => self.after_error(open, error, left),
+            Err(PushError { error, left }) => match &error.cause {
+                Cause::Rejected(told) if told.status == 403 => {
+                    self.after_forbidden(open, &push, told.clone(), error.to_string()).await
+                }
+                cause => {
+                    let outcome = outcome_of(left, cause);
+                    self.after_error(open, error, outcome)
+                }
+            },
         })
     }
 
@@ -125,7 +133,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
         let asked = self.remote.list(PageQuery { page: 1, per_page: 1, created_from: None }).await;
         // Any answer tells the time.
         match (asked, self.remote.server_time()) {
-            (Err(error), None) => Some(self.after_read_error(open, error, Left::Nothing)),
+            (Err(error), None) => Some(self.after_read_error(open, error, Outcome::Known)),
             _ => None,
         }
     }
@@ -165,7 +173,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             Ok(Shown::Found(shown)) => shown,
             // The call itself will say so, in the API's own words; a customer that is gone takes no token.
             Ok(Shown::NotFound) => return None,
-            Err(error) => return Some(self.after_read_error(open, error, Left::Nothing)),
+            Err(error) => return Some(self.after_read_error(open, error, Outcome::Known)),
         };
         let before = open.frozen.base.as_deref().and_then(|base| Customer::from_body(base).ok());
         match read_back::read(body, before.as_ref().map(Customer::fields), shown.fields()) {
@@ -194,7 +202,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             }
             // The call itself will say so, in the API's own words.
             Ok(Shown::NotFound) => None,
-            Err(error) => Some(self.after_read_error(open, error, Left::Nothing)),
+            Err(error) => Some(self.after_read_error(open, error, Outcome::Known)),
         }
     }
 
@@ -218,32 +226,27 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 Ok(Shown::Found(customer)) => Some(customer),
                 Ok(Shown::NotFound) => None,
                 // It took effect, and nobody knows what it made of the customer: it is looked at, or sent, once more.
-                Err(error) => return self.after_read_error(open, error, Left::Perhaps),
+                Err(error) => return self.after_read_error(open, error, Outcome::Unknown),
             },
             (_, customer) => customer,
         };
         Ended::TookEffect { customer, status: Some(status) }
     }
 
-    /// A read that failed says nothing of the intent, whatever it was answered: it is read again later.
-    pub(super) fn after_read_error(&self, open: &Open, error: RemoteError, left: Left) -> Ended {
+    /// A read that failed says nothing of the intent, whatever it was answered: it is read again later. `outcome` is that of the
+    /// attempt without this read.
+    pub(super) fn after_read_error(&self, open: &Open, error: RemoteError, outcome: Outcome) -> Ended {
         match error.cause {
             Cause::Rejected(told) => {
                 let cause = Cause::Unexpected(told);
-                self.after_error(open, RemoteError { cause, ..error }, left)
+                self.after_error(open, RemoteError { cause, ..error }, outcome)
             }
-            _ => self.after_error(open, error, left),
+            _ => self.after_error(open, error, outcome),
         }
     }
 
-    pub(super) fn after_error(&self, open: &Open, error: RemoteError, left: Left) -> Ended {
+    fn after_error(&self, open: &Open, error: RemoteError, outcome: Outcome) -> Ended {
         let (why, status) = (error.to_string(), error.status());
-        let outcome = match (left, &error.cause) {
-            // It was turned away before anything was done. A 503 that asks to wait may come from a gateway, after all was done.
-            (Left::Nothing, _) | (_, Cause::KeyRefused(_)) => Outcome::Known,
-            (_, Cause::Throttled(told)) if told.status == 429 => Outcome::Known,
-            (Left::Perhaps, _) => Outcome::Unknown,
-        };
         let throttled = error.class() == Class::Throttled || error.retry_after.is_some();
         match error.cause {
             Cause::Rejected(told) => Ended::Rejected(told),
@@ -262,6 +265,16 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 Ended::Later { why, status, outcome, at: Some(at), obstacle }
             }
         }
+    }
+}
+
+/// Whether a write that failed may have taken effect.
+fn outcome_of(left: Left, cause: &Cause) -> Outcome {
+    match (left, cause) {
+        // It was turned away before anything was done. A 503 that asks to wait may come from a gateway, after all was done.
+        (Left::Nothing, _) | (_, Cause::KeyRefused(_)) => Outcome::Known,
+        (_, Cause::Throttled(told)) if told.status == 429 => Outcome::Known,
+        (Left::Perhaps, _) => Outcome::Unknown,
     }
 }
 

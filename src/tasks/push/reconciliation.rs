@@ -16,7 +16,7 @@ use crate::model::{Customer, CustomerId, PageQuery, time};
 use crate::reconcile::creates::{self, Evidence, Finding};
 use crate::reconcile::outcome::attempt_wait;
 use crate::reconcile::paging;
-use crate::remote::{Cause, Left, PushRemote, Remote, RemoteError, Shown};
+use crate::remote::{Cause, PushRemote, Remote, RemoteError, Shown};
 use crate::store::outbox::{self, Open};
 use crate::store::{StoreError, intents};
 
@@ -95,7 +95,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
         let window = match self.read_twice(from, may_be_it).await {
             Ok(window) => window,
             Err(Setback::Remote(error)) => {
-                return Ok(Some(self.after_read_error(open, error, Left::Nothing)));
+                return Ok(Some(self.after_read_error(open, error, Outcome::Known)));
             }
             Err(Setback::Moving(_)) if key_is == KeyIs::Good => return Ok(None),
             Err(Setback::Moving(why)) => {

@@ -1,0 +1,60 @@
+//! A JSON 403 on a write: one list request with the same key tells whether the key is refused, or only this write.
+
+use super::Pusher;
+use super::attempt::{Ended, Obstacle};
+use crate::model::PageQuery;
+use crate::model::intent::lifecycle::Outcome;
+use crate::reconcile::outcome::{Forbidden, KeyCheck, after_forbidden};
+use crate::remote::error::ApiError;
+use crate::remote::{Class, Push, PushRemote, Remote, RemoteError};
+use crate::store::outbox::Open;
+
+impl<R: Remote + PushRemote> Pusher<R> {
+    /// Ends an attempt whose write was answered with a JSON 403. `error` is that answer in words.
+    pub(super) async fn after_forbidden(
+        &self,
+        open: &Open,
+        push: &Push,
+        told: ApiError,
+        error: String,
+    ) -> Ended {
+        let listed = self.remote.list(PageQuery { page: 1, per_page: 1, created_from: None }).await;
+        let status = Some(told.status);
+        match after_forbidden(key_check(&listed), open.life.outcome, matches!(push, Push::Create { .. })) {
+            Forbidden::Rejected => Ended::Rejected(told),
+            Forbidden::KeyRefused => Ended::Later {
+                why: format!("{error}; the list is refused too, so the API refused the key"),
+                status,
+                outcome: Outcome::Known,
+                at: None,
+                obstacle: Obstacle::KeyRefused,
+            },
+            Forbidden::AskAgain => {
+                match listed.map_err(|list| self.after_read_error(open, list, Outcome::Known)) {
+                    Err(Ended::Later { why, outcome, at, obstacle, .. }) => {
+                        let why = format!("{error}; whether the key is refused is not known: {why}");
+                        Ended::Later { why, status, outcome, at, obstacle }
+                    }
+                    Err(other) => other,
+                    Ok(_) => Ended::Rejected(told),
+                }
+            }
+            Forbidden::Unknown => Ended::Park {
+                reason: format!(
+                    "{error}; an earlier attempt may have taken effect: look for the customer at KOMOJU, then cancel this intent, or \
+                     retry it (`komoju-sync intent retry`: the same request with the same key)"
+                ),
+                detail: None,
+            },
+        }
+    }
+}
+
+/// What a list request says of its key.
+fn key_check<T>(listed: &Result<T, RemoteError>) -> KeyCheck {
+    match listed.as_ref().map_err(RemoteError::class) {
+        Ok(_) | Err(Class::Rejected | Class::Corrupt) => KeyCheck::Accepted,
+        Err(Class::Auth) => KeyCheck::Refused,
+        Err(Class::Transient | Class::Throttled) => KeyCheck::Unanswered,
+    }
+}
