@@ -37,6 +37,14 @@ pub fn find(conn: &Conn, id: &CustomerId) -> Result<Option<Stored>, StoreError> 
     Ok(stored.optional()?)
 }
 
+/// Whether the mirror had this customer at some time: live, deleted, or erased since.
+pub fn ever_had(conn: &Conn, id: &CustomerId) -> Result<bool, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM mirror WHERE id = ?1) OR EXISTS (SELECT 1 FROM change_log WHERE customer_id = ?1)",
+    )?;
+    Ok(statement.query_row([id.as_str()], |row| row.get(0))?)
+}
+
 /// The id in this row; `None` where its customer was erased since the row was noted.
 pub fn id_of(conn: &Conn, row: i64) -> Result<Option<CustomerId>, StoreError> {
     let mut statement = conn.prepare_cached("SELECT id FROM mirror WHERE row = ?1")?;

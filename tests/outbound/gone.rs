@@ -1,10 +1,13 @@
 //! A customer that a create made, and somebody deleted before its answer was known.
 
 use jiff::SignedDuration;
+use komoju_sync::model::{CustomerId, Origin};
 use komoju_sync::sandbox::{Call, Effect, Fault, Work};
+use komoju_sync::store::Tx;
+use komoju_sync::store::changes::{Cause, recording};
 use serde_json::json;
 
-use crate::desk::Desk;
+use crate::desk::{Desk, START};
 
 const BY_TAG: &str = "carries its id in intent, is gone already";
 
@@ -55,4 +58,58 @@ async fn nor_where_a_clock_that_was_set_back_dates_its_end_before_its_beginning(
     assert_eq!(desk.one("SELECT count(*) FROM deleted_customers"), "1");
     desk.drain().await;
     assert_eq!((desk.state("c"), desk.sandbox.world().creates()), ("parked".to_owned(), 1));
+}
+
+#[tokio::test]
+async fn delete_of_an_id_that_never_existed_is_rejected() {
+    let mut desk = Desk::open(2).await;
+    let id = desk.some_id();
+    let wrong = [id.to_uppercase(), "nosuchcustomer".to_owned()];
+    for (n, id) in wrong.iter().enumerate() {
+        desk.intend(&format!("d{n}"), "delete", Some(id), None);
+    }
+    let head = desk.head();
+    let drained = desk.drain().await;
+    assert_eq!(
+        (drained.rejected, desk.states()),
+        (2, vec!["d0 rejected".to_owned(), "d1 rejected".to_owned()])
+    );
+    let reason = desk.of("d1", "reason");
+    assert!(reason.contains("HTTP 404 not_found") && reason.contains("the mirror never had"), "{reason}");
+    assert_eq!(desk.detail("d1")["code"], "not_found");
+    assert_eq!(desk.column("SELECT DISTINCT outcome || status FROM attempts"), ["rejected404"]);
+    assert_eq!(desk.changes_after(head), Vec::<String>::new());
+    desk.assert_true();
+}
+
+#[tokio::test]
+async fn delete_of_an_unknown_id_after_a_lost_answer_is_done() {
+    let mut desk = Desk::open(1).await;
+    // The mirror does not know it: it came after the sweep.
+    let new = desk.sandbox.world().create(json!({"email": "new@example.com"}));
+    desk.intend("d", "delete", Some(&new), None);
+    desk.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Delete).once());
+    desk.drain().await;
+    assert_eq!((desk.state("d"), desk.sandbox.world().deletes()), ("waiting".to_owned(), 1));
+    desk.advance(SignedDuration::from_secs(5));
+    desk.drain().await;
+    assert_eq!(desk.state("d"), "done", "{}", desk.of("d", "reason"));
+}
+
+#[tokio::test]
+async fn delete_of_an_erased_customer_is_done() {
+    let mut desk = Desk::open(2).await;
+    let id = desk.some_id();
+    desk.sandbox.world().delete(&id);
+    assert!(desk.sweep().await.failure.is_none());
+    let erased = CustomerId::new(id.as_str()).unwrap();
+    let cause =
+        Cause { observed_at: START.to_owned(), origin: Origin::Operator, pass_id: None, intent_id: None };
+    let erase =
+        move |tx: &Tx<'_>| recording(tx, cause, |recorder| recorder.erase(&erased).map(drop)).map(drop);
+    desk.store().write(erase).await.unwrap();
+    assert_eq!(desk.one("SELECT count(*) FROM mirror"), "1");
+    desk.intend("d", "delete", Some(&id), None);
+    desk.drain().await;
+    assert_eq!(desk.state("d"), "done", "{}", desk.of("d", "reason"));
 }

@@ -109,7 +109,7 @@ async fn gone_is_done_for_a_delete_and_a_rejection_for_an_update_after_which_the
     desk.drain().await;
     assert_eq!(desk.states(), ["d done", "u rejected"]);
     assert_eq!(desk.detail("u")["code"], "not_found");
-    assert_eq!(desk.of("d", "reason"), "there was no such customer at KOMOJU");
+    assert_eq!(desk.of("d", "reason"), "the customer was already deleted at KOMOJU");
     desk.signals.look.notified().await;
     let deleted = format!(
         "SELECT origin || intent_id FROM changes WHERE kind = 'deleted' AND customer_id = '{}'",

@@ -24,6 +24,8 @@ pub(super) enum Ended {
     TookEffect { customer: Option<Customer>, status: Option<u16> },
     /// The API said no for good.
     Rejected(ApiError),
+    /// The API has no such customer. For a delete that may be what was wanted.
+    NotFound(ApiError),
     /// Later again; at once where no moment is given.
     Later { why: String, status: Option<u16>, outcome: Outcome, at: Option<Timestamp>, obstacle: Obstacle },
     /// A person decides.
@@ -80,10 +82,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
         };
         Ok(match self.remote.push(&push).await {
             Ok(Pushed::Took { customer, status }) => self.took_effect(open, &push, customer, status).await,
-            Ok(Pushed::NotFound { told }) => match push {
-                Push::Delete { .. } => Ended::TookEffect { customer: None, status: Some(told.status) },
-                _ => Ended::Rejected(told),
-            },
+            Ok(Pushed::NotFound { told }) => Ended::NotFound(told),
             Err(PushError { error, left }) => match &error.cause {
                 Cause::Rejected(told) if told.status == 403 => {
                     self.after_forbidden(open, &push, told.clone(), error.to_string()).await

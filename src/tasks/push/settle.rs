@@ -93,6 +93,14 @@ impl Settling {
         };
         let (mut key_refused, mut not_found, mut made) = (false, false, None);
         let mut recorded = Tally::default();
+        let is_delete = matches!(wish, Some(Wish::Delete(_)));
+        let ended = match ended {
+            Ended::NotFound(told) if is_delete && self.is_delete_done(tx, open)? => {
+                Ended::TookEffect { customer: None, status: Some(told.status) }
+            }
+            ended => ended,
+        };
+        let is_unknown_id = is_delete && matches!(ended, Ended::NotFound(_));
         let (life, mut words, end) = match ended {
             Ended::TookEffect { customer, status } => {
                 let (id, seq, echoed) = self.echo(tx, open, customer.as_ref(), status, &at)?;
@@ -103,10 +111,9 @@ impl Settling {
                 };
                 made = id.clone();
                 let result_customer_id = id.map(|id| id.as_str().to_owned());
-                // A mistyped id is done too; so it is said.
-                let was_gone = matches!(wish, Some(Wish::Delete(_))) && status == Some(404);
+                let was_gone = is_delete && status == Some(404);
                 let reason = was_gone.then(|| match open.life.outcome {
-                    Outcome::Known => "there was no such customer at KOMOJU".to_owned(),
+                    Outcome::Known => "the customer was already deleted at KOMOJU".to_owned(),
                     Outcome::Unknown => "it was gone when this was tried again: an attempt whose answer was lost deleted it, or \
                                          somebody else did"
                         .to_owned(),
@@ -114,9 +121,13 @@ impl Settling {
                 let words = Words { result_customer_id, change_seq: seq, reason, detail, ..Words::default() };
                 (legal(open.life.take_effect())?, words, AttemptEnd { status, error: None })
             }
-            Ended::Rejected(told) => {
-                not_found = told.status == 404;
-                let why = hidden(told.to_string());
+            Ended::Rejected(told) | Ended::NotFound(told) => {
+                not_found = told.status == 404 && !is_delete;
+                let why = match is_unknown_id {
+                    true => format!("{told}; the mirror never had a customer with this id: check the id"),
+                    false => told.to_string(),
+                };
+                let why = hidden(why);
                 let [code, message, param] =
                     [told.code, told.message, told.param].map(|text| text.map(hidden));
                 let detail = json!({"status": told.status, "code": code, "message": message, "param": param});
@@ -174,6 +185,13 @@ impl Settling {
             not_found,
             recorded,
         })
+    }
+
+    /// Whether a delete whose customer the API does not have is done: the mirror had the customer at some time, or an earlier attempt
+    /// may have deleted it. Any other id is a mistake of the submitter (a wrong case, a stray character).
+    fn is_delete_done(&self, tx: &Tx<'_>, open: &Open) -> Result<bool, StoreError> {
+        let Some(customer) = &open.customer else { return Ok(false) };
+        Ok(open.life.outcome == Outcome::Unknown || mirror::ever_had(tx, customer)?)
     }
 
     fn is_out_of_patience(&self, open: &Open) -> bool {
