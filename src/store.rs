@@ -17,6 +17,7 @@ pub mod backup;
 pub mod changes;
 pub mod checkup;
 pub mod copy;
+pub mod delete_limit;
 pub mod erase;
 pub mod error;
 pub mod holds;

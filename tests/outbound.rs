@@ -15,6 +15,8 @@ mod echoes;
 mod forbidden;
 #[path = "outbound/gone.rs"]
 mod gone;
+#[path = "outbound/hold_deletes.rs"]
+mod hold_deletes;
 #[path = "outbound/hostile.rs"]
 mod hostile;
 #[path = "outbound/machine.rs"]

@@ -55,7 +55,7 @@ pub(super) fn of(
             let n = standing.held_deletes;
             (n > 0).then(|| {
                 let sentence = format!(
-                    "{} {} for a person, for more are open than outbound.hold_deletes_over allows: look at `komoju-sync intent \
+                    "{} {} for a person, for more are open or were sent within an hour than outbound.hold_deletes_over allows: look at `komoju-sync intent \
                      plan`, then `komoju-sync intent approve`, or `cancel` those that are not meant",
                     count(n, "delete intent"),
                     wait(n)

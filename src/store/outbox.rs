@@ -145,34 +145,6 @@ pub fn last_position(conn: &Conn) -> Result<i64, StoreError> {
     Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
-/// Marks deletes that wait for a person: all that are not approved, once more than `over` are open. They stay so until a person
-/// lets them through, one or all.
-pub fn hold_deletes(tx: &Tx<'_>, over: u64) -> Result<(), StoreError> {
-    let (open, new): (u64, u64) = tx
-        .prepare_cached(
-            "SELECT count(*), count(*) FILTER (WHERE held = 0 AND approved = 0)
-             FROM outbox WHERE is_delete = 1 AND is_open = 1",
-        )?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if open <= over || new == 0 {
-        return Ok(());
-    }
-    own(tx, || {
-        tx.execute(
-            "UPDATE intents SET reason = 'more than outbound.hold_deletes_over = ' || ?1 || ' deletes are open: waits for `komoju-sync intent approve`'
-             WHERE state = 'queued'
-               AND position IN (SELECT position FROM outbox WHERE is_delete = 1 AND is_open = 1 AND held = 0 AND approved = 0)",
-            [over],
-        )?;
-        tx.execute(
-            "UPDATE outbox SET held = 1 WHERE is_delete = 1 AND is_open = 1 AND held = 0 AND approved = 0
-                 AND position IN (SELECT position FROM intents WHERE state IN ('queued', 'waiting'))",
-            [],
-        )?;
-        Ok(())
-    })
-}
-
 /// How many deletes wait for a person.
 pub fn held_deletes(conn: &Conn) -> Result<u64, StoreError> {
     let sql = "SELECT count(*) FROM outbox WHERE is_open = 1 AND held = 1";

@@ -77,13 +77,6 @@ pub fn standing(conn: &Conn, id: &str) -> Result<Option<(State, Option<String>)>
     Ok(found.and_then(|(state, reason)| Some((State::from_word(&state)?, reason))))
 }
 
-/// How many delete intents are open, and how many of them no person has let through.
-pub fn open_deletes(conn: &Conn) -> Result<(u64, u64), StoreError> {
-    let sql = "SELECT count(*), count(*) FILTER (WHERE approved = 0)
-               FROM outbox CROSS JOIN intents USING (position) WHERE is_open = 1 AND op = 'delete'";
-    Ok(conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
-}
-
 /// An open intent, and what its turn depends on.
 #[derive(Debug)]
 pub struct Planned {

@@ -47,7 +47,7 @@ use crate::model::{Origin, time};
 use crate::pulse;
 use crate::remote::{PushRemote, Remote};
 use crate::store::outbox::{self, Open};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, delete_limit};
 
 /// How long a stop waits for answers that are on their way.
 const LAST_ANSWERS: Duration = Duration::from_millis(1000);
@@ -73,7 +73,7 @@ pub struct PushSettings {
     pub max_concurrent_requests: usize,
     /// How many customers a page should hold where the list is read.
     pub per_page: u32,
-    /// More open deletes than this wait for a person.
+    /// How many deletes may be open, or sent within an hour, before further ones wait for an operator.
     pub hold_deletes_over: u64,
     /// How long after its first attempt an unsettled intent parks.
     pub park_after: SignedDuration,
@@ -424,7 +424,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             let mut claimed = Vec::new();
             let mut explained = explained;
             if room > 0 {
-                outbox::hold_deletes(tx, settings.hold_deletes_over)?;
+                delete_limit::hold(tx, settings.hold_deletes_over, clock.boot().as_ref())?;
                 outbox::park_orphans(tx)?;
                 outbox::catch_astray(tx)?;
                 if may_push(tx, settings.enabled, &fingerprint_of)? {

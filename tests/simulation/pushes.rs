@@ -181,15 +181,19 @@ impl Fake {
             Push::Delete { id } => ("lane = ?1 AND is_sending = 1", id.as_str(), None),
         };
         let mut complaints = Vec::new();
+        let up = komoju_sync::clock::Clock::boot(&*self.clock).unwrap().1;
+        let hour_ago = i64::try_from(up.as_millis()).unwrap() - 3_600_000;
         let sql = format!(
             "SELECT id, state, body, tag, attempts, expect, not_before, is_head = 1 AND is_open = 1, held,
-                 is_delete AND NOT approved AND (SELECT count(*) FROM outbox WHERE is_delete = 1 AND is_open = 1) > ?2,
+                 is_delete AND NOT approved AND attempts = 1 AND (SELECT count(*) FROM outbox JOIN intents USING (position)
+                     WHERE is_delete = 1 AND approved = 0 AND (is_open = 1 OR (state = 'done' AND sent_boot_ms > ?3))) > ?2,
                  op = 'create' AND first_server_at IS NULL OR first_attempt_at IS NULL,
                  EXISTS (SELECT 1 FROM attempts WHERE intent_id = id AND finished_at IS NULL)
              FROM intents JOIN outbox USING (position) WHERE {by}"
         );
-        let found =
-            conn.prepare_cached(&sql)?.query_row(rusqlite::params![value, HOLD_DELETES_OVER], |row| {
+        let found = conn.prepare_cached(&sql)?.query_row(
+            rusqlite::params![value, HOLD_DELETES_OVER, hour_ago],
+            |row| {
                 let id: String = row.get(0)?;
                 let mut complain = |is: bool, what: &str| {
                     if is {
@@ -218,7 +222,8 @@ impl Fake {
                 complain(row.get(10)?, "what its attempts repeat was not committed");
                 complain(!row.get::<_, bool>(11)?, "no attempt of it runs");
                 Ok(Sender { id, attempts: row.get(4)?, expect: row.get(5)? })
-            });
+            },
+        );
         let sender = found.optional()?.unwrap_or_else(|| {
             complaints.push(format!("{push:?} was sent, and no intent says so"));
             Sender { id: String::new(), attempts: 0, expect: None }

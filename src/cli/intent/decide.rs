@@ -9,9 +9,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::model::intent::lifecycle::{Outcome, State};
 use crate::model::time;
-use crate::store::{intents, outbox, write_beside};
+use crate::store::{delete_limit, intents, write_beside};
 
-/// Let deletes through that wait because more than outbound.hold_deletes_over of them are open.
+/// Let deletes through that wait because more than outbound.hold_deletes_over of them are open or were sent within the last hour.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  komoju-sync intent approve\n  komoju-sync intent approve order-7 order-8\n\n\
@@ -49,9 +49,10 @@ pub(super) struct Cancel {
 
 pub(super) fn approve(config: &Config, args: &Approve) -> anyhow::Result<Exit> {
     let path = &config.database.path;
+    let boot = SystemClock::new().boot();
     let approved = write_beside(path, |tx| {
         // Those too that came since the outbox was last looked at.
-        outbox::hold_deletes(tx, config.outbound.hold_deletes_over)?;
+        delete_limit::hold(tx, config.outbound.hold_deletes_over, boot.as_ref())?;
         intents::approve(tx, &args.ids)
     })?;
     print::note(&match approved {

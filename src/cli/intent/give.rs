@@ -48,7 +48,8 @@ pub(super) struct Update {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent delete cus_123\n  \
     komoju-sync intent delete cus_123 --expect '{\"email\":\"gone@example.com\"}' --wait\n\n\
-    More open deletes than outbound.hold_deletes_over all wait for `komoju-sync intent approve`.")]
+    Where more deletes than outbound.hold_deletes_over are open or were sent within the last hour, further ones wait for \
+    `komoju-sync intent approve`.")]
 pub(super) struct Delete {
     /// The customer's id, or @INTENT for the customer that this intent creates.
     customer: String,

@@ -12,10 +12,11 @@ use super::{input, refused_at_the_door, what_happens_next};
 use crate::cli::exit::UsageError;
 use crate::cli::print::{self, Out, count};
 use crate::cli::{Exit, person};
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::model::intent::{Intent, Target, Wish};
 use crate::store::intents::{Accepted, Door, accept};
-use crate::store::{Reader, StoreError, queue, write_beside};
+use crate::store::{Reader, StoreError, delete_limit, write_beside};
 
 /// The most that is read, in bytes.
 const LARGEST: u64 = 256 * 1024 * 1024;
@@ -189,12 +190,14 @@ fn preview(reader: &Reader, config: &Config, lines: &Lines) -> anyhow::Result<()
         count(deletes, "delete"),
         count(customers.len() as u64, "known customer")
     ));
-    let (open, _) = reader.look(queue::open_deletes)?;
+    let boot = SystemClock::new().boot();
+    let counted = reader.look(|conn| delete_limit::counted(conn, boot.as_ref()))?;
     let over = config.outbound.hold_deletes_over;
-    if deletes > 0 && open + deletes > over {
+    if deletes > 0 && counted + deletes > over {
         print::note(&format!(
-            "with them {} are open, more than outbound.hold_deletes_over = {over}: these {} wait for `komoju-sync intent approve`",
-            count(open + deletes, "delete"),
+            "with them {} are open or were sent within the last hour, more than outbound.hold_deletes_over = {over}: these {} wait \
+             for `komoju-sync intent approve`",
+            count(counted + deletes, "delete"),
             count(deletes, "delete")
         ));
     }

@@ -12,7 +12,7 @@ use crate::model::intent::{Body, Intent, MASKED_TOKEN, Target, Wish};
 use crate::model::{CustomerId, time};
 use crate::remote::http;
 use crate::store::queue::{self, Planned};
-use crate::store::{Conn, Reader};
+use crate::store::{Conn, Reader, delete_limit};
 
 /// The calls that would be sent now for the open intents, in their order: method, path below `api.base_url`, body, and what
 /// each waits for. Sends nothing.
@@ -112,9 +112,9 @@ pub(in crate::cli) fn print(
     outbound: &Outbound,
     style: Style,
 ) -> anyhow::Result<Exit> {
-    let now = time::written(SystemClock::new().now());
-    let (deletes, _) = queue::open_deletes(conn)?;
-    let holds_deletes = deletes > outbound.hold_deletes_over;
+    let clock = SystemClock::new();
+    let now = time::written(clock.now());
+    let holds_deletes = delete_limit::counted(conn, clock.boot().as_ref())? > outbound.hold_deletes_over;
     let (mut ready, mut waiting, mut for_a_person) = (0_u64, 0_u64, 0_u64);
     print::printing(|check| {
         queue::planned(conn, |planned| {
@@ -140,7 +140,7 @@ pub(in crate::cli) fn print(
 
 fn is_unapproved_delete(planned: &Planned) -> bool {
     let is_delete = matches!(&planned.open.intent, Ok(Intent { wish: Wish::Delete(_), .. }));
-    is_delete && !planned.is_approved && matches!(planned.open.life.state, State::Queued | State::Waiting)
+    is_delete && !planned.is_approved && planned.open.life.state == State::Queued
 }
 
 /// Why an intent is not sent at once.
@@ -166,7 +166,10 @@ fn waits_for(planned: &Planned, is_held: bool, now: &str) -> Option<String> {
         return Some(format!("a person: it cannot be read ({why})"));
     }
     if is_held {
-        return Some("`komoju-sync intent approve`: too many deletes are open".to_owned());
+        return Some(
+            "`komoju-sync intent approve`: too many deletes are open or were sent within the last hour"
+                .to_owned(),
+        );
     }
     let ahead = planned.ahead.clone().or(awaited).map(|id| format!("intent {id}"));
     ahead

@@ -9,7 +9,7 @@ use crate::model::intent::lifecycle::IllegalTransition;
 use crate::model::intent::{Intent, Wish};
 use crate::model::{CustomerId, time};
 use crate::store::outbox::{self, Frozen, Open, Words};
-use crate::store::{Conn, StoreError, Tx, account, mirror, read};
+use crate::store::{Conn, StoreError, Tx, account, delete_limit, mirror, read};
 
 /// Whether anything may be pushed: pushing is on, and the key is this account's and not refused.
 pub(super) fn may_push(
@@ -74,7 +74,13 @@ pub(super) fn claim(
         }
     };
     let life = legal(open.life.claim())?;
-    outbox::own(tx, || outbox::claim(tx, &open, life, &frozen, &time::written(now)))?;
+    outbox::own(tx, || {
+        outbox::claim(tx, &open, life, &frozen, &time::written(now))?;
+        match intent.wish {
+            Wish::Delete(_) => delete_limit::note_sent(tx, open.position, clock.boot().as_ref()),
+            Wish::Create(_) | Wish::Update(..) => Ok(()),
+        }
+    })?;
     // What the attempt goes by is what it was before: an outcome that is unknown now was so before this attempt.
     let patience_from = open.patience_from.clone().or_else(|| Some(time::written(now)));
     Ok(Claimed::Ready(Box::new(Open { life, frozen, patience_from, ..open })))
