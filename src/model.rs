@@ -16,6 +16,6 @@ pub use change::{Entry, Kind, Origin, Standing};
 pub use customer::{BadCustomer, Customer, CustomerId};
 pub use diff::Diff;
 pub use listed::{Listed, Source};
-pub use page::{Page, PageQuery};
+pub use page::{Page, PageQuery, WindowPage};
 pub use pass::{Outcome, PassId, PassKind, Tally};
 pub use traces::{Searched, Traces};

@@ -20,7 +20,7 @@ pub use error::{Call, Cause, Certificate, Class, RemoteError, Step};
 pub use http::Http;
 
 use crate::model::intent::Body;
-use crate::model::{Customer, CustomerId, Page, PageQuery};
+use crate::model::{Customer, CustomerId, Page, PageQuery, WindowPage};
 
 /// What a customer asked for by id turned out to be. That there is none is an answer, not an error.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +35,11 @@ pub enum Shown {
 pub trait Remote: Send + Sync + 'static {
     /// Asks for one page of the list.
     fn list(&self, query: PageQuery) -> impl Future<Output = Result<Page, RemoteError>> + Send;
+
+    /// Requests one page of the list for a create's reconciliation, which needs the customers and no more.
+    fn window(&self, query: PageQuery) -> impl Future<Output = Result<WindowPage, RemoteError>> + Send {
+        async move { self.list(query).await.map(WindowPage::from) }
+    }
 
     /// Asks for one customer. The id must be one that [can be asked](CustomerId::can_be_asked).
     fn show(&self, id: &CustomerId) -> impl Future<Output = Result<Shown, RemoteError>> + Send;

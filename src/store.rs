@@ -14,6 +14,7 @@
 pub mod account;
 pub mod alerts;
 pub mod backup;
+pub mod candidates;
 pub mod changes;
 pub mod checkup;
 pub mod copy;

@@ -29,3 +29,5 @@ mod order;
 mod outcomes;
 #[path = "outbound/secrets.rs"]
 mod secrets;
+#[path = "outbound/window.rs"]
+mod window;

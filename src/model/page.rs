@@ -15,6 +15,24 @@ pub struct PageQuery {
     pub created_from: Option<Timestamp>,
 }
 
+/// A page of the customers created since a moment. It is usable whatever the envelope says: what is missing or has another form is
+/// `None`, and customers that cannot be read are left out.
+#[derive(Clone, Debug)]
+pub struct WindowPage {
+    /// How many customers the window holds.
+    pub total: Option<u64>,
+    /// How many pages it has.
+    pub last_page: Option<u64>,
+    /// The customers, in the answer's order.
+    pub customers: Vec<Listed>,
+}
+
+impl From<Page> for WindowPage {
+    fn from(Page { total, last_page, customers, .. }: Page) -> Self {
+        Self { total: Some(total), last_page: Some(last_page), customers }
+    }
+}
+
 /// A page whose form is right. Whether it can be believed is for [`crate::reconcile::paging`] to say.
 #[derive(Clone, Debug)]
 pub struct Page {

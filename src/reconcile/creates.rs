@@ -1,8 +1,10 @@
-//! Did that create take effect? Asked of the customers that came to be since, when the key is too old to be counted on.
+//! Decides whether a create took effect, where its key cannot be counted on, by the customers that were created since.
 //!
-//! With a tag (a metadata key that carries the intent's id) the answer is in the customer. Without, only two findings are proof
-//! enough: nobody whom no other intent accounts for came to be in that time, or exactly one did, is what was asked for, and no other
-//! create could have made it. Anything else is for a person.
+//! A customer is a *candidate* if no other intent made it, the mirror did not have it before the first attempt, and it could be this
+//! create's customer. Unrelated customers do not matter, live or gone. With a tag (a metadata key that carries the intent's id) the
+//! candidates are the customers that carry the id. Without a tag two findings are proof: no candidate in a list that shows all that it
+//! counts, or exactly one candidate that is what was asked for, and no other open create that could have made it. Anything else is
+//! for an operator.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
@@ -13,12 +15,14 @@ use crate::model::{Customer, CustomerId};
 /// How long before its first attempt the window begins.
 pub const WINDOW_BEGINS_BEFORE: SignedDuration = SignedDuration::from_mins(10);
 
-/// Where the window begins. `first_attempt` is by the server's clock, as the creation of customers is.
-pub fn window_from(first_attempt: Timestamp) -> Timestamp {
-    first_attempt.checked_sub(WINDOW_BEGINS_BEFORE).unwrap_or(Timestamp::MIN)
+/// Returns where the window begins: before the first attempt, by the earlier of our clock (`ours`) and the server's. Either may be
+/// ahead, and a window that begins too late hides the customer that is looked for.
+pub fn window_from(ours: Option<Timestamp>, server: Timestamp) -> Timestamp {
+    let first = ours.map_or(server, |ours| ours.min(server));
+    first.checked_sub(WINDOW_BEGINS_BEFORE).unwrap_or(Timestamp::MIN)
 }
 
-/// Whether the customer may be what was asked for, if the API writes emails in a way of its own. One that is not is nobody's business.
+/// Whether the email is the one that was asked for; case and surrounding white space apart, because the API may change them.
 pub fn is_alike(wanted: &Body, customer: &Customer) -> bool {
     let plain = |email: &str| email.trim().to_lowercase();
     let asked = wanted.fields().get("email").and_then(Value::as_str).map(plain);
@@ -31,31 +35,89 @@ fn carries(tag: &str, id: &str, customer: &Customer) -> bool {
     metadata.and_then(|metadata| metadata.get(tag)).and_then(Value::as_str) == Some(id)
 }
 
-/// Whether [`find`] has to see this customer: of everybody else in the window it is enough to know who they are.
-pub fn may_be_it(id: &str, wanted: &Body, tag: Option<&str>, customer: &Customer) -> bool {
-    match tag {
-        Some(tag) => carries(tag, id, customer),
-        None => is_alike(wanted, customer),
+/// How much of a customer must fit for it to be a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// Email, metadata and source: the create was sent not long ago.
+    All,
+    /// Email or metadata: the create was sent so long ago that the customer may have been edited since.
+    Any,
+}
+
+/// What a create's customer is recognized by.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The intent's id.
+    pub id: String,
+    /// What it asked for, without the tag.
+    pub body: Body,
+    /// The metadata key under which the create carried the id.
+    pub tag: Option<String>,
+    /// How much must fit, where there is no tag.
+    pub fit: Fit,
+}
+
+impl Wanted {
+    /// Whether a customer in this state could be the create's.
+    pub fn could_be(&self, customer: &Customer) -> bool {
+        if let Some(tag) = &self.tag {
+            return carries(tag, &self.id, customer);
+        }
+        let asked = given_metadata(self.body.fields());
+        let theirs = given_metadata(customer.fields());
+        let holds_metadata = asked.iter().all(|(key, value)| theirs.get(key) == Some(value));
+        match self.fit {
+            // A create without payment details makes a customer without a source. The other way round nothing follows: the API may
+            // hide sources.
+            Fit::All => {
+                let source_fits = self.body.token().is_some() || customer.source().is_none();
+                is_alike(&self.body, customer) && holds_metadata && source_fits
+            }
+            Fit::Any => is_alike(&self.body, customer) || (!asked.is_empty() && holds_metadata),
+        }
     }
 }
 
-/// What is known when the question is put.
+/// Whether the window shows as many customers as its list counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage {
+    /// It does: a customer that it does not show is not there.
+    Whole,
+    /// It shows fewer or more, or does not say how many there are: it proves presence, and no absence.
+    Partial,
+}
+
+/// Where a candidate is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Place {
+    /// In the window.
+    Listed(Customer),
+    /// At the API, which dates it before the window.
+    Earlier(Customer),
+    /// Not at the API any more.
+    Gone,
+}
+
+/// The candidates.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Candidates {
+    /// There is none.
+    None,
+    /// There is one.
+    One(CustomerId, Place),
+    /// There are so many, wherever they are.
+    Several(usize),
+}
+
+/// What is known when the decision is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence<'a> {
-    /// The intent's id.
-    pub id: &'a str,
-    /// What it asked for.
-    pub wanted: &'a Body,
-    /// The metadata key under which the create carried the id.
-    pub tag: Option<&'a str>,
-    /// Those whom the remote lists as made within the window and of whom [`may_be_it`] holds.
-    pub listed: &'a [Customer],
-    /// Everybody listed as made within the window whom neither another intent nor an earlier mirror accounts for.
-    pub unclaimed: &'a [CustomerId],
-    /// How many others were made within the window, are accounted for by no intent and are gone already.
-    pub gone: u64,
-    /// With a tag: the customer that carries the id and is gone already.
-    pub made_and_gone: Option<&'a CustomerId>,
+    /// What the create's customer is recognized by.
+    pub wanted: &'a Wanted,
+    /// The customers that could be it.
+    pub candidates: &'a Candidates,
+    /// What the window proves.
+    pub coverage: Coverage,
     /// Whether another create of the same content is open, and might have made the one.
     pub has_twin: bool,
 }
@@ -65,46 +127,49 @@ pub struct Evidence<'a> {
 pub enum Finding<'a> {
     /// It made this customer.
     Made(&'a Customer),
-    /// It made nobody: it may be sent anew, with a new key.
+    /// It made none: it may be sent again.
     Absent,
-    /// It cannot be told, and why.
+    /// There is no candidate, but the window does not prove absence.
+    Unproven,
+    /// It cannot be decided, and why.
     Unclear(String),
 }
 
-/// Looks for the create's customer.
+/// Decides what became of a create.
 pub fn find<'a>(evidence: Evidence<'a>) -> Finding<'a> {
-    if let Some(tag) = evidence.tag {
-        let mut found = evidence.listed.iter().filter(|customer| carries(tag, evidence.id, customer));
-        return match (found.next(), found.next()) {
-            (Some(customer), None) => Finding::Made(customer),
-            (None, _) => match evidence.made_and_gone {
-                Some(gone) => Finding::Unclear(format!(
-                    "{gone}, the customer that carries its id in {tag}, is gone already"
-                )),
-                None => Finding::Absent,
-            },
-            (Some(_), Some(_)) => Finding::Unclear(format!("several customers carry its id in {tag}")),
-        };
-    }
-    match (evidence.unclaimed, evidence.gone) {
-        ([], 0) => Finding::Absent,
-        ([one], 0) => {
-            let customer = evidence.listed.iter().find(|customer| customer.id() == one);
-            match customer.filter(|customer| is_what_was_asked_for(evidence.wanted, customer.fields())) {
-                Some(_) if evidence.has_twin => {
-                    Finding::Unclear("another open create of the same content may have made it".to_owned())
-                }
-                Some(customer) => Finding::Made(customer),
-                None => Finding::Unclear(
-                    "one customer came to be since, and is not what was asked for".to_owned(),
-                ),
+    let Evidence { wanted, candidates, coverage, has_twin } = evidence;
+    match (&wanted.tag, candidates) {
+        (_, Candidates::None) if coverage == Coverage::Whole => Finding::Absent,
+        (_, Candidates::None) => Finding::Unproven,
+        (Some(_), Candidates::One(_, Place::Listed(customer) | Place::Earlier(customer))) => {
+            Finding::Made(customer)
+        }
+        (Some(tag), Candidates::One(id, Place::Gone)) => {
+            Finding::Unclear(format!("{id}, the customer that carries its id in {tag}, is gone already"))
+        }
+        (Some(tag), Candidates::Several(_)) => {
+            Finding::Unclear(format!("several customers carry its id in {tag}"))
+        }
+        (None, Candidates::Several(count)) => {
+            Finding::Unclear(format!("{count} customers that were created since could be it"))
+        }
+        (None, Candidates::One(id, Place::Gone)) => {
+            Finding::Unclear(format!("{id}, a customer that could be it, is gone already"))
+        }
+        (None, Candidates::One(id, Place::Earlier(_))) => Finding::Unclear(format!(
+            "{id} could be it and is new to the mirror, though the API says that it was created before the first attempt"
+        )),
+        (None, Candidates::One(id, Place::Listed(customer))) => {
+            if !is_what_was_asked_for(&wanted.body, customer.fields()) {
+                Finding::Unclear(format!(
+                    "{id}, a customer that was created since, is not exactly what was asked for"
+                ))
+            } else if has_twin {
+                Finding::Unclear("another open create of the same content may have made it".to_owned())
+            } else {
+                Finding::Made(customer)
             }
         }
-        (some, gone) => Finding::Unclear(format!(
-            "{} customers came to be since whom no intent accounts for{}",
-            some.len() as u64 + gone,
-            if gone > 0 { ", some of them gone already" } else { "" }
-        )),
     }
 }
 
@@ -112,12 +177,14 @@ pub fn find<'a>(evidence: Evidence<'a>) -> Finding<'a> {
 fn is_what_was_asked_for(wanted: &Body, customer: &Map<String, Value>) -> bool {
     let null = Value::Null;
     let email = |fields: &Map<String, Value>| fields.get("email").unwrap_or(&null).clone();
-    let metadata = |fields: &Map<String, Value>| {
-        let given = fields.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
-        // Whether a key with null is kept or not, the API says.
-        given.into_iter().filter(|(_, value)| !value.is_null()).collect::<Map<_, _>>()
-    };
-    email(wanted.fields()) == email(customer) && metadata(wanted.fields()) == metadata(customer)
+    email(wanted.fields()) == email(customer) && given_metadata(wanted.fields()) == given_metadata(customer)
+}
+
+/// The metadata without the keys that are null: whether such a key is kept or not, the API says.
+fn given_metadata(fields: &Map<String, Value>) -> Map<String, Value> {
+    let given = fields.get("metadata").and_then(Value::as_object);
+    let given = given.into_iter().flatten().filter(|(_, value)| !value.is_null());
+    given.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 #[cfg(test)]
@@ -134,68 +201,118 @@ mod tests {
         Body::new(json!({"email": "a@example.com", "metadata": {"n": "1", "gone": null}, "payment_details": "tok_1"})).unwrap()
     }
 
+    fn wanted(body: Body, tag: Option<&str>, fit: Fit) -> Wanted {
+        Wanted { id: "i1".to_owned(), body, tag: tag.map(str::to_owned), fit }
+    }
+
     /// The finding in short.
-    fn found(
-        listed: &[Customer],
-        tag: Option<&str>,
-        unclaimed: &[&str],
-        gone: u64,
-        has_twin: bool,
-    ) -> String {
-        let unclaimed: Vec<CustomerId> = unclaimed.iter().map(|id| CustomerId::new(*id).unwrap()).collect();
-        let wanted = body();
-        let evidence = Evidence {
-            id: "i1",
-            wanted: &wanted,
-            tag,
-            listed,
-            unclaimed: &unclaimed,
-            gone,
-            made_and_gone: None,
-            has_twin,
-        };
-        match find(evidence) {
+    fn found(tag: Option<&str>, candidates: Candidates, coverage: Coverage, has_twin: bool) -> String {
+        let wanted = wanted(body(), tag, Fit::All);
+        match find(Evidence { wanted: &wanted, candidates: &candidates, coverage, has_twin }) {
             Finding::Made(customer) => customer.id().to_string(),
             Finding::Absent => "absent".to_owned(),
+            Finding::Unproven => "unproven".to_owned(),
             Finding::Unclear(why) => why,
         }
     }
 
-    #[test]
-    fn a_tag_is_the_answer_whoever_else_is_there() {
-        let others =
-            [customer("o", "a@example.com", json!({"n": "1"})), customer("p", "x", json!({"ref": "i2"}))];
-        assert_eq!(found(&others, Some("ref"), &["o", "p"], 3, true), "absent");
-        let mut with = others.to_vec();
-        with.push(customer("ours", "changed since", json!({"ref": "i1"})));
-        assert_eq!(found(&with, Some("ref"), &["o", "p", "ours"], 3, true), "ours");
-        with.push(customer("again", "a", json!({"ref": "i1"})));
-        assert_eq!(found(&with, Some("ref"), &[], 0, false), "several customers carry its id in ref");
+    fn one(place: Place) -> Candidates {
+        Candidates::One(CustomerId::new("c").unwrap(), place)
     }
 
     #[test]
-    fn without_a_tag_only_one_who_can_be_nobody_elses_is_proof() {
-        let ours = customer("c", "a@example.com", json!({"n": "1"}));
-        let listed = [ours.clone(), customer("d", "d", json!({}))];
-        assert_eq!(found(&listed, None, &["c"], 0, false), "c");
-        assert_eq!(found(&listed, None, &[], 0, false), "absent");
-        assert!(found(&listed, None, &["c"], 0, true).contains("another open create"));
-        assert!(found(&listed, None, &["d"], 0, false).contains("not what was asked for"));
-        assert!(found(&listed, None, &["c", "d"], 0, false).starts_with("2 customers"));
-        assert!(found(&listed, None, &["c"], 1, false).contains("gone already"));
-        assert!(found(&[], None, &[], 1, false).contains("gone already"));
-        for other in [
-            customer("c", "b@example.com", json!({"n": "1"})),
-            customer("c", "a@example.com", json!({"n": "1", "m": "2"})),
-        ] {
-            assert!(found(&[other], None, &["c"], 0, false).contains("not what was asked for"));
+    fn tagged_customer_is_proof_wherever_it_is_shown() {
+        let edited = customer("c", "edited since", json!({}));
+        for coverage in [Coverage::Whole, Coverage::Partial] {
+            for place in [Place::Listed(edited.clone()), Place::Earlier(edited.clone())] {
+                assert_eq!(found(Some("ref"), one(place), coverage, true), "c");
+            }
+            assert!(found(Some("ref"), one(Place::Gone), coverage, false).contains("is gone already"));
+            let several = found(Some("ref"), Candidates::Several(2), coverage, false);
+            assert_eq!(several, "several customers carry its id in ref");
         }
     }
 
     #[test]
-    fn the_window_begins_ten_minutes_before_and_emails_are_compared_as_people_do() {
-        let at: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
-        assert_eq!(window_from(at).to_string(), "2026-01-01T11:50:00Z");
+    fn absence_is_proven_only_by_a_whole_window() {
+        for tag in [None, Some("ref")] {
+            for has_twin in [false, true] {
+                assert_eq!(found(tag, Candidates::None, Coverage::Whole, has_twin), "absent");
+                assert_eq!(found(tag, Candidates::None, Coverage::Partial, has_twin), "unproven");
+            }
+        }
+    }
+
+    #[test]
+    fn untagged_customer_is_proof_only_if_it_is_the_only_one_and_exactly_what_was_asked_for() {
+        let ours = customer("c", "a@example.com", json!({"n": "1"}));
+        for coverage in [Coverage::Whole, Coverage::Partial] {
+            let found = |candidates, has_twin| found(None, candidates, coverage, has_twin);
+            assert_eq!(found(one(Place::Listed(ours.clone())), false), "c");
+            assert!(found(one(Place::Listed(ours.clone())), true).contains("another open create"));
+            assert!(found(one(Place::Earlier(ours.clone())), false).contains("before the first attempt"));
+            assert!(found(one(Place::Gone), false).contains("is gone already"));
+            assert!(found(Candidates::Several(2), false).starts_with("2 customers"));
+            for other in [
+                customer("c", "b@example.com", json!({"n": "1"})),
+                customer("c", "a@example.com", json!({"n": "1", "m": "2"})),
+            ] {
+                assert!(
+                    found(one(Place::Listed(other)), false).contains("is not exactly what was asked for")
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn customer_could_be_a_fresh_creates_if_email_metadata_and_source_fit() {
+        let with_token = wanted(body(), None, Fit::All);
+        let plain = Body::new(json!({"email": "a@example.com", "metadata": {"n": "1"}})).unwrap();
+        let without_token = wanted(plain, None, Fit::All);
+        let at = |email, metadata| customer("c", email, metadata);
+        let card = at("a@example.com", json!({"n": "1"})).with("source", Some(json!({"brand": "visa"})));
+        let cases = [
+            (at("a@example.com", json!({"n": "1"})), true, true),
+            (at(" A@Example.COM", json!({"n": "1", "added": "there"})), true, true),
+            (at("b@example.com", json!({"n": "1"})), false, false),
+            (at("a@example.com", json!({"n": "2"})), false, false),
+            (at("a@example.com", json!({})), false, false),
+            (at("a@example.com", json!({"n": "1"})).with("source", Some(Value::Null)), true, true),
+            (card, true, false),
+        ];
+        for (customer, token, plain) in cases {
+            let could_be = (with_token.could_be(&customer), without_token.could_be(&customer));
+            assert_eq!(could_be, (token, plain), "{}", customer.body());
+        }
+    }
+
+    #[test]
+    fn customer_could_be_an_old_creates_if_email_or_metadata_fits() {
+        let old = wanted(body(), None, Fit::Any);
+        assert!(old.could_be(&customer("c", "b@example.com", json!({"n": "1"}))));
+        assert!(old.could_be(&customer("c", "a@example.com", json!({"n": "2"}))));
+        assert!(!old.could_be(&customer("c", "b@example.com", json!({"n": "2"}))));
+        let bare = wanted(Body::new(json!({"email": "a@example.com"})).unwrap(), None, Fit::Any);
+        assert!(!bare.could_be(&customer("c", "b@example.com", json!({}))), "no metadata is no likeness");
+        for fit in [Fit::All, Fit::Any] {
+            let tagged = wanted(body(), Some("ref"), fit);
+            assert!(tagged.could_be(&customer("c", "x", json!({"ref": "i1"}))));
+            assert!(!tagged.could_be(&customer("c", "a@example.com", json!({"n": "1", "ref": "i2"}))));
+        }
+    }
+
+    #[test]
+    fn window_begins_ten_minutes_before_the_first_attempt_by_the_earlier_clock() {
+        let at = |minute: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute);
+        let cases = [(Some(100), 100, 90), (Some(100), 130, 90), (Some(100), 40, 30), (None, 100, 90)];
+        for (ours, server, from) in cases {
+            assert_eq!(window_from(ours.map(at), at(server)), at(from), "{ours:?} {server}");
+        }
+        assert_eq!(window_from(None, Timestamp::MIN), Timestamp::MIN);
+    }
+
+    #[test]
+    fn emails_are_alike_without_regard_to_case_and_white_space() {
         assert!(is_alike(&body(), &customer("c", " A@Example.COM", json!({}))));
         assert!(!is_alike(&body(), &customer("c", "b@example.com", json!({"n": "1"}))));
         let nobody = Customer::from_value(json!({"id": "c", "email": null})).unwrap();

@@ -30,7 +30,7 @@ use super::{Left, Push, PushError, PushRemote, Pushed, Remote, Shown};
 use crate::clock::Clock;
 use crate::config::{Config, SecretKey};
 use crate::mask::{MASK, Masker};
-use crate::model::{CustomerId, Page, PageQuery};
+use crate::model::{CustomerId, Page, PageQuery, WindowPage};
 use crate::pulse;
 
 /// How much may be held of all answers together: those under way, and a few that wait for the database.
@@ -283,31 +283,11 @@ impl Http {
 
 impl Remote for Http {
     async fn list(&self, query: PageQuery) -> Result<Page, RemoteError> {
-        let call = Call::List { page: query.page };
-        let mut url = self.url(&["customers"]);
-        {
-            let mut pairs = url.query_pairs_mut();
-            pairs
-                .append_pair("page", &query.page.to_string())
-                .append_pair("per_page", &query.per_page.to_string());
-            if let Some(from) = query.created_from {
-                // Whole seconds, as the API writes them.
-                pairs.append_pair("start_time", &format!("{from:.0}"));
-            }
-        }
-        let mut meter = Meter::new(&call, &*self.clock);
-        let listed = match self.get(&call, Share::Read, url, &mut meter).await {
-            Ok(answer) => wire::page(&answer.body).map_err(|why| {
-                let cause = Cause::Unusable(self.masker.text(&why));
-                RemoteError { call, cause, retry_after: None }
-            }),
-            Err(error) => Err(error),
-        };
-        match &listed {
-            Ok(_) => meter.answered(true),
-            Err(error) => meter.failed(error),
-        }
-        listed
+        self.listed(query, wire::page).await
+    }
+
+    async fn window(&self, query: PageQuery) -> Result<WindowPage, RemoteError> {
+        self.listed(query, wire::window).await
     }
 
     async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
@@ -329,6 +309,39 @@ impl Remote for Http {
 }
 
 impl Http {
+    /// Requests one page of the list and reads it by `read`, whose error is a sentence.
+    async fn listed<T>(
+        &self,
+        query: PageQuery,
+        read: impl Fn(&[u8]) -> Result<T, String> + Send,
+    ) -> Result<T, RemoteError> {
+        let call = Call::List { page: query.page };
+        let mut url = self.url(&["customers"]);
+        {
+            let mut pairs = url.query_pairs_mut();
+            pairs
+                .append_pair("page", &query.page.to_string())
+                .append_pair("per_page", &query.per_page.to_string());
+            if let Some(from) = query.created_from {
+                // Whole seconds, as the API writes them.
+                pairs.append_pair("start_time", &format!("{from:.0}"));
+            }
+        }
+        let mut meter = Meter::new(&call, &*self.clock);
+        let listed = match self.get(&call, Share::Read, url, &mut meter).await {
+            Ok(answer) => read(&answer.body).map_err(|why| {
+                let cause = Cause::Unusable(self.masker.text(&why));
+                RemoteError { call, cause, retry_after: None }
+            }),
+            Err(error) => Err(error),
+        };
+        match &listed {
+            Ok(_) => meter.answered(true),
+            Err(error) => meter.failed(error),
+        }
+        listed
+    }
+
     async fn shown(&self, id: &CustomerId, share: Share) -> Result<Shown, RemoteError> {
         let call = Call::Show { id: self.masker.text(id.as_str()) };
         let mut meter = Meter::new(&call, &*self.clock);

@@ -11,22 +11,11 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
-use crate::model::{BadCustomer, Customer, CustomerId, Listed, Page, json};
+use crate::model::{BadCustomer, Customer, CustomerId, Listed, Page, WindowPage, json};
 
 /// Reads a page of the list; the error is a sentence. Its customers are told apart and not read.
 pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
-    let envelope: Envelope = match serde_json::from_slice(bytes) {
-        Ok(envelope) => envelope,
-        // What it is instead is said as everywhere.
-        Err(why) => {
-            return Err(object(bytes).err().unwrap_or_else(|| format!("the answer is not JSON ({why})")));
-        }
-    };
-    let data = match envelope.data {
-        Some(Data::List(data)) => data,
-        Some(Data::Other) => return Err("the answer's \"data\" is not a list".to_owned()),
-        None => return Err("the answer is not a page of a list: it has no \"data\"".to_owned()),
-    };
+    let (envelope, data) = list(bytes)?;
     let number = |name: &str, value: Option<Box<RawValue>>| match value {
         Some(value) => value.get().parse::<u64>().map_err(|_| {
             let shown: String = value.get().chars().take(40).collect();
@@ -44,6 +33,33 @@ pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
             .map(|text| Listed::new(text).map_err(unusable))
             .collect::<Result<_, _>>()?,
     })
+}
+
+/// Reads a page of which only the customers matter; the error is a sentence.
+pub(super) fn window(bytes: &[u8]) -> Result<WindowPage, String> {
+    let (envelope, data) = list(bytes)?;
+    let number = |value: Option<Box<RawValue>>| value.and_then(|value| value.get().parse().ok());
+    Ok(WindowPage {
+        total: number(envelope.total),
+        last_page: number(envelope.last_page),
+        customers: data.into_iter().filter_map(|text| Listed::new(text).ok()).collect(),
+    })
+}
+
+/// Reads the envelope of a list, and takes the list out of it.
+fn list(bytes: &[u8]) -> Result<(Envelope, Vec<Box<RawValue>>), String> {
+    let mut envelope: Envelope = match serde_json::from_slice(bytes) {
+        Ok(envelope) => envelope,
+        // What it is instead is said as everywhere.
+        Err(why) => {
+            return Err(object(bytes).err().unwrap_or_else(|| format!("the answer is not JSON ({why})")));
+        }
+    };
+    match envelope.data.take() {
+        Some(Data::List(data)) => Ok((envelope, data)),
+        Some(Data::Other) => Err("the answer's \"data\" is not a list".to_owned()),
+        None => Err("the answer is not a page of a list: it has no \"data\"".to_owned()),
+    }
 }
 
 #[derive(Default)]
@@ -265,6 +281,24 @@ mod tests {
         for (bytes, part) in cases {
             let why = page(bytes).unwrap_err();
             assert!(why.contains(part), "{why} should say {part}");
+        }
+    }
+
+    #[test]
+    fn window_page_is_read_without_numbers_and_without_unreadable_customers() {
+        let read = |bytes: &[u8]| {
+            let page = window(bytes).unwrap();
+            let ids: Vec<String> = page.customers.iter().map(|listed| listed.id().to_string()).collect();
+            (page.total, page.last_page, ids)
+        };
+        let two = vec!["a".to_owned(), "b".to_owned()];
+        let whole = br#"{"total":2,"page":1,"per_page":10,"last_page":1,"data":[{"id":"a"},{"id":"b"}]}"#;
+        assert_eq!(read(whole), (Some(2), Some(1), two.clone()));
+        let other = br#"{"total":"2","page":null,"last_page":-1,"data":[{"id":"a"},{},7,null,{"id":"b"}]}"#;
+        assert_eq!(read(other), (None, None, two.clone()));
+        assert_eq!(read(br#"{"data":[{"id":"a"},{"id":"b"}]}"#), (None, None, two));
+        for bytes in [&b"<html>"[..], b"{}", br#"{"data":{}}"#] {
+            assert!(window(bytes).is_err());
         }
     }
 

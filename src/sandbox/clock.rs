@@ -54,7 +54,7 @@ impl Clock {
 }
 
 /// Stays at the end of time rather than wrap.
-fn moved(from: Timestamp, by: SignedDuration) -> Timestamp {
+pub(super) fn moved(from: Timestamp, by: SignedDuration) -> Timestamp {
     from.checked_add(by).unwrap_or(if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX })
 }
 

@@ -186,6 +186,11 @@ pub enum Effect {
         /// How many.
         bytes: usize,
     },
+    /// Sets the answer's `Date` header apart from the sandbox's clock, as an edge server with a wrong clock does.
+    Date {
+        /// By so many seconds; negative: behind.
+        ahead_s: i64,
+    },
     /// Waits before the request takes effect.
     Delay {
         /// Milliseconds.
@@ -367,6 +372,7 @@ impl Effect {
             Self::Cut { .. } => "cut",
             Self::Drip { .. } => "drip",
             Self::HugeHeader { .. } => "huge_header",
+            Self::Date { .. } => "date",
             Self::Delay { .. } => "delay",
             Self::Hold => "hold",
             Self::Envelope { .. } => "envelope",
@@ -488,6 +494,6 @@ mod tests {
             let again = serde_json::to_value(&effect).unwrap();
             assert_eq!(serde_json::from_value::<Effect>(again).unwrap(), effect);
         }
-        assert_eq!(effects.len(), 21, "an effect is missing from the file");
+        assert_eq!(effects.len(), 22, "an effect is missing from the file");
     }
 }

@@ -12,10 +12,11 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::answer::{Answer, JSON};
 use super::bomb;
+use super::clock::moved;
 use super::fault::{Effect, Ending, Fired, Payload, Whither, Work, milliseconds};
 use super::request::Request;
 use super::wire::Line;
@@ -137,8 +138,10 @@ impl Outcome {
     pub(super) fn new(answer: Option<Answer>, request: &Request, date: Timestamp, fired: &[Fired]) -> Self {
         let mut answer = answer.unwrap_or_else(|| Answer::plain_error(StatusCode::INTERNAL_SERVER_ERROR));
         let mut delivery = Delivery::default();
+        let mut date = date;
         for Fired { effect, .. } in fired {
             match effect {
+                Effect::Date { ahead_s } => date = moved(date, SignedDuration::from_secs(*ahead_s)),
                 Effect::Reset { .. } => return Self::Hangup(Ending::Reset),
                 Effect::Close { .. } => return Self::Hangup(Ending::Close),
                 Effect::HugeHeader { bytes } => answer = answer.with_header("X-Padding", "x".repeat(*bytes)),

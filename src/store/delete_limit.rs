@@ -13,7 +13,7 @@ use super::{Conn, StoreError, Tx, outbox};
 /// How long a delete that was sent without approval counts.
 const COUNTED_FOR: Duration = Duration::from_secs(60 * 60);
 
-/// A boot of the machine and the time since it, as [`crate::clock::Clock::boot`] returns it.
+/// A boot of the machine and the time since it, as the clock tells them.
 pub type BootTime = (String, Duration);
 
 /// Records that an attempt at this delete begins. It has no effect on other intents.

@@ -6,14 +6,12 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod checks;
 
-use std::collections::HashSet;
-
 use rusqlite::types::Value as Sql;
 use rusqlite::{OptionalExtension, Row, params};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Conn, StoreError, Tx, mirror, outbox, spool};
+use super::{Conn, StoreError, Tx, outbox, spool};
 use crate::model::intent::MASKED_TOKEN;
 use crate::model::intent::lifecycle::{Lifecycle, Outcome, Retry, State};
 use crate::model::intent::{Body, Expect, Intent, Wish};
@@ -381,69 +379,4 @@ pub fn count_settled(conn: &Conn) -> Result<Vec<(String, u64)>, StoreError> {
     )?;
     let counted = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(counted.collect::<Result<_, _>>()?)
-}
-
-/// Made since ?1, as far as the mirror saw it. Live and deleted apart, for each has an index of its own.
-const MADE_SINCE: &str =
-    "((deleted_at IS NULL AND created_at >= ?1) OR (deleted_at IS NOT NULL AND created_at >= ?1))";
-
-/// The customer that carries this intent's id under the metadata key `tag`, as far as the mirror saw it: where it is not listed any
-/// more, it is gone already, whether a sweep has noticed that or not.
-pub fn seen_with_tag(
-    conn: &Conn,
-    tag: &str,
-    id: &str,
-    since: &str,
-) -> Result<Option<CustomerId>, StoreError> {
-    let mut statement = conn.prepare_cached(&format!(
-        "SELECT mirror.id FROM mirror, json_each(mirror.body, '$.metadata') AS entry
-         WHERE {MADE_SINCE} AND entry.key = ?2 AND entry.value = ?3 LIMIT 1"
-    ))?;
-    Ok(statement.query_row([since, tag, id], |row| mirror::id_in(row, 0)).optional()?)
-}
-
-/// Whom neither another intent nor the mirror's state before the first attempt of the create at `position` accounts for: those of
-/// `listed`, and how many others were made since `since` and are listed no more; and whether another open create has the same content.
-pub fn unclaimed(
-    conn: &Conn,
-    position: i64,
-    wanted: &Body,
-    listed: Vec<CustomerId>,
-    since: &str,
-) -> Result<(Vec<CustomerId>, u64, bool), StoreError> {
-    let mut claims = conn.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM intents WHERE result_customer_id = ?1 AND op = 'create' AND position <> ?2)
-             OR EXISTS (SELECT 1 FROM mirror WHERE id = ?1 AND live_seq <= (SELECT first_seq FROM outbox WHERE position = ?2))",
-    )?;
-    // Somebody who is live here and not listed any more is gone, too: no sweep has noticed it yet.
-    let mut gone = 0;
-    let mut made = conn.prepare_cached(&format!(
-        "SELECT id FROM mirror
-         WHERE {MADE_SINCE} AND NOT EXISTS (SELECT 1 FROM intents WHERE result_customer_id = mirror.id AND op = 'create')
-             AND live_seq > coalesce((SELECT first_seq FROM outbox WHERE position = ?2), 0)"
-    ))?;
-    let there: HashSet<&CustomerId> = listed.iter().collect();
-    for id in made.query_map(params![since, position], |row| mirror::id_in(row, 0))? {
-        gone += u64::from(!there.contains(&id?));
-    }
-    let mut unclaimed = Vec::new();
-    for customer in listed {
-        if !claims.query_row(params![customer.as_str(), position], |row| row.get::<_, bool>(0))? {
-            unclaimed.push(customer);
-        }
-    }
-    let mut others = conn.prepare_cached(
-        "SELECT op, customer_id, body, expect, not_before FROM outbox JOIN intents USING (position)
-         WHERE is_open = 1 AND op = 'create' AND position <> ?1 AND (state <> 'queued' OR outcome_unknown = 1)",
-    )?;
-    let mut rows = others.query([position])?;
-    let mut has_twin = false;
-    while let Some(row) = rows.next()? {
-        // One that cannot be read may be anything.
-        has_twin |= match intent_in(row, 0).map(|intent| intent.wish) {
-            Ok(Wish::Create(body)) => body.without_token() == wanted.without_token(),
-            _ => true,
-        };
-    }
-    Ok((unclaimed, gone, has_twin))
 }

@@ -18,6 +18,7 @@ mod forbidden;
 mod reconciliation;
 mod settle;
 mod upkeep;
+mod window;
 
 use std::collections::HashSet;
 use std::fmt;

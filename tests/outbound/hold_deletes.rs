@@ -99,8 +99,8 @@ async fn rejected_cancelled_and_approved_deletes_do_not_count() {
     delete_one_by_one(&mut desk, "r", &unknown).await;
     assert!(desk.states().iter().all(|state| state.ends_with("rejected")), "{:?}", desk.states());
     // Four at once are held; two are cancelled, two approved and sent.
-    for n in 0..4 {
-        desk.intend(&format!("h{n}"), "delete", Some(&ids[n]), None);
+    for (n, id) in ids.iter().take(4).enumerate() {
+        desk.intend(&format!("h{n}"), "delete", Some(id), None);
     }
     desk.drain().await;
     desk.sql("UPDATE intents SET state = 'cancelled' WHERE id IN ('h0', 'h1')");

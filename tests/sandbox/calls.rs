@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use komoju_sync::sandbox::{OldKey, Refusal};
+use komoju_sync::sandbox::{Call, Effect, Fault, OldKey, Refusal};
 use serde_json::{Value, json};
 
 use crate::client::{Ask, ask, get, page, sandbox};
@@ -234,4 +234,14 @@ async fn the_date_is_that_of_the_sandbox_clock() {
     assert_eq!(get(&sandbox, "/customers").await.header("date"), Some("Mon, 01 Jun 2026 00:00:00 GMT"));
     sandbox.world().set_now("1999-12-31T23:59:59Z".parse().unwrap());
     assert_eq!(get(&sandbox, "/customers").await.header("date"), Some("Fri, 31 Dec 1999 23:59:59 GMT"));
+}
+
+#[tokio::test]
+async fn date_fault_moves_the_header_and_not_the_clock() {
+    let sandbox = sandbox(0).await;
+    let fault = Fault::new(Effect::Date { ahead_s: 1800 }).call(Call::List);
+    sandbox.world().inject(fault);
+    assert_eq!(get(&sandbox, "/customers").await.header("date"), Some("Mon, 01 Jun 2026 00:30:00 GMT"));
+    assert_eq!(get(&sandbox, "/events").await.header("date"), Some("Mon, 01 Jun 2026 00:00:00 GMT"));
+    assert_eq!(sandbox.world().now().to_string(), "2026-06-01T00:00:00Z");
 }

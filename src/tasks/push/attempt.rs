@@ -297,8 +297,14 @@ fn as_sent(open: &Open, body: &Body) -> Body {
 /// What the pull has to know of a create, so that it does not take whom it makes for somebody else's.
 pub(super) fn making(open: &Open) -> Option<Making> {
     let Ok(Wish::Create(body)) = open.intent.as_ref().map(|intent| &intent.wish) else { return None };
-    let first = open.frozen.first_server_at.as_deref().and_then(time::read);
-    Some(Making { body: as_sent(open, body), since: first.map(creates::window_from) })
+    let since = first_attempt(open).map(|(ours, server)| creates::window_from(ours, server));
+    Some(Making { body: as_sent(open, body), since })
+}
+
+/// When the first attempt with this key began, by our clock and by the server's, where the server told the time.
+pub(super) fn first_attempt(open: &Open) -> Option<(Option<Timestamp>, Timestamp)> {
+    let read = |at: &Option<String>| at.as_deref().and_then(time::read);
+    Some((read(&open.frozen.first_attempt_at), read(&open.frozen.first_server_at)?))
 }
 
 /// A conflict, kept whole: what was expected, what is there, what was wanted.

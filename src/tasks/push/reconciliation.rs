@@ -1,30 +1,23 @@
-//! A create whose outcome is unknown and whose key is too old: the customers that came to be since are read, twice.
+//! Finds out what became of a create whose outcome is unknown: by the customers that were created since, and by the mirror.
 
-use std::collections::{BTreeMap, HashSet};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::Pusher;
-use super::attempt::{Ended, Obstacle};
+use super::attempt::{Ended, Obstacle, first_attempt};
 use super::claim::freshly_frozen;
+use super::window::{Setback, Window};
 use crate::model::intent::Body;
 use crate::model::intent::lifecycle::Outcome;
-use crate::model::{Customer, CustomerId, PageQuery, time};
-use crate::reconcile::creates::{self, Evidence, Finding};
+use crate::model::{Customer, CustomerId, time};
+use crate::reconcile::creates::{self, Candidates, Evidence, Finding, Fit, Place, Wanted};
 use crate::reconcile::outcome::attempt_wait;
-use crate::reconcile::paging;
-use crate::remote::{Cause, PushRemote, Remote, RemoteError, Shown};
+use crate::remote::{PushRemote, Remote, Shown};
+use crate::store::StoreError;
+use crate::store::candidates::{self, Claims};
 use crate::store::outbox::{self, Open};
-use crate::store::{StoreError, intents};
-
-/// The API's own page size.
-const OWN_PER_PAGE: u32 = 10;
-
-/// How often the window is read until two readings in a row agree.
-const READINGS: usize = 5;
 
 /// Whether the create may be sent again under its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,30 +31,7 @@ pub(super) enum KeyIs {
     Past,
 }
 
-/// Why a reading of the window cannot be used.
-enum Setback {
-    Remote(RemoteError),
-    Moving(String),
-}
-
-/// What a reading of the window showed. It may be long: whole customers are kept only where they matter.
-#[derive(PartialEq)]
-struct Window {
-    /// Everybody whom it listed, as a digest each.
-    all: HashSet<u64>,
-    /// Those whom the remote says were made in it, or of whom it does not say when; and what they are, as a digest each.
-    made: BTreeMap<CustomerId, u64>,
-    /// Those of them who may be the create's.
-    candidates: Vec<Customer>,
-}
-
-fn digest_of(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// So many of those whom nobody accounts for are named to a person.
+/// How many candidates are named to the operator.
 const MOST_NAMED: usize = 100;
 
 /// A list that keeps moving is no failure that grows rarer with patience: from so many attempts on the wait stays as it is, about a
@@ -82,17 +52,16 @@ impl<R: Remote + PushRemote> Pusher<R> {
         body: &Body,
         key_is: KeyIs,
     ) -> Result<Option<Ended>, StoreError> {
-        let Some(first) = open.frozen.first_server_at.as_deref().and_then(time::read) else {
+        let Some(from) = first_attempt(open).map(|(ours, server)| creates::window_from(ours, server)) else {
             let reason = "when it was first sent, by KOMOJU's clock, is not known: look for the customer, then cancel this intent, or \
                           retry it with its body (--body @FILE)"
                 .to_owned();
             return Ok(Some(Ended::Park { reason, detail: None }));
         };
-        let from = creates::window_from(first);
-        let tag = open.frozen.tag.as_deref();
-        let may_be_it = |customer: &Customer| creates::may_be_it(&open.id, body, tag, customer);
+        let fit = if key_is == KeyIs::Past { Fit::Any } else { Fit::All };
+        let wanted = Wanted { id: open.id.clone(), body: body.clone(), tag: open.frozen.tag.clone(), fit };
         let begun = self.clock.elapsed();
-        let window = match self.read_twice(from, may_be_it).await {
+        let window = match self.read_twice(from, |customer| wanted.could_be(customer)).await {
             Ok(window) => window,
             Err(Setback::Remote(error)) => {
                 return Ok(Some(self.after_read_error(open, error, Outcome::Known)));
@@ -111,42 +80,35 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 }));
             }
         };
-        let Window { made, candidates, .. } = window;
-        let made = made.into_keys().collect();
-        let (position, wanted, since) = (open.position, body.clone(), time::written(from));
-        let (id, tag) = (open.id.clone(), open.frozen.tag.clone());
-        let accounted = self.store.read(move |conn| {
-            let made_and_gone = match tag {
-                Some(tag) => intents::seen_with_tag(conn, &tag, &id, &since)?,
-                None => None,
-            };
-            Ok((intents::unclaimed(conn, position, &wanted, made, &since)?, made_and_gone))
-        });
-        let ((mut unclaimed, gone, has_twin), made_and_gone) = accounted.await?;
-        if key_is != KeyIs::Past {
-            // Nothing has to be made anew: whoever is plainly somebody else stands in nobody's way.
-            let alike: HashSet<&CustomerId> = candidates.iter().map(Customer::id).collect();
-            unclaimed.retain(|id| alike.contains(id));
-        }
-        let evidence = Evidence {
-            id: &open.id,
-            wanted: body,
-            tag: open.frozen.tag.as_deref(),
-            listed: &candidates,
-            unclaimed: &unclaimed,
-            gone,
-            made_and_gone: made_and_gone.as_ref(),
-            has_twin,
+        let (ids, has_twin) = self.candidates(open, &wanted, &window).await?;
+        let candidates = match ids.as_slice() {
+            [] => Candidates::None,
+            [one] => match self.place(open, one, &window, from).await {
+                Ok(place) => Candidates::One(one.clone(), place),
+                Err(_) if key_is == KeyIs::Good => return Ok(None),
+                Err(ended) => return Ok(Some(ended)),
+            },
+            several => Candidates::Several(several.len()),
         };
-        match creates::find(evidence) {
-            Finding::Made(listed) => {
+        let coverage = window.coverage();
+        let park = |why: String| {
+            let named: Vec<&str> = ids.iter().take(MOST_NAMED).map(CustomerId::as_str).collect();
+            Ended::Park {
+                reason: format!(
+                    "whether this create took effect is not known, its key may have been forgotten, and {why}: look for the \
+                     customer, then cancel this intent, or retry it with its body (--body @FILE)"
+                ),
+                detail: Some(json!({"window_from": time::written(from), "unclaimed": named})),
+            }
+        };
+        match creates::find(Evidence { wanted: &wanted, candidates: &candidates, coverage, has_twin }) {
+            Finding::Made(found) => {
                 // The list may hide what it pays with.
-                let customer = match self.remote.look(listed.id()).await {
+                let customer = match self.remote.look(found.id()).await {
                     Ok(Shown::Found(shown)) => shown,
-                    _ => listed.clone(),
+                    _ => found.clone(),
                 };
-                let has_source = customer.fields().get("source").is_some_and(|source| !source.is_null());
-                match key_is == KeyIs::Good && body.token().is_some() && !has_source {
+                match key_is == KeyIs::Good && body.token().is_some() && customer.source().is_none() {
                     // Somebody else made that one: ours would have a source.
                     true => Ok(None),
                     false => Ok(Some(Ended::TookEffect { customer: Some(customer), status: None })),
@@ -155,15 +117,11 @@ impl<R: Remote + PushRemote> Pusher<R> {
             // Nothing of it is there: the same request may go out again.
             Finding::Absent if key_is != KeyIs::Past => Ok(None),
             Finding::Unclear(_) if key_is == KeyIs::Good => Ok(None),
-            Finding::Unclear(why) => {
-                let named: Vec<&str> = unclaimed.iter().take(MOST_NAMED).map(CustomerId::as_str).collect();
-                Ok(Some(Ended::Park {
-                    reason: format!(
-                        "whether this create took effect is not known, its key may have been forgotten, and {why}: look for the \
-                         customer, then cancel this intent, or retry it with its body (--body @FILE)"
-                    ),
-                    detail: Some(json!({"window_from": time::written(from), "unclaimed": named})),
-                }))
+            // Under its key it is the same create, unless the API failed and may have forgotten the key.
+            Finding::Unproven if key_is != KeyIs::Past && !open.met_server_error => Ok(None),
+            Finding::Unclear(why) => Ok(Some(park(why))),
+            Finding::Unproven => {
+                Ok(Some(park(format!("the list of new customers proves no absence ({})", window.size()))))
             }
             Finding::Absent => {
                 let Ok(intent) = &open.intent else { return Ok(None) };
@@ -177,79 +135,49 @@ impl<R: Remote + PushRemote> Pusher<R> {
         }
     }
 
-    /// Reads the window until two readings in a row agree.
-    async fn read_twice(
+    /// The customers that could be the create's, and whether it has a twin.
+    async fn candidates(
         &self,
-        from: Timestamp,
-        may_be_it: impl Fn(&Customer) -> bool,
-    ) -> Result<Window, Setback> {
-        let mut last: Option<Window> = None;
-        for _ in 0..READINGS {
-            let window = match self.read_window(from, &may_be_it).await {
-                Ok(window) => window,
-                Err(Setback::Moving(_)) => {
-                    last = None;
-                    continue;
-                }
-                Err(other) => return Err(other),
-            };
-            if last.as_ref() == Some(&window) {
-                return Ok(window);
-            }
-            last = Some(window);
-        }
-        Err(Setback::Moving(format!(
-            "the customers made since {from:.0} were read {READINGS} times, and no two readings agreed: the list keeps moving"
-        )))
+        open: &Open,
+        wanted: &Wanted,
+        window: &Window,
+    ) -> Result<(Vec<CustomerId>, bool), StoreError> {
+        let listed: Vec<CustomerId> =
+            window.candidates.iter().map(|customer| customer.id().clone()).collect();
+        let (position, wanted) = (open.position, wanted.clone());
+        let claims = if wanted.tag.is_some() { Claims::DoNotCount } else { Claims::Count };
+        let read = self.store.read(move |conn| {
+            let could_be = |customer: &Customer| wanted.could_be(customer);
+            let ids = candidates::candidates(conn, position, listed, claims, could_be)?;
+            Ok((ids, candidates::has_twin(conn, position, &wanted.body)?))
+        });
+        read.await
     }
 
-    async fn read_window(
+    /// Where the only candidate is. One that the window does not show as fitting is requested by itself.
+    async fn place(
         &self,
+        open: &Open,
+        id: &CustomerId,
+        window: &Window,
         from: Timestamp,
-        may_be_it: &impl Fn(&Customer) -> bool,
-    ) -> Result<Window, Setback> {
-        let mut window = Window { all: HashSet::new(), made: BTreeMap::new(), candidates: Vec::new() };
-        let (mut page, mut total, mut per_page) = (1, None, self.settings.per_page);
-        loop {
-            let query = PageQuery { page, per_page, created_from: Some(from) };
-            let answer = match self.remote.list(query).await {
-                // A server that refuses a larger page instead of answering with less.
-                Err(RemoteError { cause: Cause::Rejected(told), .. })
-                    if page == 1 && per_page > OWN_PER_PAGE && told.param.as_deref() == Some("per_page") =>
-                {
-                    per_page = OWN_PER_PAGE;
-                    continue;
-                }
-                answer => answer.map_err(Setback::Remote)?,
-            };
-            let moving = |why: String| Setback::Moving(why);
-            paging::check(page, &answer).map_err(|fault| moving(fault.to_string()))?;
-            if *total.get_or_insert(answer.total) != answer.total {
-                return Err(moving("its total changed while it was read".to_owned()));
-            }
-            for listed in &answer.customers {
-                window.all.insert(digest_of(listed.id().as_str()));
-                let customer = listed.read().map_err(|why| moving(why.to_string()))?;
-                let made = customer.created_at().and_then(time::read);
-                // The API filters by itself; a server that does not shall not make the window larger than it is.
-                if made.is_none_or(|made| made >= from) {
-                    window.made.insert(customer.id().clone(), digest_of(customer.body()));
-                    if may_be_it(&customer) {
-                        window.candidates.push(customer);
-                    }
-                }
-            }
-            if page >= answer.last_page {
-                break;
-            }
-            page += 1;
+    ) -> Result<Place, Ended> {
+        if let Some(listed) = window.candidates.iter().find(|customer| customer.id() == id) {
+            return Ok(Place::Listed(listed.clone()));
         }
-        match window.all.len() as u64 == total.unwrap_or(0) {
-            true => {
-                window.candidates.sort_by(|a, b| a.id().cmp(b.id()));
-                Ok(window)
+        if !id.can_be_asked() {
+            return Ok(Place::Gone);
+        }
+        match self.remote.look(id).await {
+            Ok(Shown::NotFound) => Ok(Place::Gone),
+            Ok(Shown::Found(shown)) => {
+                let created = shown.created_at().and_then(time::read);
+                Ok(match window.shows(id) || created.is_none_or(|created| created >= from) {
+                    true => Place::Listed(shown),
+                    false => Place::Earlier(shown),
+                })
             }
-            false => Err(Setback::Moving("it showed some customers twice, or left some out".to_owned())),
+            Err(error) => Err(self.after_read_error(open, error, Outcome::Known)),
         }
     }
 }

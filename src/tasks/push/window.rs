@@ -1,0 +1,177 @@
+//! Reads the window of a create's reconciliation: the customers that the API says were created since a moment.
+//!
+//! The list may move while it is read, and may be wrong about its own size. So the window is read until two readings in a row show the
+//! same, and what it says of its size only decides whether it proves absence ([`Coverage`]).
+
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use jiff::Timestamp;
+
+use super::Pusher;
+use crate::model::{Customer, CustomerId, PageQuery, WindowPage, time};
+use crate::reconcile::creates::Coverage;
+use crate::remote::{Cause, PushRemote, Remote, RemoteError};
+
+/// The API's own page size.
+const OWN_PER_PAGE: u32 = 10;
+
+/// How often the window is read until two readings in a row agree.
+const READINGS: usize = 5;
+
+/// A window of more pages has no end.
+const MOST_PAGES: u64 = 10_000;
+
+/// Why a reading of the window cannot be used.
+pub(super) enum Setback {
+    /// A request failed.
+    Remote(RemoteError),
+    /// The list changed while it was read.
+    Moving(String),
+}
+
+/// What a reading of the window showed. It may be long: whole customers are kept only where they could be the create's.
+#[derive(PartialEq)]
+pub(super) struct Window {
+    /// Every customer that was listed, as a digest each.
+    all: HashSet<u64>,
+    /// How many there are, by the list's `total`.
+    total: Option<u64>,
+    /// The customers that the API says were created in the window, or of which it does not say when, and a digest of each.
+    created: BTreeMap<CustomerId, u64>,
+    /// Those of them that could be the create's, by their ids.
+    pub(super) candidates: Vec<Customer>,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self { all: HashSet::new(), total: None, created: BTreeMap::new(), candidates: Vec::new() }
+    }
+
+    /// What this window proves.
+    pub(super) fn coverage(&self) -> Coverage {
+        match self.total == Some(self.all.len() as u64) {
+            true => Coverage::Whole,
+            false => Coverage::Partial,
+        }
+    }
+
+    /// The size in words: what is shown, and what is counted.
+    pub(super) fn size(&self) -> String {
+        let shown = self.all.len();
+        match self.total {
+            Some(total) => format!("it shows {shown} customers where its total says {total}"),
+            None => format!("it shows {shown} customers and says no total"),
+        }
+    }
+
+    /// Whether this customer was listed as created in the window.
+    pub(super) fn shows(&self, id: &CustomerId) -> bool {
+        self.created.contains_key(id)
+    }
+
+    /// Adds the customers of a page; returns whether any of them is new. A customer that cannot be read is not counted as shown.
+    fn add(&mut self, page: &WindowPage, from: Timestamp, could_be: &impl Fn(&Customer) -> bool) -> bool {
+        let before = self.all.len();
+        for listed in &page.customers {
+            let Ok(customer) = listed.read() else { continue };
+            // Listed twice, because the list moved: once is enough.
+            if !self.all.insert(digest_of(listed.id().as_str())) {
+                continue;
+            }
+            let created = customer.created_at().and_then(time::read);
+            // The API filters by itself; a server that does not shall not make the window larger than it is.
+            if created.is_none_or(|created| created >= from) {
+                self.created.insert(customer.id().clone(), digest_of(customer.body()));
+                if could_be(&customer) {
+                    self.candidates.push(customer);
+                }
+            }
+        }
+        self.all.len() > before
+    }
+
+    /// The same in an order that does not depend on the list's.
+    fn sorted(mut self) -> Self {
+        self.candidates.sort_by(|a, b| a.id().cmp(b.id()));
+        self
+    }
+
+    /// Whether the list ends with this page: all that it says of its size agrees.
+    fn ends_with(&self, page: u64, last_page: Option<u64>) -> bool {
+        let is_last = last_page.map(|last| page >= last);
+        let is_whole = self.total.map(|total| self.all.len() as u64 >= total);
+        is_last.or(is_whole).is_some() && is_last != Some(false) && is_whole != Some(false)
+    }
+}
+
+fn digest_of(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl<R: Remote + PushRemote> Pusher<R> {
+    /// Reads the window until two readings in a row agree.
+    pub(super) async fn read_twice(
+        &self,
+        from: Timestamp,
+        could_be: impl Fn(&Customer) -> bool,
+    ) -> Result<Window, Setback> {
+        let mut last: Option<Window> = None;
+        for _ in 0..READINGS {
+            let window = match self.read_window(from, &could_be).await {
+                Ok(window) => window,
+                Err(Setback::Moving(_)) => {
+                    last = None;
+                    continue;
+                }
+                Err(other) => return Err(other),
+            };
+            if last.as_ref() == Some(&window) {
+                return Ok(window);
+            }
+            last = Some(window);
+        }
+        Err(Setback::Moving(format!(
+            "the customers made since {from:.0} were read {READINGS} times, and no two readings agreed: the list keeps moving"
+        )))
+    }
+
+    async fn read_window(
+        &self,
+        from: Timestamp,
+        could_be: &impl Fn(&Customer) -> bool,
+    ) -> Result<Window, Setback> {
+        let mut window = Window::new();
+        let mut per_page = self.settings.per_page;
+        let mut page = 1;
+        while page <= MOST_PAGES {
+            let query = PageQuery { page, per_page, created_from: Some(from) };
+            let answer = match self.remote.window(query).await {
+                // A server that refuses a larger page instead of answering with less.
+                Err(RemoteError { cause: Cause::Rejected(told), .. })
+                    if page == 1 && per_page > OWN_PER_PAGE && told.param.as_deref() == Some("per_page") =>
+                {
+                    per_page = OWN_PER_PAGE;
+                    continue;
+                }
+                // A server's way to say that there is no such page.
+                Err(RemoteError { cause: Cause::Rejected(told), .. }) if page > 1 && told.status == 404 => {
+                    return Ok(window.sorted());
+                }
+                answer => answer.map_err(Setback::Remote)?,
+            };
+            if page > 1 && answer.total != window.total {
+                return Err(Setback::Moving("its total changed while it was read".to_owned()));
+            }
+            window.total = answer.total;
+            let shows_more = window.add(&answer, from, could_be);
+            if !shows_more || window.ends_with(page, answer.last_page) {
+                return Ok(window.sorted());
+            }
+            page += 1;
+        }
+        Err(Setback::Moving("it has no end".to_owned()))
+    }
+}
