@@ -7,6 +7,8 @@ mod desk;
 
 #[path = "outbound/accounts.rs"]
 mod accounts;
+#[path = "outbound/crashes.rs"]
+mod crashes;
 #[path = "outbound/cuts.rs"]
 mod cuts;
 #[path = "outbound/echoes.rs"]

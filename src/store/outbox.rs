@@ -496,3 +496,6 @@ pub(super) fn pause_patience(tx: &Tx<'_>, from: &str, to: &str) -> Result<(), St
     )?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

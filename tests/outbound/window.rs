@@ -146,6 +146,33 @@ async fn window_that_hides_the_customer_twice_is_not_believed() {
 }
 
 #[tokio::test]
+async fn window_is_read_to_its_last_page_though_total_is_reached_before() {
+    let mut desk = desk_with_lost_answer(None, 0, Work::Done).await;
+    for n in 0..12 {
+        desk.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
+    }
+    desk.advance(past());
+    desk.inject(envelope(json!({"total": 10})));
+    desk.drain().await;
+    assert_eq!(ended(&desk), is("done", 1), "{}", desk.of("c", "reason"));
+}
+
+#[tokio::test]
+async fn customer_that_the_mirror_holds_and_the_window_hides_is_requested_by_itself() {
+    for tag in [None, Some("intent")] {
+        let mut desk = desk_with_lost_answer(tag, 0, Work::Done).await;
+        assert!(desk.sweep().await.failure.is_none());
+        let made = desk.sandbox.world().ids()[0].clone();
+        desk.advance(past());
+        desk.inject(Fault::new(Effect::Hide { ids: vec![made.clone()], every: None }).call(Call::List));
+        desk.inject(envelope(json!({"total": 0, "last_page": 0})));
+        desk.drain().await;
+        assert_eq!(ended(&desk), is("done", 1), "{tag:?}: {}", desk.of("c", "reason"));
+        assert_eq!(desk.of("c", "result_customer_id"), made);
+    }
+}
+
+#[tokio::test]
 async fn lost_answer_with_a_fresh_key_is_asked_for_again_whatever_the_total_says() {
     for tag in [None, Some("intent")] {
         for work in [Work::Done, Work::Skipped] {

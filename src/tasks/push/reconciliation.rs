@@ -172,7 +172,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             Ok(Shown::NotFound) => Ok(Place::Gone),
             Ok(Shown::Found(shown)) => {
                 let created = shown.created_at().and_then(time::read);
-                Ok(match window.shows(id) || created.is_none_or(|created| created >= from) {
+                Ok(match created.is_none_or(|created| created >= from) {
                     true => Place::Listed(shown),
                     false => Place::Earlier(shown),
                 })

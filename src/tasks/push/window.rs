@@ -65,11 +65,6 @@ impl Window {
         }
     }
 
-    /// Whether this customer was listed as created in the window.
-    pub(super) fn shows(&self, id: &CustomerId) -> bool {
-        self.created.contains_key(id)
-    }
-
     /// Adds the customers of a page; returns whether any of them is new. A customer that cannot be read is not counted as shown.
     fn add(&mut self, page: &WindowPage, from: Timestamp, could_be: &impl Fn(&Customer) -> bool) -> bool {
         let before = self.all.len();
