@@ -19,8 +19,7 @@ pub enum Claims {
 }
 
 /// Returns the candidates for the customer of the create at `position`: the fitting ones of the window (`listed`), and those that
-/// entered the mirror after the first attempt and fit as they were first seen or as they are now, live or gone. Their `created_at`
-/// does not matter.
+/// entered the mirror after the first attempt and fitted when they were first seen, live or gone. Their `created_at` does not matter.
 pub fn candidates(
     conn: &Conn,
     position: i64,
@@ -29,16 +28,15 @@ pub fn candidates(
     could_be: impl Fn(&Customer) -> bool,
 ) -> Result<Vec<CustomerId>, StoreError> {
     let mut found: BTreeSet<CustomerId> = listed.into_iter().collect();
-    let fits = |body: &str| Customer::from_body(body).is_ok_and(|customer| could_be(&customer));
     let mut entered = conn.prepare_cached(
-        "SELECT customer_id, after, body FROM change_log LEFT JOIN mirror ON mirror.id = customer_id
-         WHERE change_log.seq > coalesce((SELECT first_seq FROM outbox WHERE position = ?1), 0)
+        "SELECT customer_id, after FROM change_log
+         WHERE seq > coalesce((SELECT first_seq FROM outbox WHERE position = ?1), 0)
            AND kind = 'created' AND after IS NOT NULL",
     )?;
     let mut rows = entered.query([position])?;
     while let Some(row) = rows.next()? {
-        let (first, last): (String, Option<String>) = (row.get(1)?, row.get(2)?);
-        if fits(&first) || last.is_some_and(|last| last != first && fits(&last)) {
+        let first_seen: String = row.get(1)?;
+        if Customer::from_body(&first_seen).is_ok_and(|customer| could_be(&customer)) {
             found.insert(mirror::id_in(row, 0)?);
         }
     }

@@ -139,3 +139,22 @@ async fn deletes_whose_customer_was_gone_already_count() {
     delete_one_by_one(&mut desk, "d", &ids[..4]).await;
     assert_eq!(desk.states(), ["d0 done", "d1 done", "d2 done", "d3 queued"]);
 }
+
+#[tokio::test]
+async fn approved_deletes_that_are_still_open_do_not_count() {
+    let mut desk = desk_of(10).await;
+    let ids = desk.sandbox.world().ids();
+    for (n, id) in ids.iter().take(4).enumerate() {
+        desk.intend(&format!("a{n}"), "delete", Some(id), None);
+    }
+    desk.drain().await;
+    assert_eq!(approve_all(&desk).await, 4);
+    desk.inject(Fault::new(Effect::status(503)).call(Call::Delete).times(4));
+    desk.drain().await;
+    assert_eq!(desk.states(), ["a0 waiting", "a1 waiting", "a2 waiting", "a3 waiting"]);
+    for (n, id) in ids[4..7].iter().enumerate() {
+        desk.intend(&format!("d{n}"), "delete", Some(id), None);
+    }
+    desk.drain().await;
+    assert_eq!(desk.states()[4..], ["d0 done", "d1 done", "d2 done"]);
+}
