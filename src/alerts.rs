@@ -114,6 +114,28 @@ impl Alerts {
         }
     }
 
+    /// Tells that the database cannot be used, past the database: what was told cannot be noted there. Returns after which time to try
+    /// again, where that failed.
+    pub async fn tell_database(&self, since: &str, why: String) -> Option<Duration> {
+        let alert = words::of_database(since, &self.masker.text(&why));
+        let note = alert.note(&self.database, self.host.as_deref(), self.clock.now());
+        let ran = child::run(&self.command, &note, &*self.clock, &self.stop, &self.masker).await?;
+        measures::alert_run(ran.is_ok());
+        match ran {
+            Ok(()) => {
+                tracing::info!(alert = words::DATABASE, "told: {}", alert.sentence);
+                None
+            }
+            Err(why) => {
+                tracing::error!(
+                    "alert not delivered ({}): alerts.command {why}. Run it by hand as the service's user (docs/alerts.md)",
+                    alert.sentence
+                );
+                Some(FIRST_RETRY)
+            }
+        }
+    }
+
     async fn sleep(&self, wait: Option<Duration>) {
         match wait {
             Some(wait) => self.clock.sleep(wait).await,

@@ -5,7 +5,9 @@
 
 mod doors;
 mod manager;
+mod place;
 mod ticks;
+mod trouble;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use tokio::sync::watch;
 use tokio_cron_scheduler::JobSchedulerError;
 use tokio_util::sync::CancellationToken;
 
+pub use manager::tell_waiting;
+
 use crate::alerts::Alerts;
 use crate::clock::Clock;
 use crate::config::{Config, KeyError, SecretKey};
@@ -25,11 +29,12 @@ use crate::pulse::{Health, Pulse};
 use crate::remote::Http;
 use crate::remote::http::SetupError;
 use crate::standing::Standing;
-use crate::store::{Instance, Store, StoreError, copy, passes, read};
+use crate::store::{Instance, Store, StoreError, continuity, copy, passes, read};
 use crate::tasks::Echoes;
 use crate::tasks::pull::{Progress, Pull, Report, Settings};
 use crate::tasks::push::{Drained, PushSettings, Pusher, Signals};
 use crate::tasks::spool::{Looked, Spool, SpoolSettings};
+use trouble::Trouble;
 
 /// Why nothing could be started.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +76,9 @@ pub struct App {
     database: PathBuf,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
-    _instance: Instance,
+    instance: Arc<Instance>,
+    /// Why the database cannot be used for now.
+    trouble: watch::Sender<Option<Trouble>>,
 }
 
 impl App {
@@ -82,9 +89,23 @@ impl App {
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> Result<Self, AppError> {
-        let instance = Instance::take(&config.database.path, command, clock.now())?;
-        let store = Store::open(&config.database.path)?;
-        Self::on(store, instance, config, clock, stop).await
+        let instance = Arc::new(Instance::take(&config.database.path, command, clock.now())?);
+        Self::start_with(&instance, config, clock, stop).await
+    }
+
+    /// The same with the database taken, so that it stays taken where this fails.
+    pub async fn start_with(
+        instance: &Arc<Instance>,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) -> Result<Self, AppError> {
+        let path = &config.database.path;
+        continuity::check(path, instance)?;
+        let store = Store::open(path)?;
+        instance.cover()?;
+        instance.note_log(store.read(continuity::mark).await?);
+        Self::on(store, Arc::clone(instance), config, clock, stop).await
     }
 
     /// The same on a copy that is thrown away: whatever passes do, the database stays as it is.
@@ -97,12 +118,12 @@ impl App {
         let instance = Instance::share(&config.database.path)?;
         let copy = directory.join("dry-run.db");
         copy::to(&config.database.path, &copy)?;
-        Self::on(Store::open(&copy)?, instance, config, clock, stop).await
+        Self::on(Store::open(&copy)?, Arc::new(instance), config, clock, stop).await
     }
 
     async fn on(
         store: Store,
-        instance: Instance,
+        instance: Arc<Instance>,
         config: &Config,
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
@@ -184,7 +205,8 @@ impl App {
             database,
             clock,
             stop,
-            _instance: instance,
+            instance,
+            trouble: watch::Sender::new(None),
         })
     }
 
@@ -223,9 +245,24 @@ impl App {
         Ok(drained)
     }
 
-    /// The daemon: a sweep at once, then at each tick, until told to stop; pushes whatever comes in meanwhile. Only the database can
-    /// end it otherwise.
+    /// The daemon: a sweep at once, then at each tick, until told to stop; pushes whatever comes in meanwhile. A condition of the
+    /// database that can pass is waited for. Only one that cannot, and a path that leads elsewhere, end it otherwise.
     pub async fn run(&self, config: &Config) -> Result<(), AppError> {
+        let running = async {
+            tokio::select! {
+                // First: everything else may end in the same turn, and with it what has not had one.
+                biased;
+                () = self.tell_stopping() => Ok(()),
+                ended = self.work_through_trouble(config) => ended,
+                () = self.tell_manager() => Ok(()),
+                () = self.watch_pulses() => Ok(()),
+            }
+        };
+        self.in_place(running).await
+    }
+
+    /// Everything that uses the database, until told to stop or until that fails.
+    async fn work(&self, config: &Config) -> Result<(), AppError> {
         let (sweep_due, probe_due) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         sweep_due.notify_one();
         let work = async {
@@ -241,14 +278,10 @@ impl App {
                 ended = self.listen() => ended,
                 ended = self.observe(config) => ended,
                 ended = self.tell_operator() => ended,
-                () = self.tell_manager() => Ok(()),
-                () = self.watch_pulses() => Ok(()),
             }
         };
         tokio::select! {
-            // First: everything else may end in the same turn, and with it what has not had one.
             biased;
-            () = self.tell_stopping() => Ok(()),
             ended = work => Ok(ended.map(drop)?),
             ended = watching => Ok(ended?),
             ended = self.keep_cadence(config, &sweep_due, &probe_due) => ended,

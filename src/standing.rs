@@ -24,6 +24,8 @@ const MOST_REJECTED: usize = 1000;
 pub struct Standing {
     /// Who works on the database, and since when; null where nobody does.
     pub instance: Option<String>,
+    /// Since when and why the daemon cannot use the database, where it waits for that to pass; null otherwise.
+    pub database_trouble: Option<String>,
     /// The one row of `mirror_info`.
     pub mirror: Record,
     /// Seconds since the last complete sweep ended; null where there is none.
@@ -109,7 +111,9 @@ impl Standing {
         let swept_at = mirror.text("last_sweep_at").and_then(time::read);
         let third_tick = swept_at.and_then(|at| config.inbound.sweep_cron.nth_after(at, 3));
         let (refused, throttled) = read::obstacles(reader)?;
-        let instance = Instance::holder(&config.database.path)?;
+        let holder = Instance::holder(&config.database.path)?;
+        let (instance, database_trouble) =
+            holder.map_or((None, None), |holder| (Some(holder.name), holder.trouble));
         // A pass without an instance is one that was cut off; the next start closes it.
         let running = instance.as_ref().and(read::running_pass(reader)?);
         let outbound_enabled = outbox::is_enabled(reader)?;
@@ -130,6 +134,7 @@ impl Standing {
             time_left_s: running.as_ref().and_then(|pass| time_left(pass, now)),
             running,
             instance,
+            database_trouble,
             mirror,
             last_sweep: read::last_pass(reader, PassKind::Sweep)?,
             last_probe: read::last_pass(reader, PassKind::Probe)?,

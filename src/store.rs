@@ -12,20 +12,26 @@
 //! under contention, whatever the busy timeout).
 
 pub mod account;
+mod added;
 pub mod alerts;
 pub mod backup;
 pub mod candidates;
 pub mod changes;
 pub mod checkup;
+pub mod continuity;
 pub mod copy;
 pub mod delete_limit;
+mod displaced;
 pub mod erase;
 pub mod error;
+mod exhausted;
 pub mod holds;
+mod identity;
 pub mod indexes;
 pub mod instance;
 pub mod intents;
 pub mod listed;
+mod lock_file;
 pub mod mirror;
 pub mod open;
 pub mod outbox;
@@ -41,7 +47,9 @@ pub mod work;
 mod writer;
 
 pub use error::StoreError;
-pub use instance::Instance;
+pub use identity::FileIdentity;
+pub use instance::{Holder, Instance};
+pub use lock_file::LogMark;
 pub use place::beside;
 pub use read::Reader;
 pub use writer::{Beside, Store, Wiped, wipe_beside, write_beside};

@@ -10,6 +10,8 @@ mod broken;
 mod commands;
 #[path = "inbound/database.rs"]
 mod database;
+#[path = "inbound/displaced.rs"]
+mod displaced;
 #[path = "inbound/doctor.rs"]
 mod doctor;
 #[path = "inbound/house.rs"]

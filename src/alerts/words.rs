@@ -22,6 +22,21 @@ pub(super) struct Alert {
     pub(super) sentence: String,
 }
 
+/// The kind of an alert that is told past the database.
+pub(super) const DATABASE: &str = "database_unusable";
+
+/// The database cannot be used since then, and the daemon waits for that to pass.
+pub(super) fn of_database(since: &str, why: &str) -> Alert {
+    Alert {
+        kind: DATABASE.to_owned(),
+        since: since.to_owned(),
+        count: 1,
+        new: 1,
+        oldest: None,
+        sentence: format!("nothing is read or pushed: {why}. The daemon tries again by itself"),
+    }
+}
+
 /// `oldest`: the hold and the held delete intent that wait longest. None where `standing` does not show it.
 pub(super) fn of(
     untold: &Untold,

@@ -7,7 +7,7 @@ use super::{App, chain};
 use crate::config::Config;
 use crate::pulse;
 use crate::standing::Standing;
-use crate::store::{Reader, StoreError};
+use crate::store::{Reader, StoreError, continuity};
 use crate::watch::{DirectoryWatch, LOOK_EVERY, News, Watch};
 
 /// How long pushing pauses when somebody else keeps the database locked.
@@ -154,6 +154,9 @@ impl App {
                 && let Some(standing) = unless_locked(Standing::read(&reader, config, self.clock.now()))?
             {
                 (seen, seen_at) = (version, self.clock.elapsed());
+                if let Some(mark) = unless_locked(reader.look(continuity::mark))? {
+                    self.instance.note_log(mark);
+                }
                 self.standings.send_replace(Some(Arc::new(standing)));
             }
             self.clock.sleep(OBSERVE_EVERY).await;

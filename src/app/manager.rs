@@ -56,13 +56,20 @@ impl App {
             }
         };
         tell(&[NotifyState::Ready, NotifyState::Status(&told)]);
+        let mut troubles = self.trouble.subscribe();
         loop {
             let line = standings.borrow_and_update().as_ref().map(|standing| standing.line());
+            let trouble = troubles.borrow_and_update().as_ref().map(ToString::to_string);
+            let line = trouble.map(|trouble| format!("the database cannot be used {trouble}")).or(line);
             if let Some(line) = line.filter(|line| *line != told) {
                 tell(&[NotifyState::Status(&line)]);
                 told = line;
             }
-            if standings.changed().await.is_err() {
+            let changed = tokio::select! {
+                changed = standings.changed() => changed,
+                changed = troubles.changed() => changed,
+            };
+            if changed.is_err() {
                 return;
             }
         }
@@ -113,6 +120,15 @@ async fn watch_over(
         tell(stall);
         clock.sleep(every).await;
     }
+}
+
+/// Controls how much longer the manager waits for a start that waits for the database: each try says so again.
+const START_TAKES_LONGER: Duration = Duration::from_secs(60);
+
+/// Tells the manager why the start takes longer.
+pub fn tell_waiting(why: &str) {
+    let longer = u32::try_from(START_TAKES_LONGER.as_micros()).unwrap_or(u32::MAX);
+    tell(&[NotifyState::ExtendTimeoutUsec(longer), NotifyState::Status(&format!("not started yet: {why}"))]);
 }
 
 fn tell(news: &[NotifyState<'_>]) {

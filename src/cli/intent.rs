@@ -94,7 +94,7 @@ fn what_happens_next(path: &Path) -> Result<&'static str, StoreError> {
     }
     // The holder says its command in the words that the instance's lock keeps.
     Ok(match Instance::holder(path)? {
-        Some(holder) if holder.starts_with("`komoju-sync run`") => "the daemon sends it at once",
+        Some(holder) if holder.name.starts_with("`komoju-sync run`") => "the daemon sends it at once",
         Some(_) => "a `komoju-sync sync` runs and may send it; else the next `sync` or `run` does",
         None => "no daemon runs: `komoju-sync sync` or `komoju-sync run` sends it",
     })

@@ -3,7 +3,7 @@
 use super::print::{self, count};
 use super::{ConfigFile, Exit, progress};
 use crate::clock::{Clock, SystemClock};
-use crate::store::{Instance, Reader, Store, read, verify};
+use crate::store::{Instance, Reader, Store, continuity, read, verify};
 
 /// Makes the mirror anew from the change log. Needs the daemon to be stopped.
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,8 @@ pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
         let info = read::mirror_info(&*Reader::open(&path)?).map_err(|e| e.about(&path))?;
         u64::try_from(info.number("live") + info.number("deleted")).unwrap_or(0)
     };
-    let _instance = Instance::take(&path, "rebuild", SystemClock::new().now())?;
+    let instance = Instance::take(&path, "rebuild", SystemClock::new().now())?;
+    continuity::check(&path, &instance)?;
     let store = Store::open(&path)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let bar = progress::bar("rebuilding customers", known);

@@ -12,7 +12,7 @@ use super::signals::{self, Scratch};
 use super::{ConfigFile, Exit, lengthy};
 use crate::clock::{Clock, SystemClock};
 use crate::model::time;
-use crate::store::{Instance, backup, restore};
+use crate::store::{Instance, LogMark, backup, restore};
 
 /// Puts a backup in the place of the database. Needs the daemon to be stopped.
 ///
@@ -44,13 +44,11 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
         let shown = args.file.display();
         return Err(UsageError(format!("{shown} belongs to the database itself; give a copy of it")).into());
     }
-    let restored =
-        signals::until_stopped(Exit::Failed, |stop| restore(path, file, args.file.clone(), now, stop));
-    drop(instance);
-    restored
+    signals::until_stopped(Exit::Failed, |stop| restore(&instance, path, file, args.file.clone(), now, stop))
 }
 
 async fn restore(
+    instance: &Instance,
     path: PathBuf,
     file: PathBuf,
     named: PathBuf,
@@ -66,7 +64,10 @@ async fn restore(
     let prepared = lengthy::carry_out(&stop, move |work| restore::prepare(&file, &to, &at, work)).await?;
     restore::give_to_owner(&copy, &place)?;
     let stamp = now.strftime("%Y%m%dT%H%M%SZ").to_string();
+    // From its first moment under the database's name no other process can work on it.
+    instance.cover_prepared(&copy)?;
     let placed = restore::put_in_place(&copy, &place, &stamp)?;
+    instance.note_log(LogMark { log_id: prepared.log_id.clone(), head: prepared.head });
     scratch.close().ok();
 
     let (path, named) = (print::safe(&path.to_string_lossy()), print::safe(&named.to_string_lossy()));

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{ConfigFile, Exit, logging, signals};
-use crate::app::{App, AppError};
+use super::{ConfigFile, Exit, logging, print, signals};
+use crate::app::{self, App, AppError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::http;
+use crate::model::time;
+use crate::store::Instance;
 
 /// How soon a start is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -37,23 +39,41 @@ pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
     })
 }
 
-/// Starts as soon as nobody is in the way who will be gone by himself: a lock of another program, a dry run. None where it is told to
-/// stop before.
+/// Starts as soon as nothing is in the way that can pass: a lock of another program, a dry run, a full disk. `None` where it is told
+/// to stop before.
 async fn started(
     config: &Config,
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
 ) -> Result<Option<App>, AppError> {
-    let mut is_said = false;
+    let mut instance = None;
+    let mut said = String::new();
     loop {
-        match App::start(config, "run", Arc::clone(clock), stop.clone()).await {
-            Err(AppError::Store(e)) if e.will_pass() => {
-                if !is_said {
-                    tracing::warn!("not started yet: {e}; it is tried again until that is over");
-                    is_said = true;
+        let start = async {
+            let taken = match &instance {
+                Some(taken) => Arc::clone(taken),
+                None => Arc::new(Instance::take(&config.database.path, "run", clock.now())?),
+            };
+            let taken = instance.insert(taken);
+            App::start_with(taken, config, Arc::clone(clock), stop.clone()).await
+        };
+        match start.await {
+            Err(AppError::Store(e)) if e.can_pass() => {
+                let why = print::chain(&e.into());
+                if said != why {
+                    tracing::warn!("not started yet: {why}; it is tried again until that is over");
+                    let since = time::written(clock.now());
+                    instance
+                        .iter()
+                        .for_each(|taken| taken.note_trouble(Some(format!("since {since}: {why}"))));
+                    said = why;
                 }
+                app::tell_waiting(&said);
             }
-            ended => return ended.map(Some),
+            ended => {
+                instance.iter().for_each(|taken| taken.note_trouble(None));
+                return ended.map(Some);
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(None),

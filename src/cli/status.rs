@@ -14,7 +14,7 @@ use crate::store::{Reader, StoreError};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  komoju-sync status\n  komoju-sync status --json | jq .last_sweep_age_s\n\n\
-    Exits 1 when no complete sweep exists or the last is older than three of its periods, 3 when something waits for a \
+    Exits 1 when no complete sweep exists, the last is older than three of its periods, or the daemon waits for the disk, 3 when something waits for a \
     person, 4 when the key is refused."
 )]
 pub(super) struct Args {
@@ -55,7 +55,7 @@ fn exit(standing: &Standing) -> Exit {
     if standing.key_refused_since.is_some() {
         exit = exit.and(Exit::KeyRefused);
     }
-    if standing.stale {
+    if standing.stale || standing.database_trouble.is_some() {
         exit = exit.and(Exit::Failed);
     }
     if standing.waits_for_a_person() {
@@ -77,6 +77,12 @@ fn print(out: &mut Out, status: &Standing) -> std::io::Result<()> {
     match &status.instance {
         Some(holder) => out.line(&format!("instance  {holder}"))?,
         None => out.line("instance  none is running")?,
+    }
+    if let Some(trouble) = &status.database_trouble {
+        out.line(&format!(
+            "database  cannot be used {}; the daemon tries again",
+            super::print::safe(trouble)
+        ))?;
     }
     match status.last_sweep_age_s {
         Some(age) => {

@@ -59,8 +59,12 @@ async fn sync(
     let kind = if args.probe { PassKind::Probe } else { PassKind::Sweep };
     if !args.dry_run {
         let app = App::start(config, "sync", clock, stop).await?;
-        let passed = pass(&app, kind, Some((&config.database.path, args.style))).await?;
-        return Ok(passed.exit.and(drain(&app, &config.database.path, passed.may_drain).await?));
+        let path = &config.database.path;
+        let work = async {
+            let passed = pass(&app, kind, Some((path, args.style))).await?;
+            Ok::<_, anyhow::Error>(passed.exit.and(drain(&app, path, passed.may_drain).await?))
+        };
+        return app.in_place(work).await;
     }
     let directory =
         Scratch::within(&std::env::temp_dir(), "komoju-sync-dry-run-").map_err(AppError::Temporary)?;

@@ -53,16 +53,5 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
 }
 
 fn parse_head(text: &str) -> Result<Head, UsageError> {
-    let read = || {
-        let (seq, chain) = text.split_once(':')?;
-        if chain.len() != 64 || !chain.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return None;
-        }
-        let mut bytes = [0; 32];
-        for (n, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&chain[2 * n..2 * n + 2], 16).ok()?;
-        }
-        Some(Head { seq: seq.parse().ok().filter(|seq| *seq >= 0)?, chain: bytes })
-    };
-    read().ok_or_else(|| UsageError("a head is SEQ:CHAIN, a number and 64 hexadecimal digits".to_owned()))
+    text.parse().map_err(UsageError)
 }

@@ -26,6 +26,25 @@ impl std::fmt::Display for Head {
     }
 }
 
+impl std::str::FromStr for Head {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || {
+            let (seq, chain) = text.split_once(':')?;
+            if chain.len() != 64 || !chain.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return None;
+            }
+            let mut bytes = [0; 32];
+            for (n, byte) in bytes.iter_mut().enumerate() {
+                *byte = u8::from_str_radix(&chain[2 * n..2 * n + 2], 16).ok()?;
+            }
+            Some(Self { seq: seq.parse().ok().filter(|seq| *seq >= 0)?, chain: bytes })
+        };
+        read().ok_or_else(|| "a head is SEQ:CHAIN, a number and 64 hexadecimal digits".to_owned())
+    }
+}
+
 /// Where the log ends now.
 pub fn head(conn: &Conn) -> Result<Head, StoreError> {
     let mut statement = conn.prepare_cached("SELECT seq, chain FROM change_log ORDER BY seq DESC LIMIT 1")?;

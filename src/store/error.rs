@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::{added, exhausted};
+
 /// Why the database could not be used, or a command on it not done.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -78,14 +80,42 @@ pub enum StoreError {
     )]
     OldSqlite(String),
     /// No room to write.
-    #[error("there is no room to write {}: the disk is full. Make room and start again; nothing that was recorded is lost", .0.display())]
+    #[error(
+        "there is no room to write {}: the disk is full. Make room; the service then continues by itself, and a command is run again. \
+         Nothing that was recorded is lost", .0.display()
+    )]
     Full(PathBuf),
     /// No room to write, or for what is set aside meanwhile.
     #[error(
         "there is no room to write {}, or in SQLite's directory for temporary files ($SQLITE_TMPDIR, else $TMPDIR, /var/tmp or /tmp): the \
-         disk is full. Make room and start again; nothing that was recorded is lost", .0.display()
+         disk is full. Make room; the service then continues by itself, and a command is run again. Nothing that was recorded is lost",
+        .0.display()
     )]
     FullBeside(PathBuf),
+    /// The process or the machine has run out of something that others may give back.
+    #[error(
+        "{} cannot be used for now: {what} exhausted. The service then continues by itself, and a command is run again. See what uses \
+         them (`ls /proc/PID/fd`, `ulimit -n`, `sysctl fs.file-nr`, `free`), or raise the limit", .path.display()
+    )]
+    Exhausted {
+        /// The file.
+        path: PathBuf,
+        /// What is exhausted, with its verb.
+        what: &'static str,
+        /// SQLite's words.
+        source: rusqlite::Error,
+    },
+    /// The disk failed to read or write.
+    #[error(
+        "{} cannot be read or written for now: see whether its disk or quota is full, not mounted writable or broken (the kernel's log \
+         tells). The service tries again by itself, and a command is run again; nothing that was recorded is lost", .path.display()
+    )]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's words.
+        source: rusqlite::Error,
+    },
     /// Somebody else holds a lock on it.
     #[error(
         "{} is locked by another program, which writes or keeps a transaction open; `komoju-sync doctor` names who has it open",
@@ -103,9 +133,33 @@ pub enum StoreError {
          outbound.spool_dir; only its owner and root write to it", .0.display()
     )]
     ReadOnly(PathBuf),
-    /// A statement failed.
+    /// SQLite cannot open the file or one beside it, for a reason that does not pass.
     #[error(
-        "the database at {} failed; see whether its disk is full, not mounted writable or broken (the kernel's log tells), and start again",
+        "{}, or its -wal or -shm, cannot be opened: its directory must exist, and this user must be allowed to write there", .path.display()
+    )]
+    CannotOpen {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's words.
+        source: rusqlite::Error,
+    },
+    /// A statement failed, in a file to whose schema others have added something.
+    #[error(
+        "{} refused what komoju-sync writes, and its schema holds objects that komoju-sync did not make: {added}. Drop the one that is in \
+         the way (an index or trigger with `DROP INDEX` or `DROP TRIGGER`; a table whose foreign key refers to ours with `DROP TABLE`), \
+         then start again", .path.display()
+    )]
+    Obstructed {
+        /// The file.
+        path: PathBuf,
+        /// What was added.
+        added: String,
+        /// SQLite's words.
+        source: rusqlite::Error,
+    },
+    /// A statement failed for a reason of its own.
+    #[error(
+        "the database at {} refused a statement of komoju-sync; run `komoju-sync verify`, and report this with the log",
         .path.display()
     )]
     Sqlite {
@@ -113,6 +167,33 @@ pub enum StoreError {
         path: PathBuf,
         /// SQLite's words.
         source: rusqlite::Error,
+    },
+    /// The file at the path is an older state of the log that was worked on before.
+    #[error(
+        "{} is not the database that was used here last: its change log ends at change {found} or differs before it, and the log {log_id} \
+         had reached change {known}. It was put in place by hand, and was left as it is. {way_back}", .path.display()
+    )]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// The log's id.
+        log_id: String,
+        /// Where it ends.
+        found: i64,
+        /// Where the log had ended.
+        known: i64,
+        /// Commands.
+        way_back: String,
+    },
+    /// The path leads to another file, or to none, while this process has the database open.
+    #[error("{} was {what} while komoju-sync used it. {way_back}", .path.display())]
+    Displaced {
+        /// The path.
+        path: PathBuf,
+        /// What happened to it.
+        what: &'static str,
+        /// What was saved, and commands.
+        way_back: String,
     },
     /// A statement failed; the file is added by whoever knows it.
     #[error(transparent)]
@@ -153,38 +234,56 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Adds the file to a bare statement's error, and tells damage from other failures.
+    /// Adds the file to a bare statement's error, and tells what passes and what does not.
     pub fn about(self, path: &Path) -> Self {
         use rusqlite::ErrorCode::{
-            DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase, ReadOnly,
+            CannotOpen, ConstraintViolation, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull,
+            NotADatabase, OutOfMemory, ReadOnly, SystemIoFailure, Unknown,
         };
-        match self {
-            Self::Statement(source) => match source.sqlite_error_code() {
-                Some(DatabaseCorrupt | NotADatabase) => {
-                    Self::Damaged { path: path.to_owned(), why: source.to_string() }
-                }
-                Some(DiskFull) => Self::Full(path.to_owned()),
-                Some(DatabaseBusy | DatabaseLocked) => Self::Locked { path: path.to_owned(), source },
-                Some(ReadOnly) => Self::ReadOnly(path.to_owned()),
-                _ => Self::Sqlite { path: path.to_owned(), source },
+        let source = match self {
+            Self::Statement(source) => source,
+            other => return other,
+        };
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged { path, why: source.to_string() },
+            Some(DiskFull) => Self::Full(path),
+            Some(DatabaseBusy | DatabaseLocked) => Self::Locked { path, source },
+            Some(ReadOnly) => Self::ReadOnly(path),
+            Some(OutOfMemory) => Self::Exhausted { path, what: "memory is", source },
+            Some(CannotOpen) if exhausted::file_handles() => {
+                Self::Exhausted { path, what: "file handles are", source }
+            }
+            Some(CannotOpen) => Self::CannotOpen { path, source },
+            Some(SystemIoFailure) if exhausted::is_mounted_read_only(&path) => Self::ReadOnly(path),
+            Some(SystemIoFailure) => Self::Io { path, source },
+            Some(ConstraintViolation | Unknown) => match added::named(&path) {
+                Some(added) => Self::Obstructed { path, added, source },
+                None => Self::Sqlite { path, source },
             },
-            other => other,
+            _ => Self::Sqlite { path, source },
         }
     }
 
-    /// Whether somebody else kept the database locked for longer than we wait: that passes.
+    /// Whether another program kept the database locked for longer than we wait.
     pub fn is_busy(&self) -> bool {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
-        let (Self::Locked { source, .. } | Self::Sqlite { source, .. } | Self::Statement(source)) = self
-        else {
-            return false;
-        };
+        let (Self::Locked { source, .. } | Self::Statement(source)) = self else { return false };
         matches!(source.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
     }
 
-    /// Whether it will be over by itself: somebody else's lock, or a dry run.
-    pub fn will_pass(&self) -> bool {
-        self.is_busy() || matches!(self, Self::DryRun(_))
+    /// Whether it may be over by itself: another program's lock, a dry run, a full disk, exhausted file handles or memory, a disk that
+    /// fails for a while. The daemon tries again; a command exits 1.
+    pub fn can_pass(&self) -> bool {
+        match self {
+            Self::Full(_)
+            | Self::FullBeside(_)
+            | Self::Exhausted { .. }
+            | Self::Io { .. }
+            | Self::DryRun(_) => true,
+            Self::File { source, .. } => exhausted::can_pass(source),
+            other => other.is_busy(),
+        }
     }
 
     /// Whether it was ended on request.
@@ -195,18 +294,23 @@ impl StoreError {
 
     /// Whether the database itself cannot be used (exit code 5), as against a command that could not be done.
     pub fn is_unusable(&self) -> bool {
-        !matches!(self, Self::Refused(_) | Self::Stopped)
+        match self {
+            Self::Refused(_) | Self::Stopped => false,
+            // In use by another instance.
+            Self::DryRun(_) => true,
+            other => !other.can_pass(),
+        }
     }
 }
 
 /// What to do about a file system's no, where that does not say it already.
 fn way_out(error: &std::io::Error) -> &'static str {
-    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    match error.kind() {
-        StorageFull | QuotaExceeded => " (make room on its disk, then start again)",
-        ReadOnlyFilesystem => " (mount its file system writable, then start again)",
-        _ if error.raw_os_error() == Some(libc::EIO) => {
-            " (see what the kernel's log says of the disk, then start again)"
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => " (make room on its disk, then start again)",
+        Some(libc::EROFS) => " (mount its file system writable, then start again)",
+        Some(libc::EIO) => " (see what the kernel's log says of the disk, then start again)",
+        Some(libc::EMFILE | libc::ENFILE) => {
+            " (see which program has so many files open, or raise the limit)"
         }
         _ => "",
     }
@@ -247,7 +351,7 @@ mod tests {
         let full = StoreError::from(conn.execute("INSERT INTO t VALUES (zeroblob(100000))", []).unwrap_err());
         let told = full.about(Path::new("/there/komoju.db")).to_string();
         assert!(
-            told.starts_with("there is no room to write /there/komoju.db: the disk is full. Make room"),
+            told.starts_with("there is no room to write /there/komoju.db: the disk is full. Make room;"),
             "{told}"
         );
     }

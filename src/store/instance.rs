@@ -1,40 +1,67 @@
-//! One instance works on a database at a time: a lock on a file beside it, which the kernel lets go when the process ends,
-//! however it ends.
+//! One instance works on a database at a time. Two locks say so, taken in this order: one on `DATABASE.lock`, which names the holder,
+//! and one on the database's own inode, which is the same under every name of the file and cannot be removed. The kernel releases both
+//! when the process ends, however it ends.
 //!
-//! Who works holds it alone and writes its name into the file. Who only must not be disturbed (a dry run, which writes nothing
-//! anywhere) and who only looks (`status`, for a moment) share it; they are told from a holder by that a second one can share too.
+//! A process that works on the database holds both exclusively. One that only must not be disturbed (a dry run, which writes nothing
+//! anywhere) and one that only looks (`status`, for a moment) share them. A second sharer is admitted beside a sharer and not beside a
+//! holder: that tells the two apart.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Seek, Write};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::identity::{self, FileIdentity, InodeLock, Mode, Refusal};
+use super::lock_file::{LockText, LogMark};
 use super::{StoreError, place};
 use crate::model::time;
 
-/// How often, and after how long each, a lock that is only shared is tried again: whoever only looks lets go within microseconds,
-/// and the kernel gives no signal that would not also wait for somebody who works.
+/// How often, and after how long each, a lock that is only shared is tried again: a process that only looks releases it within
+/// microseconds, and the kernel gives no signal that would not also wait for a holder.
 const LOOKERS: (u32, Duration) = (20, Duration::from_millis(10));
 
 /// The right to work on a database; ends when dropped.
 #[derive(Debug)]
 pub struct Instance {
-    _lock: Option<File>,
+    path: PathBuf,
+    // Released in the opposite order in which they are taken.
+    inode: Mutex<Option<InodeLock>>,
+    /// The lock of a prepared file, besides the database's.
+    prepared: Mutex<Option<InodeLock>>,
+    lock: Mutex<Option<File>>,
+    text: Mutex<LockText>,
+    log: Option<LogMark>,
+}
+
+/// The process that works on a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its command, its process number and since when it holds the database.
+    pub name: String,
+    /// Why it cannot use the database for now, and since when.
+    pub trouble: Option<String>,
+}
+
+/// Why the database is not shared: a process works on it.
+enum Unshared {
+    Held(Holder),
+    Failed(StoreError),
 }
 
 impl Instance {
-    /// Takes the database at `path` for `command`, or says who has it and since when.
+    /// Takes the database at `path` for `command`, or returns who has it and since when.
     pub fn take(path: &Path, command: &str, now: Timestamp) -> Result<Self, StoreError> {
-        let lock_path = place::beside(&place::real(path)?, ".lock");
+        let lock_path = lock_path(path)?;
         let file_error = |what, source| StoreError::File { path: lock_path.clone(), what, source };
-        let mut lock = opened(&lock_path)
+        let lock = opened(&lock_path)
             .map_err(|e| file_error("cannot be opened; the directory must exist and be writable", e))?;
         place::must_be_plain(&lock).map_err(|e| file_error("cannot be the lock of the database", e))?;
         let in_use = |holder| StoreError::InUse { path: path.to_owned(), holder };
-        let (mut tries, wait) = LOOKERS;
+        let mut tries = Tries::new(path);
         loop {
             match lock.try_lock() {
                 Ok(()) => break,
@@ -43,50 +70,225 @@ impl Instance {
             }
             match lock.try_lock_shared() {
                 Ok(()) => lock.unlock().map_err(|e| file_error("cannot be unlocked", e))?,
-                Err(_) => return Err(in_use(told_holder(&mut lock))),
+                Err(_) => return Err(in_use(name_in(&lock))),
             }
-            tries -= 1;
-            if tries == 0 {
-                return Err(StoreError::DryRun(path.to_owned()));
-            }
-            std::thread::sleep(wait);
+            tries.again()?;
         }
-        let told =
+        let inode = lock_inode(path, &mut tries)?;
+        let log = LockText::read(&lock).log;
+        let holder =
             format!("`komoju-sync {command}` (process {}) since {}", std::process::id(), time::written(now));
-        lock.set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| lock.write_all(told.as_bytes()))
-            .map_err(|e| file_error("cannot be written", e))?;
-        Ok(Self { _lock: Some(lock) })
+        let text = LockText { holder, log: log.clone(), trouble: None };
+        text.write(&lock).map_err(|e| file_error("cannot be written", e))?;
+        let path = path.to_owned();
+        let (inode, lock, text) = (Mutex::new(inode), Mutex::new(Some(lock)), Mutex::new(text));
+        Ok(Self { path, inode, prepared: Mutex::default(), lock, text, log })
     }
 
-    /// Keeps everybody else from working on the database at `path`, and writes nothing: where there is no lock's file, nobody
-    /// works on it.
+    /// Locks the database's own file, where it was made only after [`Instance::take`].
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] where another process has locked it.
+    pub fn cover(&self) -> Result<(), StoreError> {
+        let mut inode = locked(&self.inode);
+        if inode.is_none() {
+            *inode = lock_inode(&self.path, &mut Tries::new(&self.path))?;
+        }
+        Ok(())
+    }
+
+    /// Locks a file that is about to become the database, until this is dropped.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] where another process has locked it.
+    pub fn cover_prepared(&self, prepared: &Path) -> Result<(), StoreError> {
+        *locked(&self.prepared) = lock_inode(prepared, &mut Tries::new(prepared))?;
+        Ok(())
+    }
+
+    /// How far the change log had come when an instance last wrote it down.
+    pub fn log_mark(&self) -> Option<&LogMark> {
+        self.log.as_ref()
+    }
+
+    /// Writes down how far the change log has come.
+    pub fn note_log(&self, mark: LogMark) {
+        self.note(|text| text.log = Some(mark));
+    }
+
+    /// Writes down why the database cannot be used for now; `None`: it can.
+    pub fn note_trouble(&self, trouble: Option<String>) {
+        self.note(|text| text.trouble = trouble);
+    }
+
+    fn note(&self, change: impl FnOnce(&mut LockText)) {
+        let (lock, mut text) = (locked(&self.lock), locked(&self.text));
+        let before = text.clone();
+        change(&mut text);
+        // What cannot be written here costs a check or a line of `status`, and must not end the work.
+        if *text != before
+            && let Some(Err(e)) = lock.as_ref().map(|lock| text.write(lock))
+        {
+            tracing::debug!("the lock file of {} cannot be written: {e}", self.path.display());
+        }
+    }
+
+    /// Makes the lock file again where it was removed or replaced: without it others cannot tell under which name the database is
+    /// used. The lock on the database's inode keeps them out meanwhile.
+    pub fn keep_lock_file(&self) {
+        let Ok(lock_path) = lock_path(&self.path) else { return };
+        let mut lock = locked(&self.lock);
+        let identity = |file: &File| FileIdentity::of_file(file).ok();
+        let Some(held) = lock.as_ref().and_then(identity) else { return };
+        if FileIdentity::at(&lock_path).is_ok_and(|found| found == Some(held)) {
+            return;
+        }
+        let made = opened(&lock_path).and_then(|file| place::must_be_plain(&file).map(|_| file));
+        if let Ok(made) = made
+            && made.try_lock().is_ok()
+            && locked(&self.text).write(&made).is_ok()
+        {
+            tracing::warn!("{} was removed; it was made again", lock_path.display());
+            *lock = Some(made);
+        }
+    }
+
+    /// Keeps every other process from working on the database at `path`, and writes nothing: where there is no lock file, none works
+    /// on it.
     pub fn share(path: &Path) -> Result<Self, StoreError> {
-        let lock_path = place::beside(&place::real(path)?, ".lock");
-        let file_error = |what, source| StoreError::File { path: lock_path.clone(), what, source };
-        let mut lock = match OpenOptions::new().read(true).custom_flags(place::NO_LINKS).open(&lock_path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Self { _lock: None }),
-            other => other.map_err(|e| file_error("cannot be opened", place::in_words(e)))?,
-        };
-        place::must_be_plain(&lock).map_err(|e| file_error("cannot be the lock of the database", e))?;
-        match lock.try_lock_shared() {
-            Ok(()) => Ok(Self { _lock: Some(lock) }),
-            Err(TryLockError::WouldBlock) => {
-                Err(StoreError::InUse { path: path.to_owned(), holder: told_holder(&mut lock) })
-            }
-            Err(TryLockError::Error(e)) => Err(file_error("cannot be locked", e)),
-        }
+        Self::try_share(path).map_err(|unshared| match unshared {
+            Unshared::Held(Holder { name, .. }) => StoreError::InUse { path: path.to_owned(), holder: name },
+            Unshared::Failed(e) => e,
+        })
     }
 
-    /// Who works on the database at `path`, if anybody. Writes nothing.
-    pub fn holder(path: &Path) -> Result<Option<String>, StoreError> {
-        match Self::share(path) {
-            Err(StoreError::InUse { holder, .. }) => Ok(Some(holder)),
-            // A lock's file that cannot be read says nothing about anybody.
-            Err(StoreError::File { .. }) | Ok(_) => Ok(None),
-            Err(e) => Err(e),
+    fn try_share(path: &Path) -> Result<Self, Unshared> {
+        let lock_path = lock_path(path).map_err(Unshared::Failed)?;
+        let failed =
+            |what, source| Unshared::Failed(StoreError::File { path: lock_path.clone(), what, source });
+        let lock = match OpenOptions::new().read(true).custom_flags(place::NO_LINKS).open(&lock_path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            other => Some(other.map_err(|e| failed("cannot be opened", place::in_words(e)))?),
+        };
+        if let Some(lock) = &lock {
+            place::must_be_plain(lock).map_err(|e| failed("cannot be the lock of the database", e))?;
+            match lock.try_lock_shared() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Unshared::Held(Holder {
+                        name: name_in(lock),
+                        trouble: LockText::read(lock).trouble,
+                    }));
+                }
+                Err(TryLockError::Error(e)) => return Err(failed("cannot be locked", e)),
+            }
         }
+        // A file that cannot be opened says nothing about any process, and is reported by whatever opens it to use it.
+        let inode = match InodeLock::take(path, Mode::Shared) {
+            Err(Refusal::Exclusive(identity)) => {
+                return Err(Unshared::Held(Holder { name: under_another_name(identity), trouble: None }));
+            }
+            other => other.ok().flatten(),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            inode: Mutex::new(inode),
+            prepared: Mutex::default(),
+            lock: Mutex::new(lock),
+            text: Mutex::default(),
+            log: None,
+        })
+    }
+
+    /// Which process works on the database at `path`, if any. Writes nothing.
+    pub fn holder(path: &Path) -> Result<Option<Holder>, StoreError> {
+        match Self::try_share(path) {
+            Err(Unshared::Held(holder)) => Ok(Some(holder)),
+            // A lock file that cannot be read says nothing about any process.
+            Err(Unshared::Failed(StoreError::File { .. })) | Ok(_) => Ok(None),
+            Err(Unshared::Failed(e)) => Err(e),
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Refuses a name of the database under which no instance works on it, while one works on it under another: SQLite would use another
+/// `-wal`, so that a reader sees an old state and a writer destroys the file.
+pub(super) fn refuse_second_name(path: &Path) -> Result<(), StoreError> {
+    let holder = || match InodeLock::take(path, Mode::Shared) {
+        Err(Refusal::Exclusive(identity)) if !identity::is_held_here(identity) => Some(identity),
+        _ => None,
+    };
+    if holder().is_none() {
+        return Ok(());
+    }
+    let lock = OpenOptions::new().read(true).custom_flags(place::NO_LINKS).open(lock_path(path)?);
+    let is_free = match lock {
+        Ok(lock) => lock.try_lock_shared().is_ok(),
+        Err(e) => e.kind() == ErrorKind::NotFound,
+    };
+    // It may have ended meanwhile: it releases the inode first.
+    match holder().filter(|_| is_free) {
+        Some(identity) => {
+            Err(StoreError::InUse { path: path.to_owned(), holder: under_another_name(identity) })
+        }
+        None => Ok(()),
+    }
+}
+
+fn under_another_name(identity: FileIdentity) -> String {
+    let holder = identity::name_of_holder(identity);
+    format!("{holder}, which has the same file open under another name, or whose lock file was removed")
+}
+
+fn lock_path(path: &Path) -> Result<PathBuf, StoreError> {
+    Ok(place::beside(&place::real(path)?, ".lock"))
+}
+
+/// How often a lock that is only shared is still tried.
+struct Tries<'a> {
+    path: &'a Path,
+    left: u32,
+}
+
+impl<'a> Tries<'a> {
+    fn new(path: &'a Path) -> Self {
+        Self { path, left: LOOKERS.0 }
+    }
+
+    fn again(&mut self) -> Result<(), StoreError> {
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            return Err(StoreError::DryRun(self.path.to_owned()));
+        }
+        std::thread::sleep(LOOKERS.1);
+        Ok(())
+    }
+}
+
+fn lock_inode(path: &Path, tries: &mut Tries<'_>) -> Result<Option<InodeLock>, StoreError> {
+    loop {
+        match InodeLock::take(path, Mode::Exclusive) {
+            Ok(lock) => return Ok(lock),
+            Err(Refusal::Exclusive(identity)) => {
+                let holder = under_another_name(identity);
+                return Err(StoreError::InUse { path: path.to_owned(), holder });
+            }
+            Err(Refusal::Shared) => tries.again()?,
+            Err(Refusal::Io(source)) => {
+                return Err(StoreError::File { path: path.to_owned(), what: "cannot be opened", source });
+            }
+        }
+    }
+}
+
+fn name_in(lock: &File) -> String {
+    match LockText::read(lock).holder {
+        name if name.is_empty() => "another komoju-sync".to_owned(),
+        name => name,
     }
 }
 
@@ -114,15 +316,6 @@ fn opened(path: &Path) -> std::io::Result<File> {
         }
     }
     Err(std::io::Error::other("it comes and goes"))
-}
-
-fn told_holder(lock: &mut File) -> String {
-    let mut holder = String::new();
-    let _ = lock.rewind().and_then(|()| lock.read_to_string(&mut holder));
-    match holder.trim() {
-        "" => "another komoju-sync".to_owned(),
-        told => told.chars().filter(|c| !c.is_control()).take(200).collect(),
-    }
 }
 
 #[cfg(test)]
@@ -195,7 +388,7 @@ mod tests {
         });
         drop(sharing);
         let instance = starter.join().unwrap().unwrap();
-        let holder = Instance::holder(&path).unwrap().unwrap();
+        let holder = Instance::holder(&path).unwrap().unwrap().name;
         assert!(holder.starts_with("`komoju-sync run` (process "), "{holder}");
         assert!(Instance::share(&path).unwrap_err().to_string().contains(&holder));
         drop(instance);

@@ -4,12 +4,11 @@
 //! already write to it (a left-over journal would be rolled back). Only a file that carries our application id is opened, and
 //! only one that passes is migrated. A missing or empty file becomes a new database.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use include_dir::{Dir, include_dir};
@@ -18,7 +17,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rusqlite_migration::Migrations;
 
-use super::{Instance, StoreError, place};
+use super::identity::handle;
+use super::{Instance, StoreError, displaced, instance, place};
 
 /// "KMJS": says in the file's header that it is ours (`PRAGMA application_id`).
 pub const APPLICATION_ID: u32 = 0x4B4D_4A53;
@@ -106,6 +106,7 @@ fn migrate(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
 /// Opens an existing `path` for writing beside whoever else works on it, as a person's command does. Never migrates.
 pub fn beside(path: &Path) -> Result<Connection, StoreError> {
     let bytes = must_be_ours(path)?;
+    instance::refuse_second_name(path)?;
     let conn = writable(path)?;
     check_before_writing(&conn, path, bytes)?;
     // First: even the journal mode would be a change to a file that is not ours to change.
@@ -183,7 +184,15 @@ pub(super) fn to_take_away(path: &Path) -> Result<Standing, StoreError> {
 
 /// Opens an existing `path` for reading; the connection cannot write.
 pub fn for_reading(path: &Path) -> Result<Connection, StoreError> {
+    let conn = of_any_version(path)?;
+    check_version(&conn, path).map_err(|e| e.about(path))?;
+    Ok(conn)
+}
+
+/// The same for a schema of this version or an older one.
+pub(super) fn of_any_version(path: &Path) -> Result<Connection, StoreError> {
     must_be_ours(path)?;
+    instance::refuse_second_name(path)?;
     let result = (|| {
         let conn = Connection::open_with_flags(
             path,
@@ -192,7 +201,7 @@ pub fn for_reading(path: &Path) -> Result<Connection, StoreError> {
         conn.busy_timeout(BUSY)?;
         conn.pragma_update(None, "query_only", true)?;
         conn.pragma_update(None, "temp_store", "memory")?;
-        check_version(&conn, path)?;
+        newer_than_us(&conn, path)?;
         Ok(conn)
     })();
     result.map_err(|e: StoreError| e.about(path))
@@ -210,6 +219,7 @@ pub fn for_looking(path: &Path) -> Result<Connection, StoreError> {
         return Err(StoreError::Missing(missing));
     }
     must_be_ours(path)?;
+    instance::refuse_second_name(path)?;
     let real = place::real(path)?;
     let is_whole = ["-wal", "-shm"].into_iter().all(|suffix| place::beside(&real, suffix).exists());
     if !is_whole {
@@ -313,25 +323,6 @@ fn look_at(path: &Path) -> Result<Header, StoreError> {
     Ok(Header::Ours { bytes })
 }
 
-/// The file, opened once in the life of this process and never closed: closing any handle of a file drops every lock that the process
-/// holds on it, those of SQLite's open connections too, and another program would take itself for the last one and remove the -wal
-/// (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
-fn handle(path: &Path) -> std::io::Result<Arc<File>> {
-    static HANDLES: Mutex<BTreeMap<(u64, u64), Arc<File>>> = Mutex::new(BTreeMap::new());
-    let of = |file: &std::fs::Metadata| (file.dev(), file.ino());
-    let mut handles = HANDLES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = handles.get(&of(&std::fs::metadata(path)?)) {
-        return Ok(Arc::clone(known));
-    }
-    let opened = Arc::new(File::open(path)?);
-    // Whichever comes to lie under one inode, none is closed.
-    let inode = of(&opened.metadata()?);
-    if let Some(other) = handles.insert(inode, Arc::clone(&opened)) {
-        std::mem::forget(other);
-    }
-    Ok(opened)
-}
-
 /// What sorts or copies more than fits into memory, and no payment token in plain sight: what it sets aside lies in a file without a
 /// name, and is gone with it.
 pub(super) fn with_temporary_files<T>(
@@ -391,12 +382,19 @@ fn check_before_writing(conn: &Connection, path: &Path, bytes: u64) -> Result<()
         Ok(())
     };
     check().map_err(|e| match e {
-        // Our own tables are missing from a file that says it is ours.
-        StoreError::Statement(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => {
+        // Our own table is missing from a file that says it is ours.
+        StoreError::Statement(e) if is_missing(&e) => {
             StoreError::Damaged { path: path.to_owned(), why: e.to_string() }
         }
         e => e.about(path),
     })
+}
+
+/// Whether a statement names a table or column that is not there. SQLite has no code of its own for that.
+fn is_missing(error: &rusqlite::Error) -> bool {
+    let text = error.to_string();
+    error.sqlite_error_code() == Some(ErrorCode::Unknown)
+        && (text.starts_with("no such table") || text.starts_with("no such column"))
 }
 
 fn is_empty(conn: &Connection) -> Result<bool, StoreError> {
@@ -411,6 +409,10 @@ fn refuse_left_over(path: &Path) -> Result<(), StoreError> {
         if std::fs::metadata(&left_over).is_ok_and(|file| file.len() > 0) {
             return Err(StoreError::LeftOver { path: path.to_owned(), left_over });
         }
+    }
+    // What an instance saved when the database was removed under it.
+    if let Some(left_over) = displaced::latest(path) {
+        return Err(StoreError::LeftOver { path: path.to_owned(), left_over });
     }
     // A restore that was cut off had moved it out of the way; one that was not kept the database with it.
     let (Some(directory), Some(name)) = (real.parent(), real.file_name()) else { return Ok(()) };
@@ -483,6 +485,8 @@ fn assert_safe_sqlite() -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, InterruptHandle, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use super::displaced::Placement;
 use super::{Conn, StoreError, Tx, erase, indexes, open};
 use crate::pulse::{self, Pulse};
 
@@ -39,7 +40,7 @@ enum Phase {
 
 impl Turn {
     fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 
     fn begin(&self) -> bool {
@@ -74,26 +75,19 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 pub struct Store {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
-    interrupt: InterruptHandle,
+    interrupt: Arc<Mutex<InterruptHandle>>,
     pulse: Arc<Pulse>,
     path: PathBuf,
+    placement: Arc<Mutex<Placement>>,
 }
 
 impl Store {
     /// Opens `path`, making or migrating it where needed.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let mut conn = open::for_writing(path)?;
-        let interrupt = conn.get_interrupt_handle();
         let pulse = Pulse::of("writing the database");
-        // A statement may take long and still get on.
-        let beating = Arc::clone(&pulse);
-        conn.progress_handler(
-            STEPS_A_BEAT,
-            Some(move || {
-                beating.beat();
-                false
-            }),
-        )?;
+        let mut conn = opened(path, &pulse)?;
+        let interrupt = Arc::new(Mutex::new(conn.get_interrupt_handle()));
+        let placement = Arc::new(Mutex::new(Placement::of(path)?));
         let own = Arc::clone(&pulse);
         let (jobs, queue) = mpsc::channel::<Job>();
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || {
@@ -112,7 +106,52 @@ impl Store {
             what: "no thread to write it",
             source,
         })?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), interrupt, pulse, path: path.to_owned() })
+        let path = path.to_owned();
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), interrupt, pulse, path, placement })
+    }
+
+    /// Closes the database and opens it again, as after an I/O error: what was committed then is known only to the file.
+    ///
+    /// # Errors
+    /// It cannot be opened yet; or the path leads elsewhere by now, and then it is not closed either.
+    pub async fn reopen(&self) -> Result<(), StoreError> {
+        let (path, pulse) = (self.path.clone(), Arc::clone(&self.pulse));
+        let (interrupt, placement) = (Arc::clone(&self.interrupt), Arc::clone(&self.placement));
+        self.run(move |conn| {
+            let mut placement = locked(&placement);
+            if let Some(displacement) = placement.check() {
+                return Err(placement.error(displacement));
+            }
+            // The handle of the old one is dropped only after there is a new one: SQLite keeps -wal and -shm meanwhile.
+            *conn = opened(&path, &pulse)?;
+            *locked(&interrupt) = conn.get_interrupt_handle();
+            *placement = Placement::of(&path)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether the path still leads to the files that are open. Ask before anything is removed because it is recorded here.
+    ///
+    /// # Errors
+    /// [`StoreError::Displaced`]: what is written from now on is lost when the process ends. See [`Store::save_displaced`].
+    pub fn still_in_place(&self) -> Result<(), StoreError> {
+        let placement = locked(&self.placement);
+        placement.check().map_or(Ok(()), |displacement| Err(placement.error(displacement)))
+    }
+
+    /// Saves what the open database holds after [`Store::still_in_place`] has failed, and returns the error to end with: it names what
+    /// was saved, and the commands that lead back. `stamp` goes into the name. Afterwards the store holds nothing.
+    pub async fn save_displaced(&self, stamp: String) -> StoreError {
+        let placement = locked(&self.placement).clone();
+        let saved = self.run(move |conn| {
+            Ok(match placement.check() {
+                Some(displacement) => placement.save(conn, displacement, &stamp),
+                // Back in its place by now.
+                None => StoreError::Closed,
+            })
+        });
+        saved.await.unwrap_or_else(|e| e)
     }
 
     /// Whether the writer gets on.
@@ -171,7 +210,7 @@ impl Store {
             worked = &mut working => return worked,
         }
         // Between two statements this has no effect: so it is said again until the work has ended.
-        while turn.interrupt(&self.interrupt) {
+        while turn.interrupt(&locked(&self.interrupt)) {
             tokio::select! {
                 biased;
                 worked = &mut working => return match worked {
@@ -224,6 +263,24 @@ impl Store {
             let _ = thread.join();
         }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection whose statements beat: one may take long and still get on.
+fn opened(path: &Path, pulse: &Arc<Pulse>) -> Result<Connection, StoreError> {
+    let conn = open::for_writing(path)?;
+    let beating = Arc::clone(pulse);
+    conn.progress_handler(
+        STEPS_A_BEAT,
+        Some(move || {
+            beating.beat();
+            false
+        }),
+    )?;
+    Ok(conn)
 }
 
 impl std::fmt::Debug for Store {

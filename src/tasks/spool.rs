@@ -438,6 +438,8 @@ impl Spool {
         memory: &mut Memory,
         looked: &mut Looked,
     ) -> Result<(), StoreError> {
+        // What was recorded of the file must outlive this process.
+        self.store.still_in_place()?;
         let path = self.settings.dir.join(name);
         match blocking(move || file::take_away(&path, &stamp)).await? {
             Ok(gone) => {

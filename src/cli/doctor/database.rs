@@ -52,7 +52,7 @@ impl Looked {
 
 /// Who works on it, if anybody.
 pub(super) fn holder(database: &Path) -> Option<String> {
-    Instance::holder(database).ok().flatten()
+    Instance::holder(database).ok().flatten().map(|holder| holder.name)
 }
 
 /// Opens it without a trace, and judges it.

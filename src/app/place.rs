@@ -1,0 +1,45 @@
+//! The database stays where its path leads: compared while the daemon works, and saved where it does not.
+
+use std::time::Duration;
+
+use super::App;
+use crate::store::{StoreError, continuity};
+
+/// Controls how often the files of the database are compared with their paths.
+const COMPARE_EVERY: Duration = Duration::from_secs(2);
+
+impl App {
+    /// Runs `work` as long as the path leads to the open database, and notes at its end how far the change log has come.
+    ///
+    /// # Errors
+    /// Those of `work`; and [`StoreError::Displaced`] where the path leads elsewhere. What the open database holds is saved then.
+    pub async fn in_place<T, E: From<StoreError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let ended = tokio::select! {
+            biased;
+            ended = work => ended,
+            displaced = self.compare_places() => Err(displaced.into()),
+        };
+        if self.store.still_in_place().is_err() {
+            let stamp = self.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
+            tracing::error!("{} leads elsewhere; what it held is being saved", self.database.display());
+            return Err(self.store.save_displaced(stamp).await.into());
+        }
+        if let Ok(mark) = self.store.read(continuity::mark).await {
+            self.instance.note_log(mark);
+        }
+        ended
+    }
+
+    async fn compare_places(&self) -> StoreError {
+        loop {
+            self.clock.sleep(COMPARE_EVERY).await;
+            if let Err(displaced) = self.store.still_in_place() {
+                return displaced;
+            }
+            self.instance.keep_lock_file();
+        }
+    }
+}

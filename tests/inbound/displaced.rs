@@ -1,0 +1,270 @@
+//! The database's path leads elsewhere while a process uses it, or the same file has another name.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use komoju_sync::app::App;
+use komoju_sync::clock::SystemClock;
+use komoju_sync::config::Config;
+use komoju_sync::store::StoreError;
+use rusqlite::Connection;
+use tokio_util::sync::CancellationToken;
+
+use crate::house::{House, KEY, Process};
+
+/// A bounded look: another process does not tell when it is done.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1500 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("never: {what}");
+}
+
+fn drop_intent(house: &House, id: &str) {
+    let conn = Connection::open(house.path("komoju.db")).unwrap();
+    conn.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
+    let body = format!(r#"{{"email": "{id}@example.jp"}}"#);
+    conn.execute("INSERT INTO intents (id, op, body) VALUES (?1, 'create', ?2)", [id, &body]).unwrap();
+}
+
+fn is_done(house: &House, id: &str) -> bool {
+    house.column(&format!("SELECT state FROM intents WHERE id = '{id}'")) == ["done"]
+}
+
+/// A daemon whose first sweep is complete and that has carried out an intent.
+fn at_work(house: &House) -> Process {
+    house.expect(0, &["sync"]);
+    let daemon = house.spawn(&["run"]);
+    eventually("the daemon sweeps", || {
+        house.one("SELECT count(*) FROM passes WHERE outcome = 'complete'") == "2"
+    });
+    drop_intent(house, "first");
+    eventually("the first intent is done", || is_done(house, "first"));
+    daemon
+}
+
+/// Waits until the daemon ends by itself, and returns what it said.
+fn ended(daemon: Process) -> String {
+    let Output { status, stderr, .. } = daemon.wait_with_output().unwrap();
+    let told = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(5), "{told}");
+    assert!(!told.contains("panicked"), "{told}");
+    told
+}
+
+/// The saved copy, alone of its kind.
+fn saved(directory: &std::path::Path) -> PathBuf {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let saved: Vec<_> = entries.filter(|path| path.to_string_lossy().contains(".displaced-")).collect();
+    let [saved] = &saved[..] else { panic!("{saved:?}") };
+    saved.clone()
+}
+
+/// Runs the commands that lead back, as the message prints them.
+fn follow(told: &str, before: &str) {
+    let (_, rest) =
+        told.rsplit_once(before).unwrap_or_else(|| panic!("no commands after {before:?}: {told}"));
+    let commands = rest.split('`').nth(1).unwrap();
+    let ran = Command::new("sh").args(["-ec", commands]).output().unwrap();
+    assert!(ran.status.success(), "{commands}: {}", String::from_utf8_lossy(&ran.stderr));
+}
+
+/// Everything that the daemon had recorded is there again, and nothing is done twice.
+fn assert_continued(house: &House, head: i64) {
+    house.expect(0, &["sync"]);
+    assert!(house.head() >= head);
+    assert!(is_done(house, "first") && is_done(house, "second"));
+    assert_eq!(house.sandbox.world().creates(), 2);
+    house.assert_true();
+}
+
+#[test]
+fn replaced_database_ends_the_daemon_and_nothing_is_lost() {
+    let house = House::with(20);
+    let daemon = at_work(&house);
+    let small = house.path("small.db");
+    let conn = Connection::open(house.path("komoju.db")).unwrap();
+    conn.execute("VACUUM INTO ?1", [small.to_str().unwrap()]).unwrap();
+    drop(conn);
+    drop_intent(&house, "second");
+    eventually("the second intent is done", || is_done(&house, "second"));
+    let head = house.head();
+    fs::rename(&small, house.path("komoju.db")).unwrap();
+    let told = ended(daemon);
+    assert!(told.contains("komoju.db was replaced while komoju-sync used it"), "{told}");
+    let saved = saved(house.directory.path());
+    assert!(told.contains(saved.to_str().unwrap()), "{told}");
+    // The older file is not worked on.
+    for arguments in [&["sync"][..], &["run"], &["rebuild"]] {
+        let ran = house.expect(5, arguments);
+        assert!(ran.stderr.contains("is not the database that was used here last"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("komoju-sync restore "), "{}", ran.stderr);
+    }
+    let ran = house.expect(5, &["sync"]);
+    follow(&ran.stderr, "to continue with it: ");
+    assert_continued(&house, head);
+}
+
+#[test]
+fn older_database_is_restored_with_another_log_id() {
+    let house = House::with(5);
+    house.expect(0, &["sync"]);
+    fs::copy(house.path("komoju.db"), house.path("kept.db")).unwrap();
+    house.sandbox.world().create(serde_json::json!({"email": "new@example.jp"}));
+    house.expect(0, &["sync"]);
+    let log_id = house.one("SELECT log_id FROM mirror_info");
+    fs::copy(house.path("kept.db"), house.path("komoju.db")).unwrap();
+    let ran = house.expect(5, &["sync"]);
+    follow(&ran.stderr, "stop the service, ");
+    house.expect(0, &["restore", house.path("komoju.db.older").to_str().unwrap()]);
+    assert_ne!(house.one("SELECT log_id FROM mirror_info"), log_id);
+    house.expect(0, &["sync"]);
+    house.assert_true();
+}
+
+#[test]
+fn removed_database_ends_the_daemon_and_is_not_made_again() {
+    let house = House::with(20);
+    let daemon = at_work(&house);
+    drop_intent(&house, "second");
+    eventually("the second intent is done", || is_done(&house, "second"));
+    let head = house.head();
+    fs::remove_file(house.path("komoju.db")).unwrap();
+    let told = ended(daemon);
+    assert!(told.contains("moved or removed"), "{told}");
+    let ran = house.expect(5, &["sync"]);
+    assert!(ran.stderr.contains(".displaced-"), "{}", ran.stderr);
+    follow(&told, "To continue with that: ");
+    assert_continued(&house, head);
+}
+
+#[test]
+fn moved_directory_and_swapped_link_end_the_daemon() {
+    let house = House::with(10);
+    let (first, second) = (house.path("first"), house.path("second"));
+    fs::create_dir(&first).unwrap();
+    fs::create_dir(&second).unwrap();
+    symlink("first/real.db", house.path("komoju.db")).unwrap();
+    let daemon = at_work(&house);
+    fs::rename(&first, house.path("elsewhere")).unwrap();
+    let told = ended(daemon);
+    assert!(told.contains("moved or removed"), "{told}");
+    let is_whole = |path: PathBuf| {
+        let conn = Connection::open(path).unwrap();
+        let sql = "SELECT count(*) FROM intents WHERE id = 'first' AND state = 'done'";
+        assert_eq!(conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+    };
+    is_whole(house.path("elsewhere/real.db"));
+    is_whole(saved(house.directory.path()));
+    fs::remove_file(saved(house.directory.path())).unwrap();
+    fs::rename(house.path("elsewhere"), &first).unwrap();
+
+    let mut daemon = house.spawn(&["run"]);
+    eventually("the daemon sweeps", || {
+        house.one("SELECT count(*) FROM passes WHERE outcome = 'complete'") == "3"
+    });
+    assert!(daemon.try_wait().unwrap().is_none());
+    fs::copy(first.join("real.db"), second.join("real.db")).unwrap();
+    symlink("second/real.db", house.path("new")).unwrap();
+    fs::rename(house.path("new"), house.path("komoju.db")).unwrap();
+    let told = ended(daemon);
+    assert!(told.contains("was replaced"), "{told}");
+    is_whole(saved(house.directory.path()));
+}
+
+#[test]
+fn removed_wal_or_shm_ends_the_daemon_after_a_checkpoint() {
+    for suffix in ["-wal", "-shm"] {
+        let house = House::with(20);
+        let daemon = at_work(&house);
+        drop_intent(&house, "second");
+        eventually("the second intent is done", || is_done(&house, "second"));
+        let head = house.head();
+        fs::remove_file(house.path(&format!("komoju.db{suffix}"))).unwrap();
+        let told = ended(daemon);
+        let what = format!("komoju.db{suffix} was removed or replaced while komoju-sync used it");
+        assert!(told.contains(&what) && told.contains("systemctl start"), "{told}");
+        let entries = fs::read_dir(house.directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(!entries.into_iter().any(|name| name.to_string_lossy().contains("displaced")), "it is whole");
+        assert_continued(&house, head);
+    }
+}
+
+#[test]
+fn spool_file_is_kept_when_its_intents_went_to_a_displaced_database() {
+    let house = House::with(3);
+    house.expect(0, &["sync"]);
+    let file = house.path("spool/one.json");
+    fs::write(house.path("spool/.one"), r#"{"op": "create", "body": {"email": "one@example.jp"}}"#).unwrap();
+    let key = house.path("key");
+    fs::write(&key, KEY).unwrap();
+    let text = fs::read_to_string(house.path("config.toml")).unwrap();
+    let text = text.replace("[api]\n", &format!("[api]\nsecret_key_file = '{}'\n", key.display()));
+    fs::write(house.path("config.toml"), text).unwrap();
+    let config = Config::load(&house.path("config.toml")).unwrap();
+    let collected = house.runtime.block_on(async {
+        let app = App::start(&config, "sync", SystemClock::shared(), CancellationToken::new()).await.unwrap();
+        fs::copy(house.path("komoju.db"), house.path("copy.db")).unwrap();
+        fs::rename(house.path("copy.db"), house.path("komoju.db")).unwrap();
+        fs::rename(house.path("spool/.one"), &file).unwrap();
+        app.in_place(app.collect()).await
+    });
+    let error = collected.unwrap_err();
+    assert!(matches!(error, StoreError::Displaced { .. }), "{error}");
+    assert!(file.exists(), "what was recorded of it is not at the path");
+    assert_eq!(fs::read_dir(house.path("spool/receipts")).unwrap().count(), 1);
+    saved(house.directory.path());
+}
+
+/// The configuration with another name of the database.
+fn under(house: &House, name: &str) -> PathBuf {
+    let text = fs::read_to_string(house.path("config.toml")).unwrap();
+    let config = house.path(&format!("{name}.toml"));
+    fs::write(&config, text.replace("komoju.db'", &format!("{name}'"))).unwrap();
+    config
+}
+
+#[test]
+fn second_name_of_a_database_in_use_is_refused_by_every_command() {
+    let house = House::with(20);
+    let daemon = at_work(&house);
+    let holder = format!("`komoju-sync` (process {}) since 20", daemon.id());
+    fs::hard_link(house.path("komoju.db"), house.path("other.db")).unwrap();
+    let other = under(&house, "other.db");
+    let create = ["intent", "create", "--email", "x@example.jp"];
+    for arguments in
+        [&["sync"][..], &["run"], &["rebuild"], &["sync", "--dry-run"], &create, &["status"], &["verify"]]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_komoju-sync"));
+        command.env_clear().env("KOMOJU_SECRET_KEY", KEY).arg("--config").arg(&other).args(arguments);
+        let ran = command.output().unwrap();
+        let told = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(5), "{arguments:?}: {told}");
+        assert!(told.contains(&holder), "{arguments:?}: {told}");
+    }
+    assert!(!house.path("other.db-wal").exists(), "nothing was written beside the other name");
+    drop_intent(&house, "second");
+    eventually("the daemon continues", || is_done(&house, "second"));
+    house.assert_proven();
+}
+
+#[test]
+fn second_daemon_is_refused_when_the_lock_file_is_removed() {
+    let house = House::with(20);
+    let daemon = at_work(&house);
+    fs::remove_file(house.path("komoju.db.lock")).unwrap();
+    let ran = house.expect(5, &["run"]);
+    assert!(ran.stderr.contains(&format!("(process {}) since 20", daemon.id())), "{}", ran.stderr);
+    // The daemon makes it again, and others see its name.
+    let name = format!("`komoju-sync run` (process {})", daemon.id());
+    eventually("the lock file names the daemon", || {
+        fs::read_to_string(house.path("komoju.db.lock")).is_ok_and(|text| text.contains(&name))
+    });
+    eventually("status names the daemon", || house.run(&["status"]).stdout.contains(&name));
+    assert!(house.expect(5, &["sync"]).stderr.contains(&name));
+}
