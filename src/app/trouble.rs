@@ -22,8 +22,11 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// … and, after doubling, the last one. Short, because a try costs little: without room it writes nothing.
 const LAST_WAIT: Duration = Duration::from_secs(15);
 
-/// Controls after which time of work a new failure is a new condition, which waits shortly again.
-const IS_OVER_AFTER: Duration = Duration::from_secs(60);
+/// Controls how long a condition that comes back after each success waits at last: each time the whole list is read again.
+const LAST_WAIT_OF_MANY: Duration = Duration::from_secs(5 * 60);
+
+/// Controls after how much work a condition does not count as coming back.
+const IS_OVER_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// Controls how long a condition lasts before `alerts.command` is run for it: most are over by then.
 const ALERT_AFTER: Duration = Duration::from_secs(10);
@@ -58,19 +61,20 @@ impl App {
             if self.clock.elapsed().saturating_sub(began) >= IS_OVER_AFTER {
                 wait = FIRST_WAIT;
             }
-            wait = self.until_usable(failed, wait).await?;
+            self.until_usable(failed, wait).await?;
+            wait = (wait * 2).min(LAST_WAIT_OF_MANY);
         }
     }
 
-    /// Waits until the database can be written again, or until told to stop; returns how long a next condition waits first.
-    async fn until_usable(&self, failed: StoreError, mut wait: Duration) -> Result<Duration, StoreError> {
+    /// Waits until the database can be written again, or until told to stop; at first as long as given.
+    async fn until_usable(&self, failed: StoreError, mut wait: Duration) -> Result<(), StoreError> {
         let _resting = self.pulses.each_ref().map(|pulse| pulse.resting());
         let (began, since) = (self.clock.elapsed(), time::written(self.clock.now()));
         let mut alert_from = began + ALERT_AFTER;
         self.have_trouble(&since, &failed);
         loop {
             tokio::select! {
-                () = self.stop.cancelled() => return Ok(wait),
+                () = self.stop.cancelled() => return Ok(()),
                 () = self.clock.sleep(wait) => {}
             }
             wait = (wait * 2).min(LAST_WAIT);
@@ -90,7 +94,7 @@ impl App {
         tracing::warn!("the database can be used again, after {lasted} s; everything continues");
         self.trouble.send_replace(None);
         self.instance.note_trouble(None);
-        Ok(wait)
+        Ok(())
     }
 
     /// As at a start: opens the database again, and takes up what was cut off. Ends with a commit, which proves that there is room.

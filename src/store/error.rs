@@ -246,6 +246,9 @@ impl StoreError {
         };
         let path = path.to_owned();
         match source.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) if exhausted::is_unreadable(&path) => {
+                Self::Io { path, source }
+            }
             Some(DatabaseCorrupt | NotADatabase) => Self::Damaged { path, why: source.to_string() },
             Some(DiskFull) => Self::Full(path),
             Some(DatabaseBusy | DatabaseLocked) => Self::Locked { path, source },
@@ -254,6 +257,7 @@ impl StoreError {
             Some(CannotOpen) if exhausted::file_handles() => {
                 Self::Exhausted { path, what: "file handles are", source }
             }
+            Some(CannotOpen) if exhausted::may_be_opened(&path) => Self::Io { path, source },
             Some(CannotOpen) => Self::CannotOpen { path, source },
             Some(SystemIoFailure) if exhausted::is_mounted_read_only(&path) => Self::ReadOnly(path),
             Some(SystemIoFailure) => Self::Io { path, source },

@@ -1,6 +1,7 @@
 /* Stands between a program and the C library: counts the calls on some files, and makes them fail on request.
  *
  * CALLS_UNDER   what is watched: paths that begin with one of these, separated by ':'
+ * CALLS_BUT     not watched: paths with this end
  * CALLS_HOME    a directory that is watched itself
  * CALLS_OF      kinds, as letters: r read, w write, t truncate, s sync, o open for writing, c create (files, names, directories),
  *               u unlink, m change a mode or an owner
@@ -28,7 +29,7 @@
 
 #define REAL(name, ...) ((__typeof__(&name))real(#name))(__VA_ARGS__)
 
-static const char *under, *home, *kinds, *lifted;
+static const char *under, *but, *home, *kinds, *lifted;
 static long nth, number;
 static int on, trace = -1;
 static _Atomic unsigned long *seen; /* calls, failures */
@@ -37,6 +38,7 @@ static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
 
 __attribute__((constructor)) static void begin(void) {
     under = getenv("CALLS_UNDER");
+    but = getenv("CALLS_BUT");
     home = getenv("CALLS_HOME");
     kinds = getenv("CALLS_OF");
     lifted = getenv("CALLS_LIFTED");
@@ -59,6 +61,9 @@ static int is_watched(const char *path) {
         return 0;
     if (home && strcmp(path, home) == 0)
         return 1;
+    size_t end = but ? strlen(but) : 0, all = strlen(path);
+    if (end && all >= end && strcmp(path + all - end, but) == 0)
+        return 0;
     for (const char *from = under; *from;) {
         size_t length = strcspn(from, ":");
         if (strncmp(path, from, length) == 0)
