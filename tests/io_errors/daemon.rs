@@ -132,3 +132,69 @@ fn daemon_ends_when_its_file_system_becomes_read_only() {
     let trouble = (Place::Everywhere, "wtcoum", libc::EROFS, 10);
     assert_eq!(in_trouble(&Library::build(), trouble, "exit 5"), "exit 5");
 }
+
+/// Sets the most files that a process may have open.
+fn limit_files(daemon: &Process, most: &str) {
+    let limit = format!("--nofile={most}");
+    let set = Command::new("prlimit").args(["--pid", &daemon.id().to_string(), &limit]).status();
+    assert!(set.unwrap().success());
+}
+
+#[test]
+fn daemon_without_file_handles_continues_when_it_gets_some() {
+    let house = ready();
+    let before = house.one("SELECT count(*) FROM passes WHERE outcome = 'complete'");
+    let mut command = house.command(&["run"]);
+    let mut daemon = Process::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
+    assert!(looked_until(|| house.one("SELECT count(*) FROM passes WHERE outcome = 'complete'") != before));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.id())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    // None above the highest that is in use now.
+    limit_files(&daemon, &format!("3:{}", fields[4]));
+    let made_before = house.sandbox.world().creates();
+    prepare(&house, 0);
+    // It cannot read the spool directory, nor connect anew; it looks all the same.
+    assert!(looked_until(|| house
+        .one("SELECT count(*) FROM intents WHERE id LIKE 'sql-%-0' AND state <> 'queued'")
+        != "0"));
+    assert!(daemon.try_wait().unwrap().is_none(), "it ended");
+    limit_files(&daemon, &format!("{}:{}", fields[3], fields[4]));
+    std::fs::write(house.path("spool/something"), "").unwrap();
+    std::fs::remove_file(house.path("spool/something")).unwrap();
+    assert!(looked_until(|| is_done(&house, 0)), "it does not heal by itself");
+    assert_eq!(stop(daemon).status.code(), Some(0));
+    let trouble = Trouble {
+        place: Place::Everywhere,
+        kinds: "",
+        errno: libc::EMFILE,
+        lasts: Lasts::FromThenOn,
+        nth: 0,
+    };
+    check_healed(&house, 0, made_before, trouble);
+}
+
+#[test]
+fn command_without_file_handles_exits_1_and_names_them() {
+    let house = ready();
+    let mut refused = 0;
+    // Each limit fails another open.
+    for most in 4..20 {
+        let mut command = Command::new("prlimit");
+        let config = house.path("config.toml");
+        let rebuild = [env!("CARGO_BIN_EXE_komoju-sync"), "--config", config.to_str().unwrap(), "rebuild"];
+        let output = command.arg(format!("--nofile={most}")).args(rebuild).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!([Some(0), Some(1)].contains(&output.status.code()), "{most}: {:?} {told}", output.status);
+        if output.status.code() == Some(1) {
+            assert!(
+                told.contains("file handles are exhausted") || told.contains("Too many open files"),
+                "{told}"
+            );
+            refused += 1;
+        }
+    }
+    assert!(refused > 2, "{refused}");
+    house.expect(0, &["sync"]);
+    house.assert_true();
+}
