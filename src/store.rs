@@ -41,6 +41,7 @@ pub mod queue;
 pub mod read;
 mod record;
 pub mod restore;
+mod schema_copy;
 pub mod spool;
 pub mod verify;
 pub mod work;

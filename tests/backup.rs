@@ -914,3 +914,85 @@ fn both_commands_have_help_with_an_example() {
         assert!(help.contains("Examples:") && help.contains(&format!("komoju-sync {name} /")), "{help}");
     }
 }
+
+/// What an operator may have added: an index by full text that a trigger feeds, and tables of unusual forms.
+const ADDED: &str = r#"
+    CREATE VIRTUAL TABLE search USING fts5 (id UNINDEXED, email);
+    INSERT INTO search SELECT id, email FROM customers;
+    CREATE TRIGGER feeds_search AFTER INSERT ON mirror BEGIN INSERT INTO search VALUES (new.id, new.email); END;
+    CREATE VIRTUAL TABLE boxes USING rtree (id, low, high);
+    INSERT INTO boxes VALUES (1, 2, 3);
+    CREATE TABLE "their ""notes""" (text, upper_text GENERATED ALWAYS AS (upper(text)) VIRTUAL, kept AS (length(text)) STORED);
+    INSERT INTO "their ""notes""" (rowid, text) VALUES (7, 'a'), (70, 'b');
+    CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT, x);
+    INSERT INTO counted (x) VALUES (1), (2), (3);
+    DELETE FROM counted WHERE id = 3;
+    CREATE TABLE by_name (name TEXT PRIMARY KEY, x) WITHOUT ROWID;
+    INSERT INTO by_name VALUES ('a', x'00ff');
+    CREATE UNIQUE INDEX by_lower_name ON by_name (lower(name)) WHERE x IS NOT NULL;
+    CREATE VIEW found AS SELECT * FROM search WHERE search MATCH 'example';
+"#;
+
+/// All that ADDED made, as text.
+fn added(path: &Path) -> Vec<String> {
+    let conn = Connection::open(path).unwrap();
+    let mut all = Vec::new();
+    for sql in [
+        "SELECT type || name || sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY type, name",
+        "SELECT email FROM search WHERE search MATCH 'example' ORDER BY 1",
+        "SELECT id || low || high FROM boxes",
+        r#"SELECT rowid || text || upper_text || kept FROM "their ""notes""" ORDER BY rowid"#,
+        "SELECT id || '' || x FROM counted",
+        "SELECT name || seq FROM sqlite_sequence",
+        "SELECT name || hex(x) FROM by_name",
+        "SELECT count(*) FROM found",
+    ] {
+        let mut statement = conn.prepare(sql).unwrap();
+        let text = |row: &rusqlite::Row<'_>| row.get::<_, rusqlite::types::Value>(0);
+        all.extend(statement.query_map([], text).unwrap().map(|value| format!("{:?}", value.unwrap())));
+    }
+    all
+}
+
+#[test]
+fn backup_is_complete_with_a_full_text_index_and_other_additions() {
+    let house = swept(6);
+    sql(&house, ADDED);
+    let before = added(&house.path("komoju.db"));
+    let kept = backup(&house, "kept.db");
+    assert_eq!(added(Path::new(&kept)), before);
+    house.sandbox.world().create(json!({"email": "later@example.jp"}));
+    house.expect(0, &["restore", &kept]);
+    assert_eq!(added(&house.path("komoju.db")), before);
+    house.expect(0, &["sync"]);
+    house.assert_true();
+    assert_eq!(house.column("SELECT email FROM search WHERE search MATCH 'later'"), ["later@example.jp"]);
+}
+
+#[test]
+fn backup_refuses_what_it_cannot_copy_and_names_it() {
+    let house = swept(3);
+    let conn = db(&house);
+    // An index by an order that only the operator's program knows.
+    conn.execute_batch(
+        "CREATE TABLE names (name); CREATE INDEX by_their_order ON names (name COLLATE NOCASE);
+         PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET sql = replace(sql, 'NOCASE', 'THEIRS') WHERE name = 'by_their_order'",
+    )
+    .unwrap();
+    drop(conn);
+    let ran = house.expect(1, &["backup", &file(&house, "kept.db")]);
+    assert!(
+        ran.stderr.contains("index by_their_order on names") && ran.stderr.contains("THEIRS"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!ran.stderr.contains("damaged") && !ran.stderr.contains("disk"), "{}", ran.stderr);
+    assert!(
+        !names(&house).iter().any(|name| name.contains("kept") || name.contains("backup")),
+        "{:?}",
+        names(&house)
+    );
+    // The database itself works on: nothing of it is in that order.
+    house.expect(0, &["sync"]);
+}

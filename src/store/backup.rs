@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use super::changes::{self, Head};
 use super::intents::{digest, intent_in};
+use super::schema_copy::{self, Kind, Object};
 use super::verify::Verified;
 use super::work::{Step, Work};
 use super::{StoreError, mirror, open, place, verify};
@@ -125,40 +126,37 @@ fn copy(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
     conn.pragma_update(None, "user_version", open::known_version())?;
     conn.execute("ATTACH ?1 AS source", [read_only_name(from)])?;
     let tx = conn.transaction()?;
+    let objects = schema_copy::objects(&tx, "source")?;
+    let each = |wanted: &[Kind], make: &dyn Fn(&Object) -> Result<(), StoreError>| {
+        let wanted = objects.iter().filter(|object| wanted.contains(&object.kind));
+        wanted.into_iter().try_for_each(|object| {
+            work.go_on()?;
+            make(object).map_err(|e| object.cannot_be_copied(from, e))
+        })
+    };
+    let create = |object: &Object| Ok(tx.execute_batch(&object.sql)?);
     // Indexes before content: a whole table then comes over as it lies, with its indexes, and nothing is sorted in memory.
-    for kinds in ["'table'", "'index'"] {
-        for (sql, _) in objects(&tx, kinds)? {
-            tx.execute_batch(&sql)?;
-        }
-    }
-    for (_, table) in objects(&tx, "'table'")? {
-        work.go_on()?;
-        if table != "intents" {
-            let table = quoted(&table);
-            tx.execute(&format!("INSERT INTO main.{table} SELECT * FROM source.{table}"), [])?;
-        }
-    }
+    each(&[Kind::Table], &create)?;
+    each(&[Kind::Index], &create)?;
+    each(&[Kind::Table], &|table| match table.name.as_str() {
+        INTENTS => Ok(()),
+        _ => schema_copy::rows(&tx, table),
+    })?;
+    // Last, because what an intent was accepted as is noted in another table.
     copy_intents(&tx)?;
-    for (sql, _) in objects(&tx, "'trigger', 'view'")? {
-        tx.execute_batch(&sql)?;
-    }
+    schema_copy::sequences(&tx)?;
+    // After the rows, so that no trigger runs for them.
+    each(&[Kind::View, Kind::Trigger], &create)?;
+    each(&[Kind::Virtual], &|table| schema_copy::virtual_table(&tx, table))?;
+    schema_copy::must_be_whole(&tx, from)?;
     // No token is left over here, wherever one was in the source.
     tx.execute("UPDATE main.meta SET is_backup = 1, left_over_tokens = 0", [])?;
     tx.commit()?;
     Ok(())
 }
 
-/// The statements that make the source's objects of these kinds, and their names. SQLite's own and virtual tables are none of ours.
-fn objects(conn: &Connection, kinds: &str) -> Result<Vec<(String, String)>, StoreError> {
-    let mut statement = conn.prepare(&format!(
-        "SELECT sql, name FROM source.sqlite_schema
-         WHERE type IN ({kinds}) AND sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
-           AND sql NOT LIKE 'CREATE VIRTUAL%'
-         ORDER BY rowid"
-    ))?;
-    let objects = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(objects.collect::<Result<_, _>>()?)
-}
+/// The table whose rows are copied one by one where they may hold a token.
+const INTENTS: &str = "intents";
 
 /// Rows whose body is no JSON, holds a token, or spells names with escapes, under which one may hide.
 const MAY_HOLD_A_TOKEN: &str = "body IS NOT NULL
@@ -166,15 +164,19 @@ const MAY_HOLD_A_TOKEN: &str = "body IS NOT NULL
           OR instr(body, 'payment_details') > 0 OR instr(body, '\\') > 0)";
 
 fn copy_intents(conn: &Connection) -> Result<(), StoreError> {
+    // Without generated columns: nothing can be written to those.
+    let names = schema_copy::columns(conn, INTENTS)?.stored.join(", ");
     conn.execute(
-        &format!("INSERT INTO main.intents SELECT * FROM source.intents WHERE ({MAY_HOLD_A_TOKEN}) IS NOT 1"),
+        &format!(
+            "INSERT INTO main.intents ({names}) SELECT {names} FROM source.intents WHERE ({MAY_HOLD_A_TOKEN}) IS NOT 1"
+        ),
         [],
     )?;
-    let mut rows = conn.prepare(&format!("SELECT * FROM source.intents WHERE {MAY_HOLD_A_TOKEN}"))?;
+    let mut rows = conn.prepare(&format!("SELECT {names} FROM source.intents WHERE {MAY_HOLD_A_TOKEN}"))?;
     let columns = rows.column_count();
     let (body_at, position_at) = (rows.column_index("body")?, rows.column_index("position")?);
     let places = vec!["?"; columns].join(", ");
-    let mut insert = conn.prepare(&format!("INSERT INTO main.intents VALUES ({places})"))?;
+    let mut insert = conn.prepare(&format!("INSERT INTO main.intents ({names}) VALUES ({places})"))?;
     let mut as_dropped = conn.prepare(
         "SELECT op, customer_id, body, expect, not_before FROM source.intents WHERE position = ?1",
     )?;
@@ -234,6 +236,37 @@ fn read_only_name(path: &Path) -> String {
     name + "?mode=ro"
 }
 
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn check_leaves_the_copy_as_it_is() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        drop(Store::open(&at("komoju.db")).unwrap());
+        let conn = Connection::open(at("komoju.db")).unwrap();
+        conn.execute_batch(
+            "CREATE VIRTUAL TABLE search USING fts5 (x); INSERT INTO search VALUES ('a b'), ('c')",
+        )
+        .unwrap();
+        drop(conn);
+        let work = Work::default();
+        let first = make(&at("komoju.db"), &at("copy.db"), &work).unwrap();
+        assert_eq!(first.verified.findings, Vec::<String>::new());
+        let state = || {
+            let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            let mut names: Vec<_> = names.collect();
+            names.sort();
+            (
+                names,
+                fs::read(at("copy.db")).unwrap(),
+                fs::metadata(at("copy.db")).unwrap().modified().unwrap(),
+            )
+        };
+        let before = state();
+        check(&at("copy.db"), &work).unwrap();
+        assert!(state() == before, "the check wrote to the copy");
+    }
 }
