@@ -4,6 +4,8 @@
 
 #[path = "inbound/account.rs"]
 mod account;
+#[path = "inbound/added.rs"]
+mod added;
 #[path = "inbound/broken.rs"]
 mod broken;
 #[path = "inbound/commands.rs"]
