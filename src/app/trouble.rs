@@ -20,7 +20,7 @@ use crate::store::{StoreError, passes};
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// … and, after doubling, the last one. Short, because a try costs little: without room it writes nothing.
-const LAST_WAIT: Duration = Duration::from_secs(15);
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// Controls how long a condition that comes back after each success waits at last: each time the whole list is read again.
 const LAST_WAIT_OF_MANY: Duration = Duration::from_secs(5 * 60);
@@ -29,7 +29,7 @@ const LAST_WAIT_OF_MANY: Duration = Duration::from_secs(5 * 60);
 const IS_OVER_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// Controls how long a condition lasts before `alerts.command` is run for it: most are over by then.
-const ALERT_AFTER: Duration = Duration::from_secs(10);
+const ALERT_AFTER: Duration = Duration::from_secs(5);
 
 /// A condition that can pass.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use rusqlite::OptionalExtension as _;
 
-use super::{Conn, StoreError, indexes, mirror};
+use super::{Conn, StoreError, indexes, mirror, open};
 use crate::model::CustomerId;
 
 /// The schema version of an open database.
@@ -12,8 +12,11 @@ pub fn schema_version(conn: &Conn) -> Result<i64, StoreError> {
 
 /// The first thing that is wrong with the file's structure; reads all of it.
 pub fn damage(conn: &Conn) -> Result<Option<String>, StoreError> {
-    let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    Ok((found != "ok").then_some(found))
+    match conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
+        Ok(found) => Ok((found != "ok").then_some(found)),
+        Err(e) if open::lacks_collation(&e) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Which of the indexes that the first complete sweep makes are not there.

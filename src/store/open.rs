@@ -403,7 +403,8 @@ fn is_missing(error: &rusqlite::Error) -> bool {
         && (text.starts_with("no such table") || text.starts_with("no such column"))
 }
 
-fn lacks_collation(error: &rusqlite::Error) -> bool {
+/// Whether an index is in an order that only another program knows, so that SQLite cannot check the file.
+pub(super) fn lacks_collation(error: &rusqlite::Error) -> bool {
     error
         .sqlite_error()
         .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_ERROR_MISSING_COLLSEQ)

@@ -96,6 +96,11 @@ impl Calls {
         self.number(8)
     }
 
+    /// Trouble begins again.
+    pub fn strike(&self) {
+        std::fs::remove_file(&self.lifted).unwrap();
+    }
+
     /// From now on none fails.
     pub fn lift(&self) {
         File::create(&self.lifted).unwrap();

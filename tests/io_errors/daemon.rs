@@ -133,6 +133,38 @@ fn daemon_ends_when_its_file_system_becomes_read_only() {
     assert_eq!(in_trouble(&Library::build(), trouble, "exit 5"), "exit 5");
 }
 
+#[test]
+fn full_disk_is_told_by_the_alert_command_once() {
+    let library = Library::build();
+    let house = ready();
+    let (config, told) = (house.path("config.toml"), house.path("told"));
+    let text = std::fs::read_to_string(&config).unwrap();
+    let alerts = format!("[alerts]\ncommand = ['/bin/sh', '-c', 'cat >> {}']\n", told.display());
+    std::fs::write(&config, text + &alerts).unwrap();
+    let (place, lasts) = (Place::Everywhere, Lasts::FromThenOn);
+    let trouble = Trouble { place, kinds: "wtc", errno: libc::ENOSPC, lasts, nth: 1 };
+    let mut command = house.command(&["run"]);
+    let calls = library.under(&mut command, house.directory.path(), trouble);
+    calls.lift();
+    let before = house.one("SELECT count(*) FROM passes WHERE outcome = 'complete'");
+    command.env("CALLS_BUT", ".lock");
+    let daemon = Process::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
+    assert!(looked_until(|| house.one("SELECT count(*) FROM passes WHERE outcome = 'complete'") != before));
+    calls.strike();
+    let made_before = house.sandbox.world().creates();
+    prepare(&house, 0);
+    let alerts = || std::fs::read_to_string(&told).unwrap_or_default();
+    assert!(looked_until(|| alerts().ends_with('\n')), "nothing is told");
+    let alert: serde_json::Value = serde_json::from_str(&alerts()).unwrap();
+    assert_eq!(alert["alert"], "database_unusable");
+    assert!(alert["sentence"].as_str().unwrap().contains("there is no room to write"), "{alert}");
+    calls.lift();
+    assert!(looked_until(|| is_done(&house, 0)), "it does not heal by itself");
+    assert_eq!(stop(daemon).status.code(), Some(0));
+    assert_eq!(alerts().lines().count(), 1);
+    check_healed(&house, 0, made_before, trouble);
+}
+
 /// Sets the most files that a process may have open.
 fn limit_files(daemon: &Process, most: &str) {
     let limit = format!("--nofile={most}");

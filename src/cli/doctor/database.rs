@@ -74,7 +74,20 @@ pub(super) fn check(config: &Config, holder: Option<&str>, now: Timestamp) -> (O
         None => Finding::ok("instance", "nobody works on the database now"),
     });
     findings.extend(check_lock(path));
+    findings.extend(looked.as_ref().and_then(waiting));
     (looked, findings)
+}
+
+/// What the daemon waits for.
+fn waiting(looked: &Looked) -> Option<Finding> {
+    let trouble = looked.current.as_ref()?.status.database_trouble.as_ref()?;
+    let finding = format!("the daemon cannot use the database {}", safe(trouble));
+    Some(Finding::fail(
+        "instance",
+        Exit::Failed,
+        finding,
+        "make room or end what uses it up: the daemon tries again by itself",
+    ))
 }
 
 /// What the schema's check judges.
@@ -131,13 +144,21 @@ fn unusable(error: StoreError) -> Finding {
         StoreError::Foreign { .. } | StoreError::LeftOver { .. } => {
             "nothing of it is touched until that is done"
         }
+        StoreError::Obstructed { .. } => {
+            "drop what is in the way; nothing is wrong with the disk or the file"
+        }
+        StoreError::Older { .. } | StoreError::Displaced { .. } => {
+            "nothing of it is touched until that is done"
+        }
         _ => "look at the checks above: permissions and disk come first",
     };
+    let passes = error.can_pass();
     let denied = matches!(&error, StoreError::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied);
     let told = safe(&chain(&anyhow::Error::new(error)));
-    match denied {
-        true => Finding::fail("schema", Exit::Failed, told, "run this as root: sudo komoju-sync doctor"),
-        false => Finding::fail("schema", Exit::Database, told, what_to_do),
+    match (denied, passes) {
+        (true, _) => Finding::fail("schema", Exit::Failed, told, "run this as root: sudo komoju-sync doctor"),
+        (false, true) => Finding::fail("schema", Exit::Failed, told, what_to_do),
+        (false, false) => Finding::fail("schema", Exit::Database, told, what_to_do),
     }
 }
 
