@@ -53,6 +53,19 @@ pub enum StoreError {
         /// What stands beside it.
         left_over: PathBuf,
     },
+    /// There is no file, and a copy that was saved when it was removed.
+    #[error(
+        "there is no database at {}, but {} holds what was saved when it was moved or removed. To continue with that: {put_back}. To begin \
+         with an empty one, move it away", .path.display(), .saved.display()
+    )]
+    Removed {
+        /// The missing file.
+        path: PathBuf,
+        /// The copy.
+        saved: PathBuf,
+        /// Commands.
+        put_back: String,
+    },
     /// Another instance works on it.
     #[error("{} is in use by {holder}. One works on a database at a time: stop that one first, or leave it to its work", .path.display())]
     InUse {

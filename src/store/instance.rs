@@ -354,6 +354,53 @@ mod tests {
         drop(Instance::take(&at("komoju.db"), "run", Timestamp::UNIX_EPOCH).unwrap());
     }
 
+    /// Whether another process could take the lock of the file's inode: another open file of it is as good as another process.
+    fn is_free(path: &Path) -> bool {
+        File::open(path).unwrap().try_lock().is_ok()
+    }
+
+    #[test]
+    fn database_and_prepared_file_are_locked_until_the_instance_ends() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("prepared"), "x").unwrap();
+        let instance = Instance::take(&at("komoju.db"), "run", Timestamp::UNIX_EPOCH).unwrap();
+        std::fs::write(at("komoju.db"), "x").unwrap();
+        assert!(is_free(&at("komoju.db")), "it was made afterwards");
+        instance.cover().unwrap();
+        instance.cover_prepared(&at("prepared")).unwrap();
+        std::fs::rename(at("prepared"), at("komoju.db")).unwrap();
+        assert!(!is_free(&at("komoju.db")));
+        drop(instance);
+        assert!(is_free(&at("komoju.db")));
+        // One that is there already is locked from the beginning.
+        let instance = Instance::take(&at("komoju.db"), "run", Timestamp::UNIX_EPOCH).unwrap();
+        assert!(!is_free(&at("komoju.db")));
+        std::fs::hard_link(at("komoju.db"), at("other.db")).unwrap();
+        let refused = Instance::take(&at("other.db"), "run", Timestamp::UNIX_EPOCH).unwrap_err().to_string();
+        assert!(refused.contains("under another name"), "{refused}");
+        drop(instance);
+        drop(Instance::take(&at("other.db"), "run", Timestamp::UNIX_EPOCH).unwrap());
+    }
+
+    #[test]
+    fn log_mark_is_kept_for_the_next_instance() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("komoju.db");
+        let take = || Instance::take(&path, "run", Timestamp::UNIX_EPOCH).unwrap();
+        let mark =
+            LogMark { log_id: "a".into(), head: crate::store::changes::Head { seq: 7, chain: [1; 32] } };
+        let instance = take();
+        assert_eq!(instance.log_mark(), None);
+        instance.note_log(mark.clone());
+        instance.note_trouble(Some("since then: no room".into()));
+        let holder = Instance::holder(&path).unwrap().unwrap();
+        assert_eq!(holder.trouble.as_deref(), Some("since then: no room"));
+        drop(instance);
+        assert_eq!(take().log_mark(), Some(&mark));
+        assert_eq!(Instance::holder(&path).unwrap(), None);
+    }
+
     #[test]
     fn a_lock_that_root_makes_is_the_services() {
         use std::os::unix::fs::{MetadataExt, chown};

@@ -424,8 +424,9 @@ fn refuse_left_over(path: &Path) -> Result<(), StoreError> {
         }
     }
     // What an instance saved when the database was removed under it.
-    if let Some(left_over) = displaced::latest(path) {
-        return Err(StoreError::LeftOver { path: path.to_owned(), left_over });
+    if let Some(saved) = displaced::latest(path) {
+        let put_back = displaced::put_back(&saved, path);
+        return Err(StoreError::Removed { path: path.to_owned(), saved, put_back });
     }
     // A restore that was cut off had moved it out of the way; one that was not kept the database with it.
     let (Some(directory), Some(name)) = (real.parent(), real.file_name()) else { return Ok(()) };

@@ -138,8 +138,8 @@ fn removed_database_ends_the_daemon_and_is_not_made_again() {
     let told = ended(daemon);
     assert!(told.contains("moved or removed"), "{told}");
     let ran = house.expect(5, &["sync"]);
-    assert!(ran.stderr.contains(".displaced-"), "{}", ran.stderr);
-    follow(&told, "To continue with that: ");
+    assert!(told.contains("To continue with that: ") && ran.stderr.contains(".displaced-"), "{}", ran.stderr);
+    follow(&ran.stderr, "To continue with that: ");
     assert_continued(&house, head);
 }
 

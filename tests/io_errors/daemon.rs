@@ -158,6 +158,8 @@ fn full_disk_is_told_by_the_alert_command_once() {
     let alert: serde_json::Value = serde_json::from_str(&alerts()).unwrap();
     assert_eq!(alert["alert"], "database_unusable");
     assert!(alert["sentence"].as_str().unwrap().contains("there is no room to write"), "{alert}");
+    let keys: Vec<_> = alert.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["alert", "at", "count", "database", "host", "new", "oldest", "sentence", "since"]);
     calls.lift();
     assert!(looked_until(|| is_done(&house, 0)), "it does not heal by itself");
     assert_eq!(stop(daemon).status.code(), Some(0));
