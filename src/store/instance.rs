@@ -211,6 +211,18 @@ impl Instance {
     }
 }
 
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // The inode first. A child that is just being started has the same open files until it runs its program: closing alone would
+        // leave the lock to it for that moment.
+        drop(locked(&self.inode).take());
+        drop(locked(&self.prepared).take());
+        if let Some(lock) = locked(&self.lock).take() {
+            let _ = lock.unlock();
+        }
+    }
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
