@@ -87,18 +87,23 @@ impl Masker {
     /// Where the secrets are, as byte ranges in order and apart: for a caller that must keep the
     /// rest of the text as it is.
     pub fn spans(&self, text: &str) -> Vec<Range<usize>> {
-        let mut spans = Vec::new();
+        self.each_span(text).collect()
+    }
+
+    /// The same one by one, for a text that may hold millions of them.
+    pub fn each_span<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
         let (mut from, mut at) = (0, 0);
-        while let Some(c) = text[at..].chars().next() {
-            if let Some(len) = self.secret_at(&text[from..], at - from) {
-                spans.push(at..at + len);
-                at += len;
-                from = at;
-            } else {
+        std::iter::from_fn(move || {
+            while let Some(c) = text[at..].chars().next() {
+                if let Some(len) = self.secret_at(&text[from..], at - from) {
+                    let span = at..at + len;
+                    (from, at) = (span.end, span.end);
+                    return Some(span);
+                }
                 at += c.len_utf8();
             }
-        }
-        spans
+            None
+        })
     }
 
     /// The length of the longest secret that begins exactly here, in a text that begins where the last secret ended.

@@ -10,7 +10,7 @@ use crate::model::intent::lifecycle::State;
 use crate::model::words::{count, duration, grouped};
 use crate::model::{PassKind, time};
 use crate::store::read::Record;
-use crate::store::{Conn, Instance, Reader, StoreError, account, erase, holds, intents, outbox, read};
+use crate::store::{self, Conn, Instance, Reader, StoreError, account, erase, holds, intents, outbox, read};
 use crate::tasks::spool;
 
 /// How far this machine's clock may have been ahead without a word about it.
@@ -66,6 +66,8 @@ pub struct Standing {
     pub spool_files: Vec<String>,
     /// How many refused files lie in `rejected` below `outbound.spool_dir`, until a person takes them away; counted up to 1,000.
     pub rejected_files: usize,
+    /// What lies in `outbound.spool_dir` and will not be taken, and why none is taken where that is so.
+    pub spool: spool::Overview,
 }
 
 /// The intents in one state.
@@ -117,7 +119,11 @@ impl Standing {
         // A pass without an instance is one that was cut off; the next start closes it.
         let running = instance.as_ref().and(read::running_pass(reader)?);
         let outbound_enabled = outbox::is_enabled(reader)?;
+        // A running daemon knows whether it takes files; otherwise the directory is looked at.
+        let problem = instance.as_ref().map(|_| store::spool::problem(reader)).transpose()?;
+        let spool = spool::Overview::read(&config.outbound.spool_dir, &config.database.path, problem);
         Ok(Self {
+            spool,
             intents: count_intents(reader)?,
             held_deletes: outbox::held_deletes(reader)?,
             outbound_enabled,

@@ -59,12 +59,12 @@ impl App {
 
     /// Takes files as they are dropped, until told to stop.
     pub(super) async fn take_files(&self) -> Result<(), StoreError> {
-        self.look(None).await?;
+        self.look(&[]).await?;
         // The first look has made the directory; what came meanwhile is found by the next one.
         let mut watch = DirectoryWatch::on(&self.spool_dir)
             .map_err(|e| tracing::warn!("{}: it is looked at once a second instead", chain(&e)))
             .ok();
-        // When all is looked at again; a look at some files alone puts it off for none of the others.
+        // When all is looked at again, whatever is told meanwhile.
         let mut again_at = self.clock.elapsed();
         loop {
             let resting = pulse::resting();
@@ -80,31 +80,19 @@ impl App {
                 unless_busy(self.spool.tend_receipts().await)?;
                 continue;
             };
-            // A file may be told of twice, as renamed and as written: whoever renames before closing does so.
-            let look_at_all = news.contains(&News::Other);
             let renamed: Vec<String> = news.into_iter().filter_map(News::renamed).collect();
-            if !renamed.is_empty() {
-                let again_in = self.look(Some(renamed)).await?;
-                again_at = again_in.map_or(again_at, |wait| again_at.min(self.clock.elapsed() + wait));
+            let again_in = self.look(&renamed).await?;
+            if watch.as_ref().is_none_or(|watch| !watch.is_on(&self.spool_dir)) {
+                watch = DirectoryWatch::on(&self.spool_dir).ok();
             }
-            if look_at_all {
-                let again_in = self.look(None).await?;
-                if watch.as_ref().is_none_or(|watch| !watch.is_on(&self.spool_dir)) {
-                    watch = DirectoryWatch::on(&self.spool_dir).ok();
-                }
-                let anyway = if watch.is_some() { LOOK_ANYWAY } else { LOOK_EVERY };
-                again_at = self.clock.elapsed() + again_in.unwrap_or(anyway);
-            }
+            let anyway = if watch.is_some() { LOOK_ANYWAY } else { LOOK_EVERY };
+            again_at = self.clock.elapsed() + again_in.unwrap_or(anyway);
         }
     }
 
-    /// Takes these files, or all that are ready; says when the next one can be.
-    async fn look(&self, renamed: Option<Vec<String>>) -> Result<Option<Duration>, StoreError> {
-        let looked = match &renamed {
-            Some(names) => self.spool.take(names).await,
-            None => self.spool.scan().await,
-        };
-        Ok(match unless_busy(looked)? {
+    /// Takes the files that are ready, and those that were renamed into place; returns when the next one can be.
+    async fn look(&self, renamed: &[String]) -> Result<Option<Duration>, StoreError> {
+        Ok(match unless_busy(self.spool.take(renamed).await)? {
             Some(looked) => looked.again_in,
             None => Some(AFTER_BUSY),
         })

@@ -141,7 +141,7 @@ async fn with_config(told: &mut Told, file: &Path, config: &Config) -> anyhow::R
     told.tell(findings)?;
 
     told.tell(permissions::check(&config.database.path, &people, &service, holder.is_some()))?;
-    told.tell(spool::check(&config.outbound, &people, &service))?;
+    told.tell(spool::check(&config.outbound, &config.database.path, &people, &service, holder.as_deref()))?;
     told.tell(disk::check(&config.database.path))?;
 
     let (looked, findings) = database::check(config, holder.as_deref(), clock.now());

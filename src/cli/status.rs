@@ -9,6 +9,7 @@ use crate::model::intent::lifecycle::State;
 use crate::model::words::duration;
 use crate::standing::{Intents, Standing};
 use crate::store::{Reader, StoreError};
+use crate::tasks::spool;
 
 /// How things stand: the last complete sweep and its age, what runs now, and what waits for a person.
 #[derive(Debug, clap::Args)]
@@ -177,14 +178,34 @@ fn print_outbox(out: &mut Out, status: &Standing) -> std::io::Result<()> {
             "pushing   switched off: nothing is accepted or sent (outbound.enabled, as of the last start)",
         )?;
     }
-    if status.rejected_files > 0 {
-        let files = count(status.rejected_files, "dropped file");
-        out.line(&format!(
-            "refused   {files}: see rejected/ in outbound.spool_dir; correct and drop again, or remove"
+    print_spool(out, status)
+}
+
+/// The spool directory: why no file is taken, and the files that need an operator, each with what to do.
+fn print_spool(out: &mut Out, status: &Standing) -> std::io::Result<()> {
+    let spool = &status.spool;
+    let mut line = |text: String| out.line(&print::safe(&text));
+    if let Some(problem) = &spool.problem {
+        line(format!("spool     no file is taken: {problem}"))?;
+    }
+    for spool::Left { name, why } in &spool.stuck {
+        line(format!("stuck     {name} in outbound.spool_dir: it {why}"))?;
+    }
+    if spool.more_stuck > 0 {
+        line(format!("stuck     {} more in outbound.spool_dir", count(spool.more_stuck, "file")))?;
+    }
+    for name in &spool.refused {
+        line(format!(
+            "refused   {name}: rejected/{name}.error in outbound.spool_dir says why; correct it and drop it again, or remove both"
         ))?;
     }
+    let more = status.rejected_files.saturating_sub(spool.refused.len());
+    if more > 0 {
+        let files = count(more as u64, "file");
+        line(format!("refused   {files} more: see rejected/ in outbound.spool_dir"))?;
+    }
     for file in &status.spool_files {
-        out.line(&format!("file      {} stays in outbound.spool_dir", super::print::safe(file)))?;
+        line(format!("file      {file} stays in outbound.spool_dir"))?;
     }
     Ok(())
 }

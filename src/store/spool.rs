@@ -2,8 +2,8 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::intents::{Accepted, Door, accept};
-use super::{Conn, StoreError, Tx};
+use super::intents::{self, Door};
+use super::{Conn, StoreError, Tx, outbox};
 use crate::model::intent::{Intent, Target, Wish};
 
 /// An intent of a file, its id set.
@@ -24,19 +24,58 @@ pub struct BadLine {
     pub words: String,
 }
 
-/// A file as it was read, to be judged.
+/// MOST_KEPT limits the refused lines whose words are kept; the others are counted.
+const MOST_KEPT: usize = 1000;
+
+/// The lines of a file that are refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BadLines {
+    /// The first ones, in their order.
+    pub first: Vec<BadLine>,
+    /// How many there are in all.
+    pub count: usize,
+}
+
+impl BadLines {
+    /// Adds a line behind the others.
+    pub fn push(&mut self, line: BadLine) {
+        self.count += 1;
+        if self.first.len() < MOST_KEPT {
+            self.first.push(line);
+        }
+    }
+}
+
+impl From<Vec<BadLine>> for BadLines {
+    fn from(lines: Vec<BadLine>) -> Self {
+        let mut bad = Self::default();
+        lines.into_iter().for_each(|line| bad.push(line));
+        bad
+    }
+}
+
+/// A file that was read, to be accepted.
 #[derive(Clone, Debug)]
 pub struct SpoolFile {
     /// Its name, with the extension.
     pub name: String,
-    /// Who wrote it.
+    /// Its owner.
     pub by: String,
-    /// When it was taken.
+    /// When it is accepted.
     pub at: String,
-    /// What can be read of it, in its order.
-    pub lines: Vec<Line>,
-    /// What cannot, in its order.
-    pub bad: Vec<BadLine>,
+    /// Identifies this drop: after a crash it says whether the file was accepted already.
+    pub claim: String,
+    /// What is accepted of it: the first bytes, as many as it had when it was read.
+    pub content: Accepted,
+}
+
+/// The content of an accepted file: a file that grew since begins with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// How many bytes.
+    pub len: u64,
+    /// Their digest, as in the ids that are made of it.
+    pub digest: String,
 }
 
 /// What became of a file.
@@ -50,7 +89,7 @@ pub enum Judged {
         receipt: Receipt,
     },
     /// None of them is: these lines are in the way.
-    Refused(Vec<BadLine>),
+    Refused(BadLines),
     /// Nothing is accepted just now: the database says that pushing is switched off.
     SwitchedOff,
 }
@@ -66,6 +105,13 @@ pub struct Receipt {
     pub intents: Vec<Entry>,
 }
 
+impl Receipt {
+    /// How many of its intents had been accepted before.
+    pub fn repeats(&self) -> usize {
+        self.intents.iter().filter(|entry| entry.is_repeat).count()
+    }
+}
+
 /// One intent on a receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -79,47 +125,58 @@ pub struct Entry {
     pub customer: Option<String>,
     /// Why it is where it is.
     pub reason: Option<String>,
+    /// Whether it had been accepted before this file.
+    pub is_repeat: bool,
 }
 
-/// Accepts all intents of a file, or none.
-pub fn accept_file(tx: &Tx<'_>, file: &SpoolFile) -> Result<Judged, StoreError> {
-    let is_open: bool = tx.query_row("SELECT outbound_enabled FROM meta", [], |row| row.get(0))?;
-    if !is_open {
+/// Accepts all intents of a file, or none. The lines are read as they are accepted: only one is in memory at a time.
+///
+/// # Errors
+/// The database failed.
+pub fn accept_file(
+    tx: &Tx<'_>,
+    file: &SpoolFile,
+    lines: impl Iterator<Item = Result<Line, BadLine>>,
+) -> Result<Judged, StoreError> {
+    if !outbox::is_enabled(tx)? {
         return Ok(Judged::SwitchedOff);
     }
-    let mut bad = file.bad.clone();
-    let mut first_bad = bad.iter().map(|bad| bad.number).min();
-    let mut ids = Vec::with_capacity(file.lines.len());
+    let mut bad = BadLines::default();
     let mut new = 0;
     // Also where a line cannot be read, the others are judged, so that all that is wrong is said at once.
     tx.execute_batch("SAVEPOINT spool_file")?;
-    for line in &file.lines {
-        match accept(tx, &line.intent, Door::File, Some(&file.by)) {
+    note(tx, file)?;
+    let mut note_line = tx.prepare_cached(
+        "INSERT INTO spool_intent (name, line, intent_id, is_repeat) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    for line in lines {
+        let line = match line {
+            Ok(line) => line,
+            Err(line) => {
+                bad.push(line);
+                continue;
+            }
+        };
+        match intents::accept(tx, &line.intent, Door::File, Some(&file.by)) {
             Ok(accepted) => {
-                new += u64::from(matches!(accepted, Accepted::New(_)));
-                ids.push((line.number, accepted.id().to_owned()));
+                let is_repeat = matches!(accepted, intents::Accepted::Known(_));
+                new += u64::from(!is_repeat);
+                note_line.execute(params![file.name, line.number, accepted.id(), is_repeat])?;
             }
-            Err(StoreError::Refused(words)) => {
-                // Whom it refers to may be made by a line that is refused itself: then nothing is known against this one.
-                let is_in_doubt =
-                    refers(&line.intent.wish) && first_bad.is_some_and(|first| first < line.number);
-                if !is_in_doubt {
-                    first_bad = Some(first_bad.map_or(line.number, |first| first.min(line.number)));
-                    bad.push(BadLine { number: line.number, words });
-                }
-            }
+            // The customer that it refers to may be created by a line that is refused itself: then nothing is known against it.
+            Err(StoreError::Refused(_)) if refers(&line.intent.wish) && bad.count > 0 => {}
+            Err(StoreError::Refused(words)) => bad.push(BadLine { number: line.number, words }),
             Err(other) => return Err(other),
         }
     }
-    if !bad.is_empty() {
+    drop(note_line);
+    if bad.count > 0 {
         tx.execute_batch("ROLLBACK TO spool_file; RELEASE spool_file")?;
         // A long transaction spills into the WAL before its end.
         tx.execute("UPDATE meta SET left_over_tokens = max(left_over_tokens, 1)", [])?;
-        bad.sort_by_key(|bad| bad.number);
         return Ok(Judged::Refused(bad));
     }
     tx.execute_batch("RELEASE spool_file")?;
-    note(tx, file, &ids)?;
     let receipt = receipt(tx, &file.name)?
         .ok_or_else(|| StoreError::Impossible(format!("no receipt of {}", file.name)))?;
     Ok(Judged::Taken { new, receipt })
@@ -129,16 +186,43 @@ fn refers(wish: &Wish) -> bool {
     matches!(wish, Wish::Update(Target::CreatedBy(_), _) | Wish::Delete(Target::CreatedBy(_)))
 }
 
-/// Notes which intents came with a file; an older file of its name is forgotten.
-fn note(tx: &Tx<'_>, file: &SpoolFile, ids: &[(u64, String)]) -> Result<(), StoreError> {
+/// Notes that this file is accepted; an older file of its name is forgotten.
+fn note(tx: &Tx<'_>, file: &SpoolFile) -> Result<(), StoreError> {
     forget(tx, &file.name)?;
-    tx.prepare_cached("INSERT INTO spool_file (name, taken_at) VALUES (?1, ?2)")?
-        .execute([&file.name, &file.at])?;
-    let mut insert =
-        tx.prepare_cached("INSERT INTO spool_intent (name, line, intent_id) VALUES (?1, ?2, ?3)")?;
-    for (line, id) in ids {
-        insert.execute(params![file.name, line, id])?;
-    }
+    let Accepted { len, digest } = &file.content;
+    tx.prepare_cached(
+        "INSERT INTO spool_file (name, taken_at, claim, accepted_bytes, accepted_digest) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![file.name, file.at, file.claim, len, digest])?;
+    Ok(())
+}
+
+/// What was accepted of this drop of a file; `None` where nothing was yet.
+///
+/// # Errors
+/// The database failed.
+pub fn accepted(conn: &Conn, name: &str, claim: &str) -> Result<Option<Accepted>, StoreError> {
+    let sql = "SELECT accepted_bytes, accepted_digest FROM spool_file WHERE name = ?1 AND claim = ?2";
+    let found = conn
+        .prepare_cached(sql)?
+        .query_row([name, claim], |row| Ok(Accepted { len: row.get(0)?, digest: row.get(1)? }));
+    Ok(found.optional()?)
+}
+
+/// Why no file is taken at all, as the daemon last said; `None` where files are taken.
+///
+/// # Errors
+/// The database failed.
+pub fn problem(conn: &Conn) -> Result<Option<String>, StoreError> {
+    Ok(conn.query_row("SELECT spool_problem FROM meta", [], |row| row.get(0))?)
+}
+
+/// Records why no file is taken, for `status` and `doctor`.
+///
+/// # Errors
+/// The database failed.
+pub fn set_problem(tx: &Tx<'_>, why: Option<&str>) -> Result<(), StoreError> {
+    tx.execute("UPDATE meta SET spool_problem = ?1 WHERE spool_problem IS NOT ?1", [why])?;
     Ok(())
 }
 
@@ -150,7 +234,7 @@ pub fn receipt(conn: &Conn, name: &str) -> Result<Option<Receipt>, StoreError> {
         .optional()?;
     let Some(taken_at) = taken_at else { return Ok(None) };
     let mut statement = conn.prepare_cached(
-        "SELECT line, intent_id, state, coalesce(result_customer_id, customer_id), reason
+        "SELECT line, intent_id, state, coalesce(result_customer_id, customer_id), reason, is_repeat
          FROM spool_intent JOIN intents ON id = intent_id WHERE name = ?1 ORDER BY line",
     )?;
     let entries = statement.query_map([name], |row| {
@@ -160,6 +244,7 @@ pub fn receipt(conn: &Conn, name: &str) -> Result<Option<Receipt>, StoreError> {
             state: row.get(2)?,
             customer: row.get(3)?,
             reason: row.get(4)?,
+            is_repeat: row.get(5)?,
         })
     })?;
     let intents = entries.collect::<Result<_, _>>()?;

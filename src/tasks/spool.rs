@@ -1,66 +1,71 @@
 //! The spool door: files that others drop become intents, and give way to receipts.
 //!
 //! ```text
-//!   still for a second, or renamed ─▶ opened, read, checked ─▶ all its intents in one transaction ─▶ receipt ─▶ file removed
-//!                                          │ no regular file,        │ refused
-//!                                          ▼ not readable …          ▼
-//!                                     left, told once           masked copy and sentences in rejected/ ─▶ file removed
+//!   unchanged for a second, or renamed ─▶ claimed ─▶ read ─▶ all its intents in one transaction ─▶ receipt ─▶ removed
+//!                 │ no regular file,                            │ refused
+//!                 ▼ not readable …                              ▼
+//!            left, reported once                   masked copy and .error in rejected/ ─▶ removed
 //! ```
 //!
-//! The order is what makes it safe: intents are committed before the receipt is written, and the receipt is on disk before the
-//! file goes. Whatever ends the process in between, the next look finds the same file, makes the same ids of the same content, and
-//! only catches up. What the file system refuses is told, and tried again with the next look; only the database's failures are
-//! errors.
+//! The order is what makes it safe: a file is out of others' reach before it is read ([`claim`]), its intents are committed before
+//! the receipt is written, and it is removed last and only if it is as it was read. Wherever the process ends in between, the next
+//! look finds the claimed file; the database knows whether that claim was accepted. What the file system refuses is reported, and
+//! tried again with the next look; only the database's failures are errors.
 //!
-//! Rejected: renaming a file before it is read (its owner could still write to it), and reading it twice.
+//! Files are accepted in drop order. One that is still being written delays the younger ones for a while ([`listing`]).
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod checks;
+mod claim;
+mod directories;
 pub mod erase;
 mod file;
+mod folder;
 mod lines;
+mod listing;
 mod papers;
 mod redact;
+mod report;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::OsString;
-use std::fs::{self, Metadata};
+use std::collections::HashSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub use file::SPOOL_MODE;
-use file::{Content, Gone, Opened, RECEIPTS, REJECTED, Stamp};
+use claim::{Claim, Taken};
+use directories::Directories;
+pub use directories::SPOOL_MODE;
+use file::{Opened, Stamp};
+pub use listing::{Leftovers, MOST_NAMED};
+use listing::{Unstill, ending};
 use redact::ByLine;
+pub use report::{Overview, count_files, obstacle, that_stay, waiting_files};
 
 use crate::clock::Clock;
 use crate::config::SecretKey;
 use crate::mask::Masker;
 use crate::model::time;
 use crate::model::words::count;
-use crate::store::spool::{self, BadLine, Judged, Receipt, SpoolFile};
-use crate::store::{Store, StoreError};
+use crate::store::spool::{self, Accepted, BadLine, BadLines, Judged, Receipt, SpoolFile};
+use crate::store::{Store, StoreError, outbox};
 
-/// How long a file that was not renamed into place must have been still.
-const STILL: Duration = Duration::from_secs(1);
+/// LONGEST_DRAIN limits how long a drain waits: until the file that delays the others has done so, and one more second.
+const LONGEST_DRAIN: Duration = listing::LONGEST_DELAY.saturating_add(Duration::from_secs(1));
 
-/// How long a drain waits for files to become still.
-const LONGEST_DRAIN: Duration = Duration::from_secs(5);
+/// When a file is looked at again that changed while it was read.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// How long receipts are kept after their last intent was settled: 30 days.
 const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 const SWITCHED_OFF: &str = "waits: pushing is switched off (outbound.enabled = false)";
 
-const NOT_UTF_8: &str = "has a name that is not UTF-8: give it another";
-
-const NO_ENDING: &str = "must end in .json (one intent) or .jsonl (one a line): rename it";
-
-/// What the door is told once.
+/// Settings of the door that do not change.
 #[derive(Clone, Debug)]
 pub struct SpoolSettings {
     /// Where files are dropped, absolute.
@@ -78,20 +83,16 @@ pub struct Looked {
     pub intents: u64,
     /// Files that were refused and put aside.
     pub refused: u64,
-    /// What still lies there though its time has come, and the directory itself where it cannot be used.
+    /// Files that stay though their time has come, and the directory itself where it cannot be used. At most [`MOST_NAMED`].
     pub left: Vec<Left>,
-    /// In how long the next file can be ready, where one is not still yet.
+    /// How many more files stay.
+    pub more_left: u64,
+    /// In how long the next file can be ready, where one is still being written.
     pub again_in: Option<Duration>,
 }
 
-impl Looked {
-    fn again_in(&mut self, wait: Duration) {
-        self.again_in = Some(self.again_in.map_or(wait, |known| known.min(wait)));
-    }
-}
-
 /// A file that stays where it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Left {
     /// Its name; the path where it is the directory itself.
     pub name: String,
@@ -106,50 +107,54 @@ pub struct Spool {
     clock: Arc<dyn Clock>,
     settings: SpoolSettings,
     /// One look at a time.
-    memory: tokio::sync::Mutex<Memory>,
-    /// What was told, by name.
-    told: Mutex<BTreeMap<String, String>>,
+    state: tokio::sync::Mutex<State>,
+    /// What the last look left.
+    left: Mutex<Leftovers>,
 }
 
-/// What is remembered from one look to the next.
+/// What is kept from one look to the next.
 #[derive(Debug, Default)]
-struct Memory {
-    /// Files that were not still, and since when, by the steady clock, each is as it is.
-    restless: HashMap<String, (Stamp, Duration)>,
-    /// Files that are dealt with and could not be removed.
-    finished: HashMap<String, Stamp>,
+struct State {
+    /// Open, and locked, from the first look that could on.
+    directories: Option<Arc<Directories>>,
+    unstill: Unstill,
+    /// Why no file is taken, as it was last recorded.
+    problem: Option<Option<String>>,
 }
 
-impl Memory {
-    /// How long a file must still be left alone. One whose times lie in the future counts from when we first saw it so.
-    fn wait(&mut self, name: &str, stamp: Stamp, clock: &dyn Clock) -> Option<Duration> {
-        let elapsed = clock.elapsed();
-        let (known, since) = self.restless.entry(name.to_owned()).or_insert((stamp, elapsed));
-        if *known != stamp {
-            (*known, *since) = (stamp, elapsed);
-        }
-        let seen = elapsed.saturating_sub(*since);
-        let age = clock.now().as_nanosecond() - stamp.touched();
-        let age = u64::try_from(age).map_or(Duration::ZERO, Duration::from_nanos);
-        let wait = STILL.saturating_sub(age.max(seen));
-        if wait.is_zero() {
-            self.restless.remove(name);
-        }
-        Some(wait).filter(|wait| !wait.is_zero())
+/// One look, while it is made.
+#[derive(Debug, Default)]
+struct Look {
+    sums: Looked,
+    left: Leftovers,
+    problem: Option<String>,
+    /// Whether files were not looked at, because they wait for an older one.
+    is_cut: bool,
+}
+
+impl Look {
+    fn again_in(&mut self, wait: Duration) {
+        self.sums.again_in = Some(self.sums.again_in.map_or(wait, |known| known.min(wait)));
+    }
+
+    /// A file is still being written. Returns whether the younger ones wait for it.
+    fn waits_for(&mut self, wait: Duration, delay: Option<Duration>) -> bool {
+        self.again_in(delay.map_or(wait, |delay| wait.min(delay)));
+        self.is_cut |= delay.is_some();
+        delay.is_some()
     }
 }
 
-/// Which files may be taken.
+/// What became of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ready {
-    /// All.
-    Now,
-    /// Those that have been still.
-    OnceStill,
+enum Handled {
+    /// The file is not in `.claimed/` any more.
+    Finished,
+    /// It stays there, for a reason that was reported.
+    Stays,
+    /// It stays there because it is still being written, and younger files wait for it.
+    Delays,
 }
-
-/// A name in the directory, and what lies there.
-type Found = (OsString, Metadata);
 
 impl Spool {
     /// A door to this directory; nothing happens yet. The key is given so that it can be masked.
@@ -164,70 +169,45 @@ impl Spool {
             masker: Arc::new(Masker::new(key)),
             clock,
             settings,
-            memory: tokio::sync::Mutex::default(),
-            told: Mutex::default(),
+            state: tokio::sync::Mutex::default(),
+            left: Mutex::default(),
         }
     }
 
-    /// Takes every file that has been still for a second, in the order in which they were dropped.
+    /// Takes every file that has been unchanged for a second, in the order in which they were dropped.
     ///
     /// # Errors
     /// The database failed. What the file system refuses is in [`Looked::left`].
     pub async fn scan(&self) -> Result<Looked, StoreError> {
-        let mut memory = self.memory.lock().await;
-        let mut looked = Looked::default();
-        if !self.settings.enabled {
-            for name in waiting_files(&self.settings.dir) {
-                self.leave(&mut looked, &name, SWITCHED_OFF);
-            }
-            self.forget_all_but(&mut memory, &looked.left.iter().map(|left| left.name.clone()).collect());
-            return Ok(looked);
-        }
-        let spool = self.settings.dir.clone();
-        match blocking(move || file::prepare(&spool).and_then(|()| list(&spool))).await? {
-            Err(why) => self.leave(&mut looked, &self.dir_name(), &why),
-            Ok(found) => {
-                let names = found.iter().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
-                self.forget_all_but(&mut memory, &names);
-                self.look_at(found, Ready::OnceStill, &mut memory, &mut looked).await?;
-            }
-        }
-        Ok(looked)
+        self.take(&[]).await
     }
 
-    /// Takes files that were renamed into place just now: such are whole.
+    /// The same, and these files at once: they were renamed into place just now, so that they are whole.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn take(&self, names: &[String]) -> Result<Looked, StoreError> {
-        let mut memory = self.memory.lock().await;
-        let mut looked = Looked::default();
-        let names: Vec<String> = names.iter().filter(|name| is_dropped(name)).cloned().collect();
-        if !self.settings.enabled {
-            for name in names {
-                self.leave(&mut looked, &name, SWITCHED_OFF);
-            }
-            return Ok(looked);
+    pub async fn take(&self, renamed: &[String]) -> Result<Looked, StoreError> {
+        let mut state = self.state.lock().await;
+        let mut look = Look::default();
+        let looked = self.look(renamed, &mut state, &mut look).await;
+        // What was found until the database failed is no complete report.
+        looked?;
+        if state.problem.as_ref() != Some(&look.problem) {
+            let problem = look.problem.clone();
+            self.store.write(move |tx| spool::set_problem(tx, problem.as_deref())).await?;
+            state.problem = Some(look.problem);
         }
-        let (spool, asked) = (self.settings.dir.clone(), names.clone());
-        let found = blocking(move || {
-            file::prepare(&spool)?;
-            let lies =
-                |name: String| Some((OsString::from(&name), fs::symlink_metadata(spool.join(name)).ok()?));
-            Ok::<Vec<Found>, String>(asked.into_iter().filter_map(lies).collect())
-        });
-        match found.await? {
-            Err(why) => self.leave(&mut looked, &self.dir_name(), &why),
-            Ok(found) => {
-                self.told().remove(&self.dir_name());
-                self.look_at(found, Ready::Now, &mut memory, &mut looked).await?;
-            }
+        let Look { mut sums, mut left, is_cut, .. } = look;
+        if is_cut {
+            left.add_missing(&self.last_left());
         }
-        Ok(looked)
+        (sums.left, sums.more_left) = (left.list(), left.more);
+        self.report(left);
+        Ok(sums)
     }
 
-    /// Takes every file, waiting a few seconds at most for those that are not still yet. The sums are of all looks; `left` and
-    /// `again_in` of the last.
+    /// Takes every file, waiting a few seconds at most for those that are still being written. The sums are of all looks; the
+    /// rest of the last.
     ///
     /// # Errors
     /// The database failed.
@@ -236,10 +216,12 @@ impl Spool {
         let mut sum = Looked::default();
         loop {
             let looked = self.scan().await?;
-            sum.taken += looked.taken;
-            sum.intents += looked.intents;
-            sum.refused += looked.refused;
-            (sum.left, sum.again_in) = (looked.left, looked.again_in);
+            sum = Looked {
+                taken: sum.taken + looked.taken,
+                intents: sum.intents + looked.intents,
+                refused: sum.refused + looked.refused,
+                ..looked
+            };
             let Some(wait) = sum.again_in.filter(|wait| waited + *wait <= LONGEST_DRAIN) else {
                 return Ok(sum);
             };
@@ -251,38 +233,37 @@ impl Spool {
         }
     }
 
-    /// Writes the receipts anew whose last intent was settled, and removes those that are older than 30 days.
+    /// Rewrites the receipts whose last intent was settled, and removes those that are older than 30 days.
     ///
     /// # Errors
     /// The database failed.
     pub async fn tend_receipts(&self) -> Result<(), StoreError> {
-        let _turn = self.memory.lock().await;
-        let mut looked = Looked::default();
-        let mut written = Vec::new();
-        for name in self.store.read(spool::newly_settled).await? {
+        let mut state = self.state.lock().await;
+        let settled = self.store.read(spool::newly_settled).await?;
+        let before = self.clock.now().checked_sub(KEPT).map(time::written).unwrap_or_default();
+        let old = self.store.read(move |conn| spool::settled_before(conn, &before)).await?;
+        if settled.is_empty() && old.is_empty() {
+            return Ok(());
+        }
+        // The next look reports why they cannot be used.
+        let Ok(directories) = self.directories(&mut state).await? else { return Ok(()) };
+        let (mut written, mut removed) = (Vec::new(), Vec::new());
+        for name in settled {
             let asked = name.clone();
             let Some(receipt) = self.store.read(move |conn| spool::receipt(conn, &asked)).await? else {
                 continue;
             };
-            match self.write_receipt(receipt).await? {
+            match self.write_receipt(&directories, receipt).await? {
                 Ok(()) => written.push(name),
-                Err(why) => self.leave(&mut looked, &name, &why),
+                Err(why) => self.warn(&name, &why),
             }
         }
-        let before = self.clock.now().checked_sub(KEPT).map(time::written).unwrap_or_default();
-        let mut removed = Vec::new();
-        for name in self.store.read(move |conn| spool::settled_before(conn, &before)).await? {
-            let (spool, receipt) = (self.settings.dir.clone(), name.clone());
-            match blocking(move || papers::remove_receipt(&spool, &receipt)).await? {
+        for name in old {
+            let (directories, receipt) = (Arc::clone(&directories), name.clone());
+            match blocking(move || papers::remove_receipt(&directories.receipts, &receipt)).await? {
                 Ok(()) => removed.push(name),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => removed.push(name),
-                Err(error) => {
-                    self.leave(&mut looked, &name, &cannot("its receipt cannot be removed", &error))
-                }
+                Err(error) => self.warn(&name, &cannot("its receipt cannot be removed", &error)),
             }
-        }
-        if written.is_empty() && removed.is_empty() {
-            return Ok(());
         }
         let noted = self.store.write(move |tx| {
             written.iter().try_for_each(|name| spool::note_settled(tx, name))?;
@@ -293,83 +274,260 @@ impl Spool {
 
     /// What lies in the directory and stays there, as last seen.
     pub fn left(&self) -> Vec<Left> {
-        self.told().iter().map(|(name, why)| Left { name: name.clone(), why: why.clone() }).collect()
+        self.last_left().list()
     }
 
-    async fn look_at(
-        &self,
-        found: Vec<Found>,
-        ready: Ready,
-        memory: &mut Memory,
-        looked: &mut Looked,
-    ) -> Result<(), StoreError> {
-        for (name, metadata) in found {
-            let Some(name) = name.to_str() else {
-                self.leave(looked, &name.to_string_lossy(), NOT_UTF_8);
-                continue;
-            };
-            if let Some(why) = file::kind(&metadata) {
-                self.leave(looked, name, why);
+    async fn look(&self, renamed: &[String], state: &mut State, look: &mut Look) -> Result<(), StoreError> {
+        if !self.settings.enabled || !self.store.read(outbox::is_enabled).await? {
+            for name in waiting_files(&self.settings.dir) {
+                self.leave(look, &name, SWITCHED_OFF);
+            }
+            return Ok(());
+        }
+        let directories = match self.directories(state).await? {
+            Ok(directories) => directories,
+            Err(why) => {
+                self.leave(look, &self.dir_name(), &why);
+                look.problem = Some(self.masker.text(&why));
+                return Ok(());
+            }
+        };
+        let unread = |what: &str, error: &io::Error| {
+            cannot(&format!("outbound.spool_dir: {what} cannot be read"), error)
+        };
+        let of = Arc::clone(&directories);
+        let claims = match blocking(move || claim::pending(&of)).await? {
+            Ok(claims) => claims,
+            Err(error) => {
+                let path = directories.claimed.path().display().to_string();
+                self.leave(look, &path, &unread(&path, &error));
+                Vec::new()
+            }
+        };
+        let of = Arc::clone(&directories);
+        let mut listing = match blocking(move || listing::list(&of.spool)).await? {
+            Ok(listing) => listing,
+            Err(error) => {
+                self.leave(look, &self.dir_name(), &unread(&self.dir_name(), &error));
+                return Ok(());
+            }
+        };
+        let keys: Vec<String> = claims.iter().map(Claim::key).collect();
+        let names = listing.candidates.iter().map(|candidate| candidate.name.as_str());
+        state.unstill.keep(&keys.iter().map(String::as_str).chain(names).collect());
+        for Left { name, why } in listing.left.list() {
+            self.leave(look, &name, &why);
+        }
+        look.left.more += listing.left.more;
+        // What was begun is finished first.
+        let mut claimed_names = HashSet::new();
+        for claim in claims {
+            match self.proceed(&directories, &claim, None, state, look).await? {
+                Handled::Finished => {}
+                Handled::Stays => drop(claimed_names.insert(claim.name)),
+                Handled::Delays => return Ok(()),
+            }
+        }
+        state.unstill.sort(&mut listing.candidates);
+        for listing::Candidate { name, stamp } in listing.candidates {
+            // The earlier file of this name is not dealt with yet.
+            if claimed_names.contains(&name) {
                 continue;
             }
-            let stamp = Stamp::of(&metadata);
-            if ready == Ready::OnceStill
-                && let Some(wait) = memory.wait(name, stamp, &*self.clock)
+            if !renamed.contains(&name)
+                && let Some(wait) = state.unstill.wait(&name, stamp, &*self.clock)
             {
-                looked.again_in(wait);
-                continue;
-            }
-            if memory.finished.get(name) == Some(&stamp) {
-                self.take_away(name, stamp, memory, looked).await?;
-                continue;
-            }
-            let Some((stem, by_line)) = ending(name) else {
-                self.leave(looked, name, NO_ENDING);
-                continue;
-            };
-            let path = self.settings.dir.join(name);
-            match blocking(move || file::open(&path)).await? {
-                Opened::Gone => {
-                    self.told().remove(name);
+                match look.waits_for(wait, state.unstill.delay(&name, &*self.clock)) {
+                    true => return Ok(()),
+                    false => continue,
                 }
-                Opened::Changing => looked.again_in(STILL),
-                Opened::Left(why) => self.leave(looked, name, &why),
-                Opened::Whole(content) => self.judge(name, stem, content, by_line, memory, looked).await?,
+            }
+            let (of, asked) = (Arc::clone(&directories), name.clone());
+            match blocking(move || claim::claim(&of, &asked, &stamp)).await? {
+                Ok(Taken::Gone) => state.unstill.forget(&name),
+                Ok(Taken::Changed) => look.again_in(AGAIN),
+                Ok(Taken::Left(why)) => self.leave(look, &name, &why),
+                Err(error) => self.leave(look, &name, &cannot("cannot be moved to .claimed/", &error)),
+                Ok(Taken::Claimed(claim)) => {
+                    state.unstill.forget(&name);
+                    if self.proceed(&directories, &claim, Some(stamp), state, look).await? == Handled::Delays
+                    {
+                        return Ok(());
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    /// Takes or refuses a file.
+    /// The open directories; opened, created and locked where they are not. An error says why they cannot be used.
+    async fn directories(&self, state: &mut State) -> Result<Result<Arc<Directories>, String>, StoreError> {
+        let (path, database) = (self.settings.dir.clone(), self.store.path().to_owned());
+        let known = state.directories.take();
+        let opened = blocking(move || match known {
+            Some(known) if known.is_at(&path) => Ok(known),
+            known => {
+                // The lock goes with the handle: another process may be waiting for it.
+                drop(known);
+                Directories::open(&path, &database).map(Arc::new)
+            }
+        });
+        let opened = opened.await?;
+        state.directories = opened.as_ref().ok().cloned();
+        Ok(opened)
+    }
+
+    /// Goes on with a claimed file. `seen` is the file's stamp where it was just claimed.
+    async fn proceed(
+        &self,
+        directories: &Arc<Directories>,
+        claim: &Claim,
+        seen: Option<Stamp>,
+        state: &mut State,
+        look: &mut Look,
+    ) -> Result<Handled, StoreError> {
+        let Some((_, by_line)) = ending(&claim.name) else {
+            self.leave(look, &claim.key(), "is none of the files that are taken: remove it");
+            return Ok(Handled::Stays);
+        };
+        let (of, asked) = (Arc::clone(directories), claim.clone());
+        let plain = match blocking(move || asked.open(&of)).await? {
+            Err(error) => return Ok(self.stays(look, claim, "is claimed and cannot be opened", &error)),
+            Ok(Opened::Gone) => return Ok(Handled::Finished),
+            Ok(Opened::Left(why)) => return self.put_back(directories, claim, &why, look).await,
+            Ok(Opened::Plain(plain)) => plain,
+        };
+        // Another file may have taken the name before it was claimed: that one may still be written.
+        let is_ready = seen.is_some_and(|seen| plain.stamp.is_same_content(&seen));
+        if !is_ready && let Some(wait) = state.unstill.wait(&claim.key(), plain.stamp, &*self.clock) {
+            return Ok(match look.waits_for(wait, state.unstill.delay(&claim.key(), &*self.clock)) {
+                true => Handled::Delays,
+                false => Handled::Stays,
+            });
+        }
+        let plain = Arc::new(plain);
+        let of = Arc::clone(&plain);
+        let content = match blocking(move || of.read()).await? {
+            Err(error) => return Ok(self.stays(look, claim, "is claimed and cannot be read", &error)),
+            Ok(None) => {
+                look.again_in(AGAIN);
+                return Ok(Handled::Stays);
+            }
+            Ok(Some(content)) => content,
+        };
+        let (name, id) = (claim.name.clone(), claim.id.clone());
+        let accepted = match seen {
+            Some(_) => None,
+            None => self.store.read(move |conn| spool::accepted(conn, &name, &id)).await?,
+        };
+        let dealt_with = match accepted {
+            Some(accepted) => self.catch_up(directories, claim, content, by_line, &accepted).await?,
+            None => match self.judge(directories, claim, &plain.owner, content, by_line, look).await? {
+                Some(done) => done,
+                None => return self.put_back(directories, claim, SWITCHED_OFF, look).await,
+            },
+        };
+        if let Err(why) = dealt_with {
+            self.leave(look, &claim.name, &why);
+            return Ok(Handled::Stays);
+        }
+        // What was recorded of the file must outlive this process.
+        self.store.still_in_place()?;
+        let (of, asked) = (Arc::clone(directories), claim.clone());
+        match blocking(move || asked.finish(&of, &plain)).await? {
+            Err(error) => {
+                Ok(self.stays(look, claim, "is dealt with, but cannot be removed from .claimed/", &error))
+            }
+            Ok(false) => {
+                look.again_in(AGAIN);
+                Ok(Handled::Stays)
+            }
+            Ok(true) => {
+                state.unstill.forget(&claim.key());
+                Ok(Handled::Finished)
+            }
+        }
+    }
+
+    fn stays(&self, look: &mut Look, claim: &Claim, what: &str, error: &io::Error) -> Handled {
+        self.leave(look, &claim.name, &cannot(what, error));
+        Handled::Stays
+    }
+
+    async fn put_back(
+        &self,
+        directories: &Arc<Directories>,
+        claim: &Claim,
+        why: &str,
+        look: &mut Look,
+    ) -> Result<Handled, StoreError> {
+        self.leave(look, &claim.name, why);
+        let (of, asked) = (Arc::clone(directories), claim.clone());
+        Ok(match blocking(move || asked.put_back(&of)).await? {
+            Ok(()) => Handled::Finished,
+            Err(error) => self.stays(look, claim, &format!("{why}; it lies in {}", claim.key()), &error),
+        })
+    }
+
+    /// A claim that was accepted before the last process ended: writes its receipt, and puts aside what arrived since.
+    async fn catch_up(
+        &self,
+        directories: &Arc<Directories>,
+        claim: &Claim,
+        content: Vec<u8>,
+        by_line: ByLine,
+        accepted: &Accepted,
+    ) -> Result<Result<(), String>, StoreError> {
+        let late = claim::late(content, accepted);
+        if !late.is_empty() {
+            let (of, masker, name) = (Arc::clone(directories), Arc::clone(&self.masker), claim.name.clone());
+            let kept = blocking(move || papers::put_late_aside(&of.rejected, &masker, &name, &late, by_line));
+            match kept.await? {
+                Ok(copy) => self.warn(
+                    &claim.name,
+                    &format!("what was written to it after it was read was not accepted, and is now rejected/{copy}"),
+                ),
+                Err(error) => return Ok(Err(cannot("was written to after it was read, and the rest cannot be kept", &error))),
+            }
+        }
+        let name = claim.name.clone();
+        match self.store.read(move |conn| spool::receipt(conn, &name)).await? {
+            Some(receipt) => self.write_receipt(directories, receipt).await,
+            None => Ok(Ok(())),
+        }
+    }
+
+    /// Accepts or refuses a file; `None` where nothing is accepted just now.
     async fn judge(
         &self,
-        name: &str,
-        stem: &str,
-        content: Content,
+        directories: &Arc<Directories>,
+        claim: &Claim,
+        owner: &str,
+        content: Vec<u8>,
         by_line: ByLine,
-        memory: &mut Memory,
-        looked: &mut Looked,
-    ) -> Result<(), StoreError> {
-        let Content { bytes, stamp, owner } = content;
-        let (text, from) = (Arc::new(bytes), stem.to_owned());
-        let read = Arc::clone(&text);
-        let (lines, mut bad) = blocking(move || lines::read(&from, &read, by_line)).await?;
-        if name.len() > papers::LONGEST_NAME {
-            let words = format!(
-                "the file's name: must have at most {} bytes, for its receipt bears it",
-                papers::LONGEST_NAME
-            );
-            bad.insert(0, BadLine { number: 0, words });
-        }
-        let file =
-            SpoolFile { name: name.to_owned(), by: owner, at: time::written(self.clock.now()), lines, bad };
-        let written = match self.store.write(move |tx| spool::accept_file(tx, &file)).await? {
-            Judged::SwitchedOff => {
-                self.leave(looked, name, SWITCHED_OFF);
-                return Ok(());
-            }
+        look: &mut Look,
+    ) -> Result<Option<Result<(), String>>, StoreError> {
+        let content = Arc::new(content);
+        let (read, name) = (Arc::clone(&content), claim.name.clone());
+        let digest = blocking(move || lines::digest(&read)).await?;
+        let file = SpoolFile {
+            name: name.clone(),
+            by: owner.to_owned(),
+            at: time::written(self.clock.now()),
+            claim: claim.id.clone(),
+            content: Accepted { len: content.len() as u64, digest },
+        };
+        let read = Arc::clone(&content);
+        let judged = self.store.write(move |tx| {
+            let stem = ending(&name).map_or(name.as_str(), |(stem, _)| stem);
+            let lines = bad_name(&name).into_iter().map(Err).chain(lines::read(stem, &read, by_line));
+            spool::accept_file(tx, &file, lines)
+        });
+        Ok(match judged.await? {
+            Judged::SwitchedOff => None,
             Judged::Taken { new, receipt } => {
-                let (file, intents) = (self.masker.text(name), receipt.intents.len());
+                drop(content);
+                let (file, intents) = (self.masker.text(&claim.name), receipt.intents.len());
                 tracing::info!(
                     file,
                     intents,
@@ -377,45 +535,45 @@ impl Spool {
                     "{file} was taken: {}, {new} new",
                     count(intents as u64, "intent")
                 );
-                looked.taken += 1;
-                looked.intents += new;
-                self.write_receipt(receipt).await?
+                look.sums.taken += 1;
+                look.sums.intents += new;
+                Some(self.write_receipt(directories, receipt).await?)
             }
             Judged::Refused(bad) => {
-                let put_aside = self.put_aside(name, text, by_line, bad).await?;
-                looked.refused += u64::from(put_aside.is_ok());
-                put_aside
+                let put_aside = self.put_aside(directories, &claim.name, content, by_line, bad).await?;
+                look.sums.refused += u64::from(put_aside.is_ok());
+                Some(put_aside)
             }
-        };
-        match written {
-            Err(why) => self.leave(looked, name, &why),
-            Ok(()) => self.take_away(name, stamp, memory, looked).await?,
-        }
-        Ok(())
+        })
     }
 
-    async fn write_receipt(&self, receipt: Receipt) -> Result<Result<(), String>, StoreError> {
-        let (spool, masker) = (self.settings.dir.clone(), Arc::clone(&self.masker));
-        let written = blocking(move || papers::write_receipt(&spool, &masker, &receipt)).await?;
+    async fn write_receipt(
+        &self,
+        directories: &Arc<Directories>,
+        receipt: Receipt,
+    ) -> Result<Result<(), String>, StoreError> {
+        let (of, masker) = (Arc::clone(directories), Arc::clone(&self.masker));
+        let written = blocking(move || papers::write_receipt(&of.receipts, &masker, &receipt)).await?;
         Ok(written
             .map_err(|error| cannot("its intents were accepted, but its receipt cannot be written", &error)))
     }
 
     async fn put_aside(
         &self,
+        directories: &Arc<Directories>,
         name: &str,
-        text: Arc<Vec<u8>>,
+        content: Arc<Vec<u8>>,
         by_line: ByLine,
-        bad: Vec<BadLine>,
+        bad: BadLines,
     ) -> Result<Result<(), String>, StoreError> {
-        let why = bad.first().map(|bad| papers::sentence(&self.masker, by_line, bad)).unwrap_or_default();
-        let (spool, masker, asked) = (self.settings.dir.clone(), Arc::clone(&self.masker), name.to_owned());
+        let why =
+            bad.first.first().map(|bad| papers::sentence(&self.masker, by_line, bad)).unwrap_or_default();
+        let (of, masker, asked) = (Arc::clone(directories), Arc::clone(&self.masker), name.to_owned());
         let copied =
-            blocking(move || papers::put_aside(&spool, &masker, &asked, &text, by_line, &bad)).await?;
-        Ok(match copied {
+            blocking(move || papers::put_aside(&of.rejected, &masker, &asked, &content, by_line, &bad));
+        Ok(match copied.await? {
             Ok(copy) => {
-                let copy = self.masker.text(&format!("{REJECTED}/{copy}"));
-                let file = self.masker.text(name);
+                let (file, copy) = (self.masker.text(name), self.masker.text(&format!("rejected/{copy}")));
                 tracing::warn!(
                     file,
                     copy,
@@ -425,59 +583,40 @@ impl Spool {
                 Ok(())
             }
             Err(error) => {
-                Err(cannot(&format!("is refused ({why}), but cannot be copied to {REJECTED}/"), &error))
+                Err(cannot(&format!("is refused ({why}), but cannot be copied to rejected/"), &error))
             }
         })
     }
 
-    /// Removes a file that is dealt with.
-    async fn take_away(
-        &self,
-        name: &str,
-        stamp: Stamp,
-        memory: &mut Memory,
-        looked: &mut Looked,
-    ) -> Result<(), StoreError> {
-        // What was recorded of the file must outlive this process.
-        self.store.still_in_place()?;
-        let path = self.settings.dir.join(name);
-        match blocking(move || file::take_away(&path, &stamp)).await? {
-            Ok(gone) => {
-                memory.finished.remove(name);
-                memory.restless.remove(name);
-                self.told().remove(name);
-                if gone == Gone::Replaced {
-                    looked.again_in(STILL);
-                }
-            }
-            Err(error) => {
-                memory.finished.insert(name.to_owned(), stamp);
-                let why = format!("is dealt with, but cannot be removed from {}", self.dir_name());
-                self.leave(looked, name, &cannot(&why, &error));
+    /// Notes that a file stays where it is.
+    fn leave(&self, look: &mut Look, name: &str, why: &str) {
+        look.left.add(name, self.masker.text(why));
+    }
+
+    /// Keeps what the look left; a log line says so once for each file.
+    fn report(&self, left: Leftovers) {
+        let mut last = self.last_left();
+        for Left { name, why } in left.list() {
+            if last.why(&name) != Some(&why) {
+                self.warn(&name, &format!("is left where it is: {why}"));
             }
         }
-        Ok(())
-    }
-
-    /// Says that a file stays where it is; a log line says so once.
-    fn leave(&self, looked: &mut Looked, name: &str, why: &str) {
-        let why = self.masker.text(why);
-        if self.told().insert(name.to_owned(), why.clone()).as_ref() != Some(&why) {
-            let file = self.masker.text(name);
-            tracing::warn!(file, "{file} is left where it is: {why}");
+        if left.more > 0 && last.more == 0 {
+            tracing::warn!(
+                "{} more files are left where they are; `komoju-sync status` names the first",
+                left.more
+            );
         }
-        looked.left.push(Left { name: name.to_owned(), why });
+        *last = left;
     }
 
-    /// Forgets what is known of files that are not there any more.
-    fn forget_all_but(&self, memory: &mut Memory, names: &HashSet<String>) {
-        self.told().retain(|name, _| names.contains(name));
-        memory.restless.retain(|name, _| names.contains(name));
-        memory.finished.retain(|name, _| names.contains(name));
+    fn warn(&self, name: &str, why: &str) {
+        let (file, why) = (self.masker.text(name), self.masker.text(why));
+        tracing::warn!(file, "{file} {why}");
     }
 
-    fn told(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last_left(&self) -> MutexGuard<'_, Leftovers> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn dir_name(&self) -> String {
@@ -491,82 +630,11 @@ impl std::fmt::Debug for Spool {
     }
 }
 
-/// Files that lie in the directory, for `status`: their names alone, sorted; nothing is opened.
-pub fn waiting_files(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.filter(|name| is_dropped(name)).collect();
-    names.sort();
-    names
-}
-
-/// What lies in the directory and will not be taken, as the daemon (`who`) would say, for all that can be said without opening a
-/// file; `may_read` says whether that user may. Changes nothing.
-///
-/// # Errors
-/// The directory cannot be read.
-pub fn that_stay(directory: &Path, who: &str, may_read: &dyn Fn(&Metadata) -> bool) -> io::Result<Vec<Left>> {
-    let mut left = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let name = entry?.file_name();
-        let path = directory.join(&name);
-        let (Some(shown), Ok(metadata)) =
-            (Some(name.to_string_lossy()).filter(|name| is_dropped(name)), fs::symlink_metadata(&path))
-        else {
-            continue;
-        };
-        let why = match file::kind(&metadata) {
-            _ if name.to_str().is_none() => Some(NOT_UTF_8.to_owned()),
-            Some(why) => Some(why.to_owned()),
-            None if ending(&shown).is_none() => Some(NO_ENDING.to_owned()),
-            None => file::why_left(&path, &metadata, who, may_read),
-        };
-        left.extend(why.map(|why| Left { name: shown.into_owned(), why }));
-    }
-    left.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(left)
-}
-
-/// How many files wait in the directory and how many were rejected, each counted up to `most`; nothing is opened.
-pub fn count_files(dir: &Path, most: usize) -> (usize, usize) {
-    let count = |dir: &Path, counts: &dyn Fn(&str) -> bool| {
-        let names = fs::read_dir(dir).into_iter().flatten().flatten().take(most.saturating_mul(2));
-        names.filter(|entry| counts(&entry.file_name().to_string_lossy())).take(most).count()
-    };
-    let rejected = |name: &str| !name.starts_with('.') && !name.ends_with(".error");
-    (count(dir, &is_dropped), count(&dir.join(REJECTED), &rejected))
-}
-
-/// What lies in the directory, in the order in which it was dropped.
-fn list(spool: &Path) -> Result<Vec<Found>, String> {
-    let read = || -> io::Result<Vec<Found>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(spool)? {
-            let name = entry?.file_name();
-            if is_dropped(&name.to_string_lossy())
-                && let Ok(metadata) = fs::symlink_metadata(spool.join(&name))
-            {
-                found.push((name, metadata));
-            }
-        }
-        found.sort_by_cached_key(|(name, metadata)| (Stamp::of(metadata).dropped(), name.clone()));
-        Ok(found)
-    };
-    read().map_err(|error| cannot(&format!("outbound.spool_dir: {} cannot be read", spool.display()), &error))
-}
-
-/// A name without its ending, and what that says.
-fn ending(name: &str) -> Option<(&str, ByLine)> {
-    match name.rsplit_once('.') {
-        Some((stem, "json")) => Some((stem, ByLine::No)),
-        Some((stem, "jsonl")) => Some((stem, ByLine::Yes)),
-        _ => None,
-    }
-}
-
-/// Whether a name is one of a dropped file: neither hidden nor ours.
-fn is_dropped(name: &str) -> bool {
-    !name.is_empty() && !name.starts_with('.') && !name.contains('/') && ![RECEIPTS, REJECTED].contains(&name)
+/// What is wrong with the file's name, if anything.
+fn bad_name(name: &str) -> Option<BadLine> {
+    let longest = papers::LONGEST_NAME;
+    let words = format!("the file's name: must have at most {longest} bytes, for its receipt bears it");
+    (name.len() > longest).then_some(BadLine { number: 0, words })
 }
 
 fn cannot(what: &str, error: &io::Error) -> String {

@@ -281,7 +281,8 @@ fn nothing_is_left(format: &str) {
     let open = "SELECT count(*) FROM intents WHERE state NOT IN ('done', 'rejected', 'cancelled')";
     eventually("all is settled", || stage.house.one(open) == "0");
     eventually("all files are dealt with", || {
-        std::fs::read_dir(stage.house.path("spool")).unwrap().count() == 2
+        std::fs::read_dir(stage.house.path("spool")).unwrap().count() == 3
+            && std::fs::read_dir(stage.house.path("spool/.claimed")).unwrap().count() == 0
     });
     stage.assert_hidden(&daemon);
     assert_eq!(stop(&mut daemon), Some(0));

@@ -248,7 +248,7 @@ impl World<'_> {
         }
         self.crash_at = of_the_next_pass;
         self.waiting.push(Waiting { name, intents: intents.to_vec() });
-        let is_there = spool.join(&self.waiting.last().unwrap().name).exists();
+        let is_there = lies(&spool, &self.waiting.last().unwrap().name);
         let said = match self.intents() - before {
             0 if is_there => Said::Nothing,
             0 if is_put_aside(&spool, &self.waiting.last().unwrap().name) => Said::Refused,
@@ -274,7 +274,7 @@ impl World<'_> {
                 })
             };
             let is_taken = waiting.intents.iter().all(is_accepted);
-            let is_there = spool.join(&waiting.name).exists();
+            let is_there = lies(&spool, &waiting.name);
             let is_refused = is_put_aside(&spool, &waiting.name);
             must!(is_taken || is_there || is_refused, "{waiting:?} is gone, and its intents are not there");
             if is_taken {
@@ -337,6 +337,12 @@ impl World<'_> {
         must!(fits || waits, "{door:?} said {said:?} to {id} once more, the same: {same}");
         Ok(())
     }
+}
+
+/// Whether the file waits to be taken, or its acceptance has begun.
+fn lies(spool: &Path, name: &str) -> bool {
+    let claims = fs::read_dir(spool.join(".claimed")).into_iter().flatten().flatten();
+    spool.join(name).exists() || claims.map(|claim| claim.path().join(name)).any(|path| path.exists())
 }
 
 fn is_put_aside(spool: &Path, name: &str) -> bool {

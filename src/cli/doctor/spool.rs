@@ -7,14 +7,22 @@ use std::path::Path;
 use super::access::{Owned, People, Person, READ, SEARCH, WRITE};
 use super::{Exit, Finding, quoted};
 use crate::config::Outbound;
-use crate::tasks::spool::{self, Left};
+use crate::store::{self, Reader};
+use crate::tasks::spool::{self, Left, Leftovers};
 
 const CHECK: &str = "spool";
 
 /// How many files are told by name.
 const MOST_TOLD: usize = 10;
 
-pub(super) fn check(outbound: &Outbound, people: &People, service: &Person) -> Vec<Finding> {
+/// Checks the directory; `holder` is the process that works on this database, if one does.
+pub(super) fn check(
+    outbound: &Outbound,
+    database: &Path,
+    people: &People,
+    service: &Person,
+    holder: Option<&str>,
+) -> Vec<Finding> {
     let directory = &outbound.spool_dir;
     let found = fs::metadata(directory).and_then(|found| match found.is_dir() {
         true => Ok(Owned::of(&found)),
@@ -23,7 +31,7 @@ pub(super) fn check(outbound: &Outbound, people: &People, service: &Person) -> V
     let may_read = |file: &fs::Metadata| service.may(READ, &Owned::of(file));
     let left = match &found {
         Ok(_) => spool::that_stay(directory, &service.name, &may_read),
-        Err(_) => Ok(Vec::new()),
+        Err(_) => Ok(Leftovers::default()),
     };
     let is_hidden =
         |error: Option<&io::Error>| error.is_some_and(|e| e.kind() == ErrorKind::PermissionDenied);
@@ -32,13 +40,26 @@ pub(super) fn check(outbound: &Outbound, people: &People, service: &Person) -> V
         let why = format!("{me} may not look into {}; run this as root", directory.display());
         return vec![Finding::skip(CHECK, why)];
     }
+    let problem = match holder {
+        // Only the running daemon knows whether the lock is its own.
+        Some(_) => {
+            Reader::open(database).and_then(|reader| reader.look(store::spool::problem)).unwrap_or_default()
+        }
+        None => spool::obstacle(directory, database),
+    };
     match left {
-        Ok(left) => judge(directory, found, &left, service),
-        Err(error) => judge(directory, Err(error), &[], service),
+        Ok(left) => judge(directory, found, &left, problem, service),
+        Err(error) => judge(directory, Err(error), &Leftovers::default(), problem, service),
     }
 }
 
-fn judge(directory: &Path, found: io::Result<Owned>, left: &[Left], service: &Person) -> Vec<Finding> {
+fn judge(
+    directory: &Path,
+    found: io::Result<Owned>,
+    left: &Leftovers,
+    problem: Option<String>,
+    service: &Person,
+) -> Vec<Finding> {
     let shown = directory.display();
     let owned = match found {
         Ok(owned) => owned,
@@ -55,17 +76,27 @@ fn judge(directory: &Path, found: io::Result<Owned>, left: &[Left], service: &Pe
         }
     };
     let mut findings = Vec::new();
-    if !service.may(READ | WRITE | SEARCH, &owned) {
+    if owned.uid != service.uid || !service.may(READ | WRITE | SEARCH, &owned) {
         findings.push(Finding::fail(
             CHECK,
             Exit::Failed,
-            format!("{} may not take files out of {shown} (mode {:04o})", service.name, owned.mode),
+            format!(
+                "{} does not own {shown} (mode {:04o}), and takes no file out of it",
+                service.name, owned.mode
+            ),
             format!(
                 "chown {} {dir} && chmod {:04o} {dir}",
                 service.name,
                 spool::SPOOL_MODE,
                 dir = quoted(directory)
             ),
+        ));
+    } else if let Some(problem) = problem {
+        findings.push(Finding::fail(
+            CHECK,
+            Exit::Failed,
+            format!("no file is taken out of {shown}"),
+            problem,
         ));
     } else if owned.mode != spool::SPOOL_MODE {
         findings.push(Finding::warn(
@@ -79,13 +110,15 @@ fn judge(directory: &Path, found: io::Result<Owned>, left: &[Left], service: &Pe
             format!("chmod {:04o} {}", spool::SPOOL_MODE, quoted(directory)),
         ));
     }
-    for Left { name, why } in left.iter().take(MOST_TOLD) {
+    let named = left.list();
+    for Left { name, why } in named.iter().take(MOST_TOLD) {
         findings.push(Finding::warn(CHECK, format!("the file {name} stays in {shown}"), format!("it {why}")));
     }
-    if left.len() > MOST_TOLD {
+    let more = named.len().saturating_sub(MOST_TOLD) as u64 + left.more;
+    if more > 0 {
         findings.push(Finding::warn(
             CHECK,
-            format!("{} more files stay in {shown}", left.len() - MOST_TOLD),
+            format!("{more} more files stay in {shown}"),
             "deal with the first ones, and look again",
         ));
     }
@@ -105,7 +138,8 @@ mod tests {
     use super::*;
 
     fn levels(found: io::Result<Owned>) -> Vec<Level> {
-        judge(Path::new("/s"), found, &[], &service()).iter().map(|finding| finding.level).collect()
+        let findings = judge(Path::new("/s"), found, &Leftovers::default(), None, &service());
+        findings.iter().map(|finding| finding.level).collect()
     }
 
     #[test]
@@ -115,14 +149,24 @@ mod tests {
         assert_eq!(levels(Ok(owned(990, 991, 0o3770))), [Level::Ok]);
         assert_eq!(levels(Ok(owned(990, 991, 0o777))), [Level::Warn]);
         assert_eq!(levels(Ok(owned(0, 0, 0o755))), [Level::Fail]);
+        assert_eq!(levels(Ok(owned(0, 991, 0o3777))), [Level::Fail], "the daemon must own it");
     }
 
     #[test]
     fn many_files_are_a_number() {
-        let left: Vec<Left> =
-            (0..12).map(|n| Left { name: format!("{n}"), why: "is a pipe".into() }).collect();
-        let findings = judge(Path::new("/s"), Ok(owned(990, 991, 0o3770)), &left, &service());
+        let mut left = Leftovers::default();
+        (0..12).for_each(|n| left.add(&n.to_string(), "is a pipe"));
+        let findings = judge(Path::new("/s"), Ok(owned(990, 991, 0o3770)), &left, None, &service());
         assert_eq!(findings.len(), 11);
         assert!(findings[10].finding.starts_with("2 more files"), "{}", findings[10].finding);
+    }
+
+    #[test]
+    fn what_keeps_the_daemon_from_taking_files_fails() {
+        let problem = Some("outbound.spool_dir: another komoju-sync takes the files".to_owned());
+        let findings =
+            judge(Path::new("/s"), Ok(owned(990, 991, 0o3770)), &Leftovers::default(), problem, &service());
+        assert_eq!(findings.len(), 1);
+        assert_eq!((findings[0].level, findings[0].exit), (Level::Fail, Exit::Failed));
     }
 }

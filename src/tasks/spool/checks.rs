@@ -10,6 +10,7 @@ use crate::mask::{MASK, Masker};
 use crate::model::intent::{MASKED_TOKEN, Wish};
 use crate::model::json;
 use crate::store::intents::checks::passes_the_triggers;
+use crate::store::spool::{BadLine, Line};
 
 /// The key of this installation.
 const KEY: &str = "sk_test_9aQ+x/Zr7";
@@ -22,7 +23,7 @@ const KEY: &str = "sk_test_9aQ+x/Zr7";
 pub(crate) fn file(bytes: &[u8]) {
     json::checks::read(bytes);
     for by_line in [ByLine::No, ByLine::Yes] {
-        let (lines, bad) = lines::read("a", bytes, by_line);
+        let (lines, bad) = read(bytes, by_line);
         assert!(!(lines.is_empty() && bad.is_empty()), "nothing is said of it");
         let mut numbers: Vec<u64> =
             lines.iter().map(|line| line.number).chain(bad.iter().map(|bad| bad.number)).collect();
@@ -45,9 +46,21 @@ pub(crate) fn file(bytes: &[u8]) {
     }
 }
 
+/// The lines that are taken, and those that are not.
+fn read(bytes: &[u8], by_line: ByLine) -> (Vec<Line>, Vec<BadLine>) {
+    let (mut lines, mut bad) = (Vec::new(), Vec::new());
+    for line in lines::read("a", bytes, by_line) {
+        match line {
+            Ok(line) => lines.push(line),
+            Err(line) => bad.push(line),
+        }
+    }
+    (lines, bad)
+}
+
 fn holds_no_secret(masker: &Masker, shown: &[u8], by_line: ByLine) {
     assert!(!shown.windows(KEY.len()).any(|window| window == KEY.as_bytes()), "the key");
-    for line in lines::read("a", shown, by_line).0 {
+    for line in read(shown, by_line).0 {
         if let Wish::Create(body) | Wish::Update(_, body) = &line.intent.wish {
             assert!(
                 body.token().is_none_or(|token| token == MASKED_TOKEN),

@@ -5,14 +5,14 @@
 //! about others too, that waits to be taken, or that cannot be read is left and named, for a person; nothing that somebody else may
 //! still need is taken away here.
 
-use std::ffi::OsString;
-use std::fs;
-use std::io;
-use std::os::unix::fs::{MetadataExt as _, lchown};
+use std::ffi::{OsStr, OsString};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::file::{self, Opened, RECEIPTS, REJECTED};
-use super::papers;
+use super::directories::{self, CLAIMED, RECEIPTS, REJECTED};
+use super::file::{self, Opened};
+use super::folder::Folder;
+use super::papers::{self, ERROR};
 use crate::mask::Masker;
 use crate::model::{Searched, Traces};
 use crate::store::{StoreError, Tx, erase, spool};
@@ -35,17 +35,60 @@ pub struct Papers {
 /// The database failed.
 pub fn erase(tx: &Tx<'_>, dir: &Path, traces: &Traces) -> Result<Papers, StoreError> {
     let mut papers = Papers::default();
-    receipts(tx, dir, traces, &mut papers)?;
-    rejected(tx, dir, traces, &mut papers)?;
-    let waits = "it names this customer and waits to be taken: remove it unless it shall be taken";
-    for path in files(dir, traces, &mut papers) {
-        if let Some(text) = searched(&path, traces, &mut papers)
-            && (traces.id_in(&text) || holds(tx, traces, &text)?)
-        {
-            papers.leave(traces, &path, waits);
+    let spool = match dir.try_exists() {
+        Ok(false) => None,
+        _ => match directories::open_owned(dir, Path::new(tx.path().unwrap_or_default())) {
+            Ok(spool) => Some(spool),
+            Err(why) => {
+                papers.leave(traces, dir, &why);
+                None
+            }
+        },
+    };
+    let mut below = |name: &str| {
+        let opened = spool.as_ref().map_or(Ok(None), |spool| directories::open_below(spool, name));
+        opened.unwrap_or_else(|why| {
+            papers.leave(traces, &dir.join(name), &why);
+            None
+        })
+    };
+    let [receipts, rejected, claimed] = [RECEIPTS, REJECTED, CLAIMED].map(&mut below);
+    erase_receipts(tx, receipts.as_ref(), traces, &mut papers)?;
+    if let Some(rejected) = &rejected {
+        erase_rejected(tx, rejected, traces, &mut papers)?;
+    }
+    if let Some(spool) = &spool {
+        let why = "it names this customer and waits to be taken: remove it unless it shall be taken";
+        name_all(tx, spool, traces, why, &mut papers)?;
+    }
+    if let Some(claimed) = &claimed {
+        let why = "it names this customer, and its acceptance has begun: erase again after it";
+        for id in claimed.names().unwrap_or_default() {
+            if let Ok(folder) = claimed.folder(&id) {
+                name_all(tx, &folder, traces, why, &mut papers)?;
+            }
         }
+        name_all(tx, claimed, traces, why, &mut papers)?;
     }
     Ok(papers)
+}
+
+/// Names the files of a folder that hold this customer; they stay.
+fn name_all(
+    tx: &Tx<'_>,
+    folder: &Folder,
+    traces: &Traces,
+    why: &str,
+    papers: &mut Papers,
+) -> Result<(), StoreError> {
+    for name in files(folder, traces, papers) {
+        if let Some(text) = searched(folder, &name, traces, papers)
+            && (traces.id_in(&text) || holds(tx, traces, &text)?)
+        {
+            papers.leave(traces, &folder.path_of(&name), why);
+        }
+    }
+    Ok(())
 }
 
 impl Papers {
@@ -59,91 +102,109 @@ impl Papers {
     }
 }
 
-fn receipts(tx: &Tx<'_>, dir: &Path, traces: &Traces, papers: &mut Papers) -> Result<(), StoreError> {
+fn erase_receipts(
+    tx: &Tx<'_>,
+    receipts: Option<&Folder>,
+    traces: &Traces,
+    papers: &mut Papers,
+) -> Result<(), StoreError> {
     let masker = Masker::default();
     for (name, is_theirs) in spool::of_erased(tx)? {
-        let path = dir.join(RECEIPTS).join(papers::receipt_name(&name));
         let Some(receipt) = spool::receipt(tx, &name)? else { continue };
-        let text = Searched::new(papers::rendered(&masker, &receipt).as_bytes());
-        if holds(tx, traces, &text)? && is_theirs {
+        let mut text = Vec::new();
+        // Writing to a Vec cannot fail.
+        let _ = papers::render(&masker, &receipt, &mut text);
+        let is_removed = holds(tx, traces, &Searched::new(&text))? && is_theirs;
+        if is_removed {
             // Its very name says who it was.
             spool::forget(tx, &name)?;
-            match fs::symlink_metadata(&path).and_then(|_| papers::remove_receipt(dir, &name)) {
+        }
+        let Some(receipts) = receipts else { continue };
+        let file = papers::receipt_name(&name);
+        if receipts.metadata_of(&file).is_err() {
+            continue;
+        }
+        let path = receipts.path_of(&file);
+        if is_removed {
+            match papers::remove_receipt(receipts, &name) {
                 Ok(()) => papers.removed += 1,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => papers.leave_for(traces, &path, "this receipt cannot be removed", &error),
             }
-        } else if fs::symlink_metadata(&path).is_ok() {
-            match papers::write_receipt(dir, &masker, &receipt).and_then(|()| hand_over(&path)) {
+        } else {
+            match papers::write_receipt(receipts, &masker, &receipt) {
                 Ok(()) => papers.rewritten += 1,
                 Err(error) => papers.leave_for(traces, &path, "this receipt cannot be written anew", &error),
             }
         }
     }
-    for path in files(&dir.join(RECEIPTS), traces, papers) {
-        if let Some(text) = searched(&path, traces, papers)
+    let Some(receipts) = receipts else { return Ok(()) };
+    for name in files(receipts, traces, papers) {
+        if let Some(text) = searched(receipts, &name, traces, papers)
             && holds(tx, traces, &text)?
         {
-            papers.leave(
-                traces,
-                &path,
-                "it is the receipt of others' intents too, and holds a value of this customer",
-            );
+            let why = "it is the receipt of others' intents too, and holds a value of this customer";
+            papers.leave(traces, &receipts.path_of(&name), why);
         }
     }
     Ok(())
 }
 
-/// What root writes belongs to the daemon all the same.
-fn hand_over(path: &Path) -> io::Result<()> {
-    let Some(directory) = path.parent() else { return Ok(()) };
-    let (directory, file) = (fs::metadata(directory)?, fs::symlink_metadata(path)?);
-    match (directory.uid(), directory.gid()) == (file.uid(), file.gid()) {
-        true => Ok(()),
-        false => lchown(path, Some(directory.uid()), Some(directory.gid())),
-    }
-}
-
-fn rejected(tx: &Tx<'_>, dir: &Path, traces: &Traces, papers: &mut Papers) -> Result<(), StoreError> {
-    let rejected = dir.join(REJECTED);
+fn erase_rejected(
+    tx: &Tx<'_>,
+    rejected: &Folder,
+    traces: &Traces,
+    papers: &mut Papers,
+) -> Result<(), StoreError> {
     let mut removed = false;
-    for path in files(&rejected, traces, papers) {
+    for name in files(rejected, traces, papers) {
         // It goes or stays with its copy, which sorts before it.
-        let Some(text) = searched(&path, traces, papers) else { continue };
-        if !traces.id_in(&text) && !holds(tx, traces, &text)? && !is_only_theirs(&path, traces) {
+        let Some(text) = searched(rejected, &name, traces, papers) else { continue };
+        let path = rejected.path_of(&name);
+        let is_only_theirs = is_only_theirs(rejected, &name, traces);
+        if !traces.id_in(&text) && !holds(tx, traces, &text)? && !is_only_theirs {
             continue;
         }
-        if !is_only_theirs(&path, traces) {
+        if !is_only_theirs {
             let why = "it was refused, names this customer, and may be about others too: look, and remove it by hand";
             papers.leave(traces, &path, why);
             continue;
         }
-        let mut told = path.clone().into_os_string();
-        told.push(".error");
-        match file::remove(&path).and_then(|()| file::remove(Path::new(&told))) {
+        let mut told = name.clone();
+        told.push(ERROR);
+        match rejected.remove(&name).and_then(|()| rejected.remove(&told)) {
             Ok(()) => papers.removed += 1,
             Err(error) => papers.leave_for(traces, &path, "it was refused, and cannot be removed", &error),
         }
         removed = true;
     }
-    if removed && let Err(error) = file::sync(&rejected) {
-        papers.leave_for(
-            traces,
-            &rejected,
-            "files were removed from it, and that may not be lasting",
-            &error,
-        );
+    if removed && let Err(error) = rejected.sync() {
+        let what = "files were removed from it, and that may not be lasting";
+        papers.leave_for(traces, rejected.path(), what, &error);
     }
     Ok(())
 }
 
+/// The content of a file; an error says why it has none that could be searched.
+fn content(folder: &Folder, name: &OsStr) -> Result<Option<Vec<u8>>, String> {
+    let Some(name) = name.to_str() else { return Err("has a name that is not UTF-8".to_owned()) };
+    match file::open(folder, name) {
+        Opened::Gone => Ok(None),
+        Opened::Left(why) => Err(why),
+        Opened::Plain(plain) => match plain.read() {
+            Ok(Some(bytes)) => Ok(Some(bytes)),
+            Ok(None) => Err("is being written to".to_owned()),
+            Err(error) => Err(format!("cannot be read: {error}")),
+        },
+    }
+}
+
 /// Whether every intent in a refused file is for this customer.
-fn is_only_theirs(path: &Path, traces: &Traces) -> bool {
-    let Opened::Whole(content) = file::open(path) else { return false };
-    match path.extension().is_some_and(|extension| extension == "jsonl") {
-        false => traces.is_only_theirs(&content.bytes),
+fn is_only_theirs(folder: &Folder, name: &OsStr, traces: &Traces) -> bool {
+    let Ok(Some(bytes)) = content(folder, name) else { return false };
+    match Path::new(name).extension().is_some_and(|extension| extension == "jsonl") {
+        false => traces.is_only_theirs(&bytes),
         true => {
-            let lines = content.bytes.split(|byte| *byte == b'\n');
+            let lines = bytes.split(|byte| *byte == b'\n');
             let mut lines = lines.filter(|line| !line.trim_ascii().is_empty()).peekable();
             lines.peek().is_some() && lines.all(|line| traces.is_only_theirs(line))
         }
@@ -155,45 +216,39 @@ fn holds(tx: &Tx<'_>, traces: &Traces, text: &Searched) -> Result<bool, StoreErr
 }
 
 /// A file's name and content; `None` for one that is gone, or that is left because it cannot be read.
-fn searched(path: &Path, traces: &Traces, papers: &mut Papers) -> Option<Searched> {
-    match file::open(path) {
-        Opened::Whole(content) => {
-            let mut text = path.file_name().unwrap_or_default().to_string_lossy().into_owned().into_bytes();
+fn searched(folder: &Folder, name: &OsStr, traces: &Traces, papers: &mut Papers) -> Option<Searched> {
+    match content(folder, name) {
+        Ok(bytes) => {
+            let mut text = name.to_string_lossy().into_owned().into_bytes();
             text.push(b'\n');
-            text.extend(content.bytes);
+            text.extend(bytes?);
             Some(Searched::new(&text))
         }
-        Opened::Gone => None,
-        Opened::Changing => {
-            papers.leave(traces, path, "it is being written to, and could not be searched");
-            None
-        }
-        Opened::Left(why) => {
-            papers.leave(traces, path, &format!("it could not be searched: it {why}"));
+        Err(why) => {
+            papers.leave(traces, &folder.path_of(name), &format!("it could not be searched: it {why}"));
             None
         }
     }
 }
 
-/// The files in a directory, by name, those that begin with a dot included. A directory that is not there has none.
-fn files(dir: &Path, traces: &Traces, papers: &mut Papers) -> Vec<PathBuf> {
+/// The files in a folder, by name, those that begin with a dot included.
+fn files(folder: &Folder, traces: &Traces, papers: &mut Papers) -> Vec<OsString> {
     let list = || -> io::Result<Vec<OsString>> {
+        let is_file = |name: &OsString| match folder.metadata_of(name) {
+            Ok(found) => Ok(!found.is_dir()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        };
         let mut names = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            if !entry.file_type()?.is_dir() {
-                names.push(entry.file_name());
+        for name in folder.names()? {
+            if is_file(&name)? {
+                names.push(name);
             }
         }
-        names.sort();
         Ok(names)
     };
-    match list() {
-        Ok(names) => names.into_iter().map(|name| dir.join(name)).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => {
-            papers.leave_for(traces, dir, "its files could not be searched", &error);
-            Vec::new()
-        }
-    }
+    list().unwrap_or_else(|error| {
+        papers.leave_for(traces, folder.path(), "its files could not be searched", &error);
+        Vec::new()
+    })
 }

@@ -1,41 +1,24 @@
-//! Files that others write: opened without following, blocking or trusting; and our own, written whole or not at all.
+//! Files that others write: what may be taken, what each of them is, and the sentences about the others.
 //!
-//! Whoever may write to the directory may swap a name at any moment. So what counts is asked of the handle that was opened, and
-//! every sentence here names the file and says what to do.
+//! A name in the spool directory may be swapped at any moment. So what counts is asked of the handle that was opened, and every
+//! sentence here says what to do.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
-use std::path::{Path, PathBuf};
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Read as _, Seek as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
+use super::folder::Folder;
 
 /// The largest file that is taken, in bytes.
 pub(super) const LARGEST: u64 = 16 * 1024 * 1024;
-
-/// Group members may write, and take away only what is theirs.
-pub const SPOOL_MODE: u32 = 0o3770;
-
-/// What is made in such a directory belongs to its group.
-const SET_GROUP_ID: u32 = 0o2000;
-
-/// Group members may look.
-const BELOW_MODE: u32 = 0o750;
-const PAPER_MODE: u32 = 0o640;
-
-/// Below the spool directory: what was taken.
-pub(super) const RECEIPTS: &str = "receipts";
-
-/// Below the spool directory: what was refused.
-pub(super) const REJECTED: &str = "rejected";
 
 const LINKED: &str = "has more than one link, so it would live on elsewhere: copy it here";
 
 const TOO_LARGE: &str = "has more than 16 MiB: split it into several files";
 
-/// Which file it is, and in which state: equal as long as nobody touched it.
+/// Identifies a file and its state: two stamps are equal as long as the file was not touched in between. Device and inode alone
+/// do not identify it: ext4 gives the inode of a removed file to the next new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     dev: u64,
@@ -62,29 +45,32 @@ impl Stamp {
         i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
     }
 
-    /// Sorts by when files were dropped.
+    /// The drop time: when the file was last written or renamed into place. Seconds and nanoseconds of Unix time.
     pub(super) fn dropped(&self) -> (i64, i64) {
         self.changed
+    }
+
+    /// Whether this is the same file with the same content after our own rename, which changes only the time of change.
+    pub(super) fn is_same_content(&self, other: &Self) -> bool {
+        Self { changed: other.changed, ..*self } == *other
     }
 }
 
 /// What opening a file came to.
 #[derive(Debug)]
 pub(super) enum Opened {
-    /// Its bytes.
-    Whole(Content),
+    /// A regular file that may be taken.
+    Plain(Plain),
     /// It stays where it is, for this reason.
     Left(String),
-    /// Somebody writes to it.
-    Changing,
-    /// It is not there any more.
+    /// It does not exist any more.
     Gone,
 }
 
-/// A file that was read.
+/// An open file.
 #[derive(Debug)]
-pub(super) struct Content {
-    pub(super) bytes: Vec<u8>,
+pub(super) struct Plain {
+    pub(super) file: File,
     pub(super) stamp: Stamp,
     pub(super) owner: String,
 }
@@ -106,66 +92,79 @@ pub(super) fn kind(file: &Metadata) -> Option<&'static str> {
     Some(why)
 }
 
-/// Opens and reads what lies at `path`.
-pub(super) fn open(path: &Path) -> Opened {
-    read(path).unwrap_or_else(|error| match (error.kind(), error.raw_os_error()) {
+/// Opens the file `name` of a folder, and says why it may not be taken.
+pub(super) fn open(folder: &Folder, name: &str) -> Opened {
+    plain(folder, name).unwrap_or_else(|error| match (error.kind(), error.raw_os_error()) {
         (ErrorKind::NotFound, _) => Opened::Gone,
         (_, Some(libc::ELOOP)) => Opened::Left("is a symbolic link: put the file itself here".to_owned()),
-        (ErrorKind::PermissionDenied, _) => match fs::symlink_metadata(path) {
-            Ok(file) => {
-                Opened::Left(unreadable(path, &user(file.uid()), "this program", foreign_group(path, &file)))
+        (ErrorKind::PermissionDenied, _) => match (folder.metadata_of(name), folder.metadata()) {
+            (Ok(file), Ok(of)) => {
+                let path = folder.path_of(name);
+                Opened::Left(unreadable(&path, &user(file.uid()), "this program", foreign_group(&of, &file)))
             }
-            Err(_) => Opened::Gone,
+            _ => Opened::Gone,
         },
         _ => Opened::Left(format!("cannot be read: {error}; it is looked at again")),
     })
 }
 
-fn read(path: &Path) -> io::Result<Opened> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    let before = file.metadata()?;
-    if let Some(why) = kind(&before) {
+fn plain(folder: &Folder, name: &str) -> io::Result<Opened> {
+    let file = folder.file(name)?;
+    let found = file.metadata()?;
+    if let Some(why) = kind(&found).or_else(|| unfit(&found)) {
         return Ok(Opened::Left(why.to_owned()));
     }
-    if before.nlink() != 1 {
-        return Ok(Opened::Left(LINKED.to_owned()));
-    }
-    let mut bytes = Vec::new();
-    if before.len() <= LARGEST {
-        (&file).take(LARGEST + 1).read_to_end(&mut bytes)?;
-    }
-    if before.len().max(bytes.len() as u64) > LARGEST {
-        return Ok(Opened::Left(TOO_LARGE.to_owned()));
-    }
-    let stamp = Stamp::of(&before);
-    if Stamp::of(&file.metadata()?) != stamp {
-        return Ok(Opened::Changing);
-    }
-    Ok(Opened::Whole(Content { bytes, stamp, owner: user(before.uid()) }))
+    Ok(Opened::Plain(Plain { stamp: Stamp::of(&found), owner: user(found.uid()), file }))
 }
 
-/// Why a regular file stays where it is, as far as it shows from outside.
-pub(super) fn why_left(
-    path: &Path,
-    file: &Metadata,
-    who: &str,
-    may_read: &dyn Fn(&Metadata) -> bool,
-) -> Option<String> {
+impl Plain {
+    /// The whole content; `None` where it changes while it is read.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn read(&self) -> io::Result<Option<Vec<u8>>> {
+        let mut file = &self.file;
+        file.rewind()?;
+        let mut bytes = Vec::with_capacity(usize::try_from(self.stamp.len.min(LARGEST)).unwrap_or(0) + 1);
+        file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+        let is_whole = self.now()? == self.stamp && bytes.len() as u64 <= LARGEST;
+        Ok(is_whole.then_some(bytes))
+    }
+
+    /// Its stamp now.
+    pub(super) fn now(&self) -> io::Result<Stamp> {
+        Ok(Stamp::of(&self.file.metadata()?))
+    }
+}
+
+/// Why a regular file may not be taken.
+fn unfit(file: &Metadata) -> Option<&'static str> {
     if file.nlink() != 1 {
-        Some(LINKED.to_owned())
+        Some(LINKED)
     } else if file.len() > LARGEST {
-        Some(TOO_LARGE.to_owned())
-    } else if !may_read(file) {
-        Some(unreadable(path, &user(file.uid()), who, foreign_group(path, file)))
+        Some(TOO_LARGE)
     } else {
         None
     }
 }
 
+/// Why a regular file stays where it is, as far as it shows from outside; `folder` is the directory's metadata.
+pub(super) fn why_left(
+    path: &Path,
+    folder: &Metadata,
+    file: &Metadata,
+    who: &str,
+    may_read: &dyn Fn(&Metadata) -> bool,
+) -> Option<String> {
+    let unfit = unfit(file).map(str::to_owned);
+    unfit.or_else(|| {
+        (!may_read(file)).then(|| unreadable(path, &user(file.uid()), who, foreign_group(folder, file)))
+    })
+}
+
 /// The spool directory's group, where the file has another: then reading by the group alone does not help.
-fn foreign_group(path: &Path, file: &Metadata) -> Option<String> {
-    let wanted = fs::metadata(path.parent()?).ok()?.gid();
+fn foreign_group(folder: &Metadata, file: &Metadata) -> Option<String> {
+    let wanted = folder.gid();
     (file.gid() != wanted).then(|| named("/etc/group", wanted).unwrap_or_else(|| wanted.to_string()))
 }
 
@@ -195,53 +194,6 @@ fn named(file: &str, number: u32) -> Option<String> {
     })
 }
 
-/// Makes the directories where they are missing.
-pub(super) fn prepare(spool: &Path) -> Result<(), String> {
-    let cannot = |path: &Path, error: &io::Error| {
-        format!(
-            "outbound.spool_dir: {} cannot be made or used: {error}; {}, or set outbound.spool_dir to another place",
-            path.display(),
-            advice(error)
-        )
-    };
-    match fs::metadata(spool) {
-        Ok(found) if found.is_dir() => {}
-        Ok(_) => return Err(cannot(spool, &ErrorKind::NotADirectory.into())),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let parent = spool.parent().map_or(Ok(()), fs::create_dir_all);
-            parent.and_then(|()| make(spool, SPOOL_MODE)).map_err(|error| cannot(spool, &error))?;
-        }
-        Err(error) => return Err(cannot(spool, &error)),
-    }
-    for below in [RECEIPTS, REJECTED] {
-        let below = spool.join(below);
-        match fs::symlink_metadata(&below) {
-            Ok(found) if found.is_dir() => {}
-            // A link could lead what we write anywhere.
-            Ok(_) => return Err(cannot(&below, &ErrorKind::NotADirectory.into())),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                make(&below, BELOW_MODE).map_err(|error| cannot(&below, &error))?;
-            }
-            Err(error) => return Err(cannot(&below, &error)),
-        }
-    }
-    Ok(())
-}
-
-fn make(directory: &Path, mode: u32) -> io::Result<()> {
-    let create = |mode| DirBuilder::new().mode(mode).create(directory);
-    create(mode).or_else(|error| match error.kind() {
-        // A service that may not set this bit (RestrictSUIDSGID=) inherits it from the directory above.
-        ErrorKind::PermissionDenied => create(mode & !SET_GROUP_ID),
-        _ => Err(error),
-    })?;
-    if fs::metadata(directory)?.permissions().mode() & 0o7777 == mode {
-        return Ok(());
-    }
-    // The umask took its share.
-    fs::set_permissions(directory, Permissions::from_mode(mode))
-}
-
 /// What to do about a file system's no.
 pub(super) fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
@@ -250,81 +202,6 @@ pub(super) fn advice(error: &io::Error) -> &'static str {
         ErrorKind::ReadOnlyFilesystem => "mount that file system writable",
         ErrorKind::NotADirectory => "put a directory there",
         _ => "see that this path can be written",
-    }
-}
-
-/// Puts `bytes` at `name`, so that there is either all or what was there before, also after a power cut.
-pub(super) fn write(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    // One name for each file: what a crash left is overwritten by the next try.
-    let digest = Sha256::digest(name);
-    let temporary =
-        directory.join(format!(".tmp-{:016x}", u64::from_be_bytes(std::array::from_fn(|at| digest[at]))));
-    let put = || {
-        remove(&temporary)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(PAPER_MODE).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.set_permissions(Permissions::from_mode(PAPER_MODE))?;
-        file.sync_all()?;
-        fs::rename(&temporary, directory.join(name))?;
-        sync(directory)
-    };
-    put().inspect_err(|_| {
-        let _ = remove(&temporary);
-    })
-}
-
-/// Removes a file; one that is not there is removed already.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
-}
-
-/// Makes what was renamed or removed in a directory last.
-pub(super) fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-/// What became of a file that was to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Gone {
-    /// It is gone.
-    Yes,
-    /// Another file has its name by now.
-    Replaced,
-}
-
-/// Removes the file that was read, and no other that came under its name since.
-pub(super) fn take_away(path: &Path, read: &Stamp) -> io::Result<Gone> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Gone::Yes),
-        Err(error) => return Err(error),
-        Ok(found) if (found.dev(), found.ino()) != (read.dev, read.ino) => return Ok(Gone::Replaced),
-        Ok(_) => {}
-    }
-    remove(path)?;
-    path.parent().map_or(Ok(()), sync)?;
-    Ok(Gone::Yes)
-}
-
-/// A name in `directory` that is free, for itself and for its `.error`: `name`, or the same with a number.
-pub(super) fn free_name(directory: &Path, name: &str) -> io::Result<String> {
-    const LONGEST: usize = 255 - ".error".len();
-    let is_free = |path: PathBuf| match fs::symlink_metadata(path) {
-        Ok(_) => Ok(false),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error),
-    };
-    let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
-    let mut number = 1_u64;
-    loop {
-        let end = if number == 1 { format!(".{extension}") } else { format!(".{number}.{extension}") };
-        let candidate = format!("{}{end}", &stem[..stem.floor_char_boundary(LONGEST - end.len())]);
-        if is_free(directory.join(&candidate))? && is_free(directory.join(format!("{candidate}.error")))? {
-            return Ok(candidate);
-        }
-        number += 1;
     }
 }
 
@@ -349,36 +226,18 @@ mod tests {
     }
 
     #[test]
-    fn names_are_numbered_and_fit() {
+    fn a_stamp_tells_a_new_file_from_the_old_one_of_its_inode() {
         let directory = tempfile::TempDir::new().unwrap();
-        let at = directory.path();
-        assert_eq!(free_name(at, "a.json").unwrap(), "a.json");
-        fs::write(at.join("a.json"), "").unwrap();
-        fs::write(at.join("a.2.json.error"), "").unwrap();
-        assert_eq!(free_name(at, "a.json").unwrap(), "a.3.json");
-        let long = free_name(at, &format!("{}.jsonl", "顧".repeat(83))).unwrap();
-        assert!(long.len() + ".error".len() <= 255 && long.ends_with("顧.jsonl"), "{long}");
-    }
-
-    #[test]
-    fn a_file_that_took_the_name_is_not_removed() {
-        let directory = tempfile::TempDir::new().unwrap();
+        let folder = Folder::open(directory.path()).unwrap();
         let path = directory.path().join("a.json");
         fs::write(&path, "one").unwrap();
-        let Opened::Whole(one) = open(&path) else { panic!("not read") };
-        fs::write(directory.path().join("b"), "two").unwrap();
-        fs::rename(directory.path().join("b"), &path).unwrap();
-        assert_eq!(take_away(&path, &one.stamp).unwrap(), Gone::Replaced);
-        let Opened::Whole(two) = open(&path) else { panic!("not read") };
-        assert_eq!(take_away(&path, &two.stamp).unwrap(), Gone::Yes);
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn what_cannot_be_written_leaves_what_was_there() {
-        let directory = tempfile::TempDir::new().unwrap();
-        fs::create_dir(directory.path().join("a.json")).unwrap();
-        assert!(write(directory.path(), "a.json", b"x").is_err(), "a directory is in the way");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing temporary is left");
+        let Opened::Plain(one) = open(&folder, "a.json") else { panic!("not opened") };
+        assert_eq!(one.read().unwrap().unwrap(), b"one");
+        fs::rename(&path, directory.path().join("b.json")).unwrap();
+        let renamed = one.now().unwrap();
+        assert!(renamed.is_same_content(&one.stamp));
+        fs::write(directory.path().join("b.json"), "two!").unwrap();
+        assert!(!one.now().unwrap().is_same_content(&one.stamp), "same inode");
+        assert_eq!(one.read().unwrap(), None, "it was written to since it was opened");
     }
 }

@@ -1,4 +1,7 @@
 //! What a file says: its intents, each with its id, and what is wrong with it.
+//!
+//! A file is read line by line and never held as values: 16 MiB of text are a gigabyte of values. Two limits keep the memory of
+//! one line and the work of one file bounded.
 
 use std::fmt::Write as _;
 
@@ -9,36 +12,68 @@ use super::redact::ByLine;
 use crate::model::intent::{Intent, IntentId, Rule};
 use crate::store::spool::{BadLine, Line};
 
+/// MOST_LINES limits the lines of a `.jsonl`, blank ones included: all its intents are one transaction.
+pub(super) const MOST_LINES: usize = 50_000;
+
+/// LONGEST_INTENT limits the text of one intent, in bytes, without white space around it. The API takes far less; parsed, a
+/// text is many times as large.
+const LONGEST_INTENT: usize = 1024 * 1024;
+
 /// How many bytes of the content's digest are in an id that nobody chose.
 const DIGEST_BYTES: usize = 6;
 
-/// Reads a file: `stem` is its name without the extension.
-pub(super) fn read(stem: &str, content: &[u8], by_line: ByLine) -> (Vec<Line>, Vec<BadLine>) {
-    let source = format!("{stem}@{}", hex(&Sha256::digest(content)[..DIGEST_BYTES]));
-    let (mut lines, mut bad) = (Vec::new(), Vec::new());
-    let mut take = |number: u64, text: &[u8], id: &str| match intent(text, id) {
-        Ok(intent) => lines.push(Line { number, intent }),
-        Err(words) => bad.push(BadLine { number, words }),
-    };
-    match by_line {
-        ByLine::No => take(1, content, &source),
-        ByLine::Yes => {
-            for (number, text) in (1..).zip(content.split(|byte| *byte == b'\n')) {
-                if !text.trim_ascii().is_empty() {
-                    take(number, text, &format!("{source}:{number}"));
-                }
-            }
-        }
+/// The first bytes of the content's SHA-256 in hex: what ids are made of.
+pub(super) fn digest(content: &[u8]) -> String {
+    hex(&Sha256::digest(content)[..DIGEST_BYTES])
+}
+
+/// Reads a file, one line at a time, in order: `stem` is its name without the extension.
+pub(super) fn read<'a>(
+    stem: &str,
+    content: &'a [u8],
+    by_line: ByLine,
+) -> Box<dyn Iterator<Item = Result<Line, BadLine>> + 'a> {
+    let source = format!("{stem}@{}", digest(content));
+    let whole = |words: String| Box::new(std::iter::once(Err(BadLine { number: 0, words })));
+    if by_line == ByLine::No {
+        return Box::new(std::iter::once_with(move || line(1, content, &source)));
     }
-    if lines.is_empty() && bad.is_empty() {
-        bad.push(BadLine { number: 0, words: "there is no intent in it".to_owned() });
+    let lines = count_lines(content);
+    if lines > MOST_LINES {
+        return whole(format!(
+            "the file: has {lines} lines, and at most {MOST_LINES} are taken at once; split it into several files, or use \
+             `komoju-sync intent import FILE`"
+        ));
     }
-    (lines, bad)
+    let mut texts =
+        (1..).zip(content.split(|byte| *byte == b'\n')).filter(|(_, text)| !is_blank(text)).peekable();
+    if texts.peek().is_none() {
+        return whole("there is no intent in it".to_owned());
+    }
+    Box::new(texts.map(move |(number, text)| line(number, text, &format!("{source}:{number}"))))
+}
+
+/// How many lines there are; the last one may lack its end.
+fn count_lines(content: &[u8]) -> usize {
+    let ends = content.iter().filter(|byte| **byte == b'\n').count();
+    ends + usize::from(content.last().is_some_and(|last| *last != b'\n'))
+}
+
+fn is_blank(text: &[u8]) -> bool {
+    text.trim_ascii().is_empty()
+}
+
+fn line(number: u64, text: &[u8], id: &str) -> Result<Line, BadLine> {
+    let intent = intent(text, id).map_err(|words| BadLine { number, words })?;
+    Ok(Line { number, intent })
 }
 
 fn intent(text: &[u8], id: &str) -> Result<Intent, String> {
     if text.starts_with("\u{feff}".as_bytes()) {
         return Err("the intent: begins with a byte order mark; write UTF-8 without".to_owned());
+    }
+    if text.trim_ascii().len() > LONGEST_INTENT {
+        return Err(format!("the intent: must have at most {} KiB of JSON", LONGEST_INTENT / 1024));
     }
     let text = std::str::from_utf8(text).map_err(|error| {
         format!("the intent: must be UTF-8, and is not from byte {} on", error.valid_up_to() + 1)
@@ -66,4 +101,35 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CREATE: &str = r#"{"op":"create","body":{"email":"a@example.jp"}}"#;
+
+    #[test]
+    fn lines_are_counted_with_and_without_a_last_end() {
+        for (text, lines) in [("", 0), ("a", 1), ("a\n", 1), ("a\nb", 2), ("\n\n", 2)] {
+            assert_eq!(count_lines(text.as_bytes()), lines, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_too_many_lines_is_one_bad_line() {
+        let fits = format!("{CREATE}\n").repeat(MOST_LINES);
+        assert_eq!(read("a", fits.as_bytes(), ByLine::Yes).filter(Result::is_ok).count(), MOST_LINES);
+        let read: Vec<_> = read("a", format!("{fits}\n").as_bytes(), ByLine::Yes).collect();
+        let [Err(BadLine { number: 0, words })] = read.as_slice() else { panic!("{} lines", read.len()) };
+        assert!(words.contains("has 50001 lines") && words.contains("intent import"), "{words}");
+    }
+
+    #[test]
+    fn an_intent_that_is_too_long_is_refused_and_white_space_does_not_count() {
+        let padded = format!("{CREATE}{}", " ".repeat(2 * LONGEST_INTENT));
+        assert!(intent(padded.as_bytes(), "a").is_ok());
+        let long = CREATE.replace("a@", &format!("{}@", "a".repeat(LONGEST_INTENT)));
+        assert!(intent(long.as_bytes(), "a").unwrap_err().contains("at most 1024 KiB"));
+    }
 }

@@ -1,9 +1,13 @@
 //! A refused file without its secrets, and otherwise byte for byte.
 //!
-//! Three looks at the text: what looks like a secret wherever it stands ([`Masker::spans`]); whatever is the value of a key
-//! `payment_details`, `card` or a card's verification value, at any depth and however it looks; and strings that hide one of both behind JSON's escapes. The reading of
-//! JSON is lenient on purpose: most files that are refused are none.
+//! Three looks at the text: what looks like a secret wherever it stands ([`Masker::each_span`]); the value of a key
+//! `payment_details`, `card` or a card's verification value, at any depth and however it looks; and strings that hide one of both
+//! behind JSON's escapes. The reading of JSON is lenient on purpose: most files that are refused are none.
+//!
+//! Both looks are iterators, and the copy is written as they advance: the memory does not depend on the number of secrets.
 
+use std::io::{self, Write};
+use std::iter::Peekable;
 use std::ops::Range;
 
 use crate::mask::{MASK, Masker};
@@ -12,16 +16,36 @@ use crate::mask::{MASK, Masker};
 pub(super) const SECRET_KEYS: [&str; 6] =
     ["payment_details", "card", "verification_value", "cvc", "cvv", "security_code"];
 
-/// The bytes, each secret replaced.
-pub(super) fn redacted(masker: &Masker, bytes: &[u8], by_line: ByLine) -> Vec<u8> {
+/// SPARE limits by how many bytes masks may make a copy longer than its original; after that a mask is as short as its secret.
+const SPARE: usize = 16 * 1024;
+
+/// LONGEST_DECODED limits the strings that are decoded to look behind their escapes, in bytes; a longer one is hidden whole.
+const LONGEST_DECODED: usize = 1024 * 1024;
+
+/// Writes the bytes, each secret replaced.
+pub(super) fn redact(masker: &Masker, bytes: &[u8], by_line: ByLine, out: &mut dyn Write) -> io::Result<()> {
     if !bytes.contains(&0) {
-        return replaced(bytes, spans(masker, bytes, by_line));
+        return replace(bytes, secrets(masker, bytes, by_line), out);
     }
     // UTF-16, most likely: a secret is looked for in what is left without the zeros.
-    let places: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
-    let text: Vec<u8> = places.iter().map(|at| bytes[*at]).collect();
-    let spans = spans(masker, &text, by_line).into_iter().filter(|span| !span.is_empty());
-    replaced(bytes, spans.map(|span| places[span.start]..places[span.end - 1] + 1).collect())
+    let text: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != 0).collect();
+    let mut places = (0..bytes.len()).filter(|at| bytes[*at] != 0).enumerate();
+    // The spans are in order and apart, so that each place is behind the last one.
+    let mut place = |index| places.find(|(at, _)| *at == index).map_or(bytes.len(), |(_, place)| place);
+    let spans = secrets(masker, &text, by_line).filter(|span| !span.is_empty()).map(|span| {
+        let first = place(span.start);
+        first..1 + if span.len() == 1 { first } else { place(span.end - 1) }
+    });
+    replace(bytes, spans, out)
+}
+
+/// The same in memory.
+#[cfg(any(test, fuzzing))]
+pub(super) fn redacted(masker: &Masker, bytes: &[u8], by_line: ByLine) -> Vec<u8> {
+    let mut shown = Vec::new();
+    // Writing to a Vec cannot fail.
+    let _ = redact(masker, bytes, by_line, &mut shown);
+    shown
 }
 
 /// Whether each line is a text of its own.
@@ -33,90 +57,142 @@ pub(super) enum ByLine {
     Yes,
 }
 
-fn spans(masker: &Masker, bytes: &[u8], by_line: ByLine) -> Vec<Range<usize>> {
-    let mut spans = Vec::new();
+/// Where the secrets are: in order, and apart.
+fn secrets<'a>(
+    masker: &'a Masker,
+    bytes: &'a [u8],
+    by_line: ByLine,
+) -> impl Iterator<Item = Range<usize>> + 'a {
     let mut at = 0;
-    for chunk in bytes.utf8_chunks() {
-        spans.extend(masker.spans(chunk.valid()).into_iter().map(|span| at + span.start..at + span.end));
+    let anywhere = bytes.utf8_chunks().flat_map(move |chunk| {
+        let from = at;
         at += chunk.valid().len() + chunk.invalid().len();
-    }
-    match by_line {
-        ByLine::No => in_json(masker, bytes, 0, &mut spans),
-        ByLine::Yes => {
-            let mut at = 0;
-            // Without its end: a string that nobody ended must not take the next line with it.
-            for line in bytes.split(|byte| *byte == b'\n') {
-                in_json(masker, line, at, &mut spans);
-                at += line.len() + 1;
-            }
-        }
-    }
-    spans
+        masker.each_span(chunk.valid()).map(move |span| from + span.start..from + span.end)
+    });
+    let mut at = 0;
+    // Without its end: a string that nobody ended must not take the next line with it.
+    let texts = bytes.split(move |byte| by_line == ByLine::Yes && *byte == b'\n');
+    let by_place = texts.flat_map(move |json| {
+        let from = at;
+        at += json.len() + 1;
+        InJson::new(masker, json).map(move |span| from + span.start..from + span.end)
+    });
+    Merged { one: anywhere.peekable(), other: by_place.peekable() }
 }
 
-fn replaced(bytes: &[u8], mut spans: Vec<Range<usize>>) -> Vec<u8> {
-    spans.sort_by_key(|span| span.start);
-    let mut shown = Vec::with_capacity(bytes.len());
-    let mut at = 0;
+/// The spans of two sequences in order, those that overlap as one.
+struct Merged<A: Iterator, B: Iterator> {
+    one: Peekable<A>,
+    other: Peekable<B>,
+}
+
+impl<A: Iterator<Item = Range<usize>>, B: Iterator<Item = Range<usize>>> Iterator for Merged<A, B> {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        let mut merged = match (self.one.peek(), self.other.peek()) {
+            (Some(one), Some(other)) if other.start < one.start => self.other.next(),
+            (Some(_), _) => self.one.next(),
+            (None, _) => self.other.next(),
+        }?;
+        while let Some(more) = {
+            let end = merged.end;
+            self.one.next_if(|span| span.start < end).or_else(|| self.other.next_if(|span| span.start < end))
+        } {
+            merged.end = merged.end.max(more.end);
+        }
+        Some(merged)
+    }
+}
+
+fn replace(bytes: &[u8], spans: impl Iterator<Item = Range<usize>>, out: &mut dyn Write) -> io::Result<()> {
+    let (mut at, mut spare) = (0, SPARE);
     for span in spans {
-        if span.start >= at {
-            shown.extend_from_slice(&bytes[at..span.start]);
-            shown.extend_from_slice(MASK.as_bytes());
-        }
-        at = at.max(span.end);
+        out.write_all(&bytes[at..span.start])?;
+        let longer = MASK.len().saturating_sub(span.len());
+        let mask = if longer <= spare { MASK } else { &MASK[..span.len().min(MASK.len())] };
+        spare -= longer.min(spare);
+        out.write_all(mask.as_bytes())?;
+        at = span.end;
     }
-    shown.extend_from_slice(&bytes[at..]);
-    shown
+    out.write_all(&bytes[at..])
 }
 
-/// Finds secrets by their place in JSON; `offset` is where `json` begins.
-fn in_json(masker: &Masker, json: &[u8], offset: usize, spans: &mut Vec<Range<usize>>) {
-    let mut hide = |span: Range<usize>| spans.push(offset + span.start..offset + span.end);
-    // The next value is the secret key's; and how many brackets are open within such a value.
-    let (mut is_next, mut depth) = (false, 0_usize);
-    let mut at = 0;
-    while let Some(&byte) = json.get(at) {
-        match byte {
-            b'"' => {
-                let end = string_end(json, at + 1, is_next || depth > 0);
-                let behind = (end + 1).min(json.len());
-                let colon = skip_space(json, behind);
-                let is_key = !is_next && json.get(colon) == Some(&b':');
-                let inner = at + 1..end;
-                if is_key && depth == 0 && is_secret_key(&json[at..behind]) {
-                    is_next = true;
-                    at = colon + 1;
-                    continue;
-                }
-                let is_value_of_it = is_next || (depth > 0 && !is_key);
-                if is_value_of_it || hides_a_secret(masker, &json[at..behind]) {
-                    hide(inner);
-                }
-                is_next = false;
-                at = behind;
-                continue;
-            }
-            b'{' | b'[' if is_next || depth > 0 => {
-                depth += 1;
-                is_next = false;
-            }
-            b'}' | b']' => {
-                depth = depth.saturating_sub(1);
-                is_next = false;
-            }
-            b',' => is_next = false,
-            byte if (is_next || depth > 0) && is_bare(byte) => {
-                let len = json[at..].iter().take_while(|byte| is_bare(**byte)).count();
-                if !matches!(&json[at..at + len], b"true" | b"false" | b"null") {
-                    hide(at..at + len);
-                }
-                is_next = false;
-                at += len;
-                continue;
-            }
-            _ => {}
+/// Finds secrets by their place in a JSON text.
+struct InJson<'a> {
+    masker: &'a Masker,
+    json: &'a [u8],
+    at: usize,
+    /// The next value is the secret key's.
+    is_next: bool,
+    /// How many brackets are open within such a value.
+    depth: usize,
+}
+
+impl<'a> InJson<'a> {
+    fn new(masker: &'a Masker, json: &'a [u8]) -> Self {
+        Self { masker, json, at: 0, is_next: false, depth: 0 }
+    }
+
+    /// Passes the string that begins here; returns it where it is hidden.
+    fn string(&mut self) -> Option<Range<usize>> {
+        let (json, at) = (self.json, self.at);
+        let end = string_end(json, at + 1, self.is_next || self.depth > 0);
+        let behind = (end + 1).min(json.len());
+        let colon = skip_space(json, behind);
+        let is_key = !self.is_next && json.get(colon) == Some(&b':');
+        if is_key && self.depth == 0 && is_secret_key(&json[at..behind]) {
+            self.is_next = true;
+            self.at = colon + 1;
+            return None;
         }
-        at += 1;
+        let is_value_of_it = self.is_next || (self.depth > 0 && !is_key);
+        self.is_next = false;
+        self.at = behind;
+        (is_value_of_it || hides_a_secret(self.masker, &json[at..behind])).then_some(at + 1..end)
+    }
+
+    /// Passes the value without quotes that begins here; returns it where it is hidden.
+    fn bare(&mut self) -> Option<Range<usize>> {
+        let at = self.at;
+        let len = self.json[at..].iter().take_while(|byte| is_bare(**byte)).count();
+        self.is_next = false;
+        self.at += len;
+        (!matches!(&self.json[at..at + len], b"true" | b"false" | b"null")).then_some(at..at + len)
+    }
+}
+
+impl Iterator for InJson<'_> {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        while let Some(&byte) = self.json.get(self.at) {
+            let is_within = self.is_next || self.depth > 0;
+            let found = match byte {
+                b'"' => self.string(),
+                byte if is_within && is_bare(byte) => self.bare(),
+                _ => {
+                    match byte {
+                        b'{' | b'[' if is_within => {
+                            self.depth += 1;
+                            self.is_next = false;
+                        }
+                        b'}' | b']' => {
+                            self.depth = self.depth.saturating_sub(1);
+                            self.is_next = false;
+                        }
+                        b',' => self.is_next = false,
+                        _ => {}
+                    }
+                    self.at += 1;
+                    None
+                }
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
     }
 }
 
@@ -156,11 +232,12 @@ fn is_secret_key(string: &[u8]) -> bool {
 /// Whether escapes hide a secret, or JSON within JSON that may hold one.
 fn hides_a_secret(masker: &Masker, string: &[u8]) -> bool {
     string.contains(&b'\\')
-        && decoded(string).is_some_and(|text| {
-            text.contains(SECRET_KEYS[0])
-                || SECRET_KEYS.iter().any(|secret| text.contains(&format!("\"{secret}\"")))
-                || !masker.spans(&text).is_empty()
-        })
+        && (string.len() > LONGEST_DECODED
+            || decoded(string).is_some_and(|text| {
+                text.contains(SECRET_KEYS[0])
+                    || SECRET_KEYS.iter().any(|secret| text.contains(&format!("\"{secret}\"")))
+                    || masker.each_span(&text).next().is_some()
+            }))
 }
 
 #[cfg(test)]
@@ -230,6 +307,22 @@ mod tests {
         let text = "{\"cvc\": \"1\n{\"email\": \"a\"}\n";
         let shown = redacted(&Masker::default(), text.as_bytes(), ByLine::Yes);
         assert_eq!(shown, b"{\"cvc\": \"****\n{\"email\": \"a\"}\n");
+    }
+
+    #[test]
+    fn a_copy_with_very_many_short_secrets_is_hardly_longer_than_its_original() {
+        let text = "{\"cvc\":1}\n".repeat(100_000);
+        let shown = redacted(&Masker::default(), text.as_bytes(), ByLine::Yes);
+        assert!(shown.len() <= text.len() + SPARE, "{} of {}", shown.len(), text.len());
+        assert!(!shown.contains(&b'1') && shown.starts_with(b"{\"cvc\":****}"));
+    }
+
+    #[test]
+    fn secrets_that_overlap_are_one_mask() {
+        let text = r#"{"payment_details": "a tok_abc b", "x": "tok_def"}"#;
+        assert_eq!(shown(text), r#"{"payment_details": "****", "x": "****"}"#);
+        let text = r#"{"x": "tok_a\u0062c"}"#;
+        assert_eq!(shown(text), r#"{"x": "****"}"#);
     }
 
     proptest! {

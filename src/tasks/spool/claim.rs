@@ -1,0 +1,175 @@
+//! Claims: files whose acceptance has begun.
+//!
+//! A file is claimed by renaming it from `NAME` to `.claimed/SECONDS.NANOSECONDS-RANDOM/NAME`: one step that takes it out of
+//! others' reach and records its name and drop time; the owner stays with the file. From then on the name is free, and a file that
+//! is dropped under it is another one. What a crash leaves in `.claimed/` is finished by the next look, before anything else is
+//! claimed.
+//!
+//! Rejected: to read a file where it lies (whoever appends or replaces it between the reading and the removal loses bytes), and to
+//! record claims in the database (a rename and a commit are two steps).
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
+
+use super::directories::{CLAIMED, Directories};
+use super::file::{self, Opened, Plain, Stamp};
+use super::folder::Folder;
+use super::lines;
+use crate::store::spool::Accepted;
+
+/// Only this user: a directory below `.claimed/`.
+const CLAIM_MODE: u32 = 0o700;
+
+/// A file whose acceptance has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// Sorts by drop time, and is never used twice. The directory of that name below `.claimed/` holds the file.
+    pub(super) id: String,
+    /// The file's name, as it was dropped.
+    pub(super) name: String,
+    /// Whether the file lies in `.claimed/` itself: put there by hand.
+    is_bare: bool,
+}
+
+/// What claiming a file came to.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// It is ours.
+    Claimed(Claim),
+    /// It stays where it is, for this reason.
+    Left(String),
+    /// It is another file, or in another state, than the one that was to be claimed.
+    Changed,
+    /// It does not exist any more.
+    Gone,
+}
+
+/// Claims the file `name`, if it is still in the state that was seen. Which file was claimed shows only afterwards: another may
+/// have taken the name in between.
+///
+/// # Errors
+/// The claim cannot be made; the file stays where it is.
+pub(super) fn claim(directories: &Directories, name: &str, seen: &Stamp) -> io::Result<Taken> {
+    match file::open(&directories.spool, name) {
+        Opened::Gone => return Ok(Taken::Gone),
+        Opened::Left(why) => return Ok(Taken::Left(why)),
+        Opened::Plain(plain) if plain.stamp != *seen => return Ok(Taken::Changed),
+        Opened::Plain(_) => {}
+    }
+    let id = id_of(seen);
+    let folder = directories.claimed.create_folder(&id, CLAIM_MODE)?;
+    match directories.spool.rename(name, &folder, name) {
+        Ok(()) => Ok(Taken::Claimed(Claim { id, name: name.to_owned(), is_bare: false })),
+        Err(error) => {
+            let _ = directories.claimed.remove_folder(&id);
+            match error.kind() {
+                ErrorKind::NotFound => Ok(Taken::Gone),
+                _ => Err(error),
+            }
+        }
+    }
+}
+
+fn id_of(seen: &Stamp) -> String {
+    let (seconds, nanoseconds) = seen.dropped();
+    format!("{seconds:012}.{nanoseconds:09}-{:08x}", rand::random::<u32>())
+}
+
+/// The files that are claimed, by drop time. Directories whose file is gone are removed.
+///
+/// # Errors
+/// `.claimed/` cannot be read.
+pub(super) fn pending(directories: &Directories) -> io::Result<Vec<Claim>> {
+    let mut claims = Vec::new();
+    for id in directories.claimed.names()? {
+        let found = directories.claimed.metadata_of(&id)?;
+        if !found.is_dir() {
+            let name = text(id)?;
+            claims.push(Claim {
+                id: format!("{:012}.{:09}", found.ctime(), found.ctime_nsec()),
+                name,
+                is_bare: true,
+            });
+            continue;
+        }
+        let names = directories.claimed.folder(&id)?.names()?;
+        if names.is_empty() {
+            directories.claimed.remove_folder(&id)?;
+        }
+        let id = text(id)?;
+        for name in names {
+            claims.push(Claim { id: id.clone(), name: text(name)?, is_bare: false });
+        }
+    }
+    claims.sort_by(|one, other| (&one.id, &one.name).cmp(&(&other.id, &other.name)));
+    Ok(claims)
+}
+
+/// Only this program writes to `.claimed/`, and only names that are text.
+fn text(name: OsString) -> io::Result<String> {
+    let why = |name: OsString| io::Error::other(format!("{} in it is none of its files", name.display()));
+    name.into_string().map_err(why)
+}
+
+impl Claim {
+    /// What is remembered of the claim, beside what is remembered of names.
+    pub(super) fn key(&self) -> String {
+        format!("{CLAIMED}/{}/{}", self.id, self.name)
+    }
+
+    fn folder(&self, directories: &Directories) -> io::Result<Folder> {
+        match self.is_bare {
+            true => directories.claimed.duplicate(),
+            false => directories.claimed.folder(&self.id),
+        }
+    }
+
+    /// Opens the claimed file.
+    ///
+    /// # Errors
+    /// Its directory cannot be opened.
+    pub(super) fn open(&self, directories: &Directories) -> io::Result<Opened> {
+        match self.folder(directories) {
+            Ok(folder) => Ok(file::open(&folder, &self.name)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Opened::Gone),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts the file back under its name; an error where another file has it by now.
+    pub(super) fn put_back(&self, directories: &Directories) -> io::Result<()> {
+        self.folder(directories)?.rename_new(&self.name, &directories.spool, &self.name)?;
+        self.remove_folder(directories)
+    }
+
+    fn remove_folder(&self, directories: &Directories) -> io::Result<()> {
+        match self.is_bare {
+            true => Ok(()),
+            false => directories.claimed.remove_folder(&self.id),
+        }
+    }
+
+    /// Removes the file, which is dealt with as it was read. Returns `false` where it changed since: then it stays claimed, and is
+    /// read again once it is at rest.
+    ///
+    /// # Errors
+    /// It cannot be removed: it stays claimed.
+    pub(super) fn finish(&self, directories: &Directories, plain: &Plain) -> io::Result<bool> {
+        if plain.now()? != plain.stamp {
+            return Ok(false);
+        }
+        self.folder(directories)?.remove(&self.name)?;
+        self.remove_folder(directories)?;
+        Ok(true)
+    }
+}
+
+/// What of a file's content was not accepted: what follows the accepted bytes, or everything where it does not begin with them.
+pub(super) fn late(mut content: Vec<u8>, accepted: &Accepted) -> Vec<u8> {
+    let len = usize::try_from(accepted.len).unwrap_or(usize::MAX);
+    if content.len() >= len && lines::digest(&content[..len]) == accepted.digest {
+        content.drain(..len);
+    }
+    content
+}

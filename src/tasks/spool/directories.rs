@@ -1,0 +1,405 @@
+//! The spool directory and the three below it: created whole, owned by this user, locked.
+//!
+//! Two rules keep others out. The directories are created in a place that only this user can reach, and appear at their path in
+//! one rename: no member of the group can create `rejected/` first. And each of them must belong to the owner of the spool
+//! directory: a directory or a link that a member put there is reported and never used.
+//!
+//! The lock is on the spool directory itself and lives as long as its handle. Two daemons that take files from one directory
+//! would each accept some of them, for two accounts.
+
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::file::{advice, user};
+use super::folder::{Folder, Lock};
+
+/// Members of the group may write, and may remove only their own files.
+pub const SPOOL_MODE: u32 = 0o3770;
+
+/// Only this user: files whose acceptance has begun.
+const CLAIMED_MODE: u32 = 0o700;
+
+/// Members of the group may read.
+const BELOW_MODE: u32 = 0o750;
+
+/// Only this user: where the directories are created before they appear.
+const STAGING_MODE: u32 = 0o2700;
+
+/// What others may not do in a directory of ours.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// Below the spool directory: files whose acceptance has begun.
+pub(super) const CLAIMED: &str = ".claimed";
+
+/// Below the spool directory: the receipts of accepted files.
+pub(super) const RECEIPTS: &str = "receipts";
+
+/// Below the spool directory: copies of refused files.
+pub(super) const REJECTED: &str = "rejected";
+
+/// How often, and after how long each, a lock that is only shared is tried again.
+const LOOKERS: (u32, Duration) = (20, Duration::from_millis(10));
+
+const BELOW: [(&str, u32); 3] = [(CLAIMED, CLAIMED_MODE), (RECEIPTS, BELOW_MODE), (REJECTED, BELOW_MODE)];
+
+/// The open directories.
+#[derive(Debug)]
+pub(super) struct Directories {
+    pub(super) spool: Folder,
+    pub(super) claimed: Folder,
+    pub(super) receipts: Folder,
+    pub(super) rejected: Folder,
+}
+
+impl Directories {
+    /// Opens the directories below `path`, creates those that are missing, and takes the lock. `database` is the file whose
+    /// owner root works for.
+    ///
+    /// # Errors
+    /// A sentence with the command that helps.
+    pub(super) fn open(path: &Path, database: &Path) -> Result<Self, String> {
+        if let Err(error) = fs::metadata(path)
+            && error.kind() == ErrorKind::NotFound
+        {
+            create(path, database).map_err(|error| unusable(path, &error))?;
+        }
+        let spool = open_owned(path, database)?;
+        let owner = spool.metadata().map_err(|error| unusable(path, &error))?.uid();
+        // Before anything is created or changed in it.
+        match lock(&spool) {
+            Ok(true) => {}
+            Ok(false) => return Err(in_use(path)),
+            Err(error) => return Err(unusable(path, &error)),
+        }
+        let below = |(name, mode): (&str, u32)| {
+            create_below(&spool, name, mode, owner).map_err(|error| unusable(&path.join(name), &error))?;
+            open_below(&spool, name)?.ok_or_else(|| unusable(&path.join(name), &ErrorKind::NotFound.into()))
+        };
+        let [claimed, receipts, rejected] = BELOW;
+        Ok(Self { claimed: below(claimed)?, receipts: below(receipts)?, rejected: below(rejected)?, spool })
+    }
+
+    /// Whether `path` is still the directory that was opened, and the three below it are still there.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        let same = |one: &Metadata, other: &Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
+        let (Ok(now), Ok(opened)) = (fs::metadata(path), self.spool.metadata()) else { return false };
+        let below = [(CLAIMED, &self.claimed), (RECEIPTS, &self.receipts), (REJECTED, &self.rejected)];
+        same(&now, &opened)
+            && below.iter().all(|(name, folder)| match (self.spool.metadata_of(name), folder.metadata()) {
+                (Ok(now), Ok(opened)) => same(&now, &opened),
+                _ => false,
+            })
+    }
+}
+
+/// The user that this program runs as, or that root works for: the owner of the database.
+fn user_of(database: &Path) -> u32 {
+    fs::metadata(database).map_or(0, |database| database.uid())
+}
+
+fn wrong_owner(path: &Path, owner: u32, wanted: u32) -> Option<String> {
+    (owner != wanted).then(|| {
+        let (path, owner, wanted) = (path.display(), user(owner), user(wanted));
+        format!(
+            "outbound.spool_dir: {path} belongs to {owner}, and must belong to {wanted}, the user of this program: \
+             `chown {wanted} {path}`, or set outbound.spool_dir to a directory of its own"
+        )
+    })
+}
+
+/// Takes the lock. `status` and `doctor` share it for a moment: they are waited for.
+fn lock(spool: &Folder) -> io::Result<bool> {
+    let (tries, wait) = LOOKERS;
+    for _ in 0..tries {
+        if spool.lock(Lock::Alone)? {
+            return Ok(true);
+        }
+        if !spool.lock(Lock::Shared)? {
+            return Ok(false);
+        }
+        spool.unlock()?;
+        std::thread::sleep(wait);
+    }
+    Ok(false)
+}
+
+fn in_use(path: &Path) -> String {
+    let by = lock_holder(path).map(|process| format!(" (process {process}; `ps -fp {process}`)"));
+    format!(
+        "outbound.spool_dir: another komoju-sync{} takes the files out of {}: give each its own outbound.spool_dir and restart \
+         it, or stop the other",
+        by.unwrap_or_default(),
+        path.display()
+    )
+}
+
+/// Why a daemon with this database would take no file from the directory; `None` where it would. The lock is shared for a moment,
+/// and nothing is changed.
+pub(super) fn obstacle(path: &Path, database: &Path) -> Option<String> {
+    let folder = Folder::open(path).ok()?;
+    let owner = folder.metadata().ok()?.uid();
+    wrong_owner(path, owner, user_of(database))
+        .or_else(|| (!folder.lock(Lock::Shared).unwrap_or(true)).then(|| in_use(path)))
+}
+
+/// The process that holds the lock on this directory, as far as the kernel's list shows it.
+fn lock_holder(path: &Path) -> Option<u32> {
+    let inode = fs::metadata(path).ok()?.ino().to_string();
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    // `1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF`
+    locks.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let (kind, process, file) = (fields.next()?, fields.nth(2)?, fields.next()?);
+        (kind == "FLOCK" && file.rsplit(':').next()? == inode).then(|| process.parse().ok())?
+    })
+}
+
+fn unusable(path: &Path, error: &io::Error) -> String {
+    format!(
+        "outbound.spool_dir: {} cannot be made or used: {error}; {}, or set outbound.spool_dir to another place",
+        path.display(),
+        advice(error)
+    )
+}
+
+/// Opens the spool directory, which must belong to the user of this program.
+///
+/// # Errors
+/// A sentence with the command that helps.
+pub(super) fn open_owned(path: &Path, database: &Path) -> Result<Folder, String> {
+    let spool = Folder::open(path).map_err(|error| unusable(path, &error))?;
+    let owner = spool.metadata().map_err(|error| unusable(path, &error))?.uid();
+    let wanted = match rustix::process::geteuid().as_raw() {
+        0 => user_of(database),
+        me => me,
+    };
+    wrong_owner(path, owner, wanted).map_or(Ok(spool), Err)
+}
+
+/// Opens a directory below the spool directory; `None` where there is none. It must be of the same owner, and of no one else.
+///
+/// # Errors
+/// A sentence with the command that helps.
+pub(super) fn open_below(spool: &Folder, name: &str) -> Result<Option<Folder>, String> {
+    let path = spool.path_of(name);
+    let foreign = |what: &str| {
+        let path = path.display();
+        Err(format!("outbound.spool_dir: {path} {what}; it is not used until it is removed: `rm -r {path}`"))
+    };
+    let folder = match spool.metadata_of(name) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Ok(found) if found.is_symlink() => return foreign("is a symbolic link"),
+        Ok(found) if !found.is_dir() => return foreign("is no directory"),
+        found => found.and_then(|_| spool.folder(name)).map_err(|error| unusable(&path, &error))?,
+    };
+    // Asked of the handle, which cannot be swapped.
+    let read = |folder: &Folder| folder.metadata().map_err(|error| unusable(&path, &error));
+    let (found, of) = (read(&folder)?, read(spool)?);
+    if found.uid() != of.uid() {
+        return foreign(&format!("belongs to {}", user(found.uid())));
+    }
+    if found.mode() & OTHERS_WRITE != 0 {
+        return foreign("can be written by others than its owner");
+    }
+    Ok(Some(folder))
+}
+
+/// Creates a directory below the spool directory, where there is nothing of that name.
+fn create_below(spool: &Folder, name: &str, mode: u32, owner: u32) -> io::Result<()> {
+    match spool.metadata_of(name) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        _ => return Ok(()),
+    }
+    match spool.create_folder(name, mode) {
+        Ok(folder) if owner != rustix::process::geteuid().as_raw() => folder.give(&spool.metadata()?),
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Creates the spool directory with all that belongs in it, so that it appears whole.
+fn create(path: &Path, database: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent)?;
+    let parent = Folder::open(parent)?;
+    let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
+    let mut staging = PathBuf::from(".new-").into_os_string();
+    staging.push(name);
+    let outer = match parent.create_folder(&staging, STAGING_MODE) {
+        // A start before this one was cut off.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => parent.folder(&staging)?,
+        other => other?,
+    };
+    let found = outer.metadata()?;
+    if found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o077 != 0 {
+        let why = format!("{} is in the way; remove it", parent.path_of(&staging).display());
+        return Err(io::Error::new(ErrorKind::AlreadyExists, why));
+    }
+    let existing = |made: io::Result<Folder>, folder: &Folder, name: &std::ffi::OsStr| match made {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => folder.folder(name),
+        other => other,
+    };
+    let inner = existing(outer.create_folder(name, SPOOL_MODE), &outer, name)?;
+    let owner = fs::metadata(database).ok().filter(|_| rustix::process::geteuid().is_root());
+    for (below, mode) in BELOW {
+        let folder = existing(inner.create_folder(below, mode), &inner, below.as_ref())?;
+        owner.as_ref().map_or(Ok(()), |owner| folder.give(owner))?;
+    }
+    owner.as_ref().map_or(Ok(()), |owner| inner.give(owner))?;
+    let appeared = outer.rename(name, &parent, name);
+    if appeared.is_err() {
+        // Another process was first: it made the same.
+        BELOW.iter().try_for_each(|(below, _)| inner.remove_folder(below))?;
+        outer.remove_folder(name)?;
+    }
+    parent.remove_folder(&staging)?;
+    match appeared {
+        Err(error) if !matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
+            Err(error)
+        }
+        _ => parent.sync(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown, symlink};
+
+    use super::*;
+
+    struct Place {
+        home: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let home = tempfile::TempDir::new().unwrap();
+            fs::write(home.path().join("komoju.db"), "").unwrap();
+            Self { home }
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.home.path().join(name)
+        }
+
+        fn open(&self) -> Result<Directories, String> {
+            Directories::open(&self.at("spool"), &self.at("komoju.db"))
+        }
+    }
+
+    #[test]
+    fn the_directories_appear_at_once() {
+        for _ in 0..40 {
+            let place = Place::new();
+            let spool = place.at("spool");
+            std::thread::scope(|scope| {
+                // A member of the group that waits for the directory in order to create `rejected` first.
+                let member = scope.spawn(|| {
+                    while !spool.exists() {
+                        std::hint::spin_loop();
+                    }
+                    BELOW.iter().any(|(name, _)| fs::create_dir(spool.join(name)).is_ok())
+                });
+                place.open().unwrap();
+                assert!(!member.join().unwrap(), "a member was first");
+            });
+        }
+    }
+
+    #[test]
+    fn a_creation_that_was_cut_off_is_finished() {
+        let place = Place::new();
+        fs::DirBuilder::new().mode(0o700).create(place.at(".new-spool")).unwrap();
+        fs::create_dir(place.at(".new-spool/spool")).unwrap();
+        fs::DirBuilder::new().mode(0o750).create(place.at(".new-spool/spool/rejected")).unwrap();
+        place.open().unwrap();
+        let mut names: Vec<_> =
+            fs::read_dir(place.home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["komoju.db", "spool"]);
+    }
+
+    #[test]
+    fn a_link_or_a_directory_of_a_member_is_never_used() {
+        for name in [CLAIMED, RECEIPTS, REJECTED] {
+            let place = Place::new();
+            drop(place.open().unwrap());
+            let below = place.at("spool").join(name);
+            fs::remove_dir(&below).unwrap();
+            fs::create_dir(place.at("elsewhere")).unwrap();
+            symlink(place.at("elsewhere"), &below).unwrap();
+            let why = place.open().unwrap_err();
+            assert!(why.contains("is a symbolic link") && why.contains("rm -r"), "{why}");
+            fs::remove_file(&below).unwrap();
+            fs::DirBuilder::new().mode(0o777).create(&below).unwrap();
+            fs::set_permissions(&below, fs::Permissions::from_mode(0o777)).unwrap();
+            assert!(place.open().unwrap_err().contains("can be written by others"));
+            fs::set_permissions(&below, fs::Permissions::from_mode(0o750)).unwrap();
+            if chown(&below, Some(12_345), None).is_ok() {
+                assert!(place.open().unwrap_err().contains("belongs to uid 12345"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_of_another_user_is_refused_with_the_command() {
+        let place = Place::new();
+        drop(place.open().unwrap());
+        if chown(place.at("spool"), Some(12_345), None).is_err() {
+            // Only root gives directories away.
+            return;
+        }
+        let why = place.open().unwrap_err();
+        assert!(why.contains("belongs to uid 12345") && why.contains("`chown root "), "{why}");
+        // Root works for the owner of the database.
+        chown(place.at("komoju.db"), Some(12_345), None).unwrap();
+        for name in [CLAIMED, RECEIPTS, REJECTED] {
+            chown(place.at("spool").join(name), Some(12_345), None).unwrap();
+        }
+        place.open().unwrap();
+    }
+
+    #[test]
+    fn what_root_creates_belongs_to_the_owner_of_the_database() {
+        let place = Place::new();
+        if chown(place.at("komoju.db"), Some(12_345), Some(12_346)).is_err() {
+            return;
+        }
+        let directories = place.open().unwrap();
+        for folder in [&directories.spool, &directories.claimed, &directories.receipts, &directories.rejected]
+        {
+            assert_eq!(folder.metadata().unwrap().uid(), 12_345, "{folder:?}");
+        }
+        directories.receipts.write("a.json", b"{}").unwrap();
+        assert_eq!(directories.receipts.metadata_of("a.json").unwrap().uid(), 12_345);
+    }
+
+    #[test]
+    fn a_second_user_of_the_directory_is_told_who_has_it() {
+        let place = Place::new();
+        let first = place.open().unwrap();
+        let why = place.open().unwrap_err();
+        assert!(why.contains("another komoju-sync") && why.contains("outbound.spool_dir"), "{why}");
+        let obstacle = || obstacle(&place.at("spool"), &place.at("komoju.db"));
+        assert_eq!(obstacle(), Some(why));
+        assert!(first.is_at(&place.at("spool")));
+        drop(first);
+        assert_eq!(obstacle(), None);
+        place.open().unwrap();
+    }
+
+    #[test]
+    fn a_replaced_directory_is_noticed() {
+        let place = Place::new();
+        let first = place.open().unwrap();
+        fs::rename(place.at("spool"), place.at("old")).unwrap();
+        assert!(!first.is_at(&place.at("spool")));
+        let second = place.open().unwrap();
+        assert!(second.is_at(&place.at("spool")) && !first.is_at(&place.at("spool")));
+        fs::remove_dir(place.at("spool/rejected")).unwrap();
+        assert!(!second.is_at(&place.at("spool")));
+    }
+}

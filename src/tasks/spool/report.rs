@@ -1,0 +1,133 @@
+//! What the spool directory shows to programs that take nothing from it: `status`, `doctor`, metrics. Nothing is changed or opened
+//! for reading.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::directories::{self, REJECTED};
+use super::folder::Folder;
+use super::listing::{self, Leftovers, is_dropped};
+use super::{Left, file, papers};
+
+/// MOST_LOOKED_AT limits the names that are looked at.
+const MOST_LOOKED_AT: usize = 20_000;
+
+/// MOST_SHOWN limits the files that [`Overview`] names.
+const MOST_SHOWN: usize = 20;
+
+/// What `status` says of the spool directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Overview {
+    /// Why no file is taken, with the command that helps; null while files are taken.
+    pub problem: Option<String>,
+    /// The first files that will not be taken, each with the reason and what to do.
+    pub stuck: Vec<Left>,
+    /// How many more there are; counted up to 20,000.
+    pub more_stuck: u64,
+    /// The first refused files below `rejected`. Beside each lies `NAME.error`, which says why.
+    pub refused: Vec<String>,
+}
+
+impl Overview {
+    /// Looks at the directory; `problem` is what the running daemon says, if one runs. `database` is the file whose owner runs it.
+    pub fn read(directory: &Path, database: &Path, problem: Option<Option<String>>) -> Self {
+        let Ok(found) = fs::metadata(directory) else {
+            return Self { problem: problem.flatten(), ..Self::default() };
+        };
+        // The mode says who may read; that the owner of the directory is in its group is how it is made.
+        let may_read = |file: &Metadata| {
+            let shift = match () {
+                () if found.uid() == 0 => return true,
+                () if file.uid() == found.uid() => 6,
+                () if file.gid() == found.gid() => 3,
+                () => 0,
+            };
+            (file.mode() >> shift) & 4 != 0
+        };
+        let left = that_stay(directory, &file::user(found.uid()), &may_read).unwrap_or_default();
+        let mut stuck = left.list();
+        let more = stuck.len().saturating_sub(MOST_SHOWN);
+        stuck.truncate(MOST_SHOWN);
+        Self {
+            problem: problem.unwrap_or_else(|| obstacle(directory, database)),
+            stuck,
+            more_stuck: left.more + more as u64,
+            refused: refused(directory),
+        }
+    }
+}
+
+/// Why a daemon that starts now would take no file; `None` where it would, as far as it shows from outside.
+pub fn obstacle(directory: &Path, database: &Path) -> Option<String> {
+    directories::obstacle(directory, database)
+}
+
+/// The first refused files, by name.
+fn refused(directory: &Path) -> Vec<String> {
+    let mut first = Leftovers::default();
+    let names = fs::read_dir(directory.join(REJECTED)).into_iter().flatten().flatten().take(MOST_LOOKED_AT);
+    for entry in names {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if is_refused(&name) {
+            first.add(&name, "");
+        }
+    }
+    first.list().into_iter().take(MOST_SHOWN).map(|left| left.name).collect()
+}
+
+/// The files that lie in the directory, sorted: their names alone. Nothing is opened.
+pub fn waiting_files(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| is_dropped(name)).take(MOST_LOOKED_AT).collect();
+    names.sort();
+    names
+}
+
+/// What lies in the directory and will not be taken, as the daemon (`who`) would say, for all that can be said without opening a
+/// file; `may_read` says whether that user may.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn that_stay(directory: &Path, who: &str, may_read: &dyn Fn(&Metadata) -> bool) -> io::Result<Leftovers> {
+    let folder = Folder::open(directory)?;
+    let of = folder.metadata()?;
+    let mut left = Leftovers::default();
+    let mut looked_at = 0;
+    folder.each(|name, kind| {
+        let shown = name.to_string_lossy();
+        if !is_dropped(&shown) || looked_at == MOST_LOOKED_AT {
+            return;
+        }
+        looked_at += 1;
+        let why = match listing::stray(name.to_str(), &shown, kind) {
+            Some(why) => Some(why.to_owned()),
+            None => folder.metadata_of(name).ok().and_then(|found| match file::kind(&found) {
+                Some(why) => Some(why.to_owned()),
+                None => file::why_left(&directory.join(name), &of, &found, who, may_read),
+            }),
+        };
+        if let Some(why) = why {
+            left.add(&shown, why);
+        }
+    })?;
+    Ok(left)
+}
+
+/// How many files wait in the directory and how many were rejected, each counted up to `most`; nothing is opened.
+pub fn count_files(dir: &Path, most: usize) -> (usize, usize) {
+    let count = |dir: &Path, counts: &dyn Fn(&str) -> bool| {
+        let names = fs::read_dir(dir).into_iter().flatten().flatten().take(most.saturating_mul(2));
+        names.filter(|entry| counts(&entry.file_name().to_string_lossy())).take(most).count()
+    };
+    (count(dir, &is_dropped), count(&dir.join(REJECTED), &is_refused))
+}
+
+fn is_refused(name: &str) -> bool {
+    !name.starts_with('.') && !name.ends_with(papers::ERROR)
+}
