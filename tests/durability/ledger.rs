@@ -70,12 +70,21 @@ impl Ledger {
         (book.promises[..known.promises].to_vec(), book.keys[..known.keys].to_vec())
     }
 
+    /// Whether the file waits to be accepted, or its acceptance has begun: nothing is certain of it. A file moves from the one
+    /// place to the other, so that they are looked at in this order.
+    fn lies(&self, file: &str) -> bool {
+        let is_claimed = || {
+            let claims = std::fs::read_dir(self.spool.join(".claimed")).into_iter().flatten().flatten();
+            claims.map(|claim| claim.path().join(file)).any(|path| path.exists())
+        };
+        self.spool.join(file).exists() || is_claimed()
+    }
+
     /// What is certain now. Whatever the disk holds is to be asked after this.
     pub fn known(&self, sandbox: &Sandbox) -> Known {
         let book = &mut *self.book();
-        let (gone, there) = std::mem::take(&mut book.files)
-            .into_iter()
-            .partition::<Vec<_>, _>(|(file, _)| !self.spool.join(file).exists());
+        let (gone, there) =
+            std::mem::take(&mut book.files).into_iter().partition::<Vec<_>, _>(|(file, _)| !self.lies(file));
         book.files = there;
         book.promises.extend(gone.into_iter().flat_map(|(_, promises)| promises));
         let world = sandbox.world();

@@ -10,6 +10,7 @@ use komoju_sync::model::time;
 use komoju_sync::store::StoreError;
 use komoju_sync::store::intents::{Accepted, Door as Way, accept};
 use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::ops::{Door, Want, Wish};
 use crate::world::{Checked, World, must};
@@ -260,6 +261,17 @@ impl World<'_> {
             self.waiting.pop();
         }
         said
+    }
+
+    /// As the daemon does at its start: what a crash left is accepted before anything younger comes in.
+    pub fn take_waiting(&mut self) -> Checked {
+        if self.waiting.is_empty() || !self.enabled {
+            return Ok(());
+        }
+        let of_the_next_pass = self.crash_at.take();
+        self.run(async |process| process.spool.drain(&CancellationToken::new()).await.unwrap());
+        self.crash_at = of_the_next_pass;
+        self.look_for_taken()
     }
 
     /// What became of the files that waited: none may be gone with its intents.

@@ -266,6 +266,9 @@ impl<'a> World<'a> {
         let head = self.log.head.seq;
         self.crashed = false;
         self.effects_before = self.server.lock().unwrap().effects.len();
+        if matches!(op, Op::Drop(..) | Op::Bad(..) | Op::Again { .. }) {
+            self.take_waiting()?;
+        }
         match op {
             Op::Sweep => self.pass(PassKind::Sweep)?,
             Op::Probe => self.pass(PassKind::Probe)?,
