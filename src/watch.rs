@@ -145,6 +145,10 @@ impl DirectoryWatch {
                 EventKind::Modify(ModifyKind::Metadata(_)) | EventKind::Other => false,
                 _ => return,
             };
+            // The kernel's queue is full, and events are lost: they name nothing.
+            if event.paths.is_empty() {
+                let _ = tell.send(News::Other);
+            }
             for path in &event.paths {
                 let name = path.file_name().and_then(|name| name.to_str());
                 // Hidden until it has its name.

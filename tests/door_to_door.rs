@@ -10,6 +10,8 @@ mod house;
 mod canary;
 #[path = "door_to_door/kills.rs"]
 mod kills;
+#[path = "door_to_door/memory.rs"]
+mod memory;
 #[path = "door_to_door/search.rs"]
 mod search;
 #[path = "door_to_door/stops.rs"]

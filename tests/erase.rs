@@ -596,6 +596,41 @@ fn files_about_this_customer_alone_go_and_others_are_named() {
 }
 
 #[test]
+fn erase_does_not_follow_a_link_in_place_of_our_directory() {
+    let story = Story::living(3);
+    let (house, id) = (&story.house, story.id.as_str());
+    story.delete();
+    let spool = house.path("spool");
+    std::fs::create_dir(house.path("elsewhere")).unwrap();
+    let refused = json!({"op": "update", "customer_id": id, "body": {"emial": "x"}}).to_string();
+    let claim = spool.join(".claimed/000000000001.000000000-00000001");
+    for name in ["rejected", "receipts", ".claimed"] {
+        std::fs::remove_dir_all(spool.join(name)).unwrap();
+        std::os::unix::fs::symlink(house.path("elsewhere"), spool.join(name)).unwrap();
+        std::fs::write(house.path("elsewhere/a.json"), &refused).unwrap();
+        let told = receipt(&house.expect(3, &["erase", id, "--json"]).stdout);
+        let left = told["left"].as_array().unwrap();
+        let is_named = |left: &Value| {
+            left["what"].as_str().unwrap().ends_with(&format!("spool/{name}"))
+                && left["why"].as_str().unwrap().contains("is a symbolic link")
+        };
+        assert!(left.iter().any(is_named), "{told}");
+        assert_eq!(std::fs::read_to_string(house.path("elsewhere/a.json")).unwrap(), refused);
+        std::fs::remove_file(spool.join(name)).unwrap();
+        std::fs::create_dir(spool.join(name)).unwrap();
+    }
+    // A file whose acceptance has begun is named, too.
+    std::fs::create_dir(&claim).unwrap();
+    std::fs::write(claim.join("b.json"), &refused).unwrap();
+    let told = receipt(&house.expect(3, &["erase", id, "--json"]).stdout);
+    let why = "it names this customer, and its acceptance has begun";
+    assert!(
+        told["left"].as_array().unwrap().iter().any(|left| left["why"].as_str().unwrap().starts_with(why)),
+        "{told}"
+    );
+}
+
+#[test]
 fn others_with_the_same_email_are_named_and_left_alone() {
     let story = Story::told(3);
     let house = &story.house;

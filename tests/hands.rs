@@ -588,6 +588,42 @@ fn status_counts_intents_and_names_the_files_that_nobody_takes() {
 }
 
 #[test]
+fn status_names_stuck_and_refused_files_with_what_to_do() {
+    let house = swept(1);
+    let spool = house.path("spool");
+    std::fs::create_dir_all(spool.join("rejected")).unwrap();
+    std::fs::write(spool.join("notes.txt"), "").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", spool.join("link.json")).unwrap();
+    std::fs::write(spool.join("fine.json"), "{}").unwrap();
+    std::fs::write(spool.join("rejected/bad.json"), "{").unwrap();
+    std::fs::write(spool.join("rejected/bad.json.error"), "why").unwrap();
+    let told = house.expect(0, &["status"]).stdout;
+    let line = |part: &str| {
+        told.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {told}"))
+    };
+    assert!(line("notes.txt").contains("must end in .json"), "{told}");
+    assert!(line("link.json").contains("is a symbolic link"), "{told}");
+    assert!(
+        line("bad.json").contains("rejected/bad.json.error") && line("bad.json").contains("drop it again"),
+        "{told}"
+    );
+    assert!(!told.contains("fine.json"), "{told}");
+    let json: Value = serde_json::from_str(&house.expect(0, &["status", "--json"]).stdout).unwrap();
+    assert_eq!(json["spool"]["problem"], Value::Null);
+    let names: Vec<&str> = json["spool"]["stuck"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|left| left["name"].as_str().unwrap())
+        .collect();
+    assert_eq!((names, &json["spool"]["refused"]), (vec!["link.json", "notes.txt"], &json!(["bad.json"])));
+    if std::os::unix::fs::chown(&spool, Some(12_345), None).is_ok() {
+        let told = house.expect(0, &["status"]).stdout;
+        assert!(told.contains("no file is taken") && told.contains("`chown root "), "{told}");
+    }
+}
+
+#[test]
 fn who_follows_the_log_is_told_what_is_new_and_ends_by_ctrl_c() {
     let house = swept(1);
     let mut follower = house.spawn(&["changes", "--follow", "--json"]);

@@ -26,6 +26,7 @@ mod listing;
 mod papers;
 mod redact;
 mod report;
+mod worker;
 
 use std::collections::HashSet;
 use std::io;
@@ -45,6 +46,7 @@ pub use listing::{Leftovers, MOST_NAMED};
 use listing::{Unstill, ending};
 use redact::ByLine;
 pub use report::{Overview, count_files, obstacle, that_stay, waiting_files};
+use worker::Worker;
 
 use crate::clock::Clock;
 use crate::config::SecretKey;
@@ -110,6 +112,7 @@ pub struct Spool {
     state: tokio::sync::Mutex<State>,
     /// What the last look left.
     left: Mutex<Leftovers>,
+    worker: Worker,
 }
 
 /// What is kept from one look to the next.
@@ -171,6 +174,7 @@ impl Spool {
             settings,
             state: tokio::sync::Mutex::default(),
             left: Mutex::default(),
+            worker: Worker::start(),
         }
     }
 
@@ -260,7 +264,7 @@ impl Spool {
         }
         for name in old {
             let (directories, receipt) = (Arc::clone(&directories), name.clone());
-            match blocking(move || papers::remove_receipt(&directories.receipts, &receipt)).await? {
+            match self.worker.run(move || papers::remove_receipt(&directories.receipts, &receipt)).await? {
                 Ok(()) => removed.push(name),
                 Err(error) => self.warn(&name, &cannot("its receipt cannot be removed", &error)),
             }
@@ -296,7 +300,7 @@ impl Spool {
             cannot(&format!("outbound.spool_dir: {what} cannot be read"), error)
         };
         let of = Arc::clone(&directories);
-        let claims = match blocking(move || claim::pending(&of)).await? {
+        let claims = match self.worker.run(move || claim::pending(&of)).await? {
             Ok(claims) => claims,
             Err(error) => {
                 let path = directories.claimed.path().display().to_string();
@@ -305,7 +309,7 @@ impl Spool {
             }
         };
         let of = Arc::clone(&directories);
-        let mut listing = match blocking(move || listing::list(&of.spool)).await? {
+        let mut listing = match self.worker.run(move || listing::list(&of.spool)).await? {
             Ok(listing) => listing,
             Err(error) => {
                 self.leave(look, &self.dir_name(), &unread(&self.dir_name(), &error));
@@ -343,7 +347,7 @@ impl Spool {
                 }
             }
             let (of, asked) = (Arc::clone(&directories), name.clone());
-            match blocking(move || claim::claim(&of, &asked, &stamp)).await? {
+            match self.worker.run(move || claim::claim(&of, &asked, &stamp)).await? {
                 Ok(Taken::Gone) => state.unstill.forget(&name),
                 Ok(Taken::Changed) => look.again_in(AGAIN),
                 Ok(Taken::Left(why)) => self.leave(look, &name, &why),
@@ -364,7 +368,7 @@ impl Spool {
     async fn directories(&self, state: &mut State) -> Result<Result<Arc<Directories>, String>, StoreError> {
         let (path, database) = (self.settings.dir.clone(), self.store.path().to_owned());
         let known = state.directories.take();
-        let opened = blocking(move || match known {
+        let opened = self.worker.run(move || match known {
             Some(known) if known.is_at(&path) => Ok(known),
             known => {
                 // The lock goes with the handle: another process may be waiting for it.
@@ -391,7 +395,7 @@ impl Spool {
             return Ok(Handled::Stays);
         };
         let (of, asked) = (Arc::clone(directories), claim.clone());
-        let plain = match blocking(move || asked.open(&of)).await? {
+        let plain = match self.worker.run(move || asked.open(&of)).await? {
             Err(error) => return Ok(self.stays(look, claim, "is claimed and cannot be opened", &error)),
             Ok(Opened::Gone) => return Ok(Handled::Finished),
             Ok(Opened::Left(why)) => return self.put_back(directories, claim, &why, look).await,
@@ -407,7 +411,7 @@ impl Spool {
         }
         let plain = Arc::new(plain);
         let of = Arc::clone(&plain);
-        let content = match blocking(move || of.read()).await? {
+        let content = match self.worker.run(move || of.read()).await? {
             Err(error) => return Ok(self.stays(look, claim, "is claimed and cannot be read", &error)),
             Ok(None) => {
                 look.again_in(AGAIN);
@@ -434,7 +438,7 @@ impl Spool {
         // What was recorded of the file must outlive this process.
         self.store.still_in_place()?;
         let (of, asked) = (Arc::clone(directories), claim.clone());
-        match blocking(move || asked.finish(&of, &plain)).await? {
+        match self.worker.run(move || asked.finish(&of, &plain)).await? {
             Err(error) => {
                 Ok(self.stays(look, claim, "is dealt with, but cannot be removed from .claimed/", &error))
             }
@@ -463,7 +467,7 @@ impl Spool {
     ) -> Result<Handled, StoreError> {
         self.leave(look, &claim.name, why);
         let (of, asked) = (Arc::clone(directories), claim.clone());
-        Ok(match blocking(move || asked.put_back(&of)).await? {
+        Ok(match self.worker.run(move || asked.put_back(&of)).await? {
             Ok(()) => Handled::Finished,
             Err(error) => self.stays(look, claim, &format!("{why}; it lies in {}", claim.key()), &error),
         })
@@ -481,7 +485,8 @@ impl Spool {
         let late = claim::late(content, accepted);
         if !late.is_empty() {
             let (of, masker, name) = (Arc::clone(directories), Arc::clone(&self.masker), claim.name.clone());
-            let kept = blocking(move || papers::put_late_aside(&of.rejected, &masker, &name, &late, by_line));
+            let kept =
+                self.worker.run(move || papers::put_late_aside(&of.rejected, &masker, &name, &late, by_line));
             match kept.await? {
                 Ok(copy) => self.warn(
                     &claim.name,
@@ -509,7 +514,7 @@ impl Spool {
     ) -> Result<Option<Result<(), String>>, StoreError> {
         let content = Arc::new(content);
         let (read, name) = (Arc::clone(&content), claim.name.clone());
-        let digest = blocking(move || lines::digest(&read)).await?;
+        let digest = self.worker.run(move || lines::digest(&read)).await?;
         let file = SpoolFile {
             name: name.clone(),
             by: owner.to_owned(),
@@ -553,7 +558,7 @@ impl Spool {
         receipt: Receipt,
     ) -> Result<Result<(), String>, StoreError> {
         let (of, masker) = (Arc::clone(directories), Arc::clone(&self.masker));
-        let written = blocking(move || papers::write_receipt(&of.receipts, &masker, &receipt)).await?;
+        let written = self.worker.run(move || papers::write_receipt(&of.receipts, &masker, &receipt)).await?;
         Ok(written
             .map_err(|error| cannot("its intents were accepted, but its receipt cannot be written", &error)))
     }
@@ -569,8 +574,9 @@ impl Spool {
         let why =
             bad.first.first().map(|bad| papers::sentence(&self.masker, by_line, bad)).unwrap_or_default();
         let (of, masker, asked) = (Arc::clone(directories), Arc::clone(&self.masker), name.to_owned());
-        let copied =
-            blocking(move || papers::put_aside(&of.rejected, &masker, &asked, &content, by_line, &bad));
+        let copied = self
+            .worker
+            .run(move || papers::put_aside(&of.rejected, &masker, &asked, &content, by_line, &bad));
         Ok(match copied.await? {
             Ok(copy) => {
                 let (file, copy) = (self.masker.text(name), self.masker.text(&format!("rejected/{copy}")));
@@ -639,10 +645,4 @@ fn bad_name(name: &str) -> Option<BadLine> {
 
 fn cannot(what: &str, error: &io::Error) -> String {
     format!("{what}: {error}; {}; it is tried again with the next look", file::advice(error))
-}
-
-/// Runs what waits for disks where waiting harms nobody.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
-    // It fails only when the program ends.
-    tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)
 }

@@ -513,6 +513,40 @@ fn files_that_stay_in_the_spool_are_named_with_the_reason() {
 }
 
 #[test]
+fn a_spool_that_two_daemons_share_fails() {
+    let (first, second) = (swept(1), swept(1));
+    let config = fs::read_to_string(second.path("config.toml")).unwrap();
+    let own = second.path("spool").display().to_string();
+    fs::write(second.path("config.toml"), config.replace(&own, &first.path("spool").display().to_string()))
+        .unwrap();
+    let taking = first.spawn(&["run"]);
+    let eventually = |what: &str, holds: &dyn Fn() -> bool| {
+        assert!(
+            (0..3000).any(|_| holds() || {
+                std::thread::sleep(Duration::from_millis(10));
+                false
+            }),
+            "{what}"
+        );
+    };
+    let shared = |house: &House| {
+        let told = doctor(house);
+        let (level, finding) = told.one("spool");
+        (level.to_owned(), finding.to_owned())
+    };
+    // Before the second daemon starts, the lock says it; while it runs, it says so itself.
+    eventually("the lock is taken", &|| shared(&second).0 == "fail");
+    let waiting = second.spawn(&["run"]);
+    eventually("the second daemon says so", &|| {
+        second.one("SELECT spool_problem IS NOT NULL FROM meta") == "1"
+    });
+    assert_eq!((shared(&second).0, shared(&first).0), ("fail".to_owned(), "ok".to_owned()));
+    let told = second.run(&["status"]).stdout;
+    assert!(told.contains("no file is taken") && told.contains("another komoju-sync"), "{told}");
+    drop((taking, waiting));
+}
+
+#[test]
 fn what_the_services_user_could_not_use_is_told_to_root() {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         // Only root gives files away.

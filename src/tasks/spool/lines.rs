@@ -19,6 +19,10 @@ pub(super) const MOST_LINES: usize = 50_000;
 /// text is many times as large.
 const LONGEST_INTENT: usize = 1024 * 1024;
 
+/// MOST_VALUES limits the values in one intent: each takes far more memory than text. One behind the other, they have commas
+/// between them.
+const MOST_VALUES: usize = 100_000;
+
 /// How many bytes of the content's digest are in an id that nobody chose.
 const DIGEST_BYTES: usize = 6;
 
@@ -74,6 +78,9 @@ fn intent(text: &[u8], id: &str) -> Result<Intent, String> {
     }
     if text.trim_ascii().len() > LONGEST_INTENT {
         return Err(format!("the intent: must have at most {} KiB of JSON", LONGEST_INTENT / 1024));
+    }
+    if text.iter().filter(|byte| **byte == b',').count() >= MOST_VALUES {
+        return Err(format!("the intent: must have at most {MOST_VALUES} values"));
     }
     let text = std::str::from_utf8(text).map_err(|error| {
         format!("the intent: must be UTF-8, and is not from byte {} on", error.valid_up_to() + 1)
@@ -131,5 +138,7 @@ mod tests {
         assert!(intent(padded.as_bytes(), "a").is_ok());
         let long = CREATE.replace("a@", &format!("{}@", "a".repeat(LONGEST_INTENT)));
         assert!(intent(long.as_bytes(), "a").unwrap_err().contains("at most 1024 KiB"));
+        let many = format!("[{}0]", "0,".repeat(MOST_VALUES));
+        assert!(intent(many.as_bytes(), "a").unwrap_err().contains("at most 100000 values"));
     }
 }
