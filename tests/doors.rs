@@ -25,7 +25,7 @@ impl Database {
         drop(Store::open(&path).unwrap());
         Connection::open(&path)
             .unwrap()
-            .execute_batch("INSERT INTO intents (id, op) VALUES ('n1', 'create')")
+            .execute_batch("INSERT INTO intents (id, op) VALUES ('n1', 'create'), ('n 1/é', 'create')")
             .unwrap();
         Self { _directory: directory, path }
     }
@@ -52,6 +52,11 @@ fn good() -> Vec<(&'static str, Value)> {
             json!({"op": "create", "id": "é 顧客:1", "body": {"email": "a", "metadata": {"k": "v", "n": null},
             "payment_details": "tok_1", "currency": "JPY"}}),
         ),
+        ("a token that is long and has digits", update(json!({"payment_details": "tok_4111111111111111"}))),
+        ("a token of eleven digits", update(json!({"payment_details": "41111111111"}))),
+        ("a token of twenty digits", update(json!({"payment_details": "41111111111111111111"}))),
+        ("digits and hyphens that are no card number", update(json!({"payment_details": "-4111-"}))),
+        ("a card number elsewhere", update(json!({"metadata": {"order": "4111111111111111"}}))),
         ("an email of null", update(json!({"email": null}))),
         ("an empty email: the API says", update(json!({"email": ""}))),
         ("empty metadata", update(json!({"metadata": {}}))),
@@ -59,7 +64,15 @@ fn good() -> Vec<(&'static str, Value)> {
         ("a metadata key in characters", update(json!({"metadata": {"é".repeat(30): "x"}}))),
         ("an empty metadata key", update(json!({"metadata": {"": "x"}}))),
         ("a customer of an intent", json!({"op": "update", "customer_id": "@n1", "body": {"email": "a"}})),
-        ("a customer's id that needs encoding", json!({"op": "delete", "customer_id": "a/../b?é\u{1}'\""})),
+        (
+            "a customer's id that needs encoding",
+            json!({"op": "delete", "customer_id": "é'\"&=+:;,@[]{}|^<>`顧客🎌"}),
+        ),
+        (
+            "a customer's id with invisible characters",
+            json!({"op": "delete", "customer_id": "a\u{200b}b\u{feff}\u{10ffff}"}),
+        ),
+        ("a customer of an intent with any id", json!({"op": "delete", "customer_id": "@n 1/é"})),
         ("an id of many scripts", json!({"op": "create", "id": "é\u{a0}顧客\u{fffd}\u{10ffff}🎌"})),
         ("the longest customer id in two bytes", json!({"op": "delete", "customer_id": "é".repeat(512)})),
         ("three dots", json!({"op": "delete", "customer_id": "..."})),
@@ -79,10 +92,89 @@ fn good() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// An expectation of so many levels, of objects and arrays by turns.
+fn nested(levels: usize) -> Vec<u8> {
+    let open = (1..levels).map(|level| if level % 2 == 0 { "[" } else { "{\"source\":" });
+    let close = (1..levels).rev().map(|level| if level % 2 == 0 { "]" } else { "}" });
+    open.chain(["{}"]).chain(close).collect::<String>().into_bytes()
+}
+
+/// Intents that a JSON value cannot spell: `body` and `expect` as bytes, and whether all judges take them.
+fn raw() -> Vec<(&'static str, Option<Vec<u8>>, Option<Vec<u8>>, bool)> {
+    let body = |name, text: &[u8], is_good| (name, Some(text.to_vec()), None, is_good);
+    let email = |name, text: &[u8], is_good| {
+        (name, Some([b"{\"email\": \"".as_slice(), text, b"\"}"].concat()), None, is_good)
+    };
+    let expect = |name, text: &[u8], is_good| (name, None, Some(text.to_vec()), is_good);
+    vec![
+        body("a parameter twice", br#"{"email": "a", "email": "b"}"#, false),
+        body("a parameter twice with one value", br#"{"email": "a", "email": "a"}"#, false),
+        body("a parameter twice in two spellings", br#"{"email": "a", "em\u0061il": "b"}"#, false),
+        body("a metadata key twice", br#"{"metadata": {"k": "a", "k": "b"}}"#, false),
+        body("a key in two objects", br#"{"email": "a", "metadata": {"email": "b"}}"#, true),
+        body("white space around", b" \t\r\n{\"email\" : \"a\"}\n", true),
+        body("two values", br#"{"email": "a"}{}"#, false),
+        body("a NUL after it", b"{\"email\": \"a\"}\0", false),
+        body("a NUL and more after it", b"{\"email\": \"a\"}\0{", false),
+        body("a byte order mark", b"\xef\xbb\xbf{\"email\": \"a\"}", false),
+        body("a trailing comma", br#"{"email": "a",}"#, false),
+        body("single quotes", br"{'email': 'a'}", false),
+        body("a bare key", br#"{email: "a"}"#, false),
+        body("a number of no JSON", br#"{"email": 01}"#, false),
+        email("Latin-1", b"caf\xe9@x", false),
+        email("Latin-1 at the end", b"caf\xe9", false),
+        email("Shift_JIS", b"\x83e\x83X\x83g", false),
+        email("half-width kana in Shift_JIS", b"\xc3\xbd\xc4\xb1\xd1", false),
+        email("EUC-JP", b"\xa5\xc6\xa5\xb9\xa5\xc8", false),
+        email("a continuation alone", b"\x80", false),
+        email("one continuation too many", b"\xc3\xa9\xa9", false),
+        email("one continuation too many after a longer one", b"\xe3\x81\x82\x82", false),
+        email("a character cut short", b"\xe3\x81", false),
+        email("a character cut short by another", b"\xf0\x9f\xe3\x81\x82\x8e\x8c", false),
+        email("an overlong slash", b"\xc0\xaf", false),
+        email("an overlong slash in three", b"\xe0\x80\xaf", false),
+        email("an overlong character in four", b"\xf0\x8f\xbf\xbf", false),
+        email("a surrogate as bytes", b"\xed\xa0\x80", false),
+        email("a pair of surrogates as bytes", b"\xed\xa0\xbd\xed\xb8\x80", false),
+        email("a character beyond Unicode", b"\xf4\x90\x80\x80", false),
+        email("a byte that UTF-8 never has", b"\xfe", false),
+        email(
+            "the edges of UTF-8",
+            "\u{7f}\u{80}\u{7ff}\u{800}\u{d7ff}\u{e000}\u{fffd}\u{ffff}\u{10000}\u{10ffff}".as_bytes(),
+            true,
+        ),
+        email("all scripts", "é顧客Ελ🎌ー\u{a0}\u{85}".as_bytes(), true),
+        email("the first half of a pair", br"\ud83d", false),
+        email("the second half of a pair", br"\uDE00", false),
+        email("the halves in the wrong order", br"\ude00\ud83d", false),
+        email("a half before a pair", br"\ud83d\ud83d\ude00", false),
+        email("a half after a pair", br"\ud83d\ude00\ude00", false),
+        email("a half and a character", br"\ud83dx\ude00", false),
+        email("a half before a backslash", br"\ud83d\\ude00", false),
+        email("a pair", br"\uD83D\ude00\ud83d\uDE00", true),
+        email("a backslash and letters", br"\\ud83d", true),
+        email("an escaped NUL", br"a\u0000b", true),
+        email("a control character", b"a\x01b", false),
+        email("a line's end", b"a\nb", false),
+        expect("an expected field twice", br#"{"email": "a", "email": "b"}"#, false),
+        expect("an expected key twice", br#"{"metadata": {"k": "a", "k": "b"}}"#, false),
+        expect("a key twice further in", br#"{"source": [{"k": {"a": 1, "a": 1}}]}"#, false),
+        expect("expected Latin-1", b"{\"email\": \"caf\xe9\"}", false),
+        expect("an expected half of a pair", br#"{"source": {"k": ["\ud800"]}}"#, false),
+        expect("a key that is half of a pair", br#"{"metadata": {"\udc00": "v"}}"#, false),
+        expect("an expected NUL", b"{}\0", false),
+        expect("an expectation of 99 levels", &nested(99), true),
+        expect("an expectation of 100 levels", &nested(100), false),
+        expect("an expectation of 150 levels", &nested(150), false),
+        expect("numbers of any size", br#"{"source": [1E400, -0.0, 12345678901234567890]}"#, true),
+    ]
+}
+
 /// Intents that no judge takes.
 fn bad() -> Vec<(&'static str, Value)> {
     let long = |n: usize| "x".repeat(n);
     let update = |body: Value| json!({"op": "update", "customer_id": "c", "body": body});
+    let update_of = |id: &str| json!({"op": "update", "customer_id": id, "body": {"email": "a"}});
     let delete = |id: &str| json!({"op": "delete", "customer_id": id});
     let expect = |expect: Value| json!({"op": "delete", "customer_id": "c", "expect": expect});
     let id = |id: &str| json!({"op": "create", "id": id});
@@ -109,6 +201,28 @@ fn bad() -> Vec<(&'static str, Value)> {
         ("two dots", delete("..")),
         ("a NUL in a customer", delete("a\0b")),
         ("a NUL alone", delete("\0")),
+        ("a line's end after a customer", delete("c\r\n")),
+        ("a space after a customer", delete("c ")),
+        ("a space before a customer", delete(" c")),
+        ("an ideographic space in a customer", delete("a\u{3000}b")),
+        ("a non-breaking space in a customer", delete("a\u{a0}b")),
+        ("an ogham space in a customer", delete("a\u{1680}b")),
+        ("a thin space in a customer", delete("a\u{2009}b")),
+        ("a hair space in a customer", delete("a\u{200a}b")),
+        ("a line separator in a customer", delete("a\u{2028}b")),
+        ("a paragraph separator in a customer", delete("a\u{2029}b")),
+        ("a narrow space in a customer", delete("a\u{202f}b")),
+        ("a mathematical space in a customer", delete("a\u{205f}b")),
+        ("a next line in a customer", delete("a\u{85}b")),
+        ("a control character in a customer", delete("a\u{1}b")),
+        ("a delete character in a customer", delete("a\u{7f}b")),
+        ("a C1 control in a customer", delete("a\u{9b}b")),
+        ("a slash in a customer", delete("a/b")),
+        ("a backslash in a customer", delete("a\\b")),
+        ("a percent sign in a customer", delete("a%2Fb")),
+        ("a question mark in a customer", delete("a?b")),
+        ("a fragment in a customer", delete("a#b")),
+        ("a path to a customer", update_of("../c")),
         ("a customer over 1 KiB", delete(&long(1025))),
         ("a reference to nothing", delete("@")),
         ("a reference to a reference", delete("@@n1")),
@@ -128,6 +242,19 @@ fn bad() -> Vec<(&'static str, Value)> {
         ("a currency of null", update(json!({"currency": null}))),
         ("a card", update(json!({"payment_details": {"type": "credit_card", "number": "4111111111111111"}}))),
         ("a card's number", update(json!({"payment_details": 4_111_111_111_111_111_u64}))),
+        ("a card's number as text", update(json!({"payment_details": "4111111111111111"}))),
+        ("a card number of 12 digits", update(json!({"payment_details": "411111111111"}))),
+        ("a card number of 19 digits", update(json!({"payment_details": "4111111111111111111"}))),
+        ("a card number in groups", update(json!({"payment_details": "4111 1111 1111 1111"}))),
+        ("a card number with hyphens", update(json!({"payment_details": " 4111-1111-1111-1111\n"}))),
+        (
+            "a full-width card number",
+            update(json!({"payment_details": "４１１１　１１１１‐１１１１－１１１１"})),
+        ),
+        (
+            "a card number in a create",
+            json!({"op": "create", "body": {"payment_details": "4111111111111111"}}),
+        ),
         ("a token of null", update(json!({"payment_details": null}))),
         ("metadata that is a text", update(json!({"metadata": "x"}))),
         ("metadata of null", update(json!({"metadata": null}))),
@@ -239,6 +366,42 @@ fn all_doors_judge_alike() {
             }
         }
     }
+    for (name, body, expect, is_good) in raw() {
+        let field = |name: &str, value: &Option<Vec<u8>>| match value {
+            Some(value) => [format!(", \"{name}\": ").as_bytes(), value].concat(),
+            None => Vec::new(),
+        };
+        let (in_body, in_expect) = (field("body", &body), field("expect", &expect));
+        let op = if body.is_some() { "update" } else { "delete" };
+        let start = format!("{{\"op\": \"{op}\", \"customer_id\": \"c\"");
+        let file = [start.as_bytes(), &in_body, &in_expect, b"}"].concat();
+        let column = |value: &Option<Vec<u8>>| match value {
+            Some(value) => format!("CAST(x'{}' AS TEXT)", hex(value)),
+            None => "NULL".to_owned(),
+        };
+        let sql = format!(
+            "BEGIN; INSERT INTO intents (op, customer_id, body, expect) VALUES ('{op}', 'c', {}, {}); ROLLBACK",
+            column(&body),
+            column(&expect)
+        );
+        let by_parser = match std::str::from_utf8(&file) {
+            Ok(text) => Intent::parse(text).map(|_| ()).map_err(|e| e.to_string()),
+            Err(e) => Err(e.to_string()),
+        };
+        let by_trigger = conn.execute_batch(&sql).map_err(|e| e.to_string());
+        if by_trigger.is_err() {
+            let _ = conn.execute_batch("ROLLBACK");
+        }
+        let mut judged = vec![("the parser", by_parser), ("the triggers", by_trigger)];
+        if with_shell {
+            judged.push(("the shell", shell(&database.path, &sql).unwrap().map(|_| ())));
+        }
+        for (judge, verdict) in judged {
+            if verdict.is_ok() != is_good {
+                disagreements.push(format!("{name}: {judge} says {verdict:?}"));
+            }
+        }
+    }
     assert!(disagreements.is_empty(), "{}", disagreements.join("\n"));
 }
 
@@ -300,7 +463,7 @@ fn forbidden() -> Vec<(String, &'static str)> {
         ("INSERT INTO intents (op, body) VALUES ('create', x'7b7d')", "body: must be a JSON object"),
         (
             r#"INSERT INTO intents (op, body) VALUES ('create', '{"email": "a", "email": "b"}')"#,
-            "body: a field is named twice",
+            "body: a key appears twice in one object",
         ),
         ("INSERT INTO intents (op, id) VALUES ('create', CAST(x'61ff' AS TEXT))", "id: must be UTF-8"),
         ("INSERT INTO intents (op, id) VALUES ('create', CAST(x'c3a9eda080' AS TEXT))", "id: must be UTF-8"),

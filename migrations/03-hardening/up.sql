@@ -20,4 +20,156 @@ ALTER TABLE meta ADD COLUMN spool_problem TEXT;  -- why no file is taken from ou
 
 -- The SQL door: what a writer may insert and change ---------------------------------------------------------------------
 
+-- As in 02, and stricter: ids, card numbers, texts that are UTF-8 and Unicode, keys that appear once. The same
+-- rules, for the other doors, are in src/model/intent.rs; a test holds both to one table of cases.
+DROP TRIGGER intents_door;
+
+CREATE TRIGGER intents_door BEFORE INSERT ON intents
+BEGIN
+    SELECT RAISE(ABORT, 'nothing is accepted: since the last start of run or sync pushing is switched off (outbound.enabled = false)')
+        WHERE (SELECT outbound_enabled FROM meta) = 0;
+    SELECT RAISE(ABORT, 'a writer sets op, customer_id, body, id, expect, not_before and submitted_by; the rest is set here')
+        WHERE NEW.state IS NOT 'queued' OR NEW.attempts IS NOT 0 OR NEW.next_attempt_at IS NOT NULL OR NEW.settled_at IS NOT NULL
+           OR NEW.result_customer_id IS NOT NULL OR NEW.change_seq IS NOT NULL OR NEW.reason IS NOT NULL OR NEW.detail IS NOT NULL
+           OR typeof(NEW.created_at) <> 'text' OR strftime('%Y-%m-%dT%H:%M:%fZ', NEW.created_at) IS NOT NEW.created_at
+           OR abs(julianday(NEW.created_at) - julianday('now')) > 0.0001 OR EXISTS (SELECT 1 FROM intents WHERE position = NEW.position);
+    SELECT RAISE(ABORT, 'door: must be sql, file or cli') WHERE NEW.door IS NULL OR NEW.door NOT IN ('sql', 'file', 'cli');
+    SELECT RAISE(ABORT, 'op: must be create, update or delete')
+        WHERE NEW.op IS NULL OR NEW.op NOT IN ('create', 'update', 'delete');
+    SELECT RAISE(ABORT, 'id: must have 1 to 255 bytes, no control characters, and not begin with @')
+        WHERE typeof(NEW.id) <> 'text' OR length(CAST(NEW.id AS BLOB)) NOT BETWEEN 1 AND 255 OR NEW.id GLOB '@*'
+           OR NEW.id GLOB '*[' || char(1) || '-' || char(31) || char(127) || '-' || char(159) || ']*';
+    SELECT CASE name
+            WHEN 'id' THEN RAISE(ABORT, 'id: must not contain a NUL character')
+            WHEN 'customer_id' THEN RAISE(ABORT, 'customer_id: must not contain a NUL character')
+            WHEN 'body' THEN RAISE(ABORT, 'body: must not contain a NUL character')
+            WHEN 'expect' THEN RAISE(ABORT, 'expect: must not contain a NUL character')
+            WHEN 'not_before' THEN RAISE(ABORT, 'not_before: must not contain a NUL character')
+            ELSE RAISE(ABORT, 'submitted_by: must not contain a NUL character') END
+        FROM (SELECT 'id' AS name, NEW.id AS value UNION ALL SELECT 'customer_id', NEW.customer_id UNION ALL SELECT 'body', NEW.body
+              UNION ALL SELECT 'expect', NEW.expect UNION ALL SELECT 'not_before', NEW.not_before
+              UNION ALL SELECT 'submitted_by', NEW.submitted_by)
+        WHERE instr(CAST(value AS BLOB), x'00') > 0;
+    -- UTF-8, in time that grows with the length alone: each byte becomes the letter of its class (1 to 3: continuations 80 to 8F,
+    -- 90 to 9F, A0 to BF; 4: C2 to DF; 5: E0; 6: E1 to EF but ED; 7: ED; 8: F0; 9: F1 to F3; 10: F4), then each sequence of classes
+    -- that is a character becomes an x. What is left of the classes, or of other bytes, is no text.
+    SELECT CASE name
+            WHEN 'id' THEN RAISE(ABORT, 'id: must be UTF-8')
+            WHEN 'customer_id' THEN RAISE(ABORT, 'customer_id: must be UTF-8')
+            WHEN 'body' THEN RAISE(ABORT, 'body: must be UTF-8')
+            WHEN 'expect' THEN RAISE(ABORT, 'expect: must be UTF-8')
+            ELSE RAISE(ABORT, 'submitted_by: must be UTF-8') END
+        FROM (
+            WITH RECURSIVE classes (name, byte, rest) AS (
+                SELECT name, 1, value
+                FROM (SELECT 'id' AS name, NEW.id AS value UNION ALL SELECT 'customer_id', NEW.customer_id
+                      UNION ALL SELECT 'body', NEW.body UNION ALL SELECT 'expect', NEW.expect
+                      UNION ALL SELECT 'submitted_by', NEW.submitted_by)
+                WHERE value GLOB '*[^' || char(1) || '-' || char(127) || ']*'
+                UNION ALL
+                SELECT name, byte + 1, replace(rest, CAST(substr(x'0102030405060708090a808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9fa0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebfc2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedfe0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4', byte, 1) AS TEXT),
+                    CASE WHEN byte <= 10 THEN 'x' ELSE char(CASE
+                        WHEN byte <= 26 THEN 1 WHEN byte <= 42 THEN 2 WHEN byte <= 74 THEN 3 WHEN byte <= 104 THEN 4
+                        WHEN byte = 105 THEN 5 WHEN byte = 118 THEN 7 WHEN byte <= 120 THEN 6 WHEN byte = 121 THEN 8
+                        WHEN byte <= 124 THEN 9 ELSE 10 END) END)
+                FROM classes WHERE byte <= 125)
+            SELECT name, replace(replace(replace(replace(replace(replace(rest,
+                char(5, 3), char(4)), char(7, 1), char(4)), char(7, 2), char(4)),
+                char(8, 2), char(6)), char(8, 3), char(6)), char(10, 1), char(6)) AS rest
+            FROM classes WHERE byte = 126)
+        WHERE replace(replace(replace(replace(replace(rest, char(1), char(3)), char(2), char(3)),
+            char(9, 3, 3, 3), 'x'), char(6, 3, 3), 'x'), char(4, 3), 'x') GLOB '*[^' || char(11) || '-' || char(127) || ']*';
+    SELECT RAISE(ABORT, 'id: was used before') WHERE EXISTS (SELECT 1 FROM intents WHERE id = NEW.id);
+
+    SELECT RAISE(ABORT, 'customer_id: cannot be given with a create') WHERE NEW.op = 'create' AND NEW.customer_id IS NOT NULL;
+    SELECT RAISE(ABORT, 'customer_id: must be given') WHERE NEW.op <> 'create' AND NEW.customer_id IS NULL;
+    SELECT RAISE(ABORT, 'customer_id: must have 1 to 1024 bytes without white space, control characters, /, \, %, ? and #, and be neither "." nor ".."')
+        WHERE NEW.customer_id IS NOT NULL AND (typeof(NEW.customer_id) <> 'text'
+           OR length(CAST(NEW.customer_id AS BLOB)) NOT BETWEEN 1 AND 1024 OR NEW.customer_id IN ('.', '..')
+           OR (NOT (NEW.customer_id GLOB '@*') AND NEW.customer_id GLOB '*[#%/?\' || char(1) || '-' || char(32) || char(127) || '-' || char(160)
+               || char(5760) || char(8192) || '-' || char(8202) || char(8232, 8233, 8239, 8287, 12288) || ']*'));
+    SELECT RAISE(ABORT, 'customer_id: must be @ and the id of a create that was accepted before')
+        WHERE NEW.customer_id GLOB '@*'
+          AND NOT EXISTS (SELECT 1 FROM intents WHERE id = substr(NEW.customer_id, 2) AND op = 'create');
+
+    SELECT RAISE(ABORT, 'body: must be a JSON object')
+        WHERE NEW.body IS NOT NULL AND (typeof(NEW.body) <> 'text' OR NOT json_valid(NEW.body));
+    SELECT RAISE(ABORT, 'body: must be a JSON object') WHERE NEW.body IS NOT NULL AND json_type(NEW.body) IS NOT 'object';
+    SELECT RAISE(ABORT, 'body: cannot be given with a delete') WHERE NEW.op = 'delete' AND NEW.body IS NOT NULL;
+    SELECT RAISE(ABORT, 'body: an update must change something')
+        WHERE NEW.op = 'update' AND NOT EXISTS (SELECT 1 FROM json_each(coalesce(NEW.body, '{}')));
+    SELECT RAISE(ABORT, 'body: known fields are currency, email, metadata and payment_details')
+        WHERE EXISTS (SELECT 1 FROM json_each(NEW.body) WHERE key NOT IN ('currency', 'email', 'metadata', 'payment_details'));
+    SELECT RAISE(ABORT, 'body.email: must be a text or null')
+        WHERE EXISTS (SELECT 1 FROM json_each(NEW.body) WHERE key = 'email' AND type NOT IN ('text', 'null'));
+    SELECT RAISE(ABORT, 'body.currency: must be a text')
+        WHERE EXISTS (SELECT 1 FROM json_each(NEW.body) WHERE key = 'currency' AND type <> 'text');
+    SELECT RAISE(ABORT, 'body.payment_details: must be a payment token, a text that begins with tok_; card numbers never enter this system')
+        WHERE EXISTS (SELECT 1 FROM json_each(NEW.body) AS field WHERE key = 'payment_details' AND (type <> 'text'
+            -- 12 to 19 digits, ASCII or full-width, among white space and hyphens.
+            OR (SELECT trim(field.value, digits || char(32, 45, 133, 160, 5760, 8192, 8193, 8194, 8195, 8196, 8197, 8198, 8199, 8200, 8201, 8202, 8208, 8209, 8210,
+                        8211, 8212, 8213, 8232, 8233, 8239, 8287, 8722, 12288, 65293, 9, 10, 11, 12, 13)) = ''
+                    AND (SELECT sum(length(field.value) - length(replace(field.value, substr(digits, place.key + 1, 1), '')))
+                         FROM json_each('[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19]') AS place) BETWEEN 12 AND 19
+                FROM (SELECT '0123456789０１２３４５６７８９' AS digits))));
+    SELECT RAISE(ABORT, 'body.metadata: must be a JSON object')
+        WHERE EXISTS (SELECT 1 FROM json_each(NEW.body) WHERE key = 'metadata' AND type <> 'object');
+    -- By the field's name as it is read, not by a path: an older SQLite finds no name that is written with escapes by its path.
+    SELECT RAISE(ABORT, 'body.metadata: a key has more than 30 characters')
+        WHERE EXISTS (SELECT 1 FROM json_each(NEW.body) AS field, json_each(CASE field.key WHEN 'metadata' THEN field.value END) AS entry
+                      WHERE length(entry.key) > 30);
+    SELECT RAISE(ABORT, 'body.metadata: a value must be a text or null')
+        WHERE EXISTS (SELECT 1 FROM json_each(NEW.body) AS field, json_each(CASE field.key WHEN 'metadata' THEN field.value END) AS entry
+                      WHERE entry.type NOT IN ('text', 'null'));
+    SELECT RAISE(ABORT, 'body.metadata: a value has more than 2000 characters')
+        WHERE EXISTS (SELECT 1 FROM json_each(NEW.body) AS field, json_each(CASE field.key WHEN 'metadata' THEN field.value END) AS entry
+                      WHERE length(entry.value) > 2000);
+    -- For the same reason the token, which must be found again to be masked, has its name written in plain letters.
+    SELECT RAISE(ABORT, 'body.payment_details: the letters of its name must be written without escapes')
+        WHERE EXISTS (SELECT 1 FROM json_each(NEW.body) WHERE key = 'payment_details')
+          AND (NEW.body GLOB '*\u005[fF]*' OR NEW.body GLOB '*\u006[1-9a-fA-F]*' OR NEW.body GLOB '*\u007[0-9aA]*');
+
+    SELECT RAISE(ABORT, 'expect: cannot be given with a create') WHERE NEW.op = 'create' AND NEW.expect IS NOT NULL;
+    SELECT RAISE(ABORT, 'expect: must be a JSON object')
+        WHERE NEW.expect IS NOT NULL AND (typeof(NEW.expect) <> 'text' OR NOT json_valid(NEW.expect));
+    SELECT RAISE(ABORT, 'expect: must be a JSON object') WHERE NEW.expect IS NOT NULL AND json_type(NEW.expect) IS NOT 'object';
+    SELECT RAISE(ABORT, 'expect: known fields are email, locale, metadata and source')
+        WHERE EXISTS (SELECT 1 FROM json_each(NEW.expect) WHERE key NOT IN ('email', 'locale', 'metadata', 'source'));
+    SELECT RAISE(ABORT, 'expect.metadata: must be a JSON object')
+        WHERE EXISTS (SELECT 1 FROM json_each(NEW.expect) WHERE key = 'metadata' AND type <> 'object');
+    SELECT CASE name WHEN 'body' THEN RAISE(ABORT, 'body: a text has half of a surrogate pair') ELSE RAISE(ABORT, 'expect: a text has half of a surrogate pair') END
+        -- With escaped backslashes out of the way: 1 where the first half of a pair begins, 2 where the second does.
+        FROM (SELECT name, replace(replace(replace(replace(replace(replace(replace(replace(lower(replace(value, '\\', 'x')),
+                  '\ud8', char(1)), '\ud9', char(1)), '\uda', char(1)), '\udb', char(1)),
+                  '\udc', char(2)), '\udd', char(2)), '\ude', char(2)), '\udf', char(2)) AS halves
+              FROM (SELECT 'body' AS name, NEW.body AS value UNION ALL SELECT 'expect', NEW.expect)
+              WHERE value LIKE '%\ud%')
+        WHERE halves GLOB '*' || char(1) || '??[^' || char(2) || ']*'
+           OR length(replace(halves, char(1), '')) <> length(replace(halves, char(2), ''));
+    SELECT CASE name WHEN 'body' THEN RAISE(ABORT, 'body: a key appears twice in one object') ELSE RAISE(ABORT, 'expect: a key appears twice in one object') END
+        FROM (SELECT 'body' AS name, parent, key FROM json_tree(NEW.body) WHERE key IS NOT NULL
+              UNION ALL SELECT 'expect', parent, key FROM json_tree(NEW.expect) WHERE key IS NOT NULL)
+        GROUP BY name, parent, key HAVING count(*) > 1;
+    -- A body's rules leave it no depth.
+    SELECT RAISE(ABORT, 'expect: must have at most 99 levels')
+        WHERE length(NEW.expect) - length(replace(replace(NEW.expect, '{', ''), '[', '')) > 99 AND EXISTS (
+            WITH RECURSIVE levels (level, value) AS (
+                SELECT 1, NEW.expect
+                UNION ALL
+                SELECT level + 1, inner.value FROM levels, json_each(levels.value) AS inner
+                WHERE inner.type IN ('object', 'array') AND level < 100)
+            SELECT 1 FROM levels WHERE level = 100);
+    SELECT RAISE(ABORT, 'not_before: must be a time such as 2026-01-31T09:30:00Z')
+        WHERE NEW.not_before IS NOT NULL AND (typeof(NEW.not_before) <> 'text' OR julianday(NEW.not_before) IS NULL
+           OR date(substr(NEW.not_before, 1, 10), '+0 days') IS NOT substr(NEW.not_before, 1, 10)
+           OR substr(NEW.not_before, 1, 19) NOT GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]'
+           OR substr(NEW.not_before, 12, 2) > '23'
+           OR NOT (NEW.not_before GLOB '*Z' OR substr(NEW.not_before, -6) GLOB '[+-]0[0-9]:[0-5][0-9]'
+                   OR substr(NEW.not_before, -6) GLOB '[+-]1[0-4]:[0-5][0-9]')
+           -- Between the seconds and Z or the offset: nothing, or a fraction to the nanosecond.
+           OR EXISTS (SELECT 1 FROM (SELECT substr(NEW.not_before, 20, max(0, length(NEW.not_before)
+                                       - CASE WHEN NEW.not_before GLOB '*Z' THEN 20 ELSE 25 END)) AS fraction)
+                      WHERE fraction <> '' AND (rtrim(fraction, '0123456789') <> '.' OR length(fraction) NOT BETWEEN 2 AND 10)));
+END;
+
 -- Protected tables: only this program writes them -----------------------------------------------------------------------

@@ -6,6 +6,7 @@
 //!
 //! What becomes of an intent is [`lifecycle`].
 
+mod card;
 pub mod lifecycle;
 mod rule;
 mod schema;
@@ -18,7 +19,8 @@ use serde_json::{Map, Value};
 pub use rule::{BadIntent, Rule};
 
 use super::customer::CustomerId;
-use super::{json, time};
+use super::json::{self, JsonError};
+use super::time;
 
 /// KOMOJU's limit on a metadata key, in characters.
 pub const LONGEST_METADATA_KEY: usize = 30;
@@ -111,7 +113,10 @@ impl Target {
             return Ok(Self::CreatedBy(intent));
         }
         let id = CustomerId::new(text).ok().filter(CustomerId::can_be_asked);
-        id.map(Self::Customer).ok_or_else(|| BadIntent::at("customer_id", Rule::CustomerId))
+        // Nothing that a list, an editor or a URL may have added to it: with such a character it is another customer's id, or none.
+        id.filter(|id| !id.as_str().contains(is_refused_in_an_id))
+            .map(Self::Customer)
+            .ok_or_else(|| BadIntent::at("customer_id", Rule::CustomerId))
     }
 
     /// As it is dropped and stored, character for character; `Display` is for people.
@@ -121,6 +126,11 @@ impl Target {
             Self::CreatedBy(intent) => format!("@{intent}"),
         }
     }
+}
+
+/// Whether a door refuses this character in a customer's id.
+fn is_refused_in_an_id(c: char) -> bool {
+    c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | '%' | '?' | '#')
 }
 
 impl fmt::Display for Target {
@@ -150,7 +160,9 @@ impl Body {
                 "email" if value.is_string() || value.is_null() => {}
                 "email" => return Err(BadIntent::at(field, Rule::TextOrNull)),
                 "metadata" => check_metadata(&field, value)?,
-                "payment_details" if value.is_object() => return Err(BadIntent::at(field, Rule::CardObject)),
+                "payment_details" if value.is_object() || value.as_str().is_some_and(card::is_number) => {
+                    return Err(BadIntent::at(field, Rule::Card));
+                }
                 _ if value.is_string() => {}
                 _ => return Err(BadIntent::at(field, Rule::Text)),
             }
@@ -290,9 +302,10 @@ impl Intent {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn parse(text: &str) -> Result<Self, BadIntent> {
-        match json::parse(text.as_bytes()) {
+        match json::parse_unique(text.as_bytes()) {
             Ok(Value::Object(fields)) => Self::of(fields),
             Ok(_) => Err(BadIntent::at("the intent", Rule::Object)),
+            Err(JsonError::RepeatedKey) => Err(BadIntent::at("the intent", Rule::RepeatedKey)),
             Err(_) => Err(BadIntent::at("the intent", Rule::Json)),
         }
     }

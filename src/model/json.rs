@@ -15,6 +15,7 @@ use serde_json::{Number, Value};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod checks;
+mod unique;
 
 /// How many levels of arrays and objects are read.
 pub const DEEPEST: usize = 100;
@@ -28,6 +29,18 @@ pub enum JsonError {
     /// Nested too deeply.
     #[error("nested more than {DEEPEST} levels deep")]
     TooDeep,
+    /// A key appears twice in one object; only [`parse_unique`] refuses that.
+    #[error("a key appears twice in one object")]
+    RepeatedKey,
+}
+
+/// Reads one JSON value, in which no object names a key twice: what somebody writes by hand has one meaning.
+pub fn parse_unique(bytes: &[u8]) -> Result<Value, JsonError> {
+    let value = parse(bytes)?;
+    match unique::repeats_a_key(bytes)? {
+        true => Err(JsonError::RepeatedKey),
+        false => Ok(value),
+    }
 }
 
 /// Reads one JSON value. A key that is repeated in an object counts with its last value.

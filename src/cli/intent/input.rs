@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::cli::exit::UsageError;
 use crate::model::intent::Body;
-use crate::model::json;
+use crate::model::json::{self, JsonError};
 
 /// The longest single intent, in bytes: far above what KOMOJU's lengths allow.
 pub(super) const LONGEST: usize = 1024 * 1024;
@@ -84,8 +84,11 @@ pub(super) fn expect(argument: &str) -> anyhow::Result<Value> {
 }
 
 fn parsed(option: &str, bytes: &[u8]) -> anyhow::Result<Value> {
-    match json::parse(bytes) {
+    match json::parse_unique(bytes) {
         Ok(object @ Value::Object(_)) => Ok(object),
+        Err(JsonError::RepeatedKey) => {
+            Err(UsageError(format!("{option}: {}", JsonError::RepeatedKey)).into())
+        }
         _ => Err(UsageError(format!("{option}: must be a JSON object")).into()),
     }
 }

@@ -285,8 +285,8 @@ mod tests {
             call(&create, Some(("tag", "n1"))),
             r#"POST /customers  {"metadata":{"a":"1","tag":"n1"},"payment_details":"****"}"#
         );
-        let update = json!({"op": "update", "customer_id": "a/../b é", "body": {"email": "x"}});
-        assert_eq!(call(&update, None), r#"PATCH /customers/a%2F..%2Fb%20%C3%A9  {"email":"x"}"#);
+        let update = json!({"op": "update", "customer_id": "a+b:é", "body": {"email": "x"}});
+        assert_eq!(call(&update, None), r#"PATCH /customers/a%2Bb%3A%C3%A9  {"email":"x"}"#);
         assert_eq!(call(&json!({"op": "delete", "customer_id": "@n1"}), None), "DELETE /customers/@n1");
     }
 

@@ -26,6 +26,8 @@ impl BadIntent {
 pub enum Rule {
     /// Text that is JSON.
     Json,
+    /// Each key once in an object.
+    RepeatedKey,
     /// A JSON object.
     Object,
     /// A text.
@@ -51,7 +53,7 @@ pub enum Rule {
     /// At least one parameter.
     EmptyUpdate,
     /// A token, never a card.
-    CardObject,
+    Card,
     /// A metadata key's length.
     LongKey,
     /// A metadata value's length.
@@ -64,6 +66,7 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Json => f.write_str("must be JSON"),
+            Self::RepeatedKey => f.write_str("a key appears twice in one object"),
             Self::Object => f.write_str("must be a JSON object"),
             Self::Text => f.write_str("must be a text"),
             Self::TextOrNull => f.write_str("must be a text or null"),
@@ -77,14 +80,14 @@ impl fmt::Display for Rule {
             Self::Reference => f.write_str("must be @ and the id of the intent that creates the customer"),
             Self::CustomerId => write!(
                 f,
-                "must have 1 to {} bytes without NUL, and be neither \".\" nor \"..\"",
+                "must have 1 to {} bytes without white space, control characters, /, \\, %, ? and #, and be neither \".\" nor \"..\"",
                 CustomerId::MAX_BYTES
             ),
             Self::Missing => f.write_str("must be given"),
             Self::NotWithCreate => f.write_str("cannot be given with a create"),
             Self::NotWithDelete => f.write_str("cannot be given with a delete"),
             Self::EmptyUpdate => f.write_str("an update must change something"),
-            Self::CardObject => f.write_str(
+            Self::Card => f.write_str(
                 "must be a payment token, a text that begins with tok_; card numbers never enter this system",
             ),
             Self::LongKey => write!(f, "a key has more than {LONGEST_METADATA_KEY} characters"),

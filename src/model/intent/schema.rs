@@ -1,7 +1,7 @@
 //! An intent as a JSON Schema (draft 2020-12): the rules of [`Intent::parse`] for programs that write intents.
 //!
-//! Two rules are said more loosely than they are: lengths that count bytes count characters here, and whether `@ID` names an intent
-//! that was accepted, no schema knows.
+//! Three rules are looser here: lengths count characters instead of bytes, a schema does not know which intents `@ID` may name, and
+//! it cannot see a key that appears twice.
 
 use serde_json::{Value, json};
 
@@ -12,6 +12,15 @@ use crate::model::CustomerId;
 
 /// Control characters, as they stand in a class of a regular expression.
 const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
+
+/// White space that is no control character, in the same way.
+const WHITE_SPACE: &str = r" \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
+
+/// The rule of [`super::card::is_number`].
+fn card_number() -> String {
+    let separators = format!(r"\t-\r\u0085{WHITE_SPACE}\-\u2010-\u2015\u2212\uff0d");
+    format!(r"^[{separators}]*([0-9\uff10-\uff19][{separators}]*){{12,19}}$")
+}
 
 impl Intent {
     /// The schema, as shipped in `docs/intent.schema.json`.
@@ -33,10 +42,10 @@ impl Intent {
                     "type": ["string", "null"],
                     "minLength": 1,
                     "maxLength": CustomerId::MAX_BYTES,
-                    "pattern": r"^[^\u0000]*$",
                     "not": {"enum": [".", ".."]},
                     "if": {"type": "string", "pattern": "^@"},
                     "then": {"maxLength": IntentId::MAX_BYTES + 1, "pattern": format!("^@{id}$")},
+                    "else": {"pattern": format!(r"^[^{CONTROL}{WHITE_SPACE}/\\%?#]*$")},
                 },
                 "body": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/body"}]},
                 "id": {
@@ -93,6 +102,7 @@ impl Intent {
                         "payment_details" => json!({
                             "description": "A payment token. Card numbers never enter this system.",
                             "type": "string",
+                            "not": {"pattern": card_number()},
                         }),
                         _ => json!({"type": "string"}),
                     }),
