@@ -431,7 +431,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 if may_push(tx, settings.enabled, &fingerprint_of)? {
                     for open in outbox::due(tx, &at, room, not_again.as_ref())? {
                         match claim(tx, open, &settings, &*clock, server)? {
-                            Claimed::Parked(parked) => settled.push(parked),
+                            Claimed::NotSent(ended) => settled.push(ended),
                             Claimed::Ready(open) => {
                                 echoes.sending(open.position, open.customer.as_ref(), making(&open));
                                 claimed.push(*open);

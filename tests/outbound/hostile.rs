@@ -21,7 +21,7 @@ async fn eventually(mut holds: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn a_row_that_another_program_spoilt_is_parked_and_stops_nobody() {
+async fn row_that_cannot_be_read_is_rejected_and_blocks_no_other_intent() {
     let mut desk = Desk::open(1).await;
     let id = desk.some_id();
     let spoil = [
@@ -43,6 +43,13 @@ async fn a_row_that_another_program_spoilt_is_parked_and_stops_nobody() {
             "DROP TRIGGER intents_transitions; UPDATE intents SET {set} WHERE id = 's{n}'; {dropped}"
         ));
     }
+    // One that may have taken effect before.
+    desk.intend("unknown", "update", Some("another"), Some(json!({"email": "x"})));
+    let dropped = desk.one("SELECT sql FROM sqlite_schema WHERE name = 'intents_transitions'");
+    desk.sql(&format!(
+        "DROP TRIGGER intents_transitions; UPDATE intents SET body = '7' WHERE id = 'unknown'; {dropped};
+         UPDATE outbox SET outcome_unknown = 1 WHERE position = (SELECT position FROM intents WHERE id = 'unknown')"
+    ));
     // And one that never passed the door.
     let door = desk.one(
         "SELECT group_concat(sql, ';') FROM sqlite_schema WHERE name IN ('intents_door', 'intents_accepted')",
@@ -59,12 +66,13 @@ async fn a_row_that_another_program_spoilt_is_parked_and_stops_nobody() {
             desk.state(&format!("s{n}")),
             desk.one(&format!("SELECT count(*) FROM attempts WHERE intent_id = 's{n}'")),
         );
-        // A time that is none never comes; everything else is for a person.
-        let expected = if n == 7 { "queued" } else { "parked" };
-        assert_eq!((state.as_str(), attempts.as_str()), (expected, "0"), "{set}");
+        // A time that cannot be read is never due.
+        let expected = if n == 7 { ("queued", "0") } else { ("rejected", "1") };
+        assert_eq!((state.as_str(), attempts.as_str()), expected, "{set}");
     }
-    assert_eq!(desk.state("past"), "parked");
-    assert!(desk.of("past", "reason").contains("another program"), "{}", desk.of("past", "reason"));
+    assert_eq!(desk.state("past"), "rejected");
+    assert!(desk.of("past", "reason").contains("cannot be read"), "{}", desk.of("past", "reason"));
+    assert_eq!(desk.state("unknown"), "parked", "what it did before is not known");
     assert_eq!(desk.sandbox.world().updates(), 1);
 }
 

@@ -5,10 +5,10 @@ use jiff::Timestamp;
 use super::PushSettings;
 use super::settle::Settled;
 use crate::clock::Clock;
-use crate::model::intent::lifecycle::IllegalTransition;
+use crate::model::intent::lifecycle::{IllegalTransition, Outcome};
 use crate::model::intent::{Intent, Wish};
 use crate::model::{CustomerId, time};
-use crate::store::outbox::{self, Frozen, Open, Words};
+use crate::store::outbox::{self, AttemptEnd, Frozen, Open, Words};
 use crate::store::{Conn, StoreError, Tx, account, delete_limit, mirror, read};
 
 /// Whether anything may be pushed: pushing is on, and the key is this account's and not refused.
@@ -31,8 +31,8 @@ pub(super) fn may_push(
 pub(super) enum Claimed {
     /// It is being sent from now on.
     Ready(Box<Open>),
-    /// It cannot be.
-    Parked(Settled),
+    /// It cannot be: it was parked or rejected instead.
+    NotSent(Settled),
 }
 
 /// Begins an attempt: fixes what the first one must, for those that may follow.
@@ -43,21 +43,15 @@ pub(super) fn claim(
     clock: &dyn Clock,
     server: Option<Timestamp>,
 ) -> Result<Claimed, StoreError> {
-    let park = |open: &Open, reason: String| {
-        let life = legal(open.life.park())?;
-        let words = Words { reason: Some(reason.clone()), ..Words::default() };
-        outbox::own(tx, || outbox::write(tx, open.position, life, words))?;
-        Ok(Claimed::Parked(Settled::parked(open, life, reason)))
-    };
     let intent = match &open.intent {
         Ok(intent) => intent.clone(),
         Err(why) => {
-            return park(&open, format!("its row was changed by another program and cannot be read: {why}"));
+            return not_sent(tx, &open, format!("its row cannot be read: {why}; nothing was sent"), clock);
         }
     };
     let askable = open.customer.as_ref().is_some_and(CustomerId::can_be_asked);
     if !askable && !matches!(intent.wish, Wish::Create(_)) {
-        return park(&open, "its customer cannot be asked for".to_owned());
+        return not_sent(tx, &open, "its customer cannot be asked for; nothing was sent".to_owned(), clock);
     }
     let now = clock.now();
     let frozen = match open.frozen.first_attempt_at {
@@ -84,6 +78,30 @@ pub(super) fn claim(
     // What the attempt goes by is what it was before: an outcome that is unknown now was so before this attempt.
     let patience_from = open.patience_from.clone().or_else(|| Some(time::written(now)));
     Ok(Claimed::Ready(Box::new(Open { life, frozen, patience_from, ..open })))
+}
+
+/// Ends an intent that the triggers took and that cannot be sent. It is rejected, so that it does not block those behind it; where an
+/// earlier attempt may have taken effect, it is parked.
+fn not_sent(tx: &Tx<'_>, open: &Open, reason: String, clock: &dyn Clock) -> Result<Claimed, StoreError> {
+    let at = time::written(clock.now());
+    let mut words = Words { reason: Some(reason.clone()), ..Words::default() };
+    let life = outbox::own(tx, || {
+        let life = match open.life.outcome {
+            Outcome::Unknown => legal(open.life.park())?,
+            Outcome::Known => {
+                let sending = legal(open.life.claim())?;
+                let rejected = legal(sending.reject())?;
+                outbox::claim(tx, open, sending, &open.frozen, &at)?;
+                let end = AttemptEnd { status: None, error: Some(reason.clone()) };
+                outbox::end_attempt(tx, open, rejected, &at, &end)?;
+                words.settled_at = Some(at.clone());
+                rejected
+            }
+        };
+        outbox::write(tx, open.position, life, words)?;
+        Ok(life)
+    })?;
+    Ok(Claimed::NotSent(Settled::not_sent(open, life, reason)))
 }
 
 /// What a first attempt fixes. `server`: what the server's clock says now.

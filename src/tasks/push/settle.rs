@@ -36,8 +36,8 @@ pub(super) struct Settled {
 }
 
 impl Settled {
-    /// One that a person must look at.
-    pub(super) fn parked(open: &Open, life: Lifecycle, reason: String) -> Self {
+    /// One of which no byte was sent.
+    pub(super) fn not_sent(open: &Open, life: Lifecycle, reason: String) -> Self {
         Self {
             position: open.position,
             id: open.id.clone(),
