@@ -8,9 +8,10 @@ use super::customers::parse_moment;
 use super::print::{self, Out};
 use super::{ConfigFile, Exit, progress};
 use crate::store::read::Record;
-use crate::store::{Reader, StoreError, read};
+use crate::store::{Reader, StoreError, passes, read};
 
-/// The live customers to standard output, by id, with the columns of the view `customers`.
+/// The live customers to standard output, by id, with the columns of the view `customers`. Exits with 1 where no sweep has read all
+/// customers yet: what is printed is then a part.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync export --format csv > customers.csv\n  \
     komoju-sync export --format jsonl --as-of 2026-01-31")]
@@ -33,6 +34,8 @@ enum Format {
 
 pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     let reader = Reader::open(&config.load()?.database.path)?;
+    // Before the export, so that a sweep which ends meanwhile does not hide that it began too early.
+    let is_partial = reader.look(|conn| passes::is_partial(conn, args.as_of))?;
     let mut out = Out::new();
     match args.format {
         Format::Jsonl => {
@@ -51,6 +54,14 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
         }
     }
     out.finish()?;
+    if is_partial {
+        let when = args.as_of.map_or("yet", |_| "by then");
+        print::note(&format!(
+            "the export is incomplete: no sweep had read all customers {when}. `komoju-sync status` shows the last one, \
+             and `komoju-sync sync` makes one"
+        ));
+        return Ok(Exit::Failed);
+    }
     Ok(Exit::Fine)
 }
 

@@ -1,9 +1,10 @@
 //! The passes: what was read when, and how it ended.
 
+use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
 use super::{Conn, StoreError, Tx, outbox};
-use crate::model::{Outcome, PassId, PassKind, Tally};
+use crate::model::{Outcome, PassId, PassKind, Tally, time};
 
 /// Writes something that changes nothing: its commit proves that the database can be written.
 pub fn prove_writable(tx: &Tx<'_>) -> Result<(), StoreError> {
@@ -123,16 +124,24 @@ pub fn close_orphans(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
     Ok(closed)
 }
 
-/// Forgets passes from before `cutoff` that changed nothing; the last whole sweep and those with a hold stay.
+/// Removes passes from before `cutoff` that changed nothing, but the first and the last whole sweep and those with a hold.
 pub fn prune(tx: &Tx<'_>, cutoff: &str) -> Result<usize, StoreError> {
     let pruned = tx.execute(
         "DELETE FROM pass
          WHERE finished_at < ?1 AND created + updated + deleted + restored = 0
            AND id NOT IN (SELECT pass_id FROM hold)
+           AND id IS NOT (SELECT min(id) FROM pass WHERE kind = 'sweep' AND outcome IN ('complete', 'held'))
            AND id IS NOT (SELECT max(id) FROM pass WHERE kind = 'sweep' AND outcome IN ('complete', 'held'))",
         [cutoff],
     )?;
     Ok(pruned)
+}
+
+/// Whether the mirror lacks customers: no whole sweep has finished, or none had by this moment.
+pub fn is_partial(conn: &Conn, as_of: Option<Timestamp>) -> Result<bool, StoreError> {
+    let sql = "SELECT NOT EXISTS (SELECT 1 FROM pass WHERE kind = 'sweep' AND outcome IN ('complete', 'held')
+         AND finished_at <= coalesce(?1, finished_at))";
+    Ok(conn.query_row(sql, [as_of.map(time::written)], |row| row.get(0))?)
 }
 
 /// Whether a whole sweep was ever finished.

@@ -129,7 +129,7 @@ pub fn customers_as_of(
 ) -> Result<(), StoreError> {
     let last_seq = changes::seq_at(conn, &time::written(moment))?;
     verify::each_folded_until(conn, last_seq, |id, folded| match folded? {
-        Some(standing) if standing.is_live() => visit(past_record(&id, &standing)),
+        Some(standing) if standing.is_live() => visit(past_record(conn, &id, &standing)?),
         _ => Ok(()),
     })
 }
@@ -138,7 +138,7 @@ pub fn customers_as_of(
 pub fn customer_as_of(conn: &Conn, id: &CustomerId, moment: Timestamp) -> Result<Option<Record>, StoreError> {
     let last_seq = changes::seq_at(conn, &time::written(moment))?;
     let standing = verify::folded_until(conn, id, last_seq)?;
-    Ok(standing.map(|standing| past_record(id, &standing)))
+    standing.map(|standing| past_record(conn, id, &standing)).transpose()
 }
 
 /// Shows `visit` the changes that `filter` lets through, in the order of the log.
@@ -232,30 +232,115 @@ pub fn obstacles(conn: &Conn) -> Result<(Option<String>, Option<String>), StoreE
     })?)
 }
 
+/// The columns of `customers` over a body (?2), by the expressions of that view: its types are SQLite's.
+const PAST: &str = "SELECT ?1 AS id, ?3 AS email,
+     nullif(?2 -> '$.source', 'null') AS source,
+     ?2 ->> '$.source.type' AS source_type,
+     ?2 ->> '$.source.brand' AS source_brand,
+     ?2 ->> '$.source.last_four_digits' AS source_last_four,
+     ?2 ->> '$.source.month' AS source_month,
+     ?2 ->> '$.source.year' AS source_year,
+     nullif(?2 -> '$.metadata', 'null') AS metadata,
+     ?2 ->> '$.locale' AS locale,
+     ?4 AS created_at, ?2 AS body, ?5 AS first_seen_at, ?6 AS changed_at, ?7 AS seq";
+
 /// A customer's record as `customers` and `deleted_customers` would have shown it.
-fn past_record(id: &CustomerId, standing: &Standing) -> Record {
+fn past_record(conn: &Conn, id: &CustomerId, standing: &Standing) -> Result<Record, StoreError> {
     let customer = standing.body.as_deref().and_then(|body| Customer::from_body(body).ok());
-    let field =
-        |name: &str| customer.as_ref().and_then(|c| c.fields().get(name)).cloned().unwrap_or(Value::Null);
-    let source = field("source");
-    let of_source = |name: &str| source.get(name).cloned().unwrap_or(Value::Null);
-    let columns = [
-        ("id", id.as_str().into()),
-        ("email", customer.as_ref().and_then(Customer::email).into()),
-        ("source", source.clone()),
-        ("source_type", of_source("type")),
-        ("source_brand", of_source("brand")),
-        ("source_last_four", of_source("last_four_digits")),
-        ("source_month", of_source("month")),
-        ("source_year", of_source("year")),
-        ("metadata", field("metadata")),
-        ("locale", field("locale")),
-        ("created_at", customer.as_ref().and_then(Customer::created_at).into()),
-        ("body", customer.as_ref().map_or(Value::Null, |c| c.fields().clone().into())),
-        ("first_seen_at", standing.first_seen_at.as_str().into()),
-        ("changed_at", standing.changed_at.as_str().into()),
-        ("seq", standing.seq.into()),
+    let parameters = params![
+        id.as_str(),
+        standing.body,
+        customer.as_ref().and_then(Customer::email),
+        customer.as_ref().and_then(Customer::created_at),
+        standing.first_seen_at,
+        standing.changed_at,
+        standing.seq,
     ];
-    let deleted_at = standing.deleted_at.as_deref().map(|at| ("deleted_at", at.into()));
-    Record::of(columns.into_iter().chain(deleted_at))
+    let record = record::one(conn, PAST, parameters)?
+        .ok_or_else(|| StoreError::Impossible("a query without a table has no row".into()))?;
+    Ok(match standing.deleted_at.as_deref() {
+        Some(at) => record.with("deleted_at", at.into()),
+        None => record,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{Kind, Origin};
+    use crate::store::changes::{Cause, recording};
+    use crate::store::passes;
+
+    #[test]
+    fn record_of_the_past_is_the_record_of_the_view_for_any_types() {
+        let mut conn = open::in_memory();
+        let tx = conn.transaction().unwrap();
+        let cause = Cause {
+            observed_at: "2026-01-01T00:00:00.000Z".into(),
+            origin: Origin::Sweep,
+            pass_id: None,
+            intent_id: None,
+        };
+        let sources = [
+            json!(null),
+            json!("text"),
+            json!(7),
+            json!([1, {"type": "x"}]),
+            json!({"type": true, "brand": {"a": 1.5}, "last_four_digits": 42, "month": "7", "year": 2030.0}),
+            json!({"type": "a\u{0}b", "brand": [], "last_four_digits": null, "month": false, "year": 1e300}),
+        ];
+        let others = [json!(null), json!("ja"), json!(0), json!(false), json!({"k": [1, "x"]}), json!([])];
+        let bodies = sources.iter().zip(&others).enumerate().map(|(n, (source, other))| {
+            json!({"id": format!("c{n}"), "source": source, "metadata": other, "locale": other, "email": other,
+                   "created_at": other})
+        });
+        let huge = crate::model::json::parse(
+            br#"{"id":"huge","source":{"year":12345678901234567890,"month":1E400,"brand":1.50}}"#,
+        );
+        for body in bodies.chain([huge.unwrap()]) {
+            let customer = Customer::from_value(body).unwrap();
+            recording(&tx, cause.clone(), |recorder| recorder.record(Kind::Created, &customer, None))
+                .unwrap();
+        }
+        let (mut now, mut then) = (Vec::new(), Vec::new());
+        customers(&tx, |record| {
+            now.push(record);
+            Ok(())
+        })
+        .unwrap();
+        customers_as_of(&tx, "2026-02-01T00:00:00Z".parse().unwrap(), |record| {
+            then.push(record);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(now.len(), 7);
+        assert_eq!(now, then);
+        assert_eq!(then[0].names(), customer_columns(&tx).unwrap());
+    }
+
+    #[test]
+    fn mirror_is_partial_until_the_first_whole_sweep_has_finished() {
+        let conn = open::in_memory();
+        let is_partial =
+            |at: Option<&str>| passes::is_partial(&conn, at.map(|at| at.parse().unwrap())).unwrap();
+        conn.execute_batch(
+            "INSERT INTO pass (kind, started_at, finished_at, outcome)
+             VALUES ('sweep', 'a', '2026-01-01T00:00:00.000Z', 'interrupted'), ('probe', 'a', '2026-01-01T00:00:00.000Z', 'complete')",
+        )
+        .unwrap();
+        assert!(is_partial(None));
+        conn.execute_batch(
+            "INSERT INTO pass (kind, started_at, finished_at, outcome)
+             VALUES ('sweep', 'a', '2026-01-02T00:00:00.000Z', 'held'), ('sweep', 'a', '2026-01-03T00:00:00.000Z', 'complete')",
+        )
+        .unwrap();
+        assert!(!is_partial(None));
+        let before_pruning = ["2026-01-01T12:00:00Z", "2026-01-02T00:00:00Z", "2026-02-01T00:00:00Z"];
+        assert_eq!(before_pruning.map(|at| is_partial(Some(at))), [true, false, false]);
+        let tx = conn.unchecked_transaction().unwrap();
+        assert_eq!(passes::prune(&tx, "2026-03-01T00:00:00.000Z").unwrap(), 2);
+        assert_eq!(before_pruning.map(|at| is_partial(Some(at))), [true, false, false]);
+    }
 }

@@ -22,11 +22,11 @@ pub struct Record {
 }
 
 impl Record {
-    /// A row that comes from elsewhere than a view.
-    pub(super) fn of(columns: impl IntoIterator<Item = (&'static str, Value)>) -> Self {
-        let (names, values): (Vec<String>, Vec<Value>) =
-            columns.into_iter().map(|(name, value)| (name.to_owned(), value)).unzip();
-        Self { names: names.into(), values }
+    /// The same row with one more column at its end.
+    pub(super) fn with(mut self, name: &str, value: Value) -> Self {
+        self.names = self.names.iter().cloned().chain([name.to_owned()]).collect();
+        self.values.push(value);
+        self
     }
 
     /// The columns' names.
