@@ -35,6 +35,7 @@ mod lock_file;
 pub mod mirror;
 pub mod open;
 pub mod outbox;
+pub mod own;
 pub mod passes;
 mod place;
 pub mod queue;

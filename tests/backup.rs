@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use house::{House, KEY};
+use house::{House, KEY, own};
 use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Work};
 use rusqlite::Connection;
 use serde_json::json;
@@ -33,7 +33,7 @@ fn db(house: &House) -> Connection {
 }
 
 fn sql(house: &House, statements: &str) {
-    db(house).execute_batch(statements).unwrap();
+    own(&house.path("komoju.db")).execute_batch(statements).unwrap();
 }
 
 fn file(house: &House, name: &str) -> String {
@@ -776,7 +776,7 @@ fn what_cannot_be_restored_is_said_and_nothing_is_touched() {
     let tampered = {
         let path = house.path("tampered.db");
         fs::write(&path, &good).unwrap();
-        let conn = Connection::open(&path).unwrap();
+        let conn = own(&path);
         conn.execute_batch("UPDATE mirror SET email = 'x' WHERE row = 1").unwrap();
         drop(conn);
         fs::read(&path).unwrap()

@@ -9,8 +9,7 @@ mod house;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Stdio};
 
-use house::{House, Process, Ran};
-use rusqlite::Connection;
+use house::{House, Process, Ran, own};
 use serde_json::{Value, json};
 
 /// A house whose mirror has `customers`.
@@ -21,7 +20,7 @@ fn swept(customers: u32) -> House {
 }
 
 fn sql(house: &House, statements: &str) {
-    Connection::open(house.path("komoju.db")).unwrap().execute_batch(statements).unwrap();
+    own(&house.path("komoju.db")).execute_batch(statements).unwrap();
 }
 
 fn file(house: &House, name: &str, content: &str) -> String {

@@ -18,6 +18,46 @@ ALTER TABLE meta ADD COLUMN spool_problem TEXT;  -- why no file is taken from ou
 
 -- Views ----------------------------------------------------------------------------------------------------------------
 
+-- DuckDB reads these through its SQLite ATTACH, with its own parser: no NOT GLOB, no IS NOT and no IS DISTINCT FROM between values.
+--
+-- "before" is what the entry before it left; a field's value is its JSON text, so that numbers stay digit for digit and texts whole.
+-- SQLite's paths cannot name a field whose name is empty or holds a quote or a backslash: its value is spelled from what SQLite read,
+-- where a text ends at a NUL. Another text after it is a difference all the same, where SQLite reads that far (3.40 does not).
+DROP VIEW changes;
+
+CREATE VIEW changes AS
+SELECT entry.seq, entry.customer_id, entry.kind, entry.observed_at, entry.origin, entry.pass_id, entry.intent_id,
+       CASE WHEN entry.salt IS NULL OR entry.kind = 'erased' THEN NULL ELSE (
+           SELECT json_group_object(name, json_object('from', json(old), 'to', json(new)))
+           FROM (
+               SELECT name, max(old) AS old, max(new) AS new, max(old_text) AS old_text, max(new_text) AS new_text
+               FROM (
+                   SELECT field.key AS name, CAST(NULL AS TEXT) AS new, CAST(NULL AS TEXT) AS new_text, CASE
+                       WHEN field.type IN ('object', 'array') THEN CAST(field.value AS TEXT)
+                       WHEN field.type IN ('true', 'false', 'null') THEN field.type
+                       WHEN (field.type IN ('integer', 'real') OR instr(field.json, '\u0000') > 0)
+                           AND field.key <> '' AND NOT (field.key GLOB '*["\]*') THEN CAST(field.json -> field.fullkey AS TEXT)
+                       ELSE CAST(json_quote(field.value) AS TEXT) END AS old, CASE field.type WHEN 'text' THEN CAST(field.value AS TEXT) END AS old_text
+                   FROM json_each(coalesce(entry.before, '{}')) AS field
+                   UNION ALL
+                   SELECT field.key, CASE
+                       WHEN field.type IN ('object', 'array') THEN CAST(field.value AS TEXT)
+                       WHEN field.type IN ('true', 'false', 'null') THEN field.type
+                       WHEN (field.type IN ('integer', 'real') OR instr(field.json, '\u0000') > 0)
+                           AND field.key <> '' AND NOT (field.key GLOB '*["\]*') THEN CAST(field.json -> field.fullkey AS TEXT)
+                       ELSE CAST(json_quote(field.value) AS TEXT) END, CASE field.type WHEN 'text' THEN CAST(field.value AS TEXT) END,
+                       CAST(NULL AS TEXT), CAST(NULL AS TEXT)
+                   FROM json_each(coalesce(entry.after, '{}')) AS field)
+               GROUP BY name)
+           WHERE coalesce(old <> new, (old IS NULL) <> (new IS NULL)) OR coalesce(old_text <> new_text, false)) END AS diff,
+       entry.before, entry.after, lower(hex(entry.digest)) AS digest, lower(hex(entry.chain)) AS chain
+FROM (
+    SELECT change_log.*, CASE WHEN change_log.kind = 'created' THEN NULL ELSE (
+        SELECT earlier.after FROM change_log AS earlier
+        WHERE earlier.customer_id = change_log.customer_id AND earlier.seq < change_log.seq
+        ORDER BY earlier.seq DESC LIMIT 1) END AS before
+    FROM change_log) AS entry;
+
 -- The SQL door: what a writer may insert and change ---------------------------------------------------------------------
 
 -- As in 02, and stricter: ids, card numbers, texts that are UTF-8 and Unicode, keys that appear once. The same
@@ -65,7 +105,8 @@ BEGIN
                 FROM (SELECT 'id' AS name, NEW.id AS value UNION ALL SELECT 'customer_id', NEW.customer_id
                       UNION ALL SELECT 'body', NEW.body UNION ALL SELECT 'expect', NEW.expect
                       UNION ALL SELECT 'submitted_by', NEW.submitted_by)
-                WHERE value GLOB '*[^' || char(1) || '-' || char(127) || ']*'
+                -- The other doors read texts that were checked already.
+                WHERE sqlite_source_id() <> 'komoju-sync' AND value GLOB '*[^' || char(1) || '-' || char(127) || ']*'
                 UNION ALL
                 SELECT name, byte + 1, replace(rest, CAST(substr(x'0102030405060708090a808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9fa0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebfc2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedfe0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4', byte, 1) AS TEXT),
                     CASE WHEN byte <= 10 THEN 'x' ELSE char(CASE
@@ -173,3 +214,202 @@ BEGIN
 END;
 
 -- Protected tables: only this program writes them -----------------------------------------------------------------------
+
+-- Everything but intents is written by komoju-sync alone; `tests/schema.rs` tries each table. Its own connections replace the built-in
+-- function sqlite_source_id() by one that returns 'komoju-sync' (src/store/own.rs): nothing in the file says so, no statement can
+-- claim it, and it costs a function call a row. BEFORE INSERT with ABORT also holds against OR REPLACE, OR IGNORE and UPSERT.
+--
+-- The triggers of the SQL door write to outbox and meta in another program's statement. They first set meta.following to the intent's
+-- position, which only passes while that intent and its row in outbox differ: so within a statement on intents, and never between.
+ALTER TABLE meta ADD COLUMN following INTEGER;  -- the intent whose row in outbox follows it just now, for another program
+ALTER TABLE outbox ADD COLUMN followed_state TEXT;  -- the intent's state that this row was last brought in line with
+UPDATE outbox SET followed_state = (SELECT state FROM intents WHERE intents.position = outbox.position);
+
+DROP TRIGGER intents_accepted;
+DROP TRIGGER intents_follow;
+DROP TRIGGER change_log_appends;
+DROP TRIGGER change_log_redacts;
+
+CREATE TRIGGER intents_accepted AFTER INSERT ON intents
+BEGIN
+    SELECT RAISE(ABORT, 'a writer sets op, customer_id, body, id, expect, not_before and submitted_by; the rest is set here')
+        WHERE NEW.position IS NOT 1 + (SELECT coalesce(max(position), 0) FROM intents WHERE position < NEW.position)
+           OR EXISTS (SELECT 1 FROM intents WHERE position > NEW.position);
+    UPDATE meta SET following = NEW.position WHERE following IS NULL AND sqlite_source_id() <> 'komoju-sync';
+    INSERT INTO outbox (position, followed_state, lane, is_delete) VALUES (NEW.position, NEW.state, CASE
+        WHEN NEW.op = 'create' THEN '@' || NEW.id
+        -- A customer that a create has already made has its own lane.
+        ELSE coalesce((SELECT result_customer_id FROM intents WHERE id = substr(NEW.customer_id, 2) AND NEW.customer_id GLOB '@*'),
+                      NEW.customer_id) END, NEW.op = 'delete');
+    UPDATE outbox SET is_follower = NEW.op <> 'create' AND NEW.customer_id GLOB '@*' AND lane = NEW.customer_id,
+                      is_head = NOT EXISTS (SELECT 1 FROM outbox AS ahead
+                          WHERE ahead.lane = outbox.lane AND ahead.position < NEW.position AND ahead.is_open = 1)
+        WHERE position = NEW.position;
+    UPDATE meta SET following = NULL WHERE following = NEW.position;
+END;
+
+CREATE TRIGGER intents_follow AFTER UPDATE OF state ON intents WHEN NEW.state IS NOT OLD.state
+BEGIN
+    UPDATE meta SET following = NEW.position WHERE following IS NULL AND sqlite_source_id() <> 'komoju-sync';
+    UPDATE outbox SET followed_state = NEW.state, is_open = NEW.state IN ('queued', 'sending', 'waiting', 'parked'), is_sending = NEW.state = 'sending',
+                      held = held AND NEW.state IN ('queued', 'waiting'),
+                      base = CASE WHEN NEW.state NOT IN ('done', 'rejected', 'cancelled') THEN base END
+        WHERE position = NEW.position;
+    -- Followers of this create move to the lane of the customer that it made; …
+    UPDATE outbox SET lane = NEW.result_customer_id, is_follower = 0
+        WHERE NEW.op = 'create' AND NEW.state = 'done' AND NEW.result_customer_id IS NOT NULL AND lane = '@' || NEW.id AND is_open = 1;
+    -- … where there will be no customer, they park.
+    UPDATE intents SET state = 'parked',
+            reason = 'the create that it waits for was rejected or cancelled: retry that one, then this one; or cancel it'
+        WHERE NEW.op = 'create' AND NEW.state IN ('rejected', 'cancelled') AND state = 'queued'
+          AND position IN (SELECT position FROM outbox WHERE lane = '@' || NEW.id AND is_open = 1 AND is_follower = 1);
+    -- This trigger does not fire for its own changes: bring the outbox in line with the followers that it parked.
+    UPDATE outbox SET held = 0, followed_state = (SELECT state FROM intents WHERE position = outbox.position)
+        WHERE NEW.op = 'create' AND NEW.state IN ('rejected', 'cancelled')
+          AND lane = '@' || NEW.id AND is_open = 1 AND is_follower = 1;
+    -- A retry is a new request: it has its own key and its full patience.
+    UPDATE outbox SET key = NULL, tag = NULL, base = NULL, first_attempt_at = NULL, first_boot = NULL, first_boot_ms = NULL,
+                      first_server_at = NULL, first_seq = NULL, met_server_error = 0, patience_from = NULL
+        WHERE position = NEW.position AND NEW.state = 'queued' AND OLD.state IN ('rejected', 'parked');
+    UPDATE intents SET settled_at = NULL, next_attempt_at = NULL, detail = NULL
+        WHERE position = NEW.position AND NEW.state = 'queued' AND coalesce(settled_at, next_attempt_at, detail) IS NOT NULL;
+    -- Settled by another program, as by a cancel in SQL: wipe its token.
+    UPDATE intents SET body = json_set(body, '$.payment_details', '****')
+        WHERE position = NEW.position AND NEW.state IN ('done', 'rejected', 'cancelled')
+          AND CASE WHEN json_valid(body) THEN json_type(body, '$.payment_details') IS NOT NULL
+                                          AND json_extract(body, '$.payment_details') <> '****' END;
+    UPDATE intents SET settled_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+        WHERE position = NEW.position AND NEW.state IN ('done', 'rejected', 'cancelled') AND settled_at IS NULL;
+    UPDATE meta SET following = NULL WHERE following = NEW.position;
+END;
+
+CREATE TRIGGER change_log_appends BEFORE INSERT ON change_log
+WHEN sqlite_source_id() <> 'komoju-sync' OR NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM change_log)
+BEGIN
+    SELECT RAISE(ABORT, 'the change log is append-only: only komoju-sync adds an entry, at its end');
+END;
+
+CREATE TRIGGER change_log_redacts BEFORE UPDATE ON change_log
+WHEN sqlite_source_id() <> 'komoju-sync'
+    OR NOT (NEW.seq IS OLD.seq AND NEW.customer_id IS OLD.customer_id AND NEW.kind IS OLD.kind
+    AND NEW.observed_at IS OLD.observed_at AND NEW.origin IS OLD.origin AND NEW.pass_id IS OLD.pass_id
+    AND NEW.intent_id IS OLD.intent_id AND NEW.redacts IS OLD.redacts AND NEW.digest IS OLD.digest
+    AND NEW.chain IS OLD.chain AND NEW.after IS NULL AND NEW.salt IS NULL)
+BEGIN
+    SELECT RAISE(ABORT, 'the change log is append-only: an entry is never changed, and only `komoju-sync erase` redacts it');
+END;
+
+CREATE TRIGGER meta_protected_insert BEFORE INSERT ON meta WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'meta: only komoju-sync writes this table'); END;
+
+-- A column that is added to meta belongs into this list.
+CREATE TRIGGER meta_protected_update BEFORE UPDATE OF one, log_id, schema_version, refused_since, throttled_until, live, deleted, is_backup, restored_at, outbound_enabled, engine,
+    unscrubbed_erasure ON meta WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'meta: only komoju-sync writes this table'); END;
+
+-- Any statement that moved a token may say so.
+CREATE TRIGGER meta_protected_tokens BEFORE UPDATE OF left_over_tokens ON meta WHEN sqlite_source_id() <> 'komoju-sync' AND NEW.left_over_tokens IS NOT 2
+BEGIN SELECT RAISE(ABORT, 'meta: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER meta_protected_following BEFORE UPDATE OF following ON meta
+WHEN sqlite_source_id() <> 'komoju-sync' AND NOT CASE
+    WHEN OLD.following IS NOT NULL THEN NEW.following IS NULL
+    ELSE EXISTS (SELECT 1 FROM intents LEFT JOIN outbox USING (position)
+        WHERE intents.position = NEW.following AND outbox.followed_state IS NOT intents.state) END
+BEGIN SELECT RAISE(ABORT, 'meta: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER meta_protected_delete BEFORE DELETE ON meta WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'meta: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER account_protected_insert BEFORE INSERT ON account WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'account: only komoju-sync writes this table; `komoju-sync account accept` binds it to another account'); END;
+
+CREATE TRIGGER account_protected_update BEFORE UPDATE ON account WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'account: only komoju-sync writes this table; `komoju-sync account accept` binds it to another account'); END;
+
+CREATE TRIGGER account_protected_delete BEFORE DELETE ON account WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'account: only komoju-sync writes this table; `komoju-sync account accept` binds it to another account'); END;
+
+CREATE TRIGGER pass_protected_insert BEFORE INSERT ON pass WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'pass: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER pass_protected_update BEFORE UPDATE ON pass WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'pass: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER pass_protected_delete BEFORE DELETE ON pass WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'pass: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER mirror_protected_insert BEFORE INSERT ON mirror WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'mirror: only komoju-sync writes this table; to change a customer, INSERT INTO intents'); END;
+
+CREATE TRIGGER mirror_protected_update BEFORE UPDATE ON mirror WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'mirror: only komoju-sync writes this table; to change a customer, INSERT INTO intents'); END;
+
+CREATE TRIGGER mirror_protected_delete BEFORE DELETE ON mirror WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'mirror: only komoju-sync writes this table; to change a customer, INSERT INTO intents'); END;
+
+CREATE TRIGGER listed_protected_insert BEFORE INSERT ON listed WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'listed: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER listed_protected_update BEFORE UPDATE ON listed WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'listed: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER listed_protected_delete BEFORE DELETE ON listed WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'listed: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER hold_protected_insert BEFORE INSERT ON hold WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'hold: only komoju-sync writes this table; `komoju-sync deletions` decides about held deletions'); END;
+
+CREATE TRIGGER hold_protected_update BEFORE UPDATE ON hold WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'hold: only komoju-sync writes this table; `komoju-sync deletions` decides about held deletions'); END;
+
+CREATE TRIGGER hold_protected_delete BEFORE DELETE ON hold WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'hold: only komoju-sync writes this table; `komoju-sync deletions` decides about held deletions'); END;
+
+CREATE TRIGGER held_customer_protected_insert BEFORE INSERT ON held_customer WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'held_customer: only komoju-sync writes this table; `komoju-sync deletions` decides about held deletions'); END;
+
+CREATE TRIGGER held_customer_protected_update BEFORE UPDATE ON held_customer WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'held_customer: only komoju-sync writes this table; `komoju-sync deletions` decides about held deletions'); END;
+
+CREATE TRIGGER held_customer_protected_delete BEFORE DELETE ON held_customer WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'held_customer: only komoju-sync writes this table; `komoju-sync deletions` decides about held deletions'); END;
+
+CREATE TRIGGER outbox_protected_insert BEFORE INSERT ON outbox WHEN sqlite_source_id() <> 'komoju-sync' AND (SELECT following FROM meta) IS NULL
+BEGIN SELECT RAISE(ABORT, 'outbox: only komoju-sync writes this table; write to the table intents, or use `komoju-sync intent`'); END;
+
+CREATE TRIGGER outbox_protected_update BEFORE UPDATE ON outbox WHEN sqlite_source_id() <> 'komoju-sync' AND (SELECT following FROM meta) IS NULL
+BEGIN SELECT RAISE(ABORT, 'outbox: only komoju-sync writes this table; write to the table intents, or use `komoju-sync intent`'); END;
+
+CREATE TRIGGER attempts_protected_insert BEFORE INSERT ON attempts WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'attempts: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER attempts_protected_update BEFORE UPDATE ON attempts WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'attempts: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER spool_file_protected_insert BEFORE INSERT ON spool_file WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'spool_file: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER spool_file_protected_update BEFORE UPDATE ON spool_file WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'spool_file: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER spool_file_protected_delete BEFORE DELETE ON spool_file WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'spool_file: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER spool_intent_protected_insert BEFORE INSERT ON spool_intent WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'spool_intent: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER spool_intent_protected_update BEFORE UPDATE ON spool_intent WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'spool_intent: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER spool_intent_protected_delete BEFORE DELETE ON spool_intent WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'spool_intent: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER alert_protected_insert BEFORE INSERT ON alert WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'alert: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER alert_protected_update BEFORE UPDATE ON alert WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'alert: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER alert_protected_delete BEFORE DELETE ON alert WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'alert: only komoju-sync writes this table'); END;

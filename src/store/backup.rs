@@ -23,7 +23,7 @@ use super::intents::{digest, intent_in};
 use super::schema_copy::{self, Kind, Object};
 use super::verify::Verified;
 use super::work::{Step, Work};
-use super::{StoreError, mirror, open, place, verify};
+use super::{StoreError, mirror, open, own, place, verify};
 use crate::model::intent::MASKED_TOKEN;
 use crate::model::json;
 
@@ -116,6 +116,7 @@ fn copy(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let mut conn = Connection::open_with_flags(to, flags)?;
     conn.busy_timeout(open::BUSY)?;
+    own::sign(&conn)?;
     work.on(&conn)?;
     // A file that nobody knows of yet need not survive a crash; and what foreign keys refer to may come after them.
     conn.pragma_update(None, "journal_mode", "off")?;

@@ -18,7 +18,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rusqlite_migration::Migrations;
 
 use super::identity::handle;
-use super::{Instance, StoreError, displaced, instance, place};
+use super::{Instance, StoreError, displaced, instance, own, place};
 
 /// "KMJS": says in the file's header that it is ours (`PRAGMA application_id`).
 pub const APPLICATION_ID: u32 = 0x4B4D_4A53;
@@ -261,6 +261,7 @@ pub fn checked_for_reading(path: &Path) -> Result<Connection, StoreError> {
 #[cfg(test)]
 pub fn in_memory() -> Connection {
     let mut conn = Connection::open_in_memory().expect("memory opens");
+    own::sign(&conn).expect("there is memory");
     MIGRATIONS.to_latest(&mut conn).expect("migrations apply");
     conn
 }
@@ -354,6 +355,7 @@ fn writable(path: &Path) -> Result<Connection, StoreError> {
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         // A large sort must not leave payment tokens in a temporary file. Said before anything is read, for it would be read again.
         conn.pragma_update(None, "temp_store", "memory")?;
+        own::sign(&conn)?;
         Ok(conn)
     };
     open().map_err(|e| e.about(path))

@@ -280,8 +280,8 @@ pub(super) fn park_all(tx: &Tx<'_>, at: &str) -> Result<u64, StoreError> {
 /// Gives rows without a place in the outbox one: another program wrote them past the triggers.
 pub fn adopt(tx: &Tx<'_>) -> Result<usize, StoreError> {
     let adopted = tx.execute(
-        "INSERT INTO outbox (position, lane, is_open, is_delete)
-         SELECT position, CASE WHEN op = 'create' THEN '@' || id ELSE coalesce(CAST(customer_id AS TEXT), '') END,
+        "INSERT INTO outbox (position, followed_state, lane, is_open, is_delete)
+         SELECT position, state, CASE WHEN op = 'create' THEN '@' || id ELSE coalesce(CAST(customer_id AS TEXT), '') END,
                 state IN ('queued', 'sending', 'waiting', 'parked'), coalesce(op = 'delete', 0)
          FROM intents WHERE position NOT IN (SELECT position FROM outbox)",
         [],

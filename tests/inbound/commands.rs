@@ -8,7 +8,7 @@ use komoju_sync::clock::{Clock, SystemClock};
 use komoju_sync::sandbox::{Call, Effect, Fault};
 use serde_json::{Value, json};
 
-use crate::house::{House, Process};
+use crate::house::{House, Process, own};
 
 fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -339,7 +339,7 @@ fn a_sweep_that_ended_in_the_future_is_stale_and_a_failure_stays_while_the_next_
     let house = House::with(3);
     house.expect(0, &["sync"]);
     house.expect(0, &["status"]);
-    let conn = rusqlite::Connection::open(house.path("komoju.db")).unwrap();
+    let conn = own(&house.path("komoju.db"));
     conn.execute_batch(
         "INSERT INTO pass (kind, started_at, finished_at, outcome, error)
          VALUES ('sweep', '2026-01-01T00:00:00.000Z', '2026-01-01T00:00:01.000Z', 'failed', 'nobody answered');
@@ -352,4 +352,26 @@ fn a_sweep_that_ended_in_the_future_is_stale_and_a_failure_stays_while_the_next_
         .unwrap();
     let told = house.expect(1, &["status"]).stdout;
     assert!(told.contains("a clock was set back"), "{told}");
+}
+
+#[test]
+fn export_before_the_first_complete_sweep_is_reported_as_incomplete() {
+    let house = House::with(25);
+    let fault = house.sandbox.world().inject(Fault::new(Effect::status(400)).call(Call::List).page(3));
+    house.expect(1, &["sync"]);
+    for format in ["csv", "jsonl"] {
+        let ran = house.expect(1, &["export", "--format", format]);
+        assert!(
+            ran.stderr.contains("the export is incomplete: no sweep had read all customers yet"),
+            "{}",
+            ran.stderr
+        );
+        assert!(ran.stdout.lines().count() > 9, "what is there is printed: {}", ran.stdout);
+    }
+    house.sandbox.world().remove_fault(fault);
+    let before = house.one("SELECT max(observed_at) FROM changes");
+    house.expect(0, &["sync"]);
+    assert_eq!(house.expect(0, &["export", "--format", "jsonl"]).stderr, "");
+    let then = house.expect(1, &["export", "--format", "jsonl", "--as-of", &before]);
+    assert!(then.stderr.contains("no sweep had read all customers by then"), "{}", then.stderr);
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::house::House;
+use crate::house::{House, own};
 
 fn bytes(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap()
@@ -87,7 +87,7 @@ fn a_dry_run_is_named_to_whoever_would_start_beside_it() {
 fn a_clock_that_was_set_back_does_not_tear_the_past_apart() {
     let house = House::with(3);
     house.expect(0, &["sync"]);
-    let conn = Connection::open(house.path("komoju.db")).unwrap();
+    let conn = own(&house.path("komoju.db"));
     conn.execute_batch("DROP TRIGGER change_log_redacts").unwrap();
     // 1 at ten, 2 at eleven by a clock that ran ahead, 3 at half past ten by the clock set right.
     for (seq, at) in [(1, "10:00"), (2, "11:00"), (3, "10:30")] {
@@ -151,7 +151,7 @@ fn verify_finds_each_kind_of_tampering_and_rebuild_mends_the_mirror() {
         let head = house.expect(0, &["verify"]).stdout;
         let head = head.lines().last().unwrap().trim_start_matches("head ").to_owned();
         house.expect(0, &["verify", "--head", &head]);
-        let conn = Connection::open(house.path("komoju.db")).unwrap();
+        let conn = own(&house.path("komoju.db"));
         conn.execute_batch("DROP TRIGGER change_log_keeps; DROP TRIGGER change_log_redacts").unwrap();
         assert_eq!(conn.execute(sql, []).unwrap(), 1);
         drop(conn);

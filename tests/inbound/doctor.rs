@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use komoju_sync::clock::{Clock as _, SystemClock};
 use komoju_sync::sandbox::{Effect, OldKey, Refusal};
-use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::house::{House, KEY};
+use crate::house::{House, KEY, own};
 
 /// A certificate of nobody: with it the program has some to begin with, on a machine that has none too.
 const CERTIFICATE: &str = include_str!("../fixtures/nobody.pem");
@@ -408,7 +407,7 @@ fn a_key_that_is_taken_again_asks_for_a_restart() {
 #[test]
 fn what_the_api_asked_to_wait_is_kept() {
     let house = swept(3);
-    let conn = Connection::open(house.path("komoju.db")).unwrap();
+    let conn = own(&house.path("komoju.db"));
     conn.execute_batch(
         "UPDATE meta SET throttled_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+10 minutes')",
     )

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use komoju_sync::clock::{Clock, ManualClock};
 use komoju_sync::config::{Config, SecretKey};
@@ -15,6 +16,7 @@ use komoju_sync::sandbox::{Effect, Fault, FaultId, Options, Readings, Sandbox};
 use komoju_sync::store::verify::verify;
 use komoju_sync::store::{Reader, Store, read};
 use komoju_sync::tasks::pull::{Pull, Report, Settings};
+use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -77,6 +79,14 @@ pub struct Ran {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
+}
+
+/// A connection that the schema takes for one of the program: it may set up any state.
+pub fn own(database: &Path) -> Connection {
+    let conn = Connection::open(database).unwrap();
+    komoju_sync::store::own::sign(&conn).unwrap();
+    conn.busy_timeout(Duration::from_secs(20)).unwrap();
+    conn
 }
 
 impl House {

@@ -4,7 +4,7 @@ use komoju_sync::model::Outcome;
 use komoju_sync::sandbox::{Call, Effect, Fault};
 use serde_json::json;
 
-use crate::house::House;
+use crate::house::{House, own};
 
 fn delete(house: &House, count: usize) -> Vec<String> {
     let ids: Vec<String> = house.sandbox.world().ids().into_iter().take(count).collect();
@@ -342,7 +342,7 @@ fn after_a_restore_an_api_that_answers_nobody_is_not_asked_about_everybody() {
     let house = House::with(600);
     house.sweep();
     let gone = delete(&house, 28);
-    let conn = rusqlite::Connection::open(house.path("komoju.db")).unwrap();
+    let conn = own(&house.path("komoju.db"));
     conn.execute("UPDATE meta SET restored_at = '2026-06-01T00:00:00.000Z'", []).unwrap();
     drop(conn);
     house.inject(Fault::new(Effect::status(500)).call(Call::Show));

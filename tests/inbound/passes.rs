@@ -5,7 +5,7 @@ use komoju_sync::sandbox::readings::{Order, PastEnd, PerPageOver};
 use komoju_sync::sandbox::{Call, Drift, Effect, Fault, Readings, Region};
 use serde_json::json;
 
-use crate::house::House;
+use crate::house::{House, own};
 
 #[test]
 fn the_first_sync_makes_a_true_mirror_and_the_second_changes_nothing() {
@@ -66,7 +66,7 @@ fn a_sweep_of_what_is_unchanged_reads_no_customer_and_writes_its_own_row_alone()
     let before = noted(&house);
     assert_eq!(before.len(), 300);
     // Any write to a customer's row would meet this.
-    let conn = rusqlite::Connection::open(house.path("komoju.db")).unwrap();
+    let conn = own(&house.path("komoju.db"));
     conn.execute_batch(
         "CREATE TRIGGER nobody_changes BEFORE UPDATE ON mirror BEGIN SELECT RAISE(ABORT, 'written'); END;
          CREATE TRIGGER nothing_is_noted BEFORE INSERT ON listed BEGIN SELECT RAISE(ABORT, 'noted'); END;
@@ -77,7 +77,7 @@ fn a_sweep_of_what_is_unchanged_reads_no_customer_and_writes_its_own_row_alone()
     house.expect(0, &["sync"]);
     assert_eq!(noted(&house), before);
     // And what is noted decides: with another text noted, the customer is read and found unchanged.
-    let conn = rusqlite::Connection::open(house.path("komoju.db")).unwrap();
+    let conn = own(&house.path("komoju.db"));
     conn.execute_batch(
         "DROP TRIGGER nothing_is_noted; UPDATE listed SET fingerprint = zeroblob(16) WHERE row = 7",
     )

@@ -173,8 +173,11 @@ impl Desk {
         conn
     }
 
+    /// Sets up a state that only the program may write.
     pub fn sql(&self, sql: &str) {
-        self.writer().execute_batch(sql).unwrap();
+        let conn = self.writer();
+        komoju_sync::store::own::sign(&conn).unwrap();
+        conn.execute_batch(sql).unwrap();
     }
 
     /// What the door says to this statement.

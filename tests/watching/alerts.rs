@@ -9,7 +9,7 @@ use komoju_sync::clock::SystemClock;
 use komoju_sync::sandbox::{Call, Effect, Fault, Work};
 use serde_json::Value;
 
-use crate::house::{House, KEY};
+use crate::house::{House, KEY, own};
 use crate::{Daemon, configure, eventually};
 
 /// Longer than any change takes to be told: that nothing is told, only time can show.
@@ -40,9 +40,7 @@ fn kinds(house: &House) -> Vec<String> {
 }
 
 fn sql(house: &House, statements: &str) {
-    let conn = rusqlite::Connection::open(house.path("komoju.db")).unwrap();
-    conn.busy_timeout(Duration::from_secs(10)).unwrap();
-    conn.execute_batch(statements).unwrap();
+    own(&house.path("komoju.db")).execute_batch(statements).unwrap();
 }
 
 /// Drops an intent that will park, `id` ending with the number of its customer: one that is parked keeps those behind it.

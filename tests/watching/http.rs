@@ -10,7 +10,7 @@ use komoju_sync::clock::SystemClock;
 use komoju_sync::sandbox::{Call, Effect, Fault};
 use serde_json::Value;
 
-use crate::house::House;
+use crate::house::{House, own};
 use crate::{Answer, Daemon, ask, configure, eventually, exchange, get};
 
 fn reasons(answer: &Answer) -> Vec<String> {
@@ -68,8 +68,7 @@ fn a_refused_key_another_account_and_a_stale_mirror_are_reasons() {
     let mut daemon = Daemon::start(&house);
     eventually_unready(&daemon.address(), "the API refuses the key since");
     daemon.stop();
-    rusqlite::Connection::open(house.path("komoju.db"))
-        .unwrap()
+    own(&house.path("komoju.db"))
         .execute_batch(
             "UPDATE meta SET refused_since = NULL;
              UPDATE account SET candidate = zeroblob(32), stopped_at = '2020-01-01T00:00:00.000Z';
@@ -141,7 +140,7 @@ fn slow_clients_are_cut_others_wait_their_turn_and_the_daemon_goes_on() {
     assert!(open_files() <= before + 32 + 4, "{before} {}", open_files());
     // The work goes on meanwhile.
     let sql = "INSERT INTO intents (id, op, body) VALUES ('i', 'create', '{}')";
-    rusqlite::Connection::open(house.path("komoju.db")).unwrap().execute_batch(sql).unwrap();
+    own(&house.path("komoju.db")).execute_batch(sql).unwrap();
     eventually("it pushes", || house.one("SELECT state FROM intents") == "done");
     assert!(clock.elapsed() - began < Duration::from_secs(4));
     // Those that wait in the queue have their turn as the first ones are cut.

@@ -7,7 +7,7 @@ use komoju_sync::sandbox::{Call, Effect, Fault};
 use serde_json::json;
 
 use crate::exposition::{self, Family};
-use crate::house::{House, KEY};
+use crate::house::{House, KEY, own};
 use crate::{Daemon, eventually, get};
 
 fn scraped(address: &str) -> BTreeMap<String, Family> {
@@ -201,8 +201,7 @@ fn what_happens_is_counted() {
 fn what_stands_in_the_way_is_shown() {
     let mut house = House::with(5);
     house.expect(0, &["sync"]);
-    rusqlite::Connection::open(house.path("komoju.db"))
-        .unwrap()
+    own(&house.path("komoju.db"))
         .execute_batch(
             "UPDATE meta SET throttled_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+2 seconds')",
         )

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use super::super::open::MIGRATIONS;
+use super::super::own;
 use super::{Conn, Door, accept, digest, intent_in};
 use crate::model::intent::{Intent, Target, Wish};
 
@@ -12,6 +13,7 @@ thread_local! {
 
 fn empty() -> Conn {
     let mut conn = Conn::open_in_memory().expect("memory opens");
+    own::sign(&conn).expect("there is memory");
     MIGRATIONS.to_latest(&mut conn).expect("the migrations are right");
     conn
 }
