@@ -245,6 +245,11 @@ impl App {
         Ok(drained)
     }
 
+    /// Wipes what is left of tokens and erased data, and attempts no intent.
+    pub async fn wipe(&self) -> Result<(), StoreError> {
+        self.pusher.only_wipe().await
+    }
+
     /// The daemon: a sweep at once, then at each tick, until told to stop; pushes whatever comes in meanwhile. A condition of the
     /// database that can pass is waited for. Only one that cannot, and a path that leads elsewhere, end it otherwise.
     pub async fn run(&self, config: &Config) -> Result<(), AppError> {

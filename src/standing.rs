@@ -10,7 +10,9 @@ use crate::model::intent::lifecycle::State;
 use crate::model::words::{count, duration, grouped};
 use crate::model::{PassKind, time};
 use crate::store::read::Record;
-use crate::store::{self, Conn, Instance, Reader, StoreError, account, erase, holds, intents, outbox, read};
+use crate::store::{
+    self, Conn, Instance, Reader, StoreError, account, holds, intents, outbox, read, readers, wipe,
+};
 use crate::tasks::spool;
 
 /// How far this machine's clock may have been ahead without a word about it.
@@ -48,8 +50,16 @@ pub struct Standing {
     pub account_stopped_since: Option<String>,
     /// When the database was restored from a backup; null once a whole sweep has held what it missed.
     pub restored_at: Option<String>,
-    /// Whether what was erased may still stand in free space: the daemon, or the next `sync`, finishes that.
+    /// Whether the file or its WAL may still hold erased data: the daemon, or the next `sync`, finishes that.
     pub erasure_unfinished: bool,
+    /// Whether the file or its WAL may still hold payment tokens of settled intents.
+    pub tokens_unfinished: bool,
+    /// Since when one of the two is so.
+    pub wipe_unfinished_since: Option<String>,
+    /// Whether two attempts in a row could not finish it.
+    pub wipe_blocked: bool,
+    /// The processes that read the database now and so prevent it, as `name (process N)`; empty unless something is unfinished.
+    pub wipe_blocked_by: Vec<String>,
     /// Deletions that wait for a person.
     pub held_deletions: u64,
     /// Deletions that a person approved and that no answer has proven yet.
@@ -122,8 +132,14 @@ impl Standing {
         // A running daemon knows whether it takes files; otherwise the directory is looked at.
         let problem = instance.as_ref().map(|_| store::spool::problem(reader)).transpose()?;
         let spool = spool::Overview::read(&config.outbound.spool_dir, &config.database.path, problem);
+        let left = wipe::left(reader)?;
         Ok(Self {
             spool,
+            erasure_unfinished: left.erasure,
+            tokens_unfinished: left.tokens,
+            wipe_blocked: left.is_blocked,
+            wipe_blocked_by: if left.is_any() { readers::of(&config.database.path) } else { Vec::new() },
+            wipe_unfinished_since: left.since,
             intents: count_intents(reader)?,
             held_deletes: outbox::held_deletes(reader)?,
             outbound_enabled,
@@ -147,7 +163,6 @@ impl Standing {
             throttled_until: throttled.filter(|until| time::pause_until(until, now).is_some()),
             key_refused_since: refused,
             restored_at: holds::restored_at(reader)?,
-            erasure_unfinished: erase::is_unscrubbed(reader)?,
             account_stopped_since: account::load(reader)?
                 .and_then(|account| account.stopped)
                 .map(|(_, at)| at),
@@ -167,9 +182,40 @@ impl Standing {
         self.intents.get(state.word()).map_or(0, Intents::count)
     }
 
-    /// Whether something waits for a person: a hold, a parked intent, a stopped account.
+    /// Whether a wipe needs an operator: each unfinished erasure does. Tokens are wiped within moments; they need one if that is
+    /// blocked, or if no process is there to do it.
+    pub fn wipe_needs_operator(&self) -> bool {
+        self.erasure_unfinished || (self.tokens_unfinished && (self.wipe_blocked || self.instance.is_none()))
+    }
+
+    /// What may be left, and why, as a sentence without its end; `None` if nothing is.
+    pub fn wipe_sentence(&self) -> Option<String> {
+        let what = match (self.erasure_unfinished, self.tokens_unfinished) {
+            (false, false) => return None,
+            (true, false) => "erased data",
+            (false, true) => "payment tokens of settled intents",
+            (true, true) => "erased data and payment tokens of settled intents",
+        };
+        let since =
+            self.wipe_unfinished_since.as_deref().map(|at| format!(" since {at}")).unwrap_or_default();
+        let why = match (self.wipe_blocked_by.as_slice(), self.instance.is_some()) {
+            ([], false) => "`komoju-sync sync` or the daemon removes them".to_owned(),
+            ([], true) if self.wipe_blocked => {
+                "the daemon could not remove them yet: a process of another user reads the database, or the log says why".to_owned()
+            }
+            ([], true) => "the daemon removes them".to_owned(),
+            (readers, _) => format!(
+                "{} reads an old state of the database: end that transaction or program",
+                readers.join(" and ")
+            ),
+        };
+        Some(format!("{what} are still in the database file or its WAL{since}; {why}"))
+    }
+
+    /// Whether something waits for a person: a hold, a parked intent, a stopped account, an unfinished wipe.
     pub fn waits_for_a_person(&self) -> bool {
-        self.held_deletions > 0
+        self.wipe_needs_operator()
+            || self.held_deletions > 0
             || self.held_deletes > 0
             || self.parked() > 0
             || self.account_stopped_since.is_some()
@@ -183,6 +229,10 @@ impl Standing {
         }
         if let Some(since) = &self.account_stopped_since {
             parts.push(format!("stopped since {since}: the key reads another account"));
+        }
+        if self.wipe_needs_operator() {
+            let what = if self.erasure_unfinished { "erasure" } else { "wiping of tokens" };
+            parts.push(format!("{what} unfinished"));
         }
         let waits = [
             (self.held_deletions, "held deletion"),

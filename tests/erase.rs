@@ -186,7 +186,7 @@ fn erased_is_erased_from_every_byte_while_the_log_proves_itself() {
         "SELECT count(*) FROM changes WHERE seq > 30 AND coalesce(diff, before, after) IS NOT NULL";
     assert_eq!(house.one(contents), "0");
     assert_eq!(
-        house.one("SELECT count(*) FROM meta WHERE unscrubbed_erasure IS NOT NULL"),
+        house.one("SELECT count(*) FROM meta WHERE unscrubbed_erasure IS NOT NULL OR wipe_since IS NOT NULL"),
         "0",
         "nothing is left to be done"
     );
@@ -438,17 +438,54 @@ fn a_parked_reader_is_named_and_the_rest_is_done_when_it_ends() {
     let ran = house.expect(3, &["erase", &story.id, "--json"]);
     let told = receipt(&ran.stdout);
     assert_eq!((&told["wal_clean"], &told["free_pages_clean"]), (&json!(false), &json!(false)));
-    assert!(ran.stderr.contains("-wal") && ran.stderr.contains("keeps the old pages"), "{}", ran.stderr);
+    let me = format!("(process {}) reads an old state", std::process::id());
+    assert!(ran.stderr.contains("-wal") && ran.stderr.contains(&me), "{}", ran.stderr);
     house.expect(0, &["verify"]);
+    let unfinished = || {
+        let status = house.expect(3, &["status", "--json"]).stdout;
+        let status: Value = serde_json::from_str(&status).unwrap();
+        assert_eq!(status["erasure_unfinished"], true);
+        assert!(status["wipe_unfinished_since"].is_string());
+        status["wipe_blocked_by"].as_array().unwrap().len()
+    };
+    assert_eq!(unfinished(), 1);
+    let text = house.expect(3, &["status"]).stdout;
+    assert!(text.contains("wiping    unfinished: erased data") && text.contains(&me), "{text}");
+    let doctor = house.expect(3, &["doctor"]).stdout;
+    assert!(doctor.contains("warn  wipe") && doctor.contains(&me), "{doctor}");
+    house.expect(3, &["sync"]);
+    assert_eq!(unfinished(), 1);
     // By another process: to close such a file would end the reader's locks.
     let search =
         Command::new("grep").args(["-rlaF", VALUES[1]]).arg(house.directory.path()).output().unwrap();
     assert!(!search.stdout.is_empty(), "the old pages are still there");
     story.erase(3);
     drop(parked);
+    assert_eq!(unfinished(), 0, "unfinished until the bytes are gone, though no process holds them");
     story.erase(0);
     assert_nowhere(house);
+    house.expect(0, &["status"]);
     house.assert_true();
+}
+
+#[test]
+fn erased_data_that_only_the_wal_holds_is_reported_until_it_is_gone() {
+    let story = Story::told(5);
+    let house = &story.house;
+    let parked = Connection::open(house.path("komoju.db")).unwrap();
+    parked.execute_batch("BEGIN; SELECT * FROM change_log;").unwrap();
+    story.erase(3);
+    assert_eq!(
+        house.one("SELECT unscrubbed_erasure IS scrubbed_erasure FROM meta"),
+        "1",
+        "the pages are clean"
+    );
+    house.expect(3, &["status"]);
+    parked.execute_batch("COMMIT").unwrap();
+    drop(parked);
+    house.expect(0, &["sync"]);
+    assert_nowhere(house);
+    house.expect(0, &["status"]);
 }
 
 #[test]

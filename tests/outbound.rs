@@ -33,3 +33,5 @@ mod outcomes;
 mod secrets;
 #[path = "outbound/window.rs"]
 mod window;
+#[path = "outbound/wiping.rs"]
+mod wiping;

@@ -15,6 +15,16 @@ ALTER TABLE spool_file ADD COLUMN accepted_bytes INTEGER;
 ALTER TABLE spool_file ADD COLUMN accepted_digest TEXT;  -- 12 digits, as in the ids that are made of the content
 ALTER TABLE spool_intent ADD COLUMN is_repeat INTEGER NOT NULL DEFAULT 0;  -- it was accepted before this file
 ALTER TABLE meta ADD COLUMN spool_problem TEXT;  -- why no file is taken from outbound.spool_dir; null while files are taken
+-- What is left of settled tokens and erased data outside of the rows (src/store/wipe.rs). left_over_tokens counts, from here on, the
+-- tokens that left their row; unscrubbed_erasure stays set until the WAL is clean, too.
+ALTER TABLE meta ADD COLUMN scrubbed_tokens INTEGER NOT NULL DEFAULT 0;  -- left_over_tokens as of the last scrubbing of the pages …
+ALTER TABLE meta ADD COLUMN wiped_tokens INTEGER NOT NULL DEFAULT 0;     -- … after which the WAL was emptied
+ALTER TABLE meta ADD COLUMN scrubbed_erasure INTEGER;                    -- unscrubbed_erasure, once the pages are scrubbed
+ALTER TABLE meta ADD COLUMN wipe_since TEXT;                             -- since when something is left
+ALTER TABLE meta ADD COLUMN wipe_blocked INTEGER NOT NULL DEFAULT 0;     -- 1 after two failed attempts in a row
+-- Schema 2 did not find every copy: the first start scrubs the whole file.
+UPDATE meta SET left_over_tokens = 1, wipe_since = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+    WHERE left_over_tokens > 0 OR unscrubbed_erasure IS NOT NULL OR EXISTS (SELECT 1 FROM intents);
 
 -- Views ----------------------------------------------------------------------------------------------------------------
 
@@ -211,6 +221,13 @@ BEGIN
            OR EXISTS (SELECT 1 FROM (SELECT substr(NEW.not_before, 20, max(0, length(NEW.not_before)
                                        - CASE WHEN NEW.not_before GLOB '*Z' THEN 20 ELSE 25 END)) AS fraction)
                       WHERE fraction <> '' AND (rtrim(fraction, '0123456789') <> '.' OR length(fraction) NOT BETWEEN 2 AND 10)));
+-- A token leaves its row. A name with escapes may hide one.
+DROP TRIGGER intents_token_moved;
+CREATE TRIGGER intents_token_moved AFTER UPDATE OF body ON intents
+WHEN NEW.body IS NOT OLD.body AND (instr(OLD.body, 'payment_details') > 0 OR instr(OLD.body, '\u') > 0)
+BEGIN
+    UPDATE meta SET left_over_tokens = left_over_tokens + 1,
+                    wipe_since = coalesce(wipe_since, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'));
 END;
 
 -- Protected tables: only this program writes them -----------------------------------------------------------------------

@@ -102,6 +102,9 @@ pub(super) fn of(
                             the right key back, or say `komoju-sync account accept`";
             of(since, 1, None, sentence.to_owned())
         }),
+        "unfinished_wipe" => standing.wipe_sentence().map(|sentence| {
+            of(standing.wipe_unfinished_since.as_deref().unwrap_or(noticed_at), 1, None, sentence)
+        }),
         "stale_mirror" => standing.stale.then(|| {
             let last = standing.mirror.text("last_sweep_at");
             let sentence = match last {

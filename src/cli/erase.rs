@@ -10,14 +10,14 @@ use super::{ConfigFile, Exit, signals};
 use crate::clock::{Clock, SystemClock};
 use crate::model::{CustomerId, time};
 use crate::store::erase::{self, Erasure};
-use crate::store::{Wiped, restore, wipe_beside};
+use crate::store::{Wiped, readers, restore, wipe_beside};
 use crate::tasks::spool::erase::{self as files, Papers};
 
 /// Takes a deleted customer's data out of change log, mirror, outbox, spool files and free pages, and prints a receipt of that.
 ///
 /// The customer must be deleted at KOMOJU, or it would come back. The log keeps that there were changes, and when; `verify` still
-/// proves it. The customer's id stays. Works beside the daemon, and ends by writing the whole database file anew: that takes about as
-/// long as copying it, and as much free disk twice.
+/// proves it. The customer's id stays. Works beside the daemon, and ends by overwriting the unused bytes of the whole database file,
+/// which takes about as long as reading it.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  komoju-sync erase cus_123\n  komoju-sync erase cus_123 --json > receipt.json\n\n\
@@ -52,23 +52,20 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
         }
     }
     out.finish()?;
-    if let Err(why) = &wiped.free_pages {
+    let why = match &wiped {
+        Wiped::Clean => None,
+        Wiped::KeptByReader => Some(readers::sentence(&config.database.path)),
+        Wiped::Failed(why) => Some(why.clone()),
+    };
+    if let Some(why) = why {
         print::note(&format!(
-            "the file could not be written anew, so free pages may still hold what was erased: {why}. A running daemon tries it \
-             again; `komoju-sync erase {}` too",
-            args.id
-        ));
-    }
-    if !wiped.wal_is_empty {
-        print::note(&format!(
-            "a program that is reading keeps the old pages: what was erased still stands in {} and its -wal. It goes when that program \
-             ends its reading, by the daemon or the next `komoju-sync sync`; `komoju-sync erase {}` says whether it is gone",
+            "the erasure is not finished: {} and its -wal still hold what was erased. {why}. The daemon or the next `komoju-sync sync` \
+             finishes it, and so does `komoju-sync erase {}`; until then `komoju-sync status` reports it",
             config.database.path.display(),
             args.id
         ));
     }
-    let clean = left.is_empty() && wiped.free_pages.is_ok() && wiped.wal_is_empty;
-    Ok(if clean { Exit::Fine } else { Exit::Waits })
+    Ok(if left.is_empty() && wiped == Wiped::Clean { Exit::Fine } else { Exit::Waits })
 }
 
 const BACKUPS: &str = "backups and copies that were made before still hold the data, and the journal of this program's messages may \
@@ -132,8 +129,8 @@ fn as_json(
         "intents": erasure.intents,
         "files_removed": papers.removed,
         "files_rewritten": papers.rewritten,
-        "free_pages_clean": wiped.free_pages.is_ok() && wiped.wal_is_empty,
-        "wal_clean": wiped.wal_is_empty,
+        "free_pages_clean": *wiped == Wiped::Clean,
+        "wal_clean": *wiped == Wiped::Clean,
         "left": left,
         "head": erasure.head.to_string(),
         "note": BACKUPS,
@@ -160,8 +157,8 @@ fn in_words(
             count(papers.removed, "file"),
             count(papers.rewritten, "receipt")
         ),
-        format!("free pages  {}", clean(wiped.free_pages.is_ok() && wiped.wal_is_empty)),
-        format!("WAL         {}", clean(wiped.wal_is_empty)),
+        format!("free pages  {}", clean(*wiped == Wiped::Clean)),
+        format!("WAL         {}", clean(*wiped == Wiped::Clean)),
     ];
     lines.extend(left.iter().map(|(what, why)| format!("left        {what}: {why}")));
     lines.push(format!("head        {}", erasure.head));

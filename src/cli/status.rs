@@ -128,8 +128,8 @@ fn print(out: &mut Out, status: &Standing) -> std::io::Result<()> {
             "restored  at {at}: the next complete sweep records no deletion, all wait for a person"
         ))?;
     }
-    if status.erasure_unfinished {
-        out.line("erasure   not finished: what was erased may still stand in free space until nobody holds it open")?;
+    if let Some(left) = status.wipe_sentence() {
+        out.line(&format!("wiping    unfinished: {}", print::safe(&left)))?;
     }
     if status.held_deletions > 0 {
         let held = count(status.held_deletions, "deletion");

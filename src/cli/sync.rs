@@ -14,7 +14,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::model::PassKind;
 use crate::store::read::ChangeFilter;
-use crate::store::{Reader, StoreError, intents, outbox, read};
+use crate::store::{Reader, StoreError, intents, outbox, read, wipe};
 use crate::tasks::pull::Failure;
 use crate::tasks::push::Drained;
 
@@ -125,18 +125,28 @@ async fn drain(app: &App, database: &Path, may_drain: bool) -> anyhow::Result<Ex
     if files.taken + files.refused > 0 {
         print::note(&format!("spool: {}, {} refused", print::count(files.taken, "file"), files.refused));
     }
-    let drained = if may_drain { app.drain().await? } else { Drained::default() };
+    let drained = if may_drain {
+        app.drain().await?
+    } else {
+        app.wipe().await?;
+        Drained::default()
+    };
     if drained.attempts > 0 {
         print::note(&format!("outbox: {drained}"));
     }
-    let waits = Reader::open(database)?.look(|conn| {
+    let (waits, left) = Reader::open(database)?.look(|conn| {
         let parked = intents::count_open(conn)?.iter().any(|counted| counted.state == "parked");
-        Ok(parked || outbox::held_deletes(conn)? > 0)
+        Ok((parked || outbox::held_deletes(conn)? > 0, wipe::left(conn)?))
     })?;
     if waits {
         print::note("something waits for a person: see `komoju-sync intent list`");
     }
-    let exit = if waits { Exit::Waits } else { Exit::Fine };
+    if left.is_any() {
+        print::note(
+            "erased data or settled payment tokens are still in the database file or its WAL: see `komoju-sync status`",
+        );
+    }
+    let exit = if waits || left.is_any() { Exit::Waits } else { Exit::Fine };
     Ok(if drained.key_refused { exit.and(Exit::KeyRefused) } else { exit })
 }
 

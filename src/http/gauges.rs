@@ -61,6 +61,8 @@ fn set_standing(standing: &Standing, now: Timestamp) {
     set(measures::ACCOUNT_STOPPED, one_if(standing.account_stopped_since.is_some()));
     set(measures::HELD_DELETIONS, standing.held_deletions as f64);
     set(measures::HELD_DELETES, standing.held_deletes as f64);
+    set_of(measures::UNFINISHED_WIPES, "of", "erasure", one_if(standing.erasure_unfinished));
+    set_of(measures::UNFINISHED_WIPES, "of", "tokens", one_if(standing.tokens_unfinished));
     for state in State::ALL {
         let intents = standing.intents.get(state.word());
         set_of(measures::INTENTS, "state", state.word(), intents.map_or(0, Intents::count) as f64);

@@ -33,6 +33,8 @@ const STANDS: &str = "
     UNION ALL SELECT 'parked_intents', id FROM intents WHERE state = 'parked'
     UNION ALL SELECT 'key_refused', refused_since FROM meta WHERE refused_since IS NOT NULL
     UNION ALL SELECT 'account_stopped', stopped_at FROM account WHERE stopped_at IS NOT NULL
+    UNION ALL SELECT 'unfinished_wipe', wipe_since FROM meta
+        WHERE wipe_blocked = 1 AND wipe_since IS NOT NULL AND (unscrubbed_erasure IS NOT NULL OR wiped_tokens <> left_over_tokens)
     UNION ALL SELECT 'stale_mirror', ''
         WHERE ?1 = 'overdue' OR (?1 = 'stale' AND EXISTS (SELECT 1 FROM alert WHERE kind = 'stale_mirror'))";
 

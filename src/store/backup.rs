@@ -151,7 +151,11 @@ fn copy(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
     each(&[Kind::Virtual], &|table| schema_copy::virtual_table(&tx, table))?;
     schema_copy::must_be_whole(&tx, from)?;
     // No token is left over here, wherever one was in the source.
-    tx.execute("UPDATE main.meta SET is_backup = 1, left_over_tokens = 0", [])?;
+    tx.execute(
+        "UPDATE main.meta SET is_backup = 1, left_over_tokens = 0, scrubbed_tokens = 0, wiped_tokens = 0, wipe_since = NULL,
+             wipe_blocked = 0, unscrubbed_erasure = NULL, scrubbed_erasure = NULL",
+        [],
+    )?;
     tx.commit()?;
     Ok(())
 }

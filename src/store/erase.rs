@@ -3,12 +3,8 @@
 //! Rows stay where they prove something: the log's entries without content and salt, and an intent's row as a record that it was
 //! there and what became of it. The customer's id stays in both; without it nobody could say who was erased.
 //!
-//! `secure_delete` overwrites what this program deletes. It does not overwrite what SQLite leaves between a page's cells when it moves
-//! some of them to another page, nor what another program's SQLite frees when it cancels an intent. So an erasure
-//! ends with the whole file written anew (`VACUUM`); `meta.unscrubbed_erasure` says that this is still to be done, and whoever works on
-//! the database next does it where the command could not.
-//!
-//! Rejected: writing only those pages anew that hold a remnant. Nothing but the file's raw bytes tells which.
+//! An erasure ends when no byte of the content is left in the file and its WAL ([`super::wipe`]). Until then it is unfinished; what
+//! the command cannot do, the daemon or the next `sync` does.
 
 use std::collections::HashSet;
 
@@ -18,7 +14,7 @@ use serde_json::Value;
 use super::changes::{self, Cause, Head, Redaction};
 use super::holds::{self, End};
 use super::outbox::own;
-use super::{Conn, StoreError, Tx, mirror, open, spool};
+use super::{Conn, StoreError, Tx, mirror, spool, wipe};
 use crate::model::{CustomerId, Kind, Origin, Searched, Traces, json};
 
 /// What stands in the place of a reason or an error.
@@ -96,7 +92,7 @@ pub fn erase(tx: &Tx<'_>, id: &CustomerId, at: &str) -> Result<Erasure, StoreErr
         tx.execute("UPDATE pass SET error = 'erased' WHERE instr(lower(error), lower(?1)) > 0", [email])?;
     }
     if !again || !of_them.is_empty() {
-        tx.execute("UPDATE meta SET unscrubbed_erasure = abs(random() / 2)", [])?;
+        wipe::note_erasure(tx)?;
     }
     Ok(Erasure {
         erased_at,
@@ -328,24 +324,4 @@ pub fn is_rare(conn: &Conn, value: &str) -> Result<bool, StoreError> {
     let spelled = serde_json::to_string(value).unwrap_or_default();
     let sql = "SELECT NOT EXISTS (SELECT 1 FROM mirror WHERE instr(body, ?1) > 0)";
     Ok(conn.prepare_cached(sql)?.query_row([spelled.trim_matches('"')], |row| row.get(0))?)
-}
-
-/// Whether what was erased may still stand in free space.
-pub fn is_unscrubbed(conn: &Conn) -> Result<bool, StoreError> {
-    let sql = "SELECT unscrubbed_erasure IS NOT NULL FROM meta";
-    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
-}
-
-/// Writes the whole file anew where an erasure asks for it; so nothing stands in it but what its rows say. The WAL holds what was
-/// there before until it is emptied.
-pub(super) fn rewrite(conn: &mut Conn) -> Result<(), StoreError> {
-    let mark = "SELECT unscrubbed_erasure FROM meta";
-    let Some(mark) = conn.query_row(mark, [], |row| row.get::<_, Option<i64>>(0))? else { return Ok(()) };
-    open::with_temporary_files(conn, |conn| Ok(conn.execute_batch("VACUUM")?))?;
-    // What was erased meanwhile is not in this.
-    conn.execute(
-        "UPDATE meta SET unscrubbed_erasure = NULL, left_over_tokens = max(left_over_tokens, 1) WHERE unscrubbed_erasure = ?1",
-        [mark],
-    )?;
-    Ok(())
 }

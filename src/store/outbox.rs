@@ -413,66 +413,12 @@ pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, words: Words) -> Resul
     Ok(())
 }
 
-/// Runs this program's own changes of intents, which the triggers let through. Its connections overwrite what they delete, so no copy
-/// of a token is left in free space by them, and the mark that says so stays as it was; the WAL may hold one until it is emptied.
+/// Runs this program's own changes of intents, which the triggers let through.
 pub fn own<T>(tx: &Tx<'_>, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    let before = left_over_tokens(tx)?;
     tx.prepare_cached("UPDATE meta SET engine = 1")?.execute([])?;
     let value = work()?;
-    let after = left_over_tokens(tx)?.min(before.max(1));
-    tx.prepare_cached("UPDATE meta SET engine = 0, left_over_tokens = ?1")?.execute([after])?;
+    tx.prepare_cached("UPDATE meta SET engine = 0")?.execute([])?;
     Ok(value)
-}
-
-/// Where copies of tokens may be left: 0 nowhere, 1 in the WAL, 2 in free space too.
-pub fn left_over_tokens(conn: &Conn) -> Result<i64, StoreError> {
-    Ok(conn.prepare_cached("SELECT left_over_tokens FROM meta")?.query_row([], |row| row.get(0))?)
-}
-
-/// Free pages are overwritten in pieces of so many bytes: one value cannot be larger than a gigabyte.
-const FILLED_AT_ONCE: usize = 64 << 20;
-
-/// Writes the outbox's pages anew, so that nothing is left in their free space, and overwrites pages that are free.
-pub fn scrub(tx: &Tx<'_>) -> Result<(), StoreError> {
-    let triggers: Vec<(String, String)> = tx
-        .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'intents'")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    for (name, _) in &triggers {
-        tx.execute_batch(&format!("DROP TRIGGER {name}"))?;
-    }
-    // Deletes of whole tables and pages that become free are overwritten, by secure_delete.
-    tx.execute_batch(
-        "PRAGMA defer_foreign_keys = ON;
-         CREATE TABLE scrubbed AS SELECT * FROM intents;
-         DELETE FROM intents;
-         INSERT INTO intents SELECT * FROM scrubbed;
-         DROP TABLE scrubbed;",
-    )?;
-    let free: i64 = tx.query_row(
-        "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size",
-        [],
-        |row| row.get(0),
-    )?;
-    if free > 0 {
-        tx.execute_batch("CREATE TABLE filler (bytes BLOB)")?;
-        for from in (0..free).step_by(FILLED_AT_ONCE) {
-            let bytes = (free - from).min(i64::try_from(FILLED_AT_ONCE).unwrap_or(i64::MAX));
-            tx.execute("INSERT INTO filler VALUES (zeroblob(?1))", [bytes])?;
-        }
-        tx.execute_batch("DROP TABLE filler")?;
-    }
-    for (_, sql) in &triggers {
-        tx.execute_batch(sql)?;
-    }
-    tx.execute("UPDATE meta SET left_over_tokens = 1", [])?;
-    Ok(())
-}
-
-/// Nothing is left any more.
-pub fn note_scrubbed(tx: &Tx<'_>) -> Result<(), StoreError> {
-    tx.execute("UPDATE meta SET left_over_tokens = 0 WHERE left_over_tokens = 1", [])?;
-    Ok(())
 }
 
 /// Whether pushing is switched on, for the doors.

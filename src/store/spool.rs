@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::intents::{self, Door};
-use super::{Conn, StoreError, Tx, outbox};
+use super::{Conn, StoreError, Tx, outbox, wipe};
 use crate::model::intent::{Intent, Target, Wish};
 
 /// An intent of a file, its id set.
@@ -173,7 +173,7 @@ pub fn accept_file(
     if bad.count > 0 {
         tx.execute_batch("ROLLBACK TO spool_file; RELEASE spool_file")?;
         // A long transaction spills into the WAL before its end.
-        tx.execute("UPDATE meta SET left_over_tokens = max(left_over_tokens, 1)", [])?;
+        wipe::note_in_wal(tx)?;
         return Ok(Judged::Refused(bad));
     }
     tx.execute_batch("RELEASE spool_file")?;

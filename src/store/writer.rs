@@ -9,7 +9,7 @@ use rusqlite::{Connection, InterruptHandle, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::displaced::Placement;
-use super::{Conn, StoreError, Tx, erase, indexes, open};
+use super::{Conn, StoreError, Tx, indexes, open, wipe};
 use crate::pulse::{self, Pulse};
 
 /// How often work that is to end is told so.
@@ -182,9 +182,10 @@ impl Store {
         self.run_unless(stop, move |conn| indexes::ensure(conn, index)).await
     }
 
-    /// Writes the whole file anew where an erasure asks for it; `stop` ends that, and gives `None`.
-    pub async fn rewrite_unless(&self, stop: impl Future<Output = ()>) -> Result<Option<()>, StoreError> {
-        self.run_unless(stop, erase::rewrite).await
+    /// Wipes what is left of settled tokens and erased data; `Some(false)` if a reader keeps old pages. `stop` ends it, and gives
+    /// `None`; then it is as if it had not begun.
+    pub async fn wipe_unless(&self, stop: impl Future<Output = ()>) -> Result<Option<bool>, StoreError> {
+        self.run_unless(stop, |conn| wipe::wipe(conn, Duration::ZERO)).await
     }
 
     /// Work that takes long and can be done another time: `stop` ends it and rolls it back, and gives `None`.
@@ -230,11 +231,6 @@ impl Store {
         F: FnOnce(&Conn) -> Result<T, StoreError> + Send + 'static,
     {
         self.run(|conn| work(conn)).await
-    }
-
-    /// Empties the WAL into the database; `false` where a reader keeps it from that.
-    pub async fn empty_wal(&self) -> Result<bool, StoreError> {
-        self.run(|conn| empty_wal(conn, Duration::ZERO)).await
     }
 
     async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
@@ -321,33 +317,31 @@ pub fn write_beside<T>(
     Beside::open(path)?.write(work)
 }
 
-/// What became of the copies that an erasure leaves behind.
+/// Whether an erasure is finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wiped {
-    /// Why the file could not be written anew, where it could not: then free pages may hold what was erased.
-    pub free_pages: Result<(), String>,
-    /// Whether the WAL is empty, and so the database as it is written anew; `false` while a reader keeps it.
-    pub wal_is_empty: bool,
+pub enum Wiped {
+    /// No byte of what was erased is left in the file and its WAL.
+    Clean,
+    /// The pages are clean; a reader keeps old ones in the WAL.
+    KeptByReader,
+    /// It failed, for this reason.
+    Failed(String),
 }
 
-/// The same, and then what was erased leaves free pages and WAL, as far as no reader keeps them. What fails after the commit is
-/// told, not an error: the erasure is done, and whoever works on the database next finishes this.
+/// The same, and then what was erased leaves pages and WAL. What fails after the commit is told, not an error: the erasure is recorded
+/// as unfinished, and the daemon or the next `sync` finishes it.
 pub fn wipe_beside<T>(
     path: &Path,
     work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
 ) -> Result<(T, Wiped), StoreError> {
     let mut beside = Beside::open(path)?;
     let value = beside.write(work)?;
-    let Beside { mut conn, .. } = beside;
-    let free_pages = erase::rewrite(&mut conn).map_err(|e| e.about(path).to_string());
-    Ok((value, Wiped { free_pages, wal_is_empty: empty_wal(&conn, WIPE_WAITS).unwrap_or(false) }))
-}
-
-fn empty_wal(conn: &Connection, wait: Duration) -> Result<bool, StoreError> {
-    conn.busy_timeout(wait)?;
-    let busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
-    conn.busy_timeout(open::BUSY)?;
-    Ok(!busy?)
+    let wiped = match wipe::wipe(&mut beside.conn, WIPE_WAITS) {
+        Ok(true) => Wiped::Clean,
+        Ok(false) => Wiped::KeptByReader,
+        Err(e) => Wiped::Failed(e.about(path).to_string()),
+    };
+    Ok((value, wiped))
 }
 
 fn transact<T>(

@@ -56,8 +56,8 @@ const LAST_ANSWERS: Duration = Duration::from_millis(1000);
 /// What is due by the wall clock is looked for at least so often, for that clock can be set.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// How often copies of settled tokens are overwritten while intents go on being sent, or a reader keeps them.
-const SWEEP_TOKENS_EVERY: Duration = Duration::from_secs(10);
+/// How long a stop wipes what is left of tokens and erased data; with the last answers that is within two seconds.
+const LAST_WIPE: Duration = Duration::from_millis(700);
 
 /// How long pushing pauses when somebody else keeps the database locked.
 const AFTER_BUSY: Duration = Duration::from_secs(1);
@@ -159,18 +159,18 @@ struct Run {
     tried: HashSet<i64>,
     /// Up to which position it was said what queued intents wait for.
     explained: i64,
-    /// When copies of tokens were last looked for, by the steady clock …
-    swept_at: Duration,
-    /// … and before when they are not looked for again: a try that fails writes all the same, and so wakes us.
-    sweep_from: Duration,
-    /// Not before then, by the steady clock, is the whole file written anew.
-    rewrite_from: Duration,
+    wiping: upkeep::Schedule,
     drained: Drained,
 }
 
 type UnderWay<'a> = FuturesUnordered<BoxFuture<'a, Result<Finished, StoreError>>>;
 
 impl Run {
+    fn new(until: Until, now: Duration) -> Self {
+        let wiping = upkeep::Schedule::new(now);
+        Self { until, tried: HashSet::new(), explained: 0, wiping, drained: Drained::default() }
+    }
+
     /// Whether nothing more makes sense: what comes next would meet the same refusal.
     fn is_turned_away(&self) -> bool {
         self.until == Until::Drained && self.drained.key_refused
@@ -258,17 +258,14 @@ impl<R: Remote + PushRemote> Pusher<R> {
         self.work(Until::Stopped).await
     }
 
+    /// Attempts nothing; wipes what is left of tokens and erased data.
+    pub async fn only_wipe(&self) -> Result<(), StoreError> {
+        let mut run = Run::new(Until::Drained, self.clock.elapsed());
+        self.end(UnderWay::new(), Vec::new(), &mut run).await
+    }
+
     async fn work(&self, until: Until) -> Result<Drained, StoreError> {
-        let swept_at = self.clock.elapsed();
-        let mut run = Run {
-            until,
-            tried: HashSet::new(),
-            explained: 0,
-            swept_at,
-            sweep_from: swept_at,
-            rewrite_from: swept_at,
-            drained: Drained::default(),
-        };
+        let mut run = Run::new(until, self.clock.elapsed());
         let mut under_way = UnderWay::new();
         let mut finished = Vec::new();
         let (mut busy, mut given_up) = (0, None);
@@ -350,18 +347,10 @@ impl<R: Remote + PushRemote> Pusher<R> {
         if until == Until::Stopped {
             // While every place is taken, nothing new can begin by itself.
             again = if has_room { self.until_due().await? } else { None };
-            let now = self.clock.elapsed();
-            let is_due = is_quiet || now.saturating_sub(run.swept_at) >= SWEEP_TOKENS_EVERY;
-            if is_due && now >= run.sweep_from {
-                run.swept_at = now;
-                if !self.sweep_tokens_away(run).await {
-                    run.sweep_from = self.clock.elapsed() + SWEEP_TOKENS_EVERY;
-                }
+            if run.wiping.is_due(self.clock.elapsed(), is_quiet) {
+                self.wipe(run, self.stop.cancelled()).await;
             }
-            // Woken meanwhile, it still looks when that time has come.
-            if let Some(wait) =
-                run.sweep_from.checked_sub(self.clock.elapsed()).filter(|wait| !wait.is_zero())
-            {
+            if let Some(wait) = run.wiping.wait(self.clock.elapsed()) {
                 again = Some(again.unwrap_or(LONGEST_WAIT).min(wait));
             }
         }
@@ -399,7 +388,11 @@ impl<R: Remote + PushRemote> Pusher<R> {
             let at = time::written(self.clock.now());
             self.store.write(move |tx| outbox::cut_off(tx, &at)).await?;
         }
-        self.sweep_tokens_away(run).await;
+        let until = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(LAST_WIPE).await;
+        };
+        self.wipe(run, until).await;
         Ok(())
     }
 

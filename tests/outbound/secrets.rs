@@ -3,10 +3,16 @@
 use std::path::Path;
 
 use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Work};
+use komoju_sync::store::wipe::{self, Left};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::desk::Desk;
+
+/// What is recorded as left.
+fn left(desk: &Desk) -> Left {
+    wipe::left(&desk.reader()).unwrap()
+}
 
 /// Where these bytes stand in the files of this directory.
 fn found(directory: &Path, text: &str) -> Vec<String> {
@@ -50,7 +56,7 @@ async fn a_settled_intents_token_is_nowhere() {
     assert!(!desk.of("x", "body").contains("canary"));
     assert!(desk.states().iter().all(|state| !state.ends_with("waiting")), "{:?}", desk.states());
     assert_eq!(found(desk.directory.path(), "canary"), Vec::<String>::new());
-    assert_eq!(desk.one("SELECT left_over_tokens FROM meta"), "0");
+    assert!(!left(&desk).is_any());
     // The doors hold as before.
     assert!(desk.refusal("DELETE FROM intents").contains("never removed"));
     assert!(desk.refusal("INSERT INTO intents (op) VALUES ('nothing')").contains("op: must be"));
@@ -58,7 +64,7 @@ async fn a_settled_intents_token_is_nowhere() {
 }
 
 #[tokio::test]
-async fn a_stop_takes_tokens_away_though_an_erasure_has_to_wait() {
+async fn stop_wipes_tokens_and_erased_data() {
     let desk = Desk::open(1).await;
     let long = "x".repeat(1900);
     let body = json!({"payment_details": "tok_canary", "metadata": {"a": long, "b": long}});
@@ -72,7 +78,41 @@ async fn a_stop_takes_tokens_away_though_an_erasure_has_to_wait() {
     stop.cancel();
     desk.pusher_at(&desk.sandbox.base_url(), stop).serve().await.unwrap();
     assert_eq!(found(desk.directory.path(), "tok_canary"), Vec::<String>::new());
-    assert_eq!(desk.one("SELECT unscrubbed_erasure FROM meta"), "7", "there was no time for that");
+    assert!(!left(&desk).is_any());
+}
+
+#[tokio::test]
+async fn wipe_that_a_stop_ends_is_recorded_and_done_later() {
+    let desk = Desk::open(1).await;
+    desk.intend("x", "create", None, Some(json!({"payment_details": "tok_canary"})));
+    desk.sql("PRAGMA secure_delete = OFF; UPDATE intents SET state = 'cancelled' WHERE id = 'x'");
+    assert_eq!(desk.store().wipe_unless(std::future::ready(())).await.unwrap(), None);
+    let recorded = left(&desk);
+    assert!(recorded.tokens && recorded.in_pages && !recorded.erasure && recorded.since.is_some());
+    assert_eq!(desk.store().wipe_unless(std::future::pending()).await.unwrap(), Some(true));
+    assert_eq!(left(&desk), Left::default());
+    assert_eq!(found(desk.directory.path(), "tok_canary"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn token_that_leaves_its_row_after_the_scrub_is_still_left() {
+    let mut desk = Desk::open(1).await;
+    for id in ["a", "b"] {
+        desk.intend(id, "create", None, Some(json!({"payment_details": format!("tok_canary_{id}")})));
+    }
+    let cancel = |id: &str| desk.sql(&format!("UPDATE intents SET state = 'cancelled' WHERE id = '{id}'"));
+    cancel("a");
+    let reader = desk.reader();
+    reader.execute_batch("BEGIN; SELECT * FROM intents;").unwrap();
+    // The pages are scrubbed, the WAL is kept by the reader; then another token leaves its row.
+    assert_eq!(desk.store().wipe_unless(std::future::pending()).await.unwrap(), Some(false));
+    assert!(!left(&desk).in_pages);
+    cancel("b");
+    assert!(left(&desk).in_pages);
+    drop(reader);
+    desk.drain().await;
+    assert_eq!(found(desk.directory.path(), "tok_canary"), Vec::<String>::new());
+    assert!(!left(&desk).is_any());
 }
 
 #[tokio::test]
@@ -110,10 +150,9 @@ async fn a_parked_reader_delays_the_wiping_and_no_more() {
     let reader = desk.reader();
     reader.execute_batch("BEGIN; SELECT * FROM intents;").unwrap();
     desk.drain().await;
-    assert_eq!(
-        (desk.state("c"), desk.one("SELECT left_over_tokens FROM meta")),
-        ("done".to_owned(), "1".to_owned())
-    );
+    assert_eq!(desk.state("c"), "done");
+    let kept = left(&desk);
+    assert!(kept.tokens && !kept.in_pages, "the pages are clean, the WAL is not");
     drop(reader);
     desk.drain().await;
     assert_eq!(found(desk.directory.path(), "tok_canary"), Vec::<String>::new());

@@ -44,6 +44,17 @@ pub(super) fn check(looked: Option<&Looked>, is_in_use: bool, asked: Option<&Ask
     })
 }
 
+/// Copies of erased data and settled tokens that could not be removed yet; nothing where there are none.
+pub(super) fn check_wipe(looked: Option<&Looked>) -> Option<Finding> {
+    let status = &looked?.current.as_ref()?.status;
+    let sentence = status.wipe_sentence()?;
+    let advice = "end what keeps the database open (a transaction in an SQL client, a report, Litestream), then `komoju-sync status`";
+    Some(match status.wipe_needs_operator() {
+        true => Finding::waits("wipe", sentence, advice),
+        false => Finding::ok("wipe", sentence),
+    })
+}
+
 fn judge(waiting: &Waiting) -> Finding {
     let mut parts = Vec::new();
     let mut exit = Exit::Fine;

@@ -1,0 +1,108 @@
+//! What is left of settled tokens and erased data outside of the rows, and how that is wiped: pages first, then the WAL.
+//!
+//! A trigger counts each token that leaves its row (`meta.left_over_tokens`), and an erasure sets `meta.unscrubbed_erasure`. Scrubbing
+//! the pages and emptying the WAL each note how far they have come, so what enters meanwhile is never taken for done. What is left
+//! survives a restart, and is reported until no byte is left.
+
+use std::time::Duration;
+
+use super::{Conn, StoreError, Tx, open, scrub};
+
+/// What may still hold copies of settled tokens or of erased data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Whether erased data may be left.
+    pub erasure: bool,
+    /// Whether settled tokens may be left.
+    pub tokens: bool,
+    /// Whether pages may hold some; otherwise only the WAL and the pages that it has yet to replace.
+    pub in_pages: bool,
+    /// Since when something is left.
+    pub since: Option<String>,
+    /// Whether two attempts in a row could not wipe it.
+    pub is_blocked: bool,
+}
+
+impl Left {
+    /// Whether anything is left.
+    pub fn is_any(&self) -> bool {
+        self.erasure || self.tokens
+    }
+}
+
+/// Reads what is left.
+pub fn left(conn: &Conn) -> Result<Left, StoreError> {
+    let sql = "SELECT unscrubbed_erasure IS NOT NULL, wiped_tokens <> left_over_tokens,
+                      scrubbed_tokens <> left_over_tokens OR scrubbed_erasure IS NOT unscrubbed_erasure, wipe_since, wipe_blocked
+               FROM meta";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| {
+        Ok(Left {
+            erasure: row.get(0)?,
+            tokens: row.get(1)?,
+            in_pages: row.get(2)?,
+            since: row.get(3)?,
+            is_blocked: row.get(4)?,
+        })
+    })?)
+}
+
+/// Notes that data was erased.
+pub(super) fn note_erasure(tx: &Tx<'_>) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE meta SET unscrubbed_erasure = abs(random() / 2),
+             wipe_since = coalesce(wipe_since, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
+        [],
+    )?;
+    Ok(())
+}
+
+/// Notes that the WAL alone may hold tokens, of rows that were never committed.
+pub(super) fn note_in_wal(tx: &Tx<'_>) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE meta SET scrubbed_tokens = scrubbed_tokens + (scrubbed_tokens = left_over_tokens),
+             left_over_tokens = left_over_tokens + 1,
+             wipe_since = coalesce(wipe_since, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
+        [],
+    )?;
+    Ok(())
+}
+
+/// Notes whether what is left could not be wiped by two attempts in a row.
+pub fn note_blocked(tx: &Tx<'_>) -> Result<(), StoreError> {
+    tx.execute("UPDATE meta SET wipe_blocked = 1 WHERE wipe_blocked = 0 AND wipe_since IS NOT NULL", [])?;
+    Ok(())
+}
+
+/// Wipes what is left, waiting up to `wait` for readers of the WAL; `false` if one of them keeps old pages.
+pub(super) fn wipe(conn: &mut Conn, wait: Duration) -> Result<bool, StoreError> {
+    let found = left(conn)?;
+    if !found.is_any() {
+        return Ok(true);
+    }
+    if found.in_pages {
+        scrub::scrub(conn)?;
+    }
+    let (tokens, erasure): (i64, Option<i64>) =
+        conn.query_row("SELECT scrubbed_tokens, scrubbed_erasure FROM meta", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    if !empty_wal(conn, wait)? {
+        return Ok(false);
+    }
+    // What left its row since the pages were scrubbed is not in this.
+    conn.execute(
+        "UPDATE meta SET wiped_tokens = ?1, wipe_blocked = 0, scrubbed_erasure = NULL,
+             unscrubbed_erasure = CASE WHEN unscrubbed_erasure IS NOT ?2 THEN unscrubbed_erasure END,
+             wipe_since = CASE WHEN left_over_tokens <> ?1 OR unscrubbed_erasure IS NOT ?2 THEN wipe_since END",
+        (tokens, erasure),
+    )?;
+    Ok(true)
+}
+
+/// Empties the WAL into the database; `false` if a reader prevents that.
+fn empty_wal(conn: &Conn, wait: Duration) -> Result<bool, StoreError> {
+    conn.busy_timeout(wait)?;
+    let busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+    conn.busy_timeout(open::BUSY)?;
+    Ok(!busy?)
+}
