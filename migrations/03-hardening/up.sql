@@ -20,6 +20,7 @@ ALTER TABLE meta ADD COLUMN spool_problem TEXT;  -- why no file is taken from ou
 ALTER TABLE meta ADD COLUMN scrubbed_tokens INTEGER NOT NULL DEFAULT 0;  -- left_over_tokens as of the last scrubbing of the pages …
 ALTER TABLE meta ADD COLUMN wiped_tokens INTEGER NOT NULL DEFAULT 0;     -- … after which the WAL was emptied
 ALTER TABLE meta ADD COLUMN scrubbed_erasure INTEGER;                    -- unscrubbed_erasure, once the pages are scrubbed
+ALTER TABLE meta ADD COLUMN scrubbed_wal INTEGER;                        -- the salt that the WAL had then
 ALTER TABLE meta ADD COLUMN wipe_since TEXT;                             -- since when something is left
 ALTER TABLE meta ADD COLUMN wipe_blocked INTEGER NOT NULL DEFAULT 0;     -- 1 after two failed attempts in a row
 -- Schema 2 did not find every copy: the first start scrubs the whole file.

@@ -153,7 +153,7 @@ fn copy(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
     // No token is left over here, wherever one was in the source.
     tx.execute(
         "UPDATE main.meta SET is_backup = 1, left_over_tokens = 0, scrubbed_tokens = 0, wiped_tokens = 0, wipe_since = NULL,
-             wipe_blocked = 0, unscrubbed_erasure = NULL, scrubbed_erasure = NULL",
+             wipe_blocked = 0, unscrubbed_erasure = NULL, scrubbed_erasure = NULL, scrubbed_wal = NULL",
         [],
     )?;
     tx.commit()?;

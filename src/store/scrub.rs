@@ -30,7 +30,7 @@ pub(super) fn scrub(conn: &mut Conn) -> Result<(), StoreError> {
         }
     }
     tx.execute(
-        "UPDATE meta SET scrubbed_tokens = left_over_tokens, scrubbed_erasure = unscrubbed_erasure",
+        "UPDATE meta SET scrubbed_tokens = left_over_tokens, scrubbed_erasure = unscrubbed_erasure, scrubbed_wal = NULL",
         [],
     )?;
     tx.commit()?;

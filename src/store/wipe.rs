@@ -4,9 +4,10 @@
 //! the pages and emptying the WAL each note how far they have come, so what enters meanwhile is never taken for done. What is left
 //! survives a restart, and is reported until no byte is left.
 
+use std::path::Path;
 use std::time::Duration;
 
-use super::{Conn, StoreError, Tx, open, scrub};
+use super::{Conn, StoreError, Tx, open, place, scrub, wal};
 
 /// What may still hold copies of settled tokens or of erased data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,21 +83,37 @@ pub(super) fn wipe(conn: &mut Conn, wait: Duration) -> Result<bool, StoreError> 
     if found.in_pages {
         scrub::scrub(conn)?;
     }
-    let (tokens, erasure): (i64, Option<i64>) =
-        conn.query_row("SELECT scrubbed_tokens, scrubbed_erasure FROM meta", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
+    let (tokens, erasure, salt): (i64, Option<i64>, Option<i64>) =
+        conn.query_row("SELECT scrubbed_tokens, scrubbed_erasure, scrubbed_wal FROM meta", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?;
-    if !empty_wal(conn, wait)? {
+    if !empty_wal(conn, wait)? && !others_emptied_wal(conn, salt)? {
         return Ok(false);
     }
     // What left its row since the pages were scrubbed is not in this.
     conn.execute(
-        "UPDATE meta SET wiped_tokens = ?1, wipe_blocked = 0, scrubbed_erasure = NULL,
+        "UPDATE meta SET wiped_tokens = ?1, wipe_blocked = 0, scrubbed_erasure = NULL, scrubbed_wal = NULL,
              unscrubbed_erasure = CASE WHEN unscrubbed_erasure IS NOT ?2 THEN unscrubbed_erasure END,
              wipe_since = CASE WHEN left_over_tokens <> ?1 OR unscrubbed_erasure IS NOT ?2 THEN wipe_since END",
         (tokens, erasure),
     )?;
     Ok(true)
+}
+
+/// Returns whether another process, such as Litestream, began the WAL anew after the pages were scrubbed. `salt` is what the WAL had
+/// then; the first call notes it.
+fn others_emptied_wal(conn: &Conn, salt: Option<i64>) -> Result<bool, StoreError> {
+    let Some(path) = conn.path() else { return Ok(false) };
+    let path = place::beside(&place::real(Path::new(path))?, "-wal");
+    let failed = |source| StoreError::File { path: path.clone(), what: "cannot be read", source };
+    match salt {
+        Some(salt) => wal::is_new_since(&path, salt).map_err(failed),
+        None => {
+            let salt = wal::salt(&path).map_err(failed)?;
+            conn.execute("UPDATE meta SET scrubbed_wal = ?1", [salt])?;
+            Ok(false)
+        }
+    }
 }
 
 /// Empties the WAL into the database; `false` if a reader prevents that.

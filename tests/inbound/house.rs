@@ -41,6 +41,12 @@ pub struct House {
 /// A process that does not outlive its test, also where that fails.
 pub struct Process(Option<Child>);
 
+impl From<Child> for Process {
+    fn from(child: Child) -> Self {
+        Self(Some(child))
+    }
+}
+
 impl Process {
     pub fn start(command: &mut Command) -> Self {
         Self(Some(command.spawn().unwrap()))

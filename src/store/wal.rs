@@ -1,0 +1,84 @@
+//! The WAL's own bytes: whether it was begun anew since a moment, and holds nothing older
+//! (<https://www.sqlite.org/fileformat2.html#the_write_ahead_log>).
+//!
+//! While a replication tool such as Litestream runs, no other process can empty the WAL; the tool does it at times of its own. Each
+//! time the WAL is begun anew its header gets another salt, and all frames before were copied into the database. Frames that were
+//! written under an earlier salt may still stand behind the new ones.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+const HEADER: u64 = 32;
+const FRAME_HEADER: u64 = 24;
+
+/// Returns the salt of the WAL at `path`, a number that differs each time the WAL is begun anew; 0 for an empty one.
+pub(super) fn salt(path: &Path) -> std::io::Result<i64> {
+    let file = File::open(path)?;
+    match file.metadata()?.len() {
+        0..HEADER => Ok(0),
+        _ => read(&file, 16).map(i64::from_be_bytes),
+    }
+}
+
+/// Returns whether the WAL at `path` has another salt than `before`, and every frame in it has that one.
+pub(super) fn is_new_since(path: &Path, before: i64) -> std::io::Result<bool> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    if size < HEADER {
+        return Ok(true);
+    }
+    let salt: [u8; 8] = read(&file, 16)?;
+    if i64::from_be_bytes(salt) == before {
+        return Ok(false);
+    }
+    let page: [u8; 4] = read(&file, 8)?;
+    let frame = FRAME_HEADER + u64::from(u32::from_be_bytes(page));
+    for at in (HEADER..size).step_by(usize::try_from(frame).unwrap_or(usize::MAX)) {
+        if at + frame > size || read::<8>(&file, at + 8)? != salt {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn read<const N: usize>(file: &File, at: u64) -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    file.read_exact_at(&mut bytes, at)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A WAL of pages of 512 bytes with this salt, and frames with these.
+    fn wal(salt: u64, frames: &[u64]) -> tempfile::NamedTempFile {
+        let mut bytes = vec![0; 32];
+        bytes[8..12].copy_from_slice(&512_u32.to_be_bytes());
+        bytes[16..24].copy_from_slice(&salt.to_be_bytes());
+        for frame in frames {
+            let mut header = [0; 24];
+            header[8..16].copy_from_slice(&frame.to_be_bytes());
+            bytes.extend(header);
+            bytes.extend([0xAA; 512]);
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn wal_is_new_once_its_salt_changed_and_no_older_frame_is_left() {
+        let is_new = |file: &tempfile::NamedTempFile| is_new_since(file.path(), 7).unwrap();
+        assert_eq!(salt(wal(7, &[]).path()).unwrap(), 7);
+        assert!(!is_new(&wal(7, &[7, 7])), "the same WAL");
+        assert!(is_new(&wal(8, &[8, 8])));
+        assert!(!is_new(&wal(8, &[8, 7])), "an older frame behind the new one");
+        let cut = wal(8, &[8]);
+        cut.as_file().set_len(32 + 24 + 512 + 100).unwrap();
+        assert!(!is_new(&cut), "bytes that are no frame");
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!((salt(empty.path()).unwrap(), is_new(&empty)), (0, true));
+    }
+}
