@@ -32,7 +32,10 @@ pub fn sentence(path: &Path) -> String {
     match of(path).as_slice() {
         [] => "a process of another user reads the database, or did until now".to_owned(),
         readers => {
-            format!("{} reads an old state of it; end that transaction or program", readers.join(" and "))
+            format!(
+                "{} reads an old state of the database; end that transaction or program",
+                readers.join(" and ")
+            )
         }
     }
 }

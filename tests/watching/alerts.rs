@@ -10,6 +10,7 @@ use komoju_sync::sandbox::{Call, Effect, Fault, Work};
 use serde_json::Value;
 
 use crate::house::{House, KEY, own};
+use crate::metrics::eventually_is;
 use crate::{Daemon, configure, eventually};
 
 /// Longer than any change takes to be told: that nothing is told, only time can show.
@@ -201,7 +202,42 @@ fn each_kind_is_told_with_what_to_do_and_the_documentation_tells_its_keys() {
     }
     // A disk that fails is played by `io_errors`.
     seen.insert("database_unusable".to_owned());
+    // A test of its own needs no other alert: `wipe_that_a_reader_blocks_is_told_and_measured`.
+    seen.insert("unfinished_wipe".to_owned());
     assert_eq!(seen, firsts("| `alert` | stands while | counts as new |"));
+}
+
+#[test]
+fn wipe_that_a_reader_blocks_is_told_and_measured() {
+    let house = House::with(2);
+    house.expect(0, &["sync"]);
+    alerting(&house, "");
+    let (mut daemon, address) = Daemon::listening(&house);
+    let parked = rusqlite::Connection::open(house.path("komoju.db")).unwrap();
+    parked.execute_batch("BEGIN; SELECT * FROM intents").unwrap();
+    sql(
+        &house,
+        "INSERT INTO intents (id, op, body) VALUES ('t', 'create', '{\"payment_details\": \"tok_canary\"}')",
+    );
+    let tokens = "komoju_sync_unfinished_wipes{of=\"tokens\"}";
+    eventually_is(&address, tokens, 1.0);
+    eventually("it is told", || kinds(&house) == ["unfinished_wipe"]);
+    let alert = &told(&house)[0];
+    let sentence = alert["sentence"].as_str().unwrap();
+    let me = format!("(process {}) reads an old state of the database", std::process::id());
+    assert!(
+        sentence.starts_with("payment tokens of settled intents are still in") && sentence.contains(&me),
+        "{alert}"
+    );
+    assert_eq!(alert["since"], house.one("SELECT wipe_since FROM meta"));
+    house.expect(3, &["status"]);
+    assert!(daemon.said().contains(&me), "{}", daemon.said());
+    drop(parked);
+    eventually_is(&address, tokens, 0.0);
+    eventually_is(&address, "komoju_sync_unfinished_wipes{of=\"erasure\"}", 0.0);
+    house.expect(0, &["status"]);
+    eventually("it is forgotten", || house.one("SELECT count(*) FROM alert") == "0");
+    assert_eq!(daemon.stop(), Some(0));
 }
 
 fn configure_cron(house: &House, cron: &str) {

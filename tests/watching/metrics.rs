@@ -23,7 +23,7 @@ fn value(address: &str, series: &str) -> Option<f64> {
 }
 
 #[track_caller]
-fn eventually_is(address: &str, series: &str, expected: f64) {
+pub fn eventually_is(address: &str, series: &str, expected: f64) {
     let mut last = None;
     for _ in 0..1000 {
         last = value(address, series);
