@@ -74,30 +74,42 @@ pub fn note_blocked(tx: &Tx<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Wipes what is left, waiting up to `wait` for readers of the WAL; `false` if one of them keeps old pages.
+/// Wipes what is left, waiting up to `wait` for another writer, and as long for readers of the WAL; `false` if a reader keeps old
+/// pages.
 pub(super) fn wipe(conn: &mut Conn, wait: Duration) -> Result<bool, StoreError> {
     let found = left(conn)?;
     if !found.is_any() {
         return Ok(true);
     }
-    if found.in_pages {
+    conn.busy_timeout(wait)?;
+    let wiped = wipe_now(conn, found.in_pages);
+    conn.busy_timeout(open::BUSY)?;
+    wiped
+}
+
+fn wipe_now(conn: &mut Conn, in_pages: bool) -> Result<bool, StoreError> {
+    if in_pages {
         scrub::scrub(conn)?;
     }
+    let sql = "SELECT scrubbed_tokens, scrubbed_erasure, scrubbed_wal FROM meta";
     let (tokens, erasure, salt): (i64, Option<i64>, Option<i64>) =
-        conn.query_row("SELECT scrubbed_tokens, scrubbed_erasure, scrubbed_wal FROM meta", [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })?;
-    if !empty_wal(conn, wait)? && !others_emptied_wal(conn, salt)? {
-        return Ok(false);
+        conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let is_clean = empty_wal(conn)? || others_emptied_wal(conn, salt)?;
+    if is_clean {
+        note_wiped(conn, tokens, erasure)?;
     }
-    // What left its row since the pages were scrubbed is not in this.
+    Ok(is_clean)
+}
+
+/// Notes that the WAL was emptied after the pages were scrubbed at these marks. What left its row since then is still left.
+fn note_wiped(conn: &Conn, tokens: i64, erasure: Option<i64>) -> Result<(), StoreError> {
     conn.execute(
         "UPDATE meta SET wiped_tokens = ?1, wipe_blocked = 0, scrubbed_erasure = NULL, scrubbed_wal = NULL,
              unscrubbed_erasure = CASE WHEN unscrubbed_erasure IS NOT ?2 THEN unscrubbed_erasure END,
              wipe_since = CASE WHEN left_over_tokens <> ?1 OR unscrubbed_erasure IS NOT ?2 THEN wipe_since END",
         (tokens, erasure),
     )?;
-    Ok(true)
+    Ok(())
 }
 
 /// Returns whether another process, such as Litestream, began the WAL anew after the pages were scrubbed. `salt` is what the WAL had
@@ -117,9 +129,66 @@ fn others_emptied_wal(conn: &Conn, salt: Option<i64>) -> Result<bool, StoreError
 }
 
 /// Empties the WAL into the database; `false` if a reader prevents that.
-fn empty_wal(conn: &Conn, wait: Duration) -> Result<bool, StoreError> {
-    conn.busy_timeout(wait)?;
-    let busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
-    conn.busy_timeout(open::BUSY)?;
-    Ok(!busy?)
+fn empty_wal(conn: &Conn) -> Result<bool, StoreError> {
+    let busy: bool = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(!busy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `tokens`, `erasure` and `in_pages` of what is left.
+    fn shown(conn: &Conn) -> [bool; 3] {
+        let left = left(conn).unwrap();
+        assert_eq!(left.is_any(), left.since.is_some());
+        [left.tokens, left.erasure, left.in_pages]
+    }
+
+    fn token_leaves_its_row(conn: &Conn) {
+        conn.execute_batch("UPDATE meta SET left_over_tokens = left_over_tokens + 1, wipe_since = 'x'")
+            .unwrap();
+    }
+
+    fn erasure(conn: &mut Conn) -> Option<i64> {
+        let tx = conn.transaction().unwrap();
+        note_erasure(&tx).unwrap();
+        tx.commit().unwrap();
+        conn.query_row("SELECT unscrubbed_erasure FROM meta", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn erasure_and_token_after_the_scrub_stay_left() {
+        let mut conn = open::in_memory();
+        token_leaves_its_row(&conn);
+        let first = erasure(&mut conn);
+        assert_eq!(shown(&conn), [true, true, true]);
+        scrub::scrub(&mut conn).unwrap();
+        assert_eq!(shown(&conn), [true, true, false], "the WAL is left");
+        token_leaves_its_row(&conn);
+        let second = erasure(&mut conn);
+        note_wiped(&conn, 1, first).unwrap();
+        assert_eq!(shown(&conn), [true, true, true], "the second of each");
+        scrub::scrub(&mut conn).unwrap();
+        note_wiped(&conn, 2, first).unwrap();
+        assert_eq!(shown(&conn), [false, true, true]);
+        scrub::scrub(&mut conn).unwrap();
+        note_wiped(&conn, 2, second).unwrap();
+        assert_eq!(left(&conn).unwrap(), Left::default());
+    }
+
+    #[test]
+    fn tokens_that_were_never_committed_are_in_the_wal_alone() {
+        let mut conn = open::in_memory();
+        let note = |conn: &mut Conn| {
+            let tx = conn.transaction().unwrap();
+            note_in_wal(&tx).unwrap();
+            tx.commit().unwrap();
+        };
+        note(&mut conn);
+        assert_eq!(shown(&conn), [true, false, false]);
+        token_leaves_its_row(&conn);
+        note(&mut conn);
+        assert_eq!(shown(&conn), [true, false, true], "pages that are to be scrubbed still are");
+    }
 }

@@ -21,6 +21,9 @@ const STEPS_A_BEAT: i32 = 100_000;
 /// How long the last checkpoint waits for readers to let go.
 const LAST_CHECKPOINT_WAITS: Duration = Duration::from_millis(200);
 
+/// How long upkeep waits for another writer, and for readers: a stop that comes then is still within its two seconds.
+const UPKEEP_WAITS: Duration = Duration::from_millis(200);
+
 /// How long an erasure waits for readers, and for the daemon between two transactions.
 const WIPE_WAITS: Duration = Duration::from_secs(2);
 
@@ -185,7 +188,7 @@ impl Store {
     /// Wipes what is left of settled tokens and erased data; `Some(false)` if a reader keeps old pages. `stop` ends it, and gives
     /// `None`; then it is as if it had not begun.
     pub async fn wipe_unless(&self, stop: impl Future<Output = ()>) -> Result<Option<bool>, StoreError> {
-        self.run_unless(stop, |conn| wipe::wipe(conn, Duration::ZERO)).await
+        self.run_unless(stop, |conn| wipe::wipe(conn, UPKEEP_WAITS)).await
     }
 
     /// Work that takes long and can be done another time: `stop` ends it and rolls it back, and gives `None`.

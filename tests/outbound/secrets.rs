@@ -82,6 +82,22 @@ async fn stop_wipes_tokens_and_erased_data() {
 }
 
 #[tokio::test]
+async fn stop_does_not_wait_for_another_writer_to_wipe() {
+    let desk = Desk::open(1).await;
+    desk.intend("x", "create", None, Some(json!({"payment_details": "tok_canary"})));
+    desk.sql("UPDATE intents SET state = 'cancelled' WHERE id = 'x'");
+    let writer = desk.writer();
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let pusher = desk.pusher_at(&desk.sandbox.base_url(), stop);
+    let stopped = tokio::time::timeout(std::time::Duration::from_secs(2), pusher.serve());
+    stopped.await.expect("it stops within two seconds").unwrap();
+    drop(writer);
+    assert!(left(&desk).tokens, "what is left is recorded");
+}
+
+#[tokio::test]
 async fn wipe_that_a_stop_ends_is_recorded_and_done_later() {
     let desk = Desk::open(1).await;
     desk.intend("x", "create", None, Some(json!({"payment_details": "tok_canary"})));

@@ -68,6 +68,10 @@ impl<R> Pusher<R> {
             return;
         }
         tracing::warn!("copies of settled payment tokens or erased data are left in the database: {why}");
+        // The lock of another writer must not delay a stop.
+        if self.stop.is_cancelled() {
+            return;
+        }
         if let Err(e) = self.store.write(wipe::note_blocked).await {
             tracing::debug!("not noted: {e}");
         }
