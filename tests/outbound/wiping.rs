@@ -1,5 +1,6 @@
 //! No byte of a settled token is left in any file, whatever wrote the rows and in which order they settled.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,20 +12,17 @@ use tokio::runtime::Runtime;
 
 use crate::desk::Desk;
 
-/// The tokens of these intents that stand in a file of this directory, and where.
-fn found(directory: &Path, tokens: &[String]) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        // By another process: to close such a file here would end the locks of this one's connections.
-        let bytes = Command::new("cat").arg(&path).output().unwrap().stdout;
-        for token in tokens {
-            if bytes.windows(token.len()).any(|window| window == token.as_bytes()) {
-                found.push(format!("{token} in {}", path.file_name().unwrap().to_string_lossy()));
-            }
-        }
-    }
-    found
+/// The tokens that stand in a file of this directory, and where.
+fn found(directory: &Path) -> Vec<(String, String)> {
+    // By another process: to close such a file here would end the locks of this one's connections.
+    let grep =
+        Command::new("grep").args(["-raoE", "tok_canary_[0-9]+_end", "."]).current_dir(directory).output();
+    let lines = String::from_utf8(grep.unwrap().stdout).unwrap();
+    lines
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(file, token)| (token.into(), file.into()))
+        .collect()
 }
 
 fn token(n: usize) -> String {
@@ -133,17 +131,20 @@ impl History {
     }
 
     async fn drain(&mut self) {
+        let queued = self.desk.one("SELECT count(*) FROM intents WHERE state = 'queued'");
+        assert!(
+            queued == "0" || !found(self.desk.directory.path()).is_empty(),
+            "the search finds what is there"
+        );
         self.desk.drain().await;
-        assert_eq!(self.left(), Vec::<String>::new());
+        assert_eq!(self.left(), []);
     }
 
     /// What stands of tokens whose intents are settled.
-    fn left(&self) -> Vec<String> {
-        let settled = self
-            .desk
-            .column("SELECT substr(id, 2) FROM intents WHERE state IN ('done', 'rejected', 'cancelled')");
-        let tokens: Vec<String> = settled.iter().map(|n| token(n.parse().unwrap())).collect();
-        found(self.desk.directory.path(), &tokens)
+    fn left(&self) -> Vec<(String, String)> {
+        let settled = "SELECT 'tok_canary_' || substr(id, 2) || '_end' FROM intents WHERE state IN ('done', 'rejected', 'cancelled')";
+        let settled: HashSet<String> = self.desk.column(settled).into_iter().collect();
+        found(self.desk.directory.path()).into_iter().filter(|(token, _)| settled.contains(token)).collect()
     }
 }
 
