@@ -92,7 +92,7 @@ impl Alerts {
         &self,
         mut standings: watch::Receiver<Option<Arc<Standing>>>,
     ) -> Result<Infallible, StoreError> {
-        let started = self.clock.now();
+        let started = self.clock.elapsed();
         let mut rounds = Rounds::default();
         let mut again_in = None;
         loop {
@@ -147,10 +147,13 @@ impl Alerts {
     async fn round(
         &self,
         standing: &Standing,
-        started: Timestamp,
+        started: Duration,
         rounds: &mut Rounds,
     ) -> Result<Option<Duration>, StoreError> {
-        let staleness = staleness(standing, &self.sweep_cron, started, self.clock.now());
+        // By the time of now, also where that was corrected since the start.
+        let (now, runs_for) = (self.clock.now(), self.clock.elapsed().saturating_sub(started));
+        let started = now.checked_sub(runs_for).unwrap_or(Timestamp::MIN);
+        let staleness = staleness(standing, &self.sweep_cron, started, now);
         if rounds.nothing_noted && staleness != Staleness::Overdue && !needs_a_person(standing) {
             return Ok(None);
         }

@@ -3,9 +3,11 @@
 //! Order matters twice. At the start what cannot be used is said before anything is touched: the instance lock, then the
 //! database, then the key. At the end the cadence stops first, then the pass at its next safe point, then the database.
 
+mod cadence;
 mod doors;
 mod manager;
 mod place;
+mod reload;
 mod ticks;
 mod trouble;
 
@@ -14,27 +16,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use tokio::sync::Notify;
-use tokio::sync::watch;
-use tokio_cron_scheduler::JobSchedulerError;
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use manager::tell_waiting;
 
 use crate::alerts::Alerts;
-use crate::clock::Clock;
+use crate::clock::{Clock, Known, TrustedClock};
 use crate::config::{Config, KeyError, SecretKey};
 use crate::model::{PassKind, time};
 use crate::pulse::{Health, Pulse};
 use crate::remote::Http;
 use crate::remote::http::SetupError;
-use crate::standing::Standing;
+use crate::standing::{LookRequest, Standing};
+use crate::store::clock as stored;
 use crate::store::{Instance, Store, StoreError, continuity, copy, passes, read};
 use crate::tasks::Echoes;
 use crate::tasks::pull::{Progress, Pull, Report, Settings};
 use crate::tasks::push::{Drained, PushSettings, Pusher, Signals};
 use crate::tasks::spool::{Looked, Spool, SpoolSettings};
 use trouble::Trouble;
+
+/// LOOKS_AT_ONCE controls how many requests for a look wait; one look answers all of them.
+const LOOKS_AT_ONCE: usize = 64;
 
 /// Why nothing could be started.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +52,6 @@ pub enum AppError {
     /// The HTTP client.
     #[error(transparent)]
     Setup(#[from] SetupError),
-    /// The schedule.
-    #[error("the schedule cannot be set up: {0}")]
-    Schedule(#[from] JobSchedulerError),
     /// A directory for the dry run's copy.
     #[error("no temporary directory can be made for the dry run: {0}")]
     Temporary(std::io::Error),
@@ -67,6 +68,8 @@ pub struct App {
     spool_dir: PathBuf,
     signals: Arc<Signals>,
     standings: watch::Sender<Option<Arc<Standing>>>,
+    /// Asks [`App::observe`] to look now; and where it hears that.
+    looks: (mpsc::Sender<LookRequest>, Arc<Mutex<mpsc::Receiver<LookRequest>>>),
     health: watch::Sender<Health>,
     /// Told when the first pass is over, however it ended.
     first_pass: Notify,
@@ -74,8 +77,14 @@ pub struct App {
     pulses: [Arc<Pulse>; 3],
     alerts: Option<Alerts>,
     database: PathBuf,
+    /// What everything goes by.
     clock: Arc<dyn Clock>,
+    /// The key that everything here works with.
+    key: Arc<SecretKey>,
+    /// Ends the process.
     stop: CancellationToken,
+    /// Ends the work with this key.
+    round: CancellationToken,
     instance: Arc<Instance>,
     /// Why the database cannot be used for now.
     trouble: watch::Sender<Option<Trouble>>,
@@ -105,7 +114,7 @@ impl App {
         let store = Store::open(path)?;
         instance.cover()?;
         instance.note_log(store.read(continuity::mark).await?);
-        Self::on(store, Arc::clone(instance), config, clock, stop).await
+        Self::first(store, Arc::clone(instance), config, clock, stop).await
     }
 
     /// The same on a copy that is thrown away: whatever passes do, the database stays as it is.
@@ -118,24 +127,42 @@ impl App {
         let instance = Instance::share(&config.database.path)?;
         let copy = directory.join("dry-run.db");
         copy::to(&config.database.path, &copy)?;
-        Self::on(Store::open(&copy)?, Arc::new(instance), config, clock, stop).await
+        Self::first(Store::open(&copy)?, Arc::new(instance), config, clock, stop).await
     }
 
-    async fn on(
+    async fn first(
         store: Store,
         instance: Arc<Instance>,
         config: &Config,
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> Result<Self, AppError> {
+        let known = store.read(stored::confirmed).await?.and_then(|confirmed| {
+            let up = Duration::from_millis(u64::try_from(confirmed.boot_ms).ok()?);
+            Some(Known { time: time::read(&confirmed.at)?, boot: confirmed.boot, up })
+        });
+        let clock: Arc<dyn Clock> = TrustedClock::over(clock, known.as_ref());
+        let (key, source) = SecretKey::find(&config.api, &|name| std::env::var_os(name))?;
+        for warning in key.warnings(&source) {
+            tracing::warn!("{warning}");
+        }
+        Self::on(Arc::new(store), instance, config, clock, Arc::new(key), stop).await
+    }
+
+    /// Everything that works with `key`.
+    async fn on(
+        store: Arc<Store>,
+        instance: Arc<Instance>,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        key: Arc<SecretKey>,
+        stop: CancellationToken,
+    ) -> Result<Self, AppError> {
+        let round = stop.child_token();
         let at = time::written(clock.now());
         let orphans = store.write(move |tx| passes::close_orphans(tx, &at)).await?;
         if orphans > 0 {
             tracing::warn!("the last process ended within a pass");
-        }
-        let (key, source) = SecretKey::find(&config.api, &|name| std::env::var_os(name))?;
-        for warning in key.warnings(&source) {
-            tracing::warn!("{warning}");
         }
         let remote = Arc::new(Http::new(config, &key, Arc::clone(&clock))?);
         let (_, throttled_until) = store.read(read::obstacles).await?;
@@ -159,7 +186,6 @@ impl App {
             reconcile_tag: config.outbound.reconcile_tag.clone(),
             seed: rand::random(),
         };
-        let (store, key) = (Arc::new(store), Arc::new(key));
         let (echoes, signals) = (Arc::<Echoes>::default(), Arc::<Signals>::default());
         let pull = Pull::new(
             Arc::clone(&store),
@@ -167,10 +193,10 @@ impl App {
             Arc::clone(&key),
             Arc::clone(&clock),
             settings,
-            stop.clone(),
+            round.clone(),
         )
         .with_echoes(Arc::clone(&echoes));
-        let alerts = Alerts::new(config, Arc::clone(&store), &key, Arc::clone(&clock), stop.clone());
+        let alerts = Alerts::new(config, Arc::clone(&store), &key, Arc::clone(&clock), round.clone());
         let database = store.path().to_owned();
         let spool_dir = config.outbound.spool_dir.clone();
         let spool_settings = SpoolSettings { dir: spool_dir.clone(), enabled: config.outbound.enabled };
@@ -178,15 +204,16 @@ impl App {
         let pusher = Pusher::new(
             Arc::clone(&store),
             Arc::clone(&remote),
-            key,
+            Arc::clone(&key),
             Arc::clone(&clock),
             push_settings,
-            stop.clone(),
+            round.clone(),
             echoes,
             Arc::clone(&signals),
         );
         pusher.recover().await?;
         let standings = watch::Sender::new(None);
+        let (ask, asked) = mpsc::channel(LOOKS_AT_ONCE);
         let pulses = ["reading KOMOJU's customers", "pushing intents", "taking files"].map(Pulse::of);
         Ok(Self {
             store,
@@ -198,13 +225,16 @@ impl App {
             spool_dir,
             signals,
             standings,
+            looks: (ask, Arc::new(Mutex::new(asked))),
             health: watch::Sender::new((Duration::ZERO, None)),
             first_pass: Notify::new(),
             pulses,
             alerts,
             database,
             clock,
+            key,
             stop,
+            round,
             instance,
             trouble: watch::Sender::new(None),
         })
@@ -215,9 +245,19 @@ impl App {
         self.pull.progress()
     }
 
+    /// The clock that everything goes by.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
     /// How things stand while [`App::run`] runs, a few seconds late; none until it was looked for.
     pub fn standings(&self) -> watch::Receiver<Option<Arc<Standing>>> {
         self.standings.subscribe()
+    }
+
+    /// Asks for a look at how things stand, while [`App::run`] runs.
+    pub fn looks(&self) -> mpsc::Sender<LookRequest> {
+        self.looks.0.clone()
     }
 
     /// Whether [`App::run`] gets on.
@@ -250,9 +290,9 @@ impl App {
         self.pusher.only_wipe().await
     }
 
-    /// The daemon: a sweep at once, then at each tick, until told to stop; pushes whatever comes in meanwhile. A condition of the
-    /// database that can pass is waited for. Only one that cannot, and a path that leads elsewhere, end it otherwise.
-    pub async fn run(&self, config: &Config) -> Result<(), AppError> {
+    /// The daemon with one key: a sweep at once, then at each tick, until told to stop; pushes whatever comes in meanwhile. A
+    /// condition of the database that can pass is waited for. Only one that cannot, and a path that leads elsewhere, end it otherwise.
+    async fn run_with_key(&self, config: &Config) -> Result<(), AppError> {
         let running = async {
             tokio::select! {
                 // First: everything else may end in the same turn, and with it what has not had one.
@@ -289,7 +329,7 @@ impl App {
             biased;
             ended = work => Ok(ended.map(drop)?),
             ended = watching => Ok(ended?),
-            ended = self.keep_cadence(config, &sweep_due, &probe_due) => ended,
+            never = self.keep_cadence(config, &sweep_due, &probe_due) => match never {},
         }
     }
 

@@ -2,6 +2,11 @@
 //!
 //! Every decision that depends on time takes it from a [`Clock`], so that tests can hold it still, make it jump or run
 //! backwards. A lint (`clippy.toml`) refuses the standard library's clocks everywhere else.
+//!
+//! The wall clock of a machine may be wrong for a while, in either direction. The daemon and `sync` therefore work with a
+//! [`TrustedClock`], which follows the wall clock only as far as the clock of this boot confirms it.
+
+mod trusted;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+
+pub use trusted::{Known, TrustedClock};
 
 /// What a [`Clock::sleep`] returns.
 pub type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -23,7 +30,44 @@ pub trait Clock: Send + Sync + 'static {
     fn sleep(&self, duration: Duration) -> Sleep<'_>;
     /// Which boot of the machine this is, and how long it lasts already, sleep included: comparable between processes of one boot.
     fn boot(&self) -> Option<(String, Duration)>;
+
+    /// A clock that nobody sets and that counts sleep where the system offers one. For the comparison with the wall clock.
+    fn uptime(&self) -> Duration {
+        self.boot().map_or_else(|| self.elapsed(), |(_, up)| up)
+    }
+
+    /// The machine's wall clock as it is, even where [`Clock::now`] does not follow it. File systems stamp files with it.
+    fn machine_time(&self) -> Timestamp {
+        self.now()
+    }
+
+    /// For how long the time that [`Clock::now`] returns has been confirmed. A step that cannot be undone asks for
+    /// [`BEFORE_EXPIRY`].
+    fn confirmed_for(&self) -> Duration {
+        Duration::MAX
+    }
+
+    /// What a later process can start with: the time, where a step that cannot be undone may follow from it.
+    fn known(&self) -> Option<Known> {
+        None
+    }
+
+    /// Takes another clock's reading into account: the `Date` of an answer.
+    fn compare(&self, _reference: Timestamp) {}
+
+    /// Whether a step that cannot be undone may follow from an age by [`Clock::now`].
+    fn may_expire(&self) -> bool {
+        self.confirmed_for() >= BEFORE_EXPIRY
+    }
 }
+
+/// BEFORE_EXPIRY controls for how long the wall clock must be confirmed before an age by it parks an intent or removes a
+/// record. The periods that end in this way are a day or longer, so an hour more delays nothing that anybody waits for.
+pub const BEFORE_EXPIRY: Duration = Duration::from_secs(60 * 60);
+
+/// BEFORE_SENDING controls for how long the wall clock must be confirmed before an intent is sent because its `not_before`
+/// has passed.
+pub const BEFORE_SENDING: Duration = trusted::STEADY;
 
 /// The machine's clocks.
 #[derive(Debug)]
@@ -65,10 +109,13 @@ impl Clock for SystemClock {
     }
 
     fn boot(&self) -> Option<(String, Duration)> {
-        let read = |path| std::fs::read_to_string(path).ok();
-        let boot = read("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-        let up: f64 = read("/proc/uptime")?.split_whitespace().next()?.parse().ok()?;
-        Some((boot, Duration::try_from_secs_f64(up).ok()?))
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some((boot.trim().to_owned(), self.uptime()))
+    }
+
+    fn uptime(&self) -> Duration {
+        let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::try_from(up).unwrap_or_default()
     }
 }
 

@@ -4,9 +4,10 @@
 //!   listen ─▶ at most 32 connections ─▶ one request each, within 10 s ─▶ an answer out of what was observed last
 //! ```
 //!
-//! Whoever asks can do no harm: answers are made from the last observed [`Standing`] and the sizes of files, without a look into the
-//! database; connections, their heads and their time are bounded; where all places are taken the next one waits in the kernel's
-//! queue. And whoever asks learns nothing about anybody: no answer holds an id, an address, a key or a text from elsewhere, so that
+//! Whoever asks can do no harm: answers are made from the last observed [`Standing`] and the sizes of files; connections, their heads
+//! and their time are bounded; where all places are taken the oldest connection makes room ([`places`]). Only where the last
+//! observation says that the mirror is not ready is the observer asked to look once more, so that the end of the first sweep is seen
+//! at once. And whoever asks learns nothing about anybody: no answer holds an id, an address, a key or a text from elsewhere, so that
 //! it does not matter by which name (`Host`) a browser was led here.
 //!
 //! An address that cannot be had ends the start: monitoring that is silently not there is noticed when it is too late.
@@ -16,6 +17,7 @@
 
 mod gauges;
 mod listen;
+mod places;
 mod ready;
 
 use std::convert::Infallible;
@@ -35,7 +37,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,13 +47,11 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::measures;
 use crate::pulse::Health;
-use crate::standing::Standing;
+use crate::standing::{LookRequest, Standing};
 use crate::store;
 use gauges::Gauges;
 use listen::{Io, Socket};
-
-/// How many connections are served at once. A scrape takes one for milliseconds.
-const MOST_CONNECTIONS: usize = 32;
+use places::Places;
 
 /// How long the head of a request may take to come.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
@@ -71,6 +71,9 @@ const LONGEST_LOOK: Duration = Duration::from_secs(180);
 /// How long taking connections pauses when the system has nothing left for one.
 const AFTER_NO_ROOM: Duration = Duration::from_millis(100);
 
+/// LONGEST_FRESH_LOOK controls how long an answer waits for a fresh look.
+const LONGEST_FRESH_LOOK: Duration = Duration::from_millis(500);
+
 /// How long to the next look at the metrics' own memory where nothing was observed.
 const TIDY_ANYWAY: Duration = Duration::from_secs(60);
 
@@ -87,6 +90,8 @@ struct Listening {
 struct Shared {
     standings: watch::Receiver<Option<Arc<Standing>>>,
     health: watch::Receiver<Health>,
+    /// Asks the observer to look now.
+    looks: mpsc::Sender<LookRequest>,
     /// When the last of them came, by the steady clock.
     observed_at: Mutex<Option<Duration>>,
     clock: Arc<dyn Clock>,
@@ -101,6 +106,7 @@ impl Server {
         config: &Config,
         standings: watch::Receiver<Option<Arc<Standing>>>,
         health: watch::Receiver<Health>,
+        looks: mpsc::Sender<LookRequest>,
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> Result<Self, BindError> {
@@ -110,7 +116,8 @@ impl Server {
         let recorder = measures::Recorder::install(store::sqlite_version());
         let started = clock.now().as_second() - i64::try_from(clock.elapsed().as_secs()).unwrap_or(0);
         measures::set(measures::START_TIME, started as f64);
-        let shared = Shared { standings, health, observed_at: Mutex::new(None), clock, gauges, recorder };
+        let observed_at = Mutex::new(None);
+        let shared = Shared { standings, health, looks, observed_at, clock, gauges, recorder };
         tracing::info!("health and metrics at {}", socket.shown());
         Ok(Self(Some(Listening { socket, shared: Arc::new(shared), stop })))
     }
@@ -133,27 +140,44 @@ impl Server {
 impl Listening {
     async fn serve(self, quit: CancellationToken) {
         let mut connections = FuturesUnordered::new();
+        let mut places = Places::default();
+        let clock = &*self.shared.clock;
         let mut observed = pin!(self.shared.keep_watching());
         loop {
             tokio::select! {
                 biased;
                 () = quit.cancelled() => break,
                 never = &mut observed => match never {},
-                Some(()) = connections.next() => {}
-                accepted = self.socket.accept(), if connections.len() < MOST_CONNECTIONS => match accepted {
-                    Ok(io) => connections.push(self.connection(io, &quit)),
+                Some(number) = connections.next() => places.leave(number),
+                accepted = self.next(places.wait(clock.elapsed())) => match accepted {
+                    Ok(io) => {
+                        let (number, closed) = places.take(clock.elapsed());
+                        let served = self.connection(io, &quit);
+                        connections.push(async move {
+                            closed.run_until_cancelled(served).await;
+                            number
+                        });
+                    }
                     // A client that is gone already, or nothing left to serve one with; neither is a reason to end.
                     Err(e) => {
                         tracing::warn!("a connection to http.listen could not be taken: {e}");
-                        self.shared.clock.sleep(AFTER_NO_ROOM).await;
+                        clock.sleep(AFTER_NO_ROOM).await;
                     }
                 },
             }
         }
         tokio::select! {
             () = async { while connections.next().await.is_some() {} } => {}
-            () = self.shared.clock.sleep(LAST_ANSWERS) => {}
+            () = clock.sleep(LAST_ANSWERS) => {}
         }
+    }
+
+    /// The next connection, not before `wait` has passed.
+    async fn next(&self, wait: Duration) -> std::io::Result<Io> {
+        if !wait.is_zero() {
+            self.shared.clock.sleep(wait).await;
+        }
+        self.socket.accept().await
     }
 
     /// One connection, one request.
@@ -206,8 +230,21 @@ impl Shared {
         *self.observed_at.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
-    /// Why the mirror cannot be relied on.
-    fn reasons(&self) -> Vec<String> {
+    /// Why the mirror cannot be relied on, as of now: where the last look found a reason, another one is asked for.
+    async fn reasons(&self) -> Vec<String> {
+        let reasons = self.last_reasons();
+        let (looked, done) = oneshot::channel();
+        if reasons.is_empty() || self.looks.try_send(looked).is_err() {
+            return reasons;
+        }
+        tokio::select! {
+            _ = done => {}
+            () = self.clock.sleep(LONGEST_FRESH_LOOK) => {}
+        }
+        self.last_reasons()
+    }
+
+    fn last_reasons(&self) -> Vec<String> {
         let standing = self.standings.borrow().clone();
         let observed_at = *self.observed_at.lock().unwrap_or_else(PoisonError::into_inner);
         let ago = observed_at.map(|at| self.clock.elapsed().saturating_sub(at));
@@ -243,14 +280,14 @@ fn hang((looked_at, stall): Health, now: Duration) -> Option<String> {
 }
 
 async fn readiness(State(shared): State<Arc<Shared>>) -> Response {
-    let reasons = shared.reasons();
+    let reasons = shared.reasons().await;
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({"ready": reasons.is_empty(), "reasons": reasons});
     answer(status, "application/json", format!("{body}\n"))
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let is_ready = shared.reasons().is_empty();
+    let is_ready = shared.reasons().await.is_empty();
     let (standing, now) = (shared.standings.borrow().clone(), shared.clock.now());
     // Looking at files may wait for a disk.
     let work = Arc::clone(&shared);

@@ -18,6 +18,7 @@
 //! masking only where a text is shown (one place forgotten is one leak).
 
 use std::ops::{Range, RangeInclusive};
+use std::sync::{PoisonError, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -44,14 +45,43 @@ const SHORTEST_PIECE: usize = 12;
 /// Hides secrets in text; make one and share it.
 #[derive(Debug, Default)]
 pub struct Masker {
-    key: Option<SecretKey>,
+    key: Option<Secret>,
+}
+
+/// A key, and how it looks in base64.
+#[derive(Debug)]
+struct Secret {
+    key: SecretKey,
     base64: Vec<SecretString>,
+}
+
+/// The keys that this process has used before the present one: every masker hides them, too.
+static FORMER: RwLock<Vec<Secret>> = RwLock::new(Vec::new());
+
+/// Hides this key in every text from now on, whatever key a masker was made for.
+pub fn remember(key: &SecretKey) {
+    let mut former = FORMER.write().unwrap_or_else(PoisonError::into_inner);
+    if !former.iter().any(|known| known.key.expose() == key.expose()) {
+        former.push(Secret::of(key));
+    }
+}
+
+impl Secret {
+    fn of(key: &SecretKey) -> Self {
+        Self { key: key.clone(), base64: base64_forms(key) }
+    }
+
+    /// The length of the longest form of the key that `rest` begins with.
+    fn len_at(&self, rest: &str) -> Option<usize> {
+        let base64 = self.base64.iter().filter_map(|form| base64_len(rest, form.expose_secret()));
+        key_len(rest, self.key.expose()).into_iter().chain(base64).max()
+    }
 }
 
 impl Masker {
     /// A masker for this key; without a key it hides only what looks like a secret.
     pub fn new(key: Option<&SecretKey>) -> Self {
-        Self { key: key.cloned(), base64: key.map(base64_forms).unwrap_or_default() }
+        Self { key: key.map(Secret::of) }
     }
 
     /// The text, safe to store, log and show: secrets as `****`, one line, at most [`LIMIT`]
@@ -109,10 +139,9 @@ impl Masker {
     /// The length of the longest secret that begins exactly here, in a text that begins where the last secret ended.
     fn secret_at(&self, text: &str, at: usize) -> Option<usize> {
         let rest = &text[at..];
-        let key = self.key.as_ref().and_then(|key| key_len(rest, key.expose()));
-        let base64 = self.base64.iter().filter_map(|form| base64_len(rest, form.expose_secret()));
-        let like = [key, token_len(rest), card_len(text, at)];
-        like.into_iter().flatten().chain(base64).max()
+        let former = FORMER.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.key.iter().chain(former.iter()).filter_map(|secret| secret.len_at(rest));
+        [token_len(rest), card_len(text, at)].into_iter().flatten().chain(keys).max()
     }
 }
 
@@ -256,6 +285,20 @@ mod tests {
 
     fn masked(text: &str) -> String {
         Masker::new(Some(&key(KEY))).text(text)
+    }
+
+    #[test]
+    fn former_key_is_hidden_by_every_masker() {
+        // A key without a known prefix: only a masker that knows it hides it.
+        let former = key("formerkey7Qx9");
+        let maskers = [Masker::new(None), Masker::new(Some(&key(KEY)))];
+        let texts = [former.expose().to_owned(), STANDARD.encode(format!("{}:", former.expose()))];
+        assert!(texts.iter().all(|text| maskers[0].text(text) == *text));
+        remember(&former);
+        remember(&former);
+        for masker in &maskers {
+            assert!(texts.iter().all(|text| masker.text(text) == MASK));
+        }
     }
 
     #[test]

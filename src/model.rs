@@ -8,6 +8,7 @@ pub mod json;
 pub mod listed;
 pub mod page;
 pub mod pass;
+pub mod patience;
 pub mod time;
 pub mod traces;
 pub mod words;

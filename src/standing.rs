@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::model::intent::lifecycle::State;
@@ -17,6 +18,9 @@ use crate::tasks::spool;
 
 /// How far this machine's clock may have been ahead without a word about it.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);
+
+/// A request to look now how things stand; answered when that was done.
+pub type LookRequest = oneshot::Sender<()>;
 
 /// Up to how many refused files are counted.
 const MOST_REJECTED: usize = 1000;

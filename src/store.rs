@@ -19,6 +19,7 @@ pub mod candidates;
 pub mod changes;
 pub mod checkup;
 pub mod continuity;
+pub mod clock;
 pub mod copy;
 pub mod delete_limit;
 mod displaced;

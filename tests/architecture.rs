@@ -28,6 +28,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
             "model",
             "clock",
             "config",
+            "mask",
             "pulse",
             "reconcile",
             "remote",

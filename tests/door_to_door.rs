@@ -14,6 +14,8 @@ mod kills;
 mod memory;
 #[path = "door_to_door/search.rs"]
 mod search;
+#[path = "door_to_door/signals.rs"]
+mod signals;
 #[path = "door_to_door/stops.rs"]
 mod stops;
 

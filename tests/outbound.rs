@@ -9,6 +9,8 @@ mod desk;
 mod accounts;
 #[path = "outbound/crashes.rs"]
 mod crashes;
+#[path = "outbound/clocks.rs"]
+mod clocks;
 #[path = "outbound/cuts.rs"]
 mod cuts;
 #[path = "outbound/echoes.rs"]

@@ -14,6 +14,8 @@ mod exposition;
 mod http;
 #[path = "watching/metrics.rs"]
 mod metrics;
+#[path = "watching/wall.rs"]
+mod wall;
 
 use std::fs::File;
 use std::io::Write as _;

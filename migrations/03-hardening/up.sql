@@ -26,6 +26,15 @@ ALTER TABLE meta ADD COLUMN wipe_blocked INTEGER NOT NULL DEFAULT 0;     -- 1 af
 -- Schema 2 did not find every copy: the first start scrubs the whole file.
 UPDATE meta SET left_over_tokens = 1, wipe_since = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
     WHERE left_over_tokens > 0 OR unscrubbed_erasure IS NOT NULL OR EXISTS (SELECT 1 FROM intents);
+-- The wall clock may be wrong for a while. So the last confirmed time is kept for the next process, …
+ALTER TABLE meta ADD COLUMN confirmed_at TEXT;           -- by the wall clock, when that was confirmed last
+ALTER TABLE meta ADD COLUMN confirmed_boot TEXT;         -- the machine's boot that it was in …
+ALTER TABLE meta ADD COLUMN confirmed_boot_ms INTEGER;   -- … and how long after it
+
+-- … a wait is stored with its length, and the begin of park_after_h with the boot that it was in or was counted back to.
+ALTER TABLE outbox ADD COLUMN wait_ms INTEGER;           -- how long the wait until next_attempt_at was when it was planned
+ALTER TABLE outbox ADD COLUMN patience_boot TEXT;        -- the machine's boot in which patience_boot_ms counts …
+ALTER TABLE outbox ADD COLUMN patience_boot_ms INTEGER;  -- … and how long after it patience_from was; less than 0 is before it
 
 -- Views ----------------------------------------------------------------------------------------------------------------
 
@@ -222,6 +231,8 @@ BEGIN
            OR EXISTS (SELECT 1 FROM (SELECT substr(NEW.not_before, 20, max(0, length(NEW.not_before)
                                        - CASE WHEN NEW.not_before GLOB '*Z' THEN 20 ELSE 25 END)) AS fraction)
                       WHERE fraction <> '' AND (rtrim(fraction, '0123456789') <> '.' OR length(fraction) NOT BETWEEN 2 AND 10)));
+END;
+
 -- A token leaves its row. A name with escapes may hide one.
 DROP TRIGGER intents_token_moved;
 CREATE TRIGGER intents_token_moved AFTER UPDATE OF body ON intents
@@ -322,11 +333,14 @@ BEGIN SELECT RAISE(ABORT, 'meta: only komoju-sync writes this table'); END;
 
 -- A column that is added to meta belongs into this list.
 CREATE TRIGGER meta_protected_update BEFORE UPDATE OF one, log_id, schema_version, refused_since, throttled_until, live, deleted, is_backup, restored_at, outbound_enabled, engine,
-    unscrubbed_erasure ON meta WHEN sqlite_source_id() <> 'komoju-sync'
+    unscrubbed_erasure, spool_problem, scrubbed_tokens, wiped_tokens, scrubbed_erasure, scrubbed_wal, wipe_blocked, confirmed_at, confirmed_boot,
+    confirmed_boot_ms ON meta WHEN sqlite_source_id() <> 'komoju-sync'
 BEGIN SELECT RAISE(ABORT, 'meta: only komoju-sync writes this table'); END;
 
--- Any statement that moved a token may say so.
-CREATE TRIGGER meta_protected_tokens BEFORE UPDATE OF left_over_tokens ON meta WHEN sqlite_source_id() <> 'komoju-sync' AND NEW.left_over_tokens IS NOT 2
+-- Any statement that moved a token counts it, and notes since when one is left.
+CREATE TRIGGER meta_protected_tokens BEFORE UPDATE OF left_over_tokens, wipe_since ON meta
+WHEN sqlite_source_id() <> 'komoju-sync' AND (NEW.left_over_tokens IS NOT OLD.left_over_tokens + 1
+    OR (NEW.wipe_since IS NOT OLD.wipe_since AND OLD.wipe_since IS NOT NULL))
 BEGIN SELECT RAISE(ABORT, 'meta: only komoju-sync writes this table'); END;
 
 CREATE TRIGGER meta_protected_following BEFORE UPDATE OF following ON meta

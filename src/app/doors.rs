@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{App, chain};
+use super::{App, LOOKS_AT_ONCE, chain};
 use crate::config::Config;
 use crate::pulse;
-use crate::standing::Standing;
+use crate::standing::{LookRequest, Standing};
 use crate::store::{Reader, StoreError, continuity};
 use crate::watch::{DirectoryWatch, LOOK_EVERY, News, Watch};
 
@@ -31,7 +31,7 @@ impl App {
         loop {
             match self.pusher.serve().await {
                 Ok(_) => return Ok(()),
-                Err(e) if e.is_busy() && self.stop.is_cancelled() => {
+                Err(e) if e.is_busy() && self.round.is_cancelled() => {
                     tracing::error!(
                         "{e}; what was being sent is tried again, with its key, at the next start"
                     );
@@ -42,7 +42,7 @@ impl App {
                     // What was under way is cut off; until that is written, nothing may begin.
                     loop {
                         tokio::select! {
-                            () = self.stop.cancelled() => return Ok(()),
+                            () = self.round.cancelled() => return Ok(()),
                             () = self.clock.sleep(AFTER_BUSY) => {}
                         }
                         match self.pusher.recover().await {
@@ -70,7 +70,7 @@ impl App {
             let resting = pulse::resting();
             let news = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Ok(()),
+                () = self.round.cancelled() => return Ok(()),
                 news = next_of(&mut watch) => Some(news),
                 () = self.signals.settled.notified() => None,
                 () = self.sleep_until(Some(again_at)) => Some(vec![News::Other]),
@@ -134,6 +134,8 @@ impl App {
         let reader = Reader::open(&self.database)?;
         let mut seen = None;
         let mut seen_at = self.clock.elapsed();
+        let mut asked = self.looks.1.lock().await;
+        let mut answers: Vec<LookRequest> = Vec::new();
         loop {
             let version = unless_locked(reader.data_version())?;
             let is_old = self.clock.elapsed().saturating_sub(seen_at) >= OBSERVE_ANYWAY;
@@ -147,7 +149,14 @@ impl App {
                 }
                 self.standings.send_replace(Some(Arc::new(standing)));
             }
-            self.clock.sleep(OBSERVE_EVERY).await;
+            for answer in answers.drain(..) {
+                // Nobody waits where the connection has ended meanwhile.
+                let _ = answer.send(());
+            }
+            tokio::select! {
+                () = self.clock.sleep(OBSERVE_EVERY) => {}
+                _ = asked.recv_many(&mut answers, LOOKS_AT_ONCE) => {}
+            }
         }
     }
 }

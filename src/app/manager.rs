@@ -38,7 +38,7 @@ impl App {
     /// Tells the manager when the daemon is ready, and then how things stand whenever that changes. Never ends.
     pub(super) async fn tell_manager(&self) {
         if std::env::var_os("NOTIFY_SOCKET").is_some() {
-            self.stop.run_until_cancelled(self.tell_standings()).await;
+            self.round.run_until_cancelled(self.tell_standings()).await;
         }
         std::future::pending().await
     }

@@ -54,7 +54,7 @@ impl App {
                 Err(AppError::Store(e)) if e.can_pass() => e,
                 ended => return ended,
             };
-            if self.stop.is_cancelled() {
+            if self.round.is_cancelled() {
                 tracing::error!("{}; what was under way is tried again at the next start", chain(&failed));
                 return Ok(());
             }
@@ -74,7 +74,7 @@ impl App {
         self.have_trouble(&since, &failed);
         loop {
             tokio::select! {
-                () = self.stop.cancelled() => return Ok(()),
+                () = self.round.cancelled() => return Ok(()),
                 () = self.clock.sleep(wait) => {}
             }
             wait = (wait * 2).min(LAST_WAIT);

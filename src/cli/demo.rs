@@ -94,12 +94,11 @@ async fn demo(directory: &Path, length: Duration, stop: CancellationToken) -> an
         stop.cancel();
         anyhow::Ok(())
     };
-    let (ran, told) = tokio::join!(app.run(&config), story);
+    let (ran, told) = tokio::join!(app.run(&config, std::future::pending), story);
     // What went wrong in the story stops the daemon too, so its error comes first.
     told?;
     ran?;
     tell_end(&Reader::open(database)?)?;
-    drop(app);
     sandbox.stop().await;
     Ok(())
 }

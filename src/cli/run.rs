@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{ConfigFile, Exit, logging, print, signals};
@@ -18,8 +19,8 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The daemon, in the foreground: a sweep at once, then at each tick of `inbound.sweep_cron` and `inbound.probe_cron`.
 ///
-/// SIGTERM or SIGINT (Ctrl-C) stops it at its next safe point; a second one at once. A refused key does not end it: it says
-/// so in `status` and tries again every 15 minutes.
+/// SIGTERM or SIGINT (Ctrl-C) stops it at its next safe point; a second one more than a second later at once. SIGHUP reads
+/// `api.secret_key_file` again. A refused key does not end it: it says so in `status` and tries again every 15 minutes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  komoju-sync --config ./config.toml run")]
 pub(super) struct Args {}
@@ -28,12 +29,18 @@ pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
     let config = config.load()?;
     logging::start(&config.log);
     signals::until_stopped(Exit::Fine, |stop| async move {
+        // From here on SIGHUP ends nothing; one that comes before the daemon runs is answered then.
+        let mut hangup = signal(SignalKind::hangup())?;
         let clock = SystemClock::shared();
         let Some(app) = started(&config, &clock, &stop).await? else { return Ok(Exit::Fine) };
-        let http = http::Server::bind(&config, app.standings(), app.health(), clock, stop)?;
+        let http =
+            http::Server::bind(&config, app.standings(), app.health(), app.looks(), app.clock(), stop)?;
         let (database, api) = (config.database.path.display(), &config.api.base_url);
         tracing::info!(%database, %api, "started: mirrors {api} in {database}");
-        http.beside(app.run(&config)).await?;
+        let reload = async || {
+            hangup.recv().await;
+        };
+        http.beside(app.run(&config, reload)).await?;
         tracing::info!("stopped");
         Ok(Exit::Fine)
     })

@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM: the first ends the work at its next safe point, the second ends the process at once.
+//! SIGINT and SIGTERM: the first ends the work at its next safe point, a second one more than a second later ends the process
+//! at once.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Exit, print};
+use crate::clock::{Clock as _, SystemClock};
 
 /// What a process that is ended at once must still take away.
 static SCRATCH: Mutex<Option<PathBuf>> = Mutex::new(None);
@@ -82,8 +84,12 @@ pub(super) fn take_away_left_behind(parent: &Path, prefix: &str) -> io::Result<V
 /// left: everything that was recorded is committed, and the next start goes on.
 const STOP_WITHIN: Duration = Duration::from_millis(1800);
 
-/// Runs `work` until it ends. The first SIGINT or SIGTERM is its `stop`; a second one ends the process at once, and so does, with
-/// `forced`, a stop that takes too long.
+/// SAME_SIGNAL controls for how long after the first signal others belong to it. `timeout` sends two at once: to its child, and to
+/// the group of processes that the child is in.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
+/// Runs `work` until it ends. The first SIGINT or SIGTERM is its `stop`; a second one more than a second later ends the process at
+/// once, and so does, with `forced`, a stop that takes too long.
 pub(super) fn until_stopped<T, W>(
     forced: Exit,
     work: impl FnOnce(CancellationToken) -> W,
@@ -106,16 +112,24 @@ where
 }
 
 async fn watch(mut interrupt: Signal, mut terminate: Signal, stop: CancellationToken, forced: Exit) {
+    let clock = SystemClock::new();
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
     stop.cancel();
-    let (said, exit) = tokio::select! {
-        biased;
-        _ = interrupt.recv() => (BY_SIGNAL, Exit::Failed),
-        _ = terminate.recv() => (BY_SIGNAL, Exit::Failed),
-        () = tokio::time::sleep(STOP_WITHIN) => (BY_TIME, forced),
+    let began = clock.elapsed();
+    let mut late = std::pin::pin!(tokio::time::sleep(STOP_WITHIN));
+    let (said, exit) = loop {
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = &mut late => break (BY_TIME, forced),
+        }
+        if clock.elapsed().saturating_sub(began) > SAME_SIGNAL {
+            break (BY_SIGNAL, Exit::Failed);
+        }
     };
     print::note(said);
     if let Some(scratch) = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).take() {

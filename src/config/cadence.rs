@@ -7,6 +7,7 @@
 //! chrono appears in this file alone, because the cron parser speaks it.
 
 use std::fmt;
+use std::time::Duration;
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds};
@@ -89,6 +90,13 @@ impl Cadence {
             tick = self.cron.find_next_occurrence(&tick, false).ok()?;
         }
         Timestamp::from_second(tick.timestamp()).ok()
+    }
+}
+
+impl Cadence {
+    /// How long after `at` the next tick comes; none at the far end of the calendar.
+    pub fn wait_from(&self, at: Timestamp) -> Option<Duration> {
+        Duration::try_from(self.nth_after(at, 1)?.duration_since(at)).ok()
     }
 }
 

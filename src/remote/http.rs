@@ -197,6 +197,7 @@ impl Http {
         self.answered.send_if_modified(|answered| !std::mem::replace(answered, true));
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         if let Some(date) = date_of(&headers) {
+            self.clock.compare(date);
             let mut newest = self.server_date.lock().unwrap_or_else(PoisonError::into_inner);
             *newest = Some((date, self.clock.elapsed()));
         }

@@ -14,6 +14,8 @@ use crate::model::CustomerId;
 use crate::model::intent::Intent;
 use crate::model::intent::MASKED_TOKEN;
 use crate::model::intent::lifecycle::{Lifecycle, Outcome};
+use crate::model::patience::Patience;
+use crate::model::time;
 
 /// An open intent, ready to be attempted.
 #[derive(Clone, Debug)]
@@ -31,7 +33,7 @@ pub struct Open {
     /// What its first attempt fixed.
     pub frozen: Frozen,
     /// When its patience began: what `park_after_h` counts from.
-    pub patience_from: Option<String>,
+    pub patience: Option<Patience>,
     /// Whether the API itself failed in an attempt since the first one with this key.
     pub met_server_error: bool,
 }
@@ -53,29 +55,40 @@ pub struct Frozen {
     pub first_server_at: Option<String>,
 }
 
-/// No attempt ever waits longer: one that seems to was planned by a clock that was set back since.
-const LONGEST_WAIT_IN_DAYS: f64 = 1.0;
+/// LONGEST_WAIT_MS controls which waits without a stored length are believed. No attempt waits longer than a day.
+const LONGEST_WAIT_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// What `due` tells the time by.
+#[derive(Clone, Debug)]
+pub struct Now {
+    /// The time, by which waits end.
+    pub at: String,
+    /// The time by which `not_before` ends; none while the clock is not sure enough for that.
+    pub confirmed: Option<String>,
+}
 
 const OPEN: &str = "SELECT outbox.position, id, state, outcome_unknown,
      (SELECT coalesce(max(n), 0) FROM attempts WHERE intent_id = id), op, customer_id, body, expect, not_before, lane, key, tag, base,
-     first_attempt_at, first_boot, first_boot_ms, first_server_at, patience_from, met_server_error
+     first_attempt_at, first_boot, first_boot_ms, first_server_at, met_server_error, patience_from, patience_boot, patience_boot_ms
      FROM outbox CROSS JOIN intents USING (position)";
 
-/// Up to `count` intents that are due, each the first of its lane, in the order of acceptance; none of `tried`.
+/// Up to `count` intents that are due, each the first of its lane, in the order of acceptance; none of `tried`. A wait that
+/// would last longer than it was planned was planned by a clock that has been set back since: it is over.
 pub fn due(
     conn: &Conn,
-    now: &str,
+    now: &Now,
     count: usize,
     tried: Option<&HashSet<i64>>,
 ) -> Result<Vec<Open>, StoreError> {
     let mut statement = conn.prepare_cached(&format!(
         "{OPEN} WHERE is_head = 1 AND held = 0 AND is_follower = 0 AND state IN ('queued', 'waiting')
-             AND (coalesce(next_attempt_at, '') <= ?1 OR julianday(next_attempt_at) > julianday(?1) + {LONGEST_WAIT_IN_DAYS})
-             AND (not_before IS NULL OR julianday(not_before) <= julianday(?1))
+             AND (coalesce(next_attempt_at, '') <= ?1
+                 OR julianday(next_attempt_at) > julianday(?1) + (coalesce(wait_ms, {LONGEST_WAIT_MS}) + 1) / 86400000.0)
+             AND (not_before IS NULL OR julianday(not_before) <= julianday(?2))
              AND NOT EXISTS (SELECT 1 FROM outbox AS sent WHERE sent.lane = outbox.lane AND sent.is_sending = 1)
          ORDER BY outbox.position"
     ))?;
-    let mut rows = statement.query([now])?;
+    let mut rows = statement.query(params![now.at, now.confirmed])?;
     let mut found = Vec::new();
     while found.len() < count
         && let Some(row) = rows.next()?
@@ -113,9 +126,15 @@ fn open_in(row: &Row<'_>) -> rusqlite::Result<Open> {
             first_boot: boot.zip(boot_ms),
             first_server_at: row.get(17)?,
         },
-        patience_from: row.get(18)?,
-        met_server_error: row.get(19)?,
+        met_server_error: row.get(18)?,
+        patience: patience_in(row)?,
     })
+}
+
+fn patience_in(row: &Row<'_>) -> rusqlite::Result<Option<Patience>> {
+    let (from, boot, ms): (Option<String>, Option<String>, Option<i64>) =
+        (row.get(19)?, row.get(20)?, row.get(21)?);
+    Ok(from.as_deref().and_then(time::read).map(|from| Patience { from, boot: boot.zip(ms) }))
 }
 
 /// When the next intent becomes due, if time is all that it waits for.
@@ -297,14 +316,23 @@ pub fn adopt(tx: &Tx<'_>) -> Result<usize, StoreError> {
 }
 
 /// Begins an attempt: from here on a byte may leave. What `frozen` fixes is kept from the first attempt on.
-pub fn claim(tx: &Tx<'_>, open: &Open, life: Lifecycle, frozen: &Frozen, at: &str) -> Result<(), StoreError> {
+pub fn claim(
+    tx: &Tx<'_>,
+    open: &Open,
+    life: Lifecycle,
+    frozen: &Frozen,
+    patience: &Patience,
+    at: &str,
+) -> Result<(), StoreError> {
     write(tx, open.position, life, Words::default())?;
     let content = open.intent.as_ref().ok().map(digest);
     freeze(tx, open.position, frozen)?;
+    let (boot, boot_ms) = patience.boot.as_ref().map(|(boot, ms)| (boot, ms)).unzip();
     tx.prepare_cached(
-        "UPDATE outbox SET patience_from = coalesce(patience_from, ?2), content = coalesce(content, ?3) WHERE position = ?1",
+        "UPDATE outbox SET patience_from = ?2, patience_boot = ?3, patience_boot_ms = ?4, content = coalesce(content, ?5)
+         WHERE position = ?1",
     )?
-    .execute(params![open.position, at, content])?;
+    .execute(params![open.position, time::written(patience.from), boot, boot_ms, content])?;
     tx.prepare_cached("INSERT INTO attempts (intent_id, n, started_at) VALUES (?1, ?2, ?3)")?
         .execute(params![open.id, life.attempts, at])?;
     Ok(())
@@ -343,6 +371,8 @@ pub fn note_unknown(tx: &Tx<'_>, position: i64) -> Result<(), StoreError> {
 pub struct Words {
     /// When it is tried again; none: at once.
     pub next_attempt_at: Option<String>,
+    /// How long that is from now, in milliseconds.
+    pub wait_ms: Option<i64>,
     /// When it was settled.
     pub settled_at: Option<String>,
     /// The customer that it made or changed.
@@ -401,8 +431,8 @@ pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, words: Words) -> Resul
         words.reason,
         words.detail.map(|detail| detail.to_string()),
     ])?;
-    tx.prepare_cached("UPDATE outbox SET outcome_unknown = ?2 WHERE position = ?1")?
-        .execute(params![position, life.outcome == Outcome::Unknown])?;
+    tx.prepare_cached("UPDATE outbox SET outcome_unknown = ?2, wait_ms = ?3 WHERE position = ?1")?
+        .execute(params![position, life.outcome == Outcome::Unknown, words.wait_ms])?;
     if life.state.is_settled() {
         tx.prepare_cached(
             "UPDATE intents SET body = json_set(body, '$.payment_details', ?2)
@@ -435,9 +465,12 @@ pub fn is_enabled(conn: &Conn) -> Result<bool, StoreError> {
 /// The time under a refused key does not use up anybody's patience.
 pub(super) fn pause_patience(tx: &Tx<'_>, from: &str, to: &str) -> Result<(), StoreError> {
     tx.execute(
-        "UPDATE outbox SET patience_from = strftime('%Y-%m-%dT%H:%M:%fZ',
-             julianday(patience_from) + max(0, julianday(?2) - max(julianday(?1), julianday(patience_from))))
-         WHERE is_open = 1 AND patience_from IS NOT NULL",
+        "UPDATE outbox SET
+             patience_from = strftime('%Y-%m-%dT%H:%M:%fZ', julianday(patience_from) + paused),
+             patience_boot_ms = patience_boot_ms + CAST(paused * 86400000 AS INTEGER)
+         FROM (SELECT position AS at, max(0, julianday(?2) - max(julianday(?1), julianday(patience_from))) AS paused
+               FROM outbox WHERE is_open = 1 AND patience_from IS NOT NULL)
+         WHERE position = at",
         [from, to],
     )?;
     Ok(())

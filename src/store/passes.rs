@@ -124,15 +124,18 @@ pub fn close_orphans(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
     Ok(closed)
 }
 
-/// Removes passes from before `cutoff` that changed nothing, but the first and the last whole sweep and those with a hold.
-pub fn prune(tx: &Tx<'_>, cutoff: &str) -> Result<usize, StoreError> {
+/// Removes passes from before `cutoff` that changed nothing, but the first and the last whole sweep and those with a hold. Passes are
+/// numbered in the order in which they were made: one after a pass between `cutoff` and `now` is not old, whatever a clock
+/// that was wrong stamped it with.
+pub fn prune(tx: &Tx<'_>, cutoff: &str, now: &str) -> Result<usize, StoreError> {
     let pruned = tx.execute(
         "DELETE FROM pass
          WHERE finished_at < ?1 AND created + updated + deleted + restored = 0
+           AND id < (SELECT id FROM pass WHERE finished_at BETWEEN ?1 AND ?2 ORDER BY id LIMIT 1)
            AND id NOT IN (SELECT pass_id FROM hold)
            AND id IS NOT (SELECT min(id) FROM pass WHERE kind = 'sweep' AND outcome IN ('complete', 'held'))
            AND id IS NOT (SELECT max(id) FROM pass WHERE kind = 'sweep' AND outcome IN ('complete', 'held'))",
-        [cutoff],
+        [cutoff, now],
     )?;
     Ok(pruned)
 }

@@ -340,7 +340,14 @@ mod tests {
         let before_pruning = ["2026-01-01T12:00:00Z", "2026-01-02T00:00:00Z", "2026-02-01T00:00:00Z"];
         assert_eq!(before_pruning.map(|at| is_partial(Some(at))), [true, false, false]);
         let tx = conn.unchecked_transaction().unwrap();
-        assert_eq!(passes::prune(&tx, "2026-03-01T00:00:00.000Z").unwrap(), 2);
+        tx.execute_batch(
+            "INSERT INTO pass (kind, started_at, finished_at, outcome)
+             VALUES ('sweep', 'a', '2026-03-15T00:00:00.000Z', 'complete')",
+        )
+        .unwrap();
+        // The last sweep before the cutoff is no longer the newest one.
+        let pruned = passes::prune(&tx, "2026-03-01T00:00:00.000Z", "2026-04-01T00:00:00.000Z").unwrap();
+        assert_eq!(pruned, 3);
         assert_eq!(before_pruning.map(|at| is_partial(Some(at))), [true, false, false]);
     }
 }

@@ -39,7 +39,7 @@ use claim::{Claimed, claim, may_push};
 use settle::Settled;
 
 use super::Echoes;
-use crate::clock::Clock;
+use crate::clock::{BEFORE_SENDING, Clock};
 use crate::config::SecretKey;
 use crate::measures;
 use crate::model::intent::lifecycle::State;
@@ -202,6 +202,13 @@ async fn beside<T>(
             Some(over) = under_way.next() => finished.push(over?),
         }
     }
+}
+
+/// What tells which intents are due.
+fn now_by(clock: &dyn Clock) -> outbox::Now {
+    let at = time::written(clock.now());
+    let is_confirmed = clock.confirmed_for() >= BEFORE_SENDING;
+    outbox::Now { confirmed: is_confirmed.then(|| at.clone()), at }
 }
 
 impl<R: Remote + PushRemote> Pusher<R> {
@@ -413,8 +420,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             for Finished { open, ended } in finished {
                 settled.push(settling.settle(tx, &open, ended)?);
             }
-            let now = clock.now();
-            let at = time::written(now);
+            let now = now_by(&*clock);
             let mut claimed = Vec::new();
             let mut explained = explained;
             if room > 0 {
@@ -422,7 +428,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 outbox::park_orphans(tx)?;
                 outbox::catch_astray(tx)?;
                 if may_push(tx, settings.enabled, &fingerprint_of)? {
-                    for open in outbox::due(tx, &at, room, not_again.as_ref())? {
+                    for open in outbox::due(tx, &now, room, not_again.as_ref())? {
                         match claim(tx, open, &settings, &*clock, server)? {
                             Claimed::NotSent(ended) => settled.push(ended),
                             Claimed::Ready(open) => {
@@ -432,7 +438,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                         }
                     }
                 }
-                explained = outbox::explain(tx, explained, &at)?;
+                explained = outbox::explain(tx, explained, &now.at)?;
             }
             Ok((settled, claimed, explained))
         });
@@ -489,7 +495,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
 
     /// Whether a turn would find anything to do. Reads only, for most wake-ups are about something else.
     async fn is_something_due(&self, run: &Run) -> Result<bool, StoreError> {
-        let (at, explained) = (time::written(self.clock.now()), run.explained);
+        let (now, explained) = (now_by(&*self.clock), run.explained);
         let (enabled, not_again) = (self.settings.enabled, run.not_again().cloned());
         let key = Arc::clone(&self.key);
         let due = self.store.read(move |conn| {
@@ -500,7 +506,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 return Ok(true);
             }
             Ok(may_push(conn, enabled, &|salt| key.salted_fingerprint(salt))?
-                && !outbox::due(conn, &at, 1, not_again.as_ref())?.is_empty())
+                && !outbox::due(conn, &now, 1, not_again.as_ref())?.is_empty())
         });
         due.await
     }

@@ -244,7 +244,8 @@ impl Spool {
     pub async fn tend_receipts(&self) -> Result<(), StoreError> {
         let mut state = self.state.lock().await;
         let settled = self.store.read(spool::newly_settled).await?;
-        let before = self.clock.now().checked_sub(KEPT).map(time::written).unwrap_or_default();
+        let before = self.clock.now().checked_sub(KEPT).ok().filter(|_| self.clock.may_expire());
+        let before = before.map(time::written).unwrap_or_default();
         let old = self.store.read(move |conn| spool::settled_before(conn, &before)).await?;
         if settled.is_empty() && old.is_empty() {
             return Ok(());

@@ -177,7 +177,7 @@ fn nobody_listening_on_standard_error_changes_nothing() {
 }
 
 #[test]
-fn a_second_signal_ends_a_dry_run_at_once_and_takes_its_copy_away() {
+fn two_signals_at_once_stop_a_dry_run_in_order_and_its_copy_is_removed() {
     let house = House::with(12);
     house.expect(0, &["sync"]);
     let directory = tempfile::TempDir::new().unwrap();
@@ -190,6 +190,30 @@ fn a_second_signal_ends_a_dry_run_at_once_and_takes_its_copy_away() {
     for signal in ["STOP", "INT", "TERM", "CONT"] {
         kill(signal, dry.id());
     }
+    let output = dry.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("interrupted") && !told.contains("stopped at once"), "{told}");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn second_signal_after_a_second_ends_a_stuck_dry_run_at_once_and_its_copy_is_removed() {
+    let house = House::with(2);
+    house.expect(0, &["sync"]);
+    for n in 0..1000 {
+        house.sandbox.world().create(serde_json::json!({"email": format!("customer-{n}@example.jp")}));
+    }
+    let directory = tempfile::TempDir::new().unwrap();
+    let mut command = house.command(&["sync", "--dry-run"]);
+    command.env("TMPDIR", directory.path()).stderr(Stdio::piped()).stdout(Stdio::piped());
+    let mut dry = Process::start(&mut command);
+    // Its plan is larger than a pipe, and the pipe is not read to its end: it is stuck.
+    let mut stdout = dry.stdout.take().unwrap();
+    std::io::Read::read_exact(&mut stdout, &mut [0]).unwrap();
+    kill("INT", dry.id());
+    std::thread::sleep(Duration::from_millis(1200));
+    kill("TERM", dry.id());
     let output = dry.wait_with_output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("stopped at once by a second signal"), "{told}");

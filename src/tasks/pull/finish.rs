@@ -12,6 +12,7 @@ use crate::reconcile::rows::RowSet;
 use crate::reconcile::sighting;
 use crate::remote::Remote;
 use crate::store::changes::Recorder;
+use crate::store::clock::{self, Confirmed};
 use crate::store::holds::Because;
 use crate::store::{StoreError, Tx, holds, indexes, mirror, passes};
 use crate::tasks::echoes::Asked;
@@ -315,7 +316,12 @@ impl<R: Remote> Pull<R> {
         let cutoff = time::written(now.saturating_sub(KEEP_UNEVENTFUL).unwrap_or(jiff::Timestamp::MIN));
         let answered = tally.pages > 0;
         let refused = matches!(failure, Some(Failure::KeyRefused(_)));
-        let (id, position) = (pass.id, pass.position);
+        let (id, position, may_expire) = (pass.id, pass.position, self.clock.may_expire());
+        let confirmed = self.clock.known().map(|known| Confirmed {
+            at: time::written(known.time),
+            boot: known.boot,
+            boot_ms: i64::try_from(known.up.as_millis()).unwrap_or(i64::MAX),
+        });
         let closed = self.store.write(move |tx| {
             passes::progress(tx, id, &tally, position)?;
             passes::finish(tx, id, &at, outcome, error.as_deref())?;
@@ -324,7 +330,12 @@ impl<R: Remote> Pull<R> {
             } else if answered {
                 passes::note_accepted(tx, &at)?;
             }
-            passes::prune(tx, &cutoff)?;
+            if let Some(confirmed) = confirmed {
+                clock::note_confirmed(tx, &confirmed)?;
+            }
+            if may_expire {
+                passes::prune(tx, &cutoff, &at)?;
+            }
             holds::held_count(tx)
         });
         let held = closed.await?;

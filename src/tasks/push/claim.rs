@@ -7,6 +7,7 @@ use super::settle::Settled;
 use crate::clock::Clock;
 use crate::model::intent::lifecycle::{IllegalTransition, Outcome};
 use crate::model::intent::{Intent, Wish};
+use crate::model::patience::{Moment, Patience};
 use crate::model::{CustomerId, time};
 use crate::store::outbox::{self, AttemptEnd, Frozen, Open, Words};
 use crate::store::{Conn, StoreError, Tx, account, delete_limit, mirror, read};
@@ -53,7 +54,6 @@ pub(super) fn claim(
     if !askable && !matches!(intent.wish, Wish::Create(_)) {
         return not_sent(tx, &open, "its customer cannot be asked for; nothing was sent".to_owned(), clock);
     }
-    let now = clock.now();
     let frozen = match open.frozen.first_attempt_at {
         Some(_) => open.frozen.clone(),
         None => {
@@ -68,22 +68,33 @@ pub(super) fn claim(
         }
     };
     let life = legal(open.life.claim())?;
+    let now = moment(clock);
+    let patience = match open.patience.clone() {
+        Some(patience) => patience.at(&now),
+        None => Patience::begin(&now),
+    };
     outbox::own(tx, || {
-        outbox::claim(tx, &open, life, &frozen, &time::written(now))?;
+        outbox::claim(tx, &open, life, &frozen, &patience, &time::written(now.wall))?;
         match intent.wish {
             Wish::Delete(_) => delete_limit::note_sent(tx, open.position, clock.boot().as_ref()),
             Wish::Create(_) | Wish::Update(..) => Ok(()),
         }
     })?;
     // What the attempt goes by is what it was before: an outcome that is unknown now was so before this attempt.
-    let patience_from = open.patience_from.clone().or_else(|| Some(time::written(now)));
-    Ok(Claimed::Ready(Box::new(Open { life, frozen, patience_from, ..open })))
+    Ok(Claimed::Ready(Box::new(Open { life, frozen, patience: Some(patience), ..open })))
+}
+
+/// Now, by all clocks.
+pub(super) fn moment(clock: &dyn Clock) -> Moment {
+    Moment { wall: clock.now(), boot: clock.boot(), is_confirmed: clock.may_expire() }
 }
 
 /// Ends an intent that the triggers took and that cannot be sent. It is rejected, so that it does not block those behind it; where an
 /// earlier attempt may have taken effect, it is parked.
 fn not_sent(tx: &Tx<'_>, open: &Open, reason: String, clock: &dyn Clock) -> Result<Claimed, StoreError> {
-    let at = time::written(clock.now());
+    let now = moment(clock);
+    let at = time::written(now.wall);
+    let patience = open.patience.clone().unwrap_or_else(|| Patience::begin(&now));
     let mut words = Words { reason: Some(reason.clone()), ..Words::default() };
     let life = outbox::own(tx, || {
         let life = match open.life.outcome {
@@ -91,7 +102,7 @@ fn not_sent(tx: &Tx<'_>, open: &Open, reason: String, clock: &dyn Clock) -> Resu
             Outcome::Known => {
                 let sending = legal(open.life.claim())?;
                 let rejected = legal(sending.reject())?;
-                outbox::claim(tx, open, sending, &open.frozen, &at)?;
+                outbox::claim(tx, open, sending, &open.frozen, &patience, &at)?;
                 let end = AttemptEnd { status: None, error: Some(reason.clone()) };
                 outbox::end_attempt(tx, open, rejected, &at, &end)?;
                 words.settled_at = Some(at.clone());

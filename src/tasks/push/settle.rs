@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::json;
 
 use super::Pusher;
 use super::attempt::{Ended, Obstacle, not_applied};
-use super::claim::legal;
+use super::claim::{legal, moment};
 use crate::mask::MASK;
 use crate::model::intent::lifecycle::{Lifecycle, Outcome};
 use crate::model::intent::{Body, Wish};
+use crate::model::patience::Moment;
 use crate::model::{Customer, CustomerId, Origin, Tally, time};
 use crate::reconcile::sighting;
 use crate::store::changes::{self, Cause};
@@ -62,7 +63,7 @@ fn in_words(open: &Open) -> String {
 
 /// What settling needs to know.
 pub(super) struct Settling {
-    now: Timestamp,
+    now: Moment,
     park_after: SignedDuration,
     echoes: Arc<Echoes>,
 }
@@ -70,7 +71,7 @@ pub(super) struct Settling {
 impl<R> Pusher<R> {
     pub(super) fn settling(&self) -> Settling {
         Settling {
-            now: self.clock.now(),
+            now: moment(&*self.clock),
             park_after: self.settings.park_after,
             echoes: Arc::clone(&self.echoes),
         }
@@ -80,7 +81,7 @@ impl<R> Pusher<R> {
 impl Settling {
     /// Writes what became of an attempt.
     pub(super) fn settle(&self, tx: &Tx<'_>, open: &Open, ended: Ended) -> Result<Settled, StoreError> {
-        let at = time::written(self.now);
+        let at = time::written(self.now.wall);
         let wish = open.intent.as_ref().ok().map(|intent| &intent.wish);
         let token = match wish {
             Some(Wish::Create(body) | Wish::Update(_, body)) => body.token(),
@@ -157,7 +158,13 @@ impl Settling {
                     }
                     false => {
                         let next_attempt_at = again.map(time::written);
-                        (waiting, Words { next_attempt_at, reason: Some(why), ..Words::default() }, end)
+                        let wait_ms =
+                            again.map(|again| again.as_millisecond() - self.now.wall.as_millisecond());
+                        (
+                            waiting,
+                            Words { next_attempt_at, wait_ms, reason: Some(why), ..Words::default() },
+                            end,
+                        )
                     }
                 }
             }
@@ -195,8 +202,7 @@ impl Settling {
     }
 
     fn is_out_of_patience(&self, open: &Open) -> bool {
-        let from = open.patience_from.as_deref().and_then(time::read);
-        from.is_some_and(|from| self.now.duration_since(from) >= self.park_after)
+        open.patience.as_ref().is_some_and(|patience| patience.is_over(&self.now, self.park_after))
     }
 
     /// What took effect enters log and mirror, with the intent's id; returns the customer, the change that records it and how many

@@ -148,7 +148,8 @@ impl Unstill {
     /// How long a file must still be left alone; `None` where it may be taken. A file whose times lie in the future counts from
     /// when it was first seen so.
     pub(super) fn wait(&mut self, key: &str, stamp: Stamp, clock: &dyn Clock) -> Option<Duration> {
-        let age = clock.now().as_nanosecond() - stamp.touched();
+        // The file system stamps by the machine's clock, which may be wrong: both clocks must say that the file is old.
+        let age = clock.now().min(clock.machine_time()).as_nanosecond() - stamp.touched();
         let age = u64::try_from(age).map_or(Duration::ZERO, Duration::from_nanos);
         if age >= STILL && !self.files.contains_key(key) {
             return None;

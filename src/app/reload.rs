@@ -1,0 +1,101 @@
+//! A new key for the daemon that runs.
+//!
+//! ```text
+//!   SIGHUP ─▶ read the key again ─ another one ─▶ end the work with the old key as at a stop ─▶ begin with the new key
+//! ```
+//!
+//! Invariant: no pass and no attempt uses two keys. The work with the old key ends before anything exists that knows the new
+//! one, and the new work begins like a start: the account guard comes before its first page, and nothing is pushed before the
+//! guard has accepted the key. Rejected: to exchange the key within the client, where a page or an attempt that waits for the
+//! rate limit would be sent with a key that the guard has not seen.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{App, AppError};
+use crate::config::{Config, KeyPlace, SecretKey};
+use crate::mask;
+
+/// AFTER_BUSY controls how soon the new work is begun again where the database cannot be used for now.
+const AFTER_BUSY: Duration = Duration::from_secs(1);
+
+impl App {
+    /// The daemon, until told to stop. Each time that `reload` returns, the key is read again. Only the database can end it
+    /// otherwise.
+    pub async fn run(mut self, config: &Config, mut reload: impl AsyncFnMut()) -> Result<(), AppError> {
+        loop {
+            let key = {
+                let mut work = pin!(self.run_with_key(config));
+                tokio::select! {
+                    biased;
+                    ended = &mut work => return ended,
+                    key = self.next_key(config, &mut reload) => {
+                        self.round.cancel();
+                        work.await?;
+                        key
+                    }
+                }
+            };
+            match self.begin_with(config, key).await? {
+                Some(next) => self = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Returns a key that is not the one in use, once `reload` asks for it.
+    async fn next_key(&self, config: &Config, reload: &mut impl AsyncFnMut()) -> Arc<SecretKey> {
+        loop {
+            reload().await;
+            let (key, source) = match SecretKey::find(&config.api, &|name| std::env::var_os(name)) {
+                Ok(found) => found,
+                Err(e) => {
+                    tracing::error!("SIGHUP: the key in use is kept: {}", super::chain(&e));
+                    continue;
+                }
+            };
+            if !matches!(source.place, KeyPlace::File(_)) {
+                tracing::warn!(
+                    "SIGHUP: the key comes from {source}, which is read at the start only: restart the service to change it"
+                );
+            } else if key.expose() == self.key.expose() {
+                tracing::info!("SIGHUP: the key in {source} is the one in use");
+            } else {
+                for warning in key.warnings(&source) {
+                    tracing::warn!("{warning}");
+                }
+                tracing::info!(
+                    "SIGHUP: there is a new key in {source}; the account guard checks it before it is used"
+                );
+                return Arc::new(key);
+            }
+        }
+    }
+
+    /// The same with another key; `None` where the process is told to stop.
+    async fn begin_with(&self, config: &Config, key: Arc<SecretKey>) -> Result<Option<Self>, AppError> {
+        // Texts of the old work may still be on their way to the log or the database.
+        mask::remember(&self.key);
+        loop {
+            if self.stop.is_cancelled() {
+                return Ok(None);
+            }
+            let (store, instance) = (Arc::clone(&self.store), Arc::clone(&self.instance));
+            let (clock, stop) = (Arc::clone(&self.clock), self.stop.clone());
+            match Self::on(store, instance, config, clock, Arc::clone(&key), stop).await {
+                Ok(next) => {
+                    let (standings, health) = (self.standings.clone(), self.health.clone());
+                    let (looks, pulses) = (self.looks.clone(), self.pulses.clone());
+                    let trouble = self.trouble.clone();
+                    return Ok(Some(Self { standings, looks, health, pulses, trouble, ..next }));
+                }
+                Err(AppError::Store(e)) if e.can_pass() => {
+                    tracing::error!("the work with the new key waits: {e}; it is tried again");
+                    self.clock.sleep(AFTER_BUSY).await;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}

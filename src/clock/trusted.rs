@@ -1,0 +1,380 @@
+//! A wall clock that is trusted only as far as the clock of this boot confirms it.
+//!
+//! ```text
+//!   machine's wall clock ─▶ agrees with the last trusted time plus uptime? ─ yes ─▶ now
+//!                                   │ no
+//!                                   ▼
+//!              the other time has held for STEADY, or the server's clock confirms it ─ yes ─▶ now, from here on
+//!                                   │ no
+//!                                   ▼
+//!                        the last trusted time plus uptime
+//! ```
+//!
+//! Invariants: a wall clock that is wrong for less than [`STEADY`] changes nothing, whatever it shows and however often it
+//! jumps. A wall clock that was set for good is followed after that time. A server whose clock agrees with exactly one of the
+//! two times decides at once, and for as long as it does: so an outage of the time service costs nothing while the API
+//! answers, and a machine that starts with a wrong clock is right as soon as its time service is.
+//!
+//! A process starts with what an earlier one has confirmed ([`Known`]): in the same boot the time is reckoned from that, and in
+//! another one the time is never before it. Otherwise it starts with the machine's wall clock, unconfirmed.
+//!
+//! Rejected: trusting the server's clock alone (an edge server may answer with a wrong `Date`), and moving the stamps of
+//! rows after a step (the change log is append-only).
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{BEFORE_EXPIRY, Clock, Sleep};
+
+/// STEADY controls for how long a wall clock that was set must show its new time before it is followed. A time service that
+/// corrects a clock does so within minutes.
+pub(super) const STEADY: Duration = Duration::from_secs(10 * 60);
+
+/// TOLERANCE controls how far two clocks may differ and still count as equal. Time services move a clock by less without
+/// setting it.
+const TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
+
+/// FOLLOW_EVERY controls how often the trusted time moves to the wall clock within the tolerance, so that a slow drift is
+/// followed and no sum of small jumps is: at most two seconds a minute.
+const FOLLOW_EVERY: Duration = Duration::from_secs(60);
+
+/// SERVER_AGREES controls how far the server's clock may be away from a time that it confirms. Its `Date` may be wrong by
+/// more than ten minutes; what depends on it has periods of a day or longer.
+const SERVER_AGREES: SignedDuration = SignedDuration::from_hours(1);
+
+/// MOST_AGE controls how old a confirmed time of this boot may be where the wall clock contradicts it. Commands that run for
+/// less than [`STEADY`] each would otherwise never follow a clock that was set for good.
+const MOST_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A time that was confirmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The time.
+    pub time: Timestamp,
+    /// The boot in which it held.
+    pub boot: String,
+    /// The uptime at which it held.
+    pub up: Duration,
+}
+
+/// A time, and the uptime at which it held.
+#[derive(Clone, Copy, Debug)]
+struct Fix {
+    time: Timestamp,
+    up: Duration,
+}
+
+impl Fix {
+    /// What this clock shows at another uptime.
+    fn at(self, up: Duration) -> Timestamp {
+        let passed = SignedDuration::try_from(up.saturating_sub(self.up)).unwrap_or(SignedDuration::MAX);
+        self.time.checked_add(passed).unwrap_or(Timestamp::MAX)
+    }
+
+    fn shows(self, time: Timestamp, up: Duration, within: SignedDuration) -> bool {
+        time.duration_since(self.at(up)).abs() <= within
+    }
+}
+
+/// What is known of the time. Pure: each look passes the clocks' values in.
+#[derive(Debug)]
+struct Reckoning {
+    trusted: Fix,
+    /// Since when the wall clock and the uptime have agreed about the trusted time, and until when they were seen to.
+    agreed: (Duration, Duration),
+    /// Another time that the wall clock shows, and since when.
+    candidate: Option<Fix>,
+    server: Option<Fix>,
+}
+
+impl Reckoning {
+    fn new(wall: Timestamp, up: Duration) -> Self {
+        Self { trusted: Fix { time: wall, up }, agreed: (up, up), candidate: None, server: None }
+    }
+
+    /// Starts with what an earlier process has confirmed, where that says more than the wall clock.
+    fn with(known: Option<&Known>, boot: Option<&str>, wall: Timestamp, up: Duration) -> Self {
+        let Some(known) = known else { return Self::new(wall, up) };
+        let fix = Fix { time: known.time, up: known.up };
+        if boot != Some(known.boot.as_str()) {
+            // Time does not run backwards while a machine is off.
+            return Self::new(wall.max(known.time), up);
+        }
+        match up.saturating_sub(known.up) < MOST_AGE || fix.shows(wall, up, TOLERANCE) {
+            true => Self {
+                agreed: (known.up.saturating_sub(BEFORE_EXPIRY), known.up),
+                ..Self::new(fix.time, fix.up)
+            },
+            false => Self::new(wall, up),
+        }
+    }
+
+    /// Takes a look at the wall clock and returns the time.
+    fn look(&mut self, wall: Timestamp, up: Duration) -> Timestamp {
+        if self.trusted.shows(wall, up, TOLERANCE) {
+            self.candidate = None;
+            self.agreed.1 = up;
+            if up.saturating_sub(self.trusted.up) >= FOLLOW_EVERY {
+                self.trusted = Fix { time: wall, up };
+            }
+            return wall;
+        }
+        let expected = self.trusted.at(up);
+        let candidate = match self.candidate {
+            Some(candidate) if candidate.shows(wall, up, TOLERANCE) => candidate,
+            _ => Fix { time: wall, up },
+        };
+        self.candidate = Some(candidate);
+        let is_followed = match (self.is_confirmed(wall, up), self.is_confirmed(expected, up)) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => up.saturating_sub(candidate.up) >= STEADY,
+        };
+        if !is_followed {
+            return expected;
+        }
+        let by = wall.duration_since(expected).as_secs();
+        tracing::warn!("the clock of this machine was set by {by} s; the new time is used from now on");
+        *self = Self { agreed: (candidate.up, up), server: self.server, ..Self::new(wall, up) };
+        wall
+    }
+
+    /// Whether the server's clock agrees with this time.
+    fn is_confirmed(&self, time: Timestamp, up: Duration) -> bool {
+        self.server.is_some_and(|server| server.shows(time, up, SERVER_AGREES))
+    }
+
+    fn confirmed_for(&self, up: Duration) -> Duration {
+        match self.is_confirmed(self.trusted.at(up), up) {
+            true => Duration::MAX,
+            false => self.agreed.1.saturating_sub(self.agreed.0),
+        }
+    }
+}
+
+/// The machine's clock, its wall clock trusted only as far as the clock of this boot confirms it.
+pub struct TrustedClock {
+    machine: Arc<dyn Clock>,
+    reckoning: Mutex<Reckoning>,
+}
+
+impl TrustedClock {
+    /// A clock that starts with what an earlier process has confirmed, or with what the machine's wall clock shows.
+    pub fn over(machine: Arc<dyn Clock>, known: Option<&Known>) -> Arc<Self> {
+        let boot = machine.boot().map(|(boot, _)| boot);
+        let reckoning = Reckoning::with(known, boot.as_deref(), machine.now(), machine.uptime());
+        Arc::new(Self { machine, reckoning: Mutex::new(reckoning) })
+    }
+
+    fn reckon<T>(&self, with: impl FnOnce(&mut Reckoning, Duration) -> T) -> T {
+        let mut reckoning = self.reckoning.lock().unwrap_or_else(PoisonError::into_inner);
+        let up = self.machine.uptime();
+        with(&mut reckoning, up)
+    }
+}
+
+impl Clock for TrustedClock {
+    fn now(&self) -> Timestamp {
+        self.reckon(|reckoning, up| reckoning.look(self.machine.now(), up))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.machine.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep<'_> {
+        self.machine.sleep(duration)
+    }
+
+    fn boot(&self) -> Option<(String, Duration)> {
+        self.machine.boot()
+    }
+
+    fn uptime(&self) -> Duration {
+        self.machine.uptime()
+    }
+
+    fn machine_time(&self) -> Timestamp {
+        self.machine.machine_time()
+    }
+
+    fn confirmed_for(&self) -> Duration {
+        self.now();
+        self.reckon(|reckoning, up| reckoning.confirmed_for(up))
+    }
+
+    fn known(&self) -> Option<Known> {
+        let ((boot, up), time) = (self.boot()?, self.now());
+        self.may_expire().then_some(Known { time, boot, up })
+    }
+
+    fn compare(&self, reference: Timestamp) {
+        self.reckon(|reckoning, up| reckoning.server = Some(Fix { time: reference, up }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ManualClock;
+    use super::*;
+
+    const HOUR: SignedDuration = SignedDuration::from_hours(1);
+    const YEAR: SignedDuration = SignedDuration::from_hours(365 * 24);
+
+    fn start() -> Timestamp {
+        "2026-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    /// A machine and the clock over it.
+    fn clocks() -> (Arc<ManualClock>, Arc<TrustedClock>) {
+        let machine = Arc::new(ManualClock::at(start()));
+        let trusted = TrustedClock::over(machine.clone(), None);
+        (machine, trusted)
+    }
+
+    /// Lets time pass in small steps, with a look after each.
+    fn pass(machine: &ManualClock, clock: &TrustedClock, time: Duration) {
+        let end = machine.elapsed() + time;
+        while machine.elapsed() < end {
+            machine.advance(Duration::from_secs(10));
+            clock.now();
+        }
+    }
+
+    fn set_by(machine: &ManualClock, by: SignedDuration) {
+        machine.set_wall(machine.now() + by);
+    }
+
+    #[test]
+    fn wall_clock_that_is_wrong_for_less_than_ten_minutes_changes_nothing() {
+        for by in [YEAR, -YEAR, HOUR, -HOUR, SignedDuration::from_secs(3)] {
+            let (machine, clock) = clocks();
+            set_by(&machine, by);
+            assert_eq!(clock.now(), start(), "{by}");
+            pass(&machine, &clock, Duration::from_secs(590));
+            assert_eq!(clock.now(), start() + SignedDuration::from_secs(590), "{by}");
+            set_by(&machine, -by);
+            pass(&machine, &clock, Duration::from_secs(60));
+            assert_eq!(clock.now(), start() + SignedDuration::from_secs(650), "{by}");
+        }
+    }
+
+    #[test]
+    fn wall_clock_that_flaps_is_never_followed() {
+        let (machine, clock) = clocks();
+        for _ in 0..20 {
+            set_by(&machine, YEAR);
+            pass(&machine, &clock, Duration::from_secs(300));
+            set_by(&machine, YEAR);
+            pass(&machine, &clock, Duration::from_secs(300));
+        }
+        assert_eq!(clock.now(), start() + SignedDuration::from_secs(20 * 600));
+    }
+
+    #[test]
+    fn wall_clock_that_was_set_for_good_is_followed_and_confirmed_later() {
+        for by in [YEAR, -YEAR] {
+            let (machine, clock) = clocks();
+            pass(&machine, &clock, BEFORE_EXPIRY);
+            assert!(clock.may_expire());
+            set_by(&machine, by);
+            pass(&machine, &clock, STEADY + Duration::from_secs(10));
+            assert_eq!(clock.now(), machine.now());
+            assert!(!clock.may_expire(), "only ten minutes confirm the new time");
+            pass(&machine, &clock, BEFORE_EXPIRY);
+            assert!(clock.may_expire());
+        }
+    }
+
+    #[test]
+    fn start_confirms_nothing_before_time_has_passed() {
+        let (machine, clock) = clocks();
+        assert!(!clock.may_expire());
+        pass(&machine, &clock, BEFORE_EXPIRY - Duration::from_secs(10));
+        assert!(!clock.may_expire());
+        pass(&machine, &clock, Duration::from_secs(10));
+        assert!(clock.may_expire());
+    }
+
+    #[test]
+    fn unseen_time_confirms_nothing() {
+        let (machine, clock) = clocks();
+        machine.advance(BEFORE_EXPIRY * 2);
+        set_by(&machine, YEAR);
+        assert!(!clock.may_expire(), "at the only look the clocks disagree");
+    }
+
+    #[test]
+    fn server_that_agrees_confirms_at_once_and_one_that_does_not_confirms_nothing() {
+        for (ahead, confirms) in [(HOUR, true), (-HOUR, true), (HOUR * 2, false), (-YEAR, false)] {
+            let (_machine, clock) = clocks();
+            clock.compare(start() + ahead);
+            assert_eq!(clock.may_expire(), confirms, "{ahead}");
+        }
+    }
+
+    #[test]
+    fn server_decides_between_two_times() {
+        let (machine, clock) = clocks();
+        clock.compare(start());
+        set_by(&machine, YEAR);
+        pass(&machine, &clock, Duration::from_secs(24 * 60 * 60));
+        assert_eq!(clock.now(), start() + HOUR * 24, "the server agrees with the trusted time");
+        assert!(clock.may_expire());
+
+        let machine = Arc::new(ManualClock::at(start() - YEAR));
+        let clock = TrustedClock::over(machine.clone(), None);
+        clock.compare(start());
+        assert!(!clock.may_expire());
+        machine.set_wall(start());
+        assert_eq!(clock.now(), start(), "the server agrees with the corrected time");
+        assert!(clock.may_expire());
+    }
+
+    #[test]
+    fn slow_drift_is_followed_and_fast_drift_is_not() {
+        for (drift_ms, is_followed) in [(100, true), (5000, false)] {
+            let (machine, clock) = clocks();
+            for _ in 0..360 {
+                machine.advance(Duration::from_secs(10));
+                set_by(&machine, SignedDuration::from_millis(drift_ms));
+                clock.now();
+            }
+            assert_eq!(clock.now() == machine.now(), is_followed, "{drift_ms} ms in 10 s");
+        }
+    }
+
+    #[test]
+    fn restart_under_a_wrong_clock_goes_by_the_time_that_was_confirmed() {
+        for by in [YEAR, -YEAR] {
+            let (machine, clock) = clocks();
+            assert_eq!(clock.known(), None, "nothing is confirmed");
+            pass(&machine, &clock, BEFORE_EXPIRY);
+            let known = clock.known().unwrap();
+            let right = machine.now();
+            set_by(&machine, by);
+            let clock = TrustedClock::over(machine.clone(), Some(&known));
+            assert_eq!(clock.now(), right, "{by}");
+            assert!(clock.may_expire());
+
+            let next_boot = Known { boot: "another".to_owned(), ..known };
+            let clock = TrustedClock::over(machine.clone(), Some(&next_boot));
+            assert_eq!(clock.now(), machine.now().max(right), "{by}");
+            assert!(!clock.may_expire());
+        }
+    }
+
+    #[test]
+    fn clock_that_was_set_for_good_is_followed_by_short_commands_after_a_day() {
+        let (machine, clock) = clocks();
+        pass(&machine, &clock, BEFORE_EXPIRY);
+        let known = clock.known();
+        set_by(&machine, -YEAR);
+        machine.advance(MOST_AGE - Duration::from_secs(1));
+        assert_ne!(TrustedClock::over(machine.clone(), known.as_ref()).now(), machine.now());
+        machine.advance(Duration::from_secs(1));
+        assert_eq!(TrustedClock::over(machine.clone(), known.as_ref()).now(), machine.now());
+    }
+}

@@ -1,0 +1,150 @@
+//! How long an intent has been tried: what `park_after_h` counts.
+//!
+//! Parking cannot be undone by the daemon, so it must not follow from a wall clock that is wrong for a while. Within one boot
+//! the age comes from the clock of that boot alone, and the stored wall time is corrected by it. Across boots it comes from the
+//! wall clock, once that is confirmed.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// When an intent's patience began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// By the wall clock.
+    pub from: Timestamp,
+    /// By the clock of a boot: its id, and how many milliseconds after its begin; negative is before it.
+    pub boot: Option<(String, i64)>,
+}
+
+/// A moment by all clocks.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// The wall clock.
+    pub wall: Timestamp,
+    /// The boot, and how long it lasts.
+    pub boot: Option<(String, Duration)>,
+    /// Whether the wall clock is confirmed.
+    pub is_confirmed: bool,
+}
+
+impl Moment {
+    fn boot_ms(&self) -> Option<(&String, i64)> {
+        self.boot.as_ref().map(|(boot, up)| (boot, i64::try_from(up.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl Patience {
+    /// Patience that begins now.
+    pub fn begin(now: &Moment) -> Self {
+        Self { from: now.wall, boot: now.boot_ms().map(|(boot, ms)| (boot.clone(), ms)) }
+    }
+
+    /// The same patience as it is stored from now on: the wall time as this boot's clock gives it; counted in this boot once
+    /// the wall clock is confirmed. A begin that lies in the future counts as now.
+    #[must_use]
+    pub fn at(self, now: &Moment) -> Self {
+        let age = match self.age_in_this_boot(now) {
+            Some(age) => age,
+            None if now.is_confirmed => now.wall.duration_since(self.from),
+            None => return self,
+        };
+        if age.is_negative() {
+            return Self::begin(now);
+        }
+        let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        Self {
+            from: now.wall.checked_sub(age).unwrap_or(Timestamp::MIN),
+            boot: now.boot_ms().map(|(boot, ms)| (boot.clone(), ms.saturating_sub(age_ms))),
+        }
+    }
+
+    /// Whether it is over after so long.
+    pub fn is_over(&self, now: &Moment, after: SignedDuration) -> bool {
+        match self.age_in_this_boot(now) {
+            Some(age) => age >= after,
+            None => now.is_confirmed && now.wall.duration_since(self.from) >= after,
+        }
+    }
+
+    fn age_in_this_boot(&self, now: &Moment) -> Option<SignedDuration> {
+        let ((boot, began), (this, up)) = (self.boot.as_ref()?, now.boot_ms()?);
+        (boot == this).then(|| SignedDuration::from_millis(up.saturating_sub(*began)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AFTER: SignedDuration = SignedDuration::from_hours(72);
+    const YEAR: i64 = 365 * 24;
+
+    fn start() -> Timestamp {
+        "2026-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    /// So many hours after the start by the wall clock, in this boot for so many hours.
+    fn moment(wall_h: i64, boot: &str, up_h: u64, is_confirmed: bool) -> Moment {
+        Moment {
+            wall: start() + SignedDuration::from_hours(wall_h),
+            boot: Some((boot.to_owned(), Duration::from_secs(up_h * 3600))),
+            is_confirmed,
+        }
+    }
+
+    #[test]
+    fn within_a_boot_only_its_clock_counts() {
+        let patience = Patience::begin(&moment(0, "a", 10, false));
+        for wall in [0, YEAR, -YEAR] {
+            for is_confirmed in [false, true] {
+                assert!(!patience.is_over(&moment(wall, "a", 81, is_confirmed), AFTER), "{wall}");
+                assert!(patience.is_over(&moment(wall, "a", 82, is_confirmed), AFTER), "{wall}");
+            }
+        }
+    }
+
+    #[test]
+    fn begin_by_a_wrong_clock_is_corrected_within_the_boot_and_right_after_it() {
+        for wrong in [-YEAR, YEAR] {
+            let patience = Patience::begin(&moment(wrong, "a", 1, false));
+            let corrected = patience.at(&moment(5, "a", 6, true));
+            assert_eq!(corrected.from, start(), "five hours before now");
+            assert!(!corrected.is_over(&moment(71, "b", 0, true), AFTER));
+            assert!(corrected.is_over(&moment(72, "b", 0, true), AFTER));
+        }
+    }
+
+    #[test]
+    fn after_a_reboot_a_wall_clock_that_is_not_confirmed_ends_nothing() {
+        let patience = Patience::begin(&moment(0, "a", 1, true));
+        assert!(!patience.is_over(&moment(YEAR, "b", 0, false), AFTER));
+        assert_eq!(patience.clone().at(&moment(YEAR, "b", 0, false)), patience);
+        assert!(patience.is_over(&moment(72, "b", 0, true), AFTER));
+    }
+
+    #[test]
+    fn once_confirmed_it_is_counted_in_the_new_boot() {
+        let patience = Patience::begin(&moment(0, "a", 1, true)).at(&moment(60, "b", 2, true));
+        assert_eq!(patience.boot, Some(("b".to_owned(), -58 * 3_600_000)));
+        assert!(!patience.is_over(&moment(YEAR, "b", 13, true), AFTER));
+        assert!(patience.is_over(&moment(60, "b", 14, false), AFTER));
+    }
+
+    #[test]
+    fn begin_in_the_future_counts_as_now() {
+        let now = moment(0, "b", 3, true);
+        assert_eq!(Patience::begin(&moment(YEAR, "a", 1, false)).at(&now), Patience::begin(&now));
+        // Shifted by the time under a refused key, by a clock that was wrong then.
+        let shifted = Patience { from: start(), boot: Some(("b".to_owned(), i64::MAX)) };
+        assert_eq!(shifted.at(&now), Patience::begin(&now));
+    }
+
+    #[test]
+    fn without_a_boot_clock_a_confirmed_wall_clock_counts() {
+        let now = |hours, is_confirmed| Moment { boot: None, ..moment(hours, "a", 0, is_confirmed) };
+        let patience = Patience::begin(&now(0, true));
+        assert!(!patience.is_over(&now(72, false), AFTER));
+        assert!(patience.is_over(&now(72, true), AFTER));
+    }
+}
