@@ -62,27 +62,36 @@ async fn a_page_in_flight_while_pushes_settle_brings_nothing_new() {
 
 #[tokio::test]
 async fn a_page_answered_before_and_applied_within_a_push_is_not_applied_to_its_customer() {
-    swept_within_a_push(None).await;
+    swept_within_a_push(None, 0).await;
     // Whom a tagged create makes carries the tag, too.
-    swept_within_a_push(Some("intent")).await;
+    swept_within_a_push(Some("intent"), 0).await;
+}
+
+#[tokio::test]
+async fn customer_of_a_create_in_flight_waits_for_its_answer_though_the_servers_date_is_ahead() {
+    swept_within_a_push(None, 1800).await;
 }
 
 /// The push takes effect and its answer is held; a sweep reads the list meanwhile, whole.
-async fn swept_within_a_push(tag: Option<&str>) {
+async fn swept_within_a_push(tag: Option<&str>, ahead_s: i64) {
     let mut desk = Desk::open(4).await;
     desk.settings.reconcile_tag = tag.map(str::to_owned);
     let ids = desk.sandbox.world().ids();
+    desk.inject(Fault::new(Effect::Date { ahead_s }));
+    // The pusher has heard the server's time when it claims the create.
+    desk.intend("first", "update", Some(&ids[1]), Some(json!({"email": "first@example.com"})));
+    let pusher = desk.pusher_at(&desk.sandbox.base_url(), Default::default());
+    pusher.recover().await.unwrap();
+    assert_eq!(pusher.drain().await.unwrap().done, 1);
     desk.intend("u", "update", Some(&ids[0]), Some(json!({"email": "b@example.com"})));
     desk.intend("c", "create", None, Some(json!({"email": "new@example.com"})));
     let head = desk.head();
     let slow = [Call::Update, Call::Create]
         .map(|call| desk.inject(Fault::new(Effect::Drip { every_ms: 40, bytes: 40 }).call(call).once()));
-    let pusher = desk.pusher_at(&desk.sandbox.base_url(), Default::default());
-    pusher.recover().await.unwrap();
     let pull = desk.pull();
     let sweep = async {
         desk.sandbox.until(|world| slow.iter().all(|slow| world.fired(*slow) == 1)).await;
-        desk.sandbox.until(|world| world.creates() == 1 && world.updates() == 1).await;
+        desk.sandbox.until(|world| world.creates() == 1 && world.updates() == 2).await;
         pull.sweep().await.unwrap()
     };
     let (drained, report) = tokio::join!(pusher.drain(), sweep);
