@@ -6,6 +6,7 @@ use std::process::Command;
 
 use futures_util::{StreamExt, stream};
 use komoju_sync::store::{Store, indexes};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params};
 use serde::Deserialize;
 
@@ -155,6 +156,7 @@ fn inserts(path: &Path, customers: u32) {
     let mut conn = durable(path);
     // As the product has it; the bare tables have SQLite's own.
     conn.pragma_update(None, "wal_autocheckpoint", 4000).unwrap();
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
     let mut n = 0;
     while n < customers {
         let tx = conn.transaction().unwrap();

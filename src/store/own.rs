@@ -4,8 +4,11 @@
 //! it. So another program is refused with the trigger's message, and not because a function is missing; nothing in the file says
 //! who writes; and no statement can claim it.
 //!
-//! Rejected: a mark in `meta`, which costs a page in every transaction and which another program can set; triggers switched off on our
-//! connections, which our own writes to the outbox need.
+//! A trigger costs about a microsecond a row, so a pass records its changes with triggers off
+//! ([`Store::write_pass`](super::Store::write_pass)).
+//!
+//! Rejected: a mark in `meta`, which costs a page in every transaction and which another program can set; triggers off for everything,
+//! because our own writes to the outbox need them.
 
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;

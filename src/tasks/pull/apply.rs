@@ -138,7 +138,7 @@ impl<R: Remote> Pull<R> {
         let position_due = self.position_is_due(pass);
         pass.tally.requests = pass.requests_made + self.remote.requests() - pass.requests_before;
         let (id, position, mut tally) = (pass.id, pass.position, pass.tally);
-        let applied = self.store.write(move |tx| {
+        let applied = self.store.write_pass(move |tx| {
             let (value, recorded) = changes::recording(tx, cause, |recorder| work(tx, recorder, &mut tally))?;
             tally.add_changes(&recorded);
             let wrote = position_due || recorded.changes() > 0;
