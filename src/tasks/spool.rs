@@ -45,7 +45,7 @@ use file::{Opened, Stamp};
 pub use listing::{Leftovers, MOST_NAMED};
 use listing::{Unstill, ending};
 use redact::ByLine;
-pub use report::{Overview, count_files, obstacle, that_stay, waiting_files};
+pub use report::{Overview, count_files, locked_by_another, that_stay, waiting_files};
 use worker::Worker;
 
 use crate::clock::Clock;

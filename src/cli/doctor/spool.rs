@@ -45,7 +45,7 @@ pub(super) fn check(
         Some(_) => {
             Reader::open(database).and_then(|reader| reader.look(store::spool::problem)).unwrap_or_default()
         }
-        None => spool::obstacle(directory, database),
+        None => spool::locked_by_another(directory),
     };
     match left {
         Ok(left) => judge(directory, found, &left, problem, service),

@@ -136,13 +136,16 @@ fn in_use(path: &Path) -> String {
     )
 }
 
-/// Why a daemon with this database would take no file from the directory; `None` where it would. The lock is shared for a moment,
-/// and nothing is changed.
+/// Why a daemon with this database would take no file from the directory; `None` where it would.
 pub(super) fn obstacle(path: &Path, database: &Path) -> Option<String> {
+    let owner = fs::metadata(path).ok()?.uid();
+    wrong_owner(path, owner, user_of(database)).or_else(|| locked_by_another(path))
+}
+
+/// Why this directory is locked, where it is. The lock is shared for a moment, and nothing is changed.
+pub(super) fn locked_by_another(path: &Path) -> Option<String> {
     let folder = Folder::open(path).ok()?;
-    let owner = folder.metadata().ok()?.uid();
-    wrong_owner(path, owner, user_of(database))
-        .or_else(|| (!folder.lock(Lock::Shared).unwrap_or(true)).then(|| in_use(path)))
+    (!folder.lock(Lock::Shared).unwrap_or(true)).then(|| in_use(path))
 }
 
 /// The process that holds the lock on this directory, as far as the kernel's list shows it.

@@ -53,7 +53,7 @@ impl Overview {
         let more = stuck.len().saturating_sub(MOST_SHOWN);
         stuck.truncate(MOST_SHOWN);
         Self {
-            problem: problem.unwrap_or_else(|| obstacle(directory, database)),
+            problem: problem.unwrap_or_else(|| directories::obstacle(directory, database)),
             stuck,
             more_stuck: left.more + more as u64,
             refused: refused(directory),
@@ -61,9 +61,9 @@ impl Overview {
     }
 }
 
-/// Why a daemon that starts now would take no file; `None` where it would, as far as it shows from outside.
-pub fn obstacle(directory: &Path, database: &Path) -> Option<String> {
-    directories::obstacle(directory, database)
+/// Why another process's lock keeps a daemon from taking files; `None` where none does.
+pub fn locked_by_another(directory: &Path) -> Option<String> {
+    directories::locked_by_another(directory)
 }
 
 /// The first refused files, by name.
