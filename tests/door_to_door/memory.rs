@@ -54,6 +54,7 @@ fn is_empty(spool: &Path) -> bool {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "the figures are a report")]
 fn no_file_and_no_mass_of_files_takes_much_memory() {
     let house = House::with(3);
     let mut daemon = house.spawn(&["run"]);

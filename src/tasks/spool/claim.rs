@@ -173,3 +173,72 @@ pub(super) fn late(mut content: Vec<u8>, accepted: &Accepted) -> Vec<u8> {
     }
     content
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+
+    use super::*;
+
+    struct Place {
+        home: tempfile::TempDir,
+        directories: Directories,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let home = tempfile::TempDir::new().unwrap();
+            fs::write(home.path().join("komoju.db"), "").unwrap();
+            let directories =
+                Directories::open(&home.path().join("spool"), &home.path().join("komoju.db")).unwrap();
+            Self { home, directories }
+        }
+
+        fn seen(&self, name: &str) -> Stamp {
+            Stamp::of(&self.directories.spool.metadata_of(name).unwrap())
+        }
+    }
+
+    #[test]
+    fn a_file_that_grew_since_it_was_read_is_not_removed() {
+        let place = Place::new();
+        let path = place.home.path().join("spool/a.jsonl");
+        fs::write(&path, "one\n").unwrap();
+        let mut writer = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        let taken = claim(&place.directories, "a.jsonl", &place.seen("a.jsonl")).unwrap();
+        let Taken::Claimed(claim) = taken else { panic!("{taken:?}") };
+        assert_eq!(pending(&place.directories).unwrap(), std::slice::from_ref(&claim));
+        let Opened::Plain(plain) = claim.open(&place.directories).unwrap() else { panic!("not opened") };
+        let content = plain.read().unwrap().unwrap();
+        writer.write_all(b"two\n").unwrap();
+        assert!(!claim.finish(&place.directories, &plain).unwrap());
+        let accepted = Accepted { len: 4, digest: lines::digest(&content) };
+        let Opened::Plain(plain) = claim.open(&place.directories).unwrap() else { panic!("not opened") };
+        assert_eq!(late(plain.read().unwrap().unwrap(), &accepted), b"two\n");
+        assert!(claim.finish(&place.directories, &plain).unwrap());
+        assert_eq!(pending(&place.directories).unwrap(), []);
+    }
+
+    #[test]
+    fn a_file_that_is_not_the_one_that_was_seen_is_not_claimed() {
+        let place = Place::new();
+        let path = place.home.path().join("spool/a.json");
+        fs::write(&path, "one").unwrap();
+        let seen = place.seen("a.json");
+        fs::write(&path, "longer").unwrap();
+        assert!(matches!(claim(&place.directories, "a.json", &seen).unwrap(), Taken::Changed));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(claim(&place.directories, "a.json", &seen).unwrap(), Taken::Gone));
+        assert_eq!(place.directories.claimed.names().unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_that_begins_otherwise_is_late_as_a_whole() {
+        let accepted = Accepted { len: 3, digest: lines::digest(b"one") };
+        assert_eq!(late(b"one".to_vec(), &accepted), b"");
+        assert_eq!(late(b"one, two".to_vec(), &accepted), b", two");
+        assert_eq!(late(b"two, one".to_vec(), &accepted), b"two, one");
+        assert_eq!(late(b"on".to_vec(), &accepted), b"on");
+    }
+}
