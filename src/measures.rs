@@ -71,6 +71,8 @@ metrics! {
     THROTTLED_UNTIL = "komoju_sync_throttled_until_timestamp_seconds", Kind::Gauge, "Until when the API asked us to wait, in seconds since 1970; 0 when that is over.";
     KEY_REFUSED = "komoju_sync_key_refused", Kind::Gauge, "1 while the API refuses the key.";
     ACCOUNT_STOPPED = "komoju_sync_account_stopped", Kind::Gauge, "1 while everything waits because the key reads another account.";
+    UNREADABLE = "komoju_sync_unreadable_customers", Kind::Gauge, "Customers that the API shows in a form that cannot be read; at most 1000 are counted.";
+    BUSY_FIELD = "komoju_sync_busy_field_customers", Kind::Gauge, "In how many customers one field changed in the last complete sweep, of the field that changed in the most; 0 where none changed in a quarter of them.";
     HELD_DELETIONS = "komoju_sync_held_deletions", Kind::Gauge, "Deletions that wait for a person.";
     HELD_DELETES = "komoju_sync_held_delete_intents", Kind::Gauge, "Delete intents that wait for a person because there are too many of them.";
     UNFINISHED_WIPES = "komoju_sync_unfinished_wipes", Kind::Gauge, "1 while the database file or its WAL may still hold erased data, or payment tokens of settled intents.";

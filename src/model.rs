@@ -11,6 +11,7 @@ pub mod pass;
 pub mod patience;
 pub mod time;
 pub mod traces;
+pub mod unreadable;
 pub mod words;
 
 pub use change::{Entry, Kind, Origin, Standing};
@@ -20,3 +21,4 @@ pub use listed::{Listed, Source};
 pub use page::{Page, PageQuery, WindowPage};
 pub use pass::{Outcome, PassId, PassKind, Tally};
 pub use traces::{Searched, Traces};
+pub use unreadable::Unreadable;

@@ -16,17 +16,20 @@ use std::future::Future;
 use jiff::Timestamp;
 
 use error::ApiError;
-pub use error::{Call, Cause, Certificate, Class, RemoteError, Step};
+pub use error::{Beginning, Call, Cause, Certificate, Class, RemoteError, Step};
 pub use http::Http;
 
 use crate::model::intent::Body;
-use crate::model::{Customer, CustomerId, Page, PageQuery, WindowPage};
+use crate::model::{Customer, CustomerId, Page, PageQuery, Unreadable, WindowPage};
 
 /// What a customer asked for by id turned out to be. That there is none is an answer, not an error.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shown {
     /// It exists.
     Found(Customer),
+    /// It exists (HTTP 200), and what is shown of it cannot be read; the same request would be answered in the same way.
+    /// Its id is the requested one, or cannot be read either.
+    Unreadable(Unreadable),
     /// HTTP 404 with a JSON error whose code is `not_found`; nothing less.
     NotFound,
 }
@@ -83,8 +86,8 @@ pub enum Push {
 pub enum Pushed {
     /// It took effect (2xx).
     Took {
-        /// The customer as the answer shows it, its payment source included; none where the answer shows none that can be read.
-        customer: Option<Customer>,
+        /// The customer as the answer shows it, its payment source included.
+        customer: PushedCustomer,
         /// The HTTP status.
         status: u16,
     },
@@ -93,6 +96,17 @@ pub enum Pushed {
         /// Its words, masked.
         told: ApiError,
     },
+}
+
+/// What the answer to a push shows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PushedCustomer {
+    /// The customer.
+    Shown(Customer),
+    /// A customer that cannot be read. Sent again, the request would be answered in the same way.
+    Unreadable(Unreadable),
+    /// No customer.
+    None,
 }
 
 /// Whether a byte of a request may have reached the remote.

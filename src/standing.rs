@@ -12,7 +12,8 @@ use crate::model::words::{count, duration, grouped};
 use crate::model::{PassKind, time};
 use crate::store::read::Record;
 use crate::store::{
-    self, Conn, Instance, Reader, StoreError, account, holds, intents, outbox, read, readers, wipe,
+    self, Conn, Instance, Reader, StoreError, account, busy_fields, holds, intents, outbox, read, readers,
+    unreadable, wipe,
 };
 use crate::tasks::spool;
 
@@ -21,6 +22,8 @@ const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);
 
 /// A request to look now how things stand; answered when that was done.
 pub type LookRequest = oneshot::Sender<()>;
+/// MOST_UNREADABLE controls how many unreadable customers are named.
+const MOST_UNREADABLE: usize = 100;
 
 /// Up to how many refused files are counted.
 const MOST_REJECTED: usize = 1000;
@@ -64,6 +67,14 @@ pub struct Standing {
     pub wipe_blocked: bool,
     /// The processes that read the database now and so prevent it, as `name (process N)`; empty unless something is unfinished.
     pub wipe_blocked_by: Vec<String>,
+    /// How many customers are unreadable.
+    pub unreadable: u64,
+    /// How many of them are new since the complete sweep before the last one.
+    pub unreadable_new: u64,
+    /// Up to 100 of them: rows of the view `unreadable_customers`, new ones first.
+    pub unreadable_customers: Vec<Record>,
+    /// Fields that changed in many customers in the last complete sweep.
+    pub busy_fields: Vec<Record>,
     /// Deletions that wait for a person.
     pub held_deletions: u64,
     /// Deletions that a person approved and that no answer has proven yet.
@@ -170,6 +181,10 @@ impl Standing {
             account_stopped_since: account::load(reader)?
                 .and_then(|account| account.stopped)
                 .map(|(_, at)| at),
+            unreadable: unreadable::count(reader)?,
+            unreadable_new: unreadable::count_new(reader)?,
+            unreadable_customers: unreadable::first(reader, MOST_UNREADABLE)?,
+            busy_fields: busy_fields::all(reader)?,
             held_deletions: holds::held_count(reader)?,
             approved_deletions: holds::approved_count(reader)?,
             rejected_deletions: holds::rejected_count(reader)?,
@@ -216,9 +231,10 @@ impl Standing {
         Some(format!("{what} are still in the database file or its WAL{since}; {why}"))
     }
 
-    /// Whether something waits for a person: a hold, a parked intent, a stopped account, an unfinished wipe.
+    /// Whether something waits for a person: a hold, a parked intent, a stopped account, an unfinished wipe, a new unreadable customer.
     pub fn waits_for_a_person(&self) -> bool {
         self.wipe_needs_operator()
+            || self.unreadable_new > 0
             || self.held_deletions > 0
             || self.held_deletes > 0
             || self.parked() > 0
@@ -242,6 +258,7 @@ impl Standing {
             (self.held_deletions, "held deletion"),
             (self.held_deletes, "held delete intent"),
             (self.parked(), "parked intent"),
+            (self.unreadable, "unreadable customer"),
         ];
         parts.extend(waits.iter().filter(|(n, _)| *n > 0).map(|(n, one)| count(*n, one)));
         if let Some(pass) = &self.last_sweep

@@ -26,3 +26,5 @@ mod passes;
 mod resume;
 #[path = "inbound/sources.rs"]
 mod sources;
+#[path = "inbound/unreadable.rs"]
+mod unreadable;

@@ -7,10 +7,10 @@ mod desk;
 
 #[path = "outbound/accounts.rs"]
 mod accounts;
-#[path = "outbound/crashes.rs"]
-mod crashes;
 #[path = "outbound/clocks.rs"]
 mod clocks;
+#[path = "outbound/crashes.rs"]
+mod crashes;
 #[path = "outbound/cuts.rs"]
 mod cuts;
 #[path = "outbound/echoes.rs"]
@@ -33,6 +33,8 @@ mod order;
 mod outcomes;
 #[path = "outbound/secrets.rs"]
 mod secrets;
+#[path = "outbound/unreadable.rs"]
+mod unreadable;
 #[path = "outbound/window.rs"]
 mod window;
 #[path = "outbound/wiping.rs"]

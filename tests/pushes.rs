@@ -8,7 +8,9 @@ use komoju_sync::clock::ManualClock;
 use komoju_sync::config::{Config, SecretKey};
 use komoju_sync::model::CustomerId;
 use komoju_sync::model::intent::Body;
-use komoju_sync::remote::{Cause, Http, Left, Push, PushError, PushRemote, Pushed, Remote as _, RemoteError};
+use komoju_sync::remote::{
+    Cause, Http, Left, Push, PushError, PushRemote, Pushed, PushedCustomer, Remote as _, RemoteError,
+};
 use komoju_sync::sandbox::{
     Call, Effect, Ending, Fault, Options, Payload, Readings, Sandbox, Work, readings,
 };
@@ -61,20 +63,20 @@ fn error(pushed: Result<Pushed, PushError>) -> PushError {
 #[tokio::test]
 async fn what_takes_effect_shows_the_customer_and_happens_once() {
     let desk = Desk::open(Readings::default()).await;
-    let Pushed::Took { customer: Some(made), status: 200 } =
+    let Pushed::Took { customer: PushedCustomer::Shown(made), status: 200 } =
         desk.remote.push(&create("k1", "a@example.com")).await.unwrap()
     else {
         panic!("no customer");
     };
     let again = desk.remote.push(&create("k1", "a@example.com")).await.unwrap();
-    assert!(matches!(again, Pushed::Took { customer: Some(same), .. } if same == made));
+    assert!(matches!(again, Pushed::Took { customer: PushedCustomer::Shown(same), .. } if same == made));
     assert_eq!(desk.sandbox.world().creates(), 1, "the same key is the same create");
     assert_eq!(desk.sandbox.world().len(), 4);
 
     let id = made.id().as_str();
     let changed = desk.remote.push(&update(id, json!({"email": "b@example.com"}))).await.unwrap();
     assert!(
-        matches!(&changed, Pushed::Took { customer: Some(after), .. } if after.email() == Some("b@example.com"))
+        matches!(&changed, Pushed::Took { customer: PushedCustomer::Shown(after), .. } if after.email() == Some("b@example.com"))
     );
     assert_eq!(
         desk.sandbox.world().get(id).unwrap()["metadata"],
@@ -119,7 +121,7 @@ async fn every_answer_without_a_body_to_read_took_effect_all_the_same() {
     let desk = Desk::open(Readings::default()).await;
     desk.inject(Fault::new(Effect::Body { body: Payload::Text("{\"id\":".to_owned()) }).call(Call::Create));
     let pushed = desk.remote.push(&create("k", "a")).await;
-    assert!(matches!(pushed, Ok(Pushed::Took { customer: None, .. })), "{pushed:?}");
+    assert!(matches!(pushed, Ok(Pushed::Took { customer: PushedCustomer::None, .. })), "{pushed:?}");
     assert_eq!(desk.sandbox.world().creates(), 1);
 }
 

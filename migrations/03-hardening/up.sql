@@ -77,6 +77,43 @@ FROM (
         WHERE earlier.customer_id = change_log.customer_id AND earlier.seq < change_log.seq
         ORDER BY earlier.seq DESC LIMIT 1) END AS before
     FROM change_log) AS entry;
+-- Customers that an answer showed in a form that cannot be mirrored. A row is removed when a complete sweep does not find it again.
+CREATE TABLE unreadable_customer (
+    key           TEXT PRIMARY KEY NOT NULL,  -- 'id:' and the id, or 'text:' and a digest of the text where the id cannot be read
+    id            TEXT,
+    page          INTEGER,                    -- null where it was requested by its id
+    position      INTEGER,                    -- from 1
+    reason        TEXT NOT NULL,
+    first_seen_at TEXT NOT NULL,
+    last_seen_at  TEXT NOT NULL,
+    pass_id       INTEGER,                    -- the pass that saw it last
+    sweeps        INTEGER NOT NULL DEFAULT 0  -- how many complete sweeps have found it: up to 1 it is new
+) STRICT, WITHOUT ROWID;
+
+ALTER TABLE pass ADD COLUMN unreadable INTEGER NOT NULL DEFAULT 0;
+
+-- Fields that changed in many customers in the last complete sweep: perhaps they change on every read.
+CREATE TABLE busy_field (
+    field     TEXT PRIMARY KEY NOT NULL,
+    customers INTEGER NOT NULL,               -- in how many customers it changed
+    seen      INTEGER NOT NULL,               -- how many customers the sweep saw
+    sweeps    INTEGER NOT NULL,               -- in how many complete sweeps in a row
+    since     TEXT NOT NULL                   -- when the first of these sweeps ended
+) STRICT, WITHOUT ROWID;
+
+-- Views ----------------------------------------------------------------------------------------------------------------
+
+-- Views of passes and unreadable customers.
+DROP VIEW passes;
+
+CREATE VIEW passes AS
+SELECT id, kind, started_at, finished_at, outcome, resumed, pages, requests, customers_seen, created, updated, deleted, restored,
+       unreadable, error
+FROM pass;
+
+CREATE VIEW unreadable_customers AS
+SELECT id, page, position, reason, first_seen_at, last_seen_at
+FROM unreadable_customer;
 
 -- The SQL door: what a writer may insert and change ---------------------------------------------------------------------
 

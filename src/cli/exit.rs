@@ -68,7 +68,7 @@ pub(super) fn exit_of_report(report: &Report) -> Exit {
         (Some(Failure::OtherAccount), _) => Exit::Waits,
         (Some(_), _) => Exit::Failed,
         (None, Outcome::Held) => Exit::Waits,
-        (None, _) if report.held > 0 => Exit::Waits,
+        (None, _) if report.held > 0 || report.new_unreadable > 0 => Exit::Waits,
         (None, _) => Exit::Fine,
     }
 }

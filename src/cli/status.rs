@@ -6,6 +6,7 @@ use super::print::{self, Out, Style, count, grouped, plain};
 use super::{ConfigFile, Exit};
 use crate::clock::{Clock, SystemClock};
 use crate::model::intent::lifecycle::State;
+use crate::model::unreadable;
 use crate::model::words::duration;
 use crate::standing::{Intents, Standing};
 use crate::store::{Reader, StoreError};
@@ -16,7 +17,7 @@ use crate::tasks::spool;
 #[command(
     after_help = "Examples:\n  komoju-sync status\n  komoju-sync status --json | jq .last_sweep_age_s\n\n\
     Exits 1 when no complete sweep exists, the last is older than three of its periods, or the daemon waits for the disk, 3 when something waits for a \
-    person, 4 when the key is refused."
+    person or a new customer is unreadable, 4 when the key is refused."
 )]
 pub(super) struct Args {
     #[command(flatten)]
@@ -131,6 +132,7 @@ fn print(out: &mut Out, status: &Standing) -> std::io::Result<()> {
     if let Some(left) = status.wipe_sentence() {
         out.line(&format!("wiping    unfinished: {}", print::safe(&left)))?;
     }
+    print_reading(out, status)?;
     if status.held_deletions > 0 {
         let held = count(status.held_deletions, "deletion");
         out.line(&format!("held      {held}: see `komoju-sync deletions list`"))?;
@@ -146,6 +148,45 @@ fn print(out: &mut Out, status: &Standing) -> std::io::Result<()> {
         out.line(&format!("rejected  {rejected}: the customers stay until a list shows them again"))?;
     }
     print_outbox(out, status)
+}
+
+/// How many unreadable customers are named.
+const NAMED: usize = 10;
+
+/// What is noteworthy about what the API shows: unreadable customers, and fields that may change on every read.
+fn print_reading(out: &mut Out, status: &Standing) -> std::io::Result<()> {
+    for row in status.unreadable_customers.iter().take(NAMED) {
+        let [page, position] = ["page", "position"].map(|name| row.get(name).as_u64());
+        let [since, reason] = ["first_seen_at", "reason"].map(|name| row.text(name).unwrap_or_default());
+        let name = unreadable::phrase(row.text("id"), page, position);
+        let line = format!("reading   {name} is unreadable since {since}: {reason}");
+        out.line(&super::print::safe(&line))?;
+    }
+    let unnamed = status.unreadable.saturating_sub(NAMED as u64);
+    if unnamed > 0 {
+        let more = count(unnamed, "more unreadable customer");
+        out.line(&format!("reading   {more}: see the view unreadable_customers"))?;
+    }
+    if status.unreadable > 0 {
+        out.line(
+            "reading   the mirror keeps what was last known of them; ask KOMOJU's support to correct them",
+        )?;
+    }
+    for row in &status.busy_fields {
+        let [customers, seen, sweeps] =
+            ["customers", "seen", "sweeps"].map(|name| u64::try_from(row.number(name)).unwrap_or(0));
+        let (customers, of) = (grouped(customers), count(seen, "customer"));
+        let field = row.text("field").unwrap_or_default();
+        let line = match sweeps {
+            0 | 1 => format!("field     {field} changed in {customers} of {of} in the last complete sweep"),
+            n => format!(
+                "field     {field} changes on every read: in {customers} of {of} in the last complete sweep, and in {n} sweeps in \
+                 a row; each adds as many log entries"
+            ),
+        };
+        out.line(&super::print::safe(&line))?;
+    }
+    Ok(())
 }
 
 fn print_outbox(out: &mut Out, status: &Standing) -> std::io::Result<()> {

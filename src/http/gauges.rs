@@ -59,6 +59,9 @@ fn set_standing(standing: &Standing, now: Timestamp) {
     set(measures::THROTTLED_UNTIL, throttled.map_or(0.0, seconds));
     set(measures::KEY_REFUSED, one_if(standing.key_refused_since.is_some()));
     set(measures::ACCOUNT_STOPPED, one_if(standing.account_stopped_since.is_some()));
+    set(measures::UNREADABLE, standing.unreadable as f64);
+    let busiest = standing.busy_fields.first().map_or(0, |field| field.number("customers"));
+    set(measures::BUSY_FIELD, busiest as f64);
     set(measures::HELD_DELETIONS, standing.held_deletions as f64);
     set(measures::HELD_DELETES, standing.held_deletes as f64);
     set_of(measures::UNFINISHED_WIPES, "of", "erasure", one_if(standing.erasure_unfinished));

@@ -71,6 +71,13 @@ impl Customer {
         Ok(Self::of(id, fields))
     }
 
+    /// Reads a customer from an answer's bytes.
+    pub fn from_text(text: &[u8]) -> Result<Self, BadCustomer> {
+        let text = text.trim_ascii();
+        super::listed::check_size(text)?;
+        Self::from_value(json::parse(text).map_err(|why| BadCustomer::Unreadable(why.to_string()))?)
+    }
+
     fn of(id: CustomerId, fields: Map<String, Value>) -> Self {
         // A map of owned values with text keys always serialises.
         let body = serde_json::to_string(&fields).unwrap_or_default();
@@ -143,39 +150,47 @@ impl Customer {
 /// Why a JSON value cannot be mirrored as a customer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadCustomer {
-    /// No JSON that can be read.
-    #[error("a customer in it cannot be read ({0})")]
+    /// It is not JSON that can be read.
+    #[error("it is not JSON that can be read ({0})")]
     Unreadable(String),
-    /// Longer than any customer is.
-    #[error("a customer in it has {bytes} bytes; the longest that is read has {}", super::listed::LONGEST)]
+    /// Its text is longer than [`super::listed::LONGEST`].
+    #[error("it has {}more than {} bytes of JSON", known(*.bytes), super::listed::LONGEST)]
     TooLarge {
-        /// Its length.
-        bytes: usize,
+        /// Its length, where the whole of it was received.
+        bytes: Option<usize>,
     },
-    /// Not a JSON object.
-    #[error("a customer is not an object")]
+    /// It holds more values than [`super::listed::MOST_VALUES`].
+    #[error("it holds more than {} values", super::listed::MOST_VALUES)]
+    TooManyValues,
+    /// It is not a JSON object.
+    #[error("it is not an object")]
     NotAnObject,
-    /// `resource` says that it is something else.
-    #[error("an object in it is not a customer")]
+    /// Its `resource` is not `customer`.
+    #[error("its \"resource\" is not \"customer\"")]
     OtherResource,
-    /// No `id` at all.
-    #[error("a customer has no id")]
+    /// It has no `id`.
+    #[error("it has no id")]
     NoId,
-    /// `id` is a number, null, …
-    #[error("a customer's id is not text")]
+    /// Its `id` is a number, null, …
+    #[error("its id is not a string")]
     IdNotText,
-    /// `id` is the empty text.
-    #[error("a customer's id is empty")]
+    /// Its `id` is the empty string.
+    #[error("its id is empty")]
     EmptyId,
-    /// `id` is longer than [`CustomerId::MAX_BYTES`].
-    #[error("a customer's id is {bytes} bytes long; the longest that is mirrored is 1024")]
+    /// Its `id` is longer than [`CustomerId::MAX_BYTES`].
+    #[error("its id is {bytes} bytes long; the longest that is mirrored is 1024")]
     LongId {
-        /// Its length.
+        /// The length of the id.
         bytes: usize,
     },
-    /// `id` holds a NUL.
-    #[error("a customer's id holds a NUL")]
+    /// Its `id` holds a NUL.
+    #[error("its id holds a NUL")]
     NulInId,
+}
+
+/// The known length of a text, as the message shows it.
+fn known(bytes: Option<usize>) -> String {
+    bytes.map(|bytes| format!("{bytes} bytes, ")).unwrap_or_default()
 }
 
 #[cfg(test)]

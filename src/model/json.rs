@@ -15,6 +15,7 @@ use serde_json::{Number, Value};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod checks;
+pub mod scan;
 mod unique;
 
 /// How many levels of arrays and objects are read.

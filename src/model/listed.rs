@@ -9,16 +9,21 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use sha2::{Digest as _, Sha256};
 
 use super::customer::{BadCustomer, Customer, CustomerId};
-use super::json;
+use super::json::{self, scan};
+use super::unreadable::{Unreadable, fingerprint};
 
 /// The first half of the SHA-256 of a listed customer's text: the same text, whoever might wish otherwise.
 pub type Fingerprint = [u8; 16];
 
-/// The longest text of one customer, in bytes: a hundred metadata values of KOMOJU's longest fit. Read, it takes many times as much.
-pub const LONGEST: usize = 256 << 10;
+/// LONGEST controls how many bytes of JSON one customer may have: a hundred metadata values of KOMOJU's longest
+/// (2000 characters) take 2.4 MB where each character is escaped as a surrogate pair.
+pub const LONGEST: usize = 4 << 20;
+
+/// MOST_VALUES controls how many JSON values one customer may hold. Each takes up to a hundred bytes once it is read, so
+/// that `[0,0,…]` would take thirty times its length; a customer of the longest text has members of 40 bytes on average.
+pub const MOST_VALUES: usize = 100_000;
 
 /// What an answer says of a customer's payment source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,26 +47,20 @@ pub struct Listed {
 impl Listed {
     /// Takes a text as a customer. Asked of it: what [`Customer::from_value`] asks.
     pub fn new(text: Box<RawValue>) -> Result<Self, BadCustomer> {
-        if text.get().len() > LONGEST {
-            return Err(BadCustomer::TooLarge { bytes: text.get().len() });
+        id_of(text.get()).map(|id| Self::of(id, text))
+    }
+
+    /// Takes the text at this position of a page as a customer.
+    pub fn at(position: u64, text: Box<RawValue>) -> Result<Self, Unreadable> {
+        match id_of(text.get()) {
+            Ok(id) => Ok(Self::of(id, text)),
+            Err(reason) => Err(Unreadable::new(text.get().as_bytes(), Some(position), reason)),
         }
-        if !text.get().starts_with('{') {
-            return Err(BadCustomer::NotAnObject);
-        }
-        // What skipping it does not notice: so whatever was taken apart can be read.
-        let id = if may_be_unreadable(text.get()) {
-            let value = json::parse(text.get().as_bytes());
-            let value = value.map_err(|why| BadCustomer::Unreadable(why.to_string()))?;
-            Customer::checked_id(value.get("id"), value.get("resource"))?
-        } else {
-            let head = serde_json::from_str(text.get());
-            let Head { id, resource } = head.map_err(|why| BadCustomer::Unreadable(why.to_string()))?;
-            Customer::checked_id(id.as_ref(), resource.as_ref())?
-        };
-        let hash: [u8; 32] = Sha256::digest(text.get()).into();
-        let mut fingerprint = Fingerprint::default();
-        fingerprint.copy_from_slice(&hash[..16]);
-        Ok(Self { id, text, fingerprint })
+    }
+
+    fn of(id: CustomerId, text: Box<RawValue>) -> Self {
+        let fingerprint = fingerprint(text.get().as_bytes());
+        Self { id, text, fingerprint }
     }
 
     /// Takes a JSON value as a customer.
@@ -96,6 +95,33 @@ impl Listed {
         self.fingerprint == other.fingerprint
             || matches!((self.read(), other.read()), (Ok(one), Ok(two)) if one == two)
     }
+}
+
+/// Whether a customer with this text may be read at all: reading it takes bounded memory.
+pub(super) fn check_size(text: &[u8]) -> Result<(), BadCustomer> {
+    if text.len() > LONGEST {
+        return Err(BadCustomer::TooLarge { bytes: Some(text.len()) });
+    }
+    match text.len() > MOST_VALUES && scan::count_values(text) > MOST_VALUES {
+        true => Err(BadCustomer::TooManyValues),
+        false => Ok(()),
+    }
+}
+
+/// Whose text it is, if all of it can be read.
+fn id_of(text: &str) -> Result<CustomerId, BadCustomer> {
+    let unreadable = |why: &dyn fmt::Display| BadCustomer::Unreadable(why.to_string());
+    check_size(text.as_bytes())?;
+    if !text.starts_with('{') {
+        return Err(BadCustomer::NotAnObject);
+    }
+    // What skipping it does not notice: so whatever was taken apart can be read.
+    if may_be_unreadable(text) {
+        let value = json::parse(text.as_bytes()).map_err(|why| unreadable(&why))?;
+        return Customer::checked_id(value.get("id"), value.get("resource"));
+    }
+    let Head { id, resource } = serde_json::from_str(text).map_err(|why| unreadable(&why))?;
+    Customer::checked_id(id.as_ref(), resource.as_ref())
 }
 
 /// Whether this JSON may hold an escape that stands for no character, a key of the parser's own, or be nested too deeply.
@@ -220,5 +246,10 @@ mod tests {
         }
         let long = format!(r#"{{"id":"a","x":"{}"}}"#, "x".repeat(LONGEST));
         assert!(matches!(listed(&long), Err(BadCustomer::TooLarge { .. })));
+        let list = |items: usize| {
+            format!(r#"{{"id":"a","x":[0{}],"y":"{}"}}"#, ",0".repeat(items), ",".repeat(MOST_VALUES))
+        };
+        assert_eq!(listed(&list(MOST_VALUES)).unwrap_err(), BadCustomer::TooManyValues);
+        assert!(listed(&list(MOST_VALUES - 10)).is_ok());
     }
 }

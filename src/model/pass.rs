@@ -78,6 +78,8 @@ pub struct Tally {
     pub deleted: u64,
     /// Customers recorded as back.
     pub restored: u64,
+    /// Different customers that could not be read.
+    pub unreadable: u64,
 }
 
 impl Tally {

@@ -128,7 +128,7 @@ pub fn check(asked: u64, page: &Page) -> Result<(), PageFault> {
     if page.page != asked && !(page.page == last_page && last_page < asked) {
         return Err(PageFault::OtherPage { asked, answered: page.page });
     }
-    let came = page.customers.len() as u64;
+    let came = page.len();
     let before = page.page.saturating_sub(1).saturating_mul(per_page);
     let expected = total.saturating_sub(before).min(per_page);
     if came != expected {
@@ -159,6 +159,25 @@ impl Paging {
             true => Turn::Read(asked + 1),
             false => Turn::Done,
         })
+    }
+
+    /// The size of a full page, as the believed pages of this pass say.
+    pub fn per_page(&self) -> Option<u64> {
+        self.per_page
+    }
+
+    /// Takes page `asked` as read in parts, which say that the list has so many pages. `None` where nothing is known of
+    /// its end.
+    pub fn accept_parts(&mut self, asked: u64, last_page: Option<u64>, answered: u64) -> Option<Turn> {
+        if let Some(last_page) = last_page {
+            self.newest = self.newest.max((answered, last_page));
+        }
+        self.previous = Vec::new();
+        match (asked < self.newest.1, self.newest.0) {
+            (true, _) => Some(Turn::Read(asked + 1)),
+            (false, 0) => None,
+            (false, _) => Some(Turn::Done),
+        }
     }
 
     /// Judges page 1, asked for again because the server would not answer `beyond`: does the list end before it by now? Servers
@@ -193,7 +212,7 @@ mod tests {
 
     fn page(page: u64, per_page: u64, total: u64, ids: &[&str]) -> Page {
         let customers = ids.iter().map(|id| Listed::from_value(&json!({"id": id})).unwrap()).collect();
-        Page { page, per_page, total, last_page: total.div_ceil(per_page), customers }
+        Page { page, per_page, total, last_page: total.div_ceil(per_page), customers, unreadable: Vec::new() }
     }
 
     /// Soundness and belief, each answer newer than the one before it.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::model::Unreadable;
+
 /// Which request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
@@ -93,6 +95,25 @@ pub enum Cause {
     /// A success whose content cannot be used.
     #[error("{0}")]
     Unusable(String),
+    /// A page of the list that is longer than what is read of one.
+    #[error("the answer is larger than {limit_kib} KiB (a smaller api.per_page makes it smaller)")]
+    TooLarge {
+        /// How much is read.
+        limit_kib: usize,
+        /// What its beginning says.
+        begun: Beginning,
+    },
+}
+
+/// What the beginning of a page says that is too long to be read whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// How many customers it says a page holds.
+    pub per_page: Option<u64>,
+    /// How many pages it says there are.
+    pub last_page: Option<u64>,
+    /// Its first customer, unreadable because its text is cut off.
+    pub first: Option<Box<Unreadable>>,
 }
 
 /// What an error answer says, masked.
@@ -156,7 +177,7 @@ impl RemoteError {
             | Cause::Throttled(told)
             | Cause::Rejected(told)
             | Cause::Unexpected(told) => Some(told.status),
-            Cause::Unreachable { .. } | Cause::Unusable(_) => None,
+            Cause::Unreachable { .. } | Cause::Unusable(_) | Cause::TooLarge { .. } => None,
         }
     }
 
@@ -165,7 +186,8 @@ impl RemoteError {
         match &self.cause {
             Cause::Unreachable { .. } | Cause::Unexpected(_) => Class::Transient,
             Cause::Throttled(_) => Class::Throttled,
-            Cause::Rejected(_) => Class::Rejected,
+            // The page would be as large the next time.
+            Cause::Rejected(_) | Cause::TooLarge { .. } => Class::Rejected,
             Cause::KeyRefused(_) => Class::Auth,
             Cause::Unusable(_) => Class::Corrupt,
         }

@@ -25,11 +25,12 @@ use super::error::{ApiError, Call, Cause, Certificate, RemoteError, Step};
 use super::limiter::{Limiter, Share};
 use super::meter::Meter;
 use super::retry_after;
-use super::wire::{self, IsOurs};
-use super::{Left, Push, PushError, PushRemote, Pushed, Remote, Shown};
+use super::wire::{self, Answered, IsOurs};
+use super::{Beginning, Left, Push, PushError, PushRemote, Pushed, PushedCustomer, Remote, Shown};
 use crate::clock::Clock;
 use crate::config::{Config, SecretKey};
 use crate::mask::{MASK, Masker};
+use crate::model::listed::LONGEST;
 use crate::model::{CustomerId, Page, PageQuery, WindowPage};
 use crate::pulse;
 
@@ -38,6 +39,12 @@ const ALL_ANSWERS: usize = 24 << 20;
 
 /// How many answers wait for the database, or are being taken apart, besides those under way.
 const WAITING_ANSWERS: usize = 4;
+
+/// How much is read of an answer that shows one customer: the longest customer, and the envelope around it.
+const ONE_CUSTOMER: usize = LONGEST + (64 << 10);
+
+/// How much is kept of an answer that is too long: enough to tell whose it is.
+const KEPT: usize = 64 << 10;
 
 /// The largest answer that is read, however few are under way: 40 kB for each of 100 customers, who rarely have one …
 const LARGEST_ANSWER: usize = 4 << 20;
@@ -90,6 +97,15 @@ struct Answer {
     status: u16,
     headers: HeaderMap,
     body: Vec<u8>,
+    /// Whether the body is all of the answer, or the beginning of one that is too long.
+    is_whole: bool,
+}
+
+/// What a request is: where it waits, and how long its answer may be.
+#[derive(Clone, Copy)]
+struct Terms {
+    share: Share,
+    limit: usize,
 }
 
 /// A request without an answer.
@@ -160,12 +176,12 @@ impl Http {
     async fn get(
         &self,
         call: &Call,
-        share: Share,
+        terms: Terms,
         url: Url,
         meter: &mut Meter<'_>,
     ) -> Result<Answer, RemoteError> {
         let unmade = |why: Unmade| RemoteError { call: call.clone(), cause: why.cause, retry_after: None };
-        let answer = self.exchange(call, share, self.client.get(url), meter).await.map_err(unmade)?;
+        let answer = self.exchange(call, terms, self.client.get(url), meter).await.map_err(unmade)?;
         match answer.status {
             200 => Ok(answer),
             _ => Err(self.error_of(call, &answer)),
@@ -176,7 +192,7 @@ impl Http {
     async fn exchange(
         &self,
         call: &Call,
-        share: Share,
+        Terms { share, limit }: Terms,
         request: RequestBuilder,
         meter: &mut Meter<'_>,
     ) -> Result<Answer, Unmade> {
@@ -201,26 +217,26 @@ impl Http {
             let mut newest = self.server_date.lock().unwrap_or_else(PoisonError::into_inner);
             *newest = Some((date, self.clock.elapsed()));
         }
-        let too_large = || {
-            let most = self.largest_answer >> 10;
-            let why =
-                format!("the answer is larger than {most} KiB; a smaller api.per_page makes it smaller");
-            Unmade { cause: Cause::Unusable(why), left: Left::Perhaps }
-        };
         let announced =
             headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
-        if announced.is_some_and(|length| length > self.largest_answer) {
-            return Err(too_large());
-        }
-        let mut body = Vec::new();
+        // An answer that announces more is not read any further than what is kept of it.
+        let most = if announced.is_some_and(|length| length > limit) { KEPT } else { limit };
+        let (mut body, mut is_whole) = (Vec::with_capacity(announced.unwrap_or(0).min(most)), true);
         while let Some(piece) = response.chunk().await.map_err(unreachable)? {
-            if body.len() + piece.len() > self.largest_answer {
-                return Err(too_large());
+            if body.len() + piece.len() > most {
+                let room = most - body.len();
+                body.extend_from_slice(&piece[..room]);
+                is_whole = false;
+                break;
             }
             body.extend_from_slice(&piece);
         }
-        tracing::debug!(%call, status, bytes = body.len(), "answered");
-        Ok(Answer { status, headers, body })
+        if !is_whole {
+            body.truncate(KEPT);
+            body.shrink_to_fit();
+        }
+        tracing::debug!(%call, status, bytes = body.len(), is_whole, "answered");
+        Ok(Answer { status, headers, body, is_whole })
     }
 
     fn error_of(&self, call: &Call, answer: &Answer) -> RemoteError {
@@ -329,11 +345,17 @@ impl Http {
             }
         }
         let mut meter = Meter::new(&call, &*self.clock);
-        let listed = match self.get(&call, Share::Read, url, &mut meter).await {
-            Ok(answer) => read(&answer.body).map_err(|why| {
+        let limit = if query.per_page == 1 { ONE_CUSTOMER } else { self.largest_answer };
+        let terms = Terms { share: Share::Read, limit };
+        let listed = match self.get(&call, terms, url, &mut meter).await {
+            Ok(answer) if answer.is_whole => read(&answer.body).map_err(|why| {
                 let cause = Cause::Unusable(self.masker.text(&why));
                 RemoteError { call, cause, retry_after: None }
             }),
+            Ok(answer) => {
+                let cause = too_large(limit, wire::beginning(&answer.body));
+                Err(RemoteError { call, cause, retry_after: None })
+            }
             Err(error) => Err(error),
         };
         match &listed {
@@ -347,10 +369,18 @@ impl Http {
         let call = Call::Show { id: self.masker.text(id.as_str()) };
         let mut meter = Meter::new(&call, &*self.clock);
         let url = self.url(&["customers", id.as_str()]);
-        let shown = match self.get(&call, share, url, &mut meter).await {
-            Ok(answer) => match wire::customer(&answer.body, id) {
-                Ok(customer) => Ok(Shown::Found(customer)),
-                Err(why) => {
+        let terms = Terms { share, limit: ONE_CUSTOMER };
+        let shown = match self.get(&call, terms, url, &mut meter).await {
+            Ok(answer) => match wire::one_customer(&answer.body, answer.is_whole) {
+                Answered::Customer(customer) if customer.id() == id => Ok(Shown::Found(customer)),
+                Answered::Unreadable(bad) if bad.id.as_ref().is_none_or(|shown| shown == id) => {
+                    Ok(Shown::Unreadable(bad))
+                }
+                other => {
+                    let why = match other {
+                        Answered::Other(why) => why,
+                        _ => "the answer is about another customer".to_owned(),
+                    };
                     let cause = Cause::Unusable(self.masker.text(&why));
                     Err(RemoteError { call, cause, retry_after: None })
                 }
@@ -363,6 +393,7 @@ impl Http {
             Err(other) => Err(other),
         };
         match &shown {
+            Ok(Shown::Unreadable(_)) => meter.unreadable(),
             Ok(shown) => meter.answered(matches!(shown, Shown::Found(_))),
             Err(error) => meter.failed(error),
         }
@@ -385,9 +416,12 @@ impl Http {
             Push::Delete { .. } => request,
             _ => request.header(CONTENT_TYPE, "application/json"),
         };
-        let answer =
-            self.exchange(call, Share::Write, request, meter).await.map_err(|Unmade { cause, left }| {
-                PushError { error: RemoteError { call: call.clone(), cause, retry_after: None }, left }
+        let answer = self
+            .exchange(call, Terms { share: Share::Write, limit: ONE_CUSTOMER }, request, meter)
+            .await
+            .map_err(|Unmade { cause, left }| PushError {
+                error: RemoteError { call: call.clone(), cause, retry_after: None },
+                left,
             })?;
         let answer = match push {
             Push::Create { body, .. } | Push::Update { body, .. } => without(answer, body.token()),
@@ -402,9 +436,15 @@ impl Http {
             }
             // It took effect; an answer that cannot be read does not change that.
             200..=299 => {
-                let customer = wire::any_customer(&answer.body);
-                let theirs = customer.filter(|customer| asked.is_none_or(|asked| customer.id() == asked));
-                Ok(Pushed::Took { customer: theirs, status: answer.status })
+                let is_its = |shown: &CustomerId| asked.is_none_or(|asked| shown == asked);
+                let customer = match wire::one_customer(&answer.body, answer.is_whole) {
+                    Answered::Customer(customer) if is_its(customer.id()) => PushedCustomer::Shown(customer),
+                    Answered::Unreadable(bad) if bad.id.as_ref().is_none_or(is_its) => {
+                        PushedCustomer::Unreadable(bad)
+                    }
+                    _ => PushedCustomer::None,
+                };
+                Ok(Pushed::Took { customer, status: answer.status })
             }
             _ => match self.error_of(call, &answer) {
                 RemoteError { cause: Cause::Rejected(told), .. }
@@ -447,6 +487,15 @@ fn without(answer: Answer, token: Option<&str>) -> Answer {
             Answer { body, ..answer }
         }
         None => answer,
+    }
+}
+
+/// A page that is too long: to be read in parts where it is a list, otherwise something that is not the API.
+fn too_large(limit: usize, begun: Option<Beginning>) -> Cause {
+    let limit_kib = limit >> 10;
+    match begun {
+        Some(begun) => Cause::TooLarge { limit_kib, begun },
+        None => Cause::Unusable(format!("the answer is larger than {limit_kib} KiB, and not a list")),
     }
 }
 

@@ -37,6 +37,11 @@ impl<'a> Meter<'a> {
         self.answer = if found { "ok" } else { "not_found" };
     }
 
+    /// It was answered with a customer that cannot be read.
+    pub(super) fn unreadable(&mut self) {
+        self.answer = "unusable";
+    }
+
     /// It brought nothing usable.
     pub(super) fn failed(&mut self, error: &RemoteError) {
         self.answer = match &error.cause {
@@ -45,7 +50,7 @@ impl<'a> Meter<'a> {
             Cause::Throttled(_) => "throttled",
             Cause::Rejected(_) => "rejected",
             Cause::Unexpected(_) => "unexpected",
-            Cause::Unusable(_) => "unusable",
+            Cause::Unusable(_) | Cause::TooLarge { .. } => "unusable",
         };
     }
 }

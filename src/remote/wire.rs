@@ -3,6 +3,8 @@
 //! Only form is judged here. Unknown fields are kept, the envelope's `resource` is not looked at (it has changed its name
 //! before), repeated keys in an error are tolerated (they occur).
 
+mod lenient;
+
 use std::fmt;
 
 use serde::Deserialize;
@@ -10,10 +12,12 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::error::ApiError;
-use crate::model::{BadCustomer, Customer, CustomerId, Listed, Page, WindowPage, json};
+use super::error::{ApiError, Beginning};
+use crate::model::json::scan;
+use crate::model::{BadCustomer, Customer, Listed, Page, Unreadable, WindowPage, json};
 
-/// Reads a page of the list; the error is a sentence. Its customers are told apart and not read.
+/// Reads a page of the list; the error is a sentence. Its customers are told apart and not read. One that cannot be read
+/// does not cost the others.
 pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
     let (envelope, data) = list(bytes)?;
     let number = |name: &str, value: Option<Box<RawValue>>| match value {
@@ -23,15 +27,20 @@ pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
         }),
         None => Err(format!("the answer has no \"{name}\"")),
     };
+    let (mut customers, mut unreadable) = (Vec::with_capacity(data.len()), Vec::new());
+    for (position, item) in (1..).zip(data) {
+        match item.take(position) {
+            Ok(listed) => customers.push(listed),
+            Err(bad) => unreadable.push(bad),
+        }
+    }
     Ok(Page {
         page: number("page", envelope.page)?,
         per_page: number("per_page", envelope.per_page)?,
         total: number("total", envelope.total)?,
         last_page: number("last_page", envelope.last_page)?,
-        customers: data
-            .into_iter()
-            .map(|text| Listed::new(text).map_err(unusable))
-            .collect::<Result<_, _>>()?,
+        customers,
+        unreadable,
     })
 }
 
@@ -39,24 +48,32 @@ pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
 pub(super) fn window(bytes: &[u8]) -> Result<WindowPage, String> {
     let (envelope, data) = list(bytes)?;
     let number = |value: Option<Box<RawValue>>| value.and_then(|value| value.get().parse().ok());
+    let all = data.len();
+    let customers: Vec<Listed> =
+        (1..).zip(data).filter_map(|(position, item)| item.take(position).ok()).collect();
     Ok(WindowPage {
         total: number(envelope.total),
         last_page: number(envelope.last_page),
-        customers: data.into_iter().filter_map(|text| Listed::new(text).ok()).collect(),
+        unreadable: (all - customers.len()) as u64,
+        customers,
     })
 }
 
 /// Reads the envelope of a list, and takes the list out of it.
-fn list(bytes: &[u8]) -> Result<(Envelope, Vec<Box<RawValue>>), String> {
+fn list(bytes: &[u8]) -> Result<(Envelope, Vec<Item>), String> {
     let mut envelope: Envelope = match serde_json::from_slice(bytes) {
         Ok(envelope) => envelope,
-        // What it is instead is said as everywhere.
-        Err(why) => {
-            return Err(object(bytes).err().unwrap_or_else(|| format!("the answer is not JSON ({why})")));
-        }
+        // Perhaps only a customer in it is not JSON. What it is instead is said as everywhere.
+        Err(why) => match lenient::envelope(bytes) {
+            Some(envelope) => envelope,
+            None => {
+                return Err(object(bytes).err().unwrap_or_else(|| format!("the answer is not JSON ({why})")));
+            }
+        },
     };
     match envelope.data.take() {
-        Some(Data::List(data)) => Ok((envelope, data)),
+        Some(Data::List(data)) => Ok((envelope, data.into_iter().map(Item::Json).collect())),
+        Some(Data::Mixed(data)) => Ok((envelope, data)),
         Some(Data::Other) => Err("the answer's \"data\" is not a list".to_owned()),
         None => Err("the answer is not a page of a list: it has no \"data\"".to_owned()),
     }
@@ -73,7 +90,31 @@ struct Envelope {
 
 enum Data {
     List(Vec<Box<RawValue>>),
+    /// A list of which some items are not JSON.
+    Mixed(Vec<Item>),
     Other,
+}
+
+/// One item of a list.
+enum Item {
+    Json(Box<RawValue>),
+    /// Bytes that are not JSON, and why.
+    NotJson {
+        bytes: Vec<u8>,
+        why: String,
+    },
+}
+
+impl Item {
+    /// The customer that it shows at this position of its page.
+    fn take(self, position: u64) -> Result<Listed, Unreadable> {
+        match self {
+            Self::Json(text) => Listed::at(position, text),
+            Self::NotJson { bytes, why } => {
+                Err(Unreadable::new(&bytes, Some(position), BadCustomer::Unreadable(why)))
+            }
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -173,26 +214,56 @@ impl<'de> Visitor<'de> for DataVisitor {
     }
 }
 
-/// Reads a customer that was asked for by its id.
-pub(super) fn customer(bytes: &[u8], asked: &CustomerId) -> Result<Customer, String> {
-    let customer = customer_in(Value::Object(object(bytes)?))?;
-    match customer.id() == asked {
-        true => Ok(customer),
-        false => Err("the answer is about another customer".to_owned()),
+/// What an answer shows that should show one customer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Answered {
+    /// A customer.
+    Customer(Customer),
+    /// A customer that cannot be read. The same request would be answered in the same way.
+    Unreadable(Unreadable),
+    /// Something else, in a sentence.
+    Other(String),
+}
+
+/// Reads an answer that should show one customer. `is_whole` says whether `bytes` are all of it, or the beginning of an
+/// answer that is too long.
+pub(super) fn one_customer(bytes: &[u8], is_whole: bool) -> Answered {
+    let reason = match (is_whole, Customer::from_text(bytes)) {
+        (true, Ok(customer)) => return Answered::Customer(customer),
+        (true, Err(reason)) => reason,
+        (false, _) => BadCustomer::TooLarge { bytes: None },
+    };
+    // A web page, or JSON that was cut off, may be better the next time.
+    let is_json = match is_whole {
+        true => scan::is_object(bytes) || serde_json::from_slice::<IgnoredAny>(bytes).is_ok(),
+        false => scan::members(bytes).next().is_some(),
+    };
+    match (is_json, object(bytes)) {
+        (true, _) => Answered::Unreadable(Unreadable::new(bytes, None, reason)),
+        (false, Err(why)) => Answered::Other(why),
+        (false, Ok(_)) => Answered::Other(format!("the answer cannot be used: {reason}")),
     }
 }
 
-/// The customer that an answer shows, if it shows one that can be read.
-pub(super) fn any_customer(bytes: &[u8]) -> Option<Customer> {
-    customer_in(Value::Object(object(bytes).ok()?)).ok()
-}
-
-fn customer_in(value: Value) -> Result<Customer, String> {
-    Customer::from_value(value).map_err(unusable)
-}
-
-fn unusable(why: BadCustomer) -> String {
-    format!("the answer cannot be used: {why}")
+/// What the beginning of an answer that is too long for a page says; `None` where it is not a list.
+pub(super) fn beginning(bytes: &[u8]) -> Option<Beginning> {
+    let mut begun = Beginning { per_page: None, last_page: None, first: None };
+    let mut is_list = false;
+    for part in scan::members(bytes) {
+        let number = || std::str::from_utf8(part.value).ok().filter(|_| part.is_whole)?.parse().ok();
+        if scan::spells(part.key, "per_page") {
+            begun.per_page = number();
+        } else if scan::spells(part.key, "last_page") {
+            begun.last_page = number();
+        } else if scan::spells(part.key, "data") {
+            is_list = part.value.starts_with(b"[");
+            let first = scan::items(part.value).next();
+            begun.first = first.map(|item| {
+                Box::new(Unreadable::new(item.value, Some(1), BadCustomer::TooLarge { bytes: None }))
+            });
+        }
+    }
+    is_list.then_some(begun)
 }
 
 fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
@@ -256,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_page_of_another_form_is_refused_with_its_reason() {
-        let cases: [(&[u8], &str); 17] = [
+        let cases: [(&[u8], &str); 16] = [
             (b"", "not JSON"),
             (b"<html>", "web page"),
             (b"[]", "not an object"),
@@ -274,9 +345,8 @@ mod tests {
                 "\"page\" is {\"$serde",
             ),
             (br#"{"data":[],"page":1.5,"per_page":1,"total":0,"last_page":0}"#, "\"page\" is 1.5"),
-            (br#"{"data":[{}],"page":1,"per_page":1,"total":1,"last_page":1}"#, "has no id"),
             (br#"{"data":[],"page":1,"per_page":1,"total":0,"last_page":0} x"#, "trailing"),
-            (b"{\"data\":[{\"id\":\"\xff\"}]}", "not JSON"),
+            (b"{\"data\":[{\"id\":\"\xff\"}]", "not JSON"),
         ];
         for (bytes, part) in cases {
             let why = page(bytes).unwrap_err();
@@ -316,9 +386,60 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_about_somebody_else_is_refused() {
-        let asked = CustomerId::new("a").unwrap();
-        assert!(customer(br#"{"id":"a"}"#, &asked).is_ok());
-        assert_eq!(customer(br#"{"id":"b"}"#, &asked).unwrap_err(), "the answer is about another customer");
+    fn unreadable_customer_does_not_cost_the_others_on_its_page() {
+        let nested = ["[".repeat(130), "]".repeat(130)].concat();
+        let bad: [(Vec<u8>, Option<&str>, &str); 9] = [
+            (b"null".to_vec(), None, "not an object"),
+            (b"{}".to_vec(), None, "no id"),
+            (br#"{"id":7}"#.to_vec(), None, "not a string"),
+            (br#"{"id":"b","email":"\ud800"}"#.to_vec(), Some("b"), "hex escape"),
+            (format!(r#"{{"id":"b","x":{nested}}}"#).into_bytes(), Some("b"), "recursion limit"),
+            (b"{\"id\":\"b\",\"email\":\"\xff\"}".to_vec(), Some("b"), "not JSON"),
+            (b"{\"id\":\"b\",\"email\":\"\x01\"}".to_vec(), Some("b"), "not JSON"),
+            (br#"{"id":"b","x":NaN}"#.to_vec(), Some("b"), "not JSON"),
+            (br#"{"id":"b","resource":"payment"}"#.to_vec(), Some("b"), "resource"),
+        ];
+        for (text, id, reason) in bad {
+            let mut bytes = br#"{"total":3,"page":1,"per_page":3,"last_page":1,"data":[{"id":"a"},"#.to_vec();
+            bytes.extend_from_slice(&text);
+            bytes.extend_from_slice(br#",{"id":"c"}]}"#);
+            let page = page(&bytes).unwrap();
+            let ids: Vec<&str> = page.customers.iter().map(|listed| listed.id().as_str()).collect();
+            assert_eq!((ids, page.len()), (vec!["a", "c"], 3), "{reason}");
+            let named = &page.unreadable[0];
+            assert_eq!((named.id.as_ref().map(|id| id.as_str()), named.position), (id, Some(2)), "{reason}");
+            assert!(named.reason.to_string().contains(reason), "{}", named.reason);
+        }
+    }
+
+    #[test]
+    fn customer_that_cannot_be_read_is_told_from_another_answer() {
+        let shown = |bytes: &[u8]| match one_customer(bytes, true) {
+            Answered::Customer(customer) => customer.id().to_string(),
+            Answered::Unreadable(bad) => format!("{:?}", bad.id),
+            Answered::Other(why) => why,
+        };
+        assert_eq!(shown(br#"{"id":"a"}"#), "a");
+        assert_eq!(shown(br#"{"id":"a","x":"\ud800"}"#), "Some(\"a\")");
+        assert_eq!(shown(b"{\"id\":\"a\",\"x\":\"\xff\"}"), "Some(\"a\")");
+        assert_eq!(shown(br#"{"id":7}"#), "None");
+        assert_eq!(shown(b"{}"), "None");
+        assert_eq!([shown(b"null"), shown(b" [] ")], ["None", "None"]);
+        for (bytes, part) in [(&b"<html>"[..], "web page"), (br#"{"id":"a""#, "not JSON"), (b"", "not JSON")]
+        {
+            assert!(shown(bytes).contains(part), "{}", shown(bytes));
+        }
+        let cut = one_customer(br#"{"id":"a","x":"aaa"#, false);
+        assert!(matches!(cut, Answered::Unreadable(bad) if bad.id.is_some()), "the beginning of a long one");
+        assert!(matches!(one_customer(b"\x1f\x8b", false), Answered::Other(_)));
+    }
+
+    #[test]
+    fn beginning_of_a_long_page_tells_its_numbers_and_its_first_customer() {
+        let begun = beginning(br#"{"total":9,"per_page":1,"last_page":9,"data":[{"id":"a","x":"aa"#).unwrap();
+        assert_eq!((begun.per_page, begun.last_page), (Some(1), Some(9)));
+        assert_eq!(begun.first.unwrap().id.unwrap().as_str(), "a");
+        assert!(beginning(br#"{"data":[   "#).unwrap().first.is_none());
+        assert!(beginning(b"<html>").is_none() && beginning(br#"{"error":{"code":"#).is_none());
     }
 }

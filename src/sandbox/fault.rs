@@ -242,6 +242,13 @@ pub enum Effect {
         #[serde(default)]
         at: Option<usize>,
     },
+    /// Replaces a text wherever it stands in the answer, so that an answer can hold what no JSON value can.
+    Rewrite {
+        /// What is replaced, byte for byte as the answer spells it.
+        find: String,
+        /// What stands there instead.
+        with: Payload,
+    },
     /// After the page was served, customers change.
     Drift(Drift),
     /// After each page, some customers change at random places.
@@ -382,6 +389,7 @@ impl Effect {
             Self::Hide { .. } => "hide",
             Self::Twice { .. } => "twice",
             Self::Splice { .. } => "splice",
+            Self::Rewrite { .. } => "rewrite",
             Self::Drift(_) => "drift",
             Self::RandomDrift { .. } => "random_drift",
         }

@@ -116,6 +116,24 @@ impl Payload {
     }
 }
 
+/// `body` with each `find` replaced.
+fn rewritten(body: &Bytes, find: &[u8], with: &[u8]) -> Bytes {
+    if find.is_empty() {
+        return body.clone();
+    }
+    let (mut text, mut at) = (Vec::with_capacity(body.len()), 0);
+    while at < body.len() {
+        if body[at..].starts_with(find) {
+            text.extend_from_slice(with);
+            at += find.len();
+        } else {
+            text.push(body[at]);
+            at += 1;
+        }
+    }
+    text.into()
+}
+
 impl Whither {
     fn location(&self, request: &Request) -> String {
         let path = request.path_and_query();
@@ -148,6 +166,10 @@ impl Outcome {
                 Effect::Cut { after, ending } => delivery.cut = Some((*after, *ending)),
                 Effect::Drip { every_ms, bytes } => {
                     delivery.drip = Some((milliseconds(*every_ms), (*bytes).max(1)))
+                }
+                Effect::Rewrite { find, with } => {
+                    let with = with.answer(answer.status).body;
+                    answer.body = rewritten(&answer.body, find.as_bytes(), &with);
                 }
                 Effect::HugeBody { bytes } => delivery.flood = Some(Flood::Plain { bytes: *bytes }),
                 Effect::GzipBomb { bytes } => delivery.flood = Some(Flood::Gzip { bytes: *bytes }),

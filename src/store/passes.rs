@@ -34,7 +34,7 @@ pub struct Position {
 pub fn progress(tx: &Tx<'_>, id: PassId, tally: &Tally, position: Position) -> Result<(), StoreError> {
     let mut statement = tx.prepare_cached(
         "UPDATE pass SET pages = ?2, last_page = ?3, per_page = ?4, requests = ?5, customers_seen = ?6,
-             created = ?7, updated = ?8, deleted = ?9, restored = ?10
+             created = ?7, updated = ?8, deleted = ?9, restored = ?10, unreadable = ?11
          WHERE id = ?1",
     )?;
     statement.execute(params![
@@ -48,6 +48,7 @@ pub fn progress(tx: &Tx<'_>, id: PassId, tally: &Tally, position: Position) -> R
         tally.updated,
         tally.deleted,
         tally.restored,
+        tally.unreadable,
     ])?;
     Ok(())
 }
@@ -82,7 +83,7 @@ pub struct Interrupted {
 /// the database and makes no pass just now, so one that is still open was cut off.
 pub fn interrupted(conn: &Conn) -> Result<Option<Interrupted>, StoreError> {
     let found = conn.query_row(
-        "SELECT id, pages, requests, customers_seen, created, updated, deleted, restored, last_page, per_page
+        "SELECT id, pages, requests, customers_seen, created, updated, deleted, restored, last_page, per_page, unreadable
          FROM pass
          WHERE id = (SELECT max(id) FROM pass WHERE kind = 'sweep')
            AND (outcome = 'interrupted' OR outcome IS NULL) AND pages > 0 AND pages < last_page",
@@ -96,6 +97,7 @@ pub fn interrupted(conn: &Conn) -> Result<Option<Interrupted>, StoreError> {
                 updated: row.get(5)?,
                 deleted: row.get(6)?,
                 restored: row.get(7)?,
+                unreadable: row.get(10)?,
             };
             let position = Position { last_page: row.get(8)?, per_page: row.get(9)? };
             Ok(Interrupted { id: row.get(0)?, tally, position })

@@ -19,6 +19,8 @@ mod finish;
 mod inquest;
 mod marks;
 mod pages;
+mod parts;
+mod unreadable;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -92,6 +94,8 @@ pub struct Report {
     pub tally: Tally,
     /// Deletions that wait for a person now, whichever pass held them.
     pub held: u64,
+    /// Unreadable customers that are new since the complete sweep before the last one.
+    pub new_unreadable: u64,
     /// Why it failed or was interrupted.
     pub failure: Option<Failure>,
 }
@@ -110,8 +114,13 @@ impl Report {
             n => format!("; {n} deletions wait for a person: see `komoju-sync deletions list`"),
         };
         let count = |n: u64, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
+        let unreadable = match tally.unreadable {
+            0 => String::new(),
+            1 => "; 1 customer is unreadable: see `komoju-sync status`".to_owned(),
+            n => format!("; {n} customers are unreadable: see `komoju-sync status`"),
+        };
         format!(
-            "{kind}{number} {outcome}: {} on {} in {}; {} created, {} updated, {} deleted, {} restored{held}",
+            "{kind}{number} {outcome}: {} on {} in {}; {} created, {} updated, {} deleted, {} restored{held}{unreadable}",
             count(tally.customers_seen, "customer"),
             count(tally.pages, "page"),
             count(tally.requests, "request"),
@@ -155,6 +164,9 @@ struct Pass {
     tally: Tally,
     position: Position,
     position_at: Option<Duration>,
+    /// Unreadable customers that this process met, and how many an earlier one had met.
+    met: unreadable::Met,
+    unreadable_before: u64,
     /// Questions about customers that brought no usable answer.
     unclear: usize,
 }
@@ -269,6 +281,8 @@ impl<R: Remote> Pull<R> {
             requests_before: self.remote.requests(),
             requests_made: tally.requests,
             seen_before: tally.customers_seen,
+            met: unreadable::Met::default(),
+            unreadable_before: tally.unreadable,
             tally,
             position,
             // So that the first page is told at once: until then nobody can say how far there is to go.
@@ -283,6 +297,11 @@ impl<R: Remote> Pull<R> {
 }
 
 impl Pass {
+    /// How many different customers the pass has met, the unreadable ones included.
+    fn met_customers(&self) -> u64 {
+        self.tally.customers_seen + self.tally.unreadable
+    }
+
     fn kind_origin(&self) -> Origin {
         match self.kind {
             PassKind::Sweep => Origin::Sweep,

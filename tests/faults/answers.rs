@@ -6,7 +6,7 @@ use komoju_sync::sandbox::{Call, Effect, Ending, Fault, Payload};
 use serde_json::json;
 
 use crate::case::{Case, eventually, until};
-use crate::matrix::Ends::{Complete, Fails, Outlasts};
+use crate::matrix::Ends::{Complete, Fails, Outlasts, Unreadable};
 use crate::matrix::Outbox::{CreateRetried, DeleteDone, Done, Retried};
 use crate::matrix::faults;
 
@@ -49,10 +49,10 @@ faults![
     (
         invalid_utf8,
         "invalid UTF-8",
-        "a text in the JSON is not UTF-8",
-        Fails("GET /customers page 1: the answer is not JSON"),
-        DeleteDone,
-        |case| case.everything(body(Payload::Bytes(b"{\"data\": [\"\xff\"]}".to_vec()))),
+        "a text of one customer is not UTF-8",
+        Unreadable("customer odd (page 1, position 1) is unreadable"),
+        Done,
+        |case| case.is_shown_as(Payload::Bytes(b"{\"id\":\"odd\",\"email\":\"\xff\"}".to_vec())),
     ),
     (
         numbers_of_any_size,
@@ -132,22 +132,18 @@ faults![
     (
         something_else_among_customers,
         "200 with another shape",
-        "a page lists a text among the customers",
-        Fails("not an object"),
+        "the list shows a text among the customers",
+        Unreadable("it is not an object"),
         Done,
-        |case| case.second_page(Effect::Splice { customer: json!("x"), at: None }),
+        |case| case.is_shown(json!("x")),
     ),
     (
         an_escape_that_stands_for_nothing,
         "200 with another shape",
-        "a text on the second page holds half of a surrogate pair",
-        Fails("cannot be read"),
+        "a text of one customer holds half of a surrogate pair",
+        Unreadable("customer odd (page 1, position 1) is unreadable"),
         Done,
-        |case| {
-            case.second_page(text(
-                r#"{"total":57,"page":2,"per_page":10,"last_page":6,"data":[{"id":"a","email":"\ud800"}]}"#,
-            ));
-        },
+        |case| case.is_shown_as(Payload::Text(r#"{"id":"odd","email":"\ud800"}"#.to_owned())),
     ),
     (
         another_per_page,

@@ -23,6 +23,8 @@ pub enum Ends {
     Outlasts(&'static str),
     /// The pass fails.
     Fails(&'static str),
+    /// The pass is complete, and one customer is named as unreadable.
+    Unreadable(&'static str),
     /// A person must decide.
     Waits(&'static str),
     /// The key is refused.
@@ -46,7 +48,7 @@ impl Ends {
             Self::Complete(_) | Self::Outlasts(_) | Self::Stops(_) => 0,
             Self::Fails(_) => 1,
             Self::Misconfigured(_) => 2,
-            Self::Waits(_) => 3,
+            Self::Unreadable(_) | Self::Waits(_) => 3,
             Self::Refused(_) => 4,
             Self::Unusable(_) => 5,
             Self::Killed(_) => -1,
@@ -60,6 +62,7 @@ impl Ends {
             Self::Complete(said)
             | Self::Outlasts(said)
             | Self::Fails(said)
+            | Self::Unreadable(said)
             | Self::Waits(said)
             | Self::Refused(said)
             | Self::Misconfigured(said)
@@ -76,6 +79,7 @@ impl Ends {
             Self::Complete(_) => "the pass is complete; exit 0",
             Self::Outlasts(_) => "the pass asks again and is complete; exit 0",
             Self::Fails(_) => "the pass fails, and nobody is deleted; exit 1",
+            Self::Unreadable(_) => "the pass is complete without that customer, which is named; exit 3",
             Self::Waits(_) => "it waits for a person; exit 3",
             Self::Refused(_) => "the key is refused; exit 4",
             Self::Misconfigured(_) => "nothing is started; exit 2",

@@ -6,7 +6,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use komoju_sync::model::intent::Expect;
 use komoju_sync::model::{Customer, CustomerId, time};
-use komoju_sync::remote::{Call, Cause, Left, Push, PushError, PushRemote, Pushed, RemoteError, Shown, Step};
+use komoju_sync::remote::{
+    Call, Cause, Left, Push, PushError, PushRemote, Pushed, PushedCustomer, RemoteError, Shown, Step,
+};
 use komoju_sync::store::{Conn, StoreError};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -367,13 +369,15 @@ impl Fake {
         match done {
             None => Ok(Pushed::NotFound { told: told(404, Some("not_found")) }),
             Some(_) if trouble == Some(PushTrouble::Blank) => {
-                Ok(Pushed::Took { customer: None, status: 200 })
+                Ok(Pushed::Took { customer: PushedCustomer::None, status: 200 })
             }
             Some((customer, effect)) => {
                 if let Some(effect) = effect {
                     server.effects[effect].told = true;
                 }
-                let customer = customer.map(|customer| Customer::from_value(customer).unwrap());
+                let customer = customer.map_or(PushedCustomer::None, |customer| {
+                    PushedCustomer::Shown(Customer::from_value(customer).unwrap())
+                });
                 Ok(Pushed::Took { customer, status: 200 })
             }
         }

@@ -228,7 +228,7 @@ impl Remote for Fake {
             .collect();
         let last_page = total.div_ceil(per_page) + u64::from(trouble == Some(Trouble::LyingTotal));
         server.shift();
-        Ok(Page { page: query.page, per_page, total, last_page, customers })
+        Ok(Page { page: query.page, per_page, total, last_page, customers, unreadable: Vec::new() })
     }
 
     async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {

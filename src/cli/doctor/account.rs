@@ -42,7 +42,7 @@ pub(super) fn check(looked: Option<&Looked>, key: Option<&FoundKey>, asked: Opti
 fn known(current: &Current, asked: Option<&Asked>) -> Option<bool> {
     current.known.as_ref()?;
     match asked?.known.as_ref()? {
-        Ok(Shown::Found(_)) => Some(true),
+        Ok(Shown::Found(_) | Shown::Unreadable(_)) => Some(true),
         Ok(Shown::NotFound) => Some(false),
         Err(_) => None,
     }

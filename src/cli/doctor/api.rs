@@ -97,7 +97,7 @@ impl Asked {
 /// Whether asking again at once is of no use.
 fn is_final(error: &RemoteError) -> bool {
     match &error.cause {
-        Cause::KeyRefused(_) | Cause::Throttled(_) | Cause::Rejected(_) => true,
+        Cause::KeyRefused(_) | Cause::Throttled(_) | Cause::Rejected(_) | Cause::TooLarge { .. } => true,
         Cause::Unreachable { step, .. } => matches!(step, Step::Tls(_)),
         Cause::Unexpected(_) | Cause::Unusable(_) => false,
     }
@@ -190,6 +190,9 @@ fn advice(error: &RemoteError, config: &Config) -> (Exit, String) {
             404 => "see that api.base_url is the one of KOMOJU's documentation".to_owned(),
             _ => "wait: the daemon tries again by itself; if it stays so, ask KOMOJU's support".to_owned(),
         },
+        Cause::TooLarge { .. } => {
+            "lower api.per_page: the daemon reads such a page in parts, which takes more requests".to_owned()
+        }
         Cause::Unusable(_) => {
             "something else than the API answers, perhaps: see that api.base_url is right, and what stands between"
                 .to_owned()
@@ -256,7 +259,14 @@ mod tests {
 
     #[test]
     fn a_page_that_is_capped_says_so() {
-        let page = Page { page: 1, per_page: 50, total: 1234, last_page: 25, customers: Vec::new() };
+        let page = Page {
+            page: 1,
+            per_page: 50,
+            total: 1234,
+            last_page: 25,
+            customers: Vec::new(),
+            unreadable: Vec::new(),
+        };
         let finding = judge_page(&Ok(page), Duration::from_millis(120), &Config::default());
         assert_eq!(
             finding.finding,

@@ -51,6 +51,9 @@ impl<R: Remote> Pull<R> {
             let tries = if failure.is_none() { TRIES } else { 1 };
             let answer = match self.look_up(&id, tries).await? {
                 Found::Alive(_) => Some(Answer::Alive),
+                // Its id says that this account knows it.
+                Found::Unreadable(bad) if bad.id.is_some() => Some(Answer::Alive),
+                Found::Unreadable(_) => None,
                 Found::Gone => Some(Answer::Gone),
                 Found::Unclear(why) => {
                     failure = Some(Box::new(why));

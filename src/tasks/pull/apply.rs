@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::marks::Marks;
 use super::pages::Answer;
-use super::{Failure, Pass, Pull};
+use super::{Failure, Pass, Pull, unreadable};
 use crate::measures;
 use crate::model::listed::Fingerprint;
-use crate::model::{Customer, Listed, Origin, Source, Tally, time};
+use crate::model::{Customer, Kind, Listed, Origin, Source, Tally, time};
 use crate::reconcile::paging::PageFault;
 use crate::reconcile::rows::RowSet;
 use crate::reconcile::sighting;
@@ -55,7 +55,8 @@ impl<R: Remote> Pull<R> {
         insight: &mut Insight,
         answer: Answer,
     ) -> Result<bool, Failure> {
-        let Answer { page, asked, read, .. } = answer;
+        let Answer { page, asked, read, place, is_page, .. } = answer;
+        let noted = self.meet(pass, page.unreadable, &place);
         marks.keep_canaries(&page.customers, self.roll());
         let mut recognised = vec![None; page.customers.len()];
         let customers = Arc::new(page.customers);
@@ -87,9 +88,9 @@ impl<R: Remote> Pull<R> {
                 None => unread.push((place, None)),
             }
         }
-        pass.tally.pages += 1;
+        pass.tally.pages += u64::from(is_page);
         pass.tally.customers_seen = pass.seen_before + marks.seen.len();
-        if unread.is_empty() && back.is_empty() && !self.position_is_due(pass) {
+        if unread.is_empty() && back.is_empty() && noted.is_empty() && !self.position_is_due(pass) {
             return Ok(false);
         }
         let (all, seen_before) = (customers.len() as u64, pass.seen_before);
@@ -107,10 +108,13 @@ impl<R: Remote> Pull<R> {
                 let seen = Seen { customer, asked: &asked, fingerprint: listed.fingerprint() };
                 apply_listed(tx, recorder, &mut marks_moved, &mut window, seen)?;
             }
+            let new = unreadable::note(tx, &noted, &mut marks_moved)?;
             tally.customers_seen = seen_before + marks_moved.seen.len();
-            Ok((marks_moved, window))
+            Ok((marks_moved, window, new))
         });
-        (*marks, insight.window) = applied.await?;
+        let new;
+        (*marks, insight.window, new) = applied.await?;
+        unreadable::report(&new);
         Ok((pass.tally.changes() - changes_before) * 2 > all)
     }
 
@@ -192,6 +196,12 @@ fn apply_listed(
     let sighting = sighting::judge(customer, stored.as_ref().map(|stored| &stored.standing));
     let row = match (&sighting.change, known) {
         (Some((kind, after)), known) => {
+            if let (Kind::Updated, Some(stored)) = (kind, &stored)
+                && let Some(before) = stored.standing.body.as_deref()
+                && let Ok(before) = Customer::from_body(before)
+            {
+                marks.fields.count(before.fields(), after.fields());
+            }
             let row = recorder.record(*kind, after, stored)?;
             listed::note(tx, row, &fingerprint, sighting.source)?;
             if known.is_some() {

@@ -7,7 +7,7 @@ use rand::Rng;
 
 use super::{Failure, Pull, Setback};
 use crate::measures;
-use crate::model::{Customer, CustomerId, time};
+use crate::model::{Customer, CustomerId, Unreadable, time};
 use crate::reconcile::paging::PageFault;
 use crate::reconcile::retry;
 use crate::remote::{Class, Remote, Shown};
@@ -18,6 +18,8 @@ use crate::store::{StoreError, mirror, passes};
 pub(super) enum Found {
     /// It is there, as it is now.
     Alive(Customer),
+    /// It is there (HTTP 200), and what is shown of it cannot be read.
+    Unreadable(Unreadable),
     /// JSON `not_found`.
     Gone,
     /// Nothing that could be used, and why.
@@ -75,6 +77,7 @@ impl<R: Remote> Pull<R> {
             self.persist(tries, || async { self.remote.show(id).await.map_err(Setback::Remote) }).await;
         match shown {
             Ok(Shown::Found(customer)) => Ok(Found::Alive(customer)),
+            Ok(Shown::Unreadable(bad)) => Ok(Found::Unreadable(bad)),
             Ok(Shown::NotFound) => Ok(Found::Gone),
             Err(failure @ Failure::Setback { .. }) => Ok(Found::Unclear(failure)),
             Err(failure) => Err(failure),

@@ -1,7 +1,7 @@
 //! Why a pass could not be completed: one sentence for a person each.
 
 use crate::remote::error::ApiError;
-use crate::remote::{Call, Cause, Class, RemoteError};
+use crate::remote::{Beginning, Call, Cause, Class, RemoteError};
 use crate::store::StoreError;
 
 /// One request that brought nothing usable.
@@ -69,6 +69,17 @@ pub enum Failure {
         /// The last page that was read.
         page: u64,
     },
+    /// A page is too large, and the API does not answer with smaller ones.
+    #[error(
+        "page {page} of the list is too large for one answer, and the API answers with {per_page} customers a page however \
+         few are requested"
+    )]
+    Unsplittable {
+        /// The page.
+        page: u64,
+        /// How many customers it holds.
+        per_page: u64,
+    },
     /// The key reads another account.
     #[error(
         "this key reads another account: it knows none of the customers in this database. Nothing is read or written until the \
@@ -100,6 +111,15 @@ impl Failure {
     /// Whether this is a server's way of saying that there is no such page.
     pub(super) fn may_be_past_end(&self) -> bool {
         self.rejected().is_some_and(|told| matches!(told.status, 400 | 404 | 416 | 422))
+    }
+
+    /// What a page says that was too large for one answer.
+    pub(super) fn too_large(&self) -> Option<&Beginning> {
+        let Self::Setback { setback, .. } = self else { return None };
+        match setback.as_ref() {
+            Setback::Remote(RemoteError { cause: Cause::TooLarge { begun, .. }, .. }) => Some(begun),
+            _ => None,
+        }
     }
 
     fn rejected(&self) -> Option<&ApiError> {

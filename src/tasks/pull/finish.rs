@@ -1,5 +1,6 @@
 //! The end of a pass: what a whole sweep concludes, and the row that says how it ended.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::ask::Found;
@@ -14,11 +15,14 @@ use crate::remote::Remote;
 use crate::store::changes::Recorder;
 use crate::store::clock::{self, Confirmed};
 use crate::store::holds::Because;
-use crate::store::{StoreError, Tx, holds, indexes, mirror, passes};
+use crate::store::{StoreError, Tx, busy_fields, holds, indexes, mirror, passes, unreadable};
 use crate::tasks::echoes::Asked;
 
 /// Passes without an event are kept so long.
 const KEEP_UNEVENTFUL: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
+
+/// Up to so many suspects are requested where unreadable customers explain them, however few pages the list has.
+const MOST_ASKED: u64 = 100;
 
 /// After so many questions without a usable answer nobody else is asked.
 const MOST_UNCLEAR: usize = 20;
@@ -51,6 +55,9 @@ impl<R: Remote> Pull<R> {
             }
             None => None,
         };
+        if self.may_ask_each(pass, suspects.len(), limit) && unclear.is_none() {
+            suspects = self.ask_each_to_hold(pass, &suspects).await?;
+        }
         let waiting = if unclear.is_some() { Waiting::TheSame } else { Waiting::Others };
         let course = evidence::course(suspects.len(), limit, waiting, licence);
         let others = match course {
@@ -74,6 +81,13 @@ impl<R: Remote> Pull<R> {
             0 => Ok(Outcome::Complete),
             _ => Ok(Outcome::Held),
         }
+    }
+
+    /// Whether there are too many suspects only because customers are listed whose id cannot be read: each of them may be a
+    /// suspect. Then those that are alive are told apart first.
+    fn may_ask_each(&self, pass: &Pass, suspects: u64, limit: u64) -> bool {
+        let unexplained = suspects.saturating_sub(pass.met.nameless());
+        suspects > limit && unexplained <= limit && suspects <= pass.tally.pages.max(MOST_ASKED)
     }
 
     /// Compares what the mirror holds with what the sweep has marked.
@@ -145,6 +159,11 @@ impl<R: Remote> Pull<R> {
             let why = match self.look_up(&id, pass.patience()).await? {
                 Found::Alive(customer) => {
                     self.record_alive(pass, asked, customer).await?;
+                    suspects.remove(row);
+                    continue;
+                }
+                Found::Unreadable(bad) => {
+                    self.record_unreadable(pass, &id, bad).await?;
                     suspects.remove(row);
                     continue;
                 }
@@ -224,6 +243,7 @@ impl<R: Remote> Pull<R> {
             for id in self.ids(vec![row]).await? {
                 match self.look_up(&id, pass.patience()).await? {
                     Found::Alive(customer) => self.record_alive(pass, Arc::clone(&asked), customer).await?,
+                    Found::Unreadable(bad) => self.record_unreadable(pass, &id, bad).await?,
                     Found::Gone => {
                         to_hold.insert(row);
                     }
@@ -247,7 +267,7 @@ impl<R: Remote> Pull<R> {
         };
         for id in self.ids(picked).await? {
             match self.look_up(&id, pass.patience()).await? {
-                Found::Alive(_) => {
+                Found::Alive(_) | Found::Unreadable(_) => {
                     let (suspects, live) = (suspects.len(), pass.live_before);
                     return Err(Failure::ShortList { suspects, live, alive: self.masker.text(id.as_str()) });
                 }
@@ -272,6 +292,7 @@ impl<R: Remote> Pull<R> {
         licence: Licence,
     ) -> Result<u64, Failure> {
         let (id, at, asked) = (pass.id, time::written(self.clock.now()), Arc::clone(&pass.asked));
+        let busy = self.busy_fields(&marks);
         let concluded = self.apply(pass, Origin::Sweep, move |tx, recorder, _| {
             for respelled in &marks.respelled {
                 respelled.note(tx)?;
@@ -293,9 +314,28 @@ impl<R: Remote> Pull<R> {
             };
             hold(tx, id, &at, (&undecided, waiting), because)?;
             holds::note_concluded(tx)?;
+            unreadable::conclude(tx, id)?;
+            busy_fields::replace(tx, busy, marks.seen.len(), &at)?;
             holds::held_count(tx)
         });
         Ok(concluded.await?)
+    }
+
+    /// The fields that changed in many customers, their names masked; each is logged.
+    fn busy_fields(&self, marks: &Marks) -> BTreeMap<String, u64> {
+        let seen = marks.seen.len();
+        let mut busy = BTreeMap::new();
+        for (field, customers) in marks.fields.busy(seen) {
+            let field = self.masker.text(field);
+            tracing::warn!(
+                field,
+                customers,
+                "the field {field} changed in {customers} of {seen} customers: where it changes on every read, each sweep adds \
+                 as many log entries"
+            );
+            busy.insert(field, customers);
+        }
+        busy
     }
 
     /// Writes how the pass ended.
@@ -336,10 +376,10 @@ impl<R: Remote> Pull<R> {
             if may_expire {
                 passes::prune(tx, &cutoff, &at)?;
             }
-            holds::held_count(tx)
+            Ok((holds::held_count(tx)?, unreadable::count_new(tx)?))
         });
-        let held = closed.await?;
-        Ok(Report { pass: Some(pass.id), kind: pass.kind, outcome, tally, held, failure })
+        let (held, new_unreadable) = closed.await?;
+        Ok(Report { pass: Some(pass.id), kind: pass.kind, outcome, tally, held, new_unreadable, failure })
     }
 
     /// A pass that the account guard did not let begin.
@@ -359,7 +399,8 @@ impl<R: Remote> Pull<R> {
         }
         let outcome =
             if matches!(failure, Failure::Stopped) { Outcome::Interrupted } else { Outcome::Failed };
-        Ok(Report { pass: None, kind, outcome, tally: Tally::default(), held: 0, failure: Some(failure) })
+        let (tally, failure) = (Tally::default(), Some(failure));
+        Ok(Report { pass: None, kind, outcome, tally, held: 0, new_unreadable: 0, failure })
     }
 }
 

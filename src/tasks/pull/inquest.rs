@@ -79,6 +79,7 @@ impl<R: Remote> Pull<R> {
                 let (asked_at, asked) = (self.clock.elapsed(), self.echoes.asking());
                 match self.look_up(&suspect, pass.patience()).await? {
                     Found::Alive(customer) => self.record_alive(pass, asked, customer).await?,
+                    Found::Unreadable(bad) => self.record_unreadable(pass, &suspect, bad).await?,
                     Found::Gone => inquest.gone(suspect, asked_at),
                     Found::Unclear(why) => {
                         tracing::warn!("{why}; whether this customer is gone is not proven");
@@ -128,7 +129,8 @@ impl<R: Remote> Pull<R> {
         for canary in picked {
             match self.look_up(canary, pass.patience()).await? {
                 Found::Alive(_) => return Ok(Some(self.clock.elapsed())),
-                Found::Gone => {}
+                // What cannot be read proves nothing.
+                Found::Gone | Found::Unreadable(_) => {}
                 Found::Unclear(_) => pass.unclear += 1,
             }
         }

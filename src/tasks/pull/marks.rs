@@ -1,6 +1,7 @@
 //! What a sweep remembers of whom it saw: bits, and a few ids.
 
 use crate::model::{CustomerId, Listed, Source};
+use crate::reconcile::busy_fields::FieldCounts;
 use crate::reconcile::rows::RowSet;
 use crate::store::listed::Respelled;
 
@@ -18,6 +19,8 @@ pub(super) struct Marks {
     pub(super) any_source: bool,
     /// Some of those that were listed, from the whole length of the list.
     pub(super) canaries: Vec<CustomerId>,
+    /// In how many customers each field changed.
+    pub(super) fields: FieldCounts,
     /// Rows whose text is spelled otherwise than before and says the same, and by what it is recognised now.
     pub(super) respelled: Vec<Respelled>,
 }
@@ -33,6 +36,12 @@ impl Marks {
             Source::Shown | Source::Absent => self.null_listed.remove(row),
         }
         self.any_source |= source == Source::Shown;
+    }
+
+    /// Marks a row as listed by an unreadable customer, which says nothing of its source.
+    pub(super) fn see_unread(&mut self, row: i64) {
+        self.seen.insert(row);
+        self.null_listed.remove(row);
     }
 
     /// Keeps one customer of a page as a canary: so they come from everywhere in the list. `roll` is any random number.

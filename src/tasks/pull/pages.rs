@@ -22,6 +22,7 @@ use super::marks::Marks;
 use super::{Failure, Pass, Phase, Progress, Pull, Setback};
 use crate::model::{Customer, Page, PageQuery, PassKind, time};
 use crate::reconcile::paging::{self, PageFault, Paging, Turn};
+use crate::reconcile::parts::{Part, Parts};
 use crate::reconcile::retry::TRIES;
 use crate::reconcile::rows::RowSet;
 use crate::remote::Remote;
@@ -46,19 +47,51 @@ const QUEUE: usize = 2;
 pub(super) struct Answer {
     pub(super) page: Page,
     number: u64,
+    /// Where on the list its positions are.
+    pub(super) place: Place,
+    /// Whether it is a page, or one of its parts.
+    pub(super) is_page: bool,
     /// When it was asked for.
     pub(super) asked: Arc<Asked>,
     /// Its customers, where they were read in advance because most are news.
     pub(super) read: Option<Vec<Customer>>,
 }
 
+impl Answer {
+    /// The answer to a request for a part of a page.
+    pub(super) fn of_part(page: Page, asked: Arc<Asked>, place: Place) -> Self {
+        Self { page, number: 0, place, is_page: false, asked, read: None }
+    }
+}
+
+/// Where the customers of an answer stand in the list.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    page: u64,
+    /// How many customers of that page stand before them.
+    before: u64,
+}
+
+impl Place {
+    /// Of a part of a page.
+    pub(super) fn of_part(parts: &Parts, part: Part) -> Self {
+        let (page, first) = parts.place(part, 1);
+        Self { page, before: first - 1 }
+    }
+
+    /// Page and position of the customer at this position of the answer.
+    pub(super) fn of(&self, position: u64) -> (u64, u64) {
+        (self.page, self.before + position)
+    }
+}
+
 /// What all requests of a pass share.
 #[derive(Default)]
-struct Horizon {
+pub(super) struct Horizon {
     /// How many sound pages came.
-    answers: AtomicU64,
+    pub(super) answers: AtomicU64,
     /// The list's last page, by the newest of them: no further one is asked for.
-    last_page: AtomicU64,
+    pub(super) last_page: AtomicU64,
     /// Whether the page that was applied last was mostly news: then pages are read whole while others are applied.
     news: AtomicBool,
 }
@@ -72,20 +105,30 @@ impl Horizon {
         let read = || page.customers.iter().map(|listed| listed.read().ok()).collect();
         let ahead = self.news.load(Ordering::Relaxed) && may_be_read_at_once(&page.customers);
         let read = if ahead { read() } else { None };
-        Answer { page, number, asked, read }
+        let place = Place { page: page.page, before: 0 };
+        Answer { page, number, place, is_page: true, asked, read }
     }
 }
 
 /// Where a pass stands in what it believes and applies.
-struct Reading {
-    per_page: u32,
-    created_from: Option<Timestamp>,
-    paging: Paging,
-    insight: Insight,
+pub(super) struct Reading {
+    pub(super) per_page: u32,
+    pub(super) created_from: Option<Timestamp>,
+    pub(super) paging: Paging,
+    pub(super) insight: Insight,
     barren: u32,
 }
 
 impl Reading {
+    /// Fails when too many pages in a row have shown no new customer.
+    fn note_barren(&mut self, page: u64, any_new: bool) -> Result<(), Failure> {
+        self.barren = if any_new { 0 } else { self.barren + 1 };
+        match self.barren == MOST_BARREN_PAGES {
+            true => Err(Failure::Endless { page }),
+            false => Ok(()),
+        }
+    }
+
     fn query(&self, page: u64) -> PageQuery {
         PageQuery { page, per_page: self.per_page, created_from: self.created_from }
     }
@@ -174,6 +217,16 @@ impl<R: Remote> Pull<R> {
         answered: Result<Answer, Failure>,
     ) -> Result<Turn, Failure> {
         let query = reading.query(number);
+        let met_before = pass.met_customers();
+        if let Err(failure) = &answered
+            && let Some(begun) = failure.too_large()
+        {
+            tracing::warn!("{failure}: reading page {number} in parts");
+            let page = (number, begun.clone());
+            let turn = self.take_in_parts(pass, marks, reading, horizon, page).await?;
+            reading.note_barren(number, pass.met_customers() > met_before)?;
+            return Ok(turn);
+        }
         let (answer, turn) = match answered {
             Ok(answer) => match reading.paging.accept(number, &answer.page, answer.number) {
                 Ok(turn) => (answer, turn),
@@ -196,7 +249,6 @@ impl<R: Remote> Pull<R> {
         };
         let Page { total, last_page, per_page, .. } = answer.page;
         pass.position = Position { last_page, per_page };
-        let seen_before = pass.tally.customers_seen;
         let mostly_news = self.apply_page(pass, marks, &mut reading.insight, answer).await?;
         horizon.news.store(mostly_news, Ordering::Relaxed);
         // An answer that came later may have told of more pages.
@@ -204,10 +256,7 @@ impl<R: Remote> Pull<R> {
             Turn::Done if horizon.last_page.load(Ordering::Relaxed) > number => Turn::Read(number + 1),
             turn => turn,
         };
-        reading.barren = if pass.tally.customers_seen > seen_before { 0 } else { reading.barren + 1 };
-        if reading.barren == MOST_BARREN_PAGES {
-            return Err(Failure::Endless { page: number });
-        }
+        reading.note_barren(number, pass.met_customers() > met_before)?;
         let done = pass.tally.customers_seen;
         self.progress.send_replace(Progress { phase: Phase::Reading, done, of: total.max(done) });
         Ok(turn)
@@ -247,7 +296,7 @@ impl<R: Remote> Pull<R> {
         .await
     }
 
-    async fn judged_page<T: Send>(
+    pub(super) async fn judged_page<T: Send>(
         &self,
         query: PageQuery,
         tries: usize,

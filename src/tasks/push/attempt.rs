@@ -5,14 +5,17 @@ use serde_json::{Map, Value, json};
 
 use super::reconciliation::KeyIs;
 use super::{AFTER_BUSY, Finished, Pusher};
+use crate::mask::Masker;
 use crate::model::intent::lifecycle::Outcome;
 use crate::model::intent::{Body, Intent, Surprise, Wish};
-use crate::model::{Customer, PageQuery, time};
+use crate::model::{Customer, CustomerId, PageQuery, Unreadable, time};
 use crate::reconcile::creates;
 use crate::reconcile::outcome::{FirstAttempt, attempt_wait, key_is_good};
 use crate::reconcile::read_back::{self, Reading};
 use crate::remote::error::ApiError;
-use crate::remote::{Cause, Class, Left, Push, PushError, PushRemote, Pushed, Remote, RemoteError, Shown};
+use crate::remote::{
+    Call, Cause, Class, Left, Push, PushError, PushRemote, Pushed, PushedCustomer, Remote, RemoteError, Shown,
+};
 use crate::store::StoreError;
 use crate::store::outbox::{self, Open};
 use crate::tasks::echoes::Making;
@@ -20,8 +23,8 @@ use crate::tasks::echoes::Making;
 /// What one attempt came to.
 #[derive(Clone, Debug)]
 pub(super) enum Ended {
-    /// Done: the customer as it is now, or none where it is gone.
-    TookEffect { customer: Option<Customer>, status: Option<u16> },
+    /// Done: the customer as it is now, or none where it is gone or nothing is known of it.
+    TookEffect { customer: PushedCustomer, status: Option<u16> },
     /// The API said no for good.
     Rejected(ApiError),
     /// The API has no such customer. For a delete that may be what was wanted.
@@ -170,13 +173,18 @@ impl<R: Remote + PushRemote> Pusher<R> {
         let customer = open.customer.as_ref()?;
         let shown = match self.remote.look(customer).await {
             Ok(Shown::Found(shown)) => shown,
+            Ok(Shown::Unreadable(bad)) => {
+                return Some(self.after_unreadable(open, customer, &bad, Outcome::Known));
+            }
             // The call itself will say so, in the API's own words; a customer that is gone takes no token.
             Ok(Shown::NotFound) => return None,
             Err(error) => return Some(self.after_read_error(open, error, Outcome::Known)),
         };
         let before = open.frozen.base.as_deref().and_then(|base| Customer::from_body(base).ok());
         match read_back::read(body, before.as_ref().map(Customer::fields), shown.fields()) {
-            Reading::Applied => Some(Ended::TookEffect { customer: Some(shown), status: None }),
+            Reading::Applied => {
+                Some(Ended::TookEffect { customer: PushedCustomer::Shown(shown), status: None })
+            }
             Reading::NotApplied => None,
             Reading::Unclear => Some(Ended::Park {
                 reason: "whether this update took effect cannot be told from the customer, and its payment token can be used once: \
@@ -199,21 +207,31 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 let surprises = expect.surprises(theirs.fields());
                 (!surprises.is_empty()).then(|| conflict(&surprises, theirs.fields(), intent))
             }
+            Ok(Shown::Unreadable(bad)) => Some(self.after_unreadable(open, customer, &bad, Outcome::Known)),
             // The call itself will say so, in the API's own words.
             Ok(Shown::NotFound) => None,
             Err(error) => Some(self.after_read_error(open, error, Outcome::Known)),
         }
     }
 
-    /// A 2xx. Whom it shows is what the mirror learns; where it shows nobody, a create is asked again under its key (the first
-    /// answer is told again), and an update's customer is looked at.
-    async fn took_effect(&self, open: &Open, push: &Push, customer: Option<Customer>, status: u16) -> Ended {
+    /// A 2xx. The customer that it shows is what the mirror learns. Where an update's answer shows none that can be read, its
+    /// customer is requested. Where that is unreadable too, nothing is learned, and the update took effect all the same. A
+    /// create whose answer does not even show an id is sent again under its key (the first answer is repeated).
+    async fn took_effect(&self, open: &Open, push: &Push, customer: PushedCustomer, status: u16) -> Ended {
         let customer = match (push, customer) {
-            (Push::Create { .. }, None) => {
+            (_, shown @ PushedCustomer::Shown(_)) => shown,
+            (Push::Create { .. }, PushedCustomer::Unreadable(bad)) if bad.id.is_some() => {
+                PushedCustomer::Unreadable(bad)
+            }
+            (Push::Create { .. }, unknown) => {
+                let reason = match unknown {
+                    PushedCustomer::Unreadable(bad) => format!(" ({})", bad.reason),
+                    _ => String::new(),
+                };
                 let wait = attempt_wait(open.life.attempts, self.roll());
                 return Ended::Later {
                     why: format!(
-                        "POST /customers: answered HTTP {status} without a customer that can be read"
+                        "POST /customers: answered HTTP {status} without a customer that can be read{reason}"
                     ),
                     status: Some(status),
                     outcome: Outcome::Unknown,
@@ -221,15 +239,31 @@ impl<R: Remote + PushRemote> Pusher<R> {
                     obstacle: Obstacle::None,
                 };
             }
-            (Push::Update { id, .. }, None) => match self.remote.look(id).await {
-                Ok(Shown::Found(customer)) => Some(customer),
-                Ok(Shown::NotFound) => None,
-                // It took effect, and nobody knows what it made of the customer: it is looked at, or sent, once more.
+            (Push::Update { id, .. }, _) => match self.remote.look(id).await {
+                Ok(Shown::Found(customer)) => PushedCustomer::Shown(customer),
+                // Its id says that the API speaks, and not something in front of it.
+                Ok(Shown::Unreadable(bad)) if bad.id.is_some() => PushedCustomer::Unreadable(bad),
+                Ok(Shown::Unreadable(bad)) => return self.after_unreadable(open, id, &bad, Outcome::Unknown),
+                Ok(Shown::NotFound) => PushedCustomer::None,
+                // It took effect, and nothing is known of the customer: it is requested, or the update sent, once more.
                 Err(error) => return self.after_read_error(open, error, Outcome::Unknown),
             },
-            (_, customer) => customer,
+            (Push::Delete { .. }, other) => other,
         };
         Ended::TookEffect { customer, status: Some(status) }
+    }
+
+    /// What a customer says that cannot be read is not known: it is requested again later.
+    pub(super) fn after_unreadable(
+        &self,
+        open: &Open,
+        id: &CustomerId,
+        bad: &Unreadable,
+        outcome: Outcome,
+    ) -> Ended {
+        let cause = Cause::Unusable(format!("the customer is unreadable: {}", bad.reason));
+        let call = Call::Show { id: Masker::default().text(id.as_str()) };
+        self.after_read_error(open, RemoteError { call, cause, retry_after: None }, outcome)
     }
 
     /// A read that failed says nothing of the intent, whatever it was answered: it is read again later. `outcome` is that of the

@@ -14,7 +14,7 @@ use crate::model::intent::lifecycle::Outcome;
 use crate::model::{Customer, CustomerId, time};
 use crate::reconcile::creates::{self, Candidates, Evidence, Finding, Fit, Place, Wanted};
 use crate::reconcile::outcome::attempt_wait;
-use crate::remote::{PushRemote, Remote, Shown};
+use crate::remote::{PushRemote, PushedCustomer, Remote, Shown};
 use crate::store::StoreError;
 use crate::store::candidates::{self, Claims};
 use crate::store::outbox::{self, Open};
@@ -106,12 +106,16 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 // The list may hide what it pays with.
                 let customer = match self.remote.look(found.id()).await {
                     Ok(Shown::Found(shown)) => shown,
+                    // It is listed, so what the list shows counts.
                     _ => found.clone(),
                 };
                 match key_is == KeyIs::Good && body.token().is_some() && customer.source().is_none() {
                     // Somebody else made that one: ours would have a source.
                     true => Ok(None),
-                    false => Ok(Some(Ended::TookEffect { customer: Some(customer), status: None })),
+                    false => Ok(Some(Ended::TookEffect {
+                        customer: PushedCustomer::Shown(customer),
+                        status: None,
+                    })),
                 }
             }
             // Nothing of it is there: the same request may go out again.
@@ -177,6 +181,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                     false => Place::Earlier(shown),
                 })
             }
+            Ok(Shown::Unreadable(bad)) => Err(self.after_unreadable(open, id, &bad, Outcome::Known)),
             Err(error) => Err(self.after_read_error(open, error, Outcome::Known)),
         }
     }

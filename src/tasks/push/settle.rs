@@ -14,9 +14,11 @@ use crate::model::intent::{Body, Wish};
 use crate::model::patience::Moment;
 use crate::model::{Customer, CustomerId, Origin, Tally, time};
 use crate::reconcile::sighting;
+use crate::remote::PushedCustomer;
 use crate::store::changes::{self, Cause};
 use crate::store::mirror::{self, Stored};
 use crate::store::outbox::{self, AttemptEnd, Open, Words};
+use crate::store::unreadable::{self, Sight};
 use crate::store::{StoreError, Tx, passes};
 use crate::tasks::Echoes;
 
@@ -97,14 +99,26 @@ impl Settling {
         let is_delete = matches!(wish, Some(Wish::Delete(_)));
         let ended = match ended {
             Ended::NotFound(told) if is_delete && self.is_delete_done(tx, open)? => {
-                Ended::TookEffect { customer: None, status: Some(told.status) }
+                Ended::TookEffect { customer: PushedCustomer::None, status: Some(told.status) }
             }
             ended => ended,
         };
         let is_unknown_id = is_delete && matches!(ended, Ended::NotFound(_));
         let (life, mut words, end) = match ended {
             Ended::TookEffect { customer, status } => {
-                let (id, seq, echoed) = self.echo(tx, open, customer.as_ref(), status, &at)?;
+                let (customer, unreadable) = match customer {
+                    PushedCustomer::Shown(customer) => (Some(customer), None),
+                    PushedCustomer::Unreadable(bad) => (None, Some(bad)),
+                    PushedCustomer::None => (None, None),
+                };
+                if let Some(bad) = &unreadable
+                    && !matches!(wish, Some(Wish::Delete(_)))
+                {
+                    let sight = Sight { place: None, at: at.clone(), pass: None };
+                    unreadable::note(tx, bad, &hidden(bad.reason.to_string()), &sight)?;
+                }
+                let unread = unreadable.and_then(|bad| bad.id);
+                let (id, seq, echoed) = self.echo(tx, open, (customer.as_ref(), unread), status, &at)?;
                 recorded = echoed;
                 let detail = match (wish, &customer) {
                     (Some(Wish::Update(_, body)), Some(customer)) => told_of(body, customer),
@@ -211,11 +225,12 @@ impl Settling {
         &self,
         tx: &Tx<'_>,
         open: &Open,
-        shown: Option<&Customer>,
+        (shown, unread): (Option<&Customer>, Option<CustomerId>),
         status: Option<u16>,
         at: &str,
     ) -> Result<(Option<CustomerId>, Option<i64>, Tally), StoreError> {
-        let id = open.customer.clone().or_else(|| shown.map(|customer| customer.id().clone()));
+        let shown_id = shown.map(|customer| customer.id().clone());
+        let id = open.customer.clone().or(shown_id).or(unread);
         let Some(customer) = &id else { return Ok((None, None, Tally::default())) };
         let is_delete = matches!(open.intent.as_ref().map(|intent| &intent.wish), Ok(Wish::Delete(_)));
         let is_answered_create = status.is_some()

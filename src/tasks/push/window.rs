@@ -19,6 +19,9 @@ const OWN_PER_PAGE: u32 = 10;
 /// How often the window is read until two readings in a row agree.
 const READINGS: usize = 5;
 
+/// How many pages of one customer each may be too large in one reading.
+const MOST_TOO_LARGE: u32 = 100;
+
 /// A window of more pages has no end.
 const MOST_PAGES: u64 = 10_000;
 
@@ -140,7 +143,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
     ) -> Result<Window, Setback> {
         let mut window = Window::new();
         let mut per_page = self.settings.per_page;
-        let mut page = 1;
+        let (mut page, mut too_large, mut is_total_known) = (1, 0, false);
         while page <= MOST_PAGES {
             let query = PageQuery { page, per_page, created_from: Some(from) };
             let answer = match self.remote.window(query).await {
@@ -151,17 +154,33 @@ impl<R: Remote + PushRemote> Pusher<R> {
                     per_page = OWN_PER_PAGE;
                     continue;
                 }
+                // The whole window again, in smaller pages.
+                Err(RemoteError { cause: Cause::TooLarge { .. }, .. }) if per_page > 1 => {
+                    window = Window::new();
+                    (page, per_page, is_total_known) = (1, per_page / 2, false);
+                    continue;
+                }
+                // A customer that cannot be read is not counted as shown: the window proves no absence.
+                Err(RemoteError { cause: Cause::TooLarge { .. }, .. }) if too_large < MOST_TOO_LARGE => {
+                    too_large += 1;
+                    page += 1;
+                    continue;
+                }
+                Err(RemoteError { cause: Cause::TooLarge { .. }, call, .. }) => {
+                    let cause = Cause::Unusable("pages for one customer each are too large".to_owned());
+                    return Err(Setback::Remote(RemoteError { call, cause, retry_after: None }));
+                }
                 // A server's way to say that there is no such page.
                 Err(RemoteError { cause: Cause::Rejected(told), .. }) if page > 1 && told.status == 404 => {
                     return Ok(window.sorted());
                 }
                 answer => answer.map_err(Setback::Remote)?,
             };
-            if page > 1 && answer.total != window.total {
+            if is_total_known && answer.total != window.total {
                 return Err(Setback::Moving("its total changed while it was read".to_owned()));
             }
-            window.total = answer.total;
-            let shows_more = window.add(&answer, from, could_be);
+            (window.total, is_total_known) = (answer.total, true);
+            let shows_more = window.add(&answer, from, could_be) || answer.unreadable > 0;
             if !shows_more || window.ends_with(page, answer.last_page) {
                 return Ok(window.sorted());
             }

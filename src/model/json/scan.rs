@@ -1,0 +1,260 @@
+//! A scanner that finds the members of an object and the items of an array without reading them.
+//!
+//! It serves where the parser fails: to find the customers on a page of which one is not JSON, and the id of
+//! a customer that cannot be read or whose text was cut off. Only quotes, brackets, commas and colons count,
+//! so what stands between them may be anything. It uses no recursion and allocates nothing.
+
+/// One member or item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// The member's key with its quotes; empty for an item.
+    pub key: &'a [u8],
+    /// The text of the value.
+    pub value: &'a [u8],
+    /// Whether the text goes on after the value; a value that ends with the text may be cut off.
+    pub is_whole: bool,
+}
+
+/// How a [`Walk`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// At the closing bracket; the offset of what follows it.
+    Closed(usize),
+    /// The text ends before the closing bracket.
+    Cut,
+    /// The text is not what was looked for.
+    Malformed,
+}
+
+/// A walk through the members of one object or the items of one array.
+#[derive(Clone, Debug)]
+pub struct Walk<'a> {
+    text: &'a [u8],
+    at: usize,
+    close: u8,
+    is_first: bool,
+    end: Option<End>,
+}
+
+/// The members of the object that `text` begins with.
+pub fn members(text: &[u8]) -> Walk<'_> {
+    Walk::new(text, b'{', b'}')
+}
+
+/// The items of the array that `text` begins with.
+pub fn items(text: &[u8]) -> Walk<'_> {
+    Walk::new(text, b'[', b']')
+}
+
+/// The text of the last member of this name whose value is whole. A key that is repeated counts with its last value.
+pub fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    members(object).filter(|part| part.is_whole && spells(part.key, name)).last().map(|part| part.value)
+}
+
+/// Whether `text` is one object and nothing else.
+pub fn is_object(text: &[u8]) -> bool {
+    let mut walk = members(text);
+    while walk.next().is_some() {}
+    matches!(walk.end, Some(End::Closed(rest)) if text[rest..].trim_ascii().is_empty())
+}
+
+/// An upper bound of how many values stand in `text`, itself included.
+pub fn count_values(text: &[u8]) -> usize {
+    let (mut count, mut at) = (1, 0);
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => at = after_string(text, at).0,
+            _ => {
+                count += usize::from(matches!(byte, b',' | b'[' | b'{'));
+                at += 1;
+            }
+        }
+    }
+    count
+}
+
+/// Whether a key, with its quotes, spells this name.
+pub fn spells(key: &[u8], name: &str) -> bool {
+    let plain = key.strip_prefix(b"\"").and_then(|key| key.strip_suffix(b"\""));
+    match key.contains(&b'\\') {
+        true => serde_json::from_slice::<String>(key).is_ok_and(|key| key == name),
+        false => plain == Some(name.as_bytes()),
+    }
+}
+
+impl<'a> Walk<'a> {
+    fn new(text: &'a [u8], open: u8, close: u8) -> Self {
+        let at = after_space(text, 0);
+        let end = match text.get(at) {
+            Some(byte) if *byte == open => None,
+            Some(_) => Some(End::Malformed),
+            None => Some(End::Cut),
+        };
+        Self { text, at: at + 1, close, is_first: true, end }
+    }
+
+    /// How the walk ended; `None` while it goes on.
+    pub fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    fn step(&mut self) -> Result<Part<'a>, End> {
+        let is_first = std::mem::take(&mut self.is_first);
+        match (self.peek()?, is_first) {
+            (byte, _) if byte == self.close => return Err(End::Closed(self.at + 1)),
+            (_, true) => {}
+            (b',', false) => self.at += 1,
+            (_, false) => return Err(End::Malformed),
+        }
+        let mut key: &[u8] = &[];
+        if self.close == b'}' {
+            if self.peek()? != b'"' {
+                return Err(End::Malformed);
+            }
+            let from = self.at;
+            self.at = after_string(self.text, from).0;
+            key = &self.text[from..self.at];
+            if self.peek()? != b':' {
+                return Err(End::Malformed);
+            }
+            self.at += 1;
+        }
+        self.peek()?;
+        let from = self.at;
+        let (to, is_whole) = after_value(self.text, from);
+        if to == from {
+            return Err(End::Malformed);
+        }
+        self.at = to;
+        Ok(Part { key, value: &self.text[from..to], is_whole })
+    }
+
+    /// The next byte that is no white space.
+    fn peek(&mut self) -> Result<u8, End> {
+        self.at = after_space(self.text, self.at);
+        self.text.get(self.at).copied().ok_or(End::Cut)
+    }
+}
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = Part<'a>;
+
+    fn next(&mut self) -> Option<Part<'a>> {
+        if self.end.is_some() {
+            return None;
+        }
+        self.step().map_err(|end| self.end = Some(end)).ok()
+    }
+}
+
+fn after_space(text: &[u8], from: usize) -> usize {
+    let rest = text.get(from..).unwrap_or_default();
+    from + rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
+}
+
+/// The offset after the string that begins at `from`, and whether it is closed.
+fn after_string(text: &[u8], from: usize) -> (usize, bool) {
+    let mut at = from + 1;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => return (at + 1, true),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    (text.len(), false)
+}
+
+/// The offset after the value that begins at `from`, and whether it is whole.
+fn after_value(text: &[u8], from: usize) -> (usize, bool) {
+    match text[from] {
+        b'"' => after_string(text, from),
+        b'{' | b'[' => {
+            let (mut depth, mut at) = (0_usize, from);
+            while let Some(byte) = text.get(at) {
+                at += 1;
+                match byte {
+                    b'"' => at = after_string(text, at - 1).0,
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' => depth -= 1,
+                    _ => {}
+                }
+                if depth == 0 {
+                    return (at, true);
+                }
+            }
+            (text.len(), false)
+        }
+        _ => {
+            let ends = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b',' | b']' | b'}');
+            let length = text[from..].iter().position(ends);
+            length.map_or((text.len(), false), |length| (from + length, true))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn values(walk: Walk<'_>) -> Vec<String> {
+        walk.map(|part| String::from_utf8_lossy(part.value).into_owned()).collect()
+    }
+
+    #[test]
+    fn items_are_found_whatever_stands_in_them() {
+        let text = b" [ {\"a\":\"]}\\\"\"} ,NaN, [1,[2]] ,\"x,y\",{\"b\":'\xff'}] ";
+        let found = values(items(text));
+        assert_eq!(found, ["{\"a\":\"]}\\\"\"}", "NaN", "[1,[2]]", "\"x,y\"", "{\"b\":'\u{fffd}'}"]);
+        let mut walk = items(b"[] x");
+        assert_eq!((walk.next(), walk.end()), (None, Some(End::Closed(2))));
+    }
+
+    #[test]
+    fn last_whole_member_of_a_name_counts() {
+        let object = br#"{"id":"a","x":{"id":"no"},"\u0069d": "b" ,"y":[1"#;
+        assert_eq!(member(object, "id"), Some(&b"\"b\""[..]));
+        assert_eq!(member(br#"{"id":"cut"#, "id"), None);
+        assert_eq!(member(br#"{"id":12"#, "id"), None, "a number at the end may be longer");
+        assert_eq!(member(b"[1]", "id"), None);
+    }
+
+    #[test]
+    fn end_tells_a_cut_text_from_a_malformed_one() {
+        let end = |text: &[u8]| {
+            let mut walk = items(text);
+            while walk.next().is_some() {}
+            walk.end().unwrap()
+        };
+        assert_eq!([&b""[..], b"[", b"[1", b"[1,", b"[\"x", b"[[1]"].map(end), [End::Cut; 6]);
+        assert_eq!([&b"{}"[..], b"x", b"[,]", b"[1 2]", b"[1}"].map(end), [End::Malformed; 5]);
+        assert!(is_object(b" {\"a\":NaN} ") && !is_object(b"{} x") && !is_object(b"{\"a\":1"));
+        assert!(!is_object(b"{a:1}") && !is_object(b"{\"a\" 1}"));
+    }
+
+    #[test]
+    fn values_are_counted_outside_of_strings() {
+        assert_eq!(count_values(br#"{"a":[1,2,{"b":"[,,,]"}],"c":"\",,"}"#), 7);
+        assert!(count_values("[0,0]".as_bytes()) >= 3);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_scanned_to_an_end(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            for mut walk in [members(&bytes), items(&bytes)] {
+                prop_assert!(walk.by_ref().count() <= bytes.len());
+                prop_assert!(walk.end().is_some());
+            }
+            count_values(&bytes);
+        }
+
+        #[test]
+        fn valid_json_is_found_as_the_parser_finds_it(texts in prop::collection::vec("[a\\[{\"\\\\,:é]{0,6}", 0..6)) {
+            let list = serde_json::to_string(&texts).unwrap();
+            let expected: Vec<String> = texts.iter().map(|text| serde_json::to_string(text).unwrap()).collect();
+            prop_assert_eq!(values(items(list.as_bytes())), expected);
+        }
+    }
+}

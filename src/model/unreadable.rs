@@ -1,0 +1,97 @@
+//! A customer that an answer shows in a form that cannot be mirrored.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use sha2::{Digest as _, Sha256};
+
+use super::json::scan;
+use super::listed::Fingerprint;
+use super::{BadCustomer, CustomerId};
+
+/// How much of a text that is too long identifies it.
+const COMPARED: usize = 4 << 10;
+
+/// One unreadable customer: what identifies it, and the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its id, where that can be read.
+    pub id: Option<CustomerId>,
+    /// Its position on its page, from 1; `None` where it was requested by its id.
+    pub position: Option<u64>,
+    /// Identifies its text, or the beginning of it where it is too long.
+    pub fingerprint: Fingerprint,
+    /// Why it cannot be read.
+    pub reason: BadCustomer,
+}
+
+impl Unreadable {
+    /// A customer with this text, which may be cut off.
+    pub fn new(text: &[u8], position: Option<u64>, reason: BadCustomer) -> Self {
+        // How much is kept of a text that is cut off depends on what stands before it in the answer.
+        let compared = match reason {
+            BadCustomer::TooLarge { .. } => &text[..text.len().min(COMPARED)],
+            _ => text,
+        };
+        Self { id: id_in(text), position, fingerprint: fingerprint(compared), reason }
+    }
+}
+
+impl Unreadable {
+    /// The same number for the same customer, as far as can be known.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match &self.id {
+            Some(id) => id.hash(&mut hasher),
+            None => self.fingerprint.hash(&mut hasher),
+        }
+        hasher.finish()
+    }
+}
+
+/// How an unreadable customer is named: `customer ID (page 3, position 5)`.
+pub fn phrase(id: Option<&str>, page: Option<u64>, position: Option<u64>) -> String {
+    let place = page.zip(position).map(|(page, position)| format!("page {page}, position {position}"));
+    match (id, place) {
+        (Some(id), Some(place)) => format!("customer {id} ({place})"),
+        (Some(id), None) => format!("customer {id}"),
+        (None, Some(place)) => format!("the customer at {place}"),
+        (None, None) => "a customer".to_owned(),
+    }
+}
+
+/// The id in a customer's text, which may be cut off or no JSON.
+pub fn id_in(text: &[u8]) -> Option<CustomerId> {
+    let id: String = serde_json::from_slice(scan::member(text, "id")?).ok()?;
+    CustomerId::new(id).ok()
+}
+
+/// Identifies a text.
+pub(super) fn fingerprint(text: &[u8]) -> Fingerprint {
+    let hash: [u8; 32] = Sha256::digest(text).into();
+    let mut fingerprint = Fingerprint::default();
+    fingerprint.copy_from_slice(&hash[..16]);
+    fingerprint
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn id_is_read_where_the_rest_cannot_be() {
+        let id = |text: &str| id_in(text.as_bytes()).map(|id| id.as_str().to_owned());
+        for text in [
+            r#"{"id":"a","email":"\ud800"}"#,
+            r#"{"email":NaN,"id":"\u0061"}"#,
+            r#"{"id":"a","metadata":{"k":"cut"#,
+            r#"{"id":"b","id":"a"}"#,
+        ] {
+            assert_eq!(id(text).as_deref(), Some("a"), "{text}");
+        }
+        for text in ["null", "{}", r#"{"id":7}"#, r#"{"id":""}"#, r#"{"id":"\ud800"}"#, r#"{"x":{"id":"a"}}"#]
+        {
+            assert_eq!(id(text), None, "{text}");
+        }
+        assert_eq!(id(&format!(r#"{{"id":"{}"}}"#, "x".repeat(1025))), None);
+    }
+}
