@@ -328,7 +328,7 @@ fn status_in_json_keeps_its_keys() {
     insta::assert_snapshot!(keys(&status["intents"]), @"cancelled done parked queued rejected sending waiting");
     insta::assert_snapshot!(keys(&status["intents"]["queued"]), @"count oldest oldest_created_at oldest_reason");
     insta::assert_snapshot!(keys(&status["intents"]["done"]), @"count");
-    insta::assert_snapshot!(keys(&status["last_sweep"]), @"created customers_seen deleted error finished_at id kind outcome pages requests restored resumed started_at updated");
+    insta::assert_snapshot!(keys(&status["last_sweep"]), @"created customers_seen deleted error finished_at id kind outcome pages requests restored resumed started_at unreadable updated");
 }
 
 #[test]
