@@ -482,3 +482,21 @@ BEGIN SELECT RAISE(ABORT, 'alert: only komoju-sync writes this table'); END;
 
 CREATE TRIGGER alert_protected_delete BEFORE DELETE ON alert WHEN sqlite_source_id() <> 'komoju-sync'
 BEGIN SELECT RAISE(ABORT, 'alert: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER unreadable_customer_protected_insert BEFORE INSERT ON unreadable_customer WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'unreadable_customer: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER unreadable_customer_protected_update BEFORE UPDATE ON unreadable_customer WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'unreadable_customer: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER unreadable_customer_protected_delete BEFORE DELETE ON unreadable_customer WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'unreadable_customer: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER busy_field_protected_insert BEFORE INSERT ON busy_field WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'busy_field: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER busy_field_protected_update BEFORE UPDATE ON busy_field WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'busy_field: only komoju-sync writes this table'); END;
+
+CREATE TRIGGER busy_field_protected_delete BEFORE DELETE ON busy_field WHEN sqlite_source_id() <> 'komoju-sync'
+BEGIN SELECT RAISE(ABORT, 'busy_field: only komoju-sync writes this table'); END;

@@ -502,6 +502,6 @@ mod tests {
             let again = serde_json::to_value(&effect).unwrap();
             assert_eq!(serde_json::from_value::<Effect>(again).unwrap(), effect);
         }
-        assert_eq!(effects.len(), 22, "an effect is missing from the file");
+        assert_eq!(effects.len(), 23, "an effect is missing from the file");
     }
 }
