@@ -7,12 +7,14 @@
 //!            left, reported once                   masked copy and .error in rejected/ ─▶ removed
 //! ```
 //!
-//! The order is what makes it safe: a file is out of others' reach before it is read ([`claim`]), its intents are committed before
-//! the receipt is written, and it is removed last and only if it is as it was read. Wherever the process ends in between, the next
-//! look finds the claimed file; the database knows whether that claim was accepted. What the file system refuses is reported, and
-//! tried again with the next look; only the database's failures are errors.
+//! The order is what makes it safe: a file is out of others' reach before it is read ([`claim`]),
+//! its intents are committed before the receipt is written, and it is removed last and only if it
+//! is as it was read. Wherever the process ends in between, the next look finds the claimed file;
+//! the database knows whether that claim was accepted. What the file system refuses is reported,
+//! and tried again with the next look; only the database's failures are errors.
 //!
-//! Files are accepted in drop order. One that is still being written delays the younger ones for a while ([`listing`]).
+//! Files are accepted in drop order. One that is still being written delays the younger ones for a
+//! while ([`listing`]).
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod checks;
@@ -56,7 +58,8 @@ use crate::model::words::count;
 use crate::store::spool::{self, Accepted, BadLine, BadLines, Judged, Receipt, SpoolFile};
 use crate::store::{Store, StoreError, outbox};
 
-/// LONGEST_DRAIN limits how long a drain waits: until the file that delays the others has done so, and one more second.
+/// LONGEST_DRAIN limits how long a drain waits: until the file that delays the others has done so,
+/// and one more second.
 const LONGEST_DRAIN: Duration = listing::LONGEST_DELAY.saturating_add(Duration::from_secs(1));
 
 /// When a file is looked at again that changed while it was read.
@@ -85,7 +88,8 @@ pub struct Looked {
     pub intents: u64,
     /// Files that were refused and put aside.
     pub refused: u64,
-    /// Files that stay though their time has come, and the directory itself where it cannot be used. At most [`MOST_NAMED`].
+    /// Files that stay though their time has come, and the directory itself where it cannot be
+    /// used. At most [`MOST_NAMED`].
     pub left: Vec<Left>,
     /// How many more files stay.
     pub more_left: u64,
@@ -178,7 +182,8 @@ impl Spool {
         }
     }
 
-    /// Takes every file that has been unchanged for a second, in the order in which they were dropped.
+    /// Takes every file that has been unchanged for a second, in the order in which they were
+    /// dropped.
     ///
     /// # Errors
     /// The database failed. What the file system refuses is in [`Looked::left`].
@@ -186,7 +191,8 @@ impl Spool {
         self.take(&[]).await
     }
 
-    /// The same, and these files at once: they were renamed into place just now, so that they are whole.
+    /// The same, and these files at once: they were renamed into place just now, so that they are
+    /// whole.
     ///
     /// # Errors
     /// The database failed.
@@ -210,8 +216,8 @@ impl Spool {
         Ok(sums)
     }
 
-    /// Takes every file, waiting a few seconds at most for those that are still being written. The sums are of all looks; the
-    /// rest of the last.
+    /// Takes every file, waiting a few seconds at most for those that are still being written. The
+    /// sums are of all looks; the rest of the last.
     ///
     /// # Errors
     /// The database failed.
@@ -237,7 +243,8 @@ impl Spool {
         }
     }
 
-    /// Rewrites the receipts whose last intent was settled, and removes those that are older than 30 days.
+    /// Rewrites the receipts whose last intent was settled, and removes those that are older than
+    /// 30 days.
     ///
     /// # Errors
     /// The database failed.
@@ -260,14 +267,14 @@ impl Spool {
             };
             match self.write_receipt(&directories, receipt).await? {
                 Ok(()) => written.push(name),
-                Err(why) => self.warn(&name, &why),
+                Err(why) => self.warn_of_receipt(&name, &why),
             }
         }
         for name in old {
             let (directories, receipt) = (Arc::clone(&directories), name.clone());
             match self.worker.run(move || papers::remove_receipt(&directories.receipts, &receipt)).await? {
                 Ok(()) => removed.push(name),
-                Err(error) => self.warn(&name, &cannot("its receipt cannot be removed", &error)),
+                Err(error) => self.warn_of_receipt(&name, &cannot("it cannot be removed", &error)),
             }
         }
         let noted = self.store.write(move |tx| {
@@ -365,7 +372,8 @@ impl Spool {
         Ok(())
     }
 
-    /// The open directories; opened, created and locked where they are not. An error says why they cannot be used.
+    /// The open directories; opened, created and locked where they are not. An error says why they
+    /// cannot be used.
     async fn directories(&self, state: &mut State) -> Result<Result<Arc<Directories>, String>, StoreError> {
         let (path, database) = (self.settings.dir.clone(), self.store.path().to_owned());
         let known = state.directories.take();
@@ -402,7 +410,8 @@ impl Spool {
             Ok(Opened::Left(why)) => return self.put_back(directories, claim, &why, look).await,
             Ok(Opened::Plain(plain)) => plain,
         };
-        // Another file may have taken the name before it was claimed: that one may still be written.
+        // Another file may have taken the name before it was claimed: that one may still be
+        // written.
         let is_ready = seen.is_some_and(|seen| plain.stamp.is_same_content(&seen));
         if !is_ready && let Some(wait) = state.unstill.wait(&claim.key(), plain.stamp, &*self.clock) {
             return Ok(match look.waits_for(wait, state.unstill.delay(&claim.key(), &*self.clock)) {
@@ -474,7 +483,8 @@ impl Spool {
         })
     }
 
-    /// A claim that was accepted before the last process ended: writes its receipt, and puts aside what arrived since.
+    /// A claim that was accepted before the last process ended: writes its receipt, and puts aside
+    /// what arrived since.
     async fn catch_up(
         &self,
         directories: &Arc<Directories>,
@@ -489,11 +499,19 @@ impl Spool {
             let kept =
                 self.worker.run(move || papers::put_late_aside(&of.rejected, &masker, &name, &late, by_line));
             match kept.await? {
-                Ok(copy) => self.warn(
-                    &claim.name,
-                    &format!("what was written to it after it was read was not accepted, and is now rejected/{copy}"),
-                ),
-                Err(error) => return Ok(Err(cannot("was written to after it was read, and the rest cannot be kept", &error))),
+                Ok(copy) => {
+                    let copy = self.masker.text(&format!("rejected/{copy}"));
+                    let file = self.masker.text(&claim.name);
+                    tracing::warn!(
+                        file,
+                        copy,
+                        "{file} was written to after it was read: nothing of that was accepted, and it is now {copy}"
+                    );
+                }
+                Err(error) => {
+                    let what = "was written to after it was read, and the rest cannot be kept";
+                    return Ok(Err(cannot(what, &error)));
+                }
             }
         }
         let name = claim.name.clone();
@@ -605,7 +623,8 @@ impl Spool {
         let mut last = self.last_left();
         for Left { name, why } in left.list() {
             if last.why(&name) != Some(&why) {
-                self.warn(&name, &format!("is left where it is: {why}"));
+                let file = self.masker.text(&name);
+                tracing::warn!(file, "{file} is left where it is: {why}");
             }
         }
         if left.more > 0 && last.more == 0 {
@@ -617,9 +636,9 @@ impl Spool {
         *last = left;
     }
 
-    fn warn(&self, name: &str, why: &str) {
+    fn warn_of_receipt(&self, name: &str, why: &str) {
         let (file, why) = (self.masker.text(name), self.masker.text(why));
-        tracing::warn!(file, "{file} {why}");
+        tracing::warn!(file, "the receipt of {file} is out of date: {why}");
     }
 
     fn last_left(&self) -> MutexGuard<'_, Leftovers> {

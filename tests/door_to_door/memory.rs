@@ -1,4 +1,5 @@
-//! Whatever is dropped, the daemon's memory stays small: its unit has a limit, and a file that breaks it would be a crash loop.
+//! Whatever is dropped, the daemon's memory stays small: its unit has a limit, and a file that
+//! breaks it would be a crash loop.
 
 use std::path::Path;
 
@@ -29,7 +30,8 @@ fn valid() -> String {
     (0..50_000).map(line).collect()
 }
 
-/// Files that are refused, each with another way to need memory: lines, secrets to mask, values, escapes, one long text.
+/// Files that are refused, each with another way to need memory: lines, secrets to mask, values,
+/// escapes, one long text.
 fn hostile() -> Vec<(&'static str, Vec<u8>)> {
     let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
     let within = |text: &str, len: usize| text.repeat(len / text.len());

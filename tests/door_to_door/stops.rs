@@ -65,17 +65,18 @@ fn two_writers_beside_the_daemon_lose_nothing() {
 }
 
 #[test]
-fn a_file_is_taken_as_it_comes_and_one_that_is_written_in_place_soon_after() {
+fn a_renamed_file_waits_for_an_older_one_that_is_written_in_place() {
     let house = House::with(1);
     house.expect(0, &["sync"]);
     let mut daemon = watching(&house);
-    // What is not still yet is not forgotten for one that comes meanwhile.
     std::fs::write(house.path("spool/written.json"), CREATE).unwrap();
-    std::thread::sleep(Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(300));
     rename_into_spool(&house, "renamed.json", CREATE);
-    eventually("the renamed one is taken", || count(&house, "id GLOB 'renamed@*'") == "1");
-    assert_eq!(count(&house, "id GLOB 'written@*'"), "0", "it is not still yet");
-    eventually("the written one is taken", || count(&house, "id GLOB 'written@*'") == "1");
+    let these = "id GLOB 'written@*' OR id GLOB 'renamed@*'";
+    eventually("both are taken", || count(&house, these) == "2");
+    let order =
+        house.column(&format!("SELECT substr(id, 1, 7) FROM intents WHERE {these} ORDER BY position"));
+    assert_eq!(order, ["written", "renamed"]);
     assert_eq!(stop(&mut daemon), Some(0));
 }
 

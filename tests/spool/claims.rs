@@ -1,4 +1,5 @@
-//! No file is lost and none is doubled: whatever others do with a name while its file is taken, and wherever the process ends.
+//! No file is lost and none is doubled: whatever others do with a name while its file is taken, and
+//! wherever the process ends.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -23,7 +24,8 @@ impl Desk {
         fs::write(self.at(".claimed").join(id).join(name), content).unwrap();
     }
 
-    /// Lets a receipt fail: the file is accepted and stays claimed, as after a crash before the removal.
+    /// Lets a receipt fail: the file is accepted and stays claimed, as after a crash before the
+    /// removal.
     fn block_receipt(&self, name: &str) {
         fs::create_dir_all(self.at(&format!("receipts/{name}.json/in the way"))).unwrap();
     }
@@ -77,7 +79,8 @@ async fn lines_appended_while_files_are_taken_are_accepted_or_kept() {
     const LINES: usize = 400;
     let desk = Desk::open().await;
     let is_over = AtomicBool::new(false);
-    // What is written into a file that is removed already is lost, as docs/outbox.md says. Any other line counts.
+    // What is written into a file that is removed already is lost, as docs/outbox.md says. Any
+    // other line counts.
     let written = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         // As `echo … >> a.jsonl` does it.

@@ -1,12 +1,14 @@
 //! Claims: files whose acceptance has begun.
 //!
-//! A file is claimed by renaming it from `NAME` to `.claimed/SECONDS.NANOSECONDS-RANDOM/NAME`: one step that takes it out of
-//! others' reach and records its name and drop time; the owner stays with the file. From then on the name is free, and a file that
-//! is dropped under it is another one. What a crash leaves in `.claimed/` is finished by the next look, before anything else is
+//! A file is claimed by renaming it from `NAME` to `.claimed/SECONDS.NANOSECONDS-RANDOM/NAME`: one
+//! step that takes it out of others' reach and records its name and drop time; the owner stays with
+//! the file. From then on the name is free, and a file that is dropped under it is another one.
+//! What a crash leaves in `.claimed/` is finished by the next look, before anything else is
 //! claimed.
 //!
-//! Rejected: to read a file where it lies (whoever appends or replaces it between the reading and the removal loses bytes), and to
-//! record claims in the database (a rename and a commit are two steps).
+//! Rejected: to read a file where it lies (whoever appends or replaces it between the reading and
+//! the removal loses bytes), and to record claims in the database (a rename and a commit are two
+//! steps).
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
@@ -24,7 +26,8 @@ const CLAIM_MODE: u32 = 0o700;
 /// A file whose acceptance has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
-    /// Sorts by drop time, and is never used twice. The directory of that name below `.claimed/` holds the file.
+    /// Sorts by drop time, and is never used twice. The directory of that name below `.claimed/`
+    /// holds the file.
     pub(super) id: String,
     /// The file's name, as it was dropped.
     pub(super) name: String,
@@ -45,8 +48,8 @@ pub(super) enum Taken {
     Gone,
 }
 
-/// Claims the file `name`, if it is still in the state that was seen. Which file was claimed shows only afterwards: another may
-/// have taken the name in between.
+/// Claims the file `name`, if it is still in the state that was seen. Which file was claimed shows
+/// only afterwards: another may have taken the name in between.
 ///
 /// # Errors
 /// The claim cannot be made; the file stays where it is.
@@ -150,8 +153,8 @@ impl Claim {
         }
     }
 
-    /// Removes the file, which is dealt with as it was read. Returns `false` where it changed since: then it stays claimed, and is
-    /// read again once it is at rest.
+    /// Removes the file, which is dealt with as it was read. Returns `false` where it changed
+    /// since: then it stays claimed, and is read again once it is at rest.
     ///
     /// # Errors
     /// It cannot be removed: it stays claimed.
@@ -165,7 +168,8 @@ impl Claim {
     }
 }
 
-/// What of a file's content was not accepted: what follows the accepted bytes, or everything where it does not begin with them.
+/// What of a file's content was not accepted: what follows the accepted bytes, or everything where
+/// it does not begin with them.
 pub(super) fn late(mut content: Vec<u8>, accepted: &Accepted) -> Vec<u8> {
     let len = usize::try_from(accepted.len).unwrap_or(usize::MAX);
     if content.len() >= len && lines::digest(&content[..len]) == accepted.digest {

@@ -1,11 +1,12 @@
 //! The spool directory and the three below it: created whole, owned by this user, locked.
 //!
-//! Two rules keep others out. The directories are created in a place that only this user can reach, and appear at their path in
-//! one rename: no member of the group can create `rejected/` first. And each of them must belong to the owner of the spool
-//! directory: a directory or a link that a member put there is reported and never used.
+//! Two rules keep others out. The directories are created in a place that only this user can reach,
+//! and appear at their path in one rename: no member of the group can create `rejected/` first. And
+//! each of them must belong to the owner of the spool directory: a directory or a link that a
+//! member put there is reported and never used.
 //!
-//! The lock is on the spool directory itself and lives as long as its handle. Two daemons that take files from one directory
-//! would each accept some of them, for two accounts.
+//! The lock is on the spool directory itself and lives as long as its handle. Two daemons that take
+//! files from one directory would each accept some of them, for two accounts.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -55,8 +56,8 @@ pub(super) struct Directories {
 }
 
 impl Directories {
-    /// Opens the directories below `path`, creates those that are missing, and takes the lock. `database` is the file whose
-    /// owner root works for.
+    /// Opens the directories below `path`, creates those that are missing, and takes the lock.
+    /// `database` is the file whose owner root works for.
     ///
     /// # Errors
     /// A sentence with the command that helps.
@@ -82,7 +83,8 @@ impl Directories {
         Ok(Self { claimed: below(claimed)?, receipts: below(receipts)?, rejected: below(rejected)?, spool })
     }
 
-    /// Whether `path` is still the directory that was opened, and the three below it are still there.
+    /// Whether `path` is still the directory that was opened, and the three below it are still
+    /// there.
     pub(super) fn is_at(&self, path: &Path) -> bool {
         let same = |one: &Metadata, other: &Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
         let (Ok(now), Ok(opened)) = (fs::metadata(path), self.spool.metadata()) else { return false };
@@ -142,7 +144,8 @@ pub(super) fn obstacle(path: &Path, database: &Path) -> Option<String> {
     wrong_owner(path, owner, user_of(database)).or_else(|| locked_by_another(path))
 }
 
-/// Why this directory is locked, where it is. The lock is shared for a moment, and nothing is changed.
+/// Why this directory is locked, where it is. The lock is shared for a moment, and nothing is
+/// changed.
 pub(super) fn locked_by_another(path: &Path) -> Option<String> {
     let folder = Folder::open(path).ok()?;
     (!folder.lock(Lock::Shared).unwrap_or(true)).then(|| in_use(path))
@@ -182,7 +185,8 @@ pub(super) fn open_owned(path: &Path, database: &Path) -> Result<Folder, String>
     wrong_owner(path, owner, wanted).map_or(Ok(spool), Err)
 }
 
-/// Opens a directory below the spool directory; `None` where there is none. It must be of the same owner, and of no one else.
+/// Opens a directory below the spool directory; `None` where there is none. It must be of the same
+/// owner, and of no one else.
 ///
 /// # Errors
 /// A sentence with the command that helps.
@@ -299,7 +303,8 @@ mod tests {
             let place = Place::new();
             let spool = place.at("spool");
             std::thread::scope(|scope| {
-                // A member of the group that waits for the directory in order to create `rejected` first.
+                // A member of the group that waits for the directory in order to create `rejected`
+                // first.
                 let member = scope.spawn(|| {
                     while !spool.exists() {
                         std::hint::spin_loop();

@@ -1,7 +1,8 @@
-//! Files that others write: what may be taken, what each of them is, and the sentences about the others.
+//! Files that others write: what may be taken, what each of them is, and the sentences about the
+//! others.
 //!
-//! A name in the spool directory may be swapped at any moment. So what counts is asked of the handle that was opened, and every
-//! sentence here says what to do.
+//! A name in the spool directory may be swapped at any moment. So what counts is asked of the
+//! handle that was opened, and every sentence here says what to do.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read as _, Seek as _};
@@ -17,8 +18,9 @@ const LINKED: &str = "has more than one link, so it would live on elsewhere: cop
 
 const TOO_LARGE: &str = "has more than 16 MiB: split it into several files";
 
-/// Identifies a file and its state: two stamps are equal as long as the file was not touched in between. Device and inode alone
-/// do not identify it: ext4 gives the inode of a removed file to the next new one.
+/// Identifies a file and its state: two stamps are equal as long as the file was not touched in
+/// between. Device and inode alone do not identify it: ext4 gives the inode of a removed file to
+/// the next new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     dev: u64,
@@ -45,12 +47,14 @@ impl Stamp {
         i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
     }
 
-    /// The drop time: when the file was last written or renamed into place. Seconds and nanoseconds of Unix time.
+    /// The drop time: when the file was last written or renamed into place. Seconds and nanoseconds
+    /// of Unix time.
     pub(super) fn dropped(&self) -> (i64, i64) {
         self.changed
     }
 
-    /// Whether this is the same file with the same content after our own rename, which changes only the time of change.
+    /// Whether this is the same file with the same content after our own rename, which changes only
+    /// the time of change.
     pub(super) fn is_same_content(&self, other: &Self) -> bool {
         Self { changed: other.changed, ..*self } == *other
     }
@@ -148,7 +152,8 @@ fn unfit(file: &Metadata) -> Option<&'static str> {
     }
 }
 
-/// Why a regular file stays where it is, as far as it shows from outside; `folder` is the directory's metadata.
+/// Why a regular file stays where it is, as far as it shows from outside; `folder` is the
+/// directory's metadata.
 pub(super) fn why_left(
     path: &Path,
     folder: &Metadata,
@@ -162,7 +167,8 @@ pub(super) fn why_left(
     })
 }
 
-/// The spool directory's group, where the file has another: then reading by the group alone does not help.
+/// The spool directory's group, where the file has another: then reading by the group alone does
+/// not help.
 fn foreign_group(folder: &Metadata, file: &Metadata) -> Option<String> {
     let wanted = folder.gid();
     (file.gid() != wanted).then(|| named("/etc/group", wanted).unwrap_or_else(|| wanted.to_string()))

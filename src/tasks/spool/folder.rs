@@ -1,8 +1,9 @@
 //! A directory that is used by its handle.
 //!
-//! Members of the group may write to the spool directory, and may swap a name in it at any moment. So a path is resolved once;
-//! after that every name is opened, created, renamed and removed relative to the handle, and no link is followed. A program that
-//! runs as root therefore never leaves the directory that it opened.
+//! Members of the group may write to the spool directory, and may swap a name in it at any moment.
+//! So a path is resolved once; after that every name is opened, created, renamed and removed
+//! relative to the handle, and no link is followed. A program that runs as root therefore never
+//! leaves the directory that it opened.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions, Permissions};
@@ -90,7 +91,8 @@ impl Folder {
         self.path.join(name.as_ref())
     }
 
-    /// Calls `each` with every name in the directory and what the directory says of its type, in no order.
+    /// Calls `each` with every name in the directory and what the directory says of its type, in no
+    /// order.
     pub(super) fn each(&self, mut each: impl FnMut(&OsStr, FileType)) -> io::Result<()> {
         for entry in Dir::read_from(&self.handle)? {
             let entry = entry?;
@@ -110,12 +112,14 @@ impl Folder {
         Ok(names)
     }
 
-    /// Creates the directory `name` with this mode, whatever the umask; one that exists is an error.
+    /// Creates the directory `name` with this mode, whatever the umask; one that exists is an
+    /// error.
     pub(super) fn create_folder(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Self> {
         let name = name.as_ref();
         let create = |mode| rustix::fs::mkdirat(&self.handle, name, Mode::from_raw_mode(mode));
         create(mode).or_else(|error| match error {
-            // A service that may not set this bit (RestrictSUIDSGID=) inherits it from the directory above.
+            // A service that may not set this bit (RestrictSUIDSGID=) inherits it from the
+            // directory above.
             rustix::io::Errno::PERM | rustix::io::Errno::ACCESS => create(mode & !SET_GROUP_ID),
             _ => Err(error),
         })?;
@@ -168,7 +172,8 @@ impl Folder {
         self.handle.sync_all()
     }
 
-    /// Takes the lock on the directory for as long as this handle lives; `false` where another handle's lock is in the way.
+    /// Takes the lock on the directory for as long as this handle lives; `false` where another
+    /// handle's lock is in the way.
     pub(super) fn lock(&self, lock: Lock) -> io::Result<bool> {
         let operation = match lock {
             Lock::Alone => FlockOperation::NonBlockingLockExclusive,
@@ -186,7 +191,8 @@ impl Folder {
         Ok(rustix::fs::flock(&self.handle, FlockOperation::Unlock)?)
     }
 
-    /// Writes a file under a temporary name; [`Staged::publish`] gives it its own. It belongs to the owner of this directory.
+    /// Writes a file under a temporary name; [`Staged::publish`] gives it its own. It belongs to
+    /// the owner of this directory.
     pub(super) fn stage(
         &self,
         name: &str,
@@ -210,7 +216,8 @@ impl Folder {
         Ok(staged)
     }
 
-    /// Puts `bytes` at `name`: either all of them are there or what was there before, also after a power loss.
+    /// Puts `bytes` at `name`: either all of them are there or what was there before, also after a
+    /// power loss.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.stage(name, |out| out.write_all(bytes))?.publish(name)
     }

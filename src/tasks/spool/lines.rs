@@ -1,7 +1,7 @@
 //! What a file says: its intents, each with its id, and what is wrong with it.
 //!
-//! A file is read line by line and never held as values: 16 MiB of text are a gigabyte of values. Two limits keep the memory of
-//! one line and the work of one file bounded.
+//! A file is read line by line and never held as values: 16 MiB of text are a gigabyte of values.
+//! Two limits keep the memory of one line and the work of one file bounded.
 
 use std::fmt::Write as _;
 
@@ -12,15 +12,16 @@ use super::redact::ByLine;
 use crate::model::intent::{Intent, IntentId, Rule};
 use crate::store::spool::{BadLine, Line};
 
-/// MOST_LINES limits the lines of a `.jsonl`, blank ones included: all its intents are one transaction.
+/// MOST_LINES limits the lines of a `.jsonl`, blank ones included: all its intents are one
+/// transaction.
 pub(super) const MOST_LINES: usize = 50_000;
 
-/// LONGEST_INTENT limits the text of one intent, in bytes, without white space around it. The API takes far less; parsed, a
-/// text is many times as large.
+/// LONGEST_INTENT limits the text of one intent, in bytes, without white space around it. The API
+/// takes far less; parsed, a text is many times as large.
 const LONGEST_INTENT: usize = 1024 * 1024;
 
-/// MOST_VALUES limits the values in one intent: each takes far more memory than text. One behind the other, they have commas
-/// between them.
+/// MOST_VALUES limits the values in one intent: each takes far more memory than text. One behind
+/// the other, they have commas between them.
 const MOST_VALUES: usize = 100_000;
 
 /// How many bytes of the content's digest are in an id that nobody chose.

@@ -1,4 +1,5 @@
-//! What lies in the spool directory, in the order in which it was dropped, and which of it may be taken now.
+//! What lies in the spool directory, in the order in which it was dropped, and which of it may be
+//! taken now.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -70,7 +71,8 @@ pub(super) struct Candidate {
     pub(super) stamp: Stamp,
 }
 
-/// What lies in the directory. Files that are none of ours cost no memory each: there may be very many.
+/// What lies in the directory. Files that are none of ours cost no memory each: there may be very
+/// many.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) candidates: Vec<Candidate>,
@@ -145,8 +147,8 @@ struct Seen {
 }
 
 impl Unstill {
-    /// How long a file must still be left alone; `None` where it may be taken. A file whose times lie in the future counts from
-    /// when it was first seen so.
+    /// How long a file must still be left alone; `None` where it may be taken. A file whose times
+    /// lie in the future counts from when it was first seen so.
     pub(super) fn wait(&mut self, key: &str, stamp: Stamp, clock: &dyn Clock) -> Option<Duration> {
         // The file system stamps by the machine's clock, which may be wrong: both clocks must say that the file is old.
         let age = clock.now().min(clock.machine_time()).as_nanosecond() - stamp.touched();
@@ -164,7 +166,8 @@ impl Unstill {
         Some(wait).filter(|wait| !wait.is_zero())
     }
 
-    /// How long this file, which is being written, delays the younger ones; `None` where it does not any more.
+    /// How long this file, which is being written, delays the younger ones; `None` where it does
+    /// not any more.
     pub(super) fn delay(&self, key: &str, clock: &dyn Clock) -> Option<Duration> {
         let first = self.files.get(key)?.first;
         Some(LONGEST_DELAY.saturating_sub(clock.elapsed().saturating_sub(first)))

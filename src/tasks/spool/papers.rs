@@ -1,5 +1,5 @@
-//! What is written about files: receipts for those that were accepted; copies and sentences for those that were refused, and for
-//! bytes that arrived too late.
+//! What is written about files: receipts for those that were accepted; copies and sentences for
+//! those that were refused, and for bytes that arrived too late.
 
 use std::fs::Metadata;
 use std::io::{self, ErrorKind, Read as _, Write};
@@ -14,7 +14,8 @@ use crate::store::spool::{BadLine, BadLines, Receipt};
 /// The longest file name, in bytes, that leaves room for `.json` behind it.
 pub(super) const LONGEST_NAME: usize = 255 - ".json".len();
 
-/// LONGEST_LIST limits the sentences about lines in an `.error` file, in bytes; the rest of the lines are counted.
+/// LONGEST_LIST limits the sentences about lines in an `.error` file, in bytes; the rest of the
+/// lines are counted.
 const LONGEST_LIST: usize = 32 * 1024;
 
 /// The ending of the file beside a refused one.
@@ -73,7 +74,8 @@ fn note(receipt: &Receipt) -> Option<String> {
     }
 }
 
-/// An id without what can only be a token or key. A number stays: ids are made of dates and counters, and some look like cards.
+/// An id without what can only be a token or key. A number stays: ids are made of dates and
+/// counters, and some look like cards.
 fn concealed(masker: &Masker, id: &str) -> String {
     let mut shown = id.to_owned();
     for span in masker.spans(id).into_iter().rev() {
@@ -100,7 +102,8 @@ pub(super) fn receipt_name(name: &str) -> String {
     format!("{name}.json")
 }
 
-/// Puts a copy of a refused file aside, without its secrets, and beside it what is wrong with it. Returns the copy's name.
+/// Puts a copy of a refused file aside, without its secrets, and beside it what is wrong with it.
+/// Returns the copy's name.
 pub(super) fn put_aside(
     rejected: &Folder,
     masker: &Masker,
@@ -123,8 +126,8 @@ pub(super) fn put_late_aside(
     keep(rejected, masker, name, bytes, by_line, &format!("{}:\n{LATE}", masker.text(name)))
 }
 
-/// Keeps a copy and its explanation. A copy of the same content that is there already is enough: after a crash the same file is
-/// put aside again.
+/// Keeps a copy and its explanation. A copy of the same content that is there already is enough:
+/// after a crash the same file is put aside again.
 fn keep(
     rejected: &Folder,
     masker: &Masker,
@@ -150,7 +153,8 @@ fn keep(
     Ok(copy)
 }
 
-/// A name for this copy and its `.error`: `name`, or the same with a number. `false` where a copy with the same content has it.
+/// A name for this copy and its `.error`: `name`, or the same with a number. `false` where a copy
+/// with the same content has it.
 fn free_name(rejected: &Folder, name: &str, copy: &Staged<'_>) -> io::Result<(String, bool)> {
     const LONGEST: usize = 255 - ERROR.len();
     let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));

@@ -1,10 +1,12 @@
 //! A refused file without its secrets, and otherwise byte for byte.
 //!
-//! Three looks at the text: what looks like a secret wherever it stands ([`Masker::each_span`]); the value of a key
-//! `payment_details`, `card` or a card's verification value, at any depth and however it looks; and strings that hide one of both
-//! behind JSON's escapes. The reading of JSON is lenient on purpose: most files that are refused are none.
+//! Three looks at the text: what looks like a secret wherever it stands ([`Masker::each_span`]);
+//! the value of a key `payment_details`, `card` or a card's verification value, at any depth and
+//! however it looks; and strings that hide one of both behind JSON's escapes. The reading of JSON
+//! is lenient on purpose: most files that are refused are none.
 //!
-//! Both looks are iterators, and the copy is written as they advance: the memory does not depend on the number of secrets.
+//! Both looks are iterators, and the copy is written as they advance: the memory does not depend on
+//! the number of secrets.
 
 use std::io::{self, Write};
 use std::iter::Peekable;
@@ -16,10 +18,12 @@ use crate::mask::{MASK, Masker};
 pub(super) const SECRET_KEYS: [&str; 6] =
     ["payment_details", "card", "verification_value", "cvc", "cvv", "security_code"];
 
-/// SPARE limits by how many bytes masks may make a copy longer than its original; after that a mask is as short as its secret.
+/// SPARE limits by how many bytes masks may make a copy longer than its original; after that a mask
+/// is as short as its secret.
 const SPARE: usize = 16 * 1024;
 
-/// LONGEST_DECODED limits the strings that are decoded to look behind their escapes, in bytes; a longer one is hidden whole.
+/// LONGEST_DECODED limits the strings that are decoded to look behind their escapes, in bytes; a
+/// longer one is hidden whole.
 const LONGEST_DECODED: usize = 1024 * 1024;
 
 /// Writes the bytes, each secret replaced.
@@ -196,8 +200,8 @@ impl Iterator for InJson<'_> {
     }
 }
 
-/// Where the string that begins at `from` ends: at its quote; or at the end of the line, where nobody ended it and no secret can
-/// come out by that.
+/// Where the string that begins at `from` ends: at its quote; or at the end of the line, where
+/// nobody ended it and no secret can come out by that.
 fn string_end(json: &[u8], from: usize, is_secret: bool) -> usize {
     let mut at = from;
     while let Some(&byte) = json.get(at) {

@@ -1,5 +1,5 @@
-//! What the spool directory shows to programs that take nothing from it: `status`, `doctor`, metrics. Nothing is changed or opened
-//! for reading.
+//! What the spool directory shows to programs that take nothing from it: `status`, `doctor`,
+//! metrics. Nothing is changed or opened for reading.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -33,12 +33,14 @@ pub struct Overview {
 }
 
 impl Overview {
-    /// Looks at the directory; `problem` is what the running daemon says, if one runs. `database` is the file whose owner runs it.
+    /// Looks at the directory; `problem` is what the running daemon says, if one runs. `database`
+    /// is the file whose owner runs it.
     pub fn read(directory: &Path, database: &Path, problem: Option<Option<String>>) -> Self {
         let Ok(found) = fs::metadata(directory) else {
             return Self { problem: problem.flatten(), ..Self::default() };
         };
-        // The mode says who may read; that the owner of the directory is in its group is how it is made.
+        // The mode says who may read; that the owner of the directory is in its group is how it is
+        // made.
         let may_read = |file: &Metadata| {
             let shift = match () {
                 () if found.uid() == 0 => return true,
@@ -89,8 +91,8 @@ pub fn waiting_files(dir: &Path) -> Vec<String> {
     names
 }
 
-/// What lies in the directory and will not be taken, as the daemon (`who`) would say, for all that can be said without opening a
-/// file; `may_read` says whether that user may.
+/// What lies in the directory and will not be taken, as the daemon (`who`) would say, for all that
+/// can be said without opening a file; `may_read` says whether that user may.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -119,7 +121,8 @@ pub fn that_stay(directory: &Path, who: &str, may_read: &dyn Fn(&Metadata) -> bo
     Ok(left)
 }
 
-/// How many files wait in the directory and how many were rejected, each counted up to `most`; nothing is opened.
+/// How many files wait in the directory and how many were rejected, each counted up to `most`;
+/// nothing is opened.
 pub fn count_files(dir: &Path, most: usize) -> (usize, usize) {
     let count = |dir: &Path, counts: &dyn Fn(&str) -> bool| {
         let names = fs::read_dir(dir).into_iter().flatten().flatten().take(most.saturating_mul(2));

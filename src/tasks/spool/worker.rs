@@ -1,7 +1,7 @@
 //! The thread that waits for disks.
 //!
-//! One thread for all files, and not whichever is free: the allocator keeps what each thread once needed, and a file of 16 MiB
-//! would cost its size again for every thread that ever read one.
+//! One thread for all files, and not whichever is free: the allocator keeps what each thread once
+//! needed, and a file of 16 MiB would cost its size again for every thread that ever read one.
 
 use std::sync::mpsc;
 
