@@ -749,6 +749,14 @@ fn erasure_beside_litestream_by_the_recipe_is_finished_by_the_daemon() {
     let of_ours: Vec<String> =
         found(house, &VALUES).into_iter().filter(|found| found.starts_with("komoju.db")).collect();
     assert_eq!(of_ours, Vec::<String>::new());
-    drop(litestream);
     stop(daemon);
+    assert!(Command::new("kill").arg(litestream.id().to_string()).status().unwrap().success());
+    litestream.wait().unwrap();
+    let copy = house.path("copy.db");
+    let replica = format!("file://{}", house.path("replica").display());
+    let program = std::env::var_os("LITESTREAM").unwrap_or_else(|| "litestream".into());
+    let restored = Command::new(program).arg("restore").arg("-o").arg(&copy).arg(replica).output().unwrap();
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    house.expect(0, &["restore", copy.to_str().unwrap()]);
+    house.expect(0, &["verify"]);
 }

@@ -96,3 +96,49 @@ fn find_unused(tx: &Tx<'_>) -> Result<Unused, StoreError> {
 fn malformed(number: u32) -> StoreError {
     StoreError::Impossible(format!("page {number} contradicts the format of a database"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::store::open;
+
+    /// How often the value stands in the database file.
+    fn count(path: &Path) -> usize {
+        std::fs::read(path).unwrap().windows(6).filter(|window| window == b"SECRET").count()
+    }
+
+    #[test]
+    fn what_free_pages_and_pages_that_were_free_hold_is_scrubbed() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("komoju.db");
+        let mut conn = open::for_writing(&path).unwrap();
+        let other = Connection::open(&path).unwrap();
+        // Free pages, first; then overflow pages, indexes and tables take some of them over, and leave their ends as they were.
+        other
+            .execute_batch(
+                "PRAGMA secure_delete = OFF;
+                 CREATE TABLE gone (x);
+                 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+                     INSERT INTO gone SELECT replace(hex(zeroblob(450)), '000', 'SECRET') FROM n;
+                 DROP TABLE gone;
+                 CREATE TABLE kept (x); CREATE INDEX kept_x ON kept (x);
+                 INSERT INTO kept VALUES (hex(zeroblob(2500))), (hex(zeroblob(4000))), ('short');
+                 PRAGMA wal_checkpoint(TRUNCATE)",
+            )
+            .unwrap();
+        assert!(count(&path) > 1000);
+        let free: i64 = other.query_row("PRAGMA freelist_count", [], |row| row.get(0)).unwrap();
+        assert!(free > 1100, "more than one page lists them: {free}");
+        scrub(&mut conn).unwrap();
+        other.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        assert_eq!(count(&path), 0);
+        let whole: String = other.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(whole, "ok");
+        let kept: i64 = other.query_row("SELECT sum(length(x)) FROM kept", [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, 5000 + 8000 + 5);
+    }
+}
