@@ -103,6 +103,7 @@ pub(super) fn of(
             of(since, 1, None, sentence.to_owned())
         }),
         "unfinished_wipe" => standing.wipe_sentence().map(|sentence| {
+            let sentence = sentence.chars().map(harmless).collect();
             of(standing.wipe_unfinished_since.as_deref().unwrap_or(noticed_at), 1, None, sentence)
         }),
         "stale_mirror" => standing.stale.then(|| {

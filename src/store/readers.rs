@@ -57,7 +57,7 @@ fn named(process: u32, proc: &Path) -> String {
     let name: PathBuf = proc.join(process.to_string()).join("comm");
     match std::fs::read_to_string(name) {
         Ok(name) => {
-            let name: String = name.trim().chars().map(crate::mask::harmless).collect();
+            let name: String = name.trim().chars().filter(|c| !c.is_control()).collect();
             format!("{name} (process {process})")
         }
         Err(_) => format!("a process of another user (process {process})"),
