@@ -38,7 +38,7 @@ faults![
         a_parked_reader,
         "a parked reader",
         "another program reads, and does not end its transaction",
-        Complete("sweep 2 complete"),
+        Waits("settled payment tokens are still in the database file or its WAL"),
         Done,
         |case| {
             let count = |conn: &Connection| {
