@@ -99,8 +99,11 @@ fn nested(levels: usize) -> Vec<u8> {
     open.chain(["{}"]).chain(close).collect::<String>().into_bytes()
 }
 
-/// Intents that a JSON value cannot spell: `body` and `expect` as bytes, and whether all judges take them.
-fn raw() -> Vec<(&'static str, Option<Vec<u8>>, Option<Vec<u8>>, bool)> {
+/// A case as bytes: its name, `body`, `expect`, and whether all judges take it.
+type Raw = (&'static str, Option<Vec<u8>>, Option<Vec<u8>>, bool);
+
+/// Intents that a JSON value cannot spell.
+fn raw() -> Vec<Raw> {
     let body = |name, text: &[u8], is_good| (name, Some(text.to_vec()), None, is_good);
     let email = |name, text: &[u8], is_good| {
         (name, Some([b"{\"email\": \"".as_slice(), text, b"\"}"].concat()), None, is_good)
