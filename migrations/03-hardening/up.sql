@@ -202,7 +202,7 @@ BEGIN
         WHERE EXISTS (SELECT 1 FROM json_each(NEW.body) WHERE key = 'email' AND type NOT IN ('text', 'null'));
     SELECT RAISE(ABORT, 'body.currency: must be a text')
         WHERE EXISTS (SELECT 1 FROM json_each(NEW.body) WHERE key = 'currency' AND type <> 'text');
-    SELECT RAISE(ABORT, 'body.payment_details: must be a payment token, a text that begins with tok_; card numbers never enter this system')
+    SELECT RAISE(ABORT, 'body.payment_details: must be a payment token, a text; card numbers never enter this system')
         WHERE EXISTS (SELECT 1 FROM json_each(NEW.body) AS field WHERE key = 'payment_details' AND (type <> 'text'
             -- 12 to 19 digits, ASCII or full-width, among white space and hyphens.
             OR (SELECT trim(field.value, digits || char(32, 45, 133, 160, 5760, 8192, 8193, 8194, 8195, 8196, 8197, 8198, 8199, 8200, 8201, 8202, 8208, 8209, 8210,

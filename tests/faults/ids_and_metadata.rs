@@ -44,10 +44,10 @@ faults![
     (
         an_id_with_emoji,
         "an id with emoji",
-        "a customer is called `👩‍👩‍👧 §`",
+        "a customer is called `👩‍👩‍👧§`",
         Complete("58 live"),
         Done,
-        |case| case.knows("👩‍👩‍👧 §"),
+        |case| case.knows("👩‍👩‍👧§"),
     ),
     (
         an_id_of_a_megabyte,
@@ -136,9 +136,15 @@ impl Case {
             house.column("SELECT customer_id FROM changes").iter().filter(|known| *known == id).count() as u64
         });
         self.endure();
-        self.house.expect(0, &["intent", "update", id, "--email", "odd@example.com", "--id", "x-odd"]);
-        self.house.expect(0, &["sync"]);
-        assert_eq!(self.house.sandbox.world().get(id).unwrap()["email"], "odd@example.com");
+        // It is mirrored under any id; a door takes only one that is safe in a URL.
+        let update = ["intent", "update", id, "--email", "odd@example.com", "--id", "x-odd"];
+        if id.contains(['/', '%', '?', '#']) {
+            self.house.expect(2, &update);
+        } else {
+            self.house.expect(0, &update);
+            self.house.expect(0, &["sync"]);
+            assert_eq!(self.house.sandbox.world().get(id).unwrap()["email"], "odd@example.com");
+        }
         self.house.assert_true();
         assert!(self.house.sandbox.world().delete(id));
         self.house.expect(0, &["sync"]);
