@@ -3,6 +3,7 @@
 //! Data goes to standard output, everything else to standard error. Each command ends in an [`Exit`].
 
 mod account;
+mod as_of;
 mod backup;
 mod changes;
 mod completions;
@@ -25,9 +26,11 @@ mod rebuild;
 mod restore;
 mod run;
 mod sandbox;
+mod service_key;
 mod signals;
 mod status;
 mod sync;
+mod terminal;
 mod verify;
 
 use std::path::{Path, PathBuf};

@@ -22,6 +22,7 @@ pub mod checkup;
 pub mod clock;
 pub mod continuity;
 pub mod copy;
+pub mod coverage;
 pub mod delete_limit;
 mod displaced;
 pub mod erase;

@@ -316,7 +316,7 @@ fn nothing_works_on_a_backup_but_it_can_be_read() {
         &["sync"][..],
         &["run"],
         &["rebuild"],
-        &["intent", "create"],
+        &["intent", "create", "--email", "a"],
         &["sync", "--dry-run"],
         &["backup", "x"],
     ] {
@@ -525,7 +525,7 @@ fn an_attempt_that_a_person_must_judge_keeps_its_key_too() {
 #[test]
 fn what_was_told_before_is_told_again() {
     let house = swept(1);
-    house.expect(0, &["intent", "create", "--id", "waits"]);
+    house.expect(0, &["intent", "create", "--email", "a", "--id", "waits"]);
     sql(
         &house,
         "UPDATE intents SET state = 'parked';
@@ -539,7 +539,7 @@ fn what_was_told_before_is_told_again() {
 #[test]
 fn a_parked_create_that_is_cancelled_leaves_its_follower_to_a_person() {
     let house = swept(1);
-    house.expect(0, &["intent", "create", "--id", "made"]);
+    house.expect(0, &["intent", "create", "--email", "a", "--id", "made"]);
     house.expect(0, &["intent", "update", "@made", "--email", "f@example.com", "--id", "follows"]);
     let made = backup(&house, "b.db");
     house.expect(3, &["restore", &made]);
@@ -635,7 +635,7 @@ fn the_old_database_is_kept_whole_with_its_last_commits() {
     let before = fs::read(&made).unwrap();
     fs::set_permissions(house.path("komoju.db"), fs::Permissions::from_mode(0o660)).unwrap();
     let inode = fs::metadata(house.path("komoju.db")).unwrap().ino();
-    house.expect(0, &["intent", "create", "--id", "after"]);
+    house.expect(0, &["intent", "create", "--email", "a", "--id", "after"]);
     assert!(fs::metadata(house.path("komoju.db-wal")).unwrap().len() > 0, "it stands in the -wal");
     let ran = house.expect(0, &["restore", &made]);
     let kept = kept(&house);
@@ -799,7 +799,7 @@ fn what_cannot_be_restored_is_said_and_nothing_is_touched() {
         ("of ours and empty", empty_of_ours, "cannot be restored: it is empty"),
         ("tampered with", tampered, "email or created_at"),
     ];
-    house.expect(0, &["intent", "create", "--id", "after"]);
+    house.expect(0, &["intent", "create", "--email", "a", "--id", "after"]);
     for (what, content, part) in cases {
         fs::write(house.path("bad.db"), &content).unwrap();
         let before = everything(&house);

@@ -29,6 +29,11 @@ fn file(house: &House, name: &str, content: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// UTF-16 as Windows writes it, with its mark.
+fn utf16(text: &str) -> Vec<u8> {
+    format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
 fn fed(house: &House, arguments: &[&str], input: &str) -> Ran {
     let mut child = house
         .command(arguments)
@@ -56,7 +61,7 @@ fn without_a_database_each_command_says_what_makes_one() {
     let house = House::with(0);
     let empty = file(&house, "none.jsonl", "");
     for arguments in [
-        &["create"][..],
+        &["create", "--email", "a"][..],
         &["delete", "c"],
         &["import", &empty, "--yes"],
         &["list"],
@@ -144,7 +149,12 @@ fn what_is_given_is_queued_as_it_is_and_its_id_is_printed() {
 #[test]
 fn whoever_runs_it_through_sudo_is_named() {
     let house = swept(0);
-    house.command(&["intent", "create"]).env("SUDO_USER", "hanako").env("USER", "root").output().unwrap();
+    house
+        .command(&["intent", "create", "--email", "a"])
+        .env("SUDO_USER", "hanako")
+        .env("USER", "root")
+        .output()
+        .unwrap();
     assert_eq!(house.one("SELECT submitted_by FROM intents"), "hanako");
 }
 
@@ -154,23 +164,47 @@ fn what_breaks_a_rule_is_refused_by_field_and_nothing_is_queued() {
     let card = file(&house, "card.json", r#"{"payment_details":{"number":"4111111111111111"}}"#);
     let odd = file(&house, "odd.json", "[1]");
     let (card, odd) = (format!("@{card}"), format!("@{odd}"));
+    let empty = format!("@{}", file(&house, "empty.json", "{}"));
+    let marked = format!("@{}", file(&house, "marked.json", "\u{feff}{\"email\":\"a\"}"));
+    let comma = format!("@{}", file(&house, "comma.json", "{\"email\":\"a\",}"));
+    std::fs::write(house.path("wide.json"), utf16(r#"{"email":"a"}"#)).unwrap();
+    let wide = format!("@{}", house.path("wide.json").display());
     let long = format!("{}=x", "k".repeat(31));
     for (arguments, part) in [
         (&["update", "c"][..], "body: an update must change something"),
+        (
+            &["create"],
+            "body: a create needs at least one parameter: currency, email, metadata, payment_details",
+        ),
+        (&["create", "--id", "n1", "--wait"], "body: a create needs at least one parameter"),
+        (&["create", "--body", &empty], "body: a create needs at least one parameter"),
+        (
+            &["create", "--body", &marked],
+            "--body: begins with a byte order mark; save it as UTF-8 without one",
+        ),
+        (&["create", "--body", &wide], "--body: is UTF-16; save it as UTF-8"),
+        (&["create", "--body", &comma], "--body: must be JSON, and has a trailing comma at column 13"),
+        (&["create", "--body", "-"], "--body: is empty"),
+        (&["delete", "c", "--expect", &marked], "--expect: begins with a byte order mark"),
+        (
+            &["delete", "c", "--expect", r#"{"email":"a",}"#],
+            "--expect: must be JSON, and has a trailing comma",
+        ),
         (&["update", "..", "--email", "a"], "customer_id: must have 1 to 1024 bytes"),
         (&["update", "@nobody", "--email", "a"], "customer_id: must be @ and the id of a create"),
         (&["create", "--metadata", "k"], "--metadata: must be K=V"),
         (&["create", "--metadata", "k=1", "--metadata", "k=1"], "--metadata: k is given twice"),
         (&["create", "--metadata", &long], "body.metadata: a key has more than 30 characters"),
-        (&["create", "--id", "@x"], "id: must have"),
-        (&["create", "--not-before", "tomorrow"], "not_before: must be a time"),
-        (&["create", "--not-before", "2026-02-30T00:00:00Z"], "not_before: must be a time"),
+        (&["create", "--email", "a", "--id", "@x"], "id: must have"),
+        (&["create", "--email", "a", "--not-before", "tomorrow"], "not_before: must be a time"),
+        (&["create", "--email", "a", "--not-before", "2026-02-30T00:00:00Z"], "not_before: must be a time"),
         (&["create", "--body", &card], "body.payment_details: must be a payment token"),
         (&["create", "--body", &odd], "--body: must be a JSON object"),
         (&["create", "--body", r#"{"email":"a"}"#], "everybody on this machine can read a command line"),
         (&["create", "--payment-details", "x"], "--payment-details"),
         (&["create", "--expect", "{}"], "--expect"),
-        (&["delete", "c", "--expect", "soon"], "--expect: must be a JSON object"),
+        (&["delete", "c", "--expect", "soon"], "--expect: must be JSON, and is not at column 1"),
+        (&["delete", "c", "--expect", "7"], "--expect: must be a JSON object"),
         (&["delete", "c", "--expect", r#"{"id":"c"}"#], "expect.id: is not known here"),
         (&["delete", "c", "--email", "a"], "--email"),
         (&["list", "--state", "lost"], "a state is one of"),
@@ -181,7 +215,7 @@ fn what_breaks_a_rule_is_refused_by_field_and_nothing_is_queued() {
     }
     assert_eq!(intents(&house), "0");
     sql(&house, "UPDATE meta SET outbound_enabled = 0");
-    let ran = house.expect(2, &["intent", "create"]);
+    let ran = house.expect(2, &["intent", "create", "--email", "a"]);
     assert!(ran.stderr.contains("pushing is switched off (outbound.enabled = false)"), "{}", ran.stderr);
 }
 
@@ -257,36 +291,65 @@ fn ended(mut child: Process, mut told: BufReader<std::process::ChildStderr>) -> 
     (child.wait().unwrap().code(), rest)
 }
 
+/// A daemon, started and idle. Intents with `LATER` stay queued beside it.
+fn daemon(house: &House) -> Process {
+    let daemon = house.spawn(&["run"]);
+    let idle = "SELECT count(*) FROM pass WHERE id > 1 AND finished_at IS NOT NULL";
+    assert!((0..20_000).any(|_| house.one(idle) != "0"), "the daemon does not sweep");
+    daemon
+}
+
+const LATER: [&str; 2] = ["--not-before", "2099-01-01T00:00:00Z"];
+
+/// `intent create` of a customer with this id for the intent, which waits.
+fn create_and_wait(house: &House, id: &str) -> (Process, BufReader<std::process::ChildStderr>) {
+    waiting(house, &[&["intent", "create", "--email", "a", "--id", id, "--wait"], &LATER[..]].concat())
+}
+
+#[test]
+fn wait_without_a_daemon_ends_at_once_with_3() {
+    let house = swept(0);
+    let ran = house.expect(3, &["intent", "create", "--email", "a", "--id", "n1", "--wait", "--json"]);
+    for part in ["not waiting, because no daemon runs; intent n1 stays queued", "intent show n1"] {
+        assert!(ran.stderr.contains(part), "{}", ran.stderr);
+    }
+    assert_eq!(lines(&ran.stdout)[0]["state"], "queued");
+}
+
 #[test]
 fn who_waits_exits_by_what_becomes_of_it() {
     let house = swept(0);
+    let _daemon = daemon(&house);
     for (id, code, how) in [
         (
             "done",
             0,
-            "UPDATE intents SET state = 'sending'; UPDATE intents SET state = 'done' WHERE id = 'done'",
+            "BEGIN; UPDATE intents SET state = 'sending' WHERE id = 'done';
+             UPDATE intents SET state = 'done' WHERE id = 'done'; COMMIT",
         ),
         (
             "rejected",
             1,
-            "UPDATE intents SET state = 'sending' WHERE id = 'rejected';
-             UPDATE intents SET state = 'rejected', reason = 'said no' WHERE id = 'rejected'",
+            "BEGIN; UPDATE intents SET state = 'sending' WHERE id = 'rejected';
+             UPDATE intents SET state = 'rejected', reason = 'said no' WHERE id = 'rejected'; COMMIT",
         ),
         ("parked", 3, "UPDATE intents SET state = 'parked', reason = 'a conflict' WHERE id = 'parked'"),
     ] {
-        let (child, told) = waiting(&house, &["intent", "create", "--id", id, "--wait"]);
+        let (child, told) = create_and_wait(&house, id);
         sql(&house, how);
         let (ended, rest) = ended(child, told);
         assert_eq!(ended, Some(code), "{id}: {rest}");
         assert!(rest.contains(id), "{rest}");
     }
-    let (child, told) = waiting(&house, &["intent", "create", "--id", "taken back", "--wait"]);
+    let (child, told) = create_and_wait(&house, "taken back");
     house.expect(0, &["intent", "cancel", "taken back"]);
     let (code, rest) = ended(child, told);
     assert_eq!(code, Some(1));
     assert!(rest.contains("cancelled by uid"), "{rest}");
     // What is settled already is told at once.
-    let again = house.expect(3, &["intent", "create", "--id", "parked", "--wait", "--json"]);
+    let again =
+        [&["intent", "create", "--email", "a", "--id", "parked", "--wait", "--json"], &LATER[..]].concat();
+    let again = house.expect(3, &again);
     assert_eq!(lines(&again.stdout)[0]["state"], "parked");
     assert!(again.stderr.contains("a conflict"), "{}", again.stderr);
 }
@@ -294,7 +357,8 @@ fn who_waits_exits_by_what_becomes_of_it() {
 #[test]
 fn ctrl_c_ends_the_waiting_and_not_the_intent() {
     let house = swept(0);
-    let (child, told) = waiting(&house, &["intent", "create", "--id", "n1", "--wait"]);
+    let _daemon = daemon(&house);
+    let (child, told) = create_and_wait(&house, "n1");
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(killed.unwrap().success());
     let (code, rest) = ended(child, told);
@@ -438,7 +502,7 @@ fn a_person_approves_retries_and_takes_back() {
     for (id, customer) in [("d1", "a"), ("d2", "b"), ("d3", "c")] {
         house.expect(0, &["intent", "delete", customer, "--id", id]);
     }
-    house.expect(0, &["intent", "create", "--id", "n1"]);
+    house.expect(0, &["intent", "create", "--email", "a", "--id", "n1"]);
     assert!(house.expect(0, &["intent", "approve"]).stderr.contains("no delete waits"));
     sql(&house, "UPDATE outbox SET held = 1 WHERE position < 4");
     let status: Value = serde_json::from_str(&house.expect(3, &["status", "--json"]).stdout).unwrap();
@@ -466,6 +530,13 @@ fn a_person_approves_retries_and_takes_back() {
     sql(&house, "UPDATE intents SET state = 'parked' WHERE id = 'n1'");
     let ran = fed(&house, &["intent", "retry", "n1", "--body", "-"], r#"{"email":5}"#);
     assert_eq!((ran.code, ran.stderr.contains("body.email: must be a text or null")), (2, true));
+    let ran = fed(&house, &["intent", "retry", "n1", "--body", "-"], "{}");
+    assert_eq!(
+        (ran.code, ran.stderr.contains("--body: needs at least one parameter")),
+        (2, true),
+        "{}",
+        ran.stderr
+    );
     let ran = fed(&house, &["intent", "retry", "n1", "--body", "-"], r#"{"email":"b"}"#);
     assert_eq!((ran.code, ran.stderr.contains("n1 is queued again")), (0, true), "{}", ran.stderr);
     assert_eq!(house.one("SELECT state || body FROM intents WHERE id = 'n1'"), r#"queued{"email":"b"}"#);
@@ -491,7 +562,7 @@ fn a_person_approves_retries_and_takes_back() {
 fn a_file_is_taken_whole_or_not_at_all() {
     let house = swept(0);
     let bad = [
-        r#"{"op":"create","id":"n1"}"#,
+        r#"{"op":"create","id":"n1","body":{"email":"a"}}"#,
         r#"{"op":"create","body":{"email":5}}"#,
         "",
         "nonsense",
@@ -506,11 +577,14 @@ fn a_file_is_taken_whole_or_not_at_all() {
     let unknown = file(
         &house,
         "unknown.jsonl",
-        "{\"op\":\"create\",\"id\":\"n1\"}\n{\"op\":\"delete\",\"customer_id\":\"@n2\"}\n",
+        "{\"op\":\"create\",\"id\":\"n1\",\"body\":{\"email\":\"a\"}}\n{\"op\":\"delete\",\"customer_id\":\"@n2\"}\n",
     );
     let ran = house.expect(2, &["intent", "import", &unknown, "--yes"]);
     assert!(ran.stderr.contains("line 2: customer_id: must be @ and the id of a create"), "{}", ran.stderr);
-    let long = format!("{{\"op\":\"create\"}}\n{}\n{{\"op\":\"nothing\"}}\n", "x".repeat(3 << 20));
+    let long = format!(
+        "{{\"op\":\"create\",\"body\":{{\"email\":\"a\"}}}}\n{}\n{{\"op\":\"nothing\"}}\n",
+        "x".repeat(3 << 20)
+    );
     let ran = house.expect(2, &["intent", "import", &file(&house, "long.jsonl", &long), "--yes"]);
     assert!(
         ran.stderr.contains("line 2: a line has at most") && ran.stderr.contains("line 3: op"),
@@ -519,13 +593,14 @@ fn a_file_is_taken_whole_or_not_at_all() {
     );
     assert_eq!(intents(&house), "0");
 
-    let mut good = vec![r#"{"op":"create","id":"n1"}"#.to_owned(), "  ".to_owned()];
+    let mut good = vec![r#"{"op":"create","id":"n1","body":{"email":"a"}}"#.to_owned(), "  ".to_owned()];
     good.push(r#"{"op":"update","customer_id":"@n1","body":{"email":"a"}}"#.to_owned());
     good.extend((0..25).map(|n| format!(r#"{{"op":"delete","customer_id":"c{n}"}}"#)));
     let good = file(&house, "good.jsonl", &good.join("\n"));
     let preview = house.expect(2, &["intent", "import", &good]);
     for part in [
-        "27 intents: 1 create, 1 update and 25 deletes, of 26 known customers",
+        "27 intents: 1 create, 1 update and 25 deletes\n",
+        "customers: 25 unknown to the mirror (c0, c1, c10, c11, c12, …), 1 that an intent creates\n",
         "these 25 deletes wait for `komoju-sync intent approve`",
         "PATCH /customers/@n1  {\"email\":\"a\"}",
         "DELETE /customers/c2\n",
@@ -542,9 +617,70 @@ fn a_file_is_taken_whole_or_not_at_all() {
     );
     assert_eq!(taken.stdout.lines().count(), 27);
     assert!(taken.stderr.contains("queued 27 intents; no daemon runs"), "{}", taken.stderr);
-    let again = fed(&house, &["intent", "import", "-", "--yes"], r#"{"op":"create","id":"n1"}"#);
+    let again =
+        fed(&house, &["intent", "import", "-", "--yes"], r#"{"op":"create","id":"n1","body":{"email":"a"}}"#);
     assert_eq!(again.stdout, "n1\n");
     assert!(again.stderr.contains("queued 0 intents (1 more were accepted before)"), "{}", again.stderr);
+}
+
+#[test]
+fn import_without_an_intent_is_refused() {
+    let house = swept(0);
+    let before = intents(&house);
+    for content in ["", "\n \r\n\n"] {
+        let path = file(&house, "empty.jsonl", content);
+        let ran = house.expect(2, &["intent", "import", &path, "--yes"]);
+        assert!(
+            ran.stderr.contains(&format!("nothing was queued; {path} holds no intent")),
+            "{}",
+            ran.stderr
+        );
+        let ran = fed(&house, &["intent", "import", "-", "--yes"], content);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
+        assert!(ran.stderr.contains("nothing was queued; standard input holds no intent"), "{}", ran.stderr);
+    }
+    let directory = house.path("").display().to_string();
+    let ran = house.expect(2, &["intent", "import", &directory, "--yes"]);
+    assert!(ran.stderr.contains("cannot be read: is a directory"), "{}", ran.stderr);
+    assert_eq!(intents(&house), before);
+}
+
+#[test]
+fn import_names_the_fault_of_an_encoding_and_of_a_comma() {
+    let house = swept(0);
+    let line = r#"{"op":"create","body":{"email":"a"}}"#;
+    std::fs::write(house.path("wide.jsonl"), utf16(&format!("{line}\r\n{line}\r\n"))).unwrap();
+    for (path, part) in [
+        (
+            file(&house, "marked.jsonl", &format!("\u{feff}{line}\n{line}\n")),
+            "marked.jsonl begins with a byte order mark",
+        ),
+        (house.path("wide.jsonl").display().to_string(), "wide.jsonl is UTF-16; save it as UTF-8"),
+        (
+            file(&house, "comma.jsonl", &format!("{line},\n{line}\n")),
+            "line 1: the intent: must be JSON, and has a trailing comma at column 37",
+        ),
+    ] {
+        let ran = house.expect(2, &["intent", "import", &path, "--yes"]);
+        assert!(ran.stderr.contains(part) && ran.stderr.lines().count() < 3, "{part}: {}", ran.stderr);
+    }
+    assert_eq!(intents(&house), "0");
+}
+
+#[test]
+fn import_tells_which_customers_the_mirror_knows() {
+    let house = swept(3);
+    let ids = house.sandbox.world().ids();
+    house.sandbox.world().delete(&ids[1]);
+    house.expect(0, &["sync"]);
+    let line = |id: &str| format!("{}\n", json!({"op": "update", "customer_id": id, "body": {"email": "a"}}));
+    let all: String = [&ids[0], &ids[1], &ids[2], "typo", &ids[0]].map(line).concat();
+    let ran = fed(&house, &["intent", "import", "-", "--yes"], &all);
+    let part = "customers: 2 in the mirror, 1 deleted at KOMOJU, 1 unknown to the mirror (typo)\n";
+    assert!(ran.code == 0 && ran.stderr.contains(part), "{}", ran.stderr);
+    let create = r#"{"op":"create","body":{"email":"a"}}"#;
+    let ran = fed(&house, &["intent", "import", "-", "--yes"], create);
+    assert!(ran.code == 0 && !ran.stderr.contains("customers:"), "{}", ran.stderr);
 }
 
 #[test]
@@ -556,7 +692,7 @@ fn status_counts_intents_and_names_the_files_that_nobody_takes() {
         std::fs::write(spool.join(name), "{}").unwrap();
     }
     for id in ["n1", "n2", "n3"] {
-        house.expect(0, &["intent", "create", "--id", id]);
+        house.expect(0, &["intent", "create", "--email", "a", "--id", id]);
     }
     house.expect(0, &["intent", "cancel", "n3"]);
     sql(&house, "UPDATE intents SET reason = 'waits for its time' WHERE id = 'n1'");

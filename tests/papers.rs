@@ -108,3 +108,10 @@ fn the_packages_configuration_is_all_defaults() {
     let config = Config::parse(text, Path::new("config.toml")).unwrap();
     assert_eq!(config, Config::default());
 }
+
+#[test]
+fn debian_changelog_begins_with_the_version_of_the_program() {
+    let text = include_str!("../packaging/debian/changelog");
+    let version = format!("komoju-sync ({}-1) ", env!("CARGO_PKG_VERSION"));
+    assert!(text.starts_with(&version), "{text}");
+}

@@ -194,6 +194,8 @@ BEGIN
         WHERE NEW.body IS NOT NULL AND (typeof(NEW.body) <> 'text' OR NOT json_valid(NEW.body));
     SELECT RAISE(ABORT, 'body: must be a JSON object') WHERE NEW.body IS NOT NULL AND json_type(NEW.body) IS NOT 'object';
     SELECT RAISE(ABORT, 'body: cannot be given with a delete') WHERE NEW.op = 'delete' AND NEW.body IS NOT NULL;
+    SELECT RAISE(ABORT, 'body: a create needs at least one parameter: currency, email, metadata, payment_details')
+        WHERE NEW.op = 'create' AND NOT EXISTS (SELECT 1 FROM json_each(coalesce(NEW.body, '{}')));
     SELECT RAISE(ABORT, 'body: an update must change something')
         WHERE NEW.op = 'update' AND NOT EXISTS (SELECT 1 FROM json_each(coalesce(NEW.body, '{}')));
     SELECT RAISE(ABORT, 'body: known fields are currency, email, metadata and payment_details')

@@ -2,13 +2,13 @@
 
 use std::io;
 
-use super::customers::parse_id;
+use super::customers::{parse_id, unknown};
 use super::exit::UsageError;
 use super::print::{self, Out, Style, plain};
 use super::{ConfigFile, Exit, signals};
 use crate::model::{CustomerId, Diff};
 use crate::store::read::{ChangeFilter, Record};
-use crate::store::{Reader, read};
+use crate::store::{Reader, coverage, read};
 use crate::watch::Watch;
 
 /// The change log: who changed, when it was seen, and what differs.
@@ -18,7 +18,8 @@ use crate::watch::Watch;
 )]
 pub(super) struct Args {
     /// Only changes after this one.
-    #[arg(long, value_name = "SEQ", default_value_t = 0, hide_default_value = true)]
+    #[arg(long, value_name = "SEQ", default_value_t = 0, hide_default_value = true,
+        value_parser = clap::value_parser!(i64).range(0..))]
     since: i64,
     /// Only this customer's.
     #[arg(long, value_name = "ID", value_parser = parse_id)]
@@ -41,8 +42,17 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
         );
         return Err(UsageError(why).into());
     }
+    if let Some(id) = &args.customer
+        && !reader.look(|conn| coverage::knows(conn, id))?
+    {
+        if !args.follow {
+            return Err(unknown(id));
+        }
+        print::note(&format!("{}; waiting for its first entry", unknown(id)));
+    }
     let mut filter = ChangeFilter { since: args.since, customer: args.customer.clone(), until: None };
     let mut out = Out::new();
+    header(&mut out, args.style)?;
     if !args.follow {
         print_new(&reader, &mut filter, &mut out, args.style)?;
         return Ok(Exit::Fine);
@@ -76,11 +86,22 @@ fn print_new(reader: &Reader, filter: &mut ChangeFilter, out: &mut Out, style: S
     Ok(out.flush()?)
 }
 
+/// The names of the columns of [`print`].
+pub(super) fn header(out: &mut Out, style: Style) -> io::Result<()> {
+    match style.is_json() {
+        true => Ok(()),
+        false => out.header(&format!(
+            "{:>8}  {:<24}  {:<8}  {:<8}  customer, and what differs",
+            "seq", "observed_at", "kind", "origin"
+        )),
+    }
+}
+
 /// One change: a line for a person, or an object.
 pub(super) fn print(out: &mut Out, record: &Record, style: Style) -> io::Result<()> {
     match style.is_json() {
         true => out.json(record),
-        false => out.line(&line(record)),
+        false => out.row(&line(record)),
     }
 }
 

@@ -3,8 +3,9 @@
 use clap::Subcommand;
 
 use super::print::{self, Out};
+use super::service_key::{OWNER_AND_MODE, ServiceKey};
 use super::{ConfigFile, Exit};
-use crate::config::{KeyError, SecretKey};
+use crate::config::{Config, KeyError, KeyPlace, SecretKey};
 
 /// Checks the configuration, or shows what is in effect.
 #[derive(Debug, clap::Args)]
@@ -29,21 +30,50 @@ pub(super) fn run(file: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
         What::Show => out.line(config.render().trim_end())?,
         What::Check => {
             out.line(&format!("{} is fine", file.path().display()))?;
-            match SecretKey::find(&config.api, &|name| std::env::var_os(name)) {
-                Ok((key, source)) => {
-                    out.line(&format!("the secret key comes from {source}"))?;
-                    for warning in key.warnings(&source) {
-                        print::note(&format!("note: {warning}"));
-                    }
-                }
-                // Whoever checks the file need not be who may read the key.
-                Err(why @ (KeyError::Nowhere | KeyError::Unreadable { .. })) => {
-                    print::note(&format!("note: {why}"))
-                }
-                Err(why) => return Err(why.into()),
-            }
+            out.flush()?;
+            check_key(&config, file, &mut out)?;
         }
     }
     out.finish()?;
     Ok(Exit::Fine)
+}
+
+/// Says where the key comes from. Whoever checks the file need not be the user that may read the key.
+fn check_key(config: &Config, file: &ConfigFile, out: &mut Out) -> anyhow::Result<()> {
+    let of_service = ServiceKey::of(file.path());
+    let (key, source, loaded) = match SecretKey::find(&config.api, &|name| std::env::var_os(name)) {
+        Ok((key, source)) => (key, source, ""),
+        Err(nowhere @ KeyError::Nowhere) => match of_service.read() {
+            Some(Ok((key, source))) => {
+                (key, source, "; the service loads it, commands by hand do not find it")
+            }
+            Some(Err(KeyError::Unreadable { source, .. })) => {
+                print::note(&format!(
+                    "note: the secret key of the service, {} ({OWNER_AND_MODE}), cannot be read by this user: {source}",
+                    of_service.path().display()
+                ));
+                return Ok(());
+            }
+            Some(Err(unusable)) => return Err(unusable.into()),
+            None => {
+                print::note(&format!("note: {nowhere}"));
+                return Ok(());
+            }
+        },
+        Err(why @ KeyError::Unreadable { .. }) => {
+            print::note(&format!("note: {why}"));
+            return Ok(());
+        }
+        Err(why) => return Err(why.into()),
+    };
+    let place = match &source.place {
+        KeyPlace::File(path) if !loaded.is_empty() => format!("the file {}", path.display()),
+        _ => source.to_string(),
+    };
+    let mode = source.mode.map(|mode| format!(" (mode {:04o})", mode & 0o7777)).unwrap_or_default();
+    out.line(&format!("the secret key comes from {place}{mode}{loaded}"))?;
+    for warning in key.warnings(&source) {
+        print::note(&format!("note: {warning}"));
+    }
+    Ok(())
 }

@@ -1,15 +1,15 @@
 //! `customers`: the mirror, now or then.
 
 use clap::Subcommand;
-use jiff::Timestamp;
 use serde_json::Value;
 
+use super::as_of::AsOf;
 use super::exit::UsageError;
 use super::print::{self, Out, Style, plain};
 use super::{ConfigFile, Exit, changes};
 use crate::model::{CustomerId, time};
 use crate::store::read::{ChangeFilter, Record};
-use crate::store::{Reader, erase, read};
+use crate::store::{Reader, coverage, erase, read};
 
 /// The mirror, now or then.
 #[derive(Debug, clap::Args)]
@@ -44,9 +44,8 @@ enum What {
 
 #[derive(Debug, clap::Args)]
 struct Options {
-    /// As it stood at this moment (RFC 3339, or a date for its beginning in UTC).
-    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
-    as_of: Option<Timestamp>,
+    #[command(flatten)]
+    as_of: AsOf,
     #[command(flatten)]
     style: Style,
 }
@@ -62,15 +61,19 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
 }
 
 fn list(reader: &Reader, options: &Options) -> anyhow::Result<()> {
+    let as_of = options.as_of.within(reader)?;
     let mut out = Out::new();
+    if !options.style.is_json() {
+        out.header(&format!("{:<26}  {:<24}  email", "id", "created_at"))?;
+    }
     print::printing(|check| {
         let visit = |record: Record| {
             check(match options.style.is_json() {
                 true => out.json(&record),
-                false => out.line(&list_line(&record)),
+                false => out.row(&list_line(&record)),
             })
         };
-        reader.look(|conn| match options.as_of {
+        reader.look(|conn| match as_of {
             Some(moment) => read::customers_as_of(conn, moment, visit),
             None => read::customers(conn, visit),
         })
@@ -87,11 +90,12 @@ fn list_line(record: &Record) -> String {
 }
 
 fn show(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Result<()> {
-    let found = reader.look(|conn| match options.as_of {
+    let as_of = options.as_of.within(reader)?;
+    let found = reader.look(|conn| match as_of {
         Some(moment) => read::customer_as_of(conn, id, moment),
         None => read::customer(conn, id),
     })?;
-    let when = options.as_of.map(|at| format!(" at {}", time::written(at))).unwrap_or_default();
+    let when = as_of.map(|at| format!(" at {}", time::written(at))).unwrap_or_default();
     let erased_at = reader.look(|conn| erase::erased_before(conn, id))?.map(|(at, _)| at);
     let record = found.ok_or_else(|| match &erased_at {
         Some(at) => anyhow::anyhow!("customer {id} was erased at {at}: nothing of it is kept"),
@@ -114,8 +118,10 @@ fn show(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Result<(
 }
 
 fn history(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Result<()> {
-    let filter = ChangeFilter { customer: Some(id.clone()), until: options.as_of, ..ChangeFilter::default() };
+    let until = options.as_of.within(reader)?;
+    let filter = ChangeFilter { customer: Some(id.clone()), until, ..ChangeFilter::default() };
     let mut out = Out::new();
+    changes::header(&mut out, options.style)?;
     let mut entries = 0_u64;
     print::printing(|check| {
         let visit = |record: Record| {
@@ -125,24 +131,21 @@ fn history(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Resul
         reader.look(|conn| read::changes(conn, &filter, visit))
     })?;
     out.finish()?;
-    match entries {
-        0 => Err(anyhow::anyhow!("the change log knows no customer {id}")),
+    match (entries, until) {
+        (0, Some(at)) if reader.look(|conn| coverage::knows(conn, id))? => {
+            Err(anyhow::anyhow!("the change log has no entry of customer {id} until {}", time::written(at)))
+        }
+        (0, _) => Err(unknown(id)),
         _ => Ok(()),
     }
+}
+
+/// The error for a customer of whom there is no entry.
+pub(super) fn unknown(id: &CustomerId) -> anyhow::Error {
+    anyhow::anyhow!("the change log knows no customer {id}")
 }
 
 /// Takes an argument as a customer's id.
 pub(super) fn parse_id(text: &str) -> Result<CustomerId, UsageError> {
     CustomerId::new(text).map_err(|why| UsageError(why.to_string()))
-}
-
-/// Takes an argument as a moment.
-pub(super) fn parse_moment(text: &str) -> Result<Timestamp, UsageError> {
-    // A date alone is its beginning; what is no date gives no time either.
-    time::read(text).or_else(|| time::read(&format!("{text}T00:00:00Z"))).ok_or_else(|| {
-        UsageError(
-            "a time looks like 2026-01-31T09:30:00Z, or 2026-01-31 for the beginning of that day in UTC"
-                .into(),
-        )
-    })
 }

@@ -65,6 +65,9 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
 fn list(reader: &Reader, all: bool, style: Style) -> anyhow::Result<Exit> {
     let mut out = Out::new();
     let (mut waiting, mut unproven) = (0_u64, 0_u64);
+    if !style.is_json() {
+        out.header(&format!("{:<9}  {:<10}  {:<24}  customer", "hold", "state", "opened_at"))?;
+    }
     print::printing(|check| {
         let visit = |record: read::Record| {
             let waits = record.text("state") == Some("held");
@@ -76,7 +79,7 @@ fn list(reader: &Reader, all: bool, style: Style) -> anyhow::Result<Exit> {
                     let [hold, state, opened, id, email] =
                         ["hold_id", "state", "opened_at", "customer_id", "email"]
                             .map(|name| plain(record.get(name)));
-                    out.line(format!("hold {hold:<4}  {state:<10}  {opened}  {id}  {email}").trim_end())
+                    out.row(format!("hold {hold:<4}  {state:<10}  {opened}  {id}  {email}").trim_end())
                 }
             })
         };

@@ -13,6 +13,7 @@
 
 mod access;
 mod account;
+mod alerts;
 mod api;
 mod configuration;
 mod database;

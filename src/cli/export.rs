@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::customers::parse_moment;
+use super::as_of::AsOf;
 use super::print::{self, Out};
 use super::{ConfigFile, Exit, progress};
 use crate::store::read::Record;
@@ -19,9 +19,8 @@ pub(super) struct Args {
     /// How.
     #[arg(long, value_enum)]
     format: Format,
-    /// As it stood at this moment (RFC 3339, or a date for its beginning in UTC).
-    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
-    as_of: Option<Timestamp>,
+    #[command(flatten)]
+    as_of: AsOf,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -34,18 +33,17 @@ enum Format {
 
 pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     let reader = Reader::open(&config.load()?.database.path)?;
+    let as_of = args.as_of.within(&reader)?;
     // Before the export, so that a sweep which ends meanwhile does not hide that it began too early.
-    let is_partial = reader.look(|conn| passes::is_partial(conn, args.as_of))?;
+    let is_partial = reader.look(|conn| passes::is_partial(conn, as_of))?;
     let mut out = Out::new();
     match args.format {
-        Format::Jsonl => {
-            print::printing(|check| each(&reader, args.as_of, |record| check(out.json(&record))))?
-        }
+        Format::Jsonl => print::printing(|check| each(&reader, as_of, |record| check(out.json(&record))))?,
         Format::Csv => {
             let mut csv = csv::Writer::from_writer(out.writer());
             csv.write_record(read::customer_columns(&reader)?)?;
             print::printing(|check| {
-                each(&reader, args.as_of, |record| {
+                each(&reader, as_of, |record| {
                     let row = record.columns().map(|(_, value)| cell(value));
                     check(csv.write_record(row).map_err(output_error))
                 })
@@ -55,7 +53,7 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     }
     out.finish()?;
     if is_partial {
-        let when = args.as_of.map_or("yet", |_| "by then");
+        let when = as_of.map_or("yet", |_| "by then");
         print::note(&format!(
             "the export is incomplete: no sweep had read all customers {when}. `komoju-sync status` shows the last one, \
              and `komoju-sync sync` makes one"

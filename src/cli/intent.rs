@@ -89,13 +89,41 @@ fn refused_at_the_door(error: StoreError) -> anyhow::Error {
 /// Who sends what is queued, and when.
 fn what_happens_next(path: &Path) -> Result<&'static str, StoreError> {
     let reader = Reader::open(path)?;
+    let sender = sender(path)?;
     if reader.look(read::obstacles)?.0.is_some() {
-        return Ok("the API refuses the key: it is sent once a key is accepted");
+        return Ok(match sender {
+            Sender::None => {
+                "the API refused the key, and no daemon runs: correct the key, then `komoju-sync sync` or `komoju-sync run` sends it"
+            }
+            _ => "the API refuses the key: it is sent once a key is accepted",
+        });
     }
-    // The holder says its command in the words that the instance's lock keeps.
-    Ok(match Instance::holder(path)? {
-        Some(holder) if holder.name.starts_with("`komoju-sync run`") => "the daemon sends it at once",
-        Some(_) => "a `komoju-sync sync` runs and may send it; else the next `sync` or `run` does",
-        None => "no daemon runs: `komoju-sync sync` or `komoju-sync run` sends it",
+    Ok(match sender {
+        Sender::Daemon => "the daemon sends it at once",
+        Sender::Sync => "a `komoju-sync sync` runs and may send it; else the next `sync` or `run` does",
+        Sender::None => "no daemon runs: `komoju-sync sync` or `komoju-sync run` sends it",
+    })
+}
+
+/// The process that sends what is queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sender {
+    /// `run`.
+    Daemon,
+    /// `sync`, which ends by itself.
+    Sync,
+    /// No process that holds the database sends.
+    None,
+}
+
+fn sender(path: &Path) -> Result<Sender, StoreError> {
+    // The lock's file keeps the holder's command in these words.
+    let holder = Instance::holder(path)?.map(|holder| holder.name).unwrap_or_default();
+    let is = |command: &str| holder.starts_with(&format!("`komoju-sync {command}`"));
+    Ok(match holder.as_str() {
+        "" => Sender::None,
+        _ if is("run") || is("demo") => Sender::Daemon,
+        _ if is("restore") || is("rebuild") => Sender::None,
+        _ => Sender::Sync,
     })
 }

@@ -24,7 +24,12 @@ pub(super) fn start(log: &Log) {
     let ours = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("komoju_sync", level);
     let in_journal = is_journal();
     let terminal = io::stderr().is_terminal();
-    let lines = || fmt::layer().with_writer(AroundBars).with_target(false).with_ansi(terminal && !in_journal);
+    let lines = || {
+        fmt::layer()
+            .with_writer(AroundBars)
+            .with_target(false)
+            .with_ansi(super::terminal::may_draw() && !in_journal)
+    };
     let in_text = || match in_journal {
         // The journal has its own clock.
         true => lines().without_time().boxed(),

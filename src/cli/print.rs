@@ -1,11 +1,12 @@
 //! Printing: data to standard output, words to standard error, nothing that could write to somebody's terminal.
 
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::io::{self, BufWriter, StdoutLock, Write};
 
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::terminal;
 use crate::mask::harmless;
 pub(super) use crate::model::words::{count, grouped};
 use crate::store::StoreError;
@@ -38,37 +39,57 @@ impl Style {
 }
 
 /// Standard output, buffered. A reader that goes away is an error like any other, told apart at the top.
-pub(super) struct Out(BufWriter<StdoutLock<'static>>);
+pub(super) struct Out {
+    writer: BufWriter<StdoutLock<'static>>,
+    /// The terminal's width; `None` where another program reads.
+    columns: Option<usize>,
+}
 
 impl Out {
     pub(super) fn new() -> Self {
-        Self(BufWriter::new(io::stdout().lock()))
+        Self { columns: terminal::width(), writer: BufWriter::new(io::stdout().lock()) }
     }
 
     /// One line of words.
     pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.0, "{text}")
+        writeln!(self.writer, "{text}")
+    }
+
+    /// The names of a list's columns, on a terminal only: other programs take each line for an entry.
+    pub(super) fn header(&mut self, text: &str) -> io::Result<()> {
+        match self.columns {
+            Some(_) => self.row(text),
+            None => Ok(()),
+        }
+    }
+
+    /// One entry of a list, on one line of the terminal.
+    pub(super) fn row(&mut self, text: &str) -> io::Result<()> {
+        match self.columns {
+            Some(columns) => self.line(&terminal::fitted(text, columns)),
+            None => self.line(text),
+        }
     }
 
     /// One line of JSON.
     pub(super) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.0, value)?;
-        self.0.write_all(b"\n")
+        serde_json::to_writer(&mut self.writer, value)?;
+        self.writer.write_all(b"\n")
     }
 
     /// Everything as it is.
     pub(super) fn writer(&mut self) -> &mut impl Write {
-        &mut self.0
+        &mut self.writer
     }
 
     /// Hands over what is buffered. Must be called: an error at the end would be lost otherwise.
     pub(super) fn finish(mut self) -> io::Result<()> {
-        self.0.flush()
+        self.writer.flush()
     }
 
     /// Hands over what is buffered, for output that goes on.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.writer.flush()
     }
 }
 
@@ -108,7 +129,7 @@ pub(super) fn plain(value: &Value) -> String {
 
 /// `error: …` on standard error, in red on a terminal.
 pub(super) fn error(text: &str) {
-    let (on, off) = if io::stderr().is_terminal() { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
+    let (on, off) = if terminal::may_draw() { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
     let _ = writeln!(io::stderr(), "{on}error:{off} {text}");
 }
 

@@ -1,14 +1,18 @@
-//! Progress bars: on standard error, on a terminal only, with count, rate and time left.
+//! Progress bars: on standard error, on a terminal only and never with NO_COLOR, with count, rate and time left.
 
 use std::sync::LazyLock;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tokio::sync::watch;
 
+use super::terminal;
 use crate::tasks::pull::{Phase, Progress};
 
 /// All bars; log lines are written around them.
-static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+static BARS: LazyLock<MultiProgress> = LazyLock::new(|| match terminal::may_draw() {
+    true => MultiProgress::new(),
+    false => MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
+});
 
 /// Runs `write` with every bar out of the way.
 pub(super) fn suspended(write: impl FnOnce()) {

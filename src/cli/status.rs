@@ -17,7 +17,7 @@ use crate::tasks::spool;
 #[command(
     after_help = "Examples:\n  komoju-sync status\n  komoju-sync status --json | jq .last_sweep_age_s\n\n\
     Exits 1 when no complete sweep exists, the last is older than three of its periods, or the daemon waits for the disk, 3 when something waits for a \
-    person or a new customer is unreadable, 4 when the key is refused."
+    person or a new customer is unreadable, 4 when the key is refused, 5 when there is no usable database."
 )]
 pub(super) struct Args {
     #[command(flatten)]
@@ -28,15 +28,12 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     let config = config.load()?;
     let path = &config.database.path;
     let reader = match Reader::open(path) {
-        Err(StoreError::Missing(_)) if !args.style.is_json() => {
-            print::note(&StoreError::Missing(path.clone()).to_string());
-            return Ok(Exit::Failed);
-        }
-        Err(StoreError::Missing(path)) => {
+        // Programs that read the object find in it what is wrong, besides the exit code.
+        Err(StoreError::Missing(path)) if args.style.is_json() => {
             let mut out = Out::new();
             out.json(&serde_json::json!({"mirror": null, "missing": path, "stale": true}))?;
             out.finish()?;
-            return Ok(Exit::Failed);
+            return Err(StoreError::Missing(path).into());
         }
         other => other?,
     };
@@ -117,7 +114,11 @@ fn print(out: &mut Out, status: &Standing) -> std::io::Result<()> {
         out.line(&format!("waiting   the API asked us to wait until {until}"))?;
     }
     if let Some(since) = &status.key_refused_since {
-        out.line(&format!("key       refused by the API since {since}; it is tried again every 15 minutes"))?;
+        let next = match status.instance {
+            Some(_) => "the daemon asks again every 15 minutes",
+            None => "no daemon runs: the next `komoju-sync sync` or `komoju-sync run` asks again",
+        };
+        out.line(&format!("key       refused by the API since {since}; {next}"))?;
     }
     if let Some(since) = &status.account_stopped_since {
         out.line(&format!(

@@ -101,8 +101,15 @@ async fn pass(app: &App, kind: PassKind, row: Option<(&Path, Style)>) -> anyhow:
         );
         return Ok(Passed { exit: Exit::Failed, may_drain: true });
     };
-    match report.failure {
-        Some(_) => print::error(&report.sentence()),
+    match &report.failure {
+        Some(failure) => {
+            print::error(&report.sentence());
+            if row.is_some() && !matches!(failure, Failure::Stopped) {
+                print::note(
+                    "no daemon runs: nothing repeats this until the next `komoju-sync sync` or `komoju-sync run`",
+                );
+            }
+        }
         None => print::note(&report.sentence()),
     }
     if let (Some((database, style)), Some(id)) = (row, report.pass)
@@ -133,6 +140,9 @@ async fn drain(app: &App, database: &Path, may_drain: bool) -> anyhow::Result<Ex
     };
     if drained.attempts > 0 {
         print::note(&format!("outbox: {drained}"));
+    }
+    if drained.waiting > 0 {
+        print::note("no daemon runs: the next `komoju-sync sync` or `komoju-sync run` attempts what waits");
     }
     let (waits, left) = Reader::open(database)?.look(|conn| {
         let parked = intents::count_open(conn)?.iter().any(|counted| counted.state == "parked");

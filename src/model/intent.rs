@@ -10,6 +10,7 @@ mod card;
 pub mod lifecycle;
 mod rule;
 mod schema;
+pub mod text;
 
 use std::fmt;
 
@@ -19,7 +20,7 @@ use serde_json::{Map, Value};
 pub use rule::{BadIntent, Rule};
 
 use super::customer::CustomerId;
-use super::json::{self, JsonError};
+
 use super::time;
 
 /// KOMOJU's limit on a metadata key, in characters.
@@ -302,11 +303,31 @@ impl Intent {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn parse(text: &str) -> Result<Self, BadIntent> {
-        match json::parse_unique(text.as_bytes()) {
+        Self::from_bytes(text.as_bytes())
+    }
+
+    /// Reads an intent from the bytes of a file or a line. The first fault may be that the bytes are no text.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, BadIntent> {
+        let intent = Self::stored(bytes)?;
+        match &intent.wish {
+            Wish::Create(body) if body.0.is_empty() => Err(BadIntent::at("body", Rule::EmptyCreate)),
+            _ => Ok(intent),
+        }
+    }
+
+    /// Reads an intent that was accepted before, by its fields. Earlier versions accepted a create without parameters; it must not look
+    /// like a row that another program changed.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn stored(bytes: &[u8]) -> Result<Self, BadIntent> {
+        match text::parse(bytes) {
             Ok(Value::Object(fields)) => Self::of(fields),
             Ok(_) => Err(BadIntent::at("the intent", Rule::Object)),
-            Err(JsonError::RepeatedKey) => Err(BadIntent::at("the intent", Rule::RepeatedKey)),
-            Err(_) => Err(BadIntent::at("the intent", Rule::Json)),
+            Err(fault) => Err(BadIntent::at("the intent", Rule::Json(fault))),
         }
     }
 

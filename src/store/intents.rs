@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Conn, StoreError, Tx, outbox, spool};
 use crate::model::intent::MASKED_TOKEN;
 use crate::model::intent::lifecycle::{Lifecycle, Outcome, Retry, State};
-use crate::model::intent::{Body, Expect, Intent, Wish};
+use crate::model::intent::{Body, Expect, Intent, Rule, Wish};
 use crate::model::{CustomerId, json as canonical, time};
 
 /// By which way an intent came.
@@ -184,7 +184,7 @@ pub(super) fn intent_in(row: &Row<'_>, first: usize) -> Result<Intent, String> {
     let fields: Map<String, Value> =
         fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
     let fields = Value::Object(fields);
-    Intent::parse(&fields.to_string()).map_err(|bad| bad.to_string())
+    Intent::stored(fields.to_string().as_bytes()).map_err(|bad| bad.to_string())
 }
 
 /// Whether this intent's content was erased with its customer.
@@ -254,8 +254,11 @@ pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycl
         (Ok(Wish::Delete(_)), Some(_)) => {
             return Err(StoreError::Refused(format!("{id} is a delete: it has no body to correct")));
         }
+        (Ok(Wish::Create(_)), Some(body)) if body.fields().is_empty() => {
+            return Err(StoreError::Refused(format!("body: {}", Rule::EmptyCreate)));
+        }
         (Ok(Wish::Update(..)), Some(body)) if body.fields().is_empty() => {
-            return Err(StoreError::Refused("body: an update must change something".to_owned()));
+            return Err(StoreError::Refused(format!("body: {}", Rule::EmptyUpdate)));
         }
         (Ok(Wish::Create(body) | Wish::Update(_, body)), None) if body.token() == Some(MASKED_TOKEN) => {
             return Err(StoreError::Refused(format!(

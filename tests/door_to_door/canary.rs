@@ -209,8 +209,11 @@ fn nothing_is_left(format: &str) {
     stage.by_sql("expired", "update", Some(&ids[1]), &Stage::body(&expired));
     stage.by_sql("opaque", "create", None, &Stage::body(&opaque));
     rename_into_spool(&stage.house, "good.json", &line("json", &Stage::body(&by_json)));
-    let two =
-        format!("{}\n{}\n", line("jsonl", &Stage::body(&by_jsonl)), r#"{"op": "create", "id": "plain"}"#);
+    let two = format!(
+        "{}\n{}\n",
+        line("jsonl", &Stage::body(&by_jsonl)),
+        r#"{"op": "create", "id": "plain", "body": {"email": "a"}}"#
+    );
     rename_into_spool(&stage.house, "good.jsonl", &two);
     let card = json!({"type": "credit_card", "number": "4242424242424242", "note": in_object});
     rename_into_spool(

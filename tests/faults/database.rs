@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::case::{Case, signal};
-use crate::matrix::Ends::{Complete, Unusable, Waits};
+use crate::matrix::Ends::{Unusable, Waits};
 use crate::matrix::Outbox::{Done, Kept, Parked};
 use crate::matrix::faults;
 

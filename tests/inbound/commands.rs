@@ -8,7 +8,7 @@ use komoju_sync::clock::{Clock, SystemClock};
 use komoju_sync::sandbox::{Call, Effect, Fault};
 use serde_json::{Value, json};
 
-use crate::house::{House, Process, own};
+use crate::house::{House, KEY, Process, own};
 
 fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -53,10 +53,18 @@ fn several_mistakes_in_the_configuration_are_told_at_once() {
 #[test]
 fn without_a_database_each_command_says_what_makes_one() {
     let house = House::with(0);
-    house.expect(1, &["status"]);
-    for arguments in
-        [&["customers", "list"][..], &["changes"], &["verify"], &["rebuild"], &["deletions", "list"]]
-    {
+    let missing = json_lines(&house.expect(5, &["status", "--json"]).stdout);
+    assert_eq!((&missing[0]["mirror"], &missing[0]["stale"]), (&Value::Null, &json!(true)));
+    for arguments in [
+        &["status"][..],
+        &["customers", "list"],
+        &["changes"],
+        &["verify"],
+        &["rebuild"],
+        &["deletions", "list"],
+        &["account", "show"],
+        &["export", "--format", "csv"],
+    ] {
         let ran = house.expect(5, arguments);
         assert!(ran.stderr.contains("komoju-sync sync"), "{}", ran.stderr);
     }
@@ -111,7 +119,6 @@ fn customers_changes_and_export_show_now_and_then() {
     let swept = json_lines(&house.expect(0, &["sync", "--json"]).stdout);
     assert_eq!((swept.len(), &swept[0]["outcome"], &swept[0]["pages"]), (1, &json!("complete"), &json!(2)));
     assert_eq!(house.expect(0, &["customers", "list"]).stdout.lines().count(), 15);
-    assert!(house.expect(0, &["customers", "list", "--as-of", "2001-01-01"]).stdout.is_empty());
     house.expect(1, &["customers", "show", "nobody"]);
 
     let changes = json_lines(&house.expect(0, &["changes", "--since", "15", "--json"]).stdout);
@@ -398,4 +405,180 @@ fn export_before_the_first_complete_sweep_is_reported_as_incomplete() {
     assert_eq!(house.expect(0, &["export", "--format", "jsonl"]).stderr, "");
     let then = house.expect(1, &["export", "--format", "jsonl", "--as-of", &before]);
     assert!(then.stderr.contains("no sweep had read all customers by then"), "{}", then.stderr);
+}
+
+#[test]
+fn failed_sync_promises_no_retry_without_a_daemon() {
+    let mut house = House::with(3);
+    house.use_key("sk_test_wrong");
+    let ran = house.expect(4, &["sync"]);
+    let part = "no daemon runs: nothing repeats this until the next `komoju-sync sync` or `komoju-sync run`";
+    assert!(ran.stderr.contains(part), "{}", ran.stderr);
+    let told = house.expect(4, &["status"]).stdout;
+    assert!(
+        told.contains("no daemon runs: the next `komoju-sync sync`") && !told.contains("15 minutes"),
+        "{told}"
+    );
+    let queued = house.expect(0, &["intent", "create", "--email", "a@example.jp"]).stderr;
+    assert!(queued.contains("the API refused the key, and no daemon runs"), "{queued}");
+
+    let daemon = house.spawn(&["run"]);
+    let asked = "SELECT count(*) FROM passes WHERE outcome = 'failed'";
+    assert!((0..20_000).any(|_| house.one(asked) == "2"), "the daemon does not ask");
+    let told = house.expect(4, &["status"]).stdout;
+    assert!(told.contains("the daemon asks again every 15 minutes"), "{told}");
+    stop(daemon);
+
+    house.use_key(KEY);
+    let effect = json!({"kind": "status", "status": 503});
+    let on = Fault::new(serde_json::from_value(effect).unwrap()).call(Call::Create);
+    house.inject(on);
+    let ran = house.expect(0, &["sync"]);
+    assert!(!ran.stderr.contains("nothing repeats this"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no daemon runs: the next `komoju-sync sync`"), "{}", ran.stderr);
+}
+
+#[test]
+fn config_check_names_the_key_of_the_service_and_its_mode() {
+    let house = House::with(0);
+    let check = || {
+        let mut command = house.command(&["config", "check"]);
+        let output = command.env_remove("KOMOJU_SECRET_KEY").output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, _, told) = check();
+    assert_eq!(code, Some(0));
+    assert!(told.contains("/etc/komoju-sync/secret-key (owner root, mode 0400)"), "{told}");
+    let key = house.path("secret-key");
+    std::fs::write(&key, KEY).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o400)).unwrap();
+    let (code, told, aside) = check();
+    let expected =
+        format!("the secret key comes from the file {} (mode 0400); the service loads it", key.display());
+    assert!(told.contains(&expected), "{told}");
+    assert_eq!((code, aside.as_str()), (Some(0), ""));
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(check().2.contains("is open to every user"), "{}", check().2);
+    std::fs::write(&key, "two words").unwrap();
+    assert_eq!(check().0, Some(2));
+}
+
+#[test]
+fn moment_or_customer_outside_of_the_log_is_an_error_that_says_so() {
+    let house = House::with(3);
+    house.expect(0, &["sync"]);
+    let id = house.sandbox.world().ids()[0].clone();
+    let first = house.one("SELECT min(observed_at) FROM changes");
+    for command in [
+        &["customers", "list"][..],
+        &["customers", "show", &id],
+        &["customers", "history", &id],
+        &["export", "--format", "csv"],
+        &["export", "--format", "jsonl"],
+    ] {
+        for (moment, part) in [
+            ("2001-01-01", format!("--as-of 2001-01-01T00:00:00.000Z: the change log begins at {first}")),
+            ("2999-01-01T00:00:00Z", "--as-of 2999-01-01T00:00:00.000Z: this is in the future".to_owned()),
+        ] {
+            let ran = house.expect(2, &[command, &["--as-of", moment]].concat());
+            assert!(ran.stdout.is_empty() && ran.stderr.contains(&part), "{command:?}: {}", ran.stderr);
+        }
+        let shown = house
+            .expect(0, &[command, &["--as-of", &house.one("SELECT max(observed_at) FROM changes")]].concat());
+        assert!(!shown.stdout.is_empty(), "{command:?}");
+    }
+
+    for command in [
+        &["changes", "--customer", "typo"][..],
+        &["changes", "--customer", "typo", "--json"],
+        &["customers", "history", "typo"],
+    ] {
+        let ran = house.expect(1, command);
+        assert!(
+            ran.stdout.is_empty() && ran.stderr.contains("the change log knows no customer typo"),
+            "{}",
+            ran.stderr
+        );
+    }
+    house.expect(2, &["changes", "--since=-1"]);
+    let nothing_new = house.expect(0, &["changes", "--customer", &id, "--since", "3"]);
+    assert_eq!((nothing_new.stdout.as_str(), nothing_new.stderr.as_str()), ("", ""));
+    let later = house.sandbox.world().create(json!({"email": "later@example.jp"}));
+    house.expect(0, &["sync"]);
+    let early = house.expect(1, &["customers", "history", &later, "--as-of", &first]);
+    assert!(
+        early.stderr.contains(&format!("has no entry of customer {later} until {first}")),
+        "{}",
+        early.stderr
+    );
+    for (command, part) in [
+        (&["customers", "show", "typo"][..], "the mirror knows no customer typo"),
+        (&["intent", "show", "typo"], "there is no intent typo"),
+        (&["intent", "retry", "typo"], "there is no intent typo"),
+        (&["deletions", "approve", "99"], "hold 99 has no deletion to decide"),
+        (&["deletions", "reject", "99"], "hold 99 has no deletion to decide"),
+        (&["erase", "typo"], "typo"),
+    ] {
+        let ran = house.expect(1, command);
+        assert!(ran.stdout.is_empty() && ran.stderr.contains(part), "{command:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn as_of_without_any_entry_is_an_error_until_an_empty_account_was_swept() {
+    let mut house = House::with(0);
+    house.use_key("sk_test_wrong");
+    house.expect(4, &["sync"]);
+    let none = house.expect(2, &["customers", "list", "--as-of", "2026-01-01"]);
+    assert!(none.stderr.contains("nothing is recorded yet"), "{}", none.stderr);
+    house.use_key(KEY);
+    house.expect(0, &["sync"]);
+    let swept = house.one("SELECT last_sweep_at FROM mirror_info");
+    assert_eq!(house.expect(0, &["customers", "list", "--as-of", &swept]).stdout, "");
+}
+
+/// What a command writes on a terminal of 40 columns; `None` where no `script` makes one.
+fn on_a_terminal(house: &House, arguments: &[&str], no_color: &str) -> Option<String> {
+    let command = house.command(arguments);
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    let quoted: Vec<_> = words.iter().map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let output = Command::new("script")
+        .args(["-qec", &format!("stty cols 40; {}", quoted.join(" ")), "/dev/null"])
+        .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .env("TERM", "xterm")
+        .env("NO_COLOR", no_color)
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn lists_on_a_terminal_have_a_header_and_fit_and_no_color_is_kept() {
+    let house = House::with(3);
+    let Some(drawn) = on_a_terminal(&house, &["sync"], "") else { return };
+    assert!(drawn.contains("reading customers"), "{drawn}");
+    let plain = on_a_terminal(&house, &["sync"], "1").unwrap();
+    assert!(
+        plain.contains("complete: 3 customers") && !plain.contains('\u{1b}') && !plain.contains("reading"),
+        "{plain}"
+    );
+    house.expect(0, &["intent", "delete", "someone", "--id", "n1"]);
+    for (arguments, header) in [
+        (&["customers", "list"][..], "id "),
+        (&["changes"], "     seq  observed_at "),
+        (&["customers", "history", &house.sandbox.world().ids()[0].clone()], "     seq  observed_at "),
+        (&["intent", "list"], "id "),
+        (&["deletions", "list"], "hold "),
+    ] {
+        let shown = on_a_terminal(&house, arguments, "").unwrap();
+        assert!(shown.starts_with(header), "{arguments:?}: {shown}");
+        assert!(shown.lines().all(|line| line.chars().count() <= 40), "{arguments:?}: {shown}");
+        assert!(!house.run(arguments).stdout.contains("observed_at"), "other programs read entries alone");
+    }
+    for (no_color, is_red) in [("", true), ("1", false)] {
+        let error = on_a_terminal(&house, &["customers", "show", "typo"], no_color).unwrap();
+        assert_eq!(error.contains('\u{1b}'), is_red, "{error:?}");
+    }
 }

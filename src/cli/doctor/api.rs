@@ -188,7 +188,7 @@ fn advice(error: &RemoteError, config: &Config) -> (Exit, String) {
                  blocks this machine's address, and ask KOMOJU's support"
             ),
             404 => "see that api.base_url is the one of KOMOJU's documentation".to_owned(),
-            _ => "wait: the daemon tries again by itself; if it stays so, ask KOMOJU's support".to_owned(),
+            _ => "wait, then run `komoju-sync doctor` again; a daemon that runs retries by itself. If it stays so, ask KOMOJU's support".to_owned(),
         },
         Cause::TooLarge { .. } => {
             "lower api.per_page: the daemon reads such a page in parts, which takes more requests".to_owned()

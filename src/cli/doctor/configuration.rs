@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::access::{Owned, Person, SEARCH};
-use super::{Exit, Finding, quoted};
+use super::access::{Owned, Person};
+use super::{Exit, Finding, alerts, quoted};
 use crate::config::{Config, ConfigError, Listen};
 use crate::mask::Masker;
 
@@ -92,29 +92,10 @@ fn open_to(path: &Path, file: &Owned, config: &Config) -> Option<Finding> {
 pub(super) fn check_programs(config: &Config, service: &Person) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(program) = config.alerts.command.as_deref().and_then(<[String]>::first).map(Path::new) {
-        let file = std::fs::metadata(program).map(|file| (file.is_file(), Owned::of(&file)));
-        findings.push(judge_alerts(program, file, service));
+        findings.push(alerts::check(program, service));
     }
     findings.extend(config.http.listen.as_ref().and_then(judge_listen));
     findings
-}
-
-fn judge_alerts(program: &Path, file: std::io::Result<(bool, Owned)>, service: &Person) -> Finding {
-    let fail = |why: String, advice: String| {
-        Finding::fail("alerts", Exit::Failed, format!("alerts.command: {} {why}", program.display()), advice)
-    };
-    match file {
-        Err(error) => {
-            fail(format!("cannot be used: {error}"), "put the program there, or name another one".to_owned())
-        }
-        Ok((false, _)) => fail("is no file".to_owned(), "name a program".to_owned()),
-        // Root too can run only what somebody may run.
-        Ok((true, file)) if file.mode & 0o111 == 0 || !service.may(SEARCH, &file) => fail(
-            format!("cannot be run by {}", service.name),
-            format!("chmod +x {}, or give it to a group that {} is in", quoted(program), service.name),
-        ),
-        Ok(_) => Finding::ok("alerts", format!("{} can be run", program.display())),
-    }
 }
 
 fn judge_listen(listen: &Listen) -> Option<Finding> {
@@ -134,8 +115,7 @@ fn reached(address: &SocketAddr) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::access::tests::{owned, service};
-    use super::super::finding::Level;
+    use super::super::access::tests::owned;
     use super::*;
 
     #[test]
@@ -157,16 +137,6 @@ mod tests {
             let found = open_to(Path::new("/c"), &owned(0, 0, mode), config);
             assert_eq!(found.is_some(), warns, "{mode:o}");
         }
-    }
-
-    #[test]
-    fn an_alert_needs_a_program_that_the_service_can_run() {
-        let level = |file| judge_alerts(Path::new("/p"), file, &service()).level;
-        assert_eq!(level(Ok((true, owned(0, 0, 0o755)))), Level::Ok);
-        assert_eq!(level(Ok((true, owned(0, 0, 0o700)))), Level::Fail);
-        assert_eq!(level(Ok((true, owned(0, 0, 0o644)))), Level::Fail);
-        assert_eq!(level(Ok((false, owned(0, 0, 0o755)))), Level::Fail);
-        assert_eq!(level(Err(std::io::ErrorKind::NotFound.into())), Level::Fail);
     }
 
     #[test]

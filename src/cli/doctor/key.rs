@@ -5,22 +5,13 @@ use std::path::{Path, PathBuf};
 
 use super::access::{Owned, People, Person};
 use super::{Exit, Finding, quoted};
+use crate::cli::service_key::{OWNER_AND_MODE, ServiceKey};
 use crate::config::{Api, KeyError, KeyPlace, KeySource, KeyWarning, SecretKey};
 
 const CHECK: &str = "key";
 
 /// The variable that holds the key where no file does.
 const VARIABLE: &str = "KOMOJU_SECRET_KEY";
-
-/// The file, beside the configuration, that the unit hands to the daemon as a credential: `secret-key` for `config.toml`, and
-/// `NAME.secret-key` for `NAME.toml`.
-fn units_file(config_file: &Path) -> PathBuf {
-    let file = match config_file.file_stem().filter(|name| *name != "config") {
-        Some(name) => format!("{}.secret-key", name.to_string_lossy()),
-        None => "secret-key".to_owned(),
-    };
-    config_file.with_file_name(file)
-}
 
 /// The key, and where it is.
 pub(super) struct FoundKey {
@@ -38,8 +29,8 @@ pub(super) fn check(
     people: &People,
     service: &Person,
 ) -> (Option<FoundKey>, Vec<Finding>) {
-    let units_file = units_file(config_file);
-    let of_unit = units_key(&units_file);
+    let units_file = ServiceKey::of(config_file);
+    let of_unit = units_file.read();
     let found = SecretKey::find(api, &|name| std::env::var_os(name));
     let found = match (found, of_unit) {
         (Err(KeyError::Nowhere), Some(of_unit)) => {
@@ -48,7 +39,7 @@ pub(super) fn check(
         (Ok((key, source)), Some(Ok((other, _)))) if key.expose() != other.expose() => {
             let findings = vec![Finding::warn(
                 CHECK,
-                format!("the key from {source} is not the one in {}", units_file.display()),
+                format!("the key from {source} is not the one in {}", units_file.path().display()),
                 "a unit that takes its credential from there works with that one: keep one of the two",
             )];
             let (key, more) = judged(FoundKey { key, source, is_units: false }, service, people);
@@ -65,29 +56,27 @@ pub(super) fn check(
     }
 }
 
-/// The key in the unit's file, if there is such a file.
-fn units_key(file: &Path) -> Option<Result<(SecretKey, KeySource), KeyError>> {
-    let api = Api { secret_key_file: Some(file.to_owned()), ..Api::default() };
-    match SecretKey::find(&api, &|_| None) {
-        Err(KeyError::Unreadable { source, .. }) if source.kind() == ErrorKind::NotFound => None,
-        found => Some(found),
-    }
-}
-
-fn not_found(error: &KeyError, units_file: &Path, me: &Person, service: &Person) -> Finding {
-    let put_it = format!(
-        "put KOMOJU's secret key, and nothing else, into a file: install -m 0400 -o {} /dev/stdin {}\n\
-         then name the file in api.secret_key_file (or hand it to the unit as the credential komoju-secret-key)",
-        service.name,
-        quoted(units_file),
-    );
+fn not_found(error: &KeyError, units_file: &ServiceKey, me: &Person, service: &Person) -> Finding {
+    let path = quoted(units_file.path());
+    let put_it = match units_file.unit() {
+        Some(unit) => format!(
+            "put KOMOJU's secret key, and nothing else, into {path} ({OWNER_AND_MODE}), from where the service loads it:\n\
+             install -m 0400 -o root /dev/stdin {path}     (paste the key, then Ctrl-D)\n\
+             systemctl restart {unit}"
+        ),
+        None => format!(
+            "put KOMOJU's secret key, and nothing else, into a file: install -m 0400 -o {} /dev/stdin {path}\n\
+             then name the file in api.secret_key_file (or hand it to the unit as the credential komoju-secret-key)",
+            service.name,
+        ),
+    };
     match error {
         KeyError::Nowhere => Finding::fail(
             CHECK,
             Exit::Usage,
             format!(
                 "there is no secret key: no credential, no api.secret_key_file, no ${VARIABLE}, no {}",
-                units_file.display()
+                units_file.path().display()
             ),
             put_it,
         ),
@@ -175,7 +164,8 @@ fn judged(found: FoundKey, service: &Person, people: &People) -> (FoundKey, Vec<
             true => "; the unit hands it to the daemon as a credential, commands by hand do not find it",
             false => "",
         };
-        findings.push(Finding::ok(CHECK, format!("{} holds {kind}{how}", where_is(&source.place))));
+        let mode = source.mode.map(|mode| format!(" (mode {:04o})", mode & 0o7777)).unwrap_or_default();
+        findings.push(Finding::ok(CHECK, format!("{}{mode} holds {kind}{how}", where_is(&source.place))));
     }
     (found, findings)
 }
@@ -264,12 +254,40 @@ mod tests {
             source: ErrorKind::PermissionDenied.into(),
         };
         let alice = Person { name: "alice".into(), uid: 1000, gids: vec![1000], is_packaged: false };
-        let told = not_found(&denied("/k"), Path::new("/etc/k"), &alice, &service());
+        let told =
+            not_found(&denied("/k"), &ServiceKey::of(Path::new("/etc/config.toml")), &alice, &service());
         assert_eq!((told.exit, told.finding.as_str()), (Exit::Failed, "alice may not read /k"));
-        let told = not_found(&denied("/k"), Path::new("/etc/k"), &service(), &service());
+        let told =
+            not_found(&denied("/k"), &ServiceKey::of(Path::new("/etc/config.toml")), &service(), &service());
         assert_eq!(
             (told.exit, told.advice.as_deref()),
             (Exit::Usage, Some("give it to the service: chown komoju-sync /k"))
         );
+    }
+
+    #[test]
+    fn missing_key_of_the_package_is_advised_with_path_owner_and_mode() {
+        let of = |config: &str| {
+            let finding =
+                not_found(&KeyError::Nowhere, &ServiceKey::of(Path::new(config)), &people().me(), &service());
+            finding.advice.unwrap()
+        };
+        let advice = of("/etc/komoju-sync/config.toml");
+        for part in [
+            "/etc/komoju-sync/secret-key (owner root, mode 0400)",
+            "install -m 0400 -o root",
+            "systemctl restart komoju-sync",
+        ] {
+            assert!(advice.contains(part), "{part}: {advice}");
+        }
+        assert!(!advice.contains("secret_key_file"), "{advice}");
+        let advice = of("/etc/komoju-sync/shop.toml");
+        assert!(
+            advice.contains("/etc/komoju-sync/shop.secret-key ") && advice.ends_with("komoju-sync@shop"),
+            "{advice}"
+        );
+        let advice = of("/srv/config.toml");
+        assert!(advice.contains("-o komoju-sync /dev/stdin /srv/secret-key"), "{advice}");
+        assert!(advice.contains("api.secret_key_file"), "{advice}");
     }
 }

@@ -14,9 +14,11 @@ use crate::cli::print::{self, Out, count};
 use crate::cli::{Exit, person};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
-use crate::model::intent::{Intent, Target, Wish};
+use crate::model::CustomerId;
+use crate::model::intent::text::TextFault;
+use crate::model::intent::{BadIntent, Intent, Rule, Target, Wish};
 use crate::store::intents::{Accepted, Door, accept};
-use crate::store::{Reader, StoreError, delete_limit, write_beside};
+use crate::store::{Reader, StoreError, delete_limit, mirror, write_beside};
 
 /// The most that is read, in bytes.
 const LARGEST: u64 = 256 * 1024 * 1024;
@@ -91,11 +93,16 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
 
 /// Reads and checks every line: the intents, and what is wrong with the lines that are none.
 fn read(file: &Path) -> anyhow::Result<(Lines, Vec<(usize, String)>)> {
-    let unreadable = || format!("{} cannot be read", print::safe(&file.display().to_string()));
+    let unreadable = || format!("{} cannot be read", named(file));
     let source: Box<dyn BufRead> = match file == Path::new("-") {
         true => Box::new(io::stdin().lock()),
         false => {
-            let opened = File::open(file).map_err(|e| UsageError(format!("{}: {e}", unreadable())))?;
+            // A directory can be opened, and only its reading fails.
+            let opened = File::open(file).and_then(|opened| match opened.metadata()?.is_dir() {
+                true => Err(io::ErrorKind::IsADirectory.into()),
+                false => Ok(opened),
+            });
+            let opened = opened.map_err(|e| UsageError(format!("{}: {e}", unreadable())))?;
             Box::new(BufReader::new(opened))
         }
     };
@@ -119,15 +126,29 @@ fn read(file: &Path) -> anyhow::Result<(Lines, Vec<(usize, String)>)> {
         if bytes.trim_ascii().is_empty() {
             continue;
         }
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => match Intent::parse(text) {
-                Ok(intent) => lines.push((number, intent)),
-                Err(why) => bad.push((number, why.to_string())),
-            },
-            Err(_) => bad.push((number, "is not UTF-8".to_owned())),
+        match Intent::from_bytes(&bytes) {
+            Ok(intent) => lines.push((number, intent)),
+            // The whole file has this encoding; the same message for each line does not help.
+            Err(BadIntent {
+                rule: Rule::Json(fault @ (TextFault::ByteOrderMark | TextFault::Utf16)),
+                ..
+            }) => {
+                return Err(UsageError(format!("nothing was queued; {} {fault}", named(file))).into());
+            }
+            Err(why) => bad.push((number, why.to_string())),
         }
     }
+    if lines.is_empty() && bad.is_empty() {
+        return Err(UsageError(format!("nothing was queued; {} holds no intent", named(file))).into());
+    }
     Ok((lines, bad))
+}
+
+fn named(file: &Path) -> String {
+    match file == Path::new("-") {
+        true => "standard input".to_owned(),
+        false => print::safe(&file.display().to_string()),
+    }
 }
 
 fn skip_line(source: &mut impl BufRead) -> io::Result<()> {
@@ -163,33 +184,89 @@ fn judged(path: &Path, lines: &Lines, by: &str) -> anyhow::Result<Vec<(usize, St
     }
 }
 
-fn preview(reader: &Reader, config: &Config, lines: &Lines) -> anyhow::Result<()> {
-    let (mut creates, mut updates, mut deletes) = (0_u64, 0_u64, 0_u64);
-    let mut customers = BTreeSet::new();
-    let mut of = |target: &Target| {
-        customers.insert(target.text());
-    };
-    for (_, intent) in lines {
-        match &intent.wish {
-            Wish::Create(_) => creates += 1,
-            Wish::Update(target, _) => {
-                updates += 1;
-                of(target);
-            }
-            Wish::Delete(target) => {
-                deletes += 1;
-                of(target);
+/// The intents and the customers of an import, counted for the preview.
+#[derive(Default)]
+struct Counts {
+    creates: u64,
+    updates: u64,
+    deletes: u64,
+    customers: BTreeSet<CustomerId>,
+    of_creates: BTreeSet<String>,
+}
+
+impl Counts {
+    fn of(lines: &Lines) -> Self {
+        let mut counts = Self::default();
+        for (_, intent) in lines {
+            let target = match &intent.wish {
+                Wish::Create(_) => {
+                    counts.creates += 1;
+                    continue;
+                }
+                Wish::Update(target, _) => {
+                    counts.updates += 1;
+                    target
+                }
+                Wish::Delete(target) => {
+                    counts.deletes += 1;
+                    target
+                }
+            };
+            match target {
+                Target::Customer(id) => drop(counts.customers.insert(id.clone())),
+                Target::CreatedBy(_) => drop(counts.of_creates.insert(target.text())),
             }
         }
+        counts
     }
+
+    /// The line about the customers, with the first of those that the mirror does not know.
+    fn of_customers(&self, reader: &Reader) -> Result<Option<String>, StoreError> {
+        let (mut live, mut deleted, mut unknown) = (0_u64, 0_u64, Vec::new());
+        reader.in_one_view(|conn| {
+            for id in &self.customers {
+                match mirror::find(conn, id)? {
+                    Some(stored) if stored.standing.is_live() => live += 1,
+                    Some(_) => deleted += 1,
+                    None => unknown.push(id),
+                }
+            }
+            Ok(())
+        })?;
+        let mut parts = Vec::new();
+        if live > 0 {
+            parts.push(format!("{} in the mirror", print::grouped(live)));
+        }
+        if deleted > 0 {
+            parts.push(format!("{} deleted at KOMOJU", print::grouped(deleted)));
+        }
+        if !unknown.is_empty() {
+            let first = unknown.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let more = if unknown.len() > SHOWN { ", …" } else { "" };
+            let many = print::grouped(unknown.len() as u64);
+            parts.push(format!("{many} unknown to the mirror ({first}{more})"));
+        }
+        if !self.of_creates.is_empty() {
+            let many = print::grouped(self.of_creates.len() as u64);
+            parts.push(format!("{many} that an intent creates"));
+        }
+        Ok((!parts.is_empty()).then(|| format!("customers: {}", parts.join(", "))))
+    }
+}
+
+fn preview(reader: &Reader, config: &Config, lines: &Lines) -> anyhow::Result<()> {
+    let counts = Counts::of(lines);
+    let deletes = counts.deletes;
     print::note(&format!(
-        "{}: {}, {} and {}, of {}",
+        "{}: {}, {} and {}",
         count(lines.len() as u64, "intent"),
-        count(creates, "create"),
-        count(updates, "update"),
+        count(counts.creates, "create"),
+        count(counts.updates, "update"),
         count(deletes, "delete"),
-        count(customers.len() as u64, "known customer")
     ));
+    if let Some(customers) = counts.of_customers(reader)? {
+        print::note(&customers);
+    }
     let boot = SystemClock::new().boot();
     let counted = reader.look(|conn| delete_limit::counted(conn, boot.as_ref()))?;
     let over = config.outbound.hold_deletes_over;

@@ -8,8 +8,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::cli::exit::UsageError;
-use crate::model::intent::Body;
-use crate::model::json::{self, JsonError};
+use crate::model::intent::{Body, text};
 
 /// The longest single intent, in bytes: far above what KOMOJU's lengths allow.
 pub(super) const LONGEST: usize = 1024 * 1024;
@@ -70,9 +69,13 @@ pub(super) fn body(argument: &str) -> anyhow::Result<Value> {
     parsed("--body", &source.read()?)
 }
 
-/// The same, as checked parameters.
+/// The same, as checked parameters; at least one.
 pub(super) fn whole_body(argument: &str) -> anyhow::Result<Body> {
-    Ok(Body::new(body(argument)?).map_err(UsageError::from)?)
+    let body = Body::new(body(argument)?).map_err(UsageError::from)?;
+    match body.fields().is_empty() {
+        true => Err(UsageError("--body: needs at least one parameter".to_owned()).into()),
+        false => Ok(body),
+    }
 }
 
 /// `--expect JSON`, or `@FILE`.
@@ -84,11 +87,9 @@ pub(super) fn expect(argument: &str) -> anyhow::Result<Value> {
 }
 
 fn parsed(option: &str, bytes: &[u8]) -> anyhow::Result<Value> {
-    match json::parse_unique(bytes) {
+    match text::parse(bytes) {
         Ok(object @ Value::Object(_)) => Ok(object),
-        Err(JsonError::RepeatedKey) => {
-            Err(UsageError(format!("{option}: {}", JsonError::RepeatedKey)).into())
-        }
-        _ => Err(UsageError(format!("{option}: must be a JSON object")).into()),
+        Ok(_) => Err(UsageError(format!("{option}: must be a JSON object")).into()),
+        Err(fault) => Err(UsageError(format!("{option}: {fault}")).into()),
     }
 }

@@ -58,6 +58,12 @@ pub(super) fn list(path: &Path, args: &List) -> anyhow::Result<Exit> {
     };
     let mut out = Out::new();
     let (mut parked, mut held) = (0_u64, 0_u64);
+    if !args.style.is_json() {
+        out.header(&format!(
+            "{:<32}  {:<9}  {:<6}  {:<26}  {:<24}  {:<11}  reason",
+            "id", "state", "op", "customer_id", "created_at", "attempts"
+        ))?;
+    }
     print::printing(|check| {
         reader.look(|conn| {
             queue::intents(conn, which, |record| {
@@ -66,7 +72,7 @@ pub(super) fn list(path: &Path, args: &List) -> anyhow::Result<Exit> {
                 held += u64::from(is_held);
                 check(match args.style.is_json() {
                     true => out.json(&record),
-                    false => out.line(&line(&record)),
+                    false => out.row(&line(&record)),
                 })
             })
         })

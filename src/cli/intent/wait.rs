@@ -1,70 +1,183 @@
-//! `--wait`: until an intent is settled, or a person has to decide.
+//! `--wait`: until an intent is settled, an operator has to decide, or nothing sends it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
+use super::{Sender, sender};
 use crate::cli::{Exit, print, signals};
+use crate::clock::{Clock, SystemClock};
 use crate::model::intent::lifecycle::State;
 use crate::store::{Reader, queue};
 use crate::watch::{LOOK_EVERY, Watch};
 
-/// How soon after a change it is looked for first.
+/// SOONEST controls how soon after a change the intent is read first.
 const SOONEST: Duration = Duration::from_millis(5);
 
-/// Waits for what becomes of the intent with this id, says it, and exits by it. Ctrl-C ends the waiting and nothing else.
+/// LONGEST controls when the waiting ends though the intent is not settled: a script must not hang for as long as the API is down.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// RESTART controls how long a daemon that ran may be away. systemd starts it again after 5 s, and a start takes a moment.
+const RESTART: Duration = Duration::from_secs(15);
+
+/// Waits until the intent with this id is settled or parked, reports that, and exits by it. Ctrl-C ends the waiting and nothing else.
 pub(super) fn until_settled(path: &Path, id: &str) -> anyhow::Result<Exit> {
-    signals::until_stopped(Exit::Failed, |stop| async move {
-        // Before the first look: what is committed after it is heard.
-        let mut watch = Watch::on(path).unwrap_or_else(|_| Watch::by_the_clock());
-        let reader = Reader::open(path)?;
-        print::note("waiting for what becomes of it; Ctrl-C ends the waiting, not the intent");
-        let (mut pause, mut told) = (SOONEST, None);
-        loop {
-            let Some((state, reason)) = reader.look(|conn| queue::standing(conn, id))? else {
-                anyhow::bail!("intent {} is gone from the database", print::safe(id));
-            };
-            if let Some(exit) = exit_of(state) {
-                let why = reason.map(|why| format!(": {}", print::safe(&why))).unwrap_or_default();
-                let next = match state {
-                    // Whom a create has made, nothing else says at once.
-                    State::Done => {
-                        let row = reader.look(|conn| queue::intent(conn, id))?;
-                        let customer = row.as_ref().and_then(|row| row.text("result_customer_id"));
-                        customer
-                            .map(|customer| format!(": customer {}", print::safe(customer)))
-                            .unwrap_or_default()
-                    }
-                    State::Parked => format!("; see `komoju-sync intent show {}`", print::safe(id)),
-                    _ => String::new(),
-                };
-                print::note(&format!("{state}{why}{next}"));
-                return Ok(exit);
-            }
-            // Whoever waits wants to know what for.
-            if reason.is_some() && told != reason {
-                let why = reason.as_deref().map(print::safe).unwrap_or_default();
-                print::note(&format!("{state}: {why}"));
-                told = reason;
-            }
-            tokio::select! {
-                // A commit is told of before it can be read, so it is looked for a little later, and later again.
-                () = watch.changed() => pause = SOONEST,
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LOOK_EVERY),
-                () = stop.cancelled() => {
-                    print::note(&format!("no longer waiting; intent {} stays {state}", print::safe(id)));
-                    return Ok(Exit::Failed);
-                }
-            }
-        }
-    })
+    signals::until_stopped(Exit::Failed, |stop| wait(path, id, SystemClock::shared(), stop))
 }
 
-/// What an outcome exits with; none while it is still to come.
+async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationToken) -> anyhow::Result<Exit> {
+    // Before the first look, so that no commit after it is missed.
+    let mut watch = Watch::on(path).unwrap_or_else(|_| Watch::by_the_clock());
+    let reader = Reader::open(path)?;
+    let shown = print::safe(id);
+    let mut patience = Patience::new(clock.elapsed());
+    let (mut pause, mut told) = (SOONEST, None);
+    loop {
+        // Read the sender first: what it settles before it ends is then seen below.
+        let has_sender = sender(path)? != Sender::None;
+        let Some((state, reason)) = reader.look(|conn| queue::standing(conn, id))? else {
+            anyhow::bail!("intent {shown} is gone from the database");
+        };
+        if let Some(exit) = exit_of(state) {
+            let why = reason.map(|why| format!(": {}", print::safe(&why))).unwrap_or_default();
+            let next = match state {
+                State::Done => {
+                    let row = reader.look(|conn| queue::intent(conn, id))?;
+                    let customer = row.as_ref().and_then(|row| row.text("result_customer_id"));
+                    customer
+                        .map(|customer| format!(": customer {}", print::safe(customer)))
+                        .unwrap_or_default()
+                }
+                State::Parked => format!("; see `komoju-sync intent show {shown}`"),
+                _ => String::new(),
+            };
+            print::note(&format!("{state}{why}{next}"));
+            return Ok(exit);
+        }
+        if let Some(end) = patience.end(clock.elapsed(), has_sender) {
+            let why = match end {
+                End::NoSender => "not waiting, because no daemon runs",
+                End::SenderGone => "no longer waiting, because the daemon has stopped",
+                End::TooLong => "no longer waiting after 10 minutes",
+            };
+            print::note(&format!(
+                "{why}; intent {shown} stays {state}: see `komoju-sync intent show {shown}`"
+            ));
+            return Ok(Exit::Waits);
+        }
+        if !patience.is_told {
+            print::note(
+                "waiting for the outcome for at most 10 minutes; Ctrl-C ends the waiting, not the intent",
+            );
+            patience.is_told = true;
+        }
+        if reason.is_some() && told != reason {
+            let why = reason.as_deref().map(print::safe).unwrap_or_default();
+            print::note(&format!("{state}: {why}"));
+            told = reason;
+        }
+        tokio::select! {
+            // The signal of a commit comes before the commit can be read, so the row is read a little later, and later again.
+            () = watch.changed() => pause = SOONEST,
+            () = clock.sleep(pause) => pause = (pause * 2).min(LOOK_EVERY),
+            () = stop.cancelled() => {
+                print::note(&format!("no longer waiting; intent {shown} stays {state}"));
+                return Ok(Exit::Failed);
+            }
+        }
+    }
+}
+
+/// The exit code of a final state; none while the outcome is open.
 fn exit_of(state: State) -> Option<Exit> {
     match state {
         State::Queued | State::Sending | State::Waiting => None,
         State::Done => Some(Exit::Fine),
         State::Rejected | State::Cancelled => Some(Exit::Failed),
         State::Parked => Some(Exit::Waits),
+    }
+}
+
+/// Why the waiting ends before the intent is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// No process that sends was there from the beginning.
+    NoSender,
+    /// The process that sends has ended and did not return.
+    SenderGone,
+    /// It took longer than [`LONGEST`].
+    TooLong,
+}
+
+/// How long the waiting goes on, by a steady clock.
+struct Patience {
+    since: Duration,
+    sender_seen_at: Option<Duration>,
+    /// Whether the waiting was announced.
+    is_told: bool,
+}
+
+impl Patience {
+    fn new(now: Duration) -> Self {
+        Self { since: now, sender_seen_at: None, is_told: false }
+    }
+
+    fn end(&mut self, now: Duration, has_sender: bool) -> Option<End> {
+        if has_sender {
+            self.sender_seen_at = Some(now);
+        }
+        match self.sender_seen_at {
+            None => Some(End::NoSender),
+            Some(_) if now.saturating_sub(self.since) >= LONGEST => Some(End::TooLong),
+            Some(seen) if now.saturating_sub(seen) >= RESTART => Some(End::SenderGone),
+            Some(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::model::intent::Intent;
+    use crate::store::intents::{Door, accept};
+    use crate::store::{Instance, Store, write_beside};
+    use jiff::Timestamp;
+
+    #[test]
+    fn wait_without_a_sender_ends_at_once_and_survives_a_restart() {
+        let at = Duration::from_secs;
+        assert_eq!(Patience::new(at(5)).end(at(5), false), Some(End::NoSender));
+        let mut patience = Patience::new(at(0));
+        let ends = [(0, true), (1, false), (14, false), (15, true), (29, false), (30, false)]
+            .map(|(now, has_sender)| patience.end(at(now), has_sender));
+        assert_eq!(ends, [None, None, None, None, None, Some(End::SenderGone)]);
+        let mut patience = Patience::new(at(100));
+        assert_eq!(patience.end(at(699), true), None);
+        assert_eq!(patience.end(at(700), true), Some(End::TooLong));
+    }
+
+    /// Waits by a clock that moves by itself for an intent that nothing sends; returns the exit code and the time that passed.
+    async fn waited(holder: Option<&str>) -> (Exit, Duration) {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("komoju.db");
+        drop(Store::open(&path).unwrap());
+        let intent = Intent::parse(r#"{"op": "create", "id": "n1", "body": {"email": "a"}}"#).unwrap();
+        write_beside(&path, |tx| accept(tx, &intent, Door::Cli, None)).unwrap();
+        let _held = holder.map(|command| Instance::take(&path, command, Timestamp::UNIX_EPOCH).unwrap());
+        let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
+        let exit = wait(&path, "n1", Arc::clone(&clock) as Arc<dyn Clock>, CancellationToken::new()).await;
+        (exit.unwrap(), clock.elapsed())
+    }
+
+    #[tokio::test]
+    async fn wait_for_an_intent_that_is_never_settled_ends_with_3() {
+        assert_eq!(waited(None).await, (Exit::Waits, Duration::ZERO));
+        assert_eq!(waited(Some("restore")).await, (Exit::Waits, Duration::ZERO), "a restore sends nothing");
+        let (exit, took) = waited(Some("run")).await;
+        assert_eq!(exit, Exit::Waits);
+        assert!(took >= LONGEST && took < LONGEST + 2 * LOOK_EVERY, "{took:?}");
     }
 }

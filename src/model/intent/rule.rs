@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{IntentId, LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE};
+use super::text::TextFault;
+use super::{BODY_FIELDS, IntentId, LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE};
 use crate::model::CustomerId;
 
 /// Why an intent is refused at the door: the field, and the rule that it breaks.
@@ -24,10 +25,8 @@ impl BadIntent {
 /// A rule of the doors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Text that is JSON.
-    Json,
-    /// Each key once in an object.
-    RepeatedKey,
+    /// Bytes that are JSON in UTF-8.
+    Json(TextFault),
     /// A JSON object.
     Object,
     /// A text.
@@ -50,7 +49,9 @@ pub enum Rule {
     NotWithCreate,
     /// Makes no sense for a delete.
     NotWithDelete,
-    /// At least one parameter.
+    /// A create has at least one parameter.
+    EmptyCreate,
+    /// An update has at least one parameter.
     EmptyUpdate,
     /// A token, never a card.
     Card,
@@ -65,8 +66,7 @@ pub enum Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Json => f.write_str("must be JSON"),
-            Self::RepeatedKey => f.write_str("a key appears twice in one object"),
+            Self::Json(fault) => fault.fmt(f),
             Self::Object => f.write_str("must be a JSON object"),
             Self::Text => f.write_str("must be a text"),
             Self::TextOrNull => f.write_str("must be a text or null"),
@@ -86,6 +86,9 @@ impl fmt::Display for Rule {
             Self::Missing => f.write_str("must be given"),
             Self::NotWithCreate => f.write_str("cannot be given with a create"),
             Self::NotWithDelete => f.write_str("cannot be given with a delete"),
+            Self::EmptyCreate => {
+                write!(f, "a create needs at least one parameter: {}", BODY_FIELDS.join(", "))
+            }
             Self::EmptyUpdate => f.write_str("an update must change something"),
             Self::Card => f.write_str(
                 "must be a payment token, a text that begins with tok_; card numbers never enter this system",

@@ -66,7 +66,14 @@ impl Intent {
             "allOf": [
                 {
                     "if": {"properties": {"op": {"const": "create"}}},
-                    "then": {"properties": {"customer_id": {"type": "null"}, "expect": {"type": "null"}}},
+                    "then": {
+                        "required": ["body"],
+                        "properties": {
+                            "customer_id": {"type": "null"},
+                            "body": {"type": "object", "minProperties": 1},
+                            "expect": {"type": "null"},
+                        },
+                    },
                     "else": {
                         "required": ["customer_id"],
                         "properties": {"customer_id": {"type": "string"}},

@@ -15,11 +15,8 @@ fn each_kind_of_intent_is_read() {
     let create = create.unwrap();
     assert_eq!(create.id.unwrap().as_str(), "n1");
     assert!(matches!(&create.wish, Wish::Create(body) if body.token() == Some("tok_x")));
-    assert_eq!(
-        parse(&json!({"op": "create"})).unwrap().wish.op(),
-        "create",
-        "what is required, the API says"
-    );
+    let empty = parse(&json!({"op": "create", "body": {"metadata": {}}})).unwrap();
+    assert_eq!(empty.wish.op(), "create", "the API decides which parameters it needs");
     let update = parse(&json!({"op": "update", "customer_id": "@n1", "body": {"email": "a"},
         "expect": {"email": "b", "metadata": {"x": null}}, "not_before": "2026-01-01T09:00:00+09:00"}));
     let update = update.unwrap();
@@ -40,10 +37,19 @@ fn what_breaks_a_rule_is_refused_by_field_and_rule_without_its_value() {
         (json!({"op": 7}), "op: must be a text"),
         (json!({"op": "create", "kind": 1}), "kind: is not known here; known are body, customer_id"),
         (json!({"op": "create", "customer_id": "c"}), "customer_id: cannot be given with a create"),
-        (json!({"op": "create", "expect": {}}), "expect: cannot be given with a create"),
-        (json!({"op": "create", "id": ""}), "id: must have 1 to 255 bytes"),
-        (json!({"op": "create", "id": "@a"}), "id: must have"),
-        (json!({"op": "create", "id": "a\nb"}), "id: must have"),
+        (
+            json!({"op": "create", "body": {"email": "a"}, "expect": {}}),
+            "expect: cannot be given with a create",
+        ),
+        (
+            json!({"op": "create"}),
+            "body: a create needs at least one parameter: currency, email, metadata, payment_details",
+        ),
+        (json!({"op": "create", "body": null}), "body: a create needs"),
+        (json!({"op": "create", "body": {}, "id": "n"}), "body: a create needs"),
+        (json!({"op": "create", "id": "", "body": {"email": "a"}}), "id: must have 1 to 255 bytes"),
+        (json!({"op": "create", "id": "@a", "body": {"email": "a"}}), "id: must have"),
+        (json!({"op": "create", "id": "a\nb", "body": {"email": "a"}}), "id: must have"),
         (json!({"op": "update", "body": {"email": "a"}}), "customer_id: must be given"),
         (json!({"op": "delete"}), "customer_id: must be given"),
         (json!({"op": "delete", "customer_id": ".."}), "customer_id: must have 1 to 1024 bytes"),
@@ -185,5 +191,14 @@ fn a_moment_is_spelled_in_one_way_however_many_could_be_read() {
     assert_eq!(good.map(is_written_as_a_time), [true; 4]);
     for text in bad {
         assert!(!is_written_as_a_time(text), "{text}");
+    }
+}
+
+#[test]
+fn create_without_parameters_of_an_earlier_version_is_still_read() {
+    for text in [r#"{"op":"create"}"#, r#"{"op":"create","body":null}"#, r#"{"op":"create","body":{}}"#] {
+        let read = Intent::stored(text.as_bytes()).unwrap();
+        assert!(matches!(read.wish, Wish::Create(body) if body.fields().is_empty()), "{text}");
+        assert!(Intent::parse(text).is_err(), "{text}");
     }
 }

@@ -5,11 +5,10 @@
 
 use std::fmt::Write as _;
 
-use serde::de::IgnoredAny;
 use sha2::{Digest as _, Sha256};
 
 use super::redact::ByLine;
-use crate::model::intent::{Intent, IntentId, Rule};
+use crate::model::intent::{Intent, IntentId};
 use crate::store::spool::{BadLine, Line};
 
 /// MOST_LINES limits the lines of a `.jsonl`, blank ones included: all its intents are one
@@ -74,26 +73,13 @@ fn line(number: u64, text: &[u8], id: &str) -> Result<Line, BadLine> {
 }
 
 fn intent(text: &[u8], id: &str) -> Result<Intent, String> {
-    if text.starts_with("\u{feff}".as_bytes()) {
-        return Err("the intent: begins with a byte order mark; write UTF-8 without".to_owned());
-    }
     if text.trim_ascii().len() > LONGEST_INTENT {
         return Err(format!("the intent: must have at most {} KiB of JSON", LONGEST_INTENT / 1024));
     }
     if text.iter().filter(|byte| **byte == b',').count() >= MOST_VALUES {
         return Err(format!("the intent: must have at most {MOST_VALUES} values"));
     }
-    let text = std::str::from_utf8(text).map_err(|error| {
-        format!("the intent: must be UTF-8, and is not from byte {} on", error.valid_up_to() + 1)
-    })?;
-    let mut intent =
-        Intent::parse(text).map_err(|bad| match (bad.rule, serde_json::from_str::<IgnoredAny>(text)) {
-            (Rule::Json, Err(error)) if error.line() > 1 => {
-                format!("{bad}, and is not at line {}, column {} of it", error.line(), error.column())
-            }
-            (Rule::Json, Err(error)) => format!("{bad}, and is not at column {}", error.column()),
-            _ => bad.to_string(),
-        })?;
+    let mut intent = Intent::from_bytes(text).map_err(|bad| bad.to_string())?;
     if intent.id.is_none() {
         let id = IntentId::new(id).map_err(|bad| {
             format!("{bad}; it was made of the file's name: give the file another name, or each intent an id")

@@ -1,0 +1,96 @@
+//! `--as-of TIME`: a moment that the change log covers.
+
+use jiff::Timestamp;
+
+use super::exit::UsageError;
+use crate::clock::{Clock as _, SystemClock};
+use crate::model::time;
+use crate::store::Reader;
+use crate::store::coverage::{Coverage, coverage};
+
+/// The option, for the commands that show a state of the past.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct AsOf {
+    /// As it stood at this moment (RFC 3339, or a date for its beginning in UTC), which the change log must cover.
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    as_of: Option<Timestamp>,
+}
+
+impl AsOf {
+    /// The moment, if one is asked for. Refuses one of which the change log knows nothing: an empty answer would look like a state.
+    pub(super) fn within(self, reader: &Reader) -> anyhow::Result<Option<Timestamp>> {
+        let Some(moment) = self.as_of else { return Ok(None) };
+        let covered = reader.look(coverage)?;
+        match outside(moment, covered, SystemClock::new().now()) {
+            Some(why) => Err(UsageError(format!("--as-of {}: {why}", time::written(moment))).into()),
+            None => Ok(Some(moment)),
+        }
+    }
+}
+
+/// Why a moment is outside of what the change log covers.
+fn outside(moment: Timestamp, covered: Option<Coverage>, now: Timestamp) -> Option<String> {
+    let Some(Coverage { begin, last }) = covered else {
+        return Some("nothing is recorded yet; `komoju-sync sync` makes the first entries".to_owned());
+    };
+    // The log keeps milliseconds.
+    if time::written(moment) < time::written(begin) {
+        let begin = time::written(begin);
+        return Some(format!("the change log begins at {begin}; it knows nothing of the time before"));
+    }
+    // A clock that was set back has left entries that are later than now.
+    let end = last.map_or(now, |last| last.max(now));
+    (moment > end).then(|| {
+        format!(
+            "this is in the future: it is {} now; leave --as-of out for the current state",
+            time::written(now)
+        )
+    })
+}
+
+/// Takes an argument as a moment.
+fn parse_moment(text: &str) -> Result<Timestamp, UsageError> {
+    // A date alone is its beginning; what is no date gives no time either.
+    time::read(text).or_else(|| time::read(&format!("{text}T00:00:00Z"))).ok_or_else(|| {
+        UsageError(
+            "a time looks like 2026-01-31T09:30:00Z, or 2026-01-31 for the beginning of that day in UTC"
+                .into(),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moment_outside_of_the_change_log_is_refused() {
+        let at = |text: &str| time::read(text).unwrap();
+        let (begin, now) = (at("2026-02-01T00:00:00Z"), at("2026-03-01T00:00:00Z"));
+        let later = at("2026-04-01T00:00:00Z");
+        let log = |last| Some(Coverage { begin, last });
+        for (moment, covered, expected) in [
+            ("2026-01-31T23:59:59.999Z", log(Some(begin)), Some("begins at 2026-02-01T00:00:00.000Z")),
+            ("2026-02-01T00:00:00Z", log(Some(begin)), None),
+            ("2026-03-01T00:00:00Z", log(Some(begin)), None),
+            (
+                "2026-03-01T00:00:00.001Z",
+                log(Some(begin)),
+                Some("in the future: it is 2026-03-01T00:00:00.000Z now"),
+            ),
+            ("2026-03-15T00:00:00Z", log(Some(later)), None),
+            ("2026-04-01T00:00:01Z", log(Some(later)), Some("in the future")),
+            ("2026-03-01T00:00:00Z", log(None), None),
+            ("2026-03-01T00:00:01Z", log(None), Some("in the future")),
+            ("2026-02-15T00:00:00Z", None, Some("nothing is recorded yet")),
+        ] {
+            let why = outside(at(moment), covered, now);
+            match expected {
+                None => assert_eq!(why, None, "{moment}"),
+                Some(part) => {
+                    assert!(why.as_ref().is_some_and(|why| why.contains(part)), "{moment}: {why:?}")
+                }
+            }
+        }
+    }
+}

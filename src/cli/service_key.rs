@@ -1,0 +1,78 @@
+//! The key file of the installed service, which its unit loads as root and hands to the daemon as a credential.
+//!
+//! Commands by hand have no credential. So that they do not report a missing key where the service has one, this file is looked at too.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Api, KeyError, KeySource, SecretKey};
+
+/// Where the package puts the configuration; its units look for keys there and nowhere else.
+const PACKAGED: &str = "/etc/komoju-sync";
+
+/// The owner and mode that the package's text and the units' comments name.
+pub(super) const OWNER_AND_MODE: &str = "owner root, mode 0400";
+
+/// The key file that belongs to a configuration.
+pub(super) struct ServiceKey {
+    /// `secret-key` beside `config.toml`, and `NAME.secret-key` beside `NAME.toml`.
+    path: PathBuf,
+    unit: String,
+}
+
+impl ServiceKey {
+    /// The key file of the unit that runs with this configuration.
+    pub(super) fn of(config_file: &Path) -> Self {
+        let config_file = std::path::absolute(config_file).unwrap_or_else(|_| config_file.to_owned());
+        let name = config_file.file_stem().filter(|name| *name != "config");
+        let (file, unit) = match name.map(|name| name.to_string_lossy()) {
+            Some(name) => (format!("{name}.secret-key"), format!("komoju-sync@{name}")),
+            None => ("secret-key".to_owned(), "komoju-sync".to_owned()),
+        };
+        Self { path: config_file.with_file_name(file), unit }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The unit that loads it, where the package has one for this configuration.
+    pub(super) fn unit(&self) -> Option<&str> {
+        (self.path.parent() == Some(Path::new(PACKAGED))).then_some(&*self.unit)
+    }
+
+    /// The key in it; `None` where there is no such file.
+    pub(super) fn read(&self) -> Option<Result<(SecretKey, KeySource), KeyError>> {
+        let api = Api { secret_key_file: Some(self.path.clone()), ..Api::default() };
+        match SecretKey::find(&api, &|_| None) {
+            Err(KeyError::Unreadable { source, .. }) if source.kind() == ErrorKind::NotFound => None,
+            found => Some(found),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_file_has_the_name_that_the_unit_loads() {
+        let of = |config: &str| {
+            let key = ServiceKey::of(Path::new(config));
+            (key.path().display().to_string(), key.unit().map(str::to_owned))
+        };
+        let units = include_str!("../../systemd/komoju-sync.service");
+        let (path, unit) = of("/etc/komoju-sync/config.toml");
+        assert!(units.contains(&format!("LoadCredential=komoju-secret-key:{path}")), "{path}");
+        assert_eq!(unit.as_deref(), Some("komoju-sync"));
+        let units = include_str!("../../systemd/komoju-sync@.service");
+        let (path, unit) = of("/etc/komoju-sync/shop.toml");
+        assert!(
+            units.contains(&format!("LoadCredential=komoju-secret-key:{}", path.replace("shop", "%i"))),
+            "{path}"
+        );
+        assert_eq!(unit.as_deref(), Some("komoju-sync@shop"));
+        assert_eq!(of("/srv/config.toml"), ("/srv/secret-key".to_owned(), None), "no unit looks there");
+    }
+}
