@@ -203,8 +203,8 @@ fn a_backup_during_writes_is_of_one_moment() {
             while !ended.load(Ordering::Relaxed) {
                 // Two rows that are never apart.
                 conn.execute_batch(&format!(
-                    "BEGIN IMMEDIATE; INSERT INTO intents (id, op, not_before) VALUES ('a{n}', 'create', '2099-01-01T00:00:00Z');
-                     INSERT INTO intents (id, op, not_before) VALUES ('b{n}', 'create', '2099-01-01T00:00:00Z'); COMMIT"
+                    "BEGIN IMMEDIATE; INSERT INTO intents (id, op, body, not_before) VALUES ('a{n}', 'create', '{{\"email\": \"a\"}}', '2099-01-01T00:00:00Z');
+                     INSERT INTO intents (id, op, body, not_before) VALUES ('b{n}', 'create', '{{\"email\": \"a\"}}', '2099-01-01T00:00:00Z'); COMMIT"
                 ))
                 .unwrap();
                 n += 1;
@@ -665,7 +665,12 @@ fn a_stale_wal_never_meets_the_restored_database() {
         // As long as somebody has it open, the -wal is not folded in.
         let reader = db(&house);
         reader.query_row("SELECT count(*) FROM intents", [], |_| Ok(())).unwrap();
-        sql(&house, &format!("INSERT INTO intents (id, op) VALUES ('{damage}', 'create')"));
+        sql(
+            &house,
+            &format!(
+                "INSERT INTO intents (id, op, body) VALUES ('{damage}', 'create', '{{\"email\": \"a@example.com\"}}')"
+            ),
+        );
         let (content, log) = (fs::read(&path).unwrap(), fs::read(&wal).unwrap());
         assert!(!log.is_empty());
         drop(reader);

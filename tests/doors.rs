@@ -25,7 +25,7 @@ impl Database {
         drop(Store::open(&path).unwrap());
         Connection::open(&path)
             .unwrap()
-            .execute_batch("INSERT INTO intents (id, op) VALUES ('n1', 'create'), ('n 1/é', 'create')")
+            .execute_batch("INSERT INTO intents (id, op, body) VALUES ('n1', 'create', '{\"currency\": \"JPY\"}'), ('n 1/é', 'create', '{\"currency\": \"JPY\"}')")
             .unwrap();
         Self { _directory: directory, path }
     }
@@ -39,13 +39,11 @@ impl Database {
 fn good() -> Vec<(&'static str, Value)> {
     let long = |n: usize| "x".repeat(n);
     let update = |body: Value| json!({"op": "update", "customer_id": "c", "body": body});
-    let at = |time: &str| json!({"op": "create", "not_before": time});
+    let at = |time: &str| json!({"op": "create", "body": {"currency": "JPY"}, "not_before": time});
     vec![
-        ("a create of nothing", json!({"op": "create"})),
-        ("a create with an empty body", json!({"op": "create", "body": {}})),
         (
             "nulls are nothing",
-            json!({"op": "create", "body": null, "customer_id": null, "id": null, "expect": null, "not_before": null}),
+            json!({"op": "create", "body": {"currency": "JPY"}, "customer_id": null, "id": null, "expect": null, "not_before": null}),
         ),
         (
             "every parameter",
@@ -73,12 +71,15 @@ fn good() -> Vec<(&'static str, Value)> {
             json!({"op": "delete", "customer_id": "a\u{200b}b\u{feff}\u{10ffff}"}),
         ),
         ("a customer of an intent with any id", json!({"op": "delete", "customer_id": "@n 1/é"})),
-        ("an id of many scripts", json!({"op": "create", "id": "é\u{a0}顧客\u{fffd}\u{10ffff}🎌"})),
+        (
+            "an id of many scripts",
+            json!({"op": "create", "body": {"currency": "JPY"}, "id": "é\u{a0}顧客\u{fffd}\u{10ffff}🎌"}),
+        ),
         ("the longest customer id in two bytes", json!({"op": "delete", "customer_id": "é".repeat(512)})),
         ("three dots", json!({"op": "delete", "customer_id": "..."})),
         ("the longest customer id", json!({"op": "delete", "customer_id": long(1024)})),
-        ("the longest id", json!({"op": "create", "id": long(255)})),
-        ("an @ within an id", json!({"op": "create", "id": "a@b"})),
+        ("the longest id", json!({"op": "create", "body": {"currency": "JPY"}, "id": long(255)})),
+        ("an @ within an id", json!({"op": "create", "body": {"currency": "JPY"}, "id": "a@b"})),
         (
             "an expectation of everything",
             json!({"op": "delete", "customer_id": "c", "expect": {"email": null, "source": {"brand": "visa"}, "locale": "ja",
@@ -180,18 +181,24 @@ fn bad() -> Vec<(&'static str, Value)> {
     let update_of = |id: &str| json!({"op": "update", "customer_id": id, "body": {"email": "a"}});
     let delete = |id: &str| json!({"op": "delete", "customer_id": id});
     let expect = |expect: Value| json!({"op": "delete", "customer_id": "c", "expect": expect});
-    let id = |id: &str| json!({"op": "create", "id": id});
-    let at = |time: &str| json!({"op": "create", "not_before": time});
+    let id = |id: &str| json!({"op": "create", "body": {"currency": "JPY"}, "id": id});
+    let at = |time: &str| json!({"op": "create", "body": {"currency": "JPY"}, "not_before": time});
     vec![
         ("no op", json!({})),
         ("an op of null", json!({"op": null, "customer_id": "c"})),
         ("another op", json!({"op": "destroy", "customer_id": "c"})),
         ("an op in capitals", json!({"op": "CREATE"})),
         ("an op that is a number", json!({"op": 7})),
-        ("an unknown field", json!({"op": "create", "kind": "x"})),
-        ("an engine's column", json!({"op": "create", "state": "done"})),
-        ("a create with a customer", json!({"op": "create", "customer_id": "c"})),
-        ("a create with an expectation", json!({"op": "create", "expect": {}})),
+        ("an unknown field", json!({"op": "create", "body": {"currency": "JPY"}, "kind": "x"})),
+        ("an engine's column", json!({"op": "create", "body": {"currency": "JPY"}, "state": "done"})),
+        (
+            "a create with a customer",
+            json!({"op": "create", "body": {"currency": "JPY"}, "customer_id": "c"}),
+        ),
+        ("a create with an expectation", json!({"op": "create", "body": {"currency": "JPY"}, "expect": {}})),
+        ("a create of nothing", json!({"op": "create"})),
+        ("a create with an empty body", json!({"op": "create", "body": {}})),
+        ("a create with a body of null", json!({"op": "create", "body": null})),
         ("an update of nobody", json!({"op": "update", "body": {"email": "a"}})),
         ("an update without a body", json!({"op": "update", "customer_id": "c"})),
         ("an update of nothing", update(json!({}))),
@@ -237,7 +244,7 @@ fn bad() -> Vec<(&'static str, Value)> {
         ("a NUL in an id", id("a\0")),
         ("a delete character in an id", id("a\u{7f}")),
         ("a C1 control in an id", id("\u{9b}1m")),
-        ("an id that is an array", json!({"op": "create", "id": [1]})),
+        ("an id that is an array", json!({"op": "create", "body": {"currency": "JPY"}, "id": [1]})),
         ("a body that is an array", update(json!([1]))),
         ("a body that is a text", update(json!("x"))),
         ("an unknown parameter", update(json!({"locale": "ja"}))),
@@ -287,7 +294,10 @@ fn bad() -> Vec<(&'static str, Value)> {
         ("an offset that nobody has", at("2026-01-31T09:30:00+15:00")),
         ("an offset of hours", at("2026-01-31T09:30:00+09")),
         ("a zone", at("2026-01-31T09:30:00+09:00[Asia/Tokyo]")),
-        ("a time that is a number", json!({"op": "create", "not_before": 1_700_000_000})),
+        (
+            "a time that is a number",
+            json!({"op": "create", "body": {"currency": "JPY"}, "not_before": 1_700_000_000}),
+        ),
     ]
 }
 
@@ -442,7 +452,7 @@ fn forbidden() -> Vec<(String, &'static str)> {
         ("position", "0"),
         ("position", "-5"),
     ] {
-        let sql = format!("INSERT INTO intents (op, {column}) VALUES ('create', {value})");
+        let sql = format!("INSERT INTO intents (op, customer_id, {column}) VALUES ('delete', 'c', {value})");
         statements.push((sql, "a writer sets"));
     }
     let more = [

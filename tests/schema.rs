@@ -75,11 +75,16 @@ fn migrated_database_has_the_schema_of_a_new_one_and_keeps_its_rows() {
     let conn = Connection::open(&path).unwrap();
     for table in tables(&old) {
         let mut kept = columns(&old, &table);
-        kept.retain(|column| column != "schema_version");
+        // It sets these itself: the first start scrubs the whole file.
+        kept.retain(|column| {
+            !(table == "meta" && ["schema_version", "left_over_tokens"].contains(&column.as_str()))
+        });
         let before = rows(&old, &table, &kept);
         assert!(!before.is_empty(), "the fixture has no row in {table}");
         assert_eq!(rows(&conn, &table, &kept), before, "{table}");
     }
+    let set = "SELECT schema_version || ' ' || left_over_tokens || ' ' || (wipe_since IS NOT NULL) FROM meta";
+    assert_eq!(column(&conn, set), ["3 1 1"]);
     let verified = verify(&Reader::open(&path).unwrap(), None).unwrap();
     assert_eq!(verified.finding_count, 0, "the log still folds to the mirror");
     let unlike = "SELECT id FROM intents JOIN outbox USING (position) WHERE followed_state IS NOT state";
@@ -105,7 +110,20 @@ fn foreign(table: &str, column: &str, value: &str) -> [String; 8] {
 #[test]
 fn foreign_insert_update_and_delete_is_refused_on_every_table() {
     let (_directory, path) = migrated();
+    // Where there is no row, no trigger can refuse: the fixture has none in the tables that are newer than it.
+    let ours = Connection::open(&path).unwrap();
+    own::sign(&ours).unwrap();
+    ours.execute_batch(
+        "INSERT INTO unreadable_customer (key, reason, first_seen_at, last_seen_at) VALUES ('id:x', 'r', 't', 't');
+         INSERT INTO busy_field (field, customers, seen, sweeps, since) VALUES ('f', 1, 1, 1, 't')",
+    )
+    .unwrap();
+    drop(ours);
     let conn = Connection::open(path).unwrap();
+    for table in tables(&conn) {
+        let count = column(&conn, &format!("SELECT CAST(count(*) AS TEXT) FROM {table}"));
+        assert_ne!(count, ["0"], "{table} has no row");
+    }
     let mut accepted = Vec::new();
     let mut refuse = |sql: &str, of: &[&str]| match conn.execute_batch(&format!("BEGIN; {sql}; ROLLBACK")) {
         Ok(()) => accepted.push(sql.to_owned()),

@@ -67,6 +67,20 @@ fn objects(conn: &Connection) -> Result<Vec<Object>, StoreError> {
     Ok(objects.collect::<Result<_, _>>()?)
 }
 
+/// Whether another program added a trigger.
+pub(super) fn has_triggers(conn: &Connection) -> Result<bool, StoreError> {
+    let mut statement =
+        conn.prepare_cached("SELECT type, name, tbl_name FROM sqlite_schema WHERE type = 'trigger'")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let trigger = Object { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)? };
+        if !trigger.is_ours() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Names what others added to the database at `path`, for a message; `None` where there is nothing or it cannot be read.
 pub(super) fn named(path: &Path) -> Option<String> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

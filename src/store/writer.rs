@@ -10,7 +10,7 @@ use rusqlite::{Connection, InterruptHandle, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::displaced::Placement;
-use super::{Conn, StoreError, Tx, indexes, open, wipe};
+use super::{Conn, StoreError, Tx, added, indexes, open, wipe};
 use crate::pulse::{self, Pulse};
 
 /// How often work that is to end is told so.
@@ -181,15 +181,16 @@ impl Store {
         .await
     }
 
-    /// Like [`Store::write`], for what a pass records in log, mirror and holds; `work` writes no intent. No trigger fires: they ask for
-    /// each row which program writes it, and that takes a tenth of an import.
+    /// Like [`Store::write`], for what a pass records in log, mirror and holds; `work` writes no intent. Our triggers do not fire: they
+    /// ask for each row which program writes it, and that takes a tenth of an import. Where another program added a trigger, all fire.
     pub async fn write_pass<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         self.run(|conn| {
-            set_triggers(conn, false)?;
+            let fire = added::has_triggers(conn)?;
+            set_triggers(conn, fire)?;
             transact(conn, work)
         })
         .await

@@ -484,8 +484,10 @@ fn moment_or_customer_outside_of_the_log_is_an_error_that_says_so() {
             let ran = house.expect(2, &[command, &["--as-of", moment]].concat());
             assert!(ran.stdout.is_empty() && ran.stderr.contains(&part), "{command:?}: {}", ran.stderr);
         }
-        let shown = house
-            .expect(0, &[command, &["--as-of", &house.one("SELECT max(observed_at) FROM changes")]].concat());
+        let shown = house.expect(
+            0,
+            &[command, &["--as-of", &house.one("SELECT last_sweep_at FROM mirror_info")]].concat(),
+        );
         assert!(!shown.stdout.is_empty(), "{command:?}");
     }
 

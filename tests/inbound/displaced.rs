@@ -200,7 +200,8 @@ fn spool_file_is_kept_when_its_intents_went_to_a_displaced_database() {
     let house = House::with(3);
     house.expect(0, &["sync"]);
     let file = house.path("spool/one.json");
-    fs::write(house.path("spool/.one"), r#"{"op": "create", "body": {"email": "one@example.jp"}}"#).unwrap();
+    let content = r#"{"op": "create", "body": {"email": "one@example.jp"}}"#;
+    fs::write(house.path("spool/.one"), content).unwrap();
     let key = house.path("key");
     fs::write(&key, KEY).unwrap();
     let text = fs::read_to_string(house.path("config.toml")).unwrap();
@@ -216,7 +217,13 @@ fn spool_file_is_kept_when_its_intents_went_to_a_displaced_database() {
     });
     let error = collected.unwrap_err();
     assert!(matches!(error, StoreError::Displaced { .. }), "{error}");
-    assert!(file.exists(), "what was recorded of it is not at the path");
+    // It was claimed before it was read, and stays that way for the next start.
+    let claims = fs::read_dir(house.path("spool/.claimed"))
+        .unwrap()
+        .map(|claim| claim.unwrap().path().join("one.json"));
+    let kept: Vec<_> =
+        std::iter::once(file).chain(claims).filter_map(|path| fs::read_to_string(path).ok()).collect();
+    assert_eq!(kept, [content], "what was recorded of it is not at the path");
     assert_eq!(fs::read_dir(house.path("spool/receipts")).unwrap().count(), 1);
     saved(house.directory.path());
 }

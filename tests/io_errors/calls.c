@@ -109,6 +109,23 @@ static int fails_on(char kind, int file) {
     return fails(kind, path);
 }
 
+#define WHOLE 8192
+
+/* The path of a name below an open directory. Other paths of interest are absolute. */
+static const char *from(int at, const char *path, char whole[WHOLE]) {
+    char link[64];
+    if (!seen || !path || path[0] == '/' || at == AT_FDCWD)
+        return path;
+    int kept = errno;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", at);
+    ssize_t length = readlink(link, whole, WHOLE / 2);
+    errno = kept;
+    if (length < 0)
+        return path;
+    snprintf(whole + length, WHOLE - length, "/%s", path);
+    return whole;
+}
+
 /* Making a file writes, opening one for writing may be refused. */
 static int open_fails(const char *path, int flags) {
     struct stat found;
@@ -139,15 +156,16 @@ int open64(const char *path, int flags, ...) {
     return open_fails(path, flags) ? -1 : REAL(open64, path, flags, mode);
 }
 
-/* The paths of interest are absolute. */
 int openat(int at, const char *path, int flags, ...) {
     MODE(flags)
-    return open_fails(path, flags) ? -1 : REAL(openat, at, path, flags, mode);
+    char whole[WHOLE];
+    return open_fails(from(at, path, whole), flags) ? -1 : REAL(openat, at, path, flags, mode);
 }
 
 int openat64(int at, const char *path, int flags, ...) {
     MODE(flags)
-    return open_fails(path, flags) ? -1 : REAL(openat64, at, path, flags, mode);
+    char whole[WHOLE];
+    return open_fails(from(at, path, whole), flags) ? -1 : REAL(openat64, at, path, flags, mode);
 }
 
 ssize_t read(int file, void *to, size_t size) {
@@ -198,16 +216,33 @@ int rename(const char *from, const char *to) { return fails('c', to) ? -1 : REAL
 
 int link(const char *from, const char *to) { return fails('c', to) ? -1 : REAL(link, from, to); }
 
-int linkat(int at, const char *from, int there, const char *to, int flags) {
-    return fails('c', to) ? -1 : REAL(linkat, at, from, there, to, flags);
+int renameat(int at, const char *old, int there, const char *to) {
+    char whole[WHOLE];
+    return fails('c', from(there, to, whole)) ? -1 : REAL(renameat, at, old, there, to);
+}
+
+int renameat2(int at, const char *old, int there, const char *to, unsigned flags) {
+    char whole[WHOLE];
+    return fails('c', from(there, to, whole)) ? -1 : REAL(renameat2, at, old, there, to, flags);
+}
+
+int linkat(int at, const char *old, int there, const char *to, int flags) {
+    char whole[WHOLE];
+    return fails('c', from(there, to, whole)) ? -1 : REAL(linkat, at, old, there, to, flags);
 }
 
 int mkdir(const char *path, mode_t mode) { return fails('c', path) ? -1 : REAL(mkdir, path, mode); }
 
+int mkdirat(int at, const char *path, mode_t mode) {
+    char whole[WHOLE];
+    return fails('c', from(at, path, whole)) ? -1 : REAL(mkdirat, at, path, mode);
+}
+
 int unlink(const char *path) { return fails('u', path) ? -1 : REAL(unlink, path); }
 
 int unlinkat(int at, const char *path, int flags) {
-    return fails('u', path) ? -1 : REAL(unlinkat, at, path, flags);
+    char whole[WHOLE];
+    return fails('u', from(at, path, whole)) ? -1 : REAL(unlinkat, at, path, flags);
 }
 
 int chmod(const char *path, mode_t mode) { return fails('m', path) ? -1 : REAL(chmod, path, mode); }

@@ -61,8 +61,7 @@ fn a_restored_database_has_its_name_once_it_is_on_disk() {
     let kept = calls.iter().find_map(|call| call.strip_prefix("c /komoju.db.before-restore-"));
     let kept = format!("/komoju.db.before-restore-{}", kept.unwrap());
     let named = assert_synced_before_its_name(&calls, &kept);
-    // In between it changes names with the database that was there. That is asked of the kernel past the C library, so that it is not
-    // to be seen here; but before and after it the names are made lasting.
+    // In between it changes names with the database that was there; before and after that the names are made lasting.
     let syncs = calls[named..].iter().filter(|call| *call == DIRECTORY).count();
     assert_eq!(syncs, 2, "{calls:#?}");
 
@@ -79,7 +78,15 @@ fn a_dropped_file_goes_once_its_intents_and_its_receipt_are_on_disk() {
     prepare(&house, 0);
     let calls = calls_of(&library, &house, &["sync"]);
 
-    let gone = after(&calls, 0, "u /spool/file-create-0.json");
+    let claimed = calls
+        .iter()
+        .position(|call| call.starts_with("c /spool/.claimed/") && call.ends_with("/file-create-0.json"));
+    let claimed = claimed.unwrap_or_else(|| panic!("the file is not claimed: {calls:#?}"));
+    let file = &calls[claimed][2..];
+    let read = after(&calls, 0, &format!("r {file}"));
+    assert!(claimed < read, "it is out of others' reach before it is read: {calls:#?}");
+    assert!(!calls.iter().any(|call| call == "r /spool/file-create-0.json"), "{calls:#?}");
+    let gone = after(&calls, read, &format!("u {file}"));
     let receipt = after(&calls, 0, "c /spool/receipts/file-create-0.json.json");
     let temporary = calls[..receipt].iter().rposition(|call| call.starts_with("s /spool/receipts/.tmp-"));
     let temporary =
@@ -90,5 +97,10 @@ fn a_dropped_file_goes_once_its_intents_and_its_receipt_are_on_disk() {
     assert!(written.is_some_and(|written| written < intents), "the intents are written, then synced");
     let directory = after(&calls, receipt, "s /spool/receipts");
     assert!(receipt < directory && directory < gone, "the receipt's name is lasting before the file goes");
-    after(&calls, gone, "s /spool");
+    let left = after(&calls, claimed, "s /spool");
+    assert!(left < gone, "that the file left the spool directory is lasting before it goes: {calls:#?}");
+    let (claim, _) = file.rsplit_once('/').unwrap();
+    let removed = after(&calls, gone, &format!("s {claim}"));
+    let folder = after(&calls, gone, &format!("u {claim}"));
+    assert!(removed < folder, "its removal is lasting before its directory goes: {calls:#?}");
 }

@@ -175,7 +175,7 @@ async fn a_retry_in_sql_is_a_new_request() {
 #[tokio::test]
 async fn followers_park_with_the_create_that_they_wait_for() {
     let desk = Desk::open(0).await;
-    desk.sql("INSERT INTO intents (id, op, not_before) VALUES ('c', 'create', '2030-01-01T00:00:00Z')");
+    desk.sql("INSERT INTO intents (id, op, body, not_before) VALUES ('c', 'create', '{\"email\": \"a\"}', '2030-01-01T00:00:00Z')");
     desk.intend("f", "update", Some("@c"), Some(json!({"email": "x"})));
     desk.sql("UPDATE intents SET state = 'cancelled' WHERE id = 'c'");
     assert_eq!(desk.states(), ["c cancelled", "f parked"]);
@@ -185,7 +185,7 @@ async fn followers_park_with_the_create_that_they_wait_for() {
 async fn a_held_delete_that_parks_with_its_create_waits_for_no_approval_any_more() {
     let mut desk = Desk::open(0).await;
     desk.settings.hold_deletes_over = 0;
-    desk.sql("INSERT INTO intents (id, op, not_before) VALUES ('c', 'create', '2030-01-01T00:00:00Z')");
+    desk.sql("INSERT INTO intents (id, op, body, not_before) VALUES ('c', 'create', '{\"email\": \"a\"}', '2030-01-01T00:00:00Z')");
     desk.intend("d", "delete", Some("@c"), None);
     desk.drain().await;
     let held = |desk: &Desk| desk.one("SELECT count(*) FROM outbox WHERE held = 1 AND is_open = 1");

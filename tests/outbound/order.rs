@@ -191,7 +191,7 @@ async fn with_pushing_switched_off_nothing_is_accepted_and_nothing_leaves() {
     desk.settings.enabled = true;
     desk.drain().await;
     assert_eq!(desk.state("u"), "done");
-    desk.intend("c", "create", None, Some(json!({})));
+    desk.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 
 fn create(id: &str) -> String {
-    format!("{{\"op\": \"create\", \"id\": \"{id}\"}}\n")
+    format!("{{\"op\": \"create\", \"id\": \"{id}\", \"body\": {{\"email\": \"a\"}}}}\n")
 }
 
 fn rename_in(desk: &Desk, name: &str, content: &str) {

@@ -373,7 +373,10 @@ fn a_program_that_hangs_blocks_nothing_and_is_gone_with_all_it_started_at_a_stop
     park(&house, "p0");
     let mut daemon = Daemon::start(&house);
     eventually("it hangs", || std::fs::read_to_string(&pids).is_ok_and(|text| text.ends_with('\n')));
-    sql(&house, "INSERT INTO intents (id, op, body) VALUES ('n1', 'create', '{}')");
+    sql(
+        &house,
+        "INSERT INTO intents (id, op, body) VALUES ('n1', 'create', '{\"email\": \"a@example.com\"}')",
+    );
     eventually("pushes go on", || house.one("SELECT state FROM intents WHERE id = 'n1'") == "done");
     let clock = SystemClock::shared();
     let asked = clock.elapsed();

@@ -173,7 +173,7 @@ fn slow_clients_make_room_for_others_and_the_daemon_works_meanwhile() {
     // A few more than the connections: those to the API come and go.
     assert!(open_files() <= before + 32 + 4, "{before} {}", open_files());
     // The work goes on meanwhile.
-    let sql = "INSERT INTO intents (id, op, body) VALUES ('i', 'create', '{}')";
+    let sql = "INSERT INTO intents (id, op, body) VALUES ('i', 'create', '{\"email\": \"a@example.com\"}')";
     own(&house.path("komoju.db")).execute_batch(sql).unwrap();
     eventually("it pushes", || house.one("SELECT state FROM intents") == "done");
     assert!(clock.elapsed() - began < Duration::from_secs(4));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use komoju_sync::sandbox::{Call, Effect, Fault, FaultId, Work};
 use rusqlite::Connection;
 
-use crate::house::House;
+use crate::house::{House, own};
 use crate::{Daemon, configure, eventually};
 
 const YEAR: i64 = 365 * 24 * 3600;
@@ -172,7 +172,7 @@ fn start_under_a_wrong_clock_undoes_nothing() {
              VALUES ('later', 'create', '{\"email\": \"later@example.jp\"}', strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+1 day'))";
         writer(&house).execute_batch(sql).unwrap();
         if !has_confirmed_time {
-            writer(&house).execute_batch("UPDATE meta SET confirmed_at = NULL").unwrap();
+            own(&house.path("komoju.db")).execute_batch("UPDATE meta SET confirmed_at = NULL").unwrap();
         }
         wall.set(wrong);
         let mut daemon = wall.start(&house);

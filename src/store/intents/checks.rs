@@ -32,8 +32,11 @@ pub(crate) fn passes_the_triggers(intent: &Intent) {
                 // It refers to itself: nobody can take that.
                 return;
             }
-            tx.execute("INSERT INTO intents (id, op) VALUES (?1, 'create')", [create.as_str()])
-                .expect("what may be referred to may be an id");
+            tx.execute(
+                "INSERT INTO intents (id, op, body) VALUES (?1, 'create', '{\"currency\": \"JPY\"}')",
+                [create.as_str()],
+            )
+            .expect("what may be referred to may be an id");
         }
         let accepted = accept(&tx, intent, Door::File, Some("somebody"));
         let accepted = accepted.unwrap_or_else(|why| panic!("{intent:?}: {why}"));

@@ -38,6 +38,8 @@ pub(super) enum Setback {
 pub(super) struct Window {
     /// Every customer that was listed, as a digest each.
     all: HashSet<u64>,
+    /// How many customers of it cannot be read: each could be the create's.
+    unreadable: u64,
     /// How many there are, by the list's `total`.
     total: Option<u64>,
     /// The customers that the API says were created in the window, or of which it does not say when, and a digest of each.
@@ -48,12 +50,18 @@ pub(super) struct Window {
 
 impl Window {
     fn new() -> Self {
-        Self { all: HashSet::new(), total: None, created: BTreeMap::new(), candidates: Vec::new() }
+        Self {
+            all: HashSet::new(),
+            unreadable: 0,
+            total: None,
+            created: BTreeMap::new(),
+            candidates: Vec::new(),
+        }
     }
 
     /// What this window proves.
     pub(super) fn coverage(&self) -> Coverage {
-        match self.total == Some(self.all.len() as u64) {
+        match self.unreadable == 0 && self.total == Some(self.all.len() as u64) {
             true => Coverage::Whole,
             false => Coverage::Partial,
         }
@@ -61,18 +69,27 @@ impl Window {
 
     /// The size in words: what is shown, and what is counted.
     pub(super) fn size(&self) -> String {
-        let shown = self.all.len();
+        let (shown, unreadable) = (self.all.len(), self.unreadable);
+        let unreadable = match unreadable {
+            0 => String::new(),
+            1 => ", besides 1 that cannot be read,".to_owned(),
+            n => format!(", besides {n} that cannot be read,"),
+        };
         match self.total {
-            Some(total) => format!("it shows {shown} customers where its total says {total}"),
-            None => format!("it shows {shown} customers and says no total"),
+            Some(total) => format!("it shows {shown} customers{unreadable} where its total says {total}"),
+            None => format!("it shows {shown} customers{unreadable} and says no total"),
         }
     }
 
     /// Adds the customers of a page; returns whether any of them is new. A customer that cannot be read is not counted as shown.
     fn add(&mut self, page: &WindowPage, from: Timestamp, could_be: &impl Fn(&Customer) -> bool) -> bool {
         let before = self.all.len();
+        self.unreadable += page.unreadable;
         for listed in &page.customers {
-            let Ok(customer) = listed.read() else { continue };
+            let Ok(customer) = listed.read() else {
+                self.unreadable += 1;
+                continue;
+            };
             // Listed twice, because the list moved: once is enough.
             if !self.all.insert(digest_of(listed.id().as_str())) {
                 continue;
@@ -163,6 +180,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 // A customer that cannot be read is not counted as shown: the window proves no absence.
                 Err(RemoteError { cause: Cause::TooLarge { .. }, .. }) if too_large < MOST_TOO_LARGE => {
                     too_large += 1;
+                    window.unreadable += 1;
                     page += 1;
                     continue;
                 }

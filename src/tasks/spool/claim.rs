@@ -156,13 +156,19 @@ impl Claim {
     /// Removes the file, which is dealt with as it was read. Returns `false` where it changed
     /// since: then it stays claimed, and is read again once it is at rest.
     ///
+    /// A file that gave its tokens to the outbox does not come back with a power cut: it has left
+    /// the spool directory for good before it is removed, and its removal is made lasting.
+    ///
     /// # Errors
-    /// It cannot be removed: it stays claimed.
+    /// It cannot be removed, and stays claimed; or its removal may not be lasting.
     pub(super) fn finish(&self, directories: &Directories, plain: &Plain) -> io::Result<bool> {
         if plain.now()? != plain.stamp {
             return Ok(false);
         }
-        self.folder(directories)?.remove(&self.name)?;
+        let folder = self.folder(directories)?;
+        directories.spool.sync()?;
+        folder.remove(&self.name)?;
+        folder.sync()?;
         self.remove_folder(directories)?;
         Ok(true)
     }
