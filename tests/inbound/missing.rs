@@ -615,3 +615,56 @@ fn a_probe_beside_a_hold_says_that_something_waits() {
     let ran = house.expect(3, &["sync", "--probe"]);
     assert!(ran.stderr.contains("30 deletions wait"), "{}", ran.stderr);
 }
+
+#[test]
+fn approved_deletion_of_a_listed_customer_does_not_hide_another_missing_one() {
+    let house = House::with(30);
+    house.sweep();
+    let held = delete(&house, 1).remove(0);
+    let fault = house.inject(on_show(Effect::status(500), &held));
+    house.sweep();
+    house.sandbox.world().remove_fault(fault);
+    // The held customer is listed again on page 1, and another one is missing from page 3, which waits.
+    let missing = house.sandbox.world().ids().pop().unwrap();
+    assert!(house.sandbox.world().restore(&held) && house.sandbox.world().delete(&missing));
+    let waits = house.inject(Fault::new(Effect::Hold).call(Call::List).page(3));
+    let mut sync = house.spawn(&["sync"]);
+    house.runtime.block_on(house.sandbox.until(|world| world.fired(waits) > 0));
+    let applied = "SELECT count(*) FROM passes WHERE finished_at IS NULL AND pages > 0";
+    assert!((0..20_000).any(|_| house.one(applied) == "1"), "page 1 is not applied");
+    house.expect(0, &["deletions", "approve"]);
+    assert!(house.sandbox.world().delete(&held));
+    house.sandbox.world().clear_faults();
+    assert!(sync.wait().unwrap().success());
+    let mirror = house.mirror();
+    assert!(!mirror.contains_key(&held), "its deletion was approved and proven");
+    assert!(!mirror.contains_key(&missing), "it was missing, and is gone");
+}
+
+#[test]
+fn missing_customer_whose_id_is_no_path_segment_is_never_requested() {
+    let house = House::with(12);
+    house.sandbox.world().put_raw(json!({"id": "..", "resource": "customer"}));
+    house.sweep();
+    assert!(house.sandbox.world().delete(".."));
+    house.sandbox.world().clear_requests();
+    let report = house.sweep();
+    assert_eq!((report.outcome, report.tally.deleted, report.held), (Outcome::Complete, 0, 0));
+    assert!(house.mirror().contains_key(".."));
+    assert!(house.sandbox.world().requests().iter().all(|seen| seen.path.ends_with("/customers")));
+}
+
+#[test]
+fn as_many_further_suspects_as_the_limit_allows_leave_a_hold_unchanged() {
+    let house = House::with(60);
+    house.expect(0, &["sync"]);
+    delete(&house, 30);
+    house.expect(3, &["sync"]);
+    // The limit is ten; these are alive.
+    let ids = house.sandbox.world().ids()[..10].to_vec();
+    let fault = house.on_lists(Effect::Hide { ids, every: None });
+    let report = house.sweep();
+    assert!(house.fired(fault) > 0);
+    assert_eq!((report.outcome, report.tally.deleted, report.held), (Outcome::Held, 0, 30));
+    assert_eq!(house.one("SELECT count(DISTINCT hold_id) FROM held_deletions"), "1");
+}
