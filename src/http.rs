@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Whoever asks can do no harm: answers are made from the last observed [`Standing`] and the sizes of files; connections, their heads
-//! and their time are bounded; where all places are taken the oldest connection makes room ([`places`]). Only where the last
+//! and their time are bounded; where all places are taken the oldest connection makes room (`places`). Only where the last
 //! observation says that the mirror is not ready is the observer asked to look once more, so that the end of the first sweep is seen
 //! at once. And whoever asks learns nothing about anybody: no answer holds an id, an address, a key or a text from elsewhere, so that
 //! it does not matter by which name (`Host`) a browser was led here.

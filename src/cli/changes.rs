@@ -86,7 +86,7 @@ fn print_new(reader: &Reader, filter: &mut ChangeFilter, out: &mut Out, style: S
     Ok(out.flush()?)
 }
 
-/// The names of the columns of [`print`].
+/// The names of the columns of [`print()`].
 pub(super) fn header(out: &mut Out, style: Style) -> io::Result<()> {
     match style.is_json() {
         true => Ok(()),

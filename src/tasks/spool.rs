@@ -7,14 +7,14 @@
 //!            left, reported once                   masked copy and .error in rejected/ ─▶ removed
 //! ```
 //!
-//! The order is what makes it safe: a file is out of others' reach before it is read ([`claim`]),
+//! The order is what makes it safe: a file is out of others' reach before it is read (`claim`),
 //! its intents are committed before the receipt is written, and it is removed last and only if it
 //! is as it was read. Wherever the process ends in between, the next look finds the claimed file;
 //! the database knows whether that claim was accepted. What the file system refuses is reported,
 //! and tried again with the next look; only the database's failures are errors.
 //!
 //! Files are accepted in drop order. One that is still being written delays the younger ones for a
-//! while ([`listing`]).
+//! while (`listing`).
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod checks;
