@@ -621,8 +621,10 @@ impl Spool {
     /// Keeps what the look left; a log line says so once for each file.
     fn report(&self, left: Leftovers) {
         let mut last = self.last_left();
+        // Of a mass of files that grows, each look names others first: the first look that met it has named enough.
+        let is_mass = left.more > 0 && last.more > 0;
         for Left { name, why } in left.list() {
-            if last.why(&name) != Some(&why) {
+            if !is_mass && last.why(&name) != Some(&why) {
                 let file = self.masker.text(&name);
                 tracing::warn!(file, "{file} is left where it is: {why}");
             }

@@ -17,7 +17,7 @@ pub(super) const MOST_LINES: usize = 50_000;
 
 /// LONGEST_INTENT limits the text of one intent, in bytes, without white space around it. The API
 /// takes far less; parsed, a text is many times as large.
-const LONGEST_INTENT: usize = 1024 * 1024;
+const LONGEST_INTENT: usize = 512 * 1024;
 
 /// MOST_VALUES limits the values in one intent: each takes far more memory than text. One behind
 /// the other, they have commas between them.
@@ -124,7 +124,7 @@ mod tests {
         let padded = format!("{CREATE}{}", " ".repeat(2 * LONGEST_INTENT));
         assert!(intent(padded.as_bytes(), "a").is_ok());
         let long = CREATE.replace("a@", &format!("{}@", "a".repeat(LONGEST_INTENT)));
-        assert!(intent(long.as_bytes(), "a").unwrap_err().contains("at most 1024 KiB"));
+        assert!(intent(long.as_bytes(), "a").unwrap_err().contains("at most 512 KiB"));
         let many = format!("[{}0]", "0,".repeat(MOST_VALUES));
         assert!(intent(many.as_bytes(), "a").unwrap_err().contains("at most 100000 values"));
     }
