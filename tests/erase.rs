@@ -603,7 +603,7 @@ fn files_about_this_customer_alone_go_and_others_are_named() {
                 .rsplit('/')
                 .next()
                 .unwrap()
-                .trim_end_matches([' ', '1', '2', '3'])
+                .trim_end_matches(|c: char| c == ' ' || c.is_ascii_digit())
                 .to_owned()
         })
         .collect();
