@@ -253,6 +253,17 @@ fn kill(daemon: &mut Process) {
     daemon.wait().unwrap();
 }
 
+/// The intents that are not settled, and the end of the daemon's log, for a failure's message.
+fn open_intents(house: &House) -> String {
+    let open = "SELECT id || ' ' || state || ' ' || coalesce(customer_id, '') || ' ' || coalesce(reason, '')
+        || ' after ' || attempts || ' attempts, next at ' || coalesce(next_attempt_at, '') FROM intents
+        WHERE state IN ('queued', 'sending', 'waiting')";
+    let log = std::fs::read_to_string(house.path("daemon.log")).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    let end = lines[lines.len().saturating_sub(40)..].join("\n");
+    format!("{:#?}, open at {}\n{end}", house.column(open), house.one("SELECT datetime('now')"))
+}
+
 /// What goes wrong now and then. Each happens once, for each costs a second.
 fn fault(dice: &mut StdRng) -> Option<Fault> {
     let call = [Call::Create, Call::Update, Call::Delete][dice.random_range(0..3)];
@@ -318,12 +329,15 @@ fn whatever_is_dropped_takes_effect_once_however_often_the_daemon_is_killed() {
         let moment = match round % 7 {
             0 | 1 => {
                 let call = if round % 7 == 0 { Call::Create } else { Call::Update };
+                // Each fault that is left over from earlier rounds delays it by a backoff: four of them by 15 s.
+                house.sandbox.world().clear_faults();
                 let held = house.inject(Fault::new(Effect::Hold).call(call));
                 let wish = if call == Call::Create { dropper.create() } else { dropper.update() };
                 dropper.by_sql(wish);
-                let fired = within(&house, Duration::from_secs(10), |world| world.fired(held) > 0);
+                let longest = Duration::from_secs(if call == Call::Create { 60 } else { 10 });
+                let fired = within(&house, longest, |world| world.fired(held) > 0);
                 // Its customer may wait behind a create that is declined.
-                assert!(fired || call == Call::Update, "the create is never sent");
+                assert!(fired || call == Call::Update, "the create is never sent: {}", open_intents(&house));
                 if dice.random_bool(0.5) {
                     dropper.drop_any();
                 }
@@ -395,12 +409,8 @@ fn whatever_is_dropped_takes_effect_once_however_often_the_daemon_is_killed() {
         looked_until(settled) || !will_be_tried
     });
     if !ended || !settled() {
-        let open =
-            "SELECT id || ' ' || state || ' ' || coalesce(customer_id, '') || ' ' || coalesce(reason, '')
-            || ' after ' || attempts || ' attempts, next at ' || coalesce(next_attempt_at, '') FROM intents
-            WHERE state IN ('queued', 'sending', 'waiting')";
         let lies: Vec<_> = std::fs::read_dir(house.path("spool")).unwrap().collect();
-        panic!("not settled: {:#?} {lies:?}", house.column(open));
+        panic!("not settled: {lies:?} {}", open_intents(&house));
     }
     assert_eq!(stop(&mut daemon), Some(0));
     take_up(&house, &mut sent);
