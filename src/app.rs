@@ -282,6 +282,7 @@ impl App {
     pub async fn drain(&self) -> Result<Drained, StoreError> {
         let drained = self.pusher.drain().await?;
         self.spool.tend_receipts().await?;
+        self.spool.expire_rejected().await?;
         Ok(drained)
     }
 

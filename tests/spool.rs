@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use komoju_sync::clock::{Clock, ManualClock, Sleep};
+use komoju_sync::clock::{Clock, ManualClock, Sleep, TrustedClock};
 use komoju_sync::store::{Store, intents, outbox};
 use komoju_sync::tasks::spool::{Looked, Spool, SpoolSettings, waiting_files};
 use proptest::prelude::*;
@@ -28,6 +28,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const CREATE: &str = r#"{"op": "create", "body": {"email": "a@example.jp"}}"#;
 
 struct Desk {
@@ -255,7 +256,6 @@ async fn a_receipt_tells_of_each_intent_and_is_written_anew_when_the_last_settle
 
 #[tokio::test]
 async fn receipts_are_kept_for_thirty_days_after_all_is_settled() {
-    const DAY: Duration = Duration::from_secs(24 * 3600);
     let desk = Desk::open().await;
     desk.drop_file("a.json", r#"{"op": "create", "id": "a", "body": {"email": "a"}}"#);
     desk.scan().await;
@@ -278,6 +278,83 @@ async fn receipts_are_kept_for_thirty_days_after_all_is_settled() {
         )
         .unwrap();
     assert_eq!((rows, desk.ids()), (0, vec!["a".to_owned()]), "the intent stays");
+}
+
+#[tokio::test]
+async fn refused_file_is_removed_with_its_error_after_thirty_days() {
+    let desk = Desk::open().await;
+    for name in ["a.json", "b.json", "c.json", "d.json"] {
+        desk.drop_file(name, "{");
+    }
+    assert_eq!(desk.scan().await.refused, 4);
+    // As an operator leaves them, a crash between the two removals, and a program that makes a link.
+    fs::remove_file(desk.at("rejected/b.json.error")).unwrap();
+    fs::remove_file(desk.at("rejected/c.json")).unwrap();
+    fs::remove_file(desk.at("rejected/d.json")).unwrap();
+    symlink(desk.at("rejected/a.json"), desk.at("rejected/d.json")).unwrap();
+    let all = desk.names("rejected");
+    assert_eq!(all, ["a.json", "a.json.error", "b.json", "c.json.error", "d.json", "d.json.error"]);
+
+    desk.clock.advance(29 * DAY);
+    desk.spool.expire_rejected().await.unwrap();
+    assert_eq!(desk.names("rejected"), all);
+    desk.clock.advance(2 * DAY);
+    desk.spool.expire_rejected().await.unwrap();
+    assert_eq!(desk.names("rejected"), ["b.json", "d.json", "d.json.error"]);
+}
+
+#[tokio::test]
+async fn refused_file_of_another_owner_is_kept() {
+    let desk = Desk::open().await;
+    desk.drop_file("a.json", "{");
+    desk.drop_file("b.json", "{");
+    assert_eq!(desk.scan().await.refused, 2);
+    let chown = |name: &str| std::os::unix::fs::chown(desk.at(name), Some(4711), None);
+    if chown("rejected/a.json").is_err() {
+        // Only root may give a file away.
+        return;
+    }
+    chown("rejected/b.json.error").unwrap();
+    desk.clock.advance(31 * DAY);
+    desk.spool.expire_rejected().await.unwrap();
+    assert_eq!(desk.names("rejected"), ["a.json", "a.json.error", "b.json", "b.json.error"]);
+}
+
+#[tokio::test]
+async fn refused_file_is_kept_for_thirty_days_after_it_was_last_refused() {
+    let desk = Desk::open().await;
+    for _ in 0..2 {
+        desk.drop_file("a.json", "{");
+        assert_eq!(desk.scan().await.refused, 1);
+        desk.clock.advance(29 * DAY);
+        desk.spool.expire_rejected().await.unwrap();
+        assert_eq!(desk.names("rejected"), ["a.json", "a.json.error"]);
+    }
+}
+
+#[tokio::test]
+async fn refused_file_is_kept_while_the_clock_is_not_trusted() {
+    let mut desk = Desk::open().await;
+    desk.drop_file("a.json", "{");
+    assert_eq!(desk.scan().await.refused, 1);
+    desk.clock.advance(31 * DAY);
+    let trusted = TrustedClock::over(Arc::clone(&desk.clock) as Arc<_>, None);
+    let settings = SpoolSettings { dir: desk.at(""), enabled: true };
+    desk.spool = Spool::new(Arc::clone(&desk.store), None, trusted, settings);
+    desk.scan().await;
+    desk.spool.expire_rejected().await.unwrap();
+    assert_eq!(desk.names("rejected"), ["a.json", "a.json.error"]);
+    // The trusted clock has followed the machine's for long enough.
+    desk.clock.advance(HOUR);
+    desk.spool.expire_rejected().await.unwrap();
+    assert_eq!(desk.names("rejected"), [""; 0]);
+}
+
+#[tokio::test]
+async fn refused_files_are_kept_while_no_file_is_taken() {
+    let desk = Desk::with(false);
+    desk.spool.expire_rejected().await.unwrap();
+    assert!(!desk.at("").exists(), "nothing is created");
 }
 
 #[tokio::test]

@@ -93,7 +93,10 @@ impl App {
     /// Takes the files that are ready, and those that were renamed into place; returns when the next one can be.
     async fn look(&self, renamed: &[String]) -> Result<Option<Duration>, StoreError> {
         Ok(match unless_busy(self.spool.take(renamed).await)? {
-            Some(looked) => looked.again_in,
+            Some(looked) => {
+                self.spool.expire_rejected().await?;
+                looked.again_in
+            }
             None => Some(AFTER_BUSY),
         })
     }
