@@ -255,7 +255,7 @@ impl App {
         self.standings.subscribe()
     }
 
-    /// Asks for a look at how things stand, while [`App::run`] runs.
+    /// Requests an observation of the state, while [`App::run`] runs.
     pub fn looks(&self) -> mpsc::Sender<LookRequest> {
         self.looks.0.clone()
     }

@@ -64,7 +64,7 @@ impl App {
         let mut watch = DirectoryWatch::on(&self.spool_dir)
             .map_err(|e| tracing::warn!("{}: it is looked at once a second instead", chain(&e)))
             .ok();
-        // When all is looked at again, whatever is told meanwhile.
+        // When the directory is scanned again, also where no notification arrives.
         let mut again_at = self.clock.elapsed();
         loop {
             let resting = pulse::resting();
@@ -153,7 +153,7 @@ impl App {
                 self.standings.send_replace(Some(Arc::new(standing)));
             }
             for answer in answers.drain(..) {
-                // Nobody waits where the connection has ended meanwhile.
+                // The connection that asked may have ended meanwhile.
                 let _ = answer.send(());
             }
             tokio::select! {

@@ -428,7 +428,7 @@ impl Spool {
         Ok(opened)
     }
 
-    /// Goes on with a claimed file. `seen` is the file's stamp where it was just claimed.
+    /// Processes a claimed file. `seen` is the file's stamp where it was just claimed.
     async fn proceed(
         &self,
         directories: &Arc<Directories>,

@@ -363,7 +363,7 @@ fn what_waits_for_a_person_exits_3() {
     house.expect(3, &["sync"]);
     let told = doctor(&house);
     assert_eq!((told.code, told.one("state").0), (3, "warn"), "{}", told.text);
-    assert!(told.one("state").1.contains("waiting for a person: 40 held deletions"), "{}", told.text);
+    assert!(told.one("state").1.contains("waiting for an operator: 40 held deletions"), "{}", told.text);
 }
 
 #[test]

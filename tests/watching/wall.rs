@@ -157,7 +157,7 @@ fn clock_that_is_wrong_for_a_while_undoes_nothing() {
 
 #[test]
 fn start_under_a_wrong_clock_undoes_nothing() {
-    // Without a confirmed time, a clock that is behind cannot be told from a right one.
+    // Without a confirmed time, a clock that is behind cannot be distinguished from a right one.
     each([(YEAR, true), (-YEAR, true), (YEAR, false)], |(wrong, has_confirmed_time)| {
         let house = busy();
         configure(&house, "park_after_h = 24");
