@@ -519,6 +519,7 @@ fn a_spool_that_two_daemons_share_fails() {
     fs::write(second.path("config.toml"), config.replace(&own, &first.path("spool").display().to_string()))
         .unwrap();
     let taking = first.spawn(&["run"]);
+    // Polls for at most half a minute: the daemons are other processes, and a lock gives no signal.
     let eventually = |what: &str, holds: &dyn Fn() -> bool| {
         assert!(
             (0..3000).any(|_| holds() || {

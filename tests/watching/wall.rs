@@ -109,7 +109,8 @@ fn clock_that_jumps_a_year_and_back_stops_no_pass() {
     for wrong in [YEAR, -YEAR] {
         sweeps(&house, 2);
         wall.set(wrong);
-        // The scheduler looks every half second.
+        // The scheduler looks every half second and gives no signal: this is long enough for two looks under the wrong
+        // clock.
         std::thread::sleep(Duration::from_millis(1200));
         wall.set(0);
         sweeps(&house, 2);
