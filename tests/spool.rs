@@ -9,11 +9,12 @@ mod masses;
 #[path = "spool/order.rs"]
 mod order;
 
+use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -47,6 +48,7 @@ impl Desk {
     }
 
     fn with(enabled: bool) -> Self {
+        start_log();
         let home = TempDir::new().unwrap();
         let store = Arc::new(Store::open(&home.path().join("komoju.db")).unwrap());
         let clock = Arc::new(ManualClock::at(touched(home.path()) + HOUR));
@@ -118,6 +120,42 @@ impl Desk {
         let left = looked.left.iter().find(|left| left.name == name);
         left.unwrap_or_else(|| panic!("{name} is not in {looked:?}")).why.clone()
     }
+}
+
+thread_local! {
+    /// What this thread has logged since its test began.
+    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps what a thread logs for the test that it runs.
+struct ThreadLog;
+
+impl std::io::Write for ThreadLog {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        // A thread that is ending has no log any more.
+        let _ = LOGGED.try_with(|logged| logged.borrow_mut().extend_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Starts this thread's log. One subscriber serves the process, and is there before any test logs: a log statement that one
+/// thread reaches for the first time while another thread adds a subscriber can stay switched off for good.
+fn start_log() {
+    static SUBSCRIBER: Once = Once::new();
+    SUBSCRIBER.call_once(|| {
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(|| ThreadLog).finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+    });
+    LOGGED.take();
+}
+
+/// What this thread has logged.
+fn logged() -> String {
+    LOGGED.with(|logged| String::from_utf8(logged.borrow().clone()).unwrap())
 }
 
 fn door(home: &TempDir, store: &Arc<Store>, clock: &Arc<ManualClock>, enabled: bool) -> Spool {
@@ -703,32 +741,10 @@ async fn a_drain_does_not_wait_for_ever() {
     assert_eq!(content, format!("{CREATE}{}", " ".repeat(11)));
 }
 
-/// What is logged, as text.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn what_stays_is_told_once_until_it_goes() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-    // With a single subscriber a log statement that another test's thread reaches first is switched off for this one, too.
-    let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
-    let told =
-        || String::from_utf8(log.0.lock().unwrap().clone()).unwrap().matches("is left where it is").count();
     let desk = Desk::open().await;
+    let told = || logged().matches("is left where it is").count();
     desk.drop_file("notes.txt", "not for you");
     for _ in 0..3 {
         assert_eq!(desk.scan().await.left.len(), 1);
@@ -744,7 +760,7 @@ async fn what_stays_is_told_once_until_it_goes() {
         r#"{"op": "create", "body": {"payment_details": ["tok_secret"]}, "tok_secret": 1}"#,
     );
     desk.scan().await;
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = logged();
     assert!(log.contains(" was refused: ") && !log.contains("tok_secret"), "{log}");
 }
 
