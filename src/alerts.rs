@@ -114,8 +114,8 @@ impl Alerts {
         }
     }
 
-    /// Tells that the database cannot be used, past the database: what was told cannot be noted there. Returns after which time to try
-    /// again, where that failed.
+    /// Sends the alert that the database cannot be used. The database cannot record this alert. Returns the time until the next try
+    /// where this one failed.
     pub async fn tell_database(&self, since: &str, why: String) -> Option<Duration> {
         let alert = words::of_database(since, &self.masker.text(&why));
         let note = alert.note(&self.database, self.host.as_deref(), self.clock.now());
@@ -217,7 +217,7 @@ impl Alerts {
                 tracing::error!(
                     alert = untold.kind,
                     retry_s = wait.as_secs(),
-                    "nobody was told that {}: alerts.command {why}. Run it by hand as the service's user, with a JSON object on \
+                    "alert not delivered ({}): alerts.command {why}. Run it by hand as the service's user, with a JSON object on \
                      standard input, to see what is wrong (docs/alerts.md); it is tried again",
                     alert.sentence
                 );

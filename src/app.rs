@@ -255,7 +255,7 @@ impl App {
         self.standings.subscribe()
     }
 
-    /// Asks for a look at how things stand, while [`App::run`] runs.
+    /// Requests an observation of the state, while [`App::run`] runs.
     pub fn looks(&self) -> mpsc::Sender<LookRequest> {
         self.looks.0.clone()
     }
@@ -282,6 +282,7 @@ impl App {
     pub async fn drain(&self) -> Result<Drained, StoreError> {
         let drained = self.pusher.drain().await?;
         self.spool.tend_receipts().await?;
+        self.spool.expire_rejected().await?;
         Ok(drained)
     }
 

@@ -31,7 +31,7 @@ pub trait Clock: Send + Sync + 'static {
     /// Which boot of the machine this is, and how long it lasts already, sleep included: comparable between processes of one boot.
     fn boot(&self) -> Option<(String, Duration)>;
 
-    /// A clock that nobody sets and that counts sleep where the system offers one. For the comparison with the wall clock.
+    /// A clock that cannot be set and that counts sleep, where the system offers one. For the comparison with the wall clock.
     fn uptime(&self) -> Duration {
         self.boot().map_or_else(|| self.elapsed(), |(_, up)| up)
     }
@@ -62,7 +62,7 @@ pub trait Clock: Send + Sync + 'static {
 }
 
 /// BEFORE_EXPIRY controls for how long the wall clock must be confirmed before an age by it parks an intent or removes a
-/// record. The periods that end in this way are a day or longer, so an hour more delays nothing that anybody waits for.
+/// record. The periods that end in this way are a day or longer, so one more hour does no harm.
 pub const BEFORE_EXPIRY: Duration = Duration::from_secs(60 * 60);
 
 /// BEFORE_SENDING controls for how long the wall clock must be confirmed before an intent is sent because its `not_before`

@@ -4,10 +4,10 @@
 //!   listen ─▶ at most 32 connections ─▶ one request each, within 10 s ─▶ an answer out of what was observed last
 //! ```
 //!
-//! Whoever asks can do no harm: answers are made from the last observed [`Standing`] and the sizes of files; connections, their heads
+//! A request can do no harm: answers are made from the last observed [`Standing`] and the sizes of files; connections, their heads
 //! and their time are bounded; where all places are taken the oldest connection makes room (`places`). Only where the last
 //! observation says that the mirror is not ready is the observer asked to look once more, so that the end of the first sweep is seen
-//! at once. And whoever asks learns nothing about anybody: no answer holds an id, an address, a key or a text from elsewhere, so that
+//! at once. An answer reveals nothing about a customer: it holds no id, no address, no key and no text from elsewhere, so that
 //! it does not matter by which name (`Host`) a browser was led here.
 //!
 //! An address that cannot be had ends the start: monitoring that is silently not there is noticed when it is too late.

@@ -73,8 +73,8 @@ metrics! {
     ACCOUNT_STOPPED = "komoju_sync_account_stopped", Kind::Gauge, "1 while everything waits because the key reads another account.";
     UNREADABLE = "komoju_sync_unreadable_customers", Kind::Gauge, "Customers that the API shows in a form that cannot be read; at most 1000 are counted.";
     BUSY_FIELD = "komoju_sync_busy_field_customers", Kind::Gauge, "In how many customers one field changed in the last complete sweep, of the field that changed in the most; 0 where none changed in a quarter of them.";
-    HELD_DELETIONS = "komoju_sync_held_deletions", Kind::Gauge, "Deletions that wait for a person.";
-    HELD_DELETES = "komoju_sync_held_delete_intents", Kind::Gauge, "Delete intents that wait for a person because there are too many of them.";
+    HELD_DELETIONS = "komoju_sync_held_deletions", Kind::Gauge, "Deletions that wait for an operator.";
+    HELD_DELETES = "komoju_sync_held_delete_intents", Kind::Gauge, "Delete intents that wait for an operator because there are too many of them.";
     UNFINISHED_WIPES = "komoju_sync_unfinished_wipes", Kind::Gauge, "1 while the database file or its WAL may still hold erased data, or payment tokens of settled intents.";
     INTENTS = "komoju_sync_intents", Kind::Gauge, "Intents by state.";
     OLDEST_INTENT = "komoju_sync_oldest_intent_age_seconds", Kind::Gauge, "Seconds since the oldest intent in each open state was accepted; 0 where there is none.";

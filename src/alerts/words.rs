@@ -22,7 +22,7 @@ pub(super) struct Alert {
     pub(super) sentence: String,
 }
 
-/// The kind of an alert that is told past the database.
+/// The kind of the alert that the database does not record.
 pub(super) const DATABASE: &str = "database_unusable";
 
 /// The database cannot be used since then, and the daemon waits for that to pass.
@@ -58,7 +58,7 @@ pub(super) fn of(
             let (n, hold) = (standing.held_deletions, oldest.0?);
             (n > 0).then(|| {
                 let sentence = format!(
-                    "{} {} for a person: look at `komoju-sync deletions list`, then `komoju-sync deletions approve` or \
+                    "{} {} for an operator: look at `komoju-sync deletions list`, then `komoju-sync deletions approve` or \
                      `reject`",
                     count(n, "deletion"),
                     wait(n)
@@ -70,7 +70,7 @@ pub(super) fn of(
             let n = standing.held_deletes;
             (n > 0).then(|| {
                 let sentence = format!(
-                    "{} {} for a person, for more are open or were sent within an hour than outbound.hold_deletes_over allows: look at `komoju-sync intent \
+                    "{} {} for an operator, because more are open or were sent within an hour than outbound.hold_deletes_over allows: look at `komoju-sync intent \
                      plan`, then `komoju-sync intent approve`, or `cancel` those that are not meant",
                     count(n, "delete intent"),
                     wait(n)
@@ -81,7 +81,7 @@ pub(super) fn of(
         "parked_intents" => match standing.intents.get(State::Parked.word()) {
             Some(Intents::Open { count: n, oldest: Some(id), .. }) if *n > 0 => {
                 let sentence = format!(
-                    "{} {} parked and {} for a person: `komoju-sync intent list --state parked` and `komoju-sync intent show ID` \
+                    "{} {} parked and {} for an operator: `komoju-sync intent list --state parked` and `komoju-sync intent show ID` \
                      tell why, then `komoju-sync intent retry ID` or `cancel ID`",
                     count(*n, "intent"),
                     if *n == 1 { "is" } else { "are" },

@@ -64,7 +64,7 @@ impl App {
         let mut watch = DirectoryWatch::on(&self.spool_dir)
             .map_err(|e| tracing::warn!("{}: it is looked at once a second instead", chain(&e)))
             .ok();
-        // When all is looked at again, whatever is told meanwhile.
+        // When the directory is scanned again, also where no notification arrives.
         let mut again_at = self.clock.elapsed();
         loop {
             let resting = pulse::resting();
@@ -93,7 +93,10 @@ impl App {
     /// Takes the files that are ready, and those that were renamed into place; returns when the next one can be.
     async fn look(&self, renamed: &[String]) -> Result<Option<Duration>, StoreError> {
         Ok(match unless_busy(self.spool.take(renamed).await)? {
-            Some(looked) => looked.again_in,
+            Some(looked) => {
+                self.spool.expire_rejected().await?;
+                looked.again_in
+            }
             None => Some(AFTER_BUSY),
         })
     }
@@ -150,7 +153,7 @@ impl App {
                 self.standings.send_replace(Some(Arc::new(standing)));
             }
             for answer in answers.drain(..) {
-                // Nobody waits where the connection has ended meanwhile.
+                // The connection that asked may have ended meanwhile.
                 let _ = answer.send(());
             }
             tokio::select! {

@@ -73,7 +73,7 @@ impl App {
         }
     }
 
-    /// The same with another key; `None` where the process is told to stop.
+    /// The same with another key; `None` where the process receives a stop signal.
     async fn begin_with(&self, config: &Config, key: Arc<SecretKey>) -> Result<Option<Self>, AppError> {
         // Texts of the old work may still be on their way to the log or the database.
         mask::remember(&self.key);

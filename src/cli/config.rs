@@ -38,7 +38,7 @@ pub(super) fn run(file: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Fine)
 }
 
-/// Says where the key comes from. Whoever checks the file need not be the user that may read the key.
+/// Prints where the key comes from. The user that checks the file may have no permission to read the key.
 fn check_key(config: &Config, file: &ConfigFile, out: &mut Out) -> anyhow::Result<()> {
     let of_service = ServiceKey::of(file.path());
     let (key, source, loaded) = match SecretKey::find(&config.api, &|name| std::env::var_os(name)) {

@@ -140,7 +140,7 @@ fn history(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Resul
     }
 }
 
-/// The error for a customer of whom there is no entry.
+/// The error for a customer without an entry in the change log.
 pub(super) fn unknown(id: &CustomerId) -> anyhow::Error {
     anyhow::anyhow!("the change log knows no customer {id}")
 }

@@ -46,7 +46,7 @@ use key::FoundKey;
 #[command(
     after_help = "Examples:\n  sudo komoju-sync doctor\n  komoju-sync doctor --json | jq 'select(.level != \"ok\")'\n\n\
     A line a check: ok, warn, fail, or skip where something else must be put right first. Exits 0 where nothing failed, \
-    also with warnings; 3 when something waits for a person; 1, 2, 4 and 5 as everywhere. The whole database is checked \
+    also with warnings; 3 when something waits for an operator; 1, 2, 4 and 5 as everywhere. The whole database is checked \
     by `komoju-sync verify`."
 )]
 pub(super) struct Args {

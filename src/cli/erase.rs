@@ -21,7 +21,7 @@ use crate::tasks::spool::erase::{self as files, Papers};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  komoju-sync erase cus_123\n  komoju-sync erase cus_123 --json > receipt.json\n\n\
-    Exits 3 where something is left for a person: a file that also holds others, or a reader that keeps old pages. See to what it \
+    Exits 3 where something is left for an operator: a file that also holds others, or a reader that keeps old pages. See to what it \
     names at once: said again it finishes what a reader kept it from, but finds the rest by the customer's id alone, for the values are gone."
 )]
 pub(super) struct Args {

@@ -46,8 +46,8 @@ pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
     })
 }
 
-/// Starts as soon as nothing is in the way that can pass: a lock of another program, a dry run, a full disk. `None` where it is told
-/// to stop before.
+/// Starts as soon as no passing condition prevents it: a lock of another program, a dry run, a full disk. `None` where a stop signal
+/// arrives before that.
 async fn started(
     config: &Config,
     clock: &Arc<dyn Clock>,

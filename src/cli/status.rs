@@ -127,7 +127,7 @@ fn print(out: &mut Out, status: &Standing) -> std::io::Result<()> {
     }
     if let Some(at) = &status.restored_at {
         out.line(&format!(
-            "restored  at {at}: the next complete sweep records no deletion, all wait for a person"
+            "restored  at {at}: the next complete sweep records no deletion, all wait for an operator"
         ))?;
     }
     if let Some(left) = status.wipe_sentence() {

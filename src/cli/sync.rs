@@ -149,7 +149,7 @@ async fn drain(app: &App, database: &Path, may_drain: bool) -> anyhow::Result<Ex
         Ok((parked || outbox::held_deletes(conn)? > 0, wipe::left(conn)?))
     })?;
     if waits {
-        print::note("something waits for a person: see `komoju-sync intent list`");
+        print::note("something waits for an operator: see `komoju-sync intent list`");
     }
     if left.is_any() {
         print::note(
@@ -171,7 +171,7 @@ fn print_plan(copy: &Path, head: i64, style: Style) -> anyhow::Result<()> {
     let held = read::mirror_info(&reader).and_then(|_| crate::store::holds::held_count(&reader))?;
     out.finish()?;
     if held > 0 {
-        print::note(&format!("{} would wait for a person", print::count(held, "deletion")));
+        print::note(&format!("{} would wait for an operator", print::count(held, "deletion")));
     }
     Ok::<_, StoreError>(()).map_err(Into::into)
 }

@@ -101,7 +101,7 @@ fn tcp(address: SocketAddr) -> Result<Socket, Refusal> {
     let listener = bound().map_err(refused)?;
     if !address.ip().to_canonical().is_loopback() {
         tracing::warn!(
-            "http.listen = \"{address}\": whoever reaches this address reads health and metrics, without a password"
+            "http.listen = \"{address}\": any client that reaches this address can read health and metrics without a password"
         );
     }
     Ok(Socket::Tcp(listener))

@@ -11,7 +11,7 @@ const UNREADABLE_AFTER: Duration = Duration::from_secs(90);
 /// and alerts tell of it. `observed` is how long ago `standing` was. No reason holds a text from elsewhere.
 pub(super) fn reasons(standing: Option<&Standing>, observed: Option<Duration>) -> Vec<String> {
     let Some(standing) = standing else {
-        return vec!["the daemon has just started and not looked how things stand yet".to_owned()];
+        return vec!["the daemon has just started and not observed its state yet".to_owned()];
     };
     let mut reasons = Vec::new();
     if let Some(ago) = observed.filter(|ago| *ago > UNREADABLE_AFTER) {

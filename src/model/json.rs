@@ -35,7 +35,7 @@ pub enum JsonError {
     RepeatedKey,
 }
 
-/// Reads one JSON value, in which no object names a key twice: what somebody writes by hand has one meaning.
+/// Reads one JSON value. A key that appears twice in one object is an error, because its meaning depends on the reader.
 pub fn parse_unique(bytes: &[u8]) -> Result<Value, JsonError> {
     let value = parse(bytes)?;
     match unique::repeats_a_key(bytes)? {

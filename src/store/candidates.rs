@@ -9,7 +9,7 @@ use super::{Conn, StoreError, mirror};
 use crate::model::intent::{Body, Wish};
 use crate::model::{Customer, CustomerId};
 
-/// Whether other intents are asked whom they made.
+/// Whether the customers that other intents created are excluded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claims {
     /// A customer that another create made, or that the mirror had before the first attempt, is no candidate.

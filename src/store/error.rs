@@ -33,8 +33,8 @@ pub enum StoreError {
     },
     /// SQLite or our own checks found damage. A read that the disk fails looks the same to SQLite, and must cost nobody a good database.
     #[error(
-        "{} is damaged ({why}), or its disk failed to read it: see what the kernel's log says of the disk, and start again. If it is told \
-         again, restore a backup, or move it away with its -wal and -shm and import anew", .path.display()
+        "{} is damaged ({why}), or its disk failed to read it: see what the kernel's log says of the disk, and start again. If this \
+         message appears again, restore a backup, or move it away with its -wal and -shm and import again", .path.display()
     )]
     Damaged {
         /// The file.
@@ -45,7 +45,7 @@ pub enum StoreError {
     /// There is no file, and something beside it that belongs to one.
     #[error(
         "there is no database at {}, but {} holds what one had not taken over yet; it was left as it is. Put the database back \
-         beside it, or move it away to begin anew", .path.display(), .left_over.display()
+         beside it, or move it away to start with an empty database", .path.display(), .left_over.display()
     )]
     LeftOver {
         /// The missing file.

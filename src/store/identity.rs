@@ -106,7 +106,7 @@ pub(super) fn is_held_here(identity: FileIdentity) -> bool {
 /// How a lock is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Nobody else may hold it.
+    /// No other process may hold it.
     Exclusive,
     /// Others may share it.
     Shared,
@@ -166,7 +166,7 @@ fn lock_exclusive(file: &File, identity: FileIdentity) -> Result<Held, Refusal> 
         Err(TryLockError::Error(e)) => return Err(Refusal::Io(e)),
         Err(TryLockError::WouldBlock) => {}
     }
-    // A second sharer is admitted only where nobody holds it exclusively.
+    // A second shared lock is granted only where no process holds the exclusive one.
     match file.try_lock_shared() {
         Ok(()) => file.unlock().map_err(Refusal::Io).and(Err(Refusal::Shared)),
         Err(_) => Err(Refusal::Exclusive(identity)),

@@ -9,7 +9,7 @@
 //! costs about as much as reading the file once; nothing depends on the names, triggers or columns that the schema has.
 //!
 //! Rejected: `VACUUM` (a million customers take a minute, during which nothing else can be written, and three times the file's size),
-//! and writing tables anew (it depends on every name in the schema, and leaves the root page and the pages of other tables).
+//! and rewriting tables (it depends on every name in the schema, and leaves the root page and the pages of other tables).
 
 use rusqlite::TransactionBehavior;
 

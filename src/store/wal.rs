@@ -1,8 +1,8 @@
-//! The WAL's own bytes: whether it was begun anew since a moment, and holds nothing older
+//! The WAL's own bytes: whether it was restarted since a moment, and holds no older frame
 //! (<https://www.sqlite.org/fileformat2.html#the_write_ahead_log>).
 //!
 //! While a replication tool such as Litestream runs, no other process can empty the WAL; the tool does it at times of its own. Each
-//! time the WAL is begun anew its header gets another salt, and all frames before were copied into the database. Frames that were
+//! time the WAL is restarted its header gets another salt, and all earlier frames were copied into the database. Frames that were
 //! written under an earlier salt may still stand behind the new ones.
 
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::path::Path;
 const HEADER: u64 = 32;
 const FRAME_HEADER: u64 = 24;
 
-/// Returns the salt of the WAL at `path`, a number that differs each time the WAL is begun anew; 0 for an empty one.
+/// Returns the salt of the WAL at `path`, a number that differs after each restart of the WAL; 0 for an empty one.
 pub(super) fn salt(path: &Path) -> std::io::Result<i64> {
     let file = File::open(path)?;
     match file.metadata()?.len() {

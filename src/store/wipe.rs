@@ -112,7 +112,7 @@ fn note_wiped(conn: &Conn, tokens: i64, erasure: Option<i64>) -> Result<(), Stor
     Ok(())
 }
 
-/// Returns whether another process, such as Litestream, began the WAL anew after the pages were scrubbed. `salt` is what the WAL had
+/// Returns whether another process, such as Litestream, restarted the WAL after the pages were scrubbed. `salt` is what the WAL had
 /// then; the first call notes it.
 fn others_emptied_wal(conn: &Conn, salt: Option<i64>) -> Result<bool, StoreError> {
     let Some(path) = conn.path() else { return Ok(false) };

@@ -289,7 +289,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A connection whose statements beat: one may take long and still get on.
+/// A connection whose statements report progress, so that a long one does not look like a hang.
 fn opened(path: &Path, pulse: &Arc<Pulse>) -> Result<Connection, StoreError> {
     let conn = open::for_writing(path)?;
     let beating = Arc::clone(pulse);
@@ -352,7 +352,7 @@ pub enum Wiped {
     Failed(String),
 }
 
-/// The same, and then what was erased leaves pages and WAL. What fails after the commit is told, not an error: the erasure is recorded
+/// The same, and then what was erased leaves pages and WAL. A failure after the commit is reported and is no error: the erasure is recorded
 /// as unfinished, and the daemon or the next `sync` finishes it.
 pub fn wipe_beside<T>(
     path: &Path,

@@ -474,7 +474,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             }
             State::Parked => {
                 drained.parked += 1;
-                tracing::warn!(intent = %id, "intent {id}: {what} is parked and waits for a person: {why}");
+                tracing::warn!(intent = %id, "intent {id}: {what} is parked and waits for an operator: {why}");
             }
             _ => {
                 drained.waiting += 1;

@@ -36,7 +36,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,7 @@ pub use directories::SPOOL_MODE;
 use file::{Opened, Stamp};
 pub use listing::{Leftovers, MOST_NAMED};
 use listing::{Unstill, ending};
+use papers::Aside;
 use redact::ByLine;
 pub use report::{Overview, count_files, locked_by_another, that_stay, waiting_files};
 use worker::Worker;
@@ -65,8 +66,12 @@ const LONGEST_DRAIN: Duration = listing::LONGEST_DELAY.saturating_add(Duration::
 /// When a file is looked at again that changed while it was read.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How long receipts are kept after their last intent was settled: 30 days.
+/// KEPT controls how long receipts are kept after their last intent was settled, and refused files
+/// after they were put aside: 30 days.
 const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// EXPIRE_EVERY controls how often old refused files are looked for: each time the directory is read.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 const SWITCHED_OFF: &str = "waits: pushing is switched off (outbound.enabled = false)";
 
@@ -127,6 +132,8 @@ struct State {
     unstill: Unstill,
     /// Why no file is taken, as it was last recorded.
     problem: Option<Option<String>>,
+    /// When old refused files were last looked for.
+    expired_at: Option<Duration>,
 }
 
 /// One look, while it is made.
@@ -251,8 +258,7 @@ impl Spool {
     pub async fn tend_receipts(&self) -> Result<(), StoreError> {
         let mut state = self.state.lock().await;
         let settled = self.store.read(spool::newly_settled).await?;
-        let before = self.clock.now().checked_sub(KEPT).ok().filter(|_| self.clock.may_expire());
-        let before = before.map(time::written).unwrap_or_default();
+        let before = self.expires_before().map(time::written).unwrap_or_default();
         let old = self.store.read(move |conn| spool::settled_before(conn, &before)).await?;
         if settled.is_empty() && old.is_empty() {
             return Ok(());
@@ -282,6 +288,38 @@ impl Spool {
             removed.iter().try_for_each(|name| spool::forget(tx, name))
         });
         noted.await
+    }
+
+    /// Removes the refused files that were put aside more than 30 days ago, at most once an hour. A
+    /// door that takes no files removes none.
+    ///
+    /// # Errors
+    /// The database failed, or its path leads elsewhere.
+    pub async fn expire_rejected(&self) -> Result<(), StoreError> {
+        let mut state = self.state.lock().await;
+        let is_early =
+            state.expired_at.is_some_and(|last| self.clock.elapsed().saturating_sub(last) < EXPIRE_EVERY);
+        if is_early || state.directories.is_none() {
+            return Ok(());
+        }
+        let Some(before) = self.expires_before() else { return Ok(()) };
+        // The next look reports why they cannot be used.
+        let Ok(directories) = self.directories(&mut state).await? else { return Ok(()) };
+        state.expired_at = Some(self.clock.elapsed());
+        match self.worker.run(move || papers::remove_before(&directories.rejected, before)).await? {
+            Ok(failed) => {
+                for (name, error) in failed {
+                    self.warn_of_refused(&name.to_string_lossy(), &cannot("it cannot be removed", &error));
+                }
+            }
+            Err(error) => tracing::warn!("rejected/ cannot be read: {error}; {}", file::advice(&error)),
+        }
+        Ok(())
+    }
+
+    /// Records of what ended before this moment may be removed; `None` while the clock is not trusted.
+    fn expires_before(&self) -> Option<Timestamp> {
+        self.clock.now().checked_sub(KEPT).ok().filter(|_| self.clock.may_expire())
     }
 
     /// What lies in the directory and stays there, as last seen.
@@ -390,7 +428,7 @@ impl Spool {
         Ok(opened)
     }
 
-    /// Goes on with a claimed file. `seen` is the file's stamp where it was just claimed.
+    /// Processes a claimed file. `seen` is the file's stamp where it was just claimed.
     async fn proceed(
         &self,
         directories: &Arc<Directories>,
@@ -496,8 +534,11 @@ impl Spool {
         let late = claim::late(content, accepted);
         if !late.is_empty() {
             let (of, masker, name) = (Arc::clone(directories), Arc::clone(&self.masker), claim.name.clone());
-            let kept =
-                self.worker.run(move || papers::put_late_aside(&of.rejected, &masker, &name, &late, by_line));
+            let now = self.clock.now();
+            let kept = self.worker.run(move || {
+                let aside = Aside { rejected: &of.rejected, masker: &masker, now };
+                papers::put_late_aside(aside, &name, &late, by_line)
+            });
             match kept.await? {
                 Ok(copy) => {
                     let copy = self.masker.text(&format!("rejected/{copy}"));
@@ -593,9 +634,11 @@ impl Spool {
         let why =
             bad.first.first().map(|bad| papers::sentence(&self.masker, by_line, bad)).unwrap_or_default();
         let (of, masker, asked) = (Arc::clone(directories), Arc::clone(&self.masker), name.to_owned());
-        let copied = self
-            .worker
-            .run(move || papers::put_aside(&of.rejected, &masker, &asked, &content, by_line, &bad));
+        let now = self.clock.now();
+        let copied = self.worker.run(move || {
+            let aside = Aside { rejected: &of.rejected, masker: &masker, now };
+            papers::put_aside(aside, &asked, &content, by_line, &bad)
+        });
         Ok(match copied.await? {
             Ok(copy) => {
                 let (file, copy) = (self.masker.text(name), self.masker.text(&format!("rejected/{copy}")));
@@ -641,6 +684,11 @@ impl Spool {
     fn warn_of_receipt(&self, name: &str, why: &str) {
         let (file, why) = (self.masker.text(name), self.masker.text(why));
         tracing::warn!(file, "the receipt of {file} is out of date: {why}");
+    }
+
+    fn warn_of_refused(&self, name: &str, why: &str) {
+        let (file, why) = (self.masker.text(name), self.masker.text(why));
+        tracing::warn!(file, "rejected/{file} is older than 30 days: {why}");
     }
 
     fn last_left(&self) -> MutexGuard<'_, Leftovers> {

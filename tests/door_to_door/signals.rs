@@ -111,6 +111,7 @@ fn second_signal_after_more_than_a_second_ends_the_daemon_at_once() {
     let other = writer(&house);
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     daemon.signal("TERM");
+    // The rule is about time, and a stop that is stuck gives no signal: within a second, a second one does not count.
     std::thread::sleep(Duration::from_millis(1200));
     daemon.signal("TERM");
     assert_eq!(daemon.process.wait().unwrap().code(), Some(1), "{}", daemon.said());
@@ -158,7 +159,7 @@ fn hangup_with_a_key_of_another_account_stops_everything_until_the_right_key_is_
     daemon.signal("HUP");
     daemon.says("this key reads another account");
     create(&house, "c");
-    // That nothing is sent, only time can show.
+    // A daemon that sends nothing gives no signal. A push to the wrong account would follow within milliseconds.
     std::thread::sleep(Duration::from_millis(500));
     let requests = requests_with(&house, NEW);
     assert!(!requests.is_empty() && requests.iter().all(|request| request.starts_with("GET /customers/")));

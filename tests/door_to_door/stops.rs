@@ -1,5 +1,6 @@
 //! The daemon beside others: a stop within a request, writers at the same time, files in every order.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -70,7 +71,15 @@ fn a_renamed_file_waits_for_an_older_one_that_is_written_in_place() {
     house.expect(0, &["sync"]);
     let mut daemon = watching(&house);
     std::fs::write(house.path("spool/written.json"), CREATE).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    // The kernel's clock for files moves in steps: the next file must not get the same drop time.
+    let dropped = |name: &str| {
+        let file = std::fs::metadata(house.path(name)).unwrap();
+        (file.ctime(), file.ctime_nsec())
+    };
+    while {
+        std::fs::write(house.path("later"), CREATE).unwrap();
+        dropped("later") <= dropped("spool/written.json")
+    } {}
     rename_into_spool(&house, "renamed.json", CREATE);
     let these = "id GLOB 'written@*' OR id GLOB 'renamed@*'";
     eventually("both are taken", || count(&house, these) == "2");

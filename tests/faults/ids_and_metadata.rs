@@ -71,7 +71,7 @@ faults![
         "the list shows a customer without an id",
         Unreadable("it has no id"),
         Done,
-        |case| case.is_shown(json!({"resource": "customer", "email": "nobody@example.com"})),
+        |case| case.is_shown(json!({"resource": "customer", "email": "no-id@example.com"})),
     ),
     (
         metadata_without_a_bottom,

@@ -80,7 +80,7 @@ impl Ends {
             Self::Outlasts(_) => "the pass asks again and is complete; exit 0",
             Self::Fails(_) => "the pass fails, and nobody is deleted; exit 1",
             Self::Unreadable(_) => "the pass is complete without that customer, which is named; exit 3",
-            Self::Waits(_) => "it waits for a person; exit 3",
+            Self::Waits(_) => "an operator must decide; exit 3",
             Self::Refused(_) => "the key is refused; exit 4",
             Self::Misconfigured(_) => "nothing is started; exit 2",
             Self::Unusable(_) => "the database is left as it is; exit 5",

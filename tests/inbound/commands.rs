@@ -219,6 +219,7 @@ fn second_signal_after_a_second_ends_a_stuck_dry_run_at_once_and_its_copy_is_rem
     let mut stdout = dry.stdout.take().unwrap();
     std::io::Read::read_exact(&mut stdout, &mut [0]).unwrap();
     kill("INT", dry.id());
+    // The rule is about time, and a command that is stuck gives no signal: within a second, a second one does not count.
     std::thread::sleep(Duration::from_millis(1200));
     kill("TERM", dry.id());
     let output = dry.wait_with_output().unwrap();

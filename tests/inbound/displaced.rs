@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::house::{House, KEY, Process};
 
-/// A bounded look: another process does not tell when it is done.
+/// Polls for at most half a minute: the daemon is another process, and its file and exit give no signal to wait for.
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..1500 {
         if holds() {

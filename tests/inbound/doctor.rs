@@ -363,7 +363,7 @@ fn what_waits_for_a_person_exits_3() {
     house.expect(3, &["sync"]);
     let told = doctor(&house);
     assert_eq!((told.code, told.one("state").0), (3, "warn"), "{}", told.text);
-    assert!(told.one("state").1.contains("waiting for a person: 40 held deletions"), "{}", told.text);
+    assert!(told.one("state").1.contains("waiting for an operator: 40 held deletions"), "{}", told.text);
 }
 
 #[test]
@@ -519,6 +519,7 @@ fn a_spool_that_two_daemons_share_fails() {
     fs::write(second.path("config.toml"), config.replace(&own, &first.path("spool").display().to_string()))
         .unwrap();
     let taking = first.spawn(&["run"]);
+    // Polls for at most half a minute: the daemons are other processes, and a lock gives no signal.
     let eventually = |what: &str, holds: &dyn Fn() -> bool| {
         assert!(
             (0..3000).any(|_| holds() || {

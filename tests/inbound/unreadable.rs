@@ -80,7 +80,7 @@ fn show(house: &House, id: &str, form: Form) {
     house.inject(Fault::new(Effect::Rewrite { find, with }));
 }
 
-/// The rows of the view, in words.
+/// The rows of the view, without their times.
 fn unreadable(house: &House) -> Vec<Value> {
     let row = "SELECT json_object('id', id, 'page', page, 'position', position, 'reason', reason) FROM unreadable_customers";
     house.column(row).iter().map(|row| serde_json::from_str(row).unwrap()).collect()

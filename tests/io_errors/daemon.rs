@@ -154,7 +154,7 @@ fn full_disk_is_told_by_the_alert_command_once() {
     let made_before = house.sandbox.world().creates();
     prepare(&house, 0);
     let alerts = || std::fs::read_to_string(&told).unwrap_or_default();
-    assert!(looked_until(|| alerts().ends_with('\n')), "nothing is told");
+    assert!(looked_until(|| alerts().ends_with('\n')), "no alert is sent");
     let alert: serde_json::Value = serde_json::from_str(&alerts()).unwrap();
     assert_eq!(alert["alert"], "database_unusable");
     assert!(alert["sentence"].as_str().unwrap().contains("there is no room to write"), "{alert}");
@@ -188,7 +188,7 @@ fn daemon_without_file_handles_continues_when_it_gets_some() {
     limit_files(&daemon, &format!("3:{}", fields[4]));
     let made_before = house.sandbox.world().creates();
     prepare(&house, 0);
-    // It cannot read the spool directory, nor connect anew; it looks all the same.
+    // It can neither read the spool directory nor open a connection; it polls all the same.
     assert!(looked_until(|| house
         .one("SELECT count(*) FROM intents WHERE id LIKE 'sql-%-0' AND state <> 'queued'")
         != "0"));

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
@@ -91,6 +92,8 @@ async fn lines_appended_while_files_are_taken_are_accepted_or_kept() {
                 if file.metadata().unwrap().nlink() == 1 {
                     written.lock().unwrap().push(n);
                 }
+                // Waits for nothing: the pace lets appends fall into every step of a scan. To wait for scans would
+                // keep them out of some.
                 std::thread::sleep(Duration::from_micros(500));
             }
             is_over.store(true, Ordering::SeqCst);

@@ -41,11 +41,6 @@ async fn an_error_file_of_very_many_wrong_lines_is_short() {
 
 #[tokio::test]
 async fn a_mass_of_foreign_files_is_a_number() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-    let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
     let desk = Desk::open().await;
     for n in 0..2_000 {
         desk.drop_file(&format!("{n:05}.txt"), "");
@@ -56,7 +51,7 @@ async fn a_mass_of_foreign_files_is_a_number() {
         assert_eq!((looked.taken, looked.left.len(), looked.more_left), (expected, 100, 1_900));
     }
     assert_eq!(desk.spool.left()[0].name, "00000.txt");
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = logged();
     assert!(log.contains("1900 more files are left where they are"), "{log}");
     assert!(log.lines().count() < 110, "{} lines", log.lines().count());
 }

@@ -82,11 +82,11 @@ fn a_parked_intent_is_told_once_until_it_clears_and_another_one_within_the_hour_
     let mut daemon = Daemon::start(&house);
     eventually("the first sweep", || house.path("komoju.db").exists() && daemon.said().contains("complete"));
     parks(&house, "p0");
-    eventually("it is told", || kinds(&house) == ["parked_intents"]);
+    eventually("the alert is sent", || kinds(&house) == ["parked_intents"]);
     let alert = &told(&house)[0];
     assert_eq!((&alert["count"], &alert["new"], &alert["oldest"]), (&1.into(), &1.into(), &"p0".into()));
     assert!(
-        alert["sentence"].as_str().unwrap().contains("1 intent is parked and waits for a person"),
+        alert["sentence"].as_str().unwrap().contains("1 intent is parked and waits for an operator"),
         "{alert}"
     );
     assert!(
@@ -116,7 +116,7 @@ fn a_parked_intent_is_told_once_until_it_clears_and_another_one_within_the_hour_
     house.expect(0, &["intent", "cancel", "p1"]);
     eventually("it has cleared", || house.one("SELECT count(*) FROM alert") == "0");
     parks(&house, "p2");
-    eventually("it is told", || told(&house).len() == 3);
+    eventually("the alert is sent", || told(&house).len() == 3);
     assert_eq!(told(&house)[2]["oldest"], "p2");
     eventually("that is noted", || house.one("SELECT count(*) FROM alert WHERE told_at IS NULL") == "0");
 
@@ -182,9 +182,9 @@ fn each_kind_is_told_with_what_to_do_and_the_documentation_tells_its_keys() {
         assert!(seen.insert(kind.to_owned()), "{kind} twice: {alerts:?}");
         let (part, count, oldest) = match kind {
             "held_deletions" => {
-                ("20 deletions wait for a person: look at `komoju-sync deletions list`", 20, Some("1"))
+                ("20 deletions wait for an operator: look at `komoju-sync deletions list`", 20, Some("1"))
             }
-            "held_deletes" => ("1 delete intent waits for a person", 1, Some("d1")),
+            "held_deletes" => ("1 delete intent waits for an operator", 1, Some("d1")),
             "parked_intents" => ("`komoju-sync intent retry ID` or `cancel ID`", 1, Some("p0")),
             "key_refused" => ("put the right secret key in place", 1, None),
             "account_stopped" => ("`komoju-sync account accept`", 1, None),
@@ -221,7 +221,7 @@ fn wipe_that_a_reader_blocks_is_told_and_measured() {
     );
     let tokens = "komoju_sync_unfinished_wipes{of=\"tokens\"}";
     eventually_is(&address, tokens, 1.0);
-    eventually("it is told", || kinds(&house) == ["unfinished_wipe"]);
+    eventually("the alert is sent", || kinds(&house) == ["unfinished_wipe"]);
     let alert = &told(&house)[0];
     let sentence = alert["sentence"].as_str().unwrap();
     let me = format!("(process {}) reads an old state of the database", std::process::id());
@@ -276,7 +276,7 @@ fn a_stale_mirror_is_told_when_a_sweep_failed_and_a_new_database_has_its_time() 
     late.inject(no_lists());
     let _late = Daemon::start(&late);
 
-    eventually("it is told", || kinds(&house) == ["stale_mirror"]);
+    eventually("the alert is sent", || kinds(&house) == ["stale_mirror"]);
     assert_eq!(told(&house)[0]["since"], "2020-01-01T00:00:00.000Z");
     eventually("the late one too", || kinds(&late) == ["stale_mirror"]);
     assert!(told(&late)[0]["sentence"].as_str().unwrap().contains("no sweep was complete yet"));
@@ -346,7 +346,7 @@ fn a_program_that_fails_is_an_error_with_what_to_do_and_is_tried_again_at_the_ne
     alerting(&house, "echo 'no \u{1b}[31mrelay sk_test_abcdefghijklmnop' >&2; exit 3");
     park(&house, "p0");
     let mut daemon = Daemon::start(&house);
-    eventually("it failed", || daemon.said().contains("nobody was told that 1 intent is parked"));
+    eventually("it failed", || daemon.said().contains("alert not delivered (1 intent is parked"));
     let said = daemon.said();
     assert!(said.contains("ended with exit status: 3") && said.contains("Run it by hand"), "{said}");
     assert!(said.contains("alerts.command complained") && said.contains("relay"), "{said}");
@@ -356,7 +356,7 @@ fn a_program_that_fails_is_an_error_with_what_to_do_and_is_tried_again_at_the_ne
     assert_eq!(daemon.stop(), Some(0));
     program(&house, "");
     let mut daemon = Daemon::start(&house);
-    eventually("it is told", || told(&house).len() == 2 && daemon.said().contains("told: "));
+    eventually("the alert is sent", || told(&house).len() == 2 && daemon.said().contains("told: "));
     assert_eq!(daemon.stop(), Some(0));
     std::fs::remove_file(house.path("notify")).unwrap();
     sql(&house, "DELETE FROM alert");

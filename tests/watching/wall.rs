@@ -109,7 +109,8 @@ fn clock_that_jumps_a_year_and_back_stops_no_pass() {
     for wrong in [YEAR, -YEAR] {
         sweeps(&house, 2);
         wall.set(wrong);
-        // The scheduler looks every half second.
+        // The scheduler looks every half second and gives no signal: this is long enough for two looks under the wrong
+        // clock.
         std::thread::sleep(Duration::from_millis(1200));
         wall.set(0);
         sweeps(&house, 2);
@@ -157,7 +158,7 @@ fn clock_that_is_wrong_for_a_while_undoes_nothing() {
 
 #[test]
 fn start_under_a_wrong_clock_undoes_nothing() {
-    // Without a confirmed time, a clock that is behind cannot be told from a right one.
+    // Without a confirmed time, a clock that is behind cannot be distinguished from a right one.
     each([(YEAR, true), (-YEAR, true), (YEAR, false)], |(wrong, has_confirmed_time)| {
         let house = busy();
         configure(&house, "park_after_h = 24");

@@ -69,7 +69,7 @@ fn judge(waiting: &Waiting) -> Finding {
         }
     }
     if !parts.is_empty() {
-        parts = vec![format!("waiting for a person: {}", parts.join(", "))];
+        parts = vec![format!("waiting for an operator: {}", parts.join(", "))];
     }
     let mut advice = vec!["`komoju-sync status` tells more, and which command decides"];
     if let Some(since) = &waiting.refused_since {
@@ -102,7 +102,7 @@ fn judge(waiting: &Waiting) -> Finding {
         };
         return Finding::ok(
             CHECK,
-            format!("the mirror is up to date, and nothing waits for a person{rejected}"),
+            format!("the mirror is up to date, and nothing waits for an operator{rejected}"),
         );
     }
     let (finding, advice) = (parts.join("; "), advice.join("\n"));

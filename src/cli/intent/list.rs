@@ -17,7 +17,7 @@ use crate::store::{Reader, StoreError, read::Record};
 #[command(
     after_help = "Examples:\n  komoju-sync intent list\n  komoju-sync intent list --state rejected\n  \
     komoju-sync intent list --all --json | jq 'select(.door == \"file\")'\n\n\
-    Exits 3 when one of those shown waits for a person. Payment tokens are shown as ****."
+    Exits 3 when one of those shown waits for an operator. Payment tokens are shown as ****."
 )]
 pub(super) struct List {
     /// Those that are settled, too.
@@ -34,7 +34,7 @@ pub(super) struct List {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent show order-7\n  \
     komoju-sync intent show order-7 --json | jq .detail\n\n\
-    Exits 3 when it waits for a person. A payment token is shown as ****.")]
+    Exits 3 when it waits for an operator. A payment token is shown as ****.")]
 pub(super) struct Show {
     /// The intent's id.
     id: String,

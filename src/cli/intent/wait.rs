@@ -111,7 +111,7 @@ enum End {
     TooLong,
 }
 
-/// How long the waiting goes on, by a steady clock.
+/// Limits the wait, by a steady clock.
 struct Patience {
     since: Duration,
     sender_seen_at: Option<Duration>,

@@ -11,7 +11,7 @@ pub struct Part<'a> {
     pub key: &'a [u8],
     /// The text of the value.
     pub value: &'a [u8],
-    /// Whether the text goes on after the value; a value that ends with the text may be cut off.
+    /// Whether the text continues after the value; a value that ends with the text may be cut off.
     pub is_whole: bool,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Walk<'a> {
         Self { text, at: at + 1, close, is_first: true, end }
     }
 
-    /// How the walk ended; `None` while it goes on.
+    /// How the walk ended; `None` before its end.
     pub fn end(&self) -> Option<End> {
         self.end
     }

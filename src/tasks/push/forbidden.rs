@@ -10,7 +10,7 @@ use crate::remote::{Class, Push, PushRemote, Remote, RemoteError};
 use crate::store::outbox::Open;
 
 impl<R: Remote + PushRemote> Pusher<R> {
-    /// Ends an attempt whose write was answered with a JSON 403. `error` is that answer in words.
+    /// Ends an attempt whose write was answered with a JSON 403. `error` describes that answer.
     pub(super) async fn after_forbidden(
         &self,
         open: &Open,

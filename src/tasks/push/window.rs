@@ -67,7 +67,7 @@ impl Window {
         }
     }
 
-    /// The size in words: what is shown, and what is counted.
+    /// The size as text: how many customers are shown, and how many are counted.
     pub(super) fn size(&self) -> String {
         let (shown, unreadable) = (self.all.len(), self.unreadable);
         let unreadable = match unreadable {

@@ -6,8 +6,8 @@
 //! What a crash leaves in `.claimed/` is finished by the next look, before anything else is
 //! claimed.
 //!
-//! Rejected: to read a file where it lies (whoever appends or replaces it between the reading and
-//! the removal loses bytes), and to record claims in the database (a rename and a commit are two
+//! Rejected: to read a file where it lies (bytes that are appended between the reading and
+//! the removal are lost, and so is a replacement), and to record claims in the database (a rename and a commit are two
 //! steps).
 
 use std::ffi::OsString;

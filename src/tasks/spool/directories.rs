@@ -41,7 +41,9 @@ pub(super) const RECEIPTS: &str = "receipts";
 /// Below the spool directory: copies of refused files.
 pub(super) const REJECTED: &str = "rejected";
 
-/// How often, and after how long each, a lock that is only shared is tried again.
+/// LOOKERS controls how often, and after how long each, a lock that is only shared is tried again: a
+/// process that only looks releases it within microseconds, and the kernel gives no signal that
+/// would not also wait for another daemon.
 const LOOKERS: (u32, Duration) = (20, Duration::from_millis(10));
 
 const BELOW: [(&str, u32); 3] = [(CLAIMED, CLAIMED_MODE), (RECEIPTS, BELOW_MODE), (REJECTED, BELOW_MODE)];

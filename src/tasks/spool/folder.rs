@@ -12,7 +12,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags};
+use jiff::Timestamp;
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use sha2::{Digest as _, Sha256};
 
 /// Members of the group may read what this program writes.
@@ -235,6 +236,14 @@ impl Staged<'_> {
     /// The temporary name.
     pub(super) fn temporary(&self) -> &str {
         &self.temporary
+    }
+
+    /// Sets the file's modification time.
+    pub(super) fn set_modified(&self, to: Timestamp) -> io::Result<()> {
+        let at = Timespec { tv_sec: to.as_second(), tv_nsec: to.subsec_nanosecond().into() };
+        let times = Timestamps { last_access: at, last_modification: at };
+        let (folder, name) = (&self.folder.handle, self.temporary.as_str());
+        Ok(rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Gives the file its name, durably.

@@ -106,7 +106,7 @@ pub(super) fn list(spool: &Folder) -> io::Result<Listing> {
     Ok(listing)
 }
 
-/// Why a regular file is none of ours, as far as its name says; others are told by what they are.
+/// Why a file is not taken, as far as its name and type say.
 pub(super) fn stray(name: Option<&str>, shown: &str, kind: FileType) -> Option<&'static str> {
     match kind {
         _ if name.is_none() => Some(NOT_UTF_8),

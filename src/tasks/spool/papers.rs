@@ -1,9 +1,13 @@
 //! What is written about files: receipts for those that were accepted; copies and sentences for
 //! those that were refused, and for bytes that arrived too late.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
 use std::io::{self, ErrorKind, Read as _, Write};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::folder::{Folder, Staged};
@@ -102,45 +106,51 @@ pub(super) fn receipt_name(name: &str) -> String {
     format!("{name}.json")
 }
 
+/// Where and when files are put aside.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Aside<'a> {
+    pub(super) rejected: &'a Folder,
+    pub(super) masker: &'a Masker,
+    /// The modification time that a copy gets.
+    pub(super) now: Timestamp,
+}
+
 /// Puts a copy of a refused file aside, without its secrets, and beside it what is wrong with it.
 /// Returns the copy's name.
 pub(super) fn put_aside(
-    rejected: &Folder,
-    masker: &Masker,
+    aside: Aside<'_>,
     name: &str,
     bytes: &[u8],
     by_line: ByLine,
     bad: &BadLines,
 ) -> io::Result<String> {
-    keep(rejected, masker, name, bytes, by_line, &sentences(masker, name, by_line, bad))
+    keep(aside, name, bytes, by_line, &sentences(aside.masker, name, by_line, bad))
 }
 
 /// Puts aside what arrived after the file was read. Returns the copy's name.
 pub(super) fn put_late_aside(
-    rejected: &Folder,
-    masker: &Masker,
+    aside: Aside<'_>,
     name: &str,
     bytes: &[u8],
     by_line: ByLine,
 ) -> io::Result<String> {
-    keep(rejected, masker, name, bytes, by_line, &format!("{}:\n{LATE}", masker.text(name)))
+    keep(aside, name, bytes, by_line, &format!("{}:\n{LATE}", aside.masker.text(name)))
 }
 
-/// Keeps a copy and its explanation. A copy of the same content that is there already is enough:
-/// after a crash the same file is put aside again.
+/// Keeps a copy and its explanation. A copy of the same content is replaced, which renews its
+/// modification time: after a crash the same file is put aside again.
 fn keep(
-    rejected: &Folder,
-    masker: &Masker,
+    aside: Aside<'_>,
     name: &str,
     bytes: &[u8],
     by_line: ByLine,
     explanation: &str,
 ) -> io::Result<String> {
+    let Aside { rejected, masker, now } = aside;
     let staged = rejected.stage(name, |out| redact(masker, bytes, by_line, out))?;
+    staged.set_modified(now)?;
     let (copy, is_new) = free_name(rejected, name, &staged)?;
-    if is_new {
-        staged.publish(&copy)?;
-    }
+    staged.publish(&copy)?;
     let error = format!("{copy}{ERROR}");
     if is_new || matches!(found(rejected, &error), Ok(None)) {
         rejected.write(&error, explanation.as_bytes()).inspect_err(|_| {
@@ -151,6 +161,54 @@ fn keep(
         })?;
     }
     Ok(copy)
+}
+
+/// Removes the copies that were put aside before this moment, each with its `.error`. Returns those
+/// that could not be removed.
+///
+/// The age of a copy is its modification time: [`keep`] sets it from the trusted clock, and it
+/// survives a chown, a chmod, a hard link and a restored backup. Each of these renews the time of
+/// change, which also comes from a wall clock that may be wrong.
+///
+/// A copy without `.error`, something that is no regular file and a file of another owner stay: this
+/// program did not put them there. An `.error` whose copy is gone is removed at the same age; a crash
+/// between the two removals leaves one.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(super) fn remove_before(rejected: &Folder, before: Timestamp) -> io::Result<Vec<(OsString, io::Error)>> {
+    let owner = rejected.metadata()?.uid();
+    let ours =
+        |name: &OsStr| rejected.metadata_of(name).ok().filter(|file| file.is_file() && file.uid() == owner);
+    let is_old = |file: Metadata| file.mtime() < before.as_second();
+    let mut old = Vec::new();
+    rejected.each(|name, _| {
+        let is_due = !name.as_bytes().starts_with(b".")
+            && match name.as_bytes().strip_suffix(ERROR.as_bytes()) {
+                None => ours(name).is_some_and(is_old) && ours(&error_of(name)).is_some(),
+                Some(copy) => {
+                    matches!(found(rejected, OsStr::from_bytes(copy)), Ok(None))
+                        && ours(name).is_some_and(is_old)
+                }
+            };
+        if is_due {
+            old.push(name.to_owned());
+        }
+    })?;
+    let mut failed = Vec::new();
+    for name in old {
+        let mut removed = rejected.remove(&name);
+        if removed.is_ok() && !name.as_bytes().ends_with(ERROR.as_bytes()) {
+            removed = rejected.remove(error_of(&name));
+        }
+        failed.extend(removed.err().map(|error| (name, error)));
+    }
+    rejected.sync()?;
+    Ok(failed)
+}
+
+fn error_of(copy: &OsStr) -> OsString {
+    OsString::from_vec([copy.as_bytes(), ERROR.as_bytes()].concat())
 }
 
 /// A name for this copy and its `.error`: `name`, or the same with a number. `false` where a copy
@@ -174,7 +232,7 @@ fn free_name(rejected: &Folder, name: &str, copy: &Staged<'_>) -> io::Result<(St
     }
 }
 
-fn found(folder: &Folder, name: &str) -> io::Result<Option<Metadata>> {
+fn found(folder: &Folder, name: impl AsRef<OsStr>) -> io::Result<Option<Metadata>> {
     match folder.metadata_of(name) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         found => found.map(Some),
@@ -281,7 +339,8 @@ mod tests {
 
     fn aside(folder: &Folder, name: &str, bytes: &[u8]) -> String {
         let line = BadLine { number: 1, words: "op: must be create, update or delete".to_owned() };
-        put_aside(folder, &Masker::default(), name, bytes, ByLine::Yes, &BadLines::from(vec![line])).unwrap()
+        let aside = Aside { rejected: folder, masker: &Masker::default(), now: Timestamp::UNIX_EPOCH };
+        put_aside(aside, name, bytes, ByLine::Yes, &BadLines::from(vec![line])).unwrap()
     }
 
     #[test]

@@ -74,7 +74,7 @@ fn secrets<'a>(
         masker.each_span(chunk.valid()).map(move |span| from + span.start..from + span.end)
     });
     let mut at = 0;
-    // Without its end: a string that nobody ended must not take the next line with it.
+    // Without the line feed: a string without a closing quote must not include the next line.
     let texts = bytes.split(move |byte| by_line == ByLine::Yes && *byte == b'\n');
     let by_place = texts.flat_map(move |json| {
         let from = at;
@@ -201,7 +201,7 @@ impl Iterator for InJson<'_> {
 }
 
 /// Where the string that begins at `from` ends: at its quote; or at the end of the line, where
-/// nobody ended it and no secret can come out by that.
+/// it has no closing quote and that reveals no secret.
 fn string_end(json: &[u8], from: usize, is_secret: bool) -> usize {
     let mut at = from;
     while let Some(&byte) = json.get(at) {
