@@ -175,10 +175,10 @@ impl Spool {
             store,
             masker: Arc::new(Masker::new(key)),
             clock,
+            worker: Worker::new(settings.dir.clone()),
             settings,
             state: tokio::sync::Mutex::default(),
             left: Mutex::default(),
-            worker: Worker::start(),
         }
     }
 
