@@ -11,6 +11,7 @@ mod reload;
 mod ticks;
 mod trouble;
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -146,16 +147,18 @@ impl App {
         for warning in key.warnings(&source) {
             tracing::warn!("{warning}");
         }
-        Self::on(Arc::new(store), instance, config, clock, Arc::new(key), stop).await
+        let remote = Arc::new(Http::new(config, &key, Arc::clone(&clock))?);
+        Self::on(Arc::new(store), instance, config, clock, Arc::new(key), remote, stop).await
     }
 
-    /// Everything that works with `key`.
+    /// Everything that works with `key`, which `remote` sends.
     async fn on(
         store: Arc<Store>,
         instance: Arc<Instance>,
         config: &Config,
         clock: Arc<dyn Clock>,
         key: Arc<SecretKey>,
+        remote: Arc<Http>,
         stop: CancellationToken,
     ) -> Result<Self, AppError> {
         let round = stop.child_token();
@@ -164,7 +167,6 @@ impl App {
         if orphans > 0 {
             tracing::warn!("the last process ended within a pass");
         }
-        let remote = Arc::new(Http::new(config, &key, Arc::clone(&clock))?);
         let (_, throttled_until) = store.read(read::obstacles).await?;
         let now = clock.now();
         if let Some(until) = throttled_until.and_then(|until| time::pause_until(&until, now)) {
@@ -307,10 +309,16 @@ impl App {
         self.in_place(running).await
     }
 
-    /// Everything that uses the database, until told to stop or until that fails.
-    async fn work(&self, config: &Config) -> Result<(), AppError> {
+    /// Everything that uses the database, until told to stop or until that fails. The first sweep begins after this time.
+    async fn work(&self, config: &Config, first_sweep_after: Duration) -> Result<(), AppError> {
         let (sweep_due, probe_due) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        sweep_due.notify_one();
+        let first_sweep = async {
+            if !first_sweep_after.is_zero() {
+                self.clock.sleep(first_sweep_after).await;
+            }
+            sweep_due.notify_one();
+            std::future::pending::<Infallible>().await
+        };
         let work = async {
             let [pulling, pushing, files] = &self.pulses;
             tokio::try_join!(
@@ -330,6 +338,7 @@ impl App {
             biased;
             ended = work => Ok(ended.map(drop)?),
             ended = watching => Ok(ended?),
+            never = first_sweep => match never {},
             never = self.keep_cadence(config, &sweep_due, &probe_due) => match never {},
         }
     }

@@ -58,6 +58,7 @@ pub mod work;
 mod writer;
 
 pub use error::StoreError;
+pub use exhausted::can_pass;
 pub use identity::FileIdentity;
 pub use instance::{Holder, Instance};
 pub use lock_file::LogMark;

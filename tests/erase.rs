@@ -356,11 +356,13 @@ fn who_lives_is_unknown_or_has_open_intents_is_refused_and_nothing_is_erased() {
     assert_nowhere(house);
 }
 
-#[test]
-fn a_create_that_may_have_made_the_customer_is_decided_first() {
+/// A create takes effect and its answer is lost, at a server whose `Date` is so many seconds ahead meanwhile. Then its customer is
+/// deleted, and cannot be erased.
+fn erasure_waits_for_the_create(ahead_s: i64) {
     let house = House::with(3);
     house.expect(0, &["sync"]);
     let before = house.sandbox.world().ids();
+    house.inject(Fault::new(Effect::Date { ahead_s }));
     let lost = house.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create));
     house.expect(0, &["intent", "create", "--id", "c", "--email", VALUES[0]]);
     house.expect(0, &["sync"]);
@@ -378,6 +380,16 @@ fn a_create_that_may_have_made_the_customer_is_decided_first() {
     assert!(told.contains("whether the create c made"), "{told}");
     assert_eq!(house.column("SELECT id FROM deleted_customers"), [id.as_str()]);
     assert!(house.fired(lost) > 0);
+}
+
+#[test]
+fn a_create_that_may_have_made_the_customer_is_decided_first() {
+    erasure_waits_for_the_create(0);
+}
+
+#[test]
+fn create_at_a_server_whose_date_was_ahead_is_decided_before_the_erasure() {
+    erasure_waits_for_the_create(2 * 60 * 60);
 }
 
 #[test]

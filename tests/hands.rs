@@ -624,6 +624,26 @@ fn a_file_is_taken_whole_or_not_at_all() {
 }
 
 #[test]
+fn import_that_is_only_tried_notes_that_its_tokens_may_be_left() {
+    let house = House::with(1);
+    house.expect(0, &["sync"]);
+    let left = || house.one("SELECT left_over_tokens - wiped_tokens FROM meta");
+    let line = |id: &str, more: &str| {
+        format!(r#"{{"op":"create","id":"{id}","body":{{"email":"a@example.jp"{more}}}}}"#)
+    };
+    let plain = file(&house, "plain.jsonl", &line("plain", ""));
+    house.expect(2, &["intent", "import", &plain]);
+    assert_eq!(left(), "0");
+    let token = file(&house, "token.jsonl", &line("token", r#","payment_details":"tok_1""#));
+    house.expect(2, &["intent", "import", &token]);
+    assert_eq!((left().as_str(), intents(&house).as_str()), ("1", "0"));
+    house.expect(0, &["sync"]);
+    assert_eq!(left(), "0");
+    house.expect(0, &["intent", "import", &token, "--yes"]);
+    assert_eq!((left().as_str(), intents(&house).as_str()), ("0", "1"), "nothing was taken back");
+}
+
+#[test]
 fn import_without_an_intent_is_refused() {
     let house = swept(0);
     let before = intents(&house);

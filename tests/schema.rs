@@ -199,6 +199,59 @@ fn foreign_statement_on_intents_leaves_no_table_open() {
 }
 
 #[test]
+fn foreign_program_cannot_date_what_is_left_to_wipe() {
+    let (_directory, path) = migrated();
+    let ours = Connection::open(&path).unwrap();
+    own::sign(&ours).unwrap();
+    ours.execute_batch("UPDATE meta SET wipe_since = NULL").unwrap();
+    drop(ours);
+    let conn = Connection::open(&path).unwrap();
+    for since in ["'any text'", "'2020-01-01T00:00:00.000Z'", "NULL"] {
+        let sql = format!("UPDATE meta SET left_over_tokens = left_over_tokens + 1, wipe_since = {since}");
+        let refused = conn.execute_batch(&sql).unwrap_err().to_string();
+        assert!(refused.contains("meta: only komoju-sync writes this table"), "{since}: {refused}");
+    }
+    conn.execute_batch(
+        r#"INSERT INTO intents (id, op, body) VALUES ('t', 'create', '{"email": "a", "payment_details": "tok_1"}');
+           UPDATE intents SET state = 'cancelled' WHERE id = 't'"#,
+    )
+    .unwrap();
+    assert_eq!(column(&conn, "SELECT CAST(wipe_since IS NOT NULL AS TEXT) FROM meta"), ["1"]);
+}
+
+#[test]
+fn temp_trigger_of_a_foreign_program_changes_nothing_in_the_outbox() {
+    let (_directory, path) = migrated();
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch(
+        "INSERT INTO intents (id, op, customer_id) VALUES ('mine', 'delete', 'cus_mine'), ('other', 'delete', 'cus_other')",
+    )
+    .unwrap();
+    let change = "UPDATE intents SET state = 'parked' WHERE id = 'mine'";
+    for evil in [
+        "UPDATE outbox SET approved = 1 WHERE position = NEW.position",
+        "UPDATE outbox SET approved = 1 WHERE lane = 'cus_other'",
+        "UPDATE outbox SET held = 1 WHERE position = NEW.position",
+        "UPDATE outbox SET is_delete = 0 WHERE position = NEW.position",
+        "UPDATE outbox SET key = 'k' WHERE position = NEW.position",
+        "UPDATE outbox SET tag = 't' WHERE position = NEW.position",
+        "UPDATE outbox SET outcome_unknown = 1 WHERE position = NEW.position",
+        "UPDATE outbox SET is_open = 0 WHERE lane = 'cus_other'",
+        "INSERT OR REPLACE INTO outbox (position, lane, is_delete, approved) VALUES (NEW.position, NEW.lane, 1, 1)",
+        "INSERT OR REPLACE INTO outbox (position, lane, is_delete) VALUES (NEW.position, NEW.lane, 0)",
+    ] {
+        conn.execute_batch(&format!(
+            "CREATE TEMP TRIGGER evil AFTER UPDATE OF followed_state ON main.outbox BEGIN {evil}; END"
+        ))
+        .unwrap();
+        let refused = conn.execute_batch(change).unwrap_err().to_string();
+        assert!(refused.contains("outbox: only komoju-sync writes this table"), "{evil}: {refused}");
+        conn.execute_batch("DROP TRIGGER evil").unwrap();
+    }
+    conn.execute_batch(change).unwrap();
+}
+
+#[test]
 fn texts_that_differ_after_a_nul_are_in_the_diff() {
     let (_directory, path) = migrated();
     let conn = Connection::open(&path).unwrap();

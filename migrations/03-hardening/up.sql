@@ -376,10 +376,10 @@ CREATE TRIGGER meta_protected_update BEFORE UPDATE OF one, log_id, schema_versio
     confirmed_boot_ms ON meta WHEN sqlite_source_id() <> 'komoju-sync'
 BEGIN SELECT RAISE(ABORT, 'meta: only komoju-sync writes this table'); END;
 
--- Any statement that moved a token counts it, and notes since when one is left.
+-- Any statement that moved a token counts it, and notes since when one is left: the time is that of the statement.
 CREATE TRIGGER meta_protected_tokens BEFORE UPDATE OF left_over_tokens, wipe_since ON meta
 WHEN sqlite_source_id() <> 'komoju-sync' AND (NEW.left_over_tokens IS NOT OLD.left_over_tokens + 1
-    OR (NEW.wipe_since IS NOT OLD.wipe_since AND OLD.wipe_since IS NOT NULL))
+    OR NEW.wipe_since IS NOT coalesce(OLD.wipe_since, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')))
 BEGIN SELECT RAISE(ABORT, 'meta: only komoju-sync writes this table'); END;
 
 CREATE TRIGGER meta_protected_following BEFORE UPDATE OF following ON meta
@@ -446,10 +446,25 @@ BEGIN SELECT RAISE(ABORT, 'held_customer: only komoju-sync writes this table; `k
 CREATE TRIGGER held_customer_protected_delete BEFORE DELETE ON held_customer WHEN sqlite_source_id() <> 'komoju-sync'
 BEGIN SELECT RAISE(ABORT, 'held_customer: only komoju-sync writes this table; `komoju-sync deletions` decides about held deletions'); END;
 
-CREATE TRIGGER outbox_protected_insert BEFORE INSERT ON outbox WHEN sqlite_source_id() <> 'komoju-sync' AND (SELECT following FROM meta) IS NULL
+-- Within a statement on intents another program's TEMP trigger also reaches the outbox. So it may write what the triggers above write,
+-- and nothing else: the row of the intent, as new; and of the rows of that intent's lanes no approval, hold, key or tag.
+CREATE TRIGGER outbox_protected_insert BEFORE INSERT ON outbox WHEN sqlite_source_id() <> 'komoju-sync' AND NOT coalesce(
+    NEW.position = (SELECT following FROM meta) AND NEW.approved = 0 AND NEW.held = 0 AND NEW.outcome_unknown = 0 AND NEW.erased = 0
+    AND coalesce(NEW.content, NEW.key, NEW.tag, NEW.base, NEW.first_attempt_at) IS NULL
+    AND NEW.is_delete = (SELECT op = 'delete' FROM intents WHERE position = NEW.position), 0)
 BEGIN SELECT RAISE(ABORT, 'outbox: only komoju-sync writes this table; write to the table intents, or use `komoju-sync intent`'); END;
 
-CREATE TRIGGER outbox_protected_update BEFORE UPDATE ON outbox WHEN sqlite_source_id() <> 'komoju-sync' AND (SELECT following FROM meta) IS NULL
+CREATE TRIGGER outbox_protected_update BEFORE UPDATE ON outbox WHEN sqlite_source_id() <> 'komoju-sync' AND NOT coalesce(
+    NEW.position = OLD.position AND NEW.approved = OLD.approved AND NEW.is_delete = OLD.is_delete
+    AND NEW.outcome_unknown = OLD.outcome_unknown AND NEW.erased = OLD.erased AND NEW.content IS OLD.content
+    AND (NEW.held = OLD.held
+        OR (NEW.held = 0 AND (SELECT state FROM intents WHERE position = OLD.position) NOT IN ('queued', 'waiting')))
+    -- A retry takes the key away.
+    AND ((NEW.key IS OLD.key AND NEW.tag IS OLD.tag)
+        OR (NEW.key IS NULL AND NEW.tag IS NULL AND OLD.outcome_unknown = 0 AND OLD.position = (SELECT following FROM meta)
+            AND (SELECT state FROM intents WHERE position = OLD.position) = 'queued'))
+    AND EXISTS (SELECT 1 FROM meta JOIN intents ON intents.position = meta.following LEFT JOIN outbox AS own ON own.position = meta.following
+        WHERE OLD.position = meta.following OR OLD.lane IN ('@' || intents.id, own.lane, intents.result_customer_id)), 0)
 BEGIN SELECT RAISE(ABORT, 'outbox: only komoju-sync writes this table; write to the table intents, or use `komoju-sync intent`'); END;
 
 CREATE TRIGGER attempts_protected_insert BEFORE INSERT ON attempts WHEN sqlite_source_id() <> 'komoju-sync'

@@ -11,33 +11,38 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::trouble::FIRST_WAIT;
 use super::{App, AppError};
 use crate::config::{Config, KeyPlace, SecretKey};
 use crate::mask;
+use crate::remote::Http;
 
-/// AFTER_BUSY controls how soon the new work is begun again where the database cannot be used for now.
-const AFTER_BUSY: Duration = Duration::from_secs(1);
+/// A key, and the client that sends it. The client is built while the work with the old key still runs: if that fails, the old key
+/// stays in use.
+struct NextKey {
+    key: Arc<SecretKey>,
+    remote: Arc<Http>,
+}
 
 impl App {
     /// The daemon, until told to stop. Each time that `reload` returns, the key is read again. Only the database can end it
     /// otherwise.
     pub async fn run(mut self, config: &Config, mut reload: impl AsyncFnMut()) -> Result<(), AppError> {
         loop {
-            let key = {
+            let next = {
                 let mut work = pin!(self.run_with_key(config));
                 tokio::select! {
                     biased;
                     ended = &mut work => return ended,
-                    key = self.next_key(config, &mut reload) => {
+                    next = self.next_key(config, &mut reload) => {
                         self.round.cancel();
                         work.await?;
-                        key
+                        next
                     }
                 }
             };
-            match self.begin_with(config, key).await? {
+            match self.begin_with(config, next).await? {
                 Some(next) => self = next,
                 None => return Ok(()),
             }
@@ -45,7 +50,7 @@ impl App {
     }
 
     /// Returns a key that is not the one in use, once `reload` asks for it.
-    async fn next_key(&self, config: &Config, reload: &mut impl AsyncFnMut()) -> Arc<SecretKey> {
+    async fn next_key(&self, config: &Config, reload: &mut impl AsyncFnMut()) -> NextKey {
         loop {
             reload().await;
             let (key, source) = match SecretKey::find(&config.api, &|name| std::env::var_os(name)) {
@@ -65,37 +70,63 @@ impl App {
                 for warning in key.warnings(&source) {
                     tracing::warn!("{warning}");
                 }
+                let remote = match Http::new(config, &key, Arc::clone(&self.clock)) {
+                    Ok(remote) => Arc::new(remote),
+                    Err(e) => {
+                        tracing::error!("SIGHUP: the key in use is kept: {}", super::chain(&e));
+                        continue;
+                    }
+                };
                 tracing::info!(
                     "SIGHUP: there is a new key in {source}; the account guard checks it before it is used"
                 );
-                return Arc::new(key);
+                return NextKey { key: Arc::new(key), remote };
             }
         }
     }
 
-    /// The same with another key; `None` where the process receives a stop signal.
-    async fn begin_with(&self, config: &Config, key: Arc<SecretKey>) -> Result<Option<Self>, AppError> {
+    /// The same with another key; `None` where the process receives a stop signal. Meanwhile the watchdog is fed and the database's place is
+    /// compared, as while it works.
+    async fn begin_with(&self, config: &Config, next: NextKey) -> Result<Option<Self>, AppError> {
+        let _resting = self.pulses.each_ref().map(|pulse| pulse.resting());
+        let beginning = async {
+            tokio::select! {
+                biased;
+                begun = self.try_with(config, next) => begun,
+                () = self.tell_stopping() => Ok(None),
+                () = self.watch_pulses() => Ok(None),
+            }
+        };
+        self.in_place(beginning).await
+    }
+
+    async fn try_with(&self, config: &Config, next: NextKey) -> Result<Option<Self>, AppError> {
         // Texts of the old work may still be on their way to the log or the database.
         mask::remember(&self.key);
-        loop {
-            if self.stop.is_cancelled() {
-                return Ok(None);
-            }
-            let (store, instance) = (Arc::clone(&self.store), Arc::clone(&self.instance));
-            let (clock, stop) = (Arc::clone(&self.clock), self.stop.clone());
-            match Self::on(store, instance, config, clock, Arc::clone(&key), stop).await {
+        while !self.stop.is_cancelled() {
+            let trying = async {
+                // The old work may have ended by a failure: whether its last commit took effect is known only to the file.
+                self.store.reopen().await?;
+                let (store, instance) = (Arc::clone(&self.store), Arc::clone(&self.instance));
+                let (clock, stop) = (Arc::clone(&self.clock), self.stop.clone());
+                let NextKey { key, remote } = &next;
+                let (key, remote) = (Arc::clone(key), Arc::clone(remote));
+                Self::on(store, instance, config, clock, key, remote, stop).await
+            };
+            match trying.await {
                 Ok(next) => {
+                    self.end_trouble();
                     let (standings, health) = (self.standings.clone(), self.health.clone());
                     let (looks, pulses) = (self.looks.clone(), self.pulses.clone());
                     let trouble = self.trouble.clone();
                     return Ok(Some(Self { standings, looks, health, pulses, trouble, ..next }));
                 }
                 Err(AppError::Store(e)) if e.can_pass() => {
-                    tracing::error!("the work with the new key waits: {e}; it is tried again");
-                    self.clock.sleep(AFTER_BUSY).await;
+                    self.until_usable(e, FIRST_WAIT, &self.stop).await?;
                 }
                 Err(e) => return Err(e),
             }
         }
+        Ok(None)
     }
 }

@@ -11,18 +11,21 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{App, AppError, chain};
 use crate::config::Config;
 use crate::model::time;
 use crate::store::{StoreError, passes};
 
 /// Controls the first wait …
-const FIRST_WAIT: Duration = Duration::from_secs(1);
+pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// … and, after doubling, the last one. Short, because a try costs little: without room it writes nothing.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// Controls how long a condition that comes back after each success waits at last: each time the whole list is read again.
+/// Controls how long the first sweep waits at last after a condition that comes back after each success: each time the whole list is
+/// read again. All else continues at once.
 const LAST_WAIT_OF_MANY: Duration = Duration::from_secs(5 * 60);
 
 /// Controls after how much work a condition does not count as coming back.
@@ -47,11 +50,13 @@ impl std::fmt::Display for Trouble {
 impl App {
     /// Works until told to stop, and waits for what can pass.
     pub(super) async fn work_through_trouble(&self, config: &Config) -> Result<(), AppError> {
-        let mut wait = FIRST_WAIT;
+        // A condition that comes back delays the next sweep longer each time, and nothing else.
+        let (mut wait, mut sweep_after) = (FIRST_WAIT, Duration::ZERO);
         loop {
             let began = self.clock.elapsed();
-            let failed = match self.work(config).await {
+            let failed = match self.work(config, sweep_after).await {
                 Err(AppError::Store(e)) if e.can_pass() => e,
+                Err(AppError::Store(e)) => self.back_in_place(e).await?,
                 ended => return ended,
             };
             if self.round.is_cancelled() {
@@ -61,20 +66,29 @@ impl App {
             if self.clock.elapsed().saturating_sub(began) >= IS_OVER_AFTER {
                 wait = FIRST_WAIT;
             }
-            self.until_usable(failed, wait).await?;
+            let sweep_from = self.clock.elapsed() + wait;
+            self.until_usable(failed, wait.min(LAST_WAIT), &self.round).await?;
+            sweep_after = sweep_from.saturating_sub(self.clock.elapsed());
             wait = (wait * 2).min(LAST_WAIT_OF_MANY);
         }
     }
 
-    /// Waits until the database can be written again, or until told to stop; at first as long as given.
-    async fn until_usable(&self, failed: StoreError, mut wait: Duration) -> Result<(), StoreError> {
+    /// Waits until the database can be written again, or until `stop`; at first as long as given.
+    pub(super) async fn until_usable(
+        &self,
+        failed: StoreError,
+        mut wait: Duration,
+        stop: &CancellationToken,
+    ) -> Result<(), StoreError> {
         let _resting = self.pulses.each_ref().map(|pulse| pulse.resting());
-        let (began, since) = (self.clock.elapsed(), time::written(self.clock.now()));
+        let began = self.clock.elapsed();
+        let known = self.trouble.borrow().as_ref().map(|trouble| trouble.since.clone());
+        let since = known.unwrap_or_else(|| time::written(self.clock.now()));
         let mut alert_from = began + ALERT_AFTER;
         self.have_trouble(&since, &failed);
         loop {
             tokio::select! {
-                () = self.round.cancelled() => return Ok(()),
+                () = stop.cancelled() => return Ok(()),
                 () = self.clock.sleep(wait) => {}
             }
             wait = (wait * 2).min(LAST_WAIT);
@@ -92,9 +106,13 @@ impl App {
         }
         let lasted = self.clock.elapsed().saturating_sub(began).as_secs();
         tracing::warn!("the database can be used again, after {lasted} s; everything continues");
+        self.end_trouble();
+        Ok(())
+    }
+
+    pub(super) fn end_trouble(&self) {
         self.trouble.send_replace(None);
         self.instance.note_trouble(None);
-        Ok(())
     }
 
     /// As at a start: opens the database again, and takes up what was cut off. Ends with a commit, which proves that there is room.

@@ -8,7 +8,7 @@ use crate::config::{ConfigError, KeyError};
 use crate::http::BindError;
 use crate::model::Outcome;
 use crate::remote::http::SetupError;
-use crate::store::StoreError;
+use crate::store::{StoreError, can_pass};
 use crate::tasks::pull::{Failure, Report};
 
 /// An exit code of the contract.
@@ -90,10 +90,16 @@ pub(super) fn exit_of(error: &anyhow::Error) -> Exit {
             return if e.may_pass() { Exit::Failed } else { Exit::Usage };
         }
         if app_usage || usage || cause.is::<UsageError>() {
-            return Exit::Usage;
+            return if input_can_pass(cause) { Exit::Failed } else { Exit::Usage };
         }
     }
     Exit::Failed
+}
+
+/// Whether a file of the configuration could not be read for a reason that can pass, such as exhausted file handles.
+pub(super) fn input_can_pass(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(can_pass))
 }
 
 /// An argument that only turns out to be wrong when it is used.
@@ -111,6 +117,22 @@ pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::KeyPlace;
+
+    #[test]
+    fn file_that_cannot_be_read_for_now_exits_1_and_any_other_2() {
+        let unread = |errno| std::io::Error::from_raw_os_error(errno);
+        for (errno, exit) in
+            [(libc::EMFILE, Exit::Failed), (libc::EIO, Exit::Failed), (libc::EACCES, Exit::Usage)]
+        {
+            let key = || KeyError::Unreadable { place: KeyPlace::Environment, source: unread(errno) };
+            let config = ConfigError::Unreadable { path: "config.toml".into(), source: unread(errno) };
+            assert_eq!(exit_of(&key().into()), exit);
+            assert_eq!(exit_of(&AppError::Key(key()).into()), exit);
+            assert_eq!(exit_of(&config.into()), exit);
+        }
+        assert_eq!(exit_of(&KeyError::Nowhere.into()), Exit::Usage);
+    }
 
     #[test]
     fn where_several_apply_the_contract_says_which() {

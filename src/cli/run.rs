@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::exit::input_can_pass;
 use super::{ConfigFile, Exit, logging, print, signals};
 use crate::app::{self, App, AppError};
 use crate::clock::{Clock, SystemClock};
@@ -64,24 +65,22 @@ async fn started(
             let taken = instance.insert(taken);
             App::start_with(taken, config, Arc::clone(clock), stop.clone()).await
         };
-        match start.await {
-            Err(AppError::Store(e)) if e.can_pass() => {
-                let why = print::chain(&e.into());
-                if said != why {
-                    tracing::warn!("not started yet: {why}; it is tried again until that is over");
-                    let since = time::written(clock.now());
-                    instance
-                        .iter()
-                        .for_each(|taken| taken.note_trouble(Some(format!("since {since}: {why}"))));
-                    said = why;
-                }
-                app::tell_waiting(&said);
-            }
+        let failed = match start.await {
+            Err(AppError::Store(e)) if e.can_pass() => e.into(),
+            Err(AppError::Key(e)) if input_can_pass(&e) => e.into(),
             ended => {
                 instance.iter().for_each(|taken| taken.note_trouble(None));
                 return ended.map(Some);
             }
+        };
+        let why = print::chain(&failed);
+        if said != why {
+            tracing::warn!("not started yet: {why}; it is tried again until that is over");
+            let since = time::written(clock.now());
+            instance.iter().for_each(|taken| taken.note_trouble(Some(format!("since {since}: {why}"))));
+            said = why;
         }
+        app::tell_waiting(&said);
         tokio::select! {
             () = stop.cancelled() => return Ok(None),
             () = clock.sleep(AGAIN_AFTER) => {}

@@ -34,7 +34,7 @@ pub fn check(path: &Path, instance: &Instance) -> Result<(), StoreError> {
             log_id: known.log_id.clone(),
             found: found.head.seq,
             known: known.head.seq,
-            way_back: way_back(path),
+            way_back: way_back(path, known),
         }),
     }
 }
@@ -55,8 +55,14 @@ fn continues((found, chain_there): &(LogMark, Option<Hash>), known: &LogMark) ->
     found.log_id != known.log_id || known.head.seq == 0 || *chain_there == Some(known.head.chain)
 }
 
-fn way_back(path: &Path) -> String {
-    let saved = displaced::latest(path);
+/// Whether a saved copy holds the log that is known, at least as far. The copy is only looked at, and left without a trace.
+fn holds(copy: &Path, known: &LogMark) -> bool {
+    let found = open::for_looking(copy).and_then(|conn| read(&conn, known));
+    matches!(found, Ok(Some(found)) if found.0.log_id == known.log_id && continues(&found, known))
+}
+
+fn way_back(path: &Path, known: &LogMark) -> String {
+    let saved = displaced::copies(path).into_iter().find(|copy| holds(copy, known));
     let put_back = match &saved {
         Some(saved) => format!(
             "{} holds what was recorded when the database was replaced; to continue with it: {}. ",

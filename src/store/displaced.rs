@@ -58,6 +58,18 @@ impl Placement {
         Ok(Self { path: path.to_owned(), real, database, beside })
     }
 
+    /// Notes the files once more, after the same database was opened again.
+    ///
+    /// # Errors
+    /// [`StoreError::Displaced`] where the path leads to another database by now.
+    pub(super) fn again(&self) -> Result<Self, StoreError> {
+        let found = Self::of(&self.path)?;
+        match found.database == self.database {
+            true => Ok(found),
+            false => Err(self.error(Displacement::Replaced)),
+        }
+    }
+
     /// Compares the files with what the path leads to now. A path that cannot be followed, for want of a right or a handle, shows
     /// nothing.
     pub(super) fn check(&self) -> Option<Displacement> {
@@ -87,6 +99,13 @@ impl Placement {
         self.said(displacement, "What it holds is saved before the process ends".to_owned())
     }
 
+    /// The error that a displacement is which was over before anything was saved.
+    pub(super) fn is_back(&self) -> StoreError {
+        let way_back = "It is back in its place, and holds everything: start the service again (`systemctl start komoju-sync`)";
+        let (path, what) = (self.path.clone(), "moved or replaced");
+        StoreError::Displaced { path, what, way_back: way_back.to_owned() }
+    }
+
     fn said(&self, displacement: Displacement, way_back: String) -> StoreError {
         let (path, what) = match displacement {
             Displacement::Gone => (self.path.clone(), "moved or removed"),
@@ -100,12 +119,14 @@ impl Placement {
     /// path; afterwards it has no database any more. `stamp` goes into the name.
     pub(super) fn save(&self, conn: &mut Connection, displacement: Displacement, stamp: &str) -> StoreError {
         // Another -wal with content belongs to the file as it lies there: a checkpoint would change that file under it.
-        if displacement != Displacement::Replaced || !self.leads_to_database() {
-            let emptied = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
-            if let (Displacement::Without(_), Ok(false)) = (displacement, &emptied) {
-                let start = "Everything that it held is in the database: start the service again (`systemctl start komoju-sync`)";
-                return self.said(displacement, start.to_owned());
-            }
+        let may_empty = displacement != Displacement::Replaced || !self.leads_to_database();
+        let is_whole = may_empty
+            && conn
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
+                .is_ok_and(|is_busy| !is_busy);
+        if let (Displacement::Without(_), true) = (displacement, is_whole) {
+            let start = "Everything that it held is in the database: start the service again (`systemctl start komoju-sync`)";
+            return self.said(displacement, start.to_owned());
         }
         let saved = self.copy(conn, stamp);
         let moved = identity::current_path(self.database).filter(|now| *now != self.real);
@@ -121,15 +142,28 @@ impl Placement {
                     saved.display(),
                     put_back(&saved, &self.path)
                 ),
-                (Err(_), Some(moved)) => format!(
-                    "It is whole, and now {}. To continue with it, move it back to {}, then start the service. {restore}",
-                    moved.display(),
-                    self.path.display()
-                ),
+                (Err(_), Some(moved)) => self.move_back(&moved, is_whole, restore),
                 (Err(why), None) => format!(
                     "What it held could not be saved ({why}). Use the last backup: `komoju-sync restore FILE`, then start the service"
                 ),
             },
+        )
+    }
+
+    fn move_back(&self, moved: &Path, is_whole: bool, restore: &str) -> String {
+        let (now, path) = (moved.display(), self.path.display());
+        if is_whole {
+            return format!(
+                "It is whole, and now {now}. To continue with it, move it back to {path}, then start the service. {restore}"
+            );
+        }
+        // A directory that was renamed took the -wal with it; a file that was moved alone left it behind.
+        let wal = [place::beside(moved, "-wal"), place::beside(&self.real, "-wal")];
+        let wal = wal.iter().find(|wal| FileIdentity::at(wal).is_ok_and(|found| found == self.beside[0].1));
+        let wal = wal.map_or_else(|| "its -wal".to_owned(), |wal| wal.display().to_string());
+        format!(
+            "It is now {now}, and what it had not taken over yet is in {wal}. To continue with it, move it back to {path} and that file \
+             to {path}-wal, then start the service. {restore}"
         )
     }
 
@@ -183,13 +217,13 @@ fn free_name(first: &Path) -> PathBuf {
     names.find(|name| fs::symlink_metadata(name).is_err()).unwrap_or_else(|| first.to_owned())
 }
 
-/// The last copy that was saved of the database at `path`; a copy carries its time in its name.
-pub(super) fn latest(path: &Path) -> Option<PathBuf> {
+/// The copies that were saved of the database at `path`, the last one first; a copy carries its time in its name.
+pub(super) fn copies(path: &Path) -> Vec<PathBuf> {
     let directory =
         path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name()?.to_string_lossy();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let begins = format!("{name}{DISPLACED}");
-    let entries = fs::read_dir(directory).ok()?.flatten();
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let is_copy = |name: &str| {
         let rest = name.strip_prefix(&begins);
         rest.is_some_and(|rest| {
@@ -199,7 +233,9 @@ pub(super) fn latest(path: &Path) -> Option<PathBuf> {
         })
     };
     let copies = entries.filter(|entry| is_copy(&entry.file_name().to_string_lossy()));
-    copies.map(|entry| entry.path()).max()
+    let mut copies: Vec<PathBuf> = copies.map(|entry| entry.path()).collect();
+    copies.sort_by(|one, other| other.cmp(one));
+    copies
 }
 
 /// The commands that put a saved copy back to `path`, and keep what is there under another name.

@@ -160,14 +160,16 @@ fn refuse_while_open(conn: &Conn, id: &CustomerId) -> Result<(), StoreError> {
             named.join(", ")
         )));
     }
-    // Whether such a create took effect is told by whom the mirror knows. This one must be among them until that is decided.
+    // The mirror decides whether such a create took effect, so this customer stays in it until then. Either clock may have been ahead
+    // at the first attempt: the earlier one counts (`creates::window_from`). A time that cannot be read excludes nothing.
     let unclear: Option<String> = conn
         .prepare(
             "SELECT intents.id FROM outbox CROSS JOIN intents USING (position) JOIN mirror ON mirror.id = ?1
              WHERE is_open = 1 AND op = 'create' AND (outcome_unknown = 1 OR is_sending = 1)
                AND NOT EXISTS (SELECT 1 FROM intents AS made WHERE made.result_customer_id = ?1 AND made.op = 'create')
-               AND (mirror.created_at IS NULL
-                    OR julianday(mirror.created_at) >= julianday(coalesce(first_server_at, first_attempt_at)) - 0.05)
+               AND coalesce(julianday(mirror.created_at) >= -0.05 + min(
+                       julianday(coalesce(first_server_at, first_attempt_at)),
+                       julianday(coalesce(first_attempt_at, first_server_at))), 1)
              ORDER BY position LIMIT 1",
         )?
         .query_row([id.as_str()], |row| row.get(0))

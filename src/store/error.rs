@@ -74,8 +74,10 @@ pub enum StoreError {
         /// Which process, and since when.
         holder: String,
     },
-    /// A dry run reads it.
-    #[error("{} is in use by `komoju-sync sync --dry-run`, which writes nothing and ends by itself", .0.display())]
+    /// A command that only reads it keeps a shared lock, such as a dry run.
+    #[error(
+        "{} is being read by another komoju-sync command, such as `sync --dry-run`, which writes nothing and ends by itself", .0.display()
+    )]
     DryRun(PathBuf),
     /// The file system said no.
     #[error("{} {what}{}", .path.display(), way_out(.source))]

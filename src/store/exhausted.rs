@@ -61,7 +61,7 @@ pub(super) fn is_unreadable(path: &Path) -> bool {
 }
 
 /// Whether what the kernel refused may be granted later.
-pub(super) fn can_pass(error: &io::Error) -> bool {
+pub fn can_pass(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(

@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Conn, StoreError, Tx, outbox, spool};
+use super::{Conn, StoreError, Tx, outbox, spool, wipe};
 use crate::model::intent::MASKED_TOKEN;
 use crate::model::intent::lifecycle::{Lifecycle, Outcome, Retry, State};
 use crate::model::intent::{Body, Expect, Intent, Rule, Wish};
@@ -94,6 +94,51 @@ pub fn accept(tx: &Tx<'_>, intent: &Intent, door: Door, by: Option<&str>) -> Res
     tx.prepare_cached("UPDATE outbox SET content = ?2 WHERE position = ?1")?
         .execute(params![tx.last_insert_rowid(), content])?;
     Ok(Accepted::New(id))
+}
+
+/// What becomes of intents that are all acceptable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// They are queued.
+    Yes,
+    /// They were only tried.
+    No,
+}
+
+/// The places of intents that are refused, and the reasons.
+pub type Refusals = Vec<(usize, String)>;
+
+/// Accepts all of these intents or none. Otherwise returns those that are refused.
+pub fn accept_all<'a>(
+    tx: &Tx<'_>,
+    intents: impl Iterator<Item = &'a Intent>,
+    door: Door,
+    by: Option<&str>,
+    keep: Keep,
+) -> Result<Result<Vec<Accepted>, Refusals>, StoreError> {
+    let (mut accepted, mut refused, mut has_token) = (Vec::new(), Vec::new(), false);
+    tx.execute_batch("SAVEPOINT tried")?;
+    for (place, intent) in intents.enumerate() {
+        has_token |= match &intent.wish {
+            Wish::Create(body) | Wish::Update(_, body) => body.token().is_some(),
+            Wish::Delete(_) => false,
+        };
+        match accept(tx, intent, door, by) {
+            Ok(one) => accepted.push(one),
+            Err(StoreError::Refused(why)) => refused.push((place, why)),
+            Err(other) => return Err(other),
+        }
+    }
+    if refused.is_empty() && keep == Keep::Yes {
+        tx.execute_batch("RELEASE tried")?;
+        return Ok(Ok(accepted));
+    }
+    tx.execute_batch("ROLLBACK TO tried; RELEASE tried")?;
+    if has_token {
+        // A long transaction spills into the WAL before its end.
+        wipe::note_in_wal(tx)?;
+    }
+    Ok(if refused.is_empty() { Ok(accepted) } else { Err(refused) })
 }
 
 /// Drops an intent as any SQL client does, through the triggers alone.

@@ -426,7 +426,7 @@ fn refuse_left_over(path: &Path) -> Result<(), StoreError> {
         }
     }
     // What an instance saved when the database was removed under it.
-    if let Some(saved) = displaced::latest(path) {
+    if let Some(saved) = displaced::copies(path).into_iter().next() {
         let put_back = displaced::put_back(&saved, path);
         return Err(StoreError::Removed { path: path.to_owned(), saved, put_back });
     }

@@ -127,9 +127,11 @@ impl Store {
                 return Err(placement.error(displacement));
             }
             // The handle of the old one is dropped only after there is a new one: SQLite keeps -wal and -shm meanwhile.
-            *conn = opened(&path, &pulse)?;
+            let new = opened(&path, &pulse)?;
+            // The path may have come to lead elsewhere in between.
+            *placement = placement.again()?;
+            *conn = new;
             *locked(&interrupt) = conn.get_interrupt_handle();
-            *placement = Placement::of(&path)?;
             Ok(())
         })
         .await
@@ -151,8 +153,7 @@ impl Store {
         let saved = self.run(move |conn| {
             Ok(match placement.check() {
                 Some(displacement) => placement.save(conn, displacement, &stamp),
-                // Back in its place by now.
-                None => StoreError::Closed,
+                None => placement.is_back(),
             })
         });
         saved.await.unwrap_or_else(|e| e)

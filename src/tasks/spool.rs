@@ -182,10 +182,10 @@ impl Spool {
             store,
             masker: Arc::new(Masker::new(key)),
             clock,
+            worker: Worker::new(settings.dir.clone()),
             settings,
             state: tokio::sync::Mutex::default(),
             left: Mutex::default(),
-            worker: Worker::start(),
         }
     }
 
@@ -365,6 +365,12 @@ impl Spool {
         let keys: Vec<String> = claims.iter().map(Claim::key).collect();
         let names = listing.candidates.iter().map(|candidate| candidate.name.as_str());
         state.unstill.keep(&keys.iter().map(String::as_str).chain(names).collect());
+        // All at once, so that several files that are still being written delay the younger ones together for as long as one does.
+        for listing::Candidate { name, stamp } in &listing.candidates {
+            if !renamed.contains(name) {
+                let _ = state.unstill.wait(name, *stamp, &*self.clock);
+            }
+        }
         for Left { name, why } in listing.left.list() {
             self.leave(look, &name, &why);
         }

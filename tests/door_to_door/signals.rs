@@ -191,6 +191,31 @@ fn hangup_without_a_new_key_changes_nothing() {
 }
 
 #[test]
+fn hangup_while_the_database_is_locked_waits_and_reports_that_until_it_is_over() {
+    let house = house_with_key_file();
+    let mut daemon = Daemon::start(&house);
+    eventually("the first sweep is complete", || sweeps(&house) == 2);
+    house.sandbox.world().rotate_key(NEW, OldKey::Kept);
+    write_key(&house, NEW);
+    let trouble = || {
+        let status = house.run(&["status", "--json"]).stdout;
+        serde_json::from_str::<serde_json::Value>(&status).unwrap()["database_trouble"].clone()
+    };
+    let other = writer(&house);
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    daemon.signal("HUP");
+    eventually("the trouble is reported", || trouble().is_string());
+    let said = daemon.said();
+    assert_eq!(said.matches("it is tried again").count(), 1, "{said}");
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(other);
+    daemon.says("a new key reads the same account; it is accepted");
+    eventually("the trouble is over", || trouble().is_null());
+    assert_eq!(stop(&mut daemon.process), Some(0));
+    house.assert_true();
+}
+
+#[test]
 fn hangup_with_a_key_from_the_environment_asks_for_a_restart() {
     let house = House::with(2);
     house.expect(0, &["sync"]);

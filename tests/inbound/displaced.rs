@@ -128,6 +128,47 @@ fn older_database_is_restored_with_another_log_id() {
 }
 
 #[test]
+fn saved_copy_of_another_log_or_an_older_state_is_not_the_way_back() {
+    let house = House::with(5);
+    house.expect(0, &["sync"]);
+    let copy = |to: &str| fs::copy(house.path("komoju.db"), house.path(to)).unwrap();
+    copy("komoju.db.displaced-20990101T000000Z");
+    house.sandbox.world().create(serde_json::json!({"email": "new@example.jp"}));
+    house.expect(0, &["sync"]);
+    copy("komoju.db.displaced-20980101T000000Z");
+    let other = House::with(5);
+    other.expect(0, &["sync"]);
+    fs::copy(other.path("komoju.db"), house.path("komoju.db.displaced-20990102T000000Z")).unwrap();
+    fs::copy(house.path("komoju.db.displaced-20990101T000000Z"), house.path("komoju.db")).unwrap();
+    let ran = house.expect(5, &["sync"]);
+    assert!(!ran.stderr.contains("displaced-2099"), "{}", ran.stderr);
+    follow(&ran.stderr, "to continue with it: ");
+    house.expect(0, &["sync"]);
+    house.assert_true();
+}
+
+#[test]
+fn database_that_is_back_in_its_place_at_once_does_not_end_the_work() {
+    let house = House::with(3);
+    house.expect(0, &["sync"]);
+    let config = keyed(&house);
+    let worked = house.runtime.block_on(async {
+        let app = App::start(&config, "run", SystemClock::shared(), CancellationToken::new()).await.unwrap();
+        // The places are compared every two seconds, and once more a second later.
+        app.in_place(async {
+            fs::rename(house.path("komoju.db"), house.path("away.db")).unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+            fs::rename(house.path("away.db"), house.path("komoju.db")).unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+            app.collect().await
+        })
+        .await
+    });
+    worked.unwrap();
+    house.assert_true();
+}
+
+#[test]
 fn removed_database_ends_the_daemon_and_is_not_made_again() {
     let house = House::with(20);
     let daemon = at_work(&house);
@@ -202,12 +243,7 @@ fn spool_file_is_kept_when_its_intents_went_to_a_displaced_database() {
     let file = house.path("spool/one.json");
     let content = r#"{"op": "create", "body": {"email": "one@example.jp"}}"#;
     fs::write(house.path("spool/.one"), content).unwrap();
-    let key = house.path("key");
-    fs::write(&key, KEY).unwrap();
-    let text = fs::read_to_string(house.path("config.toml")).unwrap();
-    let text = text.replace("[api]\n", &format!("[api]\nsecret_key_file = '{}'\n", key.display()));
-    fs::write(house.path("config.toml"), text).unwrap();
-    let config = Config::load(&house.path("config.toml")).unwrap();
+    let config = keyed(&house);
     let collected = house.runtime.block_on(async {
         let app = App::start(&config, "sync", SystemClock::shared(), CancellationToken::new()).await.unwrap();
         fs::copy(house.path("komoju.db"), house.path("copy.db")).unwrap();
@@ -226,6 +262,16 @@ fn spool_file_is_kept_when_its_intents_went_to_a_displaced_database() {
     assert_eq!(kept, [content], "what was recorded of it is not at the path");
     assert_eq!(fs::read_dir(house.path("spool/receipts")).unwrap().count(), 1);
     saved(house.directory.path());
+}
+
+/// The configuration, with the key in a file: this process has no variable for it.
+fn keyed(house: &House) -> Config {
+    let key = house.path("key");
+    fs::write(&key, KEY).unwrap();
+    let text = fs::read_to_string(house.path("config.toml")).unwrap();
+    let text = text.replace("[api]\n", &format!("[api]\nsecret_key_file = '{}'\n", key.display()));
+    fs::write(house.path("config.toml"), text).unwrap();
+    Config::load(&house.path("config.toml")).unwrap()
 }
 
 /// The configuration with another name of the database.

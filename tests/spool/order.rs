@@ -71,6 +71,24 @@ async fn a_file_that_is_still_being_written_delays_younger_ones_for_ten_seconds(
 }
 
 #[tokio::test]
+async fn several_files_that_are_still_being_written_delay_younger_ones_no_longer_than_one() {
+    let desk = Desk::open().await;
+    let second = Duration::from_secs(1);
+    let growing = ["growing-1.jsonl", "growing-2.jsonl", "growing-3.jsonl"];
+    growing.iter().for_each(|name| desk.drop_file(name, "x"));
+    desk.clock.set_wall(touched(&desk.at(growing[2])) - HOUR);
+    desk.scan().await;
+    drop_later(&desk, "new.json", growing[2], &update("new"));
+    for elapsed in 1..=10 {
+        growing.iter().for_each(|name| desk.drop_file(name, "x".repeat(elapsed + 1)));
+        desk.clock.advance(second);
+        let looked = desk.spool.take(&["new.json".to_owned()]).await.unwrap();
+        assert_eq!(looked.taken, u64::from(elapsed == 10), "after {elapsed} s");
+    }
+    assert_eq!(desk.ids(), ["new"]);
+}
+
+#[tokio::test]
 async fn of_two_daemons_on_one_directory_the_second_takes_nothing() {
     let first = Desk::open().await;
     let second = Desk::with(true);

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::model::CustomerId;
 use crate::model::intent::text::TextFault;
 use crate::model::intent::{BadIntent, Intent, Rule, Target, Wish};
-use crate::store::intents::{Accepted, Door, accept};
+use crate::store::intents::{Accepted, Door, Keep, accept, accept_all};
 use crate::store::{Reader, StoreError, delete_limit, mirror, write_beside};
 
 /// The most that is read, in bytes.
@@ -47,21 +47,30 @@ type Lines = Vec<(usize, Intent)>;
 pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     let path = &config.database.path;
     let reader = Reader::open(path)?;
-    let (lines, mut bad) = read(&args.file)?;
+    let (lines, bad) = read(&args.file)?;
     let by = person::name();
-    if bad.is_empty() {
-        // What only the database knows: used ids, and creates that are referred to. Nothing of it stays.
-        bad = judged(path, &lines, &by)?;
-    }
-    if !bad.is_empty() {
-        let told = bad.iter().map(|(line, why)| format!("\n  line {line}: {why}")).collect::<String>();
-        let lines = count(bad.len() as u64, "line");
-        return Err(UsageError(format!("nothing was queued; {lines} cannot be taken:{told}")).into());
-    }
-    let is_on_terminal = io::stdin().is_terminal() && args.file != Path::new("-");
-    preview(&reader, config, &lines)?;
+    refuse(&bad)?;
+    let intents = || lines.iter().map(|(_, intent)| intent);
+    // Only the database knows used ids, and creates that are referred to. With --yes it is asked once: what is taken back may leave
+    // tokens in the WAL.
+    let keep = if args.yes { Keep::Yes } else { Keep::No };
+    let tried = write_beside(path, |tx| {
+        let tried = accept_all(tx, intents(), Door::Cli, Some(&by), keep)?;
+        if tried.is_ok() {
+            preview(&reader, config, &lines)?;
+        }
+        Ok(tried)
+    })?;
+    let mut accepted = match tried {
+        Ok(accepted) => accepted,
+        Err(refused) => {
+            let bad: Vec<_> = refused.into_iter().map(|(place, why)| (lines[place].0, why)).collect();
+            refuse(&bad)?;
+            return Ok(Exit::Usage);
+        }
+    };
     if !args.yes {
-        if !is_on_terminal {
+        if !io::stdin().is_terminal() || args.file == Path::new("-") {
             return Err(UsageError("nothing was queued; add --yes to queue them".to_owned()).into());
         }
         print::note("queue them? [y/N]");
@@ -71,14 +80,11 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
             print::note("nothing was queued");
             return Ok(Exit::Failed);
         }
+        accepted = write_beside(path, |tx| {
+            intents().map(|intent| accept(tx, intent, Door::Cli, Some(&by))).collect::<Result<Vec<_>, _>>()
+        })
+        .map_err(refused_at_the_door)?;
     }
-    let accepted = write_beside(path, |tx| {
-        lines
-            .iter()
-            .map(|(_, intent)| accept(tx, intent, Door::Cli, Some(&by)))
-            .collect::<Result<Vec<_>, _>>()
-    })
-    .map_err(refused_at_the_door)?;
     let mut out = Out::new();
     for intent in &accepted {
         out.line(intent.id())?;
@@ -165,23 +171,14 @@ fn skip_line(source: &mut impl BufRead) -> io::Result<()> {
     }
 }
 
-/// What the database says of each line, in a transaction that is taken back.
-fn judged(path: &Path, lines: &Lines, by: &str) -> anyhow::Result<Vec<(usize, String)>> {
-    let mut bad = Vec::new();
-    let tried = write_beside(path, |tx| {
-        for (number, intent) in lines {
-            match accept(tx, intent, Door::Cli, Some(by)) {
-                Ok(_) => {}
-                Err(StoreError::Refused(why)) => bad.push((*number, why)),
-                Err(other) => return Err(other),
-            }
-        }
-        Err::<(), _>(StoreError::Refused("only tried".to_owned()))
-    });
-    match tried {
-        Ok(()) | Err(StoreError::Refused(_)) => Ok(bad),
-        Err(other) => Err(other.into()),
+/// The error for lines that cannot be taken, if there are any.
+fn refuse(bad: &[(usize, String)]) -> Result<(), UsageError> {
+    if bad.is_empty() {
+        return Ok(());
     }
+    let told = bad.iter().map(|(line, why)| format!("\n  line {line}: {why}")).collect::<String>();
+    let lines = count(bad.len() as u64, "line");
+    Err(UsageError(format!("nothing was queued; {lines} cannot be taken:{told}")))
 }
 
 /// The intents and the customers of an import, counted for the preview.
@@ -254,7 +251,7 @@ impl Counts {
     }
 }
 
-fn preview(reader: &Reader, config: &Config, lines: &Lines) -> anyhow::Result<()> {
+fn preview(reader: &Reader, config: &Config, lines: &Lines) -> Result<(), StoreError> {
     let counts = Counts::of(lines);
     let deletes = counts.deletes;
     print::note(&format!(

@@ -12,11 +12,12 @@ use super::window::{Setback, Window};
 use crate::model::intent::Body;
 use crate::model::intent::lifecycle::Outcome;
 use crate::model::{Customer, CustomerId, time};
+use crate::pulse;
 use crate::reconcile::creates::{self, Candidates, Evidence, Finding, Fit, Place, Wanted};
 use crate::reconcile::outcome::attempt_wait;
 use crate::remote::{PushRemote, PushedCustomer, Remote, Shown};
 use crate::store::StoreError;
-use crate::store::candidates::{self, Claims};
+use crate::store::candidates::{self, Claims, ENTRIES_AT_ONCE, Entered};
 use crate::store::outbox::{self, Open};
 
 /// Whether the create may be sent again under its key.
@@ -150,9 +151,20 @@ impl<R: Remote + PushRemote> Pusher<R> {
             window.candidates.iter().map(|customer| customer.id().clone()).collect();
         let (position, wanted) = (open.position, wanted.clone());
         let claims = if wanted.tag.is_some() { Claims::DoNotCount } else { Claims::Count };
+        let (mut entered, mut is_last) = (Entered::default(), false);
+        while !is_last {
+            let wanted = wanted.clone();
+            let read = self.store.read(move |conn| {
+                let could_be = |customer: &Customer| wanted.could_be(customer);
+                let is_last = entered.read_on(conn, position, ENTRIES_AT_ONCE, could_be)?;
+                Ok((entered, is_last))
+            });
+            (entered, is_last) = read.await?;
+            pulse::beat();
+        }
         let read = self.store.read(move |conn| {
             let could_be = |customer: &Customer| wanted.could_be(customer);
-            let ids = candidates::candidates(conn, position, listed, claims, could_be)?;
+            let ids = candidates::candidates(conn, position, listed, entered, claims, could_be)?;
             Ok((ids, candidates::has_twin(conn, position, &wanted.body)?))
         });
         read.await

@@ -25,11 +25,31 @@ pub(super) struct Schedule {
     /// Not before then does it try again.
     not_before: Duration,
     failures: u32,
+    /// Whether the failures since the last success were logged …
+    is_logged: bool,
+    /// … and noted in the database.
+    is_noted: bool,
 }
 
 impl Schedule {
     pub(super) fn new(now: Duration) -> Self {
-        Self { tried_at: now, not_before: now, failures: 0 }
+        Self { tried_at: now, not_before: now, failures: 0, is_logged: false, is_noted: false }
+    }
+
+    fn succeed(&mut self) {
+        (self.failures, self.is_logged, self.is_noted) = (0, false, false);
+    }
+
+    /// Counts a failure, after which it waits so long. Returns whether to log it now.
+    fn fail(&mut self, wait: Duration) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        let is_reported = self.failures >= REPORTED_FAILURES || wait == AFTER_FAILURE;
+        is_reported && !std::mem::replace(&mut self.is_logged, true)
+    }
+
+    /// Whether the failure is still to be noted in the database.
+    fn is_to_be_noted(&self) -> bool {
+        self.is_logged && !self.is_noted
     }
 
     /// Whether to try now; `is_quiet` if no attempt at an intent is under way.
@@ -54,7 +74,7 @@ impl<R> Pusher<R> {
         let (wait, why) = match wiped {
             Ok(None) => (Duration::ZERO, None),
             Ok(Some(true)) => {
-                schedule.failures = 0;
+                schedule.succeed();
                 ((now - began) * REST, None)
             }
             Ok(Some(false)) => (WIPE_EVERY, Some(readers::sentence(self.store.path()))),
@@ -63,17 +83,16 @@ impl<R> Pusher<R> {
         };
         schedule.not_before = now + wait;
         let Some(why) = why else { return };
-        schedule.failures = schedule.failures.saturating_add(1);
-        if schedule.failures != REPORTED_FAILURES && wait != AFTER_FAILURE {
-            return;
+        if schedule.fail(wait) {
+            tracing::warn!("copies of settled payment tokens or erased data are left in the database: {why}");
         }
-        tracing::warn!("copies of settled payment tokens or erased data are left in the database: {why}");
         // The lock of another writer must not delay a stop.
-        if self.stop.is_cancelled() {
+        if !schedule.is_to_be_noted() || self.stop.is_cancelled() {
             return;
         }
-        if let Err(e) = self.store.write(wipe::note_blocked).await {
-            tracing::debug!("not noted: {e}");
+        match self.store.write(wipe::note_blocked).await {
+            Ok(()) => schedule.is_noted = true,
+            Err(e) => tracing::debug!("not noted: {e}"),
         }
     }
 }
@@ -91,5 +110,20 @@ mod tests {
         schedule.not_before = at(130);
         assert!(!schedule.is_due(at(129), true) && schedule.is_due(at(130), true));
         assert_eq!((schedule.wait(at(120)), schedule.wait(at(130))), (Some(at(10)), None));
+    }
+
+    #[test]
+    fn failure_is_logged_once_and_noted_until_that_succeeds() {
+        let mut schedule = Schedule::new(Duration::ZERO);
+        let mut fail = |wait, is_noted| {
+            schedule.is_noted |= is_noted;
+            (schedule.fail(wait), schedule.is_to_be_noted())
+        };
+        assert_eq!(fail(WIPE_EVERY, false), (false, false), "a short query of another program");
+        assert_eq!(fail(WIPE_EVERY, false), (true, true));
+        assert_eq!(fail(WIPE_EVERY, false), (false, true), "the note failed");
+        assert_eq!(fail(WIPE_EVERY, true), (false, false));
+        schedule.succeed();
+        assert_eq!((schedule.fail(AFTER_FAILURE), schedule.is_to_be_noted()), (true, true));
     }
 }

@@ -162,11 +162,12 @@ impl Claim {
     /// # Errors
     /// It cannot be removed, and stays claimed; or its removal may not be lasting.
     pub(super) fn finish(&self, directories: &Directories, plain: &Plain) -> io::Result<bool> {
+        let folder = self.folder(directories)?;
+        // Sync first, because it can take long. A write after the comparison is lost, so nothing comes between it and the removal.
+        directories.spool.sync()?;
         if plain.now()? != plain.stamp {
             return Ok(false);
         }
-        let folder = self.folder(directories)?;
-        directories.spool.sync()?;
         folder.remove(&self.name)?;
         folder.sync()?;
         self.remove_folder(directories)?;

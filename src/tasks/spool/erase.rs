@@ -63,10 +63,8 @@ pub fn erase(tx: &Tx<'_>, dir: &Path, traces: &Traces) -> Result<Papers, StoreEr
     }
     if let Some(claimed) = &claimed {
         let why = "it names this customer, and its acceptance has begun: erase again after it";
-        for id in claimed.names().unwrap_or_default() {
-            if let Ok(folder) = claimed.folder(&id) {
-                name_all(tx, &folder, traces, why, &mut papers)?;
-            }
+        for folder in folders(claimed, traces, &mut papers) {
+            name_all(tx, &folder, traces, why, &mut papers)?;
         }
         name_all(tx, claimed, traces, why, &mut papers)?;
     }
@@ -229,6 +227,22 @@ fn searched(folder: &Folder, name: &OsStr, traces: &Traces, papers: &mut Papers)
             None
         }
     }
+}
+
+/// The folders in a folder. One that cannot be opened is left, and named.
+fn folders(folder: &Folder, traces: &Traces, papers: &mut Papers) -> Vec<Folder> {
+    // Of a folder that cannot be listed, `files` says so.
+    let names = folder.names().unwrap_or_default();
+    let opened = names.into_iter().filter_map(|name| match folder.folder(&name) {
+        Ok(opened) => Some(opened),
+        // Finished meanwhile; or a file, which is searched with the others.
+        Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => None,
+        Err(error) => {
+            papers.leave_for(traces, &folder.path_of(&name), "its files could not be searched", &error);
+            None
+        }
+    });
+    opened.collect()
 }
 
 /// The files in a folder, by name, those that begin with a dot included.

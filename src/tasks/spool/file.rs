@@ -4,10 +4,12 @@
 //! A name in the spool directory may be swapped at any moment. So what counts is asked of the
 //! handle that was opened, and every sentence here says what to do.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read as _, Seek as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::folder::Folder;
 
@@ -189,15 +191,35 @@ pub(super) fn user(uid: u32) -> String {
     named("/etc/passwd", uid).unwrap_or_else(|| format!("uid {uid}"))
 }
 
+/// The names in a file as of its stamp. Kept, because a directory may hold very many files that
+/// cannot be read.
+type Names = (Stamp, HashMap<u32, String>);
+
+static NAMES: Mutex<BTreeMap<String, Names>> = Mutex::new(BTreeMap::new());
+
 /// The name of a number in a file of lines `name:password:number:…`.
 fn named(file: &str, number: u32) -> Option<String> {
-    let lines = fs::read(file).ok()?;
-    let lines = String::from_utf8_lossy(&lines);
-    lines.lines().find_map(|line| {
+    let stamp = Stamp::of(&fs::metadata(file).ok()?);
+    let mut known = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.get(file).is_none_or(|(then, _)| *then != stamp) {
+        known.insert(file.to_owned(), (stamp, names_in(&fs::read(file).ok()?)));
+    }
+    known.get(file)?.1.get(&number).cloned()
+}
+
+fn names_in(lines: &[u8]) -> HashMap<u32, String> {
+    let mut names = HashMap::new();
+    for line in String::from_utf8_lossy(lines).lines() {
         let mut fields = line.split(':');
-        let (name, _, found) = (fields.next()?, fields.next()?, fields.next()?);
-        (found.parse() == Ok(number) && !name.is_empty()).then(|| name.to_owned())
-    })
+        if let (Some(name), Some(_), Some(Ok(number))) =
+            (fields.next(), fields.next(), fields.next().map(str::parse))
+            && !name.is_empty()
+        {
+            // The first of several counts.
+            names.entry(number).or_insert_with(|| name.to_owned());
+        }
+    }
+    names
 }
 
 /// What to do about a file system's no.
@@ -229,6 +251,19 @@ mod tests {
     fn users_have_names_or_numbers() {
         assert_eq!(user(0), "root");
         assert_eq!(user(4_123_456_789), "uid 4123456789");
+    }
+
+    #[test]
+    fn names_are_read_again_when_their_file_has_changed() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("passwd");
+        let file = path.to_str().unwrap();
+        fs::write(&path, "bad\n:x:7:\nann:x:7:\nbob:x:7:\n").unwrap();
+        assert_eq!((named(file, 7).as_deref(), named(file, 8)), (Some("ann"), None));
+        fs::write(&path, "ann:x:7:\ncarol:x:8:\n").unwrap();
+        assert_eq!(named(file, 8).as_deref(), Some("carol"));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(named(file, 8), None);
     }
 
     #[test]
