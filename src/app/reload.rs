@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{App, AppError};
+use super::{App, AppError, manager};
 use crate::config::{Config, KeyPlace, SecretKey};
 use crate::mask;
 
@@ -23,7 +23,13 @@ const AFTER_BUSY: Duration = Duration::from_secs(1);
 impl App {
     /// The daemon, until told to stop. Each time that `reload` returns, the key is read again. Only the database can end it
     /// otherwise.
-    pub async fn run(mut self, config: &Config, mut reload: impl AsyncFnMut()) -> Result<(), AppError> {
+    pub async fn run(self, config: &Config, reload: impl AsyncFnMut()) -> Result<(), AppError> {
+        let stop = self.stop.clone();
+        manager::announcing_stop(&stop, manager::tell_stopping, self.run_with_keys(config, reload)).await
+    }
+
+    /// The same, without a word to the service manager that the stop has begun.
+    async fn run_with_keys(mut self, config: &Config, mut reload: impl AsyncFnMut()) -> Result<(), AppError> {
         loop {
             let key = {
                 let mut work = pin!(self.run_with_key(config));
