@@ -298,9 +298,6 @@ impl App {
     async fn run_with_key(&self, config: &Config) -> Result<(), AppError> {
         let running = async {
             tokio::select! {
-                // First: everything else may end in the same turn, and with it what has not had one.
-                biased;
-                () = self.tell_stopping() => Ok(()),
                 ended = self.work_through_trouble(config) => ended,
                 () = self.tell_manager() => Ok(()),
                 () = self.watch_pulses() => Ok(()),

@@ -7,6 +7,7 @@
 mod house;
 
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -41,8 +42,13 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 
 /// Where these stand, in names of files and in their bytes.
 fn found(house: &House, values: &[&str]) -> Vec<String> {
+    found_in(house, files(house.directory.path()), values)
+}
+
+/// The same for these files.
+fn found_in(house: &House, files: Vec<PathBuf>, values: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
-    for path in files(house.directory.path()) {
+    for path in files {
         let name = path.strip_prefix(house.directory.path()).unwrap().to_string_lossy().into_owned();
         let bytes = std::fs::read(&path).unwrap();
         for value in values {
@@ -748,6 +754,36 @@ fn litestream(house: &House) -> Option<Process> {
     }
 }
 
+fn signal(which: &str, process: u32) {
+    assert!(Command::new("kill").args([which, &process.to_string()]).status().unwrap().success());
+}
+
+/// Stops Litestream (SIGSTOP) while it has a read transaction: it has none for a moment at each checkpoint.
+fn stop_while_it_reads(house: &House, process: u32) {
+    let inode = format!(":{}", std::fs::metadata(house.path("komoju.db-shm")).unwrap().ino());
+    eventually("Litestream reads", || {
+        signal("-STOP", process);
+        eventually("Litestream is stopped", || {
+            let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+            status.contains("State:\tT")
+        });
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let held: Vec<(&str, u64)> = locks
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|of| of.len() == 8 && of[4] == process.to_string() && of[5].ends_with(&inode))
+            .map(|of| (of[3], of[6].parse().unwrap()))
+            .collect();
+        // In the -shm, 123 to 127 are the readers' locks; it has no lock that another writer waits for.
+        let reads = held.iter().any(|(kind, byte)| *kind == "READ" && (123..=127).contains(byte))
+            && held.iter().all(|(kind, _)| *kind == "READ");
+        if !reads {
+            signal("-CONT", process);
+        }
+        reads
+    });
+}
+
 #[test]
 fn erasure_beside_litestream_by_the_recipe_is_finished_by_the_daemon() {
     let story = Story::told(5);
@@ -755,14 +791,20 @@ fn erasure_beside_litestream_by_the_recipe_is_finished_by_the_daemon() {
     let daemon = start(house);
     let Some(mut litestream) = litestream(house) else { return };
     eventually("Litestream replicates", || house.path("replica").exists());
+    stop_while_it_reads(house, litestream.id());
     story.erase(3);
     let status = house.expect(3, &["status"]).stdout;
     assert!(status.contains(&format!("litestream (process {})", litestream.id())), "{status}");
+    signal("-CONT", litestream.id());
     eventually("the erasure is finished", || house.run(&["status"]).code == 0);
     assert!(litestream.try_wait().unwrap().is_none(), "Litestream still runs");
-    // Its own copies, in the replica and beside the database, are not ours.
-    let of_ours: Vec<String> =
-        found(house, &VALUES).into_iter().filter(|found| found.starts_with("komoju.db")).collect();
+    // Its own copies, in the replica and beside the database, are not ours, and it may remove them at any moment.
+    let ours = std::fs::read_dir(house.directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("komoju.db"))
+        .collect();
+    let of_ours = found_in(house, ours, &VALUES);
     assert_eq!(of_ours, Vec::<String>::new());
     stop(daemon);
     assert!(Command::new("kill").arg(litestream.id().to_string()).status().unwrap().success());

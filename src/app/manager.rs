@@ -2,9 +2,11 @@
 //!
 //! Where no manager asked for it (`$NOTIFY_SOCKET`, `$WATCHDOG_USEC`) nothing is told.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio_util::sync::CancellationToken;
 
 use super::App;
 use crate::clock::Clock;
@@ -28,13 +30,6 @@ const SLOWEST_DISK: u64 = 4 << 20;
 const FEEDS: u32 = 3;
 
 impl App {
-    /// Tells the manager of the stop when it begins. Never ends.
-    pub(super) async fn tell_stopping(&self) {
-        self.stop.cancelled().await;
-        tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
-        std::future::pending().await
-    }
-
     /// Tells the manager when the daemon is ready, and then how things stand whenever that changes. Never ends.
     pub(super) async fn tell_manager(&self) {
         if std::env::var_os("NOTIFY_SOCKET").is_some() {
@@ -101,6 +96,34 @@ impl App {
     }
 }
 
+/// Tells the manager of the stop.
+pub(super) fn tell_stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+}
+
+/// Runs `work` to its end, and calls `tell` once when `stop` is cancelled. The signal may arrive while `work` is polled, which may end it
+/// in the same turn; then `tell` is called after the end.
+pub(super) async fn announcing_stop<T>(
+    stop: &CancellationToken,
+    tell: impl FnOnce(),
+    work: impl Future<Output = T>,
+) -> T {
+    let mut work = pin!(work);
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {
+            tell();
+            work.await
+        }
+        ended = &mut work => {
+            if stop.is_cancelled() {
+                tell();
+            }
+            ended
+        }
+    }
+}
+
 /// Looks again and again who gets on, and whether the remote asked everybody to wait; `tell` hears who does not.
 async fn watch_over(
     clock: &dyn Clock,
@@ -140,6 +163,7 @@ fn tell(news: &[NotifyState<'_>]) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use jiff::Timestamp;
@@ -174,5 +198,28 @@ mod tests {
         assert_eq!(turns(10).await, 6, "it got on after all");
         let _rest = hangs.resting();
         assert_eq!(turns(10).await, 16, "who has nothing to do hangs nowhere");
+    }
+
+    #[tokio::test]
+    async fn stop_is_announced_once_whenever_the_signal_arrives() {
+        let told = Cell::new(0);
+        let tell = || told.set(told.get() + 1);
+
+        let stop = CancellationToken::new();
+        let in_the_same_turn = async { stop.cancel() };
+        announcing_stop(&stop, tell, in_the_same_turn).await;
+        assert_eq!(told.take(), 1, "the signal arrives while the work is polled, and ends it in that turn");
+
+        let stop = CancellationToken::new();
+        let at_a_safe_point = async {
+            stop.cancel();
+            tokio::task::yield_now().await;
+            told.get()
+        };
+        assert_eq!(announcing_stop(&stop, tell, at_a_safe_point).await, 1, "it is told before the work ends");
+        assert_eq!(told.take(), 1);
+
+        announcing_stop(&CancellationToken::new(), tell, async {}).await;
+        assert_eq!(told.take(), 0, "the work failed");
     }
 }

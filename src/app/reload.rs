@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use super::trouble::FIRST_WAIT;
-use super::{App, AppError};
+use super::{App, AppError, manager};
 use crate::config::{Config, KeyPlace, SecretKey};
 use crate::mask;
 use crate::remote::Http;
@@ -28,7 +28,13 @@ struct NextKey {
 impl App {
     /// The daemon, until told to stop. Each time that `reload` returns, the key is read again. Only the database can end it
     /// otherwise.
-    pub async fn run(mut self, config: &Config, mut reload: impl AsyncFnMut()) -> Result<(), AppError> {
+    pub async fn run(self, config: &Config, reload: impl AsyncFnMut()) -> Result<(), AppError> {
+        let stop = self.stop.clone();
+        manager::announcing_stop(&stop, manager::tell_stopping, self.run_with_keys(config, reload)).await
+    }
+
+    /// The same, without a word to the service manager that the stop has begun.
+    async fn run_with_keys(mut self, config: &Config, mut reload: impl AsyncFnMut()) -> Result<(), AppError> {
         loop {
             let next = {
                 let mut work = pin!(self.run_with_key(config));
@@ -93,7 +99,6 @@ impl App {
             tokio::select! {
                 biased;
                 begun = self.try_with(config, next) => begun,
-                () = self.tell_stopping() => Ok(None),
                 () = self.watch_pulses() => Ok(None),
             }
         };

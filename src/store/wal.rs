@@ -1,9 +1,9 @@
-//! The WAL's own bytes: whether it was restarted since a moment, and holds no older frame
+//! The WAL's own bytes: whether it was restarted since a moment, and how many older frames it still holds
 //! (<https://www.sqlite.org/fileformat2.html#the_write_ahead_log>).
 //!
 //! While a replication tool such as Litestream runs, no other process can empty the WAL; the tool does it at times of its own. Each
 //! time the WAL is restarted its header gets another salt, and all earlier frames were copied into the database. Frames that were
-//! written under an earlier salt may still stand behind the new ones.
+//! written under an earlier salt stand behind the new ones until new frames overwrite them.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -21,25 +21,35 @@ pub(super) fn salt(path: &Path) -> std::io::Result<i64> {
     }
 }
 
-/// Returns whether the WAL at `path` has another salt than `before`, and every frame in it has that one.
-pub(super) fn is_new_since(path: &Path, before: i64) -> std::io::Result<bool> {
+/// What a WAL holds of the time before a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Older {
+    /// It was not restarted since.
+    Current,
+    /// It was restarted; so many frames have another salt than its header. A part of a frame at the end counts as one.
+    Left(u64),
+}
+
+/// Returns how many older frames the WAL at `path` holds, where `before` is the salt that it had at the moment in question.
+pub(super) fn older_frames(path: &Path, before: i64) -> std::io::Result<Older> {
     let file = File::open(path)?;
     let size = file.metadata()?.len();
     if size < HEADER {
-        return Ok(true);
+        return Ok(Older::Left(0));
     }
     let salt: [u8; 8] = read(&file, 16)?;
     if i64::from_be_bytes(salt) == before {
-        return Ok(false);
+        return Ok(Older::Current);
     }
     let page: [u8; 4] = read(&file, 8)?;
     let frame = FRAME_HEADER + u64::from(u32::from_be_bytes(page));
+    let mut older = 0;
     for at in (HEADER..size).step_by(usize::try_from(frame).unwrap_or(usize::MAX)) {
         if at + frame > size || read::<8>(&file, at + 8)? != salt {
-            return Ok(false);
+            older += 1;
         }
     }
-    Ok(true)
+    Ok(Older::Left(older))
 }
 
 fn read<const N: usize>(file: &File, at: u64) -> std::io::Result<[u8; N]> {
@@ -69,16 +79,17 @@ mod tests {
     }
 
     #[test]
-    fn wal_is_new_once_its_salt_changed_and_no_older_frame_is_left() {
-        let is_new = |file: &tempfile::NamedTempFile| is_new_since(file.path(), 7).unwrap();
+    fn frames_of_another_salt_than_the_header_are_older() {
+        let older = |file: &tempfile::NamedTempFile| older_frames(file.path(), 7).unwrap();
         assert_eq!(salt(wal(7, &[]).path()).unwrap(), 7);
-        assert!(!is_new(&wal(7, &[7, 7])), "the same WAL");
-        assert!(is_new(&wal(8, &[8, 8])));
-        assert!(!is_new(&wal(8, &[8, 7])), "an older frame behind the new one");
+        assert_eq!(older(&wal(7, &[7, 7])), Older::Current, "the same WAL");
+        assert_eq!(older(&wal(8, &[8, 8])), Older::Left(0));
+        assert_eq!(older(&wal(8, &[8, 7, 7])), Older::Left(2), "behind the new one");
+        assert_eq!(older(&wal(9, &[9, 8, 9])), Older::Left(1), "of a restart in between");
         let cut = wal(8, &[8]);
         cut.as_file().set_len(32 + 24 + 512 + 100).unwrap();
-        assert!(!is_new(&cut), "bytes that are no frame");
+        assert_eq!(older(&cut), Older::Left(1), "bytes that are no whole frame");
         let empty = tempfile::NamedTempFile::new().unwrap();
-        assert_eq!((salt(empty.path()).unwrap(), is_new(&empty)), (0, true));
+        assert_eq!((salt(empty.path()).unwrap(), older(&empty)), (0, Older::Left(0)));
     }
 }

@@ -73,7 +73,8 @@ fn no_file_and_no_mass_of_files_takes_much_memory() {
         let len = content.len();
         std::fs::write(spool.join(format!(".{name}")), content).unwrap();
         std::fs::rename(spool.join(format!(".{name}")), spool.join(name)).unwrap();
-        eventually(&format!("{name} is dealt with"), || is_empty(&spool));
+        // On a busy machine 50,000 creates take most of a minute.
+        assert!((0..4).any(|_| looked_until(|| is_empty(&spool))), "never: {name} is dealt with");
         let now = peak(&daemon);
         eprintln!("{name} of {len} bytes: {now} KiB ({} more)", now - before);
         before = now;

@@ -221,7 +221,7 @@ fn free_name(rejected: &Folder, name: &str, copy: &Staged<'_>) -> io::Result<(St
         let end = if number == 1 { format!(".{extension}") } else { format!(".{number}.{extension}") };
         let candidate = format!("{}{end}", &stem[..stem.floor_char_boundary(LONGEST - end.len())]);
         match found(rejected, &candidate)? {
-            None if found(rejected, &format!("{candidate}{ERROR}"))?.is_none() => {
+            None if found(rejected, format!("{candidate}{ERROR}"))?.is_none() => {
                 return Ok((candidate, true));
             }
             Some(there) if there.is_file() && is_same(rejected, &candidate, copy.temporary())? => {
