@@ -12,6 +12,10 @@ mod connections;
 mod control;
 #[path = "sandbox/idempotency.rs"]
 mod idempotency;
+#[path = "sandbox/imprecise.rs"]
+mod imprecise;
+#[path = "sandbox/lag.rs"]
+mod lag;
 #[path = "sandbox/life.rs"]
 mod life;
 #[path = "sandbox/lists.rs"]
