@@ -10,6 +10,8 @@ mod client;
 mod connections;
 #[path = "sandbox/control.rs"]
 mod control;
+#[path = "sandbox/documented.rs"]
+mod documented;
 #[path = "sandbox/idempotency.rs"]
 mod idempotency;
 #[path = "sandbox/imprecise.rs"]
@@ -18,6 +20,8 @@ mod imprecise;
 mod lag;
 #[path = "sandbox/life.rs"]
 mod life;
+#[path = "sandbox/limit.rs"]
+mod limit;
 #[path = "sandbox/lists.rs"]
 mod lists;
 #[path = "sandbox/paging.rs"]

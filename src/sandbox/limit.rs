@@ -22,14 +22,14 @@ pub(super) struct Limiter {
 impl Limiter {
     /// Accepts a request, or answers its refusal.
     pub(super) fn admit(&mut self, limit: &RateLimit, now: Timestamp) -> Result<(), Answer> {
-        let banned = self.banned_until.is_some_and(|until| now < until);
-        // Times after now are from before the clock was set back.
+        let ban = SignedDuration::from_secs(limit.ban_s.into());
+        // Times that are not yet possible are from before the clock was set back.
+        let banned = self.banned_until.is_some_and(|until| now < until && until <= moved(now, ban));
         self.accepted.retain(|&at| at <= now && now < moved(at, SECOND));
         if !banned && self.accepted.len() < limit.per_second.get() as usize {
             self.accepted.push_back(now);
             return Ok(());
         }
-        let ban = SignedDuration::from_secs(limit.ban_s.into());
         self.banned_until = Some(moved(now, ban));
         let answer = match limit.refused {
             Refused::Json429 => Answer::plain_error(StatusCode::TOO_MANY_REQUESTS),

@@ -155,7 +155,8 @@ async fn customers_of_a_second_are_in_another_order_at_each_request() {
         assert!(whole[..edge].iter().all(|id| id.starts_with(first)));
         assert!(whole[edge + 100..].iter().all(|id| id.starts_with(last)));
         let mut all = sandbox.world().ids();
-        (whole.sort(), all.sort());
+        whole.sort();
+        all.sort();
         assert_eq!(whole, all, "all are there");
     }
 }
