@@ -10,10 +10,18 @@ mod client;
 mod connections;
 #[path = "sandbox/control.rs"]
 mod control;
+#[path = "sandbox/documented.rs"]
+mod documented;
 #[path = "sandbox/idempotency.rs"]
 mod idempotency;
+#[path = "sandbox/imprecise.rs"]
+mod imprecise;
+#[path = "sandbox/lag.rs"]
+mod lag;
 #[path = "sandbox/life.rs"]
 mod life;
+#[path = "sandbox/limit.rs"]
+mod limit;
 #[path = "sandbox/lists.rs"]
 mod lists;
 #[path = "sandbox/paging.rs"]

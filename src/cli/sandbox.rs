@@ -15,6 +15,7 @@ use crate::sandbox::{Fault, Options, Readings, Sandbox};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync sandbox --customers 1000\n  \
     komoju-sync sandbox --readings '{\"order\": \"oldest_first\", \"list_source\": \"hidden\"}'\n  \
+    komoju-sync sandbox --readings '{\"total\": {\"off\": 3}, \"list_lag_s\": 10}'\n  \
     KOMOJU_SECRET_KEY=sk_test_sandbox komoju-sync --config my.toml sync     (with api.base_url as printed)")]
 pub(super) struct Args {
     /// Where to listen; port 0 takes any free one.
@@ -37,6 +38,22 @@ pub(super) struct Args {
     #[arg(long)]
     frozen_lists: bool,
     /// How to play what KOMOJU does not say, as JSON; what is left out stays at its default.
+    ///
+    /// How exact lists are: "total" ("exact", {"off": -3}, {"random": 5} percent, "missing", "text"), "last_page" ("exact",
+    /// {"divisor": 25}, "floor", "missing", "null", "zero"), "filtered_every" (N: each page lacks every N-th customer),
+    /// "ties" ("stable", "unstable": another order within a second at each request), "repeated" ("never", "added",
+    /// "displacing": a customer is on a page twice), "past_end" ("empty", "last_page", "not_found"), "list_times" ("echoed",
+    /// "absent", "null", "filled").
+    ///
+    /// How old reads are: "list_lag_s", "show_lag_s" (seconds), "lag_percent" (how many of a hundred reads are that old).
+    ///
+    /// How a deleted customer looks: "deleted" ("not_found", "other_code", "gone", "flagged"), "deleted_listed" ("never",
+    /// "flagged").
+    ///
+    /// How many requests are accepted: "rate_limit" ({"per_second": 2, "refused": "json_429", "retry_after": true, "ban_s":
+    /// 5}; refused also "html_403", "html_429", "html_503").
+    ///
+    /// "seed" draws what is random. `GET /_sandbox/readings` shows all readings with their values.
     #[arg(long, value_name = "JSON")]
     readings: Option<String>,
     /// A fault from the start, as JSON (repeatable).

@@ -1,24 +1,26 @@
 //! One merchant's customers: the seeded ones, and what became of them.
 //!
-//! A row is a number. Seeded rows hold nothing until they change; deleted rows keep their last state, so that a test can
-//! bring them back. In which order rows are listed is up to the [`index`].
+//! What the customers are is a [`State`]; it changes by a [`Change`] and in no other way. So a [`Replica`] is the same
+//! state, to which the same changes come later.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Range;
+use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
-use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
 use super::dice::Dice;
 use super::events::{EventKind, EventLog};
-use super::population::{Card, Person, Population, rfc3339};
+use super::population::{Card, Population, rfc3339};
 use super::readings::Order;
 
 mod index;
+mod replica;
+mod state;
 
-pub(super) use index::{End, View};
-use index::{Entry, Index};
+pub(super) use index::End;
+use replica::Replica;
+use state::Change;
+pub(super) use state::{State, View};
 
 /// Which of a customer's fields an answer reveals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,65 +36,68 @@ impl Reveal {
 /// The customers of one account, newest first unless said otherwise.
 #[derive(Debug)]
 pub struct Account {
-    population: Population,
-    rows: Vec<Row>,
-    /// Rows of customers that are not from the population, by id.
-    added: HashMap<String, u32>,
-    index: Index,
+    state: State,
     dice: Dice,
     pub(super) events: EventLog,
     /// Tokens that have been used.
     pub(super) tokens: HashSet<String>,
-}
-
-#[derive(Debug)]
-enum Row {
-    Seeded,
-    Changed(Box<Customer>),
-    /// `None`: as it was seeded.
-    Deleted(Option<Box<Customer>>),
-}
-
-impl Row {
-    fn delete(&mut self) {
-        *self = match std::mem::replace(self, Self::Seeded) {
-            Self::Seeded => Self::Deleted(None),
-            Self::Changed(customer) => Self::Deleted(Some(customer)),
-            deleted @ Self::Deleted(_) => deleted,
-        };
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Customer {
-    /// Kept beside the body, which may say anything.
-    created_s: i64,
-    body: Value,
+    /// By the sandbox's clock, as far as replicas need it.
+    now: Timestamp,
+    /// Behind `state`, for lists and for show; `None` where they are not behind.
+    list_replica: Option<Box<Replica>>,
+    show_replica: Option<Box<Replica>>,
 }
 
 impl Account {
     pub(super) fn new(seed: u64, number: u64, customers: u32, now: Timestamp) -> Self {
         let population = Population::new(seed, number, customers, now);
         Self {
-            index: Index::new((0..customers).map(|row| population.created_s(row))),
-            rows: std::iter::repeat_with(|| Row::Seeded).take(customers as usize).collect(),
-            added: HashMap::new(),
             dice: Dice::new(population.salt()),
             events: EventLog::new(population.salt()),
             tokens: HashSet::new(),
-            population,
+            now,
+            list_replica: None,
+            show_replica: None,
+            state: State::new(population, customers),
+        }
+    }
+
+    /// Sets the time of the changes to come, and how many seconds reads are behind them.
+    pub(super) fn tick(&mut self, now: Timestamp, list_lag_s: u64, show_lag_s: u64) {
+        self.now = now;
+        Replica::keep(&mut self.list_replica, list_lag_s, &self.state, now);
+        Replica::keep(&mut self.show_replica, show_lag_s, &self.state, now);
+    }
+
+    /// What a list is answered from. `lagging` is without effect where lists are not behind.
+    pub(super) fn listed(&mut self, lagging: bool) -> &mut State {
+        match &mut self.list_replica {
+            Some(replica) if lagging => &mut replica.state,
+            _ => &mut self.state,
+        }
+    }
+
+    /// What the answers to writes show.
+    pub(super) fn newest(&self) -> &State {
+        &self.state
+    }
+
+    /// What show is answered from. `lagging` is without effect where it is not behind.
+    pub(super) fn shown(&self, lagging: bool) -> &State {
+        match &self.show_replica {
+            Some(replica) if lagging => &replica.state,
+            _ => &self.state,
         }
     }
 
     /// The ids of all customers, newest first. Customers put in without an id are left out.
     pub fn ids(&self) -> Vec<String> {
-        let rows = self.index.newest_first();
-        rows.into_iter().filter_map(|row| self.id_of(row)).collect()
+        self.state.ids()
     }
 
     /// How many customers there are.
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.state.len()
     }
 
     /// Whether there is none.
@@ -102,13 +107,13 @@ impl Account {
 
     /// A customer with everything it has, whatever the readings hide.
     pub fn get(&self, id: &str) -> Option<Value> {
-        self.row(id).and_then(|row| self.body(row, Reveal::ALL))
+        self.state.row(id).and_then(|row| self.state.body(row, Reveal::ALL))
     }
 
     /// All customers that have an id, as an answer shows them.
     pub(super) fn truth(&self, reveal: Reveal) -> BTreeMap<String, Value> {
         let shown = self.ids().into_iter().filter_map(|id| {
-            let body = self.body(self.row(&id)?, reveal)?;
+            let body = self.state.body(self.state.row(&id)?, reveal)?;
             Some((id, body))
         });
         shown.collect()
@@ -154,33 +159,24 @@ impl Account {
 
     /// Deletes a customer. False when there is none.
     pub fn delete(&mut self, now: Timestamp, id: &str) -> bool {
-        let Some(row) = self.row(id) else {
+        let Some(row) = self.state.row(id) else {
             return false;
         };
-        let Some(body) = self.body(row, Reveal::ALL) else {
+        let Some(body) = self.state.body(row, Reveal::ALL) else {
             return false;
         };
-        self.index.remove(self.entry(row));
-        self.rows[row as usize].delete();
+        self.change(Change::Delete { row });
         self.events.record(now, EventKind::Deleted, body);
         true
     }
 
     /// Brings a deleted customer back as it was, without an event. False when none of this id was deleted.
     pub fn restore(&mut self, id: &str) -> bool {
-        let Some(row) = self.row_ever(id) else {
+        let deleted = self.state.row_ever(id).filter(|&row| !self.state.is_live(row));
+        let Some(row) = deleted else {
             return false;
         };
-        let slot = &mut self.rows[row as usize];
-        *slot = match std::mem::replace(slot, Row::Seeded) {
-            Row::Deleted(None) => Row::Seeded,
-            Row::Deleted(Some(customer)) => Row::Changed(customer),
-            live => {
-                *slot = live;
-                return false;
-            }
-        };
-        self.index.insert(self.entry(row));
+        self.change(Change::Restore { row });
         true
     }
 
@@ -189,99 +185,47 @@ impl Account {
     /// Without a text as `id` it is listed, but no request can name it. Without a readable `created_at` it has the place
     /// of a customer created now, or that of the one it replaces.
     pub fn put_raw(&mut self, now: Timestamp, body: Value) {
-        let id = body.get("id").and_then(Value::as_str).map(str::to_owned);
-        let known = id.as_deref().and_then(|id| self.row_ever(id));
-        let row = known.unwrap_or(self.rows.len() as u32);
-        let created_at = body.get("created_at").and_then(Value::as_str);
-        let created_s = match created_at.and_then(|text| text.parse::<Timestamp>().ok()) {
-            Some(time) => time.as_second(),
-            None => known.map_or(now.as_second(), |row| self.created_s(row)),
-        };
-        let kind = match known.filter(|&row| self.is_live(row)) {
-            Some(row) => {
-                self.index.remove(self.entry(row));
-                EventKind::Updated
-            }
+        let id = body.get("id").and_then(Value::as_str);
+        let kind = match id.and_then(|id| self.state.row(id)) {
+            Some(_) => EventKind::Updated,
             None => EventKind::Created,
         };
-        let changed = Row::Changed(Box::new(Customer { created_s, body: body.clone() }));
-        match known {
-            Some(row) => self.rows[row as usize] = changed,
-            None => {
-                self.rows.push(changed);
-                if let Some(id) = id {
-                    self.added.insert(id, row);
-                }
-            }
-        }
-        self.index.insert(self.entry(row));
+        self.change(Change::Put { now, body: body.clone() });
         self.events.record(now, kind, body);
     }
 
     /// Deletes every customer at once, without events.
     pub fn remove_all(&mut self) {
-        self.rows.iter_mut().for_each(Row::delete);
-        self.index = Index::new(std::iter::empty());
+        self.change(Change::RemoveAll);
     }
 
     /// The customer at a position from the newest; `None` past the end or without an id.
     pub(super) fn nth_id(&self, position: usize) -> Option<String> {
-        self.id_of(self.index.nth_newest(position)?)
-    }
-
-    /// The row of a living customer.
-    pub(super) fn row(&self, id: &str) -> Option<u32> {
-        self.row_ever(id).filter(|&row| self.is_live(row))
+        self.state.nth_id(position)
     }
 
     pub(super) fn id_of(&self, row: u32) -> Option<String> {
-        id_of(&self.rows, &self.population, row)
+        self.state.id_of(row)
     }
 
     pub(super) fn created_s(&self, row: u32) -> i64 {
-        match &self.rows[row as usize] {
-            Row::Changed(customer) | Row::Deleted(Some(customer)) => customer.created_s,
-            Row::Seeded | Row::Deleted(None) => self.population.created_s(row),
-        }
+        self.state.created_s(row)
     }
 
-    /// A living customer as an answer shows it.
-    pub(super) fn body(&self, row: u32, reveal: Reveal) -> Option<Value> {
-        match self.rows.get(row as usize)? {
-            Row::Changed(customer) => Some(revealed(customer.body.clone(), reveal)),
-            Row::Seeded => serde_json::to_value(self.seeded(row, reveal)).ok(),
-            Row::Deleted(_) => None,
-        }
-    }
-
-    /// The same as [`Account::body`], written at once: pages are made of these.
-    pub(super) fn text(&self, row: u32, reveal: Reveal) -> Option<Box<RawValue>> {
-        match self.rows.get(row as usize)? {
-            Row::Seeded => to_raw_value(&self.seeded(row, reveal)).ok(),
-            Row::Changed(customer) if reveal == Reveal::ALL => to_raw_value(&customer.body).ok(),
-            Row::Changed(_) => to_raw_value(&self.body(row, reveal)?).ok(),
-            Row::Deleted(_) => None,
-        }
-    }
-
-    /// The list in this order, of all customers or of those created within `seconds`.
-    pub(super) fn view(&mut self, order: Order, seconds: Option<Range<i64>>) -> View {
-        let (rows, population) = (&self.rows, &self.population);
-        self.index.view(order, seconds, |row| id_of(rows, population, row))
-    }
-
-    pub(super) fn view_len(&self, view: &View) -> usize {
-        self.index.view_len(view)
-    }
-
-    /// The rows at these positions of a view; positions past the end are left out.
-    pub(super) fn rows(&self, view: &View, positions: Range<usize>) -> Vec<u32> {
-        self.index.rows(view, positions)
+    pub(super) fn is_live(&self, row: u32) -> bool {
+        self.state.is_live(row)
     }
 
     /// Moves a customer to an end of the list, though its `created_at` stays. By id, nothing can be moved.
     pub(super) fn move_to(&mut self, end: End, order: Order, row: u32) {
-        self.index.move_to(end, order, row, self.created_s(row));
+        self.change(Change::Move { end, order, row });
+    }
+
+    fn change(&mut self, change: Change) {
+        for replica in [&mut self.list_replica, &mut self.show_replica].into_iter().flatten() {
+            replica.record(self.now, change.clone());
+        }
+        self.state.apply(change);
     }
 
     /// An id nobody has. It depends on the time too: a sandbox started again does not hand out the same ids.
@@ -289,60 +233,16 @@ impl Account {
         let mut dice = Dice::new(self.dice.roll() ^ now.as_millisecond() as u64);
         loop {
             let id = dice.id();
-            if self.row_ever(&id).is_none() {
+            if self.state.row_ever(&id).is_none() {
                 return id;
             }
         }
-    }
-
-    fn row_ever(&self, id: &str) -> Option<u32> {
-        self.population.number(id).or_else(|| self.added.get(id).copied())
-    }
-
-    pub(super) fn is_live(&self, row: u32) -> bool {
-        !matches!(self.rows[row as usize], Row::Deleted(_))
-    }
-
-    fn seeded(&self, row: u32, reveal: Reveal) -> Person {
-        let mut person = self.population.person(row);
-        if !reveal.source {
-            person.source = None;
-        }
-        if !reveal.locale {
-            person.locale = None;
-        }
-        person
-    }
-
-    fn entry(&self, row: u32) -> Entry {
-        Entry { row, created_s: self.created_s(row), id: self.id_of(row) }
-    }
-}
-
-/// On its own, so that the index can ask while it is borrowed.
-fn id_of(rows: &[Row], population: &Population, row: u32) -> Option<String> {
-    match rows.get(row as usize)? {
-        Row::Changed(customer) => customer.body.get("id")?.as_str().map(str::to_owned),
-        Row::Seeded => Some(population.id(row)),
-        Row::Deleted(_) => None,
     }
 }
 
 /// Some card, as a customer put in by hand would have it.
 pub(super) fn source_value(card: &Card) -> Value {
     serde_json::to_value(card).unwrap_or_default()
-}
-
-fn revealed(mut body: Value, reveal: Reveal) -> Value {
-    if let Some(fields) = body.as_object_mut() {
-        if !reveal.source && fields.contains_key("source") {
-            fields.insert("source".to_owned(), Value::Null);
-        }
-        if !reveal.locale {
-            fields.remove("locale");
-        }
-    }
-    body
 }
 
 #[cfg(test)]
@@ -419,10 +319,10 @@ mod tests {
         account.update(now(), &ids[0], json!({"source": {"type": "credit_card"}, "locale": "ko"}));
         let hidden = Reveal { source: false, locale: false };
         for id in ids {
-            let row = account.row(&id).unwrap();
-            let body = account.body(row, hidden).unwrap();
+            let row = account.state.row(&id).unwrap();
+            let body = account.state.body(row, hidden).unwrap();
             assert!(body["source"].is_null() && body.get("locale").is_none());
-            let text = account.text(row, hidden).unwrap();
+            let text = account.state.text(row, hidden).unwrap();
             assert_eq!(serde_json::from_str::<Value>(text.get()).unwrap(), body);
         }
     }

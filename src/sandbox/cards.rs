@@ -18,6 +18,8 @@ const REFUSALS: &[(&str, &str)] = &[
     ("exceeds_limit", "The card's limit is exceeded."),
     ("bad_verification_value", "The verification value is wrong."),
 ];
+/// The types of cards that can be saved, as the SDKs list them.
+const TYPES: &[&str] = &["credit_card", "credit_card_korea", "credit_card_terminal", "credit_card_brazil"];
 /// As the SDKs state it.
 const NUMBER_DIGITS: std::ops::RangeInclusive<usize> = 8..=19;
 
@@ -44,11 +46,12 @@ fn from_token(token: &str, used: &mut HashSet<String>) -> Result<Card, Answer> {
 }
 
 fn from_fields(fields: &Map<String, Value>, now: Timestamp) -> Result<Card, Answer> {
-    match fields.get("type").and_then(Value::as_str) {
-        Some("credit_card") => {}
-        Some(_) => return Err(Answer::invalid("payment_details[type]", "only credit_card can be saved")),
-        None => return Err(Answer::missing("payment_details[type]")),
-    }
+    let Some(kind) = fields.get("type").and_then(Value::as_str) else {
+        return Err(Answer::missing("payment_details[type]"));
+    };
+    let Some(&kind) = TYPES.iter().find(|&&known| known == kind) else {
+        return Err(Answer::invalid("payment_details[type]", "only credit cards can be saved"));
+    };
     let digits: String = match fields.get("number") {
         Some(Value::String(number)) => number.chars().filter(|c| !matches!(c, ' ' | '-')).collect(),
         _ => return Err(Answer::missing("payment_details[number]")),
@@ -67,7 +70,7 @@ fn from_fields(fields: &Map<String, Value>, now: Timestamp) -> Result<Card, Answ
     if (year as i16, month as i8) < (today.year(), today.month()) {
         return Err(refusal("card_expired", "The card has expired."));
     }
-    Ok(Card::new(brand, digits[digits.len() - 4..].to_owned(), month, year))
+    Ok(Card::new(brand, digits[digits.len() - 4..].to_owned(), month, year).of_type(kind))
 }
 
 /// A form sends numbers as text; both are taken.

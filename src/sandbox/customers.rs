@@ -3,14 +3,17 @@
 use hyper::StatusCode;
 use serde_json::{Map, Value};
 
-use super::account::{Account, Reveal, source_value};
+use super::account::{Account, Reveal, View, source_value};
 use super::answer::Answer;
 use super::cards;
 use super::fault::Fired;
 use super::form;
+use super::imprecise::{self, Draws};
 use super::listing::{Page, Query};
+use super::ordered::Ordered;
 use super::readings::{
-    Delete, Envelope, Events, Locale, Metadata, NullEmail, PaymentDetails, Readings, Source,
+    Delete, Deleted, DeletedListed, Envelope, Events, Locale, Metadata, NullEmail, PaymentDetails, Readings,
+    Source,
 };
 use super::request::{Request, Route};
 use super::world::{Counts, World};
@@ -26,15 +29,18 @@ pub(super) fn answer(
     world: &mut World,
     account: usize,
     request: &Request,
+    number: u64,
     route: &Route,
     fired: &[Fired],
 ) -> Answer {
     let now = world.now();
+    world.tick(account);
     let desk = Desk {
         now,
         readings: &world.readings,
         account: &mut world.accounts[account],
         counts: &mut world.counts,
+        draws: Draws::new(world.readings.seed, number),
         request,
     };
     let answer = match route {
@@ -57,37 +63,61 @@ struct Desk<'a> {
     account: &'a mut Account,
     counts: &'a mut Counts,
     request: &'a Request,
+    draws: Draws,
 }
 
 impl Desk<'_> {
     fn list(self, fired: &[Fired]) -> Result<Answer, Answer> {
-        let readings = self.readings;
+        let (readings, draws) = (self.readings, self.draws);
         let mut query = Query::parse(&self.request.query, readings)?;
         let asked = query.page;
         shape::query(&mut query, fired);
 
-        let view = self.account.view(readings.order, query.seconds.clone());
-        let view = shape::view(self.account, view, fired);
-        let window = query.window(self.account.view_len(&view), readings)?;
         let reveal = self.reveal(readings.list_source);
-        let rows = self.account.rows(&view, window.positions.clone());
-        let data = rows.iter().filter_map(|&row| self.account.text(row, reveal)).collect();
+        let state = self.account.listed(draws.is_lagging(readings));
+        let with_deleted = readings.deleted_listed == DeletedListed::Flagged;
+        let mut view = state.view(readings.order, query.seconds.clone(), with_deleted);
+        if let Some(expiration) = query.expiration {
+            let mut rows = state.rows(&view, 0..usize::MAX);
+            rows.retain(|&row| state.expiry(row) == Some(expiration));
+            view = View::of_rows(rows);
+        }
+        let view = shape::view(state, view, fired);
+        let window = query.window(state.view_len(&view), readings)?;
+        let rows = imprecise::rows(state, &view, &window, readings, draws);
+        let text = |&row: &u32| state.text(row, reveal).or_else(|| state.deleted_text(row, reveal));
+        let data = rows.iter().filter_map(text).collect();
         let resource = match readings.envelope {
             Envelope::CustomerList => "customer_list",
             Envelope::List => "list",
         };
-        let mut page = Page::new(resource, &query, &window, data);
+        let mut page = Page::new(resource, &query, &window, data, (readings.list_times, self.now));
+        imprecise::envelope(&mut page.envelope, &window, readings, draws);
         shape::page(&mut page, asked, fired);
         let answer = page.answer();
 
-        drift::after(self.account, self.now, readings.order, &view, window.positions.end, fired);
+        if drift::is_among(fired) {
+            let served = state.rows(&view, 0..usize::MAX);
+            drift::after(self.account, self.now, readings.order, &served, window.positions.end, fired);
+        }
         Ok(answer)
     }
 
     fn show(self, id: &str) -> Result<Answer, Answer> {
-        let reveal = self.reveal(self.readings.show_source);
-        let customer = self.account.row(id).and_then(|row| self.account.text(row, reveal));
-        customer.map(|customer| Answer::ok(&customer)).ok_or_else(no_customer)
+        let readings = self.readings;
+        let reveal = self.reveal(readings.show_source);
+        let state = self.account.shown(self.draws.is_lagging(readings));
+        let row = state.row_ever(id).ok_or_else(no_customer)?;
+        if let Some(customer) = state.text(row, reveal) {
+            return Ok(Answer::ok(&customer));
+        }
+        let message = "This customer was deleted.";
+        match readings.deleted {
+            Deleted::NotFound => Err(no_customer()),
+            Deleted::OtherCode => Err(Answer::error(StatusCode::NOT_FOUND, "customer_deleted", message)),
+            Deleted::Gone => Err(Answer::error(StatusCode::GONE, "gone", message)),
+            Deleted::Flagged => Ok(Answer::ok(&state.deleted_text(row, reveal))),
+        }
     }
 
     fn create(mut self) -> Result<Answer, Answer> {
@@ -147,9 +177,10 @@ impl Desk<'_> {
 
     fn delete(self, id: &str) -> Result<Answer, Answer> {
         let reveal = self.reveal(self.readings.show_source);
-        let row = self.account.row(id).ok_or_else(no_customer)?;
+        let state = self.account.newest();
+        let row = state.row(id).ok_or_else(no_customer)?;
         let answer = match self.readings.delete {
-            Delete::Customer => Answer::ok(&self.account.text(row, reveal)),
+            Delete::Customer => Answer::ok(&state.text(row, reveal)),
             Delete::NoContent => Answer::no_content(),
         };
         self.account.delete(self.now, id);
@@ -166,21 +197,25 @@ impl Desk<'_> {
         let window = query.window(events.len(), self.readings)?;
         let data = events[window.positions.clone()]
             .iter()
-            .filter_map(|event| serde_json::value::to_raw_value(event).ok())
+            .filter_map(|event| serde_json::value::to_raw_value(&Ordered(event)).ok())
             .collect();
-        Ok(Page::new("event_list", &query, &window, data).answer())
+        let times = (self.readings.list_times, self.now);
+        Ok(Page::new("list", &query, &window, data, times).answer())
     }
 
     fn event(self, id: &str) -> Result<Answer, Answer> {
         let kept = self.readings.events == Events::Kept;
         let event = self.account.events.get(id).filter(|_| kept);
-        event.map(Answer::ok).ok_or_else(|| Answer::not_found("There is no such event."))
+        event
+            .map(|event| Answer::ok(&Ordered(event)))
+            .ok_or_else(|| Answer::not_found("There is no such event."))
     }
 
     /// The answer to a create or update, which always reveals `source`.
     fn written(&self, id: &str) -> Result<Answer, Answer> {
         let reveal = self.reveal(Source::Shown);
-        let customer = self.account.row(id).and_then(|row| self.account.text(row, reveal));
+        let state = self.account.newest();
+        let customer = state.row(id).and_then(|row| state.text(row, reveal));
         customer.map(|customer| Answer::ok(&customer)).ok_or_else(no_customer)
     }
 

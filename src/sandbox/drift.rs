@@ -8,18 +8,23 @@ use std::ops::Range;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::account::{Account, End, View};
+use super::account::{Account, End};
 use super::dice::{Dice, mix};
 use super::fault::{Drift, Effect, Fired, Region};
 use super::population::{drawn_email, rfc3339};
 use super::readings::Order;
 
-/// Lets customers change after a page that ended before position `end` of `view`.
+/// Whether customers change after the page.
+pub(super) fn is_among(fired: &[Fired]) -> bool {
+    fired.iter().any(|fired| matches!(fired.effect, Effect::Drift(_) | Effect::RandomDrift { .. }))
+}
+
+/// Lets customers change after a page that ended before position `end` of a list of `rows`.
 pub(super) fn after(
     account: &mut Account,
     now: Timestamp,
     order: Order,
-    view: &View,
+    rows: &[u32],
     end: usize,
     fired: &[Fired],
 ) {
@@ -27,7 +32,7 @@ pub(super) fn after(
         match fired.effect {
             Effect::Drift(drift) => {
                 let dice = Dice::new(mix(fired.earlier));
-                Current::new(account, now, order, view, end, dice).drift(&drift);
+                Current::new(account, now, order, rows, end, dice).drift(&drift);
             }
             Effect::RandomDrift { seed, delete, insert, update, reorder } => {
                 let mut dice = Dice::new(mix(seed) ^ fired.earlier);
@@ -36,7 +41,7 @@ pub(super) fn after(
                     let served = dice.below(count + 1);
                     [served as usize, (count - served) as usize]
                 });
-                let mut current = Current::new(account, now, order, view, end, dice);
+                let mut current = Current::new(account, now, order, rows, end, dice);
                 for (index, place) in [Region::Served, Region::Coming].into_iter().enumerate() {
                     current.drift(&Drift {
                         delete: delete[index],
@@ -67,11 +72,11 @@ impl<'a> Current<'a> {
         account: &'a mut Account,
         now: Timestamp,
         order: Order,
-        view: &View,
+        rows: &[u32],
         end: usize,
         dice: Dice,
     ) -> Self {
-        Self { rows: account.rows(view, 0..usize::MAX), account, now, order, end, dice }
+        Self { rows: rows.to_vec(), account, now, order, end, dice }
     }
 
     fn drift(&mut self, drift: &Drift) {
@@ -150,6 +155,12 @@ mod tests {
 
     use super::*;
 
+    fn rows(account: &mut Account, order: Order) -> Vec<u32> {
+        let state = account.listed(false);
+        let view = state.view(order, None, false);
+        state.rows(&view, 0..usize::MAX)
+    }
+
     /// All customers are of the same second, so that only a step aside keeps a new one within its region.
     #[test]
     fn a_new_customer_lands_within_its_region() {
@@ -164,13 +175,12 @@ mod tests {
             for _ in 0..20 {
                 account.create(now, json!({"created_at": "2026-01-01T00:00:00Z"}));
             }
-            let view = account.view(order, None);
-            let before = account.rows(&view, 0..10);
+            let served = rows(&mut account, order);
+            let before = served[..10].to_vec();
             let drift = Drift { insert: 5, place, ..Drift::default() };
-            Current::new(&mut account, now, order, &view, 10, Dice::new(1)).drift(&drift);
+            Current::new(&mut account, now, order, &served, 10, Dice::new(1)).drift(&drift);
 
-            let view = account.view(order, None);
-            let rows = account.rows(&view, 0..25);
+            let rows = rows(&mut account, order);
             let served_end = rows.iter().rposition(|row| before.contains(row)).unwrap();
             let new: Vec<usize> = (0..25).filter(|&position| rows[position] >= 20).collect();
             assert_eq!(new.len(), 5);
@@ -185,8 +195,8 @@ mod tests {
     fn no_row_is_chosen_twice_and_none_is_invented() {
         let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
         let mut account = Account::new(1, 0, 10, now);
-        let view = account.view(Order::NewestFirst, None);
-        let mut current = Current::new(&mut account, now, Order::NewestFirst, &view, 4, Dice::new(1));
+        let served = rows(&mut account, Order::NewestFirst);
+        let mut current = Current::new(&mut account, now, Order::NewestFirst, &served, 4, Dice::new(1));
         let mut chosen = current.choose(100, 0..4);
         chosen.sort_unstable();
         assert_eq!(chosen, [6, 7, 8, 9]);

@@ -1,4 +1,6 @@
 //! Request bodies: JSON, or a form with bracketed names such as `metadata[order_id]=x`.
+//!
+//! A body without a type is a form: KOMOJU's own Node sample sends one.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +9,7 @@ pub(super) fn parameters(content_type: Option<&str>, body: &[u8]) -> Result<Map<
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
     }
-    if content_type.is_some_and(|kind| kind.to_ascii_lowercase().contains("form-urlencoded")) {
+    if content_type.is_none_or(|kind| kind.to_ascii_lowercase().contains("form-urlencoded")) {
         return form(body);
     }
     match serde_json::from_slice(body) {
@@ -78,7 +80,8 @@ mod tests {
             (FORM, "metadata=1&metadata[a]=1", "contradicts"),
             (Some("application/json"), "[]", "not an object"),
             (Some("application/json"), "{", "not valid JSON"),
-            (None, "email=a", "not valid JSON"),
+            (Some("text/plain"), "email=a", "not valid JSON"),
+            (None, "metadata[a=1", "unbalanced"),
         ] {
             let error = parameters(kind, body.as_bytes()).unwrap_err();
             assert!(error.contains(why), "{body}: {error}");

@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::answer::Answer;
-use super::readings::{Edge, PastEnd, PerPageOver, Readings};
+use super::population::rfc3339;
+use super::readings::{Edge, ListTimes, PastEnd, PerPageOver, Readings};
 
 /// KOMOJU's page, when none is asked for.
 const PER_PAGE: u64 = 10;
@@ -21,6 +22,8 @@ pub(super) struct Query {
     pub(super) per_page: u64,
     /// Seconds since 1970 of `created_at`; `None` without bounds.
     pub(super) seconds: Option<Range<i64>>,
+    /// Month and year in which a card expires.
+    pub(super) expiration: Option<(u64, u64)>,
     start_time: Option<String>,
     end_time: Option<String>,
 }
@@ -28,14 +31,21 @@ pub(super) struct Query {
 impl Query {
     /// Reads a query string under these readings.
     pub(super) fn parse(query: &str, readings: &Readings) -> Result<Self, Answer> {
-        let mut parsed =
-            Self { page: 1, per_page: PER_PAGE, seconds: None, start_time: None, end_time: None };
+        let mut parsed = Self {
+            page: 1,
+            per_page: PER_PAGE,
+            seconds: None,
+            expiration: None,
+            start_time: None,
+            end_time: None,
+        };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "page" => parsed.page = positive("page", &value)?,
                 "per_page" => parsed.per_page = positive("per_page", &value)?,
                 "start_time" if !value.is_empty() => parsed.start_time = Some(value.into_owned()),
                 "end_time" if !value.is_empty() => parsed.end_time = Some(value.into_owned()),
+                "expiration" if !value.is_empty() => parsed.expiration = Some(expiration(&value)?),
                 _ => {}
             }
         }
@@ -97,9 +107,9 @@ impl Query {
 pub(super) struct Window {
     pub(super) positions: Range<usize>,
     pub(super) page: u64,
-    per_page: u64,
-    last_page: u64,
-    total: usize,
+    pub(super) per_page: u64,
+    pub(super) last_page: u64,
+    pub(super) total: usize,
 }
 
 /// A list's answer before it is written, open to faults.
@@ -111,16 +121,33 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) fn new(resource: &str, query: &Query, window: &Window, data: Vec<Box<RawValue>>) -> Self {
-        let envelope = Map::from_iter([
+    pub(super) fn new(
+        resource: &str,
+        query: &Query,
+        window: &Window,
+        data: Vec<Box<RawValue>>,
+        times: (ListTimes, Timestamp),
+    ) -> Self {
+        let mut envelope = Map::from_iter([
             ("resource".to_owned(), resource.into()),
             ("total".to_owned(), window.total.into()),
             ("page".to_owned(), window.page.into()),
             ("per_page".to_owned(), window.per_page.into()),
             ("last_page".to_owned(), window.last_page.into()),
-            ("start_time".to_owned(), query.start_time.clone().into()),
-            ("end_time".to_owned(), query.end_time.clone().into()),
         ]);
+        let (reading, now) = times;
+        for (field, asked, usual) in [
+            ("start_time", &query.start_time, Timestamp::UNIX_EPOCH.as_second()),
+            ("end_time", &query.end_time, now.as_second()),
+        ] {
+            let said = match reading {
+                ListTimes::Absent => continue,
+                ListTimes::Null => None,
+                ListTimes::Echoed => asked.clone(),
+                ListTimes::Filled => asked.clone().or_else(|| Some(rfc3339(usual))),
+            };
+            envelope.insert(field.to_owned(), said.into());
+        }
         Self { envelope, data }
     }
 
@@ -133,6 +160,16 @@ fn positive(name: &str, value: &str) -> Result<u64, Answer> {
     match value.parse() {
         Ok(number @ 1..) => Ok(number),
         _ => Err(Answer::invalid(name, "it is not a positive whole number")),
+    }
+}
+
+/// `MMYY`.
+fn expiration(text: &str) -> Result<(u64, u64), Answer> {
+    let digits = text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if digits { text.parse::<u64>().ok() } else { None };
+    match number.map(|number| (number / 100, 2000 + number % 100)) {
+        Some((month @ 1..=12, year)) => Ok((month, year)),
+        _ => Err(Answer::invalid("expiration", "it is not a month and a year such as 0130")),
     }
 }
 
@@ -200,6 +237,10 @@ mod tests {
             ("per_page=ten", "per_page"),
             ("start_time=yesterday", "start_time"),
             ("end_time=2026-13-01", "end_time"),
+            ("expiration=1330", "expiration"),
+            ("expiration=0030", "expiration"),
+            ("expiration=130", "expiration"),
+            ("expiration=%2B130", "expiration"),
         ] {
             let answer = Query::parse(query, &Readings::default()).unwrap_err();
             let body = String::from_utf8(answer.body.to_vec()).unwrap();

@@ -81,6 +81,10 @@ impl Card {
         Self { kind: "credit_card", brand: brand.to_owned(), last_four_digits, month, year }
     }
 
+    pub(super) fn of_type(self, kind: &'static str) -> Self {
+        Self { kind, ..self }
+    }
+
     /// Some card that has not expired for a while.
     pub(super) fn drawn(dice: &mut Dice) -> Self {
         let brand = dice.pick(BRANDS);

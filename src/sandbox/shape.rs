@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::account::{Account, View};
+use super::account::{State, View};
 use super::fault::{Echo, Effect, Fired};
 use super::listing::{Page, Query};
 
@@ -18,18 +18,18 @@ pub(super) fn query(query: &mut Query, fired: &[Fired]) {
 }
 
 /// Which customers the list has.
-pub(super) fn view(account: &Account, mut view: View, fired: &[Fired]) -> View {
+pub(super) fn view(state: &State, mut view: View, fired: &[Fired]) -> View {
     for fired in fired {
         match &fired.effect {
-            Effect::EmptyList => view = View::Rows(Vec::new()),
-            Effect::ShortList { keep } => view = View::Rows(account.rows(&view, 0..*keep)),
+            Effect::EmptyList => view = View::of_rows(Vec::new()),
+            Effect::ShortList { keep } => view = View::of_rows(state.rows(&view, 0..*keep)),
             Effect::Hide { ids, every } => {
-                let hidden: HashSet<u32> = ids.iter().filter_map(|id| account.row(id)).collect();
-                let mut rows = account.rows(&view, 0..usize::MAX);
+                let hidden: HashSet<u32> = ids.iter().filter_map(|id| state.row(id)).collect();
+                let mut rows = state.rows(&view, 0..usize::MAX);
                 rows.retain(|&row| {
                     !hidden.contains(&row) && every.is_none_or(|every| row % every.max(1) != 0)
                 });
-                view = View::Rows(rows);
+                view = View::of_rows(rows);
             }
             _ => {}
         }

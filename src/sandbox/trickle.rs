@@ -14,7 +14,7 @@ impl World {
     pub fn trickle(&mut self, rng: &mut impl Rng) -> Value {
         let now = self.now();
         let mut dice = Dice::new(rng.random());
-        let account = &mut self.accounts[0];
+        let account = self.tick(0);
         let some = account.nth_id(dice.index(account.len()));
         match (dice.below(100), some) {
             (55..85, Some(id)) => {

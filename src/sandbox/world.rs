@@ -19,6 +19,7 @@ use super::clock::Clock;
 use super::customers;
 use super::fault::{Armed, Effect, Fault, FaultId, Faults, Fired, Work, milliseconds};
 use super::idempotency::{Store, Ticket};
+use super::limit::Limiter;
 use super::outcome::Outcome;
 use super::readings::{Locale, Readings, ServerErrors, Source};
 use super::request::{Log, Request, Route, Seen};
@@ -35,6 +36,7 @@ pub struct World {
     key: String,
     keys: Keys,
     faults: Faults,
+    limiter: Limiter,
     idempotency: Store,
     latency: Duration,
     /// Counts changes that somebody may wait for.
@@ -64,6 +66,7 @@ impl World {
             key: options.key.clone(),
             keys,
             faults: Faults::default(),
+            limiter: Limiter::default(),
             idempotency: Store::default(),
             latency: options.latency,
             changes: watch::Sender::new(0),
@@ -106,40 +109,50 @@ impl World {
     /// Creates a customer from the fields given, of which none is checked, and answers its id.
     pub fn create(&mut self, fields: Value) -> String {
         let now = self.now();
-        self.accounts[0].create(now, fields)
+        self.tick(0).create(now, fields)
     }
 
     /// Sets some fields of a customer, of which none is checked. False when there is no such customer.
     pub fn update(&mut self, id: &str, patch: Value) -> bool {
         let now = self.now();
-        self.accounts[0].update(now, id, patch)
+        self.tick(0).update(now, id, patch)
     }
 
     /// Deletes a customer. False when there is none.
     pub fn delete(&mut self, id: &str) -> bool {
         let now = self.now();
-        self.accounts[0].delete(now, id)
+        self.tick(0).delete(now, id)
     }
 
     /// Brings a deleted customer back as it was. False when none of this id was deleted.
     pub fn restore(&mut self, id: &str) -> bool {
-        self.accounts[0].restore(id)
+        self.tick(0).restore(id)
     }
 
     /// Puts in any value whatever as a customer; see [`Account::put_raw`].
     pub fn put_raw(&mut self, customer: Value) {
         let now = self.now();
-        self.accounts[0].put_raw(now, customer);
+        self.tick(0).put_raw(now, customer);
     }
 
     /// Deletes every customer at once, without events.
     pub fn remove_all(&mut self) {
-        self.accounts[0].remove_all();
+        self.tick(0).remove_all();
     }
 
     /// The account that a key opens.
     pub fn account(&mut self, key: &str) -> Option<&mut Account> {
-        self.accounts.get_mut(self.keys.account(key)?)
+        let number = self.keys.account(key)?;
+        Some(self.tick(number))
+    }
+
+    /// An account that knows what time it is and how far reads are behind. Nothing changes an account before this: what
+    /// a replica has to learn later would be lost.
+    pub(super) fn tick(&mut self, account: usize) -> &mut Account {
+        let now = self.now();
+        let account = &mut self.accounts[account];
+        account.tick(now, self.readings.list_lag_s, self.readings.show_lag_s);
+        account
     }
 
     /// Another account with customers of its own; even with the same seed it shares none with the others.
@@ -275,11 +288,19 @@ impl World {
     pub(super) fn arrive(&mut self, request: &Request) -> Arrival {
         let route = request.route();
         let asked = request.asked(&route);
-        let number = self.log.add(request, asked.page, self.now());
+        let (now, latency) = (self.now(), self.latency);
+        let number = self.log.add(request, asked.page, now);
+        if let Some(limit) = &self.readings.rate_limit
+            && let Err(refused) = self.limiter.admit(limit, now)
+        {
+            self.touch();
+            let gate = Gate::Answered(refused);
+            return Arrival { number, route, fired: Vec::new(), gate, wait: latency, holds: Vec::new() };
+        }
         let fired = self.faults.fire(&asked);
         self.touch();
         let gate = self.gate(request, &route, &fired);
-        let mut wait = self.latency;
+        let mut wait = latency;
         let mut holds = Vec::new();
         for fired in &fired {
             match fired.effect {
@@ -318,7 +339,8 @@ impl World {
             Gate::Answered(answer) => Some(answer),
             Gate::Open { account, ticket } => {
                 let skipped = fired.iter().any(|fired| fired.effect.work() == Work::Skipped);
-                let done = (!skipped).then(|| customers::answer(self, account, request, &route, &fired));
+                let done =
+                    (!skipped).then(|| customers::answer(self, account, request, number, &route, &fired));
                 // An error of the API itself is what its idempotency store sees.
                 let error = fired.iter().find_map(|fired| fired.effect.server_error());
                 let answer = error.or(done);

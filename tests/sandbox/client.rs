@@ -57,6 +57,12 @@ impl Ask {
         self.header("Content-Type", "application/x-www-form-urlencoded")
     }
 
+    /// A body without a Content-Type.
+    pub fn untyped(mut self, body: &str) -> Self {
+        self.body = body.as_bytes().to_vec();
+        self
+    }
+
     pub async fn send(self, sandbox: &Sandbox) -> Reply {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
         let _ = write!(head, "Host: {}\r\nConnection: close\r\n", sandbox.address());

@@ -18,7 +18,7 @@ pub(super) struct Entry {
 }
 
 /// Rows in order.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Index {
     by_time: Ranked<Place>,
     by_id: Option<Ranked<(String, u32)>>,
@@ -33,7 +33,7 @@ struct Place {
 }
 
 /// The order once rows have been moved by hand.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Moved {
     order: Ranked<Place>,
     /// In the place of their second of creation.
@@ -65,6 +65,20 @@ impl Index {
     pub(super) fn new(seconds: impl Iterator<Item = i64>) -> Self {
         let places = (0..).zip(seconds).map(|(row, created_s)| Place { created_s, row });
         Self { by_time: Ranked::from_sorted(places), by_id: None, moved: None }
+    }
+
+    /// An index of these rows, each with its second, among which rows are moved as they are here.
+    pub(super) fn of_rows(&self, rows: impl Iterator<Item = (i64, u32)>) -> Self {
+        let places: Vec<Place> = rows.map(|(created_s, row)| Place { created_s, row }).collect();
+        let sorted = |mut places: Vec<Place>| {
+            places.sort_unstable();
+            Ranked::from_sorted(places.into_iter())
+        };
+        let moved = self.moved.as_ref().map(|moved| Moved {
+            order: sorted(places.iter().map(|&place| moved.place(place)).collect()),
+            seconds: moved.seconds.clone(),
+        });
+        Self { by_time: sorted(places), by_id: None, moved }
     }
 
     pub(super) fn len(&self) -> usize {

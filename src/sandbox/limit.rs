@@ -1,0 +1,45 @@
+//! The limit of requests a second, as a firewall in front of the API has it.
+
+use std::collections::VecDeque;
+
+use hyper::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+
+use super::answer::Answer;
+use super::clock::moved;
+use super::readings::{RateLimit, Refused};
+
+const SECOND: SignedDuration = SignedDuration::from_secs(1);
+
+/// What the limit needs to know of earlier requests.
+#[derive(Debug, Default)]
+pub(super) struct Limiter {
+    /// When the requests of the last second were accepted.
+    accepted: VecDeque<Timestamp>,
+    banned_until: Option<Timestamp>,
+}
+
+impl Limiter {
+    /// Accepts a request, or answers its refusal.
+    pub(super) fn admit(&mut self, limit: &RateLimit, now: Timestamp) -> Result<(), Answer> {
+        let ban = SignedDuration::from_secs(limit.ban_s.into());
+        // Times that are not yet possible are from before the clock was set back.
+        let banned = self.banned_until.is_some_and(|until| now < until && until <= moved(now, ban));
+        self.accepted.retain(|&at| at <= now && now < moved(at, SECOND));
+        if !banned && self.accepted.len() < limit.per_second.get() as usize {
+            self.accepted.push_back(now);
+            return Ok(());
+        }
+        self.banned_until = Some(moved(now, ban));
+        let answer = match limit.refused {
+            Refused::Json429 => Answer::plain_error(StatusCode::TOO_MANY_REQUESTS),
+            Refused::Html403 => Answer::html(StatusCode::FORBIDDEN),
+            Refused::Html429 => Answer::html(StatusCode::TOO_MANY_REQUESTS),
+            Refused::Html503 => Answer::html(StatusCode::SERVICE_UNAVAILABLE),
+        };
+        Err(match limit.retry_after {
+            true => answer.with_header("Retry-After", limit.ban_s.max(1).to_string()),
+            false => answer,
+        })
+    }
+}
