@@ -6,7 +6,7 @@ use crate::model::PageQuery;
 use crate::model::intent::lifecycle::Outcome;
 use crate::reconcile::outcome::{Forbidden, KeyCheck, after_forbidden};
 use crate::remote::error::ApiError;
-use crate::remote::{Class, Push, PushRemote, Remote, RemoteError};
+use crate::remote::{Cause, Class, Push, PushRemote, Remote, RemoteError};
 use crate::store::outbox::Open;
 
 impl<R: Remote + PushRemote> Pusher<R> {
@@ -52,6 +52,10 @@ impl<R: Remote + PushRemote> Pusher<R> {
 
 /// What a list request says of its key.
 fn key_check<T>(listed: &Result<T, RemoteError>) -> KeyCheck {
+    // No answer, and a redirect, come from in front of the API, though they are not retried.
+    if let Err(RemoteError { cause: Cause::Unreachable { .. } | Cause::Redirected { .. }, .. }) = listed {
+        return KeyCheck::Unanswered;
+    }
     match listed.as_ref().map_err(RemoteError::class) {
         Ok(_) | Err(Class::Rejected | Class::Corrupt) => KeyCheck::Accepted,
         Err(Class::Auth) => KeyCheck::Refused,
