@@ -34,7 +34,7 @@ use crate::clock::Clock;
 use crate::config::{Config, SecretKey};
 use crate::mask::{MASK, Masker};
 use crate::model::listed::LONGEST;
-use crate::model::{CustomerId, Page, PageQuery, WindowPage};
+use crate::model::{CustomerId, Page, PageQuery, Slowed, WindowPage};
 use crate::pulse;
 
 /// How much may be held of all answers together: those under way, and a few that wait for the database.
@@ -215,7 +215,7 @@ impl Http {
         request: RequestBuilder,
         meter: &mut Meter<'_>,
     ) -> Result<Answer, Unmade> {
-        self.limiter.admit(share).await;
+        let left_at = self.limiter.admit(share).await;
         pulse::beat();
         self.requests.fetch_add(1, Ordering::Relaxed);
         meter.sent();
@@ -237,6 +237,9 @@ impl Http {
             let mut newest = self.server_date.lock().unwrap_or_else(PoisonError::into_inner);
             *newest = Some((date, self.clock.elapsed()));
         }
+        if status == 429 {
+            self.limiter.refused(left_at);
+        }
         let announced =
             headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
         // An answer that announces more is not read any further than what is kept of it.
@@ -257,6 +260,14 @@ impl Http {
         }
         if body.starts_with(BYTE_ORDER_MARK) {
             body.drain(..BYTE_ORDER_MARK.len());
+        }
+        match status {
+            429 => {}
+            // The firewall in front of the API.
+            403 | 503 if wire::is_web_page(&body) => self.limiter.refused(left_at),
+            // A server that fails says nothing of the rate.
+            500.. => {}
+            _ => self.limiter.answered(left_at),
         }
         tracing::debug!(%call, status, bytes = body.len(), is_whole, "answered");
         Ok(Answer { status, headers, body, is_whole })
@@ -332,9 +343,24 @@ impl Http {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether the API asked us to wait, and that is not over.
+    /// Whether no request may leave now, because the API asked us to wait or refused requests for their speed.
     pub fn is_paused(&self) -> bool {
-        self.limiter.paused_until().is_some()
+        self.limiter.is_paused()
+    }
+
+    /// How much the requests are slowed down; `None` while they leave at the configured rate.
+    pub fn slowed(&self) -> Option<Slowed> {
+        self.limiter.slowed()
+    }
+
+    /// Slows the requests down as an earlier process had to.
+    pub fn slow_down(&self, slowed: &Slowed) {
+        self.limiter.learn(slowed);
+    }
+
+    /// Changes whenever a refusal has slowed the requests down.
+    pub fn refusals(&self) -> watch::Receiver<u64> {
+        self.limiter.refusals()
     }
 
     /// Sends nothing for so long, within bounds: what an earlier process was asked for holds for this one too.

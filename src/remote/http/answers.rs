@@ -187,3 +187,25 @@ async fn first_page_that_is_not_found_points_to_the_base_url() {
         assert!(!error.contains("api.base_url"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn refusals_for_speed_are_429_and_the_firewalls_403_and_503() {
+    let json = br#"{"error":{"code":"too_many_requests"}}"#;
+    for (status, body, is_refusal) in [
+        ("429 Too Many Requests", &json[..], true),
+        ("429 Too Many Requests", b"<html>", true),
+        ("403 Forbidden", b" <html>", true),
+        ("503 Service Unavailable", b"<html>", true),
+        ("403 Forbidden", json, false),
+        ("503 Service Unavailable\r\nRetry-After: 1", json, false),
+        ("401 Unauthorized", b"<html>", false),
+        ("502 Bad Gateway", b"<html>", false),
+        ("200 OK", b"<html>", false),
+        ("200 OK", PAGE, false),
+    ] {
+        let client = Server::answering(status, body.to_vec()).client();
+        let _ = client.list(PageQuery { page: 1, per_page: 10, created_from: None }).await;
+        assert_eq!(client.slowed().is_some(), is_refusal, "{status} {}", String::from_utf8_lossy(body));
+        assert_eq!(client.throttled_until().is_some(), status.contains("Retry-After"), "{status}");
+    }
+}
