@@ -25,7 +25,7 @@ pub(super) fn wait(text: &str, now: Timestamp) -> Option<Duration> {
             saturating(unix - now)
         }
         Some(seconds) => saturating(seconds),
-        None => with_unit(text).or_else(|| moment(text)?.duration_since(now).try_into().ok())?,
+        None => with_unit(text).or_else(|| until(text, now))?,
     };
     (!wait.is_zero()).then_some(wait)
 }
@@ -49,11 +49,14 @@ fn with_unit(text: &str) -> Option<Duration> {
     span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?.try_into().ok()
 }
 
-/// A date in one of the three spellings of HTTP, or in those of RFC 2822 and RFC 3339.
-fn moment(text: &str) -> Option<Timestamp> {
-    let http = || httpdate::parse_http_date(text).ok()?.try_into().ok();
-    let mail = || jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp());
-    http().or_else(mail).or_else(|| text.parse().ok())
+/// The time until a date in one of the three spellings of HTTP, or in those of RFC 2822 and RFC 3339.
+fn until(text: &str, now: Timestamp) -> Option<Duration> {
+    if let Ok(date) = httpdate::parse_http_date(text) {
+        // The last days of 9999 are no `Timestamp`.
+        return date.duration_since(now.try_into().ok()?).ok();
+    }
+    let mail = jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp());
+    mail.or_else(|| text.parse().ok())?.duration_since(now).try_into().ok()
 }
 
 #[cfg(test)]
@@ -123,8 +126,8 @@ mod tests {
         for (text, millis) in cases {
             assert_eq!(wait(text, now), millis.map(Duration::from_millis), "{text:?}");
         }
-        for text in ["99999999999999999999", &"9".repeat(400)] {
-            assert!(wait(text, now).unwrap() > Duration::from_secs(1 << 40), "{text}");
+        for text in ["99999999999999999999", &"9".repeat(400), "Fri, 31 Dec 9999 23:59:59 GMT"] {
+            assert!(wait(text, now).unwrap() > Duration::from_secs(1 << 37), "{text}");
         }
     }
 }
