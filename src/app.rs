@@ -25,13 +25,13 @@ pub use manager::tell_waiting;
 use crate::alerts::Alerts;
 use crate::clock::{Clock, Known, TrustedClock};
 use crate::config::{Config, KeyError, SecretKey};
-use crate::model::{PassKind, time};
+use crate::model::{PassKind, Slowed, time};
 use crate::pulse::{Health, Pulse};
 use crate::remote::Http;
 use crate::remote::http::SetupError;
 use crate::standing::{LookRequest, Standing};
 use crate::store::clock as stored;
-use crate::store::{Instance, Store, StoreError, continuity, copy, passes, read};
+use crate::store::{Instance, Store, StoreError, continuity, copy, passes, read, slowed};
 use crate::tasks::Echoes;
 use crate::tasks::pull::{Progress, Pull, Report, Settings};
 use crate::tasks::push::{Drained, PushSettings, Pusher, Signals};
@@ -172,6 +172,9 @@ impl App {
         if let Some(until) = throttled_until.and_then(|until| time::pause_until(&until, now)) {
             remote.pause(Duration::try_from(until.duration_since(now)).unwrap_or_default());
         }
+        if let Some(slowed) = store.read(slowed::get).await?.and_then(|text| Slowed::from_text(&text, now)) {
+            remote.slow_down(&slowed);
+        }
         let settings = Settings {
             per_page: config.api.per_page,
             max_concurrent_requests: config.api.max_concurrent_requests as usize,
@@ -269,10 +272,13 @@ impl App {
 
     /// One pass. A probe before the first complete sweep has nothing to do: `None`.
     pub async fn pass(&self, kind: PassKind) -> Result<Option<Report>, StoreError> {
-        match kind {
-            PassKind::Sweep => self.pull.sweep().await.map(Some),
-            PassKind::Probe => self.pull.probe().await,
-        }
+        self.keeping_rate(async {
+            match kind {
+                PassKind::Sweep => self.pull.sweep().await.map(Some),
+                PassKind::Probe => self.pull.probe().await,
+            }
+        })
+        .await
     }
 
     /// Takes what lies in the spool directory, without sending it.
@@ -282,7 +288,7 @@ impl App {
 
     /// Attempts each intent that is due, once.
     pub async fn drain(&self) -> Result<Drained, StoreError> {
-        let drained = self.pusher.drain().await?;
+        let drained = self.keeping_rate(self.pusher.drain()).await?;
         self.spool.tend_receipts().await?;
         self.spool.expire_rejected().await?;
         Ok(drained)
@@ -291,6 +297,31 @@ impl App {
     /// Wipes what is left of tokens and erased data, and attempts no intent.
     pub async fn wipe(&self) -> Result<(), StoreError> {
         self.pusher.only_wipe().await
+    }
+
+    /// Does the work, and stores how much the requests are slowed down: after each refusal, and at the end.
+    async fn keeping_rate<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut refusals = self.remote.refusals();
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => {
+                    self.keep_rate().await;
+                    return done;
+                }
+                // The sender lives as long as the remote.
+                Ok(()) = refusals.changed() => self.keep_rate().await,
+            }
+        }
+    }
+
+    /// Stores how much the requests are slowed down. Without it the next process only learns it again, so an error ends nothing.
+    async fn keep_rate(&self) {
+        let text = self.remote.slowed().map(|slowed| slowed.to_text());
+        if let Err(e) = self.store.write(move |tx| slowed::set(tx, text.as_deref())).await {
+            tracing::warn!("the rate that the API accepts is not stored: {}", chain(&e));
+        }
     }
 
     /// The daemon with one key: a sweep at once, then at each tick, until told to stop; pushes whatever comes in meanwhile. A

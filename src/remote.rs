@@ -8,6 +8,7 @@ pub mod error;
 pub mod http;
 pub mod limiter;
 mod meter;
+mod pace;
 mod retry_after;
 mod wire;
 

@@ -9,11 +9,11 @@ use tokio::sync::oneshot;
 use crate::config::Config;
 use crate::model::intent::lifecycle::State;
 use crate::model::words::{count, duration, grouped};
-use crate::model::{PassKind, time};
+use crate::model::{PassKind, Slowed, time};
 use crate::store::read::Record;
 use crate::store::{
     self, Conn, Instance, Reader, StoreError, account, busy_fields, holds, intents, outbox, read, readers,
-    unreadable, wipe,
+    slowed, unreadable, wipe,
 };
 use crate::tasks::spool;
 
@@ -51,6 +51,8 @@ pub struct Standing {
     pub last_probe: Option<Record>,
     /// Until when the API asked us to wait; null when that is over.
     pub throttled_until: Option<String>,
+    /// How much the requests are slowed down because the API refused some; null while they leave at the configured rate.
+    pub slowed: Option<Slowed>,
     /// Since when the API refuses the key.
     pub key_refused_since: Option<String>,
     /// Since when everything waits because the key reads another account.
@@ -176,6 +178,7 @@ impl Standing {
             last_sweep: read::last_pass(reader, PassKind::Sweep)?,
             last_probe: read::last_pass(reader, PassKind::Probe)?,
             throttled_until: throttled.filter(|until| time::pause_until(until, now).is_some()),
+            slowed: slowed::get(reader)?.and_then(|text| Slowed::from_text(&text, now)),
             key_refused_since: refused,
             restored_at: holds::restored_at(reader)?,
             account_stopped_since: account::load(reader)?

@@ -49,6 +49,7 @@ mod record;
 pub mod restore;
 mod schema_copy;
 mod scrub;
+pub mod slowed;
 pub mod spool;
 pub mod unreadable;
 pub mod verify;

@@ -84,7 +84,7 @@ fn migrated_database_has_the_schema_of_a_new_one_and_keeps_its_rows() {
         assert_eq!(rows(&conn, &table, &kept), before, "{table}");
     }
     let set = "SELECT schema_version || ' ' || left_over_tokens || ' ' || (wipe_since IS NOT NULL) FROM meta";
-    assert_eq!(column(&conn, set), ["3 1 1"]);
+    assert_eq!(column(&conn, set), ["4 1 1"]);
     let verified = verify(&Reader::open(&path).unwrap(), None).unwrap();
     assert_eq!(verified.finding_count, 0, "the log still folds to the mirror");
     let unlike = "SELECT id FROM intents JOIN outbox USING (position) WHERE followed_state IS NOT state";

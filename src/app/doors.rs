@@ -29,7 +29,7 @@ impl App {
     /// Pushes until told to stop.
     pub(super) async fn push(&self) -> Result<(), StoreError> {
         loop {
-            match self.pusher.serve().await {
+            match self.keeping_rate(self.pusher.serve()).await {
                 Ok(_) => return Ok(()),
                 Err(e) if e.is_busy() && self.round.is_cancelled() => {
                     tracing::error!(

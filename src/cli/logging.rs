@@ -20,8 +20,8 @@ const FIELDS: &str = "KOMOJU_SYNC";
 /// Sets the log up as configured. A second call changes nothing.
 pub(super) fn start(log: &Log) {
     let level = LevelFilter::from_level(log.level.into());
-    // What the libraries have to say is for their authors, unless something is wrong.
-    let ours = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("komoju_sync", level);
+    // What libraries log is written for their authors; an error of theirs that matters is in a message of ours.
+    let ours = Targets::new().with_default(LevelFilter::OFF).with_target("komoju_sync", level);
     let in_journal = is_journal();
     let terminal = io::stderr().is_terminal();
     let lines = || {

@@ -113,6 +113,9 @@ fn print(out: &mut Out, status: &Standing) -> std::io::Result<()> {
     if let Some(until) = &status.throttled_until {
         out.line(&format!("waiting   the API asked us to wait until {until}"))?;
     }
+    if let Some(slowed) = &status.slowed {
+        out.line(&format!("rate      {slowed}"))?;
+    }
     if let Some(since) = &status.key_refused_since {
         let next = match status.instance {
             Some(_) => "the daemon asks again every 15 minutes",

@@ -64,8 +64,10 @@ pub enum Step {
 pub enum Certificate {
     /// It is not yet or no longer valid, by this machine's clock.
     Untimely,
-    /// Anything else; perhaps it never came to that.
-    Other,
+    /// It is not for this host, or no trusted authority has signed it.
+    Untrusted,
+    /// TLS failed before or after the certificate was checked.
+    Unchecked,
 }
 
 /// Why a request gave nothing usable.
@@ -92,6 +94,14 @@ pub enum Cause {
     /// A status that may pass: 5xx, and anything that is not KOMOJU's own JSON.
     #[error("answered {0}")]
     Unexpected(ApiError),
+    /// A redirect. None is followed: the request would take the key and its body to another place.
+    #[error("answered HTTP {status}, a redirect {}; redirects are not followed, so api.base_url must be the final address", target(.to.as_deref()))]
+    Redirected {
+        /// The HTTP status.
+        status: u16,
+        /// Where it leads, masked; `None` where the answer does not say.
+        to: Option<String>,
+    },
     /// A success whose content cannot be used.
     #[error("{0}")]
     Unusable(String),
@@ -159,7 +169,7 @@ pub enum Class {
 
 /// A request that gave nothing usable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{call}: {cause}")]
+#[error("{call}: {cause}{}", hint(call, cause))]
 pub struct RemoteError {
     /// Which request.
     pub call: Call,
@@ -177,6 +187,7 @@ impl RemoteError {
             | Cause::Throttled(told)
             | Cause::Rejected(told)
             | Cause::Unexpected(told) => Some(told.status),
+            Cause::Redirected { status, .. } => Some(*status),
             Cause::Unreachable { .. } | Cause::Unusable(_) | Cause::TooLarge { .. } => None,
         }
     }
@@ -184,6 +195,11 @@ impl RemoteError {
     /// What follows from it.
     pub fn class(&self) -> Class {
         match &self.cause {
+            // The host shows the same certificate the next time, and redirects to the same place.
+            Cause::Unreachable {
+                step: Step::Tls(Certificate::Untimely | Certificate::Untrusted), ..
+            }
+            | Cause::Redirected { .. } => Class::Rejected,
             Cause::Unreachable { .. } | Cause::Unexpected(_) => Class::Transient,
             Cause::Throttled(_) => Class::Throttled,
             // The page would be as large the next time.
@@ -191,5 +207,19 @@ impl RemoteError {
             Cause::KeyRefused(_) => Class::Auth,
             Cause::Unusable(_) => Class::Corrupt,
         }
+    }
+}
+
+fn target(to: Option<&str>) -> String {
+    to.map_or_else(|| "without a target".to_owned(), |to| format!("to {to}"))
+}
+
+/// What to check first, where the list itself is not found.
+fn hint(call: &Call, cause: &Cause) -> &'static str {
+    match (call, cause) {
+        (Call::List { page: 1 }, Cause::Rejected(told) | Cause::Unexpected(told)) if told.status == 404 => {
+            "; check that api.base_url is the address of KOMOJU's API"
+        }
+        _ => "",
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! No redirect is followed (a 307 would re-send a body with its payment token to another host) and the client's own retry is
 //! off (it has no backoff and passes under the limiter). The key travels in a header that is marked sensitive and is never part
-//! of a text. An answer is read in pieces up to a fixed size, so that no answer can fill the memory.
+//! of a text. An answer is read in pieces up to a fixed size, so that no answer can fill the memory. Compressed answers (gzip) are
+//! decoded while they stream, and the size that counts is the decoded one.
 
+#[cfg(test)]
+mod answers;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod checks;
 
@@ -16,7 +19,7 @@ use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::RequestBuilder;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
 };
 use tokio::sync::watch;
 use url::Url;
@@ -31,7 +34,7 @@ use crate::clock::Clock;
 use crate::config::{Config, SecretKey};
 use crate::mask::{MASK, Masker};
 use crate::model::listed::LONGEST;
-use crate::model::{CustomerId, Page, PageQuery, WindowPage};
+use crate::model::{CustomerId, Page, PageQuery, Slowed, WindowPage};
 use crate::pulse;
 
 /// How much may be held of all answers together: those under way, and a few that wait for the database.
@@ -55,8 +58,21 @@ const SMALLEST_LIMIT: usize = 512 << 10;
 /// How long a connection may take to come up; the rest of `request_timeout_s` is for the answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// POOL_IDLE_TIMEOUT controls how long an unused connection is kept. Common load balancers close theirs after 60 s; a request
+/// that is sent at that moment gets no answer.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// MAX_HEADERS controls how many headers an answer may have. The library's default is 100, and proxies add theirs.
+const MAX_HEADERS: usize = 256;
+
+/// LONGEST_TARGET controls how many characters of a redirect's target are shown.
+const LONGEST_TARGET: usize = 200;
+
 /// Codes by which a card is refused, though the status says 502.
 const CARD_REFUSALS: [&str; 4] = ["card_declined", "card_expired", "exceeds_limit", "bad_verification_value"];
+
+/// Some servers write it before JSON; it is no part of it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What a path segment may hold as it is: the unreserved characters of RFC 3986.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -138,6 +154,9 @@ impl Http {
             .retry(reqwest::retry::never())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(config.api.request_timeout())
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .http1_max_headers(MAX_HEADERS)
+            .gzip(true)
             .no_proxy();
         if config.api.base_url.scheme() == "http" {
             // The local sandbox, on a machine without CA certificates perhaps: no TLS will be spoken (configuration refuses a
@@ -196,14 +215,15 @@ impl Http {
         request: RequestBuilder,
         meter: &mut Meter<'_>,
     ) -> Result<Answer, Unmade> {
-        self.limiter.admit(share).await;
+        let left_at = self.limiter.admit(share).await;
         pulse::beat();
         self.requests.fetch_add(1, Ordering::Relaxed);
         meter.sent();
         let unreachable = |e: reqwest::Error| {
             // Without a connection nothing was sent; with one, who knows.
             let left = if e.is_connect() || e.is_builder() { Left::Nothing } else { Left::Perhaps };
-            let (step, why) = (step_of(&e, self.is_proxied), self.masker.text(&said(e)));
+            let step = step_of(&e, self.is_proxied);
+            let why = self.masker.text(&self.said(step, e));
             *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
             Unmade { cause: Cause::Unreachable { step, why }, left }
         };
@@ -216,6 +236,9 @@ impl Http {
             self.clock.compare(date);
             let mut newest = self.server_date.lock().unwrap_or_else(PoisonError::into_inner);
             *newest = Some((date, self.clock.elapsed()));
+        }
+        if status == 429 {
+            self.limiter.refused(left_at);
         }
         let announced =
             headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
@@ -234,6 +257,17 @@ impl Http {
         if !is_whole {
             body.truncate(KEPT);
             body.shrink_to_fit();
+        }
+        if body.starts_with(BYTE_ORDER_MARK) {
+            body.drain(..BYTE_ORDER_MARK.len());
+        }
+        match status {
+            429 => {}
+            // The firewall in front of the API.
+            403 | 503 if wire::is_web_page(&body) => self.limiter.refused(left_at),
+            // A server that fails says nothing of the rate.
+            500.. => {}
+            _ => self.limiter.answered(left_at),
         }
         tracing::debug!(%call, status, bytes = body.len(), is_whole, "answered");
         Ok(Answer { status, headers, body, is_whole })
@@ -259,13 +293,35 @@ impl Http {
             (408 | 409, _) => Cause::Unexpected(told),
             (400..=499, IsOurs::Yes) => Cause::Rejected(told),
             (300..=399, _) => {
-                Cause::Unusable(format!("answered HTTP {} (a redirect, which is not followed)", told.status))
+                Cause::Redirected { status: told.status, to: self.redirect_target(&answer.headers) }
             }
             (200..=299, _) => Cause::Unusable(format!("answered HTTP {} where 200 is due", told.status)),
             _ => Cause::Unexpected(told),
         };
         let retry_after = retry_after.map(|wanted| self.limiter.pause(wanted));
         RemoteError { call: call.clone(), cause, retry_after }
+    }
+
+    /// Where a redirect leads, as the server writes it.
+    fn redirect_target(&self, headers: &HeaderMap) -> Option<String> {
+        let location = String::from_utf8_lossy(headers.get(LOCATION)?.as_bytes()).into_owned();
+        let shown: String = self.masker.text(&location).chars().take(LONGEST_TARGET).collect();
+        Some(shown).filter(|shown| !shown.is_empty())
+    }
+
+    /// A failed exchange in words: the URL is left out (the call is named already), the whole chain of causes is kept. A rejected
+    /// certificate is named by the host that should have been proven.
+    fn said(&self, step: Step, error: reqwest::Error) -> String {
+        let error = error.without_url();
+        let host = self.base_url.host_str().unwrap_or_default();
+        let wrong = match step {
+            Step::Tls(Certificate::Untrusted) => "not trusted",
+            Step::Tls(Certificate::Untimely) => "not valid now",
+            _ if error.is_timeout() => return "it took too long".to_owned(),
+            _ => return chain(&error),
+        };
+        let why = tls_in(&error).map(ToString::to_string).unwrap_or_default();
+        format!("the certificate of {host} is {wrong} ({why})")
     }
 
     /// What `Retry-After` asks for, by the server's own clock where it tells its time.
@@ -287,9 +343,24 @@ impl Http {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether the API asked us to wait, and that is not over.
+    /// Whether no request may leave now, because the API asked us to wait or refused requests for their speed.
     pub fn is_paused(&self) -> bool {
-        self.limiter.paused_until().is_some()
+        self.limiter.is_paused()
+    }
+
+    /// How much the requests are slowed down; `None` while they leave at the configured rate.
+    pub fn slowed(&self) -> Option<Slowed> {
+        self.limiter.slowed()
+    }
+
+    /// Slows the requests down as an earlier process had to.
+    pub fn slow_down(&self, slowed: &Slowed) {
+        self.limiter.learn(slowed);
+    }
+
+    /// Changes whenever a refusal has slowed the requests down.
+    pub fn refusals(&self) -> watch::Receiver<u64> {
+        self.limiter.refusals()
     }
 
     /// Sends nothing for so long, within bounds: what an earlier process was asked for holds for this one too.
@@ -505,15 +576,6 @@ fn date_of(headers: &HeaderMap) -> Option<Timestamp> {
     date.try_into().ok()
 }
 
-/// A failed exchange in words: the URL is left out (the call is named already), the whole chain of causes is kept.
-fn said(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    match error.is_timeout() {
-        true => "it took too long".to_owned(),
-        false => chain(&error),
-    }
-}
-
 /// How far a failed exchange came.
 fn step_of(error: &reqwest::Error, is_proxied: bool) -> Step {
     if let Some(tls) = tls_in(error) {
@@ -544,7 +606,8 @@ fn certificate_in(error: &rustls::Error) -> Certificate {
         rustls::Error::InvalidCertificate(
             Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
         ) => Certificate::Untimely,
-        _ => Certificate::Other,
+        rustls::Error::InvalidCertificate(_) => Certificate::Untrusted,
+        _ => Certificate::Unchecked,
     }
 }
 
@@ -572,8 +635,8 @@ mod tests {
         let cases = [
             (Error::InvalidCertificate(CertificateError::Expired), Certificate::Untimely),
             (Error::InvalidCertificate(CertificateError::NotValidYet), Certificate::Untimely),
-            (Error::InvalidCertificate(CertificateError::UnknownIssuer), Certificate::Other),
-            (Error::DecryptError, Certificate::Other),
+            (Error::InvalidCertificate(CertificateError::UnknownIssuer), Certificate::Untrusted),
+            (Error::DecryptError, Certificate::Unchecked),
         ];
         for (error, expected) in cases {
             assert_eq!(tls_in(&wrapped(error)).map(certificate_in), Some(expected));

@@ -1,22 +1,20 @@
-//! One limiter for everything that is sent, and the pause that the remote may ask for.
+//! One limiter for everything that is sent: the pace, and the pause that the remote may ask for.
 //!
-//! The bucket is empty when a process starts: however often it restarts, it never sends more than the limit allows. After
-//! that up to `burst` requests may be sent at once after a rest.
+//! How fast requests may leave is decided by [`Pace`]; here they wait for it.
 //!
 //! Reads and writes share it in turns: where both wait, neither is let through twice in a row. So a push never waits behind a
 //! sweep for longer than one request of it, and a flood of pushes does not stop the mirror.
 
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use jiff::Timestamp;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
+use super::pace::{Ceiling, Pace, Refusal};
 use crate::clock::Clock;
 use crate::measures;
+use crate::model::Slowed;
 use crate::model::time::LONGEST_PAUSE;
 
 /// What a request is for.
@@ -45,10 +43,16 @@ impl Share {
     }
 }
 
-/// Lets requests through at the configured rate, and none during a pause.
+/// When a request was let through, by the steady clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent(Duration);
+
+/// Lets requests through at the pace that holds, and none during a pause.
 pub struct Limiter {
-    bucket: Option<DefaultDirectRateLimiter>,
-    bucket_clock: DefaultClock,
+    ceiling: Option<Ceiling>,
+    pace: Mutex<Pace>,
+    /// How often the rate was halved.
+    refusals: watch::Sender<u64>,
     clock: Arc<dyn Clock>,
     pause: Mutex<Option<Pause>>,
     /// Each share queues here, so that one request of each stands at the gate at most.
@@ -88,17 +92,12 @@ impl Drop for Place<'_> {
 impl Limiter {
     /// `requests_per_second` 0 means no limit.
     pub fn new(requests_per_second: f64, burst: u32, clock: Arc<dyn Clock>) -> Self {
-        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-        let period = Duration::try_from_secs_f64(requests_per_second.recip()).ok();
-        let quota = period.and_then(Quota::with_period).map(|quota| quota.allow_burst(burst));
-        let bucket = quota.map(RateLimiter::direct);
-        if let Some(bucket) = &bucket {
-            // The library starts with a full bucket; a burst always fits in it.
-            let _ = bucket.check_n(burst);
-        }
+        let ceiling =
+            (requests_per_second > 0.0).then(|| Ceiling { rate: requests_per_second, burst: burst.max(1) });
         Self {
-            bucket,
-            bucket_clock: DefaultClock::default(),
+            ceiling,
+            pace: Mutex::new(Pace::new(ceiling, None, clock.elapsed(), clock.now())),
+            refusals: watch::Sender::new(0),
             clock,
             pause: Mutex::new(None),
             lanes: Default::default(),
@@ -107,16 +106,32 @@ impl Limiter {
         }
     }
 
-    /// Waits until one request may be sent.
-    pub async fn admit(&self, share: Share) {
-        let asked_at = self.clock.elapsed();
-        self.wait(share).await;
-        measures::limiter_wait(share.word(), self.clock.elapsed().saturating_sub(asked_at));
+    /// Takes over what an earlier process has learned.
+    pub fn learn(&self, slowed: &Slowed) {
+        *self.pace() = Pace::new(self.ceiling, Some(slowed), self.clock.elapsed(), self.clock.now());
     }
 
-    async fn wait(&self, share: Share) {
-        if self.bucket.is_none() && self.paused().is_none() {
-            return;
+    /// What was learned; `None` while the configured rate holds.
+    pub fn slowed(&self) -> Option<Slowed> {
+        self.pace().slowed(self.clock.elapsed())
+    }
+
+    /// Changes whenever the rate was halved.
+    pub fn refusals(&self) -> watch::Receiver<u64> {
+        self.refusals.subscribe()
+    }
+
+    /// Waits until one request may be sent; returns the moment at which it leaves.
+    pub async fn admit(&self, share: Share) -> Sent {
+        let asked_at = self.clock.elapsed();
+        let sent = self.wait(share).await;
+        measures::limiter_wait(share.word(), sent.0.saturating_sub(asked_at));
+        sent
+    }
+
+    async fn wait(&self, share: Share) -> Sent {
+        if let Some(sent) = self.leave_freely() {
+            return sent;
         }
         let _turn = self.lanes[share as usize].lock().await;
         self.gate().waiting[share as usize] = true;
@@ -129,18 +144,71 @@ impl Limiter {
             };
             if others_turn {
                 changed.await;
-            } else if let Some(pause) = self.paused() {
-                self.clock.sleep(pause.until.saturating_sub(self.clock.elapsed())).await;
-            } else {
-                match self.bucket.as_ref().map_or(Ok(()), |bucket| bucket.check()) {
-                    Ok(()) => {
-                        self.gate().last = share;
-                        return;
-                    }
-                    Err(early) => self.clock.sleep(early.wait_time_from(self.bucket_clock.now())).await,
+                continue;
+            }
+            match self.try_leave() {
+                Ok(sent) => {
+                    self.gate().last = share;
+                    return sent;
                 }
+                // An answer may change the rate meanwhile.
+                Err(wait) => tokio::select! {
+                    () = self.clock.sleep(wait) => {}
+                    () = changed => {}
+                },
             }
         }
+    }
+
+    /// Lets a request leave that has nothing to wait for.
+    fn leave_freely(&self) -> Option<Sent> {
+        let (now, mut pace) = (self.clock.elapsed(), self.pace());
+        let is_free = pace.is_free(now) && self.paused().is_none();
+        is_free.then(|| {
+            pace.sent(now);
+            Sent(now)
+        })
+    }
+
+    /// Lets a request leave, or says how long it must wait.
+    fn try_leave(&self) -> Result<Sent, Duration> {
+        let pause = self.paused();
+        let (now, mut pace) = (self.clock.elapsed(), self.pace());
+        let wait = pace.wait(now).max(pause.map_or(Duration::ZERO, |pause| pause.until.saturating_sub(now)));
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        pace.sent(now);
+        Ok(Sent(now))
+    }
+
+    /// A request was answered, and not refused for its speed.
+    pub fn answered(&self, sent: Sent) {
+        let (now, mut pace) = (self.clock.elapsed(), self.pace());
+        if pace.answered(sent.0, now) {
+            drop(pace);
+            self.gate_changed.notify_waiters();
+        }
+    }
+
+    /// A request was refused because too many came.
+    pub fn refused(&self, sent: Sent) {
+        let (now, wall) = (self.clock.elapsed(), self.clock.now());
+        let slowed = {
+            let mut pace = self.pace();
+            match pace.refused(sent.0, now, wall) {
+                Refusal::Slowed => pace.slowed(now),
+                Refusal::Repeated => None,
+            }
+        };
+        if let Some(slowed) = slowed {
+            tracing::warn!("the API refuses so many requests: {slowed}");
+            self.refusals.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn gate(&self) -> MutexGuard<'_, Gate> {
@@ -164,6 +232,11 @@ impl Limiter {
     /// Until when the remote asked us to wait, if that is still to come.
     pub fn paused_until(&self) -> Option<Timestamp> {
         self.paused().map(|pause| pause.shown)
+    }
+
+    /// Whether no request may leave now, because the remote asked for that or refused one.
+    pub fn is_paused(&self) -> bool {
+        self.paused().is_some() || self.pace().is_paused(self.clock.elapsed())
     }
 
     fn paused(&self) -> Option<Pause> {
@@ -238,12 +311,69 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn refusal_slows_every_request_down_and_a_later_process_knows() {
+        let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
+        let limiter = Limiter::new(8.0, 1, clock.clone());
+        let mut refusals = limiter.refusals();
+        let sent = limiter.admit(Share::Read).await;
+        assert!(limiter.slowed().is_none() && !limiter.is_paused());
+        limiter.refused(sent);
+        assert!(refusals.has_changed().unwrap() && limiter.is_paused());
+        refusals.mark_unchanged();
+        limiter.refused(sent);
+        assert!(!refusals.has_changed().unwrap(), "it is the same event");
+        assert_eq!(limiter.paused_until(), None, "the API did not ask for it");
+        let refused_at = clock.elapsed();
+        let sent = limiter.admit(Share::Write).await;
+        assert_eq!(clock.elapsed() - refused_at, Duration::from_secs(1));
+        limiter.answered(sent);
+        let slowed = limiter.slowed().unwrap();
+        assert_eq!((slowed.requests_per_second, slowed.refused, slowed.answers), (2.1, 2, 3));
+
+        let next = Limiter::new(8.0, 4, clock.clone());
+        next.learn(&slowed);
+        let start = clock.elapsed();
+        for _ in 0..4 {
+            next.admit(Share::Read).await;
+        }
+        let took = (clock.elapsed() - start).as_secs_f64();
+        assert!((took - 4.0 / 2.1).abs() < 1e-6, "{took}");
+    }
+
+    #[tokio::test]
+    async fn answer_wakes_the_request_that_waits_at_the_old_rate() {
+        let clock = SystemClock::shared();
+        let (limiter, moment) = (Limiter::new(0.0, 1, Arc::clone(&clock)), clock.now());
+        limiter.learn(&Slowed {
+            requests_per_second: 20.0,
+            refused_at: 1000.0,
+            in_a_row: 0,
+            since: moment,
+            last_refusal: moment,
+            refused: 1,
+            answers: 1,
+        });
+        let first = limiter.admit(Share::Read).await;
+        // At 0.05 requests a second the next one would wait for 20 s.
+        limiter.learn(&Slowed { requests_per_second: 0.05, ..limiter.slowed().unwrap() });
+        let second = limiter.admit(Share::Read);
+        let answers = async {
+            for _ in 0..30 {
+                limiter.answered(first);
+                tokio::task::yield_now().await;
+            }
+        };
+        let both = async { tokio::join!(second, answers) };
+        assert!(tokio::time::timeout(Duration::from_secs(10), both).await.is_ok());
+    }
+
+    #[tokio::test]
     async fn who_gives_up_at_the_gate_stands_in_nobodys_way() {
         let limiter = Limiter::new(50.0, 1, SystemClock::shared());
         limiter.admit(Share::Read).await;
         {
             let given_up = limiter.admit(Share::Write);
-            tokio::select! { biased; () = given_up => panic!("too early"), () = std::future::ready(()) => {} }
+            tokio::select! { biased; _ = given_up => panic!("too early"), () = std::future::ready(()) => {} }
         }
         limiter.admit(Share::Read).await;
         limiter.admit(Share::Read).await;

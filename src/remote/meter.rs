@@ -50,7 +50,7 @@ impl<'a> Meter<'a> {
             Cause::Throttled(_) => "throttled",
             Cause::Rejected(_) => "rejected",
             Cause::Unexpected(_) => "unexpected",
-            Cause::Unusable(_) | Cause::TooLarge { .. } => "unusable",
+            Cause::Redirected { .. } | Cause::Unusable(_) | Cause::TooLarge { .. } => "unusable",
         };
     }
 }

@@ -155,7 +155,7 @@ fn begin_anew(tx: &Tx<'_>, at: &str) -> Result<Prepared, StoreError> {
     tx.execute("DELETE FROM alert", [])?;
     // What the API said then is not what it says now.
     let log_id = tx.query_row(
-        "UPDATE meta SET log_id = lower(hex(randomblob(16))), is_backup = 0, refused_since = NULL, throttled_until = NULL
+        "UPDATE meta SET log_id = lower(hex(randomblob(16))), is_backup = 0, refused_since = NULL, throttled_until = NULL, slowed = NULL
          RETURNING log_id",
         [],
         |row| row.get(0),

@@ -74,6 +74,18 @@ faults![
         },
     ),
     (
+        throttled_for_a_number_with_a_unit,
+        "429 with seconds",
+        "a list is answered 429 with `Retry-After: 1 min`",
+        Complete("57 live"),
+        Done,
+        |case| {
+            let took = case.throttled_once("1 min");
+            assert_eq!(case.house.one(WRITTEN_DOWN), "1");
+            assert!((Duration::from_secs(58)..Duration::from_secs(75)).contains(&took), "{took:?}");
+        },
+    ),
+    (
         throttled_until_a_date,
         "429 with a date",
         "a list is answered 429 with a date that is a minute away by the server's clock",
@@ -155,4 +167,40 @@ fn a_pause_that_a_stopped_process_was_asked_for_holds_for_the_next() {
     until(&house, |world| world.request_count() == 2);
     assert!(clock.elapsed() > Duration::from_millis(500), "it did not wait");
     assert!(second.wait().unwrap().success());
+}
+
+#[test]
+fn learned_rate_is_shown_and_holds_for_the_next_process() {
+    let house = crate::house::House::with(60);
+    house.expect(0, &["sync"]);
+    assert!(!house.run(&["status"]).stdout.contains("slowed"));
+    assert_eq!(house.one("SELECT slowed IS NULL FROM meta"), "1");
+
+    // A process that is killed has stored it: after the refusal, not only at the end of its pass.
+    house.inject(Fault::new(throttled(Some("600"))).call(Call::List).once());
+    let mut first = house.spawn(&["sync"]);
+    eventually("it is stored", || house.one("SELECT slowed IS NOT NULL FROM meta") == "1");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let status = house.run(&["status"]).stdout;
+    let shown = status.lines().find(|line| line.starts_with("rate")).unwrap();
+    assert!(shown.starts_with("rate      slowed to 2.00 requests/s since 20"), "{shown}");
+    assert!(shown.ends_with(": 1 of the last 1 was refused"), "{shown}");
+    let status: serde_json::Value = serde_json::from_str(&house.run(&["status", "--json"]).stdout).unwrap();
+    let slowed = &status["slowed"];
+    assert_eq!(
+        (slowed["requests_per_second"].as_f64(), slowed["refused_at"].as_f64()),
+        (Some(2.0), Some(4.0))
+    );
+
+    // The next process does not wait for what the killed one was asked for, so that its rate is seen.
+    let own = crate::house::own(&house.path("komoju.db"));
+    own.execute_batch("UPDATE meta SET throttled_until = NULL").unwrap();
+    drop(own);
+    let (clock, before) = (komoju_sync::clock::SystemClock::new(), house.sandbox.world().requests().len());
+    house.expect(0, &["sync"]);
+    let requests = house.sandbox.world().requests().len() - before;
+    // At up to 4 requests a second, from an empty bucket.
+    let least = Duration::from_secs_f64(requests as f64 / 4.0);
+    assert!(clock.elapsed() >= least, "{requests} requests in {:?}", clock.elapsed());
 }

@@ -51,13 +51,18 @@ faults![
     (
         an_untrusted_certificate,
         "TLS failure (never plaintext)",
-        "the certificate was signed by nobody who is trusted",
-        Fails("invalid peer certificate"),
+        "the certificate was signed by no trusted authority",
+        Fails(
+            "GET /customers page 1: no answer: the certificate of 127.0.0.1 is not trusted (invalid peer certificate"
+        ),
         Retried,
         |case| {
             let (address, arrived) = peers::untrusted();
             case.speak_to(&format!("https://{address}/api/v1"));
-            case.hears_no_key(arrived);
+            case.hears_no_key(Arrived::clone(&arrived));
+            // One try at a page and one at each push: a certificate that is rejected once is rejected again. The create asks the
+            // server for its time first.
+            assert_eq!(arrived.lock().unwrap().len(), 4);
         },
     ),
     (
@@ -138,5 +143,20 @@ impl Case {
                 assert!(!text.contains(&secret.to_ascii_lowercase()), "{secret} arrived");
             }
         }
+    }
+}
+
+#[test]
+fn rejected_certificate_is_logged_in_our_words_alone() {
+    let (house, (address, _)) = (crate::house::House::with(1), peers::untrusted());
+    let file = house.path("config.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let config = config.replace(&house.sandbox.base_url(), &format!("https://{address}/api/v1"));
+    std::fs::write(&file, format!("{config}[log]\nlevel = 'trace'\n")).unwrap();
+    let ran = house.expect(1, &["sync"]);
+    assert!(ran.stderr.contains("the certificate of 127.0.0.1 is not trusted"), "{}", ran.stderr);
+    // What the verifier, the TLS library and the HTTP client log by themselves.
+    for theirs in ["failed to verify", "starting new connection", "fatal alert", "checkout waiting"] {
+        assert!(!ran.stderr.contains(theirs), "{theirs}: {}", ran.stderr);
     }
 }

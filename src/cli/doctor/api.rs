@@ -97,7 +97,11 @@ impl Asked {
 /// Whether asking again at once is of no use.
 fn is_final(error: &RemoteError) -> bool {
     match &error.cause {
-        Cause::KeyRefused(_) | Cause::Throttled(_) | Cause::Rejected(_) | Cause::TooLarge { .. } => true,
+        Cause::KeyRefused(_)
+        | Cause::Throttled(_)
+        | Cause::Rejected(_)
+        | Cause::Redirected { .. }
+        | Cause::TooLarge { .. } => true,
         Cause::Unreachable { step, .. } => matches!(step, Step::Tls(_)),
         Cause::Unexpected(_) | Cause::Unusable(_) => false,
     }
@@ -167,7 +171,7 @@ fn advice(error: &RemoteError, config: &Config) -> (Exit, String) {
             "set this machine's clock (timedatectl); if it is right, the certificate of the host, or of a proxy between, is not"
                 .to_owned()
         }
-        Cause::Unreachable { step: Step::Tls(Certificate::Other), .. } => format!(
+        Cause::Unreachable { step: Step::Tls(Certificate::Untrusted | Certificate::Unchecked), .. } => format!(
             "see that ca-certificates is installed and current, and who answers for {host}: a proxy that opens TLS needs \
              its own certificate among them"
         ),
@@ -176,7 +180,11 @@ fn advice(error: &RemoteError, config: &Config) -> (Exit, String) {
              (api.request_timeout_s)"
         ),
         Cause::Throttled(_) => {
-            "nothing: the daemon waits as long as it was asked to; if it happens often, lower rate_limit.requests_per_second"
+            "nothing: the daemon waits and slows down by itself; if it happens often, lower rate_limit.requests_per_second"
+                .to_owned()
+        }
+        Cause::Redirected { .. } => {
+            "set api.base_url to the address that KOMOJU's documentation gives, or remove what redirects requests to it"
                 .to_owned()
         }
         Cause::Rejected(_) => {
@@ -238,7 +246,8 @@ mod tests {
             (Step::Connection, "port 443"),
             (Step::Proxy, "api.proxy"),
             (Step::Tls(Certificate::Untimely), "clock"),
-            (Step::Tls(Certificate::Other), "ca-certificates"),
+            (Step::Tls(Certificate::Untrusted), "ca-certificates"),
+            (Step::Tls(Certificate::Unchecked), "ca-certificates"),
             (Step::Answer, "request_timeout_s"),
         ];
         for (step, part) in steps {

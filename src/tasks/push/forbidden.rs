@@ -6,7 +6,7 @@ use crate::model::PageQuery;
 use crate::model::intent::lifecycle::Outcome;
 use crate::reconcile::outcome::{Forbidden, KeyCheck, after_forbidden};
 use crate::remote::error::ApiError;
-use crate::remote::{Class, Push, PushRemote, Remote, RemoteError};
+use crate::remote::{Cause, Class, Push, PushRemote, Remote, RemoteError};
 use crate::store::outbox::Open;
 
 impl<R: Remote + PushRemote> Pusher<R> {
@@ -52,9 +52,40 @@ impl<R: Remote + PushRemote> Pusher<R> {
 
 /// What a list request says of its key.
 fn key_check<T>(listed: &Result<T, RemoteError>) -> KeyCheck {
+    // No answer, and a redirect, come from in front of the API, though they are not retried.
+    if let Err(RemoteError { cause: Cause::Unreachable { .. } | Cause::Redirected { .. }, .. }) = listed {
+        return KeyCheck::Unanswered;
+    }
     match listed.as_ref().map_err(RemoteError::class) {
         Ok(_) | Err(Class::Rejected | Class::Corrupt) => KeyCheck::Accepted,
         Err(Class::Auth) => KeyCheck::Refused,
         Err(Class::Transient | Class::Throttled) => KeyCheck::Unanswered,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remote::{Call, Certificate, Step};
+
+    #[test]
+    fn what_comes_from_in_front_of_the_api_says_nothing_of_the_key() {
+        let told = |status| ApiError { status, code: None, message: None, param: None };
+        let untrusted = Step::Tls(Certificate::Untrusted);
+        let cases = [
+            (Cause::Unreachable { step: untrusted, why: "why".into() }, KeyCheck::Unanswered),
+            (Cause::Unreachable { step: Step::Answer, why: "why".into() }, KeyCheck::Unanswered),
+            (Cause::Redirected { status: 307, to: None }, KeyCheck::Unanswered),
+            (Cause::Unexpected(told(503)), KeyCheck::Unanswered),
+            (Cause::Throttled(told(429)), KeyCheck::Unanswered),
+            (Cause::KeyRefused(told(403)), KeyCheck::Refused),
+            (Cause::Rejected(told(422)), KeyCheck::Accepted),
+            (Cause::Unusable("why".into()), KeyCheck::Accepted),
+        ];
+        for (cause, expected) in cases {
+            let error = RemoteError { call: Call::List { page: 1 }, cause, retry_after: None };
+            assert_eq!(key_check::<()>(&Err(error.clone())), expected, "{error}");
+        }
+        assert_eq!(key_check(&Ok(())), KeyCheck::Accepted);
     }
 }

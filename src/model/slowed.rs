@@ -1,0 +1,136 @@
+//! The rate that the API has been found to accept, where it is below the configured one: what is kept across restarts and shown.
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::time;
+
+/// FORGET_AFTER controls how long after the last refusal the rate is forgotten. A limit that still holds is found again with a few
+/// refusals; one that was lifted should not slow anything for longer.
+pub const FORGET_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
+/// How the requests are slowed down.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slowed {
+    /// How many requests a second are sent.
+    pub requests_per_second: f64,
+    /// At which rate the first refusal of the last row came.
+    pub refused_at: f64,
+    /// How many refusals came in a row, without an answer between.
+    pub in_a_row: u32,
+    /// When it began.
+    #[serde(with = "moment")]
+    pub since: Timestamp,
+    /// When the last refusal came.
+    #[serde(with = "moment")]
+    pub last_refusal: Timestamp,
+    /// How many of the last answers were refusals …
+    pub refused: u32,
+    /// … and how many these were, 20 at most.
+    pub answers: u32,
+}
+
+/// Moments as they are written everywhere.
+mod moment {
+    use jiff::Timestamp;
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    use crate::model::time;
+
+    pub(super) fn serialize<S: Serializer>(moment: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&time::written(*moment))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        time::read(&text).ok_or_else(|| de::Error::custom("no time"))
+    }
+}
+
+impl Slowed {
+    /// The form in which it is stored.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads the stored form. A text of another form, a rate that is no rate and one that is to be forgotten are `None`.
+    pub fn from_text(text: &str, now: Timestamp) -> Option<Self> {
+        let slowed: Self = serde_json::from_str(text).ok()?;
+        let is_rate = |rate: f64| rate.is_finite() && rate > 0.0;
+        let holds = is_rate(slowed.requests_per_second) && is_rate(slowed.refused_at);
+        (holds && slowed.age(now) < FORGET_AFTER).then_some(slowed)
+    }
+
+    /// How long ago the last refusal was. One in the future was dated by a clock that has been set back since: it counts as
+    /// just now.
+    pub fn age(&self, now: Timestamp) -> SignedDuration {
+        now.duration_since(self.last_refusal).max(SignedDuration::ZERO)
+    }
+}
+
+impl fmt::Display for Slowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requests_per_second, refused, answers, .. } = self;
+        let verb = if *refused == 1 { "was" } else { "were" };
+        write!(
+            f,
+            "slowed to {requests_per_second:.2} requests/s since {}: {refused} of the last {answers} {verb} refused",
+            time::written(self.since)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slowed() -> Slowed {
+        Slowed {
+            requests_per_second: 1.9375,
+            refused_at: 2.05,
+            in_a_row: 1,
+            since: "2026-01-31T16:40:00Z".parse().unwrap(),
+            last_refusal: "2026-01-31T17:00:00Z".parse().unwrap(),
+            refused: 3,
+            answers: 20,
+        }
+    }
+
+    #[test]
+    fn stored_form_reads_back_until_it_is_forgotten() {
+        let now = |text: &str| -> Timestamp { text.parse().unwrap() };
+        let text = slowed().to_text();
+        for (at, holds) in [
+            ("2026-01-31T17:00:00Z", true),
+            ("2026-01-31T17:59:59Z", true),
+            ("2026-01-31T18:00:00Z", false),
+            ("2025-01-31T17:00:00Z", true),
+        ] {
+            assert_eq!(Slowed::from_text(&text, now(at)), Some(slowed()).filter(|_| holds), "{at}");
+        }
+        let now = now("2026-01-31T17:00:00Z");
+        for other in [
+            "",
+            "null",
+            "{}",
+            &text.replace("1.9375", "0.0"),
+            &text.replace("1.9375", "-1"),
+            &text.replace("2.05", "1e999"),
+        ] {
+            assert_eq!(Slowed::from_text(other, now), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn sentence_names_rate_since_when_and_the_share_of_refusals() {
+        assert_eq!(
+            slowed().to_string(),
+            "slowed to 1.94 requests/s since 2026-01-31T16:40:00.000Z: 3 of the last 20 were refused"
+        );
+        let one = Slowed { refused: 1, answers: 7, ..slowed() };
+        assert!(one.to_string().ends_with(": 1 of the last 7 was refused"));
+    }
+}
