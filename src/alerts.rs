@@ -247,7 +247,8 @@ fn staleness(standing: &Standing, sweep_cron: &Cadence, started: Timestamp, now:
     }
     let failed_here = standing.last_sweep.as_ref().is_some_and(|sweep| {
         let ended = sweep.text("finished_at").and_then(time::read);
-        sweep.text("outcome") == Some("failed") && ended.is_some_and(|ended| ended >= started)
+        matches!(sweep.text("outcome"), Some("failed" | "partial"))
+            && ended.is_some_and(|ended| ended >= started)
     });
     let ran_long = sweep_cron.nth_after(started, 3).is_some_and(|tick| tick < now);
     match ran_long || (was_swept && failed_here) {

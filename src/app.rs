@@ -27,6 +27,7 @@ use crate::clock::{Clock, Known, TrustedClock};
 use crate::config::{Config, KeyError, SecretKey};
 use crate::model::{PassKind, Slowed, time};
 use crate::pulse::{Health, Pulse};
+use crate::reconcile::lag::Consistency;
 use crate::remote::Http;
 use crate::remote::http::SetupError;
 use crate::standing::{LookRequest, Standing};
@@ -180,6 +181,8 @@ impl App {
             max_concurrent_requests: config.api.max_concurrent_requests as usize,
             max_delete_count: config.inbound.max_delete_count,
             max_delete_percent: config.inbound.max_delete_percent,
+            consistency: Consistency::seconds(config.inbound.consistency_s),
+            period: config.inbound.sweep_cron.period_from(now),
             seed: rand::random(),
         };
         let push_settings = PushSettings {
@@ -189,6 +192,7 @@ impl App {
             hold_deletes_over: config.outbound.hold_deletes_over,
             park_after: SignedDuration::from_hours(config.outbound.park_after_h.into()),
             reconcile_tag: config.outbound.reconcile_tag.clone(),
+            consistency: settings.consistency,
             seed: rand::random(),
         };
         let (echoes, signals) = (Arc::<Echoes>::default(), Arc::<Signals>::default());

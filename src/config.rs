@@ -232,6 +232,8 @@ pub struct Inbound {
     pub max_delete_count: u64,
     /// The same in percent of the live customers, 0 to 100.
     pub max_delete_percent: u32,
+    /// How long KOMOJU's reads may lag behind its writes, in seconds; 0 where they never do.
+    pub consistency_s: u32,
 }
 
 impl Default for Inbound {
@@ -241,6 +243,7 @@ impl Default for Inbound {
             probe_cron: Cadence::built_in("30 * * * * *"),
             max_delete_count: 10,
             max_delete_percent: 5,
+            consistency_s: 120,
         }
     }
 }

@@ -73,6 +73,9 @@ metrics! {
     ACCOUNT_STOPPED = "komoju_sync_account_stopped", Kind::Gauge, "1 while everything waits because the key reads another account.";
     UNREADABLE = "komoju_sync_unreadable_customers", Kind::Gauge, "Customers that the API shows in a form that cannot be read; at most 1000 are counted.";
     BUSY_FIELD = "komoju_sync_busy_field_customers", Kind::Gauge, "In how many customers one field changed in the last complete sweep, of the field that changed in the most; 0 where none changed in a quarter of them.";
+    LIST_IMPRECISE = "komoju_sync_list_imprecise", Kind::Gauge, "1 while the list of customers is imprecise, as the last sweep that read it to its end found it.";
+    UNLISTED = "komoju_sync_unlisted_customers", Kind::Gauge, "Live customers that the list leaves out and that answer when they are requested one by one.";
+    LONGEST_LAG = "komoju_sync_longest_lag_seconds", Kind::Gauge, "The longest lag of a read behind a write that was measured, in seconds; 0 while there is none.";
     HELD_DELETIONS = "komoju_sync_held_deletions", Kind::Gauge, "Deletions that wait for an operator.";
     HELD_DELETES = "komoju_sync_held_delete_intents", Kind::Gauge, "Delete intents that wait for an operator because there are too many of them.";
     UNFINISHED_WIPES = "komoju_sync_unfinished_wipes", Kind::Gauge, "1 while the database file or its WAL may still hold erased data, or payment tokens of settled intents.";
@@ -234,7 +237,9 @@ fn begin_at_zero() {
         }
     }
     for kind in [PassKind::Sweep, PassKind::Probe] {
-        for outcome in [Outcome::Complete, Outcome::Held, Outcome::Failed, Outcome::Interrupted] {
+        for outcome in
+            [Outcome::Complete, Outcome::Held, Outcome::Partial, Outcome::Failed, Outcome::Interrupted]
+        {
             let _ = histogram!(PASS_DURATION, "kind" => kind.word(), "outcome" => outcome.word());
         }
     }

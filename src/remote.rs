@@ -21,7 +21,7 @@ pub use error::{Beginning, Call, Cause, Certificate, Class, RemoteError, Step};
 pub use http::Http;
 
 use crate::model::intent::Body;
-use crate::model::{Customer, CustomerId, Page, PageQuery, Unreadable, WindowPage};
+use crate::model::{Customer, CustomerId, Page, PageQuery, Unreadable};
 
 /// What a customer asked for by id turned out to be. That there is none is an answer, not an error.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +31,8 @@ pub enum Shown {
     /// It exists (HTTP 200), and what is shown of it cannot be read; the same request would be answered in the same way.
     /// Its id is the requested one, or cannot be read either.
     Unreadable(Unreadable),
-    /// HTTP 404 with a JSON error whose code is `not_found`; nothing less.
+    /// There is none, as far as this answer says: HTTP 404 or 410 with a JSON error of the API, or a customer with
+    /// `"deleted": true`. A web page never says so.
     NotFound,
 }
 
@@ -39,11 +40,6 @@ pub enum Shown {
 pub trait Remote: Send + Sync + 'static {
     /// Asks for one page of the list.
     fn list(&self, query: PageQuery) -> impl Future<Output = Result<Page, RemoteError>> + Send;
-
-    /// Requests one page of the list for a create's reconciliation, which needs the customers and no more.
-    fn window(&self, query: PageQuery) -> impl Future<Output = Result<WindowPage, RemoteError>> + Send {
-        async move { self.list(query).await.map(WindowPage::from) }
-    }
 
     /// Asks for one customer. The id must be one that [can be asked](CustomerId::can_be_asked).
     fn show(&self, id: &CustomerId) -> impl Future<Output = Result<Shown, RemoteError>> + Send;

@@ -82,7 +82,7 @@ pub use account::Account;
 pub use auth::{OldKey, Refusal};
 pub use fault::{Call, Drift, Echo, Effect, Ending, Fault, FaultId, Match, Payload, Region, Whither, Work};
 pub use lock::WorldGuard;
-pub use readings::Readings;
+pub use readings::{Readings, Repeated};
 pub use request::Seen;
 pub use world::World;
 

@@ -1,19 +1,23 @@
 //! How things stand, from the database alone: what `status` prints, the service tells its manager, and alerts watch.
 
+mod list;
+
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+pub use list::List;
+
 use crate::config::Config;
 use crate::model::intent::lifecycle::State;
 use crate::model::words::{count, duration, grouped};
-use crate::model::{PassKind, Slowed, time};
+use crate::model::{Outcome, PassKind, Slowed, time};
 use crate::store::read::Record;
 use crate::store::{
     self, Conn, Instance, Reader, StoreError, account, busy_fields, holds, intents, outbox, read, readers,
-    slowed, unreadable, wipe,
+    slowed, unlisted, unreadable, wipe,
 };
 use crate::tasks::spool;
 
@@ -77,6 +81,8 @@ pub struct Standing {
     pub unreadable_customers: Vec<Record>,
     /// Fields that changed in many customers in the last complete sweep.
     pub busy_fields: Vec<Record>,
+    /// What is known of KOMOJU's list and of its reads.
+    pub list: List,
     /// Deletions that wait for a person.
     pub held_deletions: u64,
     /// Deletions that a person approved and that no answer has proven yet.
@@ -188,6 +194,7 @@ impl Standing {
             unreadable_new: unreadable::count_new(reader)?,
             unreadable_customers: unreadable::first(reader, MOST_UNREADABLE)?,
             busy_fields: busy_fields::all(reader)?,
+            list: List::new(unlisted::list_state(reader)?, now),
             held_deletions: holds::held_count(reader)?,
             approved_deletions: holds::approved_count(reader)?,
             rejected_deletions: holds::rejected_count(reader)?,
@@ -202,6 +209,15 @@ impl Standing {
     /// How many intents are in a state.
     pub fn count_in(&self, state: State) -> u64 {
         self.intents.get(state.word()).map_or(0, Intents::count)
+    }
+
+    /// What the last sweep left open, where it was partial, as a sentence without its end.
+    pub fn partial_sentence(&self) -> Option<String> {
+        let pass =
+            self.last_sweep.as_ref().filter(|pass| pass.text("outcome") == Some(Outcome::Partial.word()))?;
+        let unverified = u64::try_from(pass.number("unverified")).unwrap_or(0);
+        let were = if unverified == 1 { "was" } else { "were" };
+        Some(format!("partial: {} {were} neither listed nor verified", count(unverified, "customer")))
     }
 
     /// Whether a wipe needs an operator: each unfinished erasure does. Tokens are wiped within moments; they need one if that is
@@ -234,10 +250,12 @@ impl Standing {
         Some(format!("{what} are still in the database file or its WAL{since}; {why}"))
     }
 
-    /// Whether something needs an operator: a hold, a parked intent, a stopped account, an unfinished wipe, a new unreadable customer.
+    /// Whether something needs an operator: a hold, a parked intent, a stopped account, an unfinished wipe, a new unreadable customer,
+    /// a list that may be read in part because the API ignores `page`.
     pub fn waits_for_a_person(&self) -> bool {
         self.wipe_needs_operator()
             || self.unreadable_new > 0
+            || self.list.ignores_page
             || self.held_deletions > 0
             || self.held_deletes > 0
             || self.parked() > 0
@@ -272,6 +290,12 @@ impl Standing {
                 pass.number("id"),
                 pass.text("outcome").unwrap_or_default()
             ));
+        }
+        if let (Some(partial), Some(pass)) = (self.partial_sentence(), &self.last_sweep) {
+            parts.push(format!("sweep {} {partial}", pass.number("id")));
+        }
+        if self.list.ignores_page {
+            parts.push("the API may ignore `page`".to_owned());
         }
         parts.push(match self.mirror.text("last_sweep_at") {
             Some(at) if self.stale => format!("stale: last complete sweep {at}"),

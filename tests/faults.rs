@@ -38,6 +38,8 @@ mod lists;
 mod moving;
 #[path = "faults/peers.rs"]
 mod peers;
+#[path = "faults/readings.rs"]
+mod readings;
 #[path = "faults/statuses.rs"]
 mod statuses;
 #[path = "faults/stops_and_kills.rs"]

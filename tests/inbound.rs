@@ -18,6 +18,10 @@ mod displaced;
 mod doctor;
 #[path = "inbound/house.rs"]
 mod house;
+#[path = "inbound/imprecise.rs"]
+mod imprecise;
+#[path = "inbound/imprecise_status.rs"]
+mod imprecise_status;
 #[path = "inbound/missing.rs"]
 mod missing;
 #[path = "inbound/passes.rs"]

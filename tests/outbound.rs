@@ -23,6 +23,10 @@ mod gone;
 mod hold_deletes;
 #[path = "outbound/hostile.rs"]
 mod hostile;
+#[path = "outbound/imprecise.rs"]
+mod imprecise;
+#[path = "outbound/lag.rs"]
+mod lag;
 #[path = "outbound/machine.rs"]
 mod machine;
 #[path = "outbound/once.rs"]

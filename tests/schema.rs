@@ -115,7 +115,9 @@ fn foreign_insert_update_and_delete_is_refused_on_every_table() {
     own::sign(&ours).unwrap();
     ours.execute_batch(
         "INSERT INTO unreadable_customer (key, reason, first_seen_at, last_seen_at) VALUES ('id:x', 'r', 't', 't');
-         INSERT INTO busy_field (field, customers, seen, sweeps, since) VALUES ('f', 1, 1, 1, 't')",
+         INSERT INTO busy_field (field, customers, seen, sweeps, since) VALUES ('f', 1, 1, 1, 't');
+         INSERT INTO unlisted (customer_id, since_sweep, verified_sweep, verified_at) VALUES ('c', 1, 1, 't');
+         INSERT INTO recheck (customer_id, due_at) VALUES ('c', 't')",
     )
     .unwrap();
     drop(ours);

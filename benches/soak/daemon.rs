@@ -39,7 +39,7 @@ impl House {
         let house = Self { sandbox, directory, daemon: None, parked: None, backups: 0 };
         let text = format!(
             "[api]\nbase_url = \"{}\"\nrequest_timeout_s = 5\n[rate_limit]\nrequests_per_second = 200\nburst = 20\n\
-             [database]\npath = '{}'\n[inbound]\nsweep_cron = \"*/3 * * * * *\"\nprobe_cron = \"* * * * * *\"\n\
+             [database]\npath = '{}'\n[inbound]\nsweep_cron = \"*/3 * * * * *\"\nprobe_cron = \"* * * * * *\"\nconsistency_s = 0\n\
              [outbound]\nspool_dir = '{}'\nhold_deletes_over = 1000000\n",
             house.sandbox.base_url(),
             house.database().display(),

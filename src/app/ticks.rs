@@ -14,6 +14,12 @@ use crate::tasks::pull::{Failure, Report};
 /// How soon after a sweep that was made because an update met nobody another one is made for that reason.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(15 * 60);
 
+/// After how long customers are requested again where another program kept the database busy.
+const RECHECK_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether customers are to be requested again.
+const LONGEST_RECHECK_WAIT: Duration = Duration::from_secs(60);
+
 /// How often a refused key is tried again.
 const ASK_AGAIN_AFTER_REFUSAL: Duration = Duration::from_secs(15 * 60);
 
@@ -27,6 +33,7 @@ impl App {
         let mut failures = 0;
         let mut plan = Plan::Cadence;
         let mut looked_at: Option<Duration> = None;
+        let mut recheck_at = Some(Duration::ZERO);
         loop {
             let answers_ticks = !matches!(plan, Plan::Refused { .. });
             let resting = pulse::resting();
@@ -45,6 +52,17 @@ impl App {
                     PassKind::Sweep
                 }
                 () = probe_due.notified(), if answers_ticks => PassKind::Probe,
+                () = self.sleep_until(recheck_at), if answers_ticks => {
+                    let next = match self.pull.recheck().await {
+                        Ok(next) => next,
+                        Err(e) if e.is_busy() => Some(RECHECK_AGAIN_AFTER),
+                        Err(e) => return Err(e),
+                    };
+                    // A push may have customers requested again.
+                    let next = next.unwrap_or(LONGEST_RECHECK_WAIT).min(LONGEST_RECHECK_WAIT);
+                    recheck_at = Some(self.clock.elapsed() + next);
+                    continue;
+                }
                 () = self.signals.refused.notified() => {
                     plan = Plan::Refused { again_at: self.clock.elapsed() + ASK_AGAIN_AFTER_REFUSAL };
                     continue;
@@ -52,6 +70,8 @@ impl App {
             };
             drop(resting);
             let passed = self.pass(kind).await;
+            // The pass may have left customers out.
+            recheck_at = Some(self.clock.elapsed());
             self.first_pass.notify_one();
             // A key that was bound, or is accepted again, lets intents go.
             self.signals.wake.notify_one();

@@ -115,7 +115,7 @@ fn configure(directory: &Path, sandbox: &Sandbox) -> anyhow::Result<Config> {
     let quoted = |path: &Path| Value::from(path.to_string_lossy()).to_string();
     let text = format!(
         "[api]\nbase_url = \"{}\"\nsecret_key_file = {}\n[rate_limit]\nrequests_per_second = 0\n\
-         [database]\npath = {}\n[outbound]\nspool_dir = {}\n[inbound]\nsweep_cron = \"*/2 * * * * *\"\nprobe_cron = \"*/2 * * * * *\"\n",
+         [database]\npath = {}\n[outbound]\nspool_dir = {}\n[inbound]\nsweep_cron = \"*/2 * * * * *\"\nprobe_cron = \"*/2 * * * * *\"\nconsistency_s = 0\n",
         sandbox.base_url(),
         quoted(&key_file),
         quoted(&directory.join("komoju.db")),

@@ -161,6 +161,7 @@ async fn with_config(told: &mut Told, file: &Path, config: &Config) -> anyhow::R
     told.tell(findings)?;
     let answers = asked.as_ref().ok();
     told.tell([account::check(looked.as_ref(), key.as_ref(), answers)])?;
+    told.tell(state::check_list(looked.as_ref(), config.inbound.consistency_s, clock.now()))?;
     told.tell(state::check_wipe(looked.as_ref()))?;
     told.tell([state::check(looked.as_ref(), holder.is_some(), answers)])
 }

@@ -67,8 +67,9 @@ pub(super) fn exit_of_report(report: &Report) -> Exit {
         (Some(Failure::KeyRefused(_)), _) => Exit::KeyRefused,
         (Some(Failure::OtherAccount), _) => Exit::Waits,
         (Some(_), _) => Exit::Failed,
+        (None, Outcome::Partial) => Exit::Failed,
         (None, Outcome::Held) => Exit::Waits,
-        (None, _) if report.held > 0 || report.new_unreadable > 0 => Exit::Waits,
+        (None, _) if report.held > 0 || report.new_unreadable > 0 || report.ignores_page => Exit::Waits,
         (None, _) => Exit::Fine,
     }
 }

@@ -1,10 +1,12 @@
 //! `status`: how things stand, from the database alone.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::print::{self, Out, Style, count, grouped, plain};
 use super::{ConfigFile, Exit};
 use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
 use crate::model::intent::lifecycle::State;
 use crate::model::unreadable;
 use crate::model::words::duration;
@@ -17,7 +19,7 @@ use crate::tasks::spool;
 #[command(
     after_help = "Examples:\n  komoju-sync status\n  komoju-sync status --json | jq .last_sweep_age_s\n\n\
     Exits 1 when no complete sweep exists, the last is older than three of its periods, or the daemon waits for the disk, 3 when something waits for a \
-    person or a new customer is unreadable, 4 when the key is refused, 5 when there is no usable database."
+    person, a new customer is unreadable or the API may ignore `page`, 4 when the key is refused, 5 when there is no usable database."
 )]
 pub(super) struct Args {
     #[command(flatten)]
@@ -42,7 +44,7 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     let mut out = Out::new();
     match args.style.is_json() {
         true => out.json(&status)?,
-        false => print(&mut out, &status)?,
+        false => print(&mut out, &status, &config, now)?,
     }
     out.finish()?;
     Ok(exit(&status))
@@ -63,7 +65,7 @@ fn exit(standing: &Standing) -> Exit {
     exit
 }
 
-fn print(out: &mut Out, status: &Standing) -> std::io::Result<()> {
+fn print(out: &mut Out, status: &Standing, config: &Config, now: Timestamp) -> std::io::Result<()> {
     let mirror = &status.mirror;
     let number = |name: &str| grouped(u64::try_from(mirror.number(name)).unwrap_or(0));
     out.line(&format!(
@@ -83,6 +85,8 @@ fn print(out: &mut Out, status: &Standing) -> std::io::Result<()> {
             super::print::safe(trouble)
         ))?;
     }
+    let last = status.partial_sentence().map(|partial| format!("; the last one is {partial}"));
+    let last = last.unwrap_or_default();
     match status.last_sweep_age_s {
         Some(age) => {
             let stale = match status.stale {
@@ -91,9 +95,9 @@ fn print(out: &mut Out, status: &Standing) -> std::io::Result<()> {
                 false => "",
             };
             let at = plain(mirror.get("last_sweep_at"));
-            out.line(&format!("sweep     complete {} ago ({at}){stale}", duration(age)))?;
+            out.line(&format!("sweep     complete {} ago ({at}){stale}{last}", duration(age)))?;
         }
-        None => out.line("sweep     none is complete yet")?,
+        None => out.line(&format!("sweep     none is complete yet{last}"))?,
     }
     if let Some(pass) = &status.running {
         let left =
@@ -136,6 +140,7 @@ fn print(out: &mut Out, status: &Standing) -> std::io::Result<()> {
     if let Some(left) = status.wipe_sentence() {
         out.line(&format!("wiping    unfinished: {}", print::safe(&left)))?;
     }
+    print_list(out, status, config.inbound.consistency_s, now)?;
     print_reading(out, status)?;
     if status.held_deletions > 0 {
         let held = count(status.held_deletions, "deletion");
@@ -152,6 +157,24 @@ fn print(out: &mut Out, status: &Standing) -> std::io::Result<()> {
         out.line(&format!("rejected  {rejected}: the customers stay until a list shows them again"))?;
     }
     print_outbox(out, status)
+}
+
+/// In what way the list is imprecise, and how far reads lag; nothing for an exact list and reads that never lag.
+fn print_list(out: &mut Out, status: &Standing, consistency_s: u32, now: Timestamp) -> std::io::Result<()> {
+    let list = &status.list;
+    let lines = [
+        list.imprecision(now).map(|text| format!("list      {text}")),
+        list.ignores_page.then(|| {
+            "list      there may be more customers than are listed: ask KOMOJU, and see `komoju-sync doctor`".to_owned()
+        }),
+        list.long_unlisted_sentence().map(|text| format!("list      {text}")),
+        list.lag_sentence().map(|text| format!("lag       {text}")),
+        list.lag_exceeded_sentence(consistency_s).map(|text| format!("lag       {text}")),
+    ];
+    for line in lines.into_iter().flatten() {
+        out.line(&print::safe(&line))?;
+    }
+    Ok(())
 }
 
 /// How many unreadable customers are named.

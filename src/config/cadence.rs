@@ -98,6 +98,12 @@ impl Cadence {
     pub fn wait_from(&self, at: Timestamp) -> Option<Duration> {
         Duration::try_from(self.nth_after(at, 1)?.duration_since(at)).ok()
     }
+
+    /// The time between the next two ticks after `at`; none at the far end of the calendar.
+    pub fn period_from(&self, at: Timestamp) -> Option<Duration> {
+        let (next, second) = (self.nth_after(at, 1)?, self.nth_after(at, 2)?);
+        Duration::try_from(second.duration_since(next)).ok()
+    }
 }
 
 impl PartialEq for Cadence {

@@ -112,6 +112,9 @@ fn inbound(file: &mut Document<'_>) -> Inbound {
                 whole(0..=100, "percent of the live customers; 0 leaves it to max_delete_count"),
             )
             .unwrap_or(default.max_delete_percent),
+        consistency_s: file
+            .read("inbound", "consistency_s", whole(0..=3600, "seconds; 0: reads never lag"))
+            .unwrap_or(default.consistency_s),
     }
 }
 

@@ -33,6 +33,7 @@ pub(super) fn render(config: &Config) -> String {
     page.key("probe_cron", text(&inbound.probe_cron));
     page.key("max_delete_count", inbound.max_delete_count);
     page.key("max_delete_percent", inbound.max_delete_percent);
+    page.key("consistency_s", inbound.consistency_s);
 
     page.table("outbound");
     page.key("enabled", outbound.enabled);

@@ -47,6 +47,7 @@ fn the_defaults_are_those_of_the_contract() {
     probe_cron = "30 * * * * *"
     max_delete_count = 10
     max_delete_percent = 5
+    consistency_s = 120
 
     [outbound]
     enabled = true

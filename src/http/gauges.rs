@@ -62,6 +62,9 @@ fn set_standing(standing: &Standing, now: Timestamp) {
     set(measures::UNREADABLE, standing.unreadable as f64);
     let busiest = standing.busy_fields.first().map_or(0, |field| field.number("customers"));
     set(measures::BUSY_FIELD, busiest as f64);
+    set(measures::LIST_IMPRECISE, one_if(standing.list.is_imprecise()));
+    set(measures::UNLISTED, standing.list.verified as f64);
+    set(measures::LONGEST_LAG, standing.list.longest_lag_s.unwrap_or(0.0));
     set(measures::HELD_DELETIONS, standing.held_deletions as f64);
     set(measures::HELD_DELETES, standing.held_deletes as f64);
     set_of(measures::UNFINISHED_WIPES, "of", "erasure", one_if(standing.erasure_unfinished));

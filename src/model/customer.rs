@@ -107,6 +107,11 @@ impl Customer {
         Self::from_value(json::parse(body.as_bytes()).map_err(|_| BadCustomer::NotAnObject)?)
     }
 
+    /// Whether the API says `"deleted": true` of it.
+    pub fn is_deleted(&self) -> bool {
+        self.fields().get("deleted") == Some(&Value::Bool(true))
+    }
+
     /// The customer's id.
     pub fn id(&self) -> &CustomerId {
         &self.id

@@ -40,6 +40,7 @@ pub enum Source {
 #[derive(Clone, Debug)]
 pub struct Listed {
     id: CustomerId,
+    is_deleted: bool,
     text: Box<RawValue>,
     fingerprint: Fingerprint,
 }
@@ -47,20 +48,20 @@ pub struct Listed {
 impl Listed {
     /// Takes a text as a customer. Asked of it: what [`Customer::from_value`] asks.
     pub fn new(text: Box<RawValue>) -> Result<Self, BadCustomer> {
-        id_of(text.get()).map(|id| Self::of(id, text))
+        head_of(text.get()).map(|head| Self::of(head, text))
     }
 
     /// Takes the text at this position of a page as a customer.
     pub fn at(position: u64, text: Box<RawValue>) -> Result<Self, Unreadable> {
-        match id_of(text.get()) {
-            Ok(id) => Ok(Self::of(id, text)),
+        match head_of(text.get()) {
+            Ok(head) => Ok(Self::of(head, text)),
             Err(reason) => Err(Unreadable::new(text.get().as_bytes(), Some(position), reason)),
         }
     }
 
-    fn of(id: CustomerId, text: Box<RawValue>) -> Self {
+    fn of((id, is_deleted): (CustomerId, bool), text: Box<RawValue>) -> Self {
         let fingerprint = fingerprint(text.get().as_bytes());
-        Self { id, text, fingerprint }
+        Self { id, is_deleted, text, fingerprint }
     }
 
     /// Takes a JSON value as a customer.
@@ -72,6 +73,11 @@ impl Listed {
     /// Whose text it is.
     pub fn id(&self) -> &CustomerId {
         &self.id
+    }
+
+    /// Whether the list says `"deleted": true` of it.
+    pub fn is_deleted(&self) -> bool {
+        self.is_deleted
     }
 
     /// How long its text is, in bytes.
@@ -108,8 +114,8 @@ pub(super) fn check_size(text: &[u8]) -> Result<(), BadCustomer> {
     }
 }
 
-/// Whose text it is, if all of it can be read.
-fn id_of(text: &str) -> Result<CustomerId, BadCustomer> {
+/// The customer's id and whether it is marked as deleted, if all of its text can be read.
+fn head_of(text: &str) -> Result<(CustomerId, bool), BadCustomer> {
     let unreadable = |why: &dyn fmt::Display| BadCustomer::Unreadable(why.to_string());
     check_size(text.as_bytes())?;
     if !text.starts_with('{') {
@@ -118,10 +124,12 @@ fn id_of(text: &str) -> Result<CustomerId, BadCustomer> {
     // What skipping it does not notice: so whatever was taken apart can be read.
     if may_be_unreadable(text) {
         let value = json::parse(text.as_bytes()).map_err(|why| unreadable(&why))?;
-        return Customer::checked_id(value.get("id"), value.get("resource"));
+        let id = Customer::checked_id(value.get("id"), value.get("resource"))?;
+        return Ok((id, value.get("deleted") == Some(&Value::Bool(true))));
     }
-    let Head { id, resource } = serde_json::from_str(text).map_err(|why| unreadable(&why))?;
-    Customer::checked_id(id.as_ref(), resource.as_ref())
+    let Head { id, resource, deleted } = serde_json::from_str(text).map_err(|why| unreadable(&why))?;
+    let id = Customer::checked_id(id.as_ref(), resource.as_ref())?;
+    Ok((id, deleted == Some(Value::Bool(true))))
 }
 
 /// Whether this JSON may hold an escape that stands for no character, a key of the parser's own, or be nested too deeply.
@@ -135,6 +143,7 @@ fn may_be_unreadable(text: &str) -> bool {
 struct Head {
     id: Option<Value>,
     resource: Option<Value>,
+    deleted: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -142,6 +151,7 @@ struct Head {
 enum Field {
     Id,
     Resource,
+    Deleted,
     #[serde(other)]
     Other,
 }
@@ -163,11 +173,12 @@ impl<'de> Visitor<'de> for HeadVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Head, A::Error> {
         // A key that is repeated counts with its last value, as everywhere.
-        let mut head = Head { id: None, resource: None };
+        let mut head = Head { id: None, resource: None, deleted: None };
         while let Some(field) = map.next_key()? {
             match field {
                 Field::Id => head.id = Some(map.next_value()?),
                 Field::Resource => head.resource = Some(map.next_value()?),
+                Field::Deleted => head.deleted = Some(map.next_value()?),
                 Field::Other => drop(map.next_value::<IgnoredAny>()?),
             }
         }

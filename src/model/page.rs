@@ -4,63 +4,86 @@ use jiff::Timestamp;
 
 use super::{Listed, Unreadable};
 
-/// Which page is asked for.
+/// Which page is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageQuery {
     /// From 1.
     pub page: u64,
     /// How many customers a page should hold; the answer says how many it does.
     pub per_page: u32,
-    /// Only customers made at or after this moment.
+    /// Only customers created at or after this time.
     pub created_from: Option<Timestamp>,
 }
 
-/// A page of the customers created since a moment. It is usable whatever the envelope says: what is missing or has another form is
-/// `None`, and customers that cannot be read are only counted.
-#[derive(Clone, Debug)]
-pub struct WindowPage {
-    /// How many customers the window holds.
+/// What the envelope of a page says about the list. Each number may be wrong: it is a hint. `None` where it is missing or is not a
+/// whole number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Which page the answer says it is.
+    pub page: Option<u64>,
+    /// How many customers a full page holds; never 0.
+    pub per_page: Option<u64>,
+    /// How many customers the list holds.
     pub total: Option<u64>,
-    /// How many pages it has.
+    /// How many pages the list has; 0 or 1 for an empty one.
     pub last_page: Option<u64>,
-    /// The customers that can be read, in the answer's order.
-    pub customers: Vec<Listed>,
-    /// How many cannot be read.
-    pub unreadable: u64,
 }
 
-impl From<Page> for WindowPage {
-    fn from(Page { total, last_page, customers, unreadable, .. }: Page) -> Self {
-        let unreadable = unreadable.len() as u64;
-        Self { total: Some(total), last_page: Some(last_page), customers, unreadable }
+impl Hints {
+    /// How many pages `total` and `per_page` make.
+    pub fn pages_of_total(&self) -> Option<u64> {
+        Some(self.total?.div_ceil(self.per_page?))
+    }
+
+    /// The last page that any hint promises; `None` where no hint says how long the list is.
+    pub fn promised_pages(&self) -> Option<u64> {
+        self.last_page.max(self.pages_of_total())
     }
 }
 
-/// A page whose form is right. Whether it can be believed is for [`crate::reconcile::paging`] to say.
-#[derive(Clone, Debug)]
+/// One page of the list. It is usable whatever the envelope says.
+#[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// Which page the answer says it is.
-    pub page: u64,
-    /// How many customers a full page holds.
-    pub per_page: u64,
-    /// How many customers the list holds.
-    pub total: u64,
-    /// How many pages the list has; 0 for an empty one.
-    pub last_page: u64,
+    /// What the envelope says.
+    pub hints: Hints,
     /// The customers that can be read, in the answer's order.
     pub customers: Vec<Listed>,
     /// The customers that cannot be read, each with its position.
     pub unreadable: Vec<Unreadable>,
+    /// The customers that are listed with `"deleted": true`: they count as not listed.
+    pub deleted: Vec<Listed>,
 }
 
 impl Page {
-    /// How many customers the page shows, the unreadable ones included.
+    /// How many rows the page shows, the unreadable and the deleted ones included.
     pub fn len(&self) -> u64 {
-        (self.customers.len() + self.unreadable.len()) as u64
+        (self.customers.len() + self.unreadable.len() + self.deleted.len()) as u64
     }
 
-    /// Whether the page shows no customer.
+    /// Whether the page shows no row.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longest_promise_of_the_hints_counts() {
+        let hints = |total, per_page, last_page| Hints { page: None, per_page, total, last_page };
+        let cases = [
+            (hints(Some(250), Some(100), Some(3)), Some(3)),
+            (hints(Some(250), Some(100), Some(9)), Some(9)),
+            (hints(Some(950), Some(100), Some(3)), Some(10)),
+            (hints(Some(250), None, None), None),
+            (hints(None, Some(100), Some(3)), Some(3)),
+            (hints(Some(0), Some(100), Some(0)), Some(0)),
+            (hints(None, None, None), None),
+        ];
+        for (hints, promised) in cases {
+            assert_eq!(hints.promised_pages(), promised, "{hints:?}");
+        }
     }
 }

@@ -29,8 +29,10 @@ impl PassKind {
 pub enum Outcome {
     /// Everything was read and everything that was found is recorded.
     Complete,
-    /// Everything was read; its deletions wait for a person.
+    /// Everything was read; deletions wait for an operator.
     Held,
+    /// Everything was read, and live customers were neither listed nor verified by a request of their own.
+    Partial,
     /// Stopped on the way, by us or by a crash.
     Interrupted,
     /// Something could not be read or believed; `error` says what.
@@ -43,6 +45,7 @@ impl Outcome {
         match self {
             Self::Complete => "complete",
             Self::Held => "held",
+            Self::Partial => "partial",
             Self::Interrupted => "interrupted",
             Self::Failed => "failed",
         }
@@ -80,6 +83,8 @@ pub struct Tally {
     pub restored: u64,
     /// Different customers that could not be read.
     pub unreadable: u64,
+    /// Live customers that were neither listed nor verified.
+    pub unverified: u64,
 }
 
 impl Tally {
@@ -104,9 +109,10 @@ mod tests {
     #[test]
     fn passes_and_their_outcomes_have_the_words_of_the_schema() {
         assert_eq!([PassKind::Sweep, PassKind::Probe].map(|kind| kind.to_string()), ["sweep", "probe"]);
-        let outcomes = [Outcome::Complete, Outcome::Held, Outcome::Interrupted, Outcome::Failed];
+        let outcomes =
+            [Outcome::Complete, Outcome::Held, Outcome::Partial, Outcome::Interrupted, Outcome::Failed];
         let words = outcomes.map(|outcome| outcome.to_string());
-        assert_eq!(words, ["complete", "held", "interrupted", "failed"]);
+        assert_eq!(words, ["complete", "held", "partial", "interrupted", "failed"]);
     }
 
     #[test]

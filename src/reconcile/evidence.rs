@@ -1,14 +1,22 @@
 //! Evidence of absence.
 //!
-//! A list can be short for many reasons, and only one of them is that customers are gone. So a customer that a sweep did not see
-//! is a *suspect*, and is recorded as deleted only when its own GET answers `not_found` **and**, within the same minute, a
-//! customer that the sweep did see still answers (the *canary*: it shows that the API is telling the truth about this account
-//! just now). Too many suspects are not asked one by one: a sample tells a short list from a mass deletion, and a mass deletion
-//! is held for a person. What is held because it was too many stays too many until a person has decided or the set is another
-//! one, even when the mirror has grown meanwhile and the limit with it. Who else is missing makes another set only where it is proven
-//! to be gone.
+//! A list can leave customers out for many reasons, and only one of them is that they are gone. So a live customer that no round of a
+//! sweep has listed is a *suspect*: it is requested by itself. It is recorded as deleted only when that answer says that it is gone
+//! **and**, after it and within a minute, a customer that the sweep did list answers (the *canary*: it shows that the API tells the
+//! truth about this account just now).
+//!
+//! ```text
+//!   suspects ─▶ up to the limit ────────────────▶ each is requested
+//!            └▶ more ─▶ a sample ─▶ all gone ───▶ all are held for an operator
+//!                                └▶ one alive ──▶ the list is imprecise: as many as the budget allows are requested
+//! ```
+//!
+//! Imprecision must not switch the guard off: while suspects were above the limit within a day, the deletions of that day count
+//! together.
 
 use std::time::Duration;
+
+use jiff::SignedDuration;
 
 use crate::model::CustomerId;
 
@@ -35,48 +43,69 @@ pub fn limit(live_before: u64, max_count: u64, max_percent: u32) -> u64 {
     max_count.max(u64::try_from(share).unwrap_or(u64::MAX))
 }
 
+/// For how long suspects above the limit make the deletions of several sweeps count together.
+pub const COUNTED_FOR: SignedDuration = SignedDuration::from_hours(24);
+
+/// How many single requests a sweep may make at least.
+const LEAST_BUDGET: u64 = 100;
+
+/// How many single requests a sweep may make that has read so many pages.
+pub fn budget(pages: u64) -> u64 {
+    pages.max(LEAST_BUDGET)
+}
+
+/// How many deletions a sweep may record by itself: all that are proven, unless the list was seen to be imprecise within
+/// [`COUNTED_FOR`]; `recorded` were recorded in that time.
+pub fn room(limit: u64, is_imprecise: bool, recorded: u64) -> u64 {
+    if is_imprecise { limit.saturating_sub(recorded) } else { u64::MAX }
+}
+
 /// What is done about the suspects of a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Course {
     /// There are none.
     Nothing,
-    /// Each is asked.
+    /// Each is requested.
     AskEach,
-    /// Too many: some are asked.
+    /// They are more than the limit: some are requested.
     AskSample,
-    /// Each is asked, and whoever is gone waits for a person.
-    AskEachAndHold,
-    /// They wait already, and go on waiting.
-    KeepHolding,
 }
 
 /// What a sweep may do about deletions by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Licence {
-    /// Record them where each is proven and they are few.
+    /// Record those that are proven.
     Record,
-    /// Hold them all: the database was restored, and a person has yet to look at what it misses.
+    /// Hold them all: the database was restored, and an operator has yet to look at what the list lacks.
     Hold,
 }
 
-/// Whether a sweep's suspects are those that wait for a person already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waiting {
-    /// These were held by an earlier sweep, and only a person lets them go; who is missing besides them is not known to be gone.
-    TheSame,
-    /// Others, more who are gone, fewer, or none.
-    Others,
+/// Chooses the course.
+pub fn course(suspects: u64, limit: u64) -> Course {
+    match suspects {
+        0 => Course::Nothing,
+        n if n <= limit => Course::AskEach,
+        _ => Course::AskSample,
+    }
 }
 
-/// Chooses the course.
-pub fn course(suspects: u64, limit: u64, waiting: Waiting, licence: Licence) -> Course {
-    match (suspects, licence, waiting) {
-        (0, ..) => Course::Nothing,
-        (n, Licence::Record, Waiting::Others) if n <= limit => Course::AskEach,
-        (n, Licence::Hold, Waiting::Others) if n <= limit => Course::AskEachAndHold,
-        // Nothing would be recorded, and whoever approves has them asked.
-        (n, Licence::Hold, Waiting::TheSame) if n <= limit => Course::KeepHolding,
-        _ => Course::AskSample,
+/// What a sample of too many suspects says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sampled {
+    /// Those that answered clearly are gone: perhaps all are. All are held.
+    Gone,
+    /// One is alive: the list leaves out customers that exist.
+    Imprecise,
+    /// None answered clearly.
+    Unknown,
+}
+
+/// Judges a sample by how many of it were alive and gone.
+pub fn sampled(alive: usize, gone: usize) -> Sampled {
+    match (alive, gone) {
+        (0, 0) => Sampled::Unknown,
+        (0, _) => Sampled::Gone,
+        _ => Sampled::Imprecise,
     }
 }
 
@@ -85,7 +114,7 @@ pub fn course(suspects: u64, limit: u64, waiting: Waiting, licence: Licence) -> 
 pub enum Answer {
     /// It answers.
     Alive,
-    /// JSON `not_found`.
+    /// It says that it is gone.
     Gone,
 }
 
@@ -105,7 +134,7 @@ pub struct Proof {
 }
 
 impl Inquest {
-    /// Notes a suspect's `not_found`; `asked_at` is a steady clock's time from before the question.
+    /// Notes a suspect's 404; `asked_at` is a steady clock's time from before the question.
     pub fn gone(&mut self, suspect: CustomerId, asked_at: Duration) {
         self.gone.push((suspect, asked_at));
     }
@@ -160,24 +189,28 @@ mod tests {
     #[test]
     fn more_suspects_than_the_limit_are_sampled() {
         assert_eq!(
-            [0, 1, 10, 11].map(|n| course(n, 10, Waiting::Others, Licence::Record)),
+            [0, 1, 10, 11].map(|n| course(n, 10)),
             [Course::Nothing, Course::AskEach, Course::AskEach, Course::AskSample]
         );
-        assert_eq!(course(1, 0, Waiting::Others, Licence::Record), Course::AskSample);
-        let same = course(4, 10, Waiting::TheSame, Licence::Record);
-        assert_eq!(same, Course::AskSample, "a limit that grew releases nobody");
+        assert_eq!(course(1, 0), Course::AskSample);
     }
 
     #[test]
-    fn after_a_restore_nobody_is_recorded_however_few_they_are() {
-        assert_eq!(
-            [0, 1, 10, 11].map(|n| course(n, 10, Waiting::Others, Licence::Hold)),
-            [Course::Nothing, Course::AskEachAndHold, Course::AskEachAndHold, Course::AskSample]
-        );
-        assert_eq!(
-            [0, 1, 10, 11].map(|n| course(n, 10, Waiting::TheSame, Licence::Hold)),
-            [Course::Nothing, Course::KeepHolding, Course::KeepHolding, Course::AskSample]
-        );
+    fn one_of_a_sample_that_is_alive_shows_an_imprecise_list() {
+        let sampled = [(0, 0), (0, 1), (0, 20), (1, 19), (20, 0)].map(|(alive, gone)| sampled(alive, gone));
+        use Sampled::{Gone, Imprecise, Unknown};
+        assert_eq!(sampled, [Unknown, Gone, Gone, Imprecise, Imprecise]);
+    }
+
+    #[test]
+    fn deletions_of_a_day_count_together_while_the_list_is_imprecise() {
+        assert_eq!(room(10, false, 500), u64::MAX);
+        assert_eq!([0, 4, 10, 11].map(|recorded| room(10, true, recorded)), [10, 6, 0, 0]);
+    }
+
+    #[test]
+    fn single_requests_are_as_many_as_pages_and_at_least_a_hundred() {
+        assert_eq!([0, 99, 100, 5000].map(budget), [100, 100, 100, 5000]);
     }
 
     #[test]

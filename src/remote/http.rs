@@ -34,7 +34,7 @@ use crate::clock::Clock;
 use crate::config::{Config, SecretKey};
 use crate::mask::{MASK, Masker};
 use crate::model::listed::LONGEST;
-use crate::model::{CustomerId, Page, PageQuery, Slowed, WindowPage};
+use crate::model::{CustomerId, Page, PageQuery, Slowed};
 use crate::pulse;
 
 /// How much may be held of all answers together: those under way, and a few that wait for the database.
@@ -371,11 +371,7 @@ impl Http {
 
 impl Remote for Http {
     async fn list(&self, query: PageQuery) -> Result<Page, RemoteError> {
-        self.listed(query, wire::page).await
-    }
-
-    async fn window(&self, query: PageQuery) -> Result<WindowPage, RemoteError> {
-        self.listed(query, wire::window).await
+        self.listed(query).await
     }
 
     async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
@@ -397,12 +393,8 @@ impl Remote for Http {
 }
 
 impl Http {
-    /// Requests one page of the list and reads it by `read`, whose error is a sentence.
-    async fn listed<T>(
-        &self,
-        query: PageQuery,
-        read: impl Fn(&[u8]) -> Result<T, String> + Send,
-    ) -> Result<T, RemoteError> {
+    /// Requests one page of the list and reads it.
+    async fn listed(&self, query: PageQuery) -> Result<Page, RemoteError> {
         let call = Call::List { page: query.page };
         let mut url = self.url(&["customers"]);
         {
@@ -419,7 +411,7 @@ impl Http {
         let limit = if query.per_page == 1 { ONE_CUSTOMER } else { self.largest_answer };
         let terms = Terms { share: Share::Read, limit };
         let listed = match self.get(&call, terms, url, &mut meter).await {
-            Ok(answer) if answer.is_whole => read(&answer.body).map_err(|why| {
+            Ok(answer) if answer.is_whole => wire::page(&answer.body).map_err(|why| {
                 let cause = Cause::Unusable(self.masker.text(&why));
                 RemoteError { call, cause, retry_after: None }
             }),
@@ -443,7 +435,10 @@ impl Http {
         let terms = Terms { share, limit: ONE_CUSTOMER };
         let shown = match self.get(&call, terms, url, &mut meter).await {
             Ok(answer) => match wire::one_customer(&answer.body, answer.is_whole) {
-                Answered::Customer(customer) if customer.id() == id => Ok(Shown::Found(customer)),
+                Answered::Customer(customer) if customer.id() == id => match customer.is_deleted() {
+                    true => Ok(Shown::NotFound),
+                    false => Ok(Shown::Found(customer)),
+                },
                 Answered::Unreadable(bad) if bad.id.as_ref().is_none_or(|shown| shown == id) => {
                     Ok(Shown::Unreadable(bad))
                 }
@@ -456,9 +451,7 @@ impl Http {
                     Err(RemoteError { call, cause, retry_after: None })
                 }
             },
-            Err(RemoteError { cause: Cause::Rejected(told), .. })
-                if told.status == 404 && told.code.as_deref() == Some("not_found") =>
-            {
+            Err(RemoteError { cause: Cause::Rejected(told), .. }) if matches!(told.status, 404 | 410) => {
                 Ok(Shown::NotFound)
             }
             Err(other) => Err(other),

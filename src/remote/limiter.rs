@@ -1,6 +1,6 @@
 //! One limiter for everything that is sent: the pace, and the pause that the remote may ask for.
 //!
-//! How fast requests may leave is decided by [`Pace`]; here they wait for it.
+//! How fast requests may leave is decided by `Pace`; here they wait for it.
 //!
 //! Reads and writes share it in turns: where both wait, neither is let through twice in a row. So a push never waits behind a
 //! sweep for longer than one request of it, and a flood of pushes does not stop the mirror.

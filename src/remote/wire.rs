@@ -14,49 +14,33 @@ use serde_json::{Map, Value};
 
 use super::error::{ApiError, Beginning};
 use crate::model::json::scan;
-use crate::model::{BadCustomer, Customer, Listed, Page, Unreadable, WindowPage, json};
+use crate::model::{BadCustomer, Customer, Hints, Listed, Page, Unreadable, json};
 
-/// Reads a page of the list; the error is a sentence. Its customers are told apart and not read. One that cannot be read
-/// does not cost the others.
+/// Reads a page of the list; the error is a sentence. Its customers are told apart and not read: one that cannot be read does not
+/// cost the others. Only `data` must be what it should be.
 pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
     let (envelope, data) = list(bytes)?;
-    let number = |name: &str, value: Option<Box<RawValue>>| match value {
-        Some(value) => value.get().parse::<u64>().map_err(|_| {
-            let shown: String = value.get().chars().take(40).collect();
-            format!("the answer's \"{name}\" is {shown}, not a whole number")
-        }),
-        None => Err(format!("the answer has no \"{name}\"")),
+    let hints = Hints {
+        page: hint(envelope.page.as_deref()),
+        per_page: hint(envelope.per_page.as_deref()).filter(|per_page| *per_page > 0),
+        total: hint(envelope.total.as_deref()),
+        last_page: hint(envelope.last_page.as_deref()),
     };
-    let (mut customers, mut unreadable) = (Vec::with_capacity(data.len()), Vec::new());
+    let mut page = Page { hints, customers: Vec::with_capacity(data.len()), ..Page::default() };
     for (position, item) in (1..).zip(data) {
         match item.take(position) {
-            Ok(listed) => customers.push(listed),
-            Err(bad) => unreadable.push(bad),
+            Ok(listed) if listed.is_deleted() => page.deleted.push(listed),
+            Ok(listed) => page.customers.push(listed),
+            Err(bad) => page.unreadable.push(bad),
         }
     }
-    Ok(Page {
-        page: number("page", envelope.page)?,
-        per_page: number("per_page", envelope.per_page)?,
-        total: number("total", envelope.total)?,
-        last_page: number("last_page", envelope.last_page)?,
-        customers,
-        unreadable,
-    })
+    Ok(page)
 }
 
-/// Reads a page of which only the customers matter; the error is a sentence.
-pub(super) fn window(bytes: &[u8]) -> Result<WindowPage, String> {
-    let (envelope, data) = list(bytes)?;
-    let number = |value: Option<Box<RawValue>>| value.and_then(|value| value.get().parse().ok());
-    let all = data.len();
-    let customers: Vec<Listed> =
-        (1..).zip(data).filter_map(|(position, item)| item.take(position).ok()).collect();
-    Ok(WindowPage {
-        total: number(envelope.total),
-        last_page: number(envelope.last_page),
-        unreadable: (all - customers.len()) as u64,
-        customers,
-    })
+/// A whole number, as a number or as text.
+fn hint(value: Option<&RawValue>) -> Option<u64> {
+    let text = value?.get();
+    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).parse().ok()
 }
 
 /// Reads the envelope of a list, and takes the list out of it.
@@ -321,13 +305,14 @@ mod tests {
             br#"{"resource":"anything","total":1,"page":1,"per_page":10,"last_page":1,"start_time":null,
             "data":[{"id":"a","resource":"customer","new":1.0}]}"#;
         let page = page(bytes).unwrap();
-        assert_eq!((page.page, page.per_page, page.total, page.last_page), (1, 10, 1, 1));
+        let hints = Hints { page: Some(1), per_page: Some(10), total: Some(1), last_page: Some(1) };
+        assert_eq!(page.hints, hints);
         assert_eq!(page.customers[0].read().unwrap().body(), r#"{"id":"a","new":1.0,"resource":"customer"}"#);
     }
 
     #[test]
     fn a_page_of_another_form_is_refused_with_its_reason() {
-        let cases: [(&[u8], &str); 16] = [
+        let cases: [(&[u8], &str); 11] = [
             (b"", "not JSON"),
             (b"<html>", "web page"),
             (b"[]", "not an object"),
@@ -337,14 +322,6 @@ mod tests {
             (br#"{"data":null}"#, "\"data\" is not a list"),
             (br#"{"data":"x"}"#, "\"data\" is not a list"),
             (br#"{"data":true}"#, "\"data\" is not a list"),
-            (br#"{"data":[],"page":1,"per_page":1,"total":-1,"last_page":0}"#, "\"total\" is -1"),
-            (br#"{"data":[],"page":1,"per_page":1,"total":0,"last_page":null}"#, "\"last_page\" is null"),
-            (br#"{"data":[],"page":1,"per_page":1,"total":"7","last_page":0}"#, "\"total\" is \"7\""),
-            (
-                br#"{"data":[],"page":{"$serde_json::private::Number":"1"},"per_page":1,"total":0,"last_page":0}"#,
-                "\"page\" is {\"$serde",
-            ),
-            (br#"{"data":[],"page":1.5,"per_page":1,"total":0,"last_page":0}"#, "\"page\" is 1.5"),
             (br#"{"data":[],"page":1,"per_page":1,"total":0,"last_page":0} x"#, "trailing"),
             (b"{\"data\":[{\"id\":\"\xff\"}]", "not JSON"),
         ];
@@ -355,21 +332,30 @@ mod tests {
     }
 
     #[test]
-    fn window_page_is_read_without_numbers_and_without_unreadable_customers() {
-        let read = |bytes: &[u8]| {
-            let page = window(bytes).unwrap();
-            let ids: Vec<String> = page.customers.iter().map(|listed| listed.id().to_string()).collect();
-            (page.total, page.last_page, ids)
-        };
-        let two = vec!["a".to_owned(), "b".to_owned()];
-        let whole = br#"{"total":2,"page":1,"per_page":10,"last_page":1,"data":[{"id":"a"},{"id":"b"}]}"#;
-        assert_eq!(read(whole), (Some(2), Some(1), two.clone()));
-        let other = br#"{"total":"2","page":null,"last_page":-1,"data":[{"id":"a"},{},7,null,{"id":"b"}]}"#;
-        assert_eq!(read(other), (None, None, two.clone()));
-        assert_eq!(read(br#"{"data":[{"id":"a"},{"id":"b"}]}"#), (None, None, two));
-        for bytes in [&b"<html>"[..], b"{}", br#"{"data":{}}"#] {
-            assert!(window(bytes).is_err());
+    fn hints_are_read_as_far_as_they_are_whole_numbers() {
+        let hints = |envelope: &str| page(format!(r#"{{"data":[],{envelope}}}"#).as_bytes()).unwrap().hints;
+        let number = |value: &str| hints(&format!(r#""total":{value}"#)).total;
+        assert_eq!(["7", "\"7\"", "0"].map(number), [Some(7), Some(7), Some(0)]);
+        for other in
+            ["-1", "1.5", "null", "\"\"", "\"many\"", "[7]", r#"{"$serde_json::private::Number":"1"}"#]
+        {
+            assert_eq!(number(other), None, "{other}");
         }
+        assert_eq!(page(br#"{"data":[]}"#).unwrap().hints, Hints::default());
+        assert_eq!(hints(r#""per_page":0,"page":2,"last_page":3"#).per_page, None, "a page of no customers");
+        assert_eq!(hints(r#""per_page":"10","page":2,"last_page":3"#).last_page, Some(3));
+    }
+
+    #[test]
+    fn customer_that_is_listed_as_deleted_is_set_apart() {
+        let page =
+            page(br#"{"data":[{"id":"a"},{"id":"b","deleted":true},{"id":"c","deleted":false}]}"#).unwrap();
+        let ids = |listed: &[Listed]| listed.iter().map(|one| one.id().to_string()).collect::<Vec<_>>();
+        assert_eq!(
+            (ids(&page.customers), ids(&page.deleted)),
+            (vec!["a".into(), "c".into()], vec!["b".into()])
+        );
+        assert_eq!(page.len(), 3);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::customers;
 use super::fault::{Armed, Effect, Fault, FaultId, Faults, Fired, Work, milliseconds};
 use super::idempotency::{Store, Ticket};
 use super::limit::Limiter;
+use super::ordered::Ordered;
 use super::outcome::Outcome;
 use super::readings::{Locale, Readings, ServerErrors, Source};
 use super::request::{Log, Request, Route, Seen};
@@ -86,6 +87,11 @@ impl World {
     /// Whether there is no customer.
     pub fn is_empty(&self) -> bool {
         self.accounts[0].is_empty()
+    }
+
+    /// The customer's JSON text, its keys in the order in which the API writes them.
+    pub fn text(&self, id: &str) -> Option<String> {
+        self.get(id).map(|customer| serde_json::to_string(&Ordered(&customer)).unwrap_or_default())
     }
 
     /// A customer with everything it has, whatever the readings hide.

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{StoreError, indexes, open};
+use super::{StoreError, indexes, open, own};
 
 /// Controls how many objects a message names.
 const MOST_NAMED: usize = 10;
@@ -19,6 +19,7 @@ static OURS: LazyLock<BTreeSet<(String, String)>> = LazyLock::new(|| {
     let mut ours: BTreeSet<_> = indexes::names().map(|name| ("index".to_owned(), name.to_owned())).collect();
     let collected = || -> Result<Vec<(String, String)>, StoreError> {
         let mut conn = Connection::open_in_memory()?;
+        own::sign(&conn)?;
         let mut all = Vec::new();
         for version in 1..=usize::try_from(open::known_version()).unwrap_or(0) {
             if open::MIGRATIONS.to_version(&mut conn, version).is_ok() {

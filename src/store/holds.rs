@@ -1,9 +1,8 @@
-//! Held deletions: who waits for a person's word, and what became of them.
+//! Held deletions: the customers that wait for an operator's decision, and what became of them.
 //!
-//! A held customer's state is `held` until a person decides (`approved`, `rejected`) or a later sweep finds another set
-//! (`superseded`). One that is asked for again, because a person approved or a later sweep may, ends `deleted` or `alive`, by
-//! what the remote answers; one whose deletion we pushed ourselves ends `deleted`; one that a list shows again ends `alive` or,
-//! where it was rejected, `seen`.
+//! A hold only shrinks. A customer's state is `held` until an operator decides (`approved`, `rejected`). A held or approved customer
+//! that answers, or that is listed again, ends `alive`; one that is proven gone, or that our own push deleted, ends `deleted`. A
+//! rejected one that is there again ends `seen`. A restore ends all holds (`superseded`).
 
 use rusqlite::{OptionalExtension, params};
 
@@ -17,12 +16,12 @@ pub type HoldId = i64;
 /// Why deletions are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Because {
-    /// They were more than a sweep may settle by itself: they wait for a person, whatever becomes of the limit.
+    /// They were more than a sweep may record by itself: they wait for an operator, whatever becomes of the limit.
     TooMany,
-    /// Nothing was proven about them: the next sweep asks again.
+    /// The API said that they are gone while no other customer answered: the next sweep requests them again, and may record them.
     Unproven,
-    /// The database was restored from a backup: they wait for a person, however few they are, and as long as any of them does, so
-    /// do all that are found later.
+    /// The database was restored from a backup: they wait for an operator, however few they are, and as long as any of them does,
+    /// so do all that are found later.
     Restored,
 }
 
@@ -30,8 +29,8 @@ impl Because {
     /// Every reason.
     pub const ALL: [Self; 3] = [Self::TooMany, Self::Unproven, Self::Restored];
 
-    /// Those for which only a person's word lets a deletion go.
-    pub const A_PERSONS: [Self; 2] = [Self::TooMany, Self::Restored];
+    /// Those for which only an operator's decision lets a deletion go.
+    pub const AN_OPERATORS: [Self; 2] = [Self::TooMany, Self::Restored];
 
     fn word(self) -> &'static str {
         match self {
@@ -56,6 +55,15 @@ pub fn add(tx: &Tx<'_>, hold: HoldId, customer: &CustomerId) -> Result<(), Store
     let mut statement =
         tx.prepare_cached("INSERT INTO held_customer (hold_id, customer_id, state) VALUES (?1, ?2, 'held')")?;
     statement.execute(params![hold, customer.as_str()])?;
+    Ok(())
+}
+
+/// Takes a customer out of its hold, because another one takes it up.
+pub fn release(tx: &Tx<'_>, customer: &CustomerId) -> Result<(), StoreError> {
+    let mut statement = tx.prepare_cached(
+        "UPDATE held_customer SET state = 'superseded' WHERE state = 'held' AND customer_id = ?1",
+    )?;
+    statement.execute([customer.as_str()])?;
     Ok(())
 }
 
@@ -85,18 +93,6 @@ pub fn each_held_row(conn: &Conn, reasons: &[Because], mut visit: impl FnMut(i64
         if reasons.iter().any(|because| because.word() == word) {
             visit(row.get(0)?);
         }
-    }
-    Ok(())
-}
-
-/// The same customers are held again, and for this reason by now, instead of one of `reasons`.
-pub fn set_because(tx: &Tx<'_>, reasons: &[Because], because: Because) -> Result<(), StoreError> {
-    let mut statement = tx.prepare_cached(
-        "UPDATE hold SET because = ?2
-         WHERE because = ?1 AND id IN (SELECT hold_id FROM held_customer WHERE state = 'held')",
-    )?;
-    for reason in reasons.iter().filter(|reason| **reason != because) {
-        statement.execute([reason.word(), because.word()])?;
     }
     Ok(())
 }
@@ -145,18 +141,6 @@ pub fn is_rejected(conn: &Conn, customer: &CustomerId) -> Result<bool, StoreErro
     let mut statement =
         conn.prepare_cached("SELECT 1 FROM held_customer WHERE state = 'rejected' AND customer_id = ?1")?;
     Ok(statement.exists([customer.as_str()])?)
-}
-
-/// A later sweep found something else: what waits for one of these reasons, waits no longer.
-pub fn supersede(tx: &Tx<'_>, reasons: &[Because]) -> Result<(), StoreError> {
-    let mut statement = tx.prepare_cached(
-        "UPDATE held_customer SET state = 'superseded'
-         WHERE state = 'held' AND hold_id IN (SELECT id FROM hold WHERE because = ?1)",
-    )?;
-    for reason in reasons {
-        statement.execute([reason.word()])?;
-    }
-    Ok(())
 }
 
 /// What a person can say to a hold.
@@ -247,10 +231,8 @@ pub fn each_unsettled_row(conn: &Conn, mut visit: impl FnMut(i64)) -> Result<(),
 pub enum End {
     /// Gone, and recorded as deleted, by a pass or because we pushed that: whatever was said or asked about it is over.
     Deleted,
-    /// Asked again, and there.
+    /// It answered, or was listed again.
     Alive,
-    /// Listed again. Whether one that still waits for a word does so any longer, the end of the sweep tells.
-    Listed,
 }
 
 /// Ends it. A rejected one that is there again ends `seen`.
@@ -262,10 +244,6 @@ pub fn end(tx: &Tx<'_>, customer: &CustomerId, end: End) -> Result<(), StoreErro
         End::Alive => {
             "UPDATE held_customer SET state = iif(state = 'rejected', 'seen', 'alive')
              WHERE state IN ('held', 'approved', 'rejected') AND customer_id = ?1"
-        }
-        End::Listed => {
-            "UPDATE held_customer SET state = iif(state = 'rejected', 'seen', 'alive')
-             WHERE state IN ('approved', 'rejected') AND customer_id = ?1"
         }
     };
     tx.prepare_cached(sql)?.execute([customer.as_str()])?;

@@ -120,6 +120,9 @@ pub(super) fn columns_agree(conn: &Conn, id: &CustomerId) -> Result<bool, StoreE
 pub(super) fn remove(tx: &Tx<'_>, id: &CustomerId) -> Result<(), StoreError> {
     tx.prepare_cached("DELETE FROM listed WHERE row = (SELECT row FROM mirror WHERE id = ?1)")?
         .execute([id.as_str()])?;
+    for table in ["recheck", "unlisted"] {
+        tx.prepare_cached(&format!("DELETE FROM {table} WHERE customer_id = ?1"))?.execute([id.as_str()])?;
+    }
     tx.prepare_cached("DELETE FROM mirror WHERE id = ?1")?.execute([id.as_str()])?;
     Ok(())
 }

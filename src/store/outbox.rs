@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 use serde_json::Value;
 
@@ -336,6 +337,15 @@ pub fn claim(
     tx.prepare_cached("INSERT INTO attempts (intent_id, n, started_at) VALUES (?1, ?2, ?3)")?
         .execute(params![open.id, life.attempts, at])?;
     Ok(())
+}
+
+/// When the attempt before this one ended; `None` for the first one.
+pub fn last_attempt_at(conn: &Conn, open: &Open) -> Result<Option<Timestamp>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT max(coalesce(finished_at, started_at)) FROM attempts WHERE intent_id = ?1 AND n < ?2",
+    )?;
+    let at: Option<String> = statement.query_row(params![open.id, open.life.attempts], |row| row.get(0))?;
+    Ok(at.as_deref().and_then(time::read))
 }
 
 /// Fixes what attempts from now on repeat.

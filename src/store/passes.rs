@@ -24,9 +24,9 @@ pub fn start(tx: &Tx<'_>, kind: PassKind, at: &str) -> Result<PassId, StoreError
 /// The list that a pass reads, by its newest answer; zero while there was none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// How many pages it has.
+    /// Up to which page it is known to go; 0 while that is not known.
     pub last_page: u64,
-    /// How many customers a full page holds.
+    /// How many customers a page is to hold.
     pub per_page: u64,
 }
 
@@ -34,7 +34,7 @@ pub struct Position {
 pub fn progress(tx: &Tx<'_>, id: PassId, tally: &Tally, position: Position) -> Result<(), StoreError> {
     let mut statement = tx.prepare_cached(
         "UPDATE pass SET pages = ?2, last_page = ?3, per_page = ?4, requests = ?5, customers_seen = ?6,
-             created = ?7, updated = ?8, deleted = ?9, restored = ?10, unreadable = ?11
+             created = ?7, updated = ?8, deleted = ?9, restored = ?10, unreadable = ?11, unverified = ?12
          WHERE id = ?1",
     )?;
     statement.execute(params![
@@ -49,6 +49,7 @@ pub fn progress(tx: &Tx<'_>, id: PassId, tally: &Tally, position: Position) -> R
         tally.deleted,
         tally.restored,
         tally.unreadable,
+        tally.unverified,
     ])?;
     Ok(())
 }
@@ -86,7 +87,7 @@ pub fn interrupted(conn: &Conn) -> Result<Option<Interrupted>, StoreError> {
         "SELECT id, pages, requests, customers_seen, created, updated, deleted, restored, last_page, per_page, unreadable
          FROM pass
          WHERE id = (SELECT max(id) FROM pass WHERE kind = 'sweep')
-           AND (outcome = 'interrupted' OR outcome IS NULL) AND pages > 0 AND pages < last_page",
+           AND (outcome = 'interrupted' OR outcome IS NULL) AND pages > 0 AND (pages < last_page OR last_page = 0)",
         [],
         |row| {
             let tally = Tally {
@@ -98,6 +99,7 @@ pub fn interrupted(conn: &Conn) -> Result<Option<Interrupted>, StoreError> {
                 deleted: row.get(6)?,
                 restored: row.get(7)?,
                 unreadable: row.get(10)?,
+                unverified: 0,
             };
             let position = Position { last_page: row.get(8)?, per_page: row.get(9)? };
             Ok(Interrupted { id: row.get(0)?, tally, position })

@@ -52,6 +52,7 @@ impl Making {
 #[derive(Debug)]
 pub struct Asked {
     at: u64,
+    requested_at: Timestamp,
     echoes: Arc<Echoes>,
 }
 
@@ -60,12 +61,12 @@ impl Echoes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that something is asked for now; as long as the note is kept, settled pushes are remembered.
-    pub fn asking(self: &Arc<Self>) -> Arc<Asked> {
+    /// Notes that something is requested now; as long as the note is kept, settled pushes are remembered.
+    pub fn asking(self: &Arc<Self>, now: Timestamp) -> Arc<Asked> {
         let mut state = self.state();
         let at = state.now;
         *state.asked.entry(at).or_default() += 1;
-        Arc::new(Asked { at, echoes: Arc::clone(self) })
+        Arc::new(Asked { at, requested_at: now, echoes: Arc::clone(self) })
     }
 
     /// A push of this customer, or this create, is about to be sent.
@@ -109,16 +110,15 @@ impl Echoes {
 }
 
 impl Asked {
+    /// When it was requested, by the clock that stamps the change log.
+    pub fn requested_at(&self) -> Timestamp {
+        self.requested_at
+    }
+
     /// Whether our own push of this customer is under way, or settled after this was asked for.
     pub fn is_before_push_of(&self, id: &CustomerId) -> bool {
         let state = self.echoes.state();
         state.sending.contains_key(id) || state.settled.get(id).is_some_and(|at| *at > self.at)
-    }
-
-    /// Whom we have pushed to since this was asked for, as far as that has settled.
-    pub fn pushed_since(&self) -> Vec<CustomerId> {
-        let state = self.echoes.state();
-        state.settled.iter().filter(|(_, at)| **at > self.at).map(|(id, _)| id.clone()).collect()
     }
 
     /// Whether a customer that nobody knows yet may be the one that our own create, still under way, has made.
@@ -154,13 +154,13 @@ mod tests {
     fn an_answer_is_an_echo_from_the_send_until_what_was_asked_before_it_settled_is_over() {
         let echoes = Arc::new(Echoes::default());
         let id = CustomerId::new("c").unwrap();
-        let before = echoes.asking();
+        let before = echoes.asking(Timestamp::UNIX_EPOCH);
         assert!(!before.is_before_push_of(&id));
         echoes.sending(1, Some(&id), None);
-        let within = echoes.asking();
+        let within = echoes.asking(Timestamp::UNIX_EPOCH);
         assert!(before.is_before_push_of(&id) && within.is_before_push_of(&id));
         echoes.settled(1, Some(&id), None);
-        let after = echoes.asking();
+        let after = echoes.asking(Timestamp::UNIX_EPOCH);
         assert!(before.is_before_push_of(&id) && within.is_before_push_of(&id));
         assert!(!after.is_before_push_of(&id));
         drop((before, within));
@@ -174,7 +174,7 @@ mod tests {
         let echoes = Arc::new(Echoes::default());
         let made =
             Customer::from_value(json!({"id": "new", "email": "a", "metadata": {"added": "there"}})).unwrap();
-        let asked = echoes.asking();
+        let asked = echoes.asking(Timestamp::UNIX_EPOCH);
         assert!(!asked.may_be_made_by_us(&made));
         let body = Body::new(json!({"email": " A"})).unwrap();
         let since = Some("2026-06-01T00:00:00Z".parse().unwrap());

@@ -1,11 +1,11 @@
 //! Pull: from the remote's list to the mirror and the change log.
 //!
 //! ```text
-//!   account guard ─▶ decided holds ─▶ pages, each applied in its own transaction ─▶ evidence ─▶ one closing transaction
+//!   account guard ─▶ pages, each applied in its own transaction ─▶ approved holds ─▶ evidence ─▶ one closing transaction
 //! ```
 //!
-//! A [`Pull`] owns the way a pass goes; what an answer means is decided in `reconcile`. A pass that cannot go on says in one
-//! sentence why, keeps the pages it has applied (they are true) and concludes nothing from what it did not see.
+//! A [`Pull`] owns the steps of a pass; what an answer means is decided in `reconcile`. A pass that cannot be continued says in one
+//! sentence why, keeps the pages that it has applied (they are true) and concludes nothing from what it did not see.
 //!
 //! Invariants: no request is made while a transaction is open; a probe never concludes anything from absence; a delete is
 //! recorded only by `inquest`, with its canary.
@@ -14,17 +14,20 @@ mod account;
 mod apply;
 mod approvals;
 mod ask;
+mod conclude;
 mod failure;
 mod finish;
 mod inquest;
 mod marks;
 mod pages;
 mod parts;
+mod recheck;
 mod unreadable;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
@@ -38,8 +41,10 @@ use crate::config::SecretKey;
 use crate::mask::Masker;
 use crate::measures;
 use crate::model::{Origin, Outcome, PassId, PassKind, Tally, time};
+use crate::reconcile::lag::Consistency;
 use crate::remote::Remote;
 use crate::store::passes::{Interrupted, Position};
+use crate::store::unlisted::{self, Learnt};
 use crate::store::{Store, StoreError, changes, mirror, passes};
 use crate::tasks::echoes::{Asked, Echoes};
 
@@ -50,6 +55,10 @@ pub struct Settings {
     pub per_page: u32,
     /// How many requests may be under way at once.
     pub max_concurrent_requests: usize,
+    /// How long KOMOJU's reads may lag behind its writes.
+    pub consistency: Consistency,
+    /// The time from one sweep to the next; `None` where there is no next one.
+    pub period: Option<Duration>,
     /// Up to so many deletions a sweep records by itself …
     pub max_delete_count: u64,
     /// … or up to this share of the live customers, whichever is more.
@@ -92,10 +101,12 @@ pub struct Report {
     pub outcome: Outcome,
     /// What it did.
     pub tally: Tally,
-    /// Deletions that wait for a person now, whichever pass held them.
+    /// Deletions that wait for an operator now, whichever pass held them.
     pub held: u64,
     /// Unreadable customers that are new since the complete sweep before the last one.
     pub new_unreadable: u64,
+    /// Whether the second page repeated the first though the list counts more customers: the API may ignore `page`.
+    pub ignores_page: bool,
     /// Why it failed or was interrupted.
     pub failure: Option<Failure>,
 }
@@ -110,8 +121,8 @@ impl Report {
         }
         let held = match self.held {
             0 => String::new(),
-            1 => "; 1 deletion waits for a person: see `komoju-sync deletions list`".to_owned(),
-            n => format!("; {n} deletions wait for a person: see `komoju-sync deletions list`"),
+            1 => "; 1 deletion waits for an operator: see `komoju-sync deletions list`".to_owned(),
+            n => format!("; {n} deletions wait for an operator: see `komoju-sync deletions list`"),
         };
         let count = |n: u64, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
         let unreadable = match tally.unreadable {
@@ -119,8 +130,18 @@ impl Report {
             1 => "; 1 customer is unreadable: see `komoju-sync status`".to_owned(),
             n => format!("; {n} customers are unreadable: see `komoju-sync status`"),
         };
+        let unverified = match tally.unverified {
+            0 => String::new(),
+            1 => "; 1 customer was neither listed nor verified: the next sweep requests it".to_owned(),
+            n => format!("; {n} customers were neither listed nor verified: the next sweeps request them"),
+        };
+        let repeated = match self.ignores_page {
+            true => "; page 2 repeated page 1: the API may ignore `page`, and there may be more customers",
+            false => "",
+        };
         format!(
-            "{kind}{number} {outcome}: {} on {} in {}; {} created, {} updated, {} deleted, {} restored{held}{unreadable}",
+            "{kind}{number} {outcome}: {} on {} in {}; {} created, {} updated, {} deleted, {} restored\
+             {held}{unreadable}{unverified}{repeated}",
             count(tally.customers_seen, "customer"),
             count(tally.pages, "page"),
             count(tally.requests, "request"),
@@ -153,7 +174,7 @@ struct Pass {
     is_resumed: bool,
     /// When it began, as far as our own pushes are concerned.
     asked: Arc<Asked>,
-    /// The log's end when it began: only who was live by then can become a suspect.
+    /// The log's end when it began: only a customer that was live by then can become a suspect.
     head_before: i64,
     live_before: u64,
     /// What the remote had counted when this process began with it, and what the pass had counted before.
@@ -167,8 +188,14 @@ struct Pass {
     /// Unreadable customers that this process met, and how many an earlier one had met.
     met: unreadable::Met,
     unreadable_before: u64,
-    /// Questions about customers that brought no usable answer.
+    /// Requests for single customers that brought no usable answer, and how many of them end the asking.
     unclear: usize,
+    most_unclear: usize,
+    /// How many single customers may still be requested.
+    budget: u64,
+    /// What the sweeps before it have learnt of the list.
+    learnt: Learnt,
+    ignores_page: bool,
 }
 
 impl<R: Remote> Pull<R> {
@@ -202,6 +229,7 @@ impl<R: Remote> Pull<R> {
     /// only the fresh sweep that follows can say who is missing. An error is the database's; whatever else happens is in the
     /// report.
     pub async fn sweep(&self) -> Result<Report, StoreError> {
+        self.recheck().await?;
         if let Some(interrupted) = self.store.read(passes::interrupted).await? {
             let report = self.pass(PassKind::Sweep, Some(interrupted)).await?;
             if report.failure.is_some() {
@@ -230,7 +258,12 @@ impl<R: Remote> Pull<R> {
             measures::pass(kind, report.outcome, self.clock.elapsed().saturating_sub(began));
         }
         self.progress.send_replace(Progress::default());
-        report
+        let report = report?;
+        // Where reads never lag, what the pass left out is due at once.
+        if report.failure.is_none() {
+            self.recheck().await?;
+        }
+        Ok(report)
     }
 
     async fn counted_pass(&self, kind: PassKind, resumed: Option<Interrupted>) -> Result<Report, StoreError> {
@@ -245,19 +278,20 @@ impl<R: Remote> Pull<R> {
 
     async fn carry_out(&self, pass: &mut Pass) -> Result<Outcome, Failure> {
         let mut marks = Marks::default();
-        self.read_pages(pass, &mut marks).await?;
+        let rounds = self.read_pages(pass, &mut marks).await?;
+        pass.ignores_page = rounds.report.ignores_page && pass.kind == PassKind::Sweep;
         self.settle_approved(pass).await?;
         match pass.kind {
-            // Whom the earlier process saw is not known: nothing follows from who was not seen.
+            // Which customers the earlier process saw is not known: nothing follows from those that were not seen.
             _ if pass.is_resumed => Ok(Outcome::Interrupted),
-            PassKind::Sweep => self.conclude(pass, marks).await,
+            PassKind::Sweep => self.conclude(pass, marks, rounds).await,
             PassKind::Probe => Ok(Outcome::Complete),
         }
     }
 
     async fn start(&self, kind: PassKind, resumed: Option<Interrupted>) -> Result<Pass, StoreError> {
         let at = time::written(self.clock.now());
-        let asked = self.echoes.asking();
+        let asked = self.asking();
         let opened = self.store.write(move |tx| {
             // One that the database kept from being closed.
             passes::close_orphans(tx, &at)?;
@@ -265,9 +299,9 @@ impl<R: Remote> Pull<R> {
                 Some(Interrupted { id, .. }) => passes::resume(tx, id, &at).map(|()| id)?,
                 None => passes::start(tx, kind, &at)?,
             };
-            Ok((id, changes::head(tx)?.seq, mirror::live_count(tx)?))
+            Ok((id, changes::head(tx)?.seq, mirror::live_count(tx)?, unlisted::learnt(tx)?))
         });
-        let (id, head_before, live_before) = opened.await?;
+        let (id, head_before, live_before, learnt) = opened.await?;
         tracing::debug!(pass = id, %kind, resumed = resumed.is_some(), "started");
         let (tally, position) =
             resumed.map_or_else(Default::default, |resumed| (resumed.tally, resumed.position));
@@ -288,18 +322,37 @@ impl<R: Remote> Pull<R> {
             // So that the first page is told at once: until then nobody can say how far there is to go.
             position_at: None,
             unclear: 0,
+            most_unclear: usize::MAX,
+            budget: u64::MAX,
+            learnt,
+            ignores_page: false,
         })
     }
 
+    /// Notes that something is requested now.
+    fn asking(&self) -> Arc<Asked> {
+        self.echoes.asking(self.clock.now())
+    }
+
+    /// The time by our clock, and by the server's.
+    fn times(&self) -> (Timestamp, Timestamp) {
+        let now = self.clock.now();
+        (now, self.remote.server_time().unwrap_or(now))
+    }
+
+    fn with_dice<T>(&self, roll: impl FnOnce(&mut StdRng) -> T) -> T {
+        roll(&mut self.dice.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn roll(&self) -> u64 {
-        rand::Rng::random(&mut *self.dice.lock().unwrap_or_else(PoisonError::into_inner))
+        self.with_dice(rand::Rng::random)
     }
 }
 
 impl Pass {
-    /// How many different customers the pass has met, the unreadable ones included.
-    fn met_customers(&self) -> u64 {
-        self.tally.customers_seen + self.tally.unreadable
+    /// The number that this sweep has if it reads the list to its end.
+    fn sweep(&self) -> i64 {
+        self.learnt.sweeps + 1
     }
 
     fn kind_origin(&self) -> Origin {

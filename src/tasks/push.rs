@@ -46,6 +46,7 @@ use crate::model::intent::lifecycle::State;
 use crate::model::words::count;
 use crate::model::{Origin, time};
 use crate::pulse;
+use crate::reconcile::lag::Consistency;
 use crate::remote::{PushRemote, Remote};
 use crate::store::outbox::{self, Open};
 use crate::store::{Store, StoreError, delete_limit};
@@ -80,6 +81,8 @@ pub struct PushSettings {
     pub park_after: SignedDuration,
     /// The metadata key by which creates carry their intent's id.
     pub reconcile_tag: Option<String>,
+    /// How long KOMOJU's reads may lag behind its writes.
+    pub consistency: Consistency,
     /// Where chance starts (jitter; keys come from elsewhere).
     pub seed: u64,
 }

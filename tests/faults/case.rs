@@ -1,6 +1,6 @@
 //! A fault from its beginning to after its end: who lives in this house cannot forget to see it fire, nor to see it healed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +12,7 @@ use jiff::SignedDuration;
 use komoju_sync::cli::sync_by;
 use komoju_sync::clock::{Clock as _, ManualClock, SystemClock};
 use komoju_sync::config::Config;
-use komoju_sync::sandbox::{Call, Effect, Fault, Work};
+use komoju_sync::sandbox::{Call, Effect, Fault, Readings, Work};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -54,14 +54,14 @@ pub struct Case {
 
 impl Case {
     /// Plays a row: `strike` makes the fault happen and sees the command under it end; healing is not left to it.
-    pub fn play(row: &'static Row, strike: impl FnOnce(&mut Self)) {
-        let mut case = Self::open(row);
+    pub fn play(row: &'static Row, readings: Readings, strike: impl FnOnce(&mut Self)) {
+        let mut case = Self::open(row, readings);
         strike(&mut case);
         case.heal();
     }
 
-    fn open(row: &'static Row) -> Self {
-        let house = House::with(CUSTOMERS);
+    fn open(row: &'static Row, readings: Readings) -> Self {
+        let house = House::reading(CUSTOMERS, readings);
         let clock = Arc::new(ManualClock::at(SystemClock::new().now() - EARLIER));
         let mut case = Self {
             house,
@@ -82,7 +82,7 @@ impl Case {
         everything_is_heard();
         let talkative = "[log]\nlevel = 'trace'\n[api]\n";
         case.configure("[api]\n", &format!("{talkative}secret_key_file = '{}'\n", file.display()));
-        assert_eq!(case.sync_here(async |_| {}), 0);
+        case.first_sync();
         case.house.assert_true();
         (case.before, case.head) = (case.house.mirror(), case.house.head());
         {
@@ -103,10 +103,27 @@ impl Case {
         case
     }
 
+    fn first_sync(&mut self) {
+        if self.house.sandbox.world().readings_mut().rate_limit.is_none() {
+            assert_eq!(self.sync_here(async |_| {}), 0);
+            return;
+        }
+        // The limit counts real seconds.
+        self.configure("requests_per_second = 0", "requests_per_second = 8\nburst = 4");
+        self.house.expect(0, &["sync"]);
+        let world = self.house.sandbox.world();
+        assert!(world.requests().iter().any(|seen| seen.status != Some(200)), "nothing was refused");
+    }
+
     fn intend(&self, id: &str, op: &str, customer: Option<&str>, body: Option<Value>) {
         let sql = "INSERT INTO intents (id, op, customer_id, body) VALUES (?1, ?2, ?3, ?4)";
         let body = body.map(|body| body.to_string());
         self.writer().execute(sql, rusqlite::params![id, op, customer, body]).unwrap();
+    }
+
+    /// Whether the mirror knew this customer before the changes, and no intent is about it.
+    pub fn is_old_and_left_alone(&self, id: &str) -> bool {
+        self.before.contains_key(id) && self.is_left_alone(id)
     }
 
     /// Whether no intent is about this customer.
@@ -166,15 +183,36 @@ impl Case {
         self.endure();
     }
 
-    /// An effect on the second page, for as long as it lasts.
+    /// An effect on the second page. What that page says beside its customers is a hint: it is not requested again, and the mirror
+    /// is true afterwards.
     pub fn second_page(&mut self, effect: Effect) {
         self.inject(Fault::new(effect).call(Call::List).page(2));
         self.endure();
-        assert!(
-            self.told.as_ref().is_some_and(|told| told.contains("GET /customers page 2: ")),
-            "{:?}",
-            self.told
+        self.house.assert_true();
+        assert_eq!(self.pages_requested().iter().filter(|page| **page == 2).count(), 1);
+        assert!(self.pages_requested().len() <= 12, "{:?}", self.pages_requested());
+    }
+
+    /// The pages that were requested since the changes, in order.
+    pub fn pages_requested(&self) -> Vec<u64> {
+        self.house.sandbox.world().requests().iter().filter_map(|seen| seen.page).collect()
+    }
+
+    /// How many customers were requested by themselves and answered with this status.
+    pub fn asked_alone(&self, status: u16) -> usize {
+        let world = self.house.sandbox.world();
+        let alone = world.requests().iter().filter(|seen| seen.method == "GET" && seen.page.is_none());
+        let answered = alone.filter(|seen| seen.status == Some(status));
+        answered.map(|seen| &seen.path).collect::<BTreeSet<_>>().len()
+    }
+
+    /// How many deletions passes have recorded since the mirror was true.
+    pub fn deleted_by_passes(&self) -> usize {
+        let by_pass = format!(
+            "SELECT customer_id FROM changes WHERE seq > {} AND kind = 'deleted' AND origin <> 'intent'",
+            self.head
         );
+        self.house.column(&by_pass).len()
     }
 
     /// An effect on every list, for as long as it lasts.
@@ -209,7 +247,8 @@ impl Case {
         let code = self.sync_here(meanwhile);
         let status = self.house.run(&["status"]).stdout;
         let why = self.house.column("SELECT error FROM passes ORDER BY id DESC LIMIT 1").join("");
-        self.conclude(code, &format!("{status}{why}"));
+        let imprecise = self.house.one("SELECT coalesce(list_report, '') FROM meta");
+        self.conclude(code, &format!("{status}{why}\n{imprecise}"));
     }
 
     /// `sync` under the fault, by the real binary.
@@ -227,11 +266,7 @@ impl Case {
         assert!(told.contains(self.row.ends.said()), "not said: {:?}\n{told}", self.row.ends.said());
         self.assert_sound();
         if let Ends::Fails(_) = self.row.ends {
-            let by_pass = format!(
-                "SELECT customer_id FROM changes WHERE seq > {} AND kind = 'deleted' AND origin <> 'intent'",
-                self.head
-            );
-            assert_eq!(self.house.column(&by_pass), Vec::<String>::new(), "a failed pass deleted");
+            assert_eq!(self.deleted_by_passes(), 0, "a failed pass deleted");
         }
         assert_eq!(self.states(), self.row.outbox.states(), "{told}");
         self.told = Some(told);

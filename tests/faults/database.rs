@@ -131,7 +131,7 @@ faults![
             case.fired_when(|house| house.one("SELECT count(*) FROM held_deletions").parse().unwrap());
             case.house.sandbox.world().clear_requests();
             let sync = case.house.expect(3, &["sync"]);
-            assert!(sync.stderr.contains("deletions wait for a person"), "{}", sync.stderr);
+            assert!(sync.stderr.contains("deletions wait for an operator"), "{}", sync.stderr);
             assert!(case.house.sandbox.world().requests().iter().all(|seen| seen.method == "GET"));
             assert!(gone.iter().all(|id| case.house.mirror().contains_key(id)));
             case.conclude(sync.code, &format!("{}{}", ran.stderr, sync.stderr));

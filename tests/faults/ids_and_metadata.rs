@@ -165,9 +165,10 @@ impl Case {
 
     /// The same, as any bytes.
     pub fn is_shown_as(&mut self, with: Payload) {
-        let customer = json!({"id": "odd", "resource": "customer", "email": "odd@example.com"});
-        self.house.sandbox.world().put_raw(customer.clone());
-        self.inject(Fault::new(Effect::Rewrite { find: customer.to_string(), with }));
+        // With its keys in the order in which KOMOJU writes them.
+        let customer = r#"{"id":"odd","resource":"customer","email":"odd@example.com"}"#;
+        self.house.sandbox.world().put_raw(serde_json::from_str(customer).unwrap());
+        self.inject(Fault::new(Effect::Rewrite { find: customer.to_owned(), with }));
         self.fired_when(|house| house.one("SELECT count(*) FROM unreadable_customers").parse().unwrap());
         self.endure();
     }

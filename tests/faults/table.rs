@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::matrix::{Ends, MATRIX, Row};
 use crate::{
-    account, answers, clock, database, disk, ids_and_metadata, lists, moving, statuses, stops_and_kills,
-    throttling, transport,
+    account, answers, clock, database, disk, ids_and_metadata, lists, moving, readings, statuses,
+    stops_and_kills, throttling, transport,
 };
 
 /// Every row, in the order of the matrix.
@@ -20,6 +20,7 @@ fn rows() -> Vec<&'static Row> {
         statuses::ROWS,
         account::ROWS,
         lists::ROWS,
+        readings::ROWS,
         moving::ROWS,
         ids_and_metadata::ROWS,
         clock::ROWS,
@@ -45,9 +46,10 @@ fn written() -> String {
     let mut text = "# What goes wrong, and what happens then\n\n\
         One row a fault, one test a row: `cargo test --test faults` plays those whose name begins with `faults`. In each, a mirror is\n\
         one create, one change and one deletion behind, and a create, an update and a delete lie in the outbox; a `sync` (or the\n\
-        daemon) runs under the fault. Whatever the row says, nobody is lost, nobody is deleted who lives, nothing is created twice,\n\
-        and the log is proven. Then the fault ends, and the next `sync` exits 0: the mirror equals the API, the intents are settled,\n\
-        and what those that are done asked for is so there.\n\n\
+        daemon) runs under the fault. Whatever the row says, no customer is lost, no living customer is deleted, nothing is\n\
+        created twice, and `verify` finds no damage. Then the fault ends, and the next `sync` exits 0: the mirror equals the API, the\n\
+        intents are settled, and the API shows the effect of each that is done. Readings (rows about what KOMOJU may do for good) do\n\
+        not end: the next `sync` meets them too.\n\n\
         This table is printed from the tests (`UPDATE_DOCS=1 cargo test --test faults the_table`).\n\n\
         | fault | what happens | what is said, among other things | test |\n|---|---|---|---|\n"
         .to_owned();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use komoju_sync::clock::{Clock, ManualClock};
 use komoju_sync::config::{Config, SecretKey};
 use komoju_sync::model::PassKind;
+use komoju_sync::reconcile::lag::Consistency;
 use komoju_sync::remote::Http;
 use komoju_sync::sandbox::{Effect, Fault, FaultId, Options, Readings, Sandbox};
 use komoju_sync::store::verify::verify;
@@ -128,9 +129,11 @@ impl House {
     }
 
     fn configure(&self) {
+        // Most tests have no patience for reads that lag.
+        let lag = if self.extra.contains("consistency_s") { "" } else { "\nconsistency_s = 0" };
         let text = format!(
             "[api]\nbase_url = \"{}\"\nper_page = 10\n[rate_limit]\nrequests_per_second = 0\n[database]\npath = '{}'\n\
-             [inbound]\n{}\n[outbound]\nspool_dir = '{}'\n",
+             [inbound]\n{}{lag}\n[outbound]\nspool_dir = '{}'\n",
             self.sandbox.base_url(),
             self.path("komoju.db").display(),
             self.extra,
@@ -245,6 +248,8 @@ impl House {
             max_concurrent_requests: 3,
             max_delete_count: 10,
             max_delete_percent: 5,
+            consistency: Consistency::default(),
+            period: None,
             seed: 1,
         };
         let store = Arc::new(Store::open(&config.database.path).unwrap());

@@ -42,7 +42,7 @@ fn forms() -> Vec<(&'static str, Form, bool, &'static str)> {
         ("another resource", Form::Whole(text(r#"{"id":"ID","resource":"payment"}"#)), true, "resource"),
         (
             "9 MB before its id",
-            Form::Email(text(format!("\"{}\"", "x".repeat(9_000_000)))),
+            Form::Whole(text(format!(r#"{{"email":"{}","id":"ID"}}"#, "x".repeat(9_000_000)))),
             false,
             "4194304 bytes",
         ),
@@ -69,12 +69,12 @@ fn show(house: &House, id: &str, form: Form) {
         Form::Email(with) => (format!("\"{MARK}\""), with),
         Form::Locale(with) => (format!("\"{LOCALE}\""), with),
         Form::Whole(with) => {
-            let customer = house.sandbox.world().get(id).unwrap();
+            let customer = house.sandbox.world().text(id).unwrap();
             let with = match with {
                 Payload::Text(text) => Payload::Text(text.replace("ID", id)),
                 other => other,
             };
-            (customer.to_string(), with)
+            (customer, with)
         }
     };
     house.inject(Fault::new(Effect::Rewrite { find, with }));

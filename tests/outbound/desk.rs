@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use komoju_sync::clock::{Clock, ManualClock};
 use komoju_sync::config::{Config, SecretKey};
+use komoju_sync::reconcile::lag::Consistency;
 use komoju_sync::remote::Http;
 use komoju_sync::sandbox::{Effect, Fault, FaultId, Options, Readings, Sandbox};
 use komoju_sync::store::verify::verify;
@@ -52,6 +53,7 @@ impl Desk {
             hold_deletes_over: 20,
             park_after: SignedDuration::from_hours(72),
             reconcile_tag: None,
+            consistency: Consistency::default(),
             seed: 1,
         };
         let store = Arc::new(Store::open(&directory.path().join("komoju.db")).unwrap());
@@ -153,6 +155,8 @@ impl Desk {
             max_concurrent_requests: 3,
             max_delete_count: 10,
             max_delete_percent: 5,
+            consistency: self.settings.consistency,
+            period: None,
             seed: 1,
         };
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use komoju_sync::clock::ManualClock;
-use komoju_sync::model::{Customer, CustomerId, Listed, Page, PageQuery};
+use komoju_sync::model::{Customer, CustomerId, Hints, Listed, Page, PageQuery};
 use komoju_sync::remote::error::ApiError;
 use komoju_sync::remote::{Call, Cause, Remote, RemoteError, Shown, Step};
 use komoju_sync::store::holds;
@@ -228,7 +228,13 @@ impl Remote for Fake {
             .collect();
         let last_page = total.div_ceil(per_page) + u64::from(trouble == Some(Trouble::LyingTotal));
         server.shift();
-        Ok(Page { page: query.page, per_page, total, last_page, customers, unreadable: Vec::new() })
+        let hints = Hints {
+            page: Some(query.page),
+            per_page: Some(per_page),
+            total: Some(total),
+            last_page: Some(last_page),
+        };
+        Ok(Page { hints, customers, ..Page::default() })
     }
 
     async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {

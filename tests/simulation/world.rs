@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use komoju_sync::clock::{Clock, ManualClock};
 use komoju_sync::config::SecretKey;
 use komoju_sync::model::{PassKind, time};
+use komoju_sync::reconcile::lag::Consistency;
 use komoju_sync::store::holds::Decision;
 use komoju_sync::store::{Beside, Reader, Store, passes};
 use komoju_sync::tasks::Echoes;
@@ -173,6 +174,8 @@ impl<'a> World<'a> {
             max_concurrent_requests: 1 + (self.seed % 4) as usize,
             max_delete_count: MAX_DELETE_COUNT,
             max_delete_percent: MAX_DELETE_PERCENT,
+            consistency: Consistency::default(),
+            period: None,
             seed: self.seed,
         };
         let push_settings = PushSettings {
@@ -182,6 +185,7 @@ impl<'a> World<'a> {
             hold_deletes_over: HOLD_DELETES_OVER,
             park_after: SignedDuration::from_hours(72),
             reconcile_tag: self.seed.is_multiple_of(3).then(|| "intent".to_owned()),
+            consistency: Consistency::default(),
             seed: self.seed,
         };
         let clock: Arc<dyn Clock> = self.clock.clone();

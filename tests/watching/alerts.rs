@@ -292,6 +292,20 @@ fn a_stale_mirror_is_told_when_a_sweep_failed_and_a_new_database_has_its_time() 
 }
 
 #[test]
+fn stale_mirror_whose_next_sweep_is_partial_is_told() {
+    let house = House::with(5);
+    house.expect(0, &["sync"]);
+    sql(&house, "UPDATE pass SET finished_at = '2020-01-01T00:00:00.000Z'");
+    alerting(&house, "");
+    let ids = vec![house.sandbox.world().ids()[2].clone()];
+    house.on_lists(Effect::Hide { ids, every: None });
+    house.inject(Fault::new(Effect::status(403)).call(Call::Show));
+    let _daemon = Daemon::start(&house);
+    eventually("the alert is sent", || kinds(&house) == ["stale_mirror"]);
+    assert_eq!(house.one("SELECT outcome FROM passes ORDER BY id DESC LIMIT 1"), "partial");
+}
+
+#[test]
 fn the_program_knows_no_secret_and_is_given_what_it_needs() {
     let house = House::with(1);
     house.expect(0, &["sync"]);

@@ -101,7 +101,7 @@ fn judge(name: &str, family: &Family) -> Result<(), String> {
     if (family.kind == "counter") != name.ends_with("_total") {
         return wrong("counters end with _total, and nothing else does");
     }
-    let measured = ["age", "duration", "wait", "timestamp", "start_time", "until"];
+    let measured = ["age", "lag", "duration", "wait", "timestamp", "start_time", "until"];
     if measured.iter().any(|word| name.contains(word)) != name.ends_with("_seconds") {
         return wrong("times are in seconds, and say so");
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use komoju_sync::measures::{self, Kind};
+use komoju_sync::sandbox::readings::Total;
 use komoju_sync::sandbox::{Call, Effect, Fault};
 use serde_json::json;
 
@@ -112,6 +113,26 @@ fn the_reader_of_the_format_notices_what_is_wrong() {
 }
 
 #[test]
+fn imprecise_list_and_lag_are_gauges() {
+    let house = House::with(60);
+    house.expect(0, &["sync"]);
+    let ids = house.sandbox.world().ids()[..2].to_vec();
+    house.on_lists(Effect::Hide { ids, every: None });
+    house.sandbox.world().readings_mut().total = Total::Off(3);
+    own(&house.path("komoju.db")).execute("UPDATE meta SET longest_lag_ms = 4210", []).unwrap();
+    let (_daemon, address) = Daemon::listening(&house);
+    eventually_is(&address, "komoju_sync_unlisted_customers", 2.0);
+    eventually_is(&address, "komoju_sync_list_imprecise", 1.0);
+    eventually_is(&address, "komoju_sync_longest_lag_seconds", 4.21);
+
+    let exact = House::with(60);
+    let (_other, address) = Daemon::listening(&exact);
+    eventually_is(&address, "komoju_sync_customers{state=\"live\"}", 60.0);
+    eventually_is(&address, "komoju_sync_list_imprecise", 0.0);
+    eventually_is(&address, "komoju_sync_unlisted_customers", 0.0);
+}
+
+#[test]
 fn what_happens_is_counted() {
     let house = House::with(30);
     let (_daemon, address) = Daemon::listening(&house);
@@ -120,8 +141,9 @@ fn what_happens_is_counted() {
     is("customers{state=\"live\"}", 30.0);
     is("changes_total{kind=\"created\",origin=\"sweep\"}", 30.0);
     is("pass_duration_seconds_count{kind=\"sweep\",outcome=\"complete\"}", 1.0);
-    is("requests_total{call=\"list\",answer=\"ok\"}", 3.0);
-    is("request_duration_seconds_count{call=\"list\"}", 3.0);
+    // The last page is full: one more shows that it was the last.
+    is("requests_total{call=\"list\",answer=\"ok\"}", 4.0);
+    is("request_duration_seconds_count{call=\"list\"}", 4.0);
     is("limiter_wait_seconds_count{share=\"read\"}", 3.0);
     is("mirror_stale", 0.0);
     is("key_refused", 0.0);

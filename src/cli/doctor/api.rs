@@ -125,12 +125,16 @@ fn judge_page(page: &Result<Page, RemoteError>, took: Duration, config: &Config)
     let url = &config.api.base_url;
     match page {
         Ok(page) => {
-            let (asked, given) = (u64::from(config.api.per_page), page.per_page);
+            let asked = u64::from(config.api.per_page);
+            let given = page.hints.per_page.unwrap_or_else(|| page.len());
             let capped = match given < asked {
                 true => format!(" ({asked} were asked for: a lower api.per_page does the same)"),
                 false => String::new(),
             };
-            let customers = count(page.total, "customer");
+            let customers = match page.hints.total {
+                Some(total) => count(total, "customer"),
+                None => "it does not say how many customers there are".to_owned(),
+            };
             let took = short_time(took);
             Finding::ok(
                 "api",
@@ -227,6 +231,7 @@ fn judge_clocks(here: Timestamp, there: Timestamp) -> Finding {
 mod tests {
     use super::super::finding::Level;
     use super::*;
+    use crate::model::Hints;
     use crate::remote::Call;
     use crate::remote::error::ApiError;
 
@@ -268,14 +273,8 @@ mod tests {
 
     #[test]
     fn a_page_that_is_capped_says_so() {
-        let page = Page {
-            page: 1,
-            per_page: 50,
-            total: 1234,
-            last_page: 25,
-            customers: Vec::new(),
-            unreadable: Vec::new(),
-        };
+        let hints = Hints { page: Some(1), per_page: Some(50), total: Some(1234), last_page: Some(25) };
+        let page = Page { hints, ..Page::default() };
         let finding = judge_page(&Ok(page), Duration::from_millis(120), &Config::default());
         assert_eq!(
             finding.finding,

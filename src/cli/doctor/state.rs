@@ -1,13 +1,17 @@
 //! What waits for a person, in one line each; `status` tells the whole.
 
+use jiff::Timestamp;
+
 use super::api::Asked;
 use super::database::Looked;
 use super::{Exit, Finding};
 use crate::cli::print::count;
 use crate::model::intent::lifecycle::State;
 use crate::model::words::duration;
+use crate::standing::List;
 
 const CHECK: &str = "state";
+const LIST: &str = "list";
 
 /// What is judged of `status`.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +23,8 @@ struct Waiting {
     /// Whether no sweep was ever complete; else, since how many seconds, where that is too long.
     never_swept: bool,
     stale_s: Option<i64>,
+    /// What the last sweep left open, where it was partial.
+    partial: Option<String>,
     /// Since when the API refuses the key.
     refused_since: Option<String>,
     /// Whether it has just taken it.
@@ -38,10 +44,50 @@ pub(super) fn check(looked: Option<&Looked>, is_in_use: bool, asked: Option<&Ask
         rejected: status.count_in(State::Rejected),
         never_swept: status.last_sweep_age_s.is_none(),
         stale_s: status.last_sweep_age_s.filter(|_| status.stale),
+        partial: status.partial_sentence(),
         refused_since: status.key_refused_since.clone(),
         is_accepted: asked.is_some_and(Asked::is_accepted),
         is_in_use,
     })
+}
+
+/// A list that is imprecise, and reads that lag longer than is reckoned with; nothing where neither is so. Neither keeps anything
+/// from working, but for an API that ignores `page`.
+pub(super) fn check_list(looked: Option<&Looked>, consistency_s: u32, now: Timestamp) -> Vec<Finding> {
+    let list = looked.and_then(|looked| looked.current.as_ref()).map(|current| &current.status.list);
+    list.map(|list| judge_list(list, consistency_s, now)).unwrap_or_default()
+}
+
+fn judge_list(list: &List, consistency_s: u32, now: Timestamp) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if list.is_imprecise() {
+        let parts = [list.imprecision(now), list.long_unlisted_sentence()];
+        let finding =
+            format!("KOMOJU's list: {}", parts.into_iter().flatten().collect::<Vec<_>>().join("; "));
+        findings.push(match list.ignores_page {
+            true => Finding::waits(
+                LIST,
+                finding,
+                "the mirror may hold the first page only: see that no proxy or cache in front of api.base_url drops `page`, then \
+                 ask KOMOJU's support",
+            ),
+            false => Finding::warn(
+                LIST,
+                finding,
+                "nothing must be done: no customer is deleted because the list leaves it out, and what it leaves out is \
+                 requested by itself, which costs requests (docs/evidence.md). If it stays so, show KOMOJU's support these numbers",
+            ),
+        });
+    }
+    if let Some(finding) = list.lag_exceeded_sentence(consistency_s) {
+        let lag = list.lag_sentence().map(|lag| format!("{lag}; ")).unwrap_or_default();
+        findings.push(Finding::warn(
+            LIST,
+            format!("{lag}{finding}"),
+            "raise inbound.consistency_s in the configuration and restart the daemon: systemctl restart komoju-sync",
+        ));
+    }
+    findings
 }
 
 /// Copies of erased data and settled tokens that could not be removed yet; nothing where there are none.
@@ -92,6 +138,12 @@ fn judge(waiting: &Waiting) -> Finding {
             advice.push("no daemon runs: systemctl start komoju-sync");
         }
     }
+    if let Some(partial) = &waiting.partial {
+        parts.push(format!("the last sweep is {partial}"));
+        advice.push(
+            "the next sweeps request these customers again; the log says why they could not be verified",
+        );
+    }
     if waiting.never_swept {
         parts.push("no sweep is complete yet".to_owned());
     }
@@ -129,6 +181,7 @@ mod tests {
         assert_eq!(judged(none()), (Level::Ok, Exit::Fine));
         assert_eq!(judged(Waiting { rejected: 4, ..none() }), (Level::Ok, Exit::Fine));
         assert_eq!(judged(Waiting { never_swept: true, ..none() }), (Level::Warn, Exit::Fine));
+        assert_eq!(judged(Waiting { partial: Some("partial".into()), ..none() }), (Level::Warn, Exit::Fine));
         for waiting in [
             Waiting { held: 1, ..none() },
             Waiting { held_deletes: 1, ..none() },

@@ -65,6 +65,7 @@ fn bad_values_are_refused_with_what_is_allowed() {
         ("inbound.probe_cron = 5", "expected a cron expression, seconds first"),
         ("inbound.max_delete_count = -1", "expected a whole number from 0 to 1000000000"),
         ("inbound.max_delete_percent = 101", "expected a whole number from 0 to 100"),
+        ("inbound.consistency_s = 3601", "expected a whole number from 0 to 3600"),
         ("outbound.enabled = 'false'", "expected true or false, found a string; leave out"),
         ("outbound.enabled = 1", "expected true or false, found a whole number"),
         ("outbound.spool_dir = './intents'", "must be an absolute path"),

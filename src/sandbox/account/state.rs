@@ -1,7 +1,7 @@
 //! What the customers of an account are at one time, and how they change.
 //!
 //! A row is a number. Seeded rows hold nothing until they change; deleted rows keep their last state, so that a test can
-//! bring them back. In which order rows are listed is up to the [`index`](super::index).
+//! bring them back. In which order rows are listed is up to the [`super::index`].
 
 use std::collections::HashMap;
 use std::ops::Range;

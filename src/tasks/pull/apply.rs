@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::marks::Marks;
 use super::pages::Answer;
-use super::{Failure, Pass, Pull, unreadable};
+use super::{Failure, Pass, Pull, Setback, unreadable};
 use crate::measures;
 use crate::model::listed::Fingerprint;
-use crate::model::{Customer, Kind, Listed, Origin, Source, Tally, time};
-use crate::reconcile::paging::PageFault;
+use crate::model::{Customer, Kind, Listed, Origin, Tally, time};
+use crate::reconcile::lag::{Consistency, Read, judge};
 use crate::reconcile::rows::RowSet;
 use crate::reconcile::sighting;
 use crate::remote::Remote;
@@ -18,7 +18,7 @@ use crate::store::changes::{self, Cause, Recorder};
 use crate::store::holds::{self, End};
 use crate::store::listed::{self, Respelled, Window};
 use crate::store::mirror::Stored;
-use crate::store::{StoreError, Tx, mirror, passes};
+use crate::store::{StoreError, Tx, lag, mirror, passes};
 use crate::tasks::echoes::Asked;
 
 /// How often a running pass writes how far it has come when it has nothing else to write.
@@ -35,8 +35,8 @@ const MOST_RESPELLED: usize = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Insight {
     window: Window,
-    /// Customers whose deletion waits for a person, or was decided, maybe while the pass goes on: a decision ends when its customer
-    /// is listed.
+    /// Customers whose deletion is held or was decided, perhaps while the pass runs: a hold and a decision end when their customer is
+    /// listed.
     unsettled: RowSet,
 }
 
@@ -47,7 +47,8 @@ impl Insight {
 }
 
 impl<R: Remote> Pull<R> {
-    /// Applies a page and marks whom it shows; says whether it was mostly news. Nothing is written for a page that changes nothing.
+    /// Applies a page and marks the customers that it shows; returns whether it was mostly news. Nothing is written for a page that
+    /// changes nothing.
     pub(super) async fn apply_page(
         &self,
         pass: &mut Pass,
@@ -55,9 +56,10 @@ impl<R: Remote> Pull<R> {
         insight: &mut Insight,
         answer: Answer,
     ) -> Result<bool, Failure> {
-        let Answer { page, asked, read, place, is_page, .. } = answer;
-        let noted = self.meet(pass, page.unreadable, &place);
+        let Answer { page, asked, read, place: place_on_list, is_page } = answer;
+        let noted = self.meet(pass, page.unreadable, &place_on_list);
         marks.keep_canaries(&page.customers, self.roll());
+        page.deleted.iter().for_each(|listed| marks.see_other(listed.id().as_str()));
         let mut recognised = vec![None; page.customers.len()];
         let customers = Arc::new(page.customers);
         // What was read in advance is not looked for among what is known.
@@ -82,7 +84,8 @@ impl<R: Remote> Pull<R> {
                     }
                 }
                 None if at_once => {
-                    let customer = read.next().map_or_else(|| self.read_listed(page.page, listed), Ok)?;
+                    let customer =
+                        read.next().map_or_else(|| self.read_listed(place_on_list.page, listed), Ok)?;
                     unread.push((place, Some(customer)));
                 }
                 None => unread.push((place, None)),
@@ -96,16 +99,16 @@ impl<R: Remote> Pull<R> {
         let (all, seen_before) = (customers.len() as u64, pass.seen_before);
         let (mut marks_moved, mut window) = (std::mem::take(marks), std::mem::take(&mut insight.window));
         let changes_before = pass.tally.changes();
-        let origin = pass.kind_origin();
+        let (origin, consistency) = (pass.kind_origin(), self.settings.consistency);
         let applied = self.apply(pass, origin, move |tx, recorder, tally| {
             for id in &back {
-                holds::end(tx, id, End::Listed)?;
+                holds::end(tx, id, End::Alive)?;
             }
             for (place, customer) in unread {
                 let listed = &customers[place];
                 let read = || listed.read().map_err(|why| StoreError::Impossible(why.to_string()));
                 let customer = customer.map_or_else(read, Ok)?;
-                let seen = Seen { customer, asked: &asked, fingerprint: listed.fingerprint() };
+                let seen = Seen { customer, asked: &asked, fingerprint: listed.fingerprint(), consistency };
                 apply_listed(tx, recorder, &mut marks_moved, &mut window, seen)?;
             }
             let new = unreadable::note(tx, &noted, &mut marks_moved)?;
@@ -119,9 +122,10 @@ impl<R: Remote> Pull<R> {
     }
 
     fn read_listed(&self, page: u64, listed: &Listed) -> Result<Customer, Failure> {
+        // It was taken apart before: so this does not happen, and must not cost more than this pass.
         listed.read().map_err(|why| {
-            let fault = PageFault::Unreadable { id: listed.id().clone(), why: why.to_string() };
-            Failure::after(1, self.page_setback(page, &fault))
+            let why = self.masker.text(&format!("customer {} cannot be read: {why}", listed.id()));
+            Failure::after(1, Setback::Page { page, why })
         })
     }
 
@@ -171,6 +175,7 @@ struct Seen<'a> {
     customer: Customer,
     asked: &'a Asked,
     fingerprint: Fingerprint,
+    consistency: Consistency,
 }
 
 /// Compares a listed customer with the mirror, records what differs, and notes by what it is recognised the next time.
@@ -181,16 +186,18 @@ fn apply_listed(
     window: &mut Window,
     seen: Seen<'_>,
 ) -> Result<(), StoreError> {
-    let Seen { customer, asked, fingerprint } = seen;
+    let Seen { customer, asked, fingerprint, consistency } = seen;
     let stored = mirror::find(tx, customer.id())?;
-    if is_echo(asked, &customer, stored.as_ref()) {
-        if let Some(stored) = stored.filter(|stored| stored.standing.is_live()) {
-            marks.see(stored.row, Source::Absent);
+    let is_second = stored.as_ref().is_some_and(|stored| marks.seen.contains(stored.row));
+    if !may_be_applied(tx, asked, &customer, stored.as_ref(), is_second, consistency)? {
+        match stored.filter(|stored| stored.standing.is_live()) {
+            Some(stored) => marks.see_unread(stored.row),
+            None => marks.see_other(customer.id().as_str()),
         }
         return Ok(());
     }
     if stored.is_some() {
-        holds::end(tx, customer.id(), End::Listed)?;
+        holds::end(tx, customer.id(), End::Alive)?;
     }
     let known = stored.as_ref().map(|stored| (stored.row, stored.standing.seq));
     let sighting = sighting::judge(customer, stored.as_ref().map(|stored| &stored.standing));
@@ -223,20 +230,50 @@ fn apply_listed(
     Ok(())
 }
 
-/// Whether an answer shows our own push of this customer, or how it was before that.
-fn is_echo(asked: &Asked, customer: &Customer, stored: Option<&Stored>) -> bool {
-    asked.is_before_push_of(customer.id()) || (stored.is_none() && asked.may_be_made_by_us(customer))
+/// Whether what a read shows may be applied. Where it may be older than the log, it is left out, and the customer is requested again
+/// by itself later.
+fn may_be_applied(
+    tx: &Tx<'_>,
+    asked: &Asked,
+    shown: &Customer,
+    stored: Option<&Stored>,
+    is_second: bool,
+    consistency: Consistency,
+) -> Result<bool, StoreError> {
+    let Some(stored) = stored else {
+        let may_be_ours = asked.may_be_made_by_us(shown);
+        if may_be_ours {
+            // The create's own answer records it; this is for an answer that never comes.
+            lag::schedule(tx, shown.id(), consistency.after(asked.requested_at()), None)?;
+        }
+        return Ok(!may_be_ours);
+    };
+    // The answer to the push is newer.
+    if asked.is_before_push_of(shown.id()) {
+        return Ok(false);
+    }
+    if sighting::judge(shown.clone(), Some(&stored.standing)).change.is_none() {
+        return Ok(true);
+    }
+    let read = Read { shown, requested_at: asked.requested_at(), is_second };
+    let recent = lag::recent(tx, shown.id(), stored, read.requested_at, consistency)?;
+    let left_out = judge(read, &recent, consistency);
+    if let Some(left_out) = left_out {
+        lag::leave_out(tx, shown, left_out)?;
+    }
+    Ok(left_out.is_none())
 }
 
-/// Records what a customer's own GET shows of it.
+/// Records what a customer's own GET shows of it, where it may be applied.
 pub(super) fn apply_lookup(
     tx: &Tx<'_>,
     recorder: &mut Recorder<'_, '_>,
     asked: &Asked,
     customer: Customer,
+    consistency: Consistency,
 ) -> Result<(), StoreError> {
     let stored = mirror::find(tx, customer.id())?;
-    if is_echo(asked, &customer, stored.as_ref()) {
+    if !may_be_applied(tx, asked, &customer, stored.as_ref(), false, consistency)? {
         return Ok(());
     }
     let sighting = sighting::judge(customer, stored.as_ref().map(|stored| &stored.standing));

@@ -1,9 +1,10 @@
-//! Held deletions that a person approved: each is asked about again, and only who is still gone is recorded as deleted. One that
-//! cannot be asked stays approved, for the next pass, and keeps nothing else from being done: the list is read first.
+//! Held deletions that an operator approved: each customer is requested again, and recorded as deleted only if it is still gone. One
+//! without a usable answer stays approved, for the next pass, and holds up nothing else: the list is read first.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use super::inquest::{Canaries, Verdict, Warrant};
+use super::inquest::{Canaries, Warrant};
 use super::{Failure, Pass, Pull};
 use crate::model::CustomerId;
 use crate::model::words::count;
@@ -11,7 +12,7 @@ use crate::reconcile::evidence::CANARIES;
 use crate::remote::Remote;
 use crate::store::holds::{self, End};
 use crate::store::mirror::Among;
-use crate::store::{StoreError, mirror};
+use crate::store::{StoreError, mirror, unlisted};
 
 /// How many are settled before the next are looked up.
 const BATCH: u32 = 16;
@@ -64,13 +65,22 @@ impl<R: Remote> Pull<R> {
         until: Option<&str>,
     ) -> Result<Option<String>, Failure> {
         let (after, until) = (after.to_owned(), until.map(str::to_owned));
+        let ((now, server_now), consistency) = (self.times(), self.settings.consistency);
         let read = self.store.write(move |tx| {
+            // Of a customer this young a read may be from before it existed: the next pass requests it.
+            let mut young = HashSet::new();
+            unlisted::each_young(tx, consistency, now, server_now, |row| {
+                young.insert(row);
+            })?;
             let mut batch = holds::approved(tx, &after, BATCH)?;
             batch.retain(|id| until.as_deref().is_none_or(|until| id.as_str() <= until));
             let mut suspects = Vec::with_capacity(batch.len());
             for id in &batch {
-                let live = mirror::find(tx, id)?.is_some_and(|stored| stored.standing.is_live());
+                let stored = mirror::find(tx, id)?;
+                let row = stored.as_ref().map_or(0, |stored| stored.row);
+                let live = stored.is_some_and(|stored| stored.standing.is_live());
                 match (live, id.can_be_asked()) {
+                    (true, true) if young.contains(&row) => {}
                     (true, true) => suspects.push(id.clone()),
                     (true, false) => holds::end(tx, id, End::Alive)?,
                     (false, _) => holds::end(tx, id, End::Deleted)?,
@@ -83,23 +93,22 @@ impl<R: Remote> Pull<R> {
         Ok(last.filter(|_| answered))
     }
 
-    /// Asks about them; whether it makes sense to ask about more.
+    /// Requests them; whether it makes sense to request more.
     async fn ask_approved(&self, pass: &mut Pass, suspects: Vec<CustomerId>) -> Result<bool, Failure> {
         let canaries = self.some_live(CANARIES, Among::Unapproved).await?;
         let canaries = match canaries.is_empty() {
-            true => Canaries::NobodyLives,
+            true => Canaries::NoneLeft,
             false => Canaries::Among(canaries),
         };
-        let (unproven, go_on) = match self.hold_inquest(pass, suspects, &canaries, Warrant::Approved).await? {
-            Verdict::Settled => return Ok(true),
-            Verdict::Unproven(unproven) => (unproven, true),
-            Verdict::NoCanary(unproven) => (unproven, false),
-        };
-        tracing::warn!(
-            customers = unproven.len(),
-            "{} not recorded: what was answered proves nothing; the next pass asks again",
-            count(unproven.len() as u64, "approved deletion")
-        );
-        Ok(go_on)
+        let verdict = self.hold_inquest(pass, suspects, &canaries, Warrant::Approved).await?;
+        let left = verdict.unproven.len() + verdict.unknown.len();
+        if left > 0 {
+            tracing::warn!(
+                customers = left,
+                "{} not recorded: what was answered proves nothing; the next pass requests them again",
+                count(left as u64, "approved deletion")
+            );
+        }
+        Ok(!verdict.lacks_canary)
     }
 }

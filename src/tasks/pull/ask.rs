@@ -8,7 +8,6 @@ use rand::Rng;
 use super::{Failure, Pull, Setback};
 use crate::measures;
 use crate::model::{Customer, CustomerId, Unreadable, time};
-use crate::reconcile::paging::PageFault;
 use crate::reconcile::retry;
 use crate::remote::{Class, Remote, Shown};
 use crate::store::mirror::Among;
@@ -20,7 +19,7 @@ pub(super) enum Found {
     Alive(Customer),
     /// It is there (HTTP 200), and what is shown of it cannot be read.
     Unreadable(Unreadable),
-    /// JSON `not_found`.
+    /// It is gone, as far as this answer says.
     Gone,
     /// Nothing that could be used, and why.
     Unclear(Failure),
@@ -64,11 +63,6 @@ impl<R: Remote> Pull<R> {
                 () = self.clock.sleep(wait) => {}
             }
         }
-    }
-
-    /// A page with this fault. What it names comes from outside, so it is masked.
-    pub(super) fn page_setback(&self, page: u64, fault: &PageFault) -> Setback {
-        Setback::Page { page, why: self.masker.text(&fault.to_string()) }
     }
 
     /// Asks for one customer, up to `tries` times. That it cannot be had is an answer too: the others are asked all the same.

@@ -10,7 +10,7 @@ pub enum Setback {
     /// The request failed, or its answer has the wrong form.
     #[error("{0}")]
     Remote(RemoteError),
-    /// The page has the right form and cannot be believed.
+    /// The page has the right form and cannot be used.
     #[error("{}: {why}", Call::List { page: *page })]
     Page {
         /// Which page was asked for.
@@ -47,28 +47,6 @@ pub enum Failure {
          dashboard, and that base_url is the host it belongs to"
     )]
     KeyRefused(Box<RemoteError>),
-    /// Customers missing from the list are still there.
-    #[error(
-        "the list was cut short: it left out {suspects} of the {live} customers known before, and {alive}, one of them, is still \
-         there. Nothing was deleted"
-    )]
-    ShortList {
-        /// How many were left out.
-        suspects: u64,
-        /// How many were known.
-        live: u64,
-        /// One that answers, masked.
-        alive: String,
-    },
-    /// Page after page shows only customers that were listed already.
-    #[error(
-        "the list has no end: up to page {page} many pages in a row repeated customers that were listed already. What was read \
-         is recorded, nothing was deleted"
-    )]
-    Endless {
-        /// The last page that was read.
-        page: u64,
-    },
     /// A page is too large, and the API does not answer with smaller ones.
     #[error(
         "page {page} of the list is too large for one answer, and the API answers with {per_page} customers a page however \
@@ -108,9 +86,14 @@ impl Failure {
         self.rejected().is_some_and(|told| told.param.as_deref() == Some(param))
     }
 
-    /// Whether this is a server's way of saying that there is no such page.
-    pub(super) fn may_be_past_end(&self) -> bool {
-        self.rejected().is_some_and(|told| matches!(told.status, 400 | 404 | 416 | 422))
+    /// Whether this says that there is no such page. `is_promised` is whether the list has said that there is: then only a 404 says so.
+    pub(super) fn is_past_end(&self, is_promised: bool) -> bool {
+        self.rejected().is_some_and(|told| match told.status {
+            404 => true,
+            // Other ways in which servers refuse a page past the end.
+            400 | 416 | 422 => !is_promised,
+            _ => false,
+        })
     }
 
     /// What a page says that was too large for one answer.

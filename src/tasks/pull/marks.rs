@@ -1,4 +1,7 @@
-//! What a sweep remembers of whom it saw: bits, and a few ids.
+//! What a sweep remembers of the customers it saw: bits, and a few ids.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use crate::model::{CustomerId, Listed, Source};
 use crate::reconcile::busy_fields::FieldCounts;
@@ -8,11 +11,15 @@ use crate::store::listed::Respelled;
 /// How many customers are kept as canaries.
 const KEPT: usize = 32;
 
-/// Whom a pass saw, and what it saw of their sources.
+/// The customers that a pass saw, and what it saw of their sources.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Marks {
-    /// Rows that were listed.
+    /// Rows that were listed, by any round.
     pub(super) seen: RowSet,
+    /// Rows that this round has listed.
+    round: RowSet,
+    /// Listed customers without a row of their own, as a digest each: unreadable, listed as deleted, or not applied.
+    round_others: HashSet<u64>,
     /// Rows listed without a source where one is known.
     pub(super) null_listed: RowSet,
     /// Whether any listed customer showed a source.
@@ -28,7 +35,7 @@ pub(super) struct Marks {
 impl Marks {
     /// Marks a row as listed; the last listing of a customer counts.
     pub(super) fn see(&mut self, row: i64, source: Source) {
-        self.seen.insert(row);
+        self.list(row);
         match source {
             Source::CarriedOn => {
                 self.null_listed.insert(row);
@@ -40,8 +47,35 @@ impl Marks {
 
     /// Marks a row as listed by an unreadable customer, which says nothing of its source.
     pub(super) fn see_unread(&mut self, row: i64) {
-        self.seen.insert(row);
+        self.list(row);
         self.null_listed.remove(row);
+    }
+
+    fn list(&mut self, row: i64) {
+        self.seen.insert(row);
+        self.round.insert(row);
+    }
+
+    /// Counts a listed customer that has no row to be marked.
+    pub(super) fn see_other(&mut self, customer: &str) {
+        let mut hasher = DefaultHasher::new();
+        customer.hash(&mut hasher);
+        self.round_others.insert(hasher.finish());
+    }
+
+    /// How many of them have no row to be marked.
+    pub(super) fn others(&self) -> u64 {
+        self.round_others.len() as u64
+    }
+
+    /// Another round begins: what earlier ones saw stays seen.
+    pub(super) fn begin_round(&mut self) {
+        (self.round, self.round_others) = Default::default();
+    }
+
+    /// How many different customers this round has listed.
+    pub(super) fn in_round(&self) -> u64 {
+        self.round.len() + self.round_others.len() as u64
     }
 
     /// Keeps one customer of a page as a canary: so they come from everywhere in the list. `roll` is any random number.

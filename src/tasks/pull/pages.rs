@@ -1,57 +1,52 @@
-//! Reading the list: several pages under way at once, believed and applied one after the other.
+//! Reading the list: several pages under way at once, applied one after the other; and reading it again where it shows fewer
+//! customers than it counts.
 //!
 //! ```text
-//!   numbers ─▶ up to `max_concurrent_requests` in flight ─▶ sound pages in their order ─▶ believed ─▶ applied
-//!                    each asked again until sound            (a short queue)           one after the other
+//!   numbers ─▶ up to `max_concurrent_requests` in flight ─▶ pages in their order ─▶ applied ─▶ walk: the next page, or the end
+//!               as far as the list is known to go            (a short queue)
 //! ```
 //!
-//! Everything waits for what comes after it: a slow database stops the requests, not the memory. What is applied is always the
-//! list's beginning without a gap, so that a later process can go on from there. A page that is sound and not believed is asked
-//! for again alone, with nothing newer applied.
+//! Everything waits for what comes after it: a slow database stops the requests, not the memory. What the first round has applied is
+//! always the list's beginning without a gap, so that a later process can continue from there.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 
 use super::apply::{Insight, may_be_read_at_once};
 use super::marks::Marks;
 use super::{Failure, Pass, Phase, Progress, Pull, Setback};
-use crate::model::{Customer, Page, PageQuery, PassKind, time};
-use crate::reconcile::paging::{self, PageFault, Paging, Turn};
+use crate::model::{Customer, Hints, Page, PageQuery, PassKind, time};
 use crate::reconcile::parts::{Part, Parts};
 use crate::reconcile::retry::TRIES;
 use crate::reconcile::rows::RowSet;
+use crate::reconcile::walk::{self, End, ListReport, RoundOver, Shown, Turn, Walk};
 use crate::remote::Remote;
 use crate::store::passes::Position;
-use crate::store::{holds, mirror};
+use crate::store::{StoreError, holds, mirror};
 use crate::tasks::echoes::Asked;
 
 /// The API's own page size, for a server that refuses a larger one instead of answering with less.
 const OWN_PER_PAGE: u32 = 10;
 
-/// After so many pages in a row that show nobody new, the list has no end: even one that grows by a page a request does not
-/// push the same customers on so often.
-const MOST_BARREN_PAGES: u32 = 20;
-
-/// How far before the newest known customer a probe begins: customers made in the same minute may become visible out of order.
-const PROBE_OVERLAP: Duration = Duration::from_secs(60);
+/// How far before the newest known customer a probe begins at least: customers created in the same minute may become visible out of
+/// order.
+const PROBE_OVERLAP: SignedDuration = SignedDuration::from_secs(60);
 
 /// How many pages wait for the database when it is slower than the API.
 const QUEUE: usize = 2;
 
-/// A sound page, and the how-manieth answer of this pass it was.
+/// A page as it came, or one of its parts.
 pub(super) struct Answer {
     pub(super) page: Page,
-    number: u64,
     /// Where on the list its positions are.
     pub(super) place: Place,
     /// Whether it is a page, or one of its parts.
     pub(super) is_page: bool,
-    /// When it was asked for.
+    /// When it was requested.
     pub(super) asked: Arc<Asked>,
     /// Its customers, where they were read in advance because most are news.
     pub(super) read: Option<Vec<Customer>>,
@@ -60,14 +55,14 @@ pub(super) struct Answer {
 impl Answer {
     /// The answer to a request for a part of a page.
     pub(super) fn of_part(page: Page, asked: Arc<Asked>, place: Place) -> Self {
-        Self { page, number: 0, place, is_page: false, asked, read: None }
+        Self { page, place, is_page: false, asked, read: None }
     }
 }
 
 /// Where the customers of an answer stand in the list.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Place {
-    page: u64,
+    pub(super) page: u64,
     /// How many customers of that page stand before them.
     before: u64,
 }
@@ -85,68 +80,89 @@ impl Place {
     }
 }
 
-/// What all requests of a pass share.
-#[derive(Default)]
+/// How far a round may read ahead.
 pub(super) struct Horizon {
-    /// How many sound pages came.
-    pub(super) answers: AtomicU64,
-    /// The list's last page, by the newest of them: no further one is asked for.
-    pub(super) last_page: AtomicU64,
+    /// The last page that the list is known or expected to have: up to it, pages are requested before the one before them was judged.
+    last_page: AtomicU64,
+    /// The first page that came without a row: nothing is requested ahead of it.
+    first_empty: AtomicU64,
     /// Whether the page that was applied last was mostly news: then pages are read whole while others are applied.
     news: AtomicBool,
 }
 
 impl Horizon {
-    /// Takes note of a sound page.
-    fn answered(&self, page: Page, asked: Arc<Asked>) -> Answer {
-        self.last_page.store(page.last_page, Ordering::Relaxed);
-        let number = self.answers.fetch_add(1, Ordering::Relaxed) + 1;
-        // What cannot be read is told when it is its turn.
-        let read = || page.customers.iter().map(|listed| listed.read().ok()).collect();
-        let ahead = self.news.load(Ordering::Relaxed) && may_be_read_at_once(&page.customers);
-        let read = if ahead { read() } else { None };
-        let place = Place { page: page.page, before: 0 };
-        Answer { page, number, place, is_page: true, asked, read }
-    }
-}
-
-/// Where a pass stands in what it believes and applies.
-pub(super) struct Reading {
-    pub(super) per_page: u32,
-    pub(super) created_from: Option<Timestamp>,
-    pub(super) paging: Paging,
-    pub(super) insight: Insight,
-    barren: u32,
-}
-
-impl Reading {
-    /// Fails when too many pages in a row have shown no new customer.
-    fn note_barren(&mut self, page: u64, any_new: bool) -> Result<(), Failure> {
-        self.barren = if any_new { 0 } else { self.barren + 1 };
-        match self.barren == MOST_BARREN_PAGES {
-            true => Err(Failure::Endless { page }),
-            false => Ok(()),
+    fn new(expected: u64) -> Self {
+        Self {
+            last_page: AtomicU64::new(expected),
+            first_empty: AtomicU64::new(u64::MAX),
+            news: AtomicBool::new(false),
         }
     }
 
+    fn reaches(&self, page: u64) -> bool {
+        page <= self.last_page.load(Ordering::Relaxed) && page <= self.first_empty.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of what the list promises.
+    pub(super) fn promise(&self, pages: Option<u64>) {
+        if let Some(pages) = pages {
+            self.last_page.store(pages, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes note of a page.
+    fn answered(&self, number: u64, page: Page, asked: Arc<Asked>) -> Answer {
+        self.promise(page.hints.promised_pages());
+        if page.is_empty() {
+            self.first_empty.fetch_min(number, Ordering::Relaxed);
+        }
+        // What cannot be read is reported when it is its turn.
+        let read = || page.customers.iter().map(|listed| listed.read().ok()).collect();
+        let ahead = self.news.load(Ordering::Relaxed) && may_be_read_at_once(&page.customers);
+        let read = if ahead { read() } else { None };
+        Answer { page, place: Place { page: number, before: 0 }, is_page: true, asked, read }
+    }
+}
+
+/// What a pass keeps while it reads.
+pub(super) struct Reading {
+    pub(super) per_page: u32,
+    pub(super) created_from: Option<Timestamp>,
+    pub(super) walk: Walk,
+    pub(super) insight: Insight,
+    /// How many rows a full page has, as the last answer said.
+    pub(super) full_page: u64,
+    /// The last page that the list promises, as the last answer said; 0 where it promises none.
+    pub(super) promised: u64,
+}
+
+impl Reading {
     fn query(&self, page: u64) -> PageQuery {
         PageQuery { page, per_page: self.per_page, created_from: self.created_from }
     }
 }
 
+/// What all rounds of a pass have learnt.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rounds {
+    /// About the list.
+    pub(super) report: ListReport,
+    /// Whether there were further rounds, and none of them showed a new customer.
+    pub(super) in_vain: Option<bool>,
+}
+
 impl<R: Remote> Pull<R> {
-    /// Reads every page, from where the pass stands on, and applies it.
-    pub(super) async fn read_pages(&self, pass: &mut Pass, marks: &mut Marks) -> Result<(), Failure> {
+    /// Reads every page, from where the pass stands, and applies it; a sweep reads the list again where that may show more.
+    pub(super) async fn read_pages(&self, pass: &mut Pass, marks: &mut Marks) -> Result<Rounds, Failure> {
         let created_from = match pass.kind {
             PassKind::Sweep => None,
             PassKind::Probe => self.probe_from().await?,
         };
         let per_page = match pass.position.per_page {
             0 => self.settings.per_page,
-            // A sweep that goes on counts its pages as they were counted before.
+            // A resumed sweep counts its pages as they were counted before.
             resumed => u32::try_from(resumed).unwrap_or(self.settings.per_page),
         };
-        let paging = Paging::default();
         let unsettled = self.store.read(|conn| {
             let mut rows = RowSet::default();
             holds::each_unsettled_row(conn, |row| {
@@ -155,16 +171,75 @@ impl<R: Remote> Pull<R> {
             Ok(rows)
         });
         let insight = Insight::new(unsettled.await?);
-        let mut reading = Reading { per_page, created_from, paging, insight, barren: 0 };
-        let horizon = Horizon::default();
-        let mut turn = Turn::Read(pass.tally.pages + 1);
+        let mut reading = Reading {
+            per_page,
+            created_from,
+            walk: Walk::default(),
+            insight,
+            full_page: per_page.into(),
+            promised: 0,
+        };
+        let (began, mut rounds) = (self.clock.elapsed(), Rounds::default());
+        for round in 1..=walk::ROUNDS {
+            let (round_began, seen_before) = (self.clock.elapsed(), marks.seen.len());
+            marks.begin_round();
+            let first = if round == 1 { pass.tally.pages + 1 } else { 1 };
+            self.read_round(pass, marks, &mut reading, first).await?;
+            rounds.report = reading.walk.report();
+            let new = marks.seen.len() - seen_before;
+            if round > 1 {
+                rounds.in_vain = Some(rounds.in_vain.unwrap_or(true) && new == 0);
+            }
+            let ended = self.clock.elapsed();
+            let needed = ended.saturating_sub(began) + ended.saturating_sub(round_began);
+            let over = RoundOver {
+                round,
+                seen: marks.seen.len() + marks.others(),
+                new,
+                total: rounds.report.total,
+                fits: self.settings.period.is_none_or(|period| needed <= period),
+                vain_sweeps: pass.learnt.vain_sweeps.unsigned_abs(),
+                sweep: pass.sweep().unsigned_abs(),
+            };
+            // The earlier process of a resumed sweep saw customers that this one does not know.
+            if pass.kind == PassKind::Probe || pass.is_resumed || !walk::read_again(over) {
+                break;
+            }
+            let (seen, total) = (over.seen, over.total.unwrap_or(0));
+            tracing::info!(
+                seen,
+                total,
+                "the list shows {seen} customers and counts {total}: it is read again"
+            );
+        }
+        Ok(rounds)
+    }
+
+    async fn read_round(
+        &self,
+        pass: &mut Pass,
+        marks: &mut Marks,
+        reading: &mut Reading,
+        first: u64,
+    ) -> Result<(), Failure> {
+        let live = match pass.kind {
+            PassKind::Sweep => pass.live_before,
+            PassKind::Probe => 0,
+        };
+        reading.walk = Walk::new(live, reading.full_page);
+        // Where the list does not say how long it is, it is expected to be as long as before.
+        let horizon = Horizon::new(live.div_ceil(reading.full_page.max(1)));
+        let mut turn = Turn::Read(first);
         while let Turn::Read(next) = turn {
-            turn = self.read_on(pass, marks, &mut reading, &horizon, next).await?;
+            turn = self.read_on(pass, marks, reading, &horizon, next).await?;
+        }
+        if turn == Turn::End(End::Growing) {
+            tracing::warn!("the list grew while it was read, and was not read to its end");
         }
         Ok(())
     }
 
-    /// Reads from this page on, as far as the list is known to go. The first page of a pass is read alone: it tells how far.
+    /// Reads from this page on, as far as the list is known to go. The first page of a round is read alone: it tells how far.
     async fn read_on(
         &self,
         pass: &mut Pass,
@@ -173,13 +248,15 @@ impl<R: Remote> Pull<R> {
         horizon: &Horizon,
         first: u64,
     ) -> Result<Turn, Failure> {
-        horizon.last_page.fetch_max(first, Ordering::Relaxed);
         let from = reading.query(first);
+        let alone = pass.tally.pages == 0;
         let (send, mut queue) = mpsc::channel(QUEUE);
         let fetch = async move {
-            let known = |page: &u64| std::future::ready(*page <= horizon.last_page.load(Ordering::Relaxed));
-            let ask =
-                |page| async move { (page, self.sound_page(PageQuery { page, ..from }, horizon).await) };
+            let known = |page: &u64| {
+                let is_known = *page == first || (!alone && horizon.reaches(*page));
+                std::future::ready(is_known)
+            };
+            let ask = |page| async move { (page, self.read_page(PageQuery { page, ..from }, horizon).await) };
             let pages = stream::iter(first..).take_while(known).map(ask);
             let mut pages = std::pin::pin!(pages.buffered(self.settings.max_concurrent_requests));
             while let Some(answered) = pages.next().await {
@@ -201,12 +278,12 @@ impl<R: Remote> Pull<R> {
         tokio::select! {
             turn = apply => turn,
             // The end of what is known is not the end of what is to be applied. And what is still under way when everything is
-            // applied was asked for in vain.
+            // applied was requested in vain.
             turn = async { fetch.await; std::future::pending().await } => turn,
         }
     }
 
-    /// Believes a page and applies it, or finds out what came instead.
+    /// Applies a page, or finds out what came instead; says what is read next.
     async fn take_page(
         &self,
         pass: &mut Pass,
@@ -217,95 +294,86 @@ impl<R: Remote> Pull<R> {
         answered: Result<Answer, Failure>,
     ) -> Result<Turn, Failure> {
         let query = reading.query(number);
-        let met_before = pass.met_customers();
-        if let Err(failure) = &answered
-            && let Some(begun) = failure.too_large()
-        {
-            tracing::warn!("{failure}: reading page {number} in parts");
-            let page = (number, begun.clone());
-            let turn = self.take_in_parts(pass, marks, reading, horizon, page).await?;
-            reading.note_barren(number, pass.met_customers() > met_before)?;
-            return Ok(turn);
-        }
-        let (answer, turn) = match answered {
-            Ok(answer) => match reading.paging.accept(number, &answer.page, answer.number) {
-                Ok(turn) => (answer, turn),
-                Err(_) => self.believed_page(query, &mut reading.paging, horizon).await?,
-            },
-            Err(failure) if number == 1 && query.per_page > OWN_PER_PAGE && failure.is_about("per_page") => {
-                tracing::warn!("{failure}; reading {OWN_PER_PAGE} a page instead: lower api.per_page");
-                reading.per_page = OWN_PER_PAGE;
-                return Ok(Turn::Read(1));
-            }
-            Err(failure) if number > 1 && failure.may_be_past_end() => {
-                // Servers differ in what they answer past the end; the first page tells where that is.
-                let first = self.sound_page(PageQuery { page: 1, ..query }, horizon).await?;
-                match reading.paging.ends_before(number, &first.page) {
-                    Ok(true) => (first, Turn::Done),
-                    Ok(false) | Err(_) => return Err(failure),
+        let before = marks.in_round();
+        let answer = match answered {
+            Ok(answer) => answer,
+            Err(failure) => match failure.too_large() {
+                Some(begun) => {
+                    tracing::warn!("{failure}: reading page {number} in parts");
+                    let page = (number, begun.clone());
+                    let (hints, rows) = self.take_in_parts(pass, marks, reading, horizon, page).await?;
+                    return self.judge(pass, marks, reading, (number, hints, rows), before).await;
                 }
-            }
-            Err(failure) => return Err(failure),
+                None if number == 1 && query.per_page > OWN_PER_PAGE && failure.is_about("per_page") => {
+                    tracing::warn!("{failure}; reading {OWN_PER_PAGE} a page instead: lower api.per_page");
+                    (reading.per_page, reading.full_page) = (OWN_PER_PAGE, OWN_PER_PAGE.into());
+                    return Ok(Turn::Read(1));
+                }
+                None if number > 1 && failure.is_past_end(reading.promised >= number) => {
+                    return Ok(Turn::End(End::NoSuchPage));
+                }
+                None => return Err(failure),
+            },
         };
-        let Page { total, last_page, per_page, .. } = answer.page;
-        pass.position = Position { last_page, per_page };
+        let (hints, rows) = (answer.page.hints, answer.page.len());
+        reading.full_page = hints.per_page.unwrap_or(reading.full_page);
         let mostly_news = self.apply_page(pass, marks, &mut reading.insight, answer).await?;
         horizon.news.store(mostly_news, Ordering::Relaxed);
-        // An answer that came later may have told of more pages.
-        let turn = match turn {
-            Turn::Done if horizon.last_page.load(Ordering::Relaxed) > number => Turn::Read(number + 1),
-            turn => turn,
+        self.judge(pass, marks, reading, (number, hints, rows), before).await
+    }
+
+    /// Judges an applied page: what comes next, and how far the pass has come.
+    async fn judge(
+        &self,
+        pass: &mut Pass,
+        marks: &Marks,
+        reading: &mut Reading,
+        (number, hints, rows): (u64, Hints, u64),
+        seen_before: u64,
+    ) -> Result<Turn, Failure> {
+        let seen = pass.seen_before + marks.in_round();
+        let new = marks.in_round() - seen_before;
+        let all_live_seen = match pass.kind {
+            PassKind::Sweep if new == 0 => self.store.read(mirror::live_count).await? <= seen,
+            PassKind::Sweep => false,
+            PassKind::Probe => true,
         };
-        reading.note_barren(number, pass.met_customers() > met_before)?;
+        let turn = reading.walk.judge(Shown { number, hints, rows, new, seen, all_live_seen });
+        let promised = hints.promised_pages().unwrap_or(0);
+        reading.promised = promised;
+        let last_page = match turn {
+            // Without a promise the list may go on.
+            Turn::Read(_) if promised == 0 => 0,
+            Turn::Read(next) => promised.max(next),
+            Turn::End(_) => number,
+        };
+        pass.position = Position { last_page, per_page: reading.per_page.into() };
         let done = pass.tally.customers_seen;
-        self.progress.send_replace(Progress { phase: Phase::Reading, done, of: total.max(done) });
+        let of = hints.total.unwrap_or(pass.live_before).max(done);
+        self.progress.send_replace(Progress { phase: Phase::Reading, done, of });
         Ok(turn)
     }
 
-    async fn probe_from(&self) -> Result<Option<Timestamp>, Failure> {
+    async fn probe_from(&self) -> Result<Option<Timestamp>, StoreError> {
         // One creation time in the future must not make the probe blind to everything before it.
         let now = time::written(self.clock.now());
         let newest = self.store.read(move |conn| mirror::newest_created_at(conn, &now)).await?;
-        Ok(newest.and_then(|newest| newest.checked_sub(PROBE_OVERLAP).ok()))
+        let overlap = PROBE_OVERLAP.max(self.settings.consistency.0);
+        Ok(newest.and_then(|newest| newest.checked_sub(overlap).ok()))
     }
 
-    /// Asks for a page until one comes that is sound.
-    async fn sound_page(&self, query: PageQuery, horizon: &Horizon) -> Result<Answer, Failure> {
-        self.judged_page(query, TRIES, |page, asked| {
-            paging::check(query.page, &page)?;
-            Ok(horizon.answered(page, asked))
-        })
-        .await
+    /// Requests a page until one comes.
+    async fn read_page(&self, query: PageQuery, horizon: &Horizon) -> Result<Answer, Failure> {
+        let (page, asked) = self.list(query).await?;
+        Ok(horizon.answered(query.page, page, asked))
     }
 
-    /// Asks again for a page that was sound and not believed, until one comes that is both.
-    async fn believed_page(
-        &self,
-        query: PageQuery,
-        paging: &mut Paging,
-        horizon: &Horizon,
-    ) -> Result<(Answer, Turn), Failure> {
-        let paging = Mutex::new(paging);
-        self.judged_page(query, TRIES - 1, |page, asked| {
-            paging::check(query.page, &page)?;
-            let answer = horizon.answered(page, asked);
-            let mut paging = paging.lock().unwrap_or_else(PoisonError::into_inner);
-            let turn = paging.accept(query.page, &answer.page, answer.number)?;
-            Ok((answer, turn))
-        })
-        .await
-    }
-
-    pub(super) async fn judged_page<T: Send>(
-        &self,
-        query: PageQuery,
-        tries: usize,
-        judge: impl Fn(Page, Arc<Asked>) -> Result<T, PageFault> + Sync,
-    ) -> Result<T, Failure> {
-        self.persist(tries, || async {
-            let asked = self.echoes.asking();
+    /// Requests a page, or a part of one, until one comes.
+    pub(super) async fn list(&self, query: PageQuery) -> Result<(Page, Arc<Asked>), Failure> {
+        self.persist(TRIES, || async {
+            let asked = self.asking();
             let page = self.remote.list(query).await.map_err(Setback::Remote)?;
-            judge(page, asked).map_err(|fault| self.page_setback(query.page, &fault))
+            Ok((page, asked))
         })
         .await
     }

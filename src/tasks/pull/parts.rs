@@ -2,23 +2,19 @@
 //! requested: so the memory stays bounded, however large the customers are.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::marks::Marks;
 use super::pages::{Answer, Horizon, Place, Reading};
 use super::{Failure, Pass, Pull};
-use crate::model::{Page, PageQuery};
-use crate::reconcile::paging::{self, Turn};
+use crate::model::{Hints, Page, PageQuery};
 use crate::reconcile::parts::{Part, Parts};
-use crate::reconcile::retry::TRIES;
 use crate::remote::{Beginning, Remote};
-use crate::store::passes::Position;
 use crate::tasks::echoes::Asked;
 
 /// What is known of the list when a page was read in parts.
 enum Read {
-    /// The page ends here.
-    Whole { last_page: Option<u64>, is_end: bool },
+    /// The page ends here: what the list says of itself, and how many rows the page has.
+    Whole(Hints, u64),
     /// The server answers with pages of so many customers at most: the page is smaller than it was taken for.
     Capped { per_page: u64 },
 }
@@ -31,7 +27,7 @@ enum Answered {
 }
 
 impl<R: Remote> Pull<R> {
-    /// Reads and applies page `number`, which was too large as `begun` says.
+    /// Reads and applies page `number`, which was too large as `begun` says; returns what the list says of itself, and the page's rows.
     pub(super) async fn take_in_parts(
         &self,
         pass: &mut Pass,
@@ -39,28 +35,19 @@ impl<R: Remote> Pull<R> {
         reading: &mut Reading,
         horizon: &Horizon,
         (number, begun): (u64, Beginning),
-    ) -> Result<Turn, Failure> {
-        let mut per_page = reading.paging.per_page().unwrap_or(u64::from(reading.per_page));
-        let (last_page, is_end) = loop {
+    ) -> Result<(Hints, u64), Failure> {
+        let mut per_page = reading.full_page;
+        let (hints, rows) = loop {
             let whole = Part { page: number, per_page };
             match self.read_parts(pass, marks, reading, whole, begun.clone()).await? {
-                Read::Whole { last_page, is_end } => break (last_page, is_end),
+                Read::Whole(hints, rows) => break (hints, rows),
                 // Strictly smaller, so this ends.
                 Read::Capped { per_page: capped } => per_page = capped,
             }
         };
         pass.tally.pages += 1;
-        let answered = horizon.answers.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(last_page) = last_page {
-            horizon.last_page.store(last_page, Ordering::Relaxed);
-            pass.position = Position { last_page, per_page };
-        }
-        Ok(match reading.paging.accept_parts(number, last_page, answered) {
-            // The API has not said where the list ends.
-            None if !is_end => Turn::Read(number + 1),
-            None => Turn::Done,
-            Some(turn) => turn,
-        })
+        horizon.promise(hints.promised_pages());
+        Ok((hints, rows))
     }
 
     async fn read_parts(
@@ -73,7 +60,7 @@ impl<R: Remote> Pull<R> {
     ) -> Result<Read, Failure> {
         let mut parts = Parts::new(whole);
         let mut known = Some(begun);
-        let (mut last_page, mut is_end) = (None, false);
+        let (mut hints, mut rows) = (Hints::default(), 0);
         while let Some(part) = parts.next_part() {
             let query = PageQuery {
                 page: part.page,
@@ -84,54 +71,49 @@ impl<R: Remote> Pull<R> {
                 Some(begun) => Answered::TooLarge(begun),
                 None => self.read_part(query).await?,
             };
-            let said = match answered {
-                Answered::Page(page, _) if page.per_page < part.per_page => {
-                    return Ok(Read::Capped { per_page: page.per_page });
+            match answered {
+                Answered::Page(Page { hints: Hints { per_page: Some(capped), .. }, .. }, _)
+                    if capped < part.per_page =>
+                {
+                    return Ok(Read::Capped { per_page: capped });
                 }
                 Answered::Page(page, asked) => {
-                    let said = (page.last_page, page.page < part.page);
-                    // Where the server answers with another page, the place is that page's.
-                    let answered = Part { page: page.page, ..part };
-                    let place = Place::of_part(&parts, answered);
+                    let said = page.hints;
+                    let last_page = said.last_page.map(|last| parts.pages(part, last));
+                    hints = Hints { page: None, per_page: Some(whole.per_page), last_page, ..said };
+                    rows += page.len();
+                    let is_promised = said.promised_pages().is_some_and(|pages| pages > part.page);
+                    if page.is_empty() || (page.len() < part.per_page && !is_promised) {
+                        parts.end();
+                    }
+                    let place = Place::of_part(&parts, part);
                     let answer = Answer::of_part(page, asked, place);
                     self.apply_page(pass, marks, &mut reading.insight, answer).await?;
-                    Some(said)
                 }
-                Answered::TooLarge(_) if parts.split(part) => continue,
+                Answered::TooLarge(_) if parts.split(part) => {}
                 Answered::TooLarge(begun) => {
                     if begun.per_page.is_some_and(|per_page| per_page > 1) {
                         let page = whole.page;
                         return Err(Failure::Unsplittable { page, per_page: begun.per_page.unwrap_or(0) });
                     }
+                    rows += 1;
+                    let last_page = begun.last_page.map(|last| parts.pages(part, last));
+                    hints = Hints { last_page: last_page.or(hints.last_page), ..hints };
                     let place = Place::of_part(&parts, part);
                     self.apply_unreadable(pass, marks, begun.first.map(|bad| *bad), place).await?;
-                    begun.last_page.map(|last_page| (last_page, false))
                 }
-                Answered::PastEnd => Some((last_page.unwrap_or(0), true)),
-            };
-            if let Some((said, is_past_end)) = said {
-                if !is_past_end {
-                    last_page = Some(parts.pages(part, said));
-                }
-                if is_past_end || part.page >= said {
-                    is_end = true;
-                    parts.end();
-                }
+                Answered::PastEnd => parts.end(),
             }
         }
-        Ok(Read::Whole { last_page, is_end })
+        Ok(Read::Whole(hints, rows))
     }
 
     async fn read_part(&self, query: PageQuery) -> Result<Answered, Failure> {
-        let sound = self.judged_page(query, TRIES, |page, asked| {
-            paging::check(query.page, &page)?;
-            Ok((page, asked))
-        });
-        match sound.await {
+        match self.list(query).await {
             Ok((page, asked)) => Ok(Answered::Page(page, asked)),
             Err(failure) => match failure.too_large() {
                 Some(begun) => Ok(Answered::TooLarge(begun.clone())),
-                None if query.page > 1 && failure.may_be_past_end() => Ok(Answered::PastEnd),
+                None if query.page > 1 && failure.is_past_end(false) => Ok(Answered::PastEnd),
                 None => Err(failure),
             },
         }

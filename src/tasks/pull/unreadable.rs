@@ -7,11 +7,11 @@ use super::marks::Marks;
 use super::pages::Place;
 use super::{Failure, Pass, Pull};
 use crate::model::unreadable::phrase;
-use crate::model::{CustomerId, Origin, Unreadable, time};
+use crate::model::{CustomerId, Origin, PassKind, Unreadable, time};
 use crate::remote::Remote;
 use crate::store::holds::{self, End};
 use crate::store::unreadable::{self, Sight};
-use crate::store::{StoreError, Tx, mirror};
+use crate::store::{StoreError, Tx, mirror, unlisted};
 
 /// The different unreadable customers that a pass has met, as a digest each.
 #[derive(Debug, Default)]
@@ -36,11 +36,6 @@ impl Met {
     /// How many there are.
     pub(super) fn count(&self) -> u64 {
         self.all.len() as u64
-    }
-
-    /// How many of them have no id that can be read: each may be a customer that the sweep seems to miss.
-    pub(super) fn nameless(&self) -> u64 {
-        self.nameless.len() as u64
     }
 }
 
@@ -112,9 +107,13 @@ impl<R: Remote> Pull<R> {
     ) -> Result<(), Failure> {
         bad.id = Some(id.clone());
         let noted = self.meet(pass, vec![bad], &Place::default());
-        let id = id.clone();
+        let (id, at) = (id.clone(), time::written(self.clock.now()));
+        let sweep = (pass.kind == PassKind::Sweep).then(|| pass.sweep());
         let applied = self.apply(pass, Origin::Lookup, move |tx, _, _| {
             holds::end(tx, &id, End::Alive)?;
+            if let Some(sweep) = sweep {
+                unlisted::note_verified(tx, id.as_str(), sweep, &at)?;
+            }
             note(tx, &noted, &mut Marks::default())
         });
         applied.await?.iter().for_each(Noted::report);
@@ -133,10 +132,16 @@ pub(super) fn note(tx: &Tx<'_>, noted: &[Noted], marks: &mut Marks) -> Result<Ve
             continue;
         }
         // A tombstone must not count as seen: seen customers are compared with the live ones by number.
-        let Some(id) = &one.bad.id else { continue };
-        if let Some(stored) = mirror::find(tx, id)?.filter(|stored| stored.standing.is_live()) {
-            holds::end(tx, id, End::Listed)?;
-            marks.see_unread(stored.row);
+        let stored = match &one.bad.id {
+            Some(id) => mirror::find(tx, id)?.filter(|stored| stored.standing.is_live()),
+            None => None,
+        };
+        match (&one.bad.id, stored) {
+            (Some(id), Some(stored)) => {
+                holds::end(tx, id, End::Alive)?;
+                marks.see_unread(stored.row);
+            }
+            _ => marks.see_other(&format!("unreadable {}", one.bad.digest())),
         }
     }
     Ok(new)

@@ -16,8 +16,8 @@ use crate::remote::error::ApiError;
 use crate::remote::{
     Call, Cause, Class, Left, Push, PushError, PushRemote, Pushed, PushedCustomer, Remote, RemoteError, Shown,
 };
-use crate::store::StoreError;
 use crate::store::outbox::{self, Open};
+use crate::store::{StoreError, lag};
 use crate::tasks::echoes::Making;
 
 /// What one attempt came to.
@@ -69,7 +69,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
         {
             return Ok(ended);
         }
-        if let Some(ended) = self.check_expectation(open, intent).await {
+        if let Some(ended) = self.check_expectation(open, intent).await? {
             return Ok(ended);
         }
         // One that may have taken effect already is dated by the attempt that did it, or not at all.
@@ -121,7 +121,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                     true => Ok(None),
                 }
             }
-            Wish::Update(_, body) if body.token().is_some() => Ok(self.read_back(open, body).await),
+            Wish::Update(_, body) if body.token().is_some() => self.read_back(open, body).await,
             // Plain values and deletes may be repeated.
             Wish::Update(..) | Wish::Delete(_) => Ok(None),
         }
@@ -169,19 +169,26 @@ impl<R: Remote + PushRemote> Pusher<R> {
     }
 
     /// An update with a token: did it take effect? Where that cannot be told, nothing is repeated.
-    async fn read_back(&self, open: &Open, body: &Body) -> Option<Ended> {
-        let customer = open.customer.as_ref()?;
+    async fn read_back(&self, open: &Open, body: &Body) -> Result<Option<Ended>, StoreError> {
+        let Some(customer) = &open.customer else { return Ok(None) };
+        let asked_at = self.clock.now();
         let shown = match self.remote.look(customer).await {
             Ok(Shown::Found(shown)) => shown,
             Ok(Shown::Unreadable(bad)) => {
-                return Some(self.after_unreadable(open, customer, &bad, Outcome::Known));
+                return Ok(Some(self.after_unreadable(open, customer, &bad, Outcome::Known)));
             }
             // The call itself will say so, in the API's own words; a customer that is gone takes no token.
-            Ok(Shown::NotFound) => return None,
-            Err(error) => return Some(self.after_read_error(open, error, Outcome::Known)),
+            Ok(Shown::NotFound) => return Ok(None),
+            Err(error) => return Ok(Some(self.after_read_error(open, error, Outcome::Known))),
         };
         let before = open.frozen.base.as_deref().and_then(|base| Customer::from_body(base).ok());
-        match read_back::read(body, before.as_ref().map(Customer::fields), shown.fields()) {
+        let reading = read_back::read(body, before.as_ref().map(Customer::fields), shown.fields());
+        if reading != Reading::Applied && self.may_be_before_last_attempt(open, asked_at).await? {
+            let why =
+                "whether this update took effect is read again, once no read can be older than the attempt";
+            return Ok(Some(self.after_lag(why)));
+        }
+        Ok(match reading {
             Reading::Applied => {
                 Some(Ended::TookEffect { customer: PushedCustomer::Shown(shown), status: None })
             }
@@ -192,26 +199,78 @@ impl<R: Remote + PushRemote> Pusher<R> {
                     .to_owned(),
                 detail: Some(json!({"theirs": shown.fields()})),
             }),
+        })
+    }
+
+    /// Whether a read that was requested at `asked_at` may show what was there before this intent's last attempt.
+    pub(super) async fn may_be_before_last_attempt(
+        &self,
+        open: &Open,
+        asked_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let consistency = self.settings.consistency;
+        if consistency.0.is_zero() {
+            return Ok(false);
+        }
+        let open = open.clone();
+        let last = self.store.read(move |conn| outbox::last_attempt_at(conn, &open)).await?;
+        Ok(last.is_some_and(|last| consistency.may_be_behind(last, asked_at)))
+    }
+
+    /// The same is read again when no read can be older than now.
+    pub(super) fn after_lag(&self, why: &str) -> Ended {
+        Ended::Later {
+            why: format!("{why} (inbound.consistency_s)"),
+            status: None,
+            outcome: Outcome::Unknown,
+            at: Some(self.settings.consistency.after(self.clock.now())),
+            obstacle: Obstacle::None,
         }
     }
 
-    /// Compares what the dropper last saw with what is there now; a difference parks, and nothing is sent.
-    async fn check_expectation(&self, open: &Open, intent: &Intent) -> Option<Ended> {
-        let (expect, customer) = (intent.expect.as_ref()?, open.customer.as_ref()?);
-        match self.remote.look(customer).await {
+    /// Compares what the submitter last saw with what is there now; a difference parks, and nothing is sent. Shortly after our own
+    /// push the difference may be what that push replaced: then it is compared again later.
+    async fn check_expectation(&self, open: &Open, intent: &Intent) -> Result<Option<Ended>, StoreError> {
+        let (Some(expect), Some(customer)) = (&intent.expect, &open.customer) else { return Ok(None) };
+        let asked_at = self.clock.now();
+        Ok(match self.remote.look(customer).await {
             Ok(Shown::Found(theirs)) => {
                 // What an earlier attempt of ours has already done is no surprise.
                 if open.life.outcome == Outcome::Unknown && is_applied(&intent.wish, theirs.fields()) {
-                    return None;
+                    return Ok(None);
                 }
                 let surprises = expect.surprises(theirs.fields());
-                (!surprises.is_empty()).then(|| conflict(&surprises, theirs.fields(), intent))
+                if surprises.is_empty() {
+                    return Ok(None);
+                }
+                if let Some(pushed_at) = self.pushed_at(customer, asked_at).await? {
+                    return Ok(Some(Ended::Later {
+                        why: "the customer is not as expected, shortly after our own push of it: it is compared again once no read can \
+                              be older than that push (inbound.consistency_s)"
+                            .to_owned(),
+                        status: None,
+                        outcome: open.life.outcome,
+                        at: Some(self.settings.consistency.after(pushed_at)),
+                        obstacle: Obstacle::None,
+                    }));
+                }
+                Some(conflict(&surprises, theirs.fields(), intent))
             }
             Ok(Shown::Unreadable(bad)) => Some(self.after_unreadable(open, customer, &bad, Outcome::Known)),
             // The call itself will say so, in the API's own words.
             Ok(Shown::NotFound) => None,
             Err(error) => Some(self.after_read_error(open, error, Outcome::Known)),
-        }
+        })
+    }
+
+    /// When our last push of this customer settled, if a read that was requested at `asked_at` may be older.
+    async fn pushed_at(
+        &self,
+        customer: &CustomerId,
+        asked_at: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let (id, consistency) = (customer.clone(), self.settings.consistency);
+        self.store.read(move |conn| lag::pushed_at(conn, &id, asked_at, consistency)).await
     }
 
     /// A 2xx. The customer that it shows is what the mirror learns. Where an update's answer shows none that can be read, its

@@ -59,6 +59,12 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 .to_owned();
             return Ok(Some(Ended::Park { reason, detail: None }));
         };
+        // What proves absence must not be older than the last attempt.
+        if key_is != KeyIs::Good && self.may_be_before_last_attempt(open, self.clock.now()).await? {
+            let why =
+                "whether this create took effect is looked for once no read can be older than the attempt";
+            return Ok(Some(self.after_lag(why)));
+        }
         let fit = if key_is == KeyIs::Past { Fit::Any } else { Fit::All };
         let wanted = Wanted { id: open.id.clone(), body: body.clone(), tag: open.frozen.tag.clone(), fit };
         let begun = self.clock.elapsed();

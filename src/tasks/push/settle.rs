@@ -13,13 +13,14 @@ use crate::model::intent::lifecycle::{Lifecycle, Outcome};
 use crate::model::intent::{Body, Wish};
 use crate::model::patience::Moment;
 use crate::model::{Customer, CustomerId, Origin, Tally, time};
+use crate::reconcile::lag::Consistency;
 use crate::reconcile::sighting;
 use crate::remote::PushedCustomer;
 use crate::store::changes::{self, Cause};
 use crate::store::mirror::{self, Stored};
 use crate::store::outbox::{self, AttemptEnd, Open, Words};
 use crate::store::unreadable::{self, Sight};
-use crate::store::{StoreError, Tx, passes};
+use crate::store::{StoreError, Tx, lag, passes};
 use crate::tasks::Echoes;
 
 /// Where an intent is after an attempt, for whoever is told.
@@ -67,6 +68,7 @@ fn in_words(open: &Open) -> String {
 pub(super) struct Settling {
     now: Moment,
     park_after: SignedDuration,
+    consistency: Consistency,
     echoes: Arc<Echoes>,
 }
 
@@ -75,6 +77,7 @@ impl<R> Pusher<R> {
         Settling {
             now: moment(&*self.clock),
             park_after: self.settings.park_after,
+            consistency: self.settings.consistency,
             echoes: Arc::clone(&self.echoes),
         }
     }
@@ -256,6 +259,10 @@ impl Settling {
             }
             Ok(())
         })?;
+        // Of a customer that the mirror knew, a create's answer says how it was: how it is now is requested.
+        if is_answered_create && known_seq.is_some() {
+            lag::schedule(tx, customer, self.consistency.after(self.now.wall), None)?;
+        }
         let seq = match recorded.changes() {
             0 => known_seq,
             _ => Some(changes::head(tx)?.seq),

@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use jiff::Timestamp;
 
 use super::Pusher;
-use crate::model::{Customer, CustomerId, PageQuery, WindowPage, time};
+use crate::model::{Customer, CustomerId, Page, PageQuery, time};
 use crate::reconcile::creates::Coverage;
 use crate::remote::{Cause, PushRemote, Remote, RemoteError};
 
@@ -82,9 +82,16 @@ impl Window {
     }
 
     /// Adds the customers of a page; returns whether any of them is new. A customer that cannot be read is not counted as shown.
-    fn add(&mut self, page: &WindowPage, from: Timestamp, could_be: &impl Fn(&Customer) -> bool) -> bool {
+    fn add(&mut self, page: &Page, from: Timestamp, could_be: &impl Fn(&Customer) -> bool) -> bool {
         let before = self.all.len();
-        self.unreadable += page.unreadable;
+        self.unreadable += page.unreadable.len() as u64;
+        for listed in &page.deleted {
+            // A create's customer that was deleted since proves that the create took effect: absence is not proven.
+            match listed.read().is_ok_and(|customer| !could_be(&customer)) {
+                true => drop(self.all.insert(digest_of(listed.id().as_str()))),
+                false => self.unreadable += 1,
+            }
+        }
         for listed in &page.customers {
             let Ok(customer) = listed.read() else {
                 self.unreadable += 1;
@@ -163,7 +170,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
         let (mut page, mut too_large, mut is_total_known) = (1, 0, false);
         while page <= MOST_PAGES {
             let query = PageQuery { page, per_page, created_from: Some(from) };
-            let answer = match self.remote.window(query).await {
+            let answer = match self.remote.list(query).await {
                 // A server that refuses a larger page instead of answering with less.
                 Err(RemoteError { cause: Cause::Rejected(told), .. })
                     if page == 1 && per_page > OWN_PER_PAGE && told.param.as_deref() == Some("per_page") =>
@@ -194,12 +201,13 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 }
                 answer => answer.map_err(Setback::Remote)?,
             };
-            if is_total_known && answer.total != window.total {
+            let total = answer.hints.total;
+            if is_total_known && total != window.total {
                 return Err(Setback::Moving("its total changed while it was read".to_owned()));
             }
-            (window.total, is_total_known) = (answer.total, true);
-            let shows_more = window.add(&answer, from, could_be) || answer.unreadable > 0;
-            if !shows_more || window.ends_with(page, answer.last_page) {
+            (window.total, is_total_known) = (total, true);
+            let shows_more = window.add(&answer, from, could_be) || !answer.unreadable.is_empty();
+            if !shows_more || window.ends_with(page, answer.hints.last_page) {
                 return Ok(window.sorted());
             }
             page += 1;

@@ -1,0 +1,153 @@
+//! Reads that lag: whether what a read shows may be older than what the change log says.
+//!
+//! KOMOJU's reads may come from a replica or a cache that is behind its writes by up to `consistency_s`. So a read that shows what
+//! the log replaced within that time is not applied: the customer is requested again by itself when the time has passed.
+
+use jiff::{SignedDuration, Timestamp};
+
+pub use crate::model::lag::{Consistency, LeftOut, Recent};
+use crate::model::{Customer, Kind, Origin, Standing};
+use crate::reconcile::sighting;
+
+/// A read that differs from the mirror.
+#[derive(Clone, Copy, Debug)]
+pub struct Read<'a> {
+    /// What it shows.
+    pub shown: &'a Customer,
+    /// When it was requested.
+    pub requested_at: Timestamp,
+    /// Whether the same pass has read the customer before.
+    pub is_second: bool,
+}
+
+/// Judges a read that differs from the mirror. `history` is the customer's log, the newest entry first, at least as far back as
+/// `consistency` reaches. `None` where the read may be applied.
+pub fn judge(read: Read<'_>, history: &[Recent], consistency: Consistency) -> Option<LeftOut> {
+    let recent = history.iter().take_while(|entry| consistency.may_be_behind(entry.at, read.requested_at));
+    let mut left_out: Option<LeftOut> = None;
+    let mut note = |at: Timestamp, is_replaced: bool, lag: Option<SignedDuration>| {
+        let until = consistency.after(at);
+        let known = left_out.unwrap_or(LeftOut { until, is_replaced, lag });
+        left_out = Some(LeftOut {
+            until: known.until.max(until),
+            is_replaced: known.is_replaced || is_replaced,
+            lag: known.lag.max(lag),
+        });
+    };
+    for entry in recent {
+        if shows(read.shown, entry.replaced.as_deref()) {
+            let lag = read.requested_at.duration_since(entry.at);
+            note(entry.at, true, (!lag.is_negative()).then_some(lag));
+        } else if entry.origin == Origin::Intent || entry.kind == Kind::Deleted {
+            note(entry.at, false, None);
+        }
+    }
+    // The same pass has read something else of it: one of the two is old, and which one is not known.
+    if read.is_second {
+        note(read.requested_at, false, None);
+    }
+    left_out
+}
+
+/// Whether a read shows this state. A null `source` may only be hidden, so it is compared as the mirror would take it.
+fn shows(shown: &Customer, body: Option<&str>) -> bool {
+    let Some(body) = body else { return false };
+    let state = Standing {
+        body: Some(body.to_owned()),
+        first_seen_at: String::new(),
+        changed_at: String::new(),
+        deleted_at: None,
+        live_seq: 0,
+        seq: 0,
+    };
+    sighting::judge(shown.clone(), Some(&state)).change.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const C: Consistency = Consistency(SignedDuration::from_secs(120));
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn customer(email: &str) -> Customer {
+        Customer::from_value(json!({"id": "c", "email": email, "source": {"brand": "visa"}})).unwrap()
+    }
+
+    fn entry(kind: Kind, origin: Origin, second: i64, replaced: Option<&str>) -> Recent {
+        let replaced = replaced.map(|email| customer(email).body().to_owned());
+        Recent { kind, origin, at: at(second), replaced }
+    }
+
+    fn judged(email: &str, second: i64, history: &[Recent]) -> Option<LeftOut> {
+        judge(Read { shown: &customer(email), requested_at: at(second), is_second: false }, history, C)
+    }
+
+    #[test]
+    fn read_of_a_replaced_state_is_left_out_until_no_read_can_be_so_old() {
+        let history = [
+            entry(Kind::Updated, Origin::Sweep, 100, Some("two")),
+            entry(Kind::Updated, Origin::Sweep, 50, Some("one")),
+            entry(Kind::Created, Origin::Sweep, 0, None),
+        ];
+        let left_out = |until: i64, lag: i64| {
+            Some(LeftOut { until: at(until), is_replaced: true, lag: Some(SignedDuration::from_secs(lag)) })
+        };
+        assert_eq!(judged("two", 104, &history), left_out(220, 4));
+        assert_eq!(judged("one", 104, &history), left_out(170, 54));
+        assert_eq!(judged("two", 220, &history), left_out(220, 120));
+        assert_eq!(judged("two", 221, &history), None, "the time has passed");
+        assert_eq!(judged("three", 104, &history), None, "news");
+        let asked_before = judged("two", 99, &history).unwrap();
+        assert_eq!(asked_before, LeftOut { until: at(220), is_replaced: true, lag: None });
+    }
+
+    #[test]
+    fn hidden_source_does_not_make_an_old_state_new() {
+        let history = [entry(Kind::Updated, Origin::Sweep, 100, Some("two"))];
+        let hidden = customer("two").with("source", Some(Value::Null));
+        let read = Read { shown: &hidden, requested_at: at(101), is_second: false };
+        assert!(judge(read, &history, C).is_some());
+    }
+
+    #[test]
+    fn nothing_changes_a_customer_shortly_after_our_push_or_its_deletion() {
+        for history in [
+            [entry(Kind::Updated, Origin::Intent, 100, Some("two"))],
+            [entry(Kind::Created, Origin::Intent, 100, None)],
+            [entry(Kind::Deleted, Origin::Sweep, 100, Some("two"))],
+        ] {
+            assert_eq!(
+                judged("new", 219, &history),
+                Some(LeftOut { until: at(220), is_replaced: false, lag: None }),
+                "{history:?}"
+            );
+            assert_eq!(judged("new", 221, &history), None);
+        }
+    }
+
+    #[test]
+    fn second_different_observation_of_one_pass_is_left_out_whatever_the_setting() {
+        for consistency in [C, Consistency::default()] {
+            let shown = customer("new");
+            let read = |is_second| Read { shown: &shown, requested_at: at(101), is_second };
+            assert_eq!(
+                judge(read(true), &[], consistency),
+                Some(LeftOut { until: consistency.after(at(101)), is_replaced: false, lag: None })
+            );
+            assert_eq!(judge(read(false), &[], consistency), None);
+        }
+    }
+
+    #[test]
+    fn reads_that_never_lag_are_applied() {
+        let history = [entry(Kind::Updated, Origin::Intent, 100, Some("two"))];
+        let read = Read { shown: &customer("two"), requested_at: at(100), is_second: false };
+        assert_eq!(judge(read, &history, Consistency::default()), None);
+    }
+}

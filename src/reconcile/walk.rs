@@ -1,0 +1,445 @@
+//! Walking through a list that may be imprecise: where it ends, whether it is read again, and what is reported of it.
+//!
+//! ```text
+//!   page ─▶ judge ─▶ Read(next page) … ─▶ End ─▶ round over ─▶ read_again ─▶ the next round, or none
+//! ```
+//!
+//! Every number of an envelope is a hint ([`Hints`]): it decides which page is requested next, and never whether a page is used.
+//! A page is *barren* if it shows no customer that the round has not seen. Absence from a list that was walked through proves
+//! nothing; it only selects the customers that are requested one by one (see [`super::evidence`]).
+
+use crate::model::Hints;
+
+/// How many barren pages in a row end a walk.
+pub const BARREN_PAGES: u32 = 3;
+
+/// How many rounds a sweep has at most.
+pub const ROUNDS: u32 = 3;
+
+/// After so many sweeps in a row whose further rounds showed no new customer, further rounds are rare.
+const VAIN_SWEEPS: u64 = 2;
+
+/// Every so many sweeps has further rounds even so: the list may have changed its ways.
+const RETRY_EVERY: u64 = 10;
+
+/// A `total` that turns so often within a round follows no list.
+const ERRATIC: u32 = 3;
+
+/// How many pages are read of a list that does not say how long it is.
+const MOST_PAGES: u64 = 1_000_000;
+
+/// A walk reads twice the promised pages and so many more: the list may grow meanwhile, but not for ever.
+const PAGES_OF_GROWTH: u64 = 20;
+
+/// What one applied page showed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// The page's number, from 1.
+    pub number: u64,
+    /// What its envelope says.
+    pub hints: Hints,
+    /// How many rows it shows.
+    pub rows: u64,
+    /// How many of its customers the round had not seen before.
+    pub new: u64,
+    /// How many customers the round has seen by now.
+    pub seen: u64,
+    /// Whether the round has seen every live customer of the mirror; asked of barren pages.
+    pub all_live_seen: bool,
+}
+
+/// What comes after a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// This page.
+    Read(u64),
+    /// The walk is over.
+    End(End),
+}
+
+/// Why a walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All hints agree that this was the last page.
+    LastPage,
+    /// The API says that there is no such page.
+    NoSuchPage,
+    /// The page was barren, no hint promises another one, and every live customer was seen.
+    Barren,
+    /// Several pages in a row were barren.
+    BarrenPages,
+    /// The list grows faster than it is read.
+    Growing,
+}
+
+/// One round through the list.
+#[derive(Clone, Debug, Default)]
+pub struct Walk {
+    barren: u32,
+    /// How many pages are read at most; known after the first answer.
+    most_pages: u64,
+    live_pages: u64,
+    report: ListReport,
+}
+
+/// What a round learnt about the list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListReport {
+    /// The last `total`.
+    pub total: Option<u64>,
+    /// Whether `total` changed during the round: the list moved.
+    pub total_moved: bool,
+    /// How often `total` rose after it had fallen, or fell after it had risen.
+    pub total_turns: u32,
+    total_rose: Option<bool>,
+    /// Whether a page came without `total`, or without `last_page`.
+    lacks_total: bool,
+    lacks_last_page: bool,
+    /// The last pair of a `last_page` and of the pages that `total` makes, which differ.
+    contradiction: Option<(u64, u64)>,
+    /// The last `last_page`.
+    pub last_page: Option<u64>,
+    /// How many pages showed rows.
+    pub pages: u64,
+    /// How many of them, but the last, were not full.
+    pub short_pages: u64,
+    /// How many customers were seen.
+    pub seen: u64,
+    /// Whether the second page repeated a full first one though `total` promises more: the API may ignore `page`.
+    pub ignores_page: bool,
+    /// Whether the walk ended at [`End::Growing`].
+    pub grows: bool,
+    /// Whether the page that showed rows last was short; it counts once another one follows.
+    last_was_short: bool,
+}
+
+impl Walk {
+    /// A walk that begins; `live` customers are known, and a page should hold `per_page`.
+    pub fn new(live: u64, per_page: u64) -> Self {
+        Self { live_pages: live.div_ceil(per_page.max(1)), ..Self::default() }
+    }
+
+    /// Takes note of an applied page and says what comes next.
+    pub fn judge(&mut self, page: Shown) -> Turn {
+        let Shown { number, hints, rows, new, .. } = page;
+        self.barren = if new > 0 { 0 } else { self.barren + 1 };
+        self.note(page);
+        if self.most_pages == 0 {
+            let promised = hints.pages_of_total().map(|pages| pages.max(self.live_pages));
+            self.most_pages = promised.map_or(MOST_PAGES, |pages| pages.saturating_mul(2) + PAGES_OF_GROWTH);
+        }
+        let is_full = hints.per_page.is_none_or(|per_page| rows >= per_page);
+        let is_promised = hints.promised_pages().is_some_and(|pages| pages > number);
+        if is_last(page) && !is_full {
+            Turn::End(End::LastPage)
+        } else if new == 0 && !is_promised && page.all_live_seen {
+            Turn::End(End::Barren)
+        } else if self.barren >= BARREN_PAGES {
+            Turn::End(End::BarrenPages)
+        } else if number >= self.most_pages {
+            self.report.grows = true;
+            Turn::End(End::Growing)
+        } else {
+            Turn::Read(number + 1)
+        }
+    }
+
+    fn note(&mut self, Shown { number, hints, rows, new, seen, .. }: Shown) {
+        let report = &mut self.report;
+        report.total_moved |= number > 1 && report.total != hints.total;
+        if let (Some(before), Some(total), true) = (report.total, hints.total, number > 1)
+            && before != total
+        {
+            let rose = total > before;
+            report.total_turns += u32::from(report.total_rose.is_some_and(|before| before != rose));
+            report.total_rose = Some(rose);
+        }
+        report.lacks_total |= hints.total.is_none();
+        report.lacks_last_page |= hints.last_page.is_none();
+        let made = hints.last_page.zip(hints.pages_of_total());
+        report.contradiction =
+            made.filter(|(last, pages)| (*last).max(1) != (*pages).max(1)).or(report.contradiction);
+        (report.total, report.last_page, report.seen) = (hints.total, hints.last_page, seen);
+        if rows > 0 {
+            report.short_pages += u64::from(report.last_was_short);
+            report.pages += 1;
+            report.last_was_short = hints.per_page.is_some_and(|per_page| rows < per_page);
+        }
+        let promises_more = hints.total.is_some_and(|total| total > seen);
+        let is_full = hints.per_page.is_some_and(|per_page| rows >= per_page);
+        report.ignores_page |= number == 2 && new == 0 && is_full && promises_more;
+    }
+
+    /// What the round has learnt about the list.
+    pub fn report(&self) -> ListReport {
+        self.report
+    }
+}
+
+/// Whether all hints say that the list ends with this page, and what was seen agrees.
+fn is_last(page: Shown) -> bool {
+    let Hints { page: said, total, last_page, .. } = page.hints;
+    let Some((pages, total, last_page)) = page
+        .hints
+        .pages_of_total()
+        .zip(total)
+        .zip(last_page)
+        .map(|((pages, total), last)| (pages, total, last))
+    else {
+        return false;
+    };
+    // An empty list has no page or one empty page; both occur.
+    let agree = last_page == pages || (total == 0 && last_page <= 1);
+    agree && said.is_none_or(|said| said == page.number) && page.number >= last_page && total == page.seen
+}
+
+impl ListReport {
+    /// What is imprecise about the list, a phrase each; empty for an exact list.
+    pub fn phrases(&self) -> Vec<String> {
+        let mut phrases = Vec::new();
+        let mut say = |is_so: bool, phrase: String| {
+            if is_so {
+                phrases.push(phrase);
+            }
+        };
+        say(self.lacks_total, "total is missing".to_owned());
+        if let Some(total) = self.total {
+            let differs = total != self.seen && !self.total_moved;
+            say(differs, format!("total says {total}, {} are listed", self.seen));
+        }
+        say(self.total_turns >= ERRATIC, "total rises and falls from page to page".to_owned());
+        say(self.lacks_last_page, "last_page is missing".to_owned());
+        let last_page =
+            self.last_page.filter(|last| (*last).max(1) != self.pages.max(1) && !self.total_moved);
+        match (last_page, self.contradiction) {
+            (Some(last), _) => {
+                say(true, format!("last_page says {last}, {} pages show customers", self.pages))
+            }
+            (None, Some((last, pages))) => {
+                say(true, format!("last_page says {last} where total makes {pages} pages"));
+            }
+            (None, None) => {}
+        }
+        say(self.short_pages > 0, format!("{} pages before the last one are short", self.short_pages));
+        say(self.ignores_page, "page 2 repeats page 1: the API may ignore `page`".to_owned());
+        say(self.grows, "the list grew while it was read, and was not read to its end".to_owned());
+        phrases
+    }
+}
+
+/// What is known when a round is over.
+#[derive(Clone, Copy, Debug)]
+pub struct RoundOver {
+    /// Which round it was, from 1.
+    pub round: u32,
+    /// How many customers all rounds together have seen.
+    pub seen: u64,
+    /// How many of them this round was the first to see.
+    pub new: u64,
+    /// Its last `total`.
+    pub total: Option<u64>,
+    /// Whether another round fits into the sweep's period.
+    pub fits: bool,
+    /// How many sweeps in a row had further rounds that showed no new customer.
+    pub vain_sweeps: u64,
+    /// The sweep's number.
+    pub sweep: u64,
+}
+
+/// Whether the list is read again in the same sweep: it showed fewer customers than it counts.
+pub fn read_again(over: RoundOver) -> bool {
+    let is_short = over.total.is_some_and(|total| over.seen < total);
+    let was_useful = over.round == 1 || over.new > 0;
+    let may_help = over.vain_sweeps < VAIN_SWEEPS || over.sweep.is_multiple_of(RETRY_EVERY);
+    is_short && was_useful && may_help && over.fits && over.round < ROUNDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exact(total: u64, per_page: u64) -> Hints {
+        let last_page = Some(total.div_ceil(per_page));
+        Hints { page: None, per_page: Some(per_page), total: Some(total), last_page }
+    }
+
+    /// Walks through pages of so many rows, all of them new unless `new` says otherwise; returns what was read and why it ended.
+    fn walk(hints: Hints, live: u64, pages: &[(u64, u64)]) -> (u64, End, ListReport) {
+        let mut walk = Walk::new(live, hints.per_page.unwrap_or(100));
+        let (mut number, mut seen) = (1, 0);
+        loop {
+            let (rows, new) = pages.get(number as usize - 1).copied().unwrap_or_default();
+            seen += new;
+            match walk.judge(Shown { number, hints, rows, new, seen, all_live_seen: seen >= live }) {
+                Turn::Read(next) => number = next,
+                Turn::End(end) => return (number, end, walk.report()),
+            }
+        }
+    }
+
+    fn rows(pages: &[u64]) -> Vec<(u64, u64)> {
+        pages.iter().map(|rows| (*rows, *rows)).collect()
+    }
+
+    #[test]
+    fn exact_list_is_read_to_its_last_page_and_a_full_last_page_costs_one_more() {
+        let exact_walk = |total, pages: &[u64]| {
+            let (read, end, report) = walk(exact(total, 100), total, &rows(pages));
+            assert_eq!(report.phrases(), Vec::<String>::new());
+            (read, end)
+        };
+        assert_eq!(exact_walk(250, &[100, 100, 50]), (3, End::LastPage));
+        assert_eq!(exact_walk(200, &[100, 100]), (3, End::LastPage));
+        assert_eq!(exact_walk(0, &[]), (1, End::LastPage));
+        assert_eq!(exact_walk(1, &[1]), (1, End::LastPage));
+    }
+
+    #[test]
+    fn wrong_hint_costs_at_most_three_pages_and_is_reported() {
+        let list = rows(&[100, 100, 50]);
+        let with = |change: fn(&mut Hints)| {
+            let mut hints = exact(250, 100);
+            change(&mut hints);
+            let (read, end, report) = walk(hints, 250, &list);
+            (read, end, report.phrases().join("; "))
+        };
+        type Change = fn(&mut Hints);
+        let cases: [(Change, u64, End, &str); 9] = [
+            (|hints| hints.total = Some(253), 4, End::Barren, "total says 253, 250 are listed"),
+            (|hints| hints.total = Some(247), 4, End::Barren, "total says 247, 250 are listed"),
+            (|hints| hints.total = None, 4, End::Barren, "total is missing"),
+            (
+                |hints| hints.last_page = Some(25),
+                6,
+                End::BarrenPages,
+                "last_page says 25, 3 pages show customers",
+            ),
+            (|hints| hints.last_page = Some(2), 4, End::Barren, "last_page says 2, 3 pages show customers"),
+            (|hints| hints.last_page = None, 4, End::Barren, "last_page is missing"),
+            (|hints| hints.last_page = Some(0), 4, End::Barren, "last_page says 0, 3 pages show customers"),
+            (|hints| hints.per_page = None, 4, End::Barren, ""),
+            (|hints| *hints = Hints::default(), 4, End::Barren, "total is missing; last_page is missing"),
+        ];
+        for (change, read, end, phrases) in cases {
+            assert_eq!(with(change), (read, end, phrases.to_owned()));
+        }
+    }
+
+    #[test]
+    fn page_of_another_number_is_not_the_last_one() {
+        let mut hints = exact(50, 100);
+        hints.page = Some(7);
+        assert_eq!(walk(hints, 50, &rows(&[50])).1, End::Barren);
+    }
+
+    #[test]
+    fn barren_page_does_not_end_a_walk_that_misses_a_live_customer() {
+        // Page 2 is filtered away as a whole; page 3 is not.
+        let list = [(100, 100), (0, 0), (0, 0), (30, 30)];
+        assert_eq!(walk(Hints::default(), 130, &list).0, 5);
+        assert_eq!(walk(Hints::default(), 131, &list), {
+            let (_, _, report) = walk(Hints::default(), 131, &list);
+            (7, End::BarrenPages, report)
+        });
+        assert_eq!(walk(Hints::default(), 100, &list).0, 2, "what is not known cannot be missed");
+    }
+
+    #[test]
+    fn pages_that_repeat_customers_end_a_walk_and_a_repeated_first_page_is_reported() {
+        let mut hints = exact(250, 100);
+        hints.last_page = Some(3);
+        let pages = [(100, 100), (100, 0), (100, 0), (100, 0), (100, 0)];
+        assert_eq!(walk(hints, 101, &pages).0, 4, "where a live customer was not seen");
+        let (read, end, report) = walk(hints, 0, &pages);
+        assert_eq!((read, end, report.ignores_page), (3, End::Barren, true));
+        let (.., report) = walk(exact(100, 100), 0, &[(100, 100), (100, 0)]);
+        assert!(!report.ignores_page, "total promises no more");
+    }
+
+    #[test]
+    fn list_that_grows_for_ever_is_bounded() {
+        let endless = vec![(100, 100); 200];
+        let (read, end, report) = walk(exact(250, 100), 0, &endless);
+        assert_eq!((read, end, report.grows), (26, End::Growing, true));
+        assert_eq!(walk(exact(250, 100), 4000, &endless).0, 100, "as many as are known are read in any case");
+    }
+
+    #[test]
+    fn short_pages_before_the_last_one_are_counted() {
+        let (.., report) = walk(exact(300, 100), 0, &rows(&[90, 100, 80, 5]));
+        assert_eq!((report.short_pages, report.pages), (2, 4));
+    }
+
+    #[test]
+    fn wrong_hint_of_one_page_and_an_erratic_total_are_reported() {
+        let reported = |totals: &[Option<u64>], last_pages: &[Option<u64>]| {
+            let mut walk = Walk::new(0, 100);
+            for (number, (total, last_page)) in (1..).zip(totals.iter().zip(last_pages)) {
+                let hints = Hints { page: None, per_page: Some(100), total: *total, last_page: *last_page };
+                walk.judge(Shown {
+                    number,
+                    hints,
+                    rows: 100,
+                    new: 100,
+                    seen: 100 * number,
+                    all_live_seen: true,
+                });
+            }
+            walk.report().phrases().join("; ")
+        };
+        let four = [Some(400); 4];
+        let pages = [Some(4); 4];
+        assert_eq!(reported(&four, &pages), "");
+        assert_eq!(reported(&[Some(400), None, Some(400), Some(400)], &pages), "total is missing");
+        assert_eq!(reported(&four, &[Some(4), None, Some(4), Some(4)]), "last_page is missing");
+        let contradicts = reported(&four, &[Some(4), Some(9), Some(4), Some(4)]);
+        assert_eq!(contradicts, "last_page says 9 where total makes 4 pages");
+        let erratic = [Some(395), Some(400), Some(390), Some(396), Some(391)];
+        assert_eq!(reported(&erratic, &[Some(4); 5]), "total rises and falls from page to page");
+    }
+
+    #[test]
+    fn moving_total_is_no_imprecision() {
+        let mut walk = Walk::new(0, 100);
+        for (number, total) in [(1, 150), (2, 149)] {
+            let rows = if number == 1 { 100 } else { 49 };
+            walk.judge(Shown {
+                number,
+                hints: exact(total, 100),
+                rows,
+                new: rows,
+                seen: 150,
+                all_live_seen: true,
+            });
+        }
+        assert_eq!(walk.report().phrases(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn list_is_read_again_only_where_that_may_help() {
+        let over = RoundOver {
+            round: 1,
+            seen: 282,
+            new: 282,
+            total: Some(350),
+            fits: true,
+            vain_sweeps: 0,
+            sweep: 7,
+        };
+        assert!(read_again(over));
+        assert!(read_again(RoundOver { round: 2, seen: 340, new: 58, ..over }));
+        assert!(read_again(RoundOver { vain_sweeps: 1, ..over }));
+        assert!(read_again(RoundOver { vain_sweeps: 9, sweep: 20, ..over }), "every tenth sweep");
+        for no in [
+            RoundOver { seen: 350, ..over },
+            RoundOver { seen: 351, ..over },
+            RoundOver { total: None, ..over },
+            RoundOver { round: 2, new: 0, ..over },
+            RoundOver { round: 3, new: 9, ..over },
+            RoundOver { fits: false, ..over },
+            RoundOver { vain_sweeps: 2, ..over },
+        ] {
+            assert!(!read_again(no), "{no:?}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What the change log says about reads that lag: a customer's recent history, and the customers that are requested again.
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, params};
+use sha2::{Digest as _, Sha256};
+
+use super::mirror::{self, Stored, id_in};
+use super::{Conn, StoreError, Tx};
+use crate::model::lag::{Consistency, LeftOut, Recent};
+use crate::model::{Customer, CustomerId, Kind, Origin, time};
+
+/// How far back a customer's history is read: more changes of one customer within `consistency_s` than any client makes.
+const MOST_ENTRIES: u32 = 200;
+
+/// The customer's entries that a read requested at `requested_at` may be older than, the newest first; perhaps more.
+pub fn recent(
+    conn: &Conn,
+    id: &CustomerId,
+    stored: &Stored,
+    requested_at: Timestamp,
+    consistency: Consistency,
+) -> Result<Vec<Recent>, StoreError> {
+    // Most customers were not changed lately.
+    let changed_at = time::read(&stored.standing.changed_at).unwrap_or(Timestamp::MAX);
+    match consistency.may_be_behind(changed_at, requested_at) {
+        true => history(conn, id, stored.standing.seq),
+        false => Ok(Vec::new()),
+    }
+}
+
+/// When our last push of this customer settled, if that was so shortly before `now` that a read may be older.
+pub fn pushed_at(
+    conn: &Conn,
+    id: &CustomerId,
+    now: Timestamp,
+    consistency: Consistency,
+) -> Result<Option<Timestamp>, StoreError> {
+    let Some(stored) = mirror::find(conn, id)? else { return Ok(None) };
+    let history = recent(conn, id, &stored, now, consistency)?;
+    let pushed = history.iter().find(|entry| entry.origin == Origin::Intent).map(|entry| entry.at);
+    Ok(pushed.filter(|at| consistency.may_be_behind(*at, now)))
+}
+
+/// The customer's entries up to `seq`, the newest first, each with the state that it replaced.
+fn history(conn: &Conn, id: &CustomerId, seq: i64) -> Result<Vec<Recent>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT kind, origin, observed_at, after FROM change_log WHERE customer_id = ?1 AND seq <= ?2
+         ORDER BY seq DESC LIMIT ?3",
+    )?;
+    let mut rows = statement.query(params![id.as_str(), seq, MOST_ENTRIES])?;
+    let mut history: Vec<Recent> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (kind, origin, at): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if let Some(newer) = history.last_mut() {
+            newer.replaced = row.get(3)?;
+        }
+        let (Some(kind), Some(origin), Some(at)) =
+            (Kind::from_word(&kind), Origin::from_word(&origin), time::read(&at))
+        else {
+            break;
+        };
+        history.push(Recent { kind, origin, at, replaced: None });
+    }
+    Ok(history)
+}
+
+/// Notes that a read of this customer was not applied, and the lag that it shows.
+pub fn leave_out(tx: &Tx<'_>, shown: &Customer, left_out: LeftOut) -> Result<(), StoreError> {
+    // A read of a new state may be news: shown again later, it is no sign of a longer lag.
+    let replaced = left_out.is_replaced.then(|| digest(shown));
+    schedule(tx, shown.id(), left_out.until, replaced.as_deref())?;
+    if let Some(lag) = left_out.lag {
+        let lag = i64::try_from(lag.as_millis()).unwrap_or(i64::MAX);
+        let longest = "UPDATE meta SET longest_lag_ms = ?1 WHERE coalesce(longest_lag_ms, -1) < ?1";
+        tx.prepare_cached(longest)?.execute([lag])?;
+    }
+    Ok(())
+}
+
+/// Has the customer requested again by itself, at `at` or later.
+pub fn schedule(tx: &Tx<'_>, id: &CustomerId, at: Timestamp, shown: Option<&[u8]>) -> Result<(), StoreError> {
+    let mut statement = tx.prepare_cached(
+        "INSERT INTO recheck (customer_id, due_at, shown) VALUES (?1, ?2, ?3)
+         ON CONFLICT (customer_id) DO UPDATE SET due_at = max(due_at, excluded.due_at), shown = excluded.shown",
+    )?;
+    statement.execute(params![id.as_str(), time::written(at), shown])?;
+    Ok(())
+}
+
+fn digest(shown: &Customer) -> Vec<u8> {
+    Sha256::digest(shown.body().as_bytes()).to_vec()
+}
+
+/// When the next customer is due; `None` where none waits.
+pub fn next_due(conn: &Conn) -> Result<Option<Timestamp>, StoreError> {
+    let next: Option<String> = conn.query_row("SELECT min(due_at) FROM recheck", [], |row| row.get(0))?;
+    Ok(next.map(|next| time::read(&next).unwrap_or(Timestamp::MIN)))
+}
+
+/// Up to `count` customers that are due.
+pub fn due(conn: &Conn, now: Timestamp, count: u32) -> Result<Vec<CustomerId>, StoreError> {
+    let mut statement =
+        conn.prepare_cached("SELECT customer_id FROM recheck WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2")?;
+    let ids = statement.query_map(params![time::written(now), count], |row| id_in(row, 0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// The customer was requested again: it waits no longer. Returns whether the answer shows the very state, replaced in the log, that
+/// was left out; that is noted, because reads may lag longer than `consistency_s`.
+pub fn settle(tx: &Tx<'_>, id: &CustomerId, shown: Option<&Customer>, at: &str) -> Result<bool, StoreError> {
+    let mut statement = tx.prepare_cached("DELETE FROM recheck WHERE customer_id = ?1 RETURNING shown")?;
+    let left_out: Option<Option<Vec<u8>>> =
+        statement.query_row([id.as_str()], |row| row.get(0)).optional()?;
+    let is_same = left_out.flatten().zip(shown).is_some_and(|(left_out, shown)| left_out == digest(shown));
+    if is_same {
+        tx.execute("UPDATE meta SET lag_exceeded_at = ?1", [at])?;
+    }
+    Ok(is_same)
+}

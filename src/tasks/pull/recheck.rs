@@ -1,0 +1,88 @@
+//! Customers of which a read was left out, because it may have been older than the log: each is requested again by itself.
+
+use std::time::Duration;
+
+use super::apply::apply_lookup;
+use super::ask::Found;
+use super::{Failure, Pull};
+use crate::measures;
+use crate::model::{CustomerId, Origin, time};
+use crate::remote::Remote;
+use crate::store::changes::{self, Cause};
+use crate::store::holds::{self, End};
+use crate::store::{StoreError, lag};
+
+/// How many are requested before other work gets its turn.
+const AT_ONCE: u32 = 50;
+
+/// After how long a customer without a usable answer is requested again.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// How often one is tried before that.
+const TRIES: usize = 2;
+
+impl<R: Remote> Pull<R> {
+    /// Requests the customers that are due, some at a time, and applies the answers. Returns how long the next one waits; `None` where
+    /// none does.
+    pub async fn recheck(&self) -> Result<Option<Duration>, StoreError> {
+        let now = self.clock.now();
+        let due = self.store.read(move |conn| lag::due(conn, now, AT_ONCE)).await?;
+        // A new key must know the account's customers before it is believed.
+        let may_ask = due.is_empty() || self.check_account().await.is_ok();
+        for id in due {
+            if !may_ask || self.stop.is_cancelled() {
+                return Ok(Some(AGAIN_AFTER));
+            }
+            match self.recheck_one(&id).await {
+                Ok(()) => {}
+                Err(Failure::Store(e)) => return Err(e),
+                // A refused key is noticed, and reported, by the next pass.
+                Err(_) => return Ok(Some(AGAIN_AFTER)),
+            }
+        }
+        let next = self.store.read(lag::next_due).await?;
+        let now = self.clock.now();
+        Ok(next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default()))
+    }
+
+    async fn recheck_one(&self, id: &CustomerId) -> Result<(), Failure> {
+        let asked = self.asking();
+        let found = match id.can_be_asked() {
+            true => self.look_up(id, TRIES).await?,
+            false => Found::Gone,
+        };
+        let (now, consistency) = (self.clock.now(), self.settings.consistency);
+        let (at, id) = (time::written(now), id.clone());
+        let customer = match found {
+            Found::Alive(customer) => Some(customer),
+            // Absence is for the sweep to prove; what cannot be read changes nothing.
+            Found::Gone | Found::Unreadable(_) => None,
+            Found::Unclear(why) => {
+                tracing::debug!("{why}; it is requested again");
+                let again = now.checked_add(AGAIN_AFTER).unwrap_or(now);
+                return Ok(self.store.write(move |tx| lag::schedule(tx, &id, again, None)).await?);
+            }
+        };
+        let recorded = self.store.write_pass(move |tx| {
+            let is_same = lag::settle(tx, &id, customer.as_ref(), &at)?;
+            let cause = Cause { observed_at: at, origin: Origin::Lookup, pass_id: None, intent_id: None };
+            let ((), recorded) = changes::recording(tx, cause, |recorder| match customer {
+                Some(customer) => {
+                    holds::end(tx, &id, End::Alive)?;
+                    apply_lookup(tx, recorder, &asked, customer, consistency)
+                }
+                None => Ok(()),
+            })?;
+            Ok((recorded, is_same && recorded.changes() > 0))
+        });
+        let (recorded, is_same) = recorded.await?;
+        measures::changes(Origin::Lookup, &recorded);
+        if is_same {
+            let lag = consistency.0.as_secs();
+            tracing::warn!(
+                "a read still shows an earlier state of a customer after {lag} s: reads may lag longer than inbound.consistency_s"
+            );
+        }
+        Ok(())
+    }
+}

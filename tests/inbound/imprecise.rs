@@ -1,0 +1,131 @@
+//! Each way in which a list may be imprecise, alone: everything is mirrored, a deletion is recorded, and a sweep that finds nothing
+//! new costs little more than with an exact list.
+//!
+//! `CUSTOMERS=10000 cargo test --release --test inbound -- imprecise:: --nocapture` measures with more customers.
+
+use komoju_sync::model::Outcome;
+use komoju_sync::sandbox::Readings;
+use serde_json::{Value, json};
+
+use crate::house::House;
+
+/// How many sweeps the costs are averaged over: further rounds are read in every tenth.
+const SWEEPS: u64 = 10;
+
+/// One reading, and what it may cost.
+struct Case {
+    name: &'static str,
+    readings: Value,
+    /// Sweeps until everything is mirrored, and until a deletion is recorded.
+    sweeps: usize,
+    /// List requests of an unchanged sweep, as a multiple of an exact list's, in percent.
+    most_percent: u64,
+}
+
+fn case(name: &'static str, readings: Value) -> Case {
+    Case { name, readings, sweeps: 1, most_percent: 110 }
+}
+
+fn cases() -> Vec<Case> {
+    vec![
+        case("exact", json!({})),
+        case("total three too high", json!({"total": {"off": 3}})),
+        case("total three too low", json!({"total": {"off": -3}})),
+        Case { most_percent: 300, ..case("total random within 5 %", json!({"total": {"random": 5}})) },
+        case("total missing", json!({"total": "missing"})),
+        case("total text", json!({"total": "text"})),
+        case("last_page of pages of 7", json!({"last_page": {"divisor": 7}})),
+        case("last_page of pages of 13", json!({"last_page": {"divisor": 13}})),
+        case("last_page rounded down", json!({"last_page": "floor"})),
+        case("last_page missing", json!({"last_page": "missing"})),
+        case("last_page null", json!({"last_page": "null"})),
+        case("last_page 0", json!({"last_page": "zero"})),
+        case("every ninth customer left out", json!({"filtered_every": 9})),
+        Case { sweeps: 3, most_percent: 300, ..case("unstable ties", json!({"ties": "unstable"})) },
+        case("one row twice on each page", json!({"repeated": "added"})),
+        case("one row in place of another on each page", json!({"repeated": "displacing"})),
+        case("page past the end is empty", json!({"past_end": "empty"})),
+        case("page past the end is the last one", json!({"past_end": "last_page"})),
+        case("page past the end is a 404", json!({"past_end": "not_found"})),
+        case("a deleted customer is another 404", json!({"deleted": "other_code"})),
+        case("a deleted customer is a 410", json!({"deleted": "gone"})),
+        case("a deleted customer is a 200 that says so", json!({"deleted": "flagged"})),
+        case(
+            "deleted customers are listed as such",
+            json!({"deleted": "flagged", "deleted_listed": "flagged"}),
+        ),
+        case("list times absent", json!({"list_times": "absent"})),
+        case("list times null", json!({"list_times": "null"})),
+    ]
+}
+
+/// How many list and single requests were made since the last call.
+fn requests(house: &House) -> (u64, u64) {
+    let mut world = house.sandbox.world();
+    let is_list = |path: &str| path.ends_with("/customers");
+    let lists = world.requests().iter().filter(|seen| is_list(&seen.path)).count() as u64;
+    let all = world.requests().len() as u64;
+    world.clear_requests();
+    (lists, all - lists)
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the figures, where they are asked for")]
+fn each_imprecision_alone_costs_little_and_hides_nothing() {
+    let measured = std::env::var("CUSTOMERS").ok();
+    let is_measured = measured.is_some();
+    let customers: u32 = measured.map_or(245, |text| text.parse().unwrap());
+    let mut exact = 0;
+    for Case { name, readings, sweeps, most_percent } in cases() {
+        let readings: Readings = serde_json::from_value(readings).unwrap();
+        let house = House::reading(customers, readings.clone());
+        // A hundred of one second.
+        for n in 0..100 {
+            house.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
+        }
+        for _ in 0..sweeps {
+            let report = house.sweep();
+            assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
+        }
+        // What no list shows cannot be known; all else is.
+        let truth = house.sandbox.world().truth();
+        let mirror = house.mirror();
+        assert!(mirror.iter().all(|(id, body)| truth.get(id) == Some(body)), "{name}");
+        let hides = truth.len() - mirror.len();
+        let is_hiding = readings.filtered_every.is_some() || name.contains("in place of another");
+        assert!(hides == 0 || is_hiding, "{name}: {hides} of {} are not mirrored", truth.len());
+
+        let gone = mirror.keys().nth(mirror.len() / 2).unwrap().clone();
+        assert!(house.sandbox.world().delete(&gone));
+        for _ in 0..sweeps {
+            let report = house.sweep();
+            assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
+        }
+        assert_eq!(house.column("SELECT id FROM deleted_customers"), [gone], "{name}");
+
+        // Until the difference is known.
+        house.sweep();
+        house.sweep();
+        requests(&house);
+        let before = house.head();
+        for _ in 0..SWEEPS {
+            let report = house.sweep();
+            assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
+        }
+        let (lists, shows) = requests(&house);
+        assert_eq!(house.head(), before, "{name}: nothing has changed");
+        exact = if name == "exact" { lists } else { exact };
+        let unlisted: u64 = house.one("SELECT count(*) FROM customers").parse().unwrap();
+        if is_measured {
+            let percent = lists * 100 / exact;
+            println!("{name}: {lists} list requests in {SWEEPS} sweeps ({percent} %), {shows} single ones");
+        }
+        // Each round may read three pages past the end.
+        let past_end = 3 * SWEEPS * most_percent;
+        assert!(
+            lists * 100 <= exact * most_percent + past_end,
+            "{name}: {lists} list requests, {exact} of an exact list"
+        );
+        assert!(shows <= SWEEPS * unlisted / 3, "{name}: {shows} single requests");
+    }
+}

@@ -1,0 +1,130 @@
+//! Reads that lag behind writes: what they show of the past is left out, and asked for again when no read can be so old.
+
+use jiff::SignedDuration;
+use komoju_sync::reconcile::lag::Consistency;
+use komoju_sync::sandbox::{Call, Effect, Fault, Work};
+use serde_json::json;
+
+use crate::desk::Desk;
+
+const CONSISTENCY: u32 = 60;
+
+/// A desk whose customers were all read long ago.
+async fn desk() -> Desk {
+    let mut desk = Desk::open(20).await;
+    desk.settings.consistency = Consistency::seconds(CONSISTENCY);
+    desk.advance(SignedDuration::from_hours(1));
+    desk
+}
+
+fn email(desk: &Desk, id: &str) -> String {
+    desk.one(&format!("SELECT email FROM customers WHERE id = '{id}'"))
+}
+
+#[tokio::test]
+async fn read_shortly_after_our_push_is_left_out_and_requested_again() {
+    let mut desk = desk().await;
+    let id = desk.some_id();
+    desk.intend("ours", "update", Some(&id), Some(json!({"email": "ours@example.com"})));
+    desk.drain().await;
+    desk.sandbox.world().update(&id, json!({"email": "theirs@example.com"}));
+    desk.advance(SignedDuration::from_secs(30));
+    desk.sweep().await;
+    assert_eq!(email(&desk, &id), "ours@example.com", "what the sweep shows may be older than our push");
+    assert_eq!(desk.column("SELECT customer_id FROM recheck"), std::slice::from_ref(&id));
+
+    let wait = desk.pull().recheck().await.unwrap().unwrap();
+    assert!((20..=31).contains(&wait.as_secs()), "{wait:?}");
+    desk.restart();
+    desk.advance(SignedDuration::from_secs(31));
+    assert_eq!(desk.pull().recheck().await.unwrap(), None);
+    assert_eq!(email(&desk, &id), "theirs@example.com");
+    assert_eq!(desk.one("SELECT origin FROM changes ORDER BY seq DESC LIMIT 1"), "lookup");
+    assert_eq!(desk.one("SELECT lag_exceeded_at IS NULL FROM meta"), "1", "news is no sign of a longer lag");
+    desk.assert_true();
+}
+
+#[tokio::test]
+async fn read_that_shows_a_replaced_state_is_left_out_and_its_lag_is_measured() {
+    let mut desk = desk().await;
+    let id = desk.some_id();
+    let before = desk.sandbox.world().truth()[&id]["email"].clone();
+    desk.sandbox.world().update(&id, json!({"email": "new@example.com"}));
+    desk.sweep().await;
+    assert_eq!(email(&desk, &id), "new@example.com");
+    desk.advance(SignedDuration::from_secs(7));
+    // As a replica would show it that is behind.
+    desk.sandbox.world().update(&id, json!({"email": before}));
+    desk.sweep().await;
+    assert_eq!(email(&desk, &id), "new@example.com");
+    assert_eq!(desk.one("SELECT longest_lag_ms FROM meta"), "7000");
+
+    desk.advance(SignedDuration::from_secs(54));
+    desk.pull().recheck().await.unwrap();
+    assert_eq!(json!(email(&desk, &id)), before, "it is so after all");
+    assert_eq!(
+        desk.one("SELECT lag_exceeded_at IS NULL FROM meta"),
+        "0",
+        "or reads lag longer than expected"
+    );
+    desk.assert_true();
+}
+
+#[tokio::test]
+async fn customer_is_deleted_only_once_no_read_can_be_from_before_it() {
+    let mut desk = desk().await;
+    desk.intend("new", "create", None, Some(json!({"email": "new@example.com"})));
+    desk.drain().await;
+    let id = desk.of("new", "result_customer_id");
+    // Neither the list nor its own GET shows it yet.
+    desk.sandbox.world().delete(&id);
+    desk.advance(SignedDuration::from_secs(59));
+    desk.sweep().await;
+    assert_eq!(desk.one("SELECT count(*) FROM deleted_customers"), "0");
+    desk.advance(SignedDuration::from_secs(2));
+    desk.sweep().await;
+    assert_eq!(desk.column("SELECT id FROM deleted_customers"), [id]);
+}
+
+#[tokio::test]
+async fn difference_from_expect_shortly_after_our_push_is_compared_again() {
+    let mut desk = desk().await;
+    let id = desk.some_id();
+    desk.sandbox.world().readings_mut().show_lag_s = 30;
+    desk.advance(SignedDuration::from_secs(40));
+    desk.intend("first", "update", Some(&id), Some(json!({"email": "b@example.com"})));
+    desk.writer()
+        .execute(
+            "INSERT INTO intents (id, op, customer_id, body, expect)
+             VALUES ('second', 'update', ?1, '{\"email\": \"c@example.com\"}', '{\"email\": \"b@example.com\"}')",
+            [&id],
+        )
+        .unwrap();
+    desk.drain().await;
+    desk.drain().await;
+    assert_eq!(desk.state("first"), "done");
+    assert_eq!(desk.state("second"), "waiting", "{}", desk.of("second", "reason"));
+    assert!(desk.of("second", "reason").contains("compared again"), "{}", desk.of("second", "reason"));
+    desk.advance(SignedDuration::from_secs(61));
+    desk.drain().await;
+    assert_eq!(desk.state("second"), "done");
+}
+
+#[tokio::test]
+async fn create_is_looked_for_only_once_no_read_can_be_older_than_its_attempt() {
+    let mut desk = desk().await;
+    desk.settings.reconcile_tag = Some("intent".to_owned());
+    desk.sandbox.world().readings_mut().list_lag_s = 30;
+    desk.advance(SignedDuration::from_secs(40));
+    desk.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
+    desk.intend("new", "create", None, Some(json!({"email": "new@example.com"})));
+    desk.drain().await;
+    desk.advance(SignedDuration::from_secs(5));
+    desk.drain().await;
+    assert_eq!(desk.state("new"), "waiting");
+    assert!(desk.of("new", "reason").contains("looked for"), "{}", desk.of("new", "reason"));
+    desk.advance(SignedDuration::from_secs(61));
+    desk.drain().await;
+    assert_eq!(desk.state("new"), "done");
+    assert_eq!(desk.sandbox.world().creates(), 1);
+}
