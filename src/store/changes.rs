@@ -52,6 +52,13 @@ pub fn head(conn: &Conn) -> Result<Head, StoreError> {
     Ok(head.unwrap_or(Head { seq: 0, chain: EMPTY_CHAIN }))
 }
 
+/// How many deletions the log records after this entry.
+pub fn deletions_after(conn: &Conn, seq: i64) -> Result<u64, StoreError> {
+    let count = "SELECT count(*) FROM change_log WHERE seq > ?1 AND kind = 'deleted'";
+    let count: i64 = conn.query_row(count, [seq], |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
 /// Who or what causes the changes of one transaction, and when they were seen.
 #[derive(Clone, Debug)]
 pub struct Cause {

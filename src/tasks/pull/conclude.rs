@@ -25,7 +25,7 @@ use crate::remote::Remote;
 use crate::store::changes::Recorder;
 use crate::store::holds::Because;
 use crate::store::unlisted::{self, RESTS_FOR};
-use crate::store::{StoreError, Tx, busy_fields, holds, indexes, mirror, unreadable};
+use crate::store::{StoreError, Tx, busy_fields, changes, holds, indexes, mirror, unreadable};
 use crate::tasks::echoes::Asked;
 
 /// The customers that a sweep misses.
@@ -89,6 +89,7 @@ impl<R: Remote> Pull<R> {
         let (head_before, asked, sweep) = (pass.head_before, Arc::clone(&pass.asked), pass.sweep());
         let (now, server_now) = self.times();
         let consistency = self.settings.consistency;
+        let live_before = pass.live_before;
         let found = self.store.read(move |conn| {
             let licence = if holds::holds_all(conn)? { Licence::Hold } else { Licence::Record };
             let verified = unlisted::verified(conn)?;
@@ -96,6 +97,12 @@ impl<R: Remote> Pull<R> {
             holds::each_held_row(conn, &Because::AN_OPERATORS, |row| {
                 held.insert(row);
             })?;
+            // Most sweeps list every live customer: then none is looked for. Of those that were listed, some were deleted since.
+            let listed = marks.seen.len().saturating_sub(changes::deletions_after(conn, head_before)?);
+            if live_before == 0 || mirror::live_count(conn)? <= listed {
+                let held = RowSet::default();
+                return Ok((Missing { suspects, pushed, held, licence, verified }, marks));
+            }
             let mut young = RowSet::default();
             unlisted::each_young(conn, consistency, now, server_now, |row| {
                 young.insert(row);
