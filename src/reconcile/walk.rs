@@ -126,7 +126,8 @@ impl Walk {
         self.note(page);
         if self.most_pages == 0 {
             let promised = hints.pages_of_total().map(|pages| pages.max(self.live_pages));
-            self.most_pages = promised.map_or(MOST_PAGES, |pages| pages.saturating_mul(2) + PAGES_OF_GROWTH);
+            self.most_pages =
+                promised.map_or(MOST_PAGES, |pages| pages.saturating_mul(2).saturating_add(PAGES_OF_GROWTH));
         }
         let is_full = hints.per_page.is_none_or(|per_page| rows >= per_page);
         let is_promised = hints.promised_pages().is_some_and(|pages| pages > number);

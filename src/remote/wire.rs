@@ -37,10 +37,14 @@ pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
     Ok(page)
 }
 
+/// The largest number that is taken for a hint: larger ones are mistakes, such as a negative number without its sign.
+const LARGEST_HINT: u64 = 1 << 53;
+
 /// A whole number, as a number or as text.
 fn hint(value: Option<&RawValue>) -> Option<u64> {
     let text = value?.get();
-    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).parse().ok()
+    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    text.parse().ok().filter(|number| *number <= LARGEST_HINT)
 }
 
 /// Reads the envelope of a list, and takes the list out of it.
@@ -336,9 +340,16 @@ mod tests {
         let hints = |envelope: &str| page(format!(r#"{{"data":[],{envelope}}}"#).as_bytes()).unwrap().hints;
         let number = |value: &str| hints(&format!(r#""total":{value}"#)).total;
         assert_eq!(["7", "\"7\"", "0"].map(number), [Some(7), Some(7), Some(0)]);
-        for other in
-            ["-1", "1.5", "null", "\"\"", "\"many\"", "[7]", r#"{"$serde_json::private::Number":"1"}"#]
-        {
+        for other in [
+            "18446744073709551615",
+            "-1",
+            "1.5",
+            "null",
+            "\"\"",
+            "\"many\"",
+            "[7]",
+            r#"{"$serde_json::private::Number":"1"}"#,
+        ] {
             assert_eq!(number(other), None, "{other}");
         }
         assert_eq!(page(br#"{"data":[]}"#).unwrap().hints, Hints::default());

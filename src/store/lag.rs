@@ -81,7 +81,7 @@ pub fn leave_out(tx: &Tx<'_>, shown: &Customer, left_out: LeftOut) -> Result<(),
 pub fn schedule(tx: &Tx<'_>, id: &CustomerId, at: Timestamp, shown: Option<&[u8]>) -> Result<(), StoreError> {
     let mut statement = tx.prepare_cached(
         "INSERT INTO recheck (customer_id, due_at, shown) VALUES (?1, ?2, ?3)
-         ON CONFLICT (customer_id) DO UPDATE SET due_at = max(due_at, excluded.due_at), shown = excluded.shown",
+         ON CONFLICT (customer_id) DO UPDATE SET due_at = max(due_at, excluded.due_at), shown = coalesce(excluded.shown, shown)",
     )?;
     statement.execute(params![id.as_str(), time::written(at), shown])?;
     Ok(())

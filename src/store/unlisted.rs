@@ -55,6 +55,12 @@ pub fn note_learnt(
     Ok(())
 }
 
+/// Notes that more customers than the limit were not listed though one of them was alive.
+pub fn note_above_limit(tx: &Tx<'_>, at: Timestamp) -> Result<(), StoreError> {
+    tx.execute("UPDATE meta SET above_limit_at = ?1", [time::written(at)])?;
+    Ok(())
+}
+
 /// Notes that a customer, not listed by this sweep, answered.
 pub fn note_verified(tx: &Tx<'_>, id: &str, sweep: i64, at: &str) -> Result<(), StoreError> {
     let mut statement = tx.prepare_cached(

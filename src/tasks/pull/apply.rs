@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::marks::Marks;
 use super::pages::Answer;
 use super::{Failure, Pass, Pull, Setback, unreadable};
@@ -23,6 +25,9 @@ use crate::tasks::echoes::Asked;
 
 /// How often a running pass writes how far it has come when it has nothing else to write.
 const POSITION_EVERY: Duration = Duration::from_secs(30);
+
+/// How long a push takes at least before its customer is requested again.
+const PUSH_TAKES: SignedDuration = SignedDuration::from_secs(1);
 
 /// Up to so many bytes of text, the customers of a page are read before they are applied; of more, one by one.
 const READ_AT_ONCE: usize = 512 << 10;
@@ -244,7 +249,7 @@ fn may_be_applied(
         let may_be_ours = asked.may_be_made_by_us(shown);
         if may_be_ours {
             // The create's own answer records it; this is for an answer that never comes.
-            lag::schedule(tx, shown.id(), consistency.after(asked.requested_at()), None)?;
+            lag::schedule(tx, shown.id(), soon(asked, consistency), None)?;
         }
         return Ok(!may_be_ours);
     };
@@ -264,6 +269,12 @@ fn may_be_applied(
     Ok(left_out.is_none())
 }
 
+/// When a customer is requested again whose push is on its way.
+fn soon(asked: &Asked, consistency: Consistency) -> Timestamp {
+    let soonest = asked.requested_at().checked_add(PUSH_TAKES).unwrap_or(Timestamp::MAX);
+    consistency.after(asked.requested_at()).max(soonest)
+}
+
 /// Records what a customer's own GET shows of it, where it may be applied.
 pub(super) fn apply_lookup(
     tx: &Tx<'_>,
@@ -273,6 +284,10 @@ pub(super) fn apply_lookup(
     consistency: Consistency,
 ) -> Result<(), StoreError> {
     let stored = mirror::find(tx, customer.id())?;
+    if stored.is_some() && asked.is_before_push_of(customer.id()) {
+        // The push may be rejected, and its answer show nothing.
+        return lag::schedule(tx, customer.id(), soon(asked, consistency), None);
+    }
     if !may_be_applied(tx, asked, &customer, stored.as_ref(), false, consistency)? {
         return Ok(());
     }

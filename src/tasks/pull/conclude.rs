@@ -160,7 +160,10 @@ impl<R: Remote> Pull<R> {
                         "the list leaves out {suspects} of {live} customers, and at least one of them exists: they are verified \
                          by single requests"
                     );
-                    pass.learnt.above_limit_at = Some(self.clock.now());
+                    // At once: a stop must not lose it, because deletions are recorded before the sweep ends.
+                    let now = self.clock.now();
+                    pass.learnt.above_limit_at = Some(now);
+                    self.store.write(move |tx| unlisted::note_above_limit(tx, now)).await?;
                     first = gone;
                 }
             }

@@ -73,6 +73,11 @@ impl Marks {
         (self.round, self.round_others) = Default::default();
     }
 
+    /// How many customers of the mirror this round has listed.
+    pub(super) fn mirrored_in_round(&self) -> u64 {
+        self.round.len()
+    }
+
     /// How many different customers this round has listed.
     pub(super) fn in_round(&self) -> u64 {
         self.round.len() + self.round_others.len() as u64

@@ -334,7 +334,10 @@ impl<R: Remote> Pull<R> {
         let seen = pass.seen_before + marks.in_round();
         let new = marks.in_round() - seen_before;
         let all_live_seen = match pass.kind {
-            PassKind::Sweep if new == 0 => self.store.read(mirror::live_count).await? <= seen,
+            PassKind::Sweep if new == 0 => {
+                let seen = pass.seen_before + marks.mirrored_in_round();
+                self.store.read(mirror::live_count).await? <= seen
+            }
             PassKind::Sweep => false,
             PassKind::Probe => true,
         };

@@ -18,8 +18,8 @@ const AT_ONCE: u32 = 50;
 /// After how long a customer without a usable answer is requested again.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// How often one is tried before that.
-const TRIES: usize = 2;
+/// After so many customers without a usable answer the others wait.
+const MOST_UNCLEAR: u32 = 3;
 
 impl<R: Remote> Pull<R> {
     /// Requests the customers that are due, some at a time, and applies the answers. Returns how long the next one waits; `None` where
@@ -29,12 +29,14 @@ impl<R: Remote> Pull<R> {
         let due = self.store.read(move |conn| lag::due(conn, now, AT_ONCE)).await?;
         // A new key must know the account's customers before it is believed.
         let may_ask = due.is_empty() || self.check_account().await.is_ok();
+        let mut unclear = 0;
         for id in due {
-            if !may_ask || self.stop.is_cancelled() {
+            // Where several give no usable answer, sweeps and probes get their turn.
+            if !may_ask || self.stop.is_cancelled() || unclear >= MOST_UNCLEAR {
                 return Ok(Some(AGAIN_AFTER));
             }
             match self.recheck_one(&id).await {
-                Ok(()) => {}
+                Ok(is_clear) => unclear += u32::from(!is_clear),
                 Err(Failure::Store(e)) => return Err(e),
                 // A refused key is noticed, and reported, by the next pass.
                 Err(_) => return Ok(Some(AGAIN_AFTER)),
@@ -45,10 +47,11 @@ impl<R: Remote> Pull<R> {
         Ok(next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default()))
     }
 
-    async fn recheck_one(&self, id: &CustomerId) -> Result<(), Failure> {
+    /// Returns whether the answer could be used.
+    async fn recheck_one(&self, id: &CustomerId) -> Result<bool, Failure> {
         let asked = self.asking();
         let found = match id.can_be_asked() {
-            true => self.look_up(id, TRIES).await?,
+            true => self.look_up(id, 1).await?,
             false => Found::Gone,
         };
         let (now, consistency) = (self.clock.now(), self.settings.consistency);
@@ -60,7 +63,8 @@ impl<R: Remote> Pull<R> {
             Found::Unclear(why) => {
                 tracing::debug!("{why}; it is requested again");
                 let again = now.checked_add(AGAIN_AFTER).unwrap_or(now);
-                return Ok(self.store.write(move |tx| lag::schedule(tx, &id, again, None)).await?);
+                self.store.write(move |tx| lag::schedule(tx, &id, again, None)).await?;
+                return Ok(false);
             }
         };
         let recorded = self.store.write_pass(move |tx| {
@@ -83,6 +87,6 @@ impl<R: Remote> Pull<R> {
                 "a read still shows an earlier state of a customer after {lag} s: reads may lag longer than inbound.consistency_s"
             );
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -207,7 +207,9 @@ impl<R: Remote + PushRemote> Pusher<R> {
             }
             (window.total, is_total_known) = (total, true);
             let shows_more = window.add(&answer, from, could_be) || !answer.unreadable.is_empty();
-            if !shows_more || window.ends_with(page, answer.hints.last_page) {
+            // Behind a full page there may be another one, whatever the numbers say.
+            let is_full = answer.len() >= answer.hints.per_page.unwrap_or(per_page.into());
+            if !shows_more || (!is_full && window.ends_with(page, answer.hints.last_page)) {
                 return Ok(window.sorted());
             }
             page += 1;
