@@ -158,6 +158,19 @@ async fn window_is_read_to_its_last_page_though_total_is_reached_before() {
 }
 
 #[tokio::test]
+async fn window_does_not_end_at_a_full_page_whatever_its_numbers_say() {
+    let mut desk = desk_with_lost_answer(None, 0, Work::Done).await;
+    for n in 0..12 {
+        desk.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
+    }
+    desk.advance(past());
+    // As many as the first page shows: the create's customer is on the second one.
+    desk.inject(envelope(json!({"total": 10, "last_page": 1})));
+    desk.drain().await;
+    assert_eq!(ended(&desk), is("done", 1), "{}", desk.of("c", "reason"));
+}
+
+#[tokio::test]
 async fn customer_that_the_mirror_holds_and_the_window_hides_is_requested_by_itself() {
     for tag in [None, Some("intent")] {
         let mut desk = desk_with_lost_answer(tag, 0, Work::Done).await;
