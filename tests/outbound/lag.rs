@@ -128,3 +128,22 @@ async fn create_is_looked_for_only_once_no_read_can_be_older_than_its_attempt() 
     assert_eq!(desk.state("new"), "done");
     assert_eq!(desk.sandbox.world().creates(), 1);
 }
+
+#[tokio::test]
+async fn push_answered_without_a_customer_records_no_read_that_may_lag() {
+    let mut desk = desk().await;
+    let id = desk.some_id();
+    desk.sandbox.world().readings_mut().show_lag_s = 30;
+    desk.advance(SignedDuration::from_secs(40));
+    let (body, headers) = (Default::default(), Default::default());
+    let empty = Effect::Status { status: 204, body, retry_after: None, headers, work: Work::Done };
+    desk.inject(Fault::new(empty).call(Call::Update).once());
+    let head = desk.head();
+    desk.intend("ours", "update", Some(&id), Some(json!({"email": "ours@example.com"})));
+    desk.drain().await;
+    assert_eq!((desk.state("ours").as_str(), desk.head()), ("done", head));
+    desk.advance(SignedDuration::from_secs(61));
+    desk.pull().recheck().await.unwrap();
+    assert_eq!(email(&desk, &id), "ours@example.com");
+    desk.assert_true();
+}

@@ -144,7 +144,7 @@ fn what_happens_is_counted() {
     // The last page is full: one more shows that it was the last.
     is("requests_total{call=\"list\",answer=\"ok\"}", 4.0);
     is("request_duration_seconds_count{call=\"list\"}", 4.0);
-    is("limiter_wait_seconds_count{share=\"read\"}", 3.0);
+    is("limiter_wait_seconds_count{share=\"read\"}", 4.0);
     is("mirror_stale", 0.0);
     is("key_refused", 0.0);
     let age = value(&address, "komoju_sync_mirror_age_seconds").unwrap();

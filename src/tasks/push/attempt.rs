@@ -298,6 +298,10 @@ impl<R: Remote + PushRemote> Pusher<R> {
                     obstacle: Obstacle::None,
                 };
             }
+            // A read may lag behind the push itself: the customer is requested once it cannot.
+            (Push::Update { .. }, PushedCustomer::None) if !self.settings.consistency.0.is_zero() => {
+                PushedCustomer::None
+            }
             (Push::Update { id, .. }, _) => match self.remote.look(id).await {
                 Ok(Shown::Found(customer)) => PushedCustomer::Shown(customer),
                 // Its id says that the API speaks, and not something in front of it.

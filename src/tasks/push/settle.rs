@@ -259,8 +259,10 @@ impl Settling {
             }
             Ok(())
         })?;
-        // Of a customer that the mirror knew, a create's answer says how it was: how it is now is requested.
-        if is_answered_create && known_seq.is_some() {
+        // Of a customer that the mirror knew, a create's answer says how it was; and an answer may show no customer. How it is now is
+        // requested.
+        let shows_none = shown.is_none() && !is_delete && status.is_some();
+        if (is_answered_create && known_seq.is_some()) || shows_none {
             lag::schedule(tx, customer, self.consistency.after(self.now.wall), None)?;
         }
         let seq = match recorded.changes() {
