@@ -28,7 +28,7 @@ const ERRATIC: u32 = 3;
 /// How many pages are read of a list that does not say how long it is.
 const MOST_PAGES: u64 = 1_000_000;
 
-/// A walk reads twice the promised pages and so many more: the list may grow meanwhile, but not for ever.
+/// A walk reads twice the promised pages and so many more: the list may grow meanwhile, but not without end.
 const PAGES_OF_GROWTH: u64 = 20;
 
 /// What one applied page showed.

@@ -224,7 +224,7 @@ pub struct RateLimit {
     /// Whether a refusal says in `Retry-After` after how many seconds a request is accepted again.
     #[serde(default)]
     pub retry_after: bool,
-    /// A refusal refuses everything for so many seconds, and each request during that time begins them anew.
+    /// A refusal refuses everything for so many seconds, and each request during that time starts them again.
     #[serde(default)]
     pub ban_s: u32,
 }

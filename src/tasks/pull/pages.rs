@@ -345,7 +345,7 @@ impl<R: Remote> Pull<R> {
         let promised = hints.promised_pages().unwrap_or(0);
         reading.promised = promised;
         let last_page = match turn {
-            // Without a promise the list may go on.
+            // Without a promise the list may have further pages.
             Turn::Read(_) if promised == 0 => 0,
             Turn::Read(next) => promised.max(next),
             Turn::End(_) => number,
