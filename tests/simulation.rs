@@ -115,7 +115,7 @@ const NEW: Op = Op::Drop(Door::Sql, Want { wish: Wish::New, token: false, expect
 #[test]
 fn found_before() {
     let place = Place::new();
-    let feared: [&[Op]; 11] = [
+    let feared: [&[Op]; 14] = [
         // Found by seed 433: deletions wait, the limit grows, and then paging skips somebody who lives.
         &[
             Op::Sweep,
@@ -202,6 +202,30 @@ fn found_before() {
             Op::Drain,
             Op::Advance(60),
             Op::Drain,
+        ],
+        // Found by seed 135: an empty list, some customers alive and more than the limit gone, and none listed that could be a canary.
+        &[Op::Sweep, Op::DeleteMany(7), Op::Trouble(Trouble::EmptyList, 5), Op::Sweep],
+        // Found by seed 38: a customer of the other account answered in a sweep that crashed, and then the right key was accepted.
+        &[
+            Op::Trouble(Trouble::Endless, 2),
+            Op::DeleteMany(7),
+            Op::OtherKey,
+            Op::Sweep,
+            Op::Accept,
+            Op::Trouble(Trouble::Hidden, 9),
+            Op::Crash(37),
+            Op::Sweep,
+        ],
+        // Found by seed 322: what a restore had held is back before an operator has decided, and another customer is gone.
+        &[
+            Op::Sweep,
+            Op::Backup,
+            Op::Restore(0),
+            Op::Delete(0),
+            Op::Sweep,
+            Op::ComeBack,
+            Op::Delete(1),
+            Op::Sweep,
         ],
         // Feared after seed 0, with a tag: the customer of a create was seen and is gone, and the create was sent anew.
         &[

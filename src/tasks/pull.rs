@@ -258,12 +258,7 @@ impl<R: Remote> Pull<R> {
             measures::pass(kind, report.outcome, self.clock.elapsed().saturating_sub(began));
         }
         self.progress.send_replace(Progress::default());
-        let report = report?;
-        // Where reads never lag, what the pass left out is due at once.
-        if report.failure.is_none() {
-            self.recheck().await?;
-        }
-        Ok(report)
+        report
     }
 
     async fn counted_pass(&self, kind: PassKind, resumed: Option<Interrupted>) -> Result<Report, StoreError> {
@@ -281,6 +276,8 @@ impl<R: Remote> Pull<R> {
         let rounds = self.read_pages(pass, &mut marks).await?;
         pass.ignores_page = rounds.report.ignores_page && pass.kind == PassKind::Sweep;
         self.settle_approved(pass).await?;
+        // Where reads never lag, what the pass left out is due at once.
+        self.recheck().await?;
         match pass.kind {
             // Which customers the earlier process saw is not known: nothing follows from those that were not seen.
             _ if pass.is_resumed => Ok(Outcome::Interrupted),

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use komoju_sync::clock::Clock as _;
 use komoju_sync::config::SecretKey;
 use komoju_sync::model::{Outcome, PassKind};
+use komoju_sync::reconcile::evidence::COUNTED_FOR;
 use komoju_sync::store::read::Record;
-use komoju_sync::store::{Reader, account, holds, outbox, passes, read};
+use komoju_sync::store::{Reader, account, holds, outbox, passes, read, unlisted};
 use komoju_sync::tasks::pull::Report;
 use komoju_sync::tasks::push::Drained;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +31,15 @@ fn for_a_person(reader: &Reader) -> BTreeSet<String> {
     named(
         reader,
         "SELECT customer_id FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' AND because <> 'unproven'",
+    )
+}
+
+/// The customers that a sweep held because the database was restored, while it has concluded about all.
+fn held_by_restore(reader: &Reader) -> BTreeSet<String> {
+    named(
+        reader,
+        "SELECT customer_id FROM held_customer JOIN hold ON hold.id = hold_id, meta
+         WHERE state = 'held' AND because = 'restored' AND restored_at IS NULL",
     )
 }
 
@@ -133,9 +144,10 @@ impl World<'_> {
         self.set_closed(true);
         let head = self.log.head.seq;
         let (live_before, there_before) = (self.log.live(), self.there());
-        let (holds_all, held, approved_before, rejected, had_whole) = self.look(|reader| {
+        let (holds_all, held_by_restore, held, approved_before, rejected, had_whole) = self.look(|reader| {
             (
                 holds::holds_all(reader).unwrap(),
+                held_by_restore(reader),
                 states(reader, "held"),
                 states(reader, "approved"),
                 states(reader, "rejected"),
@@ -193,8 +205,14 @@ impl World<'_> {
             "recorded without a person's word, which they wait for: {let_go:?}"
         );
         let is_decided_midway = approved != approved_before || !rejected_midway.is_empty();
+        // What a sweep held after a restore may be back: then nothing waits for an operator any more.
+        let is_over = !held_by_restore.is_empty()
+            && held_by_restore.is_disjoint(&self.look(|reader| states(reader, "held")))
+            && held_by_restore
+                .iter()
+                .all(|id| there.contains(id) || there_before.contains(id) || ours.contains(id));
         must!(
-            !holds_all || is_decided_midway || by_itself.is_empty(),
+            !holds_all || is_decided_midway || is_over || by_itself.is_empty(),
             "after a restore, and nobody looked at it: {by_itself:?}"
         );
         let by_itself = by_itself.len() as u64;
@@ -222,8 +240,18 @@ impl World<'_> {
         must!(is_another || forgotten.is_none(), "{forgotten:?} waits for no person any more");
         let Some(report) = report else { return Ok(()) };
         if report.outcome == Outcome::Held {
-            let unproven = (&held_now - &self.waits_for_a_person).len() as u64;
-            let most = if holds_all && !is_decided_midway { 0 } else { limit };
+            let unproven = &held_now - &self.waits_for_a_person;
+            let alive: Vec<_> = unproven.intersection(&there).collect();
+            must!(alive.is_empty(), "held as unproven, and alive: {alive:?}");
+            // Where the list leaves out living customers, more than the limit are requested; what is recorded later is limited by the day.
+            let since = self.clock.now().checked_sub(COUNTED_FOR).unwrap();
+            let above_limit_at = self.look(|reader| unlisted::learnt(reader).unwrap()).above_limit_at;
+            let most = match () {
+                () if holds_all && !is_decided_midway && !is_over => 0,
+                () if above_limit_at.is_some_and(|at| at > since) => u64::MAX,
+                () => limit,
+            };
+            let unproven = unproven.len() as u64;
             must!(unproven <= most, "{unproven} wait for no person, and {most} may");
         }
         if report.outcome == Outcome::Failed {
