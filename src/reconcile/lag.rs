@@ -23,7 +23,7 @@ pub struct Read<'a> {
 /// Judges a read that differs from the mirror. `history` is the customer's log, the newest entry first, at least as far back as
 /// `consistency` reaches. `None` where the read may be applied.
 pub fn judge(read: Read<'_>, history: &[Recent], consistency: Consistency) -> Option<LeftOut> {
-    let recent = history.iter().take_while(|entry| consistency.may_be_behind(entry.at, read.requested_at));
+    let recent = history.iter().filter(|entry| consistency.may_be_behind(entry.at, read.requested_at));
     let mut left_out: Option<LeftOut> = None;
     let mut note = |at: Timestamp, is_replaced: bool, lag: Option<SignedDuration>| {
         let until = consistency.after(at);
@@ -142,6 +142,17 @@ mod tests {
             );
             assert_eq!(judge(read(false), &[], consistency), None);
         }
+    }
+
+    #[test]
+    fn entry_that_a_wrong_clock_wrote_leaves_nothing_out() {
+        let a_year = 365 * 24 * 3600;
+        let history = [
+            entry(Kind::Updated, Origin::Intent, a_year, Some("two")),
+            entry(Kind::Updated, Origin::Sweep, 90, Some("one")),
+        ];
+        assert_eq!(judged("two", 100, &history), None);
+        assert_eq!(judged("one", 100, &history).map(|left_out| left_out.until), Some(at(210)));
     }
 
     #[test]

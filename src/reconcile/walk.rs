@@ -239,6 +239,8 @@ pub struct RoundOver {
     pub new: u64,
     /// Its last `total`.
     pub total: Option<u64>,
+    /// Whether the list grew faster than it was read.
+    pub grows: bool,
     /// Whether another round fits into the sweep's period.
     pub fits: bool,
     /// How many sweeps in a row had further rounds that showed no new customer.
@@ -252,7 +254,7 @@ pub fn read_again(over: RoundOver) -> bool {
     let is_short = over.total.is_some_and(|total| over.seen < total);
     let was_useful = over.round == 1 || over.new > 0;
     let may_help = over.vain_sweeps < VAIN_SWEEPS || over.sweep.is_multiple_of(RETRY_EVERY);
-    is_short && was_useful && may_help && over.fits && over.round < ROUNDS
+    is_short && was_useful && may_help && !over.grows && over.fits && over.round < ROUNDS
 }
 
 #[cfg(test)]
@@ -423,6 +425,7 @@ mod tests {
             seen: 282,
             new: 282,
             total: Some(350),
+            grows: false,
             fits: true,
             vain_sweeps: 0,
             sweep: 7,
@@ -437,6 +440,7 @@ mod tests {
             RoundOver { total: None, ..over },
             RoundOver { round: 2, new: 0, ..over },
             RoundOver { round: 3, new: 9, ..over },
+            RoundOver { grows: true, ..over },
             RoundOver { fits: false, ..over },
             RoundOver { vain_sweeps: 2, ..over },
         ] {

@@ -1,6 +1,6 @@
 //! What the change log says about reads that lag: a customer's recent history, and the customers that are requested again.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension, params};
 use sha2::{Digest as _, Sha256};
 
@@ -8,6 +8,12 @@ use super::mirror::{self, Stored, id_in};
 use super::{Conn, StoreError, Tx};
 use crate::model::lag::{Consistency, LeftOut, Recent};
 use crate::model::{Customer, CustomerId, Kind, Origin, time};
+
+/// At most so many customers wait to be requested again. What is left out beyond that, the next sweep reads.
+const MOST_WAITING: u32 = 1000;
+
+/// No customer waits so long: a time further ahead was written by a clock that was wrong.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(3);
 
 /// How far back a customer's history is read: more changes of one customer within `consistency_s` than any client makes.
 const MOST_ENTRIES: u32 = 200;
@@ -68,13 +74,22 @@ fn history(conn: &Conn, id: &CustomerId, seq: i64) -> Result<Vec<Recent>, StoreE
 pub fn leave_out(tx: &Tx<'_>, shown: &Customer, left_out: LeftOut) -> Result<(), StoreError> {
     // A read of a new state may be news: shown again later, it is no sign of a longer lag.
     let replaced = left_out.is_replaced.then(|| digest(shown));
-    schedule(tx, shown.id(), left_out.until, replaced.as_deref())?;
+    if has_room(tx)? {
+        schedule(tx, shown.id(), left_out.until, replaced.as_deref())?;
+    }
     if let Some(lag) = left_out.lag {
         let lag = i64::try_from(lag.as_millis()).unwrap_or(i64::MAX);
         let longest = "UPDATE meta SET longest_lag_ms = ?1 WHERE coalesce(longest_lag_ms, -1) < ?1";
         tx.prepare_cached(longest)?.execute([lag])?;
     }
     Ok(())
+}
+
+/// Whether another customer may wait to be requested again. A field that changes on every read makes every customer that a sweep
+/// reads twice differ.
+fn has_room(conn: &Conn) -> Result<bool, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT count(*) < ?1 FROM recheck")?;
+    Ok(statement.query_row([MOST_WAITING], |row| row.get(0))?)
 }
 
 /// Has the customer requested again by itself, at `at` or later.
@@ -92,28 +107,80 @@ fn digest(shown: &Customer) -> Vec<u8> {
 }
 
 /// When the next customer is due; `None` where none waits.
-pub fn next_due(conn: &Conn) -> Result<Option<Timestamp>, StoreError> {
-    let next: Option<String> = conn.query_row("SELECT min(due_at) FROM recheck", [], |row| row.get(0))?;
+pub fn next_due(conn: &Conn, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+    let next: Option<String> = conn.query_row(
+        "SELECT min(CASE WHEN due_at > ?2 THEN ?1 ELSE due_at END) FROM recheck",
+        [time::written(now), latest(now)],
+        |row| row.get(0),
+    )?;
     Ok(next.map(|next| time::read(&next).unwrap_or(Timestamp::MIN)))
+}
+
+/// After this time, as text, no customer is due.
+fn latest(now: Timestamp) -> String {
+    time::written(now.checked_add(LONGEST_WAIT).unwrap_or(Timestamp::MAX))
 }
 
 /// Up to `count` customers that are due.
 pub fn due(conn: &Conn, now: Timestamp, count: u32) -> Result<Vec<CustomerId>, StoreError> {
-    let mut statement =
-        conn.prepare_cached("SELECT customer_id FROM recheck WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2")?;
-    let ids = statement.query_map(params![time::written(now), count], |row| id_in(row, 0))?;
+    let mut statement = conn.prepare_cached(
+        "SELECT customer_id FROM recheck WHERE due_at <= ?1 OR due_at > ?2 ORDER BY due_at LIMIT ?3",
+    )?;
+    let ids = statement.query_map(params![time::written(now), latest(now), count], |row| id_in(row, 0))?;
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
 /// The customer was requested again: it waits no longer. Returns whether the answer shows the very state, replaced in the log, that
-/// was left out; that is noted, because reads may lag longer than `consistency_s`.
-pub fn settle(tx: &Tx<'_>, id: &CustomerId, shown: Option<&Customer>, at: &str) -> Result<bool, StoreError> {
+/// was left out.
+pub fn settle(tx: &Tx<'_>, id: &CustomerId, shown: Option<&Customer>) -> Result<bool, StoreError> {
     let mut statement = tx.prepare_cached("DELETE FROM recheck WHERE customer_id = ?1 RETURNING shown")?;
     let left_out: Option<Option<Vec<u8>>> =
         statement.query_row([id.as_str()], |row| row.get(0)).optional()?;
-    let is_same = left_out.flatten().zip(shown).is_some_and(|(left_out, shown)| left_out == digest(shown));
-    if is_same {
-        tx.execute("UPDATE meta SET lag_exceeded_at = ?1", [at])?;
+    Ok(left_out.flatten().zip(shown).is_some_and(|(left_out, shown)| left_out == digest(shown)))
+}
+
+/// Notes that a read showed a replaced state later than `consistency_s` after it was replaced.
+pub fn note_exceeded(tx: &Tx<'_>, at: &str) -> Result<(), StoreError> {
+    tx.execute("UPDATE meta SET lag_exceeded_at = ?1", [at])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::open;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
-    Ok(is_same)
+
+    fn customer(n: u32) -> Customer {
+        Customer::from_value(json!({"id": format!("c{n}")})).unwrap()
+    }
+
+    #[test]
+    fn only_so_many_customers_wait_to_be_requested_again() {
+        let mut conn = open::in_memory();
+        let tx = conn.transaction().unwrap();
+        let left_out = LeftOut { until: at(60), is_replaced: false, lag: None };
+        for n in 0..MOST_WAITING + 5 {
+            leave_out(&tx, &customer(n), left_out).unwrap();
+        }
+        let waiting: u32 = tx.query_row("SELECT count(*) FROM recheck", [], |row| row.get(0)).unwrap();
+        assert_eq!(waiting, MOST_WAITING);
+    }
+
+    #[test]
+    fn time_that_a_wrong_clock_wrote_keeps_no_customer_waiting() {
+        let mut conn = open::in_memory();
+        let tx = conn.transaction().unwrap();
+        schedule(&tx, customer(1).id(), at(90), None).unwrap();
+        assert_eq!(due(&tx, at(0), 9).unwrap(), []);
+        assert_eq!(next_due(&tx, at(0)).unwrap(), Some(at(90)));
+        schedule(&tx, customer(2).id(), at(365 * 24 * 3600), None).unwrap();
+        assert_eq!(due(&tx, at(0), 9).unwrap(), [customer(2).id().clone()]);
+        assert_eq!(next_due(&tx, at(0)).unwrap(), Some(at(0)));
+    }
 }

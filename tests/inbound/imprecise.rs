@@ -4,7 +4,7 @@
 //! `CUSTOMERS=10000 cargo test --release --test inbound -- imprecise:: --nocapture` measures with more customers.
 
 use komoju_sync::model::Outcome;
-use komoju_sync::sandbox::Readings;
+use komoju_sync::sandbox::{Drift, Effect, Readings};
 use serde_json::{Value, json};
 
 use crate::house::House;
@@ -128,4 +128,35 @@ fn each_imprecision_alone_costs_little_and_hides_nothing() {
         );
         assert!(shows <= SWEEPS * unlisted / 3, "{name}: {shows} single requests");
     }
+}
+
+#[test]
+fn largest_numbers_that_an_envelope_can_say_cost_a_sweep_at_most_three_pages() {
+    for fields in [json!({"total": u64::MAX, "last_page": u64::MAX}), json!({"last_page": u64::MAX})] {
+        let house = House::with(57);
+        house.on_lists(Effect::Envelope { fields: fields.as_object().unwrap().clone() });
+        for _ in 0..2 {
+            requests(&house);
+            let report = house.sweep();
+            assert_eq!(report.outcome, Outcome::Complete, "{fields}: {}", report.sentence());
+            let (lists, _) = requests(&house);
+            assert!(lists <= 6 + 3, "{fields}: {lists} requests for six pages");
+        }
+        house.assert_true();
+    }
+}
+
+#[test]
+fn sweep_of_a_list_that_grows_faster_than_it_is_read_is_partial() {
+    let house = House::with(12);
+    house.expect(0, &["sync"]);
+    let drift = Drift { insert: 25, ..Drift::default() };
+    let grows = house.on_lists(Effect::Drift(drift));
+    let ran = house.expect(1, &["sync"]);
+    assert!(ran.stderr.contains("was not read to its end"), "{}", ran.stderr);
+    assert_eq!(house.one("SELECT outcome FROM passes ORDER BY id DESC LIMIT 1"), "partial");
+    assert!(house.fired(grows) < 40, "{} pages were read", house.fired(grows));
+    house.sandbox.world().clear_faults();
+    house.expect(0, &["sync"]);
+    house.assert_true();
 }

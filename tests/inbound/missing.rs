@@ -669,3 +669,26 @@ fn as_many_further_suspects_as_the_limit_allows_leave_a_hold_unchanged() {
     assert_eq!((report.outcome, report.tally.deleted, report.held), (Outcome::Held, 0, 30));
     assert_eq!(house.one("SELECT count(DISTINCT hold_id) FROM held_deletions"), "1");
 }
+
+#[test]
+fn deletions_of_a_day_count_together_though_the_sweep_that_saw_the_imprecise_list_was_killed() {
+    let house = House::with(60).inbound("max_delete_count = 3\nmax_delete_percent = 0");
+    house.expect(0, &["sync"]);
+    // More than the limit are not listed, and they live. The sweep is killed while it requests one by one.
+    let hidden = house.sandbox.world().ids()[20..].to_vec();
+    house.on_lists(Effect::Hide { ids: hidden, every: None });
+    let waits = house.inject(Fault::new(Effect::Hold).call(Call::Show).skip(25));
+    let mut sync = house.spawn(&["sync"]);
+    house.runtime.block_on(house.sandbox.until(|world| world.fired(waits) > 0));
+    sync.kill().unwrap();
+    sync.wait().unwrap();
+    house.sandbox.world().clear_faults();
+    // From here on the list is exact, and no sweep finds more missing than the limit.
+    delete(&house, 3);
+    house.expect(0, &["sync"]);
+    assert_eq!(house.one("SELECT count(*) FROM deleted_customers"), "3");
+    delete(&house, 2);
+    house.expect(3, &["sync"]);
+    assert_eq!(house.one("SELECT count(*) FROM deleted_customers"), "3");
+    assert_eq!(house.one("SELECT count(*) FROM held_deletions WHERE state = 'held'"), "2");
+}

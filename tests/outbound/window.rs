@@ -1,6 +1,7 @@
 //! The window of a create's reconciliation: where it begins, what it proves, and which customers count.
 
 use jiff::{SignedDuration, Timestamp};
+use komoju_sync::sandbox::readings::Total;
 use komoju_sync::sandbox::{Call, Effect, Fault, Work};
 use serde_json::{Map, Value, json};
 
@@ -295,4 +296,22 @@ async fn old_customer_that_the_mirror_saw_late_is_not_taken_for_the_creates() {
     desk.drain().await;
     assert_eq!(ended(&desk), is("parked", 0), "{}", desk.of("c", "reason"));
     assert!(desk.of("c", "reason").contains(&old), "{}", desk.of("c", "reason"));
+}
+
+#[tokio::test]
+async fn window_whose_total_changes_at_each_read_proves_presence_and_never_absence() {
+    for (work, state, creates) in [(Work::Done, "done", 1), (Work::Skipped, "parked", 0)] {
+        let mut desk = desk_with_lost_answer(None, 0, work).await;
+        for n in 0..12 {
+            desk.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
+        }
+        desk.advance(past());
+        desk.sandbox.world().readings_mut().total = Total::Random(50);
+        desk.drain().await;
+        let reason = desk.of("c", "reason");
+        assert_eq!(ended(&desk), is(state, creates), "{reason}");
+        if state == "parked" {
+            assert!(reason.contains("its total changes from answer to answer"), "{reason}");
+        }
+    }
 }

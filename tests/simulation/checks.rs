@@ -273,6 +273,18 @@ fn echo(
         let is_new = versions[at].1.is_some_and(|effect| effect >= new_from);
         return (is_last && is_new && told(&versions[at].1)).then_some("our own delete came back");
     }
+    // 5: one that comes back without a card keeps the known one, and so looks as it did before the card was taken away there.
+    let without_card = |after: &Value| {
+        let mut after = after.clone();
+        after["source"] = Value::Null;
+        text(&after)
+    };
+    if change.text("kind") == Some("restored")
+        && versions.last().is_some_and(|(last, _)| *last == Some(without_card(change.get("after"))))
+        && versions[at].0 != versions.last().and_then(|(last, _)| last.clone())
+    {
+        return None;
+    }
     // A list that moves shows one customer on two pages, and the newer state first: so it was recorded as theirs already.
     let before = Some(change.get("before")).filter(|before| before.is_object()).map(text);
     if versions[at + 1..].iter().any(|(version, effect)| effect.is_none() && *version == before) {

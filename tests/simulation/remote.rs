@@ -28,6 +28,9 @@ pub enum Trouble {
     KeyRefused,
     Unusable,
     LyingTotal,
+    TotalTooHigh,
+    NoHints,
+    RepeatedRow,
     SamePage,
     ShortList,
     EmptyList,
@@ -36,13 +39,16 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Unreachable,
         Self::Throttled,
         Self::Rejected,
         Self::KeyRefused,
         Self::Unusable,
         Self::LyingTotal,
+        Self::TotalTooHigh,
+        Self::NoHints,
+        Self::RepeatedRow,
         Self::SamePage,
         Self::ShortList,
         Self::EmptyList,
@@ -63,8 +69,9 @@ impl Server {
     /// Whether this trouble strikes now.
     fn strikes(&mut self, on_list: bool, for_pushes: bool) -> Option<Trouble> {
         let (trouble, left) = self.trouble?;
-        use Trouble::{EmptyList, Endless, Hidden, LyingTotal, SamePage, ShortList};
-        if !on_list && matches!(trouble, Endless | LyingTotal | SamePage | ShortList | EmptyList | Hidden) {
+        use Trouble::{EmptyList, Endless, Hidden, ShortList};
+        use Trouble::{KeyRefused, Rejected, Throttled, Unreachable, Unusable};
+        if !on_list && !matches!(trouble, Unreachable | Throttled | Rejected | KeyRefused | Unusable) {
             return None;
         }
         // A list that leaves somebody out, and its total with him, twice: by that nobody can tell what became of a create.
@@ -218,7 +225,8 @@ impl Remote for Fake {
             return Err(RemoteError { call, cause, retry_after: None });
         }
         let hide = server.lists_hide_cards;
-        let customers = list
+        let first = list.get(skip as usize).copied();
+        let mut customers: Vec<Listed> = list
             .into_iter()
             .skip(skip as usize)
             .take(per_page as usize)
@@ -226,13 +234,23 @@ impl Remote for Fake {
             .map(|customer| if hide { customer.with("source", Some(Value::Null)) } else { customer })
             .map(|customer| Listed::from_value(&customer.fields().clone().into()).unwrap())
             .collect();
+        // The page's first row once more, in place of its last.
+        if trouble == Some(Trouble::RepeatedRow)
+            && let (Some(first), Some(last)) = (first.filter(|_| !hide), customers.last_mut())
+        {
+            *last = Listed::from_value(first).unwrap();
+        }
+        total += 3 * u64::from(trouble == Some(Trouble::TotalTooHigh));
         let last_page = total.div_ceil(per_page) + u64::from(trouble == Some(Trouble::LyingTotal));
         server.shift();
-        let hints = Hints {
-            page: Some(query.page),
-            per_page: Some(per_page),
-            total: Some(total),
-            last_page: Some(last_page),
+        let hints = match trouble {
+            Some(Trouble::NoHints) => Hints::default(),
+            _ => Hints {
+                page: Some(query.page),
+                per_page: Some(per_page),
+                total: Some(total),
+                last_page: Some(last_page),
+            },
         };
         Ok(Page { hints, customers, ..Page::default() })
     }

@@ -1,7 +1,7 @@
 //! Held deletions that an operator approved: each customer is requested again, and recorded as deleted only if it is still gone. One
 //! without a usable answer stays approved, for the next pass, and holds up nothing else: the list is read first.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::inquest::{Canaries, Warrant};
@@ -9,6 +9,7 @@ use super::{Failure, Pass, Pull};
 use crate::model::CustomerId;
 use crate::model::words::count;
 use crate::reconcile::evidence::CANARIES;
+use crate::reconcile::rows::RowSet;
 use crate::remote::Remote;
 use crate::store::holds::{self, End};
 use crate::store::mirror::Among;
@@ -29,9 +30,10 @@ impl<R: Remote> Pull<R> {
         let began = self.clock.elapsed();
         // Each pass begins with somebody else, so that those who cannot be asked do not keep all others waiting.
         let Some(start) = self.some_approved().await? else { return Ok(()) };
+        let young = self.young().await?;
         for (from, until) in [(start.clone(), None), (String::new(), Some(start))] {
             let mut after = from;
-            while let Some(last) = self.settle_batch(pass, &after, until.as_deref()).await? {
+            while let Some(last) = self.settle_batch(pass, &after, until.as_deref(), &young).await? {
                 after = last;
                 let too_long =
                     pass.unclear > 0 && self.clock.elapsed().saturating_sub(began) >= LONGEST_WITHOUT_ANSWERS;
@@ -57,21 +59,29 @@ impl<R: Remote> Pull<R> {
         found.await
     }
 
+    /// The mirror's rows of customers so young that a read of them may be from before they existed: the next pass requests them.
+    async fn young(&self) -> Result<Arc<RowSet>, StoreError> {
+        let ((now, server_now), consistency) = (self.times(), self.settings.consistency);
+        let found = self.store.read(move |conn| {
+            let mut young = RowSet::default();
+            unlisted::each_young(conn, consistency, now, server_now, |row| {
+                young.insert(row);
+            })?;
+            Ok(Arc::new(young))
+        });
+        found.await
+    }
+
     /// Settles a batch of those after `after` and up to `until`; returns the last of it, or that there is nobody left to ask now.
     async fn settle_batch(
         &self,
         pass: &mut Pass,
         after: &str,
         until: Option<&str>,
+        young: &Arc<RowSet>,
     ) -> Result<Option<String>, Failure> {
-        let (after, until) = (after.to_owned(), until.map(str::to_owned));
-        let ((now, server_now), consistency) = (self.times(), self.settings.consistency);
+        let (after, until, young) = (after.to_owned(), until.map(str::to_owned), Arc::clone(young));
         let read = self.store.write(move |tx| {
-            // Of a customer this young a read may be from before it existed: the next pass requests it.
-            let mut young = HashSet::new();
-            unlisted::each_young(tx, consistency, now, server_now, |row| {
-                young.insert(row);
-            })?;
             let mut batch = holds::approved(tx, &after, BATCH)?;
             batch.retain(|id| until.as_deref().is_none_or(|until| id.as_str() <= until));
             let mut suspects = Vec::with_capacity(batch.len());
@@ -80,7 +90,7 @@ impl<R: Remote> Pull<R> {
                 let row = stored.as_ref().map_or(0, |stored| stored.row);
                 let live = stored.is_some_and(|stored| stored.standing.is_live());
                 match (live, id.can_be_asked()) {
-                    (true, true) if young.contains(&row) => {}
+                    (true, true) if young.contains(row) => {}
                     (true, true) => suspects.push(id.clone()),
                     (true, false) => holds::end(tx, id, End::Alive)?,
                     (false, _) => holds::end(tx, id, End::Deleted)?,

@@ -51,6 +51,16 @@ struct Findings {
     unverified: RowSet,
 }
 
+/// What a sweep concludes.
+struct Concluded {
+    /// Whose deletion is to be held, and why.
+    to_hold: Vec<(RowSet, Because)>,
+    /// Whether the list was read to its end, and every live customer listed, verified or held.
+    is_whole: bool,
+    /// Whether no customer was left to our own push besides.
+    knows_all: bool,
+}
+
 impl<R: Remote> Pull<R> {
     /// What follows from a list that was read to its end.
     pub(super) async fn conclude(
@@ -75,12 +85,14 @@ impl<R: Remote> Pull<R> {
             made.await?.ok_or(Failure::Stopped)?;
         }
         pass.tally.unverified = findings.unverified.len();
-        let knows_all = findings.unverified.is_empty() && missing.pushed == 0;
-        let held = self.apply_conclusions(pass, marks, (findings.held, knows_all), rounds).await?;
-        Ok(match (pass.tally.unverified, held) {
-            (0, 0) => Outcome::Complete,
-            (0, _) => Outcome::Held,
-            _ => Outcome::Partial,
+        let is_whole = findings.unverified.is_empty() && !rounds.report.grows;
+        let concluded =
+            Concluded { to_hold: findings.held, is_whole, knows_all: is_whole && missing.pushed == 0 };
+        let held = self.apply_conclusions(pass, marks, concluded, rounds).await?;
+        Ok(match (is_whole, held) {
+            (true, 0) => Outcome::Complete,
+            (true, _) => Outcome::Held,
+            (false, _) => Outcome::Partial,
         })
     }
 
@@ -294,7 +306,7 @@ impl<R: Remote> Pull<R> {
         &self,
         pass: &mut Pass,
         marks: Marks,
-        (to_hold, knows_all): (Vec<(RowSet, Because)>, bool),
+        concluded: Concluded,
         rounds: Rounds,
     ) -> Result<u64, Failure> {
         let (id, at, asked) = (pass.id, time::written(self.clock.now()), Arc::clone(&pass.asked));
@@ -306,16 +318,18 @@ impl<R: Remote> Pull<R> {
             Some(false) => 0,
             None => learnt.vain_sweeps,
         };
-        let concluded = self.apply(pass, Origin::Sweep, move |tx, recorder, _| {
+        let held = self.apply(pass, Origin::Sweep, move |tx, recorder, _| {
             for respelled in &marks.respelled {
                 respelled.note(tx)?;
             }
-            null_sources(tx, recorder, &marks, &asked, consistency)?;
-            for (rows, because) in to_hold {
+            if concluded.is_whole {
+                null_sources(tx, recorder, &marks, &asked, consistency)?;
+            }
+            for (rows, because) in concluded.to_hold {
                 hold(tx, id, &at, &rows, because)?;
             }
             // Of a restored database every deletion is held until one sweep knows of each customer.
-            if knows_all {
+            if concluded.knows_all {
                 holds::note_concluded(tx)?;
             }
             unreadable::conclude(tx, id)?;
@@ -324,7 +338,7 @@ impl<R: Remote> Pull<R> {
             unlisted::note_learnt(tx, &learnt, &rounds.report.phrases(), rounds.report.ignores_page)?;
             holds::held_count(tx)
         });
-        Ok(concluded.await?)
+        Ok(held.await?)
     }
 
     /// The fields that changed in many customers, their names masked; each is logged.

@@ -186,7 +186,11 @@ impl<R: Remote> Pull<R> {
             let first = if round == 1 { pass.tally.pages + 1 } else { 1 };
             self.read_round(pass, marks, &mut reading, first).await?;
             rounds.report = reading.walk.report();
-            let new = marks.seen.len() - seen_before;
+            let (seen, new) = (marks.seen.len() + marks.others(), marks.seen.len() - seen_before);
+            if !pass.is_resumed {
+                // All rounds together.
+                rounds.report.seen = seen;
+            }
             if round > 1 {
                 rounds.in_vain = Some(rounds.in_vain.unwrap_or(true) && new == 0);
             }
@@ -194,9 +198,10 @@ impl<R: Remote> Pull<R> {
             let needed = ended.saturating_sub(began) + ended.saturating_sub(round_began);
             let over = RoundOver {
                 round,
-                seen: marks.seen.len() + marks.others(),
+                seen,
                 new,
                 total: rounds.report.total,
+                grows: rounds.report.grows,
                 fits: self.settings.period.is_none_or(|period| needed <= period),
                 vain_sweeps: pass.learnt.vain_sweeps.unsigned_abs(),
                 sweep: pass.sweep().unsigned_abs(),

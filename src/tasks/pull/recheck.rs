@@ -42,8 +42,8 @@ impl<R: Remote> Pull<R> {
                 Err(_) => return Ok(Some(AGAIN_AFTER)),
             }
         }
-        let next = self.store.read(lag::next_due).await?;
         let now = self.clock.now();
+        let next = self.store.read(move |conn| lag::next_due(conn, now)).await?;
         Ok(next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default()))
     }
 
@@ -68,8 +68,9 @@ impl<R: Remote> Pull<R> {
             }
         };
         let recorded = self.store.write_pass(move |tx| {
-            let is_same = lag::settle(tx, &id, customer.as_ref(), &at)?;
-            let cause = Cause { observed_at: at, origin: Origin::Lookup, pass_id: None, intent_id: None };
+            let is_same = lag::settle(tx, &id, customer.as_ref())?;
+            let cause =
+                Cause { observed_at: at.clone(), origin: Origin::Lookup, pass_id: None, intent_id: None };
             let ((), recorded) = changes::recording(tx, cause, |recorder| match customer {
                 Some(customer) => {
                     holds::end(tx, &id, End::Alive)?;
@@ -77,11 +78,16 @@ impl<R: Remote> Pull<R> {
                 }
                 None => Ok(()),
             })?;
-            Ok((recorded, is_same && recorded.changes() > 0))
+            // The state that was left out is the customer's state after all.
+            let is_exceeded = is_same && recorded.changes() > 0;
+            if is_exceeded {
+                lag::note_exceeded(tx, &at)?;
+            }
+            Ok((recorded, is_exceeded))
         });
-        let (recorded, is_same) = recorded.await?;
+        let (recorded, is_exceeded) = recorded.await?;
         measures::changes(Origin::Lookup, &recorded);
-        if is_same {
+        if is_exceeded {
             let lag = consistency.0.as_secs();
             tracing::warn!(
                 "a read still shows an earlier state of a customer after {lag} s: reads may lag longer than inbound.consistency_s"

@@ -16,7 +16,7 @@ use crate::remote::{Cause, PushRemote, Remote, RemoteError};
 /// The API's own page size.
 const OWN_PER_PAGE: u32 = 10;
 
-/// How often the window is read until two readings in a row agree.
+/// How often the window is read until two readings in a row agree, also about their size.
 const READINGS: usize = 5;
 
 /// How many pages of one customer each may be too large in one reading.
@@ -34,14 +34,17 @@ pub(super) enum Setback {
 }
 
 /// What a reading of the window showed. It may be long: whole customers are kept only where they could be the create's.
-#[derive(PartialEq)]
 pub(super) struct Window {
     /// Every customer that was listed, as a digest each.
     all: HashSet<u64>,
     /// How many customers of it cannot be read: each could be the create's.
     unreadable: u64,
-    /// How many there are, by the list's `total`.
+    /// How many there are, by the list's last `total`.
     total: Option<u64>,
+    /// Whether `total` changed while it was read, or from reading to reading.
+    total_moves: bool,
+    /// Whether a customer was listed twice.
+    repeats: bool,
     /// The customers that the API says were created in the window, or of which it does not say when, and a digest of each.
     created: BTreeMap<CustomerId, u64>,
     /// Those of them that could be the create's, by their ids.
@@ -54,6 +57,8 @@ impl Window {
             all: HashSet::new(),
             unreadable: 0,
             total: None,
+            total_moves: false,
+            repeats: false,
             created: BTreeMap::new(),
             candidates: Vec::new(),
         }
@@ -61,7 +66,8 @@ impl Window {
 
     /// What this window proves.
     pub(super) fn coverage(&self) -> Coverage {
-        match self.unreadable == 0 && self.total == Some(self.all.len() as u64) {
+        let is_exact = self.total == Some(self.all.len() as u64) && !self.total_moves;
+        match self.unreadable == 0 && is_exact {
             true => Coverage::Whole,
             false => Coverage::Partial,
         }
@@ -76,9 +82,20 @@ impl Window {
             n => format!(", besides {n} that cannot be read,"),
         };
         match self.total {
+            Some(_) if self.total_moves => {
+                format!("it shows {shown} customers{unreadable} and its total changes from answer to answer")
+            }
             Some(total) => format!("it shows {shown} customers{unreadable} where its total says {total}"),
             None => format!("it shows {shown} customers{unreadable} and says no total"),
         }
+    }
+
+    /// Whether another reading shows the same customers.
+    fn shows_the_same(&self, other: &Self) -> bool {
+        self.all == other.all
+            && self.unreadable == other.unreadable
+            && self.created == other.created
+            && self.candidates == other.candidates
     }
 
     /// Adds the customers of a page; returns whether any of them is new. A customer that cannot be read is not counted as shown.
@@ -99,6 +116,7 @@ impl Window {
             };
             // Listed twice, because the list moved: once is enough.
             if !self.all.insert(digest_of(listed.id().as_str())) {
+                self.repeats = true;
                 continue;
             }
             let created = customer.created_at().and_then(time::read);
@@ -134,26 +152,35 @@ fn digest_of(text: &str) -> u64 {
 }
 
 impl<R: Remote + PushRemote> Pusher<R> {
-    /// Reads the window until two readings in a row agree.
+    /// Reads the window until two readings in a row agree. Where they agree about the customers and not about how many there are, the
+    /// last one is returned: it proves no absence.
     pub(super) async fn read_twice(
         &self,
         from: Timestamp,
         could_be: impl Fn(&Customer) -> bool,
     ) -> Result<Window, Setback> {
-        let mut last: Option<Window> = None;
+        let (mut last, mut agreed): (Option<Window>, bool) = (None, false);
         for _ in 0..READINGS {
             let window = match self.read_window(from, &could_be).await {
                 Ok(window) => window,
                 Err(Setback::Moving(_)) => {
-                    last = None;
+                    (last, agreed) = (None, false);
                     continue;
                 }
                 Err(other) => return Err(other),
             };
-            if last.as_ref() == Some(&window) {
-                return Ok(window);
+            agreed = false;
+            if let Some(last) = &last {
+                agreed = last.shows_the_same(&window);
+                let total_moves = last.total_moves || window.total_moves || last.total != window.total;
+                if agreed && !total_moves {
+                    return Ok(window);
+                }
             }
             last = Some(window);
+        }
+        if let Some(window) = last.filter(|_| agreed) {
+            return Ok(Window { total_moves: true, ..window });
         }
         Err(Setback::Moving(format!(
             "the customers made since {from:.0} were read {READINGS} times, and no two readings agreed: the list keeps moving"
@@ -202,11 +229,13 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 answer => answer.map_err(Setback::Remote)?,
             };
             let total = answer.hints.total;
-            if is_total_known && total != window.total {
-                return Err(Setback::Moving("its total changed while it was read".to_owned()));
-            }
+            window.total_moves |= is_total_known && total != window.total;
             (window.total, is_total_known) = (total, true);
             let shows_more = window.add(&answer, from, could_be) || !answer.unreadable.is_empty();
+            // It moves: reading on would show no end of it. A total that changes by itself says nothing.
+            if window.total_moves && window.repeats {
+                return Err(Setback::Moving("its total changed while it was read".to_owned()));
+            }
             // Behind a full page there may be another one, whatever the numbers say.
             let is_full = answer.len() >= answer.hints.per_page.unwrap_or(per_page.into());
             if !shows_more || (!is_full && window.ends_with(page, answer.hints.last_page)) {
