@@ -131,6 +131,9 @@ impl Report {
             n => format!("; {n} customers are unreadable: see `komoju-sync status`"),
         };
         let unverified = match tally.unverified {
+            0 if *outcome == Outcome::Partial => {
+                "; the list grew faster than it was read: the next sweep goes on".to_owned()
+            }
             0 => String::new(),
             1 => "; 1 customer was neither listed nor verified: the next sweep requests it".to_owned(),
             n => format!("; {n} customers were neither listed nor verified: the next sweeps request them"),
