@@ -315,3 +315,27 @@ async fn window_whose_total_changes_at_each_read_proves_presence_and_never_absen
         }
     }
 }
+
+#[tokio::test]
+async fn window_whose_total_changes_within_or_between_readings_proves_no_absence() {
+    // Within: the first of two pages says another total than the second, which is right.
+    let mut desk = desk_with_lost_answer(None, 0, Work::Skipped).await;
+    for n in 0..12 {
+        desk.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
+    }
+    desk.advance(past());
+    desk.inject(envelope(json!({"total": 40})).page(1));
+    desk.drain().await;
+    assert_eq!(ended(&desk), is("parked", 0), "{}", desk.of("c", "reason"));
+
+    // Between: the first, third and fifth readings, of one page each, count seven customers, the others none.
+    let mut desk = desk_with_lost_answer(None, 0, Work::Skipped).await;
+    desk.advance(past());
+    let asks_the_time = 1;
+    let seven =
+        |readings_before: u64| envelope(json!({"total": 7})).skip(asks_the_time + readings_before).once();
+    let faults = [seven(0), seven(2), seven(4)].map(|fault| desk.inject(fault));
+    desk.drain().await;
+    assert_eq!(ended(&desk), is("parked", 0), "{}", desk.of("c", "reason"));
+    assert_eq!(faults.map(|fault| desk.sandbox.world().fired(fault)), [1, 1, 1]);
+}
