@@ -113,7 +113,10 @@ fn what_is_given_is_queued_as_it_is_and_its_id_is_printed() {
         ],
     );
     assert_eq!(ran.stdout, "n1\n");
-    assert!(ran.stderr.contains("queued; no daemon runs: `komoju-sync sync` or `komoju-sync run` sends it"));
+    assert!(
+        ran.stderr
+            .contains("queued; no daemon runs: `komoju-sync sync` or `komoju-sync run` sends what is due")
+    );
     assert!(ran.stderr.contains("not before 2099-01-31T09:30:00+09:00"), "{}", ran.stderr);
     let id = "o'brien:\"quoted\"";
     let expect = r#"{"email":null,"metadata":{"k":null}}"#;
@@ -362,7 +365,7 @@ fn ctrl_c_ends_the_waiting_and_not_the_intent() {
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(killed.unwrap().success());
     let (code, rest) = ended(child, told);
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(3));
     assert!(rest.contains("intent n1 stays queued"), "{rest}");
     assert_eq!(house.one("SELECT state FROM intents"), "queued");
 }
@@ -508,9 +511,9 @@ fn a_person_approves_retries_and_takes_back() {
     let status: Value = serde_json::from_str(&house.expect(3, &["status", "--json"]).stdout).unwrap();
     assert_eq!(status["held_deletes"], 3);
     assert!(
-        house.expect(0, &["intent", "approve", "d2"]).stderr.contains("approved 1 delete; no daemon runs")
+        house.expect(0, &["intent", "approve", "d2"]).stderr.contains("1 delete approved: no daemon runs")
     );
-    assert!(house.expect(0, &["intent", "approve"]).stderr.contains("approved 2 deletes"));
+    assert!(house.expect(0, &["intent", "approve"]).stderr.contains("2 deletes approved"));
     assert_eq!(house.one("SELECT count(*) FROM outbox WHERE approved = 1 AND held = 0"), "3");
     house.expect(0, &["status"]);
     let no_delete = house.expect(1, &["intent", "approve", "n1"]);
@@ -523,7 +526,7 @@ fn a_person_approves_retries_and_takes_back() {
     let config = house.path("config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}hold_deletes_over = 1\n")).unwrap();
-    assert!(house.expect(0, &["intent", "approve"]).stderr.contains("approved 2 deletes"));
+    assert!(house.expect(0, &["intent", "approve"]).stderr.contains("2 deletes approved"));
 
     let early = house.expect(1, &["intent", "retry", "n1"]);
     assert!(early.stderr.contains("n1: an intent that is queued cannot be retried"), "{}", early.stderr);

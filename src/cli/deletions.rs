@@ -49,7 +49,7 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
         What::Approve { hold } => {
             let settled = decide(&path, *hold, Decision::Approve)?;
             print::note(&format!(
-                "approved {}; the next pass asks for each again",
+                "approved {}; the next sweep or probe requests each customer again, and records those that are still gone",
                 count(settled as u64, "deletion")
             ));
             Ok(Exit::Fine)
@@ -64,13 +64,14 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
 
 fn list(reader: &Reader, all: bool, style: Style) -> anyhow::Result<Exit> {
     let mut out = Out::new();
-    let (mut waiting, mut unproven) = (0_u64, 0_u64);
+    let (mut shown, mut waiting, mut unproven) = (0_u64, 0_u64, 0_u64);
     if !style.is_json() {
         out.header(&format!("{:<9}  {:<10}  {:<24}  customer", "hold", "state", "opened_at"))?;
     }
     print::printing(|check| {
         let visit = |record: read::Record| {
             let waits = record.text("state") == Some("held");
+            shown += 1;
             waiting += u64::from(waits);
             unproven += u64::from(waits && record.text("because") == Some("unproven"));
             check(match style.is_json() {
@@ -89,6 +90,9 @@ fn list(reader: &Reader, all: bool, style: Style) -> anyhow::Result<Exit> {
         })
     })?;
     out.finish()?;
+    if shown == 0 && !style.is_json() {
+        print::note(if all { "no deletion was ever held" } else { "no deletion waits" });
+    }
     if waiting > 0 && !style.is_json() {
         let of_whom = match unproven {
             1 if waiting == 1 => "it".to_owned(),

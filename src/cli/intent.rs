@@ -93,15 +93,17 @@ fn what_happens_next(path: &Path) -> Result<&'static str, StoreError> {
     if reader.look(read::obstacles)?.0.is_some() {
         return Ok(match sender {
             Sender::None => {
-                "the API refused the key, and no daemon runs: correct the key, then `komoju-sync sync` or `komoju-sync run` sends it"
+                "the API refused the key, and no daemon runs: correct the key, then `komoju-sync sync` or `komoju-sync run` sends what is due"
             }
-            _ => "the API refuses the key: it is sent once a key is accepted",
+            _ => "the API refuses the key; what is due is sent once a key is accepted",
         });
     }
     Ok(match sender {
-        Sender::Daemon => "the daemon sends it at once",
-        Sender::Sync => "a `komoju-sync sync` runs and may send it; else the next `sync` or `run` does",
-        Sender::None => "no daemon runs: `komoju-sync sync` or `komoju-sync run` sends it",
+        Sender::Daemon => "the daemon sends what is due at once",
+        Sender::Sync => {
+            "a `komoju-sync sync` runs and may send what is due; else the next `sync` or `run` does"
+        }
+        Sender::None => "no daemon runs: `komoju-sync sync` or `komoju-sync run` sends what is due",
     })
 }
 

@@ -122,8 +122,8 @@ fn tell_who_came_back(placed: &restore::Placed) -> bool {
         return false;
     }
     print::note(&format!(
-        "the backup is older than the erasure of {}, whose data is here again. Once a complete sweep has recorded the deletion \
-         (`komoju-sync deletions approve`), erase each again:",
+        "the backup is older than the erasure of {}, whose data is here again. Erase each again; where `erase` says that it is not \
+         deleted, first let a sweep hold its deletion, and approve it (`komoju-sync deletions approve`):",
         count(back.len() as u64, "customer")
     ));
     back.iter().for_each(|id| print::note(&format!("  komoju-sync erase {}", print::safe(id))));

@@ -11,7 +11,7 @@ use crate::model::intent::lifecycle::State;
 use crate::model::unreadable;
 use crate::model::words::duration;
 use crate::standing::{Intents, Standing};
-use crate::store::{Reader, StoreError};
+use crate::store::Reader;
 use crate::tasks::spool;
 
 /// How things stand: the last complete sweep and its age, what runs now, and what waits for a person.
@@ -31,11 +31,11 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     let path = &config.database.path;
     let reader = match Reader::open(path) {
         // Programs that read the object find in it what is wrong, besides the exit code.
-        Err(StoreError::Missing(path)) if args.style.is_json() => {
+        Err(error) if args.style.is_json() && error.is_missing() => {
             let mut out = Out::new();
             out.json(&serde_json::json!({"mirror": null, "missing": path, "stale": true}))?;
             out.finish()?;
-            return Err(StoreError::Missing(path).into());
+            return Err(error.into());
         }
         other => other?,
     };

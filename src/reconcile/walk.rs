@@ -100,7 +100,7 @@ pub struct ListReport {
     contradiction: Option<(u64, u64)>,
     /// The last `last_page`.
     pub last_page: Option<u64>,
-    /// How many pages showed rows.
+    /// How many pages showed new customers.
     pub pages: u64,
     /// How many of them, but the last, were not full.
     pub short_pages: u64,
@@ -162,7 +162,8 @@ impl Walk {
         report.contradiction =
             made.filter(|(last, pages)| (*last).max(1) != (*pages).max(1)).or(report.contradiction);
         (report.total, report.last_page, report.seen) = (hints.total, hints.last_page, seen);
-        if rows > 0 {
+        // A page that only repeats customers is behind the end.
+        if new > 0 {
             report.short_pages += u64::from(report.last_was_short);
             report.pages += 1;
             report.last_was_short = hints.per_page.is_some_and(|per_page| rows < per_page);
@@ -222,7 +223,11 @@ impl ListReport {
             }
             (None, None) => {}
         }
-        say(self.short_pages > 0, format!("{} pages before the last one are short", self.short_pages));
+        let short = match self.short_pages {
+            1 => "1 page before the last one is short".to_owned(),
+            n => format!("{n} pages before the last one are short"),
+        };
+        say(self.short_pages > 0, short);
         say(self.ignores_page, "page 2 repeats page 1: the API may ignore `page`".to_owned());
         say(self.grows, "the list grew while it was read, and was not read to its end".to_owned());
         phrases

@@ -90,7 +90,7 @@ impl List {
 
     /// That reads lagged, as a sentence without its end.
     pub fn lag_sentence(&self) -> Option<String> {
-        self.longest_lag_s.map(|lag| format!("reads lagged by up to {lag:.1} s"))
+        self.longest_lag_s.map(|lag| format!("reads lagged by {lag:.1} s or more"))
     }
 
     /// That reads may lag longer than this setting, as a sentence without its end.
@@ -138,7 +138,7 @@ mod tests {
             list.long_unlisted_sentence().unwrap(),
             "3 customers answer and were not listed for three sweeps: a (and 2 more)"
         );
-        assert_eq!(list.lag_sentence().unwrap(), "reads lagged by up to 4.2 s");
+        assert_eq!(list.lag_sentence().unwrap(), "reads lagged by 4.2 s or more");
         assert_eq!(
             list.lag_exceeded_sentence(120).unwrap(),
             "reads may lag longer than inbound.consistency_s (120 s), last seen at 2026-06-01T11:00:00.000Z: raise it"

@@ -96,20 +96,20 @@ pub enum StoreError {
     OldSqlite(String),
     /// No room to write.
     #[error(
-        "there is no room to write {}: the disk is full. Make room; the service then continues by itself, and a command is run again. \
+        "there is no room to write {}: the disk is full. Make room; the service then continues by itself. Run a failed command again. \
          Nothing that was recorded is lost", .0.display()
     )]
     Full(PathBuf),
     /// No room to write, or for what is set aside meanwhile.
     #[error(
         "there is no room to write {}, or in SQLite's directory for temporary files ($SQLITE_TMPDIR, else $TMPDIR, /var/tmp or /tmp): the \
-         disk is full. Make room; the service then continues by itself, and a command is run again. Nothing that was recorded is lost",
+         disk is full. Make room; the service then continues by itself. Run a failed command again. Nothing that was recorded is lost",
         .0.display()
     )]
     FullBeside(PathBuf),
     /// The process or the machine has run out of something that others may give back.
     #[error(
-        "{} cannot be used for now: {what} exhausted. The service then continues by itself, and a command is run again. See what uses \
+        "{} cannot be used for now: {what} exhausted. The service then continues by itself. Run a failed command again. See what uses \
          them (`ls /proc/PID/fd`, `ulimit -n`, `sysctl fs.file-nr`, `free`), or raise the limit", .path.display()
     )]
     Exhausted {
@@ -123,7 +123,7 @@ pub enum StoreError {
     /// The disk failed to read or write.
     #[error(
         "{} cannot be read or written for now: see whether its disk or quota is full, not mounted writable or broken (the kernel's log \
-         tells). The service tries again by itself, and a command is run again; nothing that was recorded is lost", .path.display()
+         tells). The service tries again by itself. Run a failed command again. Nothing that was recorded is lost", .path.display()
     )]
     Io {
         /// The file.
@@ -249,6 +249,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether there is no database file.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing(_) | Self::LeftOver { .. } | Self::Removed { .. })
+    }
+
     /// Adds the file to a bare statement's error, and tells what passes and what does not.
     pub fn about(self, path: &Path) -> Self {
         use rusqlite::ErrorCode::{

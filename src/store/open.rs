@@ -191,7 +191,7 @@ pub fn for_reading(path: &Path) -> Result<Connection, StoreError> {
 
 /// The same for a schema of this version or an older one.
 pub(super) fn of_any_version(path: &Path) -> Result<Connection, StoreError> {
-    must_be_ours(path)?;
+    must_be_there(path)?;
     instance::refuse_second_name(path)?;
     let result = (|| {
         let conn = Connection::open_with_flags(
@@ -214,11 +214,7 @@ pub(super) fn of_any_version(path: &Path) -> Result<Connection, StoreError> {
 /// because somebody works on it or the -wal holds something, it is [`StoreError::Refused`].
 pub fn for_looking(path: &Path) -> Result<Connection, StoreError> {
     assert_safe_sqlite()?;
-    if let Err(StoreError::Missing(missing)) = must_be_ours(path) {
-        refuse_left_over(path)?;
-        return Err(StoreError::Missing(missing));
-    }
-    must_be_ours(path)?;
+    must_be_there(path)?;
     instance::refuse_second_name(path)?;
     let real = place::real(path)?;
     let is_whole = ["-wal", "-shm"].into_iter().all(|suffix| place::beside(&real, suffix).exists());
@@ -283,6 +279,17 @@ fn must_be_ours(path: &Path) -> Result<u64, StoreError> {
     match look_at(path)? {
         Header::Ours { bytes } => Ok(bytes),
         Header::Nothing => Err(StoreError::Missing(path.to_owned())),
+    }
+}
+
+/// A file that is ours; where there is none, what one has left behind is named.
+fn must_be_there(path: &Path) -> Result<(), StoreError> {
+    match must_be_ours(path) {
+        Err(StoreError::Missing(missing)) => {
+            refuse_left_over(path)?;
+            Err(StoreError::Missing(missing))
+        }
+        other => other.map(drop),
     }
 }
 

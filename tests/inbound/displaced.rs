@@ -180,6 +180,10 @@ fn removed_database_ends_the_daemon_and_is_not_made_again() {
     assert!(told.contains("moved or removed"), "{told}");
     let ran = house.expect(5, &["sync"]);
     assert!(told.contains("To continue with that: ") && ran.stderr.contains(".displaced-"), "{}", ran.stderr);
+    for arguments in [&["status"][..], &["status", "--json"], &["changes"]] {
+        let ran = house.expect(5, arguments);
+        assert!(ran.stderr.contains(".displaced-"), "{arguments:?}: {}", ran.stderr);
+    }
     follow(&ran.stderr, "To continue with that: ");
     assert_continued(&house, head);
 }

@@ -118,7 +118,7 @@ fn lag_of_reads_is_shown_and_a_longer_one_than_configured_asks_to_raise_the_sett
     .unwrap();
     let (text, json) = status(&house, 0);
     assert_eq!(json["list"]["longest_lag_s"], 4.21);
-    assert!(text.contains("lag       reads lagged by up to 4.2 s\n"), "{text}");
+    assert!(text.contains("lag       reads lagged by 4.2 s or more\n"), "{text}");
     assert!(
         text.contains("lag       reads may lag longer than inbound.consistency_s (0 s), last seen at "),
         "{text}"

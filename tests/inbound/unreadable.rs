@@ -366,3 +366,25 @@ fn memory_stays_bounded_by_large_customers() {
     }
     house.assert_true();
 }
+
+#[test]
+fn partial_sweep_forgets_no_unreadable_customer() {
+    let (house, id) = marked();
+    house.expect(0, &["sync"]);
+    show(&house, &id, Form::Email(text(r#""\ud800""#)));
+    house.expect(3, &["sync"]);
+    let doctor = house.run(&["doctor"]);
+    assert!(doctor.stdout.contains("1 new unreadable customer"), "{}", doctor.stdout);
+    house.expect(0, &["sync"]);
+    let row = "SELECT id || ' ' || first_seen_at FROM unreadable_customers";
+    let known = house.one(row);
+    // Neither listed nor verified: no request for a customer brings a usable answer.
+    let empty = house.on_lists(Effect::EmptyList);
+    let silent = house.inject(Fault::new(Effect::status(400)).call(Call::Show));
+    house.expect(1, &["sync"]);
+    assert_eq!(house.one(row), known);
+    house.sandbox.world().remove_fault(empty);
+    house.sandbox.world().remove_fault(silent);
+    house.expect(0, &["sync"]);
+    assert_eq!(house.one(row), known, "it is not news");
+}

@@ -86,7 +86,7 @@ fn waiting(looked: &Looked) -> Option<Finding> {
         "instance",
         Exit::Failed,
         finding,
-        "make room or end what uses it up: the daemon tries again by itself",
+        "end what keeps it from being used (a full disk, a lock of another program): the daemon tries again by itself",
     ))
 }
 
@@ -141,7 +141,7 @@ fn unusable(error: StoreError) -> Finding {
         StoreError::Newer { .. } => "install the newer version of komoju-sync again",
         StoreError::Damaged { .. } => "stop the daemon, keep a copy of all its files, then restore a backup",
         StoreError::OldSqlite(_) => "install a package of ours, or build with the SQLite that comes with it",
-        StoreError::Foreign { .. } | StoreError::LeftOver { .. } => {
+        StoreError::Foreign { .. } | StoreError::LeftOver { .. } | StoreError::Removed { .. } => {
             "nothing of it is touched until that is done"
         }
         StoreError::Obstructed { .. } => {

@@ -91,6 +91,16 @@ fn judge(place: &Place<'_>) -> Vec<Finding> {
         )];
     }
     let mut findings = Vec::new();
+    if !service.is_packaged && service.may(WRITE, directory) && !place.me.may(WRITE, directory) {
+        findings.push(Finding::warn(
+            CHECK,
+            format!(
+                "{}, the user that runs this, may only read here: {} writes",
+                place.me.name, service.name
+            ),
+            format!("run commands that write as that user: sudo -u {} komoju-sync sync", service.name),
+        ));
+    }
     if !service.may(READ | WRITE | SEARCH, directory) {
         findings.push(Finding::fail(
             CHECK,

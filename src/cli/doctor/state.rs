@@ -19,6 +19,7 @@ struct Waiting {
     held: u64,
     held_deletes: u64,
     parked: u64,
+    unreadable: u64,
     rejected: u64,
     /// Whether no sweep was ever complete; else, since how many seconds, where that is too long.
     never_swept: bool,
@@ -41,6 +42,7 @@ pub(super) fn check(looked: Option<&Looked>, is_in_use: bool, asked: Option<&Ask
         held: status.held_deletions,
         held_deletes: status.held_deletes,
         parked: status.parked(),
+        unreadable: status.unreadable_new,
         rejected: status.count_in(State::Rejected),
         never_swept: status.last_sweep_age_s.is_none(),
         stale_s: status.last_sweep_age_s.filter(|_| status.stale),
@@ -74,8 +76,9 @@ fn judge_list(list: &List, consistency_s: u32, now: Timestamp) -> Vec<Finding> {
             false => Finding::warn(
                 LIST,
                 finding,
-                "nothing must be done: no customer is deleted because the list leaves it out, and what it leaves out is \
-                 requested by itself, which costs requests (docs/evidence.md). If it stays so, show KOMOJU's support these numbers",
+                "no customer is deleted because the list leaves it out: each that the mirror knows is requested by itself. One that no \
+                 list has ever shown is not known, and so not mirrored (docs/evidence.md). If it stays so, show KOMOJU's support these \
+                 numbers",
             ),
         });
     }
@@ -108,6 +111,7 @@ fn judge(waiting: &Waiting) -> Finding {
         (waiting.held, "held deletion"),
         (waiting.held_deletes, "held delete intent"),
         (waiting.parked, "parked intent"),
+        (waiting.unreadable, "new unreadable customer"),
     ] {
         if n > 0 {
             exit = Exit::Waits;

@@ -58,7 +58,7 @@ pub(super) fn approve(config: &Config, args: &Approve) -> anyhow::Result<Exit> {
     print::note(&match approved {
         0 if args.ids.is_empty() => "no delete waits for an approval".to_owned(),
         0 => "they were approved already".to_owned(),
-        n => format!("approved {}; {}", count(n as u64, "delete"), what_happens_next(path)?),
+        n => format!("{} approved: {}", count(n as u64, "delete"), what_happens_next(path)?),
     });
     Ok(Exit::Fine)
 }

@@ -57,7 +57,7 @@ pub(super) fn list(path: &Path, args: &List) -> anyhow::Result<Exit> {
         None => Which::Open,
     };
     let mut out = Out::new();
-    let (mut parked, mut held) = (0_u64, 0_u64);
+    let (mut shown, mut parked, mut held) = (0_u64, 0_u64, 0_u64);
     if !args.style.is_json() {
         out.header(&format!(
             "{:<32}  {:<9}  {:<6}  {:<26}  {:<24}  {:<11}  reason",
@@ -68,6 +68,7 @@ pub(super) fn list(path: &Path, args: &List) -> anyhow::Result<Exit> {
         reader.look(|conn| {
             queue::intents(conn, which, |record| {
                 let is_held = is_held(conn, &record)?;
+                shown += 1;
                 parked += u64::from(state(&record) == Some(State::Parked));
                 held += u64::from(is_held);
                 check(match args.style.is_json() {
@@ -78,6 +79,12 @@ pub(super) fn list(path: &Path, args: &List) -> anyhow::Result<Exit> {
         })
     })?;
     out.finish()?;
+    if shown == 0 && !args.style.is_json() {
+        print::note(match which {
+            Which::Open => "no intent is open; `--all` shows the settled ones too",
+            _ => "there is no such intent",
+        });
+    }
     if parked > 0 && !args.style.is_json() {
         let one = if parked == 1 { "is" } else { "are" };
         print::note(&format!(
@@ -102,8 +109,11 @@ fn state(record: &Record) -> Option<State> {
 }
 
 fn line(record: &Record) -> String {
-    let [id, state, op, customer, created_at, reason] =
-        ["id", "state", "op", "customer_id", "created_at", "reason"].map(|name| plain(record.get(name)));
+    let [id, state, op, customer, made, created_at, reason] =
+        ["id", "state", "op", "customer_id", "result_customer_id", "created_at", "reason"]
+            .map(|name| plain(record.get(name)));
+    // Of a create that is done: the customer that it made.
+    let customer = if customer.is_empty() { made } else { customer };
     let attempts = match record.number("attempts") {
         0 => String::new(),
         n => count(u64::try_from(n).unwrap_or(0), "attempt"),
@@ -157,12 +167,8 @@ fn show_to_a_person(out: &mut Out, record: &Record, attempts: &[Record]) -> io::
     for attempt in attempts {
         let [n, started_at, status, outcome, error] =
             ["n", "started_at", "status", "outcome", "error"].map(|name| plain(attempt.get(name)));
-        let status = match (status.is_empty(), error.is_empty()) {
-            (false, _) => format!("HTTP {status}"),
-            (true, false) => "no answer".to_owned(),
-            // Nothing was sent, or it is not over.
-            (true, true) => String::new(),
-        };
+        // Without one no answer came, nothing was sent, or it is not over: the error tells.
+        let status = if status.is_empty() { status } else { format!("HTTP {status}") };
         let outcome = if outcome.is_empty() { "runs".to_owned() } else { outcome };
         let line = format!("attempt {n:<4}  {started_at}  {status:<9}  {outcome:<8}  {error}");
         out.line(line.trim_end())?;

@@ -83,8 +83,10 @@ async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationTo
             () = watch.changed() => pause = SOONEST,
             () = clock.sleep(pause) => pause = (pause * 2).min(LOOK_EVERY),
             () = stop.cancelled() => {
-                print::note(&format!("no longer waiting; intent {shown} stays {state}"));
-                return Ok(Exit::Failed);
+                print::note(&format!(
+                    "no longer waiting; intent {shown} stays {state}: see `komoju-sync intent show {shown}`"
+                ));
+                return Ok(Exit::Waits);
             }
         }
     }

@@ -324,6 +324,7 @@ impl<R: Remote> Pull<R> {
             }
             if concluded.is_whole {
                 null_sources(tx, recorder, &marks, &asked, consistency)?;
+                unreadable::conclude(tx, id)?;
             }
             for (rows, because) in concluded.to_hold {
                 hold(tx, id, &at, &rows, because)?;
@@ -332,7 +333,6 @@ impl<R: Remote> Pull<R> {
             if concluded.knows_all {
                 holds::note_concluded(tx)?;
             }
-            unreadable::conclude(tx, id)?;
             busy_fields::replace(tx, busy, marks.seen.len(), &at)?;
             unlisted::forget_listed(tx, |row| marks.seen.contains(row))?;
             unlisted::note_learnt(tx, &learnt, &rounds.report.phrases(), rounds.report.ignores_page)?;
