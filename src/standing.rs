@@ -217,7 +217,7 @@ impl Standing {
             self.last_sweep.as_ref().filter(|pass| pass.text("outcome") == Some(Outcome::Partial.word()))?;
         let unverified = u64::try_from(pass.number("unverified")).unwrap_or(0);
         if unverified == 0 {
-            return Some("partial: the list grew faster than it was read".to_owned());
+            return Some("partial: the list was not read to its end".to_owned());
         }
         let were = if unverified == 1 { "was" } else { "were" };
         Some(format!("partial: {} {were} neither listed nor verified", count(unverified, "customer")))

@@ -16,14 +16,34 @@ pub struct Read<'a> {
     pub shown: &'a Customer,
     /// When it was requested.
     pub requested_at: Timestamp,
-    /// Whether the same pass has read the customer before.
-    pub is_second: bool,
+    /// Why it was requested.
+    pub occasion: Occasion,
 }
+
+/// Why a customer is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// A pass reads it.
+    Pass,
+    /// The same pass has read it before.
+    SamePass,
+    /// A read of it was left out, at least `consistency_s` ago.
+    Recheck,
+}
+
+/// An entry that is stamped later than so long after a request was written while the clock was wrong: no request takes so long.
+const LONGEST_REQUEST: SignedDuration = SignedDuration::from_hours(1);
 
 /// Judges a read that differs from the mirror. `history` is the customer's log, the newest entry first, at least as far back as
 /// `consistency` reaches. `None` where the read may be applied.
 pub fn judge(read: Read<'_>, history: &[Recent], consistency: Consistency) -> Option<LeftOut> {
-    let recent = history.iter().filter(|entry| consistency.may_be_behind(entry.at, read.requested_at));
+    // How old such an entry is, is not known; but a recheck waited for `consistency_s` since it was there.
+    let is_old = |at: Timestamp| {
+        read.occasion == Occasion::Recheck && at.duration_since(read.requested_at) > LONGEST_REQUEST
+    };
+    let recent = history
+        .iter()
+        .filter(|entry| consistency.may_be_behind(entry.at, read.requested_at) && !is_old(entry.at));
     let mut left_out: Option<LeftOut> = None;
     let mut note = |at: Timestamp, is_replaced: bool, lag: Option<SignedDuration>| {
         let until = consistency.after(at);
@@ -43,7 +63,7 @@ pub fn judge(read: Read<'_>, history: &[Recent], consistency: Consistency) -> Op
         }
     }
     // The same pass has read something else of it: one of the two is old, and which one is not known.
-    if read.is_second {
+    if read.occasion == Occasion::SamePass {
         note(read.requested_at, false, None);
     }
     left_out
@@ -85,7 +105,11 @@ mod tests {
     }
 
     fn judged(email: &str, second: i64, history: &[Recent]) -> Option<LeftOut> {
-        judge(Read { shown: &customer(email), requested_at: at(second), is_second: false }, history, C)
+        judge(
+            Read { shown: &customer(email), requested_at: at(second), occasion: Occasion::Pass },
+            history,
+            C,
+        )
     }
 
     #[test]
@@ -111,7 +135,7 @@ mod tests {
     fn hidden_source_does_not_make_an_old_state_new() {
         let history = [entry(Kind::Updated, Origin::Sweep, 100, Some("two"))];
         let hidden = customer("two").with("source", Some(Value::Null));
-        let read = Read { shown: &hidden, requested_at: at(101), is_second: false };
+        let read = Read { shown: &hidden, requested_at: at(101), occasion: Occasion::Pass };
         assert!(judge(read, &history, C).is_some());
     }
 
@@ -135,30 +159,34 @@ mod tests {
     fn second_different_observation_of_one_pass_is_left_out_whatever_the_setting() {
         for consistency in [C, Consistency::default()] {
             let shown = customer("new");
-            let read = |is_second| Read { shown: &shown, requested_at: at(101), is_second };
+            let read = |occasion| Read { shown: &shown, requested_at: at(101), occasion };
             assert_eq!(
-                judge(read(true), &[], consistency),
+                judge(read(Occasion::SamePass), &[], consistency),
                 Some(LeftOut { until: consistency.after(at(101)), is_replaced: false, lag: None })
             );
-            assert_eq!(judge(read(false), &[], consistency), None);
+            assert_eq!(judge(read(Occasion::Pass), &[], consistency), None);
         }
     }
 
     #[test]
-    fn entry_that_a_wrong_clock_wrote_leaves_nothing_out() {
+    fn entry_that_a_wrong_clock_wrote_leaves_a_read_out_until_it_is_rechecked() {
         let a_year = 365 * 24 * 3600;
         let history = [
             entry(Kind::Updated, Origin::Intent, a_year, Some("two")),
             entry(Kind::Updated, Origin::Sweep, 90, Some("one")),
         ];
-        assert_eq!(judged("two", 100, &history), None);
-        assert_eq!(judged("one", 100, &history).map(|left_out| left_out.until), Some(at(210)));
+        let on = |occasion, email: &str| {
+            judge(Read { shown: &customer(email), requested_at: at(100), occasion }, &history, C)
+        };
+        assert_eq!(on(Occasion::Pass, "two").map(|left_out| left_out.until), Some(at(a_year + 120)));
+        assert_eq!(on(Occasion::Recheck, "two"), None);
+        assert_eq!(on(Occasion::Recheck, "one").map(|left_out| left_out.until), Some(at(210)));
     }
 
     #[test]
     fn reads_that_never_lag_are_applied() {
         let history = [entry(Kind::Updated, Origin::Intent, 100, Some("two"))];
-        let read = Read { shown: &customer("two"), requested_at: at(100), is_second: false };
+        let read = Read { shown: &customer("two"), requested_at: at(100), occasion: Occasion::Pass };
         assert_eq!(judge(read, &history, Consistency::default()), None);
     }
 }

@@ -32,6 +32,13 @@ const MOST_PAGES: u64 = 1_000_000;
 /// A walk reads twice the promised pages and so many more: the list may grow meanwhile, but not without end.
 const PAGES_OF_GROWTH: u64 = 20;
 
+/// How many pages are read at most of a list whose first answer says this, where `expected` are known.
+pub fn most_pages(hints: Hints, expected: u64) -> u64 {
+    let pages = hints.promised_pages().map(|promised| promised.max(expected));
+    let with_growth = pages.map(|pages| pages.saturating_mul(2).saturating_add(PAGES_OF_GROWTH));
+    with_growth.map_or(MOST_PAGES, |pages| pages.min(MOST_PAGES))
+}
+
 /// What one applied page showed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
@@ -126,9 +133,7 @@ impl Walk {
         self.barren = if new > 0 { 0 } else { self.barren + 1 };
         self.note(page);
         if self.most_pages == 0 {
-            let promised = hints.pages_of_total().map(|pages| pages.max(self.live_pages));
-            self.most_pages =
-                promised.map_or(MOST_PAGES, |pages| pages.saturating_mul(2).saturating_add(PAGES_OF_GROWTH));
+            self.most_pages = most_pages(hints, self.live_pages);
         }
         let is_full = hints.per_page.is_none_or(|per_page| rows >= per_page);
         let is_promised = hints.promised_pages().is_some_and(|pages| pages > number);
@@ -229,7 +234,10 @@ impl ListReport {
         };
         say(self.short_pages > 0, short);
         say(self.ignores_page, "page 2 repeats page 1: the API may ignore `page`".to_owned());
-        say(self.grows, "the list grew while it was read, and was not read to its end".to_owned());
+        say(
+            self.grows,
+            "the list has far more pages than it promised, and was not read to its end".to_owned(),
+        );
         phrases
     }
 }
@@ -245,7 +253,7 @@ pub struct RoundOver {
     pub new: u64,
     /// Its last `total`.
     pub total: Option<u64>,
-    /// Whether the list grew faster than it was read.
+    /// Whether it ended at [`End::Growing`].
     pub grows: bool,
     /// Whether another round fits into the sweep's period.
     pub fits: bool,

@@ -107,26 +107,36 @@ fn digest(shown: &Customer) -> Vec<u8> {
 }
 
 /// When the next customer is due; `None` where none waits.
-pub fn next_due(conn: &Conn, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-    let next: Option<String> = conn.query_row(
-        "SELECT min(CASE WHEN due_at > ?2 THEN ?1 ELSE due_at END) FROM recheck",
-        [time::written(now), latest(now)],
-        |row| row.get(0),
-    )?;
+pub fn next_due(conn: &Conn) -> Result<Option<Timestamp>, StoreError> {
+    let next: Option<String> = conn.query_row("SELECT min(due_at) FROM recheck", [], |row| row.get(0))?;
     Ok(next.map(|next| time::read(&next).unwrap_or(Timestamp::MIN)))
 }
 
-/// After this time, as text, no customer is due.
+/// After this time, as text, no customer can be due.
 fn latest(now: Timestamp) -> String {
     time::written(now.checked_add(LONGEST_WAIT).unwrap_or(Timestamp::MAX))
 }
 
+/// Whether a time in the table was written by a clock that was ahead.
+pub fn is_ahead(conn: &Conn, now: Timestamp) -> Result<bool, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT 1 FROM recheck WHERE due_at > ?1")?;
+    Ok(statement.exists([latest(now)])?)
+}
+
+/// Sets the times that were written by a clock that was ahead to when a read requested now can no longer be behind.
+pub fn bring_near(tx: &Tx<'_>, now: Timestamp, consistency: Consistency) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE recheck SET due_at = ?2 WHERE due_at > ?1",
+        params![latest(now), time::written(consistency.after(now))],
+    )?;
+    Ok(())
+}
+
 /// Up to `count` customers that are due.
 pub fn due(conn: &Conn, now: Timestamp, count: u32) -> Result<Vec<CustomerId>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT customer_id FROM recheck WHERE due_at <= ?1 OR due_at > ?2 ORDER BY due_at LIMIT ?3",
-    )?;
-    let ids = statement.query_map(params![time::written(now), latest(now), count], |row| id_in(row, 0))?;
+    let mut statement =
+        conn.prepare_cached("SELECT customer_id FROM recheck WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2")?;
+    let ids = statement.query_map(params![time::written(now), count], |row| id_in(row, 0))?;
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
@@ -176,11 +186,20 @@ mod tests {
     fn time_that_a_wrong_clock_wrote_keeps_no_customer_waiting() {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
+        let consistency = Consistency::seconds(60);
         schedule(&tx, customer(1).id(), at(90), None).unwrap();
-        assert_eq!(due(&tx, at(0), 9).unwrap(), []);
-        assert_eq!(next_due(&tx, at(0)).unwrap(), Some(at(90)));
+        assert!(!is_ahead(&tx, at(0)).unwrap());
         schedule(&tx, customer(2).id(), at(365 * 24 * 3600), None).unwrap();
-        assert_eq!(due(&tx, at(0), 9).unwrap(), [customer(2).id().clone()]);
-        assert_eq!(next_due(&tx, at(0)).unwrap(), Some(at(0)));
+        assert!(is_ahead(&tx, at(0)).unwrap());
+        bring_near(&tx, at(0), consistency).unwrap();
+        assert!(!is_ahead(&tx, at(0)).unwrap());
+        assert_eq!(
+            next_due(&tx).unwrap(),
+            Some(at(60)),
+            "not at once: the read that was left out may be behind"
+        );
+        assert_eq!(due(&tx, at(59), 9).unwrap(), []);
+        assert_eq!(due(&tx, at(60), 9).unwrap(), [customer(2).id().clone()]);
+        assert_eq!(due(&tx, at(90), 9).unwrap().len(), 2);
     }
 }

@@ -342,9 +342,10 @@ pub fn claim(
 /// When the attempt before this one ended; `None` for the first one.
 pub fn last_attempt_at(conn: &Conn, open: &Open) -> Result<Option<Timestamp>, StoreError> {
     let mut statement = conn.prepare_cached(
-        "SELECT max(coalesce(finished_at, started_at)) FROM attempts WHERE intent_id = ?1 AND n < ?2",
+        "SELECT coalesce(finished_at, started_at) FROM attempts WHERE intent_id = ?1 AND n < ?2 ORDER BY n DESC LIMIT 1",
     )?;
-    let at: Option<String> = statement.query_row(params![open.id, open.life.attempts], |row| row.get(0))?;
+    let at: Option<String> =
+        statement.query_row(params![open.id, open.life.attempts], |row| row.get(0)).optional()?;
     Ok(at.as_deref().and_then(time::read))
 }
 

@@ -132,7 +132,7 @@ impl Report {
         };
         let unverified = match tally.unverified {
             0 if *outcome == Outcome::Partial => {
-                "; the list grew faster than it was read: the next sweep goes on".to_owned()
+                "; the list has far more pages than it promised, and was not read to its end: the next sweep reads it again".to_owned()
             }
             0 => String::new(),
             1 => "; 1 customer was neither listed nor verified: the next sweep requests it".to_owned(),

@@ -1,6 +1,7 @@
 //! A null source is "none" or "not revealed": every reading.
 
-use komoju_sync::sandbox::readings::Source;
+use komoju_sync::sandbox::readings::{Source, Total};
+use komoju_sync::sandbox::{Call, Effect, Fault, Readings};
 use serde_json::json;
 
 use crate::house::House;
@@ -54,4 +55,27 @@ fn a_lookup_that_hides_sources_erases_none() {
     house.sweep();
     assert_eq!(house.head(), head);
     assert_eq!(house.one(&format!("SELECT source IS NULL FROM customers WHERE id = '{id}'")), "0");
+}
+
+#[test]
+fn source_that_a_sweep_has_just_recorded_is_not_taken_away_by_it() {
+    // `total` counts too many, so that the list is read twice; in between a customer gets a card.
+    let readings = Readings { total: Total::Off(3), ..Readings::default() };
+    let house = House::reading(12, readings);
+    let (id, card) = {
+        let id = with_card(&house);
+        let card = house.sandbox.world().truth()[&id]["source"].clone();
+        (id, card)
+    };
+    house.sandbox.world().update(&id, json!({"source": null}));
+    house.expect(0, &["sync"]);
+    let head = house.head();
+    let waits = house.inject(Fault::new(Effect::Hold).call(Call::List).page(1).skip(1));
+    let mut sync = house.spawn(&["sync"]);
+    house.runtime.block_on(house.sandbox.until(|world| world.fired(waits) > 0));
+    house.sandbox.world().update(&id, json!({"source": card}));
+    house.sandbox.world().clear_faults();
+    assert!(sync.wait().unwrap().success());
+    assert_eq!(house.kinds_after(head), ["updated"]);
+    house.assert_true();
 }

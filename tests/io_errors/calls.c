@@ -5,11 +5,11 @@
  * CALLS_HOME    a directory that is watched itself
  * CALLS_OF      kinds, as letters: r read, w write, t truncate, s sync, o open for writing, c create (files, names, directories),
  *               u unlink, m change a mode or an owner
- * CALLS_NTH     which call fails, from 1; 0: none
+ * CALLS_NTH     which call fails, from 1; 0: the one that the third number of CALLS_SEEN says, or none
  * CALLS_ERRNO   with what
  * CALLS_ON      present: that one and all that follow
  * CALLS_LIFTED  while there is a file of this name, none fails
- * CALLS_SEEN    a file of 16 bytes to be filled: how many calls there were, and how many failed
+ * CALLS_SEEN    a file of 24 bytes: how many calls there were, how many failed, and (written by the test) which one fails
  * CALLS_TRACE   a file to which kind and path of each call are appended
  */
 #define _GNU_SOURCE
@@ -32,7 +32,7 @@
 static const char *under, *but, *home, *kinds, *lifted;
 static long nth, number;
 static int on, trace = -1;
-static _Atomic unsigned long *seen; /* calls, failures */
+static _Atomic unsigned long *seen; /* calls, failures, which one fails */
 
 static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
 
@@ -50,7 +50,7 @@ __attribute__((constructor)) static void begin(void) {
     int file = getenv("CALLS_SEEN") ? REAL(open, getenv("CALLS_SEEN"), O_RDWR | O_CLOEXEC) : -1;
     if (file < 0)
         return;
-    void *shared = mmap(NULL, 16, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    void *shared = mmap(NULL, 24, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (shared != MAP_FAILED)
         seen = shared;
     close(file);
@@ -86,7 +86,8 @@ static int fails(char kind, const char *path) {
     if (!kinds || !strchr(kinds, kind))
         return 0;
     long call = (long)atomic_fetch_add(&seen[0], 1) + 1;
-    if (nth == 0 || call < nth || (call > nth && !on))
+    long from = nth ? nth : (long)atomic_load(&seen[2]);
+    if (from == 0 || call < from || (call > from && !on))
         return 0;
     if (lifted && access(lifted, F_OK) == 0)
         return 0;

@@ -63,7 +63,7 @@ impl Library {
         let (seen, lifted) = (home.join("calls"), home.join("lifted"));
         let _ = std::fs::remove_file(&lifted);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&seen).unwrap();
-        file.set_len(16).unwrap();
+        file.set_len(24).unwrap();
         let (database, spool) = (home.join("komoju.db"), home.join("spool"));
         let under = match trouble.place {
             Place::Everywhere => format!("{}:{}", database.display(), spool.display()),
@@ -94,6 +94,11 @@ impl Calls {
     /// How many failed.
     pub fn failed(&self) -> u64 {
         self.number(8)
+    }
+
+    /// So many calls from now trouble begins, where none was named before.
+    pub fn begin_after(&self, calls: u64) {
+        self.seen.write_all_at(&(self.count() + calls).to_ne_bytes(), 16).unwrap();
     }
 
     /// Trouble begins again.

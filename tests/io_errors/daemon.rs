@@ -36,27 +36,17 @@ fn in_trouble(
 ) -> String {
     let house = ready();
     let round = 0;
-    // What a start and its first sweep need is counted first, so that the trouble comes after it.
-    let quiet = Trouble { place, kinds, errno, lasts: Lasts::FromThenOn, nth: 0 };
+    let trouble = Trouble { place, kinds, errno, lasts: Lasts::FromThenOn, nth: 0 };
     let sweeps = |house: &House| house.one("SELECT count(*) FROM passes WHERE outcome = 'complete'");
-    let begun = |house: &House, trouble: Trouble| {
-        let before = sweeps(house);
-        let mut command = house.command(&["run"]);
-        let calls = library.under(&mut command, house.directory.path(), trouble);
-        // A block that is written already can be written on a full disk.
-        command.env("CALLS_BUT", ".lock");
-        let daemon = Process::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
-        assert!(looked_until(|| sweeps(house) != before), "{trouble:?}: it never sweeps");
-        (daemon, calls)
-    };
-    let (daemon, calls) = begun(&house, quiet);
-    // So many calls later: within what is dropped then.
-    let nth = calls.count() + later;
-    assert_eq!(stop(daemon).status.code(), Some(0));
-
-    let trouble = Trouble { nth, ..quiet };
-    let made_before = house.sandbox.world().creates();
-    let (mut daemon, calls) = begun(&house, trouble);
+    let (before, made_before) = (sweeps(&house), house.sandbox.world().creates());
+    let mut command = house.command(&["run"]);
+    let calls = library.under(&mut command, house.directory.path(), trouble);
+    // A block that is written already can be written on a full disk.
+    command.env("CALLS_BUT", ".lock");
+    let mut daemon = Process::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
+    assert!(looked_until(|| sweeps(&house) != before), "{trouble:?}: it never sweeps");
+    // So many calls after the first sweep: within what is dropped then.
+    calls.begin_after(later);
     prepare(&house, round);
     let mut ended = None;
     assert!(

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::desk::Desk;
 
 /// How long reads lag at most, and how long the daemon expects them to, in seconds.
-const LAG: u64 = 50;
+const LAG: u64 = 57;
 const CONSISTENCY: u32 = 60;
 
 /// How many seconds the daemon's clock may get ahead of the sandbox's within one step, by the waits of the daemon.

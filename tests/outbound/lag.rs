@@ -1,6 +1,7 @@
 //! Reads that lag behind writes: what they show of the past is left out, and asked for again when no read can be so old.
 
 use jiff::SignedDuration;
+use komoju_sync::clock::Clock as _;
 use komoju_sync::reconcile::lag::Consistency;
 use komoju_sync::sandbox::{Call, Effect, Fault, Work};
 use serde_json::json;
@@ -145,5 +146,33 @@ async fn push_answered_without_a_customer_records_no_read_that_may_lag() {
     desk.advance(SignedDuration::from_secs(61));
     desk.pull().recheck().await.unwrap();
     assert_eq!(email(&desk, &id), "ours@example.com");
+    desk.assert_true();
+}
+
+#[tokio::test]
+async fn customer_left_out_while_the_clock_was_ahead_is_requested_again_once_it_is_right() {
+    let mut desk = desk().await;
+    let id = desk.some_id();
+    let right = desk.clock.now();
+    desk.clock.set_wall(right + SignedDuration::from_hours(9));
+    desk.intend("ours", "update", Some(&id), Some(json!({"email": "ours@example.com"})));
+    desk.drain().await;
+    desk.sandbox.world().update(&id, json!({"email": "theirs@example.com"}));
+    desk.sweep().await;
+    desk.clock.set_wall(right);
+
+    // Not at once: a read may still be behind our push.
+    let wait = desk.pull().recheck().await.unwrap().unwrap();
+    assert!((55..=60).contains(&wait.as_secs()), "{wait:?}");
+    assert_eq!(email(&desk, &id), "ours@example.com");
+    desk.advance(SignedDuration::from_secs(61));
+    // One that gives no usable answer is not requested without a pause.
+    let silent = desk.inject(Fault::new(Effect::status(500)).call(Call::Show));
+    let wait = desk.pull().recheck().await.unwrap().unwrap();
+    assert!(wait.as_secs() >= 30, "{wait:?}");
+    desk.sandbox.world().remove_fault(silent);
+    desk.advance(SignedDuration::from_secs(61));
+    assert_eq!(desk.pull().recheck().await.unwrap(), None);
+    assert_eq!(email(&desk, &id), "theirs@example.com");
     desk.assert_true();
 }

@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use komoju_sync::clock::{Clock as _, ManualClock};
 use komoju_sync::model::CustomerId;
 use komoju_sync::model::{Page, PageQuery};
+use komoju_sync::reconcile::lag::Consistency;
 use komoju_sync::remote::{Http, Push, PushError, PushRemote, Pushed, Remote, RemoteError, Shown};
 use komoju_sync::sandbox::readings::{ServerErrors, Source};
 use komoju_sync::sandbox::{Call, Drift, Effect, Fault, Payload, Readings, Work};
@@ -551,11 +552,21 @@ async fn what_was_cut_off_is_due_at_once_with_its_key_and_says_so() {
 
 #[tokio::test]
 async fn a_clock_that_was_ahead_at_the_first_attempt_hides_nobody() {
-    for (ahead, later, tag) in
-        [(60, 0, None), (60, 0, Some("intent")), (25 * 60, 0, None), (6 * 60, 27 * 60, None)]
-    {
+    for (ahead, later, tag, lag_s) in [
+        (60, 0, None, 0),
+        (60, 0, Some("intent"), 0),
+        (25 * 60, 0, None, 0),
+        (6 * 60, 27 * 60, None, 0),
+        (25 * 60, 0, None, 30),
+        (60, 0, Some("intent"), 30),
+    ] {
         let mut desk = Desk::open(1).await;
         desk.settings.reconcile_tag = tag.map(str::to_owned);
+        if lag_s > 0 {
+            desk.settings.consistency = Consistency::seconds(60);
+            desk.sandbox.world().readings_mut().list_lag_s = lag_s;
+            desk.advance(minutes(10));
+        }
         desk.clock.set_wall(START.parse::<jiff::Timestamp>().unwrap() + minutes(ahead));
         desk.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
         desk.inject(lost(Call::Create));
@@ -564,7 +575,7 @@ async fn a_clock_that_was_ahead_at_the_first_attempt_hides_nobody() {
         desk.clock.set_wall(START.parse().unwrap());
         desk.advance(minutes(later));
         desk.drain_on(80, minutes(30)).await;
-        let case = format!("{ahead} {later} {tag:?}: {}", desk.of("c", "reason"));
+        let case = format!("{ahead} {later} {tag:?} {lag_s}: {}", desk.of("c", "reason"));
         assert_eq!((desk.state("c").as_str(), desk.sandbox.world().creates()), ("done", 1), "{case}");
     }
 }

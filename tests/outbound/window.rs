@@ -1,8 +1,8 @@
 //! The window of a create's reconciliation: where it begins, what it proves, and which customers count.
 
 use jiff::{SignedDuration, Timestamp};
-use komoju_sync::sandbox::readings::Total;
-use komoju_sync::sandbox::{Call, Effect, Fault, Work};
+use komoju_sync::sandbox::readings::{PastEnd, Repeated, Total};
+use komoju_sync::sandbox::{Call, Drift, Effect, Fault, Work};
 use serde_json::{Map, Value, json};
 
 use crate::desk::{Desk, START};
@@ -328,14 +328,48 @@ async fn window_whose_total_changes_within_or_between_readings_proves_no_absence
     desk.drain().await;
     assert_eq!(ended(&desk), is("parked", 0), "{}", desk.of("c", "reason"));
 
-    // Between: the first, third and fifth readings, of one page each, count seven customers, the others none.
-    let mut desk = desk_with_lost_answer(None, 0, Work::Skipped).await;
+    // Between: one of the first two readings, of one page each, counts seven customers, the other none; they show the same.
+    for before in [0, 1] {
+        let mut desk = desk_with_lost_answer(None, 0, Work::Skipped).await;
+        desk.advance(past());
+        let asks_the_time = 1;
+        let seven = desk.inject(envelope(json!({"total": 7})).skip(asks_the_time + before).once());
+        desk.drain().await;
+        assert_eq!(ended(&desk), is("parked", 0), "{before}: {}", desk.of("c", "reason"));
+        assert_eq!(desk.sandbox.world().fired(seven), 1);
+    }
+}
+
+#[tokio::test]
+async fn window_of_an_imprecise_list_that_repeats_rows_proves_presence() {
+    for (past_end, repeated) in [(PastEnd::LastPage, Repeated::Never), (PastEnd::Empty, Repeated::Added)] {
+        let mut desk = desk_with_lost_answer(None, 0, Work::Done).await;
+        for n in 0..22 {
+            desk.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
+        }
+        desk.advance(past());
+        {
+            let mut world = desk.sandbox.world();
+            let readings = world.readings_mut();
+            (readings.total, readings.past_end, readings.repeated) = (Total::Random(50), past_end, repeated);
+        }
+        desk.drain().await;
+        assert_eq!(ended(&desk), is("done", 1), "{past_end:?} {repeated:?}: {}", desk.of("c", "reason"));
+    }
+}
+
+#[tokio::test]
+async fn window_that_grows_faster_than_it_is_read_is_not_read_for_ever() {
+    let mut desk = desk_with_lost_answer(None, 0, Work::Done).await;
     desk.advance(past());
-    let asks_the_time = 1;
-    let seven =
-        |readings_before: u64| envelope(json!({"total": 7})).skip(asks_the_time + readings_before).once();
-    let faults = [seven(0), seven(2), seven(4)].map(|fault| desk.inject(fault));
+    let drift = Drift { insert: 25, ..Drift::default() };
+    let grows = desk.inject(Fault::new(Effect::Drift(drift)).call(Call::List));
     desk.drain().await;
-    assert_eq!(ended(&desk), is("parked", 0), "{}", desk.of("c", "reason"));
-    assert_eq!(faults.map(|fault| desk.sandbox.world().fired(fault)), [1, 1, 1]);
+    assert_eq!(ended(&desk), is("waiting", 1), "{}", desk.of("c", "reason"));
+    let fired = desk.sandbox.world().fired(grows);
+    assert!(fired < 30, "{fired} pages");
+    desk.sandbox.world().remove_fault(grows);
+    desk.advance(SignedDuration::from_hours(1));
+    desk.drain().await;
+    assert_eq!(ended(&desk), is("done", 1), "{}", desk.of("c", "reason"));
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use komoju_sync::clock::Clock as _;
 use komoju_sync::config::SecretKey;
 use komoju_sync::model::{Outcome, PassKind};
-use komoju_sync::reconcile::evidence::COUNTED_FOR;
+use komoju_sync::reconcile::evidence::{COUNTED_FOR, budget};
 use komoju_sync::store::read::Record;
 use komoju_sync::store::{Reader, account, holds, outbox, passes, read, unlisted};
 use komoju_sync::tasks::pull::Report;
@@ -248,7 +248,7 @@ impl World<'_> {
             let above_limit_at = self.look(|reader| unlisted::learnt(reader).unwrap()).above_limit_at;
             let most = match () {
                 () if holds_all && !is_decided_midway && !is_over => 0,
-                () if above_limit_at.is_some_and(|at| at > since) => u64::MAX,
+                () if above_limit_at.is_some_and(|at| at > since) => budget(report.tally.pages),
                 () => limit,
             };
             let unproven = unproven.len() as u64;

@@ -90,17 +90,20 @@ fn look(directory: &Path, database: u64) -> std::io::Result<Space> {
 fn judge(directory: &Path, space: &Space) -> Vec<Finding> {
     let (shown, free) = (directory.display(), size(space.free));
     let mut findings = Vec::new();
-    let mut fail = |finding: String, advice: String| {
-        findings.push(Finding::fail(CHECK, Exit::Failed, finding, advice));
+    let mut fail = |exit: Exit, finding: String, advice: String| {
+        findings.push(Finding::fail(CHECK, exit, finding, advice));
     };
     if let Some((_, name)) = NETWORK.iter().find(|(magic, _)| *magic == space.magic) {
         fail(
+            Exit::Failed,
             format!("{shown} is on a network file system ({name}), where SQLite can lose what was written"),
             "set database.path to a place on a local disk".to_owned(),
         );
     }
     if space.is_read_only {
+        // Nobody can write there until an operator has changed it.
         fail(
+            Exit::Database,
             format!("{shown} is mounted read-only"),
             format!(
                 "mount it writable; after an I/O error, look at the disk first: findmnt -T {}",
@@ -110,7 +113,7 @@ fn judge(directory: &Path, space: &Space) -> Vec<Finding> {
     }
     let make_room = "make room, or set database.path to a larger place; nothing that was recorded is lost";
     if space.free < NOTHING {
-        fail(format!("{free} are free at {shown}: next to nothing"), make_room.to_owned());
+        fail(Exit::Failed, format!("{free} are free at {shown}: next to nothing"), make_room.to_owned());
     } else if space.free < LITTLE {
         findings.push(Finding::warn(
             CHECK,
@@ -197,7 +200,8 @@ mod tests {
         for (magic, _) in NETWORK {
             assert_eq!(level(Space { magic, ..FINE }), Level::Fail);
         }
-        assert_eq!(level(Space { is_read_only: true, ..FINE }), Level::Fail);
+        let read_only = judge(Path::new("/d"), &Space { is_read_only: true, ..FINE });
+        assert_eq!((read_only[0].level, read_only[0].exit), (Level::Fail, Exit::Database));
         assert_eq!(level(Space { magic: MEMORY[0], ..FINE }), Level::Warn);
     }
 

@@ -94,11 +94,8 @@ fn judge(place: &Place<'_>) -> Vec<Finding> {
     if !service.is_packaged && service.may(WRITE, directory) && !place.me.may(WRITE, directory) {
         findings.push(Finding::warn(
             CHECK,
-            format!(
-                "{}, the user that runs this, may only read here: {} writes",
-                place.me.name, service.name
-            ),
-            format!("run commands that write as that user: sudo -u {} komoju-sync sync", service.name),
+            format!("{}, the user that runs this, may not write here; {} may", place.me.name, service.name),
+            format!("run the commands that write as that user: sudo -u {} komoju-sync …", service.name),
         ));
     }
     if !service.may(READ | WRITE | SEARCH, directory) {

@@ -12,7 +12,7 @@ use super::{Failure, Pass, Pull, Setback, unreadable};
 use crate::measures;
 use crate::model::listed::Fingerprint;
 use crate::model::{Customer, Kind, Listed, Origin, Tally, time};
-use crate::reconcile::lag::{Consistency, Read, judge};
+use crate::reconcile::lag::{Consistency, Occasion, Read, judge};
 use crate::reconcile::rows::RowSet;
 use crate::reconcile::sighting;
 use crate::remote::Remote;
@@ -194,7 +194,8 @@ fn apply_listed(
     let Seen { customer, asked, fingerprint, consistency } = seen;
     let stored = mirror::find(tx, customer.id())?;
     let is_second = stored.as_ref().is_some_and(|stored| marks.seen.contains(stored.row));
-    if !may_be_applied(tx, asked, &customer, stored.as_ref(), is_second, consistency)? {
+    let occasion = if is_second { Occasion::SamePass } else { Occasion::Pass };
+    if !may_be_applied(tx, asked, &customer, stored.as_ref(), (occasion, consistency))? {
         match stored.filter(|stored| stored.standing.is_live()) {
             Some(stored) => marks.see_unread(stored.row),
             None => marks.see_other(customer.id().as_str()),
@@ -242,8 +243,7 @@ fn may_be_applied(
     asked: &Asked,
     shown: &Customer,
     stored: Option<&Stored>,
-    is_second: bool,
-    consistency: Consistency,
+    (occasion, consistency): (Occasion, Consistency),
 ) -> Result<bool, StoreError> {
     let Some(stored) = stored else {
         let may_be_ours = asked.may_be_made_by_us(shown);
@@ -260,7 +260,7 @@ fn may_be_applied(
     if sighting::judge(shown.clone(), Some(&stored.standing)).change.is_none() {
         return Ok(true);
     }
-    let read = Read { shown, requested_at: asked.requested_at(), is_second };
+    let read = Read { shown, requested_at: asked.requested_at(), occasion };
     let recent = lag::recent(tx, shown.id(), stored, read.requested_at, consistency)?;
     let left_out = judge(read, &recent, consistency);
     if let Some(left_out) = left_out {
@@ -281,14 +281,14 @@ pub(super) fn apply_lookup(
     recorder: &mut Recorder<'_, '_>,
     asked: &Asked,
     customer: Customer,
-    consistency: Consistency,
+    (occasion, consistency): (Occasion, Consistency),
 ) -> Result<(), StoreError> {
     let stored = mirror::find(tx, customer.id())?;
     if stored.is_some() && asked.is_before_push_of(customer.id()) {
         // The push may be rejected, and its answer show nothing.
         return lag::schedule(tx, customer.id(), soon(asked, consistency), None);
     }
-    if !may_be_applied(tx, asked, &customer, stored.as_ref(), false, consistency)? {
+    if !may_be_applied(tx, asked, &customer, stored.as_ref(), (occasion, consistency))? {
         return Ok(());
     }
     let sighting = sighting::judge(customer, stored.as_ref().map(|stored| &stored.standing));

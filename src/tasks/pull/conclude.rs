@@ -378,7 +378,8 @@ fn null_sources(
         let stored = mirror::find(tx, &id)?.filter(|stored| stored.standing.is_live());
         // The list may have shown it as it was before its last change; the next sweep shows it again.
         let changed_at = stored.as_ref().and_then(|stored| time::read(&stored.standing.changed_at));
-        if changed_at.is_some_and(|at| consistency.may_be_behind(at, asked.requested_at())) {
+        let requested_at = asked.requested_at();
+        if changed_at.is_some_and(|at| at > requested_at || consistency.may_be_behind(at, requested_at)) {
             continue;
         }
         let without = stored.as_ref().and_then(|stored| sighting::without_source(&stored.standing));

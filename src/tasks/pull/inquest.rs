@@ -12,6 +12,7 @@ use super::ask::Found;
 use super::{Failure, Pass, Phase, Progress, Pull};
 use crate::model::{Customer, CustomerId, Origin, PassKind, time};
 use crate::reconcile::evidence::{self, CANARIES, Inquest};
+use crate::reconcile::lag::Occasion;
 use crate::reconcile::retry::TRIES;
 use crate::remote::Remote;
 use crate::store::holds::{self, End};
@@ -184,7 +185,7 @@ impl<R: Remote> Pull<R> {
             if let Some(sweep) = sweep {
                 unlisted::note_verified(tx, customer.id().as_str(), sweep, &at)?;
             }
-            apply_lookup(tx, recorder, &asked, customer, consistency)
+            apply_lookup(tx, recorder, &asked, customer, (Occasion::Pass, consistency))
         });
         Ok(recorded.await?)
     }

@@ -239,7 +239,7 @@ impl<R: Remote> Pull<R> {
             turn = self.read_on(pass, marks, reading, &horizon, next).await?;
         }
         if turn == Turn::End(End::Growing) {
-            tracing::warn!("the list grew while it was read, and was not read to its end");
+            tracing::warn!("the list has far more pages than it promised, and was not read to its end");
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::ask::Found;
 use super::{Failure, Pull};
 use crate::measures;
 use crate::model::{CustomerId, Origin, time};
+use crate::reconcile::lag::Occasion;
 use crate::remote::Remote;
 use crate::store::changes::{self, Cause};
 use crate::store::holds::{self, End};
@@ -25,7 +26,10 @@ impl<R: Remote> Pull<R> {
     /// Requests the customers that are due, some at a time, and applies the answers. Returns how long the next one waits; `None` where
     /// none does.
     pub async fn recheck(&self) -> Result<Option<Duration>, StoreError> {
-        let now = self.clock.now();
+        let (now, consistency) = (self.clock.now(), self.settings.consistency);
+        if self.store.read(move |conn| lag::is_ahead(conn, now)).await? {
+            self.store.write(move |tx| lag::bring_near(tx, now, consistency)).await?;
+        }
         let due = self.store.read(move |conn| lag::due(conn, now, AT_ONCE)).await?;
         // A new key must know the account's customers before it is believed.
         let may_ask = due.is_empty() || self.check_account().await.is_ok();
@@ -42,8 +46,8 @@ impl<R: Remote> Pull<R> {
                 Err(_) => return Ok(Some(AGAIN_AFTER)),
             }
         }
+        let next = self.store.read(lag::next_due).await?;
         let now = self.clock.now();
-        let next = self.store.read(move |conn| lag::next_due(conn, now)).await?;
         Ok(next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default()))
     }
 
@@ -74,7 +78,7 @@ impl<R: Remote> Pull<R> {
             let ((), recorded) = changes::recording(tx, cause, |recorder| match customer {
                 Some(customer) => {
                     holds::end(tx, &id, End::Alive)?;
-                    apply_lookup(tx, recorder, &asked, customer, consistency)
+                    apply_lookup(tx, recorder, &asked, customer, (Occasion::Recheck, consistency))
                 }
                 None => Ok(()),
             })?;

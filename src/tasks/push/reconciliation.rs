@@ -68,7 +68,9 @@ impl<R: Remote + PushRemote> Pusher<R> {
         let fit = if key_is == KeyIs::Past { Fit::Any } else { Fit::All };
         let wanted = Wanted { id: open.id.clone(), body: body.clone(), tag: open.frozen.tag.clone(), fit };
         let begun = self.clock.elapsed();
-        let window = match self.read_twice(from, |customer| wanted.could_be(customer)).await {
+        // Under a good key it is the same create: a list that moves is not worth more requests.
+        let is_patient = key_is != KeyIs::Good;
+        let window = match self.read_twice(from, is_patient, |customer| wanted.could_be(customer)).await {
             Ok(window) => window,
             Err(Setback::Remote(error)) => {
                 return Ok(Some(self.after_read_error(open, error, Outcome::Known)));

@@ -11,18 +11,19 @@ use jiff::Timestamp;
 use super::Pusher;
 use crate::model::{Customer, CustomerId, Page, PageQuery, time};
 use crate::reconcile::creates::Coverage;
+use crate::reconcile::walk;
 use crate::remote::{Cause, PushRemote, Remote, RemoteError};
 
 /// The API's own page size.
 const OWN_PER_PAGE: u32 = 10;
 
-/// How often the window is read until two readings in a row agree, also about their size.
+/// How often the window is read until two readings in a row agree.
 const READINGS: usize = 5;
 
 /// How many pages of one customer each may be too large in one reading.
 const MOST_TOO_LARGE: u32 = 100;
 
-/// A window of more pages has no end.
+/// A window of more pages has no end, whatever it promises.
 const MOST_PAGES: u64 = 10_000;
 
 /// Why a reading of the window cannot be used.
@@ -43,8 +44,6 @@ pub(super) struct Window {
     total: Option<u64>,
     /// Whether `total` changed while it was read, or from reading to reading.
     total_moves: bool,
-    /// Whether a customer was listed twice.
-    repeats: bool,
     /// The customers that the API says were created in the window, or of which it does not say when, and a digest of each.
     created: BTreeMap<CustomerId, u64>,
     /// Those of them that could be the create's, by their ids.
@@ -58,7 +57,6 @@ impl Window {
             unreadable: 0,
             total: None,
             total_moves: false,
-            repeats: false,
             created: BTreeMap::new(),
             candidates: Vec::new(),
         }
@@ -98,9 +96,9 @@ impl Window {
             && self.candidates == other.candidates
     }
 
-    /// Adds the customers of a page; returns whether any of them is new. A customer that cannot be read is not counted as shown.
-    fn add(&mut self, page: &Page, from: Timestamp, could_be: &impl Fn(&Customer) -> bool) -> bool {
-        let before = self.all.len();
+    /// Adds the customers of a page. A customer that cannot be read is not counted as shown.
+    fn add(&mut self, page: &Page, from: Timestamp, could_be: &impl Fn(&Customer) -> bool) -> Added {
+        let (before, mut on_page, mut repeats) = (self.all.len(), HashSet::new(), false);
         self.unreadable += page.unreadable.len() as u64;
         for listed in &page.deleted {
             // A create's customer that was deleted since proves that the create took effect: absence is not proven.
@@ -115,8 +113,10 @@ impl Window {
                 continue;
             };
             // Listed twice, because the list moved: once is enough.
-            if !self.all.insert(digest_of(listed.id().as_str())) {
-                self.repeats = true;
+            let id = digest_of(listed.id().as_str());
+            let is_first_on_page = on_page.insert(id);
+            if !self.all.insert(id) {
+                repeats |= is_first_on_page;
                 continue;
             }
             let created = customer.created_at().and_then(time::read);
@@ -128,7 +128,7 @@ impl Window {
                 }
             }
         }
-        self.all.len() > before
+        Added { shows_new: self.all.len() > before, repeats }
     }
 
     /// The same in an order that does not depend on the list's.
@@ -145,6 +145,14 @@ impl Window {
     }
 }
 
+/// What a page has added to a window.
+struct Added {
+    /// Whether it shows a customer that no page before it showed.
+    shows_new: bool,
+    /// Whether it shows one that a page before it showed.
+    repeats: bool,
+}
+
 fn digest_of(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
@@ -152,50 +160,44 @@ fn digest_of(text: &str) -> u64 {
 }
 
 impl<R: Remote + PushRemote> Pusher<R> {
-    /// Reads the window until two readings in a row agree. Where they agree about the customers and not about how many there are, the
-    /// last one is returned: it proves no absence.
+    /// Reads the window until two readings in a row show the same customers. Where they differ about how many there are, it proves no
+    /// absence. `is_patient`: whether it is read again where it moves.
     pub(super) async fn read_twice(
         &self,
         from: Timestamp,
+        is_patient: bool,
         could_be: impl Fn(&Customer) -> bool,
     ) -> Result<Window, Setback> {
-        let (mut last, mut agreed): (Option<Window>, bool) = (None, false);
+        let mut last: Option<Window> = None;
         for _ in 0..READINGS {
-            let window = match self.read_window(from, &could_be).await {
-                Ok(window) => window,
-                Err(Setback::Moving(_)) => {
-                    (last, agreed) = (None, false);
-                    continue;
+            let Some(window) = self.read_window(from, &could_be).await? else {
+                last = None;
+                match is_patient {
+                    true => continue,
+                    false => break,
                 }
-                Err(other) => return Err(other),
             };
-            agreed = false;
-            if let Some(last) = &last {
-                agreed = last.shows_the_same(&window);
+            if let Some(last) = last.filter(|last| last.shows_the_same(&window)) {
                 let total_moves = last.total_moves || window.total_moves || last.total != window.total;
-                if agreed && !total_moves {
-                    return Ok(window);
-                }
+                return Ok(Window { total_moves, ..window });
             }
             last = Some(window);
         }
-        if let Some(window) = last.filter(|_| agreed) {
-            return Ok(Window { total_moves: true, ..window });
-        }
         Err(Setback::Moving(format!(
-            "the customers made since {from:.0} were read {READINGS} times, and no two readings agreed: the list keeps moving"
+            "the customers made since {from:.0} were read again and again, and no two readings agreed: the list keeps moving"
         )))
     }
 
+    /// `None` where the list moved meanwhile.
     async fn read_window(
         &self,
         from: Timestamp,
         could_be: &impl Fn(&Customer) -> bool,
-    ) -> Result<Window, Setback> {
+    ) -> Result<Option<Window>, Setback> {
         let mut window = Window::new();
         let mut per_page = self.settings.per_page;
-        let (mut page, mut too_large, mut is_total_known) = (1, 0, false);
-        while page <= MOST_PAGES {
+        let (mut page, mut too_large, mut most_pages) = (1, 0, None);
+        while page <= most_pages.unwrap_or(MOST_PAGES) {
             let query = PageQuery { page, per_page, created_from: Some(from) };
             let answer = match self.remote.list(query).await {
                 // A server that refuses a larger page instead of answering with less.
@@ -208,7 +210,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 // The whole window again, in smaller pages.
                 Err(RemoteError { cause: Cause::TooLarge { .. }, .. }) if per_page > 1 => {
                     window = Window::new();
-                    (page, per_page, is_total_known) = (1, per_page / 2, false);
+                    (page, per_page, most_pages) = (1, per_page / 2, None);
                     continue;
                 }
                 // A customer that cannot be read is not counted as shown: the window proves no absence.
@@ -224,25 +226,29 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 }
                 // A server's way to say that there is no such page.
                 Err(RemoteError { cause: Cause::Rejected(told), .. }) if page > 1 && told.status == 404 => {
-                    return Ok(window.sorted());
+                    return Ok(Some(window.sorted()));
                 }
                 answer => answer.map_err(Setback::Remote)?,
             };
             let total = answer.hints.total;
-            window.total_moves |= is_total_known && total != window.total;
-            (window.total, is_total_known) = (total, true);
-            let shows_more = window.add(&answer, from, could_be) || !answer.unreadable.is_empty();
-            // It moves: reading on would show no end of it. A total that changes by itself says nothing.
-            if window.total_moves && window.repeats {
-                return Err(Setback::Moving("its total changed while it was read".to_owned()));
-            }
+            window.total_moves |= most_pages.is_some() && total != window.total;
+            window.total = total;
+            most_pages.get_or_insert_with(|| walk::most_pages(answer.hints, 0).min(MOST_PAGES));
+            let added = window.add(&answer, from, could_be);
+            let shows_more = added.shows_new || !answer.unreadable.is_empty();
             // Behind a full page there may be another one, whatever the numbers say.
             let is_full = answer.len() >= answer.hints.per_page.unwrap_or(per_page.into());
             if !shows_more || (!is_full && window.ends_with(page, answer.hints.last_page)) {
-                return Ok(window.sorted());
+                return Ok(Some(window.sorted()));
+            }
+            // Customers of an earlier page beside new ones, and another total: the list moves, and is read anew. A total that changes by
+            // itself says nothing.
+            if window.total_moves && added.repeats {
+                return Ok(None);
             }
             page += 1;
         }
-        Err(Setback::Moving("it has no end".to_owned()))
+        // It would have even more pages the next time.
+        Err(Setback::Moving(format!("the customers made since {from:.0} grow faster than they are read")))
     }
 }
