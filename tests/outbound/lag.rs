@@ -176,3 +176,30 @@ async fn customer_left_out_while_the_clock_was_ahead_is_requested_again_once_it_
     assert_eq!(email(&desk, &id), "theirs@example.com");
     desk.assert_true();
 }
+
+#[tokio::test]
+async fn card_that_a_recheck_has_just_recorded_is_not_taken_away_by_its_sweep() {
+    let desk = Desk::open(30).await;
+    let truth = desk.sandbox.world().truth();
+    let ids = desk.sandbox.world().ids();
+    let id = ids[..10].iter().find(|id| !truth[*id]["source"].is_null()).unwrap().clone();
+    let mut card = truth[&id]["source"].clone();
+    card["last_four_digits"] = json!("0007");
+    desk.sandbox.world().update(&id, json!({"source": null}));
+    // Due while the sweep reads.
+    let due = desk.clock.now() + SignedDuration::from_secs(10);
+    desk.sql(&format!("INSERT INTO recheck (customer_id, due_at) VALUES ('{id}', '{due:.3}')"));
+    let head = desk.head();
+    // The list has shown the customer without a card when it gets one.
+    let last = desk.inject(Fault::new(Effect::Hold).call(Call::List).page(3));
+    let pull = desk.pull();
+    let (report, ()) = tokio::join!(pull.sweep(), async {
+        desk.sandbox.until(|world| world.fired(last) > 0).await;
+        desk.advance(SignedDuration::from_secs(20));
+        desk.sandbox.world().update(&id, json!({"source": card}));
+        desk.sandbox.world().clear_faults();
+    });
+    assert!(report.unwrap().failure.is_none());
+    assert_eq!(desk.changes_after(head), ["updated lookup"]);
+    desk.assert_true();
+}

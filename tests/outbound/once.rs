@@ -574,7 +574,8 @@ async fn a_clock_that_was_ahead_at_the_first_attempt_hides_nobody() {
         desk.restart();
         desk.clock.set_wall(START.parse().unwrap());
         desk.advance(minutes(later));
-        desk.drain_on(80, minutes(30)).await;
+        // Where reads lag it is looked for once they cannot; not only when the clock has reached the time that it once told.
+        desk.drain_on(if lag_s > 0 { 4 } else { 80 }, minutes(30)).await;
         let case = format!("{ahead} {later} {tag:?} {lag_s}: {}", desk.of("c", "reason"));
         assert_eq!((desk.state("c").as_str(), desk.sandbox.world().creates()), ("done", 1), "{case}");
     }
