@@ -115,7 +115,7 @@ const NEW: Op = Op::Drop(Door::Sql, Want { wish: Wish::New, token: false, expect
 #[test]
 fn found_before() {
     let place = Place::new();
-    let feared: [&[Op]; 14] = [
+    let feared: [&[Op]; 15] = [
         // Found by seed 433: deletions wait, the limit grows, and then paging skips somebody who lives.
         &[
             Op::Sweep,
@@ -225,6 +225,14 @@ fn found_before() {
             Op::Sweep,
             Op::ComeBack,
             Op::Delete(1),
+            Op::Sweep,
+        ],
+        // Found by seed 112: a card is taken away, and the customer's last change is of a time to come.
+        &[
+            Op::WallClock(365 * 24 * 60 * 60),
+            Op::Sweep,
+            Op::DropCard(2),
+            Op::WallClock(-365 * 24 * 60 * 60),
             Op::Sweep,
         ],
         // Feared after seed 0, with a tag: the customer of a create was seen and is gone, and the create was sent anew.

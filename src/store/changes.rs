@@ -52,6 +52,13 @@ pub fn head(conn: &Conn) -> Result<Head, StoreError> {
     Ok(head.unwrap_or(Head { seq: 0, chain: EMPTY_CHAIN }))
 }
 
+/// Whether a sweep recorded this entry from what the list showed.
+pub fn is_by_list(conn: &Conn, seq: i64) -> Result<bool, StoreError> {
+    let mut statement =
+        conn.prepare_cached("SELECT 1 FROM change_log WHERE seq = ?1 AND origin = 'sweep'")?;
+    Ok(statement.exists([seq])?)
+}
+
 /// How many deletions the log records after this entry.
 pub fn deletions_after(conn: &Conn, seq: i64) -> Result<u64, StoreError> {
     let count = "SELECT count(*) FROM change_log WHERE seq > ?1 AND kind = 'deleted'";

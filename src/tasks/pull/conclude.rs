@@ -309,7 +309,9 @@ impl<R: Remote> Pull<R> {
         concluded: Concluded,
         rounds: Rounds,
     ) -> Result<u64, Failure> {
-        let (id, at, asked) = (pass.id, time::written(self.clock.now()), Arc::clone(&pass.asked));
+        let (id, head_before, asked) = (pass.id, pass.head_before, Arc::clone(&pass.asked));
+        let now = self.clock.now();
+        let at = time::written(now);
         let (busy, consistency) = (self.busy_fields(&marks), self.settings.consistency);
         let mut learnt = pass.learnt.clone();
         learnt.sweeps = pass.sweep();
@@ -323,7 +325,7 @@ impl<R: Remote> Pull<R> {
                 respelled.note(tx)?;
             }
             if concluded.is_whole {
-                null_sources(tx, recorder, &marks, &asked, consistency)?;
+                null_sources(tx, recorder, &marks, &asked, (head_before, now, consistency))?;
                 unreadable::conclude(tx, id)?;
             }
             for (rows, because) in concluded.to_hold {
@@ -365,7 +367,7 @@ fn null_sources(
     recorder: &mut Recorder<'_, '_>,
     marks: &Marks,
     asked: &Asked,
-    consistency: Consistency,
+    (head_before, now, consistency): (i64, Timestamp, Consistency),
 ) -> Result<(), StoreError> {
     if !sighting::may_be_nulled(true, marks.any_source) {
         return Ok(());
@@ -378,8 +380,11 @@ fn null_sources(
         let stored = mirror::find(tx, &id)?.filter(|stored| stored.standing.is_live());
         // The list may have shown it as it was before its last change; the next sweep shows it again.
         let changed_at = stored.as_ref().and_then(|stored| time::read(&stored.standing.changed_at));
-        let requested_at = asked.requested_at();
-        if changed_at.is_some_and(|at| at > requested_at || consistency.may_be_behind(at, requested_at)) {
+        // A change of a time to come was logged while the clock was wrong.
+        let may_be_behind = |at: Timestamp| at <= now && consistency.may_be_behind(at, asked.requested_at());
+        let seq = stored.as_ref().map_or(0, |stored| stored.standing.seq);
+        let is_newer = seq > head_before && !changes::is_by_list(tx, seq)?;
+        if is_newer || changed_at.is_some_and(may_be_behind) {
             continue;
         }
         let without = stored.as_ref().and_then(|stored| sighting::without_source(&stored.standing));
