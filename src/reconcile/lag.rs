@@ -37,7 +37,7 @@ const LONGEST_REQUEST: SignedDuration = SignedDuration::from_hours(1);
 /// Judges a read that differs from the mirror. `history` is the customer's log, the newest entry first, at least as far back as
 /// `consistency` reaches. `None` where the read may be applied.
 pub fn judge(read: Read<'_>, history: &[Recent], consistency: Consistency) -> Option<LeftOut> {
-    // How old such an entry is, is not known; but a recheck waited for `consistency_s` since it was there.
+    // The age of such an entry is not known. A recheck comes at least `consistency_s` after it.
     let is_old = |at: Timestamp| {
         read.occasion == Occasion::Recheck && at.duration_since(read.requested_at) > LONGEST_REQUEST
     };

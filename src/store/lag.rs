@@ -85,8 +85,8 @@ pub fn leave_out(tx: &Tx<'_>, shown: &Customer, left_out: LeftOut) -> Result<(),
     Ok(())
 }
 
-/// Whether another customer may wait to be requested again. A field that changes on every read makes every customer that a sweep
-/// reads twice differ.
+/// Whether another customer may wait to be requested again. Without a bound, a field that changes on every read would make each
+/// customer wait that a sweep reads twice.
 fn has_room(conn: &Conn) -> Result<bool, StoreError> {
     let mut statement = conn.prepare_cached("SELECT count(*) < ?1 FROM recheck")?;
     Ok(statement.query_row([MOST_WAITING], |row| row.get(0))?)

@@ -282,7 +282,7 @@ fn must_be_ours(path: &Path) -> Result<u64, StoreError> {
     }
 }
 
-/// A file that is ours; where there is none, what one has left behind is named.
+/// Fails unless there is a database of ours. The error names a saved copy or a -wal that is left where the database was.
 fn must_be_there(path: &Path) -> Result<(), StoreError> {
     match must_be_ours(path) {
         Err(StoreError::Missing(missing)) => {

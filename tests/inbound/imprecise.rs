@@ -111,7 +111,7 @@ fn each_imprecision_alone_costs_little_and_hides_nothing() {
         for _ in 0..SWEEPS {
             let report = house.sweep();
             assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
-            // After each: the sandbox remembers so many requests only.
+            // Counted after each sweep: the sandbox keeps a bounded number of requests.
             let made = requests(&house);
             (lists, shows) = (lists + made.0, shows + made.1);
         }

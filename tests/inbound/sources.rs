@@ -62,11 +62,8 @@ fn source_that_a_sweep_has_just_recorded_is_not_taken_away_by_it() {
     // `total` counts too many, so that the list is read twice; in between a customer gets a card.
     let readings = Readings { total: Total::Off(3), ..Readings::default() };
     let house = House::reading(12, readings);
-    let (id, card) = {
-        let id = with_card(&house);
-        let card = house.sandbox.world().truth()[&id]["source"].clone();
-        (id, card)
-    };
+    let id = with_card(&house);
+    let card = house.sandbox.world().truth()[&id]["source"].clone();
     house.sandbox.world().update(&id, json!({"source": null}));
     house.expect(0, &["sync"]);
     let head = house.head();

@@ -574,7 +574,7 @@ async fn a_clock_that_was_ahead_at_the_first_attempt_hides_nobody() {
         desk.restart();
         desk.clock.set_wall(START.parse().unwrap());
         desk.advance(minutes(later));
-        // Where reads lag it is looked for once they cannot; not only when the clock has reached the time that it once told.
+        // Where reads lag, the wait is `consistency_s`, and not until the clock reaches the time that it told at first.
         desk.drain_on(if lag_s > 0 { 4 } else { 80 }, minutes(30)).await;
         let case = format!("{ahead} {later} {tag:?} {lag_s}: {}", desk.of("c", "reason"));
         assert_eq!((desk.state("c").as_str(), desk.sandbox.world().creates()), ("done", 1), "{case}");

@@ -273,7 +273,7 @@ fn echo(
         let is_new = versions[at].1.is_some_and(|effect| effect >= new_from);
         return (is_last && is_new && told(&versions[at].1)).then_some("our own delete came back");
     }
-    // 5: one that comes back without a card keeps the known one, and so looks as it did before the card was taken away there.
+    // 5: a customer that comes back without a card keeps the known one, so its state may equal the one before its card was removed.
     let without_card = |after: &Value| {
         let mut after = after.clone();
         after["source"] = Value::Null;

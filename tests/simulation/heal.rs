@@ -101,8 +101,8 @@ impl World<'_> {
         for _ in 0..3 {
             self.checked(Op::Sweep)?;
         }
-        // What a person once refused stays refused until it is seen; everything else is approved now. What a sweep finds gone only then
-        // may be above the day's limit.
+        // A rejected deletion stays rejected until its customer is listed; all others are approved. The next sweep may hold further ones,
+        // which exceed the limit of the day: they are approved too.
         for _ in 0..2 {
             self.decide(Decision::Approve);
             self.checked(Op::Sweep)?;

@@ -34,7 +34,7 @@ fn for_a_person(reader: &Reader) -> BTreeSet<String> {
     )
 }
 
-/// The customers that a sweep held because the database was restored, while it has concluded about all.
+/// The customers that the first whole sweep after a restore has held.
 fn held_by_restore(reader: &Reader) -> BTreeSet<String> {
     named(
         reader,
@@ -205,7 +205,7 @@ impl World<'_> {
             "recorded without a person's word, which they wait for: {let_go:?}"
         );
         let is_decided_midway = approved != approved_before || !rejected_midway.is_empty();
-        // What a sweep held after a restore may be back: then nothing waits for an operator any more.
+        // All customers that a sweep held after a restore may be listed again: then no deletion waits for an operator any more.
         let is_over = !held_by_restore.is_empty()
             && held_by_restore.is_disjoint(&self.look(|reader| states(reader, "held")))
             && held_by_restore

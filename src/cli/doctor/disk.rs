@@ -101,7 +101,7 @@ fn judge(directory: &Path, space: &Space) -> Vec<Finding> {
         );
     }
     if space.is_read_only {
-        // Nobody can write there until an operator has changed it.
+        // This does not pass by itself.
         fail(
             Exit::Database,
             format!("{shown} is mounted read-only"),

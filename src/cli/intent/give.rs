@@ -88,8 +88,8 @@ struct When {
     /// Nothing is sent before this moment, as in 2026-01-31T09:30:00Z.
     #[arg(long, value_name = "TIME")]
     not_before: Option<String>,
-    /// Wait for the outcome, and exit by it: 0 done, 1 rejected or cancelled, 3 parked. Exits 3 after 10 minutes or at Ctrl-C, and at once where no
-    /// daemon runs.
+    /// Wait for the outcome, and exit by it: 0 done, 1 rejected or cancelled, 3 parked. Exits 3 after 10 minutes or at Ctrl-C, and at
+    /// once where no daemon runs.
     #[arg(long)]
     wait: bool,
     #[command(flatten)]

@@ -380,7 +380,7 @@ fn null_sources(
         let stored = mirror::find(tx, &id)?.filter(|stored| stored.standing.is_live());
         // The list may have shown it as it was before its last change; the next sweep shows it again.
         let changed_at = stored.as_ref().and_then(|stored| time::read(&stored.standing.changed_at));
-        // A change of a time to come was logged while the clock was wrong.
+        // An entry that is stamped in the future was logged while the clock was wrong.
         let may_be_behind = |at: Timestamp| at <= now && consistency.may_be_behind(at, asked.requested_at());
         let seq = stored.as_ref().map_or(0, |stored| stored.standing.seq);
         let is_newer = seq > head_before && !changes::is_by_list(tx, seq)?;

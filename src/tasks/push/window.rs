@@ -23,7 +23,7 @@ const READINGS: usize = 5;
 /// How many pages of one customer each may be too large in one reading.
 const MOST_TOO_LARGE: u32 = 100;
 
-/// A window of more pages has no end, whatever it promises.
+/// How many pages are read of a window at most, whatever its hints promise.
 const MOST_PAGES: u64 = 10_000;
 
 /// Why a reading of the window cannot be used.
@@ -188,7 +188,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
         )))
     }
 
-    /// `None` where the list moved meanwhile.
+    /// Reads the window once; `None` where the list moved meanwhile.
     async fn read_window(
         &self,
         from: Timestamp,
@@ -241,8 +241,8 @@ impl<R: Remote + PushRemote> Pusher<R> {
             if !shows_more || (!is_full && window.ends_with(page, answer.hints.last_page)) {
                 return Ok(Some(window.sorted()));
             }
-            // Customers of an earlier page beside new ones, and another total: the list moves, and is read anew. A total that changes by
-            // itself says nothing.
+            // The page repeats customers of an earlier one, shows new ones, and `total` has changed: the list has moved. A changed
+            // `total` alone does not show that.
             if window.total_moves && added.repeats {
                 return Ok(None);
             }
