@@ -58,7 +58,9 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
 
 /// Whether a key of the usual parser's own may stand in it, as it is or with letters written as escapes.
 pub(super) fn may_spell_an_inner_key(bytes: &[u8]) -> bool {
-    bytes.windows(5).any(|five| matches!(five, b"$serd" | [b'\\', b'u', b'0', b'0', b'2'..=b'7']))
+    // Most texts have neither of the two characters that such a key begins with.
+    memchr::memchr2_iter(b'$', b'\\', bytes)
+        .any(|at| matches!(bytes[at..].get(..5), Some(b"$serd" | [b'\\', b'u', b'0', b'0', b'2'..=b'7'])))
 }
 
 /// Whether the usual parser may have spelled a number of this value anew: one with an exponent. All others it keeps.

@@ -136,7 +136,7 @@ fn head_of(text: &str) -> Result<(CustomerId, bool), BadCustomer> {
 fn may_be_unreadable(text: &str) -> bool {
     text.contains("\\u")
         || json::may_spell_an_inner_key(text.as_bytes())
-        || text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() > json::DEEPEST
+        || memchr::memchr2_iter(b'[', b'{', text.as_bytes()).nth(json::DEEPEST).is_some()
 }
 
 /// What is looked at in a customer that may be known already.

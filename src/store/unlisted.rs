@@ -95,8 +95,9 @@ pub fn forget_listed(tx: &Tx<'_>, is_listed: impl Fn(i64) -> bool) -> Result<(),
 
 /// The mirror's rows of the customers that answered while they were not listed, each with the sweep in which it did last.
 pub fn verified(conn: &Conn) -> Result<HashMap<i64, i64>, StoreError> {
+    // CROSS JOIN keeps the order of the tables: without statistics SQLite would read the whole mirror for a few customers.
     let mut statement = conn.prepare_cached(
-        "SELECT row, verified_sweep FROM unlisted JOIN mirror ON mirror.id = customer_id WHERE deleted_at IS NULL",
+        "SELECT row, verified_sweep FROM unlisted CROSS JOIN mirror ON mirror.id = customer_id WHERE deleted_at IS NULL",
     )?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
