@@ -24,6 +24,8 @@ pub(super) struct Schedule {
     tried_at: Duration,
     /// Not before then does it try again.
     not_before: Duration,
+    /// Whether there was reason to try before then: a commit that may have left something, or a failure.
+    is_wanted: bool,
     failures: u32,
     /// Whether the failures since the last success were logged …
     is_logged: bool,
@@ -33,15 +35,23 @@ pub(super) struct Schedule {
 
 impl Schedule {
     pub(super) fn new(now: Duration) -> Self {
-        Self { tried_at: now, not_before: now, failures: 0, is_logged: false, is_noted: false }
+        Self {
+            tried_at: now,
+            not_before: now,
+            is_wanted: false,
+            failures: 0,
+            is_logged: false,
+            is_noted: false,
+        }
     }
 
     fn succeed(&mut self) {
-        (self.failures, self.is_logged, self.is_noted) = (0, false, false);
+        (self.is_wanted, self.failures, self.is_logged, self.is_noted) = (false, 0, false, false);
     }
 
     /// Counts a failure, after which it waits so long. Returns whether to log it now.
     fn fail(&mut self, wait: Duration) -> bool {
+        self.is_wanted = true;
         self.failures = self.failures.saturating_add(1);
         let is_reported = self.failures >= REPORTED_FAILURES || wait == AFTER_FAILURE;
         is_reported && !std::mem::replace(&mut self.is_logged, true)
@@ -52,14 +62,17 @@ impl Schedule {
         self.is_logged && !self.is_noted
     }
 
-    /// Whether to try now; `is_quiet` if no attempt at an intent is under way.
-    pub(super) fn is_due(&self, now: Duration, is_quiet: bool) -> bool {
-        now >= self.not_before && (is_quiet || now.saturating_sub(self.tried_at) >= WIPE_EVERY)
+    /// Whether to try now, because something may be left; otherwise it is tried later. `is_quiet` if no attempt at an intent is
+    /// under way.
+    pub(super) fn is_due(&mut self, now: Duration, is_quiet: bool) -> bool {
+        let is_due = now >= self.not_before && (is_quiet || now.saturating_sub(self.tried_at) >= WIPE_EVERY);
+        self.is_wanted |= !is_due;
+        is_due
     }
 
-    /// How long until the next try, if that is fixed.
+    /// How long until the next try. `None` if nothing gave reason for one since the last success: an idle daemon sleeps.
     pub(super) fn wait(&self, now: Duration) -> Option<Duration> {
-        self.not_before.checked_sub(now).filter(|wait| !wait.is_zero())
+        self.not_before.checked_sub(now).filter(|wait| self.is_wanted && !wait.is_zero())
     }
 }
 
@@ -110,6 +123,21 @@ mod tests {
         schedule.not_before = at(130);
         assert!(!schedule.is_due(at(129), true) && schedule.is_due(at(130), true));
         assert_eq!((schedule.wait(at(120)), schedule.wait(at(130))), (Some(at(10)), None));
+    }
+
+    #[test]
+    fn nothing_is_waited_for_after_a_success_until_something_may_be_left() {
+        let at = Duration::from_secs;
+        let mut schedule = Schedule::new(at(100));
+        assert!(schedule.is_due(at(100), true));
+        schedule.succeed();
+        schedule.not_before = at(119);
+        assert_eq!(schedule.wait(at(101)), None, "an idle daemon has no reason to wake");
+        assert!(!schedule.is_due(at(105), true), "a commit comes too early");
+        assert_eq!(schedule.wait(at(105)), Some(at(14)));
+        schedule.succeed();
+        schedule.fail(WIPE_EVERY);
+        assert_eq!(schedule.wait(at(105)), Some(at(14)), "a failure is tried again");
     }
 
     #[test]
