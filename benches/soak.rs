@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use komoju_sync::sandbox::{Options, Sandbox};
+use komoju_sandbox::{Options, Sandbox};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 

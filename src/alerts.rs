@@ -26,10 +26,10 @@ use crate::clock::Clock;
 use crate::config::{Cadence, Config, SecretKey};
 use crate::mask::Masker;
 use crate::measures;
-use crate::model::time;
 use crate::standing::Standing;
 use crate::store::alerts::{self, Staleness, Untold};
 use crate::store::{Store, StoreError};
+use komoju_core::time;
 
 /// How often more of the same kind is told while it stands.
 const MORE_OF_THE_SAME: SignedDuration = SignedDuration::from_hours(1);

@@ -25,9 +25,7 @@ pub use manager::tell_waiting;
 use crate::alerts::Alerts;
 use crate::clock::{Clock, Known, TrustedClock};
 use crate::config::{Config, KeyError, SecretKey};
-use crate::model::{PassKind, Slowed, time};
 use crate::pulse::{Health, Pulse};
-use crate::reconcile::lag::Consistency;
 use crate::remote::Http;
 use crate::remote::http::SetupError;
 use crate::standing::{LookRequest, Standing};
@@ -37,6 +35,8 @@ use crate::tasks::Echoes;
 use crate::tasks::pull::{Progress, Pull, Report, Settings};
 use crate::tasks::push::{Drained, PushSettings, Pusher, Signals};
 use crate::tasks::spool::{Looked, Spool, SpoolSettings};
+use komoju_core::plan::lag::Consistency;
+use komoju_core::{PassKind, Slowed, time};
 use trouble::Trouble;
 
 /// LOOKS_AT_ONCE controls how many requests for a look wait; one look answers all of them.

@@ -13,8 +13,8 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::model::intent::lifecycle::State;
-use crate::model::{Origin, Outcome, PassKind, Tally};
+use komoju_core::intent::lifecycle::State;
+use komoju_core::{Origin, Outcome, PassKind, Tally};
 
 /// Which kind of metric.
 #[derive(Clone, Copy, Debug, PartialEq)]

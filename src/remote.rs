@@ -20,8 +20,8 @@ use error::ApiError;
 pub use error::{Beginning, Call, Cause, Certificate, Class, RemoteError, Step};
 pub use http::Http;
 
-use crate::model::intent::Body;
-use crate::model::{Customer, CustomerId, Page, PageQuery, Unreadable};
+use komoju_core::intent::Body;
+use komoju_core::{Customer, CustomerId, Page, PageQuery, Unreadable};
 
 /// What a customer asked for by id turned out to be. That there is none is an answer, not an error.
 #[derive(Clone, Debug, PartialEq)]

@@ -11,15 +11,15 @@ use tokio::sync::oneshot;
 pub use list::List;
 
 use crate::config::Config;
-use crate::model::intent::lifecycle::State;
-use crate::model::words::{count, duration, grouped};
-use crate::model::{Outcome, PassKind, Slowed, time};
 use crate::store::read::Record;
 use crate::store::{
     self, Conn, Instance, Reader, StoreError, account, busy_fields, holds, intents, outbox, read, readers,
     slowed, unlisted, unreadable, wipe,
 };
 use crate::tasks::spool;
+use komoju_core::intent::lifecycle::State;
+use komoju_core::words::{count, duration, grouped};
+use komoju_core::{Outcome, PassKind, Slowed, time};
 
 /// How far this machine's clock may have been ahead without a word about it.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use house::{House, KEY, own};
-use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Work};
+use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
 use rusqlite::Connection;
 use serde_json::json;
 

@@ -23,10 +23,8 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use house::House;
+use komoju_sandbox::World;
 use rusqlite::Connection;
-use sandbox::World;
-
-use komoju_sync::sandbox;
 
 /// Looks until it holds, for half a minute at most; whether it did.
 fn looked_until(mut holds: impl FnMut() -> bool) -> bool {

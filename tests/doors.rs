@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use komoju_sync::model::intent::Intent;
+use komoju_core::intent::Intent;
 use komoju_sync::store::Store;
 use rusqlite::Connection;
 use serde_json::{Value, json};

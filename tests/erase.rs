@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use house::{House, Process, own};
-use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Work};
+use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 

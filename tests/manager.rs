@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use house::{House, Process};
-use komoju_sync::sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Call, Effect, Fault};
 
 /// The manager's end of the socket, and the service.
 struct Service {

@@ -4,15 +4,13 @@
 
 use std::sync::Arc;
 
+use komoju_core::CustomerId;
+use komoju_core::intent::Body;
+use komoju_sandbox::{Call, Effect, Ending, Fault, Options, Payload, Readings, Sandbox, Work, readings};
 use komoju_sync::clock::ManualClock;
 use komoju_sync::config::{Config, SecretKey};
-use komoju_sync::model::CustomerId;
-use komoju_sync::model::intent::Body;
 use komoju_sync::remote::{
     Cause, Http, Left, Push, PushError, PushRemote, Pushed, PushedCustomer, Remote as _, RemoteError,
-};
-use komoju_sync::sandbox::{
-    Call, Effect, Ending, Fault, Options, Payload, Readings, Sandbox, Work, readings,
 };
 use serde_json::{Value, json};
 

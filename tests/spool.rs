@@ -111,7 +111,7 @@ impl Desk {
     }
 
     async fn cancel(&self, id: &str) {
-        let (id, at) = (id.to_owned(), komoju_sync::model::time::written(self.clock.now()));
+        let (id, at) = (id.to_owned(), komoju_core::time::written(self.clock.now()));
         self.store.write(move |tx| intents::cancel(tx, &id, &at, "tok_leaked")).await.unwrap();
     }
 
@@ -258,7 +258,7 @@ async fn a_receipt_tells_of_each_intent_and_is_written_anew_when_the_last_settle
     let entry = |line: u64, id: &str, state: &str, customer: Value, reason: Value| json!({"line": line, "id": id, "state": state, "customer": customer, "reason": reason});
     let receipt = desk.receipt("a.jsonl");
     assert_eq!(receipt["file"], "a.jsonl");
-    assert_eq!(receipt["taken_at"], komoju_sync::model::time::written(desk.clock.now()));
+    assert_eq!(receipt["taken_at"], komoju_core::time::written(desk.clock.now()));
     assert_eq!(
         receipt["intents"],
         json!([

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use komoju_sync::sandbox::{Sandbox, WorldGuard};
+use komoju_sandbox::{Sandbox, WorldGuard};
 use komoju_sync::store::{Reader, read};
 use rand::Rng;
 use rand::rngs::StdRng;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use komoju_sync::sandbox::World;
+use komoju_sandbox::World;
 use komoju_sync::store::verify::verify;
 
 use crate::Plan;

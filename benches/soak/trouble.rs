@@ -1,6 +1,6 @@
 //! What goes on at KOMOJU's side: customers change, and answers go wrong.
 
-use komoju_sync::sandbox::{Call, Effect, Ending, Fault, Payload, Work};
+use komoju_sandbox::{Call, Effect, Ending, Fault, Payload, Work};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;

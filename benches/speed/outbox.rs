@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use komoju_sync::sandbox::{Options, Sandbox};
+use komoju_sandbox::{Options, Sandbox};
 use rusqlite::{Connection, params};
 use tokio::runtime::Runtime;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use komoju_sync::model::{Customer, Kind, Origin};
+use komoju_core::{Customer, Kind, Origin};
 use komoju_sync::store::changes::{self, Cause};
 use komoju_sync::store::{Store, indexes, mirror};
 use rusqlite::Connection;

@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::mask::harmless;
-use crate::model::intent::lifecycle::State;
-use crate::model::time;
-use crate::model::words::count;
 use crate::standing::{Intents, Standing};
 use crate::store::alerts::Untold;
+use komoju_core::intent::lifecycle::State;
+use komoju_core::time;
+use komoju_core::words::count;
 
 /// One kind of what stands, in words.
 pub(super) struct Alert {

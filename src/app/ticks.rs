@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::App;
-use crate::model::PassKind;
 use crate::pulse;
-use crate::reconcile::retry;
 use crate::store::StoreError;
 use crate::tasks::pull::{Failure, Report};
+use komoju_core::PassKind;
+use komoju_core::plan::retry;
 
 /// How soon after a sweep that was made because an update met nobody another one is made for that reason.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(15 * 60);

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, AppError, chain};
 use crate::config::Config;
-use crate::model::time;
 use crate::store::{StoreError, passes};
+use komoju_core::time;
 
 /// Controls the first wait …
 pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);

@@ -6,10 +6,10 @@ use super::customers::{parse_id, unknown};
 use super::exit::UsageError;
 use super::print::{self, Out, Style, plain};
 use super::{ConfigFile, Exit, signals};
-use crate::model::{CustomerId, Diff};
 use crate::store::read::{ChangeFilter, Record};
 use crate::store::{Reader, coverage, read};
 use crate::watch::Watch;
+use komoju_core::{CustomerId, Diff};
 
 /// The change log: who changed, when it was seen, and what differs.
 #[derive(Debug, clap::Args)]

@@ -7,9 +7,9 @@ use super::as_of::AsOf;
 use super::exit::UsageError;
 use super::print::{self, Out, Style, plain};
 use super::{ConfigFile, Exit, changes};
-use crate::model::{CustomerId, time};
 use crate::store::read::{ChangeFilter, Record};
 use crate::store::{Reader, coverage, erase, read};
+use komoju_core::{CustomerId, time};
 
 /// The mirror, now or then.
 #[derive(Debug, clap::Args)]

@@ -5,9 +5,9 @@ use clap::Subcommand;
 use super::print::{self, Out, Style, count, plain};
 use super::{ConfigFile, Exit, person};
 use crate::clock::{Clock, SystemClock};
-use crate::model::time;
 use crate::store::holds::{self, Decision, HoldId};
 use crate::store::{Reader, read, write_beside};
+use komoju_core::time;
 
 /// Deletions that wait for a person: a sweep missed so many customers that it records none of them by itself, or the database was
 /// restored from a backup.

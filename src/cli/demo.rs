@@ -18,13 +18,13 @@ use super::signals::{self, Scratch};
 use crate::app::App;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::model::intent::Intent;
-use crate::model::{Diff, time};
-use crate::sandbox::{Options, Sandbox};
 use crate::store::mirror::{self, Among};
 use crate::store::queue::{self, Which};
 use crate::store::read::{ChangeFilter, Record};
 use crate::store::{Reader, StoreError, intents, read, write_beside};
+use komoju_core::intent::Intent;
+use komoju_core::{Diff, time};
+use komoju_sandbox::{Options, Sandbox};
 
 /// How many customers the demo's shop has at the start.
 const CUSTOMERS: u32 = 120;

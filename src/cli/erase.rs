@@ -8,10 +8,10 @@ use super::customers::parse_id;
 use super::print::{self, Out, Style, count};
 use super::{ConfigFile, Exit, signals};
 use crate::clock::{Clock, SystemClock};
-use crate::model::{CustomerId, time};
 use crate::store::erase::{self, Erasure};
 use crate::store::{Wiped, readers, restore, wipe_beside};
 use crate::tasks::spool::erase::{self as files, Papers};
+use komoju_core::{CustomerId, time};
 
 /// Takes a deleted customer's data out of change log, mirror, outbox, spool files and free pages, and prints a receipt of that.
 ///

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use crate::app::AppError;
 use crate::config::{ConfigError, KeyError};
 use crate::http::BindError;
-use crate::model::Outcome;
 use crate::remote::http::SetupError;
 use crate::store::{StoreError, can_pass};
 use crate::tasks::pull::{Failure, Report};
+use komoju_core::Outcome;
 
 /// An exit code of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

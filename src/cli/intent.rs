@@ -16,8 +16,8 @@ use clap::Subcommand;
 
 use super::exit::UsageError;
 use super::{ConfigFile, Exit};
-use crate::model::intent::BadIntent;
 use crate::store::{Instance, Reader, StoreError, read};
+use komoju_core::intent::BadIntent;
 
 /// The outbox: what is to be created, changed or deleted at KOMOJU, and what became of it.
 #[derive(Debug, clap::Args)]

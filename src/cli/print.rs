@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::terminal;
 use crate::mask::harmless;
-pub(super) use crate::model::words::{count, grouped};
 use crate::store::StoreError;
+pub(super) use komoju_core::words::{count, grouped};
 
 /// How data is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]

@@ -11,8 +11,8 @@ use super::print::{self, count};
 use super::signals::{self, Scratch};
 use super::{ConfigFile, Exit, lengthy};
 use crate::clock::{Clock, SystemClock};
-use crate::model::time;
 use crate::store::{Instance, LogMark, backup, restore};
+use komoju_core::time;
 
 /// Puts a backup in the place of the database. Needs the daemon to be stopped.
 ///

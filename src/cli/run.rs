@@ -12,8 +12,8 @@ use crate::app::{self, App, AppError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::http;
-use crate::model::time;
 use crate::store::Instance;
+use komoju_core::time;
 
 /// How soon a start is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);

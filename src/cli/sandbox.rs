@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::exit::UsageError;
 use super::print::{self, Out, count};
 use super::{Exit, signals};
-use crate::sandbox::{Fault, Options, Readings, Sandbox};
+use komoju_sandbox::{Fault, Options, Readings, Sandbox};
 
 /// A local KOMOJU: the customers API with a population, a movable clock and faults on request. Everything is in memory.
 ///

@@ -7,12 +7,12 @@ use super::print::{self, Out, Style, count, grouped, plain};
 use super::{ConfigFile, Exit};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::model::intent::lifecycle::State;
-use crate::model::unreadable;
-use crate::model::words::duration;
 use crate::standing::{Intents, Standing};
 use crate::store::Reader;
 use crate::tasks::spool;
+use komoju_core::intent::lifecycle::State;
+use komoju_core::unreadable;
+use komoju_core::words::duration;
 
 /// How things stand: the last complete sweep and its age, what runs now, and what waits for a person.
 #[derive(Debug, clap::Args)]

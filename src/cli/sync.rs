@@ -12,11 +12,11 @@ use super::{ConfigFile, Exit, changes, intent, logging, progress};
 use crate::app::{App, AppError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::model::PassKind;
 use crate::store::read::ChangeFilter;
 use crate::store::{Reader, StoreError, intents, outbox, read, wipe};
 use crate::tasks::pull::Failure;
 use crate::tasks::push::Drained;
+use komoju_core::PassKind;
 
 /// One sweep of the whole list, applied to the mirror, then one attempt at each intent that is due; makes the database where there is
 /// none.

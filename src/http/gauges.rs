@@ -7,11 +7,11 @@ use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::measures::{self, set, set_of};
-use crate::model::intent::lifecycle::State;
-use crate::model::time;
 use crate::standing::{Intents, Standing};
 use crate::store::beside;
 use crate::tasks::spool;
+use komoju_core::intent::lifecycle::State;
+use komoju_core::time;
 
 /// Where a directory that somebody let grow is not counted any further.
 const MOST_FILES: usize = 10_000;

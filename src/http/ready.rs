@@ -55,10 +55,10 @@ mod tests {
         let path = directory.path().join("komoju.db");
         let store = Store::open(&path).unwrap();
         let now = SystemClock::new().now();
-        let at = crate::model::time::written(now);
+        let at = komoju_core::time::written(now);
         let swept = move |tx: &crate::store::Tx<'_>| {
-            let id = passes::start(tx, crate::model::PassKind::Sweep, &at)?;
-            passes::finish(tx, id, &at, crate::model::Outcome::Held, None)
+            let id = passes::start(tx, komoju_core::PassKind::Sweep, &at)?;
+            passes::finish(tx, id, &at, komoju_core::Outcome::Held, None)
         };
         store.write(swept).await.unwrap();
         let standing = Standing::read(&Reader::open(&path).unwrap(), &Config::default(), now).unwrap();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::model::Unreadable;
+use komoju_core::Unreadable;
 
 /// Which request.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -33,9 +33,9 @@ use super::{Beginning, Left, Push, PushError, PushRemote, Pushed, PushedCustomer
 use crate::clock::Clock;
 use crate::config::{Config, SecretKey};
 use crate::mask::{MASK, Masker};
-use crate::model::listed::LONGEST;
-use crate::model::{CustomerId, Page, PageQuery, Slowed};
 use crate::pulse;
+use komoju_core::listed::LONGEST;
+use komoju_core::{CustomerId, Page, PageQuery, Slowed};
 
 /// How much may be held of all answers together: those under way, and a few that wait for the database.
 const ALL_ANSWERS: usize = 24 << 20;

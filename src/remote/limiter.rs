@@ -14,8 +14,8 @@ use tokio::sync::{Notify, watch};
 use super::pace::{Ceiling, Pace, Refusal};
 use crate::clock::Clock;
 use crate::measures;
-use crate::model::Slowed;
-use crate::model::time::LONGEST_PAUSE;
+use komoju_core::Slowed;
+use komoju_core::time::LONGEST_PAUSE;
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::model::Slowed;
-use crate::model::slowed::FORGET_AFTER;
+use komoju_core::Slowed;
+use komoju_core::slowed::FORGET_AFTER;
 
 /// LOWEST controls how slow requests become at most, in requests a second.
 const LOWEST: f64 = 0.05;

@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::error::{ApiError, Beginning};
-use crate::model::json::scan;
-use crate::model::{BadCustomer, Customer, Hints, Listed, Page, Unreadable, json};
+use komoju_core::json::scan;
+use komoju_core::{BadCustomer, Customer, Hints, Listed, Page, Unreadable, json};
 
 /// Reads a page of the list; the error is a sentence. Its customers are told apart and not read: one that cannot be read does not
 /// cost the others. Only `data` must be what it should be.

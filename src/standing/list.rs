@@ -3,9 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use crate::model::time;
-use crate::model::words::{count, duration};
 use crate::store::unlisted::ListState;
+use komoju_core::time;
+use komoju_core::words::{count, duration};
 
 /// For how long a lag above `consistency_s` is reported: an operator who has raised the setting must see that it helped.
 const LAG_REPORTED_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);

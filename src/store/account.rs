@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::{Conn, StoreError, Tx, outbox};
-use crate::model::change::Hash;
+use komoju_core::change::Hash;
 
 /// The account's row.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,8 +24,8 @@ use super::schema_copy::{self, Kind, Object};
 use super::verify::Verified;
 use super::work::{Step, Work};
 use super::{StoreError, mirror, open, own, place, verify};
-use crate::model::intent::MASKED_TOKEN;
-use crate::model::json;
+use komoju_core::intent::MASKED_TOKEN;
+use komoju_core::json;
 
 /// What a backup holds.
 #[derive(Clone, Debug)]

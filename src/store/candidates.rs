@@ -6,8 +6,8 @@ use rusqlite::params;
 
 use super::intents::intent_in;
 use super::{Conn, StoreError, mirror};
-use crate::model::intent::{Body, Wish};
-use crate::model::{Customer, CustomerId};
+use komoju_core::intent::{Body, Wish};
+use komoju_core::{Customer, CustomerId};
 
 /// Whether the customers that other intents created are excluded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

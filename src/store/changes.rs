@@ -6,8 +6,8 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::holds::End;
 use super::mirror::Stored;
 use super::{Conn, StoreError, Tx, holds, listed, mirror};
-use crate::model::change::{EMPTY_CHAIN, Hash, chain};
-use crate::model::{Customer, CustomerId, Entry, Kind, Origin, Standing, Tally};
+use komoju_core::change::{EMPTY_CHAIN, Hash, chain};
+use komoju_core::{Customer, CustomerId, Entry, Kind, Origin, Standing, Tally};
 
 /// The end of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub fn deletions_after(conn: &Conn, seq: i64) -> Result<u64, StoreError> {
 /// Who or what causes the changes of one transaction, and when they were seen.
 #[derive(Clone, Debug)]
 pub struct Cause {
-    /// When we saw it, in the written form of [`crate::model::time`].
+    /// When we saw it, in the written form of [`komoju_core::time`].
     pub observed_at: String,
     /// How it became known.
     pub origin: Origin,
@@ -246,7 +246,7 @@ pub fn each(conn: &Conn, visit: impl FnMut(Sealed) -> Result<(), StoreError>) ->
     visit_sealed(conn, &format!("{SEALED} ORDER BY seq"), [], visit)
 }
 
-/// Where the log ended at a moment (in the written form of [`crate::model::time`]): the last entry stamped up to then. What
+/// Where the log ended at a moment (in the written form of [`komoju_core::time`]): the last entry stamped up to then. What
 /// stands before it had happened too, whatever its stamp, for a wall clock can be set back; so the log is always cut in one place.
 pub fn seq_at(conn: &Conn, moment: &str) -> Result<i64, StoreError> {
     let mut statement =

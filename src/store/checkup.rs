@@ -3,7 +3,7 @@
 use rusqlite::OptionalExtension as _;
 
 use super::{Conn, StoreError, indexes, mirror, open};
-use crate::model::CustomerId;
+use komoju_core::CustomerId;
 
 /// The schema version of an open database.
 pub fn schema_version(conn: &Conn) -> Result<i64, StoreError> {

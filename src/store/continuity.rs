@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::OptionalExtension as _;
 
 use super::{Conn, Instance, LogMark, StoreError, changes, displaced, open, place};
-use crate::model::change::Hash;
+use komoju_core::change::Hash;
 
 /// How far the log of an open database has come.
 pub fn mark(conn: &Conn) -> Result<LogMark, StoreError> {

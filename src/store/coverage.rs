@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Conn, StoreError};
-use crate::model::{CustomerId, time};
+use komoju_core::{CustomerId, time};
 
 /// The time that the change log covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::changes::{self, Cause, Head, Redaction};
 use super::holds::{self, End};
 use super::outbox::own;
 use super::{Conn, StoreError, Tx, mirror, spool, wipe};
-use crate::model::{CustomerId, Kind, Origin, Searched, Traces, json};
+use komoju_core::{CustomerId, Kind, Origin, Searched, Traces, json};
 
 /// What stands in the place of a reason or an error.
 const ERASED: &str = "erased with its customer";

@@ -340,8 +340,8 @@ fn way_out(error: &std::io::Error) -> &'static str {
     }
 }
 
-impl From<crate::model::change::ImpossibleChange> for StoreError {
-    fn from(change: crate::model::change::ImpossibleChange) -> Self {
+impl From<komoju_core::change::ImpossibleChange> for StoreError {
+    fn from(change: komoju_core::change::ImpossibleChange) -> Self {
         Self::Impossible(change.to_string())
     }
 }

@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::mirror::id_in;
 use super::{Conn, StoreError, Tx};
-use crate::model::{CustomerId, PassId};
+use komoju_core::{CustomerId, PassId};
 
 /// The number of a hold.
 pub type HoldId = i64;

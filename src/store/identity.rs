@@ -217,7 +217,7 @@ fn started_at(stat: &str, boot: &str) -> Option<String> {
     let ticks: u64 = fields.split_whitespace().nth(19)?.parse().ok()?;
     let booted: u64 = boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
     let at = jiff::Timestamp::from_second(i64::try_from(booted + ticks / TICKS_PER_SECOND).ok()?).ok()?;
-    Some(crate::model::time::written(at))
+    Some(komoju_core::time::written(at))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use super::identity::{self, FileIdentity, InodeLock, Mode, Refusal};
 use super::lock_file::{LockText, LogMark};
 use super::{StoreError, place};
-use crate::model::time;
+use komoju_core::time;
 
 /// How often, and after how long each, a lock that is only shared is tried again: a process that only looks releases it within
 /// microseconds, and the kernel gives no signal that would not also wait for a holder.

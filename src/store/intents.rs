@@ -1,6 +1,6 @@
 //! Intents at the doors and in a person's hands: accepted, approved, retried, cancelled.
 //!
-//! Every transition is computed by [`crate::model::intent::lifecycle`] and written here or in [`super::outbox`]; the triggers of the
+//! Every transition is computed by [`komoju_core::intent::lifecycle`] and written here or in [`super::outbox`]; the triggers of the
 //! schema refuse any other. The triggers also judge what every door accepts, in the same words as [`Intent::parse`].
 
 #[cfg(any(test, fuzzing))]
@@ -12,10 +12,10 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{Conn, StoreError, Tx, outbox, spool, wipe};
-use crate::model::intent::MASKED_TOKEN;
-use crate::model::intent::lifecycle::{Lifecycle, Outcome, Retry, State};
-use crate::model::intent::{Body, Expect, Intent, Rule, Wish};
-use crate::model::{CustomerId, json as canonical, time};
+use komoju_core::intent::MASKED_TOKEN;
+use komoju_core::intent::lifecycle::{Lifecycle, Outcome, Retry, State};
+use komoju_core::intent::{Body, Expect, Intent, Rule, Wish};
+use komoju_core::{CustomerId, json as canonical, time};
 
 /// By which way an intent came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

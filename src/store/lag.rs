@@ -6,8 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::mirror::{self, Stored, id_in};
 use super::{Conn, StoreError, Tx};
-use crate::model::lag::{Consistency, LeftOut, Recent};
-use crate::model::{Customer, CustomerId, Kind, Origin, time};
+use komoju_core::lag::{Consistency, LeftOut, Recent};
+use komoju_core::{Customer, CustomerId, Kind, Origin, time};
 
 /// At most so many customers wait to be requested again. What is left out beyond that, the next sweep reads.
 const MOST_WAITING: u32 = 1000;

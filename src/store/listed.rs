@@ -13,8 +13,8 @@ use std::ops::RangeInclusive;
 use rusqlite::{OptionalExtension, params};
 
 use super::{Conn, StoreError, Tx};
-use crate::model::listed::Fingerprint;
-use crate::model::{Listed, Source};
+use komoju_core::listed::Fingerprint;
+use komoju_core::{Listed, Source};
 
 /// How many rows a window spans.
 const SPAN: i64 = 512;
@@ -160,9 +160,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::{Kind, Origin};
     use crate::store::changes::{self, Cause, Recorder};
     use crate::store::{mirror, open};
+    use komoju_core::{Kind, Origin};
 
     fn listed(n: i64, email: &str) -> Listed {
         Listed::from_value(&json!({"id": format!("c{n}"), "email": email})).unwrap()

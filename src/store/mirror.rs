@@ -4,7 +4,7 @@ use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Conn, StoreError, Tx};
-use crate::model::{Customer, CustomerId, Standing, time};
+use komoju_core::{Customer, CustomerId, Standing, time};
 
 /// One row: its small dense number, which a sweep marks as seen, and where the customer stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -248,9 +248,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::{Kind, Origin};
     use crate::store::changes::{self, Cause, Recorder};
     use crate::store::open;
+    use komoju_core::{Kind, Origin};
 
     #[test]
     fn only_who_was_live_by_then_can_become_a_suspect() {

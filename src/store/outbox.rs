@@ -11,12 +11,12 @@ use serde_json::Value;
 
 use super::intents::{digest, intent_in, life_in};
 use super::{Conn, StoreError, Tx};
-use crate::model::CustomerId;
-use crate::model::intent::Intent;
-use crate::model::intent::MASKED_TOKEN;
-use crate::model::intent::lifecycle::{Lifecycle, Outcome};
-use crate::model::patience::Patience;
-use crate::model::time;
+use komoju_core::CustomerId;
+use komoju_core::intent::Intent;
+use komoju_core::intent::MASKED_TOKEN;
+use komoju_core::intent::lifecycle::{Lifecycle, Outcome};
+use komoju_core::patience::Patience;
+use komoju_core::time;
 
 /// An open intent, ready to be attempted.
 #[derive(Clone, Debug)]

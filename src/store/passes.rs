@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
 use super::{Conn, StoreError, Tx, outbox};
-use crate::model::{Outcome, PassId, PassKind, Tally, time};
+use komoju_core::{Outcome, PassId, PassKind, Tally, time};
 
 /// Writes something that changes nothing: its commit proves that the database can be written.
 pub fn prove_writable(tx: &Tx<'_>) -> Result<(), StoreError> {

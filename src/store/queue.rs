@@ -9,8 +9,8 @@ use super::outbox::{self, Open};
 use super::read::{PIECE, in_pieces};
 use super::record::{self, Record};
 use super::{Conn, StoreError};
-use crate::model::intent::MASKED_TOKEN;
-use crate::model::intent::lifecycle::State;
+use komoju_core::intent::MASKED_TOKEN;
+use komoju_core::intent::lifecycle::State;
 
 /// Which intents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 pub use super::record::Record;
 use super::{Conn, StoreError, changes, open, record, verify};
-use crate::model::{Customer, CustomerId, Standing, time};
+use komoju_core::{Customer, CustomerId, Standing, time};
 
 /// A read-only connection to an existing database.
 pub struct Reader {
@@ -198,7 +198,7 @@ pub fn held_customers(
 }
 
 /// The pass with this number.
-pub fn pass(conn: &Conn, id: crate::model::PassId) -> Result<Option<Record>, StoreError> {
+pub fn pass(conn: &Conn, id: komoju_core::PassId) -> Result<Option<Record>, StoreError> {
     record::one(conn, "SELECT * FROM passes WHERE id = ?1", [id])
 }
 
@@ -209,7 +209,7 @@ pub fn mirror_info(conn: &Conn) -> Result<Record, StoreError> {
 }
 
 /// The last pass of a kind that has ended.
-pub fn last_pass(conn: &Conn, kind: crate::model::PassKind) -> Result<Option<Record>, StoreError> {
+pub fn last_pass(conn: &Conn, kind: komoju_core::PassKind) -> Result<Option<Record>, StoreError> {
     let sql = "SELECT * FROM passes WHERE kind = ?1 AND finished_at IS NOT NULL ORDER BY id DESC LIMIT 1";
     record::one(conn, sql, [kind.word()])
 }
@@ -269,9 +269,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::{Kind, Origin};
     use crate::store::changes::{Cause, recording};
     use crate::store::passes;
+    use komoju_core::{Kind, Origin};
 
     #[test]
     fn record_of_the_past_is_the_record_of_the_view_for_any_types() {
@@ -296,7 +296,7 @@ mod tests {
             json!({"id": format!("c{n}"), "source": source, "metadata": other, "locale": other, "email": other,
                    "created_at": other})
         });
-        let huge = crate::model::json::parse(
+        let huge = komoju_core::json::parse(
             br#"{"id":"huge","source":{"year":12345678901234567890,"month":1E400,"brand":1.50}}"#,
         );
         for body in bodies.chain([huge.unwrap()]) {

@@ -8,7 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
 use super::{Conn, StoreError};
-use crate::model::json;
+use komoju_core::json;
 
 /// Columns whose text is JSON, in every view.
 const JSON_COLUMNS: [&str; 8] = ["source", "metadata", "body", "diff", "before", "after", "expect", "detail"];

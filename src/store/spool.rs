@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::intents::{self, Door};
 use super::{Conn, StoreError, Tx, outbox, wipe};
-use crate::model::intent::{Intent, Target, Wish};
+use komoju_core::intent::{Intent, Target, Wish};
 
 /// An intent of a file, its id set.
 #[derive(Clone, Debug)]

@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::params;
 
 use super::{Conn, StoreError, Tx, changes};
-use crate::model::lag::Consistency;
-use crate::model::time;
+use komoju_core::lag::Consistency;
+use komoju_core::time;
 
 /// For how many sweeps after it answered a customer is not requested again.
 pub const RESTS_FOR: i64 = 2;

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::record::{self, Record};
 use super::{Conn, StoreError, Tx};
-use crate::model::{CustomerId, PassId, Unreadable};
+use komoju_core::{CustomerId, PassId, Unreadable};
 
 /// MOST controls how many rows are kept: where everything is unreadable, more would say nothing new.
 const MOST: u64 = 1000;
@@ -17,7 +17,7 @@ const MOST: u64 = 1000;
 pub struct Sight {
     /// The page of the list and the position on it; `None` where it was requested by its id.
     pub place: Option<(u64, u64)>,
-    /// When, in the written form of [`crate::model::time`].
+    /// When, in the written form of [`komoju_core::time`].
     pub at: String,
     /// The pass that saw it.
     pub pass: Option<PassId>,
@@ -103,8 +103,8 @@ fn text_key(bad: &Unreadable) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::BadCustomer;
     use crate::store::open;
+    use komoju_core::BadCustomer;
 
     fn bad(text: &str) -> Unreadable {
         Unreadable::new(text.as_bytes(), Some(1), BadCustomer::NoId)

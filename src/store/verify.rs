@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use super::changes::{self, Head, Sealed};
 use super::{Conn, StoreError, Tx, mirror};
-use crate::model::change::{EMPTY_CHAIN, ImpossibleChange, chain};
-use crate::model::{CustomerId, Standing};
+use komoju_core::change::{EMPTY_CHAIN, ImpossibleChange, chain};
+use komoju_core::{CustomerId, Standing};
 
 /// How many findings are told one by one; a wholly damaged log has as many as entries.
 const TOLD: usize = 100;

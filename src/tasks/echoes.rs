@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::model::intent::Body;
-use crate::model::{Customer, CustomerId, time};
-use crate::reconcile::creates;
+use komoju_core::intent::Body;
+use komoju_core::plan::creates;
+use komoju_core::{Customer, CustomerId, time};
 
 /// What is being pushed, and what was since the oldest request that is still under way. Shared by pull and push.
 #[derive(Debug, Default)]

@@ -40,13 +40,13 @@ use crate::clock::Clock;
 use crate::config::SecretKey;
 use crate::mask::Masker;
 use crate::measures;
-use crate::model::{Origin, Outcome, PassId, PassKind, Tally, time};
-use crate::reconcile::lag::Consistency;
 use crate::remote::Remote;
 use crate::store::passes::{Interrupted, Position};
 use crate::store::unlisted::{self, Learnt};
 use crate::store::{Store, StoreError, changes, mirror, passes};
 use crate::tasks::echoes::{Asked, Echoes};
+use komoju_core::plan::lag::Consistency;
+use komoju_core::{Origin, Outcome, PassId, PassKind, Tally, time};
 
 /// What a pull is told once.
 #[derive(Clone, Debug)]

@@ -42,14 +42,14 @@ use super::Echoes;
 use crate::clock::{BEFORE_SENDING, Clock};
 use crate::config::SecretKey;
 use crate::measures;
-use crate::model::intent::lifecycle::State;
-use crate::model::words::count;
-use crate::model::{Origin, time};
 use crate::pulse;
-use crate::reconcile::lag::Consistency;
 use crate::remote::{PushRemote, Remote};
 use crate::store::outbox::{self, Open};
 use crate::store::{Store, StoreError, delete_limit};
+use komoju_core::intent::lifecycle::State;
+use komoju_core::plan::lag::Consistency;
+use komoju_core::words::count;
+use komoju_core::{Origin, time};
 
 /// How long a stop waits for answers that are on their way.
 const LAST_ANSWERS: Duration = Duration::from_millis(1000);

@@ -54,10 +54,10 @@ use worker::Worker;
 use crate::clock::Clock;
 use crate::config::SecretKey;
 use crate::mask::Masker;
-use crate::model::time;
-use crate::model::words::count;
 use crate::store::spool::{self, Accepted, BadLine, BadLines, Judged, Receipt, SpoolFile};
 use crate::store::{Store, StoreError, outbox};
+use komoju_core::time;
+use komoju_core::words::count;
 
 /// LONGEST_DRAIN limits how long a drain waits: until the file that delays the others has done so,
 /// and one more second.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Work};
+use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng, distr::Alphanumeric};
 use rusqlite::Connection;

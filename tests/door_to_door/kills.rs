@@ -5,7 +5,7 @@ use std::fs::File;
 use std::process::Stdio;
 use std::time::Duration;
 
-use komoju_sync::sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Call, Effect, Fault, Work};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rusqlite::Connection;
@@ -282,7 +282,7 @@ type Sent = BTreeMap<String, Vec<usize>>;
 
 /// Takes up what was sent; first everything that is under way there has its effect.
 fn take_up(house: &House, sent: &mut Sent) {
-    let is_under_way = |world: &komoju_sync::sandbox::World| {
+    let is_under_way = |world: &komoju_sandbox::World| {
         let cut = world.fired_by_kind().get("reset").copied().unwrap_or(0);
         let open = world.requests().iter().filter(|seen| seen.method != "GET" && seen.status.is_none());
         open.count() as u64 > cut
@@ -378,7 +378,7 @@ fn whatever_is_dropped_takes_effect_once_however_often_the_daemon_is_killed() {
             }
             _ => {
                 let effects =
-                    |world: &komoju_sync::sandbox::World| world.creates() + world.updates() + world.deletes();
+                    |world: &komoju_sandbox::World| world.creates() + world.updates() + world.deletes();
                 let until = effects(&house.sandbox.world()) + dice.random_range(1..4);
                 for _ in 0..3 {
                     dropper.drop_any();

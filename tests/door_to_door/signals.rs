@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use base64::Engine as _;
-use komoju_sync::sandbox::{Call, Effect, Fault, OldKey};
+use komoju_sandbox::{Call, Effect, Fault, OldKey};
 
 use crate::house::{House, KEY, Process};
 use crate::{eventually, stop, within, writer};

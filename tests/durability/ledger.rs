@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use komoju_sync::sandbox::Sandbox;
+use komoju_sandbox::Sandbox;
 use komoju_sync::store::changes::Head;
 use serde_json::Value;
 

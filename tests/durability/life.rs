@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use jiff::SignedDuration;
+use komoju_core::intent::Intent;
+use komoju_sandbox::{Call, Effect, Fault, Sandbox, Work};
 use komoju_sync::clock::Clock;
-use komoju_sync::model::intent::Intent;
-use komoju_sync::sandbox::{Call, Effect, Fault, Sandbox, Work};
 use komoju_sync::store::intents::{Door, accept};
 use komoju_sync::store::{StoreError, changes, write_beside};
 use komoju_sync::tasks::spool::{Spool, SpoolSettings, waiting_files};

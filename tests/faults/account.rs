@@ -1,6 +1,6 @@
 //! Refused keys and swapped ones.
 
-use komoju_sync::sandbox::{Call, Effect, Fault, Payload};
+use komoju_sandbox::{Call, Effect, Fault, Payload};
 
 use crate::case::Case;
 use crate::matrix::Ends::{Fails, Refused, Waits};

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use komoju_sync::sandbox::{Call, Effect, Ending, Fault, Payload};
+use komoju_sandbox::{Call, Effect, Ending, Fault, Payload};
 use serde_json::json;
 
 use crate::case::{Case, eventually, until};

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use komoju_sandbox::{Call, Effect, Fault, Readings, Work};
 use komoju_sync::cli::sync_by;
 use komoju_sync::clock::{Clock as _, ManualClock, SystemClock};
 use komoju_sync::config::Config;
-use komoju_sync::sandbox::{Call, Effect, Fault, Readings, Work};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -403,7 +403,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Waits until it holds of the sandbox.
-pub fn until(house: &House, holds: impl FnMut(&komoju_sync::sandbox::World) -> bool) {
+pub fn until(house: &House, holds: impl FnMut(&komoju_sandbox::World) -> bool) {
     let time = Duration::from_secs(30);
     let held = house.runtime.block_on(async { tokio::time::timeout(time, house.sandbox.until(holds)).await });
     assert!(held.is_ok(), "it does not come to that within {time:?}");

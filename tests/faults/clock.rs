@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use komoju_sandbox::{Call, Effect, Fault, Payload};
 use komoju_sync::clock::Clock as _;
-use komoju_sync::sandbox::{Call, Effect, Fault, Payload};
 
 use crate::case::Case;
 use crate::matrix::Ends::Complete;

@@ -1,6 +1,6 @@
 //! Customers whose ids and metadata are not what anybody expects.
 
-use komoju_sync::sandbox::{Effect, Fault, Payload};
+use komoju_sandbox::{Effect, Fault, Payload};
 use serde_json::{Value, json};
 
 use crate::case::Case;

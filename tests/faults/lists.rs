@@ -1,6 +1,6 @@
 //! Lists that say something else than what is.
 
-use komoju_sync::sandbox::{Call, Echo, Effect, Fault};
+use komoju_sandbox::{Call, Echo, Effect, Fault};
 use serde_json::{Map, Value, json};
 
 use crate::case::Case;

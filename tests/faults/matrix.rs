@@ -171,7 +171,7 @@ macro_rules! faults {
             fn $name() {
                 let name = concat!(module_path!(), "::", stringify!($name));
                 let row = ROWS.iter().find(|row| row.test == name).unwrap();
-                let readings = komoju_sync::sandbox::Readings::default();
+                let readings = komoju_sandbox::Readings::default();
                 $(let readings = { let _ = readings; $readings };)?
                 crate::case::Case::play(row, readings, $play);
             }

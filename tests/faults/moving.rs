@@ -1,6 +1,6 @@
 //! A list that moves while it is read.
 
-use komoju_sync::sandbox::{Call, Drift, Effect, Fault, Region};
+use komoju_sandbox::{Call, Drift, Effect, Fault, Region};
 
 use crate::case::Case;
 use crate::matrix::Ends::Complete;

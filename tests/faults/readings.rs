@@ -4,11 +4,11 @@
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
-use komoju_sync::clock::Clock as _;
-use komoju_sync::sandbox::Readings;
-use komoju_sync::sandbox::readings::{
+use komoju_sandbox::Readings;
+use komoju_sandbox::readings::{
     Deleted, DeletedListed, LastPage, PastEnd, RateLimit, Refused, Repeated, Ties, Total,
 };
+use komoju_sync::clock::Clock as _;
 use serde_json::json;
 
 use crate::case::{Case, eventually};

@@ -1,6 +1,6 @@
 //! Answers by their status.
 
-use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Whither, Work};
+use komoju_sandbox::{Call, Effect, Fault, Payload, Whither, Work};
 
 use crate::case::Case;
 use crate::matrix::Ends::{Complete, Fails};
@@ -165,7 +165,7 @@ impl Case {
             "another host was asked"
         );
         let asked = |method: &str, of: &str| {
-            let fits = |seen: &&komoju_sync::sandbox::Seen| seen.method == method && seen.path.contains(of);
+            let fits = |seen: &&komoju_sandbox::Seen| seen.method == method && seen.path.contains(of);
             world.requests().iter().filter(fits).count()
         };
         let pushes = ["POST", "PATCH", "DELETE"].map(|method| asked(method, ""));

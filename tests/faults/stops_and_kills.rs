@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use komoju_sandbox::{Call, Effect, Fault};
 use komoju_sync::clock::{Clock as _, SystemClock};
-use komoju_sync::sandbox::{Call, Effect, Fault};
 
 use crate::case::{Case, eventually, signal, until};
 use crate::house::Process;

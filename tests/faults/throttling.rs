@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use komoju_sandbox::{Call, Effect, Fault, Payload};
 use komoju_sync::clock::Clock as _;
-use komoju_sync::sandbox::{Call, Effect, Fault, Payload};
 
 use crate::case::{Case, eventually, until};
 use crate::matrix::Ends::{Complete, Fails, Outlasts};
@@ -145,7 +145,7 @@ impl Case {
         let start = self.clock.elapsed();
         self.endure();
         let bounded = "SELECT coalesce(throttled_until, '') FROM meta";
-        let most = komoju_sync::model::time::written(self.clock.now() + SignedDuration::from_mins(15));
+        let most = komoju_core::time::written(self.clock.now() + SignedDuration::from_mins(15));
         assert!(self.house.one(bounded) <= most);
         // The harness itself lets a minute pass.
         self.clock.elapsed() - start - Duration::from_secs(60)

@@ -1,7 +1,7 @@
 //! Connections that do not come up, and that end too early.
 
 use base64::Engine as _;
-use komoju_sync::sandbox::{Effect, Ending, Work};
+use komoju_sandbox::{Effect, Ending, Work};
 
 use crate::case::Case;
 use crate::house::KEY;

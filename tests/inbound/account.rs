@@ -1,6 +1,6 @@
 //! Whose customers these are: swapped, rotated and refused keys.
 
-use komoju_sync::sandbox::{OldKey, Refusal};
+use komoju_sandbox::{OldKey, Refusal};
 use komoju_sync::tasks::pull::Failure;
 
 use crate::house::{House, KEY};
@@ -85,7 +85,7 @@ fn a_known_customer_without_a_clear_answer_does_not_hide_the_others() {
         house.sandbox.world().rotate_key("sk_test_new", OldKey::Revoked);
         house.use_key("sk_test_new");
         let id = house.sandbox.world().ids()[silent].clone();
-        let mut fault = komoju_sync::sandbox::Fault::new(komoju_sync::sandbox::Effect::status(410));
+        let mut fault = komoju_sandbox::Fault::new(komoju_sandbox::Effect::status(410));
         fault.on.path = Some(format!("/customers/{id}"));
         house.inject(fault);
         house.expect(0, &["sync"]);

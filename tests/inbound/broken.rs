@@ -1,7 +1,7 @@
 //! How often a request is tried; what each fault makes of a pass is played in `tests/faults`.
 
-use komoju_sync::model::Outcome;
-use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Work};
+use komoju_core::Outcome;
+use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
 
 use crate::house::House;
 

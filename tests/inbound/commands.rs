@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use komoju_sandbox::{Call, Effect, Fault};
 use komoju_sync::clock::{Clock, SystemClock};
-use komoju_sync::sandbox::{Call, Effect, Fault};
 use serde_json::{Value, json};
 
 use crate::house::{House, KEY, Process, own};
@@ -293,7 +293,7 @@ fn what_the_api_asked_to_wait_holds_for_the_next_process_too() {
     let house = House::with(12);
     let effect = Effect::Status {
         status: 429,
-        body: komoju_sync::sandbox::Payload::Error,
+        body: komoju_sandbox::Payload::Error,
         retry_after: Some("600".to_owned()),
         headers: Default::default(),
         work: Default::default(),

@@ -74,7 +74,7 @@ fn a_persons_word_leaves_a_damaged_database_as_it_was() {
 fn a_dry_run_is_named_to_whoever_would_start_beside_it() {
     let house = House::with(30);
     house.expect(0, &["sync"]);
-    let held = house.on_lists(komoju_sync::sandbox::Effect::Hold);
+    let held = house.on_lists(komoju_sandbox::Effect::Hold);
     let mut dry = house.spawn(&["sync", "--dry-run"]);
     house.runtime.block_on(house.sandbox.until(|world| world.fired(held) > 0));
     let ran = house.expect(5, &["sync"]);

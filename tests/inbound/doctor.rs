@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use komoju_sandbox::{Effect, OldKey, Refusal};
 use komoju_sync::clock::{Clock as _, SystemClock};
-use komoju_sync::sandbox::{Effect, OldKey, Refusal};
 use serde_json::Value;
 
 use crate::house::{House, KEY, own};
@@ -306,7 +306,7 @@ fn a_firewall_in_front_is_no_refusal_and_one_hiccup_is_nothing() {
     assert_eq!(told.code, 1, "{}", told.text);
     assert!(told.one("api").1.contains("a firewall in front of the API"), "{}", told.text);
     house.sandbox.world().refuse_key(None);
-    house.inject(komoju_sync::sandbox::Fault::new(Effect::Reset { work: Default::default() }).once());
+    house.inject(komoju_sandbox::Fault::new(Effect::Reset { work: Default::default() }).once());
     assert_eq!(doctor(&house).one("api").0, "ok");
 }
 

@@ -8,12 +8,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use komoju_core::PassKind;
+use komoju_core::plan::lag::Consistency;
+use komoju_sandbox::{Effect, Fault, FaultId, Options, Readings, Sandbox};
 use komoju_sync::clock::{Clock, ManualClock};
 use komoju_sync::config::{Config, SecretKey};
-use komoju_sync::model::PassKind;
-use komoju_sync::reconcile::lag::Consistency;
 use komoju_sync::remote::Http;
-use komoju_sync::sandbox::{Effect, Fault, FaultId, Options, Readings, Sandbox};
 use komoju_sync::store::verify::verify;
 use komoju_sync::store::{Reader, Store, read};
 use komoju_sync::tasks::pull::{Pull, Report, Settings};
@@ -181,7 +181,7 @@ impl House {
 
     /// An effect on every list.
     pub fn on_lists(&self, effect: Effect) -> FaultId {
-        self.inject(Fault::new(effect).call(komoju_sync::sandbox::Call::List))
+        self.inject(Fault::new(effect).call(komoju_sandbox::Call::List))
     }
 
     pub fn fired(&self, fault: FaultId) -> u64 {

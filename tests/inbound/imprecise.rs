@@ -3,8 +3,8 @@
 //!
 //! `CUSTOMERS=10000 cargo test --release --test inbound -- imprecise:: --nocapture` measures with more customers.
 
-use komoju_sync::model::Outcome;
-use komoju_sync::sandbox::{Drift, Effect, Readings};
+use komoju_core::Outcome;
+use komoju_sandbox::{Drift, Effect, Readings};
 use serde_json::{Value, json};
 
 use crate::house::House;

@@ -2,9 +2,9 @@
 
 use std::num::NonZeroU32;
 
-use komoju_sync::model::Outcome;
-use komoju_sync::sandbox::readings::{LastPage, Total};
-use komoju_sync::sandbox::{Call, Echo, Effect, Fault};
+use komoju_core::Outcome;
+use komoju_sandbox::readings::{LastPage, Total};
+use komoju_sandbox::{Call, Echo, Effect, Fault};
 use serde_json::{Value, json};
 
 use crate::house::{House, own};

@@ -1,7 +1,7 @@
 //! Customers that a list does not show: short lists, mass deletions, holds, and an operator's decisions.
 
-use komoju_sync::model::Outcome;
-use komoju_sync::sandbox::{Call, Effect, Fault};
+use komoju_core::Outcome;
+use komoju_sandbox::{Call, Effect, Fault};
 use serde_json::json;
 
 use crate::house::{House, own};
@@ -213,7 +213,7 @@ fn a_deletion_asks_for_a_canary_after_the_suspect() {
 
 #[test]
 fn answer_that_is_not_the_apis_own_is_no_evidence() {
-    use komoju_sync::sandbox::Payload;
+    use komoju_sandbox::Payload;
     for body in [Payload::Html, Payload::Empty, Payload::Json(json!({}))] {
         for status in [404, 410] {
             let house = House::with(30);
@@ -235,7 +235,7 @@ fn answer_that_is_not_the_apis_own_is_no_evidence() {
 
 #[test]
 fn customer_is_gone_by_a_json_404_or_410_of_any_code_beside_a_living_canary() {
-    use komoju_sync::sandbox::Payload;
+    use komoju_sandbox::Payload;
     for (status, code) in [(404, "not_found"), (404, "resource_missing"), (410, "gone")] {
         let house = House::with(30);
         house.sweep();
@@ -262,7 +262,7 @@ fn customer_is_gone_by_a_json_404_or_410_of_any_code_beside_a_living_canary() {
 }
 
 /// An answer of this status and body.
-fn answered(status: u16, body: komoju_sync::sandbox::Payload) -> Effect {
+fn answered(status: u16, body: komoju_sandbox::Payload) -> Effect {
     Effect::Status { status, body, retry_after: None, headers: Default::default(), work: Default::default() }
 }
 
@@ -274,7 +274,7 @@ fn on_show(effect: Effect, id: &str) -> Fault {
 }
 
 fn unusable() -> [Effect; 3] {
-    [Effect::status(400), Effect::status(500), answered(404, komoju_sync::sandbox::Payload::Html)]
+    [Effect::status(400), Effect::status(500), answered(404, komoju_sandbox::Payload::Html)]
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn a_404_that_proves_nothing_makes_no_other_set_of_those_who_wait() {
     // Paging skips somebody, and an API in trouble says of everybody that there is no such customer.
     let skipped = house.sandbox.world().ids()[5].clone();
     house.on_lists(Effect::Hide { ids: vec![skipped], every: None });
-    let code = komoju_sync::sandbox::Payload::Code("not_found".into());
+    let code = komoju_sandbox::Payload::Code("not_found".into());
     let nobody = Effect::Status {
         status: 404,
         body: code,
@@ -619,7 +619,7 @@ fn a_no_during_the_question_itself_is_heard() {
     let house = House::with(30);
     house.sweep();
     let gone = delete(&house, 1);
-    let none = answered(404, komoju_sync::sandbox::Payload::Code("not_found".into()));
+    let none = answered(404, komoju_sandbox::Payload::Code("not_found".into()));
     let fault = house.inject(Fault::new(none).call(Call::Show));
     assert_eq!(house.sweep().held, 1, "without a canary");
     house.sandbox.world().remove_fault(fault);

@@ -1,8 +1,8 @@
 //! Customers come, change, go and come back; the list moves while it is read.
 
-use komoju_sync::model::{Outcome, PassKind};
-use komoju_sync::sandbox::readings::{Order, PastEnd, PerPageOver};
-use komoju_sync::sandbox::{Call, Drift, Effect, Fault, Readings, Region};
+use komoju_core::{Outcome, PassKind};
+use komoju_sandbox::readings::{Order, PastEnd, PerPageOver};
+use komoju_sandbox::{Call, Drift, Effect, Fault, Readings, Region};
 use serde_json::json;
 
 use crate::house::{House, own};
@@ -22,7 +22,7 @@ fn the_first_sync_makes_a_true_mirror_and_the_second_changes_nothing() {
 #[test]
 fn after_the_first_sweep_readers_have_their_indexes() {
     let house = House::with(12);
-    let fault = house.on_lists(komoju_sync::sandbox::Effect::status(422));
+    let fault = house.on_lists(komoju_sandbox::Effect::status(422));
     house.sweep();
     let indexes =
         "SELECT count(*) FROM sqlite_schema WHERE name IN ('change_log_by_customer', 'mirror_by_email')";

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use komoju_sync::sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Call, Effect, Fault};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 

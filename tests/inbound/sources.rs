@@ -1,7 +1,7 @@
 //! A null source is "none" or "not revealed": every reading.
 
-use komoju_sync::sandbox::readings::{Source, Total};
-use komoju_sync::sandbox::{Call, Effect, Fault, Readings};
+use komoju_sandbox::readings::{Source, Total};
+use komoju_sandbox::{Call, Effect, Fault, Readings};
 use serde_json::json;
 
 use crate::house::House;
@@ -50,7 +50,7 @@ fn a_lookup_that_hides_sources_erases_none() {
     let head = house.head();
     let id = with_card(&house);
     house.sandbox.world().readings_mut().show_source = Source::Hidden;
-    let hidden = komoju_sync::sandbox::Effect::Hide { ids: vec![id.clone()], every: None };
+    let hidden = komoju_sandbox::Effect::Hide { ids: vec![id.clone()], every: None };
     house.on_lists(hidden);
     house.sweep();
     assert_eq!(house.head(), head);

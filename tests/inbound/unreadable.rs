@@ -1,7 +1,7 @@
 //! One unreadable customer costs one customer: it is named with its reason, and the rest of the list is applied.
 
-use komoju_sync::model::Outcome;
-use komoju_sync::sandbox::{Call, Effect, Fault, Payload};
+use komoju_core::Outcome;
+use komoju_sandbox::{Call, Effect, Fault, Payload};
 use serde_json::{Value, json};
 
 use crate::house::House;
@@ -268,7 +268,7 @@ fn first_page_over_its_limit_is_read_in_parts_where_the_server_caps_per_page() {
 
 #[test]
 fn list_of_one_customer_over_the_limit_is_complete() {
-    use komoju_sync::sandbox::readings::PastEnd;
+    use komoju_sandbox::readings::PastEnd;
     for past_end in [PastEnd::Empty, PastEnd::NotFound, PastEnd::LastPage] {
         let house = House::with(1);
         house.sandbox.world().readings_mut().past_end = past_end;

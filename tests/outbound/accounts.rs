@@ -1,6 +1,6 @@
 //! Another account's key while intents are open.
 
-use komoju_sync::sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Call, Effect, Fault, Work};
 use komoju_sync::store::account;
 use serde_json::json;
 

@@ -1,8 +1,8 @@
 //! Waits and patience under a wall clock that is wrong for a while, whatever the process believes of it.
 
 use jiff::SignedDuration;
+use komoju_sandbox::{Call, Effect};
 use komoju_sync::clock::Clock as _;
-use komoju_sync::sandbox::{Call, Effect};
 use serde_json::json;
 
 use crate::desk::Desk;
@@ -15,7 +15,7 @@ impl Desk {
     }
 
     /// An update that failed once and waits.
-    async fn waiting(&mut self) -> komoju_sync::sandbox::FaultId {
+    async fn waiting(&mut self) -> komoju_sandbox::FaultId {
         let id = self.some_id();
         self.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
         let trouble = self.on(Call::Update, Effect::status(503));

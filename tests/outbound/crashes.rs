@@ -1,6 +1,6 @@
 //! Attempts that our own stop or crash cut off.
 
-use komoju_sync::sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Call, Effect, Fault};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use jiff::SignedDuration;
-use komoju_sync::sandbox::Readings;
-use komoju_sync::sandbox::readings::ServerErrors;
-use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Work};
+use komoju_sandbox::Readings;
+use komoju_sandbox::readings::ServerErrors;
+use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

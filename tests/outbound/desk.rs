@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use komoju_core::plan::lag::Consistency;
+use komoju_sandbox::{Effect, Fault, FaultId, Options, Readings, Sandbox};
 use komoju_sync::clock::{Clock, ManualClock};
 use komoju_sync::config::{Config, SecretKey};
-use komoju_sync::reconcile::lag::Consistency;
 use komoju_sync::remote::Http;
-use komoju_sync::sandbox::{Effect, Fault, FaultId, Options, Readings, Sandbox};
 use komoju_sync::store::verify::verify;
 use komoju_sync::store::{Reader, Store};
 use komoju_sync::tasks::Echoes;
@@ -263,7 +263,7 @@ impl Desk {
     }
 
     /// An effect on every push of this kind.
-    pub fn on(&self, call: komoju_sync::sandbox::Call, effect: Effect) -> FaultId {
+    pub fn on(&self, call: komoju_sandbox::Call, effect: Effect) -> FaultId {
         self.inject(Fault::new(effect).call(call))
     }
 

@@ -1,7 +1,7 @@
 //! What we pushed does not come back as somebody else's change.
 
-use komoju_sync::model::Outcome;
-use komoju_sync::sandbox::{Call, Effect, Fault, Work};
+use komoju_core::Outcome;
+use komoju_sandbox::{Call, Effect, Fault, Work};
 use komoju_sync::tasks::push::Drained;
 use serde_json::json;
 
@@ -106,12 +106,12 @@ async fn swept_within_a_push(tag: Option<&str>, ahead_s: i64) {
 async fn a_card_that_only_the_answer_shows_outlives_the_sweep_that_was_under_way() {
     let desk = settles_within_a_page(|desk| {
         let id = desk.some_id();
-        desk.sandbox.world().readings_mut().list_source = komoju_sync::sandbox::readings::Source::Hidden;
+        desk.sandbox.world().readings_mut().list_source = komoju_sandbox::readings::Source::Hidden;
         desk.intend("u", "update", Some(&id), Some(json!({"payment_details": "tok_z"})));
         vec!["updated intent u".to_owned()]
     })
     .await;
-    desk.sandbox.world().readings_mut().list_source = komoju_sync::sandbox::readings::Source::Shown;
+    desk.sandbox.world().readings_mut().list_source = komoju_sandbox::readings::Source::Shown;
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn a_create_that_is_answered_again_does_not_bring_back_what_its_customer_w
 #[tokio::test]
 async fn a_card_that_the_list_does_not_show_is_taken_from_the_second_answer_too() {
     let mut desk = Desk::open(2).await;
-    desk.sandbox.world().readings_mut().list_source = komoju_sync::sandbox::readings::Source::Hidden;
+    desk.sandbox.world().readings_mut().list_source = komoju_sandbox::readings::Source::Hidden;
     desk.intend("c", "create", None, Some(json!({"email": "a@example.com", "payment_details": "tok_c"})));
     desk.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
     desk.drain().await;

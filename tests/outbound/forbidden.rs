@@ -2,7 +2,7 @@
 
 use futures_util::FutureExt as _;
 use jiff::SignedDuration;
-use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Refusal, Work};
+use komoju_sandbox::{Call, Effect, Fault, Payload, Refusal, Work};
 use serde_json::json;
 
 use crate::desk::Desk;

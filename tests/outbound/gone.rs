@@ -1,8 +1,8 @@
 //! A customer that a create made, and somebody deleted before its answer was known.
 
 use jiff::SignedDuration;
-use komoju_sync::model::{CustomerId, Origin};
-use komoju_sync::sandbox::{Call, Effect, Fault, Work};
+use komoju_core::{CustomerId, Origin};
+use komoju_sandbox::{Call, Effect, Fault, Work};
 use komoju_sync::store::Tx;
 use komoju_sync::store::changes::{Cause, recording};
 use serde_json::json;

@@ -1,7 +1,7 @@
 //! `outbound.hold_deletes_over`: how many deletes are sent before an operator has to approve them.
 
 use jiff::SignedDuration;
-use komoju_sync::sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Call, Effect, Fault};
 use komoju_sync::store::intents;
 
 use crate::desk::Desk;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use komoju_sandbox::{Call, Effect, Fault, FaultId, Work};
 use komoju_sync::clock::Clock as _;
-use komoju_sync::sandbox::{Call, Effect, Fault, FaultId, Work};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 

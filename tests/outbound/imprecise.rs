@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use komoju_core::Outcome;
+use komoju_core::plan::lag::Consistency;
+use komoju_sandbox::{Readings, Repeated};
 use komoju_sync::clock::Clock as _;
-use komoju_sync::model::Outcome;
-use komoju_sync::reconcile::lag::Consistency;
-use komoju_sync::sandbox::{Readings, Repeated};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};

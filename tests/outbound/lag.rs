@@ -1,9 +1,9 @@
 //! Reads that lag behind writes: what they show of the past is left out, and asked for again when no read can be so old.
 
 use jiff::SignedDuration;
+use komoju_core::plan::lag::Consistency;
+use komoju_sandbox::{Call, Effect, Fault, Work};
 use komoju_sync::clock::Clock as _;
-use komoju_sync::reconcile::lag::Consistency;
-use komoju_sync::sandbox::{Call, Effect, Fault, Work};
 use serde_json::json;
 
 use crate::desk::Desk;

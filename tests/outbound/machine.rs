@@ -2,7 +2,7 @@
 //! the contract alone, and in the end is settled, its create made at most once.
 
 use jiff::SignedDuration;
-use komoju_sync::sandbox::{Call, Effect, Fault, Work};
+use komoju_sandbox::{Call, Effect, Fault, Work};
 use komoju_sync::store::intents;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use komoju_core::CustomerId;
+use komoju_core::plan::lag::Consistency;
+use komoju_core::{Page, PageQuery};
+use komoju_sandbox::readings::{ServerErrors, Source};
+use komoju_sandbox::{Call, Drift, Effect, Fault, Payload, Readings, Work};
 use komoju_sync::clock::{Clock as _, ManualClock};
-use komoju_sync::model::CustomerId;
-use komoju_sync::model::{Page, PageQuery};
-use komoju_sync::reconcile::lag::Consistency;
 use komoju_sync::remote::{Http, Push, PushError, PushRemote, Pushed, Remote, RemoteError, Shown};
-use komoju_sync::sandbox::readings::{ServerErrors, Source};
-use komoju_sync::sandbox::{Call, Drift, Effect, Fault, Payload, Readings, Work};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -247,7 +247,7 @@ async fn a_window_that_keeps_moving_proves_nothing() {
     desk.advance(minutes(21 * 60));
     let posts = desk.sandbox.world().creates();
     let short =
-        desk.inject(Fault::new(Effect::Body { body: komoju_sync::sandbox::Payload::Html }).call(Call::List));
+        desk.inject(Fault::new(Effect::Body { body: komoju_sandbox::Payload::Html }).call(Call::List));
     desk.drain().await;
     assert!(desk.sandbox.world().fired(short) > 0);
     assert_eq!((desk.state("c"), desk.sandbox.world().creates()), ("waiting".to_owned(), posts));
@@ -333,7 +333,7 @@ async fn an_update_with_a_token_is_read_back_before_anything_is_repeated() {
     assert_eq!((desk.state("u"), desk.sandbox.world().updates()), ("parked".to_owned(), 1));
     assert!(desk.of("u", "reason").contains("payment token can be used once"), "{}", desk.of("u", "reason"));
     // As it is it would be looked at once more; with another token it is a new update.
-    let body = komoju_sync::model::intent::Body::new(json!({"payment_details": "tok_c"})).unwrap();
+    let body = komoju_core::intent::Body::new(json!({"payment_details": "tok_c"})).unwrap();
     desk.store().write(move |tx| komoju_sync::store::intents::retry(tx, "u", Some(&body))).await.unwrap();
     desk.drain().await;
     assert_eq!(desk.state("u"), "done");
@@ -343,9 +343,7 @@ async fn an_update_with_a_token_is_read_back_before_anything_is_repeated() {
 async fn an_answer_without_a_customer_is_asked_for_again() {
     let mut desk = Desk::open(1).await;
     desk.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-    desk.inject(
-        Fault::new(Effect::Body { body: komoju_sync::sandbox::Payload::Html }).call(Call::Create).once(),
-    );
+    desk.inject(Fault::new(Effect::Body { body: komoju_sandbox::Payload::Html }).call(Call::Create).once());
     desk.drain().await;
     assert_eq!(desk.state("c"), "waiting");
     desk.advance(minutes(1));
@@ -585,7 +583,7 @@ async fn a_clock_that_was_ahead_at_the_first_attempt_hides_nobody() {
 async fn a_503_that_asks_to_wait_may_have_taken_effect_all_the_same() {
     let busy = || Effect::Status {
         status: 503,
-        body: komoju_sync::sandbox::Payload::Html,
+        body: komoju_sandbox::Payload::Html,
         retry_after: Some("5".to_owned()),
         headers: Default::default(),
         work: Work::Done,
@@ -660,7 +658,7 @@ async fn whom_the_mirror_knew_before_the_first_attempt_no_create_has_made() {
 
 #[tokio::test]
 async fn what_our_own_reads_are_refused_rejects_no_intent() {
-    use komoju_sync::sandbox::readings::PerPageOver;
+    use komoju_sandbox::readings::PerPageOver;
     let small = Readings { per_page_over: PerPageOver::Refused, per_page_max: 10, ..Readings::default() };
     let mut desk = Desk::reading(1, small).await;
     desk.settings.per_page = 100;
@@ -690,9 +688,7 @@ async fn an_update_that_took_effect_unseen_is_looked_at_until_it_is_seen() {
     let mut desk = Desk::open(1).await;
     let id = desk.some_id();
     desk.intend("u", "update", Some(&id), Some(json!({"email": "x@example.com"})));
-    desk.inject(
-        Fault::new(Effect::Body { body: komoju_sync::sandbox::Payload::Empty }).call(Call::Update).once(),
-    );
+    desk.inject(Fault::new(Effect::Body { body: komoju_sandbox::Payload::Empty }).call(Call::Update).once());
     desk.inject(Fault::new(Effect::status(503)).call(Call::Show).once());
     desk.drain().await;
     assert_eq!(desk.state("u"), "waiting");

@@ -1,7 +1,7 @@
 //! Lanes, references, times and holds.
 
 use jiff::SignedDuration;
-use komoju_sync::sandbox::{Call, Effect, Fault};
+use komoju_sandbox::{Call, Effect, Fault};
 use serde_json::json;
 
 use crate::desk::Desk;
@@ -97,7 +97,7 @@ async fn followers_of_a_create_that_will_not_be_park() {
     assert_eq!(desk.states(), ["c rejected", "f parked", "taken back cancelled", "g parked"]);
     assert_eq!(desk.sandbox.world().creates(), 0);
     // Mended: both go their way.
-    let mended = komoju_sync::model::intent::Body::new(json!({"email": "right@example.com"})).unwrap();
+    let mended = komoju_core::intent::Body::new(json!({"email": "right@example.com"})).unwrap();
     desk.store()
         .write(move |tx| {
             komoju_sync::store::intents::retry(tx, "c", Some(&mended))?;

@@ -1,8 +1,8 @@
 //! What each answer of the API makes of an intent.
 
 use jiff::SignedDuration;
-use komoju_sync::sandbox::readings::NullEmail;
-use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Readings, Refusal, Work};
+use komoju_sandbox::readings::NullEmail;
+use komoju_sandbox::{Call, Effect, Fault, Payload, Readings, Refusal, Work};
 use serde_json::json;
 
 use crate::desk::Desk;

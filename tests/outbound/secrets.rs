@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Work};
+use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
 use komoju_sync::store::wipe::{self, Left};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;

@@ -1,7 +1,7 @@
 //! Answers to pushes that show a customer that cannot be read: what took effect is done, and nothing is guessed.
 
 use jiff::SignedDuration;
-use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Work};
+use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
 use serde_json::json;
 
 use crate::desk::Desk;

@@ -1,8 +1,8 @@
 //! The window of a create's reconciliation: where it begins, what it proves, and which customers count.
 
 use jiff::{SignedDuration, Timestamp};
-use komoju_sync::sandbox::readings::{PastEnd, Repeated, Total};
-use komoju_sync::sandbox::{Call, Drift, Effect, Fault, Work};
+use komoju_sandbox::readings::{PastEnd, Repeated, Total};
+use komoju_sandbox::{Call, Drift, Effect, Fault, Work};
 use serde_json::{Map, Value, json};
 
 use crate::desk::{Desk, START};

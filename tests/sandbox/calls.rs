@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use komoju_sync::sandbox::{Call, Effect, Fault, OldKey, Refusal};
+use komoju_sandbox::{Call, Effect, Fault, OldKey, Refusal};
 use serde_json::{Value, json};
 
 use crate::client::{Ask, ask, get, page, sandbox};

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use komoju_sync::sandbox::{Options, Readings, Sandbox};
+use komoju_sandbox::{Options, Readings, Sandbox};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

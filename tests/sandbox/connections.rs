@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use komoju_sync::sandbox::{Call, Effect, Ending, Fault, FaultId, Payload, Sandbox, Whither, Work};
+use komoju_sandbox::{Call, Effect, Ending, Fault, FaultId, Payload, Sandbox, Whither, Work};
 use serde_json::{Value, json};
 
 use crate::client::{Ask, Reply, ask, get, sandbox};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use komoju_sync::sandbox::readings::ServerErrors;
-use komoju_sync::sandbox::{Call, Effect, Fault, Payload, Sandbox, Work};
+use komoju_sandbox::readings::ServerErrors;
+use komoju_sandbox::{Call, Effect, Fault, Payload, Sandbox, Work};
 use serde_json::{Value, json};
 
 use crate::client::{Ask, Reply, ask, sandbox};

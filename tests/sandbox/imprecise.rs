@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-use komoju_sync::sandbox::readings::{
+use komoju_sandbox::readings::{
     Deleted, DeletedListed, LastPage, ListTimes, Order, PastEnd, Readings, Repeated, Ties, Total,
 };
-use komoju_sync::sandbox::{Drift, Effect, Fault, Region, Sandbox};
+use komoju_sandbox::{Drift, Effect, Fault, Region, Sandbox};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};

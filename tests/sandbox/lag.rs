@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use komoju_sync::sandbox::readings::{Deleted, Readings};
-use komoju_sync::sandbox::{Drift, Effect, Fault, Region, Sandbox};
+use komoju_sandbox::readings::{Deleted, Readings};
+use komoju_sandbox::{Drift, Effect, Fault, Region, Sandbox};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use komoju_sync::sandbox::{Call, Effect, Fault, Options, Sandbox};
+use komoju_sandbox::{Call, Effect, Fault, Options, Sandbox};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;

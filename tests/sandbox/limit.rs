@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use komoju_sync::sandbox::readings::{RateLimit, Readings, Refused};
-use komoju_sync::sandbox::{Call, Effect, Fault, Sandbox};
+use komoju_sandbox::readings::{RateLimit, Readings, Refused};
+use komoju_sandbox::{Call, Effect, Fault, Sandbox};
 use serde_json::{Value, json};
 
 use crate::client::{Ask, ask, get, sandbox_with};

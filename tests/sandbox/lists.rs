@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use komoju_sync::sandbox::readings::Order;
-use komoju_sync::sandbox::{Call, Drift, Echo, Effect, Fault, Readings, Region, Sandbox};
+use komoju_sandbox::readings::Order;
+use komoju_sandbox::{Call, Drift, Echo, Effect, Fault, Readings, Region, Sandbox};
 use serde_json::{Value, json};
 
 use crate::client::{get, ids, page, sandbox, sandbox_with, sweep};

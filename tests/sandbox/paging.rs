@@ -1,7 +1,7 @@
 //! Pages tell the truth under every order and size, also after changes and between bounds.
 
-use komoju_sync::sandbox::Readings;
-use komoju_sync::sandbox::readings::Order;
+use komoju_sandbox::Readings;
+use komoju_sandbox::readings::Order;
 use serde_json::{Value, json};
 
 use crate::client::{get, ids, page, sandbox, sandbox_with, sweep};

@@ -1,6 +1,6 @@
 //! Each reading of what KOMOJU does not say, played both ways.
 
-use komoju_sync::sandbox::readings::{
+use komoju_sandbox::readings::{
     Delete, Edge, Envelope, Events, Locale, Metadata, NullEmail, Order, PastEnd, PaymentDetails, PerPageOver,
     Readings, Source,
 };

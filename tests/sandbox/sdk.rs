@@ -1,7 +1,7 @@
 //! Requests in the shapes of the official SDKs, sent as they are; see `tests/fixtures/sdk/README.md`.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use komoju_sync::sandbox::Sandbox;
+use komoju_sandbox::Sandbox;
 use serde_json::{Value, json};
 
 use crate::client::{Reply, ids, sandbox, send_raw, sweep};

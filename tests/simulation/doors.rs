@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use jiff::SignedDuration;
+use komoju_core::intent::Intent;
+use komoju_core::time;
 use komoju_sync::clock::Clock as _;
-use komoju_sync::model::intent::Intent;
-use komoju_sync::model::time;
 use komoju_sync::store::StoreError;
 use komoju_sync::store::intents::{Accepted, Door as Way, accept};
 use serde_json::{Map, Value, json};

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
 
+use komoju_core::time;
 use komoju_sync::clock::Clock as _;
-use komoju_sync::model::time;
 use komoju_sync::store::holds::Decision;
 use serde_json::Value;
 

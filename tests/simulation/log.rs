@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use komoju_sync::model::change::{EMPTY_CHAIN, chain};
-use komoju_sync::model::{CustomerId, Diff, Entry, Kind, Origin, Standing};
+use komoju_core::change::{EMPTY_CHAIN, chain};
+use komoju_core::{CustomerId, Diff, Entry, Kind, Origin, Standing};
 use komoju_sync::store::changes::{self, Head};
 use komoju_sync::store::read::{self, ChangeFilter, Record};
 use komoju_sync::store::verify::verify;

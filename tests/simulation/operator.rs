@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
+use komoju_core::intent::Body;
+use komoju_core::{CustomerId, time};
 use komoju_sync::clock::Clock as _;
-use komoju_sync::model::intent::Body;
-use komoju_sync::model::{CustomerId, time};
 use komoju_sync::store::holds::{self, Decision};
 use komoju_sync::store::work::Work;
 use komoju_sync::store::{

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use komoju_core::plan::evidence::{COUNTED_FOR, budget};
+use komoju_core::{Outcome, PassKind};
 use komoju_sync::clock::Clock as _;
 use komoju_sync::config::SecretKey;
-use komoju_sync::model::{Outcome, PassKind};
-use komoju_sync::reconcile::evidence::{COUNTED_FOR, budget};
 use komoju_sync::store::read::Record;
 use komoju_sync::store::{Reader, account, holds, outbox, passes, read, unlisted};
 use komoju_sync::tasks::pull::Report;

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use komoju_sync::model::intent::Expect;
-use komoju_sync::model::{Customer, CustomerId, time};
+use komoju_core::intent::Expect;
+use komoju_core::{Customer, CustomerId, time};
 use komoju_sync::remote::{
     Call, Cause, Left, Push, PushError, PushRemote, Pushed, PushedCustomer, RemoteError, Shown, Step,
 };

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use komoju_core::{Customer, CustomerId, Hints, Listed, Page, PageQuery};
 use komoju_sync::clock::ManualClock;
-use komoju_sync::model::{Customer, CustomerId, Hints, Listed, Page, PageQuery};
 use komoju_sync::remote::error::ApiError;
 use komoju_sync::remote::{Call, Cause, Remote, RemoteError, Shown, Step};
 use komoju_sync::store::holds;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use komoju_core::{Customer, time};
 use komoju_sync::clock::{Clock as _, ManualClock};
-use komoju_sync::model::{Customer, time};
 use komoju_sync::store::holds::Decision;
 use serde_json::{Value, json};
 

@@ -9,10 +9,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use komoju_core::plan::lag::Consistency;
+use komoju_core::{PassKind, time};
 use komoju_sync::clock::{Clock, ManualClock};
 use komoju_sync::config::SecretKey;
-use komoju_sync::model::{PassKind, time};
-use komoju_sync::reconcile::lag::Consistency;
 use komoju_sync::store::holds::Decision;
 use komoju_sync::store::{Beside, Reader, Store, passes};
 use komoju_sync::tasks::Echoes;
@@ -324,7 +324,7 @@ impl<'a> World<'a> {
         if bound != self.belongs_to && self.belongs_to.is_some() {
             self.was_swapped = true;
             // Not by a person's word, nor because nobody was there.
-            let had_live = self.log.standings.values().any(komoju_sync::model::Standing::is_live);
+            let had_live = self.log.standings.values().any(komoju_core::Standing::is_live);
             self.is_mixed |= had_live && !matches!(op, Op::Accept | Op::Restore(_));
         }
         self.belongs_to = bound;

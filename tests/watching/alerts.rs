@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use komoju_sandbox::{Call, Effect, Fault, Work};
 use komoju_sync::clock::SystemClock;
-use komoju_sync::sandbox::{Call, Effect, Fault, Work};
 use serde_json::Value;
 
 use crate::house::{House, KEY, own};

@@ -6,8 +6,8 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
+use komoju_sandbox::{Call, Effect, Fault};
 use komoju_sync::clock::SystemClock;
-use komoju_sync::sandbox::{Call, Effect, Fault};
 use serde_json::Value;
 
 use crate::house::{House, own};

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use komoju_sandbox::readings::Total;
+use komoju_sandbox::{Call, Effect, Fault};
 use komoju_sync::measures::{self, Kind};
-use komoju_sync::sandbox::readings::Total;
-use komoju_sync::sandbox::{Call, Effect, Fault};
 use serde_json::json;
 
 use crate::exposition::{self, Family};
@@ -171,7 +171,7 @@ fn what_happens_is_counted() {
             body: Default::default(),
             retry_after: None,
             headers: Default::default(),
-            work: komoju_sync::sandbox::Work::Skipped,
+            work: komoju_sandbox::Work::Skipped,
         })
         .call(Call::Delete)
         .once(),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use komoju_sync::sandbox::{Call, Effect, Fault, FaultId, Work};
+use komoju_sandbox::{Call, Effect, Fault, FaultId, Work};
 use rusqlite::Connection;
 
 use crate::house::{House, own};

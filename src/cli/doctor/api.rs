@@ -10,8 +10,8 @@ use super::{Exit, Finding, short_time};
 use crate::cli::print::{count, grouped};
 use crate::clock::Clock;
 use crate::config::{Config, SecretKey};
-use crate::model::{Page, PageQuery};
 use crate::remote::{Cause, Certificate, Http, Remote, RemoteError, Shown, Step};
+use komoju_core::{Page, PageQuery};
 
 /// How long a request may take here, in seconds; the daemon waits for `api.request_timeout_s`. More than a connection may take, so
 /// that it can be told which of them took too long.
@@ -231,9 +231,9 @@ fn judge_clocks(here: Timestamp, there: Timestamp) -> Finding {
 mod tests {
     use super::super::finding::Level;
     use super::*;
-    use crate::model::Hints;
     use crate::remote::Call;
     use crate::remote::error::ApiError;
+    use komoju_core::Hints;
 
     fn judged(cause: Cause) -> Finding {
         let error = RemoteError { call: Call::List { page: 1 }, cause, retry_after: None };

@@ -6,9 +6,9 @@ use super::api::Asked;
 use super::database::Looked;
 use super::{Exit, Finding};
 use crate::cli::print::count;
-use crate::model::intent::lifecycle::State;
-use crate::model::words::duration;
 use crate::standing::List;
+use komoju_core::intent::lifecycle::State;
+use komoju_core::words::duration;
 
 const CHECK: &str = "state";
 const LIST: &str = "list";

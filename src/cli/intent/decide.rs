@@ -7,9 +7,9 @@ use crate::cli::print::{self, count, safe};
 use crate::cli::{Exit, person};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::model::intent::lifecycle::{Outcome, State};
-use crate::model::time;
 use crate::store::{delete_limit, intents, write_beside};
+use komoju_core::intent::lifecycle::{Outcome, State};
+use komoju_core::time;
 
 /// Let deletes through that wait because more than outbound.hold_deletes_over of them are open or were sent within the last hour.
 #[derive(Debug, clap::Args)]

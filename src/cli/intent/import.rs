@@ -14,11 +14,11 @@ use crate::cli::print::{self, Out, count};
 use crate::cli::{Exit, person};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
-use crate::model::CustomerId;
-use crate::model::intent::text::TextFault;
-use crate::model::intent::{BadIntent, Intent, Rule, Target, Wish};
 use crate::store::intents::{Accepted, Door, Keep, accept, accept_all};
 use crate::store::{Reader, StoreError, delete_limit, mirror, write_beside};
+use komoju_core::CustomerId;
+use komoju_core::intent::text::TextFault;
+use komoju_core::intent::{BadIntent, Intent, Rule, Target, Wish};
 
 /// The most that is read, in bytes.
 const LARGEST: u64 = 256 * 1024 * 1024;

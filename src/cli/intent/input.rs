@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::cli::exit::UsageError;
-use crate::model::intent::{Body, text};
+use komoju_core::intent::{Body, text};
 
 /// The longest single intent, in bytes: far above what KOMOJU's lengths allow.
 pub(super) const LONGEST: usize = 1024 * 1024;

@@ -7,12 +7,12 @@ use crate::cli::Exit;
 use crate::cli::print::{self, Out, Style, count, safe};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Outbound};
-use crate::model::intent::lifecycle::{Outcome, State};
-use crate::model::intent::{Body, Intent, MASKED_TOKEN, Target, Wish};
-use crate::model::{CustomerId, time};
 use crate::remote::http;
 use crate::store::queue::{self, Planned};
 use crate::store::{Conn, Reader, delete_limit};
+use komoju_core::intent::lifecycle::{Outcome, State};
+use komoju_core::intent::{Body, Intent, MASKED_TOKEN, Target, Wish};
+use komoju_core::{CustomerId, time};
 
 /// The calls that would be sent now for the open intents, in their order: method, path below `api.base_url`, body, and what
 /// each waits for. Sends nothing.

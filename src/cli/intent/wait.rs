@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Sender, sender};
 use crate::cli::{Exit, print, signals};
 use crate::clock::{Clock, SystemClock};
-use crate::model::intent::lifecycle::State;
 use crate::store::{Reader, queue};
 use crate::watch::{LOOK_EVERY, Watch};
+use komoju_core::intent::lifecycle::State;
 
 /// SOONEST controls how soon after a change the intent is read first.
 const SOONEST: Duration = Duration::from_millis(5);
@@ -143,10 +143,10 @@ impl Patience {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
-    use crate::model::intent::Intent;
     use crate::store::intents::{Door, accept};
     use crate::store::{Instance, Store, write_beside};
     use jiff::Timestamp;
+    use komoju_core::intent::Intent;
 
     #[test]
     fn wait_without_a_sender_ends_at_once_and_survives_a_restart() {

@@ -10,10 +10,10 @@ use super::{Answer, Answered, Http, wire};
 use crate::clock::ManualClock;
 use crate::config::{Config, SecretKey};
 use crate::mask::Masker;
-use crate::model::json::checks::canonical;
-use crate::model::time::LONGEST_PAUSE;
-use crate::model::{Customer, CustomerId, Hints, json};
 use crate::remote::{Call, Class, RemoteError};
+use komoju_core::json::checks::canonical;
+use komoju_core::time::LONGEST_PAUSE;
+use komoju_core::{Customer, CustomerId, Hints, json};
 
 /// The key of the client that is checked: an answer that repeats it is told without it.
 const KEY: &str = "sk_test_9aQ+x/Zr7";

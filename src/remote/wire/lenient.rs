@@ -6,7 +6,7 @@
 use serde_json::value::RawValue;
 
 use super::{Data, Envelope, Item};
-use crate::model::json::scan::{self, End};
+use komoju_core::json::scan::{self, End};
 
 /// The envelope of a page; `None` where the page as a whole is no JSON object.
 pub(super) fn envelope(bytes: &[u8]) -> Option<Envelope> {

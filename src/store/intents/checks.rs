@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use super::super::open::MIGRATIONS;
 use super::super::own;
 use super::{Conn, Door, accept, digest, intent_in};
-use crate::model::intent::{Intent, Target, Wish};
+use komoju_core::intent::{Intent, Target, Wish};
 
 thread_local! {
     static DATABASE: RefCell<Conn> = RefCell::new(empty());

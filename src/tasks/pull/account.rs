@@ -2,15 +2,15 @@
 
 use super::ask::Found;
 use super::{Failure, Pull};
-use crate::model::change::Hash;
-use crate::model::time;
-use crate::reconcile::evidence::Answer;
-use crate::reconcile::guard::{self, KNOWN_ASKED, Standing, Verdict};
-use crate::reconcile::retry::TRIES;
 use crate::remote::Remote;
 use crate::store::account::{self, Account};
 use crate::store::mirror::Among;
 use crate::store::{StoreError, mirror};
+use komoju_core::change::Hash;
+use komoju_core::plan::evidence::Answer;
+use komoju_core::plan::guard::{self, KNOWN_ASKED, Standing, Verdict};
+use komoju_core::plan::retry::TRIES;
+use komoju_core::time;
 
 impl<R: Remote> Pull<R> {
     /// Lets the pass go on, or says why not.

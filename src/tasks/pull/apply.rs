@@ -10,11 +10,6 @@ use super::marks::Marks;
 use super::pages::Answer;
 use super::{Failure, Pass, Pull, Setback, unreadable};
 use crate::measures;
-use crate::model::listed::Fingerprint;
-use crate::model::{Customer, Kind, Listed, Origin, Tally, time};
-use crate::reconcile::lag::{Consistency, Occasion, Read, judge};
-use crate::reconcile::rows::RowSet;
-use crate::reconcile::sighting;
 use crate::remote::Remote;
 use crate::store::changes::{self, Cause, Recorder};
 use crate::store::holds::{self, End};
@@ -22,6 +17,11 @@ use crate::store::listed::{self, Respelled, Window};
 use crate::store::mirror::Stored;
 use crate::store::{StoreError, Tx, lag, mirror, passes};
 use crate::tasks::echoes::Asked;
+use komoju_core::listed::Fingerprint;
+use komoju_core::plan::lag::{Consistency, Occasion, Read, judge};
+use komoju_core::plan::rows::RowSet;
+use komoju_core::plan::sighting;
+use komoju_core::{Customer, Kind, Listed, Origin, Tally, time};
 
 /// How often a running pass writes how far it has come when it has nothing else to write.
 const POSITION_EVERY: Duration = Duration::from_secs(30);

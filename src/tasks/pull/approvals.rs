@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::inquest::{Canaries, Warrant};
 use super::{Failure, Pass, Pull};
-use crate::model::CustomerId;
-use crate::model::words::count;
-use crate::reconcile::evidence::CANARIES;
-use crate::reconcile::rows::RowSet;
 use crate::remote::Remote;
 use crate::store::holds::{self, End};
 use crate::store::mirror::Among;
 use crate::store::{StoreError, mirror, unlisted};
+use komoju_core::CustomerId;
+use komoju_core::plan::evidence::CANARIES;
+use komoju_core::plan::rows::RowSet;
+use komoju_core::words::count;
 
 /// How many are settled before the next are looked up.
 const BATCH: u32 = 16;

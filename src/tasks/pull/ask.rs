@@ -7,11 +7,11 @@ use rand::Rng;
 
 use super::{Failure, Pull, Setback};
 use crate::measures;
-use crate::model::{Customer, CustomerId, Unreadable, time};
-use crate::reconcile::retry;
 use crate::remote::{Class, Remote, Shown};
 use crate::store::mirror::Among;
 use crate::store::{StoreError, mirror, passes};
+use komoju_core::plan::retry;
+use komoju_core::{Customer, CustomerId, Unreadable, time};
 
 /// What a customer's own GET brought.
 pub(super) enum Found {

@@ -16,17 +16,17 @@ use super::inquest::{Canaries, Warrant};
 use super::marks::Marks;
 use super::pages::Rounds;
 use super::{Failure, Pass, Phase, Progress, Pull};
-use crate::model::{CustomerId, Kind, Origin, Outcome, PassId, time};
-use crate::reconcile::evidence::{self, COUNTED_FOR, Course, Licence, SAMPLE, Sampled};
-use crate::reconcile::lag::Consistency;
-use crate::reconcile::rows::RowSet;
-use crate::reconcile::sighting;
 use crate::remote::Remote;
 use crate::store::changes::Recorder;
 use crate::store::holds::Because;
 use crate::store::unlisted::{self, RESTS_FOR};
 use crate::store::{StoreError, Tx, busy_fields, changes, holds, indexes, mirror, unreadable};
 use crate::tasks::echoes::Asked;
+use komoju_core::plan::evidence::{self, COUNTED_FOR, Course, Licence, SAMPLE, Sampled};
+use komoju_core::plan::lag::Consistency;
+use komoju_core::plan::rows::RowSet;
+use komoju_core::plan::sighting;
+use komoju_core::{CustomerId, Kind, Origin, Outcome, PassId, time};
 
 /// The customers that a sweep misses.
 struct Missing {

@@ -1,10 +1,10 @@
 //! The end of a pass: the row that says how it ended.
 
 use super::{Failure, Pass, Pull, Report};
-use crate::model::{Outcome, PassKind, Tally, time};
 use crate::remote::Remote;
 use crate::store::clock::{self, Confirmed};
 use crate::store::{StoreError, holds, passes, unreadable};
+use komoju_core::{Outcome, PassKind, Tally, time};
 
 /// Passes without an event are kept so long.
 const KEEP_UNEVENTFUL: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);

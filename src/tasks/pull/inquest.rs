@@ -10,14 +10,14 @@ use std::time::Duration;
 use super::apply::apply_lookup;
 use super::ask::Found;
 use super::{Failure, Pass, Phase, Progress, Pull};
-use crate::model::{Customer, CustomerId, Origin, PassKind, time};
-use crate::reconcile::evidence::{self, CANARIES, Inquest};
-use crate::reconcile::lag::Occasion;
-use crate::reconcile::retry::TRIES;
 use crate::remote::Remote;
 use crate::store::holds::{self, End};
 use crate::store::unlisted;
 use crate::tasks::echoes::Asked;
+use komoju_core::plan::evidence::{self, CANARIES, Inquest};
+use komoju_core::plan::lag::Occasion;
+use komoju_core::plan::retry::TRIES;
+use komoju_core::{Customer, CustomerId, Origin, PassKind, time};
 
 /// How often it may happen in one inquest that a 404 has grown too old when its canary answers.
 const ROUNDS: usize = 3;

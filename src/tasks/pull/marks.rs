@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use crate::model::{CustomerId, Listed, Source};
-use crate::reconcile::busy_fields::FieldCounts;
-use crate::reconcile::rows::RowSet;
 use crate::store::listed::Respelled;
+use komoju_core::plan::busy_fields::FieldCounts;
+use komoju_core::plan::rows::RowSet;
+use komoju_core::{CustomerId, Listed, Source};
 
 /// How many customers are kept as canaries.
 const KEPT: usize = 32;

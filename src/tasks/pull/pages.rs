@@ -19,15 +19,15 @@ use tokio::sync::mpsc;
 use super::apply::{Insight, may_be_read_at_once};
 use super::marks::Marks;
 use super::{Failure, Pass, Phase, Progress, Pull, Setback};
-use crate::model::{Customer, Hints, Page, PageQuery, PassKind, time};
-use crate::reconcile::parts::{Part, Parts};
-use crate::reconcile::retry::TRIES;
-use crate::reconcile::rows::RowSet;
-use crate::reconcile::walk::{self, End, ListReport, RoundOver, Shown, Turn, Walk};
 use crate::remote::Remote;
 use crate::store::passes::Position;
 use crate::store::{StoreError, holds, mirror};
 use crate::tasks::echoes::Asked;
+use komoju_core::plan::parts::{Part, Parts};
+use komoju_core::plan::retry::TRIES;
+use komoju_core::plan::rows::RowSet;
+use komoju_core::plan::walk::{self, End, ListReport, RoundOver, Shown, Turn, Walk};
+use komoju_core::{Customer, Hints, Page, PageQuery, PassKind, time};
 
 /// The API's own page size, for a server that refuses a larger one instead of answering with less.
 const OWN_PER_PAGE: u32 = 10;

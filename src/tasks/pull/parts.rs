@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::marks::Marks;
 use super::pages::{Answer, Horizon, Place, Reading};
 use super::{Failure, Pass, Pull};
-use crate::model::{Hints, Page, PageQuery};
-use crate::reconcile::parts::{Part, Parts};
 use crate::remote::{Beginning, Remote};
 use crate::tasks::echoes::Asked;
+use komoju_core::plan::parts::{Part, Parts};
+use komoju_core::{Hints, Page, PageQuery};
 
 /// What is known of the list when a page was read in parts.
 enum Read {

@@ -6,12 +6,12 @@ use super::apply::apply_lookup;
 use super::ask::Found;
 use super::{Failure, Pull};
 use crate::measures;
-use crate::model::{CustomerId, Origin, time};
-use crate::reconcile::lag::Occasion;
 use crate::remote::Remote;
 use crate::store::changes::{self, Cause};
 use crate::store::holds::{self, End};
 use crate::store::{StoreError, lag};
+use komoju_core::plan::lag::Occasion;
+use komoju_core::{CustomerId, Origin, time};
 
 /// How many are requested before other work gets its turn.
 const AT_ONCE: u32 = 50;

@@ -6,12 +6,12 @@ use std::collections::HashSet;
 use super::marks::Marks;
 use super::pages::Place;
 use super::{Failure, Pass, Pull};
-use crate::model::unreadable::phrase;
-use crate::model::{CustomerId, Origin, PassKind, Unreadable, time};
 use crate::remote::Remote;
 use crate::store::holds::{self, End};
 use crate::store::unreadable::{self, Sight};
 use crate::store::{StoreError, Tx, mirror, unlisted};
+use komoju_core::unreadable::phrase;
+use komoju_core::{CustomerId, Origin, PassKind, Unreadable, time};
 
 /// The different unreadable customers that a pass has met, as a digest each.
 #[derive(Debug, Default)]

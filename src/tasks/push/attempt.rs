@@ -6,12 +6,6 @@ use serde_json::{Map, Value, json};
 use super::reconciliation::KeyIs;
 use super::{AFTER_BUSY, Finished, Pusher};
 use crate::mask::Masker;
-use crate::model::intent::lifecycle::Outcome;
-use crate::model::intent::{Body, Intent, Surprise, Wish};
-use crate::model::{Customer, CustomerId, PageQuery, Unreadable, time};
-use crate::reconcile::creates;
-use crate::reconcile::outcome::{FirstAttempt, attempt_wait, key_is_good};
-use crate::reconcile::read_back::{self, Reading};
 use crate::remote::error::ApiError;
 use crate::remote::{
     Call, Cause, Class, Left, Push, PushError, PushRemote, Pushed, PushedCustomer, Remote, RemoteError, Shown,
@@ -19,6 +13,12 @@ use crate::remote::{
 use crate::store::outbox::{self, Open};
 use crate::store::{StoreError, lag};
 use crate::tasks::echoes::Making;
+use komoju_core::intent::lifecycle::Outcome;
+use komoju_core::intent::{Body, Intent, Surprise, Wish};
+use komoju_core::plan::creates;
+use komoju_core::plan::outcome::{FirstAttempt, attempt_wait, key_is_good};
+use komoju_core::plan::read_back::{self, Reading};
+use komoju_core::{Customer, CustomerId, PageQuery, Unreadable, time};
 
 /// What one attempt came to.
 #[derive(Clone, Debug)]

@@ -5,12 +5,12 @@ use jiff::Timestamp;
 use super::PushSettings;
 use super::settle::Settled;
 use crate::clock::Clock;
-use crate::model::intent::lifecycle::{IllegalTransition, Outcome};
-use crate::model::intent::{Intent, Wish};
-use crate::model::patience::{Moment, Patience};
-use crate::model::{CustomerId, time};
 use crate::store::outbox::{self, AttemptEnd, Frozen, Open, Words};
 use crate::store::{Conn, StoreError, Tx, account, delete_limit, mirror, read};
+use komoju_core::intent::lifecycle::{IllegalTransition, Outcome};
+use komoju_core::intent::{Intent, Wish};
+use komoju_core::patience::{Moment, Patience};
+use komoju_core::{CustomerId, time};
 
 /// Whether anything may be pushed: pushing is on, and the key is this account's and not refused.
 pub(super) fn may_push(

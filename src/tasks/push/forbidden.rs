@@ -2,12 +2,12 @@
 
 use super::Pusher;
 use super::attempt::{Ended, Obstacle};
-use crate::model::PageQuery;
-use crate::model::intent::lifecycle::Outcome;
-use crate::reconcile::outcome::{Forbidden, KeyCheck, after_forbidden};
 use crate::remote::error::ApiError;
 use crate::remote::{Cause, Class, Push, PushRemote, Remote, RemoteError};
 use crate::store::outbox::Open;
+use komoju_core::PageQuery;
+use komoju_core::intent::lifecycle::Outcome;
+use komoju_core::plan::outcome::{Forbidden, KeyCheck, after_forbidden};
 
 impl<R: Remote + PushRemote> Pusher<R> {
     /// Ends an attempt whose write was answered with a JSON 403. `error` describes that answer.

@@ -9,16 +9,16 @@ use super::Pusher;
 use super::attempt::{Ended, Obstacle, first_attempt};
 use super::claim::freshly_frozen;
 use super::window::{Setback, Window};
-use crate::model::intent::Body;
-use crate::model::intent::lifecycle::Outcome;
-use crate::model::{Customer, CustomerId, time};
 use crate::pulse;
-use crate::reconcile::creates::{self, Candidates, Evidence, Finding, Fit, Place, Wanted};
-use crate::reconcile::outcome::attempt_wait;
 use crate::remote::{PushRemote, PushedCustomer, Remote, Shown};
 use crate::store::StoreError;
 use crate::store::candidates::{self, Claims, ENTRIES_AT_ONCE, Entered};
 use crate::store::outbox::{self, Open};
+use komoju_core::intent::Body;
+use komoju_core::intent::lifecycle::Outcome;
+use komoju_core::plan::creates::{self, Candidates, Evidence, Finding, Fit, Place, Wanted};
+use komoju_core::plan::outcome::attempt_wait;
+use komoju_core::{Customer, CustomerId, time};
 
 /// Whether the create may be sent again under its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

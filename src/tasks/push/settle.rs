@@ -9,12 +9,6 @@ use super::Pusher;
 use super::attempt::{Ended, Obstacle, not_applied};
 use super::claim::{legal, moment};
 use crate::mask::MASK;
-use crate::model::intent::lifecycle::{Lifecycle, Outcome};
-use crate::model::intent::{Body, Wish};
-use crate::model::patience::Moment;
-use crate::model::{Customer, CustomerId, Origin, Tally, time};
-use crate::reconcile::lag::Consistency;
-use crate::reconcile::sighting;
 use crate::remote::PushedCustomer;
 use crate::store::changes::{self, Cause};
 use crate::store::mirror::{self, Stored};
@@ -22,6 +16,12 @@ use crate::store::outbox::{self, AttemptEnd, Open, Words};
 use crate::store::unreadable::{self, Sight};
 use crate::store::{StoreError, Tx, lag, passes};
 use crate::tasks::Echoes;
+use komoju_core::intent::lifecycle::{Lifecycle, Outcome};
+use komoju_core::intent::{Body, Wish};
+use komoju_core::patience::Moment;
+use komoju_core::plan::lag::Consistency;
+use komoju_core::plan::sighting;
+use komoju_core::{Customer, CustomerId, Origin, Tally, time};
 
 /// Where an intent is after an attempt, for whoever is told.
 #[derive(Debug)]

@@ -9,10 +9,10 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use jiff::Timestamp;
 
 use super::Pusher;
-use crate::model::{Customer, CustomerId, Page, PageQuery, time};
-use crate::reconcile::creates::Coverage;
-use crate::reconcile::walk;
 use crate::remote::{Cause, PushRemote, Remote, RemoteError};
+use komoju_core::plan::creates::Coverage;
+use komoju_core::plan::walk;
+use komoju_core::{Customer, CustomerId, Page, PageQuery, time};
 
 /// The API's own page size.
 const OWN_PER_PAGE: u32 = 10;

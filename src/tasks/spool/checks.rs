@@ -7,10 +7,10 @@ use super::papers;
 use super::redact::{ByLine, SECRET_KEYS, redacted};
 use crate::config::SecretKey;
 use crate::mask::{MASK, Masker};
-use crate::model::intent::{MASKED_TOKEN, Wish};
-use crate::model::json;
 use crate::store::intents::checks::passes_the_triggers;
 use crate::store::spool::{BadLine, Line};
+use komoju_core::intent::{MASKED_TOKEN, Wish};
+use komoju_core::json;
 
 /// The key of this installation.
 const KEY: &str = "sk_test_9aQ+x/Zr7";

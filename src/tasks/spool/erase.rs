@@ -14,8 +14,8 @@ use super::file::{self, Opened};
 use super::folder::Folder;
 use super::papers::{self, ERROR};
 use crate::mask::Masker;
-use crate::model::{Searched, Traces};
 use crate::store::{StoreError, Tx, erase, spool};
+use komoju_core::{Searched, Traces};
 
 /// What became of the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::sandbox::ranked::Ranked;
-use crate::sandbox::readings::Order;
+use crate::ranked::Ranked;
+use crate::readings::Order;
 
 /// What the index needs to know of a row.
 #[derive(Debug, Clone)]

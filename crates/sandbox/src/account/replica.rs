@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use jiff::{SignedDuration, Timestamp};
 
 use super::state::{Change, State};
-use crate::sandbox::clock::moved;
+use crate::clock::moved;
 
 /// A copy of an account's customers that is some seconds behind.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::sandbox::population::Population;
+    use crate::population::Population;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_780_000_000 + second).unwrap()

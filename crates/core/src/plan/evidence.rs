@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use crate::model::CustomerId;
+use crate::CustomerId;
 
 /// How far apart a suspect's 404 and the canary's 200 may be.
 pub const CANARY_WITHIN: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::model::intent::Body;
+use crate::intent::Body;
 
 /// What the customer says of the update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

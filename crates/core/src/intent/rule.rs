@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::text::TextFault;
 use super::{BODY_FIELDS, IntentId, LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE};
-use crate::model::CustomerId;
+use crate::CustomerId;
 
 /// Why an intent is refused at the door: the field, and the rule that it breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use komoju_sync::sandbox::{Call, Effect, Fault, Options, Sandbox};
+//! use komoju_sandbox::{Call, Effect, Fault, Options, Sandbox};
 //!
 //! let sandbox = Sandbox::start(Options::default()).await?;
 //! let fault = Fault::new(Effect::status(503)).call(Call::List).page(2).once();

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::model::{Customer, Kind, Source, Standing};
+use crate::{Customer, Kind, Source, Standing};
 
 /// What one sighting means.
 #[derive(Clone, Debug, PartialEq)]

@@ -298,7 +298,7 @@ mod tests {
     use hyper::{HeaderMap, Method};
 
     use super::*;
-    use crate::sandbox::Options;
+    use crate::Options;
 
     fn ask(world: &mut World, method: &str, path: &str, body: &str) -> (u16, Value) {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));

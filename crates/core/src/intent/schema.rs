@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     BODY_FIELDS, EXPECT_FIELDS, Intent, IntentId, LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE, TIME_PATTERN,
 };
-use crate::model::CustomerId;
+use crate::CustomerId;
 
 /// Control characters, as they stand in a class of a regular expression.
 const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";

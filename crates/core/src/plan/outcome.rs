@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::model::intent::lifecycle::Outcome;
+use crate::intent::lifecycle::Outcome;
 
 /// After how long since its first attempt a create's key is no longer counted on: KOMOJU remembers it for up to 24 hours.
 pub const KEY_GOOD_FOR: SignedDuration = SignedDuration::from_hours(20);

@@ -9,8 +9,8 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
-use crate::model::intent::Body;
-use crate::model::{Customer, CustomerId};
+use crate::intent::Body;
+use crate::{Customer, CustomerId};
 
 /// How long before its first attempt the window begins.
 pub const WINDOW_BEGINS_BEFORE: SignedDuration = SignedDuration::from_mins(10);

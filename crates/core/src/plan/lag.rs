@@ -5,9 +5,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-pub use crate::model::lag::{Consistency, LeftOut, Recent};
-use crate::model::{Customer, Kind, Origin, Standing};
-use crate::reconcile::sighting;
+pub use crate::lag::{Consistency, LeftOut, Recent};
+use crate::plan::sighting;
+use crate::{Customer, Kind, Origin, Standing};
 
 /// A read that differs from the mirror.
 #[derive(Clone, Copy, Debug)]

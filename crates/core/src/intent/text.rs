@@ -6,7 +6,7 @@
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::model::json::{self, DEEPEST, JsonError};
+use crate::json::{self, DEEPEST, JsonError};
 
 /// Why bytes are not JSON text that this program reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -38,7 +38,7 @@ mod moment {
     use jiff::Timestamp;
     use serde::{Deserialize as _, Deserializer, Serializer, de};
 
-    use crate::model::time;
+    use crate::time;
 
     pub(super) fn serialize<S: Serializer>(moment: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&time::written(*moment))

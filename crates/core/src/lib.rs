@@ -1,4 +1,5 @@
-//! The words of the product as values: customers, changes, passes, intents, times. Pure: no I/O, no clock, no database.
+//! The model and the decisions of komoju-sync as values: customers, changes, passes, intents, times, and what follows from them
+//! ([`plan`]). Pure: no I/O, no clock, no database.
 
 pub mod change;
 pub mod customer;
@@ -10,6 +11,7 @@ pub mod listed;
 pub mod page;
 pub mod pass;
 pub mod patience;
+pub mod plan;
 pub mod slowed;
 pub mod time;
 pub mod traces;

@@ -8,7 +8,7 @@
 //! A page is *barren* if it shows no customer that the round has not seen. Absence from a list that was walked through proves
 //! nothing; it only selects the customers that are requested one by one (see [`super::evidence`]).
 
-use crate::model::Hints;
+use crate::Hints;
 
 /// How many barren pages in a row end a walk.
 pub const BARREN_PAGES: u32 = 3;

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
-#[cfg(any(test, fuzzing))]
-pub(crate) mod checks;
+#[cfg(any(test, fuzzing, feature = "checks"))]
+pub mod checks;
 pub mod scan;
 mod unique;
 

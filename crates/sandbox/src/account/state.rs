@@ -12,9 +12,9 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::Reveal;
 use super::index::{self, End, Entry, Index};
-use crate::sandbox::ordered::Ordered;
-use crate::sandbox::population::{Person, Population};
-use crate::sandbox::readings::Order;
+use crate::ordered::Ordered;
+use crate::population::{Person, Population};
+use crate::readings::Order;
 
 /// The customers of one account at one time.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub struct View {
 
 impl View {
     /// A list of these rows and no others.
-    pub(in crate::sandbox) fn of_rows(rows: Vec<u32>) -> Self {
+    pub(crate) fn of_rows(rows: Vec<u32>) -> Self {
         Self { part: index::View::Rows(rows), with_deleted: false }
     }
 }
@@ -176,12 +176,12 @@ impl State {
     }
 
     /// The row of a living customer.
-    pub(in crate::sandbox) fn row(&self, id: &str) -> Option<u32> {
+    pub(crate) fn row(&self, id: &str) -> Option<u32> {
         self.row_ever(id).filter(|&row| self.is_live(row))
     }
 
     /// The row of a customer, living or deleted.
-    pub(in crate::sandbox) fn row_ever(&self, id: &str) -> Option<u32> {
+    pub(crate) fn row_ever(&self, id: &str) -> Option<u32> {
         self.population.number(id).or_else(|| self.added.get(id).copied())
     }
 
@@ -190,7 +190,7 @@ impl State {
         id_ever(&self.rows, &self.population, row).filter(|_| self.is_live(row))
     }
 
-    pub(in crate::sandbox) fn created_s(&self, row: u32) -> i64 {
+    pub(crate) fn created_s(&self, row: u32) -> i64 {
         match &self.rows[row as usize] {
             Row::Changed(customer) | Row::Deleted(Some(customer)) => customer.created_s,
             Row::Seeded | Row::Deleted(None) => self.population.created_s(row),
@@ -211,7 +211,7 @@ impl State {
     }
 
     /// The same as [`State::body`], written at once: pages are made of these.
-    pub(in crate::sandbox) fn text(&self, row: u32, reveal: Reveal) -> Option<Box<RawValue>> {
+    pub(crate) fn text(&self, row: u32, reveal: Reveal) -> Option<Box<RawValue>> {
         match self.rows.get(row as usize)? {
             Row::Seeded => to_raw_value(&self.seeded(row, reveal)).ok(),
             Row::Changed(customer) if reveal == Reveal::ALL => to_raw_value(&Ordered(&customer.body)).ok(),
@@ -221,7 +221,7 @@ impl State {
     }
 
     /// The last state of a deleted customer, with `"deleted": true`.
-    pub(in crate::sandbox) fn deleted_text(&self, row: u32, reveal: Reveal) -> Option<Box<RawValue>> {
+    pub(crate) fn deleted_text(&self, row: u32, reveal: Reveal) -> Option<Box<RawValue>> {
         let mut body = match self.rows.get(row as usize)? {
             Row::Deleted(Some(customer)) => revealed(customer.body.clone(), reveal),
             Row::Deleted(None) => serde_json::to_value(self.seeded(row, reveal)).ok()?,
@@ -234,7 +234,7 @@ impl State {
     }
 
     /// Month and year at whose end a customer's card expires.
-    pub(in crate::sandbox) fn expiry(&self, row: u32) -> Option<(u64, u64)> {
+    pub(crate) fn expiry(&self, row: u32) -> Option<(u64, u64)> {
         match self.rows.get(row as usize)? {
             Row::Changed(customer) | Row::Deleted(Some(customer)) => {
                 let source = customer.body.get("source")?;
@@ -248,12 +248,7 @@ impl State {
     }
 
     /// The list in this order, of all customers or of those created within `seconds`.
-    pub(in crate::sandbox) fn view(
-        &mut self,
-        order: Order,
-        seconds: Option<Range<i64>>,
-        with_deleted: bool,
-    ) -> View {
+    pub(crate) fn view(&mut self, order: Order, seconds: Option<Range<i64>>, with_deleted: bool) -> View {
         if with_deleted && self.with_deleted.is_none() {
             let all = (0..self.rows.len() as u32).map(|row| (self.created_s(row), row));
             self.with_deleted = Some(self.index.of_rows(all));
@@ -266,12 +261,12 @@ impl State {
         View { part: index.view(order, seconds, |row| id_ever(rows, population, row)), with_deleted }
     }
 
-    pub(in crate::sandbox) fn view_len(&self, view: &View) -> usize {
+    pub(crate) fn view_len(&self, view: &View) -> usize {
         self.index_of(view).view_len(&view.part)
     }
 
     /// The rows at these positions of a view; positions past the end are left out.
-    pub(in crate::sandbox) fn rows(&self, view: &View, positions: Range<usize>) -> Vec<u32> {
+    pub(crate) fn rows(&self, view: &View, positions: Range<usize>) -> Vec<u32> {
         self.index_of(view).rows(&view.part, positions)
     }
 

@@ -10,7 +10,7 @@ use super::{DEEPEST, parse};
 ///
 /// # Panics
 /// It does not hold.
-pub(crate) fn read(bytes: &[u8]) -> Option<Value> {
+pub fn read(bytes: &[u8]) -> Option<Value> {
     let value = match parse(bytes) {
         Ok(value) => value,
         Err(why) => {
@@ -37,7 +37,7 @@ fn levels(value: &Value) -> usize {
 ///
 /// # Panics
 /// It is not valid.
-pub(crate) fn canonical(json: &[u8]) -> String {
+pub fn canonical(json: &[u8]) -> String {
     Reader { json, at: 0 }.value()
 }
 

@@ -69,7 +69,7 @@ impl Drop for WorldGuard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::Options;
+    use crate::Options;
 
     #[test]
     #[should_panic(expected = "take it once an expression")]
