@@ -4,7 +4,7 @@
 //! what is taken means what was written and can be used; what is refused is told in words; no secret is in what is told. That
 //! nothing panics by itself, and that neither time nor memory runs away, is what calling them shows.
 
-use crate::remote::http::checks as answers;
+use crate::remote::client::checks as answers;
 use crate::{config, tasks};
 
 /// A page of the customers list; or one customer.

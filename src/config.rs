@@ -6,22 +6,21 @@
 //! - Every problem is told at once ([`ConfigError::Invalid`]), with its line, a caret and what is
 //!   allowed. A key that is not known is a problem, because it is a misspelt one.
 //! - No secret is in the file, in an error about it, or in [`Config::render`]. The key is found by
-//!   [`SecretKey::find`].
+//!   [`SecretKey::find`](crate::secret::SecretKey::find).
 //! - `config.example.toml` is the reference of all keys; a test holds it to the defaults here.
 //!
 //! Rejected: overriding keys by environment variables (the file would no longer say what runs),
 //! relative paths (a service starts in `/`, its operator does not), and reloading while running (a
 //! restart resumes where it stopped).
 
-mod cadence;
 mod check;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod checks;
+mod cron;
 mod document;
 mod error;
 mod read;
 mod render;
-mod secret;
 mod source;
 
 use std::fmt;
@@ -33,11 +32,10 @@ use std::time::Duration;
 
 use url::Url;
 
-pub use cadence::{Cadence, CadenceError};
+pub use cron::{Cadence, CadenceError};
 pub use error::{ConfigError, Problem};
-pub use secret::{KeyError, KeyFault, KeyPlace, KeySource, KeyWarning, SecretKey};
 
-use crate::mask::MASK;
+use crate::secret::MASK;
 use document::Document;
 
 /// The most that is read of a file: ten times the commented example.

@@ -4,63 +4,64 @@
 //! # The map
 //!
 //! ```text
-//! main → cli → app → tasks → remote      the API, in the product's words; HTTP, limiter, wire
-//!                          → store       the database: one writer, read-only readers, all the SQL there is
-//!                          → clock       the only place that asks for the time
-//!        app, tasks, remote, store → pulse   whether the daemon's loops get on: what feeds the watchdog
-//!        all of them       → config, mask                  the checked configuration, the typed key, masked texts
-//!        app, cli          → watch       being told by the kernel that a file changed
-//!                          → standing    how things stand, in one value: for status, the service manager, health, alerts
-//!        app               → alerts      somebody's program, run when something waits for a person
-//!        cli               → http        health and metrics, for whoever watches
-//!        remote, tasks …   → measures    every metric there is, and the calls that count
-//!        tests, fuzz/      → checks      what always holds of what comes from outside; no part of the program
+//! main → cli → daemon → tasks → remote     the API: HTTP client, limiter, what an answer means
+//!                             → store      the database: the file, the log, the outbox, and all SQL
+//!        remote, tasks, daemon → clock     the only place that reads the time
+//!        all of them           → config    the checked configuration
+//!                              → secret    the typed key, and the mask for texts
+//!                              → metrics   every metric, and the calls that count
+//!                              → heartbeat the progress of the daemon's loops, which feeds the watchdog
+//!        daemon, cli           → watch     notifications of the kernel that a file changed
+//!        tests, fuzz/          → checks    what always holds of input from outside; no part of the program
 //! ```
 //!
 //! All of them use `komoju-core` (`crates/core`): customers, changes, passes and intents as values, and the decisions ([`plan`]); it
-//! does no I/O. `cli` alone uses `komoju-sandbox` (`crates/sandbox`), the local KOMOJU, which shares nothing with the others.
+//! does no I/O. `cli` alone uses `komoju-sandbox` (`crates/sandbox`), the local KOMOJU, which shares no code with the others.
 //!
-//! `remote` and `store` never import each other; a test (`tests/architecture.rs`) holds the directions.
-//!
-//! [`plan`]: komoju_core::plan
+//! `remote` and `store` never import each other; a test holds the directions.
 //!
 //! # What always holds
 //!
-//! - The fold of the change log equals the mirror after every commit ([`store::changes::Recorder`]).
-//! - A pass reads, plans, applies and reports; no request is made while a transaction is open ([`tasks::pull`]).
-//! - A delete needs evidence: the customer's own `not_found`, and within the same minute another customer that still answers
-//!   ([`komoju_core::plan::evidence`]).
-//! - A null source takes nothing away by itself ([`komoju_core::plan::sighting`]).
-//! - The database belongs to one account ([`komoju_core::plan::guard`]).
-//! - An intent is claimed, with what its attempts must repeat, before a byte leaves; a create whose outcome is unknown is found at the
-//!   remote or parked, never guessed ([`tasks::push`], [`komoju_core::plan::creates`]).
-//! - What we pushed does not come back as somebody else's change ([`tasks::Echoes`]).
-//! - A backup holds no payment token; what is restored sends and deletes nothing before a person has looked ([`store::backup`],
-//!   [`store::restore`]).
-//! - No secret reaches a text ([`config::SecretKey`], [`mask`]).
+//! `docs/invariants.md` lists the invariants; `docs/promises.md` names the tests of each. The places that hold the most important
+//! ones:
 //!
-//! # Words
+//! - The fold of the change log equals the mirror after every commit ([`store::log::changes::Recorder`]).
+//! - A pass reads, plans, applies and reports; no request is made while a transaction is open ([`tasks::pull`]).
+//! - A delete needs evidence: the customer's own "gone", and within a minute a customer that still answers ([`plan::evidence`]).
+//! - A null source takes nothing away by itself ([`plan::sighting`]).
+//! - The database belongs to one account ([`plan::guard`]).
+//! - An intent is claimed, with what its attempts must repeat, before a byte leaves; a create whose outcome is unknown is found at
+//!   the remote or parked, never guessed ([`tasks::push`], [`plan::creates`]).
+//! - A change that we pushed is not recorded again as a change by others ([`tasks::Echoes`]).
+//! - A backup holds no payment token; a restored database sends and deletes nothing before an operator has decided
+//!   ([`store::file::backup`], [`store::file::restore`]).
+//! - No secret reaches a text ([`secret`]).
+//!
+//! # Glossary
 //!
 //! **remote** the API · **mirror** the customers as last seen · **change log** what differed, and when · **pass** one reading of
-//! the list: a **sweep** reads the whole, a **probe** the newest · **suspect** a customer that a sweep did not see · **canary**
-//! one that it did see and that still answers · **hold** deletions that wait for a person · **tombstone** what was last known
-//! of a deleted customer · **intent** what somebody wants changed at the remote, in the **outbox** until it is **settled** · **lane** the
-//! intents that run one after the other · **attempt** one try at one · **park** leave it to a person · **echo** our own push, seen in an
-//! answer.
+//! the list: a **sweep** reads all of it, a **probe** the newest customers · **suspect** a customer that a sweep did not see ·
+//! **canary** one that it saw and that still answers · **hold** deletions that wait for an operator · **tombstone** the last known
+//! state of a deleted customer · **intent** a change requested for the remote; it is in the **outbox** until it is **settled** ·
+//! **lane** the intents of one customer, which run one after the other · **attempt** one try at an intent · **park** leave an
+//! intent to an operator · **echo** our own push, seen in an answer · **operator** the person who runs the program.
+//!
+//! [`plan`]: komoju_core::plan
+//! [`plan::evidence`]: komoju_core::plan::evidence
+//! [`plan::sighting`]: komoju_core::plan::sighting
+//! [`plan::guard`]: komoju_core::plan::guard
+//! [`plan::creates`]: komoju_core::plan::creates
 
-pub mod alerts;
-pub mod app;
 #[cfg(any(test, fuzzing))]
 pub mod checks;
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod http;
-pub mod mask;
-pub mod measures;
-pub mod pulse;
+pub mod daemon;
+pub mod heartbeat;
+pub mod metrics;
 pub mod remote;
-pub mod standing;
+pub mod secret;
 pub mod store;
 pub mod tasks;
 pub mod watch;

@@ -2,10 +2,10 @@
 //!
 //! [`Remote`] is what the passes need of it; [`Http`] is the real one. One call is one request: it waits for the limiter, sends,
 //! reads at most a bounded answer, and says what came of it. It never repeats by itself, follows no redirect and decides nothing:
-//! what an answer means for the mirror is for `reconcile`, when to ask again for `tasks`.
+//! what an answer means for the mirror is for `komoju_core::plan`, when to ask again for `tasks`.
 
+pub mod client;
 pub mod error;
-pub mod http;
 pub mod limiter;
 mod meter;
 mod pace;
@@ -16,9 +16,9 @@ use std::future::Future;
 
 use jiff::Timestamp;
 
+pub use client::Http;
 use error::ApiError;
 pub use error::{Beginning, Call, Cause, Certificate, Class, RemoteError, Step};
-pub use http::Http;
 
 use komoju_core::intent::Body;
 use komoju_core::{Customer, CustomerId, Page, PageQuery, Unreadable};

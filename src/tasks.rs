@@ -1,6 +1,6 @@
 //! The work: one pass each, taking no input beyond its settings, safe to run again at any time.
 //!
-//! A pass reads, plans (`reconcile`, pure), applies (one transaction a page) and reports. It is woken from outside and never
+//! A pass reads, plans (`komoju_core::plan`, pure), applies (one transaction a page) and reports. It is woken from outside and never
 //! schedules itself.
 
 mod echoes;

@@ -544,7 +544,7 @@ fn nothing_is_accepted_by_sql_while_pushing_is_switched_off() {
     let database = Database::new();
     let conn = database.open();
     let own = database.open();
-    komoju_sync::store::own::sign(&own).unwrap();
+    komoju_sync::store::file::own::sign(&own).unwrap();
     own.execute_batch("UPDATE meta SET outbound_enabled = 0").unwrap();
     let told = conn.execute_batch("INSERT INTO intents (op) VALUES ('create')").unwrap_err().to_string();
     assert!(told.contains("pushing is switched off (outbound.enabled = false)"), "{told}");

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::SignedDuration;
 use komoju_sync::store::Store;
-use komoju_sync::store::verify::verify;
+use komoju_sync::store::log::verify::verify;
 use lossy_vfs::{Disk, Keep, Synchronous};
 use tempfile::TempDir;
 

@@ -14,7 +14,8 @@ use std::path::Path;
 use std::process::Command;
 
 use house::House;
-use komoju_sync::store::{Store, indexes};
+use komoju_sync::store::Store;
+use komoju_sync::store::file::indexes;
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -128,7 +129,9 @@ fn schema_of_a_new_database_is_unchanged() {
                  FROM sqlite_schema AS view, pragma_table_info(view.name) AS column WHERE view.type = 'view' GROUP BY view.name";
     let mut statement = conn.prepare(views).unwrap();
     let rows = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
-    rows.map(Result::unwrap).for_each(|view| drop(writeln!(text, "-- columns of {view}")));
+    for view in rows.map(Result::unwrap) {
+        let _ = writeln!(text, "-- columns of {view}");
+    }
     check("schema.sql", &text);
 }
 

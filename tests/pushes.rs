@@ -8,10 +8,11 @@ use komoju_core::CustomerId;
 use komoju_core::intent::Body;
 use komoju_sandbox::{Call, Effect, Ending, Fault, Options, Payload, Readings, Sandbox, Work, readings};
 use komoju_sync::clock::ManualClock;
-use komoju_sync::config::{Config, SecretKey};
+use komoju_sync::config::Config;
 use komoju_sync::remote::{
     Cause, Http, Left, Push, PushError, PushRemote, Pushed, PushedCustomer, Remote as _, RemoteError,
 };
+use komoju_sync::secret::SecretKey;
 use serde_json::{Value, json};
 
 struct Desk {

@@ -4,8 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use komoju_sync::store::verify::verify;
-use komoju_sync::store::{Reader, Store, indexes, own};
+use komoju_sync::store::file::{indexes, own};
+use komoju_sync::store::log::verify::verify;
+use komoju_sync::store::{Reader, Store};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use tempfile::TempDir;

@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use komoju_sync::clock::{Clock, ManualClock, Sleep, TrustedClock};
-use komoju_sync::store::{Store, intents, outbox};
+use komoju_sync::store::Store;
+use komoju_sync::store::outbox::{accept, engine};
 use komoju_sync::tasks::spool::{Looked, Spool, SpoolSettings, waiting_files};
 use proptest::prelude::*;
 use rusqlite::Connection;
@@ -112,7 +113,7 @@ impl Desk {
 
     async fn cancel(&self, id: &str) {
         let (id, at) = (id.to_owned(), komoju_core::time::written(self.clock.now()));
-        self.store.write(move |tx| intents::cancel(tx, &id, &at, "tok_leaked")).await.unwrap();
+        self.store.write(move |tx| accept::cancel(tx, &id, &at, "tok_leaked")).await.unwrap();
     }
 
     /// Why the file was left; it must have been.
@@ -272,7 +273,7 @@ async fn a_receipt_tells_of_each_intent_and_is_written_anew_when_the_last_settle
 
     desk.cancel("d1").await;
     desk.cancel("n1").await;
-    desk.store.write(outbox::park_orphans).await.unwrap();
+    desk.store.write(engine::park_orphans).await.unwrap();
     desk.spool.tend_receipts().await.unwrap();
     assert_eq!(desk.receipt("a.jsonl"), receipt, "one is parked: that is not settled");
     desk.cancel("u1").await;
@@ -411,7 +412,7 @@ async fn an_intent_that_is_tried_again_is_on_its_receipt_again_when_it_settles()
         reject(reason).await.unwrap();
         desk.spool.tend_receipts().await.unwrap();
         assert_eq!(desk.receipt("a.json")["intents"][0]["reason"], reason);
-        desk.store.write(|tx| intents::retry(tx, "a", None)).await.unwrap();
+        desk.store.write(|tx| accept::retry(tx, "a", None)).await.unwrap();
     }
 }
 
@@ -795,10 +796,10 @@ async fn while_pushing_is_switched_off_everything_stays() {
 
     // The database says so too, until it is told otherwise.
     let desk = Desk::open().await;
-    desk.store.write(|tx| outbox::set_enabled(tx, false)).await.unwrap();
+    desk.store.write(|tx| engine::set_enabled(tx, false)).await.unwrap();
     desk.drop_file("a.json", CREATE);
     assert!(Desk::why(&desk.scan().await, "a.json").contains("switched off"));
-    desk.store.write(|tx| outbox::set_enabled(tx, true)).await.unwrap();
+    desk.store.write(|tx| engine::set_enabled(tx, true)).await.unwrap();
     assert_eq!(desk.scan().await.taken, 1);
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use komoju_sandbox::World;
-use komoju_sync::store::verify::verify;
+use komoju_sync::store::log::verify::verify;
 
 use crate::Plan;
 use crate::daemon::{House, OPEN, size};

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use futures_util::{StreamExt, stream};
-use komoju_sync::store::{Store, indexes};
+use komoju_sync::store::Store;
+use komoju_sync::store::file::indexes;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params};
 use serde::Deserialize;

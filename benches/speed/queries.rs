@@ -3,8 +3,11 @@
 use std::time::{Duration, Instant};
 
 use komoju_core::{Customer, Kind, Origin};
-use komoju_sync::store::changes::{self, Cause};
-use komoju_sync::store::{Store, indexes, mirror};
+use komoju_sync::store::Store;
+use komoju_sync::store::file::indexes;
+use komoju_sync::store::log::changes;
+use komoju_sync::store::log::changes::Cause;
+use komoju_sync::store::log::mirror;
 use rusqlite::Connection;
 use serde_json::json;
 

@@ -5,7 +5,8 @@ use clap::Subcommand;
 use super::print::{self, Out, Style};
 use super::{ConfigFile, Exit};
 use crate::clock::{Clock, SystemClock};
-use crate::store::{Reader, account, write_beside};
+use crate::store::state::account;
+use crate::store::{Reader, write_beside};
 use komoju_core::time;
 
 /// Whose customers these are. A key that reads another account stops everything until a person says that it is right.

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::exit::UsageError;
 use crate::clock::{Clock as _, SystemClock};
 use crate::store::Reader;
-use crate::store::coverage::{Coverage, coverage};
+use crate::store::log::coverage::{Coverage, coverage};
 use komoju_core::time;
 
 /// The option, for the commands that show a state of the past.

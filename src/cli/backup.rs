@@ -9,7 +9,8 @@ use super::exit::UsageError;
 use super::print::{self, Out, count, grouped};
 use super::signals::{self, Scratch};
 use super::{ConfigFile, Exit, lengthy};
-use crate::store::{Reader, backup};
+use crate::store::Reader;
+use crate::store::file::backup;
 
 /// A consistent, checked copy of the database, made beside a running daemon: one file, without payment tokens and without the secret
 /// key.

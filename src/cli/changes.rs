@@ -6,8 +6,9 @@ use super::customers::{parse_id, unknown};
 use super::exit::UsageError;
 use super::print::{self, Out, Style, plain};
 use super::{ConfigFile, Exit, signals};
+use crate::store::log::coverage;
 use crate::store::read::{ChangeFilter, Record};
-use crate::store::{Reader, coverage, read};
+use crate::store::{Reader, read};
 use crate::watch::Watch;
 use komoju_core::{CustomerId, Diff};
 

@@ -5,7 +5,8 @@ use clap::Subcommand;
 use super::print::{self, Out};
 use super::service_key::{OWNER_AND_MODE, ServiceKey};
 use super::{ConfigFile, Exit};
-use crate::config::{Config, KeyError, KeyPlace, SecretKey};
+use crate::config::Config;
+use crate::secret::{KeyError, KeyPlace, SecretKey};
 
 /// Checks the configuration, or shows what is in effect.
 #[derive(Debug, clap::Args)]

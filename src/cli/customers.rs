@@ -7,8 +7,10 @@ use super::as_of::AsOf;
 use super::exit::UsageError;
 use super::print::{self, Out, Style, plain};
 use super::{ConfigFile, Exit, changes};
+use crate::store::log::coverage;
+use crate::store::outbox::erase;
 use crate::store::read::{ChangeFilter, Record};
-use crate::store::{Reader, coverage, erase, read};
+use crate::store::{Reader, read};
 use komoju_core::{CustomerId, time};
 
 /// The mirror, now or then.

@@ -15,13 +15,16 @@ use super::Exit;
 use super::exit::UsageError;
 use super::print::{self, count, plain};
 use super::signals::{self, Scratch};
-use crate::app::App;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::store::mirror::{self, Among};
-use crate::store::queue::{self, Which};
+use crate::daemon::App;
+use crate::store::log::mirror;
+use crate::store::log::mirror::Among;
+use crate::store::outbox::accept;
+use crate::store::outbox::queue;
+use crate::store::outbox::queue::Which;
 use crate::store::read::{ChangeFilter, Record};
-use crate::store::{Reader, StoreError, intents, read, write_beside};
+use crate::store::{Reader, StoreError, read, write_beside};
 use komoju_core::intent::Intent;
 use komoju_core::{Diff, time};
 use komoju_sandbox::{Options, Sandbox};
@@ -175,7 +178,7 @@ impl Office {
                     print::safe(customer.as_str())
                 ))?;
                 write_beside(&config.database.path, |tx| {
-                    intents::insert(tx, "update", Some(customer), Some(body))
+                    accept::insert(tx, "update", Some(customer), Some(body))
                 })?;
             }
             Door::File => {
@@ -199,7 +202,7 @@ impl Office {
                     &json!({"op": "delete", "customer_id": customer.as_str(), "id": "goodbye"}).to_string(),
                 )?;
                 write_beside(&config.database.path, |tx| {
-                    intents::accept(tx, &intent, intents::Door::Cli, None)
+                    accept::accept(tx, &intent, accept::Door::Cli, None)
                 })?;
             }
         }
@@ -304,7 +307,7 @@ fn invite(reader: &Reader) -> Result<(), StoreError> {
 fn tell_end(reader: &Reader) -> anyhow::Result<()> {
     let info = read::mirror_info(reader)?;
     let (live, deleted) = (count(info.number("live") as u64, "customer"), info.number("deleted"));
-    let verified = crate::store::verify::verify(reader, None)?;
+    let verified = crate::store::log::verify::verify(reader, None)?;
     tell(&format!(
         "mirror   ends with {live} and {deleted} deleted; its {} fold to it with {}",
         count(verified.entries, "change"),

@@ -33,7 +33,7 @@ use super::print::{self, Out, Style, count};
 use super::{ConfigFile, Exit, signals};
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::mask::Masker;
+use crate::secret::Masker;
 use access::People;
 use finding::{Finding, Level};
 use key::FoundKey;

@@ -8,8 +8,10 @@ use super::customers::parse_id;
 use super::print::{self, Out, Style, count};
 use super::{ConfigFile, Exit, signals};
 use crate::clock::{Clock, SystemClock};
-use crate::store::erase::{self, Erasure};
-use crate::store::{Wiped, readers, restore, wipe_beside};
+use crate::store::file::{readers, restore};
+use crate::store::outbox::erase;
+use crate::store::outbox::erase::Erasure;
+use crate::store::{Wiped, wipe_beside};
 use crate::tasks::spool::erase::{self as files, Papers};
 use komoju_core::{CustomerId, time};
 

@@ -3,10 +3,11 @@
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use crate::app::AppError;
-use crate::config::{ConfigError, KeyError};
-use crate::http::BindError;
-use crate::remote::http::SetupError;
+use crate::config::ConfigError;
+use crate::daemon::AppError;
+use crate::daemon::http::BindError;
+use crate::remote::client::SetupError;
+use crate::secret::KeyError;
 use crate::store::{StoreError, can_pass};
 use crate::tasks::pull::{Failure, Report};
 use komoju_core::Outcome;
@@ -118,7 +119,7 @@ pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::KeyPlace;
+    use crate::secret::KeyPlace;
 
     #[test]
     fn file_that_cannot_be_read_for_now_exits_1_and_any_other_2() {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::progress;
 use crate::store::StoreError;
-use crate::store::work::{Progress, Step, Work};
+use crate::store::file::work::{Progress, Step, Work};
 
 /// How often the bar moves, and work that is to end is told so.
 const LOOK_EVERY: Duration = Duration::from_millis(50);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::terminal;
-use crate::mask::harmless;
+use crate::secret::mask::harmless;
 use crate::store::StoreError;
 pub(super) use komoju_core::words::{count, grouped};
 

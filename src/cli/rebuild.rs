@@ -3,7 +3,9 @@
 use super::print::{self, count};
 use super::{ConfigFile, Exit, progress};
 use crate::clock::{Clock, SystemClock};
-use crate::store::{Instance, Reader, Store, continuity, read, verify};
+use crate::store::file::continuity;
+use crate::store::log::verify;
+use crate::store::{Instance, Reader, Store, read};
 
 /// Makes the mirror anew from the change log. Needs the daemon to be stopped.
 #[derive(Debug, clap::Args)]

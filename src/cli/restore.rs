@@ -11,7 +11,8 @@ use super::print::{self, count};
 use super::signals::{self, Scratch};
 use super::{ConfigFile, Exit, lengthy};
 use crate::clock::{Clock, SystemClock};
-use crate::store::{Instance, LogMark, backup, restore};
+use crate::store::file::{backup, restore};
+use crate::store::{Instance, LogMark};
 use komoju_core::time;
 
 /// Puts a backup in the place of the database. Needs the daemon to be stopped.

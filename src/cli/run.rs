@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::input_can_pass;
 use super::{ConfigFile, Exit, logging, print, signals};
-use crate::app::{self, App, AppError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::http;
+use crate::daemon;
+use crate::daemon::http;
+use crate::daemon::{App, AppError};
 use crate::store::Instance;
 use komoju_core::time;
 
@@ -80,7 +81,7 @@ async fn started(
             instance.iter().for_each(|taken| taken.note_trouble(Some(format!("since {since}: {why}"))));
             said = why;
         }
-        app::tell_waiting(&said);
+        daemon::tell_waiting(&said);
         tokio::select! {
             () = stop.cancelled() => return Ok(None),
             () = clock.sleep(AGAIN_AFTER) => {}

@@ -5,7 +5,8 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Api, KeyError, KeySource, SecretKey};
+use crate::config::Api;
+use crate::secret::{KeyError, KeySource, SecretKey};
 
 /// Where the package puts the configuration; its units look for keys there and nowhere else.
 const PACKAGED: &str = "/etc/komoju-sync";

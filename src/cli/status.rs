@@ -7,7 +7,7 @@ use super::print::{self, Out, Style, count, grouped, plain};
 use super::{ConfigFile, Exit};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::standing::{Intents, Standing};
+use crate::daemon::status::{Intents, Standing};
 use crate::store::Reader;
 use crate::tasks::spool;
 use komoju_core::intent::lifecycle::State;

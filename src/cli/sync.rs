@@ -9,11 +9,13 @@ use super::exit::{exit_of, exit_of_report};
 use super::print::{self, Out, Style};
 use super::signals::{self, Scratch};
 use super::{ConfigFile, Exit, changes, intent, logging, progress};
-use crate::app::{App, AppError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::daemon::{App, AppError};
+use crate::store::file::wipe;
+use crate::store::outbox::{accept, engine};
 use crate::store::read::ChangeFilter;
-use crate::store::{Reader, StoreError, intents, outbox, read, wipe};
+use crate::store::{Reader, StoreError, read};
 use crate::tasks::pull::Failure;
 use crate::tasks::push::Drained;
 use komoju_core::PassKind;
@@ -145,8 +147,8 @@ async fn drain(app: &App, database: &Path, may_drain: bool) -> anyhow::Result<Ex
         print::note("no daemon runs: the next `komoju-sync sync` or `komoju-sync run` attempts what waits");
     }
     let (waits, left) = Reader::open(database)?.look(|conn| {
-        let parked = intents::count_open(conn)?.iter().any(|counted| counted.state == "parked");
-        Ok((parked || outbox::held_deletes(conn)? > 0, wipe::left(conn)?))
+        let parked = accept::count_open(conn)?.iter().any(|counted| counted.state == "parked");
+        Ok((parked || engine::held_deletes(conn)? > 0, wipe::left(conn)?))
     })?;
     if waits {
         print::note("something waits for an operator: see `komoju-sync intent list`");
@@ -168,7 +170,7 @@ fn print_plan(copy: &Path, head: i64, style: Style) -> anyhow::Result<()> {
     print::printing(|check| {
         read::changes(&reader, &filter, |record| check(changes::print(&mut out, &record, style)))
     })?;
-    let held = read::mirror_info(&reader).and_then(|_| crate::store::holds::held_count(&reader))?;
+    let held = read::mirror_info(&reader).and_then(|_| crate::store::log::holds::held_count(&reader))?;
     out.finish()?;
     if held > 0 {
         print::note(&format!("{} would wait for an operator", print::count(held, "deletion")));

@@ -3,8 +3,10 @@
 use super::exit::UsageError;
 use super::print::{Out, count};
 use super::{ConfigFile, Exit, print, progress};
-use crate::store::changes::{self, Head};
-use crate::store::{Reader, verify};
+use crate::store::Reader;
+use crate::store::log::changes;
+use crate::store::log::changes::Head;
+use crate::store::log::verify;
 
 /// Proves that the change log is whole, that it folds to the mirror, and that the file is sound.
 ///

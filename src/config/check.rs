@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use toml::de::DeValue;
 use url::{Host, Url};
 
-use super::cadence::Cadence;
 use super::document::{SECRETS_STAY_OUT, Value, kind, nearest};
 use super::error::Wrong;
 use super::{Listen, Proxy};
+use crate::config::cron::Cadence;
 
 /// The most characters of a metadata key at KOMOJU.
 const MOST_METADATA_KEY: usize = 30;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::source::{Excerpt, Source};
-use crate::mask::Masker;
+use crate::secret::Masker;
 
 /// Problems told in full. A file of another kind has thousands, and the first ones say so.
 const MOST_TOLD: usize = 50;

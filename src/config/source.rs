@@ -11,7 +11,8 @@ use std::ops::Range;
 
 use unicode_width::UnicodeWidthChar as _;
 
-use crate::mask::{MASK, Masker, harmless};
+use crate::secret::mask::harmless;
+use crate::secret::{MASK, Masker};
 
 /// Columns a tab is drawn as.
 const TAB: usize = 4;

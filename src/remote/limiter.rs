@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use super::pace::{Ceiling, Pace, Refusal};
 use crate::clock::Clock;
-use crate::measures;
+use crate::metrics;
 use komoju_core::Slowed;
 use komoju_core::time::LONGEST_PAUSE;
 
@@ -125,7 +125,7 @@ impl Limiter {
     pub async fn admit(&self, share: Share) -> Sent {
         let asked_at = self.clock.elapsed();
         let sent = self.wait(share).await;
-        measures::limiter_wait(share.word(), sent.0.saturating_sub(asked_at));
+        metrics::limiter_wait(share.word(), sent.0.saturating_sub(asked_at));
         sent
     }
 

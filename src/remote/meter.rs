@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::error::{Call, Cause, RemoteError};
 use crate::clock::Clock;
-use crate::measures;
+use crate::metrics;
 
 /// A request's entry in the metrics, made when it is dropped: who gives up on a request drops it with everything else.
 pub(super) struct Meter<'a> {
@@ -58,7 +58,7 @@ impl<'a> Meter<'a> {
 impl Drop for Meter<'_> {
     fn drop(&mut self) {
         if let Some(sent_at) = self.sent_at {
-            measures::request(self.call, self.answer, self.clock.elapsed().saturating_sub(sent_at));
+            metrics::request(self.call, self.answer, self.clock.elapsed().saturating_sub(sent_at));
         }
     }
 }

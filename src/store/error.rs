@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{added, exhausted};
+use crate::store::file::{added, exhausted};
 
 /// Why the database could not be used, or a command on it not done.
 #[derive(Debug, thiserror::Error)]

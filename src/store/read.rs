@@ -8,7 +8,9 @@ use rusqlite::params;
 use serde_json::Value;
 
 pub use super::record::Record;
-use super::{Conn, StoreError, changes, open, record, verify};
+use super::{Conn, StoreError, record};
+use crate::store::file::open;
+use crate::store::log::{changes, verify};
 use komoju_core::{Customer, CustomerId, Standing, time};
 
 /// A read-only connection to an existing database.
@@ -269,8 +271,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::store::changes::{Cause, recording};
-    use crate::store::passes;
+    use crate::store::log::changes::{Cause, recording};
+    use crate::store::log::passes;
     use komoju_core::{Kind, Origin};
 
     #[test]

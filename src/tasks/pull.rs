@@ -4,7 +4,7 @@
 //!   account guard ─▶ pages, each applied in its own transaction ─▶ approved holds ─▶ evidence ─▶ one closing transaction
 //! ```
 //!
-//! A [`Pull`] owns the steps of a pass; what an answer means is decided in `reconcile`. A pass that cannot be continued says in one
+//! A [`Pull`] owns the steps of a pass; what an answer means is decided in `komoju_core::plan`. A pass that cannot be continued says in one
 //! sentence why, keeps the pages that it has applied (they are true) and concludes nothing from what it did not see.
 //!
 //! Invariants: no request is made while a transaction is open; a probe never concludes anything from absence; a delete is
@@ -37,13 +37,15 @@ pub use failure::{Failure, Setback};
 use marks::Marks;
 
 use crate::clock::Clock;
-use crate::config::SecretKey;
-use crate::mask::Masker;
-use crate::measures;
+use crate::metrics;
 use crate::remote::Remote;
-use crate::store::passes::{Interrupted, Position};
-use crate::store::unlisted::{self, Learnt};
-use crate::store::{Store, StoreError, changes, mirror, passes};
+use crate::secret::Masker;
+use crate::secret::SecretKey;
+use crate::store::log::passes::{Interrupted, Position};
+use crate::store::log::unlisted;
+use crate::store::log::unlisted::Learnt;
+use crate::store::log::{changes, mirror, passes};
+use crate::store::{Store, StoreError};
 use crate::tasks::echoes::{Asked, Echoes};
 use komoju_core::plan::lag::Consistency;
 use komoju_core::{Origin, Outcome, PassId, PassKind, Tally, time};
@@ -258,7 +260,7 @@ impl<R: Remote> Pull<R> {
             Err(failure) => self.without_pass(kind, failure).await,
         };
         if let Ok(report) = &report {
-            measures::pass(kind, report.outcome, self.clock.elapsed().saturating_sub(began));
+            metrics::pass(kind, report.outcome, self.clock.elapsed().saturating_sub(began));
         }
         self.progress.send_replace(Progress::default());
         report

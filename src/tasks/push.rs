@@ -40,12 +40,14 @@ use settle::Settled;
 
 use super::Echoes;
 use crate::clock::{BEFORE_SENDING, Clock};
-use crate::config::SecretKey;
-use crate::measures;
-use crate::pulse;
+use crate::heartbeat;
+use crate::metrics;
 use crate::remote::{PushRemote, Remote};
-use crate::store::outbox::{self, Open};
-use crate::store::{Store, StoreError, delete_limit};
+use crate::secret::SecretKey;
+use crate::store::outbox::delete_limit;
+use crate::store::outbox::engine;
+use crate::store::outbox::engine::Open;
+use crate::store::{Store, StoreError};
 use komoju_core::intent::lifecycle::State;
 use komoju_core::plan::lag::Consistency;
 use komoju_core::words::count;
@@ -208,10 +210,10 @@ async fn beside<T>(
 }
 
 /// What tells which intents are due.
-fn now_by(clock: &dyn Clock) -> outbox::Now {
+fn now_by(clock: &dyn Clock) -> engine::Now {
     let at = time::written(clock.now());
     let is_confirmed = clock.confirmed_for() >= BEFORE_SENDING;
-    outbox::Now { confirmed: is_confirmed.then(|| at.clone()), at }
+    engine::Now { confirmed: is_confirmed.then(|| at.clone()), at }
 }
 
 impl<R: Remote + PushRemote> Pusher<R> {
@@ -237,8 +239,8 @@ impl<R: Remote + PushRemote> Pusher<R> {
         self.echoes.nothing_is_sent();
         let (at, enabled) = (time::written(self.clock.now()), self.settings.enabled);
         let recovered = self.store.write(move |tx| {
-            outbox::set_enabled(tx, enabled)?;
-            Ok((outbox::adopt(tx)?, outbox::cut_off(tx, &at)?))
+            engine::set_enabled(tx, enabled)?;
+            Ok((engine::adopt(tx)?, engine::cut_off(tx, &at)?))
         });
         let (adopted, cut) = recovered.await?;
         if adopted > 0 {
@@ -333,7 +335,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             if !finished.is_empty() {
                 continue;
             }
-            let _resting = under_way.is_empty().then(pulse::resting);
+            let _resting = under_way.is_empty().then(heartbeat::resting);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {}
@@ -396,7 +398,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
         }
         if !under_way.is_empty() {
             let at = time::written(self.clock.now());
-            self.store.write(move |tx| outbox::cut_off(tx, &at)).await?;
+            self.store.write(move |tx| engine::cut_off(tx, &at)).await?;
         }
         let until = async {
             self.stop.cancelled().await;
@@ -428,10 +430,10 @@ impl<R: Remote + PushRemote> Pusher<R> {
             let mut explained = explained;
             if room > 0 {
                 delete_limit::hold(tx, settings.hold_deletes_over, clock.boot().as_ref())?;
-                outbox::park_orphans(tx)?;
-                outbox::catch_astray(tx)?;
+                engine::park_orphans(tx)?;
+                engine::catch_astray(tx)?;
                 if may_push(tx, settings.enabled, &fingerprint_of)? {
-                    for open in outbox::due(tx, &now, room, not_again.as_ref())? {
+                    for open in engine::due(tx, &now, room, not_again.as_ref())? {
                         match claim(tx, open, &settings, &*clock, server)? {
                             Claimed::NotSent(ended) => settled.push(ended),
                             Claimed::Ready(open) => {
@@ -441,14 +443,14 @@ impl<R: Remote + PushRemote> Pusher<R> {
                         }
                     }
                 }
-                explained = outbox::explain(tx, explained, &now.at)?;
+                explained = engine::explain(tx, explained, &now.at)?;
             }
             Ok((settled, claimed, explained))
         });
         let (settled, claimed, explained) = turned.await?;
         run.explained = explained;
         for _ in claimed.iter().filter(|open| open.life.attempts > 1) {
-            measures::attempted_again();
+            metrics::attempted_again();
         }
         run.tried.extend(claimed.iter().map(|open| open.position));
         for settled in settled {
@@ -461,8 +463,8 @@ impl<R: Remote + PushRemote> Pusher<R> {
     /// What became of an intent, for the log, the drain's sum and whoever waits for it.
     fn tell(&self, settled: &Settled, drained: &mut Drained) {
         let Settled { id, what, life, reason, key_refused, not_found, recorded, .. } = settled;
-        measures::attempt(life.state);
-        measures::changes(Origin::Intent, recorded);
+        metrics::attempt(life.state);
+        metrics::changes(Origin::Intent, recorded);
         drained.attempts += 1;
         drained.key_refused |= *key_refused;
         let why = reason.as_deref().unwrap_or_default();
@@ -502,14 +504,14 @@ impl<R: Remote + PushRemote> Pusher<R> {
         let (enabled, not_again) = (self.settings.enabled, run.not_again().cloned());
         let key = Arc::clone(&self.key);
         let due = self.store.read(move |conn| {
-            if !outbox::has_open(conn)? {
+            if !engine::has_open(conn)? {
                 return Ok(false);
             }
-            if outbox::last_position(conn)? > explained || outbox::is_any_astray(conn)? {
+            if engine::last_position(conn)? > explained || engine::is_any_astray(conn)? {
                 return Ok(true);
             }
             Ok(may_push(conn, enabled, &|salt| key.salted_fingerprint(salt))?
-                && !outbox::due(conn, &now, 1, not_again.as_ref())?.is_empty())
+                && !engine::due(conn, &now, 1, not_again.as_ref())?.is_empty())
         });
         due.await
     }
@@ -518,7 +520,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
     async fn until_due(&self) -> Result<Option<Duration>, StoreError> {
         let now = self.clock.now();
         let at = time::written(now);
-        let next = self.store.read(move |conn| outbox::next_due(conn, &at)).await?;
+        let next = self.store.read(move |conn| engine::next_due(conn, &at)).await?;
         let next = next.as_deref().and_then(time::read);
         Ok(next
             .map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default().min(LONGEST_WAIT)))

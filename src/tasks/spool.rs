@@ -52,10 +52,12 @@ pub use report::{Overview, count_files, locked_by_another, that_stay, waiting_fi
 use worker::Worker;
 
 use crate::clock::Clock;
-use crate::config::SecretKey;
-use crate::mask::Masker;
-use crate::store::spool::{self, Accepted, BadLine, BadLines, Judged, Receipt, SpoolFile};
-use crate::store::{Store, StoreError, outbox};
+use crate::secret::Masker;
+use crate::secret::SecretKey;
+use crate::store::outbox::engine;
+use crate::store::outbox::spool;
+use crate::store::outbox::spool::{Accepted, BadLine, BadLines, Judged, Receipt, SpoolFile};
+use crate::store::{Store, StoreError};
 use komoju_core::time;
 use komoju_core::words::count;
 
@@ -328,7 +330,7 @@ impl Spool {
     }
 
     async fn look(&self, renamed: &[String], state: &mut State, look: &mut Look) -> Result<(), StoreError> {
-        if !self.settings.enabled || !self.store.read(outbox::is_enabled).await? {
+        if !self.settings.enabled || !self.store.read(engine::is_enabled).await? {
             for name in waiting_files(&self.settings.dir) {
                 self.leave(look, &name, SWITCHED_OFF);
             }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex};
 
 use komoju_sync::store::Store;
-use komoju_sync::store::verify::verify;
+use komoju_sync::store::log::verify::verify;
 use lossy_vfs::{Image, Keep};
 use rusqlite::Connection;
 use serde_json::Value;

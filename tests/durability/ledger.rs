@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use komoju_sandbox::Sandbox;
-use komoju_sync::store::changes::Head;
+use komoju_sync::store::log::changes::Head;
 use serde_json::Value;
 
 /// An intent that somebody was told is accepted.

@@ -5,9 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use komoju_sync::app::App;
 use komoju_sync::clock::SystemClock;
 use komoju_sync::config::Config;
+use komoju_sync::daemon::App;
 use komoju_sync::store::StoreError;
 use rusqlite::Connection;
 use tokio_util::sync::CancellationToken;

@@ -12,9 +12,10 @@ use komoju_core::PassKind;
 use komoju_core::plan::lag::Consistency;
 use komoju_sandbox::{Effect, Fault, FaultId, Options, Readings, Sandbox};
 use komoju_sync::clock::{Clock, ManualClock};
-use komoju_sync::config::{Config, SecretKey};
+use komoju_sync::config::Config;
 use komoju_sync::remote::Http;
-use komoju_sync::store::verify::verify;
+use komoju_sync::secret::SecretKey;
+use komoju_sync::store::log::verify::verify;
 use komoju_sync::store::{Reader, Store, read};
 use komoju_sync::tasks::pull::{Pull, Report, Settings};
 use rusqlite::Connection;
@@ -91,7 +92,7 @@ pub struct Ran {
 /// A connection that the schema takes for one of the program: it may set up any state.
 pub fn own(database: &Path) -> Connection {
     let conn = Connection::open(database).unwrap();
-    komoju_sync::store::own::sign(&conn).unwrap();
+    komoju_sync::store::file::own::sign(&conn).unwrap();
     conn.busy_timeout(Duration::from_secs(20)).unwrap();
     conn
 }

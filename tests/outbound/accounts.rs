@@ -1,7 +1,7 @@
 //! Another account's key while intents are open.
 
 use komoju_sandbox::{Call, Effect, Fault, Work};
-use komoju_sync::store::account;
+use komoju_sync::store::state::account;
 use serde_json::json;
 
 use crate::desk::Desk;

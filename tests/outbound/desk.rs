@@ -8,9 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 use komoju_core::plan::lag::Consistency;
 use komoju_sandbox::{Effect, Fault, FaultId, Options, Readings, Sandbox};
 use komoju_sync::clock::{Clock, ManualClock};
-use komoju_sync::config::{Config, SecretKey};
+use komoju_sync::config::Config;
 use komoju_sync::remote::Http;
-use komoju_sync::store::verify::verify;
+use komoju_sync::secret::SecretKey;
+use komoju_sync::store::log::verify::verify;
 use komoju_sync::store::{Reader, Store};
 use komoju_sync::tasks::Echoes;
 use komoju_sync::tasks::pull::{Pull, Report, Settings};
@@ -180,7 +181,7 @@ impl Desk {
     /// Sets up a state that only the program may write.
     pub fn sql(&self, sql: &str) {
         let conn = self.writer();
-        komoju_sync::store::own::sign(&conn).unwrap();
+        komoju_sync::store::file::own::sign(&conn).unwrap();
         conn.execute_batch(sql).unwrap();
     }
 

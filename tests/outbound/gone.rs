@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use komoju_core::{CustomerId, Origin};
 use komoju_sandbox::{Call, Effect, Fault, Work};
 use komoju_sync::store::Tx;
-use komoju_sync::store::changes::{Cause, recording};
+use komoju_sync::store::log::changes::{Cause, recording};
 use serde_json::json;
 
 use crate::desk::{Desk, START};

@@ -334,7 +334,10 @@ async fn an_update_with_a_token_is_read_back_before_anything_is_repeated() {
     assert!(desk.of("u", "reason").contains("payment token can be used once"), "{}", desk.of("u", "reason"));
     // As it is it would be looked at once more; with another token it is a new update.
     let body = komoju_core::intent::Body::new(json!({"payment_details": "tok_c"})).unwrap();
-    desk.store().write(move |tx| komoju_sync::store::intents::retry(tx, "u", Some(&body))).await.unwrap();
+    desk.store()
+        .write(move |tx| komoju_sync::store::outbox::accept::retry(tx, "u", Some(&body)))
+        .await
+        .unwrap();
     desk.drain().await;
     assert_eq!(desk.state("u"), "done");
 }

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
-use komoju_sync::store::wipe::{self, Left};
+use komoju_sync::store::file::wipe;
+use komoju_sync::store::file::wipe::Left;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 

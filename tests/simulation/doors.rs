@@ -8,7 +8,7 @@ use komoju_core::intent::Intent;
 use komoju_core::time;
 use komoju_sync::clock::Clock as _;
 use komoju_sync::store::StoreError;
-use komoju_sync::store::intents::{Accepted, Door as Way, accept};
+use komoju_sync::store::outbox::accept::{Accepted, Door as Way, accept};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 

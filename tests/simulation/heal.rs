@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use komoju_core::time;
 use komoju_sync::clock::Clock as _;
-use komoju_sync::store::holds::Decision;
+use komoju_sync::store::log::holds::Decision;
 use serde_json::Value;
 
 use crate::log::{self, Log};

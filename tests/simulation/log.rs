@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use komoju_core::change::{EMPTY_CHAIN, chain};
 use komoju_core::{CustomerId, Diff, Entry, Kind, Origin, Standing};
-use komoju_sync::store::changes::{self, Head};
+use komoju_sync::store::log::changes;
+use komoju_sync::store::log::changes::Head;
+use komoju_sync::store::log::verify::verify;
 use komoju_sync::store::read::{self, ChangeFilter, Record};
-use komoju_sync::store::verify::verify;
 use komoju_sync::store::{Reader, StoreError};
 use rusqlite::Row;
 use serde_json::{Map, Value};

@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use komoju_core::intent::Body;
 use komoju_core::{CustomerId, time};
 use komoju_sync::clock::Clock as _;
-use komoju_sync::store::holds::{self, Decision};
-use komoju_sync::store::work::Work;
-use komoju_sync::store::{
-    Beside, Instance, Store, StoreError, Tx, Wiped, account, backup, erase, intents, restore, verify,
-    wipe_beside,
-};
+use komoju_sync::store::file::work::Work;
+use komoju_sync::store::file::{backup, restore};
+use komoju_sync::store::log::holds;
+use komoju_sync::store::log::holds::Decision;
+use komoju_sync::store::log::verify;
+use komoju_sync::store::outbox::{accept, erase};
+use komoju_sync::store::state::account;
+use komoju_sync::store::{Beside, Instance, Store, StoreError, Tx, Wiped, wipe_beside};
 use komoju_sync::tasks::spool::erase as files;
 use serde_json::json;
 
@@ -55,7 +57,7 @@ impl World<'_> {
     }
 
     pub fn approve_deletes(&self) {
-        self.beside(|tx| intents::approve(tx, &[]));
+        self.beside(|tx| accept::approve(tx, &[]));
     }
 
     fn pick(&self, which: usize) -> Option<String> {
@@ -84,7 +86,7 @@ impl World<'_> {
             let body = json!({"email": format!("fixed{n}@example.com"), "payment_details": format!("tok_{}r{n}", self.seed)});
             Body::new(body).unwrap()
         });
-        let Some(life) = self.beside(|tx| intents::retry(tx, &id, body.as_ref())) else { return Ok(()) };
+        let Some(life) = self.beside(|tx| accept::retry(tx, &id, body.as_ref())) else { return Ok(()) };
         let legal = matches!(state.as_str(), "parked" | "rejected");
         must!(legal, "{id} was {state}, and a retry made it {}", life.state);
         let was_set_back = self.was_set_back;
@@ -111,7 +113,7 @@ impl World<'_> {
         let before: String = self.state_of(&id);
         let at = time::written(self.clock.now());
         let done = match which.is_multiple_of(2) {
-            true => self.beside(|tx| intents::cancel(tx, &id, &at, "somebody")).is_some(),
+            true => self.beside(|tx| accept::cancel(tx, &id, &at, "somebody")).is_some(),
             false => {
                 let sql = "UPDATE intents SET state = 'cancelled' WHERE id = ?1";
                 self.client.as_ref().unwrap().execute(sql, [&id]).is_ok()

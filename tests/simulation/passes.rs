@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use komoju_core::plan::evidence::{COUNTED_FOR, budget};
 use komoju_core::{Outcome, PassKind};
 use komoju_sync::clock::Clock as _;
-use komoju_sync::config::SecretKey;
+use komoju_sync::secret::SecretKey;
+use komoju_sync::store::log::{holds, passes, unlisted};
+use komoju_sync::store::outbox::engine;
 use komoju_sync::store::read::Record;
-use komoju_sync::store::{Reader, account, holds, outbox, passes, read, unlisted};
+use komoju_sync::store::state::account;
+use komoju_sync::store::{Reader, read};
 use komoju_sync::tasks::pull::Report;
 use komoju_sync::tasks::push::Drained;
 use tokio_util::sync::CancellationToken;
@@ -90,7 +93,7 @@ impl World<'_> {
     /// Why nothing may be pushed, if nothing may.
     fn closed(&self, with_pass: bool) -> Option<&'static str> {
         let (refused, enabled) = self.look(|reader| {
-            (read::obstacles(reader).unwrap().0.is_some(), outbox::is_enabled(reader).unwrap())
+            (read::obstacles(reader).unwrap().0.is_some(), engine::is_enabled(reader).unwrap())
         });
         let (bound, stopped) = self.bound();
         match () {

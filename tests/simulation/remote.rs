@@ -10,7 +10,7 @@ use komoju_core::{Customer, CustomerId, Hints, Listed, Page, PageQuery};
 use komoju_sync::clock::ManualClock;
 use komoju_sync::remote::error::ApiError;
 use komoju_sync::remote::{Call, Cause, Remote, RemoteError, Shown, Step};
-use komoju_sync::store::holds;
+use komoju_sync::store::log::holds;
 use komoju_sync::store::{Reader, write_beside};
 use rand::Rng as _;
 use rand::rngs::StdRng;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use komoju_core::{Customer, time};
 use komoju_sync::clock::{Clock as _, ManualClock};
-use komoju_sync::store::holds::Decision;
+use komoju_sync::store::log::holds::Decision;
 use serde_json::{Value, json};
 
 use crate::pushes::{PushTrouble, Running, Used};

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use komoju_sandbox::readings::Total;
 use komoju_sandbox::{Call, Effect, Fault};
-use komoju_sync::measures::{self, Kind};
+use komoju_sync::metrics;
+use komoju_sync::metrics::Kind;
 use serde_json::json;
 
 use crate::exposition::{self, Family};
@@ -68,12 +69,12 @@ fn the_documentation_names_every_metric_as_it_is_served() {
     let order: Vec<String> = told.iter().map(|row| row.name.clone()).collect();
     assert_eq!(
         order,
-        measures::ALL.iter().map(|metric| metric.name).collect::<Vec<_>>(),
+        metrics::ALL.iter().map(|metric| metric.name).collect::<Vec<_>>(),
         "in the order of the code"
     );
     told.sort();
     assert_eq!(told, served);
-    for metric in measures::ALL {
+    for metric in metrics::ALL {
         if let Kind::Histogram(buckets) = metric.kind {
             assert!(!buckets.is_empty() && buckets.is_sorted(), "{}", metric.name);
         }

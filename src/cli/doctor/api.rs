@@ -9,8 +9,9 @@ use super::database::Looked;
 use super::{Exit, Finding, short_time};
 use crate::cli::print::{count, grouped};
 use crate::clock::Clock;
-use crate::config::{Config, SecretKey};
+use crate::config::Config;
 use crate::remote::{Cause, Certificate, Http, Remote, RemoteError, Shown, Step};
+use crate::secret::SecretKey;
 use komoju_core::{Page, PageQuery};
 
 /// How long a request may take here, in seconds; the daemon waits for `api.request_timeout_s`. More than a connection may take, so

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::access::{Owned, Person};
 use super::{Exit, Finding, alerts, quoted};
 use crate::config::{Config, ConfigError, Listen};
-use crate::mask::Masker;
+use crate::secret::Masker;
 
 const CHECK: &str = "config";
 

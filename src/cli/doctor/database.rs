@@ -9,9 +9,12 @@ use jiff::Timestamp;
 use super::{Exit, Finding, size};
 use crate::cli::print::{chain, safe};
 use crate::config::Config;
-use crate::standing::Standing;
-use crate::store::account::Account;
-use crate::store::{Instance, Reader, StoreError, account, beside, checkup, mirror, open};
+use crate::daemon::status::Standing;
+use crate::store::file::{checkup, open};
+use crate::store::log::mirror;
+use crate::store::state::account;
+use crate::store::state::account::Account;
+use crate::store::{Instance, Reader, StoreError, beside};
 use komoju_core::{CustomerId, time};
 
 /// A WAL larger than this, and than its database, is held up by somebody: checkpoints keep it at about 16 MiB, and a sweep of a

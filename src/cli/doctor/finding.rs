@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Exit;
 use crate::cli::print::safe;
-use crate::mask::{MASK, Masker};
+use crate::secret::{MASK, Masker};
 
 /// How it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use super::access::{Owned, People, Person};
 use super::{Exit, Finding, quoted};
 use crate::cli::service_key::{OWNER_AND_MODE, ServiceKey};
-use crate::config::{Api, KeyError, KeyPlace, KeySource, KeyWarning, SecretKey};
+use crate::config::Api;
+use crate::secret::{KeyError, KeyPlace, KeySource, KeyWarning, SecretKey};
 
 const CHECK: &str = "key";
 

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::access::{Owned, People, Person, READ, SEARCH, WRITE};
 use super::{Exit, Finding, quoted};
-use crate::store::{beside, open};
+use crate::store::beside;
+use crate::store::file::open;
 
 const CHECK: &str = "permissions";
 

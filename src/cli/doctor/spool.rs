@@ -42,9 +42,9 @@ pub(super) fn check(
     }
     let problem = match holder {
         // Only the running daemon knows whether the lock is its own.
-        Some(_) => {
-            Reader::open(database).and_then(|reader| reader.look(store::spool::problem)).unwrap_or_default()
-        }
+        Some(_) => Reader::open(database)
+            .and_then(|reader| reader.look(store::outbox::spool::problem))
+            .unwrap_or_default(),
         None => spool::locked_by_another(directory),
     };
     match left {

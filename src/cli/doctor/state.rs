@@ -6,7 +6,7 @@ use super::api::Asked;
 use super::database::Looked;
 use super::{Exit, Finding};
 use crate::cli::print::count;
-use crate::standing::List;
+use crate::daemon::status::List;
 use komoju_core::intent::lifecycle::State;
 use komoju_core::words::duration;
 

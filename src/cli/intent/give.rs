@@ -8,8 +8,9 @@ use super::{input, refused_at_the_door, wait, what_happens_next};
 use crate::cli::exit::UsageError;
 use crate::cli::print::{self, Out, Style};
 use crate::cli::{Exit, person};
-use crate::store::intents::{Accepted, Door, accept};
-use crate::store::{Reader, queue, write_beside};
+use crate::store::outbox::accept::{Accepted, Door, accept};
+use crate::store::outbox::queue;
+use crate::store::{Reader, write_beside};
 use komoju_core::intent::{Intent, Rule};
 
 /// A new customer with these parameters.

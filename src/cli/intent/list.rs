@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use crate::cli::Exit;
 use crate::cli::exit::UsageError;
 use crate::cli::print::{self, Out, Style, count, plain, safe};
-use crate::store::queue::{self, Which};
+use crate::store::outbox::queue;
+use crate::store::outbox::queue::Which;
 use crate::store::{Reader, StoreError, read::Record};
 use komoju_core::intent::lifecycle::State;
 

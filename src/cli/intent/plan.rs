@@ -7,9 +7,11 @@ use crate::cli::Exit;
 use crate::cli::print::{self, Out, Style, count, safe};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Outbound};
-use crate::remote::http;
-use crate::store::queue::{self, Planned};
-use crate::store::{Conn, Reader, delete_limit};
+use crate::remote::client;
+use crate::store::outbox::delete_limit;
+use crate::store::outbox::queue;
+use crate::store::outbox::queue::Planned;
+use crate::store::{Conn, Reader};
 use komoju_core::intent::lifecycle::{Outcome, State};
 use komoju_core::intent::{Body, Intent, MASKED_TOKEN, Target, Wish};
 use komoju_core::{CustomerId, time};
@@ -40,8 +42,8 @@ impl Call {
     /// The call that carries out an intent. `customer` is whom it is about, where that is known; `tag` what marks a create.
     pub(super) fn of(wish: &Wish, customer: Option<&CustomerId>, tag: Option<(&str, &str)>) -> Self {
         let of_customer = |target: &Target| match (customer, target) {
-            (Some(id), _) | (None, Target::Customer(id)) => http::path(&["customers", id.as_str()]),
-            (None, Target::CreatedBy(intent)) => format!("{}/@{intent}", http::path(&["customers"])),
+            (Some(id), _) | (None, Target::Customer(id)) => client::path(&["customers", id.as_str()]),
+            (None, Target::CreatedBy(intent)) => format!("{}/@{intent}", client::path(&["customers"])),
         };
         match wish {
             Wish::Create(body) => {
@@ -49,7 +51,7 @@ impl Call {
                     Some((key, id)) => body.clone().with_metadata(key, id),
                     None => body.clone(),
                 };
-                Self { method: "POST", path: http::path(&["customers"]), body: Some(masked(&body)) }
+                Self { method: "POST", path: client::path(&["customers"]), body: Some(masked(&body)) }
             }
             Wish::Update(target, body) => {
                 Self { method: "PATCH", path: of_customer(target), body: Some(masked(body)) }

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Sender, sender};
 use crate::cli::{Exit, print, signals};
 use crate::clock::{Clock, SystemClock};
-use crate::store::{Reader, queue};
+use crate::store::Reader;
+use crate::store::outbox::queue;
 use crate::watch::{LOOK_EVERY, Watch};
 use komoju_core::intent::lifecycle::State;
 
@@ -143,7 +144,7 @@ impl Patience {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
-    use crate::store::intents::{Door, accept};
+    use crate::store::outbox::accept::{Door, accept};
     use crate::store::{Instance, Store, write_beside};
     use jiff::Timestamp;
     use komoju_core::intent::Intent;

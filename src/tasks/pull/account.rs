@@ -3,9 +3,11 @@
 use super::ask::Found;
 use super::{Failure, Pull};
 use crate::remote::Remote;
-use crate::store::account::{self, Account};
-use crate::store::mirror::Among;
-use crate::store::{StoreError, mirror};
+use crate::store::StoreError;
+use crate::store::log::mirror;
+use crate::store::log::mirror::Among;
+use crate::store::state::account;
+use crate::store::state::account::Account;
 use komoju_core::change::Hash;
 use komoju_core::plan::evidence::Answer;
 use komoju_core::plan::guard::{self, KNOWN_ASKED, Standing, Verdict};

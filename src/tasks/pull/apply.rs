@@ -9,13 +9,17 @@ use jiff::{SignedDuration, Timestamp};
 use super::marks::Marks;
 use super::pages::Answer;
 use super::{Failure, Pass, Pull, Setback, unreadable};
-use crate::measures;
+use crate::metrics;
 use crate::remote::Remote;
-use crate::store::changes::{self, Cause, Recorder};
-use crate::store::holds::{self, End};
-use crate::store::listed::{self, Respelled, Window};
-use crate::store::mirror::Stored;
-use crate::store::{StoreError, Tx, lag, mirror, passes};
+use crate::store::log::changes;
+use crate::store::log::changes::{Cause, Recorder};
+use crate::store::log::holds;
+use crate::store::log::holds::End;
+use crate::store::log::listed;
+use crate::store::log::listed::{Respelled, Window};
+use crate::store::log::mirror::Stored;
+use crate::store::log::{lag, mirror, passes};
+use crate::store::{StoreError, Tx};
 use crate::tasks::echoes::Asked;
 use komoju_core::listed::Fingerprint;
 use komoju_core::plan::lag::{Consistency, Occasion, Read, judge};
@@ -161,7 +165,7 @@ impl<R: Remote> Pull<R> {
             Ok((value, tally, recorded, wrote))
         });
         let (value, tally, recorded, wrote) = applied.await?;
-        measures::changes(origin, &recorded);
+        metrics::changes(origin, &recorded);
         pass.tally = tally;
         if wrote {
             pass.position_at = Some(self.clock.elapsed());

@@ -6,10 +6,11 @@ use std::sync::PoisonError;
 use rand::Rng;
 
 use super::{Failure, Pull, Setback};
-use crate::measures;
+use crate::metrics;
 use crate::remote::{Class, Remote, Shown};
-use crate::store::mirror::Among;
-use crate::store::{StoreError, mirror, passes};
+use crate::store::StoreError;
+use crate::store::log::mirror::Among;
+use crate::store::log::{mirror, passes};
 use komoju_core::plan::retry;
 use komoju_core::{Customer, CustomerId, Unreadable, time};
 
@@ -55,7 +56,7 @@ impl<R: Remote> Pull<R> {
             }
             let wait = if setback.class() == Class::Rejected { None } else { waits.next() };
             let Some(wait) = wait else { return Err(Failure::after(tries, setback)) };
-            measures::read_again();
+            metrics::read_again();
             tracing::warn!(tries, wait_ms = wait.as_millis(), "{setback}; asking again (try {tries})");
             tokio::select! {
                 biased;

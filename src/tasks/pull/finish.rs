@@ -2,8 +2,10 @@
 
 use super::{Failure, Pass, Pull, Report};
 use crate::remote::Remote;
-use crate::store::clock::{self, Confirmed};
-use crate::store::{StoreError, holds, passes, unreadable};
+use crate::store::StoreError;
+use crate::store::log::{holds, passes, unreadable};
+use crate::store::state::clock;
+use crate::store::state::clock::Confirmed;
 use komoju_core::{Outcome, PassKind, Tally, time};
 
 /// Passes without an event are kept so long.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use crate::store::listed::Respelled;
+use crate::store::log::listed::Respelled;
 use komoju_core::plan::busy_fields::FieldCounts;
 use komoju_core::plan::rows::RowSet;
 use komoju_core::{CustomerId, Listed, Source};

@@ -5,11 +5,14 @@ use std::time::Duration;
 use super::apply::apply_lookup;
 use super::ask::Found;
 use super::{Failure, Pull};
-use crate::measures;
+use crate::metrics;
 use crate::remote::Remote;
-use crate::store::changes::{self, Cause};
-use crate::store::holds::{self, End};
-use crate::store::{StoreError, lag};
+use crate::store::StoreError;
+use crate::store::log::changes;
+use crate::store::log::changes::Cause;
+use crate::store::log::holds;
+use crate::store::log::holds::End;
+use crate::store::log::lag;
 use komoju_core::plan::lag::Occasion;
 use komoju_core::{CustomerId, Origin, time};
 
@@ -90,7 +93,7 @@ impl<R: Remote> Pull<R> {
             Ok((recorded, is_exceeded))
         });
         let (recorded, is_exceeded) = recorded.await?;
-        measures::changes(Origin::Lookup, &recorded);
+        metrics::changes(Origin::Lookup, &recorded);
         if is_exceeded {
             let lag = consistency.0.as_secs();
             tracing::warn!(

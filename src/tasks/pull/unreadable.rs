@@ -7,9 +7,12 @@ use super::marks::Marks;
 use super::pages::Place;
 use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
-use crate::store::holds::{self, End};
-use crate::store::unreadable::{self, Sight};
-use crate::store::{StoreError, Tx, mirror, unlisted};
+use crate::store::log::holds;
+use crate::store::log::holds::End;
+use crate::store::log::unreadable;
+use crate::store::log::unreadable::Sight;
+use crate::store::log::{mirror, unlisted};
+use crate::store::{StoreError, Tx};
 use komoju_core::unreadable::phrase;
 use komoju_core::{CustomerId, Origin, PassKind, Unreadable, time};
 

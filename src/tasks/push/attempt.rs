@@ -5,13 +5,15 @@ use serde_json::{Map, Value, json};
 
 use super::reconciliation::KeyIs;
 use super::{AFTER_BUSY, Finished, Pusher};
-use crate::mask::Masker;
 use crate::remote::error::ApiError;
 use crate::remote::{
     Call, Cause, Class, Left, Push, PushError, PushRemote, Pushed, PushedCustomer, Remote, RemoteError, Shown,
 };
-use crate::store::outbox::{self, Open};
-use crate::store::{StoreError, lag};
+use crate::secret::Masker;
+use crate::store::StoreError;
+use crate::store::log::lag;
+use crate::store::outbox::engine;
+use crate::store::outbox::engine::Open;
 use crate::tasks::echoes::Making;
 use komoju_core::intent::lifecycle::Outcome;
 use komoju_core::intent::{Body, Intent, Surprise, Wish};
@@ -149,8 +151,8 @@ impl<R: Remote + PushRemote> Pusher<R> {
         open.frozen.first_server_at = self.remote.server_time().map(time::written);
         let (position, frozen) = (open.position, open.frozen.clone());
         let noted = self.store.write(move |tx| match frozen.first_server_at {
-            Some(_) => outbox::freeze(tx, position, &frozen),
-            None => outbox::note_unknown(tx, position),
+            Some(_) => engine::freeze(tx, position, &frozen),
+            None => engine::note_unknown(tx, position),
         });
         noted.await?;
         Ok(None)
@@ -213,7 +215,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             return Ok(false);
         }
         let open = open.clone();
-        let last = self.store.read(move |conn| outbox::last_attempt_at(conn, &open)).await?;
+        let last = self.store.read(move |conn| engine::last_attempt_at(conn, &open)).await?;
         Ok(last.is_some_and(|last| consistency.may_be_behind(last, asked_at)))
     }
 

@@ -5,8 +5,12 @@ use jiff::Timestamp;
 use super::PushSettings;
 use super::settle::Settled;
 use crate::clock::Clock;
-use crate::store::outbox::{self, AttemptEnd, Frozen, Open, Words};
-use crate::store::{Conn, StoreError, Tx, account, delete_limit, mirror, read};
+use crate::store::log::mirror;
+use crate::store::outbox::delete_limit;
+use crate::store::outbox::engine;
+use crate::store::outbox::engine::{AttemptEnd, Frozen, Open, Words};
+use crate::store::state::account;
+use crate::store::{Conn, StoreError, Tx, read};
 use komoju_core::intent::lifecycle::{IllegalTransition, Outcome};
 use komoju_core::intent::{Intent, Wish};
 use komoju_core::patience::{Moment, Patience};
@@ -73,8 +77,8 @@ pub(super) fn claim(
         Some(patience) => patience.at(&now),
         None => Patience::begin(&now),
     };
-    outbox::own(tx, || {
-        outbox::claim(tx, &open, life, &frozen, &patience, &time::written(now.wall))?;
+    engine::own(tx, || {
+        engine::claim(tx, &open, life, &frozen, &patience, &time::written(now.wall))?;
         match intent.wish {
             Wish::Delete(_) => delete_limit::note_sent(tx, open.position, clock.boot().as_ref()),
             Wish::Create(_) | Wish::Update(..) => Ok(()),
@@ -96,20 +100,20 @@ fn not_sent(tx: &Tx<'_>, open: &Open, reason: String, clock: &dyn Clock) -> Resu
     let at = time::written(now.wall);
     let patience = open.patience.clone().unwrap_or_else(|| Patience::begin(&now));
     let mut words = Words { reason: Some(reason.clone()), ..Words::default() };
-    let life = outbox::own(tx, || {
+    let life = engine::own(tx, || {
         let life = match open.life.outcome {
             Outcome::Unknown => legal(open.life.park())?,
             Outcome::Known => {
                 let sending = legal(open.life.claim())?;
                 let rejected = legal(sending.reject())?;
-                outbox::claim(tx, open, sending, &open.frozen, &patience, &at)?;
+                engine::claim(tx, open, sending, &open.frozen, &patience, &at)?;
                 let end = AttemptEnd { status: None, error: Some(reason.clone()) };
-                outbox::end_attempt(tx, open, rejected, &at, &end)?;
+                engine::end_attempt(tx, open, rejected, &at, &end)?;
                 words.settled_at = Some(at.clone());
                 rejected
             }
         };
-        outbox::write(tx, open.position, life, words)?;
+        engine::write(tx, open.position, life, words)?;
         Ok(life)
     })?;
     Ok(Claimed::NotSent(Settled::not_sent(open, life, reason)))

@@ -4,7 +4,7 @@ use super::Pusher;
 use super::attempt::{Ended, Obstacle};
 use crate::remote::error::ApiError;
 use crate::remote::{Cause, Class, Push, PushRemote, Remote, RemoteError};
-use crate::store::outbox::Open;
+use crate::store::outbox::engine::Open;
 use komoju_core::PageQuery;
 use komoju_core::intent::lifecycle::Outcome;
 use komoju_core::plan::outcome::{Forbidden, KeyCheck, after_forbidden};

@@ -9,11 +9,13 @@ use super::Pusher;
 use super::attempt::{Ended, Obstacle, first_attempt};
 use super::claim::freshly_frozen;
 use super::window::{Setback, Window};
-use crate::pulse;
+use crate::heartbeat;
 use crate::remote::{PushRemote, PushedCustomer, Remote, Shown};
 use crate::store::StoreError;
-use crate::store::candidates::{self, Claims, ENTRIES_AT_ONCE, Entered};
-use crate::store::outbox::{self, Open};
+use crate::store::outbox::candidates;
+use crate::store::outbox::candidates::{Claims, ENTRIES_AT_ONCE, Entered};
+use crate::store::outbox::engine;
+use crate::store::outbox::engine::Open;
 use komoju_core::intent::Body;
 use komoju_core::intent::lifecycle::Outcome;
 use komoju_core::plan::creates::{self, Candidates, Evidence, Finding, Fit, Place, Wanted};
@@ -141,7 +143,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 let frozen = freshly_frozen(intent, &self.settings, &*self.clock, self.remote.server_time());
                 tracing::info!(intent = %open.id, "intent {}: the create did not take effect; it is sent anew, with a new key", open.id);
                 let (position, fresh) = (open.position, frozen.clone());
-                self.store.write(move |tx| outbox::freeze(tx, position, &fresh)).await?;
+                self.store.write(move |tx| engine::freeze(tx, position, &fresh)).await?;
                 open.frozen = frozen;
                 Ok(None)
             }
@@ -168,7 +170,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 Ok((entered, is_last))
             });
             (entered, is_last) = read.await?;
-            pulse::beat();
+            heartbeat::beat();
         }
         let read = self.store.read(move |conn| {
             let could_be = |customer: &Customer| wanted.could_be(customer);

@@ -8,13 +8,18 @@ use serde_json::json;
 use super::Pusher;
 use super::attempt::{Ended, Obstacle, not_applied};
 use super::claim::{legal, moment};
-use crate::mask::MASK;
 use crate::remote::PushedCustomer;
-use crate::store::changes::{self, Cause};
-use crate::store::mirror::{self, Stored};
-use crate::store::outbox::{self, AttemptEnd, Open, Words};
-use crate::store::unreadable::{self, Sight};
-use crate::store::{StoreError, Tx, lag, passes};
+use crate::secret::MASK;
+use crate::store::log::changes;
+use crate::store::log::changes::Cause;
+use crate::store::log::mirror;
+use crate::store::log::mirror::Stored;
+use crate::store::log::unreadable;
+use crate::store::log::unreadable::Sight;
+use crate::store::log::{lag, passes};
+use crate::store::outbox::engine;
+use crate::store::outbox::engine::{AttemptEnd, Open, Words};
+use crate::store::{StoreError, Tx};
 use crate::tasks::Echoes;
 use komoju_core::intent::lifecycle::{Lifecycle, Outcome};
 use komoju_core::intent::{Body, Wish};
@@ -194,9 +199,9 @@ impl Settling {
             words.settled_at = Some(at.clone());
         }
         let reason = words.reason.clone();
-        outbox::own(tx, || {
-            outbox::end_attempt(tx, open, life, &at, &end)?;
-            outbox::write(tx, open.position, life, words)
+        engine::own(tx, || {
+            engine::end_attempt(tx, open, life, &at, &end)?;
+            engine::write(tx, open.position, life, words)
         })?;
         self.echoes.settled(open.position, open.customer.as_ref(), made.as_ref());
         Ok(Settled {

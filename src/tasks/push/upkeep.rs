@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Pusher, Run};
-use crate::store::{readers, wipe};
+use crate::store::file::{readers, wipe};
 
 /// How soon wiping is tried again after a reader prevented it, and how often it is done while intents are sent without a pause.
 pub(super) const WIPE_EVERY: Duration = Duration::from_secs(10);

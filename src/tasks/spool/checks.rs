@@ -5,10 +5,10 @@ use serde_json::Value;
 use super::lines;
 use super::papers;
 use super::redact::{ByLine, SECRET_KEYS, redacted};
-use crate::config::SecretKey;
-use crate::mask::{MASK, Masker};
-use crate::store::intents::checks::passes_the_triggers;
-use crate::store::spool::{BadLine, Line};
+use crate::secret::SecretKey;
+use crate::secret::{MASK, Masker};
+use crate::store::outbox::accept::checks::passes_the_triggers;
+use crate::store::outbox::spool::{BadLine, Line};
 use komoju_core::intent::{MASKED_TOKEN, Wish};
 use komoju_core::json;
 

@@ -18,7 +18,7 @@ use super::directories::{CLAIMED, Directories};
 use super::file::{self, Opened, Plain, Stamp};
 use super::folder::Folder;
 use super::lines;
-use crate::store::spool::Accepted;
+use crate::store::outbox::spool::Accepted;
 
 /// Only this user: a directory below `.claimed/`.
 const CLAIM_MODE: u32 = 0o700;

@@ -13,8 +13,9 @@ use super::directories::{self, CLAIMED, RECEIPTS, REJECTED};
 use super::file::{self, Opened};
 use super::folder::Folder;
 use super::papers::{self, ERROR};
-use crate::mask::Masker;
-use crate::store::{StoreError, Tx, erase, spool};
+use crate::secret::Masker;
+use crate::store::outbox::{erase, spool};
+use crate::store::{StoreError, Tx};
 use komoju_core::{Searched, Traces};
 
 /// What became of the files.

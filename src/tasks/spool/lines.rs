@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use sha2::{Digest as _, Sha256};
 
 use super::redact::ByLine;
-use crate::store::spool::{BadLine, Line};
+use crate::store::outbox::spool::{BadLine, Line};
 use komoju_core::intent::{Intent, IntentId};
 
 /// MOST_LINES limits the lines of a `.jsonl`, blank ones included: all its intents are one

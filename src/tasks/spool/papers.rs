@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use super::folder::{Folder, Staged};
 use super::redact::{ByLine, redact};
-use crate::mask::{MASK, Masker};
-use crate::store::spool::{BadLine, BadLines, Receipt};
+use crate::secret::{MASK, Masker};
+use crate::store::outbox::spool::{BadLine, BadLines, Receipt};
 
 /// The longest file name, in bytes, that leaves room for `.json` behind it.
 pub(super) const LONGEST_NAME: usize = 255 - ".json".len();
@@ -295,7 +295,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::store::spool::Entry;
+    use crate::store::outbox::spool::Entry;
 
     fn entry(id: &str, is_repeat: bool) -> Entry {
         Entry {

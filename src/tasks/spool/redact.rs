@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::iter::Peekable;
 use std::ops::Range;
 
-use crate::mask::{MASK, Masker};
+use crate::secret::{MASK, Masker};
 
 /// A token; and what is a card or of one, wherever somebody puts it: none of it may stay here.
 pub(super) const SECRET_KEYS: [&str; 6] =

@@ -1,0 +1,357 @@
+//! Alerts: `alerts.command` is run when something waits for a person, or when nothing was read for long (docs/alerts.md).
+//!
+//! ```text
+//!   how things stand changed ─▶ note what is new, forget what cleared ─▶ is something untold, and due? ─▶ run, and note it told
+//! ```
+//!
+//! Invariants: each thing is told once until it clears, restarts included, and at least once: it is noted as told only after the
+//! program has ended well. More of a kind that was told already is gathered and told at most once an hour, so that a storm of parked
+//! intents is a handful of runs. One program runs at a time, beside everything else, and for half a minute at most. Nothing is written
+//! while nothing changes, and where no command is set nothing is looked at.
+
+mod child;
+mod words;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{Cadence, Config};
+use crate::daemon::status::Standing;
+use crate::metrics;
+use crate::secret::Masker;
+use crate::secret::SecretKey;
+use crate::store::state::alerts;
+use crate::store::state::alerts::{Staleness, Untold};
+use crate::store::{Store, StoreError};
+use komoju_core::time;
+
+/// How often more of the same kind is told while it stands.
+const MORE_OF_THE_SAME: SignedDuration = SignedDuration::from_hours(1);
+
+/// How soon a run that failed is repeated at first …
+const FIRST_RETRY: Duration = Duration::from_secs(60);
+
+/// … and, after doubling, at last.
+const LAST_RETRY: Duration = Duration::from_secs(60 * 60);
+
+/// How soon noting is tried again where somebody else keeps the database locked.
+const AFTER_BUSY: Duration = Duration::from_secs(5);
+
+/// Everything that tells.
+pub struct Alerts {
+    command: Vec<String>,
+    database: PathBuf,
+    host: Option<String>,
+    sweep_cron: Cadence,
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    masker: Masker,
+    stop: CancellationToken,
+}
+
+/// What a round knows of those before.
+#[derive(Default)]
+struct Rounds {
+    /// Nothing is noted in the database.
+    nothing_noted: bool,
+    /// When a kind may be tried again, by the steady clock, and how long the next wait is.
+    again: HashMap<String, (Duration, Duration)>,
+}
+
+impl Alerts {
+    /// With the configured command; `None` where there is none.
+    pub fn new(
+        config: &Config,
+        store: Arc<Store>,
+        key: &SecretKey,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) -> Option<Self> {
+        let command = config.alerts.command.clone()?;
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+        Some(Self {
+            command,
+            database: config.database.path.clone(),
+            host: host.map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()),
+            sweep_cron: config.inbound.sweep_cron.clone(),
+            store,
+            clock,
+            masker: Masker::new(Some(key)),
+            stop,
+        })
+    }
+
+    /// Tells what `standings` show. Ends by an error of the database only; at a stop it runs nothing any more.
+    pub async fn serve(
+        &self,
+        mut standings: watch::Receiver<Option<Arc<Standing>>>,
+    ) -> Result<Infallible, StoreError> {
+        let started = self.clock.elapsed();
+        let mut rounds = Rounds::default();
+        let mut again_in = None;
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => std::future::pending().await,
+                changed = standings.changed() => if changed.is_err() { std::future::pending().await },
+                () = self.sleep(again_in) => {}
+            }
+            let standing = standings.borrow_and_update().clone();
+            let Some(standing) = standing else { continue };
+            again_in = match self.round(&standing, started, &mut rounds).await {
+                Ok(again_in) => again_in,
+                Err(e) if e.is_busy() => {
+                    tracing::error!("alerts wait: {e}; it is tried again");
+                    Some(AFTER_BUSY)
+                }
+                Err(e) => return Err(e),
+            };
+        }
+    }
+
+    /// Sends the alert that the database cannot be used. The database cannot record this alert. Returns the time until the next try
+    /// where this one failed.
+    pub async fn tell_database(&self, since: &str, why: String) -> Option<Duration> {
+        let alert = words::of_database(since, &self.masker.text(&why));
+        let note = alert.note(&self.database, self.host.as_deref(), self.clock.now());
+        let ran = child::run(&self.command, &note, &*self.clock, &self.stop, &self.masker).await?;
+        metrics::alert_run(ran.is_ok());
+        match ran {
+            Ok(()) => {
+                tracing::info!(alert = words::DATABASE, "told: {}", alert.sentence);
+                None
+            }
+            Err(why) => {
+                tracing::error!(
+                    "alert not delivered ({}): alerts.command {why}. Run it by hand as the service's user (docs/alerts.md)",
+                    alert.sentence
+                );
+                Some(FIRST_RETRY)
+            }
+        }
+    }
+
+    async fn sleep(&self, wait: Option<Duration>) {
+        match wait {
+            Some(wait) => self.clock.sleep(wait).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Notes and tells; says when to look again though nothing changes.
+    async fn round(
+        &self,
+        standing: &Standing,
+        started: Duration,
+        rounds: &mut Rounds,
+    ) -> Result<Option<Duration>, StoreError> {
+        // By the time of now, also where that was corrected since the start.
+        let (now, runs_for) = (self.clock.now(), self.clock.elapsed().saturating_sub(started));
+        let started = now.checked_sub(runs_for).unwrap_or(Timestamp::MIN);
+        let staleness = staleness(standing, &self.sweep_cron, started, now);
+        if rounds.nothing_noted && staleness != Staleness::Overdue && !needs_a_person(standing) {
+            return Ok(None);
+        }
+        let noted = self.store.read(move |conn| alerts::is_noted(conn, staleness)).await?;
+        if !noted {
+            let at = time::written(self.clock.now());
+            self.store.write(move |tx| alerts::note(tx, staleness, &at)).await?;
+        }
+        let (untold, is_empty) =
+            self.store.read(|conn| Ok((alerts::untold(conn)?, alerts::is_empty(conn)?))).await?;
+        rounds.nothing_noted = is_empty;
+        rounds.again.retain(|kind, _| untold.iter().any(|untold| untold.kind == *kind));
+        let mut again_in: Option<Duration> = None;
+        for untold in untold {
+            if let Some(wait) = self.tell(standing, untold, rounds).await? {
+                again_in = Some(again_in.map_or(wait, |other| other.min(wait)));
+            }
+        }
+        Ok(again_in)
+    }
+
+    /// Tells one kind, if it is due; otherwise says when it will be.
+    async fn tell(
+        &self,
+        standing: &Standing,
+        untold: Untold,
+        rounds: &mut Rounds,
+    ) -> Result<Option<Duration>, StoreError> {
+        let now = self.clock.now();
+        let last_told = untold.last_told_at.as_deref().and_then(time::read);
+        // A moment that is still to come was written by a clock that was set back since.
+        if let Some(passed) =
+            last_told.map(|at| now.duration_since(at)).filter(|passed| !passed.is_negative())
+            && passed < MORE_OF_THE_SAME
+        {
+            return Ok(Some(Duration::try_from(MORE_OF_THE_SAME - passed).unwrap_or_default()));
+        }
+        let (at, wait) = rounds.again.get(&untold.kind).copied().unwrap_or((Duration::ZERO, FIRST_RETRY));
+        if let Some(left) = at.checked_sub(self.clock.elapsed()).filter(|left| !left.is_zero()) {
+            return Ok(Some(left));
+        }
+        let oldest = self
+            .store
+            .read(|conn| Ok((alerts::oldest_hold(conn)?, alerts::oldest_held_delete(conn)?)))
+            .await?;
+        // What was observed may be older than what is noted; the next look, in a few seconds, will show both.
+        let Some(alert) = words::of(&untold, standing, oldest) else { return Ok(None) };
+        let note = alert.note(&self.database, self.host.as_deref(), now);
+        let ran = child::run(&self.command, &note, &*self.clock, &self.stop, &self.masker).await;
+        let Some(ran) = ran else { return Ok(None) };
+        metrics::alert_run(ran.is_ok());
+        match ran {
+            Ok(()) => {
+                tracing::info!(alert = untold.kind, "told: {}", alert.sentence);
+                rounds.again.remove(&untold.kind);
+                let at = time::written(self.clock.now());
+                self.store.write(move |tx| alerts::told(tx, &untold.kind, &at)).await?;
+                Ok(None)
+            }
+            Err(why) => {
+                tracing::error!(
+                    alert = untold.kind,
+                    retry_s = wait.as_secs(),
+                    "alert not delivered ({}): alerts.command {why}. Run it by hand as the service's user, with a JSON object on \
+                     standard input, to see what is wrong (docs/alerts.md); it is tried again",
+                    alert.sentence
+                );
+                rounds.again.insert(
+                    untold.kind,
+                    (self.clock.elapsed().saturating_add(wait), wait.saturating_mul(2).min(LAST_RETRY)),
+                );
+                Ok(Some(wait))
+            }
+        }
+    }
+}
+
+fn needs_a_person(standing: &Standing) -> bool {
+    standing.waits_for_a_person() || standing.key_refused_since.is_some()
+}
+
+/// Whether the mirror is stale and this daemon had its chance: it failed with a sweep, or has run for three periods. So the first
+/// sweep after a long night is no alert, nor is the first one ever as long as it goes on; and an API that cannot be reached is one.
+fn staleness(standing: &Standing, sweep_cron: &Cadence, started: Timestamp, now: Timestamp) -> Staleness {
+    if !standing.stale {
+        return Staleness::Fresh;
+    }
+    let was_swept = standing.mirror.text("last_sweep_at").is_some();
+    if !was_swept && standing.running.is_some() {
+        return Staleness::Stale;
+    }
+    let failed_here = standing.last_sweep.as_ref().is_some_and(|sweep| {
+        let ended = sweep.text("finished_at").and_then(time::read);
+        matches!(sweep.text("outcome"), Some("failed" | "partial"))
+            && ended.is_some_and(|ended| ended >= started)
+    });
+    let ran_long = sweep_cron.nth_after(started, 3).is_some_and(|tick| tick < now);
+    match ran_long || (was_swept && failed_here) {
+        true => Staleness::Overdue,
+        false => Staleness::Stale,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Sleep, SystemClock};
+    use crate::store::Reader;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    /// A clock a hundred times as fast as the machine's.
+    struct Fast(SystemClock);
+
+    impl Clock for Fast {
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH.saturating_add(self.elapsed()).unwrap()
+        }
+
+        fn elapsed(&self) -> Duration {
+            self.0.elapsed() * 100
+        }
+
+        fn sleep(&self, duration: Duration) -> Sleep<'_> {
+            self.0.sleep(duration / 100)
+        }
+
+        fn boot(&self) -> Option<(String, Duration)> {
+            None
+        }
+    }
+
+    /// Runs this script for a refused key, for so long by a fast clock; returns when each run began.
+    async fn runs(script: &str, time: Duration) -> Vec<f64> {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let store = Arc::new(Store::open(&at("komoju.db")).unwrap());
+        let refused = |tx: &crate::store::Tx<'_>| {
+            crate::store::log::passes::note_refused(tx, "1970-01-01T00:00:00.000Z")
+        };
+        store.write(refused).await.unwrap();
+        let program = at("notify");
+        let text = format!("#!/bin/sh\ndate +%s.%N >> '{}'\n{script}\n", at("runs").display());
+        std::fs::write(&program, text).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut config = Config::default();
+        config.database.path = at("komoju.db");
+        config.alerts.command = Some(vec![program.to_str().unwrap().to_owned()]);
+        let clock: Arc<dyn Clock> = Arc::new(Fast(SystemClock::new()));
+        let key = SecretKey::parse("sk_test_0123456789").unwrap();
+        let stop = CancellationToken::new();
+        let alerts = Alerts::new(&config, store, &key, Arc::clone(&clock), stop).unwrap();
+        let standing =
+            Standing::read(&Reader::open(&at("komoju.db")).unwrap(), &config, clock.now()).unwrap();
+        let standings = watch::Sender::new(None);
+        let receiver = standings.subscribe();
+        standings.send_replace(Some(Arc::new(standing)));
+        tokio::select! {
+            ended = alerts.serve(receiver) => panic!("{ended:?}"),
+            () = clock.sleep(time) => {}
+        }
+        let runs = std::fs::read_to_string(at("runs")).unwrap_or_default();
+        runs.lines().map(|line| line.parse().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_run_that_fails_is_repeated_after_a_minute_doubling() {
+        let began = runs("exit 1", Duration::from_secs(500)).await;
+        // After 60, 120 and 240 seconds, a hundred times as fast; a slow machine is later, never earlier.
+        assert!((2..=4).contains(&began.len()), "{began:?}");
+        for (pair, least) in began.windows(2).zip([0.6, 1.2, 2.4]) {
+            assert!(pair[1] - pair[0] >= least - 0.05, "{began:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_told_is_not_repeated_whatever_the_program_does_with_its_pipes() {
+        for script in [
+            "",
+            // It does not read, says a lot, closes what it has, leaves something running that keeps its output open.
+            "exec 0<&-; head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2",
+            "exec 0<&- 1>&- 2>&-; sleep 0.1",
+            "sleep 60 & exit 0",
+        ] {
+            assert_eq!(runs(script, Duration::from_secs(300)).await.len(), 1, "{script}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_that_does_not_end_is_killed_after_half_a_minute() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let file = directory.path().join("pid");
+        let script = format!("trap '' TERM; sleep 60 & echo $! > '{}'; sleep 60", file.display());
+        let began = runs(&script, Duration::from_secs(60)).await;
+        assert_eq!(began.len(), 1, "it counts as failed, and the minute counts from its end");
+        let pid = std::fs::read_to_string(&file).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    }
+}

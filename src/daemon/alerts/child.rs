@@ -1,0 +1,151 @@
+//! Running somebody's program: without a shell, without our secrets, not for long, and with all it started.
+
+use std::io;
+use std::pin::pin;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::secret::Masker;
+
+/// How long it may run.
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long its output is read after it has ended, where something that it left running keeps that open.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How much of its output is kept for the log; the rest is read and dropped.
+const MOST_OUTPUT: usize = 8 << 10;
+
+/// What it may know of our environment. Anything else might be, or lead to, a secret.
+const PASSED_ON: [&str; 8] = ["PATH", "LANG", "LC_ALL", "TZ", "HOME", "USER", "LOGNAME", "TMPDIR"];
+
+/// Where programs are looked for when nobody says.
+const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs `command` with `note` on its standard input. What went wrong is told in words; `None` where `stop` came first.
+pub(super) async fn run(
+    command: &[String],
+    note: &Value,
+    clock: &dyn Clock,
+    stop: &CancellationToken,
+    masker: &Masker,
+) -> Option<Result<(), String>> {
+    let [program, arguments @ ..] = command else { return Some(Err("is empty".to_owned())) };
+    let mut child = match Group::start(program, arguments) {
+        Ok(child) => child,
+        Err(e) => return Some(Err(format!("{program} cannot be started: {e}"))),
+    };
+    let note = format!("{note}\n");
+    let ended = tokio::select! {
+        biased;
+        () = stop.cancelled() => return None,
+        ended = child.tell(&note, clock) => Some(ended),
+        () = clock.sleep(ENDS_WITHIN) => None,
+    };
+    let Some(ended) = ended else {
+        drop(child);
+        return Some(Err(format!("{program} did not end within {} s and was killed", ENDS_WITHIN.as_secs())));
+    };
+    let (status, [output, errors]) = match ended {
+        Ok(ended) => ended,
+        Err(e) => return Some(Err(format!("{program} could not be waited for: {e}"))),
+    };
+    let said = |bytes: &[u8]| masker.text(String::from_utf8_lossy(bytes).trim());
+    if !output.is_empty() {
+        tracing::debug!("alerts.command said: {}", said(&output));
+    }
+    if !errors.is_empty() {
+        tracing::warn!("alerts.command complained: {}", said(&errors));
+    }
+    Some(match status.success() {
+        true => Ok(()),
+        false => Err(format!("{program} ended with {status}")),
+    })
+}
+
+/// A program and whatever it starts: killed together, unless the program ends by itself.
+struct Group {
+    child: Child,
+    id: Option<Pid>,
+}
+
+impl Group {
+    fn start(program: &str, arguments: &[String]) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().env("PATH", USUAL_PATH);
+        for name in PASSED_ON {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        let child = command
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        Ok(Self { child, id })
+    }
+
+    /// Hands it the note, and returns how it ended and what it said.
+    async fn tell(&mut self, note: &str, clock: &dyn Clock) -> io::Result<(ExitStatus, [Vec<u8>; 2])> {
+        let (stdin, stdout, stderr) =
+            (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
+        let told = async {
+            if let Some(mut stdin) = stdin {
+                // Whoever does not read it may have no need to.
+                let _ = stdin.write_all(note.as_bytes()).await;
+            }
+        };
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        let status = {
+            let mut listened = pin!(async {
+                tokio::join!(told, kept(stdout, &mut output), kept(stderr, &mut errors));
+            });
+            let ended = tokio::select! {
+                status = self.child.wait() => Some(status?),
+                // It closed its output, and goes on.
+                () = &mut listened => None,
+            };
+            match ended {
+                Some(status) => {
+                    tokio::select! { () = &mut listened => {}, () = clock.sleep(LAST_WORDS) => {} }
+                    status
+                }
+                None => self.child.wait().await?,
+            }
+        };
+        // It is gone, and its number may belong to another one soon. What it left running on purpose is its own affair.
+        self.id = None;
+        Ok((status, [output, errors]))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            // They may have ended just now.
+            let _ = kill_process_group(id, Signal::KILL);
+        }
+    }
+}
+
+/// Reads to the end and keeps the beginning.
+async fn kept(pipe: Option<impl AsyncRead + Unpin>, beginning: &mut Vec<u8>) {
+    let Some(mut pipe) = pipe else { return };
+    let mut piece = vec![0; 4096];
+    while let Ok(read @ 1..) = pipe.read(&mut piece).await {
+        let room = MOST_OUTPUT.saturating_sub(beginning.len()).min(read);
+        beginning.extend_from_slice(&piece[..room]);
+    }
+}

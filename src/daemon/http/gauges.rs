@@ -1,0 +1,101 @@
+//! What is so now: the gauges, out of how things stood when they were last looked at, and the sizes of files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::config::Config;
+use crate::daemon::status::{Intents, Standing};
+use crate::metrics;
+use crate::metrics::{set, set_of};
+use crate::store::beside;
+use crate::tasks::spool;
+use komoju_core::intent::lifecycle::State;
+use komoju_core::time;
+
+/// Where a directory that somebody let grow is not counted any further.
+const MOST_FILES: usize = 10_000;
+
+/// Where to look.
+pub(super) struct Gauges {
+    /// The file itself, behind every link: its WAL lies beside it.
+    database: PathBuf,
+    spool_dir: PathBuf,
+}
+
+impl Gauges {
+    pub(super) fn new(config: &Config) -> Self {
+        let database = &config.database.path;
+        let database = fs::canonicalize(database).unwrap_or_else(|_| database.clone());
+        Self { database, spool_dir: config.outbound.spool_dir.clone() }
+    }
+
+    /// Sets all of them.
+    pub(super) fn set(&self, standing: Option<&Standing>, is_ready: bool, now: Timestamp) {
+        set(metrics::READY, one_if(is_ready));
+        // Only ever by name: opening and closing a database's file would take its locks away.
+        set(metrics::DATABASE_SIZE, size(&self.database));
+        set(metrics::WAL_SIZE, size(&beside(&self.database, "-wal")));
+        set(metrics::DISK_FREE, free(&self.database));
+        let (waiting, rejected) = spool::count_files(&self.spool_dir, MOST_FILES);
+        set_of(metrics::SPOOL_FILES, "state", "waiting", waiting as f64);
+        set_of(metrics::SPOOL_FILES, "state", "rejected", rejected as f64);
+        if let Some(standing) = standing {
+            set_standing(standing, now);
+        }
+    }
+}
+
+fn set_standing(standing: &Standing, now: Timestamp) {
+    let swept_at = standing.mirror.text("last_sweep_at").and_then(time::read).map_or(0.0, seconds);
+    set(metrics::SWEEP_TIMESTAMP, swept_at);
+    // A clock that was set back makes nothing younger than new.
+    set(metrics::MIRROR_AGE, (seconds(now) - swept_at).max(0.0));
+    set(metrics::MIRROR_STALE, one_if(standing.stale));
+    for state in ["live", "deleted"] {
+        set_of(metrics::CUSTOMERS, "state", state, standing.mirror.number(state) as f64);
+    }
+    let throttled = standing.throttled_until.as_deref().and_then(time::read).filter(|until| *until > now);
+    set(metrics::THROTTLED_UNTIL, throttled.map_or(0.0, seconds));
+    set(metrics::KEY_REFUSED, one_if(standing.key_refused_since.is_some()));
+    set(metrics::ACCOUNT_STOPPED, one_if(standing.account_stopped_since.is_some()));
+    set(metrics::UNREADABLE, standing.unreadable as f64);
+    let busiest = standing.busy_fields.first().map_or(0, |field| field.number("customers"));
+    set(metrics::BUSY_FIELD, busiest as f64);
+    set(metrics::LIST_IMPRECISE, one_if(standing.list.is_imprecise()));
+    set(metrics::UNLISTED, standing.list.verified as f64);
+    set(metrics::LONGEST_LAG, standing.list.longest_lag_s.unwrap_or(0.0));
+    set(metrics::HELD_DELETIONS, standing.held_deletions as f64);
+    set(metrics::HELD_DELETES, standing.held_deletes as f64);
+    set_of(metrics::UNFINISHED_WIPES, "of", "erasure", one_if(standing.erasure_unfinished));
+    set_of(metrics::UNFINISHED_WIPES, "of", "tokens", one_if(standing.tokens_unfinished));
+    for state in State::ALL {
+        let intents = standing.intents.get(state.word());
+        set_of(metrics::INTENTS, "state", state.word(), intents.map_or(0, Intents::count) as f64);
+        if !state.is_settled() {
+            let oldest = match intents {
+                Some(Intents::Open { oldest_created_at: Some(at), .. }) => time::read(at),
+                _ => None,
+            };
+            let age = oldest.map_or(0.0, |at| (seconds(now) - seconds(at)).max(0.0));
+            set_of(metrics::OLDEST_INTENT, "state", state.word(), age);
+        }
+    }
+}
+
+fn seconds(moment: Timestamp) -> f64 {
+    moment.as_millisecond() as f64 / 1000.0
+}
+
+fn one_if(holds: bool) -> f64 {
+    if holds { 1.0 } else { 0.0 }
+}
+
+fn size(path: &Path) -> f64 {
+    fs::metadata(path).map_or(0.0, |file| file.len() as f64)
+}
+
+fn free(path: &Path) -> f64 {
+    rustix::fs::statvfs(path).map_or(0.0, |disk| disk.f_bavail as f64 * disk.f_frsize as f64)
+}

@@ -1,0 +1,360 @@
+//! How things stand, from the database alone: what `status` prints, the service tells its manager, and alerts watch.
+
+mod list;
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+pub use list::List;
+
+use crate::config::Config;
+use crate::store;
+use crate::store::file::{readers, wipe};
+use crate::store::log::{busy_fields, holds, unlisted, unreadable};
+use crate::store::outbox::{accept, engine};
+use crate::store::read::Record;
+use crate::store::state::{account, slowed};
+use crate::store::{Conn, Instance, Reader, StoreError, read};
+use crate::tasks::spool;
+use komoju_core::intent::lifecycle::State;
+use komoju_core::words::{count, duration, grouped};
+use komoju_core::{Outcome, PassKind, Slowed, time};
+
+/// How far this machine's clock may have been ahead without a word about it.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);
+
+/// A request to observe the state now; answered when that was done.
+pub type LookRequest = oneshot::Sender<()>;
+/// MOST_UNREADABLE controls how many unreadable customers are named.
+const MOST_UNREADABLE: usize = 100;
+
+/// Up to how many refused files are counted.
+const MOST_REJECTED: usize = 1000;
+
+/// How things stand: what `status --json` prints (docs/status.md).
+#[derive(Debug, Serialize)]
+pub struct Standing {
+    /// Who works on the database, and since when; null where nobody does.
+    pub instance: Option<String>,
+    /// Since when and why the daemon cannot use the database, where it waits for that to pass; null otherwise.
+    pub database_trouble: Option<String>,
+    /// The one row of `mirror_info`.
+    pub mirror: Record,
+    /// Seconds since the last complete sweep ended; null where there is none.
+    pub last_sweep_age_s: Option<i64>,
+    /// Whether that is longer ago than three periods of `inbound.sweep_cron`.
+    pub stale: bool,
+    /// The pass that runs now, with `last_page`.
+    pub running: Option<Record>,
+    /// Seconds that the running pass may still take; null while that is unknown.
+    pub time_left_s: Option<i64>,
+    /// The last sweep that is over, however it ended.
+    pub last_sweep: Option<Record>,
+    /// The last probe that is over, however it ended.
+    pub last_probe: Option<Record>,
+    /// Until when the API asked us to wait; null when that is over.
+    pub throttled_until: Option<String>,
+    /// How much the requests are slowed down because the API refused some; null while they leave at the configured rate.
+    pub slowed: Option<Slowed>,
+    /// Since when the API refuses the key.
+    pub key_refused_since: Option<String>,
+    /// Since when everything waits because the key reads another account.
+    pub account_stopped_since: Option<String>,
+    /// When the database was restored from a backup; null once a whole sweep has held what it missed.
+    pub restored_at: Option<String>,
+    /// Whether the file or its WAL may still hold erased data: the daemon, or the next `sync`, finishes that.
+    pub erasure_unfinished: bool,
+    /// Whether the file or its WAL may still hold payment tokens of settled intents.
+    pub tokens_unfinished: bool,
+    /// Since when one of the two is so.
+    pub wipe_unfinished_since: Option<String>,
+    /// Whether two attempts in a row could not finish it.
+    pub wipe_blocked: bool,
+    /// The processes that read the database now and so prevent it, as `name (process N)`; empty unless something is unfinished.
+    pub wipe_blocked_by: Vec<String>,
+    /// How many customers are unreadable.
+    pub unreadable: u64,
+    /// How many of them are new since the complete sweep before the last one.
+    pub unreadable_new: u64,
+    /// Up to 100 of them: rows of the view `unreadable_customers`, new ones first.
+    pub unreadable_customers: Vec<Record>,
+    /// Fields that changed in many customers in the last complete sweep.
+    pub busy_fields: Vec<Record>,
+    /// What is known of KOMOJU's list and of its reads.
+    pub list: List,
+    /// Deletions that wait for a person.
+    pub held_deletions: u64,
+    /// Deletions that a person approved and that no answer has proven yet.
+    pub approved_deletions: u64,
+    /// Deletions that a person rejected; those customers were not seen since.
+    pub rejected_deletions: u64,
+    /// The intents by state; all states are named.
+    pub intents: BTreeMap<&'static str, Intents>,
+    /// Delete intents that wait for a person because there are too many of them.
+    pub held_deletes: u64,
+    /// Whether anything is pushed and accepted, as of the last start of `run` or `sync`.
+    pub outbound_enabled: bool,
+    /// The files that lie in `outbound.spool_dir` while pushing is switched off; otherwise the daemon takes them.
+    pub spool_files: Vec<String>,
+    /// How many refused files lie in `rejected` below `outbound.spool_dir`, until an operator removes them, or for 30 days; counted up to 1,000.
+    pub rejected_files: usize,
+    /// What lies in `outbound.spool_dir` and will not be taken, and why none is taken where that is so.
+    pub spool: spool::Overview,
+}
+
+/// The intents in one state.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Intents {
+    /// Of a state in which something is still to come.
+    Open {
+        /// How many.
+        count: u64,
+        /// The id of the one that was accepted first.
+        oldest: Option<String>,
+        /// When that was.
+        oldest_created_at: Option<String>,
+        /// Why it is where it is.
+        oldest_reason: Option<String>,
+    },
+    /// Of a state that is the end.
+    Settled {
+        /// How many.
+        count: u64,
+    },
+}
+
+impl Intents {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Open { count, .. } | Self::Settled { count } => *count,
+        }
+    }
+}
+
+impl Standing {
+    /// Reads all of it from one state of the database. `config` says how old a mirror may be, and `now` what time it is.
+    pub fn read(reader: &Reader, config: &Config, now: Timestamp) -> Result<Self, StoreError> {
+        reader.in_one_view(|conn| Self::in_view(conn, config, now))
+    }
+
+    /// The same within a view that the caller has opened.
+    pub fn in_view(reader: &Conn, config: &Config, now: Timestamp) -> Result<Self, StoreError> {
+        let mirror = read::mirror_info(reader)?;
+        let swept_at = mirror.text("last_sweep_at").and_then(time::read);
+        let third_tick = swept_at.and_then(|at| config.inbound.sweep_cron.nth_after(at, 3));
+        let (refused, throttled) = read::obstacles(reader)?;
+        let holder = Instance::holder(&config.database.path)?;
+        let (instance, database_trouble) =
+            holder.map_or((None, None), |holder| (Some(holder.name), holder.trouble));
+        // A pass without an instance is one that was cut off; the next start closes it.
+        let running = instance.as_ref().and(read::running_pass(reader)?);
+        let outbound_enabled = engine::is_enabled(reader)?;
+        // A running daemon knows whether it takes files; otherwise the directory is looked at.
+        let problem = instance.as_ref().map(|_| store::outbox::spool::problem(reader)).transpose()?;
+        let spool = spool::Overview::read(&config.outbound.spool_dir, &config.database.path, problem);
+        let left = wipe::left(reader)?;
+        Ok(Self {
+            spool,
+            erasure_unfinished: left.erasure,
+            tokens_unfinished: left.tokens,
+            wipe_blocked: left.is_blocked,
+            wipe_blocked_by: if left.is_any() { readers::of(&config.database.path) } else { Vec::new() },
+            wipe_unfinished_since: left.since,
+            intents: count_intents(reader)?,
+            held_deletes: engine::held_deletes(reader)?,
+            outbound_enabled,
+            rejected_files: spool::count_files(&config.outbound.spool_dir, MOST_REJECTED).1,
+            spool_files: if outbound_enabled {
+                Vec::new()
+            } else {
+                spool::waiting_files(&config.outbound.spool_dir)
+            },
+            last_sweep_age_s: swept_at.map(|at| now.as_second() - at.as_second()),
+            // One that ended in the future says that a clock was set back, and nothing of how old it is.
+            stale: swept_at.is_none_or(|at| at.duration_since(now) > CLOCKS_DIFFER)
+                || third_tick.is_some_and(|tick| tick < now),
+            time_left_s: running.as_ref().and_then(|pass| time_left(pass, now)),
+            running,
+            instance,
+            database_trouble,
+            mirror,
+            last_sweep: read::last_pass(reader, PassKind::Sweep)?,
+            last_probe: read::last_pass(reader, PassKind::Probe)?,
+            throttled_until: throttled.filter(|until| time::pause_until(until, now).is_some()),
+            slowed: slowed::get(reader)?.and_then(|text| Slowed::from_text(&text, now)),
+            key_refused_since: refused,
+            restored_at: holds::restored_at(reader)?,
+            account_stopped_since: account::load(reader)?
+                .and_then(|account| account.stopped)
+                .map(|(_, at)| at),
+            unreadable: unreadable::count(reader)?,
+            unreadable_new: unreadable::count_new(reader)?,
+            unreadable_customers: unreadable::first(reader, MOST_UNREADABLE)?,
+            busy_fields: busy_fields::all(reader)?,
+            list: List::new(unlisted::list_state(reader)?, now),
+            held_deletions: holds::held_count(reader)?,
+            approved_deletions: holds::approved_count(reader)?,
+            rejected_deletions: holds::rejected_count(reader)?,
+        })
+    }
+
+    /// How many intents wait for a person's decision.
+    pub fn parked(&self) -> u64 {
+        self.count_in(State::Parked)
+    }
+
+    /// How many intents are in a state.
+    pub fn count_in(&self, state: State) -> u64 {
+        self.intents.get(state.word()).map_or(0, Intents::count)
+    }
+
+    /// What the last sweep left open, where it was partial, as a sentence without its end.
+    pub fn partial_sentence(&self) -> Option<String> {
+        let pass =
+            self.last_sweep.as_ref().filter(|pass| pass.text("outcome") == Some(Outcome::Partial.word()))?;
+        let unverified = u64::try_from(pass.number("unverified")).unwrap_or(0);
+        if unverified == 0 {
+            return Some("partial: the list was not read to its end".to_owned());
+        }
+        let were = if unverified == 1 { "was" } else { "were" };
+        Some(format!("partial: {} {were} neither listed nor verified", count(unverified, "customer")))
+    }
+
+    /// Whether a wipe needs an operator: each unfinished erasure does. Tokens are wiped within moments; they need one if that is
+    /// blocked, or if no process is there to do it.
+    pub fn wipe_needs_operator(&self) -> bool {
+        self.erasure_unfinished || (self.tokens_unfinished && (self.wipe_blocked || self.instance.is_none()))
+    }
+
+    /// What may be left, and why, as a sentence without its end; `None` if nothing is.
+    pub fn wipe_sentence(&self) -> Option<String> {
+        let what = match (self.erasure_unfinished, self.tokens_unfinished) {
+            (false, false) => return None,
+            (true, false) => "erased data",
+            (false, true) => "payment tokens of settled intents",
+            (true, true) => "erased data and payment tokens of settled intents",
+        };
+        let since =
+            self.wipe_unfinished_since.as_deref().map(|at| format!(" since {at}")).unwrap_or_default();
+        let why = match (self.wipe_blocked_by.as_slice(), self.instance.is_some()) {
+            ([], false) => "`komoju-sync sync` or the daemon removes them".to_owned(),
+            ([], true) if self.wipe_blocked => {
+                "the daemon could not remove them yet: a process of another user reads the database, or the log says why".to_owned()
+            }
+            ([], true) => "the daemon removes them".to_owned(),
+            (readers, _) => format!(
+                "{} reads an old state of the database: end that transaction or program",
+                readers.join(" and ")
+            ),
+        };
+        Some(format!("{what} are still in the database file or its WAL{since}; {why}"))
+    }
+
+    /// Whether something needs an operator: a hold, a parked intent, a stopped account, an unfinished wipe, a new unreadable customer,
+    /// a list that may be read in part because the API ignores `page`.
+    pub fn waits_for_a_person(&self) -> bool {
+        self.wipe_needs_operator()
+            || self.unreadable_new > 0
+            || self.list.ignores_page
+            || self.held_deletions > 0
+            || self.held_deletes > 0
+            || self.parked() > 0
+            || self.account_stopped_since.is_some()
+    }
+
+    /// The whole in one line, what asks for action first. Moments are told, not ages: it is true for as long as nothing changes.
+    pub fn line(&self) -> String {
+        let mut parts = Vec::new();
+        if let Some(since) = &self.key_refused_since {
+            parts.push(format!("key refused since {since}"));
+        }
+        if let Some(since) = &self.account_stopped_since {
+            parts.push(format!("stopped since {since}: the key reads another account"));
+        }
+        if self.wipe_needs_operator() {
+            let what = if self.erasure_unfinished { "erasure" } else { "wiping of tokens" };
+            parts.push(format!("{what} unfinished"));
+        }
+        let waits = [
+            (self.held_deletions, "held deletion"),
+            (self.held_deletes, "held delete intent"),
+            (self.parked(), "parked intent"),
+            (self.unreadable, "unreadable customer"),
+        ];
+        parts.extend(waits.iter().filter(|(n, _)| *n > 0).map(|(n, one)| count(*n, one)));
+        if let Some(pass) = &self.last_sweep
+            && let Some(error) = pass.text("error")
+        {
+            parts.push(format!(
+                "sweep {} {}: {error}",
+                pass.number("id"),
+                pass.text("outcome").unwrap_or_default()
+            ));
+        }
+        if let (Some(partial), Some(pass)) = (self.partial_sentence(), &self.last_sweep) {
+            parts.push(format!("sweep {} {partial}", pass.number("id")));
+        }
+        if self.list.ignores_page {
+            parts.push("the API may ignore `page`".to_owned());
+        }
+        parts.push(match self.mirror.text("last_sweep_at") {
+            Some(at) if self.stale => format!("stale: last complete sweep {at}"),
+            Some(at) => format!("last complete sweep {at}"),
+            None => "no complete sweep yet".to_owned(),
+        });
+        parts.push(format!("{} live", grouped(u64::try_from(self.mirror.number("live")).unwrap_or(0))));
+        for state in [State::Queued, State::Sending, State::Waiting] {
+            match self.count_in(state) {
+                0 => {}
+                n => parts.push(format!("{} {state}", grouped(n))),
+            }
+        }
+        if let Some(until) = &self.throttled_until {
+            parts.push(format!("the API asked us to wait until {until}"));
+        }
+        if let Some(pass) = &self.running {
+            let [kind, pages, of] = ["kind", "pages", "last_page"].map(|name| pass.get(name).to_string());
+            let kind = kind.trim_matches('"');
+            let left = self.time_left_s.map(|left| format!(", about {} left", duration(left)));
+            parts.push(match of.as_str() {
+                "0" => format!("{kind} begins"),
+                _ => format!("{kind} at page {pages} of {of}{}", left.unwrap_or_default()),
+            });
+        }
+        parts.join("; ")
+    }
+}
+
+fn count_intents(reader: &Conn) -> Result<BTreeMap<&'static str, Intents>, StoreError> {
+    let open = accept::count_open(reader)?;
+    let settled = accept::count_settled(reader)?;
+    let of = |state: State| match state.is_settled() {
+        true => Intents::Settled {
+            count: settled.iter().find(|(word, _)| word == state.word()).map_or(0, |(_, count)| *count),
+        },
+        false => {
+            let counted = open.iter().find(|counted| counted.state == state.word());
+            Intents::Open {
+                count: counted.map_or(0, |counted| counted.count),
+                oldest: counted.map(|counted| counted.oldest.clone()),
+                oldest_created_at: counted.map(|counted| counted.oldest_created_at.clone()),
+                oldest_reason: counted.and_then(|counted| counted.oldest_reason.clone()),
+            }
+        }
+    };
+    Ok(State::ALL.into_iter().map(|state| (state.word(), of(state))).collect())
+}
+
+fn time_left(pass: &Record, now: Timestamp) -> Option<i64> {
+    // By this process's own pace: what an earlier one did says nothing of the time between.
+    let (pages, last_page) = (pass.number("pages"), pass.number("last_page"));
+    let done = pages - pass.number("since_pages");
+    let began = pass.text("since_at").and_then(time::read)?;
+    let spent = now.as_millisecond() - began.as_millisecond();
+    (done > 0 && last_page >= pages && spent >= 0).then(|| spent * (last_page - pages) / done / 1000)
+}

@@ -1,0 +1,25 @@
+//! The database as a file: opening and locking it, its one writer, copies of it, and the bytes that no row needs.
+
+pub(super) mod added;
+pub mod backup;
+pub mod checkup;
+pub mod continuity;
+pub mod copy;
+mod displaced;
+pub(super) mod exhausted;
+pub(super) mod identity;
+pub mod indexes;
+pub mod instance;
+pub(super) mod lock_file;
+pub mod open;
+pub mod own;
+mod page;
+pub(super) mod place;
+pub mod readers;
+pub mod restore;
+mod schema_copy;
+mod scrub;
+mod wal;
+pub mod wipe;
+pub mod work;
+pub(super) mod writer;

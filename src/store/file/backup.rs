@@ -1,0 +1,280 @@
+//! A backup: a checked copy of the database in one file, without payment tokens.
+//!
+//! It is made table by table in one read transaction, so it is of one moment, whatever others commit meanwhile; and the tokens of
+//! intents that are not settled are left out on the way, so that none is ever written where the backup lies. It holds no free
+//! pages, needs no -wal, and says of itself that it is a backup: a daemon does not start on it, for unfinished intents in it may have
+//! been carried out since. [`super::restore`] makes a database of it.
+//!
+//! Rejected: SQLite's backup API, which copies free pages too; and VACUUM INTO with the tokens wiped afterwards, which would first
+//! write them to a place that may be anywhere, and leave them there when the machine stops.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, OpenFlags, params_from_iter};
+use serde_json::Value;
+
+use super::schema_copy::{self, Kind, Object};
+use super::work::{Step, Work};
+use super::{open, own, place};
+use crate::store::StoreError;
+use crate::store::log::changes;
+use crate::store::log::changes::Head;
+use crate::store::log::verify::Verified;
+use crate::store::log::{mirror, verify};
+use crate::store::outbox::accept::{digest, intent_in};
+use komoju_core::intent::MASKED_TOKEN;
+use komoju_core::json;
+
+/// What a backup holds.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// How many customers are live in it.
+    pub live: u64,
+    /// Where its log ends.
+    pub head: Head,
+    /// What its verification found; where that is anything, it is no backup.
+    pub verified: Verified,
+}
+
+/// Makes a backup of the database at `from`, as the new file `to`, and checks it. The name of `to` is durable when its directory is.
+///
+/// # Errors
+/// The database is missing, foreign, damaged, newer or older than this program; `to` exists or cannot be written; the work was
+/// stopped. `to` is then no backup.
+pub fn make(from: &Path, to: &Path, work: &Work) -> Result<Made, StoreError> {
+    // What is wrong with it is said of itself, not of the copy.
+    let source = open::checked_for_reading(from)?;
+    let bytes: u64 = source
+        .query_row("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", [], |row| {
+            row.get(0)
+        })
+        .map_err(|e| StoreError::from(e).about(from))?;
+    drop(source);
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)
+        .map_err(|source| StoreError::File { path: to.to_owned(), what: "cannot be made", source })?;
+    work.begin_growing(to.to_owned(), bytes);
+    let copied = copy(from, to, work).map_err(|e| match e {
+        StoreError::Statement(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
+            StoreError::Full(to.to_owned())
+        }
+        other => other.about(from),
+    });
+    work.ended(copied)?;
+    let made = check(to, work).map_err(|e| e.about(to));
+    let made = work.ended(made)?;
+    let unsynced = |source| StoreError::File { path: to.to_owned(), what: "cannot be written", source };
+    File::open(to).and_then(|file| file.sync_all()).map_err(unsynced)?;
+    Ok(made)
+}
+
+/// Gives the backup at `made` the name `to` in the same directory or one above, durably. Never takes the place of anything.
+///
+/// # Errors
+/// Something has that name by now, or the file system refuses.
+pub fn publish(made: &Path, to: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::File { path: to.to_owned(), what: "cannot be made", source };
+    match fs::hard_link(made, to) {
+        Ok(()) => {}
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(failed(e)),
+        // Not every file system has links.
+        Err(_) if fs::symlink_metadata(to).is_err() => fs::rename(made, to).map_err(failed)?,
+        Err(e) => return Err(failed(e)),
+    }
+    let directory = to.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+/// Whether `file` belongs to the database at `path`: by a name that its files have or may come to have, whichever way its directory
+/// is reached, or because it is one of them under another name.
+///
+/// # Errors
+/// The database's directory cannot be used.
+pub fn is_own_file(path: &Path, file: &Path) -> Result<bool, StoreError> {
+    let real = place::real(path)?;
+    let inode = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    let is_same = |one: &Path, other: &Path| inode(one).is_some_and(|found| inode(other) == Some(found));
+    let directory = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
+    Ok(["", "-wal", "-shm", "-journal", ".lock"].iter().any(|suffix| {
+        let own = place::beside(&real, suffix);
+        own == file
+            || is_same(&own, file)
+            || (own.file_name() == file.file_name() && is_same(&directory(&own), &directory(file)))
+    }))
+}
+
+/// Everything but tokens, within one transaction that sees one moment of the source.
+fn copy(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let mut conn = Connection::open_with_flags(to, flags)?;
+    conn.busy_timeout(open::BUSY)?;
+    own::sign(&conn)?;
+    work.on(&conn)?;
+    // A file that nobody knows of yet need not survive a crash; and what foreign keys refer to may come after them.
+    conn.pragma_update(None, "journal_mode", "off")?;
+    conn.pragma_update(None, "synchronous", "off")?;
+    conn.pragma_update(None, "foreign_keys", false)?;
+    conn.pragma_update(None, "temp_store", "memory")?;
+    conn.pragma_update(None, "application_id", open::APPLICATION_ID)?;
+    conn.pragma_update(None, "user_version", open::known_version())?;
+    conn.execute("ATTACH ?1 AS source", [read_only_name(from)])?;
+    let tx = conn.transaction()?;
+    let objects = schema_copy::objects(&tx, "source")?;
+    let each = |wanted: &[Kind], make: &dyn Fn(&Object) -> Result<(), StoreError>| {
+        let wanted = objects.iter().filter(|object| wanted.contains(&object.kind));
+        wanted.into_iter().try_for_each(|object| {
+            work.go_on()?;
+            make(object).map_err(|e| object.cannot_be_copied(from, e))
+        })
+    };
+    let create = |object: &Object| Ok(tx.execute_batch(&object.sql)?);
+    // Indexes before content: a whole table then comes over as it lies, with its indexes, and nothing is sorted in memory.
+    each(&[Kind::Table], &create)?;
+    each(&[Kind::Index], &create)?;
+    each(&[Kind::Table], &|table| match table.name.as_str() {
+        INTENTS => Ok(()),
+        _ => schema_copy::rows(&tx, table),
+    })?;
+    // Last, because what an intent was accepted as is noted in another table.
+    copy_intents(&tx)?;
+    schema_copy::sequences(&tx)?;
+    // After the rows, so that no trigger runs for them.
+    each(&[Kind::View, Kind::Trigger], &create)?;
+    each(&[Kind::Virtual], &|table| schema_copy::virtual_table(&tx, table))?;
+    schema_copy::must_be_whole(&tx, from)?;
+    // No token is left over here, wherever one was in the source.
+    tx.execute(
+        "UPDATE main.meta SET is_backup = 1, left_over_tokens = 0, scrubbed_tokens = 0, wiped_tokens = 0, wipe_since = NULL,
+             wipe_blocked = 0, unscrubbed_erasure = NULL, scrubbed_erasure = NULL, scrubbed_wal = NULL",
+        [],
+    )?;
+    tx.commit()?;
+    Ok(())
+}
+
+/// The table whose rows are copied one by one where they may hold a token.
+const INTENTS: &str = "intents";
+
+/// Rows whose body is no JSON, holds a token, or spells names with escapes, under which one may hide.
+const MAY_HOLD_A_TOKEN: &str = "body IS NOT NULL
+     AND (typeof(body) <> 'text' OR NOT json_valid(body) OR CASE WHEN json_valid(body) THEN json_type(body) <> 'object' END
+          OR instr(body, 'payment_details') > 0 OR instr(body, '\\') > 0)";
+
+fn copy_intents(conn: &Connection) -> Result<(), StoreError> {
+    // Without generated columns: nothing can be written to those.
+    let names = schema_copy::columns(conn, INTENTS)?.stored.join(", ");
+    conn.execute(
+        &format!(
+            "INSERT INTO main.intents ({names}) SELECT {names} FROM source.intents WHERE ({MAY_HOLD_A_TOKEN}) IS NOT 1"
+        ),
+        [],
+    )?;
+    let mut rows = conn.prepare(&format!("SELECT {names} FROM source.intents WHERE {MAY_HOLD_A_TOKEN}"))?;
+    let columns = rows.column_count();
+    let (body_at, position_at) = (rows.column_index("body")?, rows.column_index("position")?);
+    let places = vec!["?"; columns].join(", ");
+    let mut insert = conn.prepare(&format!("INSERT INTO main.intents ({names}) VALUES ({places})"))?;
+    let mut as_dropped = conn.prepare(
+        "SELECT op, customer_id, body, expect, not_before FROM source.intents WHERE position = ?1",
+    )?;
+    // What was dropped is known by its digest, which is not to be had from what is left.
+    let mut keep_digest = conn.prepare(
+        "UPDATE main.outbox SET content = ?2 WHERE position = ?1 AND content IS NULL AND is_open = 1",
+    )?;
+    let mut rows = rows.query([])?;
+    while let Some(row) = rows.next()? {
+        let mut values = (0..columns).map(|at| row.get(at)).collect::<Result<Vec<Sql>, _>>()?;
+        let position: i64 = row.get(position_at)?;
+        if let Ok(intent) = as_dropped.query_row([position], |row| Ok(intent_in(row, 0)))? {
+            keep_digest.execute((position, digest(&intent)))?;
+        }
+        values[body_at] = without_token(&values[body_at]);
+        insert.execute(params_from_iter(values))?;
+    }
+    Ok(())
+}
+
+/// A body whose token is masked. One that cannot be read may hold a token anywhere.
+fn without_token(body: &Sql) -> Sql {
+    let Sql::Text(text) = body else { return Sql::Text(MASKED_TOKEN.to_owned()) };
+    let Ok(Value::Object(mut fields)) = json::parse(text.as_bytes()) else {
+        return Sql::Text(MASKED_TOKEN.to_owned());
+    };
+    let named_once = text.matches("payment_details").count() == 1;
+    match fields.get_mut("payment_details") {
+        Some(Value::String(token)) if token == MASKED_TOKEN && named_once => body.clone(),
+        Some(token) => {
+            *token = MASKED_TOKEN.into();
+            Sql::Text(Value::Object(fields).to_string())
+        }
+        None => body.clone(),
+    }
+}
+
+fn check(path: &Path, work: &Work) -> Result<Made, StoreError> {
+    let conn = open::for_reading(path)?;
+    work.on(&conn)?;
+    let head = changes::head(&conn)?;
+    work.begin(Step::Checking, u64::try_from(head.seq).unwrap_or(0));
+    let verified = verify::verify_watched(&conn, Some(head), |seq| work.has_done(seq))?;
+    let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
+    Ok(Made { bytes, live: mirror::live_count(&conn)?, head, verified })
+}
+
+/// The name by which SQLite opens the file for reading only (<https://www.sqlite.org/uri.html>).
+fn read_only_name(path: &Path) -> String {
+    let mut name = "file:".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => name.push(*byte as char),
+            other => name.push_str(&format!("%{other:02x}")),
+        }
+    }
+    name + "?mode=ro"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn check_leaves_the_copy_as_it_is() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        drop(Store::open(&at("komoju.db")).unwrap());
+        let conn = Connection::open(at("komoju.db")).unwrap();
+        conn.execute_batch(
+            "CREATE VIRTUAL TABLE search USING fts5 (x); INSERT INTO search VALUES ('a b'), ('c')",
+        )
+        .unwrap();
+        drop(conn);
+        let work = Work::default();
+        let first = make(&at("komoju.db"), &at("copy.db"), &work).unwrap();
+        assert_eq!(first.verified.findings, Vec::<String>::new());
+        let state = || {
+            let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            let mut names: Vec<_> = names.collect();
+            names.sort();
+            (
+                names,
+                fs::read(at("copy.db")).unwrap(),
+                fs::metadata(at("copy.db")).unwrap().modified().unwrap(),
+            )
+        };
+        let before = state();
+        check(&at("copy.db"), &work).unwrap();
+        assert!(state() == before, "the check wrote to the copy");
+    }
+}

@@ -1,0 +1,261 @@
+//! The path of an open database leads to another file, or to none: notices it, and saves what the open database holds.
+//!
+//! A process does not notice by itself that a file was replaced, moved or removed: what it writes afterwards goes to a file without a
+//! name, and is lost when it ends.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::backup::Backup;
+
+use super::identity::{self, FileIdentity};
+use super::place;
+use crate::store::StoreError;
+
+/// Controls how many database pages are copied in one step.
+const PAGES_AT_ONCE: i32 = 4096;
+
+/// Comes after the database's name and before the time.
+const DISPLACED: &str = ".displaced-";
+
+/// Ends the name of a copy that is not whole.
+const INCOMPLETE: &str = ".incomplete";
+
+/// The files of an open database, and the path that led to them.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct Placement {
+    path: PathBuf,
+    real: PathBuf,
+    database: FileIdentity,
+    /// `-wal` and `-shm`, as far as they exist: SQLite makes them in WAL mode alone.
+    beside: [(&'static str, Option<FileIdentity>); 2],
+}
+
+/// What happened to the files of an open database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Displacement {
+    /// There is no file at the path.
+    Gone,
+    /// There is another file at the path, or another `-wal` that holds something.
+    Replaced,
+    /// The `-wal` or `-shm` is gone, or another one that holds nothing has its name.
+    Without(&'static str),
+}
+
+impl Placement {
+    /// Notes the files of the database that was just opened by this path.
+    pub(in crate::store) fn of(path: &Path) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::File { path: path.to_owned(), what: "cannot be found", source };
+        let real = place::real(path)?;
+        // The handle keeps the inode's number from being given to another file.
+        identity::handle(path).map_err(failed)?;
+        let database =
+            FileIdentity::at(path).map_err(failed)?.ok_or_else(|| StoreError::Missing(path.to_owned()))?;
+        let at = |suffix| FileIdentity::at(&place::beside(&real, suffix)).map_err(failed);
+        let beside = [("-wal", at("-wal")?), ("-shm", at("-shm")?)];
+        Ok(Self { path: path.to_owned(), real, database, beside })
+    }
+
+    /// Notes the files once more, after the same database was opened again.
+    ///
+    /// # Errors
+    /// [`StoreError::Displaced`] where the path leads to another database by now.
+    pub(in crate::store) fn again(&self) -> Result<Self, StoreError> {
+        let found = Self::of(&self.path)?;
+        match found.database == self.database {
+            true => Ok(found),
+            false => Err(self.error(Displacement::Replaced)),
+        }
+    }
+
+    /// Compares the files with what the path leads to now. A path that cannot be followed, for want of a right or a handle, shows
+    /// nothing.
+    pub(in crate::store) fn check(&self) -> Option<Displacement> {
+        match FileIdentity::at(&self.path) {
+            Ok(None) => return Some(Displacement::Gone),
+            Ok(Some(found)) if found != self.database => return Some(Displacement::Replaced),
+            _ => {}
+        }
+        self.beside.iter().find_map(|(suffix, noted)| {
+            let file = place::beside(&self.real, suffix);
+            let found = FileIdentity::at(&file).ok()?;
+            if noted.is_none() || found == *noted {
+                return None;
+            }
+            let holds = *suffix == "-wal" && fs::metadata(&file).is_ok_and(|file| file.len() > 0);
+            Some(if holds { Displacement::Replaced } else { Displacement::Without(suffix) })
+        })
+    }
+
+    /// Whether the path leads to the database that was opened, whatever happened beside it.
+    pub(in crate::store) fn leads_to_database(&self) -> bool {
+        FileIdentity::at(&self.path).is_ok_and(|found| found == Some(self.database))
+    }
+
+    /// The error that a displacement is, before anything was saved.
+    pub(in crate::store) fn error(&self, displacement: Displacement) -> StoreError {
+        self.said(displacement, "What it holds is saved before the process ends".to_owned())
+    }
+
+    /// The error that a displacement is which was over before anything was saved.
+    pub(in crate::store) fn is_back(&self) -> StoreError {
+        let way_back = "It is back in its place, and holds everything: start the service again (`systemctl start komoju-sync`)";
+        let (path, what) = (self.path.clone(), "moved or replaced");
+        StoreError::Displaced { path, what, way_back: way_back.to_owned() }
+    }
+
+    fn said(&self, displacement: Displacement, way_back: String) -> StoreError {
+        let (path, what) = match displacement {
+            Displacement::Gone => (self.path.clone(), "moved or removed"),
+            Displacement::Replaced => (self.path.clone(), "replaced"),
+            Displacement::Without(suffix) => (place::beside(&self.real, suffix), "removed or replaced"),
+        };
+        StoreError::Displaced { path, what, way_back }
+    }
+
+    /// Saves what the open database holds, as far as it is needed and possible. The connection is the one that was opened by this
+    /// path; afterwards it has no database any more. `stamp` goes into the name.
+    pub(in crate::store) fn save(
+        &self,
+        conn: &mut Connection,
+        displacement: Displacement,
+        stamp: &str,
+    ) -> StoreError {
+        // Another -wal with content belongs to the file as it lies there: a checkpoint would change that file under it.
+        let may_empty = displacement != Displacement::Replaced || !self.leads_to_database();
+        let is_whole = may_empty
+            && conn
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
+                .is_ok_and(|is_busy| !is_busy);
+        if let (Displacement::Without(_), true) = (displacement, is_whole) {
+            let start = "Everything that it held is in the database: start the service again (`systemctl start komoju-sync`)";
+            return self.said(displacement, start.to_owned());
+        }
+        let saved = self.copy(conn, stamp);
+        let moved = identity::current_path(self.database).filter(|now| *now != self.real);
+        if let Ok(memory) = Connection::open_in_memory() {
+            *conn = memory;
+        }
+        let restore = "To use the file that is there now instead, move it away and `komoju-sync restore` it";
+        self.said(
+            displacement,
+            match (saved, moved) {
+                (Ok(saved), _) => format!(
+                    "What it held is saved as {}. To continue with that: {}, then start the service. {restore}",
+                    saved.display(),
+                    put_back(&saved, &self.path)
+                ),
+                (Err(_), Some(moved)) => self.move_back(&moved, is_whole, restore),
+                (Err(why), None) => format!(
+                    "What it held could not be saved ({why}). Use the last backup: `komoju-sync restore FILE`, then start the service"
+                ),
+            },
+        )
+    }
+
+    fn move_back(&self, moved: &Path, is_whole: bool, restore: &str) -> String {
+        let (now, path) = (moved.display(), self.path.display());
+        if is_whole {
+            return format!(
+                "It is whole, and now {now}. To continue with it, move it back to {path}, then start the service. {restore}"
+            );
+        }
+        // A directory that was renamed took the -wal with it; a file that was moved alone left it behind.
+        let wal = [place::beside(moved, "-wal"), place::beside(&self.real, "-wal")];
+        let wal = wal.iter().find(|wal| FileIdentity::at(wal).is_ok_and(|found| found == self.beside[0].1));
+        let wal = wal.map_or_else(|| "its -wal".to_owned(), |wal| wal.display().to_string());
+        format!(
+            "It is now {now}, and what it had not taken over yet is in {wal}. To continue with it, move it back to {path} and that file \
+             to {path}-wal, then start the service. {restore}"
+        )
+    }
+
+    fn copy(&self, conn: &Connection, stamp: &str) -> Result<PathBuf, String> {
+        let saved = free_name(&place::beside(&self.path, &format!("{DISPLACED}{stamp}")));
+        let incomplete = place::beside(&saved, INCOMPLETE);
+        let directory = saved.parent().unwrap_or(Path::new("/"));
+        let copied = (|| {
+            must_have_room(conn, directory)?;
+            copy_to(conn, &incomplete)?;
+            // The same users may read it.
+            let file = File::open(&incomplete).map_err(|e| e.to_string())?;
+            if let Some(owner) = identity::metadata(self.database) {
+                let _ = place::give(&file, &owner);
+                let _ = file.set_permissions(Permissions::from_mode(owner.mode() & 0o777));
+            }
+            file.sync_all().map_err(|e| e.to_string())?;
+            fs::rename(&incomplete, &saved).map_err(|e| e.to_string())?;
+            File::open(directory).and_then(|directory| directory.sync_all()).map_err(|e| e.to_string())
+        })();
+        if copied.is_err() {
+            let _ = fs::remove_file(&incomplete);
+        }
+        copied.map(|()| saved)
+    }
+}
+
+fn must_have_room(conn: &Connection, directory: &Path) -> Result<(), String> {
+    let bytes = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+    let needed: u64 = conn.query_row(bytes, [], |row| row.get(0)).map_err(|e| e.to_string())?;
+    let room = rustix::fs::statvfs(directory).map_err(|e| e.to_string())?;
+    match room.f_bavail.saturating_mul(room.f_frsize) >= needed {
+        true => Ok(()),
+        false => Err(format!("there is no room for {needed} bytes in {}", directory.display())),
+    }
+}
+
+fn copy_to(conn: &Connection, to: &Path) -> Result<(), String> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(|e| e.to_string())?;
+    let copied = || -> rusqlite::Result<()> {
+        let mut target = Connection::open(to)?;
+        Backup::new(conn, &mut target)?.run_to_completion(PAGES_AT_ONCE, Duration::ZERO, None)?;
+        target.close().map_err(|(_, e)| e)
+    };
+    copied().map_err(|e| e.to_string())
+}
+
+fn free_name(first: &Path) -> PathBuf {
+    let others = (2..).map(|n| place::beside(first, &format!("-{n}")));
+    let mut names = std::iter::once(first.to_owned()).chain(others);
+    names.find(|name| fs::symlink_metadata(name).is_err()).unwrap_or_else(|| first.to_owned())
+}
+
+/// The copies that were saved of the database at `path`, the last one first; a copy carries its time in its name.
+pub(in crate::store) fn copies(path: &Path) -> Vec<PathBuf> {
+    let directory =
+        path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let begins = format!("{name}{DISPLACED}");
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_copy = |name: &str| {
+        let rest = name.strip_prefix(&begins);
+        rest.is_some_and(|rest| {
+            rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && !rest.ends_with("-wal")
+                && !rest.ends_with("-shm")
+        })
+    };
+    let copies = entries.filter(|entry| is_copy(&entry.file_name().to_string_lossy()));
+    let mut copies: Vec<PathBuf> = copies.map(|entry| entry.path()).collect();
+    copies.sort_by(|one, other| other.cmp(one));
+    copies
+}
+
+/// The commands that put a saved copy back to `path`, and keep what is there under another name.
+pub(in crate::store) fn put_back(saved: &Path, path: &Path) -> String {
+    let name = saved.to_string_lossy();
+    let time = name.rsplit_once(DISPLACED).map_or("", |(_, time)| time);
+    let kept = place::beside(path, &format!(".replaced-{time}"));
+    let [saved, path, kept] = [saved, path, &kept].map(shell);
+    format!("`for s in '' -wal -shm; do [ ! -e {path}$s ] || mv {path}$s {kept}$s; done; mv {saved} {path}`")
+}
+
+/// A path for a shell.
+pub(in crate::store) fn shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:".contains(c);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}

@@ -1,0 +1,78 @@
+//! What a machine can run out of, and get back: SQLite's result codes do not always tell it from what stays.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
+use rustix::io::Errno;
+
+use super::{identity, place};
+
+/// Controls how many bytes are read at once.
+const PIECE: usize = 1 << 20;
+
+/// Controls how many handles are tried: SQLite opens up to three files, and closes them again when one fails.
+const HANDLES: usize = 4;
+
+/// Whether this process, or the machine, has no file handles left.
+pub(in crate::store) fn file_handles() -> bool {
+    let opened: Result<Vec<File>, io::Error> = (0..HANDLES).map(|_| File::open("/dev/null")).collect();
+    opened.is_err_and(|e| matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)))
+}
+
+/// Whether nothing lasting keeps SQLite from opening `path` and the files beside it: neither a missing right nor a missing directory.
+/// What did may pass, such as a full disk on which no file can be made.
+pub(in crate::store) fn may_be_opened(path: &Path) -> bool {
+    let Ok(path) = place::real(path) else { return false };
+    let is_allowed = |suffix| match access(place::beside(&path, suffix), Access::READ_OK | Access::WRITE_OK) {
+        Ok(()) | Err(Errno::NOENT) => true,
+        Err(e) => can_pass(&e.into()),
+    };
+    // Without a name, so without a trace.
+    let made = path.parent().map_or(Ok(()), |directory| tempfile::tempfile_in(directory).map(drop));
+    ["", "-wal", "-shm"].into_iter().all(is_allowed) && made.map_or_else(|e| can_pass(&e), |()| true)
+}
+
+/// Whether the file system of `path` cannot be written, as after the kernel has found an error in it.
+pub(in crate::store) fn is_mounted_read_only(path: &Path) -> bool {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    statvfs(directory.unwrap_or(Path::new(".")))
+        .is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// Whether the disk fails to read the database or its WAL. SQLite reports that as damage, which would cost a good database.
+pub(in crate::store) fn is_unreadable(path: &Path) -> bool {
+    let fails = |file: io::Result<Arc<File>>| {
+        let mut piece = vec![0; PIECE];
+        let mut at = 0;
+        loop {
+            match file.as_ref().map(|file| file.read_at(&mut piece, at)) {
+                Ok(Ok(0)) | Err(_) => return false,
+                Ok(Ok(read)) => at += read as u64,
+                Ok(Err(e)) => return can_pass(&e),
+            }
+        }
+    };
+    // No lock is on the WAL, so its handle may be closed again.
+    fails(identity::handle(path)) || fails(File::open(place::beside(path, "-wal")).map(Arc::new))
+}
+
+/// Whether what the kernel refused may be granted later.
+pub fn can_pass(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ENOSPC
+                | libc::EDQUOT
+                | libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOMEM
+                | libc::EIO
+                | libc::EAGAIN
+                | libc::EINTR
+        )
+    )
+}

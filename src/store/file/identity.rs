@@ -1,0 +1,283 @@
+//! A file's identity, one open handle for each database file, and the lock on the file itself.
+//!
+//! SQLite's locks and its `-wal` belong to a path. A hard link or a bind mount gives the same file a second path, and two writers
+//! that use different paths destroy the database. The lock here belongs to the inode, so it is the same under every name.
+//!
+//! Invariant: a handle is opened once for each inode and is never closed. Closing any handle of a file drops every `fcntl` lock
+//! that the process holds on it, also those of SQLite's open connections
+//! (<https://www.sqlite.org/howtocorrupt.html>, section 2.2). `flock` does not meet `fcntl` locks on Linux.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Device and inode. Two files have the same identity only if one of them is gone: keep a handle open to rule that out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+impl FileIdentity {
+    /// Returns the identity of the file that `path` leads to, through links; `None` where there is none.
+    ///
+    /// # Errors
+    /// The path cannot be followed for another reason, such as a missing permission.
+    pub fn at(path: &Path) -> io::Result<Option<Self>> {
+        match std::fs::metadata(path) {
+            Ok(found) => Ok(Some(Self::of(&found))),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Returns the identity of an open file.
+    pub(in crate::store) fn of_file(file: &File) -> io::Result<Self> {
+        file.metadata().map(|found| Self::of(&found))
+    }
+
+    fn of(found: &Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino() }
+    }
+}
+
+/// What this process holds of an inode's lock. `flock` belongs to the open file, and there is one for all: so the process counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    Not,
+    Shared(u32),
+    Exclusive,
+}
+
+struct Known {
+    file: Arc<File>,
+    held: Held,
+}
+
+static FILES: Mutex<BTreeMap<FileIdentity, Known>> = Mutex::new(BTreeMap::new());
+
+fn files() -> MutexGuard<'static, BTreeMap<FileIdentity, Known>> {
+    FILES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the handle of the file at `path`, for reading.
+pub(in crate::store) fn handle(path: &Path) -> io::Result<Arc<File>> {
+    known(&mut files(), path).map(|(_, file)| file)
+}
+
+fn known(files: &mut BTreeMap<FileIdentity, Known>, path: &Path) -> io::Result<(FileIdentity, Arc<File>)> {
+    let found = FileIdentity::of(&std::fs::metadata(path)?);
+    if let Some(known) = files.get(&found) {
+        return Ok((found, Arc::clone(&known.file)));
+    }
+    let opened = Arc::new(File::open(path)?);
+    // The path may lead elsewhere by now.
+    let identity = FileIdentity::of(&opened.metadata()?);
+    if let Some(known) = files.get(&identity) {
+        std::mem::forget(opened);
+        return Ok((identity, Arc::clone(&known.file)));
+    }
+    files.insert(identity, Known { file: Arc::clone(&opened), held: Held::Not });
+    Ok((identity, opened))
+}
+
+/// Returns where the kernel says that the file of a handle is now; `None` where it was removed.
+pub(in crate::store) fn current_path(identity: FileIdentity) -> Option<PathBuf> {
+    use std::os::fd::AsRawFd as _;
+    let file = Arc::clone(&files().get(&identity)?.file);
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+    // Also rules out the mark that the kernel adds to the name of a removed file.
+    (FileIdentity::at(&path).ok().flatten() == Some(identity)).then_some(path)
+}
+
+/// What the kernel says of the file of a handle, whatever its path leads to by now.
+pub(in crate::store) fn metadata(identity: FileIdentity) -> Option<Metadata> {
+    files().get(&identity)?.file.metadata().ok()
+}
+
+/// Whether this process holds the lock of an inode exclusively.
+pub(in crate::store) fn is_held_here(identity: FileIdentity) -> bool {
+    files().get(&identity).is_some_and(|known| known.held == Held::Exclusive)
+}
+
+/// How a lock is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Mode {
+    /// No other process may hold it.
+    Exclusive,
+    /// Others may share it.
+    Shared,
+}
+
+/// The lock on a database's inode; released when dropped.
+#[derive(Debug)]
+pub(in crate::store) struct InodeLock {
+    identity: FileIdentity,
+    mode: Mode,
+}
+
+/// Why a lock was not given.
+#[derive(Debug)]
+pub(in crate::store) enum Refusal {
+    /// Another process holds it exclusively.
+    Exclusive(FileIdentity),
+    /// It is only shared by others.
+    Shared,
+    /// The file cannot be opened or locked.
+    Io(io::Error),
+}
+
+impl InodeLock {
+    /// Takes the lock of the regular file at `path` without waiting. `None` where there is no such file.
+    pub(in crate::store) fn take(path: &Path, mode: Mode) -> Result<Option<Self>, Refusal> {
+        match std::fs::metadata(path) {
+            Ok(found) if found.is_file() => {}
+            Ok(_) => return Ok(None),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Refusal::Io(e)),
+        }
+        let mut files = files();
+        let (identity, file) = match known(&mut files, path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            found => found.map_err(Refusal::Io)?,
+        };
+        let Some(known) = files.get_mut(&identity) else { return Ok(None) };
+        known.held = match (mode, known.held) {
+            (_, Held::Exclusive) => return Err(Refusal::Exclusive(identity)),
+            (Mode::Exclusive, Held::Shared(_)) => return Err(Refusal::Shared),
+            (Mode::Shared, Held::Shared(n)) => Held::Shared(n + 1),
+            (Mode::Exclusive, Held::Not) => lock_exclusive(&file, identity)?,
+            (Mode::Shared, Held::Not) => match file.try_lock_shared() {
+                Ok(()) => Held::Shared(1),
+                Err(TryLockError::WouldBlock) => return Err(Refusal::Exclusive(identity)),
+                Err(TryLockError::Error(e)) => return Err(Refusal::Io(e)),
+            },
+        };
+        Ok(Some(Self { identity, mode }))
+    }
+}
+
+fn lock_exclusive(file: &File, identity: FileIdentity) -> Result<Held, Refusal> {
+    match file.try_lock() {
+        Ok(()) => return Ok(Held::Exclusive),
+        Err(TryLockError::Error(e)) => return Err(Refusal::Io(e)),
+        Err(TryLockError::WouldBlock) => {}
+    }
+    // A second shared lock is granted only where no process holds the exclusive one.
+    match file.try_lock_shared() {
+        Ok(()) => file.unlock().map_err(Refusal::Io).and(Err(Refusal::Shared)),
+        Err(_) => Err(Refusal::Exclusive(identity)),
+    }
+}
+
+impl Drop for InodeLock {
+    fn drop(&mut self) {
+        let mut files = files();
+        let Some(known) = files.get_mut(&self.identity) else { return };
+        known.held = match (self.mode, known.held) {
+            (Mode::Shared, Held::Shared(n)) if n > 1 => Held::Shared(n - 1),
+            _ => {
+                let _ = known.file.unlock();
+                Held::Not
+            }
+        };
+    }
+}
+
+/// Clock ticks of `/proc/PID/stat` in a second: 100 on Linux, whatever the kernel's own rate is.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// Names the process that holds the lock of an inode, and since when it runs, from the kernel's list of locks.
+pub(in crate::store) fn name_of_holder(identity: FileIdentity) -> String {
+    let process = std::fs::read_to_string("/proc/locks").ok().and_then(|locks| holder_in(&locks, identity));
+    let Some(process) = process else { return "another process".to_owned() };
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{process}/{name}")).unwrap_or_default();
+    let command: String = read("comm").trim().chars().filter(|c| !c.is_control()).collect();
+    let boot = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let since = started_at(&read("stat"), &boot).map(|at| format!(" since {at}")).unwrap_or_default();
+    format!("`{command}` (process {process}){since}")
+}
+
+/// The process with an exclusive `flock` on this inode. The device is not compared: some file systems show another one here.
+fn holder_in(locks: &str, identity: FileIdentity) -> Option<u32> {
+    let file = format!(":{}", identity.inode);
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", process, place, ..] = fields[..] else { return None };
+        place.ends_with(&file).then(|| process.parse().ok())?.filter(|process| *process > 0)
+    })
+}
+
+fn started_at(stat: &str, boot: &str) -> Option<String> {
+    // The command's name is in brackets and may hold anything.
+    let fields = stat.rsplit_once(')')?.1;
+    let ticks: u64 = fields.split_whitespace().nth(19)?.parse().ok()?;
+    let booted: u64 = boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    let at = jiff::Timestamp::from_second(i64::try_from(booted + ticks / TICKS_PER_SECOND).ok()?).ok()?;
+    Some(komoju_core::time::written(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lock_is_the_same_under_every_name_and_counts_sharers() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("one"), "x").unwrap();
+        std::fs::hard_link(at("one"), at("two")).unwrap();
+        assert!(InodeLock::take(&at("none"), Mode::Exclusive).unwrap().is_none());
+        let shared = InodeLock::take(&at("one"), Mode::Shared).unwrap().unwrap();
+        let other = InodeLock::take(&at("two"), Mode::Shared).unwrap().unwrap();
+        assert!(matches!(InodeLock::take(&at("two"), Mode::Exclusive), Err(Refusal::Shared)));
+        drop(shared);
+        assert!(matches!(InodeLock::take(&at("two"), Mode::Exclusive), Err(Refusal::Shared)));
+        drop(other);
+        let lock = InodeLock::take(&at("two"), Mode::Exclusive).unwrap().unwrap();
+        for mode in [Mode::Shared, Mode::Exclusive] {
+            assert!(matches!(InodeLock::take(&at("one"), mode), Err(Refusal::Exclusive(_))));
+        }
+        // Another open file of the same inode, as another process has it.
+        let foreign = File::open(at("one")).unwrap();
+        assert!(matches!(foreign.try_lock_shared(), Err(TryLockError::WouldBlock)));
+        let name = name_of_holder(lock.identity);
+        assert!(name.contains(&format!("(process {}) since 20", std::process::id())), "{name}");
+        drop(lock);
+        foreign.try_lock().unwrap();
+        for mode in [Mode::Shared, Mode::Exclusive] {
+            assert!(matches!(InodeLock::take(&at("one"), mode), Err(Refusal::Exclusive(_))));
+        }
+    }
+
+    #[test]
+    fn a_moved_file_is_found_and_a_removed_one_is_not() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().canonicalize().unwrap().join(name);
+        std::fs::write(at("one"), "x").unwrap();
+        handle(&at("one")).unwrap();
+        let identity = FileIdentity::at(&at("one")).unwrap().unwrap();
+        std::fs::rename(at("one"), at("two")).unwrap();
+        assert_eq!(FileIdentity::at(&at("one")).unwrap(), None);
+        assert_eq!(current_path(identity), Some(at("two")));
+        std::fs::remove_file(at("two")).unwrap();
+        assert_eq!(current_path(identity), None);
+        // The handle keeps the inode number from being given to another file.
+        std::fs::write(at("two"), "y").unwrap();
+        assert_ne!(FileIdentity::at(&at("two")).unwrap(), Some(identity));
+    }
+
+    #[test]
+    fn the_kernels_list_names_only_an_exclusive_flock_of_this_inode() {
+        let identity = FileIdentity { device: 1, inode: 77 };
+        let locks = "1: POSIX  ADVISORY  WRITE 11 08:01:77 120 120\n2: FLOCK  ADVISORY  READ 12 08:01:77 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 13 08:01:177 0 EOF\n4: FLOCK  ADVISORY  WRITE 14 08:01:77 0 EOF\n";
+        assert_eq!(holder_in(locks, identity), Some(14));
+        assert_eq!(holder_in("", identity), None);
+        let stat = "14 (a) b) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
+        assert_eq!(started_at(stat, "cpu 1\nbtime 1767225600\n").unwrap(), "2026-01-01T00:02:03.000Z");
+    }
+}

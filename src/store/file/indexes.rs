@@ -1,0 +1,77 @@
+//! The indexes for readers that are made once the first sweep is complete.
+//!
+//! Ids and emails come in no order, so each new entry of such an index is a page of the database to read, to log and to write. Made
+//! at the end, from everything at once, they cost a fraction of that; and until then the mirror is not whole anyway.
+
+use super::open;
+use crate::store::{Conn, StoreError};
+
+/// The statements that make them; each takes a while for a million customers, and is a transaction of its own.
+pub const ALL: [&str; 2] = [
+    "CREATE INDEX IF NOT EXISTS change_log_by_customer ON change_log (customer_id, seq)",
+    "CREATE INDEX IF NOT EXISTS mirror_by_email ON mirror (email) WHERE email IS NOT NULL",
+];
+
+/// Makes one of [`ALL`], if it is missing.
+pub(in crate::store) fn ensure(conn: &mut Conn, index: &'static str) -> Result<(), StoreError> {
+    let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = ?1)";
+    if conn.query_row(exists, [name_of(index)], |row| row.get(0))? {
+        return Ok(());
+    }
+    open::with_temporary_files(conn, |conn| Ok(conn.execute_batch(index)?))
+}
+
+/// Their names.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ALL.into_iter().map(name_of)
+}
+
+fn name_of(index: &'static str) -> &'static str {
+    // The word after IF NOT EXISTS.
+    index.split(' ').nth(5).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// Whether this process has one of SQLite's temporary files open, which have no name any more.
+    fn has_temporary_file() -> bool {
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        let names = open.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+        names.into_iter().any(|name| name.to_string_lossy().contains("/etilqs_"))
+    }
+
+    #[test]
+    fn what_does_not_fit_into_memory_is_sorted_in_a_file() {
+        let mut conn = open::in_memory();
+        conn.pragma_update(None, "temp_store", "memory").unwrap();
+        conn.execute_batch(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+             INSERT INTO mirror (id, email, body, first_seen_at, changed_at, live_seq, seq)
+                 SELECT i, hex(randomblob(150)), '{}', '', '', 1, 1 FROM n",
+        )
+        .unwrap();
+        let seen = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&seen);
+        let look = move || {
+            told.fetch_or(has_temporary_file(), Ordering::Relaxed);
+            false
+        };
+        conn.progress_handler(10_000, Some(look)).unwrap();
+        ensure(&mut conn, ALL[1]).unwrap();
+        assert!(seen.load(Ordering::Relaxed), "it was sorted in memory");
+        let stored: i64 = conn.pragma_query_value(None, "temp_store", |row| row.get(0)).unwrap();
+        assert_eq!(stored, 2, "and from then on nothing is");
+        // What is there already costs nothing.
+        ensure(&mut conn, ALL[1]).unwrap();
+    }
+
+    #[test]
+    fn names_are_read_out_of_the_statements() {
+        assert!(names().eq(["change_log_by_customer", "mirror_by_email"]));
+    }
+}

@@ -1,0 +1,456 @@
+//! One instance works on a database at a time. Two locks say so, taken in this order: one on `DATABASE.lock`, which names the holder,
+//! and one on the database's own inode, which is the same under every name of the file and cannot be removed. The kernel releases both
+//! when the process ends, however it ends.
+//!
+//! A process that works on the database holds both exclusively. One that only must not be disturbed (a dry run, which writes nothing
+//! anywhere) and one that only looks (`status`, for a moment) share them. A second sharer is admitted beside a sharer and not beside a
+//! holder: that tells the two apart.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::identity::{self, FileIdentity, InodeLock, Mode, Refusal};
+use super::lock_file::{LockText, LogMark};
+use super::place;
+use crate::store::StoreError;
+use komoju_core::time;
+
+/// How often, and after how long each, a lock that is only shared is tried again: a process that only looks releases it within
+/// microseconds, and the kernel gives no signal that would not also wait for a holder.
+const LOOKERS: (u32, Duration) = (20, Duration::from_millis(10));
+
+/// The right to work on a database; ends when dropped.
+#[derive(Debug)]
+pub struct Instance {
+    path: PathBuf,
+    // Released in the opposite order in which they are taken.
+    inode: Mutex<Option<InodeLock>>,
+    /// The lock of a prepared file, besides the database's.
+    prepared: Mutex<Option<InodeLock>>,
+    lock: Mutex<Option<File>>,
+    text: Mutex<LockText>,
+    log: Option<LogMark>,
+}
+
+/// The process that works on a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its command, its process number and since when it holds the database.
+    pub name: String,
+    /// Why it cannot use the database for now, and since when.
+    pub trouble: Option<String>,
+}
+
+/// Why the database is not shared: a process works on it.
+enum Unshared {
+    Held(Holder),
+    Failed(StoreError),
+}
+
+impl Instance {
+    /// Takes the database at `path` for `command`, or returns who has it and since when.
+    pub fn take(path: &Path, command: &str, now: Timestamp) -> Result<Self, StoreError> {
+        let lock_path = lock_path(path)?;
+        let file_error = |what, source| StoreError::File { path: lock_path.clone(), what, source };
+        let lock = opened(&lock_path)
+            .map_err(|e| file_error("cannot be opened; the directory must exist and be writable", e))?;
+        place::must_be_plain(&lock).map_err(|e| file_error("cannot be the lock of the database", e))?;
+        let in_use = |holder| StoreError::InUse { path: path.to_owned(), holder };
+        let mut tries = Tries::new(path);
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(e)) => return Err(file_error("cannot be locked", e)),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            match lock.try_lock_shared() {
+                Ok(()) => lock.unlock().map_err(|e| file_error("cannot be unlocked", e))?,
+                Err(_) => return Err(in_use(name_in(&lock))),
+            }
+            tries.again()?;
+        }
+        let inode = lock_inode(path, &mut tries)?;
+        let log = LockText::read(&lock).log;
+        let holder =
+            format!("`komoju-sync {command}` (process {}) since {}", std::process::id(), time::written(now));
+        let text = LockText { holder, log: log.clone(), trouble: None };
+        text.write(&lock).map_err(|e| file_error("cannot be written", e))?;
+        let path = path.to_owned();
+        let (inode, lock, text) = (Mutex::new(inode), Mutex::new(Some(lock)), Mutex::new(text));
+        Ok(Self { path, inode, prepared: Mutex::default(), lock, text, log })
+    }
+
+    /// Locks the database's own file, where it was made only after [`Instance::take`].
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] where another process has locked it.
+    pub fn cover(&self) -> Result<(), StoreError> {
+        let mut inode = locked(&self.inode);
+        if inode.is_none() {
+            *inode = lock_inode(&self.path, &mut Tries::new(&self.path))?;
+        }
+        Ok(())
+    }
+
+    /// Locks a file that is about to become the database, until this is dropped.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] where another process has locked it.
+    pub fn cover_prepared(&self, prepared: &Path) -> Result<(), StoreError> {
+        *locked(&self.prepared) = lock_inode(prepared, &mut Tries::new(prepared))?;
+        Ok(())
+    }
+
+    /// How far the change log had come when an instance last wrote it down.
+    pub fn log_mark(&self) -> Option<&LogMark> {
+        self.log.as_ref()
+    }
+
+    /// Writes down how far the change log has come.
+    pub fn note_log(&self, mark: LogMark) {
+        self.note(|text| text.log = Some(mark));
+    }
+
+    /// Writes down why the database cannot be used for now; `None`: it can.
+    pub fn note_trouble(&self, trouble: Option<String>) {
+        self.note(|text| text.trouble = trouble);
+    }
+
+    fn note(&self, change: impl FnOnce(&mut LockText)) {
+        let (lock, mut text) = (locked(&self.lock), locked(&self.text));
+        let before = text.clone();
+        change(&mut text);
+        // What cannot be written here costs a check or a line of `status`, and must not end the work.
+        if *text != before
+            && let Some(Err(e)) = lock.as_ref().map(|lock| text.write(lock))
+        {
+            tracing::debug!("the lock file of {} cannot be written: {e}", self.path.display());
+        }
+    }
+
+    /// Makes the lock file again where it was removed or replaced: without it others cannot tell under which name the database is
+    /// used. The lock on the database's inode keeps them out meanwhile.
+    pub fn keep_lock_file(&self) {
+        let Ok(lock_path) = lock_path(&self.path) else { return };
+        let mut lock = locked(&self.lock);
+        let identity = |file: &File| FileIdentity::of_file(file).ok();
+        let Some(held) = lock.as_ref().and_then(identity) else { return };
+        if FileIdentity::at(&lock_path).is_ok_and(|found| found == Some(held)) {
+            return;
+        }
+        let made = opened(&lock_path).and_then(|file| place::must_be_plain(&file).map(|_| file));
+        if let Ok(made) = made
+            && made.try_lock().is_ok()
+            && locked(&self.text).write(&made).is_ok()
+        {
+            tracing::warn!("{} was removed; it was made again", lock_path.display());
+            *lock = Some(made);
+        }
+    }
+
+    /// Keeps every other process from working on the database at `path`, and writes nothing: where there is no lock file, none works
+    /// on it.
+    pub fn share(path: &Path) -> Result<Self, StoreError> {
+        Self::try_share(path).map_err(|unshared| match unshared {
+            Unshared::Held(Holder { name, .. }) => StoreError::InUse { path: path.to_owned(), holder: name },
+            Unshared::Failed(e) => e,
+        })
+    }
+
+    fn try_share(path: &Path) -> Result<Self, Unshared> {
+        let lock_path = lock_path(path).map_err(Unshared::Failed)?;
+        let failed =
+            |what, source| Unshared::Failed(StoreError::File { path: lock_path.clone(), what, source });
+        let lock = match OpenOptions::new().read(true).custom_flags(place::NO_LINKS).open(&lock_path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            other => Some(other.map_err(|e| failed("cannot be opened", place::in_words(e)))?),
+        };
+        if let Some(lock) = &lock {
+            place::must_be_plain(lock).map_err(|e| failed("cannot be the lock of the database", e))?;
+            match lock.try_lock_shared() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Unshared::Held(Holder {
+                        name: name_in(lock),
+                        trouble: LockText::read(lock).trouble,
+                    }));
+                }
+                Err(TryLockError::Error(e)) => return Err(failed("cannot be locked", e)),
+            }
+        }
+        // A file that cannot be opened says nothing about any process, and is reported by whatever opens it to use it.
+        let inode = match InodeLock::take(path, Mode::Shared) {
+            Err(Refusal::Exclusive(identity)) => {
+                return Err(Unshared::Held(Holder { name: under_another_name(identity), trouble: None }));
+            }
+            other => other.ok().flatten(),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            inode: Mutex::new(inode),
+            prepared: Mutex::default(),
+            lock: Mutex::new(lock),
+            text: Mutex::default(),
+            log: None,
+        })
+    }
+
+    /// Which process works on the database at `path`, if any. Writes nothing.
+    pub fn holder(path: &Path) -> Result<Option<Holder>, StoreError> {
+        match Self::try_share(path) {
+            Err(Unshared::Held(holder)) => Ok(Some(holder)),
+            // A lock file that cannot be read says nothing about any process.
+            Err(Unshared::Failed(StoreError::File { .. })) | Ok(_) => Ok(None),
+            Err(Unshared::Failed(e)) => Err(e),
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // The inode first. A child that is just being started has the same open files until it runs its program: closing alone would
+        // leave the lock to it for that moment.
+        drop(locked(&self.inode).take());
+        drop(locked(&self.prepared).take());
+        if let Some(lock) = locked(&self.lock).take() {
+            let _ = lock.unlock();
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Refuses a name of the database under which no instance works on it, while one works on it under another: SQLite would use another
+/// `-wal`, so that a reader sees an old state and a writer destroys the file.
+pub(in crate::store) fn refuse_second_name(path: &Path) -> Result<(), StoreError> {
+    let holder = || match InodeLock::take(path, Mode::Shared) {
+        Err(Refusal::Exclusive(identity)) if !identity::is_held_here(identity) => Some(identity),
+        _ => None,
+    };
+    if holder().is_none() {
+        return Ok(());
+    }
+    let lock = OpenOptions::new().read(true).custom_flags(place::NO_LINKS).open(lock_path(path)?);
+    let is_free = match lock {
+        Ok(lock) => lock.try_lock_shared().is_ok(),
+        Err(e) => e.kind() == ErrorKind::NotFound,
+    };
+    // It may have ended meanwhile: it releases the inode first.
+    match holder().filter(|_| is_free) {
+        Some(identity) => {
+            Err(StoreError::InUse { path: path.to_owned(), holder: under_another_name(identity) })
+        }
+        None => Ok(()),
+    }
+}
+
+fn under_another_name(identity: FileIdentity) -> String {
+    let holder = identity::name_of_holder(identity);
+    format!("{holder}, which has the same file open under another name, or whose lock file was removed")
+}
+
+fn lock_path(path: &Path) -> Result<PathBuf, StoreError> {
+    Ok(place::beside(&place::real(path)?, ".lock"))
+}
+
+/// How often a lock that is only shared is still tried.
+struct Tries<'a> {
+    path: &'a Path,
+    left: u32,
+}
+
+impl<'a> Tries<'a> {
+    fn new(path: &'a Path) -> Self {
+        Self { path, left: LOOKERS.0 }
+    }
+
+    fn again(&mut self) -> Result<(), StoreError> {
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            return Err(StoreError::DryRun(self.path.to_owned()));
+        }
+        std::thread::sleep(LOOKERS.1);
+        Ok(())
+    }
+}
+
+fn lock_inode(path: &Path, tries: &mut Tries<'_>) -> Result<Option<InodeLock>, StoreError> {
+    loop {
+        match InodeLock::take(path, Mode::Exclusive) {
+            Ok(lock) => return Ok(lock),
+            Err(Refusal::Exclusive(identity)) => {
+                let holder = under_another_name(identity);
+                return Err(StoreError::InUse { path: path.to_owned(), holder });
+            }
+            Err(Refusal::Shared) => tries.again()?,
+            Err(Refusal::Io(source)) => {
+                return Err(StoreError::File { path: path.to_owned(), what: "cannot be opened", source });
+            }
+        }
+    }
+}
+
+fn name_in(lock: &File) -> String {
+    match LockText::read(lock).holder {
+        name if name.is_empty() => "another komoju-sync".to_owned(),
+        name => name,
+    }
+}
+
+/// The lock's file, made where there is none. Root may be working in a directory that belongs to the service: what is made there is the
+/// service's, or it could not start after a command of root's that failed.
+fn opened(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o640).custom_flags(place::NO_LINKS);
+    // Whoever removes it in between is met again; nobody does so for ever.
+    for _ in 0..100 {
+        match options.clone().create_new(true).open(path) {
+            Ok(made) => {
+                if rustix::process::geteuid().is_root() {
+                    let directory = std::fs::metadata(path.parent().unwrap_or(Path::new("/")))?;
+                    place::give(&made, &directory)?;
+                }
+                return Ok(made);
+            }
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+        match options.open(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            other => return other.map_err(place::in_words),
+        }
+    }
+    Err(std::io::Error::other("it comes and goes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_link_leads_to_is_neither_read_nor_written() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("precious"), "precious").unwrap();
+        let lock = at("komoju.db.lock");
+        let refused = |part: &str| {
+            for told in [
+                Instance::take(&at("komoju.db"), "run", Timestamp::UNIX_EPOCH).unwrap_err(),
+                Instance::share(&at("komoju.db")).unwrap_err(),
+            ] {
+                let source = std::error::Error::source(&told).map(ToString::to_string).unwrap_or_default();
+                assert!(format!("{told}: {source}").contains(part), "{told}: {source}");
+            }
+            assert_eq!(std::fs::read(at("precious")).unwrap(), b"precious");
+        };
+        std::os::unix::fs::symlink(at("precious"), &lock).unwrap();
+        refused("a symbolic link");
+        std::fs::remove_file(&lock).unwrap();
+        std::os::unix::fs::symlink(at("nowhere"), &lock).unwrap();
+        refused("a symbolic link");
+        assert!(!at("nowhere").exists());
+        std::fs::remove_file(&lock).unwrap();
+        std::fs::hard_link(at("precious"), &lock).unwrap();
+        refused("a second name");
+        std::fs::remove_file(&lock).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&lock).status().unwrap().success());
+        refused("no regular file");
+        std::fs::remove_file(&lock).unwrap();
+        drop(Instance::take(&at("komoju.db"), "run", Timestamp::UNIX_EPOCH).unwrap());
+    }
+
+    /// Whether another process could take the lock of the file's inode: another open file of it is as good as another process.
+    fn is_free(path: &Path) -> bool {
+        File::open(path).unwrap().try_lock().is_ok()
+    }
+
+    #[test]
+    fn database_and_prepared_file_are_locked_until_the_instance_ends() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("prepared"), "x").unwrap();
+        let instance = Instance::take(&at("komoju.db"), "run", Timestamp::UNIX_EPOCH).unwrap();
+        std::fs::write(at("komoju.db"), "x").unwrap();
+        assert!(is_free(&at("komoju.db")), "it was made afterwards");
+        instance.cover().unwrap();
+        instance.cover_prepared(&at("prepared")).unwrap();
+        std::fs::rename(at("prepared"), at("komoju.db")).unwrap();
+        assert!(!is_free(&at("komoju.db")));
+        drop(instance);
+        assert!(is_free(&at("komoju.db")));
+        // One that is there already is locked from the beginning.
+        let instance = Instance::take(&at("komoju.db"), "run", Timestamp::UNIX_EPOCH).unwrap();
+        assert!(!is_free(&at("komoju.db")));
+        std::fs::hard_link(at("komoju.db"), at("other.db")).unwrap();
+        let refused = Instance::take(&at("other.db"), "run", Timestamp::UNIX_EPOCH).unwrap_err().to_string();
+        assert!(refused.contains("under another name"), "{refused}");
+        drop(instance);
+        drop(Instance::take(&at("other.db"), "run", Timestamp::UNIX_EPOCH).unwrap());
+    }
+
+    #[test]
+    fn log_mark_is_kept_for_the_next_instance() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("komoju.db");
+        let take = || Instance::take(&path, "run", Timestamp::UNIX_EPOCH).unwrap();
+        let mark =
+            LogMark { log_id: "a".into(), head: crate::store::log::changes::Head { seq: 7, chain: [1; 32] } };
+        let instance = take();
+        assert_eq!(instance.log_mark(), None);
+        instance.note_log(mark.clone());
+        instance.note_trouble(Some("since then: no room".into()));
+        let holder = Instance::holder(&path).unwrap().unwrap();
+        assert_eq!(holder.trouble.as_deref(), Some("since then: no room"));
+        drop(instance);
+        assert_eq!(take().log_mark(), Some(&mark));
+        assert_eq!(Instance::holder(&path).unwrap(), None);
+    }
+
+    #[test]
+    fn a_lock_that_root_makes_is_the_services() {
+        use std::os::unix::fs::{MetadataExt, chown};
+        let directory = tempfile::TempDir::new().unwrap();
+        if chown(directory.path(), Some(12_345), Some(12_346)).is_err() {
+            // Not root: nothing to give away.
+            return;
+        }
+        let path = directory.path().join("komoju.db");
+        drop(Instance::take(&path, "restore", Timestamp::UNIX_EPOCH).unwrap());
+        let lock = std::fs::metadata(place::beside(&path, ".lock")).unwrap();
+        assert_eq!((lock.uid(), lock.gid()), (12_345, 12_346));
+    }
+
+    #[test]
+    fn a_look_keeps_nobody_out_and_a_dry_run_is_named() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("komoju.db");
+        drop(Instance::share(&path).unwrap());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "who only looks leaves nothing");
+
+        let now = Timestamp::UNIX_EPOCH;
+        drop(Instance::take(&path, "run", now).unwrap());
+        let sharing = Instance::share(&path).unwrap();
+        assert_eq!(Instance::holder(&path).unwrap(), None, "nobody works on it");
+        let refused = Instance::take(&path, "run", now).unwrap_err().to_string();
+        assert!(refused.contains("sync --dry-run"), "{refused}");
+
+        let starter = std::thread::spawn({
+            let path = path.clone();
+            move || Instance::take(&path, "run", now)
+        });
+        drop(sharing);
+        let instance = starter.join().unwrap().unwrap();
+        let holder = Instance::holder(&path).unwrap().unwrap().name;
+        assert!(holder.starts_with("`komoju-sync run` (process "), "{holder}");
+        assert!(Instance::share(&path).unwrap_err().to_string().contains(&holder));
+        drop(instance);
+    }
+}

@@ -1,0 +1,119 @@
+//! What stands in `DATABASE.lock`: the holder, how far the change log had come, and what the holder waits for.
+//!
+//! The text fills one block from the first write on, so that it can be changed while the disk is full.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::store::log::changes::Head;
+
+/// Controls how much of the file is written and read. One block of any file system holds it.
+const BYTES: usize = 1024;
+
+/// Controls how many characters of a text are kept.
+const LONGEST: usize = 400;
+
+/// How far a change log had come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogMark {
+    /// Which log.
+    pub log_id: String,
+    /// Its last entry.
+    pub head: Head,
+}
+
+/// The text of a lock file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::store) struct LockText {
+    /// The last holder, and since when it held the lock.
+    pub(in crate::store) holder: String,
+    /// How far the change log had come when that was last written: the log may have grown since.
+    pub(in crate::store) log: Option<LogMark>,
+    /// Why the holder cannot use the database for now.
+    pub(in crate::store) trouble: Option<String>,
+}
+
+impl LockText {
+    /// Reads the text; whatever has another form is taken for absent.
+    pub(in crate::store) fn read(file: &File) -> Self {
+        let mut bytes = vec![0; BYTES];
+        let read = file.read_at(&mut bytes, 0).unwrap_or(0);
+        bytes.truncate(read);
+        Self::parse(&String::from_utf8_lossy(&bytes))
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut lines = text.lines();
+        let holder = lines.next().map(one_line).unwrap_or_default();
+        let mut parsed = Self { holder, ..Self::default() };
+        for line in lines {
+            match line.split_once(' ') {
+                Some(("log", mark)) => {
+                    parsed.log = mark.split_once(' ').and_then(|(log_id, head)| {
+                        Some(LogMark { log_id: log_id.to_owned(), head: head.parse().ok()? })
+                    });
+                }
+                Some(("waits", why)) => parsed.trouble = Some(one_line(why)),
+                _ => {}
+            }
+        }
+        parsed
+    }
+
+    /// Puts the text in the place of the one before.
+    pub(in crate::store) fn write(&self, file: &File) -> io::Result<()> {
+        file.write_all_at(self.format().as_bytes(), 0)
+    }
+
+    fn format(&self) -> String {
+        let mut text = format!("{}\n", one_line(&self.holder));
+        if let Some(LogMark { log_id, head }) = &self.log {
+            text += &format!("log {log_id} {head}\n");
+        }
+        if let Some(why) = &self.trouble {
+            let line = format!("waits {}\n", one_line(why));
+            let room = BYTES.saturating_sub(text.len() + 1);
+            text += &line[..line.floor_char_boundary(room)];
+        }
+        while text.len() < BYTES {
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.trim().chars().filter(|c| !c.is_control()).take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_read_as_written_and_an_older_one_names_its_holder() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("lock");
+        std::fs::write(&path, "`komoju-sync run` (process 7) since then").unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let old = LockText::read(&file);
+        assert_eq!(old.holder, "`komoju-sync run` (process 7) since then");
+        assert_eq!((old.log, old.trouble), (None, None));
+        let mut text = LockText {
+            holder: "another".into(),
+            log: Some(LogMark { log_id: "ab".into(), head: Head { seq: 12, chain: [7; 32] } }),
+            trouble: Some("no room\nleft".into()),
+        };
+        text.write(&file).unwrap();
+        text.trouble = Some("no roomleft".into());
+        assert_eq!(LockText::read(&file), text);
+        text.trouble = Some("雪".repeat(1000));
+        text.write(&file).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), BYTES as u64, "it never grows");
+        assert_eq!(LockText::read(&file).log, text.log);
+        text.trouble = None;
+        text.write(&file).unwrap();
+        assert_eq!(LockText::read(&file), text, "nothing of the longer one is left");
+    }
+}

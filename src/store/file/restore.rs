@@ -1,0 +1,536 @@
+//! A restore: an earlier copy of the database is made the database again.
+//!
+//! ```text
+//!   copy beside it ─▶ check ─▶ one transaction in the copy ─▶ close the old one ─▶ the copy under the name to keep it by ─▶ exchange
+//! ```
+//!
+//! Nothing that counts is touched before the copy is whole, checked and on the disk; the last step is one exchange of two
+//! names, so whenever the machine stops there is one whole database under the name. A -wal belongs to the file that it was written for and would ruin
+//! another one: the old database takes its own over before it is moved, or, where it is damaged, they are moved out of the way first and put back if the exchange fails.
+//!
+//! An earlier database knows nothing of what was done since. So its unfinished intents park, its log goes on under another id (what
+//! a reader had seen under the old one need not be in it), and its next whole sweep holds every deletion.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rustix::fs::{Mode, OFlags, RenameFlags};
+
+use super::open::Standing;
+use super::work::{Step, Work};
+use super::{open, place};
+use crate::store::log::changes;
+use crate::store::log::changes::Head;
+use crate::store::log::{holds, mirror, passes, verify};
+use crate::store::outbox::engine;
+use crate::store::{Conn, Instance, StoreError, Tx};
+
+/// How many bytes are copied at once.
+const PIECE: usize = 1 << 20;
+
+/// What SQLite keeps beside a database.
+const COMPANIONS: [&str; 3] = ["-wal", "-journal", "-shm"];
+
+/// A restored database that is not in place yet.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// How many customers are live in it.
+    pub live: u64,
+    /// Where its log ends.
+    pub head: Head,
+    /// The last moment that it knows of.
+    pub last_at: Option<String>,
+    /// How many intents are parked.
+    pub parked: u64,
+    /// The log's new id.
+    pub log_id: String,
+}
+
+/// Copies the database at `from` to the new file `to`, checks it, and makes it ready to be a database again; `at` is now. `from` is
+/// only read.
+///
+/// # Errors
+/// [`StoreError::Unfit`] or [`StoreError::Newer`] where `from` cannot be restored, [`StoreError::InUse`] where somebody works on it.
+pub fn prepare(from: &Path, to: &Path, at: &str, work: &Work) -> Result<Prepared, StoreError> {
+    let prepared = (|| {
+        copy_files(from, to, work)?;
+        make_ready(to, at, work).map_err(|e| e.about(to))
+    })();
+    work.ended(prepared).map_err(|e| said_of(from, to, e))
+}
+
+/// What is wrong with the copy is wrong with what was copied, unless there is no room for it.
+fn said_of(from: &Path, to: &Path, error: StoreError) -> StoreError {
+    let unfit = |why: String| StoreError::Unfit { path: from.to_owned(), why };
+    match error {
+        StoreError::Damaged { why, .. } => unfit(format!("it is damaged ({why})")),
+        StoreError::Foreign { why, .. } => unfit(format!("{why}, and none of komoju-sync")),
+        StoreError::Missing(path) if path == to => unfit("it is empty".to_owned()),
+        StoreError::Newer { found, known, .. } => StoreError::Newer { path: from.to_owned(), found, known },
+        StoreError::Impossible(why) => unfit(why),
+        StoreError::Sqlite { source, .. } => unfit(source.to_string()),
+        StoreError::Migration { source, .. } => {
+            unfit(format!("its schema could not be brought up to date: {source}"))
+        }
+        other => other,
+    }
+}
+
+/// The file, and what SQLite left beside it: without its -wal the last commits would be missing.
+fn copy_files(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
+    let unreadable = |source| StoreError::File { path: from.to_owned(), what: "cannot be read", source };
+    // Anything else might never end, or not even open.
+    if !fs::metadata(from).map_err(unreadable)?.is_file() {
+        return Err(unreadable(std::io::Error::other("it is not a file")));
+    }
+    // A database that somebody writes to cannot be copied as it lies.
+    let _quiet = match Instance::share(from) {
+        Err(StoreError::File { .. }) => None,
+        other => Some(other?),
+    };
+    let from = place::real(from)?;
+    let files: Vec<(PathBuf, PathBuf)> = [""]
+        .into_iter()
+        .chain(["-wal", "-journal"])
+        .map(|suffix| (place::beside(&from, suffix), place::beside(to, suffix)))
+        .filter(|(from, _)| fs::metadata(from).is_ok_and(|file| file.is_file()))
+        .collect();
+    let bytes = files.iter().filter_map(|(from, _)| Some(fs::metadata(from).ok()?.len())).sum();
+    work.begin(Step::Copying, bytes);
+    let mut done = 0;
+    let mut piece = vec![0; PIECE];
+    for (from, to) in files {
+        let unwritable = |source: std::io::Error| match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full(to.clone()),
+            _ => StoreError::File { path: to.clone(), what: "cannot be written", source },
+        };
+        let mut source = File::open(&from).map_err(unreadable)?;
+        let mut target =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&to).map_err(unwritable)?;
+        loop {
+            work.go_on()?;
+            let read = source.read(&mut piece).map_err(unreadable)?;
+            if read == 0 {
+                break;
+            }
+            target.write_all(&piece[..read]).map_err(unwritable)?;
+            done += read as u64;
+            work.has_done(done);
+        }
+    }
+    Ok(())
+}
+
+fn make_ready(path: &Path, at: &str, work: &Work) -> Result<Prepared, StoreError> {
+    let mut conn = open::alone(path)?;
+    work.on(&conn)?;
+    let head = changes::head(&conn)?;
+    work.begin(Step::Checking, u64::try_from(head.seq).unwrap_or(0));
+    let verified = verify::verify_watched(&conn, None, |seq| work.has_done(seq))?;
+    if let Some(finding) = verified.findings.first() {
+        let more = match verified.finding_count {
+            1 => String::new(),
+            n => format!(", and {} more findings", n - 1),
+        };
+        return Err(StoreError::Damaged { path: path.to_owned(), why: format!("{finding}{more}") });
+    }
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let prepared = begin_anew(&tx, at)?;
+    tx.commit()?;
+    conn.close().map_err(|(_, e)| e)?;
+    Ok(prepared)
+}
+
+/// What an earlier database must forget before it is worked on again.
+fn begin_anew(tx: &Tx<'_>, at: &str) -> Result<Prepared, StoreError> {
+    let last_at = tx.query_row(
+        "SELECT max(coalesce((SELECT max(coalesce(finished_at, started_at)) FROM pass), ''),
+                    coalesce((SELECT max(created_at) FROM intents), ''))",
+        [],
+        |row| row.get::<_, String>(0),
+    )?;
+    let parked = engine::park_all(tx, at)?;
+    passes::close_orphans(tx, at)?;
+    holds::hold_all_from(tx, at)?;
+    // What was told of then stands anew: a person is to hear of the intents that are parked now.
+    tx.execute("DELETE FROM alert", [])?;
+    // What the API said then is not what it says now.
+    let log_id = tx.query_row(
+        "UPDATE meta SET log_id = lower(hex(randomblob(16))), is_backup = 0, refused_since = NULL, throttled_until = NULL, slowed = NULL
+         RETURNING log_id",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(Prepared {
+        live: mirror::live_count(tx)?,
+        head: changes::head(tx)?,
+        last_at: Some(last_at).filter(|at| !at.is_empty()),
+        parked,
+        log_id,
+    })
+}
+
+/// The file that `path` names, behind every link: what a restored database is put in place of.
+///
+/// # Errors
+/// Its directory cannot be used.
+pub fn place_of(path: &Path) -> Result<PathBuf, StoreError> {
+    place::real(path)
+}
+
+/// Gives `prepared`, and the instance's lock where it belongs to somebody else, to whom the database at `path` belongs; to whom its
+/// directory does where there is none yet. A service that runs as another user could not open them otherwise.
+///
+/// # Errors
+/// Only root can give a file away.
+pub fn give_to_owner(prepared: &Path, path: &Path) -> Result<(), StoreError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let old = fs::metadata(path).ok().filter(fs::Metadata::is_file);
+    let mode = old.as_ref().map_or(0o640, |old| old.mode() & 0o777);
+    let of_directory = || {
+        fs::metadata(directory).map_err(|source| StoreError::File {
+            path: directory.to_owned(),
+            what: "cannot be read",
+            source,
+        })
+    };
+    let owner = old.map_or_else(of_directory, Ok)?;
+    let refused = |file: &Path| {
+        let path = file.to_owned();
+        let what = "cannot be given to the owner of the database (run this as root, or as that user); nothing was changed";
+        move |source| StoreError::File { path, what, source: place::in_words(source) }
+    };
+    let copy = open_own(prepared).map_err(refused(prepared))?;
+    let given = || -> std::io::Result<()> {
+        place::must_be_plain(&copy)?;
+        place::give(&copy, &owner)?;
+        copy.set_permissions(fs::Permissions::from_mode(mode))?;
+        copy.sync_all()
+    };
+    given().map_err(refused(prepared))?;
+    let lock = place::beside(path, ".lock");
+    let given = || -> std::io::Result<()> {
+        let opened = OpenOptions::new().read(true).custom_flags(place::NO_LINKS).open(&lock)?;
+        place::must_be_plain(&opened)?;
+        place::give(&opened, &owner)
+    };
+    given().map_err(refused(&lock))
+}
+
+/// Opens a file in a directory that this process made: by that directory, which must still be ours, for the one above it may be
+/// somebody else's, who can put another in its place.
+fn open_own(path: &Path) -> std::io::Result<File> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let flags = place::NO_LINKS | libc::O_DIRECTORY;
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(directory)?;
+    let found = opened.metadata()?;
+    if found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o022 != 0 {
+        return Err(std::io::Error::other("its directory was replaced by somebody else"));
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&opened, path.file_name().unwrap_or_default(), flags, Mode::empty())?;
+    Ok(File::from(file))
+}
+
+/// What was put in place, and of what.
+#[derive(Clone, Debug, Default)]
+pub struct Placed {
+    /// Where the database that was there is kept, if there was one.
+    pub kept: Option<PathBuf>,
+    /// Whether nobody but its owner can read that: it holds personal data, and payment tokens of intents that were not settled.
+    pub is_private: bool,
+    /// Who had been erased there and is here again, with content; `None` where the old database cannot tell.
+    pub came_back: Option<Vec<String>>,
+}
+
+/// Puts `prepared`, a whole database alone in its file and on the same file system, in the place of the one at `path`; `stamp` goes
+/// into the name under which that one is kept. Call it with the instance taken.
+///
+/// The new one is first given the name that the old one is to be kept under, and then both change names, in one step. So no file has
+/// two names at any moment (a database that is worked on by two names is ruined), and none is missing under the first.
+///
+/// # Errors
+/// Another program has the old database open, or the file system refuses. The old database is then still in its place.
+pub fn put_in_place(prepared: &Path, path: &Path, stamp: &str) -> Result<Placed, StoreError> {
+    put_by(prepared, path, stamp, |one, other| {
+        rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, RenameFlags::EXCHANGE)
+    })
+}
+
+fn put_by(
+    prepared: &Path,
+    path: &Path,
+    stamp: &str,
+    exchange: impl FnOnce(&Path, &Path) -> rustix::io::Result<()>,
+) -> Result<Placed, StoreError> {
+    let standing = open::to_take_away(path)?;
+    let came_back = match &standing {
+        Standing::Nothing => Some(Vec::new()),
+        Standing::Alone(old) => came_back(old, prepared).ok(),
+        Standing::Damaged => None,
+    };
+    let failed = |what| {
+        let path = path.to_owned();
+        move |source| StoreError::File { path, what, source }
+    };
+    let kept = free_name(path, stamp);
+    let is_nothing = matches!(standing, Standing::Nothing);
+    if !is_nothing {
+        fs::rename(prepared, &kept).map_err(failed("cannot be replaced"))?;
+    }
+    // Under names that belong to neither of the two databases until those have changed theirs.
+    let mut aside = Aside::default();
+    let moved = match standing {
+        Standing::Alone(_) => Ok(()),
+        Standing::Nothing | Standing::Damaged => aside.take(path, &kept),
+    };
+    let put = moved
+        .map_err(failed("has a -wal, -journal or -shm that cannot be moved; nothing was changed"))
+        .and_then(|()| sync_directory(path))
+        .and_then(|()| match is_nothing {
+            true => fs::rename(prepared, path).map_err(failed("cannot be replaced")),
+            false => exchange(&kept, path).map_err(|e| {
+                use rustix::io::Errno;
+                let what = match e {
+                    Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => {
+                        "is on a file system that cannot change two names in one step, and nothing was changed: move it away, with \
+                         its -wal and -shm, and restore again"
+                    }
+                    _ => "cannot be replaced",
+                };
+                failed(what)(e.into())
+            }),
+        });
+    if let Err(error) = put {
+        aside.put_back();
+        if !is_nothing {
+            // Into the directory that goes with this process.
+            let _ = fs::rename(&kept, prepared);
+        }
+        return Err(error);
+    }
+    let kept_commits = aside.settle(&kept);
+    sync_directory(path)?;
+    // Whoever came too late and wants to read it is still kept out until here.
+    drop(standing);
+    let kept_all = [""].into_iter().chain(COMPANIONS).map(|suffix| place::beside(&kept, suffix));
+    let exposed =
+        kept_all.filter(|file| fs::symlink_metadata(file).is_ok() && make_private(file).is_err()).count();
+    let is_private = exposed == 0;
+    Ok(Placed { kept: (!is_nothing || kept_commits).then_some(kept), is_private, came_back })
+}
+
+/// What lay beside a database and is to go with it: first out of the way, then to its new name.
+#[derive(Default)]
+struct Aside(Vec<(PathBuf, PathBuf, &'static str)>);
+
+impl Aside {
+    fn take(&mut self, path: &Path, kept: &Path) -> std::io::Result<()> {
+        for suffix in COMPANIONS {
+            let (from, to) = (place::beside(path, suffix), place::beside(kept, &format!("-aside{suffix}")));
+            match fs::rename(&from, &to) {
+                Ok(()) => self.0.push((from, to, suffix)),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    fn put_back(self) {
+        for (from, to, _) in self.0 {
+            let _ = fs::rename(to, from);
+        }
+    }
+
+    /// Whether any of them holds commits; those are kept, and a -shm is made anew from its -wal.
+    fn settle(self, kept: &Path) -> bool {
+        let mut holds_commits = false;
+        for (_, file, suffix) in self.0 {
+            let holds = suffix != "-shm" && fs::symlink_metadata(&file).is_ok_and(|found| found.len() > 0);
+            // One that cannot be renamed is kept under the name that it has.
+            let _ = match holds {
+                true => fs::rename(&file, place::beside(kept, suffix)),
+                false => fs::remove_file(&file),
+            };
+            holds_commits |= holds;
+        }
+        holds_commits
+    }
+}
+
+/// Makes a file readable by its owner alone.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().read(true).custom_flags(place::NO_LINKS).open(path)?;
+    place::must_be_plain(&file)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))
+}
+
+/// Whom the old database says to be erased, more often than the new one knows of, and whose content the new one holds.
+fn came_back(old: &Conn, prepared: &Path) -> Result<Vec<String>, StoreError> {
+    let erased =
+        "SELECT customer_id, count(*) FROM change_log WHERE kind = 'erased' GROUP BY customer_id ORDER BY 1";
+    let mut erased = old.prepare(erased)?;
+    let erased = erased.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let erased: Vec<(String, i64)> = erased.collect::<Result<_, _>>()?;
+    if erased.is_empty() {
+        return Ok(Vec::new());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let new = Connection::open_with_flags(prepared, flags)?;
+    let mut has = new.prepare(
+        "SELECT count(*) FILTER (WHERE kind = 'erased') < ?2 AND count(after) > 0 FROM change_log WHERE customer_id = ?1",
+    )?;
+    let mut back = Vec::new();
+    for (id, times) in erased {
+        if has.query_row((&id, times), |row| row.get(0))? {
+            back.push(id);
+        }
+    }
+    Ok(back)
+}
+
+/// A name beside `path` that nothing has yet.
+fn free_name(path: &Path, stamp: &str) -> PathBuf {
+    let first = place::beside(path, &format!(".before-restore-{stamp}"));
+    let is_free = |name: &PathBuf| {
+        let taken = |suffix: &str| fs::symlink_metadata(place::beside(name, suffix)).is_ok();
+        fs::symlink_metadata(name).is_err() && !COMPANIONS.iter().any(|suffix| taken(suffix))
+    };
+    let others = (2..).map(|n| place::beside(&first, &format!("-{n}")));
+    std::iter::once(first.clone()).chain(others).find(is_free).unwrap_or(first)
+}
+
+fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|source| StoreError::File {
+        path: directory.to_owned(),
+        what: "cannot be written to the disk",
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_what_was_prepared_here_is_given_away() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let database = at("komoju.db");
+        fs::write(&database, "old").unwrap();
+        fs::write(at("komoju.db.lock"), "").unwrap();
+        fs::write(at("precious"), "precious").unwrap();
+        fs::set_permissions(at("precious"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(&database, fs::Permissions::from_mode(0o666)).unwrap();
+        let scratch = at("scratch");
+        let copy = scratch.join("copy.db");
+        let try_it = || give_to_owner(&copy, &database);
+        fs::create_dir(&scratch).unwrap();
+        let untouched = |what: &str| {
+            assert!(try_it().is_err(), "{what}");
+            assert_eq!(fs::metadata(at("precious")).unwrap().mode() & 0o777, 0o600, "{what}");
+        };
+        symlink(at("precious"), &copy).unwrap();
+        untouched("a link in the place of the copy");
+        fs::remove_file(&copy).unwrap();
+        fs::hard_link(at("precious"), &copy).unwrap();
+        untouched("a second name of another file");
+        fs::remove_file(&copy).unwrap();
+        fs::write(&copy, "new").unwrap();
+        try_it().unwrap();
+        assert_eq!(fs::metadata(&copy).unwrap().mode() & 0o777, 0o666);
+        // Another directory in the place of ours.
+        fs::rename(&scratch, at("moved")).unwrap();
+        symlink(at("moved"), &scratch).unwrap();
+        assert!(try_it().is_err());
+        fs::remove_file(&scratch).unwrap();
+        fs::rename(at("moved"), &scratch).unwrap();
+        fs::set_permissions(&scratch, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(try_it().unwrap_err().to_string().contains("cannot be given"));
+        fs::set_permissions(&scratch, fs::Permissions::from_mode(0o700)).unwrap();
+        // And the lock.
+        fs::remove_file(at("komoju.db.lock")).unwrap();
+        symlink(at("precious"), at("komoju.db.lock")).unwrap();
+        untouched("a link in the place of the lock");
+    }
+
+    fn bytes_of(path: &Path) -> Option<Vec<u8>> {
+        fs::read(path).ok()
+    }
+
+    #[test]
+    fn at_no_moment_has_a_database_two_names_or_another_ones_wal() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let (path, prepared) = (at("komoju.db"), at("copy.db"));
+        for standing in ["damaged", "whole"] {
+            fs::write(&prepared, "new").unwrap();
+            match standing {
+                "damaged" => fs::write(&path, "no database").unwrap(),
+                _ => {
+                    fs::remove_file(&path).unwrap();
+                    drop(open::for_writing(&path).unwrap());
+                }
+            }
+            fs::write(at("komoju.db-shm"), "").unwrap();
+            if standing == "damaged" {
+                fs::write(at("komoju.db-wal"), "commits").unwrap();
+            }
+            let kept = at(&format!("komoju.db.before-restore-{standing}"));
+            let placed = put_by(&prepared, &path, standing, |one, other| {
+                assert_eq!((one, other), (kept.as_path(), path.as_path()));
+                assert_eq!(bytes_of(one).unwrap(), b"new");
+                for file in [one, other] {
+                    assert_eq!(fs::metadata(file).unwrap().nlink(), 1);
+                    assert!(!place::beside(file, "-wal").exists(), "{standing}");
+                }
+                rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, RenameFlags::EXCHANGE)
+            })
+            .unwrap();
+            assert_eq!((placed.kept.as_deref(), placed.is_private), (Some(kept.as_path()), true));
+            assert_eq!((bytes_of(&path).unwrap(), prepared.exists()), (b"new".to_vec(), false));
+            assert_eq!(fs::metadata(&kept).unwrap().mode() & 0o777, 0o600);
+            if standing == "damaged" {
+                assert_eq!(bytes_of(&kept).unwrap(), b"no database");
+                assert_eq!(bytes_of(&place::beside(&kept, "-wal")).unwrap(), b"commits");
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_exchange_leaves_all_as_it_was() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for errno in [rustix::io::Errno::INVAL, rustix::io::Errno::IO] {
+            for (name, content) in
+                [("copy.db", "new"), ("komoju.db", "damaged"), ("komoju.db-wal", "commits")]
+            {
+                fs::write(at(name), content).unwrap();
+            }
+            let told = put_by(&at("copy.db"), &at("komoju.db"), "then", |_, _| Err(errno)).unwrap_err();
+            assert_eq!(
+                told.to_string().contains("cannot change two names in one step"),
+                errno == rustix::io::Errno::INVAL
+            );
+            for (name, content) in
+                [("copy.db", "new"), ("komoju.db", "damaged"), ("komoju.db-wal", "commits")]
+            {
+                assert_eq!(bytes_of(&at(name)).unwrap(), content.as_bytes(), "{name}");
+            }
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
+        }
+        // Where nothing is replaced, what was left over stays as it was too.
+        fs::remove_file(at("komoju.db")).unwrap();
+        fs::remove_file(at("copy.db")).unwrap();
+        put_in_place(&at("copy.db"), &at("komoju.db"), "then").unwrap_err();
+        assert_eq!(bytes_of(&at("komoju.db-wal")).unwrap(), b"commits");
+    }
+}

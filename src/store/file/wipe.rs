@@ -1,0 +1,312 @@
+//! What is left of settled tokens and erased data outside of the rows, and how that is wiped: pages first, then the WAL.
+//!
+//! A trigger counts each token that leaves its row (`meta.left_over_tokens`), and an erasure sets `meta.unscrubbed_erasure`. Scrubbing
+//! the pages and emptying the WAL each note how far they have come, so what enters meanwhile is never taken for done. What is left
+//! survives a restart, and is reported until no byte is left.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::TransactionBehavior;
+
+use super::wal::Older;
+use super::{open, place, scrub, wal};
+use crate::store::{Conn, StoreError, Tx};
+
+/// The most frames of the WAL that one attempt overwrites (40 MB): the database's only writer does it, and others wait for that.
+const MOST_FRAMES: u64 = 10_000;
+
+/// The most frames that one transaction overwrites: `stop` and other writers wait for one at most.
+const BATCH: u64 = 500;
+
+/// What may still hold copies of settled tokens or of erased data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Whether erased data may be left.
+    pub erasure: bool,
+    /// Whether settled tokens may be left.
+    pub tokens: bool,
+    /// Whether pages may hold some; otherwise only the WAL and the pages that it has yet to replace.
+    pub in_pages: bool,
+    /// Since when something is left.
+    pub since: Option<String>,
+    /// Whether two attempts in a row could not wipe it.
+    pub is_blocked: bool,
+}
+
+impl Left {
+    /// Whether anything is left.
+    pub fn is_any(&self) -> bool {
+        self.erasure || self.tokens
+    }
+}
+
+/// Reads what is left.
+pub fn left(conn: &Conn) -> Result<Left, StoreError> {
+    let sql = "SELECT unscrubbed_erasure IS NOT NULL, wiped_tokens <> left_over_tokens,
+                      scrubbed_tokens <> left_over_tokens OR scrubbed_erasure IS NOT unscrubbed_erasure, wipe_since, wipe_blocked
+               FROM meta";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| {
+        Ok(Left {
+            erasure: row.get(0)?,
+            tokens: row.get(1)?,
+            in_pages: row.get(2)?,
+            since: row.get(3)?,
+            is_blocked: row.get(4)?,
+        })
+    })?)
+}
+
+/// Notes that data was erased.
+pub(in crate::store) fn note_erasure(tx: &Tx<'_>) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE meta SET unscrubbed_erasure = abs(random() / 2),
+             wipe_since = coalesce(wipe_since, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
+        [],
+    )?;
+    Ok(())
+}
+
+/// Notes that the WAL alone may hold tokens, of rows that were never committed. The salt noted for earlier tokens proves nothing of these.
+pub(in crate::store) fn note_in_wal(tx: &Tx<'_>) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE meta SET scrubbed_tokens = scrubbed_tokens + (scrubbed_tokens = left_over_tokens),
+             left_over_tokens = left_over_tokens + 1, scrubbed_wal = NULL,
+             wipe_since = coalesce(wipe_since, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
+        [],
+    )?;
+    Ok(())
+}
+
+/// Notes whether what is left could not be wiped by two attempts in a row.
+pub fn note_blocked(tx: &Tx<'_>) -> Result<(), StoreError> {
+    tx.execute("UPDATE meta SET wipe_blocked = 1 WHERE wipe_blocked = 0 AND wipe_since IS NOT NULL", [])?;
+    Ok(())
+}
+
+/// Wipes what is left, waiting up to `wait` for another writer, and as long for readers of the WAL; `false` if a reader keeps old
+/// pages.
+pub(in crate::store) fn wipe(conn: &mut Conn, wait: Duration) -> Result<bool, StoreError> {
+    let found = left(conn)?;
+    if !found.is_any() {
+        return Ok(true);
+    }
+    conn.busy_timeout(wait)?;
+    let wiped = wipe_now(conn, found.in_pages);
+    conn.busy_timeout(open::BUSY)?;
+    wiped
+}
+
+fn wipe_now(conn: &mut Conn, in_pages: bool) -> Result<bool, StoreError> {
+    if in_pages {
+        scrub::scrub(conn)?;
+    }
+    let sql = "SELECT scrubbed_tokens, scrubbed_erasure, scrubbed_wal FROM meta";
+    let (tokens, erasure, salt): (i64, Option<i64>, Option<i64>) =
+        conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let is_clean = empty_wal(conn)? || others_emptied_wal(conn, salt)?;
+    if is_clean {
+        note_wiped(conn, tokens, erasure)?;
+    }
+    Ok(is_clean)
+}
+
+/// Notes that the WAL was emptied after the pages were scrubbed at these marks. What left its row since then is still left.
+fn note_wiped(conn: &Conn, tokens: i64, erasure: Option<i64>) -> Result<(), StoreError> {
+    conn.execute(
+        "UPDATE meta SET wiped_tokens = ?1, wipe_blocked = 0, scrubbed_erasure = NULL, scrubbed_wal = NULL,
+             unscrubbed_erasure = CASE WHEN unscrubbed_erasure IS NOT ?2 THEN unscrubbed_erasure END,
+             wipe_since = CASE WHEN left_over_tokens <> ?1 OR unscrubbed_erasure IS NOT ?2 THEN wipe_since END",
+        (tokens, erasure),
+    )?;
+    Ok(())
+}
+
+/// Returns whether another process, such as Litestream, restarted the WAL after the pages were scrubbed, and no older frame is left.
+/// `salt` is what the WAL had then; the first call notes it.
+fn others_emptied_wal(conn: &mut Conn, salt: Option<i64>) -> Result<bool, StoreError> {
+    let Some(path) = conn.path() else { return Ok(false) };
+    let path = place::beside(&place::real(Path::new(path))?, "-wal");
+    let failed = |source| StoreError::File { path: path.clone(), what: "cannot be read", source };
+    let Some(salt) = salt else {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Read under the write lock: another process that scrubs now would write its frames under a later salt.
+        let salt = wal::salt(&path).map_err(failed)?;
+        tx.execute("UPDATE meta SET scrubbed_wal = ?1", [salt])?;
+        tx.commit()?;
+        return Ok(false);
+    };
+    let mut allowed = MOST_FRAMES;
+    loop {
+        match wal::older_frames(&path, salt).map_err(failed)? {
+            Older::Current => return Ok(false),
+            Older::Left(0) => return Ok(true),
+            Older::Left(_) if allowed == 0 => return Ok(false),
+            // A restart leaves older frames behind the new ones until something is written over them, and an idle database writes
+            // nothing. The WAL may restart once more meanwhile, so the frames are counted again after each batch.
+            Older::Left(frames) => {
+                let written = rewrite_pages(conn, frames.min(BATCH).min(allowed))?;
+                allowed = allowed.saturating_sub(written.max(1));
+            }
+        }
+    }
+}
+
+/// Writes up to this many pages to the WAL, as they are; returns how many.
+fn rewrite_pages(conn: &mut Conn, most: u64) -> Result<u64, StoreError> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let pages: u64 = tx.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+    let count = pages.min(most);
+    {
+        // Through `sqlite_dbpage` a page is written even where it does not change, and no trigger or column takes part.
+        let mut write = tx.prepare("UPDATE sqlite_dbpage SET data = data WHERE pgno = ?1")?;
+        for number in 1..=count {
+            write.execute([number])?;
+        }
+    }
+    tx.commit()?;
+    Ok(count)
+}
+
+/// Empties the WAL into the database; `false` if a reader prevents that.
+fn empty_wal(conn: &Conn) -> Result<bool, StoreError> {
+    let busy: bool = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(!busy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `tokens`, `erasure` and `in_pages` of what is left.
+    fn shown(conn: &Conn) -> [bool; 3] {
+        let left = left(conn).unwrap();
+        assert_eq!(left.is_any(), left.since.is_some());
+        [left.tokens, left.erasure, left.in_pages]
+    }
+
+    fn token_leaves_its_row(conn: &Conn) {
+        conn.execute_batch("UPDATE meta SET left_over_tokens = left_over_tokens + 1, wipe_since = 'x'")
+            .unwrap();
+    }
+
+    fn erasure(conn: &mut Conn) -> Option<i64> {
+        let tx = conn.transaction().unwrap();
+        note_erasure(&tx).unwrap();
+        tx.commit().unwrap();
+        conn.query_row("SELECT unscrubbed_erasure FROM meta", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn erasure_and_token_after_the_scrub_stay_left() {
+        let mut conn = open::in_memory();
+        token_leaves_its_row(&conn);
+        let first = erasure(&mut conn);
+        assert_eq!(shown(&conn), [true, true, true]);
+        scrub::scrub(&mut conn).unwrap();
+        assert_eq!(shown(&conn), [true, true, false], "the WAL is left");
+        token_leaves_its_row(&conn);
+        let second = erasure(&mut conn);
+        note_wiped(&conn, 1, first).unwrap();
+        assert_eq!(shown(&conn), [true, true, true], "the second of each");
+        scrub::scrub(&mut conn).unwrap();
+        note_wiped(&conn, 2, first).unwrap();
+        assert_eq!(shown(&conn), [false, true, true]);
+        scrub::scrub(&mut conn).unwrap();
+        note_wiped(&conn, 2, second).unwrap();
+        assert_eq!(left(&conn).unwrap(), Left::default());
+    }
+
+    #[test]
+    fn tokens_that_were_never_committed_are_in_the_wal_alone() {
+        let mut conn = open::in_memory();
+        let note = |conn: &mut Conn| {
+            let tx = conn.transaction().unwrap();
+            note_in_wal(&tx).unwrap();
+            tx.commit().unwrap();
+        };
+        note(&mut conn);
+        assert_eq!(shown(&conn), [true, false, false]);
+        token_leaves_its_row(&conn);
+        note(&mut conn);
+        assert_eq!(shown(&conn), [true, false, true], "pages that are to be scrubbed still are");
+    }
+
+    #[test]
+    fn tokens_that_enter_the_wal_after_its_restart_are_not_taken_for_wiped() {
+        let mut conn = open::in_memory();
+        token_leaves_its_row(&conn);
+        scrub::scrub(&mut conn).unwrap();
+        conn.execute_batch("UPDATE meta SET scrubbed_wal = 7").unwrap();
+        let tx = conn.transaction().unwrap();
+        note_in_wal(&tx).unwrap();
+        tx.commit().unwrap();
+        let salt: Option<i64> =
+            conn.query_row("SELECT scrubbed_wal FROM meta", [], |row| row.get(0)).unwrap();
+        assert_eq!(salt, None, "the salt is noted again");
+    }
+
+    /// How often the value stands in the file.
+    fn count(path: &Path) -> usize {
+        std::fs::read(path).unwrap().windows(6).filter(|window| window == b"SECRET").count()
+    }
+
+    #[test]
+    fn older_frames_behind_a_restarted_wal_are_overwritten() {
+        // The WAL has fewer frames than the database has pages, about as many, and so many that several batches are needed.
+        for commits in [1, 60, 1500] {
+            let directory = tempfile::TempDir::new().unwrap();
+            let path = directory.path().join("komoju.db");
+            let wal = directory.path().join("komoju.db-wal");
+            let mut conn = open::for_writing(&path).unwrap();
+            let other = rusqlite::Connection::open(&path).unwrap();
+            other
+                .execute_batch(
+                    "PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 0; PRAGMA wal_checkpoint(TRUNCATE);
+                     CREATE TABLE filled (x); INSERT INTO filled VALUES (0);",
+                )
+                .unwrap();
+            for n in 1..=commits {
+                other.execute("UPDATE filled SET x = ?1 || ' SECRET'", [n]).unwrap();
+            }
+            other.execute_batch("UPDATE filled SET x = 0").unwrap();
+            token_leaves_its_row(&conn);
+            let reader = rusqlite::Connection::open(&path).unwrap();
+            let begin = |reader: &rusqlite::Connection| {
+                reader.execute_batch("BEGIN; SELECT * FROM filled").unwrap();
+            };
+            begin(&reader);
+            let soon = Duration::from_millis(1);
+            for _ in 0..2 {
+                assert!(!wipe(&mut conn, soon).unwrap(), "the reader keeps the WAL");
+                assert!(count(&wal) > 0);
+            }
+
+            // As Litestream does: a checkpoint that is complete and keeps the file, and a read of the database alone, which no
+            // restart of the WAL waits for, but every checkpoint does.
+            reader.execute_batch("COMMIT").unwrap();
+            let all: bool = other
+                .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+                    Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?)
+                })
+                .unwrap();
+            assert!(all);
+            begin(&reader);
+            other.execute_batch("UPDATE filled SET x = 'new'").unwrap();
+            let (before, size) = (count(&wal), std::fs::metadata(&wal).unwrap().len());
+            assert!(before > 0, "older frames are left");
+            assert!(left(&conn).unwrap().is_any());
+
+            assert!(wipe(&mut conn, soon).unwrap());
+            assert_eq!((count(&wal), count(&path)), (0, 0), "{commits} commits");
+            assert_eq!(left(&conn).unwrap(), Left::default());
+            // The frame of the note that all is wiped comes last.
+            let now = std::fs::metadata(&wal).unwrap().len();
+            assert!(now == size || now == size + 24 + 4096, "the WAL grows by no more: {size}, {now}");
+            let x: String = other.query_row("SELECT x FROM filled", [], |row| row.get(0)).unwrap();
+            assert_eq!(x, "new");
+            let whole: String = other.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            assert_eq!(whole, "ok");
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! The one writer: a thread that owns the connection and runs one transaction at a time.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, InterruptHandle, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use super::displaced::Placement;
+use super::{added, indexes, open, wipe};
+use crate::heartbeat;
+use crate::heartbeat::Pulse;
+use crate::store::{Conn, StoreError, Tx};
+
+/// How often work that is to end is told so.
+const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
+
+/// Steps of SQLite's machine after which a statement beats: some milliseconds of work.
+const STEPS_A_BEAT: i32 = 100_000;
+
+/// How long the last checkpoint waits for readers to let go.
+const LAST_CHECKPOINT_WAITS: Duration = Duration::from_millis(200);
+
+/// How long upkeep waits for another writer, and for readers: a stop that comes then is still within its two seconds.
+const UPKEEP_WAITS: Duration = Duration::from_millis(200);
+
+/// How long an erasure waits for readers, and for the daemon between two transactions.
+const WIPE_WAITS: Duration = Duration::from_secs(2);
+
+/// Where work that may be told to end is, so that nobody else's is told: the connection knows only that somebody uses it.
+#[derive(Default)]
+struct Turn(Mutex<Phase>);
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Queued,
+    Begun,
+    Ended,
+    /// Told to end before it began: it never does.
+    CalledOff,
+}
+
+impl Turn {
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        locked(&self.0)
+    }
+
+    fn begin(&self) -> bool {
+        let mut phase = self.phase();
+        let may_begin = *phase == Phase::Queued;
+        if may_begin {
+            *phase = Phase::Begun;
+        }
+        may_begin
+    }
+
+    fn end(&self) {
+        *self.phase() = Phase::Ended;
+    }
+
+    /// Tells it to end; `false` where it will never have begun.
+    fn interrupt(&self, handle: &InterruptHandle) -> bool {
+        let mut phase = self.phase();
+        match *phase {
+            Phase::Queued => *phase = Phase::CalledOff,
+            // It cannot end, and so nobody else begin, while this looks.
+            Phase::Begun => handle.interrupt(),
+            Phase::Ended | Phase::CalledOff => {}
+        }
+        *phase != Phase::CalledOff
+    }
+}
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The database, open for writing. Close it with [`Store::close`]; dropped, it loses nothing but leaves a longer WAL.
+pub struct Store {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    interrupt: Arc<Mutex<InterruptHandle>>,
+    pulse: Arc<Pulse>,
+    path: PathBuf,
+    placement: Arc<Mutex<Placement>>,
+}
+
+impl Store {
+    /// Opens `path`, making or migrating it where needed.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let pulse = Pulse::of("writing the database");
+        let mut conn = opened(path, &pulse)?;
+        let interrupt = Arc::new(Mutex::new(conn.get_interrupt_handle()));
+        let placement = Arc::new(Mutex::new(Placement::of(path)?));
+        let own = Arc::clone(&pulse);
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let thread = std::thread::Builder::new().name("store".into()).spawn(move || {
+            loop {
+                let resting = own.resting();
+                let Ok(job) = queue.recv() else { break };
+                drop(resting);
+                job(&mut conn);
+            }
+            // Readers may still hold the WAL; then it is truncated by whoever stops next, and not waited for.
+            let _ = conn.busy_timeout(LAST_CHECKPOINT_WAITS);
+            let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        });
+        let thread = thread.map_err(|source| StoreError::File {
+            path: path.to_owned(),
+            what: "no thread to write it",
+            source,
+        })?;
+        let path = path.to_owned();
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), interrupt, pulse, path, placement })
+    }
+
+    /// Closes the database and opens it again, as after an I/O error: what was committed then is known only to the file.
+    ///
+    /// # Errors
+    /// It cannot be opened yet; or the path leads elsewhere by now, and then it is not closed either.
+    pub async fn reopen(&self) -> Result<(), StoreError> {
+        let (path, pulse) = (self.path.clone(), Arc::clone(&self.pulse));
+        let (interrupt, placement) = (Arc::clone(&self.interrupt), Arc::clone(&self.placement));
+        self.run(move |conn| {
+            let mut placement = locked(&placement);
+            if let Some(displacement) = placement.check() {
+                return Err(placement.error(displacement));
+            }
+            // The handle of the old one is dropped only after there is a new one: SQLite keeps -wal and -shm meanwhile.
+            let new = opened(&path, &pulse)?;
+            // The path may have come to lead elsewhere in between.
+            *placement = placement.again()?;
+            *conn = new;
+            *locked(&interrupt) = conn.get_interrupt_handle();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether the path still leads to the files that are open. Ask before anything is removed because it is recorded here.
+    ///
+    /// # Errors
+    /// [`StoreError::Displaced`]: what is written from now on is lost when the process ends. See [`Store::save_displaced`].
+    pub fn still_in_place(&self) -> Result<(), StoreError> {
+        let placement = locked(&self.placement);
+        placement.check().map_or(Ok(()), |displacement| Err(placement.error(displacement)))
+    }
+
+    /// Saves what the open database holds after [`Store::still_in_place`] has failed, and returns the error to end with: it names what
+    /// was saved, and the commands that lead back. `stamp` goes into the name. Afterwards the store holds nothing.
+    pub async fn save_displaced(&self, stamp: String) -> StoreError {
+        let placement = locked(&self.placement).clone();
+        let saved = self.run(move |conn| {
+            Ok(match placement.check() {
+                Some(displacement) => placement.save(conn, displacement, &stamp),
+                None => placement.is_back(),
+            })
+        });
+        saved.await.unwrap_or_else(|e| e)
+    }
+
+    /// Whether the writer gets on.
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `work` in one transaction and commits it; an error rolls everything back.
+    pub async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.run(|conn| {
+            set_triggers(conn, true)?;
+            transact(conn, work)
+        })
+        .await
+    }
+
+    /// Like [`Store::write`], for what a pass records in log, mirror and holds; `work` writes no intent. Our triggers do not fire: they
+    /// ask for each row which program writes it, and that takes a tenth of an import. Where another program added a trigger, all fire.
+    pub async fn write_pass<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.run(|conn| {
+            let fire = added::has_triggers(conn)?;
+            set_triggers(conn, fire)?;
+            transact(conn, work)
+        })
+        .await
+    }
+
+    /// Makes an index for readers where it is missing; `stop` ends that, and gives `None`.
+    pub async fn make_index_unless(
+        &self,
+        stop: impl Future<Output = ()>,
+        index: &'static str,
+    ) -> Result<Option<()>, StoreError> {
+        self.run_unless(stop, move |conn| indexes::ensure(conn, index)).await
+    }
+
+    /// Wipes what is left of settled tokens and erased data; `Some(false)` if a reader keeps old pages. `stop` ends it, and gives
+    /// `None`; then it is as if it had not begun.
+    pub async fn wipe_unless(&self, stop: impl Future<Output = ()>) -> Result<Option<bool>, StoreError> {
+        self.run_unless(stop, |conn| wipe::wipe(conn, UPKEEP_WAITS)).await
+    }
+
+    /// Work that takes long and can be done another time: `stop` ends it and rolls it back, and gives `None`.
+    async fn run_unless<T, F>(&self, stop: impl Future<Output = ()>, work: F) -> Result<Option<T>, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Conn) -> Result<T, StoreError> + Send + 'static,
+    {
+        let turn = Arc::new(Turn::default());
+        let own = Arc::clone(&turn);
+        let mut working = std::pin::pin!(self.run(move |conn| {
+            if !own.begin() {
+                return Ok(None);
+            }
+            set_triggers(conn, true)?;
+            let worked = work(conn);
+            own.end();
+            worked.map(Some)
+        }));
+        tokio::select! {
+            // Called off before it began, it does not begin.
+            biased;
+            () = stop => {}
+            worked = &mut working => return worked,
+        }
+        // Between two statements this has no effect: so it is said again until the work has ended.
+        while turn.interrupt(&locked(&self.interrupt)) {
+            tokio::select! {
+                biased;
+                worked = &mut working => return match worked {
+                    Err(e) if e.is_interrupted() => Ok(None),
+                    worked => worked,
+                },
+                () = tokio::time::sleep(INTERRUPT_EVERY) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Runs `work` between transactions, on what is committed; it only reads.
+    pub async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Conn) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.run(|conn| work(conn)).await
+    }
+
+    async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Conn) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |conn| {
+            let _ = answer.send(work(conn));
+        });
+        self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(StoreError::Closed)?;
+        // The writer has a pulse of his own.
+        let _resting = heartbeat::resting();
+        answered.await.map_err(|_| StoreError::Closed)?.map_err(|e| e.about(&self.path))
+    }
+
+    /// Ends the thread after what is queued, and empties the WAL into the database.
+    pub fn close(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection whose statements report progress, so that a long one does not look like a hang.
+fn opened(path: &Path, pulse: &Arc<Pulse>) -> Result<Connection, StoreError> {
+    let conn = open::for_writing(path)?;
+    let beating = Arc::clone(pulse);
+    conn.progress_handler(
+        STEPS_A_BEAT,
+        Some(move || {
+            beating.beat();
+            false
+        }),
+    )?;
+    Ok(conn)
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// An existing database, open beside whoever else works on it, as a person's command has it.
+pub struct Beside {
+    conn: Connection,
+    path: PathBuf,
+}
+
+impl Beside {
+    /// Opens `path`, which is checked first and never migrated.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self { conn: open::beside(path)?, path: path.to_owned() })
+    }
+
+    /// Runs `work` in one transaction and commits it; an error rolls everything back.
+    pub fn write<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        transact(&mut self.conn, work).map_err(|e| e.about(&self.path))
+    }
+}
+
+/// One transaction of a person's command.
+pub fn write_beside<T>(
+    path: &Path,
+    work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    Beside::open(path)?.write(work)
+}
+
+/// Whether an erasure is finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wiped {
+    /// No byte of what was erased is left in the file and its WAL.
+    Clean,
+    /// The pages are clean; a reader keeps old ones in the WAL.
+    KeptByReader,
+    /// It failed, for this reason.
+    Failed(String),
+}
+
+/// The same, and then what was erased leaves pages and WAL. A failure after the commit is reported and is no error: the erasure is recorded
+/// as unfinished, and the daemon or the next `sync` finishes it.
+pub fn wipe_beside<T>(
+    path: &Path,
+    work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
+) -> Result<(T, Wiped), StoreError> {
+    let mut beside = Beside::open(path)?;
+    let value = beside.write(work)?;
+    let wiped = match wipe::wipe(&mut beside.conn, WIPE_WAITS) {
+        Ok(true) => Wiped::Clean,
+        Ok(false) => Wiped::KeptByReader,
+        Err(e) => Wiped::Failed(e.about(path).to_string()),
+    };
+    Ok((value, wiped))
+}
+
+/// Lets the schema's triggers fire, or not. A change makes SQLite prepare every statement again, so it is made where it is needed.
+fn set_triggers(conn: &Connection, fire: bool) -> Result<(), StoreError> {
+    if conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)? != fire {
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, fire)?;
+    }
+    Ok(())
+}
+
+fn transact<T>(
+    conn: &mut Connection,
+    work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let value = work(&tx)?;
+    tx.commit()?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    const FOR_EVER: &str =
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+
+    #[tokio::test]
+    async fn long_work_ends_when_told_and_leaves_nothing() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let store = Store::open(&directory.path().join("komoju.db")).unwrap();
+        let (began, begun) = oneshot::channel();
+        let work = |tx: &Tx<'_>| {
+            tx.execute("UPDATE meta SET throttled_until = 'x'", [])?;
+            let _ = began.send(());
+            Ok(tx.query_row(FOR_EVER, [], |row| row.get::<_, i64>(0))?)
+        };
+        let stop = async {
+            let _ = begun.await;
+        };
+        assert_eq!(store.run_unless(stop, |conn| transact(conn, work)).await.unwrap(), None);
+        let read = |conn: &Conn| {
+            Ok(conn
+                .query_row("SELECT throttled_until FROM meta", [], |row| row.get::<_, Option<String>>(0))?)
+        };
+        assert_eq!(store.read(read).await.unwrap(), None, "it was rolled back");
+        assert_eq!(store.run_unless(std::future::pending(), |_| Ok(7)).await.unwrap(), Some(7));
+    }
+
+    #[tokio::test]
+    async fn triggers_fire_again_after_a_pass_has_written() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let store = Store::open(&directory.path().join("komoju.db")).unwrap();
+        let intent =
+            |tx: &Tx<'_>| Ok(tx.execute("INSERT INTO intents (op, customer_id) VALUES ('delete', 'c')", [])?);
+        let bad = |tx: &Tx<'_>| Ok(tx.execute("INSERT INTO intents (op) VALUES ('destroy')", [])?);
+        let places =
+            |conn: &Conn| Ok(conn.query_row("SELECT count(*) FROM outbox", [], |row| row.get::<_, i64>(0))?);
+        let pass =
+            |tx: &Tx<'_>| Ok(tx.execute("INSERT INTO pass (kind, started_at) VALUES ('sweep', 'x')", [])?);
+        for round in 1..=2 {
+            assert_eq!(store.write_pass(pass).await.unwrap(), 1);
+            assert!(format!("{:?}", store.write(bad).await.unwrap_err()).contains("op: must be"));
+            store.write(intent).await.unwrap();
+            assert_eq!(store.read(places).await.unwrap(), round);
+        }
+    }
+
+    #[tokio::test]
+    async fn work_that_is_called_off_in_the_queue_disturbs_nobody() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let store = Store::open(&directory.path().join("komoju.db")).unwrap();
+        let (began, begun) = oneshot::channel();
+        let (go_on, told) = mpsc::channel();
+        let ran = Arc::new(AtomicBool::new(false));
+        let it = Arc::clone(&ran);
+        // A statement is in the middle of its rows while the other work is called off.
+        let others = move |conn: &Conn| {
+            let mut statement = conn
+                .prepare("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 99) SELECT i FROM n")?;
+            let mut rows = statement.query([])?;
+            rows.next()?;
+            let _ = began.send(());
+            let _ = told.recv();
+            let mut count = 1;
+            while rows.next()?.is_some() {
+                count += 1;
+            }
+            Ok(count)
+        };
+        let calling_off = async {
+            begun.await.unwrap();
+            // Not before it lies in the queue.
+            let called_off = store.run_unless(tokio::task::yield_now(), move |_| {
+                it.store(true, Ordering::Relaxed);
+                Ok(7)
+            });
+            let called_off = tokio::time::timeout(Duration::from_secs(30), called_off).await;
+            go_on.send(()).unwrap();
+            called_off
+        };
+        let (count, called_off) = tokio::join!(store.read(others), calling_off);
+        assert_eq!(called_off.unwrap().unwrap(), None);
+        assert_eq!(count.unwrap(), 99);
+        // Whatever lay in the queue is over when this is.
+        store.read(|_| Ok(())).await.unwrap();
+        assert!(!ran.load(Ordering::Relaxed), "it was called off");
+    }
+}

@@ -1,0 +1,13 @@
+//! The change log and the mirror that it folds to, the passes that wrote them, and what was learnt about the list.
+
+pub mod busy_fields;
+pub mod changes;
+pub mod coverage;
+pub mod holds;
+pub mod lag;
+pub mod listed;
+pub mod mirror;
+pub mod passes;
+pub mod unlisted;
+pub mod unreadable;
+pub mod verify;

@@ -1,0 +1,214 @@
+//! Live customers that the list does not show: which of them answered when they were requested, and what the sweeps learnt.
+
+use std::collections::HashMap;
+
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::params;
+
+use super::changes;
+use crate::store::{Conn, StoreError, Tx};
+use komoju_core::lag::Consistency;
+use komoju_core::time;
+
+/// For how many sweeps after it answered a customer is not requested again.
+pub const RESTS_FOR: i64 = 2;
+
+/// How many sweeps in a row a customer is not listed before it is named.
+const NAMED_AFTER: i64 = 3;
+
+/// How far before the bound creation times are looked at: they may carry any offset from UTC, and are compared as text first.
+const LARGEST_OFFSET: SignedDuration = SignedDuration::from_hours(24);
+
+/// What the sweeps have learnt of the list so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Learnt {
+    /// How many sweeps have read the list to its end.
+    pub sweeps: i64,
+    /// How many of them in a row had further rounds that showed no new customer.
+    pub vain_sweeps: i64,
+    /// When more customers than the limit were not listed though one of them was alive.
+    pub above_limit_at: Option<Timestamp>,
+}
+
+/// Reads what was learnt.
+pub fn learnt(conn: &Conn) -> Result<Learnt, StoreError> {
+    let learnt = conn.query_row("SELECT sweeps, vain_sweeps, above_limit_at FROM meta", [], |row| {
+        let above: Option<String> = row.get(2)?;
+        let above_limit_at = above.as_deref().and_then(time::read);
+        Ok(Learnt { sweeps: row.get(0)?, vain_sweeps: row.get(1)?, above_limit_at })
+    });
+    Ok(learnt?)
+}
+
+/// Writes what was learnt, and what is imprecise about the list: a phrase each, and whether its second page repeats the first.
+pub fn note_learnt(
+    tx: &Tx<'_>,
+    learnt: &Learnt,
+    phrases: &[String],
+    ignores_page: bool,
+) -> Result<(), StoreError> {
+    let report = (!phrases.is_empty()).then(|| serde_json::to_string(phrases).unwrap_or_default());
+    let above_limit_at = learnt.above_limit_at.map(time::written);
+    tx.execute(
+        "UPDATE meta SET sweeps = ?1, vain_sweeps = ?2, above_limit_at = ?3, list_report = ?4, page_ignored = ?5",
+        params![learnt.sweeps, learnt.vain_sweeps, above_limit_at, report, ignores_page],
+    )?;
+    Ok(())
+}
+
+/// Notes that more customers than the limit were not listed though one of them was alive.
+pub fn note_above_limit(tx: &Tx<'_>, at: Timestamp) -> Result<(), StoreError> {
+    tx.execute("UPDATE meta SET above_limit_at = ?1", [time::written(at)])?;
+    Ok(())
+}
+
+/// Notes that a customer, not listed by this sweep, answered.
+pub fn note_verified(tx: &Tx<'_>, id: &str, sweep: i64, at: &str) -> Result<(), StoreError> {
+    let mut statement = tx.prepare_cached(
+        "INSERT INTO unlisted (customer_id, since_sweep, verified_sweep, verified_at) VALUES (?1, ?2, ?2, ?3)
+         ON CONFLICT (customer_id) DO UPDATE SET verified_sweep = excluded.verified_sweep, verified_at = excluded.verified_at",
+    )?;
+    statement.execute(params![id, sweep, at])?;
+    Ok(())
+}
+
+/// Forgets the customers that the sweep has listed, and those that are live no more.
+pub fn forget_listed(tx: &Tx<'_>, is_listed: impl Fn(i64) -> bool) -> Result<(), StoreError> {
+    let mut forgotten = Vec::new();
+    {
+        let mut statement = tx.prepare_cached(
+            "SELECT customer_id, row, deleted_at IS NULL FROM unlisted LEFT JOIN mirror ON mirror.id = customer_id",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (mirrored, is_live): (Option<i64>, bool) = (row.get(1)?, row.get(2)?);
+            if !is_live || mirrored.is_none_or(&is_listed) {
+                forgotten.push(row.get::<_, String>(0)?);
+            }
+        }
+    }
+    let mut forget = tx.prepare_cached("DELETE FROM unlisted WHERE customer_id = ?1")?;
+    for id in forgotten {
+        forget.execute([id])?;
+    }
+    Ok(())
+}
+
+/// The mirror's rows of the customers that answered while they were not listed, each with the sweep in which it did last.
+pub fn verified(conn: &Conn) -> Result<HashMap<i64, i64>, StoreError> {
+    // CROSS JOIN keeps the order of the tables: without statistics SQLite would read the whole mirror for a few customers.
+    let mut statement = conn.prepare_cached(
+        "SELECT row, verified_sweep FROM unlisted CROSS JOIN mirror ON mirror.id = customer_id WHERE deleted_at IS NULL",
+    )?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Shows `visit` the mirror's row of each customer that is so young that a read may be from before it: created, first seen, live
+/// again or pushed to within `consistency`. What the first complete sweep imported was not young then. `server_now` is the server's
+/// time.
+pub fn each_young(
+    conn: &Conn,
+    consistency: Consistency,
+    now: Timestamp,
+    server_now: Timestamp,
+    mut visit: impl FnMut(i64),
+) -> Result<(), StoreError> {
+    if consistency.0.is_zero() {
+        return Ok(());
+    }
+    let since = |now: Timestamp| now.checked_sub(consistency.0).unwrap_or(Timestamp::MIN);
+    let first = "SELECT min(finished_at) FROM pass WHERE kind = 'sweep' AND outcome IN ('complete', 'held')";
+    let imported_until: Option<String> = conn.query_row(first, [], |row| row.get(0))?;
+    let mut recent = conn.prepare_cached(
+        "SELECT row, observed_at FROM change_log JOIN mirror ON mirror.id = customer_id
+         WHERE change_log.seq > ?1 AND (kind = 'restored' OR origin = 'intent' OR (kind = 'created' AND observed_at > ?2))",
+    )?;
+    let from = changes::seq_at(conn, &time::written(since(now)))?;
+    // Without a complete sweep everything was imported.
+    let imported_until = imported_until.unwrap_or_else(|| time::written(Timestamp::MAX));
+    let mut rows = recent.query(params![from, imported_until])?;
+    while let Some(row) = rows.next()? {
+        let at: String = row.get(1)?;
+        if time::read(&at).is_some_and(|at| consistency.may_be_behind(at, now)) {
+            visit(row.get(0)?);
+        }
+    }
+    let mut created = conn
+        .prepare_cached("SELECT row, created_at FROM mirror WHERE created_at > ?1 AND deleted_at IS NULL")?;
+    let bound = since(server_now).checked_sub(LARGEST_OFFSET).unwrap_or(Timestamp::MIN);
+    let mut rows = created.query([time::written(bound)])?;
+    while let Some(row) = rows.next()? {
+        let at: String = row.get(1)?;
+        // A creation time in the future says nothing.
+        let at = time::read(&at).filter(|at| *at <= server_now);
+        if at.is_some_and(|at| consistency.may_be_behind(at, server_now)) {
+            visit(row.get(0)?);
+        }
+    }
+    Ok(())
+}
+
+/// How many deletions sweeps have recorded since this time.
+pub fn deletions_since(conn: &Conn, since: Timestamp) -> Result<u64, StoreError> {
+    let from = changes::seq_at(conn, &time::written(since))?;
+    let count = "SELECT count(*) FROM change_log WHERE seq > ?1 AND kind = 'deleted' AND origin = 'sweep'";
+    let count: i64 = conn.query_row(count, [from], |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Whether an attempt at an intent of this customer is under way or waits to be repeated.
+pub fn has_push_open(conn: &Conn, id: &str) -> Result<bool, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT 1 FROM outbox JOIN intents USING (position)
+         WHERE lane = ?1 AND is_open = 1 AND state IN ('sending', 'waiting')",
+    )?;
+    Ok(statement.exists([id])?)
+}
+
+/// What is known of the list, for reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListState {
+    /// What is imprecise about it, a phrase each, as the last sweep saw it.
+    pub imprecise: Vec<String>,
+    /// Whether the second page repeated the first: the API may ignore `page`.
+    pub ignores_page: bool,
+    /// How many live customers the last sweeps did not list and verified by single requests.
+    pub verified: u64,
+    /// When the last of these requests was answered.
+    pub verified_at: Option<String>,
+    /// Customers that answer and were not listed for three sweeps or more: the first of them, and how many there are.
+    pub long_unlisted: (Option<String>, u64),
+    /// The longest lag of a read that was measured.
+    pub longest_lag: Option<SignedDuration>,
+    /// When a read last showed a state that was older than `consistency_s`.
+    pub lag_exceeded_at: Option<String>,
+}
+
+/// Reads what is known of the list.
+pub fn list_state(conn: &Conn) -> Result<ListState, StoreError> {
+    let mut state = conn.query_row(
+        "SELECT list_report, longest_lag_ms, lag_exceeded_at, page_ignored FROM meta",
+        [],
+        |row| {
+            let report: Option<String> = row.get(0)?;
+            let lag: Option<i64> = row.get(1)?;
+            Ok(ListState {
+                imprecise: report.and_then(|report| serde_json::from_str(&report).ok()).unwrap_or_default(),
+                longest_lag: lag.map(SignedDuration::from_millis),
+                lag_exceeded_at: row.get(2)?,
+                ignores_page: row.get(3)?,
+                ..ListState::default()
+            })
+        },
+    )?;
+    let count = "SELECT count(*), max(verified_at) FROM unlisted";
+    let (verified, at): (i64, Option<String>) =
+        conn.query_row(count, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    (state.verified, state.verified_at) = (u64::try_from(verified).unwrap_or(0), at);
+    let long = "SELECT min(customer_id), count(*) FROM unlisted, meta WHERE since_sweep <= sweeps - ?1";
+    let (first, count): (Option<String>, i64) =
+        conn.query_row(long, [NAMED_AFTER - 1], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    state.long_unlisted = (first, u64::try_from(count).unwrap_or(0));
+    Ok(state)
+}

@@ -1,0 +1,175 @@
+//! Customers that an answer showed in a form that cannot be mirrored.
+//!
+//! A row is identified by the customer's id, or by a digest of its text where the id cannot be read: so it stays the same
+//! row when the list moves. A complete sweep removes the rows that it did not find again.
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::store::record;
+use crate::store::record::Record;
+use crate::store::{Conn, StoreError, Tx};
+use komoju_core::{CustomerId, PassId, Unreadable};
+
+/// MOST controls how many rows are kept: where everything is unreadable, more would say nothing new.
+const MOST: u64 = 1000;
+
+/// Where and when an unreadable customer was seen.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    /// The page of the list and the position on it; `None` where it was requested by its id.
+    pub place: Option<(u64, u64)>,
+    /// When, in the written form of [`komoju_core::time`].
+    pub at: String,
+    /// The pass that saw it.
+    pub pass: Option<PassId>,
+}
+
+/// Notes an unreadable customer. `reason` is masked. Returns whether it was not known before.
+pub fn note(tx: &Tx<'_>, bad: &Unreadable, reason: &str, sight: &Sight) -> Result<bool, StoreError> {
+    let key = match &bad.id {
+        // The list shows the same text, and a request by id has told whose it is.
+        Some(id) if name(tx, &text_key(bad), id)? => text_key(bad),
+        _ => key(bad),
+    };
+    let (page, position) = sight.place.unzip();
+    let known = tx
+        .prepare_cached(
+            "UPDATE unreadable_customer
+             SET page = coalesce(?2, page), position = coalesce(?3, position), reason = ?4, last_seen_at = ?5,
+                 pass_id = coalesce(?6, pass_id)
+             WHERE key = ?1",
+        )?
+        .execute(params![key, page, position, reason, sight.at, sight.pass])?;
+    if known > 0 || count(tx)? >= MOST {
+        return Ok(false);
+    }
+    let id = bad.id.as_ref().map(CustomerId::as_str);
+    tx.prepare_cached(
+        "INSERT INTO unreadable_customer (key, id, page, position, reason, first_seen_at, last_seen_at, pass_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7)",
+    )?
+    .execute(params![key, id, page, position, reason, sight.at, sight.pass])?;
+    Ok(true)
+}
+
+/// A complete sweep has ended: what it did not find is not unreadable any more.
+pub fn conclude(tx: &Tx<'_>, sweep: PassId) -> Result<(), StoreError> {
+    let gone = "DELETE FROM unreadable_customer WHERE pass_id IS NULL OR pass_id < ?1";
+    tx.prepare_cached(gone)?.execute([sweep])?;
+    let found = "UPDATE unreadable_customer SET sweeps = sweeps + 1 WHERE pass_id = ?1";
+    tx.prepare_cached(found)?.execute([sweep])?;
+    Ok(())
+}
+
+/// How many unreadable customers are known.
+pub fn count(conn: &Conn) -> Result<u64, StoreError> {
+    let count = "SELECT count(*) FROM unreadable_customer";
+    Ok(conn.prepare_cached(count)?.query_row([], |row| row.get(0))?)
+}
+
+/// How many of them are new since the complete sweep before the last one.
+pub fn count_new(conn: &Conn) -> Result<u64, StoreError> {
+    let count = "SELECT count(*) FROM unreadable_customer WHERE sweeps <= 1";
+    Ok(conn.prepare_cached(count)?.query_row([], |row| row.get(0))?)
+}
+
+/// The first rows of the view, those that are new before the others.
+pub fn first(conn: &Conn, limit: usize) -> Result<Vec<Record>, StoreError> {
+    let sql = "SELECT id, page, position, reason, first_seen_at, last_seen_at FROM unreadable_customer
+               ORDER BY sweeps > 1, page, position, key LIMIT ?1";
+    record::collect(conn, sql, [limit])
+}
+
+/// Whether a text of which the id cannot be read was known before this moment.
+pub fn was_known(conn: &Conn, bad: &Unreadable, before: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM unreadable_customer WHERE key = ?1 AND first_seen_at < ?2";
+    let found = conn.prepare_cached(sql)?.query_row(params![key(bad), before], |_| Ok(())).optional()?;
+    Ok(found.is_some())
+}
+
+/// Writes an id into the row of a text of which the id cannot be read; whether there is such a row.
+fn name(tx: &Tx<'_>, text_key: &str, id: &CustomerId) -> Result<bool, StoreError> {
+    let name = "UPDATE unreadable_customer SET id = ?2 WHERE key = ?1";
+    Ok(tx.prepare_cached(name)?.execute(params![text_key, id.as_str()])? > 0)
+}
+
+fn key(bad: &Unreadable) -> String {
+    bad.id.as_ref().map_or_else(|| text_key(bad), |id| format!("id:{}", id.as_str()))
+}
+
+fn text_key(bad: &Unreadable) -> String {
+    bad.fingerprint.iter().fold("text:".to_owned(), |key, byte| format!("{key}{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::file::open;
+    use komoju_core::BadCustomer;
+
+    fn bad(text: &str) -> Unreadable {
+        Unreadable::new(text.as_bytes(), Some(1), BadCustomer::NoId)
+    }
+
+    fn seen(place: Option<(u64, u64)>, pass: Option<PassId>) -> Sight {
+        Sight { place, at: "2026-01-01T00:00:00.000Z".into(), pass }
+    }
+
+    fn shown(conn: &Conn) -> Vec<(Option<String>, Option<i64>)> {
+        let rows = first(conn, 10).unwrap();
+        rows.iter().map(|row| (row.text("id").map(str::to_owned), row.get("page").as_i64())).collect()
+    }
+
+    #[test]
+    fn unreadable_customer_stays_one_row_when_the_list_moves() {
+        let mut conn = open::in_memory();
+        let tx = conn.transaction().unwrap();
+        for (text, id) in [("null", None), (r#"{"id":"a"}"#, Some("a".to_owned()))] {
+            assert!(note(&tx, &bad(text), "no id", &seen(Some((1, 2)), Some(1))).unwrap());
+            assert!(!note(&tx, &bad(text), "no id", &seen(Some((3, 4)), Some(2))).unwrap());
+            // A request by id does not know the place.
+            assert!(!note(&tx, &bad(text), "no id", &seen(None, None)).unwrap());
+            assert!(shown(&tx).contains(&(id, Some(3))));
+        }
+        assert_eq!(count(&tx).unwrap(), 2);
+    }
+
+    #[test]
+    fn unreadable_customer_is_new_until_a_second_complete_sweep_finds_it() {
+        let mut conn = open::in_memory();
+        let tx = conn.transaction().unwrap();
+        let (old, new) = (bad("null"), bad("7"));
+        for pass in 1..=3 {
+            note(&tx, &old, "", &seen(Some((1, 1)), Some(pass))).unwrap();
+            assert_eq!(count_new(&tx).unwrap(), u64::from(pass < 3), "before the end of sweep {pass}");
+            conclude(&tx, pass).unwrap();
+            assert_eq!(count_new(&tx).unwrap(), u64::from(pass < 2), "after sweep {pass}");
+        }
+        note(&tx, &new, "", &seen(None, None)).unwrap();
+        assert_eq!((count(&tx).unwrap(), count_new(&tx).unwrap()), (2, 1));
+        conclude(&tx, 4).unwrap();
+        assert_eq!(count(&tx).unwrap(), 0, "a sweep that finds neither removes both");
+    }
+
+    #[test]
+    fn request_by_id_names_the_customer_of_a_text_without_id() {
+        let mut conn = open::in_memory();
+        let tx = conn.transaction().unwrap();
+        let nameless = bad(r#"{"id":7}"#);
+        note(&tx, &nameless, "", &seen(Some((1, 2)), Some(1))).unwrap();
+        let named = Unreadable { id: CustomerId::new("a").ok(), ..nameless.clone() };
+        assert!(!note(&tx, &named, "", &seen(None, Some(1))).unwrap());
+        note(&tx, &nameless, "", &seen(Some((2, 3)), Some(2))).unwrap();
+        assert_eq!(shown(&tx), [(Some("a".to_owned()), Some(2))]);
+    }
+
+    #[test]
+    fn rows_are_bounded() {
+        let mut conn = open::in_memory();
+        let tx = conn.transaction().unwrap();
+        for n in 0..MOST + 5 {
+            note(&tx, &bad(&n.to_string()), "", &seen(None, None)).unwrap();
+        }
+        assert_eq!(count(&tx).unwrap(), MOST);
+    }
+}

@@ -1,0 +1,66 @@
+//! What always holds of an intent that the parser took, for properties and fuzzers: the SQL door takes it too, as the same.
+
+use std::cell::RefCell;
+
+use super::{Conn, Door, accept, digest, intent_in};
+use crate::store::file::open::MIGRATIONS;
+use crate::store::file::own;
+use komoju_core::intent::{Intent, Target, Wish};
+
+thread_local! {
+    static DATABASE: RefCell<Conn> = RefCell::new(empty());
+}
+
+fn empty() -> Conn {
+    let mut conn = Conn::open_in_memory().expect("memory opens");
+    own::sign(&conn).expect("there is memory");
+    MIGRATIONS.to_latest(&mut conn).expect("the migrations are right");
+    conn
+}
+
+/// Drops the intent in an empty outbox (but for the create that it refers to), and reads it back.
+///
+/// # Panics
+/// The triggers refuse it, or what is read back is another intent.
+pub(crate) fn passes_the_triggers(intent: &Intent) {
+    DATABASE.with_borrow_mut(|conn| {
+        let tx = conn.transaction().expect("a transaction");
+        if let Wish::Update(Target::CreatedBy(create), _) | Wish::Delete(Target::CreatedBy(create)) =
+            &intent.wish
+        {
+            if intent.id.as_ref() == Some(create) {
+                // It refers to itself: nobody can take that.
+                return;
+            }
+            tx.execute(
+                "INSERT INTO intents (id, op, body) VALUES (?1, 'create', '{\"currency\": \"JPY\"}')",
+                [create.as_str()],
+            )
+            .expect("what may be referred to may be an id");
+        }
+        let accepted = accept(&tx, intent, Door::File, Some("somebody"));
+        let accepted = accepted.unwrap_or_else(|why| panic!("{intent:?}: {why}"));
+        let sql = "SELECT op, customer_id, body, expect, not_before FROM intents WHERE id = ?1";
+        let back = tx.query_row(sql, [accepted.id()], |row| Ok(intent_in(row, 0)));
+        let back = back.expect("its row").unwrap_or_else(|why| panic!("{intent:?} reads back as: {why}"));
+        assert_eq!((&back.wish, &back.expect), (&intent.wish, &intent.expect));
+        assert_eq!(digest(&back), digest(intent));
+        let again = accept(&tx, intent, Door::File, None).expect("the same is taken again");
+        assert_eq!(
+            again.id() == accepted.id(),
+            intent.id.is_some(),
+            "the same id with the same content is the same"
+        );
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_back_digit_for_digit() {
+        let dropped = r#"{"op": "delete", "id": "d", "customer_id": "c", "expect": {"source": {"month": [1E1, -0.0, 1.10]}}}"#;
+        passes_the_triggers(&Intent::parse(dropped).unwrap());
+    }
+}

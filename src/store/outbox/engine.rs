@@ -1,0 +1,491 @@
+//! The outbox at work: which intents are due, their attempts, and where each is afterwards.
+//!
+//! One *lane* (a customer's intents, or a create with those that wait for its customer) is worked on one intent after the other.
+//! What an attempt needs to be repeated as the very same request ([`Frozen`]) is committed with the claim, before a byte leaves.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Row, params};
+use serde_json::Value;
+
+use crate::store::outbox::accept::{digest, intent_in, life_in};
+use crate::store::{Conn, StoreError, Tx};
+use komoju_core::CustomerId;
+use komoju_core::intent::Intent;
+use komoju_core::intent::MASKED_TOKEN;
+use komoju_core::intent::lifecycle::{Lifecycle, Outcome};
+use komoju_core::patience::Patience;
+use komoju_core::time;
+
+/// An open intent, ready to be attempted.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// Its place in the order of acceptance.
+    pub position: i64,
+    /// Its id.
+    pub id: String,
+    /// Its wish and expectation, or why the row cannot be read (another program spoilt it).
+    pub intent: Result<Intent, String>,
+    /// Where it is in its life.
+    pub life: Lifecycle,
+    /// The customer that it is about: resolved where it waited for a create.
+    pub customer: Option<CustomerId>,
+    /// What its first attempt fixed.
+    pub frozen: Frozen,
+    /// When its patience began: what `park_after_h` counts from.
+    pub patience: Option<Patience>,
+    /// Whether the API itself failed in an attempt since the first one with this key.
+    pub met_server_error: bool,
+}
+
+/// What an intent's first attempt fixes for those that follow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frozen {
+    /// A create's idempotency key.
+    pub key: Option<String>,
+    /// The metadata key by which a create carries the intent's id.
+    pub tag: Option<String>,
+    /// An update with a token: the customer's body before it, as the mirror had it.
+    pub base: Option<String>,
+    /// When the first attempt with this key began, by the wall clock.
+    pub first_attempt_at: Option<String>,
+    /// The boot that it was in, and how many milliseconds after it.
+    pub first_boot: Option<(String, i64)>,
+    /// What the server's clock said then.
+    pub first_server_at: Option<String>,
+}
+
+/// LONGEST_WAIT_MS controls which waits without a stored length are believed. No attempt waits longer than a day.
+const LONGEST_WAIT_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// What `due` tells the time by.
+#[derive(Clone, Debug)]
+pub struct Now {
+    /// The time, by which waits end.
+    pub at: String,
+    /// The time by which `not_before` ends; none while the clock is not sure enough for that.
+    pub confirmed: Option<String>,
+}
+
+const OPEN: &str = "SELECT outbox.position, id, state, outcome_unknown,
+     (SELECT coalesce(max(n), 0) FROM attempts WHERE intent_id = id), op, customer_id, body, expect, not_before, lane, key, tag, base,
+     first_attempt_at, first_boot, first_boot_ms, first_server_at, met_server_error, patience_from, patience_boot, patience_boot_ms
+     FROM outbox CROSS JOIN intents USING (position)";
+
+/// Up to `count` intents that are due, each the first of its lane, in the order of acceptance; none of `tried`. A wait that
+/// would last longer than it was planned was planned by a clock that has been set back since: it is over.
+pub fn due(
+    conn: &Conn,
+    now: &Now,
+    count: usize,
+    tried: Option<&HashSet<i64>>,
+) -> Result<Vec<Open>, StoreError> {
+    let mut statement = conn.prepare_cached(&format!(
+        "{OPEN} WHERE is_head = 1 AND held = 0 AND is_follower = 0 AND state IN ('queued', 'waiting')
+             AND (coalesce(next_attempt_at, '') <= ?1
+                 OR julianday(next_attempt_at) > julianday(?1) + (coalesce(wait_ms, {LONGEST_WAIT_MS}) + 1) / 86400000.0)
+             AND (not_before IS NULL OR julianday(not_before) <= julianday(?2))
+             AND NOT EXISTS (SELECT 1 FROM outbox AS sent WHERE sent.lane = outbox.lane AND sent.is_sending = 1)
+         ORDER BY outbox.position"
+    ))?;
+    let mut rows = statement.query(params![now.at, now.confirmed])?;
+    let mut found = Vec::new();
+    while found.len() < count
+        && let Some(row) = rows.next()?
+    {
+        let open = open_in(row)?;
+        if tried.is_none_or(|tried| !tried.contains(&open.position)) {
+            found.push(open);
+        }
+    }
+    Ok(found)
+}
+
+/// One open intent, whatever it waits for.
+pub fn open(conn: &Conn, position: i64) -> Result<Option<Open>, StoreError> {
+    let sql = format!("{OPEN} WHERE outbox.position = ?1");
+    Ok(conn.prepare_cached(&sql)?.query_row([position], open_in).optional()?)
+}
+
+fn open_in(row: &Row<'_>) -> rusqlite::Result<Open> {
+    let lane: String = row.get(10)?;
+    // A create's customer is not there yet; everybody else's lane is the customer.
+    let customer = (!lane.starts_with('@')).then(|| CustomerId::new(lane).ok()).flatten();
+    let (boot, boot_ms): (Option<String>, Option<i64>) = (row.get(15)?, row.get(16)?);
+    Ok(Open {
+        position: row.get(0)?,
+        id: row.get(1)?,
+        intent: intent_in(row, 5),
+        life: life_in(row, 2)?,
+        customer,
+        frozen: Frozen {
+            key: row.get(11)?,
+            tag: row.get(12)?,
+            base: row.get(13)?,
+            first_attempt_at: row.get(14)?,
+            first_boot: boot.zip(boot_ms),
+            first_server_at: row.get(17)?,
+        },
+        met_server_error: row.get(18)?,
+        patience: patience_in(row)?,
+    })
+}
+
+fn patience_in(row: &Row<'_>) -> rusqlite::Result<Option<Patience>> {
+    let (from, boot, ms): (Option<String>, Option<String>, Option<i64>) =
+        (row.get(19)?, row.get(20)?, row.get(21)?);
+    Ok(from.as_deref().and_then(time::read).map(|from| Patience { from, boot: boot.zip(ms) }))
+}
+
+/// When the next intent becomes due, if time is all that it waits for.
+pub fn next_due(conn: &Conn, now: &str) -> Result<Option<String>, StoreError> {
+    let next = conn
+        .prepare_cached(
+            "SELECT min(due) FROM (
+                 SELECT max(coalesce(next_attempt_at, ''), coalesce(strftime('%Y-%m-%dT%H:%M:%fZ', not_before), '')) AS due
+                 FROM outbox CROSS JOIN intents USING (position)
+                 WHERE is_head = 1 AND held = 0 AND is_follower = 0 AND state IN ('queued', 'waiting')
+                   AND typeof(next_attempt_at) IN ('text', 'null'))
+             WHERE due > ?1",
+        )?
+        .query_row([now], |row| row.get(0));
+    Ok(next?)
+}
+
+/// Whether anything is there to be pushed, now or later.
+pub fn has_open(conn: &Conn) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM outbox WHERE is_open = 1)";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+/// The last intent's place in the order of acceptance; 0 while there is none.
+pub fn last_position(conn: &Conn) -> Result<i64, StoreError> {
+    let sql = "SELECT coalesce(max(position), 0) FROM intents";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+/// How many deletes wait for a person.
+pub fn held_deletes(conn: &Conn) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) FROM outbox WHERE is_open = 1 AND held = 1";
+    Ok(conn.query_row(sql, [], |row| row.get(0))?)
+}
+
+/// Whether an intent is said to be sent while nobody sends it: another program said so.
+pub fn is_any_astray(conn: &Conn) -> Result<bool, StoreError> {
+    let sql = format!("SELECT EXISTS ({ASTRAY})");
+    Ok(conn.prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
+}
+
+const ASTRAY: &str = "SELECT outbox.position FROM outbox CROSS JOIN intents USING (position)
+     WHERE is_sending = 1 AND NOT EXISTS (SELECT 1 FROM attempts WHERE intent_id = id AND finished_at IS NULL)";
+
+/// Lets such an intent wait for its turn.
+pub fn catch_astray(tx: &Tx<'_>) -> Result<(), StoreError> {
+    if is_any_astray(tx)? {
+        own(tx, || {
+            let reason = "another program said that it was sent";
+            let sql =
+                format!("UPDATE intents SET state = 'waiting', reason = ?1 WHERE position IN ({ASTRAY})");
+            Ok(tx.execute(&sql, [reason])?)
+        })?;
+    }
+    Ok(())
+}
+
+/// Parks those who wait for the customer of a create that will never be.
+pub fn park_orphans(tx: &Tx<'_>) -> Result<(), StoreError> {
+    let orphans: Vec<i64> = tx
+        .prepare_cached(
+            "SELECT outbox.position FROM outbox CROSS JOIN intents USING (position)
+             WHERE is_follower = 1 AND is_open = 1 AND state = 'queued'
+               AND EXISTS (SELECT 1 FROM intents AS made
+                   WHERE made.id = substr(outbox.lane, 2) AND made.state IN ('rejected', 'cancelled'))",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for position in orphans {
+        own(tx, || {
+            tx.execute(
+                "UPDATE intents SET state = 'parked',
+                     reason = 'the create that it waits for was rejected or cancelled: retry that one, then this one; or cancel it'
+                 WHERE position = ?1",
+                [position],
+            )?;
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Says what each queued intent after `position` waits for, where it is more than its turn; returns the last intent there is.
+pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
+    const WAITS: &str = "
+        FROM outbox CROSS JOIN intents USING (position)
+        WHERE outbox.position > ?1 AND is_open = 1 AND state = 'queued' AND reason IS NULL";
+    let sql = format!(
+        "SELECT outbox.position, CASE
+             WHEN not_before IS NOT NULL AND julianday(not_before) > julianday(?2) THEN 'waits for its time, ' || not_before
+             ELSE 'waits for intent ' || (SELECT id FROM outbox AS ahead JOIN intents AS first USING (position)
+                 WHERE ahead.lane = outbox.lane AND ahead.is_open = 1 AND ahead.position < outbox.position
+                 ORDER BY ahead.position DESC LIMIT 1) END
+         {WAITS} ORDER BY outbox.position"
+    );
+    let waiting: Vec<(i64, Option<String>)> = tx
+        .prepare_cached(&sql)?
+        .query_map(params![after, now], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (position, reason) in waiting {
+        let Some(reason) = reason else { continue };
+        own(tx, || {
+            tx.prepare_cached("UPDATE intents SET reason = ?2 WHERE position = ?1")?
+                .execute(params![position, reason])?;
+            Ok(())
+        })?;
+    }
+    last_position(tx)
+}
+
+/// What an earlier process was sending when it ended: how far it came nobody knows. It is due at once, with the same key.
+pub fn cut_off(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
+    own(tx, || {
+        tx.execute(
+            // A create is sent only after the server's time was noted, or with a note that it told none.
+            "UPDATE outbox SET outcome_unknown = 1 WHERE is_sending = 1 AND (key IS NULL OR first_server_at IS NOT NULL)",
+            [],
+        )?;
+        tx.execute(
+            "UPDATE attempts SET finished_at = ?1, outcome = 'waiting', error = 'the process ended within it' WHERE finished_at IS NULL",
+            [at],
+        )?;
+        let cut = tx.execute(
+            "UPDATE intents SET state = 'waiting', next_attempt_at = NULL, reason = 'the process ended while it was sent' WHERE state = 'sending'",
+            [],
+        )?;
+        Ok(cut)
+    })
+}
+
+/// Parks whatever is unfinished: the database is an earlier one, and what was still to be done in it may have been done since.
+/// Returns how many are parked now, those included that were before. What keeps an attempt from being repeated stays; and of whatever
+/// was attempted the outcome is unknown, also where that attempt did nothing: another one may have followed, with the same key.
+pub(in crate::store) fn park_all(tx: &Tx<'_>, at: &str) -> Result<u64, StoreError> {
+    adopt(tx)?;
+    cut_off(tx, at)?;
+    own(tx, || {
+        // A key that was committed and not sent yet may have been sent since. By when, only this machine's clock tells: an hour less is
+        // certainly before it, and a customer that is looked for too early is found all the same.
+        tx.execute(
+            "UPDATE outbox SET outcome_unknown = 1,
+                 first_server_at = CASE WHEN key IS NULL THEN first_server_at
+                     ELSE coalesce(first_server_at, strftime('%Y-%m-%dT%H:%M:%fZ', first_attempt_at, '-1 hour')) END
+             WHERE is_open = 1 AND (key IS NOT NULL OR first_attempt_at IS NOT NULL)",
+            [],
+        )?;
+        tx.execute(
+            "UPDATE intents SET reason = ?1 || coalesce('; parked before that: ' || reason, '') WHERE state = 'parked'",
+            ["restored from a backup: it may have been tried again since that was made. Look at KOMOJU before you retry it"],
+        )?;
+        tx.execute(
+            "UPDATE intents SET state = 'parked', next_attempt_at = NULL,
+                 reason = ?1 || CASE WHEN state = 'waiting' THEN coalesce('; before that: ' || reason, '') ELSE '' END
+             WHERE state IN ('queued', 'waiting')",
+            ["restored from a backup: it may have been carried out since that was made. Look at KOMOJU, then retry or cancel it"],
+        )?;
+        Ok(())
+    })?;
+    Ok(tx.query_row("SELECT count(*) FROM intents WHERE state = 'parked'", [], |row| row.get(0))?)
+}
+
+/// Gives rows without a place in the outbox one: another program wrote them past the triggers.
+pub fn adopt(tx: &Tx<'_>) -> Result<usize, StoreError> {
+    let adopted = tx.execute(
+        "INSERT INTO outbox (position, followed_state, lane, is_open, is_delete)
+         SELECT position, state, CASE WHEN op = 'create' THEN '@' || id ELSE coalesce(CAST(customer_id AS TEXT), '') END,
+                state IN ('queued', 'sending', 'waiting', 'parked'), coalesce(op = 'delete', 0)
+         FROM intents WHERE position NOT IN (SELECT position FROM outbox)",
+        [],
+    )?;
+    if adopted > 0 {
+        tx.execute(
+            "UPDATE outbox SET is_head = (position = (SELECT min(position) FROM outbox AS first WHERE first.lane = outbox.lane AND first.is_open = 1))
+             WHERE is_open = 1",
+            [],
+        )?;
+    }
+    Ok(adopted)
+}
+
+/// Begins an attempt: from here on a byte may leave. What `frozen` fixes is kept from the first attempt on.
+pub fn claim(
+    tx: &Tx<'_>,
+    open: &Open,
+    life: Lifecycle,
+    frozen: &Frozen,
+    patience: &Patience,
+    at: &str,
+) -> Result<(), StoreError> {
+    write(tx, open.position, life, Words::default())?;
+    let content = open.intent.as_ref().ok().map(digest);
+    freeze(tx, open.position, frozen)?;
+    let (boot, boot_ms) = patience.boot.as_ref().map(|(boot, ms)| (boot, ms)).unzip();
+    tx.prepare_cached(
+        "UPDATE outbox SET patience_from = ?2, patience_boot = ?3, patience_boot_ms = ?4, content = coalesce(content, ?5)
+         WHERE position = ?1",
+    )?
+    .execute(params![open.position, time::written(patience.from), boot, boot_ms, content])?;
+    tx.prepare_cached("INSERT INTO attempts (intent_id, n, started_at) VALUES (?1, ?2, ?3)")?
+        .execute(params![open.id, life.attempts, at])?;
+    Ok(())
+}
+
+/// When the attempt before this one ended; `None` for the first one.
+pub fn last_attempt_at(conn: &Conn, open: &Open) -> Result<Option<Timestamp>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT coalesce(finished_at, started_at) FROM attempts WHERE intent_id = ?1 AND n < ?2 ORDER BY n DESC LIMIT 1",
+    )?;
+    let at: Option<String> =
+        statement.query_row(params![open.id, open.life.attempts], |row| row.get(0)).optional()?;
+    Ok(at.as_deref().and_then(time::read))
+}
+
+/// Fixes what attempts from now on repeat.
+pub fn freeze(tx: &Tx<'_>, position: i64, frozen: &Frozen) -> Result<(), StoreError> {
+    let (boot, boot_ms) = frozen.first_boot.as_ref().map(|(boot, ms)| (boot, ms)).unzip();
+    tx.prepare_cached(
+        "UPDATE outbox SET key = ?2, tag = ?3, base = ?4, first_attempt_at = ?5, first_boot = ?6, first_boot_ms = ?7, first_server_at = ?8,
+             met_server_error = met_server_error AND key IS ?2,
+             first_seq = CASE WHEN key IS ?2 THEN first_seq ELSE (SELECT coalesce(max(seq), 0) FROM change_log) END
+         WHERE position = ?1",
+    )?
+    .execute(params![
+        position,
+        frozen.key,
+        frozen.tag,
+        frozen.base,
+        frozen.first_attempt_at,
+        boot,
+        boot_ms,
+        frozen.first_server_at
+    ])?;
+    Ok(())
+}
+
+/// From here on the attempt under way may take effect: until it has ended, its outcome is unknown.
+pub fn note_unknown(tx: &Tx<'_>, position: i64) -> Result<(), StoreError> {
+    tx.prepare_cached("UPDATE outbox SET outcome_unknown = 1 WHERE position = ?1")?.execute([position])?;
+    Ok(())
+}
+
+/// What is said of an intent besides its state.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    /// When it is tried again; none: at once.
+    pub next_attempt_at: Option<String>,
+    /// How long that is from now, in milliseconds.
+    pub wait_ms: Option<i64>,
+    /// When it was settled.
+    pub settled_at: Option<String>,
+    /// The customer that it made or changed.
+    pub result_customer_id: Option<String>,
+    /// The change that records it.
+    pub change_seq: Option<i64>,
+    /// Why it is where it is.
+    pub reason: Option<String>,
+    /// The rest, as JSON.
+    pub detail: Option<Value>,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, Default)]
+pub struct AttemptEnd {
+    /// The HTTP status.
+    pub status: Option<u16>,
+    /// What went wrong, masked.
+    pub error: Option<String>,
+}
+
+/// Ends the attempt that runs.
+pub fn end_attempt(
+    tx: &Tx<'_>,
+    open: &Open,
+    life: Lifecycle,
+    at: &str,
+    end: &AttemptEnd,
+) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "UPDATE attempts SET finished_at = ?3, status = ?4, outcome = ?5, error = ?6 WHERE intent_id = ?1 AND n = ?2",
+    )?
+    .execute(params![open.id, life.attempts, at, end.status, life.state.word(), end.error])?;
+    if end.status.is_some_and(|status| status >= 500) {
+        tx.prepare_cached("UPDATE outbox SET met_server_error = 1 WHERE position = ?1")?
+            .execute([open.position])?;
+    }
+    Ok(())
+}
+
+/// Writes where an intent is now. Once it is settled its token is gone. Call it within [`own`].
+pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, words: Words) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "UPDATE intents SET state = ?2, attempts = ?3, next_attempt_at = ?4, settled_at = ?5,
+             result_customer_id = coalesce(?6, result_customer_id), change_seq = coalesce(?7, change_seq), reason = ?8, detail = ?9
+         WHERE position = ?1",
+    )?
+    .execute(params![
+        position,
+        life.state.word(),
+        life.attempts,
+        words.next_attempt_at,
+        words.settled_at,
+        words.result_customer_id,
+        words.change_seq,
+        words.reason,
+        words.detail.map(|detail| detail.to_string()),
+    ])?;
+    tx.prepare_cached("UPDATE outbox SET outcome_unknown = ?2, wait_ms = ?3 WHERE position = ?1")?
+        .execute(params![position, life.outcome == Outcome::Unknown, words.wait_ms])?;
+    if life.state.is_settled() {
+        tx.prepare_cached(
+            "UPDATE intents SET body = json_set(body, '$.payment_details', ?2)
+             WHERE position = ?1 AND CASE WHEN json_valid(body) THEN json_type(body, '$.payment_details') IS NOT NULL END",
+        )?
+        .execute(params![position, MASKED_TOKEN])?;
+    }
+    Ok(())
+}
+
+/// Runs this program's own changes of intents, which the triggers let through.
+pub fn own<T>(tx: &Tx<'_>, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    tx.prepare_cached("UPDATE meta SET engine = 1")?.execute([])?;
+    let value = work()?;
+    tx.prepare_cached("UPDATE meta SET engine = 0")?.execute([])?;
+    Ok(value)
+}
+
+/// Whether pushing is switched on, for the doors.
+pub fn set_enabled(tx: &Tx<'_>, enabled: bool) -> Result<(), StoreError> {
+    tx.execute("UPDATE meta SET outbound_enabled = ?1 WHERE outbound_enabled IS NOT ?1", [enabled])?;
+    Ok(())
+}
+
+/// Whether pushing is switched on, as of the last start of `run` or `sync`.
+pub fn is_enabled(conn: &Conn) -> Result<bool, StoreError> {
+    Ok(conn.query_row("SELECT outbound_enabled FROM meta", [], |row| row.get(0))?)
+}
+
+/// The time under a refused key does not use up anybody's patience.
+pub(in crate::store) fn pause_patience(tx: &Tx<'_>, from: &str, to: &str) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE outbox SET
+             patience_from = strftime('%Y-%m-%dT%H:%M:%fZ', julianday(patience_from) + paused),
+             patience_boot_ms = patience_boot_ms + CAST(paused * 86400000 AS INTEGER)
+         FROM (SELECT position AS at, max(0, julianday(?2) - max(julianday(?1), julianday(patience_from))) AS paused
+               FROM outbox WHERE is_open = 1 AND patience_from IS NOT NULL)
+         WHERE position = at",
+        [from, to],
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,334 @@
+//! Erasing: what is known of a deleted customer leaves log, mirror and outbox, and afterwards free pages and WAL.
+//!
+//! Rows stay where they prove something: the log's entries without content and salt, and an intent's row as a record that it was
+//! there and what became of it. The customer's id stays in both; without it nobody could say who was erased.
+//!
+//! An erasure ends when no byte of the content is left in the file and its WAL ([`crate::store::file::wipe`]). Until then it is unfinished; what
+//! the command cannot do, the daemon or the next `sync` does.
+
+use std::collections::HashSet;
+
+use rusqlite::{OptionalExtension, params};
+use serde_json::Value;
+
+use super::spool;
+use crate::store::file::wipe;
+use crate::store::log::changes;
+use crate::store::log::changes::{Cause, Head, Redaction};
+use crate::store::log::holds;
+use crate::store::log::holds::End;
+use crate::store::log::mirror;
+use crate::store::outbox::engine::own;
+use crate::store::{Conn, StoreError, Tx};
+use komoju_core::{CustomerId, Kind, Origin, Searched, Traces, json};
+
+/// What stands in the place of a reason or an error.
+const ERASED: &str = "erased with its customer";
+
+/// How many open intents are named in a refusal.
+const NAMED: usize = 5;
+
+/// An intent's position, and why something of it stays.
+pub type Kept = (i64, &'static str);
+
+/// What was erased of a customer.
+#[derive(Clone, Debug)]
+pub struct Erasure {
+    /// When; for one that was erased before, when that was.
+    pub erased_at: String,
+    /// What became of its entries.
+    pub redaction: Redaction,
+    /// Whether it had been erased before, and only what came since was left to do.
+    pub again: bool,
+    /// How many intents lost their content now.
+    pub intents: u64,
+    /// Where the log ends now.
+    pub head: Head,
+    /// By what the customer is recognised: needed to search files, and kept nowhere.
+    pub traces: Traces,
+    /// Intents that are about somebody else or not settled, and name one of the emails; and those whose id holds a value. By position.
+    pub kept: Vec<Kept>,
+    /// Others in the mirror with one of the emails.
+    pub same_email: Vec<CustomerId>,
+}
+
+/// Erases a customer, within the caller's transaction.
+///
+/// # Errors
+/// [`StoreError::Refused`] in words for a customer that nobody knows or that is live, and while intents for it are open.
+pub fn erase(tx: &Tx<'_>, id: &CustomerId, at: &str) -> Result<Erasure, StoreError> {
+    let stored = mirror::find(tx, id)?;
+    let before = match &stored {
+        Some(stored) if stored.standing.is_live() => return Err(StoreError::Refused(is_live(tx, id)?)),
+        Some(_) => None,
+        None => Some(erased_before(tx, id)?.ok_or_else(|| {
+            StoreError::Refused(format!(
+                "the change log knows no customer {id}; nothing was erased. `komoju-sync customers list` and the view \
+                 deleted_customers show their ids"
+            ))
+        })?),
+    };
+    refuse_while_open(tx, id)?;
+    let mut traces = Traces::of(id.as_str());
+    changes::each_by_customer(tx, Some(id), i64::MAX, |sealed| {
+        if let Some(body) = sealed.entry.after.and_then(|after| json::parse(after.as_bytes()).ok()) {
+            traces.add(&body);
+        }
+        Ok(())
+    })?;
+    let (erased_at, redaction, again) = match before {
+        Some((erased_at, redaction)) => (erased_at, redaction, true),
+        None => {
+            let cause = Cause {
+                observed_at: at.to_owned(),
+                origin: Origin::Operator,
+                pass_id: None,
+                intent_id: None,
+            };
+            let (redaction, _) = changes::recording(tx, cause, |recorder| recorder.erase(id))?;
+            holds::end(tx, id, End::Deleted)?;
+            (at.to_owned(), redaction, false)
+        }
+    };
+    // With the tombstone gone, what is still in the mirror is others'.
+    let (of_them, kept) = intents_of(tx, id, &mut traces)?;
+    redact_intents(tx, &of_them, &traces)?;
+    for email in traces.emails() {
+        tx.execute("UPDATE pass SET error = 'erased' WHERE instr(lower(error), lower(?1)) > 0", [email])?;
+    }
+    if !again || !of_them.is_empty() {
+        wipe::note_erasure(tx)?;
+    }
+    Ok(Erasure {
+        erased_at,
+        redaction,
+        again,
+        intents: u64::try_from(of_them.len()).unwrap_or(0),
+        head: changes::head(tx)?,
+        same_email: others_with(tx, &traces)?,
+        traces,
+        kept,
+    })
+}
+
+fn is_live(conn: &Conn, id: &CustomerId) -> Result<String, StoreError> {
+    let how = match holds::held_because(conn, id)? {
+        Some(_) => "its deletion waits for a word (`komoju-sync deletions list`)".to_owned(),
+        None => format!("delete it at KOMOJU (`komoju-sync intent delete {id}`)"),
+    };
+    Ok(format!(
+        "customer {id} is live as far as is known, and erased here it would come back with the next sweep; nothing was erased. \
+         First {how}, wait until the deletion is recorded (`komoju-sync customers show {id}` says so), then erase it"
+    ))
+}
+
+/// When a customer was erased, and what that redacted; `None` for one that the log does not know, or that came back since.
+pub fn erased_before(conn: &Conn, id: &CustomerId) -> Result<Option<(String, Redaction)>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT seq, observed_at, redacts, kind FROM change_log WHERE customer_id = ?1 ORDER BY seq DESC LIMIT 1",
+    )?;
+    let last = statement.query_row([id.as_str()], |row| {
+        let kind: String = row.get(3)?;
+        Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<String>>(2)?, kind))
+    });
+    Ok(last.optional()?.filter(|(.., kind)| kind == Kind::Erased.word()).map(|(seq, at, redacts, _)| {
+        let redacted = redacts.and_then(|list| serde_json::from_str(&list).ok()).unwrap_or_default();
+        (at, Redaction { seq, redacted })
+    }))
+}
+
+/// The customer's intents: by its id, by the customer that they made or changed, and by the create that made it.
+const THEIRS: &str = "(customer_id = ?1 OR result_customer_id = ?1 OR lane = ?1
+     OR substr(customer_id, 2) IN (SELECT made.id FROM intents AS made WHERE made.result_customer_id = ?1 AND made.op = 'create')
+        AND customer_id GLOB '@*')";
+
+fn refuse_while_open(conn: &Conn, id: &CustomerId) -> Result<(), StoreError> {
+    let open: Vec<(String, String)> = conn
+        .prepare(&format!(
+            "SELECT id, state FROM outbox CROSS JOIN intents USING (position) WHERE is_open = 1 AND {THEIRS} ORDER BY position"
+        ))?
+        .query_map([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    if !open.is_empty() {
+        let more = open.len().saturating_sub(NAMED);
+        let mut named: Vec<String> = open
+            .iter()
+            .take(NAMED)
+            .map(|(intent, state)| format!("{} ({state})", intent.escape_debug()))
+            .collect();
+        if more > 0 {
+            named.push(format!("and {more} more"));
+        }
+        return Err(StoreError::Refused(format!(
+            "intents for customer {id} are not settled: {}; nothing was erased. Take back what is queued or parked with \
+             `komoju-sync intent cancel`, wait for what is being sent or tried again, then erase the customer",
+            named.join(", ")
+        )));
+    }
+    // The mirror decides whether such a create took effect, so this customer stays in it until then. Either clock may have been ahead
+    // at the first attempt: the earlier one counts (`creates::window_from`). A time that cannot be read excludes nothing.
+    let unclear: Option<String> = conn
+        .prepare(
+            "SELECT intents.id FROM outbox CROSS JOIN intents USING (position) JOIN mirror ON mirror.id = ?1
+             WHERE is_open = 1 AND op = 'create' AND (outcome_unknown = 1 OR is_sending = 1)
+               AND NOT EXISTS (SELECT 1 FROM intents AS made WHERE made.result_customer_id = ?1 AND made.op = 'create')
+               AND coalesce(julianday(mirror.created_at) >= -0.05 + min(
+                       julianday(coalesce(first_server_at, first_attempt_at)),
+                       julianday(coalesce(first_attempt_at, first_server_at))), 1)
+             ORDER BY position LIMIT 1",
+        )?
+        .query_row([id.as_str()], |row| row.get(0))
+        .optional()?;
+    match unclear {
+        None => Ok(()),
+        Some(intent) => Err(StoreError::Refused(format!(
+            "it is not known yet whether the create {} made customer {id}; nothing was erased. Wait until that intent is settled \
+             (`komoju-sync intent show` tells), then erase the customer",
+            intent.escape_debug()
+        ))),
+    }
+}
+
+/// An intent as far as its content goes.
+struct Content {
+    position: i64,
+    id: String,
+    customer_id: Option<String>,
+    is_open: bool,
+    is_erased: bool,
+    is_theirs: bool,
+    /// A create that made nobody.
+    is_barren: bool,
+    parts: Vec<Value>,
+}
+
+/// The intents whose content goes, and those that stay though they hold a value. A create that made nobody goes too where it has one
+/// of the emails: it is about the same person and nobody else.
+fn intents_of(
+    conn: &Conn,
+    id: &CustomerId,
+    traces: &mut Traces,
+) -> Result<(Vec<i64>, Vec<Kept>), StoreError> {
+    each_content(conn, id, |content| {
+        if content.is_theirs {
+            content.parts.iter().for_each(|part| traces.add(part));
+        }
+        Ok(())
+    })?;
+    let (mut going, mut kept) = (Vec::new(), Vec::new());
+    // Creates that made nobody and go, as those who waited for them name them.
+    let mut barren = HashSet::new();
+    each_content(conn, id, |content| {
+        let names_email = content.parts.iter().any(|part| {
+            part.get("email").and_then(Value::as_str).is_some_and(|email| traces.is_email(email))
+        });
+        let is_barren = content.is_barren && names_email
+            || content.customer_id.as_ref().is_some_and(|customer| barren.contains(customer));
+        let goes = content.is_theirs || (is_barren && !content.is_open);
+        if is_barren && goes && content.is_barren {
+            barren.insert(format!("@{}", content.id));
+        }
+        if goes && !content.is_erased {
+            going.push(content.position);
+        }
+        if traces.value_in(&Searched::new(content.id.as_bytes()), |value| is_rare(conn, value))? {
+            kept.push((content.position, "its id holds a value of this customer, and ids are never changed"));
+        } else if names_email && !goes {
+            kept.push((
+                content.position,
+                match content.is_open {
+                    true => "it is not settled, is not about this customer, and has the same email",
+                    false => "it is about another customer with the same email",
+                },
+            ));
+        }
+        Ok(())
+    })?;
+    Ok((going, kept))
+}
+
+fn each_content(
+    conn: &Conn,
+    id: &CustomerId,
+    mut visit: impl FnMut(Content) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = conn.prepare(&format!(
+        "SELECT position, id, customer_id, is_open, erased, {THEIRS}, op = 'create' AND result_customer_id IS NULL, body, expect, detail
+         FROM outbox CROSS JOIN intents USING (position) ORDER BY position"
+    ))?;
+    let mut rows = statement.query([id.as_str()])?;
+    while let Some(row) = rows.next()? {
+        let part = |at: usize| match row.get_ref(at) {
+            Ok(value) => value.as_str().ok().and_then(|text| json::parse(text.as_bytes()).ok()),
+            Err(_) => None,
+        };
+        visit(Content {
+            position: row.get(0)?,
+            id: row.get(1)?,
+            customer_id: row.get(2)?,
+            is_open: row.get(3)?,
+            is_erased: row.get(4)?,
+            is_theirs: row.get::<_, Option<bool>>(5)?.unwrap_or(false),
+            is_barren: row.get::<_, Option<bool>>(6)?.unwrap_or(false),
+            parts: (7..10).filter_map(part).collect(),
+        })?;
+    }
+    Ok(())
+}
+
+/// Takes the content of these away. Their digests go too: whoever guesses an email could prove it by one.
+fn redact_intents(tx: &Tx<'_>, positions: &[i64], traces: &Traces) -> Result<(), StoreError> {
+    own(tx, || {
+        for position in positions {
+            let by: Option<String> =
+                tx.query_row("SELECT submitted_by FROM intents WHERE position = ?1", [position], |row| {
+                    row.get(0)
+                })?;
+            let by = match by {
+                Some(by) if traces.value_in(&Searched::new(by.as_bytes()), |value| is_rare(tx, value))? => {
+                    None
+                }
+                by => by,
+            };
+            tx.prepare_cached(
+                "UPDATE intents SET body = NULL, expect = NULL, detail = NULL, reason = ?2, submitted_by = ?3 WHERE position = ?1",
+            )?
+            .execute(params![position, ERASED, by])?;
+            tx.prepare_cached(
+                "UPDATE outbox SET content = NULL, base = NULL, erased = 1 WHERE position = ?1",
+            )?
+            .execute([position])?;
+            tx.prepare_cached(
+                "UPDATE attempts SET error = ?2
+                 WHERE error IS NOT NULL AND intent_id = (SELECT id FROM intents WHERE position = ?1)",
+            )?
+            .execute(params![position, ERASED])?;
+            // The daemon may be writing a receipt from what it read before this: it is to look once more.
+            let id: String =
+                tx.query_row("SELECT id FROM intents WHERE position = ?1", [position], |row| row.get(0))?;
+            spool::reopen(tx, &id)?;
+        }
+        Ok(())
+    })
+}
+
+fn others_with(conn: &Conn, traces: &Traces) -> Result<Vec<CustomerId>, StoreError> {
+    let mut others = Vec::new();
+    let mut statement = conn.prepare("SELECT id FROM mirror WHERE email = ?1 ORDER BY id LIMIT 20")?;
+    for email in traces.emails() {
+        for id in statement.query_map([email], |row| mirror::id_in(row, 0))? {
+            others.push(id?);
+        }
+    }
+    others.sort();
+    others.dedup();
+    Ok(others)
+}
+
+/// Whether nobody in the mirror has this value anywhere: then it recognises the customer that had it.
+pub fn is_rare(conn: &Conn, value: &str) -> Result<bool, StoreError> {
+    // As a body spells it.
+    let spelled = serde_json::to_string(value).unwrap_or_default();
+    let sql = "SELECT NOT EXISTS (SELECT 1 FROM mirror WHERE instr(body, ?1) > 0)";
+    Ok(conn.prepare_cached(sql)?.query_row([spelled.trim_matches('"')], |row| row.get(0))?)
+}

@@ -1,0 +1,323 @@
+//! Files of the spool directory: their intents accepted, all or none, and what their receipts say.
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::store::file::wipe;
+use crate::store::outbox::accept;
+use crate::store::outbox::accept::Door;
+use crate::store::outbox::engine;
+use crate::store::{Conn, StoreError, Tx};
+use komoju_core::intent::{Intent, Target, Wish};
+
+/// An intent of a file, its id set.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// From 1; blank lines count.
+    pub number: u64,
+    /// What it says.
+    pub intent: Intent,
+}
+
+/// A line that is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadLine {
+    /// From 1; blank lines count.
+    pub number: u64,
+    /// Field and rule.
+    pub words: String,
+}
+
+/// MOST_KEPT limits the refused lines whose words are kept; the others are counted.
+const MOST_KEPT: usize = 1000;
+
+/// The lines of a file that are refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BadLines {
+    /// The first ones, in their order.
+    pub first: Vec<BadLine>,
+    /// How many there are in all.
+    pub count: usize,
+}
+
+impl BadLines {
+    /// Adds a line behind the others.
+    pub fn push(&mut self, line: BadLine) {
+        self.count += 1;
+        if self.first.len() < MOST_KEPT {
+            self.first.push(line);
+        }
+    }
+}
+
+impl From<Vec<BadLine>> for BadLines {
+    fn from(lines: Vec<BadLine>) -> Self {
+        let mut bad = Self::default();
+        lines.into_iter().for_each(|line| bad.push(line));
+        bad
+    }
+}
+
+/// A file that was read, to be accepted.
+#[derive(Clone, Debug)]
+pub struct SpoolFile {
+    /// Its name, with the extension.
+    pub name: String,
+    /// Its owner.
+    pub by: String,
+    /// When it is accepted.
+    pub at: String,
+    /// Identifies this drop: after a crash it says whether the file was accepted already.
+    pub claim: String,
+    /// What is accepted of it: the first bytes, as many as it had when it was read.
+    pub content: Accepted,
+}
+
+/// The content of an accepted file: a file that grew since begins with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// How many bytes.
+    pub len: u64,
+    /// Their digest, as in the ids that are made of it.
+    pub digest: String,
+}
+
+/// What became of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Judged {
+    /// All its intents are in the outbox.
+    Taken {
+        /// How many were not there before.
+        new: u64,
+        /// What its receipt says.
+        receipt: Receipt,
+    },
+    /// None of them is: these lines are in the way.
+    Refused(BadLines),
+    /// Nothing is accepted just now: the database says that pushing is switched off.
+    SwitchedOff,
+}
+
+/// What became of the intents of a file that was taken.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Receipt {
+    /// The file's name.
+    pub name: String,
+    /// When it was taken.
+    pub taken_at: String,
+    /// Its intents, in its order.
+    pub intents: Vec<Entry>,
+}
+
+impl Receipt {
+    /// How many of its intents had been accepted before.
+    pub fn repeats(&self) -> usize {
+        self.intents.iter().filter(|entry| entry.is_repeat).count()
+    }
+}
+
+/// One intent on a receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its line; 1 where the file is one intent.
+    pub line: u64,
+    /// Its id.
+    pub id: String,
+    /// Its state.
+    pub state: String,
+    /// The customer that it made or is about.
+    pub customer: Option<String>,
+    /// Why it is where it is.
+    pub reason: Option<String>,
+    /// Whether it had been accepted before this file.
+    pub is_repeat: bool,
+}
+
+/// Accepts all intents of a file, or none. The lines are read as they are accepted: only one is in memory at a time.
+///
+/// # Errors
+/// The database failed.
+pub fn accept_file(
+    tx: &Tx<'_>,
+    file: &SpoolFile,
+    lines: impl Iterator<Item = Result<Line, BadLine>>,
+) -> Result<Judged, StoreError> {
+    if !engine::is_enabled(tx)? {
+        return Ok(Judged::SwitchedOff);
+    }
+    let mut bad = BadLines::default();
+    let mut new = 0;
+    // Also where a line cannot be read, the others are judged, so that all that is wrong is said at once.
+    tx.execute_batch("SAVEPOINT spool_file")?;
+    note(tx, file)?;
+    let mut note_line = tx.prepare_cached(
+        "INSERT INTO spool_intent (name, line, intent_id, is_repeat) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    for line in lines {
+        let line = match line {
+            Ok(line) => line,
+            Err(line) => {
+                bad.push(line);
+                continue;
+            }
+        };
+        match accept::accept(tx, &line.intent, Door::File, Some(&file.by)) {
+            Ok(accepted) => {
+                let is_repeat = matches!(accepted, accept::Accepted::Known(_));
+                new += u64::from(!is_repeat);
+                note_line.execute(params![file.name, line.number, accepted.id(), is_repeat])?;
+            }
+            // The customer that it refers to may be created by a line that is refused itself: then nothing is known against it.
+            Err(StoreError::Refused(_)) if refers(&line.intent.wish) && bad.count > 0 => {}
+            Err(StoreError::Refused(words)) => bad.push(BadLine { number: line.number, words }),
+            Err(other) => return Err(other),
+        }
+    }
+    drop(note_line);
+    if bad.count > 0 {
+        tx.execute_batch("ROLLBACK TO spool_file; RELEASE spool_file")?;
+        // A long transaction spills into the WAL before its end.
+        wipe::note_in_wal(tx)?;
+        return Ok(Judged::Refused(bad));
+    }
+    tx.execute_batch("RELEASE spool_file")?;
+    let receipt = receipt(tx, &file.name)?
+        .ok_or_else(|| StoreError::Impossible(format!("no receipt of {}", file.name)))?;
+    Ok(Judged::Taken { new, receipt })
+}
+
+fn refers(wish: &Wish) -> bool {
+    matches!(wish, Wish::Update(Target::CreatedBy(_), _) | Wish::Delete(Target::CreatedBy(_)))
+}
+
+/// Notes that this file is accepted; an older file of its name is forgotten.
+fn note(tx: &Tx<'_>, file: &SpoolFile) -> Result<(), StoreError> {
+    forget(tx, &file.name)?;
+    let Accepted { len, digest } = &file.content;
+    tx.prepare_cached(
+        "INSERT INTO spool_file (name, taken_at, claim, accepted_bytes, accepted_digest) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![file.name, file.at, file.claim, len, digest])?;
+    Ok(())
+}
+
+/// What was accepted of this drop of a file; `None` where nothing was yet.
+///
+/// # Errors
+/// The database failed.
+pub fn accepted(conn: &Conn, name: &str, claim: &str) -> Result<Option<Accepted>, StoreError> {
+    let sql = "SELECT accepted_bytes, accepted_digest FROM spool_file WHERE name = ?1 AND claim = ?2";
+    let found = conn
+        .prepare_cached(sql)?
+        .query_row([name, claim], |row| Ok(Accepted { len: row.get(0)?, digest: row.get(1)? }));
+    Ok(found.optional()?)
+}
+
+/// Why no file is taken at all, as the daemon last said; `None` where files are taken.
+///
+/// # Errors
+/// The database failed.
+pub fn problem(conn: &Conn) -> Result<Option<String>, StoreError> {
+    Ok(conn.query_row("SELECT spool_problem FROM meta", [], |row| row.get(0))?)
+}
+
+/// Records why no file is taken, for `status` and `doctor`.
+///
+/// # Errors
+/// The database failed.
+pub fn set_problem(tx: &Tx<'_>, why: Option<&str>) -> Result<(), StoreError> {
+    tx.execute("UPDATE meta SET spool_problem = ?1 WHERE spool_problem IS NOT ?1", [why])?;
+    Ok(())
+}
+
+/// What the receipt of a file says now.
+pub fn receipt(conn: &Conn, name: &str) -> Result<Option<Receipt>, StoreError> {
+    let taken_at = conn
+        .prepare_cached("SELECT taken_at FROM spool_file WHERE name = ?1")?
+        .query_row([name], |row| row.get(0))
+        .optional()?;
+    let Some(taken_at) = taken_at else { return Ok(None) };
+    let mut statement = conn.prepare_cached(
+        "SELECT line, intent_id, state, coalesce(result_customer_id, customer_id), reason, is_repeat
+         FROM spool_intent JOIN intents ON id = intent_id WHERE name = ?1 ORDER BY line",
+    )?;
+    let entries = statement.query_map([name], |row| {
+        Ok(Entry {
+            line: row.get(0)?,
+            id: row.get(1)?,
+            state: row.get(2)?,
+            customer: row.get(3)?,
+            reason: row.get(4)?,
+            is_repeat: row.get(5)?,
+        })
+    })?;
+    let intents = entries.collect::<Result<_, _>>()?;
+    Ok(Some(Receipt { name: name.to_owned(), taken_at, intents }))
+}
+
+/// The files all of whose intents are settled, while their receipts do not say so yet.
+pub fn newly_settled(conn: &Conn) -> Result<Vec<String>, StoreError> {
+    // Intents settle about in their order: whoever looks from the end finds an open one at once.
+    let mut statement = conn.prepare_cached(
+        "SELECT name FROM spool_file
+         WHERE is_settled = 0 AND NOT EXISTS (
+             SELECT 1 FROM (SELECT intent_id FROM spool_intent WHERE spool_intent.name = spool_file.name ORDER BY line DESC)
+             JOIN intents ON id = intent_id JOIN outbox USING (position) WHERE is_open = 1)
+         ORDER BY name",
+    )?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
+/// The receipt of this file says that all is settled.
+pub fn note_settled(tx: &Tx<'_>, name: &str) -> Result<(), StoreError> {
+    // One may have been tried again since the receipt was read.
+    tx.prepare_cached(
+        "UPDATE spool_file SET is_settled = 1
+         WHERE name = ?1 AND NOT EXISTS (
+             SELECT 1 FROM spool_intent JOIN intents ON id = intent_id JOIN outbox USING (position)
+             WHERE spool_intent.name = ?1 AND is_open = 1)",
+    )?
+    .execute([name])?;
+    Ok(())
+}
+
+/// A settled intent is tried again, or is erased: receipts that name it are written once more when it is settled.
+pub(in crate::store) fn reopen(tx: &Tx<'_>, intent_id: &str) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE spool_file SET is_settled = 0
+         WHERE is_settled = 1 AND name IN (SELECT name FROM spool_intent WHERE intent_id = ?1)",
+        [intent_id],
+    )?;
+    Ok(())
+}
+
+/// The files that were taken, and whose last intent was settled, before this moment.
+pub fn settled_before(conn: &Conn, moment: &str) -> Result<Vec<String>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT name FROM spool_file
+         WHERE is_settled = 1 AND taken_at < ?1 AND NOT EXISTS (
+             SELECT 1 FROM spool_intent JOIN intents ON id = intent_id
+             WHERE spool_intent.name = spool_file.name AND settled_at >= ?1)
+         ORDER BY name",
+    )?;
+    let names = statement.query_map([moment], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
+/// The files that name an intent whose content was erased with its customer, each with whether all its intents are such.
+pub fn of_erased(conn: &Conn) -> Result<Vec<(String, bool)>, StoreError> {
+    let mut statement = conn.prepare(
+        "SELECT name, min(erased) FROM spool_intent JOIN intents ON id = intent_id JOIN outbox USING (position)
+         GROUP BY name HAVING max(erased) = 1 ORDER BY name",
+    )?;
+    let files = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(files.collect::<Result<_, _>>()?)
+}
+
+/// Forgets a file; its intents stay.
+pub fn forget(tx: &Tx<'_>, name: &str) -> Result<(), StoreError> {
+    // Not left to the foreign key, which a connection may not heed.
+    tx.prepare_cached("DELETE FROM spool_intent WHERE name = ?1")?.execute([name])?;
+    tx.prepare_cached("DELETE FROM spool_file WHERE name = ?1")?.execute([name])?;
+    Ok(())
+}
