@@ -3,8 +3,10 @@
 //! Data goes to standard output, everything else to standard error. Each command ends in an [`Exit`].
 
 mod account;
+mod arguments;
 mod as_of;
 mod backup;
+mod change_lines;
 mod changes;
 mod completions;
 mod config;

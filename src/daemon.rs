@@ -151,7 +151,8 @@ impl App {
             Some(Known { time: time::read(&confirmed.at)?, boot: confirmed.boot, up })
         });
         let clock: Arc<dyn Clock> = TrustedClock::over(clock, known.as_ref());
-        let (key, source) = SecretKey::find(&config.api, &|name| std::env::var_os(name))?;
+        let (key, source) =
+            SecretKey::find(config.api.secret_key_file.as_deref(), &|name| std::env::var_os(name))?;
         for warning in key.warnings(&source) {
             tracing::warn!("{warning}");
         }

@@ -20,7 +20,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use komoju_sync::clock::{Clock, ManualClock, Sleep, TrustedClock};
 use komoju_sync::store::Store;
-use komoju_sync::store::outbox::{accept, engine};
+use komoju_sync::store::outbox::engine;
+use komoju_sync::store::outbox::operator;
 use komoju_sync::tasks::spool::{Looked, Spool, SpoolSettings, waiting_files};
 use proptest::prelude::*;
 use rusqlite::Connection;
@@ -113,7 +114,7 @@ impl Desk {
 
     async fn cancel(&self, id: &str) {
         let (id, at) = (id.to_owned(), komoju_core::time::written(self.clock.now()));
-        self.store.write(move |tx| accept::cancel(tx, &id, &at, "tok_leaked")).await.unwrap();
+        self.store.write(move |tx| operator::cancel(tx, &id, &at, "tok_leaked")).await.unwrap();
     }
 
     /// Why the file was left; it must have been.
@@ -412,7 +413,7 @@ async fn an_intent_that_is_tried_again_is_on_its_receipt_again_when_it_settles()
         reject(reason).await.unwrap();
         desk.spool.tend_receipts().await.unwrap();
         assert_eq!(desk.receipt("a.json")["intents"][0]["reason"], reason);
-        desk.store.write(|tx| accept::retry(tx, "a", None)).await.unwrap();
+        desk.store.write(|tx| operator::retry(tx, "a", None)).await.unwrap();
     }
 }
 

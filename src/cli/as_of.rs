@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::arguments::parse_moment;
 use super::exit::UsageError;
 use crate::clock::{Clock as _, SystemClock};
 use crate::store::Reader;
@@ -44,17 +45,6 @@ fn outside(moment: Timestamp, covered: Option<Coverage>, now: Timestamp) -> Opti
         format!(
             "this is in the future: it is {} now; leave --as-of out for the current state",
             time::written(now)
-        )
-    })
-}
-
-/// Takes an argument as a moment.
-fn parse_moment(text: &str) -> Result<Timestamp, UsageError> {
-    // A date alone is its beginning; what is no date gives no time either.
-    time::read(text).or_else(|| time::read(&format!("{text}T00:00:00Z"))).ok_or_else(|| {
-        UsageError(
-            "a time looks like 2026-01-31T09:30:00Z, or 2026-01-31 for the beginning of that day in UTC"
-                .into(),
         )
     })
 }

@@ -1,16 +1,15 @@
 //! `changes`: the change log.
 
-use std::io;
-
-use super::customers::{parse_id, unknown};
+use super::arguments::{parse_id, unknown};
+use super::change_lines::{header, print};
 use super::exit::UsageError;
-use super::print::{self, Out, Style, plain};
+use super::print::{self, Out, Style};
 use super::{ConfigFile, Exit, signals};
 use crate::store::log::coverage;
 use crate::store::read::{ChangeFilter, Record};
 use crate::store::{Reader, read};
 use crate::watch::Watch;
-use komoju_core::{CustomerId, Diff};
+use komoju_core::CustomerId;
 
 /// The change log: who changed, when it was seen, and what differs.
 #[derive(Debug, clap::Args)]
@@ -85,39 +84,4 @@ fn print_new(reader: &Reader, filter: &mut ChangeFilter, out: &mut Out, style: S
         reader.look(|conn| read::changes(conn, &from, visit))
     })?;
     Ok(out.flush()?)
-}
-
-/// The names of the columns of [`print()`].
-pub(super) fn header(out: &mut Out, style: Style) -> io::Result<()> {
-    match style.is_json() {
-        true => Ok(()),
-        false => out.header(&format!(
-            "{:>8}  {:<24}  {:<8}  {:<8}  customer, and what differs",
-            "seq", "observed_at", "kind", "origin"
-        )),
-    }
-}
-
-/// One change: a line for a person, or an object.
-pub(super) fn print(out: &mut Out, record: &Record, style: Style) -> io::Result<()> {
-    match style.is_json() {
-        true => out.json(record),
-        false => out.row(&line(record)),
-    }
-}
-
-fn line(record: &Record) -> String {
-    let [seq, at, kind, id, origin] =
-        ["seq", "observed_at", "kind", "customer_id", "origin"].map(|column| plain(record.get(column)));
-    let what = match (record.text("kind"), record.get("before").as_object(), record.get("after").as_object())
-    {
-        (Some("updated"), Some(before), Some(after)) => Diff::between(before, after).to_string(),
-        (_, _, Some(after)) => after.get("email").map(plain).unwrap_or_default(),
-        (_, Some(before), None) => before.get("email").map(plain).unwrap_or_default(),
-        (Some("erased"), None, None) => "everything before this was taken away".to_owned(),
-        // Only what was redacted has none.
-        _ if record.get("diff").is_null() => "(erased)".to_owned(),
-        _ => String::new(),
-    };
-    format!("{seq:>8}  {at}  {kind:<8}  {origin:<8}  {id}  {}", print::safe(&what)).trim_end().to_owned()
 }

@@ -42,7 +42,9 @@ pub(super) fn run(file: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
 /// Prints where the key comes from. The user that checks the file may have no permission to read the key.
 fn check_key(config: &Config, file: &ConfigFile, out: &mut Out) -> anyhow::Result<()> {
     let of_service = ServiceKey::of(file.path());
-    let (key, source, loaded) = match SecretKey::find(&config.api, &|name| std::env::var_os(name)) {
+    let (key, source, loaded) = match SecretKey::find(config.api.secret_key_file.as_deref(), &|name| {
+        std::env::var_os(name)
+    }) {
         Ok((key, source)) => (key, source, ""),
         Err(nowhere @ KeyError::Nowhere) => match of_service.read() {
             Some(Ok((key, source))) => {

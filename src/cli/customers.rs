@@ -3,10 +3,10 @@
 use clap::Subcommand;
 use serde_json::Value;
 
+use super::arguments::{parse_id, unknown};
 use super::as_of::AsOf;
-use super::exit::UsageError;
 use super::print::{self, Out, Style, plain};
-use super::{ConfigFile, Exit, changes};
+use super::{ConfigFile, Exit, change_lines};
 use crate::store::log::coverage;
 use crate::store::outbox::erase;
 use crate::store::read::{ChangeFilter, Record};
@@ -123,12 +123,12 @@ fn history(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Resul
     let until = options.as_of.within(reader)?;
     let filter = ChangeFilter { customer: Some(id.clone()), until, ..ChangeFilter::default() };
     let mut out = Out::new();
-    changes::header(&mut out, options.style)?;
+    change_lines::header(&mut out, options.style)?;
     let mut entries = 0_u64;
     print::printing(|check| {
         let visit = |record: Record| {
             entries += 1;
-            check(changes::print(&mut out, &record, options.style))
+            check(change_lines::print(&mut out, &record, options.style))
         };
         reader.look(|conn| read::changes(conn, &filter, visit))
     })?;
@@ -140,14 +140,4 @@ fn history(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Resul
         (0, _) => Err(unknown(id)),
         _ => Ok(()),
     }
-}
-
-/// The error for a customer without an entry in the change log.
-pub(super) fn unknown(id: &CustomerId) -> anyhow::Error {
-    anyhow::anyhow!("the change log knows no customer {id}")
-}
-
-/// Takes an argument as a customer's id.
-pub(super) fn parse_id(text: &str) -> Result<CustomerId, UsageError> {
-    CustomerId::new(text).map_err(|why| UsageError(why.to_string()))
 }

@@ -46,7 +46,7 @@ impl ServiceKey {
     /// The key in it; `None` where there is no such file.
     pub(super) fn read(&self) -> Option<Result<(SecretKey, KeySource), KeyError>> {
         let api = Api { secret_key_file: Some(self.path.clone()), ..Api::default() };
-        match SecretKey::find(&api, &|_| None) {
+        match SecretKey::find(api.secret_key_file.as_deref(), &|_| None) {
             Err(KeyError::Unreadable { source, .. }) if source.kind() == ErrorKind::NotFound => None,
             found => Some(found),
         }

@@ -8,12 +8,13 @@ use tokio_util::sync::CancellationToken;
 use super::exit::{exit_of, exit_of_report};
 use super::print::{self, Out, Style};
 use super::signals::{self, Scratch};
-use super::{ConfigFile, Exit, changes, intent, logging, progress};
+use super::{ConfigFile, Exit, change_lines, intent, logging, progress};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::{App, AppError};
 use crate::store::file::wipe;
-use crate::store::outbox::{accept, engine};
+use crate::store::outbox::engine;
+use crate::store::outbox::rows;
 use crate::store::read::ChangeFilter;
 use crate::store::{Reader, StoreError, read};
 use crate::tasks::pull::Failure;
@@ -147,7 +148,7 @@ async fn drain(app: &App, database: &Path, may_drain: bool) -> anyhow::Result<Ex
         print::note("no daemon runs: the next `komoju-sync sync` or `komoju-sync run` attempts what waits");
     }
     let (waits, left) = Reader::open(database)?.look(|conn| {
-        let parked = accept::count_open(conn)?.iter().any(|counted| counted.state == "parked");
+        let parked = rows::count_open(conn)?.iter().any(|counted| counted.state == "parked");
         Ok((parked || engine::held_deletes(conn)? > 0, wipe::left(conn)?))
     })?;
     if waits {
@@ -168,7 +169,7 @@ fn print_plan(copy: &Path, head: i64, style: Style) -> anyhow::Result<()> {
     let mut out = Out::new();
     let filter = ChangeFilter { since: head, ..ChangeFilter::default() };
     print::printing(|check| {
-        read::changes(&reader, &filter, |record| check(changes::print(&mut out, &record, style)))
+        read::changes(&reader, &filter, |record| check(change_lines::print(&mut out, &record, style)))
     })?;
     let held = read::mirror_info(&reader).and_then(|_| crate::store::log::holds::held_count(&reader))?;
     out.finish()?;

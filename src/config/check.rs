@@ -13,7 +13,7 @@ use url::{Host, Url};
 
 use super::document::{SECRETS_STAY_OUT, Value, kind, nearest};
 use super::error::Wrong;
-use super::{Listen, Proxy};
+use super::types::{Listen, Proxy};
 use crate::config::cron::Cadence;
 
 /// The most characters of a metadata key at KOMOJU.

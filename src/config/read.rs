@@ -6,7 +6,7 @@ use super::check::{
 };
 use super::document::Document;
 use super::error::Wrong;
-use super::{Alerts, Api, Config, Database, Format, Http, Inbound, Level, Log, Outbound, RateLimit};
+use super::types::{Alerts, Api, Config, Database, Format, Http, Inbound, Level, Log, Outbound, RateLimit};
 
 /// More than any merchant has customers; a larger number is a slip of the finger.
 const MOST_CUSTOMERS: u64 = 1_000_000_000;

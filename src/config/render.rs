@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use toml::Value;
 
-use super::Config;
+use super::types::Config;
 
 /// Writes every key, in the order of `config.example.toml`; what is not set becomes a comment.
 pub(super) fn render(config: &Config) -> String {

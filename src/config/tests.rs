@@ -2,6 +2,9 @@
 
 mod problems;
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;

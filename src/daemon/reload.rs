@@ -61,7 +61,9 @@ impl App {
     async fn next_key(&self, config: &Config, reload: &mut impl AsyncFnMut()) -> NextKey {
         loop {
             reload().await;
-            let (key, source) = match SecretKey::find(&config.api, &|name| std::env::var_os(name)) {
+            let (key, source) = match SecretKey::find(config.api.secret_key_file.as_deref(), &|name| {
+                std::env::var_os(name)
+            }) {
                 Ok(found) => found,
                 Err(e) => {
                     tracing::error!("SIGHUP: the key in use is kept: {}", super::chain(&e));

@@ -14,7 +14,8 @@ use crate::config::Config;
 use crate::store;
 use crate::store::file::{readers, wipe};
 use crate::store::log::{busy_fields, holds, unlisted, unreadable};
-use crate::store::outbox::{accept, engine};
+use crate::store::outbox::engine;
+use crate::store::outbox::rows;
 use crate::store::read::Record;
 use crate::store::state::{account, slowed};
 use crate::store::{Conn, Instance, Reader, StoreError, read};
@@ -331,8 +332,8 @@ impl Standing {
 }
 
 fn count_intents(reader: &Conn) -> Result<BTreeMap<&'static str, Intents>, StoreError> {
-    let open = accept::count_open(reader)?;
-    let settled = accept::count_settled(reader)?;
+    let open = rows::count_open(reader)?;
+    let settled = rows::count_settled(reader)?;
     let of = |state: State| match state.is_settled() {
         true => Intents::Settled {
             count: settled.iter().find(|(word, _)| word == state.word()).map_or(0, |(_, count)| *count),

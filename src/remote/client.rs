@@ -35,7 +35,7 @@ use crate::config::Config;
 use crate::heartbeat;
 use crate::secret::SecretKey;
 use crate::secret::{MASK, Masker};
-use komoju_core::listed::LONGEST;
+use komoju_core::customer::LONGEST;
 use komoju_core::{CustomerId, Page, PageQuery, Slowed};
 
 /// How much may be held of all answers together: those under way, and a few that wait for the database.

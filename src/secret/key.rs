@@ -23,8 +23,6 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::Api;
-
 /// The file systemd puts the key into (`LoadCredential=komoju-secret-key:…`).
 const CREDENTIAL: &str = "komoju-secret-key";
 
@@ -49,7 +47,10 @@ impl SecretKey {
     ///
     /// # Errors
     /// No place has a key; the first that exists cannot be read; what is in it cannot be a key.
-    pub fn find(config: &Api, env: &dyn Fn(&str) -> Option<OsString>) -> Result<(Self, KeySource), KeyError> {
+    pub fn find(
+        secret_key_file: Option<&Path>,
+        env: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<(Self, KeySource), KeyError> {
         if let Some(directory) = env(CREDENTIALS_VARIABLE).filter(|path| !path.is_empty()) {
             let place = KeyPlace::Credential(Path::new(&directory).join(CREDENTIAL));
             match from_file(place) {
@@ -59,8 +60,8 @@ impl SecretKey {
                 found => return found,
             }
         }
-        if let Some(path) = &config.secret_key_file {
-            return from_file(KeyPlace::File(path.clone()));
+        if let Some(path) = secret_key_file {
+            return from_file(KeyPlace::File(path.to_owned()));
         }
         if let Some(value) = env(KEY_VARIABLE) {
             let value = Zeroizing::new(value.into_encoded_bytes());
@@ -314,8 +315,7 @@ mod tests {
     const KEY: &str = "sk_test_0123456789abcdef";
 
     fn find(file: Option<&Path>, variables: &[(&str, &str)]) -> Result<(SecretKey, KeySource), KeyError> {
-        let api = Api { secret_key_file: file.map(Path::to_owned), ..Api::default() };
-        SecretKey::find(&api, &|name| {
+        SecretKey::find(file, &|name| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
         })
     }

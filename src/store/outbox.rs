@@ -5,5 +5,7 @@ pub mod candidates;
 pub mod delete_limit;
 pub mod engine;
 pub mod erase;
+pub mod operator;
 pub mod queue;
+pub mod rows;
 pub mod spool;

@@ -11,6 +11,7 @@
 //! recorded only by `inquest`, with its canary.
 
 mod account;
+mod answer;
 mod apply;
 mod approvals;
 mod ask;

@@ -14,6 +14,7 @@
 
 mod attempt;
 mod claim;
+mod ended;
 mod forbidden;
 mod reconciliation;
 mod settle;
@@ -34,9 +35,9 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use attempt::{Ended, making};
+use attempt::making;
 use claim::{Claimed, claim, may_push};
-use settle::Settled;
+use ended::{Ended, Settled};
 
 use super::Echoes;
 use crate::clock::{BEFORE_SENDING, Clock};

@@ -146,7 +146,7 @@ async fn forbidden_create_that_may_have_taken_effect_parks_with_its_key() {
     assert!(desk.of("c", "reason").contains("HTTP 403"), "{}", desk.of("c", "reason"));
     // An operator retries it: it is the same request, and so no second customer.
     desk.sandbox.world().clear_faults();
-    desk.store().write(|tx| komoju_sync::store::outbox::accept::retry(tx, "c", None)).await.unwrap();
+    desk.store().write(|tx| komoju_sync::store::outbox::operator::retry(tx, "c", None)).await.unwrap();
     desk.drain().await;
     assert_eq!((desk.one("SELECT key FROM outbox"), desk.sandbox.world().creates()), (key, 1));
     assert_eq!(desk.state("c"), "done");

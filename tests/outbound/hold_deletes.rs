@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use komoju_sandbox::{Call, Effect, Fault};
-use komoju_sync::store::outbox::accept;
+use komoju_sync::store::outbox::operator;
 
 use crate::desk::Desk;
 
@@ -24,7 +24,7 @@ async fn delete_one_by_one(desk: &mut Desk, prefix: &str, ids: &[String]) {
 }
 
 async fn approve_all(desk: &Desk) -> usize {
-    desk.store().write(|tx| accept::approve(tx, &[])).await.unwrap()
+    desk.store().write(|tx| operator::approve(tx, &[])).await.unwrap()
 }
 
 fn deletes(desk: &Desk) -> u64 {

@@ -3,7 +3,7 @@
 
 use jiff::SignedDuration;
 use komoju_sandbox::{Call, Effect, Fault, Work};
-use komoju_sync::store::outbox::accept;
+use komoju_sync::store::outbox::operator;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
@@ -169,17 +169,17 @@ impl Machine {
             Op::Retry(n) => {
                 let id = format!("i{n}");
                 // Refused where it makes no sense; that is an answer too.
-                let _ = self.desk.store().write(move |tx| accept::retry(tx, &id, None)).await;
+                let _ = self.desk.store().write(move |tx| operator::retry(tx, &id, None)).await;
             }
             Op::Cancel(n) => {
                 let id = format!("i{n}");
                 let _ = self
                     .desk
                     .store()
-                    .write(move |tx| accept::cancel(tx, &id, "2026-06-02T00:00:00.000Z", "me"))
+                    .write(move |tx| operator::cancel(tx, &id, "2026-06-02T00:00:00.000Z", "me"))
                     .await;
             }
-            Op::Approve => drop(self.desk.store().write(|tx| accept::approve(tx, &[])).await),
+            Op::Approve => drop(self.desk.store().write(|tx| operator::approve(tx, &[])).await),
         }
         self.check();
     }
@@ -215,9 +215,9 @@ impl Machine {
     /// The trouble is over: whatever still can comes to its end.
     async fn finish(&mut self) {
         self.desk.sandbox.world().clear_faults();
-        self.desk.store().write(|tx| accept::approve(tx, &[])).await.unwrap();
+        self.desk.store().write(|tx| operator::approve(tx, &[])).await.unwrap();
         self.desk.drain_on(80, SignedDuration::from_mins(20)).await;
-        self.desk.store().write(|tx| accept::approve(tx, &[])).await.unwrap();
+        self.desk.store().write(|tx| operator::approve(tx, &[])).await.unwrap();
         self.desk.drain_on(80, SignedDuration::from_mins(20)).await;
         self.check();
         let unsettled = self.desk.column(

@@ -100,8 +100,8 @@ async fn followers_of_a_create_that_will_not_be_park() {
     let mended = komoju_core::intent::Body::new(json!({"email": "right@example.com"})).unwrap();
     desk.store()
         .write(move |tx| {
-            komoju_sync::store::outbox::accept::retry(tx, "c", Some(&mended))?;
-            komoju_sync::store::outbox::accept::retry(tx, "f", None)
+            komoju_sync::store::outbox::operator::retry(tx, "c", Some(&mended))?;
+            komoju_sync::store::outbox::operator::retry(tx, "f", None)
         })
         .await
         .unwrap();
@@ -145,7 +145,7 @@ async fn too_many_deletes_wait_for_a_person_one_or_all() {
     let approve = |ids: &'static [&'static str]| {
         move |tx: &komoju_sync::store::Tx<'_>| {
             let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-            komoju_sync::store::outbox::accept::approve(tx, &ids)
+            komoju_sync::store::outbox::operator::approve(tx, &ids)
         }
     };
     assert_eq!(desk.store().write(approve(&["d1"])).await.unwrap(), 1);
@@ -213,7 +213,7 @@ async fn a_parked_delete_is_not_held_and_not_approved_with_the_others() {
     let held = |conn: &komoju_sync::store::Conn| komoju_sync::store::outbox::engine::held_deletes(conn);
     assert_eq!(desk.store().read(held).await.unwrap(), 2);
     assert_eq!(
-        desk.store().write(|tx| komoju_sync::store::outbox::accept::approve(tx, &[])).await.unwrap(),
+        desk.store().write(|tx| komoju_sync::store::outbox::operator::approve(tx, &[])).await.unwrap(),
         2
     );
     desk.drain().await;

@@ -220,7 +220,7 @@ async fn waits_double_and_are_kept_across_restarts_until_patience_ends() {
         desk.of("u", "reason")
     );
     // A person tries it once more, with all its patience again.
-    desk.store().write(|tx| komoju_sync::store::outbox::accept::retry(tx, "u", None)).await.unwrap();
+    desk.store().write(|tx| komoju_sync::store::outbox::operator::retry(tx, "u", None)).await.unwrap();
     desk.drain().await;
     assert_eq!(desk.state("u"), "waiting");
 }

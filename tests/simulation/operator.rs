@@ -12,7 +12,8 @@ use komoju_sync::store::file::{backup, restore};
 use komoju_sync::store::log::holds;
 use komoju_sync::store::log::holds::Decision;
 use komoju_sync::store::log::verify;
-use komoju_sync::store::outbox::{accept, erase};
+use komoju_sync::store::outbox::erase;
+use komoju_sync::store::outbox::operator;
 use komoju_sync::store::state::account;
 use komoju_sync::store::{Beside, Instance, Store, StoreError, Tx, Wiped, wipe_beside};
 use komoju_sync::tasks::spool::erase as files;
@@ -57,7 +58,7 @@ impl World<'_> {
     }
 
     pub fn approve_deletes(&self) {
-        self.beside(|tx| accept::approve(tx, &[]));
+        self.beside(|tx| operator::approve(tx, &[]));
     }
 
     fn pick(&self, which: usize) -> Option<String> {
@@ -86,7 +87,7 @@ impl World<'_> {
             let body = json!({"email": format!("fixed{n}@example.com"), "payment_details": format!("tok_{}r{n}", self.seed)});
             Body::new(body).unwrap()
         });
-        let Some(life) = self.beside(|tx| accept::retry(tx, &id, body.as_ref())) else { return Ok(()) };
+        let Some(life) = self.beside(|tx| operator::retry(tx, &id, body.as_ref())) else { return Ok(()) };
         let legal = matches!(state.as_str(), "parked" | "rejected");
         must!(legal, "{id} was {state}, and a retry made it {}", life.state);
         let was_set_back = self.was_set_back;
@@ -113,7 +114,7 @@ impl World<'_> {
         let before: String = self.state_of(&id);
         let at = time::written(self.clock.now());
         let done = match which.is_multiple_of(2) {
-            true => self.beside(|tx| accept::cancel(tx, &id, &at, "somebody")).is_some(),
+            true => self.beside(|tx| operator::cancel(tx, &id, &at, "somebody")).is_some(),
             false => {
                 let sql = "UPDATE intents SET state = 'cancelled' WHERE id = ?1";
                 self.client.as_ref().unwrap().execute(sql, [&id]).is_ok()

@@ -9,6 +9,14 @@ use serde_json::{Map, Value};
 
 use super::{json, time};
 
+/// LONGEST controls how many bytes of JSON one customer may have: a hundred metadata values of KOMOJU's longest
+/// (2000 characters) take 2.4 MB where each character is escaped as a surrogate pair.
+pub const LONGEST: usize = 4 << 20;
+
+/// MOST_VALUES controls how many JSON values one customer may hold. Each takes up to a hundred bytes once it is read, so
+/// that `[0,0,…]` would take thirty times its length; a customer of the longest text has members of 40 bytes on average.
+pub const MOST_VALUES: usize = 100_000;
+
 /// An opaque customer id: any non-empty text up to 1 KiB without NUL.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CustomerId(String);
@@ -74,7 +82,7 @@ impl Customer {
     /// Reads a customer from an answer's bytes.
     pub fn from_text(text: &[u8]) -> Result<Self, BadCustomer> {
         let text = text.trim_ascii();
-        super::listed::check_size(text)?;
+        check_size(text)?;
         Self::from_value(json::parse(text).map_err(|why| BadCustomer::Unreadable(why.to_string()))?)
     }
 
@@ -158,14 +166,14 @@ pub enum BadCustomer {
     /// It is not JSON that can be read.
     #[error("it is not JSON that can be read ({0})")]
     Unreadable(String),
-    /// Its text is longer than [`super::listed::LONGEST`].
-    #[error("it has {}more than {} bytes of JSON", known(*.bytes), super::listed::LONGEST)]
+    /// Its text is longer than [`LONGEST`].
+    #[error("it has {}more than {} bytes of JSON", known(*.bytes), LONGEST)]
     TooLarge {
         /// Its length, where the whole of it was received.
         bytes: Option<usize>,
     },
-    /// It holds more values than [`super::listed::MOST_VALUES`].
-    #[error("it holds more than {} values", super::listed::MOST_VALUES)]
+    /// It holds more values than [`MOST_VALUES`].
+    #[error("it holds more than {} values", MOST_VALUES)]
     TooManyValues,
     /// It is not a JSON object.
     #[error("it is not an object")]
@@ -196,6 +204,17 @@ pub enum BadCustomer {
 /// The known length of a text, as the message shows it.
 fn known(bytes: Option<usize>) -> String {
     bytes.map(|bytes| format!("{bytes} bytes, ")).unwrap_or_default()
+}
+
+/// Whether a customer with this text may be read at all: reading it takes bounded memory.
+pub(super) fn check_size(text: &[u8]) -> Result<(), BadCustomer> {
+    if text.len() > LONGEST {
+        return Err(BadCustomer::TooLarge { bytes: Some(text.len()) });
+    }
+    match text.len() > MOST_VALUES && json::scan::count_values(text) > MOST_VALUES {
+        true => Err(BadCustomer::TooManyValues),
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]

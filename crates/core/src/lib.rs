@@ -4,6 +4,7 @@
 pub mod change;
 pub mod customer;
 pub mod diff;
+pub mod fingerprint;
 pub mod intent;
 pub mod json;
 pub mod lag;

@@ -10,20 +10,10 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::customer::{BadCustomer, Customer, CustomerId};
-use super::json::{self, scan};
-use super::unreadable::{Unreadable, fingerprint};
-
-/// The first half of the SHA-256 of a listed customer's text: the same text, whoever might wish otherwise.
-pub type Fingerprint = [u8; 16];
-
-/// LONGEST controls how many bytes of JSON one customer may have: a hundred metadata values of KOMOJU's longest
-/// (2000 characters) take 2.4 MB where each character is escaped as a surrogate pair.
-pub const LONGEST: usize = 4 << 20;
-
-/// MOST_VALUES controls how many JSON values one customer may hold. Each takes up to a hundred bytes once it is read, so
-/// that `[0,0,…]` would take thirty times its length; a customer of the longest text has members of 40 bytes on average.
-pub const MOST_VALUES: usize = 100_000;
+use super::customer::{BadCustomer, Customer, CustomerId, check_size};
+use super::fingerprint::{Fingerprint, fingerprint};
+use super::json;
+use super::unreadable::Unreadable;
 
 /// What an answer says of a customer's payment source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,17 +93,6 @@ impl Listed {
     }
 }
 
-/// Whether a customer with this text may be read at all: reading it takes bounded memory.
-pub(super) fn check_size(text: &[u8]) -> Result<(), BadCustomer> {
-    if text.len() > LONGEST {
-        return Err(BadCustomer::TooLarge { bytes: Some(text.len()) });
-    }
-    match text.len() > MOST_VALUES && scan::count_values(text) > MOST_VALUES {
-        true => Err(BadCustomer::TooManyValues),
-        false => Ok(()),
-    }
-}
-
 /// The customer's id and whether it is marked as deleted, if all of its text can be read.
 fn head_of(text: &str) -> Result<(CustomerId, bool), BadCustomer> {
     let unreadable = |why: &dyn fmt::Display| BadCustomer::Unreadable(why.to_string());
@@ -190,6 +169,7 @@ impl<'de> Visitor<'de> for HeadVisitor {
 mod tests {
     use serde_json::json;
 
+    use super::super::customer::{LONGEST, MOST_VALUES};
     use super::*;
 
     fn listed(text: &str) -> Result<Listed, BadCustomer> {

@@ -2,10 +2,8 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use sha2::{Digest as _, Sha256};
-
+use super::fingerprint::{Fingerprint, fingerprint};
 use super::json::scan;
-use super::listed::Fingerprint;
 use super::{BadCustomer, CustomerId};
 
 /// How much of a text that is too long identifies it.
@@ -63,14 +61,6 @@ pub fn phrase(id: Option<&str>, page: Option<u64>, position: Option<u64>) -> Str
 pub fn id_in(text: &[u8]) -> Option<CustomerId> {
     let id: String = serde_json::from_slice(scan::member(text, "id")?).ok()?;
     CustomerId::new(id).ok()
-}
-
-/// Identifies a text.
-pub(super) fn fingerprint(text: &[u8]) -> Fingerprint {
-    let hash: [u8; 32] = Sha256::digest(text).into();
-    let mut fingerprint = Fingerprint::default();
-    fingerprint.copy_from_slice(&hash[..16]);
-    fingerprint
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub(super) fn check(
 ) -> (Option<FoundKey>, Vec<Finding>) {
     let units_file = ServiceKey::of(config_file);
     let of_unit = units_file.read();
-    let found = SecretKey::find(api, &|name| std::env::var_os(name));
+    let found = SecretKey::find(api.secret_key_file.as_deref(), &|name| std::env::var_os(name));
     let found = match (found, of_unit) {
         (Err(KeyError::Nowhere), Some(of_unit)) => {
             of_unit.map(|(key, source)| FoundKey { key, source, is_units: true })

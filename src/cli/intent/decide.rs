@@ -7,7 +7,9 @@ use crate::cli::print::{self, count, safe};
 use crate::cli::{Exit, person};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::store::outbox::{accept, delete_limit};
+use crate::store::outbox::delete_limit;
+use crate::store::outbox::operator;
+use crate::store::outbox::rows;
 use crate::store::write_beside;
 use komoju_core::intent::lifecycle::{Outcome, State};
 use komoju_core::time;
@@ -54,7 +56,7 @@ pub(super) fn approve(config: &Config, args: &Approve) -> anyhow::Result<Exit> {
     let approved = write_beside(path, |tx| {
         // Those too that came since the outbox was last looked at.
         delete_limit::hold(tx, config.outbound.hold_deletes_over, boot.as_ref())?;
-        accept::approve(tx, &args.ids)
+        operator::approve(tx, &args.ids)
     })?;
     print::note(&match approved {
         0 if args.ids.is_empty() => "no delete waits for an approval".to_owned(),
@@ -66,7 +68,7 @@ pub(super) fn approve(config: &Config, args: &Approve) -> anyhow::Result<Exit> {
 
 pub(super) fn retry(path: &Path, args: &Retry) -> anyhow::Result<Exit> {
     let corrected = args.body.as_deref().map(input::whole_body).transpose()?;
-    let life = write_beside(path, |tx| accept::retry(tx, &args.id, corrected.as_ref()))?;
+    let life = write_beside(path, |tx| operator::retry(tx, &args.id, corrected.as_ref()))?;
     let how = match life.state {
         State::Waiting => "waits to be tried again as the very same request",
         _ => "is queued again",
@@ -81,11 +83,11 @@ pub(super) fn cancel(path: &Path, args: &Cancel) -> anyhow::Result<Exit> {
     let unclear = write_beside(path, |tx| {
         let mut unclear = Vec::new();
         for id in &args.ids {
-            let known = accept::find(tx, id)?;
+            let known = rows::find(tx, id)?;
             if known.is_some_and(|known| known.life.outcome == Outcome::Unknown) {
                 unclear.push(id);
             }
-            accept::cancel(tx, id, &at, &by)?;
+            operator::cancel(tx, id, &at, &by)?;
         }
         Ok(unclear)
     })?;

@@ -26,7 +26,7 @@ use crate::store::log::changes;
 use crate::store::log::changes::Head;
 use crate::store::log::verify::Verified;
 use crate::store::log::{mirror, verify};
-use crate::store::outbox::accept::{digest, intent_in};
+use crate::store::outbox::rows::{digest, intent_in};
 use komoju_core::intent::MASKED_TOKEN;
 use komoju_core::json;
 

@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 use rusqlite::{OptionalExtension, params};
 
 use crate::store::{Conn, StoreError, Tx};
-use komoju_core::listed::Fingerprint;
+use komoju_core::fingerprint::Fingerprint;
 use komoju_core::{Listed, Source};
 
 /// How many rows a window spans.

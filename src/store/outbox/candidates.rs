@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::params;
 
 use crate::store::log::mirror;
-use crate::store::outbox::accept::intent_in;
+use crate::store::outbox::rows::intent_in;
 use crate::store::{Conn, StoreError};
 use komoju_core::intent::{Body, Wish};
 use komoju_core::{Customer, CustomerId};

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 use serde_json::Value;
 
-use crate::store::outbox::accept::{digest, intent_in, life_in};
+use crate::store::outbox::rows::{digest, intent_in, life_in};
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::CustomerId;
 use komoju_core::intent::Intent;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::answer::Answer;
 use super::marks::Marks;
-use super::pages::Answer;
 use super::{Failure, Pass, Pull, Setback, unreadable};
 use crate::metrics;
 use crate::remote::Remote;
@@ -21,7 +21,7 @@ use crate::store::log::mirror::Stored;
 use crate::store::log::{lag, mirror, passes};
 use crate::store::{StoreError, Tx};
 use crate::tasks::echoes::Asked;
-use komoju_core::listed::Fingerprint;
+use komoju_core::fingerprint::Fingerprint;
 use komoju_core::plan::lag::{Consistency, Occasion, Read, judge};
 use komoju_core::plan::rows::RowSet;
 use komoju_core::plan::sighting;

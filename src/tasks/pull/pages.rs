@@ -16,6 +16,7 @@ use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 
+use super::answer::{Answer, Place};
 use super::apply::{Insight, may_be_read_at_once};
 use super::marks::Marks;
 use super::{Failure, Pass, Phase, Progress, Pull, Setback};
@@ -24,11 +25,10 @@ use crate::store::StoreError;
 use crate::store::log::passes::Position;
 use crate::store::log::{holds, mirror};
 use crate::tasks::echoes::Asked;
-use komoju_core::plan::parts::{Part, Parts};
 use komoju_core::plan::retry::TRIES;
 use komoju_core::plan::rows::RowSet;
 use komoju_core::plan::walk::{self, End, ListReport, RoundOver, Shown, Turn, Walk};
-use komoju_core::{Customer, Hints, Page, PageQuery, PassKind, time};
+use komoju_core::{Hints, Page, PageQuery, PassKind, time};
 
 /// The API's own page size, for a server that refuses a larger one instead of answering with less.
 const OWN_PER_PAGE: u32 = 10;
@@ -39,47 +39,6 @@ const PROBE_OVERLAP: SignedDuration = SignedDuration::from_secs(60);
 
 /// How many pages wait for the database when it is slower than the API.
 const QUEUE: usize = 2;
-
-/// A page as it came, or one of its parts.
-pub(super) struct Answer {
-    pub(super) page: Page,
-    /// Where on the list its positions are.
-    pub(super) place: Place,
-    /// Whether it is a page, or one of its parts.
-    pub(super) is_page: bool,
-    /// When it was requested.
-    pub(super) asked: Arc<Asked>,
-    /// Its customers, where they were read in advance because most are news.
-    pub(super) read: Option<Vec<Customer>>,
-}
-
-impl Answer {
-    /// The answer to a request for a part of a page.
-    pub(super) fn of_part(page: Page, asked: Arc<Asked>, place: Place) -> Self {
-        Self { page, place, is_page: false, asked, read: None }
-    }
-}
-
-/// Where the customers of an answer stand in the list.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place {
-    pub(super) page: u64,
-    /// How many customers of that page stand before them.
-    before: u64,
-}
-
-impl Place {
-    /// Of a part of a page.
-    pub(super) fn of_part(parts: &Parts, part: Part) -> Self {
-        let (page, first) = parts.place(part, 1);
-        Self { page, before: first - 1 }
-    }
-
-    /// Page and position of the customer at this position of the answer.
-    pub(super) fn of(&self, position: u64) -> (u64, u64) {
-        (self.page, self.before + position)
-    }
-}
 
 /// How far a round may read ahead.
 pub(super) struct Horizon {
@@ -121,7 +80,7 @@ impl Horizon {
         let read = || page.customers.iter().map(|listed| listed.read().ok()).collect();
         let ahead = self.news.load(Ordering::Relaxed) && may_be_read_at_once(&page.customers);
         let read = if ahead { read() } else { None };
-        Answer { page, place: Place { page: number, before: 0 }, is_page: true, asked, read }
+        Answer { page, place: Place::of_page(number), is_page: true, asked, read }
     }
 }
 

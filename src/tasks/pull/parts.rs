@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use super::answer::{Answer, Place};
 use super::marks::Marks;
-use super::pages::{Answer, Horizon, Place, Reading};
+use super::pages::{Horizon, Reading};
 use super::{Failure, Pass, Pull};
 use crate::remote::{Beginning, Remote};
 use crate::tasks::echoes::Asked;

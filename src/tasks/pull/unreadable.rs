@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
+use super::answer::Place;
 use super::marks::Marks;
-use super::pages::Place;
 use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
 use crate::store::log::holds;

@@ -3,9 +3,8 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::reconciliation::KeyIs;
+use super::ended::{Ended, KeyIs, Obstacle, first_attempt, not_applied};
 use super::{AFTER_BUSY, Finished, Pusher};
-use crate::remote::error::ApiError;
 use crate::remote::{
     Call, Cause, Class, Left, Push, PushError, PushRemote, Pushed, PushedCustomer, Remote, RemoteError, Shown,
 };
@@ -21,29 +20,6 @@ use komoju_core::plan::creates;
 use komoju_core::plan::outcome::{FirstAttempt, attempt_wait, key_is_good};
 use komoju_core::plan::read_back::{self, Reading};
 use komoju_core::{Customer, CustomerId, PageQuery, Unreadable, time};
-
-/// What one attempt came to.
-#[derive(Clone, Debug)]
-pub(super) enum Ended {
-    /// Done: the customer as it is now, or none where it is gone or nothing is known of it.
-    TookEffect { customer: PushedCustomer, status: Option<u16> },
-    /// The API said no for good.
-    Rejected(ApiError),
-    /// The API has no such customer. For a delete that may be what was wanted.
-    NotFound(ApiError),
-    /// Later again; at once where no moment is given.
-    Later { why: String, status: Option<u16>, outcome: Outcome, at: Option<Timestamp>, obstacle: Obstacle },
-    /// A person decides.
-    Park { reason: String, detail: Option<Value> },
-}
-
-/// What stands in everybody's way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Obstacle {
-    None,
-    KeyRefused,
-    Throttled { until: Option<Timestamp> },
-}
 
 impl<R: Remote + PushRemote> Pusher<R> {
     /// Makes one attempt at a claimed intent.
@@ -400,12 +376,6 @@ pub(super) fn making(open: &Open) -> Option<Making> {
     Some(Making { body: as_sent(open, body), since })
 }
 
-/// When the first attempt with this key began, by our clock and by the server's, where the server told the time.
-pub(super) fn first_attempt(open: &Open) -> Option<(Option<Timestamp>, Timestamp)> {
-    let read = |at: &Option<String>| at.as_deref().and_then(time::read);
-    Some((read(&open.frozen.first_attempt_at), read(&open.frozen.first_server_at)?))
-}
-
 /// A conflict, kept whole: what was expected, what is there, what was wanted.
 fn conflict(surprises: &[Surprise], theirs: &Map<String, Value>, intent: &Intent) -> Ended {
     let fields: Vec<&str> = surprises.iter().map(|surprise| surprise.field.as_str()).collect();
@@ -423,22 +393,4 @@ fn conflict(surprises: &[Surprise], theirs: &Map<String, Value>, intent: &Intent
 
 fn is_applied(wish: &Wish, theirs: &Map<String, Value>) -> bool {
     matches!(wish, Wish::Update(_, body) if not_applied(body, theirs).is_empty())
-}
-
-/// What an update asked for and the customer does not show.
-pub(super) fn not_applied(body: &Body, after: &Map<String, Value>) -> Map<String, Value> {
-    let null = Value::Null;
-    let mut missing = Map::new();
-    if let Some(email) =
-        body.fields().get("email").filter(|email| after.get("email").unwrap_or(&null) != *email)
-    {
-        missing.insert("email".to_owned(), email.clone());
-    }
-    let theirs = after.get("metadata").and_then(Value::as_object);
-    for (key, value) in body.fields().get("metadata").and_then(Value::as_object).into_iter().flatten() {
-        if theirs.and_then(|theirs| theirs.get(key)).unwrap_or(&null) != value {
-            missing.insert(format!("metadata.{key}"), value.clone());
-        }
-    }
-    missing
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::PushSettings;
-use super::settle::Settled;
+use super::ended::{Settled, legal, moment};
 use crate::clock::Clock;
 use crate::store::log::mirror;
 use crate::store::outbox::delete_limit;
@@ -11,9 +11,9 @@ use crate::store::outbox::engine;
 use crate::store::outbox::engine::{AttemptEnd, Frozen, Open, Words};
 use crate::store::state::account;
 use crate::store::{Conn, StoreError, Tx, read};
-use komoju_core::intent::lifecycle::{IllegalTransition, Outcome};
+use komoju_core::intent::lifecycle::Outcome;
 use komoju_core::intent::{Intent, Wish};
-use komoju_core::patience::{Moment, Patience};
+use komoju_core::patience::Patience;
 use komoju_core::{CustomerId, time};
 
 /// Whether anything may be pushed: pushing is on, and the key is this account's and not refused.
@@ -88,11 +88,6 @@ pub(super) fn claim(
     Ok(Claimed::Ready(Box::new(Open { life, frozen, patience: Some(patience), ..open })))
 }
 
-/// Now, by all clocks.
-pub(super) fn moment(clock: &dyn Clock) -> Moment {
-    Moment { wall: clock.now(), boot: clock.boot(), is_confirmed: clock.may_expire() }
-}
-
 /// Ends an intent that the triggers took and that cannot be sent. It is rejected, so that it does not block those behind it; where an
 /// earlier attempt may have taken effect, it is parked.
 fn not_sent(tx: &Tx<'_>, open: &Open, reason: String, clock: &dyn Clock) -> Result<Claimed, StoreError> {
@@ -142,8 +137,4 @@ pub(super) fn freshly_frozen(
         first_boot,
         first_server_at: server.map(time::written),
     }
-}
-
-pub(super) fn legal<T>(next: Result<T, IllegalTransition>) -> Result<T, StoreError> {
-    next.map_err(|illegal| StoreError::Impossible(illegal.to_string()))
 }

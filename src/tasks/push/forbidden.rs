@@ -1,7 +1,7 @@
 //! A JSON 403 on a write: one list request with the same key tells whether the key is refused, or only this write.
 
 use super::Pusher;
-use super::attempt::{Ended, Obstacle};
+use super::ended::{Ended, Obstacle};
 use crate::remote::error::ApiError;
 use crate::remote::{Cause, Class, Push, PushRemote, Remote, RemoteError};
 use crate::store::outbox::engine::Open;

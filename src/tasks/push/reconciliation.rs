@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::Pusher;
-use super::attempt::{Ended, Obstacle, first_attempt};
 use super::claim::freshly_frozen;
+use super::ended::{Ended, KeyIs, Obstacle, first_attempt};
 use super::window::{Setback, Window};
 use crate::heartbeat;
 use crate::remote::{PushRemote, PushedCustomer, Remote, Shown};
@@ -21,18 +21,6 @@ use komoju_core::intent::lifecycle::Outcome;
 use komoju_core::plan::creates::{self, Candidates, Evidence, Finding, Fit, Place, Wanted};
 use komoju_core::plan::outcome::attempt_wait;
 use komoju_core::{Customer, CustomerId, time};
-
-/// Whether the create may be sent again under its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum KeyIs {
-    /// Yes: under the same key it is the same create. But the answer that nobody heard may have been a 5xx, which KOMOJU may keep or
-    /// not: so it is not sent where its customer is plain to see.
-    Good,
-    /// Yes, if it is proven not to have taken effect.
-    Doubtful,
-    /// No: KOMOJU may have forgotten it.
-    Past,
-}
 
 /// How many candidates are named to the operator.
 const MOST_NAMED: usize = 100;

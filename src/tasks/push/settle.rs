@@ -6,8 +6,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use super::Pusher;
-use super::attempt::{Ended, Obstacle, not_applied};
-use super::claim::{legal, moment};
+use super::ended::{Ended, Obstacle, Settled, in_words, legal, moment, not_applied};
 use crate::remote::PushedCustomer;
 use crate::secret::MASK;
 use crate::store::log::changes;
@@ -21,53 +20,12 @@ use crate::store::outbox::engine;
 use crate::store::outbox::engine::{AttemptEnd, Open, Words};
 use crate::store::{StoreError, Tx};
 use crate::tasks::Echoes;
-use komoju_core::intent::lifecycle::{Lifecycle, Outcome};
+use komoju_core::intent::lifecycle::Outcome;
 use komoju_core::intent::{Body, Wish};
 use komoju_core::patience::Moment;
 use komoju_core::plan::lag::Consistency;
 use komoju_core::plan::sighting;
 use komoju_core::{Customer, CustomerId, Origin, Tally, time};
-
-/// Where an intent is after an attempt, for whoever is told.
-#[derive(Debug)]
-pub(super) struct Settled {
-    pub(super) position: i64,
-    pub(super) id: String,
-    /// The call in words, as in `update of c1`.
-    pub(super) what: String,
-    pub(super) life: Lifecycle,
-    pub(super) reason: Option<String>,
-    pub(super) key_refused: bool,
-    /// The customer that it meant to change is not there.
-    pub(super) not_found: bool,
-    /// What it recorded in the change log.
-    pub(super) recorded: Tally,
-}
-
-impl Settled {
-    /// One of which no byte was sent.
-    pub(super) fn not_sent(open: &Open, life: Lifecycle, reason: String) -> Self {
-        Self {
-            position: open.position,
-            id: open.id.clone(),
-            what: in_words(open),
-            life,
-            reason: Some(reason),
-            key_refused: false,
-            not_found: false,
-            recorded: Tally::default(),
-        }
-    }
-}
-
-fn in_words(open: &Open) -> String {
-    match (open.intent.as_ref().map(|intent| intent.wish.op()), &open.customer) {
-        (Ok("create"), _) => "create".to_owned(),
-        (Ok(op), Some(customer)) => format!("{op} of {customer}"),
-        (Ok(op), None) => op.to_owned(),
-        (Err(_), _) => "intent".to_owned(),
-    }
-}
 
 /// What settling needs to know.
 pub(super) struct Settling {

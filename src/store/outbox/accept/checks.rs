@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 
-use super::{Conn, Door, accept, digest, intent_in};
+use super::{Door, accept};
+use crate::store::Conn;
 use crate::store::file::open::MIGRATIONS;
 use crate::store::file::own;
+use crate::store::outbox::rows::{digest, intent_in};
 use komoju_core::intent::{Intent, Target, Wish};
 
 thread_local! {
