@@ -40,11 +40,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub use exit::Exit;
 use exit::exit_of;
-pub use sync::sync_by;
 
 use crate::config::{Config, ConfigError};
+
+pub use exit::Exit;
+pub use sync::sync_by;
 
 /// Where the configuration is when nothing says otherwise.
 const DEFAULT_CONFIG: &str = "/etc/komoju-sync/config.toml";

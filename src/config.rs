@@ -28,13 +28,13 @@ use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
+use document::Document;
+
 pub use cron::{Cadence, CadenceError};
 pub use error::{ConfigError, Problem};
 pub use types::{
     Alerts, Api, Config, Database, Format, Http, Inbound, Level, Listen, Log, Outbound, Proxy, RateLimit,
 };
-
-use document::Document;
 
 /// The most that is read of a file: ten times the commented example.
 const MOST_BYTES: u64 = 64 * 1024;

@@ -5,6 +5,7 @@
 
 pub mod alerts;
 mod cadence;
+mod error;
 pub mod http;
 mod pass_loop;
 mod place;
@@ -23,7 +24,7 @@ use jiff::SignedDuration;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use systemd::tell_waiting;
+use trouble::Trouble;
 
 use crate::clock::{Clock, Known, TrustedClock};
 use crate::config::Config;
@@ -31,12 +32,10 @@ use crate::daemon::alerts::Alerts;
 use crate::daemon::status::{LookRequest, Standing};
 use crate::heartbeat::{Health, Pulse};
 use crate::remote::Http;
-use crate::remote::client::SetupError;
-use crate::secret::{KeyError, SecretKey};
+use crate::secret::SecretKey;
 use crate::store::file::{continuity, copy};
 use crate::store::log::passes;
-use crate::store::state::clock as stored;
-use crate::store::state::slowed;
+use crate::store::state::{clock as stored, slowed};
 use crate::store::{Instance, Store, StoreError, read};
 use crate::tasks::Echoes;
 use crate::tasks::pull::{Progress, Pull, Report, Settings};
@@ -44,27 +43,12 @@ use crate::tasks::push::{Drained, PushSettings, Pusher, Signals};
 use crate::tasks::spool::{Looked, Spool, SpoolSettings};
 use komoju_core::plan::lag::Consistency;
 use komoju_core::{PassKind, Slowed, time};
-use trouble::Trouble;
+
+pub use error::AppError;
+pub use systemd::tell_waiting;
 
 /// LOOKS_AT_ONCE controls how many requests for a look wait; one look answers all of them.
 const LOOKS_AT_ONCE: usize = 64;
-
-/// Why nothing could be started.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The database.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The key.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The HTTP client.
-    #[error(transparent)]
-    Setup(#[from] SetupError),
-    /// A directory for the dry run's copy.
-    #[error("no temporary directory can be made for the dry run: {0}")]
-    Temporary(std::io::Error),
-}
 
 /// Everything that works on one database, ready to make passes.
 pub struct App {

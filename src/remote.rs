@@ -16,12 +16,13 @@ use std::future::Future;
 
 use jiff::Timestamp;
 
-pub use client::Http;
 use error::ApiError;
-pub use error::{Beginning, Call, Cause, Certificate, Class, RemoteError, Step};
 
 use komoju_core::intent::Body;
 use komoju_core::{Customer, CustomerId, Page, PageQuery, Unreadable};
+
+pub use client::Http;
+pub use error::{Beginning, Call, Cause, Certificate, Class, RemoteError, Step};
 
 /// What a customer asked for by id turned out to be. That there is none is an answer, not an error.
 #[derive(Clone, Debug, PartialEq)]

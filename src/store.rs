@@ -19,8 +19,7 @@ pub mod read;
 mod record;
 pub mod state;
 
-pub use error::StoreError;
-pub use file::exhausted::can_pass;
+pub use error::{StoreError, can_pass};
 pub use file::identity::FileIdentity;
 pub use file::instance::{Holder, Instance};
 pub use file::lock_file::LogMark;

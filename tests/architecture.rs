@@ -1,6 +1,8 @@
 //! The directions of imports, as the map in `lib.rs` draws them.
 
-use std::collections::BTreeSet;
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -182,4 +184,148 @@ fn every_dependency_has_its_reason() {
         explained.insert(cells[0].trim_matches('`').to_owned());
     }
     assert_eq!(explained, dependencies, "docs/dependencies.md and the manifests");
+}
+
+/// MOST_LINES limits a file. A longer one gives its reason in its first lines: `//! Longer than 400 lines because …`.
+const MOST_LINES: usize = 400;
+
+#[test]
+fn long_file_gives_its_reason() {
+    let folders = ["src", "crates", "tests", "benches"];
+    let files: Vec<_> = folders.iter().flat_map(|folder| files_in(&root().join(folder))).collect();
+    assert!(files.len() > 300, "the files are not found: {}", files.len());
+    let mut long = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let has_reason = text.lines().take(12).any(|line| line.contains("Longer than 400 lines because"));
+        if text.lines().count() > MOST_LINES && !has_reason {
+            long.push(file);
+        }
+    }
+    assert!(long.is_empty(), "more than {MOST_LINES} lines without a reason: {long:#?}");
+}
+
+/// A module's path within its crate, such as `["store", "log"]`.
+type Module = Vec<String>;
+
+/// The modules of a crate and, for each, the paths that it imports, all from the crate's root on.
+fn modules_of(src: &Path) -> BTreeMap<Module, Vec<Module>> {
+    let mut modules = BTreeMap::new();
+    for file in files_in(src) {
+        let path = file.strip_prefix(src).unwrap().with_extension("");
+        let mut module: Module = path.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        if module == ["lib"] || module == ["main"] {
+            module.clear();
+        }
+        // Unit tests import what they test.
+        let code = code(&file);
+        let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        if module.last().is_none_or(|name| name != "tests") {
+            let imports = uses(code).into_iter().filter_map(|path| absolute(&module, &path)).collect();
+            modules.insert(module, imports);
+        }
+    }
+    modules
+}
+
+/// The paths of all `use` statements.
+fn uses(code: &str) -> Vec<Module> {
+    let mut paths = Vec::new();
+    for line in code.split("\nuse ").skip(1).chain(code.split("\npub use ").skip(1)) {
+        let tree = line.split(';').next().unwrap();
+        spread(&[], tree, &mut paths);
+    }
+    paths
+}
+
+/// Spreads a tree of imports, `a::{b, c::d}`, into its paths.
+fn spread(before: &[String], tree: &str, paths: &mut Vec<Module>) {
+    let tree = tree.trim();
+    let (head, group) = match tree.split_once('{') {
+        Some((head, group)) => (head, group.rsplit_once('}').map(|(group, _)| group)),
+        None => (tree, None),
+    };
+    let head = head.split(" as ").next().unwrap();
+    let mut path = before.to_vec();
+    path.extend(
+        head.split("::").map(str::trim).filter(|part| !part.is_empty() && *part != "self").map(str::to_owned),
+    );
+    let Some(group) = group else { return paths.push(path) };
+    let (mut depth, mut start) = (0, 0);
+    for (at, character) in group.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                spread(&path, &group[start..at], paths);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    if !group[start..].trim().is_empty() {
+        spread(&path, &group[start..], paths);
+    }
+}
+
+/// A path from the crate's root on; `None` for a path into another crate.
+fn absolute(module: &Module, path: &Module) -> Option<Module> {
+    let supers = path.iter().take_while(|part| *part == "super").count();
+    match path.first()?.as_str() {
+        "crate" => Some(path[1..].to_vec()),
+        "super" => Some([&module[..module.len().checked_sub(supers)?], &path[supers..]].concat()),
+        _ => Some([&module[..], &path[..]].concat()),
+    }
+}
+
+/// The module that a path leads to: the deepest one on it, through what that module hands on by `pub use`.
+fn leads_to(modules: &BTreeMap<Module, Vec<Module>>, path: &[String], steps: usize) -> Option<Module> {
+    let found = (0..=path.len())
+        .rev()
+        .map(|length| path[..length].to_vec())
+        .find(|path| modules.contains_key(path))?;
+    let name = path.get(found.len());
+    let handed_on =
+        modules[&found].iter().find(|import| import.last() == name && import.len() > found.len() + 1);
+    match handed_on {
+        Some(import) if steps > 0 && import[..] != *path => leads_to(modules, import, steps - 1),
+        _ => Some(found),
+    }
+}
+
+/// Whether one of these is part of the other: a module and its children share what the module owns.
+fn is_family(one: &Module, other: &Module) -> bool {
+    one.starts_with(other) || other.starts_with(one)
+}
+
+#[test]
+fn no_two_files_import_each_other() {
+    for (folder, _) in CRATES {
+        let modules = modules_of(&root().join(folder).join("src"));
+        let mut imports: BTreeMap<&Module, BTreeSet<Module>> = BTreeMap::new();
+        for (module, paths) in &modules {
+            let targets = paths.iter().filter_map(|path| leads_to(&modules, path, 3));
+            imports.insert(module, targets.filter(|target| !is_family(module, target)).collect());
+        }
+        assert!(imports.values().map(BTreeSet::len).sum::<usize>() > 20, "no imports are found in {folder}");
+        // Files that import nothing that is left, and files that nothing left imports, are in no cycle.
+        let mut left: BTreeSet<&Module> = imports.keys().copied().collect();
+        loop {
+            let imported: BTreeSet<&Module> = left.iter().flat_map(|module| &imports[module]).collect();
+            let is_between = |module: &&Module| {
+                imported.contains(module) && imports[module].iter().any(|target| left.contains(target))
+            };
+            let between: BTreeSet<&Module> = left.iter().copied().filter(is_between).collect();
+            if between.len() == left.len() {
+                break;
+            }
+            left = between;
+        }
+        let cyclic = left.iter().map(|module| {
+            let targets = imports[module].iter().filter(|target| left.contains(target));
+            (module.join("::"), targets.map(|target| target.join("::")).collect())
+        });
+        let cyclic: BTreeMap<String, Vec<String>> = cyclic.collect();
+        assert!(cyclic.is_empty(), "{folder}: these files import each other: {cyclic:#?}");
+    }
 }

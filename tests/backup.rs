@@ -789,7 +789,8 @@ fn what_cannot_be_restored_is_said_and_nothing_is_touched() {
     let empty_of_ours = {
         let path = house.path("empty.db");
         let conn = Connection::open(&path).unwrap();
-        conn.pragma_update(None, "application_id", komoju_sync::store::file::open::APPLICATION_ID).unwrap();
+        conn.pragma_update(None, "application_id", komoju_sync::store::file::inspect::APPLICATION_ID)
+            .unwrap();
         drop(conn);
         fs::read(&path).unwrap()
     };
@@ -847,7 +848,7 @@ fn a_restore_makes_a_database_where_there_is_none_also_of_a_plain_copy() {
 fn an_older_schema_is_brought_up_to_date() {
     let house = House::with(0);
     let conn = Connection::open(house.path("old.db")).unwrap();
-    conn.pragma_update(None, "application_id", komoju_sync::store::file::open::APPLICATION_ID).unwrap();
+    conn.pragma_update(None, "application_id", komoju_sync::store::file::inspect::APPLICATION_ID).unwrap();
     conn.execute_batch(include_str!("../migrations/01-inbound/up.sql")).unwrap();
     conn.pragma_update(None, "user_version", 1).unwrap();
     drop(conn);
@@ -855,7 +856,7 @@ fn an_older_schema_is_brought_up_to_date() {
     house.expect(0, &["restore", &file(&house, "old.db")]);
     assert_eq!(
         house.one("SELECT schema_version FROM mirror_info"),
-        komoju_sync::store::file::open::known_version().to_string()
+        komoju_sync::store::file::migrations::known_version().to_string()
     );
     assert!(fs::read(house.path("old.db")).unwrap() == before);
 }

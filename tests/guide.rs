@@ -87,7 +87,7 @@ fn messages() -> BTreeSet<String> {
             // What a pass's sentence says that asks for action; the rest of that sentence is no warning.
             messages.extend(messages_after(&["n => format!(", "match self.ignores_page {"], &code));
         }
-        let errors = ["src/tasks/pull/failure.rs", "src/store/error.rs", "src/app.rs"];
+        let errors = ["src/tasks/pull/failure.rs", "src/store/error.rs", "src/daemon/error.rs"];
         if errors.iter().any(|errors| file.ends_with(errors)) {
             messages.extend(messages_after(&["#[error("], &code));
         }

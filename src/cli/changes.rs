@@ -5,9 +5,9 @@ use super::change_lines::{header, print};
 use super::exit::UsageError;
 use super::print::{self, Out, Style};
 use super::{ConfigFile, Exit, signals};
+use crate::store::Reader;
 use crate::store::log::coverage;
-use crate::store::read::{ChangeFilter, Record};
-use crate::store::{Reader, read};
+use crate::store::read::{self, ChangeFilter, Record};
 use crate::watch::Watch;
 use komoju_core::CustomerId;
 

@@ -7,10 +7,10 @@ use super::arguments::{parse_id, unknown};
 use super::as_of::AsOf;
 use super::print::{self, Out, Style, plain};
 use super::{ConfigFile, Exit, change_lines};
+use crate::store::Reader;
 use crate::store::log::coverage;
 use crate::store::outbox::erase;
-use crate::store::read::{ChangeFilter, Record};
-use crate::store::{Reader, read};
+use crate::store::read::{self, ChangeFilter, Record};
 use komoju_core::{CustomerId, time};
 
 /// The mirror, now or then.

@@ -5,8 +5,7 @@ use clap::Subcommand;
 use super::print::{self, Out, Style, count, plain};
 use super::{ConfigFile, Exit, person};
 use crate::clock::{Clock, SystemClock};
-use crate::store::log::holds;
-use crate::store::log::holds::{Decision, HoldId};
+use crate::store::log::holds::{self, Decision, HoldId};
 use crate::store::{Reader, read, write_beside};
 use komoju_core::time;
 

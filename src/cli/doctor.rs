@@ -29,14 +29,15 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use access::People;
+use finding::{Finding, Level};
+use key::FoundKey;
+
 use super::print::{self, Out, Style, count};
 use super::{ConfigFile, Exit, signals};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::secret::Masker;
-use access::People;
-use finding::{Finding, Level};
-use key::FoundKey;
 
 /// Checks configuration, key, API, clock, permissions, disk and database; each finding with what to do.
 ///

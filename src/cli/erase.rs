@@ -9,10 +9,10 @@ use super::print::{self, Out, Style, count};
 use super::{ConfigFile, Exit, signals};
 use crate::clock::{Clock, SystemClock};
 use crate::store::file::{readers, restore};
-use crate::store::outbox::erase;
-use crate::store::outbox::erase::Erasure;
+use crate::store::outbox::erase::{self, Erasure};
 use crate::store::{Wiped, wipe_beside};
-use crate::tasks::spool::erase::{self as files, Papers};
+use crate::tasks::spool::erase as files;
+use crate::tasks::spool::erase::Papers;
 use komoju_core::{CustomerId, time};
 
 /// Takes a deleted customer's data out of change log, mirror, outbox, spool files and free pages, and prints a receipt of that.

@@ -8,8 +8,8 @@ use super::as_of::AsOf;
 use super::print::{self, Out};
 use super::{ConfigFile, Exit, progress};
 use crate::store::log::passes;
-use crate::store::read::Record;
-use crate::store::{Reader, StoreError, read};
+use crate::store::read::{self, Record};
+use crate::store::{Reader, StoreError};
 
 /// The live customers to standard output, by id, with the columns of the view `customers`. Exits with 1 where no sweep has read all
 /// customers yet: what is printed is then a part.

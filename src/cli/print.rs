@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::terminal;
 use crate::secret::mask::harmless;
 use crate::store::StoreError;
+
 pub(super) use komoju_core::words::{count, grouped};
 
 /// How data is printed.

@@ -10,9 +10,7 @@ use super::exit::input_can_pass;
 use super::{ConfigFile, Exit, logging, print, signals};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::daemon;
-use crate::daemon::http;
-use crate::daemon::{App, AppError};
+use crate::daemon::{self, App, AppError, http};
 use crate::store::Instance;
 use komoju_core::time;
 

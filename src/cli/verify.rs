@@ -1,11 +1,10 @@
 //! `verify`: proof that the log is whole and folds to the mirror.
 
 use super::exit::UsageError;
-use super::print::{Out, count};
-use super::{ConfigFile, Exit, print, progress};
+use super::print::{self, Out, count};
+use super::{ConfigFile, Exit, progress};
 use crate::store::Reader;
-use crate::store::log::changes;
-use crate::store::log::changes::Head;
+use crate::store::log::changes::{self, Head};
 use crate::store::log::verify;
 
 /// Proves that the change log is whole, that it folds to the mirror, and that the file is sound.

@@ -1,10 +1,9 @@
 //! What is told about a configuration that cannot be used: all of it at once, in the order of the
 //! file.
 
-use std::fmt;
-use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use super::source::{Excerpt, Source};
 use crate::secret::Masker;

@@ -26,10 +26,8 @@ use crate::clock::Clock;
 use crate::config::{Cadence, Config};
 use crate::daemon::status::Standing;
 use crate::metrics;
-use crate::secret::Masker;
-use crate::secret::SecretKey;
-use crate::store::state::alerts;
-use crate::store::state::alerts::{Staleness, Untold};
+use crate::secret::{Masker, SecretKey};
+use crate::store::state::alerts::{self, Staleness, Untold};
 use crate::store::{Store, StoreError};
 use komoju_core::time;
 

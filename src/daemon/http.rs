@@ -41,17 +41,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use listen::BindError;
+use gauges::Gauges;
+use listen::{Io, Socket};
+use places::Places;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::status::{LookRequest, Standing};
 use crate::heartbeat::Health;
-use crate::metrics;
-use crate::store;
-use gauges::Gauges;
-use listen::{Io, Socket};
-use places::Places;
+use crate::{metrics, store};
+
+pub use listen::BindError;
 
 /// How long the head of a request may take to come.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);

@@ -17,8 +17,7 @@ use super::{App, AppError};
 use crate::config::Config;
 use crate::daemon::systemd;
 use crate::remote::Http;
-use crate::secret::mask;
-use crate::secret::{KeyPlace, SecretKey};
+use crate::secret::{KeyPlace, SecretKey, mask};
 
 /// A key, and the client that sends it. The client is built while the work with the old key still runs: if that fails, the old key
 /// stays in use.

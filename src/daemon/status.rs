@@ -8,21 +8,19 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-pub use list::List;
-
 use crate::config::Config;
-use crate::store;
 use crate::store::file::{readers, wipe};
 use crate::store::log::{busy_fields, holds, unlisted, unreadable};
-use crate::store::outbox::engine;
-use crate::store::outbox::rows;
-use crate::store::read::Record;
+use crate::store::outbox::{engine, rows};
+use crate::store::read::{self, Record};
 use crate::store::state::{account, slowed};
-use crate::store::{Conn, Instance, Reader, StoreError, read};
+use crate::store::{self, Conn, Instance, Reader, StoreError};
 use crate::tasks::spool;
 use komoju_core::intent::lifecycle::State;
 use komoju_core::words::{count, duration, grouped};
 use komoju_core::{Outcome, PassKind, Slowed, time};
+
+pub use list::List;
 
 /// How far this machine's clock may have been ahead without a word about it.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);

@@ -9,6 +9,9 @@
 mod answers;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod checks;
+mod classify;
+mod push;
+mod read;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,25 +21,22 @@ use base64::Engine as _;
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::RequestBuilder;
-use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
-};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use tokio::sync::watch;
 use url::Url;
 
-use super::error::{ApiError, Call, Cause, Certificate, RemoteError, Step};
+use classify::{chain, step_of};
+
+use super::error::{Call, Cause, RemoteError};
 use super::limiter::{Limiter, Share};
 use super::meter::Meter;
-use super::retry_after;
-use super::wire::{self, Answered, IsOurs};
-use super::{Beginning, Left, Push, PushError, PushRemote, Pushed, PushedCustomer, Remote, Shown};
+use super::{Left, retry_after, wire};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::heartbeat;
-use crate::secret::SecretKey;
-use crate::secret::{MASK, Masker};
+use crate::secret::{Masker, SecretKey};
+use komoju_core::Slowed;
 use komoju_core::customer::LONGEST;
-use komoju_core::{CustomerId, Page, PageQuery, Slowed};
 
 /// How much may be held of all answers together: those under way, and a few that wait for the database.
 const ALL_ANSWERS: usize = 24 << 20;
@@ -65,12 +65,6 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// MAX_HEADERS controls how many headers an answer may have. The library's default is 100, and proxies add theirs.
 const MAX_HEADERS: usize = 256;
-
-/// LONGEST_TARGET controls how many characters of a redirect's target are shown.
-const LONGEST_TARGET: usize = 200;
-
-/// Codes by which a card is refused, though the status says 502.
-const CARD_REFUSALS: [&str; 4] = ["card_declined", "card_expired", "exceeds_limit", "bad_verification_value"];
 
 /// Some servers write it before JSON; it is no part of it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -274,57 +268,6 @@ impl Http {
         Ok(Answer { status, headers, body, is_whole })
     }
 
-    fn error_of(&self, call: &Call, answer: &Answer) -> RemoteError {
-        let (told, ours) = wire::error(answer.status, &answer.body);
-        let mask = |text: Option<String>| text.map(|text| self.masker.text(&text));
-        let told =
-            ApiError { code: mask(told.code), message: mask(told.message), param: mask(told.param), ..told };
-        let retry_after = self.retry_after(&answer.headers);
-        let cause = match (answer.status, ours) {
-            (401, IsOurs::Yes) => Cause::KeyRefused(told),
-            // A 403 on one customer or one write says nothing about the key; see `Cause::KeyRefused`.
-            (403, IsOurs::Yes) if matches!(call, Call::List { .. }) => Cause::KeyRefused(told),
-            (429, _) => Cause::Throttled(told),
-            (503, _) if retry_after.is_some() => Cause::Throttled(told),
-            // What the bank says of a card comes as a bad gateway, and is its last word too.
-            (502, _) if told.code.as_deref().is_some_and(|code| CARD_REFUSALS.contains(&code)) => {
-                Cause::Rejected(told)
-            }
-            // 408 and 409 pass; any other 4xx of the API itself is its last word.
-            (408 | 409, _) => Cause::Unexpected(told),
-            (400..=499, IsOurs::Yes) => Cause::Rejected(told),
-            (300..=399, _) => {
-                Cause::Redirected { status: told.status, to: self.redirect_target(&answer.headers) }
-            }
-            (200..=299, _) => Cause::Unusable(format!("answered HTTP {} where 200 is due", told.status)),
-            _ => Cause::Unexpected(told),
-        };
-        let retry_after = retry_after.map(|wanted| self.limiter.pause(wanted));
-        RemoteError { call: call.clone(), cause, retry_after }
-    }
-
-    /// Where a redirect leads, as the server writes it.
-    fn redirect_target(&self, headers: &HeaderMap) -> Option<String> {
-        let location = String::from_utf8_lossy(headers.get(LOCATION)?.as_bytes()).into_owned();
-        let shown: String = self.masker.text(&location).chars().take(LONGEST_TARGET).collect();
-        Some(shown).filter(|shown| !shown.is_empty())
-    }
-
-    /// A failed exchange in words: the URL is left out (the call is named already), the whole chain of causes is kept. A rejected
-    /// certificate is named by the host that should have been proven.
-    fn said(&self, step: Step, error: reqwest::Error) -> String {
-        let error = error.without_url();
-        let host = self.base_url.host_str().unwrap_or_default();
-        let wrong = match step {
-            Step::Tls(Certificate::Untrusted) => "not trusted",
-            Step::Tls(Certificate::Untimely) => "not valid now",
-            _ if error.is_timeout() => return "it took too long".to_owned(),
-            _ => return chain(&error),
-        };
-        let why = tls_in(&error).map(ToString::to_string).unwrap_or_default();
-        format!("the certificate of {host} is {wrong} ({why})")
-    }
-
     /// What `Retry-After` asks for, by the server's own clock where it tells its time.
     fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
         let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
@@ -370,271 +313,8 @@ impl Http {
     }
 }
 
-impl Remote for Http {
-    async fn list(&self, query: PageQuery) -> Result<Page, RemoteError> {
-        self.listed(query).await
-    }
-
-    async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
-        self.shown(id, Share::Read).await
-    }
-
-    fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-
-    fn throttled_until(&self) -> Option<Timestamp> {
-        self.limiter.paused_until()
-    }
-
-    fn server_time(&self) -> Option<Timestamp> {
-        let (date, at) = (*self.server_date.lock().unwrap_or_else(PoisonError::into_inner))?;
-        date.checked_add(self.clock.elapsed().saturating_sub(at)).ok()
-    }
-}
-
-impl Http {
-    /// Requests one page of the list and reads it.
-    async fn listed(&self, query: PageQuery) -> Result<Page, RemoteError> {
-        let call = Call::List { page: query.page };
-        let mut url = self.url(&["customers"]);
-        {
-            let mut pairs = url.query_pairs_mut();
-            pairs
-                .append_pair("page", &query.page.to_string())
-                .append_pair("per_page", &query.per_page.to_string());
-            if let Some(from) = query.created_from {
-                // Whole seconds, as the API writes them.
-                pairs.append_pair("start_time", &format!("{from:.0}"));
-            }
-        }
-        let mut meter = Meter::new(&call, &*self.clock);
-        let limit = if query.per_page == 1 { ONE_CUSTOMER } else { self.largest_answer };
-        let terms = Terms { share: Share::Read, limit };
-        let listed = match self.get(&call, terms, url, &mut meter).await {
-            Ok(answer) if answer.is_whole => wire::page(&answer.body).map_err(|why| {
-                let cause = Cause::Unusable(self.masker.text(&why));
-                RemoteError { call, cause, retry_after: None }
-            }),
-            Ok(answer) => {
-                let cause = too_large(limit, wire::beginning(&answer.body));
-                Err(RemoteError { call, cause, retry_after: None })
-            }
-            Err(error) => Err(error),
-        };
-        match &listed {
-            Ok(_) => meter.answered(true),
-            Err(error) => meter.failed(error),
-        }
-        listed
-    }
-
-    async fn shown(&self, id: &CustomerId, share: Share) -> Result<Shown, RemoteError> {
-        let call = Call::Show { id: self.masker.text(id.as_str()) };
-        let mut meter = Meter::new(&call, &*self.clock);
-        let url = self.url(&["customers", id.as_str()]);
-        let terms = Terms { share, limit: ONE_CUSTOMER };
-        let shown = match self.get(&call, terms, url, &mut meter).await {
-            Ok(answer) => match wire::one_customer(&answer.body, answer.is_whole) {
-                Answered::Customer(customer) if customer.id() == id => match customer.is_deleted() {
-                    true => Ok(Shown::NotFound),
-                    false => Ok(Shown::Found(customer)),
-                },
-                Answered::Unreadable(bad) if bad.id.as_ref().is_none_or(|shown| shown == id) => {
-                    Ok(Shown::Unreadable(bad))
-                }
-                other => {
-                    let why = match other {
-                        Answered::Other(why) => why,
-                        _ => "the answer is about another customer".to_owned(),
-                    };
-                    let cause = Cause::Unusable(self.masker.text(&why));
-                    Err(RemoteError { call, cause, retry_after: None })
-                }
-            },
-            Err(RemoteError { cause: Cause::Rejected(told), .. }) if matches!(told.status, 404 | 410) => {
-                Ok(Shown::NotFound)
-            }
-            Err(other) => Err(other),
-        };
-        match &shown {
-            Ok(Shown::Unreadable(_)) => meter.unreadable(),
-            Ok(shown) => meter.answered(matches!(shown, Shown::Found(_))),
-            Err(error) => meter.failed(error),
-        }
-        shown
-    }
-
-    async fn pushed(&self, push: &Push, call: &Call, meter: &mut Meter<'_>) -> Result<Pushed, PushError> {
-        let (request, asked) = match push {
-            Push::Create { key, body } => {
-                let request = self.client.post(self.url(&["customers"]));
-                (request.header("x-komoju-idempotency", key).body(body.text()), None)
-            }
-            Push::Update { id, body } => {
-                let request = self.client.patch(self.url(&["customers", id.as_str()]));
-                (request.body(body.text()), Some(id))
-            }
-            Push::Delete { id } => (self.client.delete(self.url(&["customers", id.as_str()])), Some(id)),
-        };
-        let request = match push {
-            Push::Delete { .. } => request,
-            _ => request.header(CONTENT_TYPE, "application/json"),
-        };
-        let answer = self
-            .exchange(call, Terms { share: Share::Write, limit: ONE_CUSTOMER }, request, meter)
-            .await
-            .map_err(|Unmade { cause, left }| PushError {
-                error: RemoteError { call: call.clone(), cause, retry_after: None },
-                left,
-            })?;
-        let answer = match push {
-            Push::Create { body, .. } | Push::Update { body, .. } => without(answer, body.token()),
-            Push::Delete { .. } => answer,
-        };
-        match answer.status {
-            // Something in front of the API answered: nobody knows what became of the request.
-            200..=299 if wire::is_web_page(&answer.body) => {
-                let cause = Cause::Unexpected(wire::error(answer.status, &answer.body).0);
-                let error = RemoteError { call: call.clone(), cause, retry_after: None };
-                Err(PushError { error, left: Left::Perhaps })
-            }
-            // It took effect; an answer that cannot be read does not change that.
-            200..=299 => {
-                let is_its = |shown: &CustomerId| asked.is_none_or(|asked| shown == asked);
-                let customer = match wire::one_customer(&answer.body, answer.is_whole) {
-                    Answered::Customer(customer) if is_its(customer.id()) => PushedCustomer::Shown(customer),
-                    Answered::Unreadable(bad) if bad.id.as_ref().is_none_or(is_its) => {
-                        PushedCustomer::Unreadable(bad)
-                    }
-                    _ => PushedCustomer::None,
-                };
-                Ok(Pushed::Took { customer, status: answer.status })
-            }
-            _ => match self.error_of(call, &answer) {
-                RemoteError { cause: Cause::Rejected(told), .. }
-                    if told.status == 404 && told.code.as_deref() == Some("not_found") && asked.is_some() =>
-                {
-                    Ok(Pushed::NotFound { told })
-                }
-                error => Err(PushError { error, left: Left::Perhaps }),
-            },
-        }
-    }
-}
-
-impl PushRemote for Http {
-    async fn push(&self, push: &Push) -> Result<Pushed, PushError> {
-        let call = match push {
-            Push::Create { .. } => Call::Create,
-            Push::Update { id, .. } => Call::Update { id: self.masker.text(id.as_str()) },
-            Push::Delete { id } => Call::Delete { id: self.masker.text(id.as_str()) },
-        };
-        let mut meter = Meter::new(&call, &*self.clock);
-        let pushed = self.pushed(push, &call, &mut meter).await;
-        match &pushed {
-            Ok(pushed) => meter.answered(matches!(pushed, Pushed::Took { .. })),
-            Err(refused) => meter.failed(&refused.error),
-        }
-        pushed
-    }
-
-    async fn look(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
-        self.shown(id, Share::Write).await
-    }
-}
-
-/// An error that repeats the token it was given, without it: before anything is made of its text.
-fn without(answer: Answer, token: Option<&str>) -> Answer {
-    match token.filter(|token| !token.is_empty() && !(200..=299).contains(&answer.status)) {
-        Some(token) => {
-            let body = String::from_utf8_lossy(&answer.body).replace(token, MASK).into_bytes();
-            Answer { body, ..answer }
-        }
-        None => answer,
-    }
-}
-
-/// A page that is too long: to be read in parts where it is a list, otherwise something that is not the API.
-fn too_large(limit: usize, begun: Option<Beginning>) -> Cause {
-    let limit_kib = limit >> 10;
-    match begun {
-        Some(begun) => Cause::TooLarge { limit_kib, begun },
-        None => Cause::Unusable(format!("the answer is larger than {limit_kib} KiB, and not a list")),
-    }
-}
-
 /// The server's clock.
 fn date_of(headers: &HeaderMap) -> Option<Timestamp> {
     let date = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
     date.try_into().ok()
-}
-
-/// How far a failed exchange came.
-fn step_of(error: &reqwest::Error, is_proxied: bool) -> Step {
-    if let Some(tls) = tls_in(error) {
-        return Step::Tls(certificate_in(tls));
-    }
-    match error.is_connect() {
-        true if is_proxied => Step::Proxy,
-        // The client tells this in words alone.
-        true if chain(error).contains("dns error") => Step::Name,
-        true => Step::Connection,
-        false => Step::Answer,
-    }
-}
-
-/// TLS's own error among the causes.
-fn tls_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    // An I/O error keeps what it was made of to itself: its `source` is what comes after that.
-    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    match error.downcast_ref() {
-        None => inner.and_then(|inner| tls_in(inner)).or_else(|| error.source().and_then(tls_in)),
-        found => found,
-    }
-}
-
-fn certificate_in(error: &rustls::Error) -> Certificate {
-    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
-    match error {
-        rustls::Error::InvalidCertificate(
-            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
-        ) => Certificate::Untimely,
-        rustls::Error::InvalidCertificate(_) => Certificate::Untrusted,
-        _ => Certificate::Unchecked,
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tls_is_found_among_the_causes_and_a_certificate_out_of_time_is_told_apart() {
-        use rustls::{CertificateError, Error};
-        let wrapped = |error: Error| std::io::Error::other(std::io::Error::other(error));
-        let cases = [
-            (Error::InvalidCertificate(CertificateError::Expired), Certificate::Untimely),
-            (Error::InvalidCertificate(CertificateError::NotValidYet), Certificate::Untimely),
-            (Error::InvalidCertificate(CertificateError::UnknownIssuer), Certificate::Untrusted),
-            (Error::DecryptError, Certificate::Unchecked),
-        ];
-        for (error, expected) in cases {
-            assert_eq!(tls_in(&wrapped(error)).map(certificate_in), Some(expected));
-        }
-        assert!(tls_in(&std::io::Error::other("reset")).is_none());
-    }
 }

@@ -1,8 +1,7 @@
 //! What can go wrong with the database, said for people.
 
-use std::path::{Path, PathBuf};
-
-use crate::store::file::{added, exhausted};
+use std::io;
+use std::path::PathBuf;
 
 /// Why the database could not be used, or a command on it not done.
 #[derive(Debug, thiserror::Error)]
@@ -254,41 +253,6 @@ impl StoreError {
         matches!(self, Self::Missing(_) | Self::LeftOver { .. } | Self::Removed { .. })
     }
 
-    /// Adds the file to a bare statement's error, and tells what passes and what does not.
-    pub fn about(self, path: &Path) -> Self {
-        use rusqlite::ErrorCode::{
-            CannotOpen, ConstraintViolation, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull,
-            NotADatabase, OutOfMemory, ReadOnly, SystemIoFailure, Unknown,
-        };
-        let source = match self {
-            Self::Statement(source) => source,
-            other => return other,
-        };
-        let path = path.to_owned();
-        match source.sqlite_error_code() {
-            Some(DatabaseCorrupt | NotADatabase) if exhausted::is_unreadable(&path) => {
-                Self::Io { path, source }
-            }
-            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged { path, why: source.to_string() },
-            Some(DiskFull) => Self::Full(path),
-            Some(DatabaseBusy | DatabaseLocked) => Self::Locked { path, source },
-            Some(ReadOnly) => Self::ReadOnly(path),
-            Some(OutOfMemory) => Self::Exhausted { path, what: "memory is", source },
-            Some(CannotOpen) if exhausted::file_handles() => {
-                Self::Exhausted { path, what: "file handles are", source }
-            }
-            Some(CannotOpen) if exhausted::may_be_opened(&path) => Self::Io { path, source },
-            Some(CannotOpen) => Self::CannotOpen { path, source },
-            Some(SystemIoFailure) if exhausted::is_mounted_read_only(&path) => Self::ReadOnly(path),
-            Some(SystemIoFailure) => Self::Io { path, source },
-            Some(ConstraintViolation | Unknown) => match added::named(&path) {
-                Some(added) => Self::Obstructed { path, added, source },
-                None => Self::Sqlite { path, source },
-            },
-            _ => Self::Sqlite { path, source },
-        }
-    }
-
     /// Whether another program kept the database locked for longer than we wait.
     pub fn is_busy(&self) -> bool {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
@@ -305,7 +269,7 @@ impl StoreError {
             | Self::Exhausted { .. }
             | Self::Io { .. }
             | Self::DryRun(_) => true,
-            Self::File { source, .. } => exhausted::can_pass(source),
+            Self::File { source, .. } => can_pass(source),
             other => other.is_busy(),
         }
     }
@@ -325,6 +289,23 @@ impl StoreError {
             other => !other.can_pass(),
         }
     }
+}
+
+/// Whether what the kernel refused may be granted later.
+pub fn can_pass(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ENOSPC
+                | libc::EDQUOT
+                | libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOMEM
+                | libc::EIO
+                | libc::EAGAIN
+                | libc::EINTR
+        )
+    )
 }
 
 /// What to do about a file system's no, where that does not say it already.

@@ -1,16 +1,19 @@
 //! The database as a file: opening and locking it, its one writer, copies of it, and the bytes that no row needs.
 
-pub(super) mod added;
+mod added;
 pub mod backup;
 pub mod checkup;
 pub mod continuity;
 pub mod copy;
+mod diagnose;
 mod displaced;
-pub(super) mod exhausted;
+mod exhausted;
 pub(super) mod identity;
 pub mod indexes;
+pub mod inspect;
 pub mod instance;
 pub(super) mod lock_file;
+pub mod migrations;
 pub mod open;
 pub mod own;
 mod page;

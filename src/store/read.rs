@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use rusqlite::params;
 use serde_json::Value;
 
-pub use super::record::Record;
 use super::{Conn, StoreError, record};
 use crate::store::file::open;
 use crate::store::log::{changes, verify};
 use komoju_core::{Customer, CustomerId, Standing, time};
+
+pub use super::record::Record;
 
 /// A read-only connection to an existing database.
 pub struct Reader {

@@ -23,6 +23,7 @@ mod marks;
 mod pages;
 mod parts;
 mod recheck;
+mod suspects;
 mod unreadable;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,22 +35,21 @@ use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use failure::{Failure, Setback};
 use marks::Marks;
 
 use crate::clock::Clock;
 use crate::metrics;
 use crate::remote::Remote;
-use crate::secret::Masker;
-use crate::secret::SecretKey;
-use crate::store::log::passes::{Interrupted, Position};
-use crate::store::log::unlisted;
-use crate::store::log::unlisted::Learnt;
-use crate::store::log::{changes, mirror, passes};
+use crate::secret::{Masker, SecretKey};
+use crate::store::log::passes::{self, Interrupted, Position};
+use crate::store::log::unlisted::{self, Learnt};
+use crate::store::log::{changes, mirror};
 use crate::store::{Store, StoreError};
 use crate::tasks::echoes::{Asked, Echoes};
 use komoju_core::plan::lag::Consistency;
 use komoju_core::{Origin, Outcome, PassId, PassKind, Tally, time};
+
+pub use failure::{Failure, Setback};
 
 /// What a pull is told once.
 #[derive(Clone, Debug)]

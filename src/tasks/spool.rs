@@ -25,41 +25,37 @@ mod file;
 mod folder;
 mod lines;
 mod listing;
+mod looked;
 mod papers;
 mod redact;
 mod report;
+mod steps;
+mod upkeep;
 mod worker;
 
 use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
 use claim::{Claim, Taken};
 use directories::Directories;
-pub use directories::SPOOL_MODE;
-use file::{Opened, Stamp};
-pub use listing::{Leftovers, MOST_NAMED};
-use listing::{Unstill, ending};
-use papers::Aside;
-use redact::ByLine;
-pub use report::{Overview, count_files, locked_by_another, that_stay, waiting_files};
+use listing::Unstill;
 use worker::Worker;
 
 use crate::clock::Clock;
-use crate::secret::Masker;
-use crate::secret::SecretKey;
+use crate::secret::{Masker, SecretKey};
 use crate::store::outbox::engine;
-use crate::store::outbox::spool;
-use crate::store::outbox::spool::{Accepted, BadLine, BadLines, Judged, Receipt, SpoolFile};
+use crate::store::outbox::spool::{self, BadLine};
 use crate::store::{Store, StoreError};
-use komoju_core::time;
-use komoju_core::words::count;
+
+pub use directories::SPOOL_MODE;
+pub use listing::{Leftovers, MOST_NAMED};
+pub use looked::{Left, Looked, SpoolSettings};
+pub use report::{Overview, count_files, locked_by_another, that_stay, waiting_files};
 
 /// LONGEST_DRAIN limits how long a drain waits: until the file that delays the others has done so,
 /// and one more second.
@@ -76,42 +72,6 @@ const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 const EXPIRE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 const SWITCHED_OFF: &str = "waits: pushing is switched off (outbound.enabled = false)";
-
-/// Settings of the door that do not change.
-#[derive(Clone, Debug)]
-pub struct SpoolSettings {
-    /// Where files are dropped, absolute.
-    pub dir: PathBuf,
-    /// Whether anything is accepted.
-    pub enabled: bool,
-}
-
-/// What a look at the directory came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Looked {
-    /// Files whose intents were accepted.
-    pub taken: u64,
-    /// Intents that were not in the outbox before.
-    pub intents: u64,
-    /// Files that were refused and put aside.
-    pub refused: u64,
-    /// Files that stay though their time has come, and the directory itself where it cannot be
-    /// used. At most [`MOST_NAMED`].
-    pub left: Vec<Left>,
-    /// How many more files stay.
-    pub more_left: u64,
-    /// In how long the next file can be ready, where one is still being written.
-    pub again_in: Option<Duration>,
-}
-
-/// A file that stays where it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Left {
-    /// Its name; the path where it is the directory itself.
-    pub name: String,
-    /// Why, and what to do; safe to show.
-    pub why: String,
-}
 
 /// The spool door.
 pub struct Spool {
@@ -252,78 +212,6 @@ impl Spool {
         }
     }
 
-    /// Rewrites the receipts whose last intent was settled, and removes those that are older than
-    /// 30 days.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn tend_receipts(&self) -> Result<(), StoreError> {
-        let mut state = self.state.lock().await;
-        let settled = self.store.read(spool::newly_settled).await?;
-        let before = self.expires_before().map(time::written).unwrap_or_default();
-        let old = self.store.read(move |conn| spool::settled_before(conn, &before)).await?;
-        if settled.is_empty() && old.is_empty() {
-            return Ok(());
-        }
-        // The next look reports why they cannot be used.
-        let Ok(directories) = self.directories(&mut state).await? else { return Ok(()) };
-        let (mut written, mut removed) = (Vec::new(), Vec::new());
-        for name in settled {
-            let asked = name.clone();
-            let Some(receipt) = self.store.read(move |conn| spool::receipt(conn, &asked)).await? else {
-                continue;
-            };
-            match self.write_receipt(&directories, receipt).await? {
-                Ok(()) => written.push(name),
-                Err(why) => self.warn_of_receipt(&name, &why),
-            }
-        }
-        for name in old {
-            let (directories, receipt) = (Arc::clone(&directories), name.clone());
-            match self.worker.run(move || papers::remove_receipt(&directories.receipts, &receipt)).await? {
-                Ok(()) => removed.push(name),
-                Err(error) => self.warn_of_receipt(&name, &cannot("it cannot be removed", &error)),
-            }
-        }
-        let noted = self.store.write(move |tx| {
-            written.iter().try_for_each(|name| spool::note_settled(tx, name))?;
-            removed.iter().try_for_each(|name| spool::forget(tx, name))
-        });
-        noted.await
-    }
-
-    /// Removes the refused files that were put aside more than 30 days ago, at most once an hour. A
-    /// door that takes no files removes none.
-    ///
-    /// # Errors
-    /// The database failed, or its path leads elsewhere.
-    pub async fn expire_rejected(&self) -> Result<(), StoreError> {
-        let mut state = self.state.lock().await;
-        let is_early =
-            state.expired_at.is_some_and(|last| self.clock.elapsed().saturating_sub(last) < EXPIRE_EVERY);
-        if is_early || state.directories.is_none() {
-            return Ok(());
-        }
-        let Some(before) = self.expires_before() else { return Ok(()) };
-        // The next look reports why they cannot be used.
-        let Ok(directories) = self.directories(&mut state).await? else { return Ok(()) };
-        state.expired_at = Some(self.clock.elapsed());
-        match self.worker.run(move || papers::remove_before(&directories.rejected, before)).await? {
-            Ok(failed) => {
-                for (name, error) in failed {
-                    self.warn_of_refused(&name.to_string_lossy(), &cannot("it cannot be removed", &error));
-                }
-            }
-            Err(error) => tracing::warn!("rejected/ cannot be read: {error}; {}", file::advice(&error)),
-        }
-        Ok(())
-    }
-
-    /// Records of what ended before this moment may be removed; `None` while the clock is not trusted.
-    fn expires_before(&self) -> Option<Timestamp> {
-        self.clock.now().checked_sub(KEPT).ok().filter(|_| self.clock.may_expire())
-    }
-
     /// What lies in the directory and stays there, as last seen.
     pub fn left(&self) -> Vec<Left> {
         self.last_left().list()
@@ -436,234 +324,6 @@ impl Spool {
         Ok(opened)
     }
 
-    /// Processes a claimed file. `seen` is the file's stamp where it was just claimed.
-    async fn proceed(
-        &self,
-        directories: &Arc<Directories>,
-        claim: &Claim,
-        seen: Option<Stamp>,
-        state: &mut State,
-        look: &mut Look,
-    ) -> Result<Handled, StoreError> {
-        let Some((_, by_line)) = ending(&claim.name) else {
-            self.leave(look, &claim.key(), "is none of the files that are taken: remove it");
-            return Ok(Handled::Stays);
-        };
-        let (of, asked) = (Arc::clone(directories), claim.clone());
-        let plain = match self.worker.run(move || asked.open(&of)).await? {
-            Err(error) => return Ok(self.stays(look, claim, "is claimed and cannot be opened", &error)),
-            Ok(Opened::Gone) => return Ok(Handled::Finished),
-            Ok(Opened::Left(why)) => return self.put_back(directories, claim, &why, look).await,
-            Ok(Opened::Plain(plain)) => plain,
-        };
-        // Another file may have taken the name before it was claimed: that one may still be
-        // written.
-        let is_ready = seen.is_some_and(|seen| plain.stamp.is_same_content(&seen));
-        if !is_ready && let Some(wait) = state.unstill.wait(&claim.key(), plain.stamp, &*self.clock) {
-            return Ok(match look.waits_for(wait, state.unstill.delay(&claim.key(), &*self.clock)) {
-                true => Handled::Delays,
-                false => Handled::Stays,
-            });
-        }
-        let plain = Arc::new(plain);
-        let of = Arc::clone(&plain);
-        let content = match self.worker.run(move || of.read()).await? {
-            Err(error) => return Ok(self.stays(look, claim, "is claimed and cannot be read", &error)),
-            Ok(None) => {
-                look.again_in(AGAIN);
-                return Ok(Handled::Stays);
-            }
-            Ok(Some(content)) => content,
-        };
-        let (name, id) = (claim.name.clone(), claim.id.clone());
-        let accepted = match seen {
-            Some(_) => None,
-            None => self.store.read(move |conn| spool::accepted(conn, &name, &id)).await?,
-        };
-        let dealt_with = match accepted {
-            Some(accepted) => self.catch_up(directories, claim, content, by_line, &accepted).await?,
-            None => match self.judge(directories, claim, &plain.owner, content, by_line, look).await? {
-                Some(done) => done,
-                None => return self.put_back(directories, claim, SWITCHED_OFF, look).await,
-            },
-        };
-        if let Err(why) = dealt_with {
-            self.leave(look, &claim.name, &why);
-            return Ok(Handled::Stays);
-        }
-        // What was recorded of the file must outlive this process.
-        self.store.still_in_place()?;
-        let (of, asked) = (Arc::clone(directories), claim.clone());
-        match self.worker.run(move || asked.finish(&of, &plain)).await? {
-            Err(error) => {
-                Ok(self.stays(look, claim, "is dealt with, but cannot be removed from .claimed/", &error))
-            }
-            Ok(false) => {
-                look.again_in(AGAIN);
-                Ok(Handled::Stays)
-            }
-            Ok(true) => {
-                state.unstill.forget(&claim.key());
-                Ok(Handled::Finished)
-            }
-        }
-    }
-
-    fn stays(&self, look: &mut Look, claim: &Claim, what: &str, error: &io::Error) -> Handled {
-        self.leave(look, &claim.name, &cannot(what, error));
-        Handled::Stays
-    }
-
-    async fn put_back(
-        &self,
-        directories: &Arc<Directories>,
-        claim: &Claim,
-        why: &str,
-        look: &mut Look,
-    ) -> Result<Handled, StoreError> {
-        self.leave(look, &claim.name, why);
-        let (of, asked) = (Arc::clone(directories), claim.clone());
-        Ok(match self.worker.run(move || asked.put_back(&of)).await? {
-            Ok(()) => Handled::Finished,
-            Err(error) => self.stays(look, claim, &format!("{why}; it lies in {}", claim.key()), &error),
-        })
-    }
-
-    /// A claim that was accepted before the last process ended: writes its receipt, and puts aside
-    /// what arrived since.
-    async fn catch_up(
-        &self,
-        directories: &Arc<Directories>,
-        claim: &Claim,
-        content: Vec<u8>,
-        by_line: ByLine,
-        accepted: &Accepted,
-    ) -> Result<Result<(), String>, StoreError> {
-        let late = claim::late(content, accepted);
-        if !late.is_empty() {
-            let (of, masker, name) = (Arc::clone(directories), Arc::clone(&self.masker), claim.name.clone());
-            let now = self.clock.now();
-            let kept = self.worker.run(move || {
-                let aside = Aside { rejected: &of.rejected, masker: &masker, now };
-                papers::put_late_aside(aside, &name, &late, by_line)
-            });
-            match kept.await? {
-                Ok(copy) => {
-                    let copy = self.masker.text(&format!("rejected/{copy}"));
-                    let file = self.masker.text(&claim.name);
-                    tracing::warn!(
-                        file,
-                        copy,
-                        "{file} was written to after it was read: nothing of that was accepted, and it is now {copy}"
-                    );
-                }
-                Err(error) => {
-                    let what = "was written to after it was read, and the rest cannot be kept";
-                    return Ok(Err(cannot(what, &error)));
-                }
-            }
-        }
-        let name = claim.name.clone();
-        match self.store.read(move |conn| spool::receipt(conn, &name)).await? {
-            Some(receipt) => self.write_receipt(directories, receipt).await,
-            None => Ok(Ok(())),
-        }
-    }
-
-    /// Accepts or refuses a file; `None` where nothing is accepted just now.
-    async fn judge(
-        &self,
-        directories: &Arc<Directories>,
-        claim: &Claim,
-        owner: &str,
-        content: Vec<u8>,
-        by_line: ByLine,
-        look: &mut Look,
-    ) -> Result<Option<Result<(), String>>, StoreError> {
-        let content = Arc::new(content);
-        let (read, name) = (Arc::clone(&content), claim.name.clone());
-        let digest = self.worker.run(move || lines::digest(&read)).await?;
-        let file = SpoolFile {
-            name: name.clone(),
-            by: owner.to_owned(),
-            at: time::written(self.clock.now()),
-            claim: claim.id.clone(),
-            content: Accepted { len: content.len() as u64, digest },
-        };
-        let read = Arc::clone(&content);
-        let judged = self.store.write(move |tx| {
-            let stem = ending(&name).map_or(name.as_str(), |(stem, _)| stem);
-            let lines = bad_name(&name).into_iter().map(Err).chain(lines::read(stem, &read, by_line));
-            spool::accept_file(tx, &file, lines)
-        });
-        Ok(match judged.await? {
-            Judged::SwitchedOff => None,
-            Judged::Taken { new, receipt } => {
-                drop(content);
-                let (file, intents) = (self.masker.text(&claim.name), receipt.intents.len());
-                tracing::info!(
-                    file,
-                    intents,
-                    new,
-                    "{file} was taken: {}, {new} new",
-                    count(intents as u64, "intent")
-                );
-                look.sums.taken += 1;
-                look.sums.intents += new;
-                Some(self.write_receipt(directories, receipt).await?)
-            }
-            Judged::Refused(bad) => {
-                let put_aside = self.put_aside(directories, &claim.name, content, by_line, bad).await?;
-                look.sums.refused += u64::from(put_aside.is_ok());
-                Some(put_aside)
-            }
-        })
-    }
-
-    async fn write_receipt(
-        &self,
-        directories: &Arc<Directories>,
-        receipt: Receipt,
-    ) -> Result<Result<(), String>, StoreError> {
-        let (of, masker) = (Arc::clone(directories), Arc::clone(&self.masker));
-        let written = self.worker.run(move || papers::write_receipt(&of.receipts, &masker, &receipt)).await?;
-        Ok(written
-            .map_err(|error| cannot("its intents were accepted, but its receipt cannot be written", &error)))
-    }
-
-    async fn put_aside(
-        &self,
-        directories: &Arc<Directories>,
-        name: &str,
-        content: Arc<Vec<u8>>,
-        by_line: ByLine,
-        bad: BadLines,
-    ) -> Result<Result<(), String>, StoreError> {
-        let why =
-            bad.first.first().map(|bad| papers::sentence(&self.masker, by_line, bad)).unwrap_or_default();
-        let (of, masker, asked) = (Arc::clone(directories), Arc::clone(&self.masker), name.to_owned());
-        let now = self.clock.now();
-        let copied = self.worker.run(move || {
-            let aside = Aside { rejected: &of.rejected, masker: &masker, now };
-            papers::put_aside(aside, &asked, &content, by_line, &bad)
-        });
-        Ok(match copied.await? {
-            Ok(copy) => {
-                let (file, copy) = (self.masker.text(name), self.masker.text(&format!("rejected/{copy}")));
-                tracing::warn!(
-                    file,
-                    copy,
-                    why,
-                    "{file} was refused: {why}; it is now {copy}, with the reason beside it"
-                );
-                Ok(())
-            }
-            Err(error) => {
-                Err(cannot(&format!("is refused ({why}), but cannot be copied to rejected/"), &error))
-            }
-        })
-    }
-
     /// Notes that a file stays where it is.
     fn leave(&self, look: &mut Look, name: &str, why: &str) {
         look.left.add(name, self.masker.text(why));
@@ -687,11 +347,6 @@ impl Spool {
             );
         }
         *last = left;
-    }
-
-    fn warn_of_receipt(&self, name: &str, why: &str) {
-        let (file, why) = (self.masker.text(name), self.masker.text(why));
-        tracing::warn!(file, "the receipt of {file} is out of date: {why}");
     }
 
     fn warn_of_refused(&self, name: &str, why: &str) {

@@ -32,7 +32,7 @@ fn a_persons_word_leaves_a_newer_database_as_it_was() {
 fn a_process_that_ended_before_its_first_migration_left_nothing_damaged() {
     let house = House::with(5);
     let conn = Connection::open(house.path("komoju.db")).unwrap();
-    conn.pragma_update(None, "application_id", komoju_sync::store::file::open::APPLICATION_ID).unwrap();
+    conn.pragma_update(None, "application_id", komoju_sync::store::file::inspect::APPLICATION_ID).unwrap();
     drop(conn);
     let ran = house.expect(5, &["customers", "list"]);
     assert!(ran.stderr.contains("there is no database"), "{}", ran.stderr);

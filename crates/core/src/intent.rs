@@ -6,7 +6,9 @@
 //!
 //! What becomes of an intent is [`lifecycle`].
 
+mod body;
 mod card;
+mod expect;
 pub mod lifecycle;
 mod rule;
 mod schema;
@@ -17,11 +19,12 @@ use std::fmt;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-pub use rule::{BadIntent, Rule};
-
 use super::customer::CustomerId;
-
 use super::time;
+
+pub use body::Body;
+pub use expect::{Expect, Surprise};
+pub use rule::{BadIntent, Rule};
 
 /// KOMOJU's limit on a metadata key, in characters.
 pub const LONGEST_METADATA_KEY: usize = 30;
@@ -140,147 +143,6 @@ impl fmt::Display for Target {
             Self::Customer(id) => id.fmt(f),
             Self::CreatedBy(intent) => write!(f, "@{intent}"),
         }
-    }
-}
-
-/// The parameters of a create or an update. A token in them is never shown by `Debug`.
-#[derive(Clone, PartialEq)]
-pub struct Body(Map<String, Value>);
-
-impl Body {
-    /// Takes a JSON object as parameters.
-    ///
-    /// # Errors
-    /// The first field that breaks a rule.
-    pub fn new(value: Value) -> Result<Self, BadIntent> {
-        let Value::Object(fields) = value else { return Err(BadIntent::at("body", Rule::Object)) };
-        known("body", &fields, &BODY_FIELDS)?;
-        for (name, value) in &fields {
-            let field = format!("body.{name}");
-            match name.as_str() {
-                "email" if value.is_string() || value.is_null() => {}
-                "email" => return Err(BadIntent::at(field, Rule::TextOrNull)),
-                "metadata" => check_metadata(&field, value)?,
-                "payment_details" if value.is_object() || value.as_str().is_some_and(card::is_number) => {
-                    return Err(BadIntent::at(field, Rule::Card));
-                }
-                _ if value.is_string() => {}
-                _ => return Err(BadIntent::at(field, Rule::Text)),
-            }
-        }
-        Ok(Self(fields))
-    }
-
-    /// The parameters by name.
-    pub fn fields(&self) -> &Map<String, Value> {
-        &self.0
-    }
-
-    /// The payment token, if it carries one: used once by KOMOJU, so an attempt with it cannot be repeated blindly.
-    pub fn token(&self) -> Option<&str> {
-        self.0.get("payment_details").and_then(Value::as_str)
-    }
-
-    /// The parameters but for the token.
-    pub fn without_token(&self) -> Map<String, Value> {
-        let mut fields = self.0.clone();
-        fields.remove("payment_details");
-        fields
-    }
-
-    /// Whether this metadata key is named.
-    pub fn has_metadata(&self, key: &str) -> bool {
-        self.0.get("metadata").and_then(Value::as_object).is_some_and(|metadata| metadata.contains_key(key))
-    }
-
-    /// The same with one more metadata key.
-    pub fn with_metadata(mut self, key: &str, value: &str) -> Self {
-        let metadata = self.0.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
-        if let Value::Object(metadata) = metadata {
-            metadata.insert(key.to_owned(), value.into());
-        }
-        self
-    }
-
-    /// The JSON that is sent.
-    pub fn text(&self) -> String {
-        // A map of owned values with text keys always serialises.
-        serde_json::to_string(&self.0).unwrap_or_default()
-    }
-}
-
-impl fmt::Debug for Body {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.0.iter().map(|(name, value)| match name.as_str() {
-            "payment_details" => (name, MASKED_TOKEN.to_owned()),
-            _ => (name, value.to_string()),
-        });
-        f.debug_map().entries(shown).finish()
-    }
-}
-
-/// What the dropper last saw of the customer; only what is named is compared.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Expect(Map<String, Value>);
-
-/// A field that is not as expected.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Surprise {
-    /// Which, as in `email` or `metadata.order_id`.
-    pub field: String,
-    /// What was expected; `null` for absent.
-    pub expected: Value,
-    /// What is there; `null` for absent.
-    pub found: Value,
-}
-
-impl Expect {
-    /// Takes a JSON object as an expectation.
-    ///
-    /// # Errors
-    /// The first field that breaks a rule.
-    pub fn new(value: Value) -> Result<Self, BadIntent> {
-        let Value::Object(fields) = value else { return Err(BadIntent::at("expect", Rule::Object)) };
-        known("expect", &fields, &EXPECT_FIELDS)?;
-        match fields.get("metadata") {
-            None | Some(Value::Object(_)) => Ok(Self(fields)),
-            Some(_) => Err(BadIntent::at("expect.metadata", Rule::Object)),
-        }
-    }
-
-    /// What is expected, by name.
-    pub fn fields(&self) -> &Map<String, Value> {
-        &self.0
-    }
-
-    /// The expectation as JSON.
-    pub fn text(&self) -> String {
-        serde_json::to_string(&self.0).unwrap_or_default()
-    }
-
-    /// What is not as expected; in metadata only the named keys count.
-    pub fn surprises(&self, theirs: &Map<String, Value>) -> Vec<Surprise> {
-        let null = Value::Null;
-        let of = |fields: &Map<String, Value>, name: &str| fields.get(name).unwrap_or(&null).clone();
-        let mut surprises = Vec::new();
-        let mut compare = |field: String, expected: &Value, found: Value| {
-            if *expected != found {
-                surprises.push(Surprise { field, expected: expected.clone(), found });
-            }
-        };
-        for (name, expected) in &self.0 {
-            match expected {
-                Value::Object(keys) if name == "metadata" => {
-                    let found =
-                        theirs.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
-                    for (key, expected) in keys {
-                        compare(format!("metadata.{key}"), expected, of(&found, key));
-                    }
-                }
-                expected => compare(name.clone(), expected, of(theirs, name)),
-            }
-        }
-        surprises
     }
 }
 
@@ -411,24 +273,6 @@ fn known(within: &str, fields: &Map<String, Value>, known: &'static [&'static st
         }
         None => Ok(()),
     }
-}
-
-fn check_metadata(field: &str, value: &Value) -> Result<(), BadIntent> {
-    let Value::Object(metadata) = value else { return Err(BadIntent::at(field, Rule::Object)) };
-    for (key, value) in metadata {
-        if key.chars().count() > LONGEST_METADATA_KEY {
-            return Err(BadIntent::at(field, Rule::LongKey));
-        }
-        let key = format!("{field}.{}", key.escape_debug());
-        match value {
-            // Whether null takes a key away, the API says.
-            Value::Null => {}
-            Value::String(text) if text.chars().count() <= LONGEST_METADATA_VALUE => {}
-            Value::String(_) => return Err(BadIntent::at(key, Rule::LongValue)),
-            _ => return Err(BadIntent::at(key, Rule::TextOrNull)),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,10 +10,9 @@ use super::{Exit, Finding, size};
 use crate::cli::print::{chain, safe};
 use crate::config::Config;
 use crate::daemon::status::Standing;
-use crate::store::file::{checkup, open};
+use crate::store::file::{checkup, inspect, migrations};
 use crate::store::log::mirror;
-use crate::store::state::account;
-use crate::store::state::account::Account;
+use crate::store::state::account::{self, Account};
 use crate::store::{Instance, Reader, StoreError, beside};
 use komoju_core::{CustomerId, time};
 
@@ -109,7 +108,7 @@ fn look(config: &Config, now: Timestamp) -> Result<(Looked, Seen), StoreError> {
     let reader = Reader::looking(path)?;
     let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
     let version = reader.look(checkup::schema_version)?;
-    let is_current = version == open::known_version();
+    let is_current = version == migrations::known_version();
     reader.in_one_view(|conn| {
         let current = is_current.then(|| {
             Ok::<_, StoreError>(Current {
@@ -123,7 +122,7 @@ fn look(config: &Config, now: Timestamp) -> Result<(Looked, Seen), StoreError> {
         let seen = Seen {
             version,
             bytes,
-            damage: (bytes <= open::CHECKED_AT_OPEN).then(|| checkup::damage(conn)).transpose()?,
+            damage: (bytes <= inspect::CHECKED_AT_OPEN).then(|| checkup::damage(conn)).transpose()?,
             missing_indexes: if is_current { checkup::missing_indexes(conn)? } else { Vec::new() },
             is_whole: current.as_ref().is_some_and(|current| current.status.last_sweep_age_s.is_some()),
             last_stamp: if is_current { checkup::last_stamp(conn)? } else { None },
@@ -166,7 +165,7 @@ fn unusable(error: StoreError) -> Finding {
 }
 
 fn judge_schema(path: &Path, seen: &Seen, holder: Option<&str>, now: Timestamp) -> Finding {
-    let (shown, known) = (path.display(), open::known_version());
+    let (shown, known) = (path.display(), migrations::known_version());
     if let Some(Some(damage)) = &seen.damage {
         let finding = format!("{shown} is damaged: {}", safe(damage));
         let advice = "stop the daemon, keep a copy of all its files, then restore a backup";
@@ -299,7 +298,7 @@ mod tests {
 
     fn fine() -> Seen {
         Seen {
-            version: open::known_version(),
+            version: migrations::known_version(),
             bytes: 1 << 20,
             damage: Some(None),
             missing_indexes: Vec::new(),

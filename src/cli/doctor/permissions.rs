@@ -7,7 +7,7 @@ use std::path::Path;
 use super::access::{Owned, People, Person, READ, SEARCH, WRITE};
 use super::{Exit, Finding, quoted};
 use crate::store::beside;
-use crate::store::file::open;
+use crate::store::file::inspect;
 
 const CHECK: &str = "permissions";
 
@@ -62,7 +62,7 @@ pub(super) fn check(database: &Path, people: &People, service: &Person, is_in_us
             shm: beside("-shm"),
             lock: beside(".lock"),
         },
-        stands_alone: open::stands_alone(database),
+        stands_alone: inspect::stands_alone(database),
         me: &people.me(),
         service,
         group,

@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 use crate::cli::Exit;
 use crate::cli::exit::UsageError;
 use crate::cli::print::{self, Out, Style, count, plain, safe};
-use crate::store::outbox::queue;
-use crate::store::outbox::queue::Which;
-use crate::store::{Reader, StoreError, read::Record};
+use crate::store::outbox::queue::{self, Which};
+use crate::store::read::Record;
+use crate::store::{Reader, StoreError};
 use komoju_core::intent::lifecycle::State;
 
 /// The intents that are not settled, in the order of acceptance.

@@ -7,8 +7,7 @@ use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::daemon::status::{Intents, Standing};
-use crate::metrics;
-use crate::metrics::{set, set_of};
+use crate::metrics::{self, set, set_of};
 use crate::store::beside;
 use crate::tasks::spool;
 use komoju_core::intent::lifecycle::State;

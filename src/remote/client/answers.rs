@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use komoju_core::{CustomerId, Page, PageQuery};
+
 use super::*;
 use crate::clock::SystemClock;
+use crate::remote::{Remote as _, Shown};
 
 /// A page with one customer.
 const PAGE: &[u8] = br#"{"total":1,"page":1,"per_page":10,"last_page":1,"data":[{"id":"a"}]}"#;

@@ -6,12 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 
-use super::{Answer, Answered, Http, wire};
+use super::{Answer, Http, wire};
 use crate::clock::ManualClock;
 use crate::config::Config;
+use crate::remote::wire::Answered;
 use crate::remote::{Call, Class, RemoteError};
-use crate::secret::Masker;
-use crate::secret::SecretKey;
+use crate::secret::{Masker, SecretKey};
 use komoju_core::json::checks::canonical;
 use komoju_core::time::LONGEST_PAUSE;
 use komoju_core::{Customer, CustomerId, Hints, json};

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{indexes, open};
+use super::{indexes, migrations};
 use crate::store::StoreError;
 
 /// Controls how many objects a message names.
@@ -19,7 +19,7 @@ const MOST_NAMED: usize = 10;
 /// run, because each start of the program needs this.
 static OURS: LazyLock<BTreeSet<(String, String)>> = LazyLock::new(|| {
     let indexes = indexes::names().map(|name| ("index".to_owned(), name.to_owned()));
-    open::migration_texts().flat_map(created_by).chain(indexes).collect()
+    migrations::migration_texts().flat_map(created_by).chain(indexes).collect()
 });
 
 /// The kind and name of each object that this SQL text creates: each of its `CREATE` statements begins a line.
@@ -95,15 +95,15 @@ pub(in crate::store) fn named(path: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::own;
+    use super::super::{open, own};
     use super::*;
 
     #[test]
     fn every_object_of_every_version_is_ours() {
         let mut conn = Connection::open_in_memory().unwrap();
         own::sign(&conn).unwrap();
-        for version in 1..=usize::try_from(open::known_version()).unwrap() {
-            open::MIGRATIONS.to_version(&mut conn, version).unwrap();
+        for version in 1..=usize::try_from(migrations::known_version()).unwrap() {
+            migrations::MIGRATIONS.to_version(&mut conn, version).unwrap();
             let objects = objects(&conn).unwrap();
             assert!(objects.len() > 20, "{}", objects.len());
             let foreign: Vec<_> = objects.iter().filter(|object| !object.is_ours()).collect();

@@ -20,12 +20,11 @@ use serde_json::Value;
 
 use super::schema_copy::{self, Kind, Object};
 use super::work::{Step, Work};
-use super::{open, own, place};
+use super::{inspect, migrations, open, own, place};
 use crate::store::StoreError;
-use crate::store::log::changes;
-use crate::store::log::changes::Head;
-use crate::store::log::verify::Verified;
-use crate::store::log::{mirror, verify};
+use crate::store::log::changes::{self, Head};
+use crate::store::log::mirror;
+use crate::store::log::verify::{self, Verified};
 use crate::store::outbox::rows::{digest, intent_in};
 use komoju_core::intent::MASKED_TOKEN;
 use komoju_core::json;
@@ -126,8 +125,8 @@ fn copy(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
     conn.pragma_update(None, "synchronous", "off")?;
     conn.pragma_update(None, "foreign_keys", false)?;
     conn.pragma_update(None, "temp_store", "memory")?;
-    conn.pragma_update(None, "application_id", open::APPLICATION_ID)?;
-    conn.pragma_update(None, "user_version", open::known_version())?;
+    conn.pragma_update(None, "application_id", inspect::APPLICATION_ID)?;
+    conn.pragma_update(None, "user_version", migrations::known_version())?;
     conn.execute("ATTACH ?1 AS source", [read_only_name(from)])?;
     let tx = conn.transaction()?;
     let objects = schema_copy::objects(&tx, "source")?;

@@ -2,7 +2,7 @@
 
 use rusqlite::OptionalExtension as _;
 
-use super::{indexes, open};
+use super::{indexes, inspect};
 use crate::store::log::mirror;
 use crate::store::{Conn, StoreError};
 use komoju_core::CustomerId;
@@ -16,7 +16,7 @@ pub fn schema_version(conn: &Conn) -> Result<i64, StoreError> {
 pub fn damage(conn: &Conn) -> Result<Option<String>, StoreError> {
     match conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
         Ok(found) => Ok((found != "ok").then_some(found)),
-        Err(e) if open::lacks_collation(&e) => Ok(None),
+        Err(e) if inspect::lacks_collation(&e) => Ok(None),
         Err(e) => Err(e.into()),
     }
 }

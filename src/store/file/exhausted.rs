@@ -10,6 +10,7 @@ use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 use rustix::io::Errno;
 
 use super::{identity, place};
+use crate::store::can_pass;
 
 /// Controls how many bytes are read at once.
 const PIECE: usize = 1 << 20;
@@ -58,21 +59,4 @@ pub(in crate::store) fn is_unreadable(path: &Path) -> bool {
     };
     // No lock is on the WAL, so its handle may be closed again.
     fails(identity::handle(path)) || fails(File::open(place::beside(path, "-wal")).map(Arc::new))
-}
-
-/// Whether what the kernel refused may be granted later.
-pub fn can_pass(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::ENOSPC
-                | libc::EDQUOT
-                | libc::EMFILE
-                | libc::ENFILE
-                | libc::ENOMEM
-                | libc::EIO
-                | libc::EAGAIN
-                | libc::EINTR
-        )
-    )
 }

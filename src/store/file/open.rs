@@ -4,35 +4,22 @@
 //! already write to it (a left-over journal would be rolled back). Only a file that carries our application id is opened, and
 //! only one that passes is migrated. A missing or empty file becomes a new database.
 
-use std::fs::{File, OpenOptions};
-use std::io::ErrorKind;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use include_dir::{Dir, include_dir};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use rusqlite_migration::Migrations;
 
-use super::identity::handle;
-use super::{displaced, instance, own, place};
+use super::inspect::{
+    APPLICATION_ID, Header, OTHER_PROGRAM, check_before_writing, check_version, is_blank, is_empty, look_at,
+    must_be_ours, must_be_there, newer_than_us, refuse_left_over,
+};
+use super::migrations::MIGRATIONS;
+use super::{instance, own, place};
 use crate::store::{Instance, StoreError};
-
-/// "KMJS": says in the file's header that it is ours (`PRAGMA application_id`).
-pub const APPLICATION_ID: u32 = 0x4B4D_4A53;
-
-/// A file up to this size is checked whole each time it is opened for writing: that takes well under a second. A larger one
-/// is checked by `verify`, so that a start on a million customers stays quick.
-pub const CHECKED_AT_OPEN: u64 = 32 << 20;
-
-/// The size of the first write to a new file, in bytes: one page. A power cut may leave of it the size alone.
-const FIRST_WRITE: u64 = 4096;
-
-/// Where the header says how the file is written: 1 with a journal, 2 with a WAL.
-const WRITE_VERSION: u64 = 18;
 
 /// How long a writer waits for another one before it gives up.
 pub(in crate::store) const BUSY: Duration = Duration::from_secs(10);
@@ -44,37 +31,11 @@ const TRIES_TO_CLOSE: u32 = 5;
 const ANOTHER_PROGRAM: &str =
     "another program that has it open (an SQL client, a report): close that, and try again";
 
-/// What a foreign database is.
-const OTHER_PROGRAM: &str = "it is another program's SQLite database";
 /// How long somebody who only looks waits.
 const BUSY_LOOK: Duration = Duration::from_secs(2);
 
 /// What a path in an SQLite URI may hold as it is.
 const URI_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.');
-
-static MIGRATION_FILES: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
-
-pub(in crate::store) static MIGRATIONS: LazyLock<Migrations<'static>> =
-    LazyLock::new(|| Migrations::from_directory(&MIGRATION_FILES).expect("migrations/ is checked by a test"));
-
-/// The SQL text of each migration.
-pub(in crate::store) fn migration_texts() -> impl Iterator<Item = &'static str> {
-    let files = MIGRATION_FILES.dirs().flat_map(Dir::files);
-    files.filter_map(include_dir::File::contents_utf8)
-}
-
-/// The schema version that this program writes: the number of migrations.
-pub fn known_version() -> i64 {
-    i64::try_from(MIGRATION_FILES.dirs().count()).unwrap_or(i64::MAX)
-}
-
-/// What the header of an existing file says.
-enum Header {
-    /// No file, an empty one, or a first page that the power was cut in before any of it was written.
-    Nothing,
-    /// Ours.
-    Ours { bytes: u64 },
-}
 
 /// Opens `path` for writing; makes and migrates it where needed.
 pub fn for_writing(path: &Path) -> Result<Connection, StoreError> {
@@ -281,63 +242,6 @@ fn configure_writer(conn: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The size of a file that is ours.
-fn must_be_ours(path: &Path) -> Result<u64, StoreError> {
-    match look_at(path)? {
-        Header::Ours { bytes } => Ok(bytes),
-        Header::Nothing => Err(StoreError::Missing(path.to_owned())),
-    }
-}
-
-/// Fails unless there is a database of ours. The error names a saved copy or a -wal that is left where the database was.
-fn must_be_there(path: &Path) -> Result<(), StoreError> {
-    match must_be_ours(path) {
-        Err(StoreError::Missing(missing)) => {
-            refuse_left_over(path)?;
-            Err(StoreError::Missing(missing))
-        }
-        other => other.map(drop),
-    }
-}
-
-/// Whether the file stands alone, without a -wal and a -shm beside it: as a backup does, and a restored database until its first start.
-pub fn stands_alone(path: &Path) -> bool {
-    let mut mode = [0];
-    handle(path).is_ok_and(|file| file.read_exact_at(&mut mode, WRITE_VERSION).is_ok()) && mode == [1]
-}
-
-/// Reads the file's first hundred bytes (<https://www.sqlite.org/fileformat.html>, section 1.3).
-fn look_at(path: &Path) -> Result<Header, StoreError> {
-    let file = |what, source| StoreError::File { path: path.to_owned(), what, source };
-    let opened = match handle(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Header::Nothing),
-        other => other.map_err(|e| file("cannot be opened", e))?,
-    };
-    let bytes = opened.metadata().map_err(|e| file("cannot be read", e))?.len();
-    let mut header = vec![0; 100];
-    let read = opened.read_at(&mut header, 0).map_err(|e| file("cannot be read", e))?;
-    header.truncate(read);
-    let foreign = |why: &str| Err(StoreError::Foreign { path: path.to_owned(), why: why.to_owned() });
-    if is_blank(&opened).map_err(|e| file("cannot be read", e))? {
-        return Ok(Header::Nothing);
-    }
-    let number =
-        |at: usize| header.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
-    if number(68) != APPLICATION_ID {
-        return foreign(match header.starts_with(b"SQLite format 3\0") {
-            true => OTHER_PROGRAM,
-            false => "it is not an SQLite database",
-        });
-    }
-    if !header.starts_with(b"SQLite format 3\0") {
-        return Err(StoreError::Damaged {
-            path: path.to_owned(),
-            why: "its first bytes are not those of a database".into(),
-        });
-    }
-    Ok(Header::Ours { bytes })
-}
-
 /// What sorts or copies more than fits into memory, and no payment token in plain sight: what it sets aside lies in a file without a
 /// name, and is gone with it.
 pub(in crate::store) fn with_temporary_files<T>(
@@ -375,122 +279,6 @@ fn writable(path: &Path) -> Result<Connection, StoreError> {
     open().map_err(|e| e.about(path))
 }
 
-/// Finds a newer version and damage while nothing has been written yet.
-fn check_before_writing(conn: &Connection, path: &Path, bytes: u64) -> Result<(), StoreError> {
-    let check = || -> Result<(), StoreError> {
-        if newer_than_us(conn, path)? == 0 && is_empty(conn)? {
-            // A process ended before its first migration: nothing is in it yet.
-            return Ok(());
-        }
-        let log_id: String = conn.query_row("SELECT log_id FROM meta", [], |row| row.get(0))?;
-        if log_id.is_empty() {
-            return Err(StoreError::Impossible("an empty log_id".into()));
-        }
-        if conn.query_row("SELECT is_backup FROM meta", [], |row| row.get(0))? {
-            return Err(StoreError::IsBackup(path.to_owned()));
-        }
-        if bytes <= CHECKED_AT_OPEN {
-            let checked = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
-            match checked {
-                Ok(found) if found == "ok" => {}
-                Ok(found) => {
-                    return Err(StoreError::Damaged { path: path.to_owned(), why: found.replace('\n', " ") });
-                }
-                // An operator's own index, by an order that only the operator's program knows: SQLite cannot check the file.
-                Err(e) if lacks_collation(&e) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(())
-    };
-    check().map_err(|e| match e {
-        // Our own table is missing from a file that says it is ours.
-        StoreError::Statement(e) if is_missing(&e) => {
-            StoreError::Damaged { path: path.to_owned(), why: e.to_string() }
-        }
-        e => e.about(path),
-    })
-}
-
-/// Whether a statement names a table or column that is not there. SQLite has no code of its own for that.
-fn is_missing(error: &rusqlite::Error) -> bool {
-    let text = error.to_string();
-    error.sqlite_error_code() == Some(ErrorCode::Unknown)
-        && (text.starts_with("no such table") || text.starts_with("no such column"))
-}
-
-/// Whether an index is in an order that only another program knows, so that SQLite cannot check the file.
-pub(in crate::store) fn lacks_collation(error: &rusqlite::Error) -> bool {
-    error
-        .sqlite_error()
-        .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_ERROR_MISSING_COLLSEQ)
-}
-
-fn is_empty(conn: &Connection) -> Result<bool, StoreError> {
-    Ok(conn.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?)
-}
-
-/// A missing database whose -wal (or -journal) still holds something was moved or removed by mistake: SQLite would wipe that.
-fn refuse_left_over(path: &Path) -> Result<(), StoreError> {
-    let real = place::real(path)?;
-    for suffix in ["-wal", "-journal"] {
-        let left_over = place::beside(&real, suffix);
-        if std::fs::metadata(&left_over).is_ok_and(|file| file.len() > 0) {
-            return Err(StoreError::LeftOver { path: path.to_owned(), left_over });
-        }
-    }
-    // What an instance saved when the database was removed under it.
-    if let Some(saved) = displaced::copies(path).into_iter().next() {
-        let put_back = displaced::put_back(&saved, path);
-        return Err(StoreError::Removed { path: path.to_owned(), saved, put_back });
-    }
-    // A restore that was cut off had moved it out of the way; one that was not kept the database with it.
-    let (Some(directory), Some(name)) = (real.parent(), real.file_name()) else { return Ok(()) };
-    let begins = format!("{}.before-restore-", name.to_string_lossy());
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let of = name.strip_suffix("-wal").or_else(|| name.strip_suffix("-journal"));
-        if let Some(of) = of
-            && of.starts_with(&begins)
-            && !directory.join(of).exists()
-            && entry.metadata().is_ok_and(|file| file.len() > 0)
-        {
-            return Err(StoreError::LeftOver { path: path.to_owned(), left_over: entry.path() });
-        }
-    }
-    Ok(())
-}
-
-fn newer_than_us(conn: &Connection, path: &Path) -> Result<i64, StoreError> {
-    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    match found > known_version() {
-        true => Err(StoreError::Newer { path: path.to_owned(), found, known: known_version() }),
-        false => Ok(found),
-    }
-}
-
-fn check_version(conn: &Connection, path: &Path) -> Result<(), StoreError> {
-    match newer_than_us(conn, path)? {
-        0 => Err(StoreError::Missing(path.to_owned())),
-        found if found < known_version() => Err(StoreError::Refused(format!(
-            "{} still has schema {found}; `komoju-sync run` or `komoju-sync sync` brings it to {}",
-            path.display(),
-            known_version()
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// Whether a file holds nothing: no byte, or a first page of zeros.
-fn is_blank(file: &File) -> std::io::Result<bool> {
-    if file.metadata()?.len() > FIRST_WRITE {
-        return Ok(false);
-    }
-    let mut page = [0; FIRST_WRITE as usize];
-    file.read_at(&mut page, 0)?;
-    Ok(page.iter().all(|byte| *byte == 0))
-}
-
 /// Makes the file, readable by its group and by nobody else; -wal and -shm take after it.
 fn create_empty(path: &Path) -> Result<(), StoreError> {
     OpenOptions::new()
@@ -514,52 +302,4 @@ fn assert_safe_sqlite() -> Result<(), StoreError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-
-    use super::*;
-
-    #[test]
-    fn looking_at_a_file_takes_no_lock_away_from_those_who_have_it_open() {
-        let directory = tempfile::TempDir::new().unwrap();
-        let path = directory.path().join("komoju.db");
-        let conn = for_writing(&path).unwrap();
-        conn.query_row("SELECT log_id FROM meta", [], |_| Ok(())).unwrap();
-        let inode = format!(":{} ", std::fs::metadata(&path).unwrap().ino());
-        let locks = || {
-            let locks = std::fs::read_to_string("/proc/locks").unwrap();
-            locks.lines().filter(|lock| lock.contains(&inode)).count()
-        };
-        assert_eq!(locks(), 1, "an open connection to a WAL database holds one");
-        drop(for_reading(&path).unwrap());
-        drop(beside(&path).unwrap());
-        drop(for_writing(&path).unwrap());
-        assert_eq!(locks(), 1);
-        drop(conn);
-        assert_eq!(locks(), 0);
-    }
-
-    #[test]
-    fn where_temporary_files_have_no_room_it_is_said_that_it_may_be_theirs() {
-        let directory = tempfile::TempDir::new().unwrap();
-        let path = directory.path().join("komoju.db");
-        let mut conn = for_writing(&path).unwrap();
-        let full = with_temporary_files(&mut conn, |conn| {
-            conn.execute_batch("PRAGMA max_page_count = 1; CREATE TABLE wide (x); INSERT INTO wide VALUES (zeroblob(1000000))")?;
-            Ok(())
-        });
-        let told = full.unwrap_err().to_string();
-        assert!(told.contains("komoju.db, or in SQLite's directory for temporary files"), "{told}");
-        let kept: i64 = conn.query_row("PRAGMA temp_store", [], |row| row.get(0)).unwrap();
-        assert_eq!(kept, 2, "in memory, as before");
-    }
-
-    #[test]
-    fn the_migrations_are_valid_and_counted() {
-        let conn = in_memory();
-        let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
-        let told: i64 =
-            conn.query_row("SELECT schema_version FROM mirror_info", [], |row| row.get(0)).unwrap();
-        assert_eq!((version, told), (known_version(), known_version()));
-    }
-}
+mod tests;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rusqlite::TransactionBehavior;
 
-use super::wal::Older;
-use super::{open, place, scrub, wal};
+use super::wal::{self, Older};
+use super::{open, place, scrub};
 use crate::store::{Conn, StoreError, Tx};
 
 /// The most frames of the WAL that one attempt overwrites (40 MB): the database's only writer does it, and others wait for that.

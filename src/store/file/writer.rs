@@ -11,8 +11,7 @@ use tokio::sync::oneshot;
 
 use super::displaced::Placement;
 use super::{added, indexes, open, wipe};
-use crate::heartbeat;
-use crate::heartbeat::Pulse;
+use crate::heartbeat::{self, Pulse};
 use crate::store::{Conn, StoreError, Tx};
 
 /// How often work that is to end is told so.
@@ -390,93 +389,4 @@ fn transact<T>(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use super::*;
-
-    const FOR_EVER: &str =
-        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
-
-    #[tokio::test]
-    async fn long_work_ends_when_told_and_leaves_nothing() {
-        let directory = tempfile::TempDir::new().unwrap();
-        let store = Store::open(&directory.path().join("komoju.db")).unwrap();
-        let (began, begun) = oneshot::channel();
-        let work = |tx: &Tx<'_>| {
-            tx.execute("UPDATE meta SET throttled_until = 'x'", [])?;
-            let _ = began.send(());
-            Ok(tx.query_row(FOR_EVER, [], |row| row.get::<_, i64>(0))?)
-        };
-        let stop = async {
-            let _ = begun.await;
-        };
-        assert_eq!(store.run_unless(stop, |conn| transact(conn, work)).await.unwrap(), None);
-        let read = |conn: &Conn| {
-            Ok(conn
-                .query_row("SELECT throttled_until FROM meta", [], |row| row.get::<_, Option<String>>(0))?)
-        };
-        assert_eq!(store.read(read).await.unwrap(), None, "it was rolled back");
-        assert_eq!(store.run_unless(std::future::pending(), |_| Ok(7)).await.unwrap(), Some(7));
-    }
-
-    #[tokio::test]
-    async fn triggers_fire_again_after_a_pass_has_written() {
-        let directory = tempfile::TempDir::new().unwrap();
-        let store = Store::open(&directory.path().join("komoju.db")).unwrap();
-        let intent =
-            |tx: &Tx<'_>| Ok(tx.execute("INSERT INTO intents (op, customer_id) VALUES ('delete', 'c')", [])?);
-        let bad = |tx: &Tx<'_>| Ok(tx.execute("INSERT INTO intents (op) VALUES ('destroy')", [])?);
-        let places =
-            |conn: &Conn| Ok(conn.query_row("SELECT count(*) FROM outbox", [], |row| row.get::<_, i64>(0))?);
-        let pass =
-            |tx: &Tx<'_>| Ok(tx.execute("INSERT INTO pass (kind, started_at) VALUES ('sweep', 'x')", [])?);
-        for round in 1..=2 {
-            assert_eq!(store.write_pass(pass).await.unwrap(), 1);
-            assert!(format!("{:?}", store.write(bad).await.unwrap_err()).contains("op: must be"));
-            store.write(intent).await.unwrap();
-            assert_eq!(store.read(places).await.unwrap(), round);
-        }
-    }
-
-    #[tokio::test]
-    async fn work_that_is_called_off_in_the_queue_disturbs_nobody() {
-        let directory = tempfile::TempDir::new().unwrap();
-        let store = Store::open(&directory.path().join("komoju.db")).unwrap();
-        let (began, begun) = oneshot::channel();
-        let (go_on, told) = mpsc::channel();
-        let ran = Arc::new(AtomicBool::new(false));
-        let it = Arc::clone(&ran);
-        // A statement is in the middle of its rows while the other work is called off.
-        let others = move |conn: &Conn| {
-            let mut statement = conn
-                .prepare("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 99) SELECT i FROM n")?;
-            let mut rows = statement.query([])?;
-            rows.next()?;
-            let _ = began.send(());
-            let _ = told.recv();
-            let mut count = 1;
-            while rows.next()?.is_some() {
-                count += 1;
-            }
-            Ok(count)
-        };
-        let calling_off = async {
-            begun.await.unwrap();
-            // Not before it lies in the queue.
-            let called_off = store.run_unless(tokio::task::yield_now(), move |_| {
-                it.store(true, Ordering::Relaxed);
-                Ok(7)
-            });
-            let called_off = tokio::time::timeout(Duration::from_secs(30), called_off).await;
-            go_on.send(()).unwrap();
-            called_off
-        };
-        let (count, called_off) = tokio::join!(store.read(others), calling_off);
-        assert_eq!(called_off.unwrap().unwrap(), None);
-        assert_eq!(count.unwrap(), 99);
-        // Whatever lay in the queue is over when this is.
-        store.read(|_| Ok(())).await.unwrap();
-        assert!(!ran.load(Ordering::Relaxed), "it was called off");
-    }
-}
+mod tests;

@@ -2,8 +2,7 @@
 
 use rusqlite::params;
 
-use crate::store::record;
-use crate::store::record::Record;
+use crate::store::record::{self, Record};
 use crate::store::{Conn, StoreError, Tx};
 
 /// Replaces what the complete sweep before has left; `fields` are those that changed, each with the number of customers,

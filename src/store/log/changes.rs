@@ -3,9 +3,9 @@
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::holds::End;
-use super::mirror::Stored;
-use super::{holds, listed, mirror};
+use super::holds::{self, End};
+use super::listed;
+use super::mirror::{self, Stored};
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::change::{EMPTY_CHAIN, Hash, chain};
 use komoju_core::{Customer, CustomerId, Entry, Kind, Origin, Standing, Tally};

@@ -5,8 +5,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use crate::store::record;
-use crate::store::record::Record;
+use crate::store::record::{self, Record};
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::{CustomerId, PassId, Unreadable};
 

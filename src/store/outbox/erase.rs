@@ -13,10 +13,8 @@ use serde_json::Value;
 
 use super::spool;
 use crate::store::file::wipe;
-use crate::store::log::changes;
-use crate::store::log::changes::{Cause, Head, Redaction};
-use crate::store::log::holds;
-use crate::store::log::holds::End;
+use crate::store::log::changes::{self, Cause, Head, Redaction};
+use crate::store::log::holds::{self, End};
 use crate::store::log::mirror;
 use crate::store::outbox::engine::own;
 use crate::store::{Conn, StoreError, Tx};

@@ -5,11 +5,9 @@
 use rusqlite::{OptionalExtension, params};
 use serde_json::Value;
 
-use crate::store::outbox::engine;
-use crate::store::outbox::engine::Open;
+use crate::store::outbox::engine::{self, Open};
 use crate::store::read::{PIECE, in_pieces};
-use crate::store::record;
-use crate::store::record::Record;
+use crate::store::record::{self, Record};
 use crate::store::{Conn, StoreError};
 use komoju_core::intent::MASKED_TOKEN;
 use komoju_core::intent::lifecycle::State;

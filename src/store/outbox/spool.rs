@@ -3,8 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use crate::store::file::wipe;
-use crate::store::outbox::accept;
-use crate::store::outbox::accept::Door;
+use crate::store::outbox::accept::{self, Door};
 use crate::store::outbox::engine;
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::intent::{Intent, Target, Wish};

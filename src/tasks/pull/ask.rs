@@ -9,8 +9,8 @@ use super::{Failure, Pull, Setback};
 use crate::metrics;
 use crate::remote::{Class, Remote, Shown};
 use crate::store::StoreError;
-use crate::store::log::mirror::Among;
-use crate::store::log::{mirror, passes};
+use crate::store::log::mirror::{self, Among};
+use crate::store::log::passes;
 use komoju_core::plan::retry;
 use komoju_core::{Customer, CustomerId, Unreadable, time};
 

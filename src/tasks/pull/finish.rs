@@ -4,8 +4,7 @@ use super::{Failure, Pass, Pull, Report};
 use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::{holds, passes, unreadable};
-use crate::store::state::clock;
-use crate::store::state::clock::Confirmed;
+use crate::store::state::clock::{self, Confirmed};
 use komoju_core::{Outcome, PassKind, Tally, time};
 
 /// Passes without an event are kept so long.

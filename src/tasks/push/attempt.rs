@@ -11,7 +11,7 @@ use crate::remote::{
 use crate::secret::Masker;
 use crate::store::StoreError;
 use crate::store::log::lag;
-use crate::store::outbox::engine;
+use crate::store::outbox::attempts;
 use crate::store::outbox::engine::Open;
 use crate::tasks::echoes::Making;
 use komoju_core::intent::lifecycle::Outcome;
@@ -127,8 +127,8 @@ impl<R: Remote + PushRemote> Pusher<R> {
         open.frozen.first_server_at = self.remote.server_time().map(time::written);
         let (position, frozen) = (open.position, open.frozen.clone());
         let noted = self.store.write(move |tx| match frozen.first_server_at {
-            Some(_) => engine::freeze(tx, position, &frozen),
-            None => engine::note_unknown(tx, position),
+            Some(_) => attempts::freeze(tx, position, &frozen),
+            None => attempts::note_unknown(tx, position),
         });
         noted.await?;
         Ok(None)
@@ -191,7 +191,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             return Ok(false);
         }
         let open = open.clone();
-        let last = self.store.read(move |conn| engine::last_attempt_at(conn, &open)).await?;
+        let last = self.store.read(move |conn| attempts::last_attempt_at(conn, &open)).await?;
         Ok(last.is_some_and(|last| consistency.may_be_behind(last, asked_at)))
     }
 

@@ -6,9 +6,9 @@ use super::PushSettings;
 use super::ended::{Settled, legal, moment};
 use crate::clock::Clock;
 use crate::store::log::mirror;
+use crate::store::outbox::attempts::{self, AttemptEnd};
 use crate::store::outbox::delete_limit;
-use crate::store::outbox::engine;
-use crate::store::outbox::engine::{AttemptEnd, Frozen, Open, Words};
+use crate::store::outbox::engine::{self, Frozen, Open, Words};
 use crate::store::state::account;
 use crate::store::{Conn, StoreError, Tx, read};
 use komoju_core::intent::lifecycle::Outcome;
@@ -78,7 +78,7 @@ pub(super) fn claim(
         None => Patience::begin(&now),
     };
     engine::own(tx, || {
-        engine::claim(tx, &open, life, &frozen, &patience, &time::written(now.wall))?;
+        attempts::claim(tx, &open, life, &frozen, &patience, &time::written(now.wall))?;
         match intent.wish {
             Wish::Delete(_) => delete_limit::note_sent(tx, open.position, clock.boot().as_ref()),
             Wish::Create(_) | Wish::Update(..) => Ok(()),
@@ -101,9 +101,9 @@ fn not_sent(tx: &Tx<'_>, open: &Open, reason: String, clock: &dyn Clock) -> Resu
             Outcome::Known => {
                 let sending = legal(open.life.claim())?;
                 let rejected = legal(sending.reject())?;
-                engine::claim(tx, open, sending, &open.frozen, &patience, &at)?;
+                attempts::claim(tx, open, sending, &open.frozen, &patience, &at)?;
                 let end = AttemptEnd { status: None, error: Some(reason.clone()) };
-                engine::end_attempt(tx, open, rejected, &at, &end)?;
+                attempts::end_attempt(tx, open, rejected, &at, &end)?;
                 words.settled_at = Some(at.clone());
                 rejected
             }

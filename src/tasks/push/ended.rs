@@ -8,8 +8,8 @@ use crate::remote::PushedCustomer;
 use crate::remote::error::ApiError;
 use crate::store::StoreError;
 use crate::store::outbox::engine::Open;
-use komoju_core::intent::lifecycle::{IllegalTransition, Lifecycle, Outcome};
 use komoju_core::intent::Body;
+use komoju_core::intent::lifecycle::{IllegalTransition, Lifecycle, Outcome};
 use komoju_core::patience::Moment;
 use komoju_core::{Tally, time};
 

@@ -12,9 +12,8 @@ use super::window::{Setback, Window};
 use crate::heartbeat;
 use crate::remote::{PushRemote, PushedCustomer, Remote, Shown};
 use crate::store::StoreError;
-use crate::store::outbox::candidates;
-use crate::store::outbox::candidates::{Claims, ENTRIES_AT_ONCE, Entered};
-use crate::store::outbox::engine;
+use crate::store::outbox::attempts;
+use crate::store::outbox::candidates::{self, Claims, ENTRIES_AT_ONCE, Entered};
 use crate::store::outbox::engine::Open;
 use komoju_core::intent::Body;
 use komoju_core::intent::lifecycle::Outcome;
@@ -131,7 +130,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 let frozen = freshly_frozen(intent, &self.settings, &*self.clock, self.remote.server_time());
                 tracing::info!(intent = %open.id, "intent {}: the create did not take effect; it is sent anew, with a new key", open.id);
                 let (position, fresh) = (open.position, frozen.clone());
-                self.store.write(move |tx| engine::freeze(tx, position, &fresh)).await?;
+                self.store.write(move |tx| attempts::freeze(tx, position, &fresh)).await?;
                 open.frozen = frozen;
                 Ok(None)
             }

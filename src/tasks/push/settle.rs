@@ -9,15 +9,12 @@ use super::Pusher;
 use super::ended::{Ended, Obstacle, Settled, in_words, legal, moment, not_applied};
 use crate::remote::PushedCustomer;
 use crate::secret::MASK;
-use crate::store::log::changes;
-use crate::store::log::changes::Cause;
-use crate::store::log::mirror;
-use crate::store::log::mirror::Stored;
-use crate::store::log::unreadable;
-use crate::store::log::unreadable::Sight;
+use crate::store::log::changes::{self, Cause};
+use crate::store::log::mirror::{self, Stored};
+use crate::store::log::unreadable::{self, Sight};
 use crate::store::log::{lag, passes};
-use crate::store::outbox::engine;
-use crate::store::outbox::engine::{AttemptEnd, Open, Words};
+use crate::store::outbox::attempts::{self, AttemptEnd};
+use crate::store::outbox::engine::{self, Open, Words};
 use crate::store::{StoreError, Tx};
 use crate::tasks::Echoes;
 use komoju_core::intent::lifecycle::Outcome;
@@ -158,7 +155,7 @@ impl Settling {
         }
         let reason = words.reason.clone();
         engine::own(tx, || {
-            engine::end_attempt(tx, open, life, &at, &end)?;
+            attempts::end_attempt(tx, open, life, &at, &end)?;
             engine::write(tx, open.position, life, words)
         })?;
         self.echoes.settled(open.position, open.customer.as_ref(), made.as_ref());

@@ -2,11 +2,9 @@
 
 use serde_json::Value;
 
-use super::lines;
-use super::papers;
 use super::redact::{ByLine, SECRET_KEYS, redacted};
-use crate::secret::SecretKey;
-use crate::secret::{MASK, Masker};
+use super::{lines, papers};
+use crate::secret::{MASK, Masker, SecretKey};
 use crate::store::outbox::accept::checks::passes_the_triggers;
 use crate::store::outbox::spool::{BadLine, Line};
 use komoju_core::intent::{MASKED_TOKEN, Wish};

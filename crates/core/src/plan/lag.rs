@@ -5,9 +5,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-pub use crate::lag::{Consistency, LeftOut, Recent};
 use crate::plan::sighting;
 use crate::{Customer, Kind, Origin, Standing};
+
+pub use crate::lag::{Consistency, LeftOut, Recent};
 
 /// A read that differs from the mirror.
 #[derive(Clone, Copy, Debug)]

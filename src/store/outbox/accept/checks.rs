@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use super::{Door, accept};
 use crate::store::Conn;
-use crate::store::file::open::MIGRATIONS;
+use crate::store::file::migrations::MIGRATIONS;
 use crate::store::file::own;
 use crate::store::outbox::rows::{digest, intent_in};
 use komoju_core::intent::{Intent, Target, Wish};

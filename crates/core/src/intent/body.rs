@@ -1,0 +1,102 @@
+//! The body of a create or an update: the API's parameters.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use super::rule::{BadIntent, Rule};
+use super::{BODY_FIELDS, LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE, MASKED_TOKEN, card, known};
+
+/// The parameters of a create or an update. A token in them is never shown by `Debug`.
+#[derive(Clone, PartialEq)]
+pub struct Body(pub(super) Map<String, Value>);
+
+impl Body {
+    /// Takes a JSON object as parameters.
+    ///
+    /// # Errors
+    /// The first field that breaks a rule.
+    pub fn new(value: Value) -> Result<Self, BadIntent> {
+        let Value::Object(fields) = value else { return Err(BadIntent::at("body", Rule::Object)) };
+        known("body", &fields, &BODY_FIELDS)?;
+        for (name, value) in &fields {
+            let field = format!("body.{name}");
+            match name.as_str() {
+                "email" if value.is_string() || value.is_null() => {}
+                "email" => return Err(BadIntent::at(field, Rule::TextOrNull)),
+                "metadata" => check_metadata(&field, value)?,
+                "payment_details" if value.is_object() || value.as_str().is_some_and(card::is_number) => {
+                    return Err(BadIntent::at(field, Rule::Card));
+                }
+                _ if value.is_string() => {}
+                _ => return Err(BadIntent::at(field, Rule::Text)),
+            }
+        }
+        Ok(Self(fields))
+    }
+
+    /// The parameters by name.
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// The payment token, if it carries one: used once by KOMOJU, so an attempt with it cannot be repeated blindly.
+    pub fn token(&self) -> Option<&str> {
+        self.0.get("payment_details").and_then(Value::as_str)
+    }
+
+    /// The parameters but for the token.
+    pub fn without_token(&self) -> Map<String, Value> {
+        let mut fields = self.0.clone();
+        fields.remove("payment_details");
+        fields
+    }
+
+    /// Whether this metadata key is named.
+    pub fn has_metadata(&self, key: &str) -> bool {
+        self.0.get("metadata").and_then(Value::as_object).is_some_and(|metadata| metadata.contains_key(key))
+    }
+
+    /// The same with one more metadata key.
+    pub fn with_metadata(mut self, key: &str, value: &str) -> Self {
+        let metadata = self.0.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(metadata) = metadata {
+            metadata.insert(key.to_owned(), value.into());
+        }
+        self
+    }
+
+    /// The JSON that is sent.
+    pub fn text(&self) -> String {
+        // A map of owned values with text keys always serialises.
+        serde_json::to_string(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.0.iter().map(|(name, value)| match name.as_str() {
+            "payment_details" => (name, MASKED_TOKEN.to_owned()),
+            _ => (name, value.to_string()),
+        });
+        f.debug_map().entries(shown).finish()
+    }
+}
+
+fn check_metadata(field: &str, value: &Value) -> Result<(), BadIntent> {
+    let Value::Object(metadata) = value else { return Err(BadIntent::at(field, Rule::Object)) };
+    for (key, value) in metadata {
+        if key.chars().count() > LONGEST_METADATA_KEY {
+            return Err(BadIntent::at(field, Rule::LongKey));
+        }
+        let key = format!("{field}.{}", key.escape_debug());
+        match value {
+            // Whether null takes a key away, the API says.
+            Value::Null => {}
+            Value::String(text) if text.chars().count() <= LONGEST_METADATA_VALUE => {}
+            Value::String(_) => return Err(BadIntent::at(key, Rule::LongValue)),
+            _ => return Err(BadIntent::at(key, Rule::TextOrNull)),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! What the submitter of an update or delete last saw, compared with the customer as it is.
+
+use serde_json::{Map, Value};
+
+use super::rule::{BadIntent, Rule};
+use super::{EXPECT_FIELDS, known};
+
+/// What the dropper last saw of the customer; only what is named is compared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expect(Map<String, Value>);
+
+/// A field that is not as expected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Surprise {
+    /// Which, as in `email` or `metadata.order_id`.
+    pub field: String,
+    /// What was expected; `null` for absent.
+    pub expected: Value,
+    /// What is there; `null` for absent.
+    pub found: Value,
+}
+
+impl Expect {
+    /// Takes a JSON object as an expectation.
+    ///
+    /// # Errors
+    /// The first field that breaks a rule.
+    pub fn new(value: Value) -> Result<Self, BadIntent> {
+        let Value::Object(fields) = value else { return Err(BadIntent::at("expect", Rule::Object)) };
+        known("expect", &fields, &EXPECT_FIELDS)?;
+        match fields.get("metadata") {
+            None | Some(Value::Object(_)) => Ok(Self(fields)),
+            Some(_) => Err(BadIntent::at("expect.metadata", Rule::Object)),
+        }
+    }
+
+    /// What is expected, by name.
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// The expectation as JSON.
+    pub fn text(&self) -> String {
+        serde_json::to_string(&self.0).unwrap_or_default()
+    }
+
+    /// What is not as expected; in metadata only the named keys count.
+    pub fn surprises(&self, theirs: &Map<String, Value>) -> Vec<Surprise> {
+        let null = Value::Null;
+        let of = |fields: &Map<String, Value>, name: &str| fields.get(name).unwrap_or(&null).clone();
+        let mut surprises = Vec::new();
+        let mut compare = |field: String, expected: &Value, found: Value| {
+            if *expected != found {
+                surprises.push(Surprise { field, expected: expected.clone(), found });
+            }
+        };
+        for (name, expected) in &self.0 {
+            match expected {
+                Value::Object(keys) if name == "metadata" => {
+                    let found =
+                        theirs.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+                    for (key, expected) in keys {
+                        compare(format!("metadata.{key}"), expected, of(&found, key));
+                    }
+                }
+                expected => compare(name.clone(), expected, of(theirs, name)),
+            }
+        }
+        surprises
+    }
+}

@@ -1,0 +1,111 @@
+//! The reading half: one page of the list, one customer.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+
+use super::{Http, ONE_CUSTOMER, Terms};
+use crate::remote::client::classify::too_large;
+use crate::remote::error::{Call, Cause, RemoteError};
+use crate::remote::limiter::Share;
+use crate::remote::meter::Meter;
+use crate::remote::wire::{self, Answered};
+use crate::remote::{Remote, Shown};
+use komoju_core::{CustomerId, Page, PageQuery};
+
+impl Remote for Http {
+    async fn list(&self, query: PageQuery) -> Result<Page, RemoteError> {
+        self.listed(query).await
+    }
+
+    async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
+        self.shown(id, Share::Read).await
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn throttled_until(&self) -> Option<Timestamp> {
+        self.limiter.paused_until()
+    }
+
+    fn server_time(&self) -> Option<Timestamp> {
+        let (date, at) = (*self.server_date.lock().unwrap_or_else(PoisonError::into_inner))?;
+        date.checked_add(self.clock.elapsed().saturating_sub(at)).ok()
+    }
+}
+
+impl Http {
+    /// Requests one page of the list and reads it.
+    async fn listed(&self, query: PageQuery) -> Result<Page, RemoteError> {
+        let call = Call::List { page: query.page };
+        let mut url = self.url(&["customers"]);
+        {
+            let mut pairs = url.query_pairs_mut();
+            pairs
+                .append_pair("page", &query.page.to_string())
+                .append_pair("per_page", &query.per_page.to_string());
+            if let Some(from) = query.created_from {
+                // Whole seconds, as the API writes them.
+                pairs.append_pair("start_time", &format!("{from:.0}"));
+            }
+        }
+        let mut meter = Meter::new(&call, &*self.clock);
+        let limit = if query.per_page == 1 { ONE_CUSTOMER } else { self.largest_answer };
+        let terms = Terms { share: Share::Read, limit };
+        let listed = match self.get(&call, terms, url, &mut meter).await {
+            Ok(answer) if answer.is_whole => wire::page(&answer.body).map_err(|why| {
+                let cause = Cause::Unusable(self.masker.text(&why));
+                RemoteError { call, cause, retry_after: None }
+            }),
+            Ok(answer) => {
+                let cause = too_large(limit, wire::beginning(&answer.body));
+                Err(RemoteError { call, cause, retry_after: None })
+            }
+            Err(error) => Err(error),
+        };
+        match &listed {
+            Ok(_) => meter.answered(true),
+            Err(error) => meter.failed(error),
+        }
+        listed
+    }
+
+    pub(super) async fn shown(&self, id: &CustomerId, share: Share) -> Result<Shown, RemoteError> {
+        let call = Call::Show { id: self.masker.text(id.as_str()) };
+        let mut meter = Meter::new(&call, &*self.clock);
+        let url = self.url(&["customers", id.as_str()]);
+        let terms = Terms { share, limit: ONE_CUSTOMER };
+        let shown = match self.get(&call, terms, url, &mut meter).await {
+            Ok(answer) => match wire::one_customer(&answer.body, answer.is_whole) {
+                Answered::Customer(customer) if customer.id() == id => match customer.is_deleted() {
+                    true => Ok(Shown::NotFound),
+                    false => Ok(Shown::Found(customer)),
+                },
+                Answered::Unreadable(bad) if bad.id.as_ref().is_none_or(|shown| shown == id) => {
+                    Ok(Shown::Unreadable(bad))
+                }
+                other => {
+                    let why = match other {
+                        Answered::Other(why) => why,
+                        _ => "the answer is about another customer".to_owned(),
+                    };
+                    let cause = Cause::Unusable(self.masker.text(&why));
+                    Err(RemoteError { call, cause, retry_after: None })
+                }
+            },
+            Err(RemoteError { cause: Cause::Rejected(told), .. }) if matches!(told.status, 404 | 410) => {
+                Ok(Shown::NotFound)
+            }
+            Err(other) => Err(other),
+        };
+        match &shown {
+            Ok(Shown::Unreadable(_)) => meter.unreadable(),
+            Ok(shown) => meter.answered(matches!(shown, Shown::Found(_))),
+            Err(error) => meter.failed(error),
+        }
+        shown
+    }
+}

@@ -1,0 +1,210 @@
+//! Whose file it is, whether it is whole, and whether its schema is one that this program knows. Nothing is written here.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rusqlite::{Connection, ErrorCode};
+
+use super::migrations::known_version;
+use crate::store::StoreError;
+use crate::store::file::identity::handle;
+use crate::store::file::{displaced, place};
+
+/// "KMJS": says in the file's header that it is ours (`PRAGMA application_id`).
+pub const APPLICATION_ID: u32 = 0x4B4D_4A53;
+
+/// A file up to this size is checked whole each time it is opened for writing: that takes well under a second. A larger one
+/// is checked by `verify`, so that a start on a million customers stays quick.
+pub const CHECKED_AT_OPEN: u64 = 32 << 20;
+
+/// The size of the first write to a new file, in bytes: one page. A power cut may leave of it the size alone.
+pub(super) const FIRST_WRITE: u64 = 4096;
+
+/// What a foreign database is.
+pub(super) const OTHER_PROGRAM: &str = "it is another program's SQLite database";
+
+/// Where the header says how the file is written: 1 with a journal, 2 with a WAL.
+pub(super) const WRITE_VERSION: u64 = 18;
+
+/// What the header of an existing file says.
+pub(super) enum Header {
+    /// No file, an empty one, or a first page that the power was cut in before any of it was written.
+    Nothing,
+    /// Ours.
+    Ours { bytes: u64 },
+}
+
+/// The size of a file that is ours.
+pub(super) fn must_be_ours(path: &Path) -> Result<u64, StoreError> {
+    match look_at(path)? {
+        Header::Ours { bytes } => Ok(bytes),
+        Header::Nothing => Err(StoreError::Missing(path.to_owned())),
+    }
+}
+
+/// Fails unless there is a database of ours. The error names a saved copy or a -wal that is left where the database was.
+pub(super) fn must_be_there(path: &Path) -> Result<(), StoreError> {
+    match must_be_ours(path) {
+        Err(StoreError::Missing(missing)) => {
+            refuse_left_over(path)?;
+            Err(StoreError::Missing(missing))
+        }
+        other => other.map(drop),
+    }
+}
+
+/// Whether the file stands alone, without a -wal and a -shm beside it: as a backup does, and a restored database until its first start.
+pub fn stands_alone(path: &Path) -> bool {
+    let mut mode = [0];
+    handle(path).is_ok_and(|file| file.read_exact_at(&mut mode, WRITE_VERSION).is_ok()) && mode == [1]
+}
+
+/// Reads the file's first hundred bytes (<https://www.sqlite.org/fileformat.html>, section 1.3).
+pub(super) fn look_at(path: &Path) -> Result<Header, StoreError> {
+    let file = |what, source| StoreError::File { path: path.to_owned(), what, source };
+    let opened = match handle(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Header::Nothing),
+        other => other.map_err(|e| file("cannot be opened", e))?,
+    };
+    let bytes = opened.metadata().map_err(|e| file("cannot be read", e))?.len();
+    let mut header = vec![0; 100];
+    let read = opened.read_at(&mut header, 0).map_err(|e| file("cannot be read", e))?;
+    header.truncate(read);
+    let foreign = |why: &str| Err(StoreError::Foreign { path: path.to_owned(), why: why.to_owned() });
+    if is_blank(&opened).map_err(|e| file("cannot be read", e))? {
+        return Ok(Header::Nothing);
+    }
+    let number =
+        |at: usize| header.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
+    if number(68) != APPLICATION_ID {
+        return foreign(match header.starts_with(b"SQLite format 3\0") {
+            true => OTHER_PROGRAM,
+            false => "it is not an SQLite database",
+        });
+    }
+    if !header.starts_with(b"SQLite format 3\0") {
+        return Err(StoreError::Damaged {
+            path: path.to_owned(),
+            why: "its first bytes are not those of a database".into(),
+        });
+    }
+    Ok(Header::Ours { bytes })
+}
+
+/// Finds a newer version and damage while nothing has been written yet.
+pub(super) fn check_before_writing(conn: &Connection, path: &Path, bytes: u64) -> Result<(), StoreError> {
+    let check = || -> Result<(), StoreError> {
+        if newer_than_us(conn, path)? == 0 && is_empty(conn)? {
+            // A process ended before its first migration: nothing is in it yet.
+            return Ok(());
+        }
+        let log_id: String = conn.query_row("SELECT log_id FROM meta", [], |row| row.get(0))?;
+        if log_id.is_empty() {
+            return Err(StoreError::Impossible("an empty log_id".into()));
+        }
+        if conn.query_row("SELECT is_backup FROM meta", [], |row| row.get(0))? {
+            return Err(StoreError::IsBackup(path.to_owned()));
+        }
+        if bytes <= CHECKED_AT_OPEN {
+            let checked = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+            match checked {
+                Ok(found) if found == "ok" => {}
+                Ok(found) => {
+                    return Err(StoreError::Damaged { path: path.to_owned(), why: found.replace('\n', " ") });
+                }
+                // An operator's own index, by an order that only the operator's program knows: SQLite cannot check the file.
+                Err(e) if lacks_collation(&e) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    };
+    check().map_err(|e| match e {
+        // Our own table is missing from a file that says it is ours.
+        StoreError::Statement(e) if is_missing(&e) => {
+            StoreError::Damaged { path: path.to_owned(), why: e.to_string() }
+        }
+        e => e.about(path),
+    })
+}
+
+/// Whether a statement names a table or column that is not there. SQLite has no code of its own for that.
+pub(super) fn is_missing(error: &rusqlite::Error) -> bool {
+    let text = error.to_string();
+    error.sqlite_error_code() == Some(ErrorCode::Unknown)
+        && (text.starts_with("no such table") || text.starts_with("no such column"))
+}
+
+/// Whether an index is in an order that only another program knows, so that SQLite cannot check the file.
+pub(in crate::store) fn lacks_collation(error: &rusqlite::Error) -> bool {
+    error
+        .sqlite_error()
+        .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_ERROR_MISSING_COLLSEQ)
+}
+
+pub(super) fn is_empty(conn: &Connection) -> Result<bool, StoreError> {
+    Ok(conn.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?)
+}
+
+/// A missing database whose -wal (or -journal) still holds something was moved or removed by mistake: SQLite would wipe that.
+pub(super) fn refuse_left_over(path: &Path) -> Result<(), StoreError> {
+    let real = place::real(path)?;
+    for suffix in ["-wal", "-journal"] {
+        let left_over = place::beside(&real, suffix);
+        if std::fs::metadata(&left_over).is_ok_and(|file| file.len() > 0) {
+            return Err(StoreError::LeftOver { path: path.to_owned(), left_over });
+        }
+    }
+    // What an instance saved when the database was removed under it.
+    if let Some(saved) = displaced::copies(path).into_iter().next() {
+        let put_back = displaced::put_back(&saved, path);
+        return Err(StoreError::Removed { path: path.to_owned(), saved, put_back });
+    }
+    // A restore that was cut off had moved it out of the way; one that was not kept the database with it.
+    let (Some(directory), Some(name)) = (real.parent(), real.file_name()) else { return Ok(()) };
+    let begins = format!("{}.before-restore-", name.to_string_lossy());
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let of = name.strip_suffix("-wal").or_else(|| name.strip_suffix("-journal"));
+        if let Some(of) = of
+            && of.starts_with(&begins)
+            && !directory.join(of).exists()
+            && entry.metadata().is_ok_and(|file| file.len() > 0)
+        {
+            return Err(StoreError::LeftOver { path: path.to_owned(), left_over: entry.path() });
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn newer_than_us(conn: &Connection, path: &Path) -> Result<i64, StoreError> {
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match found > known_version() {
+        true => Err(StoreError::Newer { path: path.to_owned(), found, known: known_version() }),
+        false => Ok(found),
+    }
+}
+
+pub(super) fn check_version(conn: &Connection, path: &Path) -> Result<(), StoreError> {
+    match newer_than_us(conn, path)? {
+        0 => Err(StoreError::Missing(path.to_owned())),
+        found if found < known_version() => Err(StoreError::Refused(format!(
+            "{} still has schema {found}; `komoju-sync run` or `komoju-sync sync` brings it to {}",
+            path.display(),
+            known_version()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a file holds nothing: no byte, or a first page of zeros.
+pub(super) fn is_blank(file: &File) -> std::io::Result<bool> {
+    if file.metadata()?.len() > FIRST_WRITE {
+        return Ok(false);
+    }
+    let mut page = [0; FIRST_WRITE as usize];
+    file.read_at(&mut page, 0)?;
+    Ok(page.iter().all(|byte| *byte == 0))
+}

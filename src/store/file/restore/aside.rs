@@ -1,0 +1,55 @@
+//! Files that are moved aside while another takes their place, and put back where that fails.
+
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::COMPANIONS;
+use crate::store::file::place;
+
+/// What lay beside a database and is to go with it: first out of the way, then to its new name.
+#[derive(Default)]
+pub(super) struct Aside(pub(super) Vec<(PathBuf, PathBuf, &'static str)>);
+
+impl Aside {
+    pub(super) fn take(&mut self, path: &Path, kept: &Path) -> std::io::Result<()> {
+        for suffix in COMPANIONS {
+            let (from, to) = (place::beside(path, suffix), place::beside(kept, &format!("-aside{suffix}")));
+            match fs::rename(&from, &to) {
+                Ok(()) => self.0.push((from, to, suffix)),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_back(self) {
+        for (from, to, _) in self.0 {
+            let _ = fs::rename(to, from);
+        }
+    }
+
+    /// Whether any of them holds commits; those are kept, and a -shm is made anew from its -wal.
+    pub(super) fn settle(self, kept: &Path) -> bool {
+        let mut holds_commits = false;
+        for (_, file, suffix) in self.0 {
+            let holds = suffix != "-shm" && fs::symlink_metadata(&file).is_ok_and(|found| found.len() > 0);
+            // One that cannot be renamed is kept under the name that it has.
+            let _ = match holds {
+                true => fs::rename(&file, place::beside(kept, suffix)),
+                false => fs::remove_file(&file),
+            };
+            holds_commits |= holds;
+        }
+        holds_commits
+    }
+}
+
+/// Makes a file readable by its owner alone.
+pub(super) fn make_private(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().read(true).custom_flags(place::NO_LINKS).open(path)?;
+    place::must_be_plain(&file)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))
+}

@@ -1,0 +1,136 @@
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown, symlink};
+
+use super::*;
+
+struct Place {
+    home: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let home = tempfile::TempDir::new().unwrap();
+        fs::write(home.path().join("komoju.db"), "").unwrap();
+        Self { home }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn open(&self) -> Result<Directories, String> {
+        Directories::open(&self.at("spool"), &self.at("komoju.db"))
+    }
+}
+
+#[test]
+fn the_directories_appear_at_once() {
+    for _ in 0..40 {
+        let place = Place::new();
+        let spool = place.at("spool");
+        std::thread::scope(|scope| {
+            // A member of the group that waits for the directory in order to create `rejected`
+            // first.
+            let member = scope.spawn(|| {
+                while !spool.exists() {
+                    std::hint::spin_loop();
+                }
+                BELOW.iter().any(|(name, _)| fs::create_dir(spool.join(name)).is_ok())
+            });
+            place.open().unwrap();
+            assert!(!member.join().unwrap(), "a member was first");
+        });
+    }
+}
+
+#[test]
+fn a_creation_that_was_cut_off_is_finished() {
+    let place = Place::new();
+    fs::DirBuilder::new().mode(0o700).create(place.at(".new-spool")).unwrap();
+    fs::create_dir(place.at(".new-spool/spool")).unwrap();
+    fs::DirBuilder::new().mode(0o750).create(place.at(".new-spool/spool/rejected")).unwrap();
+    place.open().unwrap();
+    let mut names: Vec<_> =
+        fs::read_dir(place.home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["komoju.db", "spool"]);
+}
+
+#[test]
+fn a_link_or_a_directory_of_a_member_is_never_used() {
+    for name in [CLAIMED, RECEIPTS, REJECTED] {
+        let place = Place::new();
+        drop(place.open().unwrap());
+        let below = place.at("spool").join(name);
+        fs::remove_dir(&below).unwrap();
+        fs::create_dir(place.at("elsewhere")).unwrap();
+        symlink(place.at("elsewhere"), &below).unwrap();
+        let why = place.open().unwrap_err();
+        assert!(why.contains("is a symbolic link") && why.contains("rm -r"), "{why}");
+        fs::remove_file(&below).unwrap();
+        fs::DirBuilder::new().mode(0o777).create(&below).unwrap();
+        fs::set_permissions(&below, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(place.open().unwrap_err().contains("can be written by others"));
+        fs::set_permissions(&below, fs::Permissions::from_mode(0o750)).unwrap();
+        if chown(&below, Some(12_345), None).is_ok() {
+            assert!(place.open().unwrap_err().contains("belongs to uid 12345"));
+        }
+    }
+}
+
+#[test]
+fn a_directory_of_another_user_is_refused_with_the_command() {
+    let place = Place::new();
+    drop(place.open().unwrap());
+    if chown(place.at("spool"), Some(12_345), None).is_err() {
+        // Only root gives directories away.
+        return;
+    }
+    let why = place.open().unwrap_err();
+    assert!(why.contains("belongs to uid 12345") && why.contains("`chown root "), "{why}");
+    // Root works for the owner of the database.
+    chown(place.at("komoju.db"), Some(12_345), None).unwrap();
+    for name in [CLAIMED, RECEIPTS, REJECTED] {
+        chown(place.at("spool").join(name), Some(12_345), None).unwrap();
+    }
+    place.open().unwrap();
+}
+
+#[test]
+fn what_root_creates_belongs_to_the_owner_of_the_database() {
+    let place = Place::new();
+    if chown(place.at("komoju.db"), Some(12_345), Some(12_346)).is_err() {
+        return;
+    }
+    let directories = place.open().unwrap();
+    for folder in [&directories.spool, &directories.claimed, &directories.receipts, &directories.rejected] {
+        assert_eq!(folder.metadata().unwrap().uid(), 12_345, "{folder:?}");
+    }
+    directories.receipts.write("a.json", b"{}").unwrap();
+    assert_eq!(directories.receipts.metadata_of("a.json").unwrap().uid(), 12_345);
+}
+
+#[test]
+fn a_second_user_of_the_directory_is_told_who_has_it() {
+    let place = Place::new();
+    let first = place.open().unwrap();
+    let why = place.open().unwrap_err();
+    assert!(why.contains("another komoju-sync") && why.contains("outbound.spool_dir"), "{why}");
+    let obstacle = || obstacle(&place.at("spool"), &place.at("komoju.db"));
+    assert_eq!(obstacle(), Some(why));
+    assert!(first.is_at(&place.at("spool")));
+    drop(first);
+    assert_eq!(obstacle(), None);
+    place.open().unwrap();
+}
+
+#[test]
+fn a_replaced_directory_is_noticed() {
+    let place = Place::new();
+    let first = place.open().unwrap();
+    fs::rename(place.at("spool"), place.at("old")).unwrap();
+    assert!(!first.is_at(&place.at("spool")));
+    let second = place.open().unwrap();
+    assert!(second.is_at(&place.at("spool")) && !first.is_at(&place.at("spool")));
+    fs::remove_dir(place.at("spool/rejected")).unwrap();
+    assert!(!second.is_at(&place.at("spool")));
+}
