@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
-#[cfg(any(test, fuzzing, feature = "checks"))]
+// For tests and fuzzers, also those of other crates; no part of the program calls it.
+#[doc(hidden)]
 pub mod checks;
 pub mod scan;
 mod unique;
