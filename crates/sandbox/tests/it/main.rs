@@ -1,0 +1,18 @@
+//! The sandbox over its wire: every call, reading, fault and counter, asked by a client that shares nothing with it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod calls;
+mod client;
+mod connections;
+mod control;
+mod documented;
+mod idempotency;
+mod imprecise;
+mod lag;
+mod life;
+mod limit;
+mod lists;
+mod paging;
+mod readings;
+mod sdk;
