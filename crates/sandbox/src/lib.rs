@@ -67,7 +67,6 @@ mod lock;
 mod ordered;
 mod outcome;
 mod population;
-mod ranked;
 mod request;
 mod server;
 mod shape;
