@@ -160,7 +160,7 @@ pub enum Effect {
         /// How many.
         bytes: u64,
     },
-    /// 200 with a gzip body that inflates to at least so many bytes, at a hundred and fifty for one.
+    /// 200 with a gzip body that inflates to at least so many bytes, and is less than a hundredth of that on the wire.
     GzipBomb {
         /// How many.
         bytes: u64,
