@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
-use super::dice::Dice;
 use super::events::{EventKind, EventLog};
 use super::population::{Card, Population, rfc3339};
+use super::random;
 use super::readings::Order;
 
 mod index;
@@ -37,7 +39,7 @@ impl Reveal {
 #[derive(Debug)]
 pub struct Account {
     state: State,
-    dice: Dice,
+    rng: ChaCha8Rng,
     pub(super) events: EventLog,
     /// Tokens that have been used.
     pub(super) tokens: HashSet<String>,
@@ -52,7 +54,7 @@ impl Account {
     pub(super) fn new(seed: u64, number: u64, customers: u32, now: Timestamp) -> Self {
         let population = Population::new(seed, number, customers, now);
         Self {
-            dice: Dice::new(population.salt()),
+            rng: random::seeded([population.salt()]),
             events: EventLog::new(population.salt()),
             tokens: HashSet::new(),
             now,
@@ -230,9 +232,9 @@ impl Account {
 
     /// An id nobody has. It depends on the time too: a sandbox started again does not hand out the same ids.
     fn fresh_id(&mut self, now: Timestamp) -> String {
-        let mut dice = Dice::new(self.dice.roll() ^ now.as_millisecond() as u64);
+        let mut rng = random::seeded([self.rng.random(), now.as_millisecond() as u64]);
         loop {
-            let id = dice.id();
+            let id = random::id(&mut rng);
             if self.state.row_ever(&id).is_none() {
                 return id;
             }

@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Map, Value};
 
-use super::{answer::Answer, dice::Dice, population::Card};
+use super::{answer::Answer, population::Card, random};
 
 const REFUSALS: &[(&str, &str)] = &[
     ("card_declined", "The card was declined."),
@@ -42,7 +42,7 @@ fn from_token(token: &str, used: &mut HashSet<String>) -> Result<Card, Answer> {
     if !used.insert(token.to_owned()) {
         return Err(Answer::invalid("payment_details", "the token has been used already"));
     }
-    Ok(Card::drawn(&mut Dice::of_text(token)))
+    Ok(Card::drawn(&mut random::of_text(token)))
 }
 
 fn from_fields(fields: &Map<String, Value>, now: Timestamp) -> Result<Card, Answer> {

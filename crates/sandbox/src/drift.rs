@@ -6,12 +6,15 @@
 use std::ops::Range;
 
 use jiff::Timestamp;
+use rand::Rng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
 use super::account::{Account, End};
-use super::dice::{Dice, mix};
 use super::fault::{Drift, Effect, Fired, Region};
 use super::population::{drawn_email, rfc3339};
+use super::random;
 use super::readings::Order;
 
 /// Whether customers change after the page.
@@ -31,17 +34,17 @@ pub(super) fn after(
     for fired in fired {
         match fired.effect {
             Effect::Drift(drift) => {
-                let dice = Dice::new(mix(fired.earlier));
-                Current::new(account, now, order, rows, end, dice).drift(&drift);
+                let rng = random::seeded([fired.earlier]);
+                Current::new(account, now, order, rows, end, rng).drift(&drift);
             }
             Effect::RandomDrift { seed, delete, insert, update, reorder } => {
-                let mut dice = Dice::new(mix(seed) ^ fired.earlier);
+                let mut rng = random::seeded([seed, fired.earlier]);
                 let [delete, insert, update, reorder] = [delete, insert, update, reorder].map(|most| {
-                    let count = dice.below(most.saturating_add(1));
-                    let served = dice.below(count + 1);
+                    let count = rng.random_range(0..=most);
+                    let served = rng.random_range(0..=count);
                     [served as usize, (count - served) as usize]
                 });
-                let mut current = Current::new(account, now, order, rows, end, dice);
+                let mut current = Current::new(account, now, order, rows, end, rng);
                 for (index, place) in [Region::Served, Region::Coming].into_iter().enumerate() {
                     current.drift(&Drift {
                         delete: delete[index],
@@ -64,7 +67,7 @@ struct Current<'a> {
     /// All rows of the list as it was when the page was served.
     rows: Vec<u32>,
     end: usize,
-    dice: Dice,
+    rng: ChaCha8Rng,
 }
 
 impl<'a> Current<'a> {
@@ -74,9 +77,9 @@ impl<'a> Current<'a> {
         order: Order,
         rows: &[u32],
         end: usize,
-        dice: Dice,
+        rng: ChaCha8Rng,
     ) -> Self {
-        Self { rows: rows.to_vec(), account, now, order, end, dice }
+        Self { rows: rows.to_vec(), account, now, order, end, rng }
     }
 
     fn drift(&mut self, drift: &Drift) {
@@ -101,7 +104,7 @@ impl<'a> Current<'a> {
             self.account.move_to(end, self.order, row);
         }
         for &row in updated {
-            let email = drawn_email(&mut self.dice);
+            let email = drawn_email(&mut self.rng);
             if let Some(id) = self.account.id_of(row) {
                 self.account.update(self.now, &id, json!({"email": email}));
             }
@@ -118,12 +121,8 @@ impl<'a> Current<'a> {
         let rows = self.rows[region].iter().copied();
         let mut living: Vec<u32> = rows.filter(|&row| self.account.is_live(row)).collect();
         let count = count.min(living.len());
-        for index in 0..count {
-            let other = index + self.dice.index(living.len() - index);
-            living.swap(index, other);
-        }
-        living.truncate(count);
-        living
+        let (chosen, _) = living.partial_shuffle(&mut self.rng, count);
+        chosen.to_vec()
     }
 
     /// A new customer whose place in the list is within the region. By id, where it lands is up to its id.
@@ -135,7 +134,7 @@ impl<'a> Current<'a> {
         let beside = if region.is_empty() {
             self.rows.last().copied()
         } else {
-            Some(self.rows[region.start + self.dice.index(region.len())])
+            Some(self.rows[self.rng.random_range(region)])
         };
         // A second older than one of the region is still within it: for where the newest comes first it is behind that
         // one, and the region goes to the end; for where the oldest does it is before it, and the region has the start.
@@ -143,7 +142,7 @@ impl<'a> Current<'a> {
             Some(row) if !lands_newest => self.account.created_s(row) - 1,
             _ => self.now.as_second(),
         };
-        let email = drawn_email(&mut self.dice);
+        let email = drawn_email(&mut self.rng);
         let fields = json!({"email": email, "created_at": rfc3339(created_s)});
         self.account.create(self.now, fields);
     }
@@ -178,7 +177,7 @@ mod tests {
             let served = rows(&mut account, order);
             let before = served[..10].to_vec();
             let drift = Drift { insert: 5, place, ..Drift::default() };
-            Current::new(&mut account, now, order, &served, 10, Dice::new(1)).drift(&drift);
+            Current::new(&mut account, now, order, &served, 10, random::seeded([1])).drift(&drift);
 
             let rows = rows(&mut account, order);
             let served_end = rows.iter().rposition(|row| before.contains(row)).unwrap();
@@ -196,7 +195,8 @@ mod tests {
         let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
         let mut account = Account::new(1, 0, 10, now);
         let served = rows(&mut account, Order::NewestFirst);
-        let mut current = Current::new(&mut account, now, Order::NewestFirst, &served, 4, Dice::new(1));
+        let mut current =
+            Current::new(&mut account, now, Order::NewestFirst, &served, 4, random::seeded([1]));
         let mut chosen = current.choose(100, 0..4);
         chosen.sort_unstable();
         assert_eq!(chosen, [6, 7, 8, 9]);

@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 
 use jiff::Timestamp;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use super::dice::Dice;
 use super::population::rfc3339;
+use super::random;
 
 /// Older events are forgotten, so that a sandbox that runs for days does not grow.
 const KEPT: usize = 100_000;
@@ -33,7 +35,7 @@ impl EventKind {
 #[derive(Debug)]
 pub(super) struct EventLog {
     events: VecDeque<Event>,
-    dice: Dice,
+    rng: ChaCha8Rng,
 }
 
 #[derive(Debug)]
@@ -44,7 +46,7 @@ struct Event {
 
 impl EventLog {
     pub(super) fn new(salt: u64) -> Self {
-        Self { events: VecDeque::new(), dice: Dice::new(!salt) }
+        Self { events: VecDeque::new(), rng: random::seeded([!salt]) }
     }
 
     /// `customer` is what it was after the change, or before a delete.
@@ -52,9 +54,9 @@ impl EventLog {
         if self.events.len() == KEPT {
             self.events.pop_front();
         }
-        let mut dice = Dice::new(self.dice.roll() ^ now.as_millisecond() as u64);
+        let mut rng = random::seeded([self.rng.random(), now.as_millisecond() as u64]);
         let body = json!({
-            "id": dice.id(),
+            "id": random::id(&mut rng),
             "type": kind.name(),
             "resource": "event",
             "data": customer,

@@ -2,11 +2,14 @@
 
 use std::ops::Range;
 
+use rand::Rng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
 use super::account::{State, View};
-use super::dice::{Dice, mix};
 use super::listing::Window;
+use super::random;
 use super::readings::{LastPage, Order, Readings, Repeated, Ties, Total};
 
 /// What one request draws at random. Each [`Draw`] has numbers of its own, so that one reading does not change what
@@ -34,11 +37,11 @@ impl Draws {
 
     /// Whether a read meets a state that is behind.
     pub(super) fn is_lagging(self, readings: &Readings) -> bool {
-        self.of(Draw::Lag, self.request).chance(readings.lag_percent.into())
+        self.of(Draw::Lag, self.request, 0).random_range(0..100) < readings.lag_percent
     }
 
-    fn of(self, draw: Draw, which: u64) -> Dice {
-        Dice::new(mix(mix(self.seed ^ mix(draw as u64)) ^ which))
+    fn of(self, draw: Draw, which: u64, second: u64) -> ChaCha8Rng {
+        random::seeded([self.seed, draw as u64, which, second])
     }
 }
 
@@ -59,16 +62,16 @@ pub(super) fn rows(
         rows.retain(|&row| row % every != 0);
     }
     // By the page and not by the request: a list that shows a customer twice does so each time it is asked.
-    let mut dice = draws.of(Draw::Repeated, window.page);
+    let mut rng = draws.of(Draw::Repeated, window.page, 0);
     match readings.repeated {
         Repeated::Never => {}
         Repeated::Added => {
-            if let Some(index) = some_index(&mut dice, rows.len()) {
+            if let Some(index) = some_index(&mut rng, rows.len()) {
                 rows.insert(index, rows[index]);
             }
         }
         Repeated::Displacing => {
-            if let Some(index) = some_index(&mut dice, rows.len().saturating_sub(1)) {
+            if let Some(index) = some_index(&mut rng, rows.len().saturating_sub(1)) {
                 rows[index + 1] = rows[index];
             }
         }
@@ -89,7 +92,7 @@ pub(super) fn envelope(
         Total::Off(by) => Some(exact.saturating_add_signed(by).into()),
         Total::Random(percent) => {
             let most = exact.saturating_mul(percent.into()) / 100;
-            let drawn = draws.of(Draw::Total, draws.request).below(most.saturating_mul(2).saturating_add(1));
+            let drawn = draws.of(Draw::Total, draws.request, 0).random_range(0..=most.saturating_mul(2));
             Some((exact + drawn).saturating_sub(most).into())
         }
         Total::Missing => None,
@@ -143,10 +146,7 @@ fn untied(state: &State, view: &View, positions: Range<usize>, draws: Draws) -> 
     let mut all: Vec<u32> = before.into_iter().rev().chain(shown).chain(after).collect();
     for tied in all.chunk_by_mut(|&one, &next| second(one) == second(next)) {
         // By the second too, so that each page a request could ask for agrees about the order.
-        let mut dice = draws.of(Draw::Ties, mix(draws.request) ^ second(tied[0]) as u64);
-        for index in (1..tied.len()).rev() {
-            tied.swap(index, dice.index(index + 1));
-        }
+        tied.shuffle(&mut draws.of(Draw::Ties, draws.request, second(tied[0]) as u64));
     }
     all.drain(skipped..skipped + positions.len()).collect()
 }
@@ -155,6 +155,6 @@ fn doubling() -> impl Iterator<Item = usize> {
     std::iter::successors(Some(16_usize), |step| step.checked_mul(2))
 }
 
-fn some_index(dice: &mut Dice, len: usize) -> Option<usize> {
-    (len > 0).then(|| dice.index(len))
+fn some_index(rng: &mut impl Rng, len: usize) -> Option<usize> {
+    (len > 0).then(|| rng.random_range(0..len))
 }

@@ -4,10 +4,12 @@
 //! nothing until they are looked at. They are numbered in the order of their creation, strictly or within the same second.
 
 use jiff::Timestamp;
+use rand::Rng;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::dice::{Dice, mix, push_base36, read_base36, unmix};
+use super::random::{self, pick};
+use super::serial::{mix, push_base36, read_base36, unmix};
 
 /// The newest seeded customer is no younger than this, so that a seed means the same people whenever it is used.
 const NEWEST_S: i64 = 1_764_547_200; // 2025-12-01T00:00:00Z
@@ -86,10 +88,10 @@ impl Card {
     }
 
     /// Some card that has not expired for a while.
-    pub(super) fn drawn(dice: &mut Dice) -> Self {
-        let brand = dice.pick(BRANDS);
-        let digits = format!("{:04}", dice.below(10_000));
-        Self::new(brand, digits, 1 + dice.below(12), 2027 + dice.below(6))
+    pub(super) fn drawn(rng: &mut impl Rng) -> Self {
+        let brand = pick(rng, BRANDS);
+        let digits = format!("{:04}", rng.random_range(0..10_000));
+        Self::new(brand, digits, rng.random_range(1..=12), rng.random_range(2027..2033))
     }
 }
 
@@ -105,7 +107,7 @@ impl Population {
     /// `account` keeps two accounts of the same seed apart. Nobody is created after `now`.
     pub(super) fn new(seed: u64, account: u64, size: u32, now: Timestamp) -> Self {
         Self {
-            salt: mix(mix(seed) ^ account),
+            salt: random::seeded([seed, account]).random(),
             size: u64::from(size),
             oldest_s: NEWEST_S.min(now.as_second()) - SPAN_S,
         }
@@ -146,13 +148,13 @@ impl Population {
 
     pub(super) fn person(&self, n: u32) -> Person {
         let id = self.id(n);
-        let mut dice = Dice::new(mix(self.code(n)));
+        let mut rng = random::seeded([self.salt, n.into()]);
         Person {
-            email: self.email(n, &mut dice),
-            source: (!dice.chance(15)).then(|| Card::drawn(&mut dice)),
-            metadata: metadata(n, &mut dice),
+            email: self.email(n, &mut rng),
+            source: (!rng.random_ratio(15, 100)).then(|| Card::drawn(&mut rng)),
+            metadata: metadata(n, &mut rng),
             created_at: rfc3339(self.created_s(n)),
-            locale: match dice.below(20) {
+            locale: match rng.random_range(0..20) {
                 0..11 => Some("ja"),
                 11..14 => Some("en"),
                 14..16 => Some("ko"),
@@ -164,11 +166,11 @@ impl Population {
     }
 
     /// One in ten shares the address of somebody else; a few have none.
-    fn email(&self, n: u32, dice: &mut Dice) -> Option<String> {
-        match dice.below(100) {
+    fn email(&self, n: u32, rng: &mut impl Rng) -> Option<String> {
+        match rng.random_range(0..100) {
             0..8 => None,
-            8..18 => Some(format!("family{}@example.jp", dice.below(self.size / 25 + 1))),
-            _ => Some(format!("{}.{}{n}@{}", dice.pick(GIVEN), dice.pick(FAMILY), dice.pick(HOSTS))),
+            8..18 => Some(format!("family{}@example.jp", rng.random_range(0..=self.size / 25))),
+            _ => Some(format!("{}.{}{n}@{}", pick(rng, GIVEN), pick(rng, FAMILY), pick(rng, HOSTS))),
         }
     }
 
@@ -178,28 +180,27 @@ impl Population {
 }
 
 /// Some plausible email for a customer that appears later.
-pub(super) fn drawn_email(dice: &mut Dice) -> String {
-    format!("{}.{}.{}@{}", dice.pick(GIVEN), dice.pick(FAMILY), dice.below(1_000_000), dice.pick(HOSTS))
+pub(super) fn drawn_email(rng: &mut impl Rng) -> String {
+    let number = rng.random_range(0..1_000_000);
+    format!("{}.{}.{number}@{}", pick(rng, GIVEN), pick(rng, FAMILY), pick(rng, HOSTS))
 }
 
 /// Some plausible note, often not in ASCII.
-pub(super) fn drawn_note(dice: &mut Dice) -> &'static str {
-    let index = dice.index(NOTES.len());
-    NOTES[index]
+pub(super) fn drawn_note(rng: &mut impl Rng) -> &'static str {
+    pick(rng, NOTES)
 }
 
 /// Some plan a customer may be on.
-pub(super) fn drawn_plan(dice: &mut Dice) -> &'static str {
-    let index = dice.index(PLANS.len());
-    PLANS[index]
+pub(super) fn drawn_plan(rng: &mut impl Rng) -> &'static str {
+    pick(rng, PLANS)
 }
 
-fn metadata(n: u32, dice: &mut Dice) -> Map<String, Value> {
+fn metadata(n: u32, rng: &mut impl Rng) -> Map<String, Value> {
     let mut map = Map::new();
     let mut set = |key: &str, value: String| {
         map.insert(key.to_owned(), Value::String(value));
     };
-    let richness = dice.below(100);
+    let richness = rng.random_range(0..100);
     if richness < 40 {
         return map;
     }
@@ -207,17 +208,17 @@ fn metadata(n: u32, dice: &mut Dice) -> Map<String, Value> {
     if richness < 60 {
         return map;
     }
-    set("plan", drawn_plan(dice).to_owned());
-    set("氏名", dice.pick(NAMES).to_owned());
+    set("plan", drawn_plan(rng).to_owned());
+    set("氏名", pick(rng, NAMES).to_owned());
     if richness < 82 {
         return map;
     }
-    set("住所", dice.pick(PLACES).to_owned());
-    set("note", drawn_note(dice).to_owned());
-    set("points", dice.below(100_000).to_string());
+    set("住所", pick(rng, PLACES).to_owned());
+    set("note", drawn_note(rng).to_owned());
+    set("points", rng.random_range(0..100_000).to_string());
     set("empty", String::new());
-    for index in 0..dice.below(8) {
-        set(&format!("attribute_{index}"), format!("{:016x}", dice.roll()));
+    for index in 0..rng.random_range(0..8) {
+        set(&format!("attribute_{index}"), format!("{:016x}", rng.random::<u64>()));
     }
     if richness >= 97 {
         // The longest value there may be, in characters of three bytes.
@@ -250,12 +251,12 @@ mod tests {
     fn the_same_seed_gives_the_same_people() {
         assert_eq!(all(&population(1, 0, 50)), all(&population(1, 0, 50)));
         assert_eq!(
-            serde_json::to_string(&population(1, 0, 50).person(7)).unwrap(),
+            serde_json::to_string(&population(1, 0, 50).person(11)).unwrap(),
             concat!(
-                r#"{"id":"5x3d9ilvmgny39dqg85ya8lkn","resource":"customer","email":"daichi.yamada7@example.jp","#,
-                r#""source":{"type":"credit_card","brand":"diners_club","last_four_digits":"5436","month":12,"#,
-                r#""year":2032},"metadata":{"order_id":"A-100007","plan":"standard","氏名":"渡辺 健"},"#,
-                r#""created_at":"2019-12-13T12:25:34Z"}"#,
+                r#"{"id":"ahslku1vbtso3r1gyx5rawjfy","resource":"customer","email":"aiko.saito11@example.com","#,
+                r#""source":{"type":"credit_card","brand":"american_express","last_four_digits":"8566","month":1,"#,
+                r#""year":2030},"metadata":{"order_id":"A-100011","plan":"free","氏名":"鈴木 一郎"},"#,
+                r#""created_at":"2020-07-23T09:56:11Z","locale":"ja"}"#,
             )
         );
     }

@@ -8,6 +8,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::random::pick;
+
 /// How this sandbox reads what KOMOJU does not say. In JSON, names and values are in `snake_case`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -170,10 +172,6 @@ impl Readings {
         }
         drawn
     }
-}
-
-fn pick<T: Copy>(rng: &mut impl Rng, from: &[T]) -> T {
-    from[rng.random_range(0..from.len())]
 }
 
 /// What `total` of the customer list says. In JSON `"exact"`, `{"off": -3}`, `{"random": 5}`, `"missing"` or `"text"`.

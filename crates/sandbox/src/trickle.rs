@@ -4,8 +4,8 @@ use rand::Rng;
 use serde_json::{Value, json};
 
 use super::account::{Account, source_value};
-use super::dice::Dice;
 use super::population::{Card, drawn_email, drawn_note, drawn_plan};
+use super::random::{self, pick};
 use super::world::World;
 
 impl World {
@@ -13,12 +13,12 @@ impl World {
     /// customer after the change, or before a delete.
     pub fn trickle(&mut self, rng: &mut impl Rng) -> Value {
         let now = self.now();
-        let mut dice = Dice::new(rng.random());
+        let mut rng = random::seeded([rng.random()]);
         let account = self.tick(0);
-        let some = account.nth_id(dice.index(account.len()));
-        match (dice.below(100), some) {
+        let some = account.nth_id(rng.random_range(0..account.len().max(1)));
+        match (rng.random_range(0..100), some) {
             (55..85, Some(id)) => {
-                let patch = patch(account, &id, &mut dice);
+                let patch = patch(account, &id, &mut rng);
                 account.update(now, &id, patch);
                 json!({"op": "update", "id": id, "customer": account.get(&id)})
             }
@@ -28,12 +28,12 @@ impl World {
                 json!({"op": "delete", "id": id, "customer": before})
             }
             _ => {
-                let source = dice.chance(80).then(|| source_value(&Card::drawn(&mut dice)));
+                let source = rng.random_ratio(80, 100).then(|| source_value(&Card::drawn(&mut rng)));
                 let fields = json!({
-                    "email": drawn_email(&mut dice),
+                    "email": drawn_email(&mut rng),
                     "source": source,
-                    "metadata": {"plan": drawn_plan(&mut dice)},
-                    "locale": dice.pick(&["ja", "en", "ko"]),
+                    "metadata": {"plan": drawn_plan(&mut rng)},
+                    "locale": pick(&mut rng, &["ja", "en", "ko"]),
                 });
                 let id = account.create(now, fields);
                 json!({"op": "create", "id": id, "customer": account.get(&id)})
@@ -42,16 +42,16 @@ impl World {
     }
 }
 
-fn patch(account: &Account, id: &str, dice: &mut Dice) -> Value {
-    match dice.below(3) {
-        0 => json!({"email": drawn_email(dice)}),
-        1 => json!({"source": source_value(&Card::drawn(dice))}),
+fn patch(account: &Account, id: &str, rng: &mut impl Rng) -> Value {
+    match rng.random_range(0..3) {
+        0 => json!({"email": drawn_email(rng)}),
+        1 => json!({"source": source_value(&Card::drawn(rng))}),
         _ => {
             let mut metadata =
                 account.get(id).map(|customer| customer["metadata"].clone()).unwrap_or_default();
             if let Some(fields) = metadata.as_object_mut() {
-                fields.insert("plan".to_owned(), drawn_plan(dice).into());
-                fields.insert("note".to_owned(), drawn_note(dice).into());
+                fields.insert("plan".to_owned(), drawn_plan(rng).into());
+                fields.insert("note".to_owned(), drawn_note(rng).into());
             }
             json!({"metadata": metadata})
         }

@@ -29,7 +29,7 @@ async fn the_envelope_of_events_is_a_list() {
 
 #[tokio::test]
 async fn expiration_lists_the_customers_whose_card_expires_then() {
-    let sandbox = sandbox(300).await;
+    let sandbox = sandbox(1000).await;
     let all = sandbox.world().ids();
     sandbox.world().update(&all[5], json!({"source": {"type": "credit_card", "month": 7, "year": 2029}}));
     sandbox.world().update(&all[6], json!({"source": null}));
@@ -46,7 +46,7 @@ async fn expiration_lists_the_customers_whose_card_expires_then() {
     assert_eq!(list["total"], expected.len());
     assert_eq!(ids(list["data"].as_array().unwrap()), expected[2..4.min(expected.len())]);
     assert!(page(&sandbox, "expiration=0799").await.is_empty());
-    assert_eq!(get(&sandbox, "/customers?expiration=").await.json()["total"], 300);
+    assert_eq!(get(&sandbox, "/customers?expiration=").await.json()["total"], 1000);
     let refused = get(&sandbox, "/customers?expiration=1329").await;
     assert_eq!(refused.error(), (422, "invalid_parameter".to_owned(), json!("expiration")));
 }

@@ -1,0 +1,44 @@
+//! Random numbers that are the same for the same seed, on every machine.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// The generator of these numbers: whatever differs in one of them gets another stream.
+pub(super) fn seeded<const N: usize>(numbers: [u64; N]) -> ChaCha8Rng {
+    const { assert!(N <= 4, "a seed has 32 bytes") };
+    let mut seed = [0; 32];
+    for (bytes, number) in seed.chunks_exact_mut(8).zip(numbers) {
+        bytes.copy_from_slice(&number.to_le_bytes());
+    }
+    ChaCha8Rng::from_seed(seed)
+}
+
+/// The generator of a text, for example a token.
+pub(super) fn of_text(text: &str) -> ChaCha8Rng {
+    let hash =
+        text.bytes().fold(0_u64, |hash, byte| hash.wrapping_mul(1_099_511_628_211).wrapping_add(byte.into()));
+    seeded([hash])
+}
+
+/// One of a list that is not empty.
+pub(super) fn pick<T: Copy>(rng: &mut impl Rng, from: &[T]) -> T {
+    from[rng.random_range(0..from.len())]
+}
+
+/// Twenty-five lower-case letters and digits, as KOMOJU's ids are today.
+pub(super) fn id(rng: &mut impl Rng) -> String {
+    (0..25).map(|_| char::from(pick(rng, super::serial::DIGITS))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stream_of_a_seed_never_changes() {
+        assert_eq!(seeded([1]).random::<u64>(), 7_037_237_572_835_827_407);
+        assert_eq!(id(&mut seeded([7])), id(&mut seeded([7])));
+        assert_ne!(of_text("tok_a").random::<u64>(), of_text("tok_b").random::<u64>());
+        assert_ne!(seeded([1, 2]).random::<u64>(), seeded([2, 1]).random::<u64>());
+    }
+}
