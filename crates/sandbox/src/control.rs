@@ -2,9 +2,14 @@
 //!
 //! Customers are those of the default account; `?key=KEY` names another. Errors have KOMOJU's shape.
 
+use std::future::{Ready, ready};
+use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::StatusCode;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::{self, get, post};
+use hyper::{Method, StatusCode};
 use jiff::Timestamp;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -16,11 +21,13 @@ use super::account::Account;
 use super::answer::Answer;
 use super::auth::{OldKey, Refusal};
 use super::fault::{Fault, FaultId};
-use super::request::{Request, split};
+use super::outcome::Outcome;
+use super::request::{Id, Request};
+use super::server::Server;
 use super::world::World;
 
 /// Where it begins.
-pub(super) const BASE: &str = "/_sandbox";
+const BASE: &str = "/_sandbox";
 
 /// Method, path, what it does: the help page, which a test compares with what is answered.
 const HELP: &[(&str, &str, &str)] = &[
@@ -59,123 +66,138 @@ const HELP: &[(&str, &str, &str)] = &[
     ("POST", "/trickle", r#"some plausible changes: {"count": 5, "seed": 1}"#),
 ];
 
-/// Answers a request below [`BASE`].
-pub(super) fn answer(world: &mut World, request: &Request) -> Answer {
-    route(world, request).unwrap_or_else(|refused| refused)
+/// The calls below [`BASE`].
+pub(super) fn routes() -> Router<Arc<Server>> {
+    let routes = Router::new()
+        .route("/", get(all(help)))
+        .route("/customers", get(all(list)).post(all(create)).delete(all(delete_all)))
+        .route("/customers/{id}", get(one(show)).patch(one(update)).delete(one(delete)).post(one(restore)))
+        .route("/faults", get(all(faults)).post(all(inject)).delete(all(clear_faults)))
+        .route("/faults/{id}", routing::delete(one(remove_fault)))
+        .route("/clock", get(all(clock)).post(all(set_clock)))
+        .route("/readings", get(all(readings)).patch(all(patch_readings)))
+        .route("/latency", get(all(latency)).post(all(set_latency)))
+        .route("/accounts", post(all(add_account)))
+        .route("/key", post(all(rotate_key)))
+        .route("/refusal", post(all(refuse_key)))
+        .route("/requests", get(all(requests)).delete(all(clear_requests)))
+        .route("/stats", get(all(stats)))
+        .route("/trickle", post(all(trickle)))
+        .fallback(all(nothing_here))
+        .method_not_allowed_fallback(all(nothing_here));
+    Router::new().nest(BASE, routes).route(&format!("{BASE}/"), get(all(help)))
 }
 
-fn route(world: &mut World, request: &Request) -> Result<Answer, Answer> {
-    let path = request.path.strip_prefix(BASE).unwrap_or_default();
-    let Some((collection, id)) = split(if path.is_empty() { "/" } else { path }) else {
-        return Err(nothing_here());
-    };
-    match (request.method.as_str(), collection, id.as_deref()) {
-        ("GET", "", None) => Ok(help()),
-        (_, "customers", _) => customers(world, request, id.as_deref()),
-        (_, "faults", _) => faults(world, request, id.as_deref()),
-        ("GET", "clock", None) => Ok(Answer::ok(&json!({"now": world.now().to_string()}))),
-        ("POST", "clock", None) => {
-            match body(request)? {
-                Clock::Advance { advance_s } => world.advance(Duration::from_secs(advance_s)),
-                Clock::Set { set } => world.set_now(time(&set)?),
-            }
-            Ok(Answer::ok(&json!({"now": world.now().to_string()})))
-        }
-        ("GET", "readings", None) => Ok(Answer::ok(world.readings_mut())),
-        ("PATCH", "readings", None) => patch_readings(world, request),
-        ("GET", "latency", None) => Ok(latency(world)),
-        ("POST", "latency", None) => {
-            let Latency { ms } = body(request)?;
-            world.set_latency(Duration::from_millis(ms));
-            Ok(latency(world))
-        }
-        ("POST", "accounts", None) => {
-            let NewAccount { key, seed, customers } = body(request)?;
-            world.add_account(&key, seed, customers);
-            Ok(done())
-        }
-        ("POST", "key", None) => {
-            let NewKey { new, old } = body(request)?;
-            world.rotate_key(&new, old);
-            Ok(done())
-        }
-        ("POST", "refusal", None) => {
-            let Refuse { refusal } = body(request)?;
-            world.refuse_key(refusal);
-            Ok(done())
-        }
-        ("GET", "requests", None) => Ok(Answer::ok(&world.requests())),
-        ("DELETE", "requests", None) => {
-            world.clear_requests();
-            Ok(done())
-        }
-        ("GET", "stats", None) => Ok(stats(world)),
-        ("POST", "trickle", None) => {
-            let Trickle { count, seed } = body(request)?;
-            let mut rng = seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
-            let changes: Vec<Value> = (0..count).map(|_| world.trickle(&mut rng)).collect();
-            Ok(Answer::ok(&changes))
-        }
-        _ => Err(nothing_here()),
+type Answered = Result<Answer, Answer>;
+
+/// Leads to a call without an id.
+fn all(
+    call: fn(&mut World, &Request) -> Answered,
+) -> impl Fn(State<Arc<Server>>, Request) -> Ready<Outcome> + Clone + Send + Sync + 'static {
+    move |State(server), request| {
+        let mut world = server.world();
+        // The router takes a HEAD for a GET; there is none here.
+        let head = request.method == Method::HEAD;
+        let answer = if head { nothing_here(&mut world, &request) } else { call(&mut world, &request) };
+        ready(Outcome::plain(answer.unwrap_or_else(|refused| refused), world.now()))
     }
 }
 
-fn customers(world: &mut World, request: &Request, id: Option<&str>) -> Result<Answer, Answer> {
-    let (now, shown) = (world.now(), world.shown());
-    let parameter = |name: &str| {
-        let mut pairs = form_urlencoded::parse(request.query.as_bytes());
-        pairs.find(|(other, _)| other == name).map(|(_, value)| value.into_owned())
-    };
-    let key = parameter("key").unwrap_or_else(|| world.key().to_owned());
-    let account =
-        world.account(&key).ok_or_else(|| Answer::not_found("There is no account with this key."))?;
-    match (request.method.as_str(), id) {
-        ("GET", None) => Ok(Answer::ok(&account.truth(shown))),
-        ("POST", None) if parameter("raw").is_some_and(|raw| raw == "true") => {
-            account.put_raw(now, body(request)?);
-            Ok(done())
-        }
-        ("POST", None) => {
-            let id = account.create(now, body(request)?);
-            one(account, &id)
-        }
-        ("DELETE", None) => {
-            account.remove_all();
-            Ok(done())
-        }
-        ("GET", Some(id)) => one(account, id),
-        ("PATCH", Some(id)) => {
-            account.update(now, id, body(request)?);
-            one(account, id)
-        }
-        ("DELETE", Some(id)) if account.delete(now, id) => Ok(done()),
-        ("DELETE", Some(_)) => Err(no_customer()),
-        ("POST", Some(id)) if account.restore(id) => one(account, id),
-        ("POST", Some(_)) => Err(Answer::not_found("No customer with this id has been deleted.")),
-        _ => Err(nothing_here()),
+/// Leads to a call with an id.
+fn one(
+    call: fn(&mut World, &Request, &str) -> Answered,
+) -> impl Fn(State<Arc<Server>>, Id, Request) -> Ready<Outcome> + Clone + Send + Sync + 'static {
+    move |State(server), id, request| {
+        let mut world = server.world();
+        let answer = match id {
+            Ok(Path(id)) if request.method != Method::HEAD => call(&mut world, &request, &id),
+            _ => nothing_here(&mut world, &request),
+        };
+        ready(Outcome::plain(answer.unwrap_or_else(|refused| refused), world.now()))
     }
 }
 
-fn faults(world: &mut World, request: &Request, id: Option<&str>) -> Result<Answer, Answer> {
-    match (request.method.as_str(), id) {
-        ("GET", None) => Ok(Answer::ok(&world.faults())),
-        ("POST", None) => {
-            let fault: Fault = body(request)?;
-            Ok(Answer::ok(&json!({"id": world.inject(fault)})))
-        }
-        ("DELETE", None) => {
-            world.clear_faults();
-            Ok(done())
-        }
-        ("DELETE", Some(id)) => {
-            let known = id.parse().is_ok_and(|id| world.remove_fault(FaultId(id)));
-            if known { Ok(done()) } else { Err(Answer::not_found("There is no fault with this id.")) }
-        }
-        _ => Err(nothing_here()),
-    }
+fn list(world: &mut World, request: &Request) -> Answered {
+    let shown = world.shown();
+    Ok(Answer::ok(&account(world, request)?.truth(shown)))
 }
 
-fn patch_readings(world: &mut World, request: &Request) -> Result<Answer, Answer> {
+fn create(world: &mut World, request: &Request) -> Answered {
+    let now = world.now();
+    let account = account(world, request)?;
+    if parameter(request, "raw").is_some_and(|raw| raw == "true") {
+        account.put_raw(now, body(request)?);
+        return Ok(done());
+    }
+    let id = account.create(now, body(request)?);
+    customer(account, &id)
+}
+
+fn delete_all(world: &mut World, request: &Request) -> Answered {
+    account(world, request)?.remove_all();
+    Ok(done())
+}
+
+fn show(world: &mut World, request: &Request, id: &str) -> Answered {
+    customer(account(world, request)?, id)
+}
+
+fn update(world: &mut World, request: &Request, id: &str) -> Answered {
+    let now = world.now();
+    let account = account(world, request)?;
+    account.update(now, id, body(request)?);
+    customer(account, id)
+}
+
+fn delete(world: &mut World, request: &Request, id: &str) -> Answered {
+    let now = world.now();
+    if account(world, request)?.delete(now, id) { Ok(done()) } else { Err(no_customer()) }
+}
+
+fn restore(world: &mut World, request: &Request, id: &str) -> Answered {
+    let account = account(world, request)?;
+    if !account.restore(id) {
+        return Err(Answer::not_found("No customer with this id has been deleted."));
+    }
+    customer(account, id)
+}
+
+fn faults(world: &mut World, _: &Request) -> Answered {
+    Ok(Answer::ok(&world.faults()))
+}
+
+fn inject(world: &mut World, request: &Request) -> Answered {
+    let fault: Fault = body(request)?;
+    Ok(Answer::ok(&json!({"id": world.inject(fault)})))
+}
+
+fn clear_faults(world: &mut World, _: &Request) -> Answered {
+    world.clear_faults();
+    Ok(done())
+}
+
+fn remove_fault(world: &mut World, _: &Request, id: &str) -> Answered {
+    let known = id.parse().is_ok_and(|id| world.remove_fault(FaultId(id)));
+    if known { Ok(done()) } else { Err(Answer::not_found("There is no fault with this id.")) }
+}
+
+fn clock(world: &mut World, _: &Request) -> Answered {
+    Ok(Answer::ok(&json!({"now": world.now().to_string()})))
+}
+
+fn set_clock(world: &mut World, request: &Request) -> Answered {
+    match body(request)? {
+        Clock::Advance { advance_s } => world.advance(Duration::from_secs(advance_s)),
+        Clock::Set { set } => world.set_now(time(&set)?),
+    }
+    clock(world, request)
+}
+
+fn readings(world: &mut World, _: &Request) -> Answered {
+    Ok(Answer::ok(world.readings_mut()))
+}
+
+fn patch_readings(world: &mut World, request: &Request) -> Answered {
     let patch: serde_json::Map<String, Value> = body(request)?;
     let mut readings = serde_json::to_value(world.readings_mut()).unwrap_or_default();
     if let Some(fields) = readings.as_object_mut() {
@@ -185,35 +207,86 @@ fn patch_readings(world: &mut World, request: &Request) -> Result<Answer, Answer
     Ok(Answer::ok(world.readings_mut()))
 }
 
-fn stats(world: &World) -> Answer {
-    Answer::ok(&json!({
+fn latency(world: &mut World, _: &Request) -> Answered {
+    Ok(Answer::ok(&Latency { ms: world.latency().as_millis() as u64 }))
+}
+
+fn set_latency(world: &mut World, request: &Request) -> Answered {
+    let Latency { ms } = body(request)?;
+    world.set_latency(Duration::from_millis(ms));
+    latency(world, request)
+}
+
+fn add_account(world: &mut World, request: &Request) -> Answered {
+    let NewAccount { key, seed, customers } = body(request)?;
+    world.add_account(&key, seed, customers);
+    Ok(done())
+}
+
+fn rotate_key(world: &mut World, request: &Request) -> Answered {
+    let NewKey { new, old } = body(request)?;
+    world.rotate_key(&new, old);
+    Ok(done())
+}
+
+fn refuse_key(world: &mut World, request: &Request) -> Answered {
+    let Refuse { refusal } = body(request)?;
+    world.refuse_key(refusal);
+    Ok(done())
+}
+
+fn requests(world: &mut World, _: &Request) -> Answered {
+    Ok(Answer::ok(&world.requests()))
+}
+
+fn clear_requests(world: &mut World, _: &Request) -> Answered {
+    world.clear_requests();
+    Ok(done())
+}
+
+fn trickle(world: &mut World, request: &Request) -> Answered {
+    let Trickle { count, seed } = body(request)?;
+    let mut rng = seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
+    let changes: Vec<Value> = (0..count).map(|_| world.trickle(&mut rng)).collect();
+    Ok(Answer::ok(&changes))
+}
+
+fn stats(world: &mut World, _: &Request) -> Answered {
+    Ok(Answer::ok(&json!({
         "customers": world.len(),
         "requests": world.request_count(),
         "creates": world.creates(),
         "updates": world.updates(),
         "deletes": world.deletes(),
         "fired": world.fired_by_kind(),
-    }))
+    })))
 }
 
-fn help() -> Answer {
+fn help(_: &mut World, _: &Request) -> Answered {
     let calls: Vec<Value> = HELP
         .iter()
         .map(|(method, path, does)| json!({"method": method, "path": format!("{BASE}{path}"), "does": does}))
         .collect();
-    Answer::ok(&json!({
+    Ok(Answer::ok(&json!({
         "about": "A local KOMOJU for tests. The API itself is below /api/v1.",
         "calls": calls,
         "accounts": "?key=KEY names another account than the default one in calls about customers.",
-    }))
+    })))
 }
 
-fn one(account: &Account, id: &str) -> Result<Answer, Answer> {
+/// The account that `?key=KEY` names, or the default one.
+fn account<'a>(world: &'a mut World, request: &Request) -> Result<&'a mut Account, Answer> {
+    let key = parameter(request, "key").unwrap_or_else(|| world.key().to_owned());
+    world.account(&key).ok_or_else(|| Answer::not_found("There is no account with this key."))
+}
+
+fn parameter(request: &Request, name: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(request.query.as_bytes());
+    pairs.find(|(other, _)| other == name).map(|(_, value)| value.into_owned())
+}
+
+fn customer(account: &Account, id: &str) -> Answered {
     account.get(id).map(|customer| Answer::ok(&customer)).ok_or_else(no_customer)
-}
-
-fn latency(world: &World) -> Answer {
-    Answer::ok(&Latency { ms: world.latency().as_millis() as u64 })
 }
 
 fn body<T: DeserializeOwned>(request: &Request) -> Result<T, Answer> {
@@ -236,9 +309,9 @@ fn no_customer() -> Answer {
     Answer::not_found("There is no such customer.")
 }
 
-fn nothing_here() -> Answer {
+fn nothing_here(_: &mut World, _: &Request) -> Answered {
     let message = format!("There is nothing at this address. GET {BASE}/ shows what there is.");
-    Answer::error(StatusCode::NOT_FOUND, "not_found", &message)
+    Err(Answer::error(StatusCode::NOT_FOUND, "not_found", &message))
 }
 
 #[derive(Deserialize)]
@@ -294,41 +367,41 @@ impl Default for Trickle {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use hyper::{HeaderMap, Method};
+    use axum::body::Body;
+    use hyper::service::Service;
+    use hyper_util::service::TowerToHyperService;
 
     use super::*;
     use crate::Options;
 
-    fn ask(world: &mut World, method: &str, path: &str, body: &str) -> (u16, Value) {
-        let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        let request = Request {
-            method: method.parse::<Method>().unwrap(),
-            path: format!("{BASE}{path}"),
-            query: query.to_owned(),
-            headers: HeaderMap::new(),
-            body: Bytes::from(body.to_owned()),
+    async fn ask(server: &Arc<Server>, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let request = hyper::Request::builder().method(method).uri(format!("{BASE}{path}"));
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let router = TowerToHyperService::new(routes().with_state(Arc::clone(server)));
+        let Ok(response) = router.call(request).await;
+        let Outcome::Answer { answer, .. } = Outcome::of(response) else {
+            panic!("{method} {path} is not answered");
         };
-        let answer = answer(world, &request);
         (answer.status.as_u16(), serde_json::from_slice(&answer.body).unwrap())
     }
 
-    fn world() -> World {
-        World::new(&Options {
+    fn server() -> Arc<Server> {
+        let world = World::new(&Options {
             customers: 3,
             now: Some("2026-06-01T00:00:00Z".parse().unwrap()),
             ..Options::default()
-        })
+        });
+        Arc::new(Server::new(world, false))
     }
 
-    #[test]
-    fn every_call_on_the_help_page_is_answered_with_its_example() {
+    #[tokio::test]
+    async fn every_call_on_the_help_page_is_answered_with_its_example() {
         for &(method, path, does) in HELP {
-            let mut world = world();
-            let id = world.ids()[0].clone();
-            let fault = world.inject(Fault::new(super::super::fault::Effect::EmptyList));
+            let server = server();
+            let id = server.world().ids()[0].clone();
+            let fault = server.world().inject(Fault::new(super::super::fault::Effect::EmptyList));
             if (method, path) == ("POST", "/customers/{id}") {
-                world.delete(&id);
+                server.world().delete(&id);
             }
             let id = if path.starts_with("/faults") { fault.0.to_string() } else { id };
             let example = match (does.find('{'), does.rfind('}')) {
@@ -336,54 +409,54 @@ mod tests {
                 (Some(from), _) => &does[from..=from + does[from..].find('}').unwrap()],
                 _ => "{}",
             };
-            let (status, answer) = ask(&mut world, method, &path.replace("{id}", &id), example);
+            let (status, answer) = ask(&server, method, &path.replace("{id}", &id), example).await;
             assert_eq!(status, 200, "{method} {path} {example}: {answer}");
         }
     }
 
-    #[test]
-    fn customers_are_made_changed_deleted_and_restored() {
-        let mut world = world();
-        let (_, customer) = ask(&mut world, "POST", "/customers", r#"{"email": "a@example.jp"}"#);
+    #[tokio::test]
+    async fn customers_are_made_changed_deleted_and_restored() {
+        let server = server();
+        let (_, customer) = ask(&server, "POST", "/customers", r#"{"email": "a@example.jp"}"#).await;
         let path = format!("/customers/{}", customer["id"].as_str().unwrap());
-        let (_, changed) = ask(&mut world, "PATCH", &path, r#"{"email": null, "odd": [1]}"#);
+        let (_, changed) = ask(&server, "PATCH", &path, r#"{"email": null, "odd": [1]}"#).await;
         assert_eq!((&changed["email"], &changed["odd"]), (&Value::Null, &json!([1])));
-        assert_eq!(ask(&mut world, "DELETE", &path, "").0, 200);
-        assert_eq!(ask(&mut world, "GET", &path, "").0, 404);
-        assert_eq!(ask(&mut world, "DELETE", &path, "").0, 404);
-        assert_eq!(ask(&mut world, "POST", &path, "").1["odd"], json!([1]));
-        assert_eq!(ask(&mut world, "POST", "/customers?raw=true", "[null]").0, 200);
-        assert_eq!(world.len(), 5);
+        assert_eq!(ask(&server, "DELETE", &path, "").await.0, 200);
+        assert_eq!(ask(&server, "GET", &path, "").await.0, 404);
+        assert_eq!(ask(&server, "DELETE", &path, "").await.0, 404);
+        assert_eq!(ask(&server, "POST", &path, "").await.1["odd"], json!([1]));
+        assert_eq!(ask(&server, "POST", "/customers?raw=true", "[null]").await.0, 200);
+        assert_eq!(server.world().len(), 5);
     }
 
-    #[test]
-    fn another_account_is_named_by_its_key() {
-        let mut world = world();
-        ask(&mut world, "POST", "/accounts", r#"{"key": "sk_test_b", "customers": 2}"#);
-        let (_, customers) = ask(&mut world, "GET", "/customers?key=sk_test_b", "");
+    #[tokio::test]
+    async fn another_account_is_named_by_its_key() {
+        let server = server();
+        ask(&server, "POST", "/accounts", r#"{"key": "sk_test_b", "customers": 2}"#).await;
+        let (_, customers) = ask(&server, "GET", "/customers?key=sk_test_b", "").await;
         assert_eq!(customers.as_object().unwrap().len(), 2);
-        assert_eq!(ask(&mut world, "GET", "/customers?key=nobody", "").0, 404);
+        assert_eq!(ask(&server, "GET", "/customers?key=nobody", "").await.0, 404);
     }
 
-    #[test]
-    fn a_body_that_cannot_be_used_says_why() {
-        let mut world = world();
+    #[tokio::test]
+    async fn a_body_that_cannot_be_used_says_why() {
+        let server = server();
         for (method, path, body, why) in [
             ("POST", "/faults", r#"{"effect": {"kind": "sneeze"}}"#, "sneeze"),
             ("PATCH", "/readings", r#"{"order": "upwards"}"#, "upwards"),
             ("POST", "/key", r#"{"new": "a"}"#, "old"),
             ("POST", "/clock", "soon", "expected value"),
         ] {
-            let (status, answer) = ask(&mut world, method, path, body);
+            let (status, answer) = ask(&server, method, path, body).await;
             assert_eq!(status, 400);
             let message = answer["error"]["message"].as_str().unwrap();
             assert!(message.contains(why), "{message}");
         }
     }
 
-    #[test]
-    fn an_unknown_address_points_to_the_help_page() {
-        let (status, answer) = ask(&mut world(), "GET", "/weather", "");
+    #[tokio::test]
+    async fn an_unknown_address_points_to_the_help_page() {
+        let (status, answer) = ask(&server(), "GET", "/weather", "").await;
         assert_eq!(status, 404);
         assert!(answer.to_string().contains("GET /_sandbox/"), "{answer}");
     }

@@ -51,6 +51,7 @@ mod auth;
 mod bomb;
 mod cards;
 mod clock;
+mod connection;
 mod control;
 mod customers;
 mod drift;
@@ -154,7 +155,7 @@ impl Sandbox {
         let listener = TcpListener::bind(listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
         let server = Arc::new(Server::new(World::new(&options), options.frozen_lists));
-        server.tasks.spawn(Arc::clone(&server).listen(listener));
+        server.tasks.spawn(connection::listen(Arc::clone(&server), listener));
         Ok(Self { server, address, key: options.key })
     }
 

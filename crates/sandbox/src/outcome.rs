@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use axum::Extension;
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -29,7 +31,7 @@ const LIST_BEGINNING: &[u8] =
 const HUGE_PIECE: usize = 64 * 1024;
 
 /// How a request ends.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Outcome {
     /// With an answer.
     Answer { answer: Answer, delivery: Delivery, date: Timestamp },
@@ -38,7 +40,7 @@ pub(super) enum Outcome {
 }
 
 /// How an answer reaches the client.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Delivery {
     cut: Option<(usize, Ending)>,
     drip: Option<(Duration, usize)>,
@@ -187,6 +189,11 @@ impl Outcome {
         Self::Answer { answer, delivery: Delivery::default(), date }
     }
 
+    /// What a call answered through the router.
+    pub(super) fn of(mut response: axum::response::Response) -> Self {
+        response.extensions_mut().remove().unwrap_or(Self::Hangup(Ending::Close))
+    }
+
     pub(super) fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Answer { answer, .. } => Some(answer.status),
@@ -223,6 +230,13 @@ impl Outcome {
         }
         *response.body_mut() = delivery.body(answer.body, Arc::clone(line));
         Ok(response)
+    }
+}
+
+/// Goes through the router beside an empty response, which is never sent.
+impl IntoResponse for Outcome {
+    fn into_response(self) -> axum::response::Response {
+        Extension(self).into_response()
     }
 }
 

@@ -1,15 +1,20 @@
 //! Requests as the sandbox looks at them: read whole, routed, and remembered.
 
+use axum::extract::rejection::PathRejection;
+use axum::extract::{self, FromRequest, Path};
 use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
 use hyper::{HeaderMap, Method};
 use jiff::Timestamp;
-use percent_encoding::percent_decode_str;
 use serde::{Serialize, Serializer};
 
-use super::fault::{Asked, Call};
+use super::fault::{Asked, Call, Ending};
 use super::listing::Query;
+use super::outcome::Outcome;
 
 const BASE: &str = "/api/v1";
+/// Larger requests are refused.
+const BODY_MOST: usize = 64 * 1024 * 1024;
 /// Older requests are forgotten beyond this, half of them at a time.
 const LOGGED_MOST: usize = 10_000;
 /// Of a longer body the log keeps the beginning.
@@ -38,10 +43,6 @@ impl Request {
         }
     }
 
-    pub(super) fn route(&self) -> Route {
-        Route::of(&self.method, &self.path)
-    }
-
     /// What faults may ask about it.
     pub(super) fn asked(&self, route: &Route) -> Asked<'_> {
         let call = route.call();
@@ -58,6 +59,27 @@ impl Request {
     }
 }
 
+impl<S: Sync> FromRequest<S> for Request {
+    type Rejection = Outcome;
+
+    async fn from_request(request: extract::Request, _: &S) -> Result<Self, Outcome> {
+        let (parts, body) = request.into_parts();
+        let Ok(body) = Limited::new(body, BODY_MOST).collect().await else {
+            return Err(Outcome::Hangup(Ending::Close));
+        };
+        Ok(Self {
+            method: parts.method,
+            path: parts.uri.path().to_owned(),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            headers: parts.headers,
+            body: body.to_bytes(),
+        })
+    }
+}
+
+/// The id in the path of a request; an error where it is no UTF-8.
+pub(super) type Id = Result<Path<String>, PathRejection>;
+
 /// Where a request leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
@@ -72,22 +94,6 @@ pub(super) enum Route {
 }
 
 impl Route {
-    fn of(method: &Method, path: &str) -> Self {
-        let Some((collection, id)) = path.strip_prefix(BASE).and_then(split) else {
-            return Self::Nowhere;
-        };
-        match (method.as_str(), collection, id) {
-            ("GET", "customers", None) => Self::List,
-            ("POST", "customers", None) => Self::Create,
-            ("GET", "customers", Some(id)) => Self::Show(id),
-            ("PATCH", "customers", Some(id)) => Self::Update(id),
-            ("DELETE", "customers", Some(id)) => Self::Delete(id),
-            ("GET", "events", None) => Self::Events,
-            ("GET", "events", Some(id)) => Self::Event(id),
-            _ => Self::Nowhere,
-        }
-    }
-
     pub(super) fn call(&self) -> Option<Call> {
         Some(match self {
             Self::List => Call::List,
@@ -100,19 +106,6 @@ impl Route {
             Self::Nowhere => return None,
         })
     }
-}
-
-/// `/collection` or `/collection/id`.
-pub(super) fn split(path: &str) -> Option<(&str, Option<String>)> {
-    let path = path.strip_prefix('/')?;
-    let Some((collection, id)) = path.split_once('/') else {
-        return Some((path, None));
-    };
-    if id.is_empty() || id.contains('/') {
-        return None;
-    }
-    let id = percent_decode_str(id).decode_utf8().ok()?;
-    Some((collection, Some(id.into_owned())))
 }
 
 /// A request that came in.
@@ -208,28 +201,6 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_lead_to_calls_and_all_else_nowhere() {
-        let id = || "a/b é".to_owned();
-        for (method, path, route) in [
-            (Method::GET, "/api/v1/customers", Route::List),
-            (Method::POST, "/api/v1/customers", Route::Create),
-            (Method::GET, "/api/v1/customers/a%2Fb%20%C3%A9", Route::Show(id())),
-            (Method::PATCH, "/api/v1/customers/a%2Fb%20%C3%A9", Route::Update(id())),
-            (Method::DELETE, "/api/v1/customers/a%2Fb%20%C3%A9", Route::Delete(id())),
-            (Method::GET, "/api/v1/events", Route::Events),
-            (Method::GET, "/api/v1/events/x", Route::Event("x".to_owned())),
-            (Method::PUT, "/api/v1/customers", Route::Nowhere),
-            (Method::GET, "/api/v1/customers/", Route::Nowhere),
-            (Method::GET, "/api/v1/customers/a/b", Route::Nowhere),
-            (Method::GET, "/api/v1/customers/%FF", Route::Nowhere),
-            (Method::GET, "/api/v1/payments", Route::Nowhere),
-            (Method::GET, "/customers", Route::Nowhere),
-        ] {
-            assert_eq!(Route::of(&method, path), route, "{method} {path}");
-        }
-    }
 
     #[test]
     fn the_log_is_bounded_and_counts_on() {

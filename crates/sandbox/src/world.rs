@@ -291,8 +291,7 @@ impl World {
     }
 
     /// A request came in.
-    pub(super) fn arrive(&mut self, request: &Request) -> Arrival {
-        let route = request.route();
+    pub(super) fn arrive(&mut self, request: &Request, route: Route) -> Arrival {
         let asked = request.asked(&route);
         let (now, latency) = (self.now(), self.latency);
         let number = self.log.add(request, asked.page, now);
