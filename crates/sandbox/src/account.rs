@@ -10,39 +10,30 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
-use super::events::{EventKind, EventLog};
-use super::population::{Card, Population, rfc3339};
-use super::random;
-use super::readings::Order;
+use crate::population::{Card, Population, rfc3339};
+use crate::random;
+use crate::readings::Order;
+use events::{EventKind, EventLog};
 
+pub(crate) mod events;
 mod index;
+pub(crate) mod ordered;
 mod replica;
 mod state;
 
-pub(super) use index::End;
+pub(crate) use index::End;
 use replica::Replica;
 use state::Change;
-pub(super) use state::{State, View};
-
-/// Which of a customer's fields an answer reveals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Reveal {
-    pub(super) source: bool,
-    pub(super) locale: bool,
-}
-
-impl Reveal {
-    pub(super) const ALL: Self = Self { source: true, locale: true };
-}
+pub(crate) use state::{Reveal, State, View};
 
 /// The customers of one account, newest first unless said otherwise.
 #[derive(Debug)]
 pub struct Account {
     state: State,
     rng: ChaCha8Rng,
-    pub(super) events: EventLog,
+    pub(crate) events: EventLog,
     /// Tokens that have been used.
-    pub(super) tokens: HashSet<String>,
+    pub(crate) tokens: HashSet<String>,
     /// By the sandbox's clock, as far as replicas need it.
     now: Timestamp,
     /// Behind `state`, for lists and for show; `None` where they are not behind.
@@ -51,7 +42,7 @@ pub struct Account {
 }
 
 impl Account {
-    pub(super) fn new(seed: u64, number: u64, customers: u32, now: Timestamp) -> Self {
+    pub(crate) fn new(seed: u64, number: u64, customers: u32, now: Timestamp) -> Self {
         let population = Population::new(seed, number, customers, now);
         Self {
             rng: random::seeded([population.salt()]),
@@ -65,14 +56,14 @@ impl Account {
     }
 
     /// Sets the time of the changes to come, and how many seconds reads are behind them.
-    pub(super) fn tick(&mut self, now: Timestamp, list_lag_s: u64, show_lag_s: u64) {
+    pub(crate) fn tick(&mut self, now: Timestamp, list_lag_s: u64, show_lag_s: u64) {
         self.now = now;
         Replica::keep(&mut self.list_replica, list_lag_s, &self.state, now);
         Replica::keep(&mut self.show_replica, show_lag_s, &self.state, now);
     }
 
     /// What a list is answered from. `lagging` is without effect where lists are not behind.
-    pub(super) fn listed(&mut self, lagging: bool) -> &mut State {
+    pub(crate) fn listed(&mut self, lagging: bool) -> &mut State {
         match &mut self.list_replica {
             Some(replica) if lagging => &mut replica.state,
             _ => &mut self.state,
@@ -80,12 +71,12 @@ impl Account {
     }
 
     /// What the answers to writes show.
-    pub(super) fn newest(&self) -> &State {
+    pub(crate) fn newest(&self) -> &State {
         &self.state
     }
 
     /// What show is answered from. `lagging` is without effect where it is not behind.
-    pub(super) fn shown(&self, lagging: bool) -> &State {
+    pub(crate) fn shown(&self, lagging: bool) -> &State {
         match &self.show_replica {
             Some(replica) if lagging => &replica.state,
             _ => &self.state,
@@ -113,7 +104,7 @@ impl Account {
     }
 
     /// All customers that have an id, as an answer shows them.
-    pub(super) fn truth(&self, reveal: Reveal) -> BTreeMap<String, Value> {
+    pub(crate) fn truth(&self, reveal: Reveal) -> BTreeMap<String, Value> {
         let shown = self.ids().into_iter().filter_map(|id| {
             let body = self.state.body(self.state.row(&id)?, reveal)?;
             Some((id, body))
@@ -202,24 +193,24 @@ impl Account {
     }
 
     /// The customer at a position from the newest; `None` past the end or without an id.
-    pub(super) fn nth_id(&self, position: usize) -> Option<String> {
+    pub(crate) fn nth_id(&self, position: usize) -> Option<String> {
         self.state.nth_id(position)
     }
 
-    pub(super) fn id_of(&self, row: u32) -> Option<String> {
+    pub(crate) fn id_of(&self, row: u32) -> Option<String> {
         self.state.id_of(row)
     }
 
-    pub(super) fn created_s(&self, row: u32) -> i64 {
+    pub(crate) fn created_s(&self, row: u32) -> i64 {
         self.state.created_s(row)
     }
 
-    pub(super) fn is_live(&self, row: u32) -> bool {
+    pub(crate) fn is_live(&self, row: u32) -> bool {
         self.state.is_live(row)
     }
 
     /// Moves a customer to an end of the list, though its `created_at` stays. By id, nothing can be moved.
-    pub(super) fn move_to(&mut self, end: End, order: Order, row: u32) {
+    pub(crate) fn move_to(&mut self, end: End, order: Order, row: u32) {
         self.change(Change::Move { end, order, row });
     }
 
@@ -243,7 +234,7 @@ impl Account {
 }
 
 /// Some card, as a customer put in by hand would have it.
-pub(super) fn source_value(card: &Card) -> Value {
+pub(crate) fn source_value(card: &Card) -> Value {
     serde_json::to_value(card).unwrap_or_default()
 }
 

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 /// What time it is at the sandbox.
 #[derive(Debug, Clone)]
-pub(super) enum Clock {
+pub(crate) enum Clock {
     /// The system's time plus an offset.
     Running {
         /// How far this clock is ahead of the system's; negative when it is behind.
@@ -24,14 +24,14 @@ pub(super) enum Clock {
 
 impl Clock {
     /// A clock that stands still at `at`, or runs with the system's.
-    pub(super) fn new(at: Option<Timestamp>) -> Self {
+    pub(crate) fn new(at: Option<Timestamp>) -> Self {
         match at {
             Some(at) => Self::Still { at },
             None => Self::Running { ahead: SignedDuration::ZERO },
         }
     }
 
-    pub(super) fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         match *self {
             Self::Running { ahead } => moved(system_now(), ahead),
             Self::Still { at } => at,
@@ -39,13 +39,13 @@ impl Clock {
     }
 
     /// Moves forward.
-    pub(super) fn advance(&mut self, by: Duration) {
+    pub(crate) fn advance(&mut self, by: Duration) {
         let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
         self.set(moved(self.now(), by));
     }
 
     /// Moves to any time, also backwards; a running clock goes on running from there.
-    pub(super) fn set(&mut self, to: Timestamp) {
+    pub(crate) fn set(&mut self, to: Timestamp) {
         match self {
             Self::Running { ahead } => *ahead = to.duration_since(system_now()),
             Self::Still { at } => *at = to,
@@ -54,7 +54,7 @@ impl Clock {
 }
 
 /// Stays at the end of time rather than wrap.
-pub(super) fn moved(from: Timestamp, by: SignedDuration) -> Timestamp {
+pub(crate) fn moved(from: Timestamp, by: SignedDuration) -> Timestamp {
     from.checked_add(by).unwrap_or(if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX })
 }
 

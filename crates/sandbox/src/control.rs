@@ -4,30 +4,29 @@
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{self, get, post};
-use hyper::{Method, StatusCode};
-use jiff::Timestamp;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use hyper::Method;
 use serde_json::{Value, json};
 
-use super::account::Account;
-use super::answer::Answer;
-use super::auth::{OldKey, Refusal};
-use super::fault::{Fault, FaultId};
-use super::outcome::Outcome;
-use super::request::{Id, Request};
-use super::server::Server;
-use super::world::World;
+use crate::api::answer::Answer;
+use crate::outcome::Outcome;
+use crate::request::{Id, Request};
+use crate::server::Server;
+use crate::world::World;
 
-/// Where it begins.
-const BASE: &str = "/_sandbox";
+mod answered;
+mod customers;
+mod settings;
+
+use answered::{Answered, BASE, nothing_here};
+use customers::{create, delete, delete_all, list, restore, show, update};
+use settings::{
+    add_account, clear_faults, clear_requests, clock, faults, inject, latency, patch_readings, readings,
+    refuse_key, remove_fault, requests, rotate_key, set_clock, set_latency, stats, trickle,
+};
 
 /// Method, path, what it does: the help page, which a test compares with what is answered.
 const HELP: &[(&str, &str, &str)] = &[
@@ -67,7 +66,7 @@ const HELP: &[(&str, &str, &str)] = &[
 ];
 
 /// The calls below [`BASE`].
-pub(super) fn routes() -> Router<Arc<Server>> {
+pub(crate) fn routes() -> Router<Arc<Server>> {
     let routes = Router::new()
         .route("/", get(all(help)))
         .route("/customers", get(all(list)).post(all(create)).delete(all(delete_all)))
@@ -87,8 +86,6 @@ pub(super) fn routes() -> Router<Arc<Server>> {
         .method_not_allowed_fallback(all(nothing_here));
     Router::new().nest(BASE, routes).route(&format!("{BASE}/"), get(all(help)))
 }
-
-type Answered = Result<Answer, Answer>;
 
 /// Leads to a call without an id.
 fn all(
@@ -117,151 +114,6 @@ fn one(
     }
 }
 
-fn list(world: &mut World, request: &Request) -> Answered {
-    let shown = world.shown();
-    Ok(Answer::ok(&account(world, request)?.truth(shown)))
-}
-
-fn create(world: &mut World, request: &Request) -> Answered {
-    let now = world.now();
-    let account = account(world, request)?;
-    if parameter(request, "raw").is_some_and(|raw| raw == "true") {
-        account.put_raw(now, body(request)?);
-        return Ok(done());
-    }
-    let id = account.create(now, body(request)?);
-    customer(account, &id)
-}
-
-fn delete_all(world: &mut World, request: &Request) -> Answered {
-    account(world, request)?.remove_all();
-    Ok(done())
-}
-
-fn show(world: &mut World, request: &Request, id: &str) -> Answered {
-    customer(account(world, request)?, id)
-}
-
-fn update(world: &mut World, request: &Request, id: &str) -> Answered {
-    let now = world.now();
-    let account = account(world, request)?;
-    account.update(now, id, body(request)?);
-    customer(account, id)
-}
-
-fn delete(world: &mut World, request: &Request, id: &str) -> Answered {
-    let now = world.now();
-    if account(world, request)?.delete(now, id) { Ok(done()) } else { Err(no_customer()) }
-}
-
-fn restore(world: &mut World, request: &Request, id: &str) -> Answered {
-    let account = account(world, request)?;
-    if !account.restore(id) {
-        return Err(Answer::not_found("No customer with this id has been deleted."));
-    }
-    customer(account, id)
-}
-
-fn faults(world: &mut World, _: &Request) -> Answered {
-    Ok(Answer::ok(&world.faults()))
-}
-
-fn inject(world: &mut World, request: &Request) -> Answered {
-    let fault: Fault = body(request)?;
-    Ok(Answer::ok(&json!({"id": world.inject(fault)})))
-}
-
-fn clear_faults(world: &mut World, _: &Request) -> Answered {
-    world.clear_faults();
-    Ok(done())
-}
-
-fn remove_fault(world: &mut World, _: &Request, id: &str) -> Answered {
-    let known = id.parse().is_ok_and(|id| world.remove_fault(FaultId(id)));
-    if known { Ok(done()) } else { Err(Answer::not_found("There is no fault with this id.")) }
-}
-
-fn clock(world: &mut World, _: &Request) -> Answered {
-    Ok(Answer::ok(&json!({"now": world.now().to_string()})))
-}
-
-fn set_clock(world: &mut World, request: &Request) -> Answered {
-    match body(request)? {
-        Clock::Advance { advance_s } => world.advance(Duration::from_secs(advance_s)),
-        Clock::Set { set } => world.set_now(time(&set)?),
-    }
-    clock(world, request)
-}
-
-fn readings(world: &mut World, _: &Request) -> Answered {
-    Ok(Answer::ok(world.readings_mut()))
-}
-
-fn patch_readings(world: &mut World, request: &Request) -> Answered {
-    let patch: serde_json::Map<String, Value> = body(request)?;
-    let mut readings = serde_json::to_value(world.readings_mut()).unwrap_or_default();
-    if let Some(fields) = readings.as_object_mut() {
-        fields.extend(patch);
-    }
-    *world.readings_mut() = serde_json::from_value(readings).map_err(|error| unreadable(&error))?;
-    Ok(Answer::ok(world.readings_mut()))
-}
-
-fn latency(world: &mut World, _: &Request) -> Answered {
-    Ok(Answer::ok(&Latency { ms: world.latency().as_millis() as u64 }))
-}
-
-fn set_latency(world: &mut World, request: &Request) -> Answered {
-    let Latency { ms } = body(request)?;
-    world.set_latency(Duration::from_millis(ms));
-    latency(world, request)
-}
-
-fn add_account(world: &mut World, request: &Request) -> Answered {
-    let NewAccount { key, seed, customers } = body(request)?;
-    world.add_account(&key, seed, customers);
-    Ok(done())
-}
-
-fn rotate_key(world: &mut World, request: &Request) -> Answered {
-    let NewKey { new, old } = body(request)?;
-    world.rotate_key(&new, old);
-    Ok(done())
-}
-
-fn refuse_key(world: &mut World, request: &Request) -> Answered {
-    let Refuse { refusal } = body(request)?;
-    world.refuse_key(refusal);
-    Ok(done())
-}
-
-fn requests(world: &mut World, _: &Request) -> Answered {
-    Ok(Answer::ok(&world.requests()))
-}
-
-fn clear_requests(world: &mut World, _: &Request) -> Answered {
-    world.clear_requests();
-    Ok(done())
-}
-
-fn trickle(world: &mut World, request: &Request) -> Answered {
-    let Trickle { count, seed } = body(request)?;
-    let mut rng = seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
-    let changes: Vec<Value> = (0..count).map(|_| world.trickle(&mut rng)).collect();
-    Ok(Answer::ok(&changes))
-}
-
-fn stats(world: &mut World, _: &Request) -> Answered {
-    Ok(Answer::ok(&json!({
-        "customers": world.len(),
-        "requests": world.request_count(),
-        "creates": world.creates(),
-        "updates": world.updates(),
-        "deletes": world.deletes(),
-        "fired": world.fired_by_kind(),
-    })))
-}
-
 fn help(_: &mut World, _: &Request) -> Answered {
     let calls: Vec<Value> = HELP
         .iter()
@@ -274,97 +126,6 @@ fn help(_: &mut World, _: &Request) -> Answered {
     })))
 }
 
-/// The account that `?key=KEY` names, or the default one.
-fn account<'a>(world: &'a mut World, request: &Request) -> Result<&'a mut Account, Answer> {
-    let key = parameter(request, "key").unwrap_or_else(|| world.key().to_owned());
-    world.account(&key).ok_or_else(|| Answer::not_found("There is no account with this key."))
-}
-
-fn parameter(request: &Request, name: &str) -> Option<String> {
-    let mut pairs = form_urlencoded::parse(request.query.as_bytes());
-    pairs.find(|(other, _)| other == name).map(|(_, value)| value.into_owned())
-}
-
-fn customer(account: &Account, id: &str) -> Answered {
-    account.get(id).map(|customer| Answer::ok(&customer)).ok_or_else(no_customer)
-}
-
-fn body<T: DeserializeOwned>(request: &Request) -> Result<T, Answer> {
-    serde_json::from_slice(&request.body).map_err(|error| unreadable(&error))
-}
-
-fn time(text: &str) -> Result<Timestamp, Answer> {
-    text.parse().map_err(|error| Answer::bad_request(&format!("{text} is no time: {error}.")))
-}
-
-fn unreadable(error: &serde_json::Error) -> Answer {
-    Answer::bad_request(&format!("The body cannot be used: {error}. GET {BASE}/ shows examples."))
-}
-
-fn done() -> Answer {
-    Answer::ok(&json!({"done": true}))
-}
-
-fn no_customer() -> Answer {
-    Answer::not_found("There is no such customer.")
-}
-
-fn nothing_here(_: &mut World, _: &Request) -> Answered {
-    let message = format!("There is nothing at this address. GET {BASE}/ shows what there is.");
-    Err(Answer::error(StatusCode::NOT_FOUND, "not_found", &message))
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-enum Clock {
-    Advance { advance_s: u64 },
-    Set { set: String },
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Latency {
-    ms: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewAccount {
-    key: String,
-    #[serde(default)]
-    seed: u64,
-    #[serde(default)]
-    customers: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewKey {
-    new: String,
-    old: OldKey,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Refuse {
-    #[serde(rename = "as")]
-    refusal: Option<Refusal>,
-}
-
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Trickle {
-    count: u32,
-    /// Without it, other changes each time.
-    seed: Option<u64>,
-}
-
-impl Default for Trickle {
-    fn default() -> Self {
-        Self { count: 1, seed: None }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
@@ -372,7 +133,8 @@ mod tests {
     use hyper_util::service::TowerToHyperService;
 
     use super::*;
-    use crate::Options;
+    use crate::faults::Fault;
+    use crate::options::Options;
 
     async fn ask(server: &Arc<Server>, method: &str, path: &str, body: &str) -> (u16, Value) {
         let request = hyper::Request::builder().method(method).uri(format!("{BASE}{path}"));
@@ -399,7 +161,7 @@ mod tests {
         for &(method, path, does) in HELP {
             let server = server();
             let id = server.world().ids()[0].clone();
-            let fault = server.world().inject(Fault::new(super::super::fault::Effect::EmptyList));
+            let fault = server.world().inject(Fault::new(crate::faults::Effect::EmptyList));
             if (method, path) == ("POST", "/customers/{id}") {
                 server.world().delete(&id);
             }

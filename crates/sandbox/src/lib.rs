@@ -37,42 +37,24 @@
 //!                                outcome: replaced, cut, dripped ──► wire
 //! ```
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::net::TcpListener;
 
 mod account;
-mod answer;
-mod auth;
-mod bomb;
-mod cards;
+mod api;
 mod clock;
-mod connection;
 mod control;
-mod customers;
-mod drift;
-mod events;
-mod fault;
-mod form;
-mod frozen;
-mod idempotency;
-mod imprecise;
+mod faults;
 mod limit;
-mod listing;
-mod lock;
-mod ordered;
+mod log;
+mod options;
 mod outcome;
 mod population;
 mod random;
 mod request;
-mod serial;
 mod server;
-mod shape;
-mod trickle;
 mod wire;
 mod world;
 
@@ -80,64 +62,15 @@ mod world;
 pub mod readings;
 
 pub use account::Account;
-pub use auth::{OldKey, Refusal};
-pub use fault::{Call, Drift, Echo, Effect, Ending, Fault, FaultId, Match, Payload, Region, Whither, Work};
-pub use lock::WorldGuard;
+pub use api::keys::{OldKey, Refusal};
+pub use faults::{Call, Drift, Echo, Effect, Ending, Fault, FaultId, Match, Payload, Region, Whither, Work};
+pub use log::Seen;
+pub use options::{Options, SandboxError};
 pub use readings::{Readings, Repeated};
-pub use request::Seen;
+pub use server::WorldGuard;
 pub use world::World;
 
-use server::Server;
-
-/// How a sandbox starts.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Where to listen; port 0 takes any free one.
-    pub listen: SocketAddr,
-    /// The default account's key.
-    pub key: String,
-    /// The same seed gives the same customers.
-    pub seed: u64,
-    /// How many customers there are at the start.
-    pub customers: u32,
-    /// How to play what KOMOJU does not say.
-    pub readings: Readings,
-    /// A clock that stands still at this time; without it, one that runs with the system's.
-    pub now: Option<Timestamp>,
-    /// How long every request takes at least.
-    pub latency: Duration,
-    /// Whether each list request is answered for ever as it was answered first, from memory: for measuring. Neither keys nor
-    /// changes nor faults reach what is answered so.
-    pub frozen_lists: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            key: "sk_test_sandbox".to_owned(),
-            seed: 1,
-            customers: 100,
-            readings: Readings::default(),
-            now: None,
-            latency: Duration::ZERO,
-            frozen_lists: false,
-        }
-    }
-}
-
-/// Why a sandbox could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
-    /// The address cannot be listened on.
-    #[error("the sandbox cannot listen on {listen}; choose another address, or port 0 for any free one")]
-    Listen {
-        /// The address asked for.
-        listen: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-}
+use server::{Server, connection};
 
 /// A running sandbox. It stops when it is dropped.
 #[derive(Debug)]

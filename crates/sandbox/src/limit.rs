@@ -5,15 +5,15 @@ use std::collections::VecDeque;
 use hyper::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 
-use super::answer::Answer;
-use super::clock::moved;
-use super::readings::{RateLimit, Refused};
+use crate::api::answer::Answer;
+use crate::clock::moved;
+use crate::readings::{RateLimit, Refused};
 
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 /// What the limit needs to know of earlier requests.
 #[derive(Debug, Default)]
-pub(super) struct Limiter {
+pub(crate) struct Limiter {
     /// When the requests of the last second were accepted.
     accepted: VecDeque<Timestamp>,
     banned_until: Option<Timestamp>,
@@ -21,7 +21,7 @@ pub(super) struct Limiter {
 
 impl Limiter {
     /// Accepts a request, or answers its refusal.
-    pub(super) fn admit(&mut self, limit: &RateLimit, now: Timestamp) -> Result<(), Answer> {
+    pub(crate) fn admit(&mut self, limit: &RateLimit, now: Timestamp) -> Result<(), Answer> {
         let ban = SignedDuration::from_secs(limit.ban_s.into());
         // Times that are not yet possible are from before the clock was set back.
         let banned = self.banned_until.is_some_and(|until| now < until && until <= moved(now, ban));

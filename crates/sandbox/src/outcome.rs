@@ -16,14 +16,15 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, Header
 use hyper::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 
-use super::answer::{Answer, JSON};
-use super::bomb;
-use super::clock::moved;
-use super::fault::{Effect, Ending, Fired, Payload, Whither, Work, milliseconds};
-use super::request::Request;
-use super::wire::Line;
+use crate::api::answer::Answer;
+use crate::clock::moved;
+use crate::faults::{Effect, Ending, Fired, milliseconds};
+use crate::request::Request;
+use crate::wire::Line;
 
-pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+mod bomb;
+
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// White space is legal JSON anywhere, so that a reader goes on.
 const LIST_BEGINNING: &[u8] =
@@ -32,7 +33,7 @@ const HUGE_PIECE: usize = 64 * 1024;
 
 /// How a request ends.
 #[derive(Debug, Clone)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// With an answer.
     Answer { answer: Answer, delivery: Delivery, date: Timestamp },
     /// Without one.
@@ -41,7 +42,7 @@ pub(super) enum Outcome {
 
 /// How an answer reaches the client.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Delivery {
+pub(crate) struct Delivery {
     cut: Option<(usize, Ending)>,
     drip: Option<(Duration, usize)>,
     flood: Option<Flood>,
@@ -54,108 +55,9 @@ enum Flood {
     Gzip { bytes: u64 },
 }
 
-impl Effect {
-    /// Whether the request takes effect although this replaces its answer.
-    pub(super) fn work(&self) -> Work {
-        match self {
-            Self::Status { work, .. }
-            | Self::Reset { work }
-            | Self::Close { work }
-            | Self::Redirect { work, .. } => *work,
-            _ => Work::Done,
-        }
-    }
-
-    /// Whether it answers before the API even looks at the key.
-    pub(super) fn stops_in_front(&self) -> bool {
-        self.work() == Work::Skipped && self.server_error().is_none()
-    }
-
-    /// The answer, if it is an error the API itself makes: 500 and above, in JSON.
-    pub(super) fn server_error(&self) -> Option<Answer> {
-        match self {
-            Self::Status { status: 500.., body, .. } if *body != Payload::Html => self.replacement(None),
-            _ => None,
-        }
-    }
-
-    /// The answer this puts in the place of any other.
-    fn replacement(&self, request: Option<&Request>) -> Option<Answer> {
-        match self {
-            Self::Status { status, body, retry_after, headers, .. } => {
-                let mut answer = body.answer(status_code(*status));
-                if let Some(text) = retry_after {
-                    answer = answer.with_header("Retry-After", text);
-                }
-                answer.headers.extend(headers.clone());
-                Some(answer)
-            }
-            Self::Redirect { status, to, .. } => {
-                let location = request.map(|request| to.location(request)).unwrap_or_default();
-                Some(Answer::html(status_code(*status)).with_header("Location", location))
-            }
-            Self::Body { body } => Some(body.answer(StatusCode::OK)),
-            Self::HugeBody { .. } | Self::GzipBomb { .. } => {
-                Some(Answer { status: StatusCode::OK, content_type: Some(JSON), ..Answer::no_content() })
-            }
-            _ => None,
-        }
-    }
-}
-
-impl Payload {
-    fn answer(&self, status: StatusCode) -> Answer {
-        let with = |content_type, body: Bytes| Answer { status, content_type, headers: Vec::new(), body };
-        match self {
-            Self::Error => Answer::plain_error(status),
-            Self::Code(code) => Answer::error(status, code, "The sandbox was asked to say so."),
-            Self::Html => Answer::html(status),
-            Self::Empty => with(None, Bytes::new()),
-            Self::Json(value) => Answer::json(status, value),
-            Self::Text(text) => with(Some(JSON), Bytes::from(text.clone())),
-            Self::Bytes(bytes) => with(Some(JSON), Bytes::from(bytes.clone())),
-        }
-    }
-}
-
-/// `body` with each `find` replaced.
-fn rewritten(body: &Bytes, find: &[u8], with: &[u8]) -> Bytes {
-    if find.is_empty() {
-        return body.clone();
-    }
-    let (mut text, mut at) = (Vec::with_capacity(body.len()), 0);
-    while at < body.len() {
-        if body[at..].starts_with(find) {
-            text.extend_from_slice(with);
-            at += find.len();
-        } else {
-            text.push(body[at]);
-            at += 1;
-        }
-    }
-    text.into()
-}
-
-impl Whither {
-    fn location(&self, request: &Request) -> String {
-        let path = request.path_and_query();
-        let host = request.header("host").unwrap_or("localhost");
-        match self {
-            Self::SameHost => path,
-            Self::OtherHost => {
-                let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
-                let other = if name == "localhost" { "127.0.0.1" } else { "localhost" };
-                format!("http://{other}:{port}{path}")
-            }
-            Self::PlainHttp => format!("http://{host}{path}"),
-            Self::Url(url) => url.clone(),
-        }
-    }
-}
-
 impl Outcome {
     /// `answer` is what the API itself says, if it came to that.
-    pub(super) fn new(answer: Option<Answer>, request: &Request, date: Timestamp, fired: &[Fired]) -> Self {
+    pub(crate) fn new(answer: Option<Answer>, request: &Request, date: Timestamp, fired: &[Fired]) -> Self {
         let mut answer = answer.unwrap_or_else(|| Answer::plain_error(StatusCode::INTERNAL_SERVER_ERROR));
         let mut delivery = Delivery::default();
         let mut date = date;
@@ -185,16 +87,16 @@ impl Outcome {
     }
 
     /// An answer that no fault touches.
-    pub(super) fn plain(answer: Answer, date: Timestamp) -> Self {
+    pub(crate) fn plain(answer: Answer, date: Timestamp) -> Self {
         Self::Answer { answer, delivery: Delivery::default(), date }
     }
 
     /// What a call answered through the router.
-    pub(super) fn of(mut response: axum::response::Response) -> Self {
+    pub(crate) fn of(mut response: axum::response::Response) -> Self {
         response.extensions_mut().remove().unwrap_or(Self::Hangup(Ending::Close))
     }
 
-    pub(super) fn status(&self) -> Option<StatusCode> {
+    pub(crate) fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Answer { answer, .. } => Some(answer.status),
             Self::Hangup(_) => None,
@@ -202,7 +104,7 @@ impl Outcome {
     }
 
     /// The response for hyper; `Err` hangs up, after telling the line how.
-    pub(super) fn respond(self, line: &Arc<Line>) -> Result<Response<Body>, Hangup> {
+    pub(crate) fn respond(self, line: &Arc<Line>) -> Result<Response<Body>, Hangup> {
         let (answer, delivery, date) = match self {
             Self::Answer { answer, delivery, date } => (answer, delivery, date),
             Self::Hangup(ending) => {
@@ -265,21 +167,33 @@ impl Delivery {
     }
 }
 
+/// `body` with each `find` replaced.
+fn rewritten(body: &Bytes, find: &[u8], with: &[u8]) -> Bytes {
+    if find.is_empty() {
+        return body.clone();
+    }
+    let (mut text, mut at) = (Vec::with_capacity(body.len()), 0);
+    while at < body.len() {
+        if body[at..].starts_with(find) {
+            text.extend_from_slice(with);
+            at += find.len();
+        } else {
+            text.push(body[at]);
+            at += 1;
+        }
+    }
+    text.into()
+}
+
 /// The connection ends without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the sandbox was asked to hang up")]
-pub(super) struct Hangup;
+pub(crate) struct Hangup;
 
 /// A clock set to before 1970 shows 1970: this format knows nothing earlier.
 fn http_date(time: Timestamp) -> Option<HeaderValue> {
     let time = SystemTime::try_from(time.max(Timestamp::UNIX_EPOCH)).ok()?;
     HeaderValue::try_from(httpdate::fmt_http_date(time)).ok()
-}
-
-/// An answer cannot have less than 200: those only announce one.
-fn status_code(status: u16) -> StatusCode {
-    let code = StatusCode::from_u16(status).ok().filter(|_| status >= 200);
-    code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 fn full(body: Bytes) -> Body {
@@ -330,23 +244,6 @@ mod tests {
         for bytes in [0, 10, LIST_BEGINNING.len() as u64, 3 * HUGE_PIECE as u64 + 1] {
             let sent: usize = huge(bytes).map(|piece| piece.len()).collect::<Vec<_>>().await.iter().sum();
             assert_eq!(sent as u64, bytes);
-        }
-    }
-
-    #[test]
-    fn only_json_errors_of_500_and_above_come_from_the_api_itself() {
-        for (status, body, own) in [
-            (500, Payload::Error, true),
-            (502, Payload::Code("card_declined".to_owned()), true),
-            (503, Payload::Html, false),
-            (429, Payload::Error, false),
-        ] {
-            let mut effect = Effect::status(status);
-            if let Effect::Status { body: asked, .. } = &mut effect {
-                *asked = body;
-            }
-            assert_eq!(effect.server_error().is_some(), own, "{effect:?}");
-            assert_eq!(effect.stops_in_front(), !own, "{effect:?}");
         }
     }
 }

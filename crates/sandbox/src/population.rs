@@ -3,13 +3,15 @@
 //! Customer `n` is a pure function of the salt and `n`, and the id can be turned back into `n`. So a million of them cost
 //! nothing until they are looked at. They are numbered in the order of their creation, strictly or within the same second.
 
+mod serial;
+
 use jiff::Timestamp;
 use rand::Rng;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::random::{self, pick};
-use super::serial::{mix, push_base36, read_base36, unmix};
+use crate::random::{self, pick};
+use serial::{mix, push_base36, read_base36, unmix};
 
 /// The newest seeded customer is no younger than this, so that a seed means the same people whenever it is used.
 const NEWEST_S: i64 = 1_764_547_200; // 2025-12-01T00:00:00Z
@@ -56,39 +58,39 @@ const BRANDS: &[&str] = &["visa", "master", "jcb", "american_express", "diners_c
 
 /// A customer as the API shows it.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Person {
-    pub(super) id: String,
+pub(crate) struct Person {
+    pub(crate) id: String,
     resource: &'static str,
     email: Option<String>,
-    pub(super) source: Option<Card>,
+    pub(crate) source: Option<Card>,
     metadata: Map<String, Value>,
     created_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) locale: Option<&'static str>,
+    pub(crate) locale: Option<&'static str>,
 }
 
 /// A saved card as `source` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Card {
+pub(crate) struct Card {
     #[serde(rename = "type")]
     kind: &'static str,
-    pub(super) brand: String,
-    pub(super) last_four_digits: String,
-    pub(super) month: u64,
-    pub(super) year: u64,
+    pub(crate) brand: String,
+    pub(crate) last_four_digits: String,
+    pub(crate) month: u64,
+    pub(crate) year: u64,
 }
 
 impl Card {
-    pub(super) fn new(brand: &str, last_four_digits: String, month: u64, year: u64) -> Self {
+    pub(crate) fn new(brand: &str, last_four_digits: String, month: u64, year: u64) -> Self {
         Self { kind: "credit_card", brand: brand.to_owned(), last_four_digits, month, year }
     }
 
-    pub(super) fn of_type(self, kind: &'static str) -> Self {
+    pub(crate) fn of_type(self, kind: &'static str) -> Self {
         Self { kind, ..self }
     }
 
     /// Some card that has not expired for a while.
-    pub(super) fn drawn(rng: &mut impl Rng) -> Self {
+    pub(crate) fn drawn(rng: &mut impl Rng) -> Self {
         let brand = pick(rng, BRANDS);
         let digits = format!("{:04}", rng.random_range(0..10_000));
         Self::new(brand, digits, rng.random_range(1..=12), rng.random_range(2027..2033))
@@ -97,7 +99,7 @@ impl Card {
 
 /// The seeded customers of one account.
 #[derive(Debug, Clone)]
-pub(super) struct Population {
+pub(crate) struct Population {
     salt: u64,
     size: u64,
     oldest_s: i64,
@@ -105,7 +107,7 @@ pub(super) struct Population {
 
 impl Population {
     /// `account` keeps two accounts of the same seed apart. Nobody is created after `now`.
-    pub(super) fn new(seed: u64, account: u64, size: u32, now: Timestamp) -> Self {
+    pub(crate) fn new(seed: u64, account: u64, size: u32, now: Timestamp) -> Self {
         Self {
             salt: random::seeded([seed, account]).random(),
             size: u64::from(size),
@@ -114,11 +116,11 @@ impl Population {
     }
 
     /// A number of its own for everything else that depends on the account.
-    pub(super) fn salt(&self) -> u64 {
+    pub(crate) fn salt(&self) -> u64 {
         self.salt
     }
 
-    pub(super) fn id(&self, n: u32) -> String {
+    pub(crate) fn id(&self, n: u32) -> String {
         let code = self.code(n);
         let mut id = String::with_capacity(25);
         push_base36(&mut id, mix(code ^ self.salt), 12);
@@ -127,7 +129,7 @@ impl Population {
     }
 
     /// The number of the customer with this id.
-    pub(super) fn number(&self, id: &str) -> Option<u32> {
+    pub(crate) fn number(&self, id: &str) -> Option<u32> {
         if id.len() != 25 {
             return None;
         }
@@ -138,7 +140,7 @@ impl Population {
     }
 
     /// Seconds since 1970; never falls as `n` rises.
-    pub(super) fn created_s(&self, n: u32) -> i64 {
+    pub(crate) fn created_s(&self, n: u32) -> i64 {
         let n = u64::from(n);
         let n = if n % BATCH < BATCH_AT_ONCE { n - n % BATCH } else { n };
         let step = (SPAN_S as u64 / self.size.max(1)).max(1);
@@ -146,7 +148,7 @@ impl Population {
         self.oldest_s + (start + mix(self.salt ^ n) % step) as i64
     }
 
-    pub(super) fn person(&self, n: u32) -> Person {
+    pub(crate) fn person(&self, n: u32) -> Person {
         let id = self.id(n);
         let mut rng = random::seeded([self.salt, n.into()]);
         Person {
@@ -180,18 +182,18 @@ impl Population {
 }
 
 /// Some plausible email for a customer that appears later.
-pub(super) fn drawn_email(rng: &mut impl Rng) -> String {
+pub(crate) fn drawn_email(rng: &mut impl Rng) -> String {
     let number = rng.random_range(0..1_000_000);
     format!("{}.{}.{number}@{}", pick(rng, GIVEN), pick(rng, FAMILY), pick(rng, HOSTS))
 }
 
 /// Some plausible note, often not in ASCII.
-pub(super) fn drawn_note(rng: &mut impl Rng) -> &'static str {
+pub(crate) fn drawn_note(rng: &mut impl Rng) -> &'static str {
     pick(rng, NOTES)
 }
 
 /// Some plan a customer may be on.
-pub(super) fn drawn_plan(rng: &mut impl Rng) -> &'static str {
+pub(crate) fn drawn_plan(rng: &mut impl Rng) -> &'static str {
     pick(rng, PLANS)
 }
 
@@ -228,7 +230,7 @@ fn metadata(n: u32, rng: &mut impl Rng) -> Map<String, Value> {
 }
 
 /// Whole seconds in UTC, as KOMOJU writes times.
-pub(super) fn rfc3339(seconds: i64) -> String {
+pub(crate) fn rfc3339(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 

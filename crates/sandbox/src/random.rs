@@ -3,8 +3,11 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+/// The digits of base 36, of which ids are made.
+pub(crate) const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+
 /// The generator of these numbers: whatever differs in one of them gets another stream.
-pub(super) fn seeded<const N: usize>(numbers: [u64; N]) -> ChaCha8Rng {
+pub(crate) fn seeded<const N: usize>(numbers: [u64; N]) -> ChaCha8Rng {
     const { assert!(N <= 4, "a seed has 32 bytes") };
     let mut seed = [0; 32];
     for (bytes, number) in seed.chunks_exact_mut(8).zip(numbers) {
@@ -14,20 +17,20 @@ pub(super) fn seeded<const N: usize>(numbers: [u64; N]) -> ChaCha8Rng {
 }
 
 /// The generator of a text, for example a token.
-pub(super) fn of_text(text: &str) -> ChaCha8Rng {
+pub(crate) fn of_text(text: &str) -> ChaCha8Rng {
     let hash =
         text.bytes().fold(0_u64, |hash, byte| hash.wrapping_mul(1_099_511_628_211).wrapping_add(byte.into()));
     seeded([hash])
 }
 
 /// One of a list that is not empty.
-pub(super) fn pick<T: Copy>(rng: &mut impl Rng, from: &[T]) -> T {
+pub(crate) fn pick<T: Copy>(rng: &mut impl Rng, from: &[T]) -> T {
     from[rng.random_range(0..from.len())]
 }
 
 /// Twenty-five lower-case letters and digits, as KOMOJU's ids are today.
-pub(super) fn id(rng: &mut impl Rng) -> String {
-    (0..25).map(|_| char::from(pick(rng, super::serial::DIGITS))).collect()
+pub(crate) fn id(rng: &mut impl Rng) -> String {
+    (0..25).map(|_| char::from(pick(rng, DIGITS))).collect()
 }
 
 #[cfg(test)]

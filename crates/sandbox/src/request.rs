@@ -1,42 +1,34 @@
-//! Requests as the sandbox looks at them: read whole, routed, and remembered.
+//! Requests: read whole, and the call that each leads to.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{self, FromRequest, Path};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::{HeaderMap, Method};
-use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use hyper::{HeaderMap, Method, StatusCode};
 
-use super::fault::{Asked, Call, Ending};
-use super::listing::Query;
-use super::outcome::Outcome;
+use crate::api::list::query::Query;
+use crate::faults::{Asked, Call};
 
 const BASE: &str = "/api/v1";
 /// Larger requests are refused.
 const BODY_MOST: usize = 64 * 1024 * 1024;
-/// Older requests are forgotten beyond this, half of them at a time.
-const LOGGED_MOST: usize = 10_000;
-/// Of a longer body the log keeps the beginning.
-const BODY_LOGGED: usize = 64 * 1024;
-
 /// A request with its body.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) method: Method,
+pub(crate) struct Request {
+    pub(crate) method: Method,
     /// As it came, percent-encoded.
-    pub(super) path: String,
-    pub(super) query: String,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Request {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    pub(super) fn path_and_query(&self) -> String {
+    pub(crate) fn path_and_query(&self) -> String {
         match self.query.as_str() {
             "" => self.path.clone(),
             query => format!("{}?{query}", self.path),
@@ -44,7 +36,7 @@ impl Request {
     }
 
     /// What faults may ask about it.
-    pub(super) fn asked(&self, route: &Route) -> Asked<'_> {
+    pub(crate) fn asked(&self, route: &Route) -> Asked<'_> {
         let call = route.call();
         let page = match call {
             Some(Call::List | Call::Events) => Some(Query::page_of(&self.query).unwrap_or(1)),
@@ -60,12 +52,13 @@ impl Request {
 }
 
 impl<S: Sync> FromRequest<S> for Request {
-    type Rejection = Outcome;
+    /// Never sent: without an outcome, the connection is closed.
+    type Rejection = StatusCode;
 
-    async fn from_request(request: extract::Request, _: &S) -> Result<Self, Outcome> {
+    async fn from_request(request: extract::Request, _: &S) -> Result<Self, StatusCode> {
         let (parts, body) = request.into_parts();
         let Ok(body) = Limited::new(body, BODY_MOST).collect().await else {
-            return Err(Outcome::Hangup(Ending::Close));
+            return Err(StatusCode::PAYLOAD_TOO_LARGE);
         };
         Ok(Self {
             method: parts.method,
@@ -78,11 +71,11 @@ impl<S: Sync> FromRequest<S> for Request {
 }
 
 /// The id in the path of a request; an error where it is no UTF-8.
-pub(super) type Id = Result<Path<String>, PathRejection>;
+pub(crate) type Id = Result<Path<String>, PathRejection>;
 
 /// Where a request leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Route {
+pub(crate) enum Route {
     List,
     Create,
     Show(String),
@@ -94,7 +87,7 @@ pub(super) enum Route {
 }
 
 impl Route {
-    pub(super) fn call(&self) -> Option<Call> {
+    pub(crate) fn call(&self) -> Option<Call> {
         Some(match self {
             Self::List => Call::List,
             Self::Create => Call::Create,
@@ -105,120 +98,5 @@ impl Route {
             Self::Event(_) => Call::Event,
             Self::Nowhere => return None,
         })
-    }
-}
-
-/// A request that came in.
-#[derive(Debug, Clone, Serialize)]
-pub struct Seen {
-    /// Counts from 1 and is never used again.
-    pub number: u64,
-    /// When it came, by the sandbox's clock.
-    #[serde(serialize_with = "as_text")]
-    pub at: Timestamp,
-    /// In upper case.
-    pub method: String,
-    /// As it came, percent-encoded.
-    pub path: String,
-    /// Without the question mark.
-    pub query: String,
-    /// The page a list was asked for.
-    pub page: Option<u64>,
-    /// In the order they came, names in lower case, the key included.
-    pub headers: Vec<(String, String)>,
-    /// The first 64 KiB, with what is no UTF-8 replaced.
-    pub body: String,
-    /// What was answered. `None` while it runs, and for ever when the connection was closed instead.
-    pub status: Option<u16>,
-}
-
-impl Seen {
-    /// The first header of this name, in lower case.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
-    }
-}
-
-fn as_text<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
-}
-
-/// The latest requests.
-#[derive(Debug, Default)]
-pub(super) struct Log {
-    seen: Vec<Seen>,
-    count: u64,
-}
-
-impl Log {
-    /// Remembers a request and gives it its number.
-    pub(super) fn add(&mut self, request: &Request, page: Option<u64>, at: Timestamp) -> u64 {
-        if self.seen.len() == LOGGED_MOST {
-            self.seen.drain(..LOGGED_MOST / 2);
-        }
-        self.count += 1;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        self.seen.push(Seen {
-            number: self.count,
-            at,
-            method: request.method.to_string(),
-            path: request.path.clone(),
-            query: request.query.clone(),
-            page,
-            headers: request
-                .headers
-                .iter()
-                .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
-                .collect(),
-            body: text(&request.body[..request.body.len().min(BODY_LOGGED)]),
-            status: None,
-        });
-        self.count
-    }
-
-    pub(super) fn answered(&mut self, number: u64, status: u16) {
-        let found = self.seen.binary_search_by_key(&number, |seen| seen.number);
-        if let Ok(index) = found {
-            self.seen[index].status = Some(status);
-        }
-    }
-
-    pub(super) fn seen(&self) -> &[Seen] {
-        &self.seen
-    }
-
-    /// How many there were since the start.
-    pub(super) fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// Forgets the requests; their numbers go on.
-    pub(super) fn clear(&mut self) {
-        self.seen.clear();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_log_is_bounded_and_counts_on() {
-        let request = Request {
-            method: Method::GET,
-            path: "/".to_owned(),
-            query: String::new(),
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-        };
-        let mut log = Log::default();
-        for _ in 0..=LOGGED_MOST {
-            log.add(&request, None, Timestamp::UNIX_EPOCH);
-        }
-        assert_eq!(log.count(), LOGGED_MOST as u64 + 1);
-        assert_eq!(log.seen().len(), LOGGED_MOST / 2 + 1);
-        log.answered(log.count(), 204);
-        assert_eq!(log.seen().last().unwrap().status, Some(204));
-        log.answered(1, 200);
     }
 }

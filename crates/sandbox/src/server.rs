@@ -8,35 +8,41 @@ use hyper::Method;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::fault::Ending;
-use super::frozen::Frozen;
-use super::lock::{Lock, WorldGuard};
-use super::outcome::Outcome;
-use super::request::{Request, Route};
-use super::world::World;
+use crate::faults::Ending;
+use crate::outcome::Outcome;
+use crate::request::{Request, Route};
+use crate::world::World;
+
+pub(crate) mod connection;
+mod frozen;
+mod lock;
+
+use frozen::Frozen;
+use lock::Lock;
+pub use lock::WorldGuard;
 
 /// What the tasks of a sandbox share.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     lock: Lock,
     frozen: Option<Frozen>,
-    pub(super) stop: CancellationToken,
-    pub(super) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
 }
 
 impl Server {
-    pub(super) fn new(world: World, frozen_lists: bool) -> Self {
+    pub(crate) fn new(world: World, frozen_lists: bool) -> Self {
         let frozen = frozen_lists.then(|| Frozen::new(world.latency()));
         Self { lock: Lock::new(world), frozen, stop: CancellationToken::new(), tasks: TaskTracker::new() }
     }
 
     #[track_caller]
-    pub(super) fn world(&self) -> WorldGuard<'_> {
+    pub(crate) fn world(&self) -> WorldGuard<'_> {
         self.lock.lock()
     }
 
     /// Waits until something holds. It is looked at after each request, answer and removed fault.
-    pub(super) async fn until(&self, mut holds: impl FnMut(&World) -> bool) {
+    pub(crate) async fn until(&self, mut holds: impl FnMut(&World) -> bool) {
         let mut changes = self.world().changes();
         while !holds(&self.world()) {
             if changes.changed().await.is_err() {
@@ -46,7 +52,7 @@ impl Server {
     }
 
     /// Answers a request to the API that leads to `route`.
-    pub(super) async fn answer(self: Arc<Self>, route: Route, request: Request) -> Outcome {
+    pub(crate) async fn answer(self: Arc<Self>, route: Route, request: Request) -> Outcome {
         // The router takes a HEAD for a GET; the API has none.
         let route = if request.method == Method::HEAD { Route::Nowhere } else { route };
         let frozen = self.frozen.as_ref().filter(|_| route == Route::List);

@@ -11,30 +11,30 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::fault::Ending;
+use crate::faults::Ending;
 
 /// What is to become of a connection, known to those who answer on it.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(crate) struct Line {
     reset: AtomicBool,
 }
 
 impl Line {
     /// How the connection will end once it is dropped.
-    pub(super) fn end(&self, ending: Ending) {
+    pub(crate) fn end(&self, ending: Ending) {
         self.reset.store(ending == Ending::Reset, Ordering::Release);
     }
 }
 
 /// A TCP stream that minds its [`Line`] when it is dropped.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     stream: TcpStream,
     line: Arc<Line>,
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, line: Arc<Line>) -> Self {
+    pub(crate) fn new(stream: TcpStream, line: Arc<Line>) -> Self {
         Self { stream, line }
     }
 }

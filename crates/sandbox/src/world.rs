@@ -1,38 +1,35 @@
 //! Everything a sandbox knows, under one lock: accounts, keys, clock, readings, faults and what was asked.
-//!
-//! A request meets the world twice and holds the lock only then: when it arrives (faults fire, the key is looked at, the
-//! idempotency key is taken) and, after any delay, when it takes effect. So a slow request is in flight as a real one is.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hyper::StatusCode;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::Options;
-use super::account::{Account, Reveal};
-use super::answer::Answer;
-use super::auth::{Keys, OldKey, Refusal};
-use super::clock::Clock;
-use super::customers;
-use super::fault::{Armed, Effect, Fault, FaultId, Faults, Fired, Work, milliseconds};
-use super::idempotency::{Store, Ticket};
-use super::limit::Limiter;
-use super::ordered::Ordered;
-use super::outcome::Outcome;
-use super::readings::{Locale, Readings, ServerErrors, Source};
-use super::request::{Log, Request, Route, Seen};
+use crate::account::ordered::Ordered;
+use crate::account::{Account, Reveal};
+use crate::api::Counts;
+use crate::api::idempotency::Store;
+use crate::api::keys::{Keys, OldKey, Refusal};
+use crate::clock::Clock;
+use crate::faults::{Armed, Fault, FaultId, Faults};
+use crate::limit::Limiter;
+use crate::log::{Log, Seen};
+use crate::options::Options;
+use crate::readings::{Locale, Readings, Source};
+
+mod arrival;
+mod trickle;
 
 /// What a sandbox holds. Customers are those of the default account; others are reached by [`World::account`].
 #[derive(Debug)]
 pub struct World {
-    pub(super) readings: Readings,
+    pub(crate) readings: Readings,
     /// The default account first.
-    pub(super) accounts: Vec<Account>,
-    pub(super) counts: Counts,
-    pub(super) log: Log,
+    pub(crate) accounts: Vec<Account>,
+    pub(crate) counts: Counts,
+    pub(crate) log: Log,
     clock: Clock,
     key: String,
     keys: Keys,
@@ -44,16 +41,8 @@ pub struct World {
     changes: watch::Sender<u64>,
 }
 
-/// Writes done by requests, in all accounts.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counts {
-    pub(super) creates: u64,
-    pub(super) updates: u64,
-    pub(super) deletes: u64,
-}
-
 impl World {
-    pub(super) fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &Options) -> Self {
         let clock = Clock::new(options.now);
         let account = Account::new(options.seed, 0, options.customers, clock.now());
         let mut keys = Keys::default();
@@ -105,7 +94,7 @@ impl World {
     }
 
     /// What a show reveals to a client of the newest version.
-    pub(super) fn shown(&self) -> Reveal {
+    pub(crate) fn shown(&self) -> Reveal {
         Reveal {
             source: self.readings.show_source == Source::Shown,
             locale: self.readings.locale != Locale::Hidden,
@@ -154,7 +143,7 @@ impl World {
 
     /// An account that knows what time it is and how far reads are behind. Nothing changes an account before this: what
     /// a replica has to learn later would be lost.
-    pub(super) fn tick(&mut self, account: usize) -> &mut Account {
+    pub(crate) fn tick(&mut self, account: usize) -> &mut Account {
         let now = self.now();
         let account = &mut self.accounts[account];
         account.tick(now, self.readings.list_lag_s, self.readings.show_lag_s);
@@ -274,124 +263,19 @@ impl World {
         self.faults.fired_by_kind()
     }
 
-    pub(super) fn faults(&self) -> &[Armed] {
+    pub(crate) fn faults(&self) -> &[Armed] {
         self.faults.armed()
     }
 
-    pub(super) fn is_armed(&self, id: FaultId) -> bool {
+    pub(crate) fn is_armed(&self, id: FaultId) -> bool {
         self.faults.is_armed(id)
     }
 
-    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
     fn touch(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
-
-    /// A request came in.
-    pub(super) fn arrive(&mut self, request: &Request, route: Route) -> Arrival {
-        let asked = request.asked(&route);
-        let (now, latency) = (self.now(), self.latency);
-        let number = self.log.add(request, asked.page, now);
-        if let Some(limit) = &self.readings.rate_limit
-            && let Err(refused) = self.limiter.admit(limit, now)
-        {
-            self.touch();
-            let gate = Gate::Answered(refused);
-            return Arrival { number, route, fired: Vec::new(), gate, wait: latency, holds: Vec::new() };
-        }
-        let fired = self.faults.fire(&asked);
-        self.touch();
-        let gate = self.gate(request, &route, &fired);
-        let mut wait = latency;
-        let mut holds = Vec::new();
-        for fired in &fired {
-            match fired.effect {
-                Effect::Delay { ms } => wait += milliseconds(ms),
-                Effect::Hold => holds.push(fired.id),
-                _ => {}
-            }
-        }
-        Arrival { number, route, fired, gate, wait, holds }
-    }
-
-    fn gate(&mut self, request: &Request, route: &Route, fired: &[Fired]) -> Gate {
-        if fired.iter().any(|fired| fired.effect.stops_in_front()) {
-            return Gate::Closed;
-        }
-        let account = match self.keys.admit(request.header("authorization")) {
-            Ok(account) => account,
-            Err(refused) => return Gate::Answered(refused),
-        };
-        let key = request.headers.get("x-komoju-idempotency").filter(|_| *route == Route::Create);
-        let Some(key) = key else {
-            return Gate::Open { account, ticket: None };
-        };
-        let key = String::from_utf8_lossy(key.as_bytes());
-        match self.idempotency.begin(account, &key, &request.body, self.now()) {
-            Ok(ticket) => Gate::Open { account, ticket: Some(ticket) },
-            Err(answer) => Gate::Answered(answer),
-        }
-    }
-
-    /// A request takes effect, or is denied it, and is answered.
-    pub(super) fn complete(&mut self, request: &Request, arrival: Arrival) -> Outcome {
-        let Arrival { number, route, fired, gate, .. } = arrival;
-        let answer = match gate {
-            Gate::Closed => None,
-            Gate::Answered(answer) => Some(answer),
-            Gate::Open { account, ticket } => {
-                let skipped = fired.iter().any(|fired| fired.effect.work() == Work::Skipped);
-                let done =
-                    (!skipped).then(|| customers::answer(self, account, request, number, &route, &fired));
-                // An error of the API itself is what its idempotency store sees.
-                let error = fired.iter().find_map(|fired| fired.effect.server_error());
-                let answer = error.or(done);
-                if let (Some(ticket), Some(answer)) = (&ticket, &answer) {
-                    self.keep(ticket, answer);
-                }
-                answer
-            }
-        };
-        let outcome = Outcome::new(answer, request, self.now(), &fired);
-        if let Some(status) = outcome.status() {
-            self.log.answered(number, status.as_u16());
-        }
-        self.touch();
-        outcome
-    }
-
-    fn keep(&mut self, ticket: &Ticket, answer: &Answer) {
-        let error = answer.status >= StatusCode::INTERNAL_SERVER_ERROR;
-        if error && self.readings.server_errors == ServerErrors::Forgotten {
-            self.idempotency.forget(ticket);
-        } else {
-            self.idempotency.finish(ticket, answer);
-        }
-    }
-}
-
-/// A request between its arrival and its answer.
-#[derive(Debug)]
-pub(super) struct Arrival {
-    number: u64,
-    route: Route,
-    fired: Vec<Fired>,
-    gate: Gate,
-    /// How long it takes at least.
-    pub(super) wait: Duration,
-    /// It does not go on while one of these faults is there.
-    pub(super) holds: Vec<FaultId>,
-}
-
-#[derive(Debug)]
-enum Gate {
-    /// A fault in front of the API keeps it from everything.
-    Closed,
-    /// Refused, or answered from the idempotency store.
-    Answered(Answer),
-    /// It may take effect.
-    Open { account: usize, ticket: Option<Ticket> },
 }

@@ -13,15 +13,15 @@ use crate::readings::Order;
 
 /// What the index needs to know of a row.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) row: u32,
-    pub(super) created_s: i64,
-    pub(super) id: Option<String>,
+pub(crate) struct Entry {
+    pub(crate) row: u32,
+    pub(crate) created_s: i64,
+    pub(crate) id: Option<String>,
 }
 
 /// Rows in order.
 #[derive(Debug, Clone)]
-pub(super) struct Index {
+pub(crate) struct Index {
     by_time: Vec<Place>,
     by_id: Option<Vec<(String, u32)>>,
     moved: Option<Moved>,
@@ -64,13 +64,13 @@ pub enum End {
 
 impl Index {
     /// `seconds` are those of rows 0, 1, 2, … and never fall.
-    pub(super) fn new(seconds: impl Iterator<Item = i64>) -> Self {
+    pub(crate) fn new(seconds: impl Iterator<Item = i64>) -> Self {
         let places = (0..).zip(seconds).map(|(row, created_s)| Place { created_s, row });
         Self { by_time: places.collect(), by_id: None, moved: None }
     }
 
     /// An index of these rows, each with its second, among which rows are moved as they are here.
-    pub(super) fn of_rows(&self, rows: impl Iterator<Item = (i64, u32)>) -> Self {
+    pub(crate) fn of_rows(&self, rows: impl Iterator<Item = (i64, u32)>) -> Self {
         let places: Vec<Place> = rows.map(|(created_s, row)| Place { created_s, row }).collect();
         let sorted = |mut places: Vec<Place>| {
             places.sort_unstable();
@@ -83,11 +83,11 @@ impl Index {
         Self { by_time: sorted(places), by_id: None, moved }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.by_time.len()
     }
 
-    pub(super) fn insert(&mut self, entry: Entry) {
+    pub(crate) fn insert(&mut self, entry: Entry) {
         let place = Place { created_s: entry.created_s, row: entry.row };
         insert(&mut self.by_time, place);
         if let Some(by_id) = &mut self.by_id {
@@ -100,7 +100,7 @@ impl Index {
     }
 
     /// The entry must be what it was when it was inserted.
-    pub(super) fn remove(&mut self, entry: Entry) {
+    pub(crate) fn remove(&mut self, entry: Entry) {
         let place = Place { created_s: entry.created_s, row: entry.row };
         remove(&mut self.by_time, &place);
         if let Some(by_id) = &mut self.by_id {
@@ -112,18 +112,18 @@ impl Index {
         }
     }
 
-    pub(super) fn newest_first(&self) -> Vec<u32> {
+    pub(crate) fn newest_first(&self) -> Vec<u32> {
         placed(&self.by_time, 0..self.len(), 0..self.len(), true)
     }
 
     /// The row at a position from the newest.
-    pub(super) fn nth_newest(&self, position: usize) -> Option<u32> {
+    pub(crate) fn nth_newest(&self, position: usize) -> Option<u32> {
         let rank = self.len().checked_sub(position + 1)?;
         self.by_time.get(rank).map(|place| place.row)
     }
 
     /// The list in this order, of all rows or of those created within `seconds`. Within bounds, moves do not show.
-    pub(super) fn view(
+    pub(crate) fn view(
         &mut self,
         order: Order,
         seconds: Option<Range<i64>>,
@@ -151,7 +151,7 @@ impl Index {
         View::Time { ranks, newest_first }
     }
 
-    pub(super) fn view_len(&self, view: &View) -> usize {
+    pub(crate) fn view_len(&self, view: &View) -> usize {
         match view {
             View::Time { ranks, .. } => ranks.len(),
             View::Moved { .. } | View::Id => self.len(),
@@ -160,7 +160,7 @@ impl Index {
     }
 
     /// The rows at these positions of a view; positions past the end are left out.
-    pub(super) fn rows(&self, view: &View, positions: Range<usize>) -> Vec<u32> {
+    pub(crate) fn rows(&self, view: &View, positions: Range<usize>) -> Vec<u32> {
         let end = positions.end.min(self.view_len(view));
         let positions = positions.start.min(end)..end;
         match (view, &self.moved, &self.by_id) {
@@ -178,7 +178,7 @@ impl Index {
     }
 
     /// Moves a row to an end of the list, though it stays as old as it is. By id, nothing can be moved.
-    pub(super) fn move_to(&mut self, end: End, order: Order, row: u32, created_s: i64) {
+    pub(crate) fn move_to(&mut self, end: End, order: Order, row: u32, created_s: i64) {
         let newest = match (order, end) {
             (Order::ById, _) => return,
             (Order::NewestFirst, End::First) | (Order::OldestFirst, End::Last) => true,

@@ -9,8 +9,8 @@ use crate::clock::moved;
 
 /// A copy of an account's customers that is some seconds behind.
 #[derive(Debug)]
-pub(super) struct Replica {
-    pub(super) state: State,
+pub(crate) struct Replica {
+    pub(crate) state: State,
     lag: SignedDuration,
     /// What has not reached it yet, in order. Each change and each tick drops what is older than the lag.
     pending: VecDeque<(Timestamp, Change)>,
@@ -18,7 +18,7 @@ pub(super) struct Replica {
 
 impl Replica {
     /// Makes, keeps, moves on or ends a replica, as a lag of so many seconds asks for. A new one is as `state` is now.
-    pub(super) fn keep(slot: &mut Option<Box<Self>>, lag_s: u64, state: &State, now: Timestamp) {
+    pub(crate) fn keep(slot: &mut Option<Box<Self>>, lag_s: u64, state: &State, now: Timestamp) {
         if lag_s == 0 {
             *slot = None;
             return;
@@ -32,7 +32,7 @@ impl Replica {
     }
 
     /// A change was made.
-    pub(super) fn record(&mut self, now: Timestamp, change: Change) {
+    pub(crate) fn record(&mut self, now: Timestamp, change: Change) {
         self.catch_up(now);
         self.pending.push_back((now, change));
     }

@@ -10,11 +10,21 @@ use jiff::Timestamp;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::Reveal;
 use super::index::{self, End, Entry, Index};
-use crate::ordered::Ordered;
+use crate::account::ordered::Ordered;
 use crate::population::{Person, Population};
 use crate::readings::Order;
+
+/// Which of a customer's fields an answer reveals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reveal {
+    pub(crate) source: bool,
+    pub(crate) locale: bool,
+}
+
+impl Reveal {
+    pub(crate) const ALL: Self = Self { source: true, locale: true };
+}
 
 /// The customers of one account at one time.
 #[derive(Debug, Clone)]
@@ -31,7 +41,7 @@ pub struct State {
 
 /// One change of a state. Rows must be as the change needs them: living to be deleted, deleted to be restored.
 #[derive(Debug, Clone)]
-pub(super) enum Change {
+pub(crate) enum Change {
     /// Puts in a customer, or in the place of that with the same `id`.
     Put { now: Timestamp, body: Value },
     /// Deletes a customer.
@@ -92,7 +102,7 @@ struct Customer {
 }
 
 impl State {
-    pub(super) fn new(population: Population, customers: u32) -> Self {
+    pub(crate) fn new(population: Population, customers: u32) -> Self {
         Self {
             index: Index::new((0..customers).map(|row| population.created_s(row))),
             rows: std::iter::repeat_with(|| Row::Seeded).take(customers as usize).collect(),
@@ -102,7 +112,7 @@ impl State {
         }
     }
 
-    pub(super) fn apply(&mut self, change: Change) {
+    pub(crate) fn apply(&mut self, change: Change) {
         match change {
             Change::Put { now, body } => self.put(now, body),
             Change::Delete { row } => {
@@ -162,16 +172,16 @@ impl State {
         self.index.insert(after);
     }
 
-    pub(super) fn ids(&self) -> Vec<String> {
+    pub(crate) fn ids(&self) -> Vec<String> {
         let rows = self.index.newest_first();
         rows.into_iter().filter_map(|row| self.id_of(row)).collect()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.index.len()
     }
 
-    pub(super) fn nth_id(&self, position: usize) -> Option<String> {
+    pub(crate) fn nth_id(&self, position: usize) -> Option<String> {
         self.id_of(self.index.nth_newest(position)?)
     }
 
@@ -186,7 +196,7 @@ impl State {
     }
 
     /// The id of a living customer.
-    pub(super) fn id_of(&self, row: u32) -> Option<String> {
+    pub(crate) fn id_of(&self, row: u32) -> Option<String> {
         id_ever(&self.rows, &self.population, row).filter(|_| self.is_live(row))
     }
 
@@ -197,12 +207,12 @@ impl State {
         }
     }
 
-    pub(super) fn is_live(&self, row: u32) -> bool {
+    pub(crate) fn is_live(&self, row: u32) -> bool {
         !matches!(self.rows[row as usize], Row::Deleted(_))
     }
 
     /// A living customer as an answer shows it.
-    pub(super) fn body(&self, row: u32, reveal: Reveal) -> Option<Value> {
+    pub(crate) fn body(&self, row: u32, reveal: Reveal) -> Option<Value> {
         match self.rows.get(row as usize)? {
             Row::Changed(customer) => Some(revealed(customer.body.clone(), reveal)),
             Row::Seeded => serde_json::to_value(self.seeded(row, reveal)).ok(),

@@ -3,10 +3,10 @@
 use rand::Rng;
 use serde_json::{Value, json};
 
-use super::account::{Account, source_value};
-use super::population::{Card, drawn_email, drawn_note, drawn_plan};
-use super::random::{self, pick};
-use super::world::World;
+use crate::account::{Account, source_value};
+use crate::population::{Card, drawn_email, drawn_note, drawn_plan};
+use crate::random::{self, pick};
+use crate::world::World;
 
 impl World {
     /// Creates, updates or deletes one customer of the default account. The answer says which: `op`, `id`, and the

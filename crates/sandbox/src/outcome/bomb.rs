@@ -14,7 +14,7 @@ use futures_util::stream::{self, Stream};
 const PIECE: usize = 1024 * 1024;
 
 /// A stream of `beginning` and then spaces, to at least `bytes` inflated.
-pub(super) fn pieces(beginning: &[u8], bytes: u64) -> impl Stream<Item = Bytes> + Send + 'static {
+pub(crate) fn pieces(beginning: &[u8], bytes: u64) -> impl Stream<Item = Bytes> + Send + 'static {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     let start = flushed(&mut encoder, beginning);
     let piece = flushed(&mut encoder, &vec![b' '; PIECE]);

@@ -7,15 +7,15 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use super::population::rfc3339;
-use super::random;
+use crate::population::rfc3339;
+use crate::random;
 
 /// Older events are forgotten, so that a sandbox that runs for days does not grow.
 const KEPT: usize = 100_000;
 
 /// What happened to a customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EventKind {
+pub(crate) enum EventKind {
     Created,
     Updated,
     Deleted,
@@ -33,7 +33,7 @@ impl EventKind {
 
 /// Events in the order they happened.
 #[derive(Debug)]
-pub(super) struct EventLog {
+pub(crate) struct EventLog {
     events: VecDeque<Event>,
     rng: ChaCha8Rng,
 }
@@ -45,12 +45,12 @@ struct Event {
 }
 
 impl EventLog {
-    pub(super) fn new(salt: u64) -> Self {
+    pub(crate) fn new(salt: u64) -> Self {
         Self { events: VecDeque::new(), rng: random::seeded([!salt]) }
     }
 
     /// `customer` is what it was after the change, or before a delete.
-    pub(super) fn record(&mut self, now: Timestamp, kind: EventKind, customer: Value) {
+    pub(crate) fn record(&mut self, now: Timestamp, kind: EventKind, customer: Value) {
         if self.events.len() == KEPT {
             self.events.pop_front();
         }
@@ -67,7 +67,7 @@ impl EventLog {
     }
 
     /// The events within `seconds`, newest first.
-    pub(super) fn newest_first(&self, seconds: Option<std::ops::Range<i64>>) -> impl Iterator<Item = &Value> {
+    pub(crate) fn newest_first(&self, seconds: Option<std::ops::Range<i64>>) -> impl Iterator<Item = &Value> {
         self.events
             .iter()
             .rev()
@@ -75,7 +75,7 @@ impl EventLog {
             .map(|event| &event.body)
     }
 
-    pub(super) fn get(&self, id: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, id: &str) -> Option<&Value> {
         self.events.iter().rev().map(|event| &event.body).find(|event| event["id"] == id)
     }
 }

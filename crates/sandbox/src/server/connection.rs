@@ -19,14 +19,14 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::control;
-use super::outcome::{Body, Hangup, Outcome};
-use super::request::{Id, Request, Route};
-use super::server::Server;
-use super::wire::{Line, Wire};
+use crate::control;
+use crate::outcome::{Body, Hangup, Outcome};
+use crate::request::{Id, Request, Route};
+use crate::server::Server;
+use crate::wire::{Line, Wire};
 
 /// Takes connections until the stop.
-pub(super) async fn listen(server: Arc<Server>, listener: TcpListener) {
+pub(crate) async fn listen(server: Arc<Server>, listener: TcpListener) {
     let router = TowerToHyperService::new(router(&server));
     while let Some(accepted) = server.stop.run_until_cancelled(listener.accept()).await {
         match accepted {
@@ -100,7 +100,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::fault::{Call, Effect, Fault};
+    use crate::faults::{Call, Effect, Fault};
     use crate::{Options, World};
 
     /// The default key, as a header carries it.

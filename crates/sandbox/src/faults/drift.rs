@@ -11,19 +11,19 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
-use super::account::{Account, End};
-use super::fault::{Drift, Effect, Fired, Region};
-use super::population::{drawn_email, rfc3339};
-use super::random;
-use super::readings::Order;
+use crate::account::{Account, End};
+use crate::faults::{Drift, Effect, Fired, Region};
+use crate::population::{drawn_email, rfc3339};
+use crate::random;
+use crate::readings::Order;
 
 /// Whether customers change after the page.
-pub(super) fn is_among(fired: &[Fired]) -> bool {
+pub(crate) fn is_among(fired: &[Fired]) -> bool {
     fired.iter().any(|fired| matches!(fired.effect, Effect::Drift(_) | Effect::RandomDrift { .. }))
 }
 
 /// Lets customers change after a page that ended before position `end` of a list of `rows`.
-pub(super) fn after(
+pub(crate) fn after(
     account: &mut Account,
     now: Timestamp,
     order: Order,

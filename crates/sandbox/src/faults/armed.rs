@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Call, Effect, Fault, FaultId, Match};
+use super::effect::Effect;
+use super::fault::{Call, Fault, FaultId, Match};
 
 /// What a fault may ask of a request.
 #[derive(Debug, Clone, Copy)]

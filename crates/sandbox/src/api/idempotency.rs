@@ -10,20 +10,20 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 
-use super::answer::Answer;
+use crate::api::answer::Answer;
 
 const GOOD_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 const LENGTH_MOST: usize = 100;
 
 /// First uses and what was answered.
 #[derive(Debug, Default)]
-pub(super) struct Store {
+pub(crate) struct Store {
     uses: HashMap<Ticket, Use>,
 }
 
 /// A key within its account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Ticket {
+pub(crate) struct Ticket {
     account: usize,
     key: String,
 }
@@ -38,7 +38,7 @@ struct Use {
 
 impl Store {
     /// Begins a request. `Err` is the answer when the work must not be done (again).
-    pub(super) fn begin(
+    pub(crate) fn begin(
         &mut self,
         account: usize,
         key: &str,
@@ -72,14 +72,14 @@ impl Store {
     }
 
     /// Keeps the first answer.
-    pub(super) fn finish(&mut self, ticket: &Ticket, answer: &Answer) {
+    pub(crate) fn finish(&mut self, ticket: &Ticket, answer: &Answer) {
         if let Some(running) = self.uses.get_mut(ticket) {
             running.answer = Some(answer.clone());
         }
     }
 
     /// As if the key had not been used.
-    pub(super) fn forget(&mut self, ticket: &Ticket) {
+    pub(crate) fn forget(&mut self, ticket: &Ticket) {
         self.uses.remove(ticket);
     }
 }

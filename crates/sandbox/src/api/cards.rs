@@ -10,7 +10,9 @@ use hyper::StatusCode;
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Map, Value};
 
-use super::{answer::Answer, population::Card, random};
+use super::answer::Answer;
+use crate::population::Card;
+use crate::random;
 
 const REFUSALS: &[(&str, &str)] = &[
     ("card_declined", "The card was declined."),
@@ -24,7 +26,7 @@ const TYPES: &[&str] = &["credit_card", "credit_card_korea", "credit_card_termin
 const NUMBER_DIGITS: std::ops::RangeInclusive<usize> = 8..=19;
 
 /// The card behind `payment_details`. Remembers the token as used.
-pub(super) fn card(details: &Value, used: &mut HashSet<String>, now: Timestamp) -> Result<Card, Answer> {
+pub(crate) fn card(details: &Value, used: &mut HashSet<String>, now: Timestamp) -> Result<Card, Answer> {
     match details {
         Value::String(token) => from_token(token, used),
         Value::Object(fields) => from_fields(fields, now),

@@ -7,11 +7,11 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
-use super::world::World;
+use crate::world::World;
 
 /// A world for one at a time.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     world: Mutex<World>,
     holder: Mutex<Option<ThreadId>>,
 }
@@ -24,12 +24,12 @@ pub struct WorldGuard<'a> {
 }
 
 impl Lock {
-    pub(super) fn new(world: World) -> Self {
+    pub(crate) fn new(world: World) -> Self {
         Self { world: Mutex::new(world), holder: Mutex::new(None) }
     }
 
     #[track_caller]
-    pub(super) fn lock(&self) -> WorldGuard<'_> {
+    pub(crate) fn lock(&self) -> WorldGuard<'_> {
         let me = thread::current().id();
         assert!(
             *held(&self.holder) != Some(me),
@@ -69,7 +69,7 @@ impl Drop for WorldGuard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Options;
+    use crate::options::Options;
 
     #[test]
     #[should_panic(expected = "take it once an expression")]

@@ -21,7 +21,7 @@ const KEYS: [&str; 13] = [
 ];
 
 /// A customer or an event, to be written.
-pub(super) struct Ordered<'a>(pub(super) &'a Value);
+pub(crate) struct Ordered<'a>(pub(crate) &'a Value);
 
 impl Serialize for Ordered<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -8,29 +8,29 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::answer::Answer;
-use super::population::rfc3339;
-use super::readings::{Edge, ListTimes, PastEnd, PerPageOver, Readings};
+use crate::api::answer::Answer;
+use crate::population::rfc3339;
+use crate::readings::{Edge, ListTimes, PastEnd, PerPageOver, Readings};
 
 /// KOMOJU's page, when none is asked for.
 const PER_PAGE: u64 = 10;
 
 /// The parameters of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Query {
-    pub(super) page: u64,
-    pub(super) per_page: u64,
+pub(crate) struct Query {
+    pub(crate) page: u64,
+    pub(crate) per_page: u64,
     /// Seconds since 1970 of `created_at`; `None` without bounds.
-    pub(super) seconds: Option<Range<i64>>,
+    pub(crate) seconds: Option<Range<i64>>,
     /// Month and year in which a card expires.
-    pub(super) expiration: Option<(u64, u64)>,
+    pub(crate) expiration: Option<(u64, u64)>,
     start_time: Option<String>,
     end_time: Option<String>,
 }
 
 impl Query {
     /// Reads a query string under these readings.
-    pub(super) fn parse(query: &str, readings: &Readings) -> Result<Self, Answer> {
+    pub(crate) fn parse(query: &str, readings: &Readings) -> Result<Self, Answer> {
         let mut parsed = Self {
             page: 1,
             per_page: PER_PAGE,
@@ -73,14 +73,14 @@ impl Query {
     }
 
     /// The page number a query string asks for, whatever else it says.
-    pub(super) fn page_of(query: &str) -> Option<u64> {
+    pub(crate) fn page_of(query: &str) -> Option<u64> {
         form_urlencoded::parse(query.as_bytes())
             .find(|(name, _)| name == "page")
             .and_then(|(_, value)| value.parse().ok())
     }
 
     /// Which of `total` things this query gets.
-    pub(super) fn window(&self, total: usize, readings: &Readings) -> Result<Window, Answer> {
+    pub(crate) fn window(&self, total: usize, readings: &Readings) -> Result<Window, Answer> {
         let last_page = (total as u64).div_ceil(self.per_page);
         let mut page = self.page;
         if page > last_page.max(1) {
@@ -104,24 +104,24 @@ impl Query {
 
 /// One page's part of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Window {
-    pub(super) positions: Range<usize>,
-    pub(super) page: u64,
-    pub(super) per_page: u64,
-    pub(super) last_page: u64,
-    pub(super) total: usize,
+pub(crate) struct Window {
+    pub(crate) positions: Range<usize>,
+    pub(crate) page: u64,
+    pub(crate) per_page: u64,
+    pub(crate) last_page: u64,
+    pub(crate) total: usize,
 }
 
 /// A list's answer before it is written, open to faults.
 #[derive(Debug, Serialize)]
-pub(super) struct Page {
+pub(crate) struct Page {
     #[serde(flatten)]
-    pub(super) envelope: Map<String, Value>,
-    pub(super) data: Vec<Box<RawValue>>,
+    pub(crate) envelope: Map<String, Value>,
+    pub(crate) data: Vec<Box<RawValue>>,
 }
 
 impl Page {
-    pub(super) fn new(
+    pub(crate) fn new(
         resource: &str,
         query: &Query,
         window: &Window,
@@ -151,7 +151,7 @@ impl Page {
         Self { envelope, data }
     }
 
-    pub(super) fn answer(&self) -> Answer {
+    pub(crate) fn answer(&self) -> Answer {
         Answer::json(StatusCode::OK, self)
     }
 }

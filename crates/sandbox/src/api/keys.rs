@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::answer::Answer;
+use crate::api::answer::Answer;
 
 /// How a key is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub(super) fn answer(self) -> Answer {
+    pub(crate) fn answer(self) -> Answer {
         match self {
             Self::Json401 => unauthorized(),
             Self::Json403 => Answer::error(StatusCode::FORBIDDEN, "forbidden", "This key may not do that."),
@@ -49,27 +49,27 @@ pub enum OldKey {
 
 /// Which key opens which account.
 #[derive(Debug, Default)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     accounts: HashMap<String, usize>,
     /// While set, every key is refused.
-    pub(super) refusal: Option<Refusal>,
+    pub(crate) refusal: Option<Refusal>,
 }
 
 impl Keys {
-    pub(super) fn add(&mut self, key: &str, account: usize) {
+    pub(crate) fn add(&mut self, key: &str, account: usize) {
         self.accounts.insert(key.to_owned(), account);
     }
 
-    pub(super) fn revoke(&mut self, key: &str) {
+    pub(crate) fn revoke(&mut self, key: &str) {
         self.accounts.remove(key);
     }
 
-    pub(super) fn account(&self, key: &str) -> Option<usize> {
+    pub(crate) fn account(&self, key: &str) -> Option<usize> {
         self.accounts.get(key).copied()
     }
 
     /// The account that an `Authorization` header opens.
-    pub(super) fn admit(&self, authorization: Option<&str>) -> Result<usize, Answer> {
+    pub(crate) fn admit(&self, authorization: Option<&str>) -> Result<usize, Answer> {
         if let Some(refusal) = self.refusal {
             return Err(refusal.answer());
         }

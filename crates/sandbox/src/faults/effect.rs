@@ -1,8 +1,4 @@
-//! Faults: which requests they hit, what they do, and how often they did.
-//!
-//! A fault is data, the same in-process and as JSON. Faults are asked in the order they were injected; each that matches
-//! fires, until one replaces the answer: behind that one nobody is asked, so put delays first. Small effects that combine
-//! are preferred to large ones that know each other.
+//! The effects that a fault can have.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,101 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-mod armed;
-
-pub(super) use armed::{Armed, Asked, Faults, Fired};
-
-/// Something that goes wrong, for the requests it matches.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fault {
-    /// Which requests; all when empty.
-    #[serde(default)]
-    pub on: Match,
-    /// What happens to them.
-    pub effect: Effect,
-    /// So many matching requests are let through first.
-    #[serde(default)]
-    pub skip: u64,
-    /// It fires so many times; without a number for ever.
-    #[serde(default)]
-    pub times: Option<u64>,
-}
-
-impl Fault {
-    /// A fault that hits every request its effect can, for ever.
-    pub fn new(effect: Effect) -> Self {
-        Self { on: Match::default(), effect, skip: 0, times: None }
-    }
-
-    /// Only calls of this kind.
-    pub fn call(mut self, call: Call) -> Self {
-        self.on.call = Some(call);
-        self
-    }
-
-    /// Only requests for this page.
-    pub fn page(mut self, page: u64) -> Self {
-        self.on.page = Some(page);
-        self
-    }
-
-    /// Only so many times.
-    pub fn times(mut self, times: u64) -> Self {
-        self.times = Some(times);
-        self
-    }
-
-    /// Only once.
-    pub fn once(self) -> Self {
-        self.times(1)
-    }
-
-    /// Not the first so many.
-    pub fn skip(mut self, skip: u64) -> Self {
-        self.skip = skip;
-        self
-    }
-}
-
-/// Names an injected fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct FaultId(pub u64);
-
-/// What a request must be; what is absent matches all.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Match {
-    /// `GET`, `POST`, … in either case.
-    pub method: Option<String>,
-    /// How the path below `/api/v1` begins, for example `/customers`.
-    pub path: Option<String>,
-    /// The kind of call.
-    pub call: Option<Call>,
-    /// The page asked for; a list without a page asks for 1.
-    pub page: Option<u64>,
-}
-
-/// The calls of the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Call {
-    /// `GET /customers`
-    List,
-    /// `GET /customers/{id}`
-    Show,
-    /// `POST /customers`
-    Create,
-    /// `PATCH /customers/{id}`
-    Update,
-    /// `DELETE /customers/{id}`
-    Delete,
-    /// `GET /events`
-    Events,
-    /// `GET /events/{id}`
-    Event,
-}
+use super::terms::{Drift, Echo, Ending, Payload, Whither, Work};
 
 /// What a fault does. In JSON, `kind` names it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -270,101 +172,6 @@ pub enum Effect {
     },
 }
 
-/// How many customers change after a page was served.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Drift {
-    /// Deleted.
-    pub delete: usize,
-    /// Created.
-    pub insert: usize,
-    /// Given another email.
-    pub update: usize,
-    /// Moved: from pages already served to the end of the list, from pages still to come to its beginning.
-    pub reorder: usize,
-    /// On which pages.
-    pub place: Region,
-}
-
-/// The pages of a list around the one just served.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Region {
-    /// Those up to this one.
-    #[default]
-    Served,
-    /// Those after it.
-    Coming,
-}
-
-/// Whether a request takes effect although its answer is lost.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Work {
-    /// It does not.
-    #[default]
-    Skipped,
-    /// It does.
-    Done,
-}
-
-/// How a connection ends.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ending {
-    /// In order (FIN).
-    #[default]
-    Close,
-    /// At once (RST).
-    Reset,
-}
-
-/// What `page` says when another page is answered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Echo {
-    /// The page that was asked for.
-    #[default]
-    Asked,
-    /// The page that is answered.
-    Answered,
-}
-
-/// Where a redirect leads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Whither {
-    /// To the same path, without naming a host.
-    SameHost,
-    /// To the same path under another name of this machine: `localhost` for an address, an address for `localhost`.
-    OtherHost,
-    /// To the same path with the scheme `http`.
-    PlainHttp,
-    /// To any URL.
-    Url(String),
-}
-
-/// The body of a replaced answer.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Payload {
-    /// KOMOJU's error JSON that goes with the status.
-    #[default]
-    Error,
-    /// KOMOJU's error JSON with this code.
-    Code(String),
-    /// A page such as firewalls send.
-    Html,
-    /// Nothing.
-    Empty,
-    /// Any JSON.
-    Json(Value),
-    /// Any text, said to be JSON.
-    Text(String),
-    /// Any bytes, said to be JSON.
-    Bytes(Vec<u8>),
-}
-
 impl Effect {
     /// The name it has in JSON, by which firings are counted.
     pub fn kind(&self) -> &'static str {
@@ -407,7 +214,7 @@ impl Effect {
     }
 
     /// Whether it stands in for the answer, so that later faults are not asked.
-    fn replaces_answer(&self) -> bool {
+    pub(crate) fn replaces_answer(&self) -> bool {
         matches!(
             self,
             Self::Status { .. }
@@ -421,7 +228,7 @@ impl Effect {
     }
 
     /// Whether it only makes sense for the list of customers.
-    fn shapes_lists(&self) -> bool {
+    pub(crate) fn shapes_lists(&self) -> bool {
         matches!(
             self,
             Self::Envelope { .. }
@@ -437,14 +244,8 @@ impl Effect {
     }
 }
 
-impl Drift {
-    pub(super) fn is_nothing(&self) -> bool {
-        self.delete + self.insert + self.update + self.reorder == 0
-    }
-}
-
 /// The longest delay, so that a typing error does not hold a test for a century.
-pub(super) fn milliseconds(ms: u64) -> Duration {
+pub(crate) fn milliseconds(ms: u64) -> Duration {
     Duration::from_millis(ms.min(24 * 60 * 60 * 1000))
 }
 
@@ -462,39 +263,11 @@ fn another_email() -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
-    fn faults_are_written_as_json_by_hand() {
-        let fault: Fault = serde_json::from_value(json!({
-            "on": {"call": "list", "page": 2},
-            "effect": {"kind": "status", "status": 503, "body": "html", "retry_after": "120"},
-            "times": 1,
-        }))
-        .unwrap();
-        let Effect::Status { body, retry_after, work, .. } = &fault.effect else {
-            panic!("{fault:?}");
-        };
-        assert_eq!((body, retry_after.as_deref(), *work), (&Payload::Html, Some("120"), Work::Skipped));
-
-        let drift = json!({"effect": {"kind": "drift", "delete": 2, "place": "coming"}});
-        let fault: Fault = serde_json::from_value(drift).unwrap();
-        assert!(matches!(fault.effect, Effect::Drift(Drift { delete: 2, place: Region::Coming, .. })));
-
-        for bad in [
-            json!({"effect": {"kind": "sneeze"}}),
-            json!({"effect": {"kind": "delay", "ms": 1, "mss": 2}}),
-            json!({"effect": {"kind": "empty_list"}, "time": 1}),
-        ] {
-            assert!(serde_json::from_value::<Fault>(bad.clone()).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn every_effect_survives_json_under_its_kind() {
-        let text = include_str!("fault/every_effect.json");
+        let text = include_str!("every_effect.json");
         let effects: Vec<Value> = serde_json::from_str(text).unwrap();
         for written in &effects {
             let effect: Effect = serde_json::from_value(written.clone()).unwrap();

@@ -7,18 +7,18 @@ use serde_json::json;
 
 /// What the API says to a request. Cheap to clone: it is kept under the idempotency key.
 #[derive(Debug, Clone)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) content_type: Option<&'static str>,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: Option<&'static str>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
 }
 
-pub(super) const JSON: &str = "application/json; charset=utf-8";
-pub(super) const HTML: &str = "text/html; charset=utf-8";
+pub(crate) const JSON: &str = "application/json; charset=utf-8";
+pub(crate) const HTML: &str = "text/html; charset=utf-8";
 
 impl Answer {
-    pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Self {
+    pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Self {
         match serde_json::to_vec(body) {
             Ok(body) => Self { status, content_type: Some(JSON), headers: Vec::new(), body: body.into() },
             Err(error) => Self::error(
@@ -29,21 +29,21 @@ impl Answer {
         }
     }
 
-    pub(super) fn ok(body: &impl Serialize) -> Self {
+    pub(crate) fn ok(body: &impl Serialize) -> Self {
         Self::json(StatusCode::OK, body)
     }
 
-    pub(super) fn no_content() -> Self {
+    pub(crate) fn no_content() -> Self {
         Self { status: StatusCode::NO_CONTENT, content_type: None, headers: Vec::new(), body: Bytes::new() }
     }
 
     /// An error in KOMOJU's shape.
-    pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Self {
+    pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Self {
         Self::error_about(status, code, message, None)
     }
 
     /// An error in KOMOJU's shape that names the parameter at fault.
-    pub(super) fn error_about(status: StatusCode, code: &str, message: &str, param: Option<&str>) -> Self {
+    pub(crate) fn error_about(status: StatusCode, code: &str, message: &str, param: Option<&str>) -> Self {
         let body = json!({
             "error": {"code": code, "message": message, "param": param, "details": {}}
         });
@@ -51,7 +51,7 @@ impl Answer {
     }
 
     /// The error KOMOJU sends with this status when nothing better is known.
-    pub(super) fn plain_error(status: StatusCode) -> Self {
+    pub(crate) fn plain_error(status: StatusCode) -> Self {
         let code = match status.as_u16() {
             400 => "bad_request",
             401 => "unauthorized",
@@ -71,7 +71,7 @@ impl Answer {
     }
 
     /// A page as the firewall in front would send it.
-    pub(super) fn html(status: StatusCode) -> Self {
+    pub(crate) fn html(status: StatusCode) -> Self {
         let reason = status.canonical_reason().unwrap_or("Error");
         let code = status.as_u16();
         let page = format!(
@@ -81,25 +81,25 @@ impl Answer {
         Self { status, content_type: Some(HTML), headers: Vec::new(), body: page.into() }
     }
 
-    pub(super) fn bad_request(message: &str) -> Self {
+    pub(crate) fn bad_request(message: &str) -> Self {
         Self::error(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
-    pub(super) fn not_found(what: &str) -> Self {
+    pub(crate) fn not_found(what: &str) -> Self {
         Self::error(StatusCode::NOT_FOUND, "not_found", what)
     }
 
-    pub(super) fn missing(param: &str) -> Self {
+    pub(crate) fn missing(param: &str) -> Self {
         let message = format!("A required parameter ({param}) is missing.");
         Self::error_about(StatusCode::UNPROCESSABLE_ENTITY, "missing_parameter", &message, Some(param))
     }
 
-    pub(super) fn invalid(param: &str, why: &str) -> Self {
+    pub(crate) fn invalid(param: &str, why: &str) -> Self {
         let message = format!("The value of {param} is invalid: {why}.");
         Self::error_about(StatusCode::UNPROCESSABLE_ENTITY, "invalid_parameter", &message, Some(param))
     }
 
-    pub(super) fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
+    pub(crate) fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
     }

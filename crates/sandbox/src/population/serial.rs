@@ -1,24 +1,23 @@
 //! Serial numbers that look random and can be turned back: how the id of a seeded customer holds its number.
 
-/// The digits of base 36, of which ids are made.
-pub(super) const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+use crate::random::DIGITS;
 
 /// A bijection on 64 bits (SplitMix64's finaliser).
-pub(super) fn mix(mut x: u64) -> u64 {
+pub(crate) fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     x ^ (x >> 31)
 }
 
 /// The inverse of [`mix`].
-pub(super) fn unmix(mut x: u64) -> u64 {
+pub(crate) fn unmix(mut x: u64) -> u64 {
     x = (x ^ (x >> 31) ^ (x >> 62)).wrapping_mul(0x3196_42B2_D24D_8EC3);
     x = (x ^ (x >> 27) ^ (x >> 54)).wrapping_mul(0x96DE_1B17_3F11_9089);
     x ^ (x >> 30) ^ (x >> 60)
 }
 
 /// Appends the lowest `digits` digits of `value` in base 36.
-pub(super) fn push_base36(text: &mut String, mut value: u64, digits: usize) {
+pub(crate) fn push_base36(text: &mut String, mut value: u64, digits: usize) {
     let mut reversed = [b'0'; 13];
     for digit in &mut reversed[..digits] {
         *digit = DIGITS[(value % 36) as usize];
@@ -28,7 +27,7 @@ pub(super) fn push_base36(text: &mut String, mut value: u64, digits: usize) {
 }
 
 /// Reads what [`push_base36`] wrote, if it fits 64 bits and holds no other letters.
-pub(super) fn read_base36(text: &str) -> Option<u64> {
+pub(crate) fn read_base36(text: &str) -> Option<u64> {
     text.bytes().try_fold(0u64, |value, byte| {
         let digit = match byte {
             b'0'..=b'9' => byte - b'0',

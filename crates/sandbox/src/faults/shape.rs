@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::account::{State, View};
-use super::fault::{Echo, Effect, Fired};
-use super::listing::{Page, Query};
+use crate::account::{State, View};
+use crate::api::list::query::{Page, Query};
+use crate::faults::{Echo, Effect, Fired};
 
 /// Which page is answered.
-pub(super) fn query(query: &mut Query, fired: &[Fired]) {
+pub(crate) fn query(query: &mut Query, fired: &[Fired]) {
     for fired in fired {
         if let Effect::SamePage { page, .. } = fired.effect {
             query.page = page.max(1);
@@ -18,7 +18,7 @@ pub(super) fn query(query: &mut Query, fired: &[Fired]) {
 }
 
 /// Which customers the list has.
-pub(super) fn view(state: &State, mut view: View, fired: &[Fired]) -> View {
+pub(crate) fn view(state: &State, mut view: View, fired: &[Fired]) -> View {
     for fired in fired {
         match &fired.effect {
             Effect::EmptyList => view = View::of_rows(Vec::new()),
@@ -38,7 +38,7 @@ pub(super) fn view(state: &State, mut view: View, fired: &[Fired]) -> View {
 }
 
 /// What the page says. `asked` is the page that was asked for.
-pub(super) fn page(page: &mut Page, asked: u64, fired: &[Fired]) {
+pub(crate) fn page(page: &mut Page, asked: u64, fired: &[Fired]) {
     for fired in fired {
         match &fired.effect {
             Effect::SamePage { echo: Echo::Asked, .. } => {

@@ -8,7 +8,7 @@
 use serde_json::{Map, Value};
 
 /// Reads a body into its parameters. The error says what is wrong with it.
-pub(super) fn parameters(content_type: Option<&str>, body: &[u8]) -> Result<Map<String, Value>, String> {
+pub(crate) fn parameters(content_type: Option<&str>, body: &[u8]) -> Result<Map<String, Value>, String> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
     }

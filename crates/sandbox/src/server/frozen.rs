@@ -7,23 +7,23 @@ use std::time::Duration;
 use hyper::StatusCode;
 use jiff::Timestamp;
 
-use super::answer::Answer;
-use super::outcome::Outcome;
+use crate::api::answer::Answer;
+use crate::outcome::Outcome;
 
 /// The first answers, by their queries.
 #[derive(Debug, Default)]
-pub(super) struct Frozen {
+pub(crate) struct Frozen {
     answers: Mutex<HashMap<String, (Answer, Timestamp)>>,
     latency: Duration,
 }
 
 impl Frozen {
-    pub(super) fn new(latency: Duration) -> Self {
+    pub(crate) fn new(latency: Duration) -> Self {
         Self { latency, ..Self::default() }
     }
 
     /// The first answer to a list with this query, once there was one.
-    pub(super) async fn thaw(&self, query: &str) -> Option<Outcome> {
+    pub(crate) async fn thaw(&self, query: &str) -> Option<Outcome> {
         let found = {
             let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
             answers.get(query).cloned()
@@ -36,7 +36,7 @@ impl Frozen {
     }
 
     /// Keeps what was answered, if it is no error.
-    pub(super) fn freeze(&self, query: String, outcome: &Outcome) {
+    pub(crate) fn freeze(&self, query: String, outcome: &Outcome) {
         if let Outcome::Answer { answer, date, .. } = outcome
             && answer.status == StatusCode::OK
         {

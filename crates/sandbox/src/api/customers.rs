@@ -1,109 +1,18 @@
-//! The calls of the customers API, as KOMOJU's documents and SDKs describe them.
+//! The calls that read and write one customer, as KOMOJU's documents and SDKs describe them.
 
 use hyper::StatusCode;
 use serde_json::{Map, Value};
 
-use super::account::{Account, Reveal, View, source_value};
 use super::answer::Answer;
-use super::cards;
-use super::fault::Fired;
-use super::form;
-use super::imprecise::{self, Draws};
-use super::listing::{Page, Query};
-use super::ordered::Ordered;
-use super::readings::{
-    Delete, Deleted, DeletedListed, Envelope, Events, Locale, Metadata, NullEmail, PaymentDetails, Readings,
-    Source,
-};
-use super::request::{Request, Route};
-use super::world::{Counts, World};
-use super::{drift, shape};
+use super::context::Context;
+use super::{cards, form};
+use crate::account::source_value;
+use crate::readings::{Delete, Deleted, Metadata, NullEmail, PaymentDetails, Source};
 
 const METADATA_KEY_MOST: usize = 30;
 const METADATA_VALUE_MOST: usize = 2000;
-/// From this version on, customers have a locale.
-const LOCALE_SINCE: &str = "2025-01-28";
-
-/// Does what a request asks for, in the account its key opened.
-pub(super) fn answer(
-    world: &mut World,
-    account: usize,
-    request: &Request,
-    number: u64,
-    route: &Route,
-    fired: &[Fired],
-) -> Answer {
-    let now = world.now();
-    world.tick(account);
-    let desk = Desk {
-        now,
-        readings: &world.readings,
-        account: &mut world.accounts[account],
-        counts: &mut world.counts,
-        draws: Draws::new(world.readings.seed, number),
-        request,
-    };
-    let answer = match route {
-        Route::List => desk.list(fired),
-        Route::Create => desk.create(),
-        Route::Show(id) => desk.show(id),
-        Route::Update(id) => desk.update(id),
-        Route::Delete(id) => desk.delete(id),
-        Route::Events => desk.events(),
-        Route::Event(id) => desk.event(id),
-        Route::Nowhere => Err(Answer::not_found("There is nothing at this address.")),
-    };
-    answer.unwrap_or_else(|refused| refused)
-}
-
-/// Everything a call needs.
-struct Desk<'a> {
-    now: jiff::Timestamp,
-    readings: &'a Readings,
-    account: &'a mut Account,
-    counts: &'a mut Counts,
-    request: &'a Request,
-    draws: Draws,
-}
-
-impl Desk<'_> {
-    fn list(self, fired: &[Fired]) -> Result<Answer, Answer> {
-        let (readings, draws) = (self.readings, self.draws);
-        let mut query = Query::parse(&self.request.query, readings)?;
-        let asked = query.page;
-        shape::query(&mut query, fired);
-
-        let reveal = self.reveal(readings.list_source);
-        let state = self.account.listed(draws.is_lagging(readings));
-        let with_deleted = readings.deleted_listed == DeletedListed::Flagged;
-        let mut view = state.view(readings.order, query.seconds.clone(), with_deleted);
-        if let Some(expiration) = query.expiration {
-            let mut rows = state.rows(&view, 0..usize::MAX);
-            rows.retain(|&row| state.expiry(row) == Some(expiration));
-            view = View::of_rows(rows);
-        }
-        let view = shape::view(state, view, fired);
-        let window = query.window(state.view_len(&view), readings)?;
-        let rows = imprecise::rows(state, &view, &window, readings, draws);
-        let text = |&row: &u32| state.text(row, reveal).or_else(|| state.deleted_text(row, reveal));
-        let data = rows.iter().filter_map(text).collect();
-        let resource = match readings.envelope {
-            Envelope::CustomerList => "customer_list",
-            Envelope::List => "list",
-        };
-        let mut page = Page::new(resource, &query, &window, data, (readings.list_times, self.now));
-        imprecise::envelope(&mut page.envelope, &window, readings, draws);
-        shape::page(&mut page, asked, fired);
-        let answer = page.answer();
-
-        if drift::is_among(fired) {
-            let served = state.rows(&view, 0..usize::MAX);
-            drift::after(self.account, self.now, readings.order, &served, window.positions.end, fired);
-        }
-        Ok(answer)
-    }
-
-    fn show(self, id: &str) -> Result<Answer, Answer> {
+impl Context<'_> {
+    pub(crate) fn show(self, id: &str) -> Result<Answer, Answer> {
         let readings = self.readings;
         let reveal = self.reveal(readings.show_source);
         let state = self.account.shown(self.draws.is_lagging(readings));
@@ -120,7 +29,7 @@ impl Desk<'_> {
         }
     }
 
-    fn create(mut self) -> Result<Answer, Answer> {
+    pub(crate) fn create(mut self) -> Result<Answer, Answer> {
         let parameters = self.parameters()?;
         let email = match parameters.get("email") {
             None | Some(Value::Null) => Value::Null,
@@ -144,7 +53,7 @@ impl Desk<'_> {
         self.written(&id)
     }
 
-    fn update(mut self, id: &str) -> Result<Answer, Answer> {
+    pub(crate) fn update(mut self, id: &str) -> Result<Answer, Answer> {
         let Some(Value::Object(mut body)) = self.account.get(id) else {
             return Err(no_customer());
         };
@@ -175,7 +84,7 @@ impl Desk<'_> {
         self.written(id)
     }
 
-    fn delete(self, id: &str) -> Result<Answer, Answer> {
+    pub(crate) fn delete(self, id: &str) -> Result<Answer, Answer> {
         let reveal = self.reveal(self.readings.show_source);
         let state = self.account.newest();
         let row = state.row(id).ok_or_else(no_customer)?;
@@ -186,29 +95,6 @@ impl Desk<'_> {
         self.account.delete(self.now, id);
         self.counts.deletes += 1;
         Ok(answer)
-    }
-
-    fn events(self) -> Result<Answer, Answer> {
-        let query = Query::parse(&self.request.query, self.readings)?;
-        let events: Vec<&Value> = match self.readings.events {
-            Events::Kept => self.account.events.newest_first(query.seconds.clone()).collect(),
-            Events::Dropped => Vec::new(),
-        };
-        let window = query.window(events.len(), self.readings)?;
-        let data = events[window.positions.clone()]
-            .iter()
-            .filter_map(|event| serde_json::value::to_raw_value(&Ordered(event)).ok())
-            .collect();
-        let times = (self.readings.list_times, self.now);
-        Ok(Page::new("list", &query, &window, data, times).answer())
-    }
-
-    fn event(self, id: &str) -> Result<Answer, Answer> {
-        let kept = self.readings.events == Events::Kept;
-        let event = self.account.events.get(id).filter(|_| kept);
-        event
-            .map(|event| Answer::ok(&Ordered(event)))
-            .ok_or_else(|| Answer::not_found("There is no such event."))
     }
 
     /// The answer to a create or update, which always reveals `source`.
@@ -245,19 +131,6 @@ impl Desk<'_> {
             Some(most) if metadata.len() > most => Err(Answer::invalid("metadata", "it has too many keys")),
             _ => Ok(()),
         }
-    }
-
-    fn reveal(&self, source: Source) -> Reveal {
-        let locale = match self.readings.locale {
-            Locale::Shown => true,
-            Locale::Hidden => false,
-            // Versions are dates, so that text order is their order.
-            Locale::ByVersion => {
-                let version = self.request.header("x-komoju-api-version");
-                version.is_some_and(|version| version >= LOCALE_SINCE)
-            }
-        };
-        Reveal { source: source == Source::Shown, locale }
     }
 }
 

@@ -7,15 +7,15 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
-use super::account::{State, View};
-use super::listing::Window;
-use super::random;
-use super::readings::{LastPage, Order, Readings, Repeated, Ties, Total};
+use crate::account::{State, View};
+use crate::api::list::query::Window;
+use crate::random;
+use crate::readings::{LastPage, Order, Readings, Repeated, Ties, Total};
 
 /// What one request draws at random. Each [`Draw`] has numbers of its own, so that one reading does not change what
 /// another one draws.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Draws {
+pub(crate) struct Draws {
     seed: u64,
     request: u64,
 }
@@ -31,12 +31,12 @@ enum Draw {
 
 impl Draws {
     /// `request` is the request's number.
-    pub(super) fn new(seed: u64, request: u64) -> Self {
+    pub(crate) fn new(seed: u64, request: u64) -> Self {
         Self { seed, request }
     }
 
     /// Whether a read meets a state that is behind.
-    pub(super) fn is_lagging(self, readings: &Readings) -> bool {
+    pub(crate) fn is_lagging(self, readings: &Readings) -> bool {
         self.of(Draw::Lag, self.request, 0).random_range(0..100) < readings.lag_percent
     }
 
@@ -46,7 +46,7 @@ impl Draws {
 }
 
 /// The rows of a page.
-pub(super) fn rows(
+pub(crate) fn rows(
     state: &State,
     view: &View,
     window: &Window,
@@ -80,7 +80,7 @@ pub(super) fn rows(
 }
 
 /// What the envelope says in `total` and `last_page`.
-pub(super) fn envelope(
+pub(crate) fn envelope(
     envelope: &mut Map<String, Value>,
     window: &Window,
     readings: &Readings,

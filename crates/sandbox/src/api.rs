@@ -1,0 +1,32 @@
+//! The customers API: its calls, its keys and its answers.
+
+use crate::faults::Fired;
+use crate::request::Route;
+
+pub(crate) mod answer;
+mod cards;
+mod context;
+mod customers;
+mod events;
+mod form;
+pub(crate) mod idempotency;
+pub(crate) mod keys;
+pub(crate) mod list;
+
+use answer::Answer;
+pub(crate) use context::{Context, Counts};
+
+/// Does what a request asks for.
+pub(crate) fn answer(call: Context<'_>, route: &Route, fired: &[Fired]) -> Answer {
+    let answer = match route {
+        Route::List => call.list(fired),
+        Route::Create => call.create(),
+        Route::Show(id) => call.show(id),
+        Route::Update(id) => call.update(id),
+        Route::Delete(id) => call.delete(id),
+        Route::Events => call.events(),
+        Route::Event(id) => call.event(id),
+        Route::Nowhere => Err(Answer::not_found("There is nothing at this address.")),
+    };
+    answer.unwrap_or_else(|refused| refused)
+}

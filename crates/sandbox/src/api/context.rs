@@ -1,0 +1,45 @@
+//! Everything a call needs, and what it counts.
+
+use jiff::Timestamp;
+
+use super::list::imprecise::Draws;
+use crate::account::{Account, Reveal};
+use crate::readings::{Locale, Readings, Source};
+use crate::request::Request;
+
+/// From this version on, customers have a locale.
+const LOCALE_SINCE: &str = "2025-01-28";
+
+/// Writes done by requests, in all accounts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) creates: u64,
+    pub(crate) updates: u64,
+    pub(crate) deletes: u64,
+}
+
+/// Everything a call needs.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) readings: &'a Readings,
+    pub(crate) account: &'a mut Account,
+    pub(crate) counts: &'a mut Counts,
+    pub(crate) request: &'a Request,
+    pub(crate) draws: Draws,
+}
+
+impl Context<'_> {
+    /// What an answer reveals.
+    pub(crate) fn reveal(&self, source: Source) -> Reveal {
+        let locale = match self.readings.locale {
+            Locale::Shown => true,
+            Locale::Hidden => false,
+            // Versions are dates, so that text order is their order.
+            Locale::ByVersion => {
+                let version = self.request.header("x-komoju-api-version");
+                version.is_some_and(|version| version >= LOCALE_SINCE)
+            }
+        };
+        Reveal { source: source == Source::Shown, locale }
+    }
+}

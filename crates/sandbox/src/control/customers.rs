@@ -1,0 +1,71 @@
+//! The calls that look at customers and change them, whatever the API would say.
+
+use super::answered::{Answered, body, done};
+use crate::account::Account;
+use crate::api::answer::Answer;
+use crate::request::Request;
+use crate::world::World;
+
+pub(crate) fn list(world: &mut World, request: &Request) -> Answered {
+    let shown = world.shown();
+    Ok(Answer::ok(&account(world, request)?.truth(shown)))
+}
+
+pub(crate) fn create(world: &mut World, request: &Request) -> Answered {
+    let now = world.now();
+    let account = account(world, request)?;
+    if parameter(request, "raw").is_some_and(|raw| raw == "true") {
+        account.put_raw(now, body(request)?);
+        return Ok(done());
+    }
+    let id = account.create(now, body(request)?);
+    customer(account, &id)
+}
+
+pub(crate) fn delete_all(world: &mut World, request: &Request) -> Answered {
+    account(world, request)?.remove_all();
+    Ok(done())
+}
+
+pub(crate) fn show(world: &mut World, request: &Request, id: &str) -> Answered {
+    customer(account(world, request)?, id)
+}
+
+pub(crate) fn update(world: &mut World, request: &Request, id: &str) -> Answered {
+    let now = world.now();
+    let account = account(world, request)?;
+    account.update(now, id, body(request)?);
+    customer(account, id)
+}
+
+pub(crate) fn delete(world: &mut World, request: &Request, id: &str) -> Answered {
+    let now = world.now();
+    if account(world, request)?.delete(now, id) { Ok(done()) } else { Err(no_customer()) }
+}
+
+pub(crate) fn restore(world: &mut World, request: &Request, id: &str) -> Answered {
+    let account = account(world, request)?;
+    if !account.restore(id) {
+        return Err(Answer::not_found("No customer with this id has been deleted."));
+    }
+    customer(account, id)
+}
+
+/// The account that `?key=KEY` names, or the default one.
+fn account<'a>(world: &'a mut World, request: &Request) -> Result<&'a mut Account, Answer> {
+    let key = parameter(request, "key").unwrap_or_else(|| world.key().to_owned());
+    world.account(&key).ok_or_else(|| Answer::not_found("There is no account with this key."))
+}
+
+fn parameter(request: &Request, name: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(request.query.as_bytes());
+    pairs.find(|(other, _)| other == name).map(|(_, value)| value.into_owned())
+}
+
+fn customer(account: &Account, id: &str) -> Answered {
+    account.get(id).map(|customer| Answer::ok(&customer)).ok_or_else(no_customer)
+}
+
+fn no_customer() -> Answer {
+    Answer::not_found("There is no such customer.")
+}

@@ -1,0 +1,171 @@
+//! The calls about everything but customers: faults, clock, readings, keys, the log.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::answered::{Answered, body, done, unreadable};
+use crate::api::answer::Answer;
+use crate::api::keys::{OldKey, Refusal};
+use crate::faults::{Fault, FaultId};
+use crate::request::Request;
+use crate::world::World;
+
+pub(crate) fn faults(world: &mut World, _: &Request) -> Answered {
+    Ok(Answer::ok(&world.faults()))
+}
+
+pub(crate) fn inject(world: &mut World, request: &Request) -> Answered {
+    let fault: Fault = body(request)?;
+    Ok(Answer::ok(&json!({"id": world.inject(fault)})))
+}
+
+pub(crate) fn clear_faults(world: &mut World, _: &Request) -> Answered {
+    world.clear_faults();
+    Ok(done())
+}
+
+pub(crate) fn remove_fault(world: &mut World, _: &Request, id: &str) -> Answered {
+    let known = id.parse().is_ok_and(|id| world.remove_fault(FaultId(id)));
+    if known { Ok(done()) } else { Err(Answer::not_found("There is no fault with this id.")) }
+}
+
+pub(crate) fn clock(world: &mut World, _: &Request) -> Answered {
+    Ok(Answer::ok(&json!({"now": world.now().to_string()})))
+}
+
+pub(crate) fn set_clock(world: &mut World, request: &Request) -> Answered {
+    match body(request)? {
+        Clock::Advance { advance_s } => world.advance(Duration::from_secs(advance_s)),
+        Clock::Set { set } => world.set_now(time(&set)?),
+    }
+    clock(world, request)
+}
+
+pub(crate) fn readings(world: &mut World, _: &Request) -> Answered {
+    Ok(Answer::ok(world.readings_mut()))
+}
+
+pub(crate) fn patch_readings(world: &mut World, request: &Request) -> Answered {
+    let patch: serde_json::Map<String, Value> = body(request)?;
+    let mut readings = serde_json::to_value(world.readings_mut()).unwrap_or_default();
+    if let Some(fields) = readings.as_object_mut() {
+        fields.extend(patch);
+    }
+    *world.readings_mut() = serde_json::from_value(readings).map_err(|error| unreadable(&error))?;
+    Ok(Answer::ok(world.readings_mut()))
+}
+
+pub(crate) fn latency(world: &mut World, _: &Request) -> Answered {
+    Ok(Answer::ok(&Latency { ms: world.latency().as_millis() as u64 }))
+}
+
+pub(crate) fn set_latency(world: &mut World, request: &Request) -> Answered {
+    let Latency { ms } = body(request)?;
+    world.set_latency(Duration::from_millis(ms));
+    latency(world, request)
+}
+
+pub(crate) fn add_account(world: &mut World, request: &Request) -> Answered {
+    let NewAccount { key, seed, customers } = body(request)?;
+    world.add_account(&key, seed, customers);
+    Ok(done())
+}
+
+pub(crate) fn rotate_key(world: &mut World, request: &Request) -> Answered {
+    let NewKey { new, old } = body(request)?;
+    world.rotate_key(&new, old);
+    Ok(done())
+}
+
+pub(crate) fn refuse_key(world: &mut World, request: &Request) -> Answered {
+    let Refuse { refusal } = body(request)?;
+    world.refuse_key(refusal);
+    Ok(done())
+}
+
+pub(crate) fn requests(world: &mut World, _: &Request) -> Answered {
+    Ok(Answer::ok(&world.requests()))
+}
+
+pub(crate) fn clear_requests(world: &mut World, _: &Request) -> Answered {
+    world.clear_requests();
+    Ok(done())
+}
+
+pub(crate) fn trickle(world: &mut World, request: &Request) -> Answered {
+    let Trickle { count, seed } = body(request)?;
+    let mut rng = seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
+    let changes: Vec<Value> = (0..count).map(|_| world.trickle(&mut rng)).collect();
+    Ok(Answer::ok(&changes))
+}
+
+pub(crate) fn stats(world: &mut World, _: &Request) -> Answered {
+    Ok(Answer::ok(&json!({
+        "customers": world.len(),
+        "requests": world.request_count(),
+        "creates": world.creates(),
+        "updates": world.updates(),
+        "deletes": world.deletes(),
+        "fired": world.fired_by_kind(),
+    })))
+}
+
+fn time(text: &str) -> Result<Timestamp, Answer> {
+    text.parse().map_err(|error| Answer::bad_request(&format!("{text} is no time: {error}.")))
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum Clock {
+    Advance { advance_s: u64 },
+    Set { set: String },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Latency {
+    ms: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewAccount {
+    key: String,
+    #[serde(default)]
+    seed: u64,
+    #[serde(default)]
+    customers: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewKey {
+    new: String,
+    old: OldKey,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refuse {
+    #[serde(rename = "as")]
+    refusal: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Trickle {
+    count: u32,
+    /// Without it, other changes each time.
+    seed: Option<u64>,
+}
+
+impl Default for Trickle {
+    fn default() -> Self {
+        Self { count: 1, seed: None }
+    }
+}

@@ -1,0 +1,118 @@
+//! The answers that effects put in the place of the API's own.
+
+use bytes::Bytes;
+use hyper::StatusCode;
+
+use super::effect::Effect;
+use super::terms::{Payload, Whither, Work};
+use crate::api::answer::{Answer, JSON};
+use crate::request::Request;
+
+impl Effect {
+    /// Whether the request takes effect although this replaces its answer.
+    pub(crate) fn work(&self) -> Work {
+        match self {
+            Self::Status { work, .. }
+            | Self::Reset { work }
+            | Self::Close { work }
+            | Self::Redirect { work, .. } => *work,
+            _ => Work::Done,
+        }
+    }
+
+    /// Whether it answers before the API even looks at the key.
+    pub(crate) fn stops_in_front(&self) -> bool {
+        self.work() == Work::Skipped && self.server_error().is_none()
+    }
+
+    /// The answer, if it is an error the API itself makes: 500 and above, in JSON.
+    pub(crate) fn server_error(&self) -> Option<Answer> {
+        match self {
+            Self::Status { status: 500.., body, .. } if *body != Payload::Html => self.replacement(None),
+            _ => None,
+        }
+    }
+
+    /// The answer this puts in the place of any other.
+    pub(crate) fn replacement(&self, request: Option<&Request>) -> Option<Answer> {
+        match self {
+            Self::Status { status, body, retry_after, headers, .. } => {
+                let mut answer = body.answer(status_code(*status));
+                if let Some(text) = retry_after {
+                    answer = answer.with_header("Retry-After", text);
+                }
+                answer.headers.extend(headers.clone());
+                Some(answer)
+            }
+            Self::Redirect { status, to, .. } => {
+                let location = request.map(|request| to.location(request)).unwrap_or_default();
+                Some(Answer::html(status_code(*status)).with_header("Location", location))
+            }
+            Self::Body { body } => Some(body.answer(StatusCode::OK)),
+            Self::HugeBody { .. } | Self::GzipBomb { .. } => {
+                Some(Answer { status: StatusCode::OK, content_type: Some(JSON), ..Answer::no_content() })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Payload {
+    pub(crate) fn answer(&self, status: StatusCode) -> Answer {
+        let with = |content_type, body: Bytes| Answer { status, content_type, headers: Vec::new(), body };
+        match self {
+            Self::Error => Answer::plain_error(status),
+            Self::Code(code) => Answer::error(status, code, "The sandbox was asked to say so."),
+            Self::Html => Answer::html(status),
+            Self::Empty => with(None, Bytes::new()),
+            Self::Json(value) => Answer::json(status, value),
+            Self::Text(text) => with(Some(JSON), Bytes::from(text.clone())),
+            Self::Bytes(bytes) => with(Some(JSON), Bytes::from(bytes.clone())),
+        }
+    }
+}
+
+impl Whither {
+    fn location(&self, request: &Request) -> String {
+        let path = request.path_and_query();
+        let host = request.header("host").unwrap_or("localhost");
+        match self {
+            Self::SameHost => path,
+            Self::OtherHost => {
+                let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
+                let other = if name == "localhost" { "127.0.0.1" } else { "localhost" };
+                format!("http://{other}:{port}{path}")
+            }
+            Self::PlainHttp => format!("http://{host}{path}"),
+            Self::Url(url) => url.clone(),
+        }
+    }
+}
+
+/// An answer cannot have less than 200: those only announce one.
+fn status_code(status: u16) -> StatusCode {
+    let code = StatusCode::from_u16(status).ok().filter(|_| status >= 200);
+    code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_json_errors_of_500_and_above_come_from_the_api_itself() {
+        for (status, body, own) in [
+            (500, Payload::Error, true),
+            (502, Payload::Code("card_declined".to_owned()), true),
+            (503, Payload::Html, false),
+            (429, Payload::Error, false),
+        ] {
+            let mut effect = Effect::status(status);
+            if let Effect::Status { body: asked, .. } = &mut effect {
+                *asked = body;
+            }
+            assert_eq!(effect.server_error().is_some(), own, "{effect:?}");
+            assert_eq!(effect.stops_in_front(), !own, "{effect:?}");
+        }
+    }
+}

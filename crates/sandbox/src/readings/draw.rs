@@ -1,0 +1,112 @@
+//! Readings drawn at random, to try combinations of them.
+
+use std::num::{NonZeroU32, NonZeroU64};
+
+use rand::Rng;
+
+use super::Readings;
+use super::values::{Deleted, DeletedListed, LastPage, ListTimes, Order, PastEnd, Repeated, Ties, Total};
+use crate::random::pick;
+
+impl Readings {
+    /// Draws a combination of everything that is not known about reads: `order`, `past_end`, `total`, `last_page`,
+    /// `filtered_every`, `ties`, `repeated`, the lags (each at most `lag_most_s`), `lag_percent`, `deleted`,
+    /// `deleted_listed`, `list_times` and `seed`. All else is at its default, `rate_limit` too.
+    ///
+    /// Each of them is exact in about half of the draws, so that few and many imprecisions meet each other. The same
+    /// state of `rng` draws the same readings.
+    pub fn random_list(rng: &mut impl Rng, lag_most_s: u64) -> Self {
+        let mut drawn = Self { seed: rng.random(), ..Self::default() };
+        drawn.order = pick(rng, &[Order::NewestFirst, Order::OldestFirst, Order::ById]);
+        drawn.past_end = pick(rng, &[PastEnd::Empty, PastEnd::NotFound, PastEnd::LastPage]);
+        drawn.list_times =
+            pick(rng, &[ListTimes::Echoed, ListTimes::Absent, ListTimes::Null, ListTimes::Filled]);
+        if rng.random() {
+            drawn.total = match rng.random_range(0..5) {
+                0 => Total::Off(rng.random_range(1..=5)),
+                1 => Total::Off(-rng.random_range(1..=5)),
+                2 => Total::Random(5),
+                3 => Total::Missing,
+                _ => Total::Text,
+            };
+        }
+        if rng.random() {
+            drawn.last_page = match rng.random_range(0..5) {
+                0 => LastPage::Divisor(NonZeroU64::MIN.saturating_add(rng.random_range(0..100))),
+                1 => LastPage::Floor,
+                2 => LastPage::Missing,
+                3 => LastPage::Null,
+                _ => LastPage::Zero,
+            };
+        }
+        if rng.random() {
+            drawn.filtered_every = Some(NonZeroU32::MIN.saturating_add(rng.random_range(1..50)));
+        }
+        if rng.random() {
+            drawn.ties = Ties::Unstable;
+        }
+        if rng.random() {
+            drawn.repeated = pick(rng, &[Repeated::Added, Repeated::Displacing]);
+        }
+        if rng.random() {
+            drawn.list_lag_s = rng.random_range(0..=lag_most_s);
+        }
+        if rng.random() {
+            drawn.show_lag_s = rng.random_range(0..=lag_most_s);
+        }
+        if rng.random() {
+            drawn.lag_percent = rng.random_range(1..100);
+        }
+        if rng.random() {
+            drawn.deleted = pick(rng, &[Deleted::OtherCode, Deleted::Gone, Deleted::Flagged]);
+        }
+        if rng.random() {
+            drawn.deleted_listed = DeletedListed::Flagged;
+        }
+        drawn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_readings_repeat_by_seed_and_reach_every_value() {
+        use rand::SeedableRng;
+        use rand::rngs::StdRng;
+
+        let draw = |seed| Readings::random_list(&mut StdRng::seed_from_u64(seed), 59);
+        assert_eq!(draw(7), draw(7));
+        let drawn: Vec<Readings> = (0..500).map(draw).collect();
+        let fields = serde_json::to_value(&drawn).unwrap();
+        let values = |field: &str| {
+            let texts = fields.as_array().unwrap().iter().map(|readings| match &readings[field] {
+                serde_json::Value::Object(object) => object.keys().next().unwrap().clone(),
+                value => value.to_string(),
+            });
+            texts.collect::<std::collections::BTreeSet<_>>().len()
+        };
+        for (field, count) in [
+            ("order", 3),
+            ("past_end", 3),
+            ("list_times", 4),
+            ("total", 5),
+            ("last_page", 6),
+            ("ties", 2),
+            ("repeated", 3),
+            ("deleted", 4),
+            ("deleted_listed", 2),
+            ("rate_limit", 1),
+            ("events", 1),
+        ] {
+            assert_eq!(values(field), count, "{field}");
+        }
+        for field in ["filtered_every", "list_lag_s", "show_lag_s", "lag_percent", "seed"] {
+            assert!(values(field) > 20, "{field}");
+        }
+        assert!(drawn.iter().all(|readings| readings.list_lag_s.max(readings.show_lag_s) <= 59));
+        let at_most_2 = drawn.iter().any(|readings| readings.filtered_every.is_some_and(|k| k.get() < 2));
+        assert!(!at_most_2, "a list that leaves out everything is none");
+    }
+}

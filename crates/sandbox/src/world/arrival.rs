@@ -1,0 +1,145 @@
+//! A request between its arrival and its answer.
+//!
+//! It meets the world twice and holds the lock only then: when it arrives (faults fire, the key is looked at, the
+//! idempotency key is taken) and, after any delay, when it takes effect. So a slow request is in flight as a real one is.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+
+use super::World;
+use crate::api::answer::Answer;
+use crate::api::idempotency::Ticket;
+use crate::api::list::imprecise::Draws;
+use crate::api::{self, Context};
+use crate::faults::{Effect, FaultId, Fired, Work, milliseconds};
+use crate::outcome::Outcome;
+use crate::readings::ServerErrors;
+use crate::request::{Request, Route};
+
+impl World {
+    /// A request came in.
+    pub(crate) fn arrive(&mut self, request: &Request, route: Route) -> Arrival {
+        let asked = request.asked(&route);
+        let (now, latency) = (self.now(), self.latency);
+        let number = self.log.add(request, asked.page, now);
+        if let Some(limit) = &self.readings.rate_limit
+            && let Err(refused) = self.limiter.admit(limit, now)
+        {
+            self.touch();
+            let gate = Gate::Answered(refused);
+            return Arrival { number, route, fired: Vec::new(), gate, wait: latency, holds: Vec::new() };
+        }
+        let fired = self.faults.fire(&asked);
+        self.touch();
+        let gate = self.gate(request, &route, &fired);
+        let mut wait = latency;
+        let mut holds = Vec::new();
+        for fired in &fired {
+            match fired.effect {
+                Effect::Delay { ms } => wait += milliseconds(ms),
+                Effect::Hold => holds.push(fired.id),
+                _ => {}
+            }
+        }
+        Arrival { number, route, fired, gate, wait, holds }
+    }
+
+    fn gate(&mut self, request: &Request, route: &Route, fired: &[Fired]) -> Gate {
+        if fired.iter().any(|fired| fired.effect.stops_in_front()) {
+            return Gate::Closed;
+        }
+        let account = match self.keys.admit(request.header("authorization")) {
+            Ok(account) => account,
+            Err(refused) => return Gate::Answered(refused),
+        };
+        let key = request.headers.get("x-komoju-idempotency").filter(|_| *route == Route::Create);
+        let Some(key) = key else {
+            return Gate::Open { account, ticket: None };
+        };
+        let key = String::from_utf8_lossy(key.as_bytes());
+        match self.idempotency.begin(account, &key, &request.body, self.now()) {
+            Ok(ticket) => Gate::Open { account, ticket: Some(ticket) },
+            Err(answer) => Gate::Answered(answer),
+        }
+    }
+
+    /// A request takes effect, or is denied it, and is answered.
+    pub(crate) fn complete(&mut self, request: &Request, arrival: Arrival) -> Outcome {
+        let Arrival { number, route, fired, gate, .. } = arrival;
+        let answer = match gate {
+            Gate::Closed => None,
+            Gate::Answered(answer) => Some(answer),
+            Gate::Open { account, ticket } => {
+                let skipped = fired.iter().any(|fired| fired.effect.work() == Work::Skipped);
+                let done = (!skipped).then(|| self.call(account, request, number, &route, &fired));
+                // An error of the API itself is what its idempotency store sees.
+                let error = fired.iter().find_map(|fired| fired.effect.server_error());
+                let answer = error.or(done);
+                if let (Some(ticket), Some(answer)) = (&ticket, &answer) {
+                    self.keep(ticket, answer);
+                }
+                answer
+            }
+        };
+        let outcome = Outcome::new(answer, request, self.now(), &fired);
+        if let Some(status) = outcome.status() {
+            self.log.answered(number, status.as_u16());
+        }
+        self.touch();
+        outcome
+    }
+
+    fn keep(&mut self, ticket: &Ticket, answer: &Answer) {
+        let error = answer.status >= StatusCode::INTERNAL_SERVER_ERROR;
+        if error && self.readings.server_errors == ServerErrors::Forgotten {
+            self.idempotency.forget(ticket);
+        } else {
+            self.idempotency.finish(ticket, answer);
+        }
+    }
+
+    fn call(
+        &mut self,
+        account: usize,
+        request: &Request,
+        number: u64,
+        route: &Route,
+        fired: &[Fired],
+    ) -> Answer {
+        let now = self.now();
+        self.tick(account);
+        let context = Context {
+            now,
+            readings: &self.readings,
+            account: &mut self.accounts[account],
+            counts: &mut self.counts,
+            draws: Draws::new(self.readings.seed, number),
+            request,
+        };
+        api::answer(context, route, fired)
+    }
+}
+
+/// A request between its arrival and its answer.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    number: u64,
+    route: Route,
+    fired: Vec<Fired>,
+    gate: Gate,
+    /// How long it takes at least.
+    pub(crate) wait: Duration,
+    /// It does not go on while one of these faults is there.
+    pub(crate) holds: Vec<FaultId>,
+}
+
+#[derive(Debug)]
+enum Gate {
+    /// A fault in front of the API keeps it from everything.
+    Closed,
+    /// Refused, or answered from the idempotency store.
+    Answered(Answer),
+    /// It may take effect.
+    Open { account: usize, ticket: Option<Ticket> },
+}
