@@ -1,7 +1,7 @@
-//! One merchant's customers: the seeded ones, and what became of them.
+//! Owns the customers of one account, its event log and its used tokens.
 //!
-//! What the customers are is a [`State`]; it changes by a [`Change`] and in no other way. So a [`Replica`] is the same
-//! state, to which the same changes come later.
+//! A [`State`] holds the customers; it changes only by a [`Change`]. A [`Replica`] is a copy of the
+//! state that receives the same changes later.
 
 use std::collections::{BTreeMap, HashSet};
 

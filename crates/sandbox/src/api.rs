@@ -1,4 +1,4 @@
-//! The customers API: its calls, its keys and its answers.
+//! Owns the customers API: it dispatches a request to its call.
 
 use crate::faults::Fired;
 use crate::request::Route;

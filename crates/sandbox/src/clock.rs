@@ -1,7 +1,7 @@
-//! The sandbox's own clock: it runs with the system's or stands still, and moves when told.
+//! Owns the sandbox's clock: it runs with the system clock or stands still, and can be moved.
 //!
-//! Only this clock decides `created_at`, the `Date` header and the age of an idempotency key. It deliberately is not the
-//! daemon's clock, so that a test can set the two apart.
+//! Only this clock decides `created_at`, the `Date` header and the age of an idempotency key. It is
+//! not the daemon's clock, so that a test can set the two apart.
 
 use std::time::Duration;
 

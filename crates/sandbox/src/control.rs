@@ -1,6 +1,7 @@
-//! `/_sandbox/`: everything a test can do in-process, over HTTP and without a key.
+//! Owns the routes below `/_sandbox/`: what a test can do in-process, over HTTP and without a key.
 //!
-//! Customers are those of the default account; `?key=KEY` names another. Errors have KOMOJU's shape.
+//! Customers are those of the default account; `?key=KEY` selects another account. Errors have
+//! KOMOJU's shape.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! Faults: which requests they hit, what they do, and how often they did.
+//! Owns faults: which requests they match, what they do, and how often they fired.
 //!
-//! A fault is data, the same in-process and as JSON. Faults are asked in the order they were injected; each that matches
-//! fires, until one replaces the answer: behind that one nobody is asked, so put delays first. Small effects that combine
-//! are preferred to large ones that know each other.
+//! A fault is data, the same in-process and as JSON. Faults are checked in the order of injection.
+//! Each fault that matches fires, until one replaces the answer: later faults are not checked, so
+//! inject delays first. Prefer small effects that combine to large ones that know each other.
 
 mod armed;
 pub(crate) mod drift;

@@ -1,7 +1,8 @@
 //! A local KOMOJU: the customers API over HTTP, with a population, a clock, and faults on request.
 //!
-//! It shares no type and no constant with the client side, so that it cannot share its mistakes. What KOMOJU does not say
-//! is played as [`Readings`] ask. What goes wrong is a [`Fault`]: which requests it hits, and what it does to them.
+//! It shares no type and no constant with the client side, so that it cannot share its mistakes.
+//! [`Readings`] decide how it behaves where KOMOJU's documents are silent. A [`Fault`] says which
+//! requests go wrong, and how.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,7 +18,8 @@
 //! # }
 //! ```
 //!
-//! The API is below `/api/v1`. Below `/_sandbox/`, without a key, is all of this over HTTP; `GET /_sandbox/` lists it:
+//! The API is below `/api/v1`. The control calls are below `/_sandbox/` and need no key; they offer
+//! the same over HTTP, and `GET /_sandbox/` lists them:
 //!
 //! | path | methods |
 //! |---|---|
@@ -29,12 +31,16 @@
 //! | `trickle` | POST: some plausible changes |
 //!
 //! ```text
-//! server ── a request arrives ──► world: log, faults fire, key, idempotency   (locked)
-//!    │                              │
-//!    │ delay, hold                  ▼                                          (not locked)
-//!    └─────────────────────────► customers: takes effect ──► shape, drift      (locked)
+//! server/connection ── routes ──► server
 //!                                   │
-//!                                outcome: replaced, cut, dripped ──► wire
+//!                                   ▼
+//!    world/arrival: log, faults fire, key, idempotency       (locked)
+//!                                   │ delay, hold            (not locked)
+//!                                   ▼
+//!    api: takes effect ──► faults/shape, faults/drift        (locked)
+//!                                   │
+//!                                   ▼
+//!    outcome: replaced, cut, dripped ──► wire
 //! ```
 
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! The limit of requests a second, as a firewall in front of the API has it.
+//! Owns the limit of requests a second, as a firewall in front of the API applies it.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! The latest requests, for tests to look at.
+//! Owns the log of the latest requests.
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};

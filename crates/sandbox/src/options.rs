@@ -1,4 +1,4 @@
-//! How a sandbox starts, and why it may not.
+//! Owns the options of a sandbox, and the error of a start that failed.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,4 +1,4 @@
-//! From answers to the wire: what faults make of an answer, and bodies that misbehave.
+//! Owns how a request ends: it applies faults to the answer and makes the HTTP response.
 
 use std::convert::Infallible;
 use std::io;

@@ -1,7 +1,8 @@
-//! Seeded customers: as many as wanted, the same for the same seed, and none of them stored.
+//! Owns the seeded customers: any number of them, the same for the same seed, none of them stored.
 //!
-//! Customer `n` is a pure function of the salt and `n`, and the id can be turned back into `n`. So a million of them cost
-//! nothing until they are looked at. They are numbered in the order of their creation, strictly or within the same second.
+//! Customer `n` is a pure function of the salt and `n`, and its id can be turned back into `n`. So
+//! a million customers cost nothing until they are read. They are numbered in the order of their
+//! creation; some are of the same second.
 
 mod serial;
 

@@ -1,4 +1,4 @@
-//! Random numbers that are the same for the same seed, on every machine.
+//! Owns the random generators: the same seed gives the same numbers on every machine.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

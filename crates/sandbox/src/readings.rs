@@ -1,7 +1,7 @@
-//! One switch for each thing about KOMOJU's API that is not known.
+//! Owns the readings: one switch for each thing that KOMOJU does not document.
 //!
-//! The daemon must work under every reading, so each can be played here. The defaults are the likeliest guesses. What is
-//! documented is no switch.
+//! The daemon must work under every reading, so each can be played here. The defaults are the
+//! likeliest guesses. What is documented is not a switch.
 
 use std::num::NonZeroU32;
 

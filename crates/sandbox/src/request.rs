@@ -1,4 +1,4 @@
-//! Requests: read whole, and the call that each leads to.
+//! Owns the request with its whole body, and the call that it is for.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{self, FromRequest, Path};

@@ -1,6 +1,7 @@
-//! What the tasks of a sandbox share, and the life of a request to the API.
+//! Owns what the tasks of a sandbox share, and runs a request to the API.
 //!
-//! A request is worked on in a task of its own and takes effect although the client has gone away, as at a real server.
+//! A request runs in a task of its own. It takes effect although the client has disconnected, as at
+//! a real server.
 
 use std::sync::Arc;
 

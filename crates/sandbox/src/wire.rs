@@ -1,4 +1,4 @@
-//! A connection that can be ended in two ways: in order, or by a reset.
+//! Owns a TCP connection that can end in two ways: in order, or by a reset.
 
 use std::io;
 use std::pin::Pin;

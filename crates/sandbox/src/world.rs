@@ -1,4 +1,4 @@
-//! Everything a sandbox knows, under one lock: accounts, keys, clock, readings, faults and what was asked.
+//! Owns the state of a sandbox: accounts, keys, clock, readings, faults and the request log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

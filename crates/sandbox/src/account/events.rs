@@ -1,4 +1,4 @@
-//! The events of an account: what happened to its customers, newest first when listed.
+//! Owns the events of an account: what happened to its customers. Lists show the newest first.
 
 use std::collections::VecDeque;
 

@@ -1,10 +1,11 @@
-//! The orders a list can have: by creation, by id, and as rows were moved by hand.
+//! Owns the orders in which customers are listed: by creation, by id, and as a fault moved them.
 //!
-//! The order of creation is always kept; the other two are built when first asked for, as only a reading or a fault ever
-//! does. The index knows rows, their second of creation and their id; what a customer looks like is not its business.
+//! The order of creation always exists. The other two are built at first use, because only a
+//! reading or a fault needs them. The index knows each row, its second of creation and its id, and
+//! nothing else.
 //!
-//! Each order is a sorted `Vec`, because a page is cut from it by position. An insert moves the keys behind it: for a
-//! million customers that is at most 16 MB, less than what answering the request costs.
+//! Each order is a sorted `Vec`, because a page is cut from it by position. An insert moves the
+//! keys behind it: at most 32 MB for a million customers.
 
 use std::collections::HashMap;
 use std::ops::Range;

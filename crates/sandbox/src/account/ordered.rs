@@ -1,4 +1,4 @@
-//! Objects with their keys in the order in which KOMOJU writes them.
+//! Owns the order of keys in JSON objects, as KOMOJU writes them.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! A state that is behind: changes reach it a fixed time after they were made.
+//! Owns a copy of the state that lags: each change reaches it a fixed time after it was made.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,8 @@
-//! What the customers of an account are at one time, and how they change.
+//! Owns the customers of an account at one time, and applies changes to them.
 //!
-//! A row is a number. Seeded rows hold nothing until they change; deleted rows keep their last state, so that a test can
-//! bring them back. In which order rows are listed is up to the [`super::index`].
+//! A row is a number. A seeded row stores nothing until it changes. A deleted row keeps its last
+//! state, so that a test can restore it. The [`super::index`] decides in which order rows are
+//! listed.
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! Answers of the API before they meet the wire, and KOMOJU's error bodies.
+//! Owns the answers of the API before they are sent, and KOMOJU's error bodies.
 
 use bytes::Bytes;
 use hyper::StatusCode;

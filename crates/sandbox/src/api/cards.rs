@@ -1,8 +1,9 @@
-//! Payment details: tokens and card objects in, a `source` out.
+//! Owns payment details: reads a token or a card object and returns a card.
 //!
-//! Any text that begins with `tok_` is a token of a card derived from it. The tokens `tok_card_declined`,
-//! `tok_card_expired`, `tok_exceeds_limit` and `tok_bad_verification_value`, with anything behind them, are refused as
-//! KOMOJU refuses cards: with 502. A refused token is not used up.
+//! Any text that begins with `tok_` is a token, and its card is derived from the text. The tokens
+//! `tok_card_declined`, `tok_card_expired`, `tok_exceeds_limit` and `tok_bad_verification_value`,
+//! with any suffix, are refused with 502, as KOMOJU refuses cards. A refused token can be used
+//! again.
 
 use std::collections::HashSet;
 

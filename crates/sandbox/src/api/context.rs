@@ -1,4 +1,4 @@
-//! Everything a call needs, and what it counts.
+//! Owns what every call needs: time, readings, account, counters and the request.
 
 use jiff::Timestamp;
 

@@ -1,4 +1,4 @@
-//! The calls that list and show events.
+//! Owns the calls that list and show events.
 
 use serde_json::Value;
 

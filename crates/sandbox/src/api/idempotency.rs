@@ -1,7 +1,8 @@
-//! The store behind `X-KOMOJU-IDEMPOTENCY`.
+//! Owns the store behind `X-KOMOJU-IDEMPOTENCY`.
 //!
-//! A key belongs to an account and is good for 24 hours from its first use, by the sandbox's clock; after that the same
-//! key is a new request, and the work is done again. That is the trap this store exists to set.
+//! A key belongs to an account. It is valid for 24 hours from its first use, by the sandbox's
+//! clock. After that the same key is a new request, and the work is done again. A client that
+//! retries later creates twice; this store makes that visible.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Who asks: the key of HTTP Basic authentication decides which account is seen.
+//! Owns the keys: HTTP Basic authentication decides which account a request reads.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The list of customers.
+//! Owns the call that lists customers.
 
 use super::answer::Answer;
 use super::context::Context;

@@ -1,4 +1,4 @@
-//! How the calls below `/_sandbox/` are asked and answered.
+//! Owns what the calls below `/_sandbox/` share: reading a body, and the common answers.
 
 use hyper::StatusCode;
 use serde::de::DeserializeOwned;

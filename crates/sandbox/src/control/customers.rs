@@ -1,4 +1,4 @@
-//! The calls that look at customers and change them, whatever the API would say.
+//! Owns the calls that read and change customers without the checks of the API.
 
 use super::answered::{Answered, body, done};
 use crate::account::Account;

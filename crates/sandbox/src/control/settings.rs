@@ -1,4 +1,4 @@
-//! The calls about everything but customers: faults, clock, readings, keys, the log.
+//! Owns the calls about everything else: faults, clock, readings, keys, the request log.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Injected faults: which of them fire for a request, and how often they did.
+//! Owns the injected faults: which of them fire for a request, and their counters.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
-//! Customers that change between two pages of a list.
+//! Owns the faults that change customers between two pages of a list.
 //!
-//! A client pages by number over a list that moves: a delete on a page it has read pulls the next page's first customer
-//! out of its sight, an insert there shows it the last one twice.
+//! A client pages by number over a list that moves. A delete on a page that it has read moves the
+//! first customer of the next page onto that page, and the client misses it. An insert shows it the
+//! last customer twice.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! The effects that a fault can have.
+//! Owns the effects that a fault can have.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

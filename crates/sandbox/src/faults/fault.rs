@@ -1,4 +1,4 @@
-//! A fault: an effect, and the requests that it hits.
+//! Owns the fault: an effect, and the requests that it matches.
 
 use serde::{Deserialize, Serialize};
 

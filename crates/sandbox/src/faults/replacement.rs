@@ -1,4 +1,4 @@
-//! The answers that effects put in the place of the API's own.
+//! Owns the answers that an effect sends in place of the API's own.
 
 use bytes::Bytes;
 use hyper::StatusCode;

@@ -1,4 +1,4 @@
-//! What faults make of a list: which customers it seems to have, and what its pages say.
+//! Owns the faults that change a list: which customers it has, and what its pages say.
 
 use std::collections::HashSet;
 

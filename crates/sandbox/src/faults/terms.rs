@@ -1,4 +1,4 @@
-//! The terms in which an effect is written: what is sent, how a connection ends, whether the request takes effect.
+//! Owns the values inside an effect: bodies, redirects, how a connection ends, drift.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -1,7 +1,7 @@
-//! A gzip stream that is small on the wire and enormous behind it.
+//! Owns a gzip stream that is small when sent and very large when decompressed.
 //!
-//! One piece of spaces is compressed once, up to a flush, and sent over and over. The stream just ends, without a
-//! checksum: no client should read that far.
+//! One piece of spaces is compressed once, up to a flush, and sent repeatedly. The stream ends
+//! without a checksum, because no client should read to its end.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! Serial numbers that look random and can be turned back: how the id of a seeded customer holds its number.
+//! Owns the bijection between the number of a seeded customer and its id.
 
 use crate::random::DIGITS;
 

@@ -1,4 +1,4 @@
-//! Readings drawn at random, to try combinations of them.
+//! Owns random combinations of readings.
 
 use std::num::{NonZeroU32, NonZeroU64};
 

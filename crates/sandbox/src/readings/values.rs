@@ -1,4 +1,4 @@
-//! The values that each reading can have.
+//! Owns the values of each reading.
 
 use std::num::{NonZeroU32, NonZeroU64};
 

@@ -1,7 +1,8 @@
-//! Listening, and how a request finds the call that it is for.
+//! Owns listening, the connections and the routes of the API.
 //!
-//! axum's router is given requests by hyper itself and not by `axum::serve`: a fault may have to reset the very connection
-//! a request came by. So calls answer with an [`Outcome`], which becomes a response only where the connection is known.
+//! hyper passes requests to axum's router, not `axum::serve`: a fault may have to reset the
+//! connection of a request. So each call returns an [`Outcome`], which becomes a response only in
+//! the code that has the connection.
 
 use std::sync::Arc;
 use std::time::Duration;

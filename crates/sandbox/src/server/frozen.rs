@@ -1,4 +1,6 @@
-//! Lists that are answered from memory, as they were answered first: so that a measurement measures the client.
+//! Owns lists that are answered from memory with their first answer.
+//!
+//! A benchmark uses them, so that it measures the client and not the sandbox.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,7 +1,7 @@
-//! The lock around the world. A thread that asks for it twice is told so; with a plain mutex it would hang.
+//! Owns the lock around the world. A thread that takes it twice panics; a plain mutex would hang.
 //!
-//! That mistake is easy to make: in `(sandbox.world().len(), sandbox.world().creates())` both guards live to the end of
-//! the expression.
+//! The mistake is easy to make: in `(sandbox.world().len(), sandbox.world().creates())` both guards
+//! live until the end of the expression.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};

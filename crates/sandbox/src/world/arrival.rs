@@ -1,7 +1,8 @@
-//! A request between its arrival and its answer.
+//! Owns a request between its arrival and its answer.
 //!
-//! It meets the world twice and holds the lock only then: when it arrives (faults fire, the key is looked at, the
-//! idempotency key is taken) and, after any delay, when it takes effect. So a slow request is in flight as a real one is.
+//! A request locks the world twice: when it arrives (faults fire, the key is checked, the
+//! idempotency key is taken) and, after any delay, when it takes effect. Between the two the world
+//! is not locked, so other requests run meanwhile.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! One plausible change at a time, as a shop in business makes them.
+//! Owns single plausible changes, as an active shop makes them.
 
 use rand::Rng;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Every call of the API as it works when nothing is wrong, and its own refusals.
+//! Tests every call of the API without faults, and its refusals.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A client of a few lines over bare TCP: it shows what a library would hide, such as resets and bodies cut short.
+//! A small client over bare TCP. It shows what an HTTP library hides: resets and truncated bodies.
 
 use std::fmt::Write as _;
 use std::io;

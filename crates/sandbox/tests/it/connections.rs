@@ -1,4 +1,4 @@
-//! Faults of an answer or of its connection, as they arrive at a client.
+//! Tests the faults of an answer and of its connection, as a client receives them.
 
 use std::io::ErrorKind;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The same powers over HTTP, for those outside the process.
+//! Tests the control calls over HTTP, for use from another process.
 
 use serde_json::{Value, json};
 

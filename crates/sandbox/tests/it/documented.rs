@@ -1,4 +1,4 @@
-//! What KOMOJU documents, or shows in its samples, and no reading changes.
+//! Tests what KOMOJU documents or shows in its samples, and no reading changes.
 
 use serde_json::{Value, json};
 

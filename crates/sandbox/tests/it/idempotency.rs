@@ -1,4 +1,4 @@
-//! `X-KOMOJU-IDEMPOTENCY`: at most once for a day, and what that day leaves open.
+//! Tests `X-KOMOJU-IDEMPOTENCY`: at most once within a day, and its limits.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Readings of how exact the customer list is, each alone and all together.
+//! Tests the readings of how exact the customer list is, each alone and all together.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;

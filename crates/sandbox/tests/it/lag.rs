@@ -1,4 +1,4 @@
-//! Reads from a state that is some seconds old, while writes take effect at once.
+//! Tests reads from a state that lags by some seconds, while writes take effect at once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Starting, stopping, waiting, and what is remembered of requests.
+//! Tests start, stop, waiting, and the request log.
 
 use std::time::Duration;
 

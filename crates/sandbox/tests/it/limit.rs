@@ -1,4 +1,5 @@
-//! The limit of requests a second: a sliding second, its refusals, and a ban that each request extends.
+//! Tests the limit of requests a second: a sliding second, its refusals, and a ban that each
+//! request extends.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Faults of the list: what it leaves out, what it says twice, and how it moves under a reader.
+//! Tests the faults of the list: missing customers, repeated ones, and changes between pages.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,5 @@
-//! The sandbox over its wire: every call, reading, fault and counter, asked by a client that shares nothing with it.
+//! Tests the sandbox over TCP: every call, reading, fault and counter. The client shares no code
+//! with it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,4 +1,4 @@
-//! Pages tell the truth under every order and size, also after changes and between bounds.
+//! Tests that pages are right under every order and size, after changes and between time bounds.
 
 use komoju_sandbox::Readings;
 use komoju_sandbox::readings::Order;

@@ -1,4 +1,4 @@
-//! Each reading of what KOMOJU does not say, played both ways.
+//! Tests each reading in both ways.
 
 use komoju_sandbox::readings::{
     Delete, Edge, Envelope, Events, Locale, Metadata, NullEmail, Order, PastEnd, PaymentDetails, PerPageOver,

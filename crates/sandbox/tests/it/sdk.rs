@@ -1,4 +1,4 @@
-//! Requests in the shapes of the official SDKs, sent as they are; see `tests/fixtures/sdk/README.md`.
+//! Tests requests in the shapes of the official SDKs; see `tests/fixtures/sdk/README.md`.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use komoju_sandbox::Sandbox;

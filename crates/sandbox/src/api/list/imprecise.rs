@@ -1,4 +1,4 @@
-//! Lists that are not exact: which rows a page has, and what its envelope says of the whole.
+//! Owns inexact lists: which rows a page shows, and what its envelope says of the total.
 
 use std::ops::Range;
 

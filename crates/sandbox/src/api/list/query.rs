@@ -1,4 +1,4 @@
-//! Lists: their parameters, which page of what is asked for, and the envelope around it.
+//! Owns the parameters of a list, the page that they select, and the envelope of the answer.
 
 use std::ops::Range;
 
