@@ -27,7 +27,7 @@ use komoju_sandbox::{Options, Sandbox};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use daemon::House;
+use daemon::Installation;
 use doors::Dropper;
 use ledger::Ledger;
 
@@ -86,28 +86,28 @@ fn main() {
     });
     let options = Options { customers: plan.customers, seed: plan.seed, ..Options::default() };
     let sandbox = runtime.block_on(Sandbox::start(options)).unwrap();
-    let mut house = House::new(sandbox);
+    let mut harness = Installation::new(sandbox);
     println!(
         "a soak of {:?}, seed {}, {} customers; Ctrl-C ends it early",
         plan.lasts, plan.seed, plan.customers
     );
 
     let mut ledger = Ledger::begin(&plan);
-    house.start(&mut ledger);
-    house.until_first_sweep();
+    harness.start(&mut ledger);
+    harness.until_first_sweep();
     let mut dropper = Dropper::new(plan.seed);
     let mut dice = StdRng::seed_from_u64(plan.seed ^ 0x50a4);
     let started = Instant::now();
     let mut told = Duration::ZERO;
     let mut next_end = Duration::ZERO;
     while started.elapsed() < plan.lasts && !interrupted.load(Ordering::Relaxed) {
-        turn(&mut dice, &mut house, &mut dropper, &mut ledger);
+        turn(&mut dice, &mut harness, &mut dropper, &mut ledger);
         if started.elapsed() >= next_end {
-            house.end_and_start(&mut dice, &mut ledger);
+            harness.end_and_start(&mut dice, &mut ledger);
             let most = 2000 * plan.end_every.max(1);
             next_end = started.elapsed() + Duration::from_millis(dice.random_range(0..most));
         }
-        ledger.look(&mut house);
+        ledger.look(&mut harness);
         if started.elapsed() >= told + Duration::from_secs(60) {
             told = started.elapsed();
             eprintln!("{}", ledger.line(told, dropper.accepted()));
@@ -117,24 +117,24 @@ fn main() {
     ledger.lasted = started.elapsed();
 
     eprintln!("the trouble is over; everything settles");
-    house.settle(SETTLES_WITHIN, &dropper, &mut ledger);
-    ledger.close(&house, &dropper);
+    harness.settle(SETTLES_WITHIN, &dropper, &mut ledger);
+    ledger.close(&harness, &dropper);
     print!("{ledger}");
     if !ledger.wrong().is_empty() {
-        let kept = house.keep();
+        let kept = harness.keep();
         eprintln!("\nWRONG:\n{}\nits files are left in {}", ledger.wrong().join("\n"), kept.display());
         std::process::exit(1);
     }
 }
 
 /// One thing that happens.
-fn turn(dice: &mut StdRng, house: &mut House, dropper: &mut Dropper, ledger: &mut Ledger) {
+fn turn(dice: &mut StdRng, harness: &mut Installation, dropper: &mut Dropper, ledger: &mut Ledger) {
     match dice.random_range(0..100) {
-        0..25 => trouble::churn(dice, house, ledger),
-        25..32 => trouble::strike(dice, house, ledger),
-        32..44 => dropper.drop_any(dice, house),
-        44 => house.park_a_reader(dice, ledger),
-        45 => house.ask_beside(dice, ledger),
+        0..25 => trouble::churn(dice, harness, ledger),
+        25..32 => trouble::strike(dice, harness, ledger),
+        32..44 => dropper.drop_any(dice, harness),
+        44 => harness.park_a_reader(dice, ledger),
+        45 => harness.ask_beside(dice, ledger),
         _ => {}
     }
 }

@@ -1,4 +1,4 @@
-//! The house the daemon lives in: its directory, its process, the local KOMOJU.
+//! What the daemon needs: its directory, its process, the local KOMOJU.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,7 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use komoju_sandbox::{Sandbox, WorldGuard};
-use komoju_sync::store::{Reader, read};
+use komoju_sync::store::Reader;
+use komoju_testkit::in_process::mirror;
+use komoju_testkit::{signal, sql};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rusqlite::Connection;
@@ -18,7 +20,7 @@ use tempfile::TempDir;
 use crate::doors::Dropper;
 use crate::ledger::Ledger;
 
-pub struct House {
+pub struct Installation {
     sandbox: Sandbox,
     directory: TempDir,
     daemon: Option<Child>,
@@ -33,20 +35,20 @@ pub const OPEN: &str =
     WHERE state IN ('queued', 'sending', 'waiting') AND coalesce(reason, '') NOT IN
         (SELECT 'waits for intent ' || id FROM intents WHERE state = 'parked')";
 
-impl House {
+impl Installation {
     pub fn new(sandbox: Sandbox) -> Self {
         let directory = TempDir::new().unwrap();
-        let house = Self { sandbox, directory, daemon: None, parked: None, backups: 0 };
+        let harness = Self { sandbox, directory, daemon: None, parked: None, backups: 0 };
         let text = format!(
             "[api]\nbase_url = \"{}\"\nrequest_timeout_s = 5\n[rate_limit]\nrequests_per_second = 200\nburst = 20\n\
              [database]\npath = '{}'\n[inbound]\nsweep_cron = \"*/3 * * * * *\"\nprobe_cron = \"* * * * * *\"\nconsistency_s = 0\n\
              [outbound]\nspool_dir = '{}'\nhold_deletes_over = 1000000\n",
-            house.sandbox.base_url(),
-            house.database().display(),
-            house.path("spool").display(),
+            harness.sandbox.base_url(),
+            harness.database().display(),
+            harness.path("spool").display(),
         );
-        std::fs::write(house.path("config.toml"), text).unwrap();
-        house
+        std::fs::write(harness.path("config.toml"), text).unwrap();
+        harness
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -124,8 +126,7 @@ impl House {
             ledger.say_wrong("the daemon never listened for SIGTERM".to_owned());
         }
         let since = Instant::now();
-        let told = Command::new("kill").args(["-TERM", &pid.to_string()]).status();
-        assert!(told.unwrap().success());
+        signal("TERM", pid);
         let ended = self.daemon().wait().unwrap();
         ledger.stopped(since.elapsed(), ended);
     }
@@ -217,28 +218,20 @@ impl House {
     }
 
     pub fn number(&self, sql: &str) -> u64 {
-        self.reader().query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap()
+        sql::one(&self.reader(), sql).parse().unwrap()
     }
 
     pub fn column(&self, sql: &str) -> Vec<String> {
-        let reader = self.reader();
-        let mut statement = reader.prepare(sql).unwrap();
-        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        sql::column(&self.reader(), sql)
     }
 
     /// The live customers' bodies by id.
     pub fn mirror(&self) -> BTreeMap<String, Value> {
-        let mut bodies = BTreeMap::new();
-        let visit = |record: read::Record| {
-            bodies.insert(record.text("id").unwrap().to_owned(), record.get("body").clone());
-            Ok(())
-        };
-        read::customers(&self.reader(), visit).unwrap();
-        bodies
+        mirror(&self.reader())
     }
 }
 
-impl Drop for House {
+impl Drop for Installation {
     fn drop(&mut self) {
         if let Some(daemon) = &mut self.daemon {
             let _ = daemon.kill();

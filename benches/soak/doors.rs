@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::daemon::House;
+use crate::daemon::Installation;
 
 /// How the emails of customers begin that intents make.
 const OURS: &str = "soak-";
@@ -66,19 +66,19 @@ impl Dropper {
     }
 
     /// One intent, or a create and its follower, by any door.
-    pub fn drop_any(&mut self, dice: &mut StdRng, house: &House) {
+    pub fn drop_any(&mut self, dice: &mut StdRng, harness: &Installation) {
         match dice.random_range(0..10) {
-            0..3 => self.by_file(dice, house),
-            3 => self.by_cli(dice, house),
-            _ => self.by_sql(dice, house),
+            0..3 => self.by_file(dice, harness),
+            3 => self.by_cli(dice, harness),
+            _ => self.by_sql(dice, harness),
         }
     }
 
     /// An intent's record, with its id.
-    fn any(&mut self, dice: &mut StdRng, house: &House) -> (String, Value) {
+    fn any(&mut self, dice: &mut StdRng, harness: &Installation) -> (String, Value) {
         self.count += 1;
         let id = format!("soak-{}-{}", self.seed, self.count);
-        let world = house.world();
+        let world = harness.world();
         let ids = world.ids();
         let others = ids.choose_multiple(dice, 4);
         let somebody = others.into_iter().find(|id| {
@@ -106,9 +106,9 @@ impl Dropper {
         self.intents.insert(id, Accepted { door, intent: intent.clone() });
     }
 
-    fn by_sql(&mut self, dice: &mut StdRng, house: &House) {
-        let (id, intent) = self.any(dice, house);
-        let conn = Connection::open(house.database()).unwrap();
+    fn by_sql(&mut self, dice: &mut StdRng, harness: &Installation) {
+        let (id, intent) = self.any(dice, harness);
+        let conn = Connection::open(harness.database()).unwrap();
         conn.busy_timeout(Duration::from_secs(30)).unwrap();
         conn.execute(
             "INSERT INTO intents (id, op, customer_id, body) VALUES (?1, ?2, ?3, ?4)",
@@ -124,8 +124,8 @@ impl Dropper {
     }
 
     /// One intent, or a create with a follower.
-    fn by_file(&mut self, dice: &mut StdRng, house: &House) {
-        let (id, mut intent) = self.any(dice, house);
+    fn by_file(&mut self, dice: &mut StdRng, harness: &Installation) {
+        let (id, mut intent) = self.any(dice, harness);
         intent["id"] = json!(id);
         let mut content = intent.to_string();
         let mut kind = "json";
@@ -139,16 +139,16 @@ impl Dropper {
             kind = "jsonl";
             self.note(format!("{id}-next"), Door::File, &follower);
         }
-        let spool = house.path("spool");
+        let spool = harness.path("spool");
         let hidden = spool.join(format!(".{id}"));
         std::fs::write(&hidden, content).unwrap();
         std::fs::rename(hidden, spool.join(format!("{id}.{kind}"))).unwrap();
     }
 
-    fn by_cli(&mut self, dice: &mut StdRng, house: &House) {
-        let (id, intent) = self.any(dice, house);
+    fn by_cli(&mut self, dice: &mut StdRng, harness: &Installation) {
+        let (id, intent) = self.any(dice, harness);
         let op = intent["op"].as_str().unwrap();
-        let body = house.path("body.json");
+        let body = harness.path("body.json");
         let mut arguments = vec!["intent".to_owned(), op.to_owned(), "--id".to_owned(), id.clone()];
         arguments.extend(intent["customer_id"].as_str().map(str::to_owned));
         if let Some(text) = intent.get("body") {
@@ -156,7 +156,7 @@ impl Dropper {
             arguments.extend(["--body".to_owned(), format!("@{}", body.display())]);
         }
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let output = house.command(&arguments).stderr(Stdio::piped()).output().unwrap();
+        let output = harness.command(&arguments).stderr(Stdio::piped()).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         self.note(id, Door::Cli, &intent);
     }

@@ -9,7 +9,7 @@ use komoju_sandbox::World;
 use komoju_sync::store::log::verify::verify;
 
 use crate::Plan;
-use crate::daemon::{House, OPEN, size};
+use crate::daemon::{Installation, OPEN, size};
 use crate::doors::{Door, Dropper};
 use crate::outcomes;
 
@@ -101,16 +101,16 @@ impl Ledger {
     }
 
     /// What is to be seen at any moment.
-    pub fn look(&mut self, house: &mut House) {
-        house.release_reader();
-        if let Some(ended) = house.daemon().try_wait().unwrap() {
+    pub fn look(&mut self, harness: &mut Installation) {
+        harness.release_reader();
+        if let Some(ended) = harness.daemon().try_wait().unwrap() {
             self.say_wrong(format!("the daemon ended by itself: {ended}"));
-            house.start(self);
+            harness.start(self);
         }
-        self.note_memory(house.daemon().id());
-        self.began_with.get_or_insert(size(&house.database()));
-        self.largest_wal = self.largest_wal.max(size(&house.path("komoju.db-wal")));
-        let mut world = house.world();
+        self.note_memory(harness.daemon().id());
+        self.began_with.get_or_insert(size(&harness.database()));
+        self.largest_wal = self.largest_wal.max(size(&harness.path("komoju.db-wal")));
+        let mut world = harness.world();
         self.requests = world.request_count();
         // It keeps every request otherwise.
         world.clear_requests();
@@ -131,30 +131,30 @@ impl Ledger {
     }
 
     /// Compares everything.
-    pub fn close(&mut self, house: &House, dropper: &Dropper) {
+    pub fn close(&mut self, harness: &Installation, dropper: &Dropper) {
         let mut ended = Ended::default();
         for accepted in dropper.intents.values() {
             *ended.by_door.entry(accepted.door).or_default() += 1;
         }
         let by_state = "SELECT state || ' ' || count(*) FROM intents GROUP BY state ORDER BY count(*) DESC";
-        ended.by_state = house.column(by_state);
+        ended.by_state = harness.column(by_state);
 
-        let there: BTreeSet<String> = house.column("SELECT id FROM intents").into_iter().collect();
+        let there: BTreeSet<String> = harness.column("SELECT id FROM intents").into_iter().collect();
         let lost: Vec<&String> = dropper.intents.keys().filter(|id| !there.contains(*id)).collect();
         ended.lost = lost.len() as u64;
         let unexpected: Vec<&String> = there.iter().filter(|id| !dropper.intents.contains_key(*id)).collect();
-        let mut strange = house.column(OPEN);
-        strange.extend(house.column(
+        let mut strange = harness.column(OPEN);
+        strange.extend(harness.column(
             "SELECT id || ' is ' || state || ' without a reason' FROM intents
              WHERE state IN ('rejected', 'parked', 'queued') AND coalesce(reason, '') = ''",
         ));
 
-        let truth = house.world().truth();
+        let truth = harness.world().truth();
         let mut made = BTreeMap::<&str, u64>::new();
         for customer in truth.values() {
             *made.entry(customer["email"].as_str().unwrap_or_default()).or_default() += 1;
         }
-        let states: BTreeMap<String, String> = house
+        let states: BTreeMap<String, String> = harness
             .column("SELECT id || ' ' || state FROM intents WHERE op = 'create'")
             .iter()
             .map(|row| row.split_once(' ').unwrap())
@@ -177,34 +177,34 @@ impl Ledger {
             }
         }
         // Nobody else deletes what an intent made: so this sees also what was made and is gone.
-        let creates = house.world().creates();
+        let creates = harness.world().creates();
         if creates != effects {
             wrong_creates
                 .push(format!("{creates} creates took effect at KOMOJU, {effects} customers are there"));
         }
 
-        let mirror = house.mirror();
+        let mirror = harness.mirror();
         let ids: BTreeSet<&String> = mirror.keys().chain(truth.keys()).collect();
         ended.differences = ids.into_iter().filter(|id| mirror.get(*id) != truth.get(*id)).count() as u64;
         // Nobody comes back here: so whoever was once recorded as deleted must be gone.
         let deleted =
-            house.column("SELECT DISTINCT customer_id FROM changes WHERE kind IN ('deleted', 'restored')");
+            harness.column("SELECT DISTINCT customer_id FROM changes WHERE kind IN ('deleted', 'restored')");
         ended.false_deletes = deleted.iter().filter(|id| truth.contains_key(*id)).count() as u64;
         ended.customers = truth.len() as u64;
-        ended.changes = house.number("SELECT head_seq FROM mirror_info");
+        ended.changes = harness.number("SELECT head_seq FROM mirror_info");
 
-        let findings = verify(&house.reader(), None).unwrap().findings;
-        let panics = std::fs::read_to_string(house.path("daemon.log")).unwrap();
+        let findings = verify(&harness.reader(), None).unwrap().findings;
+        let panics = std::fs::read_to_string(harness.path("daemon.log")).unwrap();
         let panics = panics.lines().filter(|line| line.contains("panicked")).map(str::to_owned);
-        ended.database = size(&house.database());
-        ended.backups = (0..2).map(|n| size(&house.path(&format!("backup-{n}.db")))).max().unwrap_or(0);
-        ended.log = size(&house.path("daemon.log"));
+        ended.database = size(&harness.database());
+        ended.backups = (0..2).map(|n| size(&harness.path(&format!("backup-{n}.db")))).max().unwrap_or(0);
+        ended.log = size(&harness.path("daemon.log"));
 
         self.wrong.extend(lost.iter().map(|id| format!("{id} is lost")));
         self.wrong.extend(unexpected.iter().map(|id| format!("{id} was never dropped")));
         self.wrong.extend(strange);
         self.wrong.extend(wrong_creates);
-        self.wrong.extend(outcomes::judge(house, dropper, &truth));
+        self.wrong.extend(outcomes::judge(harness, dropper, &truth));
         self.wrong.extend(self.idle(&ended));
         self.wrong.extend(self.excesses());
         self.wrong.extend(findings);

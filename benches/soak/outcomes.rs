@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::daemon::House;
+use crate::daemon::Installation;
 use crate::doors::Dropper;
 
 /// The live customers at KOMOJU, by their ids.
@@ -26,12 +26,12 @@ const ROWS: &str = "SELECT json_array(id, op, customer_id, state, result_custome
         (SELECT max(status) FROM attempts WHERE intent_id = intents.id AND status >= 500), reason)
     FROM intents ORDER BY position";
 
-fn rows(house: &House) -> Vec<Row> {
+fn rows(harness: &Installation) -> Vec<Row> {
     let read = |row: String| {
         let (id, op, customer, state, result, failure, reason) = serde_json::from_str(&row).unwrap();
         Row { id, op, customer, state, result, failure, reason }
     };
-    house.column(ROWS).into_iter().map(read).collect()
+    harness.column(ROWS).into_iter().map(read).collect()
 }
 
 /// How a create is parked of which it cannot be told what became of it.
@@ -39,8 +39,8 @@ const UNKNOWN: &str = "whether this create took effect is not known";
 
 /// What is wrong about them. Nobody else deletes whom an intent made, nor touches the metadata that intents write, and no email comes
 /// twice; so each end has its one reason.
-pub fn judge(house: &House, dropper: &Dropper, truth: &Truth) -> Vec<String> {
-    let rows = rows(house);
+pub fn judge(harness: &Installation, dropper: &Dropper, truth: &Truth) -> Vec<String> {
+    let rows = rows(harness);
     let states: BTreeMap<&str, &str> = rows.iter().map(|row| (row.id.as_str(), row.state.as_str())).collect();
     let mut wrong = Vec::new();
     // What the customers' metadata must say: each key as the last update that is done left it.

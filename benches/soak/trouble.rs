@@ -6,13 +6,13 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use serde_json::json;
 
-use crate::daemon::House;
+use crate::daemon::Installation;
 use crate::doors;
 use crate::ledger::Ledger;
 
 /// Somebody else changes a customer: never one that an intent made, so that what became of those can be told at the end.
-pub fn churn(dice: &mut StdRng, house: &House, ledger: &mut Ledger) {
-    let mut world = house.world();
+pub fn churn(dice: &mut StdRng, harness: &Installation, ledger: &mut Ledger) {
+    let mut world = harness.world();
     let ids = world.ids();
     let somebody = ids.choose(dice).filter(|id| {
         world.get(id).is_some_and(|customer| !doors::is_ours(customer["email"].as_str().unwrap_or_default()))
@@ -38,8 +38,8 @@ pub fn churn(dice: &mut StdRng, house: &House, ledger: &mut Ledger) {
 }
 
 /// An answer, or some of them, will go wrong.
-pub fn strike(dice: &mut StdRng, house: &House, ledger: &mut Ledger) {
-    let mut world = house.world();
+pub fn strike(dice: &mut StdRng, harness: &Installation, ledger: &mut Ledger) {
+    let mut world = harness.world();
     ledger.note_faults(&world);
     // What has not struck yet is forgotten now and then, so that no trouble waits for ever.
     if dice.random_bool(0.1) {

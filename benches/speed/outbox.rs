@@ -17,8 +17,8 @@ const DROPS: usize = 200;
 const UPDATES: usize = 1000;
 
 pub fn main(plan: &Plan) {
-    soon("an SQL insert", 200, |house, n, id| house.insert(n, id));
-    soon("a file", 200, |house, n, id| house.rename(n, id));
+    soon("an SQL insert", 200, |harness, n, id| harness.insert(n, id));
+    soon("a file", 200, |harness, n, id| harness.rename(n, id));
     for latency_ms in [50, 0] {
         many(plan, latency_ms);
     }
@@ -26,7 +26,7 @@ pub fn main(plan: &Plan) {
 }
 
 /// A sandbox in this process, the daemon in one of its own, its first sweep done.
-struct House {
+struct Installation {
     runtime: Runtime,
     sandbox: Sandbox,
     directory: tempfile::TempDir,
@@ -35,7 +35,7 @@ struct House {
     ids: Vec<String>,
 }
 
-impl House {
+impl Installation {
     fn new(customers: u32, latency_ms: u64, in_flight: usize) -> Self {
         let runtime = Runtime::new().unwrap();
         let latency = Duration::from_millis(latency_ms);
@@ -108,7 +108,7 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for Installation {
     fn drop(&mut self) {
         if let Some(daemon) = &mut self.daemon {
             let _ = daemon.kill();
@@ -133,16 +133,16 @@ fn fsyncs(directory: &Path, count: usize) -> Vec<f64> {
 }
 
 /// From the moment at which a drop is done to the moment at which its request arrives, the daemon idle before.
-fn soon(what: &str, customers: u32, drop_one: impl Fn(&House, usize, &str)) {
-    let house = House::new(customers, 0, 4).serve();
-    let fsync = median(&fsyncs(house.directory.path(), DROPS));
+fn soon(what: &str, customers: u32, drop_one: impl Fn(&Installation, usize, &str)) {
+    let harness = Installation::new(customers, 0, 4).serve();
+    let fsync = median(&fsyncs(harness.directory.path(), DROPS));
     let mut waits: Vec<f64> = (0..DROPS)
         .map(|n| {
-            let wanted = house.updates() + 1;
-            drop_one(&house, n, &house.ids[n % house.ids.len()]);
+            let wanted = harness.updates() + 1;
+            drop_one(&harness, n, &harness.ids[n % harness.ids.len()]);
             let dropped = Timestamp::now();
-            house.until_updates(wanted);
-            let arrived = house.sandbox.world().requests().last().unwrap().at;
+            harness.until_updates(wanted);
+            let arrived = harness.sandbox.world().requests().last().unwrap().at;
             // So that what follows the answer is over, and nobody is at work.
             std::thread::sleep(Duration::from_millis(30));
             millis(Duration::try_from(arrived.duration_since(dropped)).unwrap_or_default())
@@ -166,21 +166,21 @@ fn soon(what: &str, customers: u32, drop_one: impl Fn(&House, usize, &str)) {
 fn many(plan: &Plan, latency_ms: u64) {
     let mut ratios: Vec<f64> = (0..plan.rounds)
         .map(|_| {
-            let house = House::new(u32::try_from(UPDATES).unwrap(), latency_ms, 8);
-            process::run(house.sync());
-            let house = house.open();
-            let ids = house.directory.path().join("ids");
-            std::fs::write(&ids, house.ids.join("\n")).unwrap();
+            let harness = Installation::new(u32::try_from(UPDATES).unwrap(), latency_ms, 8);
+            process::run(harness.sync());
+            let harness = harness.open();
+            let ids = harness.directory.path().join("ids");
+            std::fs::write(&ids, harness.ids.join("\n")).unwrap();
             let floor =
-                process::run(floors::command(&["updates", &house.sandbox.base_url(), &text(&ids), "8"]));
+                process::run(floors::command(&["updates", &harness.sandbox.base_url(), &text(&ids), "8"]));
             // The floor's changes are news to the next sweep, not to this measurement.
-            process::run(house.sync());
-            let sweep = process::run(house.sync());
-            for (n, id) in house.ids.iter().enumerate() {
-                house.insert(n, id);
+            process::run(harness.sync());
+            let sweep = process::run(harness.sync());
+            for (n, id) in harness.ids.iter().enumerate() {
+                harness.insert(n, id);
             }
-            let drained = process::run(house.sync());
-            assert_eq!(house.updates(), 2 * UPDATES as u64);
+            let drained = process::run(harness.sync());
+            assert_eq!(harness.updates(), 2 * UPDATES as u64);
             (drained.took.as_secs_f64() - sweep.took.as_secs_f64()) / floor.took.as_secs_f64()
         })
         .collect();
@@ -195,8 +195,8 @@ fn many(plan: &Plan, latency_ms: u64) {
 
 /// How many other requests go before an intent's, while a sweep uses every slot.
 fn within_a_sweep() {
-    let mut house = House::new(1000, 0, 4);
-    let config = house.directory.path().join("config.toml");
+    let mut harness = Installation::new(1000, 0, 4);
+    let config = harness.directory.path().join("config.toml");
     let content = std::fs::read_to_string(&config).unwrap();
     let content = content
         .replace("per_page = 100", "per_page = 1")
@@ -207,16 +207,16 @@ fn within_a_sweep() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    house.daemon = Some(daemon);
-    house.runtime.block_on(house.sandbox.until(|world| world.request_count() > 20));
-    house = house.open();
+    harness.daemon = Some(daemon);
+    harness.runtime.block_on(harness.sandbox.until(|world| world.request_count() > 20));
+    harness = harness.open();
     let mut waited: Vec<u64> = (0..20)
         .map(|n| {
-            let before = house.sandbox.world().request_count();
-            let wanted = house.updates() + 1;
-            house.insert(n, &house.ids[n]);
-            house.until_updates(wanted);
-            let world = house.sandbox.world();
+            let before = harness.sandbox.world().request_count();
+            let wanted = harness.updates() + 1;
+            harness.insert(n, &harness.ids[n]);
+            harness.until_updates(wanted);
+            let world = harness.sandbox.world();
             let push = world.requests().iter().rfind(|seen| seen.method == "PATCH").unwrap();
             push.number - before - 1
         })

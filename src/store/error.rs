@@ -329,6 +329,8 @@ impl From<komoju_core::change::ImpossibleChange> for StoreError {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

@@ -14,6 +14,7 @@ use komoju_sync::store::log::changes;
 use komoju_sync::store::outbox::accept::{Door, accept};
 use komoju_sync::store::{StoreError, write_beside};
 use komoju_sync::tasks::spool::{Spool, SpoolSettings, waiting_files};
+use komoju_testkit::InProcess;
 use lossy_vfs::{Disk, Image, Keep, Operation, Synchronous};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -24,7 +25,6 @@ use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::desk::Desk;
 use crate::judge::{Moment, Queue};
 use crate::ledger::{Known, Ledger, Promise};
 
@@ -150,7 +150,7 @@ impl From<StoreError> for End {
 
 /// What all lives share: the remote, the spool directory, and whoever drops.
 pub struct World {
-    pub desk: Desk,
+    pub harness: InProcess,
     pub camera: Arc<Camera>,
     pub spool: PathBuf,
     plan: Plan,
@@ -160,9 +160,9 @@ pub struct World {
 
 impl World {
     /// The first database is one that was closed.
-    pub fn new(mut desk: Desk, camera: Arc<Camera>, spool: &Path, plan: Plan) -> Self {
-        desk.store = None;
-        let mut ids = VecDeque::from(desk.sandbox.world().ids());
+    pub fn new(mut harness: InProcess, camera: Arc<Camera>, spool: &Path, plan: Plan) -> Self {
+        harness.store = None;
+        let mut ids = VecDeque::from(harness.sandbox.world().ids());
         let mut droppers = Vec::new();
         for door in ["sql", "file", "cli"] {
             let alive = ids.drain(..4).collect();
@@ -170,16 +170,16 @@ impl World {
             droppers.push(Dropper { door, n: 0, alive, doomed, dice: StdRng::seed_from_u64(plan.seed + 1) });
         }
         let dice = StdRng::seed_from_u64(plan.seed + 2);
-        Self { desk, camera, spool: spool.to_owned(), plan, dice, droppers }
+        Self { harness, camera, spool: spool.to_owned(), plan, dice, droppers }
     }
 
     /// Works until the power goes or all images are taken; then the next one begins with what the disk kept.
     pub async fn live(&mut self) {
-        let disk = Disk::watch(self.desk.directory.path(), self.plan.synchronous);
+        let disk = Disk::watch(self.harness.directory.path(), self.plan.synchronous);
         self.camera.power_on();
         let camera = Arc::clone(&self.camera);
         disk.observe(move |disk, operation| camera.after(disk, operation));
-        self.desk.restart();
+        self.harness.restart();
         let (drained, drains) = watch::channel(0_u64);
         let news = Arc::new(News::default());
         let threads: Vec<JoinHandle<Dropper>> = std::mem::take(&mut self.droppers)
@@ -188,9 +188,9 @@ impl World {
                 let doorway = Doorway {
                     disk: Arc::clone(&disk),
                     camera: Arc::clone(&self.camera),
-                    database: self.desk.database(),
+                    database: self.harness.database(),
                     spool: self.spool.clone(),
-                    sandbox: Arc::clone(&self.desk.sandbox),
+                    sandbox: Arc::clone(&self.harness.sandbox),
                     news: Arc::clone(&news),
                     drains: drains.clone(),
                     runtime: tokio::runtime::Handle::current(),
@@ -205,23 +205,24 @@ impl World {
         if let End::Failed(error) = &end {
             assert!(disk.is_cut(), "{error}: {:?}", std::error::Error::source(error));
         }
-        self.desk.store = None;
+        self.harness.store = None;
         disk.forget();
         let found = TempDir::new().unwrap();
         match self.camera.last() {
             Some((image, _)) => {
                 let keep = if self.dice.random() { Keep::Nothing } else { Keep::SomeSectors };
                 image.write_to(found.path(), keep, self.dice.random()).unwrap();
-                self.desk.directory = found;
+                self.harness.directory = found;
             }
             None => assert!(self.camera.is_over()),
         }
-        self.desk.store = Some(Arc::new(komoju_sync::store::Store::open(&self.desk.database()).unwrap()));
+        self.harness.store =
+            Some(Arc::new(komoju_sync::store::Store::open(&self.harness.database()).unwrap()));
     }
 
     pub fn door(&self) -> Spool {
         let settings = SpoolSettings { dir: self.spool.clone(), enabled: true };
-        Spool::new(self.desk.store(), None, Arc::clone(&self.desk.clock) as Arc<dyn Clock>, settings)
+        Spool::new(self.harness.store(), None, Arc::clone(&self.harness.clock) as Arc<dyn Clock>, settings)
     }
 
     async fn work(&mut self, disk: &Disk, news: &News, drained: watch::Sender<u64>) -> End {
@@ -245,13 +246,13 @@ impl World {
         dice: &mut StdRng,
         drained: &watch::Sender<u64>,
     ) -> Result<Infallible, End> {
-        let (desk, store) = (&self.desk, self.desk.store());
-        let pusher = desk.pusher_at(&desk.sandbox.base_url(), CancellationToken::new());
+        let (harness, store) = (&self.harness, self.harness.store());
+        let pusher = harness.pusher_at(&harness.sandbox.base_url(), CancellationToken::new());
         pusher.recover().await?;
         loop {
             if dice.random_ratio(1, 6) {
                 let work = if dice.random() { Work::Done } else { Work::Skipped };
-                desk.inject(Fault::new(Effect::Reset { work }).call(Call::Create).once());
+                harness.inject(Fault::new(Effect::Reset { work }).call(Call::Create).once());
             }
             pusher.drain().await?;
             spool.tend_receipts().await?;
@@ -264,21 +265,21 @@ impl World {
                 return Err(End::Over);
             }
             drained.send_modify(|drains| *drains += 1);
-            desk.advance(SignedDuration::from_secs(2));
-            desk.signals.wake.notified().await;
+            harness.advance(SignedDuration::from_secs(2));
+            harness.signals.wake.notified().await;
         }
     }
 
     async fn take_files(&self, spool: &Spool, news: &News) -> Result<Infallible, End> {
         loop {
             spool.take(&waiting_files(&self.spool)).await?;
-            self.desk.signals.wake.notify_one();
+            self.harness.signals.wake.notify_one();
             news.file.notified().await;
         }
     }
 
     async fn sweep(&self, news: &News) -> Result<Infallible, End> {
-        let pull = self.desk.pull();
+        let pull = self.harness.pull();
         loop {
             pull.sweep().await?;
             news.change.notified().await;

@@ -1,4 +1,6 @@
 //! Refused keys and swapped ones.
+//!
+//! Promises: invariant 8; exit code 4
 
 use komoju_sandbox::{Call, Effect, Fault, Payload};
 
@@ -48,13 +50,15 @@ faults![
         Waits("this key reads another account"),
         Kept,
         |case| {
-            case.house.sandbox.world().add_account("sk_test_other", 9, 12);
+            case.harness.sandbox.world().add_account("sk_test_other", 9, 12);
             case.use_key("sk_test_other");
-            case.fired_when(|house| {
-                u64::from(house.run(&["status", "--json"]).stdout.contains("\"account_stopped_since\":\"20"))
+            case.fired_when(|harness| {
+                u64::from(
+                    harness.run(&["status", "--json"]).stdout.contains("\"account_stopped_since\":\"20"),
+                )
             });
             case.endure_by_binary();
-            assert_eq!(case.house.head(), 57, "nothing is recorded");
+            assert_eq!(case.harness.head(), 57, "nothing is recorded");
         },
     ),
 ];
@@ -64,7 +68,7 @@ impl Case {
         self.inject(Fault::new(Effect::status(code)).call(Call::List).page(3));
         self.endure_by_binary();
         let (list, pushes) = {
-            let world = self.house.sandbox.world();
+            let world = self.harness.sandbox.world();
             let count = |method: &str| world.requests().iter().filter(|seen| seen.method == method).count();
             (
                 world.requests().iter().filter(|seen| seen.query.contains("page=3&")).count(),
@@ -72,7 +76,7 @@ impl Case {
             )
         };
         assert_eq!((list, pushes), (1, 0), "a refusal is not tried again");
-        self.house.expect(4, &["status"]);
+        self.harness.expect(4, &["status"]);
     }
 
     fn blocked_on_page_3(&mut self, code: u16) {

@@ -1,11 +1,14 @@
 //! Answers whose body is not what it should be.
+//!
+//! Promises: invariant 10
 
 use std::fs;
 
 use komoju_sandbox::{Call, Effect, Ending, Fault, Payload};
+use komoju_testkit::eventually;
 use serde_json::json;
 
-use crate::case::{Case, eventually, until};
+use crate::case::Case;
 use crate::matrix::Ends::{Complete, Fails, Outlasts, Unreadable};
 use crate::matrix::Outbox::{CreateRetried, DeleteDone, Done, Retried};
 use crate::matrix::faults;
@@ -63,9 +66,9 @@ faults![
         |case| {
             let numbers = r#""a":1e+400,"b":-1e-400,"c":1234567890123456789012345678901234567890.10"#;
             let odd = format!(r#"{{"id":"odd","resource":"customer",{numbers}}}"#);
-            case.house.sandbox.world().put_raw(serde_json::from_str(&odd).unwrap());
-            case.fired_when(move |house| {
-                let body = house.one("SELECT body FROM customers WHERE id = 'odd'");
+            case.harness.sandbox.world().put_raw(serde_json::from_str(&odd).unwrap());
+            case.fired_when(move |harness| {
+                let body = harness.one("SELECT body FROM customers WHERE id = 'odd'");
                 u64::from(numbers.split(',').all(|number| body.contains(number)))
             });
             case.endure();
@@ -83,7 +86,7 @@ faults![
             let drip = || Effect::Drip { every_ms: 150, bytes: 1 };
             case.inject(Fault::new(drip()).call(Call::Create));
             case.inject(Fault::new(drip()).call(Call::List).page(2).times(2));
-            let mut sync = case.house.spawn(&["sync"]);
+            let mut sync = case.harness.spawn(&["sync"]);
             eventually("it gives up what does not become whole", || sync.try_wait().unwrap().is_some());
             let output = sync.wait_with_output().unwrap();
             case.conclude(output.status.code().unwrap(), &String::from_utf8(output.stderr).unwrap());
@@ -170,11 +173,11 @@ impl Case {
     fn swallows(&mut self, effect: Effect) {
         self.inject(Fault::new(effect).call(Call::List).page(2).times(2));
         // The pass is over and the process lives while its first push waits for an answer.
-        let held = self.house.inject(Fault::new(Effect::Hold).call(Call::Create));
-        let sync = self.house.spawn(&["sync"]);
-        until(&self.house, |world| world.fired(held) == 1);
+        let held = self.harness.inject(Fault::new(Effect::Hold).call(Call::Create));
+        let sync = self.harness.spawn(&["sync"]);
+        self.harness.until(|world| world.fired(held) == 1);
         let status = fs::read_to_string(format!("/proc/{}/status", sync.id())).unwrap();
-        self.house.sandbox.world().remove_fault(held);
+        self.harness.sandbox.world().remove_fault(held);
         let output = sync.wait_with_output().unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();

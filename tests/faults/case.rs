@@ -1,10 +1,9 @@
-//! A fault from its beginning to after its end: who lives in this house cannot forget to see it fire, nor to see it healed.
+//! A fault from its beginning to after its end: a test that is played by it cannot forget to see it fire, nor to see it healed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Child;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
@@ -13,13 +12,13 @@ use komoju_sandbox::{Call, Effect, Fault, Readings, Work};
 use komoju_sync::cli::sync_by;
 use komoju_sync::clock::{Clock as _, ManualClock, SystemClock};
 use komoju_sync::config::Config;
-use rusqlite::Connection;
+use komoju_testkit::search::{Canary, below};
+use komoju_testkit::{Installation, KEY, Ran, eventually};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::house::{House, KEY, Ran};
+use crate::PROGRAM;
 use crate::matrix::{Ends, Outbox, Row};
-use crate::search::{Canary, below};
 
 /// The customers at first, on six pages.
 const CUSTOMERS: u32 = 57;
@@ -29,12 +28,12 @@ const CUSTOMERS: u32 = 57;
 const EARLIER: SignedDuration = SignedDuration::from_hours(6);
 
 /// Evidence that the fault struck: how often.
-type Evidence = Box<dyn Fn(&House) -> u64>;
+type Evidence = Box<dyn Fn(&Installation) -> u64>;
 
-/// A house whose mirror is true, to which something happens: upstream one customer came, one changed and one went, and a create, an
+/// A harness whose mirror is true, to which something happens: upstream one customer came, one changed and one went, and a create, an
 /// update and a delete lie in the outbox.
 pub struct Case {
-    pub house: House,
+    pub harness: Installation,
     /// What moves by itself in this process.
     pub clock: Arc<ManualClock>,
     row: &'static Row,
@@ -61,10 +60,10 @@ impl Case {
     }
 
     fn open(row: &'static Row, readings: Readings) -> Self {
-        let house = House::reading(CUSTOMERS, readings);
+        let harness = Installation::reading(PROGRAM, CUSTOMERS, readings);
         let clock = Arc::new(ManualClock::at(SystemClock::new().now() - EARLIER));
         let mut case = Self {
-            house,
+            harness,
             clock,
             row,
             before: BTreeMap::new(),
@@ -76,17 +75,17 @@ impl Case {
             told: None,
             config: String::new(),
         };
-        let file = case.house.path("secret-key");
+        let file = case.harness.path("secret-key");
         fs::write(&file, KEY).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         everything_is_heard();
         let talkative = "[log]\nlevel = 'trace'\n[api]\n";
         case.configure("[api]\n", &format!("{talkative}secret_key_file = '{}'\n", file.display()));
         case.first_sync();
-        case.house.assert_true();
-        (case.before, case.head) = (case.house.mirror(), case.house.head());
+        case.harness.assert_true();
+        (case.before, case.head) = (case.harness.mirror(), case.harness.head());
         {
-            let mut world = case.house.sandbox.world();
+            let mut world = case.harness.sandbox.world();
             let ids = world.ids();
             world.delete(&ids[3]);
             world.update(&ids[14], json!({"email": "changed@example.com"}));
@@ -94,31 +93,25 @@ impl Case {
             world.clear_requests();
         }
         // The oldest: what moves in a list moves on the pages before them.
-        let ids = case.house.sandbox.world().ids();
+        let ids = case.harness.sandbox.world().ids();
         [case.deleted, case.updated] = ids.last_chunk().unwrap().clone();
         let create = json!({"email": "made@example.com", "metadata": {"n": "1"}, "payment_details": TOKEN});
-        case.intend("c", "create", None, Some(create));
-        case.intend("u", "update", Some(&case.updated), Some(json!({"email": "pushed@example.com"})));
-        case.intend("d", "delete", Some(&case.deleted), None);
+        case.harness.intend("c", "create", None, Some(create));
+        case.harness.intend("u", "update", Some(&case.updated), Some(json!({"email": "pushed@example.com"})));
+        case.harness.intend("d", "delete", Some(&case.deleted), None);
         case
     }
 
     fn first_sync(&mut self) {
-        if self.house.sandbox.world().readings_mut().rate_limit.is_none() {
+        if self.harness.sandbox.world().readings_mut().rate_limit.is_none() {
             assert_eq!(self.sync_here(async |_| {}), 0);
             return;
         }
         // The limit counts real seconds.
         self.configure("requests_per_second = 0", "requests_per_second = 8\nburst = 4");
-        self.house.expect(0, &["sync"]);
-        let world = self.house.sandbox.world();
+        self.harness.expect(0, &["sync"]);
+        let world = self.harness.sandbox.world();
         assert!(world.requests().iter().any(|seen| seen.status != Some(200)), "nothing was refused");
-    }
-
-    fn intend(&self, id: &str, op: &str, customer: Option<&str>, body: Option<Value>) {
-        let sql = "INSERT INTO intents (id, op, customer_id, body) VALUES (?1, ?2, ?3, ?4)";
-        let body = body.map(|body| body.to_string());
-        self.writer().execute(sql, rusqlite::params![id, op, customer, body]).unwrap();
     }
 
     /// Whether the mirror knew this customer before the changes, and no intent is about it.
@@ -131,35 +124,25 @@ impl Case {
         id != self.updated && id != self.deleted
     }
 
-    /// A connection of another program.
-    pub fn writer(&self) -> Connection {
-        let conn = Connection::open(self.house.path("komoju.db")).unwrap();
-        conn.busy_timeout(Duration::from_secs(20)).unwrap();
-        conn
-    }
-
     /// Changes the configuration for good.
     pub fn configure(&mut self, from: &str, to: &str) {
         self.reconfigure(from, to);
-        self.config = fs::read_to_string(self.house.path("config.toml")).unwrap();
+        self.config = fs::read_to_string(self.harness.path("config.toml")).unwrap();
     }
 
     /// Changes the configuration until the fault is over.
     pub fn reconfigure(&self, from: &str, to: &str) {
-        let file = self.house.path("config.toml");
-        let text = fs::read_to_string(&file).unwrap();
-        assert!(text.contains(from), "{from} is not in the configuration");
-        fs::write(file, text.replace(from, to)).unwrap();
+        self.harness.replace_in_config(from, to);
     }
 
     /// Speaks to this address until the fault is over.
     pub fn speak_to(&self, base_url: &str) {
-        self.reconfigure(&self.house.sandbox.base_url(), base_url);
+        self.reconfigure(&self.harness.sandbox.base_url(), base_url);
     }
 
     /// Uses this key until the fault is over.
     pub fn use_key(&self, key: &str) {
-        fs::write(self.house.path("secret-key"), key).unwrap();
+        fs::write(self.harness.path("secret-key"), key).unwrap();
     }
 
     /// The list moves while it is read: what was recorded of it may be over.
@@ -168,13 +151,13 @@ impl Case {
     }
 
     /// How it is seen that the fault struck.
-    pub fn fired_when(&mut self, evidence: impl Fn(&House) -> u64 + 'static) {
+    pub fn fired_when(&mut self, evidence: impl Fn(&Installation) -> u64 + 'static) {
         self.evidence.push(Box::new(evidence));
     }
 
     pub fn inject(&mut self, fault: Fault) {
-        let id = self.house.inject(fault);
-        self.fired_when(move |house| house.fired(id));
+        let id = self.harness.inject(fault);
+        self.fired_when(move |harness| harness.fired(id));
     }
 
     /// An effect on everything that is asked, for as long as it lasts.
@@ -188,19 +171,19 @@ impl Case {
     pub fn second_page(&mut self, effect: Effect) {
         self.inject(Fault::new(effect).call(Call::List).page(2));
         self.endure();
-        self.house.assert_true();
+        self.harness.assert_true();
         assert_eq!(self.pages_requested().iter().filter(|page| **page == 2).count(), 1);
         assert!(self.pages_requested().len() <= 12, "{:?}", self.pages_requested());
     }
 
     /// The pages that were requested since the changes, in order.
     pub fn pages_requested(&self) -> Vec<u64> {
-        self.house.sandbox.world().requests().iter().filter_map(|seen| seen.page).collect()
+        self.harness.sandbox.world().requests().iter().filter_map(|seen| seen.page).collect()
     }
 
     /// How many customers were requested by themselves and answered with this status.
     pub fn asked_alone(&self, status: u16) -> usize {
-        let world = self.house.sandbox.world();
+        let world = self.harness.sandbox.world();
         let alone = world.requests().iter().filter(|seen| seen.method == "GET" && seen.page.is_none());
         let answered = alone.filter(|seen| seen.status == Some(status));
         answered.map(|seen| &seen.path).collect::<BTreeSet<_>>().len()
@@ -212,7 +195,7 @@ impl Case {
             "SELECT customer_id FROM changes WHERE seq > {} AND kind = 'deleted' AND origin <> 'intent'",
             self.head
         );
-        self.house.column(&by_pass).len()
+        self.harness.column(&by_pass).len()
     }
 
     /// An effect on every list, for as long as it lasts.
@@ -229,11 +212,11 @@ impl Case {
     }
 
     /// `sync` in this process, by the clock that moves by itself, while something else happens; returns its exit code.
-    fn sync_here(&self, meanwhile: impl AsyncFnOnce(&House)) -> i32 {
-        let config = Config::load(&self.house.path("config.toml")).unwrap();
+    fn sync_here(&self, meanwhile: impl AsyncFnOnce(&Installation)) -> i32 {
+        let config = Config::load(&self.harness.path("config.toml")).unwrap();
         let sync = sync_by(&config, Arc::clone(&self.clock) as Arc<_>, CancellationToken::new());
-        let both = async { tokio::join!(sync, meanwhile(&self.house)) };
-        i32::from(self.house.runtime.block_on(both).0.code())
+        let both = async { tokio::join!(sync, meanwhile(&self.harness)) };
+        i32::from(self.harness.runtime.block_on(both).0.code())
     }
 
     /// `sync` under the fault, in this process: ten tries with their waits take no time.
@@ -242,25 +225,25 @@ impl Case {
     }
 
     /// The same, while something else happens.
-    pub fn endure_while(&mut self, meanwhile: impl AsyncFnOnce(&House)) {
+    pub fn endure_while(&mut self, meanwhile: impl AsyncFnOnce(&Installation)) {
         self.clock.advance(Duration::from_secs(60));
         let code = self.sync_here(meanwhile);
-        let status = self.house.run(&["status"]).stdout;
-        let why = self.house.column("SELECT error FROM passes ORDER BY id DESC LIMIT 1").join("");
-        let imprecise = self.house.one("SELECT coalesce(list_report, '') FROM meta");
+        let status = self.harness.run(&["status"]).stdout;
+        let why = self.harness.column("SELECT error FROM passes ORDER BY id DESC LIMIT 1").join("");
+        let imprecise = self.harness.one("SELECT coalesce(list_report, '') FROM meta");
         self.conclude(code, &format!("{status}{why}\n{imprecise}"));
     }
 
     /// `sync` under the fault, by the real binary.
     pub fn endure_by_binary(&mut self) -> Ran {
-        let ran = self.house.run(&["sync"]);
+        let ran = self.harness.run(&["sync"]);
         self.conclude(ran.code, &ran.stderr);
         ran
     }
 
     /// The command under the fault has ended, and said this.
     pub fn conclude(&mut self, code: i32, told: &str) {
-        let reasons = self.house.column("SELECT coalesce(reason, '') FROM intents ORDER BY id");
+        let reasons = self.harness.column("SELECT coalesce(reason, '') FROM intents ORDER BY id");
         let told = format!("{told}\n{}", reasons.join("\n"));
         assert_eq!(code, self.row.ends.code(), "{told}");
         assert!(told.contains(self.row.ends.said()), "not said: {:?}\n{told}", self.row.ends.said());
@@ -274,18 +257,18 @@ impl Case {
 
     /// The states of the create, the update and the delete.
     pub fn states(&self) -> Vec<String> {
-        self.house.column("SELECT state FROM intents WHERE id IN ('c', 'u', 'd') ORDER BY position")
+        self.harness.column("SELECT state FROM intents WHERE id IN ('c', 'u', 'd') ORDER BY position")
     }
 
     /// Asserts that nothing wrong was recorded and nobody was lost, whatever is still missing.
     pub fn assert_sound(&self) {
-        self.house.assert_proven();
-        let (mirror, truth) = (self.house.mirror(), self.house.sandbox.world().truth());
+        self.harness.assert_proven();
+        let (mirror, truth) = (self.harness.mirror(), self.harness.sandbox.world().truth());
         for id in self.before.keys().filter(|id| truth.contains_key(*id)) {
             assert!(mirror.contains_key(id), "{id} was lost");
         }
         let column = |name: &str| {
-            self.house.column(&format!("SELECT {name} FROM changes WHERE seq > {} ORDER BY seq", self.head))
+            self.harness.column(&format!("SELECT {name} FROM changes WHERE seq > {} ORDER BY seq", self.head))
         };
         for ((id, kind), after) in column("customer_id").iter().zip(column("kind")).zip(column("after")) {
             if kind == "deleted" {
@@ -295,7 +278,7 @@ impl Case {
                 assert_eq!(Some(&after), truth.get(id), "{id} {kind}: it is not so");
             }
         }
-        assert!(self.house.sandbox.world().creates() <= 1, "it was created twice");
+        assert!(self.harness.sandbox.world().creates() <= 1, "it was created twice");
     }
 
     /// The fault is over: one pass of the real binary makes the mirror true, and all intents are settled.
@@ -303,18 +286,18 @@ impl Case {
         assert!(self.told.is_some(), "no command was seen to end under the fault");
         assert!(!self.evidence.is_empty(), "nothing shows that the fault struck");
         for evidence in &self.evidence {
-            assert!(evidence(&self.house) > 0, "the fault did not strike");
+            assert!(evidence(&self.harness) > 0, "the fault did not strike");
         }
-        self.house.sandbox.world().clear_faults();
-        self.house.sandbox.world().refuse_key(None);
+        self.harness.sandbox.world().clear_faults();
+        self.harness.sandbox.world().refuse_key(None);
         self.use_key(KEY);
-        fs::write(self.house.path("config.toml"), &self.config).unwrap();
+        fs::write(self.harness.path("config.toml"), &self.config).unwrap();
         let is_due =
             "SELECT count(*) FROM intents WHERE next_attempt_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
              AND next_attempt_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+1 minute')";
-        eventually("each intent is due", || self.house.one(is_due) == "0");
-        self.house.expect(0, &["sync"]);
-        self.house.assert_true();
+        eventually("each intent is due", || self.harness.one(is_due) == "0");
+        self.harness.expect(0, &["sync"]);
+        self.harness.assert_true();
         let (settled, creates) = match self.row.outbox {
             Outbox::CreateRejected => (["rejected", "done", "done"], 0),
             // By the person who decided.
@@ -322,9 +305,9 @@ impl Case {
             _ => (["done"; 3], 1),
         };
         assert_eq!(self.states(), settled);
-        assert_eq!(self.house.sandbox.world().creates(), creates);
+        assert_eq!(self.harness.sandbox.world().creates(), creates);
         self.assert_effects(creates);
-        self.house.expect(0, &["status"]);
+        self.harness.expect(0, &["status"]);
         self.assert_secret();
     }
 }
@@ -333,7 +316,7 @@ impl Case {
     /// Asserts that what the intents asked for is so at KOMOJU, whatever their states say.
     fn assert_effects(&self, creates: u64) {
         let (truth, deletes) = {
-            let world = self.house.sandbox.world();
+            let world = self.harness.sandbox.world();
             (world.truth(), world.deletes())
         };
         assert!(!truth.contains_key(&self.deleted), "the delete is settled, and its customer lives");
@@ -379,39 +362,14 @@ fn everything_is_heard() {
 impl Case {
     /// Asserts that neither the key nor the settled token is in anything that was logged or said, or in any file but the key's.
     fn assert_secret(&self) {
-        fs::remove_file(self.house.path("secret-key")).unwrap();
+        fs::remove_file(self.harness.path("secret-key")).unwrap();
         let canaries = [Canary::new("the key", KEY), Canary::new("the token", TOKEN)];
-        assert_eq!(below(self.house.directory.path(), &canaries), Vec::<String>::new());
-        let (heard, said) = (HEARD.lock().unwrap().clone(), self.house.said.lock().unwrap().clone());
+        assert_eq!(below(self.harness.directory.path(), &canaries), Vec::<String>::new());
+        let (heard, said) = (HEARD.lock().unwrap().clone(), self.harness.said.lock().unwrap().clone());
         assert!(!heard.is_empty() && said.contains("DEBUG"), "nothing was logged");
         for canary in &canaries {
             assert_eq!(canary.found(&heard), Vec::<String>::new(), "logged");
             assert_eq!(canary.found(said.as_bytes()), Vec::<String>::new(), "said");
         }
     }
-}
-
-/// Looks until it holds, for half a minute at most.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..1500 {
-        if holds() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("never: {what}");
-}
-
-/// Waits until it holds of the sandbox.
-pub fn until(house: &House, holds: impl FnMut(&komoju_sandbox::World) -> bool) {
-    let time = Duration::from_secs(30);
-    let held = house.runtime.block_on(async { tokio::time::timeout(time, house.sandbox.until(holds)).await });
-    assert!(held.is_ok(), "it does not come to that within {time:?}");
-}
-
-/// Sends a signal by its name.
-pub fn signal(child: &Child, name: &str) {
-    let told =
-        std::process::Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
-    assert!(told.unwrap().success());
 }

@@ -73,18 +73,19 @@ faults![
         Done,
         |case| {
             // The first who is asked for alone is the one who went.
-            let held = case.house.inject(Fault::new(Effect::Hold).call(Call::Show).skip(1).once());
-            case.fired_when(move |house| house.fired(held));
+            let held = case.harness.inject(Fault::new(Effect::Hold).call(Call::Show).skip(1).once());
+            case.fired_when(move |harness| harness.fired(held));
             let clock = std::sync::Arc::clone(&case.clock);
-            case.endure_while(async |house| {
-                house.sandbox.until(|world| world.fired(held) == 1).await;
+            case.endure_while(async |harness| {
+                harness.sandbox.until(|world| world.fired(held) == 1).await;
                 clock.advance(Duration::from_secs(90));
                 clock.set_wall(clock.now() - jiff::SignedDuration::from_hours(1));
-                house.sandbox.world().remove_fault(held);
+                harness.sandbox.world().remove_fault(held);
             });
-            let gone =
-                case.house.one("SELECT customer_id FROM changes WHERE kind = 'deleted' AND origin = 'sweep'");
-            let world = case.house.sandbox.world();
+            let gone = case
+                .harness
+                .one("SELECT customer_id FROM changes WHERE kind = 'deleted' AND origin = 'sweep'");
+            let world = case.harness.sandbox.world();
             let alone = world.requests().iter().filter(|seen| seen.method == "GET" && seen.page.is_none());
             let asked: Vec<bool> = alone.map(|seen| seen.path.ends_with(&gone)).collect();
             assert_eq!(asked, [true, false, true, false], "a 404 of more than a minute ago proves nothing");
@@ -101,13 +102,13 @@ impl Case {
 
     /// While the third page is on its way, the clock is set by so many hours.
     fn jumps(&mut self, hours: i64) {
-        let held = self.house.inject(Fault::new(Effect::Hold).call(Call::List).page(3).once());
-        self.fired_when(move |house| house.fired(held));
+        let held = self.harness.inject(Fault::new(Effect::Hold).call(Call::List).page(3).once());
+        self.fired_when(move |harness| harness.fired(held));
         let clock = std::sync::Arc::clone(&self.clock);
-        self.endure_while(async |house| {
-            house.sandbox.until(|world| world.fired(held) == 1).await;
+        self.endure_while(async |harness| {
+            harness.sandbox.until(|world| world.fired(held) == 1).await;
             clock.set_wall(clock.now() + jiff::SignedDuration::from_hours(hours));
-            house.sandbox.world().remove_fault(held);
+            harness.sandbox.world().remove_fault(held);
         });
     }
 }

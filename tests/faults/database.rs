@@ -1,11 +1,14 @@
 //! Others who use the database, and databases that are none of ours.
+//!
+//! Promises: invariant 16; exit code 5
 
 use std::fs::{self, File};
 
+use komoju_testkit::signal;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::case::{Case, signal};
+use crate::case::Case;
 use crate::matrix::Ends::{Unusable, Waits};
 use crate::matrix::Outbox::{Done, Kept, Parked};
 use crate::matrix::faults;
@@ -24,13 +27,13 @@ faults![
             let mut first = case.stuck_in_a_page();
             let holder = format!("`komoju-sync run` (process {}) since 20", first.id());
             for arguments in [&["run"][..], &["sync"], &["rebuild"], &["sync", "--dry-run"]] {
-                let ran = case.house.expect(5, arguments);
+                let ran = case.harness.expect(5, arguments);
                 assert!(ran.stderr.contains(&holder), "{arguments:?}: {}", ran.stderr);
                 case.conclude(ran.code, &ran.stderr);
             }
-            let status = case.house.run(&["status", "--json"]).stdout;
+            let status = case.harness.run(&["status", "--json"]).stdout;
             assert!(status.contains(&format!("(process {})", first.id())), "{status}");
-            signal(&first, "TERM");
+            signal("TERM", first.id());
             assert!(first.wait().unwrap().success());
         },
     ),
@@ -44,13 +47,13 @@ faults![
             let count = |conn: &Connection| {
                 conn.query_row("SELECT count(*) FROM changes", [], |row| row.get::<_, i64>(0)).unwrap()
             };
-            let conn = case.writer();
+            let conn = case.harness.writer();
             conn.execute_batch("BEGIN").unwrap();
             let before = count(&conn);
             case.endure_by_binary();
-            let kept = fs::metadata(case.house.path("komoju.db-wal")).unwrap().len();
+            let kept = fs::metadata(case.harness.path("komoju.db-wal")).unwrap().len();
             case.fired_when(move |_| kept);
-            assert!(case.house.head() > before, "it is recorded beside the reader");
+            assert!(case.harness.head() > before, "it is recorded beside the reader");
             assert_eq!(count(&conn), before, "who reads sees what was");
             case.doctor_tells_who_reads();
             conn.execute_batch("COMMIT").unwrap();
@@ -88,7 +91,7 @@ faults![
         Unusable("is not a komoju-sync database"),
         Kept,
         |case| {
-            let other = case.house.path("other.db");
+            let other = case.harness.path("other.db");
             let conn = Connection::open(&other).unwrap();
             let sql = "PRAGMA journal_mode = wal; CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)";
             conn.execute_batch(sql).unwrap();
@@ -119,25 +122,25 @@ faults![
         Waits("3 intents are parked"),
         Parked,
         |case| {
-            let file = case.house.path("old.db");
-            case.house.expect(0, &["backup", file.to_str().unwrap()]);
+            let file = case.harness.path("old.db");
+            case.harness.expect(0, &["backup", file.to_str().unwrap()]);
             // Of those whom the backup knows.
-            let known = case.house.mirror().into_keys().filter(|id| case.is_left_alone(id));
+            let known = case.harness.mirror().into_keys().filter(|id| case.is_left_alone(id));
             let gone: Vec<String> = known.take(3).collect();
-            case.house.expect(0, &["sync"]);
+            case.harness.expect(0, &["sync"]);
             assert_eq!(case.states(), ["done"; 3]);
-            gone.iter().for_each(|id| assert!(case.house.sandbox.world().delete(id)));
-            let ran = case.house.expect(3, &["restore", file.to_str().unwrap()]);
-            case.fired_when(|house| house.one("SELECT count(*) FROM held_deletions").parse().unwrap());
-            case.house.sandbox.world().clear_requests();
-            let sync = case.house.expect(3, &["sync"]);
+            gone.iter().for_each(|id| assert!(case.harness.sandbox.world().delete(id)));
+            let ran = case.harness.expect(3, &["restore", file.to_str().unwrap()]);
+            case.fired_when(|harness| harness.one("SELECT count(*) FROM held_deletions").parse().unwrap());
+            case.harness.sandbox.world().clear_requests();
+            let sync = case.harness.expect(3, &["sync"]);
             assert!(sync.stderr.contains("deletions wait for an operator"), "{}", sync.stderr);
-            assert!(case.house.sandbox.world().requests().iter().all(|seen| seen.method == "GET"));
-            assert!(gone.iter().all(|id| case.house.mirror().contains_key(id)));
+            assert!(case.harness.sandbox.world().requests().iter().all(|seen| seen.method == "GET"));
+            assert!(gone.iter().all(|id| case.harness.mirror().contains_key(id)));
             case.conclude(sync.code, &format!("{}{}", ran.stderr, sync.stderr));
             // A person looks: both were carried out, and who is missing is gone.
-            case.house.expect(0, &["intent", "cancel", "c", "u", "d"]);
-            case.house.expect(0, &["deletions", "approve"]);
+            case.harness.expect(0, &["intent", "cancel", "c", "u", "d"]);
+            case.harness.expect(0, &["deletions", "approve"]);
         },
     ),
 ];
@@ -153,10 +156,10 @@ impl Case {
     fn doctor_tells_who_reads(&self) {
         // What lies behind the last frame is nothing to SQLite, and takes no room. No lock stands on this file that closing it could
         // take away; they stand on the -shm.
-        let wal = File::options().write(true).open(self.house.path("komoju.db-wal")).unwrap();
+        let wal = File::options().write(true).open(self.harness.path("komoju.db-wal")).unwrap();
         wal.set_len(LARGER_THAN_A_WAL_SHOULD_BE).unwrap();
         drop(wal);
-        let told = self.house.run(&["doctor", "--json"]).stdout;
+        let told = self.harness.run(&["doctor", "--json"]).stdout;
         let findings = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let found: Vec<Value> = findings.filter(|finding| finding["check"] == "wal").collect();
         let [finding] = &found[..] else { panic!("{told}") };
@@ -168,9 +171,9 @@ impl Case {
 
     /// Another file lies in the place of the database, and is left as it is.
     fn finds(&mut self, other: impl FnOnce(&[u8]) -> Vec<u8>) {
-        let path = self.house.path("komoju.db");
+        let path = self.harness.path("komoju.db");
         for leftover in ["komoju.db-wal", "komoju.db-shm"] {
-            let _ = fs::remove_file(self.house.path(leftover));
+            let _ = fs::remove_file(self.harness.path(leftover));
         }
         let good = fs::read(&path).unwrap();
         let content = other(&good);
@@ -178,12 +181,12 @@ impl Case {
         self.fired_when(move |_| differs);
         for arguments in [&["sync"][..], &["rebuild"]] {
             fs::write(&path, &content).unwrap();
-            let ran = self.house.run(arguments);
+            let ran = self.harness.run(arguments);
             assert!(fs::read(&path).unwrap() == content, "it was written to by {arguments:?}");
             // What became of the intents is looked for where they are.
             fs::write(&path, &good).unwrap();
             self.conclude(ran.code, &ran.stderr);
         }
-        assert!(self.house.sandbox.world().requests().is_empty(), "nothing is asked");
+        assert!(self.harness.sandbox.world().requests().is_empty(), "nothing is asked");
     }
 }

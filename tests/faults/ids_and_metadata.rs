@@ -1,4 +1,6 @@
 //! Customers whose ids and metadata are not what anybody expects.
+//!
+//! Promises: invariant 17
 
 use komoju_sandbox::{Effect, Fault, Payload};
 use serde_json::{Value, json};
@@ -128,28 +130,29 @@ fn keys(count: u32) -> Value {
 impl Case {
     /// A customer of this name comes; it is mirrored, changed by an intent, and its deletion proven, as anybody's.
     fn knows(&mut self, id: &'static str) {
-        self.house
+        self.harness
             .sandbox
             .world()
             .put_raw(json!({"id": id, "resource": "customer", "email": null, "metadata": {}}));
-        self.fired_when(move |house| {
-            house.column("SELECT customer_id FROM changes").iter().filter(|known| *known == id).count() as u64
+        self.fired_when(move |harness| {
+            harness.column("SELECT customer_id FROM changes").iter().filter(|known| *known == id).count()
+                as u64
         });
         self.endure();
         // It is mirrored under any id; a door takes only one that is safe in a URL.
         let update = ["intent", "update", id, "--email", "odd@example.com", "--id", "x-odd"];
         if id.contains(['/', '%', '?', '#']) {
-            self.house.expect(2, &update);
+            self.harness.expect(2, &update);
         } else {
-            self.house.expect(0, &update);
-            self.house.expect(0, &["sync"]);
-            assert_eq!(self.house.sandbox.world().get(id).unwrap()["email"], "odd@example.com");
+            self.harness.expect(0, &update);
+            self.harness.expect(0, &["sync"]);
+            assert_eq!(self.harness.sandbox.world().get(id).unwrap()["email"], "odd@example.com");
         }
-        self.house.assert_true();
-        assert!(self.house.sandbox.world().delete(id));
-        self.house.expect(0, &["sync"]);
+        self.harness.assert_true();
+        assert!(self.harness.sandbox.world().delete(id));
+        self.harness.expect(0, &["sync"]);
         assert_eq!(
-            self.house
+            self.harness
                 .column("SELECT id FROM deleted_customers ORDER BY id")
                 .iter()
                 .filter(|gone| *gone == id)
@@ -167,9 +170,9 @@ impl Case {
     pub fn is_shown_as(&mut self, with: Payload) {
         // With its keys in the order in which KOMOJU writes them.
         let customer = r#"{"id":"odd","resource":"customer","email":"odd@example.com"}"#;
-        self.house.sandbox.world().put_raw(serde_json::from_str(customer).unwrap());
+        self.harness.sandbox.world().put_raw(serde_json::from_str(customer).unwrap());
         self.inject(Fault::new(Effect::Rewrite { find: customer.to_owned(), with }));
-        self.fired_when(|house| house.one("SELECT count(*) FROM unreadable_customers").parse().unwrap());
+        self.fired_when(|harness| harness.one("SELECT count(*) FROM unreadable_customers").parse().unwrap());
         self.endure();
     }
 
@@ -181,12 +184,12 @@ impl Case {
 
     /// A customer with this metadata comes, and is mirrored as it is.
     fn holds(&mut self, metadata: Value) {
-        self.house
+        self.harness
             .sandbox
             .world()
             .put_raw(json!({"id": "odd", "resource": "customer", "metadata": metadata}));
-        self.fired_when(move |house| {
-            u64::from(house.mirror().get("odd").is_some_and(|body| body["metadata"] == metadata))
+        self.fired_when(move |harness| {
+            u64::from(harness.mirror().get("odd").is_some_and(|body| body["metadata"] == metadata))
         });
         self.endure();
     }

@@ -1,4 +1,6 @@
 //! Lists that say something else than what is.
+//!
+//! Promises: invariant 4
 
 use komoju_sandbox::{Call, Echo, Effect, Fault};
 use serde_json::{Map, Value, json};
@@ -38,7 +40,7 @@ faults![
         Done,
         |case| {
             case.lists(says(json!({"total": 20, "last_page": 2})));
-            case.house.assert_true();
+            case.harness.assert_true();
         },
     ),
     (
@@ -154,7 +156,7 @@ faults![
         |case| {
             case.lists(Effect::ShortList { keep: 28 });
             assert_eq!(case.asked_alone(200), 29 + 1, "the other half, and a canary");
-            case.house.assert_true();
+            case.harness.assert_true();
         },
     ),
     (
@@ -166,7 +168,7 @@ faults![
         |case| {
             case.lists(Effect::Hide { ids: Vec::new(), every: Some(2) });
             assert_eq!(case.asked_alone(200), 29 + 1, "the hidden customers, and a canary");
-            case.house.assert_true();
+            case.harness.assert_true();
         },
     ),
     (
@@ -177,20 +179,20 @@ faults![
         Done,
         |case| {
             for _ in 0..150 {
-                case.house.sandbox.world().create(json!({}));
+                case.harness.sandbox.world().create(json!({}));
             }
-            case.house.expect(0, &["sync"]);
-            case.house.assert_true();
-            case.house.sandbox.world().clear_requests();
+            case.harness.expect(0, &["sync"]);
+            case.harness.assert_true();
+            case.harness.sandbox.world().clear_requests();
             case.inject(Fault::new(Effect::ShortList { keep: 28 }).call(Call::List));
             // 207 live, 28 listed, 100 verified by single requests: 79 are left.
             let ran = case.endure_by_binary();
             assert!(ran.stderr.contains("79 customers were neither listed nor verified"), "{}", ran.stderr);
             assert_eq!(case.asked_alone(200), 100);
-            case.house.assert_true();
+            case.harness.assert_true();
             // The next sweep verifies the rest.
-            case.house.sandbox.world().clear_requests();
-            case.house.expect(0, &["sync"]);
+            case.harness.sandbox.world().clear_requests();
+            case.harness.expect(0, &["sync"]);
             assert_eq!(case.asked_alone(200), 79);
         },
     ),
@@ -204,7 +206,7 @@ faults![
             case.deletes_of_known(12);
             case.lists(Effect::Hide { ids: Vec::new(), every: Some(2) });
             assert_eq!(case.deleted_by_passes(), 10);
-            case.house.expect(0, &["deletions", "approve"]);
+            case.harness.expect(0, &["deletions", "approve"]);
         },
     ),
     (
@@ -215,12 +217,12 @@ faults![
         Done,
         |case| {
             let gone = case.deletes_of_known(20);
-            case.fired_when(|house| house.one("SELECT count(*) FROM held_deletions").parse().unwrap());
+            case.fired_when(|harness| harness.one("SELECT count(*) FROM held_deletions").parse().unwrap());
             case.endure_by_binary();
             assert_eq!(case.asked_alone(404), 20, "a sample");
             assert_eq!(case.deleted_by_passes(), 0);
-            assert!(gone.iter().all(|id| case.house.mirror().contains_key(id)));
-            case.house.expect(0, &["deletions", "approve"]);
+            assert!(gone.iter().all(|id| case.harness.mirror().contains_key(id)));
+            case.harness.expect(0, &["deletions", "approve"]);
         },
     ),
 ];
@@ -228,8 +230,8 @@ faults![
 impl Case {
     /// Deletes so many customers that the mirror knows, beside the one that is deleted in each case.
     fn deletes_of_known(&self, count: usize) -> Vec<String> {
-        let known: Vec<String> = self.house.mirror().into_keys().collect();
-        let mut world = self.house.sandbox.world();
+        let known: Vec<String> = self.harness.mirror().into_keys().collect();
+        let mut world = self.harness.sandbox.world();
         let others = known.into_iter().filter(|id| self.is_left_alone(id));
         let gone: Vec<String> = others.filter(|id| world.delete(id)).take(count).collect();
         assert_eq!(gone.len(), count);
@@ -243,6 +245,6 @@ impl Case {
         assert_eq!(self.asked_alone(200), 47 + 1, "the customers of the other pages, and a canary");
         assert_eq!(self.asked_alone(404), 1);
         assert_eq!(self.deleted_by_passes(), 1);
-        self.house.assert_true();
+        self.harness.assert_true();
     }
 }

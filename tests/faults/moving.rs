@@ -1,4 +1,6 @@
 //! A list that moves while it is read.
+//!
+//! Promises: invariant 4
 
 use komoju_sandbox::{Call, Drift, Effect, Fault, Region};
 
@@ -20,7 +22,7 @@ faults![
             assert_eq!(case.asked_alone(404), 1, "the deleted customer");
             assert_eq!(case.asked_alone(200), 1, "its canary");
             assert_eq!(case.pages_requested().iter().filter(|page| **page == 1).count(), 2, "two rounds");
-            case.house.assert_true();
+            case.harness.assert_true();
         },
     ),
     (
@@ -30,7 +32,7 @@ faults![
         Complete("57 live, 2 deleted"),
         Done,
         |case| {
-            let list = case.house.sandbox.world().ids();
+            let list = case.harness.sandbox.world().ids();
             // Of the three canaries at least one lives.
             case.moves_after(2, Drift { delete: 1, ..Drift::default() });
             assert_eq!(case.asked_alone(200), 2 + 1, "the skipped customers and the canary");
@@ -66,7 +68,7 @@ faults![
             assert_eq!(case.asked_alone(404), 1, "the deleted customer");
             assert_eq!(case.asked_alone(200), 1, "its canary");
             assert_eq!(case.pages_requested().iter().filter(|page| **page == 1).count(), 2, "two rounds");
-            case.house.assert_true();
+            case.harness.assert_true();
         },
     ),
 ];
@@ -88,7 +90,7 @@ impl Case {
     /// Whether this customer was asked for and answered for.
     fn is_shown_alive(&self, id: &str) -> bool {
         let path = format!("/customers/{id}");
-        let world = self.house.sandbox.world();
+        let world = self.harness.sandbox.world();
         world
             .requests()
             .iter()

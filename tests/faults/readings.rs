@@ -1,5 +1,7 @@
 //! What KOMOJU may do for good, one reading a row: the first sweep mirrors every customer, the next one records a deletion, and no
 //! living customer is deleted.
+//!
+//! Promises: invariant 3
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
@@ -9,9 +11,10 @@ use komoju_sandbox::readings::{
     Deleted, DeletedListed, LastPage, PastEnd, RateLimit, Refused, Repeated, Ties, Total,
 };
 use komoju_sync::clock::Clock as _;
+use komoju_testkit::eventually;
 use serde_json::json;
 
-use crate::case::{Case, eventually};
+use crate::case::Case;
 use crate::matrix::Ends::Complete;
 use crate::matrix::Outbox::Done;
 use crate::matrix::faults;
@@ -189,7 +192,7 @@ faults![
         Complete("57 live, 2 deleted"),
         Done,
         |case| {
-            case.house.sandbox.world().readings_mut().repeated = Repeated::Displacing;
+            case.harness.sandbox.world().readings_mut().repeated = Repeated::Displacing;
             case.reads();
             // A full page hides one of its customers. The deleted one is requested too, and a canary.
             let asked = case.asked_alone(200);
@@ -333,23 +336,23 @@ impl Case {
     /// Passes by the real binary, whose clock is that of the limit: the first one was refused requests, and mirrored all customers.
     fn is_limited(&mut self) {
         self.is_read_otherwise();
-        self.house.expect(0, &["sync"]);
+        self.harness.expect(0, &["sync"]);
         assert_eq!(self.deleted_by_passes(), 1);
         // A push that was refused is due later.
         eventually("each intent is done", || {
-            let ran = self.house.expect(0, &["sync"]);
+            let ran = self.harness.expect(0, &["sync"]);
             let is_done = self.states() == ["done"; 3];
             if is_done {
                 self.conclude(ran.code, &ran.stderr);
             }
             is_done
         });
-        self.house.assert_true();
+        self.harness.assert_true();
     }
 
     /// The reading is in force.
     fn is_read_otherwise(&mut self) {
-        self.fired_when(|house| u64::from(*house.sandbox.world().readings_mut() != Readings::default()));
+        self.fired_when(|harness| u64::from(*harness.sandbox.world().readings_mut() != Readings::default()));
     }
 
     /// One sweep after the changes: the mirror is true, and the one deletion was recorded by it.
@@ -360,18 +363,18 @@ impl Case {
 
     fn sweeps(&mut self) {
         self.endure();
-        self.house.assert_true();
+        self.harness.assert_true();
         assert_eq!(self.deleted_by_passes(), 1);
     }
 
     /// From now on one customer of so many is on no page.
     fn filters(&mut self, every: u32, hidden: usize) {
-        self.house.sandbox.world().readings_mut().filtered_every = NonZeroU32::new(every);
+        self.harness.sandbox.world().readings_mut().filtered_every = NonZeroU32::new(every);
         self.reads();
         let asked = self.asked_alone(200);
         // Perhaps the deleted one is among the hidden. A canary is requested too, which may be any listed customer.
         assert!((hidden..=hidden + 1).contains(&asked), "{asked}");
-        self.fired_when(move |house| house.one("SELECT count(*) FROM unlisted").parse().unwrap());
+        self.fired_when(move |harness| harness.one("SELECT count(*) FROM unlisted").parse().unwrap());
     }
 
     /// Adds customers of one second: at most three sweeps mirror them all, and at most three record the deletion of one.
@@ -380,12 +383,12 @@ impl Case {
         let tied: Vec<String> = (0..TIED).map(|n| format!("tied-{n}")).collect();
         for id in &tied {
             let customer = json!({"id": id, "resource": "customer", "created_at": "2026-01-02T03:04:05Z"});
-            self.house.sandbox.world().put_raw(customer);
+            self.harness.sandbox.world().put_raw(customer);
         }
         self.endure_until_true(3);
         // What was recorded of this one was true.
         self.list_moves();
-        assert!(self.house.sandbox.world().delete(&tied[7]));
+        assert!(self.harness.sandbox.world().delete(&tied[7]));
         self.endure_until_true(3);
         assert_eq!(self.deleted_by_passes(), 2);
     }
@@ -394,28 +397,28 @@ impl Case {
     fn endure_until_true(&mut self, most: usize) {
         for _ in 0..most {
             self.endure();
-            if self.house.mirror() == self.house.sandbox.world().truth() {
+            if self.harness.mirror() == self.harness.sandbox.world().truth() {
                 break;
             }
         }
-        self.house.assert_true();
+        self.harness.assert_true();
     }
 
     /// The list has six full pages.
     fn reads_past_the_end(&mut self) {
         for n in 0..3 {
-            self.house.sandbox.world().create(json!({"email": format!("full-{n}@example.com")}));
+            self.harness.sandbox.world().create(json!({"email": format!("full-{n}@example.com")}));
         }
         self.sweeps();
-        self.fired_when(|house| {
-            house.sandbox.world().requests().iter().filter(|seen| seen.page == Some(7)).count() as u64
+        self.fired_when(|harness| {
+            harness.sandbox.world().requests().iter().filter(|seen| seen.page == Some(7)).count() as u64
         });
     }
 
     /// Lets time pass here and at KOMOJU.
     fn wait(&self, time: Duration) {
         self.clock.advance(time);
-        self.house.sandbox.world().advance(time);
+        self.harness.sandbox.world().advance(time);
     }
 
     /// Sweeps within the lag record no read that is behind. A deletion that is older than the lag is recorded by the next sweep; the
@@ -427,22 +430,22 @@ impl Case {
         for _ in 0..2 {
             self.endure();
             assert_eq!(self.deleted_by_passes(), 0);
-            self.house.sandbox.world().advance(Duration::from_secs(1));
+            self.harness.sandbox.world().advance(Duration::from_secs(1));
         }
-        let second = self.house.mirror().into_keys().find(|id| {
-            let is_live = self.house.sandbox.world().get(id).is_some();
+        let second = self.harness.mirror().into_keys().find(|id| {
+            let is_live = self.harness.sandbox.world().get(id).is_some();
             is_live && self.is_old_and_left_alone(id)
         });
-        assert!(self.house.sandbox.world().delete(&second.clone().unwrap()));
+        assert!(self.harness.sandbox.world().delete(&second.clone().unwrap()));
         self.wait(LAG + Duration::from_secs(60));
         let now = self.clock.now();
-        assert!(self.house.sandbox.world().now() > now, "KOMOJU's clock is ahead");
+        assert!(self.harness.sandbox.world().now() > now, "KOMOJU's clock is ahead");
         self.endure();
-        assert!(!self.house.mirror().contains_key(&second.unwrap()), "a deletion older than the lag");
+        assert!(!self.harness.mirror().contains_key(&second.unwrap()), "a deletion older than the lag");
         if sweeps > 1 {
             self.endure_until_true(sweeps - 1);
         }
-        self.house.assert_true();
+        self.harness.assert_true();
         assert_eq!(self.deleted_by_passes(), 2);
         self.wait(LAG + Duration::from_secs(60));
     }

@@ -63,7 +63,7 @@ faults![
                 case.inject(Fault::new(effect()).call(push));
             }
             case.endure();
-            assert_eq!(case.house.sandbox.world().creates(), 1, "it took effect");
+            assert_eq!(case.harness.sandbox.world().creates(), 1, "it took effect");
         },
     ),
     (
@@ -158,8 +158,8 @@ impl Case {
     /// Everything is redirected there, and nothing follows: one try at a page, and one at each push, is all that arrives.
     fn is_led(&mut self, to: Whither) {
         self.everything(Effect::Redirect { status: 307, to, work: Work::Skipped });
-        let world = self.house.sandbox.world();
-        let own = format!("127.0.0.1:{}", self.house.sandbox.address().port());
+        let world = self.harness.sandbox.world();
+        let own = format!("127.0.0.1:{}", self.harness.sandbox.address().port());
         assert!(
             world.requests().iter().all(|seen| seen.header("host") == Some(&own)),
             "another host was asked"

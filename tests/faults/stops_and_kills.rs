@@ -1,12 +1,14 @@
 //! The daemon, told to stop or killed in the middle of what it does.
+//!
+//! Promises: invariant 7
 
 use std::time::Duration;
 
 use komoju_sandbox::{Call, Effect, Fault};
 use komoju_sync::clock::{Clock as _, SystemClock};
+use komoju_testkit::{Process, eventually, signal};
 
-use crate::case::{Case, eventually, signal, until};
-use crate::house::Process;
+use crate::case::Case;
 use crate::matrix::Ends::{Killed, Stops};
 use crate::matrix::Outbox::{CreateRetried, CreateUnderWay, Done};
 use crate::matrix::faults;
@@ -33,7 +35,7 @@ faults![
             let daemon = case.stuck_in_a_create();
             case.stops(daemon);
             let next = "SELECT coalesce(next_attempt_at, 'at once') FROM intents WHERE id = 'c'";
-            assert_eq!(case.house.one(next), "at once");
+            assert_eq!(case.harness.one(next), "at once");
             case.takes_effect_late();
         },
     ),
@@ -68,29 +70,29 @@ pub const ELSEWHERE: &[crate::matrix::Row] = &[crate::matrix::Row {
     fault: "the daemon is killed again and again, at any moment, while intents come in by every door",
     ends: crate::matrix::Ends::Elsewhere("each intent is there once and takes effect once"),
     outbox: Done,
-    test: "door_to_door::kills::whatever_is_dropped_takes_effect_once_however_often_the_daemon_is_killed",
+    test: "it::inv_07_create_at_most_once::kills::whatever_is_dropped_takes_effect_once_however_often_the_daemon_is_killed",
 }];
 
 impl Case {
     /// The daemon, its pushes done, waiting for the third page.
     pub fn stuck_in_a_page(&mut self) -> Process {
-        let fault = self.house.inject(Fault::new(Effect::Hold).call(Call::List).page(3));
-        self.fired_when(move |house| house.fired(fault));
-        let daemon = self.house.spawn(&["run"]);
-        until(&self.house, |world| world.fired(fault) > 0);
+        let fault = self.harness.inject(Fault::new(Effect::Hold).call(Call::List).page(3));
+        self.fired_when(move |harness| harness.fired(fault));
+        let daemon = self.harness.spawn(&["run"]);
+        self.harness.until(|world| world.fired(fault) > 0);
         eventually("the pushes are done", || self.states() == ["done"; 3]);
         daemon
     }
 
     /// The daemon, its sweep complete, waiting for the answer to the create.
     fn stuck_in_a_create(&mut self) -> Process {
-        let fault = self.house.inject(Fault::new(Effect::Hold).call(Call::Create));
-        self.fired_when(move |house| house.fired(fault));
-        let daemon = self.house.spawn(&["run"]);
-        until(&self.house, |world| world.fired(fault) > 0);
+        let fault = self.harness.inject(Fault::new(Effect::Hold).call(Call::Create));
+        self.fired_when(move |harness| harness.fired(fault));
+        let daemon = self.harness.spawn(&["run"]);
+        self.harness.until(|world| world.fired(fault) > 0);
         eventually("the sweep is complete and the update done", || {
             self.states() == ["sending", "done", "done"]
-                && self.house.one("SELECT count(*) FROM passes WHERE outcome = 'complete'") == "2"
+                && self.harness.one("SELECT count(*) FROM passes WHERE outcome = 'complete'") == "2"
         });
         daemon
     }
@@ -98,24 +100,24 @@ impl Case {
     /// It stops in time, and says what it left.
     fn stops(&mut self, mut daemon: Process) {
         let clock = SystemClock::new();
-        signal(&daemon, "TERM");
+        signal("TERM", daemon.id());
         let code = daemon.wait().unwrap().code().unwrap();
         let took = clock.elapsed();
         assert!(took < Duration::from_secs(2), "{took:?}");
-        let status = self.house.run(&["status"]).stdout;
+        let status = self.harness.run(&["status"]).stdout;
         self.conclude(code, &status);
     }
 
     fn is_killed(&mut self, mut daemon: Process) {
         daemon.kill().unwrap();
         assert_eq!(daemon.wait().unwrap().code(), None);
-        let status = self.house.run(&["status"]).stdout;
+        let status = self.harness.run(&["status"]).stdout;
         self.conclude(-1, &status);
     }
 
     /// The create that nobody waits for any more is carried out all the same.
     fn takes_effect_late(&self) {
-        self.house.sandbox.world().clear_faults();
-        until(&self.house, |world| world.creates() == 1);
+        self.harness.sandbox.world().clear_faults();
+        self.harness.until(|world| world.creates() == 1);
     }
 }

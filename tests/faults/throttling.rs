@@ -1,12 +1,16 @@
 //! 429, with every way to say how long to wait.
+//!
+//! Promises: invariant 12
 
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use komoju_sandbox::{Call, Effect, Fault, Payload};
 use komoju_sync::clock::Clock as _;
+use komoju_testkit::eventually;
 
-use crate::case::{Case, eventually, until};
+use crate::PROGRAM;
+use crate::case::Case;
 use crate::matrix::Ends::{Complete, Fails, Outlasts};
 use crate::matrix::Outbox::{Done, Retried};
 use crate::matrix::faults;
@@ -39,11 +43,11 @@ faults![
         Done,
         |case| {
             case.inject(Fault::new(throttled(Some("3"))).call(Call::List).once());
-            let sync = case.house.spawn(&["sync"]);
+            let sync = case.harness.spawn(&["sync"]);
             eventually("status tells", || {
-                case.house.run(&["status"]).stdout.contains("waiting   the API asked us to wait until")
+                case.harness.run(&["status"]).stdout.contains("waiting   the API asked us to wait until")
             });
-            let asked = case.house.sandbox.world().requests().len();
+            let asked = case.harness.sandbox.world().requests().len();
             assert!(asked <= 4, "{asked}: nothing is sent meanwhile but what was on its way");
             let output = sync.wait_with_output().unwrap();
             case.conclude(output.status.code().unwrap(), &String::from_utf8(output.stderr).unwrap());
@@ -57,7 +61,7 @@ faults![
         Done,
         |case| {
             let took = case.throttled_once("99999999999999999999");
-            assert_eq!(case.house.one(WRITTEN_DOWN), "1");
+            assert_eq!(case.harness.one(WRITTEN_DOWN), "1");
             assert!((MOST..MOST + Duration::from_secs(10)).contains(&took), "{took:?}");
         },
     ),
@@ -69,7 +73,7 @@ faults![
         Done,
         |case| {
             let took = case.throttled_once("0");
-            assert_eq!(case.house.one(WRITTEN_DOWN), "0");
+            assert_eq!(case.harness.one(WRITTEN_DOWN), "0");
             assert!(took < Duration::from_secs(10), "{took:?}");
         },
     ),
@@ -81,7 +85,7 @@ faults![
         Done,
         |case| {
             let took = case.throttled_once("1 min");
-            assert_eq!(case.house.one(WRITTEN_DOWN), "1");
+            assert_eq!(case.harness.one(WRITTEN_DOWN), "1");
             assert!((Duration::from_secs(58)..Duration::from_secs(75)).contains(&took), "{took:?}");
         },
     ),
@@ -92,10 +96,10 @@ faults![
         Complete("57 live"),
         Done,
         |case| {
-            let until = case.house.sandbox.world().now() + SignedDuration::from_secs(60);
+            let until = case.harness.sandbox.world().now() + SignedDuration::from_secs(60);
             let date = until.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
             let took = case.throttled_once(&date);
-            assert_eq!(case.house.one(WRITTEN_DOWN), "1");
+            assert_eq!(case.harness.one(WRITTEN_DOWN), "1");
             assert!((Duration::from_secs(58)..Duration::from_secs(70)).contains(&took), "{took:?}");
         },
     ),
@@ -107,7 +111,7 @@ faults![
         Done,
         |case| {
             let took = case.throttled_once("Mon, 01 Jan 2001 00:00:00 GMT");
-            assert_eq!(case.house.one(WRITTEN_DOWN), "0");
+            assert_eq!(case.harness.one(WRITTEN_DOWN), "0");
             assert!(took < Duration::from_secs(10), "{took:?}");
         },
     ),
@@ -119,7 +123,7 @@ faults![
         Done,
         |case| {
             let took = case.throttled_once("Fri, 31 Dec 9999 23:59:59 GMT");
-            assert_eq!(case.house.one(WRITTEN_DOWN), "1");
+            assert_eq!(case.harness.one(WRITTEN_DOWN), "1");
             assert!((MOST..MOST + Duration::from_secs(10)).contains(&took), "{took:?}");
         },
     ),
@@ -146,7 +150,7 @@ impl Case {
         self.endure();
         let bounded = "SELECT coalesce(throttled_until, '') FROM meta";
         let most = komoju_core::time::written(self.clock.now() + SignedDuration::from_mins(15));
-        assert!(self.house.one(bounded) <= most);
+        assert!(self.harness.one(bounded) <= most);
         // The harness itself lets a minute pass.
         self.clock.elapsed() - start - Duration::from_secs(60)
     }
@@ -154,39 +158,39 @@ impl Case {
 
 #[test]
 fn a_pause_that_a_stopped_process_was_asked_for_holds_for_the_next() {
-    let house = crate::house::House::with(5);
-    house.inject(Fault::new(throttled(Some("2"))).call(Call::List).once());
-    let mut first = house.spawn(&["sync"]);
+    let harness = komoju_testkit::Installation::with(PROGRAM, 5);
+    harness.inject(Fault::new(throttled(Some("2"))).call(Call::List).once());
+    let mut first = harness.spawn(&["sync"]);
     eventually("it is written down", || {
-        house.run(&["status"]).stdout.contains("the API asked us to wait until")
+        harness.run(&["status"]).stdout.contains("the API asked us to wait until")
     });
     first.kill().unwrap();
     first.wait().unwrap();
     let clock = komoju_sync::clock::SystemClock::new();
-    let mut second = house.spawn(&["sync"]);
-    until(&house, |world| world.request_count() == 2);
+    let mut second = harness.spawn(&["sync"]);
+    harness.until(|world| world.request_count() == 2);
     assert!(clock.elapsed() > Duration::from_millis(500), "it did not wait");
     assert!(second.wait().unwrap().success());
 }
 
 #[test]
 fn learned_rate_is_shown_and_holds_for_the_next_process() {
-    let house = crate::house::House::with(60);
-    house.expect(0, &["sync"]);
-    assert!(!house.run(&["status"]).stdout.contains("slowed"));
-    assert_eq!(house.one("SELECT slowed IS NULL FROM meta"), "1");
+    let harness = komoju_testkit::Installation::with(PROGRAM, 60);
+    harness.expect(0, &["sync"]);
+    assert!(!harness.run(&["status"]).stdout.contains("slowed"));
+    assert_eq!(harness.one("SELECT slowed IS NULL FROM meta"), "1");
 
     // A process that is killed has stored it: after the refusal, not only at the end of its pass.
-    house.inject(Fault::new(throttled(Some("600"))).call(Call::List).once());
-    let mut first = house.spawn(&["sync"]);
-    eventually("it is stored", || house.one("SELECT slowed IS NOT NULL FROM meta") == "1");
+    harness.inject(Fault::new(throttled(Some("600"))).call(Call::List).once());
+    let mut first = harness.spawn(&["sync"]);
+    eventually("it is stored", || harness.one("SELECT slowed IS NOT NULL FROM meta") == "1");
     first.kill().unwrap();
     first.wait().unwrap();
-    let status = house.run(&["status"]).stdout;
+    let status = harness.run(&["status"]).stdout;
     let shown = status.lines().find(|line| line.starts_with("rate")).unwrap();
     assert!(shown.starts_with("rate      slowed to 2.00 requests/s since 20"), "{shown}");
     assert!(shown.ends_with(": 1 of the last 1 was refused"), "{shown}");
-    let status: serde_json::Value = serde_json::from_str(&house.run(&["status", "--json"]).stdout).unwrap();
+    let status: serde_json::Value = serde_json::from_str(&harness.run(&["status", "--json"]).stdout).unwrap();
     let slowed = &status["slowed"];
     assert_eq!(
         (slowed["requests_per_second"].as_f64(), slowed["refused_at"].as_f64()),
@@ -194,12 +198,12 @@ fn learned_rate_is_shown_and_holds_for_the_next_process() {
     );
 
     // The next process does not wait for what the killed one was asked for, so that its rate is seen.
-    let own = crate::house::own(&house.path("komoju.db"));
+    let own = komoju_testkit::own(&harness.path("komoju.db"));
     own.execute_batch("UPDATE meta SET throttled_until = NULL").unwrap();
     drop(own);
-    let (clock, before) = (komoju_sync::clock::SystemClock::new(), house.sandbox.world().requests().len());
-    house.expect(0, &["sync"]);
-    let requests = house.sandbox.world().requests().len() - before;
+    let (clock, before) = (komoju_sync::clock::SystemClock::new(), harness.sandbox.world().requests().len());
+    harness.expect(0, &["sync"]);
+    let requests = harness.sandbox.world().requests().len() - before;
     // At up to 4 requests a second, from an empty bucket.
     let least = Duration::from_secs_f64(requests as f64 / 4.0);
     assert!(clock.elapsed() >= least, "{requests} requests in {:?}", clock.elapsed());

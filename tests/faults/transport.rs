@@ -2,9 +2,10 @@
 
 use base64::Engine as _;
 use komoju_sandbox::{Effect, Ending, Work};
+use komoju_testkit::KEY;
 
+use crate::PROGRAM;
 use crate::case::Case;
-use crate::house::KEY;
 use crate::matrix::Ends::{Complete, Fails, Misconfigured};
 use crate::matrix::Outbox::{Done, Kept, Retried};
 use crate::matrix::faults;
@@ -19,7 +20,7 @@ faults![
         Retried,
         |case| {
             case.speak_to(&format!("http://{}/api/v1", peers::nobody()));
-            case.fired_when(|house| u64::from(house.sandbox.world().requests().is_empty()));
+            case.fired_when(|harness| u64::from(harness.sandbox.world().requests().is_empty()));
             let ran = case.endure_by_binary();
             assert!(ran.stderr.contains("(tried 10 times)"), "{}", ran.stderr);
         },
@@ -32,7 +33,7 @@ faults![
         Retried,
         |case| {
             case.speak_to("https://nowhere.invalid/api/v1");
-            case.fired_when(|house| u64::from(house.sandbox.world().requests().is_empty()));
+            case.fired_when(|harness| u64::from(harness.sandbox.world().requests().is_empty()));
             case.endure();
         },
     ),
@@ -73,7 +74,7 @@ faults![
         Kept,
         |case| {
             case.speak_to("http://192.0.2.1/api/v1");
-            case.fired_when(|house| u64::from(house.sandbox.world().requests().is_empty()));
+            case.fired_when(|harness| u64::from(harness.sandbox.world().requests().is_empty()));
             case.endure_by_binary();
         },
     ),
@@ -110,7 +111,7 @@ faults![
         |case| {
             case.lose_the_answers();
             case.endure();
-            assert_eq!(case.house.sandbox.world().creates(), 1, "it took effect");
+            assert_eq!(case.harness.sandbox.world().creates(), 1, "it took effect");
         },
     ),
     (
@@ -120,7 +121,7 @@ faults![
         Complete("57 live"),
         Done,
         |case| {
-            let (address, arrived) = peers::hasty(case.house.sandbox.address());
+            let (address, arrived) = peers::hasty(case.harness.sandbox.address());
             case.speak_to(&format!("http://{address}/api/v1"));
             case.fired_when(move |_| arrived.lock().unwrap().len() as u64);
             case.endure();
@@ -148,12 +149,12 @@ impl Case {
 
 #[test]
 fn rejected_certificate_is_logged_in_our_words_alone() {
-    let (house, (address, _)) = (crate::house::House::with(1), peers::untrusted());
-    let file = house.path("config.toml");
+    let (harness, (address, _)) = (komoju_testkit::Installation::with(PROGRAM, 1), peers::untrusted());
+    let file = harness.path("config.toml");
     let config = std::fs::read_to_string(&file).unwrap();
-    let config = config.replace(&house.sandbox.base_url(), &format!("https://{address}/api/v1"));
+    let config = config.replace(&harness.sandbox.base_url(), &format!("https://{address}/api/v1"));
     std::fs::write(&file, format!("{config}[log]\nlevel = 'trace'\n")).unwrap();
-    let ran = house.expect(1, &["sync"]);
+    let ran = harness.expect(1, &["sync"]);
     assert!(ran.stderr.contains("the certificate of 127.0.0.1 is not trusted"), "{}", ran.stderr);
     // What the verifier, the TLS library and the HTTP client log by themselves.
     for theirs in ["failed to verify", "starting new connection", "fatal alert", "checkout waiting"] {

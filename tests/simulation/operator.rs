@@ -36,8 +36,8 @@ const BACKUPS: usize = 3;
 impl World<'_> {
     /// As a command does it; one connection serves for many, because opening one takes longer than most of what they do.
     pub fn write<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut desk = self.desk.borrow_mut();
-        desk.get_or_insert_with(|| Beside::open(&self.place.database()).unwrap()).write(work)
+        let mut harness = self.harness.borrow_mut();
+        harness.get_or_insert_with(|| Beside::open(&self.place.database()).unwrap()).write(work)
     }
 
     fn beside<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Option<T> {

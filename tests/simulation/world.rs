@@ -61,7 +61,7 @@ pub struct World<'a> {
     /// A writer of another program: SQLite as it comes.
     pub client: Option<Connection>,
     /// The commands'.
-    pub desk: RefCell<Option<Beside>>,
+    pub harness: RefCell<Option<Beside>>,
     pub account: usize,
     pub enabled: bool,
     pub per_page: u32,
@@ -112,7 +112,7 @@ impl<'a> World<'a> {
             process: None,
             eyes: Eyes::default(),
             client: None,
-            desk: RefCell::default(),
+            harness: RefCell::default(),
             account: 0,
             enabled: true,
             per_page,
@@ -147,7 +147,7 @@ impl<'a> World<'a> {
     pub fn let_go(&mut self) {
         self.stop();
         self.client = None;
-        self.desk.take();
+        self.harness.take();
         *self.eyes.lock().unwrap() = None;
     }
 

@@ -1,0 +1,293 @@
+//! A local KOMOJU, a directory with a configuration, and two ways to work there: the real binary, and a pass in this process.
+//! The clock of that pass moves by itself, so that ten tries with their waits take no time.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use komoju_core::PassKind;
+use komoju_core::plan::lag::Consistency;
+use komoju_sandbox::{Effect, Fault, FaultId, Options, Readings, Sandbox, World};
+use komoju_sync::clock::{Clock, ManualClock};
+use komoju_sync::config::Config;
+use komoju_sync::remote::Http;
+use komoju_sync::secret::SecretKey;
+use komoju_sync::store::{Reader, Store};
+use komoju_sync::tasks::pull::{Pull, Report, Settings};
+use rusqlite::Connection;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::process::Process;
+use crate::{in_process, process, sql};
+
+/// The sandbox's key: no part of any text that may be printed.
+pub const KEY: &str = "sk_test_4f1c0d5e7a9b";
+
+/// Passes at no time of the day: only those that a test asks for, and the daemon's first.
+const QUIET: &str = "sweep_cron = \"0 0 0 1 1 *\"\nprobe_cron = \"0 0 0 1 1 *\"";
+
+/// A local KOMOJU, a directory with a configuration that names it, and the real binary.
+#[derive(Debug)]
+pub struct Installation {
+    program: &'static str,
+    /// Drives the local KOMOJU.
+    pub runtime: Runtime,
+    /// The local KOMOJU.
+    pub sandbox: Sandbox,
+    /// Holds the configuration, the database and the spool directory; removed at the end.
+    pub directory: TempDir,
+    key: String,
+    extra: String,
+    /// The output of all commands that `run` ran.
+    pub said: Mutex<String>,
+}
+
+/// What a run of the binary left.
+#[derive(Debug)]
+pub struct Ran {
+    /// The exit code; -1 where a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Installation {
+    /// An account with so many customers, and no database. `program` is the path of the binary.
+    pub fn with(program: &'static str, customers: u32) -> Self {
+        Self::reading(program, customers, Readings::default())
+    }
+
+    /// The same with a database: one `sync` was complete.
+    pub fn swept(program: &'static str, customers: u32) -> Self {
+        let harness = Self::with(program, customers);
+        harness.expect(0, &["sync"]);
+        harness
+    }
+
+    /// An account under these readings of what the API's documentation leaves open, and no database.
+    pub fn reading(program: &'static str, customers: u32, readings: Readings) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let options = Options { customers, readings, key: KEY.to_owned(), ..Options::default() };
+        let sandbox = runtime.block_on(Sandbox::start(options)).unwrap();
+        let key = sandbox.key().to_owned();
+        let (directory, extra) = (TempDir::new().unwrap(), QUIET.to_owned());
+        let harness = Self { program, runtime, sandbox, directory, key, extra, said: Mutex::default() };
+        harness.configure();
+        harness
+    }
+
+    /// Writes these lines below `[inbound]`, in place of a cadence that rests.
+    pub fn inbound(mut self, lines: &str) -> Self {
+        self.extra = lines.to_owned();
+        self.configure();
+        self
+    }
+
+    /// Uses another key from now on.
+    pub fn use_key(&mut self, key: &str) {
+        key.clone_into(&mut self.key);
+    }
+
+    /// Returns the path of a file in the directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn configure(&self) {
+        // Most tests have no patience for reads that lag.
+        let lag = if self.extra.contains("consistency_s") { "" } else { "\nconsistency_s = 0" };
+        let text = format!(
+            "[api]\nbase_url = \"{}\"\nper_page = 10\n[rate_limit]\nrequests_per_second = 0\n[database]\npath = '{}'\n\
+             [inbound]\n{}{lag}\n[outbound]\nspool_dir = '{}'\n",
+            self.sandbox.base_url(),
+            self.path("komoju.db").display(),
+            self.extra,
+            self.path("spool").display(),
+        );
+        std::fs::write(self.path("config.toml"), text).unwrap();
+    }
+
+    /// Appends lines below `[outbound]`, and whole tables after it.
+    pub fn append_config(&self, lines: &str) {
+        let text = std::fs::read_to_string(self.path("config.toml")).unwrap();
+        std::fs::write(self.path("config.toml"), format!("{text}{lines}\n")).unwrap();
+    }
+
+    /// Replaces a text of the configuration, where it stands first; it must be there.
+    pub fn replace_in_config(&self, from: &str, to: &str) {
+        let file = self.path("config.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{from} is not in the configuration: {text}");
+        std::fs::write(file, text.replacen(from, to, 1)).unwrap();
+    }
+
+    /// The binary with this configuration, the key and these arguments; not started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.program);
+        command
+            .env_clear()
+            .env("KOMOJU_SECRET_KEY", &self.key)
+            .arg("--config")
+            .arg(self.path("config.toml"))
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end. The key must not be in its output.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        let Output { status, stdout, stderr } = self.command(arguments).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let ran = Ran { code: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr) };
+        let shown = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(!shown.contains(&self.key), "the key is printed: {shown}");
+        self.said.lock().unwrap().push_str(&shown);
+        ran
+    }
+
+    /// Runs a command to its end and expects this exit code.
+    pub fn expect(&self, code: i32, arguments: &[&str]) -> Ran {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, code, "{arguments:?}\n{}{}", ran.stdout, ran.stderr);
+        ran
+    }
+
+    /// Starts a command; its output can be read.
+    pub fn spawn(&self, arguments: &[&str]) -> Process {
+        Process::start(self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()))
+    }
+
+    /// Adds a fault to the local KOMOJU.
+    pub fn inject(&self, fault: Fault) -> FaultId {
+        self.sandbox.world().inject(fault)
+    }
+
+    /// Adds an effect on every list.
+    pub fn on_lists(&self, effect: Effect) -> FaultId {
+        self.inject(Fault::new(effect).call(komoju_sandbox::Call::List))
+    }
+
+    /// Waits until the condition holds of the local KOMOJU, for at most this time; returns whether it did.
+    pub fn within(&self, time: Duration, holds: impl FnMut(&World) -> bool) -> bool {
+        self.runtime.block_on(async { tokio::time::timeout(time, self.sandbox.until(holds)).await.is_ok() })
+    }
+
+    /// Waits until the condition holds of the local KOMOJU; panics after half a minute.
+    pub fn until(&self, holds: impl FnMut(&World) -> bool) {
+        let time = Duration::from_secs(30);
+        assert!(self.within(time, holds), "it does not come to that within {time:?}");
+    }
+
+    /// Returns how often a fault was met.
+    pub fn fired(&self, fault: FaultId) -> u64 {
+        self.sandbox.world().fired(fault)
+    }
+
+    /// Writes a file into the spool directory: beside its place, then renamed.
+    pub fn drop_file(&self, name: &str, content: &str) {
+        let spool = self.path("spool");
+        let beside = spool.join(format!(".{name}"));
+        std::fs::write(&beside, content).unwrap();
+        std::fs::rename(beside, spool.join(name)).unwrap();
+    }
+
+    /// Returns the path of the database.
+    pub fn database(&self) -> PathBuf {
+        self.path("komoju.db")
+    }
+
+    /// Opens a connection as another program does.
+    pub fn writer(&self) -> Connection {
+        sql::foreign(&self.database())
+    }
+
+    /// Sets up a state that only the program may write.
+    pub fn sql(&self, statements: &str) {
+        sql::own(&self.database()).execute_batch(statements).unwrap();
+    }
+
+    /// Queues an intent through the SQL door.
+    pub fn intend(&self, id: &str, op: &str, customer: Option<&str>, body: Option<Value>) {
+        sql::intend(&self.writer(), id, op, customer, body);
+    }
+
+    /// Opens a read-only connection of the program.
+    pub fn reader(&self) -> Reader {
+        Reader::open(&self.path("komoju.db")).unwrap()
+    }
+
+    /// Returns the first column of a query, as text.
+    pub fn column(&self, sql: &str) -> Vec<String> {
+        sql::column(&self.reader(), sql)
+    }
+
+    /// Returns the only value of a query, as text.
+    #[track_caller]
+    pub fn one(&self, sql: &str) -> String {
+        sql::one(&self.reader(), sql)
+    }
+
+    /// Returns the kinds of the changes after `seq`, in their order.
+    pub fn kinds_after(&self, seq: i64) -> Vec<String> {
+        self.column(&format!("SELECT kind FROM changes WHERE seq > {seq} ORDER BY seq"))
+    }
+
+    /// Returns the `seq` of the last change.
+    pub fn head(&self) -> i64 {
+        self.one("SELECT head_seq FROM mirror_info").parse().unwrap()
+    }
+
+    /// Returns the bodies of the live customers by id.
+    pub fn mirror(&self) -> BTreeMap<String, Value> {
+        in_process::mirror(&self.reader())
+    }
+
+    /// Asserts that the mirror equals the account, and that the log proves it.
+    pub fn assert_true(&self) {
+        assert_eq!(self.mirror(), self.sandbox.world().truth());
+        self.assert_proven();
+    }
+
+    /// Asserts that the log is whole and folds to the mirror.
+    pub fn assert_proven(&self) {
+        in_process::assert_proven(&self.reader());
+    }
+
+    /// Runs one pass in this process, by a clock that moves only as the pass waits.
+    pub fn pass(&self, kind: PassKind) -> Report {
+        process::allow_many_files();
+        let config = Config::load(&self.path("config.toml")).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at("2026-06-01T00:00:00Z".parse().unwrap()));
+        let key = SecretKey::parse(&self.key).unwrap();
+        let remote = Arc::new(Http::new(&config, &key, Arc::clone(&clock)).unwrap());
+        let settings = Settings {
+            per_page: 10,
+            max_concurrent_requests: 3,
+            max_delete_count: 10,
+            max_delete_percent: 5,
+            consistency: Consistency::default(),
+            period: None,
+            seed: 1,
+        };
+        let store = Arc::new(Store::open(&config.database.path).unwrap());
+        let pull = Pull::new(store, remote, Arc::new(key), clock, settings, CancellationToken::new());
+        self.runtime.block_on(async {
+            match kind {
+                PassKind::Sweep => pull.sweep().await.unwrap(),
+                PassKind::Probe => pull.probe().await.unwrap().unwrap(),
+            }
+        })
+    }
+
+    /// Runs one sweep in this process.
+    pub fn sweep(&self) -> Report {
+        self.pass(PassKind::Sweep)
+    }
+}

@@ -1,0 +1,34 @@
+//! `demo`: what a newcomer runs first.
+//!
+//! Promises: command demo
+
+use komoju_testkit::Installation;
+
+use crate::PROGRAM;
+
+#[test]
+fn the_demo_tells_its_story_and_leaves_nothing_behind() {
+    let harness = Installation::with(PROGRAM, 0);
+    let directory = tempfile::TempDir::new().unwrap();
+    let output = harness
+        .command(&["demo", "--for", "8s"])
+        .env("TMPDIR", directory.path())
+        // A machine without CA certificates can run it too.
+        .env("SSL_CERT_FILE", "/dev/null")
+        .env("SSL_CERT_DIR", "/nonexistent")
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{told}");
+    for part in [
+        "the first sweep recorded 120 customers",
+        "sqlite3 -readonly",
+        "update by sql, ",
+        "create by file, welcome@f3097acbaaf9, is done: change ",
+        "delete by cli, goodbye, is done: change ",
+        "with 0 findings",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}

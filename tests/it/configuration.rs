@@ -1,0 +1,5 @@
+//! The configuration file.
+
+mod check;
+mod example;
+mod keys;

@@ -1,0 +1,5 @@
+//! The documents against the code, and what goes into packages.
+
+mod architecture;
+mod guide;
+mod package;

@@ -1,0 +1,47 @@
+//! The exit codes, where no other part of the contract holds them.
+//!
+//! Promises: exit code 5
+
+use std::fs;
+use std::path::Path;
+
+use komoju_testkit::Installation;
+use rusqlite::Connection;
+
+use crate::PROGRAM;
+
+pub(crate) fn bytes(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap()
+}
+
+#[test]
+fn a_persons_word_leaves_a_newer_database_as_it_was() {
+    let harness = Installation::with(PROGRAM, 5);
+    harness.expect(0, &["sync"]);
+    let path = harness.path("komoju.db");
+    let conn = Connection::open(&path).unwrap();
+    // Not in WAL mode: to set the mode alone would write to it.
+    conn.execute_batch("PRAGMA journal_mode = delete; PRAGMA user_version = 99").unwrap();
+    drop(conn);
+    let before = bytes(&path);
+    for arguments in [&["deletions", "approve"][..], &["deletions", "reject"], &["account", "accept"]] {
+        let ran = harness.expect(5, arguments);
+        assert!(ran.stderr.contains("newer komoju-sync"), "{}", ran.stderr);
+        assert!(bytes(&path) == before, "it was written to by {arguments:?}");
+    }
+}
+
+#[test]
+fn a_persons_word_leaves_a_damaged_database_as_it_was() {
+    let harness = Installation::with(PROGRAM, 40);
+    harness.expect(0, &["sync"]);
+    let path = harness.path("komoju.db");
+    let mut content = bytes(&path);
+    content[8192..12_288].fill(0xAA);
+    fs::write(&path, &content).unwrap();
+    for arguments in [&["deletions", "approve"][..], &["account", "accept"], &["sync", "--dry-run"]] {
+        let ran = harness.expect(5, arguments);
+        assert!(ran.stderr.contains(&format!("{} is damaged", path.display())), "{}", ran.stderr);
+        assert!(bytes(&path) == content, "it was written to by {arguments:?}");
+    }
+}

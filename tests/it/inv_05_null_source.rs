@@ -1,0 +1,81 @@
+//! A null source is "none" or "not revealed": every reading.
+//!
+//! Promises: invariant 5
+
+use komoju_sandbox::readings::{Source, Total};
+use komoju_sandbox::{Call, Effect, Fault, Readings};
+use komoju_testkit::Installation;
+use serde_json::json;
+
+use crate::PROGRAM;
+
+fn with_card(harness: &Installation) -> String {
+    let truth = harness.sandbox.world().truth();
+    truth.iter().find(|(_, body)| !body["source"].is_null()).map(|(id, _)| id.clone()).unwrap()
+}
+
+#[test]
+fn lists_that_hide_sources_erase_none() {
+    let harness = Installation::with(PROGRAM, 30);
+    harness.sweep();
+    let head = harness.head();
+    harness.sandbox.world().readings_mut().list_source = Source::Hidden;
+    harness.sweep();
+    assert_eq!(harness.head(), head, "nothing changed but what the list reveals");
+    let id = with_card(&harness);
+    harness.sandbox.world().update(&id, json!({"email": "new@example.com"}));
+    harness.sweep();
+    assert_eq!(harness.kinds_after(head), ["updated"]);
+    let brand = harness.one(&format!("SELECT source_brand FROM customers WHERE id = '{id}'"));
+    assert_ne!(brand, "null", "what is recorded carries the known source on");
+    assert_ne!(harness.one("SELECT after -> '$.source' FROM changes ORDER BY seq DESC LIMIT 1"), "null");
+}
+
+#[test]
+fn a_source_that_is_gone_becomes_null_when_the_list_shows_others() {
+    let harness = Installation::with(PROGRAM, 30);
+    harness.sweep();
+    let head = harness.head();
+    let id = with_card(&harness);
+    harness.sandbox.world().update(&id, json!({"source": null}));
+    harness.sweep();
+    assert_eq!(harness.kinds_after(head), ["updated"]);
+    assert_eq!(harness.one(&format!("SELECT source IS NULL FROM customers WHERE id = '{id}'")), "1");
+    harness.assert_true();
+    harness.sweep();
+    assert_eq!(harness.kinds_after(head), ["updated"], "and stays as it is");
+}
+
+#[test]
+fn a_lookup_that_hides_sources_erases_none() {
+    let harness = Installation::with(PROGRAM, 30);
+    harness.sweep();
+    let head = harness.head();
+    let id = with_card(&harness);
+    harness.sandbox.world().readings_mut().show_source = Source::Hidden;
+    let hidden = komoju_sandbox::Effect::Hide { ids: vec![id.clone()], every: None };
+    harness.on_lists(hidden);
+    harness.sweep();
+    assert_eq!(harness.head(), head);
+    assert_eq!(harness.one(&format!("SELECT source IS NULL FROM customers WHERE id = '{id}'")), "0");
+}
+
+#[test]
+fn source_that_a_sweep_has_just_recorded_is_not_taken_away_by_it() {
+    // `total` counts too many, so that the list is read twice; in between a customer gets a card.
+    let readings = Readings { total: Total::Off(3), ..Readings::default() };
+    let harness = Installation::reading(PROGRAM, 12, readings);
+    let id = with_card(&harness);
+    let card = harness.sandbox.world().truth()[&id]["source"].clone();
+    harness.sandbox.world().update(&id, json!({"source": null}));
+    harness.expect(0, &["sync"]);
+    let head = harness.head();
+    let waits = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(1).skip(1));
+    let mut sync = harness.spawn(&["sync"]);
+    harness.runtime.block_on(harness.sandbox.until(|world| world.fired(waits) > 0));
+    harness.sandbox.world().update(&id, json!({"source": card}));
+    harness.sandbox.world().clear_faults();
+    assert!(sync.wait().unwrap().success());
+    assert_eq!(harness.kinds_after(head), ["updated"]);
+    harness.assert_true();
+}

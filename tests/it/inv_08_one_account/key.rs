@@ -1,0 +1,136 @@
+//! Whose customers these are: swapped, rotated and refused keys.
+
+use komoju_sandbox::{OldKey, Refusal};
+use komoju_sync::tasks::pull::Failure;
+use komoju_testkit::{Installation, KEY};
+
+use crate::PROGRAM;
+
+/// Promises: exit code 3; command account show; command account accept
+#[test]
+fn a_key_of_another_account_stops_everything_until_it_is_accepted() {
+    let mut harness = Installation::with(PROGRAM, 30);
+    harness.expect(0, &["sync"]);
+    harness.sandbox.world().add_account("sk_test_other", 9, 12);
+    harness.use_key("sk_test_other");
+    let ran = harness.expect(3, &["sync"]);
+    assert!(ran.stderr.contains("this key reads another account"), "{}", ran.stderr);
+    assert_eq!(harness.head(), 30, "nothing is recorded");
+    let asked = harness.sandbox.world().request_count();
+    harness.expect(3, &["sync"]);
+    assert_eq!(harness.sandbox.world().request_count(), asked, "nothing more is asked");
+    harness.expect(3, &["status"]);
+    assert!(harness.expect(3, &["account", "show"]).stdout.contains("account accept"));
+
+    harness.expect(0, &["account", "accept"]);
+    harness.expect(3, &["sync"]);
+    assert_eq!(harness.one("SELECT count(*) FROM customers"), "42", "the new ones came");
+    assert_eq!(
+        harness.one("SELECT count(*) FROM held_deletions WHERE state = 'held'"),
+        "30",
+        "the old ones wait"
+    );
+}
+
+#[test]
+fn the_right_key_ends_a_stop_by_coming_back() {
+    let mut harness = Installation::with(PROGRAM, 30);
+    harness.expect(0, &["sync"]);
+    harness.sandbox.world().add_account("sk_test_other", 9, 12);
+    harness.use_key("sk_test_other");
+    harness.expect(3, &["sync"]);
+    harness.use_key(KEY);
+    harness.expect(0, &["sync"]);
+    harness.expect(0, &["status"]);
+    harness.assert_true();
+}
+
+#[test]
+fn a_rotated_key_is_accepted_by_one_known_customer() {
+    let mut harness = Installation::with(PROGRAM, 30);
+    harness.expect(0, &["sync"]);
+    let before = harness.one("SELECT account FROM mirror_info");
+    harness.sandbox.world().rotate_key("sk_test_new", OldKey::Revoked);
+    harness.use_key("sk_test_new");
+    harness.expect(0, &["sync"]);
+    assert_ne!(harness.one("SELECT account FROM mirror_info"), before);
+    harness.assert_true();
+}
+
+#[test]
+fn an_empty_mirror_takes_any_key() {
+    let mut harness = Installation::with(PROGRAM, 0);
+    harness.expect(0, &["sync"]);
+    harness.sandbox.world().add_account("sk_test_other", 9, 12);
+    harness.use_key("sk_test_other");
+    harness.expect(0, &["sync"]);
+    assert_eq!(harness.one("SELECT live FROM mirror_info"), "12");
+}
+
+/// Promises: exit code 4; invariant 9
+#[test]
+fn a_refused_key_exits_4_says_what_to_check_and_is_never_printed() {
+    let mut harness = Installation::with(PROGRAM, 30);
+    harness.use_key("sk_test_mistaken_canary");
+    let ran = harness.expect(4, &["sync"]);
+    assert!(ran.stderr.contains("Check that the key"), "{}", ran.stderr);
+    harness.expect(4, &["status"]);
+    harness.use_key(KEY);
+    harness.expect(0, &["sync"]);
+    harness.expect(0, &["status"]);
+}
+
+#[test]
+fn a_known_customer_without_a_clear_answer_does_not_hide_the_others() {
+    for silent in 0..2 {
+        let mut harness = Installation::with(PROGRAM, 2);
+        harness.expect(0, &["sync"]);
+        harness.sandbox.world().rotate_key("sk_test_new", OldKey::Revoked);
+        harness.use_key("sk_test_new");
+        let id = harness.sandbox.world().ids()[silent].clone();
+        let mut fault = komoju_sandbox::Fault::new(komoju_sandbox::Effect::status(410));
+        fault.on.path = Some(format!("/customers/{id}"));
+        harness.inject(fault);
+        harness.expect(0, &["sync"]);
+    }
+}
+
+#[test]
+fn a_refusal_is_over_when_another_accounts_key_is_answered() {
+    let mut harness = Installation::with(PROGRAM, 30);
+    harness.expect(0, &["sync"]);
+    harness.use_key("sk_test_mistaken_canary");
+    harness.expect(4, &["sync"]);
+    harness.expect(4, &["status"]);
+    harness.sandbox.world().add_account("sk_test_other", 9, 12);
+    harness.use_key("sk_test_other");
+    harness.expect(3, &["sync"]);
+    harness.expect(3, &["status"]);
+}
+
+#[test]
+fn a_new_key_that_can_be_asked_about_nobody_stops_for_a_person() {
+    let mut harness = Installation::with(PROGRAM, 0);
+    harness.sandbox.world().put_raw(serde_json::json!({"id": "..", "resource": "customer"}));
+    harness.expect(0, &["sync"]);
+    harness.sandbox.world().rotate_key("sk_test_new", OldKey::Revoked);
+    harness.use_key("sk_test_new");
+    harness.expect(3, &["sync"]);
+    harness.expect(0, &["account", "accept"]);
+    harness.expect(0, &["sync"]);
+    harness.assert_true();
+}
+
+#[test]
+fn a_firewalls_401_and_403_are_no_refusal() {
+    for refusal in [Refusal::Html401, Refusal::Html403] {
+        let harness = Installation::with(PROGRAM, 5);
+        harness.sweep();
+        harness.sandbox.world().refuse_key(Some(refusal));
+        let report = harness.sweep();
+        assert!(matches!(report.failure, Some(Failure::Setback { tries: 10, .. })), "{}", report.sentence());
+        harness.sandbox.world().refuse_key(None);
+        harness.sweep();
+        harness.assert_true();
+    }
+}

@@ -1,0 +1,144 @@
+//! Customers and pages up to and over their limits.
+
+use komoju_core::Outcome;
+use komoju_sandbox::{Call, Effect, Fault};
+use komoju_testkit::Installation;
+use serde_json::{Value, json};
+
+use crate::PROGRAM;
+use crate::inv_17_one_bad_customer::{marked, text, unreadable};
+
+#[test]
+fn customer_of_four_mebibytes_is_mirrored_in_any_script_and_escaping() {
+    let values = |one: &str, count: usize| {
+        let value = one.repeat(2000);
+        let pair = |n: usize| format!("\"k{n}\":\"{value}\"");
+        format!("{{{}}}", (0..count).map(pair).collect::<Vec<_>>().join(","))
+    };
+    let scripts = [
+        ("ASCII", "x", 2000),
+        ("kanji", "漢", 690),
+        ("escaped kanji", "\\u6f22", 340),
+        ("escaped pairs", "\\ud83d\\ude00", 170),
+    ];
+    for (name, one, count) in scripts {
+        let (harness, id) = marked();
+        harness.sandbox.world().update(&id, json!({"metadata": "MARK"}));
+        harness
+            .inject(Fault::new(Effect::Rewrite { find: "\"MARK\"".into(), with: text(values(one, count)) }));
+        let report = harness.sweep();
+        assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
+        assert_eq!((harness.mirror().len(), unreadable(&harness).len()), (57, 0), "{name}");
+        assert_eq!(harness.mirror()[&id]["metadata"].as_object().unwrap().len(), count, "{name}");
+        // Both again: nothing differs.
+        let head = harness.head();
+        harness.sweep();
+        assert_eq!(harness.head(), head, "{name}");
+    }
+}
+
+#[test]
+fn page_over_its_limit_is_read_in_parts() {
+    let harness = Installation::with(PROGRAM, 57);
+    let ids = harness.sandbox.world().ids();
+    for id in &ids[20..40] {
+        harness.sandbox.world().update(id, json!({"metadata": {"k": "x".repeat(400_000)}}));
+    }
+    let report = harness.sweep();
+    assert_eq!(report.outcome, Outcome::Complete, "{}", report.sentence());
+    harness.assert_true();
+    assert_eq!((report.tally.pages, report.tally.customers_seen), (6, 57));
+    harness.sandbox.world().delete(&ids[25]);
+    let report = harness.sweep();
+    assert_eq!((report.outcome, report.tally.deleted), (Outcome::Complete, 1), "{}", report.sentence());
+    harness.assert_true();
+}
+
+#[test]
+fn first_page_over_its_limit_is_read_in_parts_where_the_server_caps_per_page() {
+    let harness = Installation::with(PROGRAM, 23);
+    harness.sandbox.world().readings_mut().per_page_max = 4;
+    let ids = harness.sandbox.world().ids();
+    for id in &ids[..9] {
+        harness.sandbox.world().update(id, json!({"metadata": {"k": "x".repeat(2_000_000)}}));
+    }
+    let report = harness.sweep();
+    assert_eq!(report.outcome, Outcome::Complete, "{}", report.sentence());
+    harness.assert_true();
+}
+
+#[test]
+fn list_of_one_customer_over_the_limit_is_complete() {
+    use komoju_sandbox::readings::PastEnd;
+    for past_end in [PastEnd::Empty, PastEnd::NotFound, PastEnd::LastPage] {
+        let harness = Installation::with(PROGRAM, 1);
+        harness.sandbox.world().readings_mut().past_end = past_end;
+        let id = harness.sandbox.world().ids()[0].clone();
+        harness.sandbox.world().update(&id, json!({"metadata": {"k": "x".repeat(9_000_000)}}));
+        let report = harness.sweep();
+        assert_eq!(report.outcome, Outcome::Complete, "{past_end:?}: {}", report.sentence());
+        let named = unreadable(&harness);
+        assert_eq!((named.len(), &named[0]["id"]), (1, &json!(id)), "{past_end:?}: {named:?}");
+    }
+}
+
+/// How much memory the process may hold, in KiB: `MemoryHigh` of the unit.
+const MOST_MEMORY_KIB: u64 = 128 << 10;
+
+/// The most memory that a process held, in KiB.
+fn peak(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn memory_stays_bounded_by_large_customers() {
+    let harness = Installation::with(PROGRAM, 57);
+    harness.expect(0, &["sync"]);
+    // Very many small values, the longest string, and a page that is many times too large.
+    let pairs = |count: u32| (0..count).map(|n| (format!("k{n:06}"), json!("v"))).collect::<Value>();
+    let large = [pairs(95_000), json!({"k": "x".repeat(4_190_000)}), json!(vec![0; 99_000])];
+    let ids = harness.sandbox.world().ids();
+    // As new metadata, then beside the same metadata that the mirror knows.
+    for email in ["first@example.com", "second@example.com"] {
+        for (n, id) in ids[10..16].iter().enumerate() {
+            harness.sandbox.world().update(id, json!({"email": email, "metadata": large[n % 3]}));
+        }
+        // The sweep is over and the process lives while its push waits for an answer.
+        harness.expect(0, &["intent", "create", "--metadata", "n=1"]);
+        let held = harness.inject(Fault::new(Effect::Hold).call(Call::Create));
+        let sync = harness.spawn(&["sync"]);
+        harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) == 1));
+        let peak = peak(sync.id());
+        harness.sandbox.world().remove_fault(held);
+        let output = sync.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(peak < MOST_MEMORY_KIB, "{peak} KiB");
+    }
+    harness.assert_true();
+}
+
+/// The most memory that a sweep of so many unchanged customers took, in KiB.
+fn peak_of_a_sweep(customers: u32) -> u64 {
+    let harness = Installation::with(PROGRAM, customers);
+    harness.replace_in_config("per_page = 10\n", "per_page = 100\n");
+    harness.expect(0, &["sync"]);
+    // The sweep is over and the process lives while its push waits for an answer.
+    harness.intend("n", "create", None, Some(json!({"email": "new@example.com"})));
+    let held = harness.inject(Fault::new(Effect::Hold).call(Call::Create));
+    let sync = harness.spawn(&["sync"]);
+    harness.until(|world| world.fired(held) == 1);
+    let peak = peak(sync.id());
+    harness.sandbox.world().remove_fault(held);
+    assert!(sync.wait_with_output().unwrap().status.success());
+    peak
+}
+
+#[test]
+fn a_sweep_takes_a_few_bytes_for_each_further_customer() {
+    let (few, many) = (2_000, 22_000);
+    let grown = peak_of_a_sweep(many).saturating_sub(peak_of_a_sweep(few));
+    // A customer has more than 500 bytes of JSON.
+    assert!(grown * 1024 < u64::from(many - few) * 200, "{grown} KiB for {} customers", many - few);
+}

@@ -1,0 +1,46 @@
+//! Invariant 13: the probe reads the newest customers and concludes nothing from absence.
+//!
+//! Promises: invariant 13
+
+use komoju_testkit::Installation;
+use serde_json::json;
+
+use crate::PROGRAM;
+
+#[test]
+fn a_probe_sees_the_newest_and_concludes_nothing_from_who_is_missing() {
+    let harness = Installation::with(PROGRAM, 30);
+    let ran = harness.expect(1, &["sync", "--probe"]);
+    assert!(
+        ran.stderr.contains("komoju-sync sync"),
+        "a probe rests until one sweep is complete: {}",
+        ran.stderr
+    );
+    harness.expect(0, &["sync"]);
+    let newest = harness.sandbox.world().ids()[0].clone();
+    harness.sandbox.world().delete(&newest);
+    let new = harness.sandbox.world().create(json!({"email": "late@example.com"}));
+    harness.sandbox.world().clear_requests();
+    harness.expect(0, &["sync", "--probe"]);
+    assert!(harness.mirror().contains_key(&new));
+    assert!(harness.mirror().contains_key(&newest), "a probe never deletes");
+    assert_eq!(harness.one("SELECT origin FROM changes ORDER BY seq DESC LIMIT 1"), "probe");
+    assert!(harness.sandbox.world().requests().iter().all(|seen| seen.query.contains("start_time=")));
+}
+
+#[test]
+fn one_creation_time_in_the_future_does_not_blind_the_probe() {
+    let harness = Installation::with(PROGRAM, 12);
+    harness
+        .sandbox
+        .world()
+        .put_raw(json!({"id": "tomorrow", "resource": "customer", "created_at": "2099-01-01T00:00:00Z"}));
+    harness.expect(0, &["sync"]);
+    harness.sandbox.world().clear_requests();
+    harness.expect(0, &["sync", "--probe"]);
+    let newest = harness.one("SELECT max(created_at) FROM customers WHERE created_at < '2099'");
+    let from = &newest[..newest.len() - 8];
+    let asked = harness.sandbox.world().requests()[0].query.clone();
+    let day = asked.split("start_time=").nth(1).unwrap()[..10].to_owned();
+    assert!(from.starts_with(&day) || day.as_str() < &from[..10], "{asked}, the newest is {newest}");
+}

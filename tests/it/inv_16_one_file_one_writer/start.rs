@@ -1,0 +1,49 @@
+//! Which files and holders a start finds, and what it does about them.
+
+use std::fs;
+
+use komoju_testkit::Installation;
+use rusqlite::Connection;
+
+use crate::PROGRAM;
+use crate::exit_codes::bytes;
+
+#[test]
+fn a_process_that_ended_before_its_first_migration_left_nothing_damaged() {
+    let harness = Installation::with(PROGRAM, 5);
+    let conn = Connection::open(harness.path("komoju.db")).unwrap();
+    conn.pragma_update(None, "application_id", komoju_sync::store::file::inspect::APPLICATION_ID).unwrap();
+    drop(conn);
+    let ran = harness.expect(5, &["customers", "list"]);
+    assert!(ran.stderr.contains("there is no database"), "{}", ran.stderr);
+    harness.expect(0, &["sync"]);
+    harness.assert_true();
+}
+
+#[test]
+fn a_left_over_wal_beside_a_missing_database_is_left_as_it_is() {
+    let harness = Installation::with(PROGRAM, 5);
+    std::fs::create_dir(harness.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(harness.path("elsewhere").join("real.db"), harness.path("komoju.db")).unwrap();
+    let wal = harness.path("elsewhere").join("real.db-wal");
+    fs::write(&wal, b"the last commits").unwrap();
+    let ran = harness.expect(5, &["sync"]);
+    assert!(ran.stderr.contains("real.db-wal"), "{}", ran.stderr);
+    assert_eq!(bytes(&wal), b"the last commits");
+    fs::write(&wal, b"").unwrap();
+    harness.expect(0, &["sync"]);
+    harness.assert_true();
+}
+
+#[test]
+fn a_dry_run_is_named_to_whoever_would_start_beside_it() {
+    let harness = Installation::with(PROGRAM, 30);
+    harness.expect(0, &["sync"]);
+    let held = harness.on_lists(komoju_sandbox::Effect::Hold);
+    let mut dry = harness.spawn(&["sync", "--dry-run"]);
+    harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
+    let ran = harness.expect(5, &["sync"]);
+    assert!(ran.stderr.contains("sync --dry-run"), "{}", ran.stderr);
+    harness.sandbox.world().clear_faults();
+    assert!(dry.wait().unwrap().success());
+}

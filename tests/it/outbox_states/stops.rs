@@ -1,0 +1,153 @@
+//! Answers that arrive at a stop, or while the database is locked.
+
+use std::time::Duration;
+
+use komoju_sandbox::{Call, Effect, Fault, FaultId};
+use komoju_sync::clock::Clock as _;
+use komoju_testkit::{InProcess, eventually_in_task};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+#[tokio::test]
+async fn a_stop_gives_answers_on_their_way_a_moment_and_cuts_off_the_rest() {
+    let mut harness = InProcess::open(1).await;
+    let id = harness.some_id();
+    harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
+    let held = harness.inject(Fault::new(Effect::Hold).call(Call::Update).once());
+    let stop = tokio_util::sync::CancellationToken::new();
+    let pusher = harness.pusher_at(&harness.sandbox.base_url(), stop.clone());
+    let stopping = async {
+        harness.sandbox.until(|world| world.fired(held) == 1).await;
+        stop.cancel();
+    };
+    let (served, ()) = tokio::join!(pusher.serve(), stopping);
+    served.unwrap();
+    assert_eq!(harness.state("u"), "waiting");
+    assert_eq!(harness.of("u", "next_attempt_at"), "null", "due at once");
+    drop(pusher);
+    harness.sandbox.world().remove_fault(held);
+    harness.restart();
+    harness.drain().await;
+    assert_eq!(harness.state("u"), "done");
+}
+
+/// Updates of two customers, named by their ids, and the faults that hold them.
+fn two_held_updates(harness: &InProcess) -> ([String; 2], [FaultId; 2]) {
+    let ids: [String; 2] = harness.sandbox.world().ids().first_chunk().unwrap().clone();
+    let held = [&ids[0], &ids[1]].map(|id| {
+        harness.intend(id, "update", Some(id), Some(json!({"email": "x@example.com"})));
+        let mut held = Fault::new(Effect::Hold).call(Call::Update);
+        held.on.path = Some(format!("/customers/{id}"));
+        harness.inject(held)
+    });
+    (ids, held)
+}
+
+/// Nobody waits longer for a lock than this.
+async fn wait_for_locks(harness: &InProcess, time: Duration) {
+    harness.store().read(move |conn| Ok(conn.busy_timeout(time)?)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_written_at_once_is_kept_until_it_can() {
+    let harness = InProcess::open(3).await;
+    // The first is answered while the database is locked, the second while the first waits to be written.
+    let (_, held) = two_held_updates(&harness);
+    wait_for_locks(&harness, Duration::from_millis(50)).await;
+    let stop = CancellationToken::new();
+    let pusher = harness.pusher_at(&harness.sandbox.base_url(), stop.clone());
+    pusher.recover().await.unwrap();
+    let others = async {
+        harness.sandbox.until(|world| held.iter().all(|held| world.fired(*held) == 1)).await;
+        let other = harness.writer();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        for held in held {
+            // By this clock nothing but its pauses takes time.
+            let before = harness.clock.elapsed();
+            harness.sandbox.world().remove_fault(held);
+            eventually_in_task(|| harness.clock.elapsed() >= before + Duration::from_secs(2)).await;
+        }
+        other.execute_batch("COMMIT").unwrap();
+        eventually_in_task(|| harness.column("SELECT id FROM intents WHERE state <> 'done'").is_empty())
+            .await;
+        stop.cancel();
+    };
+    let (served, ()) = tokio::join!(pusher.serve(), others);
+    assert_eq!(served.unwrap().done, 2);
+    assert_eq!(harness.sandbox.world().updates(), 2);
+    assert_eq!(harness.column("SELECT outcome FROM attempts"), ["done", "done"]);
+    harness.assert_true();
+}
+
+#[tokio::test]
+async fn a_stop_while_the_database_is_locked_still_writes_what_was_answered() {
+    let harness = InProcess::open(3).await;
+    let (ids, held) = two_held_updates(&harness);
+    wait_for_locks(&harness, Duration::from_millis(500)).await;
+    let stop = CancellationToken::new();
+    let pusher = harness.pusher_at(&harness.sandbox.base_url(), stop.clone());
+    pusher.recover().await.unwrap();
+    let others = async {
+        harness.sandbox.until(|world| held.iter().all(|held| world.fired(*held) == 1)).await;
+        let other = harness.writer();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        // By this clock nothing but pauses takes time: the one after a lock, then the one before the end.
+        harness.sandbox.world().remove_fault(held[0]);
+        let before = harness.clock.elapsed();
+        eventually_in_task(|| harness.clock.elapsed() > before).await;
+        stop.cancel();
+        let before = harness.clock.elapsed();
+        eventually_in_task(|| harness.clock.elapsed() > before).await;
+        other.execute_batch("COMMIT").unwrap();
+        harness.sandbox.world().remove_fault(held[1]);
+    };
+    let (served, ()) = tokio::join!(pusher.serve(), others);
+    assert!(served.unwrap().done >= 1);
+    assert_eq!(harness.state(&ids[0]), "done");
+}
+
+#[tokio::test]
+async fn a_drain_gives_up_on_a_database_that_stays_locked() {
+    let harness = InProcess::open(1).await;
+    let id = harness.some_id();
+    harness.intend("u", "update", Some(&id), Some(json!({"email": "x@example.com"})));
+    let held = harness.inject(Fault::new(Effect::Hold).call(Call::Update));
+    wait_for_locks(&harness, Duration::from_millis(20)).await;
+    let pusher = harness.pusher_at(&harness.sandbox.base_url(), Default::default());
+    pusher.recover().await.unwrap();
+    let other = harness.writer();
+    let others = async {
+        harness.sandbox.until(|world| world.fired(held) == 1).await;
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        harness.sandbox.world().remove_fault(held);
+    };
+    let both = async { tokio::join!(pusher.drain(), others) };
+    let (drained, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
+    assert!(drained.is_err_and(|e| e.is_busy()));
+    other.execute_batch("COMMIT").unwrap();
+    // What was answered and could not be written is asked again by the next process.
+    let mut harness = harness;
+    drop(pusher);
+    harness.drain().await;
+    assert_eq!(harness.state("u"), "done");
+}
+
+#[tokio::test]
+async fn of_one_lane_nothing_is_sent_while_another_is_under_way() {
+    // As when a create is done at last while its customer, seen by a sweep meanwhile, is being changed.
+    let mut harness = InProcess::open(1).await;
+    let id = harness.some_id();
+    harness.intend("first", "update", Some(&id), Some(json!({"email": "x"})));
+    harness.intend("second", "update", Some(&id), Some(json!({"email": "y"})));
+    harness.sql("UPDATE intents SET state = 'sending' WHERE id = 'second'; INSERT INTO attempts (intent_id, n, started_at) VALUES ('second', 1, '2026-06-01T00:00:00.000Z')");
+    let pusher = harness.pusher_at(&harness.sandbox.base_url(), Default::default());
+    pusher.drain().await.unwrap();
+    drop(pusher);
+    assert_eq!(
+        (harness.states(), harness.calls().len()),
+        (vec!["first queued".to_owned(), "second sending".to_owned()], 0)
+    );
+    // The next process finds that nobody sends it.
+    harness.drain().await;
+    assert_eq!(harness.states(), ["first done", "second done"]);
+}

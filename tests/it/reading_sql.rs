@@ -1,0 +1,3 @@
+//! Reading: what SQL users may rely on.
+
+mod views;

@@ -1,0 +1,300 @@
+//! Alerts: which conditions run the command, when, and how often.
+//!
+//! Promises: key alerts.command
+
+mod program;
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use komoju_sandbox::{Call, Effect, Fault, Work};
+use komoju_testkit::{Daemon, Installation, KEY, eventually};
+use serde_json::Value;
+
+use crate::PROGRAM;
+use crate::service::metrics::eventually_is;
+
+/// Longer than any change takes to be told: that nothing is told, only time can show.
+const LONG_ENOUGH: Duration = Duration::from_secs(5);
+
+/// A program that keeps what it is told, and then does this.
+fn program(harness: &Installation, then: &str) -> PathBuf {
+    let path = harness.path("notify");
+    let told = harness.path("told");
+    let script = format!("#!/bin/sh\ncat >> '{}'\n{then}\n", told.display());
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn alerting(harness: &Installation, then: &str) {
+    let path = program(harness, then);
+    harness.append_config(&format!("[alerts]\ncommand = ['{}', '--from', 'here']", path.display()));
+}
+
+fn told(harness: &Installation) -> Vec<Value> {
+    let text = std::fs::read_to_string(harness.path("told")).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+fn kinds(harness: &Installation) -> Vec<String> {
+    told(harness).iter().map(|alert| alert["alert"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Drops an intent that will park, `id` ending with the number of its customer: one that is parked keeps those behind it.
+fn park(harness: &Installation, id: &str) {
+    let customer = harness.sandbox.world().ids()[usize::from(id.as_bytes()[1] - b'0')].clone();
+    harness.sql(&format!(
+            "INSERT INTO intents (id, op, customer_id, body, expect)
+             VALUES ('{id}', 'update', '{customer}', '{{\"email\": \"secret@example.jp\"}}', '{{\"locale\": \"xx\"}}')"
+        ),
+    );
+}
+
+fn parks(harness: &Installation, id: &str) {
+    park(harness, id);
+    eventually("it is parked", || {
+        harness.one(&format!("SELECT state FROM intents WHERE id = '{id}'")) == "parked"
+    });
+}
+
+/// Every list is refused for good: a sweep fails at once.
+fn no_lists() -> Fault {
+    Fault::new(Effect::Status {
+        status: 422,
+        body: Default::default(),
+        retry_after: None,
+        headers: Default::default(),
+        work: Work::Skipped,
+    })
+    .call(Call::List)
+}
+
+#[test]
+fn a_parked_intent_is_told_once_until_it_clears_and_another_one_within_the_hour_after() {
+    let harness = Installation::with(PROGRAM, 3);
+    alerting(&harness, "");
+    let mut daemon = Daemon::start(&harness);
+    eventually("the first sweep", || {
+        harness.path("komoju.db").exists() && daemon.said().contains("complete")
+    });
+    parks(&harness, "p0");
+    eventually("the alert is sent", || kinds(&harness) == ["parked_intents"]);
+    let alert = &told(&harness)[0];
+    assert_eq!((&alert["count"], &alert["new"], &alert["oldest"]), (&1.into(), &1.into(), &"p0".into()));
+    assert!(
+        alert["sentence"].as_str().unwrap().contains("1 intent is parked and waits for an operator"),
+        "{alert}"
+    );
+    assert!(
+        alert["sentence"].as_str().unwrap().contains("komoju-sync intent list --state parked"),
+        "{alert}"
+    );
+    assert_eq!(alert["database"], harness.path("komoju.db").to_str().unwrap());
+    assert!(!alert["host"].as_str().unwrap().is_empty());
+
+    // Neither time, nor a restart, nor another one at once tells again.
+    parks(&harness, "p1");
+    assert_eq!(daemon.stop(), Some(0));
+    let mut daemon = Daemon::start(&harness);
+    std::thread::sleep(LONG_ENOUGH);
+    assert_eq!(told(&harness).len(), 1);
+    // An hour later the other one is.
+    harness.sql("UPDATE alert SET told_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-61 minutes') WHERE told_at IS NOT NULL",
+    );
+    eventually("the other one is told", || told(&harness).len() == 2);
+    let alert = &told(&harness)[1];
+    assert_eq!((&alert["count"], &alert["new"], &alert["oldest"]), (&2.into(), &1.into(), &"p0".into()));
+
+    // What cleared is forgotten; what comes up then is told at once.
+    harness.expect(0, &["intent", "cancel", "p0"]);
+    harness.expect(0, &["intent", "cancel", "p1"]);
+    eventually("it has cleared", || harness.one("SELECT count(*) FROM alert") == "0");
+    parks(&harness, "p2");
+    eventually("the alert is sent", || told(&harness).len() == 3);
+    assert_eq!(told(&harness)[2]["oldest"], "p2");
+    eventually("that is noted", || harness.one("SELECT count(*) FROM alert WHERE told_at IS NULL") == "0");
+
+    // Nothing is written while nothing changes.
+    let before = std::fs::metadata(harness.path("komoju.db-wal")).unwrap().modified().unwrap();
+    std::thread::sleep(LONG_ENOUGH);
+    assert_eq!(std::fs::metadata(harness.path("komoju.db-wal")).unwrap().modified().unwrap(), before);
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn each_kind_is_told_with_what_to_do_and_the_documentation_tells_its_keys() {
+    let mut harness = Installation::with(PROGRAM, 60);
+    harness.expect(0, &["sync"]);
+    alerting(&harness, "");
+    harness.append_config("");
+    let text = std::fs::read_to_string(harness.path("config.toml")).unwrap();
+    std::fs::write(
+        harness.path("config.toml"),
+        text.replace("[outbound]\n", "[outbound]\nhold_deletes_over = 0\n"),
+    )
+    .unwrap();
+    let ids = harness.sandbox.world().ids();
+    for id in &ids[..20] {
+        assert!(harness.sandbox.world().delete(id));
+    }
+    harness.sql(&format!("INSERT INTO intents (id, op, customer_id) VALUES ('d1', 'delete', '{}')", ids[30]));
+    park(&harness, "p0");
+    let mut daemon = Daemon::start(&harness);
+    eventually("three are told", || told(&harness).len() == 3);
+    daemon.stop();
+
+    // Another key, which knows none of them: another account.
+    harness.sql("UPDATE account SET fingerprint = zeroblob(32)");
+    for id in &ids[20..] {
+        harness.sandbox.world().delete(id);
+    }
+    let mut daemon = Daemon::start(&harness);
+    eventually("the stopped account is told", || told(&harness).len() == 4);
+    daemon.stop();
+    harness.use_key("sk_test_another_key");
+    harness.sql("UPDATE pass SET finished_at = '2020-01-01T00:00:00.000Z'; UPDATE account SET candidate = NULL, stopped_at = NULL",
+    );
+    configure_cron(&harness, "* * * * * *");
+    let mut daemon = Daemon::start(&harness);
+    eventually("the refused key and the stale mirror are told", || told(&harness).len() == 6);
+    daemon.stop();
+
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/alerts.md")).unwrap();
+    let firsts = |after: &str| -> BTreeSet<String> {
+        let table = text.split(after).nth(1).unwrap().lines().skip(2);
+        let rows = table.take_while(|line| line.starts_with('|'));
+        rows.map(|row| row.split('`').nth(1).unwrap().to_owned()).collect()
+    };
+    let alerts = told(&harness);
+    let mut seen = BTreeSet::new();
+    for alert in &alerts {
+        let keys: BTreeSet<String> = alert.as_object().unwrap().keys().cloned().collect();
+        assert_eq!(keys, firsts("| key | type | means |"), "{alert}");
+        let kind = alert["alert"].as_str().unwrap();
+        assert!(seen.insert(kind.to_owned()), "{kind} twice: {alerts:?}");
+        let (part, count, oldest) = match kind {
+            "held_deletions" => {
+                ("20 deletions wait for an operator: look at `komoju-sync deletions list`", 20, Some("1"))
+            }
+            "held_deletes" => ("1 delete intent waits for an operator", 1, Some("d1")),
+            "parked_intents" => ("`komoju-sync intent retry ID` or `cancel ID`", 1, Some("p0")),
+            "key_refused" => ("put the right secret key in place", 1, None),
+            "account_stopped" => ("`komoju-sync account accept`", 1, None),
+            "stale_mirror" => ("no sweep was complete since 2020-01-01T00:00:00.000Z", 1, None),
+            other => panic!("{other}"),
+        };
+        assert!(alert["sentence"].as_str().unwrap().contains(part), "{alert}");
+        assert_eq!((alert["count"].as_u64(), alert["oldest"].as_str()), (Some(count), oldest), "{alert}");
+        assert_eq!(alert["new"], 1, "{alert}");
+        let said = alert.to_string();
+        assert!(
+            !said.contains(KEY) && !said.contains("example.jp") && !ids.iter().any(|id| said.contains(id)),
+            "{said}"
+        );
+    }
+    // A disk that fails is played by `disk_errors`.
+    seen.insert("database_unusable".to_owned());
+    // A test of its own needs no other alert: `wipe_that_a_reader_blocks_is_told_and_measured`.
+    seen.insert("unfinished_wipe".to_owned());
+    assert_eq!(seen, firsts("| `alert` | stands while | counts as new |"));
+}
+
+#[test]
+fn wipe_that_a_reader_blocks_is_told_and_measured() {
+    let harness = Installation::with(PROGRAM, 2);
+    harness.expect(0, &["sync"]);
+    alerting(&harness, "");
+    let (mut daemon, address) = Daemon::listening(&harness);
+    let parked = rusqlite::Connection::open(harness.path("komoju.db")).unwrap();
+    parked.execute_batch("BEGIN; SELECT * FROM intents").unwrap();
+    harness.sql(
+        "INSERT INTO intents (id, op, body) VALUES ('t', 'create', '{\"payment_details\": \"tok_canary\"}')",
+    );
+    let tokens = "komoju_sync_unfinished_wipes{of=\"tokens\"}";
+    eventually_is(&address, tokens, 1.0);
+    eventually("the alert is sent", || kinds(&harness) == ["unfinished_wipe"]);
+    let alert = &told(&harness)[0];
+    let sentence = alert["sentence"].as_str().unwrap();
+    let me = format!("(process {}) reads an old state of the database", std::process::id());
+    assert!(
+        sentence.starts_with("payment tokens of settled intents are still in") && sentence.contains(&me),
+        "{alert}"
+    );
+    assert_eq!(alert["since"], harness.one("SELECT wipe_since FROM meta"));
+    harness.expect(3, &["status"]);
+    assert!(daemon.said().contains(&me), "{}", daemon.said());
+    drop(parked);
+    eventually_is(&address, tokens, 0.0);
+    eventually_is(&address, "komoju_sync_unfinished_wipes{of=\"erasure\"}", 0.0);
+    harness.expect(0, &["status"]);
+    eventually("it is forgotten", || harness.one("SELECT count(*) FROM alert") == "0");
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+fn configure_cron(harness: &Installation, cron: &str) {
+    let text = std::fs::read_to_string(harness.path("config.toml")).unwrap();
+    std::fs::write(
+        harness.path("config.toml"),
+        text.replace("sweep_cron = \"0 0 0 1 1 *\"", &format!("sweep_cron = \"{cron}\"")),
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_stale_mirror_is_told_when_a_sweep_failed_and_a_new_database_has_its_time() {
+    // A stale one, and an API that gives no lists.
+    let harness = Installation::with(PROGRAM, 2);
+    harness.expect(0, &["sync"]);
+    harness.sql("UPDATE pass SET finished_at = '2020-01-01T00:00:00.000Z'");
+    alerting(&harness, "");
+    let fault = harness.inject(no_lists());
+    let daemon = Daemon::start(&harness);
+    // A new one.
+    let new = Installation::with(PROGRAM, 2);
+    alerting(&new, "");
+    new.inject(no_lists());
+    let _fails = Daemon::start(&new);
+    // A new one whose first sweep goes on, though three periods are over.
+    let slow = Installation::with(PROGRAM, 2);
+    alerting(&slow, "");
+    configure_cron(&slow, "* * * * * *");
+    let held = slow.on_lists(Effect::Hold);
+    let slowly = Daemon::start(&slow);
+    // A new one that has had its time.
+    let late = Installation::with(PROGRAM, 2);
+    alerting(&late, "");
+    configure_cron(&late, "* * * * * *");
+    late.inject(no_lists());
+    let _late = Daemon::start(&late);
+
+    eventually("the alert is sent", || kinds(&harness) == ["stale_mirror"]);
+    assert_eq!(told(&harness)[0]["since"], "2020-01-01T00:00:00.000Z");
+    eventually("the late one too", || kinds(&late) == ["stale_mirror"]);
+    assert!(told(&late)[0]["sentence"].as_str().unwrap().contains("no sweep was complete yet"));
+    std::thread::sleep(LONG_ENOUGH);
+    assert!(daemon.said().matches("sweep").count() > 0);
+    assert_eq!(kinds(&harness).len(), 1, "however often it fails, and while it tries again");
+    assert_eq!(kinds(&late).len(), 1);
+    assert_eq!((kinds(&new).len(), kinds(&slow).len()), (0, 0));
+    slow.sandbox.world().remove_fault(held);
+    eventually("the first sweep ends", || slowly.said().contains("complete"));
+    harness.sandbox.world().remove_fault(fault);
+    eventually("it has cleared", || harness.one("SELECT count(*) FROM alert") == "0");
+}
+
+#[test]
+fn stale_mirror_whose_next_sweep_is_partial_is_told() {
+    let harness = Installation::with(PROGRAM, 5);
+    harness.expect(0, &["sync"]);
+    harness.sql("UPDATE pass SET finished_at = '2020-01-01T00:00:00.000Z'");
+    alerting(&harness, "");
+    let ids = vec![harness.sandbox.world().ids()[2].clone()];
+    harness.on_lists(Effect::Hide { ids, every: None });
+    harness.inject(Fault::new(Effect::status(403)).call(Call::Show));
+    let _daemon = Daemon::start(&harness);
+    eventually("the alert is sent", || kinds(&harness) == ["stale_mirror"]);
+    assert_eq!(harness.one("SELECT outcome FROM passes ORDER BY id DESC LIMIT 1"), "partial");
+}

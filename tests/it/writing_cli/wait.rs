@@ -1,0 +1,93 @@
+//! `--wait`: the exit code says what became of the intent.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+
+use komoju_testkit::{Installation, Process, signal};
+
+use super::{daemon, lines};
+use crate::PROGRAM;
+
+/// Starts a command that waits; returns it once it does, with what it printed.
+fn waiting(harness: &Installation, arguments: &[&str]) -> (Process, BufReader<std::process::ChildStderr>) {
+    let mut child = harness.spawn(arguments);
+    let mut told = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("Ctrl-C ends the waiting") {
+        line.clear();
+        assert!(told.read_line(&mut line).unwrap() > 0, "it ended without waiting");
+    }
+    (child, told)
+}
+
+fn ended(mut child: Process, mut told: BufReader<std::process::ChildStderr>) -> (Option<i32>, String) {
+    let mut rest = String::new();
+    told.read_to_string(&mut rest).unwrap();
+    (child.wait().unwrap().code(), rest)
+}
+
+const LATER: [&str; 2] = ["--not-before", "2099-01-01T00:00:00Z"];
+
+/// `intent create` of a customer with this id for the intent, which waits.
+fn create_and_wait(harness: &Installation, id: &str) -> (Process, BufReader<std::process::ChildStderr>) {
+    waiting(harness, &[&["intent", "create", "--email", "a", "--id", id, "--wait"], &LATER[..]].concat())
+}
+
+#[test]
+fn wait_without_a_daemon_ends_at_once_with_3() {
+    let harness = Installation::swept(PROGRAM, 0);
+    let ran = harness.expect(3, &["intent", "create", "--email", "a", "--id", "n1", "--wait", "--json"]);
+    for part in ["not waiting, because no daemon runs; intent n1 stays queued", "intent show n1"] {
+        assert!(ran.stderr.contains(part), "{}", ran.stderr);
+    }
+    assert_eq!(lines(&ran.stdout)[0]["state"], "queued");
+}
+
+#[test]
+fn who_waits_exits_by_what_becomes_of_it() {
+    let harness = Installation::swept(PROGRAM, 0);
+    let _daemon = daemon(&harness);
+    for (id, code, how) in [
+        (
+            "done",
+            0,
+            "BEGIN; UPDATE intents SET state = 'sending' WHERE id = 'done';
+             UPDATE intents SET state = 'done' WHERE id = 'done'; COMMIT",
+        ),
+        (
+            "rejected",
+            1,
+            "BEGIN; UPDATE intents SET state = 'sending' WHERE id = 'rejected';
+             UPDATE intents SET state = 'rejected', reason = 'said no' WHERE id = 'rejected'; COMMIT",
+        ),
+        ("parked", 3, "UPDATE intents SET state = 'parked', reason = 'a conflict' WHERE id = 'parked'"),
+    ] {
+        let (child, told) = create_and_wait(&harness, id);
+        harness.sql(how);
+        let (ended, rest) = ended(child, told);
+        assert_eq!(ended, Some(code), "{id}: {rest}");
+        assert!(rest.contains(id), "{rest}");
+    }
+    let (child, told) = create_and_wait(&harness, "taken back");
+    harness.expect(0, &["intent", "cancel", "taken back"]);
+    let (code, rest) = ended(child, told);
+    assert_eq!(code, Some(1));
+    assert!(rest.contains("cancelled by uid"), "{rest}");
+    // What is settled already is told at once.
+    let again =
+        [&["intent", "create", "--email", "a", "--id", "parked", "--wait", "--json"], &LATER[..]].concat();
+    let again = harness.expect(3, &again);
+    assert_eq!(lines(&again.stdout)[0]["state"], "parked");
+    assert!(again.stderr.contains("a conflict"), "{}", again.stderr);
+}
+
+#[test]
+fn ctrl_c_ends_the_waiting_and_not_the_intent() {
+    let harness = Installation::swept(PROGRAM, 0);
+    let _daemon = daemon(&harness);
+    let (child, told) = create_and_wait(&harness, "n1");
+    signal("INT", child.id());
+    let (code, rest) = ended(child, told);
+    assert_eq!(code, Some(3));
+    assert!(rest.contains("intent n1 stays queued"), "{rest}");
+    assert_eq!(harness.one("SELECT state FROM intents"), "queued");
+}

@@ -1,0 +1,114 @@
+//! The directories: modes, owner, lock, and a door that is switched off.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::sync::Arc;
+
+use komoju_sync::store::outbox::engine;
+use komoju_sync::tasks::spool::{Looked, Spool, SpoolSettings, waiting_files};
+
+use super::{CREATE, SpoolHarness};
+
+#[tokio::test]
+async fn the_directories_are_made_with_their_modes() {
+    let harness = SpoolHarness::open().await;
+    let mode = |path: &str| fs::metadata(harness.at(path)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode(""), mode("receipts"), mode("rejected")), (0o3770, 0o750, 0o750));
+    assert_eq!(mode(".claimed"), 0o700);
+    fs::set_permissions(harness.at(""), fs::Permissions::from_mode(0o3770)).unwrap();
+    harness.scan().await;
+    assert_eq!(mode(""), 0o3770, "one that is there stays as it is");
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_made_is_told_and_ends_nothing() {
+    let harness = SpoolHarness::with(true);
+    fs::write(harness.home.path().join("intents"), "a file is in the way").unwrap();
+    let looked = harness.scan().await;
+    let why = &looked.left[0].why;
+    assert!(why.contains("outbound.spool_dir") && why.contains("put a directory there"), "{why}");
+    assert_eq!(harness.spool.left(), looked.left);
+    fs::remove_file(harness.home.path().join("intents")).unwrap();
+    assert_eq!(harness.scan().await.left, []);
+    assert_eq!(harness.spool.left(), [], "what is repaired is forgotten");
+}
+
+#[tokio::test]
+async fn receipts_do_not_follow_a_link_elsewhere() {
+    let harness = SpoolHarness::with(true);
+    fs::create_dir(harness.at("")).unwrap();
+    fs::create_dir(harness.home.path().join("elsewhere")).unwrap();
+    symlink(harness.home.path().join("elsewhere"), harness.at("receipts")).unwrap();
+    harness.drop_file("a.json", CREATE);
+    let looked = harness.scan().await;
+    assert_eq!((looked.taken, looked.left.len()), (0, 1));
+    assert!(harness.at("a.json").exists());
+}
+
+#[tokio::test]
+async fn while_pushing_is_switched_off_everything_stays() {
+    let harness = SpoolHarness::with(false);
+    assert_eq!(harness.scan().await, Looked::default());
+    fs::create_dir(harness.at("")).unwrap();
+    harness.drop_file("a.json", CREATE);
+    harness.drop_file("b.json", "{");
+    for looked in
+        [harness.scan().await, harness.spool.take(&["a.json".to_owned(), "b.json".to_owned()]).await.unwrap()]
+    {
+        assert_eq!((looked.taken, looked.refused, looked.left.len()), (0, 0, 2));
+        assert!(
+            SpoolHarness::why(&looked, "a.json")
+                .contains("pushing is switched off (outbound.enabled = false)")
+        );
+    }
+    assert_eq!(waiting_files(&harness.at("")), ["a.json", "b.json"]);
+
+    // The database says so too, until it is told otherwise.
+    let harness = SpoolHarness::open().await;
+    harness.store.write(|tx| engine::set_enabled(tx, false)).await.unwrap();
+    harness.drop_file("a.json", CREATE);
+    assert!(SpoolHarness::why(&harness.scan().await, "a.json").contains("switched off"));
+    harness.store.write(|tx| engine::set_enabled(tx, true)).await.unwrap();
+    assert_eq!(harness.scan().await.taken, 1);
+}
+
+#[tokio::test]
+async fn of_two_daemons_on_one_directory_the_second_takes_nothing() {
+    let first = SpoolHarness::open().await;
+    let second = SpoolHarness::with(true);
+    let settings = SpoolSettings { dir: first.at(""), enabled: true };
+    let other = Spool::new(Arc::clone(&second.store), None, Arc::clone(&second.clock) as Arc<_>, settings);
+    for n in 0..20 {
+        first.drop_file(&format!("{n}.json"), CREATE);
+    }
+    let (one, two) = tokio::join!(first.spool.scan(), other.scan());
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!((one.taken, two.taken, first.ids().len(), second.ids().len()), (20, 0, 20, 0));
+    let why = &two.left[0].why;
+    assert!(why.contains("another komoju-sync") && why.contains("its own outbound.spool_dir"), "{why}");
+    let recorded = |harness: &SpoolHarness| -> Option<String> {
+        harness.sql().query_row("SELECT spool_problem FROM meta", [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!((recorded(&first), recorded(&second)), (None, Some(why.clone())));
+    drop(first.spool);
+    fs::write(first.home.path().join("intents/late.json"), CREATE).unwrap();
+    assert_eq!((other.scan().await.unwrap().taken, recorded(&second)), (1, None));
+}
+
+#[tokio::test]
+async fn from_a_directory_of_another_user_nothing_is_taken() {
+    let harness = SpoolHarness::open().await;
+    harness.drop_file("a.json", CREATE);
+    let mut harness = harness;
+    harness.restart();
+    if std::os::unix::fs::chown(harness.at(""), Some(12_345), None).is_err() {
+        // Only root gives directories away.
+        return;
+    }
+    let looked = harness.scan().await;
+    assert_eq!((looked.taken, looked.left.len()), (0, 1));
+    assert!(looked.left[0].why.contains("`chown root "), "{looked:?}");
+    assert!(harness.at("a.json").exists());
+    std::os::unix::fs::chown(harness.at(""), Some(0), None).unwrap();
+    assert_eq!(harness.scan().await.taken, 1);
+}

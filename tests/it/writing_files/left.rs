@@ -1,0 +1,124 @@
+//! Files that are not taken, and how they are reported.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::process::Command;
+
+use komoju_sync::tasks::spool::{Looked, waiting_files};
+
+use super::{CREATE, SpoolHarness, logged};
+
+#[tokio::test]
+async fn what_begins_with_a_dot_is_left_alone() {
+    let harness = SpoolHarness::open().await;
+    harness.drop_file(".a.json", CREATE);
+    assert_eq!(harness.scan().await, Looked::default());
+    assert_eq!(harness.spool.take(&[".a.json".to_owned()]).await.unwrap(), Looked::default());
+    assert_eq!(harness.read(".a.json"), CREATE);
+    assert_eq!(waiting_files(&harness.at("")), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_is_no_plain_file_of_its_own_is_told_and_stays() {
+    let harness = SpoolHarness::open().await;
+    let outside = harness.home.path().join("outside.json");
+    fs::write(&outside, CREATE).unwrap();
+    symlink(&outside, harness.at("link.json")).unwrap();
+    fs::hard_link(&outside, harness.at("hard.json")).unwrap();
+    fs::create_dir(harness.at("folder.json")).unwrap();
+    assert!(Command::new("mkfifo").arg(harness.at("pipe.json")).status().unwrap().success());
+    fs::File::create(harness.at("huge.json")).unwrap().set_len(16 * 1024 * 1024 + 1).unwrap();
+    harness.drop_file("notes.txt", "not for you");
+    let cases = [
+        ("folder.json", "is a directory: put its files here"),
+        ("hard.json", "has more than one link"),
+        ("huge.json", "has more than 16 MiB: split it"),
+        ("link.json", "is a symbolic link"),
+        ("notes.txt", "must end in .json (one intent) or .jsonl (one a line): rename it"),
+        ("pipe.json", "is a pipe"),
+    ];
+    let names: Vec<String> = cases.iter().map(|(name, _)| (*name).to_owned()).collect();
+    for looked in [harness.scan().await, harness.spool.take(&names).await.unwrap()] {
+        assert_eq!((looked.taken, looked.refused, looked.left.len()), (0, 0, cases.len()), "{looked:?}");
+        for (name, why) in cases {
+            assert!(SpoolHarness::why(&looked, name).starts_with(why), "{name}: {looked:?}");
+        }
+    }
+    assert_eq!(waiting_files(&harness.at("")), names);
+    assert_eq!(harness.spool.left().len(), cases.len());
+    assert_eq!(harness.read("notes.txt"), "not for you");
+    assert_eq!(fs::read_to_string(&outside).unwrap(), CREATE);
+    assert_eq!(harness.ids(), [""; 0]);
+    fs::remove_file(harness.at("notes.txt")).unwrap();
+    fs::remove_file(&outside).unwrap();
+    let looked = harness.scan().await;
+    assert_eq!(looked.taken, 1, "the other link is gone: now it is a file of its own");
+    assert_eq!(harness.spool.left().len(), cases.len() - 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_told_with_the_way_out() {
+    let harness = SpoolHarness::open().await;
+    harness.drop_file("a.json", CREATE);
+    fs::set_permissions(harness.at("a.json"), fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read(harness.at("a.json")).is_ok() {
+        // Root reads everything; the sentence itself has a test beside it.
+        return;
+    }
+    let why = SpoolHarness::why(&harness.scan().await, "a.json");
+    assert!(why.contains("cannot be read by this program") && why.contains("chmod g+r"), "{why}");
+    fs::set_permissions(harness.at("a.json"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(harness.scan().await.taken, 1);
+    assert_eq!(harness.spool.left(), []);
+}
+
+#[tokio::test]
+async fn a_name_that_is_no_text_is_told() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let harness = SpoolHarness::open().await;
+    let name = harness.at("").join(std::ffi::OsStr::from_bytes(b"a\xff.json"));
+    fs::write(&name, CREATE).unwrap();
+    let looked = harness.scan().await;
+    assert!(SpoolHarness::why(&looked, "a\u{fffd}.json").contains("not UTF-8"));
+    assert!(name.exists());
+}
+
+#[tokio::test]
+async fn what_stays_is_told_once_until_it_goes() {
+    let harness = SpoolHarness::open().await;
+    let told = || logged().matches("is left where it is").count();
+    harness.drop_file("notes.txt", "not for you");
+    for _ in 0..3 {
+        assert_eq!(harness.scan().await.left.len(), 1);
+        assert_eq!(told(), 1);
+    }
+    fs::remove_file(harness.at("notes.txt")).unwrap();
+    assert_eq!(harness.scan().await.left, []);
+    harness.drop_file("notes.txt", "once more");
+    harness.scan().await;
+    assert_eq!(told(), 2);
+    harness.drop_file(
+        "a.json",
+        r#"{"op": "create", "body": {"payment_details": ["tok_secret"]}, "tok_secret": 1}"#,
+    );
+    harness.scan().await;
+    let log = logged();
+    assert!(log.contains(" was refused: ") && !log.contains("tok_secret"), "{log}");
+}
+
+#[tokio::test]
+async fn a_mass_of_foreign_files_is_a_number() {
+    let harness = SpoolHarness::open().await;
+    for n in 0..2_000 {
+        harness.drop_file(&format!("{n:05}.txt"), "");
+    }
+    harness.drop_file("a.json", CREATE);
+    for expected in [1, 0] {
+        let looked = harness.scan().await;
+        assert_eq!((looked.taken, looked.left.len(), looked.more_left), (expected, 100, 1_900));
+    }
+    assert_eq!(harness.spool.left()[0].name, "00000.txt");
+    let log = logged();
+    assert!(log.contains("1900 more files are left where they are"), "{log}");
+    assert!(log.lines().count() < 110, "{} lines", log.lines().count());
+}

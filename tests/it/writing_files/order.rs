@@ -1,0 +1,206 @@
+//! When a file is taken: in drop order, and only once it is still.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use komoju_sync::clock::{Clock, ManualClock, Sleep};
+use komoju_sync::tasks::spool::{Looked, Spool, SpoolSettings};
+use tokio_util::sync::CancellationToken;
+
+use super::{CREATE, HOUR, SpoolHarness, touched, update};
+
+#[tokio::test]
+async fn a_file_is_taken_once_it_was_still_for_a_second() {
+    let harness = SpoolHarness::open().await;
+    harness.drop_file("a.json", CREATE);
+    let touched = touched(&harness.at("a.json"));
+    // Written long ago and put here just now: that counts.
+    let old = fs::FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH);
+    fs::File::options().write(true).open(harness.at("a.json")).unwrap().set_times(old).unwrap();
+    let changed = self::touched(&harness.at("a.json"));
+    assert!(changed >= touched);
+    harness.clock.set_wall(changed + Duration::from_millis(400));
+    let looked = harness.scan().await;
+    assert_eq!(looked, Looked { again_in: Some(Duration::from_millis(600)), ..Looked::default() });
+    harness.clock.advance(Duration::from_millis(599));
+    assert_eq!(harness.scan().await.again_in, Some(Duration::from_millis(1)));
+    harness.clock.advance(Duration::from_millis(1));
+    assert_eq!(harness.scan().await.taken, 1);
+}
+
+#[tokio::test]
+async fn a_file_of_the_future_is_taken_once_it_was_seen_still() {
+    let harness = SpoolHarness::open().await;
+    harness.drop_file("a.json", CREATE);
+    harness.clock.set_wall(touched(&harness.at("a.json")) - HOUR);
+    assert_eq!(harness.scan().await.again_in, Some(Duration::from_secs(1)));
+    harness.clock.advance(Duration::from_secs(1));
+    assert_eq!(harness.scan().await.taken, 1);
+}
+
+#[tokio::test]
+async fn what_was_renamed_into_place_is_taken_at_once() {
+    let harness = SpoolHarness::open().await;
+    harness.drop_file(".a", CREATE);
+    fs::rename(harness.at(".a"), harness.at("a.json")).unwrap();
+    harness.clock.set_wall(touched(&harness.at("a.json")));
+    let names = ["a.json", "gone.json", "../komoju.db", "receipts"].map(str::to_owned);
+    let looked = harness.spool.take(&names).await.unwrap();
+    assert_eq!((looked.taken, looked.intents, looked.left), (1, 1, vec![]));
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_what_is_not_still_yet_and_not_for_ever() {
+    let harness = SpoolHarness::open().await;
+    harness.drop_file("a.json", CREATE);
+    harness.clock.set_wall(touched(&harness.at("a.json")));
+    let looked = harness.spool.drain(&CancellationToken::new()).await.unwrap();
+    assert_eq!((looked.taken, looked.intents, looked.again_in), (1, 1, None));
+
+    harness.drop_file("b.json", CREATE);
+    harness.clock.set_wall(touched(&harness.at("b.json")));
+    let stopped = CancellationToken::new();
+    stopped.cancel();
+    let looked = harness.spool.drain(&stopped).await.unwrap();
+    assert_eq!(looked.taken, 0);
+    assert!(looked.again_in.is_some() && harness.at("b.json").exists());
+}
+
+/// A clock at whose every sleep somebody writes to the file.
+struct Scribbling {
+    clock: ManualClock,
+    file: PathBuf,
+}
+
+impl Clock for Scribbling {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep<'_> {
+        let written = fs::read_to_string(&self.file).unwrap();
+        fs::write(&self.file, written + " ").unwrap();
+        self.clock.sleep(duration)
+    }
+
+    fn boot(&self) -> Option<(String, Duration)> {
+        self.clock.boot()
+    }
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_ever() {
+    let harness = SpoolHarness::open().await;
+    harness.drop_file("a.json", CREATE);
+    let clock = ManualClock::at(touched(&harness.at("a.json")) - HOUR);
+    let clock = Arc::new(Scribbling { clock, file: harness.at("a.json") });
+    let settings = SpoolSettings { dir: harness.at(""), enabled: true };
+    let spool = Spool::new(Arc::clone(&harness.store), None, Arc::clone(&clock) as Arc<_>, settings);
+    drop(harness.spool);
+    let looked = spool.drain(&CancellationToken::new()).await.unwrap();
+    assert_eq!((looked.taken, looked.again_in), (0, Some(Duration::from_secs(1))));
+    assert_eq!(clock.elapsed(), Duration::from_secs(11));
+    let content = fs::read_to_string(harness.home.path().join("intents/a.json")).unwrap();
+    assert_eq!(content, format!("{CREATE}{}", " ".repeat(11)));
+}
+
+#[tokio::test]
+async fn files_are_taken_in_the_order_in_which_they_were_dropped() {
+    let harness = SpoolHarness::open().await;
+    harness.drop_file("z.json", r#"{"op": "create", "id": "n", "body": {"email": "a"}}"#);
+    loop {
+        harness.drop_file("a.json", r#"{"op": "delete", "id": "d", "customer_id": "@n"}"#);
+        if touched(&harness.at("a.json")) > touched(&harness.at("z.json")) {
+            break;
+        }
+    }
+    assert_eq!(harness.scan().await.refused, 0);
+    assert_eq!(harness.ids(), ["n", "d"]);
+}
+
+/// Waits until a file written now has a later time than this one.
+fn drop_later(harness: &SpoolHarness, name: &str, than: &str, content: &str) {
+    loop {
+        harness.drop_file(&format!(".{name}"), content);
+        fs::rename(harness.at(&format!(".{name}")), harness.at(name)).unwrap();
+        if touched(&harness.at(name)) > touched(&harness.at(than)) {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_renamed_into_place_waits_for_an_older_one_written_in_place() {
+    let harness = SpoolHarness::open().await;
+    harness.drop_file("old.json", update("old"));
+    drop_later(&harness, "new.json", "old.json", &update("new"));
+    harness.clock.set_wall(touched(&harness.at("new.json")));
+    let looked = harness.spool.take(&["new.json".to_owned()]).await.unwrap();
+    assert_eq!((looked.taken, looked.left), (0, vec![]));
+    let wait = looked.again_in.unwrap();
+    assert!(wait <= Duration::from_secs(1), "{wait:?}");
+    harness.clock.advance(wait);
+    harness.scan().await;
+    harness.clock.advance(Duration::from_secs(1));
+    harness.scan().await;
+    assert_eq!(harness.ids(), ["old", "new"]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_still_being_written_delays_younger_ones_for_ten_seconds() {
+    let harness = SpoolHarness::open().await;
+    let second = Duration::from_secs(1);
+    harness.drop_file("growing.jsonl", "x");
+    harness.clock.set_wall(touched(&harness.at("growing.jsonl")) - HOUR);
+    harness.scan().await;
+    drop_later(&harness, "new.json", "growing.jsonl", &update("new"));
+    for elapsed in 1..=10 {
+        harness.drop_file("growing.jsonl", "x".repeat(elapsed + 1));
+        harness.clock.advance(second);
+        let looked = harness.spool.take(&["new.json".to_owned()]).await.unwrap();
+        assert_eq!(looked.taken, u64::from(elapsed == 10), "after {elapsed} s");
+        assert!(looked.again_in.is_some());
+    }
+    assert_eq!((harness.ids(), harness.at("growing.jsonl").exists()), (vec!["new".to_owned()], true));
+    // It keeps its place: one that is complete within that time comes first.
+    let harness = SpoolHarness::open().await;
+    harness.drop_file("growing.jsonl", "");
+    harness.clock.set_wall(touched(&harness.at("growing.jsonl")) - HOUR);
+    harness.scan().await;
+    drop_later(&harness, "new.json", "growing.jsonl", &update("new"));
+    for _ in 0..3 {
+        harness.clock.advance(second);
+        harness.drop_file("growing.jsonl", update("grown") + &" ".repeat(harness.ids().len()));
+        harness.spool.take(&["new.json".to_owned()]).await.unwrap();
+    }
+    for _ in 0..2 {
+        harness.clock.advance(second);
+        harness.scan().await;
+    }
+    assert_eq!(harness.ids(), ["grown", "new"]);
+}
+
+#[tokio::test]
+async fn several_files_that_are_still_being_written_delay_younger_ones_no_longer_than_one() {
+    let harness = SpoolHarness::open().await;
+    let second = Duration::from_secs(1);
+    let growing = ["growing-1.jsonl", "growing-2.jsonl", "growing-3.jsonl"];
+    growing.iter().for_each(|name| harness.drop_file(name, "x"));
+    harness.clock.set_wall(touched(&harness.at(growing[2])) - HOUR);
+    harness.scan().await;
+    drop_later(&harness, "new.json", growing[2], &update("new"));
+    for elapsed in 1..=10 {
+        growing.iter().for_each(|name| harness.drop_file(name, "x".repeat(elapsed + 1)));
+        harness.clock.advance(second);
+        let looked = harness.spool.take(&["new.json".to_owned()]).await.unwrap();
+        assert_eq!(looked.taken, u64::from(elapsed == 10), "after {elapsed} s");
+    }
+    assert_eq!(harness.ids(), ["new"]);
+}

@@ -1,0 +1,4 @@
+//! The first door, SQL.
+
+mod door;
+mod engine_columns;
