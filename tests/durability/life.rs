@@ -1,4 +1,6 @@
 //! The program at work, as the daemon is put together, until the power goes: three doors, the pusher, files, sweeps.
+//!
+//! Longer than 400 lines because it is one life of the program: its steps share all of its state.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

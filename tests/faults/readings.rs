@@ -2,6 +2,8 @@
 //! living customer is deleted.
 //!
 //! Promises: invariant 3
+//!
+//! Longer than 400 lines because it is a table: each reading is one row with its test.
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //! words, backups), all invariants of the design checked after each; at the end of each seed the trouble stops, and then mirror and
 //! remote must be the same and every intent settled, or waiting for a person.
 //!
-//! `SIMULATION_OPS=10000000 cargo test --release --test simulation -- --nocapture` runs longer, `SIMULATION_FROM` begins with another
+//! `SIMULATION_OPS=10000000 cargo test --release -p komoju-testkit --test simulation -- --nocapture` runs longer, `SIMULATION_FROM` begins with another
 //! seed. It prints how often what happened, and fails where a kind of op or fault is rarer than one in a hundred. A failure prints its
 //! seed and its ops as a literal list, made as short as it still fails, to be kept in `found_before`.
 //!

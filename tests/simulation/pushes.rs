@@ -1,5 +1,7 @@
 //! The writing half of the remote: creates under idempotency keys, updates, deletes, and what can become of each on its way; and
 //! whether each was one that may be sent, by what the database says at that moment.
+//!
+//! Longer than 400 lines because the ways that a push can end are one state machine.
 
 use std::time::Duration;
 
