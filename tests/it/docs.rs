@@ -1,5 +1,6 @@
 //! The documents against the code, and what goes into packages.
 
 mod architecture;
+mod dependencies;
 mod guide;
 mod package;
