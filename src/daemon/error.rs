@@ -1,4 +1,4 @@
-//! Why the daemon could not start or had to end.
+//! Errors that prevent the start of the daemon or end it.
 
 use crate::remote::client::SetupError;
 use crate::secret::KeyError;

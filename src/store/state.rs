@@ -1,4 +1,4 @@
-//! What outlives a process beside the log: the account, the last confirmed time, the learned rate, and sent alerts.
+//! State that survives a restart beside the log: account, last confirmed time, learned rate, sent alerts.
 
 pub mod account;
 pub mod alerts;

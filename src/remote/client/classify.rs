@@ -1,4 +1,4 @@
-//! What a failed exchange or an error answer means: its cause, and a sentence for people.
+//! Classifies a failed exchange or an error answer: its cause, and a sentence for people.
 
 use reqwest::header::{HeaderMap, LOCATION};
 

@@ -1,4 +1,4 @@
-//! The writing half: creates, updates and deletes, and what their answers say.
+//! The writing half of the client: creates, updates and deletes, and their answers.
 
 use reqwest::header::CONTENT_TYPE;
 

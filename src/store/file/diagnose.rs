@@ -1,4 +1,4 @@
-//! What a failed statement means, by SQLite's result code and by the state of the file.
+//! Explains a failed statement by SQLite's result code and the state of the file.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Whose file it is, whether it is whole, and whether its schema is one that this program knows. Nothing is written here.
+//! Checks a database file before it is used: application id, integrity, schema version. Writes nothing.
 
 use std::fs::File;
 use std::io::ErrorKind;

@@ -1,7 +1,6 @@
 //! Accepting intents, by file and by command line.
 //!
-//! Every transition is computed by [`komoju_core::intent::lifecycle`] and written here or in [`crate::store::outbox::engine`]; the triggers of the
-//! schema refuse any other. The triggers also judge what every door accepts, in the same words as [`Intent::parse`].
+//! The triggers of the schema check each intent too, with the same messages as [`Intent::parse`].
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod checks;

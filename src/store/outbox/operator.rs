@@ -1,4 +1,7 @@
 //! The operator's decisions about intents: retry, cancel, approve.
+//!
+//! Every transition is computed by [`komoju_core::intent::lifecycle`] and written here or in [`super::engine`]; the triggers of the
+//! schema refuse any other.
 
 use rusqlite::params;
 

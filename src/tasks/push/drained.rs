@@ -1,4 +1,4 @@
-//! What a drain came to.
+//! The result of a drain.
 
 use std::fmt;
 

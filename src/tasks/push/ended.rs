@@ -1,4 +1,4 @@
-//! What an attempt at an intent came to, and what the steps of an attempt share.
+//! The outcome of an attempt at an intent, and what the steps of an attempt share.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};

@@ -24,7 +24,7 @@ pub(super) struct Schedule {
     tried_at: Duration,
     /// Not before then does it try again.
     not_before: Duration,
-    /// Whether there was reason to try before then: a commit that may have left something, or a failure.
+    /// Whether something may be left: a commit came too early for another try, or the last try failed.
     is_wanted: bool,
     failures: u32,
     /// Whether the failures since the last success were logged …
@@ -70,7 +70,7 @@ impl Schedule {
         is_due
     }
 
-    /// How long until the next try. `None` if nothing gave reason for one since the last success: an idle daemon sleeps.
+    /// How long until the next try. `None` if nothing may be left since the last success, so that an idle daemon sleeps.
     pub(super) fn wait(&self, now: Duration) -> Option<Duration> {
         self.not_before.checked_sub(now).filter(|wait| self.is_wanted && !wait.is_zero())
     }

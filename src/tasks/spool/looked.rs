@@ -1,4 +1,4 @@
-//! What the spool task is told, and what a look at the directory found.
+//! The settings of the spool task, and the result of a scan of the directory.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The steps of one claimed file: taken, read, accepted or refused, and put where it belongs.
+//! Handles one claimed file: reads it, accepts or refuses it, and moves it to its place.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the submitter of an update or delete last saw, compared with the customer as it is.
+//! The submitter's expectation of a customer, and its comparison with the customer as it is.
 
 use serde_json::{Map, Value};
 
