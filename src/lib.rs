@@ -27,9 +27,9 @@
 //!
 //! - The fold of the change log equals the mirror after every commit ([`store::log::changes::Recorder`]).
 //! - A pass reads, plans, applies and reports; no request is made while a transaction is open ([`tasks::pull`]).
-//! - A delete needs evidence: the customer's own "gone", and within a minute a customer that still answers ([`plan::evidence`]).
+//! - A delete needs evidence: the customer's own "gone", and within a minute a customer that still answers ([`plan::absence`]).
 //! - A null source takes nothing away by itself ([`plan::sighting`]).
-//! - The database belongs to one account ([`plan::guard`]).
+//! - The database belongs to one account ([`plan::account`]).
 //! - An intent is claimed, with what its attempts must repeat, before a byte leaves; a create whose outcome is unknown is found at
 //!   the remote or parked, never guessed ([`tasks::push`], [`plan::creates`]).
 //! - A change that we pushed is not recorded again as a change by others ([`tasks::Echoes`]).
@@ -47,9 +47,9 @@
 //! intent to an operator · **echo** our own push, seen in an answer · **operator** the person who runs the program.
 //!
 //! [`plan`]: komoju_core::plan
-//! [`plan::evidence`]: komoju_core::plan::evidence
+//! [`plan::absence`]: komoju_core::plan::absence
 //! [`plan::sighting`]: komoju_core::plan::sighting
-//! [`plan::guard`]: komoju_core::plan::guard
+//! [`plan::account`]: komoju_core::plan::account
 //! [`plan::creates`]: komoju_core::plan::creates
 
 #[cfg(any(test, fuzzing))]

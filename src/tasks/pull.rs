@@ -1,7 +1,7 @@
 //! Pull: from the remote's list to the mirror and the change log.
 //!
 //! ```text
-//!   account guard ─▶ pages, each applied in its own transaction ─▶ approved holds ─▶ evidence ─▶ one closing transaction
+//!   account guard ─▶ pages, each applied in its own transaction ─▶ approved holds ─▶ missing customers ─▶ one closing transaction
 //! ```
 //!
 //! A [`Pull`] owns the steps of a pass; what an answer means is decided in `komoju_core::plan`. A pass that cannot be continued says in one
@@ -10,6 +10,7 @@
 //! Invariants: no request is made while a transaction is open; a probe never concludes anything from absence; a delete is
 //! recorded only by `inquest`, with its canary.
 
+mod absence;
 mod account;
 mod answer;
 mod apply;
@@ -18,12 +19,10 @@ mod ask;
 mod conclude;
 mod failure;
 mod finish;
-mod inquest;
 mod marks;
 mod pages;
 mod parts;
 mod recheck;
-mod suspects;
 mod unreadable;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,6 +46,7 @@ use crate::store::log::{changes, mirror};
 use crate::store::{Store, StoreError};
 use crate::tasks::echoes::{Asked, Echoes};
 use komoju_core::plan::lag::Consistency;
+use komoju_core::plan::lookups::LookupBudget;
 use komoju_core::{Origin, Outcome, PassId, PassKind, Tally, time};
 
 pub use failure::{Failure, Setback};
@@ -194,11 +194,8 @@ struct Pass {
     /// Unreadable customers that this process met, and how many an earlier one had met.
     met: unreadable::Met,
     unreadable_before: u64,
-    /// Requests for single customers that brought no usable answer, and how many of them end the asking.
-    unclear: usize,
-    most_unclear: usize,
-    /// How many single customers may still be requested.
-    budget: u64,
+    /// The single requests that may still be made.
+    budget: LookupBudget,
     /// What the sweeps before it have learnt of the list.
     learnt: Learnt,
     ignores_page: bool,
@@ -324,9 +321,7 @@ impl<R: Remote> Pull<R> {
             position,
             // So that the first page is told at once: until then nobody can say how far there is to go.
             position_at: None,
-            unclear: 0,
-            most_unclear: usize::MAX,
-            budget: u64::MAX,
+            budget: LookupBudget::unlimited(kind),
             learnt,
             ignores_page: false,
         })

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use komoju_core::plan::evidence::{COUNTED_FOR, budget};
+use komoju_core::plan::absence::COUNTED_FOR;
+use komoju_core::plan::lookups::budget;
 use komoju_core::{Outcome, PassKind};
 use komoju_sync::clock::Clock as _;
 use komoju_sync::secret::SecretKey;

@@ -1,20 +1,22 @@
-//! The decisions: what an answer means for the mirror. Values in, values out; no I/O, no clock, no chance.
+//! Plans: what an answer of the API means for the mirror. Values in, values out; no I/O, no clock, no randomness.
 //!
 //! ```text
-//!   page of the list ─▶ walk      which page comes next, and where does the list end?
-//!                       parts     how is it read where it is too large?
+//!   page of the list ─▶ walk      which page is read next, and where does the list end?
+//!                       parts     how is a page read that is too large?
 //!                       sighting  what does a listed customer change?
 //!                       lag       may the read be older than the log?
-//!   end of a sweep   ─▶ evidence  which customers were not seen, and what is proven about them?
-//!   a new key        ─▶ guard     does it read the same account?
-//!   a failed request ─▶ retry     is it asked again, and when?
+//!   end of a sweep   ─▶ absence   which customers were not listed, and what is proven about them?
+//!                       lookups   how many of them are requested?
+//!   a new key        ─▶ account   does it read the same account?
+//!   a failed request ─▶ retry     is it repeated, and when?
 //! ```
 
+pub mod absence;
+pub mod account;
 pub mod busy_fields;
 pub mod creates;
-pub mod evidence;
-pub mod guard;
 pub mod lag;
+pub mod lookups;
 pub mod outcome;
 pub mod parts;
 pub mod read_back;

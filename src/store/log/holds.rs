@@ -8,44 +8,17 @@ use rusqlite::{OptionalExtension, params};
 
 use super::mirror::id_in;
 use crate::store::{Conn, StoreError, Tx};
+use komoju_core::plan::absence::HoldReason;
 use komoju_core::{CustomerId, PassId};
 
 /// The number of a hold.
 pub type HoldId = i64;
 
-/// Why deletions are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Because {
-    /// They were more than a sweep may record by itself: they wait for an operator, whatever becomes of the limit.
-    TooMany,
-    /// The API said that they are gone while no other customer answered: the next sweep requests them again, and may record them.
-    Unproven,
-    /// The database was restored from a backup: they wait for an operator, however few they are, and as long as any of them does,
-    /// so do all that are found later.
-    Restored,
-}
-
-impl Because {
-    /// Every reason.
-    pub const ALL: [Self; 3] = [Self::TooMany, Self::Unproven, Self::Restored];
-
-    /// Those for which only an operator's decision lets a deletion go.
-    pub const AN_OPERATORS: [Self; 2] = [Self::TooMany, Self::Restored];
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::TooMany => "too_many",
-            Self::Unproven => "unproven",
-            Self::Restored => "restored",
-        }
-    }
-}
-
 /// Opens a hold for a pass; its customers are added with [`add`].
-pub fn open(tx: &Tx<'_>, pass: PassId, at: &str, because: Because) -> Result<HoldId, StoreError> {
+pub fn open(tx: &Tx<'_>, pass: PassId, at: &str, reason: HoldReason) -> Result<HoldId, StoreError> {
     tx.execute(
         "INSERT INTO hold (pass_id, opened_at, because) VALUES (?1, ?2, ?3)",
-        params![pass, at, because.word()],
+        params![pass, at, reason.word()],
     )?;
     Ok(tx.last_insert_rowid())
 }
@@ -73,16 +46,16 @@ pub fn held_count(conn: &Conn) -> Result<u64, StoreError> {
 }
 
 /// Why this customer waits for a decision, if it does.
-pub fn held_because(conn: &Conn, customer: &CustomerId) -> Result<Option<Because>, StoreError> {
+pub fn held_because(conn: &Conn, customer: &CustomerId) -> Result<Option<HoldReason>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT because FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' AND customer_id = ?1",
     )?;
     let word: Option<String> = statement.query_row([customer.as_str()], |row| row.get(0)).optional()?;
-    Ok(word.and_then(|word| Because::ALL.into_iter().find(|because| because.word() == word)))
+    Ok(word.and_then(|word| HoldReason::ALL.into_iter().find(|reason| reason.word() == word)))
 }
 
 /// Shows `visit` the mirror's row of each customer who waits for a decision for one of these reasons.
-pub fn each_held_row(conn: &Conn, reasons: &[Because], mut visit: impl FnMut(i64)) -> Result<(), StoreError> {
+pub fn each_held_row(conn: &Conn, reasons: &[HoldReason], mut visit: impl FnMut(i64)) -> Result<(), StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT row, because FROM held_customer JOIN hold ON hold.id = hold_id JOIN mirror ON mirror.id = customer_id
          WHERE state = 'held'",
@@ -90,7 +63,7 @@ pub fn each_held_row(conn: &Conn, reasons: &[Because], mut visit: impl FnMut(i64
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let word: String = row.get(1)?;
-        if reasons.iter().any(|because| because.word() == word) {
+        if reasons.iter().any(|reason| reason.word() == word) {
             visit(row.get(0)?);
         }
     }
@@ -104,7 +77,7 @@ pub fn holds_all(conn: &Conn) -> Result<bool, StoreError> {
         "SELECT restored_at IS NOT NULL OR EXISTS (
              SELECT 1 FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' AND because = ?1)
          FROM meta",
-        [Because::Restored.word()],
+        [HoldReason::Restored.word()],
         |row| row.get(0),
     );
     Ok(holds?)

@@ -8,6 +8,7 @@ use rusqlite::params;
 use super::changes;
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::lag::Consistency;
+use komoju_core::plan::rows::RowSet;
 use komoju_core::time;
 
 /// For how many sweeps after it answered a customer is not requested again.
@@ -104,18 +105,17 @@ pub fn verified(conn: &Conn) -> Result<HashMap<i64, i64>, StoreError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Shows `visit` the mirror's row of each customer that is so young that a read may be from before it: created, first seen, live
-/// again or pushed to within `consistency`. What the first complete sweep imported was not young then. `server_now` is the server's
-/// time.
-pub fn each_young(
+/// Returns the rows of customers that are so young that a read may be from before them: created, first seen, live again or pushed to
+/// within `consistency`. What the first complete sweep imported was not young then. `now` and `server_now` are the time by our clock
+/// and by the server's.
+pub fn young(
     conn: &Conn,
     consistency: Consistency,
-    now: Timestamp,
-    server_now: Timestamp,
-    mut visit: impl FnMut(i64),
-) -> Result<(), StoreError> {
+    (now, server_now): (Timestamp, Timestamp),
+) -> Result<RowSet, StoreError> {
+    let mut young = RowSet::default();
     if consistency.0.is_zero() {
-        return Ok(());
+        return Ok(young);
     }
     let since = |now: Timestamp| now.checked_sub(consistency.0).unwrap_or(Timestamp::MIN);
     let first = "SELECT min(finished_at) FROM pass WHERE kind = 'sweep' AND outcome IN ('complete', 'held')";
@@ -129,9 +129,9 @@ pub fn each_young(
     let imported_until = imported_until.unwrap_or_else(|| time::written(Timestamp::MAX));
     let mut rows = recent.query(params![from, imported_until])?;
     while let Some(row) = rows.next()? {
-        let at: String = row.get(1)?;
+        let at: String = row.get("observed_at")?;
         if time::read(&at).is_some_and(|at| consistency.may_be_behind(at, now)) {
-            visit(row.get(0)?);
+            young.insert(row.get("row")?);
         }
     }
     let mut created = conn
@@ -139,14 +139,14 @@ pub fn each_young(
     let bound = since(server_now).checked_sub(LARGEST_OFFSET).unwrap_or(Timestamp::MIN);
     let mut rows = created.query([time::written(bound)])?;
     while let Some(row) = rows.next()? {
-        let at: String = row.get(1)?;
+        let at: String = row.get("created_at")?;
         // A creation time in the future says nothing.
         let at = time::read(&at).filter(|at| *at <= server_now);
         if at.is_some_and(|at| consistency.may_be_behind(at, server_now)) {
-            visit(row.get(0)?);
+            young.insert(row.get("row")?);
         }
     }
-    Ok(())
+    Ok(young)
 }
 
 /// How many deletions sweeps have recorded since this time.

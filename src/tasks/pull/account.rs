@@ -1,87 +1,74 @@
-//! The account guard at work: before anything is read, is this key one that reads this mirror's account?
+//! The account guard: before a pass reads anything, checks that the key reads this mirror's account.
 
 use super::ask::Found;
 use super::{Failure, Pull};
 use crate::remote::Remote;
-use crate::store::StoreError;
 use crate::store::log::mirror::{self, Among};
-use crate::store::state::account::{self, Account};
+use crate::store::state::account;
 use komoju_core::change::Hash;
-use komoju_core::plan::evidence::Answer;
-use komoju_core::plan::guard::{self, KNOWN_ASKED, Standing, Verdict};
+use komoju_core::plan::absence::LookupAnswer;
+use komoju_core::plan::account::{AccountPlan, Binding, KNOWN_REQUESTED, KeyMatch};
 use komoju_core::plan::retry::TRIES;
 use komoju_core::time;
 
 impl<R: Remote> Pull<R> {
-    /// Lets the pass go on, or says why not.
+    /// Returns where the pass may go on with this key. Binds it to the database where that is proven.
     pub(super) async fn check_account(&self) -> Result<(), Failure> {
-        let (known, live) =
+        let (account, live) =
             self.store.read(|conn| Ok((account::load(conn)?, mirror::live_count(conn)?))).await?;
-        let salt = known
-            .as_ref()
-            .map_or_else(|| rand::random::<[u8; 16]>().to_vec(), |account| account.salt.clone());
+        let salt = account.as_ref().map_or_else(|| rand::random::<[u8; 16]>().to_vec(), |a| a.salt.clone());
         let fingerprint = self.key.salted_fingerprint(&salt);
-        let bound = known.as_ref().map(|account| &account.fingerprint);
-        match guard::standing(bound, &fingerprint, live) {
-            Standing::Bound if known.as_ref().is_some_and(|account| account.stopped.is_some()) => {
+        let binding = Binding {
+            bound: account.as_ref().map(|account| &account.fingerprint),
+            refused: account.as_ref().and_then(|account| account.stopped.as_ref()).map(|(refused, _)| refused),
+            live,
+        };
+        let at = time::written(self.clock.now());
+        match AccountPlan::new(binding, &fingerprint) {
+            AccountPlan::Proceed => Ok(()),
+            AccountPlan::Resume => {
                 tracing::info!("the key that this database is bound to is back");
                 Ok(self.store.write(account::resume).await?)
             }
-            Standing::Bound => Ok(()),
-            Standing::Free => {
-                let at = time::written(self.clock.now());
+            AccountPlan::TakeOver => {
                 Ok(self.store.write(move |tx| account::take_over(tx, &salt, &fingerprint, &at)).await?)
             }
-            Standing::Unknown => self.ask_known_customers(known, salt, fingerprint).await,
+            AccountPlan::RequestKnown => self.request_known(salt, fingerprint).await,
+            AccountPlan::Refuse => Err(Failure::OtherAccount),
         }
     }
 
-    async fn ask_known_customers(
-        &self,
-        known: Option<Account>,
-        salt: Vec<u8>,
-        fingerprint: Hash,
-    ) -> Result<(), Failure> {
-        if known.and_then(|account| account.stopped).is_some_and(|(candidate, _)| candidate == fingerprint) {
-            return Err(Failure::OtherAccount);
-        }
+    /// Requests customers of the mirror with a new key, until one exists.
+    async fn request_known(&self, salt: Vec<u8>, fingerprint: Hash) -> Result<(), Failure> {
         let (mut answers, mut failure) = (Vec::new(), None);
-        for id in self.some_live(KNOWN_ASKED, Among::All).await? {
-            // Whoever gives no clear answer may be alone with that; the others are asked once.
+        for id in self.some_live(KNOWN_REQUESTED, Among::All).await? {
+            // Only this customer may fail: the others are tried once.
             let tries = if failure.is_none() { TRIES } else { 1 };
-            let answer = match self.look_up(&id, tries).await? {
-                Found::Alive(_) => Some(Answer::Alive),
-                // Its id says that this account knows it.
-                Found::Unreadable(bad) if bad.id.is_some() => Some(Answer::Alive),
-                Found::Unreadable(_) => None,
-                Found::Gone => Some(Answer::Gone),
+            answers.push(match self.look_up(&id, tries).await? {
+                Found::Alive(_) => LookupAnswer::Exists,
+                Found::Unreadable(bad) if bad.id.is_some() => LookupAnswer::Unreadable,
+                Found::Unreadable(_) => LookupAnswer::Unclear,
+                Found::Gone => LookupAnswer::Gone,
                 Found::Unclear(why) => {
                     failure = Some(Box::new(why));
-                    None
+                    LookupAnswer::Unclear
                 }
-            };
-            answers.push(answer);
-            // The first customer that it knows accepts it.
-            if answer == Some(Answer::Alive) {
+            });
+            if KeyMatch::new(&answers) == KeyMatch::Same {
                 break;
             }
         }
-        match guard::verdict(&answers) {
-            Verdict::Accept => {
+        let at = time::written(self.clock.now());
+        match KeyMatch::new(&answers) {
+            KeyMatch::Same => {
                 tracing::info!("a new key reads the same account; it is accepted");
-                Ok(self.bind(salt, fingerprint).await?)
+                Ok(self.store.write(move |tx| account::bind(tx, &salt, &fingerprint, &at)).await?)
             }
-            Verdict::Stop => {
-                let at = time::written(self.clock.now());
+            KeyMatch::Other => {
                 self.store.write(move |tx| account::stop(tx, &fingerprint, &at)).await?;
                 Err(Failure::OtherAccount)
             }
-            Verdict::AskLater => Err(Failure::AccountUnclear(failure)),
+            KeyMatch::Unknown => Err(Failure::AccountUnclear(failure)),
         }
-    }
-
-    async fn bind(&self, salt: Vec<u8>, fingerprint: Hash) -> Result<(), StoreError> {
-        let at = time::written(self.clock.now());
-        self.store.write(move |tx| account::bind(tx, &salt, &fingerprint, &at)).await
     }
 }

@@ -4,15 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::inquest::{Canaries, Warrant};
 use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::holds::{self, End};
 use crate::store::log::mirror::{self, Among};
 use crate::store::log::unlisted;
-use komoju_core::CustomerId;
-use komoju_core::plan::evidence::CANARIES;
+use komoju_core::Origin;
+use komoju_core::plan::absence::{AbsenceCheck, CANARIES, Canaries};
 use komoju_core::plan::rows::RowSet;
 use komoju_core::words::count;
 
@@ -31,14 +30,16 @@ impl<R: Remote> Pull<R> {
         let began = self.clock.elapsed();
         // Each pass begins with somebody else, so that those who cannot be asked do not keep all others waiting.
         let Some(start) = self.some_approved().await? else { return Ok(()) };
-        let young = self.young().await?;
+        let (times, consistency) = (self.times(), self.settings.consistency);
+        let young = self.store.read(move |conn| unlisted::young(conn, consistency, times)).await?;
+        let young = Arc::new(young);
         for (from, until) in [(start.clone(), None), (String::new(), Some(start))] {
             let mut after = from;
             while let Some(last) = self.settle_batch(pass, &after, until.as_deref(), &young).await? {
                 after = last;
                 let too_long =
-                    pass.unclear > 0 && self.clock.elapsed().saturating_sub(began) >= LONGEST_WITHOUT_ANSWERS;
-                if pass.unclear >= MOST_UNCLEAR || too_long {
+                    pass.budget.unclear() > 0 && self.clock.elapsed().saturating_sub(began) >= LONGEST_WITHOUT_ANSWERS;
+                if pass.budget.unclear() >= MOST_UNCLEAR || too_long {
                     return Ok(());
                 }
             }
@@ -60,19 +61,6 @@ impl<R: Remote> Pull<R> {
         found.await
     }
 
-    /// The mirror's rows of customers so young that a read of them may be from before they existed: the next pass requests them.
-    async fn young(&self) -> Result<Arc<RowSet>, StoreError> {
-        let ((now, server_now), consistency) = (self.times(), self.settings.consistency);
-        let found = self.store.read(move |conn| {
-            let mut young = RowSet::default();
-            unlisted::each_young(conn, consistency, now, server_now, |row| {
-                young.insert(row);
-            })?;
-            Ok(Arc::new(young))
-        });
-        found.await
-    }
-
     /// Settles a batch of those after `after` and up to `until`; returns the last of it, or that there is nobody left to ask now.
     async fn settle_batch(
         &self,
@@ -85,41 +73,37 @@ impl<R: Remote> Pull<R> {
         let read = self.store.write(move |tx| {
             let mut batch = holds::approved(tx, &after, BATCH)?;
             batch.retain(|id| until.as_deref().is_none_or(|until| id.as_str() <= until));
-            let mut suspects = Vec::with_capacity(batch.len());
+            let mut approved = Vec::with_capacity(batch.len());
             for id in &batch {
-                let stored = mirror::find(tx, id)?;
-                let row = stored.as_ref().map_or(0, |stored| stored.row);
-                let live = stored.is_some_and(|stored| stored.standing.is_live());
-                match (live, id.can_be_asked()) {
-                    (true, true) if young.contains(row) => {}
-                    (true, true) => suspects.push(id.clone()),
-                    (true, false) => holds::end(tx, id, End::Alive)?,
-                    (false, _) => holds::end(tx, id, End::Deleted)?,
+                match mirror::find(tx, id)?.filter(|stored| stored.standing.is_live()) {
+                    None => holds::end(tx, id, End::Deleted)?,
+                    Some(_) if !id.can_be_asked() => holds::end(tx, id, End::Alive)?,
+                    // The next pass requests it.
+                    Some(stored) if young.contains(stored.row) => {}
+                    Some(stored) => approved.push(stored.row),
                 }
             }
-            Ok((batch.last().map(|id| id.as_str().to_owned()), suspects))
+            Ok((batch.last().map(|id| id.as_str().to_owned()), approved))
         });
-        let (last, suspects) = read.await?;
-        let answered = self.ask_approved(pass, suspects).await?;
+        let (last, approved) = read.await?;
+        let answered = self.ask_approved(pass, approved).await?;
         Ok(last.filter(|_| answered))
     }
 
-    /// Requests them; whether it makes sense to request more.
-    async fn ask_approved(&self, pass: &mut Pass, suspects: Vec<CustomerId>) -> Result<bool, Failure> {
+    /// Requests the customers in these rows; returns whether requesting more can prove anything now.
+    async fn ask_approved(&self, pass: &mut Pass, approved: Vec<i64>) -> Result<bool, Failure> {
         let canaries = self.some_live(CANARIES, Among::Unapproved).await?;
-        let canaries = match canaries.is_empty() {
-            true => Canaries::NoneLeft,
-            false => Canaries::Among(canaries),
-        };
-        let verdict = self.hold_inquest(pass, suspects, &canaries, Warrant::Approved).await?;
-        let left = verdict.unproven.len() + verdict.unknown.len();
+        let canaries = if canaries.is_empty() { Canaries::NoneLeft } else { Canaries::Among(canaries) };
+        let check = AbsenceCheck::of_approved(approved, canaries);
+        let findings = self.check_absence(pass, check, Origin::Lookup).await?;
+        let left = findings.unverified + findings.held.iter().map(|(rows, _)| rows.len() as u64).sum::<u64>();
         if left > 0 {
             tracing::warn!(
                 customers = left,
                 "{} not recorded: what was answered proves nothing; the next pass requests them again",
-                count(left as u64, "approved deletion")
+                count(left, "approved deletion")
             );
         }
-        Ok(!verdict.lacks_canary)
+        Ok(!findings.lacks_canary)
     }
 }

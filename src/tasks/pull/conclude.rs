@@ -1,60 +1,50 @@
-//! What a sweep concludes from a list that it has read to its end: which customers are missing, and what is proven about them.
+//! The end of a list that was read to its end: which customers are missing, and what is proven about them.
 //!
 //! ```text
-//!   mirror − listed ─▶ suspects ─▶ each, or a sample ─▶ alive: updated, verified ─▶ one closing transaction:
-//!                      (and held ones)                 ─▶ gone: recorded, or held     holds, sources, what was learnt
+//!   mirror − listed ─▶ missing ─▶ plan ─▶ requested, recorded ─▶ one closing transaction: holds, sources, what was learnt
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rand::seq::SliceRandom;
 
-use super::inquest::{Canaries, Warrant};
 use super::marks::Marks;
 use super::pages::Rounds;
 use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
 use crate::store::file::indexes;
 use crate::store::log::changes::{self, Recorder};
-use crate::store::log::holds::{self, Because};
+use crate::store::log::holds;
 use crate::store::log::unlisted::{self, RESTS_FOR};
 use crate::store::log::{busy_fields, mirror, unreadable};
 use crate::store::{StoreError, Tx};
 use crate::tasks::echoes::Asked;
-use komoju_core::plan::evidence::{self, Course, Licence, Sampled};
+use komoju_core::plan::absence::{AbsenceCheck, AbsencePlan, DeletePolicy, HoldReason};
 use komoju_core::plan::lag::Consistency;
 use komoju_core::plan::rows::RowSet;
 use komoju_core::plan::sighting;
 use komoju_core::{CustomerId, Kind, Origin, Outcome, PassId, time};
 
-/// The customers that a sweep misses.
+/// The customers that a sweep misses, by their rows in the mirror.
 struct Missing {
     /// Live since before the sweep and not listed by it.
-    suspects: RowSet,
+    suspects: Vec<i64>,
     /// How many more are missing, and are left to our own open push of them: they count towards the limit.
-    pushed: u64,
+    left_to_push: u64,
     /// Held for an operator, live and not listed.
-    held: RowSet,
+    held: Vec<i64>,
     /// Whether deletions may be recorded.
-    licence: Licence,
-    /// When customers that were not listed answered last: by their rows, the number of the sweep.
+    policy: DeletePolicy,
+    /// The sweep in which a customer that was not listed answered last.
     verified: HashMap<i64, i64>,
-}
-
-/// What became of the suspects.
-#[derive(Default)]
-struct Findings {
-    /// To be held, and why.
-    held: Vec<(RowSet, Because)>,
-    /// Neither verified nor held nor recorded.
-    unverified: RowSet,
 }
 
 /// What a sweep concludes.
 struct Concluded {
     /// Whose deletion is to be held, and why.
-    to_hold: Vec<(RowSet, Because)>,
+    to_hold: Vec<(Vec<i64>, HoldReason)>,
     /// Whether the list was read to its end, and every live customer listed, verified or held.
     is_whole: bool,
     /// Whether no customer was left to our own push besides.
@@ -69,25 +59,20 @@ impl<R: Remote> Pull<R> {
         marks: Marks,
         rounds: Rounds,
     ) -> Result<Outcome, Failure> {
-        pass.limit_questions();
-        let limit = evidence::limit(
-            pass.live_before,
-            self.settings.max_delete_count,
-            self.settings.max_delete_percent,
-        );
+        pass.budget.limit(pass.tally.pages);
         let (missing, mut marks) = self.find_missing(pass, marks).await?;
-        let canaries = Canaries::Among(std::mem::take(&mut marks.canaries));
-        let findings = self.inquire(pass, &missing, &canaries, limit).await?;
-        self.ask_held(pass, &missing.held).await?;
+        let left_to_push = missing.left_to_push;
+        let check = self.plan_absence(pass, missing, std::mem::take(&mut marks.canaries)).await?;
+        let findings = self.check_absence(pass, check, Origin::Sweep).await?;
         // Before the sweep is called complete: readers may count on them from then on.
         for index in indexes::ALL {
             let made = self.store.make_index_unless(self.stop.cancelled(), index);
             made.await?.ok_or(Failure::Stopped)?;
         }
-        pass.tally.unverified = findings.unverified.len();
-        let is_whole = findings.unverified.is_empty() && !rounds.report.grows;
+        pass.tally.unverified = findings.unverified;
+        let is_whole = findings.unverified == 0 && !rounds.report.grows;
         let concluded =
-            Concluded { to_hold: findings.held, is_whole, knows_all: is_whole && missing.pushed == 0 };
+            Concluded { to_hold: findings.held, is_whole, knows_all: is_whole && left_to_push == 0 };
         let held = self.apply_conclusions(pass, marks, concluded, rounds).await?;
         Ok(match (is_whole, held) {
             (true, 0) => Outcome::Complete,
@@ -96,121 +81,65 @@ impl<R: Remote> Pull<R> {
         })
     }
 
+    /// Plans what is requested because of missing customers.
+    async fn plan_absence(
+        &self,
+        pass: &Pass,
+        missing: Missing,
+        mut canaries: Vec<CustomerId>,
+    ) -> Result<AbsenceCheck, Failure> {
+        let Missing { mut suspects, left_to_push, mut held, policy, verified } = missing;
+        self.with_dice(|dice| {
+            suspects.shuffle(dice);
+            held.shuffle(dice);
+            canaries.shuffle(dice);
+        });
+        let plan = AbsencePlan::new(suspects.len() as u64, left_to_push, self.limit(pass));
+        tracing::debug!(pass = pass.id, "{plan}");
+        let mut check = AbsenceCheck::of_sweep(plan, suspects, &verified, held, policy, canaries);
+        check.set_room(self.room(pass).await?);
+        Ok(check)
+    }
+
     /// Compares what the mirror holds with what the sweep has listed.
     async fn find_missing(&self, pass: &Pass, marks: Marks) -> Result<(Missing, Marks), StoreError> {
-        let (head_before, asked, sweep) = (pass.head_before, Arc::clone(&pass.asked), pass.sweep());
-        let (now, server_now) = self.times();
-        let consistency = self.settings.consistency;
-        let live_before = pass.live_before;
+        let (head_before, live_before) = (pass.head_before, pass.live_before);
+        let (asked, sweep) = (Arc::clone(&pass.asked), pass.sweep());
+        let (times, consistency) = (self.times(), self.settings.consistency);
         let found = self.store.read(move |conn| {
-            let licence = if holds::holds_all(conn)? { Licence::Hold } else { Licence::Record };
+            let policy = if holds::holds_all(conn)? { DeletePolicy::Hold } else { DeletePolicy::Record };
             let verified = unlisted::verified(conn)?;
-            let (mut suspects, mut held, mut pushed) = (RowSet::default(), RowSet::default(), 0);
-            holds::each_held_row(conn, &Because::AN_OPERATORS, |row| {
-                held.insert(row);
-            })?;
+            let mut missing =
+                Missing { suspects: Vec::new(), left_to_push: 0, held: Vec::new(), policy, verified };
             // Most sweeps list every live customer: then none is looked for. Of those that were listed, some were deleted since.
             let listed = marks.seen.len().saturating_sub(changes::deletions_after(conn, head_before)?);
             if live_before == 0 || mirror::live_count(conn)? <= listed {
-                let held = RowSet::default();
-                return Ok((Missing { suspects, pushed, held, licence, verified }, marks));
+                return Ok((missing, marks));
             }
-            let mut young = RowSet::default();
-            unlisted::each_young(conn, consistency, now, server_now, |row| {
-                young.insert(row);
+            let mut held = RowSet::default();
+            holds::each_held_row(conn, &HoldReason::FOR_AN_OPERATOR, |row| {
+                held.insert(row);
             })?;
-            let rests = |row| verified.get(&row).is_some_and(|verified| sweep - verified <= RESTS_FOR);
+            let young = unlisted::young(conn, consistency, times)?;
+            let rests =
+                |row| missing.verified.get(&row).is_some_and(|verified| sweep - verified <= RESTS_FOR);
             mirror::each_live_before(conn, head_before, |row, id| {
                 let is_missing = !marks.seen.contains(row) && id.can_be_asked();
-                if is_missing && !held.contains(row) && !young.contains(row) && !rests(row) {
-                    // Our own push is newer than this sweep, or is about to be.
-                    let is_pushed =
-                        asked.is_before_push_of(&id) || unlisted::has_push_open(conn, id.as_str())?;
-                    match is_pushed {
-                        true => pushed += 1,
-                        false => {
-                            suspects.insert(row);
-                        }
-                    }
+                if !is_missing || held.contains(row) || young.contains(row) || rests(row) {
+                    return Ok(());
+                }
+                // Our own push is newer than this sweep, or is about to be.
+                if asked.is_before_push_of(&id) || unlisted::has_push_open(conn, id.as_str())? {
+                    missing.left_to_push += 1;
+                } else {
+                    missing.suspects.push(row);
                 }
                 Ok(())
             })?;
-            let missing: Vec<i64> = held.iter().filter(|row| marks.seen.contains(*row)).collect();
-            missing.into_iter().for_each(|row| held.remove(row));
-            Ok((Missing { suspects, pushed, held, licence, verified }, marks))
+            missing.held = held.iter().filter(|row| !marks.seen.contains(*row)).collect();
+            Ok((missing, marks))
         });
         found.await
-    }
-
-    /// Requests the suspects, each or a sample, and records what is proven.
-    async fn inquire(
-        &self,
-        pass: &mut Pass,
-        missing: &Missing,
-        canaries: &Canaries,
-        limit: u64,
-    ) -> Result<Findings, Failure> {
-        let mut findings = Findings { held: Vec::new(), unverified: missing.suspects.clone() };
-        let mut first = Vec::new();
-        if evidence::course(missing.suspects.len() + missing.pushed, limit) == Course::AskSample {
-            let (sampled, gone) = self.ask_sample(pass, &mut findings.unverified).await?;
-            match sampled {
-                Sampled::Gone => {
-                    let because = match missing.licence {
-                        Licence::Hold => Because::Restored,
-                        Licence::Record => Because::TooMany,
-                    };
-                    findings.held.push((std::mem::take(&mut findings.unverified), because));
-                    return Ok(findings);
-                }
-                Sampled::Unknown => return Ok(findings),
-                Sampled::Imprecise => {
-                    let (suspects, live) = (missing.suspects.len(), pass.live_before);
-                    tracing::warn!(
-                        suspects,
-                        live,
-                        "the list leaves out {suspects} of {live} customers, and at least one of them exists: they are verified \
-                         by single requests"
-                    );
-                    // At once: a stop must not lose it, because deletions are recorded before the sweep ends.
-                    let now = self.clock.now();
-                    pass.learnt.above_limit_at = Some(now);
-                    self.store.write(move |tx| unlisted::note_above_limit(tx, now)).await?;
-                    first = gone;
-                }
-            }
-        }
-        let room = self.room(pass, missing.licence, limit).await?;
-        let order = self.in_order(&findings.unverified, &missing.verified, first);
-        let most = usize::try_from(pass.budget).unwrap_or(usize::MAX);
-        let named = self.named(order.into_iter().take(most).collect()).await?;
-        let rows: HashMap<CustomerId, i64> = named.iter().map(|(row, id)| (id.clone(), *row)).collect();
-        let suspects = named.into_iter().map(|(_, id)| id).collect();
-        let verdict = self.hold_inquest(pass, suspects, canaries, Warrant::OwnSuspicion { room }).await?;
-        let rows_of = |ids: &[CustomerId]| {
-            let mut set = RowSet::default();
-            ids.iter().filter_map(|id| rows.get(id)).for_each(|row| {
-                set.insert(*row);
-            });
-            set
-        };
-        // What was requested is settled, but for these.
-        let mut unverified = std::mem::take(&mut findings.unverified);
-        rows.values().for_each(|row| unverified.remove(*row));
-        rows_of(&verdict.unknown).iter().for_each(|row| {
-            unverified.insert(row);
-        });
-        findings.unverified = unverified;
-        let (over, unproven) = match missing.licence {
-            Licence::Hold => (Because::Restored, Because::Restored),
-            Licence::Record => (Because::TooMany, Because::Unproven),
-        };
-        for (ids, because) in [(&verdict.unproven, unproven), (&verdict.over, over)] {
-            if !ids.is_empty() {
-                findings.held.push((rows_of(ids), because));
-            }
-        }
-        Ok(findings)
     }
 
     /// One transaction: sources that are gone, deletions that are held, and what was learnt. Returns how many are held.
@@ -240,8 +169,8 @@ impl<R: Remote> Pull<R> {
                 null_sources(tx, recorder, &marks, &asked, (head_before, now, consistency))?;
                 unreadable::conclude(tx, id)?;
             }
-            for (rows, because) in concluded.to_hold {
-                hold(tx, id, &at, &rows, because)?;
+            for (rows, reason) in concluded.to_hold {
+                hold(tx, id, &at, &rows, reason)?;
             }
             // Of a restored database every deletion is held until one sweep knows of each customer.
             if concluded.knows_all {
@@ -308,23 +237,23 @@ fn null_sources(
 }
 
 /// Holds these deletions, in a hold of their own: those that an operator has decided about, or that wait already, stay as they are.
-fn hold(tx: &Tx<'_>, pass: PassId, at: &str, rows: &RowSet, because: Because) -> Result<(), StoreError> {
+fn hold(tx: &Tx<'_>, pass: PassId, at: &str, rows: &[i64], reason: HoldReason) -> Result<(), StoreError> {
     let mut hold = None;
-    for row in rows.iter() {
+    for &row in rows {
         // While the sweep ran, an operator may have decided about it, or our own push may have deleted it.
         let Some(customer) = mirror::live_id_of(tx, row)? else { continue };
         if holds::is_decided(tx, &customer)? {
             continue;
         }
         match holds::held_because(tx, &customer)? {
-            Some(known) if known == because || because == Because::Unproven => continue,
+            Some(known) if known == reason || reason == HoldReason::Unproven => continue,
             // More than unproven by now: it waits for an operator.
             Some(_) => holds::release(tx, &customer)?,
             None => {}
         }
         let hold = match hold {
             Some(hold) => hold,
-            None => *hold.insert(holds::open(tx, pass, at, because)?),
+            None => *hold.insert(holds::open(tx, pass, at, reason)?),
         };
         holds::add(tx, hold, &customer)?;
     }

@@ -1,0 +1,112 @@
+//! How many requests for single customers a pass makes, and how often each is tried.
+
+use super::retry::TRIES;
+use crate::PassKind;
+
+/// LEAST_LOOKUPS controls how many single requests a sweep may make at least.
+const LEAST_LOOKUPS: u64 = 100;
+
+/// MOST_UNCLEAR controls after how many customers without a usable answer a sweep requests no further suspects.
+const MOST_UNCLEAR: usize = 20;
+
+/// PATIENT_WITH controls how many customers without a usable answer get all their tries. The rest of such a pass gets one try each, so
+/// that an API that fails for every missing customer does not take half a minute for each.
+const PATIENT_WITH: usize = 3;
+
+/// Returns how many single requests a sweep may make that has read so many pages.
+pub fn budget(pages: u64) -> u64 {
+    pages.max(LEAST_LOOKUPS)
+}
+
+/// The single requests that a pass may still make.
+#[derive(Clone, Debug)]
+pub struct LookupBudget {
+    kind: PassKind,
+    left: u64,
+    unclear: usize,
+    most_unclear: usize,
+}
+
+impl LookupBudget {
+    /// Without bounds, for deletions that an operator approved.
+    pub fn unlimited(kind: PassKind) -> Self {
+        Self { kind, left: u64::MAX, unclear: 0, most_unclear: usize::MAX }
+    }
+
+    /// From here on the pass requests its own suspects: as many as it read pages, and at least 100.
+    pub fn limit(&mut self, pages: u64) {
+        self.left = budget(pages);
+        self.most_unclear = self.unclear + MOST_UNCLEAR;
+    }
+
+    /// Whether another customer may be requested.
+    pub fn may_request(&self) -> bool {
+        self.left > 0 && self.unclear < self.most_unclear
+    }
+
+    /// How many more customers may be requested.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// How many customers gave no usable answer.
+    pub fn unclear(&self) -> usize {
+        self.unclear
+    }
+
+    /// How often the next request may be tried.
+    pub fn tries(&self) -> usize {
+        // A probe is repeated soon.
+        let is_patient = self.unclear < PATIENT_WITH && self.kind == PassKind::Sweep;
+        if is_patient { TRIES } else { 1 }
+    }
+
+    /// Counts a request and whether its answer was usable.
+    pub fn spend(&mut self, is_clear: bool) {
+        self.left = self.left.saturating_sub(1);
+        self.unclear += usize::from(!is_clear);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sweep_may_request_as_many_customers_as_it_read_pages_and_at_least_a_hundred() {
+        assert_eq!([0, 99, 100, 5000].map(budget), [100, 100, 100, 5000]);
+    }
+
+    #[test]
+    fn budget_ends_with_its_requests_or_with_unclear_answers_since_it_was_limited() {
+        let mut budget = LookupBudget::unlimited(PassKind::Sweep);
+        (0..MOST_UNCLEAR * 2).for_each(|_| budget.spend(false));
+        assert!(budget.may_request(), "an approval has no bound here");
+        budget.limit(0);
+        (1..MOST_UNCLEAR).for_each(|_| budget.spend(false));
+        assert!(budget.may_request());
+        budget.spend(false);
+        assert!(!budget.may_request());
+
+        let mut budget = LookupBudget::unlimited(PassKind::Sweep);
+        budget.limit(0);
+        (0..99).for_each(|_| budget.spend(true));
+        assert!(budget.may_request());
+        budget.spend(true);
+        assert!(!budget.may_request());
+    }
+
+    #[test]
+    fn patience_ends_after_three_unclear_answers_and_a_probe_has_none() {
+        let mut budget = LookupBudget::unlimited(PassKind::Sweep);
+        let tries: Vec<usize> = (0..4)
+            .map(|_| {
+                let tries = budget.tries();
+                budget.spend(false);
+                tries
+            })
+            .collect();
+        assert_eq!(tries, [TRIES, TRIES, TRIES, 1]);
+        assert_eq!(LookupBudget::unlimited(PassKind::Probe).tries(), 1);
+    }
+}
