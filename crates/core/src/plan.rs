@@ -1,14 +1,15 @@
 //! Plans: what an answer of the API means for the mirror. Values in, values out; no I/O, no clock, no randomness.
 //!
 //! ```text
-//!   page of the list ─▶ walk      which page is read next, and where does the list end?
-//!                       parts     how is a page read that is too large?
-//!                       sighting  what does a listed customer change?
-//!                       lag       may the read be older than the log?
-//!   end of a sweep   ─▶ absence   which customers were not listed, and what is proven about them?
-//!                       lookups   how many of them are requested?
-//!   a new key        ─▶ account   does it read the same account?
-//!   a failed request ─▶ retry     is it repeated, and when?
+//!   page of the list ─▶ walk         which page is read next, and where does the list end?
+//!                       parts        how is a page read that is too large?
+//!   read of a customer ▶ observation what is done about it?
+//!                       sighting     what does it change?
+//!                       lag          may it be older than the log?
+//!   end of a sweep   ─▶ absence      which customers were not listed, and what is proven about them?
+//!                       lookups      how many of them are requested?
+//!   a new key        ─▶ account      does it read the same account?
+//!   a failed request ─▶ retry        is it repeated, and when?
 //! ```
 
 pub mod absence;
@@ -17,6 +18,7 @@ pub mod busy_fields;
 pub mod creates;
 pub mod lag;
 pub mod lookups;
+pub mod observation;
 pub mod outcome;
 pub mod parts;
 pub mod read_back;

@@ -55,7 +55,11 @@ pub fn held_because(conn: &Conn, customer: &CustomerId) -> Result<Option<HoldRea
 }
 
 /// Shows `visit` the mirror's row of each customer who waits for a decision for one of these reasons.
-pub fn each_held_row(conn: &Conn, reasons: &[HoldReason], mut visit: impl FnMut(i64)) -> Result<(), StoreError> {
+pub fn each_held_row(
+    conn: &Conn,
+    reasons: &[HoldReason],
+    mut visit: impl FnMut(i64),
+) -> Result<(), StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT row, because FROM held_customer JOIN hold ON hold.id = hold_id JOIN mirror ON mirror.id = customer_id
          WHERE state = 'held'",

@@ -20,7 +20,10 @@ impl<R: Remote> Pull<R> {
         let fingerprint = self.key.salted_fingerprint(&salt);
         let binding = Binding {
             bound: account.as_ref().map(|account| &account.fingerprint),
-            refused: account.as_ref().and_then(|account| account.stopped.as_ref()).map(|(refused, _)| refused),
+            refused: account
+                .as_ref()
+                .and_then(|account| account.stopped.as_ref())
+                .map(|(refused, _)| refused),
             live,
         };
         let at = time::written(self.clock.now());

@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-
 use super::answer::Answer;
 use super::marks::Marks;
 use super::{Failure, Pass, Pull, Setback, unreadable};
@@ -19,16 +17,13 @@ use crate::store::log::{lag, passes};
 use crate::store::{StoreError, Tx};
 use crate::tasks::echoes::Asked;
 use komoju_core::fingerprint::Fingerprint;
-use komoju_core::plan::lag::{Consistency, Occasion, Read, judge};
+use komoju_core::plan::lag::{Consistency, Occasion};
+use komoju_core::plan::observation::{CustomerPlan, Known, Observation, Push, Read, ReadBy};
 use komoju_core::plan::rows::RowSet;
-use komoju_core::plan::sighting;
 use komoju_core::{Customer, Kind, Listed, Origin, Tally, time};
 
 /// How often a running pass writes how far it has come when it has nothing else to write.
 const POSITION_EVERY: Duration = Duration::from_secs(30);
-
-/// How long a push takes at least before its customer is requested again.
-const PUSH_TAKES: SignedDuration = SignedDuration::from_secs(1);
 
 /// Up to so many bytes of text, the customers of a page are read before they are applied; of more, one by one.
 const READ_AT_ONCE: usize = 512 << 10;
@@ -193,31 +188,33 @@ fn apply_listed(
     seen: Seen<'_>,
 ) -> Result<(), StoreError> {
     let Seen { customer, asked, fingerprint, consistency } = seen;
-    let stored = mirror::find(tx, customer.id())?;
+    let id = customer.id().clone();
+    let stored = mirror::find(tx, &id)?;
     let is_second = stored.as_ref().is_some_and(|stored| marks.seen.contains(stored.row));
-    let occasion = if is_second { Occasion::SamePass } else { Occasion::Pass };
-    if !may_be_applied(tx, asked, &customer, stored.as_ref(), (occasion, consistency))? {
+    let read = Read {
+        by: ReadBy::List,
+        requested_at: asked.requested_at(),
+        occasion: if is_second { Occasion::SamePass } else { Occasion::Pass },
+        consistency,
+    };
+    let Observation { plan, source } = observe(tx, asked, customer, stored.as_ref(), read)?;
+    let is_applied = matches!(plan, CustomerPlan::Keep | CustomerPlan::Record(..));
+    if !is_applied {
+        apply(tx, recorder, plan, stored.clone())?;
         match stored.filter(|stored| stored.standing.is_live()) {
             Some(stored) => marks.see_unread(stored.row),
-            None => marks.see_other(customer.id().as_str()),
+            None => marks.see_other(id.as_str()),
         }
         return Ok(());
     }
     if stored.is_some() {
-        holds::end(tx, customer.id(), End::Alive)?;
+        holds::end(tx, &id, End::Alive)?;
     }
+    count_fields(marks, &plan, stored.as_ref());
     let known = stored.as_ref().map(|stored| (stored.row, stored.standing.seq));
-    let sighting = sighting::judge(customer, stored.as_ref().map(|stored| &stored.standing));
-    let row = match (&sighting.change, known) {
-        (Some((kind, after)), known) => {
-            if let (Kind::Updated, Some(stored)) = (kind, &stored)
-                && let Some(before) = stored.standing.body.as_deref()
-                && let Ok(before) = Customer::from_body(before)
-            {
-                marks.fields.count(before.fields(), after.fields());
-            }
-            let row = recorder.record(*kind, after, stored)?;
-            listed::note(tx, row, &fingerprint, sighting.source)?;
+    let row = match (apply(tx, recorder, plan, stored)?, known) {
+        (Some(row), known) => {
+            listed::note(tx, row, &fingerprint, source)?;
             if known.is_some() {
                 window.forget(row);
             }
@@ -225,55 +222,67 @@ fn apply_listed(
         }
         (None, Some((row, seq))) => {
             if !listed::is_noted(tx, row)? {
-                listed::note(tx, row, &fingerprint, sighting.source)?;
+                listed::note(tx, row, &fingerprint, source)?;
             } else if marks.respelled.len() < MOST_RESPELLED {
-                marks.respelled.push(Respelled { row, seq, fingerprint, source: sighting.source });
+                marks.respelled.push(Respelled { row, seq, fingerprint, source });
             }
             row
         }
         (None, None) => return Ok(()),
     };
-    marks.see(row, sighting.source);
+    marks.see(row, source);
     Ok(())
 }
 
-/// Whether what a read shows may be applied. Where it may be older than the log, it is left out, and the customer is requested again
-/// by itself later.
-fn may_be_applied(
-    tx: &Tx<'_>,
-    asked: &Asked,
-    shown: &Customer,
-    stored: Option<&Stored>,
-    (occasion, consistency): (Occasion, Consistency),
-) -> Result<bool, StoreError> {
-    let Some(stored) = stored else {
-        let may_be_ours = asked.may_be_made_by_us(shown);
-        if may_be_ours {
-            // The create's own answer records it; this is for an answer that never comes.
-            lag::schedule(tx, shown.id(), soon(asked, consistency), None)?;
-        }
-        return Ok(!may_be_ours);
-    };
-    // The answer to the push is newer.
-    if asked.is_before_push_of(shown.id()) {
-        return Ok(false);
+/// Counts the fields that an update changes.
+fn count_fields(marks: &mut Marks, plan: &CustomerPlan, stored: Option<&Stored>) {
+    let before = stored.and_then(|stored| stored.standing.body.as_deref());
+    if let (CustomerPlan::Record(Kind::Updated, after), Some(before)) = (plan, before)
+        && let Ok(before) = Customer::from_body(before)
+    {
+        marks.fields.count(before.fields(), after.fields());
     }
-    if sighting::judge(shown.clone(), Some(&stored.standing)).change.is_none() {
-        return Ok(true);
-    }
-    let read = Read { shown, requested_at: asked.requested_at(), occasion };
-    let recent = lag::recent(tx, shown.id(), stored, read.requested_at, consistency)?;
-    let left_out = judge(read, &recent, consistency);
-    if let Some(left_out) = left_out {
-        lag::leave_out(tx, shown, left_out)?;
-    }
-    Ok(left_out.is_none())
 }
 
-/// When a customer is requested again whose push is on its way.
-fn soon(asked: &Asked, consistency: Consistency) -> Timestamp {
-    let soonest = asked.requested_at().checked_add(PUSH_TAKES).unwrap_or(Timestamp::MAX);
-    consistency.after(asked.requested_at()).max(soonest)
+/// Plans what is done about a read of a customer.
+fn observe(
+    tx: &Tx<'_>,
+    asked: &Asked,
+    shown: Customer,
+    stored: Option<&Stored>,
+    read: Read,
+) -> Result<Observation, StoreError> {
+    let push = match stored {
+        None if asked.may_be_made_by_us(&shown) => Push::MayHaveCreated,
+        Some(_) if asked.is_before_push_of(shown.id()) => Push::Newer,
+        _ => Push::None,
+    };
+    let recent = match stored {
+        Some(stored)
+            if stored.standing.body.as_deref() != Some(shown.body()) || !stored.standing.is_live() =>
+        {
+            lag::recent(tx, shown.id(), stored, read.requested_at, read.consistency)?
+        }
+        _ => Vec::new(),
+    };
+    let known = Known { mirror: stored.map(|stored| &stored.standing), recent: &recent, push };
+    Ok(Observation::new(shown, known, read))
+}
+
+/// Applies a plan; returns the row of the mirror that it changed.
+fn apply(
+    tx: &Tx<'_>,
+    recorder: &mut Recorder<'_, '_>,
+    plan: CustomerPlan,
+    stored: Option<Stored>,
+) -> Result<Option<i64>, StoreError> {
+    match plan {
+        CustomerPlan::Record(kind, customer) => return recorder.record(kind, &customer, stored).map(Some),
+        CustomerPlan::LeaveOut(shown, left_out) => lag::leave_out(tx, &shown, left_out)?,
+        CustomerPlan::ReadAgain(id, at) => lag::schedule(tx, &id, at, None)?,
+        CustomerPlan::Keep | CustomerPlan::Ignore(_) => {}
+    }
+    Ok(None)
 }
 
 /// Records what a customer's own GET shows of it, where it may be applied.
@@ -285,16 +294,7 @@ pub(super) fn apply_lookup(
     (occasion, consistency): (Occasion, Consistency),
 ) -> Result<(), StoreError> {
     let stored = mirror::find(tx, customer.id())?;
-    if stored.is_some() && asked.is_before_push_of(customer.id()) {
-        // The push may be rejected, and its answer show nothing.
-        return lag::schedule(tx, customer.id(), soon(asked, consistency), None);
-    }
-    if !may_be_applied(tx, asked, &customer, stored.as_ref(), (occasion, consistency))? {
-        return Ok(());
-    }
-    let sighting = sighting::judge(customer, stored.as_ref().map(|stored| &stored.standing));
-    if let Some((kind, after)) = sighting.change {
-        recorder.record(kind, &after, stored)?;
-    }
-    Ok(())
+    let read = Read { by: ReadBy::Lookup, requested_at: asked.requested_at(), occasion, consistency };
+    let observation = observe(tx, asked, customer, stored.as_ref(), read)?;
+    apply(tx, recorder, observation.plan, stored).map(drop)
 }

@@ -37,8 +37,8 @@ impl<R: Remote> Pull<R> {
             let mut after = from;
             while let Some(last) = self.settle_batch(pass, &after, until.as_deref(), &young).await? {
                 after = last;
-                let too_long =
-                    pass.budget.unclear() > 0 && self.clock.elapsed().saturating_sub(began) >= LONGEST_WITHOUT_ANSWERS;
+                let too_long = pass.budget.unclear() > 0
+                    && self.clock.elapsed().saturating_sub(began) >= LONGEST_WITHOUT_ANSWERS;
                 if pass.budget.unclear() >= MOST_UNCLEAR || too_long {
                     return Ok(());
                 }

@@ -78,7 +78,8 @@ pub enum KeyMatch {
 impl KeyMatch {
     /// Compares the answers. No answers at all (no id can be requested) mean another account: the key cannot prove itself.
     pub fn new(answers: &[LookupAnswer]) -> Self {
-        let exists = |answer: &LookupAnswer| matches!(answer, LookupAnswer::Exists | LookupAnswer::Unreadable);
+        let exists =
+            |answer: &LookupAnswer| matches!(answer, LookupAnswer::Exists | LookupAnswer::Unreadable);
         if answers.iter().any(exists) {
             Self::Same
         } else if answers.iter().all(|answer| *answer == LookupAnswer::Gone) {
@@ -110,7 +111,11 @@ mod tests {
             (Some(&B), Some(&[3; 32]), 9, AccountPlan::RequestKnown),
         ];
         for (bound, refused, live, expected) in cases {
-            assert_eq!(AccountPlan::new(Binding { bound, refused, live }, &A), expected, "{bound:?} {refused:?}");
+            assert_eq!(
+                AccountPlan::new(Binding { bound, refused, live }, &A),
+                expected,
+                "{bound:?} {refused:?}"
+            );
         }
     }
 
