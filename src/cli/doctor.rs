@@ -1,15 +1,15 @@
-//! `doctor`: what keeps this from working, and what to do about it.
+//! `doctor`: what prevents this program from working, and what to do about it.
 //!
 //! ```text
 //! configuration ─▶ key ─▶ files ─▶ disk ─▶ database ─▶ the API and its clock ─▶ account ─▶ what waits
 //! ```
 //!
-//! Each room reads what it needs of the world and judges it apart from that: judgements take values and return [`Finding`]s. What
-//! depends on something that failed is left out, with the reason. Nothing is written, made or started anywhere; the API is asked for
-//! one page of the list, and about one customer where the key is in doubt.
+//! Each module reads what it needs and judges it separately: the judging functions take values and return
+//! [`Finding`]s. A check that depends on something that failed is left out, with the reason. Nothing is
+//! written, made or started. The API is asked for one page, and for one customer where the key is in doubt.
 //!
-//! Rejected: to go by the exit codes of other commands (they stop at the first failure), and to repair anything (whoever runs this
-//! as root would leave files that belong to root).
+//! Rejected: the exit codes of other commands, because these stop at the first failure; and repairs,
+//! because as root they would leave files that belong to root.
 
 mod access;
 mod account;
@@ -21,6 +21,7 @@ mod disk;
 mod finding;
 mod key;
 mod permissions;
+mod rules;
 mod spool;
 mod state;
 
@@ -29,15 +30,20 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use access::People;
+use access::Users;
 use finding::{Finding, Level};
-use key::FoundKey;
 
 use super::print::{self, Out, Style, count};
 use super::{ConfigFile, Exit, signals};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::secret::Masker;
+
+/// The checks that need the configuration.
+const AFTER_CONFIG: &str = "key permissions spool disk schema wal instance api clock account state";
+
+/// What to do where this user may not read something.
+const RUN_AS_ROOT: &str = "run this as root: sudo komoju-sync doctor";
 
 /// Checks configuration, key, API, clock, permissions, disk and database; each finding with what to do.
 ///
@@ -59,40 +65,42 @@ pub(super) fn run(file: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     signals::until_stopped(Exit::Failed, async |stop| examine(file, args.style, stop).await)
 }
 
-/// Prints findings as they come, and keeps the exit code.
-struct Told {
+/// Prints findings as they are made, and counts them.
+struct Report {
     out: Out,
     style: Style,
     masker: Masker,
     exit: Exit,
-    fails: u64,
+    failures: u64,
     warnings: u64,
 }
 
-impl Told {
-    fn tell(&mut self, findings: impl IntoIterator<Item = Finding>) -> anyhow::Result<()> {
+impl Report {
+    fn add(&mut self, findings: impl IntoIterator<Item = Finding>) -> anyhow::Result<()> {
         for finding in findings {
-            // Whatever a text repeats of files, environment or API: no secret leaves here.
+            // A text may quote files, the environment or the API, and so a secret.
             let finding = finding.masked(&self.masker);
             self.exit = self.exit.and(finding.exit);
-            self.fails += u64::from(finding.level == Level::Fail);
+            self.failures += u64::from(finding.level == Level::Fail);
             self.warnings += u64::from(finding.level == Level::Warn);
-            match self.style.is_json() {
-                true => self.out.json(&finding)?,
-                false => self.out.line(&finding.for_people())?,
+            if self.style.is_json() {
+                self.out.json(&finding)?;
+            } else {
+                self.out.line(&finding.for_people())?;
             }
         }
-        self.out.flush()?;
-        Ok(())
+        Ok(self.out.flush()?)
     }
 
     fn finish(self) -> anyhow::Result<Exit> {
         self.out.finish()?;
         if !self.style.is_json() {
-            print::note(&match (self.fails, self.warnings) {
+            print::note(&match (self.failures, self.warnings) {
                 (0, 0) => "all is well".to_owned(),
                 (0, warnings) => count(warnings, "warning"),
-                (fails, warnings) => format!("{}, {}", count(fails, "failure"), count(warnings, "warning")),
+                (failures, warnings) => {
+                    format!("{}, {}", count(failures, "failure"), count(warnings, "warning"))
+                }
             });
         }
         Ok(self.exit)
@@ -101,77 +109,68 @@ impl Told {
 
 async fn examine(file: &ConfigFile, style: Style, stop: CancellationToken) -> anyhow::Result<Exit> {
     let masker = Masker::new(None);
-    let mut told = Told { out: Out::new(), style, masker, exit: Exit::Fine, fails: 0, warnings: 0 };
-    let (config, findings) = configuration::check(file.path());
-    told.tell(findings)?;
-    let Some(config) = config else {
-        let rest = [
-            "key",
-            "permissions",
-            "spool",
-            "disk",
-            "schema",
-            "wal",
-            "instance",
-            "api",
-            "clock",
-            "account",
-            "state",
-        ];
-        told.tell(
-            rest.map(|check| Finding::skip(check, "what is to be checked stands in the configuration")),
-        )?;
-        return told.finish();
-    };
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => Err(anyhow::anyhow!("stopped before all was checked")),
-        done = with_config(&mut told, file.path(), &config) => done,
-    }?;
-    told.finish()
+    let mut report = Report { out: Out::new(), style, masker, exit: Exit::Fine, failures: 0, warnings: 0 };
+    let (config, findings) = configuration::load(file.path());
+    if let Some(config) = config {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(anyhow::anyhow!("stopped before all was checked")),
+            done = with_config(&mut report, file.path(), &config, findings) => done,
+        }?;
+    } else {
+        report.add(findings)?;
+        let why = "what is to be checked stands in the configuration";
+        report.add(AFTER_CONFIG.split(' ').map(|check| Finding::skip(check, why)))?;
+    }
+    report.finish()
 }
 
-async fn with_config(told: &mut Told, file: &Path, config: &Config) -> anyhow::Result<()> {
+/// Does the other checks; `findings` are those about the file's content.
+async fn with_config(
+    report: &mut Report,
+    file: &Path,
+    config: &Config,
+    findings: Vec<Finding>,
+) -> anyhow::Result<()> {
     let clock = SystemClock::shared();
-    let people = People::of_this_machine();
-    let holder = database::holder(&config.database.path);
-    let service = people.service(&config.database.path, holder.as_deref());
-    told.tell(configuration::check_programs(config, &service))?;
+    let path = &config.database.path;
+    let holder = database::holder(path);
+    let users = Users::of(path, holder.as_deref());
+    report.add(configuration::check(file, config, findings, &users))?;
 
-    let (key, findings) = key::check(&config.api, file, &people, &service);
-    told.masker = Masker::new(key.as_ref().map(|found| &found.key));
-    told.tell(findings)?;
+    let (key, findings) = key::check(&config.api, file, &users);
+    report.masker = Masker::new(key.as_ref());
+    report.add(findings)?;
 
-    told.tell(permissions::check(&config.database.path, &people, &service, holder.is_some()))?;
-    told.tell(spool::check(&config.outbound, &config.database.path, &people, &service, holder.as_deref()))?;
-    told.tell(disk::check(&config.database.path))?;
+    report.add(permissions::check(path, &users, holder.is_some()))?;
+    report.add(spool::check(&config.outbound, path, &users, holder.as_deref()))?;
+    report.add(disk::check(path))?;
 
     let (looked, findings) = database::check(config, holder.as_deref(), clock.now());
-    told.tell(findings)?;
+    let looked = looked.as_ref();
+    report.add(findings)?;
 
-    let throttled = looked.as_ref().and_then(|looked| looked.throttled_until(clock.now()));
-    let asked = match (&key, throttled) {
+    let asked = match (&key, looked.and_then(|looked| looked.throttled_until(clock.now()))) {
         (None, _) => Err("there is no key to ask with".to_owned()),
         (_, Some(until)) => Err(format!("the API asked us to wait until {until}")),
-        (Some(FoundKey { key, .. }), None) => Ok(api::ask(config, key, looked.as_ref(), &clock).await),
+        (Some(key), None) => Ok(api::ask(config, key, looked, &clock).await),
     };
-    let findings = match &asked {
+    report.add(match &asked {
         Ok(asked) => api::judge(asked, config),
-        Err(why) => ["api", "clock"].map(|check| Finding::skip(check, why)).to_vec(),
-    };
-    told.tell(findings)?;
-    let answers = asked.as_ref().ok();
-    told.tell([account::check(looked.as_ref(), key.as_ref(), answers)])?;
-    told.tell(state::check_list(looked.as_ref(), config.inbound.consistency_s, clock.now()))?;
-    told.tell(state::check_wipe(looked.as_ref()))?;
-    told.tell([state::check(looked.as_ref(), holder.is_some(), answers)])
+        Err(why) => ["api", "clock"].map(|check| Finding::skip(check, why)),
+    })?;
+    let asked = asked.as_ref().ok().and_then(|asked| asked.as_ref().ok());
+    report.add([account::check(looked, key.as_ref(), asked)])?;
+    report.add(state::check_list(looked, config.inbound.consistency_s, clock.now()))?;
+    report.add(state::check_wipe(looked))?;
+    report.add([state::check(looked, holder.is_some(), asked)])
 }
 
 /// `1.5 MiB`.
 fn size(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = units.into_iter().find(|(_, shift)| bytes >= 1 << shift);
-    #[expect(clippy::cast_precision_loss, reason = "one digit behind the point is shown")]
+    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
     unit.map_or_else(
         || count(bytes, "byte"),
         |(name, shift)| format!("{:.1} {name}", bytes as f64 / f64::from(1_u32 << shift)),
@@ -186,7 +185,7 @@ fn short_time(time: Duration) -> String {
     }
 }
 
-/// A path for a person, harmless on a terminal, and quoted for a shell where it must be.
+/// A path, quoted for a shell where it must be.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:".contains(c);
@@ -198,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_paths_are_for_people() {
+    fn size_and_path_are_readable() {
         assert_eq!(
             [0, 1, 1536, 3 << 20, 5 << 30].map(size),
             ["0 bytes", "1 byte", "1.5 KiB", "3.0 MiB", "5.0 GiB"]

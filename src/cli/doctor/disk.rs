@@ -1,25 +1,27 @@
-//! Room, and what kind of file system it is.
+//! The free space and the kind of the file system.
 
 use std::path::Path;
 
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
 
+use super::finding::Findings;
 use super::{Exit, Finding, quoted, size};
 use crate::store::beside;
 
 const CHECK: &str = "disk";
 
-/// Less than this is as good as nothing: a page of the list may not fit.
-const NOTHING: u64 = 16 << 20;
+/// LEAST is as good as nothing, in bytes: a page of the list may not fit.
+const LEAST: u64 = 16 << 20;
 
-/// Less than this is little. Not a part of the whole: a mirror needs as much room on a large disk as on a small one.
+/// LITTLE is worth a warning, in bytes. It is no share of the disk: a mirror needs as much room on a large
+/// disk as on a small one.
 const LITTLE: u64 = 1 << 30;
 
-/// So few names left are few.
+/// FEW_INODES is worth a warning.
 const FEW_INODES: u64 = 1000;
 
-/// File systems whose files other machines change too: SQLite's WAL needs shared memory, which they do not share. By their magic
-/// numbers (statfs(2)).
+/// Network file systems, by their magic numbers (statfs(2)). SQLite's WAL needs memory that all processes
+/// share, and other machines do not.
 const NETWORK: [(u32, &str); 9] = [
     (0x6969, "NFS"),
     (0xff53_4d42, "CIFS"),
@@ -32,38 +34,36 @@ const NETWORK: [(u32, &str); 9] = [
     (0x0bd0_0bd0, "Lustre"),
 ];
 
-/// File systems in memory.
+/// File systems in memory: tmpfs and ramfs.
 const MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// A file system, as far as it matters here.
+/// A file system.
 #[derive(Clone, Debug)]
 struct Space {
     free: u64,
     total: u64,
-    /// Free and all names for files; both 0 where there is no limit.
-    inodes: (u64, u64),
+    /// Both are 0 where the file system has no limit.
+    free_inodes: u64,
+    inodes: u64,
     is_read_only: bool,
     magic: u32,
-    /// The database and its WAL.
-    database: u64,
 }
 
-/// Looks at the file system of `database`, and at the one of temporary files.
+/// Checks the file system of `database`, and that of temporary files.
 pub(super) fn check(database: &Path) -> Vec<Finding> {
     let length = |suffix: &str| std::fs::metadata(beside(database, suffix)).map_or(0, |file| file.len());
     let bytes = length("") + length("-wal");
-    // Before the first start there may be no directory yet; what is above it is on the same file system.
-    let there = database.ancestors().skip(1).find(|directory| directory.exists()).unwrap_or(Path::new("/"));
-    let mut findings = match look(there, bytes) {
-        Ok(space) => judge(there, &space),
+    // Before the first start the directory may be missing; those above it are on the same file system.
+    let directory = database.ancestors().skip(1).find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let mut findings = match look(directory) {
+        Ok(space) => judge(directory, &space, bytes),
         Err(error) => {
-            let why = format!("{} cannot be asked for free space: {error}", there.display());
-            vec![Finding::warn(CHECK, why, "look with df")]
+            let finding = format!("{} cannot be asked for free space: {error}", directory.display());
+            vec![Finding::warn(CHECK, finding, "look with df")]
         }
     };
     let temporary = std::env::temp_dir();
-    let room = look(&temporary, bytes).map(|space| space.free);
-    if bytes > 0 && room.as_ref().is_ok_and(|free| *free < bytes) {
+    if look(&temporary).is_ok_and(|space| space.free < bytes) {
         findings.push(Finding::warn(
             CHECK,
             format!("a copy of the database ({}) does not fit into {}", size(bytes), temporary.display()),
@@ -73,90 +73,70 @@ pub(super) fn check(database: &Path) -> Vec<Finding> {
     findings
 }
 
-fn look(directory: &Path, database: u64) -> std::io::Result<Space> {
+fn look(directory: &Path) -> std::io::Result<Space> {
     let (room, kind) = (statvfs(directory)?, statfs(directory)?);
     Ok(Space {
         free: room.f_bavail.saturating_mul(room.f_frsize),
         total: room.f_blocks.saturating_mul(room.f_frsize),
-        inodes: (room.f_favail, room.f_files),
+        free_inodes: room.f_favail,
+        inodes: room.f_files,
         is_read_only: room.f_flag.contains(StatVfsMountFlags::RDONLY),
         // The kernel's numbers have 32 bits; the type's sign and width differ between machines.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "only these bits count")]
         magic: kind.f_type as u32,
-        database,
     })
 }
 
-fn judge(directory: &Path, space: &Space) -> Vec<Finding> {
+/// Judges the file system of a database that has `bytes`, its WAL included.
+fn judge(directory: &Path, space: &Space, bytes: u64) -> Vec<Finding> {
     let (shown, free) = (directory.display(), size(space.free));
-    let mut findings = Vec::new();
-    let mut fail = |exit: Exit, finding: String, advice: String| {
-        findings.push(Finding::fail(CHECK, exit, finding, advice));
-    };
+    let mut findings = Findings::of(CHECK);
     if let Some((_, name)) = NETWORK.iter().find(|(magic, _)| *magic == space.magic) {
-        fail(
-            Exit::Failed,
-            format!("{shown} is on a network file system ({name}), where SQLite can lose what was written"),
-            "set database.path to a place on a local disk".to_owned(),
-        );
+        let finding =
+            format!("{shown} is on a network file system ({name}), where SQLite can lose what was written");
+        findings.fail(Exit::Failed, finding, "set database.path to a place on a local disk");
     }
     if space.is_read_only {
-        // This does not pass by itself.
-        fail(
-            Exit::Database,
-            format!("{shown} is mounted read-only"),
-            format!(
-                "mount it writable; after an I/O error, look at the disk first: findmnt -T {}",
-                quoted(directory)
-            ),
-        );
+        let look = format!("findmnt -T {}", quoted(directory));
+        let advice = format!("mount it writable; after an I/O error, look at the disk first: {look}");
+        // Not `Failed`, because this does not pass by itself.
+        findings.fail(Exit::Database, format!("{shown} is mounted read-only"), advice);
     }
-    let make_room = "make room, or set database.path to a larger place; nothing that was recorded is lost";
-    if space.free < NOTHING {
-        fail(Exit::Failed, format!("{free} are free at {shown}: next to nothing"), make_room.to_owned());
-    } else if space.free < LITTLE {
-        findings.push(Finding::warn(
-            CHECK,
-            format!("{free} of {} are free at {shown}", size(space.total)),
-            make_room,
-        ));
-    } else if space.free < space.database {
-        findings.push(Finding::warn(
-            CHECK,
-            format!("{free} are free at {shown}, less than the database has ({})", size(space.database)),
+    let room = "make room, or set database.path to a larger place; nothing that was recorded is lost";
+    match space.free {
+        ..LEAST => findings.fail(Exit::Failed, format!("{free} are free at {shown}: next to nothing"), room),
+        LEAST..LITTLE => findings.warn(format!("{free} of {} are free at {shown}", size(space.total)), room),
+        left if left < bytes => findings.warn(
+            format!("{free} are free at {shown}, less than the database has ({})", size(bytes)),
             "a copy of it, or a VACUUM, needs as much again",
-        ));
-    }
-    match space.inodes {
-        (_, 0) => {}
-        (0, _) => findings.push(Finding::fail(
-            CHECK,
-            Exit::Failed,
-            format!("no file can be made at {shown}: no inode is free"),
-            format!("remove small files you do not need: df -i {}", quoted(directory)),
-        )),
-        (free, _) if free < FEW_INODES => findings.push(Finding::warn(
-            CHECK,
-            format!("{free} more files can be made at {shown}, then no inode is free"),
-            format!("remove small files you do not need: df -i {}", quoted(directory)),
-        )),
+        ),
         _ => {}
     }
+    let remove = || format!("remove small files you do not need: df -i {}", quoted(directory));
+    match (space.free_inodes, space.inodes) {
+        (_, 0) | (FEW_INODES.., _) => {}
+        (0, _) => {
+            findings.fail(
+                Exit::Failed,
+                format!("no file can be made at {shown}: no inode is free"),
+                remove(),
+            );
+        }
+        (left, _) => {
+            findings
+                .warn(format!("{left} more files can be made at {shown}, then no inode is free"), remove());
+        }
+    }
     if MEMORY.contains(&space.magic) {
-        findings.push(Finding::warn(
-            CHECK,
+        findings.warn(
             format!("{shown} is in memory: the database ends with the machine's next restart"),
             "set database.path to a place on a disk; the change log and unsent intents cannot be read again from KOMOJU",
-        ));
+        );
     }
-    if findings.is_empty() {
-        let database = match space.database {
-            0 => String::new(),
-            bytes => format!("; the database has {}", size(bytes)),
-        };
-        findings.push(Finding::ok(CHECK, format!("{free} are free at {shown}{database}")));
-    }
-    findings
+    findings.or_ok(|| {
+        let database = if bytes == 0 { String::new() } else { format!("; the database has {}", size(bytes)) };
+        format!("{free} are free at {shown}{database}")
+    })
 }
 
 #[cfg(test)]
@@ -167,47 +147,36 @@ mod tests {
     const FINE: Space = Space {
         free: 50 << 30,
         total: 100 << 30,
-        inodes: (1 << 20, 1 << 21),
+        free_inodes: 1 << 20,
+        inodes: 1 << 21,
         is_read_only: false,
         magic: 0xef53,
-        database: 1 << 20,
     };
 
-    fn level(space: Space) -> Level {
-        let findings = judge(Path::new("/d"), &space);
-        assert_eq!(findings.len(), 1, "{findings:?}");
-        findings[0].level
-    }
-
     #[test]
-    fn room_runs_out_by_degrees() {
-        assert_eq!(level(FINE), Level::Ok);
-        assert_eq!(level(Space { free: 900 << 20, ..FINE }), Level::Warn);
-        assert_eq!(level(Space { free: 4 << 30, total: 10 << 40, ..FINE }), Level::Ok, "enough, of whatever");
-        assert_eq!(level(Space { free: 20 << 30, database: 30 << 30, ..FINE }), Level::Warn);
-        assert_eq!(level(Space { free: 1 << 20, ..FINE }), Level::Fail);
-    }
-
-    #[test]
-    fn names_run_out_too_where_they_are_counted() {
-        assert_eq!(level(Space { inodes: (0, 0), ..FINE }), Level::Ok, "not counted here");
-        assert_eq!(level(Space { inodes: (7, 9000), ..FINE }), Level::Warn);
-        assert_eq!(level(Space { inodes: (0, 9000), ..FINE }), Level::Fail);
-    }
-
-    #[test]
-    fn a_network_a_read_only_mount_and_memory_are_no_place() {
-        for (magic, _) in NETWORK {
-            assert_eq!(level(Space { magic, ..FINE }), Level::Fail);
+    fn each_fault_of_a_file_system_has_its_level() {
+        let mut cases = vec![
+            (FINE, Level::Ok, Exit::Fine),
+            (Space { free: 900 << 20, ..FINE }, Level::Warn, Exit::Fine),
+            (Space { free: 4 << 30, total: 10 << 40, ..FINE }, Level::Ok, Exit::Fine),
+            (Space { free: 2 << 30, ..FINE }, Level::Warn, Exit::Fine),
+            (Space { free: 1 << 20, ..FINE }, Level::Fail, Exit::Failed),
+            (Space { free_inodes: 0, inodes: 0, ..FINE }, Level::Ok, Exit::Fine),
+            (Space { free_inodes: 7, inodes: 9000, ..FINE }, Level::Warn, Exit::Fine),
+            (Space { free_inodes: 0, inodes: 9000, ..FINE }, Level::Fail, Exit::Failed),
+            (Space { is_read_only: true, ..FINE }, Level::Fail, Exit::Database),
+            (Space { magic: MEMORY[0], ..FINE }, Level::Warn, Exit::Fine),
+        ];
+        cases.extend(NETWORK.map(|(magic, _)| (Space { magic, ..FINE }, Level::Fail, Exit::Failed)));
+        for (space, level, exit) in cases {
+            let [finding] = &judge(Path::new("/d"), &space, 3 << 30)[..] else { panic!("{space:?}") };
+            assert_eq!((finding.level, finding.exit), (level, exit), "{space:?}");
         }
-        let read_only = judge(Path::new("/d"), &Space { is_read_only: true, ..FINE });
-        assert_eq!((read_only[0].level, read_only[0].exit), (Level::Fail, Exit::Database));
-        assert_eq!(level(Space { magic: MEMORY[0], ..FINE }), Level::Warn);
     }
 
     #[test]
     fn this_machine_answers() {
-        let space = look(Path::new("/"), 0).unwrap();
+        let space = look(Path::new("/")).unwrap();
         assert!(space.total > 0 && space.total >= space.free, "{space:?}");
     }
 }

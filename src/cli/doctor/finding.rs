@@ -1,4 +1,4 @@
-//! One line of the report: what was looked at, how it is, and what to do.
+//! One line of the report: what was checked, its level, and what to do.
 
 use std::fmt;
 
@@ -8,17 +8,17 @@ use super::Exit;
 use crate::cli::print::safe;
 use crate::secret::{MASK, Masker};
 
-/// How it is.
+/// The level of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
-    /// As it should be.
+    /// Nothing is wrong.
     Ok,
-    /// It works, and a person should look at it.
+    /// It works, and the operator should look at it.
     Warn,
-    /// It keeps something from working.
+    /// It prevents something from working.
     Fail,
-    /// It could not be looked at.
+    /// It could not be checked.
     Skip,
 }
 
@@ -36,15 +36,15 @@ impl fmt::Display for Level {
 /// One finding, as `--json` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
-    /// What was looked at; one word of a small set.
+    /// The check: one word of a small set.
     pub(super) check: &'static str,
-    /// How it is.
+    /// The level.
     pub(super) level: Level,
-    /// What is so, as a sentence; of more than one line only where the file's own lines are shown.
+    /// A sentence; it has several lines only where it quotes lines of a file.
     pub(super) finding: String,
     /// What to do; null where nothing is to be done.
     pub(super) advice: Option<String>,
-    /// What the command exits with because of it.
+    /// The exit code that this finding asks for.
     #[serde(skip)]
     pub(super) exit: Exit,
 }
@@ -58,52 +58,84 @@ impl Finding {
         Self { level: Level::Warn, advice: Some(advice.into()), ..Self::ok(check, finding) }
     }
 
-    /// Something waits for a person.
+    /// A warning about something that waits for an operator.
     pub(super) fn waits(check: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { exit: Exit::Waits, ..Self::warn(check, finding, advice) }
+        Self::fail(check, Exit::Waits, finding, advice)
     }
 
+    /// A failure with this exit code; with [`Exit::Fine`] and [`Exit::Waits`] a warning.
     pub(super) fn fail(
         check: &'static str,
         exit: Exit,
         finding: impl Into<String>,
         advice: impl Into<String>,
     ) -> Self {
-        Self { level: Level::Fail, exit, ..Self::warn(check, finding, advice) }
+        let level = if let Exit::Fine | Exit::Waits = exit { Level::Warn } else { Level::Fail };
+        Self { level, exit, ..Self::warn(check, finding, advice) }
     }
 
-    /// `why` it was left out.
+    /// A check that was left out, and why.
     pub(super) fn skip(check: &'static str, why: impl fmt::Display) -> Self {
         Self { level: Level::Skip, ..Self::ok(check, format!("left out: {why}")) }
     }
 
-    /// Without anything secret, and harmless on a terminal; its lines stay.
+    /// Masks secrets and replaces control characters; keeps line breaks.
     pub(super) fn masked(self, masker: &Masker) -> Self {
         let clean = |text: &str| {
-            let mut shown = String::with_capacity(text.len());
-            let mut from = 0;
-            for span in masker.spans(text) {
-                shown.push_str(&text[from..span.start]);
-                shown.push_str(MASK);
-                from = span.end;
-            }
-            shown.push_str(&text[from..]);
+            let mut shown = text.to_owned();
+            masker.spans(text).into_iter().rev().for_each(|span| shown.replace_range(span, MASK));
             shown.lines().map(safe).collect::<Vec<_>>().join("\n")
         };
         Self { finding: clean(&self.finding), advice: self.advice.as_deref().map(clean), ..self }
     }
 
-    /// A line, what to do below it.
+    /// The finding on a line, the advice below it.
     pub(super) fn for_people(&self) -> String {
-        const INDENT: &str = "                     ";
-        let Self { check, level, .. } = self;
-        let mut lines = self.finding.lines();
-        let mut text = format!("{level:<5} {check:<14} {}", lines.next().unwrap_or_default());
-        lines.for_each(|line| text += &format!("\n{INDENT}{line}"));
-        for (n, line) in self.advice.iter().flat_map(|advice| advice.lines()).enumerate() {
-            text += &format!("\n{INDENT}{} {line}", if n == 0 { "→" } else { " " });
+        const INDENT: &str = "\n                     ";
+        let finding = self.finding.replace('\n', INDENT);
+        let text = format!("{:<5} {:<14} {finding}", self.level, self.check);
+        match &self.advice {
+            Some(advice) => format!("{text}{INDENT}→ {}", advice.replace('\n', &format!("{INDENT}  "))),
+            None => text,
         }
-        text
+    }
+}
+
+/// The findings of one check, in the order of their discovery.
+pub(super) struct Findings {
+    check: &'static str,
+    found: Vec<Finding>,
+}
+
+impl Findings {
+    pub(super) fn of(check: &'static str) -> Self {
+        Self { check, found: Vec::new() }
+    }
+
+    pub(super) fn warn(&mut self, finding: impl Into<String>, advice: impl Into<String>) {
+        self.found.push(Finding::warn(self.check, finding, advice));
+    }
+
+    pub(super) fn fail(&mut self, exit: Exit, finding: impl Into<String>, advice: impl Into<String>) {
+        self.found.push(Finding::fail(self.check, exit, finding, advice));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// The findings; one with the level `ok` where there are none.
+    pub(super) fn or_ok(mut self, finding: impl FnOnce() -> String) -> Vec<Finding> {
+        if self.found.is_empty() {
+            self.found.push(Finding::ok(self.check, finding()));
+        }
+        self.found
+    }
+}
+
+impl Extend<Finding> for Findings {
+    fn extend<I: IntoIterator<Item = Finding>>(&mut self, more: I) {
+        self.found.extend(more);
     }
 }
 
@@ -112,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_finding_keeps_its_lines_and_loses_secrets_and_escapes() {
+    fn masked_finding_keeps_its_lines() {
         let finding = Finding::warn("key", "one sk_live_abcdefgh\ntwo \u{1b}[2J", "do\nthat");
         let clean = finding.masked(&Masker::new(None));
         assert_eq!(clean.finding, "one ****\ntwo \u{fffd}[2J");

@@ -1,350 +1,271 @@
-//! The database's directory and files: can the service work with them, and can those read who should?
+//! The database's directory and files: what the service's user, the group and other users may do.
 
-use std::fs::Metadata;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::access::{Owned, People, Person, READ, SEARCH, WRITE};
-use super::{Exit, Finding, quoted};
+use super::access::{Owned, SEARCH, Users, WRITE};
+use super::finding::Findings;
+use super::rules::{Kind, broken};
+use super::{Exit, Finding, RUN_AS_ROOT, quoted};
 use crate::store::beside;
 use crate::store::file::inspect;
 
 const CHECK: &str = "permissions";
 
-/// Mode bits of a group that reads files and looks into directories.
+/// The mode bits of a group that reads files and lists directories.
 const GROUP_READS: u32 = 0o040;
-const GROUP_LOOKS: u32 = 0o050;
+const GROUP_LISTS: u32 = 0o050;
 
-/// The database's files; each where it is there.
-#[derive(Debug, Default)]
-struct Files {
-    database: Option<Owned>,
-    wal: Option<Owned>,
-    shm: Option<Owned>,
-    lock: Option<Owned>,
-}
+/// What is added to the database's name. The lock comes last, because readers do not need it.
+const SUFFIXES: [&str; 4] = ["", "-wal", "-shm", ".lock"];
+const LOCK: usize = 3;
 
 /// What is judged.
 struct Place<'a> {
     database: &'a Path,
-    directory: &'a Path,
-    found: io::Result<Owned>,
-    files: Files,
-    /// It has no -wal and needs none.
+    directory: io::Result<Owned>,
+    /// The database's files, as [`SUFFIXES`] names them; `None` for those that are missing.
+    files: [Option<Owned>; 4],
+    /// The database has no -wal and needs none.
     stands_alone: bool,
-    me: &'a Person,
-    service: &'a Person,
-    group: String,
-    owner: String,
     is_in_use: bool,
 }
 
-/// Looks at the directory and the files of `database`.
-pub(super) fn check(database: &Path, people: &People, service: &Person, is_in_use: bool) -> Vec<Finding> {
-    // The -wal and -shm stand beside the file itself, whatever links lead to it.
+/// Checks the directory and the files of `database`.
+pub(super) fn check(database: &Path, users: &Users, is_in_use: bool) -> Vec<Finding> {
+    // The -wal and -shm are beside the file itself, whatever links lead to it.
     let database = &database.canonicalize().unwrap_or_else(|_| database.to_owned());
-    let directory = database.parent().unwrap_or(Path::new("/"));
-    let owned = |path: &Path| std::fs::metadata(path).ok().map(|file: Metadata| Owned::of(&file));
-    let beside = |suffix| owned(&beside(database, suffix));
-    let found = std::fs::metadata(directory).and_then(|found| match found.is_dir() {
-        true => Ok(Owned::of(&found)),
-        false => Err(ErrorKind::NotADirectory.into()),
-    });
-    let (group, owner) =
-        found.as_ref().map(|found| (people.group(found.gid), people.user(found.uid))).unwrap_or_default();
-    judge(&Place {
+    let place = Place {
         database,
-        directory,
-        found,
-        files: Files {
-            database: owned(database),
-            wal: beside("-wal"),
-            shm: beside("-shm"),
-            lock: beside(".lock"),
-        },
+        directory: directory(database.parent().unwrap_or(Path::new("/"))),
+        files: SUFFIXES
+            .map(|suffix| std::fs::metadata(beside(database, suffix)).ok().map(|file| Owned::of(&file))),
         stands_alone: inspect::stands_alone(database),
-        me: &people.me(),
-        service,
-        group,
-        owner,
         is_in_use,
-    })
+    };
+    place.judge(users)
 }
 
-fn judge(place: &Place<'_>) -> Vec<Finding> {
-    let (shown, service) = (place.directory.display(), place.service);
-    let directory = match &place.found {
-        Ok(directory) => directory,
-        Err(error) => return vec![no_directory(place, error)],
-    };
-    if !place.me.may(SEARCH, directory) {
-        return vec![Finding::fail(
-            CHECK,
-            Exit::Failed,
-            format!(
-                "{} may not look into {shown} (owner {}, mode {:04o})",
-                place.me.name, place.owner, directory.mode
-            ),
-            format!(
-                "run this as root: sudo komoju-sync doctor; readers must be in the group {}",
-                place.group
-            ),
-        )];
+/// Returns the owner and the mode of a directory.
+pub(super) fn directory(path: &Path) -> io::Result<Owned> {
+    let found = std::fs::metadata(path)?;
+    if found.is_dir() { Ok(Owned::of(&found)) } else { Err(ErrorKind::NotADirectory.into()) }
+}
+
+impl Place<'_> {
+    fn path(&self) -> &Path {
+        self.database.parent().unwrap_or(Path::new("/"))
     }
-    let mut findings = Vec::new();
-    if !service.is_packaged && service.may(WRITE, directory) && !place.me.may(WRITE, directory) {
-        findings.push(Finding::warn(
-            CHECK,
-            format!("{}, the user that runs this, may not write here; {} may", place.me.name, service.name),
-            format!("run the commands that write as that user: sudo -u {} komoju-sync …", service.name),
-        ));
-    }
-    if !service.may(READ | WRITE | SEARCH, directory) {
-        findings.push(Finding::fail(
-            CHECK,
-            Exit::Database,
-            format!(
-                "{} may not write to {shown} (owner {}, mode {:04o})",
-                service.name, place.owner, directory.mode
-            ),
-            format!("chown {}: {dir} && chmod u+rwx {dir}", service.name, dir = quoted(place.directory)),
-        ));
-    }
-    if directory.mode & 0o002 != 0 {
-        findings.push(Finding::warn(
-            CHECK,
-            format!("every user of this machine may put files into {shown} (mode {:04o})", directory.mode),
-            format!("chmod o-w {}", quoted(place.directory)),
-        ));
-    }
-    let Files { database, wal, shm, lock } = &place.files;
-    let suffixed = [("", database), ("-wal", wal), ("-shm", shm), (".lock", lock)];
-    let names_of = |which: &dyn Fn(&str, &Owned) -> bool| -> Vec<String> {
-        let chosen =
-            suffixed.iter().filter(|(suffix, file)| file.as_ref().is_some_and(|file| which(suffix, file)));
-        chosen.map(|(suffix, _)| quoted(&beside(place.database, suffix))).collect()
-    };
-    let foreign = names_of(&|_, file| !service.may(READ | WRITE, file));
-    if !foreign.is_empty() {
-        let mut finding = format!("{} may not write to {}", service.name, foreign.join(", "));
-        if names_of(&|_, file| file.uid == 0 && !service.may(READ | WRITE, file)) == foreign {
-            finding += ": made by a command that ran as root, perhaps";
-        }
-        let advice = format!("chown {}: {}", service.name, foreign.join(" "));
-        findings.push(Finding::fail(CHECK, Exit::Database, finding, advice));
-    }
-    let Some(database) = database else {
-        if findings.is_empty() {
-            let finding = format!("{shown} can be used by {}; there is no database in it yet", service.name);
-            findings.push(Finding::ok(CHECK, finding));
-        }
-        return findings;
-    };
-    let missing: Vec<&str> = [("-wal", wal), ("-shm", shm)]
-        .into_iter()
-        .filter_map(|(name, file)| file.is_none().then_some(name))
-        .collect();
-    if !missing.is_empty() && !place.stands_alone {
-        findings.push(without(place, &missing.join(" and ")));
-    }
-    // The lock's file tells who works here; whoever reads the database needs it not.
-    let open = names_of(&|suffix, file| suffix != ".lock" && file.mode & 0o006 != 0);
-    if !open.is_empty() && directory.mode & 0o001 != 0 {
-        findings.push(Finding::warn(
-            CHECK,
-            format!(
-                "every user of this machine may read customers and unsettled intents in {}",
-                open.join(", ")
-            ),
-            format!("chmod o= {}", open.join(" ")),
-        ));
-    }
-    // A private database is a choice; one that a package made for a group, or of which the group may read a part, is meant to be read.
-    if service.is_packaged || database.mode & GROUP_READS != 0 && directory.mode & GROUP_LOOKS != 0 {
-        let closed = names_of(&|suffix, file| suffix != ".lock" && file.mode & GROUP_READS == 0);
-        if !closed.is_empty() || directory.mode & GROUP_LOOKS != GROUP_LOOKS {
-            let files =
-                if closed.is_empty() { String::new() } else { format!(" && chmod g+r {}", closed.join(" ")) };
-            findings.push(Finding::warn(
-                CHECK,
-                format!(
-                    "members of the group {} cannot read the database: all of its files are needed",
-                    place.group
-                ),
-                format!("chmod g+rx {}{files}", quoted(place.directory)),
-            ));
-        }
-    }
-    if findings.is_empty() {
-        let readers = match directory.mode & GROUP_LOOKS == GROUP_LOOKS && database.mode & GROUP_READS != 0 {
-            true => format!("members of the group {} may read it", place.group),
-            false => "nobody else may read it".to_owned(),
+
+    fn judge(&self, users: &Users) -> Vec<Finding> {
+        let directory = match &self.directory {
+            Ok(directory) if users.me.may(SEARCH, directory) => directory,
+            Ok(directory) => return vec![self.closed(directory, users)],
+            Err(error) => return vec![self.no_directory(error, users)],
         };
-        findings.push(Finding::ok(CHECK, format!("{shown} can be used by {}; {readers}", service.name)));
+        let paths = SUFFIXES.map(|suffix| beside(self.database, suffix));
+        let files: Vec<(&Path, &Owned)> = paths
+            .iter()
+            .zip(&self.files)
+            .filter_map(|(path, file)| Some((&**path, file.as_ref()?)))
+            .collect();
+        let mut findings = Findings::of(CHECK);
+        findings.extend(self.other_user(directory, users));
+        findings.extend(broken(CHECK, Kind::Directory, &[(self.path(), directory)], users));
+        findings.extend(broken(CHECK, Kind::Database, &files, users));
+        let (shown, service) = (self.path().display(), &users.service.name);
+        let Some(database) = &self.files[0] else {
+            return findings
+                .or_ok(|| format!("{shown} can be used by {service}; there is no database in it yet"));
+        };
+        findings.extend(self.missing());
+        let data = &files[..files.len() - usize::from(self.files[LOCK].is_some())];
+        if directory.mode & 0o001 != 0 {
+            findings.extend(broken(CHECK, Kind::Reachable, data, users));
+        }
+        let group = users.names.group(directory.gid);
+        let is_meant = users.service.is_packaged
+            || database.mode & GROUP_READS != 0 && directory.mode & GROUP_LISTS != 0;
+        let closed: Vec<_> = data.iter().filter(|(_, file)| file.mode & GROUP_READS == 0).collect();
+        let is_open = closed.is_empty() && directory.mode & GROUP_LISTS == GROUP_LISTS;
+        // A database that no part of can be read is a choice, unless a package made it for readers.
+        if is_meant && !is_open {
+            let paths: String = closed.into_iter().map(|(path, _)| format!(" {}", quoted(path))).collect();
+            let files = if paths.is_empty() { paths } else { format!(" && chmod g+r{paths}") };
+            findings.warn(
+                format!("members of the group {group} cannot read the database: all of its files are needed"),
+                format!("chmod g+rx {}{files}", quoted(self.path())),
+            );
+        }
+        findings.or_ok(|| {
+            let readers =
+                if is_open { format!("members of the group {group}") } else { "nobody else".to_owned() };
+            format!("{shown} can be used by {service}; {readers} may read it")
+        })
     }
-    findings
-}
 
-fn no_directory(place: &Place<'_>, error: &io::Error) -> Finding {
-    let (shown, service) = (place.directory.display(), &place.service.name);
-    let make = format!(
-        "install -d -o {service} -g {service} -m 2750 {}; or set database.path to another place",
-        quoted(place.directory)
-    );
-    match error.kind() {
-        ErrorKind::PermissionDenied => Finding::fail(
-            CHECK,
-            Exit::Failed,
-            format!("{} may not look at {shown}", place.me.name),
-            "run this as root: sudo komoju-sync doctor",
-        ),
-        ErrorKind::NotFound => Finding::fail(
-            CHECK,
-            Exit::Database,
-            format!("there is no directory {shown} for the database"),
-            make,
-        ),
-        _ => Finding::fail(
-            CHECK,
-            Exit::Database,
-            format!("{shown} cannot be used as a directory: {error}"),
-            make,
-        ),
+    /// The user of this command cannot search the directory.
+    fn closed(&self, directory: &Owned, users: &Users) -> Finding {
+        let (me, shown, mode) = (&users.me.name, self.path().display(), directory.mode);
+        let (owner, group) = (users.names.user(directory.uid), users.names.group(directory.gid));
+        let finding = format!("{me} may not look into {shown} (owner {owner}, mode {mode:04o})");
+        let advice = format!("{RUN_AS_ROOT}; readers must be in the group {group}");
+        Finding::fail(CHECK, Exit::Failed, finding, advice)
     }
-}
 
-/// Another program that writes to the database and closes it last takes these files away.
-fn without(place: &Place<'_>, missing: &str) -> Finding {
-    let shown = place.database.display();
-    match place.is_in_use {
-        true => Finding::fail(
+    fn no_directory(&self, error: &io::Error, users: &Users) -> Finding {
+        let (shown, service) = (self.path().display(), &users.service.name);
+        let finding = match error.kind() {
+            ErrorKind::PermissionDenied => {
+                let finding = format!("{} may not look at {shown}", users.me.name);
+                return Finding::fail(CHECK, Exit::Failed, finding, RUN_AS_ROOT);
+            }
+            ErrorKind::NotFound => format!("there is no directory {shown} for the database"),
+            _ => format!("{shown} cannot be used as a directory: {error}"),
+        };
+        let make = format!("install -d -o {service} -g {service} -m 2750 {}", quoted(self.path()));
+        Finding::fail(
             CHECK,
             Exit::Database,
-            format!("the {missing} of {shown} was removed under the process that works with it"),
-            "restart the daemon at once, then run `komoju-sync verify`; the files beside the database belong to it",
-        ),
-        false => Finding::warn(
+            finding,
+            format!("{make}; or set database.path to another place"),
+        )
+    }
+
+    /// The user of this command cannot write where the service can.
+    fn other_user(&self, directory: &Owned, users: &Users) -> Option<Finding> {
+        let Users { me, service, .. } = users;
+        let is_other = !service.is_packaged && service.may(WRITE, directory) && !me.may(WRITE, directory);
+        let (me, service) = (&me.name, &service.name);
+        let finding = format!("{me}, the user that runs this, may not write here; {service} may");
+        let advice = format!("run the commands that write as that user: sudo -u {service} komoju-sync …");
+        is_other.then(|| Finding::warn(CHECK, finding, advice))
+    }
+
+    /// The -wal or -shm is missing: another program that writes removes them when it closes the database last.
+    fn missing(&self) -> Option<Finding> {
+        let names = SUFFIXES[1..LOCK].iter().zip(&self.files[1..LOCK]);
+        let missing: Vec<&str> = names.filter_map(|(name, file)| file.is_none().then_some(*name)).collect();
+        if missing.is_empty() || self.stands_alone {
+            return None;
+        }
+        let (shown, missing) = (self.database.display(), missing.join(" and "));
+        if self.is_in_use {
+            let finding =
+                format!("the {missing} of {shown} was removed under the process that works with it");
+            let advice = "restart the daemon at once, then run `komoju-sync verify`; the files beside the database belong to it";
+            return Some(Finding::fail(CHECK, Exit::Database, finding, advice));
+        }
+        Some(Finding::warn(
             CHECK,
             format!(
-                "{shown} has no {missing}: another program that could write closed it last, and who may only read cannot \
-                 open it now"
+                "{shown} has no {missing}: another program that could write closed it last, and who may only read cannot open \
+                 it now"
             ),
-            "start the daemon, or run `komoju-sync sync` as its user, which makes them again; programs that only read \
-             should open it read-only (sqlite3 -readonly)",
-        ),
+            "start the daemon, or run `komoju-sync sync` as its user, which makes them again; programs that only read should \
+             open it read-only (sqlite3 -readonly)",
+        ))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::access::tests::{owned, people, service};
+    use super::super::access::tests::{owned, users};
     use super::super::finding::Level;
     use super::*;
 
-    struct Case {
-        directory: io::Result<Owned>,
-        files: [Option<Owned>; 4],
-        in_use: bool,
-        service: Person,
-    }
-
     /// As the packages make it, and a first sync leaves it.
-    fn fine() -> Case {
-        let file = || Some(owned(990, 991, 0o640));
-        Case {
+    fn fine() -> Place<'static> {
+        Place {
+            database: Path::new("/d/komoju.db"),
             directory: Ok(owned(990, 991, 0o2750)),
-            files: [file(), file(), file(), file()],
-            in_use: false,
-            service: service(),
-        }
-    }
-
-    fn judged(case: Case) -> Vec<Finding> {
-        let [database, wal, shm, lock] = case.files;
-        let root = people().service(Path::new("/"), None);
-        judge(&Place {
-            database: Path::new("/var/lib/komoju-sync/komoju.db"),
-            directory: Path::new("/var/lib/komoju-sync"),
-            found: case.directory,
-            files: Files { database, wal, shm, lock },
+            files: SUFFIXES.map(|_| Some(owned(990, 991, 0o640))),
             stands_alone: false,
-            me: &Person { uid: 0, ..root },
-            service: &case.service,
-            group: "komoju-sync".into(),
-            owner: "somebody".into(),
-            is_in_use: case.in_use,
-        })
+            is_in_use: false,
+        }
     }
 
-    fn one(case: Case) -> (Level, Exit, String) {
-        let findings = judged(case);
-        assert_eq!(findings.len(), 1, "{findings:?}");
-        let told = format!("{} → {}", findings[0].finding, findings[0].advice.as_deref().unwrap_or_default());
-        (findings[0].level, findings[0].exit, told)
+    fn file(n: usize, file: Option<Owned>) -> Place<'static> {
+        let mut place = fine();
+        place.files[n] = file;
+        place
     }
 
-    #[test]
-    fn what_the_packages_make_is_fine_before_and_after_the_first_start() {
-        assert_eq!(one(fine()).0, Level::Ok);
-        assert_eq!(one(Case { files: [None, None, None, None], ..fine() }).0, Level::Ok);
+    fn directory(uid: u32, mode: u32) -> Place<'static> {
+        Place { directory: Ok(owned(uid, 991, mode)), ..fine() }
     }
 
-    #[test]
-    fn files_that_root_made_are_given_to_the_service() {
-        let mut case = fine();
-        case.files[1] = Some(owned(0, 0, 0o640));
-        let (level, exit, told) = one(case);
-        assert_eq!((level, exit), (Level::Fail, Exit::Database));
-        assert!(told.contains("ran as root"), "{told}");
-        assert!(told.ends_with("→ chown komoju-sync: /var/lib/komoju-sync/komoju.db-wal"), "{told}");
+    fn judged(place: &Place<'_>, users: &Users) -> (Level, Exit, String) {
+        let [finding] = &place.judge(users)[..] else { panic!("{:?}", place.judge(users)) };
+        let advice = finding.advice.as_deref().unwrap_or_default();
+        (finding.level, finding.exit, format!("{} → {advice}", finding.finding))
     }
 
     #[test]
-    fn a_directory_that_is_missing_or_somebody_elses_keeps_the_service_out() {
-        let (level, exit, told) = one(Case { directory: Err(ErrorKind::NotFound.into()), ..fine() });
-        assert_eq!((level, exit), (Level::Fail, Exit::Database));
-        assert!(told.contains("install -d -o komoju-sync"), "{told}");
-        let (_, exit, told) = one(Case { directory: Ok(owned(0, 0, 0o755)), ..fine() });
-        assert_eq!(exit, Exit::Database, "{told}");
-        let (_, exit, _) = one(Case { directory: Err(ErrorKind::PermissionDenied.into()), ..fine() });
-        assert_eq!(exit, Exit::Failed);
-    }
-
-    #[test]
-    fn missing_companions_warn_while_nobody_works_and_fail_beside_somebody_who_does() {
-        for missing in [1, 2] {
-            let mut case = fine();
-            case.files[missing] = None;
-            assert_eq!(one(case).0, Level::Warn);
-            let mut case = Case { in_use: true, ..fine() };
-            case.files[missing] = None;
-            let (level, exit, _) = one(case);
-            assert_eq!((level, exit), (Level::Fail, Exit::Database));
+    fn place_is_judged_by_its_directory_and_files() {
+        let mode = |mode| Some(owned(990, 991, mode));
+        let missing = |kind: ErrorKind| Place { directory: Err(kind.into()), ..fine() };
+        let in_use = |place| Place { is_in_use: true, ..place };
+        let (ok, warn, fail) = (Level::Ok, Level::Warn, Level::Fail);
+        for (place, level, exit, part) in [
+            (fine(), ok, Exit::Fine, "members of the group komoju-sync may read it"),
+            (
+                Place { files: [const { None }; 4], ..fine() },
+                ok,
+                Exit::Fine,
+                "there is no database in it yet",
+            ),
+            (missing(ErrorKind::NotFound), fail, Exit::Database, "install -d -o komoju-sync"),
+            (missing(ErrorKind::NotADirectory), fail, Exit::Database, "cannot be used as a directory"),
+            (missing(ErrorKind::PermissionDenied), fail, Exit::Failed, "root may not look at"),
+            (directory(0, 0o755), fail, Exit::Database, "may not write to /d (owner root"),
+            (directory(990, 0o2772), warn, Exit::Fine, "every user of this machine may change files in /d"),
+            (directory(990, 0o700), warn, Exit::Fine, "→ chmod g+rx /d"),
+            (
+                file(1, Some(owned(0, 0, 0o640))),
+                fail,
+                Exit::Database,
+                "→ chown komoju-sync: /d/komoju.db-wal",
+            ),
+            (file(1, None), warn, Exit::Fine, "has no -wal: "),
+            (file(2, None), warn, Exit::Fine, "has no -shm: "),
+            (in_use(file(1, None)), fail, Exit::Database, "the -wal of"),
+            (in_use(file(2, None)), fail, Exit::Database, "the -shm of"),
+            (file(0, mode(0o600)), warn, Exit::Fine, "→ chmod g+rx /d && chmod g+r /d/komoju.db"),
+            (file(1, mode(0o600)), warn, Exit::Fine, "&& chmod g+r /d/komoju.db-wal"),
+            (file(2, mode(0o600)), warn, Exit::Fine, "&& chmod g+r /d/komoju.db-shm"),
+            (file(LOCK, mode(0o600)), ok, Exit::Fine, "may read it"),
+            (file(0, mode(0o644)), ok, Exit::Fine, "may read it"),
+            (
+                Place { files: file(0, mode(0o644)).files, ..directory(990, 0o755) },
+                warn,
+                Exit::Fine,
+                "→ chmod o= /d/komoju.db",
+            ),
+        ] {
+            let (found, code, text) = judged(&place, &users());
+            assert_eq!((found, code), (level, exit), "{text}");
+            assert!(text.contains(part), "{part}: {text}");
         }
     }
 
     #[test]
-    fn the_group_reads_all_files_or_is_told_how() {
-        for file in 0..3 {
-            let mut case = fine();
-            case.files[file] = Some(owned(990, 991, 0o600));
-            let (level, _, told) = one(case);
-            assert!(level == Level::Warn && told.contains("chmod g+rx"), "{told}");
-        }
-        assert_eq!(one(Case { directory: Ok(owned(990, 991, 0o700)), ..fine() }).0, Level::Warn);
-        let private = Person { is_packaged: false, ..service() };
-        let (level, _, told) =
-            one(Case { directory: Ok(owned(990, 991, 0o700)), service: private, ..fine() });
-        assert!(level == Level::Ok && told.contains("nobody else may read it"), "a choice: {told}");
+    fn private_database_of_another_user_is_a_choice() {
+        let mut users = users();
+        users.service.is_packaged = false;
+        let (level, _, text) = judged(&directory(990, 0o700), &users);
+        assert!(level == Level::Ok && text.contains("nobody else may read it"), "{text}");
     }
 
     #[test]
-    fn what_every_user_may_read_or_write_warns() {
-        let mut case = Case { directory: Ok(owned(990, 991, 0o755)), ..fine() };
-        case.files[0] = Some(owned(990, 991, 0o644));
-        let (level, _, told) = one(case);
-        assert!(level == Level::Warn && told.ends_with("chmod o= /var/lib/komoju-sync/komoju.db"), "{told}");
-        let (level, _, told) = one(Case { directory: Ok(owned(990, 991, 0o2772)), ..fine() });
-        assert!(level == Level::Warn && told.contains("chmod o-w"), "{told}");
+    fn user_that_may_not_search_or_write_is_named() {
+        let mut users = users();
+        (users.me.name, users.me.uid, users.me.gids) = ("bob".into(), 1001, vec![1001]);
+        let (level, exit, text) = judged(&fine(), &users);
+        assert_eq!((level, exit), (Level::Fail, Exit::Failed));
+        assert!(text.starts_with("bob may not look into /d (owner komoju-sync, mode 2750)"), "{text}");
+        users.service.is_packaged = false;
+        let (level, _, text) = judged(&directory(990, 0o755), &users);
+        assert!(level == Level::Warn && text.contains("sudo -u komoju-sync"), "{text}");
     }
 }
