@@ -78,7 +78,7 @@ impl From<BadIntent> for UsageError {
     }
 }
 
-/// What a door refuses is the caller's mistake; what the database cannot do is not.
+/// Makes a refusal a usage error; failures of the database stay what they are.
 fn refused_at_the_door(error: StoreError) -> anyhow::Error {
     match error {
         StoreError::Refused(why) => UsageError(why).into(),
@@ -86,7 +86,7 @@ fn refused_at_the_door(error: StoreError) -> anyhow::Error {
     }
 }
 
-/// Who sends what is queued, and when.
+/// Returns which process sends what is queued, and when.
 fn what_happens_next(path: &Path) -> Result<&'static str, StoreError> {
     let reader = Reader::open(path)?;
     let sender = sender(path)?;
@@ -119,7 +119,7 @@ enum Sender {
 }
 
 fn sender(path: &Path) -> Result<Sender, StoreError> {
-    // The lock's file keeps the holder's command in these words.
+    // The lock file names the holder's command in this form.
     let holder = Instance::holder(path)?.map(|holder| holder.name).unwrap_or_default();
     let is = |command: &str| holder.starts_with(&format!("`komoju-sync {command}`"));
     Ok(match holder.as_str() {

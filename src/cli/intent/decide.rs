@@ -1,4 +1,4 @@
-//! `intent approve`, `retry` and `cancel`: a person's word on an intent.
+//! `intent approve`, `retry` and `cancel`: the operator's decisions.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::cli::{Exit, person};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::store::outbox::{delete_limit, operator, rows};
-use crate::store::write_beside;
+use crate::store::{StoreError, Tx, write_beside};
 use komoju_core::intent::lifecycle::{Outcome, State};
 use komoju_core::time;
 
@@ -52,7 +52,7 @@ pub(super) fn approve(config: &Config, args: &Approve) -> anyhow::Result<Exit> {
     let path = &config.database.path;
     let boot = SystemClock::new().boot();
     let approved = write_beside(path, |tx| {
-        // Those too that came since the outbox was last looked at.
+        // Hold the deletes first that were queued since the outbox was last looked at.
         delete_limit::hold(tx, config.outbound.hold_deletes_over, boot.as_ref())?;
         operator::approve(tx, &args.ids)
     })?;
@@ -78,24 +78,17 @@ pub(super) fn retry(path: &Path, args: &Retry) -> anyhow::Result<Exit> {
 pub(super) fn cancel(path: &Path, args: &Cancel) -> anyhow::Result<Exit> {
     let at = time::written(SystemClock::new().now());
     let by = person::name();
-    let unclear = write_beside(path, |tx| {
-        let mut unclear = Vec::new();
-        for id in &args.ids {
-            let known = rows::find(tx, id)?;
-            if known.is_some_and(|known| known.life.outcome == Outcome::Unknown) {
-                unclear.push(id);
-            }
-            operator::cancel(tx, id, &at, &by)?;
-        }
-        Ok(unclear)
-    })?;
-    for id in &args.ids {
-        print::note(&match unclear.contains(&id) {
-            true => {
-                format!("cancelled {}; whether an attempt took effect is not known: look at KOMOJU", safe(id))
-            }
-            false => format!("cancelled {}", safe(id)),
-        });
+    let cancel = |tx: &Tx<'_>, id: &String| {
+        let known = rows::find(tx, id)?;
+        operator::cancel(tx, id, &at, &by)?;
+        Ok(known.is_some_and(|known| known.life.outcome == Outcome::Unknown))
+    };
+    let are_unclear: Vec<bool> =
+        write_beside(path, |tx| args.ids.iter().map(|id| cancel(tx, id)).collect::<Result<_, StoreError>>())?;
+    for (id, is_unclear) in args.ids.iter().zip(are_unclear) {
+        let why =
+            if is_unclear { "; whether an attempt took effect is not known: look at KOMOJU" } else { "" };
+        print::note(&format!("cancelled {}{why}", safe(id)));
     }
     Ok(Exit::Fine)
 }

@@ -98,34 +98,36 @@ struct When {
 }
 
 pub(super) fn create(path: &Path, args: &Create) -> anyhow::Result<Exit> {
-    let body = args.parameters.merged()?;
-    give(path, json!({"op": "create", "body": body}), None, &args.when)
+    give(path, json!({"op": "create", "body": args.parameters.merged()?}), &args.when)
 }
 
 pub(super) fn update(path: &Path, args: &Update) -> anyhow::Result<Exit> {
-    let body = args.parameters.merged()?;
-    let fields = json!({"op": "update", "customer_id": args.customer, "body": body});
-    give(path, fields, Some(&args.expectation), &args.when)
+    let (body, expect) = (args.parameters.merged()?, args.expectation.read()?);
+    give(
+        path,
+        json!({"op": "update", "customer_id": args.customer, "body": body, "expect": expect}),
+        &args.when,
+    )
 }
 
 pub(super) fn delete(path: &Path, args: &Delete) -> anyhow::Result<Exit> {
-    let fields = json!({"op": "delete", "customer_id": args.customer});
-    give(path, fields, Some(&args.expectation), &args.when)
+    let expect = args.expectation.read()?;
+    give(path, json!({"op": "delete", "customer_id": args.customer, "expect": expect}), &args.when)
+}
+
+impl Expectation {
+    fn read(&self) -> anyhow::Result<Option<Value>> {
+        self.expect.as_deref().map(input::expect).transpose()
+    }
 }
 
 impl Parameters {
-    /// The body, with what the other options say in it.
+    /// Returns the body, with the values of the other options in it.
     fn merged(&self) -> anyhow::Result<Value> {
-        let mut body = match &self.body {
-            Some(argument) => input::body(argument)?,
-            None => json!({}),
-        };
+        let mut body = self.body.as_deref().map_or_else(|| Ok(json!({})), input::body)?;
         let Value::Object(fields) = &mut body else { return Ok(body) };
         if let Some(email) = &self.email {
             fields.insert("email".to_owned(), email.as_str().into());
-        }
-        if self.metadata.is_empty() {
-            return Ok(body);
         }
         let mut given = Map::new();
         for pair in &self.metadata {
@@ -136,6 +138,9 @@ impl Parameters {
                 return Err(UsageError(format!("--metadata: {} is given twice", print::safe(key))).into());
             }
         }
+        if given.is_empty() {
+            return Ok(body);
+        }
         match fields.entry("metadata").or_insert_with(|| json!({})) {
             Value::Object(metadata) => metadata.extend(given),
             _ => return Err(UsageError(format!("body.metadata: {}", Rule::Object)).into()),
@@ -144,46 +149,30 @@ impl Parameters {
     }
 }
 
-fn give(
-    path: &Path,
-    mut fields: Value,
-    expectation: Option<&Expectation>,
-    when: &When,
-) -> anyhow::Result<Exit> {
+fn give(path: &Path, mut fields: Value, when: &When) -> anyhow::Result<Exit> {
     fields["id"] = when.id.clone().into();
     fields["not_before"] = when.not_before.clone().into();
-    if let Some(expect) = expectation.and_then(|given| given.expect.as_deref()) {
-        fields["expect"] = input::expect(expect)?;
-    }
     let intent = Intent::parse(&fields.to_string()).map_err(UsageError::from)?;
     let by = person::name();
     let accepted =
         write_beside(path, |tx| accept(tx, &intent, Door::Cli, Some(&by))).map_err(refused_at_the_door)?;
-    let id = accepted.id();
+    let (id, is_json) = (accepted.id(), when.style.is_json());
     let mut out = Out::new();
-    if !when.style.is_json() {
+    if !is_json {
         out.line(id)?;
         out.flush()?;
     }
     let reader = Reader::open(path)?;
-    let standing = reader.look(|conn| queue::standing(conn, id))?;
-    match (&accepted, standing) {
-        (Accepted::New(_), _) => {
-            let next = what_happens_next(path)?;
-            match &when.not_before {
-                Some(time) => print::note(&format!("queued; {next}, but not before {}", print::safe(time))),
-                None => print::note(&format!("queued; {next}")),
-            }
-        }
-        (Accepted::Known(_), Some((state, _))) => print::note(&format!(
+    if let Accepted::New(_) = &accepted {
+        let time = when.not_before.as_deref().map(|time| format!(", but not before {}", print::safe(time)));
+        print::note(&format!("queued; {}{}", what_happens_next(path)?, time.unwrap_or_default()));
+    } else if let Some((state, _)) = reader.look(|conn| queue::standing(conn, id))? {
+        print::note(&format!(
             "this very intent was accepted under this id before; it is {state}, and nothing was added"
-        )),
-        (Accepted::Known(_), None) => {}
+        ));
     }
     let exit = if when.wait { wait::until_settled(path, id)? } else { Exit::Fine };
-    if when.style.is_json()
-        && let Some(row) = reader.look(|conn| queue::intent(conn, id))?
-    {
+    if is_json && let Some(row) = reader.look(|conn| queue::intent(conn, id))? {
         out.json(&row)?;
     }
     out.finish()?;

@@ -1,5 +1,6 @@
 //! `intent list` and `intent show`.
 
+use std::fmt;
 use std::io;
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use crate::cli::exit::UsageError;
 use crate::cli::print::{self, Out, Style, count, plain, safe};
 use crate::store::outbox::queue::{self, Which};
 use crate::store::read::Record;
-use crate::store::{Reader, StoreError};
+use crate::store::{Conn, Reader, StoreError};
 use komoju_core::intent::lifecycle::State;
 
 /// The intents that are not settled, in the order of acceptance.
@@ -50,6 +51,69 @@ fn parse_state(word: &str) -> Result<State, UsageError> {
     })
 }
 
+/// A row of `intents`, read by column name; `Display` is its line in the list.
+struct Row {
+    record: Record,
+    /// Whether it is one of too many deletes, and waits for an approval.
+    is_held: bool,
+}
+
+impl Row {
+    fn read(conn: &Conn, record: Record) -> Result<Self, StoreError> {
+        // Only deletes are held, so most rows need no second query.
+        let is_held = record.text("op") == Some("delete") && queue::is_held(conn, record.number("position"))?;
+        Ok(Self { record, is_held })
+    }
+
+    fn state(&self) -> Option<State> {
+        self.record.text("state").and_then(State::from_word)
+    }
+
+    fn is_parked(&self) -> bool {
+        self.state() == Some(State::Parked)
+    }
+
+    /// The commands that an operator can decide with.
+    fn ways_on(&self) -> Vec<String> {
+        let id = plain(self.record.get("id"));
+        let with_body = if self.record.text("op") == Some("delete") { "" } else { " [--body @FILE]" };
+        let mut ways = Vec::new();
+        if self.is_held {
+            ways.push(format!("let it through: komoju-sync intent approve {id}"));
+        }
+        if matches!(self.state(), Some(State::Parked | State::Rejected)) {
+            ways.push(format!("try it again:   komoju-sync intent retry {id}{with_body}"));
+        }
+        if matches!(self.state(), Some(State::Parked | State::Queued)) {
+            ways.push(format!("take it back:   komoju-sync intent cancel {id}"));
+        }
+        ways
+    }
+}
+
+/// Lays out the columns of the list.
+fn columns(cells: [&str; 7]) -> String {
+    let [id, state, op, customer, created_at, attempts, reason] = cells;
+    let line =
+        format!("{id:<32}  {state:<9}  {op:<6}  {customer:<26}  {created_at:<24}  {attempts:<11}  {reason}");
+    line.trim_end().to_owned()
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cell = |name: &str| plain(self.record.get(name));
+        // A create that is done has the customer that it made.
+        let customer = Some(cell("customer_id")).filter(|id| !id.is_empty());
+        let customer = customer.unwrap_or_else(|| cell("result_customer_id"));
+        let attempts = match self.record.number("attempts") {
+            0 => String::new(),
+            n => count(n.unsigned_abs(), "attempt"),
+        };
+        let [id, state, op, at, reason] = ["id", "state", "op", "created_at", "reason"].map(cell);
+        f.write_str(&columns([&id, &state, &op, &customer, &at, &attempts, &reason]))
+    }
+}
+
 pub(super) fn list(path: &Path, args: &List) -> anyhow::Result<Exit> {
     let reader = Reader::open(path)?;
     let which = match args.state {
@@ -57,129 +121,94 @@ pub(super) fn list(path: &Path, args: &List) -> anyhow::Result<Exit> {
         None if args.all => Which::All,
         None => Which::Open,
     };
+    let is_json = args.style.is_json();
     let mut out = Out::new();
     let (mut shown, mut parked, mut held) = (0_u64, 0_u64, 0_u64);
-    if !args.style.is_json() {
-        out.header(&format!(
-            "{:<32}  {:<9}  {:<6}  {:<26}  {:<24}  {:<11}  reason",
-            "id", "state", "op", "customer_id", "created_at", "attempts"
-        ))?;
+    if !is_json {
+        out.header(&columns(["id", "state", "op", "customer_id", "created_at", "attempts", "reason"]))?;
     }
     print::printing(|check| {
         reader.look(|conn| {
             queue::intents(conn, which, |record| {
-                let is_held = is_held(conn, &record)?;
+                let row = Row::read(conn, record)?;
                 shown += 1;
-                parked += u64::from(state(&record) == Some(State::Parked));
-                held += u64::from(is_held);
-                check(match args.style.is_json() {
-                    true => out.json(&record),
-                    false => out.row(&line(&record)),
-                })
+                parked += u64::from(row.is_parked());
+                held += u64::from(row.is_held);
+                check(if is_json { out.json(&row.record) } else { out.row(&row.to_string()) })
             })
         })
     })?;
     out.finish()?;
-    if shown == 0 && !args.style.is_json() {
-        print::note(match which {
-            Which::Open => "no intent is open; `--all` shows the settled ones too",
-            _ => "there is no such intent",
-        });
+    let mut notes = Vec::new();
+    match which {
+        _ if shown > 0 => {}
+        Which::Open => notes.push("no intent is open; `--all` shows the settled ones too".to_owned()),
+        _ => notes.push("there is no such intent".to_owned()),
     }
-    if parked > 0 && !args.style.is_json() {
-        let one = if parked == 1 { "is" } else { "are" };
-        print::note(&format!(
-            "{} {one} parked: `komoju-sync intent show ID` says what can be done",
-            count(parked, "intent")
-        ));
+    if parked > 0 {
+        let (intents, are) = (count(parked, "intent"), if parked == 1 { "is" } else { "are" });
+        notes.push(format!("{intents} {are} parked: `komoju-sync intent show ID` says what can be done"));
     }
-    if held > 0 && !args.style.is_json() {
-        let verb = if held == 1 { "waits" } else { "wait" };
-        print::note(&format!("{} {verb} for `komoju-sync intent approve`", count(held, "delete")));
+    if held > 0 {
+        let (deletes, wait) = (count(held, "delete"), if held == 1 { "waits" } else { "wait" });
+        notes.push(format!("{deletes} {wait} for `komoju-sync intent approve`"));
+    }
+    if !is_json {
+        notes.iter().for_each(|note| print::note(note));
     }
     Ok(if parked + held > 0 { Exit::Waits } else { Exit::Fine })
 }
 
-fn is_held(conn: &crate::store::Conn, record: &Record) -> Result<bool, StoreError> {
-    // Only deletes are ever held; most rows need no second look.
-    Ok(record.text("op") == Some("delete") && queue::is_held(conn, record.number("position"))?)
-}
-
-fn state(record: &Record) -> Option<State> {
-    record.text("state").and_then(State::from_word)
-}
-
-fn line(record: &Record) -> String {
-    let [id, state, op, customer, made, created_at, reason] =
-        ["id", "state", "op", "customer_id", "result_customer_id", "created_at", "reason"]
-            .map(|name| plain(record.get(name)));
-    // Of a create that is done: the customer that it made.
-    let customer = if customer.is_empty() { made } else { customer };
-    let attempts = match record.number("attempts") {
-        0 => String::new(),
-        n => count(u64::try_from(n).unwrap_or(0), "attempt"),
-    };
-    let line =
-        format!("{id:<32}  {state:<9}  {op:<6}  {customer:<26}  {created_at}  {attempts:<11}  {reason}");
-    line.trim_end().to_owned()
-}
-
 pub(super) fn show(path: &Path, args: &Show) -> anyhow::Result<Exit> {
-    let reader = Reader::open(path)?;
-    let found = reader.in_one_view(|conn| {
+    let found = Reader::open(path)?.in_one_view(|conn| {
         let Some(record) = queue::intent(conn, &args.id)? else { return Ok(None) };
-        let is_held = is_held(conn, &record)?;
-        Ok(Some((record, is_held, queue::attempts(conn, &args.id)?)))
+        Ok(Some((Row::read(conn, record)?, queue::attempts(conn, &args.id)?)))
     })?;
-    let Some((record, is_held, attempts)) = found else {
-        anyhow::bail!(
-            "there is no intent {}; `komoju-sync intent list --all` shows them all",
-            safe(&args.id)
-        );
+    let Some((row, attempts)) = found else {
+        let id = safe(&args.id);
+        anyhow::bail!("there is no intent {id}; `komoju-sync intent list --all` shows them all");
     };
     let mut out = Out::new();
-    match args.style.is_json() {
-        true => out.json(&record)?,
-        false => show_to_a_person(&mut out, &record, &attempts)?,
+    if args.style.is_json() {
+        out.json(&row.record)?;
+        out.finish()?;
+    } else {
+        print_whole(&mut out, &row.record, &attempts)?;
+        out.finish()?;
+        row.ways_on().iter().for_each(|way| print::note(way));
     }
-    out.finish()?;
-    let state = state(&record);
-    if !args.style.is_json() {
-        what_can_be_done(&record, state, is_held);
-    }
-    Ok(if is_held || state == Some(State::Parked) { Exit::Waits } else { Exit::Fine })
+    Ok(if row.is_held || row.is_parked() { Exit::Waits } else { Exit::Fine })
 }
 
-fn show_to_a_person(out: &mut Out, record: &Record, attempts: &[Record]) -> io::Result<()> {
+fn print_whole(out: &mut Out, record: &Record, attempts: &[Record]) -> io::Result<()> {
     let conflict = record.get("detail").as_object().and_then(Conflict::of);
     for (name, value) in record.columns().filter(|(_, value)| !value.is_null()) {
-        if name == "detail" && conflict.is_some() {
-            continue;
+        if name != "detail" || conflict.is_none() {
+            out.line(&format!("{name:<18}  {}", plain(value)))?;
         }
-        out.line(&format!("{name:<18}  {}", plain(value)))?;
     }
     if let Some(conflict) = conflict {
-        out.line("")?;
-        conflict.print(out)?;
+        out.line(&format!("\n{conflict}"))?;
     }
     if !attempts.is_empty() {
         out.line("")?;
     }
     for attempt in attempts {
-        let [n, started_at, status, outcome, error] =
-            ["n", "started_at", "status", "outcome", "error"].map(|name| plain(attempt.get(name)));
-        // Without one no answer came, nothing was sent, or it is not over: the error tells.
-        let status = if status.is_empty() { status } else { format!("HTTP {status}") };
-        let outcome = if outcome.is_empty() { "runs".to_owned() } else { outcome };
+        let cell = |name: &str| Some(plain(attempt.get(name))).filter(|cell| !cell.is_empty());
+        let [n, started_at, error] = ["n", "started_at", "error"].map(|name| cell(name).unwrap_or_default());
+        // Without a status, the error says whether no answer came or nothing was sent.
+        let status = cell("status").map(|status| format!("HTTP {status}")).unwrap_or_default();
+        let outcome = cell("outcome").unwrap_or_else(|| "runs".to_owned());
         let line = format!("attempt {n:<4}  {started_at}  {status:<9}  {outcome:<8}  {error}");
         out.line(line.trim_end())?;
     }
     Ok(())
 }
 
-/// What was expected, what is there, what was wanted.
+/// A conflict of an intent; `Display` has one line for each field that differs or was to be changed.
 struct Conflict<'a> {
     differs: Vec<&'a str>,
+    /// What was expected, what the customer has, what the intent wants.
     sides: [&'a Value; 3],
 }
 
@@ -188,60 +217,39 @@ impl<'a> Conflict<'a> {
         let differs = detail.get("differs")?.as_array()?.iter().filter_map(Value::as_str).collect();
         Some(Self { differs, sides: [detail.get("base")?, detail.get("theirs")?, detail.get("ours")?] })
     }
+}
 
-    /// One line a field that differs or was to be changed.
-    fn print(&self, out: &mut Out) -> io::Result<()> {
-        let mut fields = self.differs.clone();
-        let ours = self.sides[2];
-        let wanted = named(ours);
-        fields.extend(wanted.iter().map(String::as_str).filter(|field| !self.differs.contains(field)));
-        let row = |cells: [&str; 4]| {
-            let [field, base, theirs, ours] = cells;
+impl fmt::Display for Conflict<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wanted = named(self.sides[2]);
+        let wanted = wanted.iter().map(String::as_str).filter(|field| !self.differs.contains(field));
+        let row = |[field, base, theirs, ours]: [&str; 4]| {
             format!("{field:<24}  {base:<28}  {theirs:<28}  {ours}").trim_end().to_owned()
         };
-        out.line(&row(["field", "base (expected)", "theirs (there now)", "ours (wanted)"]))?;
-        for field in fields {
+        f.write_str(&row(["field", "base (expected)", "theirs (there now)", "ours (wanted)"]))?;
+        for field in self.differs.iter().copied().chain(wanted) {
             let [base, theirs, ours] = self.sides.map(|side| cell(side, field));
-            out.line(&row([&safe(field), &base, &theirs, &ours]))?;
+            write!(f, "\n{}", row([&safe(field), &base, &theirs, &ours]))?;
         }
         Ok(())
     }
 }
 
-/// The fields that an object names, those of its metadata one by one.
+/// Returns the fields that an object names, those of its metadata one by one.
 fn named(object: &Value) -> Vec<String> {
-    let mut names = Vec::new();
-    for (name, value) in object.as_object().into_iter().flatten() {
-        match value.as_object().filter(|_| name == "metadata") {
-            Some(metadata) => names.extend(metadata.keys().map(|key| format!("metadata.{key}"))),
-            None => names.push(name.clone()),
-        }
-    }
-    names
+    let fields = object.as_object().into_iter().flatten();
+    let names = fields.map(|(name, value)| match value.as_object().filter(|_| name == "metadata") {
+        Some(metadata) => metadata.keys().map(|key| format!("metadata.{key}")).collect(),
+        None => vec![name.clone()],
+    });
+    names.flatten().collect()
 }
 
-/// A field of a side; nothing where it is not named.
+/// Returns a field of a side; empty where the side does not name it.
 fn cell(side: &Value, field: &str) -> String {
     let value = match field.strip_prefix("metadata.") {
         Some(key) => side.get("metadata").and_then(|metadata| metadata.get(key)),
         None => side.get(field),
     };
     value.map(|value| safe(&value.to_string())).unwrap_or_default()
-}
-
-fn what_can_be_done(record: &Record, state: Option<State>, is_held: bool) {
-    let id = plain(record.get("id"));
-    let with_body = match record.text("op") {
-        Some("delete") => "",
-        _ => " [--body @FILE]",
-    };
-    if is_held {
-        print::note(&format!("let it through: komoju-sync intent approve {id}"));
-    }
-    if matches!(state, Some(State::Parked | State::Rejected)) {
-        print::note(&format!("try it again:   komoju-sync intent retry {id}{with_body}"));
-    }
-    if matches!(state, Some(State::Parked | State::Queued)) {
-        print::note(&format!("take it back:   komoju-sync intent cancel {id}"));
-    }
 }

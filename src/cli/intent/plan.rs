@@ -1,5 +1,7 @@
 //! `intent plan`: the calls that would be sent now, exactly. Sends nothing; `sync --dry-run` prints the same.
 
+use std::fmt;
+
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -12,7 +14,7 @@ use crate::store::outbox::delete_limit;
 use crate::store::outbox::queue::{self, Planned};
 use crate::store::{Conn, Reader};
 use komoju_core::intent::lifecycle::{Outcome, State};
-use komoju_core::intent::{Body, Intent, MASKED_TOKEN, Target, Wish};
+use komoju_core::intent::{Body, MASKED_TOKEN, Target, Wish};
 use komoju_core::{CustomerId, time};
 
 /// The calls that would be sent now for the open intents, in their order: method, path below `api.base_url`, body, and what
@@ -26,7 +28,7 @@ pub(super) struct Args {
     style: Style,
 }
 
-/// One call, as it would be sent.
+/// An HTTP request, as it would be sent.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Call {
     /// The HTTP method.
@@ -38,7 +40,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// The call that carries out an intent. `customer` is whom it is about, where that is known; `tag` what marks a create.
+    /// The call that carries out an intent. `customer` is the resolved customer; `tag` marks a create.
     pub(super) fn of(wish: &Wish, customer: Option<&CustomerId>, tag: Option<(&str, &str)>) -> Self {
         let of_customer = |target: &Target| match (customer, target) {
             (Some(id), _) | (None, Target::Customer(id)) => client::path(&["customers", id.as_str()]),
@@ -60,13 +62,10 @@ impl Call {
     }
 }
 
-impl std::fmt::Display for Call {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.method, safe(&self.path))?;
-        match &self.body {
-            Some(body) => write!(f, "  {}", safe(&body.to_string())),
-            None => Ok(()),
-        }
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body = self.body.as_ref().map(|body| format!("  {body}")).unwrap_or_default();
+        write!(f, "{} {}{}", self.method, safe(&self.path), safe(&body))
     }
 }
 
@@ -78,35 +77,135 @@ fn masked(body: &Body) -> Value {
     Value::Object(fields)
 }
 
-/// What `--json` prints of an open intent.
-#[derive(Debug, Serialize)]
-struct Line<'a> {
-    id: &'a str,
+/// An open intent, the call that would be sent for it, and what the call waits for. `--json` prints it.
+#[derive(Debug, PartialEq, Serialize)]
+struct PlannedCall {
+    id: String,
     op: Option<&'static str>,
     state: &'static str,
-    /// Whom it is about, where that is known.
-    customer_id: Option<&'a str>,
+    /// The customer, where it is known.
+    customer_id: Option<String>,
     /// That customer's email, by the mirror.
-    email: Option<&'a str>,
+    email: Option<String>,
     #[serde(flatten)]
     call: Option<Call>,
     /// A create's idempotency key: `its` own of an earlier attempt, or a `new` one.
     key: Option<&'static str>,
-    /// What would be otherwise afterwards, by the mirror: field, from, to.
+    /// What an update changes, by the mirror: field, from, to.
     differs: Value,
-    /// Why it is not sent at once; null: nothing keeps it.
+    /// Why it is not sent at once; null where nothing delays it.
     waits_for: Option<String>,
+    /// Whether an earlier attempt may have taken effect.
+    #[serde(skip)]
+    is_unclear: bool,
+    #[serde(skip)]
+    needs_operator: bool,
+}
+
+impl PlannedCall {
+    /// Plans an intent. `new_tag` is the metadata key that marks a new create; `holds_deletes` is whether
+    /// deletes without an approval are held.
+    fn of(planned: &Planned, new_tag: Option<&str>, holds_deletes: bool, now: &str) -> Self {
+        let open = &planned.open;
+        let wish = open.intent.as_ref().ok().map(|intent| &intent.wish);
+        let is_new_delete = matches!(wish, Some(Wish::Delete(_))) && open.life.state == State::Queued;
+        let is_held = planned.is_held || holds_deletes && is_new_delete && !planned.is_approved;
+        let has_key = open.frozen.key.is_some();
+        // A tag is fixed with the key.
+        let tag = if has_key { open.frozen.tag.as_deref() } else { new_tag };
+        let tag = tag.map(|key| (key, open.id.as_str()));
+        let mirrored = planned.mirrored.as_ref().and_then(Value::as_object);
+        let email = mirrored.and_then(|fields| fields.get("email")).and_then(Value::as_str);
+        let key = if has_key { "its" } else { "new" };
+        Self {
+            op: wish.map(Wish::op),
+            state: open.life.state.word(),
+            customer_id: open.customer.as_ref().map(|id| id.as_str().to_owned()),
+            email: email.map(str::to_owned),
+            call: wish.map(|wish| Call::of(wish, open.customer.as_ref(), tag)),
+            key: matches!(wish, Some(Wish::Create(_))).then_some(key),
+            differs: match wish {
+                Some(Wish::Update(_, body)) => differences(body, mirrored),
+                _ => Value::Null,
+            },
+            waits_for: waits_for(planned, is_held, now),
+            is_unclear: open.life.outcome == Outcome::Unknown,
+            needs_operator: is_held || open.life.state == State::Parked,
+            id: open.id.clone(),
+        }
+    }
+}
+
+impl fmt::Display for PlannedCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}  {}", safe(&self.id), self.state)?;
+        if let Some(call) = &self.call {
+            let key = match self.key {
+                Some("its") => "  with its key",
+                Some(_) => "  with a new key",
+                None => "",
+            };
+            write!(f, "\n    {call}{key}")?;
+        }
+        for (field, sides) in self.differs.as_object().into_iter().flatten() {
+            let [from, to] = ["from", "to"].map(|side| safe(&sides[side].to_string()));
+            write!(f, "\n    {}: {from} -> {to}", safe(field))?;
+        }
+        if self.op == Some("delete") {
+            let email = self.email.as_deref().unwrap_or("whose email the mirror does not know");
+            write!(f, "\n    deletes {}", safe(email))?;
+        }
+        if self.is_unclear {
+            f.write_str("\n    an earlier attempt may have taken effect; that is looked at first where it can be told")?;
+        }
+        match &self.waits_for {
+            Some(what) => write!(f, "\n    waits for {}", safe(what)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why an intent is not sent at once.
+fn waits_for(planned: &Planned, is_held: bool, now: &str) -> Option<String> {
+    let open = &planned.open;
+    match open.life.state {
+        State::Parked => {
+            let why = planned.reason.as_deref().unwrap_or_default();
+            return Some(format!("a person (`komoju-sync intent retry` or `cancel`): {why}"));
+        }
+        State::Sending => return Some("the answer to its attempt".to_owned()),
+        _ => {}
+    }
+    let intent = match &open.intent {
+        Ok(intent) => intent,
+        Err(why) => return Some(format!("a person: it cannot be read ({why})")),
+    };
+    if is_held {
+        let why = "too many deletes are open or were sent within the last hour";
+        return Some(format!("`komoju-sync intent approve`: {why}"));
+    }
+    let awaited = match &intent.wish {
+        Wish::Update(Target::CreatedBy(create), _) | Wish::Delete(Target::CreatedBy(create)) => {
+            open.customer.is_none().then(|| create.as_str())
+        }
+        _ => None,
+    };
+    let later = |at: Option<String>| at.filter(|at| at.as_str() > now);
+    let ahead = planned.ahead.as_deref().or(awaited).map(|id| format!("intent {id}"));
+    ahead
+        .or_else(|| later(intent.not_before.map(time::written)).map(|at| format!("its time, {at}")))
+        .or_else(|| later(planned.next_attempt_at.clone()).map(|at| format!("its next attempt, {at}")))
 }
 
 pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     let reader = Reader::open(&config.database.path)?;
     let mut out = Out::new();
-    let waits = reader.in_one_view(|conn| Ok(print(&mut out, conn, &config.outbound, args.style)))??;
+    let exit = reader.in_one_view(|conn| Ok(print(&mut out, conn, &config.outbound, args.style)))??;
     out.finish()?;
-    Ok(waits)
+    Ok(exit)
 }
 
-/// Prints what the outbox would send, and says on standard error how much that is. Tells whether something waits for a person.
+/// Prints the planned calls, and their number on standard error. Returns whether one needs an operator.
 pub(in crate::cli) fn print(
     out: &mut Out,
     conn: &Conn,
@@ -116,17 +215,15 @@ pub(in crate::cli) fn print(
     let clock = SystemClock::new();
     let now = time::written(clock.now());
     let holds_deletes = delete_limit::counted(conn, clock.boot().as_ref())? > outbound.hold_deletes_over;
-    let (mut ready, mut waiting, mut for_a_person) = (0_u64, 0_u64, 0_u64);
+    let (mut ready, mut waiting, mut exit) = (0_u64, 0_u64, Exit::Fine);
     print::printing(|check| {
         queue::planned(conn, |planned| {
-            let is_held = planned.is_held || (holds_deletes && is_unapproved_delete(&planned));
-            let waits_for = waits_for(&planned, is_held, &now);
-            match waits_for {
-                Some(_) => waiting += 1,
-                None => ready += 1,
+            let call = PlannedCall::of(&planned, outbound.reconcile_tag.as_deref(), holds_deletes, &now);
+            *(if call.waits_for.is_some() { &mut waiting } else { &mut ready }) += 1;
+            if call.needs_operator {
+                exit = Exit::Waits;
             }
-            for_a_person += u64::from(is_held || planned.open.life.state == State::Parked);
-            check(print_one(out, &planned, waits_for, outbound.reconcile_tag.as_deref(), style))
+            check(if style.is_json() { out.json(&call) } else { out.line(&call.to_string()) })
         })
     })?;
     if !style.is_json() {
@@ -136,112 +233,7 @@ pub(in crate::cli) fn print(
         };
         print::note(&format!("{} would be sent now{more}; nothing was sent", count(ready, "call")));
     }
-    Ok(if for_a_person > 0 { Exit::Waits } else { Exit::Fine })
-}
-
-fn is_unapproved_delete(planned: &Planned) -> bool {
-    let is_delete = matches!(&planned.open.intent, Ok(Intent { wish: Wish::Delete(_), .. }));
-    is_delete && !planned.is_approved && planned.open.life.state == State::Queued
-}
-
-/// Why an intent is not sent at once.
-fn waits_for(planned: &Planned, is_held: bool, now: &str) -> Option<String> {
-    let open = &planned.open;
-    let not_before = open.intent.as_ref().ok().and_then(|intent| intent.not_before).map(time::written);
-    let later = |at: &Option<String>| at.clone().filter(|at| at.as_str() > now);
-    let awaited = match open.intent.as_ref().map(|intent| &intent.wish) {
-        Ok(Wish::Update(Target::CreatedBy(intent), _) | Wish::Delete(Target::CreatedBy(intent))) => {
-            open.customer.is_none().then(|| intent.as_str().to_owned())
-        }
-        _ => None,
-    };
-    match open.life.state {
-        State::Parked => {
-            let why = planned.reason.clone().unwrap_or_default();
-            return Some(format!("a person (`komoju-sync intent retry` or `cancel`): {why}"));
-        }
-        State::Sending => return Some("the answer to its attempt".to_owned()),
-        _ => {}
-    }
-    if let Err(why) = &open.intent {
-        return Some(format!("a person: it cannot be read ({why})"));
-    }
-    if is_held {
-        return Some(
-            "`komoju-sync intent approve`: too many deletes are open or were sent within the last hour"
-                .to_owned(),
-        );
-    }
-    let ahead = planned.ahead.clone().or(awaited).map(|id| format!("intent {id}"));
-    ahead
-        .or_else(|| later(&not_before).map(|at| format!("its time, {at}")))
-        .or_else(|| later(&planned.next_attempt_at).map(|at| format!("its next attempt, {at}")))
-}
-
-fn print_one(
-    out: &mut Out,
-    planned: &Planned,
-    waits_for: Option<String>,
-    new_tag: Option<&str>,
-    style: Style,
-) -> std::io::Result<()> {
-    let open = &planned.open;
-    let wish = open.intent.as_ref().ok().map(|intent| &intent.wish);
-    let has_key = open.frozen.key.is_some();
-    // A tag is fixed with the key.
-    let tag = if has_key { open.frozen.tag.as_deref() } else { new_tag };
-    let customer = open.customer.as_ref();
-    let mirrored = planned.mirrored.as_ref().and_then(Value::as_object);
-    let line = Line {
-        id: &open.id,
-        op: wish.map(Wish::op),
-        state: open.life.state.word(),
-        customer_id: customer.map(CustomerId::as_str),
-        email: mirrored.and_then(|fields| fields.get("email")).and_then(Value::as_str),
-        call: wish.map(|wish| Call::of(wish, customer, tag.map(|key| (key, open.id.as_str())))),
-        key: match wish {
-            Some(Wish::Create(_)) => Some(if has_key { "its" } else { "new" }),
-            _ => None,
-        },
-        differs: match wish {
-            Some(Wish::Update(_, body)) => differences(body, mirrored),
-            _ => Value::Null,
-        },
-        waits_for,
-    };
-    match style.is_json() {
-        true => out.json(&line),
-        false => print_for_a_person(out, &line, open.life.outcome),
-    }
-}
-
-fn print_for_a_person(out: &mut Out, line: &Line<'_>, outcome: Outcome) -> std::io::Result<()> {
-    out.line(&format!("{}  {}", safe(line.id), line.state))?;
-    if let Some(call) = &line.call {
-        let key = match line.key {
-            Some("its") => "  with its key",
-            Some(_) => "  with a new key",
-            None => "",
-        };
-        out.line(&format!("    {call}{key}"))?;
-    }
-    for (field, sides) in line.differs.as_object().into_iter().flatten() {
-        let side = |name: &str| sides.get(name).map(Value::to_string).unwrap_or_default();
-        out.line(&format!("    {}: {} -> {}", safe(field), safe(&side("from")), safe(&side("to"))))?;
-    }
-    if line.op == Some("delete") {
-        let whom = line.email.map_or_else(|| "whose email the mirror does not know".to_owned(), safe);
-        out.line(&format!("    deletes {whom}"))?;
-    }
-    if outcome == Outcome::Unknown {
-        out.line(
-            "    an earlier attempt may have taken effect; that is looked at first where it can be told",
-        )?;
-    }
-    match &line.waits_for {
-        Some(what) => out.line(&format!("    waits for {}", safe(what))),
-        None => Ok(()),
-    }
+    Ok(exit)
 }
 
 /// What an update changes, by the mirror: `{"email": {"from": …, "to": …}}`; metadata key by key.
@@ -262,7 +254,7 @@ fn differences(body: &Body, mirrored: Option<&Map<String, Value>>) -> Value {
                     compare(format!("metadata.{key}"), theirs.and_then(|theirs| theirs.get(key)), to);
                 }
             }
-            // What the token becomes, only KOMOJU knows.
+            // Only KOMOJU knows what the token becomes.
             ("payment_details", _) => compare("source".to_owned(), of("source"), &MASKED_TOKEN.into()),
             (name, to) => compare(name.to_owned(), of(name), to),
         }
@@ -273,13 +265,14 @@ fn differences(body: &Body, mirrored: Option<&Map<String, Value>>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use komoju_core::intent::Intent;
 
     fn call(intent: &Value, tag: Option<(&str, &str)>) -> String {
         Call::of(&Intent::parse(&intent.to_string()).unwrap().wish, None, tag).to_string()
     }
 
     #[test]
-    fn a_call_is_what_is_sent_but_for_the_token() {
+    fn call_masks_only_the_token() {
         let create =
             json!({"op": "create", "body": {"payment_details": "tok_secret", "metadata": {"a": "1"}}});
         assert_eq!(
@@ -292,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_told_key_by_key() {
+    fn differences_name_metadata_by_key() {
         let body =
             Body::new(json!({"email": "b", "metadata": {"x": "1", "y": "2"}, "payment_details": "tok_s"}));
         let mirrored = json!({"email": "a", "metadata": {"x": "1", "z": "3"}, "source": null});

@@ -29,12 +29,12 @@ pub(super) fn until_settled(path: &Path, id: &str) -> anyhow::Result<Exit> {
 }
 
 async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationToken) -> anyhow::Result<Exit> {
-    // Before the first look, so that no commit after it is missed.
+    // Before the first read, so that no commit after it is missed.
     let mut watch = Watch::on(path).unwrap_or_else(|_| Watch::by_the_clock());
     let reader = Reader::open(path)?;
     let shown = print::safe(id);
-    let mut patience = Patience::new(clock.elapsed());
-    let (mut pause, mut told) = (SOONEST, None);
+    let mut patience = Patience { since: clock.elapsed(), sender_seen_at: None };
+    let (mut pause, mut told, mut is_announced) = (SOONEST, None, false);
     loop {
         // Read the sender first: what it settles before it ends is then seen below.
         let has_sender = sender(path)? != Sender::None;
@@ -42,55 +42,51 @@ async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationTo
             anyhow::bail!("intent {shown} is gone from the database");
         };
         if let Some(exit) = exit_of(state) {
-            let why = reason.map(|why| format!(": {}", print::safe(&why))).unwrap_or_default();
-            let next = match state {
-                State::Done => {
-                    let row = reader.look(|conn| queue::intent(conn, id))?;
-                    let customer = row.as_ref().and_then(|row| row.text("result_customer_id"));
-                    customer
-                        .map(|customer| format!(": customer {}", print::safe(customer)))
-                        .unwrap_or_default()
-                }
-                State::Parked => format!("; see `komoju-sync intent show {shown}`"),
-                _ => String::new(),
-            };
-            print::note(&format!("{state}{why}{next}"));
+            report(&reader, id, state, reason)?;
             return Ok(exit);
         }
-        if let Some(end) = patience.end(clock.elapsed(), has_sender) {
-            let why = match end {
-                End::NoSender => "not waiting, because no daemon runs",
-                End::SenderGone => "no longer waiting, because the daemon has stopped",
-                End::TooLong => "no longer waiting after 10 minutes",
-            };
+        let give_up = |why: &str| {
             print::note(&format!(
                 "{why}; intent {shown} stays {state}: see `komoju-sync intent show {shown}`"
             ));
-            return Ok(Exit::Waits);
+            Ok(Exit::Waits)
+        };
+        if let Some(end) = patience.end(clock.elapsed(), has_sender) {
+            return give_up(end.sentence());
         }
-        if !patience.is_told {
+        if !is_announced {
             print::note(
                 "waiting for the outcome for at most 10 minutes; Ctrl-C ends the waiting, not the intent",
             );
-            patience.is_told = true;
+            is_announced = true;
         }
-        if reason.is_some() && told != reason {
-            let why = reason.as_deref().map(print::safe).unwrap_or_default();
-            print::note(&format!("{state}: {why}"));
+        if let Some(why) = reason.as_ref().filter(|_| told != reason) {
+            print::note(&format!("{state}: {}", print::safe(why)));
             told = reason;
         }
         tokio::select! {
-            // The signal of a commit comes before the commit can be read, so the row is read a little later, and later again.
+            // A commit is signalled before it can be read, so the row is read a little later, and later again.
             () = watch.changed() => pause = SOONEST,
             () = clock.sleep(pause) => pause = (pause * 2).min(LOOK_EVERY),
-            () = stop.cancelled() => {
-                print::note(&format!(
-                    "no longer waiting; intent {shown} stays {state}: see `komoju-sync intent show {shown}`"
-                ));
-                return Ok(Exit::Waits);
-            }
+            () = stop.cancelled() => return give_up("no longer waiting"),
         }
     }
+}
+
+/// Reports how an intent ended.
+fn report(reader: &Reader, id: &str, state: State, reason: Option<String>) -> anyhow::Result<()> {
+    let why = reason.map(|why| format!(": {}", print::safe(&why))).unwrap_or_default();
+    let next = match state {
+        State::Done => {
+            let row = reader.look(|conn| queue::intent(conn, id))?;
+            let customer = row.as_ref().and_then(|row| row.text("result_customer_id"));
+            customer.map(|customer| format!(": customer {}", print::safe(customer))).unwrap_or_default()
+        }
+        State::Parked => format!("; see `komoju-sync intent show {}`", print::safe(id)),
+        _ => String::new(),
+    };
+    print::note(&format!("{state}{why}{next}"));
+    Ok(())
 }
 
 /// The exit code of a final state; none while the outcome is open.
@@ -114,19 +110,23 @@ enum End {
     TooLong,
 }
 
+impl End {
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::NoSender => "not waiting, because no daemon runs",
+            Self::SenderGone => "no longer waiting, because the daemon has stopped",
+            Self::TooLong => "no longer waiting after 10 minutes",
+        }
+    }
+}
+
 /// Limits the wait, by a steady clock.
 struct Patience {
     since: Duration,
     sender_seen_at: Option<Duration>,
-    /// Whether the waiting was announced.
-    is_told: bool,
 }
 
 impl Patience {
-    fn new(now: Duration) -> Self {
-        Self { since: now, sender_seen_at: None, is_told: false }
-    }
-
     fn end(&mut self, now: Duration, has_sender: bool) -> Option<End> {
         if has_sender {
             self.sender_seen_at = Some(now);
@@ -151,15 +151,15 @@ mod tests {
 
     #[test]
     fn wait_without_a_sender_ends_at_once_and_survives_a_restart() {
-        let at = Duration::from_secs;
-        assert_eq!(Patience::new(at(5)).end(at(5), false), Some(End::NoSender));
-        let mut patience = Patience::new(at(0));
-        let ends = [(0, true), (1, false), (14, false), (15, true), (29, false), (30, false)]
-            .map(|(now, has_sender)| patience.end(at(now), has_sender));
-        assert_eq!(ends, [None, None, None, None, None, Some(End::SenderGone)]);
-        let mut patience = Patience::new(at(100));
-        assert_eq!(patience.end(at(699), true), None);
-        assert_eq!(patience.end(at(700), true), Some(End::TooLong));
+        let ends = |begin: u64, seen: &[(u64, bool)]| {
+            let mut patience = Patience { since: Duration::from_secs(begin), sender_seen_at: None };
+            let ends = seen.iter().map(|(now, has)| patience.end(Duration::from_secs(*now), *has));
+            ends.collect::<Vec<_>>()
+        };
+        assert_eq!(ends(5, &[(5, false)]), [Some(End::NoSender)]);
+        let restarts = [(0, true), (1, false), (14, false), (15, true), (29, false), (30, false)];
+        assert_eq!(ends(0, &restarts), [None, None, None, None, None, Some(End::SenderGone)]);
+        assert_eq!(ends(100, &[(699, true), (700, true)]), [None, Some(End::TooLong)]);
     }
 
     /// Waits by a clock that moves by itself for an intent that nothing sends; returns the exit code and the time that passed.
