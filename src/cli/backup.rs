@@ -29,7 +29,7 @@ pub(super) struct Args {
 
 pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
-    // A missing database is said before anything else.
+    // Report a missing database before anything else.
     drop(Reader::open(&path)?);
     let directory = directory_for(&args.file, &path)?;
     signals::until_stopped(Exit::Failed, |stop| backup(path, args.file.clone(), directory, stop))
@@ -53,36 +53,32 @@ async fn backup(
     }
     backup::publish(&copy, &file)?;
     scratch.close().ok();
-    let mut out = Out::new();
     let (bytes, live) = (grouped(made.bytes), count(made.live, "live customer"));
+    let mut out = Out::new();
     out.line(&format!("{}: {bytes} bytes, {live}", print::safe(&file.to_string_lossy())))?;
     out.line(&format!("head {}", made.head))?;
-    out.finish()?;
-    Ok(Exit::Fine)
+    Ok(out.finish().map(|()| Exit::Fine)?)
 }
 
-/// The directory in which the file can be made.
+/// Returns the directory in which the file can be made.
 fn directory_for(file: &Path, database: &Path) -> anyhow::Result<PathBuf> {
-    let usage = |why: String| Err(UsageError(why).into());
     let shown = file.display();
-    let (Some(name), false) = (file.file_name(), file == Path::new("-")) else {
-        return usage(format!("{shown}: a backup is made in a file; give its name"));
-    };
+    let name = file.file_name().filter(|_| file != Path::new("-"));
+    let name =
+        name.ok_or_else(|| UsageError(format!("{shown}: a backup is made in a file; give its name")))?;
     let directory = file.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Ok(directory) = directory.canonicalize() else {
-        return usage(format!("{shown}: there is no directory {}; make it first", directory.display()));
+    let missing =
+        || UsageError(format!("{shown}: there is no directory {}; make it first", directory.display()));
+    let directory = directory.canonicalize().map_err(|_| missing())?;
+    let fault = if backup::is_own_file(database, &directory.join(name))? {
+        format!("{shown} belongs to the database itself; choose another name")
+    } else {
+        match std::fs::symlink_metadata(file) {
+            Ok(found) if found.is_dir() => format!("{shown} is a directory; give the name of a file in it"),
+            Ok(_) => format!("{shown} exists, and a backup never overwrites anything; choose another name"),
+            Err(_) if !directory.is_dir() => format!("{} is not a directory", directory.display()),
+            Err(_) => return Ok(directory),
+        }
     };
-    if backup::is_own_file(database, &directory.join(name))? {
-        return usage(format!("{shown} belongs to the database itself; choose another name"));
-    }
-    match std::fs::symlink_metadata(file) {
-        Ok(found) if found.is_dir() => {
-            usage(format!("{shown} is a directory; give the name of a file in it"))
-        }
-        Ok(_) => {
-            usage(format!("{shown} exists, and a backup never overwrites anything; choose another name"))
-        }
-        Err(_) if !directory.is_dir() => usage(format!("{} is not a directory", directory.display())),
-        Err(_) => Ok(directory),
-    }
+    Err(UsageError(fault).into())
 }

@@ -1,6 +1,6 @@
-//! `demo`: the whole product in a temporary directory, told as it happens.
+//! `demo`: the whole product in a temporary directory, with a report of what happens.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::exit::UsageError;
-use super::print::{self, count, plain};
+use super::print::{self, count, plain, safe};
 use super::signals::{self, Scratch};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -22,18 +22,18 @@ use crate::store::log::mirror::{self, Among};
 use crate::store::outbox::accept;
 use crate::store::outbox::queue::{self, Which};
 use crate::store::read::{self, ChangeFilter, Record};
-use crate::store::{Reader, StoreError, write_beside};
+use crate::store::{Reader, write_beside};
 use komoju_core::intent::Intent;
-use komoju_core::{Diff, time};
+use komoju_core::{CustomerId, Diff, time};
 use komoju_sandbox::{Options, Sandbox};
 
-/// How many customers the demo's shop has at the start.
+/// CUSTOMERS is the number of customers at the start.
 const CUSTOMERS: u32 = 120;
 
-/// How long the shop rests between two changes.
-const SHOP_RESTS: Duration = Duration::from_millis(1500);
+/// CHANGE_EVERY controls how often an intent is dropped and a customer changes.
+const CHANGE_EVERY: Duration = Duration::from_millis(1500);
 
-/// How often the demo looks what the daemon has recorded.
+/// LOOK_EVERY controls how often the demo reads what the daemon has recorded.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// A local KOMOJU and the daemon in a temporary directory: customers come, change and go, an office drops an intent by each door, and
@@ -70,23 +70,11 @@ async fn demo(directory: &Path, length: Duration, stop: CancellationToken) -> an
 
     let clock = SystemClock::shared();
     let app = App::start(&config, "demo", clock.clone(), stop.clone()).await?;
-    let over = clock.elapsed() + length;
-    let mut shop = Shop { rng: StdRng::seed_from_u64(1), next_at: clock.elapsed() + SHOP_RESTS * 2 };
-    let mut office = Office { doors: DOORS.into(), next_at: clock.elapsed() + SHOP_RESTS };
-    let mut witness = Witness::default();
     let story = async {
-        let reader = Reader::open(database)?;
-        while clock.elapsed() < over && !stop.is_cancelled() {
-            witness.tell_news(&reader)?;
-            if witness.told_import && clock.elapsed() >= shop.next_at {
-                shop.change(&sandbox)?;
-                shop.next_at = clock.elapsed() + SHOP_RESTS;
-            }
-            if witness.told_import && clock.elapsed() >= office.next_at {
-                office.drop_intent(&config, &reader)?;
-                office.next_at = clock.elapsed() + SHOP_RESTS;
-            }
-            witness.tell_outcomes(&reader)?;
+        let mut story = Story::new(&config, &sandbox)?;
+        let began = clock.elapsed();
+        while clock.elapsed() < began + length && !stop.is_cancelled() {
+            story.step(clock.elapsed() - began)?;
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = clock.sleep(LOOK_EVERY) => {}
@@ -96,7 +84,7 @@ async fn demo(directory: &Path, length: Duration, stop: CancellationToken) -> an
         anyhow::Ok(())
     };
     let (ran, told) = tokio::join!(app.run(&config, std::future::pending), story);
-    // What went wrong in the story stops the daemon too, so its error comes first.
+    // An error of the story stops the daemon too, so it is reported first.
     told?;
     ran?;
     tell_end(&Reader::open(database)?)?;
@@ -104,7 +92,7 @@ async fn demo(directory: &Path, length: Duration, stop: CancellationToken) -> an
     Ok(())
 }
 
-/// Writes the demo's configuration and reads it back as anybody's would be.
+/// Writes the demo's configuration, and reads it as every command does.
 fn configure(directory: &Path, sandbox: &Sandbox) -> anyhow::Result<Config> {
     let key_file = directory.join("secret-key");
     std::fs::OpenOptions::new()
@@ -127,125 +115,130 @@ fn configure(directory: &Path, sandbox: &Sandbox) -> anyhow::Result<Config> {
     Ok(Config::load(&file)?)
 }
 
-/// The shop whose customers these are.
-struct Shop {
+/// Changes customers, drops an intent by each door, and reports what the daemon records.
+struct Story<'a> {
+    config: &'a Config,
+    sandbox: &'a Sandbox,
+    reader: Reader,
     rng: StdRng,
+    /// The last change that was reported; none before the first sweep is complete.
+    seq: Option<i64>,
+    /// The state of each intent that was reported last.
+    told: BTreeMap<String, String>,
+    /// How many intents were dropped: one by each door.
+    dropped: u8,
     next_at: Duration,
 }
 
-impl Shop {
-    fn change(&mut self, sandbox: &Sandbox) -> io::Result<()> {
-        let change = sandbox.world().trickle(&mut self.rng);
-        let who = print::safe(change["id"].as_str().unwrap_or_default());
-        let email = change["customer"]["email"].as_str().map(print::safe);
-        let named = email.map(|email| format!(" ({email})")).unwrap_or_default();
+impl<'a> Story<'a> {
+    fn new(config: &'a Config, sandbox: &'a Sandbox) -> anyhow::Result<Self> {
+        Ok(Self {
+            config,
+            sandbox,
+            reader: Reader::open(&config.database.path)?,
+            rng: StdRng::seed_from_u64(1),
+            seq: None,
+            told: BTreeMap::new(),
+            dropped: 0,
+            next_at: CHANGE_EVERY,
+        })
+    }
+
+    /// Does what is due; `now` is the time since the beginning.
+    fn step(&mut self, now: Duration) -> anyhow::Result<()> {
+        match self.seq {
+            Some(seq) => self.tell_changes(seq)?,
+            None => self.tell_import()?,
+        }
+        if self.seq.is_some() && now >= self.next_at {
+            self.drop_intent()?;
+            self.change_customer()?;
+            self.next_at = now + CHANGE_EVERY;
+        }
+        self.tell_outcomes()
+    }
+
+    fn change_customer(&mut self) -> anyhow::Result<()> {
+        let change = self.sandbox.world().trickle(&mut self.rng);
+        let id = safe(change["id"].as_str().unwrap_or_default());
+        let email = change["customer"].as_object().map(email_of).unwrap_or_default();
         let what = match change["op"].as_str() {
             Some("create") => "a customer comes",
             Some("delete") => "a customer goes",
             _ => "a customer changes",
         };
-        tell(&format!("KOMOJU   {what}: {who}{named}"))
+        Ok(tell(&format!("KOMOJU   {what}: {id}{email}"))?)
     }
-}
 
-/// The back office, which drops one intent by each door.
-struct Office {
-    doors: VecDeque<Door>,
-    next_at: Duration,
-}
+    /// Drops an intent by the next door: SQL, a file, the command line.
+    fn drop_intent(&mut self) -> anyhow::Result<()> {
+        let customers = self.reader.look(|conn| mirror::live_from(conn, 20, 1, Among::All))?;
+        let Some(customer) = customers.first() else { return Ok(()) };
+        self.dropped = self.dropped.saturating_add(1);
+        match self.dropped {
+            1 => self.drop_row(customer),
+            2 => self.drop_file(),
+            3 => self.drop_command(customer),
+            _ => Ok(()),
+        }
+    }
 
-#[derive(Clone, Copy)]
-enum Door {
-    Sql,
-    File,
-    CommandLine,
-}
+    fn drop_row(&self, customer: &CustomerId) -> anyhow::Result<()> {
+        let (id, body) = (safe(customer.as_str()), r#"{"email": "new.address@example.com"}"#);
+        let insert = "INSERT INTO intents (op, customer_id, body) VALUES";
+        tell(&format!("office   {insert} ('update', '{id}', '{body}')"))?;
+        write_beside(&self.config.database.path, |tx| {
+            accept::insert(tx, "update", Some(customer), Some(body))
+        })?;
+        Ok(())
+    }
 
-const DOORS: [Door; 3] = [Door::Sql, Door::File, Door::CommandLine];
+    fn drop_file(&self) -> anyhow::Result<()> {
+        let directory = &self.config.outbound.spool_dir;
+        let file = directory.join("welcome.json");
+        let intent =
+            r#"{"op": "create", "body": {"email": "welcome@example.com", "payment_details": "tok_demo"}}"#;
+        // The daemon leaves a name that begins with a dot alone, so that it never reads a part of a file.
+        std::fs::write(directory.join(".welcome.json"), intent)?;
+        std::fs::rename(directory.join(".welcome.json"), &file)?;
+        let shown = intent.replace("tok_demo", "****");
+        Ok(tell(&format!("office   {}: {shown}", file.display()))?)
+    }
 
-impl Office {
-    fn drop_intent(&mut self, config: &Config, reader: &Reader) -> anyhow::Result<()> {
-        let Some(door) = self.doors.pop_front() else { return Ok(()) };
-        let somebody = reader.look(|conn| mirror::live_from(conn, 20, 1, Among::All))?;
-        let Some(customer) = somebody.first() else { return Ok(()) };
-        match door {
-            Door::Sql => {
-                let body = r#"{"email": "new.address@example.com"}"#;
-                tell(&format!(
-                    "office   INSERT INTO intents (op, customer_id, body) VALUES ('update', '{}', '{body}')",
-                    print::safe(customer.as_str())
-                ))?;
-                write_beside(&config.database.path, |tx| {
-                    accept::insert(tx, "update", Some(customer), Some(body))
-                })?;
-            }
-            Door::File => {
-                let directory = &config.outbound.spool_dir;
-                let intent = r#"{"op": "create", "body": {"email": "welcome@example.com", "payment_details": "tok_demo"}}"#;
-                // A name that begins with a dot is left alone until the file is whole.
-                std::fs::write(directory.join(".welcome.json"), intent)?;
-                std::fs::rename(directory.join(".welcome.json"), directory.join("welcome.json"))?;
-                tell(&format!(
-                    "office   {}: {}",
-                    directory.join("welcome.json").display(),
-                    intent.replace("tok_demo", "****")
-                ))?;
-            }
-            Door::CommandLine => {
-                tell(&format!(
-                    "office   komoju-sync intent delete {} --id goodbye",
-                    print::safe(customer.as_str())
-                ))?;
-                let intent = Intent::parse(
-                    &json!({"op": "delete", "customer_id": customer.as_str(), "id": "goodbye"}).to_string(),
-                )?;
-                write_beside(&config.database.path, |tx| {
-                    accept::accept(tx, &intent, accept::Door::Cli, None)
-                })?;
-            }
+    fn drop_command(&self, customer: &CustomerId) -> anyhow::Result<()> {
+        tell(&format!("office   komoju-sync intent delete {} --id goodbye", safe(customer.as_str())))?;
+        let intent = json!({"op": "delete", "customer_id": customer.as_str(), "id": "goodbye"});
+        let intent = Intent::parse(&intent.to_string())?;
+        write_beside(&self.config.database.path, |tx| accept::accept(tx, &intent, accept::Door::Cli, None))?;
+        Ok(())
+    }
+
+    /// Reports the first complete sweep.
+    fn tell_import(&mut self) -> anyhow::Result<()> {
+        let info = read::mirror_info(&self.reader)?;
+        if info.text("last_sweep_at").is_some() {
+            self.seq = Some(info.number("head_seq"));
+            let live = count(info.number("live").unsigned_abs(), "customer");
+            tell(&format!("mirror   the first sweep recorded {live}"))?;
+            invite(self.config);
         }
         Ok(())
     }
-}
 
-/// Tells what the daemon has recorded.
-#[derive(Default)]
-struct Witness {
-    seq: i64,
-    told_import: bool,
-    /// What was last told of each intent.
-    told: BTreeMap<String, String>,
-}
-
-impl Witness {
-    fn tell_news(&mut self, reader: &Reader) -> anyhow::Result<()> {
-        if !self.told_import {
-            let info = read::mirror_info(reader)?;
-            if info.text("last_sweep_at").is_none() {
-                return Ok(());
-            }
-            self.told_import = true;
-            self.seq = info.number("head_seq");
-            tell(&format!(
-                "mirror   the first sweep recorded {}",
-                count(info.number("live") as u64, "customer")
-            ))?;
-            return Ok(invite(reader)?);
-        }
-        let filter = ChangeFilter { since: self.seq, ..ChangeFilter::default() };
+    /// Reports the changes since `seq`.
+    fn tell_changes(&mut self, seq: i64) -> anyhow::Result<()> {
+        let filter = ChangeFilter { since: seq, ..ChangeFilter::default() };
         print::printing(|check| {
-            read::changes(reader, &filter, |record| {
-                self.seq = self.seq.max(record.number("seq"));
+            read::changes(&self.reader, &filter, |record| {
+                self.seq = self.seq.max(Some(record.number("seq")));
                 check(tell(&format!("mirror   {}", recorded(&record))))
             })
         })
     }
-}
 
-impl Witness {
-    /// What became of the office's intents.
-    fn tell_outcomes(&mut self, reader: &Reader) -> anyhow::Result<()> {
-        let told = &mut self.told;
+    /// Reports the intents whose state is new.
+    fn tell_outcomes(&mut self) -> anyhow::Result<()> {
+        let Self { reader, told, .. } = self;
         print::printing(|check| {
             reader.look(|conn| {
                 queue::intents(conn, Which::All, |record| {
@@ -269,42 +262,40 @@ fn recorded(record: &Record) -> String {
     let [seq, kind, id, origin] =
         ["seq", "kind", "customer_id", "origin"].map(|name| plain(record.get(name)));
     let fields = |name: &str| record.get(name).as_object().cloned().unwrap_or_default();
-    let diff = match record.text("kind") {
+    let what = match record.text("kind") {
         Some("updated") => {
-            format!(": {}", print::safe(&Diff::between(&fields("before"), &fields("after")).to_string()))
+            format!(": {}", safe(&Diff::between(&fields("before"), &fields("after")).to_string()))
         }
-        _ => email_of(&fields(if record.get("after").is_null() { "before" } else { "after" })),
+        _ if record.get("after").is_null() => email_of(&fields("before")),
+        _ => email_of(&fields("after")),
     };
-    format!("change {seq}: {kind} by {origin}: {id}{diff}")
+    format!("change {seq}: {kind} by {origin}: {id}{what}")
 }
 
 fn email_of(fields: &Map<String, Value>) -> String {
-    fields
-        .get("email")
-        .and_then(Value::as_str)
-        .map(|email| format!(" ({})", print::safe(email)))
-        .unwrap_or_default()
+    let email = fields.get("email").and_then(Value::as_str);
+    email.map(|email| format!(" ({})", safe(email))).unwrap_or_default()
 }
 
-/// SQL to paste, with the path in it.
-fn invite(reader: &Reader) -> Result<(), StoreError> {
-    let path = reader.path().unwrap_or_default().to_owned();
-    let text = format!(
+/// Prints SQL to paste, with the path in it.
+fn invite(config: &Config) {
+    let path = config.database.path.display();
+    let read = format!("sqlite3 -readonly -box {path}");
+    // The next line of the story reports a terminal that is gone.
+    let _ = writeln!(
+        io::stdout(),
         "\nPaste into a second terminal, while this runs:\n\n  \
-         sqlite3 -readonly -box {path} \"SELECT id, email, source_brand, created_at FROM customers LIMIT 5\"\n  \
-         sqlite3 -readonly -box {path} \"SELECT strftime('%Y-%m', created_at) AS month, count(*) FROM customers GROUP BY 1\"\n  \
-         sqlite3 -readonly -box {path} \"SELECT seq, kind, customer_id, diff FROM changes ORDER BY seq DESC LIMIT 5\"\n  \
+         {read} \"SELECT id, email, source_brand, created_at FROM customers LIMIT 5\"\n  \
+         {read} \"SELECT strftime('%Y-%m', created_at) AS month, count(*) FROM customers GROUP BY 1\"\n  \
+         {read} \"SELECT seq, kind, customer_id, diff FROM changes ORDER BY seq DESC LIMIT 5\"\n  \
          sqlite3 -cmd '.timeout 5000' {path} \"INSERT INTO intents (op, body) VALUES ('create', json_object('email', 'me@example.com'))\"\n  \
-         sqlite3 -readonly -box {path} \"SELECT id, op, door, state, reason FROM intents\"\n"
+         {read} \"SELECT id, op, door, state, reason FROM intents\"\n"
     );
-    // A terminal that is gone is noticed by the next line of the story.
-    let _ = writeln!(io::stdout(), "{text}");
-    Ok(())
 }
 
 fn tell_end(reader: &Reader) -> anyhow::Result<()> {
     let info = read::mirror_info(reader)?;
-    let (live, deleted) = (count(info.number("live") as u64, "customer"), info.number("deleted"));
+    let (live, deleted) = (count(info.number("live").unsigned_abs(), "customer"), info.number("deleted"));
     let verified = crate::store::log::verify::verify(reader, None)?;
     tell(&format!(
         "mirror   ends with {live} and {deleted} deleted; its {} fold to it with {}",

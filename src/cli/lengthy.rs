@@ -1,4 +1,4 @@
-//! Long work on a database: on a thread of its own, with a bar, until it is done or told to end.
+//! Long work on a database: on its own thread, with a progress bar, until it is done or stopped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::progress;
 use crate::store::StoreError;
 use crate::store::file::work::{Progress, Step, Work};
 
-/// How often the bar moves, and work that is to end is told so.
+/// LOOK_EVERY controls how often the bar moves, and how soon a stop reaches the work.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Does `work`; `stop` ends it with [`StoreError::Stopped`].
@@ -22,24 +22,22 @@ pub(super) async fn carry_out<T: Send + 'static>(
     let at = Arc::clone(&shared);
     let mut done = tokio::task::spawn_blocking(move || work(&shared));
     let mut shown: Option<(Step, ProgressBar)> = None;
-    loop {
-        tokio::select! {
-            biased;
-            ended = &mut done => {
-                if let Some((_, bar)) = shown {
-                    bar.finish_and_clear();
-                }
-                return Ok(ended??);
-            }
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+    let ended = loop {
+        if let Ok(ended) = tokio::time::timeout(LOOK_EVERY, &mut done).await {
+            break ended;
         }
         draw(&mut shown, at.progress());
         if stop.is_cancelled() {
             at.stop();
         }
+    };
+    if let Some((_, bar)) = shown {
+        bar.finish_and_clear();
     }
+    Ok(ended??)
 }
 
+/// Draws the bar of the current step; each step has its own.
 fn draw(shown: &mut Option<(Step, ProgressBar)>, Progress { step, done, of }: Progress) {
     let what = match step {
         Step::Waiting => return,

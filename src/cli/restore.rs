@@ -1,4 +1,4 @@
-//! `restore`: an earlier copy becomes the database again.
+//! `restore`: a backup becomes the database.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::UsageError;
-use super::print::{self, count};
+use super::print::{self, count, safe};
 use super::signals::{self, Scratch};
 use super::{ConfigFile, Exit, lengthy};
 use crate::clock::{Clock, SystemClock};
@@ -32,58 +32,63 @@ pub(super) struct Args {
 
 pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
+    let shown = args.file.display();
     if args.file == Path::new("-") {
         return Err(UsageError("-: a backup is restored from a file; give its name".to_owned()).into());
     }
     let now = SystemClock::new().now();
     let instance = Instance::take(&path, "restore", now)?;
-    let file = args
-        .file
-        .canonicalize()
-        .map_err(|e| UsageError(format!("{} cannot be read: {e}", args.file.display())))?;
+    let file = args.file.canonicalize().map_err(|e| UsageError(format!("{shown} cannot be read: {e}")))?;
     if backup::is_own_file(&path, &file)? {
-        let shown = args.file.display();
         return Err(UsageError(format!("{shown} belongs to the database itself; give a copy of it")).into());
     }
-    signals::until_stopped(Exit::Failed, |stop| restore(&instance, path, file, args.file.clone(), now, stop))
+    let (prepared, placed) =
+        signals::until_stopped(Exit::Failed, |stop| replace(&instance, &path, file, now, stop))?;
+    let path = safe(&path.to_string_lossy());
+    report(&path, &safe(&args.file.to_string_lossy()), &prepared, &placed);
+    let needs_erasure = placed.came_back.as_ref().is_some_and(|customers| !customers.is_empty());
+    Ok(if prepared.parked > 0 || needs_erasure { Exit::Waits } else { Exit::Fine })
 }
 
-async fn restore(
+/// Puts a prepared copy of `file` in the place of the database.
+async fn replace(
     instance: &Instance,
-    path: PathBuf,
+    path: &Path,
     file: PathBuf,
-    named: PathBuf,
     now: Timestamp,
     stop: CancellationToken,
-) -> anyhow::Result<Exit> {
-    let place = restore::place_of(&path)?;
-    let directory = place.parent().unwrap_or(Path::new("/")).to_owned();
-    let scratch = Scratch::within(&directory, ".komoju-sync-restore-")
+) -> anyhow::Result<(restore::Prepared, restore::Placed)> {
+    let place = restore::place_of(path)?;
+    let directory = place.parent().unwrap_or(Path::new("/"));
+    let scratch = Scratch::within(directory, ".komoju-sync-restore-")
         .with_context(|| format!("nothing can be restored in {}", directory.display()))?;
     let copy = scratch.path().join("copy.db");
     let (to, at) = (copy.clone(), time::written(now));
     let prepared = lengthy::carry_out(&stop, move |work| restore::prepare(&file, &to, &at, work)).await?;
     restore::give_to_owner(&copy, &place)?;
-    let stamp = now.strftime("%Y%m%dT%H%M%SZ").to_string();
-    // From its first moment under the database's name no other process can work on it.
+    // Before it gets the database's name, so that no other process works on it first.
     instance.cover_prepared(&copy)?;
-    let placed = restore::put_in_place(&copy, &place, &stamp)?;
+    let placed = restore::put_in_place(&copy, &place, &now.strftime("%Y%m%dT%H%M%SZ").to_string())?;
     instance.note_log(LogMark { log_id: prepared.log_id.clone(), head: prepared.head });
     scratch.close().ok();
+    Ok((prepared, placed))
+}
 
-    let (path, named) = (print::safe(&path.to_string_lossy()), print::safe(&named.to_string_lossy()));
+/// Tells the operator what was restored, and what to do next.
+fn report(path: &str, file: &str, prepared: &restore::Prepared, placed: &restore::Placed) {
     let live = count(prepared.live, "live customer");
-    let as_of = prepared.last_at.map(|at| format!(", as of {at}")).unwrap_or_default();
-    print::note(&format!("restored {path} from {named}: {live}{as_of}; head {}", prepared.head));
+    let as_of = prepared.last_at.as_ref().map(|at| format!(", as of {at}")).unwrap_or_default();
+    print::note(&format!("restored {path} from {file}: {live}{as_of}; head {}", prepared.head));
     if let Some(kept) = &placed.kept {
-        let kept = print::safe(&kept.to_string_lossy());
-        let who = match placed.is_private {
-            true => "only its owner can read it (mode 0600)",
-            false => "its mode could not be set to 0600: do that",
+        let mode = if placed.is_private {
+            "only its owner can read it (mode 0600)"
+        } else {
+            "its mode could not be set to 0600: do that"
         };
         print::note(&format!(
-            "what was there is kept as {kept}; it may hold payment tokens of intents that were not settled, so {who}. Remove it when \
-             it is of no more use"
+            "what was there is kept as {}; it may hold payment tokens of intents that were not settled, so {mode}. Remove it \
+             when it is of no more use",
+            safe(&kept.to_string_lossy())
         ));
     }
     print::note(&format!(
@@ -92,41 +97,35 @@ async fn restore(
     ));
     print::note("the next complete sweep records no deletion: see `komoju-sync deletions list` after it");
     if prepared.parked > 0 {
+        let are = if prepared.parked == 1 { "is" } else { "are" };
         print::note(&format!(
-            "{} parked, for they may have been carried out since: look at KOMOJU, then `komoju-sync intent retry` or `cancel`; \
-             `komoju-sync intent list --state parked` shows them",
-            if prepared.parked == 1 {
-                "1 intent is".to_owned()
-            } else {
-                format!("{} are", count(prepared.parked, "intent"))
-            }
+            "{} {are} parked, for they may have been carried out since: look at KOMOJU, then `komoju-sync intent retry` or \
+             `cancel`; `komoju-sync intent list --state parked` shows them",
+            count(prepared.parked, "intent")
         ));
     }
-    let back = tell_who_came_back(&placed);
+    report_erased(placed.came_back.as_deref());
     print::note(
         "intents and receipts from after the backup are not in it; files dropped again are taken again",
     );
     print::note("now start the service: `systemctl start komoju-sync`, or `komoju-sync run`");
-    Ok(if prepared.parked > 0 || back { Exit::Waits } else { Exit::Fine })
 }
 
-/// Names those whose erasure must be repeated; whether there is anybody.
-fn tell_who_came_back(placed: &restore::Placed) -> bool {
-    let Some(back) = &placed.came_back else {
-        print::note(
-            "the database that was there cannot be read, so customers that were erased since the backup was made may be in it again, \
-             unnamed: erase them again by your own records",
-        );
-        return false;
-    };
-    if back.is_empty() {
-        return false;
+/// Names the customers whose erasure must be repeated. They are unknown where the old database cannot be read.
+fn report_erased(customers: Option<&[String]>) {
+    match customers {
+        None => print::note(
+            "the database that was there cannot be read, so customers that were erased since the backup was made may be in it \
+             again, unnamed: erase them again by your own records",
+        ),
+        Some([]) => {}
+        Some(customers) => {
+            print::note(&format!(
+                "the backup is older than the erasure of {}, whose data is here again. Erase each again; where `erase` says that \
+                 it is not deleted, first let a sweep hold its deletion, and approve it (`komoju-sync deletions approve`):",
+                count(customers.len() as u64, "customer")
+            ));
+            customers.iter().for_each(|id| print::note(&format!("  komoju-sync erase {}", safe(id))));
+        }
     }
-    print::note(&format!(
-        "the backup is older than the erasure of {}, whose data is here again. Erase each again; where `erase` says that it is not \
-         deleted, first let a sweep hold its deletion, and approve it (`komoju-sync deletions approve`):",
-        count(back.len() as u64, "customer")
-    ));
-    back.iter().for_each(|id| print::note(&format!("  komoju-sync erase {}", print::safe(id))));
-    true
 }
