@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let result = signals::until_stopped(Exit::Failed, |stop| demo(directory.path(), args.length, stop));
     directory.close()?;
     result?;
-    tell("the demo is over; its directory is removed")?;
+    say("the demo is over; its directory is removed")?;
     Ok(Exit::Fine)
 }
 
@@ -65,8 +65,8 @@ async fn demo(directory: &Path, length: Duration, stop: CancellationToken) -> an
     let sandbox = Sandbox::start(Options { customers: CUSTOMERS, ..Options::default() }).await?;
     let config = configure(directory, &sandbox)?;
     let database = &config.database.path;
-    tell(&format!("a local KOMOJU with {} listens on {}", count(CUSTOMERS, "customer"), sandbox.base_url()))?;
-    tell(&format!("the daemon keeps its mirror in {}", database.display()))?;
+    say(&format!("a local KOMOJU with {} listens on {}", count(CUSTOMERS, "customer"), sandbox.base_url()))?;
+    say(&format!("the daemon keeps its mirror in {}", database.display()))?;
 
     let clock = SystemClock::shared();
     let app = App::start(&config, "demo", clock.clone(), stop.clone()).await?;
@@ -83,11 +83,11 @@ async fn demo(directory: &Path, length: Duration, stop: CancellationToken) -> an
         stop.cancel();
         anyhow::Ok(())
     };
-    let (ran, told) = tokio::join!(app.run(&config, std::future::pending), story);
+    let (ran, story) = tokio::join!(app.run(&config, std::future::pending), story);
     // An error of the story stops the daemon too, so it is reported first.
-    told?;
+    story?;
     ran?;
-    tell_end(&Reader::open(database)?)?;
+    report_end(&Reader::open(database)?)?;
     sandbox.stop().await;
     Ok(())
 }
@@ -124,7 +124,7 @@ struct Story<'a> {
     /// The last change that was reported; none before the first sweep is complete.
     seq: Option<i64>,
     /// The state of each intent that was reported last.
-    told: BTreeMap<String, String>,
+    reported: BTreeMap<String, String>,
     /// How many intents were dropped: one by each door.
     dropped: u8,
     next_at: Duration,
@@ -138,7 +138,7 @@ impl<'a> Story<'a> {
             reader: Reader::open(&config.database.path)?,
             rng: StdRng::seed_from_u64(1),
             seq: None,
-            told: BTreeMap::new(),
+            reported: BTreeMap::new(),
             dropped: 0,
             next_at: CHANGE_EVERY,
         })
@@ -147,15 +147,15 @@ impl<'a> Story<'a> {
     /// Does what is due; `now` is the time since the beginning.
     fn step(&mut self, now: Duration) -> anyhow::Result<()> {
         match self.seq {
-            Some(seq) => self.tell_changes(seq)?,
-            None => self.tell_import()?,
+            Some(seq) => self.report_changes(seq)?,
+            None => self.report_import()?,
         }
         if self.seq.is_some() && now >= self.next_at {
             self.drop_intent()?;
             self.change_customer()?;
             self.next_at = now + CHANGE_EVERY;
         }
-        self.tell_outcomes()
+        self.report_outcomes()
     }
 
     fn change_customer(&mut self) -> anyhow::Result<()> {
@@ -167,7 +167,7 @@ impl<'a> Story<'a> {
             Some("delete") => "a customer goes",
             _ => "a customer changes",
         };
-        Ok(tell(&format!("KOMOJU   {what}: {id}{email}"))?)
+        Ok(say(&format!("KOMOJU   {what}: {id}{email}"))?)
     }
 
     /// Drops an intent by the next door: SQL, a file, the command line.
@@ -186,7 +186,7 @@ impl<'a> Story<'a> {
     fn drop_row(&self, customer: &CustomerId) -> anyhow::Result<()> {
         let (id, body) = (safe(customer.as_str()), r#"{"email": "new.address@example.com"}"#);
         let insert = "INSERT INTO intents (op, customer_id, body) VALUES";
-        tell(&format!("office   {insert} ('update', '{id}', '{body}')"))?;
+        say(&format!("office   {insert} ('update', '{id}', '{body}')"))?;
         write_beside(&self.config.database.path, |tx| {
             accept::insert(tx, "update", Some(customer), Some(body))
         })?;
@@ -202,11 +202,11 @@ impl<'a> Story<'a> {
         std::fs::write(directory.join(".welcome.json"), intent)?;
         std::fs::rename(directory.join(".welcome.json"), &file)?;
         let shown = intent.replace("tok_demo", "****");
-        Ok(tell(&format!("office   {}: {shown}", file.display()))?)
+        Ok(say(&format!("office   {}: {shown}", file.display()))?)
     }
 
     fn drop_command(&self, customer: &CustomerId) -> anyhow::Result<()> {
-        tell(&format!("office   komoju-sync intent delete {} --id goodbye", safe(customer.as_str())))?;
+        say(&format!("office   komoju-sync intent delete {} --id goodbye", safe(customer.as_str())))?;
         let intent = json!({"op": "delete", "customer_id": customer.as_str(), "id": "goodbye"});
         let intent = Intent::parse(&intent.to_string())?;
         write_beside(&self.config.database.path, |tx| accept::accept(tx, &intent, accept::Door::Cli, None))?;
@@ -214,44 +214,44 @@ impl<'a> Story<'a> {
     }
 
     /// Reports the first complete sweep.
-    fn tell_import(&mut self) -> anyhow::Result<()> {
+    fn report_import(&mut self) -> anyhow::Result<()> {
         let info = read::mirror_info(&self.reader)?;
         if info.text("last_sweep_at").is_some() {
             self.seq = Some(info.number("head_seq"));
             let live = count(info.number("live").unsigned_abs(), "customer");
-            tell(&format!("mirror   the first sweep recorded {live}"))?;
+            say(&format!("mirror   the first sweep recorded {live}"))?;
             invite(self.config);
         }
         Ok(())
     }
 
     /// Reports the changes since `seq`.
-    fn tell_changes(&mut self, seq: i64) -> anyhow::Result<()> {
+    fn report_changes(&mut self, seq: i64) -> anyhow::Result<()> {
         let filter = ChangeFilter { since: seq, ..ChangeFilter::default() };
         print::printing(|check| {
             read::changes(&self.reader, &filter, |record| {
                 self.seq = self.seq.max(Some(record.number("seq")));
-                check(tell(&format!("mirror   {}", recorded(&record))))
+                check(say(&format!("mirror   {}", recorded(&record))))
             })
         })
     }
 
     /// Reports the intents whose state is new.
-    fn tell_outcomes(&mut self) -> anyhow::Result<()> {
-        let Self { reader, told, .. } = self;
+    fn report_outcomes(&mut self) -> anyhow::Result<()> {
+        let Self { reader, reported, .. } = self;
         print::printing(|check| {
             reader.look(|conn| {
                 queue::intents(conn, Which::All, |record| {
                     let [id, state, op, door] =
                         ["id", "state", "op", "door"].map(|name| plain(record.get(name)));
-                    if told.insert(id.clone(), state.clone()).as_ref() == Some(&state) {
+                    if reported.insert(id.clone(), state.clone()).as_ref() == Some(&state) {
                         return Ok(());
                     }
                     let change = match record.number("change_seq") {
                         0 => String::new(),
                         seq => format!(": change {seq}"),
                     };
-                    check(tell(&format!("outbox   {op} by {door}, {id}, is {state}{change}")))
+                    check(say(&format!("outbox   {op} by {door}, {id}, is {state}{change}")))
                 })
             })
         })
@@ -293,11 +293,11 @@ fn invite(config: &Config) {
     );
 }
 
-fn tell_end(reader: &Reader) -> anyhow::Result<()> {
+fn report_end(reader: &Reader) -> anyhow::Result<()> {
     let info = read::mirror_info(reader)?;
     let (live, deleted) = (count(info.number("live").unsigned_abs(), "customer"), info.number("deleted"));
     let verified = crate::store::log::verify::verify(reader, None)?;
-    tell(&format!(
+    say(&format!(
         "mirror   ends with {live} and {deleted} deleted; its {} fold to it with {}",
         count(verified.entries, "change"),
         count(verified.finding_count, "finding")
@@ -305,7 +305,7 @@ fn tell_end(reader: &Reader) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tell(text: &str) -> io::Result<()> {
+fn say(text: &str) -> io::Result<()> {
     let at = time::written(SystemClock::new().now());
     writeln!(io::stdout(), "{}  {text}", at.get(11..19).unwrap_or_default())
 }

@@ -4,7 +4,7 @@
 //! configuration ─▶ key ─▶ files ─▶ disk ─▶ database ─▶ the API and its clock ─▶ account ─▶ what waits
 //! ```
 //!
-//! Each module reads what it needs and judges it separately: the judging functions take values and return
+//! Each module reads what it needs and classifies it separately: these functions take values and return
 //! [`Finding`]s. A check that depends on something that failed is left out, with the reason. Nothing is
 //! written, made or started. The API is asked for one page, and for one customer where the key is in doubt.
 //!
@@ -156,7 +156,7 @@ async fn with_config(
         (Some(key), None) => Ok(api::ask(config, key, looked, &clock).await),
     };
     report.add(match &asked {
-        Ok(asked) => api::judge(asked, config),
+        Ok(asked) => api::classify(asked, config),
         Err(why) => ["api", "clock"].map(|check| Finding::skip(check, why)),
     })?;
     let asked = asked.as_ref().ok().and_then(|asked| asked.as_ref().ok());

@@ -30,7 +30,7 @@ pub(super) fn check(looked: Option<&Looked>, key: Option<&SecretKey>, asked: Opt
     let stopped = current.account.as_ref().and_then(|account| account.stopped.as_ref());
     let stopped = stopped.map(|(_, at)| at.as_str());
     match (key, stopped) {
-        (Some(key), _) => judge(compare(current, key, asked), stopped),
+        (Some(key), _) => classify(compare(current, key, asked), stopped),
         (None, Some(at)) => other_account(at),
         (None, None) => Finding::skip(CHECK, "there is no key to compare"),
     }
@@ -50,7 +50,7 @@ fn compare(current: &Current, key: &SecretKey, asked: Option<&Asked>) -> KeyMatc
     }
 }
 
-fn judge(key: KeyMatch, stopped: Option<&str>) -> Finding {
+fn classify(key: KeyMatch, stopped: Option<&str>) -> Finding {
     let bound_to_another = "the key is not the one that this database is bound to";
     match (key, stopped) {
         (KeyMatch::Unbound, _) => {
@@ -104,7 +104,7 @@ mod tests {
             (KeyMatch::OtherAccount, Exit::Waits, Exit::Waits),
             (KeyMatch::Unknown, Exit::Fine, Exit::Waits),
         ] {
-            assert_eq!((judge(key, None).exit, judge(key, at).exit), (alone, while_stopped), "{key:?}");
+            assert_eq!((classify(key, None).exit, classify(key, at).exit), (alone, while_stopped), "{key:?}");
         }
     }
 }

@@ -101,18 +101,20 @@ fn is_final(error: &RemoteError) -> bool {
 }
 
 /// Two checks: the API and its clock.
-pub(super) fn judge(asked: &Result<Asked, SetupError>, config: &Config) -> [Finding; 2] {
+pub(super) fn classify(asked: &Result<Asked, SetupError>, config: &Config) -> [Finding; 2] {
     match asked {
         Err(error) => {
             let advice = "install the package ca-certificates; with a proxy, look at api.proxy";
             let failed = Finding::fail("api", Exit::Usage, error.to_string(), advice);
             [failed, Finding::skip("clock", "the API was not asked")]
         }
-        Ok(Asked { page, took, clocks, .. }) => [judge_page(page, *took, config), judge_clocks(*clocks)],
+        Ok(Asked { page, took, clocks, .. }) => {
+            [classify_page(page, *took, config), classify_clocks(*clocks)]
+        }
     }
 }
 
-fn judge_page(page: &Result<Page, RemoteError>, took: Duration, config: &Config) -> Finding {
+fn classify_page(page: &Result<Page, RemoteError>, took: Duration, config: &Config) -> Finding {
     let url = &config.api.base_url;
     let page = match page {
         Ok(page) => page,
@@ -208,7 +210,7 @@ fn advice_on_connection(step: Step, host: &str, config: &Config) -> String {
     }
 }
 
-fn judge_clocks(clocks: Option<(Timestamp, Timestamp)>) -> Finding {
+fn classify_clocks(clocks: Option<(Timestamp, Timestamp)>) -> Finding {
     let Some((here, there)) = clocks else {
         return Finding::skip("clock", "it is compared with the API's, which did not tell it");
     };
@@ -255,7 +257,7 @@ mod tests {
             (Cause::Unusable("no JSON".into()), Exit::Failed, "something else than the API"),
         ] {
             let error = RemoteError { call: Call::List { page: 1 }, cause, retry_after: None };
-            let finding = judge_page(&Err(error), Duration::ZERO, &Config::default());
+            let finding = classify_page(&Err(error), Duration::ZERO, &Config::default());
             assert_eq!((finding.level, finding.exit), (Level::Fail, exit), "{finding:?}");
             assert!(finding.advice.as_ref().unwrap().contains(part), "{part}: {finding:?}");
         }
@@ -265,7 +267,7 @@ mod tests {
     fn capped_page_is_named() {
         let hints = Hints { page: Some(1), per_page: Some(50), total: Some(1234), last_page: Some(25) };
         let page = Page { hints, ..Page::default() };
-        let finding = judge_page(&Ok(page), Duration::from_millis(120), &Config::default());
+        let finding = classify_page(&Ok(page), Duration::from_millis(120), &Config::default());
         assert_eq!(
             finding.finding,
             "https://komoju.com/api/v1 answers in 120 ms: 1,234 customers, 50 a page (100 were asked for: a lower \
@@ -276,12 +278,12 @@ mod tests {
     #[test]
     fn clocks_that_differ_warn_or_fail_either_way() {
         let there: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
-        let judged = |s: i64| judge_clocks(Some((there + jiff::SignedDuration::from_secs(s), there)));
-        let level = |s| judged(s).level;
+        let classified = |s: i64| classify_clocks(Some((there + jiff::SignedDuration::from_secs(s), there)));
+        let level = |s| classified(s).level;
         assert_eq!([0, 5, -5].map(level), [Level::Ok; 3]);
         assert_eq!([6, 60, -60].map(level), [Level::Warn; 3]);
         assert_eq!([61, -61, 86_400].map(level), [Level::Fail; 3]);
-        assert_eq!(judged(-9).finding, "this machine's clock is 9 s behind the API's");
-        assert_eq!(judge_clocks(None).level, Level::Skip);
+        assert_eq!(classified(-9).finding, "this machine's clock is 9 s behind the API's");
+        assert_eq!(classify_clocks(None).level, Level::Skip);
     }
 }

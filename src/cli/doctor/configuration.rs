@@ -56,18 +56,18 @@ fn secrets(path: &Path, text: &str) -> Option<Finding> {
 /// Checks the mode of a file without problems, and the program and the address that it names.
 pub(super) fn check(path: &Path, config: &Config, mut findings: Vec<Finding>, users: &Users) -> Vec<Finding> {
     if let Ok(file) = std::fs::metadata(path) {
-        findings.extend(judge_mode(path, &Owned::of(&file), config, users));
+        findings.extend(classify_mode(path, &Owned::of(&file), config, users));
     }
     if findings.is_empty() {
         findings.push(Finding::ok(CHECK, format!("{} is fine", path.display())));
     }
     let program = config.alerts.command.as_deref().and_then(<[String]>::first);
     findings.extend(program.map(|program| alerts::check(Path::new(program), &users.service)));
-    findings.extend(config.http.listen.as_ref().and_then(judge_listen));
+    findings.extend(config.http.listen.as_ref().and_then(classify_listen));
     findings
 }
 
-fn judge_mode(path: &Path, file: &Owned, config: &Config, users: &Users) -> Vec<Finding> {
+fn classify_mode(path: &Path, file: &Owned, config: &Config, users: &Users) -> Vec<Finding> {
     let mut findings = broken(CHECK, Kind::Config, &[(path, file)], users);
     if config.api.proxy.as_ref().is_some_and(|proxy| proxy.url().password().is_some()) {
         findings.extend(broken(CHECK, Kind::Password, &[(path, file)], users));
@@ -75,7 +75,7 @@ fn judge_mode(path: &Path, file: &Owned, config: &Config, users: &Users) -> Vec<
     findings
 }
 
-fn judge_listen(listen: &Listen) -> Option<Finding> {
+fn classify_listen(listen: &Listen) -> Option<Finding> {
     let Listen::Tcp(address) = listen else { return None };
     let finding = format!("http.listen = {address} can be reached from other machines");
     let advice = "there is no password: listen at 127.0.0.1, or see that only those who may reach it do";
@@ -103,18 +103,18 @@ mod tests {
         let table =
             [(&plain, 0o644, false), (&plain, 0o646, true), (&with, 0o644, true), (&with, 0o640, false)];
         for (config, mode, warns) in table {
-            let found = judge_mode(Path::new("/c"), &owned(0, 0, mode), config, &users());
+            let found = classify_mode(Path::new("/c"), &owned(0, 0, mode), config, &users());
             assert_eq!(!found.is_empty(), warns, "{mode:o}");
         }
     }
 
     #[test]
     fn address_that_other_machines_reach_is_a_warning() {
-        let warns = |address: &str| judge_listen(&Listen::Tcp(address.parse().unwrap())).is_some();
+        let warns = |address: &str| classify_listen(&Listen::Tcp(address.parse().unwrap())).is_some();
         assert_eq!(
             ["127.0.0.1:1", "[::1]:1", "0.0.0.0:1", "10.0.0.1:1"].map(warns),
             [false, false, true, true]
         );
-        assert_eq!(judge_listen(&Listen::Unix("/s".into())), None);
+        assert_eq!(classify_listen(&Listen::Unix("/s".into())), None);
     }
 }

@@ -61,22 +61,22 @@ pub(super) fn holder(database: &Path) -> Option<String> {
     Instance::holder(database).ok().flatten().map(|holder| holder.name)
 }
 
-/// Opens the database without a trace, and judges it.
+/// Opens the database without a trace, and classifies it.
 pub(super) fn check(config: &Config, holder: Option<&str>, now: Timestamp) -> (Option<Looked>, Vec<Finding>) {
     let path = &config.database.path;
     let (looked, schema) = match look(config, now) {
-        Ok((looked, seen)) => (Some(looked), judge_schema(path, &seen, holder, now)),
+        Ok((looked, seen)) => (Some(looked), classify_schema(path, &seen, holder, now)),
         Err(error) => (None, unusable(error)),
     };
     let mut findings = vec![schema];
     findings.extend(check_wal(path));
-    findings.push(judge_holder(path, holder));
+    findings.push(classify_holder(path, holder));
     findings.extend(check_lock(path));
     findings.extend(looked.as_ref().and_then(trouble));
     (looked, findings)
 }
 
-fn judge_holder(path: &Path, holder: Option<&str>) -> Finding {
+fn classify_holder(path: &Path, holder: Option<&str>) -> Finding {
     const CHECK: &str = "instance";
     if let Some(holder) = holder {
         return Finding::ok(CHECK, format!("{holder} works on the database"));
@@ -100,7 +100,7 @@ fn trouble(looked: &Looked) -> Option<Finding> {
     ))
 }
 
-/// What the check of the schema judges.
+/// What the check of the schema reads.
 struct Seen {
     version: i64,
     bytes: u64,
@@ -172,7 +172,7 @@ fn unusable(error: StoreError) -> Finding {
     Finding::fail(CHECK, exit, safe(&chain(&anyhow::Error::new(error))), advice)
 }
 
-fn judge_schema(path: &Path, seen: &Seen, holder: Option<&str>, now: Timestamp) -> Finding {
+fn classify_schema(path: &Path, seen: &Seen, holder: Option<&str>, now: Timestamp) -> Finding {
     const CHECK: &str = "schema";
     let (shown, known) = (path.display(), migrations::known_version());
     if let Some(damage) = &seen.damage {
@@ -223,10 +223,10 @@ fn check_wal(database: &Path) -> Option<Finding> {
     let wal = beside(&database, "-wal");
     let bytes = std::fs::metadata(&wal).ok()?.len();
     let of_database = std::fs::metadata(&database).ok()?.len();
-    Some(judge_wal(bytes, of_database, || users_of(&[&database, &wal])))
+    Some(classify_wal(bytes, of_database, || users_of(&[&database, &wal])))
 }
 
-fn judge_wal(bytes: u64, database: u64, users: impl FnOnce() -> Vec<String>) -> Finding {
+fn classify_wal(bytes: u64, database: u64, users: impl FnOnce() -> Vec<String>) -> Finding {
     const CHECK: &str = "wal";
     let (wal_size, size) = (size(bytes), size(database));
     if bytes <= LARGE_WAL.max(database) {
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn schema_is_judged_by_its_first_fault() {
+    fn schema_is_classified_by_its_first_fault() {
         let daemon = Some("`komoju-sync run` (process 1)");
         let lacks = |is_swept| Seen { missing_indexes: vec!["mirror_by_email"], is_swept, ..fine() };
         let written = |at: &str| Seen { last_stamp: Some(at.into()), ..fine() };
@@ -324,7 +324,7 @@ mod tests {
             (written("2026-06-01T00:01:00.000Z"), None, Level::Warn, Exit::Fine, "60 s from now"),
         ] {
             let now = "2026-06-01T00:00:00Z".parse().unwrap();
-            let finding = judge_schema(Path::new("/d"), &seen, holder, now);
+            let finding = classify_schema(Path::new("/d"), &seen, holder, now);
             assert_eq!((finding.level, finding.exit), (level, exit), "{finding:?}");
             assert!(finding.finding.contains(part), "{part}: {finding:?}");
         }
@@ -341,10 +341,10 @@ mod tests {
 
     #[test]
     fn wal_is_large_beside_its_database() {
-        let judged = |wal, database| judge_wal(wal, database, || vec!["sqlite3 (process 7)".into()]);
-        assert_eq!(judged(101 << 20, 4 << 10).level, Level::Ok, "a first import");
-        assert_eq!(judged(200 << 20, 300 << 20).level, Level::Ok);
-        let large = judged(200 << 20, 4 << 10);
+        let classified = |wal, database| classify_wal(wal, database, || vec!["sqlite3 (process 7)".into()]);
+        assert_eq!(classified(101 << 20, 4 << 10).level, Level::Ok, "a first import");
+        assert_eq!(classified(200 << 20, 300 << 20).level, Level::Ok);
+        let large = classified(200 << 20, 4 << 10);
         assert_eq!(large.level, Level::Warn);
         assert!(large.advice.unwrap().ends_with("these have the database open: sqlite3 (process 7)"));
     }

@@ -56,7 +56,7 @@ pub(super) fn check(database: &Path) -> Vec<Finding> {
     // Before the first start the directory may be missing; those above it are on the same file system.
     let directory = database.ancestors().skip(1).find(|path| path.exists()).unwrap_or(Path::new("/"));
     let mut findings = match look(directory) {
-        Ok(space) => judge(directory, &space, bytes),
+        Ok(space) => classify(directory, &space, bytes),
         Err(error) => {
             let finding = format!("{} cannot be asked for free space: {error}", directory.display());
             vec![Finding::warn(CHECK, finding, "look with df")]
@@ -87,8 +87,8 @@ fn look(directory: &Path) -> std::io::Result<Space> {
     })
 }
 
-/// Judges the file system of a database that has `bytes`, its WAL included.
-fn judge(directory: &Path, space: &Space, bytes: u64) -> Vec<Finding> {
+/// Classifies the file system of a database that has `bytes`, its WAL included.
+fn classify(directory: &Path, space: &Space, bytes: u64) -> Vec<Finding> {
     let (shown, free) = (directory.display(), size(space.free));
     let mut findings = Findings::of(CHECK);
     if let Some((_, name)) = NETWORK.iter().find(|(magic, _)| *magic == space.magic) {
@@ -102,6 +102,22 @@ fn judge(directory: &Path, space: &Space, bytes: u64) -> Vec<Finding> {
         // Not `Failed`, because this does not pass by itself.
         findings.fail(Exit::Database, format!("{shown} is mounted read-only"), advice);
     }
+    classify_room(&mut findings, directory, space, bytes);
+    if MEMORY.contains(&space.magic) {
+        findings.warn(
+            format!("{shown} is in memory: the database ends with the machine's next restart"),
+            "set database.path to a place on a disk; the change log and unsent intents cannot be read again from KOMOJU",
+        );
+    }
+    findings.or_ok(|| {
+        let database = if bytes == 0 { String::new() } else { format!("; the database has {}", size(bytes)) };
+        format!("{free} are free at {shown}{database}")
+    })
+}
+
+/// Adds what is wrong with the free space and the free inodes.
+fn classify_room(findings: &mut Findings, directory: &Path, space: &Space, bytes: u64) {
+    let (shown, free) = (directory.display(), size(space.free));
     let room = "make room, or set database.path to a larger place; nothing that was recorded is lost";
     match space.free {
         ..LEAST => findings.fail(Exit::Failed, format!("{free} are free at {shown}: next to nothing"), room),
@@ -127,16 +143,6 @@ fn judge(directory: &Path, space: &Space, bytes: u64) -> Vec<Finding> {
                 .warn(format!("{left} more files can be made at {shown}, then no inode is free"), remove());
         }
     }
-    if MEMORY.contains(&space.magic) {
-        findings.warn(
-            format!("{shown} is in memory: the database ends with the machine's next restart"),
-            "set database.path to a place on a disk; the change log and unsent intents cannot be read again from KOMOJU",
-        );
-    }
-    findings.or_ok(|| {
-        let database = if bytes == 0 { String::new() } else { format!("; the database has {}", size(bytes)) };
-        format!("{free} are free at {shown}{database}")
-    })
 }
 
 #[cfg(test)]
@@ -169,7 +175,7 @@ mod tests {
         ];
         cases.extend(NETWORK.map(|(magic, _)| (Space { magic, ..FINE }, Level::Fail, Exit::Failed)));
         for (space, level, exit) in cases {
-            let [finding] = &judge(Path::new("/d"), &space, 3 << 30)[..] else { panic!("{space:?}") };
+            let [finding] = &classify(Path::new("/d"), &space, 3 << 30)[..] else { panic!("{space:?}") };
             assert_eq!((finding.level, finding.exit), (level, exit), "{space:?}");
         }
     }

@@ -16,7 +16,7 @@ const CHECK: &str = "key";
 /// The variable that holds the key where no file does.
 const VARIABLE: &str = "KOMOJU_SECRET_KEY";
 
-/// Finds and judges the key. The daemon's places come first. A command by hand has no credential, so the
+/// Finds and classifies the key. The daemon's places come first. A command by hand has no credential, so the
 /// file from which the unit takes the credential is read too.
 pub(super) fn check(api: &Api, config_file: &Path, users: &Users) -> (Option<SecretKey>, Vec<Finding>) {
     let unit_key = ServiceKey::of(config_file);
@@ -35,7 +35,7 @@ pub(super) fn check(api: &Api, config_file: &Path, users: &Users) -> (Option<Sec
     };
     match found {
         Ok((key, source)) => {
-            let findings = judge(findings, &key, &source, is_units, users);
+            let findings = classify(findings, &key, &source, is_units, users);
             (Some(key), findings)
         }
         Err(error) => (None, vec![not_found(&error, &unit_key, users)]),
@@ -89,7 +89,7 @@ fn how_to_install(unit_key: &ServiceKey, service: &str) -> String {
     }
 }
 
-fn judge(
+fn classify(
     mut findings: Findings,
     key: &SecretKey,
     source: &KeySource,

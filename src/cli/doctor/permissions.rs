@@ -20,7 +20,7 @@ const GROUP_LISTS: u32 = 0o050;
 const SUFFIXES: [&str; 4] = ["", "-wal", "-shm", ".lock"];
 const LOCK: usize = 3;
 
-/// What is judged.
+/// What is classified.
 struct Place<'a> {
     database: &'a Path,
     directory: io::Result<Owned>,
@@ -43,7 +43,7 @@ pub(super) fn check(database: &Path, users: &Users, is_in_use: bool) -> Vec<Find
         stands_alone: inspect::stands_alone(database),
         is_in_use,
     };
-    place.judge(users)
+    place.classify(users)
 }
 
 /// Returns the owner and the mode of a directory.
@@ -57,7 +57,7 @@ impl Place<'_> {
         self.database.parent().unwrap_or(Path::new("/"))
     }
 
-    fn judge(&self, users: &Users) -> Vec<Finding> {
+    fn classify(&self, users: &Users) -> Vec<Finding> {
         let directory = match &self.directory {
             Ok(directory) if users.me.may(SEARCH, directory) => directory,
             Ok(directory) => return vec![self.closed(directory, users)],
@@ -83,25 +83,26 @@ impl Place<'_> {
         if directory.mode & 0o001 != 0 {
             findings.extend(broken(CHECK, Kind::Reachable, data, users));
         }
-        let group = users.names.group(directory.gid);
-        let is_meant = users.service.is_packaged
-            || database.mode & GROUP_READS != 0 && directory.mode & GROUP_LISTS != 0;
-        let closed: Vec<_> = data.iter().filter(|(_, file)| file.mode & GROUP_READS == 0).collect();
-        let is_open = closed.is_empty() && directory.mode & GROUP_LISTS == GROUP_LISTS;
+        let unreadable: Vec<&Path> =
+            data.iter().filter(|(_, file)| file.mode & GROUP_READS == 0).map(|(path, _)| *path).collect();
+        let is_open = unreadable.is_empty() && directory.mode & GROUP_LISTS == GROUP_LISTS;
         // A database that no part of can be read is a choice, unless a package made it for readers.
-        if is_meant && !is_open {
-            let paths: String = closed.into_iter().map(|(path, _)| format!(" {}", quoted(path))).collect();
-            let files = if paths.is_empty() { paths } else { format!(" && chmod g+r{paths}") };
-            findings.warn(
-                format!("members of the group {group} cannot read the database: all of its files are needed"),
-                format!("chmod g+rx {}{files}", quoted(self.path())),
-            );
+        let is_in_part = database.mode & GROUP_READS != 0 && directory.mode & GROUP_LISTS != 0;
+        let group = format!("members of the group {}", users.names.group(directory.gid));
+        if !is_open && (users.service.is_packaged || is_in_part) {
+            findings.extend([self.closed_to_group(&group, &unreadable)]);
         }
         findings.or_ok(|| {
-            let readers =
-                if is_open { format!("members of the group {group}") } else { "nobody else".to_owned() };
+            let readers = if is_open { &group } else { "nobody else" };
             format!("{shown} can be used by {service}; {readers} may read it")
         })
+    }
+
+    fn closed_to_group(&self, group: &str, unreadable: &[&Path]) -> Finding {
+        let paths: String = unreadable.iter().map(|path| format!(" {}", quoted(path))).collect();
+        let files = if paths.is_empty() { paths } else { format!(" && chmod g+r{paths}") };
+        let finding = format!("{group} cannot read the database: all of its files are needed");
+        Finding::warn(CHECK, finding, format!("chmod g+rx {}{files}", quoted(self.path())))
     }
 
     /// The user of this command cannot search the directory.
@@ -195,14 +196,14 @@ mod tests {
         Place { directory: Ok(owned(uid, 991, mode)), ..fine() }
     }
 
-    fn judged(place: &Place<'_>, users: &Users) -> (Level, Exit, String) {
-        let [finding] = &place.judge(users)[..] else { panic!("{:?}", place.judge(users)) };
+    fn classified(place: &Place<'_>, users: &Users) -> (Level, Exit, String) {
+        let [finding] = &place.classify(users)[..] else { panic!("{:?}", place.classify(users)) };
         let advice = finding.advice.as_deref().unwrap_or_default();
         (finding.level, finding.exit, format!("{} → {advice}", finding.finding))
     }
 
     #[test]
-    fn place_is_judged_by_its_directory_and_files() {
+    fn place_is_classified_by_its_directory_and_files() {
         let mode = |mode| Some(owned(990, 991, mode));
         let missing = |kind: ErrorKind| Place { directory: Err(kind.into()), ..fine() };
         let in_use = |place| Place { is_in_use: true, ..place };
@@ -243,7 +244,7 @@ mod tests {
                 "→ chmod o= /d/komoju.db",
             ),
         ] {
-            let (found, code, text) = judged(&place, &users());
+            let (found, code, text) = classified(&place, &users());
             assert_eq!((found, code), (level, exit), "{text}");
             assert!(text.contains(part), "{part}: {text}");
         }
@@ -253,7 +254,7 @@ mod tests {
     fn private_database_of_another_user_is_a_choice() {
         let mut users = users();
         users.service.is_packaged = false;
-        let (level, _, text) = judged(&directory(990, 0o700), &users);
+        let (level, _, text) = classified(&directory(990, 0o700), &users);
         assert!(level == Level::Ok && text.contains("nobody else may read it"), "{text}");
     }
 
@@ -261,11 +262,11 @@ mod tests {
     fn user_that_may_not_search_or_write_is_named() {
         let mut users = users();
         (users.me.name, users.me.uid, users.me.gids) = ("bob".into(), 1001, vec![1001]);
-        let (level, exit, text) = judged(&fine(), &users);
+        let (level, exit, text) = classified(&fine(), &users);
         assert_eq!((level, exit), (Level::Fail, Exit::Failed));
         assert!(text.starts_with("bob may not look into /d (owner komoju-sync, mode 2750)"), "{text}");
         users.service.is_packaged = false;
-        let (level, _, text) = judged(&directory(990, 0o755), &users);
+        let (level, _, text) = classified(&directory(990, 0o755), &users);
         assert!(level == Level::Warn && text.contains("sudo -u komoju-sync"), "{text}");
     }
 }

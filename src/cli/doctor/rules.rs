@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_is_judged_by_the_rule_for_its_kind() {
+    fn file_is_classified_by_the_rule_for_its_kind() {
         use Exit::{Database, Failed, Fine, Usage};
         for (kind, uid, mode, exit, expected) in [
             (Kind::Config, 0, 0o644, Fine, ""),

@@ -35,10 +35,10 @@ pub(super) fn check(
             .unwrap_or_default(),
         None => spool::locked_by_another(path),
     };
-    judge(path, found, problem, users)
+    classify(path, found, problem, users)
 }
 
-fn judge(
+fn classify(
     path: &Path,
     found: io::Result<(Owned, Leftovers)>,
     problem: Option<String>,
@@ -101,13 +101,13 @@ mod tests {
     use super::super::finding::Level;
     use super::*;
 
-    fn judged(found: io::Result<Owned>, left: Leftovers, problem: Option<&str>) -> Vec<Finding> {
+    fn classified(found: io::Result<Owned>, left: Leftovers, problem: Option<&str>) -> Vec<Finding> {
         let found = found.map(|directory| (directory, left));
-        judge(Path::new("/s"), found, problem.map(str::to_owned), &users())
+        classify(Path::new("/s"), found, problem.map(str::to_owned), &users())
     }
 
     #[test]
-    fn directory_is_judged_by_its_first_fault() {
+    fn directory_is_classified_by_its_first_fault() {
         let error = |kind: ErrorKind| Err(kind.into());
         let directory = |uid, mode| Ok(owned(uid, 991, mode));
         for (found, problem, level) in [
@@ -121,7 +121,7 @@ mod tests {
             (directory(0, 0o3777), None, Level::Fail),
         ] {
             let shown = format!("{found:?}");
-            let findings = judged(found, Leftovers::default(), problem);
+            let findings = classified(found, Leftovers::default(), problem);
             assert_eq!(findings.iter().map(|finding| finding.level).collect::<Vec<_>>(), [level], "{shown}");
         }
     }
@@ -130,7 +130,7 @@ mod tests {
     fn many_files_are_a_number() {
         let mut left = Leftovers::default();
         (0..12).for_each(|n| left.add(&n.to_string(), "is a pipe"));
-        let findings = judged(Ok(owned(990, 991, 0o3770)), left, None);
+        let findings = classified(Ok(owned(990, 991, 0o3770)), left, None);
         assert_eq!(findings.len(), 11);
         assert!(findings[10].finding.starts_with("2 more files"), "{}", findings[10].finding);
     }

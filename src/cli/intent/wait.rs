@@ -34,7 +34,7 @@ async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationTo
     let reader = Reader::open(path)?;
     let shown = print::safe(id);
     let mut patience = Patience { since: clock.elapsed(), sender_seen_at: None };
-    let (mut pause, mut told, mut is_announced) = (SOONEST, None, false);
+    let (mut pause, mut reported, mut is_announced) = (SOONEST, None, false);
     loop {
         // Read the sender first: what it settles before it ends is then seen below.
         let has_sender = sender(path)? != Sender::None;
@@ -60,9 +60,9 @@ async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationTo
             );
             is_announced = true;
         }
-        if let Some(why) = reason.as_ref().filter(|_| told != reason) {
+        if let Some(why) = reason.as_ref().filter(|_| reported != reason) {
             print::note(&format!("{state}: {}", print::safe(why)));
-            told = reason;
+            reported = reason;
         }
         tokio::select! {
             // A commit is signalled before it can be read, so the row is read a little later, and later again.
