@@ -198,7 +198,7 @@ impl<'a> Story<'a> {
         let file = directory.join("welcome.json");
         let intent =
             r#"{"op": "create", "body": {"email": "welcome@example.com", "payment_details": "tok_demo"}}"#;
-        // The daemon leaves a name that begins with a dot alone, so that it never reads a part of a file.
+        // The daemon ignores names that begin with a dot, so it never reads a part of a file.
         std::fs::write(directory.join(".welcome.json"), intent)?;
         std::fs::rename(directory.join(".welcome.json"), &file)?;
         let shown = intent.replace("tok_demo", "****");

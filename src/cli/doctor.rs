@@ -4,12 +4,13 @@
 //! configuration ─▶ key ─▶ files ─▶ disk ─▶ database ─▶ the API and its clock ─▶ account ─▶ what waits
 //! ```
 //!
-//! Each module reads what it needs and classifies it separately: these functions take values and return
-//! [`Finding`]s. A check that depends on something that failed is left out, with the reason. Nothing is
-//! written, made or started. The API is asked for one page, and for one customer where the key is in doubt.
+//! Each module reads what it needs and classifies it separately: these functions take values and
+//! return [`Finding`]s. A check that depends on something that failed is left out, with the reason.
+//! Nothing is written, made or started. The API is asked for one page, and for one customer where
+//! the key is in doubt.
 //!
-//! Rejected: the exit codes of other commands, because these stop at the first failure; and repairs,
-//! because as root they would leave files that belong to root.
+//! Rejected: the exit codes of other commands, because these stop at the first failure; and
+//! repairs, because as root they would leave files that belong to root.
 
 mod access;
 mod account;

@@ -1,4 +1,4 @@
-//! `erase`: removes a deleted customer's data from everything that this program keeps, with a receipt.
+//! `erase`: removes a deleted customer's data from all that this program keeps, with a receipt.
 
 use std::path::{Path, PathBuf};
 
@@ -141,7 +141,7 @@ fn left(erasure: &Erasure, papers: &Papers) -> Vec<Left> {
     intents.chain(files).chain(same).map(|(what, why)| Left { what, why }).collect()
 }
 
-/// Removes this program's own copies beside the database that no process works on; returns the others.
+/// Removes this program's own copies that no process works on; returns the others.
 fn copies(database: &Path) -> anyhow::Result<Vec<Left>> {
     let place = restore::place_of(database)?;
     let directory = place.parent().unwrap_or(Path::new("/"));

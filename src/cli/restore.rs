@@ -111,7 +111,7 @@ fn report(path: &str, file: &str, prepared: &restore::Prepared, placed: &restore
     print::note("now start the service: `systemctl start komoju-sync`, or `komoju-sync run`");
 }
 
-/// Names the customers whose erasure must be repeated. They are unknown where the old database cannot be read.
+/// Names the customers whose erasure must be repeated; `None` where the old database is unreadable.
 fn report_erased(customers: Option<&[String]>) {
     match customers {
         None => print::note(

@@ -1,7 +1,7 @@
 //! The users of this machine, and what a file's mode allows each of them.
 //!
-//! What the service's user may do is computed from modes and owners, because root, who may do everything,
-//! runs this command. Access control lists are not read.
+//! What the service's user may do is computed from modes and owners, because root, who may do
+//! everything, runs this command. Access control lists are not read.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -109,8 +109,8 @@ pub(super) struct Users {
 }
 
 impl Users {
-    /// The service's user is the owner of the process that works on the database; else the packages' user
-    /// for a database in its home; else the owner of the database's directory.
+    /// The service's user is the owner of the process that works on the database; else the
+    /// packages' user for a database in its home; else the owner of the database's directory.
     pub(super) fn of(database: &Path, holder: Option<&str>) -> Self {
         let read = |path| std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let [passwd, groups] = ["/etc/passwd", "/etc/group"].map(|path| read(path).unwrap_or_default());

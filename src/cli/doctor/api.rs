@@ -15,16 +15,17 @@ use crate::remote::{Cause, Certificate, Http, Remote, RemoteError, Shown, Step};
 use crate::secret::SecretKey;
 use komoju_core::{CustomerId, Page, PageQuery};
 
-/// LONGEST_REQUEST_S limits a request, in seconds; the daemon's limit is `api.request_timeout_s`. It is
-/// longer than a connection may take, so that the finding can say what took too long.
+/// LONGEST_REQUEST_S limits a request, in seconds; the daemon's limit is `api.request_timeout_s`.
+/// It is longer than a connection may take, so that the finding can say what took too long.
 const LONGEST_REQUEST_S: u32 = 12;
 
-/// SOON limits the time after which another request is made: a request that failed later is not repeated.
+/// SOON limits the time after which another request is made: a request that failed later is not
+/// repeated.
 const SOON: Duration = Duration::from_secs(3);
 
-/// How far the clocks may be apart, in seconds, before it is a warning and before it is a failure. The
-/// server's has whole seconds and its answer takes time. Beyond the second limit, what depends on the
-/// time of a create goes wrong.
+/// How far the clocks may be apart, in seconds, before it is a warning and before it is a failure.
+/// The server's has whole seconds and its answer takes time. Beyond the second limit, what depends
+/// on the time of a create goes wrong.
 const APART_WARN: u64 = 5;
 const APART_FAIL: u64 = 60;
 
@@ -65,7 +66,8 @@ pub(super) async fn ask(
 }
 
 async fn request_page(remote: &Http, config: &Config, pause: Duration, clock: &Arc<dyn Clock>) -> Asked {
-    // The limiter of a new process starts empty; waiting here keeps its delay out of the measured time.
+    // The limiter of a new process starts empty; waiting here keeps its delay out of the measured
+    // time.
     clock.sleep(pause).await;
     let began = clock.elapsed();
     let page = remote.list(PageQuery { page: 1, per_page: config.api.per_page, created_from: None }).await;

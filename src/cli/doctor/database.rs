@@ -1,4 +1,5 @@
-//! The database: its owner, whether this program can use it, its WAL, and the processes that use it.
+//! The database: its owner, whether this program can use it, its WAL, and the processes that use
+//! it.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -23,12 +24,12 @@ const LARGE_WAL: u64 = 128 << 20;
 /// The byte of the -shm that a writer locks (SQLite's WAL-index format).
 const WRITE_LOCK: u64 = 120;
 
-/// LONGER_THAN_A_COMMIT controls how long a lock must last before it is reported. Only waiting shows that
-/// a commit has ended.
+/// LONGER_THAN_A_COMMIT controls how long a lock must last before it is reported. Only waiting
+/// shows that a commit has ended.
 const LONGER_THAN_A_COMMIT: Duration = Duration::from_secs(1);
 
-/// AHEAD limits how far a stored time may be ahead of this machine's clock, in seconds: the clocks are
-/// read one after the other.
+/// AHEAD limits how far a stored time may be ahead of this machine's clock, in seconds: the clocks
+/// are read one after the other.
 const AHEAD: i64 = 5;
 
 const RESTORE: &str = "stop the daemon, keep a copy of all its files, then restore a backup";

@@ -13,15 +13,15 @@ const CHECK: &str = "disk";
 /// LEAST is as good as nothing, in bytes: a page of the list may not fit.
 const LEAST: u64 = 16 << 20;
 
-/// LITTLE is worth a warning, in bytes. It is no share of the disk: a mirror needs as much room on a large
-/// disk as on a small one.
+/// LITTLE is worth a warning, in bytes. It is no share of the disk: a mirror needs as much room on
+/// a large disk as on a small one.
 const LITTLE: u64 = 1 << 30;
 
 /// FEW_INODES is worth a warning.
 const FEW_INODES: u64 = 1000;
 
-/// Network file systems, by their magic numbers (statfs(2)). SQLite's WAL needs memory that all processes
-/// share, and other machines do not.
+/// Network file systems, by their magic numbers (statfs(2)). SQLite's WAL needs memory that all
+/// processes share, and other machines do not.
 const NETWORK: [(u32, &str); 9] = [
     (0x6969, "NFS"),
     (0xff53_4d42, "CIFS"),
@@ -53,7 +53,8 @@ struct Space {
 pub(super) fn check(database: &Path) -> Vec<Finding> {
     let length = |suffix: &str| std::fs::metadata(beside(database, suffix)).map_or(0, |file| file.len());
     let bytes = length("") + length("-wal");
-    // Before the first start the directory may be missing; those above it are on the same file system.
+    // Before the first start the directory may be missing; those above it are on the same file
+    // system.
     let directory = database.ancestors().skip(1).find(|path| path.exists()).unwrap_or(Path::new("/"));
     let mut findings = match look(directory) {
         Ok(space) => classify(directory, &space, bytes),

@@ -1,4 +1,5 @@
-//! The secret key: where it is, which users may read it, and whether it looks like one. It is never shown.
+//! The secret key: where it is, which users may read it, and whether it looks like one. It is never
+//! shown.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,8 @@ const CHECK: &str = "key";
 /// The variable that holds the key where no file does.
 const VARIABLE: &str = "KOMOJU_SECRET_KEY";
 
-/// Finds and classifies the key. The daemon's places come first. A command by hand has no credential, so the
-/// file from which the unit takes the credential is read too.
+/// Finds and classifies the key. The daemon's places come first. A command by hand has no
+/// credential, so the file from which the unit takes the credential is read too.
 pub(super) fn check(api: &Api, config_file: &Path, users: &Users) -> (Option<SecretKey>, Vec<Finding>) {
     let unit_key = ServiceKey::of(config_file);
     let found = SecretKey::find(api.secret_key_file.as_deref(), &|name| std::env::var_os(name));

@@ -143,7 +143,8 @@ impl Place<'_> {
         is_other.then(|| Finding::warn(CHECK, finding, advice))
     }
 
-    /// The -wal or -shm is missing: another program that writes removes them when it closes the database last.
+    /// The -wal or -shm is missing: a program that writes removes them when it closes the database
+    /// as the last one.
     fn missing(&self) -> Option<Finding> {
         let names = SUFFIXES[1..LOCK].iter().zip(&self.files[1..LOCK]);
         let missing: Vec<&str> = names.filter_map(|(name, file)| file.is_none().then_some(*name)).collect();

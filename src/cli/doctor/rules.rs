@@ -1,4 +1,4 @@
-//! The owner and the mode that files must have: one table, and the findings about files that break a rule.
+//! The owner and the mode that files must have: one table, and what a broken rule reports.
 
 use std::path::Path;
 

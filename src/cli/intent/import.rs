@@ -56,8 +56,8 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     refuse(&lines.bad)?;
     let intents = || lines.intents.iter().map(|(_, intent)| intent);
     let by = person::name();
-    // Only the database knows the ids in use and the creates that are referred to. With --yes it is asked
-    // once, because a transaction that is rolled back may leave tokens in the WAL.
+    // Only the database knows the ids in use and the creates that are referred to. With --yes it is
+    // asked once, because a transaction that is rolled back may leave tokens in the WAL.
     let keep = if args.yes { Keep::Yes } else { Keep::No };
     let tried = write_beside(path, |tx| {
         let tried = accept_all(tx, intents(), Door::Cli, Some(&by), keep)?;

@@ -1,4 +1,5 @@
-//! What a command reads besides its arguments. No message repeats what was read: it may hold a token.
+//! What a command reads besides its arguments. No message repeats what was read: it may hold a
+//! token.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -30,8 +31,8 @@ fn read_file(name: &str) -> anyhow::Result<Vec<u8>> {
     read(file, &shown)
 }
 
-/// Reads the JSON that `--body @FILE|-` names. It may hold a token, so it is never on the command line, which
-/// every user of this machine can read.
+/// Reads the JSON that `--body @FILE|-` names. It may hold a token, so it is never on the command
+/// line, which every user of this machine can read.
 pub(super) fn body(argument: &str) -> anyhow::Result<Value> {
     let bytes = match argument.strip_prefix('@') {
         Some(file) => read_file(file)?,

@@ -205,7 +205,7 @@ fn print_whole(out: &mut Out, record: &Record, attempts: &[Record]) -> io::Resul
     Ok(())
 }
 
-/// A conflict of an intent; `Display` has one line for each field that differs or was to be changed.
+/// A conflict; `Display` has one line for each field that differs or was to be changed.
 struct Conflict<'a> {
     differs: Vec<&'a str>,
     /// What was expected, what the customer has, what the intent wants.

@@ -40,7 +40,8 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// The call that carries out an intent. `customer` is the resolved customer; `tag` marks a create.
+    /// The call that carries out an intent. `customer` is the resolved customer; `tag` marks a
+    /// create.
     pub(super) fn of(wish: &Wish, customer: Option<&CustomerId>, tag: Option<(&str, &str)>) -> Self {
         let of_customer = |target: &Target| match (customer, target) {
             (Some(id), _) | (None, Target::Customer(id)) => client::path(&["customers", id.as_str()]),
@@ -77,7 +78,8 @@ fn masked(body: &Body) -> Value {
     Value::Object(fields)
 }
 
-/// An open intent, the call that would be sent for it, and what the call waits for. `--json` prints it.
+/// An open intent, the call that would be sent for it, and what the call waits for. `--json` prints
+/// it.
 #[derive(Debug, PartialEq, Serialize)]
 struct PlannedCall {
     id: String,
@@ -103,8 +105,8 @@ struct PlannedCall {
 }
 
 impl PlannedCall {
-    /// Plans an intent. `new_tag` is the metadata key that marks a new create; `holds_deletes` is whether
-    /// deletes without an approval are held.
+    /// Plans an intent. `new_tag` is the metadata key that marks a new create; `holds_deletes` is
+    /// whether deletes without an approval are held.
     fn of(planned: &Planned, new_tag: Option<&str>, holds_deletes: bool, now: &str) -> Self {
         let open = &planned.open;
         let wish = open.intent.as_ref().ok().map(|intent| &intent.wish);
@@ -205,7 +207,8 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// Prints the planned calls, and their number on standard error. Returns whether one needs an operator.
+/// Prints the planned calls, and their number on standard error. Returns whether one needs an
+/// operator.
 pub(in crate::cli) fn print(
     out: &mut Out,
     conn: &Conn,

@@ -65,7 +65,7 @@ async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationTo
             reported = reason;
         }
         tokio::select! {
-            // A commit is signalled before it can be read, so the row is read a little later, and later again.
+            // A commit is signalled before it can be read, so the row is read again a little later.
             () = watch.changed() => pause = SOONEST,
             () = clock.sleep(pause) => pause = (pause * 2).min(LOOK_EVERY),
             () = stop.cancelled() => return give_up("no longer waiting"),
