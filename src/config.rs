@@ -1,17 +1,16 @@
 //! The configuration: one TOML file in, one checked [`Config`] out.
 //!
 //! Invariants:
-//! - A [`Config`] that exists is usable: every value was checked when the file was read, and
-//!   nobody checks again.
-//! - Every problem is told at once ([`ConfigError::Invalid`]), with its line, a caret and what is
-//!   allowed. A key that is not known is a problem, because it is a misspelt one.
-//! - No secret is in the file, in an error about it, or in [`Config::render`]. The key is found by
+//! - Every value of a [`Config`] is checked when the file is read. No other code checks it again.
+//! - All problems are reported at once ([`ConfigError::Invalid`]), each with its line, a caret and
+//!   what is allowed. An unknown key is a problem, because it is a misspelt one.
+//! - The file, the errors about it and [`Config::render`] contain no secret. The key is found by
 //!   [`SecretKey::find`](crate::secret::SecretKey::find).
-//! - `config.example.toml` is the reference of all keys; a test holds it to the defaults here.
+//! - The table in `keys` is the only list of keys. Tests compare it with `config.example.toml`.
 //!
-//! Rejected: overriding keys by environment variables (the file would no longer say what runs),
-//! relative paths (a service starts in `/`, its operator does not), and reloading while running (a
-//! restart resumes where it stopped).
+//! Rejected: environment variables that override keys (the file would no longer show what is in
+//! effect), relative paths (a service starts in `/`, its operator does not), and reloading while
+//! running (a restart resumes where it stopped).
 
 mod check;
 #[cfg(any(test, fuzzing))]
@@ -19,7 +18,8 @@ pub(crate) mod checks;
 mod cron;
 mod document;
 mod error;
-mod read;
+mod keys;
+mod names;
 mod render;
 mod source;
 mod types;
@@ -29,14 +29,15 @@ use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
 use document::Document;
+use error::Wrong;
+use names::Key;
 
 pub use cron::{Cadence, CadenceError};
 pub use error::{ConfigError, Problem};
-pub use types::{
-    Alerts, Api, Config, Database, Format, Http, Inbound, Level, Listen, Log, Outbound, Proxy, RateLimit,
-};
+pub use keys::{Alerts, Api, Config, Database, Http, Inbound, Log, Outbound, RateLimit};
+pub use types::{Format, Listen, Proxy};
 
-/// The most that is read of a file: ten times the commented example.
+/// MOST_BYTES controls how much of a file is read. It is ten times the commented example.
 const MOST_BYTES: u64 = 64 * 1024;
 
 impl Config {
@@ -47,25 +48,21 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let mut bytes = Vec::new();
         let read = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
-        let path = path.to_owned();
+        let name = path.to_owned();
         match read {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(ConfigError::Missing(path));
-            }
-            Err(source) => return Err(ConfigError::Unreadable { path, source }),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(ConfigError::Missing(name)),
+            Err(source) => return Err(ConfigError::Unreadable { path: name, source }),
             Ok(length) if length as u64 > MOST_BYTES => {
-                return Err(ConfigError::TooLong { path, limit: MOST_BYTES });
+                return Err(ConfigError::TooLong { path: name, limit: MOST_BYTES });
             }
             Ok(_) => {}
         }
-        match str::from_utf8(&bytes) {
-            Ok(text) => Self::parse(text, &path),
-            Err(error) => {
-                let before = &bytes[..error.valid_up_to()];
-                let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-                Err(ConfigError::NotText { path, line })
-            }
-        }
+        let text = str::from_utf8(&bytes).map_err(|error| {
+            let before = &bytes[..error.valid_up_to()];
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            ConfigError::NotText { path: name, line }
+        })?;
+        Self::parse(text, path)
     }
 
     /// Checks the text of a file; `origin` is its name in errors.
@@ -73,23 +70,35 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Invalid`], with every problem.
     pub fn parse(text: &str, origin: &Path) -> Result<Self, ConfigError> {
-        let mut file = Document::new(text);
-        let config = read::config(&mut file);
-        file.finish(origin)?;
-        Ok(config)
+        let mut file = Document::parse(text);
+        let config = keys::read(&mut file);
+        check_combinations(&config, &mut file);
+        let complaints = file.finish(keys::KEYS);
+        if complaints.is_empty() { Ok(config) } else { Err(error::invalid(origin, text, complaints)) }
     }
 
-    /// The effective configuration as TOML that parses back to the same, but for a proxy's user
-    /// name and password, which are masked.
-    pub fn render(&self) -> String {
-        render::render(self)
-    }
-
-    /// Every key there is, `table.key`, in the order of the example.
+    /// Returns the names of all keys, `table.key`, in the order of the example.
     pub fn keys() -> Vec<String> {
-        let mut file = Document::new("");
-        read::config(&mut file);
-        file.keys()
+        keys::KEYS.iter().map(Key::to_string).collect()
+    }
+}
+
+/// Reports keys whose values are valid alone but not together.
+fn check_combinations(config: &Config, file: &mut Document<'_>) {
+    if config.database.path.starts_with(&config.outbound.spool_dir) {
+        file.complain_at_last(
+            [Key::new("database", "path"), Key::new("outbound", "spool_dir")],
+            Wrong::new("the database must not stand in the spool directory")
+                .help("there, every member of the group may put files in its place"),
+        );
+    }
+    if config.api.proxy.is_some() && config.api.base_url.scheme() == "http" {
+        file.complain_at_last(
+            [Key::new("api", "proxy"), Key::new("api", "base_url")],
+            Wrong::new("an http:// base_url must not go through a proxy").help(
+                "the secret key would reach the proxy readably; leave api.proxy out for the local sandbox",
+            ),
+        );
     }
 }
 

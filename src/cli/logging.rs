@@ -19,7 +19,7 @@ const FIELDS: &str = "KOMOJU_SYNC";
 
 /// Sets the log up as configured. A second call changes nothing.
 pub(super) fn start(log: &Log) {
-    let level = LevelFilter::from_level(log.level.into());
+    let level = LevelFilter::from_level(log.level);
     // What libraries log is written for their authors; an error of theirs that matters is in a message of ours.
     let ours = Targets::new().with_default(LevelFilter::OFF).with_target("komoju_sync", level);
     let in_journal = is_journal();

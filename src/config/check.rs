@@ -1,43 +1,61 @@
-//! What a value may be: one check a kind, each of which says what is allowed and, where the limit
-//! is not plain, why.
+//! The checks of values: one function a kind. A message says what is allowed and, where a limit
+//! needs a reason, why.
 //!
-//! A message never repeats the value, because the source line below it shows it, masked where it
-//! must be.
+//! A message never repeats the value. The source line above it shows the value, masked where
+//! necessary.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use toml::de::DeValue;
+use tracing::Level;
 use url::{Host, Url};
 
-use super::document::{SECRETS_STAY_OUT, Value, kind, nearest};
+use super::cron::Cadence;
+use super::document::Value;
 use super::error::Wrong;
+use super::names::{SECRETS_STAY_OUT, nearest};
 use super::types::{Listen, Proxy};
-use crate::config::cron::Cadence;
 
 /// The most characters of a metadata key at KOMOJU.
 const MOST_METADATA_KEY: usize = 30;
 
-/// A whole number within a range; `why` says what is counted, or explains an end.
+/// The words of `log.level`.
+pub(super) const LEVELS: [(&str, Level); 5] = [
+    ("error", Level::ERROR),
+    ("warn", Level::WARN),
+    ("info", Level::INFO),
+    ("debug", Level::DEBUG),
+    ("trace", Level::TRACE),
+];
+
+/// The check of a key that has no default.
+pub(super) fn optional<T>(
+    check: impl Fn(&Value<'_>) -> Result<T, Wrong>,
+) -> impl Fn(&Value<'_>) -> Result<Option<T>, Wrong> {
+    move |value| check(value).map(Some)
+}
+
+/// A whole number within a range. `why` says what is counted, or explains a limit.
 pub(super) fn whole<T>(range: RangeInclusive<T>, why: &'static str) -> impl Fn(&Value<'_>) -> Result<T, Wrong>
 where
-    T: Copy + PartialOrd + TryFrom<i128> + std::fmt::Display,
+    T: Copy + PartialOrd + TryFrom<i128> + Display,
 {
     move |value| {
         let expected = format!("expected a whole number from {} to {}", range.start(), range.end());
         let DeValue::Integer(number) = value.get_ref() else {
             return Err(other_kind(&expected, value));
         };
-        // What does not even fit is out of range like everything else.
+        // A number that does not fit into its type is out of range, too.
         let number = i128::from_str_radix(number.as_str(), number.radix()).ok();
         let number = number.and_then(|number| T::try_from(number).ok());
-        let number = number.filter(|number| range.contains(number));
-        number.ok_or_else(|| Wrong::new(expected).help(why))
+        number.filter(|number| range.contains(number)).ok_or_else(|| Wrong::new(expected).help(why))
     }
 }
 
-/// Requests a second: zero for no limit, fractions for less than one.
+/// Requests a second: 0 for no limit, fractions for less than one.
 pub(super) fn rate(value: &Value<'_>) -> Result<f64, Wrong> {
     let expected = "expected a number from 0.05 to 1000, or 0 for no limit";
     let number = match value.get_ref() {
@@ -58,46 +76,57 @@ pub(super) fn rate(value: &Value<'_>) -> Result<f64, Wrong> {
 
 /// True or false.
 pub(super) fn switch(value: &Value<'_>) -> Result<bool, Wrong> {
-    let expected = "expected true or false";
-    value.get_ref().as_bool().ok_or_else(|| other_kind(expected, value))
+    value.get_ref().as_bool().ok_or_else(|| other_kind("expected true or false", value))
 }
 
 /// One of some words.
 pub(super) fn word<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&Value<'_>) -> Result<T, Wrong> {
     move |value| {
-        let known = || words.iter().map(|(known, _)| *known);
-        let quoted: Vec<String> = known().map(|known| format!("\"{known}\"")).collect();
+        let quoted: Vec<String> = words.iter().map(|(known, _)| format!("\"{known}\"")).collect();
         let expected = format!("expected one of {}", quoted.join(", "));
         let text = string(&expected, value)?;
-        match words.iter().find(|(known, _)| *known == text) {
-            Some((_, meaning)) => Ok(*meaning),
-            None => Err(match nearest(text, known()) {
-                Some(near) => Wrong::new(expected).help(format!("did you mean \"{near}\"?")),
-                None => Wrong::new(expected),
-            }),
+        if let Some((_, meaning)) = words.iter().find(|(known, _)| *known == text) {
+            return Ok(*meaning);
         }
+        let wrong = Wrong::new(expected);
+        Err(match nearest(text, words.iter().map(|(known, _)| *known)) {
+            Some(near) => wrong.help(format!("did you mean \"{near}\"?")),
+            None => wrong,
+        })
     }
 }
 
-/// A path from the root: a service has no directory of its own that a relative one could start in.
+/// An absolute path. A service has no working directory in which a relative one could start.
 pub(super) fn path(value: &Value<'_>) -> Result<PathBuf, Wrong> {
     absolute(string("expected a path", value)?)
 }
 
-/// The file of the secret key: a path, and not the key, which people do write here.
+/// The absolute path of a file.
+pub(super) fn file_path(value: &Value<'_>) -> Result<PathBuf, Wrong> {
+    let path = path(value)?;
+    if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(Wrong::new("must be a file, not a directory").help("add a name: …/komoju.db"));
+    }
+    Ok(path)
+}
+
+/// The file of the secret key: a path, and not the key itself, which is a frequent mistake.
 pub(super) fn key_file(value: &Value<'_>) -> Result<PathBuf, Wrong> {
     let text = string("expected the path of a file", value)?;
-    absolute(text).map_err(|wrong| match text {
-        "" => wrong,
-        _ => wrong.help(format!("if this is the key itself: {SECRETS_STAY_OUT}")),
+    absolute(text).map_err(|wrong| {
+        if text.is_empty() {
+            wrong
+        } else {
+            wrong.help(format!("if this is the key itself: {SECRETS_STAY_OUT}"))
+        }
     })
 }
 
-/// The API's address: what is sent there is worth money, so it must be encrypted, except to this
-/// very machine (where the sandbox is).
+/// The API's address. The secret key is sent there, so the connection must be encrypted, except to
+/// this machine (where the sandbox listens).
 pub(super) fn base_url(value: &Value<'_>) -> Result<Url, Wrong> {
     let mut url = web_address("expected the API's address, https://…", value)?;
-    if has_user(&url) {
+    if !url.username().is_empty() || url.password().is_some() {
         return Err(Wrong::new("must hold no user name or password").help(SECRETS_STAY_OUT));
     }
     if url.query().is_some() || url.fragment().is_some() {
@@ -121,12 +150,12 @@ pub(super) fn proxy(value: &Value<'_>) -> Result<Proxy, Wrong> {
     Ok(Proxy::new(url))
 }
 
-/// The day that names a version of the API.
+/// The date that names a version of the API.
 pub(super) fn api_version(value: &Value<'_>) -> Result<String, Wrong> {
     let expected = "expected the date of an API version, such as \"2025-01-28\"";
     let text = string(expected, value)?;
     let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    (shape == "0000-00-00").then(|| text.to_owned()).ok_or_else(|| Wrong::new(expected))
+    if shape == "0000-00-00" { Ok(text.to_owned()) } else { Err(Wrong::new(expected)) }
 }
 
 /// A cron expression.
@@ -135,12 +164,11 @@ pub(super) fn cadence(value: &Value<'_>) -> Result<Cadence, Wrong> {
     Cadence::parse(text).map_err(|error| Wrong::new(error.to_string()))
 }
 
-/// A metadata key of KOMOJU's.
+/// A key of KOMOJU's metadata.
 pub(super) fn metadata_key(value: &Value<'_>) -> Result<String, Wrong> {
     let expected = format!("expected a metadata key of 1 to {MOST_METADATA_KEY} characters");
     let text = string(&expected, value)?;
-    let length = text.chars().count();
-    if !(1..=MOST_METADATA_KEY).contains(&length) {
+    if !(1..=MOST_METADATA_KEY).contains(&text.chars().count()) {
         return Err(Wrong::new(expected));
     }
     if text.trim() != text || text.contains(char::is_control) {
@@ -149,55 +177,57 @@ pub(super) fn metadata_key(value: &Value<'_>) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
 
-/// Where to listen.
+/// An address to listen at.
 pub(super) fn listen(value: &Value<'_>) -> Result<Listen, Wrong> {
     let expected = "expected an address and port such as \"127.0.0.1:9187\", or \"unix:/path\"";
     let text = string(expected, value)?;
     if let Some(path) = text.strip_prefix("unix:") {
         return absolute(path).map(Listen::Unix);
     }
-    match text.parse::<SocketAddr>() {
-        Ok(address) => Ok(Listen::Tcp(address)),
-        Err(_) if text.starts_with("localhost:") => {
-            Err(Wrong::new(expected).help("write 127.0.0.1 or [::1] in place of localhost"))
+    text.parse::<SocketAddr>().map(Listen::Tcp).map_err(|_| {
+        let wrong = Wrong::new(expected);
+        if text.starts_with("localhost:") {
+            wrong.help("write 127.0.0.1 or [::1] in place of localhost")
+        } else if text.starts_with(':') {
+            wrong.help("put 127.0.0.1 in front, or 0.0.0.0 for everybody")
+        } else {
+            wrong
         }
-        Err(_) if text.starts_with(':') => {
-            Err(Wrong::new(expected).help("put 127.0.0.1 in front, or 0.0.0.0 for everybody"))
-        }
-        Err(_) => Err(Wrong::new(expected)),
-    }
+    })
 }
 
-/// A program with its arguments, or the path of one without any. No shell takes part.
+/// A program with its arguments, or the path of a program without any. No shell is used.
 pub(super) fn command(value: &Value<'_>) -> Result<Vec<String>, Wrong> {
     let expected = "expected a program's path, or a list: the path and its arguments";
-    let items = match value.get_ref() {
-        DeValue::Array(items) => items,
-        _ => {
-            let program = string(expected, value)?;
-            if program.contains(char::is_whitespace) {
-                return Err(Wrong::new(expected)
-                    .help("no shell splits it; write [\"/path/of/program\", \"argument\"]"));
-            }
-            absolute(program)?;
-            return Ok(vec![program.to_owned()]);
-        }
-    };
-    let mut words = Vec::with_capacity(items.len());
-    for item in items {
-        let word = string("expected an argument", item)
-            .and_then(|word| match words.is_empty() {
-                true => absolute(word).map(|_| word),
-                false if word.contains('\0') => Err(Wrong::new("must hold no NUL character")),
-                false => Ok(word),
-            })
-            .map_err(|wrong| wrong.at(item.span()))?;
-        words.push(word.to_owned());
+    if let DeValue::Array(items) = value.get_ref() {
+        let words = items.iter().enumerate();
+        let words: Vec<String> = words
+            .map(|(place, item)| argument(place, item).map_err(|wrong| wrong.at(item.span())))
+            .collect::<Result<_, _>>()?;
+        return match words[..] {
+            [] => Err(Wrong::new(expected).help("to have no alerts, leave the key out")),
+            _ => Ok(words),
+        };
     }
-    if words.is_empty() {
-        return Err(Wrong::new(expected).help("to have no alerts, leave the key out"));
+    let program = string(expected, value)?;
+    if program.contains(char::is_whitespace) {
+        return Err(
+            Wrong::new(expected).help("no shell splits it; write [\"/path/of/program\", \"argument\"]")
+        );
     }
-    Ok(words)
+    absolute(program)?;
+    Ok(vec![program.to_owned()])
+}
+
+/// The program at place 0 of a command, or an argument of it.
+fn argument(place: usize, value: &Value<'_>) -> Result<String, Wrong> {
+    let word = string("expected an argument", value)?;
+    if place == 0 {
+        absolute(word)?;
+    } else if word.contains('\0') {
+        return Err(Wrong::new("must hold no NUL character"));
+    }
+    Ok(word.to_owned())
 }
 
 fn string<'v>(expected: &str, value: &'v Value<'_>) -> Result<&'v str, Wrong> {
@@ -212,9 +242,9 @@ fn string<'v>(expected: &str, value: &'v Value<'_>) -> Result<&'v str, Wrong> {
     Ok(text)
 }
 
-/// A value of another kind, with the commonest ways to come to it.
+/// A value of another kind. The most frequent mistake is a number in quotes.
 fn other_kind(expected: &str, value: &Value<'_>) -> Wrong {
-    let wrong = Wrong::new(format!("{expected}, found {}", kind(value.get_ref())));
+    let wrong = Wrong::kind(expected, value.get_ref());
     match value.get_ref() {
         DeValue::String(text) if text.parse::<f64>().is_ok() || text.parse::<bool>().is_ok() => {
             wrong.help("leave out the quotes")
@@ -240,10 +270,6 @@ fn web_address(expected: &str, value: &Value<'_>) -> Result<Url, Wrong> {
     let text = string(expected, value)?;
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     url.ok_or_else(|| Wrong::new(expected))
-}
-
-fn has_user(url: &Url) -> bool {
-    !url.username().is_empty() || url.password().is_some()
 }
 
 fn is_loopback(url: &Url) -> bool {

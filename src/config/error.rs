@@ -1,14 +1,17 @@
-//! What is told about a configuration that cannot be used: all of it at once, in the order of the
-//! file.
+//! The errors about a configuration that cannot be used. All problems of a file are reported at
+//! once, in the order of the file.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
+use toml::de::DeValue;
+
 use super::source::{Excerpt, Source};
 use crate::secret::Masker;
 
-/// Problems told in full. A file of another kind has thousands, and the first ones say so.
+/// MOST_TOLD controls how many problems are reported in full. A file of another kind has thousands,
+/// and the first ones are enough to see that.
 const MOST_TOLD: usize = 50;
 
 /// Why there is no configuration.
@@ -20,7 +23,7 @@ pub enum ConfigError {
          with --config FILE or $KOMOJU_SYNC_CONFIG"
     )]
     Missing(PathBuf),
-    /// The file is there and cannot be read.
+    /// The file exists and cannot be read.
     #[error(
         "the configuration {path} cannot be read; check that it is a file and that the user of \
          this process may read it"
@@ -28,10 +31,10 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file is far too long for a configuration.
+    /// The file is too long for a configuration.
     #[error("{path} is longer than {limit} bytes, so it is no configuration; name the right file")]
     TooLong {
         /// The file.
@@ -47,22 +50,31 @@ pub enum ConfigError {
         /// The line of the first wrong byte, from 1.
         line: usize,
     },
-    /// The file was read, and this is wrong in it.
-    #[error("{}", Report { path, problems, more: *more })]
+    /// The file was read and has problems.
+    #[error("{}", report(path, problems, *more))]
     Invalid {
         /// The file.
         path: PathBuf,
         /// At least one, in the order of the file.
         problems: Vec<Problem>,
-        /// How many others there are, where it would take pages to tell them all.
+        /// The number of further problems, which are not reported in full.
         more: usize,
     },
 }
 
-/// One thing that is wrong in the file. Its texts are safe to print and hold no secret.
+/// All problems of a file, one below the other.
+fn report(path: &Path, problems: &[Problem], more: usize) -> String {
+    let count = problems.len() + more;
+    let plural = if count == 1 { "" } else { "s" };
+    let told: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    let rest = if more == 0 { String::new() } else { format!("\n\n… and {more} more") };
+    format!("{}: {count} problem{plural}\n{}{rest}", path.display(), told.join("\n\n"))
+}
+
+/// One problem of a file. Its texts are safe to print and contain no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The key, such as `api.per_page`, a table, such as `[api]`, or what else it is about.
+    /// The key, such as `api.per_page`, the table, such as `[api]`, or another subject.
     pub subject: String,
     /// From 1.
     pub line: usize,
@@ -70,102 +82,65 @@ pub struct Problem {
     pub column: usize,
     /// What is wrong and what is allowed.
     pub what: String,
-    /// What to do, where that is more than to do what is allowed.
+    /// What to do, where this is more than to use an allowed value.
     pub help: Option<String>,
     excerpt: Excerpt,
-}
-
-impl Problem {
-    fn new(source: &Source<'_>, complaint: Complaint) -> Self {
-        // Keys and cron fields are repeated from the file, where a string may hold any character, and a key of a table may be
-        // the secret key.
-        let masker = Masker::default();
-        let clean = |text: &str| masker.text(text);
-        let Complaint { subject, wrong, span } = complaint;
-        let span = wrong.span.unwrap_or(span);
-        let place = source.place(span.start);
-        Self {
-            subject: clean(&subject),
-            line: place.line,
-            column: place.column,
-            what: clean(&wrong.what),
-            help: wrong.help.as_deref().map(clean),
-            excerpt: source.excerpt(&span),
-        }
-    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { subject, line, column, what, help, excerpt } = self;
         let gutter = " ".repeat(line.to_string().len());
-        let before = " ".repeat(excerpt.before);
-        let carets = "^".repeat(excerpt.carets);
         writeln!(f, "{gutter} {subject} (line {line}, column {column})")?;
         writeln!(f, "{gutter} |")?;
         writeln!(f, "{line} | {}", excerpt.line)?;
-        write!(f, "{gutter} | {before}{carets} {what}")?;
-        match help {
-            Some(help) => write!(f, "\n{gutter} = {help}"),
-            None => Ok(()),
-        }
+        write!(f, "{gutter} | {} {what}", excerpt.carets)?;
+        help.iter().try_for_each(|help| write!(f, "\n{gutter} = {help}"))
     }
 }
 
-/// All problems of a file, one below the other.
-struct Report<'a> {
-    path: &'a Path,
-    problems: &'a [Problem],
-    more: usize,
-}
-
-impl fmt::Display for Report<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.problems.len() + self.more;
-        let plural = if count == 1 { "" } else { "s" };
-        write!(f, "{}: {count} problem{plural}", self.path.display())?;
-        for (place, problem) in self.problems.iter().enumerate() {
-            let gap = if place == 0 { "" } else { "\n" };
-            write!(f, "{gap}\n{problem}")?;
-        }
-        match self.more {
-            0 => Ok(()),
-            more => write!(f, "\n\n… and {more} more"),
-        }
-    }
-}
-
-/// A problem before it is drawn, which is work worth doing only for those that are told.
+/// A problem before its line is drawn. Only problems that are reported are drawn.
 #[derive(Debug)]
 pub(super) struct Complaint {
-    /// The key or table it is about.
-    pub(super) subject: String,
-    /// What is wrong.
-    pub(super) wrong: Wrong,
-    /// Where the value or key stands.
+    subject: String,
+    wrong: Wrong,
+    /// Where the value or the key is.
     pub(super) span: Range<usize>,
 }
 
-/// The error for these complaints, if there are any.
-pub(super) fn invalid(
-    path: &Path,
-    source: &Source<'_>,
-    mut complaints: Vec<Complaint>,
-) -> Result<(), ConfigError> {
-    if complaints.is_empty() {
-        return Ok(());
+impl Complaint {
+    pub(super) fn new(subject: impl Into<String>, wrong: Wrong, span: Range<usize>) -> Self {
+        Self { subject: subject.into(), wrong, span }
     }
-    complaints.sort_by_key(|complaint| (complaint.span.start, complaint.span.end));
-    let more = complaints.len().saturating_sub(MOST_TOLD);
-    let told = complaints.into_iter().take(MOST_TOLD);
-    Err(ConfigError::Invalid {
-        path: path.to_owned(),
-        problems: told.map(|complaint| Problem::new(source, complaint)).collect(),
-        more,
-    })
+
+    fn draw(self, source: &Source<'_>, masker: &Masker) -> Problem {
+        let span = self.wrong.span.unwrap_or(self.span);
+        let place = source.place(span.start);
+        // These texts repeat keys and cron fields, which may contain any character. A key of a table
+        // may be the secret key.
+        Problem {
+            subject: masker.text(&self.subject),
+            line: place.line,
+            column: place.column,
+            what: masker.text(&self.wrong.what),
+            help: self.wrong.help.map(|help| masker.text(&help)),
+            excerpt: source.excerpt(&span),
+        }
+    }
 }
 
-/// What a check says about a value, before it is known where the value stands.
+/// Returns the error for these complaints about the file `path`, whose content is `text`.
+pub(super) fn invalid(path: &Path, text: &str, mut complaints: Vec<Complaint>) -> ConfigError {
+    complaints.sort_by_key(|complaint| (complaint.span.start, complaint.span.end));
+    let more = complaints.len().saturating_sub(MOST_TOLD);
+    let masker = Masker::default();
+    let source = Source::new(text, &masker);
+    let told = complaints.into_iter().take(MOST_TOLD);
+    let problems = told.map(|complaint| complaint.draw(&source, &masker)).collect();
+    ConfigError::Invalid { path: path.to_owned(), problems, more }
+}
+
+/// What a check finds wrong with a value. It does not know where the value is.
 #[derive(Debug)]
 pub(super) struct Wrong {
     what: String,
@@ -178,7 +153,21 @@ impl Wrong {
         Self { what: what.into(), help: None, span: None }
     }
 
-    /// Says what to do.
+    /// A value of another kind than expected.
+    pub(super) fn kind(expected: &str, found: &DeValue<'_>) -> Self {
+        let found = match found {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "a whole number",
+            DeValue::Float(_) => "a fraction",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a date or time",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        Self::new(format!("{expected}, found {found}"))
+    }
+
+    /// Adds what to do.
     pub(super) fn help(self, help: impl Into<String>) -> Self {
         Self { help: Some(help.into()), ..self }
     }

@@ -1,84 +1,53 @@
-//! The effective configuration as text, for `config show`: TOML again, which parses back to the
-//! same configuration. The one exception is a proxy's user name and password, which are masked.
+//! The effective configuration as text, for `config show`.
 
-use std::fmt::Write as _;
+use std::fmt::Display;
+use std::path::PathBuf;
 
 use toml::Value;
+use tracing::Level;
+use url::Url;
 
-use super::types::Config;
+use super::cron::Cadence;
+use super::types::{Format, Listen, Proxy};
 
-/// Writes every key, in the order of `config.example.toml`; what is not set becomes a comment.
-pub(super) fn render(config: &Config) -> String {
-    let Config { api, rate_limit, database, inbound, outbound, http, alerts, log } = config;
-    let mut page = Page::default();
-
-    page.table("api");
-    page.key("base_url", text(&api.base_url));
-    page.key("api_version", text(&api.api_version));
-    page.optional("secret_key_file", api.secret_key_file.as_ref().map(|path| text(path.display())));
-    page.key("per_page", api.per_page);
-    page.key("max_concurrent_requests", api.max_concurrent_requests);
-    page.key("request_timeout_s", api.request_timeout_s);
-    page.optional("proxy", api.proxy.as_ref().map(text));
-
-    page.table("rate_limit");
-    page.key("requests_per_second", rate_limit.requests_per_second);
-    page.key("burst", rate_limit.burst);
-
-    page.table("database");
-    page.key("path", text(database.path.display()));
-
-    page.table("inbound");
-    page.key("sweep_cron", text(&inbound.sweep_cron));
-    page.key("probe_cron", text(&inbound.probe_cron));
-    page.key("max_delete_count", inbound.max_delete_count);
-    page.key("max_delete_percent", inbound.max_delete_percent);
-    page.key("consistency_s", inbound.consistency_s);
-
-    page.table("outbound");
-    page.key("enabled", outbound.enabled);
-    page.key("spool_dir", text(outbound.spool_dir.display()));
-    page.key("hold_deletes_over", outbound.hold_deletes_over);
-    page.key("park_after_h", outbound.park_after_h);
-    page.optional("reconcile_tag", outbound.reconcile_tag.as_ref().map(text));
-
-    page.table("http");
-    page.optional("listen", http.listen.as_ref().map(text));
-
-    page.table("alerts");
-    page.optional("command", alerts.command.clone().map(Value::from));
-
-    page.table("log");
-    page.key("level", text(log.level));
-    page.key("format", text(log.format));
-    page.0
+/// Returns a table with all its keys. A key that is not set is a comment.
+pub(super) fn table(name: &str, keys: &[(&str, Option<String>)]) -> String {
+    let line = |(key, value): &(&str, Option<String>)| match value {
+        Some(value) => format!("{key} = {value}\n"),
+        None => format!("# {key} is not set\n"),
+    };
+    format!("[{name}]\n") + &keys.iter().map(line).collect::<String>()
 }
 
-/// A TOML string, with the quotes and escapes it needs.
-fn text(value: impl ToString) -> Value {
-    Value::String(value.to_string())
+/// The value of a key as TOML.
+pub(super) trait Render {
+    /// Returns the TOML text, or none where the key is not set.
+    fn value(&self) -> Option<String>;
 }
 
-/// The text so far. Writing to a string cannot fail.
-#[derive(Default)]
-struct Page(String);
-
-impl Page {
-    fn table(&mut self, name: &str) {
-        let gap = if self.0.is_empty() { "" } else { "\n" };
-        let _ = writeln!(self.0, "{gap}[{name}]");
+impl<T: Render> Render for Option<T> {
+    fn value(&self) -> Option<String> {
+        self.as_ref().and_then(Render::value)
     }
+}
 
-    fn key(&mut self, name: &str, value: impl std::fmt::Display) {
-        let _ = writeln!(self.0, "{name} = {value}");
-    }
-
-    fn optional(&mut self, name: &str, value: Option<Value>) {
-        match value {
-            Some(value) => self.key(name, value),
-            None => {
-                let _ = writeln!(self.0, "# {name} is not set");
+macro_rules! render {
+    ($($Kind:ty),* => $text:expr) => {
+        $(impl Render for $Kind {
+            fn value(&self) -> Option<String> {
+                Some($text(self))
             }
-        }
-    }
+        })*
+    };
+}
+
+render!(u32, u64, f64, bool => ToString::to_string);
+render!(String, Url, Cadence, Proxy, Listen, Format => quoted);
+render!(PathBuf => |path: &PathBuf| quoted(&path.display()));
+render!(Level => |level: &Level| quoted(&level.as_str().to_lowercase()));
+render!(Vec<String> => |words: &Vec<String>| Value::from(words.clone()).to_string());
+
+/// Returns a TOML string, with the quotes and escapes it needs.
+fn quoted(value: &impl Display) -> String {
+    Value::String(value.to_string()).to_string()
 }

@@ -1,11 +1,13 @@
 //! The text of the file as an error may show it: positions, one line at a time, and no secrets.
 //!
 //! Invariants:
-//! - A caret stands under what it means on a terminal: tabs are drawn as four columns, wide
-//!   characters count two, and a long line is cut around the caret.
-//! - A shown line holds no secret. Whether a value is one is told by the name of its key, in the
-//!   text and not in the parsed tree, because the line may be one that does not parse. What stands
-//!   before an `@` (a proxy's password) and what looks like a key or a token goes too.
+//! - Secrets are masked before anything is drawn. The masked text has the length of the file, so
+//!   every position is valid in both.
+//! - Whether a value is a secret follows from the name of its key in the text, not in the parsed
+//!   tree, because the line may be one that does not parse. A stretch before an `@` (a proxy's
+//!   password) and a text that looks like a key or a token are secrets too.
+//! - A caret is under the part of the line that it means: a tab is drawn as four columns, a wide
+//!   character counts two, and a long line is cut around the caret.
 
 use std::ops::Range;
 
@@ -15,11 +17,16 @@ use crate::secret::mask::harmless;
 use crate::secret::{MASK, Masker};
 
 /// Columns a tab is drawn as.
-const TAB: usize = 4;
+const TAB: &str = "    ";
 
-/// Columns of a line that are shown, and how many of them may stand before the caret.
+/// WINDOW controls how many columns of a line are shown.
 const WINDOW: usize = 100;
+
+/// BEFORE_CARET controls how many columns may be left of the caret. Half of them remain after a cut.
 const BEFORE_CARET: usize = 60;
+
+/// Stands in the masked text for each byte of a secret.
+const HIDDEN: char = '\0';
 
 /// Parts of a name that make its value a secret.
 const SECRET_WORDS: [&str; 8] =
@@ -32,241 +39,216 @@ pub(super) struct Place {
     pub(super) column: usize,
 }
 
-/// One line, ready to print, and the columns to underline in it.
+/// One line, ready to print, and the line of carets below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Excerpt {
     pub(super) line: String,
-    pub(super) before: usize,
-    pub(super) carets: usize,
+    pub(super) carets: String,
 }
 
-/// The text of a configuration file.
+/// The text of a configuration file, and the same without secrets.
 pub(super) struct Source<'t> {
     text: &'t str,
-    /// In order and apart.
-    hidden: Vec<Range<usize>>,
+    masked: String,
 }
 
 impl<'t> Source<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
-        let mut hidden = secret_values(text);
-        hidden.extend(before_at_signs(text));
-        hidden.extend(Masker::default().spans(text));
-        Self { text, hidden: joined(hidden) }
+    pub(super) fn new(text: &'t str, masker: &Masker) -> Self {
+        // The mark must not be in the text itself. Both are drawn as the same replacement character.
+        let mut bytes = text.replace(HIDDEN, "\u{1}").into_bytes();
+        for secret in [secret_values(text), before_at_signs(text), masker.spans(text)].concat() {
+            bytes[secret].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = HIDDEN as u8);
+        }
+        Self { text, masked: String::from_utf8(bytes).expect("secrets are whole characters") }
     }
 
     pub(super) fn place(&self, at: usize) -> Place {
-        let line = self.line_at(at);
+        let line = line_at(self.text, at);
         let before = self.text.get(line.start..at.min(line.end)).unwrap_or_default();
         Place {
             line: self.text[..line.start].matches('\n').count() + 1,
-            // A byte order mark is no character to an editor.
+            // An editor does not count a byte order mark.
             column: before.chars().filter(|c| *c != '\u{feff}').count() + 1,
         }
     }
 
-    /// The line a span begins in, with carets under the part of the span that is in it.
+    /// Returns the line in which a span begins, with carets under the part of the span in this line.
     pub(super) fn excerpt(&self, span: &Range<usize>) -> Excerpt {
-        let mut cells = self.cells(self.line_at(span.start));
+        let line = line_at(self.text, span.start);
+        let mut cells = cells(&self.masked[line.clone()], line.start);
         let end = span.end.max(span.start + 1);
-        let is_before = |cell: &&Cell| cell.bytes.end <= span.start;
-        let is_within = |cell: &&Cell| cell.bytes.end > span.start && cell.bytes.start < end;
-        let mut before: usize = cells.iter().take_while(is_before).map(|cell| cell.width).sum();
-        let carets: usize = cells.iter().filter(is_within).map(|cell| cell.width).sum();
-
+        let first = cells.partition_point(|cell| cell.bytes.end <= span.start);
+        let behind = cells.partition_point(|cell| cell.bytes.start < end);
+        let mut before = width(&cells[..first]);
+        let carets = width(&cells[first..behind.max(first)]);
         if before > BEFORE_CARET {
             let mut cut = 0;
             while before > BEFORE_CARET / 2 {
-                before -= cells[cut].width;
+                before -= cells[cut].width();
                 cut += 1;
             }
             cells.splice(..cut, [Cell::ellipsis()]);
             before += 1;
         }
         let mut columns = 0;
-        if let Some(cut) = cells.iter().position(|cell| {
-            columns += cell.width;
+        let shown = cells.iter().position(|cell| {
+            columns += cell.width();
             columns > WINDOW
-        }) {
-            cells.splice(cut.., [Cell::ellipsis()]);
+        });
+        if let Some(shown) = shown {
+            cells.splice(shown.., [Cell::ellipsis()]);
         }
-        let shown: usize = cells.iter().map(|cell| cell.width).sum();
+        let carets = carets.min(width(&cells).saturating_sub(before)).max(1);
         Excerpt {
             line: cells.into_iter().map(|cell| cell.shown).collect(),
-            before,
-            carets: carets.min(shown.saturating_sub(before)).max(1),
+            carets: " ".repeat(before) + &"^".repeat(carets),
         }
-    }
-
-    /// The line that holds this byte, without its end. The empty one after the last line end
-    /// counts as the last line: there is nothing in it to look at.
-    pub(super) fn line_at(&self, at: usize) -> Range<usize> {
-        let at = at.min(self.text.trim_end().len());
-        let start = self.text[..at].rfind('\n').map_or(0, |end| end + 1);
-        let end = self.text[at..].find('\n').map_or(self.text.len(), |end| at + end);
-        start..start + self.text[start..end].trim_end_matches('\r').len()
-    }
-
-    /// What is drawn for each character of a line; a hidden stretch is one cell.
-    fn cells(&self, line: Range<usize>) -> Vec<Cell> {
-        let mut cells = Vec::new();
-        let mut at = line.start;
-        while at < line.end {
-            let next = self.hidden.partition_point(|range| range.end <= at);
-            if let Some(range) = self.hidden.get(next).filter(|range| range.contains(&at)) {
-                let end = range.end.min(line.end);
-                cells.push(Cell::secret(at..end));
-                at = end;
-            } else if let Some(c) = self.text[at..].chars().next() {
-                cells.push(Cell::character(at, c));
-                at += c.len_utf8();
-            }
-        }
-        cells
     }
 }
 
-/// Something drawn, and the bytes it stands for.
+/// Returns the line that contains this byte, without its end. The empty line after the last line end
+/// is not shown; the line before it takes its place.
+pub(super) fn line_at(text: &str, at: usize) -> Range<usize> {
+    let at = at.min(text.trim_end().len());
+    let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
+    let end = text[at..].find('\n').map_or(text.len(), |end| at + end);
+    start..start + text[start..end].trim_end_matches('\r').len()
+}
+
+/// What is drawn for some bytes of the file.
 struct Cell {
     bytes: Range<usize>,
     shown: String,
-    width: usize,
 }
 
 impl Cell {
-    fn character(at: usize, c: char) -> Self {
-        let shown = match c {
-            '\t' => " ".repeat(TAB),
-            '\u{feff}' => String::new(),
-            c => harmless(c).to_string(),
-        };
-        let width = shown.chars().map(|c| c.width().unwrap_or(0)).sum();
-        Self { bytes: at..at + c.len_utf8(), shown, width }
-    }
-
-    fn secret(bytes: Range<usize>) -> Self {
-        Self { bytes, shown: MASK.to_owned(), width: MASK.len() }
-    }
-
     fn ellipsis() -> Self {
-        Self { bytes: 0..0, shown: "…".to_owned(), width: 1 }
+        Self { bytes: 0..0, shown: "…".to_owned() }
+    }
+
+    fn width(&self) -> usize {
+        self.shown.chars().map(|c| c.width().unwrap_or(0)).sum()
     }
 }
 
-/// Whether the value of a key with this name is likely a secret.
+fn width(cells: &[Cell]) -> usize {
+    cells.iter().map(Cell::width).sum()
+}
+
+/// Returns one cell for each character of a masked line that begins at `start`, and one for each
+/// secret.
+fn cells(line: &str, start: usize) -> Vec<Cell> {
+    let mut cells: Vec<Cell> = Vec::new();
+    let mut is_hidden = false;
+    for (at, c) in line.char_indices() {
+        let bytes = start + at..start + at + c.len_utf8();
+        match cells.last_mut() {
+            Some(secret) if is_hidden && c == HIDDEN => secret.bytes.end = bytes.end,
+            _ => cells.push(Cell { bytes, shown: drawn(c) }),
+        }
+        is_hidden = c == HIDDEN;
+    }
+    cells
+}
+
+fn drawn(c: char) -> String {
+    match c {
+        HIDDEN => MASK.to_owned(),
+        '\t' => TAB.to_owned(),
+        '\u{feff}' => String::new(),
+        c => harmless(c).to_string(),
+    }
+}
+
+/// Whether the value of a key with this name is probably a secret.
 pub(super) fn names_a_secret(name: &str) -> bool {
     let name = name.to_lowercase();
     SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
-/// The values of all keys, and of all keys in tables, whose names tell of a secret. The path of a
-/// key's file is shown, as long as it looks like a path and not like the key.
+/// Returns the values of all keys whose own name, or whose table's name, is that of a secret.
 fn secret_values(text: &str) -> Vec<Range<usize>> {
-    let mut ranges = Vec::new();
+    let mut secrets = Vec::new();
     let mut in_secret_table = false;
-    let mut ends = Ends::of(text);
     let mut at = 0;
     for line in text.split_inclusive('\n') {
         if line.trim_start().starts_with('[') {
             in_secret_table = line.split(']').next().is_some_and(names_a_secret);
         }
-        // A name goes back to the last bracket, comma or hash; it is looked at piece by piece, for a line may be long.
-        let (mut piece, mut is_secret) = (0, false);
-        let secret = line.match_indices('=').map(|(equals, _)| equals).find(|equals| {
-            let name = &line[std::mem::replace(&mut piece, equals + 1)..*equals];
-            let start = name.rfind(['{', ',', '#']).map(|end| end + 1);
-            let name = &name[start.unwrap_or(0)..];
-            is_secret = names_a_secret(name) || (is_secret && start.is_none());
-            let value = line[equals + 1..].trim_start();
-            let is_path =
-                name.trim().ends_with("_file") && (value.starts_with("\"/") || value.starts_with("'/"));
-            (in_secret_table || is_secret) && !is_path
-        });
-        if let Some(equals) = secret {
-            let behind = &text[at + equals + 1..];
-            let start = text.len() - behind.trim_start_matches([' ', '\t']).len();
+        if let Some(equals) = secret_equals(line, in_secret_table) {
+            let value = text[at + equals + 1..].trim_start_matches([' ', '\t']);
+            let start = text.len() - value.len();
             let line_end = at + line.trim_end().len();
-            ranges.push(start..ends.after(start).max(line_end));
+            secrets.push(start..line_end.max(start + len_over_lines(value)));
         }
         at += line.len();
     }
-    ranges
+    secrets
 }
 
-/// How a value that may span lines begins and ends.
-const PAIRS: [(&str, &str); 4] = [("\"\"\"", "\"\"\""), ("'''", "'''"), ("[", "]"), ("{", "}")];
-
-/// Where such values end, asked from the text's beginning to its end: each closing mark is looked for once.
-struct Ends<'t> {
-    text: &'t str,
-    found: [usize; PAIRS.len()],
+/// Returns the position of the first `=` of a line whose value is a secret. The path of a key's file
+/// is none, as long as it looks like a path and not like the key.
+fn secret_equals(line: &str, in_secret_table: bool) -> Option<usize> {
+    let (mut from, mut is_secret) = (0, false);
+    // A name extends back to the last bracket, comma or hash. Each piece is searched once, because a
+    // line may be long.
+    line.match_indices('=').map(|(equals, _)| equals).find(|equals| {
+        let piece = &line[std::mem::replace(&mut from, equals + 1)..*equals];
+        let start = piece.rfind(['{', ',', '#']).map(|end| end + 1);
+        let name = &piece[start.unwrap_or(0)..];
+        is_secret = names_a_secret(name) || (is_secret && start.is_none());
+        let value = line[equals + 1..].trim_start();
+        let is_path = name.trim().ends_with("_file") && (value.starts_with("\"/") || value.starts_with("'/"));
+        (in_secret_table || is_secret) && !is_path
+    })
 }
 
-impl<'t> Ends<'t> {
-    fn of(text: &'t str) -> Self {
-        Self { text, found: [0; PAIRS.len()] }
-    }
-
-    /// Where the value at `start` ends: at its closing mark, or where the text does.
-    fn after(&mut self, start: usize) -> usize {
-        let value = &self.text[start..];
-        let Some(pair) = PAIRS.iter().position(|(open, _)| value.starts_with(open)) else { return start };
-        let (open, close) = PAIRS[pair];
-        let inner = start + open.len();
-        if self.found[pair] < inner {
-            self.found[pair] = self.text[inner..].find(close).map_or(usize::MAX, |end| inner + end);
-        }
-        self.found[pair].saturating_add(close.len()).min(self.text.len())
-    }
+/// Returns the length of a value that may extend over several lines, or 0 for any other. A value
+/// without its closing mark extends to the end of the text.
+fn len_over_lines(value: &str) -> usize {
+    let marks = [("\"\"\"", "\"\"\""), ("'''", "'''"), ("[", "]"), ("{", "}")];
+    let Some((open, close)) = marks.iter().find(|(open, _)| value.starts_with(open)) else { return 0 };
+    let end = value[open.len()..].find(close);
+    end.map_or(value.len(), |end| open.len() + end + close.len())
 }
 
-/// The user names and passwords of URLs, or what may be one: each stretch before an `@`.
+/// Returns each stretch before an `@`: the user name and password of a URL, or what may be one.
 fn before_at_signs(text: &str) -> Vec<Range<usize>> {
-    let mut ranges = Vec::new();
+    let mut secrets = Vec::new();
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        // A password may hold what should have been encoded, a slash or a space, so all of it goes.
-        let address = line.find("://").map(|scheme| scheme + 3);
-        let mut word = 0;
-        for (at, c) in line.char_indices() {
-            match c {
-                '"' | '\'' | ' ' => word = at + 1,
-                '@' => ranges.push(start + address.filter(|from| *from <= at).unwrap_or(word)..start + at),
-                _ => {}
-            }
+        // A password may contain what should have been encoded, a slash or a space, so all of it is
+        // hidden.
+        let address = line.find("://").map_or(line.len(), |scheme| scheme + 3);
+        let mut from = 0;
+        for (sign, _) in line.match_indices('@') {
+            let word = line[from..sign].rfind(['"', '\'', ' ']).map_or(from, |quote| from + quote + 1);
+            let begin = if address <= sign { address.max(from) } else { word };
+            secrets.push(start + begin..start + sign);
+            from = sign;
         }
         start += line.len();
     }
-    ranges
-}
-
-/// The same stretches in order and apart.
-fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
-    ranges.retain(|range| !range.is_empty());
-    ranges.sort_by_key(|range| range.start);
-    let mut joined: Vec<Range<usize>> = Vec::new();
-    for range in ranges {
-        match joined.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => joined.push(range),
-        }
-    }
-    joined
+    secrets
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn source(text: &str) -> Source<'_> {
+        Source::new(text, &Masker::default())
+    }
+
     /// The line and the carets below it, for the first place where `what` stands.
     fn drawn(text: &str, what: &str) -> (String, String) {
         let at = text.find(what).unwrap();
-        let excerpt = Source::new(text).excerpt(&(at..at + what.len()));
-        (excerpt.line, " ".repeat(excerpt.before) + &"^".repeat(excerpt.carets))
+        let excerpt = source(text).excerpt(&(at..at + what.len()));
+        (excerpt.line, excerpt.carets)
     }
 
     #[test]
-    fn carets_stand_under_what_they_mean() {
+    fn carets_are_under_the_part_they_mean() {
         let table = [
             ("a = 1\nb = two\nc = 3", "two", "b = two", "    ^^^"),
             ("b = two\r\nc = 3\r\n", "two", "b = two", "    ^^^"),
@@ -284,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_counted_in_lines_and_characters() {
+    fn place_is_counted_in_lines_and_characters() {
         let table = [
             ("a = 1", 0, (1, 1)),
             ("顧 = 1", "顧 = ".len(), (1, 5)),
@@ -294,12 +276,12 @@ mod tests {
             ("", 0, (1, 1)),
         ];
         for (text, at, (line, column)) in table {
-            assert_eq!(Source::new(text).place(at), Place { line, column }, "{text:?}");
+            assert_eq!(source(text).place(at), Place { line, column }, "{text:?}");
         }
     }
 
     #[test]
-    fn a_long_line_is_cut_around_its_caret() {
+    fn long_line_is_cut_around_its_caret() {
         let text = format!("a = [{}7{}]", "0, ".repeat(200), ", 0".repeat(200));
         let (line, carets) = drawn(&text, "7");
         assert!(line.starts_with('…') && line.ends_with('…'), "{line}");
@@ -308,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_not_shown_with_its_line() {
+    fn secret_in_a_line_is_drawn_as_a_mask() {
         let table = [
             ("secret_key = \"Q1Q\"  # mine", "secret_key = ****"),
             ("secret_key = Q1Q", "secret_key = ****"),
@@ -325,12 +307,12 @@ mod tests {
             ("path = \"sk_live_Q1Q\"", "path = \"****\""),
         ];
         for (text, shown) in table {
-            assert_eq!(Source::new(text).excerpt(&(0..1)).line, shown, "{text}");
+            assert_eq!(source(text).excerpt(&(0..1)).line, shown, "{text}");
         }
     }
 
     #[test]
-    fn a_secret_over_several_lines_is_hidden_in_each() {
+    fn secret_over_several_lines_is_hidden_in_each() {
         for text in [
             "secret_key = '''\nQ1Q\n'''\n",
             "secret_key = \"\"\"\nQ1Q",
@@ -338,31 +320,31 @@ mod tests {
             "[secrets]\nkomoju = 'Q1Q'\n",
         ] {
             let at = text.find("Q1Q").unwrap();
-            let line = Source::new(text).excerpt(&(at..at + 3)).line;
+            let line = source(text).excerpt(&(at..at + 3)).line;
             assert!(!line.contains("Q1Q") && line.contains(MASK), "{text:?}: {line}");
         }
     }
 
     #[test]
-    fn what_is_no_secret_is_shown() {
+    fn value_that_is_no_secret_is_shown() {
         for line in [
             "secret_key_file = \"/etc/komoju-sync/key\"",
             "sweep_cron = \"@hourly\"",
             "path = \"/var/lib/komoju-sync/komoju.db\"",
             "per_page = 5 # not the secret",
         ] {
-            assert_eq!(Source::new(line).excerpt(&(0..1)).line, line);
+            assert_eq!(source(line).excerpt(&(0..1)).line, line);
         }
     }
 
     #[test]
-    fn a_comment_behind_a_header_hides_nothing_below_it() {
+    fn comment_behind_a_header_hides_nothing_below_it() {
         let text = "[api] # see secret_key_file\nper_page = 5";
         assert_eq!(drawn(text, "5").0, "per_page = 5");
     }
 
     #[test]
-    fn the_caret_of_a_secret_stands_under_its_mask() {
+    fn caret_of_a_secret_is_under_its_mask() {
         let (line, carets) = drawn("secret_key = \"sk_live_Q1Q\"", "\"sk_live_Q1Q\"");
         assert_eq!((&*line, &*carets), ("secret_key = ****", "             ^^^^"));
     }

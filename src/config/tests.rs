@@ -1,8 +1,7 @@
-//! What a file may say, and that nothing secret is told of it. What is told: `problems`.
+//! Which files are accepted, and that no error shows a secret. The texts of errors: `problems`.
 
 mod problems;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -20,59 +19,29 @@ fn accepted(text: &str) -> Config {
 }
 
 #[test]
-fn an_empty_file_gives_the_defaults() {
+fn empty_file_gives_the_defaults() {
     for text in ["", "\n", "# nothing\n", "[api]\n", "\u{feff}[api]\r\n"] {
         assert_eq!(accepted(text), Config::default(), "{text:?}");
     }
 }
 
 #[test]
-fn the_defaults_are_those_of_the_contract() {
-    insta::assert_snapshot!(Config::default().render(), @r#"
-    [api]
-    base_url = "https://komoju.com/api/v1"
-    api_version = "2025-01-28"
-    # secret_key_file is not set
-    per_page = 100
-    max_concurrent_requests = 4
-    request_timeout_s = 30
-    # proxy is not set
-
-    [rate_limit]
-    requests_per_second = 4
-    burst = 4
-
-    [database]
-    path = "/var/lib/komoju-sync/komoju.db"
-
-    [inbound]
-    sweep_cron = "0 */15 * * * *"
-    probe_cron = "30 * * * * *"
-    max_delete_count = 10
-    max_delete_percent = 5
-    consistency_s = 120
-
-    [outbound]
-    enabled = true
-    spool_dir = "/var/lib/komoju-sync/intents"
-    hold_deletes_over = 20
-    park_after_h = 72
-    # reconcile_tag is not set
-
-    [http]
-    # listen is not set
-
-    [alerts]
-    # command is not set
-
-    [log]
-    level = "info"
-    format = "auto"
-    "#);
+fn rendered_defaults_are_the_lines_of_the_example() {
+    let example = include_str!("../../config.example.toml").lines().filter_map(|line| {
+        let (key, set) = (line.split(' ').next()?, !line.starts_with('#'));
+        // A comment has a space behind its hash, a key without a default has none.
+        (set || key.len() > 1)
+            .then(|| if set { line.to_owned() } else { format!("# {} is not set", &key[1..]) })
+    });
+    let example: Vec<String> = example.filter(|line| !line.is_empty()).collect();
+    let rendered = Config::default().render();
+    assert_eq!(rendered.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>(), example);
+    assert!(rendered.starts_with("[api]\nbase_url = \"https://komoju.com/api/v1\"\napi_version = "));
+    assert!(rendered.contains("burst = 4\n\n[database]\n") && rendered.ends_with("\nformat = \"auto\"\n"));
 }
 
 #[test]
-fn good_values_are_taken() {
+fn good_values_are_accepted() {
     let takes = |text: &str, holds: fn(&Config) -> bool| {
         let config = accepted(text);
         assert!(holds(&config), "{text}: {config:?}");
@@ -98,12 +67,16 @@ fn good_values_are_taken() {
     takes("alerts.command = ['/a b', '', 'c d']", |c| {
         c.alerts.command.as_ref().is_some_and(|words| words[1..] == ["", "c d"])
     });
-    takes("log.level = 'trace'", |c| c.log.level == Level::Trace);
     takes("log.format = 'json'", |c| c.log.format == Format::Json);
+    for level in ["error", "warn", "info", "debug", "trace"] {
+        let config = accepted(&format!("log.level = '{level}'"));
+        assert_eq!(config.log.level, level.parse::<tracing::Level>().unwrap());
+        assert!(config.render().contains(&format!("level = \"{level}\"\n")));
+    }
 }
 
 #[test]
-fn no_error_shows_a_secret_that_was_put_into_the_file() {
+fn secret_in_a_file_is_in_no_error() {
     for text in [
         "[api]\nsecret_key = \"Q1Q\"",
         "[api]\nsecret_key = Q1Q",
@@ -131,14 +104,14 @@ fn no_error_shows_a_secret_that_was_put_into_the_file() {
 }
 
 #[test]
-fn a_string_with_terminal_escapes_is_told_without_them() {
+fn terminal_escapes_in_a_name_or_value_are_in_no_error() {
     let error = parse("\"\\u001b[2J\" = 1\n[inbound]\nsweep_cron = \"\\u001b * * * * *\"");
     let error = error.unwrap_err().to_string();
     assert!(!error.contains('\u{1b}'), "{error:?}");
 }
 
 #[test]
-fn a_missing_file_is_told_with_what_to_do() {
+fn missing_file_is_reported_with_what_to_do() {
     let error = Config::load(Path::new("/nonexistent/config.toml")).unwrap_err().to_string();
     assert_eq!(
         error,
@@ -148,7 +121,7 @@ fn a_missing_file_is_told_with_what_to_do() {
 }
 
 #[test]
-fn a_file_that_is_no_configuration_is_told_from_one_with_mistakes() {
+fn file_that_is_no_configuration_has_its_own_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.toml");
     let load = |content: &[u8]| {
@@ -164,14 +137,14 @@ fn a_file_that_is_no_configuration_is_told_from_one_with_mistakes() {
 }
 
 #[test]
-fn a_nest_of_keys_as_deep_as_a_file_allows_is_refused_and_no_crash() {
+fn deeply_nested_keys_are_refused_without_a_crash() {
     let deep = "a.".repeat(60_000) + "a = 1";
     assert!(parse(&deep).is_err());
     assert!(parse(&format!("a = {}", "[".repeat(100_000))).is_err());
 }
 
 #[test]
-fn a_proxy_shows_its_user_and_password_to_the_client_alone() {
+fn user_and_password_of_a_proxy_are_never_rendered() {
     let config = accepted("api.proxy = 'http://me:Q1Q@proxy:3128'");
     let proxy = config.api.proxy.as_ref().unwrap();
     assert_eq!(proxy.url().password(), Some("Q1Q"));
@@ -181,67 +154,35 @@ fn a_proxy_shows_its_user_and_password_to_the_client_alone() {
     assert!(accepted(&shown).api.proxy.is_some());
 }
 
-#[test]
-fn each_level_is_one_of_tracing() {
-    let levels = Level::WORDS.map(|(name, level)| (name, tracing::Level::from(level).to_string()));
-    for (name, level) in levels {
-        assert_eq!(level, name.to_uppercase());
-    }
-}
-
-fn any_config() -> impl Strategy<Value = Config> {
-    let path = "/[^\\p{C}/]{1,9}(/[^\\p{C}/]{1,9}){0,2}";
-    let api = (1u32..=1000, 1u32..=64, 1u32..=600, proptest::option::of(path)).prop_map(
-        |(per_page, max_concurrent_requests, request_timeout_s, file)| Api {
-            per_page,
-            max_concurrent_requests,
-            request_timeout_s,
-            secret_key_file: file.map(PathBuf::from),
-            ..Api::default()
-        },
-    );
-    let outbound = (any::<bool>(), 24u32..=8760, proptest::option::of("[a-z'\"\\\\]{1,30}")).prop_map(
-        |(enabled, park_after_h, reconcile_tag)| Outbound {
-            enabled,
-            park_after_h,
-            reconcile_tag,
-            ..Outbound::default()
-        },
-    );
-    let command = proptest::option::of((path, proptest::collection::vec("[^\u{0}]{0,9}", 0..3)));
-    (api, 0.05f64..=1000.0, outbound, command).prop_map(|(api, rate, outbound, command)| Config {
-        api,
-        rate_limit: RateLimit { requests_per_second: rate, ..RateLimit::default() },
-        outbound,
-        alerts: Alerts { command: command.map(|(program, words)| [vec![program], words].concat()) },
-        ..Config::default()
-    })
-}
-
 proptest! {
     #[test]
-    fn what_is_rendered_parses_back_to_the_same(config in any_config()) {
-        prop_assert_eq!(accepted(&config.render()), config);
-    }
-
-    #[test]
-    fn no_text_makes_it_panic(
-        text in "(\\[?(api|log|inbound)\\]?|per_page|sweep_cron|proxy|=|\\.|\"|'|\\{|\\[|\\]|@|\n| |\t|\\PC){0,60}",
+    fn rendered_values_parse_back_to_the_same(
+        number in 24u32..=600,
+        rate in 0.05f64..=1000.0,
+        paths in proptest::array::uniform3("/[^\\p{C}/]{1,9}(/[^\\p{C}/]{1,9}){0,2}"),
+        tag in "[a-z'\"\\\\]{1,30}",
+        word in "[^\u{0}]{0,9}",
     ) {
-        if let Err(error) = parse(&text) {
-            prop_assert!(!error.to_string().is_empty());
-        }
+        let [file, program, database] = paths.map(toml::Value::from);
+        let (tag, word) = (toml::Value::from(tag), toml::Value::from(word));
+        let text = format!(
+            "api = {{ per_page = {number}, request_timeout_s = {number}, secret_key_file = {file} }}\n\
+             rate_limit.requests_per_second = {rate:?}\n\
+             database.path = {database}\n\
+             outbound = {{ enabled = false, park_after_h = {number}, reconcile_tag = {tag} }}\n\
+             alerts.command = [{program}, {word}]\n"
+        );
+        let config = accepted(&text);
+        prop_assert_eq!((config.api.per_page, config.rate_limit.requests_per_second), (number, rate));
+        checks::file(&text);
     }
 
     #[test]
-    fn a_caret_never_points_past_what_is_shown(text in "([a-z\\[\\]=\"'#@顧 \t\r]{0,30}\n){0,5}") {
-        if let Err(ConfigError::Invalid { problems, .. }) = parse(&text) {
-            for problem in problems {
-                let shown = problem.to_string();
-                let lines: Vec<&str> = shown.lines().collect();
-                prop_assert!(lines[3].contains('^'), "{shown}");
-                prop_assert!(problem.line <= text.matches('\n').count() + 1, "{shown}");
-            }
-        }
+    fn any_text_gives_a_usable_configuration_or_complete_problems(
+        text in "(\\[?(api|log|inbound)\\]?|per_page|sweep_cron|proxy|=|\\.|\"|'|\\{|\\[|\\]|@|\n| |\t|\\PC){0,60}",
+        lines in "([a-z\\[\\]=\"'#@顧 \t\r]{0,30}\n){0,5}",
+    ) {
+        checks::file(&text);
+        checks::file(&lines);
     }
 }

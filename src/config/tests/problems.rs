@@ -1,4 +1,4 @@
-//! What is told about a wrong file: each kind of mistake once, and all of them together.
+//! The texts of errors: each kind of mistake once, and all of them together.
 
 use super::*;
 
@@ -9,8 +9,8 @@ fn problems(text: &str) -> Vec<Problem> {
     }
 }
 
-/// The only problem of `text`: what it is about, what is said of it, and what to do.
-fn told(text: &str) -> String {
+/// Returns the only problem of `text`: its subject, what is wrong, and what to do.
+fn report(text: &str) -> String {
     let problems = problems(text);
     let [problem] = &problems[..] else { panic!("{text:?} gives {problems:#?}") };
     let help = problem.help.as_deref().unwrap_or_default();
@@ -18,7 +18,7 @@ fn told(text: &str) -> String {
 }
 
 #[test]
-fn bad_values_are_refused_with_what_is_allowed() {
+fn bad_value_is_refused_with_what_is_allowed() {
     let table = [
         ("api.base_url = 'komoju.com'", "expected the API's address, https://…"),
         ("api.base_url = 'ftp://komoju.com'", "expected the API's address"),
@@ -87,15 +87,15 @@ fn bad_values_are_refused_with_what_is_allowed() {
         ("log.format = 'jsn'", "expected one of \"auto\", \"text\", \"json\"; did you mean \"json\"?"),
     ];
     for (text, expected) in table {
-        let told = told(text);
+        let shown = report(text);
         let (key, _) = text.split_once(" = ").unwrap();
-        assert!(told.starts_with(&format!("{key}: ")), "{text}: {told}");
-        assert!(told.contains(expected), "{text}: {told}");
+        assert!(shown.starts_with(&format!("{key}: ")), "{text}: {shown}");
+        assert!(shown.contains(expected), "{text}: {shown}");
     }
 }
 
 #[test]
-fn a_value_that_is_not_toml_is_told_in_plain_words() {
+fn value_that_is_not_toml_is_reported_in_plain_words() {
     let table = [
         ("log.level =", "a value is missing"),
         ("log.level = # later", "a value is missing"),
@@ -105,13 +105,13 @@ fn a_value_that_is_not_toml_is_told_in_plain_words() {
         ("api.per_page = 007", "unexpected leading zero"),
     ];
     for (text, expected) in table {
-        let told = told(text);
-        assert!(told.starts_with(&format!("not valid TOML: {expected}")), "{text}: {told}");
+        let shown = report(text);
+        assert!(shown.starts_with(&format!("not valid TOML: {expected}")), "{text}: {shown}");
     }
 }
 
 #[test]
-fn a_key_that_is_not_known_is_refused_with_the_one_that_was_meant() {
+fn unknown_key_is_refused_with_the_one_that_was_meant() {
     let table = [
         ("[api]\nper_pages = 5", "api.per_pages: unknown key; did you mean `per_page`?"),
         ("[api]\nper-page = 5", "api.per-page: unknown key; did you mean `per_page`?"),
@@ -132,13 +132,13 @@ fn a_key_that_is_not_known_is_refused_with_the_one_that_was_meant() {
         ("[secrets]\na = 'x'", "[secrets]: unknown table; the secret key never belongs"),
     ];
     for (text, expected) in table {
-        let told = told(text);
-        assert!(told.contains(expected), "{text}: {told}");
+        let shown = report(text);
+        assert!(shown.contains(expected), "{text}: {shown}");
     }
 }
 
 #[test]
-fn six_mistakes_are_told_at_once_in_the_order_of_the_file() {
+fn six_mistakes_are_reported_at_once_in_the_order_of_the_file() {
     let text = "\
 # 顧客の同期
 [api]
@@ -191,7 +191,7 @@ command = [\"/usr/bin/通知\", 5]
 }
 
 #[test]
-fn a_syntax_error_hides_no_other_mistake_and_makes_none_up() {
+fn syntax_error_hides_and_causes_no_other_problem() {
     let text = "\
 [api
 per_page = 50
@@ -220,9 +220,9 @@ format = \"yaml\"
 }
 
 #[test]
-fn a_broken_header_is_told_once_and_not_for_each_key_below_it() {
+fn broken_header_is_reported_once_and_not_for_each_key_below_it() {
     for text in ["[api\nper_page = 50\nburst = 5\n", "[apj\"]\nper_page = 'x'\n"] {
-        assert!(told(text).starts_with("not valid TOML: "), "{text}");
+        assert!(report(text).starts_with("not valid TOML: "), "{text}");
     }
     let subjects: Vec<String> = problems("[api\nburst = 5\n[log]\nlevel = 'no'\n[lag]\n")
         .into_iter()
@@ -232,27 +232,27 @@ fn a_broken_header_is_told_once_and_not_for_each_key_below_it() {
 }
 
 #[test]
-fn two_keys_that_do_not_go_together_are_told_at_the_one_that_is_set() {
+fn contradicting_keys_are_reported_at_the_one_that_is_set() {
     let table = [
         "database.path = '/var/lib/komoju-sync/intents/komoju.db'",
         "outbound.spool_dir = '/var/lib/komoju-sync'",
         "database.path = '/a/b/c.db'\noutbound.spool_dir = '/a/b'",
     ];
     for text in table {
-        let told = told(text);
-        assert!(told.contains("the database must not stand in the spool directory"), "{told}");
+        let shown = report(text);
+        assert!(shown.contains("the database must not stand in the spool directory"), "{shown}");
     }
 }
 
 #[test]
-fn a_file_of_another_kind_is_told_in_a_page() {
+fn file_of_another_kind_is_reported_in_one_page() {
     let error = parse(&"junk\n".repeat(500)).unwrap_err().to_string();
     assert!(error.starts_with("/etc/komoju-sync/config.toml: 500 problems\n"), "{error}");
     assert!(error.ends_with("\n… and 450 more"), "{error}");
 }
 
 #[test]
-fn a_line_full_of_mistakes_is_told_without_being_drawn_for_each() {
+fn long_line_full_of_mistakes_is_cut_for_each() {
     let text = format!("a = [{}]", "x,".repeat(32_000));
     let error = parse(&text).unwrap_err().to_string();
     assert!(error.len() < 20_000, "{} bytes", error.len());
