@@ -1,4 +1,4 @@
-//! Secrets: the typed API key and where it is found, and the mask that keeps it and payment tokens out of every text.
+//! The typed API key and where it is found, and the mask that removes it and payment tokens from texts.
 
 pub mod key;
 pub mod mask;

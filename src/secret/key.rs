@@ -1,16 +1,15 @@
-//! The secret key: where it is found, what is refused, and how little of it can be seen.
+//! The secret key: where it is found, what is refused, and what is never shown.
 //!
-//! Three places, the first that exists wins: systemd's credentials, the file named in the
-//! configuration, the environment. A place that exists and cannot be used is an error and no
-//! reason to look further: a daemon that quietly falls back to an older key would speak for
-//! another account.
+//! There are three places, in this order: systemd's credentials, the file that the configuration
+//! names, the environment. The first one that exists is used. A place that exists and cannot be used
+//! is an error: a daemon that falls back to an older key would act for another account.
 //!
-//! Invariants: no error and no `Debug` shows any part of a key; the memory it passed through is
-//! wiped (the environment's own copy, which the system holds, cannot be).
+//! Invariants: no error and no `Debug` output shows any part of a key. The memory that held a key is
+//! wiped (except the environment, which belongs to the system).
 //!
-//! Refused is what cannot work: a colon ends the user name in Basic authentication, and anything
-//! but printable ASCII has no settled encoding there. An unusual prefix only warns, because old
-//! keys have none.
+//! A key that cannot work is refused: a colon ends the user name in Basic authentication, and other
+//! characters than printable ASCII have no defined encoding there. An unusual prefix is a warning,
+//! because old keys have none.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -23,20 +22,20 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
-/// The file systemd puts the key into (`LoadCredential=komoju-secret-key:…`).
+/// The file of systemd's credential (`LoadCredential=komoju-secret-key:…`).
 const CREDENTIAL: &str = "komoju-secret-key";
 
-/// The variable that holds the directory of a unit's credentials.
+/// The variable with the directory of a unit's credentials.
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
-/// The variable that may hold the key itself.
+/// The variable with the key itself.
 const KEY_VARIABLE: &str = "KOMOJU_SECRET_KEY";
 
-/// Longer than any key, shorter than any file named by mistake.
+/// MOST_BYTES controls how much of a file is read. It is longer than any key.
 const MOST_BYTES: u64 = 4096;
 
-/// Read or write or search by those who are neither owner nor group.
-const EVERYBODY: u32 = 0o007;
+/// The permission bits of other users than the owner and the group.
+const OTHERS: u32 = 0o007;
 
 /// KOMOJU's secret key, which is the user name in Basic authentication.
 #[derive(Clone)]
@@ -46,7 +45,7 @@ impl SecretKey {
     /// Finds the key: systemd's credential, then `secret_key_file`, then the environment.
     ///
     /// # Errors
-    /// No place has a key; the first that exists cannot be read; what is in it cannot be a key.
+    /// No place has a key, the first that exists cannot be read, or its content cannot be a key.
     pub fn find(
         secret_key_file: Option<&Path>,
         env: &dyn Fn(&str) -> Option<OsString>,
@@ -55,7 +54,8 @@ impl SecretKey {
             let place = KeyPlace::Credential(Path::new(&directory).join(CREDENTIAL));
             match from_file(place) {
                 Err(KeyError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                // What our unit gives where the file that it loads is missing: then systemd would only say that it is.
+                // The unit provides an empty credential where the file that it loads is missing,
+                // because systemd's own error would not say what to do.
                 Err(KeyError::Unusable { fault: KeyFault::Empty, .. }) => {}
                 found => return found,
             }
@@ -70,45 +70,29 @@ impl SecretKey {
         Err(KeyError::Nowhere)
     }
 
-    /// A key from text; white space around it is dropped.
+    /// Returns the key in a text, without the white space around it.
     ///
     /// # Errors
     /// The text cannot be a key; the reason shows none of it.
     pub fn parse(text: &str) -> Result<Self, KeyFault> {
         let text = text.trim();
-        let quoted = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
-        let fault = if text.is_empty() {
-            Some(KeyFault::Empty)
-        } else if text.contains(char::is_whitespace) {
-            Some(KeyFault::InnerSpace)
-        } else if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            Some(KeyFault::NotPrintable)
-        } else if text.contains(':') {
-            Some(KeyFault::Colon)
-        } else if text.contains('*') {
-            Some(KeyFault::Masked)
-        } else if quoted('"') || quoted('\'') {
-            Some(KeyFault::Quoted)
-        } else {
-            None
-        };
-        match fault {
+        match fault_of(text) {
             Some(fault) => Err(fault),
             None => Ok(Self(SecretString::from(text))),
         }
     }
 
-    /// The key itself, for the one who sends it and the one who masks it.
+    /// Returns the key itself, for the client that sends it and the mask that hides it.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// SHA-256 of the salt and then the key: enough to see that a key is another one.
+    /// Returns SHA-256 of the salt and then the key: enough to recognise another key.
     pub fn salted_fingerprint(&self, salt: &[u8]) -> [u8; 32] {
         Sha256::new().chain_update(salt).chain_update(self.expose()).finalize().into()
     }
 
-    /// What is odd about the key or its place, though it may work.
+    /// Returns what is unusual about the key or its place, although it may work.
     pub fn warnings(&self, source: &KeySource) -> Vec<KeyWarning> {
         let key = self.expose();
         let mut warnings = Vec::new();
@@ -118,7 +102,7 @@ impl SecretKey {
             warnings.push(KeyWarning::UnusualPrefix);
         }
         if let (Some(path), Some(mode)) = (source.place.path(), source.mode)
-            && mode & EVERYBODY != 0
+            && mode & OTHERS != 0
         {
             warnings.push(KeyWarning::OpenToEverybody { path: path.to_owned(), mode });
         }
@@ -132,9 +116,23 @@ impl fmt::Debug for SecretKey {
     }
 }
 
+/// Returns why a text cannot be a key, if it cannot.
+fn fault_of(text: &str) -> Option<KeyFault> {
+    let quoted = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+    let faults = [
+        (text.is_empty(), KeyFault::Empty),
+        (text.contains(char::is_whitespace), KeyFault::InnerSpace),
+        (!text.bytes().all(|byte| byte.is_ascii_graphic()), KeyFault::NotPrintable),
+        (text.contains(':'), KeyFault::Colon),
+        (text.contains('*'), KeyFault::Masked),
+        (quoted('"') || quoted('\''), KeyFault::Quoted),
+    ];
+    faults.into_iter().find_map(|(has, fault)| has.then_some(fault))
+}
+
 fn from_file(place: KeyPlace) -> Result<(SecretKey, KeySource), KeyError> {
     let path = place.path().unwrap_or(Path::new(""));
-    // Room for all of it at once: a buffer that grows leaves copies behind.
+    // Allocate all of it at once, because a buffer that grows leaves copies in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MOST_BYTES as usize + 32));
     let read = File::open(path).and_then(|file| {
         let mode = file.metadata()?.permissions().mode();
@@ -148,10 +146,10 @@ fn from_file(place: KeyPlace) -> Result<(SecretKey, KeySource), KeyError> {
 }
 
 fn from_bytes(bytes: &[u8], source: KeySource) -> Result<(SecretKey, KeySource), KeyError> {
-    let key = if bytes.len() as u64 > MOST_BYTES {
-        Err(KeyFault::TooLong)
-    } else {
-        str::from_utf8(bytes).map_err(|_| KeyFault::NotPrintable).and_then(SecretKey::parse)
+    let key = match str::from_utf8(bytes) {
+        _ if bytes.len() as u64 > MOST_BYTES => Err(KeyFault::TooLong),
+        Err(_) => Err(KeyFault::NotPrintable),
+        Ok(text) => SecretKey::parse(text),
     };
     match key {
         Ok(key) => Ok((key, source)),
@@ -159,7 +157,7 @@ fn from_bytes(bytes: &[u8], source: KeySource) -> Result<(SecretKey, KeySource),
     }
 }
 
-/// Where a key came from.
+/// Where a key was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySource {
     /// The place.
@@ -174,7 +172,7 @@ impl fmt::Display for KeySource {
     }
 }
 
-/// A place a key may be in.
+/// A place where a key may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyPlace {
     /// systemd's credential for the unit.
@@ -204,10 +202,10 @@ impl fmt::Display for KeyPlace {
     }
 }
 
-/// Why there is no key to work with.
+/// Why there is no usable key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// None of the three places has one.
+    /// None of the three places has a key.
     #[error(
         "there is no secret key. Looked for, in this order:
   1. $CREDENTIALS_DIRECTORY/komoju-secret-key, systemd's credential: no such file, or an empty one
@@ -218,18 +216,18 @@ Copy the key from KOMOJU's dashboard into /etc/komoju-sync/secret-key (owner roo
          a file that only the user of this process may read, and name that file in api.secret_key_file"
     )]
     Nowhere,
-    /// A place exists, or was named, and could not be read.
+    /// A place exists, or is configured, and could not be read.
     #[error(
         "the secret key could not be read from {place}; check that it exists and that the user \
          of this process may read it"
     )]
     Unreadable {
-        /// Where it should have been.
+        /// The place that should have the key.
         place: KeyPlace,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// What was found cannot be a key.
+    /// The text that was found cannot be a key.
     #[error("the secret key from {place} cannot be used: {fault}")]
     Unusable {
         /// Where it was found.
@@ -239,13 +237,13 @@ Copy the key from KOMOJU's dashboard into /etc/komoju-sync/secret-key (owner roo
     },
 }
 
-/// What is wrong with a text that should be a key. None of it is shown.
+/// Why a text cannot be a key. The error shows no part of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFault {
-    /// Nothing, or only white space.
+    /// Empty, or only white space.
     #[error("it is empty; put the key there, on one line")]
     Empty,
-    /// More than any key has.
+    /// Longer than any key.
     #[error("it is longer than {MOST_BYTES} bytes; this is some other file")]
     TooLong,
     /// White space between its characters.
@@ -263,47 +261,39 @@ pub enum KeyFault {
     /// The dashboard's masked form was copied.
     #[error("it holds a `*`, so it is a masked copy; copy the whole key from KOMOJU's dashboard")]
     Masked,
-    /// Quotes that a shell or a service manager would have taken off.
+    /// Quotation marks, which a shell or a service manager would have removed.
     #[error("it stands in quotation marks; take them off")]
     Quoted,
 }
 
-/// What is odd about a key, or about its place, though it may work.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is unusual about a key or its place, although it may work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyWarning {
-    /// Neither `sk_test_` nor `sk_live_` in front; old keys have neither.
+    /// Neither `sk_test_` nor `sk_live_` in front. Old keys have neither.
+    #[error(
+        "the secret key begins with neither sk_test_ nor sk_live_; fine for an old key, otherwise \
+         check what was copied"
+    )]
     UnusualPrefix,
     /// A key for browsers, which may not read customers.
+    #[error(
+        "the key begins with pk_, so it is a publishable key, which the API will refuse; use the \
+         secret key, sk_…"
+    )]
     Publishable,
-    /// The file's permissions let every local user in.
+    /// Every local user may read or change the file.
+    #[error(
+        "the file of the secret key, {0}, is open to every user of this machine (mode {mode:04o}); \
+         run: chmod o= {0}",
+        path.display(),
+        mode = mode & 0o7777
+    )]
     OpenToEverybody {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
-}
-
-impl fmt::Display for KeyWarning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnusualPrefix => f.write_str(
-                "the secret key begins with neither sk_test_ nor sk_live_; fine for an old key, \
-                 otherwise check what was copied",
-            ),
-            Self::Publishable => f.write_str(
-                "the key begins with pk_, so it is a publishable key, which the API will refuse; \
-                 use the secret key, sk_…",
-            ),
-            Self::OpenToEverybody { path, mode } => write!(
-                f,
-                "the file of the secret key, {0}, is open to every user of this machine (mode \
-                 {1:04o}); run: chmod o= {0}",
-                path.display(),
-                mode & 0o7777,
-            ),
-        }
-    }
 }
 
 #[cfg(test)]

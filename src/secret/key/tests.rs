@@ -10,7 +10,7 @@ fn find(file: Option<&Path>, variables: &[(&str, &str)]) -> Result<(SecretKey, K
     })
 }
 
-/// A directory with the credential and another file, both keys of their own.
+/// Returns a directory with the credential and another file, each with its own key.
 fn places() -> (tempfile::TempDir, PathBuf, String) {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join(CREDENTIAL), "from_credential\n").unwrap();
@@ -21,7 +21,7 @@ fn places() -> (tempfile::TempDir, PathBuf, String) {
 }
 
 #[test]
-fn the_credential_wins_over_the_file_and_the_file_over_the_environment() {
+fn credential_is_used_before_the_file_and_the_file_before_the_environment() {
     let (_directory, file, credentials) = places();
     let credentials = (CREDENTIALS_VARIABLE, &*credentials);
     let variable = (KEY_VARIABLE, "\tfrom_environment ");
@@ -38,7 +38,7 @@ fn the_credential_wins_over_the_file_and_the_file_over_the_environment() {
 }
 
 #[test]
-fn a_source_says_where_the_key_came_from() {
+fn source_names_the_place_of_the_key() {
     let (_directory, file, credentials) = places();
     let from = |file, variables: &[_]| find(file, variables).unwrap().1.to_string();
     assert_eq!(
@@ -50,7 +50,7 @@ fn a_source_says_where_the_key_came_from() {
 }
 
 #[test]
-fn without_a_key_the_error_lists_the_three_places() {
+fn missing_key_is_reported_with_the_three_places() {
     let error = find(None, &[]).unwrap_err().to_string();
     for place in ["$CREDENTIALS_DIRECTORY/komoju-secret-key", "api.secret_key_file", KEY_VARIABLE] {
         assert!(error.contains(place), "{error}");
@@ -58,7 +58,7 @@ fn without_a_key_the_error_lists_the_three_places() {
 }
 
 #[test]
-fn an_empty_credential_is_none() {
+fn empty_credential_is_skipped() {
     let (directory, file, credentials) = places();
     fs::write(directory.path().join(CREDENTIAL), "\n").unwrap();
     let credentials = (CREDENTIALS_VARIABLE, &*credentials);
@@ -67,7 +67,7 @@ fn an_empty_credential_is_none() {
 }
 
 #[test]
-fn a_place_that_cannot_be_used_is_no_reason_to_look_further() {
+fn place_that_cannot_be_used_is_an_error_before_later_places() {
     let (directory, ..) = places();
     let missing = directory.path().join("missing");
     let error = find(Some(&missing), &[(KEY_VARIABLE, KEY)]).unwrap_err();
@@ -88,7 +88,7 @@ fn a_place_that_cannot_be_used_is_no_reason_to_look_further() {
 }
 
 #[test]
-fn what_cannot_be_a_key_is_refused_without_showing_it() {
+fn text_that_cannot_be_a_key_is_refused_and_not_shown() {
     let table = [
         ("", KeyFault::Empty),
         (" \n\t", KeyFault::Empty),
@@ -103,13 +103,13 @@ fn what_cannot_be_a_key_is_refused_without_showing_it() {
     ];
     for (text, fault) in table {
         assert_eq!(SecretKey::parse(text).unwrap_err(), fault, "{text:?}");
-        let told = find(None, &[(KEY_VARIABLE, text)]).unwrap_err();
-        assert!(!format!("{told} {told:?}").contains("QQ"), "{told:?}");
+        let error = find(None, &[(KEY_VARIABLE, text)]).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("QQ"), "{error:?}");
     }
 }
 
 #[test]
-fn a_file_too_long_for_a_key_is_refused() {
+fn file_too_long_for_a_key_is_refused() {
     let (_directory, file, _) = places();
     fs::write(&file, "x".repeat(MOST_BYTES as usize + 1)).unwrap();
     let error = find(Some(&file), &[]).unwrap_err();
@@ -117,7 +117,7 @@ fn a_file_too_long_for_a_key_is_refused() {
 }
 
 #[test]
-fn an_odd_key_warns_and_works() {
+fn unusual_key_warns_and_works() {
     let warnings = |key: &str| {
         let (key, source) = find(None, &[(KEY_VARIABLE, key)]).unwrap();
         key.warnings(&source)
@@ -129,7 +129,7 @@ fn an_odd_key_warns_and_works() {
 }
 
 #[test]
-fn a_file_open_to_everybody_warns_with_the_way_out() {
+fn file_open_to_every_user_warns_with_the_command() {
     let (_directory, file, _) = places();
     fs::write(&file, KEY).unwrap();
     for (mode, warns) in [(0o400, false), (0o640, false), (0o604, true), (0o602, true)] {
@@ -146,13 +146,13 @@ fn a_file_open_to_everybody_warns_with_the_way_out() {
 }
 
 #[test]
-fn debugging_a_key_shows_nothing_of_it() {
+fn debug_output_shows_no_part_of_a_key() {
     let found = find(None, &[(KEY_VARIABLE, KEY)]).unwrap();
     assert!(!format!("{found:#?}").contains("0123"), "{found:?}");
 }
 
 #[test]
-fn the_fingerprint_is_that_of_salt_and_key_together() {
+fn fingerprint_is_that_of_salt_and_key_together() {
     let key = SecretKey::parse(KEY).unwrap();
     let expected: [u8; 32] = Sha256::digest(format!("salt{KEY}")).into();
     assert_eq!(key.salted_fingerprint(b"salt"), expected);

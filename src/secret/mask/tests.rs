@@ -29,7 +29,7 @@ fn former_key_is_hidden_by_every_masker() {
 }
 
 #[test]
-fn the_key_is_hidden_however_it_is_written() {
+fn key_is_hidden_in_every_encoding() {
     let table = [
         ("plain", KEY.to_owned()),
         ("percent-encoded", "sk_test_9aQ%2Bx%2fZr7".to_owned()),
@@ -45,25 +45,25 @@ fn the_key_is_hidden_however_it_is_written() {
 }
 
 #[test]
-fn a_card_number_behind_the_key_is_hidden_too() {
+fn card_number_behind_the_key_is_hidden_too() {
     assert_eq!(masked(&format!("{KEY}4111111111111111 {KEY}1")), "******** ****1");
 }
 
 #[test]
-fn a_key_that_itself_looks_encoded_is_hidden_too() {
+fn key_that_looks_percent_encoded_is_hidden() {
     let masker = Masker::new(Some(&key("sk%25b")));
     assert_eq!(masker.text("sk%25b sk%2525b sk%b"), "**** **** sk%b");
 }
 
 #[test]
-fn both_alphabets_of_base64_are_known() {
+fn key_in_either_alphabet_of_base64_is_hidden() {
     let masker = Masker::new(Some(&key("~~~???~~~???")));
     assert_eq!(masker.text("fn5+Pz8/fn5+Pz8/Og=="), MASK);
     assert_eq!(masker.text("fn5-Pz8_fn5-Pz8_Og"), MASK);
 }
 
 #[test]
-fn the_key_in_base64_behind_other_text_loses_all_but_two_bytes() {
+fn key_in_base64_behind_other_text_shows_two_bytes_at_most() {
     for before in ["", "u", "ur", "user"] {
         let written = STANDARD.encode(format!("{before}{KEY}:"));
         let shown = masked(&written);
@@ -72,7 +72,7 @@ fn the_key_in_base64_behind_other_text_loses_all_but_two_bytes() {
 }
 
 #[test]
-fn what_looks_like_a_secret_is_hidden_without_knowing_the_key() {
+fn text_that_looks_like_a_secret_is_hidden_without_a_key() {
     let table = [
         ("key sk_live_abc123 refused", "key **** refused"),
         ("(sk_test_abc)", "(****)"),
@@ -93,7 +93,7 @@ fn what_looks_like_a_secret_is_hidden_without_knowing_the_key() {
 }
 
 #[test]
-fn what_is_no_secret_stays() {
+fn text_without_secrets_is_unchanged() {
     for text in [
         "tok_ is how a token begins",
         "sk_live_",
@@ -110,7 +110,7 @@ fn what_is_no_secret_stays() {
 }
 
 #[test]
-fn control_characters_become_harmless() {
+fn control_characters_are_replaced() {
     let table = [
         ("a\r\nlevel=ERROR forged", "a  level=ERROR forged"),
         ("\u{1b}[2Jgone", "\u{fffd}[2Jgone"),
@@ -124,7 +124,7 @@ fn control_characters_become_harmless() {
 }
 
 #[test]
-fn a_long_text_is_cut_between_characters_and_says_so() {
+fn long_text_is_cut_between_characters_and_marked() {
     assert_eq!(Masker::default().text(&"顧".repeat(LIMIT)), "顧".repeat(LIMIT));
     let cut = format!("{}…", "顧".repeat(LIMIT - 1));
     assert_eq!(Masker::default().text(&"顧".repeat(LIMIT + 1)), cut);
@@ -132,39 +132,39 @@ fn a_long_text_is_cut_between_characters_and_says_so() {
 }
 
 #[test]
-fn a_key_across_the_cut_is_hidden_before_the_cut() {
+fn key_across_the_cut_is_hidden_before_the_cut() {
     let text = format!("{}{KEY}{}", "-".repeat(LIMIT - 6), "-".repeat(LIMIT));
     assert_eq!(masked(&text), format!("{}****-…", "-".repeat(LIMIT - 6)));
 }
 
 #[test]
-fn a_masker_does_not_show_its_key_when_debugged() {
+fn debug_output_of_a_masker_shows_no_key() {
     let debug = format!("{:?}", Masker::new(Some(&key(KEY))));
     assert!(!debug.contains("9aQ"), "{debug}");
     assert!(!debug.contains(&STANDARD.encode(KEY)[..8]), "{debug}");
 }
 
-/// Keys of any length and any character that [`SecretKey`] takes.
+/// Keys of any length with any character that [`SecretKey`] accepts.
 fn any_key() -> impl Strategy<Value = SecretKey> {
     "[!-)+-9;-~]{1,40}".prop_filter_map("refused", |text| SecretKey::parse(&text).ok())
 }
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic_or_run_long(text in any::<String>()) {
+    fn any_text_is_harmless_and_short(text in any::<String>()) {
         let shown = Masker::default().text(&text);
         prop_assert!(shown.chars().count() <= LIMIT);
         prop_assert!(shown.chars().all(|c| harmless(c) == c));
     }
 
     #[test]
-    fn what_is_shown_hides_nothing_more(text in "([0-9]{2,6}|[ \\-\n\t]|tok_|sk_live_|é|a){0,12}") {
+    fn masked_text_is_masked_to_itself(text in "([0-9]{2,6}|[ \\-\n\t]|tok_|sk_live_|é|a){0,12}") {
         let shown = Masker::default().text(&text);
         prop_assert_eq!(Masker::default().text(&shown), shown);
     }
 
     #[test]
-    fn the_key_is_never_left(
+    fn key_is_never_left_in_any_text(
         key in any_key(),
         around in proptest::collection::vec(".{0,9}", 4),
     ) {
@@ -180,7 +180,7 @@ proptest! {
     }
 
     #[test]
-    fn the_spans_are_what_the_text_hides(text in ".{0,40}(tok_[a-z]{1,9}.{0,9}){0,3}") {
+    fn spans_are_the_hidden_parts_of_a_text(text in ".{0,40}(tok_[a-z]{1,9}.{0,9}){0,3}") {
         let masker = Masker::default();
         let mut rest = text.clone();
         for span in masker.spans(&text).into_iter().rev() {
