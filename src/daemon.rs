@@ -30,7 +30,7 @@ use crate::clock::{Clock, Known, TrustedClock};
 use crate::config::Config;
 use crate::daemon::alerts::Alerts;
 use crate::daemon::status::{LookRequest, Standing};
-use crate::heartbeat::{Health, Pulse};
+use crate::heartbeat::{Health, Heartbeat};
 use crate::remote::Http;
 use crate::secret::SecretKey;
 use crate::store::file::{continuity, copy};
@@ -67,7 +67,7 @@ pub struct App {
     /// Told when the first pass is over, however it ended.
     first_pass: Notify,
     /// Those of the loops that read the remote, push to it, and take files.
-    pulses: [Arc<Pulse>; 3],
+    pulses: [Arc<Heartbeat>; 3],
     alerts: Option<Alerts>,
     database: PathBuf,
     /// What everything goes by.
@@ -215,7 +215,7 @@ impl App {
         pusher.recover().await?;
         let standings = watch::Sender::new(None);
         let (ask, asked) = mpsc::channel(LOOKS_AT_ONCE);
-        let pulses = ["reading KOMOJU's customers", "pushing intents", "taking files"].map(Pulse::of);
+        let pulses = ["reading KOMOJU's customers", "pushing intents", "taking files"].map(Heartbeat::of);
         Ok(Self {
             store,
             remote,

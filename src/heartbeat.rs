@@ -1,148 +1,146 @@
-//! Whether the daemon's loops get on: what feeds the service manager's watchdog.
+//! Heartbeats: whether the daemon's loops make progress. They feed the service manager's watchdog.
 //!
-//! A loop runs within [`Pulse::drive`]. Whatever it does then calls [`beat`], wherever that is in the code; and while there is nothing
-//! to do, or somebody else answers for the waiting (the writer, who has a pulse of his own), it is [`resting`]. An outage of the
-//! remote is no hang: each request beats when it begins and when it fails. Outside such a loop all of this does nothing.
+//! A loop runs within [`Heartbeat::drive`]. Code that runs in it, wherever it is, calls [`tick`] at
+//! each step. While there is nothing to do, or while another loop does the work (the writer has its
+//! own heartbeat), the loop is [`idle`]. An outage of the remote is no stall: each request ticks when
+//! it begins and when it fails. Outside such a loop these functions do nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 tokio::task_local! {
-    static PULSE: Arc<Pulse>;
+    static HEARTBEAT: Arc<Heartbeat>;
 }
 
-/// One loop's.
+/// One [`Idle`] in a heartbeat's state. The bits below it count ticks.
+const IDLE: u64 = 1 << 48;
+
+/// The heartbeat of one loop.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct Heartbeat {
     name: &'static str,
-    steps: AtomicU64,
-    rests: AtomicU64,
+    /// The number of [`Idle`] values times [`IDLE`], plus the number of ticks.
+    state: AtomicU64,
 }
 
-/// What a [`Pulse`] shows at a moment.
+/// A heartbeat at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// Whose it is, as a person would say it.
+    /// The loop's name in messages.
     pub name: &'static str,
-    /// How often it has beaten.
-    pub steps: u64,
-    /// Whether there is nothing to do.
-    pub rests: bool,
-    /// How much longer than others it may take without a beat.
-    pub grace: Duration,
+    /// How many ticks there were.
+    pub ticks: u64,
+    /// Whether the loop has nothing to do.
+    pub is_idle: bool,
+    /// How much longer than other loops it may take without a tick.
+    pub extra: Duration,
 }
 
-impl Pulse {
-    /// Of a loop with this name, as a person would say it.
+impl Heartbeat {
+    /// Returns the heartbeat of the loop with this name in messages.
     pub fn of(name: &'static str) -> Arc<Self> {
-        Arc::new(Self { name, steps: AtomicU64::new(0), rests: AtomicU64::new(0) })
+        Arc::new(Self { name, state: AtomicU64::new(0) })
     }
 
     /// Runs the loop.
     pub async fn drive<F: Future>(self: &Arc<Self>, work: F) -> F::Output {
-        PULSE.scope(Arc::clone(self), work).await
+        HEARTBEAT.scope(Arc::clone(self), work).await
     }
 
-    /// It got on.
-    pub fn beat(&self) {
-        self.steps.fetch_add(1, Ordering::Relaxed);
+    /// Records progress.
+    pub fn tick(&self) {
+        self.state.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It has nothing to do until the value is dropped.
-    pub fn resting(self: &Arc<Self>) -> Resting {
-        self.rests.fetch_add(1, Ordering::Relaxed);
-        Resting(Some(Arc::clone(self)))
+    /// Marks the loop as idle until the value is dropped.
+    pub fn idle(self: &Arc<Self>) -> Idle {
+        self.state.fetch_add(IDLE, Ordering::Relaxed);
+        Idle(Some(Arc::clone(self)))
     }
 
-    /// How it is.
+    /// Returns the heartbeat at this moment.
     pub fn reading(&self) -> Reading {
-        Reading {
-            name: self.name,
-            steps: self.steps.load(Ordering::Relaxed),
-            rests: self.rests.load(Ordering::Relaxed) > 0,
-            grace: Duration::ZERO,
-        }
+        let state = self.state.load(Ordering::Relaxed);
+        Reading { name: self.name, ticks: state % IDLE, is_idle: state >= IDLE, extra: Duration::ZERO }
     }
 }
 
-/// A loop that has nothing to do.
+/// A loop that has nothing to do. The end of it is a tick.
 #[derive(Debug)]
 #[must_use]
-pub struct Resting(Option<Arc<Pulse>>);
+pub struct Idle(Option<Arc<Heartbeat>>);
 
-impl Drop for Resting {
+impl Drop for Idle {
     fn drop(&mut self) {
-        if let Some(pulse) = &self.0 {
-            pulse.beat();
-            pulse.rests.fetch_sub(1, Ordering::Relaxed);
+        if let Some(heartbeat) = &self.0 {
+            heartbeat.state.fetch_sub(IDLE - 1, Ordering::Relaxed);
         }
     }
 }
 
-/// The loop that this is called in got on.
-pub fn beat() {
-    let _ = PULSE.try_with(|pulse| pulse.beat());
+/// Records progress of the loop that runs this code.
+pub fn tick() {
+    let _ = HEARTBEAT.try_with(|heartbeat| heartbeat.tick());
 }
 
-/// The loop that this is called in has nothing to do, until the value is dropped.
-pub fn resting() -> Resting {
-    PULSE.try_with(Pulse::resting).unwrap_or(Resting(None))
+/// Marks the loop that runs this code as idle until the value is dropped.
+pub fn idle() -> Idle {
+    HEARTBEAT.try_with(Heartbeat::idle).unwrap_or(Idle(None))
 }
 
-/// When it was last looked whether each loop gets on, by the steady clock, and which one did not.
-pub type Health = (Duration, Option<Stall>);
+/// When the heartbeats were last checked, by the steady clock, and the loop that had stalled then.
+pub type Health = (Duration, Option<Stalled>);
 
-/// Tells who has stopped getting on.
+/// Finds the loops that make no progress.
 #[derive(Debug)]
-pub struct Vigil {
-    patience: Duration,
-    last: Vec<(Reading, Duration)>,
+pub struct Watchdog {
+    allowance: Duration,
+    /// The last reading of each loop, and when the loop last made progress.
+    seen: Vec<(Reading, Duration)>,
 }
 
-/// Who has not got on, and for how long.
+/// A loop that makes no progress, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name} has not got on for {} s", .stalled.as_secs())]
-pub struct Stall {
-    /// Whose pulse it is.
+pub struct Stalled {
+    /// The loop's name.
     pub name: &'static str,
     /// For how long.
     pub stalled: Duration,
 }
 
-impl Vigil {
-    /// Who works must beat at least so often.
-    pub fn new(patience: Duration) -> Self {
-        Self { patience, last: Vec::new() }
+impl Watchdog {
+    /// Returns a watchdog for loops that tick at least this often while they have something to do.
+    pub fn new(allowance: Duration) -> Self {
+        Self { allowance, seen: Vec::new() }
     }
 
-    /// Looks at all of them; `now` is a steady clock's. With `is_excused` whatever is seen counts as getting on: the remote asked
-    /// everybody to wait.
-    pub fn look(&mut self, now: Duration, readings: &[Reading], is_excused: bool) -> Result<(), Stall> {
-        let mut longest: Option<Stall> = None;
-        for reading in readings {
-            let known = self.last.iter_mut().find(|(last, _)| last.name == reading.name);
-            let since = match known {
-                Some((last, since)) => {
-                    if last.steps != reading.steps || reading.rests || is_excused {
-                        *since = now;
-                    }
-                    *last = *reading;
-                    *since
-                }
-                None => {
-                    self.last.push((*reading, now));
-                    now
-                }
-            };
-            let stalled = now.saturating_sub(since);
-            if stalled > self.patience + reading.grace
-                && longest.is_none_or(|longest| stalled > longest.stalled)
-            {
-                longest = Some(Stall { name: reading.name, stalled });
-            }
+    /// Checks all loops; `now` is from a steady clock. With `is_excused` each loop counts as making
+    /// progress, because the remote has asked every loop to wait.
+    ///
+    /// # Errors
+    /// The loop that has stalled for the longest time.
+    pub fn look(&mut self, now: Duration, readings: &[Reading], is_excused: bool) -> Result<(), Stalled> {
+        let stalled = readings.iter().filter_map(|reading| {
+            let stalled = now.saturating_sub(self.progress(now, *reading, is_excused));
+            (stalled > self.allowance + reading.extra).then_some(Stalled { name: reading.name, stalled })
+        });
+        // Of two that are equal the first one is reported.
+        stalled.reduce(|one, other| if other.stalled > one.stalled { other } else { one }).map_or(Ok(()), Err)
+    }
+
+    /// Records a reading and returns when its loop last made progress.
+    fn progress(&mut self, now: Duration, reading: Reading, is_excused: bool) -> Duration {
+        let Some((last, since)) = self.seen.iter_mut().find(|(last, _)| last.name == reading.name) else {
+            self.seen.push((reading, now));
+            return now;
+        };
+        if last.ticks != reading.ticks || reading.is_idle || is_excused {
+            *since = now;
         }
-        longest.map_or(Ok(()), Err)
+        *last = reading;
+        *since
     }
 }
 
@@ -150,73 +148,68 @@ impl Vigil {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const ALLOWANCE: Duration = Duration::from_secs(60);
 
     fn after(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
     #[test]
-    fn who_works_must_beat_and_who_rests_need_not() {
-        let (busy, idle) = (Pulse::of("pushing"), Pulse::of("reading"));
-        let rest = idle.resting();
-        let mut vigil = Vigil::new(PATIENCE);
-        let mut look = |at| vigil.look(after(at), &[busy.reading(), idle.reading()], false);
+    fn busy_loop_without_ticks_stalls_and_idle_loop_does_not() {
+        let (busy, idle) = (Heartbeat::of("pushing"), Heartbeat::of("reading"));
+        let (outer, inner) = (idle.idle(), idle.idle());
+        let mut watchdog = Watchdog::new(ALLOWANCE);
+        let mut look = |at| watchdog.look(after(at), &[busy.reading(), idle.reading()], false);
         assert_eq!(look(0), Ok(()));
-        assert_eq!(look(60), Ok(()), "as long as patience lasts");
-        assert_eq!(look(61), Err(Stall { name: "pushing", stalled: after(61) }));
-        busy.beat();
-        assert_eq!(look(62), Ok(()), "it got on after all");
-        drop(rest);
-        busy.beat();
+        drop(inner);
+        assert_eq!(look(60), Ok(()), "the allowance is not over");
+        assert_eq!(look(61), Err(Stalled { name: "pushing", stalled: after(61) }));
+        busy.tick();
+        assert_eq!(look(62), Ok(()), "it made progress");
+        drop(outer);
+        busy.tick();
         assert_eq!(look(100), Ok(()));
-        busy.beat();
-        assert_eq!(
-            look(161),
-            Err(Stall { name: "reading", stalled: after(61) }),
-            "its rest ended at 62 to 100"
-        );
+        busy.tick();
+        let stalled = Stalled { name: "reading", stalled: after(61) };
+        assert_eq!(look(161), Err(stalled), "it was idle until 62 to 100");
     }
 
     #[test]
-    fn who_works_on_something_large_may_take_longer() {
-        let mut vigil = Vigil::new(PATIENCE);
-        let reading = Reading { grace: after(100), ..Pulse::of("writing").reading() };
-        assert_eq!(vigil.look(after(0), &[reading], false), Ok(()));
-        assert_eq!(vigil.look(after(160), &[reading], false), Ok(()));
-        assert!(vigil.look(after(161), &[reading], false).is_err());
+    fn loop_with_extra_time_stalls_later() {
+        let mut watchdog = Watchdog::new(ALLOWANCE);
+        let reading = Reading { extra: after(100), ..Heartbeat::of("writing").reading() };
+        assert_eq!(watchdog.look(after(0), &[reading], false), Ok(()));
+        assert_eq!(watchdog.look(after(160), &[reading], false), Ok(()));
+        assert!(watchdog.look(after(161), &[reading], false).is_err());
     }
 
     #[test]
-    fn while_the_remote_asks_to_wait_nobody_stalls() {
-        let pulse = Pulse::of("reading");
-        let mut vigil = Vigil::new(PATIENCE);
+    fn loop_does_not_stall_while_the_remote_asks_to_wait() {
+        let heartbeat = Heartbeat::of("reading");
+        let mut watchdog = Watchdog::new(ALLOWANCE);
         for at in [0, 100, 200] {
-            assert_eq!(vigil.look(after(at), &[pulse.reading()], true), Ok(()));
+            assert_eq!(watchdog.look(after(at), &[heartbeat.reading()], true), Ok(()));
         }
-        assert_eq!(vigil.look(after(260), &[pulse.reading()], false), Ok(()));
-        assert!(vigil.look(after(261), &[pulse.reading()], false).is_err());
+        assert_eq!(watchdog.look(after(260), &[heartbeat.reading()], false), Ok(()));
+        assert!(watchdog.look(after(261), &[heartbeat.reading()], false).is_err());
     }
 
     #[tokio::test]
-    async fn a_beat_is_that_of_the_loop_it_happens_in() {
-        let (one, other) = (Pulse::of("one"), Pulse::of("other"));
+    async fn tick_belongs_to_the_loop_that_runs_the_code() {
+        let (one, other) = (Heartbeat::of("one"), Heartbeat::of("other"));
         tokio::join!(
             one.drive(async {
-                beat();
-                let _rest = resting();
+                tick();
+                let _idle = idle();
                 tokio::task::yield_now().await;
-                assert!(one.reading().rests && !other.reading().rests);
+                assert!(one.reading().is_idle && !other.reading().is_idle);
             }),
             other.drive(async { tokio::task::yield_now().await })
         );
-        assert_eq!(
-            (one.reading().steps, one.reading().rests),
-            (2, false),
-            "its beat, and the end of its rest"
-        );
-        assert_eq!(other.reading().steps, 0);
-        beat();
-        drop(resting());
+        let reading = one.reading();
+        assert_eq!((reading.ticks, reading.is_idle), (2, false), "its tick, and the end of its idle time");
+        assert_eq!(other.reading().ticks, 0);
+        tick();
+        drop(idle());
     }
 }

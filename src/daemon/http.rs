@@ -324,7 +324,7 @@ fn answer(status: StatusCode, kind: &'static str, body: String) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heartbeat::Stall;
+    use crate::heartbeat::Stalled;
 
     #[test]
     fn a_loop_that_hangs_is_no_health_nor_is_a_daemon_that_does_not_look() {
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(hang((now, None), now), None);
         assert_eq!(hang((now, None), now + LONGEST_LOOK), None);
         assert!(hang((now, None), now + LONGEST_LOOK + Duration::from_secs(1)).is_some());
-        let stall = Stall { name: "pushing intents", stalled: Duration::from_secs(130) };
+        let stall = Stalled { name: "pushing intents", stalled: Duration::from_secs(130) };
         assert_eq!(
             hang((now, Some(stall)), now).as_deref(),
             Some("pushing intents has not got on for 130 s")

@@ -36,7 +36,7 @@ impl App {
         let mut recheck_at = Some(Duration::ZERO);
         loop {
             let answers_ticks = !matches!(plan, Plan::Refused { .. });
-            let resting = heartbeat::resting();
+            let resting = heartbeat::idle();
             let kind = tokio::select! {
                 biased;
                 () = self.round.cancelled() => return Ok(()),

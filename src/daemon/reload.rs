@@ -97,7 +97,7 @@ impl App {
     /// The same with another key; `None` where the process receives a stop signal. Meanwhile the watchdog is fed and the database's place is
     /// compared, as while it works.
     async fn begin_with(&self, config: &Config, next: NextKey) -> Result<Option<Self>, AppError> {
-        let _resting = self.pulses.each_ref().map(|pulse| pulse.resting());
+        let _idle = self.pulses.each_ref().map(|pulse| pulse.idle());
         let beginning = async {
             tokio::select! {
                 biased;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::App;
 use crate::clock::Clock;
-use crate::heartbeat::{Reading, Stall, Vigil};
+use crate::heartbeat::{Reading, Stalled, Watchdog};
 use crate::store::beside;
 
 /// How long the remote may be silent before the daemon counts as ready all the same: it works, and says that it has no answer yet.
@@ -75,7 +75,7 @@ impl App {
     pub(super) async fn watch_pulses(&self) {
         let watchdog = sd_notify::watchdog_enabled();
         let every = watchdog.map_or(LOOK_EVERY, |within| within / FEEDS);
-        let vigil = Vigil::new(self.request_timeout + PATIENCE);
+        let vigil = Watchdog::new(self.request_timeout + PATIENCE);
         let look = || (self.readings(), self.remote.is_paused());
         watch_over(&*self.clock, every, vigil, look, |stall| {
             if stall.is_none() && watchdog.is_some() {
@@ -91,7 +91,7 @@ impl App {
         let bytes = ["", "-wal"]
             .map(|suffix| std::fs::metadata(beside(&self.database, suffix)).map_or(0, |file| file.len()));
         let grace = Duration::from_secs(bytes.iter().sum::<u64>() / SLOWEST_DISK);
-        let writing = Reading { grace, ..self.store.pulse().reading() };
+        let writing = Reading { extra: grace, ..self.store.pulse().reading() };
         [pulling.reading(), pushing.reading(), files.reading(), writing]
     }
 }
@@ -128,9 +128,9 @@ pub(super) async fn announcing_stop<T>(
 async fn watch_over(
     clock: &dyn Clock,
     every: Duration,
-    mut vigil: Vigil,
+    mut vigil: Watchdog,
     look: impl Fn() -> ([Reading; 4], bool),
-    mut tell: impl FnMut(Option<Stall>),
+    mut tell: impl FnMut(Option<Stalled>),
 ) {
     let mut stalled = None;
     loop {
@@ -170,23 +170,24 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::heartbeat::Pulse;
+    use crate::heartbeat::Heartbeat;
 
     #[tokio::test]
     async fn a_loop_that_hangs_starves_the_watchdog_and_an_outage_does_not() {
         let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-        let [hangs, others @ ..] = ["one", "two", "three", "four"].map(Pulse::of);
+        let [hangs, others @ ..] = ["one", "two", "three", "four"].map(Heartbeat::of);
         let eaten = AtomicU32::new(0);
         let (within, patience) = (Duration::from_secs(180), Duration::from_secs(120));
         let look = || {
             // An outage: each of the others asks again and again.
-            others.iter().for_each(|pulse| pulse.beat());
+            others.iter().for_each(|pulse| pulse.tick());
             let [a, b, c] = &others;
             ([hangs.reading(), a.reading(), b.reading(), c.reading()], false)
         };
-        let mut feeding = Box::pin(watch_over(&clock, within / FEEDS, Vigil::new(patience), look, |stall| {
-            eaten.fetch_add(u32::from(stall.is_none()), Ordering::Relaxed);
-        }));
+        let mut feeding =
+            Box::pin(watch_over(&clock, within / FEEDS, Watchdog::new(patience), look, |stall| {
+                eaten.fetch_add(u32::from(stall.is_none()), Ordering::Relaxed);
+            }));
         let mut turns = async |turns: u32| {
             for _ in 0..turns {
                 let _ = futures_util::poll!(&mut feeding);
@@ -194,9 +195,9 @@ mod tests {
             eaten.load(Ordering::Relaxed)
         };
         assert_eq!(turns(10).await, 3, "at 0, 60 and 120 s");
-        hangs.beat();
+        hangs.tick();
         assert_eq!(turns(10).await, 6, "it got on after all");
-        let _rest = hangs.resting();
+        let _rest = hangs.idle();
         assert_eq!(turns(10).await, 16, "who has nothing to do hangs nowhere");
     }
 

@@ -81,7 +81,7 @@ impl App {
         mut wait: Duration,
         stop: &CancellationToken,
     ) -> Result<(), StoreError> {
-        let _resting = self.pulses.each_ref().map(|pulse| pulse.resting());
+        let _idle = self.pulses.each_ref().map(|pulse| pulse.idle());
         let began = self.clock.elapsed();
         let known = self.trouble.borrow().as_ref().map(|trouble| trouble.since.clone());
         let since = known.unwrap_or_else(|| time::written(self.clock.now()));

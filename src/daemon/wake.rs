@@ -68,7 +68,7 @@ impl App {
         // When the directory is scanned again, also where no notification arrives.
         let mut again_at = self.clock.elapsed();
         loop {
-            let resting = heartbeat::resting();
+            let resting = heartbeat::idle();
             let news = tokio::select! {
                 biased;
                 () = self.round.cancelled() => return Ok(()),

@@ -211,7 +211,7 @@ impl Http {
         meter: &mut Meter<'_>,
     ) -> Result<Answer, Unmade> {
         let left_at = self.limiter.admit(share).await;
-        heartbeat::beat();
+        heartbeat::tick();
         self.requests.fetch_add(1, Ordering::Relaxed);
         meter.sent();
         let unreachable = |e: reqwest::Error| {
@@ -223,7 +223,7 @@ impl Http {
             Unmade { cause: Cause::Unreachable { step, why }, left }
         };
         let sent = request.send().await;
-        heartbeat::beat();
+        heartbeat::tick();
         let mut response = sent.map_err(unreachable)?;
         self.answered.send_if_modified(|answered| !std::mem::replace(answered, true));
         let (status, headers) = (response.status().as_u16(), response.headers().clone());

@@ -294,7 +294,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
             if !finished.is_empty() {
                 continue;
             }
-            let _resting = under_way.is_empty().then(heartbeat::resting);
+            let _idle = under_way.is_empty().then(heartbeat::idle);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {}

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::displaced::Placement;
 use super::{added, indexes, open, wipe};
-use crate::heartbeat::{self, Pulse};
+use crate::heartbeat::{self, Heartbeat};
 use crate::store::{Conn, StoreError, Tx};
 
 /// How often work that is to end is told so.
@@ -81,7 +81,7 @@ pub struct Store {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     interrupt: Arc<Mutex<InterruptHandle>>,
-    pulse: Arc<Pulse>,
+    pulse: Arc<Heartbeat>,
     path: PathBuf,
     placement: Arc<Mutex<Placement>>,
 }
@@ -89,7 +89,7 @@ pub struct Store {
 impl Store {
     /// Opens `path`, making or migrating it where needed.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let pulse = Pulse::of("writing the database");
+        let pulse = Heartbeat::of("writing the database");
         let mut conn = opened(path, &pulse)?;
         let interrupt = Arc::new(Mutex::new(conn.get_interrupt_handle()));
         let placement = Arc::new(Mutex::new(Placement::of(path)?));
@@ -97,7 +97,7 @@ impl Store {
         let (jobs, queue) = mpsc::channel::<Job>();
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || {
             loop {
-                let resting = own.resting();
+                let resting = own.idle();
                 let Ok(job) = queue.recv() else { break };
                 drop(resting);
                 job(&mut conn);
@@ -161,7 +161,7 @@ impl Store {
     }
 
     /// Whether the writer gets on.
-    pub fn pulse(&self) -> &Arc<Pulse> {
+    pub fn pulse(&self) -> &Arc<Heartbeat> {
         &self.pulse
     }
 
@@ -270,7 +270,7 @@ impl Store {
         });
         self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(StoreError::Closed)?;
         // The writer has a pulse of his own.
-        let _resting = heartbeat::resting();
+        let _idle = heartbeat::idle();
         answered.await.map_err(|_| StoreError::Closed)?.map_err(|e| e.about(&self.path))
     }
 
@@ -292,13 +292,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A connection whose statements report progress, so that a long one does not look like a hang.
-fn opened(path: &Path, pulse: &Arc<Pulse>) -> Result<Connection, StoreError> {
+fn opened(path: &Path, pulse: &Arc<Heartbeat>) -> Result<Connection, StoreError> {
     let conn = open::for_writing(path)?;
     let beating = Arc::clone(pulse);
     conn.progress_handler(
         STEPS_A_BEAT,
         Some(move || {
-            beating.beat();
+            beating.tick();
             false
         }),
     )?;

@@ -157,7 +157,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
                 Ok((entered, is_last))
             });
             (entered, is_last) = read.await?;
-            heartbeat::beat();
+            heartbeat::tick();
         }
         let read = self.store.read(move |conn| {
             let could_be = |customer: &Customer| wanted.could_be(customer);
