@@ -1,58 +1,61 @@
-//! The time, owned here and asked for nowhere else.
+//! The clocks. All other code takes the time from a [`Clock`], so that tests can stop it, make it
+//! jump or run it backwards. A lint (`clippy.toml`) refuses the standard library's clocks elsewhere.
 //!
-//! Every decision that depends on time takes it from a [`Clock`], so that tests can hold it still, make it jump or run
-//! backwards. A lint (`clippy.toml`) refuses the standard library's clocks everywhere else.
-//!
-//! The wall clock of a machine may be wrong for a while, in either direction. The daemon and `sync` therefore work with a
-//! [`TrustedClock`], which follows the wall clock only as far as the clock of this boot confirms it.
+//! The wall clock of a machine may be wrong for a while, in either direction. The daemon and `sync`
+//! therefore use a [`TrustedClock`], which follows the wall clock only as far as the clock of this
+//! boot confirms it.
 
 mod trusted;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 pub use trusted::{Known, TrustedClock};
 
-/// What a [`Clock::sleep`] returns.
+/// The future of [`Clock::sleep`].
 pub type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// A wall clock, a steady clock and a way to wait.
+/// A wall clock, a steady clock and a sleep.
 pub trait Clock: Send + Sync + 'static {
-    /// The wall clock: what is written down. It may jump either way.
+    /// Returns the wall clock's time, for stamps. It may jump either way.
     fn now(&self) -> Timestamp;
-    /// A steady clock: time since some fixed moment of this process. For durations.
+    /// Returns the time since a fixed moment of this process, by a steady clock, for durations.
     fn elapsed(&self) -> Duration;
-    /// Waits that long.
+    /// Waits.
     fn sleep(&self, duration: Duration) -> Sleep<'_>;
-    /// Which boot of the machine this is, and how long it lasts already, sleep included: comparable between processes of one boot.
+    /// Returns the id of this boot of the machine and its uptime, sleep included. Processes of one boot
+    /// can compare them.
     fn boot(&self) -> Option<(String, Duration)>;
 
-    /// A clock that cannot be set and that counts sleep, where the system offers one. For the comparison with the wall clock.
+    /// Returns a clock that cannot be set and that counts sleep, where the system has one. It is
+    /// compared with the wall clock.
     fn uptime(&self) -> Duration {
         self.boot().map_or_else(|| self.elapsed(), |(_, up)| up)
     }
 
-    /// The machine's wall clock as it is, even where [`Clock::now`] does not follow it. File systems stamp files with it.
+    /// Returns the machine's wall clock even where [`Clock::now`] does not follow it. File systems stamp
+    /// files with it.
     fn machine_time(&self) -> Timestamp {
         self.now()
     }
 
-    /// For how long the time that [`Clock::now`] returns has been confirmed. A step that cannot be undone asks for
-    /// [`BEFORE_EXPIRY`].
+    /// Returns for how long the time of [`Clock::now`] has been confirmed. A step that cannot be undone
+    /// requires [`BEFORE_EXPIRY`].
     fn confirmed_for(&self) -> Duration {
         Duration::MAX
     }
 
-    /// What a later process can start with: the time, where a step that cannot be undone may follow from it.
+    /// Returns the time for a later process to start with, if a step that cannot be undone may follow
+    /// from it.
     fn known(&self) -> Option<Known> {
         None
     }
 
-    /// Takes another clock's reading into account: the `Date` of an answer.
+    /// Compares with the server's clock, the `Date` of an answer.
     fn compare(&self, _reference: Timestamp) {}
 
     /// Whether a step that cannot be undone may follow from an age by [`Clock::now`].
@@ -61,12 +64,12 @@ pub trait Clock: Send + Sync + 'static {
     }
 }
 
-/// BEFORE_EXPIRY controls for how long the wall clock must be confirmed before an age by it parks an intent or removes a
-/// record. The periods that end in this way are a day or longer, so one more hour does no harm.
+/// BEFORE_EXPIRY controls for how long the wall clock must be confirmed before an age by it parks an
+/// intent or removes a record. Such periods are a day or longer, so one more hour does no harm.
 pub const BEFORE_EXPIRY: Duration = Duration::from_secs(60 * 60);
 
-/// BEFORE_SENDING controls for how long the wall clock must be confirmed before an intent is sent because its `not_before`
-/// has passed.
+/// BEFORE_SENDING controls for how long the wall clock must be confirmed before an intent is sent
+/// because its `not_before` has passed.
 pub const BEFORE_SENDING: Duration = trusted::STEADY;
 
 /// The machine's clocks.
@@ -76,13 +79,13 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// A clock whose [`Clock::elapsed`] counts from now.
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else asks")]
+    /// Returns a clock whose [`Clock::elapsed`] counts from now.
+    #[expect(clippy::disallowed_methods, reason = "all other code takes the time from here")]
     pub fn new() -> Self {
         Self { started: Instant::now() }
     }
 
-    /// The same, behind the trait.
+    /// Returns the same as a trait object.
     pub fn shared() -> Arc<dyn Clock> {
         Arc::new(Self::new())
     }
@@ -95,7 +98,7 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else asks")]
+    #[expect(clippy::disallowed_methods, reason = "all other code takes the time from here")]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
@@ -119,38 +122,42 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves only when told; a sleep moves it and is over at once.
+/// A clock that only [`ManualClock::advance`] and sleeps move. A sleep ends at once.
 #[derive(Debug)]
 pub struct ManualClock {
     state: Mutex<(Timestamp, Duration)>,
 }
 
 impl ManualClock {
-    /// A clock that stands at `now`.
+    /// Returns a clock that shows `now`.
     pub fn at(now: Timestamp) -> Self {
         Self { state: Mutex::new((now, Duration::ZERO)) }
     }
 
-    /// Lets time pass: both clocks move forward.
+    fn lock(&self) -> MutexGuard<'_, (Timestamp, Duration)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         state.0 = state.0.checked_add(by).unwrap_or(Timestamp::MAX);
         state.1 += by;
     }
 
-    /// Sets the wall clock, as an operator or a time server would; the steady clock stays.
+    /// Sets the wall clock, as an operator or a time server does. The steady clock is unchanged.
     pub fn set_wall(&self, now: Timestamp) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0 = now;
+        self.lock().0 = now;
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+        self.lock().0
     }
 
     fn elapsed(&self) -> Duration {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1
+        self.lock().1
     }
 
     fn sleep(&self, duration: Duration) -> Sleep<'_> {

@@ -1,8 +1,8 @@
-//! A signal that a file or what lies in a directory has changed, by whichever process.
+//! A signal that a file, or the content of a directory, has changed, whichever process changed it.
 //!
-//! A signal says only that it is worth looking: several changes may come as one, and what is written may be none of interest.
-//! Where the kernel tells nothing (a network's file system, or too many watches already) the same call returns once a second,
-//! so that whoever waits for it is late at worst.
+//! A signal only says that it is worth looking: several changes may give one signal, and a change may
+//! be of no interest. Where the kernel gives no signals (on a network file system, or with too many
+//! watches already) the same call returns once a second, so the caller is late at worst.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,80 +12,92 @@ use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
-/// The longest time without a look where nothing is told.
+/// LOOK_EVERY controls how long a caller waits for a signal before it looks without one.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Hears of changes from when it is made until it is dropped.
+/// Signals of changes from its creation until it is dropped.
 #[derive(Debug)]
 pub struct Watch {
-    // Never read: it tells `changes` as long as it lives.
+    // Never read: it sends to `changes` as long as it lives.
     _watcher: Option<RecommendedWatcher>,
-    // One place: what is not yet heard stands for everything after it. Kept, so that the other end never closes.
-    _told: mpsc::Sender<()>,
+    // Kept, so that the channel never closes. It has one place, because one signal that is not yet
+    // received stands for all later ones.
+    _sender: mpsc::Sender<()>,
     changes: mpsc::Receiver<()>,
 }
 
-/// The kernel watches no more, or not there.
+/// The kernel grants no more watches, or none at this place.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be watched", .path.display())]
 pub struct WatchError {
-    /// What was to be watched.
+    /// The file or directory.
     pub path: PathBuf,
-    /// Why it cannot be.
+    /// The error of the watcher.
     pub source: notify::Error,
 }
 
+/// Calls `on_event` for each event in `directory`; `path` is its name in errors.
+fn watcher(
+    path: &Path,
+    directory: &Path,
+    on_event: impl Fn(notify::Result<notify::Event>) + Send + 'static,
+) -> Result<RecommendedWatcher, WatchError> {
+    let error = |source| WatchError { path: path.to_owned(), source };
+    let mut watcher = notify::recommended_watcher(on_event).map_err(error)?;
+    watcher.watch(directory, RecursiveMode::NonRecursive).map_err(error)?;
+    Ok(watcher)
+}
+
 impl Watch {
-    /// Watches a directory, or a file and those beside it whose names go on after its name (as `-wal` does after a database's).
-    /// The file need not exist yet; its directory must.
+    /// Watches a directory, or a file and those in its directory whose names begin with its name (as
+    /// `-wal` follows a database's). The file need not exist yet; its directory must.
     ///
     /// # Errors
-    /// There is no such place, or the kernel grants no more watches. [`Watch::by_the_clock`] does without.
+    /// There is no such place, or the kernel grants no more watches. [`Watch::by_the_clock`] works
+    /// without signals.
     pub fn on(path: &Path) -> Result<Self, WatchError> {
-        let error = |source| WatchError { path: path.to_owned(), source };
-        // What a link stands for is what is written to.
+        // Writes go to the target of a link.
         let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let (directory, file) = match (real.is_dir(), real.parent(), real.file_name()) {
             (false, Some(parent), Some(name)) => (parent.to_owned(), Some(name.to_owned())),
             _ => (real, None),
         };
-        let (told, changes) = mpsc::channel(1);
-        let tell = told.clone();
-        let is_ours = move |path: &PathBuf| match (&file, path.file_name()) {
-            (Some(file), Some(name)) => name.as_encoded_bytes().starts_with(file.as_encoded_bytes()),
-            (Some(_), None) => false,
-            (None, _) => true,
+        let is_ours = move |path: &PathBuf| {
+            let name = path.file_name().map(|name| name.as_encoded_bytes());
+            file.as_ref()
+                .is_none_or(|file| name.is_some_and(|name| name.starts_with(file.as_encoded_bytes())))
         };
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let watch = Self::by_the_clock();
+        let sender = watch._sender.clone();
+        let watcher = watcher(path, &directory, move |event| {
             let matters = match event {
-                // That somebody reads is no change; whoever looks would wake itself.
+                // A read is no change. A caller that reads would wake itself.
                 Ok(event) if matches!(event.kind, EventKind::Access(_)) => false,
                 Ok(event) => event.paths.is_empty() || event.paths.iter().any(&is_ours),
-                // Events may have been lost.
+                // Events may be lost.
                 Err(_) => true,
             };
             if matters {
-                let _ = tell.try_send(());
+                let _ = sender.try_send(());
             }
-        })
-        .map_err(error)?;
-        watcher.watch(&directory, RecursiveMode::NonRecursive).map_err(error)?;
-        Ok(Self { _watcher: Some(watcher), _told: told, changes })
+        })?;
+        Ok(Self { _watcher: Some(watcher), ..watch })
     }
 
-    /// Hears of nothing and looks once a second.
+    /// Returns a watch without signals, which looks once a second.
     pub fn by_the_clock() -> Self {
-        let (told, changes) = mpsc::channel(1);
-        Self { _watcher: None, _told: told, changes }
+        let (sender, changes) = mpsc::channel(1);
+        Self { _watcher: None, _sender: sender, changes }
     }
 
-    /// Returns when something has changed since the last call (or since the watch began), or after a second. It may be dropped
-    /// before it returns without losing a change.
+    /// Returns when something has changed since the last call (or since the watch began), or after a
+    /// second. It may be dropped before it returns without losing a change.
     pub async fn changed(&mut self) {
         let _ = tokio::time::timeout(LOOK_EVERY, self.changes.recv()).await;
     }
 
-    /// The same without a look in between, where the kernel tells: nothing wakes whoever waits but a change.
+    /// Returns only when something has changed, where the kernel gives signals. Without them it
+    /// returns after a second.
     pub async fn told(&mut self) {
         match self._watcher {
             Some(_) => drop(self.changes.recv().await),
@@ -94,21 +106,17 @@ impl Watch {
     }
 }
 
-fn inode_of(path: &Path) -> Option<(u64, u64)> {
-    std::fs::metadata(path).ok().map(|directory| (directory.dev(), directory.ino()))
-}
-
 /// What happened in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// A file was renamed into place, whole.
+    /// A complete file was renamed into the directory.
     Renamed(String),
-    /// Something else: a file that may still be written, or more than could be told.
+    /// Another event: a file that may still be written, or lost events.
     Other,
 }
 
 impl News {
-    /// The name of a file that may be taken at once.
+    /// Returns the name of a file that is complete.
     pub fn renamed(self) -> Option<String> {
         match self {
             Self::Renamed(name) => Some(name),
@@ -117,10 +125,10 @@ impl News {
     }
 }
 
-/// Tells what comes into a directory, and how.
+/// Reports which files arrive in a directory, and how.
 #[derive(Debug)]
 pub struct DirectoryWatch {
-    /// Which directory it was when the watch began.
+    /// The directory's device and inode when the watch began.
     inode: Option<(u64, u64)>,
     news: mpsc::UnboundedReceiver<News>,
     _watcher: RecommendedWatcher,
@@ -132,46 +140,21 @@ impl DirectoryWatch {
     /// # Errors
     /// There is no such place, or the kernel grants no more watches.
     pub fn on(path: &Path) -> Result<Self, WatchError> {
-        let error = |source| WatchError { path: path.to_owned(), source };
-        let (tell, news) = mpsc::unbounded_channel();
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let Ok(event) = event else {
-                let _ = tell.send(News::Other);
-                return;
-            };
-            let arrived = match event.kind {
-                EventKind::Modify(ModifyKind::Name(RenameMode::To)) => true,
-                EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Create(_) => false,
-                EventKind::Modify(ModifyKind::Metadata(_)) | EventKind::Other => false,
-                _ => return,
-            };
-            // The kernel's queue is full, and events are lost: they name nothing.
-            if event.paths.is_empty() {
-                let _ = tell.send(News::Other);
+        let (sender, news) = mpsc::unbounded_channel();
+        let watcher = watcher(path, path, move |event| {
+            for news in event.map_or_else(|_| vec![News::Other], |event| news_of(&event)) {
+                let _ = sender.send(news);
             }
-            for path in &event.paths {
-                let name = path.file_name().and_then(|name| name.to_str());
-                // Hidden until it has its name.
-                if name.is_some_and(|name| name.starts_with('.')) {
-                    continue;
-                }
-                let _ = tell.send(match name.filter(|_| arrived) {
-                    Some(name) => News::Renamed(name.to_owned()),
-                    None => News::Other,
-                });
-            }
-        })
-        .map_err(error)?;
-        watcher.watch(path, RecursiveMode::NonRecursive).map_err(error)?;
+        })?;
         Ok(Self { inode: inode_of(path), news, _watcher: watcher })
     }
 
-    /// Whether this is still the directory that is watched, and not another one in its place.
+    /// Whether the directory at this path is still the one that is watched.
     pub fn is_on(&self, path: &Path) -> bool {
         self.inode.is_some() && self.inode == inode_of(path)
     }
 
-    /// Waits for news, and takes what else is there already.
+    /// Waits for news, and returns all news that are there.
     pub async fn next(&mut self) -> Vec<News> {
         let mut news = Vec::new();
         news.extend(self.news.recv().await);
@@ -182,52 +165,82 @@ impl DirectoryWatch {
     }
 }
 
+fn news_of(event: &notify::Event) -> Vec<News> {
+    let is_renamed = matches!(event.kind, EventKind::Modify(ModifyKind::Name(RenameMode::To)));
+    let matters = matches!(
+        event.kind,
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Create(_)
+            | EventKind::Modify(ModifyKind::Metadata(_))
+            | EventKind::Other
+    );
+    if !is_renamed && !matters {
+        return Vec::new();
+    }
+    if event.paths.is_empty() {
+        // The kernel's queue is full, and events are lost.
+        return vec![News::Other];
+    }
+    let names = event.paths.iter().map(|path| path.file_name().and_then(|name| name.to_str()));
+    // A hidden file is not complete.
+    let names = names.filter(|name| !name.is_some_and(|name| name.starts_with('.')));
+    let news = |name: Option<&str>| match name.filter(|_| is_renamed) {
+        Some(name) => News::Renamed(name.to_owned()),
+        None => News::Other,
+    };
+    names.map(news).collect()
+}
+
+fn inode_of(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|directory| (directory.dev(), directory.ino()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Whether a signal comes well before the second at which one looks anyway.
-    async fn is_told(watch: &mut Watch) -> bool {
+    /// Whether a signal arrives well before the second after which a caller looks without one.
+    async fn is_signalled(watch: &mut Watch) -> bool {
         matches!(tokio::time::timeout(LOOK_EVERY / 2, watch.changes.recv()).await, Ok(Some(())))
     }
 
     #[tokio::test]
-    async fn a_change_beside_the_file_is_told_and_a_reading_is_not() {
+    async fn change_of_a_file_with_the_same_prefix_is_signalled_and_a_read_is_not() {
         let directory = tempfile::TempDir::new().unwrap();
         let (file, wal) = (directory.path().join("k.db"), directory.path().join("k.db-wal"));
         std::fs::write(&file, "").unwrap();
         let mut watch = Watch::on(&file).unwrap();
         std::fs::write(directory.path().join("other"), "x").unwrap();
         std::fs::read(&file).unwrap();
-        assert!(!is_told(&mut watch).await);
+        assert!(!is_signalled(&mut watch).await);
         std::fs::write(&wal, "x").unwrap();
-        assert!(is_told(&mut watch).await);
+        assert!(is_signalled(&mut watch).await);
     }
 
     #[tokio::test]
-    async fn many_changes_are_told_once_and_a_later_one_again() {
+    async fn many_changes_are_signalled_together_and_a_later_one_again() {
         let directory = tempfile::TempDir::new().unwrap();
         let mut watch = Watch::on(directory.path()).unwrap();
         for n in 0..100 {
             std::fs::write(directory.path().join(n.to_string()), "x").unwrap();
         }
-        let mut told = 0;
-        while is_told(&mut watch).await {
-            told += 1;
+        let mut signals = 0;
+        while is_signalled(&mut watch).await {
+            signals += 1;
         }
-        assert!((1..=100).contains(&told), "{told}");
+        assert!((1..=100).contains(&signals), "{signals}");
         std::fs::rename(directory.path().join("1"), directory.path().join("one")).unwrap();
-        assert!(is_told(&mut watch).await);
+        assert!(is_signalled(&mut watch).await);
     }
 
     #[tokio::test]
-    async fn without_signals_it_looks_once_a_second() {
+    async fn watch_without_signals_returns_once_a_second() {
         Watch::by_the_clock().changed().await;
         assert!(Watch::on(Path::new("/nowhere/at/all")).is_err());
     }
 
     #[tokio::test]
-    async fn what_is_renamed_into_place_is_told_by_name() {
+    async fn file_that_is_renamed_into_place_is_reported_by_name() {
         let directory = tempfile::TempDir::new().unwrap();
         let spool = directory.path().join("spool");
         std::fs::create_dir(&spool).unwrap();

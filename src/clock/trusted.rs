@@ -102,13 +102,11 @@ impl Reckoning {
             // Time does not run backwards while a machine is off.
             return Self::new(wall.max(known.time), up);
         }
-        match up.saturating_sub(known.up) < MOST_AGE || fix.shows(wall, up, TOLERANCE) {
-            true => Self {
-                agreed: (known.up.saturating_sub(BEFORE_EXPIRY), known.up),
-                ..Self::new(fix.time, fix.up)
-            },
-            false => Self::new(wall, up),
+        if up.saturating_sub(known.up) < MOST_AGE || fix.shows(wall, up, TOLERANCE) {
+            let agreed = (known.up.saturating_sub(BEFORE_EXPIRY), known.up);
+            return Self { agreed, ..Self::new(fix.time, fix.up) };
         }
+        Self::new(wall, up)
     }
 
     /// Takes a look at the wall clock and returns the time.
@@ -147,10 +145,10 @@ impl Reckoning {
     }
 
     fn confirmed_for(&self, up: Duration) -> Duration {
-        match self.is_confirmed(self.trusted.at(up), up) {
-            true => Duration::MAX,
-            false => self.agreed.1.saturating_sub(self.agreed.0),
+        if self.is_confirmed(self.trusted.at(up), up) {
+            return Duration::MAX;
         }
+        self.agreed.1.saturating_sub(self.agreed.0)
     }
 }
 
