@@ -1,6 +1,8 @@
-//! The model and the decisions of komoju-sync as values: customers, changes, passes, intents, times, and what follows from them
-//! ([`plan`]). Pure: no I/O, no clock, no database.
+//! The model and the decisions of komoju-sync as values: customers, changes, passes, intents, times, the
+//! decisions that follow from them ([`plan`]), and the conditions that need an operator ([`attention`]).
+//! Pure: no I/O, no clock, no database.
 
+pub mod attention;
 pub mod change;
 pub mod customer;
 pub mod diff;
@@ -19,6 +21,7 @@ pub mod traces;
 pub mod unreadable;
 pub mod words;
 
+pub use attention::{Attention, Severity};
 pub use change::{Entry, Kind, Origin, Standing};
 pub use customer::{BadCustomer, Customer, CustomerId};
 pub use diff::Diff;
