@@ -162,7 +162,7 @@ async fn with_config(
     })?;
     let asked = asked.as_ref().ok().and_then(|asked| asked.as_ref().ok());
     report.add([account::check(looked, key.as_ref(), asked)])?;
-    report.add(state::check_list(looked, config.inbound.consistency_s, clock.now()))?;
+    report.add(state::check_list(looked))?;
     report.add(state::check_wipe(looked))?;
     report.add([state::check(looked, holder.is_some(), asked)])
 }

@@ -10,7 +10,7 @@ use crate::remote::client::SetupError;
 use crate::secret::KeyError;
 use crate::store::{StoreError, can_pass};
 use crate::tasks::pull::{Failure, Report};
-use komoju_core::Outcome;
+use komoju_core::{Outcome, Severity};
 
 /// An exit code of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,17 @@ impl Exit {
             Self::Fine => 0,
         };
         if weight(other) > weight(self) { other } else { self }
+    }
+}
+
+impl From<Severity> for Exit {
+    fn from(severity: Severity) -> Self {
+        match severity {
+            Severity::Note => Self::Fine,
+            Severity::Waits => Self::Waits,
+            Severity::Failed => Self::Failed,
+            Severity::KeyRefused => Self::KeyRefused,
+        }
     }
 }
 
@@ -145,6 +156,13 @@ mod tests {
                 assert_eq!(first.and(*later), first);
                 assert_eq!(later.and(first), first);
             }
+        }
+    }
+
+    #[test]
+    fn severity_exits_with_its_code() {
+        for severity in [Severity::Note, Severity::Waits, Severity::Failed, Severity::KeyRefused] {
+            assert_eq!(Exit::from(severity).code(), severity.exit_code());
         }
     }
 }

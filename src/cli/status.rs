@@ -1,18 +1,13 @@
-//! `status`: how things stand, from the database alone.
+//! `status`: the state of the mirror, from the database alone.
 
-use jiff::Timestamp;
-use serde_json::Value;
-
-use super::print::{self, Out, Style, count, grouped, plain};
+use super::print::{Out, Style, count, grouped, plain, safe};
 use super::{ConfigFile, Exit};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
 use crate::daemon::status::{Intents, Standing};
 use crate::store::Reader;
-use crate::tasks::spool;
 use komoju_core::intent::lifecycle::State;
-use komoju_core::unreadable;
 use komoju_core::words::duration;
+use komoju_core::{Attention, unreadable};
 
 /// How things stand: the last complete sweep and its age, what runs now, and what waits for a person.
 #[derive(Debug, clap::Args)]
@@ -42,182 +37,167 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     let now = SystemClock::new().now();
     let status = Standing::read(&reader, &config, now)?;
     let mut out = Out::new();
-    match args.style.is_json() {
-        true => out.json(&status)?,
-        false => print(&mut out, &status, &config, now)?,
+    if args.style.is_json() {
+        out.json(&status)?;
+    } else {
+        for line in lines(&status) {
+            out.line(&safe(&line))?;
+        }
     }
     out.finish()?;
-    Ok(exit(&status))
+    Ok(status.severity().into())
 }
 
-/// What this state of things exits with.
-fn exit(standing: &Standing) -> Exit {
-    let mut exit = Exit::Fine;
-    if standing.key_refused_since.is_some() {
-        exit = exit.and(Exit::KeyRefused);
-    }
-    if standing.stale || standing.database_trouble.is_some() {
-        exit = exit.and(Exit::Failed);
-    }
-    if standing.waits_for_a_person() {
-        exit = exit.and(Exit::Waits);
-    }
-    exit
+/// The report for people: a line a fact, each with its label.
+fn lines(status: &Standing) -> Vec<String> {
+    let mut lines = mirror(status);
+    lines.extend(conditions(status, &["database_unusable"]));
+    lines.push(sweep(status));
+    lines.extend(running(status));
+    lines.extend(conditions(status, &["failed_pass"]));
+    lines.extend(pace(status));
+    lines.extend(conditions(status, &["key_refused", "account_stopped"]));
+    lines.extend(status.restored_at.as_ref().map(|at| {
+        format!("restored  at {at}: the next complete sweep records no deletion, all wait for an operator")
+    }));
+    lines.extend(conditions(status, &["unfinished_wipe", "imprecise_list", "page_ignored", "long_unlisted"]));
+    lines
+        .extend(status.list.longest_lag_s.map(|lag| format!("lag       reads lagged by {lag:.1} s or more")));
+    lines.extend(conditions(status, &["lag_exceeded"]));
+    lines.extend(unreadable_customers(status));
+    lines.extend(conditions(status, &["unreadable_customers"]));
+    lines.extend(busy_fields(status));
+    lines.extend(conditions(status, &["held_deletions"]));
+    lines.extend(decided(status));
+    lines.extend(intents(status));
+    lines.extend(conditions(status, &["held_deletes"]));
+    lines.extend(spool(status));
+    lines
 }
 
-fn print(out: &mut Out, status: &Standing, config: &Config, now: Timestamp) -> std::io::Result<()> {
+/// The sentences of the conditions with these keys.
+fn conditions<'a>(status: &'a Standing, keys: &'a [&str]) -> impl Iterator<Item = String> + 'a {
+    let found = status.attention.iter().filter(|attention| keys.contains(&attention.key()));
+    found.map(|attention| format!("{}{attention}", label(attention)))
+}
+
+fn label(attention: &Attention) -> &'static str {
+    match attention {
+        Attention::DatabaseUnusable { .. } => "database  ",
+        Attention::FailedPass { .. } => "problem   ",
+        Attention::KeyRefused { .. } => "key       ",
+        Attention::AccountStopped { .. } => "account   ",
+        Attention::UnfinishedWipe(_) => "wiping    unfinished: ",
+        Attention::LagExceeded { .. } => "lag       ",
+        Attention::UnreadableCustomers { .. } => "reading   ",
+        Attention::HeldDeletions(_) | Attention::HeldDeletes(_) => "held      ",
+        Attention::SpoolBlocked { .. } => "spool     ",
+        Attention::StuckFile { .. } => "stuck     ",
+        Attention::RefusedFile { .. } => "refused   ",
+        _ => "list      ",
+    }
+}
+
+fn mirror(status: &Standing) -> Vec<String> {
     let mirror = &status.mirror;
     let number = |name: &str| grouped(u64::try_from(mirror.number(name)).unwrap_or(0));
-    out.line(&format!(
-        "mirror    {} live, {} deleted; change log at {}; account {}",
-        number("live"),
-        number("deleted"),
-        number("head_seq"),
-        mirror.text("account").unwrap_or("none yet")
-    ))?;
-    match &status.instance {
-        Some(holder) => out.line(&format!("instance  {holder}"))?,
-        None => out.line("instance  none is running")?,
-    }
-    if let Some(trouble) = &status.database_trouble {
-        out.line(&format!(
-            "database  cannot be used {}; the daemon tries again",
-            super::print::safe(trouble)
-        ))?;
-    }
-    let last = status.partial_sentence().map(|partial| format!("; the last one is {partial}"));
+    vec![
+        format!(
+            "mirror    {} live, {} deleted; change log at {}; account {}",
+            number("live"),
+            number("deleted"),
+            number("head_seq"),
+            mirror.text("account").unwrap_or("none yet")
+        ),
+        format!("instance  {}", status.instance.as_deref().unwrap_or("none is running")),
+    ]
+}
+
+/// The last complete sweep, and what a partial one after it left open.
+fn sweep(status: &Standing) -> String {
+    let partial = |attention: &&Attention| matches!(attention, Attention::PartialSweep { .. });
+    let last = status.attention.iter().find(partial).map(|partial| format!("; the last one is {partial}"));
     let last = last.unwrap_or_default();
-    match status.last_sweep_age_s {
-        Some(age) => {
-            let stale = match status.stale {
-                true if age < 0 => ", which is still to come: a clock was set back",
-                true => ", which is too long ago",
-                false => "",
-            };
-            let at = plain(mirror.get("last_sweep_at"));
-            out.line(&format!("sweep     complete {} ago ({at}){stale}{last}", duration(age)))?;
-        }
-        None => out.line(&format!("sweep     none is complete yet{last}"))?,
-    }
-    if let Some(pass) = &status.running {
-        let left =
-            status.time_left_s.map(|left| format!(", about {} left", duration(left))).unwrap_or_default();
-        let [kind, id, pages, of] = ["kind", "id", "pages", "last_page"].map(|name| plain(pass.get(name)));
-        out.line(&match of.as_str() {
-            "0" => format!("running   {kind} {id}: waiting for the first page"),
-            _ => format!("running   {kind} {id}: page {pages} of {of}{left}"),
-        })?;
-    }
-    for pass in [&status.last_sweep, &status.last_probe].into_iter().flatten() {
-        if let Value::String(error) = pass.get("error") {
-            let [kind, id, outcome] = ["kind", "id", "outcome"].map(|name| plain(pass.get(name)));
-            out.line(&format!("problem   {kind} {id} {outcome}: {}", super::print::safe(error)))?;
-        }
-    }
-    if let Some(until) = &status.throttled_until {
-        out.line(&format!("waiting   the API asked us to wait until {until}"))?;
-    }
-    if let Some(slowed) = &status.slowed {
-        out.line(&format!("rate      {slowed}"))?;
-    }
-    if let Some(since) = &status.key_refused_since {
-        let next = match status.instance {
-            Some(_) => "the daemon asks again every 15 minutes",
-            None => "no daemon runs: the next `komoju-sync sync` or `komoju-sync run` asks again",
-        };
-        out.line(&format!("key       refused by the API since {since}; {next}"))?;
-    }
-    if let Some(since) = &status.account_stopped_since {
-        out.line(&format!(
-            "account   stopped since {since}: the key reads another account; see `komoju-sync account show`"
-        ))?;
-    }
-    if let Some(at) = &status.restored_at {
-        out.line(&format!(
-            "restored  at {at}: the next complete sweep records no deletion, all wait for an operator"
-        ))?;
-    }
-    if let Some(left) = status.wipe_sentence() {
-        out.line(&format!("wiping    unfinished: {}", print::safe(&left)))?;
-    }
-    print_list(out, status, config.inbound.consistency_s, now)?;
-    print_reading(out, status)?;
-    if status.held_deletions > 0 {
-        let held = count(status.held_deletions, "deletion");
-        out.line(&format!("held      {held}: see `komoju-sync deletions list`"))?;
-    }
-    if status.approved_deletions > 0 {
-        let approved = count(status.approved_deletions, "deletion");
-        out.line(&format!(
-            "approved  {approved}, not proven yet: each pass asks again; `deletions reject HOLD` keeps them"
-        ))?;
-    }
-    if status.rejected_deletions > 0 {
-        let rejected = count(status.rejected_deletions, "deletion");
-        out.line(&format!("rejected  {rejected}: the customers stay until a list shows them again"))?;
-    }
-    print_outbox(out, status)
+    let Some(age) = status.last_sweep_age_s else { return format!("sweep     none is complete yet{last}") };
+    let stale = match age {
+        _ if !status.stale => "",
+        ..0 => ", which is still to come: a clock was set back",
+        _ => ", which is too long ago",
+    };
+    let at = plain(status.mirror.get("last_sweep_at"));
+    format!("sweep     complete {} ago ({at}){stale}{last}", duration(age))
 }
 
-/// In what way the list is imprecise, and how far reads lag; nothing for an exact list and reads that never lag.
-fn print_list(out: &mut Out, status: &Standing, consistency_s: u32, now: Timestamp) -> std::io::Result<()> {
-    let list = &status.list;
-    let lines = [
-        list.imprecision(now).map(|text| format!("list      {text}")),
-        list.ignores_page.then(|| {
-            "list      there may be more customers than are listed: ask KOMOJU, and see `komoju-sync doctor`".to_owned()
-        }),
-        list.long_unlisted_sentence().map(|text| format!("list      {text}")),
-        list.lag_sentence().map(|text| format!("lag       {text}")),
-        list.lag_exceeded_sentence(consistency_s).map(|text| format!("lag       {text}")),
-    ];
-    for line in lines.into_iter().flatten() {
-        out.line(&print::safe(&line))?;
-    }
-    Ok(())
+fn running(status: &Standing) -> Option<String> {
+    let pass = status.running.as_ref()?;
+    let left = status.time_left_s.map(|left| format!(", about {} left", duration(left))).unwrap_or_default();
+    let [kind, id, pages, of] = ["kind", "id", "pages", "last_page"].map(|name| plain(pass.get(name)));
+    Some(if of == "0" {
+        format!("running   {kind} {id}: waiting for the first page")
+    } else {
+        format!("running   {kind} {id}: page {pages} of {of}{left}")
+    })
 }
 
-/// How many unreadable customers are named.
+/// What slows requests down.
+fn pace(status: &Standing) -> impl Iterator<Item = String> {
+    let until = status.throttled_until.as_ref();
+    let waiting = until.map(|until| format!("waiting   the API asked us to wait until {until}"));
+    waiting.into_iter().chain(status.slowed.as_ref().map(|slowed| format!("rate      {slowed}")))
+}
+
+/// NAMED controls how many unreadable customers are named.
 const NAMED: usize = 10;
 
-/// What is noteworthy about what the API shows: unreadable customers, and fields that may change on every read.
-fn print_reading(out: &mut Out, status: &Standing) -> std::io::Result<()> {
-    for row in status.unreadable_customers.iter().take(NAMED) {
+fn unreadable_customers(status: &Standing) -> Vec<String> {
+    let named = status.unreadable_customers.iter().take(NAMED).map(|row| {
         let [page, position] = ["page", "position"].map(|name| row.get(name).as_u64());
         let [since, reason] = ["first_seen_at", "reason"].map(|name| row.text(name).unwrap_or_default());
         let name = unreadable::phrase(row.text("id"), page, position);
-        let line = format!("reading   {name} is unreadable since {since}: {reason}");
-        out.line(&super::print::safe(&line))?;
-    }
+        format!("reading   {name} is unreadable since {since}: {reason}")
+    });
+    let mut lines: Vec<String> = named.collect();
     let unnamed = status.unreadable.saturating_sub(NAMED as u64);
     if unnamed > 0 {
         let more = count(unnamed, "more unreadable customer");
-        out.line(&format!("reading   {more}: see the view unreadable_customers"))?;
+        lines.push(format!("reading   {more}: see the view unreadable_customers"));
     }
-    if status.unreadable > 0 {
-        out.line(
-            "reading   the mirror keeps what was last known of them; ask KOMOJU's support to correct them",
-        )?;
-    }
-    for row in &status.busy_fields {
+    lines
+}
+
+/// Fields that may change on every read.
+fn busy_fields(status: &Standing) -> impl Iterator<Item = String> {
+    status.busy_fields.iter().map(|row| {
         let [customers, seen, sweeps] =
             ["customers", "seen", "sweeps"].map(|name| u64::try_from(row.number(name)).unwrap_or(0));
         let (customers, of) = (grouped(customers), count(seen, "customer"));
         let field = row.text("field").unwrap_or_default();
-        let line = match sweeps {
+        match sweeps {
             0 | 1 => format!("field     {field} changed in {customers} of {of} in the last complete sweep"),
             n => format!(
                 "field     {field} changes on every read: in {customers} of {of} in the last complete sweep, and in {n} sweeps in \
                  a row; each adds as many log entries"
             ),
-        };
-        out.line(&super::print::safe(&line))?;
-    }
-    Ok(())
+        }
+    })
 }
 
-fn print_outbox(out: &mut Out, status: &Standing) -> std::io::Result<()> {
-    let mut settled = Vec::new();
+/// Deletions that an operator has decided on.
+fn decided(status: &Standing) -> Vec<String> {
+    let line =
+        |n: u64, label: &str, what: &str| (n > 0).then(|| format!("{label}{}{what}", count(n, "deletion")));
+    let approved = ", not proven yet: each pass asks again; `deletions reject HOLD` keeps them";
+    let rejected = ": the customers stay until a list shows them again";
+    let lines = [
+        line(status.approved_deletions, "approved  ", approved),
+        line(status.rejected_deletions, "rejected  ", rejected),
+    ];
+    lines.into_iter().flatten().collect()
+}
+
+/// A line for each state in which something is still to come, and one for all settled intents.
+fn intents(status: &Standing) -> Vec<String> {
+    let (mut lines, mut settled) = (Vec::new(), Vec::new());
     for state in State::ALL {
         match status.intents.get(state.word()) {
             Some(Intents::Open { count, oldest: Some(oldest), oldest_created_at, oldest_reason })
@@ -225,8 +205,8 @@ fn print_outbox(out: &mut Out, status: &Standing) -> std::io::Result<()> {
             {
                 let since = oldest_created_at.as_deref().unwrap_or_default();
                 let why = oldest_reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-                let told = format!("{} {state}; the oldest is {oldest} of {since}{why}", grouped(*count));
-                out.line(&format!("intents   {}", super::print::safe(&told)))?;
+                let count = grouped(*count);
+                lines.push(format!("intents   {count} {state}; the oldest is {oldest} of {since}{why}"));
             }
             Some(Intents::Settled { count }) if *count > 0 => {
                 settled.push(format!("{} {state}", grouped(*count)));
@@ -235,45 +215,27 @@ fn print_outbox(out: &mut Out, status: &Standing) -> std::io::Result<()> {
         }
     }
     if !settled.is_empty() {
-        out.line(&format!("intents   {}", settled.join(", ")))?;
+        lines.push(format!("intents   {}", settled.join(", ")));
     }
-    if status.held_deletes > 0 {
-        let held = count(status.held_deletes, "delete intent");
-        out.line(&format!("held      {held}: see `komoju-sync intent plan`, then `intent approve`"))?;
-    }
-    if !status.outbound_enabled {
-        out.line(
-            "pushing   switched off: nothing is accepted or sent (outbound.enabled, as of the last start)",
-        )?;
-    }
-    print_spool(out, status)
+    lines
 }
 
 /// The spool directory: why no file is taken, and the files that need an operator, each with what to do.
-fn print_spool(out: &mut Out, status: &Standing) -> std::io::Result<()> {
-    let spool = &status.spool;
-    let mut line = |text: String| out.line(&print::safe(&text));
-    if let Some(problem) = &spool.problem {
-        line(format!("spool     no file is taken: {problem}"))?;
+fn spool(status: &Standing) -> Vec<String> {
+    let off = "pushing   switched off: nothing is accepted or sent (outbound.enabled, as of the last start)";
+    let mut lines: Vec<String> = (!status.outbound_enabled).then(|| off.to_owned()).into_iter().collect();
+    lines.extend(conditions(status, &["spool_blocked", "stuck_file"]));
+    if status.spool.more_stuck > 0 {
+        let more = count(status.spool.more_stuck, "file");
+        lines.push(format!("stuck     {more} more in outbound.spool_dir"));
     }
-    for spool::Left { name, why } in &spool.stuck {
-        line(format!("stuck     {name} in outbound.spool_dir: it {why}"))?;
-    }
-    if spool.more_stuck > 0 {
-        line(format!("stuck     {} more in outbound.spool_dir", count(spool.more_stuck, "file")))?;
-    }
-    for name in &spool.refused {
-        line(format!(
-            "refused   {name}: rejected/{name}.error in outbound.spool_dir says why; correct it and drop it again, or remove both"
-        ))?;
-    }
-    let more = status.rejected_files.saturating_sub(spool.refused.len());
+    lines.extend(conditions(status, &["refused_file"]));
+    let more = status.rejected_files.saturating_sub(status.spool.refused.len());
     if more > 0 {
-        let files = count(more as u64, "file");
-        line(format!("refused   {files} more: see rejected/ in outbound.spool_dir"))?;
+        lines.push(format!("refused   {} more: see rejected/ in outbound.spool_dir", count(more, "file")));
     }
-    for file in &status.spool_files {
-        line(format!("file      {file} stays in outbound.spool_dir"))?;
-    }
-    Ok(())
+    lines.extend(
+        status.spool_files.iter().map(|file| format!("file      {file} stays in outbound.spool_dir")),
+    );
+    lines
 }

@@ -1,16 +1,18 @@
-//! Alerts: `alerts.command` is run when something waits for a person, or when nothing was read for long (docs/alerts.md).
+//! Alerts: runs `alerts.command` when something needs an operator, or when the mirror was not renewed for
+//! long (docs/alerts.md).
 //!
 //! ```text
-//!   how things stand changed ─▶ note what is new, forget what cleared ─▶ is something untold, and due? ─▶ run, and note it told
+//!   the state changed ─▶ record what is new, forget what cleared ─▶ is a kind not reported, and due? ─▶ run, record it as reported
 //! ```
 //!
-//! Invariants: each thing is told once until it clears, restarts included, and at least once: it is noted as told only after the
-//! program has ended well. More of a kind that was told already is gathered and told at most once an hour, so that a storm of parked
-//! intents is a handful of runs. One program runs at a time, beside everything else, and for half a minute at most. Nothing is written
-//! while nothing changes, and where no command is set nothing is looked at.
+//! Invariants: each condition is reported once until it clears, restarts included, and at least once: it is
+//! recorded as reported only after the program has succeeded. More of a kind that was reported already is
+//! gathered and reported at most once an hour, so a storm of parked intents is a handful of runs. One
+//! program runs at a time, beside everything else, and for half a minute at most. Nothing is written while
+//! nothing changes, and nothing is read if no command is set.
 
 mod child;
-mod words;
+mod note;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -29,7 +31,9 @@ use crate::metrics;
 use crate::secret::{Masker, SecretKey};
 use crate::store::state::alerts::{self, Staleness, Untold};
 use crate::store::{Store, StoreError};
-use komoju_core::time;
+use komoju_core::{Attention, Severity, time};
+
+use note::Origin;
 
 /// How often more of the same kind is told while it stands.
 const MORE_OF_THE_SAME: SignedDuration = SignedDuration::from_hours(1);
@@ -114,26 +118,38 @@ impl Alerts {
         }
     }
 
-    /// Sends the alert that the database cannot be used. The database cannot record this alert. Returns the time until the next try
-    /// where this one failed.
-    pub async fn tell_database(&self, since: &str, why: String) -> Option<Duration> {
-        let alert = words::of_database(since, &self.masker.text(&why));
-        let note = alert.note(&self.database, self.host.as_deref(), self.clock.now());
-        let ran = child::run(&self.command, &note, &*self.clock, &self.stop, &self.masker).await?;
-        metrics::alert_run(ran.is_ok());
-        match ran {
-            Ok(()) => {
-                tracing::info!(alert = words::DATABASE, "told: {}", alert.sentence);
-                None
-            }
+    /// Sends the alert that the database cannot be used, which it cannot record. Returns the time until the
+    /// next try if this one failed.
+    pub async fn tell_database(&self, since: &str, trouble: &str) -> Option<Duration> {
+        let attention = Attention::DatabaseUnusable { trouble: self.masker.text(trouble) };
+        let untold = Untold {
+            kind: attention.key().to_owned(),
+            count: 1,
+            new: 1,
+            noticed_at: since.to_owned(),
+            last_told_at: None,
+        };
+        match self.run(&attention, &untold).await? {
+            Ok(()) => None,
             Err(why) => {
                 tracing::error!(
-                    "alert not delivered ({}): alerts.command {why}. Run it by hand as the service's user (docs/alerts.md)",
-                    alert.sentence
+                    "alert not delivered ({attention}): alerts.command {why}. Run it by hand as the service's user (docs/alerts.md)"
                 );
                 Some(FIRST_RETRY)
             }
         }
+    }
+
+    /// Runs the command for a condition; `None` if the stop came first.
+    async fn run(&self, attention: &Attention, untold: &Untold) -> Option<Result<(), String>> {
+        let origin = Origin { database: &self.database, host: self.host.as_deref() };
+        let note = note::note(attention, untold, &origin, self.clock.now());
+        let ran = child::run(&self.command, &note, &*self.clock, &self.stop, &self.masker).await?;
+        metrics::alert_run(ran.is_ok());
+        if ran.is_ok() {
+            tracing::info!(alert = attention.key(), "told: {attention}");
+        }
+        Some(ran)
     }
 
     async fn sleep(&self, wait: Option<Duration>) {
@@ -154,7 +170,7 @@ impl Alerts {
         let (now, runs_for) = (self.clock.now(), self.clock.elapsed().saturating_sub(started));
         let started = now.checked_sub(runs_for).unwrap_or(Timestamp::MIN);
         let staleness = staleness(standing, &self.sweep_cron, started, now);
-        if rounds.nothing_noted && staleness != Staleness::Overdue && !needs_a_person(standing) {
+        if rounds.nothing_noted && standing.severity() == Severity::Note {
             return Ok(None);
         }
         let noted = self.store.read(move |conn| alerts::is_noted(conn, staleness)).await?;
@@ -195,44 +211,40 @@ impl Alerts {
         if let Some(left) = at.checked_sub(self.clock.elapsed()).filter(|left| !left.is_zero()) {
             return Ok(Some(left));
         }
-        let oldest = self
-            .store
-            .read(|conn| Ok((alerts::oldest_hold(conn)?, alerts::oldest_held_delete(conn)?)))
-            .await?;
-        // What was observed may be older than what is noted; the next look, in a few seconds, will show both.
-        let Some(alert) = words::of(&untold, standing, oldest) else { return Ok(None) };
-        let note = alert.note(&self.database, self.host.as_deref(), now);
-        let ran = child::run(&self.command, &note, &*self.clock, &self.stop, &self.masker).await;
-        let Some(ran) = ran else { return Ok(None) };
-        metrics::alert_run(ran.is_ok());
-        match ran {
-            Ok(()) => {
-                tracing::info!(alert = untold.kind, "told: {}", alert.sentence);
+        // What was observed may be older than what is recorded; the next observation, in a few seconds, shows both.
+        let Some(attention) = condition(standing, &untold.kind) else { return Ok(None) };
+        match self.run(&attention, &untold).await {
+            None => Ok(None),
+            Some(Ok(())) => {
                 rounds.again.remove(&untold.kind);
                 let at = time::written(self.clock.now());
                 self.store.write(move |tx| alerts::told(tx, &untold.kind, &at)).await?;
                 Ok(None)
             }
-            Err(why) => {
+            Some(Err(why)) => {
                 tracing::error!(
                     alert = untold.kind,
                     retry_s = wait.as_secs(),
                     "alert not delivered ({}): alerts.command {why}. Run it by hand as the service's user, with a JSON object on \
                      standard input, to see what is wrong (docs/alerts.md); it is tried again",
-                    alert.sentence
+                    attention
                 );
-                rounds.again.insert(
-                    untold.kind,
-                    (self.clock.elapsed().saturating_add(wait), wait.saturating_mul(2).min(LAST_RETRY)),
-                );
+                let again_at = self.clock.elapsed().saturating_add(wait);
+                rounds.again.insert(untold.kind, (again_at, wait.saturating_mul(2).min(LAST_RETRY)));
                 Ok(Some(wait))
             }
         }
     }
 }
 
-fn needs_a_person(standing: &Standing) -> bool {
-    standing.waits_for_a_person() || standing.key_refused_since.is_some()
+/// The condition of this kind. An alert about a stale mirror is due only once this daemon had the time for
+/// a sweep, and says so.
+fn condition(standing: &Standing, kind: &str) -> Option<Attention> {
+    let mut found = standing.attention.iter().find(|attention| attention.key() == kind)?.clone();
+    if let Attention::StaleMirror { is_overdue, .. } = &mut found {
+        *is_overdue = true;
+    }
+    Some(found)
 }
 
 /// Whether the mirror is stale and this daemon had its chance: it failed with a sweep, or has run for three periods. So the first

@@ -1,5 +1,7 @@
-//! How things stand, from the database alone: what `status` prints, the service tells its manager, and alerts watch.
+//! The state of the mirror, from the database alone: what `status` prints, the service manager shows, and
+//! alerts watch. What needs an operator is a list of [`Attention`].
 
+mod attention;
 mod list;
 
 use std::collections::BTreeMap;
@@ -13,12 +15,12 @@ use crate::store::file::{readers, wipe};
 use crate::store::log::{busy_fields, holds, unlisted, unreadable};
 use crate::store::outbox::{engine, rows};
 use crate::store::read::{self, Record};
-use crate::store::state::{account, slowed};
+use crate::store::state::{account, alerts, slowed};
 use crate::store::{self, Conn, Instance, Reader, StoreError};
 use crate::tasks::spool;
 use komoju_core::intent::lifecycle::State;
-use komoju_core::words::{count, duration, grouped};
-use komoju_core::{Outcome, PassKind, Slowed, time};
+use komoju_core::words::{duration, grouped};
+use komoju_core::{Attention, PassKind, Severity, Slowed, time};
 
 pub use list::List;
 
@@ -27,6 +29,7 @@ const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);
 
 /// A request to observe the state now; answered when that was done.
 pub type LookRequest = oneshot::Sender<()>;
+
 /// MOST_UNREADABLE controls how many unreadable customers are named.
 const MOST_UNREADABLE: usize = 100;
 
@@ -102,6 +105,9 @@ pub struct Standing {
     pub rejected_files: usize,
     /// What lies in `outbound.spool_dir` and will not be taken, and why none is taken where that is so.
     pub spool: spool::Overview,
+    /// What needs an operator or is worth a report, what stops everything first.
+    #[serde(skip)]
+    pub attention: Vec<Attention>,
 }
 
 /// The intents in one state.
@@ -157,7 +163,8 @@ impl Standing {
         let problem = instance.as_ref().map(|_| store::outbox::spool::problem(reader)).transpose()?;
         let spool = spool::Overview::read(&config.outbound.spool_dir, &config.database.path, problem);
         let left = wipe::left(reader)?;
-        Ok(Self {
+        let mut status = Self {
+            attention: Vec::new(),
             spool,
             erasure_unfinished: left.erasure,
             tokens_unfinished: left.tokens,
@@ -199,12 +206,13 @@ impl Standing {
             held_deletions: holds::held_count(reader)?,
             approved_deletions: holds::approved_count(reader)?,
             rejected_deletions: holds::rejected_count(reader)?,
-        })
-    }
-
-    /// How many intents wait for a person's decision.
-    pub fn parked(&self) -> u64 {
-        self.count_in(State::Parked)
+        };
+        let oldest = attention::Oldest {
+            hold: alerts::oldest_hold(reader)?.map(|hold| hold.to_string()),
+            held_delete: alerts::oldest_held_delete(reader)?,
+        };
+        status.attention = attention::of(&status, oldest, config.inbound.consistency_s, now);
+        Ok(status)
     }
 
     /// How many intents are in a state.
@@ -212,100 +220,23 @@ impl Standing {
         self.intents.get(state.word()).map_or(0, Intents::count)
     }
 
-    /// What the last sweep left open, where it was partial, as a sentence without its end.
-    pub fn partial_sentence(&self) -> Option<String> {
-        let pass =
-            self.last_sweep.as_ref().filter(|pass| pass.text("outcome") == Some(Outcome::Partial.word()))?;
-        let unverified = u64::try_from(pass.number("unverified")).unwrap_or(0);
-        if unverified == 0 {
-            return Some("partial: the list was not read to its end".to_owned());
-        }
-        let were = if unverified == 1 { "was" } else { "were" };
-        Some(format!("partial: {} {were} neither listed nor verified", count(unverified, "customer")))
+    /// The gravest of what needs attention.
+    pub fn severity(&self) -> Severity {
+        self.attention.iter().map(Attention::severity).max().unwrap_or(Severity::Note)
     }
 
-    /// Whether a wipe needs an operator: each unfinished erasure does. Tokens are wiped within moments; they need one if that is
-    /// blocked, or if no process is there to do it.
-    pub fn wipe_needs_operator(&self) -> bool {
-        self.erasure_unfinished || (self.tokens_unfinished && (self.wipe_blocked || self.instance.is_none()))
+    /// How many things the condition with this key is about; 0 where it is not so.
+    pub fn count_of(&self, key: &str) -> u64 {
+        self.attention.iter().filter(|attention| attention.key() == key).map(Attention::count).sum()
     }
 
-    /// What may be left, and why, as a sentence without its end; `None` if nothing is.
-    pub fn wipe_sentence(&self) -> Option<String> {
-        let what = match (self.erasure_unfinished, self.tokens_unfinished) {
-            (false, false) => return None,
-            (true, false) => "erased data",
-            (false, true) => "payment tokens of settled intents",
-            (true, true) => "erased data and payment tokens of settled intents",
-        };
-        let since =
-            self.wipe_unfinished_since.as_deref().map(|at| format!(" since {at}")).unwrap_or_default();
-        let why = match (self.wipe_blocked_by.as_slice(), self.instance.is_some()) {
-            ([], false) => "`komoju-sync sync` or the daemon removes them".to_owned(),
-            ([], true) if self.wipe_blocked => {
-                "the daemon could not remove them yet: a process of another user reads the database, or the log says why".to_owned()
-            }
-            ([], true) => "the daemon removes them".to_owned(),
-            (readers, _) => format!(
-                "{} reads an old state of the database: end that transaction or program",
-                readers.join(" and ")
-            ),
-        };
-        Some(format!("{what} are still in the database file or its WAL{since}; {why}"))
-    }
-
-    /// Whether something needs an operator: a hold, a parked intent, a stopped account, an unfinished wipe, a new unreadable customer,
-    /// a list that may be read in part because the API ignores `page`.
-    pub fn waits_for_a_person(&self) -> bool {
-        self.wipe_needs_operator()
-            || self.unreadable_new > 0
-            || self.list.ignores_page
-            || self.held_deletions > 0
-            || self.held_deletes > 0
-            || self.parked() > 0
-            || self.account_stopped_since.is_some()
-    }
-
-    /// The whole in one line, what asks for action first. Moments are told, not ages: it is true for as long as nothing changes.
+    /// The whole state in one line, what needs attention first. It names moments and no ages, so it is
+    /// true for as long as nothing changes.
     pub fn line(&self) -> String {
-        let mut parts = Vec::new();
-        if let Some(since) = &self.key_refused_since {
-            parts.push(format!("key refused since {since}"));
+        let mut parts: Vec<String> = self.attention.iter().filter_map(Attention::brief).collect();
+        if let Some(at) = self.mirror.text("last_sweep_at").filter(|_| !self.stale) {
+            parts.push(format!("last complete sweep {at}"));
         }
-        if let Some(since) = &self.account_stopped_since {
-            parts.push(format!("stopped since {since}: the key reads another account"));
-        }
-        if self.wipe_needs_operator() {
-            let what = if self.erasure_unfinished { "erasure" } else { "wiping of tokens" };
-            parts.push(format!("{what} unfinished"));
-        }
-        let waits = [
-            (self.held_deletions, "held deletion"),
-            (self.held_deletes, "held delete intent"),
-            (self.parked(), "parked intent"),
-            (self.unreadable, "unreadable customer"),
-        ];
-        parts.extend(waits.iter().filter(|(n, _)| *n > 0).map(|(n, one)| count(*n, one)));
-        if let Some(pass) = &self.last_sweep
-            && let Some(error) = pass.text("error")
-        {
-            parts.push(format!(
-                "sweep {} {}: {error}",
-                pass.number("id"),
-                pass.text("outcome").unwrap_or_default()
-            ));
-        }
-        if let (Some(partial), Some(pass)) = (self.partial_sentence(), &self.last_sweep) {
-            parts.push(format!("sweep {} {partial}", pass.number("id")));
-        }
-        if self.list.ignores_page {
-            parts.push("the API may ignore `page`".to_owned());
-        }
-        parts.push(match self.mirror.text("last_sweep_at") {
-            Some(at) if self.stale => format!("stale: last complete sweep {at}"),
-            Some(at) => format!("last complete sweep {at}"),
-            None => "no complete sweep yet".to_owned(),
-        });
         parts.push(format!("{} live", grouped(u64::try_from(self.mirror.number("live")).unwrap_or(0))));
         for state in [State::Queued, State::Sending, State::Waiting] {
             match self.count_in(state) {

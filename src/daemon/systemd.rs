@@ -9,6 +9,7 @@ use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
+use super::trouble::Trouble;
 use crate::clock::Clock;
 use crate::heartbeat::{Reading, Stalled, Watchdog};
 use crate::store::beside;
@@ -54,8 +55,8 @@ impl App {
         let mut troubles = self.trouble.subscribe();
         loop {
             let line = standings.borrow_and_update().as_ref().map(|standing| standing.line());
-            let trouble = troubles.borrow_and_update().as_ref().map(ToString::to_string);
-            let line = trouble.map(|trouble| format!("the database cannot be used {trouble}")).or(line);
+            let trouble = troubles.borrow_and_update().as_ref().map(Trouble::attention);
+            let line = trouble.and_then(|trouble| trouble.brief()).or(line);
             if let Some(line) = line.filter(|line| *line != told) {
                 tell(&[NotifyState::Status(&line)]);
                 told = line;

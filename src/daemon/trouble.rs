@@ -17,7 +17,7 @@ use super::{App, AppError, chain};
 use crate::config::Config;
 use crate::store::StoreError;
 use crate::store::log::passes;
-use komoju_core::time;
+use komoju_core::{Attention, time};
 
 /// Controls the first wait …
 pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -40,6 +40,13 @@ const ALERT_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Trouble {
     since: String,
     why: String,
+}
+
+impl Trouble {
+    /// The condition that this is for an operator.
+    pub(super) fn attention(&self) -> Attention {
+        Attention::DatabaseUnusable { trouble: self.to_string() }
+    }
 }
 
 impl std::fmt::Display for Trouble {
@@ -101,7 +108,8 @@ impl App {
             if let Some(alerts) = &self.alerts
                 && self.clock.elapsed() >= alert_from
             {
-                let told = alerts.tell_database(&since, self.trouble_text()).await;
+                let trouble = self.trouble.borrow().as_ref().map(ToString::to_string).unwrap_or_default();
+                let told = alerts.tell_database(&since, &trouble).await;
                 alert_from = self.clock.elapsed() + told.unwrap_or(Duration::MAX / 2);
             }
         }
@@ -133,9 +141,5 @@ impl App {
         tracing::error!("{}; it is tried again until that is over", trouble.why);
         self.instance.note_trouble(Some(trouble.to_string()));
         self.trouble.send_replace(Some(trouble));
-    }
-
-    fn trouble_text(&self) -> String {
-        self.trouble.borrow().as_ref().map(|trouble| trouble.why.clone()).unwrap_or_default()
     }
 }

@@ -1,171 +1,134 @@
-//! What waits for a person, in one line each; `status` tells the whole.
-
-use jiff::Timestamp;
+//! What needs an operator, in a few lines; `status` reports the rest.
 
 use super::api::Asked;
 use super::database::Looked;
 use super::{Exit, Finding};
 use crate::cli::print::count;
-use crate::daemon::status::List;
+use crate::daemon::status::Standing;
 use komoju_core::intent::lifecycle::State;
-use komoju_core::words::duration;
+use komoju_core::{Attention, Severity};
 
 const CHECK: &str = "state";
 const LIST: &str = "list";
 
-/// What is judged of `status`.
-#[derive(Clone, Debug, Default)]
-struct Waiting {
-    held: u64,
-    held_deletes: u64,
-    parked: u64,
-    unreadable: u64,
-    rejected: u64,
-    /// Whether no sweep was ever complete; else, since how many seconds, where that is too long.
-    never_swept: bool,
-    stale_s: Option<i64>,
-    /// What the last sweep left open, where it was partial.
-    partial: Option<String>,
-    /// Since when the API refuses the key.
-    refused_since: Option<String>,
-    /// Whether it has just taken it.
+/// What `doctor` knows beside the database.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// Whether the API has just accepted the key.
     is_accepted: bool,
+    /// Whether a process works on the database.
     is_in_use: bool,
 }
 
+fn status(looked: Option<&Looked>) -> Option<&Standing> {
+    Some(&looked?.current.as_ref()?.status)
+}
+
+/// Decisions that wait, the key, and the age of the mirror.
 pub(super) fn check(looked: Option<&Looked>, is_in_use: bool, asked: Option<&Asked>) -> Finding {
-    let Some(current) = looked.and_then(|looked| looked.current.as_ref()) else {
+    let Some(status) = status(looked) else {
         return Finding::skip(CHECK, "there is no database that can be read");
     };
-    let status = &current.status;
-    judge(&Waiting {
-        held: status.held_deletions,
-        held_deletes: status.held_deletes,
-        parked: status.parked(),
-        unreadable: status.unreadable_new,
-        rejected: status.count_in(State::Rejected),
-        never_swept: status.last_sweep_age_s.is_none(),
-        stale_s: status.last_sweep_age_s.filter(|_| status.stale),
-        partial: status.partial_sentence(),
-        refused_since: status.key_refused_since.clone(),
-        is_accepted: asked.is_some_and(Asked::is_accepted),
-        is_in_use,
-    })
+    let seen = Seen { is_accepted: asked.is_some_and(Asked::is_accepted), is_in_use };
+    judge(&status.attention, seen, status.count_in(State::Rejected))
 }
 
-/// A list that is imprecise, and reads that lag longer than is reckoned with; nothing where neither is so. Neither keeps anything
-/// from working, but for an API that ignores `page`.
-pub(super) fn check_list(looked: Option<&Looked>, consistency_s: u32, now: Timestamp) -> Vec<Finding> {
-    let list = looked.and_then(|looked| looked.current.as_ref()).map(|current| &current.status.list);
-    list.map(|list| judge_list(list, consistency_s, now)).unwrap_or_default()
+/// A list that is imprecise, and reads that lag longer than the configuration allows for; nothing if
+/// neither is so. Neither keeps anything from working, but for an API that ignores `page`.
+pub(super) fn check_list(looked: Option<&Looked>) -> Vec<Finding> {
+    let Some(status) = status(looked) else { return Vec::new() };
+    let imprecise = status.list.is_imprecise().then(|| judge_list(&status.attention));
+    let lag = status.attention.iter().find(|attention| matches!(attention, Attention::LagExceeded { .. }));
+    let advice = "raise inbound.consistency_s in the configuration and restart the daemon: systemctl restart komoju-sync";
+    imprecise.into_iter().chain(lag.map(|lag| Finding::warn(LIST, lag.to_string(), advice))).collect()
 }
 
-fn judge_list(list: &List, consistency_s: u32, now: Timestamp) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if list.is_imprecise() {
-        let parts = [list.imprecision(now), list.long_unlisted_sentence()];
-        let finding =
-            format!("KOMOJU's list: {}", parts.into_iter().flatten().collect::<Vec<_>>().join("; "));
-        findings.push(match list.ignores_page {
-            true => Finding::waits(
-                LIST,
-                finding,
-                "the mirror may hold the first page only: see that no proxy or cache in front of api.base_url drops `page`, then \
-                 ask KOMOJU's support",
-            ),
-            false => Finding::warn(
-                LIST,
-                finding,
-                "no customer is deleted because the list leaves it out: each that the mirror knows is requested by itself. One that no \
-                 list has ever shown is not known, and so not mirrored (docs/evidence.md). If it stays so, show KOMOJU's support these \
-                 numbers",
-            ),
-        });
+fn judge_list(attention: &[Attention]) -> Finding {
+    let about = |attention: &&Attention| {
+        matches!(attention, Attention::ImpreciseList { .. } | Attention::LongUnlisted { .. })
+    };
+    let parts: Vec<String> = attention.iter().filter(about).map(Attention::to_string).collect();
+    let finding = format!("KOMOJU's list: {}", parts.join("; "));
+    if attention.contains(&Attention::PageIgnored) {
+        let advice = "the mirror may hold the first page only: see that no proxy or cache in front of api.base_url \
+                      drops `page`, then ask KOMOJU's support";
+        return Finding::waits(LIST, finding, advice);
     }
-    if let Some(finding) = list.lag_exceeded_sentence(consistency_s) {
-        let lag = list.lag_sentence().map(|lag| format!("{lag}; ")).unwrap_or_default();
-        findings.push(Finding::warn(
-            LIST,
-            format!("{lag}{finding}"),
-            "raise inbound.consistency_s in the configuration and restart the daemon: systemctl restart komoju-sync",
-        ));
-    }
-    findings
+    let advice = "no customer is deleted because the list leaves it out: each that the mirror knows is requested by \
+                  itself. One that no list has ever shown is not known, and so not mirrored (docs/evidence.md). If it \
+                  stays so, show KOMOJU's support these numbers";
+    Finding::warn(LIST, finding, advice)
 }
 
-/// Copies of erased data and settled tokens that could not be removed yet; nothing where there are none.
+/// Copies of erased data and settled tokens that could not be removed yet; nothing if there are none.
 pub(super) fn check_wipe(looked: Option<&Looked>) -> Option<Finding> {
-    let status = &looked?.current.as_ref()?.status;
-    let sentence = status.wipe_sentence()?;
+    let is_wipe = |attention: &&Attention| matches!(attention, Attention::UnfinishedWipe(_));
+    let wipe = status(looked)?.attention.iter().find(is_wipe)?;
     let advice = "end what keeps the database open (a transaction in an SQL client, a report, Litestream), then `komoju-sync status`";
-    Some(match status.wipe_needs_operator() {
-        true => Finding::waits("wipe", sentence, advice),
-        false => Finding::ok("wipe", sentence),
+    Some(match wipe.severity() {
+        Severity::Note => Finding::ok("wipe", wipe.to_string()),
+        _ => Finding::waits("wipe", wipe.to_string(), advice),
     })
 }
 
-fn judge(waiting: &Waiting) -> Finding {
-    let mut parts = Vec::new();
-    let mut exit = Exit::Fine;
-    for (n, one) in [
-        (waiting.held, "held deletion"),
-        (waiting.held_deletes, "held delete intent"),
-        (waiting.parked, "parked intent"),
-        (waiting.unreadable, "new unreadable customer"),
-    ] {
-        if n > 0 {
-            exit = Exit::Waits;
-            parts.push(count(n, one));
-        }
-    }
-    if !parts.is_empty() {
-        parts = vec![format!("waiting for an operator: {}", parts.join(", "))];
-    }
+fn judge(attention: &[Attention], seen: Seen, rejected: u64) -> Finding {
+    let (mut waiting, mut parts, mut exit) = (Vec::new(), Vec::new(), Exit::Fine);
     let mut advice = vec!["`komoju-sync status` tells more, and which command decides"];
-    if let Some(since) = &waiting.refused_since {
-        if waiting.is_accepted {
-            parts.push(format!(
-                "the API refused the daemon's key since {since}, and takes the one found here"
-            ));
-            advice.push(
-                "restart the daemon, which reads the key when it starts: systemctl restart komoju-sync",
-            );
-        } else {
-            exit = exit.and(Exit::KeyRefused);
-            parts.push(format!("the API refuses the key since {since}"));
+    for attention in attention {
+        match attention {
+            Attention::UnreadableCustomers { new: 0, .. } => continue,
+            Attention::HeldDeletions(_)
+            | Attention::HeldDeletes(_)
+            | Attention::ParkedIntents(_)
+            | Attention::UnreadableCustomers { .. } => waiting.extend(attention.brief()),
+            Attention::KeyRefused { since, .. } if seen.is_accepted => {
+                parts.push(format!(
+                    "the API refused the daemon's key since {since}, and takes the one found here"
+                ));
+                advice.push(
+                    "restart the daemon, which reads the key when it starts: systemctl restart komoju-sync",
+                );
+                continue;
+            }
+            Attention::KeyRefused { .. } => parts.push(attention.to_string()),
+            // Before the first sweep nothing has failed.
+            Attention::StaleMirror { last_sweep_at: None, .. } => {
+                parts.push(attention.to_string());
+                continue;
+            }
+            Attention::StaleMirror { .. } => {
+                parts.push(attention.to_string());
+                advice.extend((!seen.is_in_use).then_some("no daemon runs: systemctl start komoju-sync"));
+            }
+            Attention::PartialSweep { .. } => {
+                parts.push(format!("the last sweep is {attention}"));
+                advice.push(
+                    "the next sweeps request these customers again; the log says why they could not be verified",
+                );
+            }
+            _ => continue,
         }
+        exit = exit.and(attention.severity().into());
     }
-    if let Some(age) = waiting.stale_s {
-        exit = exit.and(Exit::Failed);
-        parts.push(format!("the last complete sweep ended {} ago, which is too long", duration(age)));
-        if !waiting.is_in_use {
-            advice.push("no daemon runs: systemctl start komoju-sync");
-        }
+    if !waiting.is_empty() {
+        parts.insert(0, format!("waiting for an operator: {}", waiting.join(", ")));
     }
-    if let Some(partial) = &waiting.partial {
-        parts.push(format!("the last sweep is {partial}"));
-        advice.push(
-            "the next sweeps request these customers again; the log says why they could not be verified",
-        );
-    }
-    if waiting.never_swept {
-        parts.push("no sweep is complete yet".to_owned());
-    }
-    if parts.is_empty() {
-        let rejected = match waiting.rejected {
-            0 => String::new(),
-            n => format!("; the API rejected {} so far", count(n, "intent")),
-        };
-        return Finding::ok(
-            CHECK,
-            format!("the mirror is up to date, and nothing waits for an operator{rejected}"),
-        );
-    }
-    let (finding, advice) = (parts.join("; "), advice.join("\n"));
+    finding(exit, parts.join("; "), advice.join("\n"), rejected)
+}
+
+/// A finding of this exit code; an empty text says that nothing needs an operator.
+fn finding(exit: Exit, text: String, advice: String, rejected: u64) -> Finding {
+    let so_far = match rejected {
+        0 => String::new(),
+        n => format!("; the API rejected {} so far", count(n, "intent")),
+    };
     match exit {
-        Exit::Fine => Finding::warn(CHECK, finding, advice),
-        Exit::Waits => Finding::waits(CHECK, finding, advice),
-        exit => Finding::fail(CHECK, exit, finding, advice),
+        Exit::Fine if text.is_empty() => {
+            Finding::ok(CHECK, format!("the mirror is up to date, and nothing waits for an operator{so_far}"))
+        }
+        Exit::Fine => Finding::warn(CHECK, text, advice),
+        Exit::Waits => Finding::waits(CHECK, text, advice),
+        exit => Finding::fail(CHECK, exit, text, advice),
     }
 }
 
@@ -173,36 +136,61 @@ fn judge(waiting: &Waiting) -> Finding {
 mod tests {
     use super::super::finding::Level;
     use super::*;
+    use komoju_core::attention::Waiting;
 
-    fn judged(waiting: Waiting) -> (Level, Exit) {
-        let finding = judge(&waiting);
+    fn judged(attention: Attention) -> (Level, Exit) {
+        let finding = judge(&[attention], Seen::default(), 0);
         (finding.level, finding.exit)
     }
 
+    fn stale(last_sweep_at: Option<&str>) -> Attention {
+        Attention::StaleMirror { last_sweep_at: last_sweep_at.map(str::to_owned), is_overdue: false }
+    }
+
     #[test]
-    fn what_waits_is_a_warning_with_its_own_exit_code() {
-        let none = Waiting::default;
-        assert_eq!(judged(none()), (Level::Ok, Exit::Fine));
-        assert_eq!(judged(Waiting { rejected: 4, ..none() }), (Level::Ok, Exit::Fine));
-        assert_eq!(judged(Waiting { never_swept: true, ..none() }), (Level::Warn, Exit::Fine));
-        assert_eq!(judged(Waiting { partial: Some("partial".into()), ..none() }), (Level::Warn, Exit::Fine));
-        for waiting in [
-            Waiting { held: 1, ..none() },
-            Waiting { held_deletes: 1, ..none() },
-            Waiting { parked: 1, ..none() },
+    fn condition_is_a_warning_or_a_failure_with_its_exit_code() {
+        let waiting = || Waiting { count: 1, oldest: None };
+        for (attention, level, exit) in [
+            (Attention::HeldDeletions(waiting()), Level::Warn, Exit::Waits),
+            (Attention::HeldDeletes(waiting()), Level::Warn, Exit::Waits),
+            (Attention::ParkedIntents(waiting()), Level::Warn, Exit::Waits),
+            (Attention::UnreadableCustomers { count: 2, new: 1 }, Level::Warn, Exit::Waits),
+            (Attention::UnreadableCustomers { count: 2, new: 0 }, Level::Ok, Exit::Fine),
+            (Attention::PartialSweep { id: 1, unverified: 1 }, Level::Warn, Exit::Fine),
+            (stale(None), Level::Warn, Exit::Fine),
+            (stale(Some("then")), Level::Fail, Exit::Failed),
+            (Attention::Unobserved, Level::Ok, Exit::Fine),
         ] {
-            assert_eq!(judged(waiting), (Level::Warn, Exit::Waits));
+            assert_eq!(judged(attention.clone()), (level, exit), "{attention:?}");
         }
     }
 
     #[test]
-    fn a_stale_mirror_fails_and_a_refused_key_does_unless_it_is_taken_now() {
-        let stale = Waiting { stale_s: Some(9000), parked: 2, ..Waiting::default() };
-        assert_eq!(judged(stale), (Level::Fail, Exit::Failed));
-        let refused = Waiting { refused_since: Some("then".into()), ..Waiting::default() };
+    fn rejected_intents_need_no_operator() {
+        let finding = judge(&[], Seen::default(), 4);
+        assert_eq!((finding.level, finding.exit), (Level::Ok, Exit::Fine));
+        assert!(finding.finding.ends_with("; the API rejected 4 intents so far"), "{}", finding.finding);
+    }
+
+    #[test]
+    fn graver_condition_sets_level_and_exit_code() {
+        let parked = Attention::ParkedIntents(Waiting { count: 2, oldest: None });
+        let finding = judge(&[parked, stale(Some("then"))], Seen::default(), 0);
+        assert_eq!((finding.level, finding.exit), (Level::Fail, Exit::Failed));
+        assert!(
+            finding.finding.starts_with("waiting for an operator: 2 parked intents; "),
+            "{}",
+            finding.finding
+        );
+        assert!(finding.advice.unwrap().contains("no daemon runs: systemctl start"));
+    }
+
+    #[test]
+    fn refused_key_fails_unless_the_api_accepts_the_one_found_here() {
+        let refused = Attention::KeyRefused { since: "then".into(), has_daemon: true };
         assert_eq!(judged(refused.clone()), (Level::Fail, Exit::KeyRefused));
-        let taken = Waiting { is_accepted: true, ..refused };
-        assert_eq!(judged(taken.clone()), (Level::Warn, Exit::Fine));
-        assert!(judge(&taken).advice.unwrap().contains("restart the daemon"));
+        let accepted = judge(&[refused], Seen { is_accepted: true, is_in_use: true }, 0);
+        assert_eq!((accepted.level, accepted.exit), (Level::Warn, Exit::Fine));
+        assert!(accepted.advice.unwrap().contains("restart the daemon"));
     }
 }

@@ -16,6 +16,16 @@ use komoju_core::time;
 /// Where a directory that somebody let grow is not counted any further.
 const MOST_FILES: usize = 10_000;
 
+/// The gauges that count the things of a condition, and its key.
+const OF_ATTENTION: [(&str, &str); 6] = [
+    (metrics::MIRROR_STALE, "stale_mirror"),
+    (metrics::KEY_REFUSED, "key_refused"),
+    (metrics::ACCOUNT_STOPPED, "account_stopped"),
+    (metrics::UNREADABLE, "unreadable_customers"),
+    (metrics::HELD_DELETIONS, "held_deletions"),
+    (metrics::HELD_DELETES, "held_deletes"),
+];
+
 /// Where to look.
 pub(super) struct Gauges {
     /// The file itself, behind every link: its WAL lies beside it.
@@ -51,22 +61,19 @@ fn set_standing(standing: &Standing, now: Timestamp) {
     set(metrics::SWEEP_TIMESTAMP, swept_at);
     // A clock that was set back makes nothing younger than new.
     set(metrics::MIRROR_AGE, (seconds(now) - swept_at).max(0.0));
-    set(metrics::MIRROR_STALE, one_if(standing.stale));
+    for (gauge, key) in OF_ATTENTION {
+        set(gauge, standing.count_of(key) as f64);
+    }
     for state in ["live", "deleted"] {
         set_of(metrics::CUSTOMERS, "state", state, standing.mirror.number(state) as f64);
     }
     let throttled = standing.throttled_until.as_deref().and_then(time::read).filter(|until| *until > now);
     set(metrics::THROTTLED_UNTIL, throttled.map_or(0.0, seconds));
-    set(metrics::KEY_REFUSED, one_if(standing.key_refused_since.is_some()));
-    set(metrics::ACCOUNT_STOPPED, one_if(standing.account_stopped_since.is_some()));
-    set(metrics::UNREADABLE, standing.unreadable as f64);
     let busiest = standing.busy_fields.first().map_or(0, |field| field.number("customers"));
     set(metrics::BUSY_FIELD, busiest as f64);
     set(metrics::LIST_IMPRECISE, one_if(standing.list.is_imprecise()));
     set(metrics::UNLISTED, standing.list.verified as f64);
     set(metrics::LONGEST_LAG, standing.list.longest_lag_s.unwrap_or(0.0));
-    set(metrics::HELD_DELETIONS, standing.held_deletions as f64);
-    set(metrics::HELD_DELETES, standing.held_deletes as f64);
     set_of(metrics::UNFINISHED_WIPES, "of", "erasure", one_if(standing.erasure_unfinished));
     set_of(metrics::UNFINISHED_WIPES, "of", "tokens", one_if(standing.tokens_unfinished));
     for state in State::ALL {

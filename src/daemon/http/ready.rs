@@ -3,43 +3,24 @@
 use std::time::Duration;
 
 use crate::daemon::status::Standing;
+use komoju_core::Attention;
 
-/// How things stand is observed at least every half minute, unless the database cannot be read.
+/// UNREADABLE_AFTER controls how old an observation may be: one is made at least every half minute, unless
+/// the database cannot be read.
 const UNREADABLE_AFTER: Duration = Duration::from_secs(90);
 
-/// One sentence each; none: ready. What waits for a person (a hold, a parked intent) is no reason: the mirror is true all the same,
-/// and alerts tell of it. `observed` is how long ago `standing` was. No reason holds a text from elsewhere.
-pub(super) fn reasons(standing: Option<&Standing>, observed: Option<Duration>) -> Vec<String> {
-    let Some(standing) = standing else {
-        return vec!["the daemon has just started and not observed its state yet".to_owned()];
+/// One sentence a reason; none: ready. `observed` is how long ago `status` was. A decision that waits for
+/// an operator is no reason: the mirror is true all the same, and an alert reports it. No reason holds a
+/// text from outside.
+pub(super) fn reasons(status: Option<&Standing>, observed: Option<Duration>) -> Vec<String> {
+    let known = match status {
+        Some(status) => &status.attention[..],
+        None => &[Attention::Unobserved],
     };
-    let mut reasons = Vec::new();
-    if let Some(ago) = observed.filter(|ago| *ago > UNREADABLE_AFTER) {
-        reasons.push(format!(
-            "the database could not be read for {} s: another program keeps it locked",
-            ago.as_secs()
-        ));
-    }
-    if let Some(since) = &standing.key_refused_since {
-        reasons.push(format!(
-            "the API refuses the key since {since}: put the right one in place and restart the service"
-        ));
-    }
-    if let Some(since) = &standing.account_stopped_since {
-        reasons.push(format!(
-            "everything is stopped since {since}, for the key reads another account: see `komoju-sync account show`"
-        ));
-    }
-    if standing.stale {
-        reasons.push(match standing.mirror.text("last_sweep_at") {
-            Some(at) => format!(
-                "the last complete sweep ended at {at}, longer ago than three periods of inbound.sweep_cron: see \
-                 `komoju-sync status`"
-            ),
-            None => "no sweep is complete yet: `komoju-sync status` tells how far the first one is".to_owned(),
-        });
-    }
-    reasons
+    let ago = observed.filter(|ago| status.is_some() && *ago > UNREADABLE_AFTER);
+    let locked = ago.map(|ago| Attention::DatabaseLocked { for_s: ago.as_secs() });
+    let all = locked.iter().chain(known).filter(|attention| attention.makes_unready());
+    all.map(Attention::to_string).collect()
 }
 
 #[cfg(test)]
@@ -51,7 +32,7 @@ mod tests {
     use crate::store::{Reader, Store};
 
     #[tokio::test]
-    async fn a_database_that_cannot_be_read_for_long_is_a_reason_and_one_that_is_quiet_is_not() {
+    async fn database_that_cannot_be_read_for_long_is_a_reason_and_a_quiet_one_is_not() {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("komoju.db");
         let store = Store::open(&path).unwrap();
@@ -62,10 +43,10 @@ mod tests {
             passes::finish(tx, id, &at, komoju_core::Outcome::Held, None)
         };
         store.write(swept).await.unwrap();
-        let standing = Standing::read(&Reader::open(&path).unwrap(), &Config::default(), now).unwrap();
-        let after = |seconds: u64| reasons(Some(&standing), Some(Duration::from_secs(seconds)));
+        let status = Standing::read(&Reader::open(&path).unwrap(), &Config::default(), now).unwrap();
+        let after = |seconds: u64| reasons(Some(&status), Some(Duration::from_secs(seconds)));
         assert_eq!([after(0), after(60)], [const { Vec::<String>::new() }; 2], "a held sweep is complete");
-        assert_eq!(after(91), ["the database could not be read for 91 s: another program keeps it locked"]);
-        assert_eq!(reasons(None, None).len(), 1);
+        assert_eq!(after(91), [Attention::DatabaseLocked { for_s: 91 }.to_string()]);
+        assert_eq!(reasons(None, None), [Attention::Unobserved.to_string()]);
     }
 }

@@ -1,0 +1,35 @@
+//! The JSON object that `alerts.command` reads (docs/alerts.md).
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::secret::mask::harmless;
+use crate::store::state::alerts::Untold;
+use komoju_core::{Attention, time};
+
+/// What an alert says of this machine.
+#[derive(Debug)]
+pub(super) struct Origin<'a> {
+    pub(super) database: &'a Path,
+    pub(super) host: Option<&'a str>,
+}
+
+/// The object for a condition, as it is sent at `at`. `untold` says how much of it is new; what was noticed
+/// meanwhile may not be observed yet, so the larger count is given.
+pub(super) fn note(attention: &Attention, untold: &Untold, origin: &Origin<'_>, at: Timestamp) -> Value {
+    let safe = |text: &str| text.chars().map(harmless).collect::<String>();
+    let oldest = attention.waiting().and_then(|waiting| waiting.oldest.as_deref());
+    json!({
+        "alert": attention.key(),
+        "at": time::written(at),
+        "count": attention.count().max(untold.count),
+        "database": origin.database.to_string_lossy(),
+        "host": origin.host,
+        "new": untold.new,
+        "oldest": oldest.map(safe),
+        "sentence": safe(&attention.to_string()),
+        "since": attention.since().unwrap_or(&untold.noticed_at),
+    })
+}

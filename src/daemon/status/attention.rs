@@ -1,0 +1,110 @@
+//! The conditions that a state shows.
+
+use jiff::Timestamp;
+
+use super::{Intents, List, Standing};
+use crate::tasks::spool;
+use komoju_core::attention::{Waiting, Wipe};
+use komoju_core::intent::lifecycle::State;
+use komoju_core::{Attention, Outcome, PassKind, time};
+
+/// The oldest of what waits for an operator, where the state does not name it.
+pub(super) struct Oldest {
+    pub(super) hold: Option<String>,
+    pub(super) held_delete: Option<String>,
+}
+
+/// The conditions of a state, what stops everything first.
+pub(super) fn of(status: &Standing, oldest: Oldest, consistency_s: u32, now: Timestamp) -> Vec<Attention> {
+    let mut found: Vec<Attention> = stops(status).into_iter().flatten().collect();
+    found.extend(decisions(status, oldest).into_iter().flatten());
+    found.extend(passes(status).into_iter().flatten());
+    found.extend(list(&status.list, consistency_s, now).into_iter().flatten());
+    found.extend(files(&status.spool));
+    found
+}
+
+/// What keeps everything from its work, and what is left of a wipe.
+fn stops(status: &Standing) -> [Option<Attention>; 4] {
+    let has_daemon = status.instance.is_some();
+    let wipe = Wipe {
+        erasure: status.erasure_unfinished,
+        tokens: status.tokens_unfinished,
+        since: status.wipe_unfinished_since.clone(),
+        is_blocked: status.wipe_blocked,
+        readers: status.wipe_blocked_by.clone(),
+        has_daemon,
+    };
+    [
+        status.database_trouble.clone().map(|trouble| Attention::DatabaseUnusable { trouble }),
+        status.key_refused_since.clone().map(|since| Attention::KeyRefused { since, has_daemon }),
+        status.account_stopped_since.clone().map(|since| Attention::AccountStopped { since }),
+        (wipe.erasure || wipe.tokens).then_some(Attention::UnfinishedWipe(wipe)),
+    ]
+}
+
+/// What waits for a decision.
+fn decisions(status: &Standing, oldest: Oldest) -> [Option<Attention>; 4] {
+    let waiting = |count: u64, oldest| (count > 0).then_some(Waiting { count, oldest });
+    let parked = match status.intents.get(State::Parked.word()) {
+        Some(Intents::Open { count, oldest, .. }) => waiting(*count, oldest.clone()),
+        _ => None,
+    };
+    let (count, new) = (status.unreadable, status.unreadable_new);
+    [
+        waiting(status.held_deletions, oldest.hold).map(Attention::HeldDeletions),
+        waiting(status.held_deletes, oldest.held_delete).map(Attention::HeldDeletes),
+        parked.map(Attention::ParkedIntents),
+        (count > 0).then_some(Attention::UnreadableCustomers { count, new }),
+    ]
+}
+
+/// How the last passes ended, and how old the mirror is.
+fn passes(status: &Standing) -> [Option<Attention>; 5] {
+    let failed = |kind: PassKind, pass: &Option<crate::store::read::Record>| {
+        let pass = pass.as_ref()?;
+        let (id, error) = (pass.number("id"), pass.text("error")?.to_owned());
+        let outcome = pass.text("outcome").unwrap_or_default().to_owned();
+        Some(Attention::FailedPass { kind, id, outcome, error })
+    };
+    let partial =
+        status.last_sweep.as_ref().filter(|pass| pass.text("outcome") == Some(Outcome::Partial.word()));
+    let partial = partial.map(|pass| Attention::PartialSweep {
+        id: pass.number("id"),
+        unverified: u64::try_from(pass.number("unverified")).unwrap_or(0),
+    });
+    let last_sweep_at = status.mirror.text("last_sweep_at").map(str::to_owned);
+    [
+        failed(PassKind::Sweep, &status.last_sweep),
+        failed(PassKind::Probe, &status.last_probe),
+        partial,
+        status.list.ignores_page.then_some(Attention::PageIgnored),
+        status.stale.then_some(Attention::StaleMirror { last_sweep_at, is_overdue: false }),
+    ]
+}
+
+/// In what way the list is imprecise, and how far reads lag.
+fn list(list: &List, consistency_s: u32, now: Timestamp) -> [Option<Attention>; 3] {
+    let verified_at = list.verified_at.as_deref().and_then(time::read);
+    let imprecise = Attention::ImpreciseList {
+        phrases: list.imprecise.clone(),
+        verified: list.verified,
+        verified_ago_s: verified_at.map_or(0, |at| now.duration_since(at).as_secs()),
+        long_unlisted: list.long_unlisted,
+    };
+    let (count, at) = (list.long_unlisted, list.lag_exceeded_at.clone());
+    [
+        (!list.imprecise.is_empty() || list.verified > 0).then_some(imprecise),
+        list.long_unlisted_first.clone().map(|first| Attention::LongUnlisted { count, first }),
+        at.map(|at| Attention::LagExceeded { at, consistency_s }),
+    ]
+}
+
+/// The spool directory: why no file is taken, and each file that needs an operator.
+fn files(spool: &spool::Overview) -> impl Iterator<Item = Attention> {
+    let blocked = spool.problem.clone().map(|why| Attention::SpoolBlocked { why });
+    let stuck = spool.stuck.iter().cloned();
+    let stuck = stuck.map(|spool::Left { name, why }| Attention::StuckFile { name, why });
+    let refused = spool.refused.iter().cloned().map(|name| Attention::RefusedFile { name });
+    blocked.into_iter().chain(stuck).chain(refused)
+}
