@@ -5,6 +5,7 @@ mod attention;
 mod list;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -108,6 +109,9 @@ pub struct Standing {
     /// What needs an operator or is worth a report, what stops everything first.
     #[serde(skip)]
     pub attention: Vec<Attention>,
+    /// When the daemon observed this, by the steady clock; zero elsewhere.
+    #[serde(skip)]
+    pub observed_at: Duration,
 }
 
 /// The intents in one state.
@@ -165,6 +169,7 @@ impl Standing {
         let left = wipe::left(reader)?;
         let mut status = Self {
             attention: Vec::new(),
+            observed_at: Duration::ZERO,
             spool,
             erasure_unfinished: left.erasure,
             tokens_unfinished: left.tokens,

@@ -145,9 +145,10 @@ impl App {
             let is_old = self.clock.elapsed().saturating_sub(seen_at) >= OBSERVE_ANYWAY;
             if version.is_some()
                 && (version != seen || is_old)
-                && let Some(standing) = unless_locked(Standing::read(&reader, config, self.clock.now()))?
+                && let Some(mut standing) = unless_locked(Standing::read(&reader, config, self.clock.now()))?
             {
                 (seen, seen_at) = (version, self.clock.elapsed());
+                standing.observed_at = seen_at;
                 if let Some(mark) = unless_locked(reader.look(continuity::mark))? {
                     self.instance.note_log(mark);
                 }

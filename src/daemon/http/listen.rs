@@ -1,4 +1,4 @@
-//! Where health and metrics can be asked for: an address, or a socket in the file system.
+//! Where health and metrics are served: an address, or a socket in the file system.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -6,20 +6,19 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio_util::either::Either;
 
 use crate::config::Listen;
 
-/// How many connections wait in the kernel while all places are taken.
+/// BACKLOG controls how many connections wait in the kernel while all places are taken.
 const BACKLOG: u32 = 128;
 
-/// Owner and group ask; nobody else.
+/// SOCKET_MODE controls which users can connect to a socket: its owner and group.
 const SOCKET_MODE: u32 = 0o660;
 
-/// `http.listen` cannot be had.
+/// `http.listen` cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("http.listen = \"{listen}\": {why}")]
 pub struct BindError {
@@ -29,21 +28,16 @@ pub struct BindError {
 }
 
 impl BindError {
-    /// Whether it may work a little later: the port is taken, or the address is not there yet.
+    /// Whether a later start may succeed: the port is taken, or the address does not exist yet.
     pub fn may_pass(&self) -> bool {
         self.may_pass
     }
 }
 
 /// A connection.
-pub(super) type Io = Pin<Box<dyn Stream>>;
+pub(super) type Io = Either<TcpStream, UnixStream>;
 
-/// What a connection reads from and writes to.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
-
-/// Something that takes connections.
+/// A listening socket.
 pub(super) enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener, SocketFile),
@@ -58,7 +52,7 @@ impl Socket {
         socket.map_err(|Refusal { why, may_pass }| BindError { listen: listen.clone(), why, may_pass })
     }
 
-    /// The address, as it turned out to be.
+    /// The address that it is bound to.
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Tcp(listener) => {
@@ -70,13 +64,13 @@ impl Socket {
 
     pub(super) async fn accept(&self) -> io::Result<Io> {
         Ok(match self {
-            Self::Tcp(listener) => Box::pin(listener.accept().await?.0),
-            Self::Unix(listener, _) => Box::pin(listener.accept().await?.0),
+            Self::Tcp(listener) => Either::Left(listener.accept().await?.0),
+            Self::Unix(listener, _) => Either::Right(listener.accept().await?.0),
         })
     }
 }
 
-/// Why not.
+/// Why an address cannot be used.
 struct Refusal {
     why: String,
     may_pass: bool,
@@ -91,7 +85,7 @@ impl<T: Into<String>> From<T> for Refusal {
 fn tcp(address: SocketAddr) -> Result<Socket, Refusal> {
     let bound = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // What is left of the last process's connections keeps nobody from starting again.
+        // Connections of the last process that are in TIME_WAIT must not prevent a start.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
@@ -125,28 +119,7 @@ fn said(address: SocketAddr, e: &io::Error) -> String {
 
 fn unix(path: &Path) -> Result<Socket, Refusal> {
     if let Ok(found) = fs::symlink_metadata(path) {
-        if !found.file_type().is_socket() {
-            return Err(
-                "something lies there that is not a socket: move it away, or choose another path".into()
-            );
-        }
-        // A process that ended at once has left its socket behind; only a living one takes a connection.
-        match StdUnixStream::connect(path) {
-            Ok(_) => {
-                let why =
-                    "another program listens there already: stop that one, or choose another path".to_owned();
-                return Err(Refusal { why, may_pass: true });
-            }
-            Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
-                fs::remove_file(path)
-                    .map_err(|e| format!("a dead process's socket cannot be removed from there: {e}"))?;
-            }
-            Err(e) => {
-                return Err(
-                    format!("a socket lies there, and whether anybody listens cannot be told: {e}").into()
-                );
-            }
-        }
+        replace_dead(path, found.file_type().is_socket())?;
     }
     let listener = UnixListener::bind(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound => {
@@ -163,7 +136,24 @@ fn unix(path: &Path) -> Result<Socket, Refusal> {
     Ok(Socket::Unix(listener, file))
 }
 
-/// A socket's file, taken away when this is dropped.
+/// Removes the socket of a killed process; only a live process accepts a connection.
+fn replace_dead(path: &Path, is_socket: bool) -> Result<(), Refusal> {
+    if !is_socket {
+        return Err("something lies there that is not a socket: move it away, or choose another path".into());
+    }
+    match StdUnixStream::connect(path) {
+        Ok(_) => {
+            let why =
+                "another program listens there already: stop that one, or choose another path".to_owned();
+            Err(Refusal { why, may_pass: true })
+        }
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .map_err(|e| format!("a dead process's socket cannot be removed from there: {e}").into()),
+        Err(e) => Err(format!("a socket lies there, and whether anybody listens cannot be told: {e}").into()),
+    }
+}
+
+/// The file of a socket, removed when this is dropped.
 pub(super) struct SocketFile {
     path: PathBuf,
     made: (u64, u64),

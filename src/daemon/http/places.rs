@@ -1,13 +1,14 @@
-//! The places for connections: how many are served at once, and which one makes room for a newer one.
+//! The places for connections: how many are served at once, and which one is closed for a newer one.
 //!
-//! A client that is slow, or opens many connections and says nothing, must not keep others from an answer. So a new connection
-//! is taken even where all places are: the oldest one that has had [`SERVED_FOR`] is closed for it. An answer takes milliseconds, so
-//! only those are closed that do not ask or do not read.
+//! A client that is slow, or opens many connections and sends nothing, must not keep others from an answer.
+//! So a new connection is accepted even if all places are taken: the oldest one that has had [`SERVED_FOR`]
+//! is closed for it. An answer takes milliseconds, so this closes only clients that do not ask or do not
+//! read.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use tokio::task::AbortHandle;
 
 /// MOST_CONNECTIONS controls how many connections are served at once. A scrape takes one for milliseconds.
 const MOST_CONNECTIONS: usize = 32;
@@ -15,69 +16,60 @@ const MOST_CONNECTIONS: usize = 32;
 /// SERVED_FOR controls for how long a connection keeps its place in any case.
 const SERVED_FOR: Duration = Duration::from_millis(100);
 
-/// The connections that are open, oldest first.
+/// The open connections, oldest first: since when, and the task that serves it.
 #[derive(Debug, Default)]
-pub(super) struct Places {
-    open: BTreeMap<u64, Place>,
-    next: u64,
-}
-
-#[derive(Debug)]
-struct Place {
-    since: Duration,
-    closed: CancellationToken,
-}
+pub(super) struct Places(VecDeque<(Duration, AbortHandle)>);
 
 impl Places {
-    /// How long until a place can be given; zero: at once.
-    pub(super) fn wait(&self, now: Duration) -> Duration {
-        match self.open.first_key_value() {
-            Some((_, oldest)) if self.open.len() >= MOST_CONNECTIONS => {
-                (oldest.since + SERVED_FOR).saturating_sub(now)
-            }
+    /// How long until a connection can be accepted; zero: at once.
+    pub(super) fn wait(&mut self, now: Duration) -> Duration {
+        self.0.retain(|(_, task)| !task.is_finished());
+        match self.0.front() {
+            Some((since, _)) if self.0.len() >= MOST_CONNECTIONS => (*since + SERVED_FOR).saturating_sub(now),
             _ => Duration::ZERO,
         }
     }
 
-    /// Gives a place, closing the oldest connection where there is none: its number, and what closes it.
-    pub(super) fn take(&mut self, now: Duration) -> (u64, CancellationToken) {
-        if self.open.len() >= MOST_CONNECTIONS
-            && let Some((_, oldest)) = self.open.pop_first()
+    /// Gives a place to a connection, and closes the oldest one if there is none.
+    pub(super) fn take(&mut self, now: Duration, task: AbortHandle) {
+        if self.0.len() >= MOST_CONNECTIONS
+            && let Some((_, oldest)) = self.0.pop_front()
         {
-            oldest.closed.cancel();
+            oldest.abort();
         }
-        let (number, closed) = (self.next, CancellationToken::new());
-        self.next += 1;
-        self.open.insert(number, Place { since: now, closed: closed.clone() });
-        (number, closed)
-    }
-
-    /// Gives a place back.
-    pub(super) fn leave(&mut self, number: u64) {
-        self.open.remove(&number);
+        self.0.push_back((now, task));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
+    use tokio::task::JoinSet;
+
     use super::*;
 
     fn at(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
 
-    #[test]
-    fn oldest_connection_makes_room_once_it_was_served_for_a_moment() {
-        let mut places = Places::default();
-        let taken: Vec<_> = (0..32).map(|ms| places.take(at(ms))).collect();
+    #[tokio::test]
+    async fn oldest_connection_is_closed_once_it_was_served_for_a_moment() {
+        let (mut places, mut served) = (Places::default(), JoinSet::<()>::new());
+        let tasks: Vec<_> = (0..32).map(|_| served.spawn(pending())).collect();
+        for (ms, task) in (0..).zip(&tasks) {
+            places.take(at(ms), task.clone());
+        }
         assert_eq!(places.wait(at(40)), at(60), "the oldest has had 40 ms");
         assert_eq!(places.wait(at(100)), Duration::ZERO);
-        places.take(at(100));
-        assert!(taken[0].1.is_cancelled() && !taken[1].1.is_cancelled());
+        places.take(at(100), served.spawn(pending()));
+        let closed = served.join_next_with_id().await.unwrap().unwrap_err();
+        assert_eq!((closed.is_cancelled(), closed.id()), (true, tasks[0].id()));
         assert_eq!(places.wait(at(100)), at(1), "the next one is a millisecond younger");
-        places.leave(taken[5].0);
-        assert_eq!(places.wait(at(100)), Duration::ZERO, "a place is free");
-        places.take(at(100));
-        assert!(!taken[1].1.is_cancelled());
+        tasks[5].abort();
+        let ended = served.join_next_with_id().await.unwrap().unwrap_err();
+        assert_eq!((ended.id(), places.wait(at(100))), (tasks[5].id(), Duration::ZERO), "a place is free");
+        places.take(at(100), served.spawn(pending()));
+        assert!(served.try_join_next().is_none(), "no connection is closed for it");
     }
 }

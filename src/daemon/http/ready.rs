@@ -9,18 +9,14 @@ use komoju_core::Attention;
 /// the database cannot be read.
 const UNREADABLE_AFTER: Duration = Duration::from_secs(90);
 
-/// One sentence a reason; none: ready. `observed` is how long ago `status` was. A decision that waits for
-/// an operator is no reason: the mirror is true all the same, and an alert reports it. No reason holds a
-/// text from outside.
-pub(super) fn reasons(status: Option<&Standing>, observed: Option<Duration>) -> Vec<String> {
-    let known = match status {
-        Some(status) => &status.attention[..],
-        None => &[Attention::Unobserved],
-    };
-    let ago = observed.filter(|ago| status.is_some() && *ago > UNREADABLE_AFTER);
-    let locked = ago.map(|ago| Attention::DatabaseLocked { for_s: ago.as_secs() });
-    let all = locked.iter().chain(known).filter(|attention| attention.makes_unready());
-    all.map(Attention::to_string).collect()
+/// One sentence a reason; none: ready. `now` is the steady clock. A decision that waits for an operator is
+/// no reason: the mirror is true all the same, and an alert reports it. No reason holds a text from outside.
+pub(super) fn reasons(status: Option<&Standing>, now: Duration) -> Vec<String> {
+    let Some(status) = status else { return vec![Attention::Unobserved.to_string()] };
+    let age = now.saturating_sub(status.observed_at);
+    let locked = (age > UNREADABLE_AFTER).then_some(Attention::DatabaseLocked { for_s: age.as_secs() });
+    let all = locked.iter().chain(&status.attention);
+    all.filter(|attention| attention.makes_unready()).map(Attention::to_string).collect()
 }
 
 #[cfg(test)]
@@ -44,9 +40,9 @@ mod tests {
         };
         store.write(swept).await.unwrap();
         let status = Standing::read(&Reader::open(&path).unwrap(), &Config::default(), now).unwrap();
-        let after = |seconds: u64| reasons(Some(&status), Some(Duration::from_secs(seconds)));
+        let after = |seconds: u64| reasons(Some(&status), Duration::from_secs(seconds));
         assert_eq!([after(0), after(60)], [const { Vec::<String>::new() }; 2], "a held sweep is complete");
         assert_eq!(after(91), [Attention::DatabaseLocked { for_s: 91 }.to_string()]);
-        assert_eq!(reasons(None, None), [Attention::Unobserved.to_string()]);
+        assert_eq!(reasons(None, Duration::ZERO), [Attention::Unobserved.to_string()]);
     }
 }
