@@ -35,19 +35,19 @@ use komoju_core::{Attention, Severity, time};
 
 use note::Origin;
 
-/// How often more of the same kind is told while it stands.
+/// MORE_OF_THE_SAME controls how often more of a kind that was reported is reported while it stands.
 const MORE_OF_THE_SAME: SignedDuration = SignedDuration::from_hours(1);
 
-/// How soon a run that failed is repeated at first …
+/// FIRST_RETRY controls how soon a failed run is retried at first …
 const FIRST_RETRY: Duration = Duration::from_secs(60);
 
 /// … and, after doubling, at last.
 const LAST_RETRY: Duration = Duration::from_secs(60 * 60);
 
-/// How soon noting is tried again where somebody else keeps the database locked.
+/// AFTER_BUSY controls how soon a round is retried if another program keeps the database locked.
 const AFTER_BUSY: Duration = Duration::from_secs(5);
 
-/// Everything that tells.
+/// Runs the command for each condition that an alert reports.
 pub struct Alerts {
     command: Vec<String>,
     database: PathBuf,
@@ -59,17 +59,24 @@ pub struct Alerts {
     stop: CancellationToken,
 }
 
-/// What a round knows of those before.
+/// What a round knows of the rounds before.
 #[derive(Default)]
 struct Rounds {
-    /// Nothing is noted in the database.
+    /// The database records no condition.
     nothing_noted: bool,
-    /// When a kind may be tried again, by the steady clock, and how long the next wait is.
-    again: HashMap<String, (Duration, Duration)>,
+    /// The kinds whose last run failed.
+    again: HashMap<String, Retry>,
+}
+
+/// When a failed run may be retried, by the steady clock, and how long the wait after that is.
+#[derive(Clone, Copy)]
+struct Retry {
+    at: Duration,
+    wait: Duration,
 }
 
 impl Alerts {
-    /// With the configured command; `None` where there is none.
+    /// Alerts by the configured command; `None` if there is none.
     pub fn new(
         config: &Config,
         store: Arc<Store>,
@@ -91,7 +98,7 @@ impl Alerts {
         })
     }
 
-    /// Tells what `standings` show. Ends by an error of the database only; at a stop it runs nothing any more.
+    /// Reports what `standings` show. Returns only errors of the database; after a stop it runs nothing.
     pub async fn serve(
         &self,
         mut standings: watch::Receiver<Option<Arc<Standing>>>,
@@ -105,8 +112,7 @@ impl Alerts {
                 changed = standings.changed() => if changed.is_err() { std::future::pending().await },
                 () = self.sleep(again_in) => {}
             }
-            let standing = standings.borrow_and_update().clone();
-            let Some(standing) = standing else { continue };
+            let Some(standing) = standings.borrow_and_update().clone() else { continue };
             again_in = match self.round(&standing, started, &mut rounds).await {
                 Ok(again_in) => again_in,
                 Err(e) if e.is_busy() => {
@@ -159,14 +165,14 @@ impl Alerts {
         }
     }
 
-    /// Notes and tells; says when to look again though nothing changes.
+    /// Records what stands, and reports what is due. Returns when to look again though nothing changes.
     async fn round(
         &self,
         standing: &Standing,
         started: Duration,
         rounds: &mut Rounds,
     ) -> Result<Option<Duration>, StoreError> {
-        // By the time of now, also where that was corrected since the start.
+        // By the time of now, because the wall clock may have been corrected since the start.
         let (now, runs_for) = (self.clock.now(), self.clock.elapsed().saturating_sub(started));
         let started = now.checked_sub(runs_for).unwrap_or(Timestamp::MIN);
         let staleness = staleness(standing, &self.sweep_cron, started, now);
@@ -184,34 +190,26 @@ impl Alerts {
         rounds.again.retain(|kind, _| untold.iter().any(|untold| untold.kind == *kind));
         let mut again_in: Option<Duration> = None;
         for untold in untold {
-            if let Some(wait) = self.tell(standing, untold, rounds).await? {
-                again_in = Some(again_in.map_or(wait, |other| other.min(wait)));
-            }
+            let wait = self.tell(standing, untold, rounds).await?;
+            again_in = again_in.into_iter().chain(wait).min();
         }
         Ok(again_in)
     }
 
-    /// Tells one kind, if it is due; otherwise says when it will be.
+    /// Reports one kind if it is due; otherwise returns when it will be.
     async fn tell(
         &self,
         standing: &Standing,
         untold: Untold,
         rounds: &mut Rounds,
     ) -> Result<Option<Duration>, StoreError> {
-        let now = self.clock.now();
-        let last_told = untold.last_told_at.as_deref().and_then(time::read);
-        // A moment that is still to come was written by a clock that was set back since.
-        if let Some(passed) =
-            last_told.map(|at| now.duration_since(at)).filter(|passed| !passed.is_negative())
-            && passed < MORE_OF_THE_SAME
-        {
-            return Ok(Some(Duration::try_from(MORE_OF_THE_SAME - passed).unwrap_or_default()));
+        let retry = rounds.again.get(&untold.kind).copied();
+        let retry = retry.unwrap_or(Retry { at: Duration::ZERO, wait: FIRST_RETRY });
+        let due_in = self.due_in(&untold, retry);
+        if !due_in.is_zero() {
+            return Ok(Some(due_in));
         }
-        let (at, wait) = rounds.again.get(&untold.kind).copied().unwrap_or((Duration::ZERO, FIRST_RETRY));
-        if let Some(left) = at.checked_sub(self.clock.elapsed()).filter(|left| !left.is_zero()) {
-            return Ok(Some(left));
-        }
-        // What was observed may be older than what is recorded; the next observation, in a few seconds, shows both.
+        // The observation may be older than the record; the next one, in a few seconds, shows both.
         let Some(attention) = condition(standing, &untold.kind) else { return Ok(None) };
         match self.run(&attention, &untold).await {
             None => Ok(None),
@@ -222,17 +220,31 @@ impl Alerts {
                 Ok(None)
             }
             Some(Err(why)) => {
+                let wait = retry.wait;
                 tracing::error!(
                     alert = untold.kind,
                     retry_s = wait.as_secs(),
-                    "alert not delivered ({}): alerts.command {why}. Run it by hand as the service's user, with a JSON object on \
+                    "alert not delivered ({attention}): alerts.command {why}. Run it by hand as the service's user, with a JSON object on \
                      standard input, to see what is wrong (docs/alerts.md); it is tried again",
-                    attention
                 );
-                let again_at = self.clock.elapsed().saturating_add(wait);
-                rounds.again.insert(untold.kind, (again_at, wait.saturating_mul(2).min(LAST_RETRY)));
+                let at = self.clock.elapsed().saturating_add(wait);
+                let next = Retry { at, wait: wait.saturating_mul(2).min(LAST_RETRY) };
+                rounds.again.insert(untold.kind, next);
                 Ok(Some(wait))
             }
+        }
+    }
+
+    /// How long until a kind may be reported: an hour after its last report, and not before its retry.
+    fn due_in(&self, untold: &Untold, retry: Retry) -> Duration {
+        let last_told = untold.last_told_at.as_deref().and_then(time::read);
+        let passed = last_told.map(|at| self.clock.now().duration_since(at));
+        // A negative time was written by a clock that was set back since.
+        let passed = passed.filter(|passed| !passed.is_negative());
+        let left = passed.map(|passed| MORE_OF_THE_SAME - passed).unwrap_or_default();
+        match Duration::try_from(left) {
+            Ok(left) if !left.is_zero() => left,
+            _ => retry.at.saturating_sub(self.clock.elapsed()),
         }
     }
 }
@@ -247,8 +259,9 @@ fn condition(standing: &Standing, kind: &str) -> Option<Attention> {
     Some(found)
 }
 
-/// Whether the mirror is stale and this daemon had its chance: it failed with a sweep, or has run for three periods. So the first
-/// sweep after a long night is no alert, nor is the first one ever as long as it goes on; and an API that cannot be reached is one.
+/// Whether the mirror is stale and this daemon had the time for a sweep: one of its sweeps failed, or it has
+/// run for three periods. So the first sweep after a long pause is no alert, nor is the first one ever while
+/// it runs; an API that cannot be reached is one.
 fn staleness(standing: &Standing, sweep_cron: &Cadence, started: Timestamp, now: Timestamp) -> Staleness {
     if !standing.stale {
         return Staleness::Fresh;
@@ -263,10 +276,7 @@ fn staleness(standing: &Standing, sweep_cron: &Cadence, started: Timestamp, now:
             && ended.is_some_and(|ended| ended >= started)
     });
     let ran_long = sweep_cron.nth_after(started, 3).is_some_and(|tick| tick < now);
-    match ran_long || (was_swept && failed_here) {
-        true => Staleness::Overdue,
-        false => Staleness::Stale,
-    }
+    if ran_long || (was_swept && failed_here) { Staleness::Overdue } else { Staleness::Stale }
 }
 
 #[cfg(test)]

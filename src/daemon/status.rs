@@ -19,6 +19,7 @@ use crate::store::read::{self, Record};
 use crate::store::state::{account, alerts, slowed};
 use crate::store::{self, Conn, Instance, Reader, StoreError};
 use crate::tasks::spool;
+use komoju_core::attention::Wipe;
 use komoju_core::intent::lifecycle::State;
 use komoju_core::words::{duration, grouped};
 use komoju_core::{Attention, PassKind, Severity, Slowed, time};
@@ -68,16 +69,9 @@ pub struct Standing {
     pub account_stopped_since: Option<String>,
     /// When the database was restored from a backup; null once a whole sweep has held what it missed.
     pub restored_at: Option<String>,
-    /// Whether the file or its WAL may still hold erased data: the daemon, or the next `sync`, finishes that.
-    pub erasure_unfinished: bool,
-    /// Whether the file or its WAL may still hold payment tokens of settled intents.
-    pub tokens_unfinished: bool,
-    /// Since when one of the two is so.
-    pub wipe_unfinished_since: Option<String>,
-    /// Whether two attempts in a row could not finish it.
-    pub wipe_blocked: bool,
-    /// The processes that read the database now and so prevent it, as `name (process N)`; empty unless something is unfinished.
-    pub wipe_blocked_by: Vec<String>,
+    /// What is left of erased data and payment tokens: the daemon, or the next `sync`, removes it.
+    #[serde(flatten)]
+    pub wipe: Wipe,
     /// How many customers are unreadable.
     pub unreadable: u64,
     /// How many of them are new since the complete sweep before the last one.
@@ -171,11 +165,14 @@ impl Standing {
             attention: Vec::new(),
             observed_at: Duration::ZERO,
             spool,
-            erasure_unfinished: left.erasure,
-            tokens_unfinished: left.tokens,
-            wipe_blocked: left.is_blocked,
-            wipe_blocked_by: if left.is_any() { readers::of(&config.database.path) } else { Vec::new() },
-            wipe_unfinished_since: left.since,
+            wipe: Wipe {
+                erasure: left.erasure,
+                tokens: left.tokens,
+                is_blocked: left.is_blocked,
+                readers: if left.is_any() { readers::of(&config.database.path) } else { Vec::new() },
+                since: left.since,
+                has_daemon: instance.is_some(),
+            },
             intents: count_intents(reader)?,
             held_deletes: engine::held_deletes(reader)?,
             outbound_enabled,

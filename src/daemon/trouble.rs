@@ -1,4 +1,4 @@
-//! Conditions of the database that can pass: a full disk, exhausted file handles, a disk that fails for a while.
+//! Conditions of the database that can pass: a full disk, exhausted file handles, a disk that fails for some time.
 //!
 //! ```text
 //!   work ─▶ fails ─▶ everything is closed ─▶ wait ─▶ open, recover, write ─▶ work
@@ -6,8 +6,8 @@
 //!                                             └──────────┘
 //! ```
 //!
-//! Whether a commit that failed took effect is known only to the file. So what was under way is dropped, as at the end of a process,
-//! and everything is read again. The process keeps its locks, its readiness and its listener meanwhile.
+//! Only the file knows whether a failed commit took effect. So work in progress is dropped, as at the end of
+//! a process, and everything is read again. The process keeps its locks, its readiness and its listener.
 
 use std::time::Duration;
 
@@ -19,20 +19,21 @@ use crate::store::StoreError;
 use crate::store::log::passes;
 use komoju_core::{Attention, time};
 
-/// Controls the first wait …
+/// FIRST_WAIT controls the first wait …
 pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// … and, after doubling, the last one. Short, because a try costs little: without room it writes nothing.
+/// … and LAST_WAIT, after doubling, the last one. Short, because a try costs little: without room it writes
+/// nothing.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// Controls how long the first sweep waits at last after a condition that comes back after each success: each time the whole list is
-/// read again. All else continues at once.
+/// LAST_WAIT_OF_MANY controls how long the first sweep waits at most after a condition that returns after
+/// each success, because each sweep reads the whole list. All else continues at once.
 const LAST_WAIT_OF_MANY: Duration = Duration::from_secs(5 * 60);
 
-/// Controls after how much work a condition does not count as coming back.
+/// IS_OVER_AFTER controls after how much work a condition counts as a new one.
 const IS_OVER_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// Controls how long a condition lasts before `alerts.command` is run for it: most are over by then.
+/// ALERT_AFTER controls how long a condition lasts before `alerts.command` runs: most are over by then.
 const ALERT_AFTER: Duration = Duration::from_secs(5);
 
 /// A condition that can pass.
@@ -56,9 +57,9 @@ impl std::fmt::Display for Trouble {
 }
 
 impl App {
-    /// Works until told to stop, and waits for what can pass.
+    /// Works until the stop, and waits for conditions that can pass.
     pub(super) async fn work_through_trouble(&self, config: &Config) -> Result<(), AppError> {
-        // A condition that comes back delays the next sweep longer each time, and nothing else.
+        // A condition that returns delays the next sweep longer each time, and nothing else.
         let (mut wait, mut sweep_after) = (FIRST_WAIT, Duration::ZERO);
         loop {
             let began = self.clock.elapsed();
@@ -81,7 +82,7 @@ impl App {
         }
     }
 
-    /// Waits until the database can be written again, or until `stop`; at first as long as given.
+    /// Waits until the database can be written again, or until `stop`; `wait` is the first pause.
     pub(super) async fn until_usable(
         &self,
         failed: StoreError,
@@ -124,7 +125,8 @@ impl App {
         self.instance.note_trouble(None);
     }
 
-    /// As at a start: opens the database again, and takes up what was cut off. Ends with a commit, which proves that there is room.
+    /// Opens the database again and recovers what was interrupted, as at a start. Ends with a commit, which
+    /// proves that there is room.
     async fn begin_again(&self) -> Result<(), StoreError> {
         self.store.reopen().await?;
         let at = time::written(self.clock.now());

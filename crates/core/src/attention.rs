@@ -7,6 +7,8 @@
 
 mod sentence;
 
+use serde::Serialize;
+
 use crate::PassKind;
 
 /// A condition that needs an operator or is worth a report, with the data that its sentence needs.
@@ -133,20 +135,27 @@ pub struct Waiting {
     pub oldest: Option<String>,
 }
 
-/// Copies of erased data and settled payment tokens that are not removed yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Copies of erased data and settled payment tokens that are not removed yet. Serialises as keys of
+/// `status --json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Wipe {
-    /// Whether erased data may be left.
+    /// Whether the database file or its WAL may still hold erased data.
+    #[serde(rename = "erasure_unfinished")]
     pub erasure: bool,
-    /// Whether payment tokens of settled intents may be left.
+    /// Whether they may still hold payment tokens of settled intents.
+    #[serde(rename = "tokens_unfinished")]
     pub tokens: bool,
-    /// Since when.
+    /// Since when one of the two is so.
+    #[serde(rename = "wipe_unfinished_since")]
     pub since: Option<String>,
     /// Whether two attempts in a row could not remove them.
+    #[serde(rename = "wipe_blocked")]
     pub is_blocked: bool,
-    /// The processes that read an old state of the database.
+    /// The processes that read the database now and so prevent it, as `name (process N)`.
+    #[serde(rename = "wipe_blocked_by")]
     pub readers: Vec<String>,
     /// Whether a process works on the database, which removes them.
+    #[serde(skip)]
     pub has_daemon: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Running somebody's program: without a shell, without our secrets, not for long, and with all it started.
+//! Runs the operator's program: without a shell, without our secrets, for a limited time, as a process group.
 
 use std::io;
 use std::pin::pin;
@@ -14,22 +14,24 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::secret::Masker;
 
-/// How long it may run.
+/// ENDS_WITHIN controls how long a program may run.
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long its output is read after it has ended, where something that it left running keeps that open.
+/// LAST_WORDS controls how long output is read after the program has ended: a process that it started may
+/// keep the pipe open.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// How much of its output is kept for the log; the rest is read and dropped.
+/// MOST_OUTPUT controls how many bytes of output are kept for the log; the rest is read and dropped.
 const MOST_OUTPUT: usize = 8 << 10;
 
-/// What it may know of our environment. Anything else might be, or lead to, a secret.
+/// The variables that a program inherits. Any other may be, or lead to, a secret.
 const PASSED_ON: [&str; 8] = ["PATH", "LANG", "LC_ALL", "TZ", "HOME", "USER", "LOGNAME", "TMPDIR"];
 
-/// Where programs are looked for when nobody says.
+/// The PATH of a program if the daemon has none.
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs `command` with `note` on its standard input. What went wrong is told in words; `None` where `stop` came first.
+/// Runs `command` with `note` on its standard input. An error is a sentence about the command; `None` if
+/// `stop` came first.
 pub(super) async fn run(
     command: &[String],
     note: &Value,
@@ -64,13 +66,10 @@ pub(super) async fn run(
     if !errors.is_empty() {
         tracing::warn!("alerts.command complained: {}", said(&errors));
     }
-    Some(match status.success() {
-        true => Ok(()),
-        false => Err(format!("{program} ended with {status}")),
-    })
+    Some(if status.success() { Ok(()) } else { Err(format!("{program} ended with {status}")) })
 }
 
-/// A program and whatever it starts: killed together, unless the program ends by itself.
+/// A program and the processes that it starts: killed together, unless the program ends by itself.
 struct Group {
     child: Child,
     id: Option<Pid>,
@@ -97,13 +96,13 @@ impl Group {
         Ok(Self { child, id })
     }
 
-    /// Hands it the note, and returns how it ended and what it said.
+    /// Writes the note, and returns the exit status and the output.
     async fn tell(&mut self, note: &str, clock: &dyn Clock) -> io::Result<(ExitStatus, [Vec<u8>; 2])> {
         let (stdin, stdout, stderr) =
             (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
         let told = async {
             if let Some(mut stdin) = stdin {
-                // Whoever does not read it may have no need to.
+                // A program that does not read the note may not need it.
                 let _ = stdin.write_all(note.as_bytes()).await;
             }
         };
@@ -114,7 +113,7 @@ impl Group {
             });
             let ended = tokio::select! {
                 status = self.child.wait() => Some(status?),
-                // It closed its output, and goes on.
+                // It closed its output and still runs.
                 () = &mut listened => None,
             };
             match ended {
@@ -125,7 +124,7 @@ impl Group {
                 None => self.child.wait().await?,
             }
         };
-        // It is gone, and its number may belong to another one soon. What it left running on purpose is its own affair.
+        // The process id may be reused from here on. Processes that the program left running are its own affair.
         self.id = None;
         Ok((status, [output, errors]))
     }
@@ -134,13 +133,13 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            // They may have ended just now.
+            // The group may have ended just now.
             let _ = kill_process_group(id, Signal::KILL);
         }
     }
 }
 
-/// Reads to the end and keeps the beginning.
+/// Reads a pipe to its end and keeps the beginning.
 async fn kept(pipe: Option<impl AsyncRead + Unpin>, beginning: &mut Vec<u8>) {
     let Some(mut pipe) = pipe else { return };
     let mut piece = vec![0; 4096];

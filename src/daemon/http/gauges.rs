@@ -74,8 +74,8 @@ fn set_standing(standing: &Standing, now: Timestamp) {
     set(metrics::LIST_IMPRECISE, one_if(standing.list.is_imprecise()));
     set(metrics::UNLISTED, standing.list.verified as f64);
     set(metrics::LONGEST_LAG, standing.list.longest_lag_s.unwrap_or(0.0));
-    set_of(metrics::UNFINISHED_WIPES, "of", "erasure", one_if(standing.erasure_unfinished));
-    set_of(metrics::UNFINISHED_WIPES, "of", "tokens", one_if(standing.tokens_unfinished));
+    set_of(metrics::UNFINISHED_WIPES, "of", "erasure", one_if(standing.wipe.erasure));
+    set_of(metrics::UNFINISHED_WIPES, "of", "tokens", one_if(standing.wipe.tokens));
     for state in State::ALL {
         let intents = standing.intents.get(state.word());
         set_of(metrics::INTENTS, "state", state.word(), intents.map_or(0, Intents::count) as f64);

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{Intents, List, Standing};
 use crate::tasks::spool;
-use komoju_core::attention::{Waiting, Wipe};
+use komoju_core::attention::Waiting;
 use komoju_core::intent::lifecycle::State;
 use komoju_core::{Attention, Outcome, PassKind, time};
 
@@ -27,19 +27,12 @@ pub(super) fn of(status: &Standing, oldest: Oldest, consistency_s: u32, now: Tim
 /// What keeps everything from its work, and what is left of a wipe.
 fn stops(status: &Standing) -> [Option<Attention>; 4] {
     let has_daemon = status.instance.is_some();
-    let wipe = Wipe {
-        erasure: status.erasure_unfinished,
-        tokens: status.tokens_unfinished,
-        since: status.wipe_unfinished_since.clone(),
-        is_blocked: status.wipe_blocked,
-        readers: status.wipe_blocked_by.clone(),
-        has_daemon,
-    };
+    let wipe = &status.wipe;
     [
         status.database_trouble.clone().map(|trouble| Attention::DatabaseUnusable { trouble }),
         status.key_refused_since.clone().map(|since| Attention::KeyRefused { since, has_daemon }),
         status.account_stopped_since.clone().map(|since| Attention::AccountStopped { since }),
-        (wipe.erasure || wipe.tokens).then_some(Attention::UnfinishedWipe(wipe)),
+        (wipe.erasure || wipe.tokens).then(|| Attention::UnfinishedWipe(wipe.clone())),
     ]
 }
 
