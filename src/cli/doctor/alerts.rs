@@ -1,7 +1,10 @@
-//! Whether the service can execute the program that `alerts.command` names. It is never started here: it would send an alert.
+//! Whether the service can execute the program that `alerts.command` names. `doctor` never starts it: that
+//! would send an alert.
 //!
-//! The kernel's own errors mislead: for a script whose interpreter is missing it reports that the script is missing.
+//! The kernel's own errors mislead: for a script whose interpreter is missing it reports that the script is
+//! missing.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -14,20 +17,24 @@ use super::{Exit, Finding, quoted};
 
 const CHECK: &str = "alerts";
 
-/// What the kernel reads of a program to find its interpreter (BINPRM_BUF_SIZE).
+/// FIRST_BYTES is how much the kernel reads of a program to find its interpreter (BINPRM_BUF_SIZE).
 const FIRST_BYTES: u64 = 256;
 
-/// Where the daemon looks for programs when its own PATH is not set.
+/// USUAL_PATH is where the daemon looks for programs if its own PATH is not set.
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Directories that the packaged units hide from the service (ProtectHome=, PrivateTmp=).
+/// HIDDEN names the directories that the packaged units hide from the service (ProtectHome=, PrivateTmp=).
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
-/// Why a program cannot be executed, and what to do about it.
+/// Why a program cannot be executed, as a predicate, and what to do about it.
 #[derive(Debug, PartialEq, Eq)]
 struct Obstacle {
     why: String,
     advice: String,
+}
+
+fn obstacle<T>(why: impl Into<String>, advice: impl Into<String>) -> Result<T, Obstacle> {
+    Err(Obstacle { why: why.into(), advice: advice.into() })
 }
 
 /// Checks the program as the service's user would execute it.
@@ -41,110 +48,80 @@ pub(super) fn check(program: &Path, service: &Person) -> Finding {
 }
 
 fn examine(program: &Path, service: &Person) -> Result<(), Obstacle> {
-    let elsewhere = "put the program there, or name another one";
-    let file = executable(program, service, elsewhere)?;
+    let file = executable(program, service, "put the program there, or name another one")?;
     let Some(start) = first_bytes(program) else { return Ok(()) };
     if start.starts_with(b"\x7fELF") {
         return Ok(());
     }
     let Some(line) = start.strip_prefix(b"#!") else {
-        return Err(Obstacle {
-            why: "is neither a binary nor a script with an interpreter: its first line does not begin with #!".into(),
-            advice: "make its first line #!/bin/sh, or name the interpreter first: command = [\"/bin/sh\", \"/path/of/script\"]"
-                .into(),
-        });
+        return obstacle(
+            "is neither a binary nor a script with an interpreter: its first line does not begin with #!",
+            "make its first line #!/bin/sh, or name the interpreter first: command = [\"/bin/sh\", \"/path/of/script\"]",
+        );
     };
-    // The interpreter opens the script, so that its mode alone is not enough.
+    // The interpreter opens the script, so its mode alone is not enough.
     if !service.may(READ, &file) {
-        return Err(Obstacle {
-            why: format!("cannot be read by {}, which a script needs", service.name),
-            advice: format!("chmod a+r {}", quoted(program)),
-        });
+        let why = format!("cannot be read by {}, which a script needs", service.name);
+        return obstacle(why, format!("chmod a+r {}", quoted(program)));
     }
-    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    examine_interpreter(line.split(|byte| *byte == b'\n').next().unwrap_or_default(), program, service)
+}
+
+/// Checks what the first line of a script names, after its `#!`.
+fn examine_interpreter(line: &[u8], script: &Path, service: &Person) -> Result<(), Obstacle> {
     if line.ends_with(b"\r") {
-        return Err(Obstacle {
-            why: "has Windows line ends, so that its interpreter is not found".into(),
-            advice: format!("sed -i 's/\\r$//' {}", quoted(program)),
-        });
+        let advice = format!("sed -i 's/\\r$//' {}", quoted(script));
+        return obstacle("has Windows line ends, so that its interpreter is not found", advice);
     }
     let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     let Some(interpreter) = words.next() else {
-        return Err(Obstacle {
-            why: "names no interpreter behind #!".to_owned(),
-            advice: "make its first line #!/bin/sh".to_owned(),
-        });
+        return obstacle("names no interpreter behind #!", "make its first line #!/bin/sh");
     };
-    let interpreter = Path::new(std::ffi::OsStr::from_bytes(interpreter));
-    let of_script = |obstacle: Obstacle| Obstacle {
-        why: format!("needs {}, which {}", interpreter.display(), obstacle.why),
-        ..obstacle
-    };
-    let correct = format!("install it, or correct the first line of {}", quoted(program));
-    executable(interpreter, service, &correct).map_err(of_script)?;
-    match (interpreter.file_name(), words.next()) {
-        (Some(env), Some(name)) if env == "env" && !name.starts_with(b"-") && !name.contains(&b'=') => {
-            let name = Path::new(std::ffi::OsStr::from_bytes(name));
-            let found =
-                USUAL_PATH.split(':').any(|at| executable(&Path::new(at).join(name), service, "").is_ok());
-            match found {
-                true => Ok(()),
-                false => Err(Obstacle {
-                    why: format!("needs {}, which is not in {USUAL_PATH}", name.display()),
-                    advice: correct,
-                }),
-            }
-        }
-        _ => Ok(()),
+    let interpreter = Path::new(OsStr::from_bytes(interpreter));
+    let correct = format!("install it, or correct the first line of {}", quoted(script));
+    executable(interpreter, service, &correct).map_err(|found| Obstacle {
+        why: format!("needs {}, which {}", interpreter.display(), found.why),
+        ..found
+    })?;
+    let name = words.next().filter(|name| !name.starts_with(b"-") && !name.contains(&b'='));
+    let Some(name) = name.filter(|_| interpreter.ends_with("env")) else { return Ok(()) };
+    let name = Path::new(OsStr::from_bytes(name));
+    if USUAL_PATH.split(':').any(|at| executable(&Path::new(at).join(name), service, "").is_ok()) {
+        return Ok(());
     }
+    obstacle(format!("needs {}, which is not in {USUAL_PATH}", name.display()), correct)
 }
 
-/// Whether the service reaches a file and its mode and file system let the service execute it.
+/// Checks whether the service reaches a file, and whether its mode and file system let the service execute it.
 fn executable(program: &Path, service: &Person, missing: &str) -> Result<Owned, Obstacle> {
     let file = match std::fs::metadata(program) {
-        Ok(file) => file,
-        Err(error) => {
-            let why = match error.kind() {
-                io::ErrorKind::NotFound => "does not exist".to_owned(),
-                _ => format!("cannot be used: {error}"),
-            };
-            return Err(Obstacle { why, advice: missing.to_owned() });
-        }
+        Ok(file) if file.is_file() => file,
+        Ok(_) => return obstacle("is no file", "name a program"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return obstacle("does not exist", missing),
+        Err(error) => return obstacle(format!("cannot be used: {error}"), missing),
     };
-    if !file.is_file() {
-        return Err(Obstacle { why: "is no file".to_owned(), advice: "name a program".to_owned() });
-    }
-    // Links are followed: what counts is where the file is.
+    // Links are followed, because the place of the file itself counts.
     let real = program.canonicalize().unwrap_or_else(|_| program.to_owned());
     if service.is_packaged && HIDDEN.iter().any(|hidden| real.starts_with(hidden)) {
-        return Err(Obstacle {
-            why: "is hidden from the service, whose unit sets ProtectHome= and PrivateTmp=".to_owned(),
-            advice: "move it to /usr/local/bin".to_owned(),
-        });
+        let why = "is hidden from the service, whose unit sets ProtectHome= and PrivateTmp=";
+        return obstacle(why, "move it to /usr/local/bin");
     }
     if let Some(closed) = closed_directory(&real, service) {
-        return Err(Obstacle {
-            why: format!("cannot be reached by {}: {} is closed", service.name, closed.display()),
-            advice: format!("chmod o+x {}, or move the program to /usr/local/bin", quoted(&closed)),
-        });
+        return obstacle(
+            format!("cannot be reached by {}: {} is closed", service.name, closed.display()),
+            format!("chmod o+x {}, or move the program to /usr/local/bin", quoted(&closed)),
+        );
     }
     let owned = Owned::of(&file);
     // Root too can execute only what some user may execute.
     if owned.mode & 0o111 == 0 || !service.may(SEARCH, &owned) {
-        return Err(Obstacle {
-            why: format!("cannot be run by {} (mode {:04o})", service.name, owned.mode),
-            advice: format!(
-                "chmod +x {}, or give it to a group that {} is in",
-                quoted(program),
-                service.name
-            ),
-        });
+        return obstacle(
+            format!("cannot be run by {} (mode {:04o})", service.name, owned.mode),
+            format!("chmod +x {}, or give it to a group that {} is in", quoted(program), service.name),
+        );
     }
     if is_noexec(&real) {
-        return Err(Obstacle {
-            why: "is on a file system that is mounted noexec".to_owned(),
-            advice: "move it to /usr/local/bin".to_owned(),
-        });
+        return obstacle("is on a file system that is mounted noexec", "move it to /usr/local/bin");
     }
     Ok(owned)
 }
