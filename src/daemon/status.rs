@@ -2,7 +2,6 @@
 //! alerts watch. What needs an operator is a list of [`Attention`].
 
 mod attention;
-mod list;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,9 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::config::Config;
+use crate::config::{Cadence, Config};
 use crate::store::file::{readers, wipe};
-use crate::store::log::{busy_fields, holds, unlisted, unreadable};
+use crate::store::log::list_state::ListState;
+use crate::store::log::{busy_fields, holds, unreadable};
 use crate::store::outbox::{engine, rows};
 use crate::store::read::{self, Record};
 use crate::store::state::{account, alerts, slowed};
@@ -24,9 +24,7 @@ use komoju_core::intent::lifecycle::State;
 use komoju_core::words::{duration, grouped};
 use komoju_core::{Attention, PassKind, Severity, Slowed, time};
 
-pub use list::List;
-
-/// How far this machine's clock may have been ahead without a word about it.
+/// CLOCKS_DIFFER controls how far in the future the last sweep may have ended before the mirror is stale.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);
 
 /// A request to observe the state now; answered when that was done.
@@ -35,19 +33,19 @@ pub type LookRequest = oneshot::Sender<()>;
 /// MOST_UNREADABLE controls how many unreadable customers are named.
 const MOST_UNREADABLE: usize = 100;
 
-/// Up to how many refused files are counted.
+/// MOST_REJECTED controls up to how many refused files are counted.
 const MOST_REJECTED: usize = 1000;
 
-/// How things stand: what `status --json` prints (docs/status.md).
+/// The state of the mirror: what `status --json` prints (docs/status.md).
 #[derive(Debug, Serialize)]
 pub struct Standing {
-    /// Who works on the database, and since when; null where nobody does.
+    /// The process that works on the database, and since when; null if there is none.
     pub instance: Option<String>,
-    /// Since when and why the daemon cannot use the database, where it waits for that to pass; null otherwise.
+    /// Since when and why the daemon cannot use the database, and waits for that to pass; null otherwise.
     pub database_trouble: Option<String>,
     /// The one row of `mirror_info`.
     pub mirror: Record,
-    /// Seconds since the last complete sweep ended; null where there is none.
+    /// Seconds since the last complete sweep ended; null if there is none.
     pub last_sweep_age_s: Option<i64>,
     /// Whether that is longer ago than three periods of `inbound.sweep_cron`.
     pub stale: bool,
@@ -61,7 +59,7 @@ pub struct Standing {
     pub last_probe: Option<Record>,
     /// Until when the API asked us to wait; null when that is over.
     pub throttled_until: Option<String>,
-    /// How much the requests are slowed down because the API refused some; null while they leave at the configured rate.
+    /// How much the requests are slowed down because the API refused some; null at the configured rate.
     pub slowed: Option<Slowed>,
     /// Since when the API refuses the key.
     pub key_refused_since: Option<String>,
@@ -81,24 +79,25 @@ pub struct Standing {
     /// Fields that changed in many customers in the last complete sweep.
     pub busy_fields: Vec<Record>,
     /// What is known of KOMOJU's list and of its reads.
-    pub list: List,
-    /// Deletions that wait for a person.
+    pub list: ListState,
+    /// Deletions that wait for an operator.
     pub held_deletions: u64,
-    /// Deletions that a person approved and that no answer has proven yet.
+    /// Deletions that an operator approved and that no answer has proven yet.
     pub approved_deletions: u64,
-    /// Deletions that a person rejected; those customers were not seen since.
+    /// Deletions that an operator rejected; those customers were not seen since.
     pub rejected_deletions: u64,
     /// The intents by state; all states are named.
     pub intents: BTreeMap<&'static str, Intents>,
-    /// Delete intents that wait for a person because there are too many of them.
+    /// Delete intents that wait for an operator because there are too many of them.
     pub held_deletes: u64,
     /// Whether anything is pushed and accepted, as of the last start of `run` or `sync`.
     pub outbound_enabled: bool,
-    /// The files that lie in `outbound.spool_dir` while pushing is switched off; otherwise the daemon takes them.
+    /// The files in `outbound.spool_dir` while pushing is switched off; otherwise the daemon takes them.
     pub spool_files: Vec<String>,
-    /// How many refused files lie in `rejected` below `outbound.spool_dir`, until an operator removes them, or for 30 days; counted up to 1,000.
+    /// How many refused files are in `rejected` below `outbound.spool_dir`, until an operator removes them, or
+    /// for 30 days; counted up to 1,000.
     pub rejected_files: usize,
-    /// What lies in `outbound.spool_dir` and will not be taken, and why none is taken where that is so.
+    /// The files in `outbound.spool_dir` that will not be taken, and why no file is taken if that is so.
     pub spool: spool::Overview,
     /// What needs an operator or is worth a report, what stops everything first.
     #[serde(skip)]
@@ -112,7 +111,7 @@ pub struct Standing {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Intents {
-    /// Of a state in which something is still to come.
+    /// In a state that is not final.
     Open {
         /// How many.
         count: u64,
@@ -123,7 +122,7 @@ pub enum Intents {
         /// Why it is where it is.
         oldest_reason: Option<String>,
     },
-    /// Of a state that is the end.
+    /// In a final state.
     Settled {
         /// How many.
         count: u64,
@@ -140,7 +139,7 @@ impl Intents {
 }
 
 impl Standing {
-    /// Reads all of it from one state of the database. `config` says how old a mirror may be, and `now` what time it is.
+    /// Reads the state from one snapshot of the database. `config` says how old a mirror may be.
     pub fn read(reader: &Reader, config: &Config, now: Timestamp) -> Result<Self, StoreError> {
         reader.in_one_view(|conn| Self::in_view(conn, config, now))
     }
@@ -149,15 +148,14 @@ impl Standing {
     pub fn in_view(reader: &Conn, config: &Config, now: Timestamp) -> Result<Self, StoreError> {
         let mirror = read::mirror_info(reader)?;
         let swept_at = mirror.text("last_sweep_at").and_then(time::read);
-        let third_tick = swept_at.and_then(|at| config.inbound.sweep_cron.nth_after(at, 3));
         let (refused, throttled) = read::obstacles(reader)?;
         let holder = Instance::holder(&config.database.path)?;
         let (instance, database_trouble) =
             holder.map_or((None, None), |holder| (Some(holder.name), holder.trouble));
-        // A pass without an instance is one that was cut off; the next start closes it.
+        // A pass without an instance was interrupted; the next start closes it.
         let running = instance.as_ref().and(read::running_pass(reader)?);
         let outbound_enabled = engine::is_enabled(reader)?;
-        // A running daemon knows whether it takes files; otherwise the directory is looked at.
+        // A running daemon knows whether it takes files; without one the directory is examined.
         let problem = instance.as_ref().map(|_| store::outbox::spool::problem(reader)).transpose()?;
         let spool = spool::Overview::read(&config.outbound.spool_dir, &config.database.path, problem);
         let left = wipe::left(reader)?;
@@ -183,9 +181,7 @@ impl Standing {
                 spool::waiting_files(&config.outbound.spool_dir)
             },
             last_sweep_age_s: swept_at.map(|at| now.as_second() - at.as_second()),
-            // One that ended in the future says that a clock was set back, and nothing of how old it is.
-            stale: swept_at.is_none_or(|at| at.duration_since(now) > CLOCKS_DIFFER)
-                || third_tick.is_some_and(|tick| tick < now),
+            stale: swept_at.is_none_or(|at| is_stale(at, &config.inbound.sweep_cron, now)),
             time_left_s: running.as_ref().and_then(|pass| time_left(pass, now)),
             running,
             instance,
@@ -204,7 +200,7 @@ impl Standing {
             unreadable_new: unreadable::count_new(reader)?,
             unreadable_customers: unreadable::first(reader, MOST_UNREADABLE)?,
             busy_fields: busy_fields::all(reader)?,
-            list: List::new(unlisted::list_state(reader)?, now),
+            list: ListState::read(reader, now)?,
             held_deletions: holds::held_count(reader)?,
             approved_deletions: holds::approved_count(reader)?,
             rejected_deletions: holds::rejected_count(reader)?,
@@ -262,6 +258,12 @@ impl Standing {
     }
 }
 
+/// Whether a sweep that ended at `at` is too old. One that ended in the future shows that a clock was set
+/// back, and nothing about its age.
+fn is_stale(at: Timestamp, sweep_cron: &Cadence, now: Timestamp) -> bool {
+    at.duration_since(now) > CLOCKS_DIFFER || sweep_cron.nth_after(at, 3).is_some_and(|tick| tick < now)
+}
+
 fn count_intents(reader: &Conn) -> Result<BTreeMap<&'static str, Intents>, StoreError> {
     let open = rows::count_open(reader)?;
     let settled = rows::count_settled(reader)?;
@@ -283,7 +285,7 @@ fn count_intents(reader: &Conn) -> Result<BTreeMap<&'static str, Intents>, Store
 }
 
 fn time_left(pass: &Record, now: Timestamp) -> Option<i64> {
-    // By this process's own pace: what an earlier one did says nothing of the time between.
+    // By this process's own pace: the pages of an earlier process say nothing about the time between.
     let (pages, last_page) = (pass.number("pages"), pass.number("last_page"));
     let done = pages - pass.number("since_pages");
     let began = pass.text("since_at").and_then(time::read)?;

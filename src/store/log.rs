@@ -5,6 +5,7 @@ pub mod changes;
 pub mod coverage;
 pub mod holds;
 pub mod lag;
+pub mod list_state;
 pub mod listed;
 pub mod mirror;
 pub mod passes;

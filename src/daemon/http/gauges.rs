@@ -1,4 +1,4 @@
-//! What is so now: the gauges, out of how things stood when they were last looked at, and the sizes of files.
+//! The gauges: from the last observed state, and the sizes of files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::tasks::spool;
 use komoju_core::intent::lifecycle::State;
 use komoju_core::time;
 
-/// Where a directory that somebody let grow is not counted any further.
+/// MOST_FILES controls up to how many files of a directory are counted.
 const MOST_FILES: usize = 10_000;
 
 /// The gauges that count the things of a condition, and its key.
@@ -26,9 +26,9 @@ const OF_ATTENTION: [(&str, &str); 6] = [
     (metrics::HELD_DELETES, "held_deletes"),
 ];
 
-/// Where to look.
+/// The files that the gauges are about.
 pub(super) struct Gauges {
-    /// The file itself, behind every link: its WAL lies beside it.
+    /// The file itself, with links resolved: its WAL is beside it.
     database: PathBuf,
     spool_dir: PathBuf,
 }
@@ -43,7 +43,7 @@ impl Gauges {
     /// Sets all of them.
     pub(super) fn set(&self, standing: Option<&Standing>, is_ready: bool, now: Timestamp) {
         set(metrics::READY, one_if(is_ready));
-        // Only ever by name: opening and closing a database's file would take its locks away.
+        // By name alone: opening and closing the database's file would release its locks.
         set(metrics::DATABASE_SIZE, size(&self.database));
         set(metrics::WAL_SIZE, size(&beside(&self.database, "-wal")));
         set(metrics::DISK_FREE, free(&self.database));
@@ -59,7 +59,7 @@ impl Gauges {
 fn set_standing(standing: &Standing, now: Timestamp) {
     let swept_at = standing.mirror.text("last_sweep_at").and_then(time::read).map_or(0.0, seconds);
     set(metrics::SWEEP_TIMESTAMP, swept_at);
-    // A clock that was set back makes nothing younger than new.
+    // After a clock was set back the age is zero, not negative.
     set(metrics::MIRROR_AGE, (seconds(now) - swept_at).max(0.0));
     for (gauge, key) in OF_ATTENTION {
         set(gauge, standing.count_of(key) as f64);

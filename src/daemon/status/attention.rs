@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::{Intents, List, Standing};
+use super::{Intents, Standing};
+use crate::store::log::list_state::ListState;
+use crate::store::read::Record;
 use crate::tasks::spool;
 use komoju_core::attention::Waiting;
 use komoju_core::intent::lifecycle::State;
@@ -54,7 +56,7 @@ fn decisions(status: &Standing, oldest: Oldest) -> [Option<Attention>; 4] {
 
 /// How the last passes ended, and how old the mirror is.
 fn passes(status: &Standing) -> [Option<Attention>; 5] {
-    let failed = |kind: PassKind, pass: &Option<crate::store::read::Record>| {
+    let failed = |kind: PassKind, pass: &Option<Record>| {
         let pass = pass.as_ref()?;
         let (id, error) = (pass.number("id"), pass.text("error")?.to_owned());
         let outcome = pass.text("outcome").unwrap_or_default().to_owned();
@@ -77,7 +79,7 @@ fn passes(status: &Standing) -> [Option<Attention>; 5] {
 }
 
 /// In what way the list is imprecise, and how far reads lag.
-fn list(list: &List, consistency_s: u32, now: Timestamp) -> [Option<Attention>; 3] {
+fn list(list: &ListState, consistency_s: u32, now: Timestamp) -> [Option<Attention>; 3] {
     let verified_at = list.verified_at.as_deref().and_then(time::read);
     let imprecise = Attention::ImpreciseList {
         phrases: list.imprecise.clone(),

@@ -14,9 +14,6 @@ use komoju_core::time;
 /// For how many sweeps after it answered a customer is not requested again.
 pub const RESTS_FOR: i64 = 2;
 
-/// How many sweeps in a row a customer is not listed before it is named.
-const NAMED_AFTER: i64 = 3;
-
 /// How far before the bound creation times are looked at: they may carry any offset from UTC, and are compared as text first.
 const LARGEST_OFFSET: SignedDuration = SignedDuration::from_hours(24);
 
@@ -164,51 +161,4 @@ pub fn has_push_open(conn: &Conn, id: &str) -> Result<bool, StoreError> {
          WHERE lane = ?1 AND is_open = 1 AND state IN ('sending', 'waiting')",
     )?;
     Ok(statement.exists([id])?)
-}
-
-/// What is known of the list, for reports.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListState {
-    /// What is imprecise about it, a phrase each, as the last sweep saw it.
-    pub imprecise: Vec<String>,
-    /// Whether the second page repeated the first: the API may ignore `page`.
-    pub ignores_page: bool,
-    /// How many live customers the last sweeps did not list and verified by single requests.
-    pub verified: u64,
-    /// When the last of these requests was answered.
-    pub verified_at: Option<String>,
-    /// Customers that answer and were not listed for three sweeps or more: the first of them, and how many there are.
-    pub long_unlisted: (Option<String>, u64),
-    /// The longest lag of a read that was measured.
-    pub longest_lag: Option<SignedDuration>,
-    /// When a read last showed a state that was older than `consistency_s`.
-    pub lag_exceeded_at: Option<String>,
-}
-
-/// Reads what is known of the list.
-pub fn list_state(conn: &Conn) -> Result<ListState, StoreError> {
-    let mut state = conn.query_row(
-        "SELECT list_report, longest_lag_ms, lag_exceeded_at, page_ignored FROM meta",
-        [],
-        |row| {
-            let report: Option<String> = row.get(0)?;
-            let lag: Option<i64> = row.get(1)?;
-            Ok(ListState {
-                imprecise: report.and_then(|report| serde_json::from_str(&report).ok()).unwrap_or_default(),
-                longest_lag: lag.map(SignedDuration::from_millis),
-                lag_exceeded_at: row.get(2)?,
-                ignores_page: row.get(3)?,
-                ..ListState::default()
-            })
-        },
-    )?;
-    let count = "SELECT count(*), max(verified_at) FROM unlisted";
-    let (verified, at): (i64, Option<String>) =
-        conn.query_row(count, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    (state.verified, state.verified_at) = (u64::try_from(verified).unwrap_or(0), at);
-    let long = "SELECT min(customer_id), count(*) FROM unlisted, meta WHERE since_sweep <= sweeps - ?1";
-    let (first, count): (Option<String>, i64) =
-        conn.query_row(long, [NAMED_AFTER - 1], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    state.long_unlisted = (first, u64::try_from(count).unwrap_or(0));
-    Ok(state)
 }
