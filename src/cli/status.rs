@@ -83,17 +83,17 @@ fn conditions<'a>(status: &'a Standing, keys: &'a [&str]) -> impl Iterator<Item 
 
 fn label(attention: &Attention) -> &'static str {
     match attention {
-        Attention::DatabaseUnusable { .. } => "database  ",
+        Attention::DatabaseUnusable(_) => "database  ",
         Attention::FailedPass { .. } => "problem   ",
         Attention::KeyRefused { .. } => "key       ",
-        Attention::AccountStopped { .. } => "account   ",
+        Attention::AccountStopped(_) => "account   ",
         Attention::UnfinishedWipe(_) => "wiping    unfinished: ",
         Attention::LagExceeded { .. } => "lag       ",
         Attention::UnreadableCustomers { .. } => "reading   ",
         Attention::HeldDeletions(_) | Attention::HeldDeletes(_) => "held      ",
-        Attention::SpoolBlocked { .. } => "spool     ",
+        Attention::SpoolBlocked(_) => "spool     ",
         Attention::StuckFile { .. } => "stuck     ",
-        Attention::RefusedFile { .. } => "refused   ",
+        Attention::RefusedFile(_) => "refused   ",
         _ => "list      ",
     }
 }

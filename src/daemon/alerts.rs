@@ -127,7 +127,7 @@ impl Alerts {
     /// Sends the alert that the database cannot be used, which it cannot record. Returns the time until the
     /// next try if this one failed.
     pub async fn tell_database(&self, since: &str, trouble: &str) -> Option<Duration> {
-        let attention = Attention::DatabaseUnusable { trouble: self.masker.text(trouble) };
+        let attention = Attention::DatabaseUnusable(self.masker.text(trouble));
         let untold = Untold {
             kind: attention.key().to_owned(),
             count: 1,

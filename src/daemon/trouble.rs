@@ -46,7 +46,7 @@ pub(super) struct Trouble {
 impl Trouble {
     /// The condition that this is for an operator.
     pub(super) fn attention(&self) -> Attention {
-        Attention::DatabaseUnusable { trouble: self.to_string() }
+        Attention::DatabaseUnusable(self.to_string())
     }
 }
 

@@ -16,11 +16,8 @@ use crate::PassKind;
 /// [`Display`](std::fmt::Display) gives the sentence without its full stop: what is so, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attention {
-    /// The daemon cannot use the database, and waits for that to pass. `trouble`: `since TIME: WHY`.
-    DatabaseUnusable {
-        /// Since when, and why.
-        trouble: String,
-    },
+    /// The daemon cannot use the database, and waits for that to pass: `since TIME: WHY`.
+    DatabaseUnusable(String),
     /// The API refuses the key.
     KeyRefused {
         /// When it first refused the key.
@@ -28,11 +25,8 @@ pub enum Attention {
         /// Whether a process works on the database: only the daemon retries by itself.
         has_daemon: bool,
     },
-    /// The key reads another account.
-    AccountStopped {
-        /// When everything was stopped.
-        since: String,
-    },
+    /// The key reads another account, and everything is stopped since this time.
+    AccountStopped(String),
     /// Erased data or payment tokens are still in the database's files.
     UnfinishedWipe(Wipe),
     /// Deletions are held; `oldest` is the number of a hold.
@@ -100,11 +94,8 @@ pub enum Attention {
         /// The setting.
         consistency_s: u32,
     },
-    /// No file is taken from the spool directory.
-    SpoolBlocked {
-        /// Why, with the command that helps.
-        why: String,
-    },
+    /// No file is taken from the spool directory: why, with the command that helps.
+    SpoolBlocked(String),
     /// A file in the spool directory will not be taken.
     StuckFile {
         /// Its name.
@@ -112,11 +103,8 @@ pub enum Attention {
         /// Why, as a predicate, with what to do.
         why: String,
     },
-    /// A file was refused.
-    RefusedFile {
-        /// Its name.
-        name: String,
-    },
+    /// The file with this name was refused.
+    RefusedFile(String),
     /// The daemon has not looked at the database since it started.
     Unobserved,
     /// The daemon could not read the database for long.
@@ -196,9 +184,9 @@ impl Attention {
     /// A word that stays what it is: alerts and metrics name the condition by it.
     pub fn key(&self) -> &'static str {
         match self {
-            Self::DatabaseUnusable { .. } => "database_unusable",
+            Self::DatabaseUnusable(_) => "database_unusable",
             Self::KeyRefused { .. } => "key_refused",
-            Self::AccountStopped { .. } => "account_stopped",
+            Self::AccountStopped(_) => "account_stopped",
             Self::UnfinishedWipe(_) => "unfinished_wipe",
             Self::HeldDeletions(_) => "held_deletions",
             Self::HeldDeletes(_) => "held_deletes",
@@ -211,9 +199,9 @@ impl Attention {
             Self::ImpreciseList { .. } => "imprecise_list",
             Self::LongUnlisted { .. } => "long_unlisted",
             Self::LagExceeded { .. } => "lag_exceeded",
-            Self::SpoolBlocked { .. } => "spool_blocked",
+            Self::SpoolBlocked(_) => "spool_blocked",
             Self::StuckFile { .. } => "stuck_file",
-            Self::RefusedFile { .. } => "refused_file",
+            Self::RefusedFile(_) => "refused_file",
             Self::Unobserved => "unobserved",
             Self::DatabaseLocked { .. } => "database_locked",
         }
@@ -223,10 +211,10 @@ impl Attention {
     pub fn severity(&self) -> Severity {
         match self {
             Self::KeyRefused { .. } => Severity::KeyRefused,
-            Self::DatabaseUnusable { .. } | Self::StaleMirror { .. } => Severity::Failed,
+            Self::DatabaseUnusable(_) | Self::StaleMirror { .. } => Severity::Failed,
             Self::UnfinishedWipe(wipe) if wipe.needs_operator() => Severity::Waits,
             Self::UnreadableCustomers { new: 1.., .. }
-            | Self::AccountStopped { .. }
+            | Self::AccountStopped(_)
             | Self::HeldDeletions(_)
             | Self::HeldDeletes(_)
             | Self::ParkedIntents(_)
@@ -241,7 +229,7 @@ impl Attention {
         matches!(
             self,
             Self::KeyRefused { .. }
-                | Self::AccountStopped { .. }
+                | Self::AccountStopped(_)
                 | Self::StaleMirror { .. }
                 | Self::Unobserved
                 | Self::DatabaseLocked { .. }
@@ -251,7 +239,7 @@ impl Attention {
     /// Since when, where the condition has a time of its own.
     pub fn since(&self) -> Option<&str> {
         match self {
-            Self::KeyRefused { since, .. } | Self::AccountStopped { since } => Some(since),
+            Self::KeyRefused { since, .. } | Self::AccountStopped(since) => Some(since),
             Self::UnfinishedWipe(wipe) => wipe.since.as_deref(),
             Self::StaleMirror { last_sweep_at, .. } => last_sweep_at.as_deref(),
             _ => None,

@@ -2,18 +2,15 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 
 use crate::config::Listen;
-
-/// BACKLOG controls how many connections wait in the kernel while all places are taken.
-const BACKLOG: u32 = 128;
 
 /// SOCKET_MODE controls which users can connect to a socket: its owner and group.
 const SOCKET_MODE: u32 = 0o660;
@@ -84,11 +81,10 @@ impl<T: Into<String>> From<T> for Refusal {
 
 fn tcp(address: SocketAddr) -> Result<Socket, Refusal> {
     let bound = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // Connections of the last process that are in TIME_WAIT must not prevent a start.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
+        // It sets SO_REUSEADDR: connections of the last process that are in TIME_WAIT must not prevent a start.
+        let socket = StdTcpListener::bind(address)?;
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket)
     };
     let may_pass = |e: &io::Error| matches!(e.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable);
     let refused = |e: io::Error| Refusal { may_pass: may_pass(&e), why: said(address, &e) };

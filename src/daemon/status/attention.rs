@@ -31,9 +31,9 @@ fn stops(status: &Standing) -> [Option<Attention>; 4] {
     let has_daemon = status.instance.is_some();
     let wipe = &status.wipe;
     [
-        status.database_trouble.clone().map(|trouble| Attention::DatabaseUnusable { trouble }),
+        status.database_trouble.clone().map(Attention::DatabaseUnusable),
         status.key_refused_since.clone().map(|since| Attention::KeyRefused { since, has_daemon }),
-        status.account_stopped_since.clone().map(|since| Attention::AccountStopped { since }),
+        status.account_stopped_since.clone().map(Attention::AccountStopped),
         (wipe.erasure || wipe.tokens).then(|| Attention::UnfinishedWipe(wipe.clone())),
     ]
 }
@@ -97,9 +97,9 @@ fn list(list: &ListState, consistency_s: u32, now: Timestamp) -> [Option<Attenti
 
 /// The spool directory: why no file is taken, and each file that needs an operator.
 fn files(spool: &spool::Overview) -> impl Iterator<Item = Attention> {
-    let blocked = spool.problem.clone().map(|why| Attention::SpoolBlocked { why });
+    let blocked = spool.problem.clone().map(Attention::SpoolBlocked);
     let stuck = spool.stuck.iter().cloned();
     let stuck = stuck.map(|spool::Left { name, why }| Attention::StuckFile { name, why });
-    let refused = spool.refused.iter().cloned().map(|name| Attention::RefusedFile { name });
+    let refused = spool.refused.iter().cloned().map(Attention::RefusedFile);
     blocked.into_iter().chain(stuck).chain(refused)
 }

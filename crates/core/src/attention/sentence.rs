@@ -10,9 +10,9 @@ impl Attention {
     /// A short form for one line that names many conditions; `None` where such a line leaves it out.
     pub fn brief(&self) -> Option<String> {
         Some(match self {
-            Self::DatabaseUnusable { trouble } => format!("the database cannot be used {trouble}"),
+            Self::DatabaseUnusable(trouble) => format!("the database cannot be used {trouble}"),
             Self::KeyRefused { since, .. } => format!("key refused since {since}"),
-            Self::AccountStopped { since } => format!("stopped since {since}: the key reads another account"),
+            Self::AccountStopped(since) => format!("stopped since {since}: the key reads another account"),
             Self::UnfinishedWipe(wipe) if !wipe.needs_operator() => return None,
             Self::UnfinishedWipe(Wipe { erasure: true, .. }) => "erasure unfinished".to_owned(),
             Self::UnfinishedWipe(_) => "wiping of tokens unfinished".to_owned(),
@@ -34,11 +34,11 @@ impl Attention {
 impl fmt::Display for Attention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DatabaseUnusable { trouble } => {
+            Self::DatabaseUnusable(trouble) => {
                 write!(f, "the database cannot be used {trouble}; the daemon tries again by itself")
             }
             Self::KeyRefused { since, has_daemon } => refused(f, since, *has_daemon),
-            Self::AccountStopped { since } => write!(
+            Self::AccountStopped(since) => write!(
                 f,
                 "everything is stopped since {since}, for the key reads another account: look at \
                  `komoju-sync account show`; put the right key back, or run `komoju-sync account accept`"
@@ -63,9 +63,9 @@ impl fmt::Display for Attention {
             | Self::ImpreciseList { .. }
             | Self::LongUnlisted { .. }
             | Self::LagExceeded { .. } => self.list(f),
-            Self::SpoolBlocked { why } => write!(f, "no file is taken: {why}"),
+            Self::SpoolBlocked(why) => write!(f, "no file is taken: {why}"),
             Self::StuckFile { name, why } => write!(f, "{name} in outbound.spool_dir: it {why}"),
-            Self::RefusedFile { name } => write!(
+            Self::RefusedFile(name) => write!(
                 f,
                 "{name}: rejected/{name}.error in outbound.spool_dir says why; correct it and drop it again, or \
                  remove both"

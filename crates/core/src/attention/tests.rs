@@ -26,10 +26,10 @@ fn conditions() -> Vec<Attention> {
     let readers = vec!["a (process 1)".into(), "b (process 2)".into()];
     let erasure = Wipe { erasure: true, since: Some("T".into()), readers, ..tokens.clone() };
     vec![
-        DatabaseUnusable { trouble: "since T: no room".into() },
+        DatabaseUnusable("since T: no room".into()),
         refused(true),
         refused(false),
-        AccountStopped { since: "T".into() },
+        AccountStopped("T".into()),
         UnfinishedWipe(tokens.clone()),
         UnfinishedWipe(Wipe { is_blocked: true, ..tokens.clone() }),
         UnfinishedWipe(Wipe { has_daemon: false, ..tokens }),
@@ -57,9 +57,9 @@ fn conditions() -> Vec<Attention> {
         LongUnlisted { count: 1, first: "a".into() },
         LongUnlisted { count: 3, first: "a".into() },
         LagExceeded { at: "T".into(), consistency_s: 120 },
-        SpoolBlocked { why: "`chown root spool`".into() },
+        SpoolBlocked("`chown root spool`".into()),
         StuckFile { name: "a.txt".into(), why: "must end in .json".into() },
-        RefusedFile { name: "a.json".into() },
+        RefusedFile("a.json".into()),
         Unobserved,
         DatabaseLocked { for_s: 91 },
     ]
@@ -110,9 +110,9 @@ const VARIANTS: usize = 20;
 
 fn place(attention: &Attention) -> usize {
     match attention {
-        DatabaseUnusable { .. } => 0,
+        DatabaseUnusable(_) => 0,
         KeyRefused { .. } => 1,
-        AccountStopped { .. } => 2,
+        AccountStopped(_) => 2,
         UnfinishedWipe(_) => 3,
         HeldDeletions(_) => 4,
         HeldDeletes(_) => 5,
@@ -125,9 +125,9 @@ fn place(attention: &Attention) -> usize {
         ImpreciseList { .. } => 12,
         LongUnlisted { .. } => 13,
         LagExceeded { .. } => 14,
-        SpoolBlocked { .. } => 15,
+        SpoolBlocked(_) => 15,
         StuckFile { .. } => 16,
-        RefusedFile { .. } => 17,
+        RefusedFile(_) => 17,
         Unobserved => 18,
         DatabaseLocked { .. } => 19,
     }
@@ -170,7 +170,7 @@ fn condition_tells_its_time_and_the_number_of_its_things() {
         (HeldDeletions(waiting(20, "1")), None, 20),
         (UnreadableCustomers { count: 2, new: 1 }, None, 2),
         (refused(true), Some("T"), 1),
-        (AccountStopped { since: "T".into() }, Some("T"), 1),
+        (AccountStopped("T".into()), Some("T"), 1),
         (UnfinishedWipe(Wipe { since: Some("T".into()), ..Wipe::default() }), Some("T"), 1),
         (stale(Some("T"), false), Some("T"), 1),
         (stale(None, false), None, 1),
