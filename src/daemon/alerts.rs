@@ -1,15 +1,15 @@
-//! Alerts: runs `alerts.command` when something needs an operator, or when the mirror was not renewed for
-//! long (docs/alerts.md).
+//! Alerts: runs `alerts.command` when something needs an operator, or when the mirror was not
+//! renewed for long (docs/alerts.md).
 //!
 //! ```text
 //!   the state changed ─▶ record what is new, forget what cleared ─▶ is a kind not reported, and due? ─▶ run, record it as reported
 //! ```
 //!
-//! Invariants: each condition is reported once until it clears, restarts included, and at least once: it is
-//! recorded as reported only after the program has succeeded. More of a kind that was reported already is
-//! gathered and reported at most once an hour, so a storm of parked intents is a handful of runs. One
-//! program runs at a time, beside everything else, and for half a minute at most. Nothing is written while
-//! nothing changes, and nothing is read if no command is set.
+//! Invariants: each condition is reported once until it clears, restarts included, and at least
+//! once: it is recorded as reported only after the program has succeeded. More of a kind that was
+//! reported already is gathered and reported at most once an hour, so a storm of parked intents is
+//! a handful of runs. One program runs at a time, beside everything else, and for half a minute at
+//! most. Nothing is written while nothing changes, and nothing is read if no command is set.
 
 mod child;
 mod note;
@@ -35,7 +35,8 @@ use komoju_core::{Attention, Severity, time};
 
 use note::Origin;
 
-/// MORE_OF_THE_SAME controls how often more of a kind that was reported is reported while it stands.
+/// MORE_OF_THE_SAME controls how often more of a kind that was reported is reported while it
+/// stands.
 const MORE_OF_THE_SAME: SignedDuration = SignedDuration::from_hours(1);
 
 /// FIRST_RETRY controls how soon a failed run is retried at first …
@@ -98,7 +99,8 @@ impl Alerts {
         })
     }
 
-    /// Reports what `standings` show. Returns only errors of the database; after a stop it runs nothing.
+    /// Reports what `standings` show. Returns only errors of the database; after a stop it runs
+    /// nothing.
     pub async fn serve(
         &self,
         mut standings: watch::Receiver<Option<Arc<Standing>>>,
@@ -124,8 +126,8 @@ impl Alerts {
         }
     }
 
-    /// Sends the alert that the database cannot be used, which it cannot record. Returns the time until the
-    /// next try if this one failed.
+    /// Sends the alert that the database cannot be used, which it cannot record. Returns the time
+    /// until the next try if this one failed.
     pub async fn tell_database(&self, since: &str, trouble: &str) -> Option<Duration> {
         let attention = Attention::DatabaseUnusable(self.masker.text(trouble));
         let untold = Untold {
@@ -165,7 +167,8 @@ impl Alerts {
         }
     }
 
-    /// Records what stands, and reports what is due. Returns when to look again though nothing changes.
+    /// Records what stands, and reports what is due. Returns when to look again though nothing
+    /// changes.
     async fn round(
         &self,
         standing: &Standing,
@@ -235,7 +238,8 @@ impl Alerts {
         }
     }
 
-    /// How long until a kind may be reported: an hour after its last report, and not before its retry.
+    /// How long until a kind may be reported: an hour after its last report, and not before its
+    /// retry.
     fn due_in(&self, untold: &Untold, retry: Retry) -> Duration {
         let last_told = untold.last_told_at.as_deref().and_then(time::read);
         let passed = last_told.map(|at| self.clock.now().duration_since(at));
@@ -249,8 +253,8 @@ impl Alerts {
     }
 }
 
-/// The condition of this kind. An alert about a stale mirror is due only once this daemon had the time for
-/// a sweep, and says so.
+/// The condition of this kind. An alert about a stale mirror is due only once this daemon had the
+/// time for a sweep, and says so.
 fn condition(standing: &Standing, kind: &str) -> Option<Attention> {
     let mut found = standing.attention.iter().find(|attention| attention.key() == kind)?.clone();
     if let Attention::StaleMirror { is_overdue, .. } = &mut found {
@@ -259,9 +263,9 @@ fn condition(standing: &Standing, kind: &str) -> Option<Attention> {
     Some(found)
 }
 
-/// Whether the mirror is stale and this daemon had the time for a sweep: one of its sweeps failed, or it has
-/// run for three periods. So the first sweep after a long pause is no alert, nor is the first one ever while
-/// it runs; an API that cannot be reached is one.
+/// Whether the mirror is stale and this daemon had the time for a sweep: one of its sweeps failed,
+/// or it has run for three periods. So the first sweep after a long pause is no alert, nor is the
+/// first one ever while it runs; an API that cannot be reached is one.
 fn staleness(standing: &Standing, sweep_cron: &Cadence, started: Timestamp, now: Timestamp) -> Staleness {
     if !standing.stale {
         return Staleness::Fresh;

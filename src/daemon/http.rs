@@ -4,19 +4,20 @@
 //!   listen ─▶ at most 32 connections ─▶ one request each, within 10 s ─▶ an answer from the last observation
 //! ```
 //!
-//! A request can do no harm: answers are made from the last observed [`Standing`] and the sizes of files.
-//! The number of connections, their heads and their time are bounded; if all places are taken, the oldest
-//! connection is closed for a new one (`places`). If the last observation says that the mirror is not ready,
-//! the observer is asked to look once more, so that the end of the first sweep is seen at once. An answer
-//! holds no id, no address, no key and no text from outside, so it does not matter by which name (`Host`) a
-//! browser was led here.
+//! A request can do no harm: answers are made from the last observed [`Standing`] and the sizes of
+//! files. The number of connections, their heads and their time are bounded; if all places are
+//! taken, the oldest connection is closed for a new one (`places`). If the last observation says
+//! that the mirror is not ready, the observer is asked to look once more, so that the end of the
+//! first sweep is seen at once. An answer holds no id, no address, no key and no text from outside,
+//! so it does not matter by which name (`Host`) a browser was led here.
 //!
-//! The start fails if the address cannot be used: an operator would notice missing monitoring too late.
+//! The start fails if the address cannot be used: an operator would notice missing monitoring too
+//! late.
 //!
-//! Rejected: connections that stay open (a scrape in 15 seconds gains nothing by it), answers from the
-//! database (a scrape would wait for its lock), a password (an address on this machine or a socket's mode
-//! does better, and a proxy can do the rest), and `axum::serve` (it limits neither the head nor the number
-//! of connections).
+//! Rejected: connections that stay open (a scrape in 15 seconds gains nothing by it), answers from
+//! the database (a scrape would wait for its lock), a password (an address on this machine or a
+//! socket's mode does better, and a proxy can do the rest), and `axum::serve` (it limits neither
+//! the head nor the number of connections).
 
 mod gauges;
 mod listen;
@@ -68,8 +69,8 @@ const LARGEST_HEAD: usize = 16 << 10;
 /// LAST_ANSWERS controls how long a stop waits for answers that are on their way.
 const LAST_ANSWERS: Duration = Duration::from_millis(300);
 
-/// LONGEST_LOOK controls how long the daemon may take from one look at its loops to the next before it
-/// counts as stalled itself.
+/// LONGEST_LOOK controls how long the daemon may take from one look at its loops to the next before
+/// it counts as stalled itself.
 const LONGEST_LOOK: Duration = Duration::from_secs(180);
 
 /// AFTER_NO_ROOM controls how long accepting pauses when the system has no file handle left for a
@@ -79,7 +80,8 @@ const AFTER_NO_ROOM: Duration = Duration::from_millis(100);
 /// LONGEST_FRESH_LOOK controls how long an answer waits for a fresh look.
 const LONGEST_FRESH_LOOK: Duration = Duration::from_millis(500);
 
-/// TIDY_EVERY controls how often recorded values are sorted into their buckets: each is kept until then.
+/// TIDY_EVERY controls how often recorded values are sorted into their buckets: each is kept until
+/// then.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 
 /// The listening server; nothing if `http.listen` is not set.
@@ -103,8 +105,9 @@ struct Shared {
 }
 
 impl Server {
-    /// Listens at `http.listen`, and begins to count. Nothing is answered before [`Server::beside`]. An
-    /// address that other machines can reach is served with a warning, because it was configured.
+    /// Listens at `http.listen`, and begins to count. Nothing is answered before
+    /// [`Server::beside`]. An address that other machines can reach is served with a warning,
+    /// because it was configured.
     ///
     /// # Errors
     /// The address cannot be used.
@@ -131,7 +134,8 @@ impl Server {
     pub async fn beside<T>(self, work: impl Future<Output = T>) -> T {
         let Some(listening) = self.0 else { return work.await };
         let quit = listening.stop.child_token();
-        // In a task of its own, so that it answers while the work is stuck, for example in another program's lock.
+        // In a task of its own, so that it answers while the work is stuck, for example in another
+        // program's lock.
         let tasks = TaskTracker::new();
         tasks.spawn(listening.serve(quit.clone()));
         let value = work.await;
@@ -159,7 +163,8 @@ impl Listening {
                         let task = connections.spawn(self.connection(io, &graceful));
                         places.take(clock.elapsed(), task);
                     }
-                    // The client has gone already, or no file handle is left; neither ends the server.
+                    // The client has gone already, or no file handle is left; neither ends the
+                    // server.
                     Err(e) => {
                         tracing::warn!("a connection to http.listen could not be taken: {e}");
                         clock.sleep(AFTER_NO_ROOM).await;
@@ -209,7 +214,8 @@ impl Shared {
         }
     }
 
-    /// Why the mirror cannot be relied on now. If the last look found a reason, another look is requested.
+    /// Why the mirror cannot be relied on now. If the last look found a reason, another look is
+    /// requested.
     async fn reasons(&self) -> Vec<String> {
         let reasons = self.last_reasons();
         let (looked, done) = oneshot::channel();

@@ -1,5 +1,5 @@
-//! The state of the mirror, from the database alone: what `status` prints, the service manager shows, and
-//! alerts watch. What needs an operator is a list of [`Attention`].
+//! The state of the mirror, from the database alone: what `status` prints, the service manager
+//! shows, and alerts watch. What needs an operator is a list of [`Attention`].
 
 mod attention;
 
@@ -24,7 +24,8 @@ use komoju_core::intent::lifecycle::State;
 use komoju_core::words::{duration, grouped};
 use komoju_core::{Attention, PassKind, Severity, Slowed, time};
 
-/// CLOCKS_DIFFER controls how far in the future the last sweep may have ended before the mirror is stale.
+/// CLOCKS_DIFFER controls how far in the future the last sweep may have ended before the mirror is
+/// stale.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);
 
 /// A request to observe the state now; answered when that was done.
@@ -41,7 +42,8 @@ const MOST_REJECTED: usize = 1000;
 pub struct Standing {
     /// The process that works on the database, and since when; null if there is none.
     pub instance: Option<String>,
-    /// Since when and why the daemon cannot use the database, and waits for that to pass; null otherwise.
+    /// Since when and why the daemon cannot use the database, and waits for that to pass; null
+    /// otherwise.
     pub database_trouble: Option<String>,
     /// The one row of `mirror_info`.
     pub mirror: Record,
@@ -59,7 +61,8 @@ pub struct Standing {
     pub last_probe: Option<Record>,
     /// Until when the API asked us to wait; null when that is over.
     pub throttled_until: Option<String>,
-    /// How much the requests are slowed down because the API refused some; null at the configured rate.
+    /// How much the requests are slowed down because the API refused some; null at the configured
+    /// rate.
     pub slowed: Option<Slowed>,
     /// Since when the API refuses the key.
     pub key_refused_since: Option<String>,
@@ -92,12 +95,14 @@ pub struct Standing {
     pub held_deletes: u64,
     /// Whether anything is pushed and accepted, as of the last start of `run` or `sync`.
     pub outbound_enabled: bool,
-    /// The files in `outbound.spool_dir` while pushing is switched off; otherwise the daemon takes them.
+    /// The files in `outbound.spool_dir` while pushing is switched off; otherwise the daemon takes
+    /// them.
     pub spool_files: Vec<String>,
-    /// How many refused files are in `rejected` below `outbound.spool_dir`, until an operator removes them, or
-    /// for 30 days; counted up to 1,000.
+    /// How many refused files are in `rejected` below `outbound.spool_dir`, until an operator
+    /// removes them, or for 30 days; counted up to 1,000.
     pub rejected_files: usize,
-    /// The files in `outbound.spool_dir` that will not be taken, and why no file is taken if that is so.
+    /// The files in `outbound.spool_dir` that will not be taken, and why no file is taken if that
+    /// is so.
     pub spool: spool::Overview,
     /// What needs an operator or is worth a report, what stops everything first.
     #[serde(skip)]
@@ -228,8 +233,8 @@ impl Standing {
         self.attention.iter().filter(|attention| attention.key() == key).map(Attention::count).sum()
     }
 
-    /// The whole state in one line, what needs attention first. It names moments and no ages, so it is
-    /// true for as long as nothing changes.
+    /// The whole state in one line, what needs attention first. It names moments and no ages, so it
+    /// is true for as long as nothing changes.
     pub fn line(&self) -> String {
         let mut parts: Vec<String> = self.attention.iter().filter_map(Attention::brief).collect();
         if let Some(at) = self.mirror.text("last_sweep_at").filter(|_| !self.stale) {
@@ -258,8 +263,8 @@ impl Standing {
     }
 }
 
-/// Whether a sweep that ended at `at` is too old. One that ended in the future shows that a clock was set
-/// back, and nothing about its age.
+/// Whether a sweep that ended at `at` is too old. One that ended in the future shows that a clock
+/// was set back, and nothing about its age.
 fn is_stale(at: Timestamp, sweep_cron: &Cadence, now: Timestamp) -> bool {
     at.duration_since(now) > CLOCKS_DIFFER || sweep_cron.nth_after(at, 3).is_some_and(|tick| tick < now)
 }
@@ -285,7 +290,8 @@ fn count_intents(reader: &Conn) -> Result<BTreeMap<&'static str, Intents>, Store
 }
 
 fn time_left(pass: &Record, now: Timestamp) -> Option<i64> {
-    // By this process's own pace: the pages of an earlier process say nothing about the time between.
+    // By this process's own pace: the pages of an earlier process say nothing about the time
+    // between.
     let (pages, last_page) = (pass.number("pages"), pass.number("last_page"));
     let done = pages - pass.number("since_pages");
     let began = pass.text("since_at").and_then(time::read)?;

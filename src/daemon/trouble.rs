@@ -1,4 +1,5 @@
-//! Conditions of the database that can pass: a full disk, exhausted file handles, a disk that fails for some time.
+//! Conditions of the database that can pass: a full disk, exhausted file handles, a disk that fails
+//! for some time.
 //!
 //! ```text
 //!   work ─▶ fails ─▶ everything is closed ─▶ wait ─▶ open, recover, write ─▶ work
@@ -6,8 +7,9 @@
 //!                                             └──────────┘
 //! ```
 //!
-//! Only the file knows whether a failed commit took effect. So work in progress is dropped, as at the end of
-//! a process, and everything is read again. The process keeps its locks, its readiness and its listener.
+//! Only the file knows whether a failed commit took effect. So work in progress is dropped, as at
+//! the end of a process, and everything is read again. The process keeps its locks, its readiness
+//! and its listener.
 
 use std::time::Duration;
 
@@ -22,18 +24,19 @@ use komoju_core::{Attention, time};
 /// FIRST_WAIT controls the first wait …
 pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// … and LAST_WAIT, after doubling, the last one. Short, because a try costs little: without room it writes
-/// nothing.
+/// … and LAST_WAIT, after doubling, the last one. Short, because a try costs little: without room
+/// it writes nothing.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// LAST_WAIT_OF_MANY controls how long the first sweep waits at most after a condition that returns after
-/// each success, because each sweep reads the whole list. All else continues at once.
+/// LAST_WAIT_OF_MANY controls how long the first sweep waits at most after a condition that returns
+/// after each success, because each sweep reads the whole list. All else continues at once.
 const LAST_WAIT_OF_MANY: Duration = Duration::from_secs(5 * 60);
 
 /// IS_OVER_AFTER controls after how much work a condition counts as a new one.
 const IS_OVER_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// ALERT_AFTER controls how long a condition lasts before `alerts.command` runs: most are over by then.
+/// ALERT_AFTER controls how long a condition lasts before `alerts.command` runs: most are over by
+/// then.
 const ALERT_AFTER: Duration = Duration::from_secs(5);
 
 /// A condition that can pass.
@@ -125,8 +128,8 @@ impl App {
         self.instance.note_trouble(None);
     }
 
-    /// Opens the database again and recovers what was interrupted, as at a start. Ends with a commit, which
-    /// proves that there is room.
+    /// Opens the database again and recovers what was interrupted, as at a start. Ends with a
+    /// commit, which proves that there is room.
     async fn begin_again(&self) -> Result<(), StoreError> {
         self.store.reopen().await?;
         let at = time::written(self.clock.now());

@@ -1,7 +1,8 @@
 //! What needs an operator, or keeps the mirror from being current: one value for each condition.
 //!
-//! `status`, `doctor`, alerts, `/readyz`, metrics and the service manager's line render these values. A
-//! condition has one sentence, here; a renderer adds a label or a subject, and never words it again.
+//! `status`, `doctor`, alerts, `/readyz`, metrics and the service manager's line render these
+//! values. A condition has one sentence, here; a renderer adds a label or a subject, and never
+//! words it again.
 //!
 //! A database that cannot be opened is an error and no condition: the process that meets it ends.
 
@@ -13,7 +14,8 @@ use crate::PassKind;
 
 /// A condition that needs an operator or is worth a report, with the data that its sentence needs.
 ///
-/// [`Display`](std::fmt::Display) gives the sentence without its full stop: what is so, and what to do.
+/// [`Display`](std::fmt::Display) gives the sentence without its full stop: what is so, and what to
+/// do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attention {
     /// The daemon cannot use the database, and waits for that to pass: `since TIME: WHY`.
@@ -173,8 +175,8 @@ impl Severity {
 }
 
 impl Wipe {
-    /// Whether it needs an operator: each unfinished erasure does. Tokens are removed within moments;
-    /// they need an operator if that is blocked, or if no process is there to do it.
+    /// Whether it needs an operator: each unfinished erasure does. Tokens are removed within
+    /// moments; they need an operator if that is blocked, or if no process is there to do it.
     pub fn needs_operator(&self) -> bool {
         self.erasure || (self.tokens && (self.is_blocked || !self.has_daemon))
     }
@@ -223,8 +225,8 @@ impl Attention {
         }
     }
 
-    /// Whether readers cannot rely on the mirror meanwhile. The sentence of such a condition holds no text
-    /// from outside.
+    /// Whether readers cannot rely on the mirror meanwhile. The sentence of such a condition holds
+    /// no text from outside.
     pub fn makes_unready(&self) -> bool {
         matches!(
             self,

@@ -1,6 +1,6 @@
-//! The model and the decisions of komoju-sync as values: customers, changes, passes, intents, times, the
-//! decisions that follow from them ([`plan`]), and the conditions that need an operator ([`attention`]).
-//! Pure: no I/O, no clock, no database.
+//! The model and the decisions of komoju-sync as values: customers, changes, passes, intents,
+//! times, the decisions that follow from them ([`plan`]), and the conditions that need an operator
+//! ([`attention`]). Pure: no I/O, no clock, no database.
 
 pub mod attention;
 pub mod change;

@@ -1,8 +1,8 @@
-//! Whether the service can execute the program that `alerts.command` names. `doctor` never starts it: that
-//! would send an alert.
+//! Whether the service can execute the program that `alerts.command` names. `doctor` never starts
+//! it: that would send an alert.
 //!
-//! The kernel's own errors mislead: for a script whose interpreter is missing it reports that the script is
-//! missing.
+//! The kernel's own errors mislead: for a script whose interpreter is missing it reports that the
+//! script is missing.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -23,7 +23,8 @@ const FIRST_BYTES: u64 = 256;
 /// USUAL_PATH is where the daemon looks for programs if its own PATH is not set.
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// HIDDEN names the directories that the packaged units hide from the service (ProtectHome=, PrivateTmp=).
+/// HIDDEN names the directories that the packaged units hide from the service (ProtectHome=,
+/// PrivateTmp=).
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
 /// Why a program cannot be executed, as a predicate, and what to do about it.
@@ -92,7 +93,8 @@ fn examine_interpreter(line: &[u8], script: &Path, service: &Person) -> Result<(
     obstacle(format!("needs {}, which is not in {USUAL_PATH}", name.display()), correct)
 }
 
-/// Checks whether the service reaches a file, and whether its mode and file system let the service execute it.
+/// Checks whether the service reaches a file, and whether its mode and file system let the service
+/// execute it.
 fn executable(program: &Path, service: &Person, missing: &str) -> Result<Owned, Obstacle> {
     let file = match std::fs::metadata(program) {
         Ok(file) if file.is_file() => file,

@@ -33,8 +33,8 @@ pub(super) fn check(looked: Option<&Looked>, is_in_use: bool, asked: Option<&Ask
     judge(&status.attention, seen, status.count_in(State::Rejected))
 }
 
-/// A list that is imprecise, and reads that lag longer than the configuration allows for; nothing if
-/// neither is so. Neither keeps anything from working, but for an API that ignores `page`.
+/// A list that is imprecise, and reads that lag longer than the configuration allows for; nothing
+/// if neither is so. Neither keeps anything from working, but for an API that ignores `page`.
 pub(super) fn check_list(looked: Option<&Looked>) -> Vec<Finding> {
     let Some(status) = status(looked) else { return Vec::new() };
     let imprecise = status.list.is_imprecise().then(|| judge_list(&status.attention));
@@ -60,7 +60,8 @@ fn judge_list(attention: &[Attention]) -> Finding {
     Finding::warn(LIST, finding, advice)
 }
 
-/// Copies of erased data and settled tokens that could not be removed yet; nothing if there are none.
+/// Copies of erased data and settled tokens that could not be removed yet; nothing if there are
+/// none.
 pub(super) fn check_wipe(looked: Option<&Looked>) -> Option<Finding> {
     let is_wipe = |attention: &&Attention| matches!(attention, Attention::UnfinishedWipe(_));
     let wipe = status(looked)?.attention.iter().find(is_wipe)?;
@@ -72,48 +73,57 @@ pub(super) fn check_wipe(looked: Option<&Looked>) -> Option<Finding> {
 }
 
 fn judge(attention: &[Attention], seen: Seen, rejected: u64) -> Finding {
-    let (mut waiting, mut parts, mut exit) = (Vec::new(), Vec::new(), Exit::Fine);
-    let mut advice = vec!["`komoju-sync status` tells more, and which command decides"];
-    for attention in attention {
-        match attention {
-            Attention::UnreadableCustomers { new: 0, .. } => continue,
-            Attention::HeldDeletions(_)
-            | Attention::HeldDeletes(_)
-            | Attention::ParkedIntents(_)
-            | Attention::UnreadableCustomers { .. } => waiting.extend(attention.brief()),
-            Attention::KeyRefused { since, .. } if seen.is_accepted => {
-                parts.push(format!(
-                    "the API refused the daemon's key since {since}, and takes the one found here"
-                ));
-                advice.push(
-                    "restart the daemon, which reads the key when it starts: systemctl restart komoju-sync",
-                );
-                continue;
-            }
-            Attention::KeyRefused { .. } => parts.push(attention.to_string()),
-            // Before the first sweep nothing has failed.
-            Attention::StaleMirror { last_sweep_at: None, .. } => {
-                parts.push(attention.to_string());
-                continue;
-            }
-            Attention::StaleMirror { .. } => {
-                parts.push(attention.to_string());
-                advice.extend((!seen.is_in_use).then_some("no daemon runs: systemctl start komoju-sync"));
-            }
-            Attention::PartialSweep { .. } => {
-                parts.push(format!("the last sweep is {attention}"));
-                advice.push(
-                    "the next sweeps request these customers again; the log says why they could not be verified",
-                );
-            }
-            _ => continue,
-        }
-        exit = exit.and(attention.severity().into());
-    }
+    let waiting: Vec<_> = attention.iter().filter(waits).filter_map(Attention::brief).collect();
+    let mut parts = Vec::new();
     if !waiting.is_empty() {
-        parts.insert(0, format!("waiting for an operator: {}", waiting.join(", ")));
+        parts.push(format!("waiting for an operator: {}", waiting.join(", ")));
     }
+    parts.extend(attention.iter().filter_map(|attention| part(attention, seen)));
+    let mut advice = vec!["`komoju-sync status` tells more, and which command decides"];
+    advice.extend(attention.iter().filter_map(|attention| advice_on(attention, seen)));
+    let exit = attention.iter().fold(Exit::Fine, |exit, attention| exit.and(exit_of(attention, seen)));
     finding(exit, parts.join("; "), advice.join("\n"), rejected)
+}
+
+fn waits(attention: &&Attention) -> bool {
+    attention.waiting().is_some() || matches!(attention, Attention::UnreadableCustomers { new: 1.., .. })
+}
+
+/// The sentence of a condition that needs no decision; `None` if another check reports it.
+fn part(attention: &Attention, seen: Seen) -> Option<String> {
+    match attention {
+        Attention::KeyRefused { since, .. } if seen.is_accepted => {
+            Some(format!("the API refused the daemon's key since {since}, and takes the one found here"))
+        }
+        Attention::KeyRefused { .. } | Attention::StaleMirror { .. } => Some(attention.to_string()),
+        Attention::PartialSweep { .. } => Some(format!("the last sweep is {attention}")),
+        _ => None,
+    }
+}
+
+fn advice_on(attention: &Attention, seen: Seen) -> Option<&'static str> {
+    match attention {
+        Attention::KeyRefused { .. } if seen.is_accepted => {
+            Some("restart the daemon, which reads the key when it starts: systemctl restart komoju-sync")
+        }
+        Attention::StaleMirror { last_sweep_at: Some(_), .. } if !seen.is_in_use => {
+            Some("no daemon runs: systemctl start komoju-sync")
+        }
+        Attention::PartialSweep { .. } => {
+            Some("the next sweeps request these customers again; the log says why they could not be verified")
+        }
+        _ => None,
+    }
+}
+
+fn exit_of(attention: &Attention, seen: Seen) -> Exit {
+    match attention {
+        Attention::KeyRefused { .. } if seen.is_accepted => Exit::Fine,
+        // Before the first sweep nothing has failed.
+        Attention::StaleMirror { last_sweep_at: None, .. } => Exit::Fine,
+        _ if waits(&attention) || part(attention, seen).is_some() => attention.severity().into(),
+        _ => Exit::Fine,
+    }
 }
 
 /// A finding of this exit code; an empty text says that nothing needs an operator.

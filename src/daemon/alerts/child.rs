@@ -1,4 +1,5 @@
-//! Runs the operator's program: without a shell, without our secrets, for a limited time, as a process group.
+//! Runs the operator's program: without a shell, without our secrets, for a limited time, as a
+//! process group.
 
 use std::io;
 use std::pin::pin;
@@ -17,11 +18,12 @@ use crate::secret::Masker;
 /// ENDS_WITHIN controls how long a program may run.
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
-/// LAST_WORDS controls how long output is read after the program has ended: a process that it started may
-/// keep the pipe open.
+/// LAST_WORDS controls how long output is read after the program has ended: a process that it
+/// started may keep the pipe open.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// MOST_OUTPUT controls how many bytes of output are kept for the log; the rest is read and dropped.
+/// MOST_OUTPUT controls how many bytes of output are kept for the log; the rest is read and
+/// dropped.
 const MOST_OUTPUT: usize = 8 << 10;
 
 /// The variables that a program inherits. Any other may be, or lead to, a secret.
@@ -30,8 +32,8 @@ const PASSED_ON: [&str; 8] = ["PATH", "LANG", "LC_ALL", "TZ", "HOME", "USER", "L
 /// The PATH of a program if the daemon has none.
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs `command` with `note` on its standard input. An error is a sentence about the command; `None` if
-/// `stop` came first.
+/// Runs `command` with `note` on its standard input. An error is a sentence about the command;
+/// `None` if `stop` came first.
 pub(super) async fn run(
     command: &[String],
     note: &Value,
@@ -124,7 +126,8 @@ impl Group {
                 None => self.child.wait().await?,
             }
         };
-        // The process id may be reused from here on. Processes that the program left running are its own affair.
+        // The process id may be reused from here on. Processes that the program left running are
+        // its own affair.
         self.id = None;
         Ok((status, [output, errors]))
     }

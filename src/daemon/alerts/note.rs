@@ -16,8 +16,8 @@ pub(super) struct Origin<'a> {
     pub(super) host: Option<&'a str>,
 }
 
-/// The object for a condition, as it is sent at `at`. `untold` says how much of it is new; what was noticed
-/// meanwhile may not be observed yet, so the larger count is given.
+/// The object for a condition, as it is sent at `at`. `untold` says how much of it is new; what was
+/// noticed meanwhile may not be observed yet, so the larger count is given.
 pub(super) fn note(attention: &Attention, untold: &Untold, origin: &Origin<'_>, at: Timestamp) -> Value {
     let safe = |text: &str| text.chars().map(harmless).collect::<String>();
     let oldest = attention.waiting().and_then(|waiting| waiting.oldest.as_deref());

@@ -81,7 +81,8 @@ impl<T: Into<String>> From<T> for Refusal {
 
 fn tcp(address: SocketAddr) -> Result<Socket, Refusal> {
     let bound = || {
-        // It sets SO_REUSEADDR: connections of the last process that are in TIME_WAIT must not prevent a start.
+        // It sets SO_REUSEADDR: connections of the last process that are in TIME_WAIT must not
+        // prevent a start.
         let socket = StdTcpListener::bind(address)?;
         socket.set_nonblocking(true)?;
         TcpListener::from_std(socket)

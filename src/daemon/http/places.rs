@@ -1,9 +1,10 @@
-//! The places for connections: how many are served at once, and which one is closed for a newer one.
+//! The places for connections: how many are served at once, and which one is closed for a newer
+//! one.
 //!
-//! A client that is slow, or opens many connections and sends nothing, must not keep others from an answer.
-//! So a new connection is accepted even if all places are taken: the oldest one that has had [`SERVED_FOR`]
-//! is closed for it. An answer takes milliseconds, so this closes only clients that do not ask or do not
-//! read.
+//! A client that is slow, or opens many connections and sends nothing, must not keep others from an
+//! answer. So a new connection is accepted even if all places are taken: the oldest one that has
+//! had [`SERVED_FOR`] is closed for it. An answer takes milliseconds, so this closes only clients
+//! that do not ask or do not read.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -5,12 +5,13 @@ use std::time::Duration;
 use crate::daemon::status::Standing;
 use komoju_core::Attention;
 
-/// UNREADABLE_AFTER controls how old an observation may be: one is made at least every half minute, unless
-/// the database cannot be read.
+/// UNREADABLE_AFTER controls how old an observation may be: one is made at least every half minute,
+/// unless the database cannot be read.
 const UNREADABLE_AFTER: Duration = Duration::from_secs(90);
 
-/// One sentence a reason; none: ready. `now` is the steady clock. A decision that waits for an operator is
-/// no reason: the mirror is true all the same, and an alert reports it. No reason holds a text from outside.
+/// One sentence a reason; none: ready. `now` is the steady clock. A decision that waits for an
+/// operator is no reason: the mirror is true all the same, and an alert reports it. No reason holds
+/// a text from outside.
 pub(super) fn reasons(status: Option<&Standing>, now: Duration) -> Vec<String> {
     let Some(status) = status else { return vec![Attention::Unobserved.to_string()] };
     let age = now.saturating_sub(status.observed_at);

@@ -6,8 +6,8 @@ use serde::Serialize;
 use crate::store::{Conn, StoreError};
 use komoju_core::time;
 
-/// LAG_REPORTED_FOR controls for how long a lag above `consistency_s` is reported: an operator who has raised
-/// the setting must see that it helped.
+/// LAG_REPORTED_FOR controls for how long a lag above `consistency_s` is reported: an operator who
+/// has raised the setting must see that it helped.
 const LAG_REPORTED_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// NAMED_AFTER controls how many sweeps in a row do not list a customer before it is named.
@@ -30,7 +30,8 @@ pub struct ListState {
     pub long_unlisted_first: Option<String>,
     /// The longest lag of a read that was measured, in seconds.
     pub longest_lag_s: Option<f64>,
-    /// When a read last showed a state older than `inbound.consistency_s`, within the last seven days.
+    /// When a read last showed a state older than `inbound.consistency_s`, within the last seven
+    /// days.
     pub lag_exceeded_at: Option<String>,
 }
 
@@ -61,8 +62,8 @@ impl ListState {
         })?)
     }
 
-    /// Whether the list is imprecise. Single customers that a sweep or two do not list are not enough: paging
-    /// skips them when an exact list moves while it is read.
+    /// Whether the list is imprecise. Single customers that a sweep or two do not list are not
+    /// enough: paging skips them when an exact list moves while it is read.
     pub fn is_imprecise(&self) -> bool {
         !self.imprecise.is_empty() || self.long_unlisted > 0
     }

@@ -7,7 +7,8 @@ use crate::PassKind;
 use crate::words::{count, duration};
 
 impl Attention {
-    /// A short form for one line that names many conditions; `None` where such a line leaves it out.
+    /// A short form for one line that names many conditions; `None` where such a line leaves it
+    /// out.
     pub fn brief(&self) -> Option<String> {
         Some(match self {
             Self::DatabaseUnusable(trouble) => format!("the database cannot be used {trouble}"),
@@ -38,11 +39,7 @@ impl fmt::Display for Attention {
                 write!(f, "the database cannot be used {trouble}; the daemon tries again by itself")
             }
             Self::KeyRefused { since, has_daemon } => refused(f, since, *has_daemon),
-            Self::AccountStopped(since) => write!(
-                f,
-                "everything is stopped since {since}, for the key reads another account: look at \
-                 `komoju-sync account show`; put the right key back, or run `komoju-sync account accept`"
-            ),
+            Self::AccountStopped(since) => stopped(f, since),
             Self::UnfinishedWipe(wipe) => wipe.fmt(f),
             Self::HeldDeletions(waiting) => held_deletions(f, waiting),
             Self::HeldDeletes(waiting) => held_deletes(f, waiting),
@@ -117,6 +114,14 @@ fn stale(f: &mut fmt::Formatter<'_>, last_sweep_at: Option<&str>, is_overdue: bo
             f.write_str("no sweep is complete yet: `komoju-sync status` tells how far the first one is")
         }
     }
+}
+
+fn stopped(f: &mut fmt::Formatter<'_>, since: &str) -> fmt::Result {
+    write!(
+        f,
+        "everything is stopped since {since}, for the key reads another account: look at `komoju-sync account \
+         show`; put the right key back, or run `komoju-sync account accept`"
+    )
 }
 
 fn held_deletions(f: &mut fmt::Formatter<'_>, waiting: &Waiting) -> fmt::Result {

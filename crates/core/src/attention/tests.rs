@@ -105,7 +105,8 @@ unobserved 0 | - | the daemon has just started and not observed its state yet
 database_locked 0 | - | the database could not be read for 91 s: another program keeps it locked
 ";
 
-/// The number of variants, and the place of each: a new variant does not compile until it is listed here.
+/// The number of variants, and the place of each: a new variant does not compile until it is listed
+/// here.
 const VARIANTS: usize = 20;
 
 fn place(attention: &Attention) -> usize {
