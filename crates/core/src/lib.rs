@@ -15,6 +15,7 @@ pub mod page;
 pub mod pass;
 pub mod patience;
 pub mod plan;
+pub mod remote;
 pub mod slowed;
 pub mod time;
 pub mod traces;

@@ -1,9 +1,9 @@
-//! What can go wrong with a request. Every message names method, path and page; every text of the API in it is masked.
+//! The errors of a request. Each message names method, path and page; each text of the API in it is masked.
 
 use std::fmt;
 use std::time::Duration;
 
-use komoju_core::Unreadable;
+use crate::Unreadable;
 
 /// Which request.
 #[derive(Clone, Debug, PartialEq, Eq)]
