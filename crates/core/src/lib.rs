@@ -11,6 +11,7 @@ pub mod intent;
 pub mod json;
 pub mod lag;
 pub mod listed;
+pub mod open_intent;
 pub mod page;
 pub mod pass;
 pub mod patience;

@@ -1,21 +1,27 @@
-//! Plans: what an answer of the API means for the mirror. Values in, values out; no I/O, no clock, no randomness.
+//! Plans: what an answer of the API means for the mirror and the outbox. Values in, values out; no
+//! I/O, no clock, no randomness.
 //!
 //! ```text
-//!   page of the list ─▶ walk         which page is read next, and where does the list end?
-//!                       parts        how is a page read that is too large?
-//!   read of a customer ▶ observation what is done about it?
-//!                       sighting     what does it change?
-//!                       lag          may it be older than the log?
-//!   end of a sweep   ─▶ absence      which customers were not listed, and what is proven about them?
-//!                       lookups      how many of them are requested?
-//!   a new key        ─▶ account      does it read the same account?
-//!   a failed request ─▶ retry        is it repeated, and when?
+//!   page of the list   ─▶ walk         which page is read next, and where does the list end?
+//!                         parts        how is a page read that is too large?
+//!   read of a customer ─▶ observation  what is done about it?
+//!                         sighting     what does it change?
+//!                         lag          may it be older than the log?
+//!   end of a sweep     ─▶ absence      which customers were not listed, and what is proven about them?
+//!                         lookups      how many of them are requested?
+//!   a new key          ─▶ account      does it read the same account?
+//!   a failed request   ─▶ retry        is it repeated, and when?
+//!   an open intent     ─▶ attempt      what does an attempt read, commit and send next, and what is its outcome?
+//!                         settle       what does its outcome write?
 //! ```
 
 pub mod absence;
 pub mod account;
+pub mod attempt;
 pub mod busy_fields;
+pub mod create_window;
 pub mod creates;
+pub mod key_age;
 pub mod lag;
 pub mod lookups;
 pub mod observation;
@@ -24,5 +30,6 @@ pub mod parts;
 pub mod read_back;
 pub mod retry;
 pub mod rows;
+pub mod settle;
 pub mod sighting;
 pub mod walk;

@@ -1,20 +1,112 @@
-//! When an intent is attempted again, and whether the same attempt may be repeated.
+//! The outcome of an attempt, and how long an intent waits for the next one.
 
+use std::fmt;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use crate::intent::lifecycle::Outcome;
+use crate::remote::PushedCustomer;
+use crate::remote::error::ApiError;
 
-/// After how long since its first attempt a create's key is no longer counted on: KOMOJU remembers it for up to 24 hours.
-pub const KEY_GOOD_FOR: SignedDuration = SignedDuration::from_hours(20);
+/// The outcome of one attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AttemptOutcome {
+    /// The intent took effect. The customer is as an answer showed it. `status` is the HTTP status
+    /// of the push's answer; `None` where the effect was found by reading.
+    TookEffect {
+        /// The customer afterwards, as far as it was shown.
+        customer: PushedCustomer,
+        /// The HTTP status of the push.
+        status: Option<u16>,
+    },
+    /// The API refused the push permanently.
+    Rejected(ApiError),
+    /// The API has no such customer. For a delete that may be the wanted state.
+    NotFound(ApiError),
+    /// Another attempt follows.
+    Later(Later),
+    /// An operator decides.
+    Park {
+        /// Why, and what to do.
+        reason: String,
+        /// What the operator needs to decide.
+        detail: Option<Value>,
+    },
+}
 
-/// After how long an intent that was attempted so many times is attempted again: 1 s, doubling to 15 minutes, spread by a fifth
-/// either way by `jitter` from 0 to 1.
+/// Why and when an intent is attempted again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Later {
+    /// What happened.
+    pub why: String,
+    /// The HTTP status.
+    pub status: Option<u16>,
+    /// Whether this attempt may have taken effect.
+    pub outcome: Outcome,
+    /// When the next attempt is due; `None`: at once.
+    pub at: Option<Timestamp>,
+    /// What also stops other intents.
+    pub obstacle: Obstacle,
+}
+
+/// What an answer says about every request, not only about this intent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Nothing.
+    None,
+    /// The API refused the key.
+    KeyRefused,
+    /// The API asks to wait.
+    Throttled {
+        /// Until then, where that is known.
+        until: Option<Timestamp>,
+    },
+}
+
+impl Later {
+    /// Another attempt at `at`, without an answer and without an obstacle.
+    pub fn at(at: Option<Timestamp>, outcome: Outcome, why: impl Into<String>) -> Self {
+        Self { why: why.into(), status: None, outcome, at, obstacle: Obstacle::None }
+    }
+}
+
+impl AttemptOutcome {
+    /// An attempt that sent nothing and is due again at `at`.
+    pub fn not_sent(why: &str, at: Option<Timestamp>) -> Self {
+        Self::Later(Later::at(at, Outcome::Known, format!("nothing was sent: {why}")))
+    }
+
+    /// An attempt that leaves the decision to an operator.
+    pub fn park(reason: impl Into<String>, detail: Option<Value>) -> Self {
+        Self::Park { reason: reason.into(), detail }
+    }
+}
+
+impl fmt::Display for AttemptOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TookEffect { status: Some(status), .. } => write!(f, "done: answered HTTP {status}"),
+            Self::TookEffect { status: None, .. } => f.write_str("done: it had taken effect already"),
+            Self::Rejected(told) => write!(f, "reject: {told}"),
+            Self::NotFound(told) => write!(f, "the customer does not exist: {told}"),
+            Self::Later(Later { why, at: Some(at), .. }) => write!(f, "try again at {at:.0}: {why}"),
+            Self::Later(Later { why, at: None, .. }) => write!(f, "try again at once: {why}"),
+            Self::Park { reason, .. } => write!(f, "park: {reason}"),
+        }
+    }
+}
+
+/// Returns how long an intent waits after so many attempts: 1 s, doubled up to 15 minutes. `jitter`
+/// from 0 to 1 changes that by at most a fifth.
 pub fn attempt_wait(attempts: u32, jitter: f64) -> Duration {
     let doubled = 1_u64 << attempts.saturating_sub(1).min(20);
     Duration::from_secs(doubled.min(15 * 60)).mul_f64(0.8 + 0.4 * jitter)
 }
+
+/// After how long since its first attempt a create's key is no longer counted on: KOMOJU remembers it for up to 24 hours.
+pub const KEY_GOOD_FOR: SignedDuration = SignedDuration::from_hours(20);
 
 /// What the clocks say of a create's first attempt.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +172,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn attempts_wait_from_a_second_to_a_quarter_of_an_hour() {
+        let waits: Vec<u64> = [1, 2, 3, 10, 11, 90].map(|n| attempt_wait(n, 0.5).as_secs()).into();
+        assert_eq!(waits, [1, 2, 4, 512, 900, 900]);
+        assert_eq!(
+            (attempt_wait(1, 0.0), attempt_wait(1, 1.0)),
+            (Duration::from_millis(800), Duration::from_millis(1200))
+        );
+    }
+
+    #[test]
+    fn outcome_prints_one_sentence() {
+        let told = ApiError { status: 422, code: Some("bad".to_owned()), message: None, param: None };
+        let later = |at| AttemptOutcome::Later(Later::at(at, Outcome::Unknown, "no answer"));
+        let effect = |status| AttemptOutcome::TookEffect { customer: PushedCustomer::None, status };
+        let cases = [
+            (effect(Some(200)), "done: answered HTTP 200"),
+            (effect(None), "done: it had taken effect already"),
+            (AttemptOutcome::Rejected(told.clone()), "reject: HTTP 422 bad"),
+            (AttemptOutcome::NotFound(told), "the customer does not exist: HTTP 422 bad"),
+            (later(Some(Timestamp::UNIX_EPOCH)), "try again at 1970-01-01T00:00:00Z: no answer"),
+            (later(None), "try again at once: no answer"),
+            (AttemptOutcome::not_sent("locked", None), "try again at once: nothing was sent: locked"),
+            (AttemptOutcome::park("look", None), "park: look"),
+        ];
+        for (outcome, sentence) in cases {
+            assert_eq!(outcome.to_string(), sentence);
+        }
+    }
+
+    #[test]
     fn forbidden_write_is_rejected_only_where_the_list_is_answered() {
         use Outcome::{Known, Unknown};
         let cases = [
@@ -96,16 +218,6 @@ mod tests {
             let decided = after_forbidden(key, before, is_create);
             assert_eq!(decided, expected, "{key:?} {before:?} create: {is_create}");
         }
-    }
-
-    #[test]
-    fn attempts_wait_from_a_second_to_a_quarter_of_an_hour() {
-        let waits: Vec<u64> = [1, 2, 3, 10, 11, 90].map(|n| attempt_wait(n, 0.5).as_secs()).into();
-        assert_eq!(waits, [1, 2, 4, 512, 900, 900]);
-        assert_eq!(
-            (attempt_wait(1, 0.0), attempt_wait(1, 1.0)),
-            (Duration::from_millis(800), Duration::from_millis(1200))
-        );
     }
 
     #[test]

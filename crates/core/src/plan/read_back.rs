@@ -1,25 +1,28 @@
-//! Did that update take effect? Asked of the customer, for an update whose token can be used once and whose answer was lost.
+//! Whether an update took effect, by the customer as it is now.
 //!
-//! An update takes effect whole or not at all, so one field that tells is enough.
+//! An update takes effect as a whole or not at all, so one field that differs between before and
+//! after is enough.
 
 use serde_json::{Map, Value};
 
 use crate::intent::Body;
 
-/// What the customer says of the update.
+pub use self::{Effect as Reading, compare as read};
+
+/// What the customer shows about the update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub enum Effect {
     /// It took effect.
     Applied,
     /// It did not: the token is unused.
     NotApplied,
-    /// It cannot be told.
+    /// The fields do not tell.
     Unclear,
 }
 
-/// Compares a customer as it was before the update and as it is now.
-pub fn read(asked: &Body, before: Option<&Map<String, Value>>, now: &Map<String, Value>) -> Reading {
-    let Some(before) = before else { return Reading::Unclear };
+/// Compares a customer before the update with the customer now.
+pub fn compare(asked: &Body, before: Option<&Map<String, Value>>, now: &Map<String, Value>) -> Effect {
+    let Some(before) = before else { return Effect::Unclear };
     let null = Value::Null;
     let of = |fields: &Map<String, Value>, name: &str| fields.get(name).unwrap_or(&null).clone();
     let key = |fields: &Map<String, Value>, key: &str| {
@@ -33,16 +36,34 @@ pub fn read(asked: &Body, before: Option<&Map<String, Value>>, now: &Map<String,
         asked_before_now.push((value.clone(), key(before, name), key(now, name)));
     }
     let telling: Vec<_> = asked_before_now.into_iter().filter(|(asked, before, _)| asked != before).collect();
-    // A source is shown or not as the API likes: only one that is shown both times and differs tells anything.
+    // A source is shown or not as the API likes: only one that is shown both times and differs
+    // tells anything.
     let (source_before, source_now) = (of(before, "source"), of(now, "source"));
     let new_source = !source_now.is_null() && !source_before.is_null() && source_before != source_now;
     if telling.iter().any(|(asked, _, now)| asked == now) || (telling.is_empty() && new_source) {
-        return Reading::Applied;
+        return Effect::Applied;
     }
-    match telling.iter().all(|(_, before, now)| before == now) && !telling.is_empty() && !new_source {
-        true => Reading::NotApplied,
-        false => Reading::Unclear,
+    let is_unchanged = telling.iter().all(|(_, before, now)| before == now);
+    if is_unchanged && !telling.is_empty() && !new_source { Effect::NotApplied } else { Effect::Unclear }
+}
+
+/// Returns what an update asked for and the customer does not show, by field, such as `email` or
+/// `metadata.order_id`.
+pub fn not_applied(asked: &Body, now: &Map<String, Value>) -> Map<String, Value> {
+    let null = Value::Null;
+    let mut missing = Map::new();
+    if let Some(email) =
+        asked.fields().get("email").filter(|email| now.get("email").unwrap_or(&null) != *email)
+    {
+        missing.insert("email".to_owned(), email.clone());
     }
+    let theirs = now.get("metadata").and_then(Value::as_object);
+    for (key, value) in asked.fields().get("metadata").and_then(Value::as_object).into_iter().flatten() {
+        if theirs.and_then(|theirs| theirs.get(key)).unwrap_or(&null) != value {
+            missing.insert(format!("metadata.{key}"), value.clone());
+        }
+    }
+    missing
 }
 
 #[cfg(test)]
@@ -51,9 +72,9 @@ mod tests {
 
     use super::*;
 
-    fn reading(asked: Value, before: Value, now: Value) -> Reading {
+    fn effect(asked: Value, before: Value, now: Value) -> Effect {
         let Value::Object(now) = now else { panic!("an object") };
-        read(&Body::new(asked).unwrap(), before.as_object(), &now)
+        compare(&Body::new(asked).unwrap(), before.as_object(), &now)
     }
 
     #[test]
@@ -61,42 +82,54 @@ mod tests {
         let visa = json!({"brand": "visa"});
         let master = json!({"brand": "master"});
         let cases = [
-            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "b"}), Reading::Applied),
-            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "a"}), Reading::NotApplied),
-            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "c"}), Reading::Unclear),
-            (json!({"email": "a"}), json!({"email": "a"}), json!({"email": "a"}), Reading::Unclear),
+            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "b"}), Effect::Applied),
+            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "a"}), Effect::NotApplied),
+            (json!({"email": "b"}), json!({"email": "a"}), json!({"email": "c"}), Effect::Unclear),
+            (json!({"email": "a"}), json!({"email": "a"}), json!({"email": "a"}), Effect::Unclear),
             (
                 json!({"metadata": {"k": "2"}}),
                 json!({"metadata": {"k": "1"}}),
                 json!({"metadata": {"k": "2"}}),
-                Reading::Applied,
+                Effect::Applied,
             ),
-            (
-                json!({"metadata": {"k": "2"}}),
-                json!({}),
-                json!({"metadata": {"j": "1"}}),
-                Reading::NotApplied,
-            ),
-            (json!({}), json!({"source": visa}), json!({"source": master}), Reading::Applied),
-            (json!({}), json!({"source": visa}), json!({"source": visa}), Reading::Unclear),
-            (json!({}), json!({"source": null}), json!({"source": master}), Reading::Unclear),
+            (json!({"metadata": {"k": "2"}}), json!({}), json!({"metadata": {"j": "1"}}), Effect::NotApplied),
+            (json!({}), json!({"source": visa}), json!({"source": master}), Effect::Applied),
+            (json!({}), json!({"source": visa}), json!({"source": visa}), Effect::Unclear),
+            (json!({}), json!({"source": null}), json!({"source": master}), Effect::Unclear),
             (
                 json!({"email": "b"}),
                 json!({"email": "a", "source": visa}),
                 json!({"email": "a", "source": master}),
-                Reading::Unclear,
+                Effect::Unclear,
             ),
         ];
         for (mut asked, before, now, expected) in cases {
             asked["payment_details"] = json!("tok_1");
-            let got = reading(asked.clone(), before.clone(), now.clone());
+            let got = effect(asked.clone(), before.clone(), now.clone());
             assert_eq!(got, expected, "{asked} {before} {now}");
         }
-        let unknown_before = read(
+        let unknown_before = compare(
             &Body::new(json!({"email": "b"})).unwrap(),
             None,
             json!({"email": "b"}).as_object().unwrap(),
         );
-        assert_eq!(unknown_before, Reading::Unclear);
+        assert_eq!(unknown_before, Effect::Unclear);
+    }
+
+    #[test]
+    fn fields_that_the_customer_does_not_show_are_named() {
+        let asked = json!({"email": "b", "metadata": {"k": "1", "gone": null}, "payment_details": "tok_1"});
+        let cases = [
+            (json!({"email": "b", "metadata": {"k": "1"}}), json!({})),
+            (
+                json!({"email": "a", "metadata": {"k": "1", "gone": "2"}}),
+                json!({"email": "b", "metadata.gone": null}),
+            ),
+            (json!({"metadata": null}), json!({"email": "b", "metadata.k": "1"})),
+        ];
+        for (now, missing) in cases {
+            let body = Body::new(asked.clone()).unwrap();
+            assert_eq!(Value::Object(not_applied(&body, now.as_object().unwrap())), missing, "{now}");
+        }
     }
 }

@@ -1,0 +1,389 @@
+//! Plans one attempt at an intent: what to request, commit or send next, and the outcome.
+//!
+//! [`next_step`] is a function of [`AttemptFacts`] alone. The caller performs the step, adds what
+//! it showed to the facts, and asks for the next step:
+//!
+//! ```text
+//!   outcome of an earlier attempt unknown ─▶ find out: look for the create's customer, or read the update back
+//!   an expectation                        ─▶ read the customer and compare
+//!   a create's first attempt              ─▶ commit the server's time
+//!   nothing left to find out              ─▶ send, then interpret the answer
+//! ```
+//!
+//! What cannot be known is not guessed: it is looked for at the API, and parked where that is no
+//! proof.
+
+mod answer;
+mod lookup;
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::intent::lifecycle::Outcome;
+use crate::intent::{Body, Expect, Intent, Surprise, Wish};
+use crate::lag::Consistency;
+use crate::open_intent::OpenIntent;
+use crate::patience::Moment;
+use crate::plan::create_window::WindowQuery;
+use crate::plan::outcome::{AttemptOutcome, Later, Obstacle, attempt_wait};
+use crate::plan::read_back::{self, Effect};
+use crate::remote::error::{Call, Cause, Class, RemoteError};
+use crate::remote::{Push, PushError, Pushed, PushedCustomer, Shown};
+use crate::{Customer, CustomerId, Unreadable};
+
+pub use lookup::{CreateLookup, LookupResult};
+
+/// What is known about an attempt.
+#[derive(Clone, Debug)]
+pub struct AttemptFacts {
+    /// The intent as it was claimed.
+    pub open: OpenIntent,
+    /// How long the API's reads may lag behind its writes.
+    pub consistency: Consistency,
+    /// A random number from 0 to 1, which spreads the waits.
+    pub jitter: f64,
+    /// The time.
+    pub now: Moment,
+    /// The time by the server's clock; `None` while no answer showed it.
+    pub server_time: Option<Timestamp>,
+    /// Until when the API asks to wait.
+    pub throttled_until: Option<Timestamp>,
+    /// The result of [`Step::AskServerTime`].
+    pub time_check: Option<Result<(), RemoteError>>,
+    /// The result of the last [`Step::ReadCustomer`], unless something was sent since.
+    pub reading: Option<Reading>,
+    /// The result of [`Step::FindLastPush`].
+    pub last_push: Option<LastPush>,
+    /// The result of [`Step::LookForCustomer`].
+    pub lookup: Option<CreateLookup>,
+    /// Whether [`Step::FreezeFirstAttempt`] is committed.
+    pub is_dated: bool,
+    /// Whether [`Step::FreezeNewKey`] is committed.
+    pub has_new_key: bool,
+    /// The result of [`Step::Send`].
+    pub sent: Option<Sent>,
+    /// The result of [`Step::CheckKey`].
+    pub key_check: Option<Result<(), RemoteError>>,
+}
+
+/// A customer that was requested by its id.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Which customer.
+    pub id: CustomerId,
+    /// The request, for messages.
+    pub call: Call,
+    /// When it was requested.
+    pub asked_at: Timestamp,
+    /// What the answer showed.
+    pub result: Result<Shown, RemoteError>,
+}
+
+/// When our last push of the customer settled, if the reading may be older than that.
+#[derive(Clone, Copy, Debug)]
+pub struct LastPush(pub Option<Timestamp>);
+
+/// A push and its answer.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The request.
+    pub push: Push,
+    /// The answer.
+    pub answer: Result<Pushed, PushError>,
+}
+
+/// What an attempt does next.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Make any request: its answer shows the server's time.
+    AskServerTime,
+    /// Request this customer.
+    ReadCustomer(CustomerId),
+    /// Find in the log when our last push of this customer settled, where a read requested at this
+    /// time may be older.
+    FindLastPush(CustomerId, Timestamp),
+    /// Look for the customer of a create, in the list and in the log.
+    LookForCustomer(WindowQuery),
+    /// Commit when the create is first sent, by the server's clock. From here on a lost answer
+    /// leaves its outcome unknown.
+    FreezeFirstAttempt,
+    /// Commit a new key: the create did not take effect.
+    FreezeNewKey,
+    /// Send the push. `is_repeat`: an earlier attempt may have taken effect.
+    Send {
+        /// The request.
+        push: Push,
+        /// Whether it repeats an earlier attempt.
+        is_repeat: bool,
+    },
+    /// Request the list: a refusal shows that the key itself is refused.
+    CheckKey,
+    /// End the attempt.
+    Finish(AttemptOutcome),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AskServerTime => f.write_str("ask the API for its time"),
+            Self::ReadCustomer(id) => write!(f, "read customer {id}"),
+            Self::FindLastPush(id, _) => write!(f, "find the last push of customer {id} in the log"),
+            Self::LookForCustomer(query) => {
+                write!(f, "look for its customer first, in the window from {:.0}", query.from)
+            }
+            Self::FreezeFirstAttempt => f.write_str("commit the time of the first attempt"),
+            Self::FreezeNewKey => f.write_str("commit a new key: the create did not take effect"),
+            Self::Send { push: Push::Create { .. }, is_repeat: true } => {
+                f.write_str("send again under its key")
+            }
+            Self::Send { push: Push::Create { .. }, is_repeat: false } => f.write_str("send under its key"),
+            Self::Send { is_repeat: true, .. } => f.write_str("send again"),
+            Self::Send { is_repeat: false, .. } => f.write_str("send"),
+            Self::CheckKey => f.write_str("request the list, to see whether the key is refused"),
+            Self::Finish(outcome) => outcome.fmt(f),
+        }
+    }
+}
+
+impl AttemptFacts {
+    /// The facts at the start of an attempt.
+    pub fn new(open: OpenIntent, consistency: Consistency, jitter: f64, now: Moment) -> Self {
+        Self {
+            open,
+            consistency,
+            jitter,
+            now,
+            server_time: None,
+            throttled_until: None,
+            time_check: None,
+            reading: None,
+            last_push: None,
+            lookup: None,
+            is_dated: false,
+            has_new_key: false,
+            sent: None,
+            key_check: None,
+        }
+    }
+
+    /// Adds the answer to a push. A customer that was read before says nothing about it.
+    pub fn add_answer(&mut self, push: Push, answer: Result<Pushed, PushError>) {
+        self.sent = Some(Sent { push, answer });
+        self.reading = None;
+    }
+
+    fn reading_of(&self, id: &CustomerId) -> Option<&Reading> {
+        self.reading.as_ref().filter(|reading| reading.id == *id)
+    }
+
+    /// Whether a read that was requested at `asked_at` may show the state before this intent's last
+    /// attempt.
+    fn may_be_before_last_attempt(&self, asked_at: Timestamp) -> bool {
+        self.open.last_attempt_at.is_some_and(|last| self.consistency.may_be_behind(last, asked_at))
+    }
+
+    /// The time after the wait that the number of attempts gives, or after `least`.
+    fn retry_at(&self, least: std::time::Duration) -> Option<Timestamp> {
+        let wait = attempt_wait(self.open.life.attempts, self.jitter).max(least);
+        self.now.wall.checked_add(wait).ok()
+    }
+
+    /// Tries again when no read can be older than now.
+    fn after_lag(&self, why: &str) -> Step {
+        let at = self.consistency.after(self.now.wall);
+        later(Later::at(Some(at), Outcome::Unknown, format!("{why} (inbound.consistency_s)")))
+    }
+
+    /// Tries again after a request that gave no result. A read that is refused says nothing about
+    /// the intent, so it is read again too. `outcome` is that of the attempt without this request.
+    fn after_error(&self, error: &RemoteError, outcome: Outcome) -> Later {
+        let cause = match error.cause.clone() {
+            Cause::Rejected(told) => Cause::Unexpected(told),
+            cause => cause,
+        };
+        let error = RemoteError { cause, ..error.clone() };
+        let is_throttled = error.class() == Class::Throttled || error.retry_after.is_some();
+        let (at, obstacle) = if matches!(error.cause, Cause::KeyRefused(_)) {
+            // Due at once when a key is accepted.
+            (None, Obstacle::KeyRefused)
+        } else {
+            let at = self.retry_at(error.retry_after.unwrap_or_default()).unwrap_or(Timestamp::MAX);
+            let until = self.throttled_until;
+            (Some(at), if is_throttled { Obstacle::Throttled { until } } else { Obstacle::None })
+        };
+        Later { why: error.to_string(), status: error.status(), outcome, at, obstacle }
+    }
+
+    /// Tries again after an answer that shows an unreadable customer.
+    fn after_unreadable(&self, call: &Call, bad: &Unreadable, outcome: Outcome) -> Later {
+        let cause = Cause::Unusable(format!("the customer is unreadable: {}", bad.reason));
+        self.after_error(&RemoteError { call: call.clone(), cause, retry_after: None }, outcome)
+    }
+}
+
+fn later(later: Later) -> Step {
+    Step::Finish(AttemptOutcome::Later(later))
+}
+
+fn park(reason: impl Into<String>, detail: Option<Value>) -> Step {
+    Step::Finish(AttemptOutcome::park(reason, detail))
+}
+
+/// Returns the next step of an attempt.
+pub fn next_step(facts: &AttemptFacts) -> Step {
+    let intent = match &facts.open.intent {
+        Ok(intent) => intent,
+        Err(why) => return park(why.clone(), None),
+    };
+    if let Some(sent) = &facts.sent {
+        return answer::next(facts, sent);
+    }
+    earlier_attempt(facts, intent)
+        .or_else(|| expectation(facts, intent))
+        .or_else(|| first_attempt(facts))
+        .unwrap_or_else(|| send(facts))
+}
+
+/// An earlier attempt may have taken effect. Returns the step that finds out, or the outcome;
+/// `None` where the push may be sent again.
+fn earlier_attempt(facts: &AttemptFacts, intent: &Intent) -> Option<Step> {
+    if !facts.open.may_have_taken_effect() {
+        return None;
+    }
+    match &intent.wish {
+        // The server's clock tells the age of the key.
+        Wish::Create(body) => server_time(facts).or_else(|| lookup::next(facts, body)),
+        Wish::Update(_, body) if body.token().is_some() => read_back(facts, body),
+        // Plain values and deletes may be repeated.
+        Wish::Update(..) | Wish::Delete(_) => None,
+    }
+}
+
+/// Any answer of the API shows the server's time, where the server tells it at all.
+fn server_time(facts: &AttemptFacts) -> Option<Step> {
+    match (&facts.server_time, &facts.time_check) {
+        (Some(_), _) | (None, Some(Ok(()))) => None,
+        (None, None) => Some(Step::AskServerTime),
+        (None, Some(Err(error))) => Some(later(facts.after_error(error, Outcome::Known))),
+    }
+}
+
+/// Returns the customer as a reading shows it. The error is the step that reads it, or the outcome
+/// where it cannot be read; `None` where it does not exist.
+fn shown<'a>(facts: &'a AttemptFacts, id: &CustomerId) -> Result<(&'a Reading, &'a Customer), Option<Step>> {
+    let Some(reading) = facts.reading_of(id) else { return Err(Some(Step::ReadCustomer(id.clone()))) };
+    match &reading.result {
+        Ok(Shown::Found(customer)) => Ok((reading, customer)),
+        // The answer to the push itself will say so. A customer that does not exist takes no token.
+        Ok(Shown::NotFound) => Err(None),
+        Ok(Shown::Unreadable(bad)) => {
+            Err(Some(later(facts.after_unreadable(&reading.call, bad, Outcome::Known))))
+        }
+        Err(error) => Err(Some(later(facts.after_error(error, Outcome::Known)))),
+    }
+}
+
+/// Whether an update with a token took effect: its token can be used once, so it is not sent again
+/// where that cannot be told.
+fn read_back(facts: &AttemptFacts, body: &Body) -> Option<Step> {
+    let (reading, customer) = match shown(facts, facts.open.customer.as_ref()?) {
+        Ok(shown) => shown,
+        Err(next) => return next,
+    };
+    let before = facts.open.frozen.base.as_deref().and_then(|base| Customer::from_body(base).ok());
+    let effect = read_back::compare(body, before.as_ref().map(Customer::fields), customer.fields());
+    if effect != Effect::Applied && facts.may_be_before_last_attempt(reading.asked_at) {
+        let why = "whether this update took effect is read again, once no read can be older than the attempt";
+        return Some(facts.after_lag(why));
+    }
+    match effect {
+        Effect::Applied => Some(found(customer.clone())),
+        Effect::NotApplied => None,
+        Effect::Unclear => Some(park(
+            "whether this update took effect cannot be told from the customer, and its payment token can be used once: look at the \
+             customer at KOMOJU, then cancel this intent, or retry it with a new token (--body @FILE)",
+            Some(json!({"theirs": customer.fields()})),
+        )),
+    }
+}
+
+fn found(customer: Customer) -> Step {
+    Step::Finish(AttemptOutcome::TookEffect { customer: PushedCustomer::Shown(customer), status: None })
+}
+
+/// Compares what the submitter last saw with the customer now. A difference parks, and nothing is
+/// sent.
+fn expectation(facts: &AttemptFacts, intent: &Intent) -> Option<Step> {
+    let (expect, customer) = (intent.expect.as_ref()?, facts.open.customer.as_ref()?);
+    match shown(facts, customer) {
+        Ok((reading, theirs)) => compare(facts, intent, expect, reading, theirs.fields()),
+        Err(next) => next,
+    }
+}
+
+fn compare(
+    facts: &AttemptFacts,
+    intent: &Intent,
+    expect: &Expect,
+    reading: &Reading,
+    theirs: &Map<String, Value>,
+) -> Option<Step> {
+    let is_applied =
+        matches!(&intent.wish, Wish::Update(_, body) if read_back::not_applied(body, theirs).is_empty());
+    let surprises = expect.surprises(theirs);
+    // An earlier attempt of this intent may have made the difference.
+    if surprises.is_empty() || (facts.open.may_have_taken_effect() && is_applied) {
+        return None;
+    }
+    // Shortly after our own push, the difference may be what that push replaced.
+    match facts.last_push {
+        None => Some(Step::FindLastPush(reading.id.clone(), reading.asked_at)),
+        Some(LastPush(Some(pushed_at))) => {
+            let why = "the customer is not as expected, shortly after our own push of it: it is compared again once no read can be \
+                       older than that push (inbound.consistency_s)";
+            let at = facts.consistency.after(pushed_at);
+            Some(later(Later::at(Some(at), facts.open.life.outcome, why)))
+        }
+        Some(LastPush(None)) => Some(conflict(&surprises, theirs, intent)),
+    }
+}
+
+/// Parks a conflict with what was expected, what is there, and what was wanted.
+fn conflict(surprises: &[Surprise], theirs: &Map<String, Value>, intent: &Intent) -> Step {
+    let fields: Vec<&str> = surprises.iter().map(|surprise| surprise.field.as_str()).collect();
+    let base = intent.expect.as_ref().map(|expect| expect.fields().clone());
+    let ours = match &intent.wish {
+        Wish::Update(_, body) => Value::Object(body.without_token()),
+        Wish::Create(_) | Wish::Delete(_) => Value::Null,
+    };
+    let differs = if fields.len() == 1 { "differs" } else { "differ" };
+    park(
+        format!("the customer is not as expected: {} {differs}; nothing was sent", fields.join(", ")),
+        Some(json!({"differs": fields, "base": base, "theirs": theirs, "ours": ours})),
+    )
+}
+
+/// A create's first attempt is committed with the server's time, which dates its customer. Only the
+/// attempt itself may be dated: one that may have taken effect already is dated by an earlier
+/// attempt, or not at all.
+fn first_attempt(facts: &AttemptFacts) -> Option<Step> {
+    let open = &facts.open;
+    let is_undated = open.is_create()
+        && open.frozen.first_server_at.is_none()
+        && !open.may_have_taken_effect()
+        && !facts.is_dated;
+    if is_undated { server_time(facts).or(Some(Step::FreezeFirstAttempt)) } else { None }
+}
+
+fn send(facts: &AttemptFacts) -> Step {
+    let is_repeat = facts.open.may_have_taken_effect() && !facts.has_new_key;
+    match facts.open.push() {
+        Some(push) => Step::Send { push, is_repeat },
+        None => park("its customer cannot be asked for", None),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! How far an idempotency key prevents a second customer, by its age.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::open_intent::OpenIntent;
+use crate::patience::Moment;
+use crate::time;
+
+/// KEY_TRUSTED_FOR controls how long after its first attempt a create may be sent again under its
+/// key. KOMOJU remembers a key for up to 24 hours.
+pub const KEY_TRUSTED_FOR: SignedDuration = SignedDuration::from_hours(20);
+
+/// How far the key of a create prevents a second customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyTrust {
+    /// A second request under the key is the same create. The lost answer may have been a 5xx,
+    /// which KOMOJU may keep under the key or not. So the create is not sent again where its
+    /// customer is plain to see.
+    Full,
+    /// The key is young, but an attempt was answered with a 5xx, or the tag shows what happened.
+    /// The create is sent again where the customers since then do not contradict it.
+    Doubtful,
+    /// KOMOJU may have forgotten the key.
+    Expired,
+}
+
+/// What the clocks say of a create's first attempt.
+#[derive(Clone, Copy, Debug)]
+struct FirstAttempt {
+    /// When it began, by the wall clock.
+    at: Timestamp,
+    /// The wall clock now.
+    now: Timestamp,
+    /// Its age by the server's clock.
+    server: Option<SignedDuration>,
+    /// Its age by the clock of the boot, within the same boot.
+    same_boot: Option<Duration>,
+}
+
+/// Returns how far the key of an unanswered create is trusted; `None` where the key is young and
+/// nothing is known by which its customer could be found. `server_time` is the server's clock now.
+pub fn key_trust(open: &OpenIntent, now: &Moment, server_time: Option<Timestamp>) -> Option<KeyTrust> {
+    let is_dated = open.frozen.first_server_at.is_some();
+    if !is_young(first_attempt(open, now, server_time)) {
+        Some(KeyTrust::Expired)
+    } else if open.met_server_error || (open.frozen.tag.is_some() && is_dated) {
+        Some(KeyTrust::Doubtful)
+    } else {
+        is_dated.then_some(KeyTrust::Full)
+    }
+}
+
+fn first_attempt(open: &OpenIntent, now: &Moment, server_time: Option<Timestamp>) -> Option<FirstAttempt> {
+    let frozen = &open.frozen;
+    let read = |at: &Option<String>| at.as_deref().and_then(time::read);
+    let same_boot = frozen.first_boot.as_ref().zip(now.boot.as_ref()).and_then(|((boot, ms), (this, up))| {
+        let then = Duration::from_millis(u64::try_from(*ms).ok()?);
+        (boot == this).then(|| up.saturating_sub(then))
+    });
+    let server = read(&frozen.first_server_at).zip(server_time).map(|(then, now)| now.duration_since(then));
+    Some(FirstAttempt { at: read(&frozen.first_attempt_at)?, now: now.wall, server, same_boot })
+}
+
+/// Whether the key is younger than [`KEY_TRUSTED_FOR`], by the clock that shows the greatest age. A
+/// wall clock before the first attempt is wrong, so the age is unknown, and the key counts as old.
+fn is_young(first: Option<FirstAttempt>) -> bool {
+    let Some(first) = first else { return false };
+    let ours = first.now.duration_since(first.at);
+    let same_boot = first.same_boot.map(|age| SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX));
+    let oldest = [Some(ours), first.server, same_boot].into_iter().flatten().max().unwrap_or(ours);
+    !ours.is_negative() && oldest < KEY_TRUSTED_FOR
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_is_young_for_twenty_hours_by_the_clock_with_the_greatest_age() {
+        let at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let later = |minutes: i64| at + SignedDuration::from_mins(minutes);
+        let boot = |minutes: u64| Some(Duration::from_secs(minutes * 60));
+        let cases = [
+            (later(0), None, None, true),
+            (later(19 * 60 + 59), None, None, true),
+            (later(20 * 60), None, None, false),
+            (later(20 * 60 + 1), None, None, false),
+            (later(24 * 60 + 1), None, None, false),
+            (later(-1), None, None, false),
+            (later(1), Some(SignedDuration::from_mins(20 * 60 + 1)), None, false),
+            (later(1), Some(SignedDuration::from_mins(-600)), None, true),
+            (later(1), None, boot(20 * 60 + 1), false),
+            (later(1), Some(SignedDuration::from_mins(1)), boot(19 * 60), true),
+        ];
+        for (now, server, same_boot, young) in cases {
+            let first = FirstAttempt { at, now, server, same_boot };
+            assert_eq!(is_young(Some(first)), young, "{first:?}");
+        }
+        assert!(!is_young(None), "an unreadable time");
+    }
+}
