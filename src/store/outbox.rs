@@ -9,4 +9,5 @@ pub mod erase;
 pub mod operator;
 pub mod queue;
 pub mod rows;
+pub mod settle;
 pub mod spool;

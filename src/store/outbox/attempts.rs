@@ -1,27 +1,22 @@
-//! Attempts at intents: claimed before the first byte leaves, and ended with what came of them.
+//! The rows of attempts: claimed before the first byte is sent, and ended with their outcome.
 
-use jiff::Timestamp;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
-use super::engine::{Frozen, Open, Words, write};
+use super::engine::write;
 use crate::store::outbox::rows::digest;
-use crate::store::{Conn, StoreError, Tx};
+use crate::store::{StoreError, Tx};
 use komoju_core::intent::lifecycle::Lifecycle;
+use komoju_core::open_intent::{Frozen, OpenIntent};
 use komoju_core::patience::Patience;
+use komoju_core::plan::settle::{AttemptEnd, IntentUpdate};
 use komoju_core::time;
 
-/// Begins an attempt: from here on a byte may leave. What `frozen` fixes is kept from the first attempt on.
-pub fn claim(
-    tx: &Tx<'_>,
-    open: &Open,
-    life: Lifecycle,
-    frozen: &Frozen,
-    patience: &Patience,
-    at: &str,
-) -> Result<(), StoreError> {
-    write(tx, open.position, life, Words::default())?;
+/// Begins the attempt of a claimed intent: from here on a byte may be sent. What it froze is kept
+/// from the first attempt on.
+pub fn claim(tx: &Tx<'_>, open: &OpenIntent, patience: &Patience, at: &str) -> Result<(), StoreError> {
+    write(tx, open.position, open.life, IntentUpdate::default())?;
     let content = open.intent.as_ref().ok().map(digest);
-    freeze(tx, open.position, frozen)?;
+    freeze(tx, open.position, &open.frozen)?;
     let (boot, boot_ms) = patience.boot.as_ref().map(|(boot, ms)| (boot, ms)).unzip();
     tx.prepare_cached(
         "UPDATE outbox SET patience_from = ?2, patience_boot = ?3, patience_boot_ms = ?4, content = coalesce(content, ?5)
@@ -29,21 +24,11 @@ pub fn claim(
     )?
     .execute(params![open.position, time::written(patience.from), boot, boot_ms, content])?;
     tx.prepare_cached("INSERT INTO attempts (intent_id, n, started_at) VALUES (?1, ?2, ?3)")?
-        .execute(params![open.id, life.attempts, at])?;
+        .execute(params![open.id, open.life.attempts, at])?;
     Ok(())
 }
 
-/// When the attempt before this one ended; `None` for the first one.
-pub fn last_attempt_at(conn: &Conn, open: &Open) -> Result<Option<Timestamp>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT coalesce(finished_at, started_at) FROM attempts WHERE intent_id = ?1 AND n < ?2 ORDER BY n DESC LIMIT 1",
-    )?;
-    let at: Option<String> =
-        statement.query_row(params![open.id, open.life.attempts], |row| row.get(0)).optional()?;
-    Ok(at.as_deref().and_then(time::read))
-}
-
-/// Fixes what attempts from now on repeat.
+/// Stores what later attempts repeat.
 pub fn freeze(tx: &Tx<'_>, position: i64, frozen: &Frozen) -> Result<(), StoreError> {
     let (boot, boot_ms) = frozen.first_boot.as_ref().map(|(boot, ms)| (boot, ms)).unzip();
     tx.prepare_cached(
@@ -65,25 +50,21 @@ pub fn freeze(tx: &Tx<'_>, position: i64, frozen: &Frozen) -> Result<(), StoreEr
     Ok(())
 }
 
-/// From here on the attempt under way may take effect: until it has ended, its outcome is unknown.
-pub fn note_unknown(tx: &Tx<'_>, position: i64) -> Result<(), StoreError> {
+/// Stores when a create is first sent, by the server's clock. Where the server tells no time, the
+/// outcome counts as unknown until the attempt ends: a later process must know that the create may
+/// have taken effect.
+pub fn freeze_first(tx: &Tx<'_>, position: i64, frozen: &Frozen) -> Result<(), StoreError> {
+    if frozen.first_server_at.is_some() {
+        return freeze(tx, position, frozen);
+    }
     tx.prepare_cached("UPDATE outbox SET outcome_unknown = 1 WHERE position = ?1")?.execute([position])?;
     Ok(())
 }
 
-/// How an attempt ended.
-#[derive(Clone, Debug, Default)]
-pub struct AttemptEnd {
-    /// The HTTP status.
-    pub status: Option<u16>,
-    /// What went wrong, masked.
-    pub error: Option<String>,
-}
-
-/// Ends the attempt that runs.
+/// Ends the attempt that is under way.
 pub fn end_attempt(
     tx: &Tx<'_>,
-    open: &Open,
+    open: &OpenIntent,
     life: Lifecycle,
     at: &str,
     end: &AttemptEnd,

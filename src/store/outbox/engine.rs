@@ -1,85 +1,76 @@
-//! The outbox at work: which intents are due, their attempts, and where each is afterwards.
+//! The outbox: which intents are due, and the states that they get without an attempt.
 //!
-//! One *lane* (a customer's intents, or a create with those that wait for its customer) is worked on one intent after the other.
-//! What an attempt needs to be repeated as the very same request ([`Frozen`]) is committed with the claim, before a byte leaves.
+//! The intents of one *lane* (a customer's intents, or a create with the intents that wait for its customer) are sent one after the
+//! other.
 
 use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension, Row, params};
-use serde_json::Value;
 
 use crate::store::outbox::rows::{intent_in, life_in};
 use crate::store::{Conn, StoreError, Tx};
+use komoju_core::intent::MASKED_TOKEN;
 use komoju_core::intent::lifecycle::{Lifecycle, Outcome};
-use komoju_core::intent::{Intent, MASKED_TOKEN};
+use komoju_core::open_intent::{Frozen, OpenIntent};
 use komoju_core::patience::Patience;
+use komoju_core::plan::settle::IntentUpdate;
 use komoju_core::{CustomerId, time};
-
-/// An open intent, ready to be attempted.
-#[derive(Clone, Debug)]
-pub struct Open {
-    /// Its place in the order of acceptance.
-    pub position: i64,
-    /// Its id.
-    pub id: String,
-    /// Its wish and expectation, or why the row cannot be read (another program spoilt it).
-    pub intent: Result<Intent, String>,
-    /// Where it is in its life.
-    pub life: Lifecycle,
-    /// The customer that it is about: resolved where it waited for a create.
-    pub customer: Option<CustomerId>,
-    /// What its first attempt fixed.
-    pub frozen: Frozen,
-    /// When its patience began: what `park_after_h` counts from.
-    pub patience: Option<Patience>,
-    /// Whether the API itself failed in an attempt since the first one with this key.
-    pub met_server_error: bool,
-}
-
-/// What an intent's first attempt fixes for those that follow.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Frozen {
-    /// A create's idempotency key.
-    pub key: Option<String>,
-    /// The metadata key by which a create carries the intent's id.
-    pub tag: Option<String>,
-    /// An update with a token: the customer's body before it, as the mirror had it.
-    pub base: Option<String>,
-    /// When the first attempt with this key began, by the wall clock.
-    pub first_attempt_at: Option<String>,
-    /// The boot that it was in, and how many milliseconds after it.
-    pub first_boot: Option<(String, i64)>,
-    /// What the server's clock said then.
-    pub first_server_at: Option<String>,
-}
 
 /// LONGEST_WAIT_MS controls which waits without a stored length are believed. No attempt waits longer than a day.
 const LONGEST_WAIT_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// What `due` tells the time by.
+/// The time that decides which intents are due.
 #[derive(Clone, Debug)]
 pub struct Now {
-    /// The time, by which waits end.
+    /// The time at which waits end.
     pub at: String,
-    /// The time by which `not_before` ends; none while the clock is not sure enough for that.
+    /// The time at which `not_before` ends; `None` while the clock is not confirmed.
     pub confirmed: Option<String>,
 }
 
 const OPEN: &str = "SELECT outbox.position, id, state, outcome_unknown,
      (SELECT coalesce(max(n), 0) FROM attempts WHERE intent_id = id), op, customer_id, body, expect, not_before, lane, key, tag, base,
-     first_attempt_at, first_boot, first_boot_ms, first_server_at, met_server_error, patience_from, patience_boot, patience_boot_ms
+     first_attempt_at, first_boot, first_boot_ms, first_server_at, met_server_error, patience_from, patience_boot, patience_boot_ms,
+     (SELECT coalesce(finished_at, started_at) FROM attempts WHERE intent_id = id ORDER BY n DESC LIMIT 1)
      FROM outbox CROSS JOIN intents USING (position)";
 
-/// Up to `count` intents that are due, each the first of its lane, in the order of acceptance; none of `tried`. A wait that
-/// would last longer than it was planned was planned by a clock that has been set back since: it is over.
+/// Returns up to `count` intents that are due, in the order of acceptance; none of `tried`.
 pub fn due(
     conn: &Conn,
     now: &Now,
     count: usize,
-    tried: Option<&HashSet<i64>>,
-) -> Result<Vec<Open>, StoreError> {
+    tried: &HashSet<i64>,
+) -> Result<Vec<OpenIntent>, StoreError> {
+    let mut found = Vec::new();
+    each_due(conn, OPEN, now, tried, |row| {
+        found.push(open_in(row)?);
+        Ok(found.len() < count)
+    })?;
+    Ok(found)
+}
+
+/// Returns whether an intent is due that is not among `tried`. Reads no intent's content.
+pub fn is_any_due(conn: &Conn, now: &Now, tried: &HashSet<i64>) -> Result<bool, StoreError> {
+    let positions = "SELECT outbox.position FROM outbox CROSS JOIN intents USING (position)";
+    let mut is_any = false;
+    each_due(conn, positions, now, tried, |_| {
+        is_any = true;
+        Ok(false)
+    })?;
+    Ok(is_any)
+}
+
+/// Shows `visit` the first intent of each lane that is due, until it returns false. A wait that
+/// ends later than it was planned was planned by a clock that was set back since, so it is over.
+fn each_due(
+    conn: &Conn,
+    select: &str,
+    now: &Now,
+    tried: &HashSet<i64>,
+    mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<bool>,
+) -> Result<(), StoreError> {
     let mut statement = conn.prepare_cached(&format!(
-        "{OPEN} WHERE is_head = 1 AND held = 0 AND is_follower = 0 AND state IN ('queued', 'waiting')
+        "{select} WHERE is_head = 1 AND held = 0 AND is_follower = 0 AND state IN ('queued', 'waiting')
              AND (coalesce(next_attempt_at, '') <= ?1
                  OR julianday(next_attempt_at) > julianday(?1) + (coalesce(wait_ms, {LONGEST_WAIT_MS}) + 1) / 86400000.0)
              AND (not_before IS NULL OR julianday(not_before) <= julianday(?2))
@@ -87,30 +78,27 @@ pub fn due(
          ORDER BY outbox.position"
     ))?;
     let mut rows = statement.query(params![now.at, now.confirmed])?;
-    let mut found = Vec::new();
-    while found.len() < count
-        && let Some(row) = rows.next()?
-    {
-        let open = open_in(row)?;
-        if tried.is_none_or(|tried| !tried.contains(&open.position)) {
-            found.push(open);
+    while let Some(row) = rows.next()? {
+        if !tried.contains(&row.get(0)?) && !visit(row)? {
+            break;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
-/// One open intent, whatever it waits for.
-pub fn open(conn: &Conn, position: i64) -> Result<Option<Open>, StoreError> {
+/// Returns one open intent, whether it is due or not.
+pub fn open(conn: &Conn, position: i64) -> Result<Option<OpenIntent>, StoreError> {
     let sql = format!("{OPEN} WHERE outbox.position = ?1");
     Ok(conn.prepare_cached(&sql)?.query_row([position], open_in).optional()?)
 }
 
-fn open_in(row: &Row<'_>) -> rusqlite::Result<Open> {
+fn open_in(row: &Row<'_>) -> rusqlite::Result<OpenIntent> {
     let lane: String = row.get(10)?;
-    // A create's customer is not there yet; everybody else's lane is the customer.
+    // A create has no customer yet. Every other lane is named after its customer.
     let customer = (!lane.starts_with('@')).then(|| CustomerId::new(lane).ok()).flatten();
     let (boot, boot_ms): (Option<String>, Option<i64>) = (row.get(15)?, row.get(16)?);
-    Ok(Open {
+    let last_attempt_at: Option<String> = row.get(22)?;
+    Ok(OpenIntent {
         position: row.get(0)?,
         id: row.get(1)?,
         intent: intent_in(row, 5),
@@ -126,6 +114,7 @@ fn open_in(row: &Row<'_>) -> rusqlite::Result<Open> {
         },
         met_server_error: row.get(18)?,
         patience: patience_in(row)?,
+        last_attempt_at: last_attempt_at.as_deref().and_then(time::read),
     })
 }
 
@@ -162,35 +151,35 @@ pub fn last_position(conn: &Conn) -> Result<i64, StoreError> {
     Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
-/// How many deletes wait for a person.
+/// Returns how many deletes wait for an operator.
 pub fn held_deletes(conn: &Conn) -> Result<u64, StoreError> {
     let sql = "SELECT count(*) FROM outbox WHERE is_open = 1 AND held = 1";
     Ok(conn.query_row(sql, [], |row| row.get(0))?)
 }
 
-/// Whether an intent is said to be sent while nobody sends it: another program said so.
-pub fn is_any_astray(conn: &Conn) -> Result<bool, StoreError> {
-    let sql = format!("SELECT EXISTS ({ASTRAY})");
+/// Whether an intent is `sending` without an attempt: another program set that state.
+pub fn is_any_stuck(conn: &Conn) -> Result<bool, StoreError> {
+    let sql = format!("SELECT EXISTS ({STUCK})");
     Ok(conn.prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
 }
 
-const ASTRAY: &str = "SELECT outbox.position FROM outbox CROSS JOIN intents USING (position)
+const STUCK: &str = "SELECT outbox.position FROM outbox CROSS JOIN intents USING (position)
      WHERE is_sending = 1 AND NOT EXISTS (SELECT 1 FROM attempts WHERE intent_id = id AND finished_at IS NULL)";
 
-/// Lets such an intent wait for its turn.
-pub fn catch_astray(tx: &Tx<'_>) -> Result<(), StoreError> {
-    if is_any_astray(tx)? {
+/// Moves stuck intents to `waiting`.
+pub fn release_stuck(tx: &Tx<'_>) -> Result<(), StoreError> {
+    if is_any_stuck(tx)? {
         own(tx, || {
             let reason = "another program said that it was sent";
             let sql =
-                format!("UPDATE intents SET state = 'waiting', reason = ?1 WHERE position IN ({ASTRAY})");
+                format!("UPDATE intents SET state = 'waiting', reason = ?1 WHERE position IN ({STUCK})");
             Ok(tx.execute(&sql, [reason])?)
         })?;
     }
     Ok(())
 }
 
-/// Parks those who wait for the customer of a create that will never be.
+/// Parks the intents that wait for the customer of a rejected or cancelled create.
 pub fn park_orphans(tx: &Tx<'_>) -> Result<(), StoreError> {
     let orphans: Vec<i64> = tx
         .prepare_cached(
@@ -215,7 +204,7 @@ pub fn park_orphans(tx: &Tx<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Says what each queued intent after `position` waits for, where it is more than its turn; returns the last intent there is.
+/// Writes what each queued intent after the position `after` waits for, and returns the last position of all intents.
 pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
     const WAITS: &str = "
         FROM outbox CROSS JOIN intents USING (position)
@@ -243,8 +232,9 @@ pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
     last_position(tx)
 }
 
-/// What an earlier process was sending when it ended: how far it came nobody knows. It is due at once, with the same key.
-pub fn cut_off(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
+/// Ends the attempts that are under way, at a stop or after a crash. Their outcome is unknown; the intents are due at once, with the
+/// same key.
+pub fn interrupt(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
     own(tx, || {
         tx.execute(
             // A create is sent only after the server's time was noted, or with a note that it told none.
@@ -255,11 +245,11 @@ pub fn cut_off(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
             "UPDATE attempts SET finished_at = ?1, outcome = 'waiting', error = 'the process ended within it' WHERE finished_at IS NULL",
             [at],
         )?;
-        let cut = tx.execute(
+        let interrupted = tx.execute(
             "UPDATE intents SET state = 'waiting', next_attempt_at = NULL, reason = 'the process ended while it was sent' WHERE state = 'sending'",
             [],
         )?;
-        Ok(cut)
+        Ok(interrupted)
     })
 }
 
@@ -267,8 +257,8 @@ pub fn cut_off(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
 /// Returns how many are parked now, those included that were before. What keeps an attempt from being repeated stays; and of whatever
 /// was attempted the outcome is unknown, also where that attempt did nothing: another one may have followed, with the same key.
 pub(in crate::store) fn park_all(tx: &Tx<'_>, at: &str) -> Result<u64, StoreError> {
-    adopt(tx)?;
-    cut_off(tx, at)?;
+    import_untracked(tx)?;
+    interrupt(tx, at)?;
     own(tx, || {
         // A key that was committed and not sent yet may have been sent since. By when, only this machine's clock tells: an hour less is
         // certainly before it, and a customer that is looked for too early is found all the same.
@@ -294,46 +284,27 @@ pub(in crate::store) fn park_all(tx: &Tx<'_>, at: &str) -> Result<u64, StoreErro
     Ok(tx.query_row("SELECT count(*) FROM intents WHERE state = 'parked'", [], |row| row.get(0))?)
 }
 
-/// Gives rows without a place in the outbox one: another program wrote them past the triggers.
-pub fn adopt(tx: &Tx<'_>) -> Result<usize, StoreError> {
-    let adopted = tx.execute(
+/// Adds the rows of `intents` that are not in the outbox: another program wrote them past the triggers. Returns how many.
+pub fn import_untracked(tx: &Tx<'_>) -> Result<usize, StoreError> {
+    let imported = tx.execute(
         "INSERT INTO outbox (position, followed_state, lane, is_open, is_delete)
          SELECT position, state, CASE WHEN op = 'create' THEN '@' || id ELSE coalesce(CAST(customer_id AS TEXT), '') END,
                 state IN ('queued', 'sending', 'waiting', 'parked'), coalesce(op = 'delete', 0)
          FROM intents WHERE position NOT IN (SELECT position FROM outbox)",
         [],
     )?;
-    if adopted > 0 {
+    if imported > 0 {
         tx.execute(
             "UPDATE outbox SET is_head = (position = (SELECT min(position) FROM outbox AS first WHERE first.lane = outbox.lane AND first.is_open = 1))
              WHERE is_open = 1",
             [],
         )?;
     }
-    Ok(adopted)
+    Ok(imported)
 }
 
-/// What is said of an intent besides its state.
-#[derive(Clone, Debug, Default)]
-pub struct Words {
-    /// When it is tried again; none: at once.
-    pub next_attempt_at: Option<String>,
-    /// How long that is from now, in milliseconds.
-    pub wait_ms: Option<i64>,
-    /// When it was settled.
-    pub settled_at: Option<String>,
-    /// The customer that it made or changed.
-    pub result_customer_id: Option<String>,
-    /// The change that records it.
-    pub change_seq: Option<i64>,
-    /// Why it is where it is.
-    pub reason: Option<String>,
-    /// The rest, as JSON.
-    pub detail: Option<Value>,
-}
-
-/// Writes where an intent is now. Once it is settled its token is gone. Call it within [`own`].
-pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, words: Words) -> Result<(), StoreError> {
+/// Writes the state of an intent, and wipes its token where it is settled. Call it within [`own`].
+pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, update: IntentUpdate) -> Result<(), StoreError> {
     tx.prepare_cached(
         "UPDATE intents SET state = ?2, attempts = ?3, next_attempt_at = ?4, settled_at = ?5,
              result_customer_id = coalesce(?6, result_customer_id), change_seq = coalesce(?7, change_seq), reason = ?8, detail = ?9
@@ -343,15 +314,15 @@ pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, words: Words) -> Resul
         position,
         life.state.word(),
         life.attempts,
-        words.next_attempt_at,
-        words.settled_at,
-        words.result_customer_id,
-        words.change_seq,
-        words.reason,
-        words.detail.map(|detail| detail.to_string()),
+        update.next_attempt_at,
+        update.settled_at,
+        update.result_customer_id,
+        update.change_seq,
+        update.reason,
+        update.detail.map(|detail| detail.to_string()),
     ])?;
     tx.prepare_cached("UPDATE outbox SET outcome_unknown = ?2, wait_ms = ?3 WHERE position = ?1")?
-        .execute(params![position, life.outcome == Outcome::Unknown, words.wait_ms])?;
+        .execute(params![position, life.outcome == Outcome::Unknown, update.wait_ms])?;
     if life.state.is_settled() {
         tx.prepare_cached(
             "UPDATE intents SET body = json_set(body, '$.payment_details', ?2)

@@ -10,6 +10,7 @@ use super::{engine, spool};
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::intent::lifecycle::{Lifecycle, Outcome, Retry};
 use komoju_core::intent::{Body, MASKED_TOKEN, Rule, Wish};
+use komoju_core::plan::settle::IntentUpdate;
 
 fn must_find(conn: &Conn, id: &str) -> Result<Known, StoreError> {
     find(conn, id)?.ok_or_else(|| {
@@ -70,12 +71,12 @@ pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycl
 pub fn cancel(tx: &Tx<'_>, id: &str, at: &str, by: &str) -> Result<(), StoreError> {
     let known = must_find(tx, id)?;
     let life = known.life.cancel().map_err(|illegal| StoreError::Refused(format!("{id}: {illegal}")))?;
-    let words = engine::Words {
+    let update = IntentUpdate {
         settled_at: Some(at.to_owned()),
         reason: Some(format!("cancelled by {by}")),
-        ..engine::Words::default()
+        ..IntentUpdate::default()
     };
-    engine::own(tx, || engine::write(tx, known.position, life, words))
+    engine::own(tx, || engine::write(tx, known.position, life, update))
 }
 
 /// A person lets deletes through: these, or every one that waits for it. Returns how many.

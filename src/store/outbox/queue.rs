@@ -5,12 +5,13 @@
 use rusqlite::{OptionalExtension, params};
 use serde_json::Value;
 
-use crate::store::outbox::engine::{self, Open};
+use crate::store::outbox::engine;
 use crate::store::read::{PIECE, in_pieces};
 use crate::store::record::{self, Record};
 use crate::store::{Conn, StoreError};
 use komoju_core::intent::MASKED_TOKEN;
 use komoju_core::intent::lifecycle::State;
+use komoju_core::open_intent::OpenIntent;
 
 /// Which intents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +82,7 @@ pub fn standing(conn: &Conn, id: &str) -> Result<Option<(State, Option<String>)>
 #[derive(Debug)]
 pub struct Planned {
     /// The intent; its body still holds the token.
-    pub open: Open,
+    pub open: OpenIntent,
     /// Whether a person let this delete through.
     pub is_approved: bool,
     /// Whether it is one of too many deletes.

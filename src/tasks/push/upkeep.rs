@@ -1,35 +1,41 @@
-//! Upkeep: copies of settled tokens and of erased data leave the file and its WAL while nothing else is to be done.
+//! Wipes copies of settled tokens and of erased data from the file and its WAL while nothing else
+//! is to be done.
 
 use std::time::Duration;
 
-use super::{Pusher, Run};
+use super::Pusher;
 use crate::store::file::{readers, wipe};
 
-/// How soon wiping is tried again after a reader prevented it, and how often it is done while intents are sent without a pause.
-pub(super) const WIPE_EVERY: Duration = Duration::from_secs(10);
+/// WIPE_EVERY controls how soon wiping is tried again after a reader prevented it, and how often it
+/// is done while intents are sent without a pause.
+const WIPE_EVERY: Duration = Duration::from_secs(10);
 
-/// How soon it is tried again after it failed otherwise: a full disk does not pass within seconds.
+/// AFTER_FAILURE controls how soon it is tried again after another failure: a full disk does not
+/// pass within seconds.
 const AFTER_FAILURE: Duration = Duration::from_secs(15 * 60);
 
-/// How many times as long as it took nothing is wiped afterwards: on a large database other writers get 19 parts of the time in 20.
+/// REST controls the pause after wiping, as a multiple of its duration: on a large database other
+/// writers get 19 parts of the time in 20.
 const REST: u32 = 19;
 
-/// Attempts in a row that fail before that is reported: a short query of another program is no news.
+/// REPORTED_FAILURES controls how many failures in a row are reported: a short query of another
+/// program is no news.
 const REPORTED_FAILURES: u32 = 2;
 
-/// When a run wipes again.
+/// When the pusher wipes again.
 #[derive(Debug)]
 pub(super) struct Schedule {
     /// When it last tried, by the steady clock.
     tried_at: Duration,
-    /// Not before then does it try again.
+    /// The earliest time of the next try.
     not_before: Duration,
-    /// Whether something may be left: a commit came too early for another try, or the last try failed.
+    /// Whether something may be left: a commit came too early for another try, or the last try
+    /// failed.
     is_wanted: bool,
     failures: u32,
-    /// Whether the failures since the last success were logged …
+    /// Whether a failure since the last success was logged.
     is_logged: bool,
-    /// … and noted in the database.
+    /// Whether it was noted in the database.
     is_noted: bool,
 }
 
@@ -62,15 +68,16 @@ impl Schedule {
         self.is_logged && !self.is_noted
     }
 
-    /// Whether to try now, because something may be left; otherwise it is tried later. `is_quiet` if no attempt at an intent is
-    /// under way.
+    /// Whether to try now, because something may be left; otherwise it is tried later. `is_quiet`
+    /// if no attempt at an intent is under way.
     pub(super) fn is_due(&mut self, now: Duration, is_quiet: bool) -> bool {
         let is_due = now >= self.not_before && (is_quiet || now.saturating_sub(self.tried_at) >= WIPE_EVERY);
         self.is_wanted |= !is_due;
         is_due
     }
 
-    /// How long until the next try. `None` if nothing may be left since the last success, so that an idle daemon sleeps.
+    /// How long until the next try. `None` if nothing may be left since the last success, so that
+    /// an idle daemon sleeps.
     pub(super) fn wait(&self, now: Duration) -> Option<Duration> {
         self.not_before.checked_sub(now).filter(|wait| self.is_wanted && !wait.is_zero())
     }
@@ -78,11 +85,10 @@ impl Schedule {
 
 impl<R> Pusher<R> {
     /// Wipes what is left, until `stop`. A failure is reported and tried again.
-    pub(super) async fn wipe(&self, run: &mut Run, stop: impl Future<Output = ()>) {
+    pub(super) async fn wipe(&self, schedule: &mut Schedule, stop: impl Future<Output = ()>) {
         let began = self.clock.elapsed();
         let wiped = self.store.wipe_unless(stop).await;
         let now = self.clock.elapsed();
-        let schedule = &mut run.wiping;
         schedule.tried_at = now;
         let (wait, why) = match wiped {
             Ok(None) => (Duration::ZERO, None),

@@ -7,8 +7,6 @@ use serde_json::{Map, Value};
 
 use crate::intent::Body;
 
-pub use self::{Effect as Reading, compare as read};
-
 /// What the customer shows about the update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {

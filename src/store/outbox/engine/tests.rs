@@ -42,7 +42,7 @@ fn row(conn: &Connection) -> (String, bool, Option<String>) {
 }
 
 #[test]
-fn attempt_that_a_crash_cut_off_is_due_at_once_and_unknown_if_a_byte_may_have_left() {
+fn interrupted_attempt_is_due_at_once_and_unknown_if_a_byte_may_have_left() {
     let told = Some("2026-06-01T11:00:01.000Z");
     for (op, key, server, is_unknown) in [
         ("update", None, None, true),
@@ -53,7 +53,7 @@ fn attempt_that_a_crash_cut_off_is_due_at_once_and_unknown_if_a_byte_may_have_le
     ] {
         let mut conn = sending(op, key, server);
         let tx = conn.transaction().unwrap();
-        assert_eq!(cut_off(&tx, AT).unwrap(), 1);
+        assert_eq!(interrupt(&tx, AT).unwrap(), 1);
         tx.commit().unwrap();
         assert_eq!(row(&conn), ("waiting".to_owned(), is_unknown, None), "{op} {server:?}");
         let sql = "SELECT outcome || ' ' || finished_at FROM attempts";

@@ -1,0 +1,237 @@
+//! The transaction of the worker loop: settles finished attempts and claims due intents.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::report::AttemptReport;
+use super::{PushSettings, Pusher};
+use crate::clock::{BEFORE_SENDING, Clock};
+use crate::remote::Remote;
+use crate::secret::SecretKey;
+use crate::store::log::mirror;
+use crate::store::outbox::engine::{self, Now};
+use crate::store::outbox::{attempts, delete_limit, settle};
+use crate::store::state::account;
+use crate::store::{Conn, StoreError, Tx, read};
+use crate::tasks::Echoes;
+use crate::tasks::echoes::Making;
+use komoju_core::intent::Wish;
+use komoju_core::intent::lifecycle::IllegalTransition;
+use komoju_core::open_intent::{Frozen, OpenIntent};
+use komoju_core::patience::{Moment, Patience};
+use komoju_core::plan::outcome::AttemptOutcome;
+use komoju_core::plan::settle::{SettleFacts, customer_of, refusal, refuse};
+use komoju_core::{CustomerId, plan, time};
+
+/// What one transaction goes by. The store's writer thread runs it, so it owns everything.
+pub(super) struct Transaction {
+    key: Arc<SecretKey>,
+    clock: Arc<dyn Clock>,
+    settings: PushSettings,
+    in_flight: Arc<Echoes>,
+    server_time: Option<Timestamp>,
+}
+
+/// An attempt that is over.
+#[derive(Clone)]
+pub(super) struct FinishedAttempt {
+    pub(super) open: OpenIntent,
+    pub(super) outcome: AttemptOutcome,
+}
+
+/// What one transaction did.
+pub(super) struct CommitResult {
+    /// The intents that are being sent from now on.
+    pub(super) claimed: Vec<OpenIntent>,
+    /// The attempts that were settled, and the intents that were refused.
+    pub(super) settled: Vec<AttemptReport>,
+    /// The position up to which queued intents say what they wait for.
+    pub(super) explained: i64,
+}
+
+/// Returns the time by all clocks.
+pub(super) fn moment(clock: &dyn Clock) -> Moment {
+    Moment { wall: clock.now(), boot: clock.boot(), is_confirmed: clock.may_expire() }
+}
+
+/// Returns the time that decides which intents are due.
+pub(super) fn due_time(clock: &dyn Clock) -> Now {
+    let at = time::written(clock.now());
+    let is_confirmed = clock.confirmed_for() >= BEFORE_SENDING;
+    Now { confirmed: is_confirmed.then(|| at.clone()), at }
+}
+
+/// Returns whether anything may be pushed: pushing is on, and the key is this account's and not
+/// refused.
+pub(super) fn may_push(conn: &Conn, enabled: bool, key: &SecretKey) -> Result<bool, StoreError> {
+    let (refused, _) = read::obstacles(conn)?;
+    if !enabled || refused.is_some() {
+        return Ok(false);
+    }
+    let known = account::load(conn)?;
+    Ok(known.is_some_and(|account| {
+        account.stopped.is_none() && account.fingerprint == key.salted_fingerprint(&account.salt)
+    }))
+}
+
+fn legal<T>(next: Result<T, IllegalTransition>) -> Result<T, StoreError> {
+    next.map_err(|illegal| StoreError::Impossible(illegal.to_string()))
+}
+
+impl<R: Remote> Pusher<R> {
+    pub(super) fn transaction(&self) -> Transaction {
+        Transaction {
+            key: Arc::clone(&self.key),
+            clock: Arc::clone(&self.clock),
+            settings: self.settings.clone(),
+            in_flight: Arc::clone(&self.echoes),
+            server_time: self.remote.server_time(),
+        }
+    }
+}
+
+impl Transaction {
+    /// Settles finished attempts, then claims up to `room` due intents; none of `tried`.
+    pub(super) fn run(
+        &self,
+        tx: &Tx<'_>,
+        finished: Vec<FinishedAttempt>,
+        room: usize,
+        tried: &HashSet<i64>,
+        explained: i64,
+    ) -> Result<CommitResult, StoreError> {
+        let settled =
+            finished.into_iter().map(|FinishedAttempt { open, outcome }| self.settle(tx, &open, outcome));
+        let settled = settled.collect::<Result<_, _>>()?;
+        let mut committed = CommitResult { claimed: Vec::new(), settled, explained };
+        if room == 0 {
+            return Ok(committed);
+        }
+        delete_limit::hold(tx, self.settings.hold_deletes_over, self.clock.boot().as_ref())?;
+        engine::park_orphans(tx)?;
+        engine::release_stuck(tx)?;
+        let now = due_time(&*self.clock);
+        if may_push(tx, self.settings.enabled, &self.key)? {
+            for open in engine::due(tx, &now, room, tried)? {
+                match refusal(&open) {
+                    Some(reason) => committed.settled.push(self.refuse(tx, &open, reason)?),
+                    None => committed.claimed.push(self.claim(tx, open)?),
+                }
+            }
+        }
+        committed.explained = engine::explain(tx, explained, &now.at)?;
+        Ok(committed)
+    }
+
+    /// Writes the outcome of an attempt.
+    fn settle(
+        &self,
+        tx: &Tx<'_>,
+        open: &OpenIntent,
+        outcome: AttemptOutcome,
+    ) -> Result<AttemptReport, StoreError> {
+        let now = moment(&*self.clock);
+        let customer = customer_of(open, &outcome);
+        let find = |id: &CustomerId| mirror::find(tx, id);
+        let stored = customer.as_ref().map(find).transpose()?.flatten();
+        let was_known = match &customer {
+            Some(id) if open.is_delete() => mirror::ever_had(tx, id)?,
+            _ => false,
+        };
+        let facts = SettleFacts {
+            open,
+            now: &now,
+            park_after: self.settings.park_after,
+            consistency: self.settings.consistency,
+            customer: customer.as_ref(),
+            mirrored: stored.as_ref().map(|stored| &stored.standing),
+            was_known,
+        };
+        let settlement = legal(plan::settle::settle(facts, outcome))?;
+        let recorded = settle::apply(tx, open, stored, &settlement, &time::written(now.wall))?;
+        self.in_flight.settled(open.position, open.customer.as_ref(), customer.as_ref());
+        Ok(AttemptReport::new(open, &settlement, recorded))
+    }
+
+    /// Begins an attempt. The first attempt freezes what later ones repeat.
+    fn claim(&self, tx: &Tx<'_>, mut open: OpenIntent) -> Result<OpenIntent, StoreError> {
+        if open.frozen.first_attempt_at.is_none() {
+            open.frozen = freshly_frozen(&open, &self.settings, &*self.clock, self.server_time);
+            open.frozen.base = body_before(tx, &open)?;
+        }
+        let now = moment(&*self.clock);
+        let patience = match open.patience.take() {
+            Some(patience) => patience.at(&now),
+            None => Patience::begin(&now),
+        };
+        open.life = legal(open.life.claim())?;
+        engine::own(tx, || {
+            attempts::claim(tx, &open, &patience, &time::written(now.wall))?;
+            if open.is_delete() {
+                delete_limit::note_sent(tx, open.position, self.clock.boot().as_ref())?;
+            }
+            Ok(())
+        })?;
+        open.patience = Some(patience);
+        self.in_flight.sending(open.position, open.customer.as_ref(), pending_create(&open));
+        Ok(open)
+    }
+
+    /// Ends an intent that the triggers accepted and that cannot be sent.
+    fn refuse(&self, tx: &Tx<'_>, open: &OpenIntent, reason: String) -> Result<AttemptReport, StoreError> {
+        let now = moment(&*self.clock);
+        let at = time::written(now.wall);
+        let settlement = legal(refuse(open, reason, now.wall))?;
+        if settlement.attempt.is_some() {
+            let claimed = OpenIntent { life: legal(open.life.claim())?, ..open.clone() };
+            let patience = open.patience.clone().unwrap_or_else(|| Patience::begin(&now));
+            engine::own(tx, || attempts::claim(tx, &claimed, &patience, &at))?;
+        }
+        let recorded = settle::apply(tx, open, None, &settlement, &at)?;
+        Ok(AttemptReport::new(open, &settlement, recorded))
+    }
+}
+
+/// An update with a token is read back by the customer's body before it.
+fn body_before(tx: &Tx<'_>, open: &OpenIntent) -> Result<Option<String>, StoreError> {
+    match (open.wish(), &open.customer) {
+        (Some(Wish::Update(_, body)), Some(customer)) if body.token().is_some() => {
+            Ok(mirror::find(tx, customer)?.and_then(|stored| stored.standing.body))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// What the pull compares new customers with while a create is under way.
+fn pending_create(open: &OpenIntent) -> Option<Making> {
+    let Some(Wish::Create(body)) = open.wish() else { return None };
+    Some(Making { body: open.as_sent(body), since: open.window_from() })
+}
+
+/// Returns what a first attempt freezes: for a create a random key, and the tag unless the metadata
+/// has that key already. `server_time` is the server's clock now.
+pub(super) fn freshly_frozen(
+    open: &OpenIntent,
+    settings: &PushSettings,
+    clock: &dyn Clock,
+    server_time: Option<Timestamp>,
+) -> Frozen {
+    let (key, tag) = match open.wish() {
+        Some(Wish::Create(body)) => {
+            let tag = settings.reconcile_tag.clone().filter(|tag| !body.has_metadata(tag));
+            (Some(format!("{:032x}", rand::random::<u128>())), tag)
+        }
+        _ => (None, None),
+    };
+    let first_boot = clock.boot().map(|(boot, up)| (boot, i64::try_from(up.as_millis()).unwrap_or(i64::MAX)));
+    Frozen {
+        key,
+        tag,
+        base: None,
+        first_attempt_at: Some(time::written(clock.now())),
+        first_boot,
+        first_server_at: server_time.map(time::written),
+    }
+}

@@ -1,0 +1,306 @@
+//! The worker loop: commits, starts attempts, and waits.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+
+use super::commit::{CommitResult, FinishedAttempt, due_time, may_push};
+use super::report::Drained;
+use super::{AFTER_BUSY, Pusher, upkeep};
+use crate::heartbeat;
+use crate::metrics;
+use crate::remote::{PushRemote, Remote};
+use crate::store::StoreError;
+use crate::store::outbox::engine;
+use komoju_core::time;
+
+/// LAST_ANSWERS controls how long a stop waits for the answers to requests that are under way.
+const LAST_ANSWERS: Duration = Duration::from_millis(1000);
+
+/// LAST_WIPE controls how long a stop wipes copies of tokens and erased data. With the last answers
+/// that is within two seconds.
+const LAST_WIPE: Duration = Duration::from_millis(700);
+
+/// LONGEST_WAIT controls how often the outbox is looked at while nothing is due, because the wall
+/// clock can be set.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// MOST_BUSY controls how many times in a row a drain meets a locked database before it gives up.
+/// Each time takes as long as the store waits for the lock.
+const MOST_BUSY: u32 = 5;
+
+/// When the worker loop ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Once each due intent was attempted.
+    Drained,
+    /// Once the stop token is cancelled.
+    Stopped,
+}
+
+/// The attempts that no commit contains yet.
+#[derive(Default)]
+struct Attempts<'a> {
+    under_way: FuturesUnordered<BoxFuture<'a, Result<FinishedAttempt, StoreError>>>,
+    finished: Vec<FinishedAttempt>,
+}
+
+impl Attempts<'_> {
+    fn is_empty(&self) -> bool {
+        self.under_way.is_empty() && self.finished.is_empty()
+    }
+
+    /// Waits for `work` while attempts go on, because an answer that is not read counts as late.
+    async fn poll_while<T>(&mut self, work: impl Future<Output = T>) -> Result<T, StoreError> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return Ok(done),
+                Some(over) = self.under_way.next() => self.finished.push(over?),
+            }
+        }
+    }
+
+    /// Takes every attempt that is over by now.
+    fn collect_finished(&mut self) -> Result<(), StoreError> {
+        while let Some(Some(over)) = self.under_way.next().now_or_never() {
+            self.finished.push(over?);
+        }
+        Ok(())
+    }
+}
+
+/// Settles finished attempts and claims due intents in shared commits: whatever is finished when a
+/// commit begins is part of it.
+pub(super) struct CommitBatcher<'a, R> {
+    pusher: &'a Pusher<R>,
+    until: Until,
+    attempts: Attempts<'a>,
+    /// What this drain attempted already.
+    tried: Arc<HashSet<i64>>,
+    /// The position up to which queued intents say what they wait for.
+    explained: i64,
+    /// How many times in a row the database was locked.
+    busy: u32,
+    wiping: upkeep::Schedule,
+    drained: Drained,
+}
+
+impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
+    pub(super) fn new(pusher: &'a Pusher<R>, until: Until) -> Self {
+        Self {
+            pusher,
+            until,
+            attempts: Attempts::default(),
+            tried: Arc::default(),
+            explained: 0,
+            busy: 0,
+            wiping: upkeep::Schedule::new(pusher.clock.elapsed()),
+            drained: Drained::default(),
+        }
+    }
+
+    /// Settles, claims and attempts until there is nothing left to do.
+    pub(super) async fn run(mut self) -> Result<Drained, StoreError> {
+        let ended = loop {
+            match self.commit_if_due().await {
+                Ok(true) => {}
+                Ok(false) if self.is_over() => break Ok(()),
+                Ok(false) => self.wait().await?,
+                Err(e) if !self.can_retry(&e) => return Err(e),
+                Err(e) if self.gives_up() => break Err(e),
+                Err(e) => self.pause(&e).await?,
+            }
+            if self.busy > 0 && self.pusher.stop.is_cancelled() {
+                break Ok(());
+            }
+        };
+        self.end().await?;
+        ended.map(|()| self.drained)
+    }
+
+    fn is_over(&self) -> bool {
+        let is_drained = self.until == Until::Drained && self.attempts.is_empty();
+        self.pusher.stop.is_cancelled() || is_drained
+    }
+
+    /// How many more attempts may begin. None begin after the key was refused to a drain: they
+    /// would meet the same refusal.
+    fn room(&self) -> usize {
+        let is_turned_away = self.until == Until::Drained && self.drained.key_refused;
+        if self.pusher.stop.is_cancelled() || is_turned_away {
+            return 0;
+        }
+        self.pusher.settings.max_concurrent_requests.saturating_sub(self.attempts.under_way.len())
+    }
+
+    /// Commits if an attempt is finished or an intent is due. Returns whether it did.
+    async fn commit_if_due(&mut self) -> Result<bool, StoreError> {
+        self.attempts.collect_finished()?;
+        let room = self.room();
+        let looked = self.pusher.is_anything_due(Arc::clone(&self.tried), self.explained);
+        let is_due =
+            self.attempts.finished.is_empty() && room > 0 && self.attempts.poll_while(looked).await??;
+        if !is_due && self.attempts.finished.is_empty() {
+            return Ok(false);
+        }
+        self.commit(room).await?;
+        Ok(true)
+    }
+
+    /// Settles the finished attempts and claims up to `room` due intents, in one transaction.
+    /// Results that cannot be committed are kept.
+    async fn commit(&mut self, room: usize) -> Result<(), StoreError> {
+        let answered = std::mem::take(&mut self.attempts.finished);
+        let (transaction, finished) = (self.pusher.transaction(), answered.clone());
+        let (tried, explained) = (Arc::clone(&self.tried), self.explained);
+        let committed =
+            self.pusher.store.write(move |tx| transaction.run(tx, finished, room, &tried, explained));
+        match self.attempts.poll_while(committed).await? {
+            Ok(committed) => {
+                self.busy = 0;
+                self.start(committed);
+                Ok(())
+            }
+            Err(e) => {
+                self.busy += 1;
+                self.attempts.finished.splice(..0, answered);
+                Err(e)
+            }
+        }
+    }
+
+    /// Reports what was settled and starts the claimed attempts.
+    fn start(&mut self, committed: CommitResult) {
+        let CommitResult { claimed, settled, explained } = committed;
+        self.explained = explained;
+        for settled in &settled {
+            settled.report(&mut self.drained, &self.pusher.signals);
+        }
+        if self.until == Until::Drained {
+            let positions = claimed.iter().map(|open| open.position);
+            let tried = positions.chain(settled.iter().map(|settled| settled.position));
+            Arc::make_mut(&mut self.tried).extend(tried);
+        }
+        for open in claimed {
+            if open.life.attempts > 1 {
+                metrics::attempted_again();
+            }
+            self.attempts.under_way.push(self.pusher.attempt(open).boxed());
+        }
+    }
+
+    /// Whether the database is locked while there are attempts whose results only this process has.
+    fn can_retry(&self, e: &StoreError) -> bool {
+        e.is_busy() && !self.attempts.is_empty()
+    }
+
+    fn gives_up(&self) -> bool {
+        self.until == Until::Drained && self.busy >= MOST_BUSY && !self.pusher.stop.is_cancelled()
+    }
+
+    /// Waits for another program's lock.
+    async fn pause(&mut self, e: &StoreError) -> Result<(), StoreError> {
+        let stop = &self.pusher.stop;
+        if !stop.is_cancelled() {
+            tracing::error!("pushing paused: {e}; it is tried again");
+            let pause = self.pusher.clock.sleep(AFTER_BUSY);
+            self.attempts.poll_while(stop.run_until_cancelled(pause)).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until an attempt ends, another task wakes the pusher, or time makes something due.
+    async fn wait(&mut self) -> Result<(), StoreError> {
+        let timer = if self.until == Until::Stopped { self.timer().await? } else { None };
+        if !self.attempts.finished.is_empty() {
+            return Ok(());
+        }
+        let _idle = self.attempts.is_empty().then(heartbeat::idle);
+        let pusher = self.pusher;
+        tokio::select! {
+            biased;
+            () = pusher.stop.cancelled() => {}
+            Some(over) = self.attempts.under_way.next() => self.attempts.finished.push(over?),
+            () = pusher.signals.wake.notified(), if self.until == Until::Stopped => {}
+            () = pusher.clock.sleep(timer.unwrap_or_default()), if timer.is_some() => {}
+        }
+        Ok(())
+    }
+
+    /// Wipes if that is due, and returns how long until time alone makes something due; `None`:
+    /// never.
+    async fn timer(&mut self) -> Result<Option<Duration>, StoreError> {
+        let pusher = self.pusher;
+        let (is_quiet, has_room) = (self.attempts.is_empty(), self.room() > 0);
+        // While every place is taken, nothing new can begin by itself.
+        let due = if has_room { self.attempts.poll_while(pusher.until_due()).await?? } else { None };
+        if self.wiping.is_due(pusher.clock.elapsed(), is_quiet) {
+            let wiped = pusher.wipe(&mut self.wiping, pusher.stop.cancelled());
+            self.attempts.poll_while(wiped).await?;
+        }
+        let wipe = self.wiping.wait(pusher.clock.elapsed()).map(|wait| wait.min(LONGEST_WAIT));
+        Ok([due, wipe].into_iter().flatten().min())
+    }
+
+    /// Waits a moment for the last answers and settles them. Attempts without an answer by then are
+    /// interrupted; their intents are due at once at the next start.
+    pub(super) async fn end(&mut self) -> Result<(), StoreError> {
+        let pusher = self.pusher;
+        let mut deadline = pusher.clock.sleep(LAST_ANSWERS);
+        while !self.attempts.under_way.is_empty() {
+            tokio::select! {
+                biased;
+                Some(over) = self.attempts.under_way.next() => self.attempts.finished.push(over?),
+                () = &mut deadline => break,
+            }
+        }
+        while !self.attempts.finished.is_empty() {
+            self.commit(0).await?;
+        }
+        if !self.attempts.under_way.is_empty() {
+            let at = time::written(pusher.clock.now());
+            pusher.store.write(move |tx| engine::interrupt(tx, &at)).await?;
+        }
+        let until = async {
+            pusher.stop.cancelled().await;
+            tokio::time::sleep(LAST_WIPE).await;
+        };
+        pusher.wipe(&mut self.wiping, until).await;
+        Ok(())
+    }
+}
+
+impl<R: Remote + PushRemote> Pusher<R> {
+    /// Returns whether a commit would find anything to do. Reads only, because most wake-ups
+    /// concern something else.
+    async fn is_anything_due(&self, tried: Arc<HashSet<i64>>, explained: i64) -> Result<bool, StoreError> {
+        let (now, enabled) = (due_time(&*self.clock), self.settings.enabled);
+        let key = Arc::clone(&self.key);
+        let due = self.store.read(move |conn| {
+            if !engine::has_open(conn)? {
+                return Ok(false);
+            }
+            if engine::last_position(conn)? > explained || engine::is_any_stuck(conn)? {
+                return Ok(true);
+            }
+            Ok(may_push(conn, enabled, &key)? && engine::is_any_due(conn, &now, &tried)?)
+        });
+        due.await
+    }
+
+    /// Returns how long until time alone makes an intent due; `None`: never.
+    async fn until_due(&self) -> Result<Option<Duration>, StoreError> {
+        let now = self.clock.now();
+        let at = time::written(now);
+        let next = self.store.read(move |conn| engine::next_due(conn, &at)).await?;
+        let next = next.as_deref().and_then(time::read);
+        Ok(next
+            .map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default().min(LONGEST_WAIT)))
+    }
+}
