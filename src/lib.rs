@@ -30,8 +30,8 @@
 //! - A delete needs evidence: the customer's own "gone", and within a minute a customer that still answers ([`plan::absence`]).
 //! - A null source takes nothing away by itself ([`plan::sighting`]).
 //! - The database belongs to one account ([`plan::account`]).
-//! - An intent is claimed, with what its attempts must repeat, before a byte leaves; a create whose outcome is unknown is found at
-//!   the remote or parked, never guessed ([`tasks::push`], [`plan::creates`]).
+//! - An intent is claimed, with what its attempts must repeat, before a byte is sent; a create whose outcome is unknown is found at
+//!   the remote or parked, never guessed ([`tasks::push`], [`plan::attempt`], [`plan::creates`]).
 //! - A change that we pushed is not recorded again as a change by others ([`tasks::Echoes`]).
 //! - A backup holds no payment token; a restored database sends and deletes nothing before an operator has decided
 //!   ([`store::file::backup`], [`store::file::restore`]).
@@ -50,6 +50,7 @@
 //! [`plan::absence`]: komoju_core::plan::absence
 //! [`plan::sighting`]: komoju_core::plan::sighting
 //! [`plan::account`]: komoju_core::plan::account
+//! [`plan::attempt`]: komoju_core::plan::attempt
 //! [`plan::creates`]: komoju_core::plan::creates
 
 #[cfg(any(test, fuzzing))]

@@ -1,4 +1,5 @@
-//! Which customers could be a create's, by the log and the outbox. What follows from them is decided by the reconciliation of creates.
+//! The customers that could be a create's, by the log and the outbox. `komoju_core::plan::creates`
+//! decides what follows.
 
 use std::collections::BTreeSet;
 
@@ -13,17 +14,20 @@ use komoju_core::{Customer, CustomerId};
 /// Whether the customers that other intents created are excluded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claims {
-    /// A customer that another create made, or that the mirror had before the first attempt, is no candidate.
+    /// A customer that another create made, or that the mirror had before the first attempt, is no
+    /// candidate.
     Count,
-    /// A customer that carries the intent's id is this intent's, whatever else is known of it.
+    /// A customer that carries the intent's id is this intent's.
     DoNotCount,
 }
 
-/// Controls how many entries of the log are read at once: other work on the database runs in between.
+/// ENTRIES_AT_ONCE controls how many entries of the log are read at once: other work on the
+/// database runs in between.
 pub const ENTRIES_AT_ONCE: i64 = 2_000;
 
-/// The customers that entered the mirror after the first attempt and fitted when they were first seen, live or gone. Their
-/// `created_at` does not matter. The log since then may be long, so it is read in pieces.
+/// The customers that entered the mirror after the first attempt and fitted when they were first
+/// seen, live or deleted. Their `created_at` does not matter. The log since then may be long, so it
+/// is read in pieces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entered {
     found: BTreeSet<CustomerId>,
@@ -64,8 +68,9 @@ impl Entered {
     }
 }
 
-/// Returns the candidates for the customer of the create at `position`: the fitting ones of the window (`listed`), and those that
-/// entered the mirror since. What entered after the last piece of `entered` is read here.
+/// Returns the candidates for the customer of the create at `position`: the fitting ones of the
+/// window (`listed`), and those that entered the mirror since. What entered after the last piece of
+/// `entered` is read here.
 pub fn candidates(
     conn: &Conn,
     position: i64,
@@ -101,7 +106,7 @@ pub fn has_twin(conn: &Conn, position: i64, wanted: &Body) -> Result<bool, Store
     )?;
     let mut rows = others.query([position])?;
     while let Some(row) = rows.next()? {
-        // One that cannot be read may be anything.
+        // An unreadable create may have the same content.
         let is_twin = match intent_in(row, 0).map(|intent| intent.wish) {
             Ok(Wish::Create(body)) => body.without_token() == wanted.without_token(),
             _ => true,

@@ -1,7 +1,7 @@
 //! The outbox: which intents are due, and the states that they get without an attempt.
 //!
-//! The intents of one *lane* (a customer's intents, or a create with the intents that wait for its customer) are sent one after the
-//! other.
+//! The intents of one *lane* (a customer's intents, or a create with the intents that wait for its
+//! customer) are sent one after the other.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,8 @@ use komoju_core::patience::Patience;
 use komoju_core::plan::settle::IntentUpdate;
 use komoju_core::{CustomerId, time};
 
-/// LONGEST_WAIT_MS controls which waits without a stored length are believed. No attempt waits longer than a day.
+/// LONGEST_WAIT_MS controls which waits without a stored length are believed. No attempt waits
+/// longer than a day.
 const LONGEST_WAIT_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The time that decides which intents are due.
@@ -124,7 +125,7 @@ fn patience_in(row: &Row<'_>) -> rusqlite::Result<Option<Patience>> {
     Ok(from.as_deref().and_then(time::read).map(|from| Patience { from, boot: boot.zip(ms) }))
 }
 
-/// When the next intent becomes due, if time is all that it waits for.
+/// Returns when the next intent becomes due that waits for a time alone.
 pub fn next_due(conn: &Conn, now: &str) -> Result<Option<String>, StoreError> {
     let next = conn
         .prepare_cached(
@@ -139,13 +140,13 @@ pub fn next_due(conn: &Conn, now: &str) -> Result<Option<String>, StoreError> {
     Ok(next?)
 }
 
-/// Whether anything is there to be pushed, now or later.
+/// Returns whether any intent is open.
 pub fn has_open(conn: &Conn) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM outbox WHERE is_open = 1)";
     Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
-/// The last intent's place in the order of acceptance; 0 while there is none.
+/// Returns the last position in the order of acceptance; 0 while there is no intent.
 pub fn last_position(conn: &Conn) -> Result<i64, StoreError> {
     let sql = "SELECT coalesce(max(position), 0) FROM intents";
     Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
@@ -204,7 +205,8 @@ pub fn park_orphans(tx: &Tx<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Writes what each queued intent after the position `after` waits for, and returns the last position of all intents.
+/// Writes what each queued intent after the position `after` waits for, and returns the last
+/// position of all intents.
 pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
     const WAITS: &str = "
         FROM outbox CROSS JOIN intents USING (position)
@@ -232,12 +234,13 @@ pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
     last_position(tx)
 }
 
-/// Ends the attempts that are under way, at a stop or after a crash. Their outcome is unknown; the intents are due at once, with the
-/// same key.
+/// Ends the attempts that are under way, at a stop or after a crash. Their outcome is unknown; the
+/// intents are due at once, with the same key.
 pub fn interrupt(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
     own(tx, || {
         tx.execute(
-            // A create is sent only after the server's time was noted, or with a note that it told none.
+            // A create is sent only after the server's time was committed, or that the outcome is
+            // unknown.
             "UPDATE outbox SET outcome_unknown = 1 WHERE is_sending = 1 AND (key IS NULL OR first_server_at IS NOT NULL)",
             [],
         )?;
@@ -253,15 +256,17 @@ pub fn interrupt(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
     })
 }
 
-/// Parks whatever is unfinished: the database is an earlier one, and what was still to be done in it may have been done since.
-/// Returns how many are parked now, those included that were before. What keeps an attempt from being repeated stays; and of whatever
-/// was attempted the outcome is unknown, also where that attempt did nothing: another one may have followed, with the same key.
+/// Parks every open intent of a restored database: an intent that was open when the backup was made
+/// may have been performed since. Returns how many intents are parked now. Keys stay. The outcome
+/// of every intent that was attempted counts as unknown, even where that attempt did nothing,
+/// because another one with the same key may have followed.
 pub(in crate::store) fn park_all(tx: &Tx<'_>, at: &str) -> Result<u64, StoreError> {
     import_untracked(tx)?;
     interrupt(tx, at)?;
     own(tx, || {
-        // A key that was committed and not sent yet may have been sent since. By when, only this machine's clock tells: an hour less is
-        // certainly before it, and a customer that is looked for too early is found all the same.
+        // A key that was committed and not sent yet may have been sent since. Only this machine's
+        // clock tells when. An hour is subtracted, because a window that begins too early still
+        // contains the customer.
         tx.execute(
             "UPDATE outbox SET outcome_unknown = 1,
                  first_server_at = CASE WHEN key IS NULL THEN first_server_at
@@ -284,7 +289,8 @@ pub(in crate::store) fn park_all(tx: &Tx<'_>, at: &str) -> Result<u64, StoreErro
     Ok(tx.query_row("SELECT count(*) FROM intents WHERE state = 'parked'", [], |row| row.get(0))?)
 }
 
-/// Adds the rows of `intents` that are not in the outbox: another program wrote them past the triggers. Returns how many.
+/// Adds the rows of `intents` that are not in the outbox: another program wrote them past the
+/// triggers. Returns how many.
 pub fn import_untracked(tx: &Tx<'_>) -> Result<usize, StoreError> {
     let imported = tx.execute(
         "INSERT INTO outbox (position, followed_state, lane, is_open, is_delete)
@@ -333,7 +339,7 @@ pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, update: IntentUpdate) 
     Ok(())
 }
 
-/// Runs this program's own changes of intents, which the triggers let through.
+/// Runs changes of intents by this program, which the triggers accept.
 pub fn own<T>(tx: &Tx<'_>, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     tx.prepare_cached("UPDATE meta SET engine = 1")?.execute([])?;
     let value = work()?;
@@ -341,18 +347,18 @@ pub fn own<T>(tx: &Tx<'_>, work: impl FnOnce() -> Result<T, StoreError>) -> Resu
     Ok(value)
 }
 
-/// Whether pushing is switched on, for the doors.
+/// Stores whether pushing is on, for the doors.
 pub fn set_enabled(tx: &Tx<'_>, enabled: bool) -> Result<(), StoreError> {
     tx.execute("UPDATE meta SET outbound_enabled = ?1 WHERE outbound_enabled IS NOT ?1", [enabled])?;
     Ok(())
 }
 
-/// Whether pushing is switched on, as of the last start of `run` or `sync`.
+/// Returns whether pushing is on, as of the last start of `run` or `sync`.
 pub fn is_enabled(conn: &Conn) -> Result<bool, StoreError> {
     Ok(conn.query_row("SELECT outbound_enabled FROM meta", [], |row| row.get(0))?)
 }
 
-/// The time under a refused key does not use up anybody's patience.
+/// Excludes the time under a refused key from the patience of open intents.
 pub(in crate::store) fn pause_patience(tx: &Tx<'_>, from: &str, to: &str) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE outbox SET

@@ -1,6 +1,6 @@
-//! The outbox as people are shown it: listed, one by one, planned. Writes nothing.
+//! Reads the outbox for display: as a list, one intent, or a plan. Writes nothing.
 //!
-//! No payment token leaves through here: in every record the body's is masked, whatever state its intent is in.
+//! Every record is returned without its payment token, whatever the state of its intent.
 
 use rusqlite::{OptionalExtension, params};
 use serde_json::Value;
@@ -57,7 +57,7 @@ pub fn intent(conn: &Conn, id: &str) -> Result<Option<Record>, StoreError> {
     Ok(record::one(conn, "SELECT * FROM intents WHERE id = ?1", [id])?.map(masked))
 }
 
-/// Whether this intent is one of too many deletes and waits for an approval.
+/// Returns whether this delete waits for an approval because of the limit on deletes.
 pub fn is_held(conn: &Conn, position: i64) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM outbox WHERE position = ?1 AND held = 1 AND is_open = 1)";
     Ok(conn.prepare_cached(sql)?.query_row([position], |row| row.get(0))?)
@@ -68,7 +68,7 @@ pub fn attempts(conn: &Conn, id: &str) -> Result<Vec<Record>, StoreError> {
     record::collect(conn, "SELECT * FROM attempts WHERE intent_id = ?1 ORDER BY n", [id])
 }
 
-/// Where an intent is, and why.
+/// Returns the state of an intent and its reason.
 pub fn standing(conn: &Conn, id: &str) -> Result<Option<(State, Option<String>)>, StoreError> {
     let sql = "SELECT state, reason FROM intents WHERE id = ?1";
     let found = conn
@@ -78,18 +78,18 @@ pub fn standing(conn: &Conn, id: &str) -> Result<Option<(State, Option<String>)>
     Ok(found.and_then(|(state, reason)| Some((State::from_word(&state)?, reason))))
 }
 
-/// An open intent, and what its turn depends on.
+/// An open intent, and what decides when it is sent.
 #[derive(Debug)]
 pub struct Planned {
     /// The intent; its body still holds the token.
     pub open: OpenIntent,
-    /// Whether a person let this delete through.
+    /// Whether an operator approved this delete.
     pub is_approved: bool,
     /// Whether it is one of too many deletes.
     pub is_held: bool,
     /// When it is tried again.
     pub next_attempt_at: Option<String>,
-    /// Why it is where it is.
+    /// The reason for its state.
     pub reason: Option<String>,
     /// The open intent of the same customer right ahead of it.
     pub ahead: Option<String>,
@@ -128,7 +128,8 @@ pub fn planned(
     })
 }
 
-/// The record with `****` where a token may stand. A body that cannot be read may hold one anywhere.
+/// The record with `****` where a token may stand. A body that cannot be read may hold one
+/// anywhere.
 fn masked(mut record: Record) -> Record {
     record.change("body", |body| match body {
         Value::Null => {}

@@ -1,4 +1,4 @@
-//! What a crash and a restore make of attempts.
+//! The attempts that a crash interrupts, and those in a restored database.
 
 use rusqlite::Connection;
 
