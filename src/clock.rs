@@ -1,5 +1,6 @@
 //! The clocks. All other code takes the time from a [`Clock`], so that tests can stop it, make it
-//! jump or run it backwards. A lint (`clippy.toml`) refuses the standard library's clocks elsewhere.
+//! jump or run it backwards. A lint (`clippy.toml`) refuses the standard library's clocks
+//! elsewhere.
 //!
 //! The wall clock of a machine may be wrong for a while, in either direction. The daemon and `sync`
 //! therefore use a [`TrustedClock`], which follows the wall clock only as far as the clock of this
@@ -27,8 +28,8 @@ pub trait Clock: Send + Sync + 'static {
     fn elapsed(&self) -> Duration;
     /// Waits.
     fn sleep(&self, duration: Duration) -> Sleep<'_>;
-    /// Returns the id of this boot of the machine and its uptime, sleep included. Processes of one boot
-    /// can compare them.
+    /// Returns the id of this boot of the machine and its uptime, sleep included. Processes of one
+    /// boot can compare them.
     fn boot(&self) -> Option<(String, Duration)>;
 
     /// Returns a clock that cannot be set and that counts sleep, where the system has one. It is
@@ -37,20 +38,20 @@ pub trait Clock: Send + Sync + 'static {
         self.boot().map_or_else(|| self.elapsed(), |(_, up)| up)
     }
 
-    /// Returns the machine's wall clock even where [`Clock::now`] does not follow it. File systems stamp
-    /// files with it.
+    /// Returns the machine's wall clock even where [`Clock::now`] does not follow it. File systems
+    /// stamp files with it.
     fn machine_time(&self) -> Timestamp {
         self.now()
     }
 
-    /// Returns for how long the time of [`Clock::now`] has been confirmed. A step that cannot be undone
-    /// requires [`BEFORE_EXPIRY`].
+    /// Returns for how long the time of [`Clock::now`] has been confirmed. A step that cannot be
+    /// undone requires [`BEFORE_EXPIRY`].
     fn confirmed_for(&self) -> Duration {
         Duration::MAX
     }
 
-    /// Returns the time for a later process to start with, if a step that cannot be undone may follow
-    /// from it.
+    /// Returns the time for a later process to start with, if a step that cannot be undone may
+    /// follow from it.
     fn known(&self) -> Option<Known> {
         None
     }
@@ -64,8 +65,8 @@ pub trait Clock: Send + Sync + 'static {
     }
 }
 
-/// BEFORE_EXPIRY controls for how long the wall clock must be confirmed before an age by it parks an
-/// intent or removes a record. Such periods are a day or longer, so one more hour does no harm.
+/// BEFORE_EXPIRY controls for how long the wall clock must be confirmed before an age by it parks
+/// an intent or removes a record. Such periods are a day or longer, so one more hour does no harm.
 pub const BEFORE_EXPIRY: Duration = Duration::from_secs(60 * 60);
 
 /// BEFORE_SENDING controls for how long the wall clock must be confirmed before an intent is sent

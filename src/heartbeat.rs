@@ -2,8 +2,8 @@
 //!
 //! A loop runs within [`Heartbeat::drive`]. Code that runs in it, wherever it is, calls [`tick`] at
 //! each step. While there is nothing to do, or while another loop does the work (the writer has its
-//! own heartbeat), the loop is [`idle`]. An outage of the remote is no stall: each request ticks when
-//! it begins and when it fails. Outside such a loop these functions do nothing.
+//! own heartbeat), the loop is [`idle`]. An outage of the remote is no stall: each request ticks
+//! when it begins and when it fails. Outside such a loop these functions do nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,5 @@
-//! The typed API key and where it is found, and the mask that removes it and payment tokens from texts.
+//! The typed API key and where it is found, and the mask that removes it and payment tokens from
+//! texts.
 
 pub mod key;
 pub mod mask;

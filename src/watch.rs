@@ -1,8 +1,8 @@
 //! A signal that a file, or the content of a directory, has changed, whichever process changed it.
 //!
-//! A signal only says that it is worth looking: several changes may give one signal, and a change may
-//! be of no interest. Where the kernel gives no signals (on a network file system, or with too many
-//! watches already) the same call returns once a second, so the caller is late at worst.
+//! A signal only says that it is worth looking: several changes may give one signal, and a change
+//! may be of no interest. Where the kernel gives no signals (on a network file system, or with too
+//! many watches already) the same call returns once a second, so the caller is late at worst.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -49,8 +49,8 @@ fn watcher(
 }
 
 impl Watch {
-    /// Watches a directory, or a file and those in its directory whose names begin with its name (as
-    /// `-wal` follows a database's). The file need not exist yet; its directory must.
+    /// Watches a directory, or a file and those in its directory whose names begin with its name
+    /// (as `-wal` follows a database's). The file need not exist yet; its directory must.
     ///
     /// # Errors
     /// There is no such place, or the kernel grants no more watches. [`Watch::by_the_clock`] works
@@ -90,8 +90,8 @@ impl Watch {
         Self { _watcher: None, _sender: sender, changes }
     }
 
-    /// Returns when something has changed since the last call (or since the watch began), or after a
-    /// second. It may be dropped before it returns without losing a change.
+    /// Returns when something has changed since the last call (or since the watch began), or after
+    /// a second. It may be dropped before it returns without losing a change.
     pub async fn changed(&mut self) {
         let _ = tokio::time::timeout(LOOK_EVERY, self.changes.recv()).await;
     }

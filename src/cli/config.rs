@@ -39,7 +39,8 @@ pub(super) fn run(file: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Fine)
 }
 
-/// Prints where the key comes from. The user that checks the file may have no permission to read the key.
+/// Prints where the key comes from. The user that checks the file may have no permission to read
+/// the key.
 fn check_key(config: &Config, file: &ConfigFile, out: &mut Out) -> anyhow::Result<()> {
     let of_service = ServiceKey::of(file.path());
     let (key, source, loaded) = match SecretKey::find(config.api.secret_key_file.as_deref(), &|name| {

@@ -16,8 +16,8 @@ fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, Path::new("/etc/config.toml"))
 }
 
-/// Checks a file with this text. An accepted file is usable and renders to the same values. A refused
-/// file has problems that are complete and contain no secret.
+/// Checks a file with this text. An accepted file is usable and renders to the same values. A
+/// refused file has problems that are complete and contain no secret.
 ///
 /// # Panics
 /// One of them does not hold.

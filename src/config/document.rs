@@ -1,8 +1,8 @@
 //! The parsed file, from which values are read key by key, and its problems so far.
 //!
-//! A file with syntax errors is read as far as possible, so that one missing quotation mark does not
-//! hide five wrong values. What the parser guessed is not checked: a line with a syntax error, and
-//! all keys below a broken table header.
+//! A file with syntax errors is read as far as possible, so that one missing quotation mark does
+//! not hide five wrong values. What the parser guessed is not checked: a line with a syntax error,
+//! and all keys below a broken table header.
 //!
 //! Rejected: deserializing with serde, which stops at the first wrong value.
 
@@ -42,7 +42,8 @@ impl<'t> Document<'t> {
         document
     }
 
-    /// Reads one key. `value` is unchanged where the key is absent or wrong; the latter is a problem.
+    /// Reads one key. `value` is unchanged where the key is absent or wrong; the latter is a
+    /// problem.
     pub(super) fn read<T>(
         &mut self,
         key: Key,

@@ -116,8 +116,8 @@ impl Complaint {
     fn draw(self, source: &Source<'_>, masker: &Masker) -> Problem {
         let span = self.wrong.span.unwrap_or(self.span);
         let place = source.place(span.start);
-        // These texts repeat keys and cron fields, which may contain any character. A key of a table
-        // may be the secret key.
+        // These texts repeat keys and cron fields, which may contain any character. A key of a
+        // table may be the secret key.
         Problem {
             subject: masker.text(&self.subject),
             line: place.line,

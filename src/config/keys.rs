@@ -80,7 +80,8 @@ macro_rules! keys {
 keys! {
     /// How KOMOJU is called.
     api: Api {
-        /// https, or http to this machine; no user, query or fragment; no slash at the end of a path.
+        /// https, or http to this machine; no user, query or fragment; no slash at the end of a
+        /// path.
         base_url: Url = Url::parse("https://komoju.com/api/v1").expect("the default is a URL"), base_url;
         /// The date sent as `X-KOMOJU-API-VERSION`.
         api_version: String = "2025-01-28".to_owned(), api_version;

@@ -112,8 +112,8 @@ fn tables(known: &[Key]) -> String {
     tables.join(", ")
 }
 
-/// Returns the known name that is most like this one, where a typing error or a missing end explains
-/// the difference.
+/// Returns the known name that is most like this one, where a typing error or a missing end
+/// explains the difference.
 pub(super) fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let name = name.to_lowercase().replace(['-', ' '], "_");
     let distance = |known: &str| strsim::damerau_levenshtein(&name, known);

@@ -22,7 +22,8 @@ const TAB: &str = "    ";
 /// WINDOW controls how many columns of a line are shown.
 const WINDOW: usize = 100;
 
-/// BEFORE_CARET controls how many columns may be left of the caret. Half of them remain after a cut.
+/// BEFORE_CARET controls how many columns may be left of the caret. Half of them remain after a
+/// cut.
 const BEFORE_CARET: usize = 60;
 
 /// Stands in the masked text for each byte of a secret.
@@ -54,7 +55,8 @@ pub(super) struct Source<'t> {
 
 impl<'t> Source<'t> {
     pub(super) fn new(text: &'t str, masker: &Masker) -> Self {
-        // The mark must not be in the text itself. Both are drawn as the same replacement character.
+        // The mark must not be in the text itself. Both are drawn as the same replacement
+        // character.
         let mut bytes = text.replace(HIDDEN, "\u{1}").into_bytes();
         for secret in [secret_values(text), before_at_signs(text), masker.spans(text)].concat() {
             bytes[secret].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = HIDDEN as u8);
@@ -72,7 +74,8 @@ impl<'t> Source<'t> {
         }
     }
 
-    /// Returns the line in which a span begins, with carets under the part of the span in this line.
+    /// Returns the line in which a span begins, with carets under the part of the span in this
+    /// line.
     pub(super) fn excerpt(&self, span: &Range<usize>) -> Excerpt {
         let line = line_at(self.text, span.start);
         let mut cells = cells(&self.masked[line.clone()], line.start);
@@ -106,8 +109,8 @@ impl<'t> Source<'t> {
     }
 }
 
-/// Returns the line that contains this byte, without its end. The empty line after the last line end
-/// is not shown; the line before it takes its place.
+/// Returns the line that contains this byte, without its end. The empty line after the last line
+/// end is not shown; the line before it takes its place.
 pub(super) fn line_at(text: &str, at: usize) -> Range<usize> {
     let at = at.min(text.trim_end().len());
     let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
@@ -186,12 +189,12 @@ fn secret_values(text: &str) -> Vec<Range<usize>> {
     secrets
 }
 
-/// Returns the position of the first `=` of a line whose value is a secret. The path of a key's file
-/// is none, as long as it looks like a path and not like the key.
+/// Returns the position of the first `=` of a line whose value is a secret. The path of a key's
+/// file is none, as long as it looks like a path and not like the key.
 fn secret_equals(line: &str, in_secret_table: bool) -> Option<usize> {
     let (mut from, mut is_secret) = (0, false);
-    // A name extends back to the last bracket, comma or hash. Each piece is searched once, because a
-    // line may be long.
+    // A name extends back to the last bracket, comma or hash. Each piece is searched once, because
+    // a line may be long.
     line.match_indices('=').map(|(equals, _)| equals).find(|equals| {
         let piece = &line[std::mem::replace(&mut from, equals + 1)..*equals];
         let start = piece.rfind(['{', ',', '#']).map(|end| end + 1);

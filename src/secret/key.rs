@@ -1,11 +1,11 @@
 //! The secret key: where it is found, what is refused, and what is never shown.
 //!
 //! There are three places, in this order: systemd's credentials, the file that the configuration
-//! names, the environment. The first one that exists is used. A place that exists and cannot be used
-//! is an error: a daemon that falls back to an older key would act for another account.
+//! names, the environment. The first one that exists is used. A place that exists and cannot be
+//! used is an error: a daemon that falls back to an older key would act for another account.
 //!
-//! Invariants: no error and no `Debug` output shows any part of a key. The memory that held a key is
-//! wiped (except the environment, which belongs to the system).
+//! Invariants: no error and no `Debug` output shows any part of a key. The memory that held a key
+//! is wiped (except the environment, which belongs to the system).
 //!
 //! A key that cannot work is refused: a colon ends the user name in Basic authentication, and other
 //! characters than printable ASCII have no defined encoding there. An unusual prefix is a warning,

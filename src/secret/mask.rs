@@ -9,10 +9,11 @@
 //! - no character of the result moves a cursor, starts a line or changes the direction of writing;
 //! - the result has at most [`LIMIT`] characters.
 //!
-//! Texts that look like any key, token or card number are hidden too. Their patterns require no word
-//! boundary in front, because escaped text (`\nsk_live_…`, `%3Dtok_…`) has none: hiding too much
-//! is a nuisance, hiding too little is a leak. A mask keeps no prefix and no last digits, and no key
-//! contains a `*` ([`SecretKey`] refuses it), so a mask and the text around it never form the key.
+//! Texts that look like any key, token or card number are hidden too. Their patterns require no
+//! word boundary in front, because escaped text (`\nsk_live_…`, `%3Dtok_…`) has none: hiding too
+//! much is a nuisance, hiding too little is a leak. A mask keeps no prefix and no last digits, and
+//! no key contains a `*` ([`SecretKey`] refuses it), so a mask and the text around it never form
+//! the key.
 //!
 //! Rejected: regular expressions (a percent-encoded key has too many spellings), and masking only
 //! where a text is shown (one forgotten place is one leak).
@@ -81,13 +82,14 @@ impl Secret {
 }
 
 impl Masker {
-    /// Returns a masker for this key. Without a key it hides former keys and what looks like a secret.
+    /// Returns a masker for this key. Without a key it hides former keys and what looks like a
+    /// secret.
     pub fn new(key: Option<&SecretKey>) -> Self {
         Self { key: key.map(Secret::of) }
     }
 
-    /// Returns the text, safe to store, log and show: secrets as `****`, one line, at most [`LIMIT`]
-    /// characters, the last one `…` where it was cut.
+    /// Returns the text, safe to store, log and show: secrets as `****`, one line, at most
+    /// [`LIMIT`] characters, the last one `…` where it was cut.
     pub fn text(&self, text: &str) -> String {
         // Masked as it is shown: a line break that becomes a space separates the digits of a card
         // like one.
@@ -133,8 +135,8 @@ impl Masker {
         })
     }
 
-    /// Returns the length of the longest secret that begins exactly at `at`. `text` begins where the
-    /// last secret ended.
+    /// Returns the length of the longest secret that begins exactly at `at`. `text` begins where
+    /// the last secret ended.
     fn secret_at(&self, text: &str, at: usize) -> Option<usize> {
         let rest = &text[at..];
         let former = FORMER.read().unwrap_or_else(PoisonError::into_inner);
@@ -163,8 +165,8 @@ pub fn harmless(c: char) -> char {
     }
 }
 
-/// Returns the key in base64: as Basic authentication sends it (`key:`), alone, and, for each of the
-/// three alignments, the piece that does not depend on the text around it.
+/// Returns the key in base64: as Basic authentication sends it (`key:`), alone, and, for each of
+/// the three alignments, the piece that does not depend on the text around it.
 fn base64_forms(key: &SecretKey) -> Vec<SecretString> {
     let key = key.expose().as_bytes();
     let with_colon = Zeroizing::new([key, b":"].concat());
