@@ -202,8 +202,9 @@ mod tests {
             ("0 0 9 * * MON-FRI", "2026-03-06T09:00:00Z", 1, "2026-03-09T09:00:00Z"),
         ];
         for (text, from, n, expected) in table {
-            let tick = Cadence::parse(text).unwrap().nth_after(at(from), n);
-            assert_eq!(tick, Some(at(expected)), "{text} after {from}");
+            let cadence = Cadence::parse(text).unwrap();
+            assert_eq!(cadence.nth_after(at(from), n), Some(at(expected)), "{text} after {from}");
+            assert_eq!(cadence.text(), text.trim(), "white space around an expression is dropped");
         }
     }
 
@@ -234,10 +235,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_refused_or_has_later_ticks(
+        fn any_text_is_refused_or_has_later_ticks_after_any_second(
             text in "([0-9*/,LW#?+-]{1,4} ){5}[0-9*/,L#+-]{1,4}|\\PC{0,20}",
+            second in 0i64..4_000_000_000,
         ) {
             super::super::checks::cadence(&text);
+            if let Ok(cadence) = Cadence::parse(&text) {
+                prop_assert!(parse(cadence.text()).is_some());
+                let from = Timestamp::from_second(second).unwrap();
+                let tick = cadence.nth_after(from, 1);
+                prop_assert!(tick.is_some_and(|tick| tick > from), "{tick:?}");
+            }
         }
     }
 }

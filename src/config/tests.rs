@@ -157,7 +157,8 @@ fn user_and_password_of_a_proxy_are_never_rendered() {
 proptest! {
     #[test]
     fn rendered_values_parse_back_to_the_same(
-        number in 24u32..=600,
+        (page, requests, seconds, hours) in (1u32..=1000, 1u32..=64, 1u32..=600, 24u32..=8760),
+        enabled in any::<bool>(),
         rate in 0.05f64..=1000.0,
         paths in proptest::array::uniform3("/[^\\p{C}/]{1,9}(/[^\\p{C}/]{1,9}){0,2}"),
         tag in "[a-z'\"\\\\]{1,30}",
@@ -166,14 +167,18 @@ proptest! {
         let [file, program, database] = paths.map(toml::Value::from);
         let (tag, word) = (toml::Value::from(tag), toml::Value::from(word));
         let text = format!(
-            "api = {{ per_page = {number}, request_timeout_s = {number}, secret_key_file = {file} }}\n\
+            "api.per_page = {page}\n\
+             api.max_concurrent_requests = {requests}\n\
+             api.request_timeout_s = {seconds}\n\
+             api.secret_key_file = {file}\n\
              rate_limit.requests_per_second = {rate:?}\n\
              database.path = {database}\n\
-             outbound = {{ enabled = false, park_after_h = {number}, reconcile_tag = {tag} }}\n\
+             outbound = {{ enabled = {enabled}, park_after_h = {hours}, reconcile_tag = {tag} }}\n\
              alerts.command = [{program}, {word}]\n"
         );
         let config = accepted(&text);
-        prop_assert_eq!((config.api.per_page, config.rate_limit.requests_per_second), (number, rate));
+        prop_assert_eq!((config.api.per_page, config.outbound.park_after_h), (page, hours));
+        prop_assert_eq!((config.outbound.enabled, config.rate_limit.requests_per_second), (enabled, rate));
         checks::file(&text);
     }
 
