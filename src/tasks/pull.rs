@@ -8,7 +8,7 @@
 //! sentence why, keeps the pages that it has applied (they are true) and concludes nothing from what it did not see.
 //!
 //! Invariants: no request is made while a transaction is open; a probe never concludes anything from absence; a delete is
-//! recorded only by `inquest`, with its canary.
+//! recorded only by `absence`, after its canary answered.
 
 mod absence;
 mod account;

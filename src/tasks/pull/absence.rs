@@ -1,6 +1,7 @@
 //! Missing customers: carries out what [`komoju_core::plan::absence`] decides, one step after the other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -32,15 +33,16 @@ impl<R: Remote> Pull<R> {
         mut check: AbsenceCheck,
         origin: Origin,
     ) -> Result<Findings, Failure> {
-        let of = check.left();
+        let mut done = 0;
         loop {
             let step = check.next_step(self.clock.elapsed(), &pass.budget);
             tracing::debug!(pass = pass.id, "{step}");
             match step {
                 Step::Lookup(row) => {
-                    let requested_at = self.clock.elapsed();
-                    check.answered(requested_at, self.look_up_row(pass, row).await?);
-                    let done = of.saturating_sub(check.left());
+                    let (requested_at, answer) = self.look_up_row(pass, row).await?;
+                    check.answered(requested_at, answer);
+                    done += 1;
+                    let of = done + check.left().min(pass.budget.left());
                     self.progress.send_replace(Progress { phase: Phase::Asking, done, of });
                 }
                 Step::Canary(id) => {
@@ -60,12 +62,15 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// Requests the customer in a row of the mirror, and records it where it exists.
-    async fn look_up_row(&self, pass: &mut Pass, row: i64) -> Result<LookupAnswer, Failure> {
+    /// Requests the customer in a row of the mirror, and records it where it exists. Returns when it was requested, by the steady
+    /// clock, and the answer.
+    async fn look_up_row(&self, pass: &mut Pass, row: i64) -> Result<(Duration, LookupAnswer), Failure> {
         let id = self.store.read(move |conn| mirror::live_id_of(conn, row)).await?;
-        let Some(id) = id else { return Ok(LookupAnswer::NotLive) };
+        // After the wait for the database, which may be long: the age of a 404 counts from its request.
+        let requested_at = self.clock.elapsed();
+        let Some(id) = id else { return Ok((requested_at, LookupAnswer::NotLive)) };
         let asked = self.asking();
-        Ok(match self.ask_one(pass, &id).await? {
+        let answer = match self.ask_one(pass, &id).await? {
             Found::Alive(customer) => {
                 self.record_alive(pass, asked, customer).await?;
                 LookupAnswer::Exists
@@ -79,7 +84,8 @@ impl<R: Remote> Pull<R> {
                 tracing::warn!("{why}; whether this customer is gone is not proven");
                 LookupAnswer::Unclear
             }
-        })
+        };
+        Ok((requested_at, answer))
     }
 
     /// Requests one customer, within the pass's budget and patience.

@@ -136,8 +136,9 @@ impl Transaction {
         let customer = customer_of(open, &outcome);
         let find = |id: &CustomerId| mirror::find(tx, id);
         let stored = customer.as_ref().map(find).transpose()?.flatten();
-        let was_known = match &customer {
-            Some(id) if open.is_delete() => mirror::ever_had(tx, id)?,
+        let was_known = match (&customer, &outcome) {
+            // Only then it is asked for: without an index of customers, this scans the log.
+            (Some(id), AttemptOutcome::NotFound(_)) if open.is_delete() => mirror::ever_had(tx, id)?,
             _ => false,
         };
         let facts = SettleFacts {

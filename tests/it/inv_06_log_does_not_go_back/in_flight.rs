@@ -223,7 +223,7 @@ async fn a_card_that_was_pushed_after_its_customer_was_listed_without_one_stays(
 }
 
 #[tokio::test]
-async fn our_own_delete_within_an_inquest_is_recorded_once_and_as_ours() {
+async fn our_own_delete_during_an_absence_check_is_recorded_once_and_as_ours() {
     let harness = InProcess::open(5).await;
     let gone = harness.some_id();
     harness.sandbox.world().delete(&gone);

@@ -360,9 +360,13 @@ impl AbsenceCheck {
         }
     }
 
-    /// How many customers are still to be requested, at most.
+    /// How many customers are still to be requested, at most, as far as is known.
     pub fn left(&self) -> u64 {
-        (self.sample.open.len() + self.queue.len() + self.held.len()) as u64
+        let left = match self.phase {
+            Phase::Sample => self.sample.open.len(),
+            Phase::Imprecise | Phase::Suspects | Phase::Held => self.queue.len() + self.held.len(),
+        };
+        left as u64
     }
 
     /// The next step. `now` is a steady clock's time.

@@ -6,7 +6,7 @@
 //!
 //! Every number of an envelope is a hint ([`Hints`]): it decides which page is requested next, and never whether a page is used.
 //! A page is *barren* if it shows no customer that the round has not seen. Absence from a list that was walked through proves
-//! nothing; it only selects the customers that are requested one by one (see [`super::evidence`]).
+//! nothing; it only selects the customers that are requested one by one (see [`super::absence`]).
 
 use crate::Hints;
 
