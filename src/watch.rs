@@ -218,17 +218,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn many_changes_are_signalled_together_and_a_later_one_again() {
+    async fn signals_that_are_not_received_yet_are_one_and_a_later_change_is_signalled_again() {
         let directory = tempfile::TempDir::new().unwrap();
         let mut watch = Watch::on(directory.path()).unwrap();
+        assert_eq!(watch.changes.max_capacity(), 1);
         for n in 0..100 {
             std::fs::write(directory.path().join(n.to_string()), "x").unwrap();
         }
-        let mut signals = 0;
-        while is_signalled(&mut watch).await {
-            signals += 1;
-        }
-        assert!((1..=100).contains(&signals), "{signals}");
+        assert!(is_signalled(&mut watch).await);
+        while is_signalled(&mut watch).await {}
         std::fs::rename(directory.path().join("1"), directory.path().join("one")).unwrap();
         assert!(is_signalled(&mut watch).await);
     }

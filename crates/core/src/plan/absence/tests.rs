@@ -1,7 +1,11 @@
 //! A check is driven by answers that a table gives; no I/O.
 
+use std::collections::HashMap;
+
+use super::check::STALE_ROUNDS;
 use super::*;
 use crate::PassKind;
+use crate::plan::lookups::LookupBudget;
 
 fn id(text: &str) -> CustomerId {
     CustomerId::new(text).unwrap()

@@ -1,0 +1,331 @@
+//! A check of missing customers as a state machine: a step out, an answer in.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use super::{AbsencePlan, CANARIES, Canaries, DeletePolicy, Findings, LookupAnswer, SAMPLE, Step, is_within};
+use crate::CustomerId;
+use crate::plan::lookups::LookupBudget;
+
+/// CANARY_DUE controls after how long a 404 gets its canary, so that both fall well within [`CANARY_WITHIN`](super::CANARY_WITHIN).
+const CANARY_DUE: Duration = Duration::from_secs(20);
+
+/// STALE_ROUNDS controls how often 404s may have grown too old when their canary answers.
+pub(super) const STALE_ROUNDS: usize = 3;
+
+/// Where a check is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// A sample of too many suspects is requested.
+    Sample,
+    /// The sample has shown an imprecise list, which the caller notes.
+    Imprecise,
+    /// Suspects are requested, and their 404s proven.
+    Suspects,
+    /// Customers that are held already are requested.
+    Held,
+}
+
+/// A sample of too many suspects.
+#[derive(Clone, Debug, Default)]
+struct Sample {
+    open: VecDeque<i64>,
+    exist: HashSet<i64>,
+    gone: Vec<i64>,
+}
+
+/// Decides, answer by answer, what is proven about missing customers. A customer without a usable answer, or a canary that does not
+/// answer, delays no other customer.
+#[derive(Clone, Debug)]
+pub struct AbsenceCheck {
+    policy: DeletePolicy,
+    suspects: u64,
+    canaries: Canaries,
+    next_canary: usize,
+    phase: Phase,
+    sample: Sample,
+    /// Suspects to request, in this order.
+    queue: VecDeque<i64>,
+    /// Held customers to request, in this order.
+    held: VecDeque<i64>,
+    /// How many deletions may be recorded.
+    room: u64,
+    /// Suspects that are gone by their own answer, and when they were requested; each still needs a canary.
+    gone: Vec<(i64, Duration)>,
+    proven: Vec<i64>,
+    /// How many canaries may still be tried for what waits now.
+    canaries_left: usize,
+    /// Whether the last answer was unclear: a canary tells whether anything answers.
+    is_in_doubt: bool,
+    any_exists: bool,
+    stale_rounds: usize,
+    unproven: Vec<i64>,
+    excess: Vec<i64>,
+    findings: Findings,
+}
+
+impl AbsenceCheck {
+    /// A check of a sweep's suspects, and then of customers that are held already; both lists are in a random order, so that a
+    /// sample is one. `verified` tells in which sweep a suspect that no list showed answered last: those that were verified longest
+    /// ago, or never, are requested first.
+    pub fn of_sweep(
+        plan: AbsencePlan,
+        mut suspects: Vec<i64>,
+        verified: &HashMap<i64, i64>,
+        held: Vec<i64>,
+        policy: DeletePolicy,
+        canaries: Vec<CustomerId>,
+    ) -> Self {
+        let sample = match plan {
+            AbsencePlan::RequestSample { .. } => suspects.iter().copied().take(SAMPLE).collect(),
+            AbsencePlan::Nothing | AbsencePlan::RequestEach { .. } => VecDeque::new(),
+        };
+        suspects.sort_by_key(|row| verified.get(row).copied().unwrap_or(i64::MIN));
+        let mut check = Self::new(suspects, Canaries::Among(canaries), policy);
+        check.held = held.into();
+        if !sample.is_empty() {
+            check.phase = Phase::Sample;
+            check.sample.open = sample;
+        }
+        check
+    }
+
+    /// A check of deletions that an operator has approved.
+    pub fn of_approved(approved: Vec<i64>, canaries: Canaries) -> Self {
+        Self::new(approved, canaries, DeletePolicy::Record)
+    }
+
+    fn new(suspects: Vec<i64>, canaries: Canaries, policy: DeletePolicy) -> Self {
+        Self {
+            policy,
+            suspects: suspects.len() as u64,
+            canaries,
+            next_canary: 0,
+            phase: Phase::Suspects,
+            sample: Sample::default(),
+            queue: suspects.into(),
+            held: VecDeque::new(),
+            room: policy.room(u64::MAX),
+            gone: Vec::new(),
+            proven: Vec::new(),
+            canaries_left: 0,
+            is_in_doubt: false,
+            any_exists: false,
+            stale_rounds: 0,
+            unproven: Vec::new(),
+            excess: Vec::new(),
+            findings: Findings::default(),
+        }
+    }
+
+    /// Sets how many deletions may be recorded from here on; [`DeletePolicy::Hold`] allows none.
+    pub fn set_room(&mut self, room: u64) {
+        self.room = self.policy.room(room);
+        if self.phase == Phase::Imprecise {
+            self.phase = Phase::Suspects;
+        }
+    }
+
+    /// How many customers are still to be requested, at most, as far as is known.
+    pub fn left(&self) -> u64 {
+        let left = match self.phase {
+            Phase::Sample => self.sample.open.len(),
+            Phase::Imprecise | Phase::Suspects | Phase::Held => self.queue.len() + self.held.len(),
+        };
+        left as u64
+    }
+
+    /// The next step. `now` is a steady clock's time.
+    pub fn next_step(&mut self, now: Duration, budget: &LookupBudget) -> Step {
+        loop {
+            let step = match self.phase {
+                Phase::Sample => self.next_of_sample(budget),
+                Phase::Imprecise => Some(Step::NoteImprecise { suspects: self.suspects }),
+                Phase::Suspects => self.next_of_suspects(now, budget),
+                Phase::Held => Some(self.next_of_held(budget)),
+            };
+            if let Some(step) = step {
+                return step;
+            }
+        }
+    }
+
+    fn next_of_sample(&mut self, budget: &LookupBudget) -> Option<Step> {
+        if let Some(row) = self.sample.open.front().filter(|_| budget.may_request()) {
+            return Some(Step::Lookup(*row));
+        }
+        let Sample { exist, gone, .. } = std::mem::take(&mut self.sample);
+        self.queue.retain(|row| !exist.contains(row));
+        self.phase = match (exist.is_empty(), gone.is_empty()) {
+            // One exists: the list leaves out customers that exist. Those that are probably gone come first.
+            (false, _) => {
+                let rest: HashSet<i64> = gone.iter().copied().collect();
+                self.queue.retain(|row| !rest.contains(row));
+                gone.into_iter().rev().for_each(|row| self.queue.push_front(row));
+                Phase::Imprecise
+            }
+            // Those that answered clearly are gone: perhaps all are.
+            (true, false) => {
+                let held = std::mem::take(&mut self.queue).into();
+                self.findings.held.push((held, self.policy.reason_for_excess()));
+                Phase::Held
+            }
+            (true, true) => {
+                self.give_up();
+                Phase::Held
+            }
+        };
+        None
+    }
+
+    fn next_of_suspects(&mut self, now: Duration, budget: &LookupBudget) -> Option<Step> {
+        if !budget.may_request() {
+            self.give_up();
+        }
+        if !self.proven.is_empty() {
+            return Some(Step::Record { rows: std::mem::take(&mut self.proven), room: self.room });
+        }
+        if self.canaries_left > 0 {
+            return self.next_canary();
+        }
+        if self.needs_canary(now) {
+            self.begin_canaries(now);
+            return None;
+        }
+        if let Some(row) = self.queue.front() {
+            return Some(Step::Lookup(*row));
+        }
+        self.conclude_suspects();
+        None
+    }
+
+    fn next_of_held(&mut self, budget: &LookupBudget) -> Step {
+        match self.held.front() {
+            Some(row) if budget.may_request() => Step::Lookup(*row),
+            _ => Step::Finish,
+        }
+    }
+
+    /// What is not requested stays unverified.
+    fn give_up(&mut self) {
+        self.findings.unverified += self.queue.drain(..).len() as u64;
+    }
+
+    fn needs_canary(&self, now: Duration) -> bool {
+        let oldest = self.gone.first().map(|(_, requested_at)| now.saturating_sub(*requested_at));
+        match oldest {
+            Some(age) => self.is_in_doubt || self.queue.is_empty() || age >= CANARY_DUE,
+            // Without one, nothing more is proven. An unclear answer is no reason to try again.
+            None => self.is_in_doubt && !self.findings.lacks_canary,
+        }
+    }
+
+    fn begin_canaries(&mut self, now: Duration) {
+        match &self.canaries {
+            Canaries::NoneLeft => self.prove(now),
+            Canaries::Among(canaries) if canaries.is_empty() => self.lack_canary(),
+            Canaries::Among(canaries) => self.canaries_left = canaries.len().min(CANARIES),
+        }
+    }
+
+    fn next_canary(&mut self) -> Option<Step> {
+        let Canaries::Among(canaries) = &self.canaries else { return None };
+        let canary = canaries.get(self.next_canary % canaries.len().max(1))?.clone();
+        self.next_canary += 1;
+        Some(Step::Canary(canary))
+    }
+
+    fn conclude_suspects(&mut self) {
+        let (unproven, excess) = (std::mem::take(&mut self.unproven), std::mem::take(&mut self.excess));
+        for (rows, reason) in
+            [(unproven, self.policy.reason_for_unproven()), (excess, self.policy.reason_for_excess())]
+        {
+            if !rows.is_empty() {
+                self.findings.held.push((rows, reason));
+            }
+        }
+        self.phase = Phase::Held;
+    }
+
+    /// Takes the answer to the last [`Step::Lookup`], which was requested at `requested_at`.
+    pub fn answered(&mut self, requested_at: Duration, answer: LookupAnswer) {
+        match self.phase {
+            Phase::Sample => self.sample_answered(answer),
+            Phase::Suspects | Phase::Imprecise => self.suspect_answered(requested_at, answer),
+            // A customer that exists leaves its hold when it is recorded.
+            Phase::Held => drop(self.held.pop_front()),
+        }
+    }
+
+    fn sample_answered(&mut self, answer: LookupAnswer) {
+        let Some(row) = self.sample.open.pop_front() else { return };
+        match answer {
+            LookupAnswer::Exists | LookupAnswer::Unreadable => drop(self.sample.exist.insert(row)),
+            LookupAnswer::Gone => self.sample.gone.push(row),
+            LookupAnswer::Unclear => {}
+            LookupAnswer::NotLive => self.queue.retain(|queued| *queued != row),
+        }
+    }
+
+    fn suspect_answered(&mut self, requested_at: Duration, answer: LookupAnswer) {
+        let Some(row) = self.queue.pop_front() else { return };
+        match answer {
+            LookupAnswer::Exists => self.any_exists = true,
+            LookupAnswer::Unreadable | LookupAnswer::NotLive => {}
+            LookupAnswer::Gone if self.findings.lacks_canary => self.unproven.push(row),
+            LookupAnswer::Gone => self.gone.push((row, requested_at)),
+            LookupAnswer::Unclear => {
+                self.findings.unverified += 1;
+                self.is_in_doubt = true;
+            }
+        }
+    }
+
+    /// Takes the answer to the last [`Step::Canary`]: when it answered, by the steady clock; `None` where it did not.
+    pub fn canary_answered(&mut self, answered_at: Option<Duration>) {
+        self.canaries_left = self.canaries_left.saturating_sub(1);
+        match answered_at {
+            Some(at) => self.prove(at),
+            None if self.canaries_left == 0 => self.lack_canary(),
+            None => {}
+        }
+    }
+
+    fn prove(&mut self, answered_at: Duration) {
+        (self.canaries_left, self.is_in_doubt) = (0, false);
+        let (proven, stale): (Vec<_>, Vec<_>) =
+            self.gone.drain(..).partition(|(_, requested_at)| is_within(*requested_at, answered_at));
+        self.proven.extend(proven.into_iter().map(|(row, _)| row));
+        if stale.is_empty() {
+            return;
+        }
+        self.stale_rounds += 1;
+        let stale = stale.into_iter().map(|(row, _)| row);
+        if self.stale_rounds < STALE_ROUNDS {
+            self.queue.extend(stale);
+        } else {
+            self.unproven.extend(stale);
+        }
+    }
+
+    fn lack_canary(&mut self) {
+        self.is_in_doubt = false;
+        self.findings.lacks_canary = true;
+        self.unproven.extend(self.gone.drain(..).map(|(row, _)| row));
+        // Where some customers exist, the others are verified all the same. Where none does, nothing answers.
+        if !self.any_exists {
+            self.give_up();
+        }
+    }
+
+    /// Takes what became of the last [`Step::Record`]: how many were recorded, and the rows for which there was no room.
+    pub fn recorded(&mut self, deleted: u64, excess: Vec<i64>) {
+        self.room = self.room.saturating_sub(deleted);
+        self.excess.extend(excess);
+    }
+
+    /// What the check found.
+    pub fn into_findings(self) -> Findings {
+        self.findings
+    }
+}
