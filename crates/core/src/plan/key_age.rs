@@ -76,6 +76,8 @@ fn is_young(first: Option<FirstAttempt>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::intent::lifecycle::{Lifecycle, Outcome, State};
+    use crate::open_intent::Frozen;
 
     #[test]
     fn key_is_young_for_twenty_hours_by_the_clock_with_the_greatest_age() {
@@ -99,5 +101,34 @@ mod tests {
             assert_eq!(is_young(Some(first)), young, "{first:?}");
         }
         assert!(!is_young(None), "an unreadable time");
+    }
+
+    #[test]
+    fn age_by_the_boot_clock_counts_within_the_same_boot_only() {
+        let open = |boot: &str| OpenIntent {
+            position: 1,
+            id: "i".to_owned(),
+            intent: Err("not read here".to_owned()),
+            life: Lifecycle { state: State::Sending, outcome: Outcome::Unknown, attempts: 2 },
+            customer: None,
+            frozen: Frozen {
+                first_attempt_at: Some("2026-01-01T00:00:00.000Z".to_owned()),
+                first_server_at: Some("2026-01-01T00:00:00.000Z".to_owned()),
+                first_boot: Some((boot.to_owned(), 1000)),
+                ..Frozen::default()
+            },
+            patience: None,
+            met_server_error: false,
+            last_attempt_at: None,
+        };
+        let day = Duration::from_secs(24 * 3600);
+        let now = Moment {
+            wall: "2026-01-01T00:01:00Z".parse().unwrap(),
+            boot: Some(("this".to_owned(), day)),
+            is_confirmed: true,
+        };
+        let trust = |boot| key_trust(&open(boot), &now, Some(now.wall));
+        assert_eq!(trust("this"), Some(KeyTrust::Expired), "the wall clock was set back");
+        assert_eq!(trust("another"), Some(KeyTrust::Full));
     }
 }

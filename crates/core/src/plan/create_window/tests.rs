@@ -90,6 +90,21 @@ fn window_is_read_until_two_readings_agree() {
 }
 
 #[test]
+fn readings_that_differ_in_unreadable_customers_do_not_agree() {
+    let bad = Unreadable::new(b"[]", Some(1), BadCustomer::NotAnObject);
+    let hints = Hints { per_page: Some(10), ..hints(1, 1) };
+    let with_bad = Page { unreadable: vec![bad], ..page("x", hints) };
+    let plain = || Ok(page("x", hints));
+    assert_read(vec![Ok(with_bad), plain(), plain()], "1/2 1/2 1/2", Coverage::Whole, "");
+}
+
+#[test]
+fn total_that_changes_between_two_equal_readings_proves_no_absence() {
+    let answers = vec![Ok(page("x", hints(2, 1))), Ok(page("", hints(2, 1))), Ok(page("x", hints(1, 1)))];
+    assert_read(answers, "1/2 2/2 1/2", Coverage::Partial, "");
+}
+
+#[test]
 fn total_that_is_missing_wrong_or_changing_proves_no_absence() {
     let nameless = Hints { per_page: Some(2), ..Hints::default() };
     let cases = [

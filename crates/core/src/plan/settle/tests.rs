@@ -207,7 +207,7 @@ fn refusal_is_kept_with_its_fields_and_without_the_token() {
     assert_eq!(settlement.update.detail, Some(detail));
     let error = Some("HTTP 422 bad (**** is bad)".to_owned());
     assert_eq!(settlement.attempt, Some(AttemptEnd { status: Some(422), error }));
-    assert!(!settlement.is_customer_missing);
+    assert!(!settlement.is_customer_missing && !settlement.is_key_refused);
     let parked = settled(&create(), AttemptOutcome::park("tok_1: look", Some(json!({"a": 1}))), None);
     assert_eq!(parked.to_string(), "parked: ****: look");
     assert_eq!((parked.update.detail, parked.update.settled_at), (Some(json!({"a": 1})), None));
