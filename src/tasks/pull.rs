@@ -4,8 +4,8 @@
 //!   account guard ─▶ pages, each applied in its own transaction ─▶ approved holds ─▶ missing customers ─▶ one closing transaction
 //! ```
 //!
-//! A [`Pull`] owns the steps of a pass; what an answer means is decided in `komoju_core::plan`. A pass that cannot be continued says in one
-//! sentence why, keeps the pages that it has applied (they are true) and concludes nothing from what it did not see.
+//! A [`Pull`] owns the steps of a pass; `komoju_core::plan` decides what an answer means. A pass that fails reports one sentence,
+//! keeps the pages that it has applied (they are true) and concludes nothing from what it did not read.
 //!
 //! Invariants: no request is made while a transaction is open; a probe never concludes anything from absence; a delete is
 //! recorded only by `absence`, after its canary answered.

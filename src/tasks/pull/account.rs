@@ -12,7 +12,7 @@ use komoju_core::plan::retry::TRIES;
 use komoju_core::time;
 
 impl<R: Remote> Pull<R> {
-    /// Returns where the pass may go on with this key. Binds it to the database where that is proven.
+    /// Fails if the key may read another account. Binds it to the database where it is proven to read this one.
     pub(super) async fn check_account(&self) -> Result<(), Failure> {
         let (account, live) =
             self.store.read(|conn| Ok((account::load(conn)?, mirror::live_count(conn)?))).await?;

@@ -89,7 +89,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
 
     async fn freeze_new_key(&self, facts: &mut AttemptFacts) -> Result<(), StoreError> {
         let (position, id) = (facts.open.position, &facts.open.id);
-        tracing::info!(intent = %id, "intent {id}: the create did not take effect; it is sent anew, with a new key");
+        tracing::info!(intent = %id, "intent {id}: the create did not take effect; it is sent again with a new key");
         let frozen = freshly_frozen(&facts.open, &self.settings, &*self.clock, facts.server_time);
         let committed = frozen.clone();
         self.store.write(move |tx| attempts::freeze(tx, position, &committed)).await?;

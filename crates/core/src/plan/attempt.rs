@@ -285,8 +285,8 @@ fn shown<'a>(facts: &'a AttemptFacts, id: &CustomerId) -> Result<(&'a Reading, &
     }
 }
 
-/// Whether an update with a token took effect: its token can be used once, so it is not sent again
-/// where that cannot be told.
+/// Finds out whether an update with a token took effect. A token can be used once, so the update is
+/// parked if the customer does not show whether it did.
 fn read_back(facts: &AttemptFacts, body: &Body) -> Option<Step> {
     let (reading, customer) = match shown(facts, facts.open.customer.as_ref()?) {
         Ok(shown) => shown,

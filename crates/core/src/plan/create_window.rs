@@ -75,7 +75,7 @@ impl Window {
         if self.unreadable == 0 && is_exact { Coverage::Whole } else { Coverage::Partial }
     }
 
-    /// The size in words: how many customers it shows, and how many its list counts.
+    /// Describes the size: how many customers it shows, and how many its list counts.
     pub fn size(&self) -> String {
         let shown = self.all.len();
         let unreadable = match self.unreadable {

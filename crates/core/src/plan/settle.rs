@@ -35,7 +35,8 @@ pub struct SettleFacts<'a> {
     pub customer: Option<&'a CustomerId>,
     /// The mirror's row of that customer, live or deleted.
     pub mirrored: Option<&'a Standing>,
-    /// Whether the mirror or the log ever had that customer.
+    /// Whether the mirror or the log ever had that customer. It is read only for a delete that was
+    /// answered with `not_found`.
     pub was_known: bool,
 }
 
