@@ -31,6 +31,11 @@ const TRIES_TO_CLOSE: u32 = 5;
 const ANOTHER_PROGRAM: &str =
     "another program that has it open (an SQL client, a report): close that, and try again";
 
+/// STATEMENTS controls how many compiled statements a connection keeps. It is above the number of
+/// statements of a push or a pass (about 120 in the whole store), so that none is compiled twice:
+/// each costs more than its execution, because the triggers of its table are compiled with it.
+const STATEMENTS: usize = 256;
+
 /// How long somebody who only looks waits.
 const BUSY_LOOK: Duration = Duration::from_secs(2);
 
@@ -274,6 +279,7 @@ fn writable(path: &Path) -> Result<Connection, StoreError> {
         // A large sort must not leave payment tokens in a temporary file. Said before anything is read, for it would be read again.
         conn.pragma_update(None, "temp_store", "memory")?;
         own::sign(&conn)?;
+        conn.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(conn)
     };
     open().map_err(|e| e.about(path))
