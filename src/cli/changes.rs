@@ -5,26 +5,30 @@ use super::change_lines::{header, print};
 use super::exit::UsageError;
 use super::print::{self, Out, Style};
 use super::{ConfigFile, Exit, signals};
-use crate::store::Reader;
 use crate::store::log::coverage;
 use crate::store::read::{self, ChangeFilter, Record};
+use crate::store::{Reader, StoreError};
 use crate::watch::Watch;
 use komoju_core::CustomerId;
 
-/// The change log: who changed, when it was seen, and what differs.
+/// The change log: which customer changed, when it was seen, and what differs.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  komoju-sync changes --since 4200\n  komoju-sync changes --follow --json"
-)]
+#[command(after_help = "Examples:\n  komoju-sync changes --limit 20             the newest 20\n  \
+    komoju-sync changes --since 4200\n  \
+    komoju-sync changes --since 4200 --limit 100 --json\n  \
+    komoju-sync changes --limit 10 --follow")]
 pub(super) struct Args {
     /// Only changes after this one.
-    #[arg(long, value_name = "SEQ", default_value_t = 0, hide_default_value = true,
-        value_parser = clap::value_parser!(i64).range(0..))]
-    since: i64,
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(i64).range(0..))]
+    since: Option<i64>,
+    /// At most N changes: the first ones after --since, or the newest where --since is left out.
+    /// Printed oldest first.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     /// Only this customer's.
     #[arg(long, value_name = "ID", value_parser = parse_id)]
     customer: Option<CustomerId>,
-    /// Go on with new ones as they come, until Ctrl-C.
+    /// Continue with new changes until Ctrl-C.
     #[arg(long)]
     follow: bool,
     #[command(flatten)]
@@ -34,14 +38,7 @@ pub(super) struct Args {
 pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
     let reader = Reader::open(&path)?;
-    let head = read::mirror_info(&reader)?.number("head_seq");
-    if args.since > head {
-        let why = format!(
-            "--since {}: the change log ends at {head}; after a restore it is another one (see log_id in mirror_info)",
-            args.since
-        );
-        return Err(UsageError(why).into());
-    }
+    refuse_nonsense(args, read::mirror_info(&reader)?.number("head_seq"))?;
     if let Some(id) = &args.customer
         && !reader.look(|conn| coverage::knows(conn, id))?
     {
@@ -50,11 +47,18 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
         }
         print::note(&format!("{}; waiting for its first entry", unknown(id)));
     }
-    let mut filter = ChangeFilter { since: args.since, customer: args.customer.clone(), until: None };
+    let mut filter = filter(args, &reader)?;
     let mut out = Out::new();
     header(&mut out, args.style)?;
     if !args.follow {
+        let since = filter.since;
         print_new(&reader, &mut filter, &mut out, args.style)?;
+        if filter.since == since && !args.style.is_json() {
+            print::note(&match since {
+                0 => "the change log is empty".to_owned(),
+                seq => format!("no change after {seq}"),
+            });
+        }
         return Ok(Exit::Fine);
     }
     signals::until_stopped(Exit::Fine, |stop| async move {
@@ -73,7 +77,33 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     })
 }
 
-/// Prints what is after `filter.since`, and moves that on.
+/// Refuses options that no change can match, and a limit on changes that do not end.
+fn refuse_nonsense(args: &Args, head: i64) -> Result<(), UsageError> {
+    match (args.since, args.limit) {
+        (Some(since), _) if since > head => Err(UsageError(format!(
+            "--since {since}: the change log ends at {head}; after a restore it is another one \
+             (see log_id in mirror_info)"
+        ))),
+        (Some(_), Some(_)) if args.follow => Err(UsageError(
+            "--limit: with --follow it is the number of changes to begin with; leave out --since".to_owned(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn filter(args: &Args, reader: &Reader) -> Result<ChangeFilter, StoreError> {
+    let limit = args.limit.map(|limit| limit as usize);
+    let customer = args.customer.clone();
+    let (since, limit) = match (args.since, limit) {
+        (None, Some(newest)) => {
+            (reader.look(|conn| read::before_newest(conn, customer.as_ref(), newest))?, None)
+        }
+        (since, limit) => (since.unwrap_or(0), limit),
+    };
+    Ok(ChangeFilter { since, customer, until: None, limit })
+}
+
+/// Prints the changes after `filter.since`, and moves `filter.since` to the last of them.
 fn print_new(reader: &Reader, filter: &mut ChangeFilter, out: &mut Out, style: Style) -> anyhow::Result<()> {
     print::printing(|check| {
         let from = filter.clone();

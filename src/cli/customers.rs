@@ -68,8 +68,10 @@ fn list(reader: &Reader, options: &Options) -> anyhow::Result<()> {
     if !options.style.is_json() {
         out.header(&format!("{:<26}  {:<24}  email", "id", "created_at"))?;
     }
+    let mut is_empty = true;
     print::printing(|check| {
         let visit = |record: Record| {
+            is_empty = false;
             check(match options.style.is_json() {
                 true => out.json(&record),
                 false => out.row(&list_line(&record)),
@@ -80,7 +82,14 @@ fn list(reader: &Reader, options: &Options) -> anyhow::Result<()> {
             None => read::customers(conn, visit),
         })
     })?;
-    Ok(out.finish()?)
+    out.finish()?;
+    if is_empty && !options.style.is_json() {
+        print::note(&match as_of {
+            Some(moment) => format!("the mirror had no live customer at {}", time::written(moment)),
+            None => "the mirror has no live customer: see `komoju-sync status`".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 fn list_line(record: &Record) -> String {

@@ -67,6 +67,8 @@ pub struct ChangeFilter {
     pub customer: Option<CustomerId>,
     /// Only those seen up to this moment.
     pub until: Option<Timestamp>,
+    /// At most this many.
+    pub limit: Option<usize>,
 }
 
 /// How many rows are read before they are shown: whoever is slow to take them (a pager) then holds no transaction open, which
@@ -154,20 +156,31 @@ pub fn changes(
         Some(moment) => changes::seq_at(conn, &time::written(moment))?,
         None => i64::MAX,
     };
+    let mut left = filter.limit.unwrap_or(usize::MAX);
     let piece = |last: Option<&Value>| {
         let after = last.and_then(Value::as_i64).unwrap_or(filter.since);
+        let count = PIECE.min(left);
+        left -= count;
         match &filter.customer {
             Some(id) => {
                 let sql = "SELECT * FROM changes WHERE customer_id = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4";
-                record::collect(conn, sql, params![id.as_str(), after, last_seq, PIECE])
+                record::collect(conn, sql, params![id.as_str(), after, last_seq, count])
             }
             None => {
                 let sql = "SELECT * FROM changes WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3";
-                record::collect(conn, sql, params![after, last_seq, PIECE])
+                record::collect(conn, sql, params![after, last_seq, count])
             }
         }
     };
     in_pieces(piece, "seq", visit)
+}
+
+/// Returns the `seq` before the newest `count` changes, of one customer or of all: a
+/// [`ChangeFilter::since`] that shows exactly these.
+pub fn before_newest(conn: &Conn, customer: Option<&CustomerId>, count: usize) -> Result<i64, StoreError> {
+    let sql = "SELECT ifnull(min(seq) - 1, 0) FROM
+        (SELECT seq FROM changes WHERE ?1 IS NULL OR customer_id = ?1 ORDER BY seq DESC LIMIT ?2)";
+    Ok(conn.query_row(sql, params![customer.map(CustomerId::as_str), count], |row| row.get(0))?)
 }
 
 /// Which held deletions are of interest: those that wait, or all.

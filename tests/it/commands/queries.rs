@@ -12,7 +12,7 @@ use crate::PROGRAM;
 
 /// Promises: command changes
 #[test]
-fn who_follows_the_log_is_told_what_is_new_and_ends_by_ctrl_c() {
+fn changes_follow_prints_new_changes_until_ctrl_c() {
     let harness = Installation::swept(PROGRAM, 1);
     let mut follower = harness.spawn(&["changes", "--follow", "--json"]);
     let mut told = BufReader::new(follower.stdout.take().unwrap());
@@ -70,6 +70,44 @@ fn customers_changes_and_export_show_now_and_then() {
     assert_eq!(csv.lines().count(), 16);
     let exported = json_lines(&harness.expect(0, &["export", "--format", "jsonl"]).stdout);
     assert_eq!(exported, json_lines(&harness.expect(0, &["customers", "list", "--json"]).stdout));
+}
+
+/// Promises: command changes; command customers list
+#[test]
+fn changes_limit_is_the_newest_or_the_first_after_since() {
+    let harness = Installation::with(PROGRAM, 12);
+    harness.expect(0, &["sync"]);
+    let seqs = |arguments: &[&str]| {
+        let printed = harness.expect(0, &[&["changes", "--json"], arguments].concat()).stdout;
+        json_lines(&printed).iter().map(|change| change["seq"].as_i64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(seqs(&["--limit", "3"]), [10, 11, 12]);
+    assert_eq!(seqs(&["--limit", "99"]), (1..=12).collect::<Vec<_>>());
+    assert_eq!(seqs(&["--limit", "3", "--since", "4"]), [5, 6, 7]);
+    assert_eq!(seqs(&["--limit", "3", "--since", "11"]), [12]);
+    let id = harness.one("SELECT customer_id FROM changes WHERE seq = 2");
+    assert_eq!(seqs(&["--limit", "1", "--customer", &id]), [2]);
+    let refused = harness.expect(2, &["changes", "--limit", "3", "--since", "4", "--follow"]);
+    assert!(refused.stderr.contains("--limit: with --follow"), "{}", refused.stderr);
+    harness.expect(2, &["changes", "--limit", "0"]);
+}
+
+#[test]
+fn list_without_an_entry_says_so_on_standard_error_only() {
+    let harness = Installation::with(PROGRAM, 0);
+    harness.expect(0, &["sync"]);
+    for (command, note) in [
+        (&["changes"][..], "the change log is empty"),
+        (&["customers", "list"], "the mirror has no live customer"),
+        (&["intent", "list"], "no intent is open"),
+        (&["deletions", "list"], "no deletion waits"),
+    ] {
+        let ran = harness.expect(0, command);
+        assert_eq!(ran.stdout, "", "{command:?}");
+        assert!(ran.stderr.contains(note), "{command:?}: {}", ran.stderr);
+        let ran = harness.expect(0, &[command, &["--json"]].concat());
+        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""), "{command:?} --json");
+    }
 }
 
 /// Promises: command export
@@ -136,7 +174,7 @@ fn moment_or_customer_outside_of_the_log_is_an_error_that_says_so() {
     }
     harness.expect(2, &["changes", "--since=-1"]);
     let nothing_new = harness.expect(0, &["changes", "--customer", &id, "--since", "3"]);
-    assert_eq!((nothing_new.stdout.as_str(), nothing_new.stderr.as_str()), ("", ""));
+    assert_eq!((nothing_new.stdout.as_str(), nothing_new.stderr.as_str()), ("", "no change after 3\n"));
     let later = harness.sandbox.world().create(json!({"email": "later@example.jp"}));
     harness.expect(0, &["sync"]);
     let early = harness.expect(1, &["customers", "history", &later, "--as-of", &first]);
