@@ -1,14 +1,12 @@
-//! A long piece of work on a database: how far it has come, and that it is to end.
+//! A long piece of work on a database: how far it is, and how it is stopped.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use rusqlite::InterruptHandle;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::store::{Conn, StoreError};
 
-/// What is being done.
+/// A step of the work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Step {
     /// Nothing yet.
@@ -20,7 +18,7 @@ pub enum Step {
     Checking,
 }
 
-/// How far it has come.
+/// How far the work is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// What is being done.
@@ -31,24 +29,23 @@ pub struct Progress {
     pub of: u64,
 }
 
-/// Shared between whoever does it and whoever waits for it.
+/// STEPS controls after how many steps of SQLite's machine a statement looks whether it is to end: some milliseconds of work.
+const STEPS: i32 = 10_000;
+
+/// A long piece of work, shared by the thread that does it and the one that waits for it.
 #[derive(Default)]
 pub struct Work {
-    is_stopped: AtomicBool,
-    interrupt: Mutex<Option<InterruptHandle>>,
+    is_stopped: Arc<AtomicBool>,
     at: Mutex<(Progress, Option<PathBuf>)>,
 }
 
 impl Work {
-    /// Tells it to end. A statement that begins just now does not hear of it: so it is told again until it has ended.
+    /// Ends the work soon.
     pub fn stop(&self) {
         self.is_stopped.store(true, Ordering::Relaxed);
-        if let Some(interrupt) = &*locked(&self.interrupt) {
-            interrupt.interrupt();
-        }
     }
 
-    /// How far it has come.
+    /// Returns how far the work is.
     pub fn progress(&self) -> Progress {
         let (progress, growing) = &*locked(&self.at);
         match growing.as_ref().and_then(|path| std::fs::metadata(path).ok()) {
@@ -57,13 +54,14 @@ impl Work {
         }
     }
 
-    /// From here on this connection's statements end when it is told to.
+    /// Lets statements on this connection end when the work is stopped.
     pub(in crate::store) fn on(&self, conn: &Conn) -> Result<(), StoreError> {
-        *locked(&self.interrupt) = Some(conn.get_interrupt_handle());
+        let is_stopped = Arc::clone(&self.is_stopped);
+        conn.progress_handler(STEPS, Some(move || is_stopped.load(Ordering::Relaxed)))?;
         self.go_on()
     }
 
-    /// An error once it was told to end.
+    /// Fails if the work is stopped.
     pub(in crate::store) fn go_on(&self) -> Result<(), StoreError> {
         match self.is_stopped.load(Ordering::Relaxed) {
             true => Err(StoreError::Stopped),
@@ -71,22 +69,22 @@ impl Work {
         }
     }
 
-    /// The next step begins.
+    /// Begins the next step.
     pub(in crate::store) fn begin(&self, step: Step, of: u64) {
         *locked(&self.at) = (Progress { step, done: 0, of }, None);
     }
 
-    /// Bytes are copied into this file, whose size says how many.
+    /// Begins to copy bytes into this file, whose size is the progress.
     pub(in crate::store) fn begin_growing(&self, file: PathBuf, of: u64) {
         *locked(&self.at) = (Progress { step: Step::Copying, done: 0, of }, Some(file));
     }
 
-    /// The step has come so far.
+    /// Sets how much of the step is done.
     pub(in crate::store) fn has_done(&self, done: u64) {
         locked(&self.at).0.done = done;
     }
 
-    /// What was interrupted because it was told to end says so.
+    /// Turns the error of stopped work into [`StoreError::Stopped`].
     pub(in crate::store) fn ended<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         match result {
             Err(_) if self.is_stopped.load(Ordering::Relaxed) => Err(StoreError::Stopped),

@@ -1,12 +1,13 @@
 //! The one writer: a thread that owns the connection and runs one transaction at a time.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, InterruptHandle, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::displaced::Placement;
@@ -14,11 +15,8 @@ use super::{added, indexes, open, wipe};
 use crate::heartbeat::{self, Heartbeat};
 use crate::store::{Conn, StoreError, Tx};
 
-/// How often work that is to end is told so.
-const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
-
-/// Steps of SQLite's machine after which a statement beats: some milliseconds of work.
-const STEPS_A_BEAT: i32 = 100_000;
+/// STEPS_A_BEAT controls after how many steps of SQLite's machine a statement beats: some milliseconds of work.
+const STEPS_A_BEAT: i32 = 10_000;
 
 /// How long the last checkpoint waits for readers to let go.
 const LAST_CHECKPOINT_WAITS: Duration = Duration::from_millis(200);
@@ -29,58 +27,12 @@ const UPKEEP_WAITS: Duration = Duration::from_millis(200);
 /// How long an erasure waits for readers, and for the daemon between two transactions.
 const WIPE_WAITS: Duration = Duration::from_secs(2);
 
-/// Where work that may be told to end is, so that nobody else's is told: the connection knows only that somebody uses it.
-#[derive(Default)]
-struct Turn(Mutex<Phase>);
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Phase {
-    #[default]
-    Queued,
-    Begun,
-    Ended,
-    /// Told to end before it began: it never does.
-    CalledOff,
-}
-
-impl Turn {
-    fn phase(&self) -> MutexGuard<'_, Phase> {
-        locked(&self.0)
-    }
-
-    fn begin(&self) -> bool {
-        let mut phase = self.phase();
-        let may_begin = *phase == Phase::Queued;
-        if may_begin {
-            *phase = Phase::Begun;
-        }
-        may_begin
-    }
-
-    fn end(&self) {
-        *self.phase() = Phase::Ended;
-    }
-
-    /// Tells it to end; `false` where it will never have begun.
-    fn interrupt(&self, handle: &InterruptHandle) -> bool {
-        let mut phase = self.phase();
-        match *phase {
-            Phase::Queued => *phase = Phase::CalledOff,
-            // It cannot end, and so nobody else begin, while this looks.
-            Phase::Begun => handle.interrupt(),
-            Phase::Ended | Phase::CalledOff => {}
-        }
-        *phase != Phase::CalledOff
-    }
-}
-
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// The database, open for writing. Close it with [`Store::close`]; dropped, it loses nothing but leaves a longer WAL.
 pub struct Store {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
-    interrupt: Arc<Mutex<InterruptHandle>>,
     pulse: Arc<Heartbeat>,
     path: PathBuf,
     placement: Arc<Mutex<Placement>>,
@@ -91,7 +43,6 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let pulse = Heartbeat::of("writing the database");
         let mut conn = opened(path, &pulse)?;
-        let interrupt = Arc::new(Mutex::new(conn.get_interrupt_handle()));
         let placement = Arc::new(Mutex::new(Placement::of(path)?));
         let own = Arc::clone(&pulse);
         let (jobs, queue) = mpsc::channel::<Job>();
@@ -112,7 +63,7 @@ impl Store {
             source,
         })?;
         let path = path.to_owned();
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), interrupt, pulse, path, placement })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), pulse, path, placement })
     }
 
     /// Closes the database and opens it again, as after an I/O error: what was committed then is known only to the file.
@@ -121,7 +72,7 @@ impl Store {
     /// It cannot be opened yet; or the path leads elsewhere by now, and then it is not closed either.
     pub async fn reopen(&self) -> Result<(), StoreError> {
         let (path, pulse) = (self.path.clone(), Arc::clone(&self.pulse));
-        let (interrupt, placement) = (Arc::clone(&self.interrupt), Arc::clone(&self.placement));
+        let placement = Arc::clone(&self.placement);
         self.run(move |conn| {
             let mut placement = locked(&placement);
             if let Some(displacement) = placement.check() {
@@ -132,7 +83,6 @@ impl Store {
             // The path may have come to lead elsewhere in between.
             *placement = placement.again()?;
             *conn = new;
-            *locked(&interrupt) = conn.get_interrupt_handle();
             Ok(())
         })
         .await
@@ -213,41 +163,40 @@ impl Store {
         self.run_unless(stop, |conn| wipe::wipe(conn, UPKEEP_WAITS)).await
     }
 
-    /// Work that takes long and can be done another time: `stop` ends it and rolls it back, and gives `None`.
+    /// Runs long work that can be done another time. `stop` ends it, rolls it back, and gives `None`.
     async fn run_unless<T, F>(&self, stop: impl Future<Output = ()>, work: F) -> Result<Option<T>, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, StoreError> + Send + 'static,
     {
-        let turn = Arc::new(Turn::default());
-        let own = Arc::clone(&turn);
+        let (begun, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (own_begun, own_stopped) = (Arc::clone(&begun), Arc::clone(&stopped));
+        let pulse = Arc::clone(&self.pulse);
         let mut working = std::pin::pin!(self.run(move |conn| {
-            if !own.begin() {
+            own_begun.store(true, Ordering::SeqCst);
+            if own_stopped.load(Ordering::SeqCst) {
                 return Ok(None);
             }
             set_triggers(conn, true)?;
+            watch(conn, &pulse, own_stopped)?;
             let worked = work(conn);
-            own.end();
+            watch(conn, &pulse, Arc::default())?;
             worked.map(Some)
         }));
         tokio::select! {
-            // Called off before it began, it does not begin.
             biased;
             () = stop => {}
             worked = &mut working => return worked,
         }
-        // Between two statements this has no effect: so it is said again until the work has ended.
-        while turn.interrupt(&locked(&self.interrupt)) {
-            tokio::select! {
-                biased;
-                worked = &mut working => return match worked {
-                    Err(e) if e.is_interrupted() => Ok(None),
-                    worked => worked,
-                },
-                () = tokio::time::sleep(INTERRUPT_EVERY) => {}
-            }
+        stopped.store(true, Ordering::SeqCst);
+        // Work that is still queued will find the mark. The order of the two reads and writes is the same for both threads.
+        if !begun.load(Ordering::SeqCst) {
+            return Ok(None);
         }
-        Ok(None)
+        match working.await {
+            Err(e) if e.is_interrupted() => Ok(None),
+            worked => worked,
+        }
     }
 
     /// Runs `work` between transactions, on what is committed; it only reads.
@@ -291,18 +240,21 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A connection whose statements report progress, so that a long one does not look like a hang.
+/// Opens a connection whose statements report progress, so that a long one does not look like a hang.
 fn opened(path: &Path, pulse: &Arc<Heartbeat>) -> Result<Connection, StoreError> {
     let conn = open::for_writing(path)?;
-    let beating = Arc::clone(pulse);
-    conn.progress_handler(
-        STEPS_A_BEAT,
-        Some(move || {
-            beating.tick();
-            false
-        }),
-    )?;
+    watch(&conn, pulse, Arc::default())?;
     Ok(conn)
+}
+
+/// Lets statements beat, and end once `stopped` is set. A checkpoint has no steps, so it runs to its end.
+fn watch(conn: &Connection, pulse: &Arc<Heartbeat>, stopped: Arc<AtomicBool>) -> Result<(), StoreError> {
+    let pulse = Arc::clone(pulse);
+    let step = move || {
+        pulse.tick();
+        stopped.load(Ordering::Relaxed)
+    };
+    Ok(conn.progress_handler(STEPS_A_BEAT, Some(step))?)
 }
 
 impl std::fmt::Debug for Store {
