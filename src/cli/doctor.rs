@@ -39,6 +39,8 @@ use super::{ConfigFile, Exit, signals};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::secret::Masker;
+use crate::store::Holder;
+use crate::store::file::place::for_shell as quoted;
 
 /// The checks that need the configuration.
 const AFTER_CONFIG: &str = "key permissions spool disk schema wal instance api clock account state";
@@ -136,7 +138,8 @@ async fn with_config(
     let clock = SystemClock::shared();
     let path = &config.database.path;
     let holder = database::holder(path);
-    let users = Users::of(path, holder.as_deref());
+    let users = Users::of(path, holder.as_ref().and_then(Holder::process));
+    let holder = holder.map(|holder| holder.name);
     report.add(configuration::check(file, config, findings, &users))?;
 
     let (key, findings) = key::check(&config.api, file, &users);
@@ -186,24 +189,15 @@ fn short_time(time: Duration) -> String {
     }
 }
 
-/// A path, quoted for a shell where it must be.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:".contains(c);
-    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn size_and_path_are_readable() {
+    fn size_is_readable() {
         assert_eq!(
             [0, 1, 1536, 3 << 20, 5 << 30].map(size),
             ["0 bytes", "1 byte", "1.5 KiB", "3.0 MiB", "5.0 GiB"]
         );
-        assert_eq!(quoted(Path::new("/a/b-1.db")), "/a/b-1.db");
-        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }
 }

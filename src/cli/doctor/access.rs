@@ -111,18 +111,17 @@ pub(super) struct Users {
 impl Users {
     /// The service's user is the owner of the process that works on the database; else the
     /// packages' user for a database in its home; else the owner of the database's directory.
-    pub(super) fn of(database: &Path, holder: Option<&str>) -> Self {
+    pub(super) fn of(database: &Path, holder: Option<u32>) -> Self {
         let read = |path| std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let [passwd, groups] = ["/etc/passwd", "/etc/group"].map(|path| read(path).unwrap_or_default());
         Self::among(Names { passwd, groups }, database, holder)
     }
 
-    fn among(names: Names, database: &Path, holder: Option<&str>) -> Self {
+    fn among(names: Names, database: &Path, holder: Option<u32>) -> Self {
         let owner =
             |path: &Path| std::fs::metadata(path).ok().map(|found| names.person(found.uid(), found.gid()));
         let me = owner(Path::new("/proc/self")).unwrap_or_else(|| names.person(u32::MAX, u32::MAX));
-        let running =
-            holder.and_then(process_in).and_then(|process| owner(format!("/proc/{process}").as_ref()));
+        let running = holder.and_then(|process| owner(format!("/proc/{process}").as_ref()));
         let packaged =
             names.packaged().filter(|(_, home)| database.starts_with(home)).map(|(person, _)| person);
         let is_packaged = packaged.is_some();
@@ -130,11 +129,6 @@ impl Users {
         let service = running.or(packaged).or_else(of_directory).unwrap_or_else(|| me.clone());
         Self { me, service: Person { is_packaged, ..service }, names }
     }
-}
-
-/// Returns the process in "`komoju-sync run` (process 12) since …".
-fn process_in(holder: &str) -> Option<u32> {
-    holder.split_once("(process ")?.1.split_once(')')?.0.parse().ok()
 }
 
 #[cfg(test)]
@@ -186,11 +180,5 @@ pub(super) mod tests {
         ] {
             assert_eq!(names().person(uid, 0).may(wanted, &file), expected, "{uid}: {file:?}");
         }
-    }
-
-    #[test]
-    fn process_is_read_from_the_holders_name() {
-        assert_eq!(process_in("`komoju-sync run` (process 4711) since 2026-01-01T00:00:00.000Z"), Some(4711));
-        assert_eq!(process_in("another komoju-sync"), None);
     }
 }

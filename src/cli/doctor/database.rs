@@ -11,18 +11,15 @@ use super::{Exit, Finding, RUN_AS_ROOT, size};
 use crate::cli::print::{chain, safe};
 use crate::config::Config;
 use crate::daemon::status::Standing;
-use crate::store::file::{checkup, inspect, migrations};
+use crate::store::file::{checkup, inspect, migrations, processes};
 use crate::store::log::mirror;
 use crate::store::state::account::{self, Account};
-use crate::store::{Conn, Instance, Reader, StoreError, beside};
+use crate::store::{Conn, Holder, Instance, Reader, StoreError, beside};
 use komoju_core::{CustomerId, time};
 
 /// LARGE_WAL is the size in bytes from which a WAL, if it is larger than its database, is reported.
 /// Checkpoints keep it at about 16 MiB, and a sweep of a million customers within this.
 const LARGE_WAL: u64 = 128 << 20;
-
-/// The byte of the -shm that a writer locks (SQLite's WAL-index format).
-const WRITE_LOCK: u64 = 120;
 
 /// LONGER_THAN_A_COMMIT controls how long a lock must last before it is reported. Only waiting
 /// shows that a commit has ended.
@@ -58,8 +55,8 @@ impl Looked {
 }
 
 /// Returns the process that works on the database, if one does.
-pub(super) fn holder(database: &Path) -> Option<String> {
-    Instance::holder(database).ok().flatten().map(|holder| holder.name)
+pub(super) fn holder(database: &Path) -> Option<Holder> {
+    Instance::holder(database).ok().flatten()
 }
 
 /// Opens the database without a trace, and classifies it.
@@ -126,7 +123,7 @@ fn look(config: &Config, now: Timestamp) -> Result<(Looked, Seen), StoreError> {
             version,
             bytes,
             is_checked,
-            damage: if is_checked { checkup::damage(conn)? } else { None },
+            damage: inspect::damage(conn, bytes)?,
             missing_indexes: if is_current { checkup::missing_indexes(conn)? } else { Vec::new() },
             is_swept: current.as_ref().is_some_and(|current| current.status.last_sweep_age_s.is_some()),
             last_stamp: if is_current { checkup::last_stamp(conn)? } else { None },
@@ -224,10 +221,10 @@ fn check_wal(database: &Path) -> Option<Finding> {
     let wal = beside(&database, "-wal");
     let bytes = std::fs::metadata(&wal).ok()?.len();
     let of_database = std::fs::metadata(&database).ok()?.len();
-    Some(classify_wal(bytes, of_database, || users_of(&[&database, &wal])))
+    Some(classify_wal(bytes, of_database, || processes::with_open(&[&database, &wal])))
 }
 
-fn classify_wal(bytes: u64, database: u64, users: impl FnOnce() -> Vec<String>) -> Finding {
+fn classify_wal(bytes: u64, database: u64, users: impl FnOnce() -> Vec<u32>) -> Finding {
     const CHECK: &str = "wal";
     let (wal_size, size) = (size(bytes), size(database));
     if bytes <= LARGE_WAL.max(database) {
@@ -237,7 +234,10 @@ fn classify_wal(bytes: u64, database: u64, users: impl FnOnce() -> Vec<String>) 
         users if users.is_empty() => {
             "run this as root to see which programs have the database open".to_owned()
         }
-        users => format!("these have the database open: {}", users.join(", ")),
+        users => {
+            let users: Vec<_> = users.into_iter().map(processes::named).collect();
+            format!("these have the database open: {}", users.join(", "))
+        }
     };
     let finding =
         format!("the -wal has {wal_size}, more than the database ({size}): somebody reads without an end");
@@ -248,46 +248,18 @@ fn classify_wal(bytes: u64, database: u64, users: impl FnOnce() -> Vec<String>) 
 fn check_lock(database: &Path) -> Option<Finding> {
     let shm = beside(&database.canonicalize().ok()?, "-shm");
     let inode = std::fs::metadata(shm).ok()?.ino();
-    let locker = || writer_of(&std::fs::read_to_string("/proc/locks").ok()?, inode);
-    let process = locker()?;
+    let process = processes::writer(inode)?;
     std::thread::sleep(LONGER_THAN_A_COMMIT);
-    if locker() != Some(process) {
+    if processes::writer(inode) != Some(process) {
         return None;
     }
-    let name = name_of(process);
-    let what = if name == "komoju-sync" { "a long write of" } else { "a transaction of" };
+    let is_ours = processes::name(process).is_some_and(|name| name == "komoju-sync");
+    let what = if is_ours { "a long write of" } else { "a transaction of" };
     Some(Finding::warn(
         "instance",
-        format!("the database is locked by {what} {name} (process {process}): nobody else can write"),
+        format!("the database is locked by {what} {}: no other process can write", processes::named(process)),
         "wait for it to end, or end that program; what waits is tried again by itself",
     ))
-}
-
-/// Returns the process that holds the lock for writing in WAL mode, by the kernel's list of locks.
-fn writer_of(locks: &str, inode: u64) -> Option<u32> {
-    let file = format!(":{inode}");
-    locks.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [_, "POSIX", _, "WRITE", process, place, first, last] = fields[..] else { return None };
-        let bytes = first.parse::<u64>().ok()?..=last.parse().unwrap_or(u64::MAX);
-        (place.ends_with(&file) && bytes.contains(&WRITE_LOCK)).then(|| process.parse().ok())?
-    })
-}
-
-/// Returns the other processes that have one of these files open, as far as this user may see them.
-fn users_of(files: &[&Path]) -> Vec<String> {
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let has_one = |process: &u32| {
-        let mut handles = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
-        handles.any(|handle| std::fs::read_link(handle.path()).is_ok_and(|to| files.contains(&&*to)))
-    };
-    let users = numbers.filter(|process| *process != std::process::id()).filter(has_one);
-    users.map(|process| format!("{} (process {process})", name_of(process))).collect()
-}
-
-fn name_of(process: u32) -> String {
-    safe(std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default().trim())
 }
 
 #[cfg(test)]
@@ -332,21 +304,17 @@ mod tests {
     }
 
     #[test]
-    fn writer_is_found_among_the_kernels_locks() {
-        let locks = "1: FLOCK  ADVISORY  WRITE 10 fe:00:77 0 EOF\n2: POSIX  ADVISORY  READ 11 fe:00:77 123 123\n\
-                     3: POSIX  ADVISORY  WRITE 12 fe:00:78 120 120\n4: POSIX  ADVISORY  WRITE 13 fe:00:77 120 120\n";
-        assert_eq!(writer_of(locks, 77), Some(13));
-        assert_eq!(writer_of(locks, 7), None);
-        assert_eq!(writer_of("5: -> POSIX  ADVISORY  WRITE 14 fe:00:77 120 120", 77), None, "that one waits");
-    }
-
-    #[test]
     fn wal_is_large_beside_its_database() {
-        let classified = |wal, database| classify_wal(wal, database, || vec!["sqlite3 (process 7)".into()]);
+        let classified = |wal, database| classify_wal(wal, database, || vec![u32::MAX]);
         assert_eq!(classified(101 << 20, 4 << 10).level, Level::Ok, "a first import");
         assert_eq!(classified(200 << 20, 300 << 20).level, Level::Ok);
         let large = classified(200 << 20, 4 << 10);
         assert_eq!(large.level, Level::Warn);
-        assert!(large.advice.unwrap().ends_with("these have the database open: sqlite3 (process 7)"));
+        assert!(
+            large
+                .advice
+                .unwrap()
+                .ends_with("have the database open: a process of another user (process 4294967295)")
+        );
     }
 }

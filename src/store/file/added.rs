@@ -9,71 +9,38 @@ use std::sync::LazyLock;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::schema_copy::{Kind, Object, objects};
 use super::{indexes, migrations};
 use crate::store::StoreError;
 
 /// Controls how many objects a message names.
 const MOST_NAMED: usize = 10;
 
-/// Every object that a migration creates, and every index that is made later, by kind and name. The migrations are read and not
-/// run, because each start of the program needs this.
-static OURS: LazyLock<BTreeSet<(String, String)>> = LazyLock::new(|| {
-    let indexes = indexes::names().map(|name| ("index".to_owned(), name.to_owned()));
+/// OURS holds the kind and name of every object that a migration creates, and of every index that is made later. The migrations are
+/// read and not run, because each start of the program needs this.
+static OURS: LazyLock<BTreeSet<(Kind, String)>> = LazyLock::new(|| {
+    let indexes = indexes::names().map(|name| (Kind::Index, name.to_owned()));
     migrations::migration_texts().flat_map(created_by).chain(indexes).collect()
 });
 
-/// The kind and name of each object that this SQL text creates: each of its `CREATE` statements begins a line.
-fn created_by(sql: &str) -> impl Iterator<Item = (String, String)> {
+/// Returns the kind and name of each object that this SQL text creates: each of its `CREATE` statements begins a line.
+fn created_by(sql: &str) -> impl Iterator<Item = (Kind, String)> {
     sql.lines().filter_map(|line| {
         let mut words = line.strip_prefix("CREATE ")?.split([' ', '(']).filter(|word| *word != "UNIQUE");
-        Some((words.next()?.to_lowercase(), words.next()?.to_owned()))
+        Some((Kind::of(&words.next()?.to_lowercase()), words.next()?.to_owned()))
     })
 }
 
-/// One object of a schema.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::store) struct Object {
-    /// `table`, `index`, `trigger` or `view`.
-    pub(in crate::store) kind: String,
-    pub(in crate::store) name: String,
-    /// The table that an index or a trigger belongs to.
-    pub(in crate::store) table: String,
-}
-
-impl Object {
-    /// Whether this program made it.
-    pub(in crate::store) fn is_ours(&self) -> bool {
-        OURS.contains(&(self.kind.clone(), self.name.clone()))
-    }
-}
-
-impl std::fmt::Display for Object {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { kind, name, table } = self;
-        match kind.as_str() {
-            "index" | "trigger" => write!(f, "{kind} {name} on {table}"),
-            _ => write!(f, "{kind} {name}"),
-        }
-    }
-}
-
-fn objects(conn: &Connection) -> Result<Vec<Object>, StoreError> {
-    let mut statement = conn.prepare(
-        "SELECT type, name, tbl_name FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid",
-    )?;
-    let objects = statement
-        .query_map([], |row| Ok(Object { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)? }))?;
-    Ok(objects.collect::<Result<_, _>>()?)
+fn is_ours(object: &Object) -> bool {
+    OURS.contains(&(object.kind, object.name.clone()))
 }
 
 /// Whether another program added a trigger.
 pub(in crate::store) fn has_triggers(conn: &Connection) -> Result<bool, StoreError> {
-    let mut statement =
-        conn.prepare_cached("SELECT type, name, tbl_name FROM sqlite_schema WHERE type = 'trigger'")?;
-    let mut rows = statement.query([])?;
+    let mut triggers = conn.prepare_cached("SELECT name FROM sqlite_schema WHERE type = 'trigger'")?;
+    let mut rows = triggers.query([])?;
     while let Some(row) = rows.next()? {
-        let trigger = Object { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)? };
-        if !trigger.is_ours() {
+        if !OURS.contains(&(Kind::Trigger, row.get(0)?)) {
             return Ok(true);
         }
     }
@@ -84,7 +51,7 @@ pub(in crate::store) fn has_triggers(conn: &Connection) -> Result<bool, StoreErr
 pub(in crate::store) fn named(path: &Path) -> Option<String> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).ok()?;
-    let added: Vec<_> = objects(&conn).ok()?.into_iter().filter(|object| !object.is_ours()).collect();
+    let added: Vec<_> = objects(&conn, "main").ok()?.into_iter().filter(|object| !is_ours(object)).collect();
     let named: Vec<_> = added.iter().take(MOST_NAMED).map(ToString::to_string).collect();
     let more = match added.len().saturating_sub(named.len()) {
         0 => String::new(),
@@ -104,9 +71,9 @@ mod tests {
         own::sign(&conn).unwrap();
         for version in 1..=usize::try_from(migrations::known_version()).unwrap() {
             migrations::MIGRATIONS.to_version(&mut conn, version).unwrap();
-            let objects = objects(&conn).unwrap();
+            let objects = objects(&conn, "main").unwrap();
             assert!(objects.len() > 20, "{}", objects.len());
-            let foreign: Vec<_> = objects.iter().filter(|object| !object.is_ours()).collect();
+            let foreign: Vec<_> = objects.iter().filter(|object| !is_ours(object)).collect();
             assert_eq!(foreign, Vec::<&Object>::new(), "version {version}");
         }
     }

@@ -10,7 +10,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -90,8 +89,7 @@ pub fn publish(made: &Path, to: &Path) -> Result<(), StoreError> {
         Err(_) if fs::symlink_metadata(to).is_err() => fs::rename(made, to).map_err(failed)?,
         Err(e) => return Err(failed(e)),
     }
-    let directory = to.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+    place::sync_directory(to).map_err(failed)
 }
 
 /// Whether `file` belongs to the database at `path`: by a name that its files have or may come to have, whichever way its directory
@@ -127,7 +125,7 @@ fn copy(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
     conn.pragma_update(None, "temp_store", "memory")?;
     conn.pragma_update(None, "application_id", inspect::APPLICATION_ID)?;
     conn.pragma_update(None, "user_version", migrations::known_version())?;
-    conn.execute("ATTACH ?1 AS source", [read_only_name(from)])?;
+    conn.execute("ATTACH ?1 AS source", [place::uri(from, "mode=ro")])?;
     let tx = conn.transaction()?;
     let objects = schema_copy::objects(&tx, "source")?;
     let each = |wanted: &[Kind], make: &dyn Fn(&Object) -> Result<(), StoreError>| {
@@ -229,18 +227,6 @@ fn check(path: &Path, work: &Work) -> Result<Made, StoreError> {
     let verified = verify::verify_watched(&conn, Some(head), |seq| work.has_done(seq))?;
     let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
     Ok(Made { bytes, live: mirror::live_count(&conn)?, head, verified })
-}
-
-/// The name by which SQLite opens the file for reading only (<https://www.sqlite.org/uri.html>).
-fn read_only_name(path: &Path) -> String {
-    let mut name = "file:".to_owned();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => name.push(*byte as char),
-            other => name.push_str(&format!("%{other:02x}")),
-        }
-    }
-    name + "?mode=ro"
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ fn way_back(path: &Path, known: &LogMark) -> String {
         None => String::new(),
     };
     let older: PathBuf = place::beside(path, ".older");
-    let (path, older) = (displaced::shell(path), displaced::shell(&older));
+    let (path, older) = (place::for_shell(path), place::for_shell(&older));
     format!(
         "{put_back}To use this file: stop the service, `mv {path} {older}` (with its -wal, where that is not empty), then \
          `komoju-sync restore {older}`"

@@ -174,11 +174,11 @@ impl Placement {
     }
 
     fn copy(&self, conn: &Connection, stamp: &str) -> Result<PathBuf, String> {
-        let saved = free_name(&place::beside(&self.path, &format!("{DISPLACED}{stamp}")));
+        let first = place::beside(&self.path, &format!("{DISPLACED}{stamp}"));
+        let saved = place::free_name(first, |name| fs::symlink_metadata(name).is_ok());
         let incomplete = place::beside(&saved, INCOMPLETE);
-        let directory = saved.parent().unwrap_or(Path::new("/"));
         let copied = (|| {
-            must_have_room(conn, directory)?;
+            must_have_room(conn, place::directory(&saved))?;
             copy_to(conn, &incomplete)?;
             // The same users may read it.
             let file = File::open(&incomplete).map_err(|e| e.to_string())?;
@@ -188,7 +188,7 @@ impl Placement {
             }
             file.sync_all().map_err(|e| e.to_string())?;
             fs::rename(&incomplete, &saved).map_err(|e| e.to_string())?;
-            File::open(directory).and_then(|directory| directory.sync_all()).map_err(|e| e.to_string())
+            place::sync_directory(&saved).map_err(|e| e.to_string())
         })();
         if copied.is_err() {
             let _ = fs::remove_file(&incomplete);
@@ -217,19 +217,11 @@ fn copy_to(conn: &Connection, to: &Path) -> Result<(), String> {
     copied().map_err(|e| e.to_string())
 }
 
-fn free_name(first: &Path) -> PathBuf {
-    let others = (2..).map(|n| place::beside(first, &format!("-{n}")));
-    let mut names = std::iter::once(first.to_owned()).chain(others);
-    names.find(|name| fs::symlink_metadata(name).is_err()).unwrap_or_else(|| first.to_owned())
-}
-
 /// The copies that were saved of the database at `path`, the last one first; a copy carries its time in its name.
 pub(in crate::store) fn copies(path: &Path) -> Vec<PathBuf> {
-    let directory =
-        path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let begins = format!("{name}{DISPLACED}");
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let entries = fs::read_dir(place::directory(path)).into_iter().flatten().flatten();
     let is_copy = |name: &str| {
         let rest = name.strip_prefix(&begins);
         rest.is_some_and(|rest| {
@@ -249,13 +241,6 @@ pub(in crate::store) fn put_back(saved: &Path, path: &Path) -> String {
     let name = saved.to_string_lossy();
     let time = name.rsplit_once(DISPLACED).map_or("", |(_, time)| time);
     let kept = place::beside(path, &format!(".replaced-{time}"));
-    let [saved, path, kept] = [saved, path, &kept].map(shell);
+    let [saved, path, kept] = [saved, path, &kept].map(place::for_shell);
     format!("`for s in '' -wal -shm; do [ ! -e {path}$s ] || mv {path}$s {kept}$s; done; mv {saved} {path}`")
-}
-
-/// A path for a shell.
-pub(in crate::store) fn shell(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:".contains(c);
-    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }

@@ -33,15 +33,13 @@ pub(in crate::store) fn may_be_opened(path: &Path) -> bool {
         Err(e) => can_pass(&e.into()),
     };
     // Without a name, so without a trace.
-    let made = path.parent().map_or(Ok(()), |directory| tempfile::tempfile_in(directory).map(drop));
+    let made = tempfile::tempfile_in(place::directory(&path)).map(drop);
     ["", "-wal", "-shm"].into_iter().all(is_allowed) && made.map_or_else(|e| can_pass(&e), |()| true)
 }
 
 /// Whether the file system of `path` cannot be written, as after the kernel has found an error in it.
 pub(in crate::store) fn is_mounted_read_only(path: &Path) -> bool {
-    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-    statvfs(directory.unwrap_or(Path::new(".")))
-        .is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
+    statvfs(place::directory(path)).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// Whether the disk fails to read the database or its WAL. SQLite reports that as damage, which would cost a good database.

@@ -14,6 +14,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::processes;
+
 /// Device and inode. Two files have the same identity only if one of them is gone: keep a handle open to rule that out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileIdentity {
@@ -187,37 +189,12 @@ impl Drop for InodeLock {
     }
 }
 
-/// Clock ticks of `/proc/PID/stat` in a second: 100 on Linux, whatever the kernel's own rate is.
-const TICKS_PER_SECOND: u64 = 100;
-
-/// Names the process that holds the lock of an inode, and since when it runs, from the kernel's list of locks.
+/// Names the process that holds the lock of an inode, and since when it runs.
 pub(in crate::store) fn name_of_holder(identity: FileIdentity) -> String {
-    let process = std::fs::read_to_string("/proc/locks").ok().and_then(|locks| holder_in(&locks, identity));
-    let Some(process) = process else { return "another process".to_owned() };
-    let read = |name: &str| std::fs::read_to_string(format!("/proc/{process}/{name}")).unwrap_or_default();
-    let command: String = read("comm").trim().chars().filter(|c| !c.is_control()).collect();
-    let boot = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let since = started_at(&read("stat"), &boot).map(|at| format!(" since {at}")).unwrap_or_default();
-    format!("`{command}` (process {process}){since}")
-}
-
-/// The process with an exclusive `flock` on this inode. The device is not compared: some file systems show another one here.
-fn holder_in(locks: &str, identity: FileIdentity) -> Option<u32> {
-    let file = format!(":{}", identity.inode);
-    locks.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [_, "FLOCK", _, "WRITE", process, place, ..] = fields[..] else { return None };
-        place.ends_with(&file).then(|| process.parse().ok())?.filter(|process| *process > 0)
-    })
-}
-
-fn started_at(stat: &str, boot: &str) -> Option<String> {
-    // The command's name is in brackets and may hold anything.
-    let fields = stat.rsplit_once(')')?.1;
-    let ticks: u64 = fields.split_whitespace().nth(19)?.parse().ok()?;
-    let booted: u64 = boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
-    let at = jiff::Timestamp::from_second(i64::try_from(booted + ticks / TICKS_PER_SECOND).ok()?).ok()?;
-    Some(komoju_core::time::written(at))
+    let Some(process) = processes::flock_holder(identity.inode) else { return "another process".to_owned() };
+    let since = processes::started_at(process).map(|at| format!(" since {}", komoju_core::time::written(at)));
+    let name = processes::name(process).unwrap_or_default();
+    format!("`{name}` (process {process}){}", since.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -268,16 +245,5 @@ mod tests {
         // The handle keeps the inode number from being given to another file.
         std::fs::write(at("two"), "y").unwrap();
         assert_ne!(FileIdentity::at(&at("two")).unwrap(), Some(identity));
-    }
-
-    #[test]
-    fn the_kernels_list_names_only_an_exclusive_flock_of_this_inode() {
-        let identity = FileIdentity { device: 1, inode: 77 };
-        let locks = "1: POSIX  ADVISORY  WRITE 11 08:01:77 120 120\n2: FLOCK  ADVISORY  READ 12 08:01:77 0 EOF\n\
-                     3: FLOCK  ADVISORY  WRITE 13 08:01:177 0 EOF\n4: FLOCK  ADVISORY  WRITE 14 08:01:77 0 EOF\n";
-        assert_eq!(holder_in(locks, identity), Some(14));
-        assert_eq!(holder_in("", identity), None);
-        let stat = "14 (a) b) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
-        assert_eq!(started_at(stat, "cpu 1\nbtime 1767225600\n").unwrap(), "2026-01-01T00:02:03.000Z");
     }
 }

@@ -28,20 +28,9 @@ pub(super) const OTHER_PROGRAM: &str = "it is another program's SQLite database"
 /// Where the header says how the file is written: 1 with a journal, 2 with a WAL.
 pub(super) const WRITE_VERSION: u64 = 18;
 
-/// What the header of an existing file says.
-pub(super) enum Header {
-    /// No file, an empty one, or a first page that the power was cut in before any of it was written.
-    Nothing,
-    /// Ours.
-    Ours { bytes: u64 },
-}
-
-/// The size of a file that is ours.
+/// Returns the size of a file that is ours.
 pub(super) fn must_be_ours(path: &Path) -> Result<u64, StoreError> {
-    match look_at(path)? {
-        Header::Ours { bytes } => Ok(bytes),
-        Header::Nothing => Err(StoreError::Missing(path.to_owned())),
-    }
+    look_at(path)?.ok_or_else(|| StoreError::Missing(path.to_owned()))
 }
 
 /// Fails unless there is a database of ours. The error names a saved copy or a -wal that is left where the database was.
@@ -61,11 +50,12 @@ pub fn stands_alone(path: &Path) -> bool {
     handle(path).is_ok_and(|file| file.read_exact_at(&mut mode, WRITE_VERSION).is_ok()) && mode == [1]
 }
 
-/// Reads the file's first hundred bytes (<https://www.sqlite.org/fileformat.html>, section 1.3).
-pub(super) fn look_at(path: &Path) -> Result<Header, StoreError> {
+/// Reads the file's first hundred bytes (<https://www.sqlite.org/fileformat.html>, section 1.3), and returns the size of a file that is
+/// ours. `None` for no file, an empty one, or a first page that the power was cut in before any of it was written.
+pub(super) fn look_at(path: &Path) -> Result<Option<u64>, StoreError> {
     let file = |what, source| StoreError::File { path: path.to_owned(), what, source };
     let opened = match handle(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Header::Nothing),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| file("cannot be opened", e))?,
     };
     let bytes = opened.metadata().map_err(|e| file("cannot be read", e))?.len();
@@ -74,7 +64,7 @@ pub(super) fn look_at(path: &Path) -> Result<Header, StoreError> {
     header.truncate(read);
     let foreign = |why: &str| Err(StoreError::Foreign { path: path.to_owned(), why: why.to_owned() });
     if is_blank(&opened).map_err(|e| file("cannot be read", e))? {
-        return Ok(Header::Nothing);
+        return Ok(None);
     }
     let number =
         |at: usize| header.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
@@ -90,7 +80,7 @@ pub(super) fn look_at(path: &Path) -> Result<Header, StoreError> {
             why: "its first bytes are not those of a database".into(),
         });
     }
-    Ok(Header::Ours { bytes })
+    Ok(Some(bytes))
 }
 
 /// Finds a newer version and damage while nothing has been written yet.
@@ -107,19 +97,10 @@ pub(super) fn check_before_writing(conn: &Connection, path: &Path, bytes: u64) -
         if conn.query_row("SELECT is_backup FROM meta", [], |row| row.get(0))? {
             return Err(StoreError::IsBackup(path.to_owned()));
         }
-        if bytes <= CHECKED_AT_OPEN {
-            let checked = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
-            match checked {
-                Ok(found) if found == "ok" => {}
-                Ok(found) => {
-                    return Err(StoreError::Damaged { path: path.to_owned(), why: found.replace('\n', " ") });
-                }
-                // An operator's own index, by an order that only the operator's program knows: SQLite cannot check the file.
-                Err(e) if lacks_collation(&e) => {}
-                Err(e) => return Err(e.into()),
-            }
+        match damage(conn, bytes)? {
+            Some(found) => Err(StoreError::Damaged { path: path.to_owned(), why: found.replace('\n', " ") }),
+            None => Ok(()),
         }
-        Ok(())
     };
     check().map_err(|e| match e {
         // Our own table is missing from a file that says it is ours.
@@ -128,6 +109,19 @@ pub(super) fn check_before_writing(conn: &Connection, path: &Path, bytes: u64) -
         }
         e => e.about(path),
     })
+}
+
+/// Returns the first thing that is wrong with the structure of a file of this size. A large one is not read.
+pub fn damage(conn: &Connection, bytes: u64) -> Result<Option<String>, StoreError> {
+    if bytes > CHECKED_AT_OPEN {
+        return Ok(None);
+    }
+    match conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
+        Ok(found) => Ok((found != "ok").then_some(found)),
+        // An operator's own index, in an order that only the operator's program knows: SQLite cannot check the file.
+        Err(e) if lacks_collation(&e) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Whether a statement names a table or column that is not there. SQLite has no code of its own for that.

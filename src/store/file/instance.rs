@@ -47,6 +47,13 @@ pub struct Holder {
     pub trouble: Option<String>,
 }
 
+impl Holder {
+    /// Returns the process's number, which is part of the name.
+    pub fn process(&self) -> Option<u32> {
+        self.name.split_once("(process ")?.1.split_once(')')?.0.parse().ok()
+    }
+}
+
 /// Why the database is not shared: a process works on it.
 enum Unshared {
     Held(Holder),

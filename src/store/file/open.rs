@@ -9,12 +9,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::inspect::{
-    APPLICATION_ID, Header, OTHER_PROGRAM, check_before_writing, check_version, is_blank, is_empty, look_at,
+    APPLICATION_ID, OTHER_PROGRAM, check_before_writing, check_version, is_blank, is_empty, look_at,
     must_be_ours, must_be_there, newer_than_us, refuse_left_over,
 };
 use super::migrations::MIGRATIONS;
@@ -39,19 +38,16 @@ const STATEMENTS: usize = 256;
 /// How long somebody who only looks waits.
 const BUSY_LOOK: Duration = Duration::from_secs(2);
 
-/// What a path in an SQLite URI may hold as it is.
-const URI_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.');
-
 /// Opens `path` for writing; makes and migrates it where needed.
 pub fn for_writing(path: &Path) -> Result<Connection, StoreError> {
     assert_safe_sqlite()?;
     let found = look_at(path)?;
-    if let Header::Nothing = found {
+    if found.is_none() {
         refuse_left_over(path)?;
         create_empty(path)?;
     }
     let mut conn = writable(path)?;
-    if let Header::Ours { bytes } = found {
+    if let Some(bytes) = found {
         check_before_writing(&conn, path, bytes)?;
     }
     let result = (|| {
@@ -120,18 +116,14 @@ pub(in crate::store) enum Standing {
 /// Another program has it open, or it is another program's.
 pub(in crate::store) fn to_take_away(path: &Path) -> Result<Standing, StoreError> {
     match look_at(path) {
-        Ok(Header::Nothing) => return Ok(Standing::Nothing),
-        Ok(Header::Ours { .. }) => {}
+        Ok(None) => return Ok(Standing::Nothing),
+        Ok(Some(_)) => {}
         Err(StoreError::Foreign { why, .. }) if why != OTHER_PROGRAM => return Ok(Standing::Damaged),
         Err(StoreError::Damaged { .. }) => return Ok(Standing::Damaged),
         Err(other) => return Err(other),
     }
     let closed = || -> Result<Connection, StoreError> {
-        let conn = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
-        conn.busy_timeout(BUSY)?;
+        let conn = writable(path)?;
         for _ in 0..TRIES_TO_CLOSE {
             // Only the last connection can leave WAL mode: -wal and -shm are folded in and gone then, for everybody.
             let mode: String = conn.query_row("PRAGMA journal_mode = delete", [], |row| row.get(0))?;
@@ -166,18 +158,20 @@ pub fn for_reading(path: &Path) -> Result<Connection, StoreError> {
 pub(in crate::store) fn of_any_version(path: &Path) -> Result<Connection, StoreError> {
     must_be_there(path)?;
     instance::refuse_second_name(path)?;
-    let result = (|| {
-        let conn = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
-        conn.busy_timeout(BUSY)?;
-        conn.pragma_update(None, "query_only", true)?;
-        conn.pragma_update(None, "temp_store", "memory")?;
-        newer_than_us(&conn, path)?;
-        Ok(conn)
-    })();
-    result.map_err(|e: StoreError| e.about(path))
+    let opened = || {
+        let conn = read_only(path, OpenFlags::empty(), BUSY)?;
+        newer_than_us(&conn, path).map(|_| conn)
+    };
+    opened().map_err(|e: StoreError| e.about(path))
+}
+
+fn read_only(name: &Path, flags: OpenFlags, wait: Duration) -> Result<Connection, StoreError> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(name, flags)?;
+    conn.busy_timeout(wait)?;
+    conn.pragma_update(None, "query_only", true)?;
+    conn.pragma_update(None, "temp_store", "memory")?;
+    Ok(conn)
 }
 
 /// Opens an existing `path`, of this schema or an older one, and leaves no trace: no file is made, none is changed.
@@ -201,21 +195,15 @@ pub fn for_looking(path: &Path) -> Result<Connection, StoreError> {
         }
     }
     let how = if is_whole { "readonly_shm=1" } else { "immutable=1" };
-    let encoded = percent_encode(real.as_os_str().as_encoded_bytes(), URI_PATH);
-    let result = (|| {
-        let conn = Connection::open_with_flags(
-            format!("file:{encoded}?mode=ro&{how}"),
-            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI,
-        )?;
-        conn.busy_timeout(BUSY_LOOK)?;
-        conn.pragma_update(None, "query_only", true)?;
-        conn.pragma_update(None, "temp_store", "memory")?;
+    let opened = || {
+        let name = place::uri(&real, &format!("mode=ro&{how}"));
+        let conn = read_only(name.as_ref(), OpenFlags::SQLITE_OPEN_URI, BUSY_LOOK)?;
         match newer_than_us(&conn, path)? {
             0 => Err(StoreError::Missing(path.to_owned())),
             _ => Ok(conn),
         }
-    })();
-    result.map_err(|e: StoreError| e.about(path))
+    };
+    opened().map_err(|e: StoreError| e.about(path))
 }
 
 /// Opens an existing `path` for reading, after the check that comes before writing.
@@ -255,9 +243,8 @@ pub(in crate::store) fn with_temporary_files<T>(
 ) -> Result<T, StoreError> {
     conn.pragma_update(None, "temp_store", "file")?;
     let worked = work(conn);
-    let back = |conn: &Connection| conn.pragma_update(None, "temp_store", "memory");
-    // It may be what an interrupt hits that came too late for the work.
-    back(conn).or_else(|_| back(conn))?;
+    // Too few steps to be interrupted.
+    conn.pragma_update(None, "temp_store", "memory")?;
     worked.map_err(|e| match (e, conn.path()) {
         (StoreError::Statement(e), Some(path)) if e.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
             StoreError::FullBeside(path.into())

@@ -2,10 +2,16 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
 use crate::store::StoreError;
+
+/// URI_PATH is what must be encoded in the path of a URI.
+const URI_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.');
 
 /// How many links are followed before they are taken for a ring.
 const MOST_LINKS: usize = 40;
@@ -14,7 +20,7 @@ const MOST_LINKS: usize = 40;
 pub(in crate::store) fn real(path: &Path) -> Result<PathBuf, StoreError> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
-        let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = directory(&path);
         let directory = directory.canonicalize().map_err(|source| StoreError::File {
             path: directory.to_owned(),
             what: "is the directory that database.path names; it cannot be used",
@@ -36,6 +42,38 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+/// Returns the directory that a path names a file in.
+pub(in crate::store) fn directory(path: &Path) -> &Path {
+    path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the names in the directory of `path` durable.
+pub(in crate::store) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(directory(path))?.sync_all()
+}
+
+/// Returns `first`, or `first` with a number after it: a name for which `is_taken` is false.
+pub(in crate::store) fn free_name(first: PathBuf, is_taken: impl Fn(&Path) -> bool) -> PathBuf {
+    let mut others = (2..).map(|n| beside(&first, &format!("-{n}")));
+    match is_taken(&first) {
+        true => others.find(|name| !is_taken(name)).unwrap_or(first),
+        false => first,
+    }
+}
+
+/// Returns a path as a word of a shell's command, quoted where it must be.
+pub fn for_shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:".contains(c);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// Returns the name by which SQLite opens a file with these parameters (<https://www.sqlite.org/uri.html>).
+pub(in crate::store) fn uri(path: &Path, parameters: &str) -> String {
+    let encoded = percent_encode(path.as_os_str().as_bytes(), URI_PATH);
+    format!("file:{encoded}?{parameters}")
 }
 
 /// How a file of ours is opened in a directory where others may put names: no link is followed, and no pipe is waited for.
@@ -95,5 +133,11 @@ mod tests {
         }
         symlink("ring", at("ring")).unwrap();
         assert!(real(&at("ring")).unwrap_err().to_string().contains("cannot be followed"));
+    }
+
+    #[test]
+    fn path_is_quoted_for_a_shell_where_it_must_be() {
+        assert_eq!(for_shell(Path::new("/a/b-1.db")), "/a/b-1.db");
+        assert_eq!(for_shell(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }
 }

@@ -350,25 +350,17 @@ fn came_back(old: &Conn, prepared: &Path) -> Result<Vec<String>, StoreError> {
     Ok(back)
 }
 
-/// A name beside `path` that nothing has yet.
+/// Returns a name beside `path` that neither a file nor a companion of it has.
 fn free_name(path: &Path, stamp: &str) -> PathBuf {
-    let first = place::beside(path, &format!(".before-restore-{stamp}"));
-    let is_free = |name: &PathBuf| {
-        let taken = |suffix: &str| fs::symlink_metadata(place::beside(name, suffix)).is_ok();
-        fs::symlink_metadata(name).is_err() && !COMPANIONS.iter().any(|suffix| taken(suffix))
-    };
-    let others = (2..).map(|n| place::beside(&first, &format!("-{n}")));
-    std::iter::once(first.clone()).chain(others).find(is_free).unwrap_or(first)
+    let exists = |name: &Path, suffix: &str| fs::symlink_metadata(place::beside(name, suffix)).is_ok();
+    let is_taken = |name: &Path| exists(name, "") || COMPANIONS.iter().any(|suffix| exists(name, suffix));
+    place::free_name(place::beside(path, &format!(".before-restore-{stamp}")), is_taken)
 }
 
 fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(|source| StoreError::File {
-        path: directory.to_owned(),
-        what: "cannot be written to the disk",
-        source,
-    })
+    let what = "cannot be written to the disk";
+    let failed = |source| StoreError::File { path: place::directory(path).to_owned(), what, source };
+    place::sync_directory(path).map_err(failed)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode};
 use crate::store::StoreError;
 
 /// What an object of a schema is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::store) enum Kind {
     /// A table with rows of its own.
     Table,
@@ -19,6 +19,19 @@ pub(in crate::store) enum Kind {
     Index,
     Trigger,
     View,
+}
+
+impl Kind {
+    /// Returns the kind with this word.
+    pub(in crate::store) fn of(word: &str) -> Self {
+        match word {
+            "table" => Self::Table,
+            "virtual" => Self::Virtual,
+            "index" => Self::Index,
+            "trigger" => Self::Trigger,
+            _ => Self::View,
+        }
+    }
 }
 
 /// An object of a schema. SQLite's own are not among them: it makes them with the others.
@@ -65,13 +78,7 @@ pub(in crate::store) fn objects(conn: &Connection, database: &str) -> Result<Vec
          WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
     ))?;
     let objects = statement.query_map([], |row| {
-        let kind = match row.get::<_, String>(0)?.as_str() {
-            "table" => Kind::Table,
-            "virtual" => Kind::Virtual,
-            "index" => Kind::Index,
-            "trigger" => Kind::Trigger,
-            _ => Kind::View,
-        };
+        let kind = Kind::of(&row.get::<_, String>(0)?);
         Ok(Object { kind, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? })
     })?;
     Ok(objects.collect::<Result<_, _>>()?)

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::file::{advice, user};
 use super::folder::{Folder, Lock};
+use crate::store::file::processes;
 
 /// Members of the group may write, and may remove only their own files.
 pub const SPOOL_MODE: u32 = 0o3770;
@@ -155,14 +156,7 @@ pub(super) fn locked_by_another(path: &Path) -> Option<String> {
 
 /// The process that holds the lock on this directory, as far as the kernel's list shows it.
 fn lock_holder(path: &Path) -> Option<u32> {
-    let inode = fs::metadata(path).ok()?.ino().to_string();
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    // `1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF`
-    locks.lines().find_map(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let (kind, process, file) = (fields.next()?, fields.nth(2)?, fields.next()?);
-        (kind == "FLOCK" && file.rsplit(':').next()? == inode).then(|| process.parse().ok())?
-    })
+    processes::flock_holder(fs::metadata(path).ok()?.ino())
 }
 
 fn unusable(path: &Path, error: &io::Error) -> String {
