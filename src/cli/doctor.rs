@@ -27,7 +27,6 @@ mod spool;
 mod state;
 
 use std::path::Path;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -150,54 +149,25 @@ async fn with_config(
     report.add(spool::check(&config.outbound, path, &users, holder.as_deref()))?;
     report.add(disk::check(path))?;
 
-    let (looked, findings) = database::check(config, holder.as_deref(), clock.now());
-    let looked = looked.as_ref();
+    let (current, findings) = database::check(config, holder.as_deref(), clock.now());
+    let current = current.as_ref();
     report.add(findings)?;
 
-    let asked = match (&key, looked.and_then(|looked| looked.throttled_until(clock.now()))) {
+    let asked = match (&key, current.and_then(|current| current.throttled_until(clock.now()))) {
         (None, _) => Err("there is no key to ask with".to_owned()),
         (_, Some(until)) => Err(format!("the API asked us to wait until {until}")),
-        (Some(key), None) => Ok(api::ask(config, key, looked, &clock).await),
+        (Some(key), None) => Ok(api::ask(config, key, current, &clock).await),
     };
     report.add(match &asked {
         Ok(asked) => api::classify(asked, config),
         Err(why) => ["api", "clock"].map(|check| Finding::skip(check, why)),
     })?;
     let asked = asked.as_ref().ok().and_then(|asked| asked.as_ref().ok());
-    report.add([account::check(looked, key.as_ref(), asked)])?;
-    report.add(state::check_list(looked))?;
-    report.add(state::check_wipe(looked))?;
-    report.add([state::check(looked, holder.is_some(), asked)])
+    report.add([account::check(current, key.as_ref(), asked)])?;
+    report.add(state::check(current, holder.is_some(), asked))
 }
 
-/// `1.5 MiB`.
+/// Returns a number of bytes for people: `1.50 MiB`.
 fn size(bytes: u64) -> String {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let unit = units.into_iter().find(|(_, shift)| bytes >= 1 << shift);
-    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
-    unit.map_or_else(
-        || count(bytes, "byte"),
-        |(name, shift)| format!("{:.1} {name}", bytes as f64 / f64::from(1_u32 << shift)),
-    )
-}
-
-/// `120 ms`, `1.5 s`.
-fn short_time(time: Duration) -> String {
-    match time.as_millis() {
-        ms @ 0..=999 => format!("{ms} ms"),
-        _ => format!("{:.1} s", time.as_secs_f64()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn size_is_readable() {
-        assert_eq!(
-            [0, 1, 1536, 3 << 20, 5 << 30].map(size),
-            ["0 bytes", "1 byte", "1.5 KiB", "3.0 MiB", "5.0 GiB"]
-        );
-    }
+    indicatif::BinaryBytes(bytes).to_string()
 }

@@ -2,9 +2,10 @@
 
 use super::Finding;
 use super::api::Asked;
-use super::database::{Current, Looked};
+use super::database::Current;
 use crate::remote::Shown;
 use crate::secret::SecretKey;
+use komoju_core::Attention;
 
 const CHECK: &str = "account";
 
@@ -23,8 +24,8 @@ enum KeyMatch {
     Unknown,
 }
 
-pub(super) fn check(looked: Option<&Looked>, key: Option<&SecretKey>, asked: Option<&Asked>) -> Finding {
-    let Some(current) = looked.and_then(|looked| looked.current.as_ref()) else {
+pub(super) fn check(current: Option<&Current>, key: Option<&SecretKey>, asked: Option<&Asked>) -> Finding {
+    let Some(current) = current else {
         return Finding::skip(CHECK, "there is no database that can be read");
     };
     let stopped = current.account.as_ref().and_then(|account| account.stopped.as_ref());
@@ -82,11 +83,8 @@ fn classify(key: KeyMatch, stopped: Option<&str>) -> Finding {
 }
 
 fn other_account(at: &str) -> Finding {
-    Finding::waits(
-        CHECK,
-        format!("everything stopped at {at}: the key reads another account than this database's"),
-        "put the right key back and restart the daemon, or say `komoju-sync account accept`; see `komoju-sync account show`",
-    )
+    let advice = "restart the daemon after a change of its key";
+    Finding::about(CHECK, &Attention::AccountStopped(at.to_owned()), advice)
 }
 
 #[cfg(test)]

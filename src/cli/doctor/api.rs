@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::database::Looked;
-use super::{Exit, Finding, short_time};
+use super::database::Current;
+use super::{Exit, Finding};
 use crate::cli::print::{count, grouped};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -44,7 +44,7 @@ pub(super) struct Asked {
 pub(super) async fn ask(
     config: &Config,
     key: &SecretKey,
-    looked: Option<&Looked>,
+    current: Option<&Current>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Asked, SetupError> {
     let mut config = config.clone();
@@ -58,7 +58,7 @@ pub(super) async fn ask(
     }
     if asked.page.is_ok()
         && asked.took <= SOON
-        && let Some(customer) = customer_of_another_key(looked, key)
+        && let Some(customer) = customer_of_another_key(current, key)
     {
         asked.known = Some(remote.show(customer).await);
     }
@@ -76,8 +76,8 @@ async fn request_page(remote: &Http, config: &Config, pause: Duration, clock: &A
 }
 
 /// Returns a customer of the mirror, if the database is bound to another key.
-fn customer_of_another_key<'a>(looked: Option<&'a Looked>, key: &SecretKey) -> Option<&'a CustomerId> {
-    let current = looked?.current.as_ref()?;
+fn customer_of_another_key<'a>(current: Option<&'a Current>, key: &SecretKey) -> Option<&'a CustomerId> {
+    let current = current?;
     let account = current.account.as_ref()?;
     current.known.as_ref().filter(|_| account.fingerprint != key.salted_fingerprint(&account.salt))
 }
@@ -135,8 +135,8 @@ fn classify_page(page: &Result<Page, RemoteError>, took: Duration, config: &Conf
         Some(total) => count(total, "customer"),
         None => "it does not say how many customers there are".to_owned(),
     };
-    let (took, given) = (short_time(took), grouped(given));
-    Finding::ok("api", format!("{url} answers in {took}: {customers}, {given} a page{capped}"))
+    let (took, given) = (took.as_millis(), grouped(given));
+    Finding::ok("api", format!("{url} answers in {took} ms: {customers}, {given} a page{capped}"))
 }
 
 /// What to do about an error.

@@ -14,8 +14,8 @@ use crate::daemon::status::Standing;
 use crate::store::file::{checkup, inspect, migrations, processes};
 use crate::store::log::mirror;
 use crate::store::state::account::{self, Account};
-use crate::store::{Conn, Holder, Instance, Reader, StoreError, beside};
-use komoju_core::{CustomerId, time};
+use crate::store::{Holder, Instance, Reader, StoreError, beside};
+use komoju_core::{Attention, CustomerId, time};
 
 /// LARGE_WAL is the size in bytes from which a WAL, if it is larger than its database, is reported.
 /// Checkpoints keep it at about 16 MiB, and a sweep of a million customers within this.
@@ -31,12 +31,6 @@ const AHEAD: i64 = 5;
 
 const RESTORE: &str = "stop the daemon, keep a copy of all its files, then restore a backup";
 
-/// A database that was read.
-pub(super) struct Looked {
-    /// None where its schema is another one.
-    pub(super) current: Option<Current>,
-}
-
 /// The content of a database with the current schema.
 pub(super) struct Current {
     pub(super) status: Standing,
@@ -46,10 +40,10 @@ pub(super) struct Current {
     pub(super) known: Option<CustomerId>,
 }
 
-impl Looked {
+impl Current {
     /// Returns until when the API asked us to wait, if that time is still ahead.
     pub(super) fn throttled_until(&self, now: Timestamp) -> Option<&str> {
-        let until = self.current.as_ref()?.status.throttled_until.as_deref()?;
+        let until = self.status.throttled_until.as_deref()?;
         time::read(until).filter(|until| *until > now).map(|_| until)
     }
 }
@@ -60,18 +54,22 @@ pub(super) fn holder(database: &Path) -> Option<Holder> {
 }
 
 /// Opens the database without a trace, and classifies it.
-pub(super) fn check(config: &Config, holder: Option<&str>, now: Timestamp) -> (Option<Looked>, Vec<Finding>) {
+pub(super) fn check(
+    config: &Config,
+    holder: Option<&str>,
+    now: Timestamp,
+) -> (Option<Current>, Vec<Finding>) {
     let path = &config.database.path;
-    let (looked, schema) = match look(config, now) {
-        Ok((looked, seen)) => (Some(looked), classify_schema(path, &seen, holder, now)),
+    let (current, schema) = match look(config, now) {
+        Ok((current, seen)) => (current, classify_schema(path, &seen, holder, now)),
         Err(error) => (None, unusable(error)),
     };
     let mut findings = vec![schema];
     findings.extend(check_wal(path));
     findings.push(classify_holder(path, holder));
     findings.extend(check_lock(path));
-    findings.extend(looked.as_ref().and_then(trouble));
-    (looked, findings)
+    findings.extend(current.as_ref().and_then(trouble));
+    (current, findings)
 }
 
 fn classify_holder(path: &Path, holder: Option<&str>) -> Finding {
@@ -88,56 +86,49 @@ fn classify_holder(path: &Path, holder: Option<&str>) -> Finding {
 }
 
 /// Returns why the daemon waits for the database, if it does.
-fn trouble(looked: &Looked) -> Option<Finding> {
-    let trouble = looked.current.as_ref()?.status.database_trouble.as_ref()?;
-    Some(Finding::fail(
-        "instance",
-        Exit::Failed,
-        format!("the daemon cannot use the database {}", safe(trouble)),
-        "end what keeps it from being used (a full disk, a lock of another program): the daemon tries again by itself",
-    ))
+fn trouble(current: &Current) -> Option<Finding> {
+    let is_trouble = |attention: &&Attention| matches!(attention, Attention::DatabaseUnusable(_));
+    let trouble = current.status.attention.iter().find(is_trouble)?;
+    let advice = "end what keeps it from being used (a full disk, a lock of another program)";
+    Some(Finding::about("instance", trouble, advice))
 }
 
 /// What the check of the schema reads.
 struct Seen {
     version: i64,
     bytes: u64,
-    /// The file is small enough for its structure to be checked.
-    is_checked: bool,
     damage: Option<String>,
     missing_indexes: Vec<&'static str>,
-    is_swept: bool,
     last_stamp: Option<String>,
 }
 
-fn look(config: &Config, now: Timestamp) -> Result<(Looked, Seen), StoreError> {
+fn look(config: &Config, now: Timestamp) -> Result<(Option<Current>, Seen), StoreError> {
     let path = &config.database.path;
     let reader = Reader::looking(path)?;
     let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
-    let version = reader.look(checkup::schema_version)?;
-    let is_current = version == migrations::known_version();
-    let is_checked = bytes <= inspect::CHECKED_AT_OPEN;
     reader.in_one_view(|conn| {
-        let current = if is_current { Some(current(conn, config, now)?) } else { None };
-        let seen = Seen {
-            version,
+        let mut seen = Seen {
+            version: checkup::schema_version(conn)?,
             bytes,
-            is_checked,
             damage: inspect::damage(conn, bytes)?,
-            missing_indexes: if is_current { checkup::missing_indexes(conn)? } else { Vec::new() },
-            is_swept: current.as_ref().is_some_and(|current| current.status.last_sweep_age_s.is_some()),
-            last_stamp: if is_current { checkup::last_stamp(conn)? } else { None },
+            missing_indexes: Vec::new(),
+            last_stamp: None,
         };
-        Ok((Looked { current }, seen))
-    })
-}
-
-fn current(conn: &Conn, config: &Config, now: Timestamp) -> Result<Current, StoreError> {
-    Ok(Current {
-        status: Standing::in_view(conn, config, now)?,
-        account: account::load(conn)?,
-        live: mirror::live_count(conn)?,
-        known: checkup::some_live(conn)?,
+        if seen.version != migrations::known_version() {
+            return Ok((None, seen));
+        }
+        let current = Current {
+            status: Standing::in_view(conn, config, now)?,
+            account: account::load(conn)?,
+            live: mirror::live_count(conn)?,
+            known: checkup::some_live(conn)?,
+        };
+        // The first complete sweep makes the indexes.
+        if current.status.last_sweep_age_s.is_some() {
+            seen.missing_indexes = checkup::missing_indexes(conn)?;
+        }
+        seen.last_stamp = checkup::last_stamp(conn)?;
+        Ok((Some(current), seen))
     })
 }
 
@@ -192,7 +183,7 @@ fn classify_schema(path: &Path, seen: &Seen, holder: Option<&str>, now: Timestam
             None => Finding::ok(CHECK, format!("{finding}; the next start brings it there")),
         };
     }
-    if seen.is_swept && !seen.missing_indexes.is_empty() {
+    if !seen.missing_indexes.is_empty() {
         let finding = format!("{shown} lacks {}: queries are slow", seen.missing_indexes.join(" and "));
         return Finding::warn(CHECK, finding, "the next complete sweep makes them");
     }
@@ -207,7 +198,7 @@ fn classify_schema(path: &Path, seen: &Seen, holder: Option<&str>, now: Timestam
             "see that the clock is kept by a time server (timedatectl); the order of the change log is right all the same",
         );
     }
-    let checked = if seen.is_checked {
+    let checked = if seen.bytes <= inspect::CHECKED_AT_OPEN {
         "its structure is whole"
     } else {
         "too large to be read through here: `komoju-sync verify` does"
@@ -271,10 +262,8 @@ mod tests {
         Seen {
             version: migrations::known_version(),
             bytes: 1 << 20,
-            is_checked: true,
             damage: None,
             missing_indexes: Vec::new(),
-            is_swept: true,
             last_stamp: Some("2026-05-31T23:59:59.000Z".into()),
         }
     }
@@ -282,17 +271,16 @@ mod tests {
     #[test]
     fn schema_is_classified_by_its_first_fault() {
         let daemon = Some("`komoju-sync run` (process 1)");
-        let lacks = |is_swept| Seen { missing_indexes: vec!["mirror_by_email"], is_swept, ..fine() };
+        let lacks = || Seen { missing_indexes: vec!["mirror_by_email"], ..fine() };
         let written = |at: &str| Seen { last_stamp: Some(at.into()), ..fine() };
-        let damaged = Seen { damage: Some("row 3 missing".into()), ..lacks(true) };
+        let damaged = Seen { damage: Some("row 3 missing".into()), ..lacks() };
         for (seen, holder, level, exit, part) in [
             (fine(), None, Level::Ok, Exit::Fine, "its structure is whole"),
-            (Seen { is_checked: false, ..fine() }, None, Level::Ok, Exit::Fine, "`komoju-sync verify` does"),
+            (Seen { bytes: 1 << 30, ..fine() }, None, Level::Ok, Exit::Fine, "`komoju-sync verify` does"),
             (damaged, None, Level::Fail, Exit::Database, "is damaged: row 3 missing"),
             (Seen { version: 1, ..fine() }, None, Level::Ok, Exit::Fine, "the next start brings it there"),
             (Seen { version: 1, ..fine() }, daemon, Level::Warn, Exit::Fine, "an older version"),
-            (lacks(false), None, Level::Ok, Exit::Fine, "its structure is whole"),
-            (lacks(true), None, Level::Warn, Exit::Fine, "lacks mirror_by_email"),
+            (lacks(), None, Level::Warn, Exit::Fine, "lacks mirror_by_email"),
             (written("2026-06-01T00:00:04.000Z"), None, Level::Ok, Exit::Fine, "its structure is whole"),
             (written("2026-06-01T00:01:00.000Z"), None, Level::Warn, Exit::Fine, "60 s from now"),
         ] {

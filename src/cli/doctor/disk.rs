@@ -49,29 +49,20 @@ struct Space {
     magic: u32,
 }
 
-/// Checks the file system of `database`, and that of temporary files.
+/// Checks the file system of `database`.
 pub(super) fn check(database: &Path) -> Vec<Finding> {
     let length = |suffix: &str| std::fs::metadata(beside(database, suffix)).map_or(0, |file| file.len());
     let bytes = length("") + length("-wal");
     // Before the first start the directory may be missing; those above it are on the same file
     // system.
     let directory = database.ancestors().skip(1).find(|path| path.exists()).unwrap_or(Path::new("/"));
-    let mut findings = match look(directory) {
+    match look(directory) {
         Ok(space) => classify(directory, &space, bytes),
         Err(error) => {
             let finding = format!("{} cannot be asked for free space: {error}", directory.display());
             vec![Finding::warn(CHECK, finding, "look with df")]
         }
-    };
-    let temporary = std::env::temp_dir();
-    if look(&temporary).is_ok_and(|space| space.free < bytes) {
-        findings.push(Finding::warn(
-            CHECK,
-            format!("a copy of the database ({}) does not fit into {}", size(bytes), temporary.display()),
-            "`komoju-sync sync --dry-run` makes one: name a larger place in TMPDIR when you use it",
-        ));
     }
-    findings
 }
 
 fn look(directory: &Path) -> std::io::Result<Space> {

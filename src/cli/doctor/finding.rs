@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Exit;
 use crate::cli::print::safe;
 use crate::secret::{MASK, Masker};
+use komoju_core::Attention;
 
 /// The level of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -72,6 +73,11 @@ impl Finding {
     ) -> Self {
         let level = if let Exit::Fine | Exit::Waits = exit { Level::Warn } else { Level::Fail };
         Self { level, exit, ..Self::warn(check, finding, advice) }
+    }
+
+    /// A condition in its own words, graver than a note.
+    pub(super) fn about(check: &'static str, attention: &Attention, advice: impl Into<String>) -> Self {
+        Self::fail(check, attention.severity().into(), safe(&attention.to_string()), advice)
     }
 
     /// A check that was left out, and why.

@@ -1,10 +1,9 @@
 //! What needs an operator, in a few lines; `status` reports the rest.
 
 use super::api::Asked;
-use super::database::Looked;
+use super::database::Current;
 use super::{Exit, Finding};
 use crate::cli::print::count;
-use crate::daemon::status::Standing;
 use komoju_core::intent::lifecycle::State;
 use komoju_core::{Attention, Severity};
 
@@ -20,30 +19,20 @@ struct Seen {
     is_in_use: bool,
 }
 
-fn status(looked: Option<&Looked>) -> Option<&Standing> {
-    Some(&looked?.current.as_ref()?.status)
-}
-
-/// Decisions that wait, the key, and the age of the mirror.
-pub(super) fn check(looked: Option<&Looked>, is_in_use: bool, asked: Option<&Asked>) -> Finding {
-    let Some(status) = status(looked) else {
-        return Finding::skip(CHECK, "there is no database that can be read");
+/// Checks the list, copies that are to be removed, and decisions that wait, the key and the age of the mirror.
+pub(super) fn check(current: Option<&Current>, is_in_use: bool, asked: Option<&Asked>) -> Vec<Finding> {
+    let Some(Current { status, .. }) = current else {
+        return vec![Finding::skip(CHECK, "there is no database that can be read")];
     };
     let seen = Seen { is_accepted: asked.is_some_and(Asked::is_accepted), is_in_use };
-    judge(&status.attention, seen, status.count_in(State::Rejected))
+    let list = status.list.is_imprecise().then(|| imprecise_list(&status.attention));
+    let others = status.attention.iter().filter_map(lag_or_wipe);
+    let state = classify(&status.attention, seen, status.count_in(State::Rejected));
+    list.into_iter().chain(others).chain([state]).collect()
 }
 
-/// A list that is imprecise, and reads that lag longer than the configuration allows for; nothing
-/// if neither is so. Neither keeps anything from working, but for an API that ignores `page`.
-pub(super) fn check_list(looked: Option<&Looked>) -> Vec<Finding> {
-    let Some(status) = status(looked) else { return Vec::new() };
-    let imprecise = status.list.is_imprecise().then(|| judge_list(&status.attention));
-    let lag = status.attention.iter().find(|attention| matches!(attention, Attention::LagExceeded { .. }));
-    let advice = "raise inbound.consistency_s in the configuration and restart the daemon: systemctl restart komoju-sync";
-    imprecise.into_iter().chain(lag.map(|lag| Finding::warn(LIST, lag.to_string(), advice))).collect()
-}
-
-fn judge_list(attention: &[Attention]) -> Finding {
+/// Only an API that ignores `page` keeps something from working.
+fn imprecise_list(attention: &[Attention]) -> Finding {
     let about = |attention: &&Attention| {
         matches!(attention, Attention::ImpreciseList { .. } | Attention::LongUnlisted { .. })
     };
@@ -60,86 +49,69 @@ fn judge_list(attention: &[Attention]) -> Finding {
     Finding::warn(LIST, finding, advice)
 }
 
-/// Copies of erased data and settled tokens that could not be removed yet; nothing if there are
-/// none.
-pub(super) fn check_wipe(looked: Option<&Looked>) -> Option<Finding> {
-    let is_wipe = |attention: &&Attention| matches!(attention, Attention::UnfinishedWipe(_));
-    let wipe = status(looked)?.attention.iter().find(is_wipe)?;
-    let advice = "end what keeps the database open (a transaction in an SQL client, a report, Litestream), then `komoju-sync status`";
-    Some(match wipe.severity() {
-        Severity::Note => Finding::ok("wipe", wipe.to_string()),
-        _ => Finding::waits("wipe", wipe.to_string(), advice),
-    })
+/// Reads that lag longer than the configuration allows for, and copies of erased data and settled tokens that could not be removed yet.
+fn lag_or_wipe(attention: &Attention) -> Option<Finding> {
+    match attention {
+        Attention::LagExceeded { .. } => {
+            let advice = "change the configuration, then restart the daemon: systemctl restart komoju-sync";
+            Some(Finding::about(LIST, attention, advice))
+        }
+        Attention::UnfinishedWipe(_) if attention.severity() == Severity::Note => {
+            Some(Finding::ok("wipe", attention.to_string()))
+        }
+        Attention::UnfinishedWipe(_) => {
+            let advice = "end what keeps the database open (a transaction in an SQL client, a report, Litestream), then \
+                          `komoju-sync status`";
+            Some(Finding::about("wipe", attention, advice))
+        }
+        _ => None,
+    }
 }
 
-fn judge(attention: &[Attention], seen: Seen, rejected: u64) -> Finding {
+fn classify(attention: &[Attention], seen: Seen, rejected: u64) -> Finding {
+    let (mut exit, mut text, mut advice) = (Exit::Fine, Vec::new(), Vec::new());
     let waiting: Vec<_> = attention.iter().filter(waits).filter_map(Attention::brief).collect();
-    let mut parts = Vec::new();
     if !waiting.is_empty() {
-        parts.push(format!("waiting for an operator: {}", waiting.join(", ")));
+        exit = Exit::Waits;
+        text.push(format!("waiting for an operator: {}", waiting.join(", ")));
     }
-    parts.extend(attention.iter().filter_map(|attention| part(attention, seen)));
-    let mut advice = vec!["`komoju-sync status` tells more, and which command decides"];
-    advice.extend(attention.iter().filter_map(|attention| advice_on(attention, seen)));
-    let exit = attention.iter().fold(Exit::Fine, |exit, attention| exit.and(exit_of(attention, seen)));
-    finding(exit, parts.join("; "), advice.join("\n"), rejected)
-}
-
-fn waits(attention: &&Attention) -> bool {
-    attention.waiting().is_some() || matches!(attention, Attention::UnreadableCustomers { new: 1.., .. })
-}
-
-/// The sentence of a condition that needs no decision; `None` if another check reports it.
-fn part(attention: &Attention, seen: Seen) -> Option<String> {
-    match attention {
-        Attention::KeyRefused { since, .. } if seen.is_accepted => {
-            Some(format!("the API refused the daemon's key since {since}, and takes the one found here"))
+    advice.push("`komoju-sync status` tells more, and which command decides");
+    for condition in attention {
+        match condition {
+            Attention::KeyRefused { since, .. } if seen.is_accepted => {
+                text.push(format!(
+                    "the API refused the daemon's key since {since}, and takes the one found here"
+                ));
+                advice.push(
+                    "restart the daemon, which reads the key when it starts: systemctl restart komoju-sync",
+                );
+            }
+            // Before the first sweep nothing has failed.
+            Attention::StaleMirror { last_sweep_at: None, .. } => text.push(condition.to_string()),
+            Attention::KeyRefused { .. } | Attention::StaleMirror { .. } => {
+                exit = exit.and(condition.severity().into());
+                text.push(condition.to_string());
+                if !seen.is_in_use && matches!(condition, Attention::StaleMirror { .. }) {
+                    advice.push("no daemon runs: systemctl start komoju-sync");
+                }
+            }
+            Attention::PartialSweep { .. } => text.push(format!("the last sweep is {condition}")),
+            _ => {}
         }
-        Attention::KeyRefused { .. } | Attention::StaleMirror { .. } => Some(attention.to_string()),
-        Attention::PartialSweep { .. } => Some(format!("the last sweep is {attention}")),
-        _ => None,
     }
-}
-
-fn advice_on(attention: &Attention, seen: Seen) -> Option<&'static str> {
-    match attention {
-        Attention::KeyRefused { .. } if seen.is_accepted => {
-            Some("restart the daemon, which reads the key when it starts: systemctl restart komoju-sync")
-        }
-        Attention::StaleMirror { last_sweep_at: Some(_), .. } if !seen.is_in_use => {
-            Some("no daemon runs: systemctl start komoju-sync")
-        }
-        Attention::PartialSweep { .. } => {
-            Some("the next sweeps request these customers again; the log says why they could not be verified")
-        }
-        _ => None,
+    if !text.is_empty() {
+        return Finding::fail(CHECK, exit, text.join("; "), advice.join("\n"));
     }
-}
-
-fn exit_of(attention: &Attention, seen: Seen) -> Exit {
-    match attention {
-        Attention::KeyRefused { .. } if seen.is_accepted => Exit::Fine,
-        // Before the first sweep nothing has failed.
-        Attention::StaleMirror { last_sweep_at: None, .. } => Exit::Fine,
-        _ if waits(&attention) || part(attention, seen).is_some() => attention.severity().into(),
-        _ => Exit::Fine,
-    }
-}
-
-/// A finding of this exit code; an empty text says that nothing needs an operator.
-fn finding(exit: Exit, text: String, advice: String, rejected: u64) -> Finding {
     let so_far = match rejected {
         0 => String::new(),
         n => format!("; the API rejected {} so far", count(n, "intent")),
     };
-    match exit {
-        Exit::Fine if text.is_empty() => {
-            Finding::ok(CHECK, format!("the mirror is up to date, and nothing waits for an operator{so_far}"))
-        }
-        Exit::Fine => Finding::warn(CHECK, text, advice),
-        Exit::Waits => Finding::waits(CHECK, text, advice),
-        exit => Finding::fail(CHECK, exit, text, advice),
-    }
+    Finding::ok(CHECK, format!("the mirror is up to date, and nothing waits for an operator{so_far}"))
+}
+
+/// Whether an operator has to look at it. Other checks report the other conditions.
+fn waits(attention: &&Attention) -> bool {
+    attention.waiting().is_some() || matches!(attention, Attention::UnreadableCustomers { new: 1.., .. })
 }
 
 #[cfg(test)]
@@ -148,8 +120,8 @@ mod tests {
     use super::*;
     use komoju_core::attention::Waiting;
 
-    fn judged(attention: Attention) -> (Level, Exit) {
-        let finding = judge(&[attention], Seen::default(), 0);
+    fn classified(attention: Attention) -> (Level, Exit) {
+        let finding = classify(&[attention], Seen::default(), 0);
         (finding.level, finding.exit)
     }
 
@@ -171,13 +143,13 @@ mod tests {
             (stale(Some("then")), Level::Fail, Exit::Failed),
             (Attention::Unobserved, Level::Ok, Exit::Fine),
         ] {
-            assert_eq!(judged(attention.clone()), (level, exit), "{attention:?}");
+            assert_eq!(classified(attention.clone()), (level, exit), "{attention:?}");
         }
     }
 
     #[test]
     fn rejected_intents_need_no_operator() {
-        let finding = judge(&[], Seen::default(), 4);
+        let finding = classify(&[], Seen::default(), 4);
         assert_eq!((finding.level, finding.exit), (Level::Ok, Exit::Fine));
         assert!(finding.finding.ends_with("; the API rejected 4 intents so far"), "{}", finding.finding);
     }
@@ -185,7 +157,7 @@ mod tests {
     #[test]
     fn graver_condition_sets_level_and_exit_code() {
         let parked = Attention::ParkedIntents(Waiting { count: 2, oldest: None });
-        let finding = judge(&[parked, stale(Some("then"))], Seen::default(), 0);
+        let finding = classify(&[parked, stale(Some("then"))], Seen::default(), 0);
         assert_eq!((finding.level, finding.exit), (Level::Fail, Exit::Failed));
         assert!(
             finding.finding.starts_with("waiting for an operator: 2 parked intents; "),
@@ -198,8 +170,8 @@ mod tests {
     #[test]
     fn refused_key_fails_unless_the_api_accepts_the_one_found_here() {
         let refused = Attention::KeyRefused { since: "then".into(), has_daemon: true };
-        assert_eq!(judged(refused.clone()), (Level::Fail, Exit::KeyRefused));
-        let accepted = judge(&[refused], Seen { is_accepted: true, is_in_use: true }, 0);
+        assert_eq!(classified(refused.clone()), (Level::Fail, Exit::KeyRefused));
+        let accepted = classify(&[refused], Seen { is_accepted: true, is_in_use: true }, 0);
         assert_eq!((accepted.level, accepted.exit), (Level::Warn, Exit::Fine));
         assert!(accepted.advice.unwrap().contains("restart the daemon"));
     }
