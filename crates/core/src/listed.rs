@@ -1,12 +1,9 @@
 //! A customer as a page of the list shows it: its very text, not read yet.
 //!
-//! Nearly every customer of nearly every sweep is as it was. So a page is taken apart only as far as is needed to know whose text
-//! is whose, and to recognise a text that was listed before ([`Fingerprint`]); it is read whole where it was not.
+//! Nearly every customer of nearly every sweep is as it was. So a page is taken apart only as far as is needed to find the id of each
+//! text, and to recognise a text that was listed before ([`Fingerprint`]); any other text is read whole.
 
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -93,20 +90,19 @@ impl Listed {
     }
 }
 
-/// The customer's id and whether it is marked as deleted, if all of its text can be read.
+/// Returns the customer's id and whether it is marked as deleted, if all of its text can be read.
 fn head_of(text: &str) -> Result<(CustomerId, bool), BadCustomer> {
-    let unreadable = |why: &dyn fmt::Display| BadCustomer::Unreadable(why.to_string());
     check_size(text.as_bytes())?;
     if !text.starts_with('{') {
         return Err(BadCustomer::NotAnObject);
     }
-    // What skipping it does not notice: so whatever was taken apart can be read.
-    if may_be_unreadable(text) {
-        let value = json::parse(text.as_bytes()).map_err(|why| unreadable(&why))?;
-        let id = Customer::checked_id(value.get("id"), value.get("resource"))?;
-        return Ok((id, value.get("deleted") == Some(&Value::Bool(true))));
-    }
-    let Head { id, resource, deleted } = serde_json::from_str(text).map_err(|why| unreadable(&why))?;
+    // What skipping does not notice: so each text that is accepted here can be read later.
+    let head = (!may_be_unreadable(text)).then(|| serde_json::from_str(text));
+    // A key that is repeated is an error of the quick way. It counts with its last value, as everywhere.
+    let Head { id, resource, deleted } = match head {
+        Some(Ok(head)) => head,
+        _ => Head::of(&json::parse(text.as_bytes()).map_err(|why| BadCustomer::Unreadable(why.to_string()))?),
+    };
     let id = Customer::checked_id(id.as_ref(), resource.as_ref())?;
     Ok((id, deleted == Some(Value::Bool(true))))
 }
@@ -118,50 +114,25 @@ fn may_be_unreadable(text: &str) -> bool {
         || memchr::memchr2_iter(b'[', b'{', text.as_bytes()).nth(json::DEEPEST).is_some()
 }
 
-/// What is looked at in a customer that may be known already.
+/// What is looked at in a customer that may be known already. `null` is a value.
+#[derive(Deserialize)]
 struct Head {
+    #[serde(default, deserialize_with = "present")]
     id: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
     resource: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
     deleted: Option<Value>,
 }
 
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum Field {
-    Id,
-    Resource,
-    Deleted,
-    #[serde(other)]
-    Other,
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(value).map(Some)
 }
 
-impl<'de> Deserialize<'de> for Head {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(HeadVisitor)
-    }
-}
-
-struct HeadVisitor;
-
-impl<'de> Visitor<'de> for HeadVisitor {
-    type Value = Head;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a customer")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Head, A::Error> {
-        // A key that is repeated counts with its last value, as everywhere.
-        let mut head = Head { id: None, resource: None, deleted: None };
-        while let Some(field) = map.next_key()? {
-            match field {
-                Field::Id => head.id = Some(map.next_value()?),
-                Field::Resource => head.resource = Some(map.next_value()?),
-                Field::Deleted => head.deleted = Some(map.next_value()?),
-                Field::Other => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(head)
+impl Head {
+    fn of(customer: &Value) -> Self {
+        let field = |name| customer.get(name).cloned();
+        Self { id: field("id"), resource: field("resource"), deleted: field("deleted") }
     }
 }
 
@@ -191,6 +162,7 @@ mod tests {
             r#"{"id":"a","resource":null}"#,
             r#"{"id":"a"}"#,
             r#"{"id":"x","resource":"customer","id":"\u00e9","other":[{"id":"no"}]}"#,
+            r#"{"id":"x","resource":"customer","id":"y","deleted":false,"deleted":true}"#,
             r#"{"id":{"$serde_json::private::RawValue":"\"a\""}}"#,
             r#"{"$serde_json::private::RawValue":"{\"id\":\"a\"}"}"#,
         ];

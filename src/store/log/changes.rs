@@ -4,8 +4,8 @@ use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::holds::{self, End};
-use super::listed;
 use super::mirror::{self, Stored};
+use super::unchanged;
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::change::{EMPTY_CHAIN, Hash, chain};
 use komoju_core::{Customer, CustomerId, Entry, Kind, Origin, Standing, Tally};
@@ -167,7 +167,7 @@ impl Recorder<'_, '_> {
 
         let (row, before) = before.map(|stored| (stored.row, stored.standing)).unzip();
         if let Some(row) = row {
-            listed::forget(self.tx, row)?;
+            unchanged::forget(self.tx, row)?;
         }
         let row = match Standing::fold(before, &entry)? {
             Some(standing) => Some(mirror::put(self.tx, row, id, &standing, customer)?),

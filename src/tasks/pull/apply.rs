@@ -11,8 +11,8 @@ use crate::metrics;
 use crate::remote::Remote;
 use crate::store::log::changes::{self, Cause, Recorder};
 use crate::store::log::holds::{self, End};
-use crate::store::log::listed::{self, Respelled, Window};
 use crate::store::log::mirror::{self, Stored};
+use crate::store::log::unchanged::{Compared, Unchanged};
 use crate::store::log::{lag, passes};
 use crate::store::{StoreError, Tx};
 use crate::tasks::echoes::Asked;
@@ -28,14 +28,10 @@ const POSITION_EVERY: Duration = Duration::from_secs(30);
 /// Up to so many bytes of text, the customers of a page are read before they are applied; of more, one by one.
 const READ_AT_ONCE: usize = 512 << 10;
 
-/// How many customers whose text is spelled anew, and says the same, a sweep notes: an API that spells differently each time must
-/// not make an unchanged sweep write.
-const MOST_RESPELLED: usize = 1000;
-
 /// What a pass has learnt of the list while it reads, to read the rest with less work.
 #[derive(Debug, Default)]
 pub(super) struct Insight {
-    window: Window,
+    unchanged: Unchanged,
     /// Customers whose deletion is held or was decided, perhaps while the pass runs: a hold and a decision end when their customer is
     /// listed.
     unsettled: RowSet,
@@ -61,22 +57,22 @@ impl<R: Remote> Pull<R> {
         let noted = self.meet(pass, page.unreadable, &place_on_list);
         marks.keep_canaries(&page.customers, self.roll());
         page.deleted.iter().for_each(|listed| marks.see_other(listed.id().as_str()));
-        let mut recognised = vec![None; page.customers.len()];
+        let mut known = vec![None; page.customers.len()];
         let customers = Arc::new(page.customers);
         // What was read in advance is not looked for among what is known.
         if read.is_none() {
-            let (mut window, listed) = (std::mem::take(&mut insight.window), Arc::clone(&customers));
+            let (mut unchanged, listed) = (std::mem::take(&mut insight.unchanged), Arc::clone(&customers));
             let looked = self.store.read(move |conn| {
-                let recognised = window.recognise(conn, &listed)?;
-                Ok((window, recognised))
+                let known = unchanged.known(conn, &listed)?;
+                Ok((unchanged, known))
             });
-            (insight.window, recognised) = looked.await?;
+            (insight.unchanged, known) = looked.await?;
         }
         // Read all at once, a large page would take many times its size.
         let at_once = may_be_read_at_once(&customers);
         let (mut unread, mut back) = (Vec::new(), Vec::new());
         let mut read = read.into_iter().flatten();
-        for (place, (listed, known)) in customers.iter().zip(recognised).enumerate() {
+        for (place, (listed, known)) in customers.iter().zip(known).enumerate() {
             match known {
                 Some(known) => {
                     marks.see(known.row, known.source);
@@ -98,7 +94,8 @@ impl<R: Remote> Pull<R> {
             return Ok(false);
         }
         let (all, seen_before) = (customers.len() as u64, pass.seen_before);
-        let (mut marks_moved, mut window) = (std::mem::take(marks), std::mem::take(&mut insight.window));
+        let (mut marks_moved, mut unchanged) =
+            (std::mem::take(marks), std::mem::take(&mut insight.unchanged));
         let changes_before = pass.tally.changes();
         let (origin, consistency) = (pass.kind_origin(), self.settings.consistency);
         let applied = self.apply(pass, origin, move |tx, recorder, tally| {
@@ -110,14 +107,14 @@ impl<R: Remote> Pull<R> {
                 let read = || listed.read().map_err(|why| StoreError::Impossible(why.to_string()));
                 let customer = customer.map_or_else(read, Ok)?;
                 let seen = Seen { customer, asked: &asked, fingerprint: listed.fingerprint(), consistency };
-                apply_listed(tx, recorder, &mut marks_moved, &mut window, seen)?;
+                apply_listed(tx, recorder, &mut marks_moved, &mut unchanged, seen)?;
             }
             let new = unreadable::note(tx, &noted, &mut marks_moved)?;
             tally.customers_seen = seen_before + marks_moved.seen.len();
-            Ok((marks_moved, window, new))
+            Ok((marks_moved, unchanged, new))
         });
         let new;
-        (*marks, insight.window, new) = applied.await?;
+        (*marks, insight.unchanged, new) = applied.await?;
         unreadable::report(&new);
         Ok((pass.tally.changes() - changes_before) * 2 > all)
     }
@@ -179,12 +176,12 @@ struct Seen<'a> {
     consistency: Consistency,
 }
 
-/// Compares a listed customer with the mirror, records what differs, and notes by what it is recognised the next time.
+/// Compares a listed customer with the mirror, records what differs, and remembers its text.
 fn apply_listed(
     tx: &Tx<'_>,
     recorder: &mut Recorder<'_, '_>,
     marks: &mut Marks,
-    window: &mut Window,
+    unchanged: &mut Unchanged,
     seen: Seen<'_>,
 ) -> Result<(), StoreError> {
     let Seen { customer, asked, fingerprint, consistency } = seen;
@@ -212,24 +209,13 @@ fn apply_listed(
     }
     count_fields(marks, &plan, stored.as_ref());
     let known = stored.as_ref().map(|stored| (stored.row, stored.standing.seq));
-    let row = match (apply(tx, recorder, plan, stored)?, known) {
-        (Some(row), known) => {
-            listed::note(tx, row, &fingerprint, source)?;
-            if known.is_some() {
-                window.forget(row);
-            }
-            row
-        }
-        (None, Some((row, seq))) => {
-            if !listed::is_noted(tx, row)? {
-                listed::note(tx, row, &fingerprint, source)?;
-            } else if marks.respelled.len() < MOST_RESPELLED {
-                marks.respelled.push(Respelled { row, seq, fingerprint, source });
-            }
-            row
-        }
+    let (row, equals) = match (apply(tx, recorder, plan, stored)?, known) {
+        (Some(row), _) => (row, None),
+        (None, Some((row, seq))) => (row, Some(seq)),
         (None, None) => return Ok(()),
     };
+    let text = Compared { row, fingerprint, source, equals };
+    unchanged.remember(tx, text, &mut marks.reformatted)?;
     marks.see(row, source);
     Ok(())
 }

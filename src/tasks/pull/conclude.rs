@@ -162,8 +162,8 @@ impl<R: Remote> Pull<R> {
             None => learnt.vain_sweeps,
         };
         let held = self.apply(pass, Origin::Sweep, move |tx, recorder, _| {
-            for respelled in &marks.respelled {
-                respelled.note(tx)?;
+            for text in &marks.reformatted {
+                text.note(tx)?;
             }
             if concluded.is_whole {
                 null_sources(tx, recorder, &marks, &asked, (head_before, now, consistency))?;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use crate::store::log::listed::Respelled;
+use crate::store::log::unchanged::Compared;
 use komoju_core::plan::busy_fields::FieldCounts;
 use komoju_core::plan::rows::RowSet;
 use komoju_core::{CustomerId, Listed, Source};
@@ -28,8 +28,8 @@ pub(super) struct Marks {
     pub(super) canaries: Vec<CustomerId>,
     /// In how many customers each field changed.
     pub(super) fields: FieldCounts,
-    /// Rows whose text is spelled otherwise than before and says the same, and by what it is recognised now.
-    pub(super) respelled: Vec<Respelled>,
+    /// Texts with a new format of the same content, to be noted when the sweep ends.
+    pub(super) reformatted: Vec<Compared>,
 }
 
 impl Marks {

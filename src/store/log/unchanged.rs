@@ -1,0 +1,318 @@
+//! The fingerprint cache: detects unchanged customers by the hash of their raw JSON, without parsing it.
+//!
+//! [`Unchanged::known`] looks up the customers of a page; [`Unchanged::remember`] notes a text that was compared with the mirror. The
+//! table `listed` holds, for each row of the mirror, the fingerprint of the text that last made no difference.
+//!
+//! Lists come in much the same order each time, and so do the mirror's rows, which were made in the order of a list. So the
+//! fingerprints around the last hit are kept in memory, and nearly every customer of nearly every page is found there: a page of the
+//! list costs a page or two of this table and nothing else. A customer that is not there is looked up by its id.
+//!
+//! Rejected: looking each customer up by its id (ids are random: a page of the database each), and fingerprints of whole pages
+//! (one new customer moves all others on).
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::store::{Conn, StoreError, Tx};
+use komoju_core::fingerprint::Fingerprint;
+use komoju_core::{Listed, Source};
+
+/// SPAN controls how many rows are kept in memory.
+const SPAN: i64 = 512;
+
+/// BEHIND controls how many of them lie behind, when the list moves on through the rows.
+const BEHIND: i64 = 64;
+
+/// MOST_REFORMATTED limits how many customers with a new format of the same content a sweep notes: an API that formats differently
+/// each time must not make an unchanged sweep write.
+const MOST_REFORMATTED: usize = 1000;
+
+/// A customer whose text is the one that was compared with the mirror before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its row in the mirror.
+    pub row: i64,
+    /// What the text says of its source.
+    pub source: Source,
+}
+
+/// A text that was compared with the mirror.
+#[derive(Clone, Copy, Debug)]
+pub struct Compared {
+    /// The customer's row in the mirror.
+    pub row: i64,
+    /// The text's fingerprint.
+    pub fingerprint: Fingerprint,
+    /// What the text says of the customer's source.
+    pub source: Source,
+    /// The change that already says the same; `None` where the text was recorded as a new one.
+    pub equals: Option<i64>,
+}
+
+impl Compared {
+    /// Notes the fingerprint, unless the customer has changed since the comparison.
+    pub fn note(&self, tx: &Tx<'_>) -> Result<(), StoreError> {
+        let Self { row, fingerprint, source, equals } = self;
+        let source = match source {
+            Source::Shown => 0,
+            Source::Absent => 1,
+            Source::CarriedOn => 2,
+        };
+        tx.prepare_cached(
+            "INSERT INTO listed (row, fingerprint, source)
+             SELECT ?1, ?2, ?3 WHERE ?4 IS NULL OR EXISTS (SELECT 1 FROM mirror WHERE row = ?1 AND seq = ?4)
+             ON CONFLICT (row) DO UPDATE SET fingerprint = excluded.fingerprint, source = excluded.source",
+        )?
+        .execute(params![row, fingerprint, source, equals])?;
+        Ok(())
+    }
+}
+
+/// The cache in one pass, with the fingerprints around the place in the mirror where the pass is.
+#[derive(Debug, Default)]
+pub struct Unchanged {
+    rows: Option<RangeInclusive<i64>>,
+    by_fingerprint: HashMap<Fingerprint, Known>,
+    last_miss: Option<i64>,
+}
+
+impl Unchanged {
+    /// Returns the row of each customer of a page whose text is known.
+    pub fn known(&mut self, conn: &Conn, page: &[Listed]) -> Result<Vec<Option<Known>>, StoreError> {
+        page.iter().map(|listed| self.find(conn, listed)).collect()
+    }
+
+    fn find(&mut self, conn: &Conn, listed: &Listed) -> Result<Option<Known>, StoreError> {
+        let fingerprint = listed.fingerprint();
+        if let Some(found) = self.by_fingerprint.get(&fingerprint) {
+            return Ok(Some(*found));
+        }
+        let mut by_id = conn.prepare_cached(
+            "SELECT mirror.row, fingerprint, source FROM mirror LEFT JOIN listed ON listed.row = mirror.row WHERE id = ?1",
+        )?;
+        let found: Option<(i64, Option<Fingerprint>, Option<i64>)> = by_id
+            .query_row([listed.id().as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        let Some((row, known, source)) = found else { return Ok(None) };
+        self.look_around(conn, row)?;
+        let same = known == Some(fingerprint);
+        Ok(source.filter(|_| same).map(|source| Known { row, source: source_of(source) }))
+    }
+
+    /// Moves to where the list continues, once two customers in a row are found in one place outside: a single one may only have moved.
+    fn look_around(&mut self, conn: &Conn, row: i64) -> Result<(), StoreError> {
+        if self.rows.as_ref().is_some_and(|rows| rows.contains(&row)) {
+            return Ok(());
+        }
+        let Some(last) = self.last_miss.replace(row).filter(|last| (last - row).abs() < SPAN) else {
+            return Ok(());
+        };
+        self.last_miss = None;
+        let onwards = self.rows.as_ref().is_none_or(|rows| *rows.start() <= last);
+        let first = if onwards { row - BEHIND } else { row + BEHIND - SPAN };
+        let rows = first..=first + SPAN - 1;
+        let mut around =
+            conn.prepare_cached("SELECT fingerprint, row, source FROM listed WHERE row BETWEEN ?1 AND ?2")?;
+        let found = around.query_map(params![rows.start(), rows.end()], |row| {
+            Ok((row.get(0)?, Known { row: row.get(1)?, source: source_of(row.get(2)?) }))
+        })?;
+        self.by_fingerprint = found.collect::<Result<_, _>>()?;
+        self.rows = Some(rows);
+        Ok(())
+    }
+
+    /// Remembers a text for the next pass. A new format of a content that is known is added to `later` instead, to be noted when the
+    /// pass ends: so it is written at most once a pass.
+    pub fn remember(
+        &mut self,
+        tx: &Tx<'_>,
+        text: Compared,
+        later: &mut Vec<Compared>,
+    ) -> Result<(), StoreError> {
+        let is_noted = || tx.prepare_cached("SELECT 1 FROM listed WHERE row = ?1")?.exists([text.row]);
+        if text.equals.is_some() && is_noted()? {
+            if later.len() < MOST_REFORMATTED {
+                later.push(text);
+            }
+            return Ok(());
+        }
+        if text.equals.is_none() {
+            self.forget(text.row);
+        }
+        text.note(tx)
+    }
+
+    fn forget(&mut self, changed: i64) {
+        if self.rows.as_ref().is_some_and(|rows| rows.contains(&changed)) {
+            self.by_fingerprint.retain(|_, known| known.row != changed);
+        }
+    }
+}
+
+/// Deletes what is noted of a row whose customer has changed: its text must be read again.
+pub(in crate::store) fn forget(tx: &Tx<'_>, row: i64) -> Result<(), StoreError> {
+    tx.prepare_cached("DELETE FROM listed WHERE row = ?1")?.execute([row])?;
+    Ok(())
+}
+
+fn source_of(number: i64) -> Source {
+    match number {
+        0 => Source::Shown,
+        1 => Source::Absent,
+        _ => Source::CarriedOn,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::file::open;
+    use crate::store::log::changes;
+    use crate::store::log::changes::{Cause, Recorder};
+    use crate::store::log::mirror;
+    use komoju_core::{Kind, Origin};
+
+    fn listed(n: i64, email: &str) -> Listed {
+        Listed::from_value(&json!({"id": format!("c{n}"), "email": email})).unwrap()
+    }
+
+    fn cause() -> Cause {
+        Cause {
+            observed_at: "2026-01-01T00:00:00.000Z".into(),
+            origin: Origin::Sweep,
+            pass_id: None,
+            intent_id: None,
+        }
+    }
+
+    /// Records this number of customers and notes the text of each.
+    fn imported(conn: &mut Conn, count: i64) {
+        let tx = conn.transaction().unwrap();
+        let import = |recorder: &mut Recorder<'_, '_>| {
+            for n in 1..=count {
+                let listed = listed(n, "a");
+                let row = recorder.record(Kind::Created, &listed.read().unwrap(), None)?;
+                let (fingerprint, source) = (listed.fingerprint(), Source::Absent);
+                Compared { row, fingerprint, source, equals: None }.note(&tx)?;
+            }
+            Ok(())
+        };
+        changes::recording(&tx, cause(), import).unwrap();
+        tx.commit().unwrap();
+    }
+
+    fn rows(cache: &mut Unchanged, conn: &Conn, page: &[Listed]) -> Vec<Option<i64>> {
+        cache.known(conn, page).unwrap().into_iter().map(|known| known.map(|known| known.row)).collect()
+    }
+
+    #[test]
+    fn same_texts_are_known_in_any_order_and_others_are_not() {
+        let mut conn = open::in_memory();
+        imported(&mut conn, 2000);
+        let orders: [Vec<i64>; 4] = [
+            (1..=2000).collect(),
+            (1..=2000).rev().collect(),
+            (0..2000).map(|n| n * 7 % 2000 + 1).collect(),
+            (1..=10).chain(1990..=2000).chain(11..1990).collect(),
+        ];
+        for order in orders {
+            let mut cache = Unchanged::default();
+            let page: Vec<Listed> = order.iter().map(|n| listed(*n, "a")).collect();
+            let expected: Vec<Option<i64>> = order.iter().copied().map(Some).collect();
+            assert_eq!(rows(&mut cache, &conn, &page), expected);
+        }
+        let mut cache = Unchanged::default();
+        let page: Vec<Listed> = (1..=100).map(|n| listed(n, if n == 50 { "b" } else { "a" })).collect();
+        let found = rows(&mut cache, &conn, &page);
+        assert_eq!((found[49], found[48], found[50]), (None, Some(49), Some(51)));
+        assert_eq!(rows(&mut cache, &conn, &[listed(2001, "a")]), [None]);
+    }
+
+    #[test]
+    fn list_in_the_order_of_the_rows_is_found_in_memory() {
+        let mut conn = open::in_memory();
+        imported(&mut conn, 3000);
+        for turned in [false, true] {
+            let mut cache = Unchanged::default();
+            let mut missed = 0;
+            for n in 1..=3000 {
+                let listed = listed(if turned { 3001 - n } else { n }, "a");
+                missed += u32::from(!cache.by_fingerprint.contains_key(&listed.fingerprint()));
+                rows(&mut cache, &conn, &[listed]);
+            }
+            assert!(missed <= 2 * (3000 / 448 + 2), "{missed} of 3000 were looked up by id");
+        }
+    }
+
+    #[test]
+    fn changed_customer_is_read_again() {
+        let mut conn = open::in_memory();
+        imported(&mut conn, 10);
+        let mut cache = Unchanged::default();
+        let page: Vec<Listed> = (1..=10).map(|n| listed(n, "a")).collect();
+        rows(&mut cache, &conn, &page);
+        let tx = conn.transaction().unwrap();
+        let stored = mirror::find(&tx, page[3].id()).unwrap();
+        let changed = listed(4, "b").read().unwrap();
+        changes::recording(&tx, cause(), |recorder| recorder.record(Kind::Updated, &changed, stored))
+            .unwrap();
+        changes::recording(&tx, cause(), |recorder| recorder.record_deleted(page[6].id())).unwrap();
+        tx.commit().unwrap();
+        for (row, listed) in [(4, &page[3]), (7, &page[6])] {
+            assert_eq!(
+                rows(&mut cache, &conn, std::slice::from_ref(listed)),
+                [Some(row)],
+                "by the memory alone"
+            );
+            cache.forget(row);
+            assert_eq!(rows(&mut cache, &conn, std::slice::from_ref(listed)), [None]);
+        }
+        assert_eq!(
+            rows(&mut Unchanged::default(), &conn, &page[..5]),
+            [Some(1), Some(2), Some(3), None, Some(5)]
+        );
+    }
+
+    #[test]
+    fn new_format_is_noted_unless_the_customer_changed_since() {
+        let mut conn = open::in_memory();
+        imported(&mut conn, 2);
+        let tx = conn.transaction().unwrap();
+        for (row, seq, noted) in [(1, 1, true), (2, 1, false)] {
+            let text = Compared { row, fingerprint: [9; 16], source: Source::Shown, equals: Some(seq) };
+            text.note(&tx).unwrap();
+            let known: Fingerprint = tx
+                .query_row("SELECT fingerprint FROM listed WHERE row = ?1", [row], |row| row.get(0))
+                .unwrap();
+            assert_eq!(known == [9; 16], noted);
+        }
+    }
+
+    #[test]
+    fn new_format_waits_for_the_end_of_the_pass_and_their_number_is_limited() {
+        let mut conn = open::in_memory();
+        imported(&mut conn, 2);
+        let tx = conn.transaction().unwrap();
+        let (mut cache, mut later) = (Unchanged::default(), Vec::new());
+        let text = Compared { row: 1, fingerprint: [9; 16], source: Source::Shown, equals: Some(1) };
+        for _ in 0..=MOST_REFORMATTED {
+            cache.remember(&tx, text, &mut later).unwrap();
+        }
+        assert_eq!(later.len(), MOST_REFORMATTED);
+        let noted = |row: i64| -> Option<Fingerprint> {
+            let found =
+                tx.query_row("SELECT fingerprint FROM listed WHERE row = ?1", [row], |row| row.get(0));
+            found.optional().unwrap()
+        };
+        assert_ne!(noted(1), Some([9; 16]));
+        forget(&tx, 1).unwrap();
+        cache.remember(&tx, text, &mut later).unwrap();
+        assert_eq!(noted(1), Some([9; 16]), "nothing was noted");
+        cache.remember(&tx, Compared { row: 2, equals: None, ..text }, &mut later).unwrap();
+        assert_eq!((noted(2), later.len()), (Some([9; 16]), MOST_REFORMATTED), "a text that was recorded");
+    }
+}
