@@ -25,7 +25,8 @@ pub(super) fn print(out: &mut Out, record: &Record, style: Style) -> io::Result<
     }
 }
 
-fn line(record: &Record) -> String {
+/// Returns the line for a person.
+pub(super) fn line(record: &Record) -> String {
     let [seq, at, kind, id, origin] =
         ["seq", "observed_at", "kind", "customer_id", "origin"].map(|column| plain(record.get(column)));
     let what = match (record.text("kind"), record.get("before").as_object(), record.get("after").as_object())

@@ -8,23 +8,23 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::Exit;
 use super::exit::UsageError;
 use super::print::{self, count, plain, safe};
 use super::signals::{self, Scratch};
+use super::{Exit, change_lines};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::App;
 use crate::store::log::mirror::{self, Among};
 use crate::store::outbox::accept;
 use crate::store::outbox::queue::{self, Which};
-use crate::store::read::{self, ChangeFilter, Record};
+use crate::store::read::{self, ChangeFilter};
 use crate::store::{Reader, write_beside};
 use komoju_core::intent::Intent;
-use komoju_core::{CustomerId, Diff, time};
+use komoju_core::time;
 use komoju_sandbox::{Options, Sandbox};
 
 /// CUSTOMERS is the number of customers at the start.
@@ -35,6 +35,10 @@ const CHANGE_EVERY: Duration = Duration::from_millis(1500);
 
 /// LOOK_EVERY controls how often the demo reads what the daemon has recorded.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// WELCOME is the intent that is dropped as a file.
+const WELCOME: &str =
+    r#"{"op": "create", "body": {"email": "welcome@example.com", "payment_details": "tok_demo"}}"#;
 
 /// A local KOMOJU and the daemon in a temporary directory: customers come, change and go, an office drops an intent by each door, and
 /// you see what is recorded and what becomes of it.
@@ -160,56 +164,40 @@ impl<'a> Story<'a> {
 
     fn change_customer(&mut self) -> anyhow::Result<()> {
         let change = self.sandbox.world().trickle(&mut self.rng);
-        let id = safe(change["id"].as_str().unwrap_or_default());
-        let email = change["customer"].as_object().map(email_of).unwrap_or_default();
-        let what = match change["op"].as_str() {
-            Some("create") => "a customer comes",
-            Some("delete") => "a customer goes",
-            _ => "a customer changes",
-        };
-        Ok(say(&format!("KOMOJU   {what}: {id}{email}"))?)
+        let [op, id, email] =
+            ["/op", "/id", "/customer/email"].map(|part| plain(change.pointer(part).unwrap_or(&Value::Null)));
+        Ok(say(&format!("KOMOJU   {op} of customer {id} {email}"))?)
     }
 
     /// Drops an intent by the next door: SQL, a file, the command line.
     fn drop_intent(&mut self) -> anyhow::Result<()> {
         let customers = self.reader.look(|conn| mirror::live_from(conn, 20, 1, Among::All))?;
         let Some(customer) = customers.first() else { return Ok(()) };
+        let (id, database) = (safe(customer.as_str()), &self.config.database.path);
         self.dropped = self.dropped.saturating_add(1);
         match self.dropped {
-            1 => self.drop_row(customer),
-            2 => self.drop_file(),
-            3 => self.drop_command(customer),
-            _ => Ok(()),
+            1 => {
+                let body = r#"{"email": "new.address@example.com"}"#;
+                let insert = "INSERT INTO intents (op, customer_id, body) VALUES";
+                say(&format!("office   {insert} ('update', '{id}', '{body}')"))?;
+                write_beside(database, |tx| accept::insert(tx, "update", Some(customer), Some(body)))?;
+            }
+            2 => {
+                let spool = &self.config.outbound.spool_dir;
+                let file = spool.join("welcome.json");
+                say(&format!("office   {}: {}", file.display(), WELCOME.replace("tok_demo", "****")))?;
+                // The daemon ignores names that begin with a dot, so it never reads a part of a file.
+                std::fs::write(spool.join(".welcome.json"), WELCOME)?;
+                std::fs::rename(spool.join(".welcome.json"), file)?;
+            }
+            3 => {
+                say(&format!("office   komoju-sync intent delete {id} --id goodbye"))?;
+                let intent = json!({"op": "delete", "customer_id": customer.as_str(), "id": "goodbye"});
+                let intent = Intent::parse(&intent.to_string())?;
+                write_beside(database, |tx| accept::accept(tx, &intent, accept::Door::Cli, None))?;
+            }
+            _ => {}
         }
-    }
-
-    fn drop_row(&self, customer: &CustomerId) -> anyhow::Result<()> {
-        let (id, body) = (safe(customer.as_str()), r#"{"email": "new.address@example.com"}"#);
-        let insert = "INSERT INTO intents (op, customer_id, body) VALUES";
-        say(&format!("office   {insert} ('update', '{id}', '{body}')"))?;
-        write_beside(&self.config.database.path, |tx| {
-            accept::insert(tx, "update", Some(customer), Some(body))
-        })?;
-        Ok(())
-    }
-
-    fn drop_file(&self) -> anyhow::Result<()> {
-        let directory = &self.config.outbound.spool_dir;
-        let file = directory.join("welcome.json");
-        let intent =
-            r#"{"op": "create", "body": {"email": "welcome@example.com", "payment_details": "tok_demo"}}"#;
-        // The daemon ignores names that begin with a dot, so it never reads a part of a file.
-        std::fs::write(directory.join(".welcome.json"), intent)?;
-        std::fs::rename(directory.join(".welcome.json"), &file)?;
-        let shown = intent.replace("tok_demo", "****");
-        Ok(say(&format!("office   {}: {shown}", file.display()))?)
-    }
-
-    fn drop_command(&self, customer: &CustomerId) -> anyhow::Result<()> {
-        say(&format!("office   komoju-sync intent delete {} --id goodbye", safe(customer.as_str())))?;
-        let intent = json!({"op": "delete", "customer_id": customer.as_str(), "id": "goodbye"});
-        let intent = Intent::parse(&intent.to_string())?;
-        write_beside(&self.config.database.path, |tx| accept::accept(tx, &intent, accept::Door::Cli, None))?;
         Ok(())
     }
 
@@ -231,7 +219,7 @@ impl<'a> Story<'a> {
         print::printing(|check| {
             read::changes(&self.reader, &filter, |record| {
                 self.seq = self.seq.max(Some(record.number("seq")));
-                check(say(&format!("mirror   {}", recorded(&record))))
+                check(say(&format!("mirror   {}", change_lines::line(&record).trim_start())))
             })
         })
     }
@@ -247,34 +235,13 @@ impl<'a> Story<'a> {
                     if reported.insert(id.clone(), state.clone()).as_ref() == Some(&state) {
                         return Ok(());
                     }
-                    let change = match record.number("change_seq") {
-                        0 => String::new(),
-                        seq => format!(": change {seq}"),
-                    };
+                    let seq = plain(record.get("change_seq"));
+                    let change = if seq.is_empty() { seq } else { format!(": change {seq}") };
                     check(say(&format!("outbox   {op} by {door}, {id}, is {state}{change}")))
                 })
             })
         })
     }
-}
-
-fn recorded(record: &Record) -> String {
-    let [seq, kind, id, origin] =
-        ["seq", "kind", "customer_id", "origin"].map(|name| plain(record.get(name)));
-    let fields = |name: &str| record.get(name).as_object().cloned().unwrap_or_default();
-    let what = match record.text("kind") {
-        Some("updated") => {
-            format!(": {}", safe(&Diff::between(&fields("before"), &fields("after")).to_string()))
-        }
-        _ if record.get("after").is_null() => email_of(&fields("before")),
-        _ => email_of(&fields("after")),
-    };
-    format!("change {seq}: {kind} by {origin}: {id}{what}")
-}
-
-fn email_of(fields: &Map<String, Value>) -> String {
-    let email = fields.get("email").and_then(Value::as_str);
-    email.map(|email| format!(" ({})", safe(email))).unwrap_or_default()
 }
 
 /// Prints SQL to paste, with the path in it.

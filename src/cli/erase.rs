@@ -9,7 +9,7 @@ use super::arguments::parse_id;
 use super::print::{self, Out, Style, count};
 use super::{ConfigFile, Exit, signals};
 use crate::clock::{Clock, SystemClock};
-use crate::store::file::{readers, restore};
+use crate::store::file::{place, readers};
 use crate::store::outbox::erase::{self, Erasure};
 use crate::store::{Wiped, wipe_beside};
 use crate::tasks::spool::erase as files;
@@ -44,6 +44,12 @@ const BACKUPS: &str = "backups and copies that were made before still hold the d
 struct Left {
     what: String,
     why: String,
+}
+
+impl Left {
+    fn new(what: impl ToString, why: &str) -> Self {
+        Self { what: what.to_string(), why: why.to_owned() }
+    }
 }
 
 /// What was erased, and what is left.
@@ -131,52 +137,35 @@ impl Receipt<'_> {
 
 /// Returns what in the outbox, the spool and the mirror needs the operator.
 fn left(erasure: &Erasure, papers: &Papers) -> Vec<Left> {
-    let intents = erasure
-        .kept
-        .iter()
-        .map(|(position, why)| (format!("intent at position {position}"), (*why).to_owned()));
-    let files = papers.left.iter().map(|(path, why)| (path.display().to_string(), why.clone()));
+    let intents = erasure.kept.iter();
+    let intents = intents.map(|(position, why)| Left::new(format!("intent at position {position}"), *why));
+    let files = papers.left.iter().map(|(path, why)| Left::new(path.display(), why.as_str()));
     let same_email = "has the same email; erase it too where it is the same person";
-    let same = erasure.same_email.iter().map(|id| (format!("customer {id}"), same_email.to_owned()));
-    intents.chain(files).chain(same).map(|(what, why)| Left { what, why }).collect()
+    let same = erasure.same_email.iter().map(|id| Left::new(format!("customer {id}"), same_email));
+    intents.chain(files).chain(same).collect()
 }
 
 /// Removes this program's own copies that no process works on; returns the others.
 fn copies(database: &Path) -> anyhow::Result<Vec<Left>> {
-    let place = restore::place_of(database)?;
-    let directory = place.parent().unwrap_or(Path::new("/"));
-    let kept = format!("{}.before-restore-", place.file_name().unwrap_or_default().to_string_lossy());
-    let mut under_way = Vec::new();
-    for prefix in [".komoju-sync-restore-", ".komoju-sync-backup-"] {
-        under_way.extend(signals::take_away_left_behind(directory, prefix)?);
-    }
-    let groups = [
-        (
-            under_way,
-            "a backup or restore that is under way, or could not be removed, may hold this customer: erase again after it",
-        ),
-        (
-            files_in(directory, &kept),
-            "it was kept by a restore, and may hold this customer: remove it when it is of no more use",
-        ),
-        (
-            files_in(&directory.join("backups"), ""),
-            "it is a backup, and may hold this customer: remove it when it is of no more use",
-        ),
-    ];
-    let left = |(paths, why): (Vec<PathBuf>, &str)| {
-        let left = |path: PathBuf| Left { what: path.display().to_string(), why: why.to_owned() };
-        paths.into_iter().map(left).collect::<Vec<_>>()
+    let real = place::real(database)?;
+    let directory = place::directory(&real);
+    let mut left = Vec::new();
+    let mut add = |paths: Vec<PathBuf>, why: &str| {
+        left.extend(paths.iter().map(|path| Left::new(path.display(), why)));
     };
-    Ok(groups.into_iter().flat_map(left).collect())
-}
-
-/// Returns the files in a directory whose names begin with `prefix`, by name.
-fn files_in(directory: &Path, prefix: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()));
-    let named = files.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
-    let mut paths: Vec<PathBuf> = named.map(|entry| entry.path()).collect();
-    paths.sort();
-    paths
+    for prefix in [".komoju-sync-restore-", ".komoju-sync-backup-"] {
+        add(
+            signals::take_away_left_behind(directory, prefix)?,
+            "a backup or restore that is under way, or could not be removed, may hold this customer: erase again after it",
+        );
+    }
+    add(
+        place::files_in(directory, &place::prefix(&real, ".before-restore-")),
+        "it was kept by a restore, and may hold this customer: remove it when it is of no more use",
+    );
+    add(
+        place::files_in(&directory.join("backups"), ""),
+        "it is a backup, and may hold this customer: remove it when it is of no more use",
+    );
+    Ok(left)
 }

@@ -11,7 +11,7 @@ use super::print::{self, count, safe};
 use super::signals::{self, Scratch};
 use super::{ConfigFile, Exit, lengthy};
 use crate::clock::{Clock, SystemClock};
-use crate::store::file::{backup, restore};
+use crate::store::file::{backup, place, restore};
 use crate::store::{Instance, LogMark};
 use komoju_core::time;
 
@@ -58,17 +58,17 @@ async fn replace(
     now: Timestamp,
     stop: CancellationToken,
 ) -> anyhow::Result<(restore::Prepared, restore::Placed)> {
-    let place = restore::place_of(path)?;
-    let directory = place.parent().unwrap_or(Path::new("/"));
+    let real = place::real(path)?;
+    let directory = place::directory(&real);
     let scratch = Scratch::within(directory, ".komoju-sync-restore-")
         .with_context(|| format!("nothing can be restored in {}", directory.display()))?;
     let copy = scratch.path().join("copy.db");
     let (to, at) = (copy.clone(), time::written(now));
     let prepared = lengthy::carry_out(&stop, move |work| restore::prepare(&file, &to, &at, work)).await?;
-    restore::give_to_owner(&copy, &place)?;
+    restore::give_to_owner(&copy, &real)?;
     // Before it gets the database's name, so that no other process works on it first.
     instance.cover_prepared(&copy)?;
-    let placed = restore::put_in_place(&copy, &place, &now.strftime("%Y%m%dT%H%M%SZ").to_string())?;
+    let placed = restore::put_in_place(&copy, &real, &now.strftime("%Y%m%dT%H%M%SZ").to_string())?;
     instance.note_log(LogMark { log_id: prepared.log_id.clone(), head: prepared.head });
     scratch.close().ok();
     Ok((prepared, placed))

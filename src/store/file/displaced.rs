@@ -217,22 +217,17 @@ fn copy_to(conn: &Connection, to: &Path) -> Result<(), String> {
     copied().map_err(|e| e.to_string())
 }
 
-/// The copies that were saved of the database at `path`, the last one first; a copy carries its time in its name.
+/// Returns the copies that were saved of the database at `path`, the last one first; a copy carries its time in its name.
 pub(in crate::store) fn copies(path: &Path) -> Vec<PathBuf> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let begins = format!("{name}{DISPLACED}");
-    let entries = fs::read_dir(place::directory(path)).into_iter().flatten().flatten();
-    let is_copy = |name: &str| {
-        let rest = name.strip_prefix(&begins);
-        rest.is_some_and(|rest| {
-            rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-                && !rest.ends_with("-wal")
-                && !rest.ends_with("-shm")
-        })
-    };
-    let copies = entries.filter(|entry| is_copy(&entry.file_name().to_string_lossy()));
-    let mut copies: Vec<PathBuf> = copies.map(|entry| entry.path()).collect();
-    copies.sort_by(|one, other| other.cmp(one));
+    let begins = place::prefix(path, DISPLACED);
+    let mut copies = place::files_in(place::directory(path), &begins);
+    copies.retain(|copy| {
+        let name = copy.file_name().unwrap_or_default().to_string_lossy();
+        let time = name.trim_start_matches(&begins);
+        let is_time = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        time.bytes().all(is_time) && !["-wal", "-shm"].iter().any(|companion| time.ends_with(companion))
+    });
+    copies.reverse();
     copies
 }
 

@@ -157,17 +157,13 @@ pub(super) fn refuse_left_over(path: &Path) -> Result<(), StoreError> {
         return Err(StoreError::Removed { path: path.to_owned(), saved, put_back });
     }
     // A restore that was cut off had moved it out of the way; one that was not kept the database with it.
-    let (Some(directory), Some(name)) = (real.parent(), real.file_name()) else { return Ok(()) };
-    let begins = format!("{}.before-restore-", name.to_string_lossy());
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
+    for left_over in place::files_in(place::directory(&real), &place::prefix(&real, ".before-restore-")) {
+        let name = left_over.to_string_lossy();
         let of = name.strip_suffix("-wal").or_else(|| name.strip_suffix("-journal"));
-        if let Some(of) = of
-            && of.starts_with(&begins)
-            && !directory.join(of).exists()
-            && entry.metadata().is_ok_and(|file| file.len() > 0)
+        if of.is_some_and(|of| !Path::new(of).exists())
+            && std::fs::metadata(&left_over).is_ok_and(|file| file.len() > 0)
         {
-            return Err(StoreError::LeftOver { path: path.to_owned(), left_over: entry.path() });
+            return Err(StoreError::LeftOver { path: path.to_owned(), left_over });
         }
     }
     Ok(())

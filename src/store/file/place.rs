@@ -1,9 +1,9 @@
 //! Where a database really is: two names of one file are one database.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
@@ -16,8 +16,11 @@ const URI_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b
 /// How many links are followed before they are taken for a ring.
 const MOST_LINKS: usize = 40;
 
-/// The file behind every link in `path`, whether it exists yet or not; its directory must.
-pub(in crate::store) fn real(path: &Path) -> Result<PathBuf, StoreError> {
+/// Returns the file behind every link in `path`, whether it exists yet or not.
+///
+/// # Errors
+/// Its directory cannot be used.
+pub fn real(path: &Path) -> Result<PathBuf, StoreError> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
         let directory = directory(&path);
@@ -45,13 +48,28 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Returns the directory that a path names a file in.
-pub(in crate::store) fn directory(path: &Path) -> &Path {
+pub fn directory(path: &Path) -> &Path {
     path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes the names in the directory of `path` durable.
 pub(in crate::store) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(directory(path))?.sync_all()
+}
+
+/// Returns the files in a directory whose names begin with `prefix`, by name.
+pub fn files_in(directory: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()));
+    let named = files.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+    let mut paths: Vec<PathBuf> = named.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+/// Returns the beginning of the names of files beside a database: its own name and a suffix.
+pub fn prefix(database: &Path, suffix: &str) -> String {
+    format!("{}{suffix}", database.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// Returns `first`, or `first` with a number after it: a name for which `is_taken` is false.
@@ -79,8 +97,17 @@ pub(in crate::store) fn uri(path: &Path, parameters: &str) -> String {
 /// How a file of ours is opened in a directory where others may put names: no link is followed, and no pipe is waited for.
 pub(in crate::store) const NO_LINKS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
 
-/// Tells a file of ours from what somebody else may have put under its name: root must not write to, nor give away, whatever a link
-/// leads to.
+/// Opens a file of ours for reading, in a directory where others may put names.
+///
+/// # Errors
+/// As [`must_be_plain`]; or it cannot be opened.
+pub(in crate::store) fn open_plain(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(NO_LINKS).open(path).map_err(in_words)?;
+    must_be_plain(&file).map(|_| file)
+}
+
+/// Tells a file of ours from what another user may have put under its name: root must not write to, nor give away, the target of a
+/// link.
 ///
 /// # Errors
 /// It is no regular file, or has a second name.

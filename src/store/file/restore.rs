@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use rustix::fs::{Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 
 use aside::{Aside, make_private};
 
@@ -176,14 +177,6 @@ fn begin_anew(tx: &Tx<'_>, at: &str) -> Result<Prepared, StoreError> {
     })
 }
 
-/// The file that `path` names, behind every link: what a restored database is put in place of.
-///
-/// # Errors
-/// Its directory cannot be used.
-pub fn place_of(path: &Path) -> Result<PathBuf, StoreError> {
-    place::real(path)
-}
-
 /// Gives `prepared`, and the instance's lock where it belongs to somebody else, to whom the database at `path` belongs; to whom its
 /// directory does where there is none yet. A service that runs as another user could not open them otherwise.
 ///
@@ -201,26 +194,22 @@ pub fn give_to_owner(prepared: &Path, path: &Path) -> Result<(), StoreError> {
         })
     };
     let owner = old.map_or_else(of_directory, Ok)?;
-    let refused = |file: &Path| {
-        let path = file.to_owned();
+    let given = |path: &Path, file: std::io::Result<File>, mode: Option<u32>| {
+        let given = file.and_then(|file| {
+            place::must_be_plain(&file)?;
+            place::give(&file, &owner)?;
+            mode.map_or(Ok(()), |mode| {
+                file.set_permissions(fs::Permissions::from_mode(mode))?;
+                file.sync_all()
+            })
+        });
         let what = "cannot be given to the owner of the database (run this as root, or as that user); nothing was changed";
-        move |source| StoreError::File { path, what, source: place::in_words(source) }
+        let refused = |source| StoreError::File { path: path.to_owned(), what, source };
+        given.map_err(|e| refused(place::in_words(e)))
     };
-    let copy = open_own(prepared).map_err(refused(prepared))?;
-    let given = || -> std::io::Result<()> {
-        place::must_be_plain(&copy)?;
-        place::give(&copy, &owner)?;
-        copy.set_permissions(fs::Permissions::from_mode(mode))?;
-        copy.sync_all()
-    };
-    given().map_err(refused(prepared))?;
+    given(prepared, open_own(prepared), Some(mode))?;
     let lock = place::beside(path, ".lock");
-    let given = || -> std::io::Result<()> {
-        let opened = OpenOptions::new().read(true).custom_flags(place::NO_LINKS).open(&lock)?;
-        place::must_be_plain(&opened)?;
-        place::give(&opened, &owner)
-    };
-    given().map_err(refused(&lock))
+    given(&lock, place::open_plain(&lock), None)
 }
 
 /// Opens a file in a directory that this process made: by that directory, which must still be ours, for the one above it may be
@@ -286,27 +275,17 @@ fn put_by(
     }
     // Under names that belong to neither of the two databases until those have changed theirs.
     let mut aside = Aside::default();
-    let moved = match standing {
-        Standing::Alone(_) => Ok(()),
-        Standing::Nothing | Standing::Damaged => aside.take(path, &kept),
-    };
-    let put = moved
-        .map_err(failed("has a -wal, -journal or -shm that cannot be moved; nothing was changed"))
-        .and_then(|()| sync_directory(path))
-        .and_then(|()| match is_nothing {
+    let put = (|| {
+        if !matches!(standing, Standing::Alone(_)) {
+            let what = "has a -wal, -journal or -shm that cannot be moved; nothing was changed";
+            aside.take(path, &kept).map_err(failed(what))?;
+        }
+        sync_directory(path)?;
+        match is_nothing {
             true => fs::rename(prepared, path).map_err(failed("cannot be replaced")),
-            false => exchange(&kept, path).map_err(|e| {
-                use rustix::io::Errno;
-                let what = match e {
-                    Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => {
-                        "is on a file system that cannot change two names in one step, and nothing was changed: move it away, with \
-                         its -wal and -shm, and restore again"
-                    }
-                    _ => "cannot be replaced",
-                };
-                failed(what)(e.into())
-            }),
-        });
+            false => exchange(&kept, path).map_err(|e| failed(cannot_exchange(e))(e.into())),
+        }
+    })();
     if let Err(error) = put {
         aside.put_back();
         if !is_nothing {
@@ -324,6 +303,16 @@ fn put_by(
         kept_all.filter(|file| fs::symlink_metadata(file).is_ok() && make_private(file).is_err()).count();
     let is_private = exposed == 0;
     Ok(Placed { kept: (!is_nothing || kept_commits).then_some(kept), is_private, came_back })
+}
+
+fn cannot_exchange(error: Errno) -> &'static str {
+    match error {
+        Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => {
+            "is on a file system that cannot change two names in one step, and nothing was changed: move it away, with its -wal and \
+             -shm, and restore again"
+        }
+        _ => "cannot be replaced",
+    }
 }
 
 /// Whom the old database says to be erased, more often than the new one knows of, and whose content the new one holds.

@@ -1,8 +1,8 @@
 //! Files that are moved aside while another takes their place, and put back where that fails.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::COMPANIONS;
@@ -49,7 +49,5 @@ impl Aside {
 
 /// Makes a file readable by its owner alone.
 pub(super) fn make_private(path: &Path) -> std::io::Result<()> {
-    let file = OpenOptions::new().read(true).custom_flags(place::NO_LINKS).open(path)?;
-    place::must_be_plain(&file)?;
-    file.set_permissions(fs::Permissions::from_mode(0o600))
+    place::open_plain(path)?.set_permissions(fs::Permissions::from_mode(0o600))
 }
