@@ -15,7 +15,7 @@ use crate::store::file::backup;
 /// A consistent, checked copy of the database, made beside a running daemon: one file, without payment tokens and without the secret
 /// key.
 ///
-/// It holds the personal data of all customers, so it is made readable by whoever runs this alone. Keep the head that is printed at
+/// It holds the personal data of all customers, so only the user that runs this command can read it. Keep the head that is printed at
 /// the end: `komoju-sync verify --head` proves by it that a database still holds this log.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync backup /var/backups/komoju-$(date +%F).db\n  \
@@ -48,7 +48,9 @@ async fn backup(
     let made = lengthy::carry_out(&stop, move |work| backup::make(&path, &to, work)).await?;
     if made.verified.finding_count > 0 {
         made.verified.findings.iter().for_each(|finding| print::error(finding));
-        print::note("no backup was made: `komoju-sync verify` tells more of what is wrong with the database");
+        print::note(
+            "no backup was made: `komoju-sync verify` reports more of what is wrong with the database",
+        );
         return Ok(Exit::Failed);
     }
     backup::publish(&copy, &file)?;

@@ -125,7 +125,7 @@ impl Receipt<'_> {
             format!("customer {} {when}, at {erased_at}", self.id),
             format!("change log  change {} says so; redacted: {seqs}", redaction.seq),
             format!("outbox      {} redacted", count(*intents, "intent")),
-            format!("files       {removed} removed, {rewritten} written anew"),
+            format!("files       {removed} removed, {rewritten} rewritten"),
             format!("free pages  {clean}"),
             format!("WAL         {clean}"),
         ];

@@ -19,14 +19,14 @@ use komoju_core::time;
 ///
 /// The backup is checked first, and only read. The database that was there is kept beside the new one under another name. Intents
 /// that were unfinished are parked, for they may have been carried out since; the next complete sweep records no deletion, they all
-/// wait for a person; and the change log gets a new log_id.
+/// wait for an operator; and the change log gets a new log_id.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  systemctl stop komoju-sync\n  \
     komoju-sync restore /var/backups/komoju-2026-01-31.db\n  systemctl start komoju-sync\n\n\
     Exits 3 when intents are parked (`komoju-sync intent list --state parked` shows them), and when customers are in it again that \
     were erased since: each is named, to be erased again.")]
 pub(super) struct Args {
-    /// A file that `komoju-sync backup` made, or a copy of a database that nobody worked on.
+    /// A file that `komoju-sync backup` made, or a copy of a database that no process worked on.
     file: PathBuf,
 }
 
@@ -74,7 +74,7 @@ async fn replace(
     Ok((prepared, placed))
 }
 
-/// Tells the operator what was restored, and what to do next.
+/// Reports what was restored, and what to do next.
 fn report(path: &str, file: &str, prepared: &restore::Prepared, placed: &restore::Placed) {
     let live = count(prepared.live, "live customer");
     let as_of = prepared.last_at.as_ref().map(|at| format!(", as of {at}")).unwrap_or_default();
@@ -92,7 +92,7 @@ fn report(path: &str, file: &str, prepared: &restore::Prepared, placed: &restore
         ));
     }
     print::note(&format!(
-        "the change log is another one from here on: log_id {}; whoever read it by seq begins anew",
+        "the change log has a new log_id: {}; consumers that track seq must start over",
         prepared.log_id
     ));
     print::note("the next complete sweep records no deletion: see `komoju-sync deletions list` after it");

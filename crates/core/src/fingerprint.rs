@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-/// The first half of the SHA-256 of a listed customer's text: the same text, whoever might wish otherwise.
+/// The first half of the SHA-256 of a listed customer's text. No other text with the same one can be made on purpose.
 pub type Fingerprint = [u8; 16];
 
 /// Identifies a text.

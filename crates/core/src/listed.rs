@@ -57,27 +57,27 @@ impl Listed {
         Self::new(text.map_err(|why| BadCustomer::Unreadable(why.to_string()))?)
     }
 
-    /// Whose text it is.
+    /// Returns the id of the customer.
     pub fn id(&self) -> &CustomerId {
         &self.id
     }
 
-    /// Whether the list says `"deleted": true` of it.
+    /// Whether the list marks it with `"deleted": true`.
     pub fn is_deleted(&self) -> bool {
         self.is_deleted
     }
 
-    /// How long its text is, in bytes.
+    /// Returns the length of its text in bytes.
     pub fn bytes(&self) -> usize {
         self.text.get().len()
     }
 
-    /// By which the same text is recognised.
+    /// Returns the fingerprint of its text.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// The customer, read whole.
+    /// Parses the whole customer.
     pub fn read(&self) -> Result<Customer, BadCustomer> {
         let value = json::parse(self.text.get().as_bytes());
         Customer::from_value(value.map_err(|why| BadCustomer::Unreadable(why.to_string()))?)

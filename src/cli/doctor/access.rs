@@ -31,7 +31,7 @@ impl Owned {
 
 /// A user of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Person {
+pub(super) struct User {
     pub(super) name: String,
     pub(super) uid: u32,
     /// The first is the group of new files.
@@ -40,7 +40,7 @@ pub(super) struct Person {
     pub(super) is_packaged: bool,
 }
 
-impl Person {
+impl User {
     /// Whether the mode lets this user do all of `wanted`. Only the first class that fits counts.
     pub(super) fn may(&self, wanted: u32, file: &Owned) -> bool {
         let shift = match self.uid {
@@ -71,21 +71,21 @@ impl Names {
         named(&self.groups, gid).map_or_else(|| format!("gid {gid}"), str::to_owned)
     }
 
-    fn person(&self, uid: u32, fallback_gid: u32) -> Person {
+    fn describe(&self, uid: u32, fallback_gid: u32) -> User {
         let name = self.user(uid);
         let own = rows(&self.passwd).find(|row| row[2].parse() == Ok(uid));
         let gid = own.and_then(|row| row.get(3)?.parse().ok()).unwrap_or(fallback_gid);
         let is_member = |row: &Vec<&str>| row.get(3).is_some_and(|all| all.split(',').any(|one| one == name));
         let others = rows(&self.groups).filter(is_member).filter_map(|row| row[2].parse().ok());
         let gids = std::iter::once(gid).chain(others).collect();
-        Person { name, uid, gids, is_packaged: false }
+        User { name, uid, gids, is_packaged: false }
     }
 
     /// Returns the packages' user and its home.
-    fn packaged(&self) -> Option<(Person, PathBuf)> {
+    fn packaged(&self) -> Option<(User, PathBuf)> {
         let row = rows(&self.passwd).find(|row| row[0] == SERVICE)?;
         let home = row.get(5).filter(|home| home.len() > 1)?;
-        Some((self.person(row[2].parse().ok()?, row[3].parse().ok()?), home.into()))
+        Some((self.describe(row[2].parse().ok()?, row[3].parse().ok()?), home.into()))
     }
 }
 
@@ -103,9 +103,9 @@ fn named(text: &str, number: u32) -> Option<&str> {
 pub(super) struct Users {
     pub(super) names: Names,
     /// The user that runs this command.
-    pub(super) me: Person,
+    pub(super) me: User,
     /// The user that runs the daemon, or will run it.
-    pub(super) service: Person,
+    pub(super) service: User,
 }
 
 impl Users {
@@ -119,15 +119,14 @@ impl Users {
 
     fn among(names: Names, database: &Path, holder: Option<u32>) -> Self {
         let owner =
-            |path: &Path| std::fs::metadata(path).ok().map(|found| names.person(found.uid(), found.gid()));
-        let me = owner(Path::new("/proc/self")).unwrap_or_else(|| names.person(u32::MAX, u32::MAX));
+            |path: &Path| std::fs::metadata(path).ok().map(|found| names.describe(found.uid(), found.gid()));
+        let me = owner(Path::new("/proc/self")).unwrap_or_else(|| names.describe(u32::MAX, u32::MAX));
         let running = holder.and_then(|process| owner(format!("/proc/{process}").as_ref()));
-        let packaged =
-            names.packaged().filter(|(_, home)| database.starts_with(home)).map(|(person, _)| person);
+        let packaged = names.packaged().filter(|(_, home)| database.starts_with(home)).map(|(user, _)| user);
         let is_packaged = packaged.is_some();
         let of_directory = || owner(database.parent()?);
         let service = running.or(packaged).or_else(of_directory).unwrap_or_else(|| me.clone());
-        Self { me, service: Person { is_packaged, ..service }, names }
+        Self { me, service: User { is_packaged, ..service }, names }
     }
 }
 
@@ -146,10 +145,10 @@ pub(super) mod tests {
     /// Root runs the command; the packages' user is the service's.
     pub(in crate::cli::doctor) fn users() -> Users {
         let users = Users::among(names(), Path::new("/var/lib/komoju-sync/komoju.db"), None);
-        Users { me: names().person(0, 0), ..users }
+        Users { me: names().describe(0, 0), ..users }
     }
 
-    pub(in crate::cli::doctor) fn service() -> Person {
+    pub(in crate::cli::doctor) fn service() -> User {
         users().service
     }
 
@@ -159,12 +158,12 @@ pub(super) mod tests {
 
     #[test]
     fn packaged_user_serves_only_a_database_in_its_home() {
-        let packaged = Person { name: "komoju-sync".into(), uid: 990, gids: vec![991], is_packaged: true };
+        let packaged = User { name: "komoju-sync".into(), uid: 990, gids: vec![991], is_packaged: true };
         assert_eq!(service(), packaged);
         assert!(!Users::among(names(), Path::new("/"), None).service.is_packaged);
-        assert_eq!(names().person(1000, 7).gids, [1000, 991]);
-        let unknown = Person { name: "uid 4000".into(), uid: 4000, gids: vec![7], is_packaged: false };
-        assert_eq!(names().person(4000, 7), unknown);
+        assert_eq!(names().describe(1000, 7).gids, [1000, 991]);
+        let unknown = User { name: "uid 4000".into(), uid: 4000, gids: vec![7], is_packaged: false };
+        assert_eq!(names().describe(4000, 7), unknown);
     }
 
     #[test]
@@ -178,7 +177,7 @@ pub(super) mod tests {
             (990, READ, owned(1000, 1000, 0o644), true),
             (0, WRITE, owned(1000, 1000, 0), true),
         ] {
-            assert_eq!(names().person(uid, 0).may(wanted, &file), expected, "{uid}: {file:?}");
+            assert_eq!(names().describe(uid, 0).may(wanted, &file), expected, "{uid}: {file:?}");
         }
     }
 }

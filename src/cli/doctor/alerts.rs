@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
-use super::access::{Owned, Person, READ, SEARCH};
+use super::access::{Owned, READ, SEARCH, User};
 use super::{Exit, Finding, quoted};
 
 const CHECK: &str = "alerts";
@@ -39,7 +39,7 @@ fn obstacle<T>(why: impl Into<String>, advice: impl Into<String>) -> Result<T, O
 }
 
 /// Checks the program as the service's user would execute it.
-pub(super) fn check(program: &Path, service: &Person) -> Finding {
+pub(super) fn check(program: &Path, service: &User) -> Finding {
     match examine(program, service) {
         Ok(()) => Finding::ok(CHECK, format!("{} can be run", program.display())),
         Err(Obstacle { why, advice }) => {
@@ -48,7 +48,7 @@ pub(super) fn check(program: &Path, service: &Person) -> Finding {
     }
 }
 
-fn examine(program: &Path, service: &Person) -> Result<(), Obstacle> {
+fn examine(program: &Path, service: &User) -> Result<(), Obstacle> {
     let file = executable(program, service, "put the program there, or name another one")?;
     let Some(start) = first_bytes(program) else { return Ok(()) };
     if start.starts_with(b"\x7fELF") {
@@ -69,7 +69,7 @@ fn examine(program: &Path, service: &Person) -> Result<(), Obstacle> {
 }
 
 /// Checks what the first line of a script names, after its `#!`.
-fn examine_interpreter(line: &[u8], script: &Path, service: &Person) -> Result<(), Obstacle> {
+fn examine_interpreter(line: &[u8], script: &Path, service: &User) -> Result<(), Obstacle> {
     if line.ends_with(b"\r") {
         let advice = format!("sed -i 's/\\r$//' {}", quoted(script));
         return obstacle("has Windows line ends, so that its interpreter is not found", advice);
@@ -95,7 +95,7 @@ fn examine_interpreter(line: &[u8], script: &Path, service: &Person) -> Result<(
 
 /// Checks whether the service reaches a file, and whether its mode and file system let the service
 /// execute it.
-fn executable(program: &Path, service: &Person, missing: &str) -> Result<Owned, Obstacle> {
+fn executable(program: &Path, service: &User, missing: &str) -> Result<Owned, Obstacle> {
     let file = match std::fs::metadata(program) {
         Ok(file) if file.is_file() => file,
         Ok(_) => return obstacle("is no file", "name a program"),
@@ -133,7 +133,7 @@ fn is_noexec(file: &Path) -> bool {
 }
 
 /// The first directory above a file that the service cannot search.
-fn closed_directory(file: &Path, service: &Person) -> Option<PathBuf> {
+fn closed_directory(file: &Path, service: &User) -> Option<PathBuf> {
     let mut above: Vec<&Path> = file.ancestors().skip(1).collect();
     above.reverse();
     let is_closed = |directory: &&&Path| {
@@ -179,8 +179,8 @@ mod tests {
     }
 
     /// The service's user without the packaged unit, which hides temporary files.
-    fn user() -> Person {
-        Person { is_packaged: false, ..service() }
+    fn user() -> User {
+        User { is_packaged: false, ..service() }
     }
 
     fn why(program: &Path) -> String {

@@ -47,7 +47,7 @@ pub struct Made {
 /// The database is missing, foreign, damaged, newer or older than this program; `to` exists or cannot be written; the work was
 /// stopped. `to` is then no backup.
 pub fn make(from: &Path, to: &Path, work: &Work) -> Result<Made, StoreError> {
-    // What is wrong with it is said of itself, not of the copy.
+    // An error names the source, not the copy.
     let source = open::checked_for_reading(from)?;
     let bytes: u64 = source
         .query_row("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", [], |row| {
@@ -118,7 +118,7 @@ fn copy(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
     conn.busy_timeout(open::BUSY)?;
     own::sign(&conn)?;
     work.on(&conn)?;
-    // A file that nobody knows of yet need not survive a crash; and what foreign keys refer to may come after them.
+    // A file without its final name need not survive a crash. Rows that foreign keys refer to may be copied later.
     conn.pragma_update(None, "journal_mode", "off")?;
     conn.pragma_update(None, "synchronous", "off")?;
     conn.pragma_update(None, "foreign_keys", false)?;

@@ -6,7 +6,7 @@ use super::{added, exhausted};
 use crate::store::StoreError;
 
 impl StoreError {
-    /// Adds the file to a bare statement's error, and tells what passes and what does not.
+    /// Adds the file to a bare statement's error, and separates what passes by itself from what does not.
     pub fn about(self, path: &Path) -> Self {
         use rusqlite::ErrorCode::{
             CannotOpen, ConstraintViolation, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull,

@@ -1,4 +1,4 @@
-//! What a machine can run out of, and get back: SQLite's result codes do not always tell it from what stays.
+//! Resources that a machine can run out of and get back. SQLite's result codes do not always separate this from a lasting fault.
 
 use std::fs::File;
 use std::io;

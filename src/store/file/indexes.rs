@@ -1,7 +1,7 @@
 //! The indexes for readers that are made once the first sweep is complete.
 //!
 //! Ids and emails come in no order, so each new entry of such an index is a page of the database to read, to log and to write. Made
-//! at the end, from everything at once, they cost a fraction of that; and until then the mirror is not whole anyway.
+//! at the end, from everything at once, they cost a fraction of that; and until then the mirror is not complete anyway.
 
 use super::open;
 use crate::store::{Conn, StoreError};
@@ -56,9 +56,9 @@ mod tests {
         )
         .unwrap();
         let seen = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&seen);
+        let noted = Arc::clone(&seen);
         let look = move || {
-            told.fetch_or(has_temporary_file(), Ordering::Relaxed);
+            noted.fetch_or(has_temporary_file(), Ordering::Relaxed);
             false
         };
         conn.progress_handler(10_000, Some(look)).unwrap();

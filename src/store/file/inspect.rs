@@ -142,7 +142,7 @@ pub(super) fn is_empty(conn: &Connection) -> Result<bool, StoreError> {
     Ok(conn.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?)
 }
 
-/// A missing database whose -wal (or -journal) still holds something was moved or removed by mistake: SQLite would wipe that.
+/// A missing database whose -wal (or -journal) still holds something was moved or removed by mistake: SQLite would delete that.
 pub(super) fn refuse_left_over(path: &Path) -> Result<(), StoreError> {
     let real = place::real(path)?;
     for suffix in ["-wal", "-journal"] {

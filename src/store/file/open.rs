@@ -1,4 +1,4 @@
-//! Opening the file: whose is it, is it whole, is it ours to write to?
+//! Opening the file, after checks of its owner, its structure and its version.
 //!
 //! Ownership is read from the file's own header, byte by byte, before SQLite sees it: opening a foreign database with SQLite can
 //! already write to it (a left-over journal would be rolled back). Only a file that carries our application id is opened, and
@@ -20,13 +20,13 @@ use super::migrations::MIGRATIONS;
 use super::{instance, own, place};
 use crate::store::{Instance, StoreError};
 
-/// How long a writer waits for another one before it gives up.
+/// BUSY controls how long a writer waits for another one before it fails.
 pub(in crate::store) const BUSY: Duration = Duration::from_secs(10);
 
-/// How often a database is closed anew when somebody opens it meanwhile.
+/// TRIES_TO_CLOSE controls how often a database is closed again when another program opens it meanwhile.
 const TRIES_TO_CLOSE: u32 = 5;
 
-/// Who has a database open that no komoju-sync works on.
+/// The holder of a database that no komoju-sync works on.
 const ANOTHER_PROGRAM: &str =
     "another program that has it open (an SQL client, a report): close that, and try again";
 
@@ -35,7 +35,7 @@ const ANOTHER_PROGRAM: &str =
 /// each costs more than its execution, because the triggers of its table are compiled with it.
 const STATEMENTS: usize = 256;
 
-/// How long somebody who only looks waits.
+/// BUSY_LOOK controls how long a connection that leaves no trace waits.
 const BUSY_LOOK: Duration = Duration::from_secs(2);
 
 /// Opens `path` for writing; makes and migrates it where needed.
@@ -72,18 +72,18 @@ fn migrate(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
     })
 }
 
-/// Opens an existing `path` for writing beside whoever else works on it, as a person's command does. Never migrates.
+/// Opens an existing `path` for writing beside the daemon, as an operator's command does. Never migrates.
 pub fn beside(path: &Path) -> Result<Connection, StoreError> {
     let bytes = must_be_ours(path)?;
     instance::refuse_second_name(path)?;
     let conn = writable(path)?;
     check_before_writing(&conn, path, bytes)?;
-    // First: even the journal mode would be a change to a file that is not ours to change.
+    // Before the journal mode is set, because that would change a file with another schema.
     check_version(&conn, path).and_then(|()| configure_writer(&conn)).map_err(|e| e.about(path))?;
     Ok(conn)
 }
 
-/// Opens a copy that nobody else knows of, to make the database of it: takes over what came with it beside the file, so that the
+/// Opens a copy that no other process uses, to make the database of it: takes over what came with it beside the file, so that the
 /// file stands alone, and brings its schema up to date.
 pub(in crate::store) fn alone(path: &Path) -> Result<Connection, StoreError> {
     assert_safe_sqlite()?;
@@ -98,18 +98,18 @@ pub(in crate::store) fn alone(path: &Path) -> Result<Connection, StoreError> {
     Ok(conn)
 }
 
-/// What stands where a database is to be put.
+/// What is at the place where a database is to be put.
 #[derive(Debug)]
 pub(in crate::store) enum Standing {
     /// Nothing, or an empty file.
     Nothing,
-    /// A database of ours, closed and alone in its file; nobody else gets at it while this connection is open.
+    /// A database of ours, closed and alone in its file; no other process can use it while this connection is open.
     Alone(Connection),
     /// Something that cannot be opened as the database it should be.
     Damaged,
 }
 
-/// Makes the database at `path` stand alone in its file and keeps everybody else from it, to take it away. Of one that is damaged
+/// Makes the database at `path` stand alone in its file and locks it against all other processes, to take it away. Of one that is damaged
 /// nothing is touched.
 ///
 /// # Errors
@@ -125,10 +125,10 @@ pub(in crate::store) fn to_take_away(path: &Path) -> Result<Standing, StoreError
     let closed = || -> Result<Connection, StoreError> {
         let conn = writable(path)?;
         for _ in 0..TRIES_TO_CLOSE {
-            // Only the last connection can leave WAL mode: -wal and -shm are folded in and gone then, for everybody.
+            // Only the last connection can leave WAL mode: -wal and -shm are folded in and gone then.
             let mode: String = conn.query_row("PRAGMA journal_mode = delete", [], |row| row.get(0))?;
             conn.execute_batch("BEGIN EXCLUSIVE")?;
-            // Somebody may have come in between, and set it back.
+            // Another process may have opened it in between, and set it back.
             let still: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
             if (mode.as_str(), still.as_str()) == ("delete", "delete") {
                 return Ok(conn);
@@ -177,8 +177,8 @@ fn read_only(name: &Path, flags: OpenFlags, wait: Duration) -> Result<Connection
 /// Opens an existing `path`, of this schema or an older one, and leaves no trace: no file is made, none is changed.
 ///
 /// An ordinary reader makes a missing -wal and -shm where it may, and notes in the -shm where it reads. This one takes the marks that
-/// others made there; where a file is missing it reads the database alone, as if nobody could write to it. Where that would be wrong,
-/// because somebody works on it or the -wal holds something, it is [`StoreError::Refused`].
+/// others made there; where a file is missing it reads the database alone, as if no process could write to it. Where that would be wrong,
+/// because a process works on it or the -wal holds something, it is [`StoreError::Refused`].
 pub fn for_looking(path: &Path) -> Result<Connection, StoreError> {
     assert_safe_sqlite()?;
     must_be_there(path)?;
@@ -272,7 +272,7 @@ fn writable(path: &Path) -> Result<Connection, StoreError> {
     open().map_err(|e| e.about(path))
 }
 
-/// Makes the file, readable by its group and by nobody else; -wal and -shm take after it.
+/// Makes the file, readable by its owner and group alone; SQLite gives -wal and -shm the same mode.
 fn create_empty(path: &Path) -> Result<(), StoreError> {
     OpenOptions::new()
         .read(true)

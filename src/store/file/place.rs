@@ -106,7 +106,7 @@ pub(in crate::store) fn open_plain(path: &Path) -> io::Result<File> {
     must_be_plain(&file).map(|_| file)
 }
 
-/// Tells a file of ours from what another user may have put under its name: root must not write to, nor give away, the target of a
+/// Distinguishes a file of ours from what another user may have put under its name: root must not write to, nor give away, the target of a
 /// link.
 ///
 /// # Errors
@@ -132,7 +132,7 @@ pub(in crate::store) fn in_words(error: io::Error) -> io::Error {
     }
 }
 
-/// Gives an open file to `owner` where it belongs to somebody else.
+/// Gives an open file to `owner` where it belongs to another user.
 pub(in crate::store) fn give(file: &File, owner: &Metadata) -> io::Result<()> {
     let now = file.metadata()?;
     match (now.uid(), now.gid()) == (owner.uid(), owner.gid()) {
@@ -153,7 +153,7 @@ mod tests {
         let at = |name: &str| directory.path().canonicalize().unwrap().join(name);
         symlink("second", at("first")).unwrap();
         symlink(at("file"), at("second")).unwrap();
-        assert_eq!(real(&at("first")).unwrap(), at("file"), "nobody made it yet");
+        assert_eq!(real(&at("first")).unwrap(), at("file"), "before it exists");
         std::fs::write(at("file"), "").unwrap();
         for name in ["first", "second", "file"] {
             assert_eq!(real(&at(name)).unwrap(), at("file"));

@@ -8,8 +8,8 @@
 //! names, so whenever the machine stops there is one whole database under the name. A -wal belongs to the file that it was written for and would ruin
 //! another one: the old database takes its own over before it is moved, or, where it is damaged, they are moved out of the way first and put back if the exchange fails.
 //!
-//! An earlier database knows nothing of what was done since. So its unfinished intents park, its log goes on under another id (what
-//! a reader had seen under the old one need not be in it), and its next whole sweep holds every deletion.
+//! An earlier database does not contain what was done since. So its unfinished intents park, its log continues under another id
+//! (entries that a reader saw under the old id may be missing), and its next complete sweep holds every deletion.
 
 mod aside;
 
@@ -57,7 +57,7 @@ pub struct Prepared {
 /// only read.
 ///
 /// # Errors
-/// [`StoreError::Unfit`] or [`StoreError::Newer`] where `from` cannot be restored, [`StoreError::InUse`] where somebody works on it.
+/// [`StoreError::Unfit`] or [`StoreError::Newer`] where `from` cannot be restored, [`StoreError::InUse`] where a process works on it.
 pub fn prepare(from: &Path, to: &Path, at: &str, work: &Work) -> Result<Prepared, StoreError> {
     let prepared = (|| {
         copy_files(from, to, work)?;
@@ -66,7 +66,7 @@ pub fn prepare(from: &Path, to: &Path, at: &str, work: &Work) -> Result<Prepared
     work.ended(prepared).map_err(|e| said_of(from, to, e))
 }
 
-/// What is wrong with the copy is wrong with what was copied, unless there is no room for it.
+/// Turns an error about the copy into one about its source, unless there is no room for the copy.
 fn said_of(from: &Path, to: &Path, error: StoreError) -> StoreError {
     let unfit = |why: String| StoreError::Unfit { path: from.to_owned(), why };
     match error {
@@ -90,7 +90,7 @@ fn copy_files(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
     if !fs::metadata(from).map_err(unreadable)?.is_file() {
         return Err(unreadable(std::io::Error::other("it is not a file")));
     }
-    // A database that somebody writes to cannot be copied as it lies.
+    // A database that another process writes to cannot be copied file by file.
     let _quiet = match Instance::share(from) {
         Err(StoreError::File { .. }) => None,
         other => Some(other?),
@@ -148,7 +148,7 @@ fn make_ready(path: &Path, at: &str, work: &Work) -> Result<Prepared, StoreError
     Ok(prepared)
 }
 
-/// What an earlier database must forget before it is worked on again.
+/// Removes from an earlier database what must not be used again.
 fn begin_anew(tx: &Tx<'_>, at: &str) -> Result<Prepared, StoreError> {
     let last_at = tx.query_row(
         "SELECT max(coalesce((SELECT max(coalesce(finished_at, started_at)) FROM pass), ''),
@@ -159,9 +159,9 @@ fn begin_anew(tx: &Tx<'_>, at: &str) -> Result<Prepared, StoreError> {
     let parked = engine::park_all(tx, at)?;
     passes::close_orphans(tx, at)?;
     holds::hold_all_from(tx, at)?;
-    // What was told of then stands anew: a person is to hear of the intents that are parked now.
+    // Send alerts again, because intents are parked now.
     tx.execute("DELETE FROM alert", [])?;
-    // What the API said then is not what it says now.
+    // The API's answers of that time are out of date.
     let log_id = tx.query_row(
         "UPDATE meta SET log_id = lower(hex(randomblob(16))), is_backup = 0, refused_since = NULL, throttled_until = NULL, slowed = NULL
          RETURNING log_id",
@@ -177,8 +177,8 @@ fn begin_anew(tx: &Tx<'_>, at: &str) -> Result<Prepared, StoreError> {
     })
 }
 
-/// Gives `prepared`, and the instance's lock where it belongs to somebody else, to whom the database at `path` belongs; to whom its
-/// directory does where there is none yet. A service that runs as another user could not open them otherwise.
+/// Gives `prepared` and the instance's lock to the owner of the database at `path`, or of its directory where there is no database yet.
+/// A service that runs as another user could not open them otherwise.
 ///
 /// # Errors
 /// Only root can give a file away.
@@ -212,15 +212,15 @@ pub fn give_to_owner(prepared: &Path, path: &Path) -> Result<(), StoreError> {
     given(&lock, place::open_plain(&lock), None)
 }
 
-/// Opens a file in a directory that this process made: by that directory, which must still be ours, for the one above it may be
-/// somebody else's, who can put another in its place.
+/// Opens a file in a directory that this process made. The directory must still be ours: another user may own the one above it, and put
+/// another directory in its place.
 fn open_own(path: &Path) -> std::io::Result<File> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let flags = place::NO_LINKS | libc::O_DIRECTORY;
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(directory)?;
     let found = opened.metadata()?;
     if found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o022 != 0 {
-        return Err(std::io::Error::other("its directory was replaced by somebody else"));
+        return Err(std::io::Error::other("its directory was replaced by another user"));
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&opened, path.file_name().unwrap_or_default(), flags, Mode::empty())?;
@@ -232,9 +232,9 @@ fn open_own(path: &Path) -> std::io::Result<File> {
 pub struct Placed {
     /// Where the database that was there is kept, if there was one.
     pub kept: Option<PathBuf>,
-    /// Whether nobody but its owner can read that: it holds personal data, and payment tokens of intents that were not settled.
+    /// Whether only its owner can read that: it holds personal data, and payment tokens of intents that were not settled.
     pub is_private: bool,
-    /// Who had been erased there and is here again, with content; `None` where the old database cannot tell.
+    /// Customers that were erased in the old database and are in the new one with content; `None` where the old one cannot be read.
     pub came_back: Option<Vec<String>>,
 }
 
@@ -296,7 +296,7 @@ fn put_by(
     }
     let kept_commits = aside.settle(&kept);
     sync_directory(path)?;
-    // Whoever came too late and wants to read it is still kept out until here.
+    // Until here no other process can read the old database.
     drop(standing);
     let kept_all = [""].into_iter().chain(COMPANIONS).map(|suffix| place::beside(&kept, suffix));
     let exposed =
@@ -315,7 +315,7 @@ fn cannot_exchange(error: Errno) -> &'static str {
     }
 }
 
-/// Whom the old database says to be erased, more often than the new one knows of, and whose content the new one holds.
+/// Returns the customers that were erased more often in the old database than in the new one, and whose content the new one holds.
 fn came_back(old: &Conn, prepared: &Path) -> Result<Vec<String>, StoreError> {
     let erased =
         "SELECT customer_id, count(*) FROM change_log WHERE kind = 'erased' GROUP BY customer_id ORDER BY 1";

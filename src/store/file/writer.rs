@@ -53,7 +53,7 @@ impl Store {
                 drop(resting);
                 job(&mut conn);
             }
-            // Readers may still hold the WAL; then it is truncated by whoever stops next, and not waited for.
+            // Do not wait for a reader that holds the WAL: the next process that stops truncates it.
             let _ = conn.busy_timeout(LAST_CHECKPOINT_WAITS);
             let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         });
@@ -110,7 +110,7 @@ impl Store {
         saved.await.unwrap_or_else(|e| e)
     }
 
-    /// Whether the writer gets on.
+    /// Returns the writer's heartbeat.
     pub fn pulse(&self) -> &Arc<Heartbeat> {
         &self.pulse
     }
@@ -218,7 +218,7 @@ impl Store {
             let _ = answer.send(work(conn));
         });
         self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(StoreError::Closed)?;
-        // The writer has a pulse of his own.
+        // The writer has its own heartbeat.
         let _idle = heartbeat::idle();
         answered.await.map_err(|_| StoreError::Closed)?.map_err(|e| e.about(&self.path))
     }
@@ -269,7 +269,7 @@ impl Drop for Store {
     }
 }
 
-/// An existing database, open beside whoever else works on it, as a person's command has it.
+/// An existing database, open for an operator's command beside the daemon.
 pub struct Beside {
     conn: Connection,
     path: PathBuf,
@@ -287,7 +287,7 @@ impl Beside {
     }
 }
 
-/// One transaction of a person's command.
+/// Runs one transaction of an operator's command.
 pub fn write_beside<T>(
     path: &Path,
     work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::COMPANIONS;
 use crate::store::file::place;
 
-/// What lay beside a database and is to go with it: first out of the way, then to its new name.
+/// The files beside a database that is moved: renamed out of the way first, then to the database's new name.
 #[derive(Default)]
 pub(super) struct Aside(pub(super) Vec<(PathBuf, PathBuf, &'static str)>);
 
@@ -31,7 +31,7 @@ impl Aside {
         }
     }
 
-    /// Whether any of them holds commits; those are kept, and a -shm is made anew from its -wal.
+    /// Keeps those that hold commits and removes the others; returns whether any is kept. SQLite makes a -shm again from its -wal.
     pub(super) fn settle(self, kept: &Path) -> bool {
         let mut holds_commits = false;
         for (_, file, suffix) in self.0 {
