@@ -19,7 +19,7 @@ const MOST_NAMED: usize = 10;
 /// OURS holds the kind and name of every object that a migration creates, and of every index that is made later. The migrations are
 /// read and not run, because each start of the program needs this.
 static OURS: LazyLock<BTreeSet<(Kind, String)>> = LazyLock::new(|| {
-    let indexes = indexes::names().map(|name| (Kind::Index, name.to_owned()));
+    let indexes = indexes::ALL.map(|index| (Kind::Index, index.name.to_owned()));
     migrations::migration_texts().flat_map(created_by).chain(indexes).collect()
 });
 
@@ -83,8 +83,8 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("komoju.db");
         let conn = open::for_writing(&path).unwrap();
-        for name in indexes::names() {
-            let _ = indexes::ensure(&mut open::for_writing(&path).unwrap(), name);
+        for index in indexes::ALL {
+            indexes::ensure(&mut open::for_writing(&path).unwrap(), index).unwrap();
         }
         assert_eq!(named(&path), None);
         conn.execute_batch("CREATE UNIQUE INDEX theirs ON mirror (email); CREATE TABLE notes (x)").unwrap();

@@ -9,13 +9,13 @@
 //! write them to a place that may be anywhere, and leave them there when the machine stops.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 use serde_json::Value;
+use tempfile::TempPath;
 
 use super::schema_copy::{self, Kind, Object};
 use super::work::{Step, Work};
@@ -82,13 +82,8 @@ pub fn make(from: &Path, to: &Path, work: &Work) -> Result<Made, StoreError> {
 /// Something has that name by now, or the file system refuses.
 pub fn publish(made: &Path, to: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::File { path: to.to_owned(), what: "cannot be made", source };
-    match fs::hard_link(made, to) {
-        Ok(()) => {}
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(failed(e)),
-        // Not every file system has links.
-        Err(_) if fs::symlink_metadata(to).is_err() => fs::rename(made, to).map_err(failed)?,
-        Err(e) => return Err(failed(e)),
-    }
+    let made = TempPath::try_from_path(made).map_err(failed)?;
+    made.persist_noclobber(to).map_err(|e| failed(e.error))?;
     place::sync_directory(to).map_err(failed)
 }
 

@@ -14,11 +14,10 @@ pub fn schema_version(conn: &Conn) -> Result<i64, StoreError> {
 
 /// Returns the names of the indexes that the first complete sweep makes and that are missing.
 pub fn missing_indexes(conn: &Conn) -> Result<Vec<&'static str>, StoreError> {
-    let mut found = conn.prepare("SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = ?1")?;
     let mut missing = Vec::new();
-    for name in indexes::names() {
-        if !found.exists([name])? {
-            missing.push(name);
+    for index in indexes::ALL {
+        if !indexes::exists(conn, index.name)? {
+            missing.push(index.name);
         }
     }
     Ok(missing)

@@ -11,7 +11,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::displaced::Placement;
-use super::{added, indexes, open, wipe};
+use super::indexes::{self, Index};
+use super::{added, open, wipe};
 use crate::heartbeat::{self, Heartbeat};
 use crate::store::{Conn, StoreError, Tx};
 
@@ -152,7 +153,7 @@ impl Store {
     pub async fn make_index_unless(
         &self,
         stop: impl Future<Output = ()>,
-        index: &'static str,
+        index: Index,
     ) -> Result<Option<()>, StoreError> {
         self.run_unless(stop, move |conn| indexes::ensure(conn, index)).await
     }
