@@ -138,7 +138,7 @@ impl Receipt<'_> {
 /// Returns what in the outbox, the spool and the mirror needs the operator.
 fn left(erasure: &Erasure, papers: &Papers) -> Vec<Left> {
     let intents = erasure.kept.iter();
-    let intents = intents.map(|(position, why)| Left::new(format!("intent at position {position}"), *why));
+    let intents = intents.map(|(position, why)| Left::new(format!("intent at position {position}"), why));
     let files = papers.left.iter().map(|(path, why)| Left::new(path.display(), why.as_str()));
     let same_email = "has the same email; erase it too where it is the same person";
     let same = erasure.same_email.iter().map(|id| Left::new(format!("customer {id}"), same_email));
