@@ -10,7 +10,7 @@ use super::progress;
 use crate::store::StoreError;
 use crate::store::file::work::{Progress, Step, Work};
 
-/// LOOK_EVERY controls how often the bar moves, and how soon a stop reaches the work.
+/// LOOK_EVERY controls how often the bar moves.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Does `work`; `stop` ends it with [`StoreError::Stopped`].
@@ -18,7 +18,7 @@ pub(super) async fn carry_out<T: Send + 'static>(
     stop: &CancellationToken,
     work: impl FnOnce(&Work) -> Result<T, StoreError> + Send + 'static,
 ) -> anyhow::Result<T> {
-    let shared = Arc::new(Work::default());
+    let shared = Arc::new(Work::until(stop));
     let at = Arc::clone(&shared);
     let mut done = tokio::task::spawn_blocking(move || work(&shared));
     let mut shown: Option<(Step, ProgressBar)> = None;
@@ -27,9 +27,6 @@ pub(super) async fn carry_out<T: Send + 'static>(
             break ended;
         }
         draw(&mut shown, at.progress());
-        if stop.is_cancelled() {
-            at.stop();
-        }
     };
     if let Some((_, bar)) = shown {
         bar.finish_and_clear();

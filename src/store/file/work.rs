@@ -1,8 +1,9 @@
 //! A long piece of work on a database: how far it is, and how it is stopped.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::store::{Conn, StoreError};
 
@@ -35,14 +36,14 @@ const STEPS: i32 = 10_000;
 /// A long piece of work, shared by the thread that does it and the one that waits for it.
 #[derive(Default)]
 pub struct Work {
-    is_stopped: Arc<AtomicBool>,
+    stop: CancellationToken,
     at: Mutex<(Progress, Option<PathBuf>)>,
 }
 
 impl Work {
-    /// Ends the work soon.
-    pub fn stop(&self) {
-        self.is_stopped.store(true, Ordering::Relaxed);
+    /// Returns work that ends soon after `stop` is cancelled.
+    pub fn until(stop: &CancellationToken) -> Self {
+        Self { stop: stop.clone(), ..Self::default() }
     }
 
     /// Returns how far the work is.
@@ -56,14 +57,14 @@ impl Work {
 
     /// Lets statements on this connection end when the work is stopped.
     pub(in crate::store) fn on(&self, conn: &Conn) -> Result<(), StoreError> {
-        let is_stopped = Arc::clone(&self.is_stopped);
-        conn.progress_handler(STEPS, Some(move || is_stopped.load(Ordering::Relaxed)))?;
+        let stop = self.stop.clone();
+        conn.progress_handler(STEPS, Some(move || stop.is_cancelled()))?;
         self.go_on()
     }
 
     /// Fails if the work is stopped.
     pub(in crate::store) fn go_on(&self) -> Result<(), StoreError> {
-        match self.is_stopped.load(Ordering::Relaxed) {
+        match self.stop.is_cancelled() {
             true => Err(StoreError::Stopped),
             false => Ok(()),
         }
@@ -87,7 +88,7 @@ impl Work {
     /// Turns the error of stopped work into [`StoreError::Stopped`].
     pub(in crate::store) fn ended<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         match result {
-            Err(_) if self.is_stopped.load(Ordering::Relaxed) => Err(StoreError::Stopped),
+            Err(_) if self.stop.is_cancelled() => Err(StoreError::Stopped),
             other => other,
         }
     }
