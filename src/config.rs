@@ -37,7 +37,7 @@ pub use error::{ConfigError, Problem};
 pub use keys::{Alerts, Api, Config, Database, Http, Inbound, Log, Outbound, RateLimit};
 pub use types::{Format, Listen, Proxy};
 
-/// MOST_BYTES controls how much of a file is read. It is ten times the commented example.
+/// MOST_BYTES controls how many bytes a file may have. It is ten times the commented example.
 const MOST_BYTES: u64 = 64 * 1024;
 
 impl Config {
@@ -88,15 +88,15 @@ fn check_combinations(config: &Config, file: &mut Document<'_>) {
     if config.database.path.starts_with(&config.outbound.spool_dir) {
         file.complain_at_last(
             [Key::new("database", "path"), Key::new("outbound", "spool_dir")],
-            Wrong::new("the database must not stand in the spool directory")
-                .help("there, every member of the group may put files in its place"),
+            Wrong::new("the database must not be in the spool directory")
+                .help("every member of the group may replace files there"),
         );
     }
     if config.api.proxy.is_some() && config.api.base_url.scheme() == "http" {
         file.complain_at_last(
             [Key::new("api", "proxy"), Key::new("api", "base_url")],
             Wrong::new("an http:// base_url must not go through a proxy").help(
-                "the secret key would reach the proxy readably; leave api.proxy out for the local sandbox",
+                "the proxy would receive the secret key unencrypted; leave api.proxy out for the local sandbox",
             ),
         );
     }

@@ -19,7 +19,7 @@ use super::error::Wrong;
 use super::names::{SECRETS_STAY_OUT, nearest};
 use super::types::{Listen, Proxy};
 
-/// The most characters of a metadata key at KOMOJU.
+/// MOST_METADATA_KEY controls how many characters a metadata key may have. KOMOJU allows no more.
 const MOST_METADATA_KEY: usize = 30;
 
 /// The words of `log.level`.
@@ -48,7 +48,7 @@ where
         let DeValue::Integer(number) = value.get_ref() else {
             return Err(other_kind(&expected, value));
         };
-        // A number that does not fit into its type is out of range, too.
+        // A number that does not fit into its type is also out of range.
         let number = i128::from_str_radix(number.as_str(), number.radix()).ok();
         let number = number.and_then(|number| T::try_from(number).ok());
         number.filter(|number| range.contains(number)).ok_or_else(|| Wrong::new(expected).help(why))
@@ -69,7 +69,7 @@ pub(super) fn rate(value: &Value<'_>) -> Result<f64, Wrong> {
         0.0 => Ok(0.0),
         0.05..=1000.0 => Ok(number),
         0.0..0.05 => Err(Wrong::new(expected)
-            .help("a deletion is proven by two answers within a minute; below one request in 20 seconds none could be")),
+            .help("a deletion needs two answers within a minute, which a rate below one request in 20 seconds prevents")),
         _ => Err(Wrong::new(expected)),
     }
 }
@@ -134,7 +134,7 @@ pub(super) fn base_url(value: &Value<'_>) -> Result<Url, Wrong> {
     }
     if url.scheme() == "http" && !is_loopback(&url) {
         return Err(Wrong::new("must begin with https://")
-            .help("the secret key would travel readably; http:// is for localhost only"));
+            .help("http:// would send the secret key unencrypted; it is for localhost only"));
     }
     let bare = url.path().trim_end_matches('/').to_owned();
     url.set_path(&bare);
@@ -189,7 +189,7 @@ pub(super) fn listen(value: &Value<'_>) -> Result<Listen, Wrong> {
         if text.starts_with("localhost:") {
             wrong.help("write 127.0.0.1 or [::1] in place of localhost")
         } else if text.starts_with(':') {
-            wrong.help("put 127.0.0.1 in front, or 0.0.0.0 for everybody")
+            wrong.help("put 127.0.0.1 in front, or 0.0.0.0 for all addresses of this machine")
         } else {
             wrong
         }
@@ -230,6 +230,7 @@ fn argument(place: usize, value: &Value<'_>) -> Result<String, Wrong> {
     Ok(word.to_owned())
 }
 
+/// Reads a string, and refuses one that looks like a secret key.
 fn string<'v>(expected: &str, value: &'v Value<'_>) -> Result<&'v str, Wrong> {
     let text = match value.get_ref() {
         DeValue::String(text) => text,
@@ -253,9 +254,10 @@ fn other_kind(expected: &str, value: &Value<'_>) -> Wrong {
     }
 }
 
+/// Reads an absolute path.
 fn absolute(text: &str) -> Result<PathBuf, Wrong> {
     if text.is_empty() {
-        return Err(Wrong::new("is empty").help("leave the key out to have its default"));
+        return Err(Wrong::new("is empty").help("leave the key out to use its default"));
     }
     if text.contains(char::is_control) {
         return Err(Wrong::new("must hold no control characters"));
@@ -266,12 +268,14 @@ fn absolute(text: &str) -> Result<PathBuf, Wrong> {
     Ok(PathBuf::from(text))
 }
 
+/// Reads an http or https URL.
 fn web_address(expected: &str, value: &Value<'_>) -> Result<Url, Wrong> {
     let text = string(expected, value)?;
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     url.ok_or_else(|| Wrong::new(expected))
 }
 
+/// Whether a URL names this machine.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",

@@ -1,4 +1,4 @@
-//! What holds for every configuration, for properties and fuzzers.
+//! Properties of all configurations, for property tests and fuzzers.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ fn parse(text: &str) -> Result<Config, ConfigError> {
 /// refused file has problems that are complete and contain no secret.
 ///
 /// # Panics
-/// One of them does not hold.
+/// The result does not have these properties.
 pub(crate) fn file(text: &str) {
     match parse(text) {
         Ok(config) => accepted(&config),
@@ -38,8 +38,8 @@ fn accepted(config: &Config) {
     assert!(rate == 0.0 || (0.05..=1000.0).contains(&rate), "{rate}");
     assert!((24..=8760).contains(&config.outbound.park_after_h) && config.inbound.max_delete_percent <= 100);
     assert!(config.database.path.is_absolute() && config.outbound.spool_dir.is_absolute());
-    comes_due(&config.inbound.sweep_cron);
-    comes_due(&config.inbound.probe_cron);
+    assert_ticks(&config.inbound.sweep_cron);
+    assert_ticks(&config.inbound.probe_cron);
     let rendered = config.render();
     assert!(!rendered.contains(KEY), "{rendered}");
     let mut again = parse(&rendered).unwrap_or_else(|error| panic!("{error}"));
@@ -65,18 +65,19 @@ fn refused(text: &str, error: &ConfigError) {
 /// refused one has an error message.
 ///
 /// # Panics
-/// One of them does not hold.
+/// The result does not have these properties.
 pub(crate) fn cadence(text: &str) {
     match Cadence::parse(text) {
         Ok(cadence) => {
-            comes_due(&cadence);
+            assert_ticks(&cadence);
             assert_eq!(Cadence::parse(cadence.text()), Ok(cadence), "it reads back");
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
 
-fn comes_due(cadence: &Cadence) {
+/// Asserts that an expression has later ticks.
+fn assert_ticks(cadence: &Cadence) {
     let ticks: Vec<Timestamp> = (1..=3).filter_map(|n| cadence.nth_after(NOW, n)).collect();
     assert!(ticks.len() == 3 && NOW < ticks[0] && ticks.is_sorted(), "{cadence}: {ticks:?}");
     assert!(ticks.iter().all(|tick| tick.subsec_nanosecond() == 0), "{cadence}: {ticks:?}");

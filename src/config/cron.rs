@@ -1,9 +1,8 @@
-//! Cron expressions that the scheduler certainly understands in the same way.
+//! Cron expressions that are checked as the scheduler reads them.
 //!
 //! They are parsed with the parser and the settings of tokio-cron-scheduler (seconds required), in
 //! UTC. Three more mistakes are errors, because the daemon would seem to run and do nothing: a year
-//! field (the schedule would end one day), an empty item in a list, and a date that no calendar
-//! has.
+//! field (the schedule would end), an empty item in a list, and a date that no calendar has.
 //!
 //! Only this file names chrono, the time type of the cron parser.
 
@@ -120,7 +119,7 @@ pub enum CadenceError {
         with: String,
     },
     /// A seventh field.
-    #[error("has a seventh field, a year, after which it would never come again; leave it out")]
+    #[error("has a seventh field, a year, after which it would never be due again; leave it out")]
     Year,
     /// Any other number of fields.
     #[error(
@@ -129,7 +128,7 @@ pub enum CadenceError {
     )]
     Fields(usize),
     /// A nickname that the parser does not know.
-    #[error("is no known name; there are @hourly, @daily, @weekly, @monthly and @yearly")]
+    #[error("is no known name; use @hourly, @daily, @weekly, @monthly or @yearly")]
     Name,
     /// One field cannot be read.
     #[error(
@@ -145,7 +144,7 @@ pub enum CadenceError {
         takes: &'static str,
     },
     /// Each field is valid, and no date has all of them.
-    #[error("never comes due: no date is like that")]
+    #[error("is never due: no date matches it")]
     Never,
 }
 
@@ -216,7 +215,7 @@ mod tests {
             ("0 0 0 1 1 * 2026", "has a seventh field, a year"),
             ("* *", "needs six fields: seconds, minutes"),
             ("sometimes", "needs six fields"),
-            ("@often", "is no known name; there are @hourly"),
+            ("@often", "is no known name; use @hourly"),
             ("60 * * * * *", "has `60` for the seconds, which takes 0-59"),
             ("0 */0 * * * *", "has `*/0` for the minutes"),
             ("0 0 25 * * *", "has `25` for the hours, which takes 0-23"),
@@ -225,7 +224,7 @@ mod tests {
             ("0 0 0 * * 9", "has `9` for the day of the week"),
             ("0 , * * * *", "has `,` for the minutes"),
             ("0 1,,2 * * * *", "has `1,,2` for the minutes"),
-            ("0 0 0 30 2 *", "never comes due"),
+            ("0 0 0 30 2 *", "is never due"),
         ];
         for (text, expected) in table {
             let message = Cadence::parse(text).unwrap_err().to_string();

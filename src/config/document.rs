@@ -96,9 +96,9 @@ fn syntax(text: &str, line: &Range<usize>, span: &Range<usize>, message: &str) -
     let is_value = before.trim_end().ends_with('=');
     match behind.chars().next() {
         None | Some('#') if is_value => Wrong::new("a value is missing"),
-        Some(c) if is_value && c.is_alphabetic() => Wrong::new("text must stand in quotes"),
+        Some(c) if is_value && c.is_alphabetic() => Wrong::new("text must be in quotes"),
         Some('“' | '”' | '„' | '‘' | '’' | '「' | '＂') if is_value => {
-            Wrong::new("text must stand in plain quotes, \"…\"")
+            Wrong::new("text must be in plain quotes, \"…\"")
         }
         _ => Wrong::new(message.replace(", expected ", "; expected ")),
     }

@@ -10,9 +10,9 @@ use toml::de::DeValue;
 use super::source::{Excerpt, Source};
 use crate::secret::Masker;
 
-/// MOST_TOLD controls how many problems are reported in full. A file of another kind has thousands,
+/// MOST_SHOWN controls how many problems are reported in full. A file of another kind has thousands,
 /// and the first ones are enough to see that.
-const MOST_TOLD: usize = 50;
+const MOST_SHOWN: usize = 50;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,9 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file is too long for a configuration.
-    #[error("{path} is longer than {limit} bytes, so it is no configuration; name the right file")]
+    #[error(
+        "{path} is longer than {limit} bytes, so it is no configuration; name another file with --config FILE"
+    )]
     TooLong {
         /// The file.
         path: PathBuf,
@@ -66,9 +68,9 @@ pub enum ConfigError {
 fn report(path: &Path, problems: &[Problem], more: usize) -> String {
     let count = problems.len() + more;
     let plural = if count == 1 { "" } else { "s" };
-    let told: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    let shown: Vec<String> = problems.iter().map(Problem::to_string).collect();
     let rest = if more == 0 { String::new() } else { format!("\n\n… and {more} more") };
-    format!("{}: {count} problem{plural}\n{}{rest}", path.display(), told.join("\n\n"))
+    format!("{}: {count} problem{plural}\n{}{rest}", path.display(), shown.join("\n\n"))
 }
 
 /// One problem of a file. Its texts are safe to print and contain no secret.
@@ -132,11 +134,11 @@ impl Complaint {
 /// Returns the error for these complaints about the file `path`, whose content is `text`.
 pub(super) fn invalid(path: &Path, text: &str, mut complaints: Vec<Complaint>) -> ConfigError {
     complaints.sort_by_key(|complaint| (complaint.span.start, complaint.span.end));
-    let more = complaints.len().saturating_sub(MOST_TOLD);
+    let more = complaints.len().saturating_sub(MOST_SHOWN);
     let masker = Masker::default();
     let source = Source::new(text, &masker);
-    let told = complaints.into_iter().take(MOST_TOLD);
-    let problems = told.map(|complaint| complaint.draw(&source, &masker)).collect();
+    let shown = complaints.into_iter().take(MOST_SHOWN);
+    let problems = shown.map(|complaint| complaint.draw(&source, &masker)).collect();
     ConfigError::Invalid { path: path.to_owned(), problems, more }
 }
 

@@ -12,8 +12,8 @@ use super::source::names_a_secret;
 const SHORTEST_BEGINNING: usize = 3;
 
 /// The help wherever a secret is in the file.
-pub(super) const SECRETS_STAY_OUT: &str = "the secret key never belongs in this file; put it into \
-     a file of its own and name that in api.secret_key_file";
+pub(super) const SECRETS_STAY_OUT: &str = "the secret key does not belong in this file; put it into \
+     a file of its own and name that file in api.secret_key_file";
 
 /// The name of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +81,7 @@ fn unknown_keys(table: &str, entries: &DeTable<'_>, known: &[Key]) -> Vec<Compla
 fn stray_key(name: &str, known: &[Key]) -> Wrong {
     let help = elsewhere(name, known);
     Wrong::new("unknown key above the first table")
-        .help(help.unwrap_or_else(|| format!("each key stands below one of {}", tables(known))))
+        .help(help.unwrap_or_else(|| format!("each key belongs below one of {}", tables(known))))
 }
 
 fn unknown_table(table: &str, known: &[Key]) -> Wrong {

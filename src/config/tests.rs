@@ -29,7 +29,7 @@ fn empty_file_gives_the_defaults() {
 fn rendered_defaults_are_the_lines_of_the_example() {
     let example = include_str!("../../config.example.toml").lines().filter_map(|line| {
         let (key, set) = (line.split(' ').next()?, !line.starts_with('#'));
-        // A comment has a space behind its hash, a key without a default has none.
+        // A comment has a space after its hash. A key without a default has none.
         (set || key.len() > 1)
             .then(|| if set { line.to_owned() } else { format!("# {} is not set", &key[1..]) })
     });
@@ -41,7 +41,7 @@ fn rendered_defaults_are_the_lines_of_the_example() {
 }
 
 #[test]
-fn good_values_are_accepted() {
+fn valid_values_are_accepted() {
     let takes = |text: &str, holds: fn(&Config) -> bool| {
         let config = accepted(text);
         assert!(holds(&config), "{text}: {config:?}");

@@ -63,9 +63,9 @@ impl fmt::Display for Listen {
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Text on a terminal and under systemd, whose journal people read; JSON anywhere else.
+    /// Text on a terminal, priorities and fields for the journal under systemd, JSON elsewhere.
     Auto,
-    /// Text for people.
+    /// Text.
     Text,
     /// One JSON object a line.
     Json,

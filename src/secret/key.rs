@@ -104,7 +104,7 @@ impl SecretKey {
         if let (Some(path), Some(mode)) = (source.place.path(), source.mode)
             && mode & OTHERS != 0
         {
-            warnings.push(KeyWarning::OpenToEverybody { path: path.to_owned(), mode });
+            warnings.push(KeyWarning::OpenToAllUsers { path: path.to_owned(), mode });
         }
         warnings
     }
@@ -244,25 +244,25 @@ pub enum KeyFault {
     #[error("it is empty; put the key there, on one line")]
     Empty,
     /// Longer than any key.
-    #[error("it is longer than {MOST_BYTES} bytes; this is some other file")]
+    #[error("it is longer than {MOST_BYTES} bytes, so it is another file; put the key there, on one line")]
     TooLong,
     /// White space between its characters.
-    #[error("it holds white space or a second line; keep one key there, and nothing else")]
+    #[error("it contains white space or a second line; keep one key there, and nothing else")]
     InnerSpace,
     /// A control character, or one that is not ASCII.
-    #[error("it holds a character that is not printable ASCII; copy the key again")]
+    #[error("it contains a character that is not printable ASCII; copy the key again")]
     NotPrintable,
     /// Basic authentication ends the user name at a colon.
     #[error(
-        "it holds a colon, which Basic authentication cannot carry; keep the key alone, without a \
-         user name or password"
+        "it contains a colon, which Basic authentication does not allow; keep the key alone, without \
+         a user name or password"
     )]
     Colon,
     /// The dashboard's masked form was copied.
-    #[error("it holds a `*`, so it is a masked copy; copy the whole key from KOMOJU's dashboard")]
+    #[error("it contains a `*`, so it is a masked copy; copy the whole key from KOMOJU's dashboard")]
     Masked,
     /// Quotation marks, which a shell or a service manager would have removed.
-    #[error("it stands in quotation marks; take them off")]
+    #[error("it is in quotation marks; remove them")]
     Quoted,
 }
 
@@ -271,8 +271,8 @@ pub enum KeyFault {
 pub enum KeyWarning {
     /// Neither `sk_test_` nor `sk_live_` in front. Old keys have neither.
     #[error(
-        "the secret key begins with neither sk_test_ nor sk_live_; fine for an old key, otherwise \
-         check what was copied"
+        "the secret key begins with neither sk_test_ nor sk_live_; this is correct for an old key, \
+         otherwise check what was copied"
     )]
     UnusualPrefix,
     /// A key for browsers, which may not read customers.
@@ -283,12 +283,12 @@ pub enum KeyWarning {
     Publishable,
     /// Every local user may read or change the file.
     #[error(
-        "the file of the secret key, {0}, is open to every user of this machine (mode {mode:04o}); \
-         run: chmod o= {0}",
+        "every user of this machine can read or change {0}, the file of the secret key (mode \
+         {mode:04o}); run: chmod o= {0}",
         path.display(),
         mode = mode & 0o7777
     )]
-    OpenToEverybody {
+    OpenToAllUsers {
         /// The file.
         path: PathBuf,
         /// Its permission bits.

@@ -70,7 +70,7 @@ faults![
         plain_http_to_another_machine,
         "TLS failure (never plaintext)",
         "`api.base_url` says http, and names another machine",
-        Misconfigured("the secret key would travel readably"),
+        Misconfigured("http:// would send the secret key unencrypted"),
         Kept,
         |case| {
             case.speak_to("http://192.0.2.1/api/v1");

@@ -22,7 +22,10 @@ fn bad_value_is_refused_with_what_is_allowed() {
     let table = [
         ("api.base_url = 'komoju.com'", "expected the API's address, https://…"),
         ("api.base_url = 'ftp://komoju.com'", "expected the API's address"),
-        ("api.base_url = 'http://komoju.com/api/v1'", "must begin with https://; the secret key"),
+        (
+            "api.base_url = 'http://komoju.com/api/v1'",
+            "must begin with https://; http:// would send the secret key",
+        ),
         ("api.base_url = 'http://localhost.example'", "must begin with https://"),
         ("api.base_url = 'https://key@komoju.com'", "must hold no user name or password"),
         ("api.base_url = 'https://komoju.com?a=1'", "must end with its path"),
@@ -99,8 +102,8 @@ fn value_that_is_not_toml_is_reported_in_plain_words() {
     let table = [
         ("log.level =", "a value is missing"),
         ("log.level = # later", "a value is missing"),
-        ("log.level = info", "text must stand in quotes"),
-        ("log.level = “info”", "text must stand in plain quotes, \"…\""),
+        ("log.level = info", "text must be in quotes"),
+        ("log.level = “info”", "text must be in plain quotes, \"…\""),
         ("log.level = \"info", "invalid basic string; expected `\"`"),
         ("api.per_page = 007", "unexpected leading zero"),
     ];
@@ -121,15 +124,15 @@ fn unknown_key_is_refused_with_the_one_that_was_meant() {
         ("[log]\ncolour = 5", "log.colour: unknown key; [log] has level, format"),
         ("per_page = 5", "per_page: unknown key above the first table; did you mean `per_page` below [api]?"),
         ("path = 5", "did you mean `path` below [database]?"),
-        ("colour = 5", "each key stands below one of [api], [rate_limit], [database], [inbound]"),
+        ("colour = 5", "each key belongs below one of [api], [rate_limit], [database], [inbound]"),
         ("[apis]\nper_page = 5", "[apis]: unknown table; did you mean [api]?"),
         ("[colours]", "[colours]: unknown table; there are [api], [rate_limit]"),
         ("api = 5", "[api]: expected a table, found a whole number; write [api] on a line"),
         ("[[api]]\nper_page = 5", "[api]: expected a table, found a list"),
         ("[api]\nsecret-key-file = '/k'", "did you mean `secret_key_file`?"),
-        ("[api]\nsecret_key = 'x'", "unknown key; the secret key never belongs in this file"),
-        ("secret_key = 'x'", "the secret key never belongs in this file"),
-        ("[secrets]\na = 'x'", "[secrets]: unknown table; the secret key never belongs"),
+        ("[api]\nsecret_key = 'x'", "unknown key; the secret key does not belong in this file"),
+        ("secret_key = 'x'", "the secret key does not belong in this file"),
+        ("[secrets]\na = 'x'", "[secrets]: unknown table; the secret key does not belong"),
     ];
     for (text, expected) in table {
         let shown = report(text);
@@ -164,7 +167,7 @@ command = [\"/usr/bin/通知\", 5]
       |
     4 | secret_key = ****
       | ^^^^^^^^^^ unknown key
-      = the secret key never belongs in this file; put it into a file of its own and name that in api.secret_key_file
+      = the secret key does not belong in this file; put it into a file of its own and name that file in api.secret_key_file
 
       api.proxy (line 5, column 10)
       |
@@ -210,7 +213,7 @@ format = \"yaml\"
       not valid TOML (line 5, column 9)
       |
     5 | level = info
-      |         ^^^^ text must stand in quotes
+      |         ^^^^ text must be in quotes
 
       log.format (line 6, column 10)
       |
@@ -240,7 +243,7 @@ fn contradicting_keys_are_reported_at_the_one_that_is_set() {
     ];
     for text in table {
         let shown = report(text);
-        assert!(shown.contains("the database must not stand in the spool directory"), "{shown}");
+        assert!(shown.contains("the database must not be in the spool directory"), "{shown}");
     }
 }
 

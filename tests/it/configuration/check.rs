@@ -45,7 +45,7 @@ fn config_check_names_the_key_of_the_service_and_its_mode() {
     assert!(told.contains(&expected), "{told}");
     assert_eq!((code, aside.as_str()), (Some(0), ""));
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(check().2.contains("is open to every user"), "{}", check().2);
+    assert!(check().2.contains("every user of this machine can read or change"), "{}", check().2);
     std::fs::write(&key, "two words").unwrap();
     assert_eq!(check().0, Some(2));
 }
