@@ -1,8 +1,9 @@
-//! The remote: KOMOJU's customers API, in the product's own words.
+//! The remote: KOMOJU's customers API in the types of `komoju_core`.
 //!
-//! [`Remote`] is what the passes need of it; [`Http`] is the real one. One call is one request: it waits for the limiter, sends,
-//! reads at most a bounded answer, and says what came of it. It never repeats by itself, follows no redirect and decides nothing:
-//! what an answer means for the mirror is for `komoju_core::plan`, when to ask again for `tasks`.
+//! [`Remote`] and [`PushRemote`] are the ports that passes and pushes use. [`Http`] implements both.
+//! One call is one request: it waits for the limiter, sends, reads a bounded answer and returns the
+//! result. It never retries, follows no redirect and decides nothing. `komoju_core::plan` decides
+//! what an answer means for the mirror, and `tasks` decides when to retry.
 
 pub mod client;
 pub mod limiter;
@@ -23,27 +24,28 @@ pub use komoju_core::remote::{Left, Push, PushError, Pushed, PushedCustomer, Sho
 
 /// The reading half of the customers API.
 pub trait Remote: Send + Sync + 'static {
-    /// Asks for one page of the list.
+    /// Requests one page of the list.
     fn list(&self, query: PageQuery) -> impl Future<Output = Result<Page, RemoteError>> + Send;
 
-    /// Asks for one customer. The id must be one that [can be asked](CustomerId::can_be_asked).
+    /// Requests one customer. The id must be one that [can be a path
+    /// segment](CustomerId::can_be_asked).
     fn show(&self, id: &CustomerId) -> impl Future<Output = Result<Shown, RemoteError>> + Send;
 
-    /// How many requests have been sent since the start.
+    /// Returns how many requests were sent since the start.
     fn requests(&self) -> u64;
 
-    /// Until when the remote asked us to wait, if that is still to come.
+    /// Returns until when the remote asked for a wait, if that time is not over.
     fn throttled_until(&self) -> Option<Timestamp>;
 
-    /// What the remote's clock says now, by the newest answer and the time since.
+    /// Returns the time of the remote's clock, computed from the newest answer.
     fn server_time(&self) -> Option<Timestamp>;
 }
 
 /// The writing half of the customers API.
 pub trait PushRemote: Send + Sync + 'static {
-    /// Makes one call, once.
+    /// Sends one create, update or delete, once.
     fn push(&self, push: &Push) -> impl Future<Output = Result<Pushed, PushError>> + Send;
 
-    /// Asks for one customer on behalf of a push: as [`Remote::show`], but in the pushes' turn.
+    /// Requests one customer for a push: as [`Remote::show`], but in the turn of the writes.
     fn look(&self, id: &CustomerId) -> impl Future<Output = Result<Shown, RemoteError>> + Send;
 }

@@ -1,9 +1,10 @@
-//! The real remote: HTTPS with rustls, one attempt a call.
+//! The HTTP client: HTTPS with rustls, one attempt a call.
 //!
-//! No redirect is followed (a 307 would re-send a body with its payment token to another host) and the client's own retry is
-//! off (it has no backoff and passes under the limiter). The key travels in a header that is marked sensitive and is never part
-//! of a text. An answer is read in pieces up to a fixed size, so that no answer can fill the memory. Compressed answers (gzip) are
-//! decoded while they stream, and the size that counts is the decoded one.
+//! - No redirect is followed: a 307 would send a body with its payment token to another host.
+//! - The library's own retry is off: it has no backoff and bypasses the limiter.
+//! - The key is in a header that is marked sensitive, and never part of a text.
+//! - An answer is read in pieces up to a fixed size, so that no answer can fill the memory. Gzip is
+//!   decoded while it streams, and the limit counts decoded bytes.
 
 #[cfg(test)]
 mod answers;
@@ -38,41 +39,47 @@ use crate::secret::{Masker, SecretKey};
 use komoju_core::Slowed;
 use komoju_core::customer::LONGEST;
 
-/// How much may be held of all answers together: those under way, and a few that wait for the database.
+/// ALL_ANSWERS controls how many bytes all answers in memory may have together: those in flight, and
+/// a few that wait for the database.
 const ALL_ANSWERS: usize = 24 << 20;
 
-/// How many answers wait for the database, or are being taken apart, besides those under way.
+/// WAITING_ANSWERS controls how many answers are parsed, or wait for the database, in addition to
+/// those in flight.
 const WAITING_ANSWERS: usize = 4;
 
-/// How much is read of an answer that shows one customer: the longest customer, and the envelope around it.
+/// ONE_CUSTOMER controls how many bytes are read of an answer with one customer: the longest
+/// customer and its envelope.
 const ONE_CUSTOMER: usize = LONGEST + (64 << 10);
 
-/// How much is kept of an answer that is too long: enough to tell whose it is.
+/// KEPT controls how many bytes are kept of an answer that is too long: enough to find its customer.
 const KEPT: usize = 64 << 10;
 
-/// The largest answer that is read, however few are under way: 40 kB for each of 100 customers, who rarely have one …
+/// LARGEST_ANSWER controls how many bytes of a page are read with few requests in flight: 40 kB for
+/// each of 100 customers, of which most need 1 kB …
 const LARGEST_ANSWER: usize = 4 << 20;
 
-/// … and however many: 5 kB for each of 100 customers.
+/// … and SMALLEST_LIMIT with many: 5 kB for each of 100 customers.
 const SMALLEST_LIMIT: usize = 512 << 10;
 
-/// How long a connection may take to come up; the rest of `request_timeout_s` is for the answer.
+/// CONNECT_TIMEOUT controls how long a connection attempt may take. The rest of `request_timeout_s`
+/// is for the answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// POOL_IDLE_TIMEOUT controls how long an unused connection is kept. Common load balancers close theirs after 60 s; a request
-/// that is sent at that moment gets no answer.
+/// POOL_IDLE_TIMEOUT controls how long an unused connection is kept. Common load balancers close it
+/// after 60 s, and a request that is sent at that moment gets no answer.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// MAX_HEADERS controls how many headers an answer may have. The library's default is 100, and proxies add theirs.
+/// MAX_HEADERS controls how many headers an answer may have. The library's default is 100, and
+/// proxies add theirs.
 const MAX_HEADERS: usize = 256;
 
-/// Some servers write it before JSON; it is no part of it.
+/// The byte order mark of UTF-8. Some servers write it before JSON, which does not allow it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What a path segment may hold as it is: the unreserved characters of RFC 3986.
+/// The characters that are encoded in a path segment: all but the unreserved ones of RFC 3986.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// A path below `api.base_url`, as it is sent.
+/// Returns a path below `api.base_url` as it is sent.
 pub fn path(segments: &[&str]) -> String {
     segments.iter().fold(String::new(), |mut path, segment| {
         path.push('/');
@@ -81,7 +88,7 @@ pub fn path(segments: &[&str]) -> String {
     })
 }
 
-/// KOMOJU over HTTP.
+/// KOMOJU's API over HTTP.
 pub struct Http {
     client: reqwest::Client,
     base_url: Url,
@@ -90,45 +97,50 @@ pub struct Http {
     masker: Masker,
     clock: Arc<dyn Clock>,
     requests: AtomicU64,
-    /// Whether anything has ever answered.
+    /// Whether any request was ever answered.
     answered: watch::Sender<bool>,
-    /// Why the last request that brought no answer did not.
+    /// Why the last request without an answer failed; masked.
     failure: Mutex<Option<String>>,
-    /// The newest `Date` of an answer, and when it came by the steady clock.
+    /// The newest `Date` of an answer, and when the answer arrived by the steady clock.
     server_date: Mutex<Option<(Timestamp, Duration)>>,
+    /// The most bytes of a page that are read.
     largest_answer: usize,
 }
 
-/// The client could not be made.
+/// The client cannot be set up; masked.
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP client cannot be set up: {0}")]
 pub struct SetupError(String);
 
+/// An HTTP answer.
 struct Answer {
     status: u16,
     headers: HeaderMap,
     body: Vec<u8>,
-    /// Whether the body is all of the answer, or the beginning of one that is too long.
+    /// Whether the body is complete. Otherwise it is the start of one that is too long.
     is_whole: bool,
 }
 
-/// What a request is: where it waits, and how long its answer may be.
+/// The share of the limiter that a request uses, and the most bytes of its answer that are read.
 #[derive(Clone, Copy)]
 struct Terms {
     share: Share,
     limit: usize,
 }
 
-/// A request without an answer.
-struct Unmade {
+/// A request without an answer, and whether the request may have reached the API.
+struct NoAnswer {
     cause: Cause,
     left: Left,
 }
 
 impl Http {
-    /// A client for the configured API with this key.
+    /// Returns a client for the configured API with this key.
+    ///
+    /// # Errors
+    /// The system has no certificates, or a setting cannot be used.
     pub fn new(config: &Config, key: &SecretKey, clock: Arc<dyn Clock>) -> Result<Self, SetupError> {
-        // A second call finds the provider installed; that is as good.
+        // This fails if the provider is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let masker = Masker::new(Some(key));
         let setup = |e: &dyn std::fmt::Display| SetupError(masker.text(&e.to_string()));
@@ -154,8 +166,8 @@ impl Http {
             .gzip(true)
             .no_proxy();
         if config.api.base_url.scheme() == "http" {
-            // The local sandbox, on a machine without CA certificates perhaps: no TLS will be spoken (configuration refuses a
-            // proxy here), so none are needed.
+            // This is a local sandbox, perhaps on a machine without CA certificates. It needs none,
+            // because the configuration refuses a proxy for plain HTTP.
             builder = builder.tls_certs_only(std::iter::empty());
         }
         if let Some(proxy) = &config.api.proxy {
@@ -180,13 +192,14 @@ impl Http {
         })
     }
 
+    /// Returns the URL of a path below `api.base_url`.
     fn url(&self, segments: &[&str]) -> Url {
         let text = self.base_url.as_str().trim_end_matches('/').to_owned() + &path(segments);
-        // Appending encoded segments to a URL gives a URL.
+        // A URL with more encoded segments is a URL, so this does not fail.
         Url::parse(&text).unwrap_or_else(|_| self.base_url.clone())
     }
 
-    /// One GET. Any status but 200 is an error here.
+    /// Sends one GET. Any status but 200 is an error.
     async fn get(
         &self,
         call: &Call,
@@ -194,33 +207,34 @@ impl Http {
         url: Url,
         meter: &mut Meter<'_>,
     ) -> Result<Answer, RemoteError> {
-        let unmade = |why: Unmade| RemoteError { call: call.clone(), cause: why.cause, retry_after: None };
-        let answer = self.exchange(call, terms, self.client.get(url), meter).await.map_err(unmade)?;
+        let failed =
+            |none: NoAnswer| RemoteError { call: call.clone(), cause: none.cause, retry_after: None };
+        let answer = self.exchange(call, terms, self.client.get(url), meter).await.map_err(failed)?;
         match answer.status {
             200 => Ok(answer),
             _ => Err(self.error_of(call, &answer)),
         }
     }
 
-    /// One request: waits for the limiter, sends, reads.
+    /// Waits for the limiter, sends one request, and reads the answer.
     async fn exchange(
         &self,
         call: &Call,
         Terms { share, limit }: Terms,
         request: RequestBuilder,
         meter: &mut Meter<'_>,
-    ) -> Result<Answer, Unmade> {
-        let left_at = self.limiter.admit(share).await;
+    ) -> Result<Answer, NoAnswer> {
+        let sent_at = self.limiter.admit(share).await;
         heartbeat::tick();
         self.requests.fetch_add(1, Ordering::Relaxed);
         meter.sent();
         let unreachable = |e: reqwest::Error| {
-            // Without a connection nothing was sent; with one, who knows.
+            // Without a connection nothing was sent. With one, the request may have arrived.
             let left = if e.is_connect() || e.is_builder() { Left::Nothing } else { Left::Perhaps };
             let step = step_of(&e, self.is_proxied);
-            let why = self.masker.text(&self.said(step, e));
+            let why = self.masker.text(&self.explain(step, e));
             *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
-            Unmade { cause: Cause::Unreachable { step, why }, left }
+            NoAnswer { cause: Cause::Unreachable { step, why }, left }
         };
         let sent = request.send().await;
         heartbeat::tick();
@@ -233,11 +247,11 @@ impl Http {
             *newest = Some((date, self.clock.elapsed()));
         }
         if status == 429 {
-            self.limiter.refused(left_at);
+            self.limiter.refused(sent_at);
         }
         let announced =
             headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
-        // An answer that announces more is not read any further than what is kept of it.
+        // Of an answer that announces more, read only what is kept.
         let most = if announced.is_some_and(|length| length > limit) { KEPT } else { limit };
         let (mut body, mut is_whole) = (Vec::with_capacity(announced.unwrap_or(0).min(most)), true);
         while let Some(piece) = response.chunk().await.map_err(unreachable)? {
@@ -258,17 +272,18 @@ impl Http {
         }
         match status {
             429 => {}
-            // The firewall in front of the API.
-            403 | 503 if wire::is_web_page(&body) => self.limiter.refused(left_at),
-            // A server that fails says nothing of the rate.
+            // The firewall in front of the API answers with web pages.
+            403 | 503 if wire::is_web_page(&body) => self.limiter.refused(sent_at),
+            // An error of the server is no information about the rate.
             500.. => {}
-            _ => self.limiter.answered(left_at),
+            _ => self.limiter.answered(sent_at),
         }
         tracing::debug!(%call, status, bytes = body.len(), is_whole, "answered");
         Ok(Answer { status, headers, body, is_whole })
     }
 
-    /// What `Retry-After` asks for, by the server's own clock where it tells its time.
+    /// Returns the wait that `Retry-After` asks for, by the server's clock where the answer has a
+    /// `Date`.
     fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
         let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
         retry_after::wait(text, date_of(headers).unwrap_or_else(|| self.clock.now()))
@@ -276,44 +291,46 @@ impl Http {
 }
 
 impl Http {
-    /// Returns as soon as anything has answered, whatever it said.
+    /// Waits until any request was answered, with any status.
     pub async fn first_answer(&self) {
-        // The other end lives as long as this value.
+        // This fails only if the sender is dropped, and `self` owns it.
         let _ = self.answered.subscribe().wait_for(|answered| *answered).await;
     }
 
-    /// Why the last request that brought no answer did not; masked.
+    /// Returns why the last request without an answer failed; masked.
     pub fn last_failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether no request may leave now, because the API asked us to wait or refused requests for their speed.
+    /// Whether no request may be sent now, because the API asked for a wait or refused requests for
+    /// their speed.
     pub fn is_paused(&self) -> bool {
         self.limiter.is_paused()
     }
 
-    /// How much the requests are slowed down; `None` while they leave at the configured rate.
+    /// Returns the reduced request rate; none at the configured rate.
     pub fn slowed(&self) -> Option<Slowed> {
         self.limiter.slowed()
     }
 
-    /// Slows the requests down as an earlier process had to.
+    /// Reduces the request rate to what an earlier process has learned.
     pub fn slow_down(&self, slowed: &Slowed) {
         self.limiter.learn(slowed);
     }
 
-    /// Changes whenever a refusal has slowed the requests down.
+    /// Returns a counter that changes with each refusal that reduced the rate.
     pub fn refusals(&self) -> watch::Receiver<u64> {
         self.limiter.refusals()
     }
 
-    /// Sends nothing for so long, within bounds: what an earlier process was asked for holds for this one too.
+    /// Sends nothing for this time, within bounds. A wait that an earlier process was asked for
+    /// applies to this process too.
     pub fn pause(&self, wanted: Duration) {
         self.limiter.pause(wanted);
     }
 }
 
-/// The server's clock.
+/// Returns the server's time in the `Date` header.
 fn date_of(headers: &HeaderMap) -> Option<Timestamp> {
     let date = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
     date.try_into().ok()

@@ -1,9 +1,9 @@
-//! One limiter for everything that is sent: the pace, and the pause that the remote may ask for.
+//! One limiter for all requests: the rate, and the pause that the remote may ask for.
 //!
-//! How fast requests may leave is decided by `Pace`; here they wait for it.
+//! `Pace` decides how fast requests may be sent. The requests wait here.
 //!
-//! Reads and writes share it in turns: where both wait, neither is let through twice in a row. So a push never waits behind a
-//! sweep for longer than one request of it, and a flood of pushes does not stop the mirror.
+//! Reads and writes take turns: while both wait, neither is admitted twice in a row. So a push waits
+//! for one request of a sweep at most, and many pushes do not stop the mirror.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,17 +17,17 @@ use crate::metrics;
 use komoju_core::Slowed;
 use komoju_core::time::LONGEST_PAUSE;
 
-/// What a request is for.
+/// The two kinds of requests that share the limiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
-    /// It changes nothing at the remote.
+    /// A request that changes nothing at the remote.
     Read,
-    /// It is a push.
+    /// A push.
     Write,
 }
 
 impl Share {
-    /// The word in metrics.
+    /// Returns the word in metrics.
     fn word(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -43,11 +43,11 @@ impl Share {
     }
 }
 
-/// When a request was let through, by the steady clock.
+/// When a request was admitted, by the steady clock.
 #[derive(Clone, Copy, Debug)]
-pub struct Sent(Duration);
+pub struct SentAt(Duration);
 
-/// Lets requests through at the pace that holds, and none during a pause.
+/// Admits requests at the present rate, and none during a pause.
 pub struct Limiter {
     ceiling: Option<Ceiling>,
     pace: Mutex<Pace>,
@@ -55,34 +55,35 @@ pub struct Limiter {
     refusals: watch::Sender<u64>,
     clock: Arc<dyn Clock>,
     pause: Mutex<Option<Pause>>,
-    /// Each share queues here, so that one request of each stands at the gate at most.
-    lanes: [tokio::sync::Mutex<()>; 2],
+    /// One queue for each share, so that one request of each share is at the gate.
+    queues: [tokio::sync::Mutex<()>; 2],
     gate: Mutex<Gate>,
     gate_changed: Notify,
 }
 
-/// Who stands at the gate, and who was let through last.
+/// The shares that wait at the gate, and the share that was admitted last.
 #[derive(Debug)]
 struct Gate {
     waiting: [bool; 2],
     last: Share,
 }
 
+/// A pause that the remote asked for.
 #[derive(Clone, Copy)]
 struct Pause {
-    /// By the steady clock: what is obeyed.
+    /// The end by the steady clock, which is obeyed.
     until: Duration,
-    /// By the wall clock: what is shown.
+    /// The end by the wall clock, which is shown.
     shown: Timestamp,
 }
 
-/// A place at the gate; left when dropped, whether let through or not.
-struct Place<'a> {
+/// A place at the gate. It is released when it is dropped, whether the request was admitted or not.
+struct GatePlace<'a> {
     limiter: &'a Limiter,
     share: Share,
 }
 
-impl Drop for Place<'_> {
+impl Drop for GatePlace<'_> {
     fn drop(&mut self) {
         self.limiter.gate().waiting[self.share as usize] = false;
         self.limiter.gate_changed.notify_waiters();
@@ -90,7 +91,7 @@ impl Drop for Place<'_> {
 }
 
 impl Limiter {
-    /// `requests_per_second` 0 means no limit.
+    /// Returns a limiter with an empty bucket. `requests_per_second` 0 means no limit.
     pub fn new(requests_per_second: f64, burst: u32, clock: Arc<dyn Clock>) -> Self {
         let ceiling =
             (requests_per_second > 0.0).then(|| Ceiling { rate: requests_per_second, burst: burst.max(1) });
@@ -100,42 +101,43 @@ impl Limiter {
             refusals: watch::Sender::new(0),
             clock,
             pause: Mutex::new(None),
-            lanes: Default::default(),
+            queues: Default::default(),
             gate: Mutex::new(Gate { waiting: [false; 2], last: Share::Write }),
             gate_changed: Notify::new(),
         }
     }
 
-    /// Takes over what an earlier process has learned.
+    /// Continues with the rate that an earlier process has learned.
     pub fn learn(&self, slowed: &Slowed) {
         *self.pace() = Pace::new(self.ceiling, Some(slowed), self.clock.elapsed(), self.clock.now());
     }
 
-    /// What was learned; `None` while the configured rate holds.
+    /// Returns the reduced rate; none at the configured rate.
     pub fn slowed(&self) -> Option<Slowed> {
         self.pace().slowed(self.clock.elapsed())
     }
 
-    /// Changes whenever the rate was halved.
+    /// Returns a counter that changes each time the rate is halved.
     pub fn refusals(&self) -> watch::Receiver<u64> {
         self.refusals.subscribe()
     }
 
-    /// Waits until one request may be sent; returns the moment at which it leaves.
-    pub async fn admit(&self, share: Share) -> Sent {
-        let asked_at = self.clock.elapsed();
-        let sent = self.wait(share).await;
-        metrics::limiter_wait(share.word(), sent.0.saturating_sub(asked_at));
-        sent
+    /// Waits until one request may be sent. Returns the moment at which it is sent.
+    pub async fn admit(&self, share: Share) -> SentAt {
+        let begun_at = self.clock.elapsed();
+        let sent_at = self.wait(share).await;
+        metrics::limiter_wait(share.word(), sent_at.0.saturating_sub(begun_at));
+        sent_at
     }
 
-    async fn wait(&self, share: Share) -> Sent {
-        if let Some(sent) = self.leave_freely() {
-            return sent;
+    /// Waits in the queue of the share, then at the gate.
+    async fn wait(&self, share: Share) -> SentAt {
+        if let Some(sent_at) = self.admit_without_limit() {
+            return sent_at;
         }
-        let _turn = self.lanes[share as usize].lock().await;
+        let _turn = self.queues[share as usize].lock().await;
         self.gate().waiting[share as usize] = true;
-        let _place = Place { limiter: self, share };
+        let _place = GatePlace { limiter: self, share };
         loop {
             let changed = self.gate_changed.notified();
             let others_turn = {
@@ -146,12 +148,12 @@ impl Limiter {
                 changed.await;
                 continue;
             }
-            match self.try_leave() {
-                Ok(sent) => {
+            match self.try_admit() {
+                Ok(sent_at) => {
                     self.gate().last = share;
-                    return sent;
+                    return sent_at;
                 }
-                // An answer may change the rate meanwhile.
+                // An answer may raise the rate meanwhile.
                 Err(wait) => tokio::select! {
                     () = self.clock.sleep(wait) => {}
                     () = changed => {}
@@ -160,18 +162,18 @@ impl Limiter {
         }
     }
 
-    /// Lets a request leave that has nothing to wait for.
-    fn leave_freely(&self) -> Option<Sent> {
+    /// Admits a request if there is neither a limit nor a pause.
+    fn admit_without_limit(&self) -> Option<SentAt> {
         let (now, mut pace) = (self.clock.elapsed(), self.pace());
         let is_free = pace.is_free(now) && self.paused().is_none();
         is_free.then(|| {
             pace.sent(now);
-            Sent(now)
+            SentAt(now)
         })
     }
 
-    /// Lets a request leave, or says how long it must wait.
-    fn try_leave(&self) -> Result<Sent, Duration> {
+    /// Admits a request, or returns how long it must wait.
+    fn try_admit(&self) -> Result<SentAt, Duration> {
         let pause = self.paused();
         let (now, mut pace) = (self.clock.elapsed(), self.pace());
         let wait = pace.wait(now).max(pause.map_or(Duration::ZERO, |pause| pause.until.saturating_sub(now)));
@@ -179,30 +181,30 @@ impl Limiter {
             return Err(wait);
         }
         pace.sent(now);
-        Ok(Sent(now))
+        Ok(SentAt(now))
     }
 
-    /// A request was answered, and not refused for its speed.
-    pub fn answered(&self, sent: Sent) {
+    /// Records that a request was answered, and not refused for its speed.
+    pub fn answered(&self, sent_at: SentAt) {
         let (now, mut pace) = (self.clock.elapsed(), self.pace());
-        if pace.answered(sent.0, now) {
+        if pace.answered(sent_at.0, now) {
             drop(pace);
             self.gate_changed.notify_waiters();
         }
     }
 
-    /// A request was refused because too many came.
-    pub fn refused(&self, sent: Sent) {
+    /// Records that a request was refused for its speed.
+    pub fn refused(&self, sent_at: SentAt) {
         let (now, wall) = (self.clock.elapsed(), self.clock.now());
         let slowed = {
             let mut pace = self.pace();
-            match pace.refused(sent.0, now, wall) {
+            match pace.refused(sent_at.0, now, wall) {
                 Refusal::Slowed => pace.slowed(now),
                 Refusal::Repeated => None,
             }
         };
         if let Some(slowed) = slowed {
-            tracing::warn!("the API refuses so many requests: {slowed}");
+            tracing::warn!("the API refused requests for their speed: {slowed}");
             self.refusals.send_modify(|count| *count += 1);
         }
     }
@@ -215,7 +217,8 @@ impl Limiter {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets nothing through for so long, at most [`LONGEST_PAUSE`]; returns how long it will be. A pause is never shortened.
+    /// Admits nothing for this time, at most [`LONGEST_PAUSE`]. Returns the length of the pause. A
+    /// running pause is never shortened.
     pub fn pause(&self, wanted: Duration) -> Duration {
         let length = wanted.min(LONGEST_PAUSE);
         let asked = Pause {
@@ -229,16 +232,17 @@ impl Limiter {
         length
     }
 
-    /// Until when the remote asked us to wait, if that is still to come.
+    /// Returns until when the remote asked for a wait, if that time is not over.
     pub fn paused_until(&self) -> Option<Timestamp> {
         self.paused().map(|pause| pause.shown)
     }
 
-    /// Whether no request may leave now, because the remote asked for that or refused one.
+    /// Whether no request may be sent now, because the remote asked for a wait or refused one.
     pub fn is_paused(&self) -> bool {
         self.paused().is_some() || self.pace().is_paused(self.clock.elapsed())
     }
 
+    /// Returns the pause that is not over.
     fn paused(&self) -> Option<Pause> {
         let pause = *self.pause.lock().unwrap_or_else(PoisonError::into_inner);
         pause.filter(|pause| pause.until > self.clock.elapsed())
@@ -251,13 +255,13 @@ mod tests {
     use crate::clock::{ManualClock, SystemClock};
 
     #[tokio::test]
-    async fn a_new_process_starts_with_an_empty_bucket_and_then_keeps_the_rate() {
+    async fn new_process_starts_with_an_empty_bucket_and_keeps_the_rate() {
         let clock = SystemClock::shared();
         let limiter = Limiter::new(100.0, 4, Arc::clone(&clock));
         for _ in 0..10 {
             limiter.admit(Share::Read).await;
         }
-        // Ten requests at a hundred a second are a tenth of a second apart when nothing was in the bucket.
+        // With an empty bucket, ten requests at a hundred a second take a tenth of a second.
         assert!(clock.elapsed() >= Duration::from_millis(99), "{:?}", clock.elapsed());
     }
 
@@ -272,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pause_is_obeyed_shown_bounded_and_never_shortened() {
+    async fn pause_is_obeyed_shown_bounded_and_never_shortened() {
         let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
         let limiter = Limiter::new(0.0, 1, clock.clone());
         assert_eq!(limiter.pause(Duration::from_secs(30)), Duration::from_secs(30));
@@ -285,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_among_many_reads_waits_for_one_of_them_at_most_and_the_other_way_round() {
+    async fn request_of_one_share_waits_for_one_request_of_the_other_share_at_most() {
         for (many, few) in [(Share::Read, Share::Write), (Share::Write, Share::Read)] {
             let limiter = Arc::new(Limiter::new(200.0, 1, SystemClock::shared()));
             let admitted = Arc::new(Mutex::new(Vec::new()));
@@ -311,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refusal_slows_every_request_down_and_a_later_process_knows() {
+    async fn refusal_slows_every_request_down_also_in_a_later_process() {
         let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
         let limiter = Limiter::new(8.0, 1, clock.clone());
         let mut refusals = limiter.refusals();
@@ -321,8 +325,8 @@ mod tests {
         assert!(refusals.has_changed().unwrap() && limiter.is_paused());
         refusals.mark_unchanged();
         limiter.refused(sent);
-        assert!(!refusals.has_changed().unwrap(), "it is the same event");
-        assert_eq!(limiter.paused_until(), None, "the API did not ask for it");
+        assert!(!refusals.has_changed().unwrap(), "both refusals are the same event");
+        assert_eq!(limiter.paused_until(), None, "the API did not ask for a wait");
         let refused_at = clock.elapsed();
         let sent = limiter.admit(Share::Write).await;
         assert_eq!(clock.elapsed() - refused_at, Duration::from_secs(1));
@@ -368,12 +372,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_gives_up_at_the_gate_stands_in_nobodys_way() {
+    async fn request_dropped_at_the_gate_does_not_block_others() {
         let limiter = Limiter::new(50.0, 1, SystemClock::shared());
         limiter.admit(Share::Read).await;
         {
-            let given_up = limiter.admit(Share::Write);
-            tokio::select! { biased; _ = given_up => panic!("too early"), () = std::future::ready(()) => {} }
+            let dropped = limiter.admit(Share::Write);
+            tokio::select! { biased; _ = dropped => panic!("too early"), () = std::future::ready(()) => {} }
         }
         limiter.admit(Share::Read).await;
         limiter.admit(Share::Read).await;

@@ -1,4 +1,4 @@
-//! Counting requests: each one that was sent, once, by what came of it.
+//! Counts each request that was sent, once, by its result.
 
 use std::time::Duration;
 
@@ -6,16 +6,20 @@ use super::error::{Call, Cause, RemoteError};
 use crate::clock::Clock;
 use crate::metrics;
 
-/// A request's entry in the metrics, made when it is dropped: who gives up on a request drops it with everything else.
+/// The entry of one request in the metrics. It is recorded when it is dropped, so that a request
+/// that is cancelled is counted too.
 pub(super) struct Meter<'a> {
+    /// A word of [`metrics::CALLS`].
     call: &'static str,
+    /// A word of [`metrics::ANSWERS`].
     answer: &'static str,
     clock: &'a dyn Clock,
+    /// When the request was sent; an unsent one is not recorded.
     sent_at: Option<Duration>,
 }
 
 impl<'a> Meter<'a> {
-    /// Of a request that is not sent yet.
+    /// Returns the entry of a request that is not sent yet.
     pub(super) fn new(call: &Call, clock: &'a dyn Clock) -> Self {
         let call = match call {
             Call::List { .. } => "list",
@@ -27,22 +31,22 @@ impl<'a> Meter<'a> {
         Self { call, answer: "abandoned", clock, sent_at: None }
     }
 
-    /// It leaves now.
+    /// Records that the request is sent now.
     pub(super) fn sent(&mut self) {
         self.sent_at = Some(self.clock.elapsed());
     }
 
-    /// It was answered with what it asked for, or was told that there is no such customer.
+    /// Records a usable answer: what was requested, or that there is no such customer.
     pub(super) fn answered(&mut self, found: bool) {
         self.answer = if found { "ok" } else { "not_found" };
     }
 
-    /// It was answered with a customer that cannot be read.
+    /// Records an answer with a customer that cannot be read.
     pub(super) fn unreadable(&mut self) {
         self.answer = "unusable";
     }
 
-    /// It brought nothing usable.
+    /// Records a failure.
     pub(super) fn failed(&mut self, error: &RemoteError) {
         self.answer = match &error.cause {
             Cause::Unreachable { .. } => "unreachable",

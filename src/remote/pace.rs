@@ -1,12 +1,13 @@
-//! How fast requests may leave: the configured rate, or the rate that the remote has been found to accept.
+//! The rate of requests: the configured one, or the one that the remote has accepted so far.
 //!
-//! The configured rate is the ceiling. A refusal for speed halves the rate and lets no request leave for a second; while refusals
-//! continue, the rate halves again and the pause doubles. Answers raise the rate: fast while it is far below the rate at which the
-//! refusals began, slowly near it, and hardly beyond. So a limit that is not published costs a refusal for some forty answers. An
-//! hour after the last refusal the ceiling is the rate again.
+//! The configured rate is the ceiling. A refusal for speed halves the rate and pauses all requests
+//! for a second. While refusals continue, the rate halves again and the pause doubles. Answers raise
+//! the rate: fast while it is far below the rate at which the refusals began, slowly near that rate,
+//! and very slowly above it. So an unpublished limit costs one refusal in about forty answers. An
+//! hour after the last refusal the rate is the ceiling again.
 //!
-//! Pure: moments are durations of a steady clock that the caller reads. The bucket is empty when a process starts: however often
-//! it restarts, it never sends more than the limit allows.
+//! This module is pure: moments are durations of a steady clock that the caller reads. The bucket is
+//! empty at the start of a process, so that restarts never exceed the limit.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,23 +17,25 @@ use jiff::Timestamp;
 use komoju_core::Slowed;
 use komoju_core::slowed::FORGET_AFTER;
 
-/// LOWEST controls how slow requests become at most, in requests a second.
+/// LOWEST controls the lowest rate, in requests a second.
 const LOWEST: f64 = 0.05;
 
-/// FIRST_PAUSE controls how long no request leaves after a refusal, and for how long after a refusal a request that was sent belongs
-/// to the same event: most limits count over a second.
+/// FIRST_PAUSE controls the pause after a refusal. A request that was sent within this time after a
+/// refusal belongs to the same event, because most limits count over a second.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// LONGEST_PAUSE controls how long no request leaves after many refusals in a row.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// MOST_PAUSE controls the pause after many refusals in a row.
+const MOST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
-/// LEAST_START controls from which rate a client comes down that sent few requests before it was refused, in requests a second.
+/// LEAST_START controls the rate that the first refusal halves at least, in requests a second. A
+/// client that sent few requests before it was refused would become too slow otherwise.
 const LEAST_START: f64 = 4.0;
 
-/// REMEMBERED controls how many answers the shown share of refusals is of.
+/// REMEMBERED controls from how many answers the shown share of refusals is computed.
 const REMEMBERED: usize = 20;
 
-/// ALMOST_ONE controls what counts as a whole request in the bucket: sums of fractions come out a little below it.
+/// ALMOST_ONE controls what counts as a whole request in the bucket. A sum of fractions may be a
+/// little less than one.
 const ALMOST_ONE: f64 = 1.0 - 1e-6;
 
 /// The configured limit.
@@ -40,18 +43,18 @@ const ALMOST_ONE: f64 = 1.0 - 1e-6;
 pub struct Ceiling {
     /// In requests a second.
     pub rate: f64,
-    /// How many may leave at once after a rest.
+    /// How many requests may be sent at once after idle time.
     pub burst: u32,
 }
 
-/// When the next request may leave, and what the answers have taught of that.
+/// A token bucket whose rate follows the answers.
 #[derive(Debug)]
 pub struct Pace {
-    /// `None`: no limit is configured.
+    /// The configured limit, if there is one.
     ceiling: Option<Ceiling>,
     /// Present while the rate is below the ceiling.
     slow: Option<Slow>,
-    /// How many requests could leave at `filled_at`.
+    /// How many requests could be sent at `filled_at`.
     level: f64,
     filled_at: Duration,
     paused_until: Duration,
@@ -60,31 +63,37 @@ pub struct Pace {
     sent: SentLately,
 }
 
+/// A rate below the ceiling.
 #[derive(Clone, Copy, Debug)]
 struct Slow {
+    /// In requests a second.
     rate: f64,
-    /// The rate at the first refusal of the last row.
+    /// The rate at which the present series of refusals began, or the last one.
     refused_at: f64,
+    /// The refusals in a row, without an answer in between.
     in_a_row: u32,
-    /// By the steady clock; `None` where an earlier process got the last refusal.
+    /// When the last refusal arrived, by the steady clock; none if an earlier process received it.
     last_refusal: Option<Duration>,
+    /// When the rate is the ceiling again.
     forget_at: Duration,
-    /// By the wall clock, for those who read it.
+    /// Since when the rate is below the ceiling, by the wall clock; for display.
     since: Timestamp,
+    /// When the last refusal arrived, by the wall clock; for display.
     last_refusal_at: Timestamp,
 }
 
-/// What a refusal meant.
+/// The effect of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The rate was halved.
     Slowed,
-    /// It belongs to a refusal that was taken into account before.
+    /// It belongs to the same event as an earlier refusal, so the rate is unchanged.
     Repeated,
 }
 
 impl Pace {
-    /// The pace of a new process: the bucket is empty, and what an earlier process learned holds.
+    /// Returns the pace of a new process: an empty bucket, and the rate that an earlier process has
+    /// learned.
     pub fn new(ceiling: Option<Ceiling>, learned: Option<&Slowed>, now: Duration, wall: Timestamp) -> Self {
         let slow = learned.map(|learned| Slow {
             rate: learned.requests_per_second.max(LOWEST),
@@ -98,7 +107,7 @@ impl Pace {
         let mut recent = VecDeque::with_capacity(REMEMBERED);
         if let Some(learned) = learned {
             let answers = (learned.answers as usize).min(REMEMBERED);
-            // Their order is not kept: the refusals count as the oldest.
+            // The order is not stored, so the refusals count as the oldest answers.
             recent.extend((0..answers).map(|n| n < learned.refused as usize));
         }
         let mut pace = Self {
@@ -114,7 +123,7 @@ impl Pace {
         pace
     }
 
-    /// How long the next request must wait; zero: it may leave now.
+    /// Returns how long the next request must wait; zero: it may be sent now.
     pub fn wait(&mut self, now: Duration) -> Duration {
         self.fill(now);
         let pause = self.paused_until.saturating_sub(now);
@@ -123,19 +132,20 @@ impl Pace {
         pause.max(Duration::from_secs_f64(empty))
     }
 
-    /// A request leaves.
+    /// Records that a request is sent.
     pub fn sent(&mut self, now: Duration) {
         self.fill(now);
         self.level = (self.level - 1.0).max(0.0);
         self.sent.count(now);
     }
 
-    /// The request that left at `sent_at` was answered, and not refused for its speed. Returns whether the rate rose.
+    /// Records that the request sent at `sent_at` was answered, and not refused for its speed.
+    /// Returns whether the rate rose.
     pub fn answered(&mut self, sent_at: Duration, now: Duration) -> bool {
         self.remember(false);
         self.fill(now);
         let Some(slow) = &mut self.slow else { return false };
-        // It left before the refusal: it says nothing of the rate since.
+        // A request that was sent before the refusal is no information about the present rate.
         if slow.last_refusal.is_some_and(|refused| sent_at <= refused) {
             return false;
         }
@@ -150,7 +160,8 @@ impl Pace {
         true
     }
 
-    /// The request that left at `sent_at` was refused because too many came. `wall` is the time to show.
+    /// Records that the request sent at `sent_at` was refused for its speed. `wall` is the time for
+    /// display.
     pub fn refused(&mut self, sent_at: Duration, now: Duration, wall: Timestamp) -> Refusal {
         self.remember(true);
         self.fill(now);
@@ -160,7 +171,7 @@ impl Pace {
         {
             return Refusal::Repeated;
         }
-        // A limit far above what was sent had no part in it.
+        // Halve the rate at which requests were really sent, if the limit is far above it.
         let lately = self.sent.rate(now).max(LEAST_START);
         let rate = self.limit().map_or(lately, |limit| limit.rate.min(lately));
         let in_a_row = known.map_or(0, |slow| slow.in_a_row);
@@ -173,23 +184,23 @@ impl Pace {
             since: known.map_or(wall, |slow| slow.since),
             last_refusal_at: wall,
         });
-        let pause = FIRST_PAUSE.saturating_mul(1 << in_a_row.min(30)).min(LONGEST_PAUSE);
+        let pause = FIRST_PAUSE.saturating_mul(1 << in_a_row.min(30)).min(MOST_PAUSE);
         self.paused_until = self.paused_until.max(now + pause);
         self.level = self.level.min(1.0);
         Refusal::Slowed
     }
 
-    /// Whether requests leave without limit and pause.
+    /// Whether there is neither a limit nor a pause.
     pub fn is_free(&self, now: Duration) -> bool {
         self.ceiling.is_none() && self.slow.is_none() && self.paused_until <= now
     }
 
-    /// Whether a refusal keeps every request from leaving now.
+    /// Whether a refusal pauses all requests now.
     pub fn is_paused(&self, now: Duration) -> bool {
         self.paused_until > now
     }
 
-    /// What is to be kept and shown; `None` while the ceiling is the rate.
+    /// Returns the reduced rate, to be stored and shown; none while the rate is the ceiling.
     pub fn slowed(&mut self, now: Duration) -> Option<Slowed> {
         self.speed_up(now);
         let slow = self.slow?;
@@ -205,12 +216,12 @@ impl Pace {
         })
     }
 
-    /// The limit that holds now.
+    /// Returns the present limit.
     fn limit(&self) -> Option<Ceiling> {
         self.slow.map(|slow| Ceiling { rate: slow.rate, burst: 1 }).or(self.ceiling)
     }
 
-    /// Fills the bucket at the rate that held until now.
+    /// Fills the bucket for the time since the last call, at the rate of that time.
     fn fill(&mut self, now: Duration) {
         if let Some(Ceiling { rate, burst }) = self.limit() {
             let passed = now.saturating_sub(self.filled_at).as_secs_f64();
@@ -220,7 +231,7 @@ impl Pace {
         self.speed_up(now);
     }
 
-    /// Ends the slowness where the ceiling is reached, or where the last refusal is long ago.
+    /// Returns to the ceiling if the rate has reached it, or an hour after the last refusal.
     fn speed_up(&mut self, now: Duration) {
         let Some(slow) = self.slow else { return };
         let top = self.ceiling.map_or(2.0 * slow.refused_at, |ceiling| ceiling.rate);
@@ -229,6 +240,7 @@ impl Pace {
         }
     }
 
+    /// Adds an answer to the recent ones.
     fn remember(&mut self, refused: bool) {
         if self.recent.len() == REMEMBERED {
             self.recent.pop_front();
@@ -237,11 +249,12 @@ impl Pace {
     }
 }
 
+/// Returns the time until a refusal of this age is forgotten.
 fn forget_after(age: jiff::SignedDuration) -> Duration {
     (FORGET_AFTER - age).try_into().unwrap_or_default()
 }
 
-/// How many requests left in this second, or in the one before: the rate at which they leave.
+/// The rate at which requests are sent: the larger count of the present and the last second.
 #[derive(Debug, Default)]
 struct SentLately {
     second: u64,
@@ -260,6 +273,7 @@ impl SentLately {
         self.count.max(self.before).into()
     }
 
+    /// Starts a new count in a new second.
     fn turn(&mut self, now: Duration) {
         let second = now.as_secs();
         if second != self.second {

@@ -1,27 +1,30 @@
-//! `Retry-After`: how long an answer asks us to wait.
+//! `Retry-After`: how long an answer asks the client to wait.
 //!
-//! RFC 9110 allows whole seconds and HTTP dates. Servers and proxies also send fractions, numbers with a unit, Unix times and dates
-//! in the spellings of RFC 2822 and RFC 3339.
+//! RFC 9110 allows whole seconds and HTTP dates. Servers and proxies also send fractions, numbers
+//! with a unit, Unix times and dates in the spellings of RFC 2822 and RFC 3339.
 
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo, Timestamp};
 
-/// UNIX_SECONDS controls from which number on a header is a Unix time: it is a moment in 2001, and would be a wait of 31 years.
+/// UNIX_SECONDS controls from which number on a header is a Unix time. As a Unix time this number is
+/// in 2001; as a wait it would be 31 years.
 const UNIX_SECONDS: f64 = 1e9;
 
-/// UNIX_MILLISECONDS controls from which number on a Unix time is in milliseconds: also a moment in 2001, or the year 33658.
+/// UNIX_MILLISECONDS controls from which number on a Unix time is in milliseconds. In milliseconds
+/// this number is in 2001; in seconds it would be in the year 33658.
 const UNIX_MILLISECONDS: f64 = 1e12;
 
-/// Returns the wait that a header of this text asks for, `now` being the server's own time. A moment that is past, no wait at all,
-/// and a text that is none of the known spellings are `None`. The wait has no upper bound: the limiter sets one.
+/// Returns the wait that a header of this text asks for. `now` is the server's time. Returns none
+/// for a moment in the past, for a wait of zero, and for an unknown spelling. The wait has no upper
+/// bound; the limiter sets one.
 pub(super) fn wait(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim().trim_matches('"').trim();
     let wait = match number(text) {
         Some(unix) if unix >= UNIX_SECONDS => {
             let unix = if unix >= UNIX_MILLISECONDS { unix / 1000.0 } else { unix };
             let now = now.as_duration().as_secs_f64();
-            // A moment in the past is negative here, and no wait.
+            // A moment in the past is negative here, which is no wait.
             saturating(unix - now)
         }
         Some(seconds) => saturating(seconds),
@@ -30,12 +33,13 @@ pub(super) fn wait(text: &str, now: Timestamp) -> Option<Duration> {
     (!wait.is_zero()).then_some(wait)
 }
 
-/// A number without a sign or an exponent.
+/// Reads a number without a sign or an exponent.
 fn number(text: &str) -> Option<f64> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     text.parse().ok().filter(|_| is_plain)
 }
 
+/// Returns a duration of this many seconds, within the bounds of the type.
 fn saturating(seconds: f64) -> Duration {
     match seconds > 0.0 {
         true => Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
@@ -43,16 +47,17 @@ fn saturating(seconds: f64) -> Duration {
     }
 }
 
-/// `2s`, `500ms`, `1 min`, `1h 30m`, `PT2S`; days have 24 hours.
+/// Reads `2s`, `500ms`, `1 min`, `1h 30m` or `PT2S`. A day has 24 hours.
 fn with_unit(text: &str) -> Option<Duration> {
     let span: Span = text.parse().ok()?;
     span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?.try_into().ok()
 }
 
-/// The time until a date in one of the three spellings of HTTP, or in those of RFC 2822 and RFC 3339.
+/// Returns the time until a date in one of the three spellings of HTTP, or in the spelling of RFC
+/// 2822 or RFC 3339.
 fn until(text: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(date) = httpdate::parse_http_date(text) {
-        // The last days of 9999 are no `Timestamp`.
+        // `Timestamp` ends before the last days of 9999, so compare in the system's type.
         return date.duration_since(now.try_into().ok()?).ok();
     }
     let mail = jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp());
@@ -64,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_spelling_that_servers_use_is_read() {
+    fn each_spelling_that_servers_use_is_read() {
         let now: Timestamp = "2026-01-31T09:30:00Z".parse().unwrap();
         let cases = [
             ("120", Some(120_000)),

@@ -1,14 +1,13 @@
-//! What stands on the wire: from bytes to the model's words, and nothing believed that does not say so itself.
+//! Reads answers: from bytes to the types of `komoju_core`.
 //!
-//! Only form is judged here. Unknown fields are kept, the envelope's `resource` is not looked at (it has changed its name
-//! before), repeated keys in an error are tolerated (they occur).
+//! Only the form is checked here. Unknown fields are kept, the envelope's `resource` is ignored (its
+//! value has changed before), and repeated keys are tolerated (they occur).
 
 mod lenient;
 
-use std::fmt;
+use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -16,19 +15,23 @@ use super::error::{ApiError, Beginning};
 use komoju_core::json::{self, scan};
 use komoju_core::{BadCustomer, Customer, Hints, Listed, Page, Unreadable};
 
-/// Reads a page of the list; the error is a sentence. Its customers are told apart and not read: one that cannot be read does not
-/// cost the others. Only `data` must be what it should be.
+/// Reads a page of the list. Its customers are separated and not read, so that an unreadable one
+/// does not cost the others. Only `data` must have the right form.
+///
+/// # Errors
+/// A sentence about what is wrong with the answer.
 pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
-    let (envelope, data) = list(bytes)?;
+    let List { members, data } = list(bytes)?;
+    let hint = |name: &str| hint(members.get(name)?);
     let hints = Hints {
-        page: hint(envelope.page.as_deref()),
-        per_page: hint(envelope.per_page.as_deref()).filter(|per_page| *per_page > 0),
-        total: hint(envelope.total.as_deref()),
-        last_page: hint(envelope.last_page.as_deref()),
+        page: hint("page"),
+        per_page: hint("per_page").filter(|per_page| *per_page > 0),
+        total: hint("total"),
+        last_page: hint("last_page"),
     };
     let mut page = Page { hints, customers: Vec::with_capacity(data.len()), ..Page::default() };
     for (position, item) in (1..).zip(data) {
-        match item.take(position) {
+        match item.listed(position) {
             Ok(listed) if listed.is_deleted() => page.deleted.push(listed),
             Ok(listed) => page.customers.push(listed),
             Err(bad) => page.unreadable.push(bad),
@@ -37,191 +40,83 @@ pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
     Ok(page)
 }
 
-/// The largest number that is taken for a hint: larger ones are mistakes, such as a negative number without its sign.
+/// LARGEST_HINT controls which numbers are hints. A larger number is a mistake, such as a negative
+/// number without its sign.
 const LARGEST_HINT: u64 = 1 << 53;
 
-/// A whole number, as a number or as text.
-fn hint(value: Option<&RawValue>) -> Option<u64> {
-    let text = value?.get();
+/// Reads a whole number that is written as a number or as a string.
+fn hint(value: &RawValue) -> Option<u64> {
+    let text = value.get();
     let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
     text.parse().ok().filter(|number| *number <= LARGEST_HINT)
 }
 
-/// Reads the envelope of a list, and takes the list out of it.
-fn list(bytes: &[u8]) -> Result<(Envelope, Vec<Item>), String> {
-    let mut envelope: Envelope = match serde_json::from_slice(bytes) {
-        Ok(envelope) => envelope,
-        // Perhaps only a customer in it is not JSON. What it is instead is said as everywhere.
-        Err(why) => match lenient::envelope(bytes) {
-            Some(envelope) => envelope,
-            None => {
-                return Err(object(bytes).err().unwrap_or_else(|| format!("the answer is not JSON ({why})")));
-            }
-        },
-    };
-    match envelope.data.take() {
-        Some(Data::List(data)) => Ok((envelope, data.into_iter().map(Item::Json).collect())),
-        Some(Data::Mixed(data)) => Ok((envelope, data)),
-        Some(Data::Other) => Err("the answer's \"data\" is not a list".to_owned()),
-        None => Err("the answer is not a page of a list: it has no \"data\"".to_owned()),
-    }
-}
-
-#[derive(Default)]
-struct Envelope {
-    page: Option<Box<RawValue>>,
-    per_page: Option<Box<RawValue>>,
-    total: Option<Box<RawValue>>,
-    last_page: Option<Box<RawValue>>,
-    data: Option<Data>,
-}
-
-enum Data {
-    List(Vec<Box<RawValue>>),
-    /// A list of which some items are not JSON.
-    Mixed(Vec<Item>),
-    Other,
+/// An answer that is a page of a list.
+struct List<'a> {
+    /// The members of the envelope by name, `data` included where all of it is JSON.
+    members: BTreeMap<String, &'a RawValue>,
+    /// The items of `data`, in order.
+    data: Vec<Item<'a>>,
 }
 
 /// One item of a list.
-enum Item {
-    Json(Box<RawValue>),
+enum Item<'a> {
+    Json(&'a RawValue),
     /// Bytes that are not JSON, and why.
-    NotJson {
-        bytes: Vec<u8>,
-        why: String,
-    },
+    NotJson(&'a [u8], String),
 }
 
-impl Item {
-    /// The customer that it shows at this position of its page.
-    fn take(self, position: u64) -> Result<Listed, Unreadable> {
+impl Item<'_> {
+    /// Returns the customer of this item, at this position of its page.
+    fn listed(self, position: u64) -> Result<Listed, Unreadable> {
         match self {
-            Self::Json(text) => Listed::at(position, text),
-            Self::NotJson { bytes, why } => {
-                Err(Unreadable::new(&bytes, Some(position), BadCustomer::Unreadable(why)))
+            Self::Json(text) => Listed::at(position, text.to_owned()),
+            Self::NotJson(bytes, why) => {
+                Err(Unreadable::new(bytes, Some(position), BadCustomer::Unreadable(why)))
             }
         }
     }
 }
 
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum Field {
-    Page,
-    PerPage,
-    Total,
-    LastPage,
-    Data,
-    #[serde(other)]
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Envelope {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(EnvelopeVisitor)
-    }
-}
-
-struct EnvelopeVisitor;
-
-impl<'de> Visitor<'de> for EnvelopeVisitor {
-    type Value = Envelope;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a page of a list")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope, A::Error> {
-        let mut envelope = Envelope::default();
-        while let Some(field) = map.next_key()? {
-            match field {
-                Field::Page => envelope.page = Some(map.next_value()?),
-                Field::PerPage => envelope.per_page = Some(map.next_value()?),
-                Field::Total => envelope.total = Some(map.next_value()?),
-                Field::LastPage => envelope.last_page = Some(map.next_value()?),
-                Field::Data => envelope.data = Some(map.next_value()?),
-                Field::Other => drop(map.next_value::<IgnoredAny>()?),
-            }
+/// Reads the envelope of a list and separates the items.
+fn list(bytes: &[u8]) -> Result<List<'_>, String> {
+    let members: BTreeMap<String, &RawValue> = match serde_json::from_slice(bytes) {
+        Ok(members) => members,
+        // Perhaps only one customer is not JSON. Otherwise explain what the answer is.
+        Err(why) => {
+            return lenient::list(bytes).ok_or_else(|| {
+                object(bytes).err().unwrap_or_else(|| format!("the answer is not JSON ({why})"))
+            });
         }
-        Ok(envelope)
-    }
+    };
+    let Some(data) = members.get("data") else {
+        return Err("the answer is not a page of a list: it has no \"data\"".to_owned());
+    };
+    let items: Vec<&RawValue> =
+        serde_json::from_str(data.get()).map_err(|_| "the answer's \"data\" is not a list".to_owned())?;
+    Ok(List { data: items.into_iter().map(Item::Json).collect(), members })
 }
 
-impl<'de> Deserialize<'de> for Data {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(DataVisitor)
-    }
-}
-
-/// Takes a list apart, and anything else for what it is not.
-struct DataVisitor;
-
-impl<'de> Visitor<'de> for DataVisitor {
-    type Value = Data;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of customers")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Data, A::Error> {
-        let mut texts = Vec::new();
-        while let Some(text) = seq.next_element()? {
-            texts.push(text);
-        }
-        Ok(Data::List(texts))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Data, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Data::Other)
-    }
-
-    fn visit_unit<E>(self) -> Result<Data, E> {
-        Ok(Data::Other)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Data, E> {
-        Ok(Data::Other)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Data, E> {
-        Ok(Data::Other)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Data, E> {
-        Ok(Data::Other)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Data, E> {
-        Ok(Data::Other)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Data, E> {
-        Ok(Data::Other)
-    }
-}
-
-/// What an answer shows that should show one customer.
+/// An answer that should contain one customer.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Answered {
     /// A customer.
     Customer(Customer),
-    /// A customer that cannot be read. The same request would be answered in the same way.
+    /// A customer that cannot be read. A retry would get the same answer.
     Unreadable(Unreadable),
-    /// Something else, in a sentence.
+    /// Something else, described by a sentence.
     Other(String),
 }
 
-/// Reads an answer that should show one customer. `is_whole` says whether `bytes` are all of it, or the beginning of an
-/// answer that is too long.
+/// Reads an answer that should contain one customer. `is_whole` says whether `bytes` are complete,
+/// or the start of an answer that is too long.
 pub(super) fn one_customer(bytes: &[u8], is_whole: bool) -> Answered {
     let reason = match (is_whole, Customer::from_text(bytes)) {
         (true, Ok(customer)) => return Answered::Customer(customer),
         (true, Err(reason)) => reason,
         (false, _) => BadCustomer::TooLarge { bytes: None },
     };
-    // A web page, or JSON that was cut off, may be better the next time.
+    // A retry may succeed after a web page, or after JSON that was cut off.
     let is_json = match is_whole {
         true => scan::is_object(bytes) || serde_json::from_slice::<IgnoredAny>(bytes).is_ok(),
         false => scan::members(bytes).next().is_some(),
@@ -233,7 +128,7 @@ pub(super) fn one_customer(bytes: &[u8], is_whole: bool) -> Answered {
     }
 }
 
-/// What the beginning of an answer that is too long for a page says; `None` where it is not a list.
+/// Reads the start of a page that is too long. Returns none if it is not a list.
 pub(super) fn beginning(bytes: &[u8]) -> Option<Beginning> {
     let mut begun = Beginning { per_page: None, last_page: None, first: None };
     let mut is_list = false;
@@ -254,6 +149,7 @@ pub(super) fn beginning(bytes: &[u8]) -> Option<Beginning> {
     is_list.then_some(begun)
 }
 
+/// Reads a JSON object. The error is a sentence about what the answer is instead.
 fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     match json::parse(bytes) {
         Ok(Value::Object(object)) => Ok(object),
@@ -263,7 +159,8 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     }
 }
 
-/// Reads an error answer. What cannot be read never hides the status; `is_ours` says whether it was KOMOJU's own JSON.
+/// Reads an error answer, and returns whether it is in KOMOJU's own form. A body that cannot be read
+/// does not change the status.
 pub(super) fn error(status: u16, bytes: &[u8]) -> (ApiError, IsOurs) {
     let none = |message: Option<String>| ApiError { status, code: None, message, param: None };
     match object(bytes) {
@@ -285,16 +182,16 @@ pub(super) fn error(status: u16, bytes: &[u8]) -> (ApiError, IsOurs) {
     }
 }
 
-/// Whether an error answer is in KOMOJU's own form, or came from something in front of it.
+/// Whether an error answer is from the API itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IsOurs {
-    /// `{"error": …}`.
+    /// It has KOMOJU's form, `{"error": …}`.
     Yes,
-    /// A firewall, a proxy, a maintenance page.
+    /// It is from a firewall, a proxy or a maintenance page.
     No,
 }
 
-/// Whether something in front of the API answered, for KOMOJU speaks JSON.
+/// Whether a server in front of the API answered. The API itself always answers with JSON.
 pub(super) fn is_web_page(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().starts_with(b"<")
 }

@@ -1,4 +1,4 @@
-//! Tests of what comes over the wire: a server that answers every request with the same bytes.
+//! Tests of received answers, with a server that answers every request with the same bytes.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -15,11 +15,13 @@ use crate::remote::{Remote as _, Shown};
 /// A page with one customer.
 const PAGE: &[u8] = br#"{"total":1,"page":1,"per_page":10,"last_page":1,"data":[{"id":"a"}]}"#;
 
-/// Answers every connection with `head`, then with pieces of `body` until the client hangs up. Counts the bytes of the body
-/// that were sent, and returns the heads of the requests.
+/// A server that answers every connection with the same head, then with pieces of a body until the
+/// client closes the connection.
 struct Server {
     address: SocketAddr,
+    /// How many bytes of bodies were sent.
     sent: Arc<AtomicUsize>,
+    /// The heads of the requests, in lower case.
     requests: Arc<Mutex<Vec<String>>>,
 }
 
@@ -55,7 +57,7 @@ impl Server {
         Self { address, sent, requests }
     }
 
-    /// A client of this server.
+    /// Returns a new client of this server.
     fn client(&self) -> Http {
         let mut config = Config::default();
         config.api.base_url = format!("http://{}/api/v1", self.address).parse().unwrap();
@@ -69,7 +71,7 @@ impl Server {
     }
 }
 
-/// A gzip stream without compression: one stored block for each 65,535 bytes.
+/// Returns a gzip stream without compression: one stored block for each 65,535 bytes.
 fn stored_gzip(bytes: &[u8]) -> Vec<u8> {
     let mut gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\xff".to_vec();
     let mut blocks = bytes.chunks(usize::from(u16::MAX)).peekable();
@@ -88,16 +90,17 @@ fn stored_gzip(bytes: &[u8]) -> Vec<u8> {
     gzip
 }
 
-/// The first bytes of a gzip stream that inflates to 258 zero bytes for thirteen bits: a stored block of one zero, then a block
-/// that repeats it in fixed Huffman codes.
+/// The first bytes of a gzip stream that inflates to 258 zero bytes for thirteen bits: a stored
+/// block of one zero, then a block that repeats it in fixed Huffman codes.
 fn bomb(length: usize) -> Vec<u8> {
     let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x00\x01\x00\xfe\xff\x00";
-    // Not the last block, fixed codes: 0, 10. A length of 258 is 11000101, a distance of 1 is 00000.
+    // The block header is 0 (not the last block) and 10 (fixed codes). A length of 258 is 11000101,
+    // and a distance of 1 is 00000.
     let codes = "1100010100000".repeat(16);
     let bits: Vec<u8> = format!("010{codes}").bytes().map(|bit| bit - b'0').collect();
     let byte = |bits: &[u8]| bits.iter().rev().fold(0, |byte, bit| byte << 1 | bit);
     let bytes: Vec<u8> = bits.chunks_exact(8).map(byte).collect();
-    // After the first thirteen bytes the codes are aligned as at their beginning.
+    // After thirteen bytes the codes have the alignment of the first byte again.
     gzip.iter().chain(&bytes[..13]).chain(bytes[13..26].iter().cycle()).take(length).copied().collect()
 }
 
@@ -115,10 +118,11 @@ async fn gzip_bomb_is_cut_while_it_streams_and_the_limit_counts_decoded_bytes() 
     let server = Server::answering("200 OK\r\nContent-Encoding: gzip", bomb(BYTES));
     let error = server.list(1).await.unwrap_err();
     assert!(error.to_string().contains("the answer is larger than 3072 KiB"), "{error}");
-    // 8 MiB inflate to 1.3 GB. What had to be sent for 3 MiB is some 20 KiB; buffers of the sockets take the rest.
+    // 8 MiB decode to 1.3 GB. Only 20 KiB are needed for 3 MiB, and the buffers of the sockets take
+    // some more.
     assert!(server.sent.load(Ordering::Relaxed) < BYTES, "all of it was read");
 
-    // A page that is small on the wire and under the limit, and one that is over it only when decoded.
+    // The first page is within the limit. The second one exceeds it only after decoding.
     let long = |customers: usize| {
         let rows: Vec<String> = (0..customers).map(|n| format!(r#"{{"id":"{n}"}}"#)).collect();
         let page =
@@ -133,7 +137,7 @@ async fn gzip_bomb_is_cut_while_it_streams_and_the_limit_counts_decoded_bytes() 
 }
 
 #[tokio::test]
-async fn broken_gzip_is_no_answer_and_is_retried() {
+async fn broken_gzip_is_transient() {
     let server = Server::answering("200 OK\r\nContent-Encoding: gzip", stored_gzip(PAGE)[..30].to_vec());
     let error = server.list(1).await.unwrap_err();
     assert_eq!(error.class(), crate::remote::Class::Transient, "{error}");
@@ -156,7 +160,7 @@ async fn byte_order_mark_before_json_is_ignored() {
     let gone = br#"{"error":{"code":"not_found"}}"#;
     let gone = Server::answering("404 Not Found", marked(gone));
     assert_eq!(gone.client().show(&id).await, Ok(Shown::NotFound));
-    // Only one, and only at the beginning.
+    // Only one mark is ignored, and only at the start.
     assert!(Server::answering("200 OK", marked(&marked(PAGE))).list(1).await.is_err());
 }
 

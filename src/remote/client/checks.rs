@@ -1,4 +1,4 @@
-//! What always holds of answers that were read, for properties and fuzzers.
+//! Properties of all answers that were read, for property tests and fuzzers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use komoju_core::json::checks::canonical;
 use komoju_core::time::LONGEST_PAUSE;
 use komoju_core::{Customer, CustomerId, Hints, json};
 
-/// The key of the client that is checked: an answer that repeats it is told without it.
+/// The key of the checked client. An answer that repeats it is shown without it.
 const KEY: &str = "sk_test_9aQ+x/Zr7";
 
-/// The moment at which answers come.
+/// The time at which answers arrive.
 const NOW: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
 thread_local! {
@@ -28,25 +28,25 @@ thread_local! {
 
 fn client() -> (Http, Masker) {
     let key = SecretKey::parse(KEY).expect("a key");
-    // Plain HTTP: no certificates are looked for.
+    // Plain HTTP needs no certificates.
     let mut config = Config::default();
     config.api.base_url = "http://127.0.0.1:1/".parse().expect("an address");
     let http = Http::new(&config, &key, Arc::new(ManualClock::at(NOW))).expect("a client");
     (http, Masker::new(Some(&key)))
 }
 
-/// A page of the list that is taken holds customers that can be mirrored, and holds them as they were written.
+/// Checks a page of the list: an accepted page has customers that can be mirrored, unchanged.
 ///
 /// # Panics
-/// It does not hold.
+/// The page does not have this property.
 pub(crate) fn page(bytes: &[u8]) {
     let page = match wire::page(bytes) {
         Ok(page) => page,
-        Err(why) => return words(&why),
+        Err(why) => return explanation(&why),
     };
     let mut bodies = Vec::new();
     for listed in &page.customers {
-        let customer = listed.read().expect("what was taken apart can be read");
+        let customer = listed.read().expect("a customer of an accepted page can be read");
         assert_eq!(customer.id(), listed.id());
         let id = customer.id().as_str();
         assert!((1..=CustomerId::MAX_BYTES).contains(&id.len()) && !id.contains('\0'), "{id:?}");
@@ -59,9 +59,9 @@ pub(crate) fn page(bytes: &[u8]) {
     for (bad, next) in page.unreadable.iter().zip(page.unreadable.iter().skip(1)) {
         assert!(bad.position < next.position);
     }
-    page.unreadable.iter().for_each(|bad| words(&bad.reason.to_string()));
+    page.unreadable.iter().for_each(|bad| explanation(&bad.reason.to_string()));
     if !page.unreadable.is_empty() || json::parse(bytes).is_err() {
-        // What nobody looks at may be anything.
+        // An unreadable customer may be any bytes.
         return;
     }
     let written = canonical(bytes);
@@ -73,32 +73,32 @@ pub(crate) fn page(bytes: &[u8]) {
     let hints = [("page", page), ("per_page", per_page), ("total", total), ("last_page", last_page)];
     for (name, hint) in hints {
         let Some(hint) = hint else { continue };
-        // As a number or as text; leading zeros and a plus sign are read over.
+        // A hint is a number or a string. Leading zeros and a plus sign are ignored.
         let is_written = written.contains(&format!("\"{name}\":{hint}"))
             || written.contains(&format!("\"{name}\":\"")) && written.contains(&format!("{hint}\""));
         assert!(is_written, "{name} {hint} is not what was written: {written}");
     }
 }
 
-/// One customer that was asked for, or that an answer to a push shows.
+/// Checks the answer to a show or to a push: an accepted customer is unchanged.
 ///
 /// # Panics
-/// It does not hold.
+/// The answer does not have this property.
 pub(crate) fn customer(bytes: &[u8]) {
     match wire::one_customer(bytes, true) {
         Answered::Customer(customer) => assert_eq!(customer.body(), canonical(bytes)),
-        Answered::Unreadable(bad) => words(&bad.reason.to_string()),
-        Answered::Other(why) => words(&why),
+        Answered::Unreadable(bad) => explanation(&bad.reason.to_string()),
+        Answered::Other(why) => explanation(&why),
     }
-    // The beginning of a longer answer shows no customer that could be believed.
+    // The start of a longer answer never contains a customer that is accepted.
     assert!(!matches!(wire::one_customer(bytes, false), Answered::Customer(_)));
     let _ = wire::beginning(bytes);
 }
 
-/// An error answer keeps its status whatever it says, and is told without a secret.
+/// Checks an error answer: it keeps its status, and shows no secret.
 ///
 /// # Panics
-/// It does not hold.
+/// The answer does not have this property.
 pub(crate) fn error(status: u16, bytes: &[u8]) {
     let error = answered(status, HeaderMap::new(), bytes);
     CLIENT.with(|(_, masker)| {
@@ -116,16 +116,16 @@ pub(crate) fn error(status: u16, bytes: &[u8]) {
         assert!(!is_refusal || (300..500).contains(&status) || status == 502, "{error}");
         for text in [told.code, told.message, told.param].into_iter().flatten() {
             let shown = masker.text(&text);
-            // Where it was cut, a long number may look like a shorter one.
+            // A number that was cut may look like a card number.
             assert!(shown.ends_with('…') || masker.spans(&shown).is_empty(), "{shown}");
         }
     });
 }
 
-/// However long an answer asks us to wait, we wait for a while at most.
+/// Checks `Retry-After`: the wait is what the header asks for, within bounds.
 ///
 /// # Panics
-/// It does not hold.
+/// The wait does not have this property.
 pub(crate) fn retry_after(bytes: &[u8]) {
     let mut lines = bytes.splitn(2, |byte| *byte == b'\n').map(HeaderValue::from_bytes);
     let mut headers = HeaderMap::new();
@@ -136,7 +136,7 @@ pub(crate) fn retry_after(bytes: &[u8]) {
     }
     let asked = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
     let has_date = headers.contains_key(DATE);
-    // From a thousand million on it is a Unix time.
+    // A number from a thousand million on is a Unix time.
     let seconds =
         asked.parse::<u64>().ok().filter(|seconds| *seconds < 1_000_000_000 && !asked.starts_with('+'));
     let wait = answered(429, headers.clone(), b"").retry_after;
@@ -145,9 +145,9 @@ pub(crate) fn retry_after(bytes: &[u8]) {
         let expected = Duration::from_secs(seconds).min(LONGEST_PAUSE);
         assert_eq!(wait.unwrap_or_default(), expected, "{asked}");
     }
-    // A date: the moment that is meant, where the clock is ours and it is near.
+    // Without a `Date` header, an HTTP date is a moment of our clock.
     if let (Ok(date), false) = (httpdate::parse_http_date(asked), has_date) {
-        let until = NOW.checked_add(wait.unwrap_or_default()).expect("it is near");
+        let until = NOW.checked_add(wait.unwrap_or_default()).expect("the wait is bounded");
         let date = Timestamp::try_from(date).unwrap_or(Timestamp::MAX).clamp(NOW, NOW + LONGEST_PAUSE);
         assert_eq!(until, date, "{asked}");
     }
@@ -158,8 +158,8 @@ fn answered(status: u16, headers: HeaderMap, bytes: &[u8]) -> RemoteError {
     CLIENT.with(|(http, _)| http.error_of(&Call::List { page: 1 }, &answer))
 }
 
-/// What is wrong is said, and without the key where it is shown.
-fn words(why: &str) {
+/// Checks an explanation: it is not empty, and shows no key.
+fn explanation(why: &str) {
     assert!(!why.is_empty());
     CLIENT.with(|(_, masker)| assert!(!masker.text(why).contains(KEY), "{why}"));
 }

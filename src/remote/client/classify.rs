@@ -1,4 +1,4 @@
-//! Classifies a failed exchange or an error answer: its cause, and a sentence for people.
+//! Classifies a failed request or an error answer: its cause, and a sentence for the operator.
 
 use reqwest::header::{HeaderMap, LOCATION};
 
@@ -7,13 +7,15 @@ use crate::remote::Beginning;
 use crate::remote::error::{ApiError, Call, Cause, Certificate, RemoteError, Step};
 use crate::remote::wire::{self, IsOurs};
 
-/// LONGEST_TARGET controls how many characters of a redirect's target are shown.
+/// LONGEST_TARGET controls how many characters of the target of a redirect are shown.
 const LONGEST_TARGET: usize = 200;
 
-/// Codes by which a card is refused, though the status says 502.
+/// The error codes of a refused card. KOMOJU sends them with the status 502.
 const CARD_REFUSALS: [&str; 4] = ["card_declined", "card_expired", "exceeds_limit", "bad_verification_value"];
 
 impl Http {
+    /// Returns the error that an answer means, with its texts masked. A `Retry-After` pauses the
+    /// limiter.
     pub(super) fn error_of(&self, call: &Call, answer: &Answer) -> RemoteError {
         let (told, ours) = wire::error(answer.status, &answer.body);
         let mask = |text: Option<String>| text.map(|text| self.masker.text(&text));
@@ -22,15 +24,16 @@ impl Http {
         let retry_after = self.retry_after(&answer.headers);
         let cause = match (answer.status, ours) {
             (401, IsOurs::Yes) => Cause::KeyRefused(told),
-            // A 403 on one customer or one write says nothing about the key; see `Cause::KeyRefused`.
+            // A 403 on one customer or one write says nothing about the key; see
+            // `Cause::KeyRefused`.
             (403, IsOurs::Yes) if matches!(call, Call::List { .. }) => Cause::KeyRefused(told),
             (429, _) => Cause::Throttled(told),
             (503, _) if retry_after.is_some() => Cause::Throttled(told),
-            // What the bank says of a card comes as a bad gateway, and is its last word too.
+            // A refused card has the status of a bad gateway. A retry would be refused again.
             (502, _) if told.code.as_deref().is_some_and(|code| CARD_REFUSALS.contains(&code)) => {
                 Cause::Rejected(told)
             }
-            // 408 and 409 pass; any other 4xx of the API itself is its last word.
+            // 408 and 409 can pass. A retry after any other 4xx of the API would fail again.
             (408 | 409, _) => Cause::Unexpected(told),
             (400..=499, IsOurs::Yes) => Cause::Rejected(told),
             (300..=399, _) => {
@@ -43,16 +46,16 @@ impl Http {
         RemoteError { call: call.clone(), cause, retry_after }
     }
 
-    /// Where a redirect leads, as the server writes it.
+    /// Returns the target of a redirect as the server writes it, masked and cut.
     pub(super) fn redirect_target(&self, headers: &HeaderMap) -> Option<String> {
         let location = String::from_utf8_lossy(headers.get(LOCATION)?.as_bytes()).into_owned();
         let shown: String = self.masker.text(&location).chars().take(LONGEST_TARGET).collect();
         Some(shown).filter(|shown| !shown.is_empty())
     }
 
-    /// A failed exchange in words: the URL is left out (the call is named already), the whole chain of causes is kept. A rejected
-    /// certificate is named by the host that should have been proven.
-    pub(super) fn said(&self, step: Step, error: reqwest::Error) -> String {
+    /// Returns why a request has failed: all causes, without the URL, because the message names the
+    /// call. For a rejected certificate it names the host.
+    pub(super) fn explain(&self, step: Step, error: reqwest::Error) -> String {
         let error = error.without_url();
         let host = self.base_url.host_str().unwrap_or_default();
         let wrong = match step {
@@ -66,23 +69,23 @@ impl Http {
     }
 }
 
-/// How far a failed exchange came.
+/// Returns the step at which a request has failed.
 pub(super) fn step_of(error: &reqwest::Error, is_proxied: bool) -> Step {
     if let Some(tls) = tls_in(error) {
         return Step::Tls(certificate_in(tls));
     }
     match error.is_connect() {
         true if is_proxied => Step::Proxy,
-        // The client tells this in words alone.
+        // The client has no error type for name resolution, only this text.
         true if chain(error).contains("dns error") => Step::Name,
         true => Step::Connection,
         false => Step::Answer,
     }
 }
 
-/// TLS's own error among the causes.
+/// Returns the error of rustls among the causes.
 pub(super) fn tls_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    // An I/O error keeps what it was made of to itself: its `source` is what comes after that.
+    // An I/O error contains another error that its `source` skips.
     let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
     match error.downcast_ref() {
         None => inner.and_then(|inner| tls_in(inner)).or_else(|| error.source().and_then(tls_in)),
@@ -90,6 +93,7 @@ pub(super) fn tls_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option
     }
 }
 
+/// Returns what is wrong with the server's certificate.
 pub(super) fn certificate_in(error: &rustls::Error) -> Certificate {
     use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
     match error {
@@ -101,6 +105,7 @@ pub(super) fn certificate_in(error: &rustls::Error) -> Certificate {
     }
 }
 
+/// Returns an error with all its causes, without repeated texts.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -114,7 +119,8 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A page that is too long: to be read in parts where it is a list, otherwise something that is not the API.
+/// Returns the cause for an answer that is too long: a list to read in parts, or an answer that is
+/// not from the API.
 pub(super) fn too_large(limit: usize, begun: Option<Beginning>) -> Cause {
     let limit_kib = limit >> 10;
     match begun {

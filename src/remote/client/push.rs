@@ -1,8 +1,8 @@
-//! The writing half of the client: creates, updates and deletes, and their answers.
+//! Creates, updates and deletes, and their answers.
 
 use reqwest::header::CONTENT_TYPE;
 
-use super::{Answer, Http, ONE_CUSTOMER, Terms, Unmade};
+use super::{Answer, Http, NoAnswer, ONE_CUSTOMER, Terms};
 use crate::remote::error::{Call, Cause, RemoteError};
 use crate::remote::limiter::Share;
 use crate::remote::meter::Meter;
@@ -12,6 +12,7 @@ use crate::secret::MASK;
 use komoju_core::CustomerId;
 
 impl Http {
+    /// Sends one push and classifies its answer.
     async fn pushed(&self, push: &Push, call: &Call, meter: &mut Meter<'_>) -> Result<Pushed, PushError> {
         let (request, asked) = match push {
             Push::Create { key, body } => {
@@ -31,7 +32,7 @@ impl Http {
         let answer = self
             .exchange(call, Terms { share: Share::Write, limit: ONE_CUSTOMER }, request, meter)
             .await
-            .map_err(|Unmade { cause, left }| PushError {
+            .map_err(|NoAnswer { cause, left }| PushError {
                 error: RemoteError { call: call.clone(), cause, retry_after: None },
                 left,
             })?;
@@ -40,13 +41,13 @@ impl Http {
             Push::Delete { .. } => answer,
         };
         match answer.status {
-            // Something in front of the API answered: nobody knows what became of the request.
+            // A server in front of the API answered, so the outcome of the request is unknown.
             200..=299 if wire::is_web_page(&answer.body) => {
                 let cause = Cause::Unexpected(wire::error(answer.status, &answer.body).0);
                 let error = RemoteError { call: call.clone(), cause, retry_after: None };
                 Err(PushError { error, left: Left::Perhaps })
             }
-            // It took effect; an answer that cannot be read does not change that.
+            // The request took effect, even if its answer cannot be read.
             200..=299 => {
                 let is_its = |shown: &CustomerId| asked.is_none_or(|asked| shown == asked);
                 let customer = match wire::one_customer(&answer.body, answer.is_whole) {
@@ -91,7 +92,7 @@ impl PushRemote for Http {
     }
 }
 
-/// An error that repeats the token it was given, without it: before anything is made of its text.
+/// Masks the token of a push in an error answer, before any text is taken from it.
 fn without(answer: Answer, token: Option<&str>) -> Answer {
     match token.filter(|token| !token.is_empty() && !(200..=299).contains(&answer.status)) {
         Some(token) => {

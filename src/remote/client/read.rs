@@ -1,4 +1,4 @@
-//! The reading half: one page of the list, one customer.
+//! Requests for one page of the list, and for one customer.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -73,6 +73,7 @@ impl Http {
         listed
     }
 
+    /// Requests one customer and reads it.
     pub(super) async fn shown(&self, id: &CustomerId, share: Share) -> Result<Shown, RemoteError> {
         let call = Call::Show { id: self.masker.text(id.as_str()) };
         let mut meter = Meter::new(&call, &*self.clock);

@@ -10,15 +10,17 @@ fn pace(rate: f64, burst: u32) -> Pace {
     Pace::new((rate > 0.0).then_some(Ceiling { rate, burst }), None, Duration::ZERO, WALL)
 }
 
-/// How finely time passes in a simulation.
+/// TICK controls the step of time in a simulation.
 const TICK: Duration = Duration::from_millis(5);
 
-/// A server that accepts so many requests in each second that slides, and bans for so long after each refusal.
+/// A server that accepts `per_second` requests in any second, and refuses all for the time `ban`
+/// after each refusal.
 struct Server {
     per_second: usize,
     ban: Duration,
-    /// Whether a refused request counts too.
+    /// Whether refused requests count too.
     counts_all: bool,
+    /// When the counted requests of the last second arrived.
     counted: Vec<Duration>,
     banned_until: Duration,
 }
@@ -42,17 +44,18 @@ impl Server {
     }
 }
 
+/// The result of a simulated sweep.
 #[derive(Debug, PartialEq)]
 struct Swept {
     requests: u32,
     refused: u32,
     seconds: u64,
-    /// The most tries that one page took.
+    /// The most tries that one page needed.
     tries: u32,
 }
 
-/// Reads so many pages with four requests under way at most, each of which takes so many milliseconds; a refused page is tried
-/// again after 100 ms doubling to 5 s.
+/// Reads `pages` pages with at most four requests in flight, each of which takes `latency_ms`. A
+/// refused page is retried after 100 ms doubling to 5 s.
 fn sweep(pace: &mut Pace, server: &mut Server, pages: u32, latency_ms: u64, start: Duration) -> Swept {
     enum Slot {
         Rests { until: Duration, tries: u32 },
@@ -127,7 +130,7 @@ fn server_of_two_a_second_is_used_well_by_a_faster_client() {
 }
 
 #[test]
-fn ban_that_each_refusal_extends_is_waited_out() {
+fn client_waits_until_a_ban_that_each_refusal_extends_is_over() {
     let swept = |rate, latency, counts_all| {
         let mut server = Server::with(2, 5, counts_all);
         sweep(&mut pace(rate, 4), &mut server, 200, latency, Duration::ZERO)
@@ -138,7 +141,7 @@ fn ban_that_each_refusal_extends_is_waited_out() {
     {
         let swept = swept(rate, latency, counts_all);
         let case = format!("{rate}/s, {latency} ms, {counts_all}: {swept:?}");
-        // A request is tried ten times at most.
+        // The product tries a request at most ten times.
         assert!(swept.tries < 10 && swept.seconds < 400, "{case}");
     }
 }
@@ -171,7 +174,7 @@ fn refusals_in_a_row_halve_the_rate_and_double_the_pause_within_bounds() {
         assert_eq!(pace.refused(sent, now, WALL), Refusal::Slowed);
         seen.push((pace.slowed(now).unwrap().requests_per_second, pace.wait(now).as_secs_f64()));
     }
-    // Where the rate is lower than one request a pause, the request waits for its turn.
+    // If the rate is lower than one request in a pause, the request waits longer than the pause.
     assert_eq!(
         seen,
         [
@@ -196,10 +199,10 @@ fn requests_of_one_event_count_as_one_refusal() {
     let refused = |pace: &mut Pace, sent, now| pace.refused(at(sent), at(now), WALL);
     assert_eq!(refused(&mut pace, 10.0, 10.5), Refusal::Slowed);
     let rate = pace.slowed(at(10.5)).unwrap().requests_per_second;
-    // One that was under way, and one that left within a second.
+    // The first request was in flight, and the second one was sent within a second.
     assert_eq!(refused(&mut pace, 10.4, 10.6), Refusal::Repeated);
     assert_eq!(refused(&mut pace, 11.49, 11.7), Refusal::Repeated);
-    // An answer to one that was under way raises nothing and ends no row.
+    // The answer to a request in flight raises no rate and ends no series.
     assert!(!pace.answered(at(10.5), at(10.7)));
     assert_eq!(pace.slowed(at(11.7)).unwrap().requests_per_second, rate);
     assert_eq!(pace.slowed(at(11.7)).unwrap().in_a_row, 1);
@@ -265,10 +268,10 @@ fn ceiling_and_burst_hold_from_an_empty_bucket() {
         }
         left
     };
-    assert_eq!(left(0.0, 10.2), 20, "nothing was in the bucket");
-    assert_eq!(left(60.0, 60.1), 3, "the burst after a rest");
+    assert_eq!(left(0.0, 10.2), 20, "the bucket was empty");
+    assert_eq!(left(60.0, 60.1), 3, "the burst after idle time");
     assert_eq!(left(60.1, 65.1), 10);
-    // While slowed there is none.
+    // There is no burst at a reduced rate.
     pace.refused(at(70.0), at(70.0), WALL);
     assert_eq!(pace.wait(at(100.0)), Duration::ZERO);
     pace.sent(at(100.0));

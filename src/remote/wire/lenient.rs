@@ -1,47 +1,47 @@
-//! A page of the list on which a customer is not JSON: invalid UTF-8, a control character in a string, `NaN`.
+//! Reads a page of the list on which a customer is not JSON: invalid UTF-8, a control character in a
+//! string, or `NaN`.
 //!
-//! The parser refuses the whole page for it. Here the envelope must still be whole, with nothing after it; only what
-//! stands in one customer may be anything.
+//! The parser refuses the whole page for such a customer. Here the envelope must still be complete,
+//! with nothing after it. Only the bytes of a customer may be anything.
+
+use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use super::{Data, Envelope, Item};
+use super::{Item, List};
 use komoju_core::json::scan::{self, End};
 
-/// The envelope of a page; `None` where the page as a whole is no JSON object.
-pub(super) fn envelope(bytes: &[u8]) -> Option<Envelope> {
-    let mut envelope = Envelope::default();
+/// Reads a page. Returns none if it is not a JSON object with a list in `data`.
+pub(super) fn list(bytes: &[u8]) -> Option<List<'_>> {
     if !scan::is_object(bytes) {
         return None;
     }
+    let (mut members, mut data) = (BTreeMap::new(), None);
     for part in scan::members(bytes) {
-        let is = |name: &str| scan::spells(part.key, name);
-        if is("data") {
-            envelope.data = Some(data(part.value)?);
+        if scan::spells(part.key, "data") {
+            data = Some(items(part.value)?);
         } else {
             let value = raw(part.value).ok()?;
-            match () {
-                () if is("page") => envelope.page = Some(value),
-                () if is("per_page") => envelope.per_page = Some(value),
-                () if is("total") => envelope.total = Some(value),
-                () if is("last_page") => envelope.last_page = Some(value),
-                () => {}
+            let name = ["page", "per_page", "total", "last_page"];
+            if let Some(name) = name.into_iter().find(|name| scan::spells(part.key, name)) {
+                members.insert(name.to_owned(), value);
             }
         }
     }
-    Some(envelope)
+    Some(List { members, data: data? })
 }
 
-fn data(list: &[u8]) -> Option<Data> {
+/// Separates the items of a list. Returns none if the list is not closed.
+fn items(list: &[u8]) -> Option<Vec<Item<'_>>> {
     let mut walk = scan::items(list);
-    let item = |bytes: &[u8]| match raw(bytes) {
-        Ok(text) => Item::Json(text),
-        Err(why) => Item::NotJson { bytes: bytes.to_owned(), why },
-    };
-    let items = walk.by_ref().map(|part| item(part.value)).collect();
-    matches!(walk.end(), Some(End::Closed(_))).then_some(Data::Mixed(items))
+    let items = walk
+        .by_ref()
+        .map(|part| raw(part.value).map_or_else(|why| Item::NotJson(part.value, why), Item::Json))
+        .collect();
+    matches!(walk.end(), Some(End::Closed(_))).then_some(items)
 }
 
-fn raw(bytes: &[u8]) -> Result<Box<RawValue>, String> {
+/// Reads one JSON value.
+fn raw(bytes: &[u8]) -> Result<&RawValue, String> {
     serde_json::from_slice(bytes).map_err(|why| why.to_string())
 }

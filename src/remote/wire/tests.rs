@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_page_is_read_whatever_else_the_envelope_holds() {
+fn page_is_read_whatever_else_the_envelope_contains() {
     let bytes = br#"{"resource":"anything","total":1,"page":1,"per_page":10,"last_page":1,"start_time":null,
             "data":[{"id":"a","resource":"customer","new":1.0}]}"#;
     let page = page(bytes).unwrap();
@@ -11,7 +11,7 @@ fn a_page_is_read_whatever_else_the_envelope_holds() {
 }
 
 #[test]
-fn a_page_of_another_form_is_refused_with_its_reason() {
+fn page_of_another_form_is_refused_with_its_reason() {
     let cases: [(&[u8], &str); 11] = [
         (b"", "not JSON"),
         (b"<html>", "web page"),
@@ -32,7 +32,7 @@ fn a_page_of_another_form_is_refused_with_its_reason() {
 }
 
 #[test]
-fn hints_are_read_as_far_as_they_are_whole_numbers() {
+fn hint_that_is_no_whole_number_is_ignored() {
     let hints = |envelope: &str| page(format!(r#"{{"data":[],{envelope}}}"#).as_bytes()).unwrap().hints;
     let number = |value: &str| hints(&format!(r#""total":{value}"#)).total;
     assert_eq!(["7", "\"7\"", "0"].map(number), [Some(7), Some(7), Some(0)]);
@@ -54,7 +54,7 @@ fn hints_are_read_as_far_as_they_are_whole_numbers() {
 }
 
 #[test]
-fn customer_that_is_listed_as_deleted_is_set_apart() {
+fn customer_listed_as_deleted_is_separate_from_the_others() {
     let page =
         page(br#"{"data":[{"id":"a"},{"id":"b","deleted":true},{"id":"c","deleted":false}]}"#).unwrap();
     let ids = |listed: &[Listed]| listed.iter().map(|one| one.id().to_string()).collect::<Vec<_>>();
@@ -63,7 +63,7 @@ fn customer_that_is_listed_as_deleted_is_set_apart() {
 }
 
 #[test]
-fn an_error_keeps_its_status_whatever_its_body() {
+fn error_keeps_its_status_whatever_its_body() {
     let (told, ours) =
         error(404, br#"{"error":{"code":"x","code":"not_found","message":"no","param":null,"extra":[]}}"#);
     assert_eq!((told.status, told.code.as_deref(), ours), (404, Some("not_found"), IsOurs::Yes));
@@ -101,7 +101,7 @@ fn unreadable_customer_does_not_cost_the_others_on_its_page() {
 }
 
 #[test]
-fn customer_that_cannot_be_read_is_told_from_another_answer() {
+fn unreadable_customer_is_distinguished_from_other_answers() {
     let shown = |bytes: &[u8]| match one_customer(bytes, true) {
         Answered::Customer(customer) => customer.id().to_string(),
         Answered::Unreadable(bad) => format!("{:?}", bad.id),
@@ -117,12 +117,12 @@ fn customer_that_cannot_be_read_is_told_from_another_answer() {
         assert!(shown(bytes).contains(part), "{}", shown(bytes));
     }
     let cut = one_customer(br#"{"id":"a","x":"aaa"#, false);
-    assert!(matches!(cut, Answered::Unreadable(bad) if bad.id.is_some()), "the beginning of a long one");
+    assert!(matches!(cut, Answered::Unreadable(bad) if bad.id.is_some()), "the start of a long customer");
     assert!(matches!(one_customer(b"\x1f\x8b", false), Answered::Other(_)));
 }
 
 #[test]
-fn beginning_of_a_long_page_tells_its_numbers_and_its_first_customer() {
+fn start_of_a_long_page_gives_its_numbers_and_its_first_customer() {
     let begun = beginning(br#"{"total":9,"per_page":1,"last_page":9,"data":[{"id":"a","x":"aa"#).unwrap();
     assert_eq!((begun.per_page, begun.last_page), (Some(1), Some(9)));
     assert_eq!(begun.first.unwrap().id.unwrap().as_str(), "a");

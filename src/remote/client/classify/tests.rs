@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn tls_is_found_among_the_causes_and_a_certificate_out_of_time_is_told_apart() {
+fn tls_error_is_found_among_the_causes_with_the_fault_of_the_certificate() {
     use rustls::{CertificateError, Error};
     let wrapped = |error: Error| std::io::Error::other(std::io::Error::other(error));
     let cases = [
