@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-pub use trusted::{Known, TrustedClock};
+pub use trusted::{ConfirmedTime, TrustedClock};
 
 /// The future of [`Clock::sleep`].
 pub type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -52,7 +52,7 @@ pub trait Clock: Send + Sync + 'static {
 
     /// Returns the time for a later process to start with, if a step that cannot be undone may
     /// follow from it.
-    fn known(&self) -> Option<Known> {
+    fn confirmed_time(&self) -> Option<ConfirmedTime> {
         None
     }
 

@@ -1,7 +1,9 @@
-//! The composition root: opens the database, finds the key, builds the remote, and drives the passes until told to stop.
+//! The composition root: opens the database, finds the key, builds the remote, and runs passes and
+//! pushes until the stop.
 //!
-//! Order matters twice. At the start what cannot be used is said before anything is touched: the instance lock, then the
-//! database, then the key. At the end the cadence stops first, then the pass at its next safe point, then the database.
+//! The order matters twice. The start checks what may be unusable before it changes anything: the
+//! instance lock, then the database, then the key. The stop ends the ticks first, then the pass at
+//! its next safe point, then the database.
 
 pub mod alerts;
 mod cadence;
@@ -10,6 +12,7 @@ pub mod http;
 mod pass_loop;
 mod place;
 mod reload;
+mod settings;
 pub mod status;
 mod systemd;
 mod trouble;
@@ -20,37 +23,37 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use settings::{pull_settings, push_settings, restore_pace};
 use trouble::Trouble;
 
-use crate::clock::{Clock, Known, TrustedClock};
+use crate::clock::{Clock, ConfirmedTime, TrustedClock};
 use crate::config::Config;
 use crate::daemon::alerts::Alerts;
-use crate::daemon::status::{LookRequest, Standing};
+use crate::daemon::status::{Status, StatusRequest};
 use crate::heartbeat::{Health, Heartbeat};
 use crate::remote::Http;
 use crate::secret::SecretKey;
 use crate::store::file::{continuity, copy};
 use crate::store::log::passes;
 use crate::store::state::{clock as stored, slowed};
-use crate::store::{Instance, Store, StoreError, read};
+use crate::store::{Instance, Store, StoreError};
 use crate::tasks::Echoes;
-use crate::tasks::pull::{Progress, Pull, Report, Settings};
-use crate::tasks::push::{Drained, PushSettings, Pusher, Signals};
+use crate::tasks::pull::{Progress, Pull, Report};
+use crate::tasks::push::{Drained, Pusher, Signals};
 use crate::tasks::spool::{Looked, Spool, SpoolSettings};
-use komoju_core::plan::lag::Consistency;
-use komoju_core::{PassKind, Slowed, time};
+use komoju_core::{PassKind, time};
 
 pub use error::AppError;
-pub use systemd::tell_waiting;
+pub use systemd::notify_waiting;
 
-/// LOOKS_AT_ONCE controls how many requests for a look wait; one look answers all of them.
-const LOOKS_AT_ONCE: usize = 64;
+/// MOST_STATUS_REQUESTS controls how many requests for a fresh status wait. One observation answers
+/// all of them.
+const MOST_STATUS_REQUESTS: usize = 64;
 
-/// Everything that works on one database, ready to make passes.
+/// Everything that works on one database with one key, ready to run passes.
 pub struct App {
     store: Arc<Store>,
     remote: Arc<Http>,
@@ -60,31 +63,34 @@ pub struct App {
     spool: Spool,
     spool_dir: PathBuf,
     signals: Arc<Signals>,
-    standings: watch::Sender<Option<Arc<Standing>>>,
-    /// Asks [`App::observe`] to look now; and where it hears that.
-    looks: (mpsc::Sender<LookRequest>, Arc<Mutex<mpsc::Receiver<LookRequest>>>),
+    statuses: watch::Sender<Option<Arc<Status>>>,
+    /// Requests a fresh status from [`App::publish_status`]; both ends of the channel.
+    status_requests: (mpsc::Sender<StatusRequest>, Arc<Mutex<mpsc::Receiver<StatusRequest>>>),
     health: watch::Sender<Health>,
-    /// Told when the first pass is over, however it ended.
+    /// Notified when the first pass has ended, however it ended.
     first_pass: Notify,
-    /// Those of the loops that read the remote, push to it, and take files.
-    pulses: [Arc<Heartbeat>; 3],
+    /// The heartbeats of the loops that read the remote, push to it, and take files.
+    heartbeats: [Arc<Heartbeat>; 3],
     alerts: Option<Alerts>,
     database: PathBuf,
-    /// What everything goes by.
+    /// The clock of all parts.
     clock: Arc<dyn Clock>,
-    /// The key that everything here works with.
+    /// The key of all parts.
     key: Arc<SecretKey>,
     /// Ends the process.
     stop: CancellationToken,
-    /// Ends the work with this key.
+    /// Ends the work with this key. A child of `stop`.
     round: CancellationToken,
     instance: Arc<Instance>,
-    /// Why the database cannot be used for now.
+    /// Why the database cannot be used now, if it cannot.
     trouble: watch::Sender<Option<Trouble>>,
 }
 
 impl App {
-    /// Takes the database for `command` and gets ready. `stop` ends whatever runs at its next safe point.
+    /// Locks the database for `command` and opens it. `stop` ends all work at its next safe point.
+    ///
+    /// # Errors
+    /// The database is in use or cannot be used, or there is no usable key.
     pub async fn start(
         config: &Config,
         command: &str,
@@ -95,7 +101,10 @@ impl App {
         Self::start_with(&instance, config, clock, stop).await
     }
 
-    /// The same with the database taken, so that it stays taken where this fails.
+    /// Opens a database that the caller has locked. It stays locked if this fails.
+    ///
+    /// # Errors
+    /// The database cannot be used, or there is no usable key.
     pub async fn start_with(
         instance: &Arc<Instance>,
         config: &Config,
@@ -110,7 +119,10 @@ impl App {
         Self::first(store, Arc::clone(instance), config, clock, stop).await
     }
 
-    /// The same on a copy that is thrown away: whatever passes do, the database stays as it is.
+    /// Opens a copy of the database in `directory`, so that passes leave the database unchanged.
+    ///
+    /// # Errors
+    /// The database is in use or cannot be copied, or there is no usable key.
     pub async fn start_dry(
         config: &Config,
         directory: &Path,
@@ -123,6 +135,7 @@ impl App {
         Self::first(Store::open(&copy)?, Arc::new(instance), config, clock, stop).await
     }
 
+    /// Builds the parts for the first key of this process.
     async fn first(
         store: Store,
         instance: Arc<Instance>,
@@ -132,7 +145,7 @@ impl App {
     ) -> Result<Self, AppError> {
         let known = store.read(stored::confirmed).await?.and_then(|confirmed| {
             let up = Duration::from_millis(u64::try_from(confirmed.boot_ms).ok()?);
-            Some(Known { time: time::read(&confirmed.at)?, boot: confirmed.boot, up })
+            Some(ConfirmedTime { time: time::read(&confirmed.at)?, boot: confirmed.boot, up })
         });
         let clock: Arc<dyn Clock> = TrustedClock::over(clock, known.as_ref());
         let (key, source) =
@@ -144,7 +157,8 @@ impl App {
         Self::on(Arc::new(store), instance, config, clock, Arc::new(key), remote, stop).await
     }
 
-    /// Everything that works with `key`, which `remote` sends.
+    /// Builds the parts that work with `key`, which `remote` sends, and recovers what the previous
+    /// work left unfinished.
     async fn on(
         store: Arc<Store>,
         instance: Arc<Instance>,
@@ -158,115 +172,86 @@ impl App {
         let at = time::written(clock.now());
         let orphans = store.write(move |tx| passes::close_orphans(tx, &at)).await?;
         if orphans > 0 {
-            tracing::warn!("the last process ended within a pass");
+            tracing::warn!("the previous process ended during a pass");
         }
-        let (_, throttled_until) = store.read(read::obstacles).await?;
-        let now = clock.now();
-        if let Some(until) = throttled_until.and_then(|until| time::pause_until(&until, now)) {
-            remote.pause(Duration::try_from(until.duration_since(now)).unwrap_or_default());
-        }
-        if let Some(slowed) = store.read(slowed::get).await?.and_then(|text| Slowed::from_text(&text, now)) {
-            remote.slow_down(&slowed);
-        }
-        let settings = Settings {
-            per_page: config.api.per_page,
-            max_concurrent_requests: config.api.max_concurrent_requests as usize,
-            max_delete_count: config.inbound.max_delete_count,
-            max_delete_percent: config.inbound.max_delete_percent,
-            consistency: Consistency::seconds(config.inbound.consistency_s),
-            period: config.inbound.sweep_cron.period_from(now),
-            seed: rand::random(),
-        };
-        let push_settings = PushSettings {
-            enabled: config.outbound.enabled,
-            max_concurrent_requests: config.api.max_concurrent_requests as usize,
-            per_page: config.api.per_page,
-            hold_deletes_over: config.outbound.hold_deletes_over,
-            park_after: SignedDuration::from_hours(config.outbound.park_after_h.into()),
-            reconcile_tag: config.outbound.reconcile_tag.clone(),
-            consistency: settings.consistency,
-            seed: rand::random(),
-        };
+        restore_pace(&store, &remote, clock.now()).await?;
         let (echoes, signals) = (Arc::<Echoes>::default(), Arc::<Signals>::default());
         let pull = Pull::new(
             Arc::clone(&store),
             Arc::clone(&remote),
             Arc::clone(&key),
             Arc::clone(&clock),
-            settings,
+            pull_settings(config, clock.now()),
             round.clone(),
         )
         .with_echoes(Arc::clone(&echoes));
-        let alerts = Alerts::new(config, Arc::clone(&store), &key, Arc::clone(&clock), round.clone());
-        let database = store.path().to_owned();
-        let spool_dir = config.outbound.spool_dir.clone();
-        let spool_settings = SpoolSettings { dir: spool_dir.clone(), enabled: config.outbound.enabled };
-        let spool = Spool::new(Arc::clone(&store), Some(&key), Arc::clone(&clock), spool_settings);
         let pusher = Pusher::new(
             Arc::clone(&store),
             Arc::clone(&remote),
             Arc::clone(&key),
             Arc::clone(&clock),
-            push_settings,
+            push_settings(config),
             round.clone(),
             echoes,
             Arc::clone(&signals),
         );
         pusher.recover().await?;
-        let standings = watch::Sender::new(None);
-        let (ask, asked) = mpsc::channel(LOOKS_AT_ONCE);
-        let pulses = ["reading KOMOJU's customers", "pushing intents", "taking files"].map(Heartbeat::of);
+        let spool_dir = config.outbound.spool_dir.clone();
+        let spool_settings = SpoolSettings { dir: spool_dir.clone(), enabled: config.outbound.enabled };
+        let (requests, requested) = mpsc::channel(MOST_STATUS_REQUESTS);
         Ok(Self {
-            store,
-            remote,
+            spool: Spool::new(Arc::clone(&store), Some(&key), Arc::clone(&clock), spool_settings),
+            alerts: Alerts::new(config, Arc::clone(&store), &key, Arc::clone(&clock), round.clone()),
+            heartbeats: ["reading KOMOJU's customers", "pushing intents", "taking files"].map(Heartbeat::of),
             request_timeout: config.api.request_timeout(),
-            pull,
-            pusher,
-            spool,
-            spool_dir,
-            signals,
-            standings,
-            looks: (ask, Arc::new(Mutex::new(asked))),
+            database: store.path().to_owned(),
+            statuses: watch::Sender::new(None),
+            status_requests: (requests, Arc::new(Mutex::new(requested))),
             health: watch::Sender::new((Duration::ZERO, None)),
             first_pass: Notify::new(),
-            pulses,
-            alerts,
-            database,
+            trouble: watch::Sender::new(None),
+            store,
+            remote,
+            pull,
+            pusher,
+            spool_dir,
+            signals,
             clock,
             key,
             stop,
             round,
             instance,
-            trouble: watch::Sender::new(None),
         })
     }
 
-    /// How far the pass that runs has come.
+    /// Returns the progress of the running pass.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.pull.progress()
     }
 
-    /// The clock that everything goes by.
+    /// Returns the clock of all parts.
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock)
     }
 
-    /// How things stand while [`App::run`] runs, a few seconds late; none until it was looked for.
-    pub fn standings(&self) -> watch::Receiver<Option<Arc<Standing>>> {
-        self.standings.subscribe()
+    /// Returns the status while [`App::run`] runs, a few seconds late; none before the first
+    /// observation.
+    pub fn statuses(&self) -> watch::Receiver<Option<Arc<Status>>> {
+        self.statuses.subscribe()
     }
 
-    /// Requests an observation of the state, while [`App::run`] runs.
-    pub fn looks(&self) -> mpsc::Sender<LookRequest> {
-        self.looks.0.clone()
+    /// Returns the sender that requests a fresh status while [`App::run`] runs.
+    pub fn status_requests(&self) -> mpsc::Sender<StatusRequest> {
+        self.status_requests.0.clone()
     }
 
-    /// Whether [`App::run`] gets on.
+    /// Returns whether the loops of [`App::run`] make progress.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
     }
 
-    /// One pass. A probe before the first complete sweep has nothing to do: `None`.
+    /// Runs one pass. Returns none for a probe before the first complete sweep, which has nothing
+    /// to do.
     pub async fn pass(&self, kind: PassKind) -> Result<Option<Report>, StoreError> {
         self.keeping_rate(async {
             match kind {
@@ -277,7 +262,7 @@ impl App {
         .await
     }
 
-    /// Takes what lies in the spool directory, without sending it.
+    /// Accepts the files in the spool directory, and sends nothing.
     pub async fn collect(&self) -> Result<Looked, StoreError> {
         self.spool.drain(&self.stop).await
     }
@@ -290,12 +275,12 @@ impl App {
         Ok(drained)
     }
 
-    /// Wipes what is left of tokens and erased data, and attempts no intent.
+    /// Wipes the rest of tokens and erased data, and attempts no intent.
     pub async fn wipe(&self) -> Result<(), StoreError> {
         self.pusher.only_wipe().await
     }
 
-    /// Does the work, and stores how much the requests are slowed down: after each refusal, and at the end.
+    /// Does the work, and stores the reduced request rate after each refusal and at the end.
     async fn keeping_rate<T>(&self, work: impl Future<Output = T>) -> T {
         let mut refusals = self.remote.refusals();
         let mut work = std::pin::pin!(work);
@@ -312,29 +297,34 @@ impl App {
         }
     }
 
-    /// Stores how much the requests are slowed down. Without it the next process only learns it again, so an error ends nothing.
+    /// Stores the reduced request rate. An error only means that the next process must learn the
+    /// rate again.
     async fn keep_rate(&self) {
         let text = self.remote.slowed().map(|slowed| slowed.to_text());
         if let Err(e) = self.store.write(move |tx| slowed::set(tx, text.as_deref())).await {
-            tracing::warn!("the rate that the API accepts is not stored: {}", chain(&e));
+            tracing::warn!("the request rate that the API accepts was not stored: {}", chain(&e));
         }
     }
 
-    /// The daemon with one key: a sweep at once, then at each tick, until told to stop; pushes whatever comes in meanwhile. A
-    /// condition of the database that can pass is waited for. Only one that cannot, and a path that leads elsewhere, end it otherwise.
+    /// Runs the daemon with one key until the stop: a sweep at once, then at each tick, and pushes
+    /// meanwhile. It waits for conditions of the database that can pass.
+    ///
+    /// # Errors
+    /// A condition of the database that cannot pass, or a database that was moved or replaced.
     async fn run_with_key(&self, config: &Config) -> Result<(), AppError> {
         // Boxed, because the compiler limits how deeply futures nest.
         let running = Box::pin(async {
             tokio::select! {
                 ended = self.work_through_trouble(config) => ended,
-                () = self.tell_manager() => Ok(()),
-                () = self.watch_pulses() => Ok(()),
+                () = self.notify_manager() => Ok(()),
+                () = self.check_heartbeats() => Ok(()),
             }
         });
         self.in_place(running).await
     }
 
-    /// Everything that uses the database, until told to stop or until that fails. The first sweep begins after this time.
+    /// Runs everything that uses the database, until the stop or an error. The first sweep begins
+    /// after `first_sweep_after`.
     async fn work(&self, config: &Config, first_sweep_after: Duration) -> Result<(), AppError> {
         let (sweep_due, probe_due) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let first_sweep = async {
@@ -345,37 +335,38 @@ impl App {
             std::future::pending::<Infallible>().await
         };
         let work = async {
-            let [pulling, pushing, files] = &self.pulses;
+            let [pulling, pushing, files] = &self.heartbeats;
             tokio::try_join!(
-                pulling.drive(self.answer_ticks(&sweep_due, &probe_due)),
+                pulling.drive(self.run_passes(&sweep_due, &probe_due)),
                 pushing.drive(self.push()),
                 files.drive(self.take_files())
             )
         };
-        let watching = async {
+        let observers = async {
             tokio::select! {
-                ended = self.listen() => ended,
-                ended = self.observe(config) => ended,
-                ended = self.tell_operator() => ended,
+                ended = self.wake_on_commit() => ended,
+                ended = self.publish_status(config) => ended,
+                ended = self.send_alerts() => ended,
             }
         };
         tokio::select! {
             biased;
             ended = work => Ok(ended.map(drop)?),
-            ended = watching => Ok(ended?),
+            ended = observers => Ok(ended?),
             never = first_sweep => match never {},
             never = self.keep_cadence(config, &sweep_due, &probe_due) => match never {},
         }
     }
 
-    /// Runs `alerts.command` where there is one; never ends but by an error.
-    async fn tell_operator(&self) -> Result<(), StoreError> {
+    /// Runs `alerts.command` where it is configured. Ends only with an error.
+    async fn send_alerts(&self) -> Result<(), StoreError> {
         match &self.alerts {
-            Some(alerts) => alerts.serve(self.standings()).await.map(|never| match never {}),
+            Some(alerts) => alerts.serve(self.statuses()).await.map(|never| match never {}),
             None => std::future::pending().await,
         }
     }
 
+    /// Sleeps until a moment of the steady clock, or for ever.
     async fn sleep_until(&self, at: Option<Duration>) {
         match at {
             Some(at) => self.clock.sleep(at.saturating_sub(self.clock.elapsed())).await,
@@ -384,7 +375,7 @@ impl App {
     }
 }
 
-/// An error with what caused it.
+/// Returns an error with its cause.
 fn chain(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(cause) => format!("{error} ({cause})"),

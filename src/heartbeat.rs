@@ -24,9 +24,9 @@ pub struct Heartbeat {
     state: AtomicU64,
 }
 
-/// A heartbeat at one moment.
+/// A sample of a heartbeat at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct Sample {
     /// The loop's name in messages.
     pub name: &'static str,
     /// How many ticks there were.
@@ -60,9 +60,9 @@ impl Heartbeat {
     }
 
     /// Returns the heartbeat at this moment.
-    pub fn reading(&self) -> Reading {
+    pub fn sample(&self) -> Sample {
         let state = self.state.load(Ordering::Relaxed);
-        Reading { name: self.name, ticks: state % IDLE, is_idle: state >= IDLE, extra: Duration::ZERO }
+        Sample { name: self.name, ticks: state % IDLE, is_idle: state >= IDLE, extra: Duration::ZERO }
     }
 }
 
@@ -96,13 +96,13 @@ pub type Health = (Duration, Option<Stalled>);
 #[derive(Debug)]
 pub struct Watchdog {
     allowance: Duration,
-    /// The last reading of each loop, and when the loop last made progress.
-    seen: Vec<(Reading, Duration)>,
+    /// The last sample of each loop, and when the loop last made progress.
+    seen: Vec<(Sample, Duration)>,
 }
 
 /// A loop that makes no progress, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name} has not got on for {} s", .stalled.as_secs())]
+#[error("{name} has made no progress for {} s", .stalled.as_secs())]
 pub struct Stalled {
     /// The loop's name.
     pub name: &'static str,
@@ -121,25 +121,25 @@ impl Watchdog {
     ///
     /// # Errors
     /// The loop that has stalled for the longest time.
-    pub fn look(&mut self, now: Duration, readings: &[Reading], is_excused: bool) -> Result<(), Stalled> {
-        let stalled = readings.iter().filter_map(|reading| {
-            let stalled = now.saturating_sub(self.progress(now, *reading, is_excused));
-            (stalled > self.allowance + reading.extra).then_some(Stalled { name: reading.name, stalled })
+    pub fn check(&mut self, now: Duration, samples: &[Sample], is_excused: bool) -> Result<(), Stalled> {
+        let stalled = samples.iter().filter_map(|sample| {
+            let stalled = now.saturating_sub(self.progress(now, *sample, is_excused));
+            (stalled > self.allowance + sample.extra).then_some(Stalled { name: sample.name, stalled })
         });
-        // Of two that are equal the first one is reported.
+        // Of two that are equal, report the first one.
         stalled.reduce(|one, other| if other.stalled > one.stalled { other } else { one }).map_or(Ok(()), Err)
     }
 
-    /// Records a reading and returns when its loop last made progress.
-    fn progress(&mut self, now: Duration, reading: Reading, is_excused: bool) -> Duration {
-        let Some((last, since)) = self.seen.iter_mut().find(|(last, _)| last.name == reading.name) else {
-            self.seen.push((reading, now));
+    /// Records a sample and returns when its loop last made progress.
+    fn progress(&mut self, now: Duration, sample: Sample, is_excused: bool) -> Duration {
+        let Some((last, since)) = self.seen.iter_mut().find(|(last, _)| last.name == sample.name) else {
+            self.seen.push((sample, now));
             return now;
         };
-        if last.ticks != reading.ticks || reading.is_idle || is_excused {
+        if last.ticks != sample.ticks || sample.is_idle || is_excused {
             *since = now;
         }
-        *last = reading;
+        *last = sample;
         *since
     }
 }
@@ -159,28 +159,28 @@ mod tests {
         let (busy, idle) = (Heartbeat::of("pushing"), Heartbeat::of("reading"));
         let (outer, inner) = (idle.idle(), idle.idle());
         let mut watchdog = Watchdog::new(ALLOWANCE);
-        let mut look = |at| watchdog.look(after(at), &[busy.reading(), idle.reading()], false);
-        assert_eq!(look(0), Ok(()));
+        let mut check = |at| watchdog.check(after(at), &[busy.sample(), idle.sample()], false);
+        assert_eq!(check(0), Ok(()));
         drop(inner);
-        assert_eq!(look(60), Ok(()), "the allowance is not over");
-        assert_eq!(look(61), Err(Stalled { name: "pushing", stalled: after(61) }));
+        assert_eq!(check(60), Ok(()), "the allowance is not over");
+        assert_eq!(check(61), Err(Stalled { name: "pushing", stalled: after(61) }));
         busy.tick();
-        assert_eq!(look(62), Ok(()), "it made progress");
+        assert_eq!(check(62), Ok(()), "it made progress");
         drop(outer);
         busy.tick();
-        assert_eq!(look(100), Ok(()));
+        assert_eq!(check(100), Ok(()));
         busy.tick();
         let stalled = Stalled { name: "reading", stalled: after(61) };
-        assert_eq!(look(161), Err(stalled), "it was idle until 62 to 100");
+        assert_eq!(check(161), Err(stalled), "it was idle until some moment between 62 and 100");
     }
 
     #[test]
     fn loop_with_extra_time_stalls_later() {
         let mut watchdog = Watchdog::new(ALLOWANCE);
-        let reading = Reading { extra: after(100), ..Heartbeat::of("writing").reading() };
-        assert_eq!(watchdog.look(after(0), &[reading], false), Ok(()));
-        assert_eq!(watchdog.look(after(160), &[reading], false), Ok(()));
-        assert!(watchdog.look(after(161), &[reading], false).is_err());
+        let sample = Sample { extra: after(100), ..Heartbeat::of("writing").sample() };
+        assert_eq!(watchdog.check(after(0), &[sample], false), Ok(()));
+        assert_eq!(watchdog.check(after(160), &[sample], false), Ok(()));
+        assert!(watchdog.check(after(161), &[sample], false).is_err());
     }
 
     #[test]
@@ -188,10 +188,10 @@ mod tests {
         let heartbeat = Heartbeat::of("reading");
         let mut watchdog = Watchdog::new(ALLOWANCE);
         for at in [0, 100, 200] {
-            assert_eq!(watchdog.look(after(at), &[heartbeat.reading()], true), Ok(()));
+            assert_eq!(watchdog.check(after(at), &[heartbeat.sample()], true), Ok(()));
         }
-        assert_eq!(watchdog.look(after(260), &[heartbeat.reading()], false), Ok(()));
-        assert!(watchdog.look(after(261), &[heartbeat.reading()], false).is_err());
+        assert_eq!(watchdog.check(after(260), &[heartbeat.sample()], false), Ok(()));
+        assert!(watchdog.check(after(261), &[heartbeat.sample()], false).is_err());
     }
 
     #[tokio::test]
@@ -202,13 +202,13 @@ mod tests {
                 tick();
                 let _idle = idle();
                 tokio::task::yield_now().await;
-                assert!(one.reading().is_idle && !other.reading().is_idle);
+                assert!(one.sample().is_idle && !other.sample().is_idle);
             }),
             other.drive(async { tokio::task::yield_now().await })
         );
-        let reading = one.reading();
-        assert_eq!((reading.ticks, reading.is_idle), (2, false), "its tick, and the end of its idle time");
-        assert_eq!(other.reading().ticks, 0);
+        let sample = one.sample();
+        assert_eq!((sample.ticks, sample.is_idle), (2, false), "its tick, and the end of its idle time");
+        assert_eq!(other.sample().ticks, 0);
         tick();
         drop(idle());
     }

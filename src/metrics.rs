@@ -1,11 +1,14 @@
-//! What is measured: every metric that there is, by name, kind and help, and the calls that count.
+//! All metrics, by name, kind and help, and the calls that record them.
 //!
-//! The calls go through a facade: where nobody asks for metrics (`[http] listen` is not set) no recorder is there, and each costs
-//! next to nothing. Values of gauges are set when they are asked for (`http`), never in between.
+//! The calls go through a facade. Without `http.listen` no recorder is installed, and a call costs
+//! almost nothing. Gauges are set only when `/metrics` is requested (`http`).
 //!
-//! Invariants: every name begins with `komoju_sync_` and is in [`ALL`], and docs/metrics.md has the same list; every label is one
-//! of a fixed set of words, so that the memory this takes has a bound whatever happens; no label is taken from a text of anybody
-//! else's. Histograms have fixed buckets, and [`Recorder::tidy`] keeps what waits to be sorted into them short.
+//! Invariants:
+//! - Each name begins with `komoju_sync_` and is in [`ALL`]. docs/metrics.md has the same list.
+//! - Each label has a fixed set of values, so that the memory for series is bounded. No label is
+//!   taken from a text from outside.
+//! - Histograms have fixed buckets. [`MetricsRecorder::tidy`] must be called regularly, because
+//!   single values are kept until then.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -16,14 +19,14 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use komoju_core::intent::lifecycle::State;
 use komoju_core::{Origin, Outcome, PassKind, Tally};
 
-/// Which kind of metric.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
-    /// It only rises, from zero at each start.
+pub enum MetricKind {
+    /// A number that only rises, from zero at each start.
     Counter,
-    /// It is what it is now.
+    /// The present value.
     Gauge,
-    /// How many were how large, in these buckets.
+    /// A distribution over these buckets.
     Histogram(&'static [f64]),
 }
 
@@ -32,16 +35,16 @@ pub enum Kind {
 pub struct Metric {
     /// Its name.
     pub name: &'static str,
-    /// What it is.
-    pub kind: Kind,
-    /// What it says, in one sentence.
+    /// Its kind.
+    pub kind: MetricKind,
+    /// Its meaning in one sentence.
     pub help: &'static str,
 }
 
-/// Seconds of a request or of a wait for the limit.
+/// The buckets of requests and of waits for the limiter, in seconds.
 const SHORT: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Seconds of a pass.
+/// The buckets of passes, in seconds.
 const LONG: &[f64] = &[0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 
 macro_rules! metrics {
@@ -54,45 +57,45 @@ macro_rules! metrics {
 }
 
 metrics! {
-    UP = "komoju_sync_up", Kind::Gauge, "Always 1: the process answers.";
-    BUILD_INFO = "komoju_sync_build_info", Kind::Gauge, "Always 1; the labels tell the versions of the program and of its SQLite.";
-    START_TIME = "komoju_sync_process_start_time_seconds", Kind::Gauge, "When the process started, in seconds since 1970.";
-    READY = "komoju_sync_ready", Kind::Gauge, "1 while /readyz answers 200, otherwise 0.";
-    SWEEP_TIMESTAMP = "komoju_sync_last_complete_sweep_timestamp_seconds", Kind::Gauge, "When the last complete sweep ended, in seconds since 1970; 0 while there is none.";
-    MIRROR_AGE = "komoju_sync_mirror_age_seconds", Kind::Gauge, "Seconds since the last complete sweep ended; since 1970 while there is none.";
-    MIRROR_STALE = "komoju_sync_mirror_stale", Kind::Gauge, "1 when no complete sweep exists or the last is older than three periods of inbound.sweep_cron.";
-    CUSTOMERS = "komoju_sync_customers", Kind::Gauge, "Customers in the mirror, live and deleted ones.";
-    CHANGES = "komoju_sync_changes_total", Kind::Counter, "Changes recorded, by what happened and by how it became known.";
-    PASS_DURATION = "komoju_sync_pass_duration_seconds", Kind::Histogram(LONG), "How long passes took, by their kind and outcome.";
-    REQUESTS = "komoju_sync_requests_total", Kind::Counter, "Requests sent to the API, by call and by what came of them.";
-    REQUEST_DURATION = "komoju_sync_request_duration_seconds", Kind::Histogram(SHORT), "How long requests took from sending to the end of the answer.";
-    RETRIES = "komoju_sync_retries_total", Kind::Counter, "Reads that were asked again within a pass, and intents that were attempted again.";
-    LIMITER_WAIT = "komoju_sync_limiter_wait_seconds", Kind::Histogram(SHORT), "How long requests waited for rate_limit, for a pause that the API asked for, and for each other.";
-    THROTTLED_UNTIL = "komoju_sync_throttled_until_timestamp_seconds", Kind::Gauge, "Until when the API asked us to wait, in seconds since 1970; 0 when that is over.";
-    KEY_REFUSED = "komoju_sync_key_refused", Kind::Gauge, "1 while the API refuses the key.";
-    ACCOUNT_STOPPED = "komoju_sync_account_stopped", Kind::Gauge, "1 while everything waits because the key reads another account.";
-    UNREADABLE = "komoju_sync_unreadable_customers", Kind::Gauge, "Customers that the API shows in a form that cannot be read; at most 1000 are counted.";
-    BUSY_FIELD = "komoju_sync_busy_field_customers", Kind::Gauge, "In how many customers one field changed in the last complete sweep, of the field that changed in the most; 0 where none changed in a quarter of them.";
-    LIST_IMPRECISE = "komoju_sync_list_imprecise", Kind::Gauge, "1 while the list of customers is imprecise, as the last sweep that read it to its end found it.";
-    UNLISTED = "komoju_sync_unlisted_customers", Kind::Gauge, "Live customers that the list leaves out and that answer when they are requested one by one.";
-    LONGEST_LAG = "komoju_sync_longest_lag_seconds", Kind::Gauge, "The longest lag of a read behind a write that was measured, in seconds; 0 while there is none.";
-    HELD_DELETIONS = "komoju_sync_held_deletions", Kind::Gauge, "Deletions that wait for an operator.";
-    HELD_DELETES = "komoju_sync_held_delete_intents", Kind::Gauge, "Delete intents that wait for an operator because there are too many of them.";
-    UNFINISHED_WIPES = "komoju_sync_unfinished_wipes", Kind::Gauge, "1 while the database file or its WAL may still hold erased data, or payment tokens of settled intents.";
-    INTENTS = "komoju_sync_intents", Kind::Gauge, "Intents by state.";
-    OLDEST_INTENT = "komoju_sync_oldest_intent_age_seconds", Kind::Gauge, "Seconds since the oldest intent in each open state was accepted; 0 where there is none.";
-    ATTEMPTS = "komoju_sync_attempts_total", Kind::Counter, "Attempts at intents, by the state that they led to.";
-    SPOOL_FILES = "komoju_sync_spool_files", Kind::Gauge, "Files in outbound.spool_dir: those that wait to be taken and those that were rejected, each counted up to 10000.";
-    ALERT_RUNS = "komoju_sync_alert_runs_total", Kind::Counter, "Runs of alerts.command, by how they ended.";
-    DATABASE_SIZE = "komoju_sync_database_size_bytes", Kind::Gauge, "Size of the database without its WAL.";
-    WAL_SIZE = "komoju_sync_wal_size_bytes", Kind::Gauge, "Size of the database's WAL.";
-    DISK_FREE = "komoju_sync_database_disk_free_bytes", Kind::Gauge, "What is left for the service's user on the file system of the database.";
+    UP = "komoju_sync_up", MetricKind::Gauge, "Always 1: the process answers.";
+    BUILD_INFO = "komoju_sync_build_info", MetricKind::Gauge, "Always 1; the labels are the versions of the program and of its SQLite.";
+    START_TIME = "komoju_sync_process_start_time_seconds", MetricKind::Gauge, "When the process started, in seconds since 1970.";
+    READY = "komoju_sync_ready", MetricKind::Gauge, "1 while /readyz answers 200, otherwise 0.";
+    SWEEP_TIMESTAMP = "komoju_sync_last_complete_sweep_timestamp_seconds", MetricKind::Gauge, "When the last complete sweep ended, in seconds since 1970; 0 while there is none.";
+    MIRROR_AGE = "komoju_sync_mirror_age_seconds", MetricKind::Gauge, "Seconds since the last complete sweep ended; since 1970 while there is none.";
+    MIRROR_STALE = "komoju_sync_mirror_stale", MetricKind::Gauge, "1 when no complete sweep exists or the last is older than three periods of inbound.sweep_cron.";
+    CUSTOMERS = "komoju_sync_customers", MetricKind::Gauge, "Customers in the mirror, live and deleted ones.";
+    CHANGES = "komoju_sync_changes_total", MetricKind::Counter, "Recorded changes, by kind and origin.";
+    PASS_DURATION = "komoju_sync_pass_duration_seconds", MetricKind::Histogram(LONG), "How long passes took, by their kind and outcome.";
+    REQUESTS = "komoju_sync_requests_total", MetricKind::Counter, "Requests sent to the API, by call and result.";
+    REQUEST_DURATION = "komoju_sync_request_duration_seconds", MetricKind::Histogram(SHORT), "How long requests took from sending to the end of the answer.";
+    RETRIES = "komoju_sync_retries_total", MetricKind::Counter, "Reads that were retried within a pass, and intents that were attempted again.";
+    LIMITER_WAIT = "komoju_sync_limiter_wait_seconds", MetricKind::Histogram(SHORT), "How long requests waited for rate_limit, for a pause that the API asked for, and for each other.";
+    THROTTLED_UNTIL = "komoju_sync_throttled_until_timestamp_seconds", MetricKind::Gauge, "Until when the API asked for a wait, in seconds since 1970; 0 when that time is over.";
+    KEY_REFUSED = "komoju_sync_key_refused", MetricKind::Gauge, "1 while the API refuses the key.";
+    ACCOUNT_STOPPED = "komoju_sync_account_stopped", MetricKind::Gauge, "1 while all work waits because the key reads another account.";
+    UNREADABLE = "komoju_sync_unreadable_customers", MetricKind::Gauge, "Customers that the API shows in a form that cannot be read; at most 1000 are counted.";
+    BUSY_FIELD = "komoju_sync_busy_field_customers", MetricKind::Gauge, "The number of customers in which the most frequently changed field changed in the last complete sweep; 0 if no field changed in a quarter of them.";
+    LIST_IMPRECISE = "komoju_sync_list_imprecise", MetricKind::Gauge, "1 while the list of customers is imprecise, as the last sweep that read it to its end found it.";
+    UNLISTED = "komoju_sync_unlisted_customers", MetricKind::Gauge, "Live customers that the list leaves out and that answer to a single request.";
+    LONGEST_LAG = "komoju_sync_longest_lag_seconds", MetricKind::Gauge, "The longest lag of a read behind a write that was measured, in seconds; 0 while there is none.";
+    HELD_DELETIONS = "komoju_sync_held_deletions", MetricKind::Gauge, "Deletions that wait for an operator.";
+    HELD_DELETES = "komoju_sync_held_delete_intents", MetricKind::Gauge, "Delete intents that wait for an operator because there are too many of them.";
+    UNFINISHED_WIPES = "komoju_sync_unfinished_wipes", MetricKind::Gauge, "1 while the database file or its WAL may still hold erased data, or payment tokens of settled intents.";
+    INTENTS = "komoju_sync_intents", MetricKind::Gauge, "Intents by state.";
+    OLDEST_INTENT = "komoju_sync_oldest_intent_age_seconds", MetricKind::Gauge, "Seconds since the oldest intent in each open state was accepted; 0 where there is none.";
+    ATTEMPTS = "komoju_sync_attempts_total", MetricKind::Counter, "Attempts at intents, by the state that they led to.";
+    SPOOL_FILES = "komoju_sync_spool_files", MetricKind::Gauge, "Files in outbound.spool_dir: those that wait to be taken and those that were rejected, each counted up to 10000.";
+    ALERT_RUNS = "komoju_sync_alert_runs_total", MetricKind::Counter, "Runs of alerts.command, by how they ended.";
+    DATABASE_SIZE = "komoju_sync_database_size_bytes", MetricKind::Gauge, "Size of the database without its WAL.";
+    WAL_SIZE = "komoju_sync_wal_size_bytes", MetricKind::Gauge, "Size of the database's WAL.";
+    DISK_FREE = "komoju_sync_database_disk_free_bytes", MetricKind::Gauge, "Free bytes for the service's user on the file system of the database.";
 }
 
-/// A request's call, as a label.
+/// The values of the label `call`.
 pub const CALLS: [&str; 5] = ["list", "show", "create", "update", "delete"];
 
-/// What came of a request, as a label.
+/// The values of the label `answer`: the result of a request.
 pub const ANSWERS: [&str; 9] = [
     "ok",
     "not_found",
@@ -105,20 +108,21 @@ pub const ANSWERS: [&str; 9] = [
     "abandoned",
 ];
 
-/// How [`ALERT_RUNS`] ended, as a label.
+/// The values of the label `outcome` of [`ALERT_RUNS`].
 const ALERT_ENDS: [&str; 2] = ["told", "failed"];
 
+/// The origins of changes that this process records.
 const ORIGINS: [Origin; 4] = [Origin::Sweep, Origin::Probe, Origin::Lookup, Origin::Intent];
 
-/// Where an attempt can lead.
+/// The states of an intent after an attempt.
 const AFTER_ATTEMPT: [State; 4] = [State::Done, State::Rejected, State::Waiting, State::Parked];
 
-/// A pass ended.
+/// Records a pass that has ended.
 pub fn pass(kind: PassKind, outcome: Outcome, took: Duration) {
     histogram!(PASS_DURATION, "kind" => kind.word(), "outcome" => outcome.word()).record(took.as_secs_f64());
 }
 
-/// Changes were recorded.
+/// Counts recorded changes.
 pub fn changes(origin: Origin, recorded: &Tally) {
     let Tally { created, updated, deleted, restored, .. } = *recorded;
     for (kind, n) in
@@ -130,77 +134,77 @@ pub fn changes(origin: Origin, recorded: &Tally) {
     }
 }
 
-/// A request was sent, and this came of it: words of [`CALLS`] and [`ANSWERS`].
+/// Records a request by a word of [`CALLS`] and a word of [`ANSWERS`].
 pub fn request(call: &'static str, answer: &'static str, took: Duration) {
     counter!(REQUESTS, "call" => call, "answer" => answer).increment(1);
     histogram!(REQUEST_DURATION, "call" => call).record(took.as_secs_f64());
 }
 
-/// A request was let through after this wait.
+/// Records how long a request waited for the limiter.
 pub fn limiter_wait(share: &'static str, waited: Duration) {
     histogram!(LIMITER_WAIT, "share" => share).record(waited.as_secs_f64());
 }
 
-/// A read is asked again.
+/// Counts a read that is retried.
 pub fn read_again() {
     counter!(RETRIES, "of" => "read").increment(1);
 }
 
-/// An intent is attempted again.
+/// Counts an intent that is attempted again.
 pub fn attempted_again() {
     counter!(RETRIES, "of" => "intent").increment(1);
 }
 
-/// An attempt led to this state.
+/// Counts an attempt by the state that it led to.
 pub fn attempt(led_to: State) {
     counter!(ATTEMPTS, "state" => led_to.word()).increment(1);
 }
 
-/// `alerts.command` was run.
-pub fn alert_run(was_told: bool) {
+/// Counts a run of `alerts.command`.
+pub fn alert_run(is_success: bool) {
     let [told, failed] = ALERT_ENDS;
-    counter!(ALERT_RUNS, "outcome" => if was_told { told } else { failed }).increment(1);
+    counter!(ALERT_RUNS, "outcome" => if is_success { told } else { failed }).increment(1);
 }
 
-/// A gauge without labels is this now.
+/// Sets a gauge without labels.
 pub fn set(name: &'static str, value: f64) {
     gauge!(name).set(value);
 }
 
-/// A gauge is this now, where its label is this word.
+/// Sets a gauge where its label has this value.
 pub fn set_of(name: &'static str, label: &'static str, word: &'static str, value: f64) {
     gauge!(name, label => word).set(value);
 }
 
-/// What counts; one a process.
+/// The recorder of all metrics; one for each process.
 #[derive(Clone)]
-pub struct Recorder(PrometheusHandle);
+pub struct MetricsRecorder(PrometheusHandle);
 
-static RECORDER: OnceLock<Recorder> = OnceLock::new();
+/// The recorder of this process, once it is installed.
+static RECORDER: OnceLock<MetricsRecorder> = OnceLock::new();
 
-impl Recorder {
-    /// Begins to count. Whoever asks again gets the same.
+impl MetricsRecorder {
+    /// Begins to record, and returns the recorder. A second call returns the same one.
     pub fn install(sqlite_version: &'static str) -> Self {
         let installed = RECORDER.get_or_init(|| {
             let mut builder = PrometheusBuilder::new();
             for metric in ALL {
-                if let Kind::Histogram(buckets) = metric.kind {
+                if let MetricKind::Histogram(buckets) = metric.kind {
                     let matcher = Matcher::Full(metric.name.to_owned());
-                    // It fails without buckets only.
                     builder = builder
                         .set_buckets_for_metric(matcher, buckets)
-                        .expect("each histogram has buckets, which a test says");
+                        .expect("it fails only without buckets, and each histogram has some");
                 }
             }
             let recorder = builder.build_recorder();
             let handle = recorder.handle();
-            // It fails where another one is installed, and nobody else here does that.
+            // This fails if another recorder is installed, and only this function installs one.
             let _ = metrics::set_global_recorder(recorder);
             for metric in ALL {
                 match metric.kind {
-                    Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
-                    Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
-                    Kind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.help),
+                    MetricKind::Counter => metrics::describe_counter!(metric.name, metric.help),
+                    MetricKind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+                    MetricKind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.help),
                 }
             }
             set(UP, 1.0);
@@ -212,18 +216,19 @@ impl Recorder {
         installed.clone()
     }
 
-    /// All of it in the text format of Prometheus.
+    /// Returns all metrics in the text format of Prometheus.
     pub fn render(&self) -> String {
         self.0.render()
     }
 
-    /// Sorts what was recorded into its buckets. Until then each single value is kept: call it now and then.
+    /// Sorts the recorded values into their buckets. Each single value is kept until then.
     pub fn tidy(&self) {
         self.0.run_upkeep();
     }
 }
 
-/// Whoever watches a counter misses its first increment where the series begins with it.
+/// Creates each series with zero. A query would miss the first increment of a series that begins
+/// with it.
 fn begin_at_zero() {
     for call in CALLS {
         let _ = histogram!(REQUEST_DURATION, "call" => call);

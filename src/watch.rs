@@ -98,7 +98,7 @@ impl Watch {
 
     /// Returns only when something has changed, where the kernel gives signals. Without them it
     /// returns after a second.
-    pub async fn told(&mut self) {
+    pub async fn signalled(&mut self) {
         match self._watcher {
             Some(_) => drop(self.changes.recv().await),
             None => self.changed().await,
@@ -106,16 +106,16 @@ impl Watch {
     }
 }
 
-/// What happened in a directory.
+/// An event in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum FileEvent {
     /// A complete file was renamed into the directory.
     Renamed(String),
     /// Another event: a file that may still be written, or lost events.
     Other,
 }
 
-impl News {
+impl FileEvent {
     /// Returns the name of a file that is complete.
     pub fn renamed(self) -> Option<String> {
         match self {
@@ -130,7 +130,7 @@ impl News {
 pub struct DirectoryWatch {
     /// The directory's device and inode when the watch began.
     inode: Option<(u64, u64)>,
-    news: mpsc::UnboundedReceiver<News>,
+    events: mpsc::UnboundedReceiver<FileEvent>,
     _watcher: RecommendedWatcher,
 }
 
@@ -140,13 +140,13 @@ impl DirectoryWatch {
     /// # Errors
     /// There is no such place, or the kernel grants no more watches.
     pub fn on(path: &Path) -> Result<Self, WatchError> {
-        let (sender, news) = mpsc::unbounded_channel();
+        let (sender, events) = mpsc::unbounded_channel();
         let watcher = watcher(path, path, move |event| {
-            for news in event.map_or_else(|_| vec![News::Other], |event| news_of(&event)) {
-                let _ = sender.send(news);
+            for event in event.map_or_else(|_| vec![FileEvent::Other], |event| file_events(&event)) {
+                let _ = sender.send(event);
             }
         })?;
-        Ok(Self { inode: inode_of(path), news, _watcher: watcher })
+        Ok(Self { inode: inode_of(path), events, _watcher: watcher })
     }
 
     /// Whether the directory at this path is still the one that is watched.
@@ -154,18 +154,19 @@ impl DirectoryWatch {
         self.inode.is_some() && self.inode == inode_of(path)
     }
 
-    /// Waits for news, and returns all news that are there.
-    pub async fn next(&mut self) -> Vec<News> {
-        let mut news = Vec::new();
-        news.extend(self.news.recv().await);
-        while let Ok(more) = self.news.try_recv() {
-            news.push(more);
+    /// Waits for an event, and returns all events that have arrived.
+    pub async fn next(&mut self) -> Vec<FileEvent> {
+        let mut events = Vec::new();
+        events.extend(self.events.recv().await);
+        while let Ok(more) = self.events.try_recv() {
+            events.push(more);
         }
-        news
+        events
     }
 }
 
-fn news_of(event: &notify::Event) -> Vec<News> {
+/// Returns what one event of the kernel means for the files of a directory.
+fn file_events(event: &notify::Event) -> Vec<FileEvent> {
     let is_renamed = matches!(event.kind, EventKind::Modify(ModifyKind::Name(RenameMode::To)));
     let matters = matches!(
         event.kind,
@@ -179,16 +180,16 @@ fn news_of(event: &notify::Event) -> Vec<News> {
     }
     if event.paths.is_empty() {
         // The kernel's queue is full, and events are lost.
-        return vec![News::Other];
+        return vec![FileEvent::Other];
     }
     let names = event.paths.iter().map(|path| path.file_name().and_then(|name| name.to_str()));
     // A hidden file is not complete.
     let names = names.filter(|name| !name.is_some_and(|name| name.starts_with('.')));
-    let news = |name: Option<&str>| match name.filter(|_| is_renamed) {
-        Some(name) => News::Renamed(name.to_owned()),
-        None => News::Other,
+    let event = |name: Option<&str>| match name.filter(|_| is_renamed) {
+        Some(name) => FileEvent::Renamed(name.to_owned()),
+        None => FileEvent::Other,
     };
-    names.map(news).collect()
+    names.map(event).collect()
 }
 
 fn inode_of(path: &Path) -> Option<(u64, u64)> {
@@ -245,13 +246,13 @@ mod tests {
         let mut watch = DirectoryWatch::on(&spool).unwrap();
         std::fs::write(directory.path().join("x"), "1").unwrap();
         std::fs::rename(directory.path().join("x"), spool.join("a.json")).unwrap();
-        let mut news = Vec::new();
-        while news.is_empty() {
-            news.extend(watch.next().await);
+        let mut events = Vec::new();
+        while events.is_empty() {
+            events.extend(watch.next().await);
         }
-        assert_eq!(news[0], News::Renamed("a.json".to_owned()));
+        assert_eq!(events[0], FileEvent::Renamed("a.json".to_owned()));
         std::fs::write(spool.join("b.json"), "1").unwrap();
-        let news = watch.next().await;
-        assert!(!news.is_empty() && news.iter().all(|news| *news == News::Other), "{news:?}");
+        let events = watch.next().await;
+        assert!(!events.is_empty() && events.iter().all(|event| *event == FileEvent::Other), "{events:?}");
     }
 }

@@ -33,14 +33,20 @@ pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
         let mut hangup = signal(SignalKind::hangup())?;
         let clock = SystemClock::shared();
         let Some(app) = started(&config, &clock, &stop).await? else { return Ok(Exit::Fine) };
-        let http =
-            http::Server::bind(&config, app.standings(), app.health(), app.looks(), app.clock(), stop)?;
+        let http = http::Server::bind(
+            &config,
+            app.statuses(),
+            app.health(),
+            app.status_requests(),
+            app.clock(),
+            stop,
+        )?;
         let (database, api) = (config.database.path.display(), &config.api.base_url);
         tracing::info!(%database, %api, "started: mirrors {api} in {database}");
         let reload = async || {
             hangup.recv().await;
         };
-        http.beside(app.run(&config, reload)).await?;
+        http.serve_while(app.run(&config, reload)).await?;
         tracing::info!("stopped");
         Ok(Exit::Fine)
     })
@@ -79,7 +85,7 @@ async fn started(
             instance.iter().for_each(|taken| taken.note_trouble(Some(format!("since {since}: {why}"))));
             said = why;
         }
-        daemon::tell_waiting(&said);
+        daemon::notify_waiting(&said);
         tokio::select! {
             () = stop.cancelled() => return Ok(None),
             () = clock.sleep(AGAIN_AFTER) => {}

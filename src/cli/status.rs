@@ -3,7 +3,7 @@
 use super::print::{Out, Style, count, grouped, plain, safe};
 use super::{ConfigFile, Exit};
 use crate::clock::{Clock, SystemClock};
-use crate::daemon::status::{Intents, Standing};
+use crate::daemon::status::{Intents, Status};
 use crate::store::Reader;
 use komoju_core::intent::lifecycle::State;
 use komoju_core::words::duration;
@@ -35,7 +35,7 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
         other => other?,
     };
     let now = SystemClock::new().now();
-    let status = Standing::read(&reader, &config, now)?;
+    let status = Status::read(&reader, &config, now)?;
     let mut out = Out::new();
     if args.style.is_json() {
         out.json(&status)?;
@@ -49,7 +49,7 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
 }
 
 /// The report for people: a line a fact, each with its label.
-fn lines(status: &Standing) -> Vec<String> {
+fn lines(status: &Status) -> Vec<String> {
     let mut lines = mirror(status);
     lines.extend(conditions(status, &["database_unusable"]));
     lines.push(sweep(status));
@@ -76,7 +76,7 @@ fn lines(status: &Standing) -> Vec<String> {
 }
 
 /// The sentences of the conditions with these keys.
-fn conditions<'a>(status: &'a Standing, keys: &'a [&str]) -> impl Iterator<Item = String> + 'a {
+fn conditions<'a>(status: &'a Status, keys: &'a [&str]) -> impl Iterator<Item = String> + 'a {
     let found = status.attention.iter().filter(|attention| keys.contains(&attention.key()));
     found.map(|attention| format!("{}{attention}", label(attention)))
 }
@@ -98,7 +98,7 @@ fn label(attention: &Attention) -> &'static str {
     }
 }
 
-fn mirror(status: &Standing) -> Vec<String> {
+fn mirror(status: &Status) -> Vec<String> {
     let mirror = &status.mirror;
     let number = |name: &str| grouped(u64::try_from(mirror.number(name)).unwrap_or(0));
     vec![
@@ -114,7 +114,7 @@ fn mirror(status: &Standing) -> Vec<String> {
 }
 
 /// The last complete sweep, and what a partial one after it left open.
-fn sweep(status: &Standing) -> String {
+fn sweep(status: &Status) -> String {
     let partial = |attention: &&Attention| matches!(attention, Attention::PartialSweep { .. });
     let last = status.attention.iter().find(partial).map(|partial| format!("; the last one is {partial}"));
     let last = last.unwrap_or_default();
@@ -128,7 +128,7 @@ fn sweep(status: &Standing) -> String {
     format!("sweep     complete {} ago ({at}){stale}{last}", duration(age))
 }
 
-fn running(status: &Standing) -> Option<String> {
+fn running(status: &Status) -> Option<String> {
     let pass = status.running.as_ref()?;
     let left = status.time_left_s.map(|left| format!(", about {} left", duration(left))).unwrap_or_default();
     let [kind, id, pages, of] = ["kind", "id", "pages", "last_page"].map(|name| plain(pass.get(name)));
@@ -140,7 +140,7 @@ fn running(status: &Standing) -> Option<String> {
 }
 
 /// What slows requests down.
-fn pace(status: &Standing) -> impl Iterator<Item = String> {
+fn pace(status: &Status) -> impl Iterator<Item = String> {
     let until = status.throttled_until.as_ref();
     let waiting = until.map(|until| format!("waiting   the API asked us to wait until {until}"));
     waiting.into_iter().chain(status.slowed.as_ref().map(|slowed| format!("rate      {slowed}")))
@@ -149,7 +149,7 @@ fn pace(status: &Standing) -> impl Iterator<Item = String> {
 /// NAMED controls how many unreadable customers are named.
 const NAMED: usize = 10;
 
-fn unreadable_customers(status: &Standing) -> Vec<String> {
+fn unreadable_customers(status: &Status) -> Vec<String> {
     let named = status.unreadable_customers.iter().take(NAMED).map(|row| {
         let [page, position] = ["page", "position"].map(|name| row.get(name).as_u64());
         let [since, reason] = ["first_seen_at", "reason"].map(|name| row.text(name).unwrap_or_default());
@@ -166,7 +166,7 @@ fn unreadable_customers(status: &Standing) -> Vec<String> {
 }
 
 /// Fields that may change on every read.
-fn busy_fields(status: &Standing) -> impl Iterator<Item = String> {
+fn busy_fields(status: &Status) -> impl Iterator<Item = String> {
     status.busy_fields.iter().map(|row| {
         let [customers, seen, sweeps] =
             ["customers", "seen", "sweeps"].map(|name| u64::try_from(row.number(name)).unwrap_or(0));
@@ -183,7 +183,7 @@ fn busy_fields(status: &Standing) -> impl Iterator<Item = String> {
 }
 
 /// Deletions that an operator has decided on.
-fn decided(status: &Standing) -> Vec<String> {
+fn decided(status: &Status) -> Vec<String> {
     let line =
         |n: u64, label: &str, what: &str| (n > 0).then(|| format!("{label}{}{what}", count(n, "deletion")));
     let approved = ", not proven yet: each pass asks again; `deletions reject HOLD` keeps them";
@@ -196,7 +196,7 @@ fn decided(status: &Standing) -> Vec<String> {
 }
 
 /// A line for each state in which something is still to come, and one for all settled intents.
-fn intents(status: &Standing) -> Vec<String> {
+fn intents(status: &Status) -> Vec<String> {
     let (mut lines, mut settled) = (Vec::new(), Vec::new());
     for state in State::ALL {
         match status.intents.get(state.word()) {
@@ -221,7 +221,7 @@ fn intents(status: &Standing) -> Vec<String> {
 }
 
 /// The spool directory: why no file is taken, and the files that need an operator, each with what to do.
-fn spool(status: &Standing) -> Vec<String> {
+fn spool(status: &Status) -> Vec<String> {
     let off = "pushing   switched off: nothing is accepted or sent (outbound.enabled, as of the last start)";
     let mut lines: Vec<String> = (!status.outbound_enabled).then(|| off.to_owned()).into_iter().collect();
     lines.extend(conditions(status, &["spool_blocked", "stuck_file"]));

@@ -1,25 +1,29 @@
 //! A wall clock that is trusted only as far as the clock of this boot confirms it.
 //!
 //! ```text
-//!   machine's wall clock ─▶ agrees with the last trusted time plus uptime? ─ yes ─▶ now
+//!   machine's wall clock ─▶ equal to the last trusted time plus uptime? ─ yes ─▶ now
 //!                                   │ no
 //!                                   ▼
-//!              the other time has held for STEADY, or the server's clock confirms it ─ yes ─▶ now, from here on
+//!              has held for STEADY, or the server's clock confirms it? ─ yes ─▶ now, from here on
 //!                                   │ no
 //!                                   ▼
 //!                        the last trusted time plus uptime
 //! ```
 //!
-//! Invariants: a wall clock that is wrong for less than [`STEADY`] changes nothing, whatever it shows and however often it
-//! jumps. A wall clock that was set for good is followed after that time. A server whose clock agrees with exactly one of the
-//! two times decides at once, and for as long as it does: so an outage of the time service costs nothing while the API
-//! answers, and a machine that starts with a wrong clock is right as soon as its time service is.
+//! Invariants:
+//! - A wall clock that is wrong for less than [`STEADY`] changes nothing, whatever it shows and
+//!   however often it jumps.
+//! - A wall clock that was set for good is followed after that time.
+//! - If the server's clock agrees with exactly one of the two times, that time is used at once, and
+//!   as long as it agrees. So an outage of the time service has no effect while the API answers,
+//!   and a machine that starts with a wrong clock is right as soon as its time service is.
 //!
-//! A process starts with what an earlier one has confirmed ([`Known`]): in the same boot the time is reckoned from that, and in
-//! another one the time is never before it. Otherwise it starts with the machine's wall clock, unconfirmed.
+//! A process starts with the time that an earlier process has confirmed ([`ConfirmedTime`]). In the
+//! same boot, the time is computed from it. In another boot, the time is never before it. Without
+//! one, the process starts with the machine's wall clock, unconfirmed.
 //!
-//! Rejected: trusting the server's clock alone (an edge server may answer with a wrong `Date`), and moving the stamps of
-//! rows after a step (the change log is append-only).
+//! Rejected: to trust the server's clock alone (an edge server may answer with a wrong `Date`), and
+//! to change the stamps of rows after a step (the change log is append-only).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,29 +32,30 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{BEFORE_EXPIRY, Clock, Sleep};
 
-/// STEADY controls for how long a wall clock that was set must show its new time before it is followed. A time service that
-/// corrects a clock does so within minutes.
+/// STEADY controls for how long a wall clock that was set must show its new time before it is
+/// followed. A time service that corrects a clock does so within minutes.
 pub(super) const STEADY: Duration = Duration::from_secs(10 * 60);
 
-/// TOLERANCE controls how far two clocks may differ and still count as equal. Time services move a clock by less without
-/// setting it.
+/// TOLERANCE controls how far two clocks may differ and still count as equal. Time services move a
+/// clock by less without setting it.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
 
-/// FOLLOW_EVERY controls how often the trusted time moves to the wall clock within the tolerance, so that a slow drift is
-/// followed and no sum of small jumps is: at most two seconds a minute.
+/// FOLLOW_EVERY controls how often the trusted time moves to the wall clock within the tolerance,
+/// so that a slow drift is followed and no sum of small jumps is: at most two seconds a minute.
 const FOLLOW_EVERY: Duration = Duration::from_secs(60);
 
-/// SERVER_AGREES controls how far the server's clock may be away from a time that it confirms. Its `Date` may be wrong by
-/// more than ten minutes; what depends on it has periods of a day or longer.
+/// SERVER_AGREES controls how far the server's clock may be away from a time that it confirms. Its
+/// `Date` may be wrong by more than ten minutes; what depends on it has periods of a day or longer.
 const SERVER_AGREES: SignedDuration = SignedDuration::from_hours(1);
 
-/// MOST_AGE controls how old a confirmed time of this boot may be where the wall clock contradicts it. Commands that run for
-/// less than [`STEADY`] each would otherwise never follow a clock that was set for good.
+/// MOST_AGE controls how old a confirmed time of this boot may be where the wall clock contradicts
+/// it. Commands that run for less than [`STEADY`] each would otherwise never follow a clock that
+/// was set for good.
 const MOST_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A time that was confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct ConfirmedTime {
     /// The time.
     pub time: Timestamp,
     /// The boot in which it held.
@@ -67,25 +72,27 @@ struct Fix {
 }
 
 impl Fix {
-    /// What this clock shows at another uptime.
+    /// Returns the time at another uptime.
     fn at(self, up: Duration) -> Timestamp {
         let passed = SignedDuration::try_from(up.saturating_sub(self.up)).unwrap_or(SignedDuration::MAX);
         self.time.checked_add(passed).unwrap_or(Timestamp::MAX)
     }
 
+    /// Whether `time` at the uptime `up` is equal to this time within a tolerance.
     fn shows(self, time: Timestamp, up: Duration, within: SignedDuration) -> bool {
         time.duration_since(self.at(up)).abs() <= within
     }
 }
 
-/// What is known of the time. Pure: each look passes the clocks' values in.
+/// The trusted time and its evidence. It is pure: each call passes the values of the clocks.
 #[derive(Debug)]
 struct Reckoning {
     trusted: Fix,
-    /// Since when the wall clock and the uptime have agreed about the trusted time, and until when they were seen to.
+    /// The first and the last uptime at which the wall clock agreed with the trusted time.
     agreed: (Duration, Duration),
-    /// Another time that the wall clock shows, and since when.
+    /// Another time that the wall clock shows, and the uptime since which it does.
     candidate: Option<Fix>,
+    /// The newest time of the server's clock.
     server: Option<Fix>,
 }
 
@@ -94,8 +101,9 @@ impl Reckoning {
         Self { trusted: Fix { time: wall, up }, agreed: (up, up), candidate: None, server: None }
     }
 
-    /// Starts with what an earlier process has confirmed, where that says more than the wall clock.
-    fn with(known: Option<&Known>, boot: Option<&str>, wall: Timestamp, up: Duration) -> Self {
+    /// Starts with the time that an earlier process has confirmed, where it is better than the wall
+    /// clock.
+    fn with(known: Option<&ConfirmedTime>, boot: Option<&str>, wall: Timestamp, up: Duration) -> Self {
         let Some(known) = known else { return Self::new(wall, up) };
         let fix = Fix { time: known.time, up: known.up };
         if boot != Some(known.boot.as_str()) {
@@ -109,8 +117,8 @@ impl Reckoning {
         Self::new(wall, up)
     }
 
-    /// Takes a look at the wall clock and returns the time.
-    fn look(&mut self, wall: Timestamp, up: Duration) -> Timestamp {
+    /// Compares with the wall clock and returns the trusted time.
+    fn observe(&mut self, wall: Timestamp, up: Duration) -> Timestamp {
         if self.trusted.shows(wall, up, TOLERANCE) {
             self.candidate = None;
             self.agreed.1 = up;
@@ -134,7 +142,9 @@ impl Reckoning {
             return expected;
         }
         let by = wall.duration_since(expected).as_secs();
-        tracing::warn!("the clock of this machine was set by {by} s; the new time is used from now on");
+        tracing::warn!(
+            "the clock of this machine was set by {by} s; the daemon uses the new time from now on"
+        );
         *self = Self { agreed: (candidate.up, up), server: self.server, ..Self::new(wall, up) };
         wall
     }
@@ -144,6 +154,7 @@ impl Reckoning {
         self.server.is_some_and(|server| server.shows(time, up, SERVER_AGREES))
     }
 
+    /// Returns for how long the trusted time has been confirmed; without end if the server agrees.
     fn confirmed_for(&self, up: Duration) -> Duration {
         if self.is_confirmed(self.trusted.at(up), up) {
             return Duration::MAX;
@@ -152,20 +163,22 @@ impl Reckoning {
     }
 }
 
-/// The machine's clock, its wall clock trusted only as far as the clock of this boot confirms it.
+/// A clock whose wall clock is the trusted time.
 pub struct TrustedClock {
     machine: Arc<dyn Clock>,
     reckoning: Mutex<Reckoning>,
 }
 
 impl TrustedClock {
-    /// A clock that starts with what an earlier process has confirmed, or with what the machine's wall clock shows.
-    pub fn over(machine: Arc<dyn Clock>, known: Option<&Known>) -> Arc<Self> {
+    /// Returns a clock that starts with the time that an earlier process has confirmed, or with the
+    /// machine's wall clock.
+    pub fn over(machine: Arc<dyn Clock>, known: Option<&ConfirmedTime>) -> Arc<Self> {
         let boot = machine.boot().map(|(boot, _)| boot);
         let reckoning = Reckoning::with(known, boot.as_deref(), machine.now(), machine.uptime());
         Arc::new(Self { machine, reckoning: Mutex::new(reckoning) })
     }
 
+    /// Calls `with` with the locked state and the uptime.
     fn reckon<T>(&self, with: impl FnOnce(&mut Reckoning, Duration) -> T) -> T {
         let mut reckoning = self.reckoning.lock().unwrap_or_else(PoisonError::into_inner);
         let up = self.machine.uptime();
@@ -175,7 +188,7 @@ impl TrustedClock {
 
 impl Clock for TrustedClock {
     fn now(&self) -> Timestamp {
-        self.reckon(|reckoning, up| reckoning.look(self.machine.now(), up))
+        self.reckon(|reckoning, up| reckoning.observe(self.machine.now(), up))
     }
 
     fn elapsed(&self) -> Duration {
@@ -203,9 +216,9 @@ impl Clock for TrustedClock {
         self.reckon(|reckoning, up| reckoning.confirmed_for(up))
     }
 
-    fn known(&self) -> Option<Known> {
+    fn confirmed_time(&self) -> Option<ConfirmedTime> {
         let ((boot, up), time) = (self.boot()?, self.now());
-        self.may_expire().then_some(Known { time, boot, up })
+        self.may_expire().then_some(ConfirmedTime { time, boot, up })
     }
 
     fn compare(&self, reference: Timestamp) {
@@ -225,14 +238,14 @@ mod tests {
         "2026-01-01T00:00:00Z".parse().unwrap()
     }
 
-    /// A machine and the clock over it.
+    /// Returns the clock of a machine, and the trusted clock over it.
     fn clocks() -> (Arc<ManualClock>, Arc<TrustedClock>) {
         let machine = Arc::new(ManualClock::at(start()));
         let trusted = TrustedClock::over(machine.clone(), None);
         (machine, trusted)
     }
 
-    /// Lets time pass in small steps, with a look after each.
+    /// Moves the clock in small steps, and reads the time after each.
     fn pass(machine: &ManualClock, clock: &TrustedClock, time: Duration) {
         let end = machine.elapsed() + time;
         while machine.elapsed() < end {
@@ -297,15 +310,15 @@ mod tests {
     }
 
     #[test]
-    fn unseen_time_confirms_nothing() {
+    fn time_between_two_observations_confirms_nothing() {
         let (machine, clock) = clocks();
         machine.advance(BEFORE_EXPIRY * 2);
         set_by(&machine, YEAR);
-        assert!(!clock.may_expire(), "at the only look the clocks disagree");
+        assert!(!clock.may_expire(), "at the only observation the clocks disagree");
     }
 
     #[test]
-    fn server_that_agrees_confirms_at_once_and_one_that_does_not_confirms_nothing() {
+    fn server_confirms_the_time_at_once_if_its_clock_agrees() {
         for (ahead, confirms) in [(HOUR, true), (-HOUR, true), (HOUR * 2, false), (-YEAR, false)] {
             let (_machine, clock) = clocks();
             clock.compare(start() + ahead);
@@ -345,19 +358,19 @@ mod tests {
     }
 
     #[test]
-    fn restart_under_a_wrong_clock_goes_by_the_time_that_was_confirmed() {
+    fn restart_under_a_wrong_clock_uses_the_confirmed_time() {
         for by in [YEAR, -YEAR] {
             let (machine, clock) = clocks();
-            assert_eq!(clock.known(), None, "nothing is confirmed");
+            assert_eq!(clock.confirmed_time(), None, "nothing is confirmed");
             pass(&machine, &clock, BEFORE_EXPIRY);
-            let known = clock.known().unwrap();
+            let known = clock.confirmed_time().unwrap();
             let right = machine.now();
             set_by(&machine, by);
             let clock = TrustedClock::over(machine.clone(), Some(&known));
             assert_eq!(clock.now(), right, "{by}");
             assert!(clock.may_expire());
 
-            let next_boot = Known { boot: "another".to_owned(), ..known };
+            let next_boot = ConfirmedTime { boot: "another".to_owned(), ..known };
             let clock = TrustedClock::over(machine.clone(), Some(&next_boot));
             assert_eq!(clock.now(), machine.now().max(right), "{by}");
             assert!(!clock.may_expire());
@@ -368,7 +381,7 @@ mod tests {
     fn clock_that_was_set_for_good_is_followed_by_short_commands_after_a_day() {
         let (machine, clock) = clocks();
         pass(&machine, &clock, BEFORE_EXPIRY);
-        let known = clock.known();
+        let known = clock.confirmed_time();
         set_by(&machine, -YEAR);
         machine.advance(MOST_AGE - Duration::from_secs(1));
         assert_ne!(TrustedClock::over(machine.clone(), known.as_ref()).now(), machine.now());

@@ -2,14 +2,16 @@
 //! renewed for long (docs/alerts.md).
 //!
 //! ```text
-//!   the state changed ─▶ record what is new, forget what cleared ─▶ is a kind not reported, and due? ─▶ run, record it as reported
+//!   status changed ─▶ record new conditions, delete cleared ones ─▶ is a kind due? ─▶ run, record it as reported
 //! ```
 //!
-//! Invariants: each condition is reported once until it clears, restarts included, and at least
-//! once: it is recorded as reported only after the program has succeeded. More of a kind that was
-//! reported already is gathered and reported at most once an hour, so a storm of parked intents is
-//! a handful of runs. One program runs at a time, beside everything else, and for half a minute at
-//! most. Nothing is written while nothing changes, and nothing is read if no command is set.
+//! Invariants:
+//! - Each condition is reported once until it clears, restarts included, and at least once: it is
+//!   recorded as reported only after the program has succeeded.
+//! - More of a reported kind is reported at most once an hour, so that a thousand parked intents
+//!   cause a handful of runs.
+//! - One program runs at a time, for half a minute at most, and blocks nothing else.
+//! - Nothing is written while nothing changes, and nothing is read without a command.
 
 mod child;
 mod note;
@@ -26,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Cadence, Config};
-use crate::daemon::status::Standing;
+use crate::daemon::status::Status;
 use crate::metrics;
 use crate::secret::{Masker, SecretKey};
 use crate::store::state::alerts::{self, Staleness, Untold};
@@ -60,13 +62,13 @@ pub struct Alerts {
     stop: CancellationToken,
 }
 
-/// What a round knows of the rounds before.
+/// What a round knows of earlier rounds.
 #[derive(Default)]
 struct Rounds {
     /// The database records no condition.
     nothing_noted: bool,
     /// The kinds whose last run failed.
-    again: HashMap<String, Retry>,
+    retries: HashMap<String, Retry>,
 }
 
 /// When a failed run may be retried, by the steady clock, and how long the wait after that is.
@@ -77,7 +79,7 @@ struct Retry {
 }
 
 impl Alerts {
-    /// Alerts by the configured command; `None` if there is none.
+    /// Returns alerts by the configured command, or none without one.
     pub fn new(
         config: &Config,
         store: Arc<Store>,
@@ -99,26 +101,26 @@ impl Alerts {
         })
     }
 
-    /// Reports what `standings` show. Returns only errors of the database; after a stop it runs
+    /// Reports what `statuses` show. Returns only errors of the database; after a stop it runs
     /// nothing.
     pub async fn serve(
         &self,
-        mut standings: watch::Receiver<Option<Arc<Standing>>>,
+        mut statuses: watch::Receiver<Option<Arc<Status>>>,
     ) -> Result<Infallible, StoreError> {
         let started = self.clock.elapsed();
         let mut rounds = Rounds::default();
-        let mut again_in = None;
+        let mut next_in = None;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => std::future::pending().await,
-                changed = standings.changed() => if changed.is_err() { std::future::pending().await },
-                () = self.sleep(again_in) => {}
+                changed = statuses.changed() => if changed.is_err() { std::future::pending().await },
+                () = self.sleep(next_in) => {}
             }
-            let Some(standing) = standings.borrow_and_update().clone() else { continue };
-            again_in = match self.round(&standing, started, &mut rounds).await {
-                Ok(again_in) => again_in,
+            let Some(status) = statuses.borrow_and_update().clone() else { continue };
+            next_in = match self.round(&status, started, &mut rounds).await {
+                Ok(next_in) => next_in,
                 Err(e) if e.is_busy() => {
-                    tracing::error!("alerts wait: {e}; it is tried again");
+                    tracing::error!("alerts are not sent yet: {e}; retrying");
                     Some(AFTER_BUSY)
                 }
                 Err(e) => return Err(e),
@@ -128,7 +130,7 @@ impl Alerts {
 
     /// Sends the alert that the database cannot be used, which it cannot record. Returns the time
     /// until the next try if this one failed.
-    pub async fn tell_database(&self, since: &str, trouble: &str) -> Option<Duration> {
+    pub async fn report_database(&self, since: &str, trouble: &str) -> Option<Duration> {
         let attention = Attention::DatabaseUnusable(self.masker.text(trouble));
         let untold = Untold {
             kind: attention.key().to_owned(),
@@ -141,25 +143,27 @@ impl Alerts {
             Ok(()) => None,
             Err(why) => {
                 tracing::error!(
-                    "alert not delivered ({attention}): alerts.command {why}. Run it by hand as the service's user (docs/alerts.md)"
+                    "alert not delivered ({attention}): alerts.command {why}. Run the command by hand as the service's user \
+                     (docs/alerts.md)"
                 );
                 Some(FIRST_RETRY)
             }
         }
     }
 
-    /// Runs the command for a condition; `None` if the stop came first.
+    /// Runs the command for a condition. Returns none if the stop comes first.
     async fn run(&self, attention: &Attention, untold: &Untold) -> Option<Result<(), String>> {
         let origin = Origin { database: &self.database, host: self.host.as_deref() };
         let note = note::note(attention, untold, &origin, self.clock.now());
         let ran = child::run(&self.command, &note, &*self.clock, &self.stop, &self.masker).await?;
         metrics::alert_run(ran.is_ok());
         if ran.is_ok() {
-            tracing::info!(alert = attention.key(), "told: {attention}");
+            tracing::info!(alert = attention.key(), "alert delivered: {attention}");
         }
         Some(ran)
     }
 
+    /// Sleeps for this time, or for ever.
     async fn sleep(&self, wait: Option<Duration>) {
         match wait {
             Some(wait) => self.clock.sleep(wait).await,
@@ -167,19 +171,20 @@ impl Alerts {
         }
     }
 
-    /// Records what stands, and reports what is due. Returns when to look again though nothing
-    /// changes.
+    /// Records the conditions of a status, and reports what is due. Returns when the next round is
+    /// due without a change.
     async fn round(
         &self,
-        standing: &Standing,
+        status: &Status,
         started: Duration,
         rounds: &mut Rounds,
     ) -> Result<Option<Duration>, StoreError> {
-        // By the time of now, because the wall clock may have been corrected since the start.
+        // Computed from the present time, because the wall clock may have been corrected since the
+        // start.
         let (now, runs_for) = (self.clock.now(), self.clock.elapsed().saturating_sub(started));
         let started = now.checked_sub(runs_for).unwrap_or(Timestamp::MIN);
-        let staleness = staleness(standing, &self.sweep_cron, started, now);
-        if rounds.nothing_noted && standing.severity() == Severity::Note {
+        let staleness = staleness(status, &self.sweep_cron, started, now);
+        if rounds.nothing_noted && status.severity() == Severity::Note {
             return Ok(None);
         }
         let noted = self.store.read(move |conn| alerts::is_noted(conn, staleness)).await?;
@@ -190,34 +195,34 @@ impl Alerts {
         let (untold, is_empty) =
             self.store.read(|conn| Ok((alerts::untold(conn)?, alerts::is_empty(conn)?))).await?;
         rounds.nothing_noted = is_empty;
-        rounds.again.retain(|kind, _| untold.iter().any(|untold| untold.kind == *kind));
-        let mut again_in: Option<Duration> = None;
+        rounds.retries.retain(|kind, _| untold.iter().any(|untold| untold.kind == *kind));
+        let mut next_in: Option<Duration> = None;
         for untold in untold {
-            let wait = self.tell(standing, untold, rounds).await?;
-            again_in = again_in.into_iter().chain(wait).min();
+            let wait = self.report(status, untold, rounds).await?;
+            next_in = next_in.into_iter().chain(wait).min();
         }
-        Ok(again_in)
+        Ok(next_in)
     }
 
-    /// Reports one kind if it is due; otherwise returns when it will be.
-    async fn tell(
+    /// Reports one kind if it is due. Returns when it will be due otherwise.
+    async fn report(
         &self,
-        standing: &Standing,
+        status: &Status,
         untold: Untold,
         rounds: &mut Rounds,
     ) -> Result<Option<Duration>, StoreError> {
-        let retry = rounds.again.get(&untold.kind).copied();
+        let retry = rounds.retries.get(&untold.kind).copied();
         let retry = retry.unwrap_or(Retry { at: Duration::ZERO, wait: FIRST_RETRY });
         let due_in = self.due_in(&untold, retry);
         if !due_in.is_zero() {
             return Ok(Some(due_in));
         }
         // The observation may be older than the record; the next one, in a few seconds, shows both.
-        let Some(attention) = condition(standing, &untold.kind) else { return Ok(None) };
+        let Some(attention) = condition(status, &untold.kind) else { return Ok(None) };
         match self.run(&attention, &untold).await {
             None => Ok(None),
             Some(Ok(())) => {
-                rounds.again.remove(&untold.kind);
+                rounds.retries.remove(&untold.kind);
                 let at = time::written(self.clock.now());
                 self.store.write(move |tx| alerts::told(tx, &untold.kind, &at)).await?;
                 Ok(None)
@@ -227,23 +232,23 @@ impl Alerts {
                 tracing::error!(
                     alert = untold.kind,
                     retry_s = wait.as_secs(),
-                    "alert not delivered ({attention}): alerts.command {why}. Run it by hand as the service's user, with a JSON object on \
-                     standard input, to see what is wrong (docs/alerts.md); it is tried again",
+                    "alert not delivered ({attention}): alerts.command {why}; retrying. To see what is wrong, run the command by \
+                     hand as the service's user, with a JSON object on standard input (docs/alerts.md)",
                 );
                 let at = self.clock.elapsed().saturating_add(wait);
                 let next = Retry { at, wait: wait.saturating_mul(2).min(LAST_RETRY) };
-                rounds.again.insert(untold.kind, next);
+                rounds.retries.insert(untold.kind, next);
                 Ok(Some(wait))
             }
         }
     }
 
-    /// How long until a kind may be reported: an hour after its last report, and not before its
-    /// retry.
+    /// Returns the time until a kind may be reported: an hour after its last report, and not before
+    /// its retry.
     fn due_in(&self, untold: &Untold, retry: Retry) -> Duration {
         let last_told = untold.last_told_at.as_deref().and_then(time::read);
         let passed = last_told.map(|at| self.clock.now().duration_since(at));
-        // A negative time was written by a clock that was set back since.
+        // A negative time means that the clock was set back since the last report.
         let passed = passed.filter(|passed| !passed.is_negative());
         let left = passed.map(|passed| MORE_OF_THE_SAME - passed).unwrap_or_default();
         match Duration::try_from(left) {
@@ -253,28 +258,28 @@ impl Alerts {
     }
 }
 
-/// The condition of this kind. An alert about a stale mirror is due only once this daemon had the
-/// time for a sweep, and says so.
-fn condition(standing: &Standing, kind: &str) -> Option<Attention> {
-    let mut found = standing.attention.iter().find(|attention| attention.key() == kind)?.clone();
+/// Returns the condition of this kind. An alert about a stale mirror is due only after this daemon
+/// had the time for a sweep, so its sentence says that the sweep is overdue.
+fn condition(status: &Status, kind: &str) -> Option<Attention> {
+    let mut found = status.attention.iter().find(|attention| attention.key() == kind)?.clone();
     if let Attention::StaleMirror { is_overdue, .. } = &mut found {
         *is_overdue = true;
     }
     Some(found)
 }
 
-/// Whether the mirror is stale and this daemon had the time for a sweep: one of its sweeps failed,
-/// or it has run for three periods. So the first sweep after a long pause is no alert, nor is the
-/// first one ever while it runs; an API that cannot be reached is one.
-fn staleness(standing: &Standing, sweep_cron: &Cadence, started: Timestamp, now: Timestamp) -> Staleness {
-    if !standing.stale {
+/// Returns whether the mirror is stale although this daemon had the time for a sweep: one of its
+/// sweeps failed, or it has run for three periods. So there is no alert during the first sweep
+/// after a long pause, or during the first sweep ever. An API that cannot be reached is an alert.
+fn staleness(status: &Status, sweep_cron: &Cadence, started: Timestamp, now: Timestamp) -> Staleness {
+    if !status.stale {
         return Staleness::Fresh;
     }
-    let was_swept = standing.mirror.text("last_sweep_at").is_some();
-    if !was_swept && standing.running.is_some() {
+    let was_swept = status.mirror.text("last_sweep_at").is_some();
+    if !was_swept && status.running.is_some() {
         return Staleness::Stale;
     }
-    let failed_here = standing.last_sweep.as_ref().is_some_and(|sweep| {
+    let failed_here = status.last_sweep.as_ref().is_some_and(|sweep| {
         let ended = sweep.text("finished_at").and_then(time::read);
         matches!(sweep.text("outcome"), Some("failed" | "partial"))
             && ended.is_some_and(|ended| ended >= started)
@@ -311,7 +316,8 @@ mod tests {
         }
     }
 
-    /// Runs this script for a refused key, for so long by a fast clock; returns when each run began.
+    /// Runs this script for a refused key, for `time` by the fast clock. Returns when each run
+    /// began, in seconds of the machine's clock.
     async fn runs(script: &str, time: Duration) -> Vec<f64> {
         let directory = tempfile::TempDir::new().unwrap();
         let at = |name: &str| directory.path().join(name);
@@ -331,11 +337,10 @@ mod tests {
         let key = SecretKey::parse("sk_test_0123456789").unwrap();
         let stop = CancellationToken::new();
         let alerts = Alerts::new(&config, store, &key, Arc::clone(&clock), stop).unwrap();
-        let standing =
-            Standing::read(&Reader::open(&at("komoju.db")).unwrap(), &config, clock.now()).unwrap();
-        let standings = watch::Sender::new(None);
-        let receiver = standings.subscribe();
-        standings.send_replace(Some(Arc::new(standing)));
+        let status = Status::read(&Reader::open(&at("komoju.db")).unwrap(), &config, clock.now()).unwrap();
+        let statuses = watch::Sender::new(None);
+        let receiver = statuses.subscribe();
+        statuses.send_replace(Some(Arc::new(status)));
         tokio::select! {
             ended = alerts.serve(receiver) => panic!("{ended:?}"),
             () = clock.sleep(time) => {}
@@ -345,9 +350,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_run_that_fails_is_repeated_after_a_minute_doubling() {
+    async fn failed_run_is_retried_after_a_minute_doubling() {
         let began = runs("exit 1", Duration::from_secs(500)).await;
-        // After 60, 120 and 240 seconds, a hundred times as fast; a slow machine is later, never earlier.
+        // After 60, 120 and 240 seconds, a hundred times as fast. A slow machine is later, never
+        // earlier.
         assert!((2..=4).contains(&began.len()), "{began:?}");
         for (pair, least) in began.windows(2).zip([0.6, 1.2, 2.4]) {
             assert!(pair[1] - pair[0] >= least - 0.05, "{began:?}");
@@ -355,10 +361,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_run_that_is_told_is_not_repeated_whatever_the_program_does_with_its_pipes() {
+    async fn successful_run_is_not_repeated_whatever_the_program_does_with_its_pipes() {
         for script in [
             "",
-            // It does not read, says a lot, closes what it has, leaves something running that keeps its output open.
+            // The program does not read its input, writes much output, closes its pipes, or leaves
+            // a process that keeps the output open.
             "exec 0<&-; head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2",
             "exec 0<&- 1>&- 2>&-; sleep 0.1",
             "sleep 60 & exit 0",
@@ -368,12 +375,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_does_not_end_is_killed_after_half_a_minute() {
+    async fn program_that_does_not_end_is_killed_after_half_a_minute() {
         let directory = tempfile::TempDir::new().unwrap();
         let file = directory.path().join("pid");
         let script = format!("trap '' TERM; sleep 60 & echo $! > '{}'; sleep 60", file.display());
         let began = runs(&script, Duration::from_secs(60)).await;
-        assert_eq!(began.len(), 1, "it counts as failed, and the minute counts from its end");
+        assert_eq!(began.len(), 1, "the run has failed, and its retry waits for a minute from its end");
         let pid = std::fs::read_to_string(&file).unwrap();
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
         assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");

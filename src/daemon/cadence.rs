@@ -1,8 +1,10 @@
-//! When a pass is due: the scheduler's ticks, and a net that catches those that it loses.
+//! When a pass is due: the scheduler's ticks, and a timer that replaces the ticks that it loses.
 //!
-//! The scheduler counts by the wall clock. A clock that jumps ahead and back between two of its looks leaves its next tick in
-//! the wrong year. So each tick is also expected by the steady clock: where it does not come, the pass is due all the same and
-//! the scheduler is started again. Invariant: no error and no clock ends the ticks.
+//! The scheduler counts by the wall clock. If that clock jumps ahead and back between two of its
+//! checks, the next tick is in the wrong year. So each tick also has a deadline by the steady
+//! clock. If the tick does not occur by then, the pass is due and the scheduler is restarted.
+//!
+//! Invariant: no error and no clock ends the ticks.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,16 +18,18 @@ use super::App;
 use crate::clock::Clock;
 use crate::config::{Cadence, Config};
 
-/// LOOK_EVERY controls how often the wall clock is compared with the steady one.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// COMPARE_EVERY controls how often the wall clock is compared with the steady one.
+const COMPARE_EVERY: Duration = Duration::from_secs(2);
 
-/// CLOCK_IS_SET controls how far the wall clock may move against the steady one between two looks: more is no drift.
+/// CLOCK_IS_SET controls how far the wall clock may move against the steady one between two
+/// comparisons. A greater difference is no drift: the clock was set.
 const CLOCK_IS_SET: SignedDuration = SignedDuration::from_secs(10);
 
-/// GRACE controls how late a tick may be before it counts as lost. The scheduler looks every half second.
+/// GRACE controls how late a tick may be before it counts as lost. The scheduler checks every half
+/// second.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// NEXT_TICK_UNKNOWN controls how long to wait where no clock shows a time with a next tick.
+/// NEXT_TICK_UNKNOWN controls the wait if no clock shows a time that has a next tick.
 const NEXT_TICK_UNKNOWN: Duration = Duration::from_secs(60);
 
 /// A cron expression, and what its ticks notify.
@@ -36,19 +40,19 @@ struct Ticks<'a> {
     ticked: Arc<Notify>,
 }
 
-/// Why the scheduler is started again.
+/// Why the scheduler is restarted.
 enum Restart {
-    /// The wall clock was set.
+    /// The wall clock was set, by this much.
     Set(SignedDuration),
-    /// A tick did not come.
+    /// A tick did not occur.
     Lost,
-    /// The time that the daemon goes by was corrected.
+    /// The trusted clock of the daemon was corrected.
     Corrected,
 }
 
 impl App {
-    /// Notifies when a sweep and a probe are due. A notification only leaves a note; one that is left while a pass runs is
-    /// answered once, after it.
+    /// Notifies `sweep_due` and `probe_due` at each tick. Notifications during a pass count as one,
+    /// which is answered after the pass.
     pub(super) async fn keep_cadence(
         &self,
         config: &Config,
@@ -62,7 +66,7 @@ impl App {
         loop {
             let scheduler = start(&[&sweeps, &probes])
                 .await
-                .map_err(|e| tracing::warn!("the scheduler does not start: {e}; passes are made without it"))
+                .map_err(|e| tracing::warn!("the scheduler does not start: {e}; passes run up to 5 s late"))
                 .ok();
             let restart = tokio::select! {
                 by = until_set(clock, || clock.machine_time()) => Restart::Set(by),
@@ -77,8 +81,8 @@ impl App {
             }
             match restart {
                 Restart::Set(by) => tracing::warn!(
-                    "the clock of this machine was set by {} s; the daemon follows it once it has kept the new time for ten \
-                     minutes, or KOMOJU's clock agrees with it",
+                    "the clock of this machine was set by {} s; the daemon uses the new time after ten minutes, or as soon \
+                     as KOMOJU's clock confirms it",
                     by.as_secs()
                 ),
                 Restart::Corrected => sweep_due.notify_one(),
@@ -89,7 +93,7 @@ impl App {
 }
 
 impl Ticks<'_> {
-    /// Returns when a tick did not come in time; then what it notifies is notified.
+    /// Waits until a tick does not occur by its deadline, and notifies in its place.
     async fn until_lost(&self, clock: &dyn Clock) {
         loop {
             let wait =
@@ -105,7 +109,7 @@ impl Ticks<'_> {
     }
 }
 
-/// Returns by how much a clock was set, forward or back.
+/// Waits until a clock is set, and returns by how much, forward or back.
 async fn until_set(clock: &dyn Clock, shown: impl Fn() -> Timestamp) -> SignedDuration {
     let offset = || {
         let steady = SignedDuration::try_from(clock.uptime()).unwrap_or_default();
@@ -113,7 +117,7 @@ async fn until_set(clock: &dyn Clock, shown: impl Fn() -> Timestamp) -> SignedDu
     };
     let mut last = offset();
     loop {
-        clock.sleep(LOOK_EVERY).await;
+        clock.sleep(COMPARE_EVERY).await;
         let now = offset();
         let by = now.saturating_sub(last);
         if by.abs() > CLOCK_IS_SET {
@@ -123,6 +127,7 @@ async fn until_set(clock: &dyn Clock, shown: impl Fn() -> Timestamp) -> SignedDu
     }
 }
 
+/// Starts a scheduler for these ticks.
 async fn start(all: &[&Ticks<'_>]) -> Result<JobScheduler, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
     for ticks in all {
@@ -152,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clock_that_is_set_is_noticed_and_time_that_passes_is_not() {
+    async fn set_clock_is_noticed_and_passing_time_is_not() {
         for hours in [-9, 24 * 365] {
             let clock = clock();
             let mut set = pin!(until_set(&*clock, || clock.machine_time()));
@@ -166,14 +171,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tick_that_the_scheduler_loses_is_made_up_for_by_the_steady_clock() {
+    async fn tick_lost_by_the_scheduler_is_replaced_by_the_steady_clock() {
         for years in [-30, 0, 1, 7900] {
             let machine = clock();
             let trusted = TrustedClock::over(machine.clone(), None);
             let cron = Cadence::parse("0 */15 * * * *").unwrap();
             let due = Arc::<Notify>::default();
             let ticks = Ticks { cron: &cron, due: &due, ticked: Arc::default() };
-            // The clock is wrong while the next tick is reckoned, and right again before it comes.
+            // The clock is wrong while the next tick is computed, and right again before it is due.
             let right = machine.now();
             machine.set_wall(right + SignedDuration::from_hours(years * 365 * 24));
             let mut lost = pin!(ticks.until_lost(&*trusted));
@@ -187,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tick_that_comes_is_not_lost() {
+    async fn tick_that_occurs_is_not_lost() {
         let clock = clock();
         let cron = Cadence::parse("0 */15 * * * *").unwrap();
         let due = Arc::<Notify>::default();

@@ -4,19 +4,19 @@ use crate::remote::client::SetupError;
 use crate::secret::KeyError;
 use crate::store::StoreError;
 
-/// Why nothing could be started.
+/// Why the daemon or `sync` cannot start, or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// The database.
+    /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The key.
+    /// There is no usable key.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The HTTP client.
+    /// The HTTP client cannot be set up.
     #[error(transparent)]
     Setup(#[from] SetupError),
-    /// A directory for the dry run's copy.
-    #[error("no temporary directory can be made for the dry run: {0}")]
+    /// There is no directory for the copy of a dry run.
+    #[error("cannot create a temporary directory for the dry run: {0}; make room in $TMPDIR")]
     Temporary(std::io::Error),
 }

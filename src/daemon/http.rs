@@ -1,23 +1,24 @@
-//! Health and metrics over HTTP: `GET /healthz`, `/readyz` and `/metrics` at `http.listen` (docs/metrics.md).
+//! Health and metrics over HTTP: `GET /healthz`, `/readyz` and `/metrics` at `http.listen`
+//! (docs/metrics.md).
 //!
 //! ```text
 //!   listen ─▶ at most 32 connections ─▶ one request each, within 10 s ─▶ an answer from the last observation
 //! ```
 //!
-//! A request can do no harm: answers are made from the last observed [`Standing`] and the sizes of
-//! files. The number of connections, their heads and their time are bounded; if all places are
-//! taken, the oldest connection is closed for a new one (`places`). If the last observation says
-//! that the mirror is not ready, the observer is asked to look once more, so that the end of the
-//! first sweep is seen at once. An answer holds no id, no address, no key and no text from outside,
-//! so it does not matter by which name (`Host`) a browser was led here.
+//! A request can do no harm. Answers are built from the last observed [`Status`] and the sizes of
+//! files. The number of connections, the size of their heads and their time are bounded. If all
+//! places are taken, the oldest connection is closed for a new one (`places`). If the last
+//! observation says that the mirror is not ready, a fresh one is requested, so that the end of the
+//! first sweep is seen at once. An answer contains no id, no address, no key and no text from
+//! outside, so a foreign `Host` header does no harm.
 //!
-//! The start fails if the address cannot be used: an operator would notice missing monitoring too
-//! late.
+//! The start fails if the address cannot be used, because an operator would notice missing
+//! monitoring too late.
 //!
-//! Rejected: connections that stay open (a scrape in 15 seconds gains nothing by it), answers from
-//! the database (a scrape would wait for its lock), a password (an address on this machine or a
-//! socket's mode does better, and a proxy can do the rest), and `axum::serve` (it limits neither
-//! the head nor the number of connections).
+//! Rejected: keep-alive connections (a scrape every 15 seconds gains nothing by them), answers from
+//! the database (a scrape would wait for its lock), a password (an address on this machine or the
+//! mode of a socket is better, and a proxy can add one), and `axum::serve` (it limits neither the
+//! head nor the number of connections).
 
 mod gauges;
 mod listen;
@@ -51,7 +52,7 @@ use places::Places;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::daemon::status::{LookRequest, Standing};
+use crate::daemon::status::{Status, StatusRequest};
 use crate::heartbeat::Health;
 use crate::{metrics, store};
 
@@ -69,16 +70,16 @@ const LARGEST_HEAD: usize = 16 << 10;
 /// LAST_ANSWERS controls how long a stop waits for answers that are on their way.
 const LAST_ANSWERS: Duration = Duration::from_millis(300);
 
-/// LONGEST_LOOK controls how long the daemon may take from one look at its loops to the next before
-/// it counts as stalled itself.
-const LONGEST_LOOK: Duration = Duration::from_secs(180);
+/// LONGEST_CHECK controls how long the daemon may take between two checks of its loops before it
+/// counts as stalled itself.
+const LONGEST_CHECK: Duration = Duration::from_secs(180);
 
 /// AFTER_NO_ROOM controls how long accepting pauses when the system has no file handle left for a
 /// connection.
 const AFTER_NO_ROOM: Duration = Duration::from_millis(100);
 
-/// LONGEST_FRESH_LOOK controls how long an answer waits for a fresh look.
-const LONGEST_FRESH_LOOK: Duration = Duration::from_millis(500);
+/// LONGEST_FRESH_STATUS controls how long an answer waits for a fresh status.
+const LONGEST_FRESH_STATUS: Duration = Duration::from_millis(500);
 
 /// TIDY_EVERY controls how often recorded values are sorted into their buckets: each is kept until
 /// then.
@@ -93,49 +94,48 @@ struct Listening {
     stop: CancellationToken,
 }
 
-/// What answers are made of.
+/// The sources of all answers.
 struct Shared {
-    standings: watch::Receiver<Option<Arc<Standing>>>,
+    statuses: watch::Receiver<Option<Arc<Status>>>,
     health: watch::Receiver<Health>,
-    /// Asks the observer to look now.
-    looks: mpsc::Sender<LookRequest>,
+    /// Requests a fresh status.
+    status_requests: mpsc::Sender<StatusRequest>,
     clock: Arc<dyn Clock>,
     gauges: Gauges,
-    recorder: metrics::Recorder,
+    recorder: metrics::MetricsRecorder,
 }
 
 impl Server {
-    /// Listens at `http.listen`, and begins to count. Nothing is answered before
-    /// [`Server::beside`]. An address that other machines can reach is served with a warning,
-    /// because it was configured.
+    /// Listens at `http.listen` and begins to record metrics. Requests are answered from
+    /// [`Server::serve_while`] on. An address that other machines can reach is logged as a warning.
     ///
     /// # Errors
     /// The address cannot be used.
     pub fn bind(
         config: &Config,
-        standings: watch::Receiver<Option<Arc<Standing>>>,
+        statuses: watch::Receiver<Option<Arc<Status>>>,
         health: watch::Receiver<Health>,
-        looks: mpsc::Sender<LookRequest>,
+        status_requests: mpsc::Sender<StatusRequest>,
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> Result<Self, BindError> {
         let Some(listen) = &config.http.listen else { return Ok(Self(None)) };
         let socket = Socket::bind(listen)?;
         let gauges = Gauges::new(config);
-        let recorder = metrics::Recorder::install(store::sqlite_version());
+        let recorder = metrics::MetricsRecorder::install(store::sqlite_version());
         let started = clock.now().as_second() - i64::try_from(clock.elapsed().as_secs()).unwrap_or(0);
         metrics::set(metrics::START_TIME, started as f64);
-        let shared = Shared { standings, health, looks, clock, gauges, recorder };
+        let shared = Shared { statuses, health, status_requests, clock, gauges, recorder };
         tracing::info!("health and metrics at {}", socket.shown());
         Ok(Self(Some(Listening { socket, shared: Arc::new(shared), stop })))
     }
 
-    /// Answers until `work` ends or the daemon stops; ends with `work`.
-    pub async fn beside<T>(self, work: impl Future<Output = T>) -> T {
+    /// Runs `work` and answers requests until `work` ends or the daemon stops.
+    pub async fn serve_while<T>(self, work: impl Future<Output = T>) -> T {
         let Some(listening) = self.0 else { return work.await };
         let quit = listening.stop.child_token();
-        // In a task of its own, so that it answers while the work is stuck, for example in another
-        // program's lock.
+        // In a separate task, so that the server answers while the work is blocked, for example by
+        // another program's lock.
         let tasks = TaskTracker::new();
         tasks.spawn(listening.serve(quit.clone()));
         let value = work.await;
@@ -147,6 +147,7 @@ impl Server {
 }
 
 impl Listening {
+    /// Serves connections until `quit`, then waits briefly for answers in progress.
     async fn serve(self, quit: CancellationToken) {
         let (mut connections, graceful) = (JoinSet::new(), GracefulShutdown::new());
         let mut places = Places::default();
@@ -163,10 +164,10 @@ impl Listening {
                         let task = connections.spawn(self.connection(io, &graceful));
                         places.take(clock.elapsed(), task);
                     }
-                    // The client has gone already, or no file handle is left; neither ends the
-                    // server.
+                    // The client has closed the connection, or no file handle is left. Neither ends
+                    // the server.
                     Err(e) => {
-                        tracing::warn!("a connection to http.listen could not be taken: {e}");
+                        tracing::warn!("cannot accept a connection on http.listen: {e}");
                         clock.sleep(AFTER_NO_ROOM).await;
                     }
                 },
@@ -178,7 +179,7 @@ impl Listening {
         }
     }
 
-    /// The next connection, not before `wait` has passed.
+    /// Accepts the next connection, after `wait`.
     async fn next(&self, wait: Duration) -> std::io::Result<Io> {
         if !wait.is_zero() {
             self.shared.clock.sleep(wait).await;
@@ -186,7 +187,7 @@ impl Listening {
         self.socket.accept().await
     }
 
-    /// Serves one request. How the connection ends is the client's affair.
+    /// Serves one request, and ignores errors of the connection.
     fn connection(&self, io: Io, graceful: &GracefulShutdown) -> impl Future<Output = ()> + use<> {
         let service = TowerToHyperService::new(router(Arc::clone(&self.shared)));
         let connection = http1::Builder::new()
@@ -206,7 +207,7 @@ impl Listening {
 }
 
 impl Shared {
-    /// Keeps the memory of the metrics small.
+    /// Tidies the recorder again and again, so that its memory stays small.
     async fn keep_tidy(&self) -> Infallible {
         loop {
             self.clock.sleep(TIDY_EVERY).await;
@@ -214,23 +215,24 @@ impl Shared {
         }
     }
 
-    /// Why the mirror cannot be relied on now. If the last look found a reason, another look is
-    /// requested.
+    /// Returns why the mirror cannot be relied on now. If the last status has a reason, this waits
+    /// for a fresh one.
     async fn reasons(&self) -> Vec<String> {
         let reasons = self.last_reasons();
-        let (looked, done) = oneshot::channel();
-        if reasons.is_empty() || self.looks.try_send(looked).is_err() {
+        let (answer, done) = oneshot::channel();
+        if reasons.is_empty() || self.status_requests.try_send(answer).is_err() {
             return reasons;
         }
         tokio::select! {
             _ = done => {}
-            () = self.clock.sleep(LONGEST_FRESH_LOOK) => {}
+            () = self.clock.sleep(LONGEST_FRESH_STATUS) => {}
         }
         self.last_reasons()
     }
 
+    /// Returns the reasons in the last status.
     fn last_reasons(&self) -> Vec<String> {
-        ready::reasons(self.standings.borrow().as_deref(), self.clock.elapsed())
+        ready::reasons(self.statuses.borrow().as_deref(), self.clock.elapsed())
     }
 }
 
@@ -244,6 +246,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
+/// Answers `/healthz`.
 async fn health(State(shared): State<Arc<Shared>>) -> Response {
     match stalled(*shared.health.borrow(), shared.clock.elapsed()) {
         None => answer(StatusCode::OK, TEXT, "ok\n".to_owned()),
@@ -251,16 +254,19 @@ async fn health(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
-/// What is stalled: one of the daemon's loops, or the watchdog that looks at them.
-fn stalled((looked_at, stall): Health, now: Duration) -> Option<String> {
-    let ago = now.saturating_sub(looked_at);
-    match stall {
-        Some(stall) => Some(stall.to_string()),
-        None if ago > LONGEST_LOOK => Some(format!("nothing has got on for {} s", ago.as_secs())),
+/// Returns what has stalled: one of the daemon's loops, or the watchdog that checks them.
+fn stalled((checked_at, stalled): Health, now: Duration) -> Option<String> {
+    let ago = now.saturating_sub(checked_at);
+    match stalled {
+        Some(stalled) => Some(stalled.to_string()),
+        None if ago > LONGEST_CHECK => {
+            Some(format!("the daemon has not checked its loops for {} s", ago.as_secs()))
+        }
         None => None,
     }
 }
 
+/// Answers `/readyz`.
 async fn readiness(State(shared): State<Arc<Shared>>) -> Response {
     let reasons = shared.reasons().await;
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -268,36 +274,41 @@ async fn readiness(State(shared): State<Arc<Shared>>) -> Response {
     answer(status, "application/json", format!("{body}\n"))
 }
 
+/// Answers `/metrics`.
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let is_ready = shared.reasons().await.is_empty();
-    let (standing, now) = (shared.standings.borrow().clone(), shared.clock.now());
+    let (status, now) = (shared.statuses.borrow().clone(), shared.clock.now());
     // Reading the sizes of files may wait for a disk.
     let work = Arc::clone(&shared);
     let rendered = tokio::task::spawn_blocking(move || {
-        work.gauges.set(standing.as_deref(), is_ready, now);
+        work.gauges.set(status.as_deref(), is_ready, now);
         work.recorder.render()
     });
     match rendered.await {
         Ok(text) => answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text),
         // The runtime shuts down.
-        Err(_) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the daemon stops\n".to_owned()),
+        Err(_) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the daemon is stopping\n".to_owned()),
     }
 }
 
+/// Answers any other path.
 async fn other_path() -> Response {
-    let text = "there is nothing here; try /healthz, /readyz or /metrics\n";
+    let text = "unknown path; use /healthz, /readyz or /metrics\n";
     answer(StatusCode::NOT_FOUND, TEXT, text.to_owned())
 }
 
+/// Answers any other method.
 async fn other_method() -> Response {
-    let text = "only GET and HEAD are answered here\n";
+    let text = "method not allowed; use GET or HEAD\n";
     let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, text.to_owned());
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     response
 }
 
+/// The content type of plain text.
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// Returns an answer that browsers neither cache nor interpret.
 fn answer(status: StatusCode, kind: &'static str, body: String) -> Response {
     let headers = [(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
     (status, headers, body).into_response()
@@ -309,15 +320,15 @@ mod tests {
     use crate::heartbeat::Stalled;
 
     #[test]
-    fn stalled_loop_and_watchdog_that_does_not_look_are_unhealthy() {
+    fn stalled_loop_and_missing_check_are_unhealthy() {
         let now = Duration::from_secs(1000);
         assert_eq!(stalled((now, None), now), None);
-        assert_eq!(stalled((now, None), now + LONGEST_LOOK), None);
-        assert!(stalled((now, None), now + LONGEST_LOOK + Duration::from_secs(1)).is_some());
-        let stall = Stalled { name: "pushing intents", stalled: Duration::from_secs(130) };
+        assert_eq!(stalled((now, None), now + LONGEST_CHECK), None);
+        assert!(stalled((now, None), now + LONGEST_CHECK + Duration::from_secs(1)).is_some());
+        let pushing = Stalled { name: "pushing intents", stalled: Duration::from_secs(130) };
         assert_eq!(
-            stalled((now, Some(stall)), now).as_deref(),
-            Some("pushing intents has not got on for 130 s")
+            stalled((now, Some(pushing)), now).as_deref(),
+            Some("pushing intents has made no progress for 130 s")
         );
     }
 }

@@ -1,4 +1,8 @@
-//! The passes: a sweep at each tick and when one failed, a probe between them, one pass at a time.
+//! The pass loop: a sweep at each tick and after a failed one, a probe between them, one pass at a
+//! time.
+//!
+//! The loop waits for what is due ([`Due`]), does it, and enters the result in its [`Schedule`],
+//! which is pure.
 
 use std::time::Duration;
 
@@ -11,143 +15,255 @@ use crate::tasks::pull::{Failure, Report};
 use komoju_core::PassKind;
 use komoju_core::plan::retry;
 
-/// How soon after a sweep that was made because an update met nobody another one is made for that reason.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(15 * 60);
+/// EXTRA_SWEEP_EVERY controls how often the loop starts a sweep because a push did not find its
+/// customer. Many such pushes at once are one reason, and no reason to read all the time.
+const EXTRA_SWEEP_EVERY: Duration = Duration::from_secs(15 * 60);
 
-/// After how long customers are requested again where another program kept the database busy.
-const RECHECK_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// RECHECK_AFTER_BUSY controls how soon customers are requested again if another program kept the
+/// database locked.
+const RECHECK_AFTER_BUSY: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether customers are to be requested again.
+/// LONGEST_RECHECK_WAIT controls how often the loop checks whether customers are due to be
+/// requested again: a push may have added some.
 const LONGEST_RECHECK_WAIT: Duration = Duration::from_secs(60);
 
-/// How often a refused key is tried again.
-const ASK_AGAIN_AFTER_REFUSAL: Duration = Duration::from_secs(15 * 60);
+/// RETRY_REFUSED_KEY_AFTER controls how often a refused key is tried again.
+const RETRY_REFUSED_KEY_AFTER: Duration = Duration::from_secs(15 * 60);
 
 impl App {
-    /// Makes a pass at each tick, until told to stop.
-    pub(super) async fn answer_ticks(
-        &self,
-        sweep_due: &Notify,
-        probe_due: &Notify,
-    ) -> Result<(), StoreError> {
-        let mut failures = 0;
-        let mut plan = Plan::Cadence;
-        let mut looked_at: Option<Duration> = None;
-        let mut recheck_at = Some(Duration::ZERO);
+    /// Runs each pass that is due, until the work with this key stops.
+    pub(super) async fn run_passes(&self, sweep_due: &Notify, probe_due: &Notify) -> Result<(), StoreError> {
+        let mut schedule = Schedule::default();
         loop {
-            let answers_ticks = !matches!(plan, Plan::Refused { .. });
-            let resting = heartbeat::idle();
-            let kind = tokio::select! {
-                biased;
-                () = self.round.cancelled() => return Ok(()),
-                () = self.sleep_until(plan.again_at()) => PassKind::Sweep,
-                () = sweep_due.notified(), if answers_ticks => PassKind::Sweep,
-                () = self.signals.look.notified(), if answers_ticks => {
-                    // Many at once are one, and a storm of them is no reason to read all the time.
-                    let now = self.clock.elapsed();
-                    if looked_at.is_some_and(|at| now.saturating_sub(at) < LOOK_AGAIN_AFTER) {
-                        continue;
-                    }
-                    looked_at = Some(now);
-                    PassKind::Sweep
-                }
-                () = probe_due.notified(), if answers_ticks => PassKind::Probe,
-                () = self.sleep_until(recheck_at), if answers_ticks => {
-                    let next = match self.pull.recheck().await {
-                        Ok(next) => next,
-                        Err(e) if e.is_busy() => Some(RECHECK_AGAIN_AFTER),
-                        Err(e) => return Err(e),
-                    };
-                    // A push may have customers requested again.
-                    let next = next.unwrap_or(LONGEST_RECHECK_WAIT).min(LONGEST_RECHECK_WAIT);
-                    recheck_at = Some(self.clock.elapsed() + next);
+            let idle = heartbeat::idle();
+            let due = self.next_due(&schedule, sweep_due, probe_due).await;
+            drop(idle);
+            let kind = match due {
+                Due::Stop => return Ok(()),
+                Due::Pass(kind) => kind,
+                Due::ExtraSweep if schedule.allows_extra_sweep(self.clock.elapsed()) => PassKind::Sweep,
+                Due::ExtraSweep => continue,
+                Due::Recheck => {
+                    let wait = self.recheck().await?;
+                    schedule.recheck_at = self.clock.elapsed() + wait;
                     continue;
                 }
-                () = self.signals.refused.notified() => {
-                    plan = Plan::Refused { again_at: self.clock.elapsed() + ASK_AGAIN_AFTER_REFUSAL };
+                Due::RefusedKey => {
+                    schedule.wait_for_key(self.clock.elapsed());
                     continue;
                 }
             };
-            drop(resting);
-            let passed = self.pass(kind).await;
-            // The pass may have left customers out.
-            recheck_at = Some(self.clock.elapsed());
-            self.first_pass.notify_one();
-            // A key that was bound, or is accepted again, lets intents go.
-            self.signals.wake.notify_one();
-            let failed = match passed {
-                Ok(None) => continue,
-                Ok(Some(report)) => {
-                    log(&report);
-                    match report.failure {
-                        Some(Failure::KeyRefused(_)) => {
-                            plan = Plan::Refused { again_at: self.clock.elapsed() + ASK_AGAIN_AFTER_REFUSAL };
-                            continue;
-                        }
-                        // A person decides about these; the next tick looks whether they have.
-                        Some(Failure::Stopped | Failure::OtherAccount) | None => false,
-                        Some(_) => true,
-                    }
-                }
-                Err(e) if e.is_busy() => {
-                    tracing::error!("{kind} failed: {e}; it is tried again");
-                    true
-                }
-                Err(e) => return Err(e),
-            };
-            plan = match (kind, failed) {
-                (PassKind::Sweep, true) => {
-                    failures += 1;
-                    let wait = retry::pass_wait(failures, rand::random());
-                    tracing::info!(
-                        wait_s = wait.as_secs(),
-                        "the sweep is tried again in {} s",
-                        wait.as_secs()
-                    );
-                    Plan::Again { at: self.clock.elapsed() + wait }
-                }
-                (PassKind::Sweep, false) => {
-                    failures = 0;
-                    Plan::Cadence
-                }
-                // The next probe comes soon enough.
-                (PassKind::Probe, _) => plan,
-            };
+            let ended = self.run_pass(kind).await?;
+            let next_wait = schedule.record(kind, ended, self.clock.elapsed(), rand::random());
+            if let Some(wait) = next_wait {
+                let wait_s = wait.as_secs();
+                tracing::info!(wait_s, "retrying the sweep in {wait_s} s");
+            }
+        }
+    }
+
+    /// Waits for what is due next. With a refused key, only the retry and the stop are due.
+    async fn next_due(&self, schedule: &Schedule, sweep_due: &Notify, probe_due: &Notify) -> Due {
+        let has_key = schedule.has_key();
+        tokio::select! {
+            biased;
+            () = self.round.cancelled() => Due::Stop,
+            () = self.sleep_until(schedule.retry_at()) => Due::Pass(PassKind::Sweep),
+            () = sweep_due.notified(), if has_key => Due::Pass(PassKind::Sweep),
+            () = self.signals.look.notified(), if has_key => Due::ExtraSweep,
+            () = probe_due.notified(), if has_key => Due::Pass(PassKind::Probe),
+            () = self.sleep_until(Some(schedule.recheck_at)), if has_key => Due::Recheck,
+            () = self.signals.refused.notified() => Due::RefusedKey,
+        }
+    }
+
+    /// Requests again the customers for which the time has come. Returns when to check next.
+    async fn recheck(&self) -> Result<Duration, StoreError> {
+        let next = match self.pull.recheck().await {
+            Ok(next) => next,
+            Err(e) if e.is_busy() => Some(RECHECK_AFTER_BUSY),
+            Err(e) => return Err(e),
+        };
+        Ok(next.unwrap_or(LONGEST_RECHECK_WAIT).min(LONGEST_RECHECK_WAIT))
+    }
+
+    /// Runs one pass, logs its result, and wakes the pusher: the pass may have found that the key
+    /// is accepted.
+    async fn run_pass(&self, kind: PassKind) -> Result<Ended, StoreError> {
+        let passed = self.pass(kind).await;
+        self.first_pass.notify_one();
+        self.signals.wake.notify_one();
+        match passed {
+            Ok(None) => Ok(Ended::NotDue),
+            Ok(Some(report)) => {
+                log(&report);
+                Ok(match report.failure {
+                    Some(Failure::KeyRefused(_)) => Ended::KeyRefused,
+                    // An operator decides about another account. The next tick checks the decision.
+                    Some(Failure::Stopped | Failure::OtherAccount) | None => Ended::Done,
+                    Some(_) => Ended::Failed,
+                })
+            }
+            Err(e) if e.is_busy() => {
+                tracing::error!("{kind} failed: {e}; retrying");
+                Ok(Ended::Failed)
+            }
+            Err(e) => Err(e),
         }
     }
 }
 
-/// What the daemon waits for besides the cadence's ticks; moments are the steady clock's.
+/// What the loop does next.
 #[derive(Clone, Copy, Debug)]
-enum Plan {
-    /// Nothing.
-    Cadence,
-    /// A failed sweep is made again then.
-    Again { at: Duration },
-    /// The key is refused: ticks are left out until then.
-    Refused { again_at: Duration },
+enum Due {
+    /// It ends.
+    Stop,
+    /// It runs a pass: a tick, or a retry.
+    Pass(PassKind),
+    /// It runs a sweep, if one is allowed, because a push did not find its customer.
+    ExtraSweep,
+    /// It requests single customers again.
+    Recheck,
+    /// It waits, because a push met a refused key.
+    RefusedKey,
 }
 
-impl Plan {
-    fn again_at(self) -> Option<Duration> {
-        match self {
-            Self::Cadence => None,
-            Self::Again { at } | Self::Refused { again_at: at } => Some(at),
+/// How a pass ended, as far as the schedule depends on it.
+#[derive(Clone, Copy, Debug)]
+enum Ended {
+    /// There was nothing to do: a probe before the first complete sweep.
+    NotDue,
+    /// It ended, and no retry is needed.
+    Done,
+    /// It failed, and a retry may succeed.
+    Failed,
+    /// The API refused the key.
+    KeyRefused,
+}
+
+/// What is due besides the ticks. All moments are by the steady clock.
+#[derive(Debug, Default)]
+struct Schedule {
+    next: Next,
+    /// The sweeps in a row that failed.
+    failures: u32,
+    /// When the last extra sweep began.
+    extra_sweep_at: Option<Duration>,
+    /// When single customers are requested again; at the start at once.
+    recheck_at: Duration,
+}
+
+/// The next sweep.
+#[derive(Clone, Copy, Debug, Default)]
+enum Next {
+    /// At the next tick.
+    #[default]
+    AtTick,
+    /// A failed sweep is retried at this moment, or at an earlier tick.
+    Retry(Duration),
+    /// The key is refused: no pass before this moment, also at ticks.
+    RetryKey(Duration),
+}
+
+impl Schedule {
+    /// Whether passes run at their ticks.
+    fn has_key(&self) -> bool {
+        !matches!(self.next, Next::RetryKey(_))
+    }
+
+    /// Returns when a sweep is due without a tick.
+    fn retry_at(&self) -> Option<Duration> {
+        match self.next {
+            Next::AtTick => None,
+            Next::Retry(at) | Next::RetryKey(at) => Some(at),
         }
+    }
+
+    /// Returns whether an extra sweep may begin now, and records it if so.
+    fn allows_extra_sweep(&mut self, now: Duration) -> bool {
+        let is_allowed = self.extra_sweep_at.is_none_or(|at| now.saturating_sub(at) >= EXTRA_SWEEP_EVERY);
+        if is_allowed {
+            self.extra_sweep_at = Some(now);
+        }
+        is_allowed
+    }
+
+    /// Leaves out all passes until the key is tried again.
+    fn wait_for_key(&mut self, now: Duration) {
+        self.next = Next::RetryKey(now + RETRY_REFUSED_KEY_AFTER);
+    }
+
+    /// Records how a pass ended at `now`. Returns the wait before the sweep is retried, if it is.
+    fn record(&mut self, kind: PassKind, ended: Ended, now: Duration, jitter: f64) -> Option<Duration> {
+        // The pass may have left customers out.
+        self.recheck_at = now;
+        match (kind, ended) {
+            (_, Ended::KeyRefused) => self.wait_for_key(now),
+            (PassKind::Sweep, Ended::Failed) => {
+                self.failures += 1;
+                let wait = retry::pass_wait(self.failures, jitter);
+                self.next = Next::Retry(now + wait);
+                return Some(wait);
+            }
+            (PassKind::Sweep, Ended::Done) => {
+                self.failures = 0;
+                self.next = Next::AtTick;
+            }
+            // A failed probe needs no retry: the next one follows soon.
+            (PassKind::Probe, _) | (PassKind::Sweep, Ended::NotDue) => {}
+        }
+        None
     }
 }
 
-/// One line for what a person needs to know.
+/// Logs a pass at the level that its result needs.
 fn log(report: &Report) {
     let sentence = report.sentence();
     match &report.failure {
         Some(Failure::Stopped) => tracing::info!("{sentence}"),
         Some(_) => tracing::error!("{sentence}"),
         None if report.held > 0 && report.kind == PassKind::Sweep => tracing::warn!("{sentence}"),
-        // What happens every minute and changes nothing is no news.
+        // A probe runs each minute. One that changes nothing is no information.
         None if report.kind == PassKind::Probe && report.tally.changes() == 0 => {
             tracing::debug!("{sentence}")
         }
         None => tracing::info!("{sentence}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1000);
+
+    #[test]
+    fn failed_sweep_is_retried_later_each_time_until_one_is_done() {
+        let mut schedule = Schedule::default();
+        let first = schedule.record(PassKind::Sweep, Ended::Failed, NOW, 0.5).unwrap();
+        assert_eq!(schedule.retry_at(), Some(NOW + first));
+        let second = schedule.record(PassKind::Sweep, Ended::Failed, NOW, 0.5).unwrap();
+        assert!(second > first, "{first:?} {second:?}");
+        assert_eq!(schedule.record(PassKind::Probe, Ended::Failed, NOW, 0.5), None);
+        assert_eq!(schedule.retry_at(), Some(NOW + second), "a probe changes nothing");
+        assert_eq!(schedule.record(PassKind::Sweep, Ended::Done, NOW, 0.5), None);
+        assert_eq!(schedule.retry_at(), None);
+    }
+
+    #[test]
+    fn refused_key_leaves_out_ticks_until_it_is_tried_again() {
+        let mut schedule = Schedule::default();
+        schedule.record(PassKind::Probe, Ended::KeyRefused, NOW, 0.5);
+        assert!(!schedule.has_key());
+        assert_eq!(schedule.retry_at(), Some(NOW + RETRY_REFUSED_KEY_AFTER));
+        schedule.record(PassKind::Sweep, Ended::Done, NOW, 0.5);
+        assert!(schedule.has_key());
+    }
+
+    #[test]
+    fn extra_sweep_is_allowed_once_in_a_quarter_of_an_hour() {
+        let mut schedule = Schedule::default();
+        let allowed = [0, 1, 899, 900, 901].map(|s| schedule.allows_extra_sweep(Duration::from_secs(s)));
+        assert_eq!(allowed, [true, false, false, true, false]);
     }
 }

@@ -1,4 +1,4 @@
-//! The database stays where its path leads: compared while the daemon works, and saved where it does not.
+//! Watches that the path of the database still leads to the open file, and saves the file if not.
 
 use std::time::Duration;
 
@@ -6,17 +6,20 @@ use super::App;
 use crate::store::StoreError;
 use crate::store::file::continuity;
 
-/// Controls how often the files of the database are compared with their paths.
+/// COMPARE_EVERY controls how often the files of the database are compared with their paths.
 const COMPARE_EVERY: Duration = Duration::from_secs(2);
 
-/// Controls after how long a path that leads elsewhere is compared once more: a file that is moved away and back is no displacement.
+/// COMPARE_AGAIN controls how soon a path that leads elsewhere is compared once more. A file that
+/// is moved away and back is not displaced.
 const COMPARE_AGAIN: Duration = Duration::from_secs(1);
 
 impl App {
-    /// Runs `work` as long as the path leads to the open database, and notes at its end how far the change log has come.
+    /// Runs `work` while the path leads to the open database, and records the head of the change
+    /// log in the lock file at the end.
     ///
     /// # Errors
-    /// Those of `work`; and [`StoreError::Displaced`] where the path leads elsewhere. What the open database holds is saved then.
+    /// The errors of `work`, and [`StoreError::Displaced`] if the path leads elsewhere. The content
+    /// of the open database is saved then.
     pub async fn in_place<T, E: From<StoreError>>(
         &self,
         work: impl Future<Output = Result<T, E>>,
@@ -28,7 +31,7 @@ impl App {
         };
         if self.displaced_for_good().await.is_some() {
             let stamp = self.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
-            tracing::error!("{} leads elsewhere; what it held is being saved", self.database.display());
+            tracing::error!("{} was moved or replaced; saving the open database", self.database.display());
             return Err(self.store.save_displaced(stamp).await.into());
         }
         if let Ok(mark) = self.store.read(continuity::mark).await {
@@ -37,9 +40,11 @@ impl App {
         ended
     }
 
+    /// Compares until the path leads elsewhere, and returns that error.
     async fn compare_places(&self) -> StoreError {
         loop {
-            // Not by `clock`: where a test's clock moves by being waited for, this would move it without an end.
+            // Not by `clock`: a sleep moves the clock of a test, so this loop would move it without
+            // end.
             tokio::time::sleep(COMPARE_EVERY).await;
             if let Some(displaced) = self.displaced_for_good().await {
                 return displaced;
@@ -48,17 +53,18 @@ impl App {
         }
     }
 
-    /// The displacement, if the path leads elsewhere now and a moment later.
+    /// Returns the displacement, if the path leads elsewhere both now and a moment later.
     async fn displaced_for_good(&self) -> Option<StoreError> {
         self.store.still_in_place().err()?;
         tokio::time::sleep(COMPARE_AGAIN).await;
         self.store.still_in_place().err()
     }
 
-    /// Returns what to wait for if `failed` says that the path led elsewhere, and it does not any more.
+    /// Returns `failed` as a condition to wait for, if it says that the path led elsewhere and the
+    /// path leads to the open file again.
     ///
     /// # Errors
-    /// `failed`, in every other case.
+    /// `failed` in every other case.
     pub(super) async fn back_in_place(&self, failed: StoreError) -> Result<StoreError, StoreError> {
         let StoreError::Displaced { path, what, .. } = failed else { return Err(failed) };
         match self.displaced_for_good().await {

@@ -1,13 +1,15 @@
-//! A new key for the daemon that runs.
+//! A new key for the running daemon.
 //!
 //! ```text
-//!   SIGHUP ─▶ read the key again ─ another one ─▶ end the work with the old key as at a stop ─▶ begin with the new key
+//!   SIGHUP ─▶ read the key again ─ it differs ─▶ stop the work with the old key ─▶ start with the new key
 //! ```
 //!
-//! Invariant: no pass and no attempt uses two keys. The work with the old key ends before anything exists that knows the new
-//! one, and the new work begins like a start: the account guard comes before its first page, and nothing is pushed before the
-//! guard has accepted the key. Rejected: to exchange the key within the client, where a page or an attempt that waits for the
-//! rate limit would be sent with a key that the guard has not seen.
+//! Invariant: no pass and no attempt uses two keys. The work with the old key ends before the work
+//! with the new one is built. The new work begins like a start: the account guard runs before the
+//! first page, and nothing is pushed before the guard has accepted the key.
+//!
+//! Rejected: to replace the key inside the client. A page or an attempt that waits for the rate
+//! limit would then be sent with a key that the guard has not checked.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,22 +21,24 @@ use crate::daemon::systemd;
 use crate::remote::Http;
 use crate::secret::{KeyPlace, SecretKey, mask};
 
-/// A key, and the client that sends it. The client is built while the work with the old key still runs: if that fails, the old key
-/// stays in use.
+/// A key, and the client that sends it. The client is built while the work with the old key still
+/// runs, so that the old key stays in use if it cannot be built.
 struct NextKey {
     key: Arc<SecretKey>,
     remote: Arc<Http>,
 }
 
 impl App {
-    /// The daemon, until told to stop. Each time that `reload` returns, the key is read again. Only the database can end it
-    /// otherwise.
+    /// Runs the daemon until the stop. Each time that `reload` returns, the key is read again.
+    ///
+    /// # Errors
+    /// The database cannot be used, or was moved or replaced.
     pub async fn run(self, config: &Config, reload: impl AsyncFnMut()) -> Result<(), AppError> {
         let stop = self.stop.clone();
-        systemd::announcing_stop(&stop, systemd::tell_stopping, self.run_with_keys(config, reload)).await
+        systemd::announcing_stop(&stop, systemd::notify_stopping, self.run_with_keys(config, reload)).await
     }
 
-    /// The same, without a word to the service manager that the stop has begun.
+    /// Runs with one key after the other until the stop.
     async fn run_with_keys(mut self, config: &Config, mut reload: impl AsyncFnMut()) -> Result<(), AppError> {
         loop {
             let next = {
@@ -65,16 +69,16 @@ impl App {
             }) {
                 Ok(found) => found,
                 Err(e) => {
-                    tracing::error!("SIGHUP: the key in use is kept: {}", super::chain(&e));
+                    tracing::error!("SIGHUP: the current key stays in use: {}", super::chain(&e));
                     continue;
                 }
             };
             if !matches!(source.place, KeyPlace::File(_)) {
                 tracing::warn!(
-                    "SIGHUP: the key comes from {source}, which is read at the start only: restart the service to change it"
+                    "SIGHUP: {source} is read only at the start; to change the key, run: systemctl restart komoju-sync"
                 );
             } else if key.expose() == self.key.expose() {
-                tracing::info!("SIGHUP: the key in {source} is the one in use");
+                tracing::info!("SIGHUP: the key in {source} is unchanged");
             } else {
                 for warning in key.warnings(&source) {
                     tracing::warn!("{warning}");
@@ -82,38 +86,38 @@ impl App {
                 let remote = match Http::new(config, &key, Arc::clone(&self.clock)) {
                     Ok(remote) => Arc::new(remote),
                     Err(e) => {
-                        tracing::error!("SIGHUP: the key in use is kept: {}", super::chain(&e));
+                        tracing::error!("SIGHUP: the current key stays in use: {}", super::chain(&e));
                         continue;
                     }
                 };
-                tracing::info!(
-                    "SIGHUP: there is a new key in {source}; the account guard checks it before it is used"
-                );
+                tracing::info!("SIGHUP: new key in {source}; the account guard checks it before it is used");
                 return NextKey { key: Arc::new(key), remote };
             }
         }
     }
 
-    /// The same with another key; `None` where the process receives a stop signal. Meanwhile the watchdog is fed and the database's place is
-    /// compared, as while it works.
+    /// Starts the work with another key. Returns none if the stop comes first. Meanwhile the
+    /// watchdog is notified and the database is compared with its path, as during the work.
     async fn begin_with(&self, config: &Config, next: NextKey) -> Result<Option<Self>, AppError> {
-        let _idle = self.pulses.each_ref().map(|pulse| pulse.idle());
+        let _idle = self.heartbeats.each_ref().map(|heartbeat| heartbeat.idle());
         let beginning = async {
             tokio::select! {
                 biased;
                 begun = self.try_with(config, next) => begun,
-                () = self.watch_pulses() => Ok(None),
+                () = self.check_heartbeats() => Ok(None),
             }
         };
         self.in_place(beginning).await
     }
 
+    /// Tries to build the work with another key, and waits for conditions that can pass.
     async fn try_with(&self, config: &Config, next: NextKey) -> Result<Option<Self>, AppError> {
-        // Texts of the old work may still be on their way to the log or the database.
+        // Texts of the old work may reach the log or the database later.
         mask::remember(&self.key);
         while !self.stop.is_cancelled() {
             let trying = async {
-                // The old work may have ended by a failure: whether its last commit took effect is known only to the file.
+                // The old work may have ended with a failed commit. Only the file knows whether the
+                // commit took effect, so open the file again.
                 self.store.reopen().await?;
                 let (store, instance) = (Arc::clone(&self.store), Arc::clone(&self.instance));
                 let (clock, stop) = (Arc::clone(&self.clock), self.stop.clone());
@@ -124,10 +128,11 @@ impl App {
             match trying.await {
                 Ok(next) => {
                     self.end_trouble();
-                    let (standings, health) = (self.standings.clone(), self.health.clone());
-                    let (looks, pulses) = (self.looks.clone(), self.pulses.clone());
+                    let (statuses, health) = (self.statuses.clone(), self.health.clone());
+                    let (status_requests, heartbeats) =
+                        (self.status_requests.clone(), self.heartbeats.clone());
                     let trouble = self.trouble.clone();
-                    return Ok(Some(Self { standings, looks, health, pulses, trouble, ..next }));
+                    return Ok(Some(Self { statuses, status_requests, health, heartbeats, trouble, ..next }));
                 }
                 Err(AppError::Store(e)) if e.can_pass() => {
                     self.until_usable(e, FIRST_WAIT, &self.stop).await?;

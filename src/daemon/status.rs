@@ -1,5 +1,5 @@
-//! The state of the mirror, from the database alone: what `status` prints, the service manager
-//! shows, and alerts watch. What needs an operator is a list of [`Attention`].
+//! The status of the mirror, read from the database alone. `status`, the service manager, alerts
+//! and metrics show it. What needs an operator is a list of [`Attention`].
 
 mod attention;
 
@@ -24,12 +24,12 @@ use komoju_core::intent::lifecycle::State;
 use komoju_core::words::{duration, grouped};
 use komoju_core::{Attention, PassKind, Severity, Slowed, time};
 
-/// CLOCKS_DIFFER controls how far in the future the last sweep may have ended before the mirror is
-/// stale.
+/// CLOCKS_DIFFER controls how far in the future the end of the last sweep may be before the mirror
+/// counts as stale.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);
 
-/// A request to observe the state now; answered when that was done.
-pub type LookRequest = oneshot::Sender<()>;
+/// A request for a fresh status. It is answered when the status is published.
+pub type StatusRequest = oneshot::Sender<()>;
 
 /// MOST_UNREADABLE controls how many unreadable customers are named.
 const MOST_UNREADABLE: usize = 100;
@@ -37,13 +37,12 @@ const MOST_UNREADABLE: usize = 100;
 /// MOST_REJECTED controls up to how many refused files are counted.
 const MOST_REJECTED: usize = 1000;
 
-/// The state of the mirror: what `status --json` prints (docs/status.md).
+/// The status of the mirror, as `status --json` prints it (docs/status.md).
 #[derive(Debug, Serialize)]
-pub struct Standing {
+pub struct Status {
     /// The process that works on the database, and since when; null if there is none.
     pub instance: Option<String>,
-    /// Since when and why the daemon cannot use the database, and waits for that to pass; null
-    /// otherwise.
+    /// Since when and why the daemon cannot use the database and waits; null otherwise.
     pub database_trouble: Option<String>,
     /// The one row of `mirror_info`.
     pub mirror: Record,
@@ -59,18 +58,19 @@ pub struct Standing {
     pub last_sweep: Option<Record>,
     /// The last probe that is over, however it ended.
     pub last_probe: Option<Record>,
-    /// Until when the API asked us to wait; null when that is over.
+    /// Until when the API asked the daemon to wait; null when that time is over.
     pub throttled_until: Option<String>,
     /// How much the requests are slowed down because the API refused some; null at the configured
     /// rate.
     pub slowed: Option<Slowed>,
     /// Since when the API refuses the key.
     pub key_refused_since: Option<String>,
-    /// Since when everything waits because the key reads another account.
+    /// Since when all work waits because the key reads another account.
     pub account_stopped_since: Option<String>,
-    /// When the database was restored from a backup; null once a whole sweep has held what it missed.
+    /// When the database was restored from a backup; null after a whole sweep has held the
+    /// deletions that the backup lacks.
     pub restored_at: Option<String>,
-    /// What is left of erased data and payment tokens: the daemon, or the next `sync`, removes it.
+    /// The rest of erased data and payment tokens, which the daemon or the next `sync` removes.
     #[serde(flatten)]
     pub wipe: Wipe,
     /// How many customers are unreadable.
@@ -81,13 +81,13 @@ pub struct Standing {
     pub unreadable_customers: Vec<Record>,
     /// Fields that changed in many customers in the last complete sweep.
     pub busy_fields: Vec<Record>,
-    /// What is known of KOMOJU's list and of its reads.
+    /// How precise KOMOJU's list is, and how far its reads lag.
     pub list: ListState,
     /// Deletions that wait for an operator.
     pub held_deletions: u64,
     /// Deletions that an operator approved and that no answer has proven yet.
     pub approved_deletions: u64,
-    /// Deletions that an operator rejected; those customers were not seen since.
+    /// Deletions that an operator rejected, of customers that were not seen since.
     pub rejected_deletions: u64,
     /// The intents by state; all states are named.
     pub intents: BTreeMap<&'static str, Intents>,
@@ -95,16 +95,16 @@ pub struct Standing {
     pub held_deletes: u64,
     /// Whether anything is pushed and accepted, as of the last start of `run` or `sync`.
     pub outbound_enabled: bool,
-    /// The files in `outbound.spool_dir` while pushing is switched off; otherwise the daemon takes
-    /// them.
+    /// The files in `outbound.spool_dir` while pushing is switched off. Otherwise the daemon takes
+    /// them, and this is empty.
     pub spool_files: Vec<String>,
-    /// How many refused files are in `rejected` below `outbound.spool_dir`, until an operator
-    /// removes them, or for 30 days; counted up to 1,000.
+    /// How many refused files are in `rejected` below `outbound.spool_dir`, counted up to 1,000.
+    /// They are removed after 30 days.
     pub rejected_files: usize,
     /// The files in `outbound.spool_dir` that will not be taken, and why no file is taken if that
     /// is so.
     pub spool: spool::Overview,
-    /// What needs an operator or is worth a report, what stops everything first.
+    /// The conditions that need an operator or a report. Those that stop all work are first.
     #[serde(skip)]
     pub attention: Vec<Attention>,
     /// When the daemon observed this, by the steady clock; zero elsewhere.
@@ -124,7 +124,7 @@ pub enum Intents {
         oldest: Option<String>,
         /// When that was.
         oldest_created_at: Option<String>,
-        /// Why it is where it is.
+        /// The reason for its state.
         oldest_reason: Option<String>,
     },
     /// In a final state.
@@ -135,7 +135,7 @@ pub enum Intents {
 }
 
 impl Intents {
-    /// How many there are.
+    /// Returns how many there are.
     pub fn count(&self) -> u64 {
         match self {
             Self::Open { count, .. } | Self::Settled { count } => *count,
@@ -143,13 +143,19 @@ impl Intents {
     }
 }
 
-impl Standing {
-    /// Reads the state from one snapshot of the database. `config` says how old a mirror may be.
+impl Status {
+    /// Reads the status from one snapshot of the database. `config` says how old a mirror may be.
+    ///
+    /// # Errors
+    /// The database cannot be read.
     pub fn read(reader: &Reader, config: &Config, now: Timestamp) -> Result<Self, StoreError> {
         reader.in_one_view(|conn| Self::in_view(conn, config, now))
     }
 
-    /// The same within a view that the caller has opened.
+    /// Reads the status within a transaction of the caller.
+    ///
+    /// # Errors
+    /// The database cannot be read.
     pub fn in_view(reader: &Conn, config: &Config, now: Timestamp) -> Result<Self, StoreError> {
         let mirror = read::mirror_info(reader)?;
         let swept_at = mirror.text("last_sweep_at").and_then(time::read);
@@ -157,10 +163,10 @@ impl Standing {
         let holder = Instance::holder(&config.database.path)?;
         let (instance, database_trouble) =
             holder.map_or((None, None), |holder| (Some(holder.name), holder.trouble));
-        // A pass without an instance was interrupted; the next start closes it.
+        // An open pass without a process was interrupted. The next start closes it.
         let running = instance.as_ref().and(read::running_pass(reader)?);
         let outbound_enabled = engine::is_enabled(reader)?;
-        // A running daemon knows whether it takes files; without one the directory is examined.
+        // A running daemon records whether it takes files. Without one, examine the directory.
         let problem = instance.as_ref().map(|_| store::outbox::spool::problem(reader)).transpose()?;
         let spool = spool::Overview::read(&config.outbound.spool_dir, &config.database.path, problem);
         let left = wipe::left(reader)?;
@@ -218,23 +224,23 @@ impl Standing {
         Ok(status)
     }
 
-    /// How many intents are in a state.
+    /// Returns how many intents are in a state.
     pub fn count_in(&self, state: State) -> u64 {
         self.intents.get(state.word()).map_or(0, Intents::count)
     }
 
-    /// The gravest of what needs attention.
+    /// Returns the highest severity of all conditions.
     pub fn severity(&self) -> Severity {
         self.attention.iter().map(Attention::severity).max().unwrap_or(Severity::Note)
     }
 
-    /// How many things the condition with this key is about; 0 where it is not so.
+    /// Returns the count of the condition with this key; 0 if there is no such condition.
     pub fn count_of(&self, key: &str) -> u64 {
         self.attention.iter().filter(|attention| attention.key() == key).map(Attention::count).sum()
     }
 
-    /// The whole state in one line, what needs attention first. It names moments and no ages, so it
-    /// is true for as long as nothing changes.
+    /// Returns the whole status in one line, with the conditions first. The line contains times and
+    /// no ages, so it stays true while nothing changes.
     pub fn line(&self) -> String {
         let mut parts: Vec<String> = self.attention.iter().filter_map(Attention::brief).collect();
         if let Some(at) = self.mirror.text("last_sweep_at").filter(|_| !self.stale) {
@@ -263,12 +269,13 @@ impl Standing {
     }
 }
 
-/// Whether a sweep that ended at `at` is too old. One that ended in the future shows that a clock
-/// was set back, and nothing about its age.
+/// Whether a sweep that ended at `at` is too old. An end in the future means that a clock was set
+/// back, so the age is not known.
 fn is_stale(at: Timestamp, sweep_cron: &Cadence, now: Timestamp) -> bool {
     at.duration_since(now) > CLOCKS_DIFFER || sweep_cron.nth_after(at, 3).is_some_and(|tick| tick < now)
 }
 
+/// Counts the intents in each state.
 fn count_intents(reader: &Conn) -> Result<BTreeMap<&'static str, Intents>, StoreError> {
     let open = rows::count_open(reader)?;
     let settled = rows::count_settled(reader)?;
@@ -289,9 +296,9 @@ fn count_intents(reader: &Conn) -> Result<BTreeMap<&'static str, Intents>, Store
     Ok(State::ALL.into_iter().map(|state| (state.word(), of(state))).collect())
 }
 
+/// Returns how many seconds the running pass may still take, where that can be estimated.
 fn time_left(pass: &Record, now: Timestamp) -> Option<i64> {
-    // By this process's own pace: the pages of an earlier process say nothing about the time
-    // between.
+    // Use the speed of this process only. A pass that was resumed was idle between two processes.
     let (pages, last_page) = (pass.number("pages"), pass.number("last_page"));
     let done = pages - pass.number("since_pages");
     let began = pass.text("since_at").and_then(time::read)?;

@@ -2,9 +2,9 @@
 //! for some time.
 //!
 //! ```text
-//!   work ─▶ fails ─▶ everything is closed ─▶ wait ─▶ open, recover, write ─▶ work
-//!                                             ▲          │ fails
-//!                                             └──────────┘
+//!   work ─▶ fails ─▶ close everything ─▶ wait ─▶ open, recover, write ─▶ work
+//!                                         ▲          │ fails
+//!                                         └──────────┘
 //! ```
 //!
 //! Only the file knows whether a failed commit took effect. So work in progress is dropped, as at
@@ -28,8 +28,8 @@ pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// it writes nothing.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// LAST_WAIT_OF_MANY controls how long the first sweep waits at most after a condition that returns
-/// after each success, because each sweep reads the whole list. All else continues at once.
+/// LAST_WAIT_OF_MANY controls how long the first sweep waits at most if the condition returns after
+/// each success. A sweep reads the whole list; all other work continues at once.
 const LAST_WAIT_OF_MANY: Duration = Duration::from_secs(5 * 60);
 
 /// IS_OVER_AFTER controls after how much work a condition counts as a new one.
@@ -47,7 +47,7 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    /// The condition that this is for an operator.
+    /// Returns the condition that needs the operator's attention.
     pub(super) fn attention(&self) -> Attention {
         Attention::DatabaseUnusable(self.to_string())
     }
@@ -72,7 +72,7 @@ impl App {
                 ended => return ended,
             };
             if self.round.is_cancelled() {
-                tracing::error!("{}; what was under way is tried again at the next start", chain(&failed));
+                tracing::error!("{}; interrupted work is retried at the next start", chain(&failed));
                 return Ok(());
             }
             if self.clock.elapsed().saturating_sub(began) >= IS_OVER_AFTER {
@@ -92,7 +92,7 @@ impl App {
         mut wait: Duration,
         stop: &CancellationToken,
     ) -> Result<(), StoreError> {
-        let _idle = self.pulses.each_ref().map(|pulse| pulse.idle());
+        let _idle = self.heartbeats.each_ref().map(|heartbeat| heartbeat.idle());
         let began = self.clock.elapsed();
         let known = self.trouble.borrow().as_ref().map(|trouble| trouble.since.clone());
         let since = known.unwrap_or_else(|| time::written(self.clock.now()));
@@ -113,16 +113,17 @@ impl App {
                 && self.clock.elapsed() >= alert_from
             {
                 let trouble = self.trouble.borrow().as_ref().map(ToString::to_string).unwrap_or_default();
-                let told = alerts.tell_database(&since, &trouble).await;
-                alert_from = self.clock.elapsed() + told.unwrap_or(Duration::MAX / 2);
+                let retry_in = alerts.report_database(&since, &trouble).await;
+                alert_from = self.clock.elapsed() + retry_in.unwrap_or(Duration::MAX / 2);
             }
         }
         let lasted = self.clock.elapsed().saturating_sub(began).as_secs();
-        tracing::warn!("the database can be used again, after {lasted} s; everything continues");
+        tracing::warn!("the database is usable again after {lasted} s; the work continues");
         self.end_trouble();
         Ok(())
     }
 
+    /// Records that the database can be used.
     pub(super) fn end_trouble(&self) {
         self.trouble.send_replace(None);
         self.instance.note_trouble(None);
@@ -138,12 +139,13 @@ impl App {
         self.store.write(passes::prove_writable).await
     }
 
+    /// Records and logs why the database cannot be used, if that is new.
     fn have_trouble(&self, since: &str, error: &StoreError) {
         let trouble = Trouble { since: since.to_owned(), why: chain(error) };
         if self.trouble.borrow().as_ref() == Some(&trouble) {
             return;
         }
-        tracing::error!("{}; it is tried again until that is over", trouble.why);
+        tracing::error!("{}; retrying until the condition is over", trouble.why);
         self.instance.note_trouble(Some(trouble.to_string()));
         self.trouble.send_replace(Some(trouble));
     }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::{Exit, Finding, RUN_AS_ROOT, size};
 use crate::cli::print::{chain, safe};
 use crate::config::Config;
-use crate::daemon::status::Standing;
+use crate::daemon::status::Status;
 use crate::store::file::{checkup, inspect, migrations, processes};
 use crate::store::log::mirror;
 use crate::store::state::account::{self, Account};
@@ -33,7 +33,7 @@ const RESTORE: &str = "stop the daemon, keep a copy of all its files, then resto
 
 /// The content of a database with the current schema.
 pub(super) struct Current {
-    pub(super) status: Standing,
+    pub(super) status: Status,
     pub(super) account: Option<Account>,
     pub(super) live: u64,
     /// A customer that the key's account should have.
@@ -118,7 +118,7 @@ fn look(config: &Config, now: Timestamp) -> Result<(Option<Current>, Seen), Stor
             return Ok((None, seen));
         }
         let current = Current {
-            status: Standing::in_view(conn, config, now)?,
+            status: Status::in_view(conn, config, now)?,
             account: account::load(conn)?,
             live: mirror::live_count(conn)?,
             known: checkup::some_live(conn)?,

@@ -15,25 +15,25 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::secret::Masker;
 
-/// ENDS_WITHIN controls how long a program may run.
-const ENDS_WITHIN: Duration = Duration::from_secs(30);
+/// TIME_LIMIT controls how long a program may run.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// LAST_WORDS controls how long output is read after the program has ended: a process that it
+/// OUTPUT_GRACE controls how long output is read after the program has ended. A process that it
 /// started may keep the pipe open.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const OUTPUT_GRACE: Duration = Duration::from_millis(500);
 
 /// MOST_OUTPUT controls how many bytes of output are kept for the log; the rest is read and
 /// dropped.
 const MOST_OUTPUT: usize = 8 << 10;
 
-/// The variables that a program inherits. Any other may be, or lead to, a secret.
-const PASSED_ON: [&str; 8] = ["PATH", "LANG", "LC_ALL", "TZ", "HOME", "USER", "LOGNAME", "TMPDIR"];
+/// The variables that a program inherits. Any other one may be, or lead to, a secret.
+const INHERITED: [&str; 8] = ["PATH", "LANG", "LC_ALL", "TZ", "HOME", "USER", "LOGNAME", "TMPDIR"];
 
 /// The PATH of a program if the daemon has none.
-const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs `command` with `note` on its standard input. An error is a sentence about the command;
-/// `None` if `stop` came first.
+/// Runs `command` with `note` on its standard input. An error is the rest of a sentence about the
+/// command. Returns none if `stop` comes first.
 pub(super) async fn run(
     command: &[String],
     note: &Value,
@@ -50,38 +50,40 @@ pub(super) async fn run(
     let ended = tokio::select! {
         biased;
         () = stop.cancelled() => return None,
-        ended = child.tell(&note, clock) => Some(ended),
-        () = clock.sleep(ENDS_WITHIN) => None,
+        ended = child.finish(&note, clock) => Some(ended),
+        () = clock.sleep(TIME_LIMIT) => None,
     };
     let Some(ended) = ended else {
         drop(child);
-        return Some(Err(format!("{program} did not end within {} s and was killed", ENDS_WITHIN.as_secs())));
+        return Some(Err(format!("{program} did not end within {} s and was killed", TIME_LIMIT.as_secs())));
     };
     let (status, [output, errors]) = match ended {
         Ok(ended) => ended,
         Err(e) => return Some(Err(format!("{program} could not be waited for: {e}"))),
     };
-    let said = |bytes: &[u8]| masker.text(String::from_utf8_lossy(bytes).trim());
+    let shown = |bytes: &[u8]| masker.text(String::from_utf8_lossy(bytes).trim());
     if !output.is_empty() {
-        tracing::debug!("alerts.command said: {}", said(&output));
+        tracing::debug!("alerts.command wrote to standard output: {}", shown(&output));
     }
     if !errors.is_empty() {
-        tracing::warn!("alerts.command complained: {}", said(&errors));
+        tracing::warn!("alerts.command wrote to standard error: {}", shown(&errors));
     }
     Some(if status.success() { Ok(()) } else { Err(format!("{program} ended with {status}")) })
 }
 
-/// A program and the processes that it starts: killed together, unless the program ends by itself.
+/// A program and the processes that it starts. All are killed together, unless the program ends by
+/// itself.
 struct Group {
     child: Child,
+    /// The process group, until the program has ended.
     id: Option<Pid>,
 }
 
 impl Group {
     fn start(program: &str, arguments: &[String]) -> io::Result<Self> {
         let mut command = Command::new(program);
-        command.args(arguments).env_clear().env("PATH", USUAL_PATH);
-        for name in PASSED_ON {
+        command.args(arguments).env_clear().env("PATH", DEFAULT_PATH);
+        for name in INHERITED {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
@@ -98,11 +100,11 @@ impl Group {
         Ok(Self { child, id })
     }
 
-    /// Writes the note, and returns the exit status and the output.
-    async fn tell(&mut self, note: &str, clock: &dyn Clock) -> io::Result<(ExitStatus, [Vec<u8>; 2])> {
+    /// Writes the note, waits for the end, and returns the exit status and both outputs.
+    async fn finish(&mut self, note: &str, clock: &dyn Clock) -> io::Result<(ExitStatus, [Vec<u8>; 2])> {
         let (stdin, stdout, stderr) =
             (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
-        let told = async {
+        let written = async {
             if let Some(mut stdin) = stdin {
                 // A program that does not read the note may not need it.
                 let _ = stdin.write_all(note.as_bytes()).await;
@@ -110,24 +112,24 @@ impl Group {
         };
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         let status = {
-            let mut listened = pin!(async {
-                tokio::join!(told, kept(stdout, &mut output), kept(stderr, &mut errors));
+            let mut pipes = pin!(async {
+                tokio::join!(written, keep_start(stdout, &mut output), keep_start(stderr, &mut errors));
             });
             let ended = tokio::select! {
                 status = self.child.wait() => Some(status?),
-                // It closed its output and still runs.
-                () = &mut listened => None,
+                // The program closed its pipes and still runs.
+                () = &mut pipes => None,
             };
             match ended {
                 Some(status) => {
-                    tokio::select! { () = &mut listened => {}, () = clock.sleep(LAST_WORDS) => {} }
+                    tokio::select! { () = &mut pipes => {}, () = clock.sleep(OUTPUT_GRACE) => {} }
                     status
                 }
                 None => self.child.wait().await?,
             }
         };
-        // The process id may be reused from here on. Processes that the program left running are
-        // its own affair.
+        // From here on the system may give the process id to another process. Processes that the
+        // program left running are not killed.
         self.id = None;
         Ok((status, [output, errors]))
     }
@@ -136,18 +138,18 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            // The group may have ended just now.
+            // This fails if the group has just ended.
             let _ = kill_process_group(id, Signal::KILL);
         }
     }
 }
 
-/// Reads a pipe to its end and keeps the beginning.
-async fn kept(pipe: Option<impl AsyncRead + Unpin>, beginning: &mut Vec<u8>) {
+/// Reads a pipe to its end and keeps the start of its content.
+async fn keep_start(pipe: Option<impl AsyncRead + Unpin>, start: &mut Vec<u8>) {
     let Some(mut pipe) = pipe else { return };
     let mut piece = vec![0; 4096];
     while let Ok(read @ 1..) = pipe.read(&mut piece).await {
-        let room = MOST_OUTPUT.saturating_sub(beginning.len()).min(read);
-        beginning.extend_from_slice(&piece[..room]);
+        let room = MOST_OUTPUT.saturating_sub(start.len()).min(read);
+        start.extend_from_slice(&piece[..room]);
     }
 }

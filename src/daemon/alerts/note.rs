@@ -9,15 +9,15 @@ use crate::secret::mask::harmless;
 use crate::store::state::alerts::Untold;
 use komoju_core::{Attention, time};
 
-/// What an alert says of this machine.
+/// The machine and the database that an alert names.
 #[derive(Debug)]
 pub(super) struct Origin<'a> {
     pub(super) database: &'a Path,
     pub(super) host: Option<&'a str>,
 }
 
-/// The object for a condition, as it is sent at `at`. `untold` says how much of it is new; what was
-/// noticed meanwhile may not be observed yet, so the larger count is given.
+/// Returns the object for a condition that is sent at `at`. `untold` says how much of it is new. It
+/// may count more than the observed condition, so the object has the larger count.
 pub(super) fn note(attention: &Attention, untold: &Untold, origin: &Origin<'_>, at: Timestamp) -> Value {
     let safe = |text: &str| text.chars().map(harmless).collect::<String>();
     let oldest = attention.waiting().and_then(|waiting| waiting.oldest.as_deref());

@@ -1,4 +1,4 @@
-//! Where health and metrics are served: an address, or a socket in the file system.
+//! The listening socket for health and metrics: an IP address, or a Unix socket.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -41,6 +41,7 @@ pub(super) enum Socket {
 }
 
 impl Socket {
+    /// Binds the configured address.
     pub(super) fn bind(listen: &Listen) -> Result<Self, BindError> {
         let socket = match listen {
             Listen::Tcp(address) => tcp(*address),
@@ -49,7 +50,7 @@ impl Socket {
         socket.map_err(|Refusal { why, may_pass }| BindError { listen: listen.clone(), why, may_pass })
     }
 
-    /// The address that it is bound to.
+    /// Returns the bound address, as a client writes it.
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Tcp(listener) => {
@@ -59,6 +60,7 @@ impl Socket {
         }
     }
 
+    /// Accepts the next connection.
     pub(super) async fn accept(&self) -> io::Result<Io> {
         Ok(match self {
             Self::Tcp(listener) => Either::Left(listener.accept().await?.0),
@@ -81,14 +83,14 @@ impl<T: Into<String>> From<T> for Refusal {
 
 fn tcp(address: SocketAddr) -> Result<Socket, Refusal> {
     let bound = || {
-        // It sets SO_REUSEADDR: connections of the last process that are in TIME_WAIT must not
-        // prevent a start.
+        // The standard library sets SO_REUSEADDR. Without it, connections of the last process in
+        // TIME_WAIT would prevent the start.
         let socket = StdTcpListener::bind(address)?;
         socket.set_nonblocking(true)?;
         TcpListener::from_std(socket)
     };
     let may_pass = |e: &io::Error| matches!(e.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable);
-    let refused = |e: io::Error| Refusal { may_pass: may_pass(&e), why: said(address, &e) };
+    let refused = |e: io::Error| Refusal { may_pass: may_pass(&e), why: explained(address, &e) };
     let listener = bound().map_err(refused)?;
     if !address.ip().to_canonical().is_loopback() {
         tracing::warn!(
@@ -98,18 +100,19 @@ fn tcp(address: SocketAddr) -> Result<Socket, Refusal> {
     Ok(Socket::Tcp(listener))
 }
 
-fn said(address: SocketAddr, e: &io::Error) -> String {
+/// Returns what is wrong with an IP address, and what to do.
+fn explained(address: SocketAddr, e: &io::Error) -> String {
     match e.kind() {
         ErrorKind::AddrInUse => format!(
-            "another program listens there already (`ss -ltnp 'sport = :{}'` tells which): stop that one, or choose \
+            "another program already listens on this port: stop it (`ss -ltnp 'sport = :{}'` shows it), or choose \
              another port",
             address.port()
         ),
         ErrorKind::AddrNotAvailable => {
-            "this machine has no such address (yet): choose 127.0.0.1, or start the service after the network is up"
+            "this machine does not have this address now: choose 127.0.0.1, or start the service after the network is up"
                 .to_owned()
         }
-        ErrorKind::PermissionDenied => "ports below 1024 are for root: choose a higher one".to_owned(),
+        ErrorKind::PermissionDenied => "only root may use ports below 1024: choose a higher one".to_owned(),
         _ => e.to_string(),
     }
 }
@@ -120,58 +123,64 @@ fn unix(path: &Path) -> Result<Socket, Refusal> {
     }
     let listener = UnixListener::bind(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound => {
-            "its directory does not exist: make it, for the service's user to write to".to_owned()
+            "its directory does not exist: create it, writable by the service's user".to_owned()
         }
-        ErrorKind::PermissionDenied => "the service's user may not write to its directory".to_owned(),
-        ErrorKind::AddrInUse => "another program began to listen there just now".to_owned(),
+        ErrorKind::PermissionDenied => {
+            "the service's user cannot write to its directory: change its owner or mode".to_owned()
+        }
+        ErrorKind::AddrInUse => {
+            "another program has just begun to listen there: stop it, or choose another path".to_owned()
+        }
         ErrorKind::InvalidInput => {
             "the path of a socket has at most 107 bytes: choose a shorter one".to_owned()
         }
         _ => e.to_string(),
     })?;
-    let file = SocketFile::made(path).map_err(|e| format!("the socket's mode cannot be set: {e}"))?;
+    let file = SocketFile::new(path).map_err(|e| format!("the socket's mode cannot be set: {e}"))?;
     Ok(Socket::Unix(listener, file))
 }
 
-/// Removes the socket of a killed process; only a live process accepts a connection.
+/// Removes the socket of a process that was killed. Only a running process accepts a connection.
 fn replace_dead(path: &Path, is_socket: bool) -> Result<(), Refusal> {
     if !is_socket {
-        return Err("something lies there that is not a socket: move it away, or choose another path".into());
+        return Err("the file at this path is not a socket: move it away, or choose another path".into());
     }
     match StdUnixStream::connect(path) {
         Ok(_) => {
             let why =
-                "another program listens there already: stop that one, or choose another path".to_owned();
+                "another program already listens on this path: stop it, or choose another path".to_owned();
             Err(Refusal { why, may_pass: true })
         }
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
-            .map_err(|e| format!("a dead process's socket cannot be removed from there: {e}").into()),
-        Err(e) => Err(format!("a socket lies there, and whether anybody listens cannot be told: {e}").into()),
+            .map_err(|e| format!("cannot remove the socket that an ended process left: {e}").into()),
+        Err(e) => Err(format!("cannot check whether a program listens on this socket: {e}").into()),
     }
 }
 
-/// The file of a socket, removed when this is dropped.
+/// The file of a socket. It is removed when this is dropped.
 pub(super) struct SocketFile {
     path: PathBuf,
-    made: (u64, u64),
+    /// Its device and inode.
+    inode: (u64, u64),
 }
 
 impl SocketFile {
-    fn made(path: &Path) -> io::Result<Self> {
+    fn new(path: &Path) -> io::Result<Self> {
         fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
-        Ok(Self { path: path.to_owned(), made: inode(path)? })
+        Ok(Self { path: path.to_owned(), inode: inode(path)? })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Another process's socket may have taken its place.
-        if inode(&self.path).is_ok_and(|found| found == self.made) {
+        // Another process may have created its own socket at this path.
+        if inode(&self.path).is_ok_and(|found| found == self.inode) {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
+/// Returns the device and inode of the file itself, not of the target of a link.
 fn inode(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }

@@ -1,17 +1,18 @@
 //! The places for connections: how many are served at once, and which one is closed for a newer
 //! one.
 //!
-//! A client that is slow, or opens many connections and sends nothing, must not keep others from an
-//! answer. So a new connection is accepted even if all places are taken: the oldest one that has
-//! had [`SERVED_FOR`] is closed for it. An answer takes milliseconds, so this closes only clients
-//! that do not ask or do not read.
+//! A client that is slow, or that opens many connections and sends nothing, must not block other
+//! clients. So a new connection is accepted even if all places are taken: the oldest connection
+//! that has had [`SERVED_FOR`] is closed for it. An answer takes milliseconds, so this closes only
+//! clients that do not send a request or do not read the answer.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
-/// MOST_CONNECTIONS controls how many connections are served at once. A scrape takes one for milliseconds.
+/// MOST_CONNECTIONS controls how many connections are served at once. A scrape needs one for
+/// milliseconds.
 const MOST_CONNECTIONS: usize = 32;
 
 /// SERVED_FOR controls for how long a connection keeps its place in any case.
@@ -22,7 +23,7 @@ const SERVED_FOR: Duration = Duration::from_millis(100);
 pub(super) struct Places(VecDeque<(Duration, AbortHandle)>);
 
 impl Places {
-    /// How long until a connection can be accepted; zero: at once.
+    /// Returns the time until a connection can be accepted; zero: at once.
     pub(super) fn wait(&mut self, now: Duration) -> Duration {
         self.0.retain(|(_, task)| !task.is_finished());
         match self.0.front() {

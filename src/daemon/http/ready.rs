@@ -1,18 +1,18 @@
-//! Whether the mirror can be relied on, and why not.
+//! The reasons for which the mirror cannot be relied on.
 
 use std::time::Duration;
 
-use crate::daemon::status::Standing;
+use crate::daemon::status::Status;
 use komoju_core::Attention;
 
-/// UNREADABLE_AFTER controls how old an observation may be: one is made at least every half minute,
+/// UNREADABLE_AFTER controls how old a status may be. One is observed at least every half minute,
 /// unless the database cannot be read.
 const UNREADABLE_AFTER: Duration = Duration::from_secs(90);
 
-/// One sentence a reason; none: ready. `now` is the steady clock. A decision that waits for an
-/// operator is no reason: the mirror is true all the same, and an alert reports it. No reason holds
-/// a text from outside.
-pub(super) fn reasons(status: Option<&Standing>, now: Duration) -> Vec<String> {
+/// Returns one sentence for each reason; no sentence: ready. `now` is by the steady clock. A
+/// decision that waits for an operator is no reason, because the mirror is still true and an alert
+/// reports it. No reason contains a text from outside.
+pub(super) fn reasons(status: Option<&Status>, now: Duration) -> Vec<String> {
     let Some(status) = status else { return vec![Attention::Unobserved.to_string()] };
     let age = now.saturating_sub(status.observed_at);
     let locked = (age > UNREADABLE_AFTER).then_some(Attention::DatabaseLocked { for_s: age.as_secs() });
@@ -40,7 +40,7 @@ mod tests {
             passes::finish(tx, id, &at, komoju_core::Outcome::Held, None)
         };
         store.write(swept).await.unwrap();
-        let status = Standing::read(&Reader::open(&path).unwrap(), &Config::default(), now).unwrap();
+        let status = Status::read(&Reader::open(&path).unwrap(), &Config::default(), now).unwrap();
         let after = |seconds: u64| reasons(Some(&status), Duration::from_secs(seconds));
         assert_eq!([after(0), after(60)], [const { Vec::<String>::new() }; 2], "a held sweep is complete");
         assert_eq!(after(91), [Attention::DatabaseLocked { for_s: 91 }.to_string()]);

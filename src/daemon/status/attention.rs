@@ -1,8 +1,8 @@
-//! The conditions that a state shows.
+//! The conditions that follow from a status.
 
 use jiff::Timestamp;
 
-use super::{Intents, Standing};
+use super::{Intents, Status};
 use crate::store::log::list_state::ListState;
 use crate::store::read::Record;
 use crate::tasks::spool;
@@ -10,14 +10,14 @@ use komoju_core::attention::Waiting;
 use komoju_core::intent::lifecycle::State;
 use komoju_core::{Attention, Outcome, PassKind, time};
 
-/// The oldest of what waits for an operator, where the state does not name it.
+/// The oldest ids that wait for an operator, where the status does not contain them.
 pub(super) struct Oldest {
     pub(super) hold: Option<String>,
     pub(super) held_delete: Option<String>,
 }
 
-/// The conditions of a state, what stops everything first.
-pub(super) fn of(status: &Standing, oldest: Oldest, consistency_s: u32, now: Timestamp) -> Vec<Attention> {
+/// Returns the conditions of a status. Those that stop all work are first.
+pub(super) fn of(status: &Status, oldest: Oldest, consistency_s: u32, now: Timestamp) -> Vec<Attention> {
     let mut found: Vec<Attention> = stops(status).into_iter().flatten().collect();
     found.extend(decisions(status, oldest).into_iter().flatten());
     found.extend(passes(status).into_iter().flatten());
@@ -26,8 +26,8 @@ pub(super) fn of(status: &Standing, oldest: Oldest, consistency_s: u32, now: Tim
     found
 }
 
-/// What keeps everything from its work, and what is left of a wipe.
-fn stops(status: &Standing) -> [Option<Attention>; 4] {
+/// Returns the conditions that stop all work, and an unfinished wipe.
+fn stops(status: &Status) -> [Option<Attention>; 4] {
     let has_daemon = status.instance.is_some();
     let wipe = &status.wipe;
     [
@@ -38,8 +38,8 @@ fn stops(status: &Standing) -> [Option<Attention>; 4] {
     ]
 }
 
-/// What waits for a decision.
-fn decisions(status: &Standing, oldest: Oldest) -> [Option<Attention>; 4] {
+/// Returns the conditions that wait for a decision.
+fn decisions(status: &Status, oldest: Oldest) -> [Option<Attention>; 4] {
     let waiting = |count: u64, oldest| (count > 0).then_some(Waiting { count, oldest });
     let parked = match status.intents.get(State::Parked.word()) {
         Some(Intents::Open { count, oldest, .. }) => waiting(*count, oldest.clone()),
@@ -54,8 +54,8 @@ fn decisions(status: &Standing, oldest: Oldest) -> [Option<Attention>; 4] {
     ]
 }
 
-/// How the last passes ended, and how old the mirror is.
-fn passes(status: &Standing) -> [Option<Attention>; 5] {
+/// Returns the conditions of the last passes, and a stale mirror.
+fn passes(status: &Status) -> [Option<Attention>; 5] {
     let failed = |kind: PassKind, pass: &Option<Record>| {
         let pass = pass.as_ref()?;
         let (id, error) = (pass.number("id"), pass.text("error")?.to_owned());
@@ -78,7 +78,7 @@ fn passes(status: &Standing) -> [Option<Attention>; 5] {
     ]
 }
 
-/// In what way the list is imprecise, and how far reads lag.
+/// Returns the conditions of KOMOJU's list and of its reads.
 fn list(list: &ListState, consistency_s: u32, now: Timestamp) -> [Option<Attention>; 3] {
     let verified_at = list.verified_at.as_deref().and_then(time::read);
     let imprecise = Attention::ImpreciseList {
@@ -95,7 +95,8 @@ fn list(list: &ListState, consistency_s: u32, now: Timestamp) -> [Option<Attenti
     ]
 }
 
-/// The spool directory: why no file is taken, and each file that needs an operator.
+/// Returns the conditions of the spool directory: why no file is taken, and each file that needs an
+/// operator.
 fn files(spool: &spool::Overview) -> impl Iterator<Item = Attention> {
     let blocked = spool.problem.clone().map(Attention::SpoolBlocked);
     let stuck = spool.stuck.iter().cloned();

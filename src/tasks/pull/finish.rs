@@ -30,7 +30,7 @@ impl<R: Remote> Pull<R> {
         let answered = tally.pages > 0;
         let refused = matches!(failure, Some(Failure::KeyRefused(_)));
         let (id, position, may_expire) = (pass.id, pass.position, self.clock.may_expire());
-        let confirmed = self.clock.known().map(|known| Confirmed {
+        let confirmed = self.clock.confirmed_time().map(|known| Confirmed {
             at: time::written(known.time),
             boot: known.boot,
             boot_ms: i64::try_from(known.up.as_millis()).unwrap_or(i64::MAX),

@@ -138,7 +138,7 @@ fn head_works_and_whatever_else_is_asked_is_refused_in_words() {
         let answer = ask(&address, method, path);
         assert_eq!(answer.status, 405, "{answer:?}");
         assert!(
-            answer.body.contains("only GET and HEAD") && answer.head.contains("allow: get, head"),
+            answer.body.contains("use GET or HEAD") && answer.head.contains("allow: get, head"),
             "{answer:?}"
         );
     }
@@ -220,7 +220,9 @@ fn a_port_in_use_ends_the_start_in_words_and_one_that_was_just_in_use_does_not()
     let address = taken.local_addr().unwrap();
     harness.append_config(&format!("[http]\nlisten = \"{address}\""));
     let ran = refused(&harness, 1);
-    assert!(ran.contains(&format!("http.listen = \"{address}\": another program listens there already")));
+    assert!(
+        ran.contains(&format!("http.listen = \"{address}\": another program already listens on this port"))
+    );
     assert!(ran.contains("choose another port"), "{ran}");
     assert_eq!(harness.one("SELECT count(*) FROM passes"), "0", "nothing was begun");
     drop(taken);
@@ -268,12 +270,12 @@ fn a_socket_is_for_owner_and_group_replaced_when_dead_and_gone_after_a_stop() {
 
     let living = UnixListener::bind(&path).unwrap();
     let ran = refused(&harness, 1);
-    assert!(ran.contains("another program listens there already"), "{ran}");
+    assert!(ran.contains("another program already listens on this path"), "{ran}");
     drop(living);
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, "precious").unwrap();
     let ran = refused(&harness, 2);
-    assert!(ran.contains("something lies there that is not a socket"), "{ran}");
+    assert!(ran.contains("the file at this path is not a socket"), "{ran}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }
 

@@ -62,14 +62,14 @@ fn ready_is_told_after_the_first_answer_and_not_before() {
     let harness = Installation::with(PROGRAM, 30);
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::List));
     let service = Service::start(&harness, LONG);
-    service.hears_of("STATUS=asking KOMOJU for the first time");
+    service.hears_of("STATUS=sending the first request to KOMOJU");
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
     while let Some(news) = service.hears(Duration::from_millis(500)) {
         assert!(!news.contains("READY"), "nothing has answered: {news}");
     }
     harness.sandbox.world().remove_fault(held);
     let ready = service.hears_of("READY=1");
-    assert!(ready.contains("STATUS=KOMOJU answers"), "{ready}");
+    assert!(ready.contains("STATUS=KOMOJU answered; reading customers"), "{ready}");
     let line = service.hears_of("30 live");
     assert!(line.starts_with("STATUS=") && !line.contains("no complete sweep"), "{line}");
     assert_eq!(service.stop(), Some(0));

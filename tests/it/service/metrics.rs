@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use komoju_sandbox::readings::Total;
 use komoju_sandbox::{Call, Effect, Fault};
 use komoju_sync::metrics;
-use komoju_sync::metrics::Kind;
+use komoju_sync::metrics::MetricKind;
 use komoju_testkit::daemon::get;
 use komoju_testkit::{Daemon, Installation, KEY, eventually, own};
 use serde_json::json;
@@ -76,7 +76,7 @@ fn the_documentation_names_every_metric_as_it_is_served() {
     told.sort();
     assert_eq!(told, served);
     for metric in metrics::ALL {
-        if let Kind::Histogram(buckets) = metric.kind {
+        if let MetricKind::Histogram(buckets) = metric.kind {
             assert!(!buckets.is_empty() && buckets.is_sorted(), "{}", metric.name);
         }
     }

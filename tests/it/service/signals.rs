@@ -148,13 +148,13 @@ fn hangup_without_a_new_key_changes_nothing() {
     let mut daemon = Daemon::start(&harness);
     eventually("the first sweep is complete", || sweeps(&harness) == 2);
     daemon.signal("HUP");
-    daemon.says("is the one in use");
+    daemon.says("is unchanged");
     std::fs::remove_file(harness.path("secret-key")).unwrap();
     daemon.signal("HUP");
-    daemon.says("the key in use is kept: the secret key could not be read");
+    daemon.says("the current key stays in use: the secret key could not be read");
     write_key(&harness, "two words");
     daemon.signal("HUP");
-    daemon.says("the key in use is kept: the secret key from");
+    daemon.says("the current key stays in use: the secret key from");
     create(&harness, "c");
     eventually("it is done", || is_done(&harness, "c"));
     assert_eq!(sweeps(&harness), 2, "no pass was interrupted or repeated");
@@ -177,7 +177,7 @@ fn hangup_while_the_database_is_locked_waits_and_reports_that_until_it_is_over()
     daemon.signal("HUP");
     eventually("the trouble is reported", || trouble().is_string());
     let said = daemon.said();
-    assert_eq!(said.matches("it is tried again").count(), 1, "{said}");
+    assert_eq!(said.matches("retrying until the condition is over").count(), 1, "{said}");
     other.execute_batch("ROLLBACK").unwrap();
     drop(other);
     daemon.says("a new key reads the same account; it is accepted");
@@ -193,7 +193,7 @@ fn hangup_with_a_key_from_the_environment_asks_for_a_restart() {
     let mut daemon = Daemon::start(&harness);
     eventually("the first sweep is complete", || sweeps(&harness) == 2);
     daemon.signal("HUP");
-    daemon.says("read at the start only: restart the service to change it");
+    daemon.says("is read only at the start; to change the key, run: systemctl restart komoju-sync");
     create(&harness, "c");
     eventually("it is done", || is_done(&harness, "c"));
     assert_eq!(stop(&mut daemon.child), Some(0));

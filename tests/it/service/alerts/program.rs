@@ -66,8 +66,8 @@ fn a_program_that_fails_is_an_error_with_what_to_do_and_is_tried_again_at_the_ne
     let mut daemon = Daemon::start(&harness);
     eventually("it failed", || daemon.said().contains("alert not delivered (1 intent is parked"));
     let said = daemon.said();
-    assert!(said.contains("ended with exit status: 3") && said.contains("Run it by hand"), "{said}");
-    assert!(said.contains("alerts.command complained") && said.contains("relay"), "{said}");
+    assert!(said.contains("ended with exit status: 3") && said.contains("run the command by hand"), "{said}");
+    assert!(said.contains("alerts.command wrote to standard error") && said.contains("relay"), "{said}");
     assert!(!said.contains('\u{1b}') && !said.contains("abcdefghijklmnop"), "{said}");
     std::thread::sleep(LONG_ENOUGH);
     assert_eq!(told(&harness).len(), 1, "not again within the minute");
