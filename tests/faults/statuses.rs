@@ -1,6 +1,6 @@
 //! Answers by their status.
 
-use komoju_sandbox::{Call, Effect, Fault, Payload, Whither, Work};
+use komoju_sandbox::{Call, Effect, Fault, Payload, RedirectTarget, Work};
 
 use crate::case::Case;
 use crate::matrix::Ends::{Complete, Fails};
@@ -134,7 +134,7 @@ faults![
         "everything is answered 307 to the same path",
         Fails("GET /customers page 1: answered HTTP 307, a redirect to"),
         Retried,
-        |case| case.is_led(Whither::SameHost),
+        |case| case.is_led(RedirectTarget::SameHost),
     ),
     (
         a_redirect_to_another_host,
@@ -142,7 +142,7 @@ faults![
         "everything is answered 307 to another host",
         Fails("GET /customers page 1: answered HTTP 307, a redirect to"),
         Retried,
-        |case| case.is_led(Whither::OtherHost),
+        |case| case.is_led(RedirectTarget::OtherHost),
     ),
     (
         a_redirect_to_plain_http,
@@ -150,13 +150,13 @@ faults![
         "everything is answered 307 to the same host by plain http",
         Fails("GET /customers page 1: answered HTTP 307, a redirect to http://"),
         Retried,
-        |case| case.is_led(Whither::PlainHttp),
+        |case| case.is_led(RedirectTarget::PlainHttp),
     ),
 ];
 
 impl Case {
     /// Everything is redirected there, and nothing follows: one try at a page, and one at each push, is all that arrives.
-    fn is_led(&mut self, to: Whither) {
+    fn is_led(&mut self, to: RedirectTarget) {
         self.everything(Effect::Redirect { status: 307, to, work: Work::Skipped });
         let world = self.harness.sandbox.world();
         let own = format!("127.0.0.1:{}", self.harness.sandbox.address().port());
@@ -165,7 +165,8 @@ impl Case {
             "another host was asked"
         );
         let asked = |method: &str, of: &str| {
-            let fits = |seen: &&komoju_sandbox::Seen| seen.method == method && seen.path.contains(of);
+            let fits =
+                |seen: &&komoju_sandbox::LoggedRequest| seen.method == method && seen.path.contains(of);
             world.requests().iter().filter(fits).count()
         };
         let pushes = ["POST", "PATCH", "DELETE"].map(|method| asked(method, ""));

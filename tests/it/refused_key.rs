@@ -2,7 +2,7 @@
 
 use futures_util::FutureExt as _;
 use jiff::SignedDuration;
-use komoju_sandbox::{Call, Effect, Fault, Payload, Refusal, Work};
+use komoju_sandbox::{Call, Effect, Fault, KeyRefusal, Payload, Work};
 use komoju_testkit::InProcess;
 use serde_json::json;
 
@@ -48,7 +48,7 @@ async fn forbidden_write_is_rejected_and_others_are_sent() {
 async fn forbidden_write_with_a_forbidden_list_refuses_the_key() {
     let mut harness = harness_with_three_writes().await;
     harness.settings.max_concurrent_requests = 1;
-    harness.sandbox.world().refuse_key(Some(Refusal::Json403));
+    harness.sandbox.world().refuse_key(Some(KeyRefusal::Json403));
     // The first request of a create asks for the time; an update is a write at once.
     harness.sql("UPDATE intents SET state = 'cancelled' WHERE id = 'c'");
     let drained = harness.drain().await;

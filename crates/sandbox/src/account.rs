@@ -1,7 +1,7 @@
 //! Owns the customers of one account, its event log and its used tokens.
 //!
-//! A [`State`] holds the customers; it changes only by a [`Change`]. A [`Replica`] is a copy of the
-//! state that receives the same changes later.
+//! [`Customers`] changes only by a [`Change`]. A [`Replica`] is a copy of the customers that
+//! receives the same changes later.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -21,22 +21,22 @@ pub(crate) mod ordered;
 mod replica;
 mod state;
 
-pub(crate) use index::End;
+pub(crate) use index::ListEnd;
 use replica::Replica;
 use state::Change;
-pub(crate) use state::{Reveal, State, View};
+pub(crate) use state::{Customers, ListView, Reveal};
 
-/// The customers of one account, newest first unless said otherwise.
+/// One account. Its customers are listed newest first, unless a reading says otherwise.
 #[derive(Debug)]
 pub struct Account {
-    state: State,
+    state: Customers,
     rng: ChaCha8Rng,
     pub(crate) events: EventLog,
-    /// Tokens that have been used.
+    /// The payment tokens that have been used.
     pub(crate) tokens: HashSet<String>,
-    /// By the sandbox's clock, as far as replicas need it.
+    /// The time of the last [`Account::tick`], by the sandbox's clock.
     now: Timestamp,
-    /// Behind `state`, for lists and for show; `None` where they are not behind.
+    /// The copies that lag, for lists and for show; none where reads do not lag.
     list_replica: Option<Box<Replica>>,
     show_replica: Option<Box<Replica>>,
 }
@@ -51,59 +51,59 @@ impl Account {
             now,
             list_replica: None,
             show_replica: None,
-            state: State::new(population, customers),
+            state: Customers::new(population, customers),
         }
     }
 
-    /// Sets the time of the changes to come, and how many seconds reads are behind them.
+    /// Sets the time of the next changes, and by how many seconds reads lag behind them.
     pub(crate) fn tick(&mut self, now: Timestamp, list_lag_s: u64, show_lag_s: u64) {
         self.now = now;
         Replica::keep(&mut self.list_replica, list_lag_s, &self.state, now);
         Replica::keep(&mut self.show_replica, show_lag_s, &self.state, now);
     }
 
-    /// What a list is answered from. `lagging` is without effect where lists are not behind.
-    pub(crate) fn listed(&mut self, lagging: bool) -> &mut State {
+    /// Returns the customers for a list. `lagging` selects the copy that lags, if there is one.
+    pub(crate) fn listed(&mut self, lagging: bool) -> &mut Customers {
         match &mut self.list_replica {
             Some(replica) if lagging => &mut replica.state,
             _ => &mut self.state,
         }
     }
 
-    /// What the answers to writes show.
-    pub(crate) fn newest(&self) -> &State {
+    /// Returns the newest customers, as the answers to writes show them.
+    pub(crate) fn newest(&self) -> &Customers {
         &self.state
     }
 
-    /// What show is answered from. `lagging` is without effect where it is not behind.
-    pub(crate) fn shown(&self, lagging: bool) -> &State {
+    /// Returns the customers for show. `lagging` selects the copy that lags, if there is one.
+    pub(crate) fn shown(&self, lagging: bool) -> &Customers {
         match &self.show_replica {
             Some(replica) if lagging => &replica.state,
             _ => &self.state,
         }
     }
 
-    /// The ids of all customers, newest first. Customers put in without an id are left out.
+    /// Returns the ids of all customers, newest first. Customers without an id are left out.
     pub fn ids(&self) -> Vec<String> {
         self.state.ids()
     }
 
-    /// How many customers there are.
+    /// Returns the number of customers.
     pub fn len(&self) -> usize {
         self.state.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no customer.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A customer with everything it has, whatever the readings hide.
+    /// Returns a customer with all fields, also those that the readings hide.
     pub fn get(&self, id: &str) -> Option<Value> {
         self.state.row(id).and_then(|row| self.state.body(row, Reveal::ALL))
     }
 
-    /// All customers that have an id, as an answer shows them.
+    /// Returns all customers that have an id, as an answer shows them.
     pub(crate) fn truth(&self, reveal: Reveal) -> BTreeMap<String, Value> {
         let shown = self.ids().into_iter().filter_map(|id| {
             let body = self.state.body(self.state.row(&id)?, reveal)?;
@@ -112,7 +112,8 @@ impl Account {
         shown.collect()
     }
 
-    /// Creates a customer from the fields given, of which none is checked; what is absent gets its usual value.
+    /// Creates a customer and returns its id. The fields are not checked; an absent field has its
+    /// usual value.
     pub fn create(&mut self, now: Timestamp, fields: Value) -> String {
         let mut body = match fields {
             Value::Object(body) => body,
@@ -138,19 +139,19 @@ impl Account {
         id
     }
 
-    /// Sets some fields of a customer, of which none is checked. False when there is no such customer.
+    /// Sets some fields of a customer without checks. Returns false if there is no such customer.
     pub fn update(&mut self, now: Timestamp, id: &str, patch: Value) -> bool {
         let (Some(Value::Object(mut body)), Value::Object(patch)) = (self.get(id), patch) else {
             return false;
         };
         body.extend(patch);
-        // Another id would be another customer.
+        // With another id it would be another customer.
         body.insert("id".to_owned(), id.into());
         self.put_raw(now, Value::Object(body));
         true
     }
 
-    /// Deletes a customer. False when there is none.
+    /// Deletes a customer. Returns false if there is no such customer.
     pub fn delete(&mut self, now: Timestamp, id: &str) -> bool {
         let Some(row) = self.state.row(id) else {
             return false;
@@ -163,7 +164,8 @@ impl Account {
         true
     }
 
-    /// Brings a deleted customer back as it was, without an event. False when none of this id was deleted.
+    /// Restores a deleted customer unchanged, without an event. Returns false if no customer with
+    /// this id was deleted.
     pub fn restore(&mut self, id: &str) -> bool {
         let deleted = self.state.row_ever(id).filter(|&row| !self.state.is_live(row));
         let Some(row) = deleted else {
@@ -173,10 +175,10 @@ impl Account {
         true
     }
 
-    /// Puts in any value whatever as a customer, or in the place of the customer with the same `id`.
+    /// Stores any JSON value as a customer, in place of the customer with the same `id`.
     ///
-    /// Without a text as `id` it is listed, but no request can name it. Without a readable `created_at` it has the place
-    /// of a customer created now, or that of the one it replaces.
+    /// Without a string as `id` the value is listed, but no request can name it. Without a readable
+    /// `created_at` it has the place of the customer that it replaces, or of one created now.
     pub fn put_raw(&mut self, now: Timestamp, body: Value) {
         let id = body.get("id").and_then(Value::as_str);
         let kind = match id.and_then(|id| self.state.row(id)) {
@@ -192,28 +194,13 @@ impl Account {
         self.change(Change::RemoveAll);
     }
 
-    /// The customer at a position from the newest; `None` past the end or without an id.
-    pub(crate) fn nth_id(&self, position: usize) -> Option<String> {
-        self.state.nth_id(position)
-    }
-
-    pub(crate) fn id_of(&self, row: u32) -> Option<String> {
-        self.state.id_of(row)
-    }
-
-    pub(crate) fn created_s(&self, row: u32) -> i64 {
-        self.state.created_s(row)
-    }
-
-    pub(crate) fn is_live(&self, row: u32) -> bool {
-        self.state.is_live(row)
-    }
-
-    /// Moves a customer to an end of the list, though its `created_at` stays. By id, nothing can be moved.
-    pub(crate) fn move_to(&mut self, end: End, order: Order, row: u32) {
+    /// Moves a customer to an end of the list without changing its `created_at`. A list in the
+    /// order of ids is unchanged.
+    pub(crate) fn move_to(&mut self, end: ListEnd, order: Order, row: u32) {
         self.change(Change::Move { end, order, row });
     }
 
+    /// Applies a change, and passes it to the replicas.
     fn change(&mut self, change: Change) {
         for replica in [&mut self.list_replica, &mut self.show_replica].into_iter().flatten() {
             replica.record(self.now, change.clone());
@@ -221,7 +208,8 @@ impl Account {
         self.state.apply(change);
     }
 
-    /// An id nobody has. It depends on the time too: a sandbox started again does not hand out the same ids.
+    /// Returns an unused id. It depends on the time too, so that a restarted sandbox does not give
+    /// the same ids again.
     fn fresh_id(&mut self, now: Timestamp) -> String {
         let mut rng = random::seeded([self.rng.random(), now.as_millisecond() as u64]);
         loop {
@@ -233,7 +221,7 @@ impl Account {
     }
 }
 
-/// Some card, as a customer put in by hand would have it.
+/// Returns a card as the value of `source`.
 pub(crate) fn source_value(card: &Card) -> Value {
     serde_json::to_value(card).unwrap_or_default()
 }
@@ -253,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_created_is_first_and_what_is_deleted_can_come_back() {
+    fn created_customer_is_first_and_deleted_customers_are_restored_in_place() {
         let mut account = account(3);
         let id = account.create(now(), json!({"email": "a@example.jp"}));
         assert_eq!(account.ids()[0], id);
@@ -262,32 +250,32 @@ mod tests {
         let before = account.ids();
         for id in before.clone() {
             assert!(account.delete(now(), &id));
-            assert!(!account.delete(now(), &id), "it is gone");
+            assert!(!account.delete(now(), &id), "the customer is deleted already");
             assert_eq!(account.get(&id), None);
         }
         assert!(account.is_empty());
         for id in &before {
             assert!(account.restore(id));
-            assert!(!account.restore(id), "it is back");
+            assert!(!account.restore(id), "the customer is restored already");
         }
         assert_eq!(account.ids(), before);
     }
 
     #[test]
-    fn a_changed_customer_stays_where_it_was() {
+    fn changed_customer_keeps_its_place() {
         let mut account = account(10);
         let before = account.ids();
         assert!(account.update(now(), &before[4], json!({"email": null, "id": "other"})));
         assert_eq!(account.ids(), before);
         assert_eq!(account.get(&before[4]).unwrap()["email"], Value::Null);
-        assert!(!account.update(now(), "nobody", json!({})));
+        assert!(!account.update(now(), "unknown", json!({})));
     }
 
     #[test]
-    fn a_customer_without_a_readable_age_keeps_its_place() {
+    fn customer_without_a_readable_creation_time_keeps_its_place() {
         let mut account = account(2);
         account.put_raw(now(), json!({"id": "odd", "created_at": 5}));
-        assert_eq!(account.ids()[0], "odd", "it counts as created now");
+        assert_eq!(account.ids()[0], "odd", "the customer counts as created now");
         let later = "2026-06-02T00:00:00Z".parse().unwrap();
         let newest = account.create(later, json!({}));
         account.update(later, "odd", json!({"email": "a@example.jp"}));
@@ -295,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_can_be_put_in_raw() {
+    fn any_json_value_is_stored_as_a_customer() {
         let mut account = account(2);
         account.put_raw(now(), json!({"id": "../x", "created_at": "2019-05-05T05:05:05+09:00"}));
         account.put_raw(now(), json!({"no": "id"}));
@@ -306,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn hidden_fields_are_hidden_in_seeded_and_changed_customers_alike() {
+    fn hidden_fields_are_hidden_in_seeded_and_in_changed_customers() {
         let mut account = account(40);
         let ids = account.ids();
         account.update(now(), &ids[0], json!({"source": {"type": "credit_card"}, "locale": "ko"}));

@@ -16,7 +16,7 @@ pub(crate) mod list;
 use answer::Answer;
 pub(crate) use context::{Context, Counts};
 
-/// Does what a request asks for.
+/// Runs a call and returns its answer.
 pub(crate) fn answer(call: Context<'_>, route: &Route, fired: &[Fired]) -> Answer {
     let answer = match route {
         Route::List => call.list(fired),
@@ -26,7 +26,7 @@ pub(crate) fn answer(call: Context<'_>, route: &Route, fired: &[Fired]) -> Answe
         Route::Delete(id) => call.delete(id),
         Route::Events => call.events(),
         Route::Event(id) => call.event(id),
-        Route::Nowhere => Err(Answer::not_found("There is nothing at this address.")),
+        Route::Nowhere => Err(Answer::not_found("There is nothing at this path.")),
     };
     answer.unwrap_or_else(|refused| refused)
 }

@@ -1,29 +1,29 @@
-//! Owns the sandbox's clock: it runs with the system clock or stands still, and can be moved.
+//! Owns the sandbox's clock: it follows the system clock or is stopped, and a test can move it.
 //!
 //! Only this clock decides `created_at`, the `Date` header and the age of an idempotency key. It is
-//! not the daemon's clock, so that a test can set the two apart.
+//! not the daemon's clock, so that a test can make the two differ.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// What time it is at the sandbox.
+/// The time of the sandbox.
 #[derive(Debug, Clone)]
 pub(crate) enum Clock {
     /// The system's time plus an offset.
     Running {
-        /// How far this clock is ahead of the system's; negative when it is behind.
+        /// How far this clock is ahead of the system's; negative: behind.
         ahead: SignedDuration,
     },
-    /// Stands still between moves, so that runs can be repeated to the byte.
+    /// A time that only moves change, so that a run can be repeated exactly.
     Still {
-        /// The time shown.
+        /// The time.
         at: Timestamp,
     },
 }
 
 impl Clock {
-    /// A clock that stands still at `at`, or runs with the system's.
+    /// Returns a clock that is stopped at `at`, or that follows the system's.
     pub(crate) fn new(at: Option<Timestamp>) -> Self {
         match at {
             Some(at) => Self::Still { at },
@@ -31,6 +31,7 @@ impl Clock {
         }
     }
 
+    /// Returns the time.
     pub(crate) fn now(&self) -> Timestamp {
         match *self {
             Self::Running { ahead } => moved(system_now(), ahead),
@@ -38,13 +39,13 @@ impl Clock {
         }
     }
 
-    /// Moves forward.
+    /// Moves the clock forward.
     pub(crate) fn advance(&mut self, by: Duration) {
         let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
         self.set(moved(self.now(), by));
     }
 
-    /// Moves to any time, also backwards; a running clock goes on running from there.
+    /// Sets the clock, also back. A running clock continues from there.
     pub(crate) fn set(&mut self, to: Timestamp) {
         match self {
             Self::Running { ahead } => *ahead = to.duration_since(system_now()),
@@ -53,14 +54,14 @@ impl Clock {
     }
 }
 
-/// Stays at the end of time rather than wrap.
+/// Adds a duration to a time, within the bounds of the type.
 pub(crate) fn moved(from: Timestamp, by: SignedDuration) -> Timestamp {
     from.checked_add(by).unwrap_or(if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX })
 }
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the sandbox stands for another machine, which has a clock of its own"
+    reason = "the sandbox represents another machine, which has its own clock"
 )]
 fn system_now() -> Timestamp {
     Timestamp::now()
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_still_clock_moves_only_when_told() {
+    fn stopped_clock_changes_only_by_moves() {
         let start: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
         let mut clock = Clock::new(Some(start));
         assert_eq!(clock.now(), start);
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_running_clock_keeps_running_from_where_it_was_set() {
+    fn running_clock_continues_from_the_time_it_was_set_to() {
         let mut clock = Clock::new(None);
         let past: Timestamp = "2020-01-01T00:00:00Z".parse().unwrap();
         clock.set(past);
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn advancing_past_the_end_of_time_stays_there() {
+    fn advance_past_the_last_time_ends_at_the_last_time() {
         let mut clock = Clock::new(Some(Timestamp::MAX));
         clock.advance(Duration::MAX);
         assert_eq!(clock.now(), Timestamp::MAX);

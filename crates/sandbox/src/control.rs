@@ -1,7 +1,7 @@
-//! Owns the routes below `/_sandbox/`: what a test can do in-process, over HTTP and without a key.
+//! Owns the routes below `/_sandbox/`: the functions of [`World`] over HTTP, without a key.
 //!
 //! Customers are those of the default account; `?key=KEY` selects another account. Errors have
-//! KOMOJU's shape.
+//! KOMOJU's form.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -29,31 +29,31 @@ use settings::{
     refuse_key, remove_fault, requests, rotate_key, set_clock, set_latency, stats, trickle,
 };
 
-/// Method, path, what it does: the help page, which a test compares with what is answered.
+/// The help page: method, path and effect of each call. A test calls each of them.
 const HELP: &[(&str, &str, &str)] = &[
     ("GET", "/", "this page"),
-    ("GET", "/customers", "every customer by id, as show would answer"),
-    ("POST", "/customers", "creates one from any fields; with ?raw=true any JSON whatever becomes one"),
-    ("DELETE", "/customers", "deletes all, without events"),
-    ("GET", "/customers/{id}", "one, with what the readings hide"),
-    ("PATCH", "/customers/{id}", "sets some of its fields, unchecked"),
-    ("DELETE", "/customers/{id}", "deletes it"),
-    ("POST", "/customers/{id}", "brings it back after a delete"),
+    ("GET", "/customers", "all customers by id, as show answers"),
+    ("POST", "/customers", "creates a customer from any fields; with ?raw=true from any JSON value"),
+    ("DELETE", "/customers", "deletes all customers, without events"),
+    ("GET", "/customers/{id}", "a customer, with the fields that the readings hide"),
+    ("PATCH", "/customers/{id}", "sets some fields of a customer, unchecked"),
+    ("DELETE", "/customers/{id}", "deletes a customer"),
+    ("POST", "/customers/{id}", "restores a deleted customer"),
     ("GET", "/faults", "the faults with their counters"),
     (
         "POST",
         "/faults",
-        r#"injects one: {"on": {"call": "list", "page": 2}, "effect": {"kind": "status", "status": 503}, "skip": 0, "times": 1}"#,
+        r#"injects a fault: {"on": {"call": "list", "page": 2}, "effect": {"kind": "status", "status": 503}, "skip": 0, "times": 1}"#,
     ),
-    ("DELETE", "/faults", "ends all; a held request goes on"),
-    ("DELETE", "/faults/{id}", "ends one"),
-    ("GET", "/clock", "the time here"),
-    ("POST", "/clock", r#"moves it: {"advance_s": 86400} or {"set": "2026-01-01T00:00:00Z"}"#),
-    ("GET", "/readings", "how what KOMOJU does not say is read"),
-    ("PATCH", "/readings", r#"changes some: {"order": "oldest_first"}"#),
-    ("GET", "/latency", "how long every request takes at least"),
-    ("POST", "/latency", r#"sets it: {"ms": 20}"#),
-    ("POST", "/accounts", r#"adds one: {"key": "sk_test_other", "seed": 2, "customers": 10}"#),
+    ("DELETE", "/faults", "removes all faults; held requests continue"),
+    ("DELETE", "/faults/{id}", "removes a fault"),
+    ("GET", "/clock", "the sandbox's time"),
+    ("POST", "/clock", r#"moves the clock: {"advance_s": 86400} or {"set": "2026-01-01T00:00:00Z"}"#),
+    ("GET", "/readings", "the behaviour that KOMOJU does not document"),
+    ("PATCH", "/readings", r#"changes some readings: {"order": "oldest_first"}"#),
+    ("GET", "/latency", "the least time of each request"),
+    ("POST", "/latency", r#"sets the latency: {"ms": 20}"#),
+    ("POST", "/accounts", r#"adds an account: {"key": "sk_test_other", "seed": 2, "customers": 10}"#),
     (
         "POST",
         "/key",
@@ -61,12 +61,12 @@ const HELP: &[(&str, &str, &str)] = &[
     ),
     ("POST", "/refusal", r#"refuses every key: {"as": "json_401"}, or json_403, html_401, html_403, null"#),
     ("GET", "/requests", "the latest requests to the API"),
-    ("DELETE", "/requests", "forgets them"),
+    ("DELETE", "/requests", "drops the logged requests"),
     ("GET", "/stats", "counters"),
-    ("POST", "/trickle", r#"some plausible changes: {"count": 5, "seed": 1}"#),
+    ("POST", "/trickle", r#"makes some plausible changes: {"count": 5, "seed": 1}"#),
 ];
 
-/// The calls below [`BASE`].
+/// Returns the routes below [`BASE`].
 pub(crate) fn routes() -> Router<Arc<Server>> {
     let routes = Router::new()
         .route("/", get(all(help)))
@@ -88,20 +88,20 @@ pub(crate) fn routes() -> Router<Arc<Server>> {
     Router::new().nest(BASE, routes).route(&format!("{BASE}/"), get(all(help)))
 }
 
-/// Leads to a call without an id.
+/// Returns the handler for a call without an id.
 fn all(
     call: fn(&mut World, &Request) -> Answered,
 ) -> impl Fn(State<Arc<Server>>, Request) -> Ready<Outcome> + Clone + Send + Sync + 'static {
     move |State(server), request| {
         let mut world = server.world();
-        // The router takes a HEAD for a GET; there is none here.
+        // The router passes a HEAD to the handler of GET, but there are no HEAD calls.
         let head = request.method == Method::HEAD;
         let answer = if head { nothing_here(&mut world, &request) } else { call(&mut world, &request) };
         ready(Outcome::plain(answer.unwrap_or_else(|refused| refused), world.now()))
     }
 }
 
-/// Leads to a call with an id.
+/// Returns the handler for a call with an id.
 fn one(
     call: fn(&mut World, &Request, &str) -> Answered,
 ) -> impl Fn(State<Arc<Server>>, Id, Request) -> Ready<Outcome> + Clone + Send + Sync + 'static {
@@ -115,6 +115,7 @@ fn one(
     }
 }
 
+/// Returns the help page.
 fn help(_: &mut World, _: &Request) -> Answered {
     let calls: Vec<Value> = HELP
         .iter()
@@ -123,7 +124,7 @@ fn help(_: &mut World, _: &Request) -> Answered {
     Ok(Answer::ok(&json!({
         "about": "A local KOMOJU for tests. The API itself is below /api/v1.",
         "calls": calls,
-        "accounts": "?key=KEY names another account than the default one in calls about customers.",
+        "accounts": "?key=KEY selects another account in calls about customers.",
     })))
 }
 
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_call_on_the_help_page_is_answered_with_its_example() {
+    async fn every_call_on_the_help_page_accepts_its_example() {
         for &(method, path, does) in HELP {
             let server = server();
             let id = server.world().ids()[0].clone();
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn customers_are_made_changed_deleted_and_restored() {
+    async fn customers_are_created_changed_deleted_and_restored() {
         let server = server();
         let (_, customer) = ask(&server, "POST", "/customers", r#"{"email": "a@example.jp"}"#).await;
         let path = format!("/customers/{}", customer["id"].as_str().unwrap());
@@ -193,16 +194,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_account_is_named_by_its_key() {
+    async fn key_selects_another_account() {
         let server = server();
         ask(&server, "POST", "/accounts", r#"{"key": "sk_test_b", "customers": 2}"#).await;
         let (_, customers) = ask(&server, "GET", "/customers?key=sk_test_b", "").await;
         assert_eq!(customers.as_object().unwrap().len(), 2);
-        assert_eq!(ask(&server, "GET", "/customers?key=nobody", "").await.0, 404);
+        assert_eq!(ask(&server, "GET", "/customers?key=unknown", "").await.0, 404);
     }
 
     #[tokio::test]
-    async fn a_body_that_cannot_be_used_says_why() {
+    async fn invalid_body_is_refused_with_its_reason() {
         let server = server();
         for (method, path, body, why) in [
             ("POST", "/faults", r#"{"effect": {"kind": "sneeze"}}"#, "sneeze"),
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unknown_address_points_to_the_help_page() {
+    async fn unknown_path_points_to_the_help_page() {
         let (status, answer) = ask(&server(), "GET", "/weather", "").await;
         assert_eq!(status, 404);
         assert!(answer.to_string().contains("GET /_sandbox/"), "{answer}");

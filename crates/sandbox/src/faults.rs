@@ -1,8 +1,8 @@
 //! Owns faults: which requests they match, what they do, and how often they fired.
 //!
 //! A fault is data, the same in-process and as JSON. Faults are checked in the order of injection.
-//! Each fault that matches fires, until one replaces the answer: later faults are not checked, so
-//! inject delays first. Prefer small effects that combine to large ones that know each other.
+//! Each fault that matches fires, until one replaces the answer. Later faults are not checked, so
+//! inject delays first. Prefer small effects that can be combined.
 
 mod armed;
 pub(crate) mod drift;
@@ -12,8 +12,8 @@ mod replacement;
 pub(crate) mod shape;
 mod terms;
 
-pub(crate) use armed::{Armed, Asked, Faults, Fired};
+pub(crate) use armed::{ArmedFault, Faults, Fired, RequestFacts};
 pub use effect::Effect;
 pub(crate) use effect::milliseconds;
 pub use fault::{Call, Fault, FaultId, Match};
-pub use terms::{Drift, Echo, Ending, Payload, Region, Whither, Work};
+pub use terms::{Drift, Echo, Ending, Payload, RedirectTarget, Region, Work};

@@ -1,8 +1,8 @@
 //! A local KOMOJU: the customers API over HTTP, with a population, a clock, and faults on request.
 //!
-//! It shares no type and no constant with the client side, so that it cannot share its mistakes.
-//! [`Readings`] decide how it behaves where KOMOJU's documents are silent. A [`Fault`] says which
-//! requests go wrong, and how.
+//! It shares no type and no constant with the product, so that it cannot share its mistakes.
+//! [`Readings`] decide how it behaves where KOMOJU's documentation is silent. A [`Fault`] makes
+//! chosen requests go wrong.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,20 +27,20 @@
 //! | `faults`, `faults/{id}` | GET with counters, POST, DELETE |
 //! | `clock`, `readings`, `latency` | GET, POST or PATCH |
 //! | `accounts`, `key`, `refusal` | POST: another account, a new key, refuse all keys |
-//! | `requests`, `stats` | GET what was asked and how often; DELETE |
+//! | `requests`, `stats` | GET the logged requests and the counters; DELETE the log |
 //! | `trickle` | POST: some plausible changes |
 //!
 //! ```text
 //! server/connection ── routes ──► server
 //!                                   │
 //!                                   ▼
-//!    world/arrival: log, faults fire, key, idempotency       (locked)
+//!    world/arrival: log, faults, key, idempotency            (locked)
 //!                                   │ delay, hold            (not locked)
 //!                                   ▼
-//!    api: takes effect ──► faults/shape, faults/drift        (locked)
+//!    api: runs the call ──► faults/shape, faults/drift       (locked)
 //!                                   │
 //!                                   ▼
-//!    outcome: replaced, cut, dripped ──► wire
+//!    outcome: replaced, cut, dripped ──► HTTP
 //! ```
 
 use std::net::SocketAddr;
@@ -64,13 +64,15 @@ mod server;
 mod wire;
 mod world;
 
-/// One switch for each thing about KOMOJU's API that is not known.
+/// The switches for everything that KOMOJU does not document.
 pub mod readings;
 
 pub use account::Account;
-pub use api::keys::{OldKey, Refusal};
-pub use faults::{Call, Drift, Echo, Effect, Ending, Fault, FaultId, Match, Payload, Region, Whither, Work};
-pub use log::Seen;
+pub use api::keys::{KeyRefusal, OldKey};
+pub use faults::{
+    Call, Drift, Echo, Effect, Ending, Fault, FaultId, Match, Payload, RedirectTarget, Region, Work,
+};
+pub use log::LoggedRequest;
 pub use options::{Options, SandboxError};
 pub use readings::{Readings, Repeated};
 pub use server::WorldGuard;
@@ -87,7 +89,10 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Starts on the runtime of the caller. On return it listens.
+    /// Starts a sandbox on the runtime of the caller. On return it listens.
+    ///
+    /// # Errors
+    /// The address cannot be used.
     pub async fn start(options: Options) -> Result<Self, SandboxError> {
         let listen = options.listen;
         let cannot = |source| SandboxError::Listen { listen, source };
@@ -98,37 +103,36 @@ impl Sandbox {
         Ok(Self { server, address, key: options.key })
     }
 
-    /// The address it listens on.
+    /// Returns the address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The API's base URL, such as `http://127.0.0.1:PORT/api/v1`.
+    /// Returns the API's base URL, such as `http://127.0.0.1:PORT/api/v1`.
     pub fn base_url(&self) -> String {
         format!("http://{}/api/v1", self.address)
     }
 
-    /// The key it started with. [`World::key`] knows the newest.
+    /// Returns the key of the start. [`World::key`] returns the newest one.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// What it holds, to look at and to change. No request goes on meanwhile.
+    /// Locks the state for reading and changing it. No request is processed meanwhile.
     ///
     /// # Panics
-    ///
-    /// When this thread has it already: twice in one expression, or kept across an `await`.
+    /// This thread has locked it already: twice in one expression, or across an `await`.
     #[track_caller]
     pub fn world(&self) -> WorldGuard<'_> {
         self.server.world()
     }
 
-    /// Waits until something holds. It is looked at after each request, answer and removed fault.
+    /// Waits until a condition holds. It is checked after each request, answer and removed fault.
     pub async fn until(&self, holds: impl FnMut(&World) -> bool) {
         self.server.until(holds).await;
     }
 
-    /// Ends every connection and waits until nothing of it runs.
+    /// Closes all connections and waits until all tasks have ended.
     pub async fn stop(self) {
         self.server.stop.cancel();
         self.server.tasks.close();

@@ -11,19 +11,23 @@ use crate::readings::{RateLimit, Refused};
 
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
-/// What the limit needs to know of earlier requests.
+/// The requests of the last second, and the end of a ban.
 #[derive(Debug, Default)]
 pub(crate) struct Limiter {
     /// When the requests of the last second were accepted.
     accepted: VecDeque<Timestamp>,
+    /// Until when all requests are refused.
     banned_until: Option<Timestamp>,
 }
 
 impl Limiter {
-    /// Accepts a request, or answers its refusal.
+    /// Accepts a request.
+    ///
+    /// # Errors
+    /// The answer to a refused request.
     pub(crate) fn admit(&mut self, limit: &RateLimit, now: Timestamp) -> Result<(), Answer> {
         let ban = SignedDuration::from_secs(limit.ban_s.into());
-        // Times that are not yet possible are from before the clock was set back.
+        // A time in the future was recorded before the clock was set back.
         let banned = self.banned_until.is_some_and(|until| now < until && until <= moved(now, ban));
         self.accepted.retain(|&at| at <= now && now < moved(at, SECOND));
         if !banned && self.accepted.len() < limit.per_second.get() as usize {

@@ -5,42 +5,45 @@ use serde::{Serialize, Serializer};
 
 use crate::request::Request;
 
-/// Older requests are forgotten beyond this, half of them at a time.
+/// LOGGED_MOST controls how many requests are kept. The older half is dropped beyond it.
 const LOGGED_MOST: usize = 10_000;
-/// Of a longer body the log keeps the beginning.
+
+/// BODY_LOGGED controls how many bytes of a body are kept.
 const BODY_LOGGED: usize = 64 * 1024;
 
-/// A request that came in.
+/// A request that arrived.
 #[derive(Debug, Clone, Serialize)]
-pub struct Seen {
-    /// Counts from 1 and is never used again.
+pub struct LoggedRequest {
+    /// From 1; unique.
     pub number: u64,
-    /// When it came, by the sandbox's clock.
+    /// When it arrived, by the sandbox's clock.
     #[serde(serialize_with = "as_text")]
     pub at: Timestamp,
     /// In upper case.
     pub method: String,
-    /// As it came, percent-encoded.
+    /// As it was sent, percent-encoded.
     pub path: String,
     /// Without the question mark.
     pub query: String,
-    /// The page a list was asked for.
+    /// The requested page of a list.
     pub page: Option<u64>,
-    /// In the order they came, names in lower case, the key included.
+    /// In the order of the request, names in lower case, the key included.
     pub headers: Vec<(String, String)>,
-    /// The first 64 KiB, with what is no UTF-8 replaced.
+    /// The first 64 KiB; bytes that are not UTF-8 are replaced.
     pub body: String,
-    /// What was answered. `None` while it runs, and for ever when the connection was closed instead.
+    /// The status of the answer. None while the request runs, and if the connection was closed
+    /// instead.
     pub status: Option<u16>,
 }
 
-impl Seen {
-    /// The first header of this name, in lower case.
+impl LoggedRequest {
+    /// Returns the first header with this name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 }
 
+/// Serialises a time as text.
 fn as_text<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(time)
 }
@@ -48,19 +51,19 @@ fn as_text<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::E
 /// The latest requests.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    seen: Vec<Seen>,
+    requests: Vec<LoggedRequest>,
     count: u64,
 }
 
 impl Log {
-    /// Remembers a request and gives it its number.
+    /// Adds a request and returns its number.
     pub(crate) fn add(&mut self, request: &Request, page: Option<u64>, at: Timestamp) -> u64 {
-        if self.seen.len() == LOGGED_MOST {
-            self.seen.drain(..LOGGED_MOST / 2);
+        if self.requests.len() == LOGGED_MOST {
+            self.requests.drain(..LOGGED_MOST / 2);
         }
         self.count += 1;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        self.seen.push(Seen {
+        self.requests.push(LoggedRequest {
             number: self.count,
             at,
             method: request.method.to_string(),
@@ -78,25 +81,27 @@ impl Log {
         self.count
     }
 
+    /// Records the status of an answer.
     pub(crate) fn answered(&mut self, number: u64, status: u16) {
-        let found = self.seen.binary_search_by_key(&number, |seen| seen.number);
+        let found = self.requests.binary_search_by_key(&number, |request| request.number);
         if let Ok(index) = found {
-            self.seen[index].status = Some(status);
+            self.requests[index].status = Some(status);
         }
     }
 
-    pub(crate) fn seen(&self) -> &[Seen] {
-        &self.seen
+    /// Returns the latest requests.
+    pub(crate) fn requests(&self) -> &[LoggedRequest] {
+        &self.requests
     }
 
-    /// How many there were since the start.
+    /// Returns how many requests arrived since the start.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// Forgets the requests; their numbers go on.
+    /// Drops all requests. The numbers continue.
     pub(crate) fn clear(&mut self) {
-        self.seen.clear();
+        self.requests.clear();
     }
 }
 
@@ -108,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_is_bounded_and_counts_on() {
+    fn log_is_bounded_and_its_count_is_not() {
         let request = Request {
             method: Method::GET,
             path: "/".to_owned(),
@@ -121,9 +126,9 @@ mod tests {
             log.add(&request, None, Timestamp::UNIX_EPOCH);
         }
         assert_eq!(log.count(), LOGGED_MOST as u64 + 1);
-        assert_eq!(log.seen().len(), LOGGED_MOST / 2 + 1);
+        assert_eq!(log.requests().len(), LOGGED_MOST / 2 + 1);
         log.answered(log.count(), 204);
-        assert_eq!(log.seen().last().unwrap().status, Some(204));
+        assert_eq!(log.requests().last().unwrap().status, Some(204));
         log.answered(1, 200);
     }
 }

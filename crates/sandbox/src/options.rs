@@ -1,4 +1,4 @@
-//! Owns the options of a sandbox, and the error of a start that failed.
+//! Owns the options of a sandbox, and the errors of its start.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,25 +8,25 @@ use jiff::Timestamp;
 
 use crate::readings::Readings;
 
-/// How a sandbox starts.
+/// The options of a sandbox.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where to listen; port 0 takes any free one.
+    /// The address to listen on; port 0 is any free port.
     pub listen: SocketAddr,
     /// The default account's key.
     pub key: String,
-    /// The same seed gives the same customers.
+    /// The seed of the customers. The same seed gives the same customers.
     pub seed: u64,
-    /// How many customers there are at the start.
+    /// The number of customers at the start.
     pub customers: u32,
-    /// How to play what KOMOJU does not say.
+    /// The behaviour that KOMOJU does not document.
     pub readings: Readings,
-    /// A clock that stands still at this time; without it, one that runs with the system's.
+    /// The time of a stopped clock; without it, the clock follows the system's.
     pub now: Option<Timestamp>,
-    /// How long every request takes at least.
+    /// The least time that each request takes.
     pub latency: Duration,
-    /// Whether each list request is answered for ever as it was answered first, from memory: for measuring. Neither keys nor
-    /// changes nor faults reach what is answered so.
+    /// Whether each list is always answered with its first answer, from memory. This is for
+    /// benchmarks: keys, changes and faults have no effect on these answers.
     pub frozen_lists: bool,
 }
 
@@ -45,15 +45,15 @@ impl Default for Options {
     }
 }
 
-/// Why a sandbox could not start.
+/// Why a sandbox cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// The address cannot be listened on.
+    /// The address cannot be used.
     #[error("the sandbox cannot listen on {listen}; choose another address, or port 0 for any free one")]
     Listen {
-        /// The address asked for.
+        /// The address.
         listen: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }

@@ -1,4 +1,4 @@
-//! Owns how a request ends: it applies faults to the answer and makes the HTTP response.
+//! Owns the outcome of a request: it applies faults to the answer and builds the HTTP response.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,17 +26,18 @@ mod bomb;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// White space is legal JSON anywhere, so that a reader goes on.
-const LIST_BEGINNING: &[u8] =
+/// The start of a list. White space may follow it without end, because JSON allows that.
+const LIST_START: &[u8] =
     br#"{"resource":"customer_list","total":1,"page":1,"per_page":1,"last_page":1,"data":["#;
+/// HUGE_PIECE controls the bytes in each piece of a huge body.
 const HUGE_PIECE: usize = 64 * 1024;
 
-/// How a request ends.
+/// The outcome of a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Outcome {
-    /// With an answer.
+    /// An answer. `date` is the time of its `Date` header.
     Answer { answer: Answer, delivery: Delivery, date: Timestamp },
-    /// Without one.
+    /// The connection ends without an answer.
     Hangup(Ending),
 }
 
@@ -56,7 +57,7 @@ enum Flood {
 }
 
 impl Outcome {
-    /// `answer` is what the API itself says, if it came to that.
+    /// Applies faults to an answer. Without an answer of the API, a fault replaces it.
     pub(crate) fn new(answer: Option<Answer>, request: &Request, date: Timestamp, fired: &[Fired]) -> Self {
         let mut answer = answer.unwrap_or_else(|| Answer::plain_error(StatusCode::INTERNAL_SERVER_ERROR));
         let mut delivery = Delivery::default();
@@ -86,16 +87,17 @@ impl Outcome {
         Self::Answer { answer, delivery, date }
     }
 
-    /// An answer that no fault touches.
+    /// Returns an answer without faults.
     pub(crate) fn plain(answer: Answer, date: Timestamp) -> Self {
         Self::Answer { answer, delivery: Delivery::default(), date }
     }
 
-    /// What a call answered through the router.
+    /// Returns the outcome that a handler has returned through the router.
     pub(crate) fn of(mut response: axum::response::Response) -> Self {
         response.extensions_mut().remove().unwrap_or(Self::Hangup(Ending::Close))
     }
 
+    /// Returns the status of the answer.
     pub(crate) fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Answer { answer, .. } => Some(answer.status),
@@ -103,7 +105,10 @@ impl Outcome {
         }
     }
 
-    /// The response for hyper; `Err` hangs up, after telling the line how.
+    /// Builds the response for hyper.
+    ///
+    /// # Errors
+    /// The connection must end without an answer; `line` knows how.
     pub(crate) fn respond(self, line: &Arc<Line>) -> Result<Response<Body>, Hangup> {
         let (answer, delivery, date) = match self {
             Self::Answer { answer, delivery, date } => (answer, delivery, date),
@@ -118,7 +123,7 @@ impl Outcome {
         headers.extend(http_date(date).map(|date| (DATE, date)));
         headers.extend(answer.content_type.map(|kind| (CONTENT_TYPE, HeaderValue::from_static(kind))));
         for (name, value) in &answer.headers {
-            // A fault may ask for a header that HTTP cannot carry; it is left out.
+            // A fault may contain a header that HTTP does not allow. It is left out.
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
                 headers.append(name, value);
             }
@@ -135,7 +140,8 @@ impl Outcome {
     }
 }
 
-/// Goes through the router beside an empty response, which is never sent.
+/// Passes the outcome through the router in the extensions of an empty response, which is never
+/// sent.
 impl IntoResponse for Outcome {
     fn into_response(self) -> axum::response::Response {
         Extension(self).into_response()
@@ -143,11 +149,12 @@ impl IntoResponse for Outcome {
 }
 
 impl Delivery {
+    /// Builds the body of a response.
     fn body(self, whole: Bytes, line: Arc<Line>) -> Body {
         match self.flood {
             Some(Flood::Plain { bytes }) => return streamed(huge(bytes).map(Ok)),
             Some(Flood::Gzip { bytes }) => {
-                return streamed(bomb::pieces(LIST_BEGINNING, bytes).map(Ok));
+                return streamed(bomb::pieces(LIST_START, bytes).map(Ok));
             }
             None => {}
         }
@@ -167,7 +174,7 @@ impl Delivery {
     }
 }
 
-/// `body` with each `find` replaced.
+/// Replaces each occurrence of `find` in a body.
 fn rewritten(body: &Bytes, find: &[u8], with: &[u8]) -> Bytes {
     if find.is_empty() {
         return body.clone();
@@ -185,35 +192,39 @@ fn rewritten(body: &Bytes, find: &[u8], with: &[u8]) -> Bytes {
     text.into()
 }
 
-/// The connection ends without an answer.
+/// The error that makes hyper drop the connection.
 #[derive(Debug, thiserror::Error)]
-#[error("the sandbox was asked to hang up")]
+#[error("a fault of the sandbox ends the connection")]
 pub(crate) struct Hangup;
 
-/// A clock set to before 1970 shows 1970: this format knows nothing earlier.
+/// Returns the `Date` header of a time; 1970 for an earlier one, which the format cannot express.
 fn http_date(time: Timestamp) -> Option<HeaderValue> {
     let time = SystemTime::try_from(time.max(Timestamp::UNIX_EPOCH)).ok()?;
     HeaderValue::try_from(httpdate::fmt_http_date(time)).ok()
 }
 
+/// Returns a body in one piece.
 fn full(body: Bytes) -> Body {
     Full::new(body).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
+/// Returns a streamed body.
 fn streamed(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
     StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync()
 }
 
+/// Streams a list of this length that consists of white space.
 fn huge(bytes: u64) -> impl Stream<Item = Bytes> + Send {
     let spaces = Bytes::from(vec![b' '; HUGE_PIECE]);
-    let start = bytes.min(LIST_BEGINNING.len() as u64) as usize;
+    let start = bytes.min(LIST_START.len() as u64) as usize;
     let rest = stream::unfold(bytes - start as u64, move |left| {
         let piece = spaces.slice(..left.min(HUGE_PIECE as u64) as usize);
         async move { (left > 0).then(|| (piece.clone(), left - piece.len() as u64)) }
     });
-    stream::iter([Bytes::from_static(&LIST_BEGINNING[..start])]).chain(rest)
+    stream::iter([Bytes::from_static(&LIST_START[..start])]).chain(rest)
 }
 
+/// Streams a body in pieces, with a pause before each.
 fn dripped(body: Bytes, every: Duration, bytes: usize) -> impl Stream<Item = Bytes> + Send {
     stream::unfold(body, move |mut left| async move {
         if left.is_empty() {
@@ -225,10 +236,11 @@ fn dripped(body: Bytes, every: Duration, bytes: usize) -> impl Stream<Item = Byt
     })
 }
 
-/// Fails the body, so that hyper drops the connection.
+/// Returns the end of a body that is cut: an error, which makes hyper drop the connection.
 fn cut(line: Arc<Line>, ending: Ending) -> impl Stream<Item = io::Result<Bytes>> + Send {
     stream::once(async move {
-        // Hyper writes out what it has when a body makes it wait, and throws it away when the body fails.
+        // Hyper drops what it has not written when the body fails. It writes when the body is
+        // pending, so be pending once.
         tokio::task::yield_now().await;
         line.end(ending);
         Err(io::Error::other(Hangup))
@@ -240,8 +252,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_huge_body_has_exactly_the_bytes_asked_for() {
-        for bytes in [0, 10, LIST_BEGINNING.len() as u64, 3 * HUGE_PIECE as u64 + 1] {
+    async fn huge_body_has_exactly_the_requested_length() {
+        for bytes in [0, 10, LIST_START.len() as u64, 3 * HUGE_PIECE as u64 + 1] {
             let sent: usize = huge(bytes).map(|piece| piece.len()).collect::<Vec<_>>().await.iter().sum();
             assert_eq!(sent as u64, bytes);
         }

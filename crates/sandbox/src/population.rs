@@ -1,8 +1,8 @@
-//! Owns the seeded customers: any number of them, the same for the same seed, none of them stored.
+//! Owns the seeded customers: any number, the same for the same seed, and none of them stored.
 //!
-//! Customer `n` is a pure function of the salt and `n`, and its id can be turned back into `n`. So
-//! a million customers cost nothing until they are read. They are numbered in the order of their
-//! creation; some are of the same second.
+//! Customer `n` is a pure function of the salt and `n`, and `n` can be computed from its id. So a
+//! million customers cost nothing until they are read. They are numbered in the order of their
+//! creation. Some are created within the same second.
 
 mod serial;
 
@@ -14,11 +14,15 @@ use serde_json::{Map, Value};
 use crate::random::{self, pick};
 use serial::{mix, push_base36, read_base36, unmix};
 
-/// The newest seeded customer is no younger than this, so that a seed means the same people whenever it is used.
-const NEWEST_S: i64 = 1_764_547_200; // 2025-12-01T00:00:00Z
-/// The oldest is about seven years older.
+/// NEWEST_S controls when the newest seeded customer is created at the latest:
+/// 2025-12-01T00:00:00Z. It is fixed, so that a seed always gives the same customers.
+const NEWEST_S: i64 = 1_764_547_200;
+
+/// SPAN_S controls the age difference of the newest and the oldest customer, in seconds.
 const SPAN_S: i64 = 7 * 365 * 24 * 60 * 60;
-/// Of so many, the first few were created within one second, as an import does.
+
+/// BATCH and BATCH_AT_ONCE control how many customers are created within the same second, as by an
+/// import: the first 4 of each 40.
 const BATCH: u64 = 40;
 const BATCH_AT_ONCE: u64 = 4;
 
@@ -82,15 +86,17 @@ pub(crate) struct Card {
 }
 
 impl Card {
+    /// Returns a credit card.
     pub(crate) fn new(brand: &str, last_four_digits: String, month: u64, year: u64) -> Self {
         Self { kind: "credit_card", brand: brand.to_owned(), last_four_digits, month, year }
     }
 
+    /// Changes the type of the card.
     pub(crate) fn of_type(self, kind: &'static str) -> Self {
         Self { kind, ..self }
     }
 
-    /// Some card that has not expired for a while.
+    /// Draws a card that expires in 2027 or later.
     pub(crate) fn drawn(rng: &mut impl Rng) -> Self {
         let brand = pick(rng, BRANDS);
         let digits = format!("{:04}", rng.random_range(0..10_000));
@@ -107,7 +113,8 @@ pub(crate) struct Population {
 }
 
 impl Population {
-    /// `account` keeps two accounts of the same seed apart. Nobody is created after `now`.
+    /// Returns the customers of an account. Two accounts with the same seed have different
+    /// customers. No customer is created after `now`.
     pub(crate) fn new(seed: u64, account: u64, size: u32, now: Timestamp) -> Self {
         Self {
             salt: random::seeded([seed, account]).random(),
@@ -116,11 +123,12 @@ impl Population {
         }
     }
 
-    /// A number of its own for everything else that depends on the account.
+    /// Returns a number for everything else that depends on seed and account.
     pub(crate) fn salt(&self) -> u64 {
         self.salt
     }
 
+    /// Returns the id of customer `n`.
     pub(crate) fn id(&self, n: u32) -> String {
         let code = self.code(n);
         let mut id = String::with_capacity(25);
@@ -129,7 +137,7 @@ impl Population {
         id
     }
 
-    /// The number of the customer with this id.
+    /// Returns the number of the customer with this id.
     pub(crate) fn number(&self, id: &str) -> Option<u32> {
         if id.len() != 25 {
             return None;
@@ -140,7 +148,7 @@ impl Population {
         (self.id(n) == id).then_some(n)
     }
 
-    /// Seconds since 1970; never falls as `n` rises.
+    /// Returns when customer `n` was created, in seconds since 1970. It never falls as `n` rises.
     pub(crate) fn created_s(&self, n: u32) -> i64 {
         let n = u64::from(n);
         let n = if n % BATCH < BATCH_AT_ONCE { n - n % BATCH } else { n };
@@ -149,6 +157,7 @@ impl Population {
         self.oldest_s + (start + mix(self.salt ^ n) % step) as i64
     }
 
+    /// Returns customer `n`.
     pub(crate) fn person(&self, n: u32) -> Person {
         let id = self.id(n);
         let mut rng = random::seeded([self.salt, n.into()]);
@@ -168,8 +177,8 @@ impl Population {
         }
     }
 
-    /// One in ten shares the address of another customer; a few have none. The first one always has an
-    /// address, because tests with one customer use it.
+    /// Draws an email. One customer in ten shares that of another one, and a few have none. The
+    /// first customer always has one, because tests with one customer use it.
     fn email(&self, n: u32, rng: &mut impl Rng) -> Option<String> {
         match rng.random_range(0..100) {
             0..8 if n > 0 => None,
@@ -178,27 +187,29 @@ impl Population {
         }
     }
 
+    /// Returns a number that is unique for `n` and looks random.
     fn code(&self, n: u32) -> u64 {
         mix(self.salt.wrapping_add(u64::from(n)))
     }
 }
 
-/// Some plausible email for a customer that appears later.
+/// Draws an email for a customer that is created later.
 pub(crate) fn drawn_email(rng: &mut impl Rng) -> String {
     let number = rng.random_range(0..1_000_000);
     format!("{}.{}.{number}@{}", pick(rng, GIVEN), pick(rng, FAMILY), pick(rng, HOSTS))
 }
 
-/// Some plausible note, often not in ASCII.
+/// Draws a note, often not in ASCII.
 pub(crate) fn drawn_note(rng: &mut impl Rng) -> &'static str {
     pick(rng, NOTES)
 }
 
-/// Some plan a customer may be on.
+/// Draws the name of a plan.
 pub(crate) fn drawn_plan(rng: &mut impl Rng) -> &'static str {
     pick(rng, PLANS)
 }
 
+/// Draws metadata: none for two customers in five, and very much for a few.
 fn metadata(n: u32, rng: &mut impl Rng) -> Map<String, Value> {
     let mut map = Map::new();
     let mut set = |key: &str, value: String| {
@@ -225,13 +236,13 @@ fn metadata(n: u32, rng: &mut impl Rng) -> Map<String, Value> {
         set(&format!("attribute_{index}"), format!("{:016x}", rng.random::<u64>()));
     }
     if richness >= 97 {
-        // The longest value there may be, in characters of three bytes.
+        // The longest allowed value, in characters of three bytes.
         set("essay", "長".repeat(2000));
     }
     map
 }
 
-/// Whole seconds in UTC, as KOMOJU writes times.
+/// Returns a time in whole seconds in UTC, as KOMOJU writes times.
 pub(crate) fn rfc3339(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
@@ -252,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_people() {
+    fn same_seed_gives_the_same_customers() {
         assert_eq!(all(&population(1, 0, 50)), all(&population(1, 0, 50)));
         assert_eq!(
             serde_json::to_string(&population(1, 0, 50).person(11)).unwrap(),
@@ -266,14 +277,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_customer_of_every_seed_has_an_email() {
+    fn first_customer_of_every_seed_has_an_email() {
         for seed in 0..200 {
             assert!(population(seed, 0, 1).person(0).email.is_some(), "seed {seed}");
         }
     }
 
     #[test]
-    fn another_seed_or_account_shares_nobody() {
+    fn another_seed_or_account_shares_no_customer() {
         let ids = |population: &Population| -> HashSet<String> {
             (0..population.size as u32).map(|n| population.id(n)).collect()
         };
@@ -284,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_leads_back_to_its_number_and_no_other_text_does() {
+    fn only_the_id_of_a_customer_has_a_number() {
         let population = population(1, 0, 1_000_000);
         for n in [0, 1, 999_999] {
             let id = population.id(n);
@@ -300,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_numbered_by_age_and_none_is_from_the_future() {
+    fn customers_are_numbered_by_age_and_none_is_from_the_future() {
         for size in [1, 39, 100, 10_000] {
             let population = population(1, 0, size);
             let times: Vec<i64> = (0..size).map(|n| population.created_s(n)).collect();
@@ -313,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_varied() {
+    fn customers_are_varied() {
         let people = all(&population(1, 0, 1000));
         let count = |what: &dyn Fn(&Value) -> bool| people.iter().filter(|person| what(person)).count();
         assert!(count(&|person| person["email"].is_null()) > 20);

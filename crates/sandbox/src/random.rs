@@ -3,10 +3,10 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// The digits of base 36, of which ids are made.
+/// The digits of base 36, the characters of ids.
 pub(crate) const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
-/// The generator of these numbers: whatever differs in one of them gets another stream.
+/// Returns the generator for these numbers. Different numbers give independent generators.
 pub(crate) fn seeded<const N: usize>(numbers: [u64; N]) -> ChaCha8Rng {
     const { assert!(N <= 4, "a seed has 32 bytes") };
     let mut seed = [0; 32];
@@ -16,19 +16,19 @@ pub(crate) fn seeded<const N: usize>(numbers: [u64; N]) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(seed)
 }
 
-/// The generator of a text, for example a token.
+/// Returns the generator for a text, for example a token.
 pub(crate) fn of_text(text: &str) -> ChaCha8Rng {
     let hash =
         text.bytes().fold(0_u64, |hash, byte| hash.wrapping_mul(1_099_511_628_211).wrapping_add(byte.into()));
     seeded([hash])
 }
 
-/// One of a list that is not empty.
+/// Draws one item of a list that is not empty.
 pub(crate) fn pick<T: Copy>(rng: &mut impl Rng, from: &[T]) -> T {
     from[rng.random_range(0..from.len())]
 }
 
-/// Twenty-five lower-case letters and digits, as KOMOJU's ids are today.
+/// Draws an id: 25 lower-case letters and digits, as KOMOJU's ids have today.
 pub(crate) fn id(rng: &mut impl Rng) -> String {
     (0..25).map(|_| char::from(pick(rng, DIGITS))).collect()
 }
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stream_of_a_seed_never_changes() {
+    fn numbers_of_a_seed_never_change() {
         assert_eq!(seeded([1]).random::<u64>(), 7_037_237_572_835_827_407);
         assert_eq!(id(&mut seeded([7])), id(&mut seeded([7])));
         assert_ne!(of_text("tok_a").random::<u64>(), of_text("tok_b").random::<u64>());

@@ -1,7 +1,7 @@
-//! Owns the readings: one switch for each thing that KOMOJU does not document.
+//! Owns the readings: one switch for each behaviour that KOMOJU does not document.
 //!
-//! The daemon must work under every reading, so each can be played here. The defaults are the
-//! likeliest guesses. What is documented is not a switch.
+//! The daemon must work under every reading. The defaults are the most likely ones. Documented
+//! behaviour has no switch.
 
 use std::num::NonZeroU32;
 
@@ -12,71 +12,72 @@ mod values;
 
 pub use values::*;
 
-/// How this sandbox reads what KOMOJU does not say. In JSON, names and values are in `snake_case`.
+/// The behaviour of a sandbox where KOMOJU's documentation is silent. In JSON, names and values are
+/// in `snake_case`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Readings {
-    /// How the customer list is sorted.
+    /// The order of the customer list.
     pub order: Order,
-    /// The largest page, in customers.
+    /// The most customers of a page.
     pub per_page_max: u64,
-    /// What becomes of a request for a larger page.
+    /// The answer to a request for a larger page.
     pub per_page_over: PerPageOver,
-    /// Whether lists reveal `source`.
+    /// Whether lists show `source`.
     pub list_source: Source,
-    /// Whether show reveals `source`. The answers to create and update always do.
+    /// Whether show shows `source`. The answers to create and update always do.
     pub show_source: Source,
-    /// What PATCH does with the metadata it does not name.
+    /// The effect of PATCH on metadata keys that it does not name.
     pub metadata: Metadata,
-    /// What PATCH does with `"email": null`.
+    /// The effect of PATCH with `"email": null`.
     pub null_email: NullEmail,
     /// Whether a create needs `payment_details`.
     pub payment_details: PaymentDetails,
-    /// Whether an answer of 500 and above is kept under its idempotency key.
+    /// Whether an answer from 500 on is stored under its idempotency key.
     pub server_errors: ServerErrors,
-    /// What a page past the end answers.
+    /// The answer to a page past the end.
     pub past_end: PastEnd,
     /// Whether a customer created at `start_time` is listed.
     pub start_time: Edge,
     /// Whether a customer created at `end_time` is listed.
     pub end_time: Edge,
-    /// Whether events are kept when no webhook subscribes to them.
+    /// Whether events are kept without a webhook.
     pub events: Events,
-    /// What delete answers.
+    /// The answer to a delete.
     pub delete: Delete,
-    /// The most metadata keys of a customer; none by default.
+    /// The most metadata keys of a customer; no limit by default.
     pub metadata_keys_max: Option<usize>,
-    /// Whether customers show their `locale`.
+    /// Whether customers have a `locale`.
     pub locale: Locale,
-    /// What the list's envelope calls itself.
+    /// The `resource` of the list's envelope.
     pub envelope: Envelope,
-    /// What `start_time` and `end_time` of an envelope say.
+    /// `start_time` and `end_time` of an envelope.
     pub list_times: ListTimes,
-    /// What `total` of the customer list says.
+    /// `total` of the customer list.
     pub total: Total,
-    /// What `last_page` of the customer list says.
+    /// `last_page` of the customer list.
     pub last_page: LastPage,
-    /// Leaves customers 0, k, 2k, … (numbered in order of creation) out of each page after paging. The page is short,
-    /// `total` counts them, and show answers them.
+    /// Leaves customers 0, k, 2k, … (numbered in order of creation) out of each page after paging.
+    /// The page is short, `total` counts them, and show answers them.
     pub filtered_every: Option<NonZeroU32>,
-    /// The order of customers of the same second.
+    /// The order of customers that were created within the same second.
     pub ties: Ties,
-    /// Whether each page of customers has one of them twice.
+    /// Whether each page shows one customer twice.
     pub repeated: Repeated,
-    /// How many seconds the state is old from which lists of customers are answered, by the sandbox's clock. The state
-    /// is never older than the moment this was set. Writes, their answers and events are not behind.
+    /// By how many seconds lists of customers lag, by the sandbox's clock. They never show a state
+    /// from before this was set. Writes, their answers and events do not lag.
     pub list_lag_s: u64,
-    /// The same for show.
+    /// By how many seconds show lags.
     pub show_lag_s: u64,
-    /// How many of a hundred reads meet the state that is behind; the others meet the newest, as with two replicas.
+    /// The percentage of reads that lag. The others show the newest state, as with two replicas.
     pub lag_percent: u8,
-    /// What show answers for a deleted customer.
+    /// The answer to show for a deleted customer.
     pub deleted: Deleted,
-    /// Whether deleted customers stay in the list.
+    /// Whether the list contains deleted customers.
     pub deleted_listed: DeletedListed,
-    /// How many requests a second are accepted; all by default.
+    /// The limit of requests a second; no limit by default.
     pub rate_limit: Option<RateLimit>,
-    /// Seeds what is drawn at random: another seed, other totals, ties, repeated rows and reads that are behind.
+    /// The seed of random totals, ties, repeated rows and lagging reads.
     pub seed: u64,
 }
 
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readings_are_named_in_snake_case_and_default_where_absent() {
+    fn absent_reading_has_its_default() {
         let readings: Readings =
             serde_json::from_str(r#"{"order": "by_id", "past_end": "not_found"}"#).unwrap();
         assert_eq!(readings.order, Order::ById);
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn readings_with_numbers_are_read_and_written_alike() {
+    fn readings_with_numbers_read_back_from_json() {
         let text = r#"{"total": {"off": -3}, "last_page": {"divisor": 25}, "filtered_every": 7, "deleted": "gone",
             "rate_limit": {"per_second": 2, "refused": "html_403", "ban_s": 5}}"#;
         let readings: Readings = serde_json::from_str(text).unwrap();
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_reading_is_refused_by_name() {
+    fn unknown_reading_is_refused_by_name() {
         let error = serde_json::from_str::<Readings>(r#"{"ordre": "by_id"}"#).unwrap_err();
         assert!(error.to_string().contains("ordre"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! Owns the request with its whole body, and the call that it is for.
+//! Owns the request with its whole body, and the route of its call.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{self, FromRequest, Path};
@@ -7,27 +7,33 @@ use http_body_util::{BodyExt, Limited};
 use hyper::{HeaderMap, Method, StatusCode};
 
 use crate::api::list::query::Query;
-use crate::faults::{Asked, Call};
+use crate::faults::{Call, RequestFacts};
 
+/// The path of the API.
 const BASE: &str = "/api/v1";
-/// Larger requests are refused.
+
+/// BODY_MOST controls how many bytes a body may have. A larger one closes the connection.
 const BODY_MOST: usize = 64 * 1024 * 1024;
+
 /// A request with its body.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) method: Method,
-    /// As it came, percent-encoded.
+    /// As it was sent, percent-encoded.
     pub(crate) path: String,
+    /// Without the question mark.
     pub(crate) query: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
 impl Request {
+    /// Returns a header, if it is readable text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// Returns the path with the query string.
     pub(crate) fn path_and_query(&self) -> String {
         match self.query.as_str() {
             "" => self.path.clone(),
@@ -35,14 +41,14 @@ impl Request {
         }
     }
 
-    /// What faults may ask about it.
-    pub(crate) fn asked(&self, route: &Route) -> Asked<'_> {
+    /// Returns the properties that faults can match.
+    pub(crate) fn facts(&self, route: &Route) -> RequestFacts<'_> {
         let call = route.call();
         let page = match call {
             Some(Call::List | Call::Events) => Some(Query::page_of(&self.query).unwrap_or(1)),
             _ => None,
         };
-        Asked {
+        RequestFacts {
             method: self.method.as_str(),
             path: self.path.strip_prefix(BASE).unwrap_or(&self.path),
             call,
@@ -52,7 +58,7 @@ impl Request {
 }
 
 impl<S: Sync> FromRequest<S> for Request {
-    /// Never sent: without an outcome, the connection is closed.
+    /// It is never sent: without an outcome, the connection is closed.
     type Rejection = StatusCode;
 
     async fn from_request(request: extract::Request, _: &S) -> Result<Self, StatusCode> {
@@ -70,10 +76,10 @@ impl<S: Sync> FromRequest<S> for Request {
     }
 }
 
-/// The id in the path of a request; an error where it is no UTF-8.
+/// The id in the path of a request; an error if it is not UTF-8.
 pub(crate) type Id = Result<Path<String>, PathRejection>;
 
-/// Where a request leads.
+/// The call that a request is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
     List,
@@ -83,10 +89,12 @@ pub(crate) enum Route {
     Delete(String),
     Events,
     Event(String),
+    /// No call has this path and method.
     Nowhere,
 }
 
 impl Route {
+    /// Returns the kind of call, as faults match it.
     pub(crate) fn call(&self) -> Option<Call> {
         Some(match self {
             Self::List => Call::List,

@@ -1,7 +1,7 @@
-//! Owns what the tasks of a sandbox share, and runs a request to the API.
+//! Owns the state that the tasks of a sandbox share, and runs requests to the API.
 //!
-//! A request runs in a task of its own. It takes effect although the client has disconnected, as at
-//! a real server.
+//! Each request runs in its own task. So it takes effect after the client has disconnected, as at a
+//! real server.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use frozen::Frozen;
 use lock::Lock;
 pub use lock::WorldGuard;
 
-/// What the tasks of a sandbox share.
+/// The state that the tasks of a sandbox share.
 #[derive(Debug)]
 pub(crate) struct Server {
     lock: Lock,
@@ -37,12 +37,13 @@ impl Server {
         Self { lock: Lock::new(world), frozen, stop: CancellationToken::new(), tasks: TaskTracker::new() }
     }
 
+    /// Locks the world.
     #[track_caller]
     pub(crate) fn world(&self) -> WorldGuard<'_> {
         self.lock.lock()
     }
 
-    /// Waits until something holds. It is looked at after each request, answer and removed fault.
+    /// Waits until a condition holds. It is checked after each request, answer and removed fault.
     pub(crate) async fn until(&self, mut holds: impl FnMut(&World) -> bool) {
         let mut changes = self.world().changes();
         while !holds(&self.world()) {
@@ -52,9 +53,9 @@ impl Server {
         }
     }
 
-    /// Answers a request to the API that leads to `route`.
+    /// Answers a request to the API with this route.
     pub(crate) async fn answer(self: Arc<Self>, route: Route, request: Request) -> Outcome {
-        // The router takes a HEAD for a GET; the API has none.
+        // The router passes a HEAD to the handler of GET, but the API has no HEAD calls.
         let route = if request.method == Method::HEAD { Route::Nowhere } else { route };
         let frozen = self.frozen.as_ref().filter(|_| route == Route::List);
         let Some(frozen) = frozen else {
@@ -69,6 +70,7 @@ impl Server {
         outcome
     }
 
+    /// Runs a request in its own task.
     async fn work(self: Arc<Self>, route: Route, request: Request) -> Outcome {
         let (tasks, stop) = (self.tasks.clone(), self.stop.clone());
         let task = async move { stop.run_until_cancelled(self.take_effect(route, request)).await };
@@ -76,6 +78,7 @@ impl Server {
         outcome.unwrap_or(Outcome::Hangup(Ending::Close))
     }
 
+    /// Runs a request: its arrival, its waits, and its effect.
     async fn take_effect(&self, route: Route, request: Request) -> Outcome {
         let arrival = self.world().arrive(&request, route);
         if !arrival.wait.is_zero() {

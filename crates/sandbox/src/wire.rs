@@ -1,86 +1,29 @@
-//! Owns a TCP connection that can end in two ways: in order, or by a reset.
+//! Owns how a connection ends: by an orderly close, or by a reset.
 
 use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::{SockRef, Socket};
 use tokio::net::TcpStream;
 
 use crate::faults::Ending;
 
-/// What is to become of a connection, known to those who answer on it.
-#[derive(Debug, Default)]
-pub(crate) struct Line {
-    reset: AtomicBool,
-}
+/// A handle of a connection's socket, for the code that answers on it.
+#[derive(Debug)]
+pub(crate) struct Line(Socket);
 
 impl Line {
-    /// How the connection will end once it is dropped.
+    /// Duplicates the handle of a stream. The connection ends when both are dropped.
+    pub(crate) fn of(stream: &TcpStream) -> io::Result<Self> {
+        SockRef::from(stream).try_clone().map(Self)
+    }
+
+    /// Decides how the connection ends.
     pub(crate) fn end(&self, ending: Ending) {
-        self.reset.store(ending == Ending::Reset, Ordering::Release);
-    }
-}
-
-/// A TCP stream that minds its [`Line`] when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Wire {
-    stream: TcpStream,
-    line: Arc<Line>,
-}
-
-impl Wire {
-    pub(crate) fn new(stream: TcpStream, line: Arc<Line>) -> Self {
-        Self { stream, line }
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        if self.line.reset.load(Ordering::Acquire) {
-            // With nothing to linger for, closing sends RST. Should the option fail, the peer sees an orderly end, which
-            // the test that asked for a reset will notice.
-            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        if ending == Ending::Reset {
+            // With no time to linger, closing sends RST. If this fails, the client sees an orderly
+            // close, which the test that expects a reset notices.
+            let _ = self.0.set_linger(Some(Duration::ZERO));
         }
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -11,18 +11,19 @@ use crate::account::ordered::Ordered;
 use crate::account::{Account, Reveal};
 use crate::api::Counts;
 use crate::api::idempotency::Store;
-use crate::api::keys::{Keys, OldKey, Refusal};
+use crate::api::keys::{KeyRefusal, Keys, OldKey};
 use crate::clock::Clock;
-use crate::faults::{Armed, Fault, FaultId, Faults};
+use crate::faults::{ArmedFault, Fault, FaultId, Faults};
 use crate::limit::Limiter;
-use crate::log::{Log, Seen};
+use crate::log::{Log, LoggedRequest};
 use crate::options::Options;
 use crate::readings::{Locale, Readings, Source};
 
 mod arrival;
 mod trickle;
 
-/// What a sandbox holds. Customers are those of the default account; others are reached by [`World::account`].
+/// The state of a sandbox. Customers are those of the default account; [`World::account`] returns
+/// other accounts.
 #[derive(Debug)]
 pub struct World {
     pub(crate) readings: Readings,
@@ -37,7 +38,7 @@ pub struct World {
     limiter: Limiter,
     idempotency: Store,
     latency: Duration,
-    /// Counts changes that somebody may wait for.
+    /// Counts the changes for which [`Sandbox::until`](crate::Sandbox::until) waits.
     changes: watch::Sender<u64>,
 }
 
@@ -63,12 +64,12 @@ impl World {
         }
     }
 
-    /// The ids of all customers, newest first.
+    /// Returns the ids of all customers, newest first.
     pub fn ids(&self) -> Vec<String> {
         self.accounts[0].ids()
     }
 
-    /// How many customers there are.
+    /// Returns the number of customers.
     pub fn len(&self) -> usize {
         self.accounts[0].len()
     }
@@ -78,22 +79,22 @@ impl World {
         self.accounts[0].is_empty()
     }
 
-    /// The customer's JSON text, its keys in the order in which the API writes them.
+    /// Returns a customer's JSON text, with its keys in the order of the API.
     pub fn text(&self, id: &str) -> Option<String> {
         self.get(id).map(|customer| serde_json::to_string(&Ordered(&customer)).unwrap_or_default())
     }
 
-    /// A customer with everything it has, whatever the readings hide.
+    /// Returns a customer with all fields, also those that the readings hide.
     pub fn get(&self, id: &str) -> Option<Value> {
         self.accounts[0].get(id)
     }
 
-    /// What a show would answer, for every customer that a show can name.
+    /// Returns the answer of show for each customer with an id.
     pub fn truth(&self) -> BTreeMap<String, Value> {
         self.accounts[0].truth(self.shown())
     }
 
-    /// What a show reveals to a client of the newest version.
+    /// Returns which fields show shows to a client of the newest version.
     pub(crate) fn shown(&self) -> Reveal {
         Reveal {
             source: self.readings.show_source == Source::Shown,
@@ -101,30 +102,31 @@ impl World {
         }
     }
 
-    /// Creates a customer from the fields given, of which none is checked, and answers its id.
+    /// Creates a customer and returns its id; see [`Account::create`].
     pub fn create(&mut self, fields: Value) -> String {
         let now = self.now();
         self.tick(0).create(now, fields)
     }
 
-    /// Sets some fields of a customer, of which none is checked. False when there is no such customer.
+    /// Sets some fields of a customer without checks. Returns false if there is no such customer.
     pub fn update(&mut self, id: &str, patch: Value) -> bool {
         let now = self.now();
         self.tick(0).update(now, id, patch)
     }
 
-    /// Deletes a customer. False when there is none.
+    /// Deletes a customer. Returns false if there is no such customer.
     pub fn delete(&mut self, id: &str) -> bool {
         let now = self.now();
         self.tick(0).delete(now, id)
     }
 
-    /// Brings a deleted customer back as it was. False when none of this id was deleted.
+    /// Restores a deleted customer unchanged. Returns false if no customer with this id was
+    /// deleted.
     pub fn restore(&mut self, id: &str) -> bool {
         self.tick(0).restore(id)
     }
 
-    /// Puts in any value whatever as a customer; see [`Account::put_raw`].
+    /// Stores any JSON value as a customer; see [`Account::put_raw`].
     pub fn put_raw(&mut self, customer: Value) {
         let now = self.now();
         self.tick(0).put_raw(now, customer);
@@ -135,14 +137,14 @@ impl World {
         self.tick(0).remove_all();
     }
 
-    /// The account that a key opens.
+    /// Returns the account of a key.
     pub fn account(&mut self, key: &str) -> Option<&mut Account> {
         let number = self.keys.account(key)?;
         Some(self.tick(number))
     }
 
-    /// An account that knows what time it is and how far reads are behind. Nothing changes an account before this: what
-    /// a replica has to learn later would be lost.
+    /// Returns an account after passing it the time and the lags. Call this before each change of
+    /// an account; otherwise its replicas would miss the change.
     pub(crate) fn tick(&mut self, account: usize) -> &mut Account {
         let now = self.now();
         let account = &mut self.accounts[account];
@@ -150,14 +152,14 @@ impl World {
         account
     }
 
-    /// Another account with customers of its own; even with the same seed it shares none with the others.
+    /// Adds an account. Even with the same seed it shares no customer with another account.
     pub fn add_account(&mut self, key: &str, seed: u64, customers: u32) {
         let number = self.accounts.len();
         self.accounts.push(Account::new(seed, number as u64, customers, self.now()));
         self.keys.add(key, number);
     }
 
-    /// The default account's newest key.
+    /// Returns the newest key of the default account.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -171,17 +173,17 @@ impl World {
         self.key = new.to_owned();
     }
 
-    /// Refuses every key, until told `None`.
-    pub fn refuse_key(&mut self, refusal: Option<Refusal>) {
+    /// Refuses every key, until this is called with none.
+    pub fn refuse_key(&mut self, refusal: Option<KeyRefusal>) {
         self.keys.refusal = refusal;
     }
 
-    /// The readings, to be changed from the next request on.
+    /// Returns the readings. A change applies from the next request on.
     pub fn readings_mut(&mut self) -> &mut Readings {
         &mut self.readings
     }
 
-    /// What time it is here.
+    /// Returns the sandbox's time.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -191,90 +193,94 @@ impl World {
         self.clock.advance(by);
     }
 
-    /// Moves the clock anywhere.
+    /// Sets the clock.
     pub fn set_now(&mut self, to: Timestamp) {
         self.clock.set(to);
     }
 
-    /// How long every request takes at least.
+    /// Returns the least time of each request.
     pub fn latency(&self) -> Duration {
         self.latency
     }
 
-    /// Makes every request take so long at least.
+    /// Sets the least time of each request.
     pub fn set_latency(&mut self, latency: Duration) {
         self.latency = latency;
     }
 
-    /// The latest requests to the API, some thousands of them.
-    pub fn requests(&self) -> &[Seen] {
-        self.log.seen()
+    /// Returns the latest requests to the API, at least 5,000 of them.
+    pub fn requests(&self) -> &[LoggedRequest] {
+        self.log.requests()
     }
 
-    /// How many requests to the API there were.
+    /// Returns the number of requests to the API.
     pub fn request_count(&self) -> u64 {
         self.log.count()
     }
 
-    /// Forgets the requests, not their count.
+    /// Drops the logged requests, and keeps their count.
     pub fn clear_requests(&mut self) {
         self.log.clear();
     }
 
-    /// How many creates took effect by a request.
+    /// Returns how many creates of requests took effect.
     pub fn creates(&self) -> u64 {
         self.counts.creates
     }
 
-    /// How many updates took effect by a request.
+    /// Returns how many updates of requests took effect.
     pub fn updates(&self) -> u64 {
         self.counts.updates
     }
 
-    /// How many deletes took effect by a request.
+    /// Returns how many deletes of requests took effect.
     pub fn deletes(&self) -> u64 {
         self.counts.deletes
     }
 
-    /// Lets a fault happen from the next request on.
+    /// Adds a fault, which applies from the next request on.
     pub fn inject(&mut self, fault: Fault) -> FaultId {
         self.faults.inject(fault)
     }
 
-    /// Ends a fault; its counters stay. False when it has ended already.
+    /// Removes a fault, and keeps its counters. Returns false if there is no such fault.
     pub fn remove_fault(&mut self, id: FaultId) -> bool {
         self.touch();
         self.faults.remove(id)
     }
 
-    /// Ends every fault; their counters stay.
+    /// Removes all faults, and keeps their counters.
     pub fn clear_faults(&mut self) {
         self.faults.clear();
         self.touch();
     }
 
-    /// How often a fault has fired.
+    /// Returns how often a fault has fired.
     pub fn fired(&self, id: FaultId) -> u64 {
         self.faults.fired(id)
     }
 
-    /// How often the faults of each kind have fired, also those that have ended.
+    /// Returns how often the faults of each kind have fired, removed ones included.
     pub fn fired_by_kind(&self) -> BTreeMap<String, u64> {
         self.faults.fired_by_kind()
     }
 
-    pub(crate) fn faults(&self) -> &[Armed] {
+    /// Returns the faults that are not removed.
+    pub(crate) fn faults(&self) -> &[ArmedFault] {
         self.faults.armed()
     }
 
+    /// Whether a fault is not removed.
     pub(crate) fn is_armed(&self, id: FaultId) -> bool {
         self.faults.is_armed(id)
     }
 
+    /// Returns the counter of changes.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
+    /// Counts a change.
     fn touch(&self) {
         self.changes.send_modify(|count| *count += 1);
     }

@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use komoju_sandbox::{Effect, OldKey, Refusal};
+use komoju_sandbox::{Effect, KeyRefusal, OldKey};
 use komoju_sync::clock::{Clock as _, SystemClock};
 use komoju_testkit::{Installation, KEY, own};
 
@@ -84,7 +84,7 @@ fn what_cannot_be_reached_says_where_it_ended() {
 #[test]
 fn a_firewall_in_front_is_no_refusal_and_one_hiccup_is_nothing() {
     let harness = Installation::with(PROGRAM, 3);
-    harness.sandbox.world().refuse_key(Some(Refusal::Html403));
+    harness.sandbox.world().refuse_key(Some(KeyRefusal::Html403));
     let told = doctor(&harness);
     assert_eq!(told.code, 1, "{}", told.text);
     assert!(told.one("api").1.contains("a firewall in front of the API"), "{}", told.text);
@@ -148,7 +148,7 @@ fn a_key_of_another_account_is_seen_before_the_daemon_meets_it_and_after() {
 #[test]
 fn a_key_that_is_taken_again_asks_for_a_restart() {
     let harness = Installation::swept(PROGRAM, 3);
-    harness.sandbox.world().refuse_key(Some(Refusal::Json401));
+    harness.sandbox.world().refuse_key(Some(KeyRefusal::Json401));
     harness.expect(4, &["sync"]);
     assert_eq!(doctor(&harness).code, 4);
     harness.sandbox.world().refuse_key(None);

@@ -1,6 +1,6 @@
 //! Whose customers these are: swapped, rotated and refused keys.
 
-use komoju_sandbox::{OldKey, Refusal};
+use komoju_sandbox::{KeyRefusal, OldKey};
 use komoju_sync::tasks::pull::Failure;
 use komoju_testkit::{Installation, KEY};
 
@@ -123,7 +123,7 @@ fn a_new_key_that_can_be_asked_about_nobody_stops_for_a_person() {
 
 #[test]
 fn a_firewalls_401_and_403_are_no_refusal() {
-    for refusal in [Refusal::Html401, Refusal::Html403] {
+    for refusal in [KeyRefusal::Html401, KeyRefusal::Html403] {
         let harness = Installation::with(PROGRAM, 5);
         harness.sweep();
         harness.sandbox.world().refuse_key(Some(refusal));

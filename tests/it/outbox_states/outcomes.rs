@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use komoju_sandbox::readings::NullEmail;
-use komoju_sandbox::{Call, Effect, Fault, Payload, Readings, Refusal, Work};
+use komoju_sandbox::{Call, Effect, Fault, KeyRefusal, Payload, Readings, Work};
 use komoju_testkit::InProcess;
 use serde_json::json;
 
@@ -132,7 +132,7 @@ async fn a_refused_key_stops_all_pushing_and_parks_nothing() {
         harness.intend(&format!("u{n}"), "update", Some(id), Some(json!({"email": "x"})));
     }
     harness.settings.max_concurrent_requests = 1;
-    harness.sandbox.world().refuse_key(Some(Refusal::Json401));
+    harness.sandbox.world().refuse_key(Some(KeyRefusal::Json401));
     let drained = harness.drain().await;
     assert!(drained.key_refused);
     assert_eq!((drained.attempts, harness.calls().len()), (1, 1), "the first refusal is enough");

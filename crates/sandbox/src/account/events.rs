@@ -1,4 +1,4 @@
-//! Owns the events of an account: what happened to its customers. Lists show the newest first.
+//! Owns the events of an account: the changes of its customers. Lists show the newest first.
 
 use std::collections::VecDeque;
 
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::population::rfc3339;
 use crate::random;
 
-/// Older events are forgotten, so that a sandbox that runs for days does not grow.
+/// KEPT controls how many events are kept, so that a sandbox that runs for days does not grow.
 const KEPT: usize = 100_000;
 
-/// What happened to a customer.
+/// The kind of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EventKind {
     Created,
@@ -22,6 +22,7 @@ pub(crate) enum EventKind {
 }
 
 impl EventKind {
+    /// Returns the event's `type`.
     fn name(self) -> &'static str {
         match self {
             Self::Created => "customer.created",
@@ -38,8 +39,10 @@ pub(crate) struct EventLog {
     rng: ChaCha8Rng,
 }
 
+/// One event.
 #[derive(Debug)]
 struct Event {
+    /// When it was recorded, in seconds since 1970.
     at_s: i64,
     body: Value,
 }
@@ -49,7 +52,7 @@ impl EventLog {
         Self { events: VecDeque::new(), rng: random::seeded([!salt]) }
     }
 
-    /// `customer` is what it was after the change, or before a delete.
+    /// Records a change. `customer` is its state after the change, or before a delete.
     pub(crate) fn record(&mut self, now: Timestamp, kind: EventKind, customer: Value) {
         if self.events.len() == KEPT {
             self.events.pop_front();
@@ -66,7 +69,7 @@ impl EventLog {
         self.events.push_back(Event { at_s: now.as_second(), body });
     }
 
-    /// The events within `seconds`, newest first.
+    /// Returns the events within `seconds`, newest first.
     pub(crate) fn newest_first(&self, seconds: Option<std::ops::Range<i64>>) -> impl Iterator<Item = &Value> {
         self.events
             .iter()
@@ -75,6 +78,7 @@ impl EventLog {
             .map(|event| &event.body)
     }
 
+    /// Returns the event with this id.
     pub(crate) fn get(&self, id: &str) -> Option<&Value> {
         self.events.iter().rev().map(|event| &event.body).find(|event| event["id"] == id)
     }

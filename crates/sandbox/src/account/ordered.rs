@@ -3,7 +3,7 @@
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
-/// The order of the keys of customers, events and sources. Others follow.
+/// The order of the keys of customers, events and sources. Other keys follow.
 const KEYS: [&str; 13] = [
     "id",
     "type",
@@ -20,7 +20,7 @@ const KEYS: [&str; 13] = [
     "year",
 ];
 
-/// A customer or an event, to be written.
+/// A customer or an event that is serialised in this order.
 pub(crate) struct Ordered<'a>(pub(crate) &'a Value);
 
 impl Serialize for Ordered<'_> {

@@ -1,24 +1,24 @@
-//! Owns a copy of the state that lags: each change reaches it a fixed time after it was made.
+//! Owns a copy of the customers that lags: it receives each change after a fixed time.
 
 use std::collections::VecDeque;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::state::{Change, State};
+use super::state::{Change, Customers};
 use crate::clock::moved;
 
-/// A copy of an account's customers that is some seconds behind.
+/// A copy of an account's customers that lags by some seconds.
 #[derive(Debug)]
 pub(crate) struct Replica {
-    pub(crate) state: State,
+    pub(crate) state: Customers,
     lag: SignedDuration,
-    /// What has not reached it yet, in order. Each change and each tick drops what is older than the lag.
+    /// The changes that it has not received yet, in order.
     pending: VecDeque<(Timestamp, Change)>,
 }
 
 impl Replica {
-    /// Makes, keeps, moves on or ends a replica, as a lag of so many seconds asks for. A new one is as `state` is now.
-    pub(crate) fn keep(slot: &mut Option<Box<Self>>, lag_s: u64, state: &State, now: Timestamp) {
+    /// Creates, updates or drops the replica for this lag. A new replica equals `state`.
+    pub(crate) fn keep(slot: &mut Option<Box<Self>>, lag_s: u64, state: &Customers, now: Timestamp) {
         if lag_s == 0 {
             *slot = None;
             return;
@@ -31,14 +31,15 @@ impl Replica {
         replica.catch_up(now);
     }
 
-    /// A change was made.
+    /// Queues a change that was made at `now`.
     pub(crate) fn record(&mut self, now: Timestamp, change: Change) {
         self.catch_up(now);
         self.pending.push_back((now, change));
     }
 
+    /// Applies the changes that are older than the lag.
     fn catch_up(&mut self, now: Timestamp) {
-        // After the clock was set back, a change must not wait for the time at which it was made to come again.
+        // If the clock was set back, a change must not wait until its own time is reached again.
         if self.pending.back().is_some_and(|(at, _)| *at > now) {
             self.pending.iter_mut().for_each(|(at, _)| *at = now.min(*at));
         }
@@ -67,14 +68,14 @@ mod tests {
     }
 
     fn replica(lag_s: u64) -> Box<Replica> {
-        let state = State::new(Population::new(1, 0, 0, at(0)), 0);
+        let state = Customers::new(Population::new(1, 0, 0, at(0)), 0);
         let mut slot = None;
         Replica::keep(&mut slot, lag_s, &state, at(0));
         slot.unwrap()
     }
 
     #[test]
-    fn what_waits_is_bounded_by_the_lag_though_nothing_is_read() {
+    fn pending_changes_are_bounded_by_the_lag_without_reads() {
         let mut replica = replica(10);
         for second in 0..1000 {
             replica.record(at(second), put(second));
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_does_not_hold_changes_for_longer_than_the_lag() {
+    fn clock_set_back_does_not_delay_changes_beyond_the_lag() {
         let mut replica = replica(10);
         replica.record(at(5000), put(5000));
         replica.record(at(0), put(0));

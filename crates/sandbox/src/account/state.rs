@@ -1,8 +1,7 @@
 //! Owns the customers of an account at one time, and applies changes to them.
 //!
 //! A row is a number. A seeded row stores nothing until it changes. A deleted row keeps its last
-//! state, so that a test can restore it. The [`super::index`] decides in which order rows are
-//! listed.
+//! state, so that a test can restore it. [`super::index`] decides the order of lists.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,12 +10,12 @@ use jiff::Timestamp;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::index::{self, End, Entry, Index};
+use super::index::{Index, IndexView, ListEnd, Place};
 use crate::account::ordered::Ordered;
 use crate::population::{Person, Population};
 use crate::readings::Order;
 
-/// Which of a customer's fields an answer reveals.
+/// The fields of a customer that an answer shows or hides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reveal {
     pub(crate) source: bool,
@@ -29,55 +28,59 @@ impl Reveal {
 
 /// The customers of one account at one time.
 #[derive(Debug, Clone)]
-pub struct State {
+pub struct Customers {
     population: Population,
     rows: Vec<Row>,
-    /// Rows of customers that are not from the population, by id.
+    /// The rows of customers that are not from the population, by id.
     added: HashMap<String, u32>,
-    /// The living.
+    /// The live customers.
     index: Index,
-    /// The living and the deleted; built when first asked for.
+    /// The live and the deleted customers. It is built by the first list that shows both, and
+    /// dropped by a change of their order.
     with_deleted: Option<Index>,
 }
 
-/// One change of a state. Rows must be as the change needs them: living to be deleted, deleted to be restored.
+/// One change. The row of a delete must be live, and the row of a restore deleted.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
-    /// Puts in a customer, or in the place of that with the same `id`.
+    /// Stores a customer, in place of the one with the same `id`.
     Put { now: Timestamp, body: Value },
     /// Deletes a customer.
     Delete { row: u32 },
-    /// Brings back a deleted customer.
+    /// Restores a deleted customer.
     Restore { row: u32 },
     /// Deletes every customer.
     RemoveAll,
     /// Moves a customer to an end of the list.
-    Move { end: End, order: Order, row: u32 },
+    Move { end: ListEnd, order: Order, row: u32 },
 }
 
 /// A list as one request sees it.
 #[derive(Debug, Clone)]
-pub struct View {
-    part: index::View,
+pub struct ListView {
+    part: IndexView,
     with_deleted: bool,
 }
 
-impl View {
-    /// A list of these rows and no others.
+impl ListView {
+    /// Returns a list of these rows only.
     pub(crate) fn of_rows(rows: Vec<u32>) -> Self {
-        Self { part: index::View::Rows(rows), with_deleted: false }
+        Self { part: IndexView::Rows(rows), with_deleted: false }
     }
 }
 
+/// What is stored of one customer.
 #[derive(Debug, Clone)]
 enum Row {
+    /// Nothing: the customer is unchanged since the start.
     Seeded,
     Changed(Box<Customer>),
-    /// `None`: as it was seeded.
+    /// The last state before the delete; none if the customer was unchanged until then.
     Deleted(Option<Box<Customer>>),
 }
 
 impl Row {
+    /// Deletes the customer, and keeps its last state.
     fn delete(&mut self) {
         *self = match std::mem::replace(self, Self::Seeded) {
             Self::Seeded => Self::Deleted(None),
@@ -86,6 +89,7 @@ impl Row {
         };
     }
 
+    /// Restores the last state.
     fn restore(&mut self) {
         *self = match std::mem::replace(self, Self::Seeded) {
             Self::Deleted(None) => Self::Seeded,
@@ -95,14 +99,15 @@ impl Row {
     }
 }
 
+/// A customer that is not as it was seeded.
 #[derive(Debug, Clone)]
 struct Customer {
-    /// Kept beside the body, which may say anything.
+    /// The time for the order of lists. The body may contain any value as `created_at`.
     created_s: i64,
     body: Value,
 }
 
-impl State {
+impl Customers {
     pub(crate) fn new(population: Population, customers: u32) -> Self {
         Self {
             index: Index::new((0..customers).map(|row| population.created_s(row))),
@@ -113,31 +118,30 @@ impl State {
         }
     }
 
+    /// Applies a change.
     pub(crate) fn apply(&mut self, change: Change) {
         match change {
             Change::Put { now, body } => self.put(now, body),
             Change::Delete { row } => {
-                self.index.remove(self.entry(row));
+                self.index.remove(self.place(row));
                 self.rows[row as usize].delete();
             }
             Change::Restore { row } => {
                 self.rows[row as usize].restore();
-                self.index.insert(self.entry(row));
+                self.index.insert(self.place(row));
             }
             Change::RemoveAll => {
                 self.rows.iter_mut().for_each(Row::delete);
                 self.index = Index::new(std::iter::empty());
             }
             Change::Move { end, order, row } => {
-                let created_s = self.created_s(row);
-                self.index.move_to(end, order, row, created_s);
-                if let Some(index) = &mut self.with_deleted {
-                    index.move_to(end, order, row, created_s);
-                }
+                self.index.move_to(end, order, self.place(row));
+                self.with_deleted = None;
             }
         }
     }
 
+    /// Stores a customer, in place of the one with the same `id`, live or deleted.
     fn put(&mut self, now: Timestamp, body: Value) {
         let id = body.get("id").and_then(Value::as_str).map(str::to_owned);
         let known = id.as_deref().and_then(|id| self.row_ever(id));
@@ -147,14 +151,8 @@ impl State {
             Some(time) => time.as_second(),
             None => known.map_or(now.as_second(), |row| self.created_s(row)),
         };
-        if let Some(row) = known {
-            let before = self.entry(row);
-            if let Some(index) = &mut self.with_deleted {
-                index.remove(before.clone());
-            }
-            if self.is_live(row) {
-                self.index.remove(before);
-            }
+        if let Some(row) = known.filter(|&row| self.is_live(row)) {
+            self.index.remove(self.place(row));
         }
         let changed = Row::Changed(Box::new(Customer { created_s, body }));
         match known {
@@ -166,41 +164,43 @@ impl State {
                 }
             }
         }
-        let after = self.entry(row);
-        if let Some(index) = &mut self.with_deleted {
-            index.insert(after.clone());
-        }
-        self.index.insert(after);
+        self.index.insert(self.place(row));
+        self.with_deleted = None;
     }
 
+    /// Returns the ids of all live customers that have one, newest first.
     pub(crate) fn ids(&self) -> Vec<String> {
         let rows = self.index.newest_first();
         rows.into_iter().filter_map(|row| self.id_of(row)).collect()
     }
 
+    /// Returns the number of live customers.
     pub(crate) fn len(&self) -> usize {
         self.index.len()
     }
 
+    /// Returns the id of the customer at a position from the newest; none past the end, or if the
+    /// customer has no id.
     pub(crate) fn nth_id(&self, position: usize) -> Option<String> {
         self.id_of(self.index.nth_newest(position)?)
     }
 
-    /// The row of a living customer.
+    /// Returns the row of a live customer.
     pub(crate) fn row(&self, id: &str) -> Option<u32> {
         self.row_ever(id).filter(|&row| self.is_live(row))
     }
 
-    /// The row of a customer, living or deleted.
+    /// Returns the row of a customer, live or deleted.
     pub(crate) fn row_ever(&self, id: &str) -> Option<u32> {
         self.population.number(id).or_else(|| self.added.get(id).copied())
     }
 
-    /// The id of a living customer.
+    /// Returns the id of a live customer.
     pub(crate) fn id_of(&self, row: u32) -> Option<String> {
         id_ever(&self.rows, &self.population, row).filter(|_| self.is_live(row))
     }
 
+    /// Returns when a customer was created, in seconds since 1970.
     pub(crate) fn created_s(&self, row: u32) -> i64 {
         match &self.rows[row as usize] {
             Row::Changed(customer) | Row::Deleted(Some(customer)) => customer.created_s,
@@ -208,11 +208,12 @@ impl State {
         }
     }
 
+    /// Whether a customer is live.
     pub(crate) fn is_live(&self, row: u32) -> bool {
         !matches!(self.rows[row as usize], Row::Deleted(_))
     }
 
-    /// A living customer as an answer shows it.
+    /// Returns a live customer as an answer shows it.
     pub(crate) fn body(&self, row: u32, reveal: Reveal) -> Option<Value> {
         match self.rows.get(row as usize)? {
             Row::Changed(customer) => Some(revealed(customer.body.clone(), reveal)),
@@ -221,7 +222,8 @@ impl State {
         }
     }
 
-    /// The same as [`State::body`], written at once: pages are made of these.
+    /// Returns [`Customers::body`] as text, without building a value for a seeded customer. Pages
+    /// consist of these texts.
     pub(crate) fn text(&self, row: u32, reveal: Reveal) -> Option<Box<RawValue>> {
         match self.rows.get(row as usize)? {
             Row::Seeded => to_raw_value(&self.seeded(row, reveal)).ok(),
@@ -231,7 +233,7 @@ impl State {
         }
     }
 
-    /// The last state of a deleted customer, with `"deleted": true`.
+    /// Returns the last state of a deleted customer, with `"deleted": true`.
     pub(crate) fn deleted_text(&self, row: u32, reveal: Reveal) -> Option<Box<RawValue>> {
         let mut body = match self.rows.get(row as usize)? {
             Row::Deleted(Some(customer)) => revealed(customer.body.clone(), reveal),
@@ -244,7 +246,7 @@ impl State {
         to_raw_value(&Ordered(&body)).ok()
     }
 
-    /// Month and year at whose end a customer's card expires.
+    /// Returns the month and year at whose end a customer's card expires.
     pub(crate) fn expiry(&self, row: u32) -> Option<(u64, u64)> {
         match self.rows.get(row as usize)? {
             Row::Changed(customer) | Row::Deleted(Some(customer)) => {
@@ -258,36 +260,39 @@ impl State {
         }
     }
 
-    /// The list in this order, of all customers or of those created within `seconds`.
-    pub(crate) fn view(&mut self, order: Order, seconds: Option<Range<i64>>, with_deleted: bool) -> View {
+    /// Returns the list in this order, of all customers or of those created within `seconds`.
+    pub(crate) fn view(&mut self, order: Order, seconds: Option<Range<i64>>, with_deleted: bool) -> ListView {
         if with_deleted && self.with_deleted.is_none() {
-            let all = (0..self.rows.len() as u32).map(|row| (self.created_s(row), row));
-            self.with_deleted = Some(self.index.of_rows(all));
+            let all = (0..self.rows.len() as u32).map(|row| self.place(row));
+            self.with_deleted = Some(self.index.of_places(all));
         }
         let (rows, population) = (&self.rows, &self.population);
         let index = match &mut self.with_deleted {
             Some(index) if with_deleted => index,
             _ => &mut self.index,
         };
-        View { part: index.view(order, seconds, |row| id_ever(rows, population, row)), with_deleted }
+        ListView { part: index.view(order, seconds, |row| id_ever(rows, population, row)), with_deleted }
     }
 
-    pub(crate) fn view_len(&self, view: &View) -> usize {
+    /// Returns the number of rows of a list.
+    pub(crate) fn view_len(&self, view: &ListView) -> usize {
         self.index_of(view).view_len(&view.part)
     }
 
-    /// The rows at these positions of a view; positions past the end are left out.
-    pub(crate) fn rows(&self, view: &View, positions: Range<usize>) -> Vec<u32> {
+    /// Returns the rows at these positions of a list. Positions past the end are ignored.
+    pub(crate) fn rows(&self, view: &ListView, positions: Range<usize>) -> Vec<u32> {
         self.index_of(view).rows(&view.part, positions)
     }
 
-    fn index_of(&self, view: &View) -> &Index {
+    /// Returns the index that a list belongs to.
+    fn index_of(&self, view: &ListView) -> &Index {
         match &self.with_deleted {
             Some(index) if view.with_deleted => index,
             _ => &self.index,
         }
     }
 
+    /// Returns a customer as it was seeded, without the hidden fields.
     fn seeded(&self, row: u32, reveal: Reveal) -> Person {
         let mut person = self.population.person(row);
         if !reveal.source {
@@ -299,13 +304,14 @@ impl State {
         person
     }
 
-    fn entry(&self, row: u32) -> Entry {
-        let id = id_ever(&self.rows, &self.population, row);
-        Entry { row, created_s: self.created_s(row), id }
+    /// Returns a customer's place in the order of creation.
+    fn place(&self, row: u32) -> Place {
+        Place { created_s: self.created_s(row), row }
     }
 }
 
-/// The id of a customer, living or deleted. On its own, so that the index can ask while it is borrowed.
+/// Returns the id of a customer, live or deleted. A free function, because [`Customers::view`]
+/// calls it while the index is borrowed.
 fn id_ever(rows: &[Row], population: &Population, row: u32) -> Option<String> {
     match rows.get(row as usize)? {
         Row::Changed(customer) | Row::Deleted(Some(customer)) => {
@@ -315,6 +321,7 @@ fn id_ever(rows: &[Row], population: &Population, row: u32) -> Option<String> {
     }
 }
 
+/// Removes the hidden fields from a customer.
 fn revealed(mut body: Value, reveal: Reveal) -> Value {
     if let Some(fields) = body.as_object_mut() {
         if !reveal.source && fields.contains_key("source") {

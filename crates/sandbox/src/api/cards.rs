@@ -1,4 +1,4 @@
-//! Owns payment details: reads a token or a card object and returns a card.
+//! Owns payment details: a token or a card object becomes a card.
 //!
 //! Any text that begins with `tok_` is a token, and its card is derived from the text. The tokens
 //! `tok_card_declined`, `tok_card_expired`, `tok_exceeds_limit` and `tok_bad_verification_value`,
@@ -15,6 +15,7 @@ use super::answer::Answer;
 use crate::population::Card;
 use crate::random;
 
+/// The codes of refused cards, each with its message. A token that begins with a code is refused.
 const REFUSALS: &[(&str, &str)] = &[
     ("card_declined", "The card was declined."),
     ("card_expired", "The card has expired."),
@@ -23,10 +24,10 @@ const REFUSALS: &[(&str, &str)] = &[
 ];
 /// The types of cards that can be saved, as the SDKs list them.
 const TYPES: &[&str] = &["credit_card", "credit_card_korea", "credit_card_terminal", "credit_card_brazil"];
-/// As the SDKs state it.
+/// How many digits a card number has, as the SDKs state it.
 const NUMBER_DIGITS: std::ops::RangeInclusive<usize> = 8..=19;
 
-/// The card behind `payment_details`. Remembers the token as used.
+/// Returns the card of `payment_details`, and records its token as used.
 pub(crate) fn card(details: &Value, used: &mut HashSet<String>, now: Timestamp) -> Result<Card, Answer> {
     match details {
         Value::String(token) => from_token(token, used),
@@ -35,6 +36,7 @@ pub(crate) fn card(details: &Value, used: &mut HashSet<String>, now: Timestamp) 
     }
 }
 
+/// Returns the card of a token.
 fn from_token(token: &str, used: &mut HashSet<String>) -> Result<Card, Answer> {
     let Some(name) = token.strip_prefix("tok_") else {
         return Err(Answer::invalid("payment_details", "there is no such token"));
@@ -48,6 +50,7 @@ fn from_token(token: &str, used: &mut HashSet<String>) -> Result<Card, Answer> {
     Ok(Card::drawn(&mut random::of_text(token)))
 }
 
+/// Returns the card of a card object.
 fn from_fields(fields: &Map<String, Value>, now: Timestamp) -> Result<Card, Answer> {
     let Some(kind) = fields.get("type").and_then(Value::as_str) else {
         return Err(Answer::missing("payment_details[type]"));
@@ -76,7 +79,7 @@ fn from_fields(fields: &Map<String, Value>, now: Timestamp) -> Result<Card, Answ
     Ok(Card::new(brand, digits[digits.len() - 4..].to_owned(), month, year).of_type(kind))
 }
 
-/// A form sends numbers as text; both are taken.
+/// Reads a whole number. A form sends numbers as text.
 fn whole_number(
     fields: &Map<String, Value>,
     name: &str,
@@ -93,6 +96,7 @@ fn whole_number(
         .ok_or_else(|| Answer::invalid(&param, "it is out of range"))
 }
 
+/// Returns the brand of a card number.
 fn brand(digits: &str) -> Option<&'static str> {
     let start: u32 = digits.get(..2)?.parse().ok()?;
     Some(match start {
@@ -105,6 +109,7 @@ fn brand(digits: &str) -> Option<&'static str> {
     })
 }
 
+/// Returns the answer to a refused card, which has the status 502 at KOMOJU.
 fn refusal(code: &str, message: &str) -> Answer {
     Answer::error(StatusCode::BAD_GATEWAY, code, message)
 }
@@ -121,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_always_stands_for_the_same_card_but_only_once() {
+    fn token_gives_the_same_card_and_only_once() {
         let mut used = HashSet::new();
         let first = ask(json!("tok_abc"), &mut used).unwrap();
         let (status, body) = ask(json!("tok_abc"), &mut used).unwrap_err();
@@ -131,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_tokens_answer_502_each_time() {
+    fn refused_token_is_answered_502_each_time() {
         let mut used = HashSet::new();
         for token in
             ["tok_card_declined", "tok_card_expired_7", "tok_exceeds_limit", "tok_bad_verification_value"]
@@ -145,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_object_becomes_its_brand_and_last_four() {
+    fn card_object_gives_brand_and_last_four_digits() {
         let details =
             json!({"type": "credit_card", "number": "4111 1111 1111 1111", "month": "3", "year": 30});
         let card = ask(details, &mut HashSet::new()).unwrap();
@@ -153,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_card_object_is_refused_by_parameter() {
+    fn invalid_card_object_is_refused_with_its_parameter() {
         for (change, status, named) in [
             (json!({"type": "konbini"}), 422, "payment_details[type]"),
             (json!({"number": "4111"}), 422, "payment_details[number]"),

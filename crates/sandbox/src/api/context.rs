@@ -7,10 +7,10 @@ use crate::account::{Account, Reveal};
 use crate::readings::{Locale, Readings, Source};
 use crate::request::Request;
 
-/// From this version on, customers have a locale.
+/// The first version of the API whose customers have a locale.
 const LOCALE_SINCE: &str = "2025-01-28";
 
-/// Writes done by requests, in all accounts.
+/// How many writes of requests took effect, in all accounts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
     pub(crate) creates: u64,
@@ -18,7 +18,7 @@ pub(crate) struct Counts {
     pub(crate) deletes: u64,
 }
 
-/// Everything a call needs.
+/// The inputs of a call.
 pub(crate) struct Context<'a> {
     pub(crate) now: Timestamp,
     pub(crate) readings: &'a Readings,
@@ -29,12 +29,12 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// What an answer reveals.
+    /// Returns which fields an answer shows.
     pub(crate) fn reveal(&self, source: Source) -> Reveal {
         let locale = match self.readings.locale {
             Locale::Shown => true,
             Locale::Hidden => false,
-            // Versions are dates, so that text order is their order.
+            // Versions are dates, so the order of their texts is their order.
             Locale::ByVersion => {
                 let version = self.request.header("x-komoju-api-version");
                 version.is_some_and(|version| version >= LOCALE_SINCE)

@@ -9,9 +9,14 @@ use super::{cards, form};
 use crate::account::source_value;
 use crate::readings::{Delete, Deleted, Metadata, NullEmail, PaymentDetails, Source};
 
+/// How many characters a metadata key may have.
 const METADATA_KEY_MOST: usize = 30;
+
+/// How many characters a metadata value may have.
 const METADATA_VALUE_MOST: usize = 2000;
+
 impl Context<'_> {
+    /// Runs `GET /customers/{id}`.
     pub(crate) fn show(self, id: &str) -> Result<Answer, Answer> {
         let readings = self.readings;
         let reveal = self.reveal(readings.show_source);
@@ -29,6 +34,7 @@ impl Context<'_> {
         }
     }
 
+    /// Runs `POST /customers`.
     pub(crate) fn create(mut self) -> Result<Answer, Answer> {
         let parameters = self.parameters()?;
         let email = match parameters.get("email") {
@@ -53,6 +59,7 @@ impl Context<'_> {
         self.written(&id)
     }
 
+    /// Runs `PATCH /customers/{id}`.
     pub(crate) fn update(mut self, id: &str) -> Result<Answer, Answer> {
         let Some(Value::Object(mut body)) = self.account.get(id) else {
             return Err(no_customer());
@@ -84,6 +91,7 @@ impl Context<'_> {
         self.written(id)
     }
 
+    /// Runs `DELETE /customers/{id}`.
     pub(crate) fn delete(self, id: &str) -> Result<Answer, Answer> {
         let reveal = self.reveal(self.readings.show_source);
         let state = self.account.newest();
@@ -97,7 +105,7 @@ impl Context<'_> {
         Ok(answer)
     }
 
-    /// The answer to a create or update, which always reveals `source`.
+    /// Returns the answer to a create or update, which always shows `source`.
     fn written(&self, id: &str) -> Result<Answer, Answer> {
         let reveal = self.reveal(Source::Shown);
         let state = self.account.newest();
@@ -105,6 +113,7 @@ impl Context<'_> {
         customer.map(|customer| Answer::ok(&customer)).ok_or_else(no_customer)
     }
 
+    /// Reads the parameters of the body.
     fn parameters(&self) -> Result<Map<String, Value>, Answer> {
         let parameters = form::parameters(self.request.header("content-type"), &self.request.body)
             .map_err(|why| Answer::bad_request(&why))?;
@@ -117,7 +126,7 @@ impl Context<'_> {
         Ok(parameters)
     }
 
-    /// The new `source`; `None` leaves it as it is.
+    /// Returns the new `source`; none if it is unchanged.
     fn source(&mut self, details: Option<&Value>) -> Result<Option<Value>, Answer> {
         let Some(details) = details else {
             return Ok(None);
@@ -126,6 +135,7 @@ impl Context<'_> {
         Ok(Some(source_value(&card)))
     }
 
+    /// Checks the number of metadata keys.
     fn check_metadata_keys(&self, metadata: &Map<String, Value>) -> Result<(), Answer> {
         match self.readings.metadata_keys_max {
             Some(most) if metadata.len() > most => Err(Answer::invalid("metadata", "it has too many keys")),
@@ -134,11 +144,12 @@ impl Context<'_> {
     }
 }
 
-/// A parameter that is there and not null.
+/// Returns a parameter that is present and not null.
 fn given<'a>(parameters: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     parameters.get(name).filter(|value| !value.is_null())
 }
 
+/// Reads and checks the metadata in the parameters.
 fn metadata(parameters: &Map<String, Value>) -> Result<Option<Map<String, Value>>, Answer> {
     let metadata = match given(parameters, "metadata") {
         None => return Ok(None),

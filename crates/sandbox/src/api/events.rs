@@ -9,6 +9,7 @@ use crate::account::ordered::Ordered;
 use crate::readings::Events;
 
 impl Context<'_> {
+    /// Runs `GET /events`.
     pub(crate) fn events(self) -> Result<Answer, Answer> {
         let query = Query::parse(&self.request.query, self.readings)?;
         let events: Vec<&Value> = match self.readings.events {
@@ -24,6 +25,7 @@ impl Context<'_> {
         Ok(Page::new("list", &query, &window, data, times).answer())
     }
 
+    /// Runs `GET /events/{id}`.
     pub(crate) fn event(self, id: &str) -> Result<Answer, Answer> {
         let kept = self.readings.events == Events::Kept;
         let event = self.account.events.get(id).filter(|_| kept);

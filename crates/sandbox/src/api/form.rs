@@ -8,7 +8,10 @@
 
 use serde_json::{Map, Value};
 
-/// Reads a body into its parameters. The error says what is wrong with it.
+/// Reads the parameters of a body.
+///
+/// # Errors
+/// A sentence about what is wrong with the body.
 pub(crate) fn parameters(content_type: Option<&str>, body: &[u8]) -> Result<Map<String, Value>, String> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
@@ -23,6 +26,7 @@ pub(crate) fn parameters(content_type: Option<&str>, body: &[u8]) -> Result<Map<
     }
 }
 
+/// Reads a form.
 fn form(body: &[u8]) -> Result<Map<String, Value>, String> {
     let mut parameters = Map::new();
     for (name, value) in form_urlencoded::parse(body) {
@@ -33,7 +37,7 @@ fn form(body: &[u8]) -> Result<Map<String, Value>, String> {
     Ok(parameters)
 }
 
-/// `a[b][c]` as `a`, `b`, `c`.
+/// Splits `a[b][c]` into `a`, `b`, `c`.
 fn path(name: &str) -> Option<Vec<&str>> {
     let Some((first, rest)) = name.split_once('[') else {
         return Some(vec![name]);
@@ -44,6 +48,7 @@ fn path(name: &str) -> Option<Vec<&str>> {
     path.iter().all(|part| !part.contains(['[', ']'])).then_some(path)
 }
 
+/// Sets a value at a path. Returns none if an earlier field is a value where this one is an object.
 fn put(into: &mut Map<String, Value>, path: &[&str], value: &str) -> Option<()> {
     let (first, rest) = path.split_first()?;
     if rest.is_empty() {
@@ -78,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_in_words() {
+    fn body_that_cannot_be_read_is_refused_with_its_reason() {
         for (kind, body, why) in [
             (FORM, "metadata[a=1", "unbalanced"),
             (FORM, "metadata=1&metadata[a]=1", "contradicts"),
@@ -93,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_body_names_nothing() {
+    fn empty_body_has_no_parameters() {
         assert_eq!(parameters(Some("application/json"), b" \n"), Ok(Map::new()));
     }
 }

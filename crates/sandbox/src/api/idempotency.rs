@@ -1,8 +1,8 @@
 //! Owns the store behind `X-KOMOJU-IDEMPOTENCY`.
 //!
-//! A key belongs to an account. It is valid for 24 hours from its first use, by the sandbox's
-//! clock. After that the same key is a new request, and the work is done again. A client that
-//! retries later creates twice; this store makes that visible.
+//! A key belongs to an account. It is valid for 24 hours after its first use, by the sandbox's
+//! clock. After that a request with the same key is a new request, and its work is done again. So a
+//! client that retries too late creates a customer twice, which a test can see.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,10 +13,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::api::answer::Answer;
 
-const GOOD_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// VALID_FOR controls how long a key is valid after its first use.
+const VALID_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How many characters a key may have.
 const LENGTH_MOST: usize = 100;
 
-/// First uses and what was answered.
+/// The first use of each key, and its answer.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     uses: HashMap<Ticket, Use>,
@@ -29,16 +32,20 @@ pub(crate) struct Ticket {
     key: String,
 }
 
+/// The first use of a key.
 #[derive(Debug)]
 struct Use {
     first: Timestamp,
     body: Bytes,
-    /// `None` while the first request runs.
+    /// None while the first request runs.
     answer: Option<Answer>,
 }
 
 impl Store {
-    /// Begins a request. `Err` is the answer when the work must not be done (again).
+    /// Begins a request.
+    ///
+    /// # Errors
+    /// The answer, if the work must not be done, or not again.
     pub(crate) fn begin(
         &mut self,
         account: usize,
@@ -53,7 +60,7 @@ impl Store {
         let ticket = Ticket { account, key: key.to_owned() };
         if let Some(earlier) = self.uses.get(&ticket) {
             let age = now.duration_since(earlier.first);
-            let good = age < SignedDuration::try_from(GOOD_FOR).unwrap_or(SignedDuration::MAX);
+            let good = age < SignedDuration::try_from(VALID_FOR).unwrap_or(SignedDuration::MAX);
             match &earlier.answer {
                 None => {
                     let message = "A request with this idempotency key is still running.";
@@ -72,14 +79,14 @@ impl Store {
         Ok(ticket)
     }
 
-    /// Keeps the first answer.
+    /// Stores the first answer.
     pub(crate) fn finish(&mut self, ticket: &Ticket, answer: &Answer) {
         if let Some(running) = self.uses.get_mut(ticket) {
             running.answer = Some(answer.clone());
         }
     }
 
-    /// As if the key had not been used.
+    /// Forgets the use of a key.
     pub(crate) fn forget(&mut self, ticket: &Ticket) {
         self.uses.remove(ticket);
     }
@@ -94,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_good_for_a_day_and_new_after_it() {
+    fn key_is_valid_for_a_day_and_new_after_it() {
         let mut store = Store::default();
         let body = Bytes::from_static(b"{}");
         let first = at("2026-01-01T00:00:00Z");
@@ -111,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_key_is_new() {
+    fn forgotten_key_is_new() {
         let mut store = Store::default();
         let now = at("2026-01-01T00:00:00Z");
         let ticket = store.begin(0, "k", &Bytes::new(), now).unwrap();
@@ -120,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_too_long_or_not_ascii_is_refused() {
+    fn key_that_is_too_long_or_not_ascii_is_refused() {
         let mut store = Store::default();
         let now = at("2026-01-01T00:00:00Z");
         assert!(store.begin(0, &"k".repeat(100), &Bytes::new(), now).is_ok());

@@ -1,4 +1,4 @@
-//! Owns the keys: HTTP Basic authentication decides which account a request reads.
+//! Owns the keys: HTTP Basic authentication selects the account of a request.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::api::answer::Answer;
 /// How a key is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Refusal {
+pub enum KeyRefusal {
     /// 401 by the API.
     #[serde(rename = "json_401")]
     Json401,
@@ -26,7 +26,8 @@ pub enum Refusal {
     Html403,
 }
 
-impl Refusal {
+impl KeyRefusal {
+    /// Returns the answer to a refused request.
     pub(crate) fn answer(self) -> Answer {
         match self {
             Self::Json401 => unauthorized(),
@@ -37,38 +38,44 @@ impl Refusal {
     }
 }
 
-/// What becomes of the old key when a new one is made.
+/// What happens to the old key of an account that gets a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OldKey {
-    /// Both are good.
+    /// Both keys are valid.
     Kept,
-    /// It is unknown from now on.
+    /// The old key is refused.
     Revoked,
 }
 
-/// Which key opens which account.
+/// The account of each key.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
     accounts: HashMap<String, usize>,
     /// While set, every key is refused.
-    pub(crate) refusal: Option<Refusal>,
+    pub(crate) refusal: Option<KeyRefusal>,
 }
 
 impl Keys {
+    /// Adds a key to an account.
     pub(crate) fn add(&mut self, key: &str, account: usize) {
         self.accounts.insert(key.to_owned(), account);
     }
 
+    /// Removes a key.
     pub(crate) fn revoke(&mut self, key: &str) {
         self.accounts.remove(key);
     }
 
+    /// Returns the account of a key.
     pub(crate) fn account(&self, key: &str) -> Option<usize> {
         self.accounts.get(key).copied()
     }
 
-    /// The account that an `Authorization` header opens.
+    /// Returns the account of an `Authorization` header.
+    ///
+    /// # Errors
+    /// The answer to a refused request.
     pub(crate) fn admit(&self, authorization: Option<&str>) -> Result<usize, Answer> {
         if let Some(refusal) = self.refusal {
             return Err(refusal.answer());
@@ -77,7 +84,7 @@ impl Keys {
     }
 }
 
-/// The user name, where the password is empty.
+/// Returns the user name of Basic authentication, if the password is empty.
 fn key_of(authorization: &str) -> Option<String> {
     let (scheme, credentials) = authorization.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -88,6 +95,7 @@ fn key_of(authorization: &str) -> Option<String> {
     credentials.strip_suffix(':').map(str::to_owned)
 }
 
+/// Returns the answer to an unknown key.
 fn unauthorized() -> Answer {
     Answer::error(StatusCode::UNAUTHORIZED, "unauthorized", "There is no such key.")
         .with_header("WWW-Authenticate", "Basic realm=\"sandbox\"")
@@ -102,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_known_key_with_an_empty_password_is_admitted() {
+    fn only_known_key_with_an_empty_password_is_admitted() {
         let mut keys = Keys::default();
         keys.add("sk_test_a", 0);
         keys.add("sk_test_b", 1);
@@ -122,14 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_meets_every_key() {
+    fn refusal_applies_to_every_key() {
         let mut keys = Keys::default();
         keys.add("sk_test_a", 0);
         for (refusal, status, kind) in [
-            (Refusal::Json401, 401, "application/json"),
-            (Refusal::Json403, 403, "application/json"),
-            (Refusal::Html401, 401, "text/html"),
-            (Refusal::Html403, 403, "text/html"),
+            (KeyRefusal::Json401, 401, "application/json"),
+            (KeyRefusal::Json403, 403, "application/json"),
+            (KeyRefusal::Html401, 401, "text/html"),
+            (KeyRefusal::Html403, 403, "text/html"),
         ] {
             keys.refusal = Some(refusal);
             let answer = keys.admit(Some(&header("sk_test_a:"))).unwrap_err();

@@ -2,7 +2,7 @@
 
 use super::answer::Answer;
 use super::context::Context;
-use crate::account::View;
+use crate::account::ListView;
 use crate::faults::{Fired, drift, shape};
 use crate::readings::{DeletedListed, Envelope};
 
@@ -12,6 +12,7 @@ pub(crate) mod query;
 use query::{Page, Query};
 
 impl Context<'_> {
+    /// Runs `GET /customers`.
     pub(crate) fn list(self, fired: &[Fired]) -> Result<Answer, Answer> {
         let (readings, draws) = (self.readings, self.draws);
         let mut query = Query::parse(&self.request.query, readings)?;
@@ -25,7 +26,7 @@ impl Context<'_> {
         if let Some(expiration) = query.expiration {
             let mut rows = state.rows(&view, 0..usize::MAX);
             rows.retain(|&row| state.expiry(row) == Some(expiration));
-            view = View::of_rows(rows);
+            view = ListView::of_rows(rows);
         }
         let view = shape::view(state, view, fired);
         let window = query.window(state.view_len(&view), readings)?;

@@ -8,25 +8,29 @@ use crate::api::answer::Answer;
 use crate::request::Request;
 use crate::world::World;
 
-/// Where they begin.
+/// The path of all calls.
 pub(crate) const BASE: &str = "/_sandbox";
 
-/// What a call answers, or how it refuses.
+/// The answer of a call, or its refusal.
 pub(crate) type Answered = Result<Answer, Answer>;
 
+/// Reads the body of a request.
 pub(crate) fn body<T: DeserializeOwned>(request: &Request) -> Result<T, Answer> {
     serde_json::from_slice(&request.body).map_err(|error| unreadable(&error))
 }
 
+/// Returns the answer to an invalid body.
 pub(crate) fn unreadable(error: &serde_json::Error) -> Answer {
-    Answer::bad_request(&format!("The body cannot be used: {error}. GET {BASE}/ shows examples."))
+    Answer::bad_request(&format!("The body is invalid: {error}. GET {BASE}/ shows examples."))
 }
 
+/// Returns the answer to a call without a result.
 pub(crate) fn done() -> Answer {
     Answer::ok(&json!({"done": true}))
 }
 
+/// Returns the answer to an unknown path.
 pub(crate) fn nothing_here(_: &mut World, _: &Request) -> Answered {
-    let message = format!("There is nothing at this address. GET {BASE}/ shows what there is.");
+    let message = format!("There is nothing at this path. GET {BASE}/ lists the calls.");
     Err(Answer::error(StatusCode::NOT_FOUND, "not_found", &message))
 }

@@ -51,12 +51,13 @@ pub(crate) fn restore(world: &mut World, request: &Request, id: &str) -> Answere
     customer(account, id)
 }
 
-/// The account that `?key=KEY` names, or the default one.
+/// Returns the account that `?key=KEY` selects, or the default one.
 fn account<'a>(world: &'a mut World, request: &Request) -> Result<&'a mut Account, Answer> {
     let key = parameter(request, "key").unwrap_or_else(|| world.key().to_owned());
     world.account(&key).ok_or_else(|| Answer::not_found("There is no account with this key."))
 }
 
+/// Returns a parameter of the query string.
 fn parameter(request: &Request, name: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(request.query.as_bytes());
     pairs.find(|(other, _)| other == name).map(|(_, value)| value.into_owned())

@@ -1,4 +1,4 @@
-//! Owns the calls about everything else: faults, clock, readings, keys, the request log.
+//! Owns the calls about faults, clock, readings, keys and the request log.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::answered::{Answered, body, done, unreadable};
 use crate::api::answer::Answer;
-use crate::api::keys::{OldKey, Refusal};
+use crate::api::keys::{KeyRefusal, OldKey};
 use crate::faults::{Fault, FaultId};
 use crate::request::Request;
 use crate::world::World;
@@ -116,7 +116,7 @@ pub(crate) fn stats(world: &mut World, _: &Request) -> Answered {
 }
 
 fn time(text: &str) -> Result<Timestamp, Answer> {
-    text.parse().map_err(|error| Answer::bad_request(&format!("{text} is no time: {error}.")))
+    text.parse().map_err(|error| Answer::bad_request(&format!("{text} is not a time: {error}.")))
 }
 
 #[derive(Deserialize)]
@@ -153,14 +153,14 @@ struct NewKey {
 #[serde(deny_unknown_fields)]
 struct Refuse {
     #[serde(rename = "as")]
-    refusal: Option<Refusal>,
+    refusal: Option<KeyRefusal>,
 }
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Trickle {
     count: u32,
-    /// Without it, other changes each time.
+    /// Without a seed, the changes differ each time.
     seed: Option<u64>,
 }
 

@@ -7,37 +7,38 @@ use serde::Serialize;
 use super::effect::Effect;
 use super::fault::{Call, Fault, FaultId, Match};
 
-/// What a fault may ask of a request.
+/// The properties of a request that a fault can match.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct RequestFacts<'a> {
     pub method: &'a str,
-    /// Below `/api/v1`.
+    /// The path below `/api/v1`.
     pub path: &'a str,
     pub call: Option<Call>,
     pub page: Option<u64>,
 }
 
 impl Match {
-    fn fits(&self, asked: &Asked<'_>) -> bool {
-        self.method.as_ref().is_none_or(|method| method.eq_ignore_ascii_case(asked.method))
-            && self.path.as_ref().is_none_or(|path| asked.path.starts_with(path.as_str()))
-            && self.call.is_none_or(|call| asked.call == Some(call))
-            && self.page.is_none_or(|page| asked.page == Some(page))
+    /// Whether a request has all properties of this match.
+    fn fits(&self, facts: &RequestFacts<'_>) -> bool {
+        self.method.as_ref().is_none_or(|method| method.eq_ignore_ascii_case(facts.method))
+            && self.path.as_ref().is_none_or(|path| facts.path.starts_with(path.as_str()))
+            && self.call.is_none_or(|call| facts.call == Some(call))
+            && self.page.is_none_or(|page| facts.page == Some(page))
     }
 }
 
-/// The injected faults and what they have done so far.
+/// The injected faults and their counters.
 #[derive(Debug, Default)]
 pub struct Faults {
-    armed: Vec<Armed>,
-    /// Kept after a fault is removed.
+    armed: Vec<ArmedFault>,
+    /// How often each fault has fired; kept after a fault is removed.
     fired: BTreeMap<FaultId, u64>,
     by_kind: BTreeMap<&'static str, u64>,
 }
 
-/// An injected fault with its counters.
+/// An injected fault and its counters.
 #[derive(Debug, Clone, Serialize)]
-pub struct Armed {
+pub struct ArmedFault {
     pub id: FaultId,
     #[serde(flatten)]
     fault: Fault,
@@ -50,52 +51,58 @@ pub struct Armed {
 pub struct Fired {
     pub id: FaultId,
     pub effect: Effect,
-    /// How often it fired before this.
+    /// How often it fired before.
     pub earlier: u64,
 }
 
 impl Faults {
+    /// Adds a fault.
     pub fn inject(&mut self, fault: Fault) -> FaultId {
         let id = FaultId(self.fired.len() as u64 + 1);
         self.fired.insert(id, 0);
-        self.armed.push(Armed { id, fault, matched: 0, fired: 0 });
+        self.armed.push(ArmedFault { id, fault, matched: 0, fired: 0 });
         id
     }
 
-    /// False when it was not there (any more).
+    /// Removes a fault. Returns false if there is no such fault.
     pub fn remove(&mut self, id: FaultId) -> bool {
         let before = self.armed.len();
         self.armed.retain(|armed| armed.id != id);
         self.armed.len() < before
     }
 
+    /// Removes all faults.
     pub fn clear(&mut self) {
         self.armed.clear();
     }
 
-    pub fn armed(&self) -> &[Armed] {
+    /// Returns the faults that are not removed.
+    pub fn armed(&self) -> &[ArmedFault] {
         &self.armed
     }
 
+    /// Whether a fault is not removed.
     pub fn is_armed(&self, id: FaultId) -> bool {
         self.armed.iter().any(|armed| armed.id == id)
     }
 
+    /// Returns how often a fault has fired.
     pub fn fired(&self, id: FaultId) -> u64 {
         self.fired.get(&id).copied().unwrap_or(0)
     }
 
+    /// Returns how often the faults of each kind have fired.
     pub fn fired_by_kind(&self) -> BTreeMap<String, u64> {
         self.by_kind.iter().map(|(&kind, &count)| (kind.to_owned(), count)).collect()
     }
 
-    /// The faults that fire for a request, counted.
-    pub fn fire(&mut self, asked: &Asked<'_>) -> Vec<Fired> {
+    /// Counts and returns the faults that fire for a request.
+    pub fn fire(&mut self, facts: &RequestFacts<'_>) -> Vec<Fired> {
         let mut firing = Vec::new();
         for armed in &mut self.armed {
             let effect = &armed.fault.effect;
-            let can = !effect.shapes_lists() || asked.call == Some(Call::List);
-            if !can || !armed.fault.on.fits(asked) {
+            let can = !effect.shapes_lists() || facts.call == Some(Call::List);
+            if !can || !armed.fault.on.fits(facts) {
                 continue;
             }
             armed.matched += 1;
@@ -121,16 +128,16 @@ mod tests {
 
     use super::*;
 
-    fn list(page: u64) -> Asked<'static> {
-        Asked { method: "GET", path: "/customers", call: Some(Call::List), page: Some(page) }
+    fn list(page: u64) -> RequestFacts<'static> {
+        RequestFacts { method: "GET", path: "/customers", call: Some(Call::List), page: Some(page) }
     }
 
-    fn show() -> Asked<'static> {
-        Asked { method: "GET", path: "/customers/abc", call: Some(Call::Show), page: None }
+    fn show() -> RequestFacts<'static> {
+        RequestFacts { method: "GET", path: "/customers/abc", call: Some(Call::Show), page: None }
     }
 
     #[test]
-    fn a_fault_lets_some_through_fires_and_is_spent() {
+    fn fault_skips_requests_fires_and_ends() {
         let mut faults = Faults::default();
         let id = faults.inject(Fault::new(Effect::status(500)).skip(1).times(2));
         let fired: Vec<usize> = (0..5).map(|_| faults.fire(&show()).len()).collect();
@@ -138,11 +145,11 @@ mod tests {
         assert_eq!(faults.fired(id), 2);
         assert_eq!(faults.fired_by_kind(), BTreeMap::from([("status".to_owned(), 2)]));
         faults.clear();
-        assert_eq!(faults.fired(id), 2, "counters stay");
+        assert_eq!(faults.fired(id), 2, "counters are kept");
     }
 
     #[test]
-    fn every_part_of_a_match_must_fit() {
+    fn request_must_have_every_property_of_a_match() {
         for (on, fits) in [
             (json!({}), true),
             (json!({"method": "get", "path": "/customers", "page": 3, "call": "list"}), true),
@@ -157,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_shapes_lists_does_not_fire_elsewhere() {
+    fn effect_on_lists_does_not_fire_for_other_calls() {
         let mut faults = Faults::default();
         let id = faults.inject(Fault::new(Effect::EmptyList));
         assert!(faults.fire(&show()).is_empty());
@@ -166,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_replaced_answer_nobody_is_asked() {
+    fn fault_after_a_replaced_answer_does_not_fire() {
         let mut faults = Faults::default();
         faults.inject(Fault::new(Effect::Delay { ms: 1 }));
         faults.inject(Fault::new(Effect::status(503)));

@@ -1,8 +1,8 @@
 //! Owns the faults that change customers between two pages of a list.
 //!
-//! A client pages by number over a list that moves. A delete on a page that it has read moves the
-//! first customer of the next page onto that page, and the client misses it. An insert shows it the
-//! last customer twice.
+//! A client reads pages by number while the list changes. After a delete on a page that it has
+//! read, the first customer of the next page moves onto that page, and the client misses it. After
+//! an insert, the client reads the last customer twice.
 
 use std::ops::Range;
 
@@ -12,18 +12,18 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
-use crate::account::{Account, End};
+use crate::account::{Account, ListEnd};
 use crate::faults::{Drift, Effect, Fired, Region};
 use crate::population::{drawn_email, rfc3339};
 use crate::random;
 use crate::readings::Order;
 
-/// Whether customers change after the page.
+/// Whether one of these faults changes customers after the page.
 pub(crate) fn is_among(fired: &[Fired]) -> bool {
     fired.iter().any(|fired| matches!(fired.effect, Effect::Drift(_) | Effect::RandomDrift { .. }))
 }
 
-/// Lets customers change after a page that ended before position `end` of a list of `rows`.
+/// Changes customers after a page that ended before position `end` of a list of `rows`.
 pub(crate) fn after(
     account: &mut Account,
     now: Timestamp,
@@ -36,7 +36,7 @@ pub(crate) fn after(
         match fired.effect {
             Effect::Drift(drift) => {
                 let rng = random::seeded([fired.earlier]);
-                Current::new(account, now, order, rows, end, rng).drift(&drift);
+                Change::new(account, now, order, rows, end, rng).drift(&drift);
             }
             Effect::RandomDrift { seed, delete, insert, update, reorder } => {
                 let mut rng = random::seeded([seed, fired.earlier]);
@@ -45,9 +45,9 @@ pub(crate) fn after(
                     let served = rng.random_range(0..=count);
                     [served as usize, (count - served) as usize]
                 });
-                let mut current = Current::new(account, now, order, rows, end, rng);
+                let mut change = Change::new(account, now, order, rows, end, rng);
                 for (index, place) in [Region::Served, Region::Coming].into_iter().enumerate() {
-                    current.drift(&Drift {
+                    change.drift(&Drift {
                         delete: delete[index],
                         insert: insert[index],
                         update: update[index],
@@ -61,17 +61,19 @@ pub(crate) fn after(
     }
 }
 
-struct Current<'a> {
+/// The changes after one page.
+struct Change<'a> {
     account: &'a mut Account,
     now: Timestamp,
     order: Order,
-    /// All rows of the list as it was when the page was served.
+    /// All rows of the list when the page was served.
     rows: Vec<u32>,
+    /// The position after the page.
     end: usize,
     rng: ChaCha8Rng,
 }
 
-impl<'a> Current<'a> {
+impl<'a> Change<'a> {
     fn new(
         account: &'a mut Account,
         now: Timestamp,
@@ -83,6 +85,7 @@ impl<'a> Current<'a> {
         Self { rows: rows.to_vec(), account, now, order, end, rng }
     }
 
+    /// Makes the changes that a fault asks for.
     fn drift(&mut self, drift: &Drift) {
         if drift.is_nothing() {
             return;
@@ -99,48 +102,49 @@ impl<'a> Current<'a> {
         }
         for &row in moved {
             let end = match drift.place {
-                Region::Served => End::Last,
-                Region::Coming => End::First,
+                Region::Served => ListEnd::Last,
+                Region::Coming => ListEnd::First,
             };
             self.account.move_to(end, self.order, row);
         }
         for &row in updated {
             let email = drawn_email(&mut self.rng);
-            if let Some(id) = self.account.id_of(row) {
+            if let Some(id) = self.account.newest().id_of(row) {
                 self.account.update(self.now, &id, json!({"email": email}));
             }
         }
         for &row in deleted {
-            if let Some(id) = self.account.id_of(row) {
+            if let Some(id) = self.account.newest().id_of(row) {
                 self.account.delete(self.now, &id);
             }
         }
     }
 
-    /// Different living rows of a region, at most all there are.
+    /// Draws up to `count` different live rows of a region.
     fn choose(&mut self, count: usize, region: Range<usize>) -> Vec<u32> {
         let rows = self.rows[region].iter().copied();
-        let mut living: Vec<u32> = rows.filter(|&row| self.account.is_live(row)).collect();
-        let count = count.min(living.len());
-        let (chosen, _) = living.partial_shuffle(&mut self.rng, count);
+        let mut live: Vec<u32> = rows.filter(|&row| self.account.newest().is_live(row)).collect();
+        let count = count.min(live.len());
+        let (chosen, _) = live.partial_shuffle(&mut self.rng, count);
         chosen.to_vec()
     }
 
-    /// A new customer whose place in the list is within the region. By id, where it lands is up to its id.
+    /// Creates a customer whose place is within the region. In the order of ids, its id decides.
     fn insert(&mut self, place: Region, region: Range<usize>) {
         let lands_newest = matches!(
             (self.order, place),
             (Order::NewestFirst, Region::Served) | (Order::OldestFirst, Region::Coming)
         );
-        let beside = if region.is_empty() {
+        let neighbour = if region.is_empty() {
             self.rows.last().copied()
         } else {
             Some(self.rows[self.rng.random_range(region)])
         };
-        // A second older than one of the region is still within it: for where the newest comes first it is behind that
-        // one, and the region goes to the end; for where the oldest does it is before it, and the region has the start.
-        let created_s = match beside {
-            Some(row) if !lands_newest => self.account.created_s(row) - 1,
+        // A customer that is a second older than one of the region is within the region, too. With
+        // the newest first it follows that one, and the region extends to the end of the list. With
+        // the oldest first it precedes that one, and the region begins at the start of the list.
+        let created_s = match neighbour {
+            Some(row) if !lands_newest => self.account.newest().created_s(row) - 1,
             _ => self.now.as_second(),
         };
         let email = drawn_email(&mut self.rng);
@@ -161,9 +165,10 @@ mod tests {
         state.rows(&view, 0..usize::MAX)
     }
 
-    /// All customers are of the same second, so that only a step aside keeps a new one within its region.
+    /// All customers are created within the same second, so that only another second keeps a new
+    /// one within its region.
     #[test]
-    fn a_new_customer_lands_within_its_region() {
+    fn new_customer_is_within_its_region() {
         for (order, place) in [
             (Order::NewestFirst, Region::Served),
             (Order::NewestFirst, Region::Coming),
@@ -178,7 +183,7 @@ mod tests {
             let served = rows(&mut account, order);
             let before = served[..10].to_vec();
             let drift = Drift { insert: 5, place, ..Drift::default() };
-            Current::new(&mut account, now, order, &served, 10, random::seeded([1])).drift(&drift);
+            Change::new(&mut account, now, order, &served, 10, random::seeded([1])).drift(&drift);
 
             let rows = rows(&mut account, order);
             let served_end = rows.iter().rposition(|row| before.contains(row)).unwrap();
@@ -192,13 +197,12 @@ mod tests {
     }
 
     #[test]
-    fn no_row_is_chosen_twice_and_none_is_invented() {
+    fn chosen_rows_are_different_rows_of_the_region() {
         let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
         let mut account = Account::new(1, 0, 10, now);
         let served = rows(&mut account, Order::NewestFirst);
-        let mut current =
-            Current::new(&mut account, now, Order::NewestFirst, &served, 4, random::seeded([1]));
-        let mut chosen = current.choose(100, 0..4);
+        let mut change = Change::new(&mut account, now, Order::NewestFirst, &served, 4, random::seeded([1]));
+        let mut chosen = change.choose(100, 0..4);
         chosen.sort_unstable();
         assert_eq!(chosen, [6, 7, 8, 9]);
     }

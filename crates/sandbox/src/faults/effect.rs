@@ -6,21 +6,21 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::terms::{Drift, Echo, Ending, Payload, Whither, Work};
+use super::terms::{Drift, Echo, Ending, Payload, RedirectTarget, Work};
 
-/// What a fault does. In JSON, `kind` names it.
+/// The effect of a fault. In JSON, `kind` is its name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Effect {
-    /// Answers with this status. 500 and above with a JSON body come from the API itself, so they meet the idempotency
-    /// key; all others come from in front of it.
+    /// Answers with this status. With 500 and above and a JSON body, the answer is from the API
+    /// itself, so its idempotency store sees it. Any other answer is from a server in front.
     Status {
-        /// Any from 200 to 999; others become 500.
+        /// From 200 to 999; any other number is 500.
         status: u16,
         /// The body; KOMOJU's error JSON when absent.
         #[serde(default)]
         body: Payload,
-        /// The text of a `Retry-After` header, whatever it says.
+        /// Any text of a `Retry-After` header.
         #[serde(default)]
         retry_after: Option<String>,
         /// More headers.
@@ -46,51 +46,52 @@ pub enum Effect {
     Redirect {
         /// 301, 302, 303, 307, 308.
         status: u16,
-        /// Where to.
-        to: Whither,
+        /// The target.
+        to: RedirectTarget,
         /// Whether the request takes effect.
         #[serde(default)]
         work: Work,
     },
-    /// 200 with another body. The request takes effect.
+    /// Answers 200 with another body. The request takes effect.
     Body {
         /// The body.
         body: Payload,
     },
-    /// 200 with a streamed body of so many bytes: the beginning of a list, then white space.
+    /// Answers 200 with a long streamed body: the start of a list, then white space.
     HugeBody {
-        /// How many.
+        /// The length.
         bytes: u64,
     },
-    /// 200 with a gzip body that inflates to at least so many bytes, and is less than a hundredth of that on the wire.
+    /// Answers 200 with a gzip body that is at least a hundred times as long after decoding.
     GzipBomb {
-        /// How many.
+        /// The least length after decoding.
         bytes: u64,
     },
-    /// Ends the body after so many bytes, against `Content-Length`.
+    /// Ends the body before the length in `Content-Length`.
     Cut {
-        /// How many bytes are sent, at most all but one.
+        /// How many bytes are sent; at most all but one.
         after: usize,
         /// How the connection ends.
         #[serde(default)]
         ending: Ending,
     },
-    /// Sends the body piece by piece.
+    /// Sends the body in pieces.
     Drip {
-        /// Milliseconds between pieces.
+        /// Milliseconds between two pieces.
         every_ms: u64,
-        /// Bytes a piece.
+        /// The bytes of each piece.
         #[serde(default = "one")]
         bytes: usize,
     },
-    /// Adds a header of so many bytes to the answer.
+    /// Adds a long header to the answer.
     HugeHeader {
-        /// How many.
+        /// The length of its value.
         bytes: usize,
     },
-    /// Sets the answer's `Date` header apart from the sandbox's clock, as an edge server with a wrong clock does.
+    /// Makes the `Date` header differ from the sandbox's clock, as of an edge server with a wrong
+    /// clock.
     Date {
-        /// By so many seconds; negative: behind.
+        /// The difference in seconds; negative: behind.
         ahead_s: i64,
     },
     /// Waits before the request takes effect.
@@ -98,82 +99,82 @@ pub enum Effect {
         /// Milliseconds.
         ms: u64,
     },
-    /// Waits before the request takes effect until this fault is removed.
+    /// Waits before the request takes effect, until this fault is removed.
     Hold,
-    /// Sets fields of a list's envelope, as any JSON.
+    /// Sets fields of a list's envelope to any JSON.
     Envelope {
-        /// Which fields, and to what.
+        /// The fields and their values.
         fields: Map<String, Value>,
     },
-    /// Answers one page's customers whatever page was asked for.
+    /// Answers each page with the customers of one page.
     SamePage {
-        /// Which one.
+        /// That page.
         #[serde(default = "first")]
         page: u64,
-        /// What `page` says.
+        /// The value of `page` in the envelope.
         #[serde(default)]
         echo: Echo,
     },
-    /// Only the first so many customers exist, as far as lists know.
+    /// Lists only the first customers.
     ShortList {
         /// How many.
         keep: usize,
     },
-    /// No customers exist, as far as lists know.
+    /// Lists no customers.
     EmptyList,
-    /// These customers are not in lists, though show still answers.
+    /// Leaves customers out of lists. Show still answers them.
     Hide {
         /// Their ids.
         #[serde(default)]
         ids: Vec<String>,
-        /// And every so many-th customer, counted by age; the same ones each time.
+        /// Also every n-th customer by age, the same ones each time.
         #[serde(default)]
         every: Option<u32>,
     },
-    /// The first customer of the page is on it a second time, at its end, with other content.
+    /// Repeats the first customer of the page at its end, with other content.
     Twice {
         /// The fields that differ.
         #[serde(default = "another_email")]
         change: Map<String, Value>,
     },
-    /// Puts any value among the customers of a page.
+    /// Inserts any value between the customers of a page.
     Splice {
         /// The value.
         customer: Value,
-        /// At which position of the page; at its end when absent or beyond.
+        /// Its position; the end of the page if it is absent or too large.
         #[serde(default)]
         at: Option<usize>,
     },
-    /// Replaces a text wherever it stands in the answer, so that an answer can hold what no JSON value can.
+    /// Replaces a text everywhere in the answer, also by bytes that no JSON value contains.
     Rewrite {
-        /// What is replaced, byte for byte as the answer spells it.
+        /// The text, byte for byte.
         find: String,
-        /// What stands there instead.
+        /// Its replacement.
         with: Payload,
     },
-    /// After the page was served, customers change.
+    /// Changes customers after the page was served.
     Drift(Drift),
-    /// After each page, some customers change at random places.
+    /// Changes customers at random places after each page.
     RandomDrift {
-        /// The same seed drifts in the same way.
+        /// The seed. The same seed makes the same changes.
         seed: u64,
-        /// At most so many are deleted a page.
+        /// How many customers are deleted after a page at most.
         #[serde(default)]
         delete: u64,
-        /// At most so many are created a page.
+        /// How many customers are created after a page at most.
         #[serde(default)]
         insert: u64,
-        /// At most so many are updated a page.
+        /// How many customers are updated after a page at most.
         #[serde(default)]
         update: u64,
-        /// At most so many are moved a page.
+        /// How many customers are moved after a page at most.
         #[serde(default)]
         reorder: u64,
     },
 }
 
 impl Effect {
-    /// The name it has in JSON, by which firings are counted.
+    /// Returns the name in JSON, by which firings are counted.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Status { .. } => "status",
@@ -202,7 +203,7 @@ impl Effect {
         }
     }
 
-    /// An error status that answers before anything is done.
+    /// Returns an error status whose request takes no effect.
     pub fn status(status: u16) -> Self {
         Self::Status {
             status,
@@ -213,7 +214,7 @@ impl Effect {
         }
     }
 
-    /// Whether it stands in for the answer, so that later faults are not asked.
+    /// Whether it replaces the answer, so that later faults do not fire.
     pub(crate) fn replaces_answer(&self) -> bool {
         matches!(
             self,
@@ -227,7 +228,7 @@ impl Effect {
         )
     }
 
-    /// Whether it only makes sense for the list of customers.
+    /// Whether it applies only to the list of customers.
     pub(crate) fn shapes_lists(&self) -> bool {
         matches!(
             self,
@@ -244,7 +245,7 @@ impl Effect {
     }
 }
 
-/// The longest delay, so that a typing error does not hold a test for a century.
+/// Returns a delay of at most a day, so that a typing error does not block a test for ever.
 pub(crate) fn milliseconds(ms: u64) -> Duration {
     Duration::from_millis(ms.min(24 * 60 * 60 * 1000))
 }
@@ -266,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_effect_survives_json_under_its_kind() {
+    fn every_effect_reads_back_from_json_by_its_kind() {
         let text = include_str!("every_effect.json");
         let effects: Vec<Value> = serde_json::from_str(text).unwrap();
         for written in &effects {

@@ -4,75 +4,75 @@ use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
 
-/// Something that goes wrong, for the requests it matches.
+/// An effect on the requests that it matches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// Which requests; all when empty.
+    /// The requests; all if it is empty.
     #[serde(default)]
     pub on: Match,
-    /// What happens to them.
+    /// The effect.
     pub effect: Effect,
-    /// So many matching requests are let through first.
+    /// How many matching requests are skipped first.
     #[serde(default)]
     pub skip: u64,
-    /// It fires so many times; without a number for ever.
+    /// How often it fires; without a number for ever.
     #[serde(default)]
     pub times: Option<u64>,
 }
 
 impl Fault {
-    /// A fault that hits every request its effect can, for ever.
+    /// Returns a fault for every request to which its effect applies, for ever.
     pub fn new(effect: Effect) -> Self {
         Self { on: Match::default(), effect, skip: 0, times: None }
     }
 
-    /// Only calls of this kind.
+    /// Limits the fault to one kind of call.
     pub fn call(mut self, call: Call) -> Self {
         self.on.call = Some(call);
         self
     }
 
-    /// Only requests for this page.
+    /// Limits the fault to requests for one page.
     pub fn page(mut self, page: u64) -> Self {
         self.on.page = Some(page);
         self
     }
 
-    /// Only so many times.
+    /// Limits how often the fault fires.
     pub fn times(mut self, times: u64) -> Self {
         self.times = Some(times);
         self
     }
 
-    /// Only once.
+    /// Limits the fault to one request.
     pub fn once(self) -> Self {
         self.times(1)
     }
 
-    /// Not the first so many.
+    /// Skips the first matching requests.
     pub fn skip(mut self, skip: u64) -> Self {
         self.skip = skip;
         self
     }
 }
 
-/// Names an injected fault.
+/// The id of an injected fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FaultId(pub u64);
 
-/// What a request must be; what is absent matches all.
+/// The properties of matching requests. An absent property matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Match {
-    /// `GET`, `POST`, … in either case.
+    /// The method, in upper or lower case.
     pub method: Option<String>,
-    /// How the path below `/api/v1` begins, for example `/customers`.
+    /// The start of the path below `/api/v1`, for example `/customers`.
     pub path: Option<String>,
     /// The kind of call.
     pub call: Option<Call>,
-    /// The page asked for; a list without a page asks for 1.
+    /// The requested page; 1 for a list without a page.
     pub page: Option<u64>,
 }
 
@@ -104,7 +104,7 @@ mod tests {
     use crate::faults::{Drift, Payload, Region, Work};
 
     #[test]
-    fn faults_are_written_as_json_by_hand() {
+    fn fault_is_read_from_short_json() {
         let fault: Fault = serde_json::from_value(json!({
             "on": {"call": "list", "page": 2},
             "effect": {"kind": "status", "status": 503, "body": "html", "retry_after": "120"},

@@ -4,12 +4,12 @@ use bytes::Bytes;
 use hyper::StatusCode;
 
 use super::effect::Effect;
-use super::terms::{Payload, Whither, Work};
+use super::terms::{Payload, RedirectTarget, Work};
 use crate::api::answer::{Answer, JSON};
 use crate::request::Request;
 
 impl Effect {
-    /// Whether the request takes effect although this replaces its answer.
+    /// Returns whether the request takes effect although this replaces its answer.
     pub(crate) fn work(&self) -> Work {
         match self {
             Self::Status { work, .. }
@@ -20,12 +20,12 @@ impl Effect {
         }
     }
 
-    /// Whether it answers before the API even looks at the key.
+    /// Whether it answers in front of the API, before the key is checked.
     pub(crate) fn stops_in_front(&self) -> bool {
         self.work() == Work::Skipped && self.server_error().is_none()
     }
 
-    /// The answer, if it is an error the API itself makes: 500 and above, in JSON.
+    /// Returns the answer, if it is an error of the API itself: 500 and above, in JSON.
     pub(crate) fn server_error(&self) -> Option<Answer> {
         match self {
             Self::Status { status: 500.., body, .. } if *body != Payload::Html => self.replacement(None),
@@ -33,7 +33,7 @@ impl Effect {
         }
     }
 
-    /// The answer this puts in the place of any other.
+    /// Returns the answer that replaces any other one.
     pub(crate) fn replacement(&self, request: Option<&Request>) -> Option<Answer> {
         match self {
             Self::Status { status, body, retry_after, headers, .. } => {
@@ -58,11 +58,12 @@ impl Effect {
 }
 
 impl Payload {
+    /// Returns an answer with this body.
     pub(crate) fn answer(&self, status: StatusCode) -> Answer {
         let with = |content_type, body: Bytes| Answer { status, content_type, headers: Vec::new(), body };
         match self {
             Self::Error => Answer::plain_error(status),
-            Self::Code(code) => Answer::error(status, code, "The sandbox was asked to say so."),
+            Self::Code(code) => Answer::error(status, code, "A fault of the sandbox sends this error."),
             Self::Html => Answer::html(status),
             Self::Empty => with(None, Bytes::new()),
             Self::Json(value) => Answer::json(status, value),
@@ -72,7 +73,8 @@ impl Payload {
     }
 }
 
-impl Whither {
+impl RedirectTarget {
+    /// Returns the `Location` header of a redirect.
     fn location(&self, request: &Request) -> String {
         let path = request.path_and_query();
         let host = request.header("host").unwrap_or("localhost");
@@ -89,7 +91,7 @@ impl Whither {
     }
 }
 
-/// An answer cannot have less than 200: those only announce one.
+/// Returns a status from 200 on; 500 for any other number. A lower status does not end a request.
 fn status_code(status: u16) -> StatusCode {
     let code = StatusCode::from_u16(status).ok().filter(|_| status >= 200);
     code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
@@ -100,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_json_errors_of_500_and_above_come_from_the_api_itself() {
+    fn only_json_errors_from_500_on_are_from_the_api_itself() {
         for (status, body, own) in [
             (500, Payload::Error, true),
             (502, Payload::Code("card_declined".to_owned()), true),

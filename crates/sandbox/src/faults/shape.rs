@@ -1,14 +1,14 @@
-//! Owns the faults that change a list: which customers it has, and what its pages say.
+//! Owns the faults that change a list: its customers and its pages.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 
-use crate::account::{State, View};
+use crate::account::{Customers, ListView};
 use crate::api::list::query::{Page, Query};
 use crate::faults::{Echo, Effect, Fired};
 
-/// Which page is answered.
+/// Changes which page is answered.
 pub(crate) fn query(query: &mut Query, fired: &[Fired]) {
     for fired in fired {
         if let Effect::SamePage { page, .. } = fired.effect {
@@ -17,19 +17,19 @@ pub(crate) fn query(query: &mut Query, fired: &[Fired]) {
     }
 }
 
-/// Which customers the list has.
-pub(crate) fn view(state: &State, mut view: View, fired: &[Fired]) -> View {
+/// Changes which customers the list has.
+pub(crate) fn view(state: &Customers, mut view: ListView, fired: &[Fired]) -> ListView {
     for fired in fired {
         match &fired.effect {
-            Effect::EmptyList => view = View::of_rows(Vec::new()),
-            Effect::ShortList { keep } => view = View::of_rows(state.rows(&view, 0..*keep)),
+            Effect::EmptyList => view = ListView::of_rows(Vec::new()),
+            Effect::ShortList { keep } => view = ListView::of_rows(state.rows(&view, 0..*keep)),
             Effect::Hide { ids, every } => {
                 let hidden: HashSet<u32> = ids.iter().filter_map(|id| state.row(id)).collect();
                 let mut rows = state.rows(&view, 0..usize::MAX);
                 rows.retain(|&row| {
                     !hidden.contains(&row) && every.is_none_or(|every| row % every.max(1) != 0)
                 });
-                view = View::of_rows(rows);
+                view = ListView::of_rows(rows);
             }
             _ => {}
         }
@@ -37,12 +37,12 @@ pub(crate) fn view(state: &State, mut view: View, fired: &[Fired]) -> View {
     view
 }
 
-/// What the page says. `asked` is the page that was asked for.
-pub(crate) fn page(page: &mut Page, asked: u64, fired: &[Fired]) {
+/// Changes the content of a page. `requested` is the number of the requested page.
+pub(crate) fn page(page: &mut Page, requested: u64, fired: &[Fired]) {
     for fired in fired {
         match &fired.effect {
             Effect::SamePage { echo: Echo::Asked, .. } => {
-                page.envelope.insert("page".to_owned(), asked.into());
+                page.envelope.insert("page".to_owned(), requested.into());
             }
             Effect::Envelope { fields } => page.envelope.extend(fields.clone()),
             Effect::Twice { change } => {

@@ -7,26 +7,26 @@ use serde_json::Value;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Drift {
-    /// Deleted.
+    /// How many are deleted.
     pub delete: usize,
-    /// Created.
+    /// How many are created.
     pub insert: usize,
-    /// Given another email.
+    /// How many get another email.
     pub update: usize,
-    /// Moved: from pages already served to the end of the list, from pages still to come to its beginning.
+    /// How many are moved: from served pages to the end of the list, from later pages to its start.
     pub reorder: usize,
-    /// On which pages.
+    /// The pages of these customers.
     pub place: Region,
 }
 
-/// The pages of a list around the one just served.
+/// A part of a list, relative to the page that was just served.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Region {
-    /// Those up to this one.
+    /// The pages up to this one.
     #[default]
     Served,
-    /// Those after it.
+    /// The later pages.
     Coming,
 }
 
@@ -45,60 +45,62 @@ pub enum Work {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
-    /// In order (FIN).
+    /// By an orderly close (FIN).
     #[default]
     Close,
-    /// At once (RST).
+    /// By a reset (RST).
     Reset,
 }
 
-/// What `page` says when another page is answered.
+/// The value of `page` in the envelope if another page is answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Echo {
-    /// The page that was asked for.
+    /// The requested page.
     #[default]
     Asked,
-    /// The page that is answered.
+    /// The answered page.
     Answered,
 }
 
-/// Where a redirect leads.
+/// The target of a redirect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Whither {
-    /// To the same path, without naming a host.
+pub enum RedirectTarget {
+    /// The same path, without a host.
     SameHost,
-    /// To the same path under another name of this machine: `localhost` for an address, an address for `localhost`.
+    /// The same path at another name of this machine: `localhost` for an address, an address for
+    /// `localhost`.
     OtherHost,
-    /// To the same path with the scheme `http`.
+    /// The same path with the scheme `http`.
     PlainHttp,
-    /// To any URL.
+    /// Any URL.
     Url(String),
 }
 
-/// The body of a replaced answer.
+/// The body of an answer that a fault sends.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Payload {
-    /// KOMOJU's error JSON that goes with the status.
+    /// KOMOJU's error JSON for the status.
     #[default]
     Error,
     /// KOMOJU's error JSON with this code.
     Code(String),
-    /// A page such as firewalls send.
+    /// A web page, as firewalls send it.
     Html,
-    /// Nothing.
+    /// No body.
     Empty,
     /// Any JSON.
     Json(Value),
-    /// Any text, said to be JSON.
+    /// Any text, with the content type of JSON.
     Text(String),
-    /// Any bytes, said to be JSON.
+    /// Any bytes, with the content type of JSON.
     Bytes(Vec<u8>),
 }
 
 impl Drift {
+    /// Whether it changes no customer.
     pub(crate) fn is_nothing(&self) -> bool {
         self.delete + self.insert + self.update + self.reorder == 0
     }

@@ -2,14 +2,14 @@
 
 use crate::random::DIGITS;
 
-/// A bijection on 64 bits (SplitMix64's finaliser).
+/// Maps 64 bits to 64 bits, bijectively (the finaliser of SplitMix64).
 pub(crate) fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     x ^ (x >> 31)
 }
 
-/// The inverse of [`mix`].
+/// Inverts [`mix`].
 pub(crate) fn unmix(mut x: u64) -> u64 {
     x = (x ^ (x >> 31) ^ (x >> 62)).wrapping_mul(0x3196_42B2_D24D_8EC3);
     x = (x ^ (x >> 27) ^ (x >> 54)).wrapping_mul(0x96DE_1B17_3F11_9089);
@@ -26,7 +26,7 @@ pub(crate) fn push_base36(text: &mut String, mut value: u64, digits: usize) {
     text.extend(reversed[..digits].iter().rev().map(|&digit| char::from(digit)));
 }
 
-/// Reads what [`push_base36`] wrote, if it fits 64 bits and holds no other letters.
+/// Reads a number in base 36, with letters in lower case, if it fits into 64 bits.
 pub(crate) fn read_base36(text: &str) -> Option<u64> {
     text.bytes().try_fold(0u64, |value, byte| {
         let digit = match byte {
@@ -43,14 +43,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unmix_undoes_mix() {
+    fn unmix_inverts_mix() {
         for x in [0, 1, 2, 255, 1 << 40, u64::MAX - 1, u64::MAX] {
             assert_eq!(unmix(mix(x)), x);
         }
     }
 
     #[test]
-    fn base_36_reads_back_what_it_wrote() {
+    fn number_in_base_36_reads_back() {
         for value in [0, 35, 36, 1 << 50, u64::MAX] {
             let mut text = String::new();
             push_base36(&mut text, value, 13);

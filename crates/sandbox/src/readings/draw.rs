@@ -9,12 +9,13 @@ use super::values::{Deleted, DeletedListed, LastPage, ListTimes, Order, PastEnd,
 use crate::random::pick;
 
 impl Readings {
-    /// Draws a combination of everything that is not known about reads: `order`, `past_end`, `total`, `last_page`,
-    /// `filtered_every`, `ties`, `repeated`, the lags (each at most `lag_most_s`), `lag_percent`, `deleted`,
-    /// `deleted_listed`, `list_times` and `seed`. All else is at its default, `rate_limit` too.
+    /// Draws a combination of the readings about reads: `order`, `past_end`, `total`, `last_page`,
+    /// `filtered_every`, `ties`, `repeated`, the lags (each at most `lag_most_s`), `lag_percent`,
+    /// `deleted`, `deleted_listed`, `list_times` and `seed`. All other readings have their default,
+    /// also `rate_limit`.
     ///
-    /// Each of them is exact in about half of the draws, so that few and many imprecisions meet each other. The same
-    /// state of `rng` draws the same readings.
+    /// Each of them is exact in about half of the draws, so that few and many imprecisions are
+    /// combined. The same state of `rng` draws the same readings.
     pub fn random_list(rng: &mut impl Rng, lag_most_s: u64) -> Self {
         let mut drawn = Self { seed: rng.random(), ..Self::default() };
         drawn.order = pick(rng, &[Order::NewestFirst, Order::OldestFirst, Order::ById]);
@@ -107,6 +108,6 @@ mod tests {
         }
         assert!(drawn.iter().all(|readings| readings.list_lag_s.max(readings.show_lag_s) <= 59));
         let at_most_2 = drawn.iter().any(|readings| readings.filtered_every.is_some_and(|k| k.get() < 2));
-        assert!(!at_most_2, "a list that leaves out everything is none");
+        assert!(!at_most_2, "a list that leaves out all customers is no list");
     }
 }

@@ -4,34 +4,35 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use serde::{Deserialize, Serialize};
 
-/// What `total` of the customer list says. In JSON `"exact"`, `{"off": -3}`, `{"random": 5}`, `"missing"` or `"text"`.
+/// `total` of the customer list. In JSON `"exact"`, `{"off": -3}`, `{"random": 5}`, `"missing"` or
+/// `"text"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Total {
-    /// How many customers the list has.
+    /// The number of customers.
     Exact,
-    /// So many more, or fewer where negative; never less than 0.
+    /// The number with this difference; never less than 0.
     Off(i64),
-    /// At each request another number, at most so many percent too high or too low.
+    /// Another number for each request, at most this percentage too high or too low.
     Random(u32),
-    /// There is no `total`.
+    /// No `total`.
     Missing,
     /// The number as a string.
     Text,
 }
 
-/// What `last_page` of the customer list says. In JSON `"exact"`, `{"divisor": 25}`, `"floor"`, `"missing"`, `"null"` or
-/// `"zero"`.
+/// `last_page` of the customer list. In JSON `"exact"`, `{"divisor": 25}`, `"floor"`, `"missing"`,
+/// `"null"` or `"zero"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LastPage {
     /// The number of the last page with customers.
     Exact,
-    /// The same, but for pages of another size.
+    /// The number for pages of this size.
     Divisor(NonZeroU64),
-    /// Rounded down: a last page that is not full is not counted.
+    /// The number of full pages.
     Floor,
-    /// There is no `last_page`.
+    /// No `last_page`.
     Missing,
     /// Null.
     Null,
@@ -39,25 +40,26 @@ pub enum LastPage {
     Zero,
 }
 
-/// A limit of requests a second, over all calls of the API. It counts by the sandbox's clock, so that with a clock that
-/// stands still nothing more is accepted until the clock moves.
+/// A limit of requests a second for all calls of the API. It counts by the sandbox's clock. With a
+/// stopped clock, no more requests are accepted until the clock moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimit {
     /// How many requests are accepted within any second. Refused ones do not count.
     pub per_second: NonZeroU32,
-    /// How the others are refused.
+    /// The answer to refused requests.
     #[serde(default)]
     pub refused: Refused,
-    /// Whether a refusal says in `Retry-After` after how many seconds a request is accepted again.
+    /// Whether a refusal has a `Retry-After` with the seconds until a request is accepted again.
     #[serde(default)]
     pub retry_after: bool,
-    /// A refusal refuses everything for so many seconds, and each request during that time starts them again.
+    /// For how many seconds all requests are refused after a refusal. Each of them starts this time
+    /// again.
     #[serde(default)]
     pub ban_s: u32,
 }
 
-/// How a request over the limit is refused.
+/// The answer to a request over the limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refused {
@@ -86,7 +88,7 @@ macro_rules! reading {
 }
 
 reading! {
-    /// How the customer list is sorted.
+    /// The order of the customer list.
     Order {
         /// By `created_at`, the newest first.
         NewestFirst,
@@ -98,41 +100,41 @@ reading! {
 }
 
 reading! {
-    /// What becomes of a request for more customers a page than the maximum.
+    /// The answer to a request for a page over the maximum.
     PerPageOver {
-        /// It is answered with the maximum.
+        /// A page of the maximum.
         Clamped,
-        /// It is refused with 422.
+        /// 422.
         Refused,
     }
 }
 
 reading! {
-    /// Whether an answer reveals the saved payment details.
+    /// Whether an answer shows the saved payment details.
     Source {
-        /// As it is.
+        /// It does.
         Shown,
-        /// Always null.
+        /// `source` is always null.
         Hidden,
     }
 }
 
 reading! {
-    /// What PATCH does with the metadata it does not name.
+    /// The effect of PATCH on metadata keys that it does not name.
     Metadata {
-        /// Keys that are not named stay.
+        /// They are kept.
         Merged,
-        /// The new object takes the place of the old.
+        /// They are removed.
         Replaced,
     }
 }
 
 reading! {
-    /// What PATCH does with `"email": null`.
+    /// The effect of PATCH with `"email": null`.
     NullEmail {
-        /// The customer has no email afterwards.
+        /// It removes the email.
         Clears,
-        /// As if it were absent.
+        /// None.
         Ignored,
         /// 422.
         Refused,
@@ -142,15 +144,15 @@ reading! {
 reading! {
     /// Whether a create needs `payment_details`.
     PaymentDetails {
-        /// It may be left out.
+        /// It does not.
         Optional,
-        /// Without it: 422 `missing_parameter`.
+        /// It does; without them the answer is 422 `missing_parameter`.
         Required,
     }
 }
 
 reading! {
-    /// Whether an answer of 500 and above is kept under its idempotency key.
+    /// Whether an answer from 500 on is stored under its idempotency key.
     ServerErrors {
         /// A retry does the work again.
         Forgotten,
@@ -160,13 +162,13 @@ reading! {
 }
 
 reading! {
-    /// What a page past the end answers.
+    /// The answer to a page past the end.
     PastEnd {
-        /// 200 with no data.
+        /// 200 without customers.
         Empty,
         /// 404.
         NotFound,
-        /// 200 with the last page, which also says so in `page`.
+        /// 200 with the last page, also in `page`.
         LastPage,
     }
 }
@@ -192,7 +194,7 @@ reading! {
 }
 
 reading! {
-    /// What delete answers.
+    /// The answer to a delete.
     Delete {
         /// 200 with the deleted customer.
         Customer,
@@ -202,65 +204,66 @@ reading! {
 }
 
 reading! {
-    /// Whether customers show their `locale`.
+    /// Whether answers contain the `locale` of customers.
     Locale {
-        /// Always, where they have one.
+        /// Always, for customers that have one.
         Shown,
-        /// Never, as with the older API.
+        /// Never, as in the older API.
         Hidden,
-        /// Where `X-KOMOJU-API-VERSION` is 2025-01-28 or later.
+        /// If `X-KOMOJU-API-VERSION` is 2025-01-28 or later.
         ByVersion,
     }
 }
 
 reading! {
-    /// What the list's envelope calls itself in `resource`.
+    /// The `resource` of the list's envelope.
     Envelope {
-        /// `customer_list`, as the SDKs say.
+        /// `customer_list`, as in the SDKs.
         CustomerList,
-        /// `list`, as the older documents say.
+        /// `list`, as in the older documentation.
         List,
     }
 }
 
 reading! {
-    /// What `start_time` and `end_time` of an envelope say.
+    /// `start_time` and `end_time` of an envelope.
     ListTimes {
-        /// What was asked for; null without it.
+        /// The requested ones, or null.
         Echoed,
-        /// They are not there.
+        /// They are absent.
         Absent,
-        /// Always null.
+        /// They are null.
         Null,
-        /// What was asked for; without it, 1970 and now.
+        /// The requested ones, or 1970 and now.
         Filled,
     }
 }
 
 reading! {
-    /// The order of customers of the same second. By id there are no ties.
+    /// The order of customers that were created within the same second. The order of ids has no
+    /// ties.
     Ties {
-        /// Always the same.
+        /// It is always the same.
         Stable,
-        /// Another one at each request, as without a second column in `ORDER BY`.
+        /// It differs for each request, as without a second column in `ORDER BY`.
         Unstable,
     }
 }
 
 reading! {
-    /// Whether each page of customers has one of them twice. Which one depends on the seed and the page's number.
+    /// Whether each page shows one customer twice. Seed and page decide which one.
     Repeated {
-        /// It has not.
+        /// It does not.
         Never,
-        /// A customer follows itself; the page is one longer.
+        /// The customer is repeated after itself, so the page is one longer.
         Added,
-        /// A customer follows itself in the place of the next one, which the page does not show.
+        /// The customer is repeated in place of the next one, which is missing.
         Displacing,
     }
 }
 
 reading! {
-    /// What show answers for a customer that was deleted. Updates and deletes answer 404 `not_found`.
+    /// The answer to show for a deleted customer. Updates and deletes are answered 404 `not_found`.
     Deleted {
         /// 404 `not_found`.
         NotFound,
@@ -274,11 +277,11 @@ reading! {
 }
 
 reading! {
-    /// Whether deleted customers stay in the list.
+    /// Whether the list contains deleted customers.
     DeletedListed {
-        /// They do not.
+        /// It does not.
         Never,
-        /// They do, with `"deleted": true`, and `total` counts them.
+        /// It does, with `"deleted": true`, and `total` counts them.
         Flagged,
     }
 }

@@ -1,8 +1,8 @@
-//! Owns listening, the connections and the routes of the API.
+//! Owns the listener, the connections and the routes of the API.
 //!
-//! hyper passes requests to axum's router, not `axum::serve`: a fault may have to reset the
-//! connection of a request. So each call returns an [`Outcome`], which becomes a response only in
-//! the code that has the connection.
+//! `axum::serve` is not used, because a fault may reset the connection of a request. hyper passes
+//! requests to axum's router, and each handler returns an [`Outcome`]. The code that has the
+//! connection turns it into a response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +24,9 @@ use crate::control;
 use crate::outcome::{Body, Hangup, Outcome};
 use crate::request::{Id, Request, Route};
 use crate::server::Server;
-use crate::wire::{Line, Wire};
+use crate::wire::Line;
 
-/// Takes connections until the stop.
+/// Accepts connections until the stop.
 pub(crate) async fn listen(server: Arc<Server>, listener: TcpListener) {
     let router = TowerToHyperService::new(router(&server));
     while let Some(accepted) = server.stop.run_until_cancelled(listener.accept()).await {
@@ -34,26 +34,28 @@ pub(crate) async fn listen(server: Arc<Server>, listener: TcpListener) {
             Ok((stream, _)) => {
                 server.tasks.spawn(connection(Arc::clone(&server), router.clone(), stream));
             }
-            // Out of file descriptors, as a rule; the connection stays in the backlog.
+            // Usually no file descriptor is free. The connection remains in the backlog.
             Err(error) => {
-                tracing::warn!(%error, "the sandbox cannot take a connection");
+                tracing::warn!(%error, "the sandbox cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
+/// Serves one connection.
 async fn connection(server: Arc<Server>, router: TowerToHyperService<Router>, stream: TcpStream) {
-    // Without this, small answers wait for acknowledgements. Where it cannot be set, they do.
+    // Without this option, small answers wait for acknowledgements.
     let _ = stream.set_nodelay(true);
-    let line = Arc::new(Line::default());
-    let wire = TokioIo::new(Wire::new(stream, Arc::clone(&line)));
+    // Without a handle of its own, no fault could reset the connection.
+    let Ok(line) = Line::of(&stream).map(Arc::new) else { return };
     let service = service_fn(|request| answer(&router, request, &line));
-    let connection = http1::Builder::new().serve_connection(wire, service);
-    // A connection ends as its client, a fault or the stop wants; none of these is news.
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    // The client, a fault or the stop ends a connection. None of them is an error here.
     let _ = server.stop.run_until_cancelled(connection).await;
 }
 
+/// Answers one request of a connection.
 async fn answer(
     router: &TowerToHyperService<Router>,
     request: hyper::Request<Incoming>,
@@ -63,6 +65,7 @@ async fn answer(
     Outcome::of(response).respond(line)
 }
 
+/// Returns the routes of the API and of the control calls.
 fn router(server: &Arc<Server>) -> Router {
     Router::new()
         .route("/api/v1/customers", get(all(Route::List)).post(all(Route::Create)))
@@ -78,14 +81,14 @@ fn router(server: &Arc<Server>) -> Router {
         .with_state(Arc::clone(server))
 }
 
-/// Leads to a call without an id.
+/// Returns the handler for a call without an id.
 fn all(
     route: Route,
 ) -> impl Fn(State<Arc<Server>>, Request) -> BoxFuture<'static, Outcome> + Clone + Send + Sync + 'static {
     move |State(server), request| server.answer(route.clone(), request).boxed()
 }
 
-/// Leads to a call with an id, which may be any text.
+/// Returns the handler for a call with an id, which may be any text.
 fn one(
     route: fn(String) -> Route,
 ) -> impl Fn(State<Arc<Server>>, Id, Request) -> BoxFuture<'static, Outcome> + Clone + Send + Sync + 'static {
@@ -104,17 +107,17 @@ mod tests {
     use crate::faults::{Call, Effect, Fault};
     use crate::{Options, World};
 
-    /// The default key, as a header carries it.
+    /// The `Authorization` header of the default key.
     const KEY: &str = "Basic c2tfdGVzdF9zYW5kYm94Og==";
     const CALLS: [Call; 7] =
         [Call::List, Call::Show, Call::Create, Call::Update, Call::Delete, Call::Events, Call::Event];
 
-    /// The call that a request leads to, as faults know it, and the status of its answer.
-    async fn led(method: &str, path: &str) -> (Vec<Call>, u16) {
+    /// Returns the call of a request, as faults match it, and the status of its answer.
+    async fn routed(method: &str, path: &str) -> (Vec<Call>, u16) {
         let server = Arc::new(Server::new(World::new(&Options::default()), false));
         server.world().put_raw(json!({"id": "a/b é"}));
         let event = server.world().accounts[0].events.newest_first(None).next().unwrap()["id"].clone();
-        // They change nothing, and count.
+        // These faults change nothing. They count the calls.
         let faults = CALLS.map(|call| {
             let fault = Fault::new(Effect::Delay { ms: 0 }).call(call);
             (call, server.world().inject(fault))
@@ -129,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn paths_lead_to_calls_and_all_else_nowhere() {
+    async fn each_path_has_its_call_and_other_paths_have_none() {
         for (method, path, call, status) in [
             ("GET", "/api/v1/customers", Some(Call::List), 200),
             ("POST", "/api/v1/customers", Some(Call::Create), 200),
@@ -148,7 +151,7 @@ mod tests {
             ("GET", "/api/v1/payments", None, 404),
             ("GET", "/customers", None, 404),
         ] {
-            assert_eq!(led(method, path).await, (Vec::from_iter(call), status), "{method} {path}");
+            assert_eq!(routed(method, path).await, (Vec::from_iter(call), status), "{method} {path}");
         }
     }
 }

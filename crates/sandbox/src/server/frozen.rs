@@ -1,6 +1,6 @@
-//! Owns lists that are answered from memory with their first answer.
+//! Owns the first answers to lists, which are repeated from memory.
 //!
-//! A benchmark uses them, so that it measures the client and not the sandbox.
+//! Benchmarks use them, so that they measure the client and not the sandbox.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -24,7 +24,7 @@ impl Frozen {
         Self { latency, ..Self::default() }
     }
 
-    /// The first answer to a list with this query, once there was one.
+    /// Returns the first answer to a list with this query, if there was one.
     pub(crate) async fn thaw(&self, query: &str) -> Option<Outcome> {
         let found = {
             let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,7 +37,7 @@ impl Frozen {
         Some(Outcome::plain(answer, date))
     }
 
-    /// Keeps what was answered, if it is no error.
+    /// Stores an answer, unless it is an error.
     pub(crate) fn freeze(&self, query: String, outcome: &Outcome) {
         if let Outcome::Answer { answer, date, .. } = outcome
             && answer.status == StatusCode::OK

@@ -1,4 +1,5 @@
-//! Owns the lock around the world. A thread that takes it twice panics; a plain mutex would hang.
+//! Owns the lock around the world. A thread that takes it twice panics, where a plain mutex would
+//! block for ever.
 //!
 //! The mistake is easy to make: in `(sandbox.world().len(), sandbox.world().creates())` both guards
 //! live until the end of the expression.
@@ -9,14 +10,15 @@ use std::thread::{self, ThreadId};
 
 use crate::world::World;
 
-/// A world for one at a time.
+/// The locked world.
 #[derive(Debug)]
 pub(crate) struct Lock {
     world: Mutex<World>,
     holder: Mutex<Option<ThreadId>>,
 }
 
-/// The world, to look at and to change. Nobody else has it meanwhile; do not keep it across an `await`.
+/// The world, for reading and changing it. No request is processed meanwhile. Do not keep it across
+/// an `await`.
 #[derive(Debug)]
 pub struct WorldGuard<'a> {
     world: MutexGuard<'a, World>,
@@ -33,7 +35,7 @@ impl Lock {
         let me = thread::current().id();
         assert!(
             *held(&self.holder) != Some(me),
-            "this thread has the sandbox's world already: take it once an expression, and not across an await"
+            "this thread has locked the sandbox's world already: lock it once in an expression, and not across an await"
         );
         let world = held(&self.world);
         *held(&self.holder) = Some(me);
@@ -41,7 +43,7 @@ impl Lock {
     }
 }
 
-/// A test that failed with the lock in its hands must not take the other tests' answers with it.
+/// Locks a mutex, also after a panic, so that a failed test does not make other tests fail.
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -72,8 +74,8 @@ mod tests {
     use crate::options::Options;
 
     #[test]
-    #[should_panic(expected = "take it once an expression")]
-    fn asking_twice_on_one_thread_is_refused_in_words() {
+    #[should_panic(expected = "lock it once in an expression")]
+    fn second_lock_by_one_thread_panics_with_its_reason() {
         let lock = Lock::new(World::new(&Options::default()));
         assert_eq!(lock.lock().len(), lock.lock().len());
     }

@@ -19,11 +19,11 @@ use crate::readings::ServerErrors;
 use crate::request::{Request, Route};
 
 impl World {
-    /// A request came in.
+    /// Processes the arrival of a request.
     pub(crate) fn arrive(&mut self, request: &Request, route: Route) -> Arrival {
-        let asked = request.asked(&route);
+        let facts = request.facts(&route);
         let (now, latency) = (self.now(), self.latency);
-        let number = self.log.add(request, asked.page, now);
+        let number = self.log.add(request, facts.page, now);
         if let Some(limit) = &self.readings.rate_limit
             && let Err(refused) = self.limiter.admit(limit, now)
         {
@@ -31,7 +31,7 @@ impl World {
             let gate = Gate::Answered(refused);
             return Arrival { number, route, fired: Vec::new(), gate, wait: latency, holds: Vec::new() };
         }
-        let fired = self.faults.fire(&asked);
+        let fired = self.faults.fire(&facts);
         self.touch();
         let gate = self.gate(request, &route, &fired);
         let mut wait = latency;
@@ -46,6 +46,7 @@ impl World {
         Arrival { number, route, fired, gate, wait, holds }
     }
 
+    /// Decides whether a request may take effect.
     fn gate(&mut self, request: &Request, route: &Route, fired: &[Fired]) -> Gate {
         if fired.iter().any(|fired| fired.effect.stops_in_front()) {
             return Gate::Closed;
@@ -65,7 +66,7 @@ impl World {
         }
     }
 
-    /// A request takes effect, or is denied it, and is answered.
+    /// Lets a request take effect, if it may, and returns its outcome.
     pub(crate) fn complete(&mut self, request: &Request, arrival: Arrival) -> Outcome {
         let Arrival { number, route, fired, gate, .. } = arrival;
         let answer = match gate {
@@ -74,7 +75,7 @@ impl World {
             Gate::Open { account, ticket } => {
                 let skipped = fired.iter().any(|fired| fired.effect.work() == Work::Skipped);
                 let done = (!skipped).then(|| self.call(account, request, number, &route, &fired));
-                // An error of the API itself is what its idempotency store sees.
+                // The idempotency store sees errors of the API itself, also those of faults.
                 let error = fired.iter().find_map(|fired| fired.effect.server_error());
                 let answer = error.or(done);
                 if let (Some(ticket), Some(answer)) = (&ticket, &answer) {
@@ -91,6 +92,7 @@ impl World {
         outcome
     }
 
+    /// Stores an answer under its idempotency key.
     fn keep(&mut self, ticket: &Ticket, answer: &Answer) {
         let error = answer.status >= StatusCode::INTERNAL_SERVER_ERROR;
         if error && self.readings.server_errors == ServerErrors::Forgotten {
@@ -100,6 +102,7 @@ impl World {
         }
     }
 
+    /// Runs the call of a request.
     fn call(
         &mut self,
         account: usize,
@@ -129,18 +132,19 @@ pub(crate) struct Arrival {
     route: Route,
     fired: Vec<Fired>,
     gate: Gate,
-    /// How long it takes at least.
+    /// The least time until it takes effect.
     pub(crate) wait: Duration,
-    /// It does not go on while one of these faults is there.
+    /// It waits until all of these faults are removed.
     pub(crate) holds: Vec<FaultId>,
 }
 
+/// Whether a request may take effect.
 #[derive(Debug)]
 enum Gate {
-    /// A fault in front of the API keeps it from everything.
+    /// No: a fault in front of the API answers.
     Closed,
-    /// Refused, or answered from the idempotency store.
+    /// No: the request is refused, or answered from the idempotency store.
     Answered(Answer),
-    /// It may take effect.
+    /// Yes.
     Open { account: usize, ticket: Option<Ticket> },
 }

@@ -1,4 +1,4 @@
-//! Owns single plausible changes, as an active shop makes them.
+//! Owns single plausible changes, as in an active shop.
 
 use rand::Rng;
 use serde_json::{Value, json};
@@ -9,13 +9,13 @@ use crate::random::{self, pick};
 use crate::world::World;
 
 impl World {
-    /// Creates, updates or deletes one customer of the default account. The answer says which: `op`, `id`, and the
-    /// customer after the change, or before a delete.
+    /// Creates, updates or deletes one customer of the default account. Returns `op`, `id`, and the
+    /// customer after the change or before the delete.
     pub fn trickle(&mut self, rng: &mut impl Rng) -> Value {
         let now = self.now();
         let mut rng = random::seeded([rng.random()]);
         let account = self.tick(0);
-        let some = account.nth_id(rng.random_range(0..account.len().max(1)));
+        let some = account.newest().nth_id(rng.random_range(0..account.len().max(1)));
         match (rng.random_range(0..100), some) {
             (55..85, Some(id)) => {
                 let patch = patch(account, &id, &mut rng);
@@ -42,6 +42,7 @@ impl World {
     }
 }
 
+/// Draws an update of a customer.
 fn patch(account: &Account, id: &str, rng: &mut impl Rng) -> Value {
     match rng.random_range(0..3) {
         0 => json!({"email": drawn_email(rng)}),

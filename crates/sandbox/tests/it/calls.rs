@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Fault, OldKey, Refusal};
+use komoju_sandbox::{Call, Effect, Fault, KeyRefusal, OldKey};
 use serde_json::{Value, json};
 
 use crate::client::{Ask, ask, get, page, sandbox};
@@ -12,7 +12,7 @@ fn card() -> Value {
 }
 
 #[tokio::test]
-async fn a_list_has_the_whole_envelope() {
+async fn list_has_the_whole_envelope() {
     let sandbox = sandbox(25).await;
     let list = get(&sandbox, "/customers?page=3").await.json();
     assert_eq!(list["resource"], "customer_list");
@@ -23,7 +23,7 @@ async fn a_list_has_the_whole_envelope() {
 }
 
 #[tokio::test]
-async fn a_customer_is_shown_as_it_is_listed() {
+async fn customer_is_shown_as_it_is_listed() {
     let sandbox = sandbox(30).await;
     for listed in page(&sandbox, "per_page=100").await {
         let shown = get(&sandbox, &format!("/customers/{}", listed["id"].as_str().unwrap())).await;
@@ -33,7 +33,7 @@ async fn a_customer_is_shown_as_it_is_listed() {
 }
 
 #[tokio::test]
-async fn a_create_is_answered_200_with_its_source_and_listed_first() {
+async fn create_is_answered_200_with_its_source_and_listed_first() {
     let sandbox = sandbox(3).await;
     let body = json!({
         "email": "taro@example.jp", "payment_details": "tok_abc", "currency": "JPY",
@@ -52,7 +52,7 @@ async fn a_create_is_answered_200_with_its_source_and_listed_first() {
 }
 
 #[tokio::test]
-async fn a_form_says_the_same_as_json() {
+async fn form_has_the_same_effect_as_json() {
     let sandbox = sandbox(0).await;
     let form = "email=taro%40example.jp&metadata[order_id]=x&metadata[%E6%B0%8F%E5%90%8D]=%E5%B1%B1%E7%94%B0\
                 &payment_details[type]=credit_card&payment_details[number]=4111111111111111\
@@ -72,7 +72,7 @@ async fn a_form_says_the_same_as_json() {
 }
 
 #[tokio::test]
-async fn an_update_leaves_what_it_does_not_name() {
+async fn update_keeps_fields_that_it_does_not_name() {
     let sandbox = sandbox(0).await;
     let id = sandbox.world().create(json!({"email": "a@example.jp", "metadata": {"a": "1"}}));
     let path = format!("/customers/{id}");
@@ -87,7 +87,7 @@ async fn an_update_leaves_what_it_does_not_name() {
 }
 
 #[tokio::test]
-async fn a_delete_answers_the_customer_and_then_it_is_gone() {
+async fn delete_answers_the_customer_which_is_then_gone() {
     let sandbox = sandbox(2).await;
     let id = sandbox.world().ids()[0].clone();
     let path = format!("/customers/{id}");
@@ -103,15 +103,16 @@ async fn a_delete_answers_the_customer_and_then_it_is_gone() {
 }
 
 #[tokio::test]
-async fn unknown_addresses_answer_404_in_json() {
+async fn unknown_path_is_answered_404_in_json() {
     let sandbox = sandbox(1).await;
-    for path in ["/customers/nobody", "/payments", "/customers/%2e%2e", "/customers/a/b", "/events/nothing"] {
+    for path in ["/customers/unknown", "/payments", "/customers/%2e%2e", "/customers/a/b", "/events/nothing"]
+    {
         assert_eq!(get(&sandbox, path).await.error(), (404, "not_found".to_owned(), Value::Null), "{path}");
     }
 }
 
 #[tokio::test]
-async fn an_id_of_any_characters_is_one_segment() {
+async fn id_with_any_characters_is_one_segment() {
     let sandbox = sandbox(0).await;
     sandbox.world().put_raw(json!({"id": "a/b?é 🎁%"}));
     let shown = get(&sandbox, "/customers/a%2Fb%3F%C3%A9%20%F0%9F%8E%81%25").await;
@@ -119,7 +120,7 @@ async fn an_id_of_any_characters_is_one_segment() {
 }
 
 #[tokio::test]
-async fn bad_parameters_are_refused_by_name() {
+async fn invalid_parameter_is_refused_by_name() {
     let sandbox = sandbox(0).await;
     let long = "長".repeat(2001);
     for (body, code, param) in [
@@ -138,13 +139,13 @@ async fn bad_parameters_are_refused_by_name() {
     }
     let longest = json!({"metadata": {"鍵".repeat(30): "長".repeat(2000)}});
     assert_eq!(ask(&sandbox, "POST", "/customers").json(&longest).send(&sandbox).await.status, 200);
-    let torn = ask(&sandbox, "POST", "/customers").header("Content-Type", "application/json");
-    assert_eq!(torn.form("{").send(&sandbox).await.error().0, 400);
+    let incomplete = ask(&sandbox, "POST", "/customers").header("Content-Type", "application/json");
+    assert_eq!(incomplete.form("{").send(&sandbox).await.error().0, 400);
     assert_eq!(sandbox.world().creates(), 1, "only the longest was created");
 }
 
 #[tokio::test]
-async fn a_token_is_good_for_one_write_and_refused_cards_are_a_502() {
+async fn token_is_valid_for_one_write_and_a_refused_card_is_a_502() {
     let sandbox = sandbox(1).await;
     let path = format!("/customers/{}", sandbox.world().ids()[0]);
     let token = json!({"payment_details": "tok_once"});
@@ -162,7 +163,7 @@ async fn a_token_is_good_for_one_write_and_refused_cards_are_a_502() {
 }
 
 #[tokio::test]
-async fn events_tell_what_happened_newest_first() {
+async fn events_are_listed_newest_first() {
     let sandbox = sandbox(1).await;
     let created = ask(&sandbox, "POST", "/customers").json(&json!({})).send(&sandbox).await.json();
     let path = format!("/customers/{}", created["id"].as_str().unwrap());
@@ -186,7 +187,7 @@ async fn events_tell_what_happened_newest_first() {
 }
 
 #[tokio::test]
-async fn an_unknown_key_gets_401_in_json_and_nothing_else() {
+async fn unknown_key_is_answered_401_in_json() {
     let sandbox = sandbox(1).await;
     let path = format!("/api/v1/customers/{}", sandbox.world().ids()[0]);
     for (method, path) in
@@ -202,7 +203,7 @@ async fn an_unknown_key_gets_401_in_json_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_key_alone_decides_whose_customers_are_seen() {
+async fn key_alone_selects_the_account() {
     let sandbox = sandbox(3).await;
     sandbox.world().add_account("sk_test_b", 1, 2);
     let list = |key: &'static str| Ask::new("GET", "/api/v1/customers").key(key).send(&sandbox);
@@ -220,7 +221,7 @@ async fn the_key_alone_decides_whose_customers_are_seen() {
     assert_eq!(list("sk_test_new").await.status, 401);
     assert_eq!(list("sk_test_newer").await.json()["total"], 3);
 
-    sandbox.world().refuse_key(Some(Refusal::Html403));
+    sandbox.world().refuse_key(Some(KeyRefusal::Html403));
     let refused = list("sk_test_newer").await;
     assert_eq!(refused.status, 403);
     assert!(refused.text().contains("<html>"));
@@ -229,7 +230,7 @@ async fn the_key_alone_decides_whose_customers_are_seen() {
 }
 
 #[tokio::test]
-async fn the_date_is_that_of_the_sandbox_clock() {
+async fn date_header_is_the_time_of_the_sandbox() {
     let sandbox = sandbox(0).await;
     assert_eq!(get(&sandbox, "/customers").await.header("date"), Some("Mon, 01 Jun 2026 00:00:00 GMT"));
     sandbox.world().set_now("1999-12-31T23:59:59Z".parse().unwrap());
@@ -237,7 +238,7 @@ async fn the_date_is_that_of_the_sandbox_clock() {
 }
 
 #[tokio::test]
-async fn date_fault_moves_the_header_and_not_the_clock() {
+async fn date_fault_changes_the_header_and_not_the_clock() {
     let sandbox = sandbox(0).await;
     let fault = Fault::new(Effect::Date { ahead_s: 1800 }).call(Call::List);
     sandbox.world().inject(fault);

@@ -9,10 +9,10 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The time at which the sandboxes of these tests stand still.
+/// The time of the stopped clock of these sandboxes.
 pub const NOW: &str = "2026-06-01T00:00:00Z";
 
-/// A sandbox whose clock stands still.
+/// Starts a sandbox with a stopped clock.
 pub async fn sandbox(customers: u32) -> Sandbox {
     sandbox_with(customers, Readings::default()).await
 }
@@ -22,7 +22,7 @@ pub async fn sandbox_with(customers: u32, readings: Readings) -> Sandbox {
     Sandbox::start(options).await.unwrap()
 }
 
-/// A request to be sent.
+/// A request that is not sent yet.
 pub struct Ask {
     method: &'static str,
     path: String,
@@ -32,7 +32,7 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Without a key.
+    /// Removes the key.
     pub fn new(method: &'static str, path: impl Into<String>) -> Self {
         Self { method, path: path.into(), headers: Vec::new(), body: Vec::new(), key: None }
     }
@@ -57,7 +57,7 @@ impl Ask {
         self.header("Content-Type", "application/x-www-form-urlencoded")
     }
 
-    /// A body without a Content-Type.
+    /// Sets a body without a Content-Type.
     pub fn untyped(mut self, body: &str) -> Self {
         self.body = body.as_bytes().to_vec();
         self
@@ -79,7 +79,7 @@ impl Ask {
     }
 }
 
-/// Asks the API with the sandbox's own key.
+/// Returns a request to the API with the sandbox's key.
 pub fn ask(sandbox: &Sandbox, method: &'static str, path: &str) -> Ask {
     Ask::new(method, format!("/api/v1{path}")).key(sandbox.key())
 }
@@ -88,14 +88,14 @@ pub async fn get(sandbox: &Sandbox, path: &str) -> Reply {
     ask(sandbox, "GET", path).send(sandbox).await
 }
 
-/// The customers of one page.
+/// Requests one page and returns its customers.
 pub async fn page(sandbox: &Sandbox, query: &str) -> Vec<Value> {
     let reply = get(sandbox, &format!("/customers?{query}")).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     reply.json()["data"].as_array().unwrap().clone()
 }
 
-/// All pages, one after the other, as a client that trusts `last_page` would read them.
+/// Reads all pages in order, as a client that trusts `last_page`.
 pub async fn sweep(sandbox: &Sandbox, per_page: usize) -> Vec<Value> {
     let mut customers = Vec::new();
     for number in 1.. {
@@ -112,7 +112,7 @@ pub fn ids(customers: &[Value]) -> Vec<String> {
     customers.iter().map(|customer| customer["id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Sends these bytes on a connection of their own and reads until its end.
+/// Sends these bytes on a new connection and reads until its end.
 pub async fn send_raw(sandbox: &Sandbox, bytes: &[u8]) -> Reply {
     let mut stream = TcpStream::connect(sandbox.address()).await.unwrap();
     stream.write_all(bytes).await.unwrap();
@@ -121,14 +121,14 @@ pub async fn send_raw(sandbox: &Sandbox, bytes: &[u8]) -> Reply {
     Reply::parse(&received, end)
 }
 
-/// What came back, as far as it came.
+/// The bytes of an answer, as far as they arrived.
 #[derive(Debug)]
 pub struct Reply {
-    /// 0 when there was no answer at all.
+    /// 0 if there was no answer.
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// How the connection ended; `None` is in order.
+    /// The error that ended the connection; none after an orderly close.
     pub end: Option<io::ErrorKind>,
 }
 
@@ -163,7 +163,7 @@ impl Reply {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Status, code and parameter of an error in KOMOJU's shape.
+    /// Returns status, code and parameter of an error in KOMOJU's form.
     #[track_caller]
     pub fn error(&self) -> (u16, String, Value) {
         let body = self.json();

@@ -3,12 +3,12 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use komoju_sandbox::{Call, Effect, Ending, Fault, FaultId, Payload, Sandbox, Whither, Work};
+use komoju_sandbox::{Call, Effect, Ending, Fault, FaultId, Payload, RedirectTarget, Sandbox, Work};
 use serde_json::{Value, json};
 
 use crate::client::{Ask, Reply, ask, get, sandbox};
 
-/// A fault as it would be written over HTTP.
+/// Reads a fault from JSON.
 fn fault(fault: Value) -> Fault {
     serde_json::from_value(fault).unwrap()
 }
@@ -17,7 +17,7 @@ fn inject(sandbox: &Sandbox, effect: Effect) -> FaultId {
     sandbox.world().inject(Fault::new(effect).once())
 }
 
-/// One list under a fault, and proof that the fault fired and is over.
+/// Requests one list under a fault, and checks that the fault fired and has ended.
 async fn hit(sandbox: &Sandbox, effect: Effect) -> Reply {
     let kind = effect.kind();
     let id = inject(sandbox, effect);
@@ -35,7 +35,7 @@ async fn hit(sandbox: &Sandbox, effect: Effect) -> Reply {
 }
 
 #[tokio::test]
-async fn any_status_comes_with_any_body_and_headers() {
+async fn status_has_any_body_and_headers() {
     for (body, expected) in [
         (json!("error"), r#""code":"too_many_requests""#),
         (json!({"code": "slow_down"}), r#""code":"slow_down""#),
@@ -63,7 +63,7 @@ async fn any_status_comes_with_any_body_and_headers() {
 }
 
 #[tokio::test]
-async fn a_status_stands_even_before_the_key_is_looked_at() {
+async fn status_is_answered_before_the_key_is_checked() {
     let sandbox = sandbox(1).await;
     inject(&sandbox, Effect::status(503));
     let reply = Ask::new("GET", "/api/v1/customers").send(&sandbox).await;
@@ -71,7 +71,7 @@ async fn a_status_stands_even_before_the_key_is_looked_at() {
 }
 
 #[tokio::test]
-async fn a_reset_is_a_real_one_and_the_work_is_done_or_not() {
+async fn reset_sends_rst_and_the_request_takes_effect_or_not() {
     for (work, left) in [(Work::Skipped, 1), (Work::Done, 0)] {
         let sandbox = sandbox(1).await;
         let path = format!("/customers/{}", sandbox.world().ids()[0]);
@@ -83,7 +83,7 @@ async fn a_reset_is_a_real_one_and_the_work_is_done_or_not() {
 }
 
 #[tokio::test]
-async fn a_close_is_orderly_and_answers_nothing() {
+async fn close_is_orderly_and_without_an_answer() {
     for (work, left) in [(Work::Skipped, 1), (Work::Done, 0)] {
         let sandbox = sandbox(1).await;
         let path = format!("/customers/{}", sandbox.world().ids()[0]);
@@ -95,7 +95,7 @@ async fn a_close_is_orderly_and_answers_nothing() {
 }
 
 #[tokio::test]
-async fn a_body_is_cut_short_of_its_content_length() {
+async fn cut_body_is_shorter_than_its_content_length() {
     let sandbox = sandbox(30).await;
     let whole = get(&sandbox, "/customers?per_page=100").await;
     for (ending, end) in [(Ending::Close, None), (Ending::Reset, Some(ErrorKind::ConnectionReset))] {
@@ -111,7 +111,7 @@ async fn a_body_is_cut_short_of_its_content_length() {
 }
 
 #[tokio::test]
-async fn an_answer_drips_but_arrives_whole() {
+async fn dripping_answer_arrives_whole() {
     let sandbox = sandbox(0).await;
     let whole = get(&sandbox, "/customers?per_page=100").await;
     let started = tokio::time::Instant::now();
@@ -122,7 +122,7 @@ async fn an_answer_drips_but_arrives_whole() {
 }
 
 #[tokio::test]
-async fn a_delay_comes_before_the_work() {
+async fn delay_is_before_the_effect() {
     let sandbox = sandbox(1).await;
     let started = tokio::time::Instant::now();
     hit(&sandbox, Effect::Delay { ms: 60 }).await;
@@ -130,7 +130,7 @@ async fn a_delay_comes_before_the_work() {
 }
 
 #[tokio::test]
-async fn a_held_request_goes_on_when_its_fault_is_removed() {
+async fn held_request_continues_when_its_fault_is_removed() {
     let sandbox = sandbox(1).await;
     let path = format!("/customers/{}", sandbox.world().ids()[0]);
     let hold = sandbox.world().inject(Fault::new(Effect::Hold).call(Call::Delete));
@@ -144,15 +144,15 @@ async fn a_held_request_goes_on_when_its_fault_is_removed() {
 }
 
 #[tokio::test]
-async fn redirects_lead_wherever_they_are_told() {
+async fn redirect_has_any_target() {
     let sandbox = sandbox(0).await;
     let port = sandbox.address().port();
     let path = "/api/v1/customers?per_page=100";
     for (to, location) in [
-        (Whither::SameHost, path.to_owned()),
-        (Whither::OtherHost, format!("http://localhost:{port}{path}")),
-        (Whither::PlainHttp, format!("http://127.0.0.1:{port}{path}")),
-        (Whither::Url("https://example.com/".to_owned()), "https://example.com/".to_owned()),
+        (RedirectTarget::SameHost, path.to_owned()),
+        (RedirectTarget::OtherHost, format!("http://localhost:{port}{path}")),
+        (RedirectTarget::PlainHttp, format!("http://127.0.0.1:{port}{path}")),
+        (RedirectTarget::Url("https://example.com/".to_owned()), "https://example.com/".to_owned()),
     ] {
         sandbox.world().clear_faults();
         let id = inject(&sandbox, Effect::Redirect { status: 307, to, work: Work::Skipped });
@@ -163,7 +163,7 @@ async fn redirects_lead_wherever_they_are_told() {
 }
 
 #[tokio::test]
-async fn a_200_carries_any_other_body_though_the_work_is_done() {
+async fn replaced_body_of_a_200_has_any_content_and_the_request_takes_effect() {
     for (body, expected) in [
         (Payload::Html, None),
         (Payload::Empty, Some(&b""[..])),
@@ -184,7 +184,7 @@ async fn a_200_carries_any_other_body_though_the_work_is_done() {
 }
 
 #[tokio::test]
-async fn a_huge_body_is_as_long_as_asked_and_begins_like_a_list() {
+async fn huge_body_has_its_length_and_begins_like_a_list() {
     let reply = hit(&sandbox(1).await, Effect::HugeBody { bytes: 3_000_000 }).await;
     assert_eq!((reply.status, reply.body.len()), (200, 3_000_000));
     assert!(reply.text().starts_with(r#"{"resource":"customer_list","#));
@@ -192,21 +192,21 @@ async fn a_huge_body_is_as_long_as_asked_and_begins_like_a_list() {
 }
 
 #[tokio::test]
-async fn a_gzip_bomb_is_small_on_the_wire() {
+async fn gzip_bomb_is_small_when_sent() {
     let reply = hit(&sandbox(1).await, Effect::GzipBomb { bytes: 100_000_000 }).await;
     assert_eq!((reply.status, reply.header("content-encoding")), (200, Some("gzip")));
     assert!(reply.body.starts_with(&[0x1F, 0x8B]) && reply.body.len() < 1_000_000, "{}", reply.body.len());
 }
 
 #[tokio::test]
-async fn a_huge_header_precedes_a_good_answer() {
+async fn huge_header_is_in_a_valid_answer() {
     let reply = hit(&sandbox(1).await, Effect::HugeHeader { bytes: 2_000_000 }).await;
     assert_eq!(reply.header("x-padding").map(str::len), Some(2_000_000));
     assert_eq!(reply.json()["total"], 1);
 }
 
 #[tokio::test]
-async fn faults_combine_and_choose_their_requests() {
+async fn faults_are_combined_and_match_their_requests() {
     let sandbox = sandbox(30).await;
     let slow =
         fault(json!({"on": {"method": "GET", "path": "/customers"}, "effect": {"kind": "delay", "ms": 1}}));

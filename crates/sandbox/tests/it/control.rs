@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::client::{Ask, get, sandbox};
 
 #[tokio::test]
-async fn a_whole_test_can_be_run_over_http_without_a_key() {
+async fn whole_test_runs_over_http_without_a_key() {
     let sandbox = sandbox(10).await;
     let control = async |method: &'static str, path: &str, body: Value| {
         let reply = Ask::new(method, format!("/_sandbox/{path}")).json(&body).send(&sandbox).await;
@@ -34,7 +34,7 @@ async fn a_whole_test_can_be_run_over_http_without_a_key() {
 }
 
 #[tokio::test]
-async fn control_is_out_of_reach_of_faults_and_refused_keys() {
+async fn control_calls_ignore_faults_and_refused_keys() {
     let sandbox = sandbox(1).await;
     let any = json!({"effect": {"kind": "reset"}});
     assert_eq!(Ask::new("POST", "/_sandbox/faults").json(&any).send(&sandbox).await.status, 200);
@@ -47,7 +47,7 @@ async fn control_is_out_of_reach_of_faults_and_refused_keys() {
 }
 
 #[tokio::test]
-async fn the_help_page_is_where_one_looks_first() {
+async fn help_page_is_at_the_root() {
     let sandbox = sandbox(0).await;
     for path in ["/_sandbox", "/_sandbox/"] {
         let help = Ask::new("GET", path).send(&sandbox).await.json();
@@ -56,7 +56,7 @@ async fn the_help_page_is_where_one_looks_first() {
 }
 
 #[tokio::test]
-async fn numbers_pass_through_as_they_were_written() {
+async fn numbers_are_answered_as_they_were_written() {
     let sandbox = sandbox(0).await;
     let fault = r#"{"effect": {"kind": "splice", "at": 0, "customer": {"id": "x", "huge": 1e400,
                     "long": 123456789012345678901234567890, "exact": 1.10}}, "times": 1}"#;

@@ -1,11 +1,11 @@
-//! Tests what KOMOJU documents or shows in its samples, and no reading changes.
+//! Tests what KOMOJU documents or shows in its samples. No reading changes it.
 
 use serde_json::{Value, json};
 
 use crate::client::{ask, get, ids, page, sandbox};
 
 #[tokio::test]
-async fn a_body_without_a_type_is_a_form() {
+async fn body_without_a_type_is_a_form() {
     let sandbox = sandbox(0).await;
     let form = "email=taro%40example.jp&metadata[order_id]=x";
     let created = ask(&sandbox, "POST", "/customers").untyped(form).send(&sandbox).await.json();
@@ -16,13 +16,13 @@ async fn a_body_without_a_type_is_a_form() {
     let path = format!("/customers/{}", created["id"].as_str().unwrap());
     let updated = ask(&sandbox, "PATCH", &path).untyped("metadata[order_id]=y").send(&sandbox).await.json();
     assert_eq!(updated["metadata"], json!({"order_id": "y"}));
-    // JSON is then a parameter of a strange name, which names nothing.
+    // The JSON is then the name of an unknown parameter.
     let json = ask(&sandbox, "PATCH", &path).untyped(r#"{"email":"b@example.jp"}"#).send(&sandbox).await;
     assert_eq!((json.status, &json.json()["email"]), (200, &json!("taro@example.jp")));
 }
 
 #[tokio::test]
-async fn the_envelope_of_events_is_a_list() {
+async fn envelope_of_events_is_a_list() {
     let sandbox = sandbox(0).await;
     assert_eq!(get(&sandbox, "/events").await.json()["resource"], "list");
 }
@@ -52,7 +52,7 @@ async fn expiration_lists_the_customers_whose_card_expires_then() {
 }
 
 #[tokio::test]
-async fn every_type_of_credit_card_is_saved_as_it_is() {
+async fn every_type_of_credit_card_is_saved_unchanged() {
     let sandbox = sandbox(0).await;
     for kind in ["credit_card", "credit_card_korea", "credit_card_terminal", "credit_card_brazil"] {
         let card = json!({"type": kind, "number": "4111111111111111", "month": 12, "year": 2030});
@@ -68,7 +68,7 @@ async fn every_type_of_credit_card_is_saved_as_it_is() {
     assert_eq!(refused.error(), (422, "invalid_parameter".to_owned(), json!("payment_details[type]")));
 }
 
-/// The keys of the objects in a JSON text, in their order, without those within `metadata`.
+/// Returns the keys of the objects in a JSON text in order, without those in `metadata`.
 fn keys(text: &str) -> Vec<String> {
     let mut keys = Vec::new();
     for part in text.split('"').collect::<Vec<_>>().windows(2).skip(1).step_by(2) {

@@ -17,7 +17,7 @@ async fn created(sandbox: &Sandbox, key: &str) -> Reply {
 }
 
 #[tokio::test]
-async fn the_first_answer_is_replayed_for_24_hours_and_not_a_second_longer() {
+async fn first_answer_is_replayed_for_exactly_24_hours() {
     let sandbox = sandbox(0).await;
     let first = created(&sandbox, "k").await;
     assert_eq!(first.status, 200);
@@ -31,7 +31,7 @@ async fn the_first_answer_is_replayed_for_24_hours_and_not_a_second_longer() {
 }
 
 #[tokio::test]
-async fn while_the_first_runs_the_second_gets_409_and_then_its_answer() {
+async fn second_request_is_answered_409_while_the_first_one_runs() {
     let sandbox = sandbox(0).await;
     let hold = sandbox.world().inject(Fault::new(Effect::Hold).call(Call::Create).once());
     let (first, ()) = tokio::join!(created(&sandbox, "k"), async {
@@ -46,7 +46,7 @@ async fn while_the_first_runs_the_second_gets_409_and_then_its_answer() {
 }
 
 #[tokio::test]
-async fn the_same_key_with_another_body_is_refused() {
+async fn same_key_with_another_body_is_refused() {
     let sandbox = sandbox(0).await;
     created(&sandbox, "k").await;
     let other = create(&sandbox, "k", &json!({"email": "b@example.jp"})).send(&sandbox).await;
@@ -55,7 +55,7 @@ async fn the_same_key_with_another_body_is_refused() {
 }
 
 #[tokio::test]
-async fn a_key_has_at_most_a_hundred_ascii_characters() {
+async fn key_has_at_most_a_hundred_ascii_characters() {
     let sandbox = sandbox(0).await;
     assert_eq!(created(&sandbox, &"k".repeat(100)).await.status, 200);
     for key in ["k".repeat(101), "キー".to_owned()] {
@@ -64,7 +64,7 @@ async fn a_key_has_at_most_a_hundred_ascii_characters() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_replayed_too() {
+async fn refusal_is_replayed() {
     let sandbox = sandbox(0).await;
     let body = json!({"payment_details": "nonsense"});
     let first = create(&sandbox, "k", &body).send(&sandbox).await;
@@ -73,7 +73,7 @@ async fn a_refusal_is_replayed_too() {
 }
 
 #[tokio::test]
-async fn a_server_error_is_forgotten_or_stored() {
+async fn server_error_is_forgotten_or_stored() {
     for (reading, retried, creates) in [(ServerErrors::Forgotten, 200, 1), (ServerErrors::Stored, 500, 0)] {
         let sandbox = sandbox(0).await;
         sandbox.world().readings_mut().server_errors = reading;
@@ -85,7 +85,7 @@ async fn a_server_error_is_forgotten_or_stored() {
 }
 
 #[tokio::test]
-async fn a_declined_card_is_a_server_error_to_the_store() {
+async fn declined_card_is_stored_as_a_server_error() {
     for (reading, declines) in [(ServerErrors::Forgotten, 2), (ServerErrors::Stored, 2)] {
         let sandbox = sandbox(0).await;
         sandbox.world().readings_mut().server_errors = reading;
@@ -97,9 +97,9 @@ async fn a_declined_card_is_a_server_error_to_the_store() {
     }
 }
 
-/// The trap: the work is done, the answer says 500, and nothing remembers the key.
+/// The request takes effect, the answer is 500, and the key is forgotten.
 #[tokio::test]
-async fn an_error_after_the_work_creates_twice_when_it_is_forgotten() {
+async fn retry_after_a_forgotten_error_creates_a_second_customer() {
     let sandbox = sandbox(0).await;
     let late = Effect::Status {
         status: 500,
@@ -115,7 +115,7 @@ async fn an_error_after_the_work_creates_twice_when_it_is_forgotten() {
 }
 
 #[tokio::test]
-async fn an_answer_lost_on_the_way_is_replayed() {
+async fn lost_answer_is_replayed() {
     for lost in [Effect::Reset { work: Work::Done }, Effect::Close { work: Work::Done }] {
         let sandbox = sandbox(0).await;
         sandbox.world().inject(Fault::new(lost).call(Call::Create).once());
@@ -127,7 +127,7 @@ async fn an_answer_lost_on_the_way_is_replayed() {
 }
 
 #[tokio::test]
-async fn the_firewall_in_front_knows_nothing_of_keys() {
+async fn answer_of_the_firewall_is_not_stored() {
     let sandbox = sandbox(0).await;
     sandbox.world().readings_mut().server_errors = ServerErrors::Stored;
     let mut page = Effect::status(503);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::client::{ask, get, ids, page, sandbox, sandbox_with, sweep};
 
-/// One envelope under these readings, without its data.
+/// Requests a list under these readings, and returns its envelope without the data.
 async fn envelope(sandbox: &Sandbox, query: &str) -> Value {
     let mut list = get(sandbox, &format!("/customers?{query}")).await.json();
     list.as_object_mut().unwrap().remove("data").unwrap();
@@ -21,7 +21,7 @@ async fn envelope(sandbox: &Sandbox, query: &str) -> Value {
 }
 
 #[tokio::test]
-async fn total_is_off_or_missing_or_text() {
+async fn total_is_wrong_missing_or_text() {
     let sandbox = sandbox(25).await;
     let whole = envelope(&sandbox, "").await;
     for (total, said) in [
@@ -56,7 +56,7 @@ async fn random_total_takes_every_number_within_its_percentage() {
 }
 
 #[tokio::test]
-async fn last_page_is_computed_otherwise_or_says_nothing() {
+async fn last_page_is_wrong_or_missing() {
     let sandbox = sandbox(25).await;
     let whole = envelope(&sandbox, "").await;
     for (last_page, said) in [
@@ -109,7 +109,7 @@ async fn filtered_customers_are_missing_from_their_page_and_counted() {
     for number in 1..=3 {
         let list = get(&sandbox, &format!("/customers?page={number}")).await.json();
         let positions = (number - 1) * 10..25.min(number * 10);
-        // The newest is customer 24, counted by age.
+        // The newest customer has number 24.
         let expected: Vec<&String> =
             positions.filter(|position| (24 - position) % 4 != 0).map(|position| &all[position]).collect();
         let listed = ids(list["data"].as_array().unwrap());
@@ -122,7 +122,7 @@ async fn filtered_customers_are_missing_from_their_page_and_counted() {
     assert_eq!(get(&sandbox, &format!("/customers/{}", all[0])).await.status, 200);
 }
 
-/// Two customers of one second, a hundred of an older one, three of one older still.
+/// Creates two customers in one second, a hundred in an earlier one, and three in the one before.
 async fn tied(order: Order, ties: Ties, seed: u64) -> Sandbox {
     let sandbox = sandbox_with(0, Readings { order, ties, seed, ..Readings::default() }).await;
     for (count, second) in [(2, 3), (100, 2), (3, 1)] {
@@ -135,7 +135,7 @@ async fn tied(order: Order, ties: Ties, seed: u64) -> Sandbox {
 }
 
 #[tokio::test]
-async fn customers_of_a_second_are_in_another_order_at_each_request() {
+async fn customers_of_one_second_have_another_order_for_each_request() {
     for (order, first, last) in [(Order::NewestFirst, "3", "1"), (Order::OldestFirst, "1", "3")] {
         let sandbox = tied(order, Ties::Unstable, 1).await;
         let mut at_50 = HashSet::new();
@@ -162,7 +162,7 @@ async fn customers_of_a_second_are_in_another_order_at_each_request() {
 }
 
 #[tokio::test]
-async fn ties_are_settled_by_the_seed_and_only_where_that_is_read() {
+async fn unstable_ties_depend_on_the_seed() {
     let run = async |order, ties, seed| {
         let sandbox = tied(order, ties, seed).await;
         [ids(&sweep(&sandbox, 10).await), ids(&sweep(&sandbox, 10).await)]
@@ -180,7 +180,7 @@ async fn ties_are_settled_by_the_seed_and_only_where_that_is_read() {
 }
 
 #[tokio::test]
-async fn a_customer_is_on_each_page_twice_beside_the_others_or_instead_of_one() {
+async fn repeated_customer_is_added_to_each_page_or_replaces_another_one() {
     let sandbox = sandbox(25).await;
     let all = sandbox.world().ids();
     for (repeated, lengths) in [(Repeated::Added, [11, 11, 6]), (Repeated::Displacing, [10, 10, 5])] {
@@ -203,13 +203,13 @@ async fn a_customer_is_on_each_page_twice_beside_the_others_or_instead_of_one() 
         assert!(places.len() > 1, "not at the same place of each page: {places:?}");
         assert_eq!(envelope(&sandbox, "").await["total"], 25);
     }
-    // A page of one customer has room for it twice, but no other one to displace.
+    // A page with one customer can repeat it, but has no other one to replace.
     assert_eq!(ids(&page(&sandbox, "per_page=1").await), all[..1]);
     assert_eq!(page(&sandbox, "page=4").await.len(), 0);
 }
 
 #[tokio::test]
-async fn show_of_a_deleted_customer_says_so_in_four_ways() {
+async fn show_of_a_deleted_customer_has_four_answers() {
     let sandbox = sandbox(3).await;
     let [seeded, changed, living] = sandbox.world().ids().try_into().unwrap();
     sandbox.world().update(&changed, json!({"email": "a@example.jp"}));
@@ -244,7 +244,7 @@ async fn show_of_a_deleted_customer_says_so_in_four_ways() {
 }
 
 #[tokio::test]
-async fn deleted_customers_stay_listed_at_their_place_with_a_flag() {
+async fn deleted_customers_are_listed_in_place_with_a_flag() {
     for order in [Order::NewestFirst, Order::OldestFirst, Order::ById] {
         let sandbox = sandbox_with(20, Readings { order, ..Readings::default() }).await;
         let all = page(&sandbox, "per_page=20").await;
@@ -260,7 +260,7 @@ async fn deleted_customers_stay_listed_at_their_place_with_a_flag() {
         let bounded = page(&sandbox, "per_page=20&start_time=2000-01-01").await;
         assert_eq!(bounded, expected, "{order:?}");
 
-        // Changes after the first such list are kept too.
+        // Changes after the first such list are listed, too.
         let other = ids(&all)[12].clone();
         sandbox.world().delete(&other);
         sandbox.world().restore(&gone);
@@ -280,7 +280,7 @@ async fn deleted_customers_stay_listed_at_their_place_with_a_flag() {
 }
 
 #[tokio::test]
-async fn moved_customers_stay_moved_where_the_deleted_are_listed() {
+async fn moved_customers_stay_moved_in_a_list_with_deleted_ones() {
     let sandbox = sandbox(20).await;
     let drift = Drift { reorder: 2, place: Region::Coming, ..Drift::default() };
     sandbox.world().inject(Fault::new(Effect::Drift(drift)).times(2));
@@ -288,12 +288,12 @@ async fn moved_customers_stay_moved_where_the_deleted_are_listed() {
     let moved = ids(&page(&sandbox, "per_page=19").await);
     sandbox.world().readings_mut().deleted_listed = DeletedListed::Flagged;
     let after = ids(&page(&sandbox, "per_page=20").await);
-    assert_eq!(after[0], sandbox.world().ids()[19], "the only one still to come after nineteen");
+    assert_eq!(after[0], sandbox.world().ids()[19], "the only one after nineteen");
     assert_eq!(after[1..], moved[..19]);
 }
 
 #[tokio::test]
-async fn imprecisions_combine_on_one_page() {
+async fn imprecisions_are_combined_on_one_page() {
     let readings = Readings {
         total: Total::Text,
         last_page: LastPage::Floor,
@@ -308,7 +308,8 @@ async fn imprecisions_combine_on_one_page() {
     sandbox.world().delete(&all[23]);
     let list = get(&sandbox, "/customers?page=9").await.json();
     assert_eq!((&list["total"], &list["last_page"], &list["page"]), (&json!("25"), &json!(2), &json!(3)));
-    // Customers 0 to 4 by age; number 0 is filtered out, number 1 was deleted, one of the four is there twice.
+    // Of customers 0 to 4, number 0 is filtered out, number 1 was deleted, and one of the four is
+    // listed twice.
     let mut listed = ids(list["data"].as_array().unwrap());
     assert_eq!(listed.len(), 5);
     listed.dedup();
@@ -322,9 +323,9 @@ async fn imprecisions_combine_on_one_page() {
     assert_eq!(flags.iter().filter(|(_, deleted)| *deleted).collect::<Vec<_>>(), [&(all[23].as_str(), true)]);
 }
 
-/// Every combination is about hints, order and time: a row that is listed is always what its customer once was.
+/// Readings change hints, order and time. A listed customer always has a state that it once had.
 #[tokio::test]
-async fn under_random_readings_each_row_is_a_state_its_customer_had_within_the_lag() {
+async fn listed_customer_has_a_state_from_within_the_lag_under_random_readings() {
     for seed in 0..40 {
         let mut rng = StdRng::seed_from_u64(seed);
         let readings = Readings::random_list(&mut rng, 5);
@@ -357,7 +358,8 @@ async fn under_random_readings_each_row_is_a_state_its_customer_had_within_the_l
     }
 }
 
-/// What a list may say of a customer: each state since `oldest`, and its last one with a flag where it was deleted.
+/// Returns the states of a customer that a list may show: each one since `oldest`, and the last one
+/// with a flag if it was deleted.
 fn possible(states: &[BTreeMap<String, Value>], oldest: usize, id: &str) -> Vec<Value> {
     let mut possible: Vec<Value> = Vec::new();
     for now in oldest..states.len() {

@@ -20,7 +20,7 @@ fn advance(sandbox: &Sandbox, milliseconds: u64) {
 }
 
 #[tokio::test]
-async fn lists_and_show_see_a_create_after_their_own_lags() {
+async fn create_is_shown_by_lists_and_show_after_their_own_lags() {
     let sandbox = lagging(2, 4, 2).await;
     let created = ask(&sandbox, "POST", "/customers").json(&json!({})).send(&sandbox).await;
     assert_eq!(created.status, 200);
@@ -38,7 +38,7 @@ async fn lists_and_show_see_a_create_after_their_own_lags() {
 }
 
 #[tokio::test]
-async fn writes_take_effect_at_once_and_their_answers_show_it() {
+async fn write_takes_effect_at_once_and_its_answer_shows_it() {
     let sandbox = lagging(1, 60, 60).await;
     let path = format!("/customers/{}", sandbox.world().ids()[0]);
     let before = get(&sandbox, &path).await.json();
@@ -59,7 +59,7 @@ async fn writes_take_effect_at_once_and_their_answers_show_it() {
 }
 
 #[tokio::test]
-async fn a_customer_deleted_within_the_lag_is_gone_only_after_it() {
+async fn deleted_customer_is_shown_until_the_lag_is_over() {
     let sandbox = lagging(0, 0, 5).await;
     sandbox.world().readings_mut().deleted = Deleted::Gone;
     let id = sandbox.world().create(json!({}));
@@ -73,7 +73,7 @@ async fn a_customer_deleted_within_the_lag_is_gone_only_after_it() {
 }
 
 #[tokio::test]
-async fn each_list_is_the_whole_state_of_the_time_before_the_lag() {
+async fn list_is_the_whole_state_from_before_the_lag() {
     let sandbox = lagging(60, 7, 3).await;
     let mut rng = StdRng::seed_from_u64(3);
     let mut states: VecDeque<BTreeMap<String, Value>> = VecDeque::from(vec![sandbox.world().truth(); 8]);
@@ -109,7 +109,7 @@ async fn each_list_is_the_whole_state_of_the_time_before_the_lag() {
 }
 
 #[tokio::test]
-async fn a_share_of_reads_meets_the_newest_state() {
+async fn share_of_reads_shows_the_newest_state() {
     let sandbox = lagging(1, 10, 10).await;
     sandbox.world().readings_mut().lag_percent = 30;
     let id = sandbox.world().create(json!({}));
@@ -126,7 +126,7 @@ async fn a_share_of_reads_meets_the_newest_state() {
 }
 
 #[tokio::test]
-async fn lag_is_switched_on_and_off_while_it_runs() {
+async fn lag_is_switched_on_and_off_at_run_time() {
     let sandbox = lagging(1, 0, 0).await;
     sandbox.world().create(json!({}));
     sandbox.world().readings_mut().list_lag_s = 10;
@@ -143,7 +143,7 @@ async fn lag_is_switched_on_and_off_while_it_runs() {
 }
 
 #[tokio::test]
-async fn every_way_to_change_customers_is_behind() {
+async fn every_kind_of_change_lags() {
     let sandbox = lagging(5, 10, 10).await;
     sandbox.world().add_account("sk_test_b", 1, 2);
     let other = async || {
@@ -159,7 +159,7 @@ async fn every_way_to_change_customers_is_behind() {
     );
     let drift = Drift { delete: 2, place: Region::Served, ..Drift::default() };
     sandbox.world().inject(Fault::new(Effect::Drift(drift)).once());
-    assert_eq!(ids(&page(&sandbox, "").await), all, "the drift comes after this page");
+    assert_eq!(ids(&page(&sandbox, "").await), all, "the drift is after this page");
     assert_eq!(sandbox.world().len(), 2, "it chose among the living");
     assert_eq!((ids(&page(&sandbox, "").await), other().await), (all, 2));
     advance(&sandbox, 10_000);
@@ -167,7 +167,7 @@ async fn every_way_to_change_customers_is_behind() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_back_does_not_stop_the_replica() {
+async fn clock_set_back_does_not_stop_the_replica() {
     let sandbox = lagging(0, 10, 10).await;
     sandbox.world().create(json!({}));
     sandbox.world().set_now("2020-01-01T00:00:00Z".parse().unwrap());

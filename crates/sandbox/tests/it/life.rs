@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::client::{ask, get, sandbox, sweep};
 
 #[tokio::test]
-async fn after_a_stop_connections_are_closed_and_the_port_is_free() {
+async fn stop_closes_connections_and_frees_the_port() {
     let sandbox = sandbox(1).await;
     let address = sandbox.address();
     sandbox.world().inject(Fault::new(Effect::Hold));
@@ -32,7 +32,7 @@ async fn after_a_stop_connections_are_closed_and_the_port_is_free() {
 }
 
 #[tokio::test]
-async fn a_dropped_sandbox_stops_too() {
+async fn dropped_sandbox_stops() {
     let sandbox = sandbox(1).await;
     let mut idle = TcpStream::connect(sandbox.address()).await.unwrap();
     get(&sandbox, "/customers").await;
@@ -43,7 +43,7 @@ async fn a_dropped_sandbox_stops_too() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_refused_with_what_to_do() {
+async fn address_in_use_is_refused_with_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let listen = taken.local_addr().unwrap();
     let error = Sandbox::start(Options { listen, ..Options::default() }).await.unwrap_err();
@@ -54,7 +54,7 @@ async fn an_address_in_use_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_request_takes_effect_though_its_client_has_gone_away() {
+async fn request_takes_effect_after_its_client_has_disconnected() {
     let sandbox = sandbox(0).await;
     let hold = sandbox.world().inject(Fault::new(Effect::Hold).call(Call::Create));
     let pending = ask(&sandbox, "POST", "/customers").json(&json!({}));
@@ -62,14 +62,15 @@ async fn a_request_takes_effect_though_its_client_has_gone_away() {
         _ = pending.send(&sandbox) => panic!("it is held"),
         () = sandbox.until(|world| world.fired(hold) == 1) => {}
     }
-    // The connection's end comes before the next one's beginning, so that after this the server knows of it.
+    // The end of the connection is before the start of the next one, so the server has noticed it
+    // after this.
     get(&sandbox, "/events").await;
     sandbox.world().remove_fault(hold);
     sandbox.until(|world| world.creates() == 1).await;
 }
 
 #[tokio::test]
-async fn latency_meets_every_request() {
+async fn latency_applies_to_every_request() {
     let sandbox = sandbox(0).await;
     sandbox.world().set_latency(Duration::from_millis(30));
     for path in ["/customers", "/nowhere"] {
@@ -91,7 +92,7 @@ async fn one_connection_carries_many_requests() {
 }
 
 #[tokio::test]
-async fn a_request_is_remembered_with_all_it_said() {
+async fn request_is_logged_completely() {
     let sandbox = sandbox(0).await;
     let body = json!({"email": "a@example.jp"});
     ask(&sandbox, "POST", "/customers?x=1").header("X-Trace", "7").json(&body).send(&sandbox).await;
@@ -113,7 +114,7 @@ async fn a_request_is_remembered_with_all_it_said() {
 }
 
 #[tokio::test]
-async fn a_trickle_keeps_the_list_true() {
+async fn trickle_keeps_the_list_correct() {
     let sandbox = sandbox(50).await;
     let mut rng = StdRng::seed_from_u64(1);
     let mut seen = [0; 3];

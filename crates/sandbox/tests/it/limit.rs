@@ -23,9 +23,9 @@ async fn status_after(sandbox: &Sandbox, milliseconds: u64) -> u16 {
 }
 
 #[tokio::test]
-async fn any_second_accepts_so_many_requests() {
+async fn limited_number_of_requests_is_accepted_in_any_second() {
     let sandbox = limited(two_a_second()).await;
-    // Accepted at 0 and 600 ms, so that each accepted one makes room for another exactly a second later.
+    // Requests are accepted at 0 and 600 ms, so each one allows another exactly a second later.
     for (wait, status) in
         [(0, 200), (600, 200), (0, 429), (399, 429), (1, 200), (0, 429), (599, 429), (1, 200), (0, 429)]
     {
@@ -35,7 +35,7 @@ async fn any_second_accepts_so_many_requests() {
 }
 
 #[tokio::test]
-async fn every_call_counts_and_a_refused_one_does_nothing() {
+async fn every_call_counts_and_a_refused_one_has_no_effect() {
     let sandbox = limited(two_a_second()).await;
     let create = || ask(&sandbox, "POST", "/customers").json(&json!({})).header("X-KOMOJU-IDEMPOTENCY", "k");
     assert_eq!(Ask::new("GET", "/api/v1/customers").send(&sandbox).await.status, 401);
@@ -54,7 +54,7 @@ async fn every_call_counts_and_a_refused_one_does_nothing() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_an_error_of_the_api_or_a_page_of_the_firewall() {
+async fn refusal_is_an_error_of_the_api_or_a_page_of_the_firewall() {
     for (refused, status, html) in [
         (Refused::Json429, 429, false),
         (Refused::Html403, 403, true),
@@ -78,13 +78,13 @@ async fn a_refusal_is_an_error_of_the_api_or_a_page_of_the_firewall() {
 }
 
 #[tokio::test]
-async fn each_request_during_a_ban_extends_it() {
+async fn request_during_a_ban_extends_it() {
     let sandbox = limited(RateLimit { ban_s: 5, ..two_a_second() }).await;
     for (wait, status) in [
         (0, 200),
         (0, 200),
         (0, 429),
-        // Without the ban, there would be room.
+        // Without the ban, this request would be accepted.
         (4999, 429),
         (4999, 429),
         (5000, 200),
@@ -97,7 +97,7 @@ async fn each_request_during_a_ban_extends_it() {
 }
 
 #[tokio::test]
-async fn a_limit_set_while_it_runs_survives_a_clock_set_back() {
+async fn limit_set_at_run_time_survives_a_clock_set_back() {
     let sandbox = sandbox_with(1, Readings::default()).await;
     for _ in 0..5 {
         assert_eq!(status_after(&sandbox, 0).await, 200);

@@ -17,7 +17,7 @@ fn effect(effect: Value) -> Effect {
 }
 
 #[tokio::test]
-async fn envelope_fields_say_anything() {
+async fn envelope_fields_are_set_to_any_json() {
     let sandbox = sandbox(5).await;
     let fields = json!({"total": -1, "last_page": 1e300, "page": "one", "per_page": null, "extra": {}});
     inject(&sandbox, effect(json!({"kind": "envelope", "fields": fields})));
@@ -29,7 +29,7 @@ async fn envelope_fields_say_anything() {
 }
 
 #[tokio::test]
-async fn the_same_page_comes_for_ever_under_the_asked_or_its_own_number() {
+async fn same_page_is_answered_for_ever_with_the_requested_or_its_own_number() {
     let sandbox = sandbox(50).await;
     let first = page(&sandbox, "").await;
     for (echo, number) in [(Echo::Asked, 4), (Echo::Answered, 1)] {
@@ -42,7 +42,7 @@ async fn the_same_page_comes_for_ever_under_the_asked_or_its_own_number() {
 }
 
 #[tokio::test]
-async fn a_short_or_empty_list_is_consistent_and_show_knows_better() {
+async fn short_or_empty_list_is_consistent_and_show_answers_all() {
     for (cut, left) in [(Effect::ShortList { keep: 12 }, 12usize), (Effect::EmptyList, 0)] {
         let sandbox = sandbox(40).await;
         inject(&sandbox, cut);
@@ -55,7 +55,7 @@ async fn a_short_or_empty_list_is_consistent_and_show_knows_better() {
 }
 
 #[tokio::test]
-async fn hidden_customers_are_missing_from_lists_alone() {
+async fn hidden_customers_are_missing_only_from_lists() {
     let sandbox = sandbox(30).await;
     let all = sandbox.world().ids();
     let named = [all[3].clone(), all[17].clone()];
@@ -74,7 +74,7 @@ async fn hidden_customers_are_missing_from_lists_alone() {
 }
 
 #[tokio::test]
-async fn an_id_is_twice_on_a_page_with_other_content() {
+async fn customer_is_twice_on_a_page_with_other_content() {
     let sandbox = sandbox(5).await;
     inject(&sandbox, effect(json!({"kind": "twice", "change": {"email": "other@example.jp"}})));
     let data = page(&sandbox, "").await;
@@ -84,7 +84,7 @@ async fn an_id_is_twice_on_a_page_with_other_content() {
 }
 
 #[tokio::test]
-async fn any_value_is_spliced_into_a_page() {
+async fn any_value_is_inserted_into_a_page() {
     let sandbox = sandbox(5).await;
     let odd: Value = serde_json::from_str(r#"{"id": "../x", "metadata": [], "huge": 1e400}"#).unwrap();
     inject(&sandbox, Effect::Splice { customer: odd.clone(), at: Some(1) });
@@ -93,7 +93,8 @@ async fn any_value_is_spliced_into_a_page() {
     assert_eq!((data.len(), &data[1], &data[6]), (7, &odd, &Value::Null));
 }
 
-/// Reads two pages with a drift in between: how many living customers it never saw, and how many it saw twice.
+/// Reads two pages with a drift in between. Returns how many live customers were missed, and how
+/// many were read twice.
 async fn missed_and_doubled(order: Order, drift: Drift) -> (usize, usize) {
     let sandbox = sandbox_with(40, Readings { order, ..Readings::default() }).await;
     let fault = sandbox.world().inject(Fault::new(Effect::Drift(drift)).page(1).once());
@@ -108,7 +109,7 @@ async fn missed_and_doubled(order: Order, drift: Drift) -> (usize, usize) {
 }
 
 #[tokio::test]
-async fn what_moves_under_a_reader_is_missed_or_seen_twice() {
+async fn customer_that_moves_between_two_pages_is_missed_or_read_twice() {
     let drift = |drift: Value| serde_json::from_value::<Drift>(drift).unwrap();
     for order in [Order::NewestFirst, Order::OldestFirst] {
         for (what, missed, doubled) in [
@@ -118,9 +119,11 @@ async fn what_moves_under_a_reader_is_missed_or_seen_twice() {
             (json!({"insert": 3, "place": "coming"}), 0, 0),
             (json!({"update": 3, "place": "served"}), 0, 0),
             (json!({"update": 3, "place": "coming"}), 0, 0),
-            // Three that were read go to the end and are read again; three from the next page take their place unseen.
+            // Three customers that were read move to the end and are read again. Three of the next
+            // page take their place and are missed.
             (json!({"reorder": 3, "place": "served"}), 3, 3),
-            // Three unread ones go to the beginning and push three that were read onto the next page.
+            // Three unread customers move to the start. They push three that were read onto the
+            // next page.
             (json!({"reorder": 3, "place": "coming"}), 3, 3),
         ] {
             let result = missed_and_doubled(order, drift(what.clone())).await;
@@ -130,7 +133,7 @@ async fn what_moves_under_a_reader_is_missed_or_seen_twice() {
 }
 
 #[tokio::test]
-async fn drift_changes_as_many_customers_as_it_says() {
+async fn drift_changes_the_given_number_of_customers() {
     let sandbox = sandbox(40).await;
     let drift = Drift { delete: 2, insert: 5, update: 3, place: Region::Coming, ..Drift::default() };
     sandbox.world().inject(Fault::new(Effect::Drift(drift)).once());
@@ -161,9 +164,10 @@ async fn random_drift_is_the_same_for_the_same_seed() {
     assert_ne!(ids(&second.0), second.1.keys().cloned().collect::<Vec<_>>());
 }
 
-/// The figure that rules out absence as evidence: at this pace nearly every sweep misses somebody who lives.
+/// The number that rules out absence as evidence: at this rate almost every sweep misses a live
+/// customer.
 #[tokio::test]
-async fn eight_deletes_in_a_sweep_of_many_pages_hide_somebody() {
+async fn eight_deletes_during_a_sweep_hide_a_customer() {
     let sandbox = sandbox(2_000).await;
     for page in 1..=8 {
         let drift = Drift { delete: 1, ..Drift::default() };

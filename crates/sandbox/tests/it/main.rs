@@ -1,7 +1,7 @@
 //! Tests the sandbox over TCP: every call, reading, fault and counter. The client shares no code
 //! with it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic is the report of a failed test")]
 
 mod calls;
 mod client;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::client::{get, ids, page, sandbox, sandbox_with, sweep};
 
 #[tokio::test]
-async fn a_sweep_sees_everybody_once_in_order_whatever_the_page_size() {
+async fn sweep_reads_every_customer_once_in_order_for_each_page_size() {
     for order in [Order::NewestFirst, Order::OldestFirst, Order::ById] {
         let sandbox = sandbox_with(117, Readings { order, ..Readings::default() }).await;
         let changed = {
@@ -41,13 +41,13 @@ async fn a_sweep_sees_everybody_once_in_order_whatever_the_page_size() {
 }
 
 #[tokio::test]
-async fn the_same_seed_pages_the_same() {
+async fn same_seed_gives_the_same_pages() {
     let first = sweep(&sandbox(60).await, 7).await;
     assert_eq!(sweep(&sandbox(60).await, 30).await, first);
 }
 
 #[tokio::test]
-async fn bounds_of_time_choose_by_created_at_in_every_order() {
+async fn bounds_of_time_select_by_created_at_in_every_order() {
     for order in [Order::NewestFirst, Order::OldestFirst, Order::ById] {
         let sandbox = sandbox_with(200, Readings { order, ..Readings::default() }).await;
         let (start, end) = ("2021-01-01T00:00:00Z", "2023-01-01T00:00:00Z");
@@ -67,7 +67,7 @@ async fn bounds_of_time_choose_by_created_at_in_every_order() {
 }
 
 #[tokio::test]
-async fn a_million_customers_start_at_once_and_answer_any_page() {
+async fn sandbox_with_a_million_customers_starts_at_once_and_answers_any_page() {
     let sandbox = sandbox(1_000_000).await;
     let envelope = get(&sandbox, "/customers?per_page=100&page=10000").await.json();
     assert_eq!((&envelope["total"], &envelope["last_page"]), (&json!(1_000_000), &json!(10_000)));

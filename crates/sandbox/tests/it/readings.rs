@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::client::{ask, get, ids, page, sandbox, sandbox_with};
 
 #[tokio::test]
-async fn lists_are_sorted_as_read() {
+async fn list_has_the_order_of_the_reading() {
     let sandbox = sandbox(5).await;
     let newest_first = sandbox.world().ids();
     assert_eq!(ids(&page(&sandbox, "").await), newest_first);
@@ -23,7 +23,7 @@ async fn lists_are_sorted_as_read() {
 }
 
 #[tokio::test]
-async fn too_large_a_page_is_clamped_or_refused() {
+async fn page_over_the_maximum_is_clamped_or_refused() {
     let sandbox = sandbox_with(30, Readings { per_page_max: 20, ..Readings::default() }).await;
     let clamped = get(&sandbox, "/customers?per_page=21").await.json();
     assert_eq!((&clamped["per_page"], clamped["data"].as_array().unwrap().len()), (&json!(20), 20));
@@ -34,7 +34,7 @@ async fn too_large_a_page_is_clamped_or_refused() {
 }
 
 #[tokio::test]
-async fn source_is_hidden_in_lists_and_show_but_never_in_the_answers_to_writes() {
+async fn source_is_hidden_in_lists_and_show_and_never_in_answers_to_writes() {
     let sandbox = sandbox(0).await;
     let id = sandbox.world().create(json!({"source": {"type": "credit_card", "brand": "visa"}}));
     let path = format!("/customers/{id}");
@@ -67,7 +67,7 @@ async fn metadata_is_merged_or_replaced() {
 }
 
 #[tokio::test]
-async fn a_null_email_clears_or_is_ignored_or_refused() {
+async fn null_email_clears_or_is_ignored_or_refused() {
     for (reading, status, email) in [
         (NullEmail::Clears, 200, Value::Null),
         (NullEmail::Ignored, 200, json!("a@example.jp")),
@@ -83,7 +83,7 @@ async fn a_null_email_clears_or_is_ignored_or_refused() {
 }
 
 #[tokio::test]
-async fn payment_details_are_needed_or_not() {
+async fn payment_details_are_required_or_not() {
     let sandbox = sandbox(0).await;
     let body = json!({"email": "a@example.jp"});
     let created = ask(&sandbox, "POST", "/customers").json(&body).send(&sandbox).await;
@@ -94,7 +94,7 @@ async fn payment_details_are_needed_or_not() {
 }
 
 #[tokio::test]
-async fn a_page_past_the_end_is_empty_or_404_or_the_last() {
+async fn page_past_the_end_is_empty_or_404_or_the_last() {
     let sandbox = sandbox(15).await;
     let past = || get(&sandbox, "/customers?page=9");
     let empty = past().await.json();
@@ -145,7 +145,7 @@ async fn delete_answers_the_customer_or_204() {
 }
 
 #[tokio::test]
-async fn metadata_keys_are_limited_when_asked_also_after_a_merge() {
+async fn metadata_keys_are_limited_also_after_a_merge() {
     let sandbox = sandbox_with(0, Readings { metadata_keys_max: Some(2), ..Readings::default() }).await;
     let id = sandbox.world().create(json!({"metadata": {"a": "1"}}));
     let path = format!("/customers/{id}");
@@ -156,7 +156,7 @@ async fn metadata_keys_are_limited_when_asked_also_after_a_merge() {
 }
 
 #[tokio::test]
-async fn locale_is_shown_hidden_or_goes_by_the_version() {
+async fn locale_is_shown_hidden_or_depends_on_the_version() {
     let sandbox = sandbox(0).await;
     let id = sandbox.world().create(json!({"locale": "ko"}));
     let path = format!("/customers/{id}");
@@ -175,7 +175,7 @@ async fn locale_is_shown_hidden_or_goes_by_the_version() {
 }
 
 #[tokio::test]
-async fn the_envelope_calls_itself_either_name() {
+async fn envelope_has_either_resource() {
     let sandbox = sandbox_with(1, Readings { envelope: Envelope::List, ..Readings::default() }).await;
     assert_eq!(get(&sandbox, "/customers").await.json()["resource"], "list");
 }

@@ -19,7 +19,7 @@ async fn replay(sandbox: &Sandbox, name: &str, customer: &str) -> Reply {
         .replace("{{AUTHORIZATION}}", &format!("Basic {credentials}"))
         .replace("{{CUSTOMER_ID}}", customer)
         .replace("{{LENGTH}}", &body.len().to_string())
-        // So that the end of the connection tells the end of the answer.
+        // So that the end of the connection is the end of the answer.
         .replace("Connection: keep-alive\n", "")
         .replace('\n', "\r\n");
     send_raw(sandbox, format!("{head}\r\nConnection: close\r\n\r\n{body}").as_bytes()).await
@@ -49,7 +49,7 @@ async fn every_sdk_lists_and_shows() {
 }
 
 #[tokio::test]
-async fn every_sdk_means_the_same_window_of_time() {
+async fn every_sdk_selects_the_same_window_of_time() {
     let sandbox = sandbox(60).await;
     let all = sweep(&sandbox, 100).await;
     let within = |customer: &&Value| {

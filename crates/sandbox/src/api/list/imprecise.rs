@@ -1,4 +1,4 @@
-//! Owns inexact lists: which rows a page shows, and what its envelope says of the total.
+//! Owns imprecise lists: the rows of a page, and the totals in its envelope.
 
 use std::ops::Range;
 
@@ -7,20 +7,20 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
-use crate::account::{State, View};
+use crate::account::{Customers, ListView};
 use crate::api::list::query::Window;
 use crate::random;
 use crate::readings::{LastPage, Order, Readings, Repeated, Ties, Total};
 
-/// What one request draws at random. Each [`Draw`] has numbers of its own, so that one reading does not change what
-/// another one draws.
+/// The random numbers of one request. Each [`Draw`] has its own numbers, so that a reading does not
+/// change the numbers of another one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Draws {
     seed: u64,
     request: u64,
 }
 
-/// What is drawn.
+/// The purpose of a random number.
 #[derive(Debug, Clone, Copy)]
 enum Draw {
     Lag = 1,
@@ -30,25 +30,26 @@ enum Draw {
 }
 
 impl Draws {
-    /// `request` is the request's number.
+    /// Returns the random numbers of the request with this number.
     pub(crate) fn new(seed: u64, request: u64) -> Self {
         Self { seed, request }
     }
 
-    /// Whether a read meets a state that is behind.
+    /// Whether this read uses the copy that lags.
     pub(crate) fn is_lagging(self, readings: &Readings) -> bool {
         self.of(Draw::Lag, self.request, 0).random_range(0..100) < readings.lag_percent
     }
 
+    /// Returns the generator for one purpose.
     fn of(self, draw: Draw, which: u64, second: u64) -> ChaCha8Rng {
         random::seeded([self.seed, draw as u64, which, second])
     }
 }
 
-/// The rows of a page.
+/// Returns the rows of a page.
 pub(crate) fn rows(
-    state: &State,
-    view: &View,
+    state: &Customers,
+    view: &ListView,
     window: &Window,
     readings: &Readings,
     draws: Draws,
@@ -61,7 +62,7 @@ pub(crate) fn rows(
     if let Some(every) = readings.filtered_every {
         rows.retain(|&row| row % every != 0);
     }
-    // By the page and not by the request: a list that shows a customer twice does so each time it is asked.
+    // Drawn by page and not by request, so that a list that repeats a customer does so each time.
     let mut rng = draws.of(Draw::Repeated, window.page, 0);
     match readings.repeated {
         Repeated::Never => {}
@@ -79,7 +80,7 @@ pub(crate) fn rows(
     rows
 }
 
-/// What the envelope says in `total` and `last_page`.
+/// Sets `total` and `last_page` of the envelope.
 pub(crate) fn envelope(
     envelope: &mut Map<String, Value>,
     window: &Window,
@@ -114,47 +115,48 @@ pub(crate) fn envelope(
     }
 }
 
-/// The rows at these positions once the customers of each second are in another order. Only the seconds that the page
-/// shows are looked at.
-fn untied(state: &State, view: &View, positions: Range<usize>, draws: Draws) -> Vec<u32> {
+/// Returns the rows at these positions after the customers of each second were shuffled. Only the
+/// seconds that the page shows are read.
+fn untied(state: &Customers, view: &ListView, positions: Range<usize>, draws: Draws) -> Vec<u32> {
     let shown = state.rows(view, positions.clone());
     let (Some(&first), Some(&last)) = (shown.first(), shown.last()) else {
         return shown;
     };
     let second = |row: u32| state.created_s(row);
-    let mut before = Vec::new();
-    for step in doubling() {
-        let end = positions.start - before.len();
-        let block = state.rows(view, end.saturating_sub(step)..end);
-        let tied = block.iter().rev().take_while(|&&row| second(row) == second(first));
-        let count = tied.map(|&row| before.push(row)).count();
-        if count < step {
-            break;
-        }
-    }
-    let mut after = Vec::new();
-    for step in doubling() {
-        let start = positions.end + after.len();
-        let block = state.rows(view, start..start + step);
-        let tied = block.iter().take_while(|&&row| second(row) == second(last));
-        let count = tied.map(|&row| after.push(row)).count();
-        if count < step {
-            break;
-        }
-    }
+    let before = tied_rows(state, second(first), |found, step| {
+        let end = positions.start - found;
+        let mut rows = state.rows(view, end.saturating_sub(step)..end);
+        rows.reverse();
+        rows
+    });
+    let after = tied_rows(state, second(last), |found, step| {
+        let start = positions.end + found;
+        state.rows(view, start..start + step)
+    });
     let skipped = before.len();
     let mut all: Vec<u32> = before.into_iter().rev().chain(shown).chain(after).collect();
     for tied in all.chunk_by_mut(|&one, &next| second(one) == second(next)) {
-        // By the second too, so that each page a request could ask for agrees about the order.
+        // Drawn by second too, so that all pages of a request agree about the order.
         tied.shuffle(&mut draws.of(Draw::Ties, draws.request, second(tied[0]) as u64));
     }
     all.drain(skipped..skipped + positions.len()).collect()
 }
 
-fn doubling() -> impl Iterator<Item = usize> {
-    std::iter::successors(Some(16_usize), |step| step.checked_mul(2))
+/// Returns the rows of one second next to a page, from the page outwards. `block(found, step)`
+/// returns up to `step` rows after the first `found` ones.
+fn tied_rows(state: &Customers, second: i64, block: impl Fn(usize, usize) -> Vec<u32>) -> Vec<u32> {
+    let mut found = Vec::new();
+    for step in std::iter::successors(Some(16_usize), |step| step.checked_mul(2)) {
+        let before = found.len();
+        found.extend(block(before, step).into_iter().take_while(|&row| state.created_s(row) == second));
+        if found.len() - before < step {
+            break;
+        }
+    }
+    found
 }
 
+/// Draws a position of a list with this length.
 fn some_index(rng: &mut impl Rng, len: usize) -> Option<usize> {
     (len > 0).then(|| rng.random_range(0..len))
 }

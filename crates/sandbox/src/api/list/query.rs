@@ -12,7 +12,7 @@ use crate::api::answer::Answer;
 use crate::population::rfc3339;
 use crate::readings::{Edge, ListTimes, PastEnd, PerPageOver, Readings};
 
-/// KOMOJU's page, when none is asked for.
+/// The size of a page without `per_page`.
 const PER_PAGE: u64 = 10;
 
 /// The parameters of a list.
@@ -20,9 +20,9 @@ const PER_PAGE: u64 = 10;
 pub(crate) struct Query {
     pub(crate) page: u64,
     pub(crate) per_page: u64,
-    /// Seconds since 1970 of `created_at`; `None` without bounds.
+    /// The seconds since 1970 of `created_at`; none without bounds.
     pub(crate) seconds: Option<Range<i64>>,
-    /// Month and year in which a card expires.
+    /// The month and year in which a card expires.
     pub(crate) expiration: Option<(u64, u64)>,
     start_time: Option<String>,
     end_time: Option<String>,
@@ -58,7 +58,8 @@ impl Query {
         let start = parsed.start_time.as_deref().map(|text| time("start_time", text)).transpose()?;
         let end = parsed.end_time.as_deref().map(|text| time("end_time", text)).transpose()?;
         if start.is_some() || end.is_some() {
-            // A customer is created on a whole second; these are the first one listed and the first one not.
+            // A customer is created at a whole second. `from` is the first second that is listed,
+            // and `to` the first one that is not.
             let from = start.map_or(i64::MIN, |start| match readings.start_time {
                 Edge::Inclusive => round_up(start),
                 Edge::Exclusive => round_down(start) + 1,
@@ -72,14 +73,14 @@ impl Query {
         Ok(parsed)
     }
 
-    /// The page number a query string asks for, whatever else it says.
+    /// Returns the page of a query string, without checking the rest.
     pub(crate) fn page_of(query: &str) -> Option<u64> {
         form_urlencoded::parse(query.as_bytes())
             .find(|(name, _)| name == "page")
             .and_then(|(_, value)| value.parse().ok())
     }
 
-    /// Which of `total` things this query gets.
+    /// Returns the page that this query selects of `total` items.
     pub(crate) fn window(&self, total: usize, readings: &Readings) -> Result<Window, Answer> {
         let last_page = (total as u64).div_ceil(self.per_page);
         let mut page = self.page;
@@ -102,7 +103,7 @@ impl Query {
     }
 }
 
-/// One page's part of a list.
+/// The positions of one page, and the numbers of its envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Window {
     pub(crate) positions: Range<usize>,
@@ -112,7 +113,7 @@ pub(crate) struct Window {
     pub(crate) total: usize,
 }
 
-/// A list's answer before it is written, open to faults.
+/// The answer to a list before it is serialised. Faults change it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Page {
     #[serde(flatten)]
@@ -121,6 +122,7 @@ pub(crate) struct Page {
 }
 
 impl Page {
+    /// Returns a page with an exact envelope.
     pub(crate) fn new(
         resource: &str,
         query: &Query,
@@ -151,11 +153,13 @@ impl Page {
         Self { envelope, data }
     }
 
+    /// Returns the page as an answer.
     pub(crate) fn answer(&self) -> Answer {
         Answer::json(StatusCode::OK, self)
     }
 }
 
+/// Reads a positive number.
 fn positive(name: &str, value: &str) -> Result<u64, Answer> {
     match value.parse() {
         Ok(number @ 1..) => Ok(number),
@@ -163,7 +167,7 @@ fn positive(name: &str, value: &str) -> Result<u64, Answer> {
     }
 }
 
-/// `MMYY`.
+/// Reads `MMYY` into month and year.
 fn expiration(text: &str) -> Result<(u64, u64), Answer> {
     let digits = text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = if digits { text.parse::<u64>().ok() } else { None };
@@ -173,7 +177,8 @@ fn expiration(text: &str) -> Result<(u64, u64), Answer> {
     }
 }
 
-/// RFC 3339, a bare date, or a time as Ruby's SDK writes it: `2026-01-02 03:04:05 UTC` or `… +0900`.
+/// Reads a time: RFC 3339, a date alone, or the form of the Ruby SDK (`2026-01-02 03:04:05 UTC` or
+/// `… +0900`).
 fn time(name: &str, text: &str) -> Result<Timestamp, Answer> {
     let date = || format!("{text}T00:00:00Z");
     let ruby = || {
@@ -188,10 +193,12 @@ fn time(name: &str, text: &str) -> Result<Timestamp, Answer> {
         .ok_or_else(|| Answer::invalid(name, "it is not a time such as 2026-01-02T03:04:05Z"))
 }
 
+/// Returns the whole second at or before a time.
 fn round_down(time: Timestamp) -> i64 {
     time.as_second() - i64::from(time.subsec_nanosecond() < 0)
 }
 
+/// Returns the whole second at or after a time.
 fn round_up(time: Timestamp) -> i64 {
     time.as_second() + i64::from(time.subsec_nanosecond() > 0)
 }
@@ -205,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_ten_are_asked_for_by_default() {
+    fn default_page_is_the_first_with_ten_customers() {
         let window = parse("").window(25, &Readings::default()).unwrap();
         assert_eq!((window.positions, window.last_page), (0..10, 3));
         let window = parse("page=3").window(25, &Readings::default()).unwrap();
@@ -213,24 +220,24 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_has_no_last_page() {
+    fn empty_list_has_no_last_page() {
         let window = parse("").window(0, &Readings::default()).unwrap();
         assert_eq!((window.positions, window.last_page, window.page), (0..0, 0, 1));
         for past_end in [PastEnd::NotFound, PastEnd::LastPage] {
             let readings = Readings { past_end, ..Readings::default() };
-            assert!(parse("page=1").window(0, &readings).is_ok(), "page 1 is always there");
+            assert!(parse("page=1").window(0, &readings).is_ok(), "page 1 always exists");
         }
     }
 
     #[test]
-    fn enormous_numbers_do_no_harm() {
+    fn largest_numbers_cause_no_overflow() {
         let query = parse("page=18446744073709551615&per_page=18446744073709551615");
         assert_eq!(query.per_page, 100);
         assert_eq!(query.window(5, &Readings::default()).unwrap().positions, 5..5);
     }
 
     #[test]
-    fn nonsense_is_refused_by_name() {
+    fn invalid_parameter_is_refused_by_name() {
         for (query, named) in [
             ("page=0", "page"),
             ("page=-1", "page"),
@@ -250,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_write_the_same_time_means_the_same() {
+    fn each_form_of_a_time_means_the_same() {
         let start = "2026-01-02T03:04:05Z".parse::<Timestamp>().unwrap().as_second();
         for text in [
             "2026-01-02T03:04:05Z",
@@ -267,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_take_or_leave_their_own_second() {
+    fn bounds_include_or_exclude_their_own_second() {
         let second = |edge, bound: &str| {
             let readings = Readings { start_time: edge, end_time: edge, ..Readings::default() };
             let query = format!("start_time={bound}&end_time={bound}");
