@@ -1,6 +1,6 @@
-//! Compiles the libraries that tests preload into the program, once a build.
+//! Compiles the libraries that tests preload into the program, once for each build.
 
-#![expect(clippy::unwrap_used, reason = "a build that fails says why")]
+#![expect(clippy::unwrap_used, reason = "a panic is the report of a failed build")]
 
 use std::path::Path;
 use std::process::Command;

@@ -10,7 +10,7 @@ use std::process::Output;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use komoju_testkit::Installation;
-use komoju_testkit::disk_faults::{Lasts, Library, Place, Trouble};
+use komoju_testkit::disk_faults::{DiskFault, FaultCount, FaultPlace, Library};
 use serde_json::{Value, json};
 
 use crate::PROGRAM;
@@ -18,7 +18,7 @@ use crate::PROGRAM;
 /// Installations that work side by side: most of a round is waiting for a file to be still.
 const INSTALLATIONS: u64 = 4;
 
-/// So many rounds make a default run of one kind of trouble.
+/// So many rounds make a default run of one kind of fault.
 const ROUNDS: u64 = 8;
 
 /// Far above how many calls of one kind there are.
@@ -56,20 +56,20 @@ fn line(file: &str, round: u64) -> String {
     json!({"op": "create", "id": file, "body": {"email": format!("file-{round}@example.jp")}}).to_string()
 }
 
-/// One `sync` under this trouble, with these intents to carry out. Returns its end in short, or `None` where the program made fewer
+/// One `sync` under this fault, with these intents to carry out. Returns its end in short, or `None` where the program made fewer
 /// calls than that.
 fn sync_in_trouble(
     library: &Library,
     harness: &Installation,
-    trouble: Trouble,
+    fault: DiskFault,
     intents: &[String],
 ) -> Option<String> {
     let mut command = harness.command(&["sync"]);
-    let calls = library.under(&mut command, harness.directory.path(), trouble);
+    let calls = library.under(&mut command, harness.directory.path(), fault);
     let output = command.output().unwrap();
-    let end = check_end(&output, trouble);
+    let end = check_end(&output, fault);
     if matches!(output.status.code(), Some(0 | 3)) {
-        check_nothing_is_passed_over(harness, &output, trouble, intents);
+        check_nothing_is_passed_over(harness, &output, fault, intents);
     }
     (calls.failed() > 0).then_some(end)
 }
@@ -78,18 +78,18 @@ fn sync_in_trouble(
 fn check_nothing_is_passed_over(
     harness: &Installation,
     output: &Output,
-    trouble: Trouble,
+    fault: DiskFault,
     intents: &[String],
 ) {
     let told = String::from_utf8_lossy(&output.stderr);
-    let why = std::io::Error::from_raw_os_error(trouble.errno).to_string();
+    let why = std::io::Error::from_raw_os_error(fault.errno).to_string();
     for name in intents {
         let is_done = harness.column(&format!("SELECT state FROM intents WHERE id = '{name}'")) == ["done"];
         let lies = lies_in_spool(harness, &format!("{name}.json"));
         let is_named = told
             .lines()
             .any(|line| line.contains("\"WARN\"") && line.contains(name.as_str()) && line.contains(&why));
-        assert!(is_done && !lies || is_named, "{trouble:?}: exit 0, and not a word of {name}: {told}");
+        assert!(is_done && !lies || is_named, "{fault:?}: exit 0, and not a word of {name}: {told}");
     }
 }
 
@@ -102,19 +102,19 @@ fn lies_in_spool(harness: &Installation, file: &str) -> bool {
 }
 
 /// No panic, an exit code of the contract, and a sentence that says what failed and what to do.
-fn check_end(output: &Output, trouble: Trouble) -> String {
+fn check_end(output: &Output, fault: DiskFault) -> String {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!told.contains("panicked"), "{trouble:?}: {told}");
-    let code = output.status.code().unwrap_or_else(|| panic!("{trouble:?}: {:?} {told}", output.status));
+    assert!(!told.contains("panicked"), "{fault:?}: {told}");
+    let code = output.status.code().unwrap_or_else(|| panic!("{fault:?}: {:?} {told}", output.status));
     // A full disk passes. SQLite takes a failed read for damage, and a file system that is read-only needs an operator.
-    let codes: &[i32] = if trouble.errno == libc::ENOSPC { &[0, 1, 3] } else { &[0, 1, 3, 5] };
-    assert!(codes.contains(&code), "{trouble:?}: exit {code}: {told}");
+    let codes: &[i32] = if fault.errno == libc::ENOSPC { &[0, 1, 3] } else { &[0, 1, 3, 5] };
+    assert!(codes.contains(&code), "{fault:?}: exit {code}: {told}");
     // Everything was done but the wipe of settled tokens, which is recorded and named.
     let is_left = told.contains("still in the database file or its WAL");
-    assert!(code != 3 || is_left, "{trouble:?}: exit {code}: {told}");
+    assert!(code != 3 || is_left, "{fault:?}: exit {code}: {told}");
     if [1, 5].contains(&code) {
         let last = told.lines().rfind(|line| line.contains("error")).unwrap_or_default();
-        let words: &[&str] = match trouble.errno {
+        let words: &[&str] = match fault.errno {
             // SQLite does not tell everywhere why it failed; then all there is to look at is named.
             libc::ENOSPC => {
                 &["Make room; the service", "make room on its disk, then start", "quota is full,"]
@@ -122,54 +122,54 @@ fn check_end(output: &Output, trouble: Trouble) -> String {
             libc::EROFS => &["writable"],
             _ => &["kernel's log"],
         };
-        assert!(last.contains("komoju.db"), "{trouble:?}: which file? {told}");
-        assert!(words.iter().any(|words| last.contains(words)), "{trouble:?}: what to do? {told}");
-        assert!(!last.contains("is damaged") || last.contains("or its disk failed"), "{trouble:?}: {told}");
+        assert!(last.contains("komoju.db"), "{fault:?}: which file? {told}");
+        assert!(words.iter().any(|words| last.contains(words)), "{fault:?}: what to do? {told}");
+        assert!(!last.contains("is damaged") || last.contains("or its disk failed"), "{fault:?}: {told}");
     }
     format!("exit {code}")
 }
 
 /// The disk is well again: one `sync`, and everything is as if nothing had been.
-fn check_healed(harness: &Installation, round: u64, made_before: u64, trouble: Trouble) {
+fn check_healed(harness: &Installation, round: u64, made_before: u64, fault: DiskFault) {
     let ran = harness.run(&["sync"]);
-    assert_eq!(ran.code, 0, "{trouble:?}: {}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.code, 0, "{fault:?}: {}{}", ran.stdout, ran.stderr);
     harness.assert_true();
     for name in names(round) {
         let state = harness.column(&format!("SELECT state FROM intents WHERE id = '{name}'"));
-        assert_eq!(state, ["done"], "{trouble:?}: {name}");
+        assert_eq!(state, ["done"], "{fault:?}: {name}");
     }
     let world = harness.sandbox.world();
-    assert_eq!(world.creates() - made_before, 2, "{trouble:?}: each create once");
+    assert_eq!(world.creates() - made_before, 2, "{fault:?}: each create once");
     let truth = world.truth();
     drop(world);
     for door in ["sql", "file"] {
         let email = format!("{door}-{round}@example.jp");
         let made = truth.values().filter(|theirs| theirs["email"] == email).count();
-        assert_eq!(made, 1, "{trouble:?}: {email}");
+        assert_eq!(made, 1, "{fault:?}: {email}");
     }
     let of_round = |theirs: &&Value| theirs["metadata"]["round"].as_str() == Some(&round.to_string());
     let updated = truth.values().filter(of_round).count();
-    assert_eq!(updated, 1, "{trouble:?}: the update is done and did nothing");
+    assert_eq!(updated, 1, "{fault:?}: the update is done and did nothing");
     let deleted = harness.one(&format!("SELECT customer_id FROM intents WHERE id = 'sql-delete-{round}'"));
-    assert!(!truth.contains_key(&deleted), "{trouble:?}: the delete is done and its customer lives");
+    assert!(!truth.contains_key(&deleted), "{fault:?}: the delete is done and its customer lives");
     let lies = std::fs::read_dir(harness.path("spool")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut lies: Vec<_> = lies.collect();
     lies.sort();
-    assert_eq!(lies, [".claimed", "receipts", "rejected"], "{trouble:?}");
-    assert_eq!(std::fs::read_dir(harness.path("spool/.claimed")).unwrap().count(), 0, "{trouble:?}");
+    assert_eq!(lies, [".claimed", "receipts", "rejected"], "{fault:?}");
+    assert_eq!(std::fs::read_dir(harness.path("spool/.claimed")).unwrap().count(), 0, "{fault:?}");
     let receipt = harness.path("spool/receipts").join(format!("file-create-{round}.json.json"));
     let receipt = std::fs::read_to_string(receipt).unwrap();
-    assert!(receipt.contains("\"done\""), "{trouble:?}: {receipt}");
+    assert!(receipt.contains("\"done\""), "{fault:?}: {receipt}");
 }
 
 fn every_call() -> bool {
     std::env::var_os("EVERY_CALL").is_some()
 }
 
-/// Rounds of this trouble at the first call of its kind, a later one, and so on to the last. Each round is a `sync` in trouble and one
+/// Rounds of this fault at the first call of its kind, a later one, and so on to the last. Each round is a `sync` in fault and one
 /// that heals.
-fn at_each_call(library: &Library, kinds: &'static str, errno: i32, lasts: Lasts) {
-    let quiet = Trouble { place: Place::Everywhere, kinds, errno, lasts, nth: 0 };
+fn at_each_call(library: &Library, kinds: &'static str, errno: i32, lasts: FaultCount) {
+    let quiet = DiskFault { place: FaultPlace::Everywhere, kinds, errno, lasts, nth: 0 };
     let calls = {
         let harness = Installation::swept(PROGRAM, 8);
         prepare(&harness, 0);
@@ -188,12 +188,12 @@ fn at_each_call(library: &Library, kinds: &'static str, errno: i32, lasts: Lasts
                 let harness = Installation::swept(PROGRAM, 8);
                 loop {
                     let round = next.fetch_add(1, Ordering::Relaxed);
-                    let trouble = Trouble { nth: 1 + round * stride, ..quiet };
-                    assert!(trouble.nth < MOST, "it never ends");
+                    let fault = DiskFault { nth: 1 + round * stride, ..quiet };
+                    assert!(fault.nth < MOST, "it never ends");
                     prepare(&harness, round);
                     let made_before = harness.sandbox.world().creates();
-                    let end = sync_in_trouble(library, &harness, trouble, &names(round));
-                    check_healed(&harness, round, made_before, trouble);
+                    let end = sync_in_trouble(library, &harness, fault, &names(round));
+                    check_healed(&harness, round, made_before, fault);
                     let Some(end) = end else { return };
                     *ends.lock().unwrap().entry(end).or_default() += 1;
                 }
@@ -213,8 +213,8 @@ fn at_each_call_of_the_first_start(library: &Library, kinds: &'static str, errno
     let (mut nth, mut rounds, mut ends) = (1, 0, Ends::new());
     loop {
         let harness = Installation::with(PROGRAM, 3);
-        let trouble = Trouble { place: Place::Everywhere, kinds, errno, lasts: Lasts::Once, nth };
-        let end = sync_in_trouble(library, &harness, trouble, &[]);
+        let fault = DiskFault { place: FaultPlace::Everywhere, kinds, errno, lasts: FaultCount::Once, nth };
+        let end = sync_in_trouble(library, &harness, fault, &[]);
         harness.expect(0, &["sync"]);
         harness.assert_true();
         let Some(end) = end else { break };
@@ -230,8 +230,8 @@ fn at_each_call_of_the_first_start(library: &Library, kinds: &'static str, errno
 #[test]
 fn enospc_at_each_write() {
     let library = Library::load();
-    at_each_call(&library, "wtc", libc::ENOSPC, Lasts::Once);
-    at_each_call(&library, "wtc", libc::ENOSPC, Lasts::FromThenOn);
+    at_each_call(&library, "wtc", libc::ENOSPC, FaultCount::Once);
+    at_each_call(&library, "wtc", libc::ENOSPC, FaultCount::FromThenOn);
     at_each_call_of_the_first_start(&library, "wtc", libc::ENOSPC);
 }
 
@@ -239,9 +239,9 @@ fn enospc_at_each_write() {
 fn eio_at_each_read_write_and_sync() {
     let library = Library::load();
     for kinds in ["r", "w", "s"] {
-        at_each_call(&library, kinds, libc::EIO, Lasts::Once);
+        at_each_call(&library, kinds, libc::EIO, FaultCount::Once);
     }
-    at_each_call(&library, "rwstoc", libc::EIO, Lasts::FromThenOn);
+    at_each_call(&library, "rwstoc", libc::EIO, FaultCount::FromThenOn);
     at_each_call_of_the_first_start(&library, "rws", libc::EIO);
 }
 
@@ -250,10 +250,10 @@ fn nothing_is_started_on_what_cannot_be_written(library: &Library) {
     let harness = Installation::swept(PROGRAM, 8);
     prepare(&harness, 0);
     harness.sandbox.world().clear_requests();
-    let (place, lasts) = (Place::Everywhere, Lasts::FromThenOn);
-    let trouble = Trouble { place, kinds: "wtcoum", errno: libc::EROFS, lasts, nth: 1 };
+    let (place, lasts) = (FaultPlace::Everywhere, FaultCount::FromThenOn);
+    let fault = DiskFault { place, kinds: "wtcoum", errno: libc::EROFS, lasts, nth: 1 };
     let mut command = harness.command(&["sync"]);
-    library.under(&mut command, harness.directory.path(), trouble);
+    library.under(&mut command, harness.directory.path(), fault);
     let output = command.output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(5), "{told}");
@@ -267,6 +267,6 @@ fn nothing_is_started_on_what_cannot_be_written(library: &Library) {
 fn a_read_only_file_system() {
     let library = Library::load();
     nothing_is_started_on_what_cannot_be_written(&library);
-    at_each_call(&library, "wtcoum", libc::EROFS, Lasts::FromThenOn);
+    at_each_call(&library, "wtcoum", libc::EROFS, FaultCount::FromThenOn);
     at_each_call_of_the_first_start(&library, "wtcoum", libc::EROFS);
 }

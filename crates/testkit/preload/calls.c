@@ -1,16 +1,18 @@
-/* Stands between a program and the C library: counts the calls on some files, and makes them fail on request.
+/* Wraps functions of the C library for one program: counts the calls on some files, and makes them
+ * fail on request. Environment variables configure it:
  *
- * CALLS_UNDER   what is watched: paths that begin with one of these, separated by ':'
- * CALLS_BUT     not watched: paths with this end
+ * CALLS_UNDER   the watched paths: those that begin with one of these, separated by ':'
+ * CALLS_BUT     paths with this end are not watched
  * CALLS_HOME    a directory that is watched itself
- * CALLS_OF      kinds, as letters: r read, w write, t truncate, s sync, o open for writing, c create (files, names, directories),
- *               u unlink, m change a mode or an owner
- * CALLS_NTH     which call fails, from 1; 0: the one that the third number of CALLS_SEEN says, or none
- * CALLS_ERRNO   with what
- * CALLS_ON      present: that one and all that follow
- * CALLS_LIFTED  while there is a file of this name, none fails
- * CALLS_SEEN    a file of 24 bytes: how many calls there were, how many failed, and (written by the test) which one fails
- * CALLS_TRACE   a file to which kind and path of each call are appended
+ * CALLS_OF      the kinds of calls, as letters: r read, w write, t truncate, s sync, o open for
+ *               writing, c create (files, names, directories), u unlink, m change a mode or an owner
+ * CALLS_NTH     the number of the call that fails, from 1; 0: the third number in CALLS_SEEN, or none
+ * CALLS_ERRNO   the error
+ * CALLS_ON      if present, all later calls fail, too
+ * CALLS_LIFTED  while a file with this name exists, no call fails
+ * CALLS_SEEN    a file of 24 bytes: the number of calls, the number of failed calls, and (written by
+ *               the test) the number of the call that fails
+ * CALLS_TRACE   a file to which the kind and path of each call are appended
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -32,7 +34,7 @@
 static const char *under, *but, *home, *kinds, *lifted;
 static long nth, number;
 static int on, trace = -1;
-static _Atomic unsigned long *seen; /* calls, failures, which one fails */
+static _Atomic unsigned long *seen; /* calls, failures, number of the call that fails */
 
 static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
 
@@ -73,7 +75,7 @@ static int is_watched(const char *path) {
     return 0;
 }
 
-/* Whether this call is to fail; errno is set then. */
+/* Whether this call fails. If so, errno is set. */
 static int fails(char kind, const char *path) {
     if (!is_watched(path))
         return 0;
@@ -112,7 +114,7 @@ static int fails_on(char kind, int file) {
 
 #define WHOLE 8192
 
-/* The path of a name below an open directory. Other paths of interest are absolute. */
+/* Returns the path of a name below an open directory. All other watched paths are absolute. */
 static const char *from(int at, const char *path, char whole[WHOLE]) {
     char link[64];
     if (!seen || !path || path[0] == '/' || at == AT_FDCWD)
@@ -127,7 +129,7 @@ static const char *from(int at, const char *path, char whole[WHOLE]) {
     return whole;
 }
 
-/* Making a file writes, opening one for writing may be refused. */
+/* Whether an open fails: as the creation of a file, or as an open for writing. */
 static int open_fails(const char *path, int flags) {
     struct stat found;
     if ((flags & O_ACCMODE) == O_RDONLY && !(flags & O_CREAT))

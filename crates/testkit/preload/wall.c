@@ -1,4 +1,5 @@
-/* Moves the wall clock of one program: adds the seconds in the file that WALL_OFFSET names. Other clocks are left alone. */
+/* Moves the wall clock of one program by the seconds in the file that WALL_OFFSET names. Other clocks
+ * are unchanged. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

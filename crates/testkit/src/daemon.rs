@@ -29,12 +29,12 @@ impl Daemon {
     pub fn spawn(harness: &Installation, mut command: Command) -> Self {
         let log =
             harness.path(&format!("log-{}", std::fs::read_dir(harness.directory.path()).unwrap().count()));
-        let said = File::create(&log).unwrap();
-        let child = Process::start(command.stdout(Stdio::null()).stderr(said));
+        let file = File::create(&log).unwrap();
+        let child = Process::start(command.stdout(Stdio::null()).stderr(file));
         Self { child, log }
     }
 
-    /// Starts the daemon with its HTTP endpoint on a free port; returns the address too.
+    /// Starts the daemon with its HTTP endpoint on a free port. Returns the address too.
     pub fn listening(harness: &Installation) -> (Self, String) {
         harness.append_config("[http]\nlisten = \"127.0.0.1:0\"");
         let daemon = Self::start(harness);
@@ -42,12 +42,12 @@ impl Daemon {
         (daemon, address)
     }
 
-    /// Returns what it has logged.
+    /// Returns the log.
     pub fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Waits until its log contains this.
+    /// Waits until the log contains a text.
     #[track_caller]
     pub fn says(&self, what: &str) {
         eventually(what, || self.said().contains(what));
@@ -57,12 +57,11 @@ impl Daemon {
     pub fn address(&self) -> String {
         let mut address = None;
         eventually("it listens", || {
-            let said = self.said();
-            let told = said.split("http://").find_map(|rest| {
+            let log = self.said();
+            address = log.split("http://").find_map(|rest| {
                 let (address, _) = rest.split_once('/')?;
-                said.contains(&format!("health and metrics at http://{address}/")).then(|| address.to_owned())
+                log.contains(&format!("health and metrics at http://{address}/")).then(|| address.to_owned())
             });
-            address = told;
             address.is_some()
         });
         address.unwrap()
@@ -82,11 +81,11 @@ impl Daemon {
 /// An HTTP answer.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status; 0 where there is none.
+    /// The status; 0 if there is none.
     pub status: u16,
     /// The status line and the headers, in lower case.
     pub head: String,
-    /// What follows them.
+    /// The body.
     pub body: String,
 }
 

@@ -1,4 +1,5 @@
-//! A disk that fails: a preloaded library (`preload/calls.c`) makes calls on files fail, for one program that runs under it.
+//! A disk that fails: a preloaded library (`preload/calls.c`) makes calls on files fail, for one
+//! program that runs under it.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
@@ -13,24 +14,24 @@ pub struct Library {
     directory: TempDir,
 }
 
-/// Which calls fail, and how.
+/// The calls that fail, and their error.
 #[derive(Clone, Copy, Debug)]
-pub struct Trouble {
-    /// Where calls fail.
-    pub place: Place,
-    /// Letters of `calls.c`.
+pub struct DiskFault {
+    /// The files on the disk that fails.
+    pub place: FaultPlace,
+    /// The kinds of calls, as letters of `calls.c`.
     pub kinds: &'static str,
-    /// With which error.
+    /// The error.
     pub errno: i32,
-    /// For how long.
-    pub lasts: Lasts,
-    /// Which of these calls, from 1; 0: none.
+    /// How many calls fail.
+    pub lasts: FaultCount,
+    /// The first of these calls that fails, from 1; 0: none.
     pub nth: u64,
 }
 
-/// Which files are on the disk that fails.
+/// The files on the disk that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum FaultPlace {
     /// The database and the spool directory.
     Everywhere,
     /// The spool directory.
@@ -39,14 +40,14 @@ pub enum Place {
 
 /// How many calls fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lasts {
+pub enum FaultCount {
     /// One call.
     Once,
     /// That call and all that follow.
     FromThenOn,
 }
 
-/// What a program under the library did.
+/// The calls of a program that runs with the library.
 #[derive(Debug)]
 pub struct Calls {
     seen: File,
@@ -54,7 +55,7 @@ pub struct Calls {
 }
 
 impl Library {
-    /// Copies the library, which the build made, to a path that `LD_PRELOAD` takes.
+    /// Copies the library of the build to a path that `LD_PRELOAD` accepts.
     pub fn load() -> Self {
         let directory = TempDir::new().unwrap();
         let library = Path::new(env!("OUT_DIR")).join("calls.so");
@@ -62,28 +63,29 @@ impl Library {
         Self { directory }
     }
 
-    /// Puts `command` under the library: the database at `home`/komoju.db and the spool directory are watched.
-    pub fn under(&self, command: &mut Command, home: &Path, trouble: Trouble) -> Calls {
+    /// Puts `command` under the library: the database at `home`/komoju.db and the spool directory
+    /// are watched.
+    pub fn under(&self, command: &mut Command, home: &Path, fault: DiskFault) -> Calls {
         let home = home.canonicalize().unwrap();
         let (seen, lifted) = (home.join("calls"), home.join("lifted"));
         let _ = std::fs::remove_file(&lifted);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&seen).unwrap();
         file.set_len(24).unwrap();
         let (database, spool) = (home.join("komoju.db"), home.join("spool"));
-        let under = match trouble.place {
-            Place::Everywhere => format!("{}:{}", database.display(), spool.display()),
-            Place::Spool => spool.display().to_string(),
+        let under = match fault.place {
+            FaultPlace::Everywhere => format!("{}:{}", database.display(), spool.display()),
+            FaultPlace::Spool => spool.display().to_string(),
         };
         command
             .env("LD_PRELOAD", self.directory.path().join("calls.so"))
             .env("CALLS_UNDER", under)
             .env("CALLS_HOME", &home)
-            .env("CALLS_OF", trouble.kinds)
-            .env("CALLS_NTH", trouble.nth.to_string())
-            .env("CALLS_ERRNO", trouble.errno.to_string())
+            .env("CALLS_OF", fault.kinds)
+            .env("CALLS_NTH", fault.nth.to_string())
+            .env("CALLS_ERRNO", fault.errno.to_string())
             .env("CALLS_SEEN", seen)
             .env("CALLS_LIFTED", &lifted);
-        if trouble.lasts == Lasts::FromThenOn {
+        if fault.lasts == FaultCount::FromThenOn {
             command.env("CALLS_ON", "1");
         }
         Calls { seen: file, lifted }
@@ -101,7 +103,7 @@ impl Calls {
         self.number(8)
     }
 
-    /// Makes the disk fail so many calls from now, where no call was named before.
+    /// Makes the disk fail after this number of further calls, if `nth` was 0.
     pub fn begin_after(&self, calls: u64) {
         self.seen.write_all_at(&(self.count() + calls).to_ne_bytes(), 16).unwrap();
     }
@@ -111,11 +113,12 @@ impl Calls {
         std::fs::remove_file(&self.lifted).unwrap();
     }
 
-    /// Mends the disk: from now on no call fails.
+    /// Repairs the disk: from now on no call fails.
     pub fn lift(&self) {
         File::create(&self.lifted).unwrap();
     }
 
+    /// Reads a number of the shared file.
     fn number(&self, at: u64) -> u64 {
         let mut bytes = [0; 8];
         self.seen.read_exact_at(&mut bytes, at).unwrap();

@@ -1,4 +1,5 @@
-//! A local KOMOJU whose clock stands still, a database, and pulls and pushes in the process of the test, by a clock that the test moves.
+//! A local KOMOJU with a stopped clock, a database, and pulls and pushes in the process of the
+//! test, with a clock that the test moves.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,11 +36,11 @@ pub struct InProcess {
     pub directory: TempDir,
     /// The clock of the product.
     pub clock: Arc<ManualClock>,
-    /// The pushes in flight that passes ask about.
+    /// The pushes in flight, for passes.
     pub echoes: Arc<Echoes>,
     /// Wakes the pusher.
     pub signals: Arc<Signals>,
-    /// What each new pusher is made with.
+    /// The settings of each new pusher.
     pub settings: PushSettings,
     /// The secret key.
     pub key: String,
@@ -48,12 +49,12 @@ pub struct InProcess {
 }
 
 impl InProcess {
-    /// An account with so many customers; one sweep was complete.
+    /// Returns an account with this number of customers, after one complete sweep.
     pub async fn open(customers: u32) -> Self {
         Self::reading(customers, Readings::default()).await
     }
 
-    /// The same under these readings of what the API's documentation leaves open.
+    /// Returns the same under these readings.
     pub async fn reading(customers: u32, readings: Readings) -> Self {
         crate::process::allow_many_files();
         let start: Timestamp = START.parse().unwrap();
@@ -97,7 +98,7 @@ impl InProcess {
         Arc::clone(self.store.as_ref().unwrap())
     }
 
-    /// Ends the process and begins another: only the files are left.
+    /// Simulates a restart of the process: only the files are kept.
     pub fn restart(&mut self) {
         self.store = None;
         self.echoes = Arc::default();
@@ -149,14 +150,15 @@ impl InProcess {
         self.drain_at(&base_url).await
     }
 
-    /// The same, to this address.
+    /// Drains the outbox once, to this address.
     pub async fn drain_at(&mut self, base_url: &str) -> Drained {
         let pusher = self.pusher_at(base_url, CancellationToken::new());
         pusher.recover().await.unwrap();
         pusher.drain().await.unwrap()
     }
 
-    /// Drains until no intent is open, for at most so many rounds; the clocks move by `every` between two rounds.
+    /// Drains until no intent is open, for at most so many rounds; the clocks move by `every`
+    /// between two rounds.
     pub async fn drain_on(&mut self, rounds: usize, every: SignedDuration) {
         for _ in 0..rounds {
             self.drain().await;
@@ -283,7 +285,7 @@ impl InProcess {
         world.requests().iter().map(|seen| format!("{} {}", seen.method, last(&seen.path))).collect()
     }
 
-    /// Moves the wall clock of the product, and no other.
+    /// Moves only the wall clock of the product.
     pub fn set_wall_by(&self, by: SignedDuration) {
         self.clock.set_wall(self.clock.now() + by);
     }
@@ -292,10 +294,10 @@ impl InProcess {
     pub async fn waiting(&mut self) -> FaultId {
         let id = self.some_id();
         self.intend("u", "update", Some(&id), Some(serde_json::json!({"email": "x"})));
-        let trouble = self.on(komoju_sandbox::Call::Update, Effect::status(503));
+        let fault = self.on(komoju_sandbox::Call::Update, Effect::status(503));
         self.drain().await;
         assert_eq!(self.state("u"), "waiting");
-        trouble
+        fault
     }
 
     /// Asserts that the mirror equals the account, and that the log proves it.

@@ -1,5 +1,6 @@
-//! A local KOMOJU, a directory with a configuration, and two ways to work there: the real binary, and a pass in this process.
-//! The clock of that pass moves by itself, so that ten tries with their waits take no time.
+//! A local KOMOJU, a directory with a configuration, and two ways to run the product there: the
+//! real binary, and a pass in this process. The clock of that pass moves when the pass waits, so
+//! that ten tries with their waits take no time.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,10 +26,10 @@ use tokio_util::sync::CancellationToken;
 use crate::process::Process;
 use crate::{in_process, process, sql};
 
-/// The sandbox's key: no part of any text that may be printed.
+/// The sandbox's key. No output may contain it.
 pub const KEY: &str = "sk_test_4f1c0d5e7a9b";
 
-/// Passes at no time of the day: only those that a test asks for, and the daemon's first.
+/// The cadence without ticks during a test: passes run only at a test's request and at the start.
 const QUIET: &str = "sweep_cron = \"0 0 0 1 1 *\"\nprobe_cron = \"0 0 0 1 1 *\"";
 
 /// A local KOMOJU, a directory with a configuration that names it, and the real binary.
@@ -47,10 +48,10 @@ pub struct Installation {
     pub said: Mutex<String>,
 }
 
-/// What a run of the binary left.
+/// The result of a run of the binary.
 #[derive(Debug)]
 pub struct Ran {
-    /// The exit code; -1 where a signal ended it.
+    /// The exit code; -1 if a signal ended the process.
     pub code: i32,
     /// Standard output.
     pub stdout: String,
@@ -59,19 +60,21 @@ pub struct Ran {
 }
 
 impl Installation {
-    /// An account with so many customers, and no database. `program` is the path of the binary.
+    /// Returns an account with this number of customers and no database. `program` is the path of
+    /// the binary.
     pub fn with(program: &'static str, customers: u32) -> Self {
         Self::reading(program, customers, Readings::default())
     }
 
-    /// The same with a database: one `sync` was complete.
+    /// Returns the same after one complete `sync`.
     pub fn swept(program: &'static str, customers: u32) -> Self {
         let harness = Self::with(program, customers);
         harness.expect(0, &["sync"]);
         harness
     }
 
-    /// An account under these readings of what the API's documentation leaves open, and no database.
+    /// An account under these readings of what the API's documentation leaves open, and no
+    /// database.
     pub fn reading(program: &'static str, customers: u32, readings: Readings) -> Self {
         let runtime = Runtime::new().unwrap();
         let options = Options { customers, readings, key: KEY.to_owned(), ..Options::default() };
@@ -100,8 +103,9 @@ impl Installation {
         self.directory.path().join(name)
     }
 
+    /// Writes the configuration.
     fn configure(&self) {
-        // Most tests have no patience for reads that lag.
+        // Most tests do not wait for reads that lag.
         let lag = if self.extra.contains("consistency_s") { "" } else { "\nconsistency_s = 0" };
         let text = format!(
             "[api]\nbase_url = \"{}\"\nper_page = 10\n[rate_limit]\nrequests_per_second = 0\n[database]\npath = '{}'\n\
@@ -120,7 +124,7 @@ impl Installation {
         std::fs::write(self.path("config.toml"), format!("{text}{lines}\n")).unwrap();
     }
 
-    /// Replaces a text of the configuration, where it stands first; it must be there.
+    /// Replaces the first occurrence of a text in the configuration, which must contain it.
     pub fn replace_in_config(&self, from: &str, to: &str) {
         let file = self.path("config.toml");
         let text = std::fs::read_to_string(&file).unwrap();
@@ -128,7 +132,8 @@ impl Installation {
         std::fs::write(file, text.replacen(from, to, 1)).unwrap();
     }
 
-    /// The binary with this configuration, the key and these arguments; not started.
+    /// Returns a command that is not started: the binary with this configuration, the key and these
+    /// arguments.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.program);
         command
@@ -174,7 +179,8 @@ impl Installation {
         self.inject(Fault::new(effect).call(komoju_sandbox::Call::List))
     }
 
-    /// Waits until the condition holds of the local KOMOJU, for at most this time; returns whether it did.
+    /// Waits until the condition holds of the local KOMOJU, for at most this time; returns whether
+    /// it did.
     pub fn within(&self, time: Duration, holds: impl FnMut(&World) -> bool) -> bool {
         self.runtime.block_on(async { tokio::time::timeout(time, self.sandbox.until(holds)).await.is_ok() })
     }
@@ -182,7 +188,7 @@ impl Installation {
     /// Waits until the condition holds of the local KOMOJU; panics after half a minute.
     pub fn until(&self, holds: impl FnMut(&World) -> bool) {
         let time = Duration::from_secs(30);
-        assert!(self.within(time, holds), "it does not come to that within {time:?}");
+        assert!(self.within(time, holds), "the condition did not hold within {time:?}");
     }
 
     /// Returns how often a fault was met.
@@ -190,12 +196,12 @@ impl Installation {
         self.sandbox.world().fired(fault)
     }
 
-    /// Writes a file into the spool directory: beside its place, then renamed.
+    /// Writes a hidden file into the spool directory, and renames it into place.
     pub fn drop_file(&self, name: &str, content: &str) {
         let spool = self.path("spool");
-        let beside = spool.join(format!(".{name}"));
-        std::fs::write(&beside, content).unwrap();
-        std::fs::rename(beside, spool.join(name)).unwrap();
+        let hidden = spool.join(format!(".{name}"));
+        std::fs::write(&hidden, content).unwrap();
+        std::fs::rename(hidden, spool.join(name)).unwrap();
     }
 
     /// Returns the path of the database.

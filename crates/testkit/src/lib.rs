@@ -1,13 +1,15 @@
 //! The one test harness of komoju-sync, for `tests/` and `benches/` of the root package.
 //!
-//! [`Installation`] runs the real binary against a local KOMOJU, in a directory with a configuration. [`InProcess`] runs pulls and pushes in the
-//! process of the test, by a clock that the test moves. The rest serves both: connections ([`sql`]), waits ([`wait`]), child
-//! processes and signals ([`process`], [`daemon`]), a disk that fails ([`disk_faults`]), a wall clock that is wrong
-//! ([`wall_clock`]), and a search for secrets ([`search`]).
+//! [`Installation`] runs the real binary against a local KOMOJU, in a directory with a
+//! configuration. [`InProcess`] runs pulls and pushes in the process of the test, by a clock that
+//! the test moves. The rest serves both: connections ([`sql`]), waits ([`wait`]), child processes
+//! and signals ([`process`], [`daemon`]), a disk that fails ([`disk_faults`]), a wall clock that is
+//! wrong ([`wall_clock`]), and a search for secrets ([`search`]).
 //!
-//! A library cannot know where Cargo put the binary, so callers pass it: `Installation::with(env!("CARGO_BIN_EXE_komoju-sync"), 3)`.
+//! A library cannot know where Cargo put the binary, so callers pass it:
+//! `Installation::with(env!("CARGO_BIN_EXE_komoju-sync"), 3)`.
 
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(clippy::unwrap_used, reason = "a panic is the report of a failed test")]
 
 pub mod daemon;
 pub mod disk_faults;

@@ -6,7 +6,8 @@ use std::sync::Once;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// A child process that is killed when it is dropped, so that it does not outlive a test that fails.
+/// A child process that is killed when it is dropped, so that it does not outlive a test that
+/// fails.
 #[derive(Debug)]
 pub struct Process(Option<Child>);
 
@@ -53,13 +54,13 @@ impl Drop for Process {
 
 /// Raises the number of files that this process may have open to what the system allows.
 ///
-/// The product never closes the handle of a database that it has opened (invariant 16). So a test process that opens a thousand
-/// databases, one after the other, holds a thousand files.
+/// The product never closes the handle of a database that it has opened (invariant 16). So a test
+/// process that opens a thousand databases, one after the other, holds a thousand files.
 pub(crate) fn allow_many_files() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let limit = getrlimit(Resource::Nofile);
-        // Where it cannot be raised, a test that needs more fails and says so.
+        // If this fails, a test that needs more files fails with that error.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     });
 }

@@ -1,4 +1,4 @@
-//! A search for secrets, however they are written.
+//! A search for secrets in all their encodings.
 
 use std::path::{Path, PathBuf};
 
@@ -6,21 +6,22 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// A secret, and every way of writing it that is searched for.
+/// A secret and its encodings.
 #[derive(Debug)]
 pub struct Canary {
-    /// What it is called in a finding.
+    /// Its name in a finding.
     pub name: String,
+    /// The name and the bytes of each encoding.
     forms: Vec<(String, Vec<u8>)>,
 }
 
 impl Canary {
-    /// A secret of at least 20 characters.
+    /// Returns the encodings of a secret of at least 20 characters.
     pub fn new(name: &str, secret: &str) -> Self {
         let mut forms = vec![("raw".to_owned(), secret.to_owned())];
         for (alphabet, engine) in [("base64", &STANDARD_NO_PAD), ("url-safe base64", &URL_SAFE_NO_PAD)] {
             for cut in 0..3 {
-                // Whole groups of three bytes depend on nothing around them.
+                // The encoding of whole groups of three bytes does not depend on the bytes around.
                 let whole = &secret.as_bytes()[cut..];
                 let whole = &whole[..whole.len() - whole.len() % 3];
                 forms.push((format!("{alphabet} from byte {cut}"), engine.encode(whole)));
@@ -33,7 +34,7 @@ impl Canary {
         forms.push(("%hex".to_owned(), secret.bytes().map(|byte| format!("%{byte:02x}")).collect()));
         forms.push(("%HEX".to_owned(), secret.bytes().map(|byte| format!("%{byte:02X}")).collect()));
         forms.push(("percent".to_owned(), utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string()));
-        // What is cut is a leak too.
+        // A part of the secret is a leak, too.
         let characters: Vec<char> = secret.chars().collect();
         forms.push(("its end".to_owned(), characters[characters.len() - 12..].iter().collect()));
         let middle = characters.len() - 20;
@@ -42,14 +43,15 @@ impl Canary {
         Self { name: name.to_owned(), forms }
     }
 
-    /// Returns the ways in which it is written here.
+    /// Returns the encodings of the secret that these bytes contain.
     pub fn found(&self, bytes: &[u8]) -> Vec<String> {
         let found = self.forms.iter().filter(|(_, form)| contains(bytes, form));
         found.map(|(how, _)| format!("{} ({how})", self.name)).collect()
     }
 }
 
-/// Byte by byte, by the first one: fast enough for some megabytes.
+/// Whether bytes contain a form. It searches for the first byte, which is fast enough for some
+/// megabytes.
 fn contains(bytes: &[u8], form: &[u8]) -> bool {
     let mut rest = bytes;
     while let Some(at) = rest.iter().position(|byte| *byte == form[0]) {
@@ -61,7 +63,7 @@ fn contains(bytes: &[u8], form: &[u8]) -> bool {
     false
 }
 
-/// Returns everything that is found below a directory, in names of files too.
+/// Returns all findings below a directory, in contents and names of files.
 pub fn below(directory: &Path, canaries: &[Canary]) -> Vec<String> {
     let mut found = Vec::new();
     for path in files(directory) {
@@ -90,7 +92,7 @@ pub fn files(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_planted_secret_is_found_however_it_is_written() {
+fn planted_secret_is_found_in_every_encoding() {
     const SECRET: &str = "tok_Vq7+Zk~2/mXw9?Rt4bLpC8sYd";
     let canary = Canary::new("planted", SECRET);
     let hex: String = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect();

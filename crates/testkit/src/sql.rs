@@ -7,7 +7,8 @@ use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
 use serde_json::Value;
 
-/// Opens a connection as another program does: the schema refuses its writes, except through the SQL door.
+/// Opens a connection as another program does: the schema refuses its writes, except through the
+/// SQL door.
 pub fn foreign(database: &Path) -> Connection {
     let conn = Connection::open(database).unwrap();
     conn.busy_timeout(Duration::from_secs(20)).unwrap();

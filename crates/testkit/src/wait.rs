@@ -1,5 +1,6 @@
-//! Waits for a condition. A condition of the local KOMOJU is awaited by its signal ([`Installation::until`](crate::Installation::until)); the
-//! functions here poll, because another process, its files and its database give no signal.
+//! Waits for a condition. [`Installation::until`](crate::Installation::until) waits for the signal
+//! of the local KOMOJU. The functions here poll, because another process, its files and its
+//! database give no signal.
 
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ pub fn eventually(what: &str, holds: impl FnMut() -> bool) {
     assert!(looked_until(holds), "never: {what}");
 }
 
-/// Polls for at most a minute, and lets other tasks of the runtime run meanwhile; panics if the condition did not hold.
+/// Polls for at most a minute, and lets other tasks of the runtime run meanwhile; panics if the
+/// condition did not hold.
 pub async fn eventually_in_task(mut holds: impl FnMut() -> bool) {
     let looking = async {
         while !holds() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::daemon::Daemon;
 use crate::installation::Installation;
 
-/// A wall clock that a test moves, for programs that run under it.
+/// A wall clock that a test moves, for programs that run with the library.
 #[derive(Debug)]
 pub struct Wall {
     offset: File,
@@ -16,7 +16,7 @@ pub struct Wall {
 }
 
 impl Wall {
-    /// A clock that is right.
+    /// Returns a clock that shows the right time.
     pub fn new(harness: &Installation) -> Self {
         let (library, file) = (harness.path("wall.so"), harness.path("wall-offset"));
         std::fs::copy(Path::new(env!("OUT_DIR")).join("wall.so"), &library).unwrap();
@@ -26,12 +26,12 @@ impl Wall {
         Self { offset, library, file }
     }
 
-    /// Moves the clock to so many seconds from the right time.
+    /// Sets the clock to this number of seconds after the right time.
     pub fn set(&self, seconds: i64) {
         self.offset.write_all_at(&seconds.to_ne_bytes(), 0).unwrap();
     }
 
-    /// Starts the daemon under this clock.
+    /// Starts the daemon with this clock.
     pub fn start(&self, harness: &Installation) -> Daemon {
         let mut command = harness.command(&["run"]);
         command.env("LD_PRELOAD", &self.library).env("WALL_OFFSET", &self.file);

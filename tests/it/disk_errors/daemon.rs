@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use komoju_testkit::disk_faults::{Lasts, Library, Place, Trouble};
+use komoju_testkit::disk_faults::{DiskFault, FaultCount, FaultPlace, Library};
 use komoju_testkit::{Installation, Process, looked_until};
 
 use super::{check_end, check_healed, names, prepare};
@@ -19,24 +19,24 @@ fn is_done(harness: &Installation, round: u64) -> bool {
     harness.one(&format!("SELECT count(*) FROM intents WHERE state = 'done' AND id IN ({done})")) == "4"
 }
 
-/// Persistent trouble that begins while the daemon runs, and ends while it still does or after it ended.
+/// Persistent fault that begins while the daemon runs, and ends while it still does or after it ended.
 fn in_trouble(
     library: &Library,
-    (place, kinds, errno, later): (Place, &'static str, i32, u64),
+    (place, kinds, errno, later): (FaultPlace, &'static str, i32, u64),
     expected: &str,
 ) -> String {
     let harness = Installation::swept(PROGRAM, 8);
     let round = 0;
-    let trouble = Trouble { place, kinds, errno, lasts: Lasts::FromThenOn, nth: 0 };
+    let fault = DiskFault { place, kinds, errno, lasts: FaultCount::FromThenOn, nth: 0 };
     let sweeps =
         |harness: &Installation| harness.one("SELECT count(*) FROM passes WHERE outcome = 'complete'");
     let (before, made_before) = (sweeps(&harness), harness.sandbox.world().creates());
     let mut command = harness.command(&["run"]);
-    let calls = library.under(&mut command, harness.directory.path(), trouble);
+    let calls = library.under(&mut command, harness.directory.path(), fault);
     // A block that is written already can be written on a full disk.
     command.env("CALLS_BUT", ".lock");
     let mut daemon = Process::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
-    assert!(looked_until(|| sweeps(&harness) != before), "{trouble:?}: it never sweeps");
+    assert!(looked_until(|| sweeps(&harness) != before), "{fault:?}: it never sweeps");
     // So many calls after the first sweep: within what is dropped then.
     calls.begin_after(later);
     prepare(&harness, round);
@@ -46,46 +46,46 @@ fn in_trouble(
             ended = daemon.try_wait().unwrap();
             ended.is_some() || is_done(&harness, round) || calls.failed() > 0
         }),
-        "{trouble:?}: nothing happens"
+        "{fault:?}: nothing happens"
     );
-    assert!(calls.failed() > 0, "{trouble:?}: nothing failed in {} calls", calls.count());
+    assert!(calls.failed() > 0, "{fault:?}: nothing failed in {} calls", calls.count());
     if expected == "exit 5" {
         assert!(looked_until(|| ended.is_some() || {
             ended = daemon.try_wait().unwrap();
             ended.is_some()
         }));
-    } else if place == Place::Everywhere {
+    } else if place == FaultPlace::Everywhere {
         let status =
             || serde_json::from_str::<serde_json::Value>(&harness.run(&["status", "--json"]).stdout).unwrap();
         assert!(
             looked_until(|| status()["database_trouble"].is_string()),
-            "{trouble:?}: status does not report it"
+            "{fault:?}: status does not report it"
         );
-        assert_eq!(harness.run(&["status"]).code, 1, "{trouble:?}");
+        assert_eq!(harness.run(&["status"]).code, 1, "{fault:?}");
         ended = daemon.try_wait().unwrap();
     }
     calls.lift();
     let how = match ended {
         Some(_) => {
-            let told = check_end(&daemon.wait_with_output().unwrap(), trouble);
-            assert_eq!(told, "exit 5", "{trouble:?}: it says why it ends");
+            let told = check_end(&daemon.wait_with_output().unwrap(), fault);
+            assert_eq!(told, "exit 5", "{fault:?}: it says why it ends");
             told
         }
         None => {
             // It looks at the spool directory once a minute by itself, and whenever something comes.
             std::fs::write(harness.path("spool/something"), "").unwrap();
             std::fs::remove_file(harness.path("spool/something")).unwrap();
-            assert!(looked_until(|| is_done(&harness, round)), "{trouble:?}: it does not heal by itself");
+            assert!(looked_until(|| is_done(&harness, round)), "{fault:?}: it does not heal by itself");
             assert_eq!(
                 harness.run(&["status", "--json"]).stdout.matches("\"database_trouble\":null").count(),
                 1
             );
-            let told = check_end(&stop(daemon), trouble);
-            assert_eq!(told, "exit 0", "{trouble:?}");
+            let told = check_end(&stop(daemon), fault);
+            assert_eq!(told, "exit 0", "{fault:?}");
             "continued".to_owned()
         }
     };
-    check_healed(&harness, round, made_before, trouble);
+    check_healed(&harness, round, made_before, fault);
     how
 }
 
@@ -93,26 +93,26 @@ fn in_trouble(
 fn daemon_waits_for_a_disk_that_fails_and_heals_when_it_is_well() {
     let library = Library::load();
     let troubles = [
-        (Place::Everywhere, "wtc", libc::ENOSPC, 10),
-        (Place::Everywhere, "wtc", libc::ENOSPC, 60),
-        (Place::Everywhere, "wtc", libc::EDQUOT, 20),
-        (Place::Everywhere, "r", libc::EIO, 5),
-        (Place::Everywhere, "rws", libc::EIO, 40),
-        (Place::Everywhere, "s", libc::EIO, 1),
+        (FaultPlace::Everywhere, "wtc", libc::ENOSPC, 10),
+        (FaultPlace::Everywhere, "wtc", libc::ENOSPC, 60),
+        (FaultPlace::Everywhere, "wtc", libc::EDQUOT, 20),
+        (FaultPlace::Everywhere, "r", libc::EIO, 5),
+        (FaultPlace::Everywhere, "rws", libc::EIO, 40),
+        (FaultPlace::Everywhere, "s", libc::EIO, 1),
         // What it cannot take or write there waits; the database is well.
-        (Place::Spool, "wtc", libc::ENOSPC, 1),
-        (Place::Spool, "r", libc::EIO, 1),
-        (Place::Spool, "wtcoum", libc::EROFS, 1),
+        (FaultPlace::Spool, "wtc", libc::ENOSPC, 1),
+        (FaultPlace::Spool, "r", libc::EIO, 1),
+        (FaultPlace::Spool, "wtcoum", libc::EROFS, 1),
     ];
-    for trouble in troubles {
-        assert_eq!(in_trouble(&library, trouble, "continued"), "continued", "{trouble:?}");
+    for fault in troubles {
+        assert_eq!(in_trouble(&library, fault, "continued"), "continued", "{fault:?}");
     }
 }
 
 #[test]
 fn daemon_ends_when_its_file_system_becomes_read_only() {
-    let trouble = (Place::Everywhere, "wtcoum", libc::EROFS, 10);
-    assert_eq!(in_trouble(&Library::load(), trouble, "exit 5"), "exit 5");
+    let fault = (FaultPlace::Everywhere, "wtcoum", libc::EROFS, 10);
+    assert_eq!(in_trouble(&Library::load(), fault, "exit 5"), "exit 5");
 }
 
 #[test]
@@ -123,10 +123,10 @@ fn full_disk_is_told_by_the_alert_command_once() {
     let text = std::fs::read_to_string(&config).unwrap();
     let alerts = format!("[alerts]\ncommand = ['/bin/sh', '-c', 'cat >> {}']\n", told.display());
     std::fs::write(&config, text + &alerts).unwrap();
-    let (place, lasts) = (Place::Everywhere, Lasts::FromThenOn);
-    let trouble = Trouble { place, kinds: "wtc", errno: libc::ENOSPC, lasts, nth: 1 };
+    let (place, lasts) = (FaultPlace::Everywhere, FaultCount::FromThenOn);
+    let fault = DiskFault { place, kinds: "wtc", errno: libc::ENOSPC, lasts, nth: 1 };
     let mut command = harness.command(&["run"]);
-    let calls = library.under(&mut command, harness.directory.path(), trouble);
+    let calls = library.under(&mut command, harness.directory.path(), fault);
     calls.lift();
     let before = harness.one("SELECT count(*) FROM passes WHERE outcome = 'complete'");
     command.env("CALLS_BUT", ".lock");
@@ -146,7 +146,7 @@ fn full_disk_is_told_by_the_alert_command_once() {
     assert!(looked_until(|| is_done(&harness, 0)), "it does not heal by itself");
     assert_eq!(stop(daemon).status.code(), Some(0));
     assert_eq!(alerts().lines().count(), 1);
-    check_healed(&harness, 0, made_before, trouble);
+    check_healed(&harness, 0, made_before, fault);
 }
 
 /// Sets the most files that a process may have open.
@@ -180,14 +180,14 @@ fn daemon_without_file_handles_continues_when_it_gets_some() {
     std::fs::remove_file(harness.path("spool/something")).unwrap();
     assert!(looked_until(|| is_done(&harness, 0)), "it does not heal by itself");
     assert_eq!(stop(daemon).status.code(), Some(0));
-    let trouble = Trouble {
-        place: Place::Everywhere,
+    let fault = DiskFault {
+        place: FaultPlace::Everywhere,
         kinds: "",
         errno: libc::EMFILE,
-        lasts: Lasts::FromThenOn,
+        lasts: FaultCount::FromThenOn,
         nth: 0,
     };
-    check_healed(&harness, 0, made_before, trouble);
+    check_healed(&harness, 0, made_before, fault);
 }
 
 #[test]

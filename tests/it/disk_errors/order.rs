@@ -1,7 +1,7 @@
 //! In which order files are synced and go: what the kernel was asked for, told by the library that stands before it.
 
 use komoju_testkit::Installation;
-use komoju_testkit::disk_faults::{Lasts, Library, Place, Trouble};
+use komoju_testkit::disk_faults::{DiskFault, FaultCount, FaultPlace, Library};
 
 use super::prepare;
 use crate::PROGRAM;
@@ -12,7 +12,8 @@ fn calls_of(library: &Library, harness: &Installation, arguments: &[&str]) -> Ve
     let trace = home.join("trace");
     let _ = std::fs::remove_file(&trace);
     let mut command = harness.command(arguments);
-    let none = Trouble { place: Place::Everywhere, kinds: "", errno: 0, lasts: Lasts::Once, nth: 0 };
+    let none =
+        DiskFault { place: FaultPlace::Everywhere, kinds: "", errno: 0, lasts: FaultCount::Once, nth: 0 };
     library.under(&mut command, &home, none);
     let status = command.env("CALLS_TRACE", &trace).env("CALLS_UNDER", &home).status();
     assert!(status.unwrap().success());
