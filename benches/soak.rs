@@ -1,9 +1,10 @@
-//! A soak: the daemon against a local KOMOJU for as long as asked, while customers change, intents come in by every door, faults
-//! strike, and the daemon is killed and stopped. At the end a ledger, and exit 1 where anything in it is wrong.
+//! A soak: the daemon against a local KOMOJU for as long as asked, while customers change, intents
+//! arrive through every door, faults fire, and the daemon is killed and stopped. At the end it
+//! prints a ledger, and exits 1 if anything is wrong.
 //!
-//! `cargo bench --bench soak -- --for 30m`; `--help` tells the rest.
+//! `cargo bench --bench soak -- --for 30m`; `--help` explains the options.
 
-#![expect(clippy::unwrap_used, reason = "a soak that cannot go on ends here")]
+#![expect(clippy::unwrap_used, reason = "a panic ends a soak that cannot continue")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the ledger is the output")]
 #![expect(clippy::disallowed_methods, reason = "a soak lasts real time")]
 
@@ -31,7 +32,8 @@ use daemon::Installation;
 use doors::Dropper;
 use ledger::Ledger;
 
-/// Runs the daemon against a local KOMOJU under faults and kills, and proves at the end that nothing was lost
+/// Runs the daemon against a local KOMOJU under faults and kills, and proves at the end that
+/// nothing was lost
 #[derive(Parser, Clone, Debug)]
 #[command(bin_name = "cargo bench --bench soak --")]
 struct Plan {
@@ -41,19 +43,20 @@ struct Plan {
     /// How many customers there are at the start
     #[arg(long, value_name = "N", default_value_t = 2000)]
     customers: u32,
-    /// The same seed makes the same choices; what the machine makes of them is another matter
+    /// The seed of all choices; their timing depends on the machine
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// How many seconds lie between two ends of the daemon, on average
+    /// The average number of seconds between two kills or stops of the daemon
     #[arg(long, value_name = "SECONDS", default_value_t = 15)]
     end_every: u64,
-    /// Cargo gives this to every benchmark
+    /// Cargo passes this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
 
+/// Reads a time with its unit.
 fn time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no time such as 90s, 30m or 8h");
+    let wrong = || format!("{text:?} is not a time such as 90s, 30m or 8h");
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
     let seconds = match unit {
         "s" => 1,
@@ -65,10 +68,11 @@ fn time(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(number.saturating_mul(seconds)))
 }
 
-/// How long everything may take to settle when the trouble is over: the waits between an intent's attempts have grown meanwhile.
+/// How long everything may take to settle when the trouble is over: the waits between an intent's
+/// attempts have grown meanwhile.
 const SETTLES_WITHIN: Duration = Duration::from_secs(180);
 
-/// One thing happens each.
+/// TURN controls the pause between two turns of the soak.
 const TURN: Duration = Duration::from_millis(50);
 
 fn main() {
@@ -78,7 +82,7 @@ fn main() {
     runtime.block_on(async {
         let told = Arc::clone(&interrupted);
         let mut signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).unwrap();
-        // It ends with the program.
+        // This task ends with the program.
         let _watching = tokio_util::task::TaskTracker::new().spawn(async move {
             signal.recv().await;
             told.store(true, Ordering::Relaxed);
@@ -116,25 +120,25 @@ fn main() {
     }
     ledger.lasted = started.elapsed();
 
-    eprintln!("the trouble is over; everything settles");
+    eprintln!("no more faults; waiting until everything is settled");
     harness.settle(SETTLES_WITHIN, &dropper, &mut ledger);
     ledger.close(&harness, &dropper);
     print!("{ledger}");
     if !ledger.wrong().is_empty() {
         let kept = harness.keep();
-        eprintln!("\nWRONG:\n{}\nits files are left in {}", ledger.wrong().join("\n"), kept.display());
+        eprintln!("\nWRONG:\n{}\nthe files are in {}", ledger.wrong().join("\n"), kept.display());
         std::process::exit(1);
     }
 }
 
-/// One thing that happens.
+/// Does one random thing: a change at KOMOJU, a fault, an intent, a reader, or a command.
 fn turn(dice: &mut StdRng, harness: &mut Installation, dropper: &mut Dropper, ledger: &mut Ledger) {
     match dice.random_range(0..100) {
         0..25 => trouble::churn(dice, harness, ledger),
         25..32 => trouble::strike(dice, harness, ledger),
         32..44 => dropper.drop_any(dice, harness),
         44 => harness.park_a_reader(dice, ledger),
-        45 => harness.ask_beside(dice, ledger),
+        45 => harness.run_command(dice, ledger),
         _ => {}
     }
 }

@@ -1,9 +1,11 @@
-//! How fast the mirror is, as ratios against floors measured in the same run, so that a noisy machine cancels out.
+//! How fast the mirror is, as ratios against floors measured in the same run, so that a noisy
+//! machine cancels out.
 //!
-//! `cargo bench` measures 100,000 customers; `cargo bench -- --help` tells the rest. A local KOMOJU with its pages in memory runs in
-//! a process of its own; every figure is a whole process from start to exit, floors too.
+//! `cargo bench` measures 100,000 customers; `cargo bench -- --help` explains the options. A local
+//! KOMOJU with its pages in memory runs in a process of its own; every figure is a whole process
+//! from start to exit, floors too.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a measurement that cannot be made ends here")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic ends a measurement that fails")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the figures are the output")]
 #![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 
@@ -29,9 +31,9 @@ const HELP: &str = "cargo bench -- [WHAT] [OPTIONS]
 
 WHAT
   sweeps     a first import and an unchanged sweep, against floors (what runs without WHAT)
-  queries    what a reader waits for, with a change log of five entries a customer
-  idle       what the daemon costs while nothing happens
-  service    until the service is ready, has stopped, and answers `status`
+  queries    the time of queries, with a change log of five entries for each customer
+  idle       the processor time and the writes of an idle daemon
+  service    the time until the service is ready, until it has stopped, and of `status`
   outbox     from an intent's commit to its request, many updates at once, and an intent within a sweep
 
 OPTIONS
@@ -40,7 +42,7 @@ OPTIONS
   --latency-ms N   how long the API takes to answer (0)
   --rounds N       how often everything is measured (3)";
 
-/// What is measured, and how.
+/// The parameters of a measurement.
 #[derive(Clone, Debug)]
 struct Plan {
     customers: u32,
@@ -84,7 +86,7 @@ fn main() {
     }
 }
 
-/// Everything of one round.
+/// The measurements of one round.
 struct Round {
     client: Measured,
     inserts: Measured,
@@ -127,7 +129,7 @@ fn sweeps(plan: &Plan) {
         ratios.sort_by(f64::total_cmp);
         println!("{what:<60} {:>6.2}  (target {target})", median(&ratios));
     };
-    // With latency in the API, that decides, and little may be added to it.
+    // With latency in the API, the product may add little to it.
     let over_the_client = if plan.latency_ms > 0 { 1.1 } else { 2.0 };
     ratio("unchanged sweep / fetch and parse typed", over_the_client, |r| r.unchanged / r.client);
     ratio("first import / the slower of client and inserts", 1.4, |r| {
@@ -166,7 +168,7 @@ fn round(plan: &Plan, sandbox: &Sandbox) -> Round {
     Round { client, inserts, bare, import, unchanged, wal_bytes }
 }
 
-/// Writes a configuration without a limit.
+/// Writes a configuration without a rate limit.
 fn configure(directory: &Path, plan: &Plan, url: &str) -> PathBuf {
     let config = directory.join("config.toml");
     let content = format!(

@@ -1,4 +1,4 @@
-//! What the daemon needs: its directory, its process, the local KOMOJU.
+//! The environment of the daemon: its directory, its process, and the local KOMOJU.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,16 +20,17 @@ use tempfile::TempDir;
 use crate::doors::Dropper;
 use crate::ledger::Ledger;
 
+/// A daemon with its directory and the local KOMOJU.
 pub struct Installation {
     sandbox: Sandbox,
     directory: TempDir,
     daemon: Option<Child>,
-    /// A reader in its transaction, and until when it stays there.
+    /// A connection with an open read transaction, and when that ends.
     parked: Option<(Connection, Instant)>,
     backups: usize,
 }
 
-/// Intents that are not over, but for those that wait behind one that waits for a person.
+/// Lists the intents that are not settled, except those that wait for a parked one.
 pub const OPEN: &str =
     "SELECT id || ' ' || state || ': ' || coalesce(reason, 'without a reason') FROM intents
     WHERE state IN ('queued', 'sending', 'waiting') AND coalesce(reason, '') NOT IN
@@ -63,7 +64,7 @@ impl Installation {
         self.sandbox.world()
     }
 
-    /// Leaves the files where they are, and says where that is.
+    /// Keeps the files, and returns their directory.
     pub fn keep(&mut self) -> &Path {
         self.directory.disable_cleanup(true);
         self.directory.path()
@@ -79,7 +80,7 @@ impl Installation {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // What a terminal sends is ours to pass on.
+            // Signals of the terminal must reach only the soak.
             .process_group(0);
         command
     }
@@ -106,7 +107,7 @@ impl Installation {
         );
     }
 
-    /// The daemon ends, mostly by force, and is started anew.
+    /// Kills or stops the daemon, and starts it again.
     pub fn end_and_start(&mut self, dice: &mut StdRng, ledger: &mut Ledger) {
         ledger.note_memory(self.daemon().id());
         if dice.random_bool(0.75) {
@@ -119,7 +120,8 @@ impl Installation {
         self.start(ledger);
     }
 
-    /// SIGTERM, once it listens for it: before that the signal ends it as it ends any program, and there is nothing to stop.
+    /// SIGTERM, once it listens for it: before that the signal ends it as it ends any program, and
+    /// there is nothing to stop.
     pub fn stop(&mut self, ledger: &mut Ledger) {
         let pid = self.daemon().id();
         if !until(Duration::from_secs(60), || catches_sigterm(pid)) {
@@ -131,7 +133,7 @@ impl Installation {
         ledger.stopped(since.elapsed(), ended);
     }
 
-    /// Somebody reads for some seconds, so that the write-ahead log cannot be emptied; or comes back from it.
+    /// Opens a read transaction for some seconds, so that the write-ahead log cannot be emptied.
     pub fn park_a_reader(&mut self, dice: &mut StdRng, ledger: &mut Ledger) {
         if self.parked.is_none() {
             let conn = Connection::open(self.database()).unwrap();
@@ -141,13 +143,13 @@ impl Installation {
         }
     }
 
-    /// Looks whether a reader's time is over.
+    /// Ends the read transaction if its time is over.
     pub fn release_reader(&mut self) {
         self.parked.take_if(|(_, until)| *until <= Instant::now());
     }
 
-    /// A person asks beside the daemon.
-    pub fn ask_beside(&mut self, dice: &mut StdRng, ledger: &mut Ledger) {
+    /// Runs a random command while the daemon runs.
+    pub fn run_command(&mut self, dice: &mut StdRng, ledger: &mut Ledger) {
         self.backups += 1;
         let backup = self.path(&format!("backup-{}.db", self.backups % 2));
         let text = backup.display().to_string();
@@ -159,7 +161,7 @@ impl Installation {
                 let _ = std::fs::remove_file(&backup);
                 (&["backup", &text], &[0])
             }
-            // A hold is decided by a person; there may be none.
+            // There may be no hold to approve.
             _ => (&["deletions", "approve"], &[0, 1, 2, 3]),
         };
         let output = self.command(arguments).stderr(Stdio::piped()).output().unwrap();
@@ -171,18 +173,19 @@ impl Installation {
         }
     }
 
-    /// No more trouble: waits until the outbox is empty and the spool taken, then reads the whole list once more.
+    /// No more trouble: waits until the outbox is empty and the spool taken, then reads the whole
+    /// list once more.
     pub fn settle(&mut self, within: Duration, dropper: &Dropper, ledger: &mut Ledger) {
         ledger.note_faults(&self.world());
         self.world().clear_faults();
         self.parked = None;
-        // A key that was refused is asked about again in a quarter of an hour, or at the next start.
+        // A refused key is tried again after a quarter of an hour, or at the next start.
         self.stop(ledger);
         self.start(ledger);
         let settled = || self.waiting_files() == 0 && self.column(OPEN).is_empty();
         if !until(within, settled) {
             ledger.say_wrong(format!(
-                "after {within:?} {} intents are open, {} files lie in the spool, of {} dropped",
+                "after {within:?} {} intents are open and {} files are in the spool, of {} dropped",
                 self.column(OPEN).len(),
                 self.waiting_files(),
                 dropper.accepted()
@@ -191,7 +194,7 @@ impl Installation {
         ledger.look(self);
         self.stop(ledger);
         self.finish(&["sync"], ledger);
-        // What is held waits for a person's word; asked again, each must be gone.
+        // Approve the holds. Each of these customers must be gone when it is requested again.
         if self.number("SELECT count(*) FROM held_deletions WHERE state = 'held'") > 0 {
             self.finish(&["deletions", "approve"], ledger);
             self.finish(&["sync"], ledger);
@@ -200,7 +203,7 @@ impl Installation {
 
     fn finish(&self, arguments: &[&str], ledger: &mut Ledger) {
         let output = self.command(arguments).stderr(Stdio::piped()).output().unwrap();
-        // Parked intents may wait for a person.
+        // Exit code 3: parked intents wait for an operator.
         if !matches!(output.status.code(), Some(0 | 3)) {
             ledger.say_wrong(format!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr)));
         }
@@ -225,7 +228,7 @@ impl Installation {
         sql::column(&self.reader(), sql)
     }
 
-    /// The live customers' bodies by id.
+    /// Returns the bodies of the live customers by id.
     pub fn mirror(&self) -> BTreeMap<String, Value> {
         mirror(&self.reader())
     }
@@ -240,7 +243,8 @@ impl Drop for Installation {
     }
 }
 
-/// Whether it has a handler for it, from its mask of caught signals (`proc(5)`). One that has ended has nothing to catch it with.
+/// Whether it has a handler for it, from its mask of caught signals (`proc(5)`). One that has ended
+/// has nothing to catch it with.
 fn catches_sigterm(pid: u32) -> bool {
     const SIGTERM: u64 = 1 << (15 - 1);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -252,7 +256,7 @@ pub fn size(path: &Path) -> u64 {
     path.metadata().map_or(0, |file| file.len())
 }
 
-/// Looks until it holds; another process tells nobody.
+/// Polls until a condition holds; returns whether it did. Another process gives no signal.
 fn until(within: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let since = Instant::now();
     loop {

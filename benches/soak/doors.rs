@@ -1,4 +1,4 @@
-//! Who drops intents, by every door, and remembers each that was accepted.
+//! Submits intents through every door, and records each accepted one.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -12,17 +12,18 @@ use serde_json::{Value, json};
 
 use crate::daemon::Installation;
 
-/// How the emails of customers begin that intents make.
+/// The start of the emails of customers that intents create.
 const OURS: &str = "soak-";
 
-/// How the tokens begin that are declined.
+/// The start of tokens that are declined.
 const DECLINED: &str = "tok_card_declined";
 
+/// Whether a customer with this email was created by an intent.
 pub fn is_ours(email: &str) -> bool {
     email.starts_with(OURS)
 }
 
-/// By which door an intent came: six of ten by SQL, three by a file, one by the command.
+/// The door of an intent: six of ten by SQL, three by a file, one by a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Door {
     Sql,
@@ -33,12 +34,12 @@ pub enum Door {
 /// An intent that was accepted, or whose file was renamed into place.
 pub struct Accepted {
     pub door: Door,
-    /// As it was dropped.
+    /// As it was submitted.
     pub intent: Value,
 }
 
 impl Accepted {
-    /// The email of the customer that it makes.
+    /// Returns the email of the customer that it creates.
     pub fn email(&self) -> Option<&str> {
         self.intent["body"]["email"].as_str().filter(|_| self.intent["op"] == "create")
     }
@@ -49,10 +50,11 @@ impl Accepted {
     }
 }
 
+/// Submits intents with increasing ids.
 pub struct Dropper {
     seed: u64,
     count: u64,
-    /// By their ids.
+    /// The accepted intents by id.
     pub intents: BTreeMap<String, Accepted>,
 }
 
@@ -65,7 +67,7 @@ impl Dropper {
         self.intents.len()
     }
 
-    /// One intent, or a create and its follower, by any door.
+    /// Submits one intent, or a create and its follower, through a random door.
     pub fn drop_any(&mut self, dice: &mut StdRng, harness: &Installation) {
         match dice.random_range(0..10) {
             0..3 => self.by_file(dice, harness),
@@ -74,17 +76,17 @@ impl Dropper {
         }
     }
 
-    /// An intent's record, with its id.
+    /// Draws an intent and its id.
     fn any(&mut self, dice: &mut StdRng, harness: &Installation) -> (String, Value) {
         self.count += 1;
         let id = format!("soak-{}-{}", self.seed, self.count);
         let world = harness.world();
         let ids = world.ids();
         let others = ids.choose_multiple(dice, 4);
-        let somebody = others.into_iter().find(|id| {
+        let customer = others.into_iter().find(|id| {
             world.get(id).is_some_and(|customer| !is_ours(customer["email"].as_str().unwrap_or_default()))
         });
-        let intent = match (dice.random_range(0..10), somebody) {
+        let intent = match (dice.random_range(0..10), customer) {
             (0..3, Some(customer)) => json!({
                 "op": "update", "customer_id": customer, "body": {"metadata": {"soak": self.count.to_string()}},
             }),
@@ -102,6 +104,7 @@ impl Dropper {
         (id, intent)
     }
 
+    /// Records an accepted intent.
     fn note(&mut self, id: String, door: Door, intent: &Value) {
         self.intents.insert(id, Accepted { door, intent: intent.clone() });
     }
@@ -123,7 +126,7 @@ impl Dropper {
         self.note(id, Door::Sql, &intent);
     }
 
-    /// One intent, or a create with a follower.
+    /// Submits one intent, or a create with a follower, in a file.
     fn by_file(&mut self, dice: &mut StdRng, harness: &Installation) {
         let (id, mut intent) = self.any(dice, harness);
         intent["id"] = json!(id);

@@ -1,4 +1,4 @@
-//! What happened, and what is wrong about it.
+//! The result of a soak: counters, and everything that is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,16 +13,17 @@ use crate::daemon::{Installation, OPEN, size};
 use crate::doors::{Door, Dropper};
 use crate::outcomes;
 
-/// What the daemon may hold at most.
+/// MOST_MEMORY_KIB controls how much memory the daemon may use.
 const MOST_MEMORY_KIB: u64 = 64 << 10;
 
-/// How long a stop may take.
+/// STOPS_WITHIN controls how long a stop may take.
 const STOPS_WITHIN: Duration = Duration::from_secs(2);
 
+/// The counters of a soak, and what is wrong.
 #[derive(Default)]
 pub struct Ledger {
     seed: u64,
-    /// How many seconds lie at most between two ends of the daemon.
+    /// The most seconds between two kills or stops of the daemon.
     longest_life: u64,
     pub lasted: Duration,
     pub starts: u64,
@@ -30,23 +31,25 @@ pub struct Ledger {
     stops: u64,
     slowest_stop: Duration,
     pub parked_readers: u64,
-    /// Commands run beside the daemon.
+    /// The commands that ran while the daemon ran.
     pub asked: u64,
-    /// Customers that others created, changed and deleted.
+    /// The customers that were created, changed and deleted at KOMOJU.
     pub churned: [u64; 3],
+    /// How often faults of each kind fired.
     faults: BTreeMap<String, u64>,
-    /// Those that were let loose, whether they ever struck or not.
+    /// How many faults of each kind were injected.
     pub injected: BTreeMap<String, u64>,
     requests: u64,
     peak_kib: u64,
-    /// The database at the first look, and the largest write-ahead log seen.
+    /// The size of the database at the first check.
     began_with: Option<u64>,
+    /// The largest size of the write-ahead log.
     largest_wal: u64,
     ended: Ended,
     wrong: Vec<String>,
 }
 
-/// What the database and KOMOJU say at the end.
+/// The state of the database and of KOMOJU at the end.
 #[derive(Default)]
 struct Ended {
     by_door: BTreeMap<Door, u64>,
@@ -83,8 +86,8 @@ impl Ledger {
         }
     }
 
-    /// The largest memory that this process ever held. One that has only just been started may still show ours: the kernel lets us go on
-    /// a moment before it gives the other program its own.
+    /// Records the most memory of a process. A process that has just started may still show the
+    /// memory of this one, until the kernel has started the other program.
     pub fn note_memory(&mut self, process: u32) {
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
         if !status.starts_with("Name:\tkomoju-sync\n") {
@@ -95,12 +98,12 @@ impl Ledger {
         self.peak_kib = self.peak_kib.max(kib);
     }
 
-    /// Firings are counted by the world, over all faults that ever were.
+    /// Records how often faults fired. The sandbox counts removed faults, too.
     pub fn note_faults(&mut self, world: &World) {
         self.faults = world.fired_by_kind();
     }
 
-    /// What is to be seen at any moment.
+    /// Checks the daemon, its memory and its files.
     pub fn look(&mut self, harness: &mut Installation) {
         harness.release_reader();
         if let Some(ended) = harness.daemon().try_wait().unwrap() {
@@ -112,11 +115,11 @@ impl Ledger {
         self.largest_wal = self.largest_wal.max(size(&harness.path("komoju.db-wal")));
         let mut world = harness.world();
         self.requests = world.request_count();
-        // It keeps every request otherwise.
+        // The sandbox would keep these requests.
         world.clear_requests();
     }
 
-    /// How far it is.
+    /// Returns the progress in one line.
     pub fn line(&self, lasted: Duration, accepted: usize) -> String {
         format!(
             "{:>5} s: {} requests, {} faults, {} kills, {} intents, peak {:.1} MiB, {} wrong",
@@ -130,7 +133,7 @@ impl Ledger {
         )
     }
 
-    /// Compares everything.
+    /// Compares intents, mirror, log and KOMOJU at the end.
     pub fn close(&mut self, harness: &Installation, dropper: &Dropper) {
         let mut ended = Ended::default();
         for accepted in dropper.intents.values() {
@@ -176,7 +179,8 @@ impl Ledger {
                 wrong_creates.push(format!("{id} is {:?} and made {count} customers", states.get(id)));
             }
         }
-        // Nobody else deletes what an intent made: so this sees also what was made and is gone.
+        // The soak deletes no customer of an intent, so this also finds customers that were created
+        // and are gone.
         let creates = harness.world().creates();
         if creates != effects {
             wrong_creates
@@ -186,7 +190,7 @@ impl Ledger {
         let mirror = harness.mirror();
         let ids: BTreeSet<&String> = mirror.keys().chain(truth.keys()).collect();
         ended.differences = ids.into_iter().filter(|id| mirror.get(*id) != truth.get(*id)).count() as u64;
-        // Nobody comes back here: so whoever was once recorded as deleted must be gone.
+        // No customer is restored in a soak, so each recorded deletion must be true.
         let deleted =
             harness.column("SELECT DISTINCT customer_id FROM changes WHERE kind IN ('deleted', 'restored')");
         ended.false_deletes = deleted.iter().filter(|id| truth.contains_key(*id)).count() as u64;
@@ -219,12 +223,13 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// What should have happened in so long a run, and did not: then the rest of this ledger says less than it seems to.
+    /// What should have happened in so long a run, and did not: then the rest of this ledger says
+    /// less than it seems to.
     fn idle(&self, ended: &Ended) -> Vec<String> {
         let mut idle = Vec::new();
         let mut expect = |what: String, of: u64, at_least: u64, count: u64| {
             if of >= at_least && count == 0 {
-                idle.push(format!("{what}: none in {of}, which chance alone does not do"));
+                idle.push(format!("{what}: none in {of}, which is very unlikely"));
             }
         };
         let in_sum = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>();
@@ -238,7 +243,7 @@ impl Ledger {
             expect(format!("intents by {door:?}"), accepted, at_least, count);
         }
         expect("faults".to_owned(), in_sum(&self.injected), 10, in_sum(&self.faults));
-        // Some are forgotten before a request comes that they can strike.
+        // Some faults are removed before a request matches them.
         for (kind, injected) in &self.injected {
             let count = self.faults.get(kind).copied().unwrap_or(0);
             expect(format!("faults that are {kind}"), *injected, 20, count);
@@ -246,18 +251,18 @@ impl Ledger {
         idle
     }
 
-    /// What went past its bounds.
+    /// Returns what exceeds its limit.
     fn excesses(&self) -> Vec<String> {
         let mut excesses = Vec::new();
         if self.peak_kib == 0 {
-            excesses.push("what the daemon holds was never seen".to_owned());
+            excesses.push("the memory of the daemon was never measured".to_owned());
         }
         if self.peak_kib >= MOST_MEMORY_KIB {
-            excesses.push(format!("the daemon held {} KiB, and may hold {MOST_MEMORY_KIB}", self.peak_kib));
+            excesses.push(format!("the daemon used {} KiB of at most {MOST_MEMORY_KIB}", self.peak_kib));
         }
-        // Not optimised, and beside whatever else is compiled then, it takes what it takes.
+        // A debug build may be slower.
         if !cfg!(debug_assertions) && self.slowest_stop >= STOPS_WITHIN {
-            excesses.push(format!("a stop took {:?}, and may take {STOPS_WITHIN:?}", self.slowest_stop));
+            excesses.push(format!("a stop took {:?} of at most {STOPS_WITHIN:?}", self.slowest_stop));
         }
         excesses
     }
@@ -315,6 +320,6 @@ impl fmt::Display for Ledger {
             ),
             ("wrong", self.wrong.len().to_string()),
         ];
-        rows.iter().try_for_each(|(what, told)| writeln!(f, "{what:<14} {told}"))
+        rows.iter().try_for_each(|(name, value)| writeln!(f, "{name:<14} {value}"))
     }
 }

@@ -1,4 +1,4 @@
-//! What became of each intent, by its row and by what is so at KOMOJU.
+//! Checks the outcome of each intent against its row and the customers at KOMOJU.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::doors::Dropper;
 /// The live customers at KOMOJU, by their ids.
 type Truth = BTreeMap<String, Value>;
 
-/// An intent as the database tells of it.
+/// The row of an intent.
 struct Row {
     id: String,
     op: String,
@@ -34,11 +34,12 @@ fn rows(harness: &Installation) -> Vec<Row> {
     harness.column(ROWS).into_iter().map(read).collect()
 }
 
-/// How a create is parked of which it cannot be told what became of it.
+/// The start of the reason of a parked create with an unknown outcome.
 const UNKNOWN: &str = "whether this create took effect is not known";
 
-/// What is wrong about them. Nobody else deletes whom an intent made, nor touches the metadata that intents write, and no email comes
-/// twice; so each end has its one reason.
+/// Returns what is wrong about the intents. The soak does not delete customers of intents or change
+/// the metadata that intents write, and no email is used twice. So each outcome has exactly one
+/// explanation.
 pub fn judge(harness: &Installation, dropper: &Dropper, truth: &Truth) -> Vec<String> {
     let rows = rows(harness);
     let states: BTreeMap<&str, &str> = rows.iter().map(|row| (row.id.as_str(), row.state.as_str())).collect();
@@ -51,20 +52,20 @@ pub fn judge(harness: &Installation, dropper: &Dropper, truth: &Truth) -> Vec<St
         let made_by = row.customer.as_deref().and_then(|customer| customer.strip_prefix('@'));
         let is_there = |customer: &Option<String>| customer.as_ref().is_some_and(|id| truth.contains_key(id));
         let is_explained = match (state.as_str(), op.as_str()) {
-            // Where KOMOJU declines its token, and nowhere else.
+            // Only if KOMOJU declines its token.
             ("rejected", "create") => accepted.is_declined(),
-            // Whose customer others have deleted; that an intent's own is gone never happens.
+            // Only if the soak has deleted the customer. It never deletes customers of intents.
             ("rejected", "update") => made_by.is_none() && !is_there(&row.customer),
             ("done", "create") => !accepted.is_declined() && is_there(&row.result),
             ("done", "update") => made_by.is_none() || is_there(&row.result),
             ("done", "delete") => !is_there(&row.customer),
-            // Answered 5xx, it was looked for in lists that left out whom the mirror knows.
+            // Only after a 5xx, if the lists left out customers that the mirror has.
             ("parked", "create") => {
                 row.failure.is_some() && row.reason.as_ref().is_some_and(|reason| reason.starts_with(UNKNOWN))
             }
-            // Where the create was declined, there is nobody to change.
+            // Only if the create of the customer was declined.
             ("parked", "update") => made_by.is_some_and(|create| states.get(create) == Some(&"rejected")),
-            // Whether it may be open, others ask.
+            // The ledger checks whether it may be open.
             ("queued" | "sending" | "waiting", _) => true,
             _ => false,
         };

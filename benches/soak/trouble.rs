@@ -1,4 +1,4 @@
-//! What goes on at KOMOJU's side: customers change, and answers go wrong.
+//! Changes and faults at KOMOJU.
 
 use komoju_sandbox::{Call, Effect, Ending, Fault, Payload, Work};
 use rand::Rng;
@@ -10,20 +10,21 @@ use crate::daemon::Installation;
 use crate::doors;
 use crate::ledger::Ledger;
 
-/// Somebody else changes a customer: never one that an intent made, so that what became of those can be told at the end.
+/// Changes a customer at KOMOJU; never one of an intent, so that the outcome of each intent can be
+/// checked at the end.
 pub fn churn(dice: &mut StdRng, harness: &Installation, ledger: &mut Ledger) {
     let mut world = harness.world();
     let ids = world.ids();
-    let somebody = ids.choose(dice).filter(|id| {
+    let customer = ids.choose(dice).filter(|id| {
         world.get(id).is_some_and(|customer| !doors::is_ours(customer["email"].as_str().unwrap_or_default()))
     });
-    match (dice.random_range(0..10), somebody) {
+    match (dice.random_range(0..10), customer) {
         (0..5, Some(id)) => {
             let email = format!("churn-{}@example.jp", dice.random::<u32>());
             world.update(id, json!({ "email": email }));
             ledger.churned[1] += 1;
         }
-        // As many leave as come.
+        // About as many customers are deleted as are created.
         (5..7, Some(id)) => {
             world.delete(id);
             ledger.churned[2] += 1;
@@ -37,7 +38,7 @@ pub fn churn(dice: &mut StdRng, harness: &Installation, ledger: &mut Ledger) {
     }
 }
 
-/// An answer, or some of them, will go wrong.
+/// Injects a random fault.
 pub fn strike(dice: &mut StdRng, harness: &Installation, ledger: &mut Ledger) {
     let mut world = harness.world();
     ledger.note_faults(&world);
@@ -50,6 +51,7 @@ pub fn strike(dice: &mut StdRng, harness: &Installation, ledger: &mut Ledger) {
     world.inject(fault);
 }
 
+/// Draws a fault.
 fn any(dice: &mut StdRng) -> Fault {
     let work = if dice.random() { Work::Done } else { Work::Skipped };
     let push = *[Call::Create, Call::Update, Call::Delete].choose(dice).unwrap();
@@ -89,7 +91,7 @@ fn any(dice: &mut StdRng) -> Fault {
         })
         .times(20),
         22 => Fault::new(Effect::Drip { every_ms: 1, bytes: 400 }).call(Call::List).once(),
-        // Refused until the next start.
+        // A refused key is not used until the next start.
         _ if dice.random_bool(0.2) => Fault::new(Effect::status(401)).call(any).once(),
         _ => Fault::new(Effect::HugeHeader { bytes: 10 << 20 }).call(any).once(),
     }

@@ -1,4 +1,4 @@
-//! The floors: what nobody who does this work can go below.
+//! The floors: programs that do only the unavoidable part of the work.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params};
 use serde::Deserialize;
 
-/// A floor as a command of its own.
+/// Returns the command of a floor.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.arg("floor").args(arguments);
@@ -57,7 +57,7 @@ struct Source {
     year: Option<u32>,
 }
 
-/// Fetches and parses every page, several at once, and does nothing with them.
+/// Requests and parses every page, several at once, and drops them.
 fn client(url: &str, pages: u32, in_flight: usize) {
     rustls::crypto::ring::default_provider().install_default().unwrap();
     let client = reqwest::Client::builder().no_proxy().tls_certs_only(std::iter::empty()).build().unwrap();
@@ -81,7 +81,7 @@ fn client(url: &str, pages: u32, in_flight: usize) {
     assert!(seen > 0);
 }
 
-/// Changes each of these customers once, several at once, and parses the answers.
+/// Updates each of these customers once, several at once, and parses the answers.
 fn updates(url: &str, ids: &Path, in_flight: usize) {
     rustls::crypto::ring::default_provider().install_default().unwrap();
     let client = reqwest::Client::builder().no_proxy().tls_certs_only(std::iter::empty()).build().unwrap();
@@ -107,7 +107,7 @@ fn updates(url: &str, ids: &Path, in_flight: usize) {
     assert!(seen > 0);
 }
 
-/// Looks at every field, so that none is parsed for nothing.
+/// Reads every field, so that the compiler cannot remove the parsing.
 fn weigh(page: &Page) -> u64 {
     let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let customers: usize = page
@@ -146,7 +146,8 @@ fn row(n: u32) -> (String, String, String, String) {
     (id, email, created_at, body)
 }
 
-/// Plain inserts into the product's own schema: its indexes, its triggers, its durability, a page a transaction.
+/// Plain inserts into the product's own schema: its indexes, its triggers, its durability, a page a
+/// transaction.
 fn inserts(path: &Path, customers: u32) {
     let store = Store::open(path).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -155,7 +156,7 @@ fn inserts(path: &Path, customers: u32) {
     }
     store.close();
     let mut conn = durable(path);
-    // As the product has it; the bare tables have SQLite's own.
+    // The value of the product. The bare tables use the default of SQLite.
     conn.pragma_update(None, "wal_autocheckpoint", 4000).unwrap();
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
     let mut n = 0;
@@ -189,7 +190,7 @@ fn inserts(path: &Path, customers: u32) {
     }
 }
 
-/// Plain inserts into two tables that hold the same and can answer nothing but an id.
+/// Plain inserts into two tables with the same content and no index but the id.
 fn bare(path: &Path, customers: u32) {
     let mut conn = durable(path);
     conn.execute_batch(

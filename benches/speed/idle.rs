@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::process::{self, Sandbox};
 use crate::{Plan, configure, text};
 
+/// WATCHED controls how long the idle daemon is measured.
 const WATCHED: Duration = Duration::from_secs(30);
 
 pub fn main() {
@@ -13,7 +14,7 @@ pub fn main() {
     let sandbox = Sandbox::start(&plan);
     let directory = tempfile::TempDir::new().unwrap();
     let config = configure(directory.path(), &plan, &sandbox.url);
-    // Once a year: nothing is due while we watch.
+    // Once a year, so that nothing is due during the measurement.
     let mut content = std::fs::read_to_string(&config).unwrap();
     content.push_str("[inbound]\nsweep_cron = \"0 0 0 1 1 *\"\nprobe_cron = \"0 0 0 1 1 *\"\n");
     std::fs::write(&config, content).unwrap();

@@ -1,4 +1,5 @@
-//! The way out: how soon an intent leaves, how many leave at once, and how long one waits while a sweep reads.
+//! Pushes: how soon an intent is sent, how fast many are sent, and how long one waits during a
+//! sweep.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -13,7 +14,10 @@ use tokio::runtime::Runtime;
 
 use crate::{Plan, configure, floors, median, millis, process, text};
 
+/// How many intents are measured one by one.
 const DROPS: usize = 200;
+
+/// How many intents are measured together.
 const UPDATES: usize = 1000;
 
 pub fn main(plan: &Plan) {
@@ -132,7 +136,8 @@ fn fsyncs(directory: &Path, count: usize) -> Vec<f64> {
     took
 }
 
-/// From the moment at which a drop is done to the moment at which its request arrives, the daemon idle before.
+/// From the moment at which a drop is done to the moment at which its request arrives, the daemon
+/// idle before.
 fn soon(what: &str, customers: u32, drop_one: impl Fn(&Installation, usize, &str)) {
     let harness = Installation::new(customers, 0, 4).serve();
     let fsync = median(&fsyncs(harness.directory.path(), DROPS));
@@ -143,7 +148,7 @@ fn soon(what: &str, customers: u32, drop_one: impl Fn(&Installation, usize, &str
             let dropped = Timestamp::now();
             harness.until_updates(wanted);
             let arrived = harness.sandbox.world().requests().last().unwrap().at;
-            // So that what follows the answer is over, and nobody is at work.
+            // Let the daemon finish its work after the answer.
             std::thread::sleep(Duration::from_millis(30));
             millis(Duration::try_from(arrived.duration_since(dropped)).unwrap_or_default())
         })
@@ -173,7 +178,7 @@ fn many(plan: &Plan, latency_ms: u64) {
             std::fs::write(&ids, harness.ids.join("\n")).unwrap();
             let floor =
                 process::run(floors::command(&["updates", &harness.sandbox.base_url(), &text(&ids), "8"]));
-            // The floor's changes are news to the next sweep, not to this measurement.
+            // This sweep records the changes of the floor, before the measurement.
             process::run(harness.sync());
             let sweep = process::run(harness.sync());
             for (n, id) in harness.ids.iter().enumerate() {

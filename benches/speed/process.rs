@@ -1,4 +1,4 @@
-//! Whole processes: how long they take and how much memory they ever held.
+//! Whole processes: how long they run, and their most memory.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -38,7 +38,8 @@ pub fn run_watching(mut command: Command, file: Option<&Path>) -> (Measured, u64
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let (mut peak_kib, mut largest) = (0, 0);
     let status = loop {
-        // Both only grow until the end, when one is gone and the other emptied: they are looked at often.
+        // Both only grow until the end, when one is gone and the other emptied: they are looked at
+        // often.
         peak_kib = memory(child.id(), "VmHWM").unwrap_or(peak_kib);
         largest = largest.max(file.and_then(|file| file.metadata().ok()).map_or(0, |file| file.len()));
         if let Some(status) = child.try_wait().unwrap() {
@@ -47,11 +48,11 @@ pub fn run_watching(mut command: Command, file: Option<&Path>) -> (Measured, u64
         std::thread::sleep(Duration::from_millis(1));
     };
     let took = started.elapsed();
-    let mut told = String::new();
+    let mut errors = String::new();
     if let Some(mut stderr) = child.stderr.take() {
-        std::io::Read::read_to_string(&mut stderr, &mut told).unwrap();
+        std::io::Read::read_to_string(&mut stderr, &mut errors).unwrap();
     }
-    assert!(status.success(), "{command:?}: {told}");
+    assert!(status.success(), "{command:?}: {errors}");
     (Measured { took, peak_kib }, largest)
 }
 
@@ -100,7 +101,7 @@ impl Sandbox {
             std::thread::sleep(Duration::from_millis(10));
         };
         let sandbox = Self { process, url };
-        // The first answers are the rendering.
+        // The first answer to each page renders it.
         run(crate::floors::command(&["client", &sandbox.url, &plan.pages().to_string(), "4"]));
         sandbox
     }

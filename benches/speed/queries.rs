@@ -1,4 +1,4 @@
-//! What a reader waits for, on a mirror with five changes a customer.
+//! The time of queries on a mirror with five changes for each customer.
 
 use std::time::{Duration, Instant};
 
@@ -90,7 +90,7 @@ pub fn main(plan: &Plan) {
                 };
                 let mut found = 0;
                 while let Some(row) = rows.next().unwrap() {
-                    // Every column is taken out: a view computes them only then.
+                    // Read every column, because a view computes a column only then.
                     for column in 0..row.as_ref().column_count() {
                         let _ = row.get_ref(column).unwrap();
                     }

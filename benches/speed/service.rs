@@ -1,4 +1,4 @@
-//! What an operator waits for: until the service is ready, until it has stopped, until `status` answers.
+//! The time until the service is ready, until it has stopped, and of `status`.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
@@ -31,7 +31,7 @@ pub fn main(plan: &Plan) {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let hear = |what: &str| {
+        let wait_for = |what: &str| {
             let mut news = [0; 4096];
             loop {
                 let length = told.recv(&mut news).unwrap();
@@ -40,7 +40,7 @@ pub fn main(plan: &Plan) {
                 }
             }
         };
-        hear("READY=1");
+        wait_for("READY=1");
         ready.push(started.elapsed());
         // In the middle of what it reads: a sweep writes its position down at its first page.
         let pass = "SELECT count(*) FROM pass WHERE finished_at IS NULL AND pages > 0";
@@ -60,7 +60,7 @@ pub fn main(plan: &Plan) {
     let mut floor = Vec::new();
     for _ in 0..TIMES {
         let started = Instant::now();
-        // What it exits with depends on the sweeps that were stopped above.
+        // The exit code depends on the sweeps that were stopped above.
         command(&["status"]).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
         status.push(started.elapsed());
         floor.push(process::run(command(&["--version"])).took);
