@@ -20,8 +20,7 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Watch {
     // Never read: it sends to `changes` as long as it lives.
     _watcher: Option<RecommendedWatcher>,
-    // Kept, so that the channel never closes. It has one place, because one signal that is not yet
-    // received stands for all later ones.
+    // Kept, so that the channel never closes. It has one place, because one signal that is not yet received covers all later ones.
     _sender: mpsc::Sender<()>,
     changes: mpsc::Receiver<()>,
 }

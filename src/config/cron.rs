@@ -38,7 +38,7 @@ impl Cadence {
     /// Checks an expression.
     ///
     /// # Errors
-    /// The scheduler would not understand the expression, or it would never come due.
+    /// The scheduler would not understand the expression, or it would never be due.
     pub fn parse(text: &str) -> Result<Self, CadenceError> {
         let text = text.trim();
         let fields: Vec<&str> = text.split_whitespace().collect();
@@ -63,7 +63,7 @@ impl Cadence {
         Self::parse(text).expect("a test parses the defaults")
     }
 
-    /// Returns the expression as the scheduler takes it.
+    /// Returns the expression for the scheduler.
     pub fn text(&self) -> &str {
         &self.text
     }

@@ -109,8 +109,7 @@ impl<'t> Source<'t> {
     }
 }
 
-/// Returns the line that contains this byte, without its end. The empty line after the last line
-/// end is not shown; the line before it takes its place.
+/// Returns the line that contains this byte, without its end. The empty line after the last line end is not shown; the line before it is shown instead.
 pub(super) fn line_at(text: &str, at: usize) -> Range<usize> {
     let at = at.min(text.trim_end().len());
     let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
@@ -243,7 +242,7 @@ mod tests {
         Source::new(text, &Masker::default())
     }
 
-    /// The line and the carets below it, for the first place where `what` stands.
+    /// The line and the carets below it, for the first occurrence of `what`.
     fn drawn(text: &str, what: &str) -> (String, String) {
         let at = text.find(what).unwrap();
         let excerpt = source(text).excerpt(&(at..at + what.len()));

@@ -37,8 +37,7 @@ use komoju_core::{Attention, Severity, time};
 
 use note::Origin;
 
-/// MORE_OF_THE_SAME controls how often more of a kind that was reported is reported while it
-/// stands.
+/// MORE_OF_THE_SAME controls how often a growing condition is reported again.
 const MORE_OF_THE_SAME: SignedDuration = SignedDuration::from_hours(1);
 
 /// FIRST_RETRY controls how soon a failed run is retried at first …
@@ -151,7 +150,7 @@ impl Alerts {
         }
     }
 
-    /// Runs the command for a condition. Returns none if the stop comes first.
+    /// Runs the command for a condition. Returns none if the stop is first.
     async fn run(&self, attention: &Attention, untold: &Untold) -> Option<Result<(), String>> {
         let origin = Origin { database: &self.database, host: self.host.as_deref() };
         let note = note::note(attention, untold, &origin, self.clock.now());

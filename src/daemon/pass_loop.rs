@@ -77,7 +77,7 @@ impl App {
         }
     }
 
-    /// Requests again the customers for which the time has come. Returns when to check next.
+    /// Requests the customers that are due to be requested again. Returns when to check next.
     async fn recheck(&self) -> Result<Duration, StoreError> {
         let next = match self.pull.recheck().await {
             Ok(next) => next,

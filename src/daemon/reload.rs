@@ -96,7 +96,7 @@ impl App {
         }
     }
 
-    /// Starts the work with another key. Returns none if the stop comes first. Meanwhile the
+    /// Starts the work with another key. Returns none if the stop is first. Meanwhile the
     /// watchdog is notified and the database is compared with its path, as during the work.
     async fn begin_with(&self, config: &Config, next: NextKey) -> Result<Option<Self>, AppError> {
         let _idle = self.heartbeats.each_ref().map(|heartbeat| heartbeat.idle());

@@ -1,4 +1,4 @@
-//! Requests: how often they are tried, and what each answer becomes.
+//! Requests: how often they are tried, and the result of each answer.
 
 mod pushes;
 mod tries;

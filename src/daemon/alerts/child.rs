@@ -33,7 +33,7 @@ const INHERITED: [&str; 8] = ["PATH", "LANG", "LC_ALL", "TZ", "HOME", "USER", "L
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs `command` with `note` on its standard input. An error is the rest of a sentence about the
-/// command. Returns none if `stop` comes first.
+/// command. Returns none if `stop` is first.
 pub(super) async fn run(
     command: &[String],
     note: &Value,

@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn oldest_connection_is_closed_once_it_was_served_for_a_moment() {
+    async fn oldest_connection_is_closed_after_its_guaranteed_time() {
         let (mut places, mut served) = (Places::default(), JoinSet::<()>::new());
         let tasks: Vec<_> = (0..32).map(|_| served.spawn(pending())).collect();
         for (ms, task) in (0..).zip(&tasks) {

@@ -29,7 +29,7 @@ mod tests {
     use crate::store::{Reader, Store};
 
     #[tokio::test]
-    async fn database_that_cannot_be_read_for_long_is_a_reason_and_a_quiet_one_is_not() {
+    async fn database_locked_for_long_makes_unready_and_an_unchanged_one_does_not() {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("komoju.db");
         let store = Store::open(&path).unwrap();

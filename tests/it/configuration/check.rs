@@ -8,7 +8,7 @@ use crate::PROGRAM;
 
 /// Promises: command config check; exit code 2
 #[test]
-fn several_mistakes_in_the_configuration_are_told_at_once() {
+fn several_mistakes_in_the_configuration_are_reported_at_once() {
     let harness = Installation::with(PROGRAM, 0);
     std::fs::write(
         harness.path("config.toml"),

@@ -1,4 +1,4 @@
-//! `config.example.toml` is the reference of the configuration, so it must say what is true.
+//! `config.example.toml` is the reference of the configuration, so it must be correct.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,13 +11,13 @@ fn parse(text: &str) -> Config {
     Config::parse(text, Path::new("config.example.toml")).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Whether a line sets a key, be it behind a `#`. Prose has a space there.
+/// Whether a line sets a key, also after a `#`. A comment has a space after it.
 fn is_key(line: &str) -> bool {
     let line = line.strip_prefix('#').unwrap_or(line);
     line.starts_with(|c: char| c.is_ascii_lowercase())
 }
 
-/// The example with the keys that have no default switched on.
+/// Returns the example with all keys that have no default.
 fn with_every_key() -> String {
     let switch_on = |line: &str| match line.strip_prefix('#') {
         Some(key) if is_key(line) => format!("{key}\n"),
@@ -26,30 +26,30 @@ fn with_every_key() -> String {
     EXAMPLE.lines().map(switch_on).collect()
 }
 
-/// The keys that a text sets, `table.key`.
+/// Returns the keys that a text sets, as `table.key`.
 fn keys_of(text: &str) -> BTreeSet<String> {
     let tables: toml::Table = text.parse().expect("the text is TOML");
     let keys = |(table, keys): (&String, &toml::Value)| -> Vec<String> {
-        let keys = keys.as_table().expect("all keys stand in tables").keys();
+        let keys = keys.as_table().expect("all keys are in tables").keys();
         keys.map(|key| format!("{table}.{key}")).collect()
     };
     tables.iter().flat_map(keys).collect()
 }
 
 #[test]
-fn the_example_as_it_is_says_the_defaults() {
+fn example_contains_the_defaults() {
     assert_eq!(parse(EXAMPLE), Config::default());
 }
 
 #[test]
-fn the_example_with_every_key_switched_on_is_valid_and_shown_in_full() {
+fn example_with_every_key_is_valid_and_shown_in_full() {
     let config = parse(&with_every_key());
     assert_eq!(keys_of(&config.render()), keys_of(&with_every_key()));
     assert_eq!(parse(&config.render()), config);
 }
 
 #[test]
-fn the_example_shows_every_key_and_no_other_in_the_order_of_the_code() {
+fn example_has_every_key_in_the_order_of_the_code() {
     let example = with_every_key();
     assert_eq!(keys_of(&example), Config::keys().into_iter().collect());
 
@@ -62,10 +62,10 @@ fn the_example_shows_every_key_and_no_other_in_the_order_of_the_code() {
 }
 
 #[test]
-fn every_key_of_the_example_stands_below_its_explanation() {
+fn every_key_of_the_example_is_below_its_explanation() {
     let lines: Vec<&str> = EXAMPLE.lines().collect();
     for pair in lines.windows(2).filter(|pair| is_key(pair[1])) {
-        // Two keys may share one.
+        // Two keys may share an explanation.
         assert!(pair[0].starts_with("# ") || is_key(pair[0]), "{}", pair[1]);
     }
 }

@@ -48,14 +48,14 @@ fn each_request_has_the_api_version_and_the_page_size() {
 
 /// Promises: key api.max_concurrent_requests
 #[test]
-fn no_more_requests_are_in_flight_than_the_setting_allows() {
+fn requests_in_flight_are_within_the_setting() {
     let harness = Installation::with(PROGRAM, 60);
     harness.replace_in_config("per_page = 10\n", "per_page = 10\nmax_concurrent_requests = 2\n");
     // The first page is requested alone.
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).skip(1));
     let sync = harness.spawn(&["sync"]);
     harness.until(|world| world.fired(held) == 2);
-    // A third request gives no signal when it is not sent: this is long enough for one that is.
+    // No signal shows that a third request is not sent. This is long enough for one that is.
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(harness.fired(held), 2);
     harness.sandbox.world().remove_fault(held);
@@ -64,7 +64,7 @@ fn no_more_requests_are_in_flight_than_the_setting_allows() {
 
 /// Promises: key rate_limit.requests_per_second; key rate_limit.burst
 #[test]
-fn requests_are_as_slow_as_the_rate_and_as_many_at_once_as_the_burst() {
+fn requests_follow_rate_and_burst() {
     let harness = Installation::with(PROGRAM, 60);
     harness.replace_in_config("requests_per_second = 0", "requests_per_second = 2\nburst = 1");
     let mut daemon = Daemon::start(&harness);
@@ -74,7 +74,7 @@ fn requests_are_as_slow_as_the_rate_and_as_many_at_once_as_the_burst() {
     });
     // Six pages. At the default rate of 4 a second they take 1.5 seconds at most.
     assert!(seconds_between(&harness, "GET") > 2.2, "{}", seconds_between(&harness, "GET"));
-    // The allowance grows while nothing is sent, and no event says so: to the burst, and no further.
+    // While nothing is sent, the bucket fills up to the burst. No event shows that.
     std::thread::sleep(Duration::from_millis(2500));
     let ids = harness.sandbox.world().ids();
     for (n, id) in ids.iter().take(6).enumerate() {
@@ -127,7 +127,7 @@ fn probes_follow_their_cron_expression() {
 
 /// Promises: key inbound.max_delete_percent
 #[test]
-fn as_many_deletions_as_the_percentage_allows_are_recorded_at_once() {
+fn deletions_within_the_percentage_are_recorded_at_once() {
     let harness = Installation::with(PROGRAM, 8).inbound("max_delete_count = 0\nmax_delete_percent = 50");
     harness.expect(0, &["sync"]);
     let ids = harness.sandbox.world().ids();
@@ -189,11 +189,11 @@ fn more_deletes_than_the_setting_allows_are_held() {
 
 /// Promises: key outbound.park_after_h; key api.secret_key_file
 #[test]
-fn an_intent_parks_when_the_time_since_its_first_attempt_is_over() {
+fn intent_parks_after_the_time_since_its_first_attempt() {
     for (park_after, expected) in [("park_after_h = 24", "parked"), ("", "waiting")] {
         let harness = Installation::swept(PROGRAM, 3);
         harness.append_config(park_after);
-        // This process has no variable of its own with the key.
+        // This process has no variable with the key.
         let key = harness.path("secret-key");
         std::fs::write(&key, KEY).unwrap();
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -217,7 +217,7 @@ fn an_intent_parks_when_the_time_since_its_first_attempt_is_over() {
 
 /// Promises: key outbound.reconcile_tag
 #[test]
-fn a_create_carries_its_intents_id_under_the_tag() {
+fn create_has_the_id_of_its_intent_under_the_tag() {
     let harness = Installation::swept(PROGRAM, 0);
     harness.append_config("reconcile_tag = 'made_by'");
     harness.intend("n1", "create", None, Some(json!({"email": "new@example.jp"})));
@@ -228,7 +228,7 @@ fn a_create_carries_its_intents_id_under_the_tag() {
 
 /// Promises: key log.level; key log.format
 #[test]
-fn the_log_has_its_level_and_its_format() {
+fn log_has_its_level_and_format() {
     let harness = Installation::with(PROGRAM, 3);
     let log = |lines: &str| {
         let text = std::fs::read_to_string(harness.path("config.toml")).unwrap();

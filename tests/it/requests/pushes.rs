@@ -1,4 +1,4 @@
-//! The writing half of the remote against the local KOMOJU: what each answer of the API becomes.
+//! The writing half of the remote against the local KOMOJU: the result of each answer of the API.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ fn error(pushed: Result<Pushed, PushError>) -> PushError {
 }
 
 #[tokio::test]
-async fn what_takes_effect_shows_the_customer_and_happens_once() {
+async fn push_that_takes_effect_shows_the_customer_and_is_sent_once() {
     let harness = RemoteHarness::open(Readings::default()).await;
     let Pushed::Took { customer: PushedCustomer::Shown(made), status: 200 } =
         harness.remote.push(&create("k1", "a@example.com")).await.unwrap()
@@ -92,7 +92,7 @@ async fn what_takes_effect_shows_the_customer_and_happens_once() {
 }
 
 #[tokio::test]
-async fn ids_travel_as_one_segment_and_tokens_in_the_body_alone() {
+async fn id_is_one_segment_and_token_is_only_in_the_body() {
     let harness = RemoteHarness::open(Readings::default()).await;
     let odd = "a/../b?c#d%2e é";
     harness.sandbox.world().put_raw(json!({"id": odd, "resource": "customer", "email": null}));
@@ -109,7 +109,7 @@ async fn ids_travel_as_one_segment_and_tokens_in_the_body_alone() {
 }
 
 #[tokio::test]
-async fn every_answer_without_a_body_to_read_took_effect_all_the_same() {
+async fn push_took_effect_if_the_body_of_a_2xx_cannot_be_read() {
     for answer in [readings::Delete::Customer, readings::Delete::NoContent] {
         let harness = RemoteHarness::open(Readings { delete: answer, ..Readings::default() }).await;
         let id = harness.sandbox.world().ids()[0].clone();
@@ -124,7 +124,7 @@ async fn every_answer_without_a_body_to_read_took_effect_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_web_page_tells_nothing_of_what_became_of_a_push() {
+async fn web_page_leaves_the_outcome_of_a_push_unknown() {
     let harness = RemoteHarness::open(Readings::default()).await;
     harness.inject(Fault::new(Effect::Body { body: Payload::Html }));
     let id = harness.sandbox.world().ids()[0].clone();
@@ -144,7 +144,7 @@ async fn a_web_page_tells_nothing_of_what_became_of_a_push() {
 }
 
 #[tokio::test]
-async fn refusals_are_told_from_what_may_pass() {
+async fn refusal_is_distinguished_from_a_transient_failure() {
     let coded = |status: u16, code: &str| Effect::Status {
         status,
         body: Payload::Code(code.to_owned()),
@@ -188,7 +188,7 @@ async fn refusals_are_told_from_what_may_pass() {
 }
 
 #[tokio::test]
-async fn only_without_a_connection_it_is_sure_that_nothing_left() {
+async fn nothing_left_only_without_a_connection() {
     for effect in [
         Effect::Reset { work: Work::Done },
         Effect::Close { work: Work::Done },

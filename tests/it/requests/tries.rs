@@ -1,4 +1,4 @@
-//! How often a request is tried; what each fault makes of a pass is played in `tests/faults`.
+//! How often a request is tried. `tests/faults` tests the effect of each fault on a pass.
 
 use komoju_core::Outcome;
 use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
@@ -7,7 +7,7 @@ use komoju_testkit::Installation;
 use crate::PROGRAM;
 
 #[test]
-fn what_passes_is_tried_again_within_the_pass() {
+fn transient_failure_is_retried_within_the_pass() {
     for effect in
         [Effect::status(503), Effect::Reset { work: Work::Skipped }, Effect::Body { body: Payload::Html }]
     {
@@ -21,7 +21,7 @@ fn what_passes_is_tried_again_within_the_pass() {
 }
 
 #[test]
-fn a_request_is_tried_ten_times_and_one_that_is_rejected_once() {
+fn request_is_tried_ten_times_and_a_rejected_one_once() {
     for (code, tries) in [(503, 10), (422, 1)] {
         let harness = Installation::with(PROGRAM, 5);
         let fault = harness.on_lists(Effect::status(code));

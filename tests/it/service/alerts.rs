@@ -16,10 +16,10 @@ use serde_json::Value;
 use crate::PROGRAM;
 use crate::service::metrics::eventually_is;
 
-/// Longer than any change takes to be told: that nothing is told, only time can show.
+/// Longer than any report takes. Only time can show that nothing is reported.
 const LONG_ENOUGH: Duration = Duration::from_secs(5);
 
-/// A program that keeps what it is told, and then does this.
+/// Installs a program that records its input, and then runs this script.
 fn program(harness: &Installation, then: &str) -> PathBuf {
     let path = harness.path("notify");
     let told = harness.path("told");
@@ -39,7 +39,8 @@ fn told(harness: &Installation) -> Vec<Value> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// Whether so many alerts are delivered, and the database says so: an alert whose delivery is not recorded at a stop is sent again.
+/// Whether this number of alerts is delivered and recorded. An alert whose delivery is not recorded
+/// at a stop is sent again.
 fn all_told(harness: &Installation, count: usize) -> bool {
     told(harness).len() == count && harness.one("SELECT count(*) FROM alert WHERE told_at IS NULL") == "0"
 }
@@ -48,7 +49,8 @@ fn kinds(harness: &Installation) -> Vec<String> {
     told(harness).iter().map(|alert| alert["alert"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Drops an intent that will park, `id` ending with the number of its customer: one that is parked keeps those behind it.
+/// Submits an intent that parks. `id` ends with the number of its customer, because a parked intent
+/// blocks later ones of its customer.
 fn park(harness: &Installation, id: &str) {
     let customer = harness.sandbox.world().ids()[usize::from(id.as_bytes()[1] - b'0')].clone();
     harness.sql(&format!(
@@ -65,7 +67,7 @@ fn parks(harness: &Installation, id: &str) {
     });
 }
 
-/// Every list is refused for good: a sweep fails at once.
+/// Rejects every list, so that a sweep fails at once.
 fn no_lists() -> Fault {
     Fault::new(Effect::Status {
         status: 422,
@@ -78,7 +80,7 @@ fn no_lists() -> Fault {
 }
 
 #[test]
-fn a_parked_intent_is_told_once_until_it_clears_and_another_one_within_the_hour_after() {
+fn parked_intent_is_reported_once_until_it_clears_and_a_later_one_after_an_hour() {
     let harness = Installation::with(PROGRAM, 3);
     alerting(&harness, "");
     let mut daemon = Daemon::start(&harness);
@@ -100,20 +102,20 @@ fn a_parked_intent_is_told_once_until_it_clears_and_another_one_within_the_hour_
     assert_eq!(alert["database"], harness.path("komoju.db").to_str().unwrap());
     assert!(!alert["host"].as_str().unwrap().is_empty());
 
-    // Neither time, nor a restart, nor another one at once tells again.
+    // Neither time, nor a restart, nor another intent at once is a reason for a report.
     parks(&harness, "p1");
     assert_eq!(daemon.stop(), Some(0));
     let mut daemon = Daemon::start(&harness);
     std::thread::sleep(LONG_ENOUGH);
     assert_eq!(told(&harness).len(), 1);
-    // An hour later the other one is.
+    // After an hour the other intent is reported.
     harness.sql("UPDATE alert SET told_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-61 minutes') WHERE told_at IS NOT NULL",
     );
-    eventually("the other one is told", || told(&harness).len() == 2);
+    eventually("the other one is reported", || told(&harness).len() == 2);
     let alert = &told(&harness)[1];
     assert_eq!((&alert["count"], &alert["new"], &alert["oldest"]), (&2.into(), &1.into(), &"p0".into()));
 
-    // What cleared is forgotten; what comes up then is told at once.
+    // A cleared condition is forgotten. If it returns, it is reported at once.
     harness.expect(0, &["intent", "cancel", "p0"]);
     harness.expect(0, &["intent", "cancel", "p1"]);
     eventually("it has cleared", || harness.one("SELECT count(*) FROM alert") == "0");
@@ -130,7 +132,7 @@ fn a_parked_intent_is_told_once_until_it_clears_and_another_one_within_the_hour_
 }
 
 #[test]
-fn each_kind_is_told_with_what_to_do_and_the_documentation_tells_its_keys() {
+fn each_kind_is_reported_with_what_to_do_and_has_its_keys_documented() {
     let mut harness = Installation::with(PROGRAM, 60);
     harness.expect(0, &["sync"]);
     alerting(&harness, "");
@@ -148,23 +150,23 @@ fn each_kind_is_told_with_what_to_do_and_the_documentation_tells_its_keys() {
     harness.sql(&format!("INSERT INTO intents (id, op, customer_id) VALUES ('d1', 'delete', '{}')", ids[30]));
     park(&harness, "p0");
     let mut daemon = Daemon::start(&harness);
-    eventually("three are told", || all_told(&harness, 3));
+    eventually("three are reported", || all_told(&harness, 3));
     daemon.stop();
 
-    // Another key, which knows none of them: another account.
+    // A key of another account, which has none of these customers.
     harness.sql("UPDATE account SET fingerprint = zeroblob(32)");
     for id in &ids[20..] {
         harness.sandbox.world().delete(id);
     }
     let mut daemon = Daemon::start(&harness);
-    eventually("the stopped account is told", || all_told(&harness, 4));
+    eventually("the stopped account is reported", || all_told(&harness, 4));
     daemon.stop();
     harness.use_key("sk_test_another_key");
     harness.sql("UPDATE pass SET finished_at = '2020-01-01T00:00:00.000Z'; UPDATE account SET candidate = NULL, stopped_at = NULL",
     );
     configure_cron(&harness, "* * * * * *");
     let mut daemon = Daemon::start(&harness);
-    eventually("the refused key and the stale mirror are told", || all_told(&harness, 6));
+    eventually("the refused key and the stale mirror are reported", || all_told(&harness, 6));
     daemon.stop();
 
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/alerts.md")).unwrap();
@@ -200,15 +202,15 @@ fn each_kind_is_told_with_what_to_do_and_the_documentation_tells_its_keys() {
             "{said}"
         );
     }
-    // A disk that fails is played by `disk_errors`.
+    // `disk_errors` tests a disk that fails.
     seen.insert("database_unusable".to_owned());
-    // A test of its own needs no other alert: `wipe_that_a_reader_blocks_is_told_and_measured`.
+    // This alert has a test of its own: `wipe_that_a_reader_blocks_is_reported_and_measured`.
     seen.insert("unfinished_wipe".to_owned());
     assert_eq!(seen, firsts("| `alert` | stands while | counts as new |"));
 }
 
 #[test]
-fn wipe_that_a_reader_blocks_is_told_and_measured() {
+fn wipe_that_a_reader_blocks_is_reported_and_measured() {
     let harness = Installation::with(PROGRAM, 2);
     harness.expect(0, &["sync"]);
     alerting(&harness, "");
@@ -249,26 +251,26 @@ fn configure_cron(harness: &Installation, cron: &str) {
 }
 
 #[test]
-fn a_stale_mirror_is_told_when_a_sweep_failed_and_a_new_database_has_its_time() {
-    // A stale one, and an API that gives no lists.
+fn stale_mirror_is_reported_after_a_failed_sweep_and_not_for_a_new_database() {
+    // A stale mirror, and an API that answers no lists.
     let harness = Installation::with(PROGRAM, 2);
     harness.expect(0, &["sync"]);
     harness.sql("UPDATE pass SET finished_at = '2020-01-01T00:00:00.000Z'");
     alerting(&harness, "");
     let fault = harness.inject(no_lists());
     let daemon = Daemon::start(&harness);
-    // A new one.
+    // A new database.
     let new = Installation::with(PROGRAM, 2);
     alerting(&new, "");
     new.inject(no_lists());
     let _fails = Daemon::start(&new);
-    // A new one whose first sweep goes on, though three periods are over.
+    // A new database whose first sweep runs, although three periods are over.
     let slow = Installation::with(PROGRAM, 2);
     alerting(&slow, "");
     configure_cron(&slow, "* * * * * *");
     let held = slow.on_lists(Effect::Hold);
     let slowly = Daemon::start(&slow);
-    // A new one that has had its time.
+    // A new database after three periods.
     let late = Installation::with(PROGRAM, 2);
     alerting(&late, "");
     configure_cron(&late, "* * * * * *");
@@ -291,7 +293,7 @@ fn a_stale_mirror_is_told_when_a_sweep_failed_and_a_new_database_has_its_time() 
 }
 
 #[test]
-fn stale_mirror_whose_next_sweep_is_partial_is_told() {
+fn stale_mirror_is_reported_after_a_partial_sweep() {
     let harness = Installation::with(PROGRAM, 5);
     harness.expect(0, &["sync"]);
     harness.sql("UPDATE pass SET finished_at = '2020-01-01T00:00:00.000Z'");

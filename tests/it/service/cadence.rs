@@ -6,7 +6,7 @@ use komoju_testkit::{Installation, signal};
 use crate::PROGRAM;
 
 #[test]
-fn a_daemon_follows_its_cadence() {
+fn passes_follow_their_cron_expressions() {
     let harness = Installation::with(PROGRAM, 12).inbound("sweep_cron = \"*/1 * * * * *\"");
     let mut daemon = harness.spawn(&["run"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.request_count() >= 6));
@@ -16,10 +16,10 @@ fn a_daemon_follows_its_cadence() {
 }
 
 #[test]
-fn a_failed_sweep_is_made_again_long_before_the_next_tick() {
+fn failed_sweep_is_retried_before_the_next_tick() {
     let harness =
         Installation::with(PROGRAM, 12).inbound("sweep_cron = \"0 0 0 1 1 *\"\nprobe_cron = \"0 0 0 1 1 *\"");
-    // Rejected, so that it is not tried again within the pass.
+    // Rejected, so that the request is not retried within the pass.
     let fault = harness.inject(Fault::new(Effect::status(422)).call(Call::List).once());
     let mut daemon = harness.spawn(&["run"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.request_count() >= 3));

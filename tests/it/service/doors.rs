@@ -1,4 +1,4 @@
-//! SQL writers and files beside a running daemon.
+//! SQL writers and spool files while the daemon runs.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Stdio;
@@ -21,10 +21,11 @@ fn count(harness: &Installation, of: &str) -> String {
     harness.one(&format!("SELECT count(*) FROM intents WHERE {of}"))
 }
 
-/// The daemon, once it takes files as they come.
+/// Starts the daemon, and waits until it takes files as they arrive.
 fn watching(harness: &Installation) -> Process {
     let daemon = start(harness);
-    // A file that is renamed into place is taken at once when the directory is watched, and after a second otherwise.
+    // A file that is renamed into place is taken at once when the directory is watched, and after a
+    // second otherwise.
     let mut n = 0;
     eventually("a file is taken at once", || {
         n += 1;
@@ -38,19 +39,19 @@ fn watching(harness: &Installation) -> Process {
 }
 
 #[test]
-fn two_writers_beside_the_daemon_lose_nothing() {
+fn two_concurrent_writers_lose_no_intent() {
     let harness = Installation::with(PROGRAM, 2);
     harness.expect(0, &["sync"]);
     let mut daemon = start(&harness);
     let writers = TaskTracker::new();
-    for who in ["a", "b"] {
+    for writer in ["a", "b"] {
         let conn = harness.writer();
         writers.spawn_blocking_on(
             move || {
                 for n in 0..100 {
                     let sql = "INSERT INTO intents (id, op, body) VALUES (?1, 'create', ?2)";
-                    let body = format!(r#"{{"email": "{who}{n}@example.jp"}}"#);
-                    conn.execute(sql, [format!("{who}{n}"), body]).unwrap();
+                    let body = format!(r#"{{"email": "{writer}{n}@example.jp"}}"#);
+                    conn.execute(sql, [format!("{writer}{n}"), body]).unwrap();
                 }
             },
             harness.runtime.handle(),
@@ -66,7 +67,7 @@ fn two_writers_beside_the_daemon_lose_nothing() {
 }
 
 #[test]
-fn a_renamed_file_waits_for_an_older_one_that_is_written_in_place() {
+fn renamed_file_waits_for_an_older_one_that_is_written_in_place() {
     let harness = Installation::with(PROGRAM, 1);
     harness.expect(0, &["sync"]);
     let mut daemon = watching(&harness);
@@ -90,7 +91,7 @@ fn a_renamed_file_waits_for_an_older_one_that_is_written_in_place() {
 }
 
 #[test]
-fn an_idle_daemon_wakes_for_each_single_commit() {
+fn idle_daemon_wakes_for_each_commit() {
     let harness = Installation::with(PROGRAM, 1);
     harness.expect(0, &["sync"]);
     let mut daemon = watching(&harness);
@@ -100,7 +101,7 @@ fn an_idle_daemon_wakes_for_each_single_commit() {
         let made = harness.sandbox.world().creates();
         let sql = "INSERT INTO intents (id, op, body) VALUES (?1, 'create', ?2)";
         harness.writer().execute(sql, [format!("c{n}"), body.to_string()]).unwrap();
-        // Nobody looks into the database meanwhile: that would wake the daemon too.
+        // Do not open the database meanwhile, because that would wake the daemon, too.
         let is_made = harness.within(Duration::from_secs(5), |world| world.creates() > made);
         assert!(is_made, "the {n}th is not sent");
     }

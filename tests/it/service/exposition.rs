@@ -1,9 +1,10 @@
-//! A reader of Prometheus' text format that takes nothing on trust
-//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>, <https://prometheus.io/docs/practices/naming/>).
+//! A strict reader of the text format of Prometheus
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>,
+//! <https://prometheus.io/docs/practices/naming/>).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One family.
+/// One metric family.
 #[derive(Debug, Default)]
 pub struct Family {
     pub kind: String,
@@ -14,7 +15,7 @@ pub struct Family {
     pub samples: BTreeMap<String, f64>,
 }
 
-/// Reads it; a word on what is wrong, with the line.
+/// Reads a text. The error is a sentence with the line.
 pub fn read(text: &str) -> Result<BTreeMap<String, Family>, String> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     let mut current = String::new();
@@ -28,13 +29,13 @@ pub fn read(text: &str) -> Result<BTreeMap<String, Family>, String> {
             let [what, name, rest] = [(); 3].map(|()| parts.next().unwrap_or_default());
             if name != current {
                 if families.contains_key(name) {
-                    return wrong("a family comes twice, or in pieces");
+                    return wrong("a family is repeated, or in pieces");
                 }
                 current = name.to_owned();
             }
             let family = families.entry(name.to_owned()).or_default();
             if !family.samples.is_empty() {
-                return wrong("it comes after samples");
+                return wrong("it is after samples");
             }
             let field = match what {
                 "HELP" => &mut family.help,
@@ -80,7 +81,7 @@ pub fn read(text: &str) -> Result<BTreeMap<String, Family>, String> {
             return wrong("no number of this type");
         }
         if family.samples.insert(series.to_owned(), value).is_some() {
-            return wrong("a series comes twice");
+            return wrong("a series is repeated");
         }
     }
     for (name, family) in &families {
@@ -115,7 +116,7 @@ fn judge(name: &str, family: &Family) -> Result<(), String> {
     if family.kind == "histogram" { judge_buckets(name, family) } else { Ok(()) }
 }
 
-/// Buckets rise, and the last one holds all.
+/// Checks that the buckets rise and that the last one contains all values.
 fn judge_buckets(name: &str, family: &Family) -> Result<(), String> {
     let mut buckets: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for (series, value) in &family.samples {

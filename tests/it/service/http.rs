@@ -1,4 +1,4 @@
-//! Health, and whoever asks.
+//! Health, readiness, and the clients of the HTTP endpoint.
 //!
 //! Promises: key http.listen
 
@@ -30,7 +30,7 @@ fn eventually_unready(address: &str, because: &str) {
     });
 }
 
-/// What a start that must end by itself says.
+/// Returns the output of a start that must fail.
 fn refused(harness: &Installation, exit: i32) -> String {
     let mut daemon = Daemon::start(harness);
     let mut code = None;
@@ -43,7 +43,7 @@ fn refused(harness: &Installation, exit: i32) -> String {
 }
 
 #[test]
-fn ready_when_the_first_sweep_is_complete_and_alive_all_along() {
+fn mirror_is_ready_after_the_first_complete_sweep_and_healthy_before() {
     let harness = Installation::with(PROGRAM, 3);
     let held = harness.on_lists(Effect::Hold);
     let (mut daemon, address) = Daemon::listening(&harness);
@@ -55,7 +55,7 @@ fn ready_when_the_first_sweep_is_complete_and_alive_all_along() {
     eventually("it is ready", || get(&address, "/readyz").status == 200);
     assert!(reasons(&get(&address, "/readyz")).is_empty());
     assert_eq!(daemon.stop(), Some(0));
-    // With a fresh mirror it is ready at once, whatever the API does.
+    // With a fresh mirror the daemon is ready at once, also without the API.
     harness.on_lists(Effect::Hold);
     let again = Daemon::start(&harness);
     let address = again.address();
@@ -63,7 +63,7 @@ fn ready_when_the_first_sweep_is_complete_and_alive_all_along() {
 }
 
 #[test]
-fn ready_as_soon_as_the_first_sweep_is_complete() {
+fn mirror_is_ready_as_soon_as_the_first_sweep_is_complete() {
     for _ in 0..5 {
         let harness = Installation::with(PROGRAM, 3);
         let held = harness.on_lists(Effect::Hold);
@@ -75,7 +75,8 @@ fn ready_as_soon_as_the_first_sweep_is_complete() {
             if is_complete() {
                 break;
             }
-            // The daemon is another process, and its commit gives no signal. A longer pause would hide that /readyz lags.
+            // The daemon is another process, and its commit gives no signal. A longer pause would
+            // hide that /readyz lags.
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(is_complete());
@@ -86,7 +87,7 @@ fn ready_as_soon_as_the_first_sweep_is_complete() {
 }
 
 #[test]
-fn client_that_says_nothing_on_many_connections_keeps_nobody_waiting() {
+fn idle_connections_do_not_block_other_clients() {
     let harness = Installation::with(PROGRAM, 1);
     let (_daemon, address) = Daemon::listening(&harness);
     eventually("it is ready", || get(&address, "/readyz").status == 200);
@@ -98,7 +99,7 @@ fn client_that_says_nothing_on_many_connections_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_refused_key_another_account_and_a_stale_mirror_are_reasons() {
+fn refused_key_another_account_and_stale_mirror_make_unready() {
     let mut harness = Installation::with(PROGRAM, 8);
     harness.expect(0, &["sync"]);
     harness.append_config("[http]\nlisten = \"127.0.0.1:0\"");
@@ -121,7 +122,7 @@ fn a_refused_key_another_account_and_a_stale_mirror_are_reasons() {
 }
 
 #[test]
-fn head_works_and_whatever_else_is_asked_is_refused_in_words() {
+fn head_is_answered_and_other_requests_are_refused_with_a_reason() {
     let harness = Installation::with(PROGRAM, 1);
     let (_daemon, address) = Daemon::listening(&harness);
     let head = ask(&address, "HEAD", "/healthz");
@@ -160,7 +161,7 @@ fn head_works_and_whatever_else_is_asked_is_refused_in_words() {
 }
 
 #[test]
-fn slow_clients_make_room_for_others_and_the_daemon_works_meanwhile() {
+fn slow_clients_are_closed_for_others_and_the_daemon_works_meanwhile() {
     let harness = Installation::with(PROGRAM, 1);
     let (mut daemon, address) = Daemon::listening(&harness);
     eventually("it is ready", || get(&address, "/readyz").status == 200);
@@ -172,25 +173,25 @@ fn slow_clients_make_room_for_others_and_the_daemon_works_meanwhile() {
     for stream in &mut slow {
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHo").unwrap();
     }
-    // That no more are taken, only time can show.
+    // Only time can show that no more are accepted.
     std::thread::sleep(Duration::from_millis(500));
-    // A few more than the connections: those to the API come and go.
+    // A few more than the connections, because the daemon opens others to the API.
     assert!(open_files() <= before + 32 + 4, "{before} {}", open_files());
-    // The work goes on meanwhile.
+    // The work continues meanwhile.
     let sql = "INSERT INTO intents (id, op, body) VALUES ('i', 'create', '{\"email\": \"a@example.com\"}')";
     own(&harness.path("komoju.db")).execute_batch(sql).unwrap();
     eventually("it pushes", || harness.one("SELECT state FROM intents") == "done");
     assert!(clock.elapsed() - began < Duration::from_secs(4));
-    // The oldest ones make room for those in the queue, and soon it is the turn of one that asks.
+    // The oldest connections are closed for those in the queue, so the request is soon answered.
     for path in ["/healthz", "/readyz", "/metrics"] {
         let asked = clock.elapsed();
         assert_eq!(get(&address, path).status, 200);
         assert!(clock.elapsed() - asked < Duration::from_secs(2), "{path}: {:?}", clock.elapsed() - asked);
     }
-    // One that never ends its head does not keep the daemon from stopping.
+    // A connection that never ends its head does not delay the stop.
     let mut late = TcpStream::connect(&address).unwrap();
     late.write_all(b"GET /metrics HT").unwrap();
-    // Nothing tells when it is taken; not taken yet, it could not keep anybody either.
+    // No signal shows when a connection is accepted. One that is not accepted yet blocks no client.
     std::thread::sleep(Duration::from_millis(100));
     let asked = clock.elapsed();
     assert_eq!(daemon.stop(), Some(0));
@@ -198,7 +199,7 @@ fn slow_clients_make_room_for_others_and_the_daemon_works_meanwhile() {
 }
 
 #[test]
-fn a_stop_within_a_request_is_as_quick_as_any() {
+fn stop_during_a_request_is_fast() {
     let harness = Installation::with(PROGRAM, 1);
     harness.expect(0, &["sync"]);
     harness.inject(Fault::new(Effect::Hold).call(Call::List));
@@ -210,11 +211,11 @@ fn a_stop_within_a_request_is_as_quick_as_any() {
     assert_eq!(daemon.stop(), Some(0));
     assert!(clock.elapsed() - asked < Duration::from_millis(1500));
     drop(stream);
-    assert!(TcpStream::connect(&address).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(&address).is_err(), "the socket is closed");
 }
 
 #[test]
-fn a_port_in_use_ends_the_start_in_words_and_one_that_was_just_in_use_does_not() {
+fn port_in_use_ends_the_start_and_a_recently_used_one_does_not() {
     let harness = Installation::with(PROGRAM, 1);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
@@ -236,7 +237,7 @@ fn a_port_in_use_ends_the_start_in_words_and_one_that_was_just_in_use_does_not()
 }
 
 #[test]
-fn an_address_that_others_reach_is_served_with_a_warning() {
+fn address_that_other_machines_reach_is_served_with_a_warning() {
     let harness = Installation::with(PROGRAM, 1);
     harness.append_config("[http]\nlisten = \"0.0.0.0:0\"");
     let daemon = Daemon::start(&harness);
@@ -249,7 +250,7 @@ fn an_address_that_others_reach_is_served_with_a_warning() {
 }
 
 #[test]
-fn a_socket_is_for_owner_and_group_replaced_when_dead_and_gone_after_a_stop() {
+fn socket_is_for_owner_and_group_replaced_after_a_kill_and_removed_at_the_stop() {
     let harness = Installation::with(PROGRAM, 1);
     let path = harness.path("http.sock");
     harness.append_config(&format!("[http]\nlisten = \"unix:{}\"", path.display()));
@@ -280,7 +281,7 @@ fn a_socket_is_for_owner_and_group_replaced_when_dead_and_gone_after_a_stop() {
 }
 
 #[test]
-fn without_listen_nothing_listens() {
+fn nothing_listens_without_the_setting() {
     let harness = Installation::with(PROGRAM, 1);
     let daemon = Daemon::start(&harness);
     eventually("it works", || daemon.said().contains("sweep 1 complete"));

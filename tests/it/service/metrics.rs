@@ -1,4 +1,4 @@
-//! What is measured, held to its documentation.
+//! The metrics, compared with their documentation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ fn scraped(address: &str) -> BTreeMap<String, Family> {
     exposition::read(&answer.body).unwrap_or_else(|why| panic!("{why}\n{}", answer.body))
 }
 
-/// A series' value.
+/// Returns the value of a series.
 fn value(address: &str, series: &str) -> Option<f64> {
     scraped(address).values().find_map(|family| family.samples.get(series).copied())
 }
@@ -48,7 +48,7 @@ struct Row {
 }
 
 #[test]
-fn the_documentation_names_every_metric_as_it_is_served() {
+fn documentation_lists_every_metric_as_it_is_served() {
     let harness = Installation::with(PROGRAM, 2);
     let (_daemon, address) = Daemon::listening(&harness);
     eventually_is(&address, "komoju_sync_ready", 1.0);
@@ -80,7 +80,7 @@ fn the_documentation_names_every_metric_as_it_is_served() {
             assert!(!buckets.is_empty() && buckets.is_sorted(), "{}", metric.name);
         }
     }
-    // The values of the labels are told too.
+    // The values of the labels are documented, too.
     for family in scraped(&address).values() {
         for series in family.samples.keys() {
             let words = series.split('"').skip(1).step_by(2).filter(|word| word.parse::<f64>().is_err());
@@ -92,7 +92,7 @@ fn the_documentation_names_every_metric_as_it_is_served() {
 }
 
 #[test]
-fn the_reader_of_the_format_notices_what_is_wrong() {
+fn reader_of_the_format_finds_errors() {
     let good =
         "# HELP komoju_sync_a_total A.\n# TYPE komoju_sync_a_total counter\nkomoju_sync_a_total{x=\"y\"} 1\n";
     assert!(exposition::read(good).is_ok());
@@ -135,7 +135,7 @@ fn imprecise_list_and_lag_are_gauges() {
 }
 
 #[test]
-fn what_happens_is_counted() {
+fn requests_changes_and_attempts_are_counted() {
     let harness = Installation::with(PROGRAM, 30);
     let (_daemon, address) = Daemon::listening(&harness);
     let is =
@@ -143,7 +143,7 @@ fn what_happens_is_counted() {
     is("customers{state=\"live\"}", 30.0);
     is("changes_total{kind=\"created\",origin=\"sweep\"}", 30.0);
     is("pass_duration_seconds_count{kind=\"sweep\",outcome=\"complete\"}", 1.0);
-    // The last page is full: one more shows that it was the last.
+    // The last page is full, so one more page is requested.
     is("requests_total{call=\"list\",answer=\"ok\"}", 4.0);
     is("request_duration_seconds_count{call=\"list\"}", 4.0);
     is("limiter_wait_seconds_count{share=\"read\"}", 4.0);
@@ -157,7 +157,7 @@ fn what_happens_is_counted() {
     for (name, least) in [("database_size", 4096.0), ("wal_size", 1.0), ("database_disk_free", 1.0)] {
         assert!(value(&address, &format!("komoju_sync_{name}_bytes")).unwrap() >= least, "{name}");
     }
-    // They are those of these two files, as they are now.
+    // The sizes are those of these two files.
     for (name, file) in [("database_size", "komoju.db"), ("wal_size", "komoju.db-wal")] {
         eventually(name, || {
             let length = std::fs::metadata(harness.path(file)).unwrap().len() as f64;
@@ -222,7 +222,7 @@ fn what_happens_is_counted() {
 }
 
 #[test]
-fn what_stands_in_the_way_is_shown() {
+fn conditions_that_stop_work_are_gauges() {
     let mut harness = Installation::with(PROGRAM, 5);
     harness.expect(0, &["sync"]);
     own(&harness.path("komoju.db"))
@@ -234,7 +234,7 @@ fn what_stands_in_the_way_is_shown() {
     let (_daemon, address) = Daemon::listening(&harness);
     let is =
         |series: &str, expected: f64| eventually_is(&address, &format!("komoju_sync_{series}"), expected);
-    eventually("it is told", || {
+    eventually("the reason is shown", || {
         value(&address, "komoju_sync_throttled_until_timestamp_seconds").is_some_and(|until| until > 1.7e9)
     });
     is("key_refused", 1.0);
@@ -245,7 +245,7 @@ fn what_stands_in_the_way_is_shown() {
 }
 
 #[test]
-fn no_answer_names_anybody_and_no_series_is_added_as_time_goes_on() {
+fn answers_contain_no_customer_and_series_do_not_grow() {
     let harness = Installation::with(PROGRAM, 12);
     let (_daemon, address) = Daemon::listening(&harness);
     eventually_is(&address, "komoju_sync_ready", 1.0);

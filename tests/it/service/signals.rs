@@ -11,7 +11,7 @@ use crate::PROGRAM;
 
 const NEW: &str = "sk_test_9e8d7c6b5a4f3e2d";
 
-/// A harness whose key is in a file.
+/// Returns a harness whose key is in a file.
 fn harness_with_key_file() -> Installation {
     let harness = Installation::with(PROGRAM, 12);
     write_key(&harness, KEY);
@@ -41,7 +41,7 @@ fn sweeps(harness: &Installation) -> i64 {
     harness.one("SELECT count(*) FROM passes WHERE outcome = 'complete'").parse().unwrap()
 }
 
-/// Method and path of each request with this key, in their order.
+/// Returns method and path of each request with this key, in order.
 fn requests_with(harness: &Installation, key: &str) -> Vec<String> {
     let credentials = base64::engine::general_purpose::STANDARD.encode(format!("{key}:"));
     let world = harness.sandbox.world();
@@ -56,7 +56,7 @@ fn requests_with(harness: &Installation, key: &str) -> Vec<String> {
 fn two_signals_at_once_are_one_orderly_stop() {
     let harness = Installation::with(PROGRAM, 2);
     harness.expect(0, &["sync"]);
-    // An answer that is on its way keeps the stop waiting for a second.
+    // An answer in flight delays the stop by a second.
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::Create));
     let mut daemon = Daemon::start(&harness);
     create(&harness, "c");
@@ -77,11 +77,12 @@ fn second_signal_after_more_than_a_second_ends_the_daemon_at_once() {
     let mut daemon = Daemon::start(&harness);
     create(&harness, "c");
     assert!(harness.within(Duration::from_secs(20), |world| world.fired(held) > 0));
-    // Another program's lock keeps the stop from recording what was cut off.
+    // The lock of another program prevents the stop from recording interrupted attempts.
     let other = harness.writer();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     daemon.signal("TERM");
-    // The rule is about time, and a stop that is stuck gives no signal: within a second, a second one does not count.
+    // The rule is about time, and a stop that is stuck gives no signal: within a second, a second
+    // one does not count.
     std::thread::sleep(Duration::from_millis(1200));
     daemon.signal("TERM");
     assert_eq!(daemon.child.wait().unwrap().code(), Some(1), "{}", daemon.said());
@@ -96,7 +97,7 @@ fn hangup_takes_the_new_key_after_the_account_guard() {
     create(&harness, "before");
     eventually("the first is done", || is_done(&harness, "before"));
     eventually("the first sweep is complete", || sweeps(&harness) == 2);
-    // A push is on its way with the old key.
+    // A push with the old key is in flight.
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::Create).once());
     create(&harness, "meanwhile");
     assert!(harness.within(Duration::from_secs(20), |world| world.fired(held) > 0));
@@ -130,7 +131,8 @@ fn hangup_with_a_key_of_another_account_stops_everything_until_the_right_key_is_
     daemon.signal("HUP");
     daemon.says("this key reads another account");
     create(&harness, "c");
-    // A daemon that sends nothing gives no signal. A push to the wrong account would follow within milliseconds.
+    // A daemon that sends nothing gives no signal. A push to the wrong account would follow within
+    // milliseconds.
     std::thread::sleep(Duration::from_millis(500));
     let requests = requests_with(&harness, NEW);
     assert!(!requests.is_empty() && requests.iter().all(|request| request.starts_with("GET /customers/")));

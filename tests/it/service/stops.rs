@@ -10,12 +10,12 @@ use crate::PROGRAM;
 
 /// Promises: command run
 #[test]
-fn a_daemon_sweeps_at_once_and_stops_within_a_page_on_sigterm() {
+fn daemon_sweeps_at_once_and_stops_within_a_page_on_sigterm() {
     let harness = Installation::with(PROGRAM, 57);
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(3));
     let mut daemon = harness.spawn(&["run"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
-    // The third page is asked for while the second one is still being read.
+    // The third page is requested while the second one is read.
     let read = "SELECT count(*) FROM customers";
     assert!((0..20_000).any(|_| harness.one(read) == "20"), "two pages are never read");
     signal("TERM", daemon.id());
@@ -30,7 +30,7 @@ fn a_daemon_sweeps_at_once_and_stops_within_a_page_on_sigterm() {
 
 /// Promises: invariant 2
 #[test]
-fn a_stop_waits_neither_for_a_parked_reader_nor_for_somebody_elses_lock() {
+fn stop_waits_neither_for_an_idle_reader_nor_for_a_foreign_lock() {
     let harness = Installation::with(PROGRAM, 57);
     harness.expect(0, &["sync"]);
     let parked = rusqlite::Connection::open(harness.path("komoju.db")).unwrap();
@@ -40,7 +40,7 @@ fn a_stop_waits_neither_for_a_parked_reader_nor_for_somebody_elses_lock() {
         harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
         parked.execute_batch(lock).unwrap();
         let took = stop(daemon);
-        // The contract's two seconds, and some for a machine that has other things to do.
+        // The two seconds of the contract, and some more for a busy machine.
         assert!(took < Duration::from_secs(4), "{lock}: it took {took:?}");
         parked.execute_batch("ROLLBACK").unwrap();
         harness.sandbox.world().clear_faults();

@@ -1,4 +1,5 @@
-//! The daemon under a wall clock that is wrong for a while: the real binary, its clock moved by a preloaded library.
+//! The daemon under a wall clock that is wrong for a while: the real binary, its clock moved by a
+//! preloaded library.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::PROGRAM;
 
 const YEAR: i64 = 365 * 24 * 3600;
 
-/// A daemon that makes passes all the time.
+/// Returns a daemon that runs passes every second.
 fn busy() -> Installation {
     let harness = Installation::with(PROGRAM, 3)
         .inbound("sweep_cron = \"*/2 * * * * *\"\nprobe_cron = \"* * * * * *\"");
@@ -22,7 +23,7 @@ fn number(harness: &Installation, sql: &str) -> i64 {
     harness.one(sql).parse().unwrap()
 }
 
-/// Returns when this many more sweeps are complete.
+/// Waits for this number of further complete sweeps.
 fn sweeps(harness: &Installation, more: i64) {
     let count =
         || number(harness, "SELECT max(id) FROM passes WHERE kind = 'sweep' AND outcome = 'complete'");
@@ -46,7 +47,7 @@ fn attempts(harness: &Installation, more: i64) {
     eventually("attempts are made", || count() >= before + more);
 }
 
-/// Drops a file and waits until its receipt says that it is done.
+/// Submits a file and waits until its receipt shows that it is done.
 fn drop_file(harness: &Installation, name: &str) {
     let create = format!(r#"{{"op": "create", "body": {{"email": "{name}@example.jp"}}}}"#);
     std::fs::write(harness.path(&format!("spool/.{name}")), create).unwrap();
@@ -66,8 +67,8 @@ fn clock_that_jumps_a_year_and_back_stops_no_pass() {
     for wrong in [YEAR, -YEAR] {
         sweeps(&harness, 2);
         wall.set(wrong);
-        // The scheduler looks every half second and gives no signal: this is long enough for two looks under the wrong
-        // clock.
+        // The scheduler checks every half second and gives no signal. This is long enough for two
+        // checks with the wrong clock.
         std::thread::sleep(Duration::from_millis(1200));
         wall.set(0);
         sweeps(&harness, 2);
@@ -75,7 +76,7 @@ fn clock_that_jumps_a_year_and_back_stops_no_pass() {
     assert!(!daemon.said().contains("ERROR"), "{}", daemon.said());
 }
 
-/// Runs the cases side by side: each waits most of the time.
+/// Runs the cases in parallel, because each mostly waits.
 fn each<C: Send>(cases: impl IntoIterator<Item = C>, run: impl Fn(C) + Sync) {
     std::thread::scope(|scope| {
         for case in cases {
@@ -86,7 +87,7 @@ fn each<C: Send>(cases: impl IntoIterator<Item = C>, run: impl Fn(C) + Sync) {
 }
 
 #[test]
-fn clock_that_is_wrong_for_a_while_undoes_nothing() {
+fn clock_that_is_wrong_for_a_while_expires_nothing() {
     each([YEAR, -YEAR, 10 * 3600], |wrong| {
         let harness = busy();
         let wall = Wall::new(&harness);
@@ -114,7 +115,7 @@ fn clock_that_is_wrong_for_a_while_undoes_nothing() {
 }
 
 #[test]
-fn start_under_a_wrong_clock_undoes_nothing() {
+fn start_under_a_wrong_clock_expires_nothing() {
     // Without a confirmed time, a clock that is behind cannot be distinguished from a right one.
     each([(YEAR, true), (-YEAR, true), (YEAR, false)], |(wrong, has_confirmed_time)| {
         let harness = busy();
@@ -147,10 +148,11 @@ fn start_under_a_wrong_clock_undoes_nothing() {
     });
 }
 
-/// The intent waits and is done soon after KOMOJU is well again; receipts and passes are still there.
+/// Checks that the intent waits and is done soon after the fault has ended, and that receipts and
+/// passes are kept.
 fn check_nothing_is_lost(harness: &Installation, fault: FaultId) {
     let state = || harness.one("SELECT state FROM intents WHERE id = 'u'");
-    // An attempt may be under way at this moment; it fails, and then the intent waits again.
+    // An attempt may be in flight now. It fails, and the intent waits again.
     eventually("the update waits", || state() == "waiting");
     assert_eq!(std::fs::read_dir(harness.path("spool/receipts")).unwrap().count(), 3);
     // The first pass recorded changes, so it is never removed.

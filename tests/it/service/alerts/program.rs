@@ -10,7 +10,7 @@ use super::{LONG_ENOUGH, alerting, park, parks, program, told};
 use crate::PROGRAM;
 
 #[test]
-fn the_program_knows_no_secret_and_is_given_what_it_needs() {
+fn program_gets_its_input_and_no_secret() {
     let harness = Installation::with(PROGRAM, 1);
     harness.expect(0, &["sync"]);
     alerting(
@@ -45,7 +45,7 @@ fn the_program_knows_no_secret_and_is_given_what_it_needs() {
     let read = |name: &str| std::fs::read_to_string(harness.path(name)).unwrap();
     let names: BTreeSet<String> =
         read("env").lines().filter_map(|line| Some(line.split_once('=')?.0.to_owned())).collect();
-    // What the shell adds by itself.
+    // The shell adds these variables.
     let own = ["PWD", "OLDPWD", "SHLVL", "_"].map(str::to_owned);
     let names: Vec<String> = names.into_iter().filter(|name| !own.contains(name)).collect();
     assert_eq!(names, ["HOME", "LANG", "PATH"]);
@@ -58,7 +58,7 @@ fn the_program_knows_no_secret_and_is_given_what_it_needs() {
 }
 
 #[test]
-fn a_program_that_fails_is_an_error_with_what_to_do_and_is_tried_again_at_the_next_start() {
+fn failed_program_is_logged_with_what_to_do_and_retried_at_the_next_start() {
     let harness = Installation::with(PROGRAM, 1);
     harness.expect(0, &["sync"]);
     alerting(&harness, "echo 'no \u{1b}[31mrelay sk_test_abcdefghijklmnop' >&2; exit 3");
@@ -83,7 +83,7 @@ fn a_program_that_fails_is_an_error_with_what_to_do_and_is_tried_again_at_the_ne
 }
 
 #[test]
-fn a_program_that_hangs_blocks_nothing_and_is_gone_with_all_it_started_at_a_stop() {
+fn hanging_program_blocks_nothing_and_is_killed_with_its_children_at_the_stop() {
     let harness = Installation::with(PROGRAM, 1);
     harness.expect(0, &["sync"]);
     let pids = harness.path("pids");
@@ -93,13 +93,13 @@ fn a_program_that_hangs_blocks_nothing_and_is_gone_with_all_it_started_at_a_stop
     eventually("it hangs", || std::fs::read_to_string(&pids).is_ok_and(|text| text.ends_with('\n')));
     harness
         .sql("INSERT INTO intents (id, op, body) VALUES ('n1', 'create', '{\"email\": \"a@example.com\"}')");
-    eventually("pushes go on", || harness.one("SELECT state FROM intents WHERE id = 'n1'") == "done");
+    eventually("pushes continue", || harness.one("SELECT state FROM intents WHERE id = 'n1'") == "done");
     let clock = SystemClock::shared();
     let asked = clock.elapsed();
     assert_eq!(daemon.stop(), Some(0));
     assert!(clock.elapsed() - asked < Duration::from_millis(1700));
     for pid in std::fs::read_to_string(&pids).unwrap().split_whitespace() {
-        // A dead one that nobody has waited for yet is dead all the same.
+        // A process that has ended may still be a zombie.
         eventually("it is gone", || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             stat.is_empty() || stat.contains(") Z ")
@@ -109,7 +109,7 @@ fn a_program_that_hangs_blocks_nothing_and_is_gone_with_all_it_started_at_a_stop
 }
 
 #[test]
-fn without_a_command_nothing_is_noted() {
+fn nothing_is_recorded_without_a_command() {
     let harness = Installation::with(PROGRAM, 1);
     harness.expect(0, &["sync"]);
     park(&harness, "p0");
