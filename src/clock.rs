@@ -135,6 +135,7 @@ impl ManualClock {
         Self { state: Mutex::new((now, Duration::ZERO)) }
     }
 
+    /// Locks both clocks.
     fn lock(&self) -> MutexGuard<'_, (Timestamp, Duration)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,9 +1,10 @@
 //! The remote: KOMOJU's customers API in the types of `komoju_core`.
 //!
-//! [`Remote`] and [`PushRemote`] are the ports that passes and pushes use. [`Http`] implements both.
-//! One call is one request: it waits for the limiter, sends, reads a bounded answer and returns the
-//! result. It never retries, follows no redirect and decides nothing. `komoju_core::plan` decides
-//! what an answer means for the mirror, and `tasks` decides when to retry.
+//! [`Remote`] and [`PushRemote`] are the ports that passes and pushes use. [`Http`] implements
+//! both. One call is one request: it waits for the limiter, sends, reads a bounded answer and
+//! returns the result. It never retries, follows no redirect and decides nothing.
+//! `komoju_core::plan` decides what an answer means for the mirror, and `tasks` decides when to
+//! retry.
 
 pub mod client;
 pub mod limiter;

@@ -20,7 +20,8 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Watch {
     // Never read: it sends to `changes` as long as it lives.
     _watcher: Option<RecommendedWatcher>,
-    // Kept, so that the channel never closes. It has one place, because one signal that is not yet received covers all later ones.
+    // Kept, so that the channel never closes. It has one place, because one signal that is not yet
+    // received covers all later ones.
     _sender: mpsc::Sender<()>,
     changes: mpsc::Receiver<()>,
 }
@@ -191,6 +192,7 @@ fn file_events(event: &notify::Event) -> Vec<FileEvent> {
     names.map(event).collect()
 }
 
+/// Returns device and inode of a directory.
 fn inode_of(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|directory| (directory.dev(), directory.ino()))
 }

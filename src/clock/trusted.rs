@@ -97,6 +97,7 @@ struct Reckoning {
 }
 
 impl Reckoning {
+    /// Starts with the wall clock, unconfirmed.
     fn new(wall: Timestamp, up: Duration) -> Self {
         Self { trusted: Fix { time: wall, up }, agreed: (up, up), candidate: None, server: None }
     }

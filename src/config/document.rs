@@ -27,6 +27,7 @@ pub(super) struct Document<'t> {
 }
 
 impl<'t> Document<'t> {
+    /// Parses a file as far as possible.
     pub(super) fn parse(text: &'t str) -> Self {
         let (root, errors) = DeTable::parse_recoverable(text);
         let mut document = Self { root: root.into_inner(), complaints: Vec::new(), guessed: Vec::new() };
@@ -74,6 +75,7 @@ impl<'t> Document<'t> {
         self.complaints
     }
 
+    /// Returns the value of a key.
     fn value(&self, key: Key) -> Option<&Value<'t>> {
         self.root.get(key.table)?.get_ref().as_table()?.get(key.name)
     }

@@ -10,8 +10,8 @@ use toml::de::DeValue;
 use super::source::{Excerpt, Source};
 use crate::secret::Masker;
 
-/// MOST_SHOWN controls how many problems are reported in full. A file of another kind has thousands,
-/// and the first ones are enough to see that.
+/// MOST_SHOWN controls how many problems are reported in full. A file of another kind has
+/// thousands, and the first ones are enough to see that.
 const MOST_SHOWN: usize = 50;
 
 /// Why there is no configuration.
@@ -111,10 +111,12 @@ pub(super) struct Complaint {
 }
 
 impl Complaint {
+    /// Returns a problem of the key or table `subject`.
     pub(super) fn new(subject: impl Into<String>, wrong: Wrong, span: Range<usize>) -> Self {
         Self { subject: subject.into(), wrong, span }
     }
 
+    /// Draws the line of the problem.
     fn draw(self, source: &Source<'_>, masker: &Masker) -> Problem {
         let span = self.wrong.span.unwrap_or(self.span);
         let place = source.place(span.start);
@@ -151,6 +153,7 @@ pub(super) struct Wrong {
 }
 
 impl Wrong {
+    /// Returns a fault without help.
     pub(super) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), help: None, span: None }
     }

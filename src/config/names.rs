@@ -23,6 +23,7 @@ pub(super) struct Key {
 }
 
 impl Key {
+    /// Returns the name of a key in a table.
     pub(super) const fn new(table: &'static str, name: &'static str) -> Self {
         Self { table, name }
     }
@@ -57,6 +58,7 @@ pub(super) fn unknown(root: &DeTable<'_>, known: &[Key]) -> Vec<Complaint> {
     complaints
 }
 
+/// Returns a problem for each unknown key of a table.
 fn unknown_keys(table: &str, entries: &DeTable<'_>, known: &[Key]) -> Vec<Complaint> {
     let here: Vec<&str> = known.iter().filter(|key| key.table == table).map(|key| key.name).collect();
     let mut complaints = Vec::new();
@@ -78,12 +80,14 @@ fn unknown_keys(table: &str, entries: &DeTable<'_>, known: &[Key]) -> Vec<Compla
     complaints
 }
 
+/// Returns what is wrong with a key above the first table.
 fn stray_key(name: &str, known: &[Key]) -> Wrong {
     let help = elsewhere(name, known);
     Wrong::new("unknown key above the first table")
         .help(help.unwrap_or_else(|| format!("each key belongs below one of {}", tables(known))))
 }
 
+/// Returns what is wrong with an unknown table.
 fn unknown_table(table: &str, known: &[Key]) -> Wrong {
     let help = if names_a_secret(table) {
         SECRETS_STAY_OUT.to_owned()
@@ -106,6 +110,7 @@ fn elsewhere(name: &str, known: &[Key]) -> Option<String> {
     Some(format!("did you mean {}?", homes.join(" or ")))
 }
 
+/// Returns the names of all tables, for messages.
 fn tables(known: &[Key]) -> String {
     let mut tables: Vec<String> = known.iter().map(|key| format!("[{}]", key.table)).collect();
     tables.dedup();

@@ -54,6 +54,7 @@ pub(super) struct Source<'t> {
 }
 
 impl<'t> Source<'t> {
+    /// Returns the text of a file, and masks its secrets.
     pub(super) fn new(text: &'t str, masker: &Masker) -> Self {
         // The mark must not be in the text itself. Both are drawn as the same replacement
         // character.
@@ -64,6 +65,7 @@ impl<'t> Source<'t> {
         Self { text, masked: String::from_utf8(bytes).expect("secrets are whole characters") }
     }
 
+    /// Returns the position of a byte.
     pub(super) fn place(&self, at: usize) -> Place {
         let line = line_at(self.text, at);
         let before = self.text.get(line.start..at.min(line.end)).unwrap_or_default();
@@ -109,7 +111,8 @@ impl<'t> Source<'t> {
     }
 }
 
-/// Returns the line that contains this byte, without its end. The empty line after the last line end is not shown; the line before it is shown instead.
+/// Returns the line that contains this byte, without its end. The empty line after the last line
+/// end is not shown; the line before it is shown instead.
 pub(super) fn line_at(text: &str, at: usize) -> Range<usize> {
     let at = at.min(text.trim_end().len());
     let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
@@ -124,15 +127,18 @@ struct Cell {
 }
 
 impl Cell {
+    /// Returns the mark of a cut.
     fn ellipsis() -> Self {
         Self { bytes: 0..0, shown: "…".to_owned() }
     }
 
+    /// Returns the columns of this cell.
     fn width(&self) -> usize {
         self.shown.chars().map(|c| c.width().unwrap_or(0)).sum()
     }
 }
 
+/// Returns the columns of some cells.
 fn width(cells: &[Cell]) -> usize {
     cells.iter().map(Cell::width).sum()
 }
@@ -153,6 +159,7 @@ fn cells(line: &str, start: usize) -> Vec<Cell> {
     cells
 }
 
+/// Returns what is drawn for a character.
 fn drawn(c: char) -> String {
     match c {
         HIDDEN => MASK.to_owned(),

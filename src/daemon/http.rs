@@ -88,6 +88,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// The listening server; nothing if `http.listen` is not set.
 pub struct Server(Option<Listening>);
 
+/// A server that listens.
 struct Listening {
     socket: Socket,
     shared: Arc<Shared>,
@@ -236,6 +237,7 @@ impl Shared {
     }
 }
 
+/// Returns the routes.
 fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/healthz", get(health))

@@ -1,4 +1,5 @@
-//! The settings of passes and pushes, from the configuration and from what an earlier process stored.
+//! The settings of passes and pushes, from the configuration and from what an earlier process
+//! stored.
 
 use std::time::Duration;
 

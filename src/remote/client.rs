@@ -39,8 +39,8 @@ use crate::secret::{Masker, SecretKey};
 use komoju_core::Slowed;
 use komoju_core::customer::LONGEST;
 
-/// ALL_ANSWERS controls how many bytes all answers in memory may have together: those in flight, and
-/// a few that wait for the database.
+/// ALL_ANSWERS controls how many bytes all answers in memory may have together: those in flight,
+/// and a few that wait for the database.
 const ALL_ANSWERS: usize = 24 << 20;
 
 /// WAITING_ANSWERS controls how many answers are parsed, or wait for the database, in addition to
@@ -51,7 +51,8 @@ const WAITING_ANSWERS: usize = 4;
 /// customer and its envelope.
 const ONE_CUSTOMER: usize = LONGEST + (64 << 10);
 
-/// KEPT controls how many bytes are kept of an answer that is too long: enough to find its customer.
+/// KEPT controls how many bytes are kept of an answer that is too long: enough to find its
+/// customer.
 const KEPT: usize = 64 << 10;
 
 /// LARGEST_ANSWER controls how many bytes of a page are read with few requests in flight: 40 kB for

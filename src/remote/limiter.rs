@@ -2,8 +2,8 @@
 //!
 //! `Pace` decides how fast requests may be sent. The requests wait here.
 //!
-//! Reads and writes take turns: while both wait, neither is admitted twice in a row. So a push waits
-//! for one request of a sweep at most, and many pushes do not stop the mirror.
+//! Reads and writes take turns: while both wait, neither is admitted twice in a row. So a push
+//! waits for one request of a sweep at most, and many pushes do not stop the mirror.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,6 +35,7 @@ impl Share {
         }
     }
 
+    /// Returns the other share.
     fn other(self) -> Self {
         match self {
             Self::Read => Self::Write,
@@ -209,10 +210,12 @@ impl Limiter {
         }
     }
 
+    /// Locks the pace.
     fn pace(&self) -> MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Locks the gate.
     fn gate(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,13 +1,13 @@
 //! The rate of requests: the configured one, or the one that the remote has accepted so far.
 //!
 //! The configured rate is the ceiling. A refusal for speed halves the rate and pauses all requests
-//! for a second. While refusals continue, the rate halves again and the pause doubles. Answers raise
-//! the rate: fast while it is far below the rate at which the refusals began, slowly near that rate,
-//! and very slowly above it. So an unpublished limit costs one refusal in about forty answers. An
-//! hour after the last refusal the rate is the ceiling again.
+//! for a second. While refusals continue, the rate halves again and the pause doubles. Answers
+//! raise the rate: fast while it is far below the rate at which the refusals began, slowly near
+//! that rate, and very slowly above it. So an unpublished limit costs one refusal in about forty
+//! answers. An hour after the last refusal the rate is the ceiling again.
 //!
-//! This module is pure: moments are durations of a steady clock that the caller reads. The bucket is
-//! empty at the start of a process, so that restarts never exceed the limit.
+//! This module is pure: moments are durations of a steady clock that the caller reads. The bucket
+//! is empty at the start of a process, so that restarts never exceed the limit.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -263,11 +263,13 @@ struct SentLately {
 }
 
 impl SentLately {
+    /// Counts a request.
     fn count(&mut self, now: Duration) {
         self.turn(now);
         self.count = self.count.saturating_add(1);
     }
 
+    /// Returns the rate in requests a second.
     fn rate(&mut self, now: Duration) -> f64 {
         self.turn(now);
         self.count.max(self.before).into()

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo, Timestamp};
 
-/// UNIX_SECONDS controls from which number on a header is a Unix time. As a Unix time this number is
-/// in 2001; as a wait it would be 31 years.
+/// UNIX_SECONDS controls from which number on a header is a Unix time. As a Unix time this number
+/// is in 2001; as a wait it would be 31 years.
 const UNIX_SECONDS: f64 = 1e9;
 
 /// UNIX_MILLISECONDS controls from which number on a Unix time is in milliseconds. In milliseconds

@@ -1,7 +1,7 @@
 //! Reads answers: from bytes to the types of `komoju_core`.
 //!
-//! Only the form is checked here. Unknown fields are kept, the envelope's `resource` is ignored (its
-//! value has changed before), and repeated keys are tolerated (they occur).
+//! Only the form is checked here. Unknown fields are kept, the envelope's `resource` is ignored
+//! (its value has changed before), and repeated keys are tolerated (they occur).
 
 mod lenient;
 
@@ -159,8 +159,8 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     }
 }
 
-/// Reads an error answer, and returns whether it is in KOMOJU's own form. A body that cannot be read
-/// does not change the status.
+/// Reads an error answer, and returns whether it is in KOMOJU's own form. A body that cannot be
+/// read does not change the status.
 pub(super) fn error(status: u16, bytes: &[u8]) -> (ApiError, IsOurs) {
     let none = |message: Option<String>| ApiError { status, code: None, message, param: None };
     match object(bytes) {

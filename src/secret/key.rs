@@ -130,6 +130,7 @@ fn fault_of(text: &str) -> Option<KeyFault> {
     faults.into_iter().find_map(|(has, fault)| has.then_some(fault))
 }
 
+/// Reads the key from a file.
 fn from_file(place: KeyPlace) -> Result<(SecretKey, KeySource), KeyError> {
     let path = place.path().unwrap_or(Path::new(""));
     // Allocate all of it at once, because a buffer that grows leaves copies in memory.
@@ -145,6 +146,7 @@ fn from_file(place: KeyPlace) -> Result<(SecretKey, KeySource), KeyError> {
     }
 }
 
+/// Reads the key from the bytes of a source.
 fn from_bytes(bytes: &[u8], source: KeySource) -> Result<(SecretKey, KeySource), KeyError> {
     let key = match str::from_utf8(bytes) {
         _ if bytes.len() as u64 > MOST_BYTES => Err(KeyFault::TooLong),
@@ -184,6 +186,7 @@ pub enum KeyPlace {
 }
 
 impl KeyPlace {
+    /// Returns the file of this place.
     fn path(&self) -> Option<&Path> {
         match self {
             Self::Credential(path) | Self::File(path) => Some(path),

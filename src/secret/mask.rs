@@ -70,6 +70,7 @@ pub fn remember(key: &SecretKey) {
 }
 
 impl Secret {
+    /// Computes the forms of a key.
     fn of(key: &SecretKey) -> Self {
         Self { key: key.clone(), base64: base64_forms(key) }
     }
@@ -120,6 +121,7 @@ impl Masker {
         })
     }
 
+    /// Splits a text into secrets and other characters.
     fn pieces<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Piece> + 'a {
         let (mut from, mut at) = (0, 0);
         std::iter::from_fn(move || {
@@ -201,6 +203,7 @@ fn key_len(text: &str, key: &str) -> Option<usize> {
     Some(at)
 }
 
+/// Reads two hexadecimal digits.
 fn hex(high: u8, low: u8) -> Option<u8> {
     let digit = |c: u8| char::from(c).to_digit(16);
     u8::try_from(digit(high)? * 16 + digit(low)?).ok()
@@ -262,10 +265,12 @@ fn digit(c: char) -> Option<u32> {
     }
 }
 
+/// Whether a character may separate the digits of a card number.
 fn is_separator(c: char) -> bool {
     matches!(c, ' ' | '-' | '\u{a0}' | '\u{3000}' | '－')
 }
 
+/// Whether the check digit is valid (the Luhn algorithm).
 fn luhn(digits: &[u32]) -> bool {
     let weigh = |(place, digit): (usize, &u32)| match (place % 2, digit * 2) {
         (0, _) => *digit,

@@ -42,6 +42,8 @@ pub struct Account {
 }
 
 impl Account {
+    /// Returns an account with seeded customers. `number` distinguishes accounts with the same
+    /// seed.
     pub(crate) fn new(seed: u64, number: u64, customers: u32, now: Timestamp) -> Self {
         let population = Population::new(seed, number, customers, now);
         Self {

@@ -9,6 +9,7 @@ use crate::api::answer::Answer;
 use crate::clock::moved;
 use crate::readings::{RateLimit, Refused};
 
+/// The time in which requests are counted.
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 /// The requests of the last second, and the end of a ban.

@@ -24,6 +24,7 @@ use crate::wire::Line;
 
 mod bomb;
 
+/// The body of a response.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// The start of a list. White space may follow it without end, because JSON allows that.

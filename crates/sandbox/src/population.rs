@@ -26,10 +26,13 @@ const SPAN_S: i64 = 7 * 365 * 24 * 60 * 60;
 const BATCH: u64 = 40;
 const BATCH_AT_ONCE: u64 = 4;
 
+/// The given names in emails.
 const GIVEN: &[&str] = &[
     "aiko", "daichi", "emi", "haruto", "hina", "jiro", "kenji", "mei", "minjun", "nao", "ren", "sakura",
     "seoyeon", "sota", "taro", "yui",
 ];
+
+/// The family names in emails.
 const FAMILY: &[&str] = &[
     "abe",
     "inoue",
@@ -48,9 +51,17 @@ const FAMILY: &[&str] = &[
     "yamada",
     "yamamoto",
 ];
+
+/// The hosts of emails.
 const HOSTS: &[&str] = &["example.com", "example.jp", "example.net", "mail.example.org"];
+
+/// The full names in metadata.
 const NAMES: &[&str] = &["山田 太郎", "佐藤 花子", "鈴木 一郎", "高橋 美咲", "渡辺 健", "김민준"];
+
+/// The addresses in metadata.
 const PLACES: &[&str] = &["東京都渋谷区", "大阪府大阪市北区", "北海道札幌市中央区", "福岡県福岡市博多区"];
+
+/// The notes in metadata, with characters that are often handled wrongly.
 const NOTES: &[&str] = &[
     "領収書の宛名は会社名で",
     "ギフト包装希望 🎁",
@@ -58,7 +69,11 @@ const NOTES: &[&str] = &[
     "tab\there, \"quotes\" & <tags>",
     "line one\nline two",
 ];
+
+/// The plans in metadata.
 const PLANS: &[&str] = &["free", "light", "standard", "premium"];
+
+/// The brands of cards.
 const BRANDS: &[&str] = &["visa", "master", "jcb", "american_express", "diners_club"];
 
 /// A customer as the API shows it.

@@ -32,6 +32,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Returns the state of a sandbox that has just started.
     pub(crate) fn new(world: World, frozen_lists: bool) -> Self {
         let frozen = frozen_lists.then(|| Frozen::new(world.latency()));
         Self { lock: Lock::new(world), frozen, stop: CancellationToken::new(), tasks: TaskTracker::new() }

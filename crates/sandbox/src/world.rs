@@ -43,6 +43,7 @@ pub struct World {
 }
 
 impl World {
+    /// Returns the state of a sandbox with these options.
     pub(crate) fn new(options: &Options) -> Self {
         let clock = Clock::new(options.now);
         let account = Account::new(options.seed, 0, options.customers, clock.now());

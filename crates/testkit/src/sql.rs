@@ -49,6 +49,7 @@ pub fn count(conn: &Connection, rows: &str) -> u64 {
     conn.query_row(&format!("SELECT count(*) FROM {rows}"), [], |row| row.get(0)).unwrap()
 }
 
+/// Returns an SQL value as text.
 fn text(value: Sql) -> String {
     match value {
         Sql::Null => "null".to_owned(),

@@ -80,6 +80,7 @@ struct Group {
 }
 
 impl Group {
+    /// Starts a program in a process group of its own.
     fn start(program: &str, arguments: &[String]) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.args(arguments).env_clear().env("PATH", DEFAULT_PATH);

@@ -34,6 +34,7 @@ pub(super) struct Gauges {
 }
 
 impl Gauges {
+    /// Returns the gauges for a configuration.
     pub(super) fn new(config: &Config) -> Self {
         let database = &config.database.path;
         let database = fs::canonicalize(database).unwrap_or_else(|_| database.clone());
@@ -96,6 +97,7 @@ fn seconds(moment: Timestamp) -> f64 {
     moment.as_millisecond() as f64 / 1000.0
 }
 
+/// Returns 1 for true and 0 for false.
 fn one_if(holds: bool) -> f64 {
     if holds { 1.0 } else { 0.0 }
 }

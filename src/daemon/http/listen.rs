@@ -81,6 +81,7 @@ impl<T: Into<String>> From<T> for Refusal {
     }
 }
 
+/// Binds an IP address.
 fn tcp(address: SocketAddr) -> Result<Socket, Refusal> {
     let bound = || {
         // The standard library sets SO_REUSEADDR. Without it, connections of the last process in
@@ -117,6 +118,7 @@ fn explained(address: SocketAddr, e: &io::Error) -> String {
     }
 }
 
+/// Binds a Unix socket, in place of the socket of a process that was killed.
 fn unix(path: &Path) -> Result<Socket, Refusal> {
     if let Ok(found) = fs::symlink_metadata(path) {
         replace_dead(path, found.file_type().is_socket())?;
@@ -165,6 +167,7 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
+    /// Sets the mode of a new socket.
     fn new(path: &Path) -> io::Result<Self> {
         fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
         Ok(Self { path: path.to_owned(), inode: inode(path)? })

@@ -26,6 +26,7 @@ struct Server {
 }
 
 impl Server {
+    /// Starts a server with this status line, these headers and this body.
     fn answering(head: &str, body: Vec<u8>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -66,6 +67,7 @@ impl Server {
         Http::new(&config, &key, SystemClock::shared()).unwrap()
     }
 
+    /// Requests one page with a new client.
     async fn list(&self, page: u64) -> Result<Page, RemoteError> {
         self.client().list(PageQuery { page, per_page: 10, created_from: None }).await
     }

@@ -1,5 +1,5 @@
-//! Reads a page of the list on which a customer is not JSON: invalid UTF-8, a control character in a
-//! string, or `NaN`.
+//! Reads a page of the list on which a customer is not JSON: invalid UTF-8, a control character in
+//! a string, or `NaN`.
 //!
 //! The parser refuses the whole page for such a customer. Here the envelope must still be complete,
 //! with nothing after it. Only the bytes of a customer may be anything.

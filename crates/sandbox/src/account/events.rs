@@ -48,6 +48,7 @@ struct Event {
 }
 
 impl EventLog {
+    /// Returns an empty log. `salt` decides the ids of its events.
     pub(crate) fn new(salt: u64) -> Self {
         Self { events: VecDeque::new(), rng: random::seeded([!salt]) }
     }

@@ -23,6 +23,7 @@ pub(crate) struct Reveal {
 }
 
 impl Reveal {
+    /// All fields.
     pub(crate) const ALL: Self = Self { source: true, locale: true };
 }
 
@@ -108,6 +109,7 @@ struct Customer {
 }
 
 impl Customers {
+    /// Returns the seeded customers, unchanged.
     pub(crate) fn new(population: Population, customers: u32) -> Self {
         Self {
             index: Index::new((0..customers).map(|row| population.created_s(row))),

@@ -171,6 +171,7 @@ fn metadata(parameters: &Map<String, Value>) -> Result<Option<Map<String, Value>
     Ok(Some(metadata.clone()))
 }
 
+/// Returns the answer about an unknown customer.
 fn no_customer() -> Answer {
     Answer::error(StatusCode::NOT_FOUND, "not_found", "There is no such customer.")
 }

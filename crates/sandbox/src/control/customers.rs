@@ -6,11 +6,13 @@ use crate::api::answer::Answer;
 use crate::request::Request;
 use crate::world::World;
 
+/// Answers `GET /customers`.
 pub(crate) fn list(world: &mut World, request: &Request) -> Answered {
     let shown = world.shown();
     Ok(Answer::ok(&account(world, request)?.truth(shown)))
 }
 
+/// Answers `POST /customers`.
 pub(crate) fn create(world: &mut World, request: &Request) -> Answered {
     let now = world.now();
     let account = account(world, request)?;
@@ -22,15 +24,18 @@ pub(crate) fn create(world: &mut World, request: &Request) -> Answered {
     customer(account, &id)
 }
 
+/// Answers `DELETE /customers`.
 pub(crate) fn delete_all(world: &mut World, request: &Request) -> Answered {
     account(world, request)?.remove_all();
     Ok(done())
 }
 
+/// Answers `GET /customers/{id}`.
 pub(crate) fn show(world: &mut World, request: &Request, id: &str) -> Answered {
     customer(account(world, request)?, id)
 }
 
+/// Answers `PATCH /customers/{id}`.
 pub(crate) fn update(world: &mut World, request: &Request, id: &str) -> Answered {
     let now = world.now();
     let account = account(world, request)?;
@@ -38,11 +43,13 @@ pub(crate) fn update(world: &mut World, request: &Request, id: &str) -> Answered
     customer(account, id)
 }
 
+/// Answers `DELETE /customers/{id}`.
 pub(crate) fn delete(world: &mut World, request: &Request, id: &str) -> Answered {
     let now = world.now();
     if account(world, request)?.delete(now, id) { Ok(done()) } else { Err(no_customer()) }
 }
 
+/// Answers `POST /customers/{id}`.
 pub(crate) fn restore(world: &mut World, request: &Request, id: &str) -> Answered {
     let account = account(world, request)?;
     if !account.restore(id) {
@@ -63,10 +70,12 @@ fn parameter(request: &Request, name: &str) -> Option<String> {
     pairs.find(|(other, _)| other == name).map(|(_, value)| value.into_owned())
 }
 
+/// Returns the answer with a customer.
 fn customer(account: &Account, id: &str) -> Answered {
     account.get(id).map(|customer| Answer::ok(&customer)).ok_or_else(no_customer)
 }
 
+/// Returns the answer about an unknown customer.
 fn no_customer() -> Answer {
     Answer::not_found("There is no such customer.")
 }

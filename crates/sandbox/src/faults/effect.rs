@@ -250,14 +250,17 @@ pub(crate) fn milliseconds(ms: u64) -> Duration {
     Duration::from_millis(ms.min(24 * 60 * 60 * 1000))
 }
 
+/// Returns the default size of the pieces of a drip.
 fn one() -> usize {
     1
 }
 
+/// Returns the default page.
 fn first() -> u64 {
     1
 }
 
+/// Returns the default change of a repeated customer.
 fn another_email() -> Map<String, Value> {
     Map::from_iter([("email".to_owned(), "twice@example.com".into())])
 }

@@ -20,6 +20,7 @@ pub(crate) struct Frozen {
 }
 
 impl Frozen {
+    /// Returns an empty store. Each answer takes at least `latency`.
     pub(crate) fn new(latency: Duration) -> Self {
         Self { latency, ..Self::default() }
     }

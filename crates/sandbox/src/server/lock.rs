@@ -26,10 +26,12 @@ pub struct WorldGuard<'a> {
 }
 
 impl Lock {
+    /// Returns an unlocked world.
     pub(crate) fn new(world: World) -> Self {
         Self { world: Mutex::new(world), holder: Mutex::new(None) }
     }
 
+    /// Locks the world.
     #[track_caller]
     pub(crate) fn lock(&self) -> WorldGuard<'_> {
         let me = thread::current().id();
