@@ -74,7 +74,9 @@ fn failed_program_is_logged_with_what_to_do_and_retried_at_the_next_start() {
     assert_eq!(daemon.stop(), Some(0));
     program(&harness, "");
     let mut daemon = Daemon::start(&harness);
-    eventually("the alert is sent", || told(&harness).len() == 2 && daemon.said().contains("told: "));
+    eventually("the alert is sent", || {
+        told(&harness).len() == 2 && daemon.said().contains("alert delivered: ")
+    });
     assert_eq!(daemon.stop(), Some(0));
     std::fs::remove_file(harness.path("notify")).unwrap();
     harness.sql("DELETE FROM alert");
