@@ -43,7 +43,7 @@ use crate::store::{Instance, Store, StoreError};
 use crate::tasks::Echoes;
 use crate::tasks::pull::{Progress, Pull, Report};
 use crate::tasks::push::{Drained, Pusher, Signals};
-use crate::tasks::spool::{Looked, Spool, SpoolSettings};
+use crate::tasks::spool::{ScanSummary, Spool, SpoolSettings};
 use komoju_core::{PassKind, time};
 
 pub use error::AppError;
@@ -263,7 +263,7 @@ impl App {
     }
 
     /// Accepts the files in the spool directory, and sends nothing.
-    pub async fn collect(&self) -> Result<Looked, StoreError> {
+    pub async fn collect(&self) -> Result<ScanSummary, StoreError> {
         self.spool.drain(&self.stop).await
     }
 

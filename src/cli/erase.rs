@@ -12,8 +12,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::store::file::{place, readers};
 use crate::store::outbox::erase::{self, Erasure};
 use crate::store::{Wiped, wipe_beside};
-use crate::tasks::spool::erase as files;
-use crate::tasks::spool::erase::Papers;
+use crate::tasks::spool::erase::{self as files, ErasedFiles};
 use komoju_core::{CustomerId, time};
 
 /// Takes a deleted customer's data out of change log, mirror, outbox, spool files and free pages, and prints a receipt of that.
@@ -56,7 +55,7 @@ impl Left {
 struct Receipt<'a> {
     id: &'a CustomerId,
     erasure: Erasure,
-    papers: Papers,
+    papers: ErasedFiles,
     wiped: Wiped,
     left: Vec<Left>,
 }
@@ -136,7 +135,7 @@ impl Receipt<'_> {
 }
 
 /// Returns what in the outbox, the spool and the mirror needs the operator.
-fn left(erasure: &Erasure, papers: &Papers) -> Vec<Left> {
+fn left(erasure: &Erasure, papers: &ErasedFiles) -> Vec<Left> {
     let intents = erasure.kept.iter();
     let intents = intents.map(|(position, why)| Left::new(format!("intent at position {position}"), why));
     let files = papers.left.iter().map(|(path, why)| Left::new(path.display(), why.as_str()));

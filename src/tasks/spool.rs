@@ -1,20 +1,27 @@
-//! The spool door: files that others drop become intents, and give way to receipts.
+//! The file door: files that operators and programs drop become intents, and are replaced by
+//! receipts.
 //!
 //! ```text
-//!   unchanged for a second, or renamed ─▶ claimed ─▶ read ─▶ all its intents in one transaction ─▶ receipt ─▶ removed
-//!                 │ no regular file,                            │ refused
-//!                 ▼ not readable …                              ▼
-//!            left, reported once                   masked copy and .error in rejected/ ─▶ removed
+//!   scan   what is in the directory?                              (scan)
+//!   plan   which files are taken now, and in which order?         (komoju_core::plan::spool, pure)
+//!   take   each file goes through the steps that it still lacks   (take)
 //! ```
 //!
-//! The order is what makes it safe: a file is out of others' reach before it is read (`claim`),
-//! its intents are committed before the receipt is written, and it is removed last and only if it
-//! is as it was read. Wherever the process ends in between, the next look finds the claimed file;
-//! the database knows whether that claim was accepted. What the file system refuses is reported,
-//! and tried again with the next look; only the database's failures are errors.
+//! The life of a file, and what a crash after each step leaves:
 //!
-//! Files are accepted in drop order. One that is still being written delays the younger ones for a
-//! while (`listing`).
+//! | step | in the directory | in the database | the next scan |
+//! |---|---|---|---|
+//! | dropped | `NAME` | – | claims it when it is unchanged for a second, or was renamed into place |
+//! | claimed | `.claimed/CLAIM/NAME` | – | reads it, and accepts or refuses it |
+//! | refused | the same, and `rejected/NAME` with or without `NAME.error` | – | refuses it again; one copy of the same content is kept |
+//! | accepted | `.claimed/CLAIM/NAME` | the file with its CLAIM, and all its intents | keeps bytes that arrived since in `rejected/`, and writes the receipt |
+//! | receipt | the same, and `receipts/NAME.json` | the same | the same |
+//! | removed | `.claimed/CLAIM/`, empty | the same | removes the directory |
+//!
+//! So directory and database alone say what is next. The order is what makes it safe: a file is out
+//! of the reach of other users before it is read, its intents are committed before the receipt is
+//! written, and it is removed last and only if it is as it was read. What the file system refuses is
+//! reported, and tried again by the next scan; only failures of the database are errors.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod checks;
@@ -24,44 +31,42 @@ pub mod erase;
 mod file;
 mod folder;
 mod lines;
-mod listing;
-mod looked;
-mod papers;
+mod receipts;
 mod redact;
+mod rejected;
 mod report;
-mod steps;
+mod scan;
+mod take;
 mod upkeep;
 mod worker;
 
 use std::collections::HashSet;
-use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
-use claim::{Claim, Taken};
 use directories::Directories;
-use listing::Unstill;
+use take::Halt;
 use worker::Worker;
 
 use crate::clock::Clock;
 use crate::secret::{Masker, SecretKey};
-use crate::store::outbox::engine;
-use crate::store::outbox::spool::{self, BadLine};
+use crate::store::outbox::{engine, spool};
 use crate::store::{Store, StoreError};
+use komoju_core::plan::spool::{ChangingFiles, LONGEST_DELAY, ScanTime};
 
 pub use directories::SPOOL_MODE;
-pub use listing::{Leftovers, MOST_NAMED};
-pub use looked::{Left, Looked, SpoolSettings};
 pub use report::{Overview, count_files, locked_by_another, that_stay, waiting_files};
+pub use scan::{Left, Leftovers, MOST_NAMED};
 
-/// LONGEST_DRAIN limits how long a drain waits: until the file that delays the others has done so,
-/// and one more second.
-const LONGEST_DRAIN: Duration = listing::LONGEST_DELAY.saturating_add(Duration::from_secs(1));
+/// LONGEST_DRAIN limits how long a drain waits: until a file that is being written does not delay
+/// the others any more, and one more second.
+const LONGEST_DRAIN: Duration = LONGEST_DELAY.saturating_add(Duration::from_secs(1));
 
-/// When a file is looked at again that changed while it was read.
+/// AGAIN controls when a file that changed while it was read is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// KEPT controls how long receipts are kept after their last intent was settled, and refused files
@@ -73,67 +78,70 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 const SWITCHED_OFF: &str = "waits: pushing is switched off (outbound.enabled = false)";
 
-/// The spool door.
+/// Settings of the door that do not change.
+#[derive(Clone, Debug)]
+pub struct SpoolSettings {
+    /// Where files are dropped, absolute.
+    pub dir: PathBuf,
+    /// Whether anything is accepted.
+    pub enabled: bool,
+}
+
+/// The result of a scan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScanSummary {
+    /// Files whose intents were accepted.
+    pub taken: u64,
+    /// Intents that were not in the outbox before.
+    pub intents: u64,
+    /// Files that were refused and put aside.
+    pub refused: u64,
+    /// Files that stay though their time has come, and the directory itself where it cannot be
+    /// used. At most [`MOST_NAMED`].
+    pub left: Vec<Left>,
+    /// How many more files stay.
+    pub more_left: u64,
+    /// In how long the next file can be ready, where one is still being written.
+    pub again_in: Option<Duration>,
+}
+
+/// The file door.
 pub struct Spool {
     store: Arc<Store>,
     masker: Arc<Masker>,
     clock: Arc<dyn Clock>,
     settings: SpoolSettings,
-    /// One look at a time.
+    /// One scan at a time.
     state: tokio::sync::Mutex<State>,
-    /// What the last look left.
+    /// What the last scan left.
     left: Mutex<Leftovers>,
     worker: Worker,
 }
 
-/// What is kept from one look to the next.
+/// What is kept from one scan to the next.
 #[derive(Debug, Default)]
 struct State {
-    /// Open, and locked, from the first look that could on.
+    /// Open, and locked, from the first scan on that could open them.
     directories: Option<Arc<Directories>>,
-    unstill: Unstill,
+    changing: ChangingFiles,
     /// Why no file is taken, as it was last recorded.
     problem: Option<Option<String>>,
     /// When old refused files were last looked for.
     expired_at: Option<Duration>,
 }
 
-/// One look, while it is made.
+/// A scan that is being made.
 #[derive(Debug, Default)]
-struct Look {
-    sums: Looked,
+struct Progress {
+    summary: ScanSummary,
     left: Leftovers,
-    problem: Option<String>,
     /// Whether files were not looked at, because they wait for an older one.
     is_cut: bool,
 }
 
-impl Look {
-    fn again_in(&mut self, wait: Duration) {
-        self.sums.again_in = Some(self.sums.again_in.map_or(wait, |known| known.min(wait)));
-    }
-
-    /// A file is still being written. Returns whether the younger ones wait for it.
-    fn waits_for(&mut self, wait: Duration, delay: Option<Duration>) -> bool {
-        self.again_in(delay.map_or(wait, |delay| wait.min(delay)));
-        self.is_cut |= delay.is_some();
-        delay.is_some()
-    }
-}
-
-/// What became of a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Handled {
-    /// The file is not in `.claimed/` any more.
-    Finished,
-    /// It stays there, for a reason that was reported.
-    Stays,
-    /// It stays there because it is still being written, and younger files wait for it.
-    Delays,
-}
-
 impl Spool {
-    /// A door to this directory; nothing happens yet. The key is given so that it can be masked.
+    /// Returns a door to this directory; nothing happens yet. The key is given so that it can be
+    /// masked.
     pub fn new(
         store: Arc<Store>,
         key: Option<&SecretKey>,
@@ -155,51 +163,61 @@ impl Spool {
     /// dropped.
     ///
     /// # Errors
-    /// The database failed. What the file system refuses is in [`Looked::left`].
-    pub async fn scan(&self) -> Result<Looked, StoreError> {
+    /// The database failed. What the file system refuses is in [`ScanSummary::left`].
+    pub async fn scan(&self) -> Result<ScanSummary, StoreError> {
         self.take(&[]).await
     }
 
     /// The same, and these files at once: they were renamed into place just now, so that they are
-    /// whole.
+    /// complete.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn take(&self, renamed: &[String]) -> Result<Looked, StoreError> {
+    pub async fn take(&self, renamed: &[String]) -> Result<ScanSummary, StoreError> {
         let mut state = self.state.lock().await;
-        let mut look = Look::default();
-        let looked = self.look(renamed, &mut state, &mut look).await;
-        // What was found until the database failed is no complete report.
-        looked?;
-        if state.problem.as_ref() != Some(&look.problem) {
-            let problem = look.problem.clone();
-            self.store.write(move |tx| spool::set_problem(tx, problem.as_deref())).await?;
-            state.problem = Some(look.problem);
+        let (mut progress, mut problem) = (Progress::default(), None);
+        if !self.settings.enabled || !self.store.read(engine::is_enabled).await? {
+            for name in waiting_files(&self.settings.dir) {
+                self.leave(&mut progress, &name, SWITCHED_OFF);
+            }
+        } else {
+            match self.directories(&mut state).await? {
+                Ok(at) => self.take_files(&at, renamed, &mut state.changing, &mut progress).await?,
+                Err(why) => {
+                    self.leave(&mut progress, &self.settings.dir.display().to_string(), &why);
+                    problem = Some(self.masker.text(&why));
+                }
+            }
         }
-        let Look { mut sums, mut left, is_cut, .. } = look;
+        if state.problem.as_ref() != Some(&problem) {
+            let recorded = problem.clone();
+            self.store.write(move |tx| spool::set_problem(tx, recorded.as_deref())).await?;
+            state.problem = Some(problem);
+        }
+        let Progress { mut summary, mut left, is_cut } = progress;
         if is_cut {
             left.add_missing(&self.last_left());
         }
-        (sums.left, sums.more_left) = (left.list(), left.more);
+        (summary.left, summary.more_left) = (left.list(), left.more);
         self.report(left);
-        Ok(sums)
+        Ok(summary)
     }
 
     /// Takes every file, waiting a few seconds at most for those that are still being written. The
-    /// sums are of all looks; the rest of the last.
+    /// counts are of all scans; the rest is of the last.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn drain(&self, stop: &CancellationToken) -> Result<Looked, StoreError> {
+    pub async fn drain(&self, stop: &CancellationToken) -> Result<ScanSummary, StoreError> {
         let mut waited = Duration::ZERO;
-        let mut sum = Looked::default();
+        let mut sum = ScanSummary::default();
         loop {
-            let looked = self.scan().await?;
-            sum = Looked {
-                taken: sum.taken + looked.taken,
-                intents: sum.intents + looked.intents,
-                refused: sum.refused + looked.refused,
-                ..looked
+            let scanned = self.scan().await?;
+            sum = ScanSummary {
+                taken: sum.taken + scanned.taken,
+                intents: sum.intents + scanned.intents,
+                refused: sum.refused + scanned.refused,
+                ..scanned
             };
             let Some(wait) = sum.again_in.filter(|wait| waited + *wait <= LONGEST_DRAIN) else {
                 return Ok(sum);
@@ -212,109 +230,60 @@ impl Spool {
         }
     }
 
-    /// What lies in the directory and stays there, as last seen.
+    /// Returns what is in the directory and stays there, as last seen.
     pub fn left(&self) -> Vec<Left> {
         self.last_left().list()
     }
 
-    async fn look(&self, renamed: &[String], state: &mut State, look: &mut Look) -> Result<(), StoreError> {
-        if !self.settings.enabled || !self.store.read(engine::is_enabled).await? {
-            for name in waiting_files(&self.settings.dir) {
-                self.leave(look, &name, SWITCHED_OFF);
-            }
-            return Ok(());
+    async fn take_files(
+        &self,
+        at: &Arc<Directories>,
+        renamed: &[String],
+        changing: &mut ChangingFiles,
+        progress: &mut Progress,
+    ) -> Result<(), StoreError> {
+        let found = self.on_disk(at, scan::scan).await?;
+        for Left { name, why } in found.left.list() {
+            self.leave(progress, &name, &why);
         }
-        let directories = match self.directories(state).await? {
-            Ok(directories) => directories,
-            Err(why) => {
-                self.leave(look, &self.dir_name(), &why);
-                look.problem = Some(self.masker.text(&why));
-                return Ok(());
-            }
-        };
-        let unread = |what: &str, error: &io::Error| {
-            cannot(&format!("outbound.spool_dir: {what} cannot be read"), error)
-        };
-        let of = Arc::clone(&directories);
-        let claims = match self.worker.run(move || claim::pending(&of)).await? {
-            Ok(claims) => claims,
-            Err(error) => {
-                let path = directories.claimed.path().display().to_string();
-                self.leave(look, &path, &unread(&path, &error));
-                Vec::new()
-            }
-        };
-        let of = Arc::clone(&directories);
-        let mut listing = match self.worker.run(move || listing::list(&of.spool)).await? {
-            Ok(listing) => listing,
-            Err(error) => {
-                self.leave(look, &self.dir_name(), &unread(&self.dir_name(), &error));
-                return Ok(());
-            }
-        };
-        let keys: Vec<String> = claims.iter().map(Claim::key).collect();
-        let names = listing.candidates.iter().map(|candidate| candidate.name.as_str());
-        state.unstill.keep(&keys.iter().map(String::as_str).chain(names).collect());
-        // All at once, so that several files that are still being written delay the younger ones together for as long as one does.
-        for listing::Candidate { name, stamp } in &listing.candidates {
-            if !renamed.contains(name) {
-                let _ = state.unstill.wait(name, *stamp, &*self.clock);
-            }
-        }
-        for Left { name, why } in listing.left.list() {
-            self.leave(look, &name, &why);
-        }
-        look.left.more += listing.left.more;
-        // What was begun is finished first.
-        let mut claimed_names = HashSet::new();
-        for claim in claims {
-            match self.proceed(&directories, &claim, None, state, look).await? {
-                Handled::Finished => {}
-                Handled::Stays => drop(claimed_names.insert(claim.name)),
-                Handled::Delays => return Ok(()),
-            }
-        }
-        state.unstill.sort(&mut listing.candidates);
-        for listing::Candidate { name, stamp } in listing.candidates {
-            // The earlier file of this name is not dealt with yet.
-            if claimed_names.contains(&name) {
+        progress.left.more += found.left.more;
+        let wall = self.clock.now().min(self.clock.machine_time());
+        let plan = changing.plan(found.files, renamed, ScanTime { wall, steady: self.clock.elapsed() });
+        tracing::debug!("spool: {}", self.masker.text(&plan.to_string()));
+        (progress.summary.again_in, progress.is_cut) = (plan.again_in, plan.is_cut);
+        let mut unfinished = HashSet::new();
+        for file in plan.take {
+            // The earlier file of this name comes first.
+            if unfinished.contains(&file.name) {
                 continue;
             }
-            if !renamed.contains(&name)
-                && let Some(wait) = state.unstill.wait(&name, stamp, &*self.clock)
-            {
-                match look.waits_for(wait, state.unstill.delay(&name, &*self.clock)) {
-                    true => return Ok(()),
-                    false => continue,
+            let name = file.name.clone();
+            match self.take_file(at, file, &mut progress.summary).await {
+                Ok(()) => {}
+                Err(Halt::Database(error)) => return Err(error),
+                Err(Halt::Stays(why)) => {
+                    self.leave(progress, &name, &why);
+                    unfinished.insert(name);
                 }
-            }
-            let (of, asked) = (Arc::clone(&directories), name.clone());
-            match self.worker.run(move || claim::claim(&of, &asked, &stamp)).await? {
-                Ok(Taken::Gone) => state.unstill.forget(&name),
-                Ok(Taken::Changed) => look.again_in(AGAIN),
-                Ok(Taken::Left(why)) => self.leave(look, &name, &why),
-                Err(error) => self.leave(look, &name, &cannot("cannot be moved to .claimed/", &error)),
-                Ok(Taken::Claimed(claim)) => {
-                    state.unstill.forget(&name);
-                    if self.proceed(&directories, &claim, Some(stamp), state, look).await? == Handled::Delays
-                    {
-                        return Ok(());
-                    }
+                Err(Halt::Changing) => {
+                    let again_in = progress.summary.again_in.map_or(AGAIN, |known| known.min(AGAIN));
+                    (progress.summary.again_in, progress.is_cut) = (Some(again_in), true);
+                    break;
                 }
             }
         }
         Ok(())
     }
 
-    /// The open directories; opened, created and locked where they are not. An error says why they
-    /// cannot be used.
+    /// Returns the open directories; opens, creates and locks them where they are not open. An error
+    /// says why they cannot be used.
     async fn directories(&self, state: &mut State) -> Result<Result<Arc<Directories>, String>, StoreError> {
         let (path, database) = (self.settings.dir.clone(), self.store.path().to_owned());
         let known = state.directories.take();
         let opened = self.worker.run(move || match known {
             Some(known) if known.is_at(&path) => Ok(known),
             known => {
-                // The lock goes with the handle: another process may be waiting for it.
+                // The lock is released with the handle: another process may be waiting for it.
                 drop(known);
                 Directories::open(&path, &database).map(Arc::new)
             }
@@ -324,15 +293,26 @@ impl Spool {
         Ok(opened)
     }
 
-    /// Notes that a file stays where it is.
-    fn leave(&self, look: &mut Look, name: &str, why: &str) {
-        look.left.add(name, self.masker.text(why));
+    /// Runs this on the thread that waits for disks.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        at: &Arc<Directories>,
+        work: impl FnOnce(&Directories) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let at = Arc::clone(at);
+        self.worker.run(move || work(&at)).await
     }
 
-    /// Keeps what the look left; a log line says so once for each file.
+    /// Notes that a file stays where it is.
+    fn leave(&self, progress: &mut Progress, name: &str, why: &str) {
+        progress.left.add(name, self.masker.text(why));
+    }
+
+    /// Keeps what the scan left, and logs each file once.
     fn report(&self, left: Leftovers) {
         let mut last = self.last_left();
-        // Of a mass of files that grows, each look names others first: the first look that met it has named enough.
+        // The first names of a growing mass of files differ from scan to scan: the scan that met the mass first has
+        // named enough.
         let is_mass = left.more > 0 && last.more > 0;
         for Left { name, why } in left.list() {
             if !is_mass && last.why(&name) != Some(&why) {
@@ -349,17 +329,8 @@ impl Spool {
         *last = left;
     }
 
-    fn warn_of_refused(&self, name: &str, why: &str) {
-        let (file, why) = (self.masker.text(name), self.masker.text(why));
-        tracing::warn!(file, "rejected/{file} is older than 30 days: {why}");
-    }
-
     fn last_left(&self) -> MutexGuard<'_, Leftovers> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn dir_name(&self) -> String {
-        self.settings.dir.display().to_string()
     }
 }
 
@@ -367,15 +338,4 @@ impl std::fmt::Debug for Spool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Spool").field("settings", &self.settings).finish_non_exhaustive()
     }
-}
-
-/// What is wrong with the file's name, if anything.
-fn bad_name(name: &str) -> Option<BadLine> {
-    let longest = papers::LONGEST_NAME;
-    let words = format!("the file's name: must have at most {longest} bytes, for its receipt bears it");
-    (name.len() > longest).then_some(BadLine { number: 0, words })
-}
-
-fn cannot(what: &str, error: &io::Error) -> String {
-    format!("{what}: {error}; {}; it is tried again with the next look", file::advice(error))
 }

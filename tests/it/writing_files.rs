@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use komoju_sync::clock::{Clock as _, ManualClock};
 use komoju_sync::store::Store;
 use komoju_sync::store::outbox::operator;
-use komoju_sync::tasks::spool::{Looked, Spool, SpoolSettings};
+use komoju_sync::tasks::spool::{ScanSummary, Spool, SpoolSettings};
 use rusqlite::Connection;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -43,7 +43,7 @@ impl SpoolHarness {
     /// A door whose clock is an hour ahead: every file has been still.
     async fn open() -> Self {
         let harness = Self::with(true);
-        assert_eq!(harness.scan().await, Looked::default(), "the directory is made");
+        assert_eq!(harness.scan().await, ScanSummary::default(), "the directory is made");
         harness
     }
 
@@ -96,7 +96,7 @@ impl SpoolHarness {
         files.collect()
     }
 
-    async fn scan(&self) -> Looked {
+    async fn scan(&self) -> ScanSummary {
         self.spool.scan().await.unwrap()
     }
 
@@ -116,7 +116,7 @@ impl SpoolHarness {
     }
 
     /// Why the file was left; it must have been.
-    fn why(looked: &Looked, name: &str) -> String {
+    fn why(looked: &ScanSummary, name: &str) -> String {
         let left = looked.left.iter().find(|left| left.name == name);
         left.unwrap_or_else(|| panic!("{name} is not in {looked:?}")).why.clone()
     }

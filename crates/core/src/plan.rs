@@ -13,6 +13,7 @@
 //!   a failed request   ─▶ retry        is it repeated, and when?
 //!   an open intent     ─▶ attempt      what does an attempt read, commit and send next, and what is its outcome?
 //!                         settle       what does its outcome write?
+//!   the spool directory─▶ spool        which files are taken, and in which order?
 //! ```
 
 pub mod absence;
@@ -32,4 +33,5 @@ pub mod retry;
 pub mod rows;
 pub mod settle;
 pub mod sighting;
+pub mod spool;
 pub mod walk;

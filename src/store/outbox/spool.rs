@@ -58,17 +58,17 @@ impl From<Vec<BadLine>> for BadLines {
 
 /// A file that was read, to be accepted.
 #[derive(Clone, Debug)]
-pub struct SpoolFile {
+pub struct SpoolFile<'a> {
     /// Its name, with the extension.
-    pub name: String,
+    pub name: &'a str,
     /// Its owner.
-    pub by: String,
+    pub by: &'a str,
     /// When it is accepted.
-    pub at: String,
+    pub at: &'a str,
     /// Identifies this drop: after a crash it says whether the file was accepted already.
-    pub claim: String,
+    pub claim: &'a str,
     /// What is accepted of it: the first bytes, as many as it had when it was read.
-    pub content: Accepted,
+    pub accepted: Accepted,
 }
 
 /// The content of an accepted file: a file that grew since begins with it.
@@ -80,9 +80,9 @@ pub struct Accepted {
     pub digest: String,
 }
 
-/// What became of a file.
+/// The outcome of a file.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Judged {
+pub enum FileOutcome {
     /// All its intents are in the outbox.
     Taken {
         /// How many were not there before.
@@ -90,13 +90,13 @@ pub enum Judged {
         /// What its receipt says.
         receipt: Receipt,
     },
-    /// None of them is: these lines are in the way.
+    /// None of its intents is accepted, because of these lines.
     Refused(BadLines),
-    /// Nothing is accepted just now: the database says that pushing is switched off.
+    /// The database says that pushing is switched off.
     SwitchedOff,
 }
 
-/// What became of the intents of a file that was taken.
+/// The state of the intents of an accepted file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Receipt {
     /// The file's name.
@@ -105,13 +105,6 @@ pub struct Receipt {
     pub taken_at: String,
     /// Its intents, in its order.
     pub intents: Vec<Entry>,
-}
-
-impl Receipt {
-    /// How many of its intents had been accepted before.
-    pub fn repeats(&self) -> usize {
-        self.intents.iter().filter(|entry| entry.is_repeat).count()
-    }
 }
 
 /// One intent on a receipt.
@@ -131,57 +124,66 @@ pub struct Entry {
     pub is_repeat: bool,
 }
 
-/// Accepts all intents of a file, or none. The lines are read as they are accepted: only one is in memory at a time.
+/// Accepts all intents of a file, or none. The lines are read as they are accepted: one line is in
+/// memory at a time.
 ///
 /// # Errors
 /// The database failed.
 pub fn accept_file(
     tx: &Tx<'_>,
-    file: &SpoolFile,
+    file: &SpoolFile<'_>,
     lines: impl Iterator<Item = Result<Line, BadLine>>,
-) -> Result<Judged, StoreError> {
+) -> Result<FileOutcome, StoreError> {
     if !engine::is_enabled(tx)? {
-        return Ok(Judged::SwitchedOff);
+        return Ok(FileOutcome::SwitchedOff);
     }
-    let mut bad = BadLines::default();
-    let mut new = 0;
-    // Also where a line cannot be read, the others are judged, so that all that is wrong is said at once.
     tx.execute_batch("SAVEPOINT spool_file")?;
     note(tx, file)?;
-    let mut note_line = tx.prepare_cached(
-        "INSERT INTO spool_intent (name, line, intent_id, is_repeat) VALUES (?1, ?2, ?3, ?4)",
-    )?;
+    let (new, bad) = accept_lines(tx, file, lines)?;
+    if bad.count > 0 {
+        tx.execute_batch("ROLLBACK TO spool_file; RELEASE spool_file")?;
+        // A long transaction spills into the WAL before its end.
+        wipe::note_in_wal(tx)?;
+        return Ok(FileOutcome::Refused(bad));
+    }
+    tx.execute_batch("RELEASE spool_file")?;
+    let receipt = receipt(tx, file.name)?
+        .ok_or_else(|| StoreError::Impossible(format!("no receipt of {}", file.name)))?;
+    Ok(FileOutcome::Taken { new, receipt })
+}
+
+/// Accepts the lines that can be accepted, also behind one that cannot, so that all errors of a file
+/// are reported at once. Returns how many intents are new, and the refused lines.
+fn accept_lines(
+    tx: &Tx<'_>,
+    file: &SpoolFile<'_>,
+    lines: impl Iterator<Item = Result<Line, BadLine>>,
+) -> Result<(u64, BadLines), StoreError> {
+    let (mut new, mut bad) = (0, BadLines::default());
+    let sql = "INSERT INTO spool_intent (name, line, intent_id, is_repeat) VALUES (?1, ?2, ?3, ?4)";
+    let mut note_line = tx.prepare_cached(sql)?;
     for line in lines {
-        let line = match line {
+        let Line { number, intent } = match line {
             Ok(line) => line,
             Err(line) => {
                 bad.push(line);
                 continue;
             }
         };
-        match accept::accept(tx, &line.intent, Door::File, Some(&file.by)) {
+        match accept::accept(tx, &intent, Door::File, Some(file.by)) {
             Ok(accepted) => {
                 let is_repeat = matches!(accepted, accept::Accepted::Known(_));
                 new += u64::from(!is_repeat);
-                note_line.execute(params![file.name, line.number, accepted.id(), is_repeat])?;
+                note_line.execute(params![file.name, number, accepted.id(), is_repeat])?;
             }
-            // The customer that it refers to may be created by a line that is refused itself: then nothing is known against it.
-            Err(StoreError::Refused(_)) if refers(&line.intent.wish) && bad.count > 0 => {}
-            Err(StoreError::Refused(words)) => bad.push(BadLine { number: line.number, words }),
+            // A refused line may create the customer that this one refers to: then nothing is known
+            // against this one.
+            Err(StoreError::Refused(_)) if refers(&intent.wish) && bad.count > 0 => {}
+            Err(StoreError::Refused(words)) => bad.push(BadLine { number, words }),
             Err(other) => return Err(other),
         }
     }
-    drop(note_line);
-    if bad.count > 0 {
-        tx.execute_batch("ROLLBACK TO spool_file; RELEASE spool_file")?;
-        // A long transaction spills into the WAL before its end.
-        wipe::note_in_wal(tx)?;
-        return Ok(Judged::Refused(bad));
-    }
-    tx.execute_batch("RELEASE spool_file")?;
-    let receipt = receipt(tx, &file.name)?
-        .ok_or_else(|| StoreError::Impossible(format!("no receipt of {}", file.name)))?;
-    Ok(Judged::Taken { new, receipt })
+    Ok((new, bad))
 }
 
 fn refers(wish: &Wish) -> bool {
@@ -189,9 +191,9 @@ fn refers(wish: &Wish) -> bool {
 }
 
 /// Notes that this file is accepted; an older file of its name is forgotten.
-fn note(tx: &Tx<'_>, file: &SpoolFile) -> Result<(), StoreError> {
-    forget(tx, &file.name)?;
-    let Accepted { len, digest } = &file.content;
+fn note(tx: &Tx<'_>, file: &SpoolFile<'_>) -> Result<(), StoreError> {
+    forget(tx, file.name)?;
+    let Accepted { len, digest } = &file.accepted;
     tx.prepare_cached(
         "INSERT INTO spool_file (name, taken_at, claim, accepted_bytes, accepted_digest) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::redact::{ByLine, SECRET_KEYS, redacted};
-use super::{lines, papers};
+use super::{lines, rejected};
 use crate::secret::{MASK, Masker, SecretKey};
 use crate::store::outbox::accept::checks::passes_the_triggers;
 use crate::store::outbox::spool::{BadLine, Line};
@@ -33,7 +33,7 @@ pub(crate) fn file(bytes: &[u8]) {
         }
         let masker = Masker::new(SecretKey::parse(KEY).ok().as_ref());
         for bad in &bad {
-            let sentence = papers::sentence(&masker, by_line, bad);
+            let sentence = rejected::sentence(&masker, by_line, bad);
             assert!(
                 !sentence.is_empty() && !sentence.contains(KEY) && !sentence.contains(char::is_control),
                 "{sentence:?}"

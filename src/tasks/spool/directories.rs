@@ -11,26 +11,17 @@
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::file::{advice, user};
-use super::folder::{Folder, Lock};
+use super::folder::Folder;
 use crate::store::file::processes;
 
 /// Members of the group may write, and may remove only their own files.
 pub const SPOOL_MODE: u32 = 0o3770;
 
-/// Only this user: files whose acceptance has begun.
-const CLAIMED_MODE: u32 = 0o700;
-
-/// Members of the group may read.
-const BELOW_MODE: u32 = 0o750;
-
-/// Only this user: where the directories are created before they appear.
-const STAGING_MODE: u32 = 0o2700;
-
-/// What others may not do in a directory of ours.
+/// OTHERS_WRITE is what no other user may do in the directories below.
 const OTHERS_WRITE: u32 = 0o022;
 
 /// Below the spool directory: files whose acceptance has begun.
@@ -42,12 +33,14 @@ pub(super) const RECEIPTS: &str = "receipts";
 /// Below the spool directory: copies of refused files.
 pub(super) const REJECTED: &str = "rejected";
 
+/// BELOW has the directories below with their modes: only this user sees claims, and members of the
+/// group read the others.
+const BELOW: [(&str, u32); 3] = [(CLAIMED, 0o700), (RECEIPTS, 0o750), (REJECTED, 0o750)];
+
 /// LOOKERS controls how often, and after how long each, a lock that is only shared is tried again: a
 /// process that only looks releases it within microseconds, and the kernel gives no signal that
 /// would not also wait for another daemon.
 const LOOKERS: (u32, Duration) = (20, Duration::from_millis(10));
-
-const BELOW: [(&str, u32); 3] = [(CLAIMED, CLAIMED_MODE), (RECEIPTS, BELOW_MODE), (REJECTED, BELOW_MODE)];
 
 /// The open directories.
 #[derive(Debug)]
@@ -65,38 +58,32 @@ impl Directories {
     /// # Errors
     /// A sentence with the command that helps.
     pub(super) fn open(path: &Path, database: &Path) -> Result<Self, String> {
-        if let Err(error) = fs::metadata(path)
-            && error.kind() == ErrorKind::NotFound
-        {
+        if matches!(fs::metadata(path), Err(error) if error.kind() == ErrorKind::NotFound) {
             create(path, database).map_err(|error| unusable(path, &error))?;
         }
         let spool = open_owned(path, database)?;
-        let owner = spool.metadata().map_err(|error| unusable(path, &error))?.uid();
         // Before anything is created or changed in it.
-        match lock(&spool) {
-            Ok(true) => {}
-            Ok(false) => return Err(in_use(path)),
-            Err(error) => return Err(unusable(path, &error)),
+        if !lock(&spool).map_err(|error| unusable(path, &error))? {
+            return Err(in_use(path));
         }
         let below = |(name, mode): (&str, u32)| {
-            create_below(&spool, name, mode, owner).map_err(|error| unusable(&path.join(name), &error))?;
+            create_below(&spool, name, mode).map_err(|error| unusable(&path.join(name), &error))?;
             open_below(&spool, name)?.ok_or_else(|| unusable(&path.join(name), &ErrorKind::NotFound.into()))
         };
-        let [claimed, receipts, rejected] = BELOW;
-        Ok(Self { claimed: below(claimed)?, receipts: below(receipts)?, rejected: below(rejected)?, spool })
+        let [claimed, receipts, rejected] = BELOW.map(below);
+        Ok(Self { claimed: claimed?, receipts: receipts?, rejected: rejected?, spool })
     }
 
-    /// Whether `path` is still the directory that was opened, and the three below it are still
-    /// there.
+    /// Returns whether `path` is still the directory that was opened, and the three below it are
+    /// still there.
     pub(super) fn is_at(&self, path: &Path) -> bool {
-        let same = |one: &Metadata, other: &Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
-        let (Ok(now), Ok(opened)) = (fs::metadata(path), self.spool.metadata()) else { return false };
+        let is_same = |now: io::Result<Metadata>, folder: &Folder| match (now, folder.metadata()) {
+            (Ok(now), Ok(opened)) => (now.dev(), now.ino()) == (opened.dev(), opened.ino()),
+            _ => false,
+        };
         let below = [(CLAIMED, &self.claimed), (RECEIPTS, &self.receipts), (REJECTED, &self.rejected)];
-        same(&now, &opened)
-            && below.iter().all(|(name, folder)| match (self.spool.metadata_of(name), folder.metadata()) {
-                (Ok(now), Ok(opened)) => same(&now, &opened),
-                _ => false,
-            })
+        is_same(fs::metadata(path), &self.spool)
+            && below.iter().all(|(name, folder)| is_same(self.spool.metadata_of(name), folder))
     }
 }
 
@@ -119,10 +106,10 @@ fn wrong_owner(path: &Path, owner: u32, wanted: u32) -> Option<String> {
 fn lock(spool: &Folder) -> io::Result<bool> {
     let (tries, wait) = LOOKERS;
     for _ in 0..tries {
-        if spool.lock(Lock::Alone)? {
+        if spool.lock()? {
             return Ok(true);
         }
-        if !spool.lock(Lock::Shared)? {
+        if !spool.lock_shared()? {
             return Ok(false);
         }
         spool.unlock()?;
@@ -151,7 +138,7 @@ pub(super) fn obstacle(path: &Path, database: &Path) -> Option<String> {
 /// changed.
 pub(super) fn locked_by_another(path: &Path) -> Option<String> {
     let folder = Folder::open(path).ok()?;
-    (!folder.lock(Lock::Shared).unwrap_or(true)).then(|| in_use(path))
+    (!folder.lock_shared().unwrap_or(true)).then(|| in_use(path))
 }
 
 /// The process that holds the lock on this directory, as far as the kernel's list shows it.
@@ -192,15 +179,16 @@ pub(super) fn open_below(spool: &Folder, name: &str) -> Result<Option<Folder>, S
         let path = path.display();
         Err(format!("outbound.spool_dir: {path} {what}; it is not used until it is removed: `rm -r {path}`"))
     };
-    let folder = match spool.metadata_of(name) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Ok(found) if found.is_symlink() => return foreign("is a symbolic link"),
-        Ok(found) if !found.is_dir() => return foreign("is no directory"),
-        found => found.and_then(|_| spool.folder(name)).map_err(|error| unusable(&path, &error))?,
-    };
+    let failed = |error| unusable(&path, &error);
+    match spool.find(name).map_err(failed)? {
+        None => return Ok(None),
+        Some(found) if found.is_symlink() => return foreign("is a symbolic link"),
+        Some(found) if !found.is_dir() => return foreign("is no directory"),
+        Some(_) => {}
+    }
+    let folder = spool.folder(name).map_err(failed)?;
     // Asked of the handle, which cannot be swapped.
-    let read = |folder: &Folder| folder.metadata().map_err(|error| unusable(&path, &error));
-    let (found, of) = (read(&folder)?, read(spool)?);
+    let (found, of) = (folder.metadata().map_err(failed)?, spool.metadata().map_err(failed)?);
     if found.uid() != of.uid() {
         return foreign(&format!("belongs to {}", user(found.uid())));
     }
@@ -211,59 +199,37 @@ pub(super) fn open_below(spool: &Folder, name: &str) -> Result<Option<Folder>, S
 }
 
 /// Creates a directory below the spool directory, where there is nothing of that name.
-fn create_below(spool: &Folder, name: &str, mode: u32, owner: u32) -> io::Result<()> {
-    match spool.metadata_of(name) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        _ => return Ok(()),
+fn create_below(spool: &Folder, name: &str, mode: u32) -> io::Result<()> {
+    if spool.find(name)?.is_some() {
+        return Ok(());
     }
     match spool.create_folder(name, mode) {
-        Ok(folder) if owner != rustix::process::geteuid().as_raw() => folder.give(&spool.metadata()?),
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        created => created?.give(&spool.metadata()?),
     }
 }
 
-/// Creates the spool directory with all that belongs in it, so that it appears whole.
+/// Creates the spool directory with all that belongs in it, so that it appears complete.
 fn create(path: &Path, database: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent)?;
-    let parent = Folder::open(parent)?;
     let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
-    let mut staging = PathBuf::from(".new-").into_os_string();
-    staging.push(name);
-    let outer = match parent.create_folder(&staging, STAGING_MODE) {
-        // A start before this one was cut off.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => parent.folder(&staging)?,
-        other => other?,
-    };
-    let found = outer.metadata()?;
-    if found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o077 != 0 {
-        let why = format!("{} is in the way; remove it", parent.path_of(&staging).display());
-        return Err(io::Error::new(ErrorKind::AlreadyExists, why));
-    }
-    let existing = |made: io::Result<Folder>, folder: &Folder, name: &std::ffi::OsStr| match made {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => folder.folder(name),
-        other => other,
-    };
-    let inner = existing(outer.create_folder(name, SPOOL_MODE), &outer, name)?;
+    // Only this user can use it. Dropped, it is removed.
+    let staging = tempfile::Builder::new().prefix(".new-").tempdir_in(parent)?;
+    let (parent, outer) = (Folder::open(parent)?, Folder::open(staging.path())?);
+    let spool = outer.create_folder(name, SPOOL_MODE)?;
     let owner = fs::metadata(database).ok().filter(|_| rustix::process::geteuid().is_root());
+    let give = |folder: &Folder| owner.as_ref().map_or(Ok(()), |owner| folder.give(owner));
     for (below, mode) in BELOW {
-        let folder = existing(inner.create_folder(below, mode), &inner, below.as_ref())?;
-        owner.as_ref().map_or(Ok(()), |owner| folder.give(owner))?;
+        give(&spool.create_folder(below, mode)?)?;
     }
-    owner.as_ref().map_or(Ok(()), |owner| inner.give(owner))?;
-    let appeared = outer.rename(name, &parent, name);
-    if appeared.is_err() {
-        // Another process was first: it made the same.
-        BELOW.iter().try_for_each(|(below, _)| inner.remove_folder(below))?;
-        outer.remove_folder(name)?;
-    }
-    parent.remove_folder(&staging)?;
-    match appeared {
-        Err(error) if !matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
-            Err(error)
+    give(&spool)?;
+    match outer.move_to(&parent, name) {
+        // Another process was first: it created the same.
+        Err(error) if [ErrorKind::DirectoryNotEmpty, ErrorKind::AlreadyExists].contains(&error.kind()) => {
+            Ok(())
         }
-        _ => parent.sync(),
+        renamed => renamed.and_then(|()| parent.sync()),
     }
 }
 

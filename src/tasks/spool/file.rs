@@ -1,228 +1,164 @@
-//! Files that others write: what may be taken, what each of them is, and the sentences about the
-//! others.
+//! Files that others write: which may be read, and what to say of the others.
 //!
-//! A name in the spool directory may be swapped at any moment. So what counts is asked of the
-//! handle that was opened, and every sentence here says what to do.
+//! A name in the spool directory may be swapped at any moment. So each decision is about the handle
+//! that was opened, and each message says what to do.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read as _, Seek as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use super::folder::Folder;
+use komoju_core::plan::spool::Stamp;
 
-/// The largest file that is taken, in bytes.
-pub(super) const LARGEST: u64 = 16 * 1024 * 1024;
+/// LARGEST limits the files that are taken, in bytes.
+const LARGEST: u64 = 16 * 1024 * 1024;
 
 const LINKED: &str = "has more than one link, so it would live on elsewhere: copy it here";
 
 const TOO_LARGE: &str = "has more than 16 MiB: split it into several files";
 
-/// Identifies a file and its state: two stamps are equal as long as the file was not touched in
-/// between. Device and inode alone do not identify it: ext4 gives the inode of a removed file to
-/// the next new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    dev: u64,
-    ino: u64,
-    len: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    pub(super) fn of(file: &Metadata) -> Self {
-        Self {
-            dev: file.dev(),
-            ino: file.ino(),
-            len: file.len(),
-            modified: (file.mtime(), file.mtime_nsec()),
-            changed: (file.ctime(), file.ctime_nsec()),
-        }
-    }
-
-    /// When it was last written to or renamed, in nanoseconds of Unix time.
-    pub(super) fn touched(&self) -> i128 {
-        let (seconds, nanoseconds) = self.modified.max(self.changed);
-        i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
-    }
-
-    /// The drop time: when the file was last written or renamed into place. Seconds and nanoseconds
-    /// of Unix time.
-    pub(super) fn dropped(&self) -> (i64, i64) {
-        self.changed
-    }
-
-    /// Whether this is the same file with the same content after our own rename, which changes only
-    /// the time of change.
-    pub(super) fn is_same_content(&self, other: &Self) -> bool {
-        Self { changed: other.changed, ..*self } == *other
+/// Returns the stamp of a file.
+pub(super) fn stamp(file: &Metadata) -> Stamp {
+    Stamp {
+        dev: file.dev(),
+        ino: file.ino(),
+        len: file.len(),
+        modified: (file.mtime(), file.mtime_nsec()),
+        changed: (file.ctime(), file.ctime_nsec()),
     }
 }
 
-/// What opening a file came to.
+/// Why a file is not read.
 #[derive(Debug)]
-pub(super) enum Opened {
-    /// A regular file that may be taken.
-    Plain(Plain),
-    /// It stays where it is, for this reason.
-    Left(String),
+pub(super) enum Unread {
     /// It does not exist any more.
     Gone,
+    /// It is being written to.
+    Changing,
+    /// It may not be taken, for this reason.
+    Unfit(String),
+    /// The file system failed.
+    Failed(io::Error),
 }
 
-/// An open file.
+/// An open file that may be taken.
 #[derive(Debug)]
 pub(super) struct Plain {
-    pub(super) file: File,
+    file: File,
     pub(super) stamp: Stamp,
     pub(super) owner: String,
 }
 
-/// Why something that is no regular file stays where it is.
+/// Returns why something that is no regular file stays where it is.
 pub(super) fn kind(file: &Metadata) -> Option<&'static str> {
     let kind = file.file_type();
-    let why = if kind.is_file() {
-        return None;
+    if kind.is_file() {
+        None
     } else if kind.is_symlink() {
-        "is a symbolic link, and links are not followed: put the file itself here"
+        Some("is a symbolic link, and links are not followed: put the file itself here")
     } else if kind.is_dir() {
-        "is a directory: put its files here, one level down nothing is looked at"
+        Some("is a directory: put its files here, one level down nothing is looked at")
     } else if kind.is_fifo() {
-        "is a pipe: put a regular file here"
+        Some("is a pipe: put a regular file here")
     } else {
-        "is no regular file: put one here"
-    };
-    Some(why)
+        Some("is no regular file: put one here")
+    }
 }
 
-/// Opens the file `name` of a folder, and says why it may not be taken.
-pub(super) fn open(folder: &Folder, name: &str) -> Opened {
-    plain(folder, name).unwrap_or_else(|error| match (error.kind(), error.raw_os_error()) {
-        (ErrorKind::NotFound, _) => Opened::Gone,
-        (_, Some(libc::ELOOP)) => Opened::Left("is a symbolic link: put the file itself here".to_owned()),
+/// Opens the file `name` of a folder, if it may be taken.
+pub(super) fn open(folder: &Folder, name: &str) -> Result<Plain, Unread> {
+    let file = folder.file(name).map_err(|error| match (error.kind(), error.raw_os_error()) {
+        (ErrorKind::NotFound, _) => Unread::Gone,
+        (_, Some(libc::ELOOP)) => Unread::Unfit("is a symbolic link: put the file itself here".to_owned()),
         (ErrorKind::PermissionDenied, _) => match (folder.metadata_of(name), folder.metadata()) {
             (Ok(file), Ok(of)) => {
-                let path = folder.path_of(name);
-                Opened::Left(unreadable(&path, &user(file.uid()), "this program", foreign_group(&of, &file)))
+                Unread::Unfit(unreadable(&folder.path_of(name), &of, &file, "this program"))
             }
-            _ => Opened::Gone,
+            _ => Unread::Gone,
         },
-        _ => Opened::Left(format!("cannot be read: {error}; it is looked at again")),
-    })
-}
-
-fn plain(folder: &Folder, name: &str) -> io::Result<Opened> {
-    let file = folder.file(name)?;
-    let found = file.metadata()?;
-    if let Some(why) = kind(&found).or_else(|| unfit(&found)) {
-        return Ok(Opened::Left(why.to_owned()));
+        _ => Unread::Failed(error),
+    })?;
+    let found = file.metadata().map_err(Unread::Failed)?;
+    match kind(&found).or_else(|| unfit(&found)) {
+        Some(why) => Err(Unread::Unfit(why.to_owned())),
+        None => Ok(Plain { stamp: stamp(&found), owner: user(found.uid()), file }),
     }
-    Ok(Opened::Plain(Plain { stamp: Stamp::of(&found), owner: user(found.uid()), file }))
 }
 
 impl Plain {
-    /// The whole content; `None` where it changes while it is read.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub(super) fn read(&self) -> io::Result<Option<Vec<u8>>> {
+    /// Reads the whole content.
+    pub(super) fn read(&self) -> Result<Vec<u8>, Unread> {
+        let mut bytes = Vec::with_capacity(usize::try_from(self.stamp.len).unwrap_or(0) + 1);
         let mut file = &self.file;
-        file.rewind()?;
-        let mut bytes = Vec::with_capacity(usize::try_from(self.stamp.len.min(LARGEST)).unwrap_or(0) + 1);
-        file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-        let is_whole = self.now()? == self.stamp && bytes.len() as u64 <= LARGEST;
-        Ok(is_whole.then_some(bytes))
+        let read = file.rewind().and_then(|()| file.take(LARGEST + 1).read_to_end(&mut bytes));
+        read.map_err(Unread::Failed)?;
+        match self.is_unchanged().map_err(Unread::Failed)? {
+            true => Ok(bytes),
+            false => Err(Unread::Changing),
+        }
     }
 
-    /// Its stamp now.
-    pub(super) fn now(&self) -> io::Result<Stamp> {
-        Ok(Stamp::of(&self.file.metadata()?))
+    /// Returns whether the file is as it was when it was opened.
+    pub(super) fn is_unchanged(&self) -> io::Result<bool> {
+        Ok(stamp(&self.file.metadata()?) == self.stamp)
     }
 }
 
-/// Why a regular file may not be taken.
+/// Returns why a regular file may not be taken.
 fn unfit(file: &Metadata) -> Option<&'static str> {
-    if file.nlink() != 1 {
-        Some(LINKED)
-    } else if file.len() > LARGEST {
-        Some(TOO_LARGE)
-    } else {
-        None
+    match file {
+        file if file.nlink() != 1 => Some(LINKED),
+        file if file.len() > LARGEST => Some(TOO_LARGE),
+        _ => None,
     }
 }
 
-/// Why a regular file stays where it is, as far as it shows from outside; `folder` is the
-/// directory's metadata.
+/// Returns why a file stays where it is, without opening it. `folder` is the directory's metadata,
+/// and `may_read` says whether the user `reader` may read the file.
 pub(super) fn why_left(
     path: &Path,
     folder: &Metadata,
     file: &Metadata,
-    who: &str,
+    reader: &str,
     may_read: &dyn Fn(&Metadata) -> bool,
 ) -> Option<String> {
-    let unfit = unfit(file).map(str::to_owned);
-    unfit.or_else(|| {
-        (!may_read(file)).then(|| unreadable(path, &user(file.uid()), who, foreign_group(folder, file)))
-    })
-}
-
-/// The spool directory's group, where the file has another: then reading by the group alone does
-/// not help.
-fn foreign_group(folder: &Metadata, file: &Metadata) -> Option<String> {
-    let wanted = folder.gid();
-    (file.gid() != wanted).then(|| named("/etc/group", wanted).unwrap_or_else(|| wanted.to_string()))
+    let why = kind(file).or_else(|| unfit(file)).map(str::to_owned);
+    why.or_else(|| (!may_read(file)).then(|| unreadable(path, folder, file, reader)))
 }
 
 /// The commonest failure of a spool: a file written with umask 077.
-fn unreadable(path: &Path, owner: &str, who: &str, group: Option<String>) -> String {
-    let path = path.display();
-    let chgrp = group.map(|group| format!("chgrp {group} {path} && ")).unwrap_or_default();
+fn unreadable(path: &Path, folder: &Metadata, file: &Metadata, reader: &str) -> String {
+    let (path, owner, group) = (path.display(), user(file.uid()), folder.gid());
+    // In another group, the group's permission to read does not help.
+    let chgrp = if file.gid() == group {
+        String::new()
+    } else {
+        let group = named("/etc/group", group).unwrap_or_else(|| group.to_string());
+        format!("chgrp {group} {path} && ")
+    };
     format!(
-        "belongs to {owner} and cannot be read by {who}: `{chgrp}chmod g+r {path}`; programs that drop files should \
+        "belongs to {owner} and cannot be read by {reader}: `{chgrp}chmod g+r {path}`; programs that drop files should \
          run with umask 027, not 077"
     )
 }
 
-/// A user's name.
+/// Returns a user's name.
 pub(super) fn user(uid: u32) -> String {
     named("/etc/passwd", uid).unwrap_or_else(|| format!("uid {uid}"))
 }
 
-/// The names in a file as of its stamp. Kept, because a directory may hold very many files that
-/// cannot be read.
-type Names = (Stamp, HashMap<u32, String>);
-
-static NAMES: Mutex<BTreeMap<String, Names>> = Mutex::new(BTreeMap::new());
-
-/// The name of a number in a file of lines `name:password:number:…`.
+/// Returns the first name of a number in a file of lines `name:password:number:…`.
 fn named(file: &str, number: u32) -> Option<String> {
-    let stamp = Stamp::of(&fs::metadata(file).ok()?);
-    let mut known = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    if known.get(file).is_none_or(|(then, _)| *then != stamp) {
-        known.insert(file.to_owned(), (stamp, names_in(&fs::read(file).ok()?)));
-    }
-    known.get(file)?.1.get(&number).cloned()
-}
-
-fn names_in(lines: &[u8]) -> HashMap<u32, String> {
-    let mut names = HashMap::new();
-    for line in String::from_utf8_lossy(lines).lines() {
+    let lines = fs::read(file).ok()?;
+    String::from_utf8_lossy(&lines).lines().find_map(|line| {
         let mut fields = line.split(':');
-        if let (Some(name), Some(_), Some(Ok(number))) =
-            (fields.next(), fields.next(), fields.next().map(str::parse))
-            && !name.is_empty()
-        {
-            // The first of several counts.
-            names.entry(number).or_insert_with(|| name.to_owned());
-        }
-    }
-    names
+        let (name, given) = (fields.next()?, fields.nth(1)?);
+        (given.parse() == Ok(number) && !name.is_empty()).then(|| name.to_owned())
+    })
 }
 
-/// What to do about a file system's no.
+/// Returns what to do about an error of the file system.
 pub(super) fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on that disk",
@@ -233,18 +169,34 @@ pub(super) fn advice(error: &io::Error) -> &'static str {
     }
 }
 
+/// Returns the message for a step that failed and is tried again by the next scan.
+pub(super) fn cannot(what: &str, error: &io::Error) -> String {
+    format!("{what}: {error}; {}; it is tried again with the next look", advice(error))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_cannot_be_read_is_told_with_its_owner_and_the_way_out() {
-        let path = Path::new("/spool/a.json");
-        let told = unreadable(path, "alice", "this program", None);
-        assert!(told.starts_with("belongs to alice and cannot be read"), "{told}");
+    fn file_that_cannot_be_read_is_named_with_its_owner_and_the_command() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("a.json");
+        fs::write(&path, "").unwrap();
+        let (folder, file) = (fs::metadata(directory.path()).unwrap(), fs::metadata(&path).unwrap());
+        let told = unreadable(Path::new("/spool/a.json"), &folder, &file, "this program");
+        let owner = user(file.uid());
+        assert!(
+            told.starts_with(&format!("belongs to {owner} and cannot be read by this program")),
+            "{told}"
+        );
         assert!(told.contains("`chmod g+r /spool/a.json`"), "{told}");
-        let told = unreadable(path, "alice", "this program", Some("komoju-sync".to_owned()));
-        assert!(told.contains("`chgrp komoju-sync /spool/a.json && chmod g+r /spool/a.json`"), "{told}");
+        let root = fs::metadata("/").unwrap();
+        if std::os::unix::fs::chown(&path, None, Some(root.gid() + 12_345)).is_ok() {
+            let file = fs::metadata(&path).unwrap();
+            let told = unreadable(Path::new("/spool/a.json"), &root, &file, "this program");
+            assert!(told.contains("`chgrp root /spool/a.json && chmod g+r /spool/a.json`"), "{told}");
+        }
     }
 
     #[test]
@@ -272,13 +224,13 @@ mod tests {
         let folder = Folder::open(directory.path()).unwrap();
         let path = directory.path().join("a.json");
         fs::write(&path, "one").unwrap();
-        let Opened::Plain(one) = open(&folder, "a.json") else { panic!("not opened") };
-        assert_eq!(one.read().unwrap().unwrap(), b"one");
+        let one = open(&folder, "a.json").unwrap();
+        assert_eq!(one.read().unwrap(), b"one");
         fs::rename(&path, directory.path().join("b.json")).unwrap();
-        let renamed = one.now().unwrap();
-        assert!(renamed.is_same_content(&one.stamp));
+        let now = || stamp(&fs::metadata(directory.path().join("b.json")).unwrap());
+        assert!(now().is_same_content(&one.stamp) && !one.is_unchanged().unwrap());
         fs::write(directory.path().join("b.json"), "two!").unwrap();
-        assert!(!one.now().unwrap().is_same_content(&one.stamp), "same inode");
-        assert_eq!(one.read().unwrap(), None, "it was written to since it was opened");
+        assert!(!now().is_same_content(&one.stamp), "same inode");
+        assert!(matches!(one.read(), Err(Unread::Changing)), "it was written to since it was opened");
     }
 }

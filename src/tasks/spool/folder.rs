@@ -6,30 +6,20 @@
 //! leaves the directory that it opened.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, Metadata, OpenOptions, Permissions};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
+use std::io::{self, BufReader, BufWriter, ErrorKind, Read as _, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
 use sha2::{Digest as _, Sha256};
 
-/// Members of the group may read what this program writes.
-const PAPER_MODE: u32 = 0o640;
+/// FILE_MODE lets members of the group read what this program writes.
+const FILE_MODE: u32 = 0o640;
 
 /// What a directory created in one with the set-group-ID bit inherits.
 const SET_GROUP_ID: u32 = 0o2000;
-
-/// How a directory is locked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lock {
-    /// By one handle: the daemon that takes files from it.
-    Alone,
-    /// By any number of handles: programs that look whether it is locked.
-    Shared,
-}
 
 /// An open directory, and its path for messages.
 #[derive(Debug)]
@@ -53,11 +43,6 @@ impl Folder {
         Ok(Self { handle, path: self.path.join(name) })
     }
 
-    /// The same directory, with a handle of its own.
-    pub(super) fn duplicate(&self) -> io::Result<Self> {
-        Ok(Self { handle: self.handle.try_clone()?, path: self.path.clone() })
-    }
-
     /// Opens the file `name` for reading, without following a link or waiting for a pipe.
     pub(super) fn file(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
         self.open_at(name.as_ref(), OFlags::RDONLY | OFlags::NONBLOCK)
@@ -75,6 +60,14 @@ impl Folder {
     /// The metadata of what lies at `name`; of a link itself.
     pub(super) fn metadata_of(&self, name: impl AsRef<OsStr>) -> io::Result<Metadata> {
         self.open_at(name.as_ref(), OFlags::PATH)?.metadata()
+    }
+
+    /// The same; `None` where there is nothing of that name.
+    pub(super) fn find(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Metadata>> {
+        match self.metadata_of(name) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            found => found.map(Some),
+        }
     }
 
     /// The metadata of the directory itself.
@@ -137,25 +130,15 @@ impl Folder {
         give(&self.handle, owner)
     }
 
-    /// Renames `name` to `to_name` in another directory, over whatever lies there.
-    pub(super) fn rename(
-        &self,
-        name: impl AsRef<OsStr>,
-        to: &Self,
-        to_name: impl AsRef<OsStr>,
-    ) -> io::Result<()> {
-        Ok(rustix::fs::renameat(&self.handle, name.as_ref(), &to.handle, to_name.as_ref())?)
+    /// Moves `name` to another directory; a file of that name is replaced.
+    pub(super) fn move_to(&self, to: &Self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        let name = name.as_ref();
+        Ok(rustix::fs::renameat(&self.handle, name, &to.handle, name)?)
     }
 
-    /// The same; an error where something lies there already.
-    pub(super) fn rename_new(
-        &self,
-        name: impl AsRef<OsStr>,
-        to: &Self,
-        to_name: impl AsRef<OsStr>,
-    ) -> io::Result<()> {
-        let flags = RenameFlags::NOREPLACE;
-        Ok(rustix::fs::renameat_with(&self.handle, name.as_ref(), &to.handle, to_name.as_ref(), flags)?)
+    /// The same; an error where something has that name.
+    pub(super) fn move_new_to(&self, to: &Self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat_with(&self.handle, name, &to.handle, name, RenameFlags::NOREPLACE)?)
     }
 
     /// Removes a file; one that does not exist counts as removed.
@@ -174,100 +157,98 @@ impl Folder {
     }
 
     /// Takes the lock on the directory for as long as this handle lives; `false` where another
-    /// handle's lock is in the way.
-    pub(super) fn lock(&self, lock: Lock) -> io::Result<bool> {
-        let operation = match lock {
-            Lock::Alone => FlockOperation::NonBlockingLockExclusive,
-            Lock::Shared => FlockOperation::NonBlockingLockShared,
-        };
-        match rustix::fs::flock(&self.handle, operation) {
-            Ok(()) => Ok(true),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+    /// handle has a lock.
+    pub(super) fn lock(&self) -> io::Result<bool> {
+        is_locked(self.handle.try_lock())
+    }
+
+    /// Takes a shared lock; `false` where another handle has the lock alone.
+    pub(super) fn lock_shared(&self) -> io::Result<bool> {
+        is_locked(self.handle.try_lock_shared())
     }
 
     /// Releases the lock.
     pub(super) fn unlock(&self) -> io::Result<()> {
-        Ok(rustix::fs::flock(&self.handle, FlockOperation::Unlock)?)
+        self.handle.unlock()
     }
 
-    /// Writes a file under a temporary name; [`Staged::publish`] gives it its own. It belongs to
-    /// the owner of this directory.
-    pub(super) fn stage(
+    /// Returns whether two files have the same content.
+    pub(super) fn is_same(&self, one: &str, other: &str) -> io::Result<bool> {
+        let (one, other) = (self.file(one)?, self.file(other)?);
+        if one.metadata()?.len() != other.metadata()?.len() {
+            return Ok(false);
+        }
+        let mut pairs = BufReader::new(one).bytes().zip(BufReader::new(other).bytes());
+        Ok(pairs.all(|pair| matches!(pair, (Ok(one), Ok(other)) if one == other)))
+    }
+
+    /// Writes a file: `name` has the whole content, or what it had before, also after a power loss.
+    /// The file belongs to the owner of this directory.
+    pub(super) fn write(
         &self,
         name: &str,
         content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> io::Result<Staged<'_>> {
+    ) -> io::Result<()> {
+        self.write_as(name, content, |_| Ok(name.to_owned())).map(drop)
+    }
+
+    /// The same under a name that is chosen when the content is written: `choose` gets the temporary
+    /// name.
+    pub(super) fn write_as(
+        &self,
+        name: &str,
+        content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+        choose: impl FnOnce(&str) -> io::Result<String>,
+    ) -> io::Result<String> {
         // One temporary name for each file: the next try overwrites what a crash left.
         let digest = Sha256::digest(name);
         let temporary = format!(".tmp-{:016x}", u64::from_be_bytes(std::array::from_fn(|at| digest[at])));
         self.remove(&temporary)?;
+        let chosen = self.write_new(&temporary, content).and_then(|()| choose(&temporary));
+        let named = chosen.and_then(|name| {
+            rustix::fs::renameat(&self.handle, temporary.as_str(), &self.handle, name.as_str())?;
+            Ok(name)
+        });
+        match named {
+            Ok(name) => self.sync().map(|()| name),
+            Err(error) => {
+                let _ = self.remove(&temporary);
+                Err(error)
+            }
+        }
+    }
+
+    fn write_new(
+        &self,
+        name: &str,
+        content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(PAPER_MODE);
-        let file = File::from(rustix::fs::openat(&self.handle, temporary.as_str(), flags, mode)?);
-        let staged = Staged { folder: self, temporary, is_published: false };
+        let mode = Mode::from_raw_mode(FILE_MODE);
+        let file = File::from(rustix::fs::openat(&self.handle, name, flags, mode)?);
         let mut out = BufWriter::new(&file);
         content(&mut out)?;
         out.flush()?;
         drop(out);
-        file.set_permissions(Permissions::from_mode(PAPER_MODE))?;
+        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
         give(&file, &self.metadata()?)?;
-        file.sync_all()?;
-        Ok(staged)
-    }
-
-    /// Puts `bytes` at `name`: either all of them are there or what was there before, also after a
-    /// power loss.
-    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.stage(name, |out| out.write_all(bytes))?.publish(name)
+        file.sync_all()
     }
 }
 
-/// A file that is written and has no name of its own yet; dropped, it is removed.
-#[derive(Debug)]
-pub(super) struct Staged<'a> {
-    folder: &'a Folder,
-    temporary: String,
-    is_published: bool,
-}
-
-impl Staged<'_> {
-    /// The temporary name.
-    pub(super) fn temporary(&self) -> &str {
-        &self.temporary
-    }
-
-    /// Sets the file's modification time.
-    pub(super) fn set_modified(&self, to: Timestamp) -> io::Result<()> {
-        let at = Timespec { tv_sec: to.as_second(), tv_nsec: to.subsec_nanosecond().into() };
-        let times = Timestamps { last_access: at, last_modification: at };
-        let (folder, name) = (&self.folder.handle, self.temporary.as_str());
-        Ok(rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
-    }
-
-    /// Gives the file its name, durably.
-    pub(super) fn publish(mut self, name: &str) -> io::Result<()> {
-        self.folder.rename(&self.temporary, self.folder, name)?;
-        self.is_published = true;
-        self.folder.sync()
-    }
-}
-
-impl Drop for Staged<'_> {
-    fn drop(&mut self) {
-        if !self.is_published {
-            let _ = self.folder.remove(&self.temporary);
-        }
-    }
-}
-
-/// What root writes belongs to the user of the service. Only root may give a file away.
+/// Gives a file that root wrote to the user of the service. Only root may give a file away.
 fn give(file: &File, owner: &Metadata) -> io::Result<()> {
-    let now = file.metadata()?;
-    match now.uid() == owner.uid() {
+    match file.metadata()?.uid() == owner.uid() {
         true => Ok(()),
         false => fchown(file, Some(owner.uid()), Some(owner.gid())),
+    }
+}
+
+fn is_locked(tried: Result<(), TryLockError>) -> io::Result<bool> {
+    match tried {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -299,7 +280,7 @@ mod tests {
         assert!(folder.file("file").is_err());
         assert!(folder.metadata_of("file").unwrap().is_symlink());
         assert!(folder.file("../elsewhere/precious").is_err(), "a path is no name");
-        folder.write("file", b"y").unwrap();
+        folder.write("file", |out| out.write_all(b"y")).unwrap();
         folder.remove("file").unwrap();
         assert_eq!(fs::read(at("elsewhere/precious")).unwrap(), b"x");
     }
@@ -309,8 +290,9 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let folder = Folder::open(directory.path()).unwrap();
         fs::create_dir(directory.path().join("a.json")).unwrap();
-        assert!(folder.write("a.json", b"x").is_err(), "a directory has that name");
-        let failed = folder.stage("b.json", |_| Err(io::Error::other("no")));
+        let written = folder.write("a.json", |out| out.write_all(b"x"));
+        assert!(written.is_err(), "a directory has that name");
+        let failed = folder.write("b.json", |_| Err(io::Error::other("no")));
         assert!(failed.is_err());
         assert_eq!(folder.names().unwrap(), ["a.json"], "nothing temporary is left");
     }
@@ -319,12 +301,14 @@ mod tests {
     fn a_rename_to_a_used_name_is_an_error_where_that_is_asked() {
         let directory = tempfile::TempDir::new().unwrap();
         let folder = Folder::open(directory.path()).unwrap();
-        folder.write("a", b"a").unwrap();
-        folder.write("b", b"b").unwrap();
-        let error = folder.rename_new("a", &folder, "b").unwrap_err();
+        fs::create_dir(directory.path().join("below")).unwrap();
+        let below = folder.folder("below").unwrap();
+        folder.write("a", |out| out.write_all(b"new")).unwrap();
+        below.write("a", |out| out.write_all(b"old")).unwrap();
+        let error = folder.move_new_to(&below, "a").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-        folder.rename("a", &folder, "b").unwrap();
-        assert_eq!(fs::read(directory.path().join("b")).unwrap(), b"a");
+        folder.move_to(&below, "a").unwrap();
+        assert_eq!(fs::read(directory.path().join("below/a")).unwrap(), b"new");
     }
 
     #[test]
@@ -332,8 +316,8 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let first = Folder::open(directory.path()).unwrap();
         let second = Folder::open(directory.path()).unwrap();
-        assert!(first.lock(Lock::Alone).unwrap() && !second.lock(Lock::Shared).unwrap());
+        assert!(first.lock().unwrap() && !second.lock_shared().unwrap());
         drop(first);
-        assert!(second.lock(Lock::Alone).unwrap());
+        assert!(second.lock().unwrap());
     }
 }

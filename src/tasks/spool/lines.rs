@@ -3,8 +3,6 @@
 //! A file is read line by line and never held as values: 16 MiB of text are a gigabyte of values.
 //! Two limits keep the memory of one line and the work of one file bounded.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
 
 use super::redact::ByLine;
@@ -28,7 +26,7 @@ const DIGEST_BYTES: usize = 6;
 
 /// The first bytes of the content's SHA-256 in hex: what ids are made of.
 pub(super) fn digest(content: &[u8]) -> String {
-    hex(&Sha256::digest(content)[..DIGEST_BYTES])
+    Sha256::digest(content)[..DIGEST_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads a file, one line at a time, in order: `stem` is its name without the extension.
@@ -49,8 +47,8 @@ pub(super) fn read<'a>(
              `komoju-sync intent import FILE`"
         ));
     }
-    let mut texts =
-        (1..).zip(content.split(|byte| *byte == b'\n')).filter(|(_, text)| !is_blank(text)).peekable();
+    let texts = (1..).zip(content.split(|byte| *byte == b'\n'));
+    let mut texts = texts.filter(|(_, text)| !text.trim_ascii().is_empty()).peekable();
     if texts.peek().is_none() {
         return whole("there is no intent in it".to_owned());
     }
@@ -61,10 +59,6 @@ pub(super) fn read<'a>(
 fn count_lines(content: &[u8]) -> usize {
     let ends = content.iter().filter(|byte| **byte == b'\n').count();
     ends + usize::from(content.last().is_some_and(|last| *last != b'\n'))
-}
-
-fn is_blank(text: &[u8]) -> bool {
-    text.trim_ascii().is_empty()
 }
 
 fn line(number: u64, text: &[u8], id: &str) -> Result<Line, BadLine> {
@@ -87,14 +81,6 @@ fn intent(text: &[u8], id: &str) -> Result<Intent, String> {
         intent.id = Some(id);
     }
     Ok(intent)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

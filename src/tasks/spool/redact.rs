@@ -81,32 +81,27 @@ fn secrets<'a>(
         at += json.len() + 1;
         InJson::new(masker, json).map(move |span| from + span.start..from + span.end)
     });
-    Merged { one: anywhere.peekable(), other: by_place.peekable() }
+    merged(anywhere.peekable(), by_place.peekable())
 }
 
-/// The spans of two sequences in order, those that overlap as one.
-struct Merged<A: Iterator, B: Iterator> {
-    one: Peekable<A>,
-    other: Peekable<B>,
-}
-
-impl<A: Iterator<Item = Range<usize>>, B: Iterator<Item = Range<usize>>> Iterator for Merged<A, B> {
-    type Item = Range<usize>;
-
-    fn next(&mut self) -> Option<Range<usize>> {
-        let mut merged = match (self.one.peek(), self.other.peek()) {
-            (Some(one), Some(other)) if other.start < one.start => self.other.next(),
-            (Some(_), _) => self.one.next(),
-            (None, _) => self.other.next(),
-        }?;
-        while let Some(more) = {
-            let end = merged.end;
-            self.one.next_if(|span| span.start < end).or_else(|| self.other.next_if(|span| span.start < end))
-        } {
-            merged.end = merged.end.max(more.end);
+/// Merges two sequences of spans in order; spans that overlap become one.
+fn merged(
+    mut one: Peekable<impl Iterator<Item = Range<usize>>>,
+    mut other: Peekable<impl Iterator<Item = Range<usize>>>,
+) -> impl Iterator<Item = Range<usize>> {
+    let next = move || match (one.peek(), other.peek()) {
+        (Some(left), Some(right)) if right.start < left.start => other.next(),
+        (None, _) => other.next(),
+        _ => one.next(),
+    };
+    let mut spans = std::iter::from_fn(next).peekable();
+    std::iter::from_fn(move || {
+        let mut span = spans.next()?;
+        while let Some(more) = spans.next_if(|more| more.start < span.end) {
+            span.end = span.end.max(more.end);
         }
-        Some(merged)
-    }
+        Some(span)
+    })
 }
 
 fn replace(bytes: &[u8], spans: impl Iterator<Item = Range<usize>>, out: &mut dyn Write) -> io::Result<()> {

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::directories::{self, REJECTED};
 use super::folder::Folder;
-use super::listing::{self, Leftovers, is_dropped};
-use super::{Left, file, papers};
+use super::scan::{self, Left, Leftovers, is_dropped};
+use super::{file, rejected};
 
 /// MOST_LOOKED_AT limits the names that are looked at.
 const MOST_LOOKED_AT: usize = 20_000;
@@ -54,11 +54,13 @@ impl Overview {
         let mut stuck = left.list();
         let more = stuck.len().saturating_sub(MOST_SHOWN);
         stuck.truncate(MOST_SHOWN);
+        let mut refused = names(&directory.join(REJECTED), MOST_LOOKED_AT, is_refused);
+        refused.truncate(MOST_SHOWN);
         Self {
             problem: problem.unwrap_or_else(|| directories::obstacle(directory, database)),
             stuck,
             more_stuck: left.more + more as u64,
-            refused: refused(directory),
+            refused,
         }
     }
 }
@@ -68,35 +70,40 @@ pub fn locked_by_another(directory: &Path) -> Option<String> {
     directories::locked_by_another(directory)
 }
 
-/// The first refused files, by name.
-fn refused(directory: &Path) -> Vec<String> {
-    let mut first = Leftovers::default();
-    let names = fs::read_dir(directory.join(REJECTED)).into_iter().flatten().flatten().take(MOST_LOOKED_AT);
-    for entry in names {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if is_refused(&name) {
-            first.add(&name, "");
-        }
-    }
-    first.list().into_iter().take(MOST_SHOWN).map(|left| left.name).collect()
+/// Returns the names of the files in the directory, sorted. Nothing is opened.
+pub fn waiting_files(dir: &Path) -> Vec<String> {
+    names(dir, MOST_LOOKED_AT, is_dropped)
 }
 
-/// The files that lie in the directory, sorted: their names alone. Nothing is opened.
-pub fn waiting_files(dir: &Path) -> Vec<String> {
+/// Returns how many files wait in the directory and how many were rejected, each counted up to
+/// `most`; nothing is opened.
+pub fn count_files(dir: &Path, most: usize) -> (usize, usize) {
+    (names(dir, most, is_dropped).len(), names(&dir.join(REJECTED), most, is_refused).len())
+}
+
+/// Returns the first names that the directory lists, sorted.
+fn names(dir: &Path, most: usize, counts: fn(&str) -> bool) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.filter(|name| is_dropped(name)).take(MOST_LOOKED_AT).collect();
+    let mut names: Vec<String> = names.filter(|name| counts(name)).take(most).collect();
     names.sort();
     names
 }
 
-/// What lies in the directory and will not be taken, as the daemon (`who`) would say, for all that
-/// can be said without opening a file; `may_read` says whether that user may.
+fn is_refused(name: &str) -> bool {
+    !name.starts_with('.') && !name.ends_with(rejected::ERROR)
+}
+
+/// Returns what is in the directory and will not be taken by the daemon of this user, as far as that
+/// shows without opening a file; `may_read` says whether the user may read a file.
 ///
 /// # Errors
 /// The directory cannot be read.
-pub fn that_stay(directory: &Path, who: &str, may_read: &dyn Fn(&Metadata) -> bool) -> io::Result<Leftovers> {
+pub fn that_stay(
+    directory: &Path,
+    user: &str,
+    may_read: &dyn Fn(&Metadata) -> bool,
+) -> io::Result<Leftovers> {
     let folder = Folder::open(directory)?;
     let of = folder.metadata()?;
     let mut left = Leftovers::default();
@@ -107,30 +114,13 @@ pub fn that_stay(directory: &Path, who: &str, may_read: &dyn Fn(&Metadata) -> bo
             return;
         }
         looked_at += 1;
-        let why = match listing::stray(name.to_str(), &shown, kind) {
-            Some(why) => Some(why.to_owned()),
-            None => folder.metadata_of(name).ok().and_then(|found| match file::kind(&found) {
-                Some(why) => Some(why.to_owned()),
-                None => file::why_left(&directory.join(name), &of, &found, who, may_read),
-            }),
-        };
+        let why = scan::stray(name.to_str(), &shown, kind).map(str::to_owned).or_else(|| {
+            let found = folder.metadata_of(name).ok()?;
+            file::why_left(&directory.join(name), &of, &found, user, may_read)
+        });
         if let Some(why) = why {
             left.add(&shown, why);
         }
     })?;
     Ok(left)
-}
-
-/// How many files wait in the directory and how many were rejected, each counted up to `most`;
-/// nothing is opened.
-pub fn count_files(dir: &Path, most: usize) -> (usize, usize) {
-    let count = |dir: &Path, counts: &dyn Fn(&str) -> bool| {
-        let names = fs::read_dir(dir).into_iter().flatten().flatten().take(most.saturating_mul(2));
-        names.filter(|entry| counts(&entry.file_name().to_string_lossy())).take(most).count()
-    };
-    (count(dir, &is_dropped), count(&dir.join(REJECTED), &is_refused))
-}
-
-fn is_refused(name: &str) -> bool {
-    !name.starts_with('.') && !name.ends_with(papers::ERROR)
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{EXPIRE_EVERY, KEPT, Spool, cannot, file, papers};
+use super::directories::Directories;
+use super::file::{advice, cannot};
+use super::{EXPIRE_EVERY, KEPT, Spool, receipts, rejected};
 use crate::store::StoreError;
 use crate::store::outbox::spool::{self, Receipt};
-use crate::tasks::spool::directories::Directories;
 use komoju_core::time;
 
 impl Spool {
@@ -18,28 +19,30 @@ impl Spool {
     /// The database failed.
     pub async fn tend_receipts(&self) -> Result<(), StoreError> {
         let mut state = self.state.lock().await;
-        let settled = self.store.read(spool::newly_settled).await?;
         let before = self.expires_before().map(time::written).unwrap_or_default();
-        let old = self.store.read(move |conn| spool::settled_before(conn, &before)).await?;
+        let due = self
+            .store
+            .read(move |conn| Ok((spool::newly_settled(conn)?, spool::settled_before(conn, &before)?)));
+        let (settled, old) = due.await?;
         if settled.is_empty() && old.is_empty() {
             return Ok(());
         }
-        // The next look reports why they cannot be used.
-        let Ok(directories) = self.directories(&mut state).await? else { return Ok(()) };
+        // The next scan reports why they cannot be used.
+        let Ok(at) = self.directories(&mut state).await? else { return Ok(()) };
         let (mut written, mut removed) = (Vec::new(), Vec::new());
         for name in settled {
             let asked = name.clone();
             let Some(receipt) = self.store.read(move |conn| spool::receipt(conn, &asked)).await? else {
                 continue;
             };
-            match self.write_receipt(&directories, receipt).await? {
+            match self.write_receipt(&at, receipt).await? {
                 Ok(()) => written.push(name),
                 Err(why) => self.warn_of_receipt(&name, &why),
             }
         }
         for name in old {
-            let (directories, receipt) = (Arc::clone(&directories), name.clone());
-            match self.worker.run(move || papers::remove_receipt(&directories.receipts, &receipt)).await? {
+            let asked = name.clone();
+            match self.on_disk(&at, move |at| receipts::remove(&at.receipts, &asked)).await? {
                 Ok(()) => removed.push(name),
                 Err(error) => self.warn_of_receipt(&name, &cannot("it cannot be removed", &error)),
             }
@@ -58,43 +61,46 @@ impl Spool {
     /// The database failed, or its path leads elsewhere.
     pub async fn expire_rejected(&self) -> Result<(), StoreError> {
         let mut state = self.state.lock().await;
-        let is_early =
-            state.expired_at.is_some_and(|last| self.clock.elapsed().saturating_sub(last) < EXPIRE_EVERY);
+        let now = self.clock.elapsed();
+        let is_early = state.expired_at.is_some_and(|last| now.saturating_sub(last) < EXPIRE_EVERY);
         if is_early || state.directories.is_none() {
             return Ok(());
         }
         let Some(before) = self.expires_before() else { return Ok(()) };
-        // The next look reports why they cannot be used.
-        let Ok(directories) = self.directories(&mut state).await? else { return Ok(()) };
-        state.expired_at = Some(self.clock.elapsed());
-        match self.worker.run(move || papers::remove_before(&directories.rejected, before)).await? {
+        // The next scan reports why they cannot be used.
+        let Ok(at) = self.directories(&mut state).await? else { return Ok(()) };
+        state.expired_at = Some(now);
+        match self.on_disk(&at, move |at| rejected::remove_before(&at.rejected, before)).await? {
             Ok(failed) => {
                 for (name, error) in failed {
-                    self.warn_of_refused(&name.to_string_lossy(), &cannot("it cannot be removed", &error));
+                    let file = self.masker.text(&name.to_string_lossy());
+                    let why = cannot("it cannot be removed", &error);
+                    tracing::warn!(file, "rejected/{file} is older than 30 days: {why}");
                 }
             }
-            Err(error) => tracing::warn!("rejected/ cannot be read: {error}; {}", file::advice(&error)),
+            Err(error) => tracing::warn!("rejected/ cannot be read: {error}; {}", advice(&error)),
         }
         Ok(())
     }
 
-    /// Records of what ended before this moment may be removed; `None` while the clock is not trusted.
-    pub(super) fn expires_before(&self) -> Option<Timestamp> {
+    /// Returns the moment before which records may be removed; `None` while the clock is not trusted.
+    fn expires_before(&self) -> Option<Timestamp> {
         self.clock.now().checked_sub(KEPT).ok().filter(|_| self.clock.may_expire())
     }
 
+    /// Writes a receipt; the inner error says why it cannot be written.
     pub(super) async fn write_receipt(
         &self,
-        directories: &Arc<Directories>,
+        at: &Arc<Directories>,
         receipt: Receipt,
     ) -> Result<Result<(), String>, StoreError> {
-        let (of, masker) = (Arc::clone(directories), Arc::clone(&self.masker));
-        let written = self.worker.run(move || papers::write_receipt(&of.receipts, &masker, &receipt)).await?;
+        let masker = Arc::clone(&self.masker);
+        let written = self.on_disk(at, move |at| receipts::write(&at.receipts, &masker, &receipt)).await?;
         Ok(written
             .map_err(|error| cannot("its intents were accepted, but its receipt cannot be written", &error)))
     }
 
-    pub(super) fn warn_of_receipt(&self, name: &str, why: &str) {
+    fn warn_of_receipt(&self, name: &str, why: &str) {
         let (file, why) = (self.masker.text(name), self.masker.text(why));
         tracing::warn!(file, "the receipt of {file} is out of date: {why}");
     }

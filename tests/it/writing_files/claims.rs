@@ -163,15 +163,15 @@ async fn a_crash_after_the_claim_accepts_the_file_once_and_first() {
     harness.claim_by_hand("000000000001.000000000-00000002", "a.json", &create("a"));
     // The rename did not happen, or the directory was not removed.
     fs::create_dir(harness.at(".claimed/000000000000.000000000-00000000")).unwrap();
-    // Put there by hand.
+    // Put there by hand: it has no drop time, and is reported.
     fs::write(harness.at(".claimed/bare.json"), create("bare")).unwrap();
     harness.restart();
     let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.left), (4, vec![]));
-    assert_eq!(harness.ids(), ["b", "a", "bare", "younger"]);
-    assert_eq!(harness.names(".claimed"), [""; 0]);
-    let names = ["a.json.json", "b.json.json", "bare.json.json", "z.json.json"];
-    assert_eq!(harness.names("receipts"), names);
+    assert_eq!((looked.taken, looked.left.len()), (3, 1));
+    assert!(SpoolHarness::why(&looked, ".claimed/bare.json").contains("move it to the spool directory"));
+    assert_eq!(harness.ids(), ["b", "a", "younger"]);
+    assert_eq!(harness.names(".claimed"), ["bare.json"]);
+    assert_eq!(harness.names("receipts"), ["a.json.json", "b.json.json", "z.json.json"]);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::sync::Arc;
 
 use komoju_sync::store::outbox::engine;
-use komoju_sync::tasks::spool::{Looked, Spool, SpoolSettings, waiting_files};
+use komoju_sync::tasks::spool::{ScanSummary, Spool, SpoolSettings, waiting_files};
 
 use super::{CREATE, SpoolHarness};
 
@@ -48,7 +48,7 @@ async fn receipts_do_not_follow_a_link_elsewhere() {
 #[tokio::test]
 async fn while_pushing_is_switched_off_everything_stays() {
     let harness = SpoolHarness::with(false);
-    assert_eq!(harness.scan().await, Looked::default());
+    assert_eq!(harness.scan().await, ScanSummary::default());
     fs::create_dir(harness.at("")).unwrap();
     harness.drop_file("a.json", CREATE);
     harness.drop_file("b.json", "{");

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
 
-use komoju_sync::tasks::spool::{Looked, waiting_files};
+use komoju_sync::tasks::spool::{ScanSummary, waiting_files};
 
 use super::{CREATE, SpoolHarness, logged};
 
@@ -12,8 +12,8 @@ use super::{CREATE, SpoolHarness, logged};
 async fn what_begins_with_a_dot_is_left_alone() {
     let harness = SpoolHarness::open().await;
     harness.drop_file(".a.json", CREATE);
-    assert_eq!(harness.scan().await, Looked::default());
-    assert_eq!(harness.spool.take(&[".a.json".to_owned()]).await.unwrap(), Looked::default());
+    assert_eq!(harness.scan().await, ScanSummary::default());
+    assert_eq!(harness.spool.take(&[".a.json".to_owned()]).await.unwrap(), ScanSummary::default());
     assert_eq!(harness.read(".a.json"), CREATE);
     assert_eq!(waiting_files(&harness.at("")), [""; 0]);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use komoju_sync::clock::{Clock, ManualClock, Sleep};
-use komoju_sync::tasks::spool::{Looked, Spool, SpoolSettings};
+use komoju_sync::tasks::spool::{ScanSummary, Spool, SpoolSettings};
 use tokio_util::sync::CancellationToken;
 
 use super::{CREATE, HOUR, SpoolHarness, touched, update};
@@ -24,7 +24,7 @@ async fn a_file_is_taken_once_it_was_still_for_a_second() {
     assert!(changed >= touched);
     harness.clock.set_wall(changed + Duration::from_millis(400));
     let looked = harness.scan().await;
-    assert_eq!(looked, Looked { again_in: Some(Duration::from_millis(600)), ..Looked::default() });
+    assert_eq!(looked, ScanSummary { again_in: Some(Duration::from_millis(600)), ..ScanSummary::default() });
     harness.clock.advance(Duration::from_millis(599));
     assert_eq!(harness.scan().await.again_in, Some(Duration::from_millis(1)));
     harness.clock.advance(Duration::from_millis(1));

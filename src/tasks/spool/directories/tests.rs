@@ -1,4 +1,5 @@
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown, symlink};
+use std::path::PathBuf;
 
 use super::*;
 
@@ -43,16 +44,15 @@ fn the_directories_appear_at_once() {
 }
 
 #[test]
-fn a_creation_that_was_cut_off_is_finished() {
+fn interrupted_creation_does_not_block_the_next() {
     let place = Place::new();
-    fs::DirBuilder::new().mode(0o700).create(place.at(".new-spool")).unwrap();
-    fs::create_dir(place.at(".new-spool/spool")).unwrap();
-    fs::DirBuilder::new().mode(0o750).create(place.at(".new-spool/spool/rejected")).unwrap();
+    fs::DirBuilder::new().mode(0o700).create(place.at(".new-cut")).unwrap();
+    fs::create_dir(place.at(".new-cut/spool")).unwrap();
     place.open().unwrap();
     let mut names: Vec<_> =
         fs::read_dir(place.home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["komoju.db", "spool"]);
+    assert_eq!(names, [".new-cut", "komoju.db", "spool"]);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn what_root_creates_belongs_to_the_owner_of_the_database() {
     for folder in [&directories.spool, &directories.claimed, &directories.receipts, &directories.rejected] {
         assert_eq!(folder.metadata().unwrap().uid(), 12_345, "{folder:?}");
     }
-    directories.receipts.write("a.json", b"{}").unwrap();
+    directories.receipts.write("a.json", |out| out.write_all(b"{}")).unwrap();
     assert_eq!(directories.receipts.metadata_of("a.json").unwrap().uid(), 12_345);
 }
 

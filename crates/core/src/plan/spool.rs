@@ -1,0 +1,261 @@
+//! The spool directory: which files are taken by this scan, and in which order.
+//!
+//! Files are taken in drop order, and claims that an earlier scan or process did not finish are
+//! first. A file that was written in place is taken when it was unchanged for a second. A file that
+//! is still being written delays younger ones, for at most ten seconds.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// UNCHANGED_FOR controls how long a file that was not renamed into place must be unchanged before
+/// it is taken.
+const UNCHANGED_FOR: Duration = Duration::from_secs(1);
+
+/// LONGEST_DELAY limits how long a file that is still being written delays younger ones.
+pub const LONGEST_DELAY: Duration = Duration::from_secs(10);
+
+/// A file and its state: two stamps are equal while the file is not touched. Device and inode alone
+/// do not identify a file: ext4 gives the inode of a removed file to the next new one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// The device.
+    pub dev: u64,
+    /// The inode.
+    pub ino: u64,
+    /// The length in bytes.
+    pub len: u64,
+    /// The time of the last write: seconds and nanoseconds of Unix time.
+    pub modified: (i64, i64),
+    /// The time of the last write, rename or change of mode. A file's drop time.
+    pub changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Returns whether this is the same file with the same content after our own rename, which sets
+    /// only the time of change.
+    pub fn is_same_content(&self, other: &Self) -> bool {
+        Self { changed: other.changed, ..*self } == *other
+    }
+
+    fn age(&self, wall: Timestamp) -> Duration {
+        let (seconds, nanoseconds) = self.modified.max(self.changed);
+        let touched = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+        u64::try_from(wall.as_nanosecond() - touched).map_or(Duration::ZERO, Duration::from_nanos)
+    }
+}
+
+/// A file that may be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundFile {
+    /// The name under which it was dropped.
+    pub name: String,
+    /// The claim, where the file is in `.claimed/`. Claims sort by drop time.
+    pub claim: Option<String>,
+    /// The file's state.
+    pub stamp: Stamp,
+}
+
+impl FoundFile {
+    /// Returns the path below the spool directory.
+    pub fn path(&self) -> String {
+        match &self.claim {
+            Some(claim) => format!(".claimed/{claim}/{}", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
+/// The time of a scan.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanTime {
+    /// The wall clock. The file system stamps by the machine's clock, which may be wrong: this is
+    /// the earlier of the machine's clock and the trusted one.
+    pub wall: Timestamp,
+    /// The steady clock.
+    pub steady: Duration,
+}
+
+/// What a scan does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpoolPlan {
+    /// The files to take, in this order.
+    pub take: Vec<FoundFile>,
+    /// When the next file can be ready, where one is still being written.
+    pub again_in: Option<Duration>,
+    /// Whether files wait for an older one that is still being written.
+    pub is_cut: bool,
+}
+
+impl fmt::Display for SpoolPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths: Vec<String> = self.take.iter().map(FoundFile::path).collect();
+        write!(f, "take {} files: {}", paths.len(), paths.join(", "))?;
+        if let Some(wait) = self.again_in {
+            write!(f, "; scan again in {wait:?}")?;
+        }
+        f.write_str(if self.is_cut { "; younger files wait" } else { "" })
+    }
+}
+
+/// Files that are being written, as earlier scans saw them.
+#[derive(Debug, Default)]
+pub struct ChangingFiles {
+    files: HashMap<String, Changing>,
+}
+
+#[derive(Debug)]
+struct Changing {
+    stamp: Stamp,
+    /// When the file was first seen with this stamp, by the steady clock.
+    since: Duration,
+    /// When the file was first seen, by the steady clock.
+    first: Duration,
+    /// The drop time at that moment. A file keeps its place while it grows.
+    dropped: (i64, i64),
+}
+
+impl ChangingFiles {
+    /// Plans a scan. `renamed` names the files that were renamed into place just now: they are
+    /// complete.
+    pub fn plan(&mut self, found: Vec<FoundFile>, renamed: &[String], now: ScanTime) -> SpoolPlan {
+        let paths: HashSet<String> = found.iter().map(FoundFile::path).collect();
+        self.files.retain(|path, _| paths.contains(path));
+        // The first sight of each file is recorded before the loop below ends early. So several
+        // files that are still being written delay younger ones together for as long as one does.
+        let mut files: Vec<_> = found
+            .into_iter()
+            .map(|file| {
+                let is_complete = file.claim.is_none() && renamed.contains(&file.name);
+                let wait = if is_complete { None } else { self.wait(&file, now) };
+                (file, wait)
+            })
+            .collect();
+        files.sort_by_cached_key(|(file, _)| {
+            let dropped = self.files.get(&file.path()).map_or(file.stamp.changed, |seen| seen.dropped);
+            (file.claim.is_none(), file.claim.clone(), dropped, file.name.clone())
+        });
+        let (mut plan, mut unfinished) = (SpoolPlan::default(), HashSet::new());
+        for (file, wait) in files {
+            // The earlier file of this name comes first.
+            if unfinished.contains(&file.name) {
+                continue;
+            }
+            let Some(wait) = wait else {
+                self.files.remove(&file.path());
+                plan.take.push(file);
+                continue;
+            };
+            let delay = self.delay(&file, now);
+            let again_in = delay.map_or(wait, |delay| wait.min(delay));
+            plan.again_in = Some(plan.again_in.map_or(again_in, |known| known.min(again_in)));
+            if delay.is_some() {
+                plan.is_cut = true;
+                break;
+            }
+            unfinished.insert(file.name);
+        }
+        plan
+    }
+
+    /// Returns how long a file must still be unchanged; `None` where it may be taken. A file whose
+    /// times are in the future counts from when it was first seen with them.
+    fn wait(&mut self, file: &FoundFile, now: ScanTime) -> Option<Duration> {
+        let (path, stamp, age) = (file.path(), file.stamp, file.stamp.age(now.wall));
+        if age >= UNCHANGED_FOR && !self.files.contains_key(&path) {
+            return None;
+        }
+        let new = Changing { stamp, since: now.steady, first: now.steady, dropped: stamp.changed };
+        let seen = self.files.entry(path).or_insert(new);
+        if seen.stamp != stamp {
+            (seen.stamp, seen.since) = (stamp, now.steady);
+        }
+        let unchanged = age.max(now.steady.saturating_sub(seen.since));
+        Some(UNCHANGED_FOR.saturating_sub(unchanged)).filter(|wait| !wait.is_zero())
+    }
+
+    /// Returns how long this file still delays younger ones; `None` where it does not any more.
+    fn delay(&self, file: &FoundFile, now: ScanTime) -> Option<Duration> {
+        let delayed = now.steady.saturating_sub(self.files.get(&file.path())?.first);
+        Some(LONGEST_DELAY.saturating_sub(delayed)).filter(|left| !left.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// The drop times below count from here, in seconds of Unix time.
+    const START: i64 = 1_000_000;
+
+    fn file(name: &str, claim: Option<&str>, dropped: i64) -> FoundFile {
+        let stamp = Stamp { len: 1, changed: (START + dropped, 0), ..Stamp::default() };
+        FoundFile { name: name.to_owned(), claim: claim.map(str::to_owned), stamp }
+    }
+
+    fn at(seconds: i64) -> ScanTime {
+        let steady = Duration::from_secs(seconds.unsigned_abs());
+        ScanTime { wall: Timestamp::from_second(START + seconds).unwrap(), steady }
+    }
+
+    fn paths(plan: &SpoolPlan) -> Vec<String> {
+        plan.take.iter().map(FoundFile::path).collect()
+    }
+
+    #[test]
+    fn claims_are_first_and_other_files_follow_in_drop_order() {
+        let found = vec![
+            file("b.json", None, 1),
+            file("a.json", None, 2),
+            file("z.json", Some("2"), 9),
+            file("y.json", Some("1"), 9),
+        ];
+        let plan = ChangingFiles::default().plan(found, &[], at(10));
+        assert_eq!(paths(&plan), [".claimed/1/y.json", ".claimed/2/z.json", "b.json", "a.json"]);
+        let told = "take 4 files: .claimed/1/y.json, .claimed/2/z.json, b.json, a.json";
+        assert_eq!(plan.to_string(), told);
+    }
+
+    #[test]
+    fn changing_file_delays_younger_ones_for_ten_seconds_and_keeps_its_place() {
+        let mut changing = ChangingFiles::default();
+        let renamed = ["new.json".to_owned()];
+        for second in 0..10 {
+            // It is written to at each scan.
+            let found = vec![file("new.json", None, 1), file("grows.json", None, second)];
+            let plan = changing.plan(found, &renamed, at(second));
+            assert_eq!((paths(&plan), plan.again_in, plan.is_cut), (vec![], Some(SECOND), true));
+        }
+        let found = vec![file("new.json", None, 1), file("grows.json", None, 10)];
+        let plan = changing.plan(found.clone(), &renamed, at(10));
+        assert_eq!(
+            (paths(&plan), plan.again_in, plan.is_cut),
+            (vec!["new.json".into()], Some(SECOND), false)
+        );
+        assert_eq!(plan.to_string(), "take 1 files: new.json; scan again in 1s");
+        let plan = changing.plan(found, &[], at(11));
+        assert_eq!(paths(&plan), ["grows.json", "new.json"], "its drop time is the first one");
+    }
+
+    #[test]
+    fn file_of_the_future_is_taken_when_it_was_seen_unchanged_for_a_second() {
+        let mut changing = ChangingFiles::default();
+        let found = vec![file("a.json", None, 500)];
+        assert_eq!(changing.plan(found.clone(), &[], at(0)).again_in, Some(SECOND));
+        assert_eq!(paths(&changing.plan(found, &[], at(1))), ["a.json"]);
+    }
+
+    #[test]
+    fn file_waits_for_an_unfinished_claim_of_its_name() {
+        let mut changing = ChangingFiles::default();
+        let found = |second| vec![file("a.json", Some("1"), second), file("a.json", None, 0)];
+        for second in 0..=10 {
+            let plan = changing.plan(found(second), &[], at(second));
+            assert_eq!((paths(&plan), plan.is_cut), (vec![], second < 10), "after {second} s");
+        }
+    }
+}

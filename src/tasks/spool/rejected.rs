@@ -1,0 +1,215 @@
+//! Refused files, and bytes that arrived after the reading: masked copies, each with an `.error`.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
+use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, UNIX_EPOCH};
+
+use jiff::Timestamp;
+
+use super::folder::Folder;
+use super::redact::{ByLine, redact};
+use crate::secret::Masker;
+use crate::store::outbox::spool::{BadLine, BadLines};
+
+/// LONGEST_LIST limits the sentences about lines in an `.error` file, in bytes; the rest of the
+/// lines are counted.
+const LONGEST_LIST: usize = 32 * 1024;
+
+/// The ending of the file beside a refused one.
+pub(super) const ERROR: &str = ".error";
+
+/// The explanation of bytes that arrived after the reading.
+pub(super) const LATE: &str = "These bytes arrived after the file was read, and nothing of them was accepted. To have them accepted, drop them \
+                    as a file of another name. A program that adds to a file in place should write another file and rename it into \
+                    the spool directory when it is complete.\n";
+
+/// Keeps a masked copy and its explanation. Returns the copy's name.
+///
+/// A copy of the same content is replaced, which renews its modification time `now`: after a crash
+/// the same file is put aside again.
+pub(super) fn keep(
+    rejected: &Folder,
+    masker: &Masker,
+    now: Timestamp,
+    name: &str,
+    bytes: &[u8],
+    by_line: ByLine,
+    explanation: &str,
+) -> io::Result<String> {
+    let modified = UNIX_EPOCH + Duration::from_secs(now.as_second().unsigned_abs());
+    let mut is_new = false;
+    let redacted = |out: &mut dyn Write| redact(masker, bytes, by_line, out);
+    let copy = rejected.write_as(name, redacted, |temporary| {
+        rejected.file(temporary)?.set_modified(modified)?;
+        let (copy, is_free) = free_name(rejected, name, temporary)?;
+        is_new = is_free;
+        Ok(copy)
+    })?;
+    let error = format!("{copy}{ERROR}");
+    if is_new || matches!(rejected.find(&error), Ok(None)) {
+        rejected.write(&error, |out| out.write_all(explanation.as_bytes())).inspect_err(|_| {
+            if is_new {
+                // It is put aside again by the next scan: one copy is enough.
+                let _ = rejected.remove(&copy);
+            }
+        })?;
+    }
+    Ok(copy)
+}
+
+/// Returns a name for this copy and its `.error`: `name`, or the same with a number. `false` where a
+/// copy with the same content has it.
+fn free_name(rejected: &Folder, name: &str, copy: &str) -> io::Result<(String, bool)> {
+    const LONGEST: usize = 255 - ERROR.len();
+    let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
+    let mut number = 1_u64;
+    loop {
+        let end = if number == 1 { format!(".{extension}") } else { format!(".{number}.{extension}") };
+        let candidate = format!("{}{end}", &stem[..stem.floor_char_boundary(LONGEST - end.len())]);
+        match rejected.find(&candidate)? {
+            None if rejected.find(format!("{candidate}{ERROR}"))?.is_none() => return Ok((candidate, true)),
+            Some(there) if there.is_file() && rejected.is_same(&candidate, copy)? => {
+                return Ok((candidate, false));
+            }
+            _ => number += 1,
+        }
+    }
+}
+
+/// Removes the copies that were put aside before this moment, each with its `.error`. Returns those
+/// that could not be removed.
+///
+/// The age of a copy is its modification time: [`keep`] sets it from the trusted clock, and it
+/// survives a chown, a chmod, a hard link and a restored backup. Each of these renews the time of
+/// change, which also comes from a wall clock that may be wrong.
+///
+/// A copy without `.error`, something that is no regular file and a file of another owner stay: this
+/// program did not put them there. An `.error` whose copy is gone is removed at the same age; a crash
+/// between the two removals leaves one.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(super) fn remove_before(rejected: &Folder, before: Timestamp) -> io::Result<Vec<(OsString, io::Error)>> {
+    let owner = rejected.metadata()?.uid();
+    let ours =
+        |name: &OsStr| rejected.metadata_of(name).ok().filter(|file| file.is_file() && file.uid() == owner);
+    let is_old = |file: Metadata| file.mtime() < before.as_second();
+    let mut old = Vec::new();
+    rejected.each(|name, _| {
+        let has_partner = || match name.as_bytes().strip_suffix(ERROR.as_bytes()) {
+            None => ours(&error_of(name)).is_some(),
+            Some(copy) => matches!(rejected.find(OsStr::from_bytes(copy)), Ok(None)),
+        };
+        if !name.as_bytes().starts_with(b".") && ours(name).is_some_and(is_old) && has_partner() {
+            old.push(name.to_owned());
+        }
+    })?;
+    let mut failed = Vec::new();
+    for name in old {
+        let mut removed = rejected.remove(&name);
+        if !name.as_bytes().ends_with(ERROR.as_bytes()) {
+            removed = removed.and_then(|()| rejected.remove(error_of(&name)));
+        }
+        failed.extend(removed.err().map(|error| (name, error)));
+    }
+    rejected.sync()?;
+    Ok(failed)
+}
+
+/// Returns the name of the file beside a copy.
+pub(super) fn error_of(copy: &OsStr) -> OsString {
+    OsString::from_vec([copy.as_bytes(), ERROR.as_bytes()].concat())
+}
+
+/// Returns the explanation of a refused file.
+pub(super) fn sentences(masker: &Masker, name: &str, by_line: ByLine, bad: &BadLines) -> String {
+    let mut lines = String::new();
+    let mut listed = 0;
+    for bad in &bad.first {
+        let sentence = sentence(masker, by_line, bad);
+        if lines.len() + sentence.len() > LONGEST_LIST {
+            break;
+        }
+        lines.extend([sentence.as_str(), "\n"]);
+        listed += 1;
+    }
+    if bad.count > listed {
+        lines.push_str(&format!("and {} more lines are wrong\n", bad.count - listed));
+    }
+    format!(
+        "{} was refused, and nothing of it was accepted:\n{lines}Correct this and drop the file again. The copy beside this one \
+         is what it said, but for secrets, which are masked.\n",
+        masker.text(name)
+    )
+}
+
+/// Returns what is wrong with the first bad line.
+pub(super) fn first_sentence(masker: &Masker, by_line: ByLine, bad: &BadLines) -> String {
+    bad.first.first().map(|bad| sentence(masker, by_line, bad)).unwrap_or_default()
+}
+
+/// Returns what is wrong with a line.
+pub(super) fn sentence(masker: &Masker, by_line: ByLine, bad: &BadLine) -> String {
+    let words = masker.text(&bad.words);
+    match by_line {
+        ByLine::Yes if bad.number > 0 => format!("line {}: {words}", bad.number),
+        _ => words,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn aside(folder: &Folder, name: &str, bytes: &[u8]) -> String {
+        let line = BadLine { number: 1, words: "op: must be create, update or delete".to_owned() };
+        let (masker, now) = (Masker::default(), Timestamp::UNIX_EPOCH);
+        let explanation = sentences(&masker, name, ByLine::Yes, &BadLines::from(vec![line]));
+        keep(folder, &masker, now, name, bytes, ByLine::Yes, &explanation).unwrap()
+    }
+
+    #[test]
+    fn the_same_content_is_kept_once_and_another_gets_a_number() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let folder = Folder::open(directory.path()).unwrap();
+        assert_eq!(aside(&folder, "a.json", b"one"), "a.json");
+        assert_eq!(aside(&folder, "a.json", b"two"), "a.2.json");
+        assert_eq!(aside(&folder, "a.json", b"one"), "a.json");
+        assert_eq!(aside(&folder, "a.json", b"two"), "a.2.json");
+        assert_eq!(folder.names().unwrap(), ["a.2.json", "a.2.json.error", "a.json", "a.json.error"]);
+        // A crash between the copy and its explanation.
+        folder.remove("a.json.error").unwrap();
+        assert_eq!(aside(&folder, "a.json", b"one"), "a.json");
+        assert!(directory.path().join("a.json.error").exists());
+    }
+
+    #[test]
+    fn names_are_numbered_and_fit() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let folder = Folder::open(directory.path()).unwrap();
+        fs::write(directory.path().join("a.json"), "").unwrap();
+        fs::write(directory.path().join("a.2.json.error"), "").unwrap();
+        assert_eq!(aside(&folder, "a.json", b"x"), "a.3.json");
+        let long = aside(&folder, &format!("{}.jsonl", "顧".repeat(83)), b"x");
+        assert!(long.len() + ERROR.len() <= 255 && long.ends_with("顧.jsonl"), "{long}");
+    }
+
+    #[test]
+    fn an_error_file_is_short_however_many_lines_are_wrong() {
+        let words = "顧".repeat(200);
+        let mut bad = BadLines::default();
+        (1..=40_000).for_each(|number| bad.push(BadLine { number, words: words.clone() }));
+        let told = sentences(&Masker::default(), "a.jsonl", ByLine::Yes, &bad);
+        assert!(told.len() < 34 * 1024, "{}", told.len());
+        let listed = told.lines().filter(|line| line.starts_with("line ")).count();
+        assert!(
+            listed > 10 && told.contains(&format!("and {} more lines are wrong", 40_000 - listed)),
+            "{told}"
+        );
+    }
+}

@@ -1,0 +1,169 @@
+//! What is in the spool directory: files that may be taken, and files that stay.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use rustix::fs::FileType;
+use serde::Serialize;
+
+use super::directories::{CLAIMED, Directories, RECEIPTS, REJECTED};
+use super::file::{self, cannot, stamp};
+use super::folder::Folder;
+use super::redact::ByLine;
+use komoju_core::plan::spool::FoundFile;
+
+/// MOST_NAMED limits the files that are reported by name; the others are counted.
+pub const MOST_NAMED: usize = 100;
+
+const NOT_UTF_8: &str = "has a name that is not UTF-8: give it another";
+
+const NO_ENDING: &str = "must end in .json (one intent) or .jsonl (one a line): rename it";
+
+const NO_CLAIM: &str =
+    "is not a file that this program claimed: move it to the spool directory, or remove it";
+
+/// A file that stays where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Left {
+    /// Its name; the path where it is the directory itself.
+    pub name: String,
+    /// Why, and what to do; safe to show.
+    pub why: String,
+}
+
+/// Files that stay where they are: the first ones by name with the reason, the others as a number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    named: BTreeMap<String, String>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+impl Leftovers {
+    /// Adds a file.
+    pub fn add(&mut self, name: &str, why: impl Into<String>) {
+        self.named.insert(name.to_owned(), why.into());
+        if self.named.len() > MOST_NAMED {
+            self.named.pop_last();
+            self.more += 1;
+        }
+    }
+
+    /// Adds the files of an earlier scan that this one did not reach.
+    pub(super) fn add_missing(&mut self, earlier: &Self) {
+        for (name, why) in &earlier.named {
+            if self.more == 0 && !self.named.contains_key(name) {
+                self.add(name, why.as_str());
+            }
+        }
+    }
+
+    /// Returns why this file stays, if it is named.
+    pub(super) fn why(&self, name: &str) -> Option<&str> {
+        self.named.get(name).map(String::as_str)
+    }
+
+    /// Returns the named ones, by name.
+    pub fn list(&self) -> Vec<Left> {
+        self.named.iter().map(|(name, why)| Left { name: name.clone(), why: why.clone() }).collect()
+    }
+}
+
+/// What a scan found. Files that are not taken need no memory each: there may be very many.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// The claims, then the dropped files.
+    pub(super) files: Vec<FoundFile>,
+    pub(super) left: Leftovers,
+}
+
+/// Lists the files of one directory.
+type List = fn(&Folder, &mut Leftovers) -> io::Result<Vec<FoundFile>>;
+
+/// Lists the claims and the dropped files. A directory that cannot be read is left.
+pub(super) fn scan(at: &Directories) -> Scan {
+    let mut scan = Scan::default();
+    for (folder, list) in [(&at.claimed, claims as List), (&at.spool, dropped)] {
+        match list(folder, &mut scan.left) {
+            Ok(files) => scan.files.extend(files),
+            Err(error) => {
+                let path = folder.path().display().to_string();
+                let why = cannot(&format!("outbound.spool_dir: {path} cannot be read"), &error);
+                scan.left.add(&path, why);
+            }
+        }
+    }
+    scan
+}
+
+/// Lists the claimed files, and removes the directories of finished claims.
+fn claims(claimed: &Folder, left: &mut Leftovers) -> io::Result<Vec<FoundFile>> {
+    let mut files = Vec::new();
+    for id in claimed.names()? {
+        let claim = id.to_string_lossy().into_owned();
+        if !claimed.metadata_of(&id)?.is_dir() {
+            left.add(&format!("{CLAIMED}/{claim}"), NO_CLAIM);
+            continue;
+        }
+        let folder = claimed.folder(&id)?;
+        let names = folder.names()?;
+        if names.is_empty() {
+            claimed.remove_folder(&id)?;
+        }
+        for name in names {
+            match name.to_str().filter(|name| ending(name).is_some()) {
+                Some(text) => files.push(FoundFile {
+                    name: text.to_owned(),
+                    claim: Some(claim.clone()),
+                    stamp: stamp(&folder.metadata_of(&name)?),
+                }),
+                None => left.add(&format!("{CLAIMED}/{claim}/{}", name.display()), NO_CLAIM),
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Lists the files in the spool directory.
+fn dropped(spool: &Folder, left: &mut Leftovers) -> io::Result<Vec<FoundFile>> {
+    let mut files = Vec::new();
+    spool.each(|name, kind| {
+        let shown = name.to_string_lossy();
+        if !is_dropped(&shown) {
+            return;
+        }
+        if let Some(why) = stray(name.to_str(), &shown, kind) {
+            return left.add(&shown, why);
+        }
+        // A file that was removed since is no file.
+        let Ok(found) = spool.metadata_of(name) else { return };
+        match file::kind(&found) {
+            Some(why) => left.add(&shown, why),
+            None => files.push(FoundFile { name: shown.into_owned(), claim: None, stamp: stamp(&found) }),
+        }
+    })?;
+    Ok(files)
+}
+
+/// Returns why a file is not taken, as far as its name and type say.
+pub(super) fn stray(name: Option<&str>, shown: &str, kind: FileType) -> Option<&'static str> {
+    match kind {
+        _ if name.is_none() => Some(NOT_UTF_8),
+        FileType::RegularFile if ending(shown).is_none() => Some(NO_ENDING),
+        _ => None,
+    }
+}
+
+/// Returns a name without its ending, and what the ending means.
+pub(super) fn ending(name: &str) -> Option<(&str, ByLine)> {
+    match name.rsplit_once('.') {
+        Some((stem, "json")) => Some((stem, ByLine::No)),
+        Some((stem, "jsonl")) => Some((stem, ByLine::Yes)),
+        _ => None,
+    }
+}
+
+/// Returns whether a name is one of a dropped file: neither hidden nor ours.
+pub(super) fn is_dropped(name: &str) -> bool {
+    !name.starts_with('.') && ![RECEIPTS, REJECTED].contains(&name)
+}
