@@ -13,7 +13,7 @@
 //! |---|---|---|---|
 //! | dropped | `NAME` | – | claims it when it is unchanged for a second, or was renamed into place |
 //! | claimed | `.claimed/CLAIM/NAME` | – | reads it, and accepts or refuses it |
-//! | refused | the same, and `rejected/NAME` with or without `NAME.error` | – | refuses it again; one copy of the same content is kept |
+//! | refused | the same, `rejected/NAME.error`, then `rejected/NAME` | – | refuses it again; one copy of the same content is kept |
 //! | accepted | `.claimed/CLAIM/NAME` | the file with its CLAIM, and all its intents | keeps bytes that arrived since in `rejected/`, and writes the receipt |
 //! | receipt | the same, and `receipts/NAME.json` | the same | the same |
 //! | removed | `.claimed/CLAIM/`, empty | the same | removes the directory |
@@ -42,13 +42,14 @@ mod worker;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
 use directories::Directories;
+use scan::Leftovers;
 use take::Halt;
 use worker::Worker;
 
@@ -59,21 +60,22 @@ use crate::store::{Store, StoreError};
 use komoju_core::plan::spool::{ChangingFiles, LONGEST_DELAY, ScanTime};
 
 pub use directories::SPOOL_MODE;
-pub use report::{Overview, count_files, locked_by_another, that_stay, waiting_files};
-pub use scan::{Left, Leftovers, MOST_NAMED};
+pub use directories::locked_by_another;
+pub use report::{Overview, count_files, waiting_files};
+pub use scan::{Left, MOST_NAMED};
 
 /// LONGEST_DRAIN limits how long a drain waits: until a file that is being written does not delay
 /// the others any more, and one more second.
 const LONGEST_DRAIN: Duration = LONGEST_DELAY.saturating_add(Duration::from_secs(1));
 
-/// AGAIN controls when a file that changed while it was read is looked at again.
+/// AGAIN controls how soon a file that changed while it was read is read again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// KEPT controls how long receipts are kept after their last intent was settled, and refused files
 /// after they were put aside: 30 days.
 const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// EXPIRE_EVERY controls how often old refused files are looked for: each time the directory is read.
+/// EXPIRE_EVERY controls how often old refused files are searched for: each search reads `rejected/`.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 const SWITCHED_OFF: &str = "waits: pushing is switched off (outbound.enabled = false)";
@@ -113,8 +115,6 @@ pub struct Spool {
     settings: SpoolSettings,
     /// One scan at a time.
     state: tokio::sync::Mutex<State>,
-    /// What the last scan left.
-    left: Mutex<Leftovers>,
     worker: Worker,
 }
 
@@ -124,9 +124,11 @@ struct State {
     /// Open, and locked, from the first scan on that could open them.
     directories: Option<Arc<Directories>>,
     changing: ChangingFiles,
+    /// What the last scan left.
+    left: Leftovers,
     /// Why no file is taken, as it was last recorded.
     problem: Option<Option<String>>,
-    /// When old refused files were last looked for.
+    /// When old refused files were last searched for.
     expired_at: Option<Duration>,
 }
 
@@ -135,7 +137,7 @@ struct State {
 struct Progress {
     summary: ScanSummary,
     left: Leftovers,
-    /// Whether files were not looked at, because they wait for an older one.
+    /// Whether files were left out because they wait for an older one.
     is_cut: bool,
 }
 
@@ -155,7 +157,6 @@ impl Spool {
             worker: Worker::new(settings.dir.clone()),
             settings,
             state: tokio::sync::Mutex::default(),
-            left: Mutex::default(),
         }
     }
 
@@ -196,10 +197,11 @@ impl Spool {
         }
         let Progress { mut summary, mut left, is_cut } = progress;
         if is_cut {
-            left.add_missing(&self.last_left());
+            left.add_missing(&state.left);
         }
         (summary.left, summary.more_left) = (left.list(), left.more);
-        self.report(left);
+        self.report(&left, &state.left);
+        state.left = left;
         Ok(summary)
     }
 
@@ -228,11 +230,6 @@ impl Spool {
                 () = self.clock.sleep(wait) => waited += wait,
             }
         }
-    }
-
-    /// Returns what is in the directory and stays there, as last seen.
-    pub fn left(&self) -> Vec<Left> {
-        self.last_left().list()
     }
 
     async fn take_files(
@@ -308,9 +305,8 @@ impl Spool {
         progress.left.add(name, self.masker.text(why));
     }
 
-    /// Keeps what the scan left, and logs each file once.
-    fn report(&self, left: Leftovers) {
-        let mut last = self.last_left();
+    /// Logs what the scan left, and the last one did not.
+    fn report(&self, left: &Leftovers, last: &Leftovers) {
         // The first names of a growing mass of files differ from scan to scan: the scan that met the mass first has
         // named enough.
         let is_mass = left.more > 0 && last.more > 0;
@@ -326,16 +322,5 @@ impl Spool {
                 left.more
             );
         }
-        *last = left;
-    }
-
-    fn last_left(&self) -> MutexGuard<'_, Leftovers> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl std::fmt::Debug for Spool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Spool").field("settings", &self.settings).finish_non_exhaustive()
     }
 }

@@ -1,16 +1,15 @@
 //! The spool directory, and the files that stay in it.
 
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::access::{Owned, READ, Users};
+use super::access::{Owned, Users};
 use super::finding::Findings;
 use super::rules::{Kind, broken};
 use super::{Exit, Finding, permissions, quoted};
 use crate::config::Outbound;
 use crate::store::{self, Reader};
-use crate::tasks::spool::{self, Left, Leftovers};
+use crate::tasks::spool::{self, Left, Overview};
 
 const CHECK: &str = "spool";
 
@@ -25,9 +24,6 @@ pub(super) fn check(
     holder: Option<&str>,
 ) -> Vec<Finding> {
     let path = &outbound.spool_dir;
-    let may_read = |file: &fs::Metadata| users.service.may(READ, &Owned::of(file));
-    let found = permissions::directory(path)
-        .and_then(|directory| Ok((directory, spool::that_stay(path, &users.service.name, &may_read)?)));
     let problem = match holder {
         // Only the running daemon knows whether the lock is its own.
         Some(_) => Reader::open(database)
@@ -35,47 +31,43 @@ pub(super) fn check(
             .unwrap_or_default(),
         None => spool::locked_by_another(path),
     };
-    classify(path, found, problem, users)
+    let found = permissions::directory(path);
+    let found = found.and_then(|directory| std::fs::read_dir(path).map(|_| directory));
+    classify(path, found, Overview::read(path, database, Some(problem)), users)
 }
 
-fn classify(
-    path: &Path,
-    found: io::Result<(Owned, Leftovers)>,
-    problem: Option<String>,
-    users: &Users,
-) -> Vec<Finding> {
+fn classify(path: &Path, found: io::Result<Owned>, overview: Overview, users: &Users) -> Vec<Finding> {
     let shown = path.display();
-    let (directory, left) = match found {
+    let directory = match found {
         Ok(found) => found,
         Err(error) => return vec![unusable(path, &error, users)],
     };
     let mut findings = Findings::of(CHECK);
     findings.extend(broken(CHECK, Kind::Spool, &[(path, &directory)], users));
     if findings.is_empty()
-        && let Some(problem) = problem
+        && let Some(problem) = overview.problem
     {
-        findings.fail(Exit::Failed, format!("no file is taken out of {shown}"), problem);
+        findings.fail(Exit::Failed, format!("no file is taken from {shown}"), problem);
     }
     if findings.is_empty() && directory.mode != spool::SPOOL_MODE {
         let (mode, right) = (directory.mode, spool::SPOOL_MODE);
         findings.warn(
             format!(
-                "{shown} has mode {mode:04o}: with {right:04o} the group may drop files, their group is the directory's, and \
-                 nobody takes away another one's"
+                "{shown} has mode {mode:04o}: with {right:04o} members of the group can drop files, the files get the \
+                 directory's group, and no member can remove the files of another"
             ),
             format!("chmod {right:04o} {}", quoted(path)),
         );
     }
-    let named = left.list();
-    for Left { name, why } in named.iter().take(MOST_NAMED) {
+    for Left { name, why } in overview.stuck.iter().take(MOST_NAMED) {
         findings.warn(format!("the file {name} stays in {shown}"), format!("it {why}"));
     }
-    let more = named.len().saturating_sub(MOST_NAMED) as u64 + left.more;
+    let more = overview.stuck.len().saturating_sub(MOST_NAMED) as u64 + overview.more_stuck;
     if more > 0 {
-        let advice = "deal with the first ones, and look again";
+        let advice = "handle the named ones, then run `komoju-sync doctor` again";
         findings.warn(format!("{more} more files stay in {shown}"), advice);
     }
-    findings.or_ok(|| format!("{} takes files out of {shown}, and none is stuck there", users.service.name))
+    findings.or_ok(|| format!("{} takes files from {shown}, and no file stays there", users.service.name))
 }
 
 fn unusable(path: &Path, error: &io::Error, users: &Users) -> Finding {
@@ -83,10 +75,10 @@ fn unusable(path: &Path, error: &io::Error, users: &Users) -> Finding {
     match error.kind() {
         ErrorKind::PermissionDenied => {
             let me = &users.me.name;
-            Finding::skip(CHECK, format!("{me} may not look into {shown}; run this as root"))
+            Finding::skip(CHECK, format!("{me} cannot read {shown}; run this as root"))
         }
         ErrorKind::NotFound => {
-            Finding::ok(CHECK, format!("{shown} is not there yet; `run` and `sync` make it"))
+            Finding::ok(CHECK, format!("{shown} does not exist yet; `run` and `sync` create it"))
         }
         _ => {
             let advice = "put a directory there, or set outbound.spool_dir to another place";
@@ -101,9 +93,8 @@ mod tests {
     use super::super::finding::Level;
     use super::*;
 
-    fn classified(found: io::Result<Owned>, left: Leftovers, problem: Option<&str>) -> Vec<Finding> {
-        let found = found.map(|directory| (directory, left));
-        classify(Path::new("/s"), found, problem.map(str::to_owned), &users())
+    fn classified(found: io::Result<Owned>, overview: Overview) -> Vec<Finding> {
+        classify(Path::new("/s"), found, overview, &users())
     }
 
     #[test]
@@ -121,16 +112,17 @@ mod tests {
             (directory(0, 0o3777), None, Level::Fail),
         ] {
             let shown = format!("{found:?}");
-            let findings = classified(found, Leftovers::default(), problem);
+            let problem = problem.map(str::to_owned);
+            let findings = classified(found, Overview { problem, ..Overview::default() });
             assert_eq!(findings.iter().map(|finding| finding.level).collect::<Vec<_>>(), [level], "{shown}");
         }
     }
 
     #[test]
     fn many_files_are_a_number() {
-        let mut left = Leftovers::default();
-        (0..12).for_each(|n| left.add(&n.to_string(), "is a pipe"));
-        let findings = classified(Ok(owned(990, 991, 0o3770)), left, None);
+        let stuck = (0..11).map(|n| Left { name: n.to_string(), why: "is a pipe".to_owned() }).collect();
+        let overview = Overview { stuck, more_stuck: 1, ..Overview::default() };
+        let findings = classified(Ok(owned(990, 991, 0o3770)), overview);
         assert_eq!(findings.len(), 11);
         assert!(findings[10].finding.starts_with("2 more files"), "{}", findings[10].finding);
     }

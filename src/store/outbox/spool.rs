@@ -1,6 +1,6 @@
 //! Files of the spool directory: their intents accepted, all or none, and what their receipts say.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Params, params};
 
 use crate::store::file::wipe;
 use crate::store::outbox::accept::{self, Door};
@@ -8,12 +8,12 @@ use crate::store::outbox::engine;
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::intent::{Intent, Target, Wish};
 
-/// An intent of a file, its id set.
+/// An intent of a file, with an id.
 #[derive(Clone, Debug)]
 pub struct Line {
     /// From 1; blank lines count.
     pub number: u64,
-    /// What it says.
+    /// The intent.
     pub intent: Intent,
 }
 
@@ -22,7 +22,7 @@ pub struct Line {
 pub struct BadLine {
     /// From 1; blank lines count.
     pub number: u64,
-    /// Field and rule.
+    /// The field and the rule.
     pub words: String,
 }
 
@@ -45,14 +45,6 @@ impl BadLines {
         if self.first.len() < MOST_KEPT {
             self.first.push(line);
         }
-    }
-}
-
-impl From<Vec<BadLine>> for BadLines {
-    fn from(lines: Vec<BadLine>) -> Self {
-        let mut bad = Self::default();
-        lines.into_iter().for_each(|line| bad.push(line));
-        bad
     }
 }
 
@@ -116,9 +108,9 @@ pub struct Entry {
     pub id: String,
     /// Its state.
     pub state: String,
-    /// The customer that it made or is about.
+    /// The customer that it created or is about.
     pub customer: Option<String>,
-    /// Why it is where it is.
+    /// The reason of its state.
     pub reason: Option<String>,
     /// Whether it had been accepted before this file.
     pub is_repeat: bool,
@@ -201,7 +193,7 @@ fn note(tx: &Tx<'_>, file: &SpoolFile<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What was accepted of this drop of a file; `None` where nothing was yet.
+/// Returns what was accepted of this drop of a file; `None` where nothing was yet.
 ///
 /// # Errors
 /// The database failed.
@@ -213,7 +205,7 @@ pub fn accepted(conn: &Conn, name: &str, claim: &str) -> Result<Option<Accepted>
     Ok(found.optional()?)
 }
 
-/// Why no file is taken at all, as the daemon last said; `None` where files are taken.
+/// Returns why no file is taken, as the daemon last recorded; `None` where files are taken.
 ///
 /// # Errors
 /// The database failed.
@@ -230,7 +222,7 @@ pub fn set_problem(tx: &Tx<'_>, why: Option<&str>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What the receipt of a file says now.
+/// Returns the content of a file's receipt as of now.
 pub fn receipt(conn: &Conn, name: &str) -> Result<Option<Receipt>, StoreError> {
     let taken_at = conn
         .prepare_cached("SELECT taken_at FROM spool_file WHERE name = ?1")?
@@ -255,23 +247,20 @@ pub fn receipt(conn: &Conn, name: &str) -> Result<Option<Receipt>, StoreError> {
     Ok(Some(Receipt { name: name.to_owned(), taken_at, intents }))
 }
 
-/// The files all of whose intents are settled, while their receipts do not say so yet.
+/// Returns the files whose intents are all settled, while their receipts do not say so yet.
 pub fn newly_settled(conn: &Conn) -> Result<Vec<String>, StoreError> {
-    // Intents settle about in their order: whoever looks from the end finds an open one at once.
-    let mut statement = conn.prepare_cached(
-        "SELECT name FROM spool_file
+    // Intents settle about in their order: from the end, an open one is found at once.
+    let sql = "SELECT name FROM spool_file
          WHERE is_settled = 0 AND NOT EXISTS (
              SELECT 1 FROM (SELECT intent_id FROM spool_intent WHERE spool_intent.name = spool_file.name ORDER BY line DESC)
              JOIN intents ON id = intent_id JOIN outbox USING (position) WHERE is_open = 1)
-         ORDER BY name",
-    )?;
-    let names = statement.query_map([], |row| row.get(0))?;
-    Ok(names.collect::<Result<_, _>>()?)
+         ORDER BY name";
+    names(conn, sql, [])
 }
 
-/// The receipt of this file says that all is settled.
+/// Notes that the receipt of this file says that all is settled.
 pub fn note_settled(tx: &Tx<'_>, name: &str) -> Result<(), StoreError> {
-    // One may have been tried again since the receipt was read.
+    // An intent may have been retried since the receipt was read.
     tx.prepare_cached(
         "UPDATE spool_file SET is_settled = 1
          WHERE name = ?1 AND NOT EXISTS (
@@ -282,7 +271,8 @@ pub fn note_settled(tx: &Tx<'_>, name: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A settled intent is tried again, or is erased: receipts that name it are written once more when it is settled.
+/// Notes that a settled intent is retried or erased: receipts that name it are rewritten when it is
+/// settled.
 pub(in crate::store) fn reopen(tx: &Tx<'_>, intent_id: &str) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE spool_file SET is_settled = 0
@@ -292,20 +282,24 @@ pub(in crate::store) fn reopen(tx: &Tx<'_>, intent_id: &str) -> Result<(), Store
     Ok(())
 }
 
-/// The files that were taken, and whose last intent was settled, before this moment.
+/// Returns the files that were accepted, and whose last intent was settled, before this moment.
 pub fn settled_before(conn: &Conn, moment: &str) -> Result<Vec<String>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT name FROM spool_file
+    let sql = "SELECT name FROM spool_file
          WHERE is_settled = 1 AND taken_at < ?1 AND NOT EXISTS (
              SELECT 1 FROM spool_intent JOIN intents ON id = intent_id
              WHERE spool_intent.name = spool_file.name AND settled_at >= ?1)
-         ORDER BY name",
-    )?;
-    let names = statement.query_map([moment], |row| row.get(0))?;
+         ORDER BY name";
+    names(conn, sql, [moment])
+}
+
+fn names(conn: &Conn, sql: &str, parameters: impl Params) -> Result<Vec<String>, StoreError> {
+    let mut statement = conn.prepare_cached(sql)?;
+    let names = statement.query_map(parameters, |row| row.get(0))?;
     Ok(names.collect::<Result<_, _>>()?)
 }
 
-/// The files that name an intent whose content was erased with its customer, each with whether all its intents are such.
+/// Returns the files that name an intent whose content was erased with its customer, each with
+/// whether all its intents are such.
 pub fn of_erased(conn: &Conn) -> Result<Vec<(String, bool)>, StoreError> {
     let mut statement = conn.prepare(
         "SELECT name, min(erased) FROM spool_intent JOIN intents ON id = intent_id JOIN outbox USING (position)
@@ -317,7 +311,7 @@ pub fn of_erased(conn: &Conn) -> Result<Vec<(String, bool)>, StoreError> {
 
 /// Forgets a file; its intents stay.
 pub fn forget(tx: &Tx<'_>, name: &str) -> Result<(), StoreError> {
-    // Not left to the foreign key, which a connection may not heed.
+    // A connection may not enforce the foreign key.
     tx.prepare_cached("DELETE FROM spool_intent WHERE name = ?1")?.execute([name])?;
     tx.prepare_cached("DELETE FROM spool_file WHERE name = ?1")?.execute([name])?;
     Ok(())

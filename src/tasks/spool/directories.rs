@@ -1,9 +1,9 @@
-//! The spool directory and the three below it: created whole, owned by this user, locked.
+//! The spool directory and the three below it: created complete, owned by this user, locked.
 //!
-//! Two rules keep others out. The directories are created in a place that only this user can reach,
-//! and appear at their path in one rename: no member of the group can create `rejected/` first. And
-//! each of them must belong to the owner of the spool directory: a directory or a link that a
-//! member put there is reported and never used.
+//! Two rules keep other users out. The directories are created in a place that only this user can
+//! reach, and appear at their path in one rename: no member of the group can create `rejected/`
+//! first. And each of them must belong to the owner of the spool directory: a directory or a link
+//! that a member of the group created is reported and never used.
 //!
 //! The lock is on the spool directory itself and lives as long as its handle. Two daemons that take
 //! files from one directory would each accept some of them, for two accounts.
@@ -121,7 +121,7 @@ fn lock(spool: &Folder) -> io::Result<bool> {
 fn in_use(path: &Path) -> String {
     let by = lock_holder(path).map(|process| format!(" (process {process}; `ps -fp {process}`)"));
     format!(
-        "outbound.spool_dir: another komoju-sync{} takes the files out of {}: give each its own outbound.spool_dir and restart \
+        "outbound.spool_dir: another komoju-sync{} takes the files from {}: give each its own outbound.spool_dir and restart \
          it, or stop the other",
         by.unwrap_or_default(),
         path.display()
@@ -134,9 +134,9 @@ pub(super) fn obstacle(path: &Path, database: &Path) -> Option<String> {
     wrong_owner(path, owner, user_of(database)).or_else(|| locked_by_another(path))
 }
 
-/// Why this directory is locked, where it is. The lock is shared for a moment, and nothing is
-/// changed.
-pub(super) fn locked_by_another(path: &Path) -> Option<String> {
+/// Returns why another process's lock keeps a daemon from taking files; `None` where none does. The
+/// lock is shared for a moment, and nothing is changed.
+pub fn locked_by_another(path: &Path) -> Option<String> {
     let folder = Folder::open(path).ok()?;
     (!folder.lock_shared().unwrap_or(true)).then(|| in_use(path))
 }
@@ -148,7 +148,7 @@ fn lock_holder(path: &Path) -> Option<u32> {
 
 fn unusable(path: &Path, error: &io::Error) -> String {
     format!(
-        "outbound.spool_dir: {} cannot be made or used: {error}; {}, or set outbound.spool_dir to another place",
+        "outbound.spool_dir: {} cannot be created or used: {error}; {}, or set outbound.spool_dir to another place",
         path.display(),
         advice(error)
     )
@@ -177,7 +177,7 @@ pub(super) fn open_below(spool: &Folder, name: &str) -> Result<Option<Folder>, S
     let path = spool.path_of(name);
     let foreign = |what: &str| {
         let path = path.display();
-        Err(format!("outbound.spool_dir: {path} {what}; it is not used until it is removed: `rm -r {path}`"))
+        Err(format!("outbound.spool_dir: {path} {what}; it is not used: remove it with `rm -r {path}`"))
     };
     let failed = |error| unusable(&path, &error);
     match spool.find(name).map_err(failed)? {

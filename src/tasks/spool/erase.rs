@@ -1,13 +1,14 @@
 //! An erased customer's values in the files of the spool door.
 //!
-//! Receipts are ours: those that name an intent which lost its content are written again from the
-//! outbox. The files in `rejected/` are copies of what others wrote: a copy that is about this
+//! Receipts are ours: those that name an intent which lost its content are rewritten from the outbox. The files in `rejected/` are copies of what others wrote: a copy that is about this
 //! customer alone is removed, with its `.error`. A file that is about others too, that waits to be
 //! taken, or that cannot be read is left and reported: the operator decides about it.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
 
 use super::directories::{self, CLAIMED, RECEIPTS, REJECTED};
 use super::file::{self, Unread, advice};
@@ -23,7 +24,7 @@ use komoju_core::{Searched, Traces};
 pub struct ErasedFiles {
     /// How many were removed.
     pub removed: u64,
-    /// How many receipts were written again.
+    /// How many receipts were rewritten.
     pub rewritten: u64,
     /// Those that an operator must look at, with the reason; values in their names are hidden.
     pub left: Vec<(PathBuf, String)>,
@@ -55,13 +56,19 @@ pub fn erase(tx: &Tx<'_>, dir: &Path, traces: &Traces) -> Result<ErasedFiles, St
         eraser.erase_rejected(rejected)?;
     }
     if let Some(spool) = &spool {
-        let why = "it names this customer and waits to be taken: remove it unless it shall be taken";
+        let why = "it names this customer and waits to be taken: remove it, unless it is to be taken";
         eraser.report(spool, why, Eraser::names)?;
     }
     if let Some(claimed) = &claimed {
         let why = "it names this customer, and its acceptance has begun: erase again after it";
-        for folder in eraser.folders(claimed) {
-            eraser.report(&folder, why, Eraser::names)?;
+        for name in eraser.names_in(claimed).1 {
+            match claimed.folder(&name) {
+                Ok(folder) => eraser.report(&folder, why, Eraser::names)?,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    eraser.leave_for(&claimed.path_of(&name), "its files could not be searched", &error);
+                }
+            }
         }
         eraser.report(claimed, why, Eraser::names)?;
     }
@@ -102,7 +109,7 @@ impl Eraser<'_> {
         why: &str,
         is_about: impl Fn(&Self, &Searched) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
-        for name in self.files_in(folder) {
+        for name in self.names_in(folder).0 {
             if let Some((text, _)) = self.searched(folder, &name)
                 && is_about(self, &text)?
             {
@@ -135,7 +142,7 @@ impl Eraser<'_> {
                 (removed, "this receipt cannot be removed", &mut self.files.removed)
             } else {
                 let written = receipts::write(folder, &masker, &receipt);
-                (written, "this receipt cannot be written anew", &mut self.files.rewritten)
+                (written, "this receipt cannot be rewritten", &mut self.files.rewritten)
             };
             match done {
                 Ok(()) => *count += 1,
@@ -149,7 +156,7 @@ impl Eraser<'_> {
     /// it.
     fn erase_rejected(&mut self, folder: &Folder) -> Result<(), StoreError> {
         let mut is_changed = false;
-        for name in self.files_in(folder) {
+        for name in self.names_in(folder).0 {
             // An `.error` is gone by now if its copy was removed: the copy sorts before it.
             let Some((text, content)) = self.searched(folder, &name) else { continue };
             let path = folder.path_of(&name);
@@ -160,12 +167,12 @@ impl Eraser<'_> {
                     Err(error) => self.leave_for(&path, "it was refused, and cannot be removed", &error),
                 }
             } else if self.names(&text)? {
-                let why = "it was refused, names this customer, and may be about others too: look, and remove it by hand";
+                let why = "it was refused, names this customer, and may be about others too: read it, and remove it by hand";
                 self.leave(&path, why);
             }
         }
         if is_changed && let Err(error) = folder.sync() {
-            let what = "files were removed from it, and that may not be lasting";
+            let what = "files were removed from it, and a power cut may undo that";
             self.leave_for(folder.path(), what, &error);
         }
         Ok(())
@@ -189,34 +196,18 @@ impl Eraser<'_> {
         None
     }
 
-    /// Returns the folders in a folder. One that cannot be opened is left, and reported.
-    fn folders(&mut self, folder: &Folder) -> Vec<Folder> {
-        // A folder that cannot be listed is reported by `files_in`.
-        let names = folder.names().unwrap_or_default().into_iter();
-        let opened = names.filter_map(|name| match folder.folder(&name) {
-            Ok(opened) => Some(opened),
-            // Removed since; or a file, which is searched with the others.
-            Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => None,
-            Err(error) => {
-                self.leave_for(&folder.path_of(&name), "its files could not be searched", &error);
-                None
-            }
+    /// Returns the files in a folder, and the folders, by name; those that begin with a dot included.
+    fn names_in(&mut self, folder: &Folder) -> (Vec<OsString>, Vec<OsString>) {
+        let (mut files, mut folders) = (Vec::new(), Vec::new());
+        let listed = folder.each(|name, kind| match kind {
+            FileType::Directory => folders.push(name.to_owned()),
+            _ => files.push(name.to_owned()),
         });
-        opened.collect()
-    }
-
-    /// Returns the files in a folder, by name, those that begin with a dot included.
-    fn files_in(&mut self, folder: &Folder) -> Vec<OsString> {
-        let is_file =
-            |name: &OsString| folder.find(name).map(|found| found.is_some_and(|file| !file.is_dir()));
-        let files = folder.names().and_then(|names| {
-            let kept = names.into_iter().map(|name| Ok(is_file(&name)?.then_some(name)));
-            kept.filter_map(io::Result::transpose).collect()
-        });
-        files.unwrap_or_else(|error| {
+        if let Err(error) = listed {
             self.leave_for(folder.path(), "its files could not be searched", &error);
-            Vec::new()
-        })
+        }
+        files.sort();
+        (files, folders)
     }
 }
 

@@ -14,7 +14,7 @@ use komoju_core::plan::spool::Stamp;
 /// LARGEST limits the files that are taken, in bytes.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
-const LINKED: &str = "has more than one link, so it would live on elsewhere: copy it here";
+const LINKED: &str = "has more than one link: put a copy here, and remove this link";
 
 const TOO_LARGE: &str = "has more than 16 MiB: split it into several files";
 
@@ -58,7 +58,7 @@ pub(super) fn kind(file: &Metadata) -> Option<&'static str> {
     } else if kind.is_symlink() {
         Some("is a symbolic link, and links are not followed: put the file itself here")
     } else if kind.is_dir() {
-        Some("is a directory: put its files here, one level down nothing is looked at")
+        Some("is a directory: put its files here, because directories are not searched")
     } else if kind.is_fifo() {
         Some("is a pipe: put a regular file here")
     } else {
@@ -114,17 +114,17 @@ fn unfit(file: &Metadata) -> Option<&'static str> {
     }
 }
 
-/// Returns why a file stays where it is, without opening it. `folder` is the directory's metadata,
+/// Returns why a regular file stays where it is, without opening it. `folder` is the directory's metadata,
 /// and `may_read` says whether the user `reader` may read the file.
 pub(super) fn why_left(
     path: &Path,
     folder: &Metadata,
     file: &Metadata,
     reader: &str,
-    may_read: &dyn Fn(&Metadata) -> bool,
+    may_read: bool,
 ) -> Option<String> {
-    let why = kind(file).or_else(|| unfit(file)).map(str::to_owned);
-    why.or_else(|| (!may_read(file)).then(|| unreadable(path, folder, file, reader)))
+    let why = unfit(file).map(str::to_owned);
+    why.or_else(|| (!may_read).then(|| unreadable(path, folder, file, reader)))
 }
 
 /// The commonest failure of a spool: a file written with umask 077.
@@ -171,7 +171,7 @@ pub(super) fn advice(error: &io::Error) -> &'static str {
 
 /// Returns the message for a step that failed and is tried again by the next scan.
 pub(super) fn cannot(what: &str, error: &io::Error) -> String {
-    format!("{what}: {error}; {}; it is tried again with the next look", advice(error))
+    format!("{what}: {error}; {}; the next scan tries it again", advice(error))
 }
 
 #[cfg(test)]

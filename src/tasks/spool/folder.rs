@@ -57,7 +57,7 @@ impl Folder {
         Ok(rustix::fs::openat(&self.handle, name, flags, Mode::empty())?.into())
     }
 
-    /// The metadata of what lies at `name`; of a link itself.
+    /// Returns the metadata of what has the name `name`; of a link itself.
     pub(super) fn metadata_of(&self, name: impl AsRef<OsStr>) -> io::Result<Metadata> {
         self.open_at(name.as_ref(), OFlags::PATH)?.metadata()
     }
@@ -70,17 +70,17 @@ impl Folder {
         }
     }
 
-    /// The metadata of the directory itself.
+    /// Returns the metadata of the directory itself.
     pub(super) fn metadata(&self) -> io::Result<Metadata> {
         self.handle.metadata()
     }
 
-    /// The path by which it was opened, for messages.
+    /// Returns the path by which it was opened, for messages.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The path of a name in it, for messages.
+    /// Returns the path of a name in it, for messages.
     pub(super) fn path_of(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.path.join(name.as_ref())
     }
@@ -98,7 +98,7 @@ impl Folder {
         Ok(())
     }
 
-    /// The names in it, sorted.
+    /// Returns the names in it, sorted.
     pub(super) fn names(&self) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
         self.each(|name, _| names.push(name.to_owned()))?;

@@ -1,4 +1,4 @@
-//! What a file says: its intents, each with its id, and what is wrong with it.
+//! The content of a file: its intents, each with its id, and the errors.
 //!
 //! A file is read line by line and never held as values: 16 MiB of text are a gigabyte of values.
 //! Two limits keep the memory of one line and the work of one file bounded.
@@ -14,17 +14,17 @@ use komoju_core::intent::{Intent, IntentId};
 pub(super) const MOST_LINES: usize = 50_000;
 
 /// LONGEST_INTENT limits the text of one intent, in bytes, without white space around it. The API
-/// takes far less; parsed, a text is many times as large.
+/// takes far less; a parsed text needs many times its memory.
 const LONGEST_INTENT: usize = 512 * 1024;
 
-/// MOST_VALUES limits the values in one intent: each takes far more memory than text. One behind
-/// the other, they have commas between them.
+/// MOST_VALUES limits the values in one intent: each needs far more memory than its text. They are
+/// counted by the commas between them.
 const MOST_VALUES: usize = 100_000;
 
-/// How many bytes of the content's digest are in an id that nobody chose.
+/// DIGEST_BYTES controls how many bytes of the content's digest are in an id that the file does not set.
 const DIGEST_BYTES: usize = 6;
 
-/// The first bytes of the content's SHA-256 in hex: what ids are made of.
+/// Returns the first bytes of the content's SHA-256 in hex: ids are made of them.
 pub(super) fn digest(content: &[u8]) -> String {
     Sha256::digest(content)[..DIGEST_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -55,7 +55,7 @@ pub(super) fn read<'a>(
     Box::new(texts.map(move |(number, text)| line(number, text, &format!("{source}:{number}"))))
 }
 
-/// How many lines there are; the last one may lack its end.
+/// Counts the lines; the last one may lack its end.
 fn count_lines(content: &[u8]) -> usize {
     let ends = content.iter().filter(|byte| **byte == b'\n').count();
     ends + usize::from(content.last().is_some_and(|last| *last != b'\n'))

@@ -1,12 +1,12 @@
 //! A refused file without its secrets, and otherwise byte for byte.
 //!
-//! Three looks at the text: what looks like a secret wherever it stands ([`Masker::each_span`]);
-//! the value of a key `payment_details`, `card` or a card's verification value, at any depth and
-//! however it looks; and strings that hide one of both behind JSON's escapes. The reading of JSON
-//! is lenient on purpose: most files that are refused are none.
+//! Three kinds of text are masked: what has the form of a secret, at any place
+//! ([`Masker::each_span`]); the value of a key `payment_details`, `card` or a card's verification
+//! value, at any depth and in any form; and strings that hide one of both behind JSON's escapes. The
+//! reader of JSON is lenient on purpose: most refused files are not JSON.
 //!
-//! Both looks are iterators, and the copy is written as they advance: the memory does not depend on
-//! the number of secrets.
+//! Both searches are iterators, and the copy is written as they advance: the memory does not depend
+//! on the number of secrets.
 
 use std::io::{self, Write};
 use std::iter::Peekable;
@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use crate::secret::{MASK, Masker};
 
-/// A token; and what is a card or of one, wherever somebody puts it: none of it may stay here.
+/// The keys of a token, and of a card and its parts, at any place.
 pub(super) const SECRET_KEYS: [&str; 6] =
     ["payment_details", "card", "verification_value", "cvc", "cvv", "security_code"];
 
@@ -22,8 +22,8 @@ pub(super) const SECRET_KEYS: [&str; 6] =
 /// is as short as its secret.
 const SPARE: usize = 16 * 1024;
 
-/// LONGEST_DECODED limits the strings that are decoded to look behind their escapes, in bytes; a
-/// longer one is hidden whole.
+/// LONGEST_DECODED limits the strings that are decoded to search behind their escapes, in bytes; a
+/// longer one is masked as a whole.
 const LONGEST_DECODED: usize = 1024 * 1024;
 
 /// Writes the bytes, each secret replaced.
@@ -31,10 +31,10 @@ pub(super) fn redact(masker: &Masker, bytes: &[u8], by_line: ByLine, out: &mut d
     if !bytes.contains(&0) {
         return replace(bytes, secrets(masker, bytes, by_line), out);
     }
-    // UTF-16, most likely: a secret is looked for in what is left without the zeros.
+    // Most likely UTF-16: secrets are searched for in the text without the zeros.
     let text: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != 0).collect();
     let mut places = (0..bytes.len()).filter(|at| bytes[*at] != 0).enumerate();
-    // The spans are in order and apart, so that each place is behind the last one.
+    // The spans are in order and do not overlap, so each place is after the last one.
     let mut place = |index| places.find(|(at, _)| *at == index).map_or(bytes.len(), |(_, place)| place);
     let spans = secrets(masker, &text, by_line).filter(|span| !span.is_empty()).map(|span| {
         let first = place(span.start);
@@ -61,7 +61,7 @@ pub(super) enum ByLine {
     Yes,
 }
 
-/// Where the secrets are: in order, and apart.
+/// Returns the spans of the secrets, in order and without overlaps.
 fn secrets<'a>(
     masker: &'a Masker,
     bytes: &'a [u8],

@@ -40,43 +40,31 @@ pub(super) fn keep(
     explanation: &str,
 ) -> io::Result<String> {
     let modified = UNIX_EPOCH + Duration::from_secs(now.as_second().unsigned_abs());
-    let mut is_new = false;
     let redacted = |out: &mut dyn Write| redact(masker, bytes, by_line, out);
-    let copy = rejected.write_as(name, redacted, |temporary| {
+    rejected.write_as(name, redacted, |temporary| {
         rejected.file(temporary)?.set_modified(modified)?;
-        let (copy, is_free) = free_name(rejected, name, temporary)?;
-        is_new = is_free;
+        let copy = free_name(rejected, name, temporary)?;
+        // Before the copy has its name: no copy is without an explanation.
+        rejected.write(&format!("{copy}{ERROR}"), |out| out.write_all(explanation.as_bytes()))?;
         Ok(copy)
-    })?;
-    let error = format!("{copy}{ERROR}");
-    if is_new || matches!(rejected.find(&error), Ok(None)) {
-        rejected.write(&error, |out| out.write_all(explanation.as_bytes())).inspect_err(|_| {
-            if is_new {
-                // It is put aside again by the next scan: one copy is enough.
-                let _ = rejected.remove(&copy);
-            }
-        })?;
-    }
-    Ok(copy)
+    })
 }
 
-/// Returns a name for this copy and its `.error`: `name`, or the same with a number. `false` where a
-/// copy with the same content has it.
-fn free_name(rejected: &Folder, name: &str, copy: &str) -> io::Result<(String, bool)> {
+/// Returns a name for a copy: `name`, or the same with a number, unused or of a copy with the same
+/// content.
+fn free_name(rejected: &Folder, name: &str, copy: &str) -> io::Result<String> {
     const LONGEST: usize = 255 - ERROR.len();
     let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
-    let mut number = 1_u64;
-    loop {
-        let end = if number == 1 { format!(".{extension}") } else { format!(".{number}.{extension}") };
+    let mut end = format!(".{extension}");
+    for number in 2_u64.. {
         let candidate = format!("{}{end}", &stem[..stem.floor_char_boundary(LONGEST - end.len())]);
         match rejected.find(&candidate)? {
-            None if rejected.find(format!("{candidate}{ERROR}"))?.is_none() => return Ok((candidate, true)),
-            Some(there) if there.is_file() && rejected.is_same(&candidate, copy)? => {
-                return Ok((candidate, false));
-            }
-            _ => number += 1,
+            None => return Ok(candidate),
+            Some(there) if there.is_file() && rejected.is_same(&candidate, copy)? => return Ok(candidate),
+            Some(_) => end = format!(".{number}.{extension}"),
         }
     }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 /// Removes the copies that were put aside before this moment, each with its `.error`. Returns those
@@ -84,7 +72,7 @@ fn free_name(rejected: &Folder, name: &str, copy: &str) -> io::Result<(String, b
 ///
 /// The age of a copy is its modification time: [`keep`] sets it from the trusted clock, and it
 /// survives a chown, a chmod, a hard link and a restored backup. Each of these renews the time of
-/// change, which also comes from a wall clock that may be wrong.
+/// change, which depends on a wall clock that may be wrong.
 ///
 /// A copy without `.error`, something that is no regular file and a file of another owner stay: this
 /// program did not put them there. An `.error` whose copy is gone is removed at the same age; a crash
@@ -99,11 +87,11 @@ pub(super) fn remove_before(rejected: &Folder, before: Timestamp) -> io::Result<
     let is_old = |file: Metadata| file.mtime() < before.as_second();
     let mut old = Vec::new();
     rejected.each(|name, _| {
-        let has_partner = || match name.as_bytes().strip_suffix(ERROR.as_bytes()) {
+        let is_ours = || match name.as_bytes().strip_suffix(ERROR.as_bytes()) {
             None => ours(&error_of(name)).is_some(),
             Some(copy) => matches!(rejected.find(OsStr::from_bytes(copy)), Ok(None)),
         };
-        if !name.as_bytes().starts_with(b".") && ours(name).is_some_and(is_old) && has_partner() {
+        if !name.as_bytes().starts_with(b".") && ours(name).is_some_and(is_old) && is_ours() {
             old.push(name.to_owned());
         }
     })?;
@@ -141,7 +129,7 @@ pub(super) fn sentences(masker: &Masker, name: &str, by_line: ByLine, bad: &BadL
     }
     format!(
         "{} was refused, and nothing of it was accepted:\n{lines}Correct this and drop the file again. The copy beside this one \
-         is what it said, but for secrets, which are masked.\n",
+         has its content; secrets are masked.\n",
         masker.text(name)
     )
 }
@@ -169,7 +157,8 @@ mod tests {
     fn aside(folder: &Folder, name: &str, bytes: &[u8]) -> String {
         let line = BadLine { number: 1, words: "op: must be create, update or delete".to_owned() };
         let (masker, now) = (Masker::default(), Timestamp::UNIX_EPOCH);
-        let explanation = sentences(&masker, name, ByLine::Yes, &BadLines::from(vec![line]));
+        let bad = BadLines { first: vec![line], count: 1 };
+        let explanation = sentences(&masker, name, ByLine::Yes, &bad);
         keep(folder, &masker, now, name, bytes, ByLine::Yes, &explanation).unwrap()
     }
 
@@ -182,7 +171,7 @@ mod tests {
         assert_eq!(aside(&folder, "a.json", b"one"), "a.json");
         assert_eq!(aside(&folder, "a.json", b"two"), "a.2.json");
         assert_eq!(folder.names().unwrap(), ["a.2.json", "a.2.json.error", "a.json", "a.json.error"]);
-        // A crash between the copy and its explanation.
+        // As an operator leaves it.
         folder.remove("a.json.error").unwrap();
         assert_eq!(aside(&folder, "a.json", b"one"), "a.json");
         assert!(directory.path().join("a.json.error").exists());
@@ -193,7 +182,9 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let folder = Folder::open(directory.path()).unwrap();
         fs::write(directory.path().join("a.json"), "").unwrap();
-        fs::write(directory.path().join("a.2.json.error"), "").unwrap();
+        fs::create_dir(directory.path().join("a.2.json")).unwrap();
+        // Left by a crash before the copy got its name.
+        fs::write(directory.path().join("a.3.json.error"), "").unwrap();
         assert_eq!(aside(&folder, "a.json", b"x"), "a.3.json");
         let long = aside(&folder, &format!("{}.jsonl", "顧".repeat(83)), b"x");
         assert!(long.len() + ERROR.len() <= 255 && long.ends_with("顧.jsonl"), "{long}");

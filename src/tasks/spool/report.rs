@@ -1,5 +1,5 @@
-//! What the spool directory shows to programs that take nothing from it: `status`, `doctor`,
-//! metrics. Nothing is changed or opened for reading.
+//! The spool directory for programs that take nothing from it: `status`, `doctor` and metrics.
+//! Nothing is changed, and no file is opened.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -13,13 +13,13 @@ use super::folder::Folder;
 use super::scan::{self, Left, Leftovers, is_dropped};
 use super::{file, rejected};
 
-/// MOST_LOOKED_AT limits the names that are looked at.
+/// MOST_LOOKED_AT limits the names that are examined.
 const MOST_LOOKED_AT: usize = 20_000;
 
 /// MOST_SHOWN limits the files that [`Overview`] names.
 const MOST_SHOWN: usize = 20;
 
-/// What `status` says of the spool directory.
+/// The spool directory as `status` and `doctor` show it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Overview {
     /// Why no file is taken, with the command that helps; null while files are taken.
@@ -28,29 +28,18 @@ pub struct Overview {
     pub stuck: Vec<Left>,
     /// How many more there are; counted up to 20,000.
     pub more_stuck: u64,
-    /// The first refused files below `rejected`. Beside each lies `NAME.error`, which says why.
+    /// The first refused files below `rejected`. `NAME.error` beside each says why.
     pub refused: Vec<String>,
 }
 
 impl Overview {
-    /// Looks at the directory; `problem` is what the running daemon says, if one runs. `database`
+    /// Reads the directory. `problem` is what the running daemon recorded, if one runs. `database`
     /// is the file whose owner runs it.
     pub fn read(directory: &Path, database: &Path, problem: Option<Option<String>>) -> Self {
         let Ok(found) = fs::metadata(directory) else {
             return Self { problem: problem.flatten(), ..Self::default() };
         };
-        // The mode says who may read; that the owner of the directory is in its group is how it is
-        // made.
-        let may_read = |file: &Metadata| {
-            let shift = match () {
-                () if found.uid() == 0 => return true,
-                () if file.uid() == found.uid() => 6,
-                () if file.gid() == found.gid() => 3,
-                () => 0,
-            };
-            (file.mode() >> shift) & 4 != 0
-        };
-        let left = that_stay(directory, &file::user(found.uid()), &may_read).unwrap_or_default();
+        let left = that_stay(directory, &found).unwrap_or_default();
         let mut stuck = left.list();
         let more = stuck.len().saturating_sub(MOST_SHOWN);
         stuck.truncate(MOST_SHOWN);
@@ -63,11 +52,6 @@ impl Overview {
             refused,
         }
     }
-}
-
-/// Why another process's lock keeps a daemon from taking files; `None` where none does.
-pub fn locked_by_another(directory: &Path) -> Option<String> {
-    directories::locked_by_another(directory)
 }
 
 /// Returns the names of the files in the directory, sorted. Nothing is opened.
@@ -94,32 +78,24 @@ fn is_refused(name: &str) -> bool {
     !name.starts_with('.') && !name.ends_with(rejected::ERROR)
 }
 
-/// Returns what is in the directory and will not be taken by the daemon of this user, as far as that
-/// shows without opening a file; `may_read` says whether the user may read a file.
-///
-/// # Errors
-/// The directory cannot be read.
-pub fn that_stay(
-    directory: &Path,
-    user: &str,
-    may_read: &dyn Fn(&Metadata) -> bool,
-) -> io::Result<Leftovers> {
-    let folder = Folder::open(directory)?;
-    let of = folder.metadata()?;
+/// Returns what is in the directory and will not be taken by its owner, as far as that shows without
+/// opening a file.
+fn that_stay(directory: &Path, of: &Metadata) -> io::Result<Leftovers> {
+    let (folder, user) = (Folder::open(directory)?, file::user(of.uid()));
+    // The directory is created so that its owner is in its group.
+    let may_read = |file: &Metadata| {
+        let shift = match file {
+            file if file.uid() == of.uid() => 6,
+            file if file.gid() == of.gid() => 3,
+            _ => 0,
+        };
+        of.uid() == 0 || (file.mode() >> shift) & 4 != 0
+    };
     let mut left = Leftovers::default();
-    let mut looked_at = 0;
-    folder.each(|name, kind| {
-        let shown = name.to_string_lossy();
-        if !is_dropped(&shown) || looked_at == MOST_LOOKED_AT {
-            return;
-        }
-        looked_at += 1;
-        let why = scan::stray(name.to_str(), &shown, kind).map(str::to_owned).or_else(|| {
-            let found = folder.metadata_of(name).ok()?;
-            file::why_left(&directory.join(name), &of, &found, user, may_read)
-        });
-        if let Some(why) = why {
-            left.add(&shown, why);
+    scan::dropped(&folder, MOST_LOOKED_AT, &mut left, |name, found, left| {
+        let path = directory.join(&name);
+        if let Some(why) = file::why_left(&path, of, found, &user, may_read(found)) {
+            left.add(&name, why);
         }
     })?;
     Ok(left)

@@ -1,6 +1,7 @@
 //! What is in the spool directory: files that may be taken, and files that stay.
 
 use std::collections::BTreeMap;
+use std::fs::Metadata;
 use std::io;
 
 use rustix::fs::FileType;
@@ -77,28 +78,31 @@ pub(super) struct Scan {
     pub(super) left: Leftovers,
 }
 
-/// Lists the files of one directory.
-type List = fn(&Folder, &mut Leftovers) -> io::Result<Vec<FoundFile>>;
-
 /// Lists the claims and the dropped files. A directory that cannot be read is left.
 pub(super) fn scan(at: &Directories) -> Scan {
-    let mut scan = Scan::default();
-    for (folder, list) in [(&at.claimed, claims as List), (&at.spool, dropped)] {
-        match list(folder, &mut scan.left) {
-            Ok(files) => scan.files.extend(files),
-            Err(error) => {
-                let path = folder.path().display().to_string();
-                let why = cannot(&format!("outbound.spool_dir: {path} cannot be read"), &error);
-                scan.left.add(&path, why);
-            }
-        }
+    let mut left = Leftovers::default();
+    let (mut files, mut dropped_files) = (Vec::new(), Vec::new());
+    if let Err(error) = claims(&at.claimed, &mut left, &mut files) {
+        leave_folder(&at.claimed, &error, &mut left);
     }
-    scan
+    let dropped = dropped(&at.spool, usize::MAX, &mut left, |name, found, _| {
+        dropped_files.push(FoundFile { name, claim: None, stamp: stamp(found) });
+    });
+    match dropped {
+        Ok(()) => files.append(&mut dropped_files),
+        // Without a complete list the order is not known.
+        Err(error) => leave_folder(&at.spool, &error, &mut left),
+    }
+    Scan { files, left }
+}
+
+fn leave_folder(folder: &Folder, error: &io::Error, left: &mut Leftovers) {
+    let path = folder.path().display().to_string();
+    left.add(&path, cannot(&format!("outbound.spool_dir: {path} cannot be read"), error));
 }
 
 /// Lists the claimed files, and removes the directories of finished claims.
-fn claims(claimed: &Folder, left: &mut Leftovers) -> io::Result<Vec<FoundFile>> {
-    let mut files = Vec::new();
+fn claims(claimed: &Folder, left: &mut Leftovers, files: &mut Vec<FoundFile>) -> io::Result<()> {
     for id in claimed.names()? {
         let claim = id.to_string_lossy().into_owned();
         if !claimed.metadata_of(&id)?.is_dir() {
@@ -121,37 +125,36 @@ fn claims(claimed: &Folder, left: &mut Leftovers) -> io::Result<Vec<FoundFile>> 
             }
         }
     }
-    Ok(files)
+    Ok(())
 }
 
-/// Lists the files in the spool directory.
-fn dropped(spool: &Folder, left: &mut Leftovers) -> io::Result<Vec<FoundFile>> {
-    let mut files = Vec::new();
+/// Calls `each` with the regular files in the spool directory that have a name of a dropped file, up
+/// to `most`. Other files are left.
+pub(super) fn dropped(
+    spool: &Folder,
+    most: usize,
+    left: &mut Leftovers,
+    mut each: impl FnMut(String, &Metadata, &mut Leftovers),
+) -> io::Result<()> {
+    let mut looked_at = 0;
     spool.each(|name, kind| {
         let shown = name.to_string_lossy();
-        if !is_dropped(&shown) {
+        if !is_dropped(&shown) || looked_at == most {
             return;
         }
-        if let Some(why) = stray(name.to_str(), &shown, kind) {
-            return left.add(&shown, why);
+        looked_at += 1;
+        if name.to_str().is_none() {
+            left.add(&shown, NOT_UTF_8);
+        } else if kind == FileType::RegularFile && ending(&shown).is_none() {
+            // There may be very many of these: they are not examined further.
+            left.add(&shown, NO_ENDING);
+        } else if let Ok(found) = spool.metadata_of(name) {
+            match file::kind(&found) {
+                Some(why) => left.add(&shown, why),
+                None => each(shown.into_owned(), &found, left),
+            }
         }
-        // A file that was removed since is no file.
-        let Ok(found) = spool.metadata_of(name) else { return };
-        match file::kind(&found) {
-            Some(why) => left.add(&shown, why),
-            None => files.push(FoundFile { name: shown.into_owned(), claim: None, stamp: stamp(&found) }),
-        }
-    })?;
-    Ok(files)
-}
-
-/// Returns why a file is not taken, as far as its name and type say.
-pub(super) fn stray(name: Option<&str>, shown: &str, kind: FileType) -> Option<&'static str> {
-    match kind {
-        _ if name.is_none() => Some(NOT_UTF_8),
-        FileType::RegularFile if ending(shown).is_none() => Some(NO_ENDING),
-        _ => None,
-    }
+    })
 }
 
 /// Returns a name without its ending, and what the ending means.

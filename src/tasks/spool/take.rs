@@ -74,8 +74,12 @@ impl Spool {
         let asked = claim.clone();
         let (plain, bytes) = match self.on_disk(at, move |at| asked.read(at)).await? {
             Ok(read) => read,
-            Err(Unread::Unfit(why)) if accepted.is_none() => {
-                return Err(self.put_back(at, claim, &why).await?);
+            Err(Unread::Unfit(why)) => {
+                return Err(match accepted {
+                    None => self.put_back(at, claim, &why).await?,
+                    // Put back, it would be accepted again.
+                    Some(_) => Halt::Stays(format!("{why}; it is in {}", claim.file.path())),
+                });
             }
             Err(unread) => return Halt::of(unread, "is claimed and cannot be read").map_or(Ok(()), Err),
         };
@@ -109,7 +113,7 @@ impl Spool {
         let put_back = self.on_disk(at, move |at| claim.put_back(at)).await?;
         Ok(Halt::Stays(match put_back {
             Ok(()) => why.to_owned(),
-            Err(error) => cannot(&format!("{why}; it lies in {path}"), &error),
+            Err(error) => cannot(&format!("{why}; it is in {path}"), &error),
         }))
     }
 
@@ -216,6 +220,7 @@ impl Spool {
 
 /// Returns what is wrong with the file's name, if anything.
 fn bad_name(name: &str) -> Option<BadLine> {
-    let words = format!("the file's name: must have at most {LONGEST_NAME} bytes, for its receipt bears it");
+    let words =
+        format!("the file's name: must have at most {LONGEST_NAME} bytes, because its receipt adds `.json`");
     (name.len() > LONGEST_NAME).then_some(BadLine { number: 0, words })
 }

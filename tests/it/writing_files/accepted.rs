@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{CREATE, SpoolHarness, digest};
 
 #[tokio::test]
-async fn an_id_that_nobody_chose_is_made_of_name_content_and_line() {
+async fn intent_without_id_gets_one_of_name_content_and_line() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("one.json", CREATE);
     let lines = format!("{CREATE}\n\n{CREATE}\r\n");
@@ -60,7 +60,7 @@ async fn a_used_id_with_another_content_is_refused() {
 }
 
 #[tokio::test]
-async fn of_lines_all_are_accepted_or_none_and_each_bad_one_is_told() {
+async fn lines_are_accepted_all_or_none_and_each_bad_one_is_named() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("x.json", r#"{"op": "create", "id": "x", "body": {"email": "a"}}"#);
     harness.scan().await;
@@ -94,7 +94,7 @@ async fn of_lines_all_are_accepted_or_none_and_each_bad_one_is_told() {
 }
 
 #[tokio::test]
-async fn a_reference_to_nobody_is_refused() {
+async fn reference_to_an_unknown_create_is_refused() {
     let harness = SpoolHarness::open().await;
     harness.drop_file(
         "a.jsonl",
@@ -166,7 +166,7 @@ proptest! {
             } else {
                 assert_eq!(looked.intents, 0);
                 let kept = fs::read(harness.at("rejected").join(&name)).unwrap();
-                // Short random text holds no secret but by a miracle.
+                // Short random text almost never holds a secret.
                 assert_eq!(kept, content);
                 assert!(harness.read(&format!("rejected/{name}.error")).lines().count() >= 3);
             }

@@ -103,7 +103,7 @@ async fn lines_appended_while_files_are_taken_are_accepted_or_kept() {
         harness.clock.advance(Duration::from_secs(1));
         harness.scan().await;
     }
-    assert!(harness.claimed().is_empty() && !harness.at("a.jsonl").exists(), "{:?}", harness.spool.left());
+    assert!(harness.claimed().is_empty() && !harness.at("a.jsonl").exists(), "{:?}", harness.claimed());
     let mut found: BTreeSet<String> = harness.ids().into_iter().collect();
     assert_eq!(found.len(), harness.ids().len());
     assert!(found.len() > LINES / 2, "{} were accepted", found.len());
@@ -226,6 +226,6 @@ async fn a_claimed_file_that_may_not_be_taken_is_put_back() {
         .unwrap();
     harness.drop_file("c.json", create("c"));
     let looked = harness.scan().await;
-    assert!(SpoolHarness::why(&looked, "c.json").contains("it lies in .claimed/"), "{looked:?}");
+    assert!(SpoolHarness::why(&looked, "c.json").contains("it is in .claimed/"), "{looked:?}");
     assert_eq!((harness.claimed().len(), harness.read("c.json")), (1, create("c")));
 }

@@ -69,7 +69,7 @@ async fn a_drain_waits_for_what_is_not_still_yet_and_not_for_ever() {
     assert!(looked.again_in.is_some() && harness.at("b.json").exists());
 }
 
-/// A clock at whose every sleep somebody writes to the file.
+/// A clock during whose sleeps another program writes to the file.
 struct Scribbling {
     clock: ManualClock,
     file: PathBuf,

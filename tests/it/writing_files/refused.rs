@@ -88,7 +88,7 @@ async fn refused_files_are_kept_while_no_file_is_taken() {
 }
 
 #[tokio::test]
-async fn what_is_no_intent_is_refused_in_words() {
+async fn file_without_a_valid_intent_is_refused_with_the_reason() {
     let harness = SpoolHarness::open().await;
     let long = format!("{}.json", "n".repeat(250));
     let cases: [(&str, &[u8], &str); 7] = [
