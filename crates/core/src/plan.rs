@@ -13,7 +13,7 @@
 //!   a failed request   ─▶ retry        is it repeated, and when?
 //!   an open intent     ─▶ attempt      what does an attempt read, commit and send next, and what is its outcome?
 //!                         settle       what does its outcome write?
-//!   the spool directory─▶ spool        which files are taken, and in which order?
+//!   a spool directory  ─▶ spool        which files are taken, and in which order?
 //! ```
 
 pub mod absence;
