@@ -12,31 +12,31 @@ pub mod http;
 mod pass_loop;
 mod place;
 mod reload;
-mod settings;
+pub mod setup;
 pub mod status;
 mod systemd;
 mod trouble;
 mod wake;
 
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use settings::{pull_settings, push_settings, restore_pace};
+use setup::{Pace, pull_settings, push_settings};
 use trouble::Trouble;
 
-use crate::clock::{Clock, ConfirmedTime, TrustedClock};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::alerts::Alerts;
 use crate::daemon::status::{Status, StatusRequest};
 use crate::heartbeat::{Health, Heartbeat};
 use crate::remote::Http;
 use crate::secret::SecretKey;
-use crate::store::file::{continuity, copy};
+use crate::store::file::continuity;
 use crate::store::log::passes;
 use crate::store::state::{clock as stored, slowed};
 use crate::store::{Instance, Store, StoreError};
@@ -119,22 +119,6 @@ impl App {
         Self::first(store, Arc::clone(instance), config, clock, stop).await
     }
 
-    /// Opens a copy of the database in `directory`, so that passes leave the database unchanged.
-    ///
-    /// # Errors
-    /// The database is in use or cannot be copied, or there is no usable key.
-    pub async fn start_dry(
-        config: &Config,
-        directory: &Path,
-        clock: Arc<dyn Clock>,
-        stop: CancellationToken,
-    ) -> Result<Self, AppError> {
-        let instance = Instance::share(&config.database.path)?;
-        let copy = directory.join("dry-run.db");
-        copy::to(&config.database.path, &copy)?;
-        Self::first(Store::open(&copy)?, Arc::new(instance), config, clock, stop).await
-    }
-
     /// Builds the parts for the first key of this process.
     async fn first(
         store: Store,
@@ -143,16 +127,8 @@ impl App {
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> Result<Self, AppError> {
-        let known = store.read(stored::confirmed).await?.and_then(|confirmed| {
-            let up = Duration::from_millis(u64::try_from(confirmed.boot_ms).ok()?);
-            Some(ConfirmedTime { time: time::read(&confirmed.at)?, boot: confirmed.boot, up })
-        });
-        let clock: Arc<dyn Clock> = TrustedClock::over(clock, known.as_ref());
-        let (key, source) =
-            SecretKey::find(config.api.secret_key_file.as_deref(), &|name| std::env::var_os(name))?;
-        for warning in key.warnings(&source) {
-            tracing::warn!("{warning}");
-        }
+        let clock = setup::trusted_clock(clock, store.read(stored::confirmed).await?);
+        let key = setup::find_key(config)?;
         let remote = Arc::new(Http::new(config, &key, Arc::clone(&clock))?);
         Self::on(Arc::new(store), instance, config, clock, Arc::new(key), remote, stop).await
     }
@@ -174,7 +150,7 @@ impl App {
         if orphans > 0 {
             tracing::warn!("the previous process ended during a pass");
         }
-        restore_pace(&store, &remote, clock.now()).await?;
+        store.read(Pace::read).await?.set(&remote, clock.now());
         let (echoes, signals) = (Arc::<Echoes>::default(), Arc::<Signals>::default());
         let pull = Pull::new(
             Arc::clone(&store),

@@ -52,7 +52,7 @@ pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
     })
 }
 
-/// Starts as soon as no passing condition prevents it: a lock of another program, a dry run, a full disk. `None` where a stop signal
+/// Starts as soon as no passing condition prevents it: a lock of another program, a restore that copies the database, a full disk. `None` where a stop signal
 /// arrives before that.
 async fn started(
     config: &Config,

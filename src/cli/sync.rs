@@ -1,5 +1,7 @@
 //! `sync`: one pass, then one drain of the outbox.
 
+mod dry_run;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,15 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::{exit_of, exit_of_report};
 use super::print::{self, Out, Style};
-use super::signals::{self, Scratch};
-use super::{ConfigFile, Exit, change_lines, intent, logging, progress};
+use super::{ConfigFile, Exit, logging, progress, signals};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::daemon::{App, AppError};
+use crate::daemon::App;
 use crate::store::file::wipe;
 use crate::store::outbox::{engine, rows};
-use crate::store::read::{self, ChangeFilter};
-use crate::store::{Reader, StoreError};
+use crate::store::{Reader, read};
 use crate::tasks::pull::Failure;
 use crate::tasks::push::Drained;
 use komoju_core::PassKind;
@@ -59,29 +59,16 @@ async fn sync(
     stop: CancellationToken,
 ) -> anyhow::Result<Exit> {
     let kind = if args.probe { PassKind::Probe } else { PassKind::Sweep };
-    if !args.dry_run {
-        let app = App::start(config, "sync", clock, stop).await?;
-        let path = &config.database.path;
-        let work = async {
-            let passed = pass(&app, kind, Some((path, args.style))).await?;
-            Ok::<_, anyhow::Error>(passed.exit.and(drain(&app, path, passed.may_drain).await?))
-        };
-        return app.in_place(work).await;
+    if args.dry_run {
+        return dry_run::run(config, kind, args.style, clock, stop).await;
     }
-    let directory =
-        Scratch::within(&std::env::temp_dir(), "komoju-sync-dry-run-").map_err(AppError::Temporary)?;
-    let app = App::start_dry(config, directory.path(), clock, stop).await?;
-    let copy = directory.path().join("dry-run.db");
-    let head = read::mirror_info(&*Reader::open(&copy)?)?.number("head_seq");
-    let passed = pass(&app, kind, None).await?;
-    print_plan(&copy, head, args.style)?;
-    let mut out = Out::new();
-    let calls = Reader::open(&copy)?
-        .look(|conn| Ok(intent::plan::print(&mut out, conn, &config.outbound, args.style)))??;
-    let exit = passed.exit.and(calls);
-    out.finish()?;
-    print::note("dry run: nothing was written, here or there");
-    Ok(exit)
+    let app = App::start(config, "sync", clock, stop).await?;
+    let path = &config.database.path;
+    let work = async {
+        let passed = pass(&app, kind, path, args.style).await?;
+        Ok::<_, anyhow::Error>(passed.exit.and(drain(&app, path, passed.may_drain).await?))
+    };
+    app.in_place(work).await
 }
 
 /// How the pass went.
@@ -92,21 +79,19 @@ struct Passed {
 }
 
 /// One pass; its row is printed where JSON is asked for, from this database.
-async fn pass(app: &App, kind: PassKind, row: Option<(&Path, Style)>) -> anyhow::Result<Passed> {
+async fn pass(app: &App, kind: PassKind, database: &Path, style: Style) -> anyhow::Result<Passed> {
     let ended = tokio::select! {
         ended = app.pass(kind) => ended?,
         () = progress::draw(app.progress()) => return Err(anyhow::anyhow!("the pass ended without a report")),
     };
     let Some(report) = ended else {
-        print::note(
-            "nothing to probe: a probe begins where a complete sweep ended; run `komoju-sync sync` first",
-        );
+        note_nothing_to_probe();
         return Ok(Passed { exit: Exit::Failed, may_drain: true });
     };
     match &report.failure {
         Some(failure) => {
             print::error(&report.sentence());
-            if row.is_some() && !matches!(failure, Failure::Stopped) {
+            if !matches!(failure, Failure::Stopped) {
                 print::note(
                     "no daemon runs: nothing repeats this until the next `komoju-sync sync` or `komoju-sync run`",
                 );
@@ -114,7 +99,7 @@ async fn pass(app: &App, kind: PassKind, row: Option<(&Path, Style)>) -> anyhow:
         }
         None => print::note(&report.sentence()),
     }
-    if let (Some((database, style)), Some(id)) = (row, report.pass)
+    if let Some(id) = report.pass
         && style.is_json()
     {
         let mut out = Out::new();
@@ -162,18 +147,8 @@ async fn drain(app: &App, database: &Path, may_drain: bool) -> anyhow::Result<Ex
     Ok(if drained.key_refused { exit.and(Exit::KeyRefused) } else { exit })
 }
 
-/// The changes that the pass recorded in the copy, and the deletions that it would hold.
-fn print_plan(copy: &Path, head: i64, style: Style) -> anyhow::Result<()> {
-    let reader = Reader::open(copy)?;
-    let mut out = Out::new();
-    let filter = ChangeFilter { since: head, ..ChangeFilter::default() };
-    print::printing(|check| {
-        read::changes(&reader, &filter, |record| check(change_lines::print(&mut out, &record, style)))
-    })?;
-    let held = read::mirror_info(&reader).and_then(|_| crate::store::log::holds::held_count(&reader))?;
-    out.finish()?;
-    if held > 0 {
-        print::note(&format!("{} would wait for an operator", print::count(held, "deletion")));
-    }
-    Ok::<_, StoreError>(()).map_err(Into::into)
+fn note_nothing_to_probe() {
+    print::note(
+        "nothing to probe: a probe begins where a complete sweep ended; run `komoju-sync sync` first",
+    );
 }

@@ -16,7 +16,4 @@ pub enum AppError {
     /// The HTTP client cannot be set up.
     #[error(transparent)]
     Setup(#[from] SetupError),
-    /// There is no directory for the copy of a dry run.
-    #[error("cannot create a temporary directory for the dry run: {0}; make room in $TMPDIR")]
-    Temporary(std::io::Error),
 }

@@ -73,11 +73,11 @@ pub enum StoreError {
         /// Which process, and since when.
         holder: String,
     },
-    /// A command that only reads it keeps a shared lock, such as a dry run.
+    /// A restore that copies it keeps a shared lock.
     #[error(
-        "{} is being read by another komoju-sync command, such as `sync --dry-run`, which writes nothing and ends by itself", .0.display()
+        "{} is being copied by `komoju-sync restore`, which ends by itself", .0.display()
     )]
-    DryRun(PathBuf),
+    BeingCopied(PathBuf),
     /// The file system said no.
     #[error("{} {what}{}", .path.display(), way_out(.source))]
     File {
@@ -260,7 +260,7 @@ impl StoreError {
         matches!(source.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
     }
 
-    /// Whether it may be over by itself: another program's lock, a dry run, a full disk, exhausted file handles or memory, a disk that
+    /// Whether it may be over by itself: another program's lock, a restore that copies it, a full disk, exhausted file handles or memory, a disk that
     /// fails for a while. The daemon tries again; a command exits 1.
     pub fn can_pass(&self) -> bool {
         match self {
@@ -268,7 +268,7 @@ impl StoreError {
             | Self::FullBeside(_)
             | Self::Exhausted { .. }
             | Self::Io { .. }
-            | Self::DryRun(_) => true,
+            | Self::BeingCopied(_) => true,
             Self::File { source, .. } => can_pass(source),
             other => other.is_busy(),
         }
@@ -285,7 +285,7 @@ impl StoreError {
         match self {
             Self::Refused(_) | Self::Stopped => false,
             // In use by another instance.
-            Self::DryRun(_) => true,
+            Self::BeingCopied(_) => true,
             other => !other.can_pass(),
         }
     }

@@ -4,7 +4,6 @@ mod added;
 pub mod backup;
 pub mod checkup;
 pub mod continuity;
-pub mod copy;
 mod diagnose;
 mod displaced;
 mod exhausted;

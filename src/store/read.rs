@@ -31,6 +31,11 @@ impl Reader {
         Ok(Self { conn: open::for_looking(path)?, path: path.to_owned() })
     }
 
+    /// Opens `path` for a dry run, which leaves no file where there was none. A missing database is an empty one.
+    pub fn for_dry_run(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self { conn: open::for_dry_run(path)?, path: path.to_owned() })
+    }
+
     /// Runs several queries on one state of the database, whatever others commit meanwhile.
     pub fn in_one_view<T>(&self, work: impl FnOnce(&Conn) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.look(|conn| {

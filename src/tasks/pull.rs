@@ -1,14 +1,17 @@
 //! Pull: from the remote's list to the mirror and the change log.
 //!
 //! ```text
-//!   account guard ─▶ pages, each applied in its own transaction ─▶ approved holds ─▶ missing customers ─▶ one closing transaction
+//!   account guard ─▶ pages ─▶ approved holds ─▶ missing customers ─▶ end of the pass
+//!                      each step: fetch ─▶ plan ─▶ apply
 //! ```
 //!
-//! A [`Pull`] owns the steps of a pass; `komoju_core::plan` decides what an answer means. A pass that fails reports one sentence,
-//! keeps the pages that it has applied (they are true) and concludes nothing from what it did not read.
+//! A [`Pull`] owns the steps of a pass. Each fetches, then plans against the [`view`] of the mirror, and applies the plan in the same
+//! transaction ([`mirror`], [`apply`]); `komoju_core::plan` decides what an answer means. A dry run makes the same requests and the same
+//! plans, and applies none. A pass that fails reports one sentence, keeps the pages that it has applied (they are true) and concludes
+//! nothing from what it did not read.
 //!
 //! Invariants: no request is made while a transaction is open; a probe never concludes anything from absence; a delete is
-//! recorded only by `absence`, after its canary answered.
+//! recorded only by `absence`, after its canary answered; a dry run writes nothing.
 
 mod absence;
 mod account;
@@ -20,10 +23,14 @@ mod conclude;
 mod failure;
 mod finish;
 mod marks;
+mod mirror;
+mod page;
 mod pages;
 mod parts;
 mod recheck;
+mod report;
 mod unreadable;
+mod view;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,21 +42,25 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use marks::Marks;
+use mirror::Mirror;
 
 use crate::clock::Clock;
 use crate::metrics;
 use crate::remote::Remote;
 use crate::secret::{Masker, SecretKey};
+use crate::store::log::changes;
+use crate::store::log::mirror::live_count;
 use crate::store::log::passes::{self, Interrupted, Position};
 use crate::store::log::unlisted::{self, Learnt};
-use crate::store::log::{changes, mirror};
-use crate::store::{Store, StoreError};
+use crate::store::{Conn, Store, StoreError};
 use crate::tasks::echoes::{Asked, Echoes};
 use komoju_core::plan::lag::Consistency;
 use komoju_core::plan::lookups::LookupBudget;
 use komoju_core::{Origin, Outcome, PassId, PassKind, Tally, time};
 
 pub use failure::{Failure, Setback};
+pub use mirror::{DryRun, PlannedWrite};
+pub use report::Report;
 
 /// What a pull is told once.
 #[derive(Clone, Debug)]
@@ -93,75 +104,9 @@ pub enum Phase {
     Asking,
 }
 
-/// How a pass ended.
-#[derive(Debug)]
-pub struct Report {
-    /// Its number; none where it ended before it began.
-    pub pass: Option<PassId>,
-    /// What it read.
-    pub kind: PassKind,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// What it did.
-    pub tally: Tally,
-    /// Deletions that wait for an operator now, whichever pass held them.
-    pub held: u64,
-    /// Unreadable customers that are new since the complete sweep before the last one.
-    pub new_unreadable: u64,
-    /// Whether the second page repeated the first though the list counts more customers: the API may ignore `page`.
-    pub ignores_page: bool,
-    /// Why it failed or was interrupted.
-    pub failure: Option<Failure>,
-}
-
-impl Report {
-    /// The report as one sentence.
-    pub fn sentence(&self) -> String {
-        let Self { kind, outcome, tally, .. } = self;
-        let number = self.pass.map(|pass| format!(" {pass}")).unwrap_or_default();
-        if let Some(failure) = &self.failure {
-            return format!("{kind}{number} {outcome}: {failure}");
-        }
-        let held = match self.held {
-            0 => String::new(),
-            1 => "; 1 deletion waits for an operator: see `komoju-sync deletions list`".to_owned(),
-            n => format!("; {n} deletions wait for an operator: see `komoju-sync deletions list`"),
-        };
-        let count = |n: u64, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
-        let unreadable = match tally.unreadable {
-            0 => String::new(),
-            1 => "; 1 customer is unreadable: see `komoju-sync status`".to_owned(),
-            n => format!("; {n} customers are unreadable: see `komoju-sync status`"),
-        };
-        let unverified = match tally.unverified {
-            0 if *outcome == Outcome::Partial => {
-                "; the list has far more pages than it promised, and was not read to its end: the next sweep reads it again".to_owned()
-            }
-            0 => String::new(),
-            1 => "; 1 customer was neither listed nor verified: the next sweep requests it".to_owned(),
-            n => format!("; {n} customers were neither listed nor verified: the next sweeps request them"),
-        };
-        let repeated = match self.ignores_page {
-            true => "; page 2 repeated page 1: the API may ignore `page`, and there may be more customers",
-            false => "",
-        };
-        format!(
-            "{kind}{number} {outcome}: {} on {} in {}; {} created, {} updated, {} deleted, {} restored\
-             {held}{unreadable}{unverified}{repeated}",
-            count(tally.customers_seen, "customer"),
-            count(tally.pages, "page"),
-            count(tally.requests, "request"),
-            tally.created,
-            tally.updated,
-            tally.deleted,
-            tally.restored
-        )
-    }
-}
-
 /// The pull task.
 pub struct Pull<R> {
-    store: Arc<Store>,
+    mirror: Mirror,
     remote: Arc<R>,
     key: Arc<SecretKey>,
     masker: Masker,
@@ -211,10 +156,33 @@ impl<R: Remote> Pull<R> {
         settings: Settings,
         stop: CancellationToken,
     ) -> Self {
+        Self::on(Mirror::Store(store), remote, key, clock, settings, stop)
+    }
+
+    /// A pull that writes nothing: what it plans is sent to the owner of the dry run.
+    pub fn dry(
+        dry_run: DryRun,
+        remote: Arc<R>,
+        key: Arc<SecretKey>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+        stop: CancellationToken,
+    ) -> Self {
+        Self::on(Mirror::DryRun(Box::new(dry_run)), remote, key, clock, settings, stop)
+    }
+
+    fn on(
+        mirror: Mirror,
+        remote: Arc<R>,
+        key: Arc<SecretKey>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+        stop: CancellationToken,
+    ) -> Self {
         let dice = Mutex::new(StdRng::seed_from_u64(settings.seed));
         let progress = watch::Sender::new(Progress::default());
         let masker = Masker::new(Some(&key));
-        Self { store, remote, key, masker, clock, settings, stop, progress, dice, echoes: Arc::default() }
+        Self { mirror, remote, key, masker, clock, settings, stop, progress, dice, echoes: Arc::default() }
     }
 
     /// Shares what is known of our own pushes with the pusher.
@@ -229,23 +197,31 @@ impl<R: Remote> Pull<R> {
     }
 
     /// Reads the whole list. Where the last sweep was interrupted, the rest of it is read first: its pages are applied early, but
-    /// only the fresh sweep that follows can say who is missing. An error is the database's; whatever else happens is in the
-    /// report.
+    /// only the fresh sweep that follows can say who is missing. A dry run reads the whole list at once. An error is the database's;
+    /// whatever else happens is in the report.
     pub async fn sweep(&self) -> Result<Report, StoreError> {
         self.recheck().await?;
-        if let Some(interrupted) = self.store.read(passes::interrupted).await? {
-            let report = self.pass(PassKind::Sweep, Some(interrupted)).await?;
-            if report.failure.is_some() {
-                return Ok(report);
+        match (self.look(|view| passes::interrupted(view.conn())).await?, &self.mirror) {
+            (None, _) => {}
+            (Some(_), Mirror::DryRun(_)) => {
+                tracing::info!(
+                    "the last sweep was interrupted; the dry run does not resume it and reads the whole list"
+                );
             }
-            tracing::info!("{}; everything is read anew now", report.sentence());
+            (Some(interrupted), Mirror::Store(_)) => {
+                let report = self.pass(PassKind::Sweep, Some(interrupted)).await?;
+                if report.failure.is_some() {
+                    return Ok(report);
+                }
+                tracing::info!("{}; everything is read anew now", report.sentence());
+            }
         }
         self.pass(PassKind::Sweep, None).await
     }
 
     /// Reads the newest customers. Before one sweep is complete there is nothing to be newer than: `None`.
     pub async fn probe(&self) -> Result<Option<Report>, StoreError> {
-        match self.store.read(passes::has_whole_sweep).await? {
+        match self.look(|view| passes::has_whole_sweep(view.conn())).await? {
             true => self.pass(PassKind::Probe, None).await.map(Some),
             false => Ok(None),
         }
@@ -254,7 +230,13 @@ impl<R: Remote> Pull<R> {
     async fn pass(&self, kind: PassKind, resumed: Option<Interrupted>) -> Result<Report, StoreError> {
         let began = self.clock.elapsed();
         let report = match self.check_account().await {
-            Ok(()) => self.counted_pass(kind, resumed).await,
+            Ok(()) => {
+                let mut pass = self.start(kind, resumed).await?;
+                match self.carry_out(&mut pass).await {
+                    Err(Failure::Store(e)) => Err(e),
+                    ended => self.finish(pass, ended).await,
+                }
+            }
             Err(failure) => self.without_pass(kind, failure).await,
         };
         if let Ok(report) = &report {
@@ -264,20 +246,10 @@ impl<R: Remote> Pull<R> {
         report
     }
 
-    async fn counted_pass(&self, kind: PassKind, resumed: Option<Interrupted>) -> Result<Report, StoreError> {
-        let mut pass = self.start(kind, resumed).await?;
-        let ended = match self.carry_out(&mut pass).await {
-            Ok(outcome) => Ok(outcome),
-            Err(Failure::Store(e)) => return Err(e),
-            Err(failure) => Err(failure),
-        };
-        self.finish(pass, ended).await
-    }
-
+    /// The steps of a pass between its start and its end.
     async fn carry_out(&self, pass: &mut Pass) -> Result<Outcome, Failure> {
         let mut marks = Marks::default();
         let rounds = self.read_pages(pass, &mut marks).await?;
-        pass.ignores_page = rounds.report.ignores_page && pass.kind == PassKind::Sweep;
         self.settle_approved(pass).await?;
         // Where reads never lag, what the pass left out is due at once.
         self.recheck().await?;
@@ -290,19 +262,25 @@ impl<R: Remote> Pull<R> {
     }
 
     async fn start(&self, kind: PassKind, resumed: Option<Interrupted>) -> Result<Pass, StoreError> {
-        let at = time::written(self.clock.now());
         let asked = self.asking();
-        let opened = self.store.write(move |tx| {
-            // One that the database kept from being closed.
-            passes::close_orphans(tx, &at)?;
-            let id = match resumed {
-                Some(Interrupted { id, .. }) => passes::resume(tx, id, &at).map(|()| id)?,
-                None => passes::start(tx, kind, &at)?,
-            };
-            Ok((id, changes::head(tx)?.seq, mirror::live_count(tx)?, unlisted::learnt(tx)?))
-        });
-        let (id, head_before, live_before, learnt) = opened.await?;
+        let (id, opened) = match &self.mirror {
+            Mirror::DryRun(dry) => (PassId::default(), dry.read(Opened::read)?),
+            Mirror::Store(store) => {
+                let at = time::written(self.clock.now());
+                let opened = store.write(move |tx| {
+                    // One that the database kept from being closed.
+                    passes::close_orphans(tx, &at)?;
+                    let id = match resumed {
+                        Some(Interrupted { id, .. }) => passes::resume(tx, id, &at).map(|()| id)?,
+                        None => passes::start(tx, kind, &at)?,
+                    };
+                    Ok((id, Opened::read(tx)?))
+                });
+                opened.await?
+            }
+        };
         tracing::debug!(pass = id, %kind, resumed = resumed.is_some(), "started");
+        let Opened { head: head_before, live: live_before, learnt } = opened;
         let (tally, position) =
             resumed.map_or_else(Default::default, |resumed| (resumed.tally, resumed.position));
         Ok(Pass {
@@ -344,6 +322,20 @@ impl<R: Remote> Pull<R> {
 
     fn roll(&self) -> u64 {
         self.with_dice(rand::Rng::random)
+    }
+}
+
+/// The mirror when a pass begins.
+struct Opened {
+    head: i64,
+    live: u64,
+    learnt: Learnt,
+}
+
+impl Opened {
+    fn read(conn: &Conn) -> Result<Self, StoreError> {
+        let head = changes::head(conn)?.seq;
+        Ok(Self { head, live: live_count(conn)?, learnt: unlisted::learnt(conn)? })
     }
 }
 

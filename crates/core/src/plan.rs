@@ -9,6 +9,7 @@
 //!                         lag          may it be older than the log?
 //!   end of a sweep     ─▶ absence      which customers were not listed, and what is proven about them?
 //!                         lookups      how many of them are requested?
+//!   a step of a pass   ─▶ writes       what is written, and what does a dry run print?
 //!   a new key          ─▶ account      does it read the same account?
 //!   a failed request   ─▶ retry        is it repeated, and when?
 //!   an open intent     ─▶ attempt      what does an attempt read, commit and send next, and what is its outcome?
@@ -35,3 +36,4 @@ pub mod settle;
 pub mod sighting;
 pub mod spool;
 pub mod walk;
+pub mod writes;

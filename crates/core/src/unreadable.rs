@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::fingerprint::{Fingerprint, fingerprint};
 use super::json::scan;
-use super::{BadCustomer, CustomerId};
+use super::{BadCustomer, CustomerId, PassId};
 
 /// How much of a text that is too long identifies it.
 const COMPARED: usize = 4 << 10;
@@ -44,6 +44,17 @@ impl Unreadable {
         }
         hasher.finish()
     }
+}
+
+/// Where and when an unreadable customer was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// The page of the list and the position on it; `None` where it was requested by its id.
+    pub place: Option<(u64, u64)>,
+    /// When, in the written form of [`time`](super::time).
+    pub at: String,
+    /// The pass that saw it.
+    pub pass: Option<PassId>,
 }
 
 /// How an unreadable customer is named: `customer ID (page 3, position 5)`.

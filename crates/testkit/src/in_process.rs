@@ -16,11 +16,12 @@ use komoju_sync::secret::SecretKey;
 use komoju_sync::store::log::verify::verify;
 use komoju_sync::store::{Reader, Store, read};
 use komoju_sync::tasks::Echoes;
-use komoju_sync::tasks::pull::{Pull, Report, Settings};
+use komoju_sync::tasks::pull::{DryRun, PlannedWrite, Pull, Report, Settings};
 use komoju_sync::tasks::push::{Drained, PushSettings, Pusher, Signals};
 use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::sql;
@@ -172,9 +173,8 @@ impl InProcess {
         }
     }
 
-    /// Returns a pull from the local KOMOJU.
-    pub fn pull(&self) -> Pull<Http> {
-        let settings = Settings {
+    fn pull_settings(&self) -> Settings {
+        Settings {
             per_page: 10,
             max_concurrent_requests: 3,
             max_delete_count: 10,
@@ -182,7 +182,31 @@ impl InProcess {
             consistency: self.settings.consistency,
             period: None,
             seed: 1,
+        }
+    }
+
+    /// Runs one sweep as a dry run; returns its report and what it planned.
+    pub async fn dry_sweep(&self) -> (Report, Vec<PlannedWrite>) {
+        let (send, mut planned) = mpsc::channel(1);
+        let dry_run = DryRun::open(&self.database(), send).unwrap();
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let key = Arc::new(SecretKey::parse(&self.key).unwrap());
+        let remote = Arc::new(self.remote_at(&self.sandbox.base_url()));
+        let pull = Pull::dry(dry_run, remote, key, clock, self.pull_settings(), CancellationToken::new());
+        let sweep = async move { pull.sweep().await.unwrap() };
+        let collect = async {
+            let mut writes = Vec::new();
+            while let Some(write) = planned.recv().await {
+                writes.push(write);
+            }
+            writes
         };
+        tokio::join!(sweep, collect)
+    }
+
+    /// Returns a pull from the local KOMOJU.
+    pub fn pull(&self) -> Pull<Http> {
+        let settings = self.pull_settings();
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let key = Arc::new(SecretKey::parse(&self.key).unwrap());
         let remote = Arc::new(self.remote_at(&self.sandbox.base_url()));

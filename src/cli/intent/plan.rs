@@ -1,4 +1,5 @@
-//! `intent plan`: the calls that would be sent now, exactly. Sends nothing; `sync --dry-run` prints the same.
+//! `intent plan`: the calls that would be sent now, exactly, and the next step of each intent. Sends nothing; `sync --dry-run` prints
+//! the same.
 
 use std::fmt;
 
@@ -8,17 +9,22 @@ use serde_json::{Map, Value, json};
 use crate::cli::Exit;
 use crate::cli::print::{self, Out, Style, count, safe};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Outbound};
+use crate::config::Config;
 use crate::remote::client;
 use crate::store::outbox::delete_limit;
 use crate::store::outbox::queue::{self, Planned};
 use crate::store::{Conn, Reader};
 use komoju_core::intent::lifecycle::{Outcome, State};
 use komoju_core::intent::{Body, MASKED_TOKEN, Target, Wish};
+use komoju_core::lag::Consistency;
+use komoju_core::open_intent::OpenIntent;
+use komoju_core::patience::Moment;
+use komoju_core::plan::attempt;
+use komoju_core::plan::settle::refusal;
 use komoju_core::{CustomerId, time};
 
 /// The calls that would be sent now for the open intents, in their order: method, path below `api.base_url`, body, and what
-/// each waits for. Sends nothing.
+/// comes first: a wait, or a request that finds out whether an earlier attempt took effect. Sends nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent plan\n  \
     komoju-sync intent plan --json | jq 'select(.op == \"delete\") | .email'\n\n\
@@ -97,6 +103,8 @@ struct PlannedCall {
     differs: Value,
     /// Why it is not sent at once; null where nothing delays it.
     waits_for: Option<String>,
+    /// What is done next: a wait, a request, or the end of the intent.
+    next_step: String,
     /// Whether an earlier attempt may have taken effect.
     #[serde(skip)]
     is_unclear: bool,
@@ -104,21 +112,31 @@ struct PlannedCall {
     needs_operator: bool,
 }
 
+/// What intents are planned by.
+struct PlannedBy<'a> {
+    /// The metadata key that marks a new create.
+    new_tag: Option<&'a str>,
+    /// Whether deletes without an approval are held.
+    holds_deletes: bool,
+    consistency: Consistency,
+    now: Moment,
+}
+
 impl PlannedCall {
-    /// Plans an intent. `new_tag` is the metadata key that marks a new create; `holds_deletes` is
-    /// whether deletes without an approval are held.
-    fn of(planned: &Planned, new_tag: Option<&str>, holds_deletes: bool, now: &str) -> Self {
+    /// Plans an intent.
+    fn of(planned: &Planned, by: &PlannedBy<'_>) -> Self {
         let open = &planned.open;
         let wish = open.intent.as_ref().ok().map(|intent| &intent.wish);
         let is_new_delete = matches!(wish, Some(Wish::Delete(_))) && open.life.state == State::Queued;
-        let is_held = planned.is_held || holds_deletes && is_new_delete && !planned.is_approved;
+        let is_held = planned.is_held || by.holds_deletes && is_new_delete && !planned.is_approved;
         let has_key = open.frozen.key.is_some();
         // A tag is fixed with the key.
-        let tag = if has_key { open.frozen.tag.as_deref() } else { new_tag };
+        let tag = if has_key { open.frozen.tag.as_deref() } else { by.new_tag };
         let tag = tag.map(|key| (key, open.id.as_str()));
         let mirrored = planned.mirrored.as_ref().and_then(Value::as_object);
         let email = mirrored.and_then(|fields| fields.get("email")).and_then(Value::as_str);
         let key = if has_key { "its" } else { "new" };
+        let waits_for = waits_for(planned, is_held, &time::written(by.now.wall));
         Self {
             op: wish.map(Wish::op),
             state: open.life.state.word(),
@@ -130,7 +148,8 @@ impl PlannedCall {
                 Some(Wish::Update(_, body)) => differences(body, mirrored),
                 _ => Value::Null,
             },
-            waits_for: waits_for(planned, is_held, now),
+            next_step: next_step(open, waits_for.as_deref(), by),
+            waits_for,
             is_unclear: open.life.outcome == Outcome::Unknown,
             needs_operator: is_held || open.life.state == State::Parked,
             id: open.id.clone(),
@@ -162,7 +181,7 @@ impl fmt::Display for PlannedCall {
         }
         match &self.waits_for {
             Some(what) => write!(f, "\n    waits for {}", safe(what)),
-            None => Ok(()),
+            None => write!(f, "\n    next: {}", safe(&self.next_step)),
         }
     }
 }
@@ -199,37 +218,33 @@ fn waits_for(planned: &Planned, is_held: bool, now: &str) -> Option<String> {
         .or_else(|| later(planned.next_attempt_at.clone()).map(|at| format!("its next attempt, {at}")))
 }
 
+/// Returns what is done next about an intent, as an attempt that begins now would decide it.
+fn next_step(open: &OpenIntent, waits_for: Option<&str>, by: &PlannedBy<'_>) -> String {
+    match (waits_for, refusal(open)) {
+        (Some(what), _) => format!("wait for {what}"),
+        (None, Some(why)) if open.may_have_taken_effect() => format!("park: {why}"),
+        (None, Some(why)) => format!("reject: {why}"),
+        (None, None) => attempt::first_step(open, by.consistency, by.now.clone()).to_string(),
+    }
+}
+
+/// How many calls are planned.
+#[derive(Debug)]
+pub(in crate::cli) struct Planning {
+    /// Would be sent now.
+    pub(in crate::cli) ready: u64,
+    waiting: u64,
+    /// Whether one needs an operator.
+    pub(in crate::cli) exit: Exit,
+}
+
 pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     let reader = Reader::open(&config.database.path)?;
     let mut out = Out::new();
-    let exit = reader.in_one_view(|conn| Ok(print(&mut out, conn, &config.outbound, args.style)))??;
+    let Planning { ready, waiting, exit } =
+        reader.in_one_view(|conn| Ok(print(&mut out, conn, config, args.style)))??;
     out.finish()?;
-    Ok(exit)
-}
-
-/// Prints the planned calls, and their number on standard error. Returns whether one needs an
-/// operator.
-pub(in crate::cli) fn print(
-    out: &mut Out,
-    conn: &Conn,
-    outbound: &Outbound,
-    style: Style,
-) -> anyhow::Result<Exit> {
-    let clock = SystemClock::new();
-    let now = time::written(clock.now());
-    let holds_deletes = delete_limit::counted(conn, clock.boot().as_ref())? > outbound.hold_deletes_over;
-    let (mut ready, mut waiting, mut exit) = (0_u64, 0_u64, Exit::Fine);
-    print::printing(|check| {
-        queue::planned(conn, |planned| {
-            let call = PlannedCall::of(&planned, outbound.reconcile_tag.as_deref(), holds_deletes, &now);
-            *(if call.waits_for.is_some() { &mut waiting } else { &mut ready }) += 1;
-            if call.needs_operator {
-                exit = Exit::Waits;
-            }
-            check(if style.is_json() { out.json(&call) } else { out.line(&call.to_string()) })
-        })
-    })?;
-    if !style.is_json() {
+    if !args.style.is_json() {
         let more = match waiting {
             0 => String::new(),
             n => format!(", {} more wait", print::grouped(n)),
@@ -237,6 +252,38 @@ pub(in crate::cli) fn print(
         print::note(&format!("{} would be sent now{more}; nothing was sent", count(ready, "call")));
     }
     Ok(exit)
+}
+
+/// Prints the planned calls.
+pub(in crate::cli) fn print(
+    out: &mut Out,
+    conn: &Conn,
+    config: &Config,
+    style: Style,
+) -> anyhow::Result<Planning> {
+    let clock = SystemClock::new();
+    let (boot, outbound) = (clock.boot(), &config.outbound);
+    let by = PlannedBy {
+        new_tag: outbound.reconcile_tag.as_deref(),
+        holds_deletes: delete_limit::counted(conn, boot.as_ref())? > outbound.hold_deletes_over,
+        consistency: Consistency::seconds(config.inbound.consistency_s),
+        now: Moment { wall: clock.now(), boot, is_confirmed: clock.may_expire() },
+    };
+    let mut planning = Planning { ready: 0, waiting: 0, exit: Exit::Fine };
+    print::printing(|check| {
+        queue::planned(conn, |planned| {
+            let call = PlannedCall::of(&planned, &by);
+            match call.waits_for {
+                Some(_) => planning.waiting += 1,
+                None => planning.ready += 1,
+            }
+            if call.needs_operator {
+                planning.exit = Exit::Waits;
+            }
+            check(if style.is_json() { out.json(&call) } else { out.line(&call.to_string()) })
+        })
+    })?;
+    Ok(planning)
 }
 
 /// What an update changes, by the mirror: `{"email": {"from": …, "to": …}}`; metadata key by key.

@@ -2,8 +2,8 @@
 //! and one on the database's own inode, which is the same under every name of the file and cannot be removed. The kernel releases both
 //! when the process ends, however it ends.
 //!
-//! A process that works on the database holds both exclusively. One that only must not be disturbed (a dry run, which writes nothing
-//! anywhere) and one that only looks (`status`, for a moment) share them. A second sharer is admitted beside a sharer and not beside a
+//! A process that works on the database holds both exclusively. `restore`, while it copies another database, and a process that only
+//! looks (`status`, for a moment) share them. A second sharer is admitted beside a sharer and not beside a
 //! holder: that tells the two apart.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -282,7 +282,7 @@ impl<'a> Tries<'a> {
     fn again(&mut self) -> Result<(), StoreError> {
         self.left = self.left.saturating_sub(1);
         if self.left == 0 {
-            return Err(StoreError::DryRun(self.path.to_owned()));
+            return Err(StoreError::BeingCopied(self.path.to_owned()));
         }
         std::thread::sleep(LOOKERS.1);
         Ok(())

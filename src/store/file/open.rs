@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::inspect::{
     APPLICATION_ID, OTHER_PROGRAM, check_before_writing, check_version, is_blank, is_empty, look_at,
-    must_be_ours, must_be_there, newer_than_us, refuse_left_over,
+    must_be_ours, must_be_there, newer_than_us, refuse_left_over, stands_alone,
 };
 use super::migrations::MIGRATIONS;
 use super::{instance, own, place};
@@ -214,13 +214,43 @@ pub fn checked_for_reading(path: &Path) -> Result<Connection, StoreError> {
     Ok(conn)
 }
 
-/// A database of its own in memory, migrated: where `path` would be too much.
+/// Opens `path` for reading, after the check that comes before writing, and makes no file. Where there is no database, it is an empty
+/// one in memory.
+pub fn for_dry_run(path: &Path) -> Result<Connection, StoreError> {
+    match must_be_there(path) {
+        Err(StoreError::Missing(_)) => return empty(path),
+        other => other?,
+    }
+    let real = place::real(path)?;
+    let is_whole = ["-wal", "-shm"].into_iter().all(|suffix| place::beside(&real, suffix).exists());
+    let conn = match is_whole || stands_alone(path) {
+        true => of_any_version(path)?,
+        // An ordinary reader would make what is missing.
+        false => match for_looking(path) {
+            Err(StoreError::Refused(_)) => of_any_version(path)?,
+            other => other?,
+        },
+    };
+    let check = || {
+        check_before_writing(&conn, path, must_be_ours(path)?)?;
+        check_version(&conn, path)
+    };
+    check().map_err(|e| e.about(path))?;
+    Ok(conn)
+}
+
+/// A new database in memory, in the place of `path`.
+fn empty(path: &Path) -> Result<Connection, StoreError> {
+    let mut conn = Connection::open_in_memory()?;
+    own::sign(&conn)?;
+    migrate(&mut conn, path)?;
+    Ok(conn)
+}
+
+/// A new database in memory.
 #[cfg(test)]
 pub fn in_memory() -> Connection {
-    let mut conn = Connection::open_in_memory().expect("memory opens");
-    own::sign(&conn).expect("there is memory");
-    MIGRATIONS.to_latest(&mut conn).expect("migrations apply");
-    conn
+    empty(Path::new(":memory:")).expect("memory opens")
 }
 
 fn configure_writer(conn: &Connection) -> Result<(), StoreError> {

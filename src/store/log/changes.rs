@@ -114,6 +114,11 @@ pub struct Redaction {
 }
 
 impl Recorder<'_, '_> {
+    /// Returns the pass that causes the changes.
+    pub fn pass_id(&self) -> Option<i64> {
+        self.cause.pass_id
+    }
+
     /// Records that `customer`, which stands at `before`, was created, updated or restored; returns its row in the mirror.
     pub fn record(
         &mut self,

@@ -11,6 +11,8 @@ use crate::store::{Conn, StoreError, Tx};
 use komoju_core::plan::absence::HoldReason;
 use komoju_core::{CustomerId, PassId};
 
+pub use komoju_core::plan::absence::HoldEnd as End;
+
 /// The number of a hold.
 pub type HoldId = i64;
 
@@ -103,6 +105,14 @@ pub(in crate::store) fn hold_all_from(tx: &Tx<'_>, restored_at: &str) -> Result<
     tx.execute("UPDATE meta SET restored_at = ?1", [restored_at])?;
     tx.execute("UPDATE held_customer SET state = 'superseded' WHERE state IN ('held', 'approved')", [])?;
     Ok(())
+}
+
+/// Returns whether a deletion of this customer is held, or was decided and has not ended yet.
+pub fn is_unsettled(conn: &Conn, customer: &CustomerId) -> Result<bool, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT 1 FROM held_customer WHERE state IN ('held', 'approved', 'rejected') AND customer_id = ?1",
+    )?;
+    Ok(statement.exists([customer.as_str()])?)
 }
 
 /// Whether a person has said yes or no about this customer, and it has not ended yet.
@@ -203,16 +213,7 @@ pub fn each_unsettled_row(conn: &Conn, mut visit: impl FnMut(i64)) -> Result<(),
     Ok(())
 }
 
-/// How a held customer's story ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Gone, and recorded as deleted, by a pass or because we pushed that: whatever was said or asked about it is over.
-    Deleted,
-    /// It answered, or was listed again.
-    Alive,
-}
-
-/// Ends it. A rejected one that is there again ends `seen`.
+/// Ends the hold of a customer, or the decision about it. A rejected one that is there again ends `seen`.
 pub fn end(tx: &Tx<'_>, customer: &CustomerId, end: End) -> Result<(), StoreError> {
     let sql = match end {
         End::Deleted => {

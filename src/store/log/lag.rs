@@ -1,7 +1,7 @@
 //! What the change log says about reads that lag: a customer's recent history, and the customers that are requested again.
 
 use jiff::{SignedDuration, Timestamp};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 use sha2::{Digest as _, Sha256};
 
 use super::mirror::{self, Stored, id_in};
@@ -10,7 +10,7 @@ use komoju_core::lag::{Consistency, LeftOut, Recent};
 use komoju_core::{Customer, CustomerId, Kind, Origin, time};
 
 /// At most so many customers wait to be requested again. What is left out beyond that, the next sweep reads.
-const MOST_WAITING: u32 = 1000;
+pub const MOST_WAITING: u32 = 1000;
 
 /// No customer waits so long: a time further ahead was written by a clock that was wrong.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(3);
@@ -48,7 +48,7 @@ pub fn pushed_at(
 }
 
 /// The customer's entries up to `seq`, the newest first, each with the state that it replaced.
-fn history(conn: &Conn, id: &CustomerId, seq: i64) -> Result<Vec<Recent>, StoreError> {
+pub fn history(conn: &Conn, id: &CustomerId, seq: i64) -> Result<Vec<Recent>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT kind, origin, observed_at, after FROM change_log WHERE customer_id = ?1 AND seq <= ?2
          ORDER BY seq DESC LIMIT ?3",
@@ -140,13 +140,16 @@ pub fn due(conn: &Conn, now: Timestamp, count: u32) -> Result<Vec<CustomerId>, S
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
-/// The customer was requested again: it waits no longer. Returns whether the answer shows the very state, replaced in the log, that
-/// was left out.
-pub fn settle(tx: &Tx<'_>, id: &CustomerId, shown: Option<&Customer>) -> Result<bool, StoreError> {
-    let mut statement = tx.prepare_cached("DELETE FROM recheck WHERE customer_id = ?1 RETURNING shown")?;
-    let left_out: Option<Option<Vec<u8>>> =
-        statement.query_row([id.as_str()], |row| row.get(0)).optional()?;
-    Ok(left_out.flatten().zip(shown).is_some_and(|(left_out, shown)| left_out == digest(shown)))
+/// Returns whether `shown` is the very state, replaced in the log, of which a read was left out.
+pub fn shows_left_out(conn: &Conn, shown: &Customer) -> Result<bool, StoreError> {
+    let mut statement = conn.prepare_cached("SELECT 1 FROM recheck WHERE customer_id = ?1 AND shown = ?2")?;
+    Ok(statement.exists(params![shown.id().as_str(), digest(shown)])?)
+}
+
+/// The customer was requested again: it waits no longer.
+pub fn end(tx: &Tx<'_>, id: &CustomerId) -> Result<(), StoreError> {
+    tx.prepare_cached("DELETE FROM recheck WHERE customer_id = ?1")?.execute([id.as_str()])?;
+    Ok(())
 }
 
 /// Notes that a read showed a replaced state later than `consistency_s` after it was replaced.

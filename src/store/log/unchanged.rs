@@ -1,6 +1,6 @@
 //! The fingerprint cache: detects unchanged customers by the hash of their raw JSON, without parsing it.
 //!
-//! [`Unchanged::known`] looks up the customers of a page; [`Unchanged::remember`] notes a text that was compared with the mirror. The
+//! [`Unchanged::known`] looks up a customer of a page; [`note`] notes a text that was compared with the mirror. The
 //! table `listed` holds, for each row of the mirror, the fingerprint of the text that last made no difference.
 //!
 //! Lists come in much the same order each time, and so do the mirror's rows, which were made in the order of a list. So the
@@ -25,10 +25,6 @@ const SPAN: i64 = 512;
 /// BEHIND controls how many of them lie behind, when the list moves on through the rows.
 const BEHIND: i64 = 64;
 
-/// MOST_REFORMATTED limits how many customers with a new format of the same content a sweep notes: an API that formats differently
-/// each time must not make an unchanged sweep write.
-const MOST_REFORMATTED: usize = 1000;
-
 /// A customer whose text is the one that was compared with the mirror before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
@@ -38,36 +34,46 @@ pub struct Known {
     pub source: Source,
 }
 
-/// A text that was compared with the mirror.
+/// A text with a new format of a content that the mirror already has. It is noted when the sweep ends,
+/// so that it is written at most once a sweep.
 #[derive(Clone, Copy, Debug)]
-pub struct Compared {
+pub struct Reformatted {
     /// The customer's row in the mirror.
     pub row: i64,
+    /// The change that says the same.
+    pub seq: i64,
     /// The text's fingerprint.
     pub fingerprint: Fingerprint,
     /// What the text says of the customer's source.
     pub source: Source,
-    /// The change that already says the same; `None` where the text was recorded as a new one.
-    pub equals: Option<i64>,
 }
 
-impl Compared {
-    /// Notes the fingerprint, unless the customer has changed since the comparison.
-    pub fn note(&self, tx: &Tx<'_>) -> Result<(), StoreError> {
-        let Self { row, fingerprint, source, equals } = self;
-        let source = match source {
-            Source::Shown => 0,
-            Source::Absent => 1,
-            Source::CarriedOn => 2,
-        };
-        tx.prepare_cached(
-            "INSERT INTO listed (row, fingerprint, source)
-             SELECT ?1, ?2, ?3 WHERE ?4 IS NULL OR EXISTS (SELECT 1 FROM mirror WHERE row = ?1 AND seq = ?4)
-             ON CONFLICT (row) DO UPDATE SET fingerprint = excluded.fingerprint, source = excluded.source",
-        )?
-        .execute(params![row, fingerprint, source, equals])?;
-        Ok(())
+impl Reformatted {
+    /// Returns whether the customer is unchanged since the comparison.
+    pub fn is_current(&self, conn: &Conn) -> Result<bool, StoreError> {
+        let mut unchanged = conn.prepare_cached("SELECT 1 FROM mirror WHERE row = ?1 AND seq = ?2")?;
+        Ok(unchanged.exists([self.row, self.seq])?)
     }
+}
+
+/// Returns whether a text is noted for this row.
+pub fn is_noted(conn: &Conn, row: i64) -> Result<bool, StoreError> {
+    Ok(conn.prepare_cached("SELECT 1 FROM listed WHERE row = ?1")?.exists([row])?)
+}
+
+/// Notes the text of this row, which was compared with the mirror.
+pub fn note(tx: &Tx<'_>, row: i64, fingerprint: &Fingerprint, source: Source) -> Result<(), StoreError> {
+    let source = match source {
+        Source::Shown => 0,
+        Source::Absent => 1,
+        Source::CarriedOn => 2,
+    };
+    tx.prepare_cached(
+        "INSERT INTO listed (row, fingerprint, source) VALUES (?1, ?2, ?3)
+         ON CONFLICT (row) DO UPDATE SET fingerprint = excluded.fingerprint, source = excluded.source",
+    )?
+    .execute(params![row, fingerprint, source])?;
+    Ok(())
 }
 
 /// The cache in one pass, with the fingerprints around the place in the mirror where the pass is.
@@ -79,12 +85,8 @@ pub struct Unchanged {
 }
 
 impl Unchanged {
-    /// Returns the row of each customer of a page whose text is known.
-    pub fn known(&mut self, conn: &Conn, page: &[Listed]) -> Result<Vec<Option<Known>>, StoreError> {
-        page.iter().map(|listed| self.find(conn, listed)).collect()
-    }
-
-    fn find(&mut self, conn: &Conn, listed: &Listed) -> Result<Option<Known>, StoreError> {
+    /// Returns the row of a listed customer whose text is known.
+    pub fn known(&mut self, conn: &Conn, listed: &Listed) -> Result<Option<Known>, StoreError> {
         let fingerprint = listed.fingerprint();
         if let Some(found) = self.by_fingerprint.get(&fingerprint) {
             return Ok(Some(*found));
@@ -123,28 +125,8 @@ impl Unchanged {
         Ok(())
     }
 
-    /// Remembers a text for the next pass. A new format of a content that is known is added to `later` instead, to be noted when the
-    /// pass ends: so it is written at most once a pass.
-    pub fn remember(
-        &mut self,
-        tx: &Tx<'_>,
-        text: Compared,
-        later: &mut Vec<Compared>,
-    ) -> Result<(), StoreError> {
-        let is_noted = || tx.prepare_cached("SELECT 1 FROM listed WHERE row = ?1")?.exists([text.row]);
-        if text.equals.is_some() && is_noted()? {
-            if later.len() < MOST_REFORMATTED {
-                later.push(text);
-            }
-            return Ok(());
-        }
-        if text.equals.is_none() {
-            self.forget(text.row);
-        }
-        text.note(tx)
-    }
-
-    fn forget(&mut self, changed: i64) {
+    /// Forgets the text of a row whose customer has changed.
+    pub fn forget(&mut self, changed: i64) {
         if self.rows.as_ref().is_some_and(|rows| rows.contains(&changed)) {
             self.by_fingerprint.retain(|_, known| known.row != changed);
         }
@@ -197,7 +179,7 @@ mod tests {
                 let listed = listed(n, "a");
                 let row = recorder.record(Kind::Created, &listed.read().unwrap(), None)?;
                 let (fingerprint, source) = (listed.fingerprint(), Source::Absent);
-                Compared { row, fingerprint, source, equals: None }.note(&tx)?;
+                note(&tx, row, &fingerprint, source)?;
             }
             Ok(())
         };
@@ -206,7 +188,8 @@ mod tests {
     }
 
     fn rows(cache: &mut Unchanged, conn: &Conn, page: &[Listed]) -> Vec<Option<i64>> {
-        cache.known(conn, page).unwrap().into_iter().map(|known| known.map(|known| known.row)).collect()
+        let known = |listed| cache.known(conn, listed).unwrap();
+        page.iter().map(known).map(|known| known.map(|known| known.row)).collect()
     }
 
     #[test]
@@ -278,41 +261,13 @@ mod tests {
     }
 
     #[test]
-    fn new_format_is_noted_unless_the_customer_changed_since() {
+    fn new_format_is_current_unless_the_customer_changed_since() {
         let mut conn = open::in_memory();
         imported(&mut conn, 2);
         let tx = conn.transaction().unwrap();
-        for (row, seq, noted) in [(1, 1, true), (2, 1, false)] {
-            let text = Compared { row, fingerprint: [9; 16], source: Source::Shown, equals: Some(seq) };
-            text.note(&tx).unwrap();
-            let known: Fingerprint = tx
-                .query_row("SELECT fingerprint FROM listed WHERE row = ?1", [row], |row| row.get(0))
-                .unwrap();
-            assert_eq!(known == [9; 16], noted);
+        for (row, seq, is_current) in [(1, 1, true), (2, 1, false)] {
+            let text = Reformatted { row, seq, fingerprint: [9; 16], source: Source::Shown };
+            assert_eq!(text.is_current(&tx).unwrap(), is_current);
         }
-    }
-
-    #[test]
-    fn new_format_waits_for_the_end_of_the_pass_and_their_number_is_limited() {
-        let mut conn = open::in_memory();
-        imported(&mut conn, 2);
-        let tx = conn.transaction().unwrap();
-        let (mut cache, mut later) = (Unchanged::default(), Vec::new());
-        let text = Compared { row: 1, fingerprint: [9; 16], source: Source::Shown, equals: Some(1) };
-        for _ in 0..=MOST_REFORMATTED {
-            cache.remember(&tx, text, &mut later).unwrap();
-        }
-        assert_eq!(later.len(), MOST_REFORMATTED);
-        let noted = |row: i64| -> Option<Fingerprint> {
-            let found =
-                tx.query_row("SELECT fingerprint FROM listed WHERE row = ?1", [row], |row| row.get(0));
-            found.optional().unwrap()
-        };
-        assert_ne!(noted(1), Some([9; 16]));
-        forget(&tx, 1).unwrap();
-        cache.remember(&tx, text, &mut later).unwrap();
-        assert_eq!(noted(1), Some([9; 16]), "nothing was noted");
-        cache.remember(&tx, Compared { row: 2, equals: None, ..text }, &mut later).unwrap();
-        assert_eq!((noted(2), later.len()), (Some([9; 16]), MOST_REFORMATTED), "a text that was recorded");
     }
 }

@@ -9,19 +9,10 @@ use crate::store::record::{self, Record};
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::{CustomerId, PassId, Unreadable};
 
+pub use komoju_core::unreadable::Sight;
+
 /// MOST controls how many rows are kept: where everything is unreadable, more would say nothing new.
 const MOST: u64 = 1000;
-
-/// Where and when an unreadable customer was seen.
-#[derive(Clone, Debug)]
-pub struct Sight {
-    /// The page of the list and the position on it; `None` where it was requested by its id.
-    pub place: Option<(u64, u64)>,
-    /// When, in the written form of [`komoju_core::time`].
-    pub at: String,
-    /// The pass that saw it.
-    pub pass: Option<PassId>,
-}
 
 /// Notes an unreadable customer. `reason` is masked. Returns whether it was not known before.
 pub fn note(tx: &Tx<'_>, bad: &Unreadable, reason: &str, sight: &Sight) -> Result<bool, StoreError> {
@@ -49,6 +40,34 @@ pub fn note(tx: &Tx<'_>, bad: &Unreadable, reason: &str, sight: &Sight) -> Resul
     )?
     .execute(params![key, id, page, position, reason, sight.at, sight.pass])?;
     Ok(true)
+}
+
+/// A row of an unreadable customer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Row {
+    /// Its key: the same for the same customer.
+    pub key: String,
+    /// How many complete sweeps found it; `None` where there is no such row.
+    pub sweeps: Option<i64>,
+}
+
+/// Returns the row that [`note`] would write.
+pub fn row_of(conn: &Conn, bad: &Unreadable) -> Result<Row, StoreError> {
+    let sweeps = |key: &str| {
+        let sql = "SELECT sweeps FROM unreadable_customer WHERE key = ?1";
+        conn.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()
+    };
+    let text = text_key(bad);
+    if let Some(sweeps) = sweeps(&text)? {
+        return Ok(Row { key: text, sweeps: Some(sweeps) });
+    }
+    let key = key(bad);
+    Ok(Row { sweeps: sweeps(&key)?, key })
+}
+
+/// Returns whether there is room for another row.
+pub fn has_room(conn: &Conn) -> Result<bool, StoreError> {
+    Ok(count(conn)? < MOST)
 }
 
 /// A complete sweep has ended: what it did not find is not unreadable any more.

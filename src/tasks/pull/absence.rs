@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::apply::apply_lookup;
 use super::ask::Found;
+use super::page::plan_lookup;
 use super::{Failure, Pass, Phase, Progress, Pull};
 use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::holds::{self, End};
-use crate::store::log::{mirror, unlisted};
+use crate::store::log::unlisted;
 use crate::tasks::echoes::Asked;
 use komoju_core::plan::absence::{self, AbsenceCheck, COUNTED_FOR, Findings, LookupAnswer, Step};
 use komoju_core::plan::lag::Occasion;
-use komoju_core::{Customer, CustomerId, Origin, PassKind, time};
+use komoju_core::{Customer, CustomerId, Origin, PassKind};
 
 /// What became of deletions that are proven.
 struct Recorded {
@@ -65,7 +65,7 @@ impl<R: Remote> Pull<R> {
     /// Requests the customer in a row of the mirror, and records it where it exists. Returns when it was requested, by the steady
     /// clock, and the answer.
     async fn look_up_row(&self, pass: &mut Pass, row: i64) -> Result<(Duration, LookupAnswer), Failure> {
-        let id = self.store.read(move |conn| mirror::live_id_of(conn, row)).await?;
+        let id = self.look(move |view| view.live_id_of(row)).await?;
         // After the wait for the database, which may be long: the age of a 404 counts from its request.
         let requested_at = self.clock.elapsed();
         let Some(id) = id else { return Ok((requested_at, LookupAnswer::NotLive)) };
@@ -102,14 +102,14 @@ impl<R: Remote> Pull<R> {
         asked: Arc<Asked>,
         customer: Customer,
     ) -> Result<(), StoreError> {
-        let (at, consistency) = (time::written(self.clock.now()), self.settings.consistency);
+        let consistency = self.settings.consistency;
         let sweep = (pass.kind == PassKind::Sweep).then(|| pass.sweep());
-        self.apply(pass, Origin::Lookup, move |tx, recorder, _| {
-            holds::end(tx, customer.id(), End::Alive)?;
+        self.step(pass, Origin::Lookup, move |view, _| {
+            view.end_hold(customer.id(), End::Alive)?;
             if let Some(sweep) = sweep {
-                unlisted::note_verified(tx, customer.id().as_str(), sweep, &at)?;
+                view.note_verified(customer.id(), sweep)?;
             }
-            apply_lookup(tx, recorder, &asked, customer, (Occasion::Pass, consistency))
+            plan_lookup(view, &asked, customer, Occasion::Pass, consistency).map(drop)
         })
         .await
     }
@@ -123,19 +123,19 @@ impl<R: Remote> Pull<R> {
         room: u64,
     ) -> Result<Recorded, StoreError> {
         let asked = Arc::clone(&pass.asked);
-        self.apply(pass, origin, move |tx, recorder, _| {
+        self.step(pass, origin, move |view, _| {
             let mut recorded = Recorded { deleted: 0, excess: Vec::new() };
             for row in rows {
-                let Some(id) = mirror::live_id_of(tx, row)? else { continue };
+                let Some(id) = view.live_id_of(row)? else { continue };
                 // Our own push is newer, or is about to be. And an operator may have rejected the deletion meanwhile.
-                if asked.is_before_push_of(&id) || holds::is_rejected(tx, &id)? {
+                if asked.is_before_push_of(&id) || holds::is_rejected(view.conn(), &id)? {
                     continue;
                 }
                 if recorded.deleted == room {
                     recorded.excess.push(row);
                     continue;
                 }
-                recorder.record_deleted(&id)?;
+                view.delete(&id)?;
                 recorded.deleted += 1;
             }
             Ok(recorded)
@@ -155,7 +155,7 @@ impl<R: Remote> Pull<R> {
         // Before a deletion is recorded: a stop must not lose it.
         let now = self.clock.now();
         pass.learnt.above_limit_at = Some(now);
-        self.store.write(move |tx| unlisted::note_above_limit(tx, now)).await?;
+        self.note(move |tx| unlisted::note_above_limit(tx, now)).await?;
         self.room(pass).await
     }
 
@@ -163,11 +163,8 @@ impl<R: Remote> Pull<R> {
     pub(super) async fn room(&self, pass: &Pass) -> Result<u64, StoreError> {
         let since = self.clock.now().checked_sub(COUNTED_FOR).unwrap_or(Timestamp::MIN);
         let is_imprecise = pass.learnt.above_limit_at.is_some_and(|at| at > since);
-        let recorded = if is_imprecise {
-            self.store.read(move |conn| unlisted::deletions_since(conn, since)).await?
-        } else {
-            0
-        };
+        let recorded =
+            if is_imprecise { self.look(move |view| view.deletions_since(since)).await? } else { 0 };
         Ok(absence::room(self.limit(pass), is_imprecise, recorded))
     }
 

@@ -3,9 +3,9 @@
 use super::ask::Found;
 use super::{Failure, Pull};
 use crate::remote::Remote;
-use crate::store::log::mirror::{self, Among};
-use crate::store::state::account;
-use komoju_core::change::Hash;
+use crate::store::Tx;
+use crate::store::log::mirror::Among;
+use crate::store::state::account::{self, Account};
 use komoju_core::plan::absence::LookupAnswer;
 use komoju_core::plan::account::{AccountPlan, Binding, KNOWN_REQUESTED, KeyMatch};
 use komoju_core::plan::retry::TRIES;
@@ -14,35 +14,38 @@ use komoju_core::time;
 impl<R: Remote> Pull<R> {
     /// Fails if the key may read another account. Binds it to the database where it is proven to read this one.
     pub(super) async fn check_account(&self) -> Result<(), Failure> {
-        let (account, live) =
-            self.store.read(|conn| Ok((account::load(conn)?, mirror::live_count(conn)?))).await?;
+        let (account, live) = self.look(|view| Ok((view.account()?, view.live_count()?))).await?;
         let salt = account.as_ref().map_or_else(|| rand::random::<[u8; 16]>().to_vec(), |a| a.salt.clone());
         let fingerprint = self.key.salted_fingerprint(&salt);
+        let stopped = account.as_ref().and_then(|account| account.stopped.as_ref());
         let binding = Binding {
             bound: account.as_ref().map(|account| &account.fingerprint),
-            refused: account
-                .as_ref()
-                .and_then(|account| account.stopped.as_ref())
-                .map(|(refused, _)| refused),
+            refused: stopped.map(|(refused, _)| refused),
             live,
         };
-        let at = time::written(self.clock.now());
+        let bound_at = time::written(self.clock.now());
+        let known = Account { salt, fingerprint, bound_at, stopped: None };
         match AccountPlan::new(binding, &fingerprint) {
             AccountPlan::Proceed => Ok(()),
             AccountPlan::Resume => {
                 tracing::info!("the key that this database is bound to is back");
-                Ok(self.store.write(account::resume).await?)
+                Ok(self.note(account::resume).await?)
             }
             AccountPlan::TakeOver => {
-                Ok(self.store.write(move |tx| account::take_over(tx, &salt, &fingerprint, &at)).await?)
+                self.plan_account(known.clone());
+                let take_over = move |tx: &Tx<'_>| {
+                    account::take_over(tx, &known.salt, &known.fingerprint, &known.bound_at)
+                };
+                Ok(self.note(take_over).await?)
             }
-            AccountPlan::RequestKnown => self.request_known(salt, fingerprint).await,
+            AccountPlan::RequestKnown => self.request_known(known, account).await,
             AccountPlan::Refuse => Err(Failure::OtherAccount),
         }
     }
 
-    /// Requests customers of the mirror with a new key, until one exists.
-    async fn request_known(&self, salt: Vec<u8>, fingerprint: Hash) -> Result<(), Failure> {
+    /// Requests customers of the mirror with a new key, until one exists. `known` is the account that the key would be bound to, and
+    /// `bound` the one that it is bound to.
+    async fn request_known(&self, known: Account, bound: Option<Account>) -> Result<(), Failure> {
         let (mut answers, mut failure) = (Vec::new(), None);
         for id in self.some_live(KNOWN_REQUESTED, Among::All).await? {
             // Only this customer may fail: the others are tried once.
@@ -61,14 +64,20 @@ impl<R: Remote> Pull<R> {
                 break;
             }
         }
-        let at = time::written(self.clock.now());
         match KeyMatch::new(&answers) {
             KeyMatch::Same => {
                 tracing::info!("a new key reads the same account; it is accepted");
-                Ok(self.store.write(move |tx| account::bind(tx, &salt, &fingerprint, &at)).await?)
+                self.plan_account(known.clone());
+                let bind =
+                    move |tx: &Tx<'_>| account::bind(tx, &known.salt, &known.fingerprint, &known.bound_at);
+                Ok(self.note(bind).await?)
             }
             KeyMatch::Other => {
-                self.store.write(move |tx| account::stop(tx, &fingerprint, &at)).await?;
+                let stopped = Some((known.fingerprint, known.bound_at.clone()));
+                bound
+                    .into_iter()
+                    .for_each(|bound| self.plan_account(Account { stopped: stopped.clone(), ..bound }));
+                self.note(move |tx| account::stop(tx, &known.fingerprint, &known.bound_at)).await?;
                 Err(Failure::OtherAccount)
             }
             KeyMatch::Unknown => Err(Failure::AccountUnclear(failure)),

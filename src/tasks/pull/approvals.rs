@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::view::View;
 use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
 use crate::store::StoreError;
-use crate::store::log::holds::{self, End};
-use crate::store::log::mirror::{self, Among};
+use crate::store::log::holds::End;
+use crate::store::log::mirror::Among;
 use crate::store::log::unlisted;
 use komoju_core::Origin;
 use komoju_core::plan::absence::{AbsenceCheck, CANARIES, Canaries};
@@ -31,7 +32,7 @@ impl<R: Remote> Pull<R> {
         // Each pass begins with somebody else, so that those who cannot be asked do not keep all others waiting.
         let Some(start) = self.some_approved().await? else { return Ok(()) };
         let (times, consistency) = (self.times(), self.settings.consistency);
-        let young = self.store.read(move |conn| unlisted::young(conn, consistency, times)).await?;
+        let young = self.look(move |view| unlisted::young(view.conn(), consistency, times)).await?;
         let young = Arc::new(young);
         for (from, until) in [(start.clone(), None), (String::new(), Some(start))] {
             let mut after = from;
@@ -50,11 +51,11 @@ impl<R: Remote> Pull<R> {
     /// Some approved customer's id, or the empty text before them all; `None` where nobody is approved.
     async fn some_approved(&self) -> Result<Option<String>, StoreError> {
         let roll = self.roll();
-        let found = self.store.read(move |conn| match holds::approved_count(conn)? {
+        let found = self.look(move |view| match view.approved_count()? {
             0 => Ok(None),
             count => {
                 let skipped = u32::try_from(roll % count).unwrap_or(0);
-                let first = holds::approved(conn, "", skipped)?;
+                let first = view.approved("", skipped)?;
                 Ok(Some(first.last().map(|id| id.as_str().to_owned()).unwrap_or_default()))
             }
         });
@@ -70,22 +71,23 @@ impl<R: Remote> Pull<R> {
         young: &Arc<RowSet>,
     ) -> Result<Option<String>, Failure> {
         let (after, until, young) = (after.to_owned(), until.map(str::to_owned), Arc::clone(young));
-        let read = self.store.write(move |tx| {
-            let mut batch = holds::approved(tx, &after, BATCH)?;
+        let plan = move |view: &mut View<'_>| {
+            let mut batch = view.approved(&after, BATCH)?;
             batch.retain(|id| until.as_deref().is_none_or(|until| id.as_str() <= until));
             let mut approved = Vec::with_capacity(batch.len());
             for id in &batch {
-                match mirror::find(tx, id)?.filter(|stored| stored.standing.is_live()) {
-                    None => holds::end(tx, id, End::Deleted)?,
-                    Some(_) if !id.can_be_asked() => holds::end(tx, id, End::Alive)?,
+                match view.find(id)?.filter(|stored| stored.standing.is_live()) {
+                    None => view.end_hold(id, End::Deleted)?,
+                    Some(_) if !id.can_be_asked() => view.end_hold(id, End::Alive)?,
                     // The next pass requests it.
                     Some(stored) if young.contains(stored.row) => {}
                     Some(stored) => approved.push(stored.row),
                 }
             }
             Ok((batch.last().map(|id| id.as_str().to_owned()), approved))
-        });
-        let (last, approved) = read.await?;
+        };
+        let cause = self.cause(Origin::Lookup, Some(pass.id));
+        let ((last, approved), _) = self.plan_and_apply(cause, plan, |_, _, _| Ok(())).await?;
         let answered = self.ask_approved(pass, approved).await?;
         Ok(last.filter(|_| answered))
     }

@@ -9,7 +9,7 @@ use super::{Failure, Pull, Setback};
 use crate::metrics;
 use crate::remote::{Class, Remote, Shown};
 use crate::store::StoreError;
-use crate::store::log::mirror::{self, Among};
+use crate::store::log::mirror::Among;
 use crate::store::log::passes;
 use komoju_core::plan::retry;
 use komoju_core::{Customer, CustomerId, Unreadable, time};
@@ -82,12 +82,12 @@ impl<R: Remote> Pull<R> {
     /// Up to `count` live customers from anywhere in the mirror; those whose deletion is in doubt only where others lack.
     pub(super) async fn some_live(&self, count: usize, among: Among) -> Result<Vec<CustomerId>, StoreError> {
         let rolls: Vec<u64> = (0..count).map(|_| self.roll()).collect();
-        let picked = self.store.write(move |tx| {
-            let rows = mirror::last_row(tx)?.unsigned_abs().max(1);
+        let picked = self.look(move |view| {
+            let rows = view.last_row()?.unsigned_abs().max(1);
             let mut picked: Vec<CustomerId> = Vec::with_capacity(count);
             for roll in rolls {
                 let from = i64::try_from(1 + roll % rows).unwrap_or(1);
-                let near = mirror::live_from(tx, from, count, among)?;
+                let near = view.live_from(from, count, among)?;
                 picked.extend(near.into_iter().find(|id| !picked.contains(id)));
             }
             Ok(picked)
@@ -99,7 +99,7 @@ impl<R: Remote> Pull<R> {
     async fn note_throttled(&self, asked: bool) -> Result<(), Failure> {
         if asked && let Some(until) = self.remote.throttled_until().map(time::written) {
             tracing::warn!(until, "the API asks to wait until {until}");
-            self.store.write(move |tx| passes::note_throttled(tx, Some(&until))).await?;
+            self.note(move |tx| passes::note_throttled(tx, Some(&until))).await?;
         }
         Ok(())
     }

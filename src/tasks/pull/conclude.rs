@@ -11,21 +11,22 @@ use jiff::Timestamp;
 use rand::seq::SliceRandom;
 
 use super::marks::Marks;
+use super::mirror::Mirror;
 use super::pages::Rounds;
+use super::view::View;
 use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
+use crate::store::StoreError;
 use crate::store::file::indexes;
-use crate::store::log::changes::{self, Recorder};
 use crate::store::log::holds;
 use crate::store::log::unlisted::{self, RESTS_FOR};
 use crate::store::log::{busy_fields, mirror, unreadable};
-use crate::store::{StoreError, Tx};
 use crate::tasks::echoes::Asked;
 use komoju_core::plan::absence::{AbsenceCheck, AbsencePlan, DeletePolicy, HoldReason};
 use komoju_core::plan::lag::Consistency;
 use komoju_core::plan::rows::RowSet;
 use komoju_core::plan::sighting;
-use komoju_core::{CustomerId, Kind, Origin, Outcome, PassId, time};
+use komoju_core::{CustomerId, Kind, Origin, Outcome, Tally, time};
 
 /// The customers that a sweep misses, by their rows in the mirror.
 struct Missing {
@@ -65,10 +66,7 @@ impl<R: Remote> Pull<R> {
         let check = self.plan_absence(pass, missing, std::mem::take(&mut marks.canaries)).await?;
         let findings = self.check_absence(pass, check, Origin::Sweep).await?;
         // Before the sweep is called complete: readers may count on them from then on.
-        for index in indexes::ALL {
-            let made = self.store.make_index_unless(self.stop.cancelled(), index);
-            made.await?.ok_or(Failure::Stopped)?;
-        }
+        self.make_indexes().await?;
         pass.tally.unverified = findings.unverified;
         let is_whole = findings.unverified == 0 && !rounds.report.grows;
         let concluded =
@@ -79,6 +77,16 @@ impl<R: Remote> Pull<R> {
             (true, _) => Outcome::Held,
             (false, _) => Outcome::Partial,
         })
+    }
+
+    /// Makes the indexes for readers that are missing.
+    async fn make_indexes(&self) -> Result<(), Failure> {
+        let Mirror::Store(store) = &self.mirror else { return Ok(()) };
+        for index in indexes::ALL {
+            let made = store.make_index_unless(self.stop.cancelled(), index);
+            made.await?.ok_or(Failure::Stopped)?;
+        }
+        Ok(())
     }
 
     /// Plans what is requested because of missing customers.
@@ -106,25 +114,28 @@ impl<R: Remote> Pull<R> {
         let (head_before, live_before) = (pass.head_before, pass.live_before);
         let (asked, sweep) = (Arc::clone(&pass.asked), pass.sweep());
         let (times, consistency) = (self.times(), self.settings.consistency);
-        let found = self.store.read(move |conn| {
+        let found = self.look(move |view| {
+            let conn = view.conn();
             let policy = if holds::holds_all(conn)? { DeletePolicy::Hold } else { DeletePolicy::Record };
-            let verified = unlisted::verified(conn)?;
+            let verified = view.verified()?;
             let mut missing =
                 Missing { suspects: Vec::new(), left_to_push: 0, held: Vec::new(), policy, verified };
             // Most sweeps list every live customer: then none is looked for. Of those that were listed, some were deleted since.
-            let listed = marks.seen.len().saturating_sub(changes::deletions_after(conn, head_before)?);
-            if live_before == 0 || mirror::live_count(conn)? <= listed {
+            let listed = marks.seen.len().saturating_sub(view.deletions_after(head_before)?);
+            if live_before == 0 || view.live_count()? <= listed {
                 return Ok((missing, marks));
             }
             let mut held = RowSet::default();
             holds::each_held_row(conn, &HoldReason::FOR_AN_OPERATOR, |row| {
                 held.insert(row);
             })?;
+            view.remove_ended_holds(&mut held)?;
             let young = unlisted::young(conn, consistency, times)?;
             let rests =
                 |row| missing.verified.get(&row).is_some_and(|verified| sweep - verified <= RESTS_FOR);
             mirror::each_live_before(conn, head_before, |row, id| {
-                let is_missing = !marks.seen.contains(row) && id.can_be_asked();
+                let is_missing =
+                    !marks.seen.contains(row) && id.can_be_asked() && !view.is_planned_deleted(&id);
                 if !is_missing || held.contains(row) || young.contains(row) || rests(row) {
                     return Ok(());
                 }
@@ -161,27 +172,34 @@ impl<R: Remote> Pull<R> {
             Some(false) => 0,
             None => learnt.vain_sweeps,
         };
-        let held = self.apply(pass, Origin::Sweep, move |tx, recorder, _| {
+        let Concluded { to_hold, is_whole, knows_all } = concluded;
+        let plan = move |view: &mut View<'_>, _: &mut Tally| {
             for text in &marks.reformatted {
-                text.note(tx)?;
+                if text.is_current(view.conn())? {
+                    view.note_listed(text.row, text.fingerprint, text.source);
+                }
             }
-            if concluded.is_whole {
-                null_sources(tx, recorder, &marks, &asked, (head_before, now, consistency))?;
+            if is_whole {
+                plan_null_sources(view, &marks, &asked, SweepStart { head_before, now, consistency })?;
+            }
+            for (rows, reason) in to_hold {
+                plan_hold(view, &rows, reason)?;
+            }
+            Ok((view.held_count()?, marks))
+        };
+        let held = self.step_with(pass, Origin::Sweep, plan, move |tx, (_, marks)| {
+            if is_whole {
                 unreadable::conclude(tx, id)?;
             }
-            for (rows, reason) in concluded.to_hold {
-                hold(tx, id, &at, &rows, reason)?;
-            }
             // Of a restored database every deletion is held until one sweep knows of each customer.
-            if concluded.knows_all {
+            if knows_all {
                 holds::note_concluded(tx)?;
             }
             busy_fields::replace(tx, busy, marks.seen.len(), &at)?;
             unlisted::forget_listed(tx, |row| marks.seen.contains(row))?;
-            unlisted::note_learnt(tx, &learnt, &rounds.report.phrases(), rounds.report.ignores_page)?;
-            holds::held_count(tx)
+            unlisted::note_learnt(tx, &learnt, &rounds.report.phrases(), rounds.report.ignores_page)
         });
-        Ok(held.await?)
+        Ok(held.await?.0)
     }
 
     /// The fields that changed in many customers, their names masked; each is logged.
@@ -202,60 +220,68 @@ impl<R: Remote> Pull<R> {
     }
 }
 
-/// Takes away the sources of customers that this sweep listed without one, if it showed any at all.
-fn null_sources(
-    tx: &Tx<'_>,
-    recorder: &mut Recorder<'_, '_>,
+/// What a sweep knew when it began, and the time now.
+#[derive(Clone, Copy)]
+struct SweepStart {
+    head_before: i64,
+    now: Timestamp,
+    consistency: Consistency,
+}
+
+/// Plans to take away the sources of customers that this sweep listed without one, if it showed any at all.
+fn plan_null_sources(
+    view: &mut View<'_>,
     marks: &Marks,
     asked: &Asked,
-    (head_before, now, consistency): (i64, Timestamp, Consistency),
+    start: SweepStart,
 ) -> Result<(), StoreError> {
     if !sighting::may_be_nulled(true, marks.any_source) {
         return Ok(());
     }
+    let SweepStart { head_before, now, consistency } = start;
     for row in marks.null_listed.iter() {
-        let Some(id) = mirror::id_of(tx, row)? else { continue };
+        let Some(id) = view.id_of(row)? else { continue };
         if asked.is_before_push_of(&id) {
             continue;
         }
-        let stored = mirror::find(tx, &id)?.filter(|stored| stored.standing.is_live());
+        let stored = view.find(&id)?.filter(|stored| stored.standing.is_live());
         // The list may have shown it as it was before its last change; the next sweep shows it again.
         let changed_at = stored.as_ref().and_then(|stored| time::read(&stored.standing.changed_at));
         // An entry that is stamped in the future was logged while the clock was wrong.
         let may_be_behind = |at: Timestamp| at <= now && consistency.may_be_behind(at, asked.requested_at());
         let seq = stored.as_ref().map_or(0, |stored| stored.standing.seq);
-        let is_newer = seq > head_before && !changes::is_by_list(tx, seq)?;
+        let is_newer = seq > head_before && !view.is_by_list(&id, seq)?;
         if is_newer || changed_at.is_some_and(may_be_behind) {
             continue;
         }
         let without = stored.as_ref().and_then(|stored| sighting::without_source(&stored.standing));
         if let Some(customer) = without {
-            recorder.record(Kind::Updated, &customer, stored)?;
+            view.record(Kind::Updated, customer, stored, None)?;
         }
     }
     Ok(())
 }
 
-/// Holds these deletions, in a hold of their own: those that an operator has decided about, or that wait already, stay as they are.
-fn hold(tx: &Tx<'_>, pass: PassId, at: &str, rows: &[i64], reason: HoldReason) -> Result<(), StoreError> {
-    let mut hold = None;
+/// Plans to hold these deletions, in a hold of their own. Those that an operator has decided about, or that are held already, stay as
+/// they are.
+fn plan_hold(view: &mut View<'_>, rows: &[i64], reason: HoldReason) -> Result<(), StoreError> {
+    let mut held = Vec::new();
     for &row in rows {
         // While the sweep ran, an operator may have decided about it, or our own push may have deleted it.
-        let Some(customer) = mirror::live_id_of(tx, row)? else { continue };
-        if holds::is_decided(tx, &customer)? {
+        let Some(customer) = view.live_id_of(row)? else { continue };
+        if view.is_decided(&customer)? {
             continue;
         }
-        match holds::held_because(tx, &customer)? {
+        match view.held_because(&customer)? {
             Some(known) if known == reason || reason == HoldReason::Unproven => continue,
             // More than unproven by now: it waits for an operator.
-            Some(_) => holds::release(tx, &customer)?,
+            Some(_) => view.supersede_hold(&customer),
             None => {}
         }
-        let hold = match hold {
-            Some(hold) => hold,
-            None => *hold.insert(holds::open(tx, pass, at, reason)?),
-        };
-        holds::add(tx, hold, &customer)?;
+        held.push(customer);
+    }
+    if !held.is_empty() {
+        view.hold(held, reason);
     }
     Ok(())
 }

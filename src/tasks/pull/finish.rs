@@ -1,9 +1,10 @@
 //! The end of a pass: the row that says how it ended.
 
+use super::mirror::Mirror;
 use super::{Failure, Pass, Pull, Report};
 use crate::remote::Remote;
 use crate::store::StoreError;
-use crate::store::log::{holds, passes, unreadable};
+use crate::store::log::passes;
 use crate::store::state::clock::{self, Confirmed};
 use komoju_core::{Outcome, PassKind, Tally, time};
 
@@ -35,7 +36,7 @@ impl<R: Remote> Pull<R> {
             boot: known.boot,
             boot_ms: i64::try_from(known.up.as_millis()).unwrap_or(i64::MAX),
         });
-        let closed = self.store.write(move |tx| {
+        self.note(move |tx| {
             passes::progress(tx, id, &tally, position)?;
             passes::finish(tx, id, &at, outcome, error.as_deref())?;
             if refused {
@@ -49,11 +50,14 @@ impl<R: Remote> Pull<R> {
             if may_expire {
                 passes::prune(tx, &cutoff, &at)?;
             }
-            Ok((holds::held_count(tx)?, unreadable::count_new(tx)?))
-        });
-        let (held, new_unreadable) = closed.await?;
+            Ok(())
+        })
+        .await?;
+        let is_whole = matches!(outcome, Outcome::Complete | Outcome::Held);
+        let counts = self.look(move |view| Ok((view.held_count()?, view.new_unreadable(is_whole)?)));
+        let (held, new_unreadable) = counts.await?;
         let Pass { kind, ignores_page, id, .. } = pass;
-        let pass = Some(id);
+        let pass = matches!(self.mirror, Mirror::Store(_)).then_some(id);
         Ok(Report { pass, kind, outcome, tally, held, new_unreadable, ignores_page, failure })
     }
 
@@ -65,10 +69,10 @@ impl<R: Remote> Pull<R> {
         };
         let at = time::written(self.clock.now());
         match failure {
-            Failure::KeyRefused(_) => self.store.write(move |tx| passes::note_refused(tx, &at)).await?,
+            Failure::KeyRefused(_) => self.note(move |tx| passes::note_refused(tx, &at)).await?,
             // Another key, and it was answered.
             Failure::OtherAccount | Failure::AccountUnclear(_) => {
-                self.store.write(move |tx| passes::note_accepted(tx, &at)).await?;
+                self.note(move |tx| passes::note_accepted(tx, &at)).await?;
             }
             _ => {}
         }

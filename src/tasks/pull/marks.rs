@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use crate::store::log::unchanged::Compared;
+use crate::store::log::unchanged::Reformatted;
 use komoju_core::plan::busy_fields::FieldCounts;
 use komoju_core::plan::rows::RowSet;
 use komoju_core::{CustomerId, Listed, Source};
@@ -29,7 +29,7 @@ pub(super) struct Marks {
     /// In how many customers each field changed.
     pub(super) fields: FieldCounts,
     /// Texts with a new format of the same content, to be noted when the sweep ends.
-    pub(super) reformatted: Vec<Compared>,
+    pub(super) reformatted: Vec<Reformatted>,
 }
 
 impl Marks {

@@ -11,14 +11,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Place};
-use super::apply::{Insight, may_be_read_at_once};
 use super::marks::Marks;
+use super::page::{Insight, may_be_read_at_once};
 use super::{Failure, Pass, Phase, Progress, Pull, Setback};
 use crate::remote::Remote;
 use crate::store::StoreError;
@@ -96,6 +97,15 @@ pub(super) struct Reading {
     pub(super) promised: u64,
 }
 
+/// A page that is applied.
+struct Applied {
+    number: u64,
+    hints: Hints,
+    rows: u64,
+    /// How many customers the round had listed before it.
+    before: u64,
+}
+
 impl Reading {
     fn query(&self, page: u64) -> PageQuery {
         PageQuery { page, per_page: self.per_page, created_from: self.created_from }
@@ -114,31 +124,7 @@ pub(super) struct Rounds {
 impl<R: Remote> Pull<R> {
     /// Reads every page, from where the pass stands, and applies it; a sweep reads the list again where that may show more.
     pub(super) async fn read_pages(&self, pass: &mut Pass, marks: &mut Marks) -> Result<Rounds, Failure> {
-        let created_from = match pass.kind {
-            PassKind::Sweep => None,
-            PassKind::Probe => self.probe_from().await?,
-        };
-        let per_page = match pass.position.per_page {
-            0 => self.settings.per_page,
-            // A resumed sweep counts its pages as they were counted before.
-            resumed => u32::try_from(resumed).unwrap_or(self.settings.per_page),
-        };
-        let unsettled = self.store.read(|conn| {
-            let mut rows = RowSet::default();
-            holds::each_unsettled_row(conn, |row| {
-                rows.insert(row);
-            })?;
-            Ok(rows)
-        });
-        let insight = Insight::new(unsettled.await?);
-        let mut reading = Reading {
-            per_page,
-            created_from,
-            walk: Walk::default(),
-            insight,
-            full_page: per_page.into(),
-            promised: 0,
-        };
+        let mut reading = self.start_reading(pass).await?;
         let (began, mut rounds) = (self.clock.elapsed(), Rounds::default());
         for round in 1..=walk::ROUNDS {
             let (round_began, seen_before) = (self.clock.elapsed(), marks.seen.len());
@@ -156,28 +142,56 @@ impl<R: Remote> Pull<R> {
             }
             let ended = self.clock.elapsed();
             let needed = ended.saturating_sub(began) + ended.saturating_sub(round_began);
-            let over = RoundOver {
-                round,
-                seen,
-                new,
-                total: rounds.report.total,
-                grows: rounds.report.grows,
-                fits: self.settings.period.is_none_or(|period| needed <= period),
-                vain_sweeps: pass.learnt.vain_sweeps.unsigned_abs(),
-                sweep: pass.sweep().unsigned_abs(),
-            };
+            let over = self.round_over(pass, &rounds, round, new, needed);
             // The earlier process of a resumed sweep saw customers that this one does not know.
             if pass.kind == PassKind::Probe || pass.is_resumed || !walk::read_again(over) {
                 break;
             }
-            let (seen, total) = (over.seen, over.total.unwrap_or(0));
+            let total = over.total.unwrap_or(0);
             tracing::info!(
                 seen,
                 total,
                 "the list shows {seen} customers and counts {total}: it is read again"
             );
         }
+        pass.ignores_page = rounds.report.ignores_page && pass.kind == PassKind::Sweep;
         Ok(rounds)
+    }
+
+    /// What decides about a further round; `needed` is the time from the first round to the end of another one.
+    fn round_over(&self, pass: &Pass, rounds: &Rounds, round: u32, new: u64, needed: Duration) -> RoundOver {
+        RoundOver {
+            round,
+            seen: rounds.report.seen,
+            new,
+            total: rounds.report.total,
+            grows: rounds.report.grows,
+            fits: self.settings.period.is_none_or(|period| needed <= period),
+            vain_sweeps: pass.learnt.vain_sweeps.unsigned_abs(),
+            sweep: pass.sweep().unsigned_abs(),
+        }
+    }
+
+    async fn start_reading(&self, pass: &Pass) -> Result<Reading, Failure> {
+        let created_from = match pass.kind {
+            PassKind::Sweep => None,
+            PassKind::Probe => self.probe_from().await?,
+        };
+        let per_page = match pass.position.per_page {
+            0 => self.settings.per_page,
+            // A resumed sweep counts its pages as they were counted before.
+            resumed => u32::try_from(resumed).unwrap_or(self.settings.per_page),
+        };
+        let unsettled = self.look(|view| {
+            let mut rows = RowSet::default();
+            holds::each_unsettled_row(view.conn(), |row| {
+                rows.insert(row);
+            })?;
+            Ok(rows)
+        });
+        let insight = Insight::new(unsettled.await?);
+        let (walk, full_page) = (Walk::default(), per_page.into());
+        Ok(Reading { per_page, created_from, walk, insight, full_page, promised: 0 })
     }
 
     async fn read_round(
@@ -267,7 +281,7 @@ impl<R: Remote> Pull<R> {
                     tracing::warn!("{failure}: reading page {number} in parts");
                     let page = (number, begun.clone());
                     let (hints, rows) = self.take_in_parts(pass, marks, reading, horizon, page).await?;
-                    return self.judge(pass, marks, reading, (number, hints, rows), before).await;
+                    return self.judge(pass, marks, reading, Applied { number, hints, rows, before }).await;
                 }
                 None if number == 1 && query.per_page > OWN_PER_PAGE && failure.is_about("per_page") => {
                     tracing::warn!("{failure}; reading {OWN_PER_PAGE} a page instead: lower api.per_page");
@@ -282,9 +296,9 @@ impl<R: Remote> Pull<R> {
         };
         let (hints, rows) = (answer.page.hints, answer.page.len());
         reading.full_page = hints.per_page.unwrap_or(reading.full_page);
-        let mostly_news = self.apply_page(pass, marks, &mut reading.insight, answer).await?;
+        let mostly_news = self.take_answer(pass, marks, &mut reading.insight, answer).await?;
         horizon.news.store(mostly_news, Ordering::Relaxed);
-        self.judge(pass, marks, reading, (number, hints, rows), before).await
+        self.judge(pass, marks, reading, Applied { number, hints, rows, before }).await
     }
 
     /// Judges an applied page: what comes next, and how far the pass has come.
@@ -293,20 +307,21 @@ impl<R: Remote> Pull<R> {
         pass: &mut Pass,
         marks: &Marks,
         reading: &mut Reading,
-        (number, hints, rows): (u64, Hints, u64),
-        seen_before: u64,
+        applied: Applied,
     ) -> Result<Turn, Failure> {
+        let Applied { number, hints, rows, before } = applied;
         let seen = pass.seen_before + marks.in_round();
-        let new = marks.in_round() - seen_before;
+        let new = marks.in_round() - before;
         let all_live_seen = match pass.kind {
             PassKind::Sweep if new == 0 => {
                 let seen = pass.seen_before + marks.mirrored_in_round();
-                self.store.read(mirror::live_count).await? <= seen
+                self.look(|view| view.live_count()).await? <= seen
             }
             PassKind::Sweep => false,
             PassKind::Probe => true,
         };
         let turn = reading.walk.judge(Shown { number, hints, rows, new, seen, all_live_seen });
+        tracing::trace!(pass = pass.id, page = number, "{turn}");
         let promised = hints.promised_pages().unwrap_or(0);
         reading.promised = promised;
         let last_page = match turn {
@@ -325,7 +340,7 @@ impl<R: Remote> Pull<R> {
     async fn probe_from(&self) -> Result<Option<Timestamp>, StoreError> {
         // One creation time in the future must not make the probe blind to everything before it.
         let now = time::written(self.clock.now());
-        let newest = self.store.read(move |conn| mirror::newest_created_at(conn, &now)).await?;
+        let newest = self.look(move |view| mirror::newest_created_at(view.conn(), &now)).await?;
         let overlap = PROBE_OVERLAP.max(self.settings.consistency.0);
         Ok(newest.and_then(|newest| newest.checked_sub(overlap).ok()))
     }

@@ -89,7 +89,7 @@ impl<R: Remote> Pull<R> {
                     }
                     let place = Place::of_part(&parts, part);
                     let answer = Answer::of_part(page, asked, place);
-                    self.apply_page(pass, marks, &mut reading.insight, answer).await?;
+                    self.take_answer(pass, marks, &mut reading.insight, answer).await?;
                 }
                 Answered::TooLarge(_) if parts.split(part) => {}
                 Answered::TooLarge(begun) => {

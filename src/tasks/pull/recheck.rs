@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use super::apply::apply_lookup;
 use super::ask::Found;
+use super::page::plan_lookup;
+use super::view::View;
 use super::{Failure, Pull};
-use crate::metrics;
 use crate::remote::Remote;
 use crate::store::StoreError;
-use crate::store::log::changes::{self, Cause};
-use crate::store::log::holds::{self, End};
+use crate::store::log::holds::End;
 use crate::store::log::lag;
 use komoju_core::plan::lag::Occasion;
-use komoju_core::{CustomerId, Origin, time};
+use komoju_core::{CustomerId, Origin};
 
 /// How many are requested before other work gets its turn.
 const AT_ONCE: u32 = 50;
@@ -28,10 +27,10 @@ impl<R: Remote> Pull<R> {
     /// none does.
     pub async fn recheck(&self) -> Result<Option<Duration>, StoreError> {
         let (now, consistency) = (self.clock.now(), self.settings.consistency);
-        if self.store.read(move |conn| lag::is_ahead(conn, now)).await? {
-            self.store.write(move |tx| lag::bring_near(tx, now, consistency)).await?;
+        if self.look(move |view| lag::is_ahead(view.conn(), now)).await? {
+            self.note(move |tx| lag::bring_near(tx, now, consistency)).await?;
         }
-        let due = self.store.read(move |conn| lag::due(conn, now, AT_ONCE)).await?;
+        let due = self.look(move |view| view.due(now, AT_ONCE)).await?;
         // A new key must know the account's customers before it is believed.
         let may_ask = due.is_empty() || self.check_account().await.is_ok();
         let mut unclear = 0;
@@ -47,7 +46,7 @@ impl<R: Remote> Pull<R> {
                 Err(_) => return Ok(Some(AGAIN_AFTER)),
             }
         }
-        let next = self.store.read(lag::next_due).await?;
+        let next = self.look(|view| lag::next_due(view.conn())).await?;
         let now = self.clock.now();
         Ok(next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default()))
     }
@@ -60,7 +59,7 @@ impl<R: Remote> Pull<R> {
             false => Found::Gone,
         };
         let (now, consistency) = (self.clock.now(), self.settings.consistency);
-        let (at, id) = (time::written(now), id.clone());
+        let (cause, id) = (self.cause(Origin::Lookup, None), id.clone());
         let customer = match found {
             Found::Alive(customer) => Some(customer),
             // Absence is for the sweep to prove; what cannot be read changes nothing.
@@ -68,30 +67,27 @@ impl<R: Remote> Pull<R> {
             Found::Unclear(why) => {
                 tracing::debug!("{why}; it is requested again");
                 let again = now.checked_add(AGAIN_AFTER).unwrap_or(now);
-                self.store.write(move |tx| lag::schedule(tx, &id, again, None)).await?;
+                let plan = move |view: &mut View<'_>| {
+                    view.read_again(id, again);
+                    Ok(())
+                };
+                self.plan_and_apply(cause, plan, |_, (), _| Ok(())).await?;
                 return Ok(false);
             }
         };
-        let recorded = self.store.write_pass(move |tx| {
-            let is_same = lag::settle(tx, &id, customer.as_ref())?;
-            let cause =
-                Cause { observed_at: at.clone(), origin: Origin::Lookup, pass_id: None, intent_id: None };
-            let ((), recorded) = changes::recording(tx, cause, |recorder| match customer {
-                Some(customer) => {
-                    holds::end(tx, &id, End::Alive)?;
-                    apply_lookup(tx, recorder, &asked, customer, (Occasion::Recheck, consistency))
-                }
-                None => Ok(()),
-            })?;
+        let plan = move |view: &mut View<'_>| {
+            let is_same = view.end_recheck(&id, customer.as_ref())?;
+            let Some(customer) = customer else { return Ok(false) };
+            view.end_hold(&id, End::Alive)?;
+            let is_recorded = plan_lookup(view, &asked, customer, Occasion::Recheck, consistency)?;
             // The state that was left out is the customer's state after all.
-            let is_exceeded = is_same && recorded.changes() > 0;
+            let is_exceeded = is_same && is_recorded;
             if is_exceeded {
-                lag::note_exceeded(tx, &at)?;
+                view.note_lag_exceeded();
             }
-            Ok((recorded, is_exceeded))
-        });
-        let (recorded, is_exceeded) = recorded.await?;
-        metrics::changes(Origin::Lookup, &recorded);
+            Ok(is_exceeded)
+        };
+        let (is_exceeded, _) = self.plan_and_apply(cause, plan, |_, _, _| Ok(())).await?;
         if is_exceeded {
             let lag = consistency.0.as_secs();
             tracing::warn!(

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 
 use super::answer::Place;
 use super::marks::Marks;
+use super::view::View;
 use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
-use crate::store::log::holds::{self, End};
-use crate::store::log::unreadable::{self, Sight};
-use crate::store::log::{mirror, unlisted};
-use crate::store::{StoreError, Tx};
+use crate::store::StoreError;
+use crate::store::log::holds::End;
+use crate::store::log::unreadable::Sight;
 use komoju_core::unreadable::phrase;
 use komoju_core::{CustomerId, Origin, PassKind, Unreadable, time};
 
@@ -60,7 +60,7 @@ impl Noted {
 }
 
 impl<R: Remote> Pull<R> {
-    /// Counts the unreadable customers of a page and prepares them for [`note`].
+    /// Counts the unreadable customers of a page and prepares them for [`plan_unreadable`].
     pub(super) fn meet(&self, pass: &mut Pass, bad: Vec<Unreadable>, place: &Place) -> Vec<Noted> {
         let at = time::written(self.clock.now());
         let noted = bad.into_iter().map(|bad| {
@@ -88,13 +88,13 @@ impl<R: Remote> Pull<R> {
     ) -> Result<(), Failure> {
         let noted = self.meet(pass, bad.into_iter().collect(), &place);
         let (origin, mut moved) = (pass.kind_origin(), std::mem::take(marks));
-        let applied = self.apply(pass, origin, move |tx, _, _| {
-            let new = note(tx, &noted, &mut moved)?;
+        let applied = self.step(pass, origin, move |view, _| {
+            let new = plan_unreadable(view, noted, &mut moved)?;
             Ok((moved, new))
         });
-        let (moved, new) = applied.await?;
-        *marks = moved;
-        new.iter().for_each(Noted::report);
+        let new;
+        (*marks, new) = applied.await?;
+        report(&new);
         pass.tally.customers_seen = pass.seen_before + marks.seen.len();
         Ok(())
     }
@@ -108,41 +108,45 @@ impl<R: Remote> Pull<R> {
     ) -> Result<(), Failure> {
         bad.id = Some(id.clone());
         let noted = self.meet(pass, vec![bad], &Place::default());
-        let (id, at) = (id.clone(), time::written(self.clock.now()));
+        let id = id.clone();
         let sweep = (pass.kind == PassKind::Sweep).then(|| pass.sweep());
-        let applied = self.apply(pass, Origin::Lookup, move |tx, _, _| {
-            holds::end(tx, &id, End::Alive)?;
+        let applied = self.step(pass, Origin::Lookup, move |view, _| {
+            view.end_hold(&id, End::Alive)?;
             if let Some(sweep) = sweep {
-                unlisted::note_verified(tx, id.as_str(), sweep, &at)?;
+                view.note_verified(&id, sweep)?;
             }
-            note(tx, &noted, &mut Marks::default())
+            plan_unreadable(view, noted, &mut Marks::default())
         });
-        applied.await?.iter().for_each(Noted::report);
+        report(&applied.await?);
         Ok(())
     }
 }
 
-/// Notes unreadable customers, and marks those as seen that the mirror knows; returns those that are new.
-pub(super) fn note(tx: &Tx<'_>, noted: &[Noted], marks: &mut Marks) -> Result<Vec<Noted>, StoreError> {
+/// Plans to note unreadable customers, and marks those as seen that the mirror knows; returns those that are new.
+pub(super) fn plan_unreadable(
+    view: &mut View<'_>,
+    noted: Vec<Noted>,
+    marks: &mut Marks,
+) -> Result<Vec<Noted>, StoreError> {
     let mut new = Vec::new();
     for one in noted {
-        if unreadable::note(tx, &one.bad, &one.reason, &one.sight)? {
-            new.push(one.clone());
-        }
-        if one.sight.place.is_none() {
-            continue;
-        }
-        // A tombstone must not count as seen: seen customers are compared with the live ones by number.
-        let stored = match &one.bad.id {
-            Some(id) => mirror::find(tx, id)?.filter(|stored| stored.standing.is_live()),
-            None => None,
-        };
-        match (&one.bad.id, stored) {
-            (Some(id), Some(stored)) => {
-                holds::end(tx, id, End::Alive)?;
-                marks.see_unread(stored.row);
+        let is_new = view.note_unreadable(&one.bad, &one.reason, one.sight.clone())?;
+        if one.sight.place.is_some() {
+            // A tombstone must not count as seen: seen customers are compared with the live ones by number.
+            let stored = match &one.bad.id {
+                Some(id) => view.find(id)?.filter(|stored| stored.standing.is_live()),
+                None => None,
+            };
+            match (&one.bad.id, stored) {
+                (Some(id), Some(stored)) => {
+                    view.end_hold(id, End::Alive)?;
+                    marks.see_unread(stored.row);
+                }
+                _ => marks.see_other(&format!("unreadable {}", one.bad.digest())),
             }
-            _ => marks.see_other(&format!("unreadable {}", one.bad.digest())),
+        }
+        if is_new {
+            new.push(one);
         }
     }
     Ok(new)

@@ -34,16 +34,3 @@ fn a_left_over_wal_beside_a_missing_database_is_left_as_it_is() {
     harness.expect(0, &["sync"]);
     harness.assert_true();
 }
-
-#[test]
-fn a_dry_run_is_named_to_whoever_would_start_beside_it() {
-    let harness = Installation::with(PROGRAM, 30);
-    harness.expect(0, &["sync"]);
-    let held = harness.on_lists(komoju_sandbox::Effect::Hold);
-    let mut dry = harness.spawn(&["sync", "--dry-run"]);
-    harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
-    let ran = harness.expect(5, &["sync"]);
-    assert!(ran.stderr.contains("sync --dry-run"), "{}", ran.stderr);
-    harness.sandbox.world().clear_faults();
-    assert!(dry.wait().unwrap().success());
-}

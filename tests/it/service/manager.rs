@@ -104,7 +104,7 @@ fn refused_key_is_ready_with_its_reason_as_the_status() {
 }
 
 #[test]
-fn start_waits_for_the_end_of_a_dry_run() {
+fn start_waits_for_a_shared_lock_to_end() {
     let harness = Installation::with(PROGRAM, 3);
     harness.expect(0, &["sync"]);
     let lock = std::fs::File::open(harness.path("komoju.db.lock")).unwrap();

@@ -106,6 +106,8 @@ fn a_plan_shows_each_call_what_it_changes_and_what_it_waits_for() {
     assert_eq!(call(4), "DELETE /customers/a%2Bb%3A%C3%A9");
     assert_eq!(plan[4]["waits_for"], "its time, 2099-01-01T00:00:00.000Z");
     assert_eq!((&plan[0]["waits_for"], &plan[1]["waits_for"]), (&Value::Null, &Value::Null));
+    let next_steps = [0, 1, 2].map(|n| plan[n]["next_step"].as_str().unwrap());
+    assert_eq!(next_steps, ["send under its key", "send", "wait for intent n2"]);
 
     let told = harness.expect(0, &["intent", "plan"]);
     for part in [

@@ -87,6 +87,24 @@ impl HoldReason {
             Self::Restored => "restored",
         }
     }
+
+    /// The reason in words.
+    pub fn phrase(self) -> &'static str {
+        match self {
+            Self::TooMany => "more customers are missing than a sweep may delete by itself",
+            Self::Unproven => "no listed customer answered to confirm it",
+            Self::Restored => "the database was restored from a backup",
+        }
+    }
+}
+
+/// How the hold of a customer's deletion ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldEnd {
+    /// The customer is gone, and recorded as deleted, by a pass or by our own push.
+    Deleted,
+    /// It answered, or was listed again.
+    Alive,
 }
 
 /// What a sweep may do about proven deletions by itself.

@@ -14,6 +14,7 @@
 //! proof.
 
 mod answer;
+mod first;
 mod lookup;
 
 use std::fmt;
@@ -33,6 +34,7 @@ use crate::remote::error::{Call, Cause, Class, RemoteError};
 use crate::remote::{Push, PushError, Pushed, PushedCustomer, Shown};
 use crate::{Customer, CustomerId, Unreadable};
 
+pub use first::first_step;
 pub use lookup::{CreateLookup, LookupResult};
 
 /// What is known about an attempt.

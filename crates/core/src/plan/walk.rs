@@ -8,6 +8,8 @@
 //! A page is *barren* if it shows no customer that the round has not seen. Absence from a list that was walked through proves
 //! nothing; it only selects the customers that are requested one by one (see [`super::absence`]).
 
+use std::fmt;
+
 use crate::Hints;
 
 /// How many barren pages in a row end a walk.
@@ -78,6 +80,27 @@ pub enum End {
     BarrenPages,
     /// The list grows faster than it is read.
     Growing,
+}
+
+impl fmt::Display for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(page) => write!(f, "read page {page}"),
+            Self::End(end) => write!(f, "end of the list: {end}"),
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LastPage => "all hints say that this is the last page",
+            Self::NoSuchPage => "the API has no such page",
+            Self::Barren => "the page shows no new customer, and every live customer was seen",
+            Self::BarrenPages => "several pages in a row show no new customer",
+            Self::Growing => "it grows faster than it is read",
+        })
+    }
 }
 
 /// One round through the list.

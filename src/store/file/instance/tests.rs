@@ -95,7 +95,7 @@ fn a_lock_that_root_makes_is_the_services() {
 }
 
 #[test]
-fn a_look_keeps_nobody_out_and_a_dry_run_is_named() {
+fn a_look_keeps_no_process_out_and_a_copy_is_named() {
     let directory = tempfile::TempDir::new().unwrap();
     let path = directory.path().join("komoju.db");
     drop(Instance::share(&path).unwrap());
@@ -106,7 +106,7 @@ fn a_look_keeps_nobody_out_and_a_dry_run_is_named() {
     let sharing = Instance::share(&path).unwrap();
     assert_eq!(Instance::holder(&path).unwrap(), None, "nobody works on it");
     let refused = Instance::take(&path, "run", now).unwrap_err().to_string();
-    assert!(refused.contains("sync --dry-run"), "{refused}");
+    assert!(refused.contains("is being copied by `komoju-sync restore`"), "{refused}");
 
     let starter = std::thread::spawn({
         let path = path.clone();

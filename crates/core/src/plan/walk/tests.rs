@@ -179,3 +179,9 @@ fn list_is_read_again_only_where_that_may_help() {
         assert!(!read_again(no), "{no:?}");
     }
 }
+
+#[test]
+fn turn_prints_one_sentence() {
+    assert_eq!(Turn::Read(3).to_string(), "read page 3");
+    assert_eq!(Turn::End(End::NoSuchPage).to_string(), "end of the list: the API has no such page");
+}

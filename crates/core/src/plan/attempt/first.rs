@@ -1,0 +1,72 @@
+//! The first step of an attempt, for a plan that is printed.
+
+use super::{AttemptFacts, Step, next_step};
+use crate::lag::Consistency;
+use crate::open_intent::OpenIntent;
+use crate::patience::Moment;
+
+/// Returns the first step of an attempt at `now` that the API or an operator would see, if the API's clock shows the same time. A
+/// create that has no key yet gets one.
+pub fn first_step(open: &OpenIntent, consistency: Consistency, now: Moment) -> Step {
+    let mut open = open.clone();
+    open.frozen.key.get_or_insert_default();
+    let server_time = Some(now.wall);
+    let mut facts = AttemptFacts { server_time, ..AttemptFacts::new(open, consistency, 0.5, now) };
+    match next_step(&facts) {
+        Step::FreezeFirstAttempt => {
+            facts.is_dated = true;
+            next_step(&facts)
+        }
+        step => step,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::intent::Intent;
+    use crate::intent::lifecycle::{Lifecycle, Outcome, State};
+    use crate::open_intent::Frozen;
+    use crate::{CustomerId, time};
+
+    fn open(intent: &str) -> OpenIntent {
+        OpenIntent {
+            position: 1,
+            id: "i".into(),
+            intent: Ok(Intent::parse(intent).unwrap()),
+            life: Lifecycle { state: State::Queued, outcome: Outcome::Known, attempts: 0 },
+            customer: CustomerId::new("c").ok(),
+            frozen: Frozen::default(),
+            patience: None,
+            met_server_error: false,
+            last_attempt_at: None,
+        }
+    }
+
+    fn first(open: &OpenIntent) -> String {
+        let wall = Timestamp::from_second(1_800_000_000).unwrap();
+        let now = Moment { wall, boot: None, is_confirmed: true };
+        first_step(open, Consistency::seconds(120), now).to_string()
+    }
+
+    #[test]
+    fn first_step_sends_or_finds_out_first() {
+        let create = r#"{"op": "create", "body": {"email": "a"}}"#;
+        assert_eq!(first(&open(create)), "send under its key");
+        assert_eq!(first(&open(r#"{"op": "delete", "customer_id": "c"}"#)), "send");
+        let expecting = r#"{"op": "delete", "customer_id": "c", "expect": {"email": "a"}}"#;
+        assert_eq!(first(&open(expecting)), "read customer c");
+        let mut unclear = open(create);
+        unclear.life.outcome = Outcome::Unknown;
+        let first_at = time::written(Timestamp::from_second(1_800_000_000 - 100_000).unwrap());
+        unclear.frozen = Frozen {
+            key: Some("k".into()),
+            first_attempt_at: Some(first_at.clone()),
+            first_server_at: Some(first_at),
+            ..Frozen::default()
+        };
+        assert!(first(&unclear).starts_with("look for its customer first"), "{}", first(&unclear));
+    }
+}

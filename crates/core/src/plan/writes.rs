@@ -1,0 +1,167 @@
+//! What one step of a pass writes: a page of the list, the answer to a lookup, or the end of a sweep.
+//!
+//! A planner reads the mirror and lists the writes. Applying the list decides nothing more, and a dry
+//! run prints it instead.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::absence::{HoldEnd, HoldReason};
+use crate::fingerprint::Fingerprint;
+use crate::lag::LeftOut;
+use crate::unreadable::{Sight, phrase};
+use crate::words::count;
+use crate::{Customer, CustomerId, Kind, Source, Tally, Unreadable};
+
+/// One write of a step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Record a change of a customer that exists.
+    Record {
+        /// Created, updated or restored.
+        kind: Kind,
+        /// The customer as it is now.
+        customer: Customer,
+        /// Its body before; `None` where the mirror does not have it.
+        before: Option<String>,
+        /// Its row in the mirror.
+        row: i64,
+        /// How the list shows it; `None` where another request showed it.
+        listed: Option<(Fingerprint, Source)>,
+    },
+    /// Record that a customer is gone.
+    Delete {
+        /// Which customer.
+        id: CustomerId,
+        /// Its last known body.
+        before: Option<String>,
+    },
+    /// Note how the list shows the customer in this row, which is unchanged.
+    NoteListed {
+        /// Its row in the mirror.
+        row: i64,
+        /// The fingerprint of its text.
+        fingerprint: Fingerprint,
+        /// What the text says of its source.
+        source: Source,
+    },
+    /// Request this customer again, because a read of it may be older than the log.
+    LeaveOut(Customer, LeftOut),
+    /// Request this customer again at this time.
+    ReadAgain(CustomerId, Timestamp),
+    /// This customer was requested again: it waits no longer.
+    EndRecheck(CustomerId),
+    /// Note that reads lag longer than is configured.
+    NoteLagExceeded,
+    /// Note that a customer, which this sweep did not list, exists.
+    NoteVerified {
+        /// Which customer.
+        id: CustomerId,
+        /// The sweep's number.
+        sweep: i64,
+    },
+    /// Note an unreadable customer.
+    NoteUnreadable {
+        /// The customer.
+        bad: Unreadable,
+        /// The reason, masked.
+        reason: String,
+        /// Where and when it was seen.
+        sight: Sight,
+    },
+    /// End the hold of this customer's deletion, or the operator's decision about it.
+    EndHold(CustomerId, HoldEnd),
+    /// Take this customer out of its hold, because another one takes it up.
+    SupersedeHold(CustomerId),
+    /// Hold these deletions, in a hold of their own.
+    Hold(Vec<CustomerId>, HoldReason),
+}
+
+impl fmt::Display for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record { kind, customer, .. } => write!(f, "record {} as {kind}", customer.id()),
+            Self::Delete { id, .. } => write!(f, "record {id} as deleted"),
+            Self::NoteListed { row, .. } => write!(f, "note how the list shows row {row}"),
+            Self::LeaveOut(customer, left_out) => {
+                write!(f, "leave out {}, and request it again at {:.0}", customer.id(), left_out.until)
+            }
+            Self::ReadAgain(id, at) => write!(f, "request {id} again at {at:.0}"),
+            Self::EndRecheck(id) => write!(f, "{id} was requested again"),
+            Self::NoteLagExceeded => f.write_str("note that reads lag longer than is configured"),
+            Self::NoteVerified { id, .. } => write!(f, "note that {id} exists"),
+            Self::NoteUnreadable { bad, reason, sight } => {
+                let (page, position) = sight.place.unzip();
+                let id = bad.id.as_ref().map(ToString::to_string);
+                write!(f, "note that {} is unreadable: {reason}", phrase(id.as_deref(), page, position))
+            }
+            Self::EndHold(id, HoldEnd::Alive) => write!(f, "end the hold of {id}: it exists"),
+            Self::EndHold(id, HoldEnd::Deleted) => write!(f, "end the hold of {id}: it is deleted"),
+            Self::SupersedeHold(id) => write!(f, "take {id} out of its hold"),
+            Self::Hold(ids, reason) => {
+                write!(f, "hold {}: {}", count(ids.len() as u64, "deletion"), reason.phrase())
+            }
+        }
+    }
+}
+
+/// The writes of one step, in the order in which they are applied.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WritePlan(pub Vec<Write>);
+
+impl WritePlan {
+    /// Returns the changes that the plan records, by kind.
+    pub fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for write in &self.0 {
+            match write {
+                Write::Record { kind: Kind::Created, .. } => tally.created += 1,
+                Write::Record { kind: Kind::Updated, .. } => tally.updated += 1,
+                Write::Record { kind: Kind::Restored, .. } => tally.restored += 1,
+                Write::Delete { .. } => tally.deleted += 1,
+                _ => {}
+            }
+        }
+        tally
+    }
+}
+
+impl fmt::Display for WritePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, write) in self.0.iter().enumerate() {
+            let comma = if n == 0 { "" } else { "; " };
+            write!(f, "{comma}{write}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn plan_is_one_line_and_counts_its_changes() {
+        let customer = |id: &str| Customer::from_value(json!({"id": id})).unwrap();
+        let record =
+            |id, kind| Write::Record { kind, customer: customer(id), before: None, row: 1, listed: None };
+        let id = |id: &str| CustomerId::new(id).unwrap();
+        let plan = WritePlan(vec![
+            record("a", Kind::Created),
+            Write::EndHold(id("b"), HoldEnd::Alive),
+            record("b", Kind::Updated),
+            Write::Delete { id: id("c"), before: None },
+            Write::Hold(vec![id("d"), id("e")], HoldReason::TooMany),
+        ]);
+        assert_eq!(
+            plan.to_string(),
+            "record a as created; end the hold of b: it exists; record b as updated; record c as deleted; \
+             hold 2 deletions: more customers are missing than a sweep may delete by itself"
+        );
+        let tally = Tally { created: 1, updated: 1, deleted: 1, ..Tally::default() };
+        assert_eq!(plan.tally(), tally);
+    }
+}

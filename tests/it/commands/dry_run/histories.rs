@@ -1,0 +1,188 @@
+//! After any history, a dry run plans what the next sweep records and holds, in the same order, with the same requests.
+//!
+//! `DRY_RUNS=1000 cargo test --test it -- dry_run::histories` runs more of them.
+
+use std::collections::BTreeSet;
+
+use jiff::SignedDuration;
+use komoju_core::Tally;
+use komoju_core::plan::lag::Consistency;
+use komoju_core::plan::writes::Write;
+use komoju_sandbox::{Effect, Fault, Payload, Readings, Repeated};
+use komoju_sync::tasks::pull::{PlannedWrite, Report};
+use komoju_testkit::InProcess;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+
+/// How many passes of each history are compared.
+const PASSES: usize = 10;
+
+/// Returns `kind origin customer body` of each planned change, and `held customer` of each planned hold, by id.
+fn planned(writes: &[PlannedWrite]) -> (Vec<String>, BTreeSet<String>) {
+    let (mut changes, mut held) = (Vec::new(), BTreeSet::new());
+    for (origin, write) in writes {
+        match write {
+            Write::Record { kind, customer, .. } => {
+                changes.push(format!("{kind} {origin} {} {}", customer.id(), customer.body()));
+            }
+            Write::Delete { id, .. } => changes.push(format!("deleted {origin} {id} ")),
+            Write::Hold(ids, reason) => {
+                held.extend(ids.iter().map(|id| format!("{} {id}", reason.word())));
+            }
+            other => panic!("not to be shown: {other}"),
+        }
+    }
+    (changes, held)
+}
+
+fn recorded(harness: &InProcess, head: i64, hold: i64) -> (Vec<String>, BTreeSet<String>) {
+    let changes = harness.column(&format!(
+        "SELECT kind || ' ' || origin || ' ' || customer_id || ' ' || coalesce(after, '') FROM changes
+         WHERE seq > {head} ORDER BY seq"
+    ));
+    let held = harness.column(&format!(
+        "SELECT because || ' ' || customer_id FROM held_customer JOIN hold ON hold.id = hold_id WHERE hold_id > {hold}"
+    ));
+    (changes, held.into_iter().collect())
+}
+
+/// Returns each list page once, and each lookup as often as it was requested, since the last call.
+fn requests(harness: &InProcess) -> (BTreeSet<String>, Vec<String>) {
+    let mut world = harness.sandbox.world();
+    let (mut pages, mut lookups) = (BTreeSet::new(), Vec::new());
+    for seen in world.requests() {
+        let text = format!("{} {}?{}", seen.method, seen.path, seen.query);
+        match seen.path.ends_with("/customers") {
+            true => drop(pages.insert(text)),
+            false => lookups.push(text),
+        }
+    }
+    world.clear_requests();
+    lookups.sort();
+    (pages, lookups)
+}
+
+fn files(harness: &InProcess) -> Vec<Vec<u8>> {
+    ["komoju.db", "komoju.db-wal"]
+        .map(|name| std::fs::read(harness.directory.path().join(name)).unwrap())
+        .into()
+}
+
+/// Dry run, then sweep: both must agree.
+async fn compare(harness: &mut InProcess, told: &str) {
+    requests(harness);
+    let before = files(harness);
+    let (dry, writes) = harness.dry_sweep().await;
+    assert!(files(harness) == before, "{told}: the dry run wrote to the database");
+    let (dry_pages, dry_lookups) = requests(harness);
+    // The canaries of approved deletions are any live customers, also new ones.
+    let are_canaries_known =
+        harness.column("SELECT 1 FROM held_customer WHERE state = 'approved'").is_empty();
+    let (head, hold) =
+        (harness.head(), harness.one("SELECT coalesce(max(id), 0) FROM hold").parse().unwrap());
+    let real = harness.sweep().await;
+    assert_eq!(planned(&writes), recorded(harness, head, hold), "{told}");
+    let (pages, lookups) = requests(harness);
+    assert_eq!(dry_pages, pages, "{told}");
+    if are_canaries_known {
+        assert_eq!(dry_lookups, lookups, "{told}");
+    }
+    let facts = |report: &Report| {
+        let tally = Tally { requests: 0, ..report.tally };
+        (report.outcome, tally, report.held, report.new_unreadable, report.ignores_page)
+    };
+    assert_eq!(facts(&dry), facts(&real), "{told}");
+}
+
+fn edit(harness: &InProcess, dice: &mut StdRng) {
+    let mut world = harness.sandbox.world();
+    let ids = world.ids();
+    let many = dice.random_bool(0.1);
+    for _ in 0..dice.random_range(0..if many { 25 } else { 6 }) {
+        let email = json!({"email": format!("{}@example.jp", dice.random::<u32>())});
+        let some = ids.choose(dice).cloned().unwrap_or_default();
+        match if many { 2 } else { dice.random_range(0..6) } {
+            0 => drop(world.create(email)),
+            1 => drop(world.update(&some, email)),
+            2 => drop(world.delete(&some)),
+            3 => drop(world.restore(&some)),
+            4 => drop(world.update(&some, json!({"metadata": {"k": dice.random::<u8>().to_string()}}))),
+            _ => {
+                world.put_raw(json!({"id": format!("bad{}", dice.random_range(0..3)), "resource": "payment"}))
+            }
+        }
+    }
+}
+
+#[test]
+fn dry_run_plans_what_the_next_sweep_records() {
+    let histories = std::env::var("DRY_RUNS").map_or(12, |count| count.parse().unwrap());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        for seed in 0..histories {
+            history(seed).await;
+        }
+    });
+}
+
+async fn history(seed: u64) {
+    let mut dice = StdRng::seed_from_u64(seed);
+    let random = Readings::random_list(&mut dice, 0);
+    // What is drawn at each request would differ between two passes.
+    let calm = Readings::default();
+    let is_drawn = format!("{:?}", random.total).starts_with("Random");
+    let total = if is_drawn { calm.total } else { random.total };
+    let readings = Readings {
+        repeated: Repeated::Never,
+        ties: calm.ties,
+        list_lag_s: 0,
+        show_lag_s: 0,
+        total,
+        ..random
+    };
+    let mut harness = InProcess::reading(dice.random_range(0..60), readings.clone()).await;
+    harness.settings.consistency = Consistency::seconds(*[0, 60].choose(&mut dice).unwrap());
+    for pass in 0..PASSES {
+        edit(&harness, &mut dice);
+        if dice.random_bool(0.2) {
+            let state = ["approved", "rejected"].choose(&mut dice).unwrap();
+            harness.sql(&format!("UPDATE held_customer SET state = '{state}' WHERE state = 'held'"));
+        }
+        harness.advance(SignedDuration::from_secs(dice.random_range(0..200)));
+        compare(&mut harness, &format!("seed {seed}, pass {pass}, {readings:?}")).await;
+    }
+}
+
+/// A list shows a new, a changed and an unchanged customer twice, each time with other content.
+#[tokio::test(flavor = "multi_thread")]
+async fn customer_that_a_list_repeats_is_planned_as_it_is_recorded() {
+    for consistency in [0, 60] {
+        let mut harness = InProcess::open(3).await;
+        harness.settings.consistency = Consistency::seconds(consistency);
+        harness.advance(SignedDuration::from_secs(600));
+        let known: Vec<_> = harness.sandbox.world().truth().into_values().collect();
+        let with = |n: usize, email: &str| {
+            let mut customer = known[n].clone();
+            customer["email"] = json!(email);
+            customer
+        };
+        let created = |email: &str| json!({"id": "new", "resource": "customer", "email": email});
+        let data = [
+            created("a"),
+            created("b"),
+            created("a"),
+            with(0, "x"),
+            with(0, "y"),
+            with(0, "x"),
+            known[1].clone(),
+            with(1, "z"),
+            known[2].clone(),
+        ];
+        let body = json!({"resource": "customer_list", "total": 4, "page": 1, "per_page": 100, "last_page": 1, "data": data});
+        harness
+            .inject(Fault::new(Effect::Body { body: Payload::Json(body) }).call(komoju_sandbox::Call::List));
+        compare(&mut harness, &format!("consistency {consistency}")).await;
+    }
+}
