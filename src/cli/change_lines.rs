@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::print::{self, Out, Style, plain};
 use crate::store::read::Record;
+use crate::tasks::pull::Planned;
 use komoju_core::plan::absence::HoldReason;
 use komoju_core::plan::writes::Write;
 use komoju_core::{Customer, CustomerId, Diff, Kind, Origin};
@@ -126,23 +127,28 @@ impl<'a> PlannedChange<'a> {
     }
 }
 
-/// Prints a planned change, or each planned hold; other writes are not shown.
-pub(super) fn print_planned(out: &mut Out, origin: Origin, write: &Write, style: Style) -> io::Result<()> {
+/// Prints a planned change or hold.
+pub(super) fn print_planned(
+    out: &mut Out,
+    origin: Origin,
+    planned: &Planned,
+    style: Style,
+) -> io::Result<()> {
     let fields = |body: &Option<String>| {
         let customer = body.as_deref().and_then(|body| Customer::from_body(body).ok());
         customer.map(|customer| customer.fields().clone())
     };
-    match write {
-        Write::Record { kind, customer, before, .. } => {
+    match planned {
+        Planned::Change(Write::Record { kind, customer, before, .. }) => {
             // A restored customer had no content in the log's entry before.
             let before = if *kind == Kind::Updated { fields(before) } else { None };
             let after = Some(customer.fields().clone());
             PlannedChange::recorded(origin, *kind, customer.id(), before, after).print(out, style)
         }
-        Write::Delete { id, before } => PlannedChange::deleted(origin, id, fields(before)).print(out, style),
-        Write::Hold(ids, reason) => {
-            ids.iter().try_for_each(|id| PlannedChange::held(origin, id, *reason).print(out, style))
+        Planned::Change(Write::Delete { id, before }) => {
+            PlannedChange::deleted(origin, id, fields(before)).print(out, style)
         }
-        _ => Ok(()),
+        Planned::Change(_) => Ok(()),
+        Planned::Hold(id, reason) => PlannedChange::held(origin, id, *reason).print(out, style),
     }
 }

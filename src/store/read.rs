@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rusqlite::params;
 use serde_json::Value;
 
-use super::{Conn, StoreError, record};
+use super::{Conn, Instance, StoreError, record};
 use crate::store::file::open;
 use crate::store::log::{changes, verify};
 use komoju_core::{Customer, CustomerId, Standing, time};
@@ -18,22 +18,25 @@ pub use super::record::Record;
 pub struct Reader {
     conn: Conn,
     path: PathBuf,
+    /// Keeps other processes from writing, where the connection relies on that.
+    _lock: Option<Instance>,
 }
 
 impl Reader {
     /// Opens `path`; a missing file is [`StoreError::Missing`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { conn: open::for_reading(path)?, path: path.to_owned() })
+        Ok(Self { conn: open::for_reading(path)?, path: path.to_owned(), _lock: None })
     }
 
     /// Opens `path`, whose schema may be an older one, and leaves no trace in any file; see [`open::for_looking`].
     pub fn looking(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { conn: open::for_looking(path)?, path: path.to_owned() })
+        Ok(Self { conn: open::for_looking(path)?, path: path.to_owned(), _lock: None })
     }
 
     /// Opens `path` for a dry run, which leaves no file where there was none. A missing database is an empty one.
     pub fn for_dry_run(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { conn: open::for_dry_run(path)?, path: path.to_owned() })
+        let (conn, lock) = open::for_dry_run(path)?;
+        Ok(Self { conn, path: path.to_owned(), _lock: lock })
     }
 
     /// Runs several queries on one state of the database, whatever others commit meanwhile.

@@ -59,7 +59,7 @@ use komoju_core::plan::lookups::LookupBudget;
 use komoju_core::{Origin, Outcome, PassId, PassKind, Tally, time};
 
 pub use failure::{Failure, Setback};
-pub use mirror::{DryRun, PlannedWrite};
+pub use mirror::{DryRun, Planned, PlannedWrite};
 pub use report::Report;
 
 /// What a pull is told once.
@@ -203,6 +203,7 @@ impl<R: Remote> Pull<R> {
         self.recheck().await?;
         match (self.look(|view| passes::interrupted(view.conn())).await?, &self.mirror) {
             (None, _) => {}
+            (Some(_), Mirror::DryRun(dry)) if dry.is_shared() => {}
             (Some(_), Mirror::DryRun(_)) => {
                 tracing::info!(
                     "the last sweep was interrupted; the dry run does not resume it and reads the whole list"
@@ -213,7 +214,7 @@ impl<R: Remote> Pull<R> {
                 if report.failure.is_some() {
                     return Ok(report);
                 }
-                tracing::info!("{}; everything is read anew now", report.sentence());
+                tracing::info!("{}; starting a fresh sweep", report.sentence());
             }
         }
         self.pass(PassKind::Sweep, None).await

@@ -9,6 +9,7 @@
 //! write them to a place that may be anywhere, and leave them there when the machine stops.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -83,7 +84,14 @@ pub fn make(from: &Path, to: &Path, work: &Work) -> Result<Made, StoreError> {
 pub fn publish(made: &Path, to: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::File { path: to.to_owned(), what: "cannot be made", source };
     let made = TempPath::try_from_path(made).map_err(failed)?;
-    made.persist_noclobber(to).map_err(|e| failed(e.error))?;
+    match made.persist_noclobber(to) {
+        Ok(()) => {}
+        // Not every file system can rename without replacing, or has links.
+        Err(e) if e.error.kind() != ErrorKind::AlreadyExists && fs::symlink_metadata(to).is_err() => {
+            e.path.persist(to).map_err(|e| failed(e.error))?;
+        }
+        Err(e) => return Err(failed(e.error)),
+    }
     place::sync_directory(to).map_err(failed)
 }
 

@@ -214,21 +214,26 @@ pub fn checked_for_reading(path: &Path) -> Result<Connection, StoreError> {
     Ok(conn)
 }
 
-/// Opens `path` for reading, after the check that comes before writing, and makes no file. Where there is no database, it is an empty
-/// one in memory.
-pub fn for_dry_run(path: &Path) -> Result<Connection, StoreError> {
+/// Opens `path` for reading, after the check that comes before writing. Where there is no database, it is an empty one in memory. A
+/// file is made only where the last changes cannot be read otherwise: a `-shm` beside a `-wal`.
+///
+/// A database without `-wal` and `-shm` is read as one that no process writes to. It is locked for that, and the lock is returned.
+pub fn for_dry_run(path: &Path) -> Result<(Connection, Option<Instance>), StoreError> {
     match must_be_there(path) {
-        Err(StoreError::Missing(_)) => return empty(path),
+        Err(StoreError::Missing(_)) => return Ok((empty(path)?, None)),
         other => other?,
     }
     let real = place::real(path)?;
     let is_whole = ["-wal", "-shm"].into_iter().all(|suffix| place::beside(&real, suffix).exists());
-    let conn = match is_whole || stands_alone(path) {
-        true => of_any_version(path)?,
+    let (conn, lock) = match is_whole || stands_alone(path) {
+        true => (of_any_version(path)?, None),
         // An ordinary reader would make what is missing.
-        false => match for_looking(path) {
-            Err(StoreError::Refused(_)) => of_any_version(path)?,
-            other => other?,
+        false => match (for_looking(path), Instance::share(path)) {
+            (Ok(conn), Ok(lock)) => (conn, Some(lock)),
+            (Err(StoreError::Refused(_)), _) | (Ok(_), Err(StoreError::InUse { .. })) => {
+                (of_any_version(path)?, None)
+            }
+            (Err(e), _) | (_, Err(e)) => return Err(e),
         },
     };
     let check = || {
@@ -236,7 +241,7 @@ pub fn for_dry_run(path: &Path) -> Result<Connection, StoreError> {
         check_version(&conn, path)
     };
     check().map_err(|e| e.about(path))?;
-    Ok(conn)
+    Ok((conn, lock))
 }
 
 /// A new database in memory, in the place of `path`.

@@ -4,6 +4,7 @@ use crate::store::log::changes::Recorder;
 use crate::store::log::{holds, lag, mirror, unchanged, unlisted, unreadable};
 use crate::store::{StoreError, Tx};
 use komoju_core::plan::writes::{Write, WritePlan};
+use komoju_core::{CustomerId, Kind};
 
 /// Applies a plan in the caller's transaction. `at` is when its reason was seen.
 pub(super) fn apply(
@@ -18,7 +19,11 @@ pub(super) fn apply(
 fn apply_one(tx: &Tx<'_>, recorder: &mut Recorder<'_, '_>, write: Write, at: &str) -> Result<(), StoreError> {
     match write {
         Write::Record { kind, customer, row, listed, .. } => {
-            let before = mirror::find(tx, customer.id())?;
+            // A first import is fast only if nothing is looked up for a new customer.
+            let before = match kind {
+                Kind::Created => None,
+                _ => mirror::find(tx, customer.id())?,
+            };
             let recorded = recorder.record(kind, &customer, before)?;
             // What the pass has marked goes by this row.
             if recorded != row {
@@ -40,10 +45,18 @@ fn apply_one(tx: &Tx<'_>, recorder: &mut Recorder<'_, '_>, write: Write, at: &st
         Write::NoteVerified { id, sweep } => unlisted::note_verified(tx, id.as_str(), sweep, at),
         Write::NoteUnreadable { bad, reason, sight } => unreadable::note(tx, &bad, &reason, &sight).map(drop),
         Write::EndHold(id, end) => holds::end(tx, &id, end),
-        Write::SupersedeHold(id) => holds::release(tx, &id),
-        Write::Hold(ids, reason) => {
+        Write::Hold { rows, superseding, reason } => {
+            each_id(tx, &superseding, |id| holds::release(tx, id))?;
             let hold = holds::open(tx, recorder.pass_id().unwrap_or_default(), at, reason)?;
-            ids.iter().try_for_each(|id| holds::add(tx, hold, id))
+            each_id(tx, &rows, |id| holds::add(tx, hold, id))
         }
     }
+}
+
+fn each_id(
+    tx: &Tx<'_>,
+    rows: &[i64],
+    work: impl Fn(&CustomerId) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    rows.iter().try_for_each(|row| mirror::id_of(tx, *row)?.map_or(Ok(()), |id| work(&id)))
 }

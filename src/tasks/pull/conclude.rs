@@ -28,6 +28,11 @@ use komoju_core::plan::rows::RowSet;
 use komoju_core::plan::sighting;
 use komoju_core::{CustomerId, Kind, Origin, Outcome, Tally, time};
 
+/// ROWS_AT_ONCE and BYTES_AT_ONCE control how many customers without a source are planned in one step: other writers wait for its end,
+/// and an update in a plan takes several times the memory of its body.
+const ROWS_AT_ONCE: usize = 10_000;
+const BYTES_AT_ONCE: usize = 512 << 10;
+
 /// The customers that a sweep misses, by their rows in the mirror.
 struct Missing {
     /// Live since before the sweep and not listed by it.
@@ -71,6 +76,9 @@ impl<R: Remote> Pull<R> {
         let is_whole = findings.unverified == 0 && !rounds.report.grows;
         let concluded =
             Concluded { to_hold: findings.held, is_whole, knows_all: is_whole && left_to_push == 0 };
+        if is_whole {
+            self.remove_sources(pass, &mut marks).await?;
+        }
         let held = self.apply_conclusions(pass, marks, concluded, rounds).await?;
         Ok(match (is_whole, held) {
             (true, 0) => Outcome::Complete,
@@ -153,7 +161,26 @@ impl<R: Remote> Pull<R> {
         found.await
     }
 
-    /// One transaction: sources that are gone, deletions that are held, and what was learnt. Returns how many are held.
+    /// Takes away the sources of customers that this sweep listed without one, if it showed any at all.
+    async fn remove_sources(&self, pass: &mut Pass, marks: &mut Marks) -> Result<(), StoreError> {
+        if !sighting::may_be_nulled(true, marks.any_source) {
+            return Ok(());
+        }
+        let rows: Arc<Vec<i64>> = Arc::new(std::mem::take(&mut marks.null_listed).iter().collect());
+        let (head_before, consistency) = (pass.head_before, self.settings.consistency);
+        let start = SweepStart { head_before, now: self.clock.now(), consistency };
+        let mut done = 0;
+        while done < rows.len() {
+            let (rows, asked) = (Arc::clone(&rows), Arc::clone(&pass.asked));
+            let plan = move |view: &mut View<'_>, _: &mut Tally| {
+                Ok(done + plan_null_sources(view, &rows[done..], &asked, start)?)
+            };
+            done = self.step(pass, Origin::Sweep, plan).await?;
+        }
+        Ok(())
+    }
+
+    /// One transaction: deletions that are held, and what was learnt. Returns how many are held.
     async fn apply_conclusions(
         &self,
         pass: &mut Pass,
@@ -161,10 +188,8 @@ impl<R: Remote> Pull<R> {
         concluded: Concluded,
         rounds: Rounds,
     ) -> Result<u64, Failure> {
-        let (id, head_before, asked) = (pass.id, pass.head_before, Arc::clone(&pass.asked));
-        let now = self.clock.now();
-        let at = time::written(now);
-        let (busy, consistency) = (self.busy_fields(&marks), self.settings.consistency);
+        let (id, at) = (pass.id, time::written(self.clock.now()));
+        let busy = self.busy_fields(&marks);
         let mut learnt = pass.learnt.clone();
         learnt.sweeps = pass.sweep();
         learnt.vain_sweeps = match rounds.in_vain {
@@ -179,15 +204,12 @@ impl<R: Remote> Pull<R> {
                     view.note_listed(text.row, text.fingerprint, text.source);
                 }
             }
-            if is_whole {
-                plan_null_sources(view, &marks, &asked, SweepStart { head_before, now, consistency })?;
-            }
             for (rows, reason) in to_hold {
                 plan_hold(view, &rows, reason)?;
             }
-            Ok((view.held_count()?, marks))
+            Ok(marks)
         };
-        let held = self.step_with(pass, Origin::Sweep, plan, move |tx, (_, marks)| {
+        let closed = self.step_with(pass, Origin::Sweep, plan, move |tx, marks| {
             if is_whole {
                 unreadable::conclude(tx, id)?;
             }
@@ -199,7 +221,8 @@ impl<R: Remote> Pull<R> {
             unlisted::forget_listed(tx, |row| marks.seen.contains(row))?;
             unlisted::note_learnt(tx, &learnt, &rounds.report.phrases(), rounds.report.ignores_page)
         });
-        Ok(held.await?.0)
+        closed.await?;
+        Ok(self.look(|view| view.held_count()).await?)
     }
 
     /// The fields that changed in many customers, their names masked; each is logged.
@@ -228,60 +251,75 @@ struct SweepStart {
     consistency: Consistency,
 }
 
-/// Plans to take away the sources of customers that this sweep listed without one, if it showed any at all.
+/// Plans to take away the sources of the customers in these rows; returns how many rows it has planned. The plan is small: each update
+/// of it takes several times the memory of the customer's body.
 fn plan_null_sources(
     view: &mut View<'_>,
-    marks: &Marks,
+    rows: &[i64],
     asked: &Asked,
     start: SweepStart,
-) -> Result<(), StoreError> {
-    if !sighting::may_be_nulled(true, marks.any_source) {
-        return Ok(());
+) -> Result<usize, StoreError> {
+    let (mut planned, mut bytes) = (0, 0);
+    for row in rows.iter().take(ROWS_AT_ONCE) {
+        planned += 1;
+        bytes += plan_null_source(view, *row, asked, start)?;
+        if bytes >= BYTES_AT_ONCE {
+            break;
+        }
     }
+    Ok(planned)
+}
+
+/// Plans to take away the source of the customer in this row, unless something newer is known of it; returns the size of its body in
+/// bytes, 0 where nothing is planned.
+fn plan_null_source(
+    view: &mut View<'_>,
+    row: i64,
+    asked: &Asked,
+    start: SweepStart,
+) -> Result<usize, StoreError> {
     let SweepStart { head_before, now, consistency } = start;
-    for row in marks.null_listed.iter() {
-        let Some(id) = view.id_of(row)? else { continue };
-        if asked.is_before_push_of(&id) {
-            continue;
-        }
-        let stored = view.find(&id)?.filter(|stored| stored.standing.is_live());
-        // The list may have shown it as it was before its last change; the next sweep shows it again.
-        let changed_at = stored.as_ref().and_then(|stored| time::read(&stored.standing.changed_at));
-        // An entry that is stamped in the future was logged while the clock was wrong.
-        let may_be_behind = |at: Timestamp| at <= now && consistency.may_be_behind(at, asked.requested_at());
-        let seq = stored.as_ref().map_or(0, |stored| stored.standing.seq);
-        let is_newer = seq > head_before && !view.is_by_list(&id, seq)?;
-        if is_newer || changed_at.is_some_and(may_be_behind) {
-            continue;
-        }
-        let without = stored.as_ref().and_then(|stored| sighting::without_source(&stored.standing));
-        if let Some(customer) = without {
-            view.record(Kind::Updated, customer, stored, None)?;
-        }
+    let Some(id) = view.id_of(row)? else { return Ok(0) };
+    if asked.is_before_push_of(&id) {
+        return Ok(0);
     }
-    Ok(())
+    let stored = view.find(&id)?.filter(|stored| stored.standing.is_live());
+    // The list may have shown it as it was before its last change; the next sweep shows it again.
+    let changed_at = stored.as_ref().and_then(|stored| time::read(&stored.standing.changed_at));
+    // An entry that is stamped in the future was logged while the clock was wrong.
+    let may_be_behind = |at: Timestamp| at <= now && consistency.may_be_behind(at, asked.requested_at());
+    let seq = stored.as_ref().map_or(0, |stored| stored.standing.seq);
+    let is_newer = seq > head_before && !view.is_by_list(&id, seq)?;
+    if is_newer || changed_at.is_some_and(may_be_behind) {
+        return Ok(0);
+    }
+    let without = stored.as_ref().and_then(|stored| sighting::without_source(&stored.standing));
+    let Some(customer) = without else { return Ok(0) };
+    let bytes = customer.body().len();
+    view.record(Kind::Updated, customer, stored, None)?;
+    Ok(bytes)
 }
 
 /// Plans to hold these deletions, in a hold of their own. Those that an operator has decided about, or that are held already, stay as
 /// they are.
 fn plan_hold(view: &mut View<'_>, rows: &[i64], reason: HoldReason) -> Result<(), StoreError> {
-    let mut held = Vec::new();
+    let (mut held, mut superseding) = (Vec::new(), Vec::new());
     for &row in rows {
         // While the sweep ran, an operator may have decided about it, or our own push may have deleted it.
         let Some(customer) = view.live_id_of(row)? else { continue };
         if view.is_decided(&customer)? {
             continue;
         }
-        match view.held_because(&customer)? {
+        match view.held_because(row, &customer)? {
             Some(known) if known == reason || reason == HoldReason::Unproven => continue,
             // More than unproven by now: it waits for an operator.
-            Some(_) => view.supersede_hold(&customer),
+            Some(_) => superseding.push(row),
             None => {}
         }
-        held.push(customer);
+        held.push(row);
     }
     if !held.is_empty() {
-        view.hold(held, reason);
+        view.hold(held, superseding, reason);
     }
     Ok(())
 }

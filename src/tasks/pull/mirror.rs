@@ -14,11 +14,12 @@ use super::{Pass, Pull};
 use crate::metrics;
 use crate::remote::Remote;
 use crate::store::log::changes::{self, Cause};
-use crate::store::log::passes;
+use crate::store::log::{mirror, passes};
 use crate::store::state::account::Account;
-use crate::store::{Conn, Reader, Store, StoreError, Tx};
+use crate::store::{Conn, Instance, Reader, Store, StoreError, Tx};
+use komoju_core::plan::absence::HoldReason;
 use komoju_core::plan::writes::{Write, WritePlan};
-use komoju_core::{Origin, Tally, time};
+use komoju_core::{CustomerId, Origin, Tally, time};
 
 /// What a pass works on.
 pub(super) enum Mirror {
@@ -28,12 +29,23 @@ pub(super) enum Mirror {
     DryRun(Box<DryRun>),
 }
 
-/// A planned write, and how the reason for it became known.
-pub type PlannedWrite = (Origin, Write);
+/// What a dry run reports, and how the reason for it became known.
+pub type PlannedWrite = (Origin, Planned);
+
+/// What a dry run reports.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Planned {
+    /// A change that would be recorded: [`Write::Record`] or [`Write::Delete`].
+    Change(Write),
+    /// A deletion that would be held.
+    Hold(CustomerId, HoldReason),
+}
 
 /// A dry run: the database as it is, and what the pass would have changed so far.
 pub struct DryRun {
     state: Mutex<(Reader, Overlay)>,
+    /// Whether another process works on the database.
+    is_shared: bool,
     writes: mpsc::Sender<PlannedWrite>,
 }
 
@@ -43,13 +55,19 @@ impl DryRun {
     /// # Errors
     /// The database cannot be read, or its schema is of another version.
     pub fn open(path: &Path, writes: mpsc::Sender<PlannedWrite>) -> Result<Self, StoreError> {
+        let is_shared = Instance::holder(path)?.is_some();
         let reader = Reader::for_dry_run(path)?;
-        Ok(Self { state: Mutex::new((reader, Overlay::of_dry_run())), writes })
+        Ok(Self { state: Mutex::new((reader, Overlay::of_dry_run())), is_shared, writes })
     }
 
     /// Reads from the database itself.
     pub fn read<T>(&self, work: impl FnOnce(&Conn) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0.look(work)
+    }
+
+    /// Returns whether another process works on the database, so that an open sweep is that process's.
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     fn plan<T>(
@@ -67,11 +85,25 @@ impl DryRun {
 
     async fn send(&self, origin: Origin, plan: WritePlan) -> Result<(), StoreError> {
         for write in plan.0 {
-            if matches!(write, Write::Record { .. } | Write::Delete { .. } | Write::Hold(..)) {
-                self.writes.send((origin, write)).await.map_err(|_| StoreError::Closed)?;
+            match write {
+                Write::Record { .. } | Write::Delete { .. } => {
+                    self.send_one(origin, Planned::Change(write)).await?;
+                }
+                Write::Hold { rows, reason, .. } => {
+                    for row in rows {
+                        if let Some(id) = self.read(|conn| mirror::id_of(conn, row))? {
+                            self.send_one(origin, Planned::Hold(id, reason)).await?;
+                        }
+                    }
+                }
+                _ => {}
             }
         }
         Ok(())
+    }
+
+    async fn send_one(&self, origin: Origin, planned: Planned) -> Result<(), StoreError> {
+        self.writes.send((origin, planned)).await.map_err(|_| StoreError::Closed)
     }
 }
 
@@ -166,7 +198,8 @@ impl<R: Remote> Pull<R> {
             let mut view = View::new(tx, &cause, &mut overlay);
             let value = plan(&mut view)?;
             let plan = view.into_plan();
-            tracing::trace!("{plan}");
+            // Its text has ids that no masker has seen.
+            tracing::trace!(writes = plan.0.len(), "planned");
             let at = cause.observed_at.clone();
             let applied = changes::recording(tx, cause, |recorder| apply(tx, recorder, plan, &at));
             let ((), recorded) = applied?;

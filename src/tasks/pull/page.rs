@@ -48,10 +48,12 @@ impl Insight {
 /// A part of a page that is planned and applied in one step.
 #[derive(Debug, Default)]
 struct Chunk {
-    /// KnownText customers whose deletion is held or was decided.
+    /// Known customers whose deletion is held or was decided.
     back: Vec<CustomerId>,
     customers: Vec<(Customer, Fingerprint)>,
     unreadable: Vec<Noted>,
+    /// Whether the page ends with it. A resumed sweep reads a page that did not end again, so none of it is counted before.
+    is_last: bool,
 }
 
 impl Chunk {
@@ -91,9 +93,10 @@ impl<R: Remote> Pull<R> {
             let is_last = chunks.peek().is_none();
             if is_last {
                 pass.tally.pages += u64::from(is_page);
+                pass.tally.customers_seen = pass.seen_before + marks.seen.len();
                 chunk.unreadable.clone_from(&unreadable);
+                chunk.is_last = true;
             }
-            pass.tally.customers_seen = pass.seen_before + marks.seen.len();
             if !chunk.is_empty() || self.position_is_due(pass) {
                 self.take_chunk(pass, marks, insight, &asked, std::mem::take(&mut chunk)).await?;
             }
@@ -133,7 +136,7 @@ impl<R: Remote> Pull<R> {
         asked: &Arc<Asked>,
         chunk: Chunk,
     ) -> Result<(), StoreError> {
-        let Chunk { back, customers, unreadable } = chunk;
+        let Chunk { back, customers, unreadable, is_last } = chunk;
         let (seen_before, asked) = (pass.seen_before, Arc::clone(asked));
         let (mut marks_moved, mut unchanged) =
             (std::mem::take(marks), std::mem::take(&mut insight.unchanged));
@@ -146,7 +149,9 @@ impl<R: Remote> Pull<R> {
                 list.plan(view, customer, fingerprint)?;
             }
             let new = plan_unreadable(view, unreadable, &mut marks_moved)?;
-            tally.customers_seen = seen_before + marks_moved.seen.len();
+            if is_last {
+                tally.customers_seen = seen_before + marks_moved.seen.len();
+            }
             Ok((marks_moved, unchanged, new))
         });
         let new;

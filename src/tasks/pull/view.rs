@@ -60,11 +60,11 @@ impl<'a> View<'a> {
 
     /// Returns the id in this row of the mirror.
     pub(super) fn id_of(&self, row: i64) -> Result<Option<CustomerId>, StoreError> {
-        let planned = self.overlay.kept.iter().find(|(_, planned)| planned.stored.row == row);
-        match planned {
-            Some((id, _)) => Ok(Some(id.clone())),
-            None => mirror::id_of(self.conn, row),
+        if let Some(id) = mirror::id_of(self.conn, row)? {
+            return Ok(Some(id));
         }
+        let planned = self.overlay.kept.iter().find(|(_, planned)| planned.stored.row == row);
+        Ok(planned.map(|(id, _)| id.clone()))
     }
 
     /// Returns the id in this row of the mirror, where its customer is live.
@@ -242,7 +242,9 @@ impl View<'_> {
             None => (Vec::new(), stored.as_ref().map_or(0, |stored| stored.standing.seq)),
         };
         let standing = stored.map(|stored| stored.standing);
-        let replaced = standing.as_ref().and_then(|standing| standing.body.clone());
+        // What a deletion leaves is no state that a read could show.
+        let live = standing.as_ref().filter(|standing| standing.is_live());
+        let replaced = live.and_then(|standing| standing.body.clone());
         let at = time::read(&entry.observed_at).unwrap_or(Timestamp::MIN);
         added.push(Recent { kind, origin: self.cause.origin, at, replaced });
         let Some(standing) = Standing::fold(standing, &entry)? else { return Ok(()) };

@@ -63,70 +63,82 @@ impl Intent {
                     "pattern": TIME_PATTERN,
                 },
             },
-            "allOf": [
-                {
-                    "if": {"properties": {"op": {"const": "create"}}},
-                    "then": {
-                        "required": ["body"],
-                        "properties": {
-                            "customer_id": {"type": "null"},
-                            "body": {"type": "object", "minProperties": 1},
-                            "expect": {"type": "null"},
-                        },
-                    },
-                    "else": {
-                        "required": ["customer_id"],
-                        "properties": {"customer_id": {"type": "string"}},
-                    },
-                },
-                {
-                    "if": {"properties": {"op": {"const": "update"}}},
-                    "then": {
-                        "required": ["body"],
-                        "properties": {"body": {"type": "object", "minProperties": 1}},
-                    },
-                },
-                {
-                    "if": {"properties": {"op": {"const": "delete"}}},
-                    "then": {"properties": {"body": {"type": "null"}}},
-                },
-            ],
-            "$defs": {
-                "body": {
-                    "description": "KOMOJU's parameters of create and update; what is not named stays.",
-                    "type": "object",
-                    "additionalProperties": false,
-                    "properties": of_fields(&BODY_FIELDS, |field| match field {
-                        "email" => json!({"type": ["string", "null"]}),
-                        "metadata" => json!({
-                            "type": "object",
-                            "propertyNames": {"maxLength": LONGEST_METADATA_KEY},
-                            "additionalProperties": {
-                                "type": ["string", "null"],
-                                "maxLength": LONGEST_METADATA_VALUE,
-                            },
-                        }),
-                        "payment_details" => json!({
-                            "description": "A payment token. Card numbers never enter this system.",
-                            "type": "string",
-                            "not": {"pattern": card_number()},
-                        }),
-                        _ => json!({"type": "string"}),
-                    }),
-                },
-                "expect": {
-                    "description": "What was last seen of the customer (update, delete); only what is named is compared, null is \
-                                    absent. Where it is otherwise, nothing is sent and the intent is parked.",
-                    "type": "object",
-                    "additionalProperties": false,
-                    "properties": of_fields(&EXPECT_FIELDS, |field| match field {
-                        "metadata" => json!({"type": "object"}),
-                        _ => json!({}),
-                    }),
-                },
-            },
+            "allOf": rules_by_op(),
+            "$defs": {"body": body(), "expect": expect()},
         })
     }
+}
+
+/// Which fields each operation needs, and which it must not have.
+fn rules_by_op() -> Value {
+    json!([
+        {
+            "if": {"properties": {"op": {"const": "create"}}},
+            "then": {
+                "required": ["body"],
+                "properties": {
+                    "customer_id": {"type": "null"},
+                    "body": {"type": "object", "minProperties": 1},
+                    "expect": {"type": "null"},
+                },
+            },
+            "else": {
+                "required": ["customer_id"],
+                "properties": {"customer_id": {"type": "string"}},
+            },
+        },
+        {
+            "if": {"properties": {"op": {"const": "update"}}},
+            "then": {
+                "required": ["body"],
+                "properties": {"body": {"type": "object", "minProperties": 1}},
+            },
+        },
+        {
+            "if": {"properties": {"op": {"const": "delete"}}},
+            "then": {"properties": {"body": {"type": "null"}}},
+        },
+    ])
+}
+
+/// The parameters of create and update.
+fn body() -> Value {
+    json!({
+        "description": "KOMOJU's parameters of create and update; what is not named stays.",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": of_fields(&BODY_FIELDS, |field| match field {
+            "email" => json!({"type": ["string", "null"]}),
+            "metadata" => json!({
+                "type": "object",
+                "propertyNames": {"maxLength": LONGEST_METADATA_KEY},
+                "additionalProperties": {
+                    "type": ["string", "null"],
+                    "maxLength": LONGEST_METADATA_VALUE,
+                },
+            }),
+            "payment_details" => json!({
+                "description": "A payment token. Card numbers never enter this system.",
+                "type": "string",
+                "not": {"pattern": card_number()},
+            }),
+            _ => json!({"type": "string"}),
+        }),
+    })
+}
+
+/// What the intent's author last saw of the customer.
+fn expect() -> Value {
+    json!({
+        "description": "What was last seen of the customer (update, delete); only what is named is compared, null is \
+                        absent. Where it is otherwise, nothing is sent and the intent is parked.",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": of_fields(&EXPECT_FIELDS, |field| match field {
+            "metadata" => json!({"type": "object"}),
+            _ => json!({}),
+        }),
+    })
 }
 
 fn of_fields(fields: &[&str], schema: impl Fn(&str) -> Value) -> Value {

@@ -72,10 +72,16 @@ pub enum Write {
     },
     /// End the hold of this customer's deletion, or the operator's decision about it.
     EndHold(CustomerId, HoldEnd),
-    /// Take this customer out of its hold, because another one takes it up.
-    SupersedeHold(CustomerId),
-    /// Hold these deletions, in a hold of their own.
-    Hold(Vec<CustomerId>, HoldReason),
+    /// Hold deletions, in a hold of their own. Rows take a tenth of the memory of ids: a list that is
+    /// empty by mistake holds every customer.
+    Hold {
+        /// The rows of the customers in the mirror.
+        rows: Vec<i64>,
+        /// Those of them that are taken out of an earlier hold.
+        superseding: Vec<i64>,
+        /// Why they are held.
+        reason: HoldReason,
+    },
 }
 
 impl fmt::Display for Write {
@@ -98,9 +104,8 @@ impl fmt::Display for Write {
             }
             Self::EndHold(id, HoldEnd::Alive) => write!(f, "end the hold of {id}: it exists"),
             Self::EndHold(id, HoldEnd::Deleted) => write!(f, "end the hold of {id}: it is deleted"),
-            Self::SupersedeHold(id) => write!(f, "take {id} out of its hold"),
-            Self::Hold(ids, reason) => {
-                write!(f, "hold {}: {}", count(ids.len() as u64, "deletion"), reason.phrase())
+            Self::Hold { rows, reason, .. } => {
+                write!(f, "hold {}: {}", count(rows.len() as u64, "deletion"), reason.phrase())
             }
         }
     }
@@ -154,7 +159,7 @@ mod tests {
             Write::EndHold(id("b"), HoldEnd::Alive),
             record("b", Kind::Updated),
             Write::Delete { id: id("c"), before: None },
-            Write::Hold(vec![id("d"), id("e")], HoldReason::TooMany),
+            Write::Hold { rows: vec![4, 5], superseding: vec![5], reason: HoldReason::TooMany },
         ]);
         assert_eq!(
             plan.to_string(),

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::View;
 use crate::store::StoreError;
 use crate::store::log::holds::{self, End};
-use crate::store::log::{lag, unreadable};
+use crate::store::log::{lag, mirror, unreadable};
 use komoju_core::fingerprint::Fingerprint;
 use komoju_core::plan::absence::HoldReason;
 use komoju_core::plan::lag::LeftOut;
@@ -20,9 +20,13 @@ impl View<'_> {
         Ok(!self.overlay.ended_holds.contains(id) && holds::is_unsettled(self.conn, id)?)
     }
 
-    /// Returns why the deletion of this customer is held, if it is.
-    pub(in super::super) fn held_because(&self, id: &CustomerId) -> Result<Option<HoldReason>, StoreError> {
-        match self.overlay.held.get(id) {
+    /// Returns why the deletion of the customer in this row is held, if it is.
+    pub(in super::super) fn held_because(
+        &self,
+        row: i64,
+        id: &CustomerId,
+    ) -> Result<Option<HoldReason>, StoreError> {
+        match self.overlay.held.get(&row) {
             Some(reason) => Ok(Some(*reason)),
             None if self.overlay.ended_holds.contains(id) => Ok(None),
             None => holds::held_because(self.conn, id),
@@ -58,9 +62,10 @@ impl View<'_> {
         for id in &self.overlay.ended_holds {
             count -= u64::from(holds::held_because(self.conn, id)?.is_some());
         }
-        for id in self.overlay.held.keys() {
+        for row in self.overlay.held.keys() {
+            let Some(id) = mirror::id_of(self.conn, *row)? else { continue };
             let is_counted =
-                !self.overlay.ended_holds.contains(id) && holds::held_because(self.conn, id)?.is_some();
+                !self.overlay.ended_holds.contains(&id) && holds::held_because(self.conn, &id)?.is_some();
             count += u64::from(!is_counted);
         }
         Ok(count)
@@ -85,15 +90,12 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Plans to take this customer out of its hold, because another one takes it up.
-    pub(in super::super) fn supersede_hold(&mut self, id: &CustomerId) {
-        self.writes.push(Write::SupersedeHold(id.clone()));
-    }
-
-    /// Plans to hold these deletions.
-    pub(in super::super) fn hold(&mut self, ids: Vec<CustomerId>, reason: HoldReason) {
-        self.overlay.held.extend(ids.iter().map(|id| (id.clone(), reason)));
-        self.writes.push(Write::Hold(ids, reason));
+    /// Plans to hold the deletions of the customers in these rows, some of which supersede an earlier hold.
+    pub(in super::super) fn hold(&mut self, rows: Vec<i64>, superseding: Vec<i64>, reason: HoldReason) {
+        if self.overlay.is_of_dry_run() {
+            self.overlay.held.extend(rows.iter().map(|row| (*row, reason)));
+        }
+        self.writes.push(Write::Hold { rows, superseding, reason });
     }
 }
 

@@ -45,7 +45,8 @@ pub(in super::super) struct Overlay {
     /// Customers whose content is not kept, by a digest of the id.
     pub(super) dropped: HashMap<u64, Known>,
     pub(super) ended_holds: HashSet<CustomerId>,
-    pub(super) held: HashMap<CustomerId, HoldReason>,
+    /// The rows that a dry run would hold. A real pass reads them from the database after the step.
+    pub(super) held: HashMap<i64, HoldReason>,
     /// In which sweep a customer in this row answered.
     pub(super) verified: HashMap<i64, i64>,
     /// Customers that are to be requested again: when, and the state that was left out.
