@@ -75,9 +75,9 @@ pub enum StoreError {
     },
     /// A restore that copies it keeps a shared lock.
     #[error(
-        "{} is being copied by `komoju-sync restore`, which ends by itself", .0.display()
+        "{} is being read by `komoju-sync restore` or `komoju-sync sync --dry-run`, which ends by itself", .0.display()
     )]
-    BeingCopied(PathBuf),
+    BeingRead(PathBuf),
     /// The file system said no.
     #[error("{} {what}{}", .path.display(), way_out(.source))]
     File {
@@ -268,7 +268,7 @@ impl StoreError {
             | Self::FullBeside(_)
             | Self::Exhausted { .. }
             | Self::Io { .. }
-            | Self::BeingCopied(_) => true,
+            | Self::BeingRead(_) => true,
             Self::File { source, .. } => can_pass(source),
             other => other.is_busy(),
         }
@@ -285,7 +285,7 @@ impl StoreError {
         match self {
             Self::Refused(_) | Self::Stopped => false,
             // In use by another instance.
-            Self::BeingCopied(_) => true,
+            Self::BeingRead(_) => true,
             other => !other.can_pass(),
         }
     }

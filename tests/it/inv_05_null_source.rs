@@ -79,3 +79,29 @@ fn source_that_a_sweep_has_just_recorded_is_not_taken_away_by_it() {
     assert_eq!(harness.kinds_after(head), ["updated"]);
     harness.assert_true();
 }
+
+#[test]
+fn sources_of_many_large_customers_become_null_in_one_sweep() {
+    let harness = Installation::with(PROGRAM, 60);
+    let mut ids: Vec<String> = {
+        let truth = harness.sandbox.world().truth();
+        let with_card = truth.iter().filter(|(_, body)| !body["source"].is_null());
+        with_card.map(|(id, _)| id.clone()).collect()
+    };
+    let shown = ids.pop().unwrap();
+    // Together they are larger than what one step plans.
+    assert!(ids.len() > 20);
+    let note = "x".repeat(40_000);
+    for id in &ids {
+        harness.sandbox.world().update(id, json!({"metadata": {"note": note}}));
+    }
+    harness.sweep();
+    let head = harness.head();
+    for id in &ids {
+        harness.sandbox.world().update(id, json!({"source": null}));
+    }
+    harness.sweep();
+    assert_eq!(harness.kinds_after(head), vec!["updated"; ids.len()]);
+    assert_eq!(harness.one(&format!("SELECT source IS NULL FROM customers WHERE id = '{shown}'")), "0");
+    harness.assert_true();
+}

@@ -282,7 +282,7 @@ impl<'a> Tries<'a> {
     fn again(&mut self) -> Result<(), StoreError> {
         self.left = self.left.saturating_sub(1);
         if self.left == 0 {
-            return Err(StoreError::BeingCopied(self.path.to_owned()));
+            return Err(StoreError::BeingRead(self.path.to_owned()));
         }
         std::thread::sleep(LOOKERS.1);
         Ok(())

@@ -86,7 +86,7 @@ fn planned_changes_have_the_keys_and_values_of_changes() {
 #[test]
 fn dry_run_beside_a_daemon_changes_no_file_and_keeps_no_process_out() {
     let harness = Installation::swept(PROGRAM, 12);
-    harness.intend("new", "create", None, Some(json!({"email": "new@example.jp"})));
+    harness.expect(0, &["intent", "create", "--email", "new@example.jp"]);
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).once());
     let dry = harness.spawn(&["sync", "--dry-run"]);
     harness.until(|world| world.fired(held) > 0);
@@ -117,6 +117,14 @@ fn dry_run_makes_no_file_beside_a_database_that_stands_alone() {
     let before = files(harness.directory.path());
     harness.expect(0, &["sync", "--dry-run"]);
     assert!(files(harness.directory.path()) == before);
+    // Nothing else tells the dry run that the file changes under it, so it lets no other process write.
+    let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).once());
+    let dry = harness.spawn(&["sync", "--dry-run"]);
+    harness.until(|world| world.fired(held) > 0);
+    let refused = harness.expect(5, &["sync"]);
+    assert!(refused.stderr.contains("is being read by"), "{}", refused.stderr);
+    harness.sandbox.world().clear_faults();
+    assert_eq!(dry.wait_with_output().unwrap().status.code(), Some(0));
 }
 
 #[test]

@@ -106,7 +106,10 @@ fn a_look_keeps_no_process_out_and_a_copy_is_named() {
     let sharing = Instance::share(&path).unwrap();
     assert_eq!(Instance::holder(&path).unwrap(), None, "nobody works on it");
     let refused = Instance::take(&path, "run", now).unwrap_err().to_string();
-    assert!(refused.contains("is being copied by `komoju-sync restore`"), "{refused}");
+    assert!(
+        refused.contains("is being read by `komoju-sync restore` or `komoju-sync sync --dry-run`"),
+        "{refused}"
+    );
 
     let starter = std::thread::spawn({
         let path = path.clone();
