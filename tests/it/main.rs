@@ -12,6 +12,7 @@ mod disk_errors;
 mod docs;
 mod doctor;
 mod doors;
+mod examples;
 mod exit_codes;
 mod golden;
 mod inv_01_log_folds_to_mirror;

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 use tempfile::TempDir;
 
-mod duckdb;
+pub(crate) mod duckdb;
 mod operators_objects;
 
 /// A copy of the database that the first release of schema 2 made, with rows in every table.

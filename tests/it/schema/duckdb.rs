@@ -37,7 +37,7 @@ for view in views:
 "#;
 
 /// Where the packages are; they are installed where `INSTALL_DUCKDB` is set, as `.ci/run` sets it.
-fn packages() -> Result<PathBuf, String> {
+pub(crate) fn packages() -> Result<PathBuf, String> {
     let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/duckdb");
     if packages.join("duckdb").exists() {
         return Ok(packages);
