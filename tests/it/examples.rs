@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use komoju_testkit::Process;
+use komoju_testkit::{Installation, Process};
 use serde_json::Value;
 
 fn root() -> &'static Path {
@@ -93,4 +93,12 @@ fn end(child: Process) -> Ran {
 
 fn run(command: &mut Command) -> Ran {
     end(start(command, ""))
+}
+
+/// Runs a program that only reads the database. It leaves the `-wal` for other readers, though it may close the last connection.
+fn read(harness: &Installation, command: &mut Command) -> Ran {
+    let has_wal = harness.path("komoju.db-wal").exists();
+    let ran = run(command);
+    assert!(!has_wal || harness.path("komoju.db-wal").exists(), "{command:?} removes the -wal");
+    ran
 }

@@ -7,14 +7,14 @@ use std::process::Command;
 use komoju_testkit::Installation;
 use serde_json::Value;
 
-use super::{Ran, example, not_tested, python_package, root, run};
+use super::{Ran, example, not_tested, python_package, read, root};
 use crate::PROGRAM;
 
 /// Runs a Python program of the examples with these packages.
 fn python(packages: &Path, program: &str, harness: &Installation) -> Ran {
     let mut command = Command::new("python3");
     command.env("PYTHONPATH", packages).arg(example(program)).arg(harness.database());
-    let ran = run(&mut command);
+    let ran = read(harness, &mut command);
     assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
     ran
 }
@@ -75,7 +75,7 @@ fn datasette(packages: &Path, harness: &Installation, path: &str) -> Ran {
     assert_eq!(settings.iter().filter(|word| **word == "--setting").count(), 3, "{settings:?}");
     let mut command = Command::new("python3");
     command.env("PYTHONPATH", packages).args(["-m", "datasette", "serve"]).arg(harness.database());
-    run(command.arg("--metadata").arg(metadata).args(settings).arg("--get").arg(path))
+    read(harness, command.arg("--metadata").arg(metadata).args(settings).arg("--get").arg(path))
 }
 
 #[test]
