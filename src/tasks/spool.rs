@@ -245,7 +245,8 @@ impl Spool {
         }
         progress.left.more += found.left.more;
         let wall = self.clock.now().min(self.clock.machine_time());
-        let plan = changing.plan(found.files, renamed, ScanTime { wall, steady: self.clock.elapsed() });
+        let now = ScanTime { wall, steady: self.clock.elapsed() };
+        let plan = changing.plan(found.files, renamed, now);
         tracing::debug!("spool: {}", self.masker.text(&plan.to_string()));
         (progress.summary.again_in, progress.is_cut) = (plan.again_in, plan.is_cut);
         let mut unfinished = HashSet::new();
@@ -254,18 +255,23 @@ impl Spool {
             if unfinished.contains(&file.name) {
                 continue;
             }
-            let name = file.name.clone();
-            match self.take_file(at, file, &mut progress.summary).await {
-                Ok(()) => {}
+            match self.take_file(at, file.clone(), &mut progress.summary).await {
+                Ok(()) => changing.forget(&file),
                 Err(Halt::Database(error)) => return Err(error),
                 Err(Halt::Stays(why)) => {
-                    self.leave(progress, &name, &why);
-                    unfinished.insert(name);
+                    self.leave(progress, &file.name, &why);
+                    unfinished.insert(file.name);
                 }
                 Err(Halt::Changing) => {
-                    let again_in = progress.summary.again_in.map_or(AGAIN, |known| known.min(AGAIN));
-                    (progress.summary.again_in, progress.is_cut) = (Some(again_in), true);
-                    break;
+                    let delay = changing.note_change(&file, now);
+                    let again_in = delay.map_or(AGAIN, |delay| delay.min(AGAIN));
+                    let known = progress.summary.again_in;
+                    progress.summary.again_in = Some(known.map_or(again_in, |known| known.min(again_in)));
+                    if delay.is_some() {
+                        progress.is_cut = true;
+                        break;
+                    }
+                    unfinished.insert(file.name);
                 }
             }
         }

@@ -23,7 +23,7 @@ pub(super) enum Halt {
     Database(StoreError),
     /// The file stays, for this reason.
     Stays(String),
-    /// The file is being written to. Younger files wait for it.
+    /// The file is being written to. Younger files wait for it, for a limited time.
     Changing,
 }
 

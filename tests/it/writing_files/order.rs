@@ -204,3 +204,60 @@ async fn several_files_that_are_still_being_written_delay_younger_ones_no_longer
     }
     assert_eq!(harness.ids(), ["new"]);
 }
+
+/// A clock that another program's writes follow: it appends to the file between each listing and
+/// the taking.
+struct Appending {
+    clock: ManualClock,
+    file: PathBuf,
+}
+
+impl Clock for Appending {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        let mut file = fs::File::options().append(true).open(&self.file).unwrap();
+        std::io::Write::write_all(&mut file, b"x").unwrap();
+        self.clock.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep<'_> {
+        self.clock.sleep(duration)
+    }
+
+    fn boot(&self) -> Option<(String, Duration)> {
+        self.clock.boot()
+    }
+}
+
+#[tokio::test]
+async fn file_that_changes_in_each_scan_delays_younger_ones_for_ten_seconds() {
+    for is_claimed in [false, true] {
+        let harness = SpoolHarness::open().await;
+        let path = match is_claimed {
+            false => "growing.jsonl",
+            true => ".claimed/000000000001.000000000-00000001/growing.jsonl",
+        };
+        if is_claimed {
+            harness.claim_by_hand("000000000001.000000000-00000001", "growing.jsonl", "x");
+        } else {
+            harness.drop_file(path, "x");
+        }
+        drop_later(&harness, "new.json", path, &update("new"));
+        let clock = ManualClock::at(touched(&harness.at("new.json")) + HOUR);
+        let clock = Arc::new(Appending { clock, file: harness.at(path) });
+        let settings = SpoolSettings { dir: harness.at(""), enabled: true };
+        let spool = Spool::new(Arc::clone(&harness.store), None, Arc::clone(&clock) as Arc<_>, settings);
+        let SpoolHarness { home, spool: first, .. } = harness;
+        drop(first);
+        for elapsed in 0..=12 {
+            let looked = spool.scan().await.unwrap();
+            assert_eq!(looked.taken, u64::from(elapsed == 10), "after {elapsed} s");
+            assert_eq!((looked.again_in, looked.left), (Some(Duration::from_secs(1)), vec![]));
+            clock.clock.advance(Duration::from_secs(1));
+        }
+        assert!(home.path().join("intents").join(path).exists());
+    }
+}

@@ -40,6 +40,11 @@ impl Stamp {
         Self { changed: other.changed, ..*self } == *other
     }
 
+    /// Returns whether this is the same file, whatever its content is by now.
+    fn is_same_file(&self, other: &Self) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
+
     fn age(&self, wall: Timestamp) -> Duration {
         let (seconds, nanoseconds) = self.modified.max(self.changed);
         let touched = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
@@ -100,7 +105,10 @@ impl fmt::Display for SpoolPlan {
     }
 }
 
-/// Files that are being written, as earlier scans saw them.
+/// Files that are or were being written, as earlier scans saw them.
+///
+/// A file keeps its entry until it is taken or gone, also when a scan plans to take it. Otherwise a
+/// file that changes again before it is taken would delay younger ones for another ten seconds.
 #[derive(Debug, Default)]
 pub struct ChangingFiles {
     files: HashMap<String, Changing>,
@@ -117,10 +125,17 @@ struct Changing {
     dropped: (i64, i64),
 }
 
+impl Changing {
+    fn new(stamp: Stamp, now: ScanTime) -> Self {
+        Self { stamp, since: now.steady, first: now.steady, dropped: stamp.changed }
+    }
+}
+
 impl ChangingFiles {
     /// Plans a scan. `renamed` names the files that were renamed into place just now: they are
     /// complete.
     pub fn plan(&mut self, found: Vec<FoundFile>, renamed: &[String], now: ScanTime) -> SpoolPlan {
+        self.follow_claims(&found);
         let paths: HashSet<String> = found.iter().map(FoundFile::path).collect();
         self.files.retain(|path, _| paths.contains(path));
         // The first sight of each file is recorded before the loop below ends early. So several
@@ -134,7 +149,8 @@ impl ChangingFiles {
             })
             .collect();
         files.sort_by_cached_key(|(file, _)| {
-            let dropped = self.files.get(&file.path()).map_or(file.stamp.changed, |seen| seen.dropped);
+            let seen = self.files.get(&file.path()).filter(|seen| seen.stamp.is_same_file(&file.stamp));
+            let dropped = seen.map_or(file.stamp.changed, |seen| seen.dropped);
             (file.claim.is_none(), file.claim.clone(), dropped, file.name.clone())
         });
         let (mut plan, mut unfinished) = (SpoolPlan::default(), HashSet::new());
@@ -144,7 +160,6 @@ impl ChangingFiles {
                 continue;
             }
             let Some(wait) = wait else {
-                self.files.remove(&file.path());
                 plan.take.push(file);
                 continue;
             };
@@ -160,6 +175,31 @@ impl ChangingFiles {
         plan
     }
 
+    /// Forgets a file that was taken.
+    pub fn forget(&mut self, file: &FoundFile) {
+        self.files.remove(&file.path());
+    }
+
+    /// Notes that a planned file changed before it was taken. Returns how long it still delays
+    /// younger ones; `None` where it does not any more.
+    pub fn note_change(&mut self, file: &FoundFile, now: ScanTime) -> Option<Duration> {
+        self.files.entry(file.path()).or_insert_with(|| Changing::new(file.stamp, now));
+        self.delay(file, now)
+    }
+
+    /// Moves the entry of a dropped file to its claim: the claim is the same file, and does not
+    /// delay younger ones for another ten seconds.
+    fn follow_claims(&mut self, found: &[FoundFile]) {
+        for file in found.iter().filter(|file| file.claim.is_some()) {
+            let is_it = |seen: &Changing| seen.stamp.is_same_file(&file.stamp);
+            if self.files.get(&file.name).is_some_and(is_it)
+                && let Some(seen) = self.files.remove(&file.name)
+            {
+                self.files.insert(file.path(), seen);
+            }
+        }
+    }
+
     /// Returns how long a file must still be unchanged; `None` where it may be taken. A file whose
     /// times are in the future counts from when it was first seen with them.
     fn wait(&mut self, file: &FoundFile, now: ScanTime) -> Option<Duration> {
@@ -167,8 +207,11 @@ impl ChangingFiles {
         if age >= UNCHANGED_FOR && !self.files.contains_key(&path) {
             return None;
         }
-        let new = Changing { stamp, since: now.steady, first: now.steady, dropped: stamp.changed };
-        let seen = self.files.entry(path).or_insert(new);
+        let seen = self.files.entry(path).or_insert_with(|| Changing::new(stamp, now));
+        if !seen.stamp.is_same_file(&stamp) {
+            // Another file under this name: it is younger, and does not get ten seconds of its own.
+            seen.dropped = stamp.changed;
+        }
         if seen.stamp != stamp {
             (seen.stamp, seen.since) = (stamp, now.steady);
         }
@@ -247,6 +290,62 @@ mod tests {
         let found = vec![file("a.json", None, 500)];
         assert_eq!(changing.plan(found.clone(), &[], at(0)).again_in, Some(SECOND));
         assert_eq!(paths(&changing.plan(found, &[], at(1))), ["a.json"]);
+    }
+
+    #[test]
+    fn planned_file_that_changes_again_delays_younger_ones_for_ten_seconds_in_all() {
+        for claim in [None, Some("1")] {
+            let mut changing = ChangingFiles::default();
+            for second in 0..=10 {
+                // Unchanged for a second when the scan sees it, and written to before it is taken.
+                let grows = file("grows.json", claim.filter(|_| second > 4), second - 1);
+                let found = vec![grows.clone(), file("new.json", None, 2)];
+                let plan = changing.plan(found, &[], at(second));
+                assert_eq!(plan.take.first(), Some(&grows), "it keeps its place at {second} s");
+                let delay = changing.note_change(&grows, at(second));
+                assert_eq!(delay, (second < 10).then(|| SECOND * u32::try_from(10 - second).unwrap()));
+            }
+        }
+    }
+
+    #[test]
+    fn grown_file_that_was_planned_and_not_reached_keeps_its_drop_time() {
+        let mut changing = ChangingFiles::default();
+        changing.plan(vec![file("grows.json", None, 0)], &[], at(0));
+        let found = vec![file("grows.json", None, 5), file("new.json", None, 2)];
+        assert_eq!(paths(&changing.plan(found.clone(), &[], at(5))), [""; 0]);
+        for second in [6, 7] {
+            let plan = changing.plan(found.clone(), &[], at(second));
+            assert_eq!(paths(&plan), ["grows.json", "new.json"], "at {second} s");
+        }
+        changing.forget(&found[0]);
+        assert_eq!(paths(&changing.plan(found, &[], at(8))), ["new.json", "grows.json"], "another file");
+    }
+
+    #[test]
+    fn replacement_of_a_stuck_file_has_its_own_drop_time() {
+        let mut changing = ChangingFiles::default();
+        for second in 0..2 {
+            changing.plan(vec![file("a.json", None, 0)], &[], at(second));
+        }
+        let mut replacement = file("a.json", None, 5);
+        replacement.stamp.ino = 7;
+        let found = vec![replacement, file("b.json", None, 4)];
+        for renamed in [vec!["a.json".to_owned()], vec![]] {
+            let plan = changing.plan(found.clone(), &renamed, at(9));
+            assert_eq!(paths(&plan), ["b.json", "a.json"]);
+        }
+    }
+
+    #[test]
+    fn stuck_file_of_the_future_does_not_delay_younger_ones_again() {
+        let mut changing = ChangingFiles::default();
+        let found = vec![file("stuck.json", None, 500), file("younger.json", None, 501)];
+        changing.plan(found.clone(), &[], at(0));
+        for second in 1..20 {
+            let plan = changing.plan(found.clone(), &[], at(second));
+            assert_eq!((paths(&plan).len(), plan.is_cut), (2, false), "at {second} s");
+        }
     }
 
     #[test]
