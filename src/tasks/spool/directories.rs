@@ -8,11 +8,14 @@
 //! The lock is on the spool directory itself and lives as long as its handle. Two daemons that take
 //! files from one directory would each accept some of them, for two accounts.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, Metadata, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use super::file::{advice, user};
 use super::folder::Folder;
@@ -36,6 +39,9 @@ pub(super) const REJECTED: &str = "rejected";
 /// BELOW has the directories below with their modes: only this user sees claims, and members of the
 /// group read the others.
 const BELOW: [(&str, u32); 3] = [(CLAIMED, 0o700), (RECEIPTS, 0o750), (REJECTED, 0o750)];
+
+/// STAGING is how the name of a directory begins in which a spool directory is created.
+const STAGING: &str = ".new-";
 
 /// LOOKERS controls how often, and after how long each, a lock that is only shared is tried again: a
 /// process that only looks releases it within microseconds, and the kernel gives no signal that
@@ -66,6 +72,7 @@ impl Directories {
         if !lock(&spool).map_err(|error| unusable(path, &error))? {
             return Err(in_use(path));
         }
+        remove_interrupted(path);
         let below = |(name, mode): (&str, u32)| {
             create_below(&spool, name, mode).map_err(|error| unusable(&path.join(name), &error))?;
             open_below(&spool, name)?.ok_or_else(|| unusable(&path.join(name), &ErrorKind::NotFound.into()))
@@ -211,12 +218,11 @@ fn create_below(spool: &Folder, name: &str, mode: u32) -> io::Result<()> {
 
 /// Creates the spool directory with all that belongs in it, so that it appears complete.
 fn create(path: &Path, database: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent_of(path);
     fs::create_dir_all(parent)?;
     let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
-    // Only this user can use it. Dropped, it is removed.
-    let staging = tempfile::Builder::new().prefix(".new-").tempdir_in(parent)?;
-    let (parent, outer) = (Folder::open(parent)?, Folder::open(staging.path())?);
+    let parent = Folder::open(parent)?;
+    let (_staging, outer) = create_staging(&parent)?;
     let spool = outer.create_folder(name, SPOOL_MODE)?;
     let owner = fs::metadata(database).ok().filter(|_| rustix::process::geteuid().is_root());
     let give = |folder: &Folder| owner.as_ref().map_or(Ok(()), |owner| folder.give(owner));
@@ -230,6 +236,52 @@ fn create(path: &Path, database: &Path) -> io::Result<()> {
             Ok(())
         }
         renamed => renamed.and_then(|()| parent.sync()),
+    }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Creates a directory that only this user can use, whatever the umask. It is removed when the first
+/// value is dropped. The lock on it says that it is in use.
+fn create_staging(parent: &Folder) -> io::Result<(TempDir, Folder)> {
+    let mut staging = tempfile::Builder::new();
+    let staging = staging.prefix(STAGING).permissions(Permissions::from_mode(0o700));
+    let staging = staging.tempdir_in(parent.path())?;
+    // By its name in the open parent, and not through a link.
+    let folder = parent.folder(staging.path().file_name().unwrap_or_default())?;
+    if !is_private(&folder)? || !folder.lock()? {
+        let why = format!("{} was changed by another program", folder.path().display());
+        return Err(io::Error::new(ErrorKind::PermissionDenied, why));
+    }
+    Ok((staging, folder))
+}
+
+/// Returns whether this user alone can use a directory.
+fn is_private(folder: &Folder) -> io::Result<bool> {
+    let found = folder.metadata()?;
+    Ok(found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0)
+}
+
+/// Removes the staging directories that interrupted starts left. Only empty directories are removed,
+/// so what another program put there stays. What cannot be removed does no harm.
+fn remove_interrupted(path: &Path) {
+    let (Ok(parent), Some(spool)) = (Folder::open(parent_of(path)), path.file_name()) else { return };
+    let names = parent.names().unwrap_or_default();
+    for name in names.iter().filter(|name| name.as_bytes().starts_with(STAGING.as_bytes())) {
+        let remove = || -> io::Result<()> {
+            let staging = parent.folder(name)?;
+            if !is_private(&staging)? || !staging.lock()? {
+                return Ok(());
+            }
+            if let Ok(folder) = staging.folder(spool) {
+                BELOW.iter().try_for_each(|(below, _)| folder.remove_folder(below))?;
+                staging.remove_folder(spool)?;
+            }
+            parent.remove_folder(name)
+        };
+        let _ = remove();
     }
 }
 

@@ -44,15 +44,38 @@ fn the_directories_appear_at_once() {
 }
 
 #[test]
-fn interrupted_creation_does_not_block_the_next() {
+fn staging_directory_is_private() {
     let place = Place::new();
-    fs::DirBuilder::new().mode(0o700).create(place.at(".new-cut")).unwrap();
-    fs::create_dir(place.at(".new-cut/spool")).unwrap();
+    fs::set_permissions(place.home.path(), fs::Permissions::from_mode(0o2777)).unwrap();
+    let (staging, folder) = create_staging(&Folder::open(place.home.path()).unwrap()).unwrap();
+    // A umask can only take from the mode that is asked for, so none lets another user in.
+    assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
+    drop(staging);
+    assert!(!folder.path().exists(), "it is removed");
+}
+
+#[test]
+fn interrupted_creation_does_not_block_the_next_and_is_removed() {
+    let place = Place::new();
+    let create = |mode, name| fs::DirBuilder::new().mode(mode).create(place.at(name)).unwrap();
+    for name in [".new-cut", ".new-cut/spool", ".new-cut/spool/.claimed", ".new-empty", ".new-used"] {
+        create(0o700, name);
+    }
+    fs::write(place.at(".new-used/file"), "").unwrap();
+    create(0o755, ".new-shared");
+    symlink(place.at(".new-shared"), place.at(".new-link")).unwrap();
+    create(0o700, ".new-locked");
+    let locked = Folder::open(&place.at(".new-locked")).unwrap();
+    assert!(locked.lock().unwrap());
+    create(0o700, ".new-foreign");
+    let is_foreign = chown(place.at(".new-foreign"), Some(12_345), None).is_ok();
     place.open().unwrap();
     let mut names: Vec<_> =
         fs::read_dir(place.home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, [".new-cut", "komoju.db", "spool"]);
+    let stay = [".new-foreign", ".new-link", ".new-locked", ".new-shared", ".new-used", "komoju.db", "spool"];
+    // Only root can create a directory of another user.
+    assert_eq!(names, stay[usize::from(!is_foreign)..]);
 }
 
 #[test]
