@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use komoju_sync::clock::{Clock as _, ManualClock};
 use komoju_sync::store::Store;
 use komoju_sync::store::outbox::operator;
-use komoju_sync::tasks::spool::{ScanSummary, Spool, SpoolSettings};
+use komoju_sync::tasks::spool::{Overview, ScanSummary, Spool, SpoolSettings};
 use rusqlite::Connection;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -98,6 +98,11 @@ impl SpoolHarness {
 
     async fn scan(&self) -> ScanSummary {
         self.spool.scan().await.unwrap()
+    }
+
+    /// The directory as `status` shows it.
+    fn overview(&self) -> Overview {
+        Overview::read(&self.at(""), &self.home.path().join("komoju.db"), Some(None))
     }
 
     fn sql(&self) -> Connection {

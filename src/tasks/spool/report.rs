@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::directories::{self, REJECTED};
+use super::directories::{self, CLAIMED, REJECTED};
 use super::folder::Folder;
 use super::scan::{self, Left, Leftovers, is_dropped};
 use super::{file, rejected};
@@ -98,5 +98,15 @@ fn that_stay(directory: &Path, of: &Metadata) -> io::Result<Leftovers> {
             left.add(&name, why);
         }
     })?;
+    // Only its owner and root can read it. A claim that may be taken is not stuck.
+    if let Ok(claimed) = folder.folder(CLAIMED) {
+        let _ = scan::each_claimed(&claimed, &mut left, |file, found, left| {
+            let path = directory.join(file.path());
+            let kind = file::kind(found).map(str::to_owned);
+            if let Some(why) = kind.or_else(|| file::why_left(&path, of, found, &user, may_read(found))) {
+                left.add(&file.name, scan::why_claimed(&why, &file));
+            }
+        });
+    }
     Ok(left)
 }

@@ -1,8 +1,9 @@
 //! What is in the spool directory: files that may be taken, and files that stay.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::Metadata;
-use std::io;
+use std::io::{self, ErrorKind};
 
 use rustix::fs::FileType;
 use serde::Serialize;
@@ -103,29 +104,51 @@ fn leave_folder(folder: &Folder, error: &io::Error, left: &mut Leftovers) {
 
 /// Lists the claimed files, and removes the directories of finished claims.
 fn claims(claimed: &Folder, left: &mut Leftovers, files: &mut Vec<FoundFile>) -> io::Result<()> {
+    let finished = each_claimed(claimed, left, |file, _, _| files.push(file))?;
+    finished.iter().try_for_each(|id| claimed.remove_folder(id))
+}
+
+/// Calls `each` with the claimed files. Other files in `.claimed/` are left. Returns the finished
+/// claims: their directories are empty.
+pub(super) fn each_claimed(
+    claimed: &Folder,
+    left: &mut Leftovers,
+    mut each: impl FnMut(FoundFile, &Metadata, &mut Leftovers),
+) -> io::Result<Vec<OsString>> {
+    let mut finished = Vec::new();
     for id in claimed.names()? {
         let claim = id.to_string_lossy().into_owned();
-        if !claimed.metadata_of(&id)?.is_dir() {
-            left.add(&format!("{CLAIMED}/{claim}"), NO_CLAIM);
-            continue;
-        }
-        let folder = claimed.folder(&id)?;
+        let folder = match claimed.folder(&id) {
+            Ok(folder) => folder,
+            // The daemon finishes claims while `status` reads them.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {
+                left.add(&format!("{CLAIMED}/{claim}"), NO_CLAIM);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let names = folder.names()?;
         if names.is_empty() {
-            claimed.remove_folder(&id)?;
+            finished.push(id);
         }
         for name in names {
+            let Some(found) = folder.find(&name)? else { continue };
             match name.to_str().filter(|name| ending(name).is_some()) {
-                Some(text) => files.push(FoundFile {
-                    name: text.to_owned(),
-                    claim: Some(claim.clone()),
-                    stamp: stamp(&folder.metadata_of(&name)?),
-                }),
+                Some(text) => {
+                    let (name, claim) = (text.to_owned(), Some(claim.clone()));
+                    each(FoundFile { name, claim, stamp: stamp(&found) }, &found, left);
+                }
                 None => left.add(&format!("{CLAIMED}/{claim}/{}", name.display()), NO_CLAIM),
             }
         }
     }
-    Ok(())
+    Ok(finished)
+}
+
+/// Returns why a claimed file stays, with its path.
+pub(super) fn why_claimed(why: &str, file: &FoundFile) -> String {
+    format!("{why}; it is in {}", file.path())
 }
 
 /// Calls `each` with the regular files in the spool directory that have a name of a dropped file, up

@@ -6,7 +6,7 @@ use super::claim::{self, Claim};
 use super::directories::Directories;
 use super::file::{Plain, Unread, cannot};
 use super::redact::ByLine;
-use super::scan::ending;
+use super::scan::{ending, why_claimed};
 use super::{SWITCHED_OFF, ScanSummary, Spool, lines, rejected};
 use crate::store::outbox::spool::{self, Accepted, BadLine, FileOutcome, SpoolFile};
 use crate::store::{StoreError, Tx};
@@ -77,8 +77,12 @@ impl Spool {
             Err(Unread::Unfit(why)) => {
                 return Err(match accepted {
                     None => self.put_back(at, claim, &why).await?,
-                    // Put back, it would be accepted again.
-                    Some(_) => Halt::Stays(format!("{why}; it is in {}", claim.file.path())),
+                    // Put back, it would be accepted again. Its intents are accepted, and the receipt
+                    // says so.
+                    Some(_) => {
+                        self.write_receipt_of(at, &claim.file.name).await?;
+                        Halt::Stays(why_claimed(&why, &claim.file))
+                    }
                 });
             }
             Err(unread) => return Halt::of(unread, "is claimed and cannot be read").map_or(Ok(()), Err),
@@ -109,11 +113,11 @@ impl Spool {
 
     /// Puts a claimed file back, because it may not be taken.
     async fn put_back(&self, at: &Arc<Directories>, claim: Claim, why: &str) -> Result<Halt, StoreError> {
-        let path = format!(".claimed/{}/{}", claim.id, claim.file.name);
+        let file = FoundFile { claim: Some(claim.id.clone()), ..claim.file.clone() };
         let put_back = self.on_disk(at, move |at| claim.put_back(at)).await?;
         Ok(Halt::Stays(match put_back {
             Ok(()) => why.to_owned(),
-            Err(error) => cannot(&format!("{why}; it is in {path}"), &error),
+            Err(error) => cannot(&why_claimed(why, &file), &error),
         }))
     }
 
@@ -131,6 +135,11 @@ impl Spool {
                 "{file} was written to after it was read: nothing of that was accepted, and it is now {copy}"
             );
         }
+        self.write_receipt_of(at, name).await
+    }
+
+    /// Writes the receipt of an accepted file.
+    async fn write_receipt_of(&self, at: &Arc<Directories>, name: &str) -> Result<(), Halt> {
         let name = name.to_owned();
         match self.store.read(move |conn| spool::receipt(conn, &name)).await? {
             Some(receipt) => self.write_receipt(at, receipt).await?.map_err(Halt::Stays),

@@ -171,6 +171,7 @@ async fn a_crash_after_the_claim_accepts_the_file_once_and_first() {
     assert!(SpoolHarness::why(&looked, ".claimed/bare.json").contains("move it to the spool directory"));
     assert_eq!(harness.ids(), ["b", "a", "younger"]);
     assert_eq!(harness.names(".claimed"), ["bare.json"]);
+    assert_eq!(harness.overview().stuck, looked.left, "`status` and `doctor` name it too");
     assert_eq!(harness.names("receipts"), ["a.json.json", "b.json.json", "z.json.json"]);
 }
 
@@ -228,4 +229,26 @@ async fn a_claimed_file_that_may_not_be_taken_is_put_back() {
     let looked = harness.scan().await;
     assert!(SpoolHarness::why(&looked, "c.json").contains("it is in .claimed/"), "{looked:?}");
     assert_eq!((harness.claimed().len(), harness.read("c.json")), (1, create("c")));
+}
+
+#[tokio::test]
+async fn accepted_file_that_became_unfit_gets_its_receipt_and_is_shown() {
+    let harness = SpoolHarness::open().await;
+    harness.drop_file("a.json", create("a"));
+    harness.block_receipt("a.json");
+    assert_eq!(harness.scan().await.taken, 1);
+    assert_eq!(harness.overview().stuck, [], "a claim that is being accepted is not stuck");
+    harness.unblock_receipt("a.json");
+    let [claimed] = harness.claimed().try_into().unwrap();
+    fs::hard_link(&claimed, harness.home.path().join("elsewhere")).unwrap();
+    let looked = harness.scan().await;
+    let why = SpoolHarness::why(&looked, "a.json");
+    assert!(why.contains("more than one link") && why.contains("it is in .claimed/"), "{why}");
+    assert_eq!(harness.overview().stuck, looked.left);
+    assert_eq!(harness.receipt("a.json")["intents"][0]["id"], "a");
+    // It is finished when it is fit again.
+    fs::remove_file(harness.home.path().join("elsewhere")).unwrap();
+    let looked = harness.scan().await;
+    assert_eq!((looked.taken, looked.left, harness.claimed().len()), (0, vec![], 0));
+    assert_eq!(harness.ids(), ["a"]);
 }
