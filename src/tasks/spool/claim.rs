@@ -14,6 +14,7 @@ use std::io::{self, ErrorKind};
 use super::directories::Directories;
 use super::file::{self, Plain, Unread};
 use super::lines;
+use super::scan::{NO_ENDING, ending};
 use crate::store::outbox::spool::Accepted;
 use komoju_core::plan::spool::FoundFile;
 
@@ -36,6 +37,10 @@ pub(super) struct Claim {
 /// # Errors
 /// The file is not claimed.
 pub(super) fn claim(at: &Directories, file: FoundFile) -> Result<Claim, Unread> {
+    // A scan that could not read the file's type did not test the ending.
+    if ending(&file.name).is_none() {
+        return Err(Unread::Unfit(NO_ENDING.to_owned()));
+    }
     if file::open(&at.spool, &file.name)?.stamp != file.stamp {
         return Err(Unread::Changing);
     }
@@ -166,6 +171,19 @@ mod tests {
         assert!(matches!(claim(&place.directories, seen.clone()), Err(Unread::Changing)));
         fs::remove_file(&path).unwrap();
         assert!(matches!(claim(&place.directories, seen), Err(Unread::Gone)));
+        assert_eq!(place.directories.claimed.names().unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn file_without_an_ending_is_not_claimed() {
+        let place = Place::new();
+        fs::write(place.home.path().join("spool/a.json"), "one").unwrap();
+        let seen = FoundFile { name: "notes.txt".to_owned(), ..place.found() };
+        fs::rename(place.home.path().join("spool/a.json"), place.home.path().join("spool/notes.txt"))
+            .unwrap();
+        let stamp = file::open(&place.directories.spool, "notes.txt").unwrap().stamp;
+        let claimed = claim(&place.directories, FoundFile { stamp, ..seen });
+        assert!(matches!(claimed, Err(Unread::Unfit(why)) if why == NO_ENDING));
         assert_eq!(place.directories.claimed.names().unwrap(), [""; 0]);
     }
 

@@ -85,17 +85,26 @@ impl Folder {
         self.path.join(name.as_ref())
     }
 
-    /// Calls `each` with every name in the directory and what the directory says of its type, in no
-    /// order.
+    /// Calls `each` with every name in the directory and its type, in no order.
     pub(super) fn each(&self, mut each: impl FnMut(&OsStr, FileType)) -> io::Result<()> {
         for entry in Dir::read_from(&self.handle)? {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
             if name != "." && name != ".." {
-                each(name, entry.file_type());
+                each(name, self.kind_of(name, entry.file_type()));
             }
         }
         Ok(())
+    }
+
+    /// Returns the type of a name. Directories of some file systems do not list types.
+    fn kind_of(&self, name: &OsStr, listed: FileType) -> FileType {
+        match listed {
+            FileType::Unknown => {
+                self.metadata_of(name).map_or(listed, |found| FileType::from_raw_mode(found.mode()))
+            }
+            listed => listed,
+        }
     }
 
     /// Returns the names in it, sorted.
@@ -283,6 +292,23 @@ mod tests {
         folder.write("file", |out| out.write_all(b"y")).unwrap();
         folder.remove("file").unwrap();
         assert_eq!(fs::read(at("elsewhere/precious")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn type_that_the_directory_does_not_list_is_read_from_the_file() {
+        let directory = tempfile::TempDir::new().unwrap();
+        fs::create_dir(directory.path().join("folder")).unwrap();
+        fs::write(directory.path().join("file"), "").unwrap();
+        symlink("folder", directory.path().join("link")).unwrap();
+        let folder = Folder::open(directory.path()).unwrap();
+        for (name, kind) in [
+            ("folder", FileType::Directory),
+            ("file", FileType::RegularFile),
+            ("link", FileType::Symlink),
+            ("gone", FileType::Unknown),
+        ] {
+            assert_eq!(folder.kind_of(name.as_ref(), FileType::Unknown), kind, "{name}");
+        }
     }
 
     #[test]

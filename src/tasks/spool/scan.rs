@@ -19,7 +19,7 @@ pub const MOST_NAMED: usize = 100;
 
 const NOT_UTF_8: &str = "has a name that is not UTF-8: give it another";
 
-const NO_ENDING: &str = "must end in .json (one intent) or .jsonl (one a line): rename it";
+pub(super) const NO_ENDING: &str = "must end in .json (one intent) or .jsonl (one a line): rename it";
 
 const NO_CLAIM: &str =
     "is not a file that this program claimed: move it to the spool directory, or remove it";
