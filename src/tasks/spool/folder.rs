@@ -187,8 +187,12 @@ impl Folder {
         if one.metadata()?.len() != other.metadata()?.len() {
             return Ok(false);
         }
-        let mut pairs = BufReader::new(one).bytes().zip(BufReader::new(other).bytes());
-        Ok(pairs.all(|pair| matches!(pair, (Ok(one), Ok(other)) if one == other)))
+        for (one, other) in BufReader::new(one).bytes().zip(BufReader::new(other).bytes()) {
+            if one? != other? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Writes a file: `name` has the whole content, or what it had before, also after a power loss.
@@ -321,6 +325,22 @@ mod tests {
         let failed = folder.write("b.json", |_| Err(io::Error::other("no")));
         assert!(failed.is_err());
         assert_eq!(folder.names().unwrap(), ["a.json"], "nothing temporary is left");
+    }
+
+    #[test]
+    fn comparison_of_files_that_cannot_be_read_is_an_error() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let folder = Folder::open(directory.path()).unwrap();
+        for (name, content) in [("a", "one"), ("b", "one"), ("c", "two"), ("d", "four")] {
+            fs::write(directory.path().join(name), content).unwrap();
+        }
+        let same = |other| folder.is_same("a", other).unwrap();
+        assert_eq!((same("b"), same("c"), same("d")), (true, false, false));
+        // A directory opens like a file and cannot be read like one.
+        for name in ["one", "other"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        assert!(folder.is_same("one", "other").is_err());
     }
 
     #[test]
