@@ -47,7 +47,7 @@ pub(crate) fn file(bytes: &[u8]) {
 /// The lines that are taken, and those that are not.
 fn read(bytes: &[u8], by_line: ByLine) -> (Vec<Line>, Vec<BadLine>) {
     let (mut lines, mut bad) = (Vec::new(), Vec::new());
-    for line in lines::read("a", bytes, by_line) {
+    for line in lines::read("a", &lines::digest(bytes), bytes, by_line) {
         match line {
             Ok(line) => lines.push(line),
             Err(line) => bad.push(line),

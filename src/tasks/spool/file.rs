@@ -3,10 +3,12 @@
 //! A name in the spool directory may be swapped at any moment. So each decision is about the handle
 //! that was opened, and each message says what to do.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read as _, Seek as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::folder::Folder;
 use komoju_core::plan::spool::Stamp;
@@ -148,14 +150,34 @@ pub(super) fn user(uid: u32) -> String {
     named("/etc/passwd", uid).unwrap_or_else(|| format!("uid {uid}"))
 }
 
+/// The names in a file as of its stamp.
+type Names = (Stamp, HashMap<u32, String>);
+
+/// NAMES has the names in `/etc/passwd` and `/etc/group`, by path. A file is read again only after
+/// it changed, because a directory can hold very many files of other users.
+static NAMES: Mutex<BTreeMap<String, Names>> = Mutex::new(BTreeMap::new());
+
 /// Returns the first name of a number in a file of lines `name:password:number:…`.
 fn named(file: &str, number: u32) -> Option<String> {
-    let lines = fs::read(file).ok()?;
-    String::from_utf8_lossy(&lines).lines().find_map(|line| {
+    let stamp = stamp(&fs::metadata(file).ok()?);
+    let mut known = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.get(file).is_none_or(|(then, _)| *then != stamp) {
+        known.insert(file.to_owned(), (stamp, names_in(&fs::read(file).ok()?)));
+    }
+    known.get(file)?.1.get(&number).cloned()
+}
+
+fn names_in(lines: &[u8]) -> HashMap<u32, String> {
+    let mut names = HashMap::new();
+    for line in String::from_utf8_lossy(lines).lines() {
         let mut fields = line.split(':');
-        let (name, given) = (fields.next()?, fields.nth(1)?);
-        (given.parse() == Ok(number) && !name.is_empty()).then(|| name.to_owned())
-    })
+        if let (Some(name), Some(Ok(number))) = (fields.next(), fields.nth(1).map(str::parse))
+            && !name.is_empty()
+        {
+            names.entry(number).or_insert_with(|| name.to_owned());
+        }
+    }
+    names
 }
 
 /// Returns what to do about an error of the file system.

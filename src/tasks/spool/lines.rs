@@ -29,13 +29,15 @@ pub(super) fn digest(content: &[u8]) -> String {
     Sha256::digest(content)[..DIGEST_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads a file, one line at a time, in order: `stem` is its name without the extension.
+/// Reads a file, one line at a time, in order: `stem` is its name without the extension, and
+/// `digest` the [`digest`] of its content.
 pub(super) fn read<'a>(
     stem: &str,
+    digest: &str,
     content: &'a [u8],
     by_line: ByLine,
 ) -> Box<dyn Iterator<Item = Result<Line, BadLine>> + 'a> {
-    let source = format!("{stem}@{}", digest(content));
+    let source = format!("{stem}@{digest}");
     let whole = |words: String| Box::new(std::iter::once(Err(BadLine { number: 0, words })));
     if by_line == ByLine::No {
         return Box::new(std::iter::once_with(move || line(1, content, &source)));
@@ -99,8 +101,8 @@ mod tests {
     #[test]
     fn a_file_with_too_many_lines_is_one_bad_line() {
         let fits = format!("{CREATE}\n").repeat(MOST_LINES);
-        assert_eq!(read("a", fits.as_bytes(), ByLine::Yes).filter(Result::is_ok).count(), MOST_LINES);
-        let read: Vec<_> = read("a", format!("{fits}\n").as_bytes(), ByLine::Yes).collect();
+        assert_eq!(read("a", "0", fits.as_bytes(), ByLine::Yes).filter(Result::is_ok).count(), MOST_LINES);
+        let read: Vec<_> = read("a", "0", format!("{fits}\n").as_bytes(), ByLine::Yes).collect();
         let [Err(BadLine { number: 0, words })] = read.as_slice() else { panic!("{} lines", read.len()) };
         assert!(words.contains("has 50001 lines") && words.contains("intent import"), "{words}");
     }

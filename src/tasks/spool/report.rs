@@ -1,6 +1,7 @@
 //! The spool directory for programs that take nothing from it: `status`, `doctor` and metrics.
 //! Nothing is changed, and no file is opened.
 
+use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -43,35 +44,54 @@ impl Overview {
         let mut stuck = left.list();
         let more = stuck.len().saturating_sub(MOST_SHOWN);
         stuck.truncate(MOST_SHOWN);
-        let mut refused = names(&directory.join(REJECTED), MOST_LOOKED_AT, is_refused);
-        refused.truncate(MOST_SHOWN);
+        let refused = counted(names(&directory.join(REJECTED)), MOST_LOOKED_AT, is_refused);
         Self {
             problem: problem.unwrap_or_else(|| directories::obstacle(directory, database)),
             stuck,
             more_stuck: left.more + more as u64,
-            refused,
+            refused: first(refused, MOST_SHOWN),
         }
     }
 }
 
 /// Returns the names of the files in the directory, sorted. Nothing is opened.
 pub fn waiting_files(dir: &Path) -> Vec<String> {
-    names(dir, MOST_LOOKED_AT, is_dropped)
+    first(counted(names(dir), MOST_LOOKED_AT, is_dropped), MOST_LOOKED_AT)
 }
 
 /// Returns how many files wait in the directory and how many were rejected, each counted up to
 /// `most`; nothing is opened.
 pub fn count_files(dir: &Path, most: usize) -> (usize, usize) {
-    (names(dir, most, is_dropped).len(), names(&dir.join(REJECTED), most, is_refused).len())
+    let count = |dir: &Path, counts| counted(names(dir), most, counts).count();
+    (count(dir, is_dropped as fn(&str) -> bool), count(&dir.join(REJECTED), is_refused))
 }
 
-/// Returns the first names that the directory lists, sorted.
-fn names(dir: &Path, most: usize, counts: fn(&str) -> bool) -> Vec<String> {
+/// Returns the names in the directory, in the order in which it lists them.
+fn names(dir: &Path) -> impl Iterator<Item = String> + use<> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.filter(|name| counts(name)).take(most).collect();
-    names.sort();
-    names
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+/// Returns up to `most` of the names that count, and reads twice as many: each refused file has an
+/// `.error` beside it.
+fn counted(
+    names: impl Iterator<Item = String>,
+    most: usize,
+    counts: fn(&str) -> bool,
+) -> impl Iterator<Item = String> {
+    names.take(most.saturating_mul(2)).filter(move |name| counts(name)).take(most)
+}
+
+/// Returns the first `most` names, sorted. No more are in memory.
+fn first(names: impl Iterator<Item = String>, most: usize) -> Vec<String> {
+    let mut first = BTreeSet::new();
+    for name in names {
+        first.insert(name);
+        if first.len() > most {
+            first.pop_last();
+        }
+    }
+    first.into_iter().collect()
 }
 
 fn is_refused(name: &str) -> bool {
@@ -109,4 +129,31 @@ fn that_stay(directory: &Path, of: &Metadata) -> io::Result<Leftovers> {
         });
     }
     Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_and_keeping_of_names_is_bounded() {
+        let mut read = 0;
+        let names = (0..1_000_u32).rev().map(|number| format!("{number:03}")).inspect(|_| read += 1);
+        assert_eq!(counted(names, 20, |name| name.ends_with('0')).count(), 4);
+        assert_eq!(read, 40);
+        let names = ["c", "a", "d", "b"].map(str::to_owned);
+        assert_eq!(first(names.into_iter(), 2), ["a", "b"]);
+    }
+
+    #[test]
+    fn refused_files_are_counted_without_their_error_files() {
+        let directory = tempfile::TempDir::new().unwrap();
+        fs::create_dir(directory.path().join(REJECTED)).unwrap();
+        for name in ["a.json", "b.json", "rejected/c.json", "rejected/c.json.error", ".hidden"] {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        assert_eq!(count_files(directory.path(), 10), (2, 1));
+        assert_eq!(count_files(directory.path(), 1).1, 1);
+        assert_eq!(waiting_files(directory.path()), ["a.json", "b.json"]);
+    }
 }

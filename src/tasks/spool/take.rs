@@ -158,7 +158,7 @@ impl Spool {
     ) -> Result<(), Halt> {
         let (name, by_line, content) = (&claim.file.name, content.by_line, Arc::new(content));
         let file = self.masker.text(name);
-        match self.record(claim, owner, Arc::clone(&content)).await? {
+        match self.record(at, claim, owner, Arc::clone(&content)).await? {
             FileOutcome::SwitchedOff => Err(self.put_back(at, claim.clone(), SWITCHED_OFF).await?),
             FileOutcome::Taken { new, receipt } => {
                 drop(content);
@@ -189,17 +189,22 @@ impl Spool {
     /// Accepts all intents of a file in one transaction, or none.
     async fn record(
         &self,
+        at: &Arc<Directories>,
         claim: &Claim,
         owner: &str,
         content: Arc<Content>,
     ) -> Result<FileOutcome, StoreError> {
         let Claim { id, file: FoundFile { name, .. } } = claim.clone();
+        // Before the transaction: other writers do not wait for it.
+        let hashed = Arc::clone(&content);
+        let digest = self.on_disk(at, move |_| lines::digest(&hashed.bytes)).await?;
         let (by, at) = (owner.to_owned(), time::written(self.clock.now()));
         let work = move |tx: &Tx<'_>| {
             let Content { bytes, by_line } = &*content;
-            let accepted = Accepted { len: bytes.len() as u64, digest: lines::digest(bytes) };
             let stem = ending(&name).map_or(name.as_str(), |(stem, _)| stem);
-            let lines = bad_name(&name).into_iter().map(Err).chain(lines::read(stem, bytes, *by_line));
+            let lines = lines::read(stem, &digest, bytes, *by_line);
+            let lines = bad_name(&name).into_iter().map(Err).chain(lines);
+            let accepted = Accepted { len: bytes.len() as u64, digest };
             spool::accept_file(tx, &SpoolFile { name: &name, by: &by, at: &at, claim: &id, accepted }, lines)
         };
         self.store.write(work).await

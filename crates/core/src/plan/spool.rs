@@ -17,6 +17,9 @@ const UNCHANGED_FOR: Duration = Duration::from_secs(1);
 /// LONGEST_DELAY limits how long a file that is still being written delays younger ones.
 pub const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
+/// MOST_SHOWN limits the paths in the text of a plan: there may be very many files.
+const MOST_SHOWN: usize = 20;
+
 /// A file and its state: two stamps are equal while the file is not touched. Device and inode alone
 /// do not identify a file: ext4 gives the inode of a removed file to the next new one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,8 +99,12 @@ pub struct SpoolPlan {
 
 impl fmt::Display for SpoolPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let paths: Vec<String> = self.take.iter().map(FoundFile::path).collect();
-        write!(f, "take {} files: {}", paths.len(), paths.join(", "))?;
+        let paths: Vec<String> = self.take.iter().take(MOST_SHOWN).map(FoundFile::path).collect();
+        write!(f, "take {} files: {}", self.take.len(), paths.join(", "))?;
+        let more = self.take.len() - paths.len();
+        if more > 0 {
+            write!(f, " and {more} more")?;
+        }
         if let Some(wait) = self.again_in {
             write!(f, "; scan again in {wait:?}")?;
         }
@@ -261,6 +268,14 @@ mod tests {
         assert_eq!(paths(&plan), [".claimed/1/y.json", ".claimed/2/z.json", "b.json", "a.json"]);
         let told = "take 4 files: .claimed/1/y.json, .claimed/2/z.json, b.json, a.json";
         assert_eq!(plan.to_string(), told);
+    }
+
+    #[test]
+    fn text_of_a_plan_names_the_first_files() {
+        let take = (10..42).map(|number| file(&format!("{number}.json"), None, 0)).collect();
+        let told = SpoolPlan { take, ..SpoolPlan::default() }.to_string();
+        assert!(told.starts_with("take 32 files: 10.json, 11.json, "), "{told}");
+        assert!(told.ends_with(", 29.json and 12 more"), "{told}");
     }
 
     #[test]
