@@ -61,7 +61,7 @@ use komoju_core::plan::spool::{ChangingFiles, LONGEST_DELAY, ScanTime};
 
 pub use directories::SPOOL_MODE;
 pub use directories::locked_by_another;
-pub use report::{Overview, count_files, waiting_files};
+pub use report::{Overview, Taker, count_files, waiting_files};
 pub use scan::{Left, MOST_NAMED};
 
 /// LONGEST_DRAIN limits how long a drain waits: until a file that is being written does not delay

@@ -1,15 +1,16 @@
 //! The spool directory, and the files that stay in it.
 
+use std::fs::Metadata;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::access::{Owned, Users};
+use super::access::{Owned, READ, Users};
 use super::finding::Findings;
 use super::rules::{Kind, broken};
 use super::{Exit, Finding, permissions, quoted};
 use crate::config::Outbound;
 use crate::store::{self, Reader};
-use crate::tasks::spool::{self, Left, Overview};
+use crate::tasks::spool::{self, Left, Overview, Taker};
 
 const CHECK: &str = "spool";
 
@@ -33,7 +34,9 @@ pub(super) fn check(
     };
     let found = permissions::directory(path);
     let found = found.and_then(|directory| std::fs::read_dir(path).map(|_| directory));
-    classify(path, found, Overview::read(path, database, Some(problem)), users)
+    let may_read = |file: &Metadata| users.service.may(READ, &Owned::of(file));
+    let taker = Taker { name: &users.service.name, may_read: &may_read };
+    classify(path, found, Overview::read_for(&taker, path, database, Some(problem)), users)
 }
 
 fn classify(path: &Path, found: io::Result<Owned>, overview: Overview, users: &Users) -> Vec<Finding> {
@@ -89,6 +92,9 @@ fn unusable(path: &Path, error: &io::Error, users: &Users) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
     use super::super::access::tests::{owned, users};
     use super::super::finding::Level;
     use super::*;
@@ -115,6 +121,26 @@ mod tests {
             let problem = problem.map(str::to_owned);
             let findings = classified(found, Overview { problem, ..Overview::default() });
             assert_eq!(findings.iter().map(|finding| finding.level).collect::<Vec<_>>(), [level], "{shown}");
+        }
+    }
+
+    #[test]
+    fn file_is_readable_by_the_groups_of_the_service() {
+        let home = tempfile::TempDir::new().unwrap();
+        let spool_dir = home.path().join("spool");
+        std::fs::create_dir(&spool_dir).unwrap();
+        let path = spool_dir.join("a.json");
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        let found = std::fs::metadata(&path).unwrap();
+        let outbound = Outbound { spool_dir, ..Outbound::default() };
+        for (groups, is_left) in [(vec![991], true), (vec![991, found.gid()], false)] {
+            let mut users = users();
+            users.service.gids = groups;
+            let findings = check(&outbound, &home.path().join("komoju.db"), &users, None);
+            let told = format!("{findings:?}");
+            let why = format!("cannot be read by {}", users.service.name);
+            assert_eq!(told.contains(&why), is_left, "{told}");
         }
     }
 

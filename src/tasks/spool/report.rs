@@ -33,14 +33,45 @@ pub struct Overview {
     pub refused: Vec<String>,
 }
 
+/// The user that takes the files.
+pub struct Taker<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Returns whether it may read a file.
+    pub may_read: &'a dyn Fn(&Metadata) -> bool,
+}
+
 impl Overview {
     /// Reads the directory. `problem` is what the running daemon recorded, if one runs. `database`
-    /// is the file whose owner runs it.
+    /// is the file whose owner runs it. The owner of the directory takes the files, and its groups
+    /// are not known: it counts as a member of the directory's group, as which it is created.
     pub fn read(directory: &Path, database: &Path, problem: Option<Option<String>>) -> Self {
-        let Ok(found) = fs::metadata(directory) else {
+        let Ok(of) = fs::metadata(directory) else {
             return Self { problem: problem.flatten(), ..Self::default() };
         };
-        let left = that_stay(directory, &found).unwrap_or_default();
+        let may_read = |file: &Metadata| {
+            let shift = match file {
+                file if file.uid() == of.uid() => 6,
+                file if file.gid() == of.gid() => 3,
+                _ => 0,
+            };
+            of.uid() == 0 || (file.mode() >> shift) & 4 != 0
+        };
+        let taker = Taker { name: &file::user(of.uid()), may_read: &may_read };
+        Self::read_for(&taker, directory, database, problem)
+    }
+
+    /// The same for a user whose groups are known.
+    pub fn read_for(
+        taker: &Taker<'_>,
+        directory: &Path,
+        database: &Path,
+        problem: Option<Option<String>>,
+    ) -> Self {
+        if !directory.exists() {
+            return Self { problem: problem.flatten(), ..Self::default() };
+        }
+        let left = that_stay(directory, taker).unwrap_or_default();
         let mut stuck = left.list();
         let more = stuck.len().saturating_sub(MOST_SHOWN);
         stuck.truncate(MOST_SHOWN);
@@ -98,32 +129,25 @@ fn is_refused(name: &str) -> bool {
     !name.starts_with('.') && !name.ends_with(rejected::ERROR)
 }
 
-/// Returns what is in the directory and will not be taken by its owner, as far as that shows without
-/// opening a file.
-fn that_stay(directory: &Path, of: &Metadata) -> io::Result<Leftovers> {
-    let (folder, user) = (Folder::open(directory)?, file::user(of.uid()));
-    // The directory is created so that its owner is in its group.
-    let may_read = |file: &Metadata| {
-        let shift = match file {
-            file if file.uid() == of.uid() => 6,
-            file if file.gid() == of.gid() => 3,
-            _ => 0,
-        };
-        of.uid() == 0 || (file.mode() >> shift) & 4 != 0
+/// Returns what is in the directory and will not be taken, as far as that shows without opening a
+/// file.
+fn that_stay(directory: &Path, taker: &Taker<'_>) -> io::Result<Leftovers> {
+    let folder = Folder::open(directory)?;
+    let of = folder.metadata()?;
+    let why_left = |name: &str, found: &Metadata| {
+        file::why_left(&directory.join(name), &of, found, taker.name, (taker.may_read)(found))
     };
     let mut left = Leftovers::default();
     scan::dropped(&folder, MOST_LOOKED_AT, &mut left, |name, found, left| {
-        let path = directory.join(&name);
-        if let Some(why) = file::why_left(&path, of, found, &user, may_read(found)) {
+        if let Some(why) = why_left(&name, found) {
             left.add(&name, why);
         }
     })?;
     // Only its owner and root can read it. A claim that may be taken is not stuck.
     if let Ok(claimed) = folder.folder(CLAIMED) {
         let _ = scan::each_claimed(&claimed, &mut left, |file, found, left| {
-            let path = directory.join(file.path());
             let kind = file::kind(found).map(str::to_owned);
-            if let Some(why) = kind.or_else(|| file::why_left(&path, of, found, &user, may_read(found))) {
+            if let Some(why) = kind.or_else(|| why_left(&file.path(), found)) {
                 left.add(&file.name, scan::why_claimed(&why, &file));
             }
         });
