@@ -5,10 +5,11 @@
 //!                      each step: fetch ─▶ plan ─▶ apply
 //! ```
 //!
-//! A [`Pull`] owns the steps of a pass. Each fetches, then plans against the [`view`] of the mirror, and applies the plan in the same
-//! transaction ([`mirror`], [`apply`]); `komoju_core::plan` decides what an answer means. A dry run makes the same requests and the same
-//! plans, and applies none. A pass that fails reports one sentence, keeps the pages that it has applied (they are true) and concludes
-//! nothing from what it did not read.
+//! A [`Pull`] owns the steps of a pass. Each step fetches, then plans against the `view` of the mirror,
+//! and applies the plan in the same transaction (`mirror`, `apply`). `komoju_core::plan` decides what an
+//! answer means. A dry run makes the same requests and the same plans, and applies none. A pass that
+//! fails reports one sentence, keeps the pages that it has applied (they are true) and concludes nothing
+//! from what it did not read.
 //!
 //! Invariants: no request is made while a transaction is open; a probe never concludes anything from absence; a delete is
 //! recorded only by `absence`, after its canary answered; a dry run writes nothing.
