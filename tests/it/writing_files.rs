@@ -26,6 +26,16 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
+/// Waits until no process holds the lock of a spool directory. A process that a test beside this one
+/// starts shares the lock of a `Spool` from its fork to its exec, also after the `Spool` is dropped.
+fn until_unlocked(spool: &Path) {
+    let Ok(directory) = fs::metadata(spool) else { return };
+    let held = format!(":{} 0 EOF", directory.ino());
+    komoju_testkit::eventually("the lock is released", || {
+        !fs::read_to_string("/proc/locks").unwrap().contains(&held)
+    });
+}
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -59,6 +69,7 @@ impl SpoolHarness {
     /// What a restart forgets is forgotten.
     fn restart(&mut self) {
         self.spool = door(&self.home, &self.store, &self.clock, true);
+        until_unlocked(&self.at(""));
     }
 
     fn at(&self, path: &str) -> PathBuf {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use komoju_sync::store::outbox::engine;
 use komoju_sync::tasks::spool::{ScanSummary, Spool, SpoolSettings, waiting_files};
 
-use super::{CREATE, SpoolHarness};
+use super::{CREATE, SpoolHarness, until_unlocked};
 
 #[tokio::test]
 async fn the_directories_are_made_with_their_modes() {
@@ -89,6 +89,7 @@ async fn of_two_daemons_on_one_directory_the_second_takes_nothing() {
     };
     assert_eq!((recorded(&first), recorded(&second)), (None, Some(why.clone())));
     drop(first.spool);
+    until_unlocked(&first.home.path().join("intents"));
     fs::write(first.home.path().join("intents/late.json"), CREATE).unwrap();
     assert_eq!((other.scan().await.unwrap().taken, recorded(&second)), (1, None));
 }

@@ -10,7 +10,7 @@ use komoju_sync::clock::{Clock, ManualClock, Sleep};
 use komoju_sync::tasks::spool::{ScanSummary, Spool, SpoolSettings};
 use tokio_util::sync::CancellationToken;
 
-use super::{CREATE, HOUR, SpoolHarness, touched, update};
+use super::{CREATE, HOUR, SpoolHarness, touched, until_unlocked, update};
 
 #[tokio::test]
 async fn a_file_is_taken_once_it_was_still_for_a_second() {
@@ -104,6 +104,7 @@ async fn a_drain_does_not_wait_for_ever() {
     let settings = SpoolSettings { dir: harness.at(""), enabled: true };
     let spool = Spool::new(Arc::clone(&harness.store), None, Arc::clone(&clock) as Arc<_>, settings);
     drop(harness.spool);
+    until_unlocked(&harness.home.path().join("intents"));
     let looked = spool.drain(&CancellationToken::new()).await.unwrap();
     assert_eq!((looked.taken, looked.again_in), (0, Some(Duration::from_secs(1))));
     assert_eq!(clock.elapsed(), Duration::from_secs(11));
@@ -252,6 +253,7 @@ async fn file_that_changes_in_each_scan_delays_younger_ones_for_ten_seconds() {
         let spool = Spool::new(Arc::clone(&harness.store), None, Arc::clone(&clock) as Arc<_>, settings);
         let SpoolHarness { home, spool: first, .. } = harness;
         drop(first);
+        until_unlocked(&home.path().join("intents"));
         for elapsed in 0..=12 {
             let looked = spool.scan().await.unwrap();
             assert_eq!(looked.taken, u64::from(elapsed == 10), "after {elapsed} s");

@@ -8,7 +8,7 @@ use komoju_sync::clock::TrustedClock;
 use komoju_sync::tasks::spool::{Spool, SpoolSettings};
 use sha2::{Digest as _, Sha256};
 
-use super::{CREATE, DAY, HOUR, SpoolHarness, holds, refused};
+use super::{CREATE, DAY, HOUR, SpoolHarness, holds, refused, until_unlocked};
 
 #[tokio::test]
 async fn refused_file_is_removed_with_its_error_after_thirty_days() {
@@ -71,6 +71,7 @@ async fn refused_file_is_kept_while_the_clock_is_not_trusted() {
     let trusted = TrustedClock::over(Arc::clone(&harness.clock) as Arc<_>, None);
     let settings = SpoolSettings { dir: harness.at(""), enabled: true };
     harness.spool = Spool::new(Arc::clone(&harness.store), None, trusted, settings);
+    until_unlocked(&harness.at(""));
     harness.scan().await;
     harness.spool.expire_rejected().await.unwrap();
     assert_eq!(harness.names("rejected"), ["a.json", "a.json.error"]);
