@@ -23,7 +23,7 @@ pub(super) fn header(out: &mut Out, style: Style) -> io::Result<()> {
     }
 }
 
-/// One change: a line for a person, or an object.
+/// Prints one change as a text line or as a JSON object.
 pub(super) fn print(out: &mut Out, record: &Record, style: Style) -> io::Result<()> {
     match style.is_json() {
         true => out.json(record),
@@ -31,7 +31,7 @@ pub(super) fn print(out: &mut Out, record: &Record, style: Style) -> io::Result<
     }
 }
 
-/// Returns the line for a person.
+/// Returns a change as a text line.
 pub(super) fn line(record: &Record) -> String {
     let [seq, at, kind, id, origin] =
         ["seq", "observed_at", "kind", "customer_id", "origin"].map(|column| plain(record.get(column)));

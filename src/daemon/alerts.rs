@@ -162,7 +162,7 @@ impl Alerts {
         Some(ran)
     }
 
-    /// Sleeps for this time, or for ever.
+    /// Sleeps for this time, or without end.
     async fn sleep(&self, wait: Option<Duration>) {
         match wait {
             Some(wait) => self.clock.sleep(wait).await,

@@ -169,7 +169,7 @@ impl App {
     }
 }
 
-/// Waits for events of the directory, for ever if it cannot be watched.
+/// Waits for events of the directory, without end if it cannot be watched.
 async fn next_of(watch: &mut Option<DirectoryWatch>) -> Vec<FileEvent> {
     match watch {
         Some(watch) => watch.next().await,

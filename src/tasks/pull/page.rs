@@ -26,8 +26,8 @@ const POSITION_EVERY: Duration = Duration::from_secs(30);
 /// READ_AT_ONCE controls how many bytes of text are read, planned and applied in one step. Read, a text takes many times its size.
 const READ_AT_ONCE: usize = 512 << 10;
 
-/// How many customers whose text is spelled anew, and says the same, a sweep notes: an API that spells differently each time must
-/// not make an unchanged sweep write.
+/// MOST_REFORMATTED limits how many customers with a new format of the same content a sweep notes: an API that formats differently
+/// each time must not make an unchanged sweep write.
 const MOST_REFORMATTED: usize = 1000;
 
 /// What a pass has learnt of the list while it reads, to read the rest with less work.

@@ -235,7 +235,7 @@ fn second_signal_after_a_second_ends_a_stuck_dry_run_at_once() {
     command.stderr(Stdio::piped()).stdout(Stdio::piped());
     let started = harness.sandbox.world().request_count();
     let dry = Process::start(&mut command);
-    // Its plan is larger than a pipe, which is not read: it is stuck when it requests no further page.
+    // Its plan is larger than a pipe, which is not read. Nothing signals that it is blocked, so a second without a request counts.
     let requests = || harness.sandbox.world().request_count();
     komoju_testkit::eventually("it is stuck", || {
         let before = requests();

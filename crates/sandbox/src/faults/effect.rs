@@ -245,7 +245,7 @@ impl Effect {
     }
 }
 
-/// Returns a delay of at most a day, so that a typing error does not block a test for ever.
+/// Returns a delay of at most a day, so that a typing error does not block a test without end.
 pub(crate) fn milliseconds(ms: u64) -> Duration {
     Duration::from_millis(ms.min(24 * 60 * 60 * 1000))
 }

@@ -16,13 +16,13 @@ pub struct Fault {
     /// How many matching requests are skipped first.
     #[serde(default)]
     pub skip: u64,
-    /// How often it fires; without a number for ever.
+    /// How often it fires; no limit without a number.
     #[serde(default)]
     pub times: Option<u64>,
 }
 
 impl Fault {
-    /// Returns a fault for every request to which its effect applies, for ever.
+    /// Returns a fault for every request to which its effect applies, without a limit.
     pub fn new(effect: Effect) -> Self {
         Self { on: Match::default(), effect, skip: 0, times: None }
     }
