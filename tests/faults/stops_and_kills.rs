@@ -70,7 +70,7 @@ pub const ELSEWHERE: &[crate::matrix::Row] = &[crate::matrix::Row {
     fault: "the daemon is killed again and again, at any moment, while intents come in by every door",
     ends: crate::matrix::Ends::Elsewhere("each intent is there once and takes effect once"),
     outbox: Done,
-    test: "it::inv_07_create_at_most_once::kills::whatever_is_dropped_takes_effect_once_however_often_the_daemon_is_killed",
+    test: "it::inv_07_create_at_most_once::kills::dropped_intent_takes_effect_once_under_repeated_kills",
 }];
 
 impl Case {

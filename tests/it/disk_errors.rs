@@ -228,7 +228,7 @@ fn at_each_call_of_the_first_start(library: &Library, kinds: &'static str, errno
 }
 
 #[test]
-fn enospc_at_each_write() {
+fn sync_after_enospc_at_each_write_recovers() {
     let library = Library::load();
     at_each_call(&library, "wtc", libc::ENOSPC, FaultCount::Once);
     at_each_call(&library, "wtc", libc::ENOSPC, FaultCount::FromThenOn);
@@ -236,7 +236,7 @@ fn enospc_at_each_write() {
 }
 
 #[test]
-fn eio_at_each_read_write_and_sync() {
+fn sync_after_eio_at_each_read_write_and_sync_recovers() {
     let library = Library::load();
     for kinds in ["r", "w", "s"] {
         at_each_call(&library, kinds, libc::EIO, FaultCount::Once);
@@ -264,7 +264,7 @@ fn nothing_is_started_on_what_cannot_be_written(library: &Library) {
 }
 
 #[test]
-fn a_read_only_file_system() {
+fn sync_on_a_read_only_file_system_exits_5_and_recovers() {
     let library = Library::load();
     nothing_is_started_on_what_cannot_be_written(&library);
     at_each_call(&library, "wtcoum", libc::EROFS, FaultCount::FromThenOn);

@@ -87,7 +87,7 @@ pub(crate) fn has_shell() -> bool {
 }
 
 #[test]
-fn all_doors_judge_alike() {
+fn every_door_accepts_and_refuses_the_same_intents() {
     let database = Database::new();
     let conn = database.open();
     let schema = jsonschema::options().should_validate_formats(true).build(&Intent::schema()).unwrap();
@@ -155,7 +155,7 @@ fn all_doors_judge_alike() {
 }
 
 #[test]
-fn the_schema_that_is_shipped_is_the_schema() {
+fn shipped_json_schema_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/intent.schema.json");
     let schema = serde_json::to_string_pretty(&Intent::schema()).unwrap() + "\n";
     if std::env::var_os("UPDATE").is_some() {

@@ -15,7 +15,7 @@ pub(crate) fn bytes(path: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn a_persons_word_leaves_a_newer_database_as_it_was() {
+fn decision_on_a_newer_database_exits_5_and_writes_nothing() {
     let harness = Installation::with(PROGRAM, 5);
     harness.expect(0, &["sync"]);
     let path = harness.path("komoju.db");
@@ -32,7 +32,7 @@ fn a_persons_word_leaves_a_newer_database_as_it_was() {
 }
 
 #[test]
-fn a_persons_word_leaves_a_damaged_database_as_it_was() {
+fn decision_on_a_damaged_database_exits_5_and_writes_nothing() {
     let harness = Installation::with(PROGRAM, 40);
     harness.expect(0, &["sync"]);
     let path = harness.path("komoju.db");

@@ -9,7 +9,7 @@ use crate::PROGRAM;
 
 /// Promises: command sync; exit code 0
 #[test]
-fn the_first_sync_makes_a_true_mirror_and_the_second_changes_nothing() {
+fn first_sync_mirrors_the_api_and_the_second_changes_nothing() {
     let harness = Installation::with(PROGRAM, 57);
     let ran = harness.expect(0, &["sync"]);
     assert!(ran.stderr.contains("57 customers on 6 pages"), "{}", ran.stderr);
@@ -21,7 +21,7 @@ fn the_first_sync_makes_a_true_mirror_and_the_second_changes_nothing() {
 }
 
 #[test]
-fn what_changes_goes_and_comes_back_is_recorded_once_each() {
+fn update_delete_create_and_restore_are_each_recorded_once() {
     let harness = Installation::with(PROGRAM, 30);
     harness.expect(0, &["sync"]);
     let ids = harness.sandbox.world().ids();

@@ -32,7 +32,7 @@ fn lists_that_hide_sources_erase_none() {
 }
 
 #[test]
-fn a_source_that_is_gone_becomes_null_when_the_list_shows_others() {
+fn removed_source_becomes_null_when_the_list_shows_other_sources() {
     let harness = Installation::with(PROGRAM, 30);
     harness.sweep();
     let head = harness.head();
@@ -47,7 +47,7 @@ fn a_source_that_is_gone_becomes_null_when_the_list_shows_others() {
 }
 
 #[test]
-fn a_lookup_that_hides_sources_erases_none() {
+fn lookup_that_hides_sources_erases_none() {
     let harness = Installation::with(PROGRAM, 30);
     harness.sweep();
     let head = harness.head();
@@ -61,7 +61,7 @@ fn a_lookup_that_hides_sources_erases_none() {
 }
 
 #[test]
-fn source_that_a_sweep_has_just_recorded_is_not_taken_away_by_it() {
+fn source_recorded_by_a_sweep_is_not_removed_by_the_same_sweep() {
     // `total` counts too many, so that the list is read twice; in between a customer gets a card.
     let readings = Readings { total: Total::Off(3), ..Readings::default() };
     let harness = Installation::reading(PROGRAM, 12, readings);

@@ -9,7 +9,7 @@ use crate::PROGRAM;
 use crate::service::stop;
 
 #[test]
-fn what_the_api_asked_to_wait_holds_for_the_next_process_too() {
+fn retry_after_is_obeyed_by_the_next_process() {
     let harness = Installation::with(PROGRAM, 12);
     let effect = Effect::Status {
         status: 429,

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::PROGRAM;
 
 #[test]
-fn a_probe_sees_the_newest_and_concludes_nothing_from_who_is_missing() {
+fn probe_records_new_customers_and_deletes_no_missing_one() {
     let harness = Installation::with(PROGRAM, 30);
     let ran = harness.expect(1, &["sync", "--probe"]);
     assert!(
@@ -29,7 +29,7 @@ fn a_probe_sees_the_newest_and_concludes_nothing_from_who_is_missing() {
 }
 
 #[test]
-fn one_creation_time_in_the_future_does_not_blind_the_probe() {
+fn probe_with_a_created_at_in_the_future_starts_no_later_than_now() {
     let harness = Installation::with(PROGRAM, 12);
     harness
         .sandbox

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use crate::PROGRAM;
 
 #[test]
-fn the_log_is_append_only_for_everybody() {
+fn change_log_refuses_update_delete_and_insert_by_other_programs() {
     let harness = Installation::with(PROGRAM, 5);
     harness.expect(0, &["sync"]);
     let conn = Connection::open(harness.path("komoju.db")).unwrap();
@@ -29,7 +29,7 @@ fn the_log_is_append_only_for_everybody() {
 
 /// Promises: command verify; command rebuild
 #[test]
-fn verify_finds_each_kind_of_tampering_and_rebuild_mends_the_mirror() {
+fn verify_finds_each_kind_of_tampering_and_rebuild_repairs_the_mirror() {
     let tampering = [
         ("UPDATE mirror SET email = 'x' WHERE row = 1", "email or created_at"),
         ("UPDATE mirror SET body = json_set(body, '$.email', 'x') WHERE row = 1", "does not say"),
@@ -72,7 +72,7 @@ fn verify_finds_each_kind_of_tampering_and_rebuild_mends_the_mirror() {
 }
 
 #[test]
-fn another_log_is_told_by_a_head_kept_elsewhere() {
+fn verify_with_the_head_of_another_log_fails() {
     let harness = Installation::with(PROGRAM, 5);
     harness.expect(0, &["sync"]);
     let ran = harness.expect(1, &["verify", "--head", &format!("3:{}", "0".repeat(64))]);

@@ -22,7 +22,7 @@ fn holds(path: impl AsRef<Path>, text: &str) -> bool {
 }
 
 #[test]
-fn a_backup_says_what_it_is_and_stands_alone() {
+fn backup_reports_its_contents_and_is_a_single_file() {
     let harness = Installation::swept(PROGRAM, 12);
     let to = file(&harness, "b.db");
     let ran = harness.expect(0, &["backup", &to]);
@@ -61,7 +61,7 @@ fn a_backup_says_what_it_is_and_stands_alone() {
 }
 
 #[test]
-fn no_token_and_no_key_is_in_a_backup() {
+fn backup_contains_no_token_and_no_key() {
     let harness = Installation::swept(PROGRAM, 5);
     let id = harness.sandbox.world().ids()[0].clone();
     let long = "x".repeat(1900);
@@ -131,7 +131,7 @@ fn no_token_and_no_key_is_in_a_backup() {
 }
 
 #[test]
-fn a_backup_during_writes_is_of_one_moment() {
+fn backup_during_writes_is_a_consistent_snapshot() {
     let harness = Installation::swept(PROGRAM, 300);
     let ended = Arc::new(AtomicBool::new(false));
     let writer = std::thread::spawn({
@@ -174,7 +174,7 @@ fn a_backup_during_writes_is_of_one_moment() {
 }
 
 #[test]
-fn beside_a_daemon_a_backup_is_made_and_a_restore_is_not() {
+fn backup_during_a_sync_succeeds_and_restore_exits_5() {
     let harness = Installation::swept(PROGRAM, 30);
     let held = harness.on_lists(Effect::Hold);
     let mut first = harness.spawn(&["sync"]);
@@ -192,7 +192,7 @@ fn beside_a_daemon_a_backup_is_made_and_a_restore_is_not() {
 }
 
 #[test]
-fn what_cannot_be_a_backup_is_said_and_leaves_nothing() {
+fn refused_backup_names_the_reason_and_leaves_no_file() {
     let harness = Installation::swept(PROGRAM, 3);
     fs::create_dir(harness.path("directory")).unwrap();
     fs::write(harness.path("exists"), "precious").unwrap();
@@ -231,7 +231,7 @@ fn what_cannot_be_a_backup_is_said_and_leaves_nothing() {
 }
 
 #[test]
-fn what_a_killed_backup_left_behind_is_taken_away_by_the_next() {
+fn next_backup_removes_the_directory_of_a_killed_one() {
     let harness = Installation::swept(PROGRAM, 3);
     let left = harness.path(".komoju-sync-backup-left");
     let in_use = harness.path(".komoju-sync-backup-in-use");
@@ -246,7 +246,7 @@ fn what_a_killed_backup_left_behind_is_taken_away_by_the_next() {
 }
 
 #[test]
-fn nothing_works_on_a_backup_but_it_can_be_read() {
+fn backup_file_as_database_is_readable_and_refuses_writing_commands() {
     let harness = Installation::swept(PROGRAM, 3);
     let made = backup(&harness, "b.db");
     let bytes = fs::read(&made).unwrap();
@@ -269,7 +269,7 @@ fn nothing_works_on_a_backup_but_it_can_be_read() {
 }
 
 #[test]
-fn both_commands_have_help_with_an_example() {
+fn help_of_backup_and_restore_has_an_example() {
     let harness = Installation::with(PROGRAM, 0);
     for name in ["backup", "restore"] {
         let help = harness.expect(0, &[name, "--help"]).stdout;
@@ -332,7 +332,7 @@ fn backup_is_complete_with_a_full_text_index_and_other_additions() {
 }
 
 #[test]
-fn backup_refuses_what_it_cannot_copy_and_names_it() {
+fn backup_of_an_unknown_collation_fails_and_names_its_index() {
     let harness = Installation::swept(PROGRAM, 3);
     let conn = harness.writer();
     // An index by an order that only the operator's program knows.

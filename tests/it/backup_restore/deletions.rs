@@ -10,7 +10,7 @@ use super::{backup, delete};
 use crate::PROGRAM;
 
 #[test]
-fn the_next_sweep_holds_even_a_single_deletion_until_a_person_has_decided() {
+fn first_sweep_after_a_restore_holds_a_single_deletion() {
     let harness = Installation::swept(PROGRAM, 60);
     let made = backup(&harness, "b.db");
     harness.expect(0, &["restore", &made]);
@@ -53,7 +53,7 @@ fn the_next_sweep_holds_even_a_single_deletion_until_a_person_has_decided() {
 }
 
 #[test]
-fn after_a_restore_who_is_alive_is_not_held_and_an_earlier_yes_is_asked_anew() {
+fn restored_approval_is_held_again_and_a_live_customer_is_not_held() {
     let harness = Installation::swept(PROGRAM, 60);
     let gone = delete(&harness, 30);
     harness.expect(3, &["sync"]);
@@ -76,7 +76,7 @@ fn after_a_restore_who_is_alive_is_not_held_and_an_earlier_yes_is_asked_anew() {
 }
 
 #[test]
-fn a_mass_deletion_after_a_restore_is_sampled_and_held() {
+fn mass_deletion_after_a_restore_is_sampled_and_held() {
     let harness = Installation::swept(PROGRAM, 60);
     let made = backup(&harness, "b.db");
     harness.expect(0, &["restore", &made]);

@@ -9,7 +9,7 @@ use super::backup;
 use crate::PROGRAM;
 
 #[test]
-fn a_restored_database_parks_what_was_unfinished_and_sends_nothing_by_itself() {
+fn restore_parks_unfinished_intents_and_sends_nothing_before_a_retry() {
     let harness = Installation::swept(PROGRAM, 5);
     let customer = harness.sandbox.world().ids()[0].clone();
     harness.inject(Fault::new(Effect::Close { work: Work::Done }).call(Call::Create).once());
@@ -99,7 +99,7 @@ fn a_restored_database_parks_what_was_unfinished_and_sends_nothing_by_itself() {
 }
 
 #[test]
-fn what_was_just_being_sent_keeps_its_key_and_is_made_once() {
+fn restored_create_that_was_being_sent_keeps_its_key_and_is_made_once() {
     let harness = Installation::swept(PROGRAM, 1);
     harness.expect(0, &["intent", "create", "--email", "s@example.com", "--id", "sent"]);
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::Create));
@@ -128,7 +128,7 @@ fn what_was_just_being_sent_keeps_its_key_and_is_made_once() {
 }
 
 #[test]
-fn a_create_that_was_turned_away_keeps_its_key_and_is_made_once() {
+fn restored_create_that_was_refused_keeps_its_key_and_is_made_once() {
     for (case, status) in [("too many", 429), ("the key is refused", 401), ("never sent", 0)] {
         let harness = Installation::swept(PROGRAM, 1);
         harness.expect(0, &["intent", "create", "--email", "t@example.com", "--id", "turned"]);
@@ -179,7 +179,7 @@ fn a_create_that_was_turned_away_keeps_its_key_and_is_made_once() {
 }
 
 #[test]
-fn an_attempt_that_a_person_must_judge_keeps_its_key_too() {
+fn restored_parked_create_keeps_its_key_when_retried() {
     let harness = Installation::swept(PROGRAM, 1);
     harness.expect(0, &["intent", "create", "--email", "p@example.com", "--id", "p"]);
     let fault = Fault::new(Effect::Status {
@@ -202,7 +202,7 @@ fn an_attempt_that_a_person_must_judge_keeps_its_key_too() {
 }
 
 #[test]
-fn what_was_told_before_is_told_again() {
+fn restore_clears_the_alerts_that_were_sent() {
     let harness = Installation::swept(PROGRAM, 1);
     harness.expect(0, &["intent", "create", "--email", "a", "--id", "waits"]);
     harness.sql("UPDATE intents SET state = 'parked';
@@ -214,7 +214,7 @@ fn what_was_told_before_is_told_again() {
 }
 
 #[test]
-fn a_parked_create_that_is_cancelled_leaves_its_follower_to_a_person() {
+fn cancel_of_a_restored_create_parks_its_follower() {
     let harness = Installation::swept(PROGRAM, 1);
     harness.expect(0, &["intent", "create", "--email", "a", "--id", "made"]);
     harness.expect(0, &["intent", "update", "@made", "--email", "f@example.com", "--id", "follows"]);

@@ -24,7 +24,7 @@ fn everything(harness: &Installation) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[test]
-fn the_old_database_is_kept_whole_with_its_last_commits() {
+fn restore_keeps_the_old_database_with_its_last_commits() {
     let harness = Installation::swept(PROGRAM, 4);
     let made = backup(&harness, "b.db");
     let before = fs::read(&made).unwrap();
@@ -50,7 +50,7 @@ fn the_old_database_is_kept_whole_with_its_last_commits() {
 }
 
 #[test]
-fn a_stale_wal_never_meets_the_restored_database() {
+fn stale_wal_is_never_applied_to_the_restored_database() {
     let harness = Installation::swept(PROGRAM, 4);
     let made = backup(&harness, "b.db");
     let path = harness.path("komoju.db");
@@ -97,7 +97,7 @@ fn a_stale_wal_never_meets_the_restored_database() {
 }
 
 #[test]
-fn a_wal_that_a_cut_off_restore_moved_keeps_an_empty_database_from_being_made() {
+fn sync_after_an_interrupted_restore_makes_no_empty_database() {
     let harness = Installation::swept(PROGRAM, 1);
     let made = backup(&harness, "b.db");
     fs::write(harness.path("komoju.db.before-restore-then-aside-wal"), "commits").unwrap();
@@ -113,7 +113,7 @@ fn a_wal_that_a_cut_off_restore_moved_keeps_an_empty_database_from_being_made() 
 }
 
 #[test]
-fn another_name_of_the_database_is_the_database() {
+fn restore_from_a_hard_link_to_the_database_is_refused() {
     let harness = Installation::swept(PROGRAM, 1);
     fs::hard_link(harness.path("komoju.db"), harness.path("other.db")).unwrap();
     let ran = harness.expect(2, &["restore", &file(&harness, "other.db")]);
@@ -121,7 +121,7 @@ fn another_name_of_the_database_is_the_database() {
 }
 
 #[test]
-fn who_was_erased_since_is_named_to_be_erased_again() {
+fn restore_names_customers_that_were_erased_since_the_backup() {
     let harness = Installation::swept(PROGRAM, 60);
     let gone = delete(&harness, 2);
     harness.expect(0, &["sync"]);
@@ -148,7 +148,7 @@ fn who_was_erased_since_is_named_to_be_erased_again() {
 }
 
 #[test]
-fn who_has_it_open_keeps_a_restore_from_taking_its_place() {
+fn restore_while_another_program_reads_the_database_exits_5() {
     let harness = Installation::swept(PROGRAM, 4);
     let made = backup(&harness, "b.db");
     let reader = harness.writer();
@@ -162,7 +162,7 @@ fn who_has_it_open_keeps_a_restore_from_taking_its_place() {
 }
 
 #[test]
-fn what_cannot_be_restored_is_said_and_nothing_is_touched() {
+fn refused_restore_names_the_reason_and_touches_nothing() {
     let harness = Installation::swept(PROGRAM, 40);
     let made = backup(&harness, "b.db");
     let good = fs::read(&made).unwrap();
@@ -219,7 +219,7 @@ fn what_cannot_be_restored_is_said_and_nothing_is_touched() {
 }
 
 #[test]
-fn a_restore_makes_a_database_where_there_is_none_also_of_a_plain_copy() {
+fn restore_of_a_plain_copy_with_its_wal_makes_a_new_database() {
     let harness = Installation::swept(PROGRAM, 6);
     harness.expect(0, &["intent", "create", "--email", "a@example.com", "--id", "open"]);
     // As `cp` does it, with the -wal in which the last commits stand.
@@ -239,7 +239,7 @@ fn a_restore_makes_a_database_where_there_is_none_also_of_a_plain_copy() {
 }
 
 #[test]
-fn an_older_schema_is_brought_up_to_date() {
+fn restore_of_an_older_schema_migrates_it() {
     let harness = Installation::with(PROGRAM, 0);
     let conn = Connection::open(harness.path("old.db")).unwrap();
     conn.pragma_update(None, "application_id", komoju_sync::store::file::inspect::APPLICATION_ID).unwrap();
@@ -256,7 +256,7 @@ fn an_older_schema_is_brought_up_to_date() {
 }
 
 #[test]
-fn a_copy_that_somebody_works_on_is_not_restored() {
+fn restore_of_a_database_in_use_exits_5() {
     let harness = Installation::swept(PROGRAM, 20);
     let other = Installation::with(PROGRAM, 0);
     let held = harness.on_lists(Effect::Hold);
@@ -270,7 +270,7 @@ fn a_copy_that_somebody_works_on_is_not_restored() {
 }
 
 #[test]
-fn root_gives_the_restored_database_to_whom_the_service_runs_as() {
+fn restore_by_root_keeps_the_owner_of_the_database() {
     let harness = Installation::swept(PROGRAM, 2);
     let made = backup(&harness, "b.db");
     let path = harness.path("komoju.db");
@@ -290,7 +290,7 @@ fn root_gives_the_restored_database_to_whom_the_service_runs_as() {
 }
 
 #[test]
-fn a_symlink_to_the_database_stays_one() {
+fn restore_keeps_a_symlink_to_the_database() {
     let harness = Installation::swept(PROGRAM, 3);
     let made = backup(&harness, "b.db");
     fs::create_dir(harness.path("disk")).unwrap();

@@ -7,7 +7,7 @@ use komoju_testkit::Installation;
 use crate::PROGRAM;
 
 #[test]
-fn the_demo_tells_its_story_and_leaves_nothing_behind() {
+fn demo_prints_each_step_and_leaves_no_file() {
     let harness = Installation::with(PROGRAM, 0);
     let directory = tempfile::TempDir::new().unwrap();
     let output = harness

@@ -32,7 +32,7 @@ fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_dry_run_shows_the_plan_and_writes_nothing() {
+fn dry_run_prints_the_plan_and_writes_nothing() {
     let harness = Installation::with(PROGRAM, 12);
     let ran = harness.expect(0, &["sync", "--dry-run"]);
     assert_eq!(ran.stdout.lines().count(), 12);
@@ -84,7 +84,7 @@ fn planned_changes_have_the_keys_and_values_of_changes() {
 }
 
 #[test]
-fn dry_run_beside_a_daemon_changes_no_file_and_keeps_no_process_out() {
+fn dry_run_beside_a_daemon_changes_no_file_and_blocks_no_process() {
     let harness = Installation::swept(PROGRAM, 12);
     harness.expect(0, &["intent", "create", "--email", "new@example.jp"]);
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).once());
@@ -109,7 +109,7 @@ fn dry_run_beside_a_daemon_changes_no_file_and_keeps_no_process_out() {
 }
 
 #[test]
-fn dry_run_makes_no_file_beside_a_database_that_stands_alone() {
+fn dry_run_of_a_database_without_wal_makes_no_file() {
     let harness = Installation::swept(PROGRAM, 3);
     for suffix in ["-wal", "-shm"] {
         std::fs::remove_file(harness.path(&format!("komoju.db{suffix}"))).unwrap();
@@ -128,7 +128,7 @@ fn dry_run_makes_no_file_beside_a_database_that_stands_alone() {
 }
 
 #[test]
-fn dry_run_of_an_older_schema_says_what_the_other_reading_commands_say() {
+fn dry_run_of_an_older_schema_fails_like_other_reading_commands() {
     let harness = Installation::with(PROGRAM, 3);
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schema-2.db");
     std::fs::copy(fixture, harness.path("komoju.db")).unwrap();
@@ -207,7 +207,7 @@ fn dry_run_does_not_resume_an_interrupted_sweep() {
 }
 
 #[test]
-fn two_signals_at_once_stop_a_dry_run_in_order() {
+fn two_signals_at_once_stop_a_dry_run_cleanly() {
     let harness = Installation::with(PROGRAM, 12);
     harness.expect(0, &["sync"]);
     let held = harness.on_lists(Effect::Hold);
@@ -225,7 +225,7 @@ fn two_signals_at_once_stop_a_dry_run_in_order() {
 }
 
 #[test]
-fn second_signal_after_a_second_ends_a_stuck_dry_run_at_once() {
+fn second_signal_after_one_second_ends_a_stuck_dry_run_at_once() {
     let harness = Installation::with(PROGRAM, 2);
     harness.expect(0, &["sync"]);
     for _ in 0..1000 {

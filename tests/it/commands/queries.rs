@@ -32,7 +32,7 @@ fn changes_follow_prints_new_changes_until_ctrl_c() {
 /// Promises: command customers list; command customers show; command customers history
 /// Promises: command changes; command export
 #[test]
-fn customers_changes_and_export_show_now_and_then() {
+fn customers_changes_and_export_show_present_and_past() {
     let harness = Installation::with(PROGRAM, 15);
     harness.expect(0, &["sync"]);
     let id = harness.sandbox.world().ids()[4].clone();
@@ -93,7 +93,7 @@ fn changes_limit_is_the_newest_or_the_first_after_since() {
 }
 
 #[test]
-fn list_without_an_entry_says_so_on_standard_error_only() {
+fn empty_list_is_reported_on_standard_error_only() {
     let harness = Installation::with(PROGRAM, 0);
     harness.expect(0, &["sync"]);
     for (command, note) in [
@@ -134,7 +134,7 @@ fn export_before_the_first_complete_sweep_is_reported_as_incomplete() {
 }
 
 #[test]
-fn moment_or_customer_outside_of_the_log_is_an_error_that_says_so() {
+fn time_or_customer_outside_of_the_log_is_an_error() {
     let harness = Installation::with(PROGRAM, 3);
     harness.expect(0, &["sync"]);
     let id = harness.sandbox.world().ids()[0].clone();
@@ -197,7 +197,7 @@ fn moment_or_customer_outside_of_the_log_is_an_error_that_says_so() {
 }
 
 #[test]
-fn as_of_without_any_entry_is_an_error_until_an_empty_account_was_swept() {
+fn as_of_before_the_first_complete_sweep_is_an_error() {
     let mut harness = Installation::with(PROGRAM, 0);
     harness.use_key("sk_test_wrong");
     harness.expect(4, &["sync"]);
@@ -226,7 +226,7 @@ fn on_a_terminal(harness: &Installation, arguments: &[&str], no_color: &str) -> 
 }
 
 #[test]
-fn lists_on_a_terminal_have_a_header_and_fit_and_no_color_is_kept() {
+fn list_on_a_terminal_has_a_header_and_fits_and_honours_no_color() {
     let harness = Installation::with(PROGRAM, 3);
     let Some(drawn) = on_a_terminal(&harness, &["sync"], "") else { return };
     assert!(drawn.contains("reading customers"), "{drawn}");
@@ -255,7 +255,7 @@ fn lists_on_a_terminal_have_a_header_and_fit_and_no_color_is_kept() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_does_not_tear_the_past_apart() {
+fn as_of_after_a_clock_was_set_back_shows_consistent_states() {
     let harness = Installation::with(PROGRAM, 3);
     harness.expect(0, &["sync"]);
     let conn = own(&harness.path("komoju.db"));

@@ -10,7 +10,7 @@ use crate::PROGRAM;
 use crate::service::stop;
 
 #[test]
-fn status_counts_intents_and_names_the_files_that_nobody_takes() {
+fn status_counts_intents_and_names_files_that_are_not_taken() {
     let harness = Installation::swept(PROGRAM, 1);
     let spool = harness.path("spool");
     std::fs::create_dir_all(spool.join("rejected")).unwrap();
@@ -100,7 +100,7 @@ fn status_in_json_keeps_its_keys() {
 }
 
 #[test]
-fn a_sweep_that_ended_in_the_future_is_stale_and_a_failure_stays_while_the_next_one_runs() {
+fn status_reports_a_sweep_in_the_future_and_the_last_failure() {
     let harness = Installation::with(PROGRAM, 3);
     harness.expect(0, &["sync"]);
     harness.expect(0, &["status"]);

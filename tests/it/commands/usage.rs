@@ -30,7 +30,7 @@ fn wrong_usage_exits_2() {
 }
 
 #[test]
-fn without_a_database_each_command_says_what_makes_one() {
+fn command_without_a_database_exits_5_and_names_sync() {
     let harness = Installation::with(PROGRAM, 0);
     let missing = json_lines(&harness.expect(5, &["status", "--json"]).stdout);
     assert_eq!((&missing[0]["mirror"], &missing[0]["stale"]), (&Value::Null, &json!(true)));
@@ -51,7 +51,7 @@ fn without_a_database_each_command_says_what_makes_one() {
 }
 
 #[test]
-fn nobody_listening_on_standard_error_changes_nothing() {
+fn command_with_a_closed_standard_error_exits_0() {
     let harness = Installation::with(PROGRAM, 12);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

@@ -25,7 +25,7 @@ fn several_mistakes_in_the_configuration_are_reported_at_once() {
 
 /// Promises: command config check
 #[test]
-fn config_check_names_the_key_of_the_service_and_its_mode() {
+fn config_check_names_the_key_file_of_the_service_and_its_mode() {
     let harness = Installation::with(PROGRAM, 0);
     let check = || {
         let mut command = harness.command(&["config", "check"]);

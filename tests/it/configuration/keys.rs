@@ -175,7 +175,7 @@ fn files_are_taken_from_the_spool_directory() {
 
 /// Promises: key outbound.hold_deletes_over
 #[test]
-fn more_deletes_than_the_setting_allows_are_held() {
+fn deletes_above_hold_deletes_over_are_held() {
     let harness = Installation::swept(PROGRAM, 6);
     harness.append_config("hold_deletes_over = 1");
     let ids = harness.sandbox.world().ids();
@@ -217,7 +217,7 @@ fn intent_parks_after_the_time_since_its_first_attempt() {
 
 /// Promises: key outbound.reconcile_tag
 #[test]
-fn create_has_the_id_of_its_intent_under_the_tag() {
+fn create_carries_its_intent_id_under_the_reconcile_tag() {
     let harness = Installation::swept(PROGRAM, 0);
     harness.append_config("reconcile_tag = 'made_by'");
     harness.intend("n1", "create", None, Some(json!({"email": "new@example.jp"})));

@@ -90,7 +90,7 @@ fn in_trouble(
 }
 
 #[test]
-fn daemon_waits_for_a_disk_that_fails_and_heals_when_it_is_well() {
+fn daemon_waits_while_the_disk_fails_and_recovers_afterwards() {
     let library = Library::load();
     let troubles = [
         (FaultPlace::Everywhere, "wtc", libc::ENOSPC, 10),
@@ -116,7 +116,7 @@ fn daemon_ends_when_its_file_system_becomes_read_only() {
 }
 
 #[test]
-fn full_disk_is_told_by_the_alert_command_once() {
+fn full_disk_is_reported_to_the_alert_command_once() {
     let library = Library::load();
     let harness = Installation::swept(PROGRAM, 8);
     let (config, told) = (harness.path("config.toml"), harness.path("told"));
@@ -157,7 +157,7 @@ fn limit_files(daemon: &Process, most: &str) {
 }
 
 #[test]
-fn daemon_without_file_handles_continues_when_it_gets_some() {
+fn daemon_without_file_handles_continues_when_the_limit_rises() {
     let harness = Installation::swept(PROGRAM, 8);
     let before = harness.one("SELECT count(*) FROM passes WHERE outcome = 'complete'");
     let mut command = harness.command(&["run"]);

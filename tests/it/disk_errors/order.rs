@@ -48,7 +48,7 @@ fn after(calls: &[String], from: usize, wanted: &str) -> usize {
 }
 
 #[test]
-fn a_backup_has_its_name_once_it_is_on_disk() {
+fn backup_is_synced_before_it_gets_its_name() {
     let (library, harness) = (Library::load(), Installation::swept(PROGRAM, 8));
     let backup = harness.path("kept.db");
     let calls = calls_of(&library, &harness, &["backup", backup.to_str().unwrap()]);
@@ -56,7 +56,7 @@ fn a_backup_has_its_name_once_it_is_on_disk() {
 }
 
 #[test]
-fn a_restored_database_has_its_name_once_it_is_on_disk() {
+fn restored_database_is_synced_before_it_gets_its_name() {
     let (library, harness) = (Library::load(), Installation::swept(PROGRAM, 8));
     let backup = harness.path("kept.db");
     harness.expect(0, &["backup", backup.to_str().unwrap()]);
@@ -75,7 +75,7 @@ fn a_restored_database_has_its_name_once_it_is_on_disk() {
 }
 
 #[test]
-fn a_dropped_file_goes_once_its_intents_and_its_receipt_are_on_disk() {
+fn spool_file_is_removed_after_its_intents_and_receipt_are_synced() {
     let library = Library::load();
     let harness = Installation::swept(PROGRAM, 8);
     prepare(&harness, 0);

@@ -109,7 +109,7 @@ fn every_module_is_on_the_map() {
 
 /// Promises: invariant 2
 #[test]
-fn each_library_stays_in_its_room() {
+fn each_library_is_used_only_in_its_module() {
     let rooms = [
         ("rusqlite", &["store"][..]),
         ("reqwest", &["remote"]),

@@ -94,7 +94,7 @@ fn messages() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_guide_has_every_message_that_asks_for_action_and_no_other() {
+fn guide_lists_exactly_the_messages_that_ask_for_action() {
     let guide = std::fs::read_to_string(root().join("docs/operations.md")).unwrap();
     let table = guide.split_once("| message | means | do |").unwrap().1;
     let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));

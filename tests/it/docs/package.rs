@@ -34,7 +34,7 @@ fn man_prints_the_page_of_the_whole_program() {
 
 /// Promises: command man
 #[test]
-fn man_writes_one_page_a_command_into_a_directory_that_it_makes() {
+fn man_dir_makes_the_directory_and_writes_a_page_for_each_command() {
     let directory = tempfile::TempDir::new().unwrap();
     let dir = directory.path().join("share/man1");
     assert_eq!(printed(&["man", "--dir", dir.to_str().unwrap()]), "");
@@ -51,7 +51,7 @@ fn man_writes_one_page_a_command_into_a_directory_that_it_makes() {
 }
 
 #[test]
-fn a_directory_for_man_that_cannot_be_made_is_named() {
+fn man_dir_that_cannot_be_made_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let below = file.path().join("man1");
     let output = Command::new(PROGRAM).args(["man", "--dir"]).arg(&below).output().unwrap();
@@ -62,7 +62,7 @@ fn a_directory_for_man_that_cannot_be_made_is_named() {
 
 /// Promises: command completions
 #[test]
-fn completions_are_there_for_each_shell_and_know_the_commands() {
+fn completions_of_each_shell_contain_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = printed(&["completions", shell]);
         for word in ["komoju-sync", "intent", "not-before", "deletions"] {
@@ -74,7 +74,7 @@ fn completions_are_there_for_each_shell_and_know_the_commands() {
 }
 
 #[test]
-fn bash_takes_its_completions() {
+fn bash_completes_a_subcommand() {
     if !Path::new("/bin/bash").exists() {
         return;
     }
@@ -93,7 +93,7 @@ fn settings(unit: &str) -> Vec<&str> {
 }
 
 #[test]
-fn the_unit_for_further_accounts_is_the_first_ones_but_for_names() {
+fn template_unit_differs_from_the_first_unit_only_in_names() {
     let first = include_str!("../../../systemd/komoju-sync.service")
         .replace("customers mirror", "customers mirror (%i)")
         .replace("/etc/komoju-sync/config.toml", "/etc/komoju-sync/%i.toml")
@@ -104,7 +104,7 @@ fn the_unit_for_further_accounts_is_the_first_ones_but_for_names() {
 }
 
 #[test]
-fn the_packages_configuration_is_all_defaults() {
+fn packaged_configuration_equals_the_defaults() {
     let text = include_str!("../../../packaging/debian/config.toml");
     let config = Config::parse(text, Path::new("config.toml")).unwrap();
     assert_eq!(config, Config::default());

@@ -15,7 +15,7 @@ use crate::PROGRAM;
 const CERTIFICATE: &str = include_str!("../../fixtures/nobody.pem");
 
 #[test]
-fn a_refused_key_exits_4() {
+fn doctor_with_a_refused_key_exits_4() {
     let mut harness = Installation::swept(PROGRAM, 3);
     harness.use_key("sk_test_wrong");
     let told = doctor(&harness);
@@ -28,7 +28,7 @@ fn a_refused_key_exits_4() {
 }
 
 #[test]
-fn a_key_that_is_nowhere_exits_2_and_the_units_is_found() {
+fn doctor_without_a_key_exits_2_and_finds_the_key_of_the_unit() {
     let harness = Installation::with(PROGRAM, 3);
     let mut command = harness.command(&["doctor", "--json"]);
     let told = doctor_of(command.env_remove("KOMOJU_SECRET_KEY"));
@@ -52,7 +52,7 @@ fn a_key_that_is_nowhere_exits_2_and_the_units_is_found() {
 
 /// Promises: key api.proxy
 #[test]
-fn what_cannot_be_reached_says_where_it_ended() {
+fn doctor_with_an_unreachable_api_names_the_failed_step() {
     let harness = Installation::with(PROGRAM, 3);
     let url = harness.sandbox.base_url();
     let certificate = harness.path("nobody.pem");
@@ -82,7 +82,7 @@ fn what_cannot_be_reached_says_where_it_ended() {
 }
 
 #[test]
-fn a_firewall_in_front_is_no_refusal_and_one_hiccup_is_nothing() {
+fn doctor_ignores_one_reset_and_names_a_firewall() {
     let harness = Installation::with(PROGRAM, 3);
     harness.sandbox.world().refuse_key(Some(KeyRefusal::Html403));
     let told = doctor(&harness);
@@ -95,7 +95,7 @@ fn a_firewall_in_front_is_no_refusal_and_one_hiccup_is_nothing() {
 
 /// Promises: key api.request_timeout_s
 #[test]
-fn an_api_that_never_answers_is_not_waited_for() {
+fn doctor_gives_up_on_an_api_that_never_answers() {
     let harness = Installation::with(PROGRAM, 3);
     harness.replace_in_config("per_page = 10\n", "per_page = 10\nrequest_timeout_s = 1\n");
     harness.on_lists(Effect::Hold);
@@ -107,7 +107,7 @@ fn an_api_that_never_answers_is_not_waited_for() {
 }
 
 #[test]
-fn clocks_that_differ_are_told_by_how_much() {
+fn doctor_reports_how_far_the_clocks_differ() {
     let harness = Installation::with(PROGRAM, 3);
     for (seconds, code, level) in [(20, 0, "warn"), (300, 1, "fail"), (-300, 1, "fail")] {
         let now = SystemClock::new().now();
@@ -120,7 +120,7 @@ fn clocks_that_differ_are_told_by_how_much() {
 }
 
 #[test]
-fn a_key_of_another_account_is_seen_before_the_daemon_meets_it_and_after() {
+fn doctor_detects_the_key_of_another_account_before_and_after_a_sync() {
     let mut harness = Installation::swept(PROGRAM, 12);
     harness.sandbox.world().add_account("sk_test_other", 9, 12);
     harness.use_key("sk_test_other");
@@ -146,7 +146,7 @@ fn a_key_of_another_account_is_seen_before_the_daemon_meets_it_and_after() {
 }
 
 #[test]
-fn a_key_that_is_taken_again_asks_for_a_restart() {
+fn doctor_asks_for_a_restart_when_a_refused_key_is_accepted_again() {
     let harness = Installation::swept(PROGRAM, 3);
     harness.sandbox.world().refuse_key(Some(KeyRefusal::Json401));
     harness.expect(4, &["sync"]);
@@ -158,7 +158,7 @@ fn a_key_that_is_taken_again_asks_for_a_restart() {
 }
 
 #[test]
-fn what_the_api_asked_to_wait_is_kept() {
+fn doctor_sends_nothing_before_retry_after_has_passed() {
     let harness = Installation::swept(PROGRAM, 3);
     let conn = own(&harness.path("komoju.db"));
     conn.execute_batch(
@@ -173,7 +173,7 @@ fn what_the_api_asked_to_wait_is_kept() {
 }
 
 #[test]
-fn each_account_has_its_own_key() {
+fn doctor_reads_the_key_of_its_own_account_only() {
     let harness = Installation::with(PROGRAM, 3);
     let shop = harness.path("shop.toml");
     fs::copy(harness.path("config.toml"), &shop).unwrap();

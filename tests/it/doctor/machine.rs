@@ -67,7 +67,7 @@ const CHECKS: [&str; 11] = [
 ];
 
 #[test]
-fn before_the_first_start_nothing_is_wrong_and_nothing_is_made() {
+fn doctor_before_the_first_start_is_ok_and_makes_no_file() {
     let harness = Installation::with(PROGRAM, 7);
     with_key_file(&harness);
     let before = all_files(&harness);
@@ -79,7 +79,7 @@ fn before_the_first_start_nothing_is_wrong_and_nothing_is_made() {
 }
 
 #[test]
-fn after_a_sync_each_check_is_fine_and_nothing_is_touched() {
+fn doctor_after_a_sync_is_ok_and_touches_nothing() {
     let harness = Installation::swept(PROGRAM, 12);
     with_key_file(&harness);
     let asked = harness.sandbox.world().request_count();
@@ -92,7 +92,7 @@ fn after_a_sync_each_check_is_fine_and_nothing_is_touched() {
 }
 
 #[test]
-fn for_people_it_is_a_line_a_check_with_what_to_do_below() {
+fn doctor_text_has_a_line_for_each_check_and_advice_below() {
     let harness = Installation::swept(PROGRAM, 3);
     let ran = harness.expect(0, &["doctor"]);
     for check in CHECKS {
@@ -121,7 +121,7 @@ fn for_people_it_is_a_line_a_check_with_what_to_do_below() {
 }
 
 #[test]
-fn beside_a_running_daemon_it_is_fine_and_touches_nothing() {
+fn doctor_beside_a_running_daemon_is_ok_and_touches_nothing() {
     let harness =
         Installation::with(PROGRAM, 12).inbound("sweep_cron = \"0 0 0 1 1 *\"\nprobe_cron = \"0 0 0 1 1 *\"");
     let mut daemon = harness.spawn(&["run"]);
@@ -171,7 +171,7 @@ fn beside_a_running_daemon_it_is_fine_and_touches_nothing() {
 }
 
 #[test]
-fn a_database_without_its_companions_warns_and_they_are_not_made() {
+fn doctor_warns_of_a_missing_wal_or_shm_and_makes_none() {
     let harness = Installation::swept(PROGRAM, 12);
     for missing in ["komoju.db-wal", "komoju.db-shm"] {
         fs::remove_file(harness.path(missing)).unwrap();
@@ -189,7 +189,7 @@ fn a_database_without_its_companions_warns_and_they_are_not_made() {
 }
 
 #[test]
-fn what_waits_for_a_person_exits_3() {
+fn doctor_with_held_deletions_exits_3() {
     let harness = Installation::swept(PROGRAM, 60);
     let ids = harness.sandbox.world().ids();
     for id in &ids[..40] {
@@ -202,7 +202,7 @@ fn what_waits_for_a_person_exits_3() {
 }
 
 #[test]
-fn a_database_that_cannot_be_used_exits_5() {
+fn doctor_with_an_unusable_database_exits_5() {
     let harness = Installation::swept(PROGRAM, 5);
     let path = harness.path("komoju.db");
     let good = fs::read(&path).unwrap();
@@ -234,7 +234,7 @@ fn a_database_that_cannot_be_used_exits_5() {
 }
 
 #[test]
-fn a_wrong_configuration_exits_2_with_every_problem_and_shows_no_secret() {
+fn doctor_with_a_wrong_configuration_exits_2_and_shows_no_secret() {
     let harness = Installation::with(PROGRAM, 0);
     fs::write(harness.path("config.toml"), format!("[api]\nper_page = 0\nsecret_key = \"{KEY}\"\n")).unwrap();
     let told = doctor(&harness);
@@ -249,7 +249,7 @@ fn a_wrong_configuration_exits_2_with_every_problem_and_shows_no_secret() {
 }
 
 #[test]
-fn programs_and_addresses_of_the_configuration_are_looked_at() {
+fn doctor_checks_the_alert_program_and_the_http_address() {
     let harness = Installation::with(PROGRAM, 1);
     let program = harness.path("notify");
     fs::write(&program, "#!/bin/sh\n").unwrap();
@@ -267,7 +267,7 @@ fn programs_and_addresses_of_the_configuration_are_looked_at() {
 }
 
 #[test]
-fn files_that_stay_in_the_spool_are_named_with_the_reason() {
+fn doctor_names_files_that_stay_in_the_spool_with_the_reason() {
     let harness = Installation::swept(PROGRAM, 1);
     let spool = harness.path("spool");
     let at = |name: &str| spool.join(name);
@@ -293,7 +293,7 @@ fn files_that_stay_in_the_spool_are_named_with_the_reason() {
 }
 
 #[test]
-fn a_spool_that_two_daemons_share_fails() {
+fn doctor_fails_when_two_daemons_share_a_spool() {
     let (first, second) = (Installation::swept(PROGRAM, 1), Installation::swept(PROGRAM, 1));
     let config = fs::read_to_string(second.path("config.toml")).unwrap();
     let own = second.path("spool").display().to_string();
@@ -328,7 +328,7 @@ fn a_spool_that_two_daemons_share_fails() {
 }
 
 #[test]
-fn what_the_services_user_could_not_use_is_told_to_root() {
+fn doctor_as_root_names_files_that_the_service_cannot_use() {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         // Only root gives files away.
         return;
@@ -351,7 +351,7 @@ fn what_the_services_user_could_not_use_is_told_to_root() {
 }
 
 #[test]
-fn whoever_keeps_the_database_locked_is_named() {
+fn doctor_names_the_process_that_locks_the_database() {
     let harness = Installation::with(PROGRAM, 3);
     harness.expect(0, &["sync"]);
     let conn = rusqlite::Connection::open(harness.path("komoju.db")).unwrap();

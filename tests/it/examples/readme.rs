@@ -22,7 +22,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_example_is_in_the_table_and_says_how_to_run_it() {
+fn every_example_is_in_the_table_and_explains_how_to_run_it() {
     let folder = root().join("examples");
     let table = std::fs::read_to_string(folder.join("README.md")).unwrap();
     for file in files(&folder).iter().filter(|file| !file.ends_with("README.md")) {

@@ -221,7 +221,7 @@ impl History {
 }
 
 #[tokio::test]
-async fn no_history_deletes_a_living_customer_or_undoes_a_push_and_each_ends_with_the_truth() {
+async fn random_history_deletes_no_live_customer_and_ends_equal_to_the_api() {
     let number = |name: &str, default: u64| {
         std::env::var(name).map_or(default, |text| text.parse().unwrap_or(default))
     };

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::PROGRAM;
 
 #[test]
-fn a_list_that_shrinks_below_the_page_asked_for_is_whole_under_every_reading() {
+fn sweep_of_a_list_that_shrinks_below_the_requested_page_is_complete() {
     for past_end in [PastEnd::Empty, PastEnd::NotFound, PastEnd::LastPage] {
         for (customers, delete, page) in [(21, 1, 2), (41, 11, 4), (41, 31, 4)] {
             let harness =
@@ -29,7 +29,7 @@ fn a_list_that_shrinks_below_the_page_asked_for_is_whole_under_every_reading() {
 }
 
 #[test]
-fn as_many_inserts_as_a_page_holds_do_not_look_like_the_same_page_again() {
+fn inserts_of_one_page_size_are_not_taken_for_a_repeated_page() {
     let harness = Installation::with(PROGRAM, 40);
     harness.sweep();
     let drift = Drift { insert: 10, place: Region::Served, ..Drift::default() };
@@ -41,7 +41,7 @@ fn as_many_inserts_as_a_page_holds_do_not_look_like_the_same_page_again() {
 }
 
 #[test]
-fn a_server_that_allows_only_small_pages_is_read_at_its_size() {
+fn server_that_caps_per_page_is_read_at_its_own_page_size() {
     let harness = Installation::reading(PROGRAM, 23, Readings { per_page_max: 4, ..Readings::default() });
     let report = harness.sweep();
     assert_eq!((report.outcome, report.tally.pages), (Outcome::Complete, 6));
@@ -50,7 +50,7 @@ fn a_server_that_allows_only_small_pages_is_read_at_its_size() {
 }
 
 #[test]
-fn a_server_that_refuses_large_pages_is_read_at_its_own_size() {
+fn server_that_refuses_large_pages_is_read_at_its_own_page_size() {
     let readings = Readings { per_page_max: 10, per_page_over: PerPageOver::Refused, ..Readings::default() };
     let harness = Installation::reading(PROGRAM, 23, readings);
     harness.expect(0, &["sync"]);

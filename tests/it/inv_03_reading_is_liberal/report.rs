@@ -38,7 +38,7 @@ fn exact_list_is_not_mentioned() {
 }
 
 #[test]
-fn imprecise_list_is_described_with_what_was_expected_and_seen() {
+fn imprecise_list_is_reported_with_expected_and_seen_values() {
     let harness = Installation::with(PROGRAM, 60);
     harness.expect(0, &["sync"]);
     {
@@ -72,7 +72,7 @@ fn imprecise_list_is_described_with_what_was_expected_and_seen() {
 }
 
 #[test]
-fn api_that_ignores_page_needs_an_operator() {
+fn api_that_ignores_page_is_reported_with_exit_3() {
     let harness = Installation::with(PROGRAM, 60);
     harness.inject(Fault::new(Effect::SamePage { page: 1, echo: Echo::Asked }).call(Call::List));
     harness.expect(3, &["sync"]);
@@ -88,7 +88,7 @@ fn api_that_ignores_page_needs_an_operator() {
 }
 
 #[test]
-fn partial_sweep_is_named_and_fails_status_only_when_the_last_complete_one_is_too_old() {
+fn partial_sweep_fails_status_only_without_a_recent_complete_one() {
     let harness = Installation::with(PROGRAM, 30);
     harness.expect(0, &["sync"]);
     let ids = vec![harness.sandbox.world().ids()[2].clone()];
@@ -110,7 +110,7 @@ fn partial_sweep_is_named_and_fails_status_only_when_the_last_complete_one_is_to
 
 /// Promises: key inbound.consistency_s
 #[test]
-fn lag_of_reads_is_shown_and_a_longer_one_than_configured_asks_to_raise_the_setting() {
+fn lag_above_consistency_s_is_reported_with_advice_to_raise_it() {
     let harness = Installation::with(PROGRAM, 3);
     harness.expect(0, &["sync"]);
     let conn = own(&harness.path("komoju.db"));

@@ -72,7 +72,7 @@ fn requests(harness: &Installation) -> (u64, u64) {
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the figures, where they are asked for")]
-fn each_imprecision_alone_costs_little_and_hides_nothing() {
+fn sweep_of_each_imprecise_list_is_complete_within_its_request_limit() {
     let measured = std::env::var("CUSTOMERS").ok();
     let is_measured = measured.is_some();
     let customers: u32 = measured.map_or(245, |text| text.parse().unwrap());
@@ -134,7 +134,7 @@ fn each_imprecision_alone_costs_little_and_hides_nothing() {
 }
 
 #[test]
-fn largest_numbers_that_an_envelope_can_say_cost_a_sweep_at_most_three_pages() {
+fn envelope_with_the_largest_numbers_costs_at_most_three_extra_pages() {
     for fields in [json!({"total": u64::MAX, "last_page": u64::MAX}), json!({"last_page": u64::MAX})] {
         let harness = Installation::with(PROGRAM, 57);
         harness.on_lists(Effect::Envelope { fields: fields.as_object().unwrap().clone() });

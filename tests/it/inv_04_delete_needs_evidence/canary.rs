@@ -8,7 +8,7 @@ use super::{answered, delete, on_show};
 use crate::PROGRAM;
 
 #[test]
-fn without_a_canary_nothing_is_deleted_but_held() {
+fn delete_without_canary_is_held() {
     let harness = Installation::with(PROGRAM, 6);
     harness.expect(0, &["sync"]);
     harness.sandbox.world().remove_all();
@@ -23,7 +23,7 @@ fn without_a_canary_nothing_is_deleted_but_held() {
 }
 
 #[test]
-fn an_approved_deletion_waits_while_no_other_live_customer_answers() {
+fn approved_deletion_waits_while_no_canary_answers() {
     let harness = Installation::with(PROGRAM, 30);
     harness.expect(0, &["sync"]);
     let rejected = delete(&harness, 15);
@@ -45,7 +45,7 @@ fn an_approved_deletion_waits_while_no_other_live_customer_answers() {
 }
 
 #[test]
-fn a_deletion_asks_for_a_canary_after_the_suspect() {
+fn canary_is_requested_after_the_suspect() {
     let harness = Installation::with(PROGRAM, 30);
     harness.sweep();
     let gone = delete(&harness, 1);
@@ -65,7 +65,7 @@ fn a_deletion_asks_for_a_canary_after_the_suspect() {
 }
 
 #[test]
-fn customer_is_gone_by_a_json_404_or_410_of_any_code_beside_a_living_canary() {
+fn delete_by_json_404_or_410_of_any_code_needs_a_live_canary() {
     use komoju_sandbox::Payload;
     for (status, code) in [(404, "not_found"), (404, "resource_missing"), (410, "gone")] {
         let harness = Installation::with(PROGRAM, 30);
@@ -93,7 +93,7 @@ fn customer_is_gone_by_a_json_404_or_410_of_any_code_beside_a_living_canary() {
 }
 
 #[test]
-fn a_canary_without_an_answer_makes_room_for_the_next() {
+fn canary_without_an_answer_is_replaced_by_the_next() {
     let harness = Installation::with(PROGRAM, 3);
     harness.sweep();
     let gone = delete(&harness, 1);

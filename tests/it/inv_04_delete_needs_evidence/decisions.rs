@@ -10,7 +10,7 @@ use crate::PROGRAM;
 
 /// Promises: command deletions approve
 #[test]
-fn an_approved_hold_is_asked_for_again_and_only_who_is_still_gone_is_deleted() {
+fn approved_hold_deletes_only_customers_that_are_still_gone() {
     let harness = Installation::with(PROGRAM, 60);
     harness.expect(0, &["sync"]);
     let gone = delete(&harness, 30);
@@ -27,7 +27,7 @@ fn an_approved_hold_is_asked_for_again_and_only_who_is_still_gone_is_deleted() {
 
 /// Promises: command deletions reject
 #[test]
-fn a_rejected_hold_keeps_its_customers_unreported_until_they_are_seen_again() {
+fn rejected_hold_keeps_its_customers_until_they_are_seen_again() {
     let harness = Installation::with(PROGRAM, 60);
     harness.expect(0, &["sync"]);
     let gone = delete(&harness, 30);
@@ -49,7 +49,7 @@ fn a_rejected_hold_keeps_its_customers_unreported_until_they_are_seen_again() {
 }
 
 #[test]
-fn an_approval_ends_when_the_customer_is_listed_again() {
+fn approval_ends_when_the_customer_is_listed_again() {
     let harness = Installation::with(PROGRAM, 60);
     harness.sweep();
     let gone = delete(&harness, 30);
@@ -71,7 +71,7 @@ fn an_approval_ends_when_the_customer_is_listed_again() {
 }
 
 #[test]
-fn a_rejected_customer_counts_as_seen_whatever_becomes_of_that_pass() {
+fn rejected_customer_listed_by_a_failed_sweep_counts_as_seen() {
     let harness = Installation::with(PROGRAM, 60);
     harness.sweep();
     let gone = delete(&harness, 30);
@@ -87,7 +87,7 @@ fn a_rejected_customer_counts_as_seen_whatever_becomes_of_that_pass() {
 }
 
 #[test]
-fn decision_can_be_reversed_by_the_number_of_its_hold() {
+fn decision_is_reversed_by_the_number_of_its_hold() {
     let harness = Installation::with(PROGRAM, 30);
     harness.sweep();
     let gone = delete(&harness, 11);
@@ -110,7 +110,7 @@ fn decision_can_be_reversed_by_the_number_of_its_hold() {
 }
 
 #[test]
-fn a_no_during_a_sweep_ends_when_that_sweep_lists_the_customer() {
+fn rejection_during_a_sweep_ends_when_that_sweep_lists_the_customer() {
     let harness = Installation::with(PROGRAM, 60);
     harness.expect(0, &["sync"]);
     let gone = delete(&harness, 30);
@@ -129,7 +129,7 @@ fn a_no_during_a_sweep_ends_when_that_sweep_lists_the_customer() {
 }
 
 #[test]
-fn an_approved_customer_that_cannot_be_asked_keeps_nothing_else_from_being_done() {
+fn approved_customer_without_a_usable_answer_blocks_no_other_change() {
     for effect in unusable() {
         let harness = Installation::with(PROGRAM, 60);
         harness.sweep();
@@ -150,7 +150,7 @@ fn an_approved_customer_that_cannot_be_asked_keeps_nothing_else_from_being_done(
 }
 
 #[test]
-fn a_persons_word_during_a_sweep_is_not_asked_for_anew() {
+fn decision_during_a_sweep_is_not_held_again() {
     for word in ["approve", "reject"] {
         let harness = Installation::with(PROGRAM, 60);
         harness.expect(0, &["sync"]);
@@ -171,7 +171,7 @@ fn a_persons_word_during_a_sweep_is_not_asked_for_anew() {
 }
 
 #[test]
-fn a_no_during_the_question_itself_is_heard() {
+fn rejection_during_the_lookup_of_a_suspect_is_obeyed() {
     let harness = Installation::with(PROGRAM, 30);
     harness.sweep();
     let gone = delete(&harness, 1);

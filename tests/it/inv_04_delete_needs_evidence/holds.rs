@@ -10,7 +10,7 @@ use crate::PROGRAM;
 
 /// Promises: exit code 3; command deletions list
 #[test]
-fn a_mass_deletion_is_held_while_creates_and_updates_apply() {
+fn mass_deletion_is_held_while_creates_and_updates_apply() {
     let harness = Installation::with(PROGRAM, 60);
     harness.expect(0, &["sync"]);
     delete(&harness, 30);
@@ -76,7 +76,7 @@ fn hold_only_shrinks() {
 }
 
 #[test]
-fn customer_that_paging_skips_changes_no_hold() {
+fn customer_skipped_by_paging_changes_no_hold() {
     let harness = Installation::with(PROGRAM, 60);
     harness.sweep();
     delete(&harness, 11);
@@ -109,7 +109,7 @@ fn customer_that_paging_skips_changes_no_hold() {
 }
 
 #[test]
-fn a_404_that_proves_nothing_makes_no_other_set_of_those_who_wait() {
+fn unproven_404_does_not_supersede_an_existing_hold() {
     let harness = Installation::with(PROGRAM, 60);
     harness.sweep();
     delete(&harness, 11);
@@ -143,7 +143,7 @@ fn a_404_that_proves_nothing_makes_no_other_set_of_those_who_wait() {
 }
 
 #[test]
-fn after_a_restore_an_api_that_answers_nobody_is_not_asked_about_everybody() {
+fn sweep_after_a_restore_stops_lookups_when_no_canary_answers() {
     let harness = Installation::with(PROGRAM, 600);
     harness.sweep();
     let gone = delete(&harness, 28);
@@ -165,7 +165,7 @@ fn after_a_restore_an_api_that_answers_nobody_is_not_asked_about_everybody() {
 }
 
 #[test]
-fn a_hold_stays_when_the_mirror_grows_and_the_limit_with_it() {
+fn hold_stays_when_growth_of_the_mirror_raises_the_limit() {
     let harness = Installation::with(PROGRAM, 8).inbound("max_delete_count = 0\nmax_delete_percent = 30");
     harness.expect(0, &["sync"]);
     delete(&harness, 4);
@@ -182,7 +182,7 @@ fn a_hold_stays_when_the_mirror_grows_and_the_limit_with_it() {
 }
 
 #[test]
-fn a_probe_beside_a_hold_says_that_something_waits() {
+fn probe_beside_a_hold_exits_3() {
     let harness = Installation::with(PROGRAM, 60);
     harness.expect(0, &["sync"]);
     delete(&harness, 30);
@@ -192,7 +192,7 @@ fn a_probe_beside_a_hold_says_that_something_waits() {
 }
 
 #[test]
-fn as_many_further_suspects_as_the_limit_allows_leave_a_hold_unchanged() {
+fn live_suspects_within_the_limit_leave_a_hold_unchanged() {
     let harness = Installation::with(PROGRAM, 60);
     harness.expect(0, &["sync"]);
     delete(&harness, 30);
@@ -208,7 +208,7 @@ fn as_many_further_suspects_as_the_limit_allows_leave_a_hold_unchanged() {
 
 /// Promises: key inbound.max_delete_count
 #[test]
-fn deletions_of_a_day_count_together_though_the_sweep_that_saw_the_imprecise_list_was_killed() {
+fn deletions_of_a_day_count_together_after_a_killed_imprecise_sweep() {
     let harness = Installation::with(PROGRAM, 60).inbound("max_delete_count = 3\nmax_delete_percent = 0");
     harness.expect(0, &["sync"]);
     // More than the limit are not listed, and they live. The sweep is killed while it requests one by one.

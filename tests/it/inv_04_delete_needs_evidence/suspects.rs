@@ -26,7 +26,7 @@ fn short_and_empty_lists_delete_no_customer_and_are_reported() {
 }
 
 #[test]
-fn a_few_customers_hidden_from_the_list_are_asked_for_and_stay() {
+fn hidden_customers_are_requested_and_stay() {
     let harness = Installation::with(PROGRAM, 60);
     harness.sweep();
     let ids = harness.sandbox.world().ids()[..5].to_vec();
@@ -38,7 +38,7 @@ fn a_few_customers_hidden_from_the_list_are_asked_for_and_stay() {
 }
 
 #[test]
-fn a_suspect_that_changed_meanwhile_is_updated_by_its_own_lookup() {
+fn suspect_that_changed_is_updated_by_its_own_lookup() {
     let harness = Installation::with(PROGRAM, 20);
     harness.sweep();
     let id = harness.sandbox.world().ids()[2].clone();
@@ -50,7 +50,7 @@ fn a_suspect_that_changed_meanwhile_is_updated_by_its_own_lookup() {
 }
 
 #[test]
-fn answer_that_is_not_the_apis_own_is_no_evidence() {
+fn answer_without_a_json_error_of_the_api_is_no_evidence() {
     use komoju_sandbox::Payload;
     for body in [Payload::Html, Payload::Empty, Payload::Json(json!({}))] {
         for status in [404, 410] {
@@ -72,7 +72,7 @@ fn answer_that_is_not_the_apis_own_is_no_evidence() {
 }
 
 #[test]
-fn a_suspect_that_cannot_be_asked_hides_no_other_deletion() {
+fn suspect_without_a_usable_answer_hides_no_other_deletion() {
     for effect in unusable() {
         let harness = Installation::with(PROGRAM, 30);
         harness.sweep();
@@ -92,7 +92,7 @@ fn a_suspect_that_cannot_be_asked_hides_no_other_deletion() {
 }
 
 #[test]
-fn one_forbidden_customer_is_no_refused_key() {
+fn forbidden_customer_is_not_a_refused_key() {
     let harness = Installation::with(PROGRAM, 30);
     harness.sweep();
     let gone = delete(&harness, 3);
@@ -112,7 +112,7 @@ fn one_forbidden_customer_is_no_refused_key() {
 }
 
 #[test]
-fn many_customers_without_a_clear_answer_do_not_take_hours() {
+fn lookups_without_a_usable_answer_are_bounded_in_each_sweep() {
     let harness = Installation::with(PROGRAM, 120);
     harness.sweep();
     delete(&harness, 90);
@@ -153,7 +153,7 @@ fn missing_customer_whose_id_is_no_path_segment_is_never_requested() {
 }
 
 #[test]
-fn customers_skipped_because_the_list_moved_are_asked_for_and_stay() {
+fn customers_skipped_by_a_moving_list_are_requested_and_stay() {
     for order in [Order::NewestFirst, Order::OldestFirst, Order::ById] {
         let harness = Installation::reading(PROGRAM, 60, Readings { order, ..Readings::default() });
         assert_eq!(harness.sweep().outcome, Outcome::Complete);
@@ -173,7 +173,7 @@ fn customers_skipped_because_the_list_moved_are_asked_for_and_stay() {
 }
 
 #[test]
-fn inserts_and_reorders_between_pages_delete_nobody() {
+fn inserts_and_reorders_between_pages_delete_no_customer() {
     let harness = Installation::with(PROGRAM, 60);
     harness.sweep();
     let everything = Effect::RandomDrift { seed: 7, delete: 0, insert: 2, update: 2, reorder: 3 };

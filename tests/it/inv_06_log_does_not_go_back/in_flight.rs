@@ -38,7 +38,7 @@ async fn settles_within_a_page(prepare: impl Fn(&InProcess) -> Vec<String>) -> I
 }
 
 #[tokio::test]
-async fn a_page_in_flight_while_pushes_settle_brings_nothing_new() {
+async fn page_requested_before_a_push_settles_adds_no_change() {
     settles_within_a_page(|harness| {
         let ids = harness.sandbox.world().ids();
         harness.intend(
@@ -60,14 +60,14 @@ async fn a_page_in_flight_while_pushes_settle_brings_nothing_new() {
 }
 
 #[tokio::test]
-async fn a_page_answered_before_and_applied_within_a_push_is_not_applied_to_its_customer() {
+async fn page_read_during_a_push_is_not_applied_to_its_customer() {
     swept_within_a_push(None, 0).await;
     // Whom a tagged create makes carries the tag, too.
     swept_within_a_push(Some("intent"), 0).await;
 }
 
 #[tokio::test]
-async fn customer_of_a_create_in_flight_waits_for_its_answer_though_the_servers_date_is_ahead() {
+async fn new_customer_waits_for_a_create_in_flight_with_a_fast_server_date() {
     swept_within_a_push(None, 1800).await;
 }
 
@@ -102,7 +102,7 @@ async fn swept_within_a_push(tag: Option<&str>, ahead_s: i64) {
 }
 
 #[tokio::test]
-async fn a_card_that_only_the_answer_shows_outlives_the_sweep_that_was_under_way() {
+async fn card_shown_only_by_the_push_answer_survives_the_running_sweep() {
     let harness = settles_within_a_page(|harness| {
         let id = harness.some_id();
         harness.sandbox.world().readings_mut().list_source = komoju_sandbox::readings::Source::Hidden;
@@ -114,7 +114,7 @@ async fn a_card_that_only_the_answer_shows_outlives_the_sweep_that_was_under_way
 }
 
 #[tokio::test]
-async fn somebody_elses_change_after_ours_is_seen() {
+async fn remote_change_after_our_push_is_recorded() {
     let mut harness = InProcess::open(2).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "ours@example.com"})));
@@ -126,7 +126,7 @@ async fn somebody_elses_change_after_ours_is_seen() {
 }
 
 #[tokio::test]
-async fn a_sweep_that_saw_it_first_is_named_as_the_change_that_records_it() {
+async fn create_seen_by_a_sweep_first_refers_to_the_change_of_that_sweep() {
     let mut harness = InProcess::open(2).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
     harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
@@ -140,7 +140,7 @@ async fn a_sweep_that_saw_it_first_is_named_as_the_change_that_records_it() {
 }
 
 #[tokio::test]
-async fn a_create_that_is_answered_again_does_not_bring_back_what_its_customer_was() {
+async fn repeated_create_answer_does_not_restore_an_older_state() {
     for is_deleted in [false, true] {
         let mut harness = InProcess::open(2).await;
         harness.intend(
@@ -169,7 +169,7 @@ async fn a_create_that_is_answered_again_does_not_bring_back_what_its_customer_w
 }
 
 #[tokio::test]
-async fn a_card_that_the_list_does_not_show_is_taken_from_the_second_answer_too() {
+async fn card_hidden_by_the_list_is_taken_from_a_repeated_answer() {
     let mut harness = InProcess::open(2).await;
     harness.sandbox.world().readings_mut().list_source = komoju_sandbox::readings::Source::Hidden;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com", "payment_details": "tok_c"})));
@@ -208,7 +208,7 @@ async fn pushed_within_a_sweep(harness: &InProcess, held: Fault) -> Drained {
 }
 
 #[tokio::test]
-async fn a_card_that_was_pushed_after_its_customer_was_listed_without_one_stays() {
+async fn card_pushed_after_a_listing_without_one_stays() {
     let mut harness = InProcess::open(15).await;
     let listed_first =
         harness.one("SELECT id FROM customers WHERE source IS NOT NULL ORDER BY created_at DESC LIMIT 1");
@@ -223,7 +223,7 @@ async fn a_card_that_was_pushed_after_its_customer_was_listed_without_one_stays(
 }
 
 #[tokio::test]
-async fn our_own_delete_during_an_absence_check_is_recorded_once_and_as_ours() {
+async fn own_delete_during_an_absence_check_is_recorded_once_as_intent() {
     let harness = InProcess::open(5).await;
     let gone = harness.some_id();
     harness.sandbox.world().delete(&gone);
@@ -260,7 +260,7 @@ fn restored(harness: &InProcess, gone: &[String]) {
 }
 
 #[tokio::test]
-async fn our_own_delete_of_somebody_who_was_listed_lets_nobody_go_who_waits_for_a_person() {
+async fn own_delete_of_a_listed_customer_releases_no_hold() {
     let mut harness = InProcess::open(15).await;
     let listed = harness.column("SELECT id FROM customers ORDER BY created_at DESC");
     restored(&harness, &listed[12..13]);
@@ -287,7 +287,7 @@ async fn our_own_delete_of_somebody_who_was_listed_lets_nobody_go_who_waits_for_
 }
 
 #[tokio::test]
-async fn after_a_restore_a_push_to_somebody_who_is_missing_lets_nobody_go() {
+async fn push_to_a_missing_customer_after_a_restore_releases_no_hold() {
     for is_held_before in [false, true] {
         let mut harness = InProcess::open(15).await;
         let ids = harness.sandbox.world().ids();
@@ -305,7 +305,7 @@ async fn after_a_restore_a_push_to_somebody_who_is_missing_lets_nobody_go() {
 }
 
 #[tokio::test]
-async fn our_own_delete_of_one_who_is_held_lets_the_others_wait() {
+async fn own_delete_of_a_held_customer_leaves_the_others_held() {
     let (mut harness, ids) = eleven_are_gone().await;
     harness.sweep().await;
     assert_eq!(held(&harness), ["too_many: 11"]);
@@ -320,7 +320,7 @@ async fn our_own_delete_of_one_who_is_held_lets_the_others_wait() {
 }
 
 #[tokio::test]
-async fn our_own_delete_of_somebody_whom_paging_skips_makes_no_other_set_of_those_who_wait() {
+async fn own_delete_of_a_customer_skipped_by_paging_leaves_the_hold_unchanged() {
     let (mut harness, ids) = eleven_are_gone().await;
     harness.sweep().await;
     // The mirror grows, and the limit with it: they would be few enough.
@@ -338,7 +338,7 @@ async fn our_own_delete_of_somebody_whom_paging_skips_makes_no_other_set_of_thos
 }
 
 #[tokio::test]
-async fn whom_we_push_to_counts_among_those_who_are_too_many() {
+async fn missing_customer_with_a_push_counts_against_the_limit() {
     let (mut harness, ids) = eleven_are_gone().await;
     harness.intend("u", "update", Some(&ids[0]), Some(json!({"email": "b@example.com"})));
     let late = Fault::new(Effect::Hold).call(Call::List).page(2).once();

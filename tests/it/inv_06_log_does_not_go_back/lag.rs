@@ -49,7 +49,7 @@ async fn read_shortly_after_our_push_is_left_out_and_requested_again() {
 }
 
 #[tokio::test]
-async fn read_that_shows_a_replaced_state_is_left_out_and_its_lag_is_measured() {
+async fn read_of_a_replaced_state_is_left_out_and_its_lag_is_measured() {
     let mut harness = harness().await;
     let id = harness.some_id();
     let before = harness.sandbox.world().truth()[&id]["email"].clone();
@@ -75,7 +75,7 @@ async fn read_that_shows_a_replaced_state_is_left_out_and_its_lag_is_measured() 
 }
 
 #[tokio::test]
-async fn customer_is_deleted_only_once_no_read_can_be_from_before_it() {
+async fn customer_is_deleted_only_when_no_read_can_predate_its_create() {
     let mut harness = harness().await;
     harness.intend("new", "create", None, Some(json!({"email": "new@example.com"})));
     harness.drain().await;
@@ -91,7 +91,7 @@ async fn customer_is_deleted_only_once_no_read_can_be_from_before_it() {
 }
 
 #[tokio::test]
-async fn difference_from_expect_shortly_after_our_push_is_compared_again() {
+async fn expect_mismatch_shortly_after_our_push_is_compared_again() {
     let mut harness = harness().await;
     let id = harness.some_id();
     harness.sandbox.world().readings_mut().show_lag_s = 30;
@@ -115,7 +115,7 @@ async fn difference_from_expect_shortly_after_our_push_is_compared_again() {
 }
 
 #[tokio::test]
-async fn create_is_looked_for_only_once_no_read_can_be_older_than_its_attempt() {
+async fn create_is_looked_up_only_when_no_read_can_predate_its_attempt() {
     let mut harness = harness().await;
     harness.settings.reconcile_tag = Some("intent".to_owned());
     harness.sandbox.world().readings_mut().list_lag_s = 30;
@@ -153,7 +153,7 @@ async fn push_answered_without_a_customer_records_no_read_that_may_lag() {
 }
 
 #[tokio::test]
-async fn customer_left_out_while_the_clock_was_ahead_is_requested_again_once_it_is_right() {
+async fn customer_left_out_under_a_fast_clock_is_requested_again() {
     let mut harness = harness().await;
     let id = harness.some_id();
     let right = harness.clock.now();
@@ -181,7 +181,7 @@ async fn customer_left_out_while_the_clock_was_ahead_is_requested_again_once_it_
 }
 
 #[tokio::test]
-async fn card_that_a_recheck_has_just_recorded_is_not_taken_away_by_its_sweep() {
+async fn card_recorded_by_a_recheck_is_not_removed_by_the_same_sweep() {
     let harness = InProcess::open(30).await;
     let truth = harness.sandbox.world().truth();
     let ids = harness.sandbox.world().ids();

@@ -12,7 +12,7 @@ fn sent(harness: &InProcess, method: &str) -> usize {
 }
 
 #[tokio::test]
-async fn update_with_a_token_that_a_crash_cut_off_is_read_back() {
+async fn update_with_a_token_interrupted_by_a_crash_is_read_back() {
     for (cut, patches) in [(Cut::AfterPush(0), 1), (Cut::BeforePush(0), 1)] {
         let mut harness = InProcess::open(1).await;
         let id = harness.some_id();
@@ -28,7 +28,7 @@ async fn update_with_a_token_that_a_crash_cut_off_is_read_back() {
 }
 
 #[tokio::test]
-async fn delete_of_an_unknown_id_that_a_crash_cut_off_is_done() {
+async fn delete_of_an_unknown_id_interrupted_by_a_crash_is_done() {
     let mut harness = InProcess::open(1).await;
     let new = harness.sandbox.world().create(json!({"email": "new@example.com"}));
     harness.intend("d", "delete", Some(&new), None);
@@ -38,7 +38,7 @@ async fn delete_of_an_unknown_id_that_a_crash_cut_off_is_done() {
 }
 
 #[tokio::test]
-async fn attempt_that_a_stop_cut_off_is_due_at_once_with_its_key() {
+async fn attempt_interrupted_by_a_stop_is_due_at_once_with_its_key() {
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::Create));

@@ -132,12 +132,12 @@ async fn create_once(
 }
 
 #[tokio::test]
-async fn a_create_cut_at_any_byte_is_made_once_where_server_errors_are_kept() {
+async fn create_cut_at_any_byte_is_made_once_when_the_key_keeps_5xx() {
     cut_everywhere(ServerErrors::Stored, None).await;
 }
 
 #[tokio::test]
-async fn a_create_cut_at_any_byte_is_made_once_where_server_errors_are_forgotten_and_creates_tagged() {
+async fn tagged_create_cut_at_any_byte_is_made_once_when_5xx_is_forgotten() {
     cut_everywhere(ServerErrors::Forgotten, Some("intent")).await;
 }
 

@@ -29,21 +29,21 @@ async fn is_made_once(tag: Option<&str>, hours: i64, is_noticed: bool, words: &s
 }
 
 #[tokio::test]
-async fn a_create_whose_customer_is_seen_and_gone_is_not_made_again_by_itself() {
+async fn create_whose_customer_was_seen_and_deleted_parks() {
     is_made_once(Some("intent"), 21, true, BY_TAG).await;
     is_made_once(Some("intent"), 1, true, BY_TAG).await;
     is_made_once(None, 21, true, BY_CONTENT).await;
 }
 
 #[tokio::test]
-async fn nor_is_it_while_no_sweep_has_noticed_that_it_is_gone() {
+async fn create_whose_customer_was_deleted_unnoticed_parks() {
     is_made_once(Some("intent"), 21, false, BY_TAG).await;
     is_made_once(None, 21, false, BY_CONTENT).await;
 }
 
 /// The daemon's own clock stands before the server's: the deletion is dated before the create.
 #[tokio::test]
-async fn nor_where_a_clock_that_was_set_back_dates_its_end_before_its_beginning() {
+async fn create_whose_customer_was_deleted_under_a_slow_clock_parks() {
     let mut harness = InProcess::open(3).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
     harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());

@@ -33,7 +33,7 @@ async fn create_after(
 }
 
 #[tokio::test]
-async fn at_every_age_of_the_key_one_create_is_made() {
+async fn create_with_an_unknown_outcome_is_made_once_at_every_key_age() {
     let effects = [
         Effect::Reset { work: Work::Done },
         Effect::Reset { work: Work::Skipped },
@@ -70,7 +70,7 @@ async fn at_every_age_of_the_key_one_create_is_made() {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_set_back_gives_no_key_more_time() {
+async fn clock_set_back_does_not_extend_the_life_of_a_key() {
     // A day passed. The wall clock says: an hour before the first attempt; half a minute after it.
     for wall in ["2026-05-31T23:00:00Z", "2026-06-01T00:00:30Z"] {
         let mut harness = InProcess::open(1).await;
@@ -89,7 +89,7 @@ async fn a_clock_that_was_set_back_gives_no_key_more_time() {
 }
 
 #[tokio::test]
-async fn a_clock_that_jumps_back_a_year_keeps_nothing_waiting_so_long() {
+async fn clock_set_back_a_year_does_not_delay_a_retry() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
@@ -101,7 +101,7 @@ async fn a_clock_that_jumps_back_a_year_keeps_nothing_waiting_so_long() {
 }
 
 #[tokio::test]
-async fn a_window_that_keeps_moving_is_looked_at_again_about_every_minute() {
+async fn moving_window_is_read_again_about_every_minute() {
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
     harness.inject(Fault::new(Effect::status(500)).call(Call::Create).once());
@@ -133,7 +133,7 @@ async fn a_window_that_keeps_moving_is_looked_at_again_about_every_minute() {
 }
 
 #[tokio::test]
-async fn a_process_that_ends_between_any_two_commits_of_a_create_makes_one() {
+async fn create_is_made_once_when_the_process_ends_between_two_commits() {
     let cuts = [Cut::BeforePush(0), Cut::AfterPush(0), Cut::BeforeList(0), Cut::BeforeList(1)];
     for age in [0, 19 * 60 + 59, 20 * 60 + 1, 24 * 60 + 1] {
         for first in cuts {
@@ -165,7 +165,7 @@ async fn a_process_that_ends_between_any_two_commits_of_a_create_makes_one() {
 }
 
 #[tokio::test]
-async fn a_create_that_was_cut_off_at_a_server_that_tells_no_time_is_not_made_twice() {
+async fn interrupted_create_at_a_server_without_date_is_not_made_twice() {
     // Sent or not; looked for while its key is good, or when it may be forgotten.
     for (cut, tag, after, expected) in [
         (Cut::BeforePush(0), None, minutes(5), ("done", 1)),
@@ -199,7 +199,7 @@ async fn a_create_that_was_cut_off_at_a_server_that_tells_no_time_is_not_made_tw
 }
 
 #[tokio::test]
-async fn a_create_whose_answer_was_lost_at_a_server_that_tells_no_time_is_dated_by_no_later_attempt() {
+async fn create_first_sent_without_a_date_is_not_dated_by_a_later_attempt() {
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
     harness.inject(lost(Call::Create));
@@ -215,7 +215,7 @@ async fn a_create_whose_answer_was_lost_at_a_server_that_tells_no_time_is_dated_
 }
 
 #[tokio::test]
-async fn what_was_cut_off_is_due_at_once_with_its_key_and_says_so() {
+async fn interrupted_attempt_is_recorded_and_retried_at_once_with_its_key() {
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
     end_at(&mut harness, Cut::BeforePush(0)).await;
@@ -229,7 +229,7 @@ async fn what_was_cut_off_is_due_at_once_with_its_key_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_ahead_at_the_first_attempt_hides_nobody() {
+async fn create_first_sent_under_a_fast_clock_is_made_once() {
     for (ahead, later, tag, lag_s) in [
         (60, 0, None, 0),
         (60, 0, Some("intent"), 0),

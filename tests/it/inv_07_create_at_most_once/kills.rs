@@ -75,7 +75,7 @@ fn take_up(harness: &Installation, sent: &mut Sent) {
 const OPEN: &str = "SELECT count(*) FROM intents WHERE state IN ('queued', 'sending', 'waiting')";
 
 #[test]
-fn whatever_is_dropped_takes_effect_once_however_often_the_daemon_is_killed() {
+fn dropped_intent_takes_effect_once_under_repeated_kills() {
     let kills: usize = std::env::var("KILLS").map_or(28, |kills| kills.parse().unwrap());
     let seed: u64 = std::env::var("SEED").map_or(7, |seed| seed.parse().unwrap());
     let harness = Installation::with(PROGRAM, 12);

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Cut, end_at, lost, minutes};
 
 #[tokio::test]
-async fn a_lost_answer_to_a_create_is_asked_for_again_under_the_same_key() {
+async fn create_with_a_lost_answer_is_sent_again_under_the_same_key() {
     let mut harness = InProcess::open(3).await;
     harness.intend(
         "c",
@@ -37,7 +37,7 @@ fn posts(harness: &InProcess) -> usize {
 }
 
 #[tokio::test]
-async fn a_create_whose_customer_is_plain_to_see_is_not_sent_again() {
+async fn create_whose_customer_is_listed_is_not_sent_again() {
     for token in [None, Some("tok_once")] {
         let mut harness = InProcess::open(3).await;
         harness.sandbox.world().readings_mut().list_source = Source::Hidden;
@@ -67,7 +67,7 @@ async fn a_create_whose_customer_is_plain_to_see_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn somebody_elses_customer_without_the_card_is_not_the_creates() {
+async fn customer_without_the_card_is_not_taken_for_the_created_one() {
     let mut harness = InProcess::open(3).await;
     harness.intend(
         "c",
@@ -87,7 +87,7 @@ async fn somebody_elses_customer_without_the_card_is_not_the_creates() {
 }
 
 #[tokio::test]
-async fn what_nobody_can_know_is_parked() {
+async fn create_with_an_ambiguous_outcome_parks() {
     // Another customer that could be it came to be meanwhile, and there is no tag.
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
@@ -134,7 +134,7 @@ async fn what_nobody_can_know_is_parked() {
 }
 
 #[tokio::test]
-async fn customers_that_other_intents_made_are_accounted_for() {
+async fn customer_made_by_another_intent_is_not_claimed() {
     let mut harness = InProcess::open(1).await;
     harness.settings.max_concurrent_requests = 1;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
@@ -149,7 +149,7 @@ async fn customers_that_other_intents_made_are_accounted_for() {
 }
 
 #[tokio::test]
-async fn a_window_that_keeps_moving_proves_nothing() {
+async fn window_without_a_usable_answer_proves_nothing() {
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
     harness.inject(Fault::new(Effect::Reset { work: Work::Skipped }).call(Call::Create).once());
@@ -168,7 +168,7 @@ async fn a_window_that_keeps_moving_proves_nothing() {
 }
 
 #[tokio::test]
-async fn an_answer_without_a_customer_is_asked_for_again() {
+async fn create_answered_without_a_customer_is_sent_again() {
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
     harness
@@ -182,7 +182,7 @@ async fn an_answer_without_a_customer_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_503_that_asks_to_wait_may_have_taken_effect_all_the_same() {
+async fn push_answered_503_with_retry_after_takes_effect_once() {
     let busy = || Effect::Status {
         status: 503,
         body: komoju_sandbox::Payload::Html,
@@ -210,7 +210,7 @@ async fn a_503_that_asks_to_wait_may_have_taken_effect_all_the_same() {
 }
 
 #[tokio::test]
-async fn after_a_server_error_strangers_stand_in_nobodys_way_and_a_likeness_is_for_a_person() {
+async fn create_after_a_server_error_parks_only_beside_a_similar_customer() {
     let failed = || Effect::Status {
         status: 500,
         body: Default::default(),
@@ -235,7 +235,7 @@ async fn after_a_server_error_strangers_stand_in_nobodys_way_and_a_likeness_is_f
 }
 
 #[tokio::test]
-async fn whom_the_mirror_knew_before_the_first_attempt_no_create_has_made() {
+async fn customer_known_before_the_first_attempt_is_not_claimed() {
     for (wait, effect) in [(1, Effect::status(500)), (21 * 60, Effect::Reset { work: Work::Skipped })] {
         let mut harness = InProcess::open(1).await;
         let wanted = json!({"email": "a@example.com"});
@@ -259,7 +259,7 @@ async fn whom_the_mirror_knew_before_the_first_attempt_no_create_has_made() {
 }
 
 #[tokio::test]
-async fn what_our_own_reads_are_refused_rejects_no_intent() {
+async fn refused_read_of_our_own_rejects_no_intent() {
     use komoju_sandbox::readings::PerPageOver;
     let small = Readings { per_page_over: PerPageOver::Refused, per_page_max: 10, ..Readings::default() };
     let mut harness = InProcess::reading(1, small).await;

@@ -57,7 +57,7 @@ fn is(state: &str, creates: u64) -> (String, u64) {
 }
 
 #[tokio::test]
-async fn create_at_a_server_whose_date_was_ahead_is_made_once() {
+async fn create_at_a_server_with_a_wrong_date_is_made_once() {
     for tag in [None, Some("intent")] {
         for ahead_s in [HALF_AN_HOUR, 25 * 60 * 60, -HALF_AN_HOUR] {
             let mut harness = harness_with_lost_answer(tag, ahead_s, Work::Done).await;
@@ -71,7 +71,7 @@ async fn create_at_a_server_whose_date_was_ahead_is_made_once() {
 }
 
 #[tokio::test]
-async fn create_in_a_mirror_that_holds_its_customer_is_made_once_though_both_clocks_were_ahead() {
+async fn mirrored_create_is_made_once_when_both_clocks_were_fast() {
     for (tag, state) in [(None, "parked"), (Some("intent"), "done")] {
         let mut harness = InProcess::open(3).await;
         harness.settings.reconcile_tag = tag.map(str::to_owned);
@@ -94,7 +94,7 @@ async fn create_in_a_mirror_that_holds_its_customer_is_made_once_though_both_clo
 }
 
 #[tokio::test]
-async fn tag_that_was_edited_away_is_found_in_the_log() {
+async fn removed_tag_is_found_in_the_log() {
     let mut harness = harness_with_lost_answer(Some("intent"), 0, Work::Done).await;
     assert!(harness.sweep().await.failure.is_none());
     let made = harness.one("SELECT id FROM customers WHERE email = 'a@example.com'");
@@ -135,7 +135,7 @@ async fn window_without_a_right_total_proves_presence() {
 }
 
 #[tokio::test]
-async fn window_that_hides_the_customer_twice_is_not_believed() {
+async fn create_hidden_twice_by_a_window_with_a_wrong_total_parks() {
     let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
     let made = harness.sandbox.world().ids()[0].clone();
     harness.advance(past());
@@ -158,7 +158,7 @@ async fn window_is_read_to_its_last_page_though_total_is_reached_before() {
 }
 
 #[tokio::test]
-async fn window_does_not_end_at_a_full_page_whatever_its_numbers_say() {
+async fn window_does_not_end_at_a_full_page_despite_its_hints() {
     let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
     for n in 0..12 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
@@ -171,7 +171,7 @@ async fn window_does_not_end_at_a_full_page_whatever_its_numbers_say() {
 }
 
 #[tokio::test]
-async fn customer_that_the_mirror_holds_and_the_window_hides_is_requested_by_itself() {
+async fn mirrored_customer_hidden_by_the_window_is_requested_by_id() {
     for tag in [None, Some("intent")] {
         let mut harness = harness_with_lost_answer(tag, 0, Work::Done).await;
         assert!(harness.sweep().await.failure.is_none());
@@ -186,7 +186,7 @@ async fn customer_that_the_mirror_holds_and_the_window_hides_is_requested_by_its
 }
 
 #[tokio::test]
-async fn lost_answer_with_a_fresh_key_is_asked_for_again_whatever_the_total_says() {
+async fn create_with_a_fresh_key_is_sent_again_with_any_total() {
     for tag in [None, Some("intent")] {
         for work in [Work::Done, Work::Skipped] {
             let mut harness = harness_with_lost_answer(tag, 0, work).await;
@@ -199,7 +199,7 @@ async fn lost_answer_with_a_fresh_key_is_asked_for_again_whatever_the_total_says
 }
 
 #[tokio::test]
-async fn server_error_whose_window_proves_no_absence_parks() {
+async fn create_after_a_server_error_parks_without_proof_of_absence() {
     let mut harness = harness_with_server_error(Work::Skipped).await;
     harness.advance(SignedDuration::from_mins(1));
     harness.inject(envelope(json!({"total": 7})));
@@ -265,7 +265,7 @@ async fn customer_with_the_same_email_counts_only_where_metadata_and_card_fit() 
 }
 
 #[tokio::test]
-async fn customer_that_was_edited_since_is_not_made_again() {
+async fn create_whose_customer_was_edited_parks() {
     // The log has it as it was made, or its metadata still tells.
     for (is_seen_before, edit) in [
         (true, json!({"email": "b@example.com", "metadata": {"n": "9"}})),
@@ -286,7 +286,7 @@ async fn customer_that_was_edited_since_is_not_made_again() {
 }
 
 #[tokio::test]
-async fn old_customer_that_the_mirror_saw_late_is_not_taken_for_the_creates() {
+async fn old_customer_first_seen_late_is_not_taken_for_the_created_one() {
     // The list hid it until after the first attempt.
     let mut harness = InProcess::open(3).await;
     let old = harness.sandbox.world().create(wanted());
@@ -302,7 +302,7 @@ async fn old_customer_that_the_mirror_saw_late_is_not_taken_for_the_creates() {
 }
 
 #[tokio::test]
-async fn window_whose_total_changes_at_each_read_proves_presence_and_never_absence() {
+async fn window_with_a_random_total_proves_presence_and_never_absence() {
     for (work, state, creates) in [(Work::Done, "done", 1), (Work::Skipped, "parked", 0)] {
         let mut harness = harness_with_lost_answer(None, 0, work).await;
         for n in 0..12 {
@@ -320,7 +320,7 @@ async fn window_whose_total_changes_at_each_read_proves_presence_and_never_absen
 }
 
 #[tokio::test]
-async fn window_whose_total_changes_within_or_between_readings_proves_no_absence() {
+async fn window_whose_total_changes_during_reading_proves_no_absence() {
     // Within: the first of two pages says another total than the second, which is right.
     let mut harness = harness_with_lost_answer(None, 0, Work::Skipped).await;
     for n in 0..12 {
@@ -367,7 +367,7 @@ async fn window_of_an_imprecise_list_that_repeats_rows_proves_presence() {
 }
 
 #[tokio::test]
-async fn window_that_grows_faster_than_it_is_read_is_not_read_for_ever() {
+async fn window_that_grows_faster_than_it_is_read_has_a_page_limit() {
     let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
     harness.advance(past());
     let drift = Drift { insert: 25, ..Drift::default() };

@@ -31,7 +31,7 @@ async fn assert_made_once(harness: &mut InProcess) {
 }
 
 #[tokio::test]
-async fn a_create_that_may_have_been_made_in_one_account_is_not_made_in_the_accepted_one_by_itself() {
+async fn create_with_unknown_outcome_parks_after_account_accept() {
     let mut harness = swapped(5).await;
     assert!(harness.sweep().await.failure.is_some(), "the key is in doubt");
     harness.store().write(|tx| account::accept(tx, "2026-06-01T00:00:00.000Z")).await.unwrap();
@@ -39,7 +39,7 @@ async fn a_create_that_may_have_been_made_in_one_account_is_not_made_in_the_acce
 }
 
 #[tokio::test]
-async fn nor_in_the_one_that_an_empty_mirror_takes() {
+async fn create_with_unknown_outcome_parks_when_an_empty_mirror_takes_a_key() {
     let mut harness = swapped(0).await;
     assert!(harness.sweep().await.failure.is_none());
     assert_made_once(&mut harness).await;

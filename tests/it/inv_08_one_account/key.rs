@@ -8,7 +8,7 @@ use crate::PROGRAM;
 
 /// Promises: exit code 3; command account show; command account accept
 #[test]
-fn a_key_of_another_account_stops_everything_until_it_is_accepted() {
+fn key_of_another_account_stops_everything_until_it_is_accepted() {
     let mut harness = Installation::with(PROGRAM, 30);
     harness.expect(0, &["sync"]);
     harness.sandbox.world().add_account("sk_test_other", 9, 12);
@@ -33,7 +33,7 @@ fn a_key_of_another_account_stops_everything_until_it_is_accepted() {
 }
 
 #[test]
-fn the_right_key_ends_a_stop_by_coming_back() {
+fn account_stop_ends_when_the_right_key_returns() {
     let mut harness = Installation::with(PROGRAM, 30);
     harness.expect(0, &["sync"]);
     harness.sandbox.world().add_account("sk_test_other", 9, 12);
@@ -46,7 +46,7 @@ fn the_right_key_ends_a_stop_by_coming_back() {
 }
 
 #[test]
-fn a_rotated_key_is_accepted_by_one_known_customer() {
+fn rotated_key_is_accepted_when_one_known_customer_answers() {
     let mut harness = Installation::with(PROGRAM, 30);
     harness.expect(0, &["sync"]);
     let before = harness.one("SELECT account FROM mirror_info");
@@ -58,7 +58,7 @@ fn a_rotated_key_is_accepted_by_one_known_customer() {
 }
 
 #[test]
-fn an_empty_mirror_takes_any_key() {
+fn empty_mirror_accepts_any_key() {
     let mut harness = Installation::with(PROGRAM, 0);
     harness.expect(0, &["sync"]);
     harness.sandbox.world().add_account("sk_test_other", 9, 12);
@@ -69,7 +69,7 @@ fn an_empty_mirror_takes_any_key() {
 
 /// Promises: exit code 4; invariant 9
 #[test]
-fn a_refused_key_exits_4_says_what_to_check_and_is_never_printed() {
+fn refused_key_exits_4_with_advice_and_is_never_printed() {
     let mut harness = Installation::with(PROGRAM, 30);
     harness.use_key("sk_test_mistaken_canary");
     let ran = harness.expect(4, &["sync"]);
@@ -81,7 +81,7 @@ fn a_refused_key_exits_4_says_what_to_check_and_is_never_printed() {
 }
 
 #[test]
-fn a_known_customer_without_a_clear_answer_does_not_hide_the_others() {
+fn rotated_key_is_accepted_though_one_known_customer_is_silent() {
     for silent in 0..2 {
         let mut harness = Installation::with(PROGRAM, 2);
         harness.expect(0, &["sync"]);
@@ -96,7 +96,7 @@ fn a_known_customer_without_a_clear_answer_does_not_hide_the_others() {
 }
 
 #[test]
-fn a_refusal_is_over_when_another_accounts_key_is_answered() {
+fn key_refusal_ends_when_a_key_of_another_account_is_answered() {
     let mut harness = Installation::with(PROGRAM, 30);
     harness.expect(0, &["sync"]);
     harness.use_key("sk_test_mistaken_canary");
@@ -109,7 +109,7 @@ fn a_refusal_is_over_when_another_accounts_key_is_answered() {
 }
 
 #[test]
-fn a_new_key_that_can_be_asked_about_nobody_stops_for_a_person() {
+fn new_key_without_a_requestable_customer_needs_account_accept() {
     let mut harness = Installation::with(PROGRAM, 0);
     harness.sandbox.world().put_raw(serde_json::json!({"id": "..", "resource": "customer"}));
     harness.expect(0, &["sync"]);
@@ -122,7 +122,7 @@ fn a_new_key_that_can_be_asked_about_nobody_stops_for_a_person() {
 }
 
 #[test]
-fn a_firewalls_401_and_403_are_no_refusal() {
+fn html_401_and_403_are_not_a_key_refusal() {
     for refusal in [KeyRefusal::Html401, KeyRefusal::Html403] {
         let harness = Installation::with(PROGRAM, 5);
         harness.sweep();

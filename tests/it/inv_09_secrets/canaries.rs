@@ -309,11 +309,11 @@ fn nothing_is_left(format: &str) {
 }
 
 #[test]
-fn no_secret_is_left_anywhere_by_a_log_of_text() {
+fn no_secret_is_left_anywhere_with_a_text_log() {
     nothing_is_left("text");
 }
 
 #[test]
-fn no_secret_is_left_anywhere_by_a_log_of_json() {
+fn no_secret_is_left_anywhere_with_a_json_log() {
     nothing_is_left("json");
 }

@@ -8,7 +8,7 @@ use crate::PROGRAM;
 use crate::inv_04_delete_needs_evidence::on_show;
 
 #[test]
-fn an_id_that_looks_like_a_secret_is_in_no_message() {
+fn id_that_looks_like_a_secret_is_masked_in_messages() {
     let harness = Installation::with(PROGRAM, 12);
     let id = "tok_41111111secretsecret";
     harness.sandbox.world().put_raw(json!({"id": id, "resource": "customer"}));

@@ -29,7 +29,7 @@ fn found(directory: &Path, text: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_settled_intents_token_is_nowhere() {
+async fn token_of_a_settled_intent_is_in_no_file() {
     let mut harness = InProcess::open(3).await;
     let ids = harness.sandbox.world().ids();
     let long = "x".repeat(1900);
@@ -98,7 +98,7 @@ async fn stop_does_not_wait_for_another_writer_to_wipe() {
 }
 
 #[tokio::test]
-async fn wipe_that_a_stop_ends_is_recorded_and_done_later() {
+async fn wipe_interrupted_by_a_stop_is_recorded_and_done_later() {
     let harness = InProcess::open(1).await;
     harness.intend("x", "create", None, Some(json!({"payment_details": "tok_canary"})));
     harness.sql("PRAGMA secure_delete = OFF; UPDATE intents SET state = 'cancelled' WHERE id = 'x'");
@@ -111,7 +111,7 @@ async fn wipe_that_a_stop_ends_is_recorded_and_done_later() {
 }
 
 #[tokio::test]
-async fn token_that_leaves_its_row_after_the_scrub_is_still_left() {
+async fn token_that_leaves_its_row_after_the_scrub_is_recorded_as_left() {
     let mut harness = InProcess::open(1).await;
     for id in ["a", "b"] {
         harness.intend(id, "create", None, Some(json!({"payment_details": format!("tok_canary_{id}")})));
@@ -132,7 +132,7 @@ async fn token_that_leaves_its_row_after_the_scrub_is_still_left() {
 }
 
 #[tokio::test]
-async fn a_token_that_the_api_repeats_is_hidden() {
+async fn token_repeated_by_the_api_is_masked() {
     let mut harness = InProcess::open(1).await;
     // Long enough to lie across the place where a long text is cut.
     let secret = "opaque-secret-4242-".repeat(8);
@@ -160,7 +160,7 @@ async fn a_token_that_the_api_repeats_is_hidden() {
 }
 
 #[tokio::test]
-async fn a_parked_reader_delays_the_wiping_and_no_more() {
+async fn idle_reader_delays_only_the_wipe() {
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a", "payment_details": "tok_canary"})));
     let reader = harness.reader();

@@ -173,7 +173,7 @@ fn settled_token_is_in_no_byte_after_any_history() {
 }
 
 #[tokio::test]
-async fn rows_of_many_lengths_by_a_client_without_secure_delete_leave_no_token() {
+async fn rows_of_many_lengths_without_secure_delete_leave_no_token() {
     for rows in [1, 3, 20, 60, 200] {
         let mut history = History::new().await;
         let lengths = (0..rows).map(|n| 37 * n % 700).collect();

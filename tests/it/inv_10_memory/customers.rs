@@ -55,7 +55,7 @@ fn page_over_its_limit_is_read_in_parts() {
 }
 
 #[test]
-fn first_page_over_its_limit_is_read_in_parts_where_the_server_caps_per_page() {
+fn first_page_over_its_limit_is_read_in_parts_when_per_page_is_capped() {
     let harness = Installation::with(PROGRAM, 23);
     harness.sandbox.world().readings_mut().per_page_max = 4;
     let ids = harness.sandbox.world().ids();
@@ -136,7 +136,7 @@ fn peak_of_a_sweep(customers: u32) -> u64 {
 }
 
 #[test]
-fn a_sweep_takes_a_few_bytes_for_each_further_customer() {
+fn sweep_takes_a_few_bytes_for_each_further_customer() {
     let (few, many) = (2_000, 22_000);
     let grown = peak_of_a_sweep(many).saturating_sub(peak_of_a_sweep(few));
     // A customer has more than 500 bytes of JSON.

@@ -61,7 +61,7 @@ fn is_empty(spool: &Path) -> bool {
 
 #[test]
 #[expect(clippy::print_stderr, reason = "the figures are a report")]
-fn no_file_and_no_mass_of_files_takes_much_memory() {
+fn large_hostile_or_many_spool_files_keep_memory_bounded() {
     let harness = Installation::with(PROGRAM, 3);
     let mut daemon = harness.spawn(&["run"]);
     let spool = harness.path("spool");

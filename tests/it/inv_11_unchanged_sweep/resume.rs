@@ -10,7 +10,7 @@ use rand::{Rng as _, SeedableRng as _};
 use crate::PROGRAM;
 
 #[test]
-fn a_killed_sync_is_called_interrupted_and_the_next_one_is_true() {
+fn killed_sync_is_interrupted_and_the_next_one_is_complete() {
     let harness = Installation::with(PROGRAM, 57);
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(4));
     let mut sync = harness.spawn(&["sync"]);
@@ -29,7 +29,7 @@ fn lists(harness: &Installation) -> Vec<u64> {
 }
 
 #[test]
-fn an_interrupted_import_goes_on_after_its_last_page_and_is_read_anew() {
+fn interrupted_import_resumes_and_a_fresh_sweep_follows() {
     let harness = Installation::with(PROGRAM, 300);
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(16));
     let mut sync = harness.spawn(&["sync"]);
@@ -66,7 +66,7 @@ fn an_interrupted_import_goes_on_after_its_last_page_and_is_read_anew() {
 }
 
 #[test]
-fn a_stop_is_gone_on_from_too_and_another_page_size_does_not_matter() {
+fn stopped_sweep_resumes_with_another_page_size() {
     let harness = Installation::with(PROGRAM, 300);
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(11));
     let mut daemon = harness.spawn(&["run"]);
@@ -84,7 +84,7 @@ fn a_stop_is_gone_on_from_too_and_another_page_size_does_not_matter() {
 }
 
 #[test]
-fn kills_at_random_moments_lose_the_pages_in_flight_at_most() {
+fn kills_at_random_moments_lose_only_the_pages_in_flight() {
     let harness = Installation::with(PROGRAM, 600);
     let mut dice = StdRng::seed_from_u64(11);
     let mut kills = 0;

@@ -5,7 +5,7 @@ use komoju_testkit::{Installation, own};
 use crate::PROGRAM;
 
 #[test]
-fn a_sweep_of_what_is_unchanged_reads_no_customer_and_writes_its_own_row_alone() {
+fn unchanged_sweep_parses_no_customer_and_writes_only_its_own_row() {
     let harness = Installation::with(PROGRAM, 300);
     harness.expect(0, &["sync"]);
     let noted = |harness: &Installation| harness.column("SELECT hex(fingerprint) FROM listed ORDER BY row");

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Story, VALUES, assert_nowhere, body, found, head, receipt};
 
 #[test]
-fn erased_is_erased_from_every_byte_while_the_log_proves_itself() {
+fn erased_customer_is_in_no_byte_and_the_log_verifies() {
     let story = Story::told(30);
     let (harness, id) = (&story.harness, &story.id);
     assert!(found(harness, &VALUES).len() > 4);
@@ -61,7 +61,7 @@ fn erased_is_erased_from_every_byte_while_the_log_proves_itself() {
 }
 
 #[test]
-fn what_moving_cells_left_between_the_rows_goes_too() {
+fn erasure_removes_remains_of_moved_rows() {
     // Customers that grow move their neighbours from page to page, and so do emails that change places in their index.
     let story = Story::living(80);
     let ids = story.harness.sandbox.world().ids();
@@ -81,7 +81,7 @@ fn what_moving_cells_left_between_the_rows_goes_too() {
 }
 
 #[test]
-fn its_intents_stay_as_records_without_content() {
+fn intents_of_an_erased_customer_stay_without_content() {
     let story = Story::living(3);
     let (harness, id) = (&story.harness, story.id.as_str());
     let other = harness.sandbox.world().ids().into_iter().find(|other| other != id).unwrap();
@@ -172,7 +172,7 @@ fn its_intents_stay_as_records_without_content() {
 }
 
 #[test]
-fn a_create_of_ours_and_those_that_waited_for_it_are_theirs() {
+fn erasure_includes_the_create_and_its_followers() {
     let story = Story::told(2);
     let harness = &story.harness;
     story.intend("c", "create", None, Some(body(VALUES[2])));
@@ -191,7 +191,7 @@ fn a_create_of_ours_and_those_that_waited_for_it_are_theirs() {
 }
 
 #[test]
-fn others_with_the_same_email_are_named_and_left_alone() {
+fn erasure_names_other_customers_with_the_same_email_and_keeps_them() {
     let story = Story::told(3);
     let harness = &story.harness;
     let twin = harness.sandbox.world().create(json!({"email": VALUES[0]}));

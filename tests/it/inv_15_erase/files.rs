@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Story, VALUES, assert_nowhere, files, receipt};
 
 #[test]
-fn files_about_this_customer_alone_go_and_others_are_named() {
+fn erasure_removes_own_spool_files_and_names_shared_ones() {
     let story = Story::living(3);
     let (harness, id) = (&story.harness, story.id.as_str());
     let spool = harness.path("spool");
@@ -98,7 +98,7 @@ fn files_about_this_customer_alone_go_and_others_are_named() {
 }
 
 #[test]
-fn erase_does_not_follow_a_link_in_place_of_our_directory() {
+fn erase_does_not_follow_a_symlink_in_place_of_a_spool_directory() {
     let story = Story::living(3);
     let (harness, id) = (&story.harness, story.id.as_str());
     story.delete();
@@ -133,7 +133,7 @@ fn erase_does_not_follow_a_link_in_place_of_our_directory() {
 }
 
 #[test]
-fn copies_beside_the_database_go_or_are_named() {
+fn erasure_removes_or_names_copies_beside_the_database() {
     let story = Story::told(3);
     let harness = &story.harness;
     for name in [".komoju-sync-restore-left", ".komoju-sync-backup-left", "backups"] {

@@ -8,7 +8,7 @@ use super::{Story, VALUES, assert_nowhere, found};
 use crate::PROGRAM;
 
 #[test]
-fn who_lives_is_unknown_or_has_open_intents_is_refused_and_nothing_is_erased() {
+fn erase_of_a_live_unknown_or_busy_customer_is_refused() {
     let story = Story::living(3);
     let (harness, id) = (&story.harness, story.id.as_str());
     let head = harness.head();
@@ -54,17 +54,17 @@ fn erasure_waits_for_the_create(ahead_s: i64) {
 }
 
 #[test]
-fn a_create_that_may_have_made_the_customer_is_decided_first() {
+fn erase_before_a_possible_create_is_settled_is_refused() {
     erasure_waits_for_the_create(0);
 }
 
 #[test]
-fn create_at_a_server_whose_date_was_ahead_is_decided_before_the_erasure() {
+fn erase_before_a_create_with_a_fast_server_date_is_settled_is_refused() {
     erasure_waits_for_the_create(2 * 60 * 60);
 }
 
 #[test]
-fn erased_twice_says_when_and_does_what_came_since() {
+fn second_erasure_reports_the_first_and_erases_later_intents() {
     let story = Story::told(3);
     let (harness, id) = (&story.harness, story.id.as_str());
     let first = story.erase(0);
@@ -85,7 +85,7 @@ fn erased_twice_says_when_and_does_what_came_since() {
 }
 
 #[test]
-fn an_erased_customer_that_is_seen_again_is_a_new_one_and_can_be_erased_again() {
+fn erased_customer_that_is_listed_again_is_created_and_erasable() {
     let story = Story::told(5);
     let (harness, id) = (&story.harness, story.id.as_str());
     // A "no" about it from before it was deleted must not keep its next deletion from being seen.

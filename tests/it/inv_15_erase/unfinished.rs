@@ -21,7 +21,7 @@ fn stop(mut daemon: Process) {
 }
 
 #[test]
-fn a_parked_reader_is_named_and_the_rest_is_done_when_it_ends() {
+fn erasure_blocked_by_a_reader_names_it_and_finishes_afterwards() {
     let story = Story::told(5);
     let harness = &story.harness;
     let parked = Connection::open(harness.path("komoju.db")).unwrap();
@@ -80,7 +80,7 @@ fn erased_data_that_only_the_wal_holds_is_reported_until_it_is_gone() {
 }
 
 #[test]
-fn the_daemon_finishes_what_a_reader_or_a_kill_kept_the_command_from() {
+fn daemon_finishes_an_erasure_that_a_reader_or_a_kill_delayed() {
     let story = Story::told(5);
     let harness = &story.harness;
     let daemon = start(harness);
@@ -114,7 +114,7 @@ fn the_daemon_finishes_what_a_reader_or_a_kill_kept_the_command_from() {
 }
 
 #[test]
-fn erasing_beside_a_daemon_at_work_hurts_neither() {
+fn erasure_during_a_sweep_of_the_daemon_succeeds() {
     let story = Story::told(60);
     let harness = &story.harness;
     let held = harness.on_lists(Effect::Hold);

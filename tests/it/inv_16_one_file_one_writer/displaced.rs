@@ -101,7 +101,7 @@ fn replaced_database_ends_the_daemon_and_nothing_is_lost() {
 }
 
 #[test]
-fn older_database_is_restored_with_another_log_id() {
+fn restore_of_an_older_database_changes_the_log_id() {
     let harness = Installation::with(PROGRAM, 5);
     harness.expect(0, &["sync"]);
     fs::copy(harness.path("komoju.db"), harness.path("kept.db")).unwrap();
@@ -118,7 +118,7 @@ fn older_database_is_restored_with_another_log_id() {
 }
 
 #[test]
-fn saved_copy_of_another_log_or_an_older_state_is_not_the_way_back() {
+fn saved_copy_of_another_log_or_an_older_state_is_not_offered() {
     let harness = Installation::with(PROGRAM, 5);
     harness.expect(0, &["sync"]);
     let copy = |to: &str| fs::copy(harness.path("komoju.db"), harness.path(to)).unwrap();
@@ -138,7 +138,7 @@ fn saved_copy_of_another_log_or_an_older_state_is_not_the_way_back() {
 }
 
 #[test]
-fn database_that_is_back_in_its_place_at_once_does_not_end_the_work() {
+fn database_moved_away_and_back_at_once_does_not_end_the_work() {
     let harness = Installation::with(PROGRAM, 3);
     harness.expect(0, &["sync"]);
     let config = keyed(&harness);
@@ -231,7 +231,7 @@ fn removed_wal_or_shm_ends_the_daemon_after_a_checkpoint() {
 }
 
 #[test]
-fn spool_file_is_kept_when_its_intents_went_to_a_displaced_database() {
+fn spool_file_is_kept_when_its_intents_are_in_a_displaced_database() {
     let harness = Installation::with(PROGRAM, 3);
     harness.expect(0, &["sync"]);
     let file = harness.path("spool/one.json");

@@ -9,7 +9,7 @@ use crate::PROGRAM;
 use crate::exit_codes::bytes;
 
 #[test]
-fn a_process_that_ended_before_its_first_migration_left_nothing_damaged() {
+fn database_without_its_first_migration_is_migrated_by_sync() {
     let harness = Installation::with(PROGRAM, 5);
     let conn = Connection::open(harness.path("komoju.db")).unwrap();
     conn.pragma_update(None, "application_id", komoju_sync::store::file::inspect::APPLICATION_ID).unwrap();
@@ -21,7 +21,7 @@ fn a_process_that_ended_before_its_first_migration_left_nothing_damaged() {
 }
 
 #[test]
-fn a_left_over_wal_beside_a_missing_database_is_left_as_it_is() {
+fn stale_wal_without_its_database_exits_5_and_is_kept() {
     let harness = Installation::with(PROGRAM, 5);
     std::fs::create_dir(harness.path("elsewhere")).unwrap();
     std::os::unix::fs::symlink(harness.path("elsewhere").join("real.db"), harness.path("komoju.db")).unwrap();

@@ -65,7 +65,7 @@ fn show(harness: &Installation, id: &str, form: Form) {
 }
 
 #[test]
-fn unreadable_customer_costs_one_customer_in_each_form() {
+fn unreadable_customer_of_each_form_hides_no_other() {
     for (name, form, has_id, reason) in forms() {
         let (harness, id) = marked();
         show(&harness, &id, form);
@@ -127,7 +127,7 @@ fn deletion_beside_an_unreadable_customer_is_recorded() {
 }
 
 #[test]
-fn gone_customer_is_deleted_though_an_unreadable_one_without_id_is_listed() {
+fn gone_customer_is_deleted_though_an_unreadable_id_is_listed() {
     let (harness, id) = marked();
     harness.expect(0, &["sync"]);
     let mut world = harness.sandbox.world();
@@ -140,7 +140,7 @@ fn gone_customer_is_deleted_though_an_unreadable_one_without_id_is_listed() {
 }
 
 #[test]
-fn deleted_customer_that_is_listed_as_unreadable_does_not_hide_a_deletion() {
+fn unreadable_listing_of_a_deleted_customer_hides_no_deletion() {
     let (harness, id) = marked();
     harness.expect(0, &["sync"]);
     harness.sandbox.world().delete(&id);
@@ -155,7 +155,7 @@ fn deleted_customer_that_is_listed_as_unreadable_does_not_hide_a_deletion() {
 }
 
 #[test]
-fn many_customers_whose_id_became_unreadable_are_neither_deleted_nor_held() {
+fn customers_whose_id_became_unreadable_are_not_deleted_or_held() {
     let harness = Installation::with(PROGRAM, 57);
     harness.expect(0, &["sync"]);
     let before = harness.mirror();
@@ -187,7 +187,7 @@ fn probe_reports_an_unreadable_customer_and_records_the_others() {
 }
 
 #[test]
-fn suspect_whose_own_answer_is_unreadable_is_alive_and_asked_once() {
+fn suspect_with_an_unreadable_answer_is_live_and_requested_once() {
     let (harness, id) = marked();
     harness.expect(0, &["sync"]);
     harness.inject(Fault::new(Effect::Hide { ids: vec![id.clone()], every: None }).call(Call::List));

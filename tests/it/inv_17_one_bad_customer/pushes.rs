@@ -16,7 +16,7 @@ fn unreadable(harness: &InProcess) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn create_with_an_unreadable_answer_is_done_once_and_names_its_customer() {
+async fn create_with_an_unreadable_answer_is_done_once_with_its_customer() {
     for too_long in [false, true] {
         let mut harness = InProcess::open(3).await;
         match too_long {
@@ -68,7 +68,7 @@ async fn create_answered_without_an_id_is_found_in_the_list() {
 }
 
 #[tokio::test]
-async fn unexpected_state_of_an_unreadable_customer_is_not_guessed() {
+async fn expect_on_an_unreadable_customer_waits_until_it_is_readable() {
     let mut harness = InProcess::open(3).await;
     let id = harness.some_id();
     harness.sandbox.world().update(&id, json!({"email": "mark@example.com"}));
@@ -100,7 +100,7 @@ async fn reconciled(tag: Option<&str>, meanwhile: impl FnOnce(&InProcess)) -> (I
 }
 
 #[tokio::test]
-async fn unreadable_customer_in_the_window_keeps_absence_from_being_proven() {
+async fn unreadable_customer_in_the_window_prevents_proof_of_absence() {
     let others = [json!({"id": "other", "email": "mark@example.com"}), json!({"id": 7}), json!(null)];
     for other in others {
         let (harness, state, creates) = reconciled(None, |harness| {
