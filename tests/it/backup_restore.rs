@@ -1,4 +1,4 @@
-//! `backup` and `restore`: the real binary, against the local KOMOJU.
+//! `backup` and `restore` of the real binary against the sandbox.
 
 mod backup;
 mod deletions;
@@ -14,7 +14,7 @@ fn file(harness: &Installation, name: &str) -> String {
     harness.path(name).to_str().unwrap().to_owned()
 }
 
-/// Makes a backup; returns its name.
+/// Makes a backup and returns its path.
 fn backup(harness: &Installation, name: &str) -> String {
     let file = file(harness, name);
     harness.expect(0, &["backup", &file]);

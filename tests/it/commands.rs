@@ -1,4 +1,4 @@
-//! The commands, as people and scripts use them.
+//! The commands as operators and scripts use them.
 
 mod demo;
 mod dry_run;

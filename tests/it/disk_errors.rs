@@ -1,6 +1,7 @@
-//! The disk fails the real program, at each call by turn: it ends as it says or goes on, and once the disk is well, one start heals.
+//! Disk errors under the real program, at each file call in turn. The program exits with a
+//! documented code or continues; after the fault, one start recovers.
 
-#![expect(clippy::print_stdout, reason = "how many calls there were is part of the result")]
+#![expect(clippy::print_stdout, reason = "the number of calls is part of the result")]
 
 mod daemon;
 mod order;
@@ -15,24 +16,25 @@ use serde_json::{Value, json};
 
 use crate::PROGRAM;
 
-/// Installations that work side by side: most of a round is waiting for a file to be still.
+/// INSTALLATIONS is the number of installations that run in parallel. A round mostly waits until a
+/// file has been unchanged for a second.
 const INSTALLATIONS: u64 = 4;
 
-/// So many rounds make a default run of one kind of fault.
+/// ROUNDS is the number of rounds of one kind of fault in a default run.
 const ROUNDS: u64 = 8;
 
-/// Far above how many calls of one kind there are.
-const MOST: u64 = 5_000;
+/// MOST_CALLS bounds the calls of one kind; it is far above the real number.
+const MOST_CALLS: u64 = 5_000;
 
-/// How a program ended, for the sum that is printed.
+/// The number of runs by how the program ended, for the printed summary.
 type Ends = BTreeMap<String, u64>;
 
-/// What is dropped in a round, by name.
+/// Returns the ids of the intents of a round.
 fn names(round: u64) -> [String; 4] {
     ["sql-create", "sql-update", "sql-delete", "file-create"].map(|name| format!("{name}-{round}"))
 }
 
-/// A harness with something to do for the next `sync`: an intent of each kind, and customers that were changed.
+/// Prepares work for the next `sync`: an intent of each kind, and changed customers.
 fn prepare(harness: &Installation, round: u64) {
     let [create, update, delete, file] = names(round);
     let mut world = harness.sandbox.world();
@@ -56,9 +58,9 @@ fn line(file: &str, round: u64) -> String {
     json!({"op": "create", "id": file, "body": {"email": format!("file-{round}@example.jp")}}).to_string()
 }
 
-/// One `sync` under this fault, with these intents to carry out. Returns its end in short, or `None` where the program made fewer
-/// calls than that.
-fn sync_in_trouble(
+/// Runs `sync` under this fault with these intents open. Returns how it ended, or `None` where the
+/// program made fewer calls than the fault needs.
+fn sync_under_fault(
     library: &Library,
     harness: &Installation,
     fault: DiskFault,
@@ -69,68 +71,76 @@ fn sync_in_trouble(
     let output = command.output().unwrap();
     let end = check_end(&output, fault);
     if matches!(output.status.code(), Some(0 | 3)) {
-        check_nothing_is_passed_over(harness, &output, fault, intents);
+        check_each_intent_is_done_or_named(harness, &output, fault, intents);
     }
     (calls.failed() > 0).then_some(end)
 }
 
-/// Whoever says that all is well has done everything, or names what was left and why.
-fn check_nothing_is_passed_over(
+/// A `sync` that exits 0 or 3 has done each intent, or its log names the intent and the reason.
+fn check_each_intent_is_done_or_named(
     harness: &Installation,
     output: &Output,
     fault: DiskFault,
     intents: &[String],
 ) {
-    let told = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     let why = std::io::Error::from_raw_os_error(fault.errno).to_string();
     for name in intents {
         let is_done = harness.column(&format!("SELECT state FROM intents WHERE id = '{name}'")) == ["done"];
-        let lies = lies_in_spool(harness, &format!("{name}.json"));
-        let is_named = told
+        let is_left = is_in_spool(harness, &format!("{name}.json"));
+        let is_named = stderr
             .lines()
             .any(|line| line.contains("\"WARN\"") && line.contains(name.as_str()) && line.contains(&why));
-        assert!(is_done && !lies || is_named, "{fault:?}: exit 0, and not a word of {name}: {told}");
+        assert!(
+            is_done && !is_left || is_named,
+            "{fault:?}: exit 0, and {name} is neither done nor named: {stderr}"
+        );
     }
 }
 
-/// Whether the dropped file lies where it was dropped, or claimed.
-fn lies_in_spool(harness: &Installation, file: &str) -> bool {
+/// Whether the file is still in the spool directory, or in `.claimed/`.
+fn is_in_spool(harness: &Installation, file: &str) -> bool {
     let spool = harness.path("spool");
     let claims = std::fs::read_dir(spool.join(".claimed")).into_iter().flatten();
     spool.join(file).exists()
         || claims.map(|claim| claim.unwrap().path()).any(|claim| claim.join(file).exists())
 }
 
-/// No panic, an exit code of the contract, and a sentence that says what failed and what to do.
+/// Asserts that the program did not panic, exited with a documented code, and named what failed and
+/// what to do. Returns `exit CODE`.
 fn check_end(output: &Output, fault: DiskFault) -> String {
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!told.contains("panicked"), "{fault:?}: {told}");
-    let code = output.status.code().unwrap_or_else(|| panic!("{fault:?}: {:?} {told}", output.status));
-    // A full disk passes. SQLite takes a failed read for damage, and a file system that is read-only needs an operator.
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!stderr.contains("panicked"), "{fault:?}: {stderr}");
+    let code = output.status.code().unwrap_or_else(|| panic!("{fault:?}: {:?} {stderr}", output.status));
+    // A full disk may be temporary. SQLite reports a failed read as damage, and a read-only file
+    // system needs an operator; both may exit 5.
     let codes: &[i32] = if fault.errno == libc::ENOSPC { &[0, 1, 3] } else { &[0, 1, 3, 5] };
-    assert!(codes.contains(&code), "{fault:?}: exit {code}: {told}");
-    // Everything was done but the wipe of settled tokens, which is recorded and named.
-    let is_left = told.contains("still in the database file or its WAL");
-    assert!(code != 3 || is_left, "{fault:?}: exit {code}: {told}");
+    assert!(codes.contains(&code), "{fault:?}: exit {code}: {stderr}");
+    // Exit 3 means that only the wipe of settled tokens is unfinished, which is recorded and named.
+    let is_left = stderr.contains("still in the database file or its WAL");
+    assert!(code != 3 || is_left, "{fault:?}: exit {code}: {stderr}");
     if [1, 5].contains(&code) {
-        let last = told.lines().rfind(|line| line.contains("error")).unwrap_or_default();
-        let words: &[&str] = match fault.errno {
-            // SQLite does not tell everywhere why it failed; then all there is to look at is named.
+        let last = stderr.lines().rfind(|line| line.contains("error")).unwrap_or_default();
+        let advice: &[&str] = match fault.errno {
+            // SQLite does not always report the cause; then the message names every possible one.
             libc::ENOSPC => {
                 &["Make room; the service", "make room on its disk, then start", "quota is full,"]
             }
             libc::EROFS => &["writable"],
             _ => &["kernel's log"],
         };
-        assert!(last.contains("komoju.db"), "{fault:?}: which file? {told}");
-        assert!(words.iter().any(|words| last.contains(words)), "{fault:?}: what to do? {told}");
-        assert!(!last.contains("is damaged") || last.contains("or its disk failed"), "{fault:?}: {told}");
+        assert!(last.contains("komoju.db"), "{fault:?}: the message names no file: {stderr}");
+        assert!(
+            advice.iter().any(|part| last.contains(part)),
+            "{fault:?}: the message has no advice: {stderr}"
+        );
+        assert!(!last.contains("is damaged") || last.contains("or its disk failed"), "{fault:?}: {stderr}");
     }
     format!("exit {code}")
 }
 
-/// The disk is well again: one `sync`, and everything is as if nothing had been.
-fn check_healed(harness: &Installation, round: u64, made_before: u64, fault: DiskFault) {
+/// Asserts that one `sync` without a fault completes everything, each effect exactly once.
+fn check_recovered(harness: &Installation, round: u64, made_before: u64, fault: DiskFault) {
     let ran = harness.run(&["sync"]);
     assert_eq!(ran.code, 0, "{fault:?}: {}{}", ran.stdout, ran.stderr);
     harness.assert_true();
@@ -139,7 +149,7 @@ fn check_healed(harness: &Installation, round: u64, made_before: u64, fault: Dis
         assert_eq!(state, ["done"], "{fault:?}: {name}");
     }
     let world = harness.sandbox.world();
-    assert_eq!(world.creates() - made_before, 2, "{fault:?}: each create once");
+    assert_eq!(world.creates() - made_before, 2, "{fault:?}: each create took effect once");
     let truth = world.truth();
     drop(world);
     for door in ["sql", "file"] {
@@ -149,13 +159,13 @@ fn check_healed(harness: &Installation, round: u64, made_before: u64, fault: Dis
     }
     let of_round = |theirs: &&Value| theirs["metadata"]["round"].as_str() == Some(&round.to_string());
     let updated = truth.values().filter(of_round).count();
-    assert_eq!(updated, 1, "{fault:?}: the update is done and did nothing");
+    assert_eq!(updated, 1, "{fault:?}: the update is done without effect");
     let deleted = harness.one(&format!("SELECT customer_id FROM intents WHERE id = 'sql-delete-{round}'"));
-    assert!(!truth.contains_key(&deleted), "{fault:?}: the delete is done and its customer lives");
-    let lies = std::fs::read_dir(harness.path("spool")).unwrap().map(|entry| entry.unwrap().file_name());
-    let mut lies: Vec<_> = lies.collect();
-    lies.sort();
-    assert_eq!(lies, [".claimed", "receipts", "rejected"], "{fault:?}");
+    assert!(!truth.contains_key(&deleted), "{fault:?}: the delete is done and its customer is live");
+    let left = std::fs::read_dir(harness.path("spool")).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut left: Vec<_> = left.collect();
+    left.sort();
+    assert_eq!(left, [".claimed", "receipts", "rejected"], "{fault:?}");
     assert_eq!(std::fs::read_dir(harness.path("spool/.claimed")).unwrap().count(), 0, "{fault:?}");
     let receipt = harness.path("spool/receipts").join(format!("file-create-{round}.json.json"));
     let receipt = std::fs::read_to_string(receipt).unwrap();
@@ -166,8 +176,8 @@ fn every_call() -> bool {
     std::env::var_os("EVERY_CALL").is_some()
 }
 
-/// Rounds of this fault at the first call of its kind, a later one, and so on to the last. Each round is a `sync` in fault and one
-/// that heals.
+/// Runs rounds of this fault, from the first call of its kind to the last. Each round is a `sync`
+/// under the fault and one without it.
 fn at_each_call(library: &Library, kinds: &'static str, errno: i32, lasts: FaultCount) {
     let quiet = DiskFault { place: FaultPlace::Everywhere, kinds, errno, lasts, nth: 0 };
     let calls = {
@@ -189,11 +199,11 @@ fn at_each_call(library: &Library, kinds: &'static str, errno: i32, lasts: Fault
                 loop {
                     let round = next.fetch_add(1, Ordering::Relaxed);
                     let fault = DiskFault { nth: 1 + round * stride, ..quiet };
-                    assert!(fault.nth < MOST, "it never ends");
+                    assert!(fault.nth < MOST_CALLS, "the program never makes fewer calls");
                     prepare(&harness, round);
                     let made_before = harness.sandbox.world().creates();
-                    let end = sync_in_trouble(library, &harness, fault, &names(round));
-                    check_healed(&harness, round, made_before, fault);
+                    let end = sync_under_fault(library, &harness, fault, &names(round));
+                    check_recovered(&harness, round, made_before, fault);
                     let Some(end) = end else { return };
                     *ends.lock().unwrap().entry(end).or_default() += 1;
                 }
@@ -202,28 +212,29 @@ fn at_each_call(library: &Library, kinds: &'static str, errno: i32, lasts: Fault
     });
     let ends = ends.into_inner().unwrap();
     let rounds: u64 = ends.values().sum();
-    println!("{kinds} errno {errno} {lasts:?}: {calls} calls, {rounds} of them failed by turn: {ends:?}");
+    println!("{kinds} errno {errno} {lasts:?}: {calls} calls, {rounds} of them failed in turn: {ends:?}");
     assert!(rounds >= ROUNDS / 2, "{quiet:?}: only {rounds} rounds");
     let expected = if kinds == "r" { "exit 5" } else { "exit 1" };
     assert!(ends.contains_key(expected), "{quiet:?}: {ends:?}");
 }
 
-/// The same for the first start, which makes the database: each time anew.
+/// Runs such rounds for the first start, which makes the database; each round has a new
+/// installation.
 fn at_each_call_of_the_first_start(library: &Library, kinds: &'static str, errno: i32) {
     let (mut nth, mut rounds, mut ends) = (1, 0, Ends::new());
     loop {
         let harness = Installation::with(PROGRAM, 3);
         let fault = DiskFault { place: FaultPlace::Everywhere, kinds, errno, lasts: FaultCount::Once, nth };
-        let end = sync_in_trouble(library, &harness, fault, &[]);
+        let end = sync_under_fault(library, &harness, fault, &[]);
         harness.expect(0, &["sync"]);
         harness.assert_true();
         let Some(end) = end else { break };
         *ends.entry(end).or_default() += 1;
         rounds += 1;
         nth += if every_call() { 1 } else { 1 + nth };
-        assert!(nth < MOST, "it never ends");
+        assert!(nth < MOST_CALLS, "the program never makes fewer calls");
     }
-    println!("first start, {kinds} errno {errno}: {rounds} calls failed by turn: {ends:?}");
+    println!("first start, {kinds} errno {errno}: {rounds} calls failed in turn: {ends:?}");
     assert!(rounds >= 4, "{kinds} {errno}: only {rounds} rounds");
 }
 
@@ -245,8 +256,8 @@ fn sync_after_eio_at_each_read_write_and_sync_recovers() {
     at_each_call_of_the_first_start(&library, "rws", libc::EIO);
 }
 
-/// Before anything is asked or sent it is known that nothing of it could be written down.
-fn nothing_is_started_on_what_cannot_be_written(library: &Library) {
+/// A read-only file system is detected before the first request is sent.
+fn read_only_from_the_start_sends_no_request(library: &Library) {
     let harness = Installation::swept(PROGRAM, 8);
     prepare(&harness, 0);
     harness.sandbox.world().clear_requests();
@@ -255,18 +266,18 @@ fn nothing_is_started_on_what_cannot_be_written(library: &Library) {
     let mut command = harness.command(&["sync"]);
     library.under(&mut command, harness.directory.path(), fault);
     let output = command.output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(5), "{told}");
-    let words = "komoju.db.lock cannot be opened; the directory must exist and be writable (mount its file system writable, then \
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{stderr}");
+    let message = "komoju.db.lock cannot be opened; the directory must exist and be writable (mount its file system writable, then \
                  start again)";
-    assert!(told.contains(words), "{told}");
-    assert!(harness.sandbox.world().requests().is_empty(), "KOMOJU was asked: {told}");
+    assert!(stderr.contains(message), "{stderr}");
+    assert!(harness.sandbox.world().requests().is_empty(), "a request was sent: {stderr}");
 }
 
 #[test]
 fn sync_on_a_read_only_file_system_exits_5_and_recovers() {
     let library = Library::load();
-    nothing_is_started_on_what_cannot_be_written(&library);
+    read_only_from_the_start_sends_no_request(&library);
     at_each_call(&library, "wtcoum", libc::EROFS, FaultCount::FromThenOn);
     at_each_call_of_the_first_start(&library, "wtcoum", libc::EROFS);
 }

@@ -1,4 +1,4 @@
-//! The documents against the code, and what goes into packages.
+//! The documents against the code, and the content of packages.
 
 mod architecture;
 mod dependencies;

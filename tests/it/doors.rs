@@ -1,5 +1,5 @@
-//! One table of intents, and all that judge them: the parser, the JSON Schema, the triggers in this program's SQLite and in the
-//! `sqlite3` shell of the machine. They must agree on every one.
+//! One table of intents for all validators: the parser, the JSON Schema, and the triggers in the
+//! built-in SQLite and in the machine's `sqlite3` shell. They must agree on each intent.
 
 mod table;
 
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::doors::table::{bad, good, raw};
 
-/// A fresh database in which `n1` is a create.
+/// A new database with the creates `n1` and `n 1/é`.
 pub(crate) struct Database {
     _directory: TempDir,
     pub(crate) path: PathBuf,
@@ -41,8 +41,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The statement that drops an intent by SQL: JSON as text, text as it is, and what should be text and is not as a blob, which is
-/// how SQL can be wrong about a type.
+/// Returns the statement that inserts an intent: `body` and `expect` as JSON text, text as it is. A
+/// value of a wrong type becomes a blob, because SQL cannot express it otherwise.
 fn insert(intent: &Value) -> String {
     let text = |text: &str| format!("CAST(x'{}' AS TEXT)", hex(text.as_bytes()));
     let (mut columns, mut values) = (Vec::new(), Vec::new());
@@ -50,7 +50,7 @@ fn insert(intent: &Value) -> String {
         columns.push(name.clone());
         values.push(match (name.as_str(), value) {
             ("body" | "expect", json) => text(&json.to_string()),
-            (_, Value::String(words)) => text(words),
+            (_, Value::String(string)) => text(string),
             (_, other) => format!("x'{}'", hex(other.to_string().as_bytes())),
         });
     }
@@ -60,7 +60,7 @@ fn insert(intent: &Value) -> String {
     }
 }
 
-/// The machine's own shell, where there is one.
+/// Runs SQL in the machine's `sqlite3` shell. Returns `None` without a shell.
 pub(crate) fn shell(database: &Path, sql: &str) -> Option<Result<String, String>> {
     let output = Command::new("sqlite3").arg("-batch").arg("-bail").arg(database).arg(sql).output().ok()?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
@@ -77,10 +77,9 @@ pub(crate) fn has_shell() -> bool {
             true
         }
         Err(e) => {
-            let told = format!(
-                "no sqlite3 shell on PATH ({e}): the triggers were judged by the built-in SQLite alone\n"
-            );
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), told.as_bytes());
+            let note =
+                format!("no sqlite3 shell on PATH ({e}): only the built-in SQLite tested the triggers\n");
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), note.as_bytes());
             false
         }
     }
@@ -101,17 +100,17 @@ fn every_door_accepts_and_refuses_the_same_intents() {
         if by_trigger.is_err() {
             let _ = conn.execute_batch("ROLLBACK");
         }
-        let mut judged = vec![
+        let mut results = vec![
             ("the parser", Intent::parse(&intent.to_string()).map(|_| ()).map_err(|e| e.to_string())),
             ("the schema", schema.validate(&intent).map_err(|e| e.to_string())),
             ("the triggers", by_trigger),
         ];
         if with_shell {
-            judged.push(("the shell", shell(&database.path, &sql).unwrap().map(|_| ())));
+            results.push(("the shell", shell(&database.path, &sql).unwrap().map(|_| ())));
         }
-        for (judge, verdict) in judged {
-            if verdict.is_ok() != is_good {
-                disagreements.push(format!("{name}: {judge} says {verdict:?}"));
+        for (validator, result) in results {
+            if result.is_ok() != is_good {
+                disagreements.push(format!("{name}: {validator} says {result:?}"));
             }
         }
     }
@@ -141,13 +140,13 @@ fn every_door_accepts_and_refuses_the_same_intents() {
         if by_trigger.is_err() {
             let _ = conn.execute_batch("ROLLBACK");
         }
-        let mut judged = vec![("the parser", by_parser), ("the triggers", by_trigger)];
+        let mut results = vec![("the parser", by_parser), ("the triggers", by_trigger)];
         if with_shell {
-            judged.push(("the shell", shell(&database.path, &sql).unwrap().map(|_| ())));
+            results.push(("the shell", shell(&database.path, &sql).unwrap().map(|_| ())));
         }
-        for (judge, verdict) in judged {
-            if verdict.is_ok() != is_good {
-                disagreements.push(format!("{name}: {judge} says {verdict:?}"));
+        for (validator, result) in results {
+            if result.is_ok() != is_good {
+                disagreements.push(format!("{name}: {validator} says {result:?}"));
             }
         }
     }
@@ -164,6 +163,6 @@ fn shipped_json_schema_is_up_to_date() {
     let shipped = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         shipped == schema,
-        "docs/intent.schema.json is out of date: `UPDATE=1 cargo test --test doors the_schema` writes it anew"
+        "docs/intent.schema.json is out of date: `UPDATE=1 cargo test --test it shipped_json_schema` writes it"
     );
 }

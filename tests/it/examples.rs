@@ -1,7 +1,7 @@
-//! The programs in `examples/`, each run against a local KOMOJU; and the commands of the README that they explain.
+//! The programs in `examples/`, each run against the sandbox, and the SQL command of the README.
 //!
-//! A program whose language this machine lacks is reported in a line `NOT TESTED`. Packages are installed below `target/` where
-//! `INSTALL_EXAMPLES` is set, as `.ci/run` sets it.
+//! A program whose language is not installed is reported in a line `NOT TESTED`. Packages are
+//! installed below `target/` where `INSTALL_EXAMPLES` is set, as in `.ci/run`.
 
 mod languages;
 mod readme;
@@ -27,13 +27,15 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
-/// Reports on standard error, which the test harness does not keep to itself, that something is not tested.
+/// Reports on standard error that something is not tested. The test harness does not capture a
+/// direct write.
 fn not_tested(what: &str, why: &str) {
     let line = format!("#### NOT TESTED: {what}: {why} ####\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
-/// Runs an installer where `folder` below `target/` is missing and `INSTALL_EXAMPLES` is set; returns the folder.
+/// Returns the folder below `target/`. Runs the installer where it is missing and
+/// `INSTALL_EXAMPLES` is set.
 fn installed(folder: &str, installer: impl FnOnce(&Path) -> Command) -> Result<PathBuf, String> {
     let path = root().join("target").join(folder);
     if path.exists() {
@@ -42,7 +44,7 @@ fn installed(folder: &str, installer: impl FnOnce(&Path) -> Command) -> Result<P
     if std::env::var_os("INSTALL_EXAMPLES").is_none() {
         return Err(format!("target/{folder} is missing; set INSTALL_EXAMPLES=1 to install it"));
     }
-    // Under another name until it is complete, so that a failed installation is not taken for one.
+    // Install under another name, so that a failed installation is not taken for a complete one.
     let beside = path.with_extension("new");
     let ran = installer(&beside).output().map_err(|e| e.to_string())?;
     if !ran.status.success() {
@@ -52,7 +54,7 @@ fn installed(folder: &str, installer: impl FnOnce(&Path) -> Command) -> Result<P
     Ok(path)
 }
 
-/// The Python packages of an example, below `target/`.
+/// Returns the folder with the Python packages of an example.
 fn python_package(name: &str, requirement: &str) -> Result<PathBuf, String> {
     installed(&format!("examples-{name}"), |path| {
         let mut pip = Command::new("python3");
@@ -62,15 +64,15 @@ fn python_package(name: &str, requirement: &str) -> Result<PathBuf, String> {
     })
 }
 
-/// What a program printed, and its exit code.
-struct Ran {
+/// The output and the exit code of a program.
+struct ProgramRun {
     code: Option<i32>,
     stdout: String,
     stderr: String,
 }
 
-impl Ran {
-    /// The lines of standard output as JSON. The program must have ended with exit code 0.
+impl ProgramRun {
+    /// Returns the lines of standard output as JSON. Panics unless the exit code is 0.
     #[track_caller]
     fn json(&self) -> Vec<Value> {
         assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
@@ -85,18 +87,19 @@ fn start(command: &mut Command, input: &str) -> Process {
     child
 }
 
-fn end(child: Process) -> Ran {
+fn end(child: Process) -> ProgramRun {
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    ProgramRun { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-fn run(command: &mut Command) -> Ran {
+fn run(command: &mut Command) -> ProgramRun {
     end(start(command, ""))
 }
 
-/// Runs a program that only reads the database. It leaves the `-wal` for other readers, though it may close the last connection.
-fn read(harness: &Installation, command: &mut Command) -> Ran {
+/// Runs a program that only reads the database, and asserts that it keeps the `-wal` for other
+/// readers, also when it closes the last connection.
+fn read(harness: &Installation, command: &mut Command) -> ProgramRun {
     let has_wal = harness.path("komoju.db-wal").exists();
     let ran = run(command);
     assert!(!has_wal || harness.path("komoju.db-wal").exists(), "{command:?} removes the -wal");

@@ -1,4 +1,4 @@
-//! The exit codes, where no other part of the contract holds them.
+//! Exit code 5 of an operator's decision on an unusable database.
 //!
 //! Promises: exit code 5
 
@@ -20,14 +20,14 @@ fn decision_on_a_newer_database_exits_5_and_writes_nothing() {
     harness.expect(0, &["sync"]);
     let path = harness.path("komoju.db");
     let conn = Connection::open(&path).unwrap();
-    // Not in WAL mode: to set the mode alone would write to it.
+    // The file is not in WAL mode, because setting that mode would be a write.
     conn.execute_batch("PRAGMA journal_mode = delete; PRAGMA user_version = 99").unwrap();
     drop(conn);
     let before = bytes(&path);
     for arguments in [&["deletions", "approve"][..], &["deletions", "reject"], &["account", "accept"]] {
         let ran = harness.expect(5, arguments);
         assert!(ran.stderr.contains("newer komoju-sync"), "{}", ran.stderr);
-        assert!(bytes(&path) == before, "it was written to by {arguments:?}");
+        assert!(bytes(&path) == before, "{arguments:?} wrote to the database");
     }
 }
 
@@ -42,6 +42,6 @@ fn decision_on_a_damaged_database_exits_5_and_writes_nothing() {
     for arguments in [&["deletions", "approve"][..], &["account", "accept"], &["sync", "--dry-run"]] {
         let ran = harness.expect(5, arguments);
         assert!(ran.stderr.contains(&format!("{} is damaged", path.display())), "{}", ran.stderr);
-        assert!(bytes(&path) == content, "it was written to by {arguments:?}");
+        assert!(bytes(&path) == content, "{arguments:?} wrote to the database");
     }
 }

@@ -1,6 +1,8 @@
-//! The contract as files in `tests/it/golden/`: the help of every command, the keys of `status --json`, the schema, and exit codes.
+//! The contract as files in `tests/it/golden/`: the help of every command, the keys of `status
+//! --json`, the schema, and the exit codes.
 //!
-//! A change to one of these files is a change to what users rely on. `UPDATE_GOLDEN=1 cargo test --test it golden::` writes them.
+//! Users rely on what these files contain. `UPDATE_GOLDEN=1 cargo test --test it golden::` writes
+//! them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -34,7 +36,8 @@ fn check(name: &str, actual: &str) {
     );
 }
 
-/// The arguments that name each command, the program itself first.
+/// Collects the arguments of each command; the first entry, without arguments, is the program
+/// itself.
 fn commands(command: &clap::Command, path: &[String], found: &mut Vec<Vec<String>>) {
     found.push(path.to_vec());
     for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
@@ -52,7 +55,7 @@ fn help_of_every_command_is_unchanged() {
         for flag in ["-h", "--help"] {
             let mut arguments: Vec<&str> = path.iter().map(String::as_str).collect();
             arguments.push(flag);
-            // Without `--config`, whose value differs in each run.
+            // Run without `--config`, whose value would differ in each run.
             let output = Command::new(PROGRAM).env_clear().args(&arguments).output().unwrap();
             assert!(output.status.success(), "{arguments:?}");
             let help = String::from_utf8(output.stdout).unwrap();
@@ -62,7 +65,7 @@ fn help_of_every_command_is_unchanged() {
     check("help.txt", &text);
 }
 
-/// The paths of all keys: `a.b` in an object, `a[].b` in the objects of a list.
+/// Collects the paths of all keys: `a.b` in an object, `a[].b` in the objects of a list.
 fn key_paths(value: &Value, at: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(members) => {
@@ -88,7 +91,7 @@ fn keys_of_status_in_json_are_unchanged() {
     };
     harness.expect(0, &["sync"]);
     note();
-    // A hold and an intent that waits.
+    // Add a hold and a queued intent.
     for id in harness.mirror().keys().take(20) {
         harness.sandbox.world().delete(id);
     }

@@ -18,12 +18,12 @@ fn delete(harness: &Installation, count: usize) -> Vec<String> {
     ids
 }
 
-/// An answer of this status and body.
+/// Returns an answer with this status and body.
 fn answered(status: u16, body: komoju_sandbox::Payload) -> Effect {
     Effect::Status { status, body, retry_after: None, headers: Default::default(), work: Default::default() }
 }
 
-/// A fault on one customer's own GET.
+/// Returns a fault on the GET of one customer.
 pub(crate) fn on_show(effect: Effect, id: &str) -> Fault {
     let mut fault = Fault::new(effect).call(Call::Show);
     fault.on.path = Some(format!("/customers/{id}"));

@@ -1,4 +1,4 @@
-//! A null source is "none" or "not revealed": every reading.
+//! Invariant 5: a null `source` may mean "none" or "not revealed".
 //!
 //! Promises: invariant 5
 
@@ -21,13 +21,13 @@ fn lists_that_hide_sources_erase_none() {
     let head = harness.head();
     harness.sandbox.world().readings_mut().list_source = Source::Hidden;
     harness.sweep();
-    assert_eq!(harness.head(), head, "nothing changed but what the list reveals");
+    assert_eq!(harness.head(), head, "a hidden source is not a change");
     let id = with_card(&harness);
     harness.sandbox.world().update(&id, json!({"email": "new@example.com"}));
     harness.sweep();
     assert_eq!(harness.kinds_after(head), ["updated"]);
     let brand = harness.one(&format!("SELECT source_brand FROM customers WHERE id = '{id}'"));
-    assert_ne!(brand, "null", "what is recorded carries the known source on");
+    assert_ne!(brand, "null", "the recorded row keeps the known source");
     assert_ne!(harness.one("SELECT after -> '$.source' FROM changes ORDER BY seq DESC LIMIT 1"), "null");
 }
 
@@ -43,7 +43,7 @@ fn removed_source_becomes_null_when_the_list_shows_other_sources() {
     assert_eq!(harness.one(&format!("SELECT source IS NULL FROM customers WHERE id = '{id}'")), "1");
     harness.assert_true();
     harness.sweep();
-    assert_eq!(harness.kinds_after(head), ["updated"], "and stays as it is");
+    assert_eq!(harness.kinds_after(head), ["updated"], "the null source is recorded once");
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn lookup_that_hides_sources_erases_none() {
 
 #[test]
 fn source_recorded_by_a_sweep_is_not_removed_by_the_same_sweep() {
-    // `total` counts too many, so that the list is read twice; in between a customer gets a card.
+    // `total` is too high, so the list is read twice. Between the readings a customer gets a card.
     let readings = Readings { total: Total::Off(3), ..Readings::default() };
     let harness = Installation::reading(PROGRAM, 12, readings);
     let id = with_card(&harness);
@@ -89,7 +89,7 @@ fn sources_of_many_large_customers_become_null_in_one_sweep() {
         with_card.map(|(id, _)| id.clone()).collect()
     };
     let shown = ids.pop().unwrap();
-    // Together they are larger than what one step plans.
+    // Together they exceed the size of one planning step.
     assert!(ids.len() > 20);
     let note = "x".repeat(40_000);
     for id in &ids {

@@ -29,7 +29,7 @@ pub(crate) fn minutes(n: i64) -> SignedDuration {
     SignedDuration::from_mins(n)
 }
 
-/// Where a process may end between two commits.
+/// A point between two commits at which a process may end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cut {
     BeforePush(usize),
@@ -37,45 +37,45 @@ pub enum Cut {
     BeforeList(usize),
 }
 
-/// The real remote, and a process that ends at one point of its way.
-struct Ending {
+/// The real remote for a process that ends at one point.
+struct InterruptedRemote {
     remote: Http,
     cut: Option<Cut>,
-    /// Whether the answers say what time it is there.
-    tells_time: bool,
-    /// How long a page takes, by the harness's clock.
+    /// Whether answers have a `Date`.
+    sends_date: bool,
+    /// How long a list page takes by the harness's clock.
     list_takes: Duration,
     clock: Arc<ManualClock>,
-    over: CancellationToken,
+    ended: CancellationToken,
     pushes: std::sync::atomic::AtomicUsize,
     lists: std::sync::atomic::AtomicUsize,
 }
 
-impl Ending {
+impl InterruptedRemote {
     fn of(harness: &InProcess, cut: Option<Cut>) -> Self {
         Self {
             remote: harness.remote_at(&harness.sandbox.base_url()),
             cut,
-            tells_time: true,
+            sends_date: true,
             list_takes: Duration::ZERO,
             clock: Arc::clone(&harness.clock),
-            over: CancellationToken::new(),
+            ended: CancellationToken::new(),
             pushes: Default::default(),
             lists: Default::default(),
         }
     }
 
-    async fn here(&self, cut: Cut) {
+    async fn end_if_at(&self, cut: Cut) {
         if Some(cut) == self.cut {
-            self.over.cancel();
+            self.ended.cancel();
             std::future::pending::<()>().await;
         }
     }
 }
 
-impl Remote for Ending {
+impl Remote for InterruptedRemote {
     async fn list(&self, query: PageQuery) -> Result<Page, RemoteError> {
-        self.here(Cut::BeforeList(self.lists.fetch_add(1, std::sync::atomic::Ordering::Relaxed))).await;
+        self.end_if_at(Cut::BeforeList(self.lists.fetch_add(1, std::sync::atomic::Ordering::Relaxed))).await;
         self.clock.advance(self.list_takes);
         self.remote.list(query).await
     }
@@ -93,16 +93,16 @@ impl Remote for Ending {
     }
 
     fn server_time(&self) -> Option<jiff::Timestamp> {
-        self.remote.server_time().filter(|_| self.tells_time)
+        self.remote.server_time().filter(|_| self.sends_date)
     }
 }
 
-impl PushRemote for Ending {
+impl PushRemote for InterruptedRemote {
     async fn push(&self, push: &Push) -> Result<Pushed, PushError> {
         let n = self.pushes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.here(Cut::BeforePush(n)).await;
+        self.end_if_at(Cut::BeforePush(n)).await;
         let pushed = self.remote.push(push).await;
-        self.here(Cut::AfterPush(n)).await;
+        self.end_if_at(Cut::AfterPush(n)).await;
         pushed
     }
 
@@ -111,19 +111,19 @@ impl PushRemote for Ending {
     }
 }
 
-/// A process that ends at `cut`, if it comes there.
+/// Drains the outbox in a process that ends at `cut`, if it reaches that point.
 pub async fn end_at(harness: &mut InProcess, cut: Cut) {
-    let remote = Ending::of(harness, Some(cut));
-    drain_until_over(harness, remote).await;
+    let remote = InterruptedRemote::of(harness, Some(cut));
+    drain_until_ended(harness, remote).await;
 }
 
-async fn drain_until_over(harness: &mut InProcess, remote: Ending) {
-    let over = remote.over.clone();
+async fn drain_until_ended(harness: &mut InProcess, remote: InterruptedRemote) {
+    let ended = remote.ended.clone();
     let pusher = Arc::new(harness.pusher_on(remote, CancellationToken::new()));
     pusher.recover().await.unwrap();
     tokio::select! {
         drained = pusher.drain() => drop(drained.unwrap()),
-        () = over.cancelled() => {}
+        () = ended.cancelled() => {}
     }
     drop(pusher);
     harness.restart();

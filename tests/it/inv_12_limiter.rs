@@ -1,4 +1,5 @@
-//! Invariant 12: requests never exceed the limit, also across restarts, and a wait that the API asked for is kept.
+//! Invariant 12: requests never exceed the limit, also across restarts, and `Retry-After` is
+//! obeyed.
 //!
 //! Promises: invariant 12
 
@@ -22,16 +23,16 @@ fn retry_after_is_obeyed_by_the_next_process() {
     let daemon = harness.spawn(&["run"]);
     let waits = "SELECT count(*) FROM meta WHERE throttled_until IS NOT NULL";
     harness.runtime.block_on(harness.sandbox.until(|world| world.request_count() > 0));
-    assert!((0..20_000).any(|_| harness.one(waits) == "1"), "it is never said that the API asks to wait");
+    assert!((0..20_000).any(|_| harness.one(waits) == "1"), "the wait is never recorded");
     stop(daemon);
     let mut daemon = harness.spawn(&["run"]);
     let begun = "SELECT count(*) FROM pass WHERE finished_at IS NULL";
-    assert!((0..20_000).any(|_| harness.one(begun) == "1"), "the next one never begins");
+    assert!((0..20_000).any(|_| harness.one(begun) == "1"), "the next process never starts a pass");
     let status = harness.run(&["status"]).stdout;
     assert!(status.contains("the API asked us to wait until"), "{status}");
     signal("TERM", daemon.id());
     daemon.wait().unwrap();
-    assert_eq!(harness.sandbox.world().request_count(), 1, "nothing was sent meanwhile");
+    assert_eq!(harness.sandbox.world().request_count(), 1, "a request was sent before the wait ended");
 }
 
 #[test]
@@ -54,7 +55,7 @@ fn twenty_restarts_keep_the_limit() {
         for last in first..at.len() {
             let seconds = (at[last] - at[first]) as f64 / 1000.0;
             let sent = (last - first + 1) as f64;
-            // Two more for what was admitted late and arrived together.
+            // Two more, because requests that were admitted late may arrive together.
             assert!(sent <= burst + per_second * seconds + 2.0, "{sent} requests within {seconds} s");
         }
     }

@@ -13,7 +13,7 @@ fn probe_records_new_customers_and_deletes_no_missing_one() {
     let ran = harness.expect(1, &["sync", "--probe"]);
     assert!(
         ran.stderr.contains("komoju-sync sync"),
-        "a probe rests until one sweep is complete: {}",
+        "a probe does not run before one sweep is complete: {}",
         ran.stderr
     );
     harness.expect(0, &["sync"]);
@@ -40,7 +40,7 @@ fn probe_with_a_created_at_in_the_future_starts_no_later_than_now() {
     harness.expect(0, &["sync", "--probe"]);
     let newest = harness.one("SELECT max(created_at) FROM customers WHERE created_at < '2099'");
     let from = &newest[..newest.len() - 8];
-    let asked = harness.sandbox.world().requests()[0].query.clone();
-    let day = asked.split("start_time=").nth(1).unwrap()[..10].to_owned();
-    assert!(from.starts_with(&day) || day.as_str() < &from[..10], "{asked}, the newest is {newest}");
+    let query = harness.sandbox.world().requests()[0].query.clone();
+    let day = query.split("start_time=").nth(1).unwrap()[..10].to_owned();
+    assert!(from.starts_with(&day) || day.as_str() < &from[..10], "{query}, the newest is {newest}");
 }

@@ -1,4 +1,4 @@
-//! Invariant 15: an erased customer is in no byte of any file, and the log still proves itself.
+//! Invariant 15: no file contains a byte of an erased customer, and the log still verifies.
 //!
 //! Promises: invariant 15; command erase
 
@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::PROGRAM;
 
-/// What must be nowhere: emails, a name, a number, and the end of a value that fills several pages of the database.
+/// VALUES must be in no file: emails, a name, a number, and the end of a value that fills several
+/// pages of the database.
 const VALUES: [&str; 7] = [
     "hanako.first@example.jp",
     "hanako.second@example.jp",
@@ -37,19 +38,19 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Where these stand, in names of files and in their bytes.
+/// Returns the files whose name or content contains one of these values.
 fn found(harness: &Installation, values: &[&str]) -> Vec<String> {
     found_in(harness, files(harness.directory.path()), values)
 }
 
-/// The same for these files.
+/// Returns those of these files whose name or content contains one of the values.
 fn found_in(harness: &Installation, files: Vec<PathBuf>, values: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for path in files {
         let name = path.strip_prefix(harness.directory.path()).unwrap().to_string_lossy().into_owned();
         let bytes = std::fs::read(&path).unwrap();
         for value in values {
-            // Case and JSON's escapes hide nothing.
+            // Compare without regard to case, and also the JSON escapes.
             let escaped: String = value
                 .chars()
                 .map(|c| if c.is_ascii() { c.to_string() } else { format!("\\u{:04x}", c as u32) })
@@ -86,15 +87,15 @@ fn receipt(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
-/// A customer that was seen, changed and, but for the last step, deleted.
-struct Story {
+/// A harness and a customer that was created, updated and, with `deleted`, deleted.
+struct EraseCase {
     harness: Installation,
     id: String,
 }
 
-impl Story {
-    /// Lives under two emails among so many others.
-    fn living(others: u32) -> Self {
+impl EraseCase {
+    /// Returns a live customer that had two emails, among this many others.
+    fn live(others: u32) -> Self {
         let harness = Installation::with(PROGRAM, others);
         harness.expect(0, &["sync"]);
         let id = harness.sandbox.world().create(body(VALUES[0]));
@@ -104,11 +105,11 @@ impl Story {
         Self { harness, id }
     }
 
-    /// And is gone.
-    fn told(others: u32) -> Self {
-        let story = Self::living(others);
-        story.delete();
-        story
+    /// Returns such a customer that is deleted.
+    fn deleted(others: u32) -> Self {
+        let case = Self::live(others);
+        case.delete();
+        case
     }
 
     fn delete(&self) {
@@ -122,7 +123,7 @@ impl Story {
         receipt(&self.harness.expect(code, &["erase", &self.id, "--json"]).stdout)
     }
 
-    /// Another program's intent.
+    /// Inserts an intent as another program.
     fn intend(&self, id: &str, op: &str, customer: Option<&str>, body: Option<Value>) {
         let sql = "INSERT INTO intents (id, op, customer_id, body) VALUES (?1, ?2, ?3, ?4)";
         let body = body.map(|body| body.to_string());

@@ -11,17 +11,17 @@ use serde_json::{Value, json};
 
 use crate::PROGRAM;
 
-/// The email of the customer that answers show in another form.
+/// MARK is the email of the marked customer, which answers show in another form.
 pub(crate) const MARK: &str = "mark@example.com";
 
-/// Its locale.
+/// LOCALE is the locale of the marked customer.
 const LOCALE: &str = "mark";
 
 pub(crate) fn text(text: impl Into<String>) -> Payload {
     Payload::Text(text.into())
 }
 
-/// A harness with 57 customers, the 25th of which is the marked one; returns its id.
+/// Returns a harness with 57 customers and the id of the 25th, which is the marked one.
 pub(crate) fn marked() -> (Installation, String) {
     let harness = Installation::with(PROGRAM, 57);
     let id = harness.sandbox.world().ids()[24].clone();
@@ -29,7 +29,7 @@ pub(crate) fn marked() -> (Installation, String) {
     (harness, id)
 }
 
-/// The rows of the view, without their times.
+/// Returns the rows of `unreadable_customers` without their times.
 pub(crate) fn unreadable(harness: &Installation) -> Vec<Value> {
     let row = "SELECT json_object('id', id, 'page', page, 'position', position, 'reason', reason) FROM unreadable_customers";
     harness.column(row).iter().map(|row| serde_json::from_str(row).unwrap()).collect()

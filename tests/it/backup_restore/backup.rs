@@ -1,4 +1,4 @@
-//! What a backup contains, and when none is made.
+//! What a backup contains, and when `backup` refuses.
 //!
 //! Promises: command backup
 
@@ -37,8 +37,8 @@ fn backup_reports_its_contents_and_is_a_single_file() {
     assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o600);
     let around: Vec<String> =
         names(&harness).into_iter().filter(|name| name.contains("b.db") || name.starts_with('.')).collect();
-    assert_eq!(around, ["b.db"], "nothing beside it, before it is read");
-    // Everything that SQL users rely on is in it, object by object.
+    assert_eq!(around, ["b.db"], "no other file exists beside the backup before it is read");
+    // The schema equals that of the database, object by object.
     let objects = |path: &Path| {
         let conn = Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         let mut statement =
@@ -84,7 +84,7 @@ fn backup_contains_no_token_and_no_key() {
     for spoilt in ["s1", "s2", "s3", "s4"] {
         drop_in(spoilt, "create", None, &with("tok_canary_s"));
     }
-    // Settled by a program that leaves copies in free space.
+    // Settled by a program that leaves copies in free pages.
     conn.execute_batch(
         "PRAGMA secure_delete = OFF; UPDATE intents SET state = 'cancelled' WHERE id IN ('c1', 'c2', 'c3')",
     )
@@ -117,7 +117,7 @@ fn backup_contains_no_token_and_no_key() {
     let plain: String =
         conn.query_row("SELECT body FROM intents WHERE id = 'plain'", [], |row| row.get(0)).unwrap();
     assert_eq!(plain, r#"{"email":"back\\slash@example.com"}"#);
-    // What was dropped is still known by its digest.
+    // A backup omits tokens, and the digest still identifies the submitted intent.
     drop(conn);
     harness.expect(3, &["restore", &made]);
     let body = harness.path("body.json");
@@ -141,7 +141,7 @@ fn backup_during_writes_is_a_consistent_snapshot() {
             conn.busy_timeout(Duration::from_secs(20)).unwrap();
             let mut n = 0;
             while !ended.load(Ordering::Relaxed) {
-                // Two rows that are never apart.
+                // Both rows commit together, so the count is always even.
                 conn.execute_batch(&format!(
                     "BEGIN IMMEDIATE; INSERT INTO intents (id, op, body, not_before) VALUES ('a{n}', 'create', '{{\"email\": \"a\"}}', '2099-01-01T00:00:00Z');
                      INSERT INTO intents (id, op, body, not_before) VALUES ('b{n}', 'create', '{{\"email\": \"a\"}}', '2099-01-01T00:00:00Z'); COMMIT"
@@ -152,7 +152,7 @@ fn backup_during_writes_is_a_consistent_snapshot() {
             n
         }
     });
-    // And a sweep that records.
+    // A sweep records changes at the same time.
     let ids = harness.sandbox.world().ids();
     for id in ids.into_iter().take(200) {
         harness.sandbox.world().update(&id, json!({"email": format!("{id}@changed.example.com")}));
@@ -163,14 +163,17 @@ fn backup_during_writes_is_a_consistent_snapshot() {
         let made = backup(&harness, &format!("b{n}.db"));
         let conn = Connection::open(&made).unwrap();
         let one = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
-        assert_eq!(one("SELECT count(*) % 2 FROM intents"), 0, "of one moment");
+        assert_eq!(one("SELECT count(*) % 2 FROM intents"), 0, "the backup splits a transaction");
         assert_eq!(one("SELECT count(*) FROM intents"), one("SELECT count(*) FROM outbox"));
         seen.push(one("SELECT count(*) FROM intents"));
     }
     ended.store(true, Ordering::Relaxed);
     assert!(writer.join().unwrap() > 0);
     assert!(sync.wait().unwrap().success());
-    assert!(seen.is_sorted() && seen.last() > seen.first(), "others wrote meanwhile: {seen:?}");
+    assert!(
+        seen.is_sorted() && seen.last() > seen.first(),
+        "no other program wrote between the backups: {seen:?}"
+    );
 }
 
 #[test]
@@ -216,7 +219,7 @@ fn refused_backup_names_the_reason_and_leaves_no_file() {
     harness.expect(2, &["backup"]);
     assert_eq!(names(&harness), before);
     assert_eq!(fs::read(harness.path("exists")).unwrap(), b"precious");
-    // A mirror that is wrong makes no backup.
+    // A mirror that fails verification is not backed up.
     harness.sql("UPDATE mirror SET email = 'x' WHERE row = 1");
     let ran = harness.expect(1, &["backup", &file(&harness, "b.db")]);
     assert!(
@@ -277,7 +280,8 @@ fn help_of_backup_and_restore_has_an_example() {
     }
 }
 
-/// What an operator may have added: an index by full text that a trigger feeds, and tables of unusual forms.
+/// Objects that an operator may have added: a full-text index that a trigger fills, and tables of
+/// unusual forms.
 const ADDED: &str = r#"
     CREATE VIRTUAL TABLE search USING fts5 (id UNINDEXED, email);
     INSERT INTO search SELECT id, email FROM customers;
@@ -295,7 +299,7 @@ const ADDED: &str = r#"
     CREATE VIEW found AS SELECT * FROM search WHERE search MATCH 'example';
 "#;
 
-/// All that ADDED made, as text.
+/// Returns the objects and rows of ADDED as text.
 fn added(path: &Path) -> Vec<String> {
     let conn = Connection::open(path).unwrap();
     let mut all = Vec::new();
@@ -335,7 +339,7 @@ fn backup_is_complete_with_a_full_text_index_and_other_additions() {
 fn backup_of_an_unknown_collation_fails_and_names_its_index() {
     let harness = Installation::swept(PROGRAM, 3);
     let conn = harness.writer();
-    // An index by an order that only the operator's program knows.
+    // An index with a collation that only the operator's program defines.
     conn.execute_batch(
         "CREATE TABLE names (name); CREATE INDEX by_their_order ON names (name COLLATE NOCASE);
          PRAGMA writable_schema = ON;
@@ -355,6 +359,6 @@ fn backup_of_an_unknown_collation_fails_and_names_its_index() {
         "{:?}",
         names(&harness)
     );
-    // The database itself works on: nothing of it is in that order.
+    // The database itself remains usable: its own tables do not use that collation.
     harness.expect(0, &["sync"]);
 }

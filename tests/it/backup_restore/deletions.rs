@@ -18,7 +18,7 @@ fn first_sweep_after_a_restore_holds_a_single_deletion() {
     let new = harness.sandbox.world().create(json!({"email": "new@example.com"}));
     let moved = harness.sandbox.world().ids()[3].clone();
     harness.sandbox.world().update(&moved, json!({"email": "moved@example.com"}));
-    // A sweep that fails concludes nothing: the mark stays.
+    // A failed sweep gives no evidence of absence, so the restore mark stays.
     harness.inject(Fault::new(Effect::status(400)).call(Call::List).page(3));
     harness.expect(1, &["sync"]);
     harness.sandbox.world().clear_faults();
@@ -30,8 +30,12 @@ fn first_sweep_after_a_restore_holds_a_single_deletion() {
     assert_eq!(harness.column("SELECT customer_id FROM held_deletions WHERE state = 'held'"), gone);
     assert!(harness.mirror().contains_key(&new) && harness.mirror().contains_key(&gone[0]));
     assert_eq!(harness.one("SELECT count(*) FROM changes WHERE kind = 'updated'"), "1");
-    assert_eq!(harness.one("SELECT restored_at FROM meta"), "null", "it has concluded");
-    // The same, and more: while one waits, so does whoever is missed later.
+    assert_eq!(
+        harness.one("SELECT restored_at FROM meta"),
+        "null",
+        "the sweep is complete, so the mark is cleared"
+    );
+    // While a deletion is held, customers that are missing later are held too.
     harness.expect(3, &["sync"]);
     assert_eq!(
         harness.column("SELECT DISTINCT hold_id FROM held_deletions"),
@@ -46,7 +50,7 @@ fn first_sweep_after_a_restore_holds_a_single_deletion() {
     harness.expect(0, &["sync"]);
     assert_eq!(harness.one("SELECT count(*) FROM deleted_customers"), "2");
     harness.assert_true();
-    // And then it goes on as always.
+    // After the decision, deletions are recorded as usual.
     delete(&harness, 1);
     harness.expect(0, &["sync"]);
     harness.assert_true();

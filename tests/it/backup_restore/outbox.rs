@@ -1,4 +1,4 @@
-//! The outbox after a restore: unfinished intents park, and a create keeps its key.
+//! The outbox after a restore: unfinished intents park, and a create keeps its idempotency key.
 //!
 //! Promises: command restore
 
@@ -41,7 +41,7 @@ fn restore_parks_unfinished_intents_and_sends_nothing_before_a_retry() {
     let made = backup(&harness, "b.db");
     harness.sql("UPDATE meta SET refused_since = NULL, throttled_until = NULL");
     harness.expect(0, &["intent", "cancel", "parked"]);
-    // What was unfinished is carried out after the backup was made.
+    // The open intents are done after the backup is made.
     harness.sql("UPDATE intents SET next_attempt_at = NULL WHERE id = 'waits'");
     harness.expect(0, &["sync"]);
     harness.expect(0, &["sync"]);
@@ -67,10 +67,14 @@ fn restore_parks_unfinished_intents_and_sends_nothing_before_a_retry() {
         harness.one("SELECT refused_since IS NULL AND throttled_until IS NULL AND is_backup = 0 FROM meta"),
         "1"
     );
-    assert_eq!(harness.one("SELECT count(*) FROM outbox WHERE is_head = 1"), "3", "lanes are as they were");
+    assert_eq!(
+        harness.one("SELECT count(*) FROM outbox WHERE is_head = 1"),
+        "3",
+        "the queues of the customers are unchanged"
+    );
     assert_eq!(harness.one("SELECT key FROM outbox WHERE position = 1"), key);
 
-    // The deletion by the intent is found gone, and held.
+    // The sweep finds that the customer of the delete intent is gone, and holds the deletion.
     harness.sandbox.world().clear_requests();
     harness.expect(3, &["sync"]);
     harness.expect(3, &["sync"]);
@@ -78,13 +82,15 @@ fn restore_parks_unfinished_intents_and_sends_nothing_before_a_retry() {
     assert_eq!((pushes(), harness.sandbox.world().ids().len()), (0, there));
     harness.expect(3, &["status"]);
 
-    // A byte of this one may have left: it is the very same request, and nobody is made twice.
+    // A byte of this create may have been sent: the retry sends the same request under the same
+    // key, so that no second customer is made.
     harness.expect(0, &["intent", "retry", "waits"]);
     assert_eq!(harness.one("SELECT state FROM intents WHERE id = 'waits'"), "waiting");
     harness.expect(3, &["sync"]);
     assert_eq!(harness.one("SELECT state FROM intents WHERE id = 'waits'"), "done");
-    assert_eq!(harness.sandbox.world().ids().len(), there, "it was there already");
-    // Of this one nothing was known, and a person said so: once more, and no more than that.
+    assert_eq!(harness.sandbox.world().ids().len(), there, "the customer existed already");
+    // These intents were not sent before the backup. The operator retries them, so each is sent
+    // once more.
     harness.expect(0, &["intent", "retry", "queued"]);
     harness.expect(0, &["intent", "retry", "follows"]);
     harness.expect(3, &["sync"]);
@@ -146,7 +152,8 @@ fn restored_create_that_was_refused_keeps_its_key_and_is_made_once() {
         assert!(harness.fired(away) > 0, "{case}");
         harness.sandbox.world().clear_faults();
         let unsent = match status {
-            // As a process leaves it that ends after the claim: the server's time is not noted yet.
+            // The state after a process ended between claim and answer: the server's time is not
+            // recorded yet.
             0 => {
                 "UPDATE outbox SET first_server_at = NULL; UPDATE meta SET engine = 1;
                   UPDATE intents SET state = 'sending'; UPDATE meta SET engine = 0; UPDATE attempts SET finished_at = NULL"
@@ -164,7 +171,7 @@ fn restored_create_that_was_refused_keeps_its_key_and_is_made_once() {
         assert_eq!(harness.sandbox.world().ids().len(), 2, "{case}");
         harness.expect(3, &["restore", &made]);
         harness.expect(3, &["sync"]);
-        // Who has the SQL cannot have it sent under another key.
+        // SQL cannot requeue it, which would send it under another key.
         assert!(harness.writer().execute("UPDATE intents SET state = 'queued'", []).is_err(), "{case}");
         harness.expect(0, &["intent", "retry", "turned"]);
         assert_eq!(

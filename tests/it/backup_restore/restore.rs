@@ -1,4 +1,4 @@
-//! How the restored file takes the place of the database, and what becomes of the old one.
+//! How the restored file replaces the database, and how the old database is kept.
 //!
 //! Promises: command restore
 
@@ -14,7 +14,8 @@ use rusqlite::Connection;
 use super::{backup, delete, file, kept, names};
 use crate::PROGRAM;
 
-/// Every file of the directory by its name, with its bytes; the lock's content says who came last.
+/// Returns the bytes of each file of the directory. Lock files are left out, because each start
+/// writes its own holder into them.
 fn everything(harness: &Installation) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(harness.directory.path()).unwrap().map(|entry| entry.unwrap().path());
     entries
@@ -31,12 +32,16 @@ fn restore_keeps_the_old_database_with_its_last_commits() {
     fs::set_permissions(harness.path("komoju.db"), fs::Permissions::from_mode(0o660)).unwrap();
     let inode = fs::metadata(harness.path("komoju.db")).unwrap().ino();
     harness.expect(0, &["intent", "create", "--email", "a", "--id", "after"]);
-    assert!(fs::metadata(harness.path("komoju.db-wal")).unwrap().len() > 0, "it stands in the -wal");
+    assert!(fs::metadata(harness.path("komoju.db-wal")).unwrap().len() > 0, "the intent is in the -wal");
     let ran = harness.expect(0, &["restore", &made]);
     let kept = kept(&harness);
     assert!(ran.stderr.contains(kept.file_name().unwrap().to_str().unwrap()), "{}", ran.stderr);
     assert_eq!(fs::metadata(&kept).unwrap().ino(), inode);
-    assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600, "it may hold tokens");
+    assert_eq!(
+        fs::metadata(&kept).unwrap().permissions().mode() & 0o777,
+        0o600,
+        "the kept database may contain tokens"
+    );
     assert!(ran.stderr.contains("payment tokens") && ran.stderr.contains("0600"), "{}", ran.stderr);
     let conn = Connection::open(&kept).unwrap();
     assert_eq!(conn.query_row("SELECT id FROM intents", [], |row| row.get::<_, String>(0)).unwrap(), "after");
@@ -55,9 +60,9 @@ fn stale_wal_is_never_applied_to_the_restored_database() {
     let made = backup(&harness, "b.db");
     let path = harness.path("komoju.db");
     let wal = harness.path("komoju.db-wal");
-    // A damaged database, and one that is gone, each with commits in its -wal.
+    // A damaged and a missing database, each with commits in its -wal.
     for damage in ["inside", "its head", "gone", "garbage"] {
-        // As long as somebody has it open, the -wal is not folded in.
+        // While another connection is open, the -wal is not checkpointed on close.
         let reader = harness.writer();
         reader.query_row("SELECT count(*) FROM intents", [], |_| Ok(())).unwrap();
         harness.sql(&format!(
@@ -140,7 +145,7 @@ fn restore_names_customers_that_were_erased_since_the_backup() {
         )),
         "0"
     );
-    // What knows of both has nothing to tell.
+    // A backup that contains both erasures names none.
     kept(&harness);
     let both = backup(&harness, "both.db");
     let ran = harness.expect(0, &["restore", &both]);
@@ -192,7 +197,7 @@ fn refused_restore_names_the_reason_and_touches_nothing() {
         ("cut in half", good[..good.len() / 2].to_vec(), "cannot be restored: it is damaged"),
         ("overwritten inside", patched(8192, &[0xAA; 4096]), "cannot be restored: it is damaged"),
         ("without its first bytes", patched(0, &[0; 16]), "cannot be restored: it is damaged"),
-        ("a diary", b"Dear diary,\n".repeat(50), "cannot be restored: it is not an SQLite database"),
+        ("a text file", b"Dear diary,\n".repeat(50), "cannot be restored: it is not an SQLite database"),
         ("another program's", patched(68, &[1, 2, 3, 4]), "another program's SQLite database"),
         ("empty", Vec::new(), "cannot be restored: it is empty"),
         ("of ours and empty", empty_of_ours, "cannot be restored: it is empty"),
@@ -222,7 +227,7 @@ fn refused_restore_names_the_reason_and_touches_nothing() {
 fn restore_of_a_plain_copy_with_its_wal_makes_a_new_database() {
     let harness = Installation::swept(PROGRAM, 6);
     harness.expect(0, &["intent", "create", "--email", "a@example.com", "--id", "open"]);
-    // As `cp` does it, with the -wal in which the last commits stand.
+    // A plain copy, as `cp` makes it, with the -wal that contains the last commits.
     assert!(fs::metadata(harness.path("komoju.db-wal")).unwrap().len() > 0);
     let other = Installation::with(PROGRAM, 0);
     for suffix in ["", "-wal"] {
@@ -275,14 +280,14 @@ fn restore_by_root_keeps_the_owner_of_the_database() {
     let made = backup(&harness, "b.db");
     let path = harness.path("komoju.db");
     if std::os::unix::fs::chown(&path, Some(12_345), Some(12_346)).is_err() {
-        // Not root: nothing to give away.
+        // Only root can change the owner of a file.
         return;
     }
     harness.expect(0, &["restore", &made]);
     let owner = |path: &Path| fs::metadata(path).map(|file| (file.uid(), file.gid())).unwrap();
     assert_eq!(owner(&path), (12_345, 12_346));
     assert_eq!(owner(&harness.path("komoju.db.lock")), (12_345, 12_346));
-    // Where there is none yet, the directory says whose it is.
+    // Where no database exists yet, it gets the owner of its directory.
     let none = Installation::with(PROGRAM, 0);
     std::os::unix::fs::chown(none.directory.path(), Some(12_345), Some(12_346)).unwrap();
     none.expect(0, &["restore", &made]);

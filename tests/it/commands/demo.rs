@@ -1,4 +1,4 @@
-//! `demo`: what a newcomer runs first.
+//! `demo`, the first command for new users.
 //!
 //! Promises: command demo
 
@@ -13,13 +13,13 @@ fn demo_prints_each_step_and_leaves_no_file() {
     let output = harness
         .command(&["demo", "--for", "8s"])
         .env("TMPDIR", directory.path())
-        // A machine without CA certificates can run it too.
+        // The demo needs no CA certificates.
         .env("SSL_CERT_FILE", "/dev/null")
         .env("SSL_CERT_DIR", "/nonexistent")
         .output()
         .unwrap();
-    let told = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{told}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{stdout}");
     for part in [
         "the first sweep recorded 120 customers",
         "sqlite3 -readonly",
@@ -28,7 +28,7 @@ fn demo_prints_each_step_and_leaves_no_file() {
         "delete by cli, goodbye, is done: change ",
         "with 0 findings",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(stdout.contains(part), "{part}: {stdout}");
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }

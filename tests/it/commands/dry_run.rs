@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use super::json_lines;
 use crate::PROGRAM;
 
-/// Returns the content of each file below a directory. The `-shm` is no data: readers note in it where they read.
+/// Returns the content of each file below a directory. The content of `-shm` is left out, because
+/// readers write their positions into it.
 fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(directory).unwrap() {
@@ -36,8 +37,8 @@ fn dry_run_prints_the_plan_and_writes_nothing() {
     let harness = Installation::with(PROGRAM, 12);
     let ran = harness.expect(0, &["sync", "--dry-run"]);
     assert_eq!(ran.stdout.lines().count(), 12);
-    let told = "dry run: would record 12 created; nothing was written";
-    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let expected = "dry run: would record 12 created; nothing was written";
+    assert!(ran.stderr.contains(expected), "{}", ran.stderr);
     let mut names: Vec<_> =
         std::fs::read_dir(harness.directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
@@ -70,8 +71,8 @@ fn planned_changes_have_the_keys_and_values_of_changes() {
     drop(world);
     let head = harness.head().to_string();
     let ran = harness.expect(0, &["sync", "--dry-run", "--json"]);
-    let told = "dry run: would record 1 created, 1 updated, 1 deleted, 1 restored; nothing was written";
-    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let expected = "dry run: would record 1 created, 1 updated, 1 deleted, 1 restored; nothing was written";
+    assert!(ran.stderr.contains(expected), "{}", ran.stderr);
     let shown = |line: &Value| {
         let keys = ["customer_id", "kind", "origin", "diff", "before", "after"];
         keys.map(|key| line.get(key).unwrap_or_else(|| panic!("{line} lacks {key}")).clone())
@@ -90,7 +91,7 @@ fn dry_run_beside_a_daemon_changes_no_file_and_blocks_no_process() {
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).once());
     let dry = harness.spawn(&["sync", "--dry-run"]);
     harness.until(|world| world.fired(held) > 0);
-    // It is in the middle of the list, and a daemon starts, sweeps and pushes.
+    // While the dry run waits for a list page, a daemon starts, sweeps and pushes.
     let daemon = harness.spawn(&["run"]);
     harness.until(|world| world.creates() == 1);
     harness.sandbox.world().clear_faults();
@@ -117,7 +118,7 @@ fn dry_run_of_a_database_without_wal_makes_no_file() {
     let before = files(harness.directory.path());
     harness.expect(0, &["sync", "--dry-run"]);
     assert!(files(harness.directory.path()) == before);
-    // Nothing else tells the dry run that the file changes under it, so it lets no other process write.
+    // Without a WAL the dry run cannot detect a change of the file, so it blocks other writers.
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).once());
     let dry = harness.spawn(&["sync", "--dry-run"]);
     harness.until(|world| world.fired(held) > 0);
@@ -154,8 +155,8 @@ fn dry_run_prints_holds_with_their_reason_and_exits_3() {
         "{}",
         ran.stdout
     );
-    let told = "dry run: would record nothing; 15 deletions would be held; nothing was written";
-    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let expected = "dry run: would record nothing; 15 deletions would be held; nothing was written";
+    assert!(ran.stderr.contains(expected), "{}", ran.stderr);
     assert_eq!(harness.one("SELECT count(*) FROM held_deletions"), "0");
     let held = json_lines(&harness.expect(3, &["sync", "--dry-run", "--json"]).stdout);
     assert_eq!((&held[0]["kind"], &held[0]["reason"]), (&json!("held"), &json!("too_many")));
@@ -171,8 +172,8 @@ fn dry_run_ends_with_the_plan_of_the_outbox() {
         "{}",
         ran.stdout
     );
-    let told = "dry run: would record nothing; 1 request would be sent; nothing was written";
-    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let expected = "dry run: would record nothing; 1 request would be sent; nothing was written";
+    assert!(ran.stderr.contains(expected), "{}", ran.stderr);
     assert_eq!(harness.sandbox.world().creates(), 0);
 }
 
@@ -214,13 +215,13 @@ fn two_signals_at_once_stop_a_dry_run_cleanly() {
     let mut command = harness.command(&["sync", "--dry-run"]);
     let dry = Process::start(command.stderr(Stdio::piped()));
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
-    // Both reach it together: it is stopped until they have.
+    // The process is stopped until both signals are pending, so that it receives them together.
     for name in ["STOP", "INT", "TERM", "CONT"] {
         signal(name, dry.id());
     }
     let output = dry.wait_with_output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("interrupted") && !told.contains("stopped at once"), "{told}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("interrupted") && !stderr.contains("stopped at once"), "{stderr}");
     assert_eq!(output.status.code(), Some(1));
 }
 
@@ -235,19 +236,21 @@ fn second_signal_after_one_second_ends_a_stuck_dry_run_at_once() {
     command.stderr(Stdio::piped()).stdout(Stdio::piped());
     let started = harness.sandbox.world().request_count();
     let dry = Process::start(&mut command);
-    // Its plan is larger than a pipe, which is not read. Nothing signals that it is blocked, so a second without a request counts.
+    // The plan is larger than the pipe, which is not read. A blocked process gives no signal, so a
+    // second without a request counts as blocked.
     let requests = || harness.sandbox.world().request_count();
-    komoju_testkit::eventually("it is stuck", || {
+    komoju_testkit::eventually("the dry run is stuck", || {
         let before = requests();
         std::thread::sleep(Duration::from_secs(1));
         before > started && requests() == before
     });
     signal("INT", dry.id());
-    // The rule is about time, and a command that is stuck gives no signal: within a second, a second one does not count.
+    // A second signal counts only after more than a second, and a stuck command gives no signal to
+    // wait for.
     std::thread::sleep(Duration::from_millis(1200));
     signal("TERM", dry.id());
     let output = dry.wait_with_output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("stopped at once by a second signal"), "{told}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("stopped at once by a second signal"), "{stderr}");
     assert_eq!(output.status.code(), Some(1));
 }

@@ -1,4 +1,4 @@
-//! `customers`, `changes` and `export`: the mirror and the log, now and then.
+//! `customers`, `changes` and `export`: the mirror and the log, at present and in the past.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -15,15 +15,15 @@ use crate::PROGRAM;
 fn changes_follow_prints_new_changes_until_ctrl_c() {
     let harness = Installation::swept(PROGRAM, 1);
     let mut follower = harness.spawn(&["changes", "--follow", "--json"]);
-    let mut told = BufReader::new(follower.stdout.take().unwrap());
+    let mut reader = BufReader::new(follower.stdout.take().unwrap());
     let mut line = String::new();
-    told.read_line(&mut line).unwrap();
+    reader.read_line(&mut line).unwrap();
     assert!(line.contains("\"created\""), "{line}");
     let id = harness.sandbox.world().ids()[0].clone();
     harness.sandbox.world().update(&id, json!({"email": "now@x"}));
     harness.expect(0, &["sync"]);
     line.clear();
-    told.read_line(&mut line).unwrap();
+    reader.read_line(&mut line).unwrap();
     assert!(line.contains("now@x"), "{line}");
     signal("INT", follower.id());
     assert_eq!(follower.wait().unwrap().code(), Some(0));
@@ -55,14 +55,14 @@ fn customers_changes_and_export_show_present_and_past() {
     let swept = json_lines(&harness.expect(0, &["sync", "--json"]).stdout);
     assert_eq!((swept.len(), &swept[0]["outcome"], &swept[0]["pages"]), (1, &json!("complete"), &json!(2)));
     assert_eq!(harness.expect(0, &["customers", "list"]).stdout.lines().count(), 15);
-    harness.expect(1, &["customers", "show", "nobody"]);
+    harness.expect(1, &["customers", "show", "unknown"]);
 
     let changes = json_lines(&harness.expect(0, &["changes", "--since", "15", "--json"]).stdout);
     assert_eq!(changes[0]["diff"]["email"]["to"], "now@example.com");
     for beyond in [&["changes", "--since", "999"][..], &["changes", "--since", "999", "--follow"]] {
         assert!(
             harness.expect(2, beyond).stderr.contains("the change log ends at 16"),
-            "it would be silent for ever"
+            "the command would print nothing"
         );
     }
     let csv = harness.expect(0, &["export", "--format", "csv"]).stdout;
@@ -123,7 +123,7 @@ fn export_before_the_first_complete_sweep_is_reported_as_incomplete() {
             "{}",
             ran.stderr
         );
-        assert!(ran.stdout.lines().count() > 9, "what is there is printed: {}", ran.stdout);
+        assert!(ran.stdout.lines().count() > 9, "the recorded customers are not printed: {}", ran.stdout);
     }
     harness.sandbox.world().remove_fault(fault);
     let before = harness.one("SELECT max(observed_at) FROM changes");
@@ -209,11 +209,12 @@ fn as_of_before_the_first_complete_sweep_is_an_error() {
     assert_eq!(harness.expect(0, &["customers", "list", "--as-of", &swept]).stdout, "");
 }
 
-/// What a command writes on a terminal of 40 columns; `None` where no `script` makes one.
+/// Returns what a command writes on a terminal of 40 columns, or `None` without the program
+/// `script`.
 fn on_a_terminal(harness: &Installation, arguments: &[&str], no_color: &str) -> Option<String> {
     let command = harness.command(arguments);
-    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
-    let quoted: Vec<_> = words.iter().map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let parts: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    let quoted: Vec<_> = parts.iter().map(|part| format!("'{}'", part.to_str().unwrap())).collect();
     let output = Command::new("script")
         .args(["-qec", &format!("stty cols 40; {}", quoted.join(" ")), "/dev/null"])
         .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
@@ -235,7 +236,7 @@ fn list_on_a_terminal_has_a_header_and_fits_and_honours_no_color() {
         plain.contains("complete: 3 customers") && !plain.contains('\u{1b}') && !plain.contains("reading"),
         "{plain}"
     );
-    harness.expect(0, &["intent", "delete", "someone", "--id", "n1"]);
+    harness.expect(0, &["intent", "delete", "unlisted", "--id", "n1"]);
     for (arguments, header) in [
         (&["customers", "list"][..], "id "),
         (&["changes"], "     seq  observed_at "),
@@ -246,7 +247,10 @@ fn list_on_a_terminal_has_a_header_and_fits_and_honours_no_color() {
         let shown = on_a_terminal(&harness, arguments, "").unwrap();
         assert!(shown.starts_with(header), "{arguments:?}: {shown}");
         assert!(shown.lines().all(|line| line.chars().count() <= 40), "{arguments:?}: {shown}");
-        assert!(!harness.run(arguments).stdout.contains("observed_at"), "other programs read entries alone");
+        assert!(
+            !harness.run(arguments).stdout.contains("observed_at"),
+            "output that is not a terminal has no header"
+        );
     }
     for (no_color, is_red) in [("", true), ("1", false)] {
         let error = on_a_terminal(&harness, &["customers", "show", "typo"], no_color).unwrap();
@@ -260,7 +264,7 @@ fn as_of_after_a_clock_was_set_back_shows_consistent_states() {
     harness.expect(0, &["sync"]);
     let conn = own(&harness.path("komoju.db"));
     conn.execute_batch("DROP TRIGGER change_log_redacts").unwrap();
-    // 1 at ten, 2 at eleven by a clock that ran ahead, 3 at half past ten by the clock set right.
+    // Change 2 has the time of a clock that was fast; the clock was correct at changes 1 and 3.
     for (seq, at) in [(1, "10:00"), (2, "11:00"), (3, "10:30")] {
         let at = format!("2026-01-01T{at}:00.000Z");
         conn.execute("UPDATE change_log SET observed_at = ?2 WHERE seq = ?1", rusqlite::params![seq, at])

@@ -1,4 +1,4 @@
-//! `sandbox`: a local KOMOJU in a process of its own.
+//! `sandbox`: a local KOMOJU in its own process.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -17,8 +17,8 @@ fn sandbox_serves_customers_to_a_sync() {
             .stdout(Stdio::piped())
             .stderr(Stdio::null()),
     );
-    let mut told = BufReader::new(sandbox.stdout.take().unwrap()).lines();
-    let base_url = told
+    let mut lines = BufReader::new(sandbox.stdout.take().unwrap()).lines();
+    let base_url = lines
         .find_map(|line| {
             let line = line.unwrap();
             let at = line.find("http://127.0.0.1:")?;

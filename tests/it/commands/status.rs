@@ -1,4 +1,4 @@
-//! `status`: what it reports, and its exit code.
+//! The output and the exit code of `status`.
 //!
 //! Promises: command status
 
@@ -35,8 +35,8 @@ fn status_counts_intents_and_names_files_that_are_not_taken() {
     assert_eq!(now["intents"]["cancelled"], json!({"count": 1}));
     assert_eq!(now["intents"]["parked"]["oldest"], Value::Null);
     assert_eq!((&now["outbound_enabled"], &now["spool_files"]), (&json!(true), &json!([])));
-    let told = harness.expect(0, &["status"]).stdout;
-    assert!(told.contains("2 queued; the oldest is n1 of ") && told.contains("1 cancelled"), "{told}");
+    let stdout = harness.expect(0, &["status"]).stdout;
+    assert!(stdout.contains("2 queued; the oldest is n1 of ") && stdout.contains("1 cancelled"), "{stdout}");
 
     harness.sql("UPDATE intents SET state = 'parked' WHERE id = 'n2'; UPDATE meta SET outbound_enabled = 0");
     let off = status(3);
@@ -44,8 +44,8 @@ fn status_counts_intents_and_names_files_that_are_not_taken() {
         (&off["outbound_enabled"], &off["spool_files"]),
         (&json!(false), &json!(["a.jsonl", "b.json"]))
     );
-    let told = harness.expect(3, &["status"]).stdout;
-    assert!(told.contains("switched off") && told.contains("a.jsonl stays"), "{told}");
+    let stdout = harness.expect(3, &["status"]).stdout;
+    assert!(stdout.contains("switched off") && stdout.contains("a.jsonl stays"), "{stdout}");
 }
 
 #[test]
@@ -58,17 +58,17 @@ fn status_names_stuck_and_refused_files_with_what_to_do() {
     std::fs::write(spool.join("fine.json"), "{}").unwrap();
     std::fs::write(spool.join("rejected/bad.json"), "{").unwrap();
     std::fs::write(spool.join("rejected/bad.json.error"), "why").unwrap();
-    let told = harness.expect(0, &["status"]).stdout;
+    let stdout = harness.expect(0, &["status"]).stdout;
     let line = |part: &str| {
-        told.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {told}"))
+        stdout.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {stdout}"))
     };
-    assert!(line("notes.txt").contains("must end in .json"), "{told}");
-    assert!(line("link.json").contains("is a symbolic link"), "{told}");
+    assert!(line("notes.txt").contains("must end in .json"), "{stdout}");
+    assert!(line("link.json").contains("is a symbolic link"), "{stdout}");
     assert!(
         line("bad.json").contains("rejected/bad.json.error") && line("bad.json").contains("drop it again"),
-        "{told}"
+        "{stdout}"
     );
-    assert!(!told.contains("fine.json"), "{told}");
+    assert!(!stdout.contains("fine.json"), "{stdout}");
     let json: Value = serde_json::from_str(&harness.expect(0, &["status", "--json"]).stdout).unwrap();
     assert_eq!(json["spool"]["problem"], Value::Null);
     let names: Vec<&str> = json["spool"]["stuck"]
@@ -79,8 +79,8 @@ fn status_names_stuck_and_refused_files_with_what_to_do() {
         .collect();
     assert_eq!((names, &json["spool"]["refused"]), (vec!["link.json", "notes.txt"], &json!(["bad.json"])));
     if std::os::unix::fs::chown(&spool, Some(12_345), None).is_ok() {
-        let told = harness.expect(0, &["status"]).stdout;
-        assert!(told.contains("no file is taken") && told.contains("`chown root "), "{told}");
+        let stdout = harness.expect(0, &["status"]).stdout;
+        assert!(stdout.contains("no file is taken") && stdout.contains("`chown root "), "{stdout}");
     }
 }
 
@@ -107,16 +107,16 @@ fn status_reports_a_sweep_in_the_future_and_the_last_failure() {
     let conn = own(&harness.path("komoju.db"));
     conn.execute_batch(
         "INSERT INTO pass (kind, started_at, finished_at, outcome, error)
-         VALUES ('sweep', '2026-01-01T00:00:00.000Z', '2026-01-01T00:00:01.000Z', 'failed', 'nobody answered');
+         VALUES ('sweep', '2026-01-01T00:00:00.000Z', '2026-01-01T00:00:01.000Z', 'failed', 'no answer');
          INSERT INTO pass (kind, started_at) VALUES ('sweep', '2026-01-01T00:00:02.000Z')",
     )
     .unwrap();
-    let told = harness.expect(0, &["status"]).stdout;
-    assert!(told.contains("failed: nobody answered"), "{told}");
+    let stdout = harness.expect(0, &["status"]).stdout;
+    assert!(stdout.contains("failed: no answer"), "{stdout}");
     conn.execute("UPDATE pass SET finished_at = '2999-01-01T00:00:00.000Z' WHERE outcome = 'complete'", [])
         .unwrap();
-    let told = harness.expect(1, &["status"]).stdout;
-    assert!(told.contains("a clock was set back"), "{told}");
+    let stdout = harness.expect(1, &["status"]).stdout;
+    assert!(stdout.contains("a clock was set back"), "{stdout}");
 }
 
 #[test]
@@ -126,19 +126,19 @@ fn failed_sync_promises_no_retry_without_a_daemon() {
     let ran = harness.expect(4, &["sync"]);
     let part = "no daemon runs: nothing repeats this until the next `komoju-sync sync` or `komoju-sync run`";
     assert!(ran.stderr.contains(part), "{}", ran.stderr);
-    let told = harness.expect(4, &["status"]).stdout;
+    let stdout = harness.expect(4, &["status"]).stdout;
     assert!(
-        told.contains("no daemon runs: the next `komoju-sync sync`") && !told.contains("15 minutes"),
-        "{told}"
+        stdout.contains("no daemon runs: the next `komoju-sync sync`") && !stdout.contains("15 minutes"),
+        "{stdout}"
     );
     let queued = harness.expect(0, &["intent", "create", "--email", "a@example.jp"]).stderr;
     assert!(queued.contains("the API refused the key, and no daemon runs"), "{queued}");
 
     let daemon = harness.spawn(&["run"]);
-    let asked = "SELECT count(*) FROM passes WHERE outcome = 'failed'";
-    assert!((0..20_000).any(|_| harness.one(asked) == "2"), "the daemon does not ask");
-    let told = harness.expect(4, &["status"]).stdout;
-    assert!(told.contains("the daemon asks again every 15 minutes"), "{told}");
+    let failed_passes = "SELECT count(*) FROM passes WHERE outcome = 'failed'";
+    assert!((0..20_000).any(|_| harness.one(failed_passes) == "2"), "the daemon does not ask");
+    let stdout = harness.expect(4, &["status"]).stdout;
+    assert!(stdout.contains("the daemon asks again every 15 minutes"), "{stdout}");
     stop(daemon);
 
     harness.use_key(KEY);

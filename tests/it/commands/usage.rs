@@ -1,4 +1,4 @@
-//! Help, wrong usage, and a database that is missing.
+//! Help, wrong usage, and a missing database.
 
 use std::process::Stdio;
 

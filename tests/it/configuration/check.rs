@@ -1,4 +1,4 @@
-//! `config check`, and every problem at once.
+//! `config check` and the report of every problem at once.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -33,17 +33,17 @@ fn config_check_names_the_key_file_of_the_service_and_its_mode() {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code(), text(output.stdout), text(output.stderr))
     };
-    let (code, _, told) = check();
+    let (code, _, stderr) = check();
     assert_eq!(code, Some(0));
-    assert!(told.contains("/etc/komoju-sync/secret-key (owner root, mode 0400)"), "{told}");
+    assert!(stderr.contains("/etc/komoju-sync/secret-key (owner root, mode 0400)"), "{stderr}");
     let key = harness.path("secret-key");
     std::fs::write(&key, KEY).unwrap();
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o400)).unwrap();
-    let (code, told, aside) = check();
+    let (code, stdout, stderr) = check();
     let expected =
         format!("the secret key comes from the file {} (mode 0400); the service loads it", key.display());
-    assert!(told.contains(&expected), "{told}");
-    assert_eq!((code, aside.as_str()), (Some(0), ""));
+    assert!(stdout.contains(&expected), "{stdout}");
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
     assert!(check().2.contains("every user of this machine can read or change"), "{}", check().2);
     std::fs::write(&key, "two words").unwrap();

@@ -51,11 +51,11 @@ fn each_request_has_the_api_version_and_the_page_size() {
 fn requests_in_flight_are_within_the_setting() {
     let harness = Installation::with(PROGRAM, 60);
     harness.replace_in_config("per_page = 10\n", "per_page = 10\nmax_concurrent_requests = 2\n");
-    // The first page is requested alone.
+    // The first page is requested before the others.
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).skip(1));
     let sync = harness.spawn(&["sync"]);
     harness.until(|world| world.fired(held) == 2);
-    // No signal shows that a third request is not sent. This is long enough for one that is.
+    // No event shows that a third request is not sent; this time is long enough for one that is.
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(harness.fired(held), 2);
     harness.sandbox.world().remove_fault(held);
@@ -74,7 +74,7 @@ fn requests_follow_rate_and_burst() {
     });
     // Six pages. At the default rate of 4 a second they take 1.5 seconds at most.
     assert!(seconds_between(&harness, "GET") > 2.2, "{}", seconds_between(&harness, "GET"));
-    // While nothing is sent, the bucket fills up to the burst. No event shows that.
+    // While no request is sent, the bucket fills up to the burst. No event shows that.
     std::thread::sleep(Duration::from_millis(2500));
     let ids = harness.sandbox.world().ids();
     for (n, id) in ids.iter().take(6).enumerate() {
@@ -100,8 +100,8 @@ fn sweeps_follow_their_cron_expression() {
         .inbound(&format!("sweep_cron = \"* * * * * *\"\nprobe_cron = \"{NEVER}\""));
     harness.expect(0, &["sync"]);
     let mut daemon = Daemon::start(&harness);
-    // One by `sync`, one at the start of the daemon, and two at ticks.
-    eventually("sweeps are made", || {
+    // One sweep by `sync`, one at the start of the daemon, and two at ticks.
+    eventually("four sweeps are complete", || {
         let sweeps = "SELECT count(*) FROM passes WHERE kind = 'sweep' AND outcome = 'complete'";
         harness.one(sweeps).parse::<u32>().unwrap() >= 4
     });
@@ -148,8 +148,8 @@ fn nothing_is_accepted_or_sent_while_pushing_is_switched_off() {
     harness.drop_file("a.json", r#"{"op": "create", "body": {"email": "file@example.jp"}}"#);
     harness.expect(0, &["sync"]);
     let insert = "INSERT INTO intents (op, body) VALUES ('create', '{\"email\": \"sql@example.jp\"}')";
-    let told = harness.writer().execute_batch(insert).unwrap_err().to_string();
-    assert!(told.contains("pushing is switched off (outbound.enabled = false)"), "{told}");
+    let error = harness.writer().execute_batch(insert).unwrap_err().to_string();
+    assert!(error.contains("pushing is switched off (outbound.enabled = false)"), "{error}");
     assert!(harness.path("spool/a.json").exists());
     assert_eq!(harness.one("SELECT state FROM intents WHERE id = 'before'"), "queued");
     assert!(harness.run(&["status"]).stdout.contains("a.json"));
@@ -193,7 +193,7 @@ fn intent_parks_after_the_time_since_its_first_attempt() {
     for (park_after, expected) in [("park_after_h = 24", "parked"), ("", "waiting")] {
         let harness = Installation::swept(PROGRAM, 3);
         harness.append_config(park_after);
-        // This process has no variable with the key.
+        // This process has no environment variable with the key.
         let key = harness.path("secret-key");
         std::fs::write(&key, KEY).unwrap();
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -245,17 +245,17 @@ fn log_has_its_level_and_format() {
         signal("TERM", daemon.id());
         String::from_utf8(daemon.wait_with_output().unwrap().stderr).unwrap()
     };
-    let told = log("level = \"debug\"\nformat = \"json\"");
-    let lines: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(lines.iter().any(|line| line["level"] == "DEBUG"), "{told}");
-    let told = log("level = \"info\"\nformat = \"text\"");
+    let text = log("level = \"debug\"\nformat = \"json\"");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().any(|line| line["level"] == "DEBUG"), "{text}");
+    let text = log("level = \"info\"\nformat = \"text\"");
     assert!(
-        !told.is_empty() && told.lines().all(|line| serde_json::from_str::<Value>(line).is_err()),
-        "{told}"
+        !text.is_empty() && text.lines().all(|line| serde_json::from_str::<Value>(line).is_err()),
+        "{text}"
     );
-    assert!(told.contains("INFO") && !told.contains("DEBUG"), "{told}");
-    let told = log("level = \"error\"\nformat = \"text\"");
-    assert!(!told.contains("INFO"), "{told}");
+    assert!(text.contains("INFO") && !text.contains("DEBUG"), "{text}");
+    let text = log("level = \"error\"\nformat = \"text\"");
+    assert!(!text.contains("INFO"), "{text}");
 }
 
 /// Promises: command config show

@@ -1,4 +1,5 @@
-//! In which order files are synced and go: what the kernel was asked for, told by the library that stands before it.
+//! The order in which files are synced, renamed and removed, as a preloaded library traces the
+//! calls.
 
 use komoju_testkit::Installation;
 use komoju_testkit::disk_faults::{DiskFault, FaultCount, FaultPlace, Library};
@@ -6,7 +7,7 @@ use komoju_testkit::disk_faults::{DiskFault, FaultCount, FaultPlace, Library};
 use super::prepare;
 use crate::PROGRAM;
 
-/// What a command that ends well asks the kernel for, about the files of this directory.
+/// Returns the file calls of a successful command, below the directory of the installation.
 fn calls_of(library: &Library, harness: &Installation, arguments: &[&str]) -> Vec<String> {
     let home = harness.directory.path().canonicalize().unwrap();
     let trace = home.join("trace");
@@ -21,8 +22,8 @@ fn calls_of(library: &Library, harness: &Installation, arguments: &[&str]) -> Ve
     calls.lines().map(|line| line.replace(home.to_str().unwrap(), "")).collect()
 }
 
-/// Asserts that all that was ever done to the copy was on disk when it was given this name, and the name itself afterwards. Returns the
-/// position of its naming.
+/// Asserts that the copy was synced after its last write and before it got this name, and that the
+/// directory was synced afterwards. Returns the position of the renaming.
 fn assert_synced_before_its_name(calls: &[String], name: &str) -> usize {
     let named = after(calls, 0, &format!("c {name}"));
     let synced = calls[..named].iter().rposition(|call| call.starts_with("s ") && call.ends_with("/copy.db"));
@@ -32,16 +33,16 @@ fn assert_synced_before_its_name(calls: &[String], name: &str) -> usize {
         calls.iter().rposition(|call| ["w", "t", "m"].iter().any(|kind| *call == format!("{kind} {copy}")));
     assert!(
         touched.is_some_and(|touched| touched < synced),
-        "{name} is written to after its sync: {calls:#?}"
+        "{name} is not written, or is written after its sync: {calls:#?}"
     );
-    after(calls, named, DIRECTORY);
+    after(calls, named, SYNC_OF_DIRECTORY);
     named
 }
 
-/// The directory itself is synced.
-const DIRECTORY: &str = "s ";
+/// SYNC_OF_DIRECTORY is the trace of an fsync of the directory itself.
+const SYNC_OF_DIRECTORY: &str = "s ";
 
-/// The position of the first call like this after another one.
+/// Returns the position of the first such call from a position on.
 fn after(calls: &[String], from: usize, wanted: &str) -> usize {
     let found = calls[from..].iter().position(|call| call == wanted);
     from + found.unwrap_or_else(|| panic!("no `{wanted}` after {from} in {calls:#?}"))
@@ -64,11 +65,11 @@ fn restored_database_is_synced_before_it_gets_its_name() {
     let kept = calls.iter().find_map(|call| call.strip_prefix("c /komoju.db.before-restore-"));
     let kept = format!("/komoju.db.before-restore-{}", kept.unwrap());
     let named = assert_synced_before_its_name(&calls, &kept);
-    // In between it changes names with the database that was there; before and after that the names are made lasting.
-    let syncs = calls[named..].iter().filter(|call| *call == DIRECTORY).count();
+    // The copy is then exchanged with the old database; the directory is synced before and after.
+    let syncs = calls[named..].iter().filter(|call| *call == SYNC_OF_DIRECTORY).count();
     assert_eq!(syncs, 2, "{calls:#?}");
 
-    // Where no database was, all of it is to be seen.
+    // Without an old database, the copy gets the name of the database directly.
     std::fs::remove_file(harness.path("komoju.db")).unwrap();
     let calls = calls_of(&library, &harness, &["restore", backup.to_str().unwrap()]);
     assert_synced_before_its_name(&calls, "/komoju.db");
@@ -87,7 +88,7 @@ fn spool_file_is_removed_after_its_intents_and_receipt_are_synced() {
     let claimed = claimed.unwrap_or_else(|| panic!("the file is not claimed: {calls:#?}"));
     let file = &calls[claimed][2..];
     let read = after(&calls, 0, &format!("r {file}"));
-    assert!(claimed < read, "it is out of others' reach before it is read: {calls:#?}");
+    assert!(claimed < read, "the file is read before it is claimed: {calls:#?}");
     assert!(!calls.iter().any(|call| call == "r /spool/file-create-0.json"), "{calls:#?}");
     let gone = after(&calls, read, &format!("u {file}"));
     let receipt = after(&calls, 0, "c /spool/receipts/file-create-0.json.json");
@@ -97,13 +98,22 @@ fn spool_file_is_removed_after_its_intents_and_receipt_are_synced() {
     let intents = calls[..temporary].iter().rposition(|call| call == "s /komoju.db-wal");
     let intents = intents.unwrap_or_else(|| panic!("nothing is synced before the receipt: {calls:#?}"));
     let written = calls[..temporary].iter().rposition(|call| call == "w /komoju.db-wal");
-    assert!(written.is_some_and(|written| written < intents), "the intents are written, then synced");
+    assert!(
+        written.is_some_and(|written| written < intents),
+        "the intents are not synced after they are written"
+    );
     let directory = after(&calls, receipt, "s /spool/receipts");
-    assert!(receipt < directory && directory < gone, "the receipt's name is lasting before the file goes");
+    assert!(
+        receipt < directory && directory < gone,
+        "the file is removed before the name of its receipt is synced"
+    );
     let left = after(&calls, claimed, "s /spool");
-    assert!(left < gone, "that the file left the spool directory is lasting before it goes: {calls:#?}");
+    assert!(left < gone, "the file is removed before its rename is synced: {calls:#?}");
     let (claim, _) = file.rsplit_once('/').unwrap();
     let removed = after(&calls, gone, &format!("s {claim}"));
     let folder = after(&calls, gone, &format!("u {claim}"));
-    assert!(removed < folder, "its removal is lasting before its directory goes: {calls:#?}");
+    assert!(
+        removed < folder,
+        "the claim directory is removed before the removal of the file is synced: {calls:#?}"
+    );
 }

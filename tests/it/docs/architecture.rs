@@ -1,10 +1,10 @@
-//! The directions of imports, as the map in `lib.rs` draws them.
+//! Imports follow the module map in `lib.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A module of the product, and the modules of this crate that it may import.
+/// MAY_IMPORT lists each module of the product and the modules of this crate that it may import.
 const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("clock", &[]),
     ("checks", &["clock", "config", "remote", "tasks"]),
@@ -20,7 +20,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("cli", &["clock", "config", "daemon", "remote", "secret", "store", "tasks", "watch"]),
 ];
 
-/// The crates of this repository that are part of the product, and the others of them that each may depend on.
+/// CRATES lists the crates of the product and the crates among them that each may depend on.
 const CRATES: [(&str, &[&str]); 3] =
     [(".", &["komoju-core", "komoju-sandbox"]), ("crates/core", &[]), ("crates/sandbox", &[])];
 
@@ -32,7 +32,7 @@ fn manifest(folder: &str) -> toml::Table {
     fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap().parse().unwrap()
 }
 
-/// The names in a section of a manifest.
+/// Returns the names in a section of a manifest.
 fn named(manifest: &toml::Table, section: &str) -> Vec<String> {
     manifest
         .get(section)
@@ -65,7 +65,7 @@ fn files_in(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The code of a file: no comments, which may name anything.
+/// Returns the code of a file without comments, which may name anything.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
@@ -81,7 +81,7 @@ fn imports(path: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// Whether a path in this code begins with the library, or is this macro of it.
+/// Whether a path in this code begins with the library, or calls this macro (`name!`).
 fn names(code: &str, library: &str) -> bool {
     let path = if library.ends_with('!') { format!("{library}(") } else { format!("{library}::") };
     code.match_indices(&path).any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
@@ -93,7 +93,7 @@ fn modules_import_only_what_the_map_allows() {
         for file in sources(module) {
             for imported in imports(&file) {
                 let fine = imported == module || allowed.contains(&imported.as_str());
-                assert!(fine, "{} imports {imported}, which {module} must not know", file.display());
+                assert!(fine, "{} imports {imported}, which {module} must not import", file.display());
             }
         }
     }
@@ -110,7 +110,7 @@ fn every_module_is_on_the_map() {
 /// Promises: invariant 2
 #[test]
 fn each_library_is_used_only_in_its_module() {
-    let rooms = [
+    let owners = [
         ("rusqlite", &["store"][..]),
         ("reqwest", &["remote"]),
         ("tokio_cron_scheduler", &["daemon"]),
@@ -118,7 +118,7 @@ fn each_library_is_used_only_in_its_module() {
         ("axum", &["daemon"]),
         ("notify", &["watch"]),
         ("sd_notify", &["daemon"]),
-        // The module `metrics` has the name of the library, so its macros are looked for.
+        // The module `metrics` has the name of the library, so search for the macros.
         ("counter!", &["metrics"]),
         ("gauge!", &["metrics"]),
         ("histogram!", &["metrics"]),
@@ -127,11 +127,11 @@ fn each_library_is_used_only_in_its_module() {
     ];
     for (module, _) in MAY_IMPORT {
         for file in sources(module) {
-            for (library, rooms) in rooms {
+            for (library, owners) in owners {
                 let named = names(&code(&file), library);
                 assert!(
-                    !named || rooms.contains(&module),
-                    "{} names {library}, which belongs to {rooms:?}",
+                    !named || owners.contains(&module),
+                    "{} names {library}, which belongs to {owners:?}",
                     file.display()
                 );
             }
@@ -188,14 +188,15 @@ fn every_dependency_has_its_reason() {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
         assert!(
             cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()),
-            "a crate, why, and what without: {line}"
+            "a row needs the crate, its reason and its alternative: {line}"
         );
         explained.insert(cells[0].trim_matches('`').to_owned());
     }
     assert_eq!(explained, dependencies, "docs/dependencies.md and the manifests");
 }
 
-/// MOST_LINES limits a file. A longer one gives its reason in its first lines: `//! Longer than 400 lines because …`.
+/// MOST_LINES limits the lines of a file. A longer file gives its reason in its first lines:
+/// `//! Longer than 400 lines because …`.
 const MOST_LINES: usize = 400;
 
 #[test]
@@ -217,7 +218,8 @@ fn long_file_gives_its_reason() {
 /// A module's path within its crate, such as `["store", "log"]`.
 type Module = Vec<String>;
 
-/// The modules of a crate and, for each, the paths that it imports, all from the crate's root on.
+/// Returns the modules of a crate and the paths that each imports, relative to the root of the
+/// crate.
 fn modules_of(src: &Path) -> BTreeMap<Module, Vec<Module>> {
     let mut modules = BTreeMap::new();
     for file in files_in(src) {
@@ -237,18 +239,18 @@ fn modules_of(src: &Path) -> BTreeMap<Module, Vec<Module>> {
     modules
 }
 
-/// The paths of all `use` statements.
+/// Returns the paths of all `use` statements.
 fn uses(code: &str) -> Vec<Module> {
     let mut paths = Vec::new();
     for line in code.split("\nuse ").skip(1).chain(code.split("\npub use ").skip(1)) {
         let tree = line.split(';').next().unwrap();
-        spread(&[], tree, &mut paths);
+        expand(&[], tree, &mut paths);
     }
     paths
 }
 
-/// Spreads a tree of imports, `a::{b, c::d}`, into its paths.
-fn spread(before: &[String], tree: &str, paths: &mut Vec<Module>) {
+/// Expands an import tree, `a::{b, c::d}`, to its paths.
+fn expand(before: &[String], tree: &str, paths: &mut Vec<Module>) {
     let tree = tree.trim();
     let (head, group) = match tree.split_once('{') {
         Some((head, group)) => (head, group.rsplit_once('}').map(|(group, _)| group)),
@@ -266,18 +268,18 @@ fn spread(before: &[String], tree: &str, paths: &mut Vec<Module>) {
             '{' => depth += 1,
             '}' => depth -= 1,
             ',' if depth == 0 => {
-                spread(&path, &group[start..at], paths);
+                expand(&path, &group[start..at], paths);
                 start = at + 1;
             }
             _ => {}
         }
     }
     if !group[start..].trim().is_empty() {
-        spread(&path, &group[start..], paths);
+        expand(&path, &group[start..], paths);
     }
 }
 
-/// A path from the crate's root on; `None` for a path into another crate.
+/// Returns a path relative to the root of the crate, or `None` for a path that cannot be resolved.
 fn absolute(module: &Module, path: &Module) -> Option<Module> {
     let supers = path.iter().take_while(|part| *part == "super").count();
     match path.first()?.as_str() {
@@ -287,22 +289,22 @@ fn absolute(module: &Module, path: &Module) -> Option<Module> {
     }
 }
 
-/// The module that a path leads to: the deepest one on it, through what that module hands on by `pub use`.
-fn leads_to(modules: &BTreeMap<Module, Vec<Module>>, path: &[String], steps: usize) -> Option<Module> {
+/// Resolves a path to its deepest module, and follows up to `steps` re-exports (`pub use`).
+fn resolve(modules: &BTreeMap<Module, Vec<Module>>, path: &[String], steps: usize) -> Option<Module> {
     let found = (0..=path.len())
         .rev()
         .map(|length| path[..length].to_vec())
         .find(|path| modules.contains_key(path))?;
     let name = path.get(found.len());
-    let handed_on =
+    let re_export =
         modules[&found].iter().find(|import| import.last() == name && import.len() > found.len() + 1);
-    match handed_on {
-        Some(import) if steps > 0 && import[..] != *path => leads_to(modules, import, steps - 1),
+    match re_export {
+        Some(import) if steps > 0 && import[..] != *path => resolve(modules, import, steps - 1),
         _ => Some(found),
     }
 }
 
-/// Whether one of these is part of the other: a module and its children share what the module owns.
+/// Whether one module contains the other. A module and its children may import each other.
 fn is_family(one: &Module, other: &Module) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }
@@ -313,11 +315,11 @@ fn no_two_files_import_each_other() {
         let modules = modules_of(&root().join(folder).join("src"));
         let mut imports: BTreeMap<&Module, BTreeSet<Module>> = BTreeMap::new();
         for (module, paths) in &modules {
-            let targets = paths.iter().filter_map(|path| leads_to(&modules, path, 3));
+            let targets = paths.iter().filter_map(|path| resolve(&modules, path, 3));
             imports.insert(module, targets.filter(|target| !is_family(module, target)).collect());
         }
         assert!(imports.values().map(BTreeSet::len).sum::<usize>() > 20, "no imports are found in {folder}");
-        // Files that import nothing that is left, and files that nothing left imports, are in no cycle.
+        // A file is in no cycle if it imports no remaining file, or no remaining file imports it.
         let mut left: BTreeSet<&Module> = imports.keys().copied().collect();
         loop {
             let imported: BTreeSet<&Module> = left.iter().flat_map(|module| &imports[module]).collect();

@@ -1,4 +1,5 @@
-//! What may come in with dependencies, by `deny.toml`: licences, banned crates, sources. `cargo deny check` reads the same file.
+//! The dependencies against `deny.toml`: licences, banned crates and sources. `cargo deny check`
+//! reads the same file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use spdx::{Expression, ParseMode};
 
-/// What `deny.toml` allows and bans, as far as this program's dependencies need it.
+/// The rules of `deny.toml` that apply to the dependencies of this program.
 struct Rules {
     targets: Vec<String>,
     licences: BTreeSet<String>,
@@ -34,12 +35,16 @@ impl Rules {
             banned: banned.iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect(),
             registries: texts("sources", "allow-registry").into_iter().collect(),
         };
-        assert_eq!(file["bans"]["wildcards"].as_str(), Some("deny"), "what is checked below");
-        assert!(texts("sources", "allow-git").is_empty(), "no source but the registries is checked below");
+        assert_eq!(
+            file["bans"]["wildcards"].as_str(),
+            Some("deny"),
+            "the check below needs wildcards = deny"
+        );
+        assert!(texts("sources", "allow-git").is_empty(), "the check below allows no git source");
         rules
     }
 
-    /// What is wrong with a package.
+    /// Returns the rules that a package violates.
     fn objections(&self, package: &Value) -> Vec<String> {
         let name = package["name"].as_str().unwrap();
         let mut found = Vec::new();
@@ -59,7 +64,7 @@ impl Rules {
         if self.banned.contains(name) {
             found.push(format!("{name} is banned"));
         }
-        // Without a source it is of this repository.
+        // A package without a source belongs to this repository.
         if let Some(source) = package["source"].as_str() {
             let registry = source.strip_prefix("registry+");
             if !registry.is_some_and(|registry| self.registries.contains(registry)) {
@@ -76,7 +81,7 @@ impl Rules {
     }
 }
 
-/// The packages that are compiled for a target, those for tests included.
+/// Returns the packages that are compiled for a target, including those for tests.
 fn packages(target: &str) -> Vec<Value> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)

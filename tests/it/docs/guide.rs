@@ -1,4 +1,4 @@
-//! The operator's guide against the code: its table has every message that asks for action, and no other.
+//! The operator's guide against the code: its table lists exactly the messages that ask for action.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The files of the service: below `src`, and of komoju-core.
+/// Returns the source files of the service: those below `src` and of komoju-core, without the
+/// sandbox.
 fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join("src"), root().join("crates/core/src")];
@@ -25,7 +26,8 @@ fn sources() -> Vec<PathBuf> {
     found
 }
 
-/// The first string within what follows, as the compiler reads it: lines that end in a backslash go on.
+/// Returns the first string literal, as the compiler reads it: a backslash at the end of a line
+/// joins the next line.
 fn first_string(code: &str) -> Option<String> {
     let mut text = String::new();
     let mut characters = code[code.find('"')? + 1..].chars();
@@ -44,7 +46,7 @@ fn first_string(code: &str) -> Option<String> {
     }
 }
 
-/// With `…` for each part that differs.
+/// Replaces each `{…}` of a format string by `…`.
 fn normal(text: &str) -> String {
     let mut normal = String::new();
     let mut depth = 0;
@@ -68,21 +70,22 @@ fn messages_after(marks: &[&str], code: &str) -> Vec<String> {
     found
         .filter(|rest| !rest.trim_start().starts_with("transparent"))
         .filter_map(first_string)
-        // A quotation within one is told in other marks.
+        // The table encloses messages in backquotes, so those within a message become quotes.
         .map(|text| normal(&text).replace('`', "'"))
-        // What is only handed on is told where it comes from.
+        // A message without own text only passes on another one, which is documented itself.
         .filter(|text| text.chars().any(char::is_alphabetic))
         .collect()
 }
 
-/// What the log shows as a warning or an error, why a pass fails, and why the database cannot be used.
+/// Returns the messages that the log shows as a warning or an error, and the errors of passes, the
+/// database and the daemon.
 fn messages() -> BTreeSet<String> {
     let mut messages = BTreeSet::new();
     for file in sources() {
         let code = std::fs::read_to_string(&file).unwrap();
         messages.extend(messages_after(&["tracing::warn!(", "tracing::error!("], &code));
         if file.ends_with("src/tasks/pull/report.rs") {
-            // What a pass's sentence says that asks for action; the rest of that sentence is no warning.
+            // Only these parts of a pass's sentence ask for action.
             messages.extend(messages_after(&["n => format!(", "match self.ignores_page {"], &code));
         }
         let errors = ["src/tasks/pull/failure.rs", "src/store/error.rs", "src/daemon/error.rs"];
@@ -98,11 +101,11 @@ fn guide_lists_exactly_the_messages_that_ask_for_action() {
     let guide = std::fs::read_to_string(root().join("docs/operations.md")).unwrap();
     let table = guide.split_once("| message | means | do |").unwrap().1;
     let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
-    let told: BTreeSet<String> = rows.map(|(message, _)| message.to_owned()).collect();
-    let said = messages();
-    assert!(said.len() > 30, "the messages are not found any more: {said:?}");
-    let missing: Vec<_> = said.difference(&told).collect();
-    let stale: Vec<_> = told.difference(&said).collect();
+    let documented: BTreeSet<String> = rows.map(|(message, _)| message.to_owned()).collect();
+    let found = messages();
+    assert!(found.len() > 30, "the messages are not found: {found:?}");
+    let missing: Vec<_> = found.difference(&documented).collect();
+    let stale: Vec<_> = documented.difference(&found).collect();
     assert!(missing.is_empty(), "docs/operations.md lacks:\n{missing:#?}");
-    assert!(stale.is_empty(), "nobody says this any more:\n{stale:#?}");
+    assert!(stale.is_empty(), "docs/operations.md lists messages that no code has:\n{stale:#?}");
 }

@@ -1,4 +1,5 @@
-//! What goes into packages beside the program: manual pages and completions, made by the real binary; units and configuration.
+//! The content of packages besides the program: manual pages and completions from the real binary,
+//! units and configuration.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +15,7 @@ fn printed(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// `komoju-sync`, `komoju-sync-intent`, `komoju-sync-intent-create`: each command, as its page is called.
+/// Adds the file name of the page of each command, such as `komoju-sync-intent-create.1`.
 fn pages_of(command: &clap::Command, name: &str, pages: &mut BTreeSet<String>) {
     pages.insert(format!("{name}.1"));
     for below in command.get_subcommands() {
@@ -27,8 +28,8 @@ fn pages_of(command: &clap::Command, name: &str, pages: &mut BTreeSet<String>) {
 fn man_prints_the_page_of_the_whole_program() {
     let page = printed(&["man"]);
     assert!(page.contains(".TH komoju-sync 1"), "{page}");
-    for told in ["Exit codes: 0 fine", "KOMOJU_SYNC_CONFIG", "komoju\\-sync\\-intent(1)"] {
-        assert!(page.contains(told), "{told}: {page}");
+    for part in ["Exit codes: 0 fine", "KOMOJU_SYNC_CONFIG", "komoju\\-sync\\-intent(1)"] {
+        assert!(page.contains(part), "{part}: {page}");
     }
 }
 
@@ -56,8 +57,8 @@ fn man_dir_that_cannot_be_made_is_named() {
     let below = file.path().join("man1");
     let output = Command::new(PROGRAM).args(["man", "--dir"]).arg(&below).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains(below.to_str().unwrap()), "{told}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains(below.to_str().unwrap()), "{stderr}");
 }
 
 /// Promises: command completions
@@ -65,8 +66,8 @@ fn man_dir_that_cannot_be_made_is_named() {
 fn completions_of_each_shell_contain_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = printed(&["completions", shell]);
-        for word in ["komoju-sync", "intent", "not-before", "deletions"] {
-            assert!(script.contains(word), "{shell}: no {word}");
+        for part in ["komoju-sync", "intent", "not-before", "deletions"] {
+            assert!(script.contains(part), "{shell}: no {part}");
         }
     }
     let unknown = Command::new(PROGRAM).args(["completions", "csh"]).output().unwrap();
@@ -79,15 +80,15 @@ fn bash_completes_a_subcommand() {
         return;
     }
     let script = printed(&["completions", "bash"]);
-    let asked = format!(
+    let completion = format!(
         "{script}\nCOMP_WORDS=(komoju-sync intent cre); COMP_CWORD=2; \
          $(complete -p komoju-sync | sed 's/.*-F \\([^ ]*\\).*/\\1/') komoju-sync cre intent; echo \"${{COMPREPLY[@]}}\""
     );
-    let output = Command::new("/bin/bash").args(["-c", &asked]).output().unwrap();
+    let output = Command::new("/bin/bash").args(["-c", &completion]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "create", "{output:?}");
 }
 
-/// A unit without comments and empty lines.
+/// Returns the lines of a unit without comments and empty lines.
 fn settings(unit: &str) -> Vec<&str> {
     unit.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }

@@ -1,4 +1,4 @@
-//! Key, reachability, clock and account.
+//! The checks of key, reachability, clock and account.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,43 +11,55 @@ use komoju_testkit::{Installation, KEY, own};
 use super::{doctor, doctor_of};
 use crate::PROGRAM;
 
-/// A certificate of nobody: with it the program has some to begin with, on a machine that has none too.
-const CERTIFICATE: &str = include_str!("../../fixtures/nobody.pem");
+/// An unrelated CA certificate, so that the program has one on a machine without any.
+const CERTIFICATE: &str = include_str!("../../fixtures/unrelated-ca.pem");
 
 #[test]
 fn doctor_with_a_refused_key_exits_4() {
     let mut harness = Installation::swept(PROGRAM, 3);
     harness.use_key("sk_test_wrong");
-    let told = doctor(&harness);
-    assert_eq!((told.code, told.one("api").0), (4, "fail"), "{}", told.text);
-    assert!(told.one("api").1.contains("restart the daemon"), "{}", told.text);
+    let report = doctor(&harness);
+    assert_eq!((report.code, report.one("api").0), (4, "fail"), "{}", report.text);
+    assert!(report.one("api").1.contains("restart the daemon"), "{}", report.text);
     harness.use_key("pk_test_public");
-    let told = doctor(&harness);
-    assert_eq!(told.code, 2, "{}", told.text);
-    assert!(told.findings.iter().any(|finding| finding["finding"].as_str().unwrap().contains("publishable")));
+    let report = doctor(&harness);
+    assert_eq!(report.code, 2, "{}", report.text);
+    assert!(
+        report.findings.iter().any(|finding| finding["finding"].as_str().unwrap().contains("publishable"))
+    );
 }
 
 #[test]
 fn doctor_without_a_key_exits_2_and_finds_the_key_of_the_unit() {
     let harness = Installation::with(PROGRAM, 3);
     let mut command = harness.command(&["doctor", "--json"]);
-    let told = doctor_of(command.env_remove("KOMOJU_SECRET_KEY"));
-    assert_eq!((told.code, told.one("key").0, told.one("api").0), (2, "fail", "skip"), "{}", told.text);
-    assert!(told.one("key").1.contains("install -m 0400"), "{}", told.text);
+    let report = doctor_of(command.env_remove("KOMOJU_SECRET_KEY"));
+    assert_eq!(
+        (report.code, report.one("key").0, report.one("api").0),
+        (2, "fail", "skip"),
+        "{}",
+        report.text
+    );
+    assert!(report.one("key").1.contains("install -m 0400"), "{}", report.text);
 
     let file = harness.path("secret-key");
     fs::write(&file, KEY).unwrap();
     for (mode, code, level) in [(0o400, 0, "ok"), (0o440, 0, "warn"), (0o444, 1, "fail")] {
         fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
-        let told = doctor_of(&mut command);
-        assert_eq!((told.code, told.one("key").0, told.one("api").0), (code, level, "ok"), "{}", told.text);
+        let report = doctor_of(&mut command);
+        assert_eq!(
+            (report.code, report.one("key").0, report.one("api").0),
+            (code, level, "ok"),
+            "{}",
+            report.text
+        );
     }
-    let told = doctor_of(command.env("KOMOJU_SECRET_KEY", "sk_test_another"));
-    assert!(told.text.contains("is not the one in"), "{}", told.text);
+    let report = doctor_of(command.env("KOMOJU_SECRET_KEY", "sk_test_another"));
+    assert!(report.text.contains("is not the one in"), "{}", report.text);
     fs::write(&file, format!("{KEY} {KEY}")).unwrap();
-    let told = doctor_of(command.env_remove("KOMOJU_SECRET_KEY"));
-    assert_eq!(told.code, 2);
-    assert!(told.one("key").1.contains("white space"), "{}", told.text);
+    let report = doctor_of(command.env_remove("KOMOJU_SECRET_KEY"));
+    assert_eq!(report.code, 2);
+    assert!(report.one("key").1.contains("white space"), "{}", report.text);
 }
 
 /// Promises: key api.proxy
@@ -55,12 +67,12 @@ fn doctor_without_a_key_exits_2_and_finds_the_key_of_the_unit() {
 fn doctor_with_an_unreachable_api_names_the_failed_step() {
     let harness = Installation::with(PROGRAM, 3);
     let url = harness.sandbox.base_url();
-    let certificate = harness.path("nobody.pem");
+    let certificate = harness.path("unrelated-ca.pem");
     fs::write(&certificate, CERTIFICATE).unwrap();
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut known = url.clone();
     let cases = [
-        (format!("http://{nobody}/api/v1"), "see that this machine may connect to 127.0.0.1"),
+        (format!("http://{closed}/api/v1"), "see that this machine may connect to 127.0.0.1"),
         (url.replace("http:", "https:"), "ca-certificates"),
         ("https://nowhere.invalid/api/v1".to_owned(), "getent hosts nowhere.invalid"),
         (url.replace("/api/v1", "/elsewhere"), "see that api.base_url"),
@@ -69,25 +81,26 @@ fn doctor_with_an_unreachable_api_names_the_failed_step() {
         harness.replace_in_config(&known, &wrong);
         known = wrong;
         let mut command = harness.command(&["doctor", "--json"]);
-        let told = doctor_of(command.env("SSL_CERT_FILE", &certificate).env("SSL_CERT_DIR", "/nonexistent"));
-        assert_eq!((told.code, told.one("api").0), (1, "fail"), "{}", told.text);
-        assert!(told.one("api").1.contains(part), "{part}: {}", told.text);
+        let report =
+            doctor_of(command.env("SSL_CERT_FILE", &certificate).env("SSL_CERT_DIR", "/nonexistent"));
+        assert_eq!((report.code, report.one("api").0), (1, "fail"), "{}", report.text);
+        assert!(report.one("api").1.contains(part), "{part}: {}", report.text);
     }
     harness.replace_in_config(&known, "https://komoju.com/api/v1\"\nproxy = \"http://me:Q1Q@PROXY");
-    harness.replace_in_config("PROXY", &nobody.to_string());
+    harness.replace_in_config("PROXY", &closed.to_string());
     let mut command = harness.command(&["doctor", "--json"]);
-    let told = doctor_of(command.env("SSL_CERT_FILE", &certificate).env("SSL_CERT_DIR", "/nonexistent"));
-    assert!(told.one("api").1.contains("see that the proxy http://****@127.0.0.1"), "{}", told.text);
-    assert!(!told.text.contains("Q1Q"), "{}", told.text);
+    let report = doctor_of(command.env("SSL_CERT_FILE", &certificate).env("SSL_CERT_DIR", "/nonexistent"));
+    assert!(report.one("api").1.contains("see that the proxy http://****@127.0.0.1"), "{}", report.text);
+    assert!(!report.text.contains("Q1Q"), "{}", report.text);
 }
 
 #[test]
 fn doctor_ignores_one_reset_and_names_a_firewall() {
     let harness = Installation::with(PROGRAM, 3);
     harness.sandbox.world().refuse_key(Some(KeyRefusal::Html403));
-    let told = doctor(&harness);
-    assert_eq!(told.code, 1, "{}", told.text);
-    assert!(told.one("api").1.contains("a firewall in front of the API"), "{}", told.text);
+    let report = doctor(&harness);
+    assert_eq!(report.code, 1, "{}", report.text);
+    assert!(report.one("api").1.contains("a firewall in front of the API"), "{}", report.text);
     harness.sandbox.world().refuse_key(None);
     harness.inject(komoju_sandbox::Fault::new(Effect::Reset { work: Default::default() }).once());
     assert_eq!(doctor(&harness).one("api").0, "ok");
@@ -100,9 +113,9 @@ fn doctor_gives_up_on_an_api_that_never_answers() {
     harness.replace_in_config("per_page = 10\n", "per_page = 10\nrequest_timeout_s = 1\n");
     harness.on_lists(Effect::Hold);
     let since = SystemClock::new();
-    let told = doctor(&harness);
-    assert_eq!(told.code, 1, "{}", told.text);
-    assert!(told.one("api").1.contains("it took too long"), "{}", told.text);
+    let report = doctor(&harness);
+    assert_eq!(report.code, 1, "{}", report.text);
+    assert!(report.one("api").1.contains("it took too long"), "{}", report.text);
     assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
 }
 
@@ -112,10 +125,10 @@ fn doctor_reports_how_far_the_clocks_differ() {
     for (seconds, code, level) in [(20, 0, "warn"), (300, 1, "fail"), (-300, 1, "fail")] {
         let now = SystemClock::new().now();
         harness.sandbox.world().set_now(now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap());
-        let told = doctor(&harness);
-        assert_eq!((told.code, told.one("clock").0), (code, level), "{}", told.text);
+        let report = doctor(&harness);
+        assert_eq!((report.code, report.one("clock").0), (code, level), "{}", report.text);
         let way = if seconds > 0 { "behind" } else { "ahead of" };
-        assert!(told.one("clock").1.contains(way), "{}", told.text);
+        assert!(report.one("clock").1.contains(way), "{}", report.text);
     }
 }
 
@@ -124,15 +137,15 @@ fn doctor_detects_the_key_of_another_account_before_and_after_a_sync() {
     let mut harness = Installation::swept(PROGRAM, 12);
     harness.sandbox.world().add_account("sk_test_other", 9, 12);
     harness.use_key("sk_test_other");
-    let asked = harness.sandbox.world().request_count();
-    let told = doctor(&harness);
-    assert_eq!((told.code, told.one("account").0), (3, "warn"), "{}", told.text);
-    assert!(told.one("account").1.contains("does not know a customer of it"), "{}", told.text);
-    assert_eq!(harness.sandbox.world().request_count(), asked + 2);
+    let requests = harness.sandbox.world().request_count();
+    let report = doctor(&harness);
+    assert_eq!((report.code, report.one("account").0), (3, "warn"), "{}", report.text);
+    assert!(report.one("account").1.contains("does not know a customer of it"), "{}", report.text);
+    assert_eq!(harness.sandbox.world().request_count(), requests + 2);
     harness.expect(3, &["sync"]);
-    let told = doctor(&harness);
-    assert_eq!(told.code, 3);
-    assert!(told.one("account").1.contains("account accept"), "{}", told.text);
+    let report = doctor(&harness);
+    assert_eq!(report.code, 3);
+    assert!(report.one("account").1.contains("account accept"), "{}", report.text);
 
     harness.use_key(KEY);
     assert_eq!(doctor(&harness).one("account").0, "ok");
@@ -141,8 +154,8 @@ fn doctor_detects_the_key_of_another_account_before_and_after_a_sync() {
     harness.expect(0, &["sync"]);
     harness.sandbox.world().rotate_key("sk_test_newer", OldKey::Revoked);
     harness.use_key("sk_test_newer");
-    let told = doctor(&harness);
-    assert!(told.one("account").1.contains("reads the same account"), "{}", told.text);
+    let report = doctor(&harness);
+    assert!(report.one("account").1.contains("reads the same account"), "{}", report.text);
 }
 
 #[test]
@@ -152,9 +165,9 @@ fn doctor_asks_for_a_restart_when_a_refused_key_is_accepted_again() {
     harness.expect(4, &["sync"]);
     assert_eq!(doctor(&harness).code, 4);
     harness.sandbox.world().refuse_key(None);
-    let told = doctor(&harness);
-    assert_eq!((told.code, told.one("state").0), (0, "warn"), "{}", told.text);
-    assert!(told.one("state").1.contains("restart the daemon"), "{}", told.text);
+    let report = doctor(&harness);
+    assert_eq!((report.code, report.one("state").0), (0, "warn"), "{}", report.text);
+    assert!(report.one("state").1.contains("restart the daemon"), "{}", report.text);
 }
 
 #[test]
@@ -165,11 +178,11 @@ fn doctor_sends_nothing_before_retry_after_has_passed() {
         "UPDATE meta SET throttled_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+10 minutes')",
     )
     .unwrap();
-    let asked = harness.sandbox.world().request_count();
-    let told = doctor(&harness);
-    assert_eq!(told.one("api").0, "skip", "{}", told.text);
-    assert!(told.one("api").1.contains("until 20"), "{}", told.text);
-    assert_eq!(harness.sandbox.world().request_count(), asked);
+    let requests = harness.sandbox.world().request_count();
+    let report = doctor(&harness);
+    assert_eq!(report.one("api").0, "skip", "{}", report.text);
+    assert!(report.one("api").1.contains("until 20"), "{}", report.text);
+    assert_eq!(harness.sandbox.world().request_count(), requests);
 }
 
 #[test]
@@ -181,15 +194,15 @@ fn doctor_reads_the_key_of_its_own_account_only() {
     fs::set_permissions(harness.path("secret-key"), Permissions::from_mode(0o400)).unwrap();
     let mut command = harness.command(&["doctor", "--json", "--config"]);
     command.arg(&shop).env_remove("KOMOJU_SECRET_KEY");
-    let told = doctor_of(&mut command);
+    let report = doctor_of(&mut command);
     assert_eq!(
-        (told.code, told.one("key").0),
+        (report.code, report.one("key").0),
         (2, "fail"),
-        "the first account's is not looked at: {}",
-        told.text
+        "the key of the first account is used: {}",
+        report.text
     );
     fs::write(harness.path("shop.secret-key"), KEY).unwrap();
     fs::set_permissions(harness.path("shop.secret-key"), Permissions::from_mode(0o400)).unwrap();
-    let told = doctor_of(&mut command);
-    assert_eq!((told.code, told.one("key").0, told.one("api").0), (0, "ok", "ok"), "{}", told.text);
+    let report = doctor_of(&mut command);
+    assert_eq!((report.code, report.one("key").0, report.one("api").0), (0, "ok", "ok"), "{}", report.text);
 }

@@ -1,4 +1,4 @@
-//! Configuration, permissions, disk, WAL, schema, spool and other processes.
+//! The checks of configuration, permissions, disk, WAL, schema, spool and other processes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -10,11 +10,11 @@ use std::time::Duration;
 use komoju_sync::clock::{Clock as _, SystemClock};
 use komoju_testkit::{Installation, KEY};
 
-use super::{Told, doctor, doctor_of};
+use super::{DoctorReport, doctor, doctor_of};
 use crate::PROGRAM;
 
-/// The same with the key in a file, which nobody else may read.
-fn with_key_file(harness: &Installation) -> Told {
+/// Runs `doctor` with the key in a file that no other user can read.
+fn with_key_file(harness: &Installation) -> DoctorReport {
     let file = harness.path("the-key");
     if !file.exists() {
         fs::write(&file, KEY).unwrap();
@@ -24,7 +24,7 @@ fn with_key_file(harness: &Installation) -> Told {
     doctor_of(harness.command(&["doctor", "--json"]).env_remove("KOMOJU_SECRET_KEY"))
 }
 
-/// Every file below the directory with its bytes, mode, owner and times.
+/// Returns each file below the directory with its bytes, mode, owner and modification time.
 fn all_files(harness: &Installation) -> BTreeMap<String, (Vec<u8>, u32, u32, i64, i64)> {
     fn walk(directory: &Path, found: &mut BTreeMap<String, (Vec<u8>, u32, u32, i64, i64)>) {
         for entry in fs::read_dir(directory).unwrap() {
@@ -47,11 +47,11 @@ fn assert_untouched(harness: &Installation, before: &BTreeMap<String, (Vec<u8>, 
     let after = all_files(harness);
     assert!(before.keys().eq(after.keys()), "{:?}\n{:?}", before.keys(), after.keys());
     for (name, facts) in before {
-        assert!(after[name] == *facts, "{name} is not as it was");
+        assert!(after[name] == *facts, "{name} was changed");
     }
 }
 
-/// All but the disk, which is as the machine has it.
+/// CHECKS are all checks except `disk`, whose finding depends on the machine.
 const CHECKS: [&str; 11] = [
     "config",
     "key",
@@ -71,24 +71,24 @@ fn doctor_before_the_first_start_is_ok_and_makes_no_file() {
     let harness = Installation::with(PROGRAM, 7);
     with_key_file(&harness);
     let before = all_files(&harness);
-    let told = with_key_file(&harness);
-    assert_eq!((told.code, told.complaints()), (0, vec![]), "{}", told.text);
-    assert!(told.one("api").1.contains("7 customers, 10 a page"), "{}", told.text);
+    let report = with_key_file(&harness);
+    assert_eq!((report.code, report.complaints()), (0, vec![]), "{}", report.text);
+    assert!(report.one("api").1.contains("7 customers, 10 a page"), "{}", report.text);
     assert_untouched(&harness, &before);
-    assert_eq!(harness.sandbox.world().request_count(), 2, "one look each");
+    assert_eq!(harness.sandbox.world().request_count(), 2, "each run sends one request");
 }
 
 #[test]
 fn doctor_after_a_sync_is_ok_and_touches_nothing() {
     let harness = Installation::swept(PROGRAM, 12);
     with_key_file(&harness);
-    let asked = harness.sandbox.world().request_count();
+    let requests = harness.sandbox.world().request_count();
     let before = all_files(&harness);
-    let told = with_key_file(&harness);
+    let report = with_key_file(&harness);
     assert_untouched(&harness, &before);
-    assert_eq!((told.code, told.complaints()), (0, vec![]), "{}", told.text);
-    assert_eq!(CHECKS.map(|check| told.levels(check)), CHECKS.map(|_| vec!["ok"]), "{}", told.text);
-    assert_eq!(harness.sandbox.world().request_count(), asked + 1);
+    assert_eq!((report.code, report.complaints()), (0, vec![]), "{}", report.text);
+    assert_eq!(CHECKS.map(|check| report.levels(check)), CHECKS.map(|_| vec!["ok"]), "{}", report.text);
+    assert_eq!(harness.sandbox.world().request_count(), requests + 1);
 }
 
 #[test]
@@ -138,35 +138,35 @@ fn doctor_beside_a_running_daemon_is_ok_and_touches_nothing() {
         before == all_files(&harness)
     };
     while !(swept() && settled(&clock)) {
-        assert!(clock.elapsed() < Duration::from_secs(30), "the daemon never rests");
+        assert!(clock.elapsed() < Duration::from_secs(30), "the daemon is never idle");
     }
     let before = all_files(&harness);
-    let told = doctor(&harness);
+    let report = doctor(&harness);
     assert_untouched(&harness, &before);
-    assert_eq!((told.code, told.complaints()), (0, vec!["key"]), "{}", told.text);
-    assert!(told.one("instance").1.contains("`komoju-sync run` (process "), "{}", told.text);
+    assert_eq!((report.code, report.complaints()), (0, vec!["key"]), "{}", report.text);
+    assert!(report.one("instance").1.contains("`komoju-sync run` (process "), "{}", report.text);
 
-    // Killed: what it had not taken over from the WAL is read from there.
+    // After a kill, doctor reads the commits that are still in the WAL.
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     let before = all_files(&harness);
     assert!(!before[&harness.path("komoju.db-wal").display().to_string()].0.is_empty());
-    let told = doctor(&harness);
+    let report = doctor(&harness);
     assert_untouched(&harness, &before);
-    assert_eq!((told.code, told.complaints()), (0, vec!["key"]), "{}", told.text);
-    assert_eq!(told.one("account").0, "ok");
-    assert!(told.one("instance").1.contains("nobody"), "{}", told.text);
+    assert_eq!((report.code, report.complaints()), (0, vec!["key"]), "{}", report.text);
+    assert_eq!(report.one("account").0, "ok");
+    assert!(report.one("instance").1.contains("nobody"), "{}", report.text);
 
-    // Without the -shm, the database alone would be only a part of it.
+    // Without the -shm, the database file alone is not the whole database.
     fs::remove_file(harness.path("komoju.db-shm")).unwrap();
     let before = all_files(&harness);
-    let told = doctor(&harness);
+    let report = doctor(&harness);
     assert_untouched(&harness, &before);
     assert_eq!(
-        (told.code, told.one("permissions").0, told.one("schema").0),
+        (report.code, report.one("permissions").0, report.one("schema").0),
         (0, "warn", "skip"),
         "{}",
-        told.text
+        report.text
     );
 }
 
@@ -176,15 +176,15 @@ fn doctor_warns_of_a_missing_wal_or_shm_and_makes_none() {
     for missing in ["komoju.db-wal", "komoju.db-shm"] {
         fs::remove_file(harness.path(missing)).unwrap();
         let before = all_files(&harness);
-        let told = doctor(&harness);
+        let report = doctor(&harness);
         assert_untouched(&harness, &before);
         assert_eq!(
-            (told.code, told.one("permissions").0, told.one("schema").0),
+            (report.code, report.one("permissions").0, report.one("schema").0),
             (0, "warn", "ok"),
             "{}",
-            told.text
+            report.text
         );
-        assert!(told.one("permissions").1.contains("komoju-sync sync"), "{}", told.text);
+        assert!(report.one("permissions").1.contains("komoju-sync sync"), "{}", report.text);
     }
 }
 
@@ -196,9 +196,9 @@ fn doctor_with_held_deletions_exits_3() {
         harness.sandbox.world().delete(id);
     }
     harness.expect(3, &["sync"]);
-    let told = doctor(&harness);
-    assert_eq!((told.code, told.one("state").0), (3, "warn"), "{}", told.text);
-    assert!(told.one("state").1.contains("waiting for an operator: 40 held deletions"), "{}", told.text);
+    let report = doctor(&harness);
+    assert_eq!((report.code, report.one("state").0), (3, "warn"), "{}", report.text);
+    assert!(report.one("state").1.contains("waiting for an operator: 40 held deletions"), "{}", report.text);
 }
 
 #[test]
@@ -218,34 +218,34 @@ fn doctor_with_an_unusable_database_exits_5() {
     ];
     for (content, part) in cases {
         fs::write(&path, &content).unwrap();
-        let told = doctor(&harness);
-        assert_eq!((told.code, told.one("schema").0), (5, "fail"), "{}", told.text);
-        assert!(told.one("schema").1.contains(part), "{part}: {}", told.text);
-        assert_eq!((told.one("account").0, told.one("state").0), ("skip", "skip"), "{}", told.text);
+        let report = doctor(&harness);
+        assert_eq!((report.code, report.one("schema").0), (5, "fail"), "{}", report.text);
+        assert!(report.one("schema").1.contains(part), "{part}: {}", report.text);
+        assert_eq!((report.one("account").0, report.one("state").0), ("skip", "skip"), "{}", report.text);
         assert!(fs::read(&path).unwrap() == content);
     }
     fs::remove_file(&path).unwrap();
     fs::write(harness.path("komoju.db-wal"), "left over").unwrap();
-    assert_eq!(doctor(&harness).code, 5, "a WAL without its database");
+    assert_eq!(doctor(&harness).code, 5, "a WAL without its database is not reported");
     harness.replace_in_config("komoju.db", "nowhere/komoju.db");
-    let told = doctor(&harness);
-    assert_eq!(told.code, 5, "{}", told.text);
-    assert!(told.one("permissions").1.contains("install -d"), "{}", told.text);
+    let report = doctor(&harness);
+    assert_eq!(report.code, 5, "{}", report.text);
+    assert!(report.one("permissions").1.contains("install -d"), "{}", report.text);
 }
 
 #[test]
 fn doctor_with_a_wrong_configuration_exits_2_and_shows_no_secret() {
     let harness = Installation::with(PROGRAM, 0);
     fs::write(harness.path("config.toml"), format!("[api]\nper_page = 0\nsecret_key = \"{KEY}\"\n")).unwrap();
-    let told = doctor(&harness);
-    assert_eq!((told.code, told.levels("config")), (2, vec!["fail", "warn"]), "{}", told.text);
+    let report = doctor(&harness);
+    assert_eq!((report.code, report.levels("config")), (2, vec!["fail", "warn"]), "{}", report.text);
     for part in ["api.per_page", "api.secret_key", "line 3"] {
-        assert!(told.text.contains(part), "{part}: {}", told.text);
+        assert!(report.text.contains(part), "{part}: {}", report.text);
     }
-    assert_eq!(told.one("state").0, "skip");
+    assert_eq!(report.one("state").0, "skip");
     fs::remove_file(harness.path("config.toml")).unwrap();
-    let told = doctor(&harness);
-    assert_eq!((told.code, told.levels("config")), (2, vec!["fail"]), "{}", told.text);
+    let report = doctor(&harness);
+    assert_eq!((report.code, report.levels("config")), (2, vec!["fail"]), "{}", report.text);
 }
 
 #[test]
@@ -260,8 +260,13 @@ fn doctor_checks_the_alert_program_and_the_http_address() {
             program.display()
         ),
     );
-    let told = doctor(&harness);
-    assert_eq!((told.code, told.one("alerts").0, told.one("http").0), (1, "fail", "warn"), "{}", told.text);
+    let report = doctor(&harness);
+    assert_eq!(
+        (report.code, report.one("alerts").0, report.one("http").0),
+        (1, "fail", "warn"),
+        "{}",
+        report.text
+    );
     fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
     assert_eq!(doctor(&harness).one("alerts").0, "ok");
 }
@@ -277,19 +282,19 @@ fn doctor_names_files_that_stay_in_the_spool_with_the_reason() {
     fs::write(at(&format!("z-{KEY}.txt")), "").unwrap();
     std::os::unix::fs::symlink("/etc/passwd", at("link.json")).unwrap();
     assert!(Command::new("mkfifo").arg(at("pipe.json")).status().unwrap().success());
-    let told = doctor(&harness);
-    let of_spool = |told: &Told| {
-        let lines = told.findings.iter().filter(|finding| finding["check"] == "spool");
+    let report = doctor(&harness);
+    let of_spool = |report: &DoctorReport| {
+        let lines = report.findings.iter().filter(|finding| finding["check"] == "spool");
         lines.map(|finding| format!("{} {}", finding["finding"], finding["advice"])).collect::<Vec<_>>()
     };
-    let lines = of_spool(&told);
-    assert_eq!((told.code, lines.len()), (0, 4), "{}", told.text);
+    let lines = of_spool(&report);
+    assert_eq!((report.code, lines.len()), (0, 4), "{}", report.text);
     for (line, part) in lines.iter().zip(["link.json stays", "notes.txt stays", "pipe.json stays", "z-****"])
     {
         assert!(line.contains(part), "{line}");
     }
     fs::set_permissions(&spool, Permissions::from_mode(0o777)).unwrap();
-    assert!(of_spool(&doctor(&harness))[0].contains("chmod 3770"), "{}", told.text);
+    assert!(of_spool(&doctor(&harness))[0].contains("chmod 3770"), "{}", report.text);
 }
 
 #[test]
@@ -300,7 +305,7 @@ fn doctor_fails_when_two_daemons_share_a_spool() {
     fs::write(second.path("config.toml"), config.replace(&own, &first.path("spool").display().to_string()))
         .unwrap();
     let taking = first.spawn(&["run"]);
-    // Polls for at most half a minute: the daemons are other processes, and a lock gives no signal.
+    // Polls for at most half a minute, because a lock of another process gives no signal.
     let eventually = |what: &str, holds: &dyn Fn() -> bool| {
         assert!(
             (0..3000).any(|_| holds() || {
@@ -311,42 +316,43 @@ fn doctor_fails_when_two_daemons_share_a_spool() {
         );
     };
     let shared = |harness: &Installation| {
-        let told = doctor(harness);
-        let (level, finding) = told.one("spool");
+        let report = doctor(harness);
+        let (level, finding) = report.one("spool");
         (level.to_owned(), finding.to_owned())
     };
-    // Before the second daemon starts, the lock says it; while it runs, it says so itself.
+    // Before the second daemon starts, doctor sees the lock; afterwards the daemon records the
+    // problem.
     eventually("the lock is taken", &|| shared(&second).0 == "fail");
     let waiting = second.spawn(&["run"]);
-    eventually("the second daemon says so", &|| {
+    eventually("the second daemon records the problem", &|| {
         second.one("SELECT spool_problem IS NOT NULL FROM meta") == "1"
     });
     assert_eq!((shared(&second).0, shared(&first).0), ("fail".to_owned(), "ok".to_owned()));
-    let told = second.run(&["status"]).stdout;
-    assert!(told.contains("no file is taken") && told.contains("another komoju-sync"), "{told}");
+    let report = second.run(&["status"]).stdout;
+    assert!(report.contains("no file is taken") && report.contains("another komoju-sync"), "{report}");
     drop((taking, waiting));
 }
 
 #[test]
 fn doctor_as_root_names_files_that_the_service_cannot_use() {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
-        // Only root gives files away.
+        // Only root can change the owner of a file.
         return;
     }
     let harness = Installation::swept(PROGRAM, 1);
-    let nobody = Some(65_534);
-    std::os::unix::fs::chown(harness.directory.path(), nobody, nobody).unwrap();
-    std::os::unix::fs::chown(harness.path("spool"), nobody, nobody).unwrap();
+    let service = Some(65_534);
+    std::os::unix::fs::chown(harness.directory.path(), service, service).unwrap();
+    std::os::unix::fs::chown(harness.path("spool"), service, service).unwrap();
     let file = harness.path("spool").join("a.json");
     fs::write(&file, "{}").unwrap();
     fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
-    let told = doctor(&harness);
-    assert_eq!((told.code, told.one("permissions").0), (5, "fail"), "{}", told.text);
-    assert!(told.one("permissions").1.contains("ran as root"), "{}", told.text);
+    let report = doctor(&harness);
+    assert_eq!((report.code, report.one("permissions").0), (5, "fail"), "{}", report.text);
+    assert!(report.one("permissions").1.contains("ran as root"), "{}", report.text);
     assert!(
-        told.one("spool").1.contains("belongs to root and cannot be read by nobody: `chmod g+r "),
+        report.one("spool").1.contains("belongs to root and cannot be read by nobody: `chmod g+r "),
         "{}",
-        told.text
+        report.text
     );
 }
 
@@ -356,10 +362,10 @@ fn doctor_names_the_process_that_locks_the_database() {
     harness.expect(0, &["sync"]);
     let conn = rusqlite::Connection::open(harness.path("komoju.db")).unwrap();
     conn.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let told = doctor_of(&mut harness.command(&["doctor", "--json"]));
-    let who = format!("(process {})", std::process::id());
-    assert!(told.text.contains("is locked by") && told.text.contains(&who), "{}", told.text);
+    let report = doctor_of(&mut harness.command(&["doctor", "--json"]));
+    let holder = format!("(process {})", std::process::id());
+    assert!(report.text.contains("is locked by") && report.text.contains(&holder), "{}", report.text);
     conn.execute_batch("ROLLBACK").unwrap();
-    let told = doctor_of(&mut harness.command(&["doctor", "--json"]));
-    assert!(!told.text.contains("is locked by"), "{}", told.text);
+    let report = doctor_of(&mut harness.command(&["doctor", "--json"]));
+    assert!(!report.text.contains("is locked by"), "{}", report.text);
 }

@@ -1,15 +1,15 @@
-//! Intents that every door takes, and intents that every door refuses.
+//! Intents that every door accepts, and intents that every door refuses.
 
 use serde_json::{Value, json};
 
-/// Intents that every judge takes.
+/// Intents that every validator accepts.
 pub(crate) fn good() -> Vec<(&'static str, Value)> {
     let long = |n: usize| "x".repeat(n);
     let update = |body: Value| json!({"op": "update", "customer_id": "c", "body": body});
     let at = |time: &str| json!({"op": "create", "body": {"currency": "JPY"}, "not_before": time});
     vec![
         (
-            "nulls are nothing",
+            "nulls count as absent",
             json!({"op": "create", "body": {"currency": "JPY"}, "customer_id": null, "id": null, "expect": null, "not_before": null}),
         ),
         (
@@ -23,7 +23,7 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
         ("digits and hyphens that are no card number", update(json!({"payment_details": "-4111-"}))),
         ("a card number elsewhere", update(json!({"metadata": {"order": "4111111111111111"}}))),
         ("an email of null", update(json!({"email": null}))),
-        ("an empty email: the API says", update(json!({"email": ""}))),
+        ("an empty email, which the API checks", update(json!({"email": ""}))),
         ("empty metadata", update(json!({"metadata": {}}))),
         ("metadata at its limits", update(json!({"metadata": {long(30): "é".repeat(2000)}}))),
         ("a metadata key in characters", update(json!({"metadata": {"é".repeat(30): "x"}}))),
@@ -60,17 +60,17 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// An expectation of so many levels, of objects and arrays by turns.
+/// Returns an expectation of so many levels, with objects and arrays in turn.
 fn nested(levels: usize) -> Vec<u8> {
     let open = (1..levels).map(|level| if level % 2 == 0 { "[" } else { "{\"source\":" });
     let close = (1..levels).rev().map(|level| if level % 2 == 0 { "]" } else { "}" });
     open.chain(["{}"]).chain(close).collect::<String>().into_bytes()
 }
 
-/// A case as bytes: its name, `body`, `expect`, and whether all judges take it.
+/// A case as bytes: its name, `body`, `expect`, and whether all validators accept it.
 type Raw = (&'static str, Option<Vec<u8>>, Option<Vec<u8>>, bool);
 
-/// Intents that a JSON value cannot spell.
+/// Intents that a `serde_json::Value` cannot represent.
 pub(crate) fn raw() -> Vec<Raw> {
     let body = |name, text: &[u8], is_good| (name, Some(text.to_vec()), None, is_good);
     let email = |name, text: &[u8], is_good| {
@@ -141,7 +141,7 @@ pub(crate) fn raw() -> Vec<Raw> {
     ]
 }
 
-/// Intents that no judge takes.
+/// Intents that every validator refuses.
 pub(crate) fn bad() -> Vec<(&'static str, Value)> {
     let long = |n: usize| "x".repeat(n);
     let update = |body: Value| json!({"op": "update", "customer_id": "c", "body": body});
@@ -163,13 +163,13 @@ pub(crate) fn bad() -> Vec<(&'static str, Value)> {
             json!({"op": "create", "body": {"currency": "JPY"}, "customer_id": "c"}),
         ),
         ("a create with an expectation", json!({"op": "create", "body": {"currency": "JPY"}, "expect": {}})),
-        ("a create of nothing", json!({"op": "create"})),
+        ("a create without a body", json!({"op": "create"})),
         ("a create with an empty body", json!({"op": "create", "body": {}})),
         ("a create with a body of null", json!({"op": "create", "body": null})),
-        ("an update of nobody", json!({"op": "update", "body": {"email": "a"}})),
+        ("an update without a customer", json!({"op": "update", "body": {"email": "a"}})),
         ("an update without a body", json!({"op": "update", "customer_id": "c"})),
-        ("an update of nothing", update(json!({}))),
-        ("a delete of nobody", json!({"op": "delete"})),
+        ("an update with an empty body", update(json!({}))),
+        ("a delete without a customer", json!({"op": "delete"})),
         ("a delete with a body", json!({"op": "delete", "customer_id": "c", "body": {"email": "a"}})),
         ("a delete with an empty body", json!({"op": "delete", "customer_id": "c", "body": {}})),
         ("a customer that is an array", json!({"op": "delete", "customer_id": ["c"]})),
@@ -258,7 +258,7 @@ pub(crate) fn bad() -> Vec<(&'static str, Value)> {
         ("a fraction of letters", at("2026-01-31T09:30:00.5xZ")),
         ("a comma", at("2026-01-31T09:30:00,5Z")),
         ("ten places", at("2026-01-31T09:30:00.1234567890Z")),
-        ("an offset that nobody has", at("2026-01-31T09:30:00+15:00")),
+        ("an offset beyond 14 hours", at("2026-01-31T09:30:00+15:00")),
         ("an offset of hours", at("2026-01-31T09:30:00+09")),
         ("a zone", at("2026-01-31T09:30:00+09:00[Asia/Tokyo]")),
         (

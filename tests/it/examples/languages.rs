@@ -1,4 +1,4 @@
-//! Queue, read and follow in each language: the same story with the same results.
+//! Queue, read and follow in each language, with the same steps and the same results.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::process::Command;
 use komoju_testkit::{Daemon, Installation, eventually};
 use serde_json::{Value, json};
 
-use super::{Ran, end, example, installed, is_hidden, not_tested, read, start};
+use super::{ProgramRun, end, example, installed, is_hidden, not_tested, read, start};
 use crate::PROGRAM;
 
-/// A way to run the examples of one folder.
+/// An interpreter and the examples of one folder.
 struct Language {
     interpreter: PathBuf,
     folder: &'static str,
@@ -18,7 +18,7 @@ struct Language {
 }
 
 impl Language {
-    /// The interpreter, where `check` ends with exit code 0.
+    /// Returns the language where the interpreter exits 0 with the arguments `check`.
     fn find(interpreter: &Path, check: &[&str], folder: &'static str, ending: &'static str) -> Option<Self> {
         let why = match Command::new(interpreter).args(check).output() {
             Ok(ran) if ran.status.success() => {
@@ -43,8 +43,8 @@ impl Language {
         command
     }
 
-    /// Queues an intent; returns what the program did.
-    fn queued(&self, harness: &Installation, id: &str, intent: &Value) -> Ran {
+    /// Queues an intent; returns the output of the program.
+    fn queued(&self, harness: &Installation, id: &str, intent: &Value) -> ProgramRun {
         end(start(&mut self.queue(harness, id), &intent.to_string()))
     }
 
@@ -55,7 +55,7 @@ impl Language {
         entry
     }
 
-    /// The rows that `read_mirror` prints equal the mirror.
+    /// Asserts that the rows that `read_mirror` prints equal the mirror.
     fn assert_reads(&self, harness: &Installation) {
         let rows = read(harness, self.command("read_mirror").arg(harness.database())).json();
         let shown = |customer: &Value| {
@@ -70,21 +70,22 @@ impl Language {
         assert_eq!(rows.iter().map(shown).collect::<Vec<_>>(), mirror);
     }
 
-    /// What `follow_changes` prints in one run.
+    /// Returns what `follow_changes` prints in one run.
     fn follow(&self, harness: &Installation) -> Vec<Value> {
         let mut command = self.command("follow_changes");
         read(harness, command.arg(harness.database()).arg(harness.path("cursor.json"))).json()
     }
 }
 
-/// The whole log, as a program prints it that starts over.
+/// Asserts that a program printed the whole log, as after a start over.
 fn assert_whole_log(harness: &Installation, printed: &[Value]) {
     assert_eq!(printed[0], json!({"start_over": harness.one("SELECT log_id FROM mirror_info")}));
     let seqs: Vec<_> = printed[1..].iter().map(|change| change["seq"].as_i64().unwrap()).collect();
     assert_eq!(seqs, (1..=harness.head()).collect::<Vec<_>>());
 }
 
-/// A program that queues while the service is stopped waits for it; its file is readable for the group.
+/// Queues while the service is stopped; the program waits for the service. Its file is readable for
+/// the group.
 fn queue_before_the_start(language: &Language, harness: &Installation) -> (Daemon, String) {
     let create = json!({"op": "create", "body": {"email": "first@例え.jp", "metadata": {"ticket": "1"}}});
     let mut command = Command::new("sh");
@@ -97,7 +98,7 @@ fn queue_before_the_start(language: &Language, harness: &Installation) -> (Daemo
     };
     eventually("the file is in place", || dropped().is_some());
     let mode = std::fs::metadata(dropped().unwrap()).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o640, "readable for the service, whatever the umask is");
+    assert_eq!(mode & 0o777, 0o640, "the file is readable for the service under any umask");
     let daemon = Daemon::start(harness);
     let entry = end(waiting).json().remove(0);
     assert_eq!(entry["state"], "done");
@@ -110,8 +111,8 @@ fn queue_before_the_start(language: &Language, harness: &Installation) -> (Daemo
     (daemon, customer)
 }
 
-/// Each example of a language, from the first read to the start over after a restore.
-fn play(language: &Language) {
+/// Runs each example of a language, from the first read to the start over after a restore.
+fn run_examples(language: &Language) {
     let harness = &Installation::swept(PROGRAM, 5);
     language.assert_reads(harness);
     assert_whole_log(harness, &language.follow(harness));
@@ -156,7 +157,7 @@ fn play(language: &Language) {
 #[test]
 fn python_examples_queue_read_and_follow() {
     if let Some(language) = Language::find(Path::new("python3"), &["-c", "import sqlite3"], "python", "py") {
-        play(&language);
+        run_examples(&language);
     }
 }
 
@@ -164,21 +165,21 @@ fn python_examples_queue_read_and_follow() {
 fn php_examples_queue_read_and_follow() {
     let check = "exit(extension_loaded('pdo_sqlite') ? 0 : fwrite(STDERR, 'pdo_sqlite is missing'));";
     if let Some(language) = Language::find(Path::new("php"), &["-r", check], "php", "php") {
-        play(&language);
+        run_examples(&language);
     }
 }
 
-/// The Node.js of this machine, which may lack `node:sqlite`: then the shell `sqlite3` is used.
+/// Uses the Node.js of this machine. Without `node:sqlite` the examples use the shell `sqlite3`.
 #[test]
 fn node_examples_queue_read_and_follow() {
     let check = "const [major, minor] = process.versions.node.split('.').map(Number);
         if (major < 22 || (major === 22 && minor < 13)) require('child_process').execFileSync('sqlite3', ['--version'])";
     if let Some(language) = Language::find(Path::new("node"), &["-e", check], "node", "mjs") {
-        play(&language);
+        run_examples(&language);
     }
 }
 
-/// A Node.js that has `node:sqlite`, from the registry of npm.
+/// Uses a Node.js with `node:sqlite` from npm.
 #[test]
 fn node_examples_with_its_own_sqlite_queue_read_and_follow() {
     let folder = installed("examples-node", |path| {
@@ -190,7 +191,7 @@ fn node_examples_with_its_own_sqlite_queue_read_and_follow() {
     match node {
         Ok(node) => {
             if let Some(language) = Language::find(&node, &["-e", "require('node:sqlite')"], "node", "mjs") {
-                play(&language);
+                run_examples(&language);
             }
         }
         Err(why) => not_tested("examples/node with node:sqlite", &why),

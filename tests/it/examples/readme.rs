@@ -1,4 +1,4 @@
-//! The table of the examples, and the SQL door as the README shows it.
+//! The table of the examples, and the SQL command of the README.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,7 +29,7 @@ fn every_example_is_in_the_table_and_explains_how_to_run_it() {
         let name = file.strip_prefix(&folder).unwrap().to_str().unwrap();
         assert!(table.contains(&format!("]({name})")), "examples/README.md does not link {name}");
         let text = std::fs::read_to_string(file).unwrap();
-        // A module of others is not run by itself.
+        // A module that others import is not run by itself.
         let parts =
             if name == "node/mirror.mjs" { &["User:", "Needs:"][..] } else { &["Run:", "User:", "Needs:"] };
         for part in parts {
@@ -38,7 +38,7 @@ fn every_example_is_in_the_table_and_explains_how_to_run_it() {
     }
 }
 
-/// While the service is stopped, too, the command of the README keeps the files that readers need.
+/// Runs the command while the service is stopped. It keeps the files that readers need.
 #[test]
 fn sql_command_of_the_readme_queues_an_intent_and_keeps_the_wal() {
     if Command::new("sqlite3").arg("--version").output().is_err() {

@@ -7,11 +7,11 @@ use std::process::Command;
 use komoju_testkit::Installation;
 use serde_json::Value;
 
-use super::{Ran, example, not_tested, python_package, read, root};
+use super::{ProgramRun, example, not_tested, python_package, read, root};
 use crate::PROGRAM;
 
-/// Runs a Python program of the examples with these packages.
-fn python(packages: &Path, program: &str, harness: &Installation) -> Ran {
+/// Runs a Python example with these packages.
+fn python(packages: &Path, program: &str, harness: &Installation) -> ProgramRun {
     let mut command = Command::new("python3");
     command.env("PYTHONPATH", packages).arg(example(program)).arg(harness.database());
     let ran = read(harness, &mut command);
@@ -19,7 +19,7 @@ fn python(packages: &Path, program: &str, harness: &Installation) -> Ran {
     ran
 }
 
-/// Adds up the last column of a CSV by the second one.
+/// Returns the sums of the third column of a CSV by the second one.
 fn totals(csv: &str) -> BTreeMap<String, u64> {
     let mut totals = BTreeMap::new();
     for row in csv.lines().skip(1).map(|line| line.split(',').collect::<Vec<_>>()) {
@@ -28,7 +28,7 @@ fn totals(csv: &str) -> BTreeMap<String, u64> {
     totals
 }
 
-/// The counts that the database has itself: the query has the columns `KEY:COUNT`.
+/// Returns the counts from the database; the query selects `KEY:COUNT`.
 fn counted(harness: &Installation, query: &str) -> BTreeMap<String, u64> {
     let rows = harness.column(query);
     let pairs = rows.iter().map(|row| row.rsplit_once(':').unwrap());
@@ -65,14 +65,15 @@ fn duckdb_example_counts_the_changes() {
     assert_eq!(totals(&printed), counted(&harness, query));
 }
 
-/// What `datasette --get` prints with the settings that the example's comment names.
-fn datasette(packages: &Path, harness: &Installation, path: &str) -> Ran {
+/// Runs `datasette --get` with the settings from the comment of the example.
+fn datasette(packages: &Path, harness: &Installation, path: &str) -> ProgramRun {
     let metadata = example("datasette/metadata.yaml");
     let text = std::fs::read_to_string(&metadata).unwrap();
     let recipe = text.lines().take_while(|line| !line.contains("User:")).collect::<Vec<_>>().join(" ");
     let recipe = recipe.replace(['#', '\\'], " ");
-    let settings: Vec<&str> = recipe.split_whitespace().skip_while(|word| *word != "--setting").collect();
-    assert_eq!(settings.iter().filter(|word| **word == "--setting").count(), 3, "{settings:?}");
+    let settings: Vec<&str> =
+        recipe.split_whitespace().skip_while(|argument| *argument != "--setting").collect();
+    assert_eq!(settings.iter().filter(|argument| **argument == "--setting").count(), 3, "{settings:?}");
     let mut command = Command::new("python3");
     command.env("PYTHONPATH", packages).args(["-m", "datasette", "serve"]).arg(harness.database());
     read(harness, command.arg("--metadata").arg(metadata).args(settings).arg("--get").arg(path))
@@ -116,7 +117,7 @@ fn datasette_example_names_every_table_and_view() {
     assert_eq!(named, harness.column(query).into_iter().collect());
 }
 
-/// The recipe itself runs in `inv_15_erase::unfinished`.
+/// The recipe itself is run in `inv_15_erase::unfinished`.
 #[test]
 fn litestream_example_is_the_recipe_of_the_guide() {
     let guide = std::fs::read_to_string(root().join("docs/operations.md")).unwrap();

@@ -1,8 +1,10 @@
-//! Random histories against lists that are imprecise and reads that lag, with edits from elsewhere, our own pushes and restarts
-//! between the passes: no deletion of a customer that lives, nothing in the log that was never so, no push undone; and after a few
-//! quiet sweeps the mirror is the truth.
+//! Random histories with imprecise lists and reads that lag. Remote edits, our own pushes and
+//! restarts happen between the passes.
 //!
-//! `HISTORIES=10000 SEED=1 cargo test --release --test it -- histories::` runs more of them.
+//! No live customer is deleted, no log entry shows a state that the API never had, and no push is
+//! undone. After a few quiet sweeps the mirror equals the API.
+//!
+//! `HISTORIES=10000 SEED=1 cargo test --release --test it -- histories::` runs more histories.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,18 +20,21 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-/// How long reads lag at most, and how long the daemon expects them to, in seconds.
+/// LAG is the longest lag of reads, in seconds. CONSISTENCY is `consistency_s` of the daemon.
 const LAG: u64 = 57;
 const CONSISTENCY: u32 = 60;
 
-/// How many seconds the daemon's clock may get ahead of the sandbox's within one step, by the waits of the daemon.
+/// AHEAD is how many seconds the waits of the daemon may move its clock ahead of the sandbox's
+/// within one step.
 const AHEAD: i64 = (CONSISTENCY as i64) - (LAG as i64);
 
-/// Steps of a history, and how many quiet sweeps may follow until everything is known.
+/// STEPS is the length of a history. QUIET_SWEEPS is how many sweeps may follow until the mirror
+/// equals the API.
 const STEPS: usize = 40;
 const QUIET_SWEEPS: usize = 8;
 
-/// The states of one customer at the API, in their order, and since when each held; `None` while it is not there.
+/// The states of one customer at the API in order, each with its start. `None` is an absent
+/// customer.
 type States = Vec<(Timestamp, Option<Value>)>;
 
 struct History {
@@ -37,13 +42,13 @@ struct History {
     dice: StdRng,
     readings: Readings,
     states: BTreeMap<String, States>,
-    /// How far the log was judged, and which states of each customer it has shown.
-    judged: i64,
-    reached: BTreeMap<String, Vec<usize>>,
-    /// The states that our own pushes made: the log must not fall behind them.
+    /// The last `seq` that was checked, and the states of each customer that the log has shown.
+    checked_seq: i64,
+    recorded_states: BTreeMap<String, Vec<usize>>,
+    /// The state that our last push of each customer made. The log must not return behind it.
     pushed: BTreeMap<String, usize>,
     count: usize,
-    told: Vec<String>,
+    trace: Vec<String>,
 }
 
 impl History {
@@ -53,21 +58,21 @@ impl History {
         let customers = dice.random_range(0..60);
         let mut harness = InProcess::reading(customers, readings.clone()).await;
         harness.settings.consistency = Consistency::seconds(CONSISTENCY);
-        let told = vec![format!("seed {seed}: {customers} customers, {readings:?}")];
+        let trace = vec![format!("seed {seed}: {customers} customers, {readings:?}")];
         let mut history = Self {
             harness,
             dice,
             readings,
             states: BTreeMap::new(),
-            judged: 0,
-            reached: BTreeMap::new(),
+            checked_seq: 0,
+            recorded_states: BTreeMap::new(),
             pushed: BTreeMap::new(),
             count: 0,
-            told,
+            trace,
         };
         history.note_states();
-        history.judge();
-        // From here on reads may show what was before.
+        history.check_log();
+        // From here on a read that lags can show an earlier state.
         history.advance(1000);
         history
     }
@@ -76,15 +81,15 @@ impl History {
         self.harness.advance(SignedDuration::from_secs(seconds));
     }
 
-    /// The daemon has waited, which moves its own clock alone: the sandbox's follows.
+    /// Advances the sandbox's clock to the daemon's, which the daemon's waits have moved.
     fn catch_up(&mut self) {
         let now = self.harness.sandbox.world().now();
         let ahead = self.harness.clock.now().duration_since(now);
-        assert!(ahead < SignedDuration::from_secs(AHEAD), "the daemon waited for {ahead}: {:#?}", self.told);
+        assert!(ahead < SignedDuration::from_secs(AHEAD), "the daemon waited for {ahead}: {:#?}", self.trace);
         self.harness.sandbox.world().advance(Duration::try_from(ahead).unwrap());
     }
 
-    /// Notes what is at the API now.
+    /// Records the present state of each customer at the API.
     fn note_states(&mut self) {
         let truth = self.harness.sandbox.world().truth();
         let at = self.harness.sandbox.world().now();
@@ -98,43 +103,46 @@ impl History {
         }
     }
 
-    /// Judges the entries of the log that are new.
-    fn judge(&mut self) {
+    /// Checks the new entries of the log.
+    fn check_log(&mut self) {
         let sql = format!(
             "SELECT json_array(seq, customer_id, kind, origin, json(after)) FROM changes WHERE seq > {} ORDER BY seq",
-            self.judged
+            self.checked_seq
         );
         let truth = self.harness.sandbox.world().truth();
         let now = self.harness.sandbox.world().now();
         for entry in self.harness.column(&sql) {
             let entry: (i64, String, String, String, Option<Value>) = serde_json::from_str(&entry).unwrap();
             let (seq, id, kind, origin, after) = entry;
-            self.told.push(format!("log {seq}: {id} {kind} {origin}"));
-            let told = || format!("{:#?}", self.told);
-            self.judged = seq;
+            self.trace.push(format!("log {seq}: {id} {kind} {origin}"));
+            let trace = || format!("{:#?}", self.trace);
+            self.checked_seq = seq;
             if kind == "deleted" {
-                assert!(!truth.contains_key(&id), "{id} lives: {}", told());
+                assert!(!truth.contains_key(&id), "{id} is live: {}", trace());
             }
             let states = &self.states[&id];
             let found = states.iter().rposition(|(_, state)| *state == after);
-            let Some(found) = found else { panic!("entry {seq} was never so: {}", told()) };
+            let Some(found) = found else {
+                panic!("entry {seq} shows a state that the API never had: {}", trace())
+            };
             if origin == "intent" {
                 self.pushed.insert(id.clone(), found);
             }
             let pushed = self.pushed.get(&id).copied().unwrap_or(0);
-            assert!(found >= pushed, "entry {seq} undoes our own push: {}", told());
-            // A state that was replaced within the lag may be recorded late, where the log has not shown it before; nothing else may.
-            let reached = self.reached.entry(id).or_default();
-            let is_late = reached.last().is_some_and(|last| found < *last);
+            assert!(found >= pushed, "entry {seq} undoes our own push: {}", trace());
+            // Only a state that was replaced within the lag may be recorded late, and only if the
+            // log has not shown it before.
+            let recorded_states = self.recorded_states.entry(id).or_default();
+            let is_late = recorded_states.last().is_some_and(|last| found < *last);
             let replaced_at = states.get(found + 1).map(|(at, _)| *at);
             let may_be_read = replaced_at
                 .is_none_or(|at| now.duration_since(at) <= SignedDuration::from_secs(CONSISTENCY.into()));
             assert!(
-                !is_late || (may_be_read && !reached.contains(&found)),
+                !is_late || (may_be_read && !recorded_states.contains(&found)),
                 "entry {seq} returns to an earlier state: {}",
-                told()
+                trace()
             );
-            reached.push(found);
+            recorded_states.push(found);
         }
     }
 
@@ -145,7 +153,7 @@ impl History {
         let n = self.count;
         let body = json!({"email": format!("{n}@example.com"), "metadata": {"n": n.to_string()}});
         let what = self.dice.random_range(0..20);
-        self.told.push(format!("{} {what} {id:?}", self.harness.sandbox.world().now()));
+        self.trace.push(format!("{} {what} {id:?}", self.harness.sandbox.world().now()));
         match (what, id) {
             (0, _) => drop(self.harness.sandbox.world().create(body)),
             (1 | 2, Some(id)) => drop(self.harness.sandbox.world().update(&id, body)),
@@ -163,36 +171,36 @@ impl History {
             }
         }
         self.note_states();
-        self.judge();
+        self.check_log();
         self.catch_up();
     }
 
     async fn push(&mut self, op: &str, customer: Option<&str>, body: Option<Value>) {
-        // What is accepted is accepted by the door's rules, so a customer that the mirror does not know is as good as any.
+        // A door accepts any valid id, so the customer may be unknown to the mirror.
         self.harness.intend(&format!("i{}", self.count), op, customer, body);
         self.harness.drain().await;
     }
 
     async fn sweep(&mut self) -> Outcome {
         let report = self.harness.pull().sweep().await.unwrap();
-        assert!(report.failure.is_none(), "{}: {:#?}", report.sentence(), self.told);
+        assert!(report.failure.is_none(), "{}: {:#?}", report.sentence(), self.trace);
         report.outcome
     }
 
-    /// Nothing changes any more: after a few sweeps everything is known.
+    /// Runs quiet sweeps, then asserts that the mirror equals the API.
     async fn settle(&mut self) {
         for _ in 0..QUIET_SWEEPS {
             self.advance(900);
-            self.told.push(format!("{} quiet", self.harness.sandbox.world().now()));
+            self.trace.push(format!("{} quiet", self.harness.sandbox.world().now()));
             self.harness.drain().await;
             self.note_states();
-            self.judge();
+            self.check_log();
             self.harness.pull().recheck().await.unwrap();
-            self.judge();
+            self.check_log();
             self.sweep().await;
-            self.judge();
+            self.check_log();
             self.harness.pull().recheck().await.unwrap();
-            self.judge();
+            self.check_log();
         }
         let mut mirror = BTreeMap::new();
         komoju_sync::store::read::customers(&self.harness.reader(), |record| {
@@ -206,16 +214,20 @@ impl History {
             .column("SELECT customer_id FROM held_deletions WHERE state = 'held'")
             .into_iter()
             .collect();
-        // A customer that no list shows can only be known by other ways.
+        // These lists can hide a customer, which the mirror then need not know.
         let hides = self.readings.filtered_every.is_some() || self.readings.repeated == Repeated::Displacing;
         for (id, body) in &truth {
             match mirror.get(id) {
-                Some(mirrored) => assert_eq!(mirrored, body, "{id}: {:#?}", self.told),
-                None => assert!(hides, "{id} is not known: {:#?}", self.told),
+                Some(mirrored) => assert_eq!(mirrored, body, "{id}: {:#?}", self.trace),
+                None => assert!(hides, "{id} is not known: {:#?}", self.trace),
             }
         }
         for id in mirror.keys().filter(|id| !truth.contains_key(*id)) {
-            assert!(held.contains(id), "{id} is gone, and neither recorded nor held: {:#?}", self.told);
+            assert!(
+                held.contains(id),
+                "{id} is gone, and its deletion is neither recorded nor held: {:#?}",
+                self.trace
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Lists that move while they are read, and servers that choose the size of a page.
+//! Lists that move while they are read, and servers that limit the page size.
 
 use komoju_core::{Outcome, PassKind};
 use komoju_sandbox::readings::{PastEnd, PerPageOver};
@@ -18,7 +18,8 @@ fn sweep_of_a_list_that_shrinks_below_the_requested_page_is_complete() {
             harness.sweep();
             let drift = Drift { delete, place: Region::Served, ..Drift::default() };
             let fault = harness.inject(Fault::new(Effect::Drift(drift)).call(Call::List).page(page).once());
-            // Whole, though those who were picked as canaries may be among the deleted: then these are held, and asked again.
+            // A chosen canary may be among the deleted customers. Then the deletions are held, and
+            // the next sweep requests them again.
             let ran = harness.run(&["sync"]);
             assert!(matches!(ran.code, 0 | 3), "{past_end:?}, {delete} deleted: {}", ran.stderr);
             assert_eq!(harness.fired(fault), 1);

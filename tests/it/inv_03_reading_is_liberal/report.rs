@@ -1,4 +1,5 @@
-//! What `status` and `doctor` say of a list that is imprecise, of reads that lag, and of a partial sweep.
+//! What `status` and `doctor` report of an imprecise list, of reads that lag, and of a partial
+//! sweep.
 
 use std::num::NonZeroU32;
 
@@ -15,10 +16,10 @@ fn status(harness: &Installation, code: i32) -> (String, Value) {
     (harness.expect(code, &["status"]).stdout, serde_json::from_str(&json).unwrap())
 }
 
-/// What `doctor` says of the list: the level and the finding of each line.
+/// Returns the level and the finding of each line of `doctor` about the list.
 fn doctor(harness: &Installation, code: i32) -> Vec<(String, String)> {
-    let told = harness.expect(code, &["doctor", "--json"]).stdout;
-    let findings = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let stdout = harness.expect(code, &["doctor", "--json"]).stdout;
+    let findings = stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let of_list = findings.filter(|finding| finding["check"] == "list");
     of_list.map(|f| (f["level"].as_str().unwrap().to_owned(), f["finding"].to_string())).collect()
 }
@@ -65,10 +66,10 @@ fn imprecise_list_is_reported_with_expected_and_seen_values() {
     let long =
         format!("list      3 customers answer and were not listed for three sweeps: {first} (and 2 more)");
     assert!(text.contains(&long), "{text}");
-    let told = doctor(&harness, 0);
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0].0, "warn");
-    assert!(told[0].1.contains("total says 63, 57 are listed"), "{told:?}");
+    let findings = doctor(&harness, 0);
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings[0].0, "warn");
+    assert!(findings[0].1.contains("total says 63, 57 are listed"), "{findings:?}");
 }
 
 #[test]
@@ -79,8 +80,8 @@ fn api_that_ignores_page_is_reported_with_exit_3() {
     let (text, json) = status(&harness, 3);
     assert_eq!(json["list"]["ignores_page"], true);
     assert!(text.contains("the API may ignore `page`"), "{text}");
-    let told = doctor(&harness, 3);
-    assert!(told[0].1.contains("the API may ignore `page`"), "{told:?}");
+    let findings = doctor(&harness, 3);
+    assert!(findings[0].1.contains("the API may ignore `page`"), "{findings:?}");
     harness.sandbox.world().clear_faults();
     harness.expect(0, &["sync"]);
     let (_, json) = status(&harness, 0);
@@ -97,15 +98,15 @@ fn partial_sweep_fails_status_only_without_a_recent_complete_one() {
     harness.expect(1, &["sync"]);
     let (text, json) = status(&harness, 0);
     assert_eq!(json["last_sweep"]["outcome"], Outcome::Partial.word());
-    let said = "; the last one is partial: 1 customer was neither listed nor verified";
+    let partial = "; the last one is partial: 1 customer was neither listed nor verified";
     let sweep = text.lines().find(|line| line.starts_with("sweep ")).unwrap();
-    assert!(sweep.contains("complete ") && sweep.ends_with(said), "{text}");
-    let told = harness.expect(0, &["doctor"]).stdout;
-    assert!(told.contains("the last sweep is partial: 1 customer"), "{told}");
+    assert!(sweep.contains("complete ") && sweep.ends_with(partial), "{text}");
+    let stdout = harness.expect(0, &["doctor"]).stdout;
+    assert!(stdout.contains("the last sweep is partial: 1 customer"), "{stdout}");
 
     own(&harness.path("komoju.db")).execute("DELETE FROM pass WHERE outcome = 'complete'", []).unwrap();
     let (text, _) = status(&harness, 1);
-    assert!(text.contains(&format!("sweep     none is complete yet{said}")), "{text}");
+    assert!(text.contains(&format!("sweep     none is complete yet{partial}")), "{text}");
 }
 
 /// Promises: key inbound.consistency_s
@@ -125,8 +126,11 @@ fn lag_above_consistency_s_is_reported_with_advice_to_raise_it() {
         text.contains("lag       reads may lag longer than inbound.consistency_s (0 s), last seen at "),
         "{text}"
     );
-    let told = doctor(&harness, 0);
-    assert!(told.len() == 1 && told[0].0 == "warn" && told[0].1.contains("raise it"), "{told:?}");
+    let findings = doctor(&harness, 0);
+    assert!(
+        findings.len() == 1 && findings[0].0 == "warn" && findings[0].1.contains("raise it"),
+        "{findings:?}"
+    );
     conn.execute_batch("UPDATE meta SET lag_exceeded_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-8 days')")
         .unwrap();
     assert_eq!(status(&harness, 0).1["list"]["lag_exceeded_at"], Value::Null);

@@ -1,7 +1,8 @@
-//! Each way in which a list may be imprecise, alone: everything is mirrored, a deletion is recorded, and a sweep that finds nothing
-//! new costs little more than with an exact list.
+//! Each imprecision of a list by itself. Every customer is mirrored, a deletion is recorded, and an
+//! unchanged sweep costs little more than with an exact list.
 //!
-//! `CUSTOMERS=10000 cargo test --release --test it -- walk:: --nocapture` measures with more customers.
+//! `CUSTOMERS=10000 cargo test --release --test it -- walk:: --nocapture` measures with more
+//! customers.
 
 use komoju_core::Outcome;
 use komoju_sandbox::{Drift, Effect, Readings};
@@ -10,16 +11,17 @@ use serde_json::{Value, json};
 
 use crate::PROGRAM;
 
-/// How many sweeps the costs are averaged over: further rounds are read in every twelfth.
+/// SWEEPS is the number of sweeps over which costs are averaged: further rounds are read in every
+/// twelfth sweep.
 const SWEEPS: u64 = 12;
 
-/// One reading, and what it may cost.
+/// One imprecision and its limits.
 struct Case {
     name: &'static str,
     readings: Value,
-    /// Sweeps until everything is mirrored, and until a deletion is recorded.
+    /// Sweeps until every customer is mirrored, and until a deletion is recorded.
     sweeps: usize,
-    /// List requests of an unchanged sweep, as a multiple of an exact list's, in percent.
+    /// Limit of the list requests of an unchanged sweep, in percent of those of an exact list.
     most_percent: u64,
 }
 
@@ -50,7 +52,7 @@ fn cases() -> Vec<Case> {
         case("page past the end is a 404", json!({"past_end": "not_found"})),
         case("a deleted customer is another 404", json!({"deleted": "other_code"})),
         case("a deleted customer is a 410", json!({"deleted": "gone"})),
-        case("a deleted customer is a 200 that says so", json!({"deleted": "flagged"})),
+        case("a deleted customer is a 200 with a flag", json!({"deleted": "flagged"})),
         case(
             "deleted customers are listed as such",
             json!({"deleted": "flagged", "deleted_listed": "flagged"}),
@@ -60,7 +62,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// How many list and single requests were made since the last call.
+/// Returns the numbers of list and single requests since the last call.
 fn requests(harness: &Installation) -> (u64, u64) {
     let mut world = harness.sandbox.world();
     let is_list = |path: &str| path.ends_with("/customers");
@@ -71,7 +73,7 @@ fn requests(harness: &Installation) -> (u64, u64) {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the figures, where they are asked for")]
+#[expect(clippy::print_stdout, reason = "prints the measurements when CUSTOMERS is set")]
 fn sweep_of_each_imprecise_list_is_complete_within_its_request_limit() {
     let measured = std::env::var("CUSTOMERS").ok();
     let is_measured = measured.is_some();
@@ -80,7 +82,7 @@ fn sweep_of_each_imprecise_list_is_complete_within_its_request_limit() {
     for Case { name, readings, sweeps, most_percent } in cases() {
         let readings: Readings = serde_json::from_value(readings).unwrap();
         let harness = Installation::reading(PROGRAM, customers, readings.clone());
-        // A hundred of one second.
+        // A hundred customers with the same `created_at`.
         for n in 0..100 {
             harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
         }
@@ -88,7 +90,7 @@ fn sweep_of_each_imprecise_list_is_complete_within_its_request_limit() {
             let report = harness.sweep();
             assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
         }
-        // What no list shows cannot be known; all else is.
+        // Every customer that the list can show is mirrored.
         let truth = harness.sandbox.world().truth();
         let mirror = harness.mirror();
         assert!(mirror.iter().all(|(id, body)| truth.get(id) == Some(body)), "{name}");
@@ -104,7 +106,7 @@ fn sweep_of_each_imprecise_list_is_complete_within_its_request_limit() {
         }
         assert_eq!(harness.column("SELECT id FROM deleted_customers"), [gone], "{name}");
 
-        // Until the difference is known.
+        // After two sweeps without a new customer, further rounds are read rarely.
         harness.sweep();
         harness.sweep();
         requests(&harness);

@@ -1,4 +1,4 @@
-//! A live customer that answers after the suspect.
+//! The canary: a live customer that answers after the suspect.
 
 use komoju_core::Outcome;
 use komoju_sandbox::{Call, Effect, Fault};
@@ -15,7 +15,7 @@ fn delete_without_canary_is_held() {
     let ran = harness.expect(3, &["sync"]);
     assert!(ran.stderr.contains("6 deletions wait"), "{}", ran.stderr);
     assert_eq!(harness.one("SELECT count(*) FROM customers"), "6");
-    // Nobody lives, so a person's word needs no canary.
+    // No live customer is left, so the operator's approval needs no canary.
     harness.expect(0, &["deletions", "approve"]);
     harness.expect(0, &["sync"]);
     assert_eq!(harness.one("SELECT count(*) FROM deleted_customers"), "6");
@@ -32,7 +32,7 @@ fn approved_deletion_waits_while_no_canary_answers() {
     delete(&harness, 15);
     harness.expect(3, &["sync"]);
     harness.expect(0, &["deletions", "approve"]);
-    // The rejected ones are live here, and none of them answers: nothing vouches for the API.
+    // The rejected customers are live in the mirror, but none answers, so there is no canary.
     harness.expect(0, &["sync"]);
     assert_eq!(harness.one("SELECT count(*) FROM deleted_customers"), "0");
     assert_eq!(harness.one("SELECT count(*) FROM held_deletions WHERE state = 'approved'"), "15");
@@ -98,7 +98,8 @@ fn canary_without_an_answer_is_replaced_by_the_next() {
     harness.sweep();
     let gone = delete(&harness, 1);
     let left = harness.sandbox.world().ids();
-    // One of the two that are left never answers: either, so that one of them is asked first.
+    // One of the two other customers never answers. Each of them in turn, so that the silent one is
+    // requested first at least once.
     let mut fired = 0;
     for silent in &left {
         let fault = harness.inject(on_show(Effect::status(500), silent));
@@ -111,5 +112,5 @@ fn canary_without_an_answer_is_replaced_by_the_next() {
         harness.sweep();
         harness.sandbox.world().delete(&gone[0]);
     }
-    assert!(fired > 0, "neither was asked first");
+    assert!(fired > 0, "the silent customer was never requested first");
 }

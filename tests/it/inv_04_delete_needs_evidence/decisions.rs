@@ -44,7 +44,7 @@ fn rejected_hold_keeps_its_customers_until_they_are_seen_again() {
     assert_eq!(
         harness.column("SELECT id FROM deleted_customers"),
         [gone[0].clone()],
-        "seen again, it counts again"
+        "a rejected customer that was seen again can be deleted"
     );
 }
 
@@ -67,7 +67,7 @@ fn approval_ends_when_the_customer_is_listed_again() {
     harness.sandbox.world().delete(&gone[3]);
     harness.sweep();
     let last = "SELECT kind || ' ' || origin FROM changes ORDER BY seq DESC LIMIT 1";
-    assert_eq!(harness.one(last), "deleted sweep", "it takes a suspicion of its own");
+    assert_eq!(harness.one(last), "deleted sweep", "the deletion has evidence of its own");
 }
 
 #[test]
@@ -125,7 +125,11 @@ fn rejection_during_a_sweep_ends_when_that_sweep_lists_the_customer() {
     assert_eq!(harness.one("SELECT customer_id FROM held_deletions WHERE state = 'seen'"), gone[0]);
     harness.sandbox.world().delete(&gone[0]);
     harness.expect(0, &["sync"]);
-    assert_eq!(harness.column("SELECT id FROM deleted_customers"), [gone[0].clone()], "it counts again");
+    assert_eq!(
+        harness.column("SELECT id FROM deleted_customers"),
+        [gone[0].clone()],
+        "the rejection has ended"
+    );
 }
 
 #[test]
@@ -151,21 +155,21 @@ fn approved_customer_without_a_usable_answer_blocks_no_other_change() {
 
 #[test]
 fn decision_during_a_sweep_is_not_held_again() {
-    for word in ["approve", "reject"] {
+    for decision in ["approve", "reject"] {
         let harness = Installation::with(PROGRAM, 60);
         harness.expect(0, &["sync"]);
         delete(&harness, 30);
         harness.expect(3, &["sync"]);
-        // The next sweep samples them; while it waits for an answer, a person decides.
+        // The operator decides while the next sweep waits for the answer of a sampled customer.
         let waits = harness.inject(Fault::new(Effect::Hold).call(Call::Show));
         let mut sync = harness.spawn(&["sync"]);
         harness.runtime.block_on(harness.sandbox.until(|world| world.fired(waits) > 0));
-        harness.expect(0, &["deletions", word]);
+        harness.expect(0, &["deletions", decision]);
         harness.sandbox.world().clear_faults();
-        assert!(sync.wait().unwrap().success(), "no deletion waits for an operator any more");
+        assert!(sync.wait().unwrap().success(), "the sweep still reports a held deletion");
         assert_eq!(harness.one("SELECT count(*) FROM held_deletions WHERE state = 'held'"), "0");
         harness.expect(0, &["sync"]);
-        let deleted = if word == "approve" { "30" } else { "0" };
+        let deleted = if decision == "approve" { "30" } else { "0" };
         assert_eq!(harness.one("SELECT count(*) FROM deleted_customers"), deleted);
     }
 }
@@ -185,5 +189,5 @@ fn rejection_during_the_lookup_of_a_suspect_is_obeyed() {
     harness.expect(0, &["deletions", "reject"]);
     harness.sandbox.world().clear_faults();
     assert!(sync.wait().unwrap().success());
-    assert!(harness.mirror().contains_key(&gone[0]), "a person said that it stays");
+    assert!(harness.mirror().contains_key(&gone[0]), "the operator rejected the deletion");
 }

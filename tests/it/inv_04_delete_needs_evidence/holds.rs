@@ -81,7 +81,7 @@ fn customer_skipped_by_paging_changes_no_hold() {
     harness.sweep();
     delete(&harness, 11);
     assert_eq!(harness.sweep().outcome, Outcome::Held);
-    // The mirror grows, and the limit with it: they would be few enough now.
+    // The mirror grows, and with it the limit, which the hold would no longer exceed.
     for n in 0..300 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
@@ -94,7 +94,7 @@ fn customer_skipped_by_paging_changes_no_hold() {
     };
     assert_eq!(swept(), (Outcome::Held, 0, 11, 0));
     assert!(harness.fired(fault) > 0);
-    // It answered, so that two sweeps do not request it; then it gives no usable answer.
+    // It answered, so two sweeps do not request it. Then it gives no usable answer.
     let silent = harness.inject(on_show(Effect::status(400), &skipped));
     assert_eq!([swept(), swept()], [(Outcome::Held, 0, 11, 0); 2]);
     assert_eq!(harness.fired(silent), 0);
@@ -118,20 +118,20 @@ fn unproven_404_does_not_supersede_an_existing_hold() {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
     harness.sweep();
-    // Paging skips somebody, and an API in trouble says of everybody that there is no such customer.
+    // Paging skips a customer, and the API answers 404 for every customer.
     let skipped = harness.sandbox.world().ids()[5].clone();
     harness.on_lists(Effect::Hide { ids: vec![skipped], every: None });
     let code = komoju_sandbox::Payload::Code("not_found".into());
-    let nobody = Effect::Status {
+    let not_found = Effect::Status {
         status: 404,
         body: code,
         retry_after: None,
         headers: Default::default(),
         work: Default::default(),
     };
-    let fault = harness.inject(Fault::new(nobody).call(Call::Show));
+    let fault = harness.inject(Fault::new(not_found).call(Call::Show));
     harness.sweep();
-    assert!(harness.fired(fault) > 1, "the customer and a canary");
+    assert!(harness.fired(fault) > 1, "the customer and a canary are requested");
     let holds = "SELECT because || ': ' || count(*) FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' GROUP BY because";
     assert_eq!(harness.column(holds), ["too_many: 11", "unproven: 1"]);
     let list = harness.expect(3, &["deletions", "list"]).stderr;
@@ -153,14 +153,14 @@ fn sweep_after_a_restore_stops_lookups_when_no_canary_answers() {
     harness.inject(Fault::new(Effect::status(500)).call(Call::Show));
     harness.sandbox.world().clear_requests();
     assert_eq!(harness.sweep().outcome, Outcome::Partial);
-    let asked: std::collections::HashSet<String> = {
+    let requested: std::collections::HashSet<String> = {
         let world = harness.sandbox.world();
         let shows = world.requests().iter().filter(|seen| gone.iter().any(|id| seen.path.ends_with(id)));
         shows.map(|seen| seen.path.clone()).collect()
     };
-    assert_eq!(asked.len(), 1, "where no canary answers either, nothing can be proven");
+    assert_eq!(requested.len(), 1, "without a canary further requests prove nothing");
     harness.sandbox.world().clear_faults();
-    assert_eq!(harness.sweep().outcome, Outcome::Held, "what a restored database lacks is held");
+    assert_eq!(harness.sweep().outcome, Outcome::Held, "deletions after a restore are held");
     assert_eq!(harness.one("SELECT count(*) FROM held_deletions WHERE state = 'held'"), "28");
 }
 
@@ -197,7 +197,7 @@ fn live_suspects_within_the_limit_leave_a_hold_unchanged() {
     harness.expect(0, &["sync"]);
     delete(&harness, 30);
     harness.expect(3, &["sync"]);
-    // The limit is ten; these are alive.
+    // The limit is ten, and these ten customers are live.
     let ids = harness.sandbox.world().ids()[..10].to_vec();
     let fault = harness.on_lists(Effect::Hide { ids, every: None });
     let report = harness.sweep();
@@ -211,7 +211,8 @@ fn live_suspects_within_the_limit_leave_a_hold_unchanged() {
 fn deletions_of_a_day_count_together_after_a_killed_imprecise_sweep() {
     let harness = Installation::with(PROGRAM, 60).inbound("max_delete_count = 3\nmax_delete_percent = 0");
     harness.expect(0, &["sync"]);
-    // More than the limit are not listed, and they live. The sweep is killed while it requests one by one.
+    // More live customers than the limit are not listed. The sweep is killed during the single
+    // requests.
     let hidden = harness.sandbox.world().ids()[20..].to_vec();
     harness.on_lists(Effect::Hide { ids: hidden, every: None });
     let waits = harness.inject(Fault::new(Effect::Hold).call(Call::Show).skip(25));
@@ -220,7 +221,7 @@ fn deletions_of_a_day_count_together_after_a_killed_imprecise_sweep() {
     sync.kill().unwrap();
     sync.wait().unwrap();
     harness.sandbox.world().clear_faults();
-    // From here on the list is exact, and no sweep finds more missing than the limit.
+    // From here on the list is exact, and the suspects of each sweep are within the limit.
     delete(&harness, 3);
     harness.expect(0, &["sync"]);
     assert_eq!(harness.one("SELECT count(*) FROM deleted_customers"), "3");

@@ -1,4 +1,4 @@
-//! Customers that a sweep did not see: what their own answer proves.
+//! Customers that a sweep did not see, and what their own answer proves.
 
 use komoju_core::Outcome;
 use komoju_sandbox::readings::Order;
@@ -15,7 +15,7 @@ fn short_and_empty_lists_delete_no_customer_and_are_reported() {
     harness.expect(0, &["sync"]);
     for effect in [Effect::ShortList { keep: 20 }, Effect::EmptyList] {
         let fault = harness.on_lists(effect);
-        // Fewer than a hundred are missing, so that each is verified.
+        // Fewer than a hundred customers are missing, so each is verified.
         let ran = harness.expect(0, &["sync"]);
         assert!(harness.fired(fault) > 0);
         assert!(ran.stderr.contains("the list leaves out"), "{}", ran.stderr);
@@ -123,17 +123,18 @@ fn lookups_without_a_usable_answer_are_bounded_in_each_sweep() {
     harness.sandbox.world().clear_faults();
     assert_eq!(harness.sweep().held, 90);
     harness.expect(0, &["deletions", "approve"]);
-    // Now canaries answer, and none of the approved: each pass asks some, and begins with others.
+    // Now canaries answer, and none of the approved customers. Each pass requests some of them and
+    // starts with others.
     let gone: Vec<String> = harness.column("SELECT customer_id FROM held_deletions");
     let faults: Vec<_> = gone.iter().map(|id| harness.inject(on_show(Effect::status(400), id))).collect();
-    let asked = || faults.iter().filter(|fault| harness.fired(**fault) > 0).count();
+    let requested = || faults.iter().filter(|fault| harness.fired(**fault) > 0).count();
     assert_eq!(harness.sweep().outcome, Outcome::Complete);
-    assert!((64..90).contains(&asked()), "{} of 90 were asked", asked());
-    // The tests' passes roll the same dice each time; a daemon's do not.
+    assert!((64..90).contains(&requested()), "{} of 90 were requested", requested());
+    // `harness.sweep()` uses the same random seed each time; a process does not.
     for _ in 0..5 {
         harness.expect(0, &["sync"]);
     }
-    assert_eq!(asked(), 90, "nobody is kept waiting by those before");
+    assert_eq!(requested(), 90, "some customers are never requested");
     harness.sandbox.world().clear_faults();
     harness.expect(0, &["sync"]);
     harness.assert_true();
@@ -162,7 +163,8 @@ fn customers_skipped_by_a_moving_list_are_requested_and_stay() {
         let report = harness.sweep();
         assert_eq!(harness.fired(fault), 1);
         assert_eq!(report.outcome, Outcome::Complete, "{order:?}: {}", report.sentence());
-        // Whoever was deleted before the end and not listed is proven gone; whoever was skipped answers and stays.
+        // A customer that was deleted and not listed is proven gone. A customer that was skipped
+        // answers and stays.
         let truth = harness.sandbox.world().truth();
         for id in harness.column("SELECT id FROM deleted_customers") {
             assert!(!truth.contains_key(&id), "{order:?}: {id} is alive");

@@ -1,4 +1,4 @@
-//! What we pushed does not come back as somebody else's change.
+//! Our own pushes are not recorded again as remote changes.
 
 use komoju_core::Outcome;
 use komoju_sandbox::{Call, Effect, Fault, Work};
@@ -6,8 +6,9 @@ use komoju_sync::tasks::push::Drained;
 use komoju_testkit::InProcess;
 use serde_json::json;
 
-/// A page is asked for and made up late: what the intents do settles before that.
-async fn settles_within_a_page(prepare: impl Fn(&InProcess) -> Vec<String>) -> InProcess {
+/// Holds a list request while the intents of `prepare` settle. `prepare` returns the expected
+/// changes.
+async fn push_during_a_list_request(prepare: impl Fn(&InProcess) -> Vec<String>) -> InProcess {
     let mut harness = InProcess::open(4).await;
     let expected = prepare(&harness);
     let head = harness.head();
@@ -29,7 +30,7 @@ async fn settles_within_a_page(prepare: impl Fn(&InProcess) -> Vec<String>) -> I
     changes.sort();
     assert_eq!(changes, expected);
     drop(pull);
-    // Nor does the next sweep find anything new.
+    // The next sweep finds no change either.
     let head = harness.head();
     assert!(harness.sweep().await.failure.is_none());
     assert_eq!(harness.changes_after(head), Vec::<String>::new());
@@ -39,7 +40,7 @@ async fn settles_within_a_page(prepare: impl Fn(&InProcess) -> Vec<String>) -> I
 
 #[tokio::test]
 async fn page_requested_before_a_push_settles_adds_no_change() {
-    settles_within_a_page(|harness| {
+    push_during_a_list_request(|harness| {
         let ids = harness.sandbox.world().ids();
         harness.intend(
             "c",
@@ -61,23 +62,23 @@ async fn page_requested_before_a_push_settles_adds_no_change() {
 
 #[tokio::test]
 async fn page_read_during_a_push_is_not_applied_to_its_customer() {
-    swept_within_a_push(None, 0).await;
-    // Whom a tagged create makes carries the tag, too.
-    swept_within_a_push(Some("intent"), 0).await;
+    sweep_during_a_push(None, 0).await;
+    // The customer of a tagged create also carries the tag.
+    sweep_during_a_push(Some("intent"), 0).await;
 }
 
 #[tokio::test]
 async fn new_customer_waits_for_a_create_in_flight_with_a_fast_server_date() {
-    swept_within_a_push(None, 1800).await;
+    sweep_during_a_push(None, 1800).await;
 }
 
-/// The push takes effect and its answer is held; a sweep reads the list meanwhile, whole.
-async fn swept_within_a_push(tag: Option<&str>, ahead_s: i64) {
+/// Reads the whole list in a sweep while the answers of an update and a create are delayed.
+async fn sweep_during_a_push(tag: Option<&str>, ahead_s: i64) {
     let mut harness = InProcess::open(4).await;
     harness.settings.reconcile_tag = tag.map(str::to_owned);
     let ids = harness.sandbox.world().ids();
     harness.inject(Fault::new(Effect::Date { ahead_s }));
-    // The pusher has heard the server's time when it claims the create.
+    // The pusher knows the server's time before it claims the create.
     harness.intend("first", "update", Some(&ids[1]), Some(json!({"email": "first@example.com"})));
     let pusher = harness.pusher_at(&harness.sandbox.base_url(), Default::default());
     pusher.recover().await.unwrap();
@@ -103,7 +104,7 @@ async fn swept_within_a_push(tag: Option<&str>, ahead_s: i64) {
 
 #[tokio::test]
 async fn card_shown_only_by_the_push_answer_survives_the_running_sweep() {
-    let harness = settles_within_a_page(|harness| {
+    let harness = push_during_a_list_request(|harness| {
         let id = harness.some_id();
         harness.sandbox.world().readings_mut().list_source = komoju_sandbox::readings::Source::Hidden;
         harness.intend("u", "update", Some(&id), Some(json!({"payment_details": "tok_z"})));
@@ -185,12 +186,12 @@ async fn card_hidden_by_the_list_is_taken_from_a_repeated_answer() {
     assert_eq!((harness.state("c"), card(&harness)), ("done".to_owned(), "1".to_owned()));
 }
 
-/// A sweep that is held where `held` fires, while everything that is due is pushed: one intent, which is done.
-async fn push_within_a_sweep(harness: &InProcess, held: Fault) {
-    assert_eq!(pushed_within_a_sweep(harness, held).await.done, 1);
+/// Holds a sweep at `held` while one intent is pushed and done.
+async fn push_during_a_sweep(harness: &InProcess, held: Fault) {
+    assert_eq!(drain_during_a_sweep(harness, held).await.done, 1);
 }
 
-async fn pushed_within_a_sweep(harness: &InProcess, held: Fault) -> Drained {
+async fn drain_during_a_sweep(harness: &InProcess, held: Fault) -> Drained {
     let slow = harness.inject(held);
     let pull = harness.pull();
     let push = async {
@@ -215,7 +216,7 @@ async fn card_pushed_after_a_listing_without_one_stays() {
     harness.sandbox.world().update(&listed_first, json!({"source": null}));
     harness.intend("u", "update", Some(&listed_first), Some(json!({"payment_details": "tok_new"})));
     let head = harness.head();
-    push_within_a_sweep(&harness, Fault::new(Effect::Hold).call(Call::List).page(2).once()).await;
+    push_during_a_sweep(&harness, Fault::new(Effect::Hold).call(Call::List).page(2).once()).await;
     assert_eq!(harness.changes_after(head), ["updated intent u"]);
     harness.assert_true();
     harness.sweep().await;
@@ -229,20 +230,20 @@ async fn own_delete_during_an_absence_check_is_recorded_once_as_intent() {
     harness.sandbox.world().delete(&gone);
     harness.intend("d", "delete", Some(&gone), None);
     let head = harness.head();
-    push_within_a_sweep(&harness, Fault::new(Effect::Hold).call(Call::Show).once()).await;
+    push_during_a_sweep(&harness, Fault::new(Effect::Hold).call(Call::Show).once()).await;
     assert_eq!(harness.changes_after(head), ["deleted intent d"]);
     harness.assert_true();
 }
 
-/// What is held, a line for each reason.
+/// Returns the number of held deletions by reason.
 fn held(harness: &InProcess) -> Vec<String> {
     harness.column(
         "SELECT because || ': ' || count(*) FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' GROUP BY because",
     )
 }
 
-/// Sixty customers, of whom the first eleven are gone: one more than a sweep may settle by itself.
-async fn eleven_are_gone() -> (InProcess, Vec<String>) {
+/// Returns a harness with sixty customers, of which the first eleven are gone: one above the limit.
+async fn harness_with_eleven_gone() -> (InProcess, Vec<String>) {
     let harness = InProcess::open(60).await;
     let ids = harness.sandbox.world().ids();
     for id in &ids[..11] {
@@ -251,8 +252,8 @@ async fn eleven_are_gone() -> (InProcess, Vec<String>) {
     (harness, ids)
 }
 
-/// Makes the database one that was restored, and these customers gone.
-fn restored(harness: &InProcess, gone: &[String]) {
+/// Marks the database as restored, and deletes these customers at the API.
+fn mark_restored(harness: &InProcess, gone: &[String]) {
     harness.sql("UPDATE meta SET restored_at = '2026-06-01T00:00:00.000Z'");
     for id in gone {
         harness.sandbox.world().delete(id);
@@ -263,10 +264,10 @@ fn restored(harness: &InProcess, gone: &[String]) {
 async fn own_delete_of_a_listed_customer_releases_no_hold() {
     let mut harness = InProcess::open(15).await;
     let listed = harness.column("SELECT id FROM customers ORDER BY created_at DESC");
-    restored(&harness, &listed[12..13]);
+    mark_restored(&harness, &listed[12..13]);
     harness.sweep().await;
     assert_eq!(held(&harness), ["restored: 1"]);
-    // As many are live then as were listed, and one of those is missing all the same.
+    // Then as many customers are live as were listed, but one live customer is missing.
     harness.intend("d", "delete", Some(&listed[0]), None);
     let slow = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(2).once());
     let pull = harness.pull();
@@ -276,7 +277,7 @@ async fn own_delete_of_a_listed_customer_releases_no_hold() {
         let pusher = harness.pusher_at(&harness.sandbox.base_url(), Default::default());
         pusher.recover().await.unwrap();
         assert_eq!(pusher.drain().await.unwrap().done, 1);
-        // So that the next page skips nobody.
+        // Keeps the next page from skipping a customer.
         harness.sandbox.world().create(json!({"email": "new@example.com"}));
         harness.sandbox.world().remove_fault(slow);
     };
@@ -291,13 +292,13 @@ async fn push_to_a_missing_customer_after_a_restore_releases_no_hold() {
     for is_held_before in [false, true] {
         let mut harness = InProcess::open(15).await;
         let ids = harness.sandbox.world().ids();
-        restored(&harness, &ids[..1]);
+        mark_restored(&harness, &ids[..1]);
         if is_held_before {
             harness.sweep().await;
         }
         harness.intend("u", "update", Some(&ids[0]), Some(json!({"email": "b@example.com"})));
         let late = Fault::new(Effect::Hold).call(Call::List).page(2).once();
-        assert_eq!(pushed_within_a_sweep(&harness, late).await.rejected, 1);
+        assert_eq!(drain_during_a_sweep(&harness, late).await.rejected, 1);
         harness.sweep().await;
         assert_eq!(held(&harness), ["restored: 1"], "held before: {is_held_before}");
         assert_eq!(harness.one("SELECT count(*) FROM deleted_customers"), "0");
@@ -306,13 +307,13 @@ async fn push_to_a_missing_customer_after_a_restore_releases_no_hold() {
 
 #[tokio::test]
 async fn own_delete_of_a_held_customer_leaves_the_others_held() {
-    let (mut harness, ids) = eleven_are_gone().await;
+    let (mut harness, ids) = harness_with_eleven_gone().await;
     harness.sweep().await;
     assert_eq!(held(&harness), ["too_many: 11"]);
     harness.intend("d", "delete", Some(&ids[0]), None);
     harness.drain().await;
-    assert_eq!(held(&harness), ["too_many: 10"], "nobody need decide about the one that is deleted");
-    // They would be few enough.
+    assert_eq!(held(&harness), ["too_many: 10"], "the deleted customer leaves the hold");
+    // The rest would be within the limit.
     harness.sweep().await;
     assert_eq!(held(&harness), ["too_many: 10"]);
     assert_eq!(harness.one("SELECT count(*) FROM deleted_customers"), "1");
@@ -321,9 +322,9 @@ async fn own_delete_of_a_held_customer_leaves_the_others_held() {
 
 #[tokio::test]
 async fn own_delete_of_a_customer_skipped_by_paging_leaves_the_hold_unchanged() {
-    let (mut harness, ids) = eleven_are_gone().await;
+    let (mut harness, ids) = harness_with_eleven_gone().await;
     harness.sweep().await;
-    // The mirror grows, and the limit with it: they would be few enough.
+    // The mirror grows, and with it the limit, which the hold would no longer exceed.
     for n in 0..300 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
@@ -331,19 +332,19 @@ async fn own_delete_of_a_customer_skipped_by_paging_leaves_the_hold_unchanged() 
     let skipped = ids[20].clone();
     harness.inject(Fault::new(Effect::Hide { ids: vec![skipped.clone()], every: None }).call(Call::List));
     harness.intend("d", "delete", Some(&skipped), None);
-    // Asked for, and answered after our delete: with 404.
-    push_within_a_sweep(&harness, Fault::new(Effect::Hold).call(Call::Show).once()).await;
+    // The sweep requests it, and the answer after our delete is a 404.
+    push_during_a_sweep(&harness, Fault::new(Effect::Hold).call(Call::Show).once()).await;
     assert_eq!(held(&harness), ["too_many: 11"]);
     assert_eq!(harness.column("SELECT id FROM deleted_customers"), [skipped]);
 }
 
 #[tokio::test]
 async fn missing_customer_with_a_push_counts_against_the_limit() {
-    let (mut harness, ids) = eleven_are_gone().await;
+    let (mut harness, ids) = harness_with_eleven_gone().await;
     harness.intend("u", "update", Some(&ids[0]), Some(json!({"email": "b@example.com"})));
     let late = Fault::new(Effect::Hold).call(Call::List).page(2).once();
-    assert_eq!(pushed_within_a_sweep(&harness, late).await.rejected, 1);
-    // It counts, and is left to its push.
+    assert_eq!(drain_during_a_sweep(&harness, late).await.rejected, 1);
+    // It counts against the limit, but is not held while its push is open.
     assert_eq!(held(&harness), ["too_many: 10"]);
     harness.sweep().await;
     assert_eq!(held(&harness), ["too_many: 10"]);

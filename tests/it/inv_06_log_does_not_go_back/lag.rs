@@ -1,4 +1,5 @@
-//! Reads that lag behind writes: what they show of the past is left out, and asked for again when no read can be so old.
+//! Reads that lag behind writes: an old state is left out, and the customer is requested again when
+//! no read can be that old.
 
 use jiff::SignedDuration;
 use komoju_core::plan::lag::Consistency;
@@ -9,7 +10,7 @@ use serde_json::json;
 
 const CONSISTENCY: u32 = 60;
 
-/// A harness whose customers were all read long ago.
+/// Returns a harness whose customers were all read an hour ago.
 async fn harness() -> InProcess {
     let mut harness = InProcess::open(20).await;
     harness.settings.consistency = Consistency::seconds(CONSISTENCY);
@@ -43,7 +44,7 @@ async fn read_shortly_after_our_push_is_left_out_and_requested_again() {
     assert_eq!(
         harness.one("SELECT lag_exceeded_at IS NULL FROM meta"),
         "1",
-        "news is no sign of a longer lag"
+        "a new state does not show a longer lag"
     );
     harness.assert_true();
 }
@@ -57,7 +58,7 @@ async fn read_of_a_replaced_state_is_left_out_and_its_lag_is_measured() {
     harness.sweep().await;
     assert_eq!(email(&harness, &id), "new@example.com");
     harness.advance(SignedDuration::from_secs(7));
-    // As a replica would show it that is behind.
+    // The state that a lagging replica would show.
     harness.sandbox.world().update(&id, json!({"email": before}));
     harness.sweep().await;
     assert_eq!(email(&harness, &id), "new@example.com");
@@ -65,11 +66,11 @@ async fn read_of_a_replaced_state_is_left_out_and_its_lag_is_measured() {
 
     harness.advance(SignedDuration::from_secs(54));
     harness.pull().recheck().await.unwrap();
-    assert_eq!(json!(email(&harness, &id)), before, "it is so after all");
+    assert_eq!(json!(email(&harness, &id)), before, "the repeated read is applied");
     assert_eq!(
         harness.one("SELECT lag_exceeded_at IS NULL FROM meta"),
         "0",
-        "or reads lag longer than expected"
+        "a possibly longer lag is reported"
     );
     harness.assert_true();
 }
@@ -80,7 +81,7 @@ async fn customer_is_deleted_only_when_no_read_can_predate_its_create() {
     harness.intend("new", "create", None, Some(json!({"email": "new@example.com"})));
     harness.drain().await;
     let id = harness.of("new", "result_customer_id");
-    // Neither the list nor its own GET shows it yet.
+    // Simulates a read lag: neither the list nor the GET shows the customer.
     harness.sandbox.world().delete(&id);
     harness.advance(SignedDuration::from_secs(59));
     harness.sweep().await;
@@ -164,12 +165,12 @@ async fn customer_left_out_under_a_fast_clock_is_requested_again() {
     harness.sweep().await;
     harness.clock.set_wall(right);
 
-    // Not at once: a read may still be behind our push.
+    // The request waits, because a read may still be behind our push.
     let wait = harness.pull().recheck().await.unwrap().unwrap();
     assert!((55..=60).contains(&wait.as_secs()), "{wait:?}");
     assert_eq!(email(&harness, &id), "ours@example.com");
     harness.advance(SignedDuration::from_secs(61));
-    // One that gives no usable answer is not requested without a pause.
+    // A customer without a usable answer is requested again only after a pause.
     let silent = harness.inject(Fault::new(Effect::status(500)).call(Call::Show));
     let wait = harness.pull().recheck().await.unwrap().unwrap();
     assert!(wait.as_secs() >= 30, "{wait:?}");
@@ -189,11 +190,11 @@ async fn card_recorded_by_a_recheck_is_not_removed_by_the_same_sweep() {
     let mut card = truth[&id]["source"].clone();
     card["last_four_digits"] = json!("0007");
     harness.sandbox.world().update(&id, json!({"source": null}));
-    // Due while the sweep reads.
+    // The recheck is due while the sweep reads.
     let due = harness.clock.now() + SignedDuration::from_secs(10);
     harness.sql(&format!("INSERT INTO recheck (customer_id, due_at) VALUES ('{id}', '{due:.3}')"));
     let head = harness.head();
-    // The list has shown the customer without a card when it gets one.
+    // The customer gets a card after the list has shown it without one.
     let last = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(3));
     let pull = harness.pull();
     let (report, ()) = tokio::join!(pull.sweep(), async {

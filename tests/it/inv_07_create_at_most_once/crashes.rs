@@ -1,4 +1,4 @@
-//! Attempts that our own stop or crash cut off.
+//! Attempts that a stop or crash of the program interrupts.
 
 use komoju_sandbox::{Call, Effect, Fault};
 use komoju_testkit::InProcess;

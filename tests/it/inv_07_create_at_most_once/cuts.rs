@@ -1,7 +1,7 @@
-//! A create whose connection is cut at every byte of its request and of its answer, at every age of its key.
+//! A create whose connection is cut at every byte of its request and its answer, at every key age.
 //!
-//! `cargo test` cuts at every sixteenth byte, at one age of the key each, by turns. `CUT_STEP=1` cuts at each byte, and `ALL_CUTS=1` at
-//! each byte at every age, which takes more than ten minutes.
+//! `cargo test` cuts at every sixteenth byte, each at one key age in turn. `CUT_STEP=1` cuts at
+//! each byte. `ALL_CUTS=1` cuts at each byte at every age, which takes more than ten minutes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,23 +15,23 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
-/// Between client and server; lets so many bytes through each way, then closes both sides.
-struct Scissors {
+/// A proxy that passes a limited number of bytes in each direction, then closes both connections.
+struct CuttingProxy {
     address: std::net::SocketAddr,
     up: Arc<AtomicUsize>,
     down: Arc<AtomicUsize>,
-    /// What passed, at most.
+    /// The most bytes that one connection passed in each direction.
     seen: Arc<[AtomicU64; 2]>,
     _tasks: TaskTracker,
 }
 
-const EVERYTHING: usize = usize::MAX;
+const UNLIMITED: usize = usize::MAX;
 
-impl Scissors {
+impl CuttingProxy {
     async fn before(server: std::net::SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (up, down) = (Arc::new(AtomicUsize::new(EVERYTHING)), Arc::new(AtomicUsize::new(EVERYTHING)));
+        let (up, down) = (Arc::new(AtomicUsize::new(UNLIMITED)), Arc::new(AtomicUsize::new(UNLIMITED)));
         let seen = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
         let (ups, downs, sums) = (Arc::clone(&up), Arc::clone(&down), Arc::clone(&seen));
         let tasks = TaskTracker::new();
@@ -60,15 +60,15 @@ async fn pass(
     let server = TcpStream::connect(server).await.unwrap();
     let (client_reads, client_writes) = client.into_split();
     let (server_reads, server_writes) = server.into_split();
-    // Whichever way is cut first ends both.
+    // The direction that is cut first closes both.
     tokio::select! {
-        () = some(client_reads, server_writes, up, &seen[0]) => {}
-        () = some(server_reads, client_writes, down, &seen[1]) => {}
+        () = copy_up_to(client_reads, server_writes, up, &seen[0]) => {}
+        () = copy_up_to(server_reads, client_writes, down, &seen[1]) => {}
     }
 }
 
 /// Copies up to `most` bytes.
-async fn some(
+async fn copy_up_to(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     most: usize,
@@ -87,36 +87,36 @@ async fn some(
         passed += read as u64;
         seen.fetch_max(passed, Ordering::SeqCst);
     }
-    // What was let through arrives before the end does.
+    // Deliver the passed bytes before the connection closes.
     let _ = to.shutdown().await;
 }
 
-/// Where a create is cut.
+/// The byte after which a create is cut.
 #[derive(Clone, Copy, Debug)]
-enum Cut {
+enum CutPoint {
     Request(usize),
     Answer(usize),
 }
 
 async fn create_once(
     harness: &mut InProcess,
-    scissors: &Scissors,
+    proxy: &CuttingProxy,
     n: usize,
-    cut: Option<Cut>,
+    cut: Option<CutPoint>,
     age: SignedDuration,
 ) {
     let id = format!("i{n}");
     let email = format!("{n}@example.com");
     harness.intend(&id, "create", None, Some(json!({"email": email, "metadata": {"n": n.to_string()}})));
     let (up, down) = match cut {
-        None => (EVERYTHING, EVERYTHING),
-        Some(Cut::Request(bytes)) => (bytes, EVERYTHING),
-        Some(Cut::Answer(bytes)) => (EVERYTHING, bytes),
+        None => (UNLIMITED, UNLIMITED),
+        Some(CutPoint::Request(bytes)) => (bytes, UNLIMITED),
+        Some(CutPoint::Answer(bytes)) => (UNLIMITED, bytes),
     };
-    scissors.up.store(up, Ordering::SeqCst);
-    scissors.down.store(down, Ordering::SeqCst);
+    proxy.up.store(up, Ordering::SeqCst);
+    proxy.down.store(down, Ordering::SeqCst);
     let before = harness.sandbox.world().creates();
-    harness.drain_at(&scissors.base_url()).await;
+    harness.drain_at(&proxy.base_url()).await;
     harness.advance(age);
     harness.drain_on(80, SignedDuration::from_mins(20)).await;
     let case = format!("{cut:?} at {age}: {}", harness.of(&id, "reason"));
@@ -127,21 +127,21 @@ async fn create_once(
     );
     let made = harness.of(&id, "result_customer_id");
     assert_eq!(harness.sandbox.world().get(&made).unwrap()["email"], email, "{case}");
-    // The next one's window begins after this one.
+    // The window of the next create begins after this one.
     harness.advance(SignedDuration::from_mins(30));
 }
 
 #[tokio::test]
 async fn create_cut_at_any_byte_is_made_once_when_the_key_keeps_5xx() {
-    cut_everywhere(ServerErrors::Stored, None).await;
+    check_every_cut(ServerErrors::Stored, None).await;
 }
 
 #[tokio::test]
 async fn tagged_create_cut_at_any_byte_is_made_once_when_5xx_is_forgotten() {
-    cut_everywhere(ServerErrors::Forgotten, Some("intent")).await;
+    check_every_cut(ServerErrors::Forgotten, Some("intent")).await;
 }
 
-async fn cut_everywhere(stored: ServerErrors, tag: Option<&str>) {
+async fn check_every_cut(stored: ServerErrors, tag: Option<&str>) {
     let all = std::env::var_os("ALL_CUTS").is_some();
     let step = match std::env::var("CUT_STEP") {
         _ if all => 1,
@@ -151,23 +151,23 @@ async fn cut_everywhere(stored: ServerErrors, tag: Option<&str>) {
     let mut cuts_made = 0;
     let mut harness = InProcess::reading(2, Readings { server_errors: stored, ..Readings::default() }).await;
     harness.settings.reconcile_tag = tag.map(str::to_owned);
-    let scissors = Scissors::before(harness.sandbox.address()).await;
-    create_once(&mut harness, &scissors, 0, None, SignedDuration::ZERO).await;
+    let proxy = CuttingProxy::before(harness.sandbox.address()).await;
+    create_once(&mut harness, &proxy, 0, None, SignedDuration::ZERO).await;
     let [request, answer] =
-        [0, 1].map(|way| usize::try_from(scissors.seen[way].load(Ordering::SeqCst)).unwrap());
+        [0, 1].map(|way| usize::try_from(proxy.seen[way].load(Ordering::SeqCst)).unwrap());
     assert!(request > 200 && answer > 200, "{request} {answer}");
     let mut n = 1;
-    let cuts = (0..request).map(Cut::Request).chain((0..answer).map(Cut::Answer));
+    let cuts = (0..request).map(CutPoint::Request).chain((0..answer).map(CutPoint::Answer));
     for (place, cut) in cuts.enumerate().filter(|(place, _)| place % step == 0) {
         let ages = [1, 19 * 60 + 59, 20 * 60 + 1, 23 * 60 + 59, 24 * 60 + 1];
         let ages = if all { &ages[..] } else { &ages[place / step % ages.len()..][..1] };
         for age in ages {
-            create_once(&mut harness, &scissors, n, Some(cut), SignedDuration::from_mins(*age)).await;
+            create_once(&mut harness, &proxy, n, Some(cut), SignedDuration::from_mins(*age)).await;
             n += 1;
             cuts_made += 1;
         }
     }
-    // And the same where the API itself fails after it has made the customer, or before.
+    // The API itself fails, after or before it makes the customer.
     for work in [Work::Done, Work::Skipped] {
         for age in [1, 19 * 60 + 59, 20 * 60 + 1, 23 * 60 + 59, 24 * 60 + 1] {
             let effect = Effect::Status {
@@ -178,7 +178,7 @@ async fn cut_everywhere(stored: ServerErrors, tag: Option<&str>) {
                 work,
             };
             harness.inject(Fault::new(effect).call(Call::Create).once());
-            create_once(&mut harness, &scissors, n, None, SignedDuration::from_mins(age)).await;
+            create_once(&mut harness, &proxy, n, None, SignedDuration::from_mins(age)).await;
             n += 1;
         }
     }

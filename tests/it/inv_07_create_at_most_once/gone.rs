@@ -1,4 +1,4 @@
-//! A create whose customer was seen, and is gone again.
+//! A create with an unknown outcome whose customer was seen and then deleted.
 
 use jiff::SignedDuration;
 use komoju_sandbox::{Call, Effect, Fault, Work};
@@ -9,7 +9,9 @@ const BY_TAG: &str = "carries its id in intent, is gone already";
 
 const BY_CONTENT: &str = "a customer that could be it, is gone already";
 
-async fn is_made_once(tag: Option<&str>, hours: i64, is_noticed: bool, words: &str) {
+/// Loses the answer of a create, deletes its customer, and asserts that the create parks for the
+/// expected reason.
+async fn check_parked(tag: Option<&str>, hours: i64, is_noticed: bool, expected: &str) {
     let mut harness = InProcess::open(3).await;
     harness.settings.reconcile_tag = tag.map(str::to_owned);
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
@@ -25,23 +27,23 @@ async fn is_made_once(tag: Option<&str>, hours: i64, is_noticed: bool, words: &s
     harness.advance(SignedDuration::from_hours(hours));
     harness.drain().await;
     assert_eq!((harness.state("c"), harness.sandbox.world().creates()), ("parked".to_owned(), 1), "{tag:?}");
-    assert!(harness.of("c", "reason").contains(words), "{}", harness.of("c", "reason"));
+    assert!(harness.of("c", "reason").contains(expected), "{}", harness.of("c", "reason"));
 }
 
 #[tokio::test]
 async fn create_whose_customer_was_seen_and_deleted_parks() {
-    is_made_once(Some("intent"), 21, true, BY_TAG).await;
-    is_made_once(Some("intent"), 1, true, BY_TAG).await;
-    is_made_once(None, 21, true, BY_CONTENT).await;
+    check_parked(Some("intent"), 21, true, BY_TAG).await;
+    check_parked(Some("intent"), 1, true, BY_TAG).await;
+    check_parked(None, 21, true, BY_CONTENT).await;
 }
 
 #[tokio::test]
 async fn create_whose_customer_was_deleted_unnoticed_parks() {
-    is_made_once(Some("intent"), 21, false, BY_TAG).await;
-    is_made_once(None, 21, false, BY_CONTENT).await;
+    check_parked(Some("intent"), 21, false, BY_TAG).await;
+    check_parked(None, 21, false, BY_CONTENT).await;
 }
 
-/// The daemon's own clock stands before the server's: the deletion is dated before the create.
+/// The daemon's clock is slow, so the deletion has an earlier time than the create.
 #[tokio::test]
 async fn create_whose_customer_was_deleted_under_a_slow_clock_parks() {
     let mut harness = InProcess::open(3).await;

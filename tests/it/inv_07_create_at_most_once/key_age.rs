@@ -1,4 +1,4 @@
-//! How long a key is good, by every clock, and a process that ends in between.
+//! How long a key is used, by every clock, and processes that end in between.
 
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use komoju_sync::clock::Clock as _;
 use komoju_testkit::{InProcess, START};
 use serde_json::json;
 
-use super::{Cut, Ending, drain_until_over, end_at, lost, minutes};
+use super::{Cut, InterruptedRemote, drain_until_ended, end_at, lost, minutes};
 
-/// Loses the first answer, waits so long, and goes on with this tag; returns the creates.
+/// Applies `effect` to the first attempt, waits, and continues with this tag. Returns the number of
+/// creates.
 async fn create_after(
     wait: SignedDuration,
     tag: Option<&str>,
@@ -71,14 +72,15 @@ async fn create_with_an_unknown_outcome_is_made_once_at_every_key_age() {
 
 #[tokio::test]
 async fn clock_set_back_does_not_extend_the_life_of_a_key() {
-    // A day passed. The wall clock says: an hour before the first attempt; half a minute after it.
+    // A day has passed, but the wall clock is an hour before or half a minute after the first
+    // attempt.
     for wall in ["2026-05-31T23:00:00Z", "2026-06-01T00:00:30Z"] {
         let mut harness = InProcess::open(1).await;
         harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
         harness.inject(lost(Call::Create));
         harness.drain().await;
         harness.restart();
-        // Another boot: the steady clock says nothing.
+        // After another boot, the boot clock gives no age.
         harness.sql("UPDATE outbox SET first_boot = 'another'; UPDATE intents SET next_attempt_at = NULL");
         harness.sandbox.world().advance(std::time::Duration::from_secs(25 * 3600));
         harness.clock.set_wall(wall.parse().unwrap());
@@ -119,10 +121,11 @@ async fn moving_window_is_read_again_about_every_minute() {
     let next: jiff::Timestamp = harness.of("c", "next_attempt_at").parse().unwrap();
     let wait = next.duration_since(harness.clock.now());
     assert!(wait > SignedDuration::from_secs(40) && wait < SignedDuration::from_secs(80), "{wait:?}");
-    // One that takes long to read is left alone for longer: others want to ask something, too.
+    // A window that takes long to read is read again later, to leave requests to others.
     harness.advance(minutes(2));
-    let slow = Ending { list_takes: Duration::from_secs(30), ..Ending::of(&harness, None) };
-    drain_until_over(&mut harness, slow).await;
+    let slow =
+        InterruptedRemote { list_takes: Duration::from_secs(30), ..InterruptedRemote::of(&harness, None) };
+    drain_until_ended(&mut harness, slow).await;
     let next: jiff::Timestamp = harness.of("c", "next_attempt_at").parse().unwrap();
     let wait = next.duration_since(harness.clock.now());
     assert!(wait >= SignedDuration::from_secs(4 * 30) && wait < SignedDuration::from_mins(30), "{wait:?}");
@@ -166,7 +169,8 @@ async fn create_is_made_once_when_the_process_ends_between_two_commits() {
 
 #[tokio::test]
 async fn interrupted_create_at_a_server_without_date_is_not_made_twice() {
-    // Sent or not; looked for while its key is good, or when it may be forgotten.
+    // The create was sent or not. It is looked up while its key is valid, or after it may have
+    // expired.
     for (cut, tag, after, expected) in [
         (Cut::BeforePush(0), None, minutes(5), ("done", 1)),
         (Cut::AfterPush(0), None, minutes(5), ("done", 1)),
@@ -177,16 +181,16 @@ async fn interrupted_create_at_a_server_without_date_is_not_made_twice() {
         let mut harness = InProcess::open(1).await;
         harness.settings.reconcile_tag = tag.map(str::to_owned);
         harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-        let silent = Ending { tells_time: false, ..Ending::of(&harness, Some(cut)) };
-        drain_until_over(&mut harness, silent).await;
+        let silent = InterruptedRemote { sends_date: false, ..InterruptedRemote::of(&harness, Some(cut)) };
+        drain_until_ended(&mut harness, silent).await;
         harness.advance(after);
-        // This one tells the time again: it is not that of the first attempt.
+        // This remote sends `Date`, but that is not the time of the first attempt.
         harness.drain().await;
         harness.advance(minutes(25 * 60));
         harness.drain().await;
-        let ended = (harness.state("c"), harness.sandbox.world().creates());
+        let result = (harness.state("c"), harness.sandbox.world().creates());
         assert_eq!(
-            (ended.0.as_str(), ended.1),
+            (result.0.as_str(), result.1),
             expected,
             "{cut:?} {tag:?} {after}: {}",
             harness.of("c", "reason")
@@ -203,9 +207,9 @@ async fn create_first_sent_without_a_date_is_not_dated_by_a_later_attempt() {
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
     harness.inject(lost(Call::Create));
-    let silent = Ending { tells_time: false, ..Ending::of(&harness, None) };
-    drain_until_over(&mut harness, silent).await;
-    // The answer is lost again, now that the time is told.
+    let silent = InterruptedRemote { sends_date: false, ..InterruptedRemote::of(&harness, None) };
+    drain_until_ended(&mut harness, silent).await;
+    // The second answer, with a `Date`, is lost too.
     harness.inject(lost(Call::Create));
     harness.advance(minutes(60));
     harness.drain().await;
@@ -252,7 +256,8 @@ async fn create_first_sent_under_a_fast_clock_is_made_once() {
         harness.restart();
         harness.clock.set_wall(START.parse().unwrap());
         harness.advance(minutes(later));
-        // Where reads lag, the wait is `consistency_s`, and not until the clock reaches the time that it told at first.
+        // Where reads lag, the create waits for `consistency_s`, not until the wall clock reaches
+        // the time of the first attempt.
         harness.drain_on(if lag_s > 0 { 4 } else { 80 }, minutes(30)).await;
         let case = format!("{ahead} {later} {tag:?} {lag_s}: {}", harness.of("c", "reason"));
         assert_eq!((harness.state("c").as_str(), harness.sandbox.world().creates()), ("done", 1), "{case}");

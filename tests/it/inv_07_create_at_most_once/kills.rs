@@ -1,6 +1,7 @@
-//! `kill -9` at any moment, again and again, while intents come in by every door: each is there once and takes effect once.
+//! The daemon is killed repeatedly (`kill -9`) while intents arrive by every door: each intent is
+//! recorded once and takes effect once.
 
-mod dropper;
+mod submitter;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -14,7 +15,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use crate::PROGRAM;
-use crate::inv_07_create_at_most_once::kills::dropper::{Dropped, Dropper};
+use crate::inv_07_create_at_most_once::kills::submitter::{SubmittedIntent, Submitter};
 
 fn start(harness: &Installation) -> Process {
     let log = File::options().create(true).append(true).open(harness.path("daemon.log")).unwrap();
@@ -26,7 +27,7 @@ fn kill(daemon: &mut Process) {
     daemon.wait().unwrap();
 }
 
-/// The intents that are not settled, and the end of the daemon's log, for a failure's message.
+/// Returns the open intents and the end of the daemon's log, for the message of a failed assertion.
 fn open_intents(harness: &Installation) -> String {
     let open = "SELECT id || ' ' || state || ' ' || coalesce(customer_id, '') || ' ' || coalesce(reason, '')
         || ' after ' || attempts || ' attempts, next at ' || coalesce(next_attempt_at, '') FROM intents
@@ -37,7 +38,7 @@ fn open_intents(harness: &Installation) -> String {
     format!("{:#?}, open at {}\n{end}", harness.column(open), harness.one("SELECT datetime('now')"))
 }
 
-/// What goes wrong now and then. Each happens once, for each costs a second.
+/// Returns a random fault or none. Each fault fires once, because each costs a second.
 fn fault(dice: &mut StdRng) -> Option<Fault> {
     let call = [Call::Create, Call::Update, Call::Delete][dice.random_range(0..3)];
     let effect = match dice.random_range(0..10) {
@@ -50,17 +51,20 @@ fn fault(dice: &mut StdRng) -> Option<Fault> {
     Some(Fault::new(effect).call(call).once())
 }
 
-/// The values that each customer was sent, in their order.
+/// The values sent to each customer, in order.
 type Sent = BTreeMap<String, Vec<usize>>;
 
-/// Takes up what was sent; first everything that is under way there has its effect.
-fn take_up(harness: &Installation, sent: &mut Sent) {
+/// Adds the requests since the last call to `sent`, after the sandbox has answered those in flight.
+fn collect_sent(harness: &Installation, sent: &mut Sent) {
     let is_under_way = |world: &komoju_sandbox::World| {
         let cut = world.fired_by_kind().get("reset").copied().unwrap_or(0);
         let open = world.requests().iter().filter(|seen| seen.method != "GET" && seen.status.is_none());
         open.count() as u64 > cut
     };
-    assert!(harness.within(Duration::from_secs(5), |world| !is_under_way(world)), "a request never ends");
+    assert!(
+        harness.within(Duration::from_secs(5), |world| !is_under_way(world)),
+        "a request is still in flight"
+    );
     let mut world = harness.sandbox.world();
     for seen in world.requests() {
         let body: Value = serde_json::from_str(&seen.body).unwrap_or_default();
@@ -83,7 +87,7 @@ fn dropped_intent_takes_effect_once_under_repeated_kills() {
     harness.expect(0, &["sync"]);
     let mut ids = harness.sandbox.world().ids();
     let disputed = ids.pop().unwrap();
-    let mut dropper = Dropper::new(&harness, seed, ids);
+    let mut submitter = Submitter::new(&harness, seed, ids);
     let mut dice = StdRng::seed_from_u64(seed + 1);
     let mut sent = Sent::new();
     let conflict = "INSERT INTO intents (id, op, customer_id, body, expect) VALUES
@@ -93,7 +97,7 @@ fn dropped_intent_takes_effect_once_under_repeated_kills() {
     let mut moments = BTreeMap::<&str, usize>::new();
     for round in 0..kills {
         for _ in 0..dice.random_range(0..3) {
-            dropper.drop_any();
+            submitter.submit_any();
         }
         if let Some(fault) = fault(&mut dice) {
             harness.inject(fault);
@@ -102,21 +106,22 @@ fn dropped_intent_takes_effect_once_under_repeated_kills() {
         let moment = match round % 7 {
             0 | 1 => {
                 let call = if round % 7 == 0 { Call::Create } else { Call::Update };
-                // Each fault that is left over from earlier rounds delays it by a backoff: four of them by 15 s.
+                // Each fault left over from earlier rounds delays the push by a backoff; four delay
+                // it by 15 s.
                 harness.sandbox.world().clear_faults();
                 let held = harness.inject(Fault::new(Effect::Hold).call(call));
-                let wish = if call == Call::Create { dropper.create() } else { dropper.update() };
-                dropper.by_sql(wish);
+                let intent = if call == Call::Create { submitter.create() } else { submitter.update() };
+                submitter.by_sql(intent);
                 let longest = Duration::from_secs(if call == Call::Create { 60 } else { 10 });
                 let fired = harness.within(longest, |world| world.fired(held) > 0);
-                // Its customer may wait behind a create that is declined.
+                // An update may wait behind a create that is declined.
                 assert!(
                     fired || call == Call::Update,
                     "the create is never sent: {}",
                     open_intents(&harness)
                 );
                 if dice.random_bool(0.5) {
-                    dropper.drop_any();
+                    submitter.submit_any();
                 }
                 kill(&mut daemon);
                 harness.sandbox.world().remove_fault(held);
@@ -124,7 +129,7 @@ fn dropped_intent_takes_effect_once_under_repeated_kills() {
             }
             2 => {
                 for _ in 0..dice.random_range(1..4) {
-                    dropper.drop_any();
+                    submitter.submit_any();
                 }
                 kill(&mut daemon);
                 "after a drop"
@@ -136,17 +141,18 @@ fn dropped_intent_takes_effect_once_under_repeated_kills() {
                 "after some requests"
             }
             4 => {
-                let wish = dropper.create();
-                dropper.by_sql(wish);
+                let intent = submitter.create();
+                submitter.by_sql(intent);
                 (0..500).any(|_| harness.one("SELECT count(*) FROM intents WHERE state = 'sending'") != "0");
                 kill(&mut daemon);
                 "as it is claimed"
             }
             5 => {
-                // It is watched from when the first look is over; before that it may be the first look that takes it.
-                let file = dropper.by_lines();
+                // The directory is watched only after the first scan; before that, the first scan
+                // may take the file.
+                let file = submitter.by_lines();
                 let claimed = harness.path("spool/.claimed");
-                let id = dropper.files[&file][1].clone();
+                let id = submitter.files[&file][1].clone();
                 let taken = format!("SELECT count(*) FROM intents WHERE id = '{id}'");
                 eventually("the file is taken", || harness.one(&taken) == "1");
                 kill(&mut daemon);
@@ -158,7 +164,7 @@ fn dropped_intent_takes_effect_once_under_repeated_kills() {
                     |world: &komoju_sandbox::World| world.creates() + world.updates() + world.deletes();
                 let until = effects(&harness.sandbox.world()) + dice.random_range(1..4);
                 for _ in 0..3 {
-                    dropper.drop_any();
+                    submitter.submit_any();
                 }
                 harness.within(Duration::from_secs(1), |world| effects(world) >= until);
                 kill(&mut daemon);
@@ -166,91 +172,93 @@ fn dropped_intent_takes_effect_once_under_repeated_kills() {
             }
         };
         *moments.entry(moment).or_default() += 1;
-        take_up(&harness, &mut sent);
+        collect_sent(&harness, &mut sent);
     }
 
     harness.sandbox.world().clear_faults();
     let mut daemon = start(&harness);
     let settled = || {
-        let lies = std::fs::read_dir(harness.path("spool")).unwrap().any(|entry| {
+        let is_left = std::fs::read_dir(harness.path("spool")).unwrap().any(|entry| {
             let entry = entry.unwrap();
             entry.file_type().unwrap().is_file() && !entry.file_name().to_string_lossy().starts_with('.')
         });
         let is_claimed = std::fs::read_dir(harness.path("spool/.claimed")).unwrap().next().is_some();
-        !lies && !is_claimed && harness.one(OPEN) == "0"
+        !is_left && !is_claimed && harness.one(OPEN) == "0"
     };
-    // What failed, or was killed, again and again is tried again after minutes: so a look that began with such a wait is followed by another.
+    // An intent that failed several times is retried only after minutes. While such a wait is
+    // pending, continue to poll.
     let waits = "SELECT count(*) FROM intents WHERE julianday(next_attempt_at) > julianday('now')";
     let ended = (0..40).any(|_| {
         let will_be_tried = harness.one(waits) != "0";
         looked_until(settled) || !will_be_tried
     });
     if !ended || !settled() {
-        let lies: Vec<_> = std::fs::read_dir(harness.path("spool")).unwrap().collect();
-        panic!("not settled: {lies:?} {}", open_intents(&harness));
+        let left: Vec<_> = std::fs::read_dir(harness.path("spool")).unwrap().collect();
+        panic!("not settled: {left:?} {}", open_intents(&harness));
     }
     assert_eq!(stop(&mut daemon), Some(0));
-    take_up(&harness, &mut sent);
+    collect_sent(&harness, &mut sent);
 
     let parked: Vec<String> = harness.column("SELECT id FROM intents WHERE state = 'parked'");
     let mut cancel = vec!["intent", "cancel"];
     cancel.extend(parked.iter().map(String::as_str));
-    compare(&harness, &dropper, &sent);
+    compare(&harness, &submitter, &sent);
     harness.expect(0, &cancel);
     harness.expect(0, &["sync"]);
     harness.assert_true();
     harness.expect(0, &["verify"]);
-    assert_receipts(&harness, &dropper);
+    assert_receipts(&harness, &submitter);
 }
 
-/// What became of everything that was dropped.
-fn compare(harness: &Installation, dropper: &Dropper<'_>, sent: &Sent) {
-    let mut dropped: Vec<String> = dropper.dropped.iter().map(|dropped| dropped.id.clone()).collect();
-    dropped.push("conflict".to_owned());
-    dropped.sort();
+/// Compares the final state of each submitted intent, and of its customer, with what is expected.
+fn compare(harness: &Installation, submitter: &Submitter<'_>, sent: &Sent) {
+    let mut submitted: Vec<String> =
+        submitter.submitted.iter().map(|submitted| submitted.id.clone()).collect();
+    submitted.push("conflict".to_owned());
+    submitted.sort();
     let mut there = harness.column("SELECT id FROM intents");
     there.sort();
-    assert_eq!(dropped, there, "each is an intent, once");
-    let strange = "SELECT id || ' ' || state || ' ' || coalesce(reason, '') FROM intents
+    assert_eq!(submitted, there, "each submitted intent is recorded once");
+    let unexpected = "SELECT id || ' ' || state || ' ' || coalesce(reason, '') FROM intents
         WHERE NOT (state = 'done' OR (state IN ('rejected', 'parked') AND coalesce(reason, '') <> ''))";
-    assert_eq!(harness.column(strange), Vec::<String>::new());
+    assert_eq!(harness.column(unexpected), Vec::<String>::new());
 
-    // What counts is the order in which they were accepted: a file may be taken later than it was dropped.
+    // Compare by the order of acceptance, because a file may be accepted later than it was dropped.
     let position = |id: &str| -> u64 {
         harness.one(&format!("SELECT position FROM intents WHERE id = '{id}'")).parse().unwrap()
     };
-    let positions: Vec<u64> = dropper.dropped.iter().map(|dropped| position(&dropped.id)).collect();
+    let positions: Vec<u64> = submitter.submitted.iter().map(|submitted| position(&submitted.id)).collect();
     let (mut deleted, mut last) = (BTreeMap::<&str, u64>::new(), BTreeMap::<&str, (u64, usize)>::new());
-    for (Dropped { wish, .. }, position) in dropper.dropped.iter().zip(&positions) {
-        if let (Some(target), "delete") = (&wish.target, wish.op) {
+    for (SubmittedIntent { intent, .. }, position) in submitter.submitted.iter().zip(&positions) {
+        if let (Some(target), "delete") = (&intent.target, intent.op) {
             deleted.insert(target, *position);
         }
     }
     let truth = harness.sandbox.world().truth();
     let mut done_creates = 0;
     let mut made = BTreeMap::<String, String>::new();
-    for (Dropped { id, wish }, position) in dropper.dropped.iter().zip(&positions) {
+    for (SubmittedIntent { id, intent }, position) in submitter.submitted.iter().zip(&positions) {
         let state = harness.one(&format!("SELECT state FROM intents WHERE id = '{id}'"));
-        let target = wish.target.as_deref();
+        let target = intent.target.as_deref();
         let is_late = target.and_then(|target| deleted.get(target)).is_some_and(|deleted| deleted < position);
         let expected = match () {
-            () if wish.declined => "rejected",
-            () if target.is_some_and(|target| dropper.declined.contains(target)) => "parked",
+            () if intent.declined => "rejected",
+            () if target.is_some_and(|target| submitter.declined.contains(target)) => "parked",
             () if is_late => "rejected",
             () => "done",
         };
         let reason = harness.one(&format!("SELECT coalesce(reason, '') FROM intents WHERE id = '{id}'"));
         assert_eq!(state, expected, "{id}: {reason}");
-        if let (Some(target), "update", "done") = (target, wish.op, state.as_str()) {
+        if let (Some(target), "update", "done") = (target, intent.op, state.as_str()) {
             let (known, n) = last.entry(target).or_default();
             if *known < *position {
-                (*known, *n) = (*position, wish.n);
+                (*known, *n) = (*position, intent.n);
             }
         }
-        if wish.op != "create" {
+        if intent.op != "create" {
             continue;
         }
-        let email = &wish.body.as_ref().unwrap()["email"];
+        let email = &intent.body.as_ref().unwrap()["email"];
         let known: Vec<&String> =
             truth.iter().filter(|(_, customer)| customer["email"] == *email).map(|(id, _)| id).collect();
         let target = format!("@{id}");
@@ -264,7 +272,7 @@ fn compare(harness: &Installation, dropper: &Dropper<'_>, sent: &Sent) {
             made.insert(target, result);
         }
     }
-    assert_eq!(harness.sandbox.world().creates(), done_creates, "each create once");
+    assert_eq!(harness.sandbox.world().creates(), done_creates, "each create took effect once");
     assert_eq!(made.values().collect::<BTreeSet<_>>().len() as u64, done_creates);
 
     let customer_of = |target: &str| made.get(target).map_or(target.to_owned(), String::clone);
@@ -272,12 +280,16 @@ fn compare(harness: &Installation, dropper: &Dropper<'_>, sent: &Sent) {
         let shown = &truth[&customer_of(target)]["metadata"]["last"];
         assert_eq!(*shown, json!(n.to_string()), "the last update of {target}");
     }
-    let by_n: BTreeMap<usize, u64> =
-        dropper.dropped.iter().map(|dropped| dropped.wish.n).zip(positions.iter().copied()).collect();
+    let by_n: BTreeMap<usize, u64> = submitter
+        .submitted
+        .iter()
+        .map(|submitted| submitted.intent.n)
+        .zip(positions.iter().copied())
+        .collect();
     for (customer, values) in sent {
         assert!(values.iter().map(|n| by_n[n]).is_sorted(), "{customer} was sent {values:?}");
     }
-    for target in deleted.keys().filter(|target| !dropper.declined.contains(**target)) {
+    for target in deleted.keys().filter(|target| !submitter.declined.contains(**target)) {
         assert!(!truth.contains_key(&customer_of(target)), "{target} is deleted");
     }
     let journal = "SELECT intent_id FROM attempts WHERE finished_at IS NULL OR outcome IS NULL";
@@ -288,8 +300,8 @@ fn compare(harness: &Installation, dropper: &Dropper<'_>, sent: &Sent) {
     assert_eq!(harness.column(journal), Vec::<String>::new());
 }
 
-/// Each file has its receipt, and nothing else lies in the spool directory.
-fn assert_receipts(harness: &Installation, dropper: &Dropper<'_>) {
+/// Asserts that each file has its receipt and that the spool directory holds no other file.
+fn assert_receipts(harness: &Installation, submitter: &Submitter<'_>) {
     let names = |path: &str| -> Vec<String> {
         let entries = std::fs::read_dir(harness.path(path)).unwrap();
         let mut names: Vec<String> =
@@ -300,14 +312,14 @@ fn assert_receipts(harness: &Installation, dropper: &Dropper<'_>) {
     assert_eq!(names("spool"), [".claimed", "receipts", "rejected"]);
     assert_eq!(names("spool/.claimed"), Vec::<String>::new());
     assert_eq!(names("spool/rejected"), Vec::<String>::new());
-    let receipts: Vec<String> = dropper.files.keys().map(|name| format!("{name}.json")).collect();
+    let receipts: Vec<String> = submitter.files.keys().map(|name| format!("{name}.json")).collect();
     assert_eq!(names("spool/receipts"), receipts);
-    for (name, ids) in &dropper.files {
+    for (name, ids) in &submitter.files {
         let text = std::fs::read_to_string(harness.path(&format!("spool/receipts/{name}.json"))).unwrap();
         let receipt: Value = serde_json::from_str(&text).unwrap();
         let entries = receipt["intents"].as_array().unwrap();
-        let told: Vec<&str> = entries.iter().map(|entry| entry["id"].as_str().unwrap()).collect();
-        assert_eq!(&told, ids, "{name}");
+        let listed: Vec<&str> = entries.iter().map(|entry| entry["id"].as_str().unwrap()).collect();
+        assert_eq!(&listed, ids, "{name}");
         for entry in entries {
             let sql = format!("SELECT state FROM intents WHERE id = '{}'", entry["id"].as_str().unwrap());
             assert_eq!(entry["state"], json!(harness.one(&sql)), "{name} {entry}");

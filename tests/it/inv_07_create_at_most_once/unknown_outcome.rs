@@ -1,4 +1,4 @@
-//! A create whose outcome is unknown is looked for before it is sent again.
+//! A create with an unknown outcome is looked up before it is sent again.
 
 use komoju_sandbox::readings::Source;
 use komoju_sandbox::{Call, Effect, Fault, Payload, Readings, Work};
@@ -19,7 +19,7 @@ async fn create_with_a_lost_answer_is_sent_again_under_the_same_key() {
     harness.inject(lost(Call::Create));
     harness.drain().await;
     assert_eq!(harness.state("c"), "waiting");
-    // Somebody else has made one like it: which is whose, only the key tells.
+    // Another client makes a customer with the same email. Only the key tells the two apart.
     harness.sandbox.world().create(json!({"email": "a@example.com"}));
     harness.restart();
     harness.advance(minutes(19 * 60 + 58));
@@ -31,7 +31,7 @@ async fn create_with_a_lost_answer_is_sent_again_under_the_same_key() {
     assert_eq!((posts.len(), keys[0], &posts[0].body), (2, keys[1], &posts[1].body));
 }
 
-/// How often a create was sent.
+/// Returns how often a create was sent.
 fn posts(harness: &InProcess) -> usize {
     harness.sandbox.world().requests().iter().filter(|seen| seen.method == "POST").count()
 }
@@ -46,7 +46,7 @@ async fn create_whose_customer_is_listed_is_not_sent_again() {
             None => json!({"email": "a@example.com"}),
         };
         harness.intend("c", "create", None, Some(body));
-        // A server that keeps no 5xx under its key, and a process that ends before it has written down that it was one.
+        // The server stores no 5xx under the key, and the process ends before it records the 500.
         let failed = Effect::Status {
             status: 500,
             body: Payload::Code("internal_server_error".to_owned()),
@@ -88,7 +88,7 @@ async fn customer_without_the_card_is_not_taken_for_the_created_one() {
 
 #[tokio::test]
 async fn create_with_an_ambiguous_outcome_parks() {
-    // Another customer that could be it came to be meanwhile, and there is no tag.
+    // Another client made a customer that could be the created one, and there is no tag.
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
     harness.inject(lost(Call::Create));
@@ -104,7 +104,7 @@ async fn create_with_an_ambiguous_outcome_parks() {
     );
     assert_eq!(harness.detail("c")["unclaimed"].as_array().unwrap().len(), 2);
 
-    // The same without the other, but for a twin whose outcome is unknown too.
+    // A second create has the same content and also an unknown outcome.
     let mut harness = InProcess::open(1).await;
     for id in ["c", "twin"] {
         harness.intend(id, "create", None, Some(json!({"email": "a@example.com"})));
@@ -119,7 +119,7 @@ async fn create_with_an_ambiguous_outcome_parks() {
     assert_eq!(harness.states(), ["c parked", "twin parked"]);
     assert_eq!(harness.sandbox.world().creates(), 1);
 
-    // A customer that was made and is gone already.
+    // The customer was made and is already deleted.
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
     harness.inject(lost(Call::Create));
@@ -240,7 +240,7 @@ async fn customer_known_before_the_first_attempt_is_not_claimed() {
         let mut harness = InProcess::open(1).await;
         let wanted = json!({"email": "a@example.com"});
         let theirs = harness.sandbox.world().create(wanted.clone());
-        // Somebody else came and went.
+        // Another such customer was deleted before the first attempt.
         let gone = harness.sandbox.world().create(wanted.clone());
         harness.sweep().await;
         harness.sandbox.world().delete(&gone);

@@ -1,4 +1,4 @@
-//! The window of a create's reconciliation: where it begins, what it proves, and which customers count.
+//! The window of a create's reconciliation: its start, what it proves, and which customers count.
 
 use jiff::{SignedDuration, Timestamp};
 use komoju_sandbox::readings::{PastEnd, Repeated, Total};
@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 const HALF_AN_HOUR: i64 = 30 * 60;
 
-/// Later than a key is counted on.
-fn past() -> SignedDuration {
+/// Longer than a key is used.
+fn after_key_expiry() -> SignedDuration {
     SignedDuration::from_hours(21)
 }
 
@@ -17,7 +17,8 @@ fn wanted() -> Value {
     json!({"email": "a@example.com", "metadata": {"n": "1"}})
 }
 
-/// A harness with a create whose answer was lost, at a server whose `Date` is so many seconds ahead meanwhile.
+/// Returns a harness with a create whose answer was lost, at a server whose `Date` is `ahead_s`
+/// seconds fast during the attempt.
 async fn harness_with_lost_answer(tag: Option<&str>, ahead_s: i64, work: Work) -> InProcess {
     let mut harness = InProcess::open(3).await;
     harness.settings.reconcile_tag = tag.map(str::to_owned);
@@ -31,7 +32,7 @@ async fn harness_with_lost_answer(tag: Option<&str>, ahead_s: i64, work: Work) -
     harness
 }
 
-/// A harness with a create that took effect or not, and was answered with a 500.
+/// Returns a harness with a create that was answered with a 500, with or without effect.
 async fn harness_with_server_error(work: Work) -> InProcess {
     let mut harness = InProcess::open(3).await;
     harness.intend("c", "create", None, Some(wanted()));
@@ -48,11 +49,11 @@ fn envelope(fields: Value) -> Fault {
     Fault::new(Effect::Envelope { fields }).call(Call::List)
 }
 
-fn ended(harness: &InProcess) -> (String, u64) {
+fn outcome(harness: &InProcess) -> (String, u64) {
     (harness.state("c"), harness.sandbox.world().creates())
 }
 
-fn is(state: &str, creates: u64) -> (String, u64) {
+fn expected(state: &str, creates: u64) -> (String, u64) {
     (state.to_owned(), creates)
 }
 
@@ -61,10 +62,10 @@ async fn create_at_a_server_with_a_wrong_date_is_made_once() {
     for tag in [None, Some("intent")] {
         for ahead_s in [HALF_AN_HOUR, 25 * 60 * 60, -HALF_AN_HOUR] {
             let mut harness = harness_with_lost_answer(tag, ahead_s, Work::Done).await;
-            harness.advance(past());
+            harness.advance(after_key_expiry());
             harness.drain().await;
             let case = format!("{tag:?} {ahead_s}: {}", harness.of("c", "reason"));
-            assert_eq!(ended(&harness), is("done", 1), "{case}");
+            assert_eq!(outcome(&harness), expected("done", 1), "{case}");
             harness.assert_true();
         }
     }
@@ -83,9 +84,9 @@ async fn mirrored_create_is_made_once_when_both_clocks_were_fast() {
         harness.sandbox.world().clear_faults();
         assert!(harness.sweep().await.failure.is_none());
         harness.restart();
-        harness.advance(past());
+        harness.advance(after_key_expiry());
         harness.drain().await;
-        assert_eq!(ended(&harness), is(state, 1), "{tag:?}: {}", harness.of("c", "reason"));
+        assert_eq!(outcome(&harness), expected(state, 1), "{tag:?}: {}", harness.of("c", "reason"));
         if state == "parked" {
             let reason = harness.of("c", "reason");
             assert!(reason.contains("says that it was created before"), "{reason}");
@@ -100,9 +101,9 @@ async fn removed_tag_is_found_in_the_log() {
     let made = harness.one("SELECT id FROM customers WHERE email = 'a@example.com'");
     harness.sandbox.world().update(&made, json!({"email": "b@example.com", "metadata": {}}));
     assert!(harness.sweep().await.failure.is_none());
-    harness.advance(past());
+    harness.advance(after_key_expiry());
     harness.drain().await;
-    assert_eq!(ended(&harness), is("done", 1), "{}", harness.of("c", "reason"));
+    assert_eq!(outcome(&harness), expected("done", 1), "{}", harness.of("c", "reason"));
     assert_eq!(harness.of("c", "result_customer_id"), made);
 }
 
@@ -111,11 +112,11 @@ async fn window_without_a_right_total_proves_no_absence() {
     for total in [json!({"total": null}), json!({"total": "2"}), json!({"total": 7}), json!({"total": -1})] {
         for tag in [None, Some("intent")] {
             let mut harness = harness_with_lost_answer(tag, 0, Work::Skipped).await;
-            harness.advance(past());
+            harness.advance(after_key_expiry());
             harness.inject(envelope(total.clone()));
             harness.drain().await;
             let case = format!("{total} {tag:?}: {}", harness.of("c", "reason"));
-            assert_eq!(ended(&harness), is("parked", 0), "{case}");
+            assert_eq!(outcome(&harness), expected("parked", 0), "{case}");
             assert!(harness.of("c", "reason").contains("total"), "{case}");
         }
     }
@@ -126,10 +127,15 @@ async fn window_without_a_right_total_proves_presence() {
     for total in [json!({"total": null}), json!({"total": 7}), json!({"total": 7, "last_page": "x"})] {
         for tag in [None, Some("intent")] {
             let mut harness = harness_with_lost_answer(tag, 0, Work::Done).await;
-            harness.advance(past());
+            harness.advance(after_key_expiry());
             harness.inject(envelope(total.clone()));
             harness.drain().await;
-            assert_eq!(ended(&harness), is("done", 1), "{total} {tag:?}: {}", harness.of("c", "reason"));
+            assert_eq!(
+                outcome(&harness),
+                expected("done", 1),
+                "{total} {tag:?}: {}",
+                harness.of("c", "reason")
+            );
         }
     }
 }
@@ -138,11 +144,11 @@ async fn window_without_a_right_total_proves_presence() {
 async fn create_hidden_twice_by_a_window_with_a_wrong_total_parks() {
     let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
     let made = harness.sandbox.world().ids()[0].clone();
-    harness.advance(past());
+    harness.advance(after_key_expiry());
     harness.inject(Fault::new(Effect::Hide { ids: vec![made], every: None }).call(Call::List));
     harness.inject(envelope(json!({"total": 1})));
     harness.drain().await;
-    assert_eq!(ended(&harness), is("parked", 1), "{}", harness.of("c", "reason"));
+    assert_eq!(outcome(&harness), expected("parked", 1), "{}", harness.of("c", "reason"));
 }
 
 #[tokio::test]
@@ -151,10 +157,10 @@ async fn window_is_read_to_its_last_page_though_total_is_reached_before() {
     for n in 0..12 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
-    harness.advance(past());
+    harness.advance(after_key_expiry());
     harness.inject(envelope(json!({"total": 10})));
     harness.drain().await;
-    assert_eq!(ended(&harness), is("done", 1), "{}", harness.of("c", "reason"));
+    assert_eq!(outcome(&harness), expected("done", 1), "{}", harness.of("c", "reason"));
 }
 
 #[tokio::test]
@@ -163,11 +169,11 @@ async fn window_does_not_end_at_a_full_page_despite_its_hints() {
     for n in 0..12 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
-    harness.advance(past());
-    // As many as the first page shows: the create's customer is on the second one.
+    harness.advance(after_key_expiry());
+    // `total` equals the first page, but the customer is on the second page.
     harness.inject(envelope(json!({"total": 10, "last_page": 1})));
     harness.drain().await;
-    assert_eq!(ended(&harness), is("done", 1), "{}", harness.of("c", "reason"));
+    assert_eq!(outcome(&harness), expected("done", 1), "{}", harness.of("c", "reason"));
 }
 
 #[tokio::test]
@@ -176,11 +182,11 @@ async fn mirrored_customer_hidden_by_the_window_is_requested_by_id() {
         let mut harness = harness_with_lost_answer(tag, 0, Work::Done).await;
         assert!(harness.sweep().await.failure.is_none());
         let made = harness.sandbox.world().ids()[0].clone();
-        harness.advance(past());
+        harness.advance(after_key_expiry());
         harness.inject(Fault::new(Effect::Hide { ids: vec![made.clone()], every: None }).call(Call::List));
         harness.inject(envelope(json!({"total": 0, "last_page": 0})));
         harness.drain().await;
-        assert_eq!(ended(&harness), is("done", 1), "{tag:?}: {}", harness.of("c", "reason"));
+        assert_eq!(outcome(&harness), expected("done", 1), "{tag:?}: {}", harness.of("c", "reason"));
         assert_eq!(harness.of("c", "result_customer_id"), made);
     }
 }
@@ -193,7 +199,12 @@ async fn create_with_a_fresh_key_is_sent_again_with_any_total() {
             harness.advance(SignedDuration::from_mins(1));
             harness.inject(envelope(json!({"total": 7})));
             harness.drain().await;
-            assert_eq!(ended(&harness), is("done", 1), "{tag:?} {work:?}: {}", harness.of("c", "reason"));
+            assert_eq!(
+                outcome(&harness),
+                expected("done", 1),
+                "{tag:?} {work:?}: {}",
+                harness.of("c", "reason")
+            );
         }
     }
 }
@@ -204,7 +215,7 @@ async fn create_after_a_server_error_parks_without_proof_of_absence() {
     harness.advance(SignedDuration::from_mins(1));
     harness.inject(envelope(json!({"total": 7})));
     harness.drain().await;
-    assert_eq!(ended(&harness), is("parked", 0), "{}", harness.of("c", "reason"));
+    assert_eq!(outcome(&harness), expected("parked", 0), "{}", harness.of("c", "reason"));
 }
 
 #[tokio::test]
@@ -214,7 +225,7 @@ async fn unrelated_customers_park_no_create() {
         json!({"email": "third@example.com", "metadata": {"n": "2"}}),
         json!({"email": null}),
     ];
-    for after in [SignedDuration::from_secs(5), past()] {
+    for after in [SignedDuration::from_secs(5), after_key_expiry()] {
         for work in [Work::Done, Work::Skipped] {
             for is_noticed in [true, false] {
                 let mut harness = harness_with_server_error(work).await;
@@ -229,7 +240,7 @@ async fn unrelated_customers_park_no_create() {
                 harness.advance(after);
                 harness.drain().await;
                 let case = format!("{after} {work:?} {is_noticed}: {}", harness.of("c", "reason"));
-                assert_eq!(ended(&harness), is("done", 1), "{case}");
+                assert_eq!(outcome(&harness), expected("done", 1), "{case}");
                 let made = harness.of("c", "result_customer_id");
                 assert_eq!(
                     harness.sandbox.world().get(&made).unwrap()["metadata"],
@@ -266,7 +277,7 @@ async fn customer_with_the_same_email_counts_only_where_metadata_and_card_fit() 
 
 #[tokio::test]
 async fn create_whose_customer_was_edited_parks() {
-    // The log has it as it was made, or its metadata still tells.
+    // The log shows the customer as created, or its metadata or email still matches.
     for (is_seen_before, edit) in [
         (true, json!({"email": "b@example.com", "metadata": {"n": "9"}})),
         (false, json!({"email": "b@example.com"})),
@@ -279,15 +290,15 @@ async fn create_whose_customer_was_edited_parks() {
         }
         harness.sandbox.world().update(&made, edit.clone());
         assert!(harness.sweep().await.failure.is_none());
-        harness.advance(past());
+        harness.advance(after_key_expiry());
         harness.drain().await;
-        assert_eq!(ended(&harness), is("parked", 1), "{edit}: {}", harness.of("c", "reason"));
+        assert_eq!(outcome(&harness), expected("parked", 1), "{edit}: {}", harness.of("c", "reason"));
     }
 }
 
 #[tokio::test]
 async fn old_customer_first_seen_late_is_not_taken_for_the_created_one() {
-    // The list hid it until after the first attempt.
+    // The list hid the customer until after the first attempt.
     let mut harness = InProcess::open(3).await;
     let old = harness.sandbox.world().create(wanted());
     harness.advance(SignedDuration::from_hours(48));
@@ -295,9 +306,9 @@ async fn old_customer_first_seen_late_is_not_taken_for_the_created_one() {
     harness.inject(Fault::new(Effect::Reset { work: Work::Skipped }).call(Call::Create).once());
     harness.drain().await;
     assert!(harness.sweep().await.failure.is_none());
-    harness.advance(past());
+    harness.advance(after_key_expiry());
     harness.drain().await;
-    assert_eq!(ended(&harness), is("parked", 0), "{}", harness.of("c", "reason"));
+    assert_eq!(outcome(&harness), expected("parked", 0), "{}", harness.of("c", "reason"));
     assert!(harness.of("c", "reason").contains(&old), "{}", harness.of("c", "reason"));
 }
 
@@ -308,11 +319,11 @@ async fn window_with_a_random_total_proves_presence_and_never_absence() {
         for n in 0..12 {
             harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
         }
-        harness.advance(past());
+        harness.advance(after_key_expiry());
         harness.sandbox.world().readings_mut().total = Total::Random(50);
         harness.drain().await;
         let reason = harness.of("c", "reason");
-        assert_eq!(ended(&harness), is(state, creates), "{reason}");
+        assert_eq!(outcome(&harness), expected(state, creates), "{reason}");
         if state == "parked" {
             assert!(reason.contains("its total changes from answer to answer"), "{reason}");
         }
@@ -321,24 +332,25 @@ async fn window_with_a_random_total_proves_presence_and_never_absence() {
 
 #[tokio::test]
 async fn window_whose_total_changes_during_reading_proves_no_absence() {
-    // Within: the first of two pages says another total than the second, which is right.
+    // Within a reading: the first page has another `total` than the second, which is correct.
     let mut harness = harness_with_lost_answer(None, 0, Work::Skipped).await;
     for n in 0..12 {
         harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
     }
-    harness.advance(past());
+    harness.advance(after_key_expiry());
     harness.inject(envelope(json!({"total": 40})).page(1));
     harness.drain().await;
-    assert_eq!(ended(&harness), is("parked", 0), "{}", harness.of("c", "reason"));
+    assert_eq!(outcome(&harness), expected("parked", 0), "{}", harness.of("c", "reason"));
 
-    // Between: one of the first two readings, of one page each, counts seven customers, the other none; they show the same.
+    // Between readings: one of two readings of one page has a `total` of 7, with the same
+    // customers.
     for before in [0, 1] {
         let mut harness = harness_with_lost_answer(None, 0, Work::Skipped).await;
-        harness.advance(past());
-        let asks_the_time = 1;
-        let seven = harness.inject(envelope(json!({"total": 7})).skip(asks_the_time + before).once());
+        harness.advance(after_key_expiry());
+        let request_for_the_time = 1;
+        let seven = harness.inject(envelope(json!({"total": 7})).skip(request_for_the_time + before).once());
         harness.drain().await;
-        assert_eq!(ended(&harness), is("parked", 0), "{before}: {}", harness.of("c", "reason"));
+        assert_eq!(outcome(&harness), expected("parked", 0), "{before}: {}", harness.of("c", "reason"));
         assert_eq!(harness.sandbox.world().fired(seven), 1);
     }
 }
@@ -350,7 +362,7 @@ async fn window_of_an_imprecise_list_that_repeats_rows_proves_presence() {
         for n in 0..22 {
             harness.sandbox.world().create(json!({"email": format!("{n}@example.com")}));
         }
-        harness.advance(past());
+        harness.advance(after_key_expiry());
         {
             let mut world = harness.sandbox.world();
             let readings = world.readings_mut();
@@ -358,8 +370,8 @@ async fn window_of_an_imprecise_list_that_repeats_rows_proves_presence() {
         }
         harness.drain().await;
         assert_eq!(
-            ended(&harness),
-            is("done", 1),
+            outcome(&harness),
+            expected("done", 1),
             "{past_end:?} {repeated:?}: {}",
             harness.of("c", "reason")
         );
@@ -369,15 +381,15 @@ async fn window_of_an_imprecise_list_that_repeats_rows_proves_presence() {
 #[tokio::test]
 async fn window_that_grows_faster_than_it_is_read_has_a_page_limit() {
     let mut harness = harness_with_lost_answer(None, 0, Work::Done).await;
-    harness.advance(past());
+    harness.advance(after_key_expiry());
     let drift = Drift { insert: 25, ..Drift::default() };
     let grows = harness.inject(Fault::new(Effect::Drift(drift)).call(Call::List));
     harness.drain().await;
-    assert_eq!(ended(&harness), is("waiting", 1), "{}", harness.of("c", "reason"));
+    assert_eq!(outcome(&harness), expected("waiting", 1), "{}", harness.of("c", "reason"));
     let fired = harness.sandbox.world().fired(grows);
     assert!(fired < 30, "{fired} pages");
     harness.sandbox.world().remove_fault(grows);
     harness.advance(SignedDuration::from_hours(1));
     harness.drain().await;
-    assert_eq!(ended(&harness), is("done", 1), "{}", harness.of("c", "reason"));
+    assert_eq!(outcome(&harness), expected("done", 1), "{}", harness.of("c", "reason"));
 }

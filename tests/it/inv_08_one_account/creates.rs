@@ -1,12 +1,12 @@
-//! Another account's key while intents are open.
+//! The key of another account while intents are open.
 
 use komoju_sandbox::{Call, Effect, Fault, Work};
 use komoju_sync::store::state::account;
 use komoju_testkit::InProcess;
 use serde_json::json;
 
-/// A create whose answer is lost, and then the key of another account.
-async fn swapped(customers: u32) -> InProcess {
+/// Returns a harness with a create whose answer was lost, and then the key of another account.
+async fn harness_with_another_key(customers: u32) -> InProcess {
     let mut harness = InProcess::open(customers).await;
     harness.intend("lost", "create", None, Some(json!({"email": "lost@example.com"})));
     harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());
@@ -18,7 +18,8 @@ async fn swapped(customers: u32) -> InProcess {
     harness
 }
 
-/// What may have been made in the one account is not made in the other; what was never sent is.
+/// Asserts that the create with an unknown outcome parks, and that the create that was never sent
+/// is done.
 async fn assert_made_once(harness: &mut InProcess) {
     harness.drain().await;
     assert_eq!(harness.states(), ["lost parked", "new done"]);
@@ -32,15 +33,15 @@ async fn assert_made_once(harness: &mut InProcess) {
 
 #[tokio::test]
 async fn create_with_unknown_outcome_parks_after_account_accept() {
-    let mut harness = swapped(5).await;
-    assert!(harness.sweep().await.failure.is_some(), "the key is in doubt");
+    let mut harness = harness_with_another_key(5).await;
+    assert!(harness.sweep().await.failure.is_some(), "the key reads another account");
     harness.store().write(|tx| account::accept(tx, "2026-06-01T00:00:00.000Z")).await.unwrap();
     assert_made_once(&mut harness).await;
 }
 
 #[tokio::test]
 async fn create_with_unknown_outcome_parks_when_an_empty_mirror_takes_a_key() {
-    let mut harness = swapped(0).await;
+    let mut harness = harness_with_another_key(0).await;
     assert!(harness.sweep().await.failure.is_none());
     assert_made_once(&mut harness).await;
 }

@@ -1,4 +1,4 @@
-//! Whose customers these are: swapped, rotated and refused keys.
+//! The account guard: swapped, rotated and refused keys.
 
 use komoju_sandbox::{KeyRefusal, OldKey};
 use komoju_sync::tasks::pull::Failure;
@@ -16,19 +16,23 @@ fn key_of_another_account_stops_everything_until_it_is_accepted() {
     let ran = harness.expect(3, &["sync"]);
     assert!(ran.stderr.contains("this key reads another account"), "{}", ran.stderr);
     assert_eq!(harness.head(), 30, "nothing is recorded");
-    let asked = harness.sandbox.world().request_count();
+    let requests = harness.sandbox.world().request_count();
     harness.expect(3, &["sync"]);
-    assert_eq!(harness.sandbox.world().request_count(), asked, "nothing more is asked");
+    assert_eq!(harness.sandbox.world().request_count(), requests, "a request was sent after the stop");
     harness.expect(3, &["status"]);
     assert!(harness.expect(3, &["account", "show"]).stdout.contains("account accept"));
 
     harness.expect(0, &["account", "accept"]);
     harness.expect(3, &["sync"]);
-    assert_eq!(harness.one("SELECT count(*) FROM customers"), "42", "the new ones came");
+    assert_eq!(
+        harness.one("SELECT count(*) FROM customers"),
+        "42",
+        "the customers of the accepted account are added"
+    );
     assert_eq!(
         harness.one("SELECT count(*) FROM held_deletions WHERE state = 'held'"),
         "30",
-        "the old ones wait"
+        "the customers of the old account are held"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Tokens leave no trace once their intent is settled.
+//! The token of a settled intent is in no file.
 
 use std::path::Path;
 
@@ -9,12 +9,12 @@ use komoju_testkit::InProcess;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-/// What is recorded as left.
+/// Returns what is recorded as not wiped yet.
 fn left(harness: &InProcess) -> Left {
     wipe::left(&harness.reader()).unwrap()
 }
 
-/// Where these bytes stand in the files of this directory.
+/// Returns the files of a directory that contain this text.
 fn found(directory: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
@@ -57,7 +57,7 @@ async fn token_of_a_settled_intent_is_in_no_file() {
     assert!(harness.states().iter().all(|state| !state.ends_with("waiting")), "{:?}", harness.states());
     assert_eq!(found(harness.directory.path(), "canary"), Vec::<String>::new());
     assert!(!left(&harness).is_any());
-    // The doors hold as before.
+    // The doors still refuse invalid statements.
     assert!(harness.refusal("DELETE FROM intents").contains("never removed"));
     assert!(harness.refusal("INSERT INTO intents (op) VALUES ('nothing')").contains("op: must be"));
     assert_eq!(harness.states().len(), 6);
@@ -94,7 +94,7 @@ async fn stop_does_not_wait_for_another_writer_to_wipe() {
     let stopped = tokio::time::timeout(std::time::Duration::from_secs(2), pusher.serve());
     stopped.await.expect("it stops within two seconds").unwrap();
     drop(writer);
-    assert!(left(&harness).tokens, "what is left is recorded");
+    assert!(left(&harness).tokens, "the tokens that are left are recorded");
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn token_that_leaves_its_row_after_the_scrub_is_recorded_as_left() {
     cancel("a");
     let reader = harness.reader();
     reader.execute_batch("BEGIN; SELECT * FROM intents;").unwrap();
-    // The pages are scrubbed, the WAL is kept by the reader; then another token leaves its row.
+    // The pages are scrubbed, but the reader keeps the WAL. Then another token leaves its row.
     assert_eq!(harness.store().wipe_unless(std::future::pending()).await.unwrap(), Some(false));
     assert!(!left(&harness).in_pages);
     cancel("b");
@@ -134,7 +134,7 @@ async fn token_that_leaves_its_row_after_the_scrub_is_recorded_as_left() {
 #[tokio::test]
 async fn token_repeated_by_the_api_is_masked() {
     let mut harness = InProcess::open(1).await;
-    // Long enough to lie across the place where a long text is cut.
+    // Long enough to extend over the position where a long text is cut.
     let secret = "opaque-secret-4242-".repeat(8);
     for (id, status) in [("r", 422), ("w", 500)] {
         harness.intend(id, "create", None, Some(json!({"payment_details": format!("{secret}-{id}")})));

@@ -1,4 +1,5 @@
-//! No byte of a settled token is left in any file, whatever wrote the rows and in which order they settled.
+//! No file contains a byte of a settled token, for any writer of the rows and any order of
+//! settling.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,9 +12,9 @@ use rusqlite::Connection;
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-/// The tokens that stand in a file of this directory, and where.
+/// Returns the tokens in the files of a directory, each with its file.
 fn found(directory: &Path) -> Vec<(String, String)> {
-    // By another process: to close such a file here would end the locks of this one's connections.
+    // Search in another process, because closing the file here would release this process's locks.
     let grep =
         Command::new("grep").args(["-raoE", "tok_canary_[0-9]+_end", "."]).current_dir(directory).output();
     let lines = String::from_utf8(grep.unwrap().stdout).unwrap();
@@ -28,18 +29,19 @@ fn token(n: usize) -> String {
     format!("tok_canary_{n}_end")
 }
 
-/// One step of a history. A `client` is a connection that stays open: the daemon's own, then three of other programs.
+/// One step of a history. A `client` is one of four open connections, each with its
+/// `secure_delete`.
 #[derive(Clone, Debug)]
 enum Step {
-    /// So many intents in one transaction, each with a token and so many bytes beside it.
+    /// Inserts intents in one transaction, each with a token and this many further bytes.
     Insert { client: usize, lengths: Vec<usize> },
     /// Cancels one of the queued intents.
     Cancel { client: usize, nth: usize },
-    /// Writes rows of another program's table, which takes over pages that became free.
+    /// Writes rows of another program's table, which reuse free pages.
     Others { client: usize, rows: usize, length: usize },
     /// Empties that table.
     Clear { client: usize },
-    /// Sends what is queued and wipes.
+    /// Sends the queued intents and wipes.
     Drain,
 }
 
@@ -80,7 +82,7 @@ impl History {
         Self { harness, clients: clients.into(), customers, n: 0 }
     }
 
-    async fn take(&mut self, step: &Step) {
+    async fn apply(&mut self, step: &Step) {
         match step {
             Step::Insert { client, lengths } => {
                 let conn = &self.clients[*client];
@@ -133,13 +135,13 @@ impl History {
         let queued = self.harness.one("SELECT count(*) FROM intents WHERE state = 'queued'");
         assert!(
             queued == "0" || !found(self.harness.directory.path()).is_empty(),
-            "the search finds what is there"
+            "the search does not find the queued tokens"
         );
         self.harness.drain().await;
         assert_eq!(self.left(), []);
     }
 
-    /// What stands of tokens whose intents are settled.
+    /// Returns the tokens of settled intents that a file still contains.
     fn left(&self) -> Vec<(String, String)> {
         let settled = "SELECT 'tok_canary_' || substr(id, 2) || '_end' FROM intents WHERE state IN ('done', 'rejected', 'cancelled')";
         let settled: HashSet<String> = self.harness.column(settled).into_iter().collect();
@@ -159,10 +161,10 @@ fn settled_token_is_in_no_byte_after_any_history() {
         runtime.block_on(async {
             let mut history = History::new().await;
             for step in &steps {
-                history.take(step).await;
+                history.apply(step).await;
             }
             history.drain().await;
-            // What is left of the file is a whole database.
+            // The wiped file is still an intact database.
             assert_eq!(history.harness.one("PRAGMA integrity_check"), "ok");
         });
         Ok(())
@@ -177,7 +179,7 @@ async fn rows_of_many_lengths_without_secure_delete_leave_no_token() {
     for rows in [1, 3, 20, 60, 200] {
         let mut history = History::new().await;
         let lengths = (0..rows).map(|n| 37 * n % 700).collect();
-        history.take(&Step::Insert { client: 1, lengths }).await;
+        history.apply(&Step::Insert { client: 1, lengths }).await;
         history.drain().await;
     }
 }
@@ -194,10 +196,14 @@ async fn names_and_columns_of_another_program_do_not_stop_the_wipe() {
            CREATE VIEW broken AS SELECT * FROM nowhere;
            CREATE VIRTUAL TABLE words USING fts5 (x);"#,
     );
-    history.take(&Step::Insert { client: 1, lengths: vec![0, 500, 1000, 5000, 10, 300] }).await;
-    history.take(&Step::Cancel { client: 1, nth: 2 }).await;
+    history.apply(&Step::Insert { client: 1, lengths: vec![0, 500, 1000, 5000, 10, 300] }).await;
+    history.apply(&Step::Cancel { client: 1, nth: 2 }).await;
     history.drain().await;
     assert_eq!(history.harness.one("SELECT x FROM filler"), "precious");
-    assert_ne!(history.harness.one("SELECT count(*) FROM scrubbed"), "0", "the trigger is still there");
+    assert_ne!(
+        history.harness.one("SELECT count(*) FROM scrubbed"),
+        "0",
+        "the trigger does not fire any more"
+    );
     assert_eq!(history.harness.one("PRAGMA integrity_check"), "ok");
 }

@@ -30,7 +30,7 @@ fn customer_of_four_mebibytes_is_mirrored_in_any_script_and_escaping() {
         assert_eq!(report.outcome, Outcome::Complete, "{name}: {}", report.sentence());
         assert_eq!((harness.mirror().len(), unreadable(&harness).len()), (57, 0), "{name}");
         assert_eq!(harness.mirror()[&id]["metadata"].as_object().unwrap().len(), count, "{name}");
-        // Both again: nothing differs.
+        // A second sweep finds no difference.
         let head = harness.head();
         harness.sweep();
         assert_eq!(harness.head(), head, "{name}");
@@ -82,10 +82,10 @@ fn list_of_one_customer_over_the_limit_is_complete() {
     }
 }
 
-/// How much memory the process may hold, in KiB: `MemoryHigh` of the unit.
+/// MOST_MEMORY_KIB limits the memory of the process: it is `MemoryHigh` of the unit, in KiB.
 const MOST_MEMORY_KIB: u64 = 128 << 10;
 
-/// The most memory that a process held, in KiB.
+/// Returns the peak memory of a process, in KiB.
 fn peak(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -96,16 +96,16 @@ fn peak(process: u32) -> u64 {
 fn memory_stays_bounded_by_large_customers() {
     let harness = Installation::with(PROGRAM, 57);
     harness.expect(0, &["sync"]);
-    // Very many small values, the longest string, and a page that is many times too large.
+    // Very many small values, the longest string, and a page far over its limit.
     let pairs = |count: u32| (0..count).map(|n| (format!("k{n:06}"), json!("v"))).collect::<Value>();
     let large = [pairs(95_000), json!({"k": "x".repeat(4_190_000)}), json!(vec![0; 99_000])];
     let ids = harness.sandbox.world().ids();
-    // As new metadata, then beside the same metadata that the mirror knows.
+    // First the metadata is new; then only the email changes.
     for email in ["first@example.com", "second@example.com"] {
         for (n, id) in ids[10..16].iter().enumerate() {
             harness.sandbox.world().update(id, json!({"email": email, "metadata": large[n % 3]}));
         }
-        // The sweep is over and the process lives while its push waits for an answer.
+        // The sweep is complete, and the process still runs while its push waits for an answer.
         harness.expect(0, &["intent", "create", "--metadata", "n=1"]);
         let held = harness.inject(Fault::new(Effect::Hold).call(Call::Create));
         let sync = harness.spawn(&["sync"]);
@@ -119,12 +119,12 @@ fn memory_stays_bounded_by_large_customers() {
     harness.assert_true();
 }
 
-/// The most memory that a sweep of so many unchanged customers took, in KiB.
+/// Returns the peak memory of a sweep of this many unchanged customers, in KiB.
 fn peak_of_a_sweep(customers: u32) -> u64 {
     let harness = Installation::with(PROGRAM, customers);
     harness.replace_in_config("per_page = 10\n", "per_page = 100\n");
     harness.expect(0, &["sync"]);
-    // The sweep is over and the process lives while its push waits for an answer.
+    // The sweep is complete, and the process still runs while its push waits for an answer.
     harness.intend("n", "create", None, Some(json!({"email": "new@example.com"})));
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::Create));
     let sync = harness.spawn(&["sync"]);

@@ -1,5 +1,5 @@
-//! Whatever is dropped, the daemon's memory stays small: its unit has a limit, and a file that
-//! breaks it would be a crash loop.
+//! The daemon's memory stays bounded for any spool file. Its unit has a memory limit, and a file
+//! that exceeds it would cause a crash loop.
 
 use std::path::Path;
 
@@ -7,22 +7,23 @@ use komoju_testkit::{Installation, Process, eventually, looked_until, stop};
 
 use crate::PROGRAM;
 
-/// The most memory that the daemon may have had, in KiB.
+/// MOST limits the peak memory of the daemon, in KiB.
 const MOST: u64 = 96 * 1024;
 
 const MIB: usize = 1024 * 1024;
 
-/// FOREIGN controls how many files of other names are dropped: more than the kernel's queue of events holds.
+/// FOREIGN controls how many files with other names are written: more than the kernel's event queue
+/// holds.
 const FOREIGN: usize = 20_000;
 
-/// The most memory that the process has had so far, in KiB.
+/// Returns the peak memory of the process so far, in KiB.
 fn peak(daemon: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// A file of nearly 16 MiB that is accepted: 50,000 creates, which are not sent yet.
+/// Returns an accepted file of nearly 16 MiB: 50,000 creates that are not sent yet.
 fn valid() -> String {
     let line = |n: usize| {
         let notes = (0..6).map(|key| format!("\"key{key}\":\"{n}-{}\"", "x".repeat(16))).collect::<Vec<_>>();
@@ -34,8 +35,8 @@ fn valid() -> String {
     (0..50_000).map(line).collect()
 }
 
-/// Files that are refused, each with another way to need memory: lines, secrets to mask, values,
-/// escapes, one long text.
+/// Returns files that are refused and need memory in different ways: lines, secrets to mask,
+/// values, escapes, one long text.
 fn hostile() -> Vec<(&'static str, Vec<u8>)> {
     let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
     let within = |text: &str, len: usize| text.repeat(len / text.len());
@@ -60,7 +61,7 @@ fn is_empty(spool: &Path) -> bool {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "the figures are a report")]
+#[expect(clippy::print_stderr, reason = "prints the measurements")]
 fn large_hostile_or_many_spool_files_keep_memory_bounded() {
     let harness = Installation::with(PROGRAM, 3);
     let mut daemon = harness.spawn(&["run"]);
@@ -75,7 +76,7 @@ fn large_hostile_or_many_spool_files_keep_memory_bounded() {
         std::fs::write(spool.join(format!(".{name}")), content).unwrap();
         std::fs::rename(spool.join(format!(".{name}")), spool.join(name)).unwrap();
         // On a busy machine 50,000 creates take most of a minute.
-        assert!((0..4).any(|_| looked_until(|| is_empty(&spool))), "never: {name} is dealt with");
+        assert!((0..4).any(|_| looked_until(|| is_empty(&spool))), "{name} is never processed");
         let now = peak(&daemon);
         eprintln!("{name} of {len} bytes: {now} KiB ({} more)", now - before);
         before = now;
@@ -85,9 +86,9 @@ fn large_hostile_or_many_spool_files_keep_memory_bounded() {
         std::fs::write(spool.join(format!("{n}.txt")), "").unwrap();
     }
     std::fs::write(spool.join("last.json"), "{\"op\": \"nonsense\"}").unwrap();
-    // Each look reads the whole directory, beside whatever else this machine does.
+    // Each scan reads the whole directory, which takes long on a busy machine.
     let is_refused = || spool.join("rejected/last.json.error").exists();
-    assert!((0..4).any(|_| looked_until(is_refused)), "never: the last file is refused");
+    assert!((0..4).any(|_| looked_until(is_refused)), "the last file is never refused");
     let peak = peak(&daemon);
     eprintln!("{FOREIGN} foreign files: {peak} KiB ({} more)", peak - before);
     assert_eq!(stop(&mut daemon), Some(0));

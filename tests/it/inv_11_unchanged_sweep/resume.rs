@@ -1,4 +1,4 @@
-//! After a crash a sweep resumes from the pages that are done, and a fresh one follows.
+//! After a crash a sweep resumes from the pages that are done, and a fresh sweep follows.
 
 use std::time::Duration;
 
@@ -34,9 +34,9 @@ fn interrupted_import_resumes_and_a_fresh_sweep_follows() {
     let held = harness.inject(Fault::new(Effect::Hold).call(Call::List).page(16));
     let mut sync = harness.spawn(&["sync"]);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
-    // The pages before it are applied when the next requests are under way, at the latest.
+    // The earlier pages are applied at the latest when the next requests are in flight.
     let applied = (0..20_000).any(|_| harness.one("SELECT pages FROM passes") == "15");
-    assert!(applied, "the pages before it are never said to be applied");
+    assert!(applied, "the earlier pages are never recorded as applied");
     sync.kill().unwrap();
     sync.wait().unwrap();
     assert_eq!(harness.one("SELECT count(*) FROM customers"), "150");
@@ -47,13 +47,13 @@ fn interrupted_import_resumes_and_a_fresh_sweep_follows() {
     let gone = harness.sandbox.world().ids()[3].clone();
     harness.sandbox.world().delete(&gone);
     harness.expect(0, &["sync"]);
-    let asked = lists(&harness);
+    let pages = lists(&harness);
     assert_eq!(
-        asked.iter().position(|page| *page == 1),
+        pages.iter().position(|page| *page == 1),
         Some(15),
-        "the rest first, then everything: {asked:?}"
+        "the resumed sweep reads the rest, then a fresh one reads all: {pages:?}"
     );
-    assert_eq!(asked[0], 16);
+    assert_eq!(pages[0], 16);
     let rows =
         "SELECT outcome || ' ' || resumed || ' ' || pages || ' ' || customers_seen FROM passes ORDER BY id";
     assert_eq!(harness.column(rows), ["interrupted 1 30 299", "complete 0 30 299"]);
@@ -92,21 +92,21 @@ fn kills_at_random_moments_lose_only_the_pages_in_flight() {
         let until = harness.sandbox.world().request_count() + dice.random_range(1..40);
         let mut sync = harness.spawn(&["sync"]);
         harness.runtime.block_on(async {
-            // It may be over before so many requests are made.
-            let asked = harness.sandbox.until(|world| world.request_count() >= until);
-            let _ = tokio::time::timeout(Duration::from_secs(2), asked).await;
+            // The sync may end before it has sent this many requests.
+            let requested = harness.sandbox.until(|world| world.request_count() >= until);
+            let _ = tokio::time::timeout(Duration::from_secs(2), requested).await;
         });
         sync.kill().unwrap();
         sync.wait().unwrap();
         kills += 1;
         let customers: u64 = harness.one("SELECT count(*) FROM customers").parse().unwrap();
         let furthest = lists(&harness).into_iter().max().unwrap_or(0);
-        // Four in flight and those that wait for the database: nothing else is lost.
+        // At most four pages in flight and those that wait for the database are lost.
         assert!(customers + 10 * 8 >= 10 * furthest, "{customers} customers after {furthest} pages");
         harness.assert_proven();
         let id = harness.sandbox.world().ids()[kills].clone();
         harness.sandbox.world().update(&id, serde_json::json!({"email": null}));
-        assert!(kills < 60, "it never ends");
+        assert!(kills < 60, "the import is never complete");
     }
     assert!(kills >= 3, "only {kills} kills");
     harness.expect(0, &["sync"]);

@@ -1,21 +1,21 @@
-//! What is erased, from which rows, and what stays.
+//! Which content is erased, from which rows, and what stays.
 
 use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
 use serde_json::json;
 
-use super::{Story, VALUES, assert_nowhere, body, found, head, receipt};
+use super::{EraseCase, VALUES, assert_nowhere, body, found, head, receipt};
 
 #[test]
 fn erased_customer_is_in_no_byte_and_the_log_verifies() {
-    let story = Story::told(30);
-    let (harness, id) = (&story.harness, &story.id);
+    let case = EraseCase::deleted(30);
+    let (harness, id) = (&case.harness, &case.id);
     assert!(found(harness, &VALUES).len() > 4);
     let (before, deleted) = (head(harness), harness.one("SELECT deleted FROM mirror_info"));
     let then = harness
         .one(&format!("SELECT observed_at FROM changes WHERE customer_id = '{id}' AND kind = 'updated'"));
     let others = harness.mirror();
 
-    let receipt = story.erase(0);
+    let receipt = case.erase(0);
     assert_nowhere(harness);
     harness.expect(0, &["verify"]);
     harness.expect(0, &["verify", "--head", &before]);
@@ -41,7 +41,7 @@ fn erased_customer_is_in_no_byte_and_the_log_verifies() {
         harness
             .one("SELECT count(*) FROM meta WHERE unscrubbed_erasure IS NOT NULL OR wipe_since IS NOT NULL"),
         "0",
-        "nothing is left to be done"
+        "the wipe is finished"
     );
 
     harness.expect(0, &["rebuild"]);
@@ -62,33 +62,34 @@ fn erased_customer_is_in_no_byte_and_the_log_verifies() {
 
 #[test]
 fn erasure_removes_remains_of_moved_rows() {
-    // Customers that grow move their neighbours from page to page, and so do emails that change places in their index.
-    let story = Story::living(80);
-    let ids = story.harness.sandbox.world().ids();
+    // Growing customers, and emails that change their place in the index, move other rows between
+    // pages.
+    let case = EraseCase::live(80);
+    let ids = case.harness.sandbox.world().ids();
     for round in 1..4 {
-        for (n, id) in ids.iter().enumerate().filter(|(_, id)| **id != story.id) {
+        for (n, id) in ids.iter().enumerate().filter(|(_, id)| **id != case.id) {
             let email = format!("hanako.{}-{round}@example.jp", n * 7 % 80);
             let patch = json!({"email": email, "metadata": {"grown": "y".repeat(120 * round)}});
-            story.harness.sandbox.world().update(id, patch);
+            case.harness.sandbox.world().update(id, patch);
         }
-        story.harness.sandbox.world().update(&story.id, json!({"email": VALUES[round % 3]}));
-        story.harness.expect(0, &["sync"]);
+        case.harness.sandbox.world().update(&case.id, json!({"email": VALUES[round % 3]}));
+        case.harness.expect(0, &["sync"]);
     }
-    story.delete();
-    story.erase(0);
-    assert_nowhere(&story.harness);
-    story.harness.assert_true();
+    case.delete();
+    case.erase(0);
+    assert_nowhere(&case.harness);
+    case.harness.assert_true();
 }
 
 #[test]
 fn intents_of_an_erased_customer_stay_without_content() {
-    let story = Story::living(3);
-    let (harness, id) = (&story.harness, story.id.as_str());
+    let case = EraseCase::live(3);
+    let (harness, id) = (&case.harness, case.id.as_str());
     let other = harness.sandbox.world().ids().into_iter().find(|other| other != id).unwrap();
-    story.intend("u", "update", Some(id), Some(json!({"email": VALUES[2]})));
-    story.intend("x", "update", Some(id), Some(json!({"email": "wrong-hanako@ and no host"})));
-    story.intend("o", "update", Some(&other), Some(json!({"email": "other@example.jp"})));
-    story.intend(
+    case.intend("u", "update", Some(id), Some(json!({"email": VALUES[2]})));
+    case.intend("x", "update", Some(id), Some(json!({"email": "wrong-hanako@ and no host"})));
+    case.intend("o", "update", Some(&other), Some(json!({"email": "other@example.jp"})));
+    case.intend(
         "b",
         "create",
         None,
@@ -101,14 +102,14 @@ fn intents_of_an_erased_customer_stay_without_content() {
             [id, &body("x@y").to_string(), &json!({"email": VALUES[1]}).to_string(), VALUES[2]],
         )
         .unwrap();
-    // What the API says is repeated in reason, detail and attempts.
-    let told = format!(
+    // The message of the API is stored in reason, detail and attempts.
+    let error = format!(
         r#"{{"error": {{"code": "bad_request", "message": "{} is wrong", "param": "email"}}}}"#,
         VALUES[2]
     );
     let effect = Effect::Status {
         status: 400,
-        body: Payload::Text(told),
+        body: Payload::Text(error),
         retry_after: None,
         headers: Default::default(),
         work: Work::Skipped,
@@ -118,11 +119,11 @@ fn intents_of_an_erased_customer_stay_without_content() {
     assert_eq!(harness.one("SELECT state FROM intents WHERE id = 'e'"), "parked");
     let ran = harness.expect(1, &["erase", id]);
     assert!(ran.stderr.contains("is live") || ran.stderr.contains("e (parked)"), "{}", ran.stderr);
-    story.intend("d", "delete", Some(id), None);
+    case.intend("d", "delete", Some(id), None);
     harness.expect(0, &["intent", "cancel", "e"]);
     harness.expect(0, &["sync"]);
-    // Taken back by another program, whose SQLite leaves what it frees.
-    story.intend("z", "create", None, Some(body(VALUES[2])));
+    // Cancelled by another program, whose SQLite does not overwrite what it frees.
+    case.intend("z", "create", None, Some(body(VALUES[2])));
     harness
         .writer()
         .execute_batch("PRAGMA secure_delete = OFF; UPDATE intents SET state = 'cancelled' WHERE id = 'z'")
@@ -130,26 +131,26 @@ fn intents_of_an_erased_customer_stay_without_content() {
     let records = "SELECT id || ' ' || op || ' ' || state || ' ' || coalesce(customer_id, '') || ' ' || attempts || settled_at FROM intents ORDER BY position";
     let before = harness.column(records);
 
-    // "b" made nobody and has the same email; "o" is about somebody else.
-    assert_eq!(story.erase(0)["intents"], json!(6));
+    // "b" made no customer and has the same email; "o" concerns another customer.
+    assert_eq!(case.erase(0)["intents"], json!(6));
     assert_nowhere(harness);
     assert_eq!(harness.column(records), before);
     assert_eq!(
         harness.column("SELECT id FROM intents WHERE coalesce(body, expect, detail) IS NOT NULL"),
         ["o"],
-        "only others' have content"
+        "only intents of other customers have content"
     );
     let reasons = harness.column("SELECT DISTINCT reason FROM intents WHERE id <> 'o'");
     assert_eq!(reasons, ["erased with its customer"]);
     let digests = "SELECT count(*) FROM outbox WHERE erased = 1 AND coalesce(content, base) IS NOT NULL";
-    assert_eq!(harness.one(digests), "0", "a digest lets an email be guessed");
+    assert_eq!(harness.one(digests), "0", "a digest would allow an email to be guessed");
     for arguments in
         [&["intent", "list", "--all"][..], &["intent", "show", "u"], &["status"], &["intent", "plan"]]
     {
         harness.run(arguments);
     }
 
-    // None of them can be tried again, by any door, nor dropped again.
+    // None of them can be retried or submitted again, by any door.
     let rejected = harness.column("SELECT id FROM intents WHERE state = 'rejected'");
     assert!(!rejected.is_empty());
     for intent in rejected {
@@ -173,10 +174,10 @@ fn intents_of_an_erased_customer_stay_without_content() {
 
 #[test]
 fn erasure_includes_the_create_and_its_followers() {
-    let story = Story::told(2);
-    let harness = &story.harness;
-    story.intend("c", "create", None, Some(body(VALUES[2])));
-    story.intend("f", "update", Some("@c"), Some(json!({"metadata": {"tel": VALUES[4]}})));
+    let case = EraseCase::deleted(2);
+    let harness = &case.harness;
+    case.intend("c", "create", None, Some(body(VALUES[2])));
+    case.intend("f", "update", Some("@c"), Some(json!({"metadata": {"tel": VALUES[4]}})));
     harness.expect(0, &["sync"]);
     let id = harness.one("SELECT result_customer_id FROM intents WHERE id = 'c'");
     harness.sandbox.world().delete(&id);
@@ -184,7 +185,7 @@ fn erasure_includes_the_create_and_its_followers() {
     let receipt = receipt(&harness.expect(0, &["erase", &id, "--json"]).stdout);
     assert_eq!(receipt["intents"], json!(2));
     assert_eq!(found(harness, &[VALUES[2]]), Vec::<String>::new());
-    story.erase(0);
+    case.erase(0);
     assert_nowhere(harness);
     assert_eq!(harness.column("SELECT state FROM intents"), ["done", "done"]);
     harness.assert_true();
@@ -192,13 +193,13 @@ fn erasure_includes_the_create_and_its_followers() {
 
 #[test]
 fn erasure_names_other_customers_with_the_same_email_and_keeps_them() {
-    let story = Story::told(3);
-    let harness = &story.harness;
+    let case = EraseCase::deleted(3);
+    let harness = &case.harness;
     let twin = harness.sandbox.world().create(json!({"email": VALUES[0]}));
     harness.expect(0, &["sync"]);
-    let told = receipt(&harness.expect(3, &["erase", &story.id, "--json"]).stdout);
-    assert_eq!(told["left"].as_array().unwrap().len(), 1);
-    assert_eq!(told["left"][0]["what"], format!("customer {twin}"));
+    let receipt = receipt(&harness.expect(3, &["erase", &case.id, "--json"]).stdout);
+    assert_eq!(receipt["left"].as_array().unwrap().len(), 1);
+    assert_eq!(receipt["left"][0]["what"], format!("customer {twin}"));
     assert_eq!(harness.one(&format!("SELECT email FROM customers WHERE id = '{twin}'")), VALUES[0]);
     harness.assert_true();
 }

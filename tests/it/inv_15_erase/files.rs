@@ -2,21 +2,22 @@
 
 use serde_json::{Value, json};
 
-use super::{Story, VALUES, assert_nowhere, files, receipt};
+use super::{EraseCase, VALUES, assert_nowhere, files, receipt};
 
 #[test]
 fn erasure_removes_own_spool_files_and_names_shared_ones() {
-    let story = Story::living(3);
-    let (harness, id) = (&story.harness, story.id.as_str());
+    let case = EraseCase::live(3);
+    let (harness, id) = (&case.harness, case.id.as_str());
     let spool = harness.path("spool");
     std::fs::create_dir_all(&spool).unwrap();
     let drop_file = |name: &str, content: &str| std::fs::write(spool.join(name), content).unwrap();
     let update = |customer: &str, body: Value| {
         json!({"op": "update", "customer_id": customer, "body": body}).to_string()
     };
-    // Taken: one of this customer, one named like it, one with another customer's intent.
+    // Accepted: a file of this customer, one named by its email, one with another customer's
+    // intent.
     let other = harness.sandbox.world().ids().into_iter().find(|other| other != id).unwrap();
-    // "standard" tells nobody from anybody.
+    // "standard" is no content that identifies the customer.
     harness.sandbox.world().update(&other, json!({"metadata": {"plan": "standard"}}));
     drop_file("mine.json", &update(id, json!({"metadata": {"tel": VALUES[4]}})));
     drop_file(&format!("{}.json", VALUES[0]), &update(id, json!({"metadata": {"k": "v"}})));
@@ -28,7 +29,7 @@ fn erasure_removes_own_spool_files_and_names_shared_ones() {
             update(&other, json!({"metadata": {"k": "v"}}))
         ),
     );
-    // Refused: by a misspelt field.
+    // Refused because of a misspelt field.
     let bad = |email: &str| json!({"op": "update", "customer_id": id, "body": {"emial": email}}).to_string();
     drop_file("bad.json", &bad(VALUES[2]));
     drop_file(
@@ -49,13 +50,13 @@ fn erasure_removes_own_spool_files_and_names_shared_ones() {
     harness.run(&["sync"]);
     assert_eq!(files(&spool.join("rejected")).len(), 12);
     assert_eq!(files(&spool.join("receipts")).len(), 3);
-    story.delete();
+    case.delete();
     drop_file(".half", VALUES[3]);
 
     let ran = harness.expect(3, &["erase", id, "--json"]);
-    let told = receipt(&ran.stdout);
-    assert_eq!((&told["files_removed"], &told["files_rewritten"]), (&json!(4), &json!(2)), "{told}");
-    let mut left: Vec<String> = told["left"]
+    let report = receipt(&ran.stdout);
+    assert_eq!((&report["files_removed"], &report["files_rewritten"]), (&json!(4), &json!(2)), "{report}");
+    let mut left: Vec<String> = report["left"]
         .as_array()
         .unwrap()
         .iter()
@@ -71,8 +72,8 @@ fn erasure_removes_own_spool_files_and_names_shared_ones() {
         })
         .collect();
     left.sort();
-    // The id that was made of the second file's name stays, and so it is named too.
-    assert_eq!(left, [".half", "bad-others.jsonl", "broken.json", "intent at position"], "{told}");
+    // The id that contains the name of the second file stays, so it is named too.
+    assert_eq!(left, [".half", "bad-others.jsonl", "broken.json", "intent at position"], "{report}");
     let mut kept: Vec<String> = files(&spool)
         .iter()
         .map(|path| path.strip_prefix(&spool).unwrap().to_string_lossy().into_owned())
@@ -99,9 +100,9 @@ fn erasure_removes_own_spool_files_and_names_shared_ones() {
 
 #[test]
 fn erase_does_not_follow_a_symlink_in_place_of_a_spool_directory() {
-    let story = Story::living(3);
-    let (harness, id) = (&story.harness, story.id.as_str());
-    story.delete();
+    let case = EraseCase::live(3);
+    let (harness, id) = (&case.harness, case.id.as_str());
+    case.delete();
     let spool = harness.path("spool");
     std::fs::create_dir(harness.path("elsewhere")).unwrap();
     let refused = json!({"op": "update", "customer_id": id, "body": {"emial": "x"}}).to_string();
@@ -110,40 +111,40 @@ fn erase_does_not_follow_a_symlink_in_place_of_a_spool_directory() {
         std::fs::remove_dir_all(spool.join(name)).unwrap();
         std::os::unix::fs::symlink(harness.path("elsewhere"), spool.join(name)).unwrap();
         std::fs::write(harness.path("elsewhere/a.json"), &refused).unwrap();
-        let told = receipt(&harness.expect(3, &["erase", id, "--json"]).stdout);
-        let left = told["left"].as_array().unwrap();
+        let report = receipt(&harness.expect(3, &["erase", id, "--json"]).stdout);
+        let left = report["left"].as_array().unwrap();
         let is_named = |left: &Value| {
             left["what"].as_str().unwrap().ends_with(&format!("spool/{name}"))
                 && left["why"].as_str().unwrap().contains("is a symbolic link")
         };
-        assert!(left.iter().any(is_named), "{told}");
+        assert!(left.iter().any(is_named), "{report}");
         assert_eq!(std::fs::read_to_string(harness.path("elsewhere/a.json")).unwrap(), refused);
         std::fs::remove_file(spool.join(name)).unwrap();
         std::fs::create_dir(spool.join(name)).unwrap();
     }
-    // A file whose acceptance has begun is named, too.
+    // A file whose acceptance has begun is named too.
     std::fs::create_dir(&claim).unwrap();
     std::fs::write(claim.join("b.json"), &refused).unwrap();
-    let told = receipt(&harness.expect(3, &["erase", id, "--json"]).stdout);
+    let report = receipt(&harness.expect(3, &["erase", id, "--json"]).stdout);
     let why = "it names this customer, and its acceptance has begun";
     assert!(
-        told["left"].as_array().unwrap().iter().any(|left| left["why"].as_str().unwrap().starts_with(why)),
-        "{told}"
+        report["left"].as_array().unwrap().iter().any(|left| left["why"].as_str().unwrap().starts_with(why)),
+        "{report}"
     );
 }
 
 #[test]
 fn erasure_removes_or_names_copies_beside_the_database() {
-    let story = Story::told(3);
-    let harness = &story.harness;
+    let case = EraseCase::deleted(3);
+    let harness = &case.harness;
     for name in [".komoju-sync-restore-left", ".komoju-sync-backup-left", "backups"] {
         std::fs::create_dir(harness.path(name)).unwrap();
         std::fs::copy(harness.path("komoju.db"), harness.path(name).join("copy.db")).unwrap();
     }
     std::fs::copy(harness.path("komoju.db"), harness.path("komoju.db.before-restore-then")).unwrap();
-    let told = story.erase(3);
+    let report = case.erase(3);
     let left: Vec<String> =
-        told["left"].as_array().unwrap().iter().map(|left| left["what"].to_string()).collect();
+        report["left"].as_array().unwrap().iter().map(|left| left["what"].to_string()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(
         left[0].contains("komoju.db.before-restore-then") && left[1].contains("backups/copy.db"),
@@ -152,9 +153,9 @@ fn erasure_removes_or_names_copies_beside_the_database() {
     for name in [".komoju-sync-restore-left", ".komoju-sync-backup-left"] {
         assert!(!harness.path(name).exists(), "{name}");
     }
-    assert!(told["note"].as_str().unwrap().contains("SHA-256"));
+    assert!(report["note"].as_str().unwrap().contains("SHA-256"));
     std::fs::remove_file(harness.path("komoju.db.before-restore-then")).unwrap();
     std::fs::remove_dir_all(harness.path("backups")).unwrap();
-    story.erase(0);
+    case.erase(0);
     assert_nowhere(harness);
 }

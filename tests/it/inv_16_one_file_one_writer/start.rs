@@ -1,4 +1,4 @@
-//! Which files and holders a start finds, and what it does about them.
+//! Incomplete files that a start finds, and what it does with them.
 
 use std::fs;
 

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::{LOCALE, MARK, marked, text, unreadable};
 use crate::PROGRAM;
 
-/// How answers show the marked customer.
+/// The form in which answers show the marked customer.
 enum Form {
-    /// Its email is replaced by this JSON, which may be none.
+    /// Its email is replaced by this text, which may be invalid JSON.
     Email(Payload),
     /// Its locale is replaced by this text.
     Locale(Payload),
@@ -18,7 +18,7 @@ enum Form {
     Whole(Payload),
 }
 
-/// Each form, whether the customer's id can still be read, and a part of the reason.
+/// Returns each form, whether the customer's id can still be read, and a part of the reason.
 fn forms() -> Vec<(&'static str, Form, bool, &'static str)> {
     let nested = format!("{}{}", "[".repeat(130), "]".repeat(130));
     vec![
@@ -26,7 +26,7 @@ fn forms() -> Vec<(&'static str, Form, bool, &'static str)> {
         ("130 levels of nesting", Form::Email(text(nested)), true, "recursion limit"),
         ("invalid UTF-8", Form::Email(Payload::Bytes(b"\"\xff\"".to_vec())), true, "not JSON"),
         ("a control character", Form::Email(text("\"\u{1}\"")), true, "not JSON"),
-        ("no JSON", Form::Email(text("NaN")), true, "not JSON"),
+        ("invalid JSON", Form::Email(text("NaN")), true, "not JSON"),
         ("a number as id", Form::Whole(text(r#"{"id":7}"#)), false, "not a string"),
         ("null", Form::Whole(text("null")), false, "not an object"),
         ("no id", Form::Whole(text(r#"{"email":"x"}"#)), false, "no id"),
@@ -47,7 +47,7 @@ fn forms() -> Vec<(&'static str, Form, bool, &'static str)> {
     ]
 }
 
-/// Shows the marked customer in this form, in every answer.
+/// Shows the marked customer in this form in every answer.
 fn show(harness: &Installation, id: &str, form: Form) {
     let (find, with) = match form {
         Form::Email(with) => (format!("\"{MARK}\""), with),
@@ -100,7 +100,7 @@ fn known_customer_that_becomes_unreadable_keeps_its_mirror_row() {
         assert_eq!((harness.mirror(), harness.head()), (before.clone(), head), "{name}");
         assert_eq!(harness.one("SELECT outcome FROM passes ORDER BY id DESC LIMIT 1"), "complete", "{name}");
         assert_eq!(harness.one("SELECT count(*) FROM held_deletions"), "0", "{name}");
-        // It is new until the next complete sweep has found it again.
+        // It counts as new until the next complete sweep finds it again.
         let status = harness.expect(3, &["status"]).stdout;
         assert!(status.contains("unreadable") && (!has_id || status.contains(&id)), "{name}: {status}");
         harness.expect(0, &["sync"]);
@@ -223,7 +223,7 @@ fn field_that_changes_on_every_read_is_reported_with_its_count() {
         (&field["field"], &field["customers"], &field["sweeps"]),
         (&json!("read"), &json!(57), &json!(2))
     );
-    // The field is steady again.
+    // The field does not change any more.
     sweep(3);
     assert!(!status().contains("field"), "{}", status());
 }
@@ -251,7 +251,7 @@ fn partial_sweep_forgets_no_unreadable_customer() {
     harness.expect(0, &["sync"]);
     let row = "SELECT id || ' ' || first_seen_at FROM unreadable_customers";
     let known = harness.one(row);
-    // Neither listed nor verified: no request for a customer brings a usable answer.
+    // Customers are neither listed nor verified, because no lookup has a usable answer.
     let empty = harness.on_lists(Effect::EmptyList);
     let silent = harness.inject(Fault::new(Effect::status(400)).call(Call::Show));
     harness.expect(1, &["sync"]);
@@ -259,5 +259,5 @@ fn partial_sweep_forgets_no_unreadable_customer() {
     harness.sandbox.world().remove_fault(empty);
     harness.sandbox.world().remove_fault(silent);
     harness.expect(0, &["sync"]);
-    assert_eq!(harness.one(row), known, "it is not news");
+    assert_eq!(harness.one(row), known, "the unreadable customer is not new");
 }

@@ -1,11 +1,12 @@
-//! Answers to pushes that show a customer that cannot be read: what took effect is done, and nothing is guessed.
+//! Answers to pushes that show an unreadable customer. A push that took effect is done, and no
+//! state is guessed.
 
 use jiff::SignedDuration;
 use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
 use komoju_testkit::InProcess;
 use serde_json::json;
 
-/// Shows each customer with this email in a form that cannot be read.
+/// Shows each customer with this email in an unreadable form.
 fn garble(harness: &InProcess, email: &str) {
     let with = Payload::Text(r#""\ud800""#.to_owned());
     harness.inject(Fault::new(Effect::Rewrite { find: format!("\"{email}\""), with }));
@@ -50,7 +51,7 @@ async fn update_of_a_customer_that_is_unreadable_is_sent_once() {
     harness.drain_on(3, SignedDuration::from_mins(1)).await;
     assert_eq!((harness.state("u"), harness.sandbox.world().updates()), ("done".to_owned(), 1));
     assert_eq!(unreadable(&harness), [id]);
-    // The mirror keeps what was last known.
+    // The mirror keeps the last known state.
     assert_eq!(harness.changes_after(3), Vec::<String>::new());
 }
 
@@ -83,7 +84,8 @@ async fn expect_on_an_unreadable_customer_waits_until_it_is_readable() {
     assert_eq!((harness.state("d"), harness.sandbox.world().deletes()), ("done".to_owned(), 1));
 }
 
-/// A create of which the answer is lost, and the key is past; meanwhile this happens. Returns its state and the creates.
+/// Loses the answer of a create, runs `meanwhile`, and drains after the key has expired. Returns
+/// the state and the number of creates.
 async fn reconciled(tag: Option<&str>, meanwhile: impl FnOnce(&InProcess)) -> (InProcess, String, u64) {
     let mut harness = InProcess::open(3).await;
     harness.settings.reconcile_tag = tag.map(str::to_owned);
@@ -107,7 +109,7 @@ async fn unreadable_customer_in_the_window_prevents_proof_of_absence() {
             garble(harness, "mark@example.com");
             let mut world = harness.sandbox.world();
             world.put_raw(other.clone());
-            // Two that look alike are two.
+            // Two identical entries count as two customers.
             world.put_raw(other.clone());
         })
         .await;

@@ -1,6 +1,7 @@
-//! After any history, a dry run plans what the next sweep records and holds, in the same order, with the same requests.
+//! After any history, a dry run plans what the next sweep records and holds: in the same order,
+//! with the same requests.
 //!
-//! `DRY_RUNS=1000 cargo test --test it -- dry_run::histories` runs more of them.
+//! `DRY_RUNS=1000 cargo test --test it -- dry_run::histories` runs more histories.
 
 use std::collections::BTreeSet;
 
@@ -16,10 +17,11 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 
-/// How many passes of each history are compared.
+/// PASSES is the number of passes that each history compares.
 const PASSES: usize = 10;
 
-/// Returns `kind origin customer body` of each planned change, and `held customer` of each planned hold, by id.
+/// Returns `kind origin customer body` of each planned change, and `reason customer` of each
+/// planned hold.
 fn planned(writes: &[PlannedWrite]) -> (Vec<String>, BTreeSet<String>) {
     let (mut changes, mut held) = (Vec::new(), BTreeSet::new());
     for (origin, write) in writes {
@@ -31,7 +33,7 @@ fn planned(writes: &[PlannedWrite]) -> (Vec<String>, BTreeSet<String>) {
             Planned::Hold(id, reason) => {
                 held.insert(format!("{} {id}", reason.word()));
             }
-            Planned::Change(other) => panic!("not to be shown: {other}"),
+            Planned::Change(other) => panic!("a dry run must not show {other}"),
         }
     }
     (changes, held)
@@ -48,7 +50,8 @@ fn recorded(harness: &InProcess, head: i64, hold: i64) -> (Vec<String>, BTreeSet
     (changes, held.into_iter().collect())
 }
 
-/// Returns each list page once, and each lookup as often as it was requested, since the last call.
+/// Returns the requests since the last call: each list page once, each lookup as often as it was
+/// sent.
 fn requests(harness: &InProcess) -> (BTreeSet<String>, Vec<String>) {
     let mut world = harness.sandbox.world();
     let (mut pages, mut lookups) = (BTreeSet::new(), Vec::new());
@@ -70,30 +73,31 @@ fn files(harness: &InProcess) -> Vec<Vec<u8>> {
         .into()
 }
 
-/// Dry run, then sweep: both must agree.
-async fn compare(harness: &mut InProcess, told: &str) {
+/// Runs a dry run, then a sweep, and asserts that both agree.
+async fn compare(harness: &mut InProcess, case: &str) {
     requests(harness);
     let before = files(harness);
     let (dry, writes) = harness.dry_sweep().await;
-    assert!(files(harness) == before, "{told}: the dry run wrote to the database");
+    assert!(files(harness) == before, "{case}: the dry run wrote to the database");
     let (dry_pages, dry_lookups) = requests(harness);
-    // The canaries of approved deletions are any live customers, also new ones.
+    // The canary of an approved deletion may be any live customer, also a new one, so the lookups
+    // may differ.
     let are_canaries_known =
         harness.column("SELECT 1 FROM held_customer WHERE state = 'approved'").is_empty();
     let (head, hold) =
         (harness.head(), harness.one("SELECT coalesce(max(id), 0) FROM hold").parse().unwrap());
     let real = harness.sweep().await;
-    assert_eq!(planned(&writes), recorded(harness, head, hold), "{told}");
+    assert_eq!(planned(&writes), recorded(harness, head, hold), "{case}");
     let (pages, lookups) = requests(harness);
-    assert_eq!(dry_pages, pages, "{told}");
+    assert_eq!(dry_pages, pages, "{case}");
     if are_canaries_known {
-        assert_eq!(dry_lookups, lookups, "{told}");
+        assert_eq!(dry_lookups, lookups, "{case}");
     }
     let facts = |report: &Report| {
         let tally = Tally { requests: 0, ..report.tally };
         (report.outcome, tally, report.held, report.new_unreadable, report.ignores_page)
     };
-    assert_eq!(facts(&dry), facts(&real), "{told}");
+    assert_eq!(facts(&dry), facts(&real), "{case}");
 }
 
 fn edit(harness: &InProcess, dice: &mut StdRng) {
@@ -130,7 +134,7 @@ fn dry_run_plans_what_the_next_sweep_records() {
 async fn history(seed: u64) {
     let mut dice = StdRng::seed_from_u64(seed);
     let random = Readings::random_list(&mut dice, 0);
-    // What is drawn at each request would differ between two passes.
+    // Values drawn at each request would differ between the two passes.
     let calm = Readings::default();
     let is_drawn = format!("{:?}", random.total).starts_with("Random");
     let total = if is_drawn { calm.total } else { random.total };
@@ -155,7 +159,8 @@ async fn history(seed: u64) {
     }
 }
 
-/// A list shows a new, a changed and an unchanged customer twice, each time with other content.
+/// The list shows a new, a changed and an unchanged customer more than once, with different
+/// content.
 #[tokio::test(flavor = "multi_thread")]
 async fn customer_that_a_list_repeats_is_planned_as_it_is_recorded() {
     for consistency in [0, 60] {
