@@ -89,7 +89,7 @@ fn sources_of_many_large_customers_become_null_in_one_sweep() {
         with_card.map(|(id, _)| id.clone()).collect()
     };
     let shown = ids.pop().unwrap();
-    // Together they exceed the size of one planning step.
+    // Together these customers exceed the size of one planning step.
     assert!(ids.len() > 20);
     let note = "x".repeat(40_000);
     for id in &ids {

@@ -18,7 +18,7 @@ use crate::PROGRAM;
 /// Cron expressions that never fire within a test.
 const NEVER: &str = "0 0 0 1 1 *";
 
-/// The seconds from the first to the last of the requests with this method.
+/// Returns the seconds from the first to the last request with this method.
 fn seconds_between(harness: &Installation, method: &str) -> f64 {
     let world = harness.sandbox.world();
     let at: Vec<i64> = world

@@ -154,7 +154,7 @@ fn full_disk_is_reported_to_the_alert_command_once() {
     check_recovered(&harness, 0, made_before, fault);
 }
 
-/// Sets the most files that a process may have open.
+/// Limits how many files a process may have open.
 fn limit_files(daemon: &Process, most: &str) {
     let limit = format!("--nofile={most}");
     let set = Command::new("prlimit").args(["--pid", &daemon.id().to_string(), &limit]).status();

@@ -29,8 +29,8 @@ fn token(n: usize) -> String {
     format!("tok_canary_{n}_end")
 }
 
-/// One step of a history. A `client` is one of four open connections, each with its
-/// `secure_delete`.
+/// One step of a history. A `client` is one of four open connections: one with `secure_delete` as
+/// the daemon's, and three of other programs.
 #[derive(Clone, Debug)]
 enum Step {
     /// Inserts intents in one transaction, each with a token and this many further bytes.

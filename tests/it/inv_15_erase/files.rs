@@ -17,7 +17,7 @@ fn erasure_removes_own_spool_files_and_names_shared_ones() {
     // Accepted: a file of this customer, one named by its email, one with another customer's
     // intent.
     let other = harness.sandbox.world().ids().into_iter().find(|other| other != id).unwrap();
-    // "standard" is no content that identifies the customer.
+    // Another customer has "standard" too, so this value does not identify the customer.
     harness.sandbox.world().update(&other, json!({"metadata": {"plan": "standard"}}));
     drop_file("mine.json", &update(id, json!({"metadata": {"tel": VALUES[4]}})));
     drop_file(&format!("{}.json", VALUES[0]), &update(id, json!({"metadata": {"k": "v"}})));
