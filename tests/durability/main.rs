@@ -72,7 +72,7 @@ fn points(default: usize) -> usize {
 
 /// Promises: invariant 7
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_was_acknowledged_outlives_the_power() {
+async fn acknowledged_intents_survive_a_power_cut() {
     let points = points(400);
     // In a run that is asked for every operation is a point; by default they are spread over a longer one.
     let one_in = if points >= 10_000 { 1 } else { 4 };
@@ -111,7 +111,7 @@ async fn whatever_was_acknowledged_outlives_the_power() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_control_with_less_than_full_loses_what_was_acknowledged() {
+async fn control_with_synchronous_normal_loses_acknowledged_intents() {
     let points = points(400) / 4;
     let plan = Plan { synchronous: Synchronous::Normal, points, power_for: 0, one_in: 4, seed: 12 };
     let Ran { world, sum, .. } = run(plan).await;
@@ -130,7 +130,7 @@ async fn the_control_with_less_than_full_loses_what_was_acknowledged() {
 }
 
 #[test]
-fn a_database_whose_first_start_was_cut_off_is_made_by_the_next() {
+fn power_cut_within_the_first_start_is_repaired_by_the_next_start() {
     lossy_vfs::install();
     let directory = TempDir::new().unwrap();
     let disk = Disk::watch(directory.path(), Synchronous::AsAsked);

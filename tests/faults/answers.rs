@@ -26,7 +26,7 @@ fn text(text: &str) -> Effect {
 
 faults![
     (
-        an_end_before_content_length,
+        end_before_content_length,
         "early end against Content-Length",
         "each answer ends after 100 bytes of the many that it announced",
         Fails("GET /customers page 1: no answer"),
@@ -93,7 +93,7 @@ faults![
         },
     ),
     (
-        a_gzip_bomb,
+        gzip_bomb,
         "gzip bomb",
         "a page inflates to 10 GB",
         Outlasts("GET /customers page 2: the answer is larger than 3072 KiB"),
@@ -109,7 +109,7 @@ faults![
         |case| case.swallows(Effect::HugeBody { bytes: 10 << 30 }),
     ),
     (
-        a_header_of_ten_megabytes,
+        header_of_ten_megabytes,
         "a 10 MB header",
         "a header has 10 MB",
         Outlasts("GET /customers page 2: no answer"),
@@ -117,7 +117,7 @@ faults![
         |case| case.swallows(Effect::HugeHeader { bytes: 10_000_000 }),
     ),
     (
-        a_web_page_with_200,
+        web_page_with_200,
         "200 with an HTML page",
         "a firewall answers 200 with a web page",
         Fails("GET /customers page 1: the answer is a web page, not JSON"),
@@ -133,7 +133,7 @@ faults![
         |case| case.everything(body(Payload::Json(json!({"data": {}})))),
     ),
     (
-        something_else_among_customers,
+        text_among_customers,
         "200 with another shape",
         "the list shows a text among the customers",
         Unreadable("it is not an object"),
@@ -141,7 +141,7 @@ faults![
         |case| case.is_shown(json!("x")),
     ),
     (
-        an_escape_that_stands_for_nothing,
+        half_a_surrogate_pair,
         "200 with another shape",
         "a text of one customer holds half of a surrogate pair",
         Unreadable("customer odd (page 1, position 1) is unreadable"),
@@ -159,7 +159,7 @@ faults![
         }),
     ),
     (
-        an_empty_object_with_200,
+        empty_object_with_200,
         "200 with `{}`",
         "every answer is `{}`",
         Fails("GET /customers page 1: the answer is not a page of a list: it has no \"data\""),

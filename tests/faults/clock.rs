@@ -16,7 +16,7 @@ const YEAR: i64 = 365 * 24;
 
 faults![
     (
-        a_clock_that_jumps_a_year,
+        clock_jumps_a_year_ahead,
         "a clock that jumps a year",
         "within a sweep the clock jumps a year ahead",
         Complete("57 live"),
@@ -24,7 +24,7 @@ faults![
         |case| case.jumps(YEAR),
     ),
     (
-        a_year_ahead_for_a_moment,
+        clock_a_year_ahead_while_an_answer_is_lost,
         "a clock that jumps a year",
         "the clock jumps a year ahead, the answer to a create is lost, and the clock is set right",
         Complete("no answer"),
@@ -35,7 +35,7 @@ faults![
         },
     ),
     (
-        a_wait_that_was_asked_for_a_year_ahead,
+        clock_a_year_ahead_while_throttled,
         "a clock that jumps a year",
         "the clock jumps a year ahead, KOMOJU asks to wait for a second, and the clock is set right",
         Complete("the API asks to wait"),
@@ -47,7 +47,7 @@ faults![
         },
     ),
     (
-        a_clock_that_runs_backwards,
+        clock_set_back_by_an_hour,
         "a clock that runs backwards",
         "within a sweep the clock is set back by an hour",
         Complete("57 live"),
@@ -55,7 +55,7 @@ faults![
         |case| case.jumps(-1),
     ),
     (
-        a_year_back_for_a_moment,
+        clock_a_year_back_while_an_answer_is_lost,
         "a clock that runs backwards",
         "the clock is set back by a year, the answer to a create is lost, and the clock is set right",
         Complete("no answer"),
@@ -66,7 +66,7 @@ faults![
         },
     ),
     (
-        a_canary_that_answers_after_ninety_seconds,
+        canary_answers_after_ninety_seconds,
         "a clock that runs backwards",
         "the canary of a deletion answers after ninety seconds, and meanwhile the clock is set back by an hour",
         Complete("57 live, 2 deleted"),

@@ -38,7 +38,7 @@ faults![
         },
     ),
     (
-        a_parked_reader,
+        parked_reader,
         "a parked reader",
         "another program reads, and does not end its transaction",
         Waits("settled payment tokens are still in the database file or its WAL"),
@@ -61,7 +61,7 @@ faults![
         },
     ),
     (
-        a_database_cut_in_half,
+        database_cut_in_half,
         "a damaged database",
         "the second half of the database is missing",
         Unusable("is damaged"),
@@ -69,7 +69,7 @@ faults![
         |case| case.finds(|good| good[..good.len() / 2].to_vec()),
     ),
     (
-        a_database_overwritten_inside,
+        database_overwritten_inside,
         "a damaged database",
         "a page of the database was overwritten",
         Unusable("is damaged"),
@@ -77,7 +77,7 @@ faults![
         |case| case.finds(|good| patched(good, 8192, &[0xAA; 4096])),
     ),
     (
-        a_database_without_its_beginning,
+        database_without_its_beginning,
         "a damaged database",
         "the first bytes of the database are zero",
         Unusable("is damaged"),
@@ -100,7 +100,7 @@ faults![
         },
     ),
     (
-        no_database_at_all,
+        text_file_in_place_of_the_database,
         "a foreign database",
         "the file is a text",
         Unusable("is not a komoju-sync database"),
@@ -108,7 +108,7 @@ faults![
         |case| case.finds(|_| b"Dear diary,\n".repeat(50)),
     ),
     (
-        a_newer_programs_database,
+        newer_programs_database,
         "a database from the future",
         "the database was written by a newer version",
         Unusable("newer komoju-sync"),
@@ -116,7 +116,7 @@ faults![
         |case| case.finds(|good| patched(good, 60, &99_u32.to_be_bytes())),
     ),
     (
-        an_old_backup,
+        old_backup,
         "an old backup restored",
         "a backup is restored from before the intents were carried out and three customers deleted",
         Waits("3 intents are parked"),

@@ -12,7 +12,7 @@ use crate::matrix::faults;
 
 faults![
     (
-        an_id_that_climbs,
+        id_with_a_parent_path,
         "an id with `../`",
         "a customer is called `../customers/x`",
         Complete("58 live"),
@@ -20,7 +20,7 @@ faults![
         |case| case.knows("../customers/x"),
     ),
     (
-        an_id_with_an_escape,
+        id_with_an_escape,
         "an id with `%2e`",
         "a customer is called `%2e%2e%2fx`",
         Complete("58 live"),
@@ -28,7 +28,7 @@ faults![
         |case| case.knows("%2e%2e%2fx"),
     ),
     (
-        an_id_with_a_query,
+        id_with_a_query,
         "an id with `?`",
         "a customer is called `a?b=c#d&e`",
         Complete("58 live"),
@@ -36,7 +36,7 @@ faults![
         |case| case.knows("a?b=c#d&e"),
     ),
     (
-        an_id_with_nul,
+        id_with_nul,
         "an id with NUL",
         "the list shows a customer whose id holds NUL",
         Unreadable("its id holds a NUL"),
@@ -44,7 +44,7 @@ faults![
         |case| case.is_shown(json!({"id": "a\0b", "resource": "customer"})),
     ),
     (
-        an_id_with_emoji,
+        id_with_emoji,
         "an id with emoji",
         "a customer is called `👩‍👩‍👧§`",
         Complete("58 live"),
@@ -52,7 +52,7 @@ faults![
         |case| case.knows("👩‍👩‍👧§"),
     ),
     (
-        an_id_of_a_megabyte,
+        id_of_a_megabyte,
         "an id of a megabyte",
         "the list shows a customer whose id has a megabyte",
         Unreadable("its id is 1048576 bytes long"),
@@ -60,7 +60,7 @@ faults![
         |case| case.is_shown(json!({"id": "x".repeat(1 << 20), "resource": "customer"})),
     ),
     (
-        an_id_of_two_kilobytes,
+        id_of_two_kilobytes,
         "an id of a megabyte",
         "the list shows a customer whose id has two kilobytes",
         Unreadable("its id is 2000 bytes long"),
@@ -76,7 +76,7 @@ faults![
         |case| case.is_shown(json!({"resource": "customer", "email": "no-id@example.com"})),
     ),
     (
-        metadata_without_a_bottom,
+        metadata_nested_too_deep,
         "metadata nested",
         "the list shows a customer whose metadata is a thousand deep",
         Unreadable("customer odd (page 1, position 1) is unreadable"),

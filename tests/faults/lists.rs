@@ -17,7 +17,7 @@ fn says(fields: Value) -> Effect {
 
 faults![
     (
-        a_negative_total,
+        negative_total,
         "total negative",
         "the second page says that its `total` is -5",
         Complete("57 live, 2 deleted"),
@@ -25,7 +25,7 @@ faults![
         |case| case.second_page(says(json!({"total": -5}))),
     ),
     (
-        a_total_that_shrinks,
+        total_shrinks,
         "total shrinking",
         "the second page says that its `total` is 5",
         Complete("57 live, 2 deleted"),
@@ -33,7 +33,7 @@ faults![
         |case| case.second_page(says(json!({"total": 5}))),
     ),
     (
-        a_list_that_says_it_ends_here,
+        list_longer_than_its_hints,
         "total shrinking",
         "each page says that there are 20 customers on 2 pages",
         Complete("total says 20, 57 are listed"),
@@ -44,7 +44,7 @@ faults![
         },
     ),
     (
-        an_enormous_total,
+        enormous_total,
         "total enormous",
         "the second page says that its `total` is 2 to the power of 64",
         Complete("57 live, 2 deleted"),
@@ -52,7 +52,7 @@ faults![
         |case| case.second_page(says(serde_json::from_str(r#"{"total": 18446744073709551616}"#).unwrap())),
     ),
     (
-        a_total_that_is_text,
+        total_is_text,
         "total text",
         "the second page says that its `total` is \"57\"",
         Complete("57 live, 2 deleted"),
@@ -60,7 +60,7 @@ faults![
         |case| case.second_page(says(json!({"total": "57"}))),
     ),
     (
-        a_total_that_is_null,
+        total_is_null,
         "total null",
         "the second page says that its `total` is null",
         Complete("57 live, 2 deleted"),
@@ -68,7 +68,7 @@ faults![
         |case| case.second_page(says(json!({"total": null}))),
     ),
     (
-        a_negative_last_page,
+        negative_last_page,
         "last_page negative",
         "the second page says that its `last_page` is -1",
         Complete("57 live, 2 deleted"),
@@ -76,7 +76,7 @@ faults![
         |case| case.second_page(says(json!({"last_page": -1}))),
     ),
     (
-        a_last_page_that_shrinks,
+        last_page_shrinks,
         "last_page shrinking",
         "the second page says that it is the last",
         Complete("57 live, 2 deleted"),
@@ -84,7 +84,7 @@ faults![
         |case| case.second_page(says(json!({"last_page": 2}))),
     ),
     (
-        an_enormous_last_page,
+        enormous_last_page,
         "last_page enormous",
         "the second page says that its `last_page` is a billion",
         Complete("57 live, 2 deleted"),
@@ -92,7 +92,7 @@ faults![
         |case| case.second_page(says(json!({"last_page": 1_000_000_000}))),
     ),
     (
-        a_last_page_that_is_text,
+        last_page_is_text,
         "last_page text",
         "the second page says that its `last_page` is \"6\"",
         Complete("57 live, 2 deleted"),
@@ -100,7 +100,7 @@ faults![
         |case| case.second_page(says(json!({"last_page": "6"}))),
     ),
     (
-        a_last_page_that_is_null,
+        last_page_is_null,
         "last_page null",
         "the second page says that its `last_page` is null",
         Complete("57 live, 2 deleted"),
@@ -108,7 +108,7 @@ faults![
         |case| case.second_page(says(json!({"last_page": null}))),
     ),
     (
-        the_same_page_for_ever,
+        first_page_for_every_number_asked,
         "the same page for ever",
         "whatever page is asked for, the first one comes under its number",
         Waits("the API may ignore `page`"),
@@ -116,7 +116,7 @@ faults![
         |case| case.repeats_first_page(Echo::Asked),
     ),
     (
-        the_first_page_for_ever,
+        first_page_under_its_own_number,
         "the same page for ever",
         "whatever page is asked for, the first one comes",
         Waits("the API may ignore `page`"),
@@ -135,7 +135,7 @@ faults![
         },
     ),
     (
-        an_empty_list,
+        empty_list,
         "an empty list after a full one",
         "the list is empty, though only one customer was deleted",
         Waits("held      1 deletion"),
@@ -148,7 +148,7 @@ faults![
         },
     ),
     (
-        the_first_half_of_a_list,
+        first_half_of_a_list,
         "a half list",
         "the list ends after half of the customers",
         Complete("57 live, 2 deleted"),
@@ -172,7 +172,7 @@ faults![
         },
     ),
     (
-        a_short_list_of_many,
+        short_list_of_many,
         "a half list",
         "the list ends after 28 of 207 customers, which is more than a pass may verify",
         Partial("neither listed nor verified"),
@@ -210,7 +210,7 @@ faults![
         },
     ),
     (
-        a_mass_deletion,
+        mass_deletion,
         "a mass deletion",
         "21 customers are deleted at once, more than a pass may delete",
         Waits("21 deletions wait for an operator"),

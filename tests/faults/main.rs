@@ -3,7 +3,7 @@
 //! A fault is a [`Row`](matrix::Row): what is wrong, how a `sync` under it ends, what is said, and what becomes of a create, an update
 //! and a delete that lie in the outbox meanwhile. The harness ([`case::Case`]) asserts exactly what the row says, and the table is
 //! printed from the rows, so that neither can say what the other does not. The key and a payment token go through all of it while
-//! everything is logged, and are searched for at each end. `UPDATE_DOCS=1 cargo test --test faults the_table` writes
+//! everything is logged, and are searched for at each end. `UPDATE_DOCS=1 cargo test --test faults table::` writes
 //! it anew.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]

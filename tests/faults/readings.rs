@@ -55,7 +55,7 @@ fn limit(refused: Refused, ban_s: u32) -> Readings {
 
 faults![
     (
-        a_total_that_is_too_high,
+        total_too_high,
         "a total that is not exact",
         "`total` is 3 too high",
         Complete("total says 60, 57 are listed"),
@@ -64,7 +64,7 @@ faults![
         under total(Total::Off(3)),
     ),
     (
-        a_total_that_is_too_low,
+        total_too_low,
         "a total that is not exact",
         "`total` is 3 too low",
         Complete("total says 54, 57 are listed"),
@@ -73,7 +73,7 @@ faults![
         under total(Total::Off(-3)),
     ),
     (
-        a_total_at_random,
+        total_at_random,
         "a total that is not exact",
         "`total` is another number at each request, up to 20 % too high or too low",
         Complete("57 live, 2 deleted"),
@@ -100,7 +100,7 @@ faults![
         under total(Total::Text),
     ),
     (
-        a_last_page_by_a_larger_page,
+        last_page_by_a_larger_page,
         "a last_page that is not exact",
         "`last_page` counts pages of 25 customers, and pages have 10",
         Complete("last_page says 3, 6 pages show customers"),
@@ -109,7 +109,7 @@ faults![
         under last_page(LastPage::Divisor(NonZeroU64::new(25).unwrap())),
     ),
     (
-        a_last_page_by_a_smaller_page,
+        last_page_by_a_smaller_page,
         "a last_page that is not exact",
         "`last_page` counts pages of 5 customers, and pages have 10",
         Complete("last_page says 12, 6 pages show customers"),
@@ -118,7 +118,7 @@ faults![
         under last_page(LastPage::Divisor(NonZeroU64::new(5).unwrap())),
     ),
     (
-        a_last_page_rounded_down,
+        last_page_rounded_down,
         "a last_page that is not exact",
         "`last_page` does not count a last page that is not full",
         Complete("last_page says 5, 6 pages show customers"),
@@ -202,7 +202,7 @@ faults![
         },
     ),
     (
-        an_empty_page_past_the_end,
+        empty_page_past_the_end,
         "a page past the end",
         "the last page is full, and the next one has no customer",
         Complete("60 live, 2 deleted"),
@@ -220,7 +220,7 @@ faults![
         under past_end(PastEnd::NotFound),
     ),
     (
-        the_last_page_past_the_end,
+        last_page_past_the_end,
         "a page past the end",
         "the last page is full, and comes again for the next one",
         Complete("60 live, 2 deleted"),
@@ -306,7 +306,7 @@ faults![
         },
     ),
     (
-        a_limit_of_two_a_second,
+        limit_of_two_a_second,
         "a limit of requests a second",
         "2 requests a second are accepted, the others are answered 429, and `requests_per_second` is 8",
         Complete("complete: "),
@@ -315,7 +315,7 @@ faults![
         under limit(Refused::Json429, 0),
     ),
     (
-        a_limit_of_a_firewall,
+        limit_of_a_firewall,
         "a limit of requests a second",
         "2 requests a second are accepted, the others are answered 403 with a web page of the firewall",
         Complete("complete: "),
@@ -324,7 +324,7 @@ faults![
         under limit(Refused::Html403, 0),
     ),
     (
-        a_ban_of_five_seconds,
+        ban_of_five_seconds,
         "a limit of requests a second",
         "a refusal (429) refuses everything for 5 seconds, and each request meanwhile begins them again",
         Complete("complete: "),

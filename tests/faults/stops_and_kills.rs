@@ -15,7 +15,7 @@ use crate::matrix::faults;
 
 faults![
     (
-        a_stop_within_a_page,
+        stop_within_a_page,
         "SIGTERM within a page",
         "the daemon is told to stop while a page is on its way",
         Stops("interrupted: stopped on request"),
@@ -26,7 +26,7 @@ faults![
         },
     ),
     (
-        a_stop_within_a_create,
+        stop_within_a_create,
         "SIGTERM within a POST",
         "the daemon is told to stop while a create is on its way",
         Stops("the process ended while it was sent"),

@@ -50,7 +50,7 @@ fn written() -> String {
         created twice, and `verify` finds no damage. Then the fault ends, and the next `sync` exits 0: the mirror equals the API, the\n\
         intents are settled, and the API shows the effect of each that is done. Readings (rows about what KOMOJU may do for good) do\n\
         not end: the next `sync` meets them too.\n\n\
-        This table is printed from the tests (`UPDATE_DOCS=1 cargo test --test faults the_table`).\n\n\
+        This table is printed from the tests (`UPDATE_DOCS=1 cargo test --test faults table::`).\n\n\
         | fault | what happens | what is said, among other things | test |\n|---|---|---|---|\n"
         .to_owned();
     for row in rows() {
@@ -73,7 +73,7 @@ fn written() -> String {
 }
 
 #[test]
-fn the_table_is_what_the_tests_play() {
+fn faults_page_equals_what_the_tests_play() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md");
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(&file, written()).unwrap();
@@ -81,12 +81,12 @@ fn the_table_is_what_the_tests_play() {
     let stands = fs::read_to_string(&file).unwrap_or_default();
     assert!(
         stands == written(),
-        "docs/faults.md is not what the tests play; `UPDATE_DOCS=1 cargo test --test faults the_table` writes it"
+        "docs/faults.md is not what the tests play; `UPDATE_DOCS=1 cargo test --test faults table::` writes it"
     );
 }
 
 #[test]
-fn each_entry_of_the_matrix_has_a_test_and_each_test_an_entry() {
+fn every_entry_of_the_matrix_has_a_test_and_every_test_an_entry() {
     let played: BTreeSet<&str> = rows().iter().map(|row| row.entry).collect();
     let missing: Vec<_> = MATRIX.iter().filter(|entry| !played.contains(*entry)).collect();
     let unknown: Vec<_> = played.iter().filter(|entry| !MATRIX.contains(entry)).collect();
@@ -99,7 +99,7 @@ fn each_entry_of_the_matrix_has_a_test_and_each_test_an_entry() {
 }
 
 #[test]
-fn what_is_said_to_be_played_elsewhere_is() {
+fn rows_played_elsewhere_name_tests_that_run() {
     for row in rows().iter().filter(|row| matches!(row.ends, Ends::Elsewhere(_))) {
         let mut names: Vec<&str> = row.test.split("::").collect();
         let function = names.pop().unwrap();
@@ -121,7 +121,7 @@ fn runs(text: &str, function: &str) -> bool {
 }
 
 #[test]
-fn what_is_no_test_or_is_left_out_is_not_played() {
+fn function_that_is_no_test_or_is_ignored_does_not_run() {
     assert!(runs("#[test]\nfn a() {}", "a"));
     assert!(runs("    #[tokio::test(flavor = \"multi_thread\")]\n    async fn a() {}", "a"));
     assert!(!runs("fn a() {}", "a"));

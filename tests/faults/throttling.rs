@@ -28,7 +28,7 @@ fn throttled(retry_after: Option<&str>) -> Effect {
 
 faults![
     (
-        throttled_without_a_word,
+        throttled_without_retry_after,
         "429 without Retry-After",
         "everything is answered 429, and for how long is not said",
         Fails("GET /customers page 1: the API asks to wait: HTTP 429"),
@@ -54,7 +54,7 @@ faults![
         },
     ),
     (
-        throttled_for_hours_of_seconds,
+        throttled_for_too_many_seconds,
         "429 with seconds",
         "a list is answered 429 with `Retry-After: 99999999999999999999`",
         Complete("57 live"),
@@ -66,7 +66,7 @@ faults![
         },
     ),
     (
-        throttled_for_no_seconds,
+        throttled_for_zero_seconds,
         "429 with seconds",
         "a list is answered 429 with `Retry-After: 0`",
         Complete("57 live"),
@@ -104,7 +104,7 @@ faults![
         },
     ),
     (
-        throttled_until_yesterday,
+        throttled_until_a_past_date,
         "429 with a past date",
         "a list is answered 429 with a date of 2001",
         Complete("57 live"),
@@ -128,7 +128,7 @@ faults![
         },
     ),
     (
-        a_push_that_is_throttled,
+        pushes_throttled,
         "429 with seconds",
         "a create is answered 429 with `Retry-After: 120`",
         Complete("POST /customers: the API asks to wait: HTTP 429"),
@@ -157,7 +157,7 @@ impl Case {
 }
 
 #[test]
-fn a_pause_that_a_stopped_process_was_asked_for_holds_for_the_next() {
+fn retry_after_of_a_killed_process_holds_for_the_next() {
     let harness = komoju_testkit::Installation::with(PROGRAM, 5);
     harness.inject(Fault::new(throttled(Some("2"))).call(Call::List).once());
     let mut first = harness.spawn(&["sync"]);

@@ -26,7 +26,7 @@ faults![
         },
     ),
     (
-        an_unknown_name,
+        unknown_name,
         "DNS failure",
         "no name server knows the host of `api.base_url`",
         Fails("failed to lookup address information"),
@@ -38,7 +38,7 @@ faults![
         },
     ),
     (
-        no_tls_is_spoken,
+        plain_http_where_tls_is_due,
         "TLS failure (never plaintext)",
         "plain HTTP is spoken where `api.base_url` says https",
         Fails("GET /customers page 1: no answer"),
@@ -50,7 +50,7 @@ faults![
         },
     ),
     (
-        an_untrusted_certificate,
+        untrusted_certificate,
         "TLS failure (never plaintext)",
         "the certificate was signed by no trusted authority",
         Fails(
@@ -79,7 +79,7 @@ faults![
         },
     ),
     (
-        a_reset_before_the_answer,
+        reset_before_the_answer,
         "reset before the answer",
         "each connection is reset instead of an answer",
         Fails("GET /customers page 1: no answer"),
@@ -87,7 +87,7 @@ faults![
         |case| case.everything(Effect::Reset { work: Work::Skipped }),
     ),
     (
-        a_close_before_the_answer,
+        close_before_the_answer,
         "reset before the answer",
         "each connection is closed instead of an answer",
         Fails("GET /customers page 1: no answer"),
@@ -95,7 +95,7 @@ faults![
         |case| case.everything(Effect::Close { work: Work::Skipped }),
     ),
     (
-        a_reset_within_the_answer,
+        reset_within_the_answer,
         "reset within the answer",
         "each connection is reset after 100 bytes of the answer",
         Fails("GET /customers page 1: no answer"),
@@ -103,7 +103,7 @@ faults![
         |case| case.everything(Effect::Cut { after: 100, ending: Ending::Reset }),
     ),
     (
-        a_reset_after_the_work,
+        reset_after_the_work,
         "reset after the answer",
         "each push takes effect, and its answer is lost",
         Complete("no answer"),
@@ -115,7 +115,7 @@ faults![
         },
     ),
     (
-        a_reset_after_the_answer,
+        reset_after_the_answer,
         "reset after the answer",
         "each connection is reset as soon as its answer is whole",
         Complete("57 live"),
@@ -148,7 +148,7 @@ impl Case {
 }
 
 #[test]
-fn rejected_certificate_is_logged_in_our_words_alone() {
+fn rejected_certificate_is_logged_only_by_our_own_message() {
     let (harness, (address, _)) = (komoju_testkit::Installation::with(PROGRAM, 1), peers::untrusted());
     let file = harness.path("config.toml");
     let config = std::fs::read_to_string(&file).unwrap();

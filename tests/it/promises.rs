@@ -208,7 +208,7 @@ fn every_promise_has_a_test_and_every_declared_promise_exists() {
 }
 
 #[test]
-fn the_page_of_promises_says_what_the_tests_declare() {
+fn promises_page_equals_what_the_tests_declare() {
     let file = root().join("docs/promises.md");
     let written = written(&declared());
     if std::env::var_os("UPDATE_DOCS").is_some() {

@@ -200,7 +200,7 @@ fn foreign_statement_on_intents_leaves_no_table_open() {
 }
 
 #[test]
-fn foreign_program_cannot_date_what_is_left_to_wipe() {
+fn foreign_program_cannot_set_wipe_since() {
     let (_directory, path) = migrated();
     let ours = Connection::open(&path).unwrap();
     own::sign(&ours).unwrap();

@@ -4,7 +4,7 @@
 //!
 //! `SIMULATION_OPS=10000000 cargo test --release -p komoju-testkit --test simulation -- --nocapture` runs longer, `SIMULATION_FROM` begins with another
 //! seed. It prints how often what happened, and fails where a kind of op or fault is rarer than one in a hundred. A failure prints its
-//! seed and its ops as a literal list, made as short as it still fails, to be kept in `found_before`.
+//! seed and its ops as a literal list, made as short as it still fails, to be kept in `recorded_histories_hold_every_invariant`.
 //!
 //! Promises: invariant 1; invariant 6; invariant 7; invariant 14
 
@@ -69,7 +69,7 @@ fn busy() -> Vec<Op> {
 }
 
 #[test]
-fn a_crash_at_every_wait_of_a_pass_loses_nothing_and_the_next_pass_heals() {
+fn crash_at_any_wait_of_a_pass_loses_nothing_and_the_next_pass_heals() {
     let place = Place::new();
     for (pass, setup) in
         [(Op::Sweep, busy()), (Op::Probe, busy()), (Op::Sweep, vec![Op::Create { with_card: true }; 9])]
@@ -101,7 +101,7 @@ const NEW: Op = Op::Drop(Door::Sql, Want { wish: Wish::New, token: false, expect
 
 /// Histories that found a mistake once, or that a reader of the code would fear.
 #[test]
-fn found_before() {
+fn recorded_histories_hold_every_invariant() {
     let place = Place::new();
     let feared: [&[Op]; 15] = [
         // Found by seed 433: deletions wait, the limit grows, and then paging skips somebody who lives.

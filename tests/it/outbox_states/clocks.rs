@@ -7,7 +7,7 @@ use komoju_testkit::InProcess;
 const YEAR: SignedDuration = SignedDuration::from_hours(365 * 24);
 
 #[tokio::test]
-async fn wait_planned_by_a_clock_that_was_ahead_is_over_when_the_clock_is_right() {
+async fn wait_planned_by_a_fast_clock_ends_when_the_clock_is_corrected() {
     for ahead in [SignedDuration::from_hours(10), YEAR] {
         let mut harness = InProcess::open(1).await;
         harness.set_wall_by(ahead);
@@ -21,7 +21,7 @@ async fn wait_planned_by_a_clock_that_was_ahead_is_over_when_the_clock_is_right(
 }
 
 #[tokio::test]
-async fn wait_planned_by_a_right_clock_lasts() {
+async fn wait_planned_by_a_correct_clock_is_kept() {
     let mut harness = InProcess::open(1).await;
     let trouble = harness.waiting().await;
     harness.sandbox.world().remove_fault(trouble);
@@ -33,7 +33,7 @@ async fn wait_planned_by_a_right_clock_lasts() {
 }
 
 #[tokio::test]
-async fn patience_is_counted_by_the_clock_of_the_boot() {
+async fn patience_is_measured_by_the_boot_clock() {
     for wrong in [YEAR, -YEAR] {
         let mut harness = InProcess::open(1).await;
         harness.waiting().await;
@@ -54,7 +54,7 @@ async fn patience_is_counted_by_the_clock_of_the_boot() {
 }
 
 #[tokio::test]
-async fn patience_that_began_by_a_wrong_clock_is_not_used_up_when_the_clock_is_right() {
+async fn patience_begun_under_a_wrong_clock_is_corrected_with_the_clock() {
     for wrong in [YEAR, -YEAR] {
         let mut harness = InProcess::open(1).await;
         harness.set_wall_by(wrong);
@@ -69,7 +69,7 @@ async fn patience_that_began_by_a_wrong_clock_is_not_used_up_when_the_clock_is_r
 }
 
 #[tokio::test]
-async fn time_under_a_refused_key_is_not_counted_by_the_clock_of_the_boot_either() {
+async fn time_under_a_refused_key_does_not_use_up_patience() {
     let mut harness = InProcess::open(1).await;
     harness.waiting().await;
     let refusals = harness.on(Call::List, Effect::status(401));

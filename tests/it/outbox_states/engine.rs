@@ -4,7 +4,7 @@ use komoju_testkit::InProcess;
 use serde_json::json;
 
 #[tokio::test]
-async fn followers_park_with_the_create_that_they_wait_for() {
+async fn follower_parks_when_its_create_is_cancelled() {
     let harness = InProcess::open(0).await;
     harness.sql("INSERT INTO intents (id, op, body, not_before) VALUES ('c', 'create', '{\"email\": \"a\"}', '2030-01-01T00:00:00Z')");
     harness.intend("f", "update", Some("@c"), Some(json!({"email": "x"})));
@@ -13,7 +13,7 @@ async fn followers_park_with_the_create_that_they_wait_for() {
 }
 
 #[tokio::test]
-async fn a_held_delete_that_parks_with_its_create_waits_for_no_approval_any_more() {
+async fn held_delete_that_parks_with_its_create_is_no_longer_held() {
     let mut harness = InProcess::open(0).await;
     harness.settings.hold_deletes_over = 0;
     harness.sql("INSERT INTO intents (id, op, body, not_before) VALUES ('c', 'create', '{\"email\": \"a\"}', '2030-01-01T00:00:00Z')");
@@ -27,7 +27,7 @@ async fn a_held_delete_that_parks_with_its_create_waits_for_no_approval_any_more
 }
 
 #[tokio::test]
-async fn the_next_intents_are_found_without_looking_at_the_others() {
+async fn next_intents_are_found_by_index() {
     let harness = InProcess::open(1).await;
     let reader = harness.reader();
     let plan: Vec<String> = reader

@@ -129,7 +129,7 @@ async fn open_and_sent_deletes_count_together_and_only_queued_ones_are_held() {
 }
 
 #[tokio::test]
-async fn deletes_whose_customer_was_gone_already_count() {
+async fn deletes_of_customers_that_are_already_deleted_count() {
     let mut harness = harness_of(10).await;
     let ids = harness.sandbox.world().ids();
     for id in &ids[..3] {

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::inv_07_create_at_most_once::{lost, minutes};
 
 #[tokio::test]
-async fn a_delete_that_is_repeated_says_no_more_than_is_known() {
+async fn repeated_delete_that_finds_no_customer_states_both_explanations() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("d", "delete", Some(&id), None);
@@ -27,7 +27,7 @@ async fn a_delete_that_is_repeated_says_no_more_than_is_known() {
 }
 
 #[tokio::test]
-async fn an_update_with_a_token_is_read_back_before_anything_is_repeated() {
+async fn update_with_a_token_is_read_back_before_it_is_repeated() {
     let token = |token: &str| json!({"email": "b@example.com", "payment_details": token});
     for (work, patches) in [(Work::Done, 1), (Work::Skipped, 2)] {
         let mut harness = InProcess::open(1).await;
@@ -70,7 +70,7 @@ async fn an_update_with_a_token_is_read_back_before_anything_is_repeated() {
 }
 
 #[tokio::test]
-async fn an_update_that_took_effect_unseen_is_looked_at_until_it_is_seen() {
+async fn update_answered_without_a_customer_is_read_back_until_it_is_shown() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x@example.com"})));

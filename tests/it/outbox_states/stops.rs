@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
-async fn a_stop_gives_answers_on_their_way_a_moment_and_cuts_off_the_rest() {
+async fn stop_interrupts_unanswered_pushes_and_makes_them_due_at_once() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
@@ -49,7 +49,7 @@ async fn wait_for_locks(harness: &InProcess, time: Duration) {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_written_at_once_is_kept_until_it_can() {
+async fn answer_is_kept_until_the_locked_database_can_be_written() {
     let harness = InProcess::open(3).await;
     // The first is answered while the database is locked, the second while the first waits to be written.
     let (_, held) = two_held_updates(&harness);
@@ -80,7 +80,7 @@ async fn an_answer_that_cannot_be_written_at_once_is_kept_until_it_can() {
 }
 
 #[tokio::test]
-async fn a_stop_while_the_database_is_locked_still_writes_what_was_answered() {
+async fn stop_while_the_database_is_locked_records_received_answers() {
     let harness = InProcess::open(3).await;
     let (ids, held) = two_held_updates(&harness);
     wait_for_locks(&harness, Duration::from_millis(500)).await;
@@ -107,7 +107,7 @@ async fn a_stop_while_the_database_is_locked_still_writes_what_was_answered() {
 }
 
 #[tokio::test]
-async fn a_drain_gives_up_on_a_database_that_stays_locked() {
+async fn drain_fails_when_the_database_stays_locked() {
     let harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x@example.com"})));
@@ -133,7 +133,7 @@ async fn a_drain_gives_up_on_a_database_that_stays_locked() {
 }
 
 #[tokio::test]
-async fn of_one_lane_nothing_is_sent_while_another_is_under_way() {
+async fn intent_is_not_sent_while_another_of_its_customer_is_sending() {
     // As when a create is done at last while its customer, seen by a sweep meanwhile, is being changed.
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();

@@ -268,7 +268,7 @@ impl Machine {
 }
 
 #[test]
-fn whatever_happens_every_intent_goes_a_legal_way_to_its_end() {
+fn random_steps_settle_every_intent_by_legal_transitions() {
     let cases = std::env::var("MACHINE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(24);
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let runtime = Runtime::new().unwrap();

@@ -5,7 +5,7 @@ use komoju_testkit::Installation;
 use crate::PROGRAM;
 
 #[test]
-fn after_the_first_sweep_readers_have_their_indexes() {
+fn indexes_for_readers_exist_after_the_first_complete_sweep() {
     let harness = Installation::with(PROGRAM, 12);
     let fault = harness.on_lists(komoju_sandbox::Effect::status(422));
     harness.sweep();
@@ -44,7 +44,7 @@ fn after_the_first_sweep_readers_have_their_indexes() {
 }
 
 #[test]
-fn unknown_fields_odd_values_and_odd_ids_are_mirrored_as_they_came() {
+fn unknown_fields_odd_values_and_odd_ids_are_mirrored_unchanged() {
     let harness = Installation::with(PROGRAM, 3);
     let odd: serde_json::Value = serde_json::from_str(
         r#"{"id":"a/../b?c#d%2e é","resource":"customer","email":null,"created_at":"2025-01-01T00:00:00Z",

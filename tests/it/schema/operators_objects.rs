@@ -67,7 +67,7 @@ fn operators_object_that_refuses_our_rows_is_named() {
 }
 
 #[test]
-fn foreign_key_to_a_customer_is_named_when_the_mirror_is_made_again() {
+fn foreign_key_to_a_customer_is_named_when_the_mirror_is_rebuilt() {
     let harness = Installation::with(PROGRAM, 4);
     harness.expect(0, &["sync"]);
     sql(

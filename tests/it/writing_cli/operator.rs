@@ -10,7 +10,7 @@ use crate::PROGRAM;
 
 /// Promises: command intent list
 #[test]
-fn lists_come_in_order_however_long_and_tell_what_waits_for_a_person() {
+fn long_list_is_in_order_and_reports_what_needs_an_operator() {
     let harness = Installation::swept(PROGRAM, 0);
     harness.sql(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1203)
@@ -41,7 +41,7 @@ fn lists_come_in_order_however_long_and_tell_what_waits_for_a_person() {
 
 /// Promises: command intent show
 #[test]
-fn a_conflict_is_laid_out_with_what_a_person_can_do() {
+fn conflict_is_shown_with_the_commands_that_settle_it() {
     let harness = Installation::swept(PROGRAM, 0);
     let unknown = harness.expect(1, &["intent", "show", "nobody"]);
     assert!(unknown.stderr.contains("there is no intent nobody"), "{}", unknown.stderr);
@@ -78,7 +78,7 @@ fn a_conflict_is_laid_out_with_what_a_person_can_do() {
 
 /// Promises: command intent plan
 #[test]
-fn a_plan_shows_each_call_what_it_changes_and_what_it_waits_for() {
+fn plan_shows_each_call_with_its_changes_and_its_wait() {
     let harness = Installation::swept(PROGRAM, 2);
     let requests = harness.sandbox.world().request_count();
     let ids = harness.sandbox.world().ids();
@@ -139,7 +139,7 @@ fn a_plan_shows_each_call_what_it_changes_and_what_it_waits_for() {
 
 /// Promises: command intent approve; command intent retry; command intent cancel
 #[test]
-fn a_person_approves_retries_and_takes_back() {
+fn operator_approves_retries_and_cancels_intents() {
     let harness = Installation::swept(PROGRAM, 0);
     for (id, customer) in [("d1", "a"), ("d2", "b"), ("d3", "c")] {
         harness.expect(0, &["intent", "delete", customer, "--id", id]);

@@ -7,7 +7,7 @@ use super::{fed, file, intents, lines, utf16};
 use crate::PROGRAM;
 
 #[test]
-fn without_a_database_each_command_says_what_makes_one() {
+fn command_without_a_database_names_the_command_that_creates_it() {
     let harness = Installation::with(PROGRAM, 0);
     let empty = file(&harness, "none.jsonl", "");
     for arguments in [
@@ -39,7 +39,7 @@ fn every_command_has_help_with_an_example() {
 
 /// Promises: command intent create; command intent update; command intent delete
 #[test]
-fn what_is_given_is_queued_as_it_is_and_its_id_is_printed() {
+fn given_intent_is_queued_unchanged_and_its_id_is_printed() {
     let harness = Installation::swept(PROGRAM, 1);
     let body =
         file(&harness, "body.json", r#"{"email":"old@x","metadata":{"a":"1","b":"2"},"currency":"JPY"}"#);
@@ -101,7 +101,7 @@ fn what_is_given_is_queued_as_it_is_and_its_id_is_printed() {
 }
 
 #[test]
-fn whoever_runs_it_through_sudo_is_named() {
+fn submitter_through_sudo_is_the_sudo_user() {
     let harness = Installation::swept(PROGRAM, 0);
     harness
         .command(&["intent", "create", "--email", "a"])
@@ -113,7 +113,7 @@ fn whoever_runs_it_through_sudo_is_named() {
 }
 
 #[test]
-fn what_breaks_a_rule_is_refused_by_field_and_nothing_is_queued() {
+fn invalid_intent_is_refused_by_field_and_not_queued() {
     let harness = Installation::swept(PROGRAM, 0);
     let card = file(&harness, "card.json", r#"{"payment_details":{"number":"4111111111111111"}}"#);
     let odd = file(&harness, "odd.json", "[1]");
@@ -174,7 +174,7 @@ fn what_breaks_a_rule_is_refused_by_field_and_nothing_is_queued() {
 }
 
 #[test]
-fn the_same_id_with_the_same_content_is_one_intent() {
+fn same_id_with_the_same_content_is_one_intent() {
     let harness = Installation::swept(PROGRAM, 0);
     harness.expect(0, &["intent", "create", "--email", "a", "--id", "n1"]);
     let again = harness.expect(0, &["intent", "create", "--email", "a", "--id", "n1"]);
@@ -186,7 +186,7 @@ fn the_same_id_with_the_same_content_is_one_intent() {
 }
 
 #[test]
-fn a_token_is_in_no_output_of_any_command() {
+fn token_is_in_no_output_of_any_command() {
     let harness = Installation::swept(PROGRAM, 1);
     let token = "tok_canary8f3a";
     let shown = |ran: Ran| {

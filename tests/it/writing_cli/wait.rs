@@ -43,7 +43,7 @@ fn wait_without_a_daemon_ends_at_once_with_3() {
 }
 
 #[test]
-fn who_waits_exits_by_what_becomes_of_it() {
+fn wait_exits_with_the_outcome_of_the_intent() {
     let harness = Installation::swept(PROGRAM, 0);
     let _daemon = daemon(&harness);
     for (id, code, how) in [
@@ -81,7 +81,7 @@ fn who_waits_exits_by_what_becomes_of_it() {
 }
 
 #[test]
-fn ctrl_c_ends_the_waiting_and_not_the_intent() {
+fn ctrl_c_ends_the_wait_and_leaves_the_intent_queued() {
     let harness = Installation::swept(PROGRAM, 0);
     let _daemon = daemon(&harness);
     let (child, told) = create_and_wait(&harness, "n1");

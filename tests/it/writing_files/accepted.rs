@@ -33,7 +33,7 @@ async fn intent_without_id_gets_one_of_name_content_and_line() {
 }
 
 #[tokio::test]
-async fn the_same_file_twice_is_one_and_another_content_is_another() {
+async fn same_file_twice_is_accepted_once_and_changed_content_again() {
     let harness = SpoolHarness::open().await;
     for expected in [1, 0] {
         harness.drop_file("a.json", CREATE);
@@ -48,7 +48,7 @@ async fn the_same_file_twice_is_one_and_another_content_is_another() {
 }
 
 #[tokio::test]
-async fn a_used_id_with_another_content_is_refused() {
+async fn used_id_with_other_content_is_refused() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", r#"{"op": "create", "id": "x", "body": {"email": "a"}}"#);
     harness.scan().await;
@@ -109,7 +109,7 @@ async fn reference_to_an_unknown_create_is_refused() {
 }
 
 #[tokio::test]
-async fn the_largest_file_is_taken() {
+async fn file_of_the_largest_size_is_taken() {
     let harness = SpoolHarness::open().await;
     let mut content = CREATE.to_owned();
     content.push_str(&" ".repeat(16 * 1024 * 1024 - content.len()));
@@ -118,7 +118,7 @@ async fn the_largest_file_is_taken() {
 }
 
 #[tokio::test]
-async fn a_file_of_many_lines_is_taken_whole() {
+async fn file_of_many_lines_is_taken_whole() {
     let harness = SpoolHarness::open().await;
     let count = 5_000;
     let lines: String = (0..count)

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::{CREATE, SpoolHarness, create, digest};
 
 #[tokio::test]
-async fn a_file_that_cannot_be_claimed_stays_and_is_taken_later() {
+async fn file_that_cannot_be_claimed_stays_and_is_taken_later() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", CREATE);
     harness.drop_file("b.json", "{");
@@ -37,7 +37,7 @@ fn rename_in(harness: &SpoolHarness, name: &str, content: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_dropped_again_under_its_name_is_taken_too() {
+async fn file_dropped_again_under_the_same_name_is_taken() {
     let harness = SpoolHarness::open().await;
     for n in 0..40 {
         rename_in(&harness, "a.json", &create(&format!("first-{n}")));
@@ -114,7 +114,7 @@ async fn lines_appended_while_files_are_taken_are_accepted_or_kept() {
 }
 
 #[tokio::test]
-async fn bytes_that_arrive_after_the_reading_are_kept_and_nothing_is_doubled() {
+async fn bytes_appended_after_the_read_are_kept_and_not_accepted() {
     for crashes in [false, true] {
         let mut harness = SpoolHarness::open().await;
         let text = format!("{CREATE}\n");
@@ -143,7 +143,7 @@ async fn bytes_that_arrive_after_the_reading_are_kept_and_nothing_is_doubled() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_rewritten_after_the_reading_is_kept_whole() {
+async fn file_rewritten_after_the_read_is_kept_whole() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", create("one"));
     let writer = OpenOptions::new().write(true).open(harness.at("a.json")).unwrap();
@@ -156,7 +156,7 @@ async fn a_file_that_is_rewritten_after_the_reading_is_kept_whole() {
 }
 
 #[tokio::test]
-async fn a_crash_after_the_claim_accepts_the_file_once_and_first() {
+async fn crash_after_the_claim_accepts_the_file_once_and_first() {
     let mut harness = SpoolHarness::open().await;
     harness.drop_file("z.json", create("younger"));
     harness.claim_by_hand("000000000001.000000000-00000001", "b.json", &create("b"));
@@ -176,7 +176,7 @@ async fn a_crash_after_the_claim_accepts_the_file_once_and_first() {
 }
 
 #[tokio::test]
-async fn a_crash_after_the_acceptance_accepts_nothing_again() {
+async fn crash_after_the_acceptance_accepts_nothing_again() {
     let mut harness = SpoolHarness::open().await;
     let text = format!("{CREATE}\n{CREATE}");
     harness.drop_file("a.jsonl", &text);
@@ -195,7 +195,7 @@ async fn a_crash_after_the_acceptance_accepts_nothing_again() {
 }
 
 #[tokio::test]
-async fn a_crash_after_a_refusal_keeps_one_copy() {
+async fn crash_after_a_refusal_keeps_one_copy() {
     let mut harness = SpoolHarness::open().await;
     harness.drop_file("a.json", "{\"payment_details\": \"tok_x\"");
     assert_eq!(harness.scan().await.refused, 1);
@@ -212,7 +212,7 @@ async fn a_crash_after_a_refusal_keeps_one_copy() {
 }
 
 #[tokio::test]
-async fn a_claimed_file_that_may_not_be_taken_is_put_back() {
+async fn claimed_file_that_may_not_be_taken_is_put_back() {
     let harness = SpoolHarness::open().await;
     harness.claim_by_hand("000000000001.000000000-00000001", "a.json", CREATE);
     fs::hard_link(&harness.claimed()[0], harness.home.path().join("elsewhere")).unwrap();

@@ -10,7 +10,7 @@ use komoju_sync::tasks::spool::{ScanSummary, Spool, SpoolSettings, waiting_files
 use super::{CREATE, SpoolHarness, until_unlocked};
 
 #[tokio::test]
-async fn the_directories_are_made_with_their_modes() {
+async fn directories_are_created_with_their_modes() {
     let harness = SpoolHarness::open().await;
     let mode = |path: &str| fs::metadata(harness.at(path)).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode(""), mode("receipts"), mode("rejected")), (0o3770, 0o750, 0o750));
@@ -21,7 +21,7 @@ async fn the_directories_are_made_with_their_modes() {
 }
 
 #[tokio::test]
-async fn directory_that_cannot_be_created_is_reported_and_ends_nothing() {
+async fn directory_that_cannot_be_created_is_reported_and_retried() {
     let harness = SpoolHarness::with(true);
     fs::write(harness.home.path().join("intents"), "a file is in the way").unwrap();
     let looked = harness.scan().await;
@@ -32,7 +32,7 @@ async fn directory_that_cannot_be_created_is_reported_and_ends_nothing() {
 }
 
 #[tokio::test]
-async fn receipts_do_not_follow_a_link_elsewhere() {
+async fn file_is_not_taken_when_receipts_is_a_symbolic_link() {
     let harness = SpoolHarness::with(true);
     fs::create_dir(harness.at("")).unwrap();
     fs::create_dir(harness.home.path().join("elsewhere")).unwrap();
@@ -44,7 +44,7 @@ async fn receipts_do_not_follow_a_link_elsewhere() {
 }
 
 #[tokio::test]
-async fn while_pushing_is_switched_off_everything_stays() {
+async fn files_stay_while_outbound_is_disabled() {
     let harness = SpoolHarness::with(false);
     assert_eq!(harness.scan().await, ScanSummary::default());
     fs::create_dir(harness.at("")).unwrap();
@@ -71,7 +71,7 @@ async fn while_pushing_is_switched_off_everything_stays() {
 }
 
 #[tokio::test]
-async fn of_two_daemons_on_one_directory_the_second_takes_nothing() {
+async fn second_daemon_on_one_directory_takes_nothing() {
     let first = SpoolHarness::open().await;
     let second = SpoolHarness::with(true);
     let settings = SpoolSettings { dir: first.at(""), enabled: true };
@@ -95,7 +95,7 @@ async fn of_two_daemons_on_one_directory_the_second_takes_nothing() {
 }
 
 #[tokio::test]
-async fn from_a_directory_of_another_user_nothing_is_taken() {
+async fn nothing_is_taken_from_a_directory_of_another_user() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", CREATE);
     let mut harness = harness;

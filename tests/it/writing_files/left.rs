@@ -9,7 +9,7 @@ use komoju_sync::tasks::spool::{ScanSummary, waiting_files};
 use super::{CREATE, SpoolHarness, logged};
 
 #[tokio::test]
-async fn what_begins_with_a_dot_is_left_alone() {
+async fn file_that_begins_with_a_dot_is_ignored() {
     let harness = SpoolHarness::open().await;
     harness.drop_file(".a.json", CREATE);
     assert_eq!(harness.scan().await, ScanSummary::default());
@@ -83,7 +83,7 @@ async fn name_that_is_not_utf_8_is_reported() {
 }
 
 #[tokio::test]
-async fn file_that_stays_is_logged_once() {
+async fn left_file_is_logged_once() {
     let harness = SpoolHarness::open().await;
     let told = || logged().matches("is left where it is").count();
     harness.drop_file("notes.txt", "not for you");
@@ -106,7 +106,7 @@ async fn file_that_stays_is_logged_once() {
 }
 
 #[tokio::test]
-async fn a_mass_of_foreign_files_is_a_number() {
+async fn report_of_many_left_files_is_bounded() {
     let harness = SpoolHarness::open().await;
     for n in 0..2_000 {
         harness.drop_file(&format!("{n:05}.txt"), "");

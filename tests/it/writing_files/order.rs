@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CREATE, HOUR, SpoolHarness, touched, until_unlocked, update};
 
 #[tokio::test]
-async fn a_file_is_taken_once_it_was_still_for_a_second() {
+async fn file_is_taken_after_a_second_without_changes() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", CREATE);
     let touched = touched(&harness.at("a.json"));
@@ -32,7 +32,7 @@ async fn a_file_is_taken_once_it_was_still_for_a_second() {
 }
 
 #[tokio::test]
-async fn a_file_of_the_future_is_taken_once_it_was_seen_still() {
+async fn file_dated_in_the_future_is_taken_after_an_unchanged_second() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", CREATE);
     harness.clock.set_wall(touched(&harness.at("a.json")) - HOUR);
@@ -42,7 +42,7 @@ async fn a_file_of_the_future_is_taken_once_it_was_seen_still() {
 }
 
 #[tokio::test]
-async fn what_was_renamed_into_place_is_taken_at_once() {
+async fn file_renamed_into_place_is_taken_at_once() {
     let harness = SpoolHarness::open().await;
     harness.drop_file(".a", CREATE);
     fs::rename(harness.at(".a"), harness.at("a.json")).unwrap();
@@ -53,7 +53,7 @@ async fn what_was_renamed_into_place_is_taken_at_once() {
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_what_is_not_still_yet_and_not_for_ever() {
+async fn drain_waits_for_a_changing_file_unless_it_is_stopped() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", CREATE);
     harness.clock.set_wall(touched(&harness.at("a.json")));
@@ -96,7 +96,7 @@ impl Clock for Scribbling {
 }
 
 #[tokio::test]
-async fn a_drain_does_not_wait_for_ever() {
+async fn drain_ends_while_a_file_keeps_changing() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", CREATE);
     let clock = ManualClock::at(touched(&harness.at("a.json")) - HOUR);
@@ -113,7 +113,7 @@ async fn a_drain_does_not_wait_for_ever() {
 }
 
 #[tokio::test]
-async fn files_are_taken_in_the_order_in_which_they_were_dropped() {
+async fn files_are_taken_in_drop_order() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("z.json", r#"{"op": "create", "id": "n", "body": {"email": "a"}}"#);
     loop {
@@ -138,7 +138,7 @@ fn drop_later(harness: &SpoolHarness, name: &str, than: &str, content: &str) {
 }
 
 #[tokio::test]
-async fn a_file_renamed_into_place_waits_for_an_older_one_written_in_place() {
+async fn file_renamed_into_place_waits_for_an_older_one_written_in_place() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("old.json", update("old"));
     drop_later(&harness, "new.json", "old.json", &update("new"));
@@ -155,7 +155,7 @@ async fn a_file_renamed_into_place_waits_for_an_older_one_written_in_place() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_still_being_written_delays_younger_ones_for_ten_seconds() {
+async fn growing_file_delays_younger_ones_for_ten_seconds() {
     let harness = SpoolHarness::open().await;
     let second = Duration::from_secs(1);
     harness.drop_file("growing.jsonl", "x");
@@ -189,7 +189,7 @@ async fn a_file_that_is_still_being_written_delays_younger_ones_for_ten_seconds(
 }
 
 #[tokio::test]
-async fn several_files_that_are_still_being_written_delay_younger_ones_no_longer_than_one() {
+async fn several_growing_files_delay_younger_ones_no_longer_than_one() {
     let harness = SpoolHarness::open().await;
     let second = Duration::from_secs(1);
     let growing = ["growing-1.jsonl", "growing-2.jsonl", "growing-3.jsonl"];

@@ -59,7 +59,7 @@ async fn receipt_names_each_intent_and_is_rewritten_when_the_last_settles() {
 }
 
 #[tokio::test]
-async fn receipts_are_kept_for_thirty_days_after_all_is_settled() {
+async fn receipt_is_kept_for_thirty_days_after_its_last_intent_settles() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", r#"{"op": "create", "id": "a", "body": {"email": "a"}}"#);
     harness.scan().await;
@@ -85,7 +85,7 @@ async fn receipts_are_kept_for_thirty_days_after_all_is_settled() {
 }
 
 #[tokio::test]
-async fn an_intent_that_is_tried_again_is_on_its_receipt_again_when_it_settles() {
+async fn retried_intent_updates_its_receipt_when_it_settles() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", r#"{"op": "create", "id": "a", "body": {"email": "a"}}"#);
     harness.scan().await;
@@ -105,7 +105,7 @@ async fn an_intent_that_is_tried_again_is_on_its_receipt_again_when_it_settles()
 }
 
 #[tokio::test]
-async fn a_receipt_that_cannot_be_written_keeps_the_file_until_it_can() {
+async fn receipt_that_cannot_be_written_keeps_the_file_claimed() {
     let harness = SpoolHarness::open().await;
     fs::create_dir_all(harness.at("receipts/a.json.json/in the way")).unwrap();
     harness.drop_file("a.json", CREATE);
@@ -123,7 +123,7 @@ async fn a_receipt_that_cannot_be_written_keeps_the_file_until_it_can() {
 }
 
 #[tokio::test]
-async fn the_same_content_after_another_has_a_receipt_that_says_so() {
+async fn repeated_content_has_a_receipt_that_says_so() {
     let harness = SpoolHarness::open().await;
     let (a, b) = (CREATE.to_owned(), format!("{CREATE} "));
     for (text, is_repeat) in [(&a, false), (&b, false), (&a, true)] {

@@ -82,7 +82,7 @@ async fn refused_file_is_kept_while_the_clock_is_not_trusted() {
 }
 
 #[tokio::test]
-async fn refused_files_are_kept_while_no_file_is_taken() {
+async fn expiry_creates_no_directory_while_outbound_is_disabled() {
     let harness = SpoolHarness::with(false);
     harness.spool.expire_rejected().await.unwrap();
     assert!(!harness.at("").exists(), "nothing is created");
@@ -123,7 +123,7 @@ async fn file_without_a_valid_intent_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_refused_file_is_kept_without_its_secrets() {
+async fn refused_file_is_kept_without_its_secrets() {
     let harness = SpoolHarness::open().await;
     let refused = r#"{"op" : "create", "body": {"payment_details": "abc123", "email": "tok_secret",
         "metadata": {"note": "4111 1111 1111 1111"}, "extra": 1.50}}"#;
@@ -156,7 +156,7 @@ async fn a_refused_file_is_kept_without_its_secrets() {
 }
 
 #[tokio::test]
-async fn a_copy_that_cannot_be_explained_is_not_left_behind_and_the_file_stays() {
+async fn refused_file_stays_claimed_when_its_error_cannot_be_written() {
     let harness = SpoolHarness::open().await;
     let temporary = format!(".tmp-{}", &digest16("a.json.error"));
     fs::create_dir_all(harness.at("rejected").join(&temporary)).unwrap();
@@ -179,7 +179,7 @@ fn digest16(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_file_of_more_than_50000_lines_is_refused_with_what_to_do() {
+async fn file_of_more_than_50000_lines_is_refused_with_what_to_do() {
     let (harness, error) = refused("0\n".repeat(1_000_000).as_bytes()).await;
     assert!(error.contains("has 1000000 lines") && error.contains("split it"), "{error}");
     assert!(error.contains("komoju-sync intent import"), "{error}");
@@ -190,7 +190,7 @@ async fn a_file_of_more_than_50000_lines_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn an_error_file_of_very_many_wrong_lines_is_short() {
+async fn error_file_of_many_wrong_lines_is_short() {
     let (_, error) = refused("0\n".repeat(50_000).as_bytes()).await;
     assert!(
         error.contains("line 1: the intent: must be") && error.contains(" more lines are wrong"),

@@ -85,7 +85,7 @@ fn forbidden() -> Vec<(String, &'static str)> {
 }
 
 #[test]
-fn what_sql_must_not_do_is_refused_in_words_and_changes_nothing() {
+fn forbidden_statement_is_refused_with_its_reason_and_changes_nothing() {
     let database = Database::new();
     let conn = database.open();
     let with_shell = has_shell();
@@ -110,7 +110,7 @@ fn what_sql_must_not_do_is_refused_in_words_and_changes_nothing() {
 }
 
 #[test]
-fn nothing_is_accepted_by_sql_while_pushing_is_switched_off() {
+fn insert_is_refused_while_outbound_is_disabled() {
     let database = Database::new();
     let conn = database.open();
     let own = database.open();
@@ -149,7 +149,7 @@ fn is_legal(from: &str, to: &str) -> bool {
 }
 
 #[test]
-fn sql_moves_an_intent_only_as_the_contract_says() {
+fn update_by_sql_makes_only_legal_transitions() {
     let database = Database::new();
     let conn = database.open();
     let with_shell = has_shell();
@@ -174,7 +174,7 @@ fn sql_moves_an_intent_only_as_the_contract_says() {
 }
 
 #[test]
-fn a_cancel_by_sql_settles_it_and_wipes_its_token() {
+fn cancel_by_sql_settles_the_intent_and_wipes_its_token() {
     let database = Database::new();
     let body = r#"{"email": "a", "payment_details": "tok_once"}"#;
     let conn = database.open();

@@ -62,7 +62,7 @@ async fn row_that_cannot_be_read_is_rejected_and_blocks_no_other_intent() {
 }
 
 #[tokio::test]
-async fn what_the_engine_owns_another_program_cannot_write() {
+async fn engine_columns_cannot_be_written_by_another_program() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x", "payment_details": "tok_7"})));
@@ -105,7 +105,7 @@ async fn what_the_engine_owns_another_program_cannot_write() {
 }
 
 #[tokio::test]
-async fn an_intent_that_another_program_says_is_sent_is_sent_all_the_same() {
+async fn intent_marked_sending_by_another_program_is_sent() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
@@ -120,7 +120,7 @@ async fn an_intent_that_another_program_says_is_sent_is_sent_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_retry_in_sql_is_a_new_request() {
+async fn retry_by_sql_is_a_new_request() {
     let mut harness = InProcess::open(0).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
     harness.inject(Fault::new(Effect::status(422)).call(Call::Create).once());
@@ -136,7 +136,7 @@ async fn a_retry_in_sql_is_a_new_request() {
 }
 
 #[tokio::test]
-async fn what_served_the_read_back_goes_with_a_cancel_in_sql_too() {
+async fn cancel_by_sql_removes_the_base_of_the_read_back() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"payment_details": "tok_once"})));
@@ -151,7 +151,7 @@ async fn what_served_the_read_back_goes_with_a_cancel_in_sql_too() {
 }
 
 #[tokio::test]
-async fn what_is_being_sent_moves_by_its_answer_alone() {
+async fn sending_intent_changes_state_only_by_its_answer() {
     use crate::inv_07_create_at_most_once::{Cut, end_at};
     for to in ["waiting", "done", "rejected", "parked"] {
         let mut harness = InProcess::open(1).await;

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_synced_may_be_there_in_part() {
+    fn unsynced_writes_may_be_kept_in_part() {
         let write = |at, byte, len| Change::Write { at, bytes: vec![byte; len] };
         let image = image(&[1; 1024], vec![write(0, 2, 1024), write(1024, 3, 512), write(100, 4, 8)]);
         assert_eq!(image.unsynced(), 3);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncation_may_be_lost_too() {
+    fn unsynced_truncation_may_be_lost() {
         let image = image(&[1; 1024], vec![Change::Truncate { len: 0 }]);
         let lengths: Vec<usize> = (0..16).map(|seed| found(&image, Keep::SomeSectors, seed).len()).collect();
         assert!(lengths.contains(&0) && lengths.contains(&1024));
