@@ -16,9 +16,9 @@ pub struct Promise {
     pub body: Option<Value>,
 }
 
-/// How far everything had come at a moment: whatever is below these is certain.
+/// How far everything had come at a point: whatever is below these is certain.
 #[derive(Clone, Copy, Debug)]
-pub struct Known {
+pub struct Watermark {
     pub promises: usize,
     pub keys: usize,
     pub head: Option<Head>,
@@ -26,11 +26,11 @@ pub struct Known {
 
 pub struct Ledger {
     spool: PathBuf,
-    book: Mutex<Book>,
+    entries: Mutex<Entries>,
 }
 
 #[derive(Default)]
-pub struct Book {
+pub struct Entries {
     pub promises: Vec<Arc<Promise>>,
     /// The idempotency keys of the creates that reached the API.
     pub keys: Vec<Arc<str>>,
@@ -42,37 +42,37 @@ pub struct Book {
 
 impl Ledger {
     pub fn new(spool: &Path) -> Self {
-        Self { spool: spool.to_owned(), book: Mutex::default() }
+        Self { spool: spool.to_owned(), entries: Mutex::default() }
     }
 
-    pub fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap()
+    pub fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap()
     }
 
     /// A COMMIT returned.
     pub fn promise(&self, promise: Promise) {
-        self.book().promises.push(Arc::new(promise));
+        self.entries().promises.push(Arc::new(promise));
     }
 
     /// A file was renamed into the spool directory.
     pub fn dropped(&self, file: &str, promises: Vec<Promise>) {
-        self.book().files.push((file.to_owned(), promises.into_iter().map(Arc::new).collect()));
+        self.entries().files.push((file.to_owned(), promises.into_iter().map(Arc::new).collect()));
     }
 
     /// The log came to this.
     pub fn log_is_at(&self, head: Head) {
-        self.book().head = Some(head);
+        self.entries().head = Some(head);
     }
 
-    /// What was certain then. Copied, for whoever works on the database waits for this book.
-    pub fn certain(&self, known: Known) -> (Vec<Arc<Promise>>, Vec<Arc<str>>) {
-        let book = self.book();
-        (book.promises[..known.promises].to_vec(), book.keys[..known.keys].to_vec())
+    /// What was certain then. Copied, for whoever works on the database waits for this entries.
+    pub fn below(&self, known: Watermark) -> (Vec<Arc<Promise>>, Vec<Arc<str>>) {
+        let entries = self.entries();
+        (entries.promises[..known.promises].to_vec(), entries.keys[..known.keys].to_vec())
     }
 
     /// Whether the file waits to be accepted, or its acceptance has begun: nothing is certain of it. A file moves from the one
     /// place to the other, so that they are looked at in this order.
-    fn lies(&self, file: &str) -> bool {
+    fn is_pending(&self, file: &str) -> bool {
         let is_claimed = || {
             let claims = std::fs::read_dir(self.spool.join(".claimed")).into_iter().flatten().flatten();
             claims.map(|claim| claim.path().join(file)).any(|path| path.exists())
@@ -81,23 +81,24 @@ impl Ledger {
     }
 
     /// What is certain now. Whatever the disk holds is to be asked after this.
-    pub fn known(&self, sandbox: &Sandbox) -> Known {
-        let book = &mut *self.book();
-        let (gone, there) =
-            std::mem::take(&mut book.files).into_iter().partition::<Vec<_>, _>(|(file, _)| !self.lies(file));
-        book.files = there;
-        book.promises.extend(gone.into_iter().flat_map(|(_, promises)| promises));
+    pub fn known(&self, sandbox: &Sandbox) -> Watermark {
+        let entries = &mut *self.entries();
+        let (gone, there) = std::mem::take(&mut entries.files)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(file, _)| !self.is_pending(file));
+        entries.files = there;
+        entries.promises.extend(gone.into_iter().flat_map(|(_, promises)| promises));
         let world = sandbox.world();
-        for seen in &world.requests()[book.requests..] {
+        for seen in &world.requests()[entries.requests..] {
             if seen.method == "POST" {
                 // One that is sent again is the same create.
                 let key = seen
                     .header("x-komoju-idempotency")
-                    .filter(|key| !book.keys.iter().any(|known| **known == **key));
-                book.keys.extend(key.map(Arc::from));
+                    .filter(|key| !entries.keys.iter().any(|known| **known == **key));
+                entries.keys.extend(key.map(Arc::from));
             }
         }
-        book.requests = world.requests().len();
-        Known { promises: book.promises.len(), keys: book.keys.len(), head: book.head }
+        entries.requests = world.requests().len();
+        Watermark { promises: entries.promises.len(), keys: entries.keys.len(), head: entries.head }
     }
 }

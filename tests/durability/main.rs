@@ -1,4 +1,4 @@
-//! What survives when the power goes: every moment of a run is a disk that may be found, and each must hold what was promised.
+//! What survives when the power goes: every point of a run is a disk that may be found, and each must hold what was promised.
 //!
 //! A process that is killed proves nothing here, for the kernel keeps what it wrote. So SQLite writes through a VFS that knows what was
 //! synced (`tests/lossy-vfs`), and of what was not any part may be missing, torn in sectors. The control is the same run with
@@ -7,7 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 #![expect(clippy::print_stdout, reason = "how much was looked at is part of the result")]
 
-mod judge;
+mod check;
 mod ledger;
 mod life;
 
@@ -20,12 +20,12 @@ use komoju_testkit::InProcess;
 use lossy_vfs::{Disk, Keep, Synchronous};
 use tempfile::TempDir;
 
-use judge::{Queue, Sum, judge};
+use check::{Queue, Sum, check_image};
 use ledger::Ledger;
-use life::{Camera, Plan, World};
+use life::{ImageRecorder, Plan, World};
 
 /// How many images are judged at a time.
-const JUDGES: usize = 2;
+const CHECKERS: usize = 2;
 
 /// What a run left.
 struct Ran {
@@ -41,26 +41,27 @@ async fn run(plan: Plan) -> Ran {
     let harness = InProcess::open(30).await;
     let ledger = Arc::new(Ledger::new(spool.path()));
     let (queue, sum) = (Arc::<Queue>::default(), Arc::new(Mutex::new(Sum::default())));
-    let camera = Camera::new(plan, Arc::clone(&harness.sandbox), Arc::clone(&ledger), Arc::clone(&queue));
-    let judges: Vec<_> = (0..JUDGES)
+    let recorder =
+        ImageRecorder::new(plan, Arc::clone(&harness.sandbox), Arc::clone(&ledger), Arc::clone(&queue));
+    let checkers: Vec<_> = (0..CHECKERS)
         .map(|_| {
             let (queue, sum, ledger) = (Arc::clone(&queue), Arc::clone(&sum), Arc::clone(&ledger));
             std::thread::spawn(move || {
-                while let Some(moment) = queue.take() {
-                    let loss = judge(&moment, &ledger);
-                    sum.lock().unwrap().add(&moment, loss);
+                while let Some(point) = queue.take() {
+                    let loss = check_image(&point, &ledger);
+                    sum.lock().unwrap().add(&point, loss);
                 }
             })
         })
         .collect();
-    let mut world = World::new(harness, Arc::new(camera), spool.path(), plan);
+    let mut world = World::new(harness, Arc::new(recorder), spool.path(), plan);
     let mut lives = 0;
-    while !world.camera.is_over() {
-        world.live().await;
+    while !world.recorder.is_over() {
+        world.run().await;
         lives += 1;
     }
-    for judge in judges {
-        judge.join().unwrap();
+    for checker in checkers {
+        checker.join().unwrap();
     }
     let sum = std::mem::take(&mut *sum.lock().unwrap());
     Ran { world, sum, lives, _spool: spool }
@@ -76,14 +77,14 @@ async fn acknowledged_intents_survive_a_power_cut() {
     let points = points(400);
     // In a run that is asked for every operation is a point; by default they are spread over a longer one.
     let one_in = if points >= 10_000 { 1 } else { 4 };
-    let plan = Plan { synchronous: Synchronous::AsAsked, points, power_for: 400, one_in, seed: 11 };
+    let plan = Plan { synchronous: Synchronous::AsAsked, points, power_cut_within: 400, one_in, seed: 11 };
     let Ran { mut world, sum, lives, _spool } = run(plan).await;
-    let known = world.camera.ledger.known(&world.harness.sandbox);
+    let known = world.recorder.ledger.known(&world.harness.sandbox);
     println!(
         "{} crash points in {} operations and {lives} lives, {} with something unsynced, by kind {:?}; {} intents \
          acknowledged, {} creates sent; nothing lost",
         sum.images(),
-        world.camera.operations(),
+        world.recorder.operations(),
         sum.with_unsynced,
         sum.kinds,
         known.promises,
@@ -94,14 +95,14 @@ async fn acknowledged_intents_survive_a_power_cut() {
     assert!(sum.kinds.len() == 4 && sum.with_unsynced > points / 4 && known.keys > 0, "{sum:?}");
 
     // What the last life left is carried out.
-    let door = world.door();
+    let spool = world.spool();
     let stop = tokio_util::sync::CancellationToken::new();
-    door.drain(&stop).await.unwrap();
+    spool.drain(&stop).await.unwrap();
     world.harness.drain_on(50, SignedDuration::from_secs(60)).await;
     assert_eq!(world.harness.column("SELECT id || ' ' || state FROM intents WHERE state <> 'done'"), [""; 0]);
-    world.camera.ledger.known(&world.harness.sandbox);
+    world.recorder.ledger.known(&world.harness.sandbox);
     let there = world.harness.column("SELECT id FROM intents");
-    for promise in &world.camera.ledger.book().promises {
+    for promise in &world.recorder.ledger.entries().promises {
         assert!(there.contains(&promise.id), "{promise:?}");
     }
     let creates = world.harness.one("SELECT count(*) FROM intents WHERE op = 'create'");
@@ -113,9 +114,9 @@ async fn acknowledged_intents_survive_a_power_cut() {
 #[tokio::test(flavor = "multi_thread")]
 async fn control_with_synchronous_normal_loses_acknowledged_intents() {
     let points = points(400) / 4;
-    let plan = Plan { synchronous: Synchronous::Normal, points, power_for: 0, one_in: 4, seed: 12 };
+    let plan = Plan { synchronous: Synchronous::Normal, points, power_cut_within: 0, one_in: 4, seed: 12 };
     let Ran { world, sum, .. } = run(plan).await;
-    let known = world.camera.ledger.known(&world.harness.sandbox);
+    let known = world.recorder.ledger.known(&world.harness.sandbox);
     println!(
         "control: of {} intents acknowledged {} are lost in some image, in {} of {} images; {} lost a key that was sent",
         known.promises,
@@ -135,8 +136,8 @@ fn power_cut_within_the_first_start_is_repaired_by_the_next_start() {
     let directory = TempDir::new().unwrap();
     let disk = Disk::watch(directory.path(), Synchronous::AsAsked);
     let images = Arc::new(Mutex::new(vec![disk.image()]));
-    let album = Arc::clone(&images);
-    disk.observe(move |disk, _| album.lock().unwrap().push(disk.image()));
+    let recorded = Arc::clone(&images);
+    disk.observe(move |disk, _| recorded.lock().unwrap().push(disk.image()));
     Store::open(&directory.path().join("komoju.db")).unwrap().close();
     disk.forget();
     let images = std::mem::take(&mut *images.lock().unwrap());

@@ -98,7 +98,7 @@ faults![
         "a page inflates to 10 GB",
         Outlasts("GET /customers page 2: the answer is larger than 3072 KiB"),
         Done,
-        |case| case.swallows(Effect::GzipBomb { bytes: 10 << 30 }),
+        |case| case.bounds_memory_under(Effect::GzipBomb { bytes: 10 << 30 }),
     ),
     (
         ten_gigabytes,
@@ -106,7 +106,7 @@ faults![
         "a page has 10 GB",
         Outlasts("GET /customers page 2: the answer is larger than 3072 KiB"),
         Done,
-        |case| case.swallows(Effect::HugeBody { bytes: 10 << 30 }),
+        |case| case.bounds_memory_under(Effect::HugeBody { bytes: 10 << 30 }),
     ),
     (
         header_of_ten_megabytes,
@@ -114,7 +114,7 @@ faults![
         "a header has 10 MB",
         Outlasts("GET /customers page 2: no answer"),
         Done,
-        |case| case.swallows(Effect::HugeHeader { bytes: 10_000_000 }),
+        |case| case.bounds_memory_under(Effect::HugeHeader { bytes: 10_000_000 }),
     ),
     (
         web_page_with_200,
@@ -170,7 +170,7 @@ faults![
 
 impl Case {
     /// An effect on the second page, twice; the process is small when it has read it.
-    fn swallows(&mut self, effect: Effect) {
+    fn bounds_memory_under(&mut self, effect: Effect) {
         self.inject(Fault::new(effect).call(Call::List).page(2).times(2));
         // The pass is over and the process lives while its first push waits for an answer.
         let held = self.harness.inject(Fault::new(Effect::Hold).call(Call::Create));

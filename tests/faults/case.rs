@@ -47,7 +47,7 @@ pub struct Case {
     is_still: bool,
     evidence: Vec<Evidence>,
     /// What was said under the fault.
-    told: Option<String>,
+    output: Option<String>,
     config: String,
 }
 
@@ -72,13 +72,13 @@ impl Case {
             deleted: String::new(),
             is_still: true,
             evidence: Vec::new(),
-            told: None,
+            output: None,
             config: String::new(),
         };
         let file = case.harness.path("secret-key");
         fs::write(&file, KEY).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        everything_is_heard();
+        capture_all_logs();
         let talkative = "[log]\nlevel = 'trace'\n[api]\n";
         case.configure("[api]\n", &format!("{talkative}secret_key_file = '{}'\n", file.display()));
         case.first_sync();
@@ -115,12 +115,12 @@ impl Case {
     }
 
     /// Whether the mirror knew this customer before the changes, and no intent is about it.
-    pub fn is_old_and_left_alone(&self, id: &str) -> bool {
-        self.before.contains_key(id) && self.is_left_alone(id)
+    pub fn is_old_without_intent(&self, id: &str) -> bool {
+        self.before.contains_key(id) && self.has_no_intent(id)
     }
 
     /// Whether no intent is about this customer.
-    pub fn is_left_alone(&self, id: &str) -> bool {
+    pub fn has_no_intent(&self, id: &str) -> bool {
         id != self.updated && id != self.deleted
     }
 
@@ -136,7 +136,7 @@ impl Case {
     }
 
     /// Speaks to this address until the fault is over.
-    pub fn speak_to(&self, base_url: &str) {
+    pub fn set_base_url(&self, base_url: &str) {
         self.reconfigure(&self.harness.sandbox.base_url(), base_url);
     }
 
@@ -182,7 +182,7 @@ impl Case {
     }
 
     /// How many customers were requested by themselves and answered with this status.
-    pub fn asked_alone(&self, status: u16) -> usize {
+    pub fn requested_alone(&self, status: u16) -> usize {
         let world = self.harness.sandbox.world();
         let alone = world.requests().iter().filter(|seen| seen.method == "GET" && seen.page.is_none());
         let answered = alone.filter(|seen| seen.status == Some(status));
@@ -242,17 +242,21 @@ impl Case {
     }
 
     /// The command under the fault has ended, and said this.
-    pub fn conclude(&mut self, code: i32, told: &str) {
+    pub fn conclude(&mut self, code: i32, output: &str) {
         let reasons = self.harness.column("SELECT coalesce(reason, '') FROM intents ORDER BY id");
-        let told = format!("{told}\n{}", reasons.join("\n"));
-        assert_eq!(code, self.row.ends.code(), "{told}");
-        assert!(told.contains(self.row.ends.said()), "not said: {:?}\n{told}", self.row.ends.said());
-        self.assert_sound();
+        let output = format!("{output}\n{}", reasons.join("\n"));
+        assert_eq!(code, self.row.ends.code(), "{output}");
+        assert!(
+            output.contains(self.row.ends.message()),
+            "not said: {:?}\n{output}",
+            self.row.ends.message()
+        );
+        self.assert_no_false_record();
         if let Ends::Fails(_) = self.row.ends {
             assert_eq!(self.deleted_by_passes(), 0, "a failed pass deleted");
         }
-        assert_eq!(self.states(), self.row.outbox.states(), "{told}");
-        self.told = Some(told);
+        assert_eq!(self.states(), self.row.outbox.states(), "{output}");
+        self.output = Some(output);
     }
 
     /// The states of the create, the update and the delete.
@@ -261,7 +265,7 @@ impl Case {
     }
 
     /// Asserts that nothing wrong was recorded and nobody was lost, whatever is still missing.
-    pub fn assert_sound(&self) {
+    pub fn assert_no_false_record(&self) {
         self.harness.assert_proven();
         let (mirror, truth) = (self.harness.mirror(), self.harness.sandbox.world().truth());
         for id in self.before.keys().filter(|id| truth.contains_key(*id)) {
@@ -283,7 +287,7 @@ impl Case {
 
     /// The fault is over: one pass of the real binary makes the mirror true, and all intents are settled.
     fn heal(self) {
-        assert!(self.told.is_some(), "no command was seen to end under the fault");
+        assert!(self.output.is_some(), "no command was seen to end under the fault");
         assert!(!self.evidence.is_empty(), "nothing shows that the fault struck");
         for evidence in &self.evidence {
             assert!(evidence(&self.harness) > 0, "the fault did not strike");
@@ -337,14 +341,14 @@ impl Case {
 const TOKEN: &str = "tok_Vq7Zk2mXw9Rt4bLpC8sYd1HjN6gF3uEa";
 
 /// What this process has logged, whatever its level.
-static HEARD: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+static LOGGED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
-/// From here on every test of this process is heard.
-fn everything_is_heard() {
-    struct Ear;
-    impl Write for Ear {
+/// From here on every test of this process is logged.
+fn capture_all_logs() {
+    struct Capture;
+    impl Write for Capture {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            HEARD.lock().unwrap().extend_from_slice(bytes);
+            LOGGED.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -355,7 +359,7 @@ fn everything_is_heard() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let all = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
-        all.with_writer(|| Ear).init();
+        all.with_writer(|| Capture).init();
     });
 }
 
@@ -365,10 +369,10 @@ impl Case {
         fs::remove_file(self.harness.path("secret-key")).unwrap();
         let canaries = [Canary::new("the key", KEY), Canary::new("the token", TOKEN)];
         assert_eq!(below(self.harness.directory.path(), &canaries), Vec::<String>::new());
-        let (heard, said) = (HEARD.lock().unwrap().clone(), self.harness.said.lock().unwrap().clone());
-        assert!(!heard.is_empty() && said.contains("DEBUG"), "nothing was logged");
+        let (logged, said) = (LOGGED.lock().unwrap().clone(), self.harness.said.lock().unwrap().clone());
+        assert!(!logged.is_empty() && said.contains("DEBUG"), "nothing was logged");
         for canary in &canaries {
-            assert_eq!(canary.found(&heard), Vec::<String>::new(), "logged");
+            assert_eq!(canary.found(&logged), Vec::<String>::new(), "logged");
             assert_eq!(canary.found(said.as_bytes()), Vec::<String>::new(), "said");
         }
     }

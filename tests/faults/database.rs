@@ -24,7 +24,7 @@ faults![
         Unusable("`komoju-sync run` (process "),
         Done,
         |case| {
-            let mut first = case.stuck_in_a_page();
+            let mut first = case.held_in_a_page();
             let holder = format!("`komoju-sync run` (process {}) since 20", first.id());
             for arguments in [&["run"][..], &["sync"], &["rebuild"]] {
                 let ran = case.harness.expect(5, arguments);
@@ -55,7 +55,7 @@ faults![
             case.fired_when(move |_| kept);
             assert!(case.harness.head() > before, "it is recorded beside the reader");
             assert_eq!(count(&conn), before, "who reads sees what was");
-            case.doctor_tells_who_reads();
+            case.doctor_names_the_reader();
             conn.execute_batch("COMMIT").unwrap();
             assert!(count(&conn) > before);
         },
@@ -66,7 +66,7 @@ faults![
         "the second half of the database is missing",
         Unusable("is damaged"),
         Kept,
-        |case| case.finds(|good| good[..good.len() / 2].to_vec()),
+        |case| case.finds_file(|good| good[..good.len() / 2].to_vec()),
     ),
     (
         database_overwritten_inside,
@@ -74,7 +74,7 @@ faults![
         "a page of the database was overwritten",
         Unusable("is damaged"),
         Kept,
-        |case| case.finds(|good| patched(good, 8192, &[0xAA; 4096])),
+        |case| case.finds_file(|good| patched(good, 8192, &[0xAA; 4096])),
     ),
     (
         database_without_its_beginning,
@@ -82,7 +82,7 @@ faults![
         "the first bytes of the database are zero",
         Unusable("is damaged"),
         Kept,
-        |case| case.finds(|good| patched(good, 0, &[0; 16])),
+        |case| case.finds_file(|good| patched(good, 0, &[0; 16])),
     ),
     (
         another_programs_database,
@@ -96,7 +96,7 @@ faults![
             let sql = "PRAGMA journal_mode = wal; CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)";
             conn.execute_batch(sql).unwrap();
             drop(conn);
-            case.finds(|_| fs::read(other).unwrap());
+            case.finds_file(|_| fs::read(other).unwrap());
         },
     ),
     (
@@ -105,7 +105,7 @@ faults![
         "the file is a text",
         Unusable("is not a komoju-sync database"),
         Kept,
-        |case| case.finds(|_| b"Dear diary,\n".repeat(50)),
+        |case| case.finds_file(|_| b"Dear diary,\n".repeat(50)),
     ),
     (
         newer_programs_database,
@@ -113,7 +113,7 @@ faults![
         "the database was written by a newer version",
         Unusable("newer komoju-sync"),
         Kept,
-        |case| case.finds(|good| patched(good, 60, &99_u32.to_be_bytes())),
+        |case| case.finds_file(|good| patched(good, 60, &99_u32.to_be_bytes())),
     ),
     (
         old_backup,
@@ -125,7 +125,7 @@ faults![
             let file = case.harness.path("old.db");
             case.harness.expect(0, &["backup", file.to_str().unwrap()]);
             // Of those whom the backup knows.
-            let known = case.harness.mirror().into_keys().filter(|id| case.is_left_alone(id));
+            let known = case.harness.mirror().into_keys().filter(|id| case.has_no_intent(id));
             let gone: Vec<String> = known.take(3).collect();
             case.harness.expect(0, &["sync"]);
             assert_eq!(case.states(), ["done"; 3]);
@@ -153,7 +153,7 @@ fn patched(good: &[u8], at: usize, with: &[u8]) -> Vec<u8> {
 
 impl Case {
     /// The write-ahead log has grown without bound meanwhile: doctor says so, and names this process.
-    fn doctor_tells_who_reads(&self) {
+    fn doctor_names_the_reader(&self) {
         // What lies behind the last frame is nothing to SQLite, and takes no room. No lock stands on this file that closing it could
         // take away; they stand on the -shm.
         let wal = File::options().write(true).open(self.harness.path("komoju.db-wal")).unwrap();
@@ -170,7 +170,7 @@ impl Case {
     }
 
     /// Another file lies in the place of the database, and is left as it is.
-    fn finds(&mut self, other: impl FnOnce(&[u8]) -> Vec<u8>) {
+    fn finds_file(&mut self, other: impl FnOnce(&[u8]) -> Vec<u8>) {
         let path = self.harness.path("komoju.db");
         for leftover in ["komoju.db-wal", "komoju.db-shm"] {
             let _ = fs::remove_file(self.harness.path(leftover));

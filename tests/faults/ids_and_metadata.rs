@@ -17,7 +17,7 @@ faults![
         "a customer is called `../customers/x`",
         Complete("58 live"),
         Done,
-        |case| case.knows("../customers/x"),
+        |case| case.mirrors_id("../customers/x"),
     ),
     (
         id_with_an_escape,
@@ -25,7 +25,7 @@ faults![
         "a customer is called `%2e%2e%2fx`",
         Complete("58 live"),
         Done,
-        |case| case.knows("%2e%2e%2fx"),
+        |case| case.mirrors_id("%2e%2e%2fx"),
     ),
     (
         id_with_a_query,
@@ -33,7 +33,7 @@ faults![
         "a customer is called `a?b=c#d&e`",
         Complete("58 live"),
         Done,
-        |case| case.knows("a?b=c#d&e"),
+        |case| case.mirrors_id("a?b=c#d&e"),
     ),
     (
         id_with_nul,
@@ -49,7 +49,7 @@ faults![
         "a customer is called `👩‍👩‍👧§`",
         Complete("58 live"),
         Done,
-        |case| case.knows("👩‍👩‍👧§"),
+        |case| case.mirrors_id("👩‍👩‍👧§"),
     ),
     (
         id_of_a_megabyte,
@@ -129,7 +129,7 @@ fn keys(count: u32) -> Value {
 
 impl Case {
     /// A customer of this name comes; it is mirrored, changed by an intent, and its deletion proven, as anybody's.
-    fn knows(&mut self, id: &'static str) {
+    fn mirrors_id(&mut self, id: &'static str) {
         self.harness
             .sandbox
             .world()

@@ -142,8 +142,8 @@ faults![
         Done,
         |case| {
             case.lists(Effect::EmptyList);
-            assert_eq!(case.asked_alone(200), 56, "each living customer is verified");
-            assert_eq!(case.asked_alone(404), 1);
+            assert_eq!(case.requested_alone(200), 56, "each living customer is verified");
+            assert_eq!(case.requested_alone(404), 1);
             assert_eq!(case.deleted_by_passes(), 0, "no listed customer can be the canary");
         },
     ),
@@ -155,7 +155,7 @@ faults![
         Done,
         |case| {
             case.lists(Effect::ShortList { keep: 28 });
-            assert_eq!(case.asked_alone(200), 29 + 1, "the other half, and a canary");
+            assert_eq!(case.requested_alone(200), 29 + 1, "the other half, and a canary");
             case.harness.assert_true();
         },
     ),
@@ -167,7 +167,7 @@ faults![
         Done,
         |case| {
             case.lists(Effect::Hide { ids: Vec::new(), every: Some(2) });
-            assert_eq!(case.asked_alone(200), 29 + 1, "the hidden customers, and a canary");
+            assert_eq!(case.requested_alone(200), 29 + 1, "the hidden customers, and a canary");
             case.harness.assert_true();
         },
     ),
@@ -188,12 +188,12 @@ faults![
             // 207 live, 28 listed, 100 verified by single requests: 79 are left.
             let ran = case.endure_by_binary();
             assert!(ran.stderr.contains("79 customers were neither listed nor verified"), "{}", ran.stderr);
-            assert_eq!(case.asked_alone(200), 100);
+            assert_eq!(case.requested_alone(200), 100);
             case.harness.assert_true();
             // The next sweep verifies the rest.
             case.harness.sandbox.world().clear_requests();
             case.harness.expect(0, &["sync"]);
-            assert_eq!(case.asked_alone(200), 79);
+            assert_eq!(case.requested_alone(200), 79);
         },
     ),
     (
@@ -219,7 +219,7 @@ faults![
             let gone = case.deletes_of_known(20);
             case.fired_when(|harness| harness.one("SELECT count(*) FROM held_deletions").parse().unwrap());
             case.endure_by_binary();
-            assert_eq!(case.asked_alone(404), 20, "a sample");
+            assert_eq!(case.requested_alone(404), 20, "a sample");
             assert_eq!(case.deleted_by_passes(), 0);
             assert!(gone.iter().all(|id| case.harness.mirror().contains_key(id)));
             case.harness.expect(0, &["deletions", "approve"]);
@@ -232,7 +232,7 @@ impl Case {
     fn deletes_of_known(&self, count: usize) -> Vec<String> {
         let known: Vec<String> = self.harness.mirror().into_keys().collect();
         let mut world = self.harness.sandbox.world();
-        let others = known.into_iter().filter(|id| self.is_left_alone(id));
+        let others = known.into_iter().filter(|id| self.has_no_intent(id));
         let gone: Vec<String> = others.filter(|id| world.delete(id)).take(count).collect();
         assert_eq!(gone.len(), count);
         gone
@@ -242,8 +242,8 @@ impl Case {
     fn repeats_first_page(&mut self, echo: Echo) {
         self.inject(Fault::new(Effect::SamePage { page: 1, echo }).call(Call::List));
         self.endure_by_binary();
-        assert_eq!(self.asked_alone(200), 47 + 1, "the customers of the other pages, and a canary");
-        assert_eq!(self.asked_alone(404), 1);
+        assert_eq!(self.requested_alone(200), 47 + 1, "the customers of the other pages, and a canary");
+        assert_eq!(self.requested_alone(404), 1);
         assert_eq!(self.deleted_by_passes(), 1);
         self.harness.assert_true();
     }

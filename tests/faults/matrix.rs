@@ -59,25 +59,25 @@ impl Ends {
     }
 
     /// A part of what a person reads.
-    pub fn said(self) -> &'static str {
+    pub fn message(self) -> &'static str {
         match self {
-            Self::Complete(said)
-            | Self::Outlasts(said)
-            | Self::Fails(said)
-            | Self::Partial(said)
-            | Self::Unreadable(said)
-            | Self::Waits(said)
-            | Self::Refused(said)
-            | Self::Misconfigured(said)
-            | Self::Unusable(said)
-            | Self::Stops(said)
-            | Self::Killed(said)
-            | Self::Elsewhere(said) => said,
+            Self::Complete(message)
+            | Self::Outlasts(message)
+            | Self::Fails(message)
+            | Self::Partial(message)
+            | Self::Unreadable(message)
+            | Self::Waits(message)
+            | Self::Refused(message)
+            | Self::Misconfigured(message)
+            | Self::Unusable(message)
+            | Self::Stops(message)
+            | Self::Killed(message)
+            | Self::Elsewhere(message) => message,
         }
     }
 
     /// What the table says.
-    pub fn words(self) -> &'static str {
+    pub fn text(self) -> &'static str {
         match self {
             Self::Complete(_) => "the pass is complete; exit 0",
             Self::Outlasts(_) => "the pass asks again and is complete; exit 0",
@@ -137,7 +137,7 @@ impl Outbox {
     }
 
     /// What the table says.
-    pub fn words(self) -> &'static str {
+    pub fn text(self) -> &'static str {
         match self {
             Self::Done => "pushes are not touched",
             Self::Kept => "no push leaves",

@@ -19,8 +19,8 @@ faults![
         Done,
         |case| {
             case.moves(Drift { insert: 2, ..Drift::default() });
-            assert_eq!(case.asked_alone(404), 1, "the deleted customer");
-            assert_eq!(case.asked_alone(200), 1, "its canary");
+            assert_eq!(case.requested_alone(404), 1, "the deleted customer");
+            assert_eq!(case.requested_alone(200), 1, "its canary");
             assert_eq!(case.pages_requested().iter().filter(|page| **page == 1).count(), 2, "two rounds");
             case.harness.assert_true();
         },
@@ -35,7 +35,7 @@ faults![
             let list = case.harness.sandbox.world().ids();
             // Of the three canaries at least one lives.
             case.moves_after(2, Drift { delete: 1, ..Drift::default() });
-            assert_eq!(case.asked_alone(200), 2 + 1, "the skipped customers and the canary");
+            assert_eq!(case.requested_alone(200), 2 + 1, "the skipped customers and the canary");
             // With each page that was left one customer fewer stands before the next one.
             for skipped in [10, 21].map(|place| &list[place]) {
                 assert!(case.is_shown_alive(skipped), "{skipped} was on no page, and was not requested");
@@ -52,7 +52,7 @@ faults![
             case.reconfigure("[inbound]\n", "[inbound]\nmax_delete_count = 2\n");
             // Of the three canaries at least one lives.
             case.moves_after(2, Drift { delete: 1, ..Drift::default() });
-            assert_eq!(case.asked_alone(200), 2 + 1, "the skipped customers and the canary");
+            assert_eq!(case.requested_alone(200), 2 + 1, "the skipped customers and the canary");
             assert_eq!(case.deleted_by_passes(), 1);
         },
     ),
@@ -65,8 +65,8 @@ faults![
         |case| {
             case.moves(Drift { reorder: 1, place: Region::Coming, ..Drift::default() });
             // `total` says 57 and 53 are seen: the second round shows the four that were skipped.
-            assert_eq!(case.asked_alone(404), 1, "the deleted customer");
-            assert_eq!(case.asked_alone(200), 1, "its canary");
+            assert_eq!(case.requested_alone(404), 1, "the deleted customer");
+            assert_eq!(case.requested_alone(200), 1, "its canary");
             assert_eq!(case.pages_requested().iter().filter(|page| **page == 1).count(), 2, "two rounds");
             case.harness.assert_true();
         },

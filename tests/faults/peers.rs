@@ -31,7 +31,7 @@ fn serve(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
 }
 
 /// An address where nothing listens.
-pub fn nobody() -> SocketAddr {
+pub fn unused_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
@@ -50,12 +50,12 @@ pub fn plain() -> (SocketAddr, Arrived) {
 }
 
 /// A stream that keeps what it reads.
-struct Kept {
+struct RecordedStream {
     stream: TcpStream,
     read: Vec<u8>,
 }
 
-impl Read for Kept {
+impl Read for RecordedStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.stream.read(buffer)?;
         self.read.extend_from_slice(&buffer[..count]);
@@ -63,7 +63,7 @@ impl Read for Kept {
     }
 }
 
-impl Write for Kept {
+impl Write for RecordedStream {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.stream.write(buffer)
     }
@@ -88,7 +88,7 @@ pub fn untrusted() -> (SocketAddr, Arrived) {
     let seen = Arc::clone(&arrived);
     let address = serve(move |stream| {
         let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
-        let mut tls = StreamOwned::new(connection, Kept { stream, read: Vec::new() });
+        let mut tls = StreamOwned::new(connection, RecordedStream { stream, read: Vec::new() });
         let mut deciphered = vec![0; 16 << 10];
         let count = tls.read(&mut deciphered).unwrap_or(0);
         let mut bytes = std::mem::take(&mut tls.sock.read);
@@ -99,7 +99,7 @@ pub fn untrusted() -> (SocketAddr, Arrived) {
 }
 
 /// Passes one request and its whole answer, then resets the connection.
-pub fn hasty(server: SocketAddr) -> (SocketAddr, Arrived) {
+pub fn resetting(server: SocketAddr) -> (SocketAddr, Arrived) {
     let arrived = Arrived::default();
     let seen = Arc::clone(&arrived);
     let address = serve(move |mut client| {

@@ -197,7 +197,7 @@ faults![
             case.harness.sandbox.world().readings_mut().repeated = Repeated::Displacing;
             case.reads();
             // A full page hides one of its customers. The deleted one is requested too, and a canary.
-            let asked = case.asked_alone(200);
+            let asked = case.requested_alone(200);
             assert!((5..=7).contains(&asked), "{asked}");
         },
     ),
@@ -373,7 +373,7 @@ impl Case {
     fn filters(&mut self, every: u32, hidden: usize) {
         self.harness.sandbox.world().readings_mut().filtered_every = NonZeroU32::new(every);
         self.reads();
-        let asked = self.asked_alone(200);
+        let asked = self.requested_alone(200);
         // Perhaps the deleted one is among the hidden. A canary is requested too, which may be any listed customer.
         assert!((hidden..=hidden + 1).contains(&asked), "{asked}");
         self.fired_when(move |harness| harness.one("SELECT count(*) FROM unlisted").parse().unwrap());
@@ -436,7 +436,7 @@ impl Case {
         }
         let second = self.harness.mirror().into_keys().find(|id| {
             let is_live = self.harness.sandbox.world().get(id).is_some();
-            is_live && self.is_old_and_left_alone(id)
+            is_live && self.is_old_without_intent(id)
         });
         assert!(self.harness.sandbox.world().delete(&second.clone().unwrap()));
         self.wait(LAG + Duration::from_secs(60));

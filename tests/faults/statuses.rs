@@ -134,7 +134,7 @@ faults![
         "everything is answered 307 to the same path",
         Fails("GET /customers page 1: answered HTTP 307, a redirect to"),
         Retried,
-        |case| case.is_led(RedirectTarget::SameHost),
+        |case| case.is_redirected(RedirectTarget::SameHost),
     ),
     (
         redirect_to_another_host,
@@ -142,7 +142,7 @@ faults![
         "everything is answered 307 to another host",
         Fails("GET /customers page 1: answered HTTP 307, a redirect to"),
         Retried,
-        |case| case.is_led(RedirectTarget::OtherHost),
+        |case| case.is_redirected(RedirectTarget::OtherHost),
     ),
     (
         redirect_to_plain_http,
@@ -150,13 +150,13 @@ faults![
         "everything is answered 307 to the same host by plain http",
         Fails("GET /customers page 1: answered HTTP 307, a redirect to http://"),
         Retried,
-        |case| case.is_led(RedirectTarget::PlainHttp),
+        |case| case.is_redirected(RedirectTarget::PlainHttp),
     ),
 ];
 
 impl Case {
     /// Everything is redirected there, and nothing follows: one try at a page, and one at each push, is all that arrives.
-    fn is_led(&mut self, to: RedirectTarget) {
+    fn is_redirected(&mut self, to: RedirectTarget) {
         self.everything(Effect::Redirect { status: 307, to, work: Work::Skipped });
         let world = self.harness.sandbox.world();
         let own = format!("127.0.0.1:{}", self.harness.sandbox.address().port());

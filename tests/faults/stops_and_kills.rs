@@ -21,7 +21,7 @@ faults![
         Stops("interrupted: stopped on request"),
         Done,
         |case| {
-            let daemon = case.stuck_in_a_page();
+            let daemon = case.held_in_a_page();
             case.stops(daemon);
         },
     ),
@@ -32,7 +32,7 @@ faults![
         Stops("the process ended while it was sent"),
         CreateRetried,
         |case| {
-            let daemon = case.stuck_in_a_create();
+            let daemon = case.held_in_a_create();
             case.stops(daemon);
             let next = "SELECT coalesce(next_attempt_at, 'at once') FROM intents WHERE id = 'c'";
             assert_eq!(case.harness.one(next), "at once");
@@ -46,7 +46,7 @@ faults![
         Killed("instance  none is running"),
         Done,
         |case| {
-            let daemon = case.stuck_in_a_page();
+            let daemon = case.held_in_a_page();
             case.is_killed(daemon);
         },
     ),
@@ -57,7 +57,7 @@ faults![
         Killed("instance  none is running"),
         CreateUnderWay,
         |case| {
-            let daemon = case.stuck_in_a_create();
+            let daemon = case.held_in_a_create();
             case.is_killed(daemon);
             case.takes_effect_late();
         },
@@ -75,7 +75,7 @@ pub const ELSEWHERE: &[crate::matrix::Row] = &[crate::matrix::Row {
 
 impl Case {
     /// The daemon, its pushes done, waiting for the third page.
-    pub fn stuck_in_a_page(&mut self) -> Process {
+    pub fn held_in_a_page(&mut self) -> Process {
         let fault = self.harness.inject(Fault::new(Effect::Hold).call(Call::List).page(3));
         self.fired_when(move |harness| harness.fired(fault));
         let daemon = self.harness.spawn(&["run"]);
@@ -85,7 +85,7 @@ impl Case {
     }
 
     /// The daemon, its sweep complete, waiting for the answer to the create.
-    fn stuck_in_a_create(&mut self) -> Process {
+    fn held_in_a_create(&mut self) -> Process {
         let fault = self.harness.inject(Fault::new(Effect::Hold).call(Call::Create));
         self.fired_when(move |harness| harness.fired(fault));
         let daemon = self.harness.spawn(&["run"]);

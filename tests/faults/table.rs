@@ -57,7 +57,7 @@ fn written() -> String {
         let cell = |text: &str| text.replace('|', "\\|");
         let (happens, said) = match row.ends {
             Ends::Elsewhere(happens) => (happens.to_owned(), String::new()),
-            ends => (format!("{}; {}", ends.words(), row.outbox.words()), code(ends.said())),
+            ends => (format!("{}; {}", ends.text(), row.outbox.text()), code(ends.message())),
         };
         let _ = writeln!(
             text,

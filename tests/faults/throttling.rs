@@ -20,7 +20,7 @@ use crate::statuses::status;
 const MOST: Duration = Duration::from_secs(15 * 60);
 
 /// Whether a wait was written down for `status`.
-const WRITTEN_DOWN: &str = "SELECT throttled_until IS NOT NULL FROM meta";
+const IS_RECORDED: &str = "SELECT throttled_until IS NOT NULL FROM meta";
 
 fn throttled(retry_after: Option<&str>) -> Effect {
     status(429, Payload::Code("too_many_requests".into()), retry_after)
@@ -61,7 +61,7 @@ faults![
         Done,
         |case| {
             let took = case.throttled_once("99999999999999999999");
-            assert_eq!(case.harness.one(WRITTEN_DOWN), "1");
+            assert_eq!(case.harness.one(IS_RECORDED), "1");
             assert!((MOST..MOST + Duration::from_secs(10)).contains(&took), "{took:?}");
         },
     ),
@@ -73,7 +73,7 @@ faults![
         Done,
         |case| {
             let took = case.throttled_once("0");
-            assert_eq!(case.harness.one(WRITTEN_DOWN), "0");
+            assert_eq!(case.harness.one(IS_RECORDED), "0");
             assert!(took < Duration::from_secs(10), "{took:?}");
         },
     ),
@@ -85,7 +85,7 @@ faults![
         Done,
         |case| {
             let took = case.throttled_once("1 min");
-            assert_eq!(case.harness.one(WRITTEN_DOWN), "1");
+            assert_eq!(case.harness.one(IS_RECORDED), "1");
             assert!((Duration::from_secs(58)..Duration::from_secs(75)).contains(&took), "{took:?}");
         },
     ),
@@ -99,7 +99,7 @@ faults![
             let until = case.harness.sandbox.world().now() + SignedDuration::from_secs(60);
             let date = until.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
             let took = case.throttled_once(&date);
-            assert_eq!(case.harness.one(WRITTEN_DOWN), "1");
+            assert_eq!(case.harness.one(IS_RECORDED), "1");
             assert!((Duration::from_secs(58)..Duration::from_secs(70)).contains(&took), "{took:?}");
         },
     ),
@@ -111,7 +111,7 @@ faults![
         Done,
         |case| {
             let took = case.throttled_once("Mon, 01 Jan 2001 00:00:00 GMT");
-            assert_eq!(case.harness.one(WRITTEN_DOWN), "0");
+            assert_eq!(case.harness.one(IS_RECORDED), "0");
             assert!(took < Duration::from_secs(10), "{took:?}");
         },
     ),
@@ -123,7 +123,7 @@ faults![
         Done,
         |case| {
             let took = case.throttled_once("Fri, 31 Dec 9999 23:59:59 GMT");
-            assert_eq!(case.harness.one(WRITTEN_DOWN), "1");
+            assert_eq!(case.harness.one(IS_RECORDED), "1");
             assert!((MOST..MOST + Duration::from_secs(10)).contains(&took), "{took:?}");
         },
     ),

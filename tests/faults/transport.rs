@@ -19,7 +19,7 @@ faults![
         Fails("Connection refused"),
         Retried,
         |case| {
-            case.speak_to(&format!("http://{}/api/v1", peers::nobody()));
+            case.set_base_url(&format!("http://{}/api/v1", peers::unused_address()));
             case.fired_when(|harness| u64::from(harness.sandbox.world().requests().is_empty()));
             let ran = case.endure_by_binary();
             assert!(ran.stderr.contains("(tried 10 times)"), "{}", ran.stderr);
@@ -32,7 +32,7 @@ faults![
         Fails("failed to lookup address information"),
         Retried,
         |case| {
-            case.speak_to("https://nowhere.invalid/api/v1");
+            case.set_base_url("https://nowhere.invalid/api/v1");
             case.fired_when(|harness| u64::from(harness.sandbox.world().requests().is_empty()));
             case.endure();
         },
@@ -45,8 +45,8 @@ faults![
         Retried,
         |case| {
             let (address, arrived) = peers::plain();
-            case.speak_to(&format!("https://{address}/api/v1"));
-            case.hears_no_key(arrived);
+            case.set_base_url(&format!("https://{address}/api/v1"));
+            case.receives_no_key(arrived);
         },
     ),
     (
@@ -59,8 +59,8 @@ faults![
         Retried,
         |case| {
             let (address, arrived) = peers::untrusted();
-            case.speak_to(&format!("https://{address}/api/v1"));
-            case.hears_no_key(Arrived::clone(&arrived));
+            case.set_base_url(&format!("https://{address}/api/v1"));
+            case.receives_no_key(Arrived::clone(&arrived));
             // One try at a page and one at each push: a certificate that is rejected once is rejected again. The create asks the
             // server for its time first.
             assert_eq!(arrived.lock().unwrap().len(), 4);
@@ -73,7 +73,7 @@ faults![
         Misconfigured("http:// would send the secret key unencrypted"),
         Kept,
         |case| {
-            case.speak_to("http://192.0.2.1/api/v1");
+            case.set_base_url("http://192.0.2.1/api/v1");
             case.fired_when(|harness| u64::from(harness.sandbox.world().requests().is_empty()));
             case.endure_by_binary();
         },
@@ -121,8 +121,8 @@ faults![
         Complete("57 live"),
         Done,
         |case| {
-            let (address, arrived) = peers::hasty(case.harness.sandbox.address());
-            case.speak_to(&format!("http://{address}/api/v1"));
+            let (address, arrived) = peers::resetting(case.harness.sandbox.address());
+            case.set_base_url(&format!("http://{address}/api/v1"));
             case.fired_when(move |_| arrived.lock().unwrap().len() as u64);
             case.endure();
         },
@@ -131,9 +131,9 @@ faults![
 
 impl Case {
     /// It is connected to, and whatever arrives holds the key in no form.
-    fn hears_no_key(&mut self, arrived: Arrived) {
-        let heard = Arrived::clone(&arrived);
-        self.fired_when(move |_| heard.lock().unwrap().len() as u64);
+    fn receives_no_key(&mut self, arrived: Arrived) {
+        let seen = Arrived::clone(&arrived);
+        self.fired_when(move |_| seen.lock().unwrap().len() as u64);
         self.endure();
         let arrived = arrived.lock().unwrap();
         let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{KEY}:"));

@@ -51,7 +51,7 @@ const ROWS: &str = "SELECT position, id, customer_id, body, state, lane, is_open
           WHEN attempts IS NOT (SELECT count(*) FROM attempts WHERE intent_id = id) THEN 'attempts'
           WHEN is_open = 0 AND (body GLOB '*tok_*' OR base IS NOT NULL OR detail GLOB '*tok_*' OR reason GLOB '*tok_*') THEN 'a token'
           WHEN op = 'create' AND state IN ('sending', 'waiting') AND key IS NULL THEN 'key'
-          WHEN state = 'sending' THEN 'nobody sends it'
+          WHEN state = 'sending' THEN 'sending without a sender'
           WHEN EXISTS (SELECT 1 FROM attempts WHERE intent_id = id AND finished_at IS NULL) THEN 'an attempt does not end'
           WHEN held = 1 AND state NOT IN ('queued', 'waiting') THEN 'held' END,
      EXISTS (SELECT 1 FROM seen WHERE seen.position = intents.position AND was IN ('rejected', 'parked'))
@@ -60,16 +60,16 @@ const ROWS: &str = "SELECT position, id, customer_id, body, state, lane, is_open
 impl World<'_> {
     /// Everything, after this op; `head` is where the log ended before it.
     pub fn check(&mut self, op: &Op, head: i64) -> Checked {
-        self.look_for_taken()?;
+        self.check_waiting_files()?;
         self.check_server()?;
         // What nobody wrote to is as it was proven to be.
         let version = Some(self.look(|reader| reader.data_version().unwrap()));
         if version == self.log.version {
             return Ok(());
         }
-        let eyes = std::sync::Arc::clone(&self.eyes);
-        let eyes = eyes.lock().unwrap();
-        let reader = eyes.as_ref().unwrap();
+        let reader = std::sync::Arc::clone(&self.reader);
+        let guard = reader.lock().unwrap();
+        let reader = guard.as_ref().unwrap();
         let is_another = matches!(op, Op::Restore(_));
         let head = if is_another { 0 } else { head };
         self.log.check(reader)?;
@@ -81,9 +81,11 @@ impl World<'_> {
             true => Vec::new(),
             false => log::changes_after(reader, head),
         };
-        drop(eyes);
-        let records =
-            matches!(op, Op::Sweep | Op::Probe | Op::Drain | Op::Together | Op::Erase(_) | Op::Restore(_));
+        drop(guard);
+        let records = matches!(
+            op,
+            Op::Sweep | Op::Probe | Op::Drain | Op::SweepAndDrain | Op::Erase(_) | Op::Restore(_)
+        );
         must!(records || changes.is_empty(), "{op:?} alone recorded something");
         log::check_view(&changes)?;
         self.check_origins(&changes)?;
@@ -266,12 +268,13 @@ fn echo(
         after => Some(text(after)),
     };
     let at = versions.iter().rposition(|(version, _)| *version == after)?;
-    let told = |effect: &Option<usize>| effect.is_some_and(|effect| server.effects[effect].told);
+    let is_acknowledged =
+        |effect: &Option<usize>| effect.is_some_and(|effect| server.effects[effect].is_acknowledged);
     if change.text("kind") == Some("deleted") {
         // Who is gone from this account for other reasons is gone; and of whom nobody knew here when our delete settled, it said nothing.
         let is_last = at + 1 == versions.len();
         let is_new = versions[at].1.is_some_and(|effect| effect >= new_from);
-        return (is_last && is_new && told(&versions[at].1)).then_some("our own delete came back");
+        return (is_last && is_new && is_acknowledged(&versions[at].1)).then_some("our own delete came back");
     }
     // 5: a customer that comes back without a card keeps the known one, so its state may equal the one before its card was removed.
     let without_card = |after: &Value| {
@@ -291,13 +294,13 @@ fn echo(
         return None;
     }
     // One whose answer was lost was anybody's until the same was sent again.
-    if versions.iter().filter(|(version, _)| *version == after).all(|(_, effect)| told(effect)) {
+    if versions.iter().filter(|(version, _)| *version == after).all(|(_, effect)| is_acknowledged(effect)) {
         return Some("our own push came back");
     }
     let is_settled = |effect: &Option<usize>| {
         effect.is_some_and(|effect| {
             let effect = &server.effects[effect];
-            effect.told && settled.contains(effect.intent.as_str())
+            effect.is_acknowledged && settled.contains(effect.intent.as_str())
         })
     };
     versions[at + 1..]

@@ -16,7 +16,7 @@ pub struct Count {
 }
 
 /// Below so many ops chance decides whether a rare kind occurs.
-const TELLING: u64 = 20_000;
+const ENOUGH_OPS: u64 = 20_000;
 
 /// The least that each kind has of its group, in hundredths.
 const LEAST: u64 = 1;
@@ -64,8 +64,8 @@ impl Count {
     }
 
     /// Every kind must have occurred, and none may be rarer than one in a hundred of its group.
-    pub fn must_be_even(&self, kinds: [usize; 3]) {
-        if self.sum() < TELLING {
+    pub fn assert_every_kind_occurs(&self, kinds: [usize; 3]) {
+        if self.sum() < ENOUGH_OPS {
             return;
         }
         for ((name, group), kinds) in self.groups().into_iter().zip(kinds) {

@@ -67,7 +67,7 @@ impl World<'_> {
         self.truth().values().any(|customer| !customer["source"].is_null())
     }
 
-    fn checked(&mut self, op: Op) -> Checked {
+    fn checked_step(&mut self, op: Op) -> Checked {
         self.step(op).map_err(|why| format!("{op:?}: {why}"))
     }
 
@@ -91,21 +91,21 @@ impl World<'_> {
         self.crash_at = None;
         self.crash_at_door = None;
         self.account = 0;
-        self.checked(Op::Switch(true))?;
-        self.checked(Op::Sweep)?;
+        self.checked_step(Op::Switch(true))?;
+        self.checked_step(Op::Sweep)?;
         // An empty mirror may have taken the other key meanwhile; then a person has to say that this one is right.
-        self.checked(Op::Accept)?;
-        self.checked(Op::Sweep)?;
+        self.checked_step(Op::Accept)?;
+        self.checked_step(Op::Sweep)?;
         // A customer that answered while it was not listed is not requested for two sweeps; and a sweep that crashed after that answer has
         // no number of its own.
         for _ in 0..3 {
-            self.checked(Op::Sweep)?;
+            self.checked_step(Op::Sweep)?;
         }
         // A rejected deletion stays rejected until its customer is listed; all others are approved. The next sweep may hold further ones,
         // which exceed the limit of the day: they are approved too.
         for _ in 0..2 {
             self.decide(Decision::Approve);
-            self.checked(Op::Sweep)?;
+            self.checked_step(Op::Sweep)?;
         }
         let shows_cards = self.shows_cards();
         self.is_true(shows_cards)?;
@@ -113,7 +113,7 @@ impl World<'_> {
 
         self.clock.advance(LONG);
         for _ in 0..ROUNDS.0 {
-            self.checked(Op::Drain)?;
+            self.checked_step(Op::Drain)?;
             if self.column(STUCK).is_empty() && self.waiting.is_empty() {
                 break;
             }
@@ -125,25 +125,25 @@ impl World<'_> {
         must!(self.waiting.is_empty(), "these files are not taken: {:?}", self.waiting);
         if is_left_to_a_push {
             for _ in 0..3 {
-                self.checked(Op::Sweep)?;
+                self.checked_step(Op::Sweep)?;
             }
             self.decide(Decision::Approve);
-            self.checked(Op::Sweep)?;
+            self.checked_step(Op::Sweep)?;
         }
         // 6: whatever we did there is known here, before a pass reads it.
         self.is_true(shows_cards)?;
         self.check_done()?;
         if !shows_cards {
-            self.checked(Op::Sweep)?;
+            self.checked_step(Op::Sweep)?;
             self.is_true(self.shows_cards())?;
         }
 
         // 11: what is unchanged appends nothing.
         let head = self.log.head.seq;
-        self.checked(Op::Sweep)?;
-        self.checked(Op::Probe)?;
+        self.checked_step(Op::Sweep)?;
+        self.checked_step(Op::Probe)?;
         must!(self.log.head.seq == head, "an unchanged list was recorded as changed");
-        self.checked(Op::Rebuild)?;
+        self.checked_step(Op::Rebuild)?;
         self.check_traces()
     }
 
@@ -189,7 +189,7 @@ impl World<'_> {
             .filter_map(|known| known.body.as_ref()?["payment_details"].as_str().map(str::to_owned));
         let sent: Vec<String> =
             sent.filter(|token| !open.iter().any(|body| body.contains(token.as_str()))).collect();
-        self.let_go();
+        self.close_connections();
         let database = self.place.database();
         let wal = fs::read(komoju_sync::store::beside(&database, "-wal")).unwrap_or_default();
         let file = fs::read(&database).unwrap();

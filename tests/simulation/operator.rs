@@ -19,15 +19,15 @@ use komoju_sync::store::{Beside, Instance, Store, StoreError, Tx, Wiped, wipe_be
 use komoju_sync::tasks::spool::erase as files;
 use serde_json::json;
 
-use crate::doors::Known;
+use crate::doors::AcceptedIntent;
 use crate::log::{self, Log};
-use crate::place::give_up;
+use crate::place::remove_database;
 use crate::world::{Checked, World, must};
 
 /// A backup, and what was known when it was made.
-pub struct Kept {
+pub struct KeptBackup {
     file: PathBuf,
-    accepted: BTreeMap<String, Known>,
+    accepted: BTreeMap<String, AcceptedIntent>,
 }
 
 /// How many backups are kept.
@@ -40,7 +40,7 @@ impl World<'_> {
         harness.get_or_insert_with(|| Beside::open(&self.place.database()).unwrap()).write(work)
     }
 
-    fn beside<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Option<T> {
+    fn as_operator<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Option<T> {
         match self.write(work) {
             Ok(value) => Some(value),
             // In words, as for a person.
@@ -50,15 +50,15 @@ impl World<'_> {
     }
 
     pub fn decide(&self, decision: Decision) {
-        self.beside(|tx| holds::decide(tx, None, decision, "t", "simulation"));
+        self.as_operator(|tx| holds::decide(tx, None, decision, "t", "simulation"));
     }
 
     pub fn accept_account(&self) -> Option<[u8; 32]> {
-        self.beside(|tx| account::accept(tx, "t"))
+        self.as_operator(|tx| account::accept(tx, "t"))
     }
 
     pub fn approve_deletes(&self) {
-        self.beside(|tx| operator::approve(tx, &[]));
+        self.as_operator(|tx| operator::approve(tx, &[]));
     }
 
     fn pick(&self, which: usize) -> Option<String> {
@@ -87,7 +87,9 @@ impl World<'_> {
             let body = json!({"email": format!("fixed{n}@example.com"), "payment_details": format!("tok_{}r{n}", self.seed)});
             Body::new(body).unwrap()
         });
-        let Some(life) = self.beside(|tx| operator::retry(tx, &id, body.as_ref())) else { return Ok(()) };
+        let Some(life) = self.as_operator(|tx| operator::retry(tx, &id, body.as_ref())) else {
+            return Ok(());
+        };
         let legal = matches!(state.as_str(), "parked" | "rejected");
         must!(legal, "{id} was {state}, and a retry made it {}", life.state);
         let was_set_back = self.was_set_back;
@@ -114,7 +116,7 @@ impl World<'_> {
         let before: String = self.state_of(&id);
         let at = time::written(self.clock.now());
         let done = match which.is_multiple_of(2) {
-            true => self.beside(|tx| operator::cancel(tx, &id, &at, "somebody")).is_some(),
+            true => self.as_operator(|tx| operator::cancel(tx, &id, &at, "simulation")).is_some(),
             false => {
                 let sql = "UPDATE intents SET state = 'cancelled' WHERE id = ?1";
                 self.client.as_ref().unwrap().execute(sql, [&id]).is_ok()
@@ -139,9 +141,9 @@ impl World<'_> {
         let bytes = fs::read(&file).unwrap();
         must!(!bytes.windows(4).any(|four| four == b"tok_"), "a token is in a backup");
         let accepted = self.accepted.clone();
-        self.backups.push(Kept { file, accepted });
+        self.backups.push(KeptBackup { file, accepted });
         if self.backups.len() > BACKUPS {
-            give_up(&self.backups.remove(0).file);
+            remove_database(&self.backups.remove(0).file);
         }
         Ok(())
     }
@@ -153,7 +155,7 @@ impl World<'_> {
         let path = self.place.database();
         let made: BTreeMap<String, usize> =
             self.accepted.iter().map(|(id, known)| (id.clone(), known.may_make)).collect();
-        self.let_go();
+        self.close_connections();
         let kept = &self.backups[which % self.backups.len()];
         let now = self.clock.now();
         let instance = Instance::take(&path, "restore", now).unwrap();
@@ -172,12 +174,12 @@ impl World<'_> {
             for suffix in ["-wal", "-shm"] {
                 let _ = fs::remove_file(komoju_sync::store::beside(&old, suffix));
             }
-            give_up(&old);
+            remove_database(&old);
         }
         self.log = Log::default();
-        self.waits_for_a_person = BTreeSet::new();
+        self.needs_operator = BTreeSet::new();
         // The earlier database knows nothing of what was told since.
-        self.server.lock().unwrap().effects.iter_mut().for_each(|effect| effect.told = false);
+        self.server.lock().unwrap().effects.iter_mut().for_each(|effect| effect.is_acknowledged = false);
         self.restart();
         self.seen = self.look(|reader| {
             reader.query_row("SELECT coalesce(max(n), 0) FROM seen", [], |row| row.get(0)).unwrap()
@@ -193,7 +195,7 @@ impl World<'_> {
         });
         let id = match gone.len() {
             // Who is live, or unknown, is not erased.
-            0 => self.server.lock().unwrap().somebody(place).0,
+            0 => self.server.lock().unwrap().any_customer(place).0,
             n => gone[place % n].clone(),
         };
         let id = CustomerId::new(id).unwrap();

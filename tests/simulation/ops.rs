@@ -40,7 +40,7 @@ pub enum Op {
     Probe,
     Drain,
     /// A sweep and a drain at once.
-    Together,
+    SweepAndDrain,
     Restart,
     /// The process ends within the next pass or drain, the n-th time that it waits for anything.
     Crash(u64),
@@ -51,7 +51,7 @@ pub enum Op {
     OtherKey,
     RightKey,
     // The doors.
-    Drop(Door, Want),
+    Drop(Door, IntentSpec),
     /// Nonsense of this kind.
     Bad(Door, usize),
     /// An intent once more, with the same content or with another.
@@ -90,8 +90,8 @@ pub enum Door {
 
 /// What is wanted, of whom and how.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Want {
-    pub wish: Wish,
+pub struct IntentSpec {
+    pub kind: IntentKind,
     pub token: bool,
     /// Names what the customer is like, truly or not.
     pub expect: Option<bool>,
@@ -100,7 +100,7 @@ pub struct Want {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Wish {
+pub enum IntentKind {
     New,
     /// The content of the create before.
     Twin,
@@ -111,18 +111,18 @@ pub enum Wish {
     RemoveMade,
 }
 
-impl Want {
+impl IntentSpec {
     fn any(dice: &mut StdRng) -> Self {
-        let wish = match dice.random_range(0..20) {
-            0..7 => Wish::New,
-            7..9 => Wish::Twin,
-            9..14 => Wish::Change(dice.random_range(0..100)),
-            14..17 => Wish::Remove(dice.random_range(0..100)),
-            17..19 => Wish::ChangeMade,
-            _ => Wish::RemoveMade,
+        let kind = match dice.random_range(0..20) {
+            0..7 => IntentKind::New,
+            7..9 => IntentKind::Twin,
+            9..14 => IntentKind::Change(dice.random_range(0..100)),
+            14..17 => IntentKind::Remove(dice.random_range(0..100)),
+            17..19 => IntentKind::ChangeMade,
+            _ => IntentKind::RemoveMade,
         };
         Self {
-            wish,
+            kind,
             token: dice.random_range(0..3) == 0,
             expect: (dice.random_range(0..4) == 0).then(|| dice.random_range(0..3) > 0),
             not_before: (dice.random_range(0..6) == 0).then(|| dice.random_range(-60..300)),
@@ -131,19 +131,19 @@ impl Want {
 
     /// What of it is counted.
     pub fn kinds(self) -> Vec<&'static str> {
-        let wish = match self.wish {
-            Wish::New | Wish::Twin => "create",
-            Wish::Change(_) | Wish::ChangeMade => "update",
-            Wish::Remove(_) | Wish::RemoveMade => "delete",
+        let kind = match self.kind {
+            IntentKind::New | IntentKind::Twin => "create",
+            IntentKind::Change(_) | IntentKind::ChangeMade => "update",
+            IntentKind::Remove(_) | IntentKind::RemoveMade => "delete",
         };
-        let made = matches!(self.wish, Wish::ChangeMade | Wish::RemoveMade);
+        let made = matches!(self.kind, IntentKind::ChangeMade | IntentKind::RemoveMade);
         let with = [
-            (self.token && wish != "delete", "with a token"),
-            (self.expect.is_some() && wish != "create", "with expect"),
+            (self.token && kind != "delete", "with a token"),
+            (self.expect.is_some() && kind != "create", "with expect"),
             (self.not_before.is_some(), "with not_before"),
             (made, "of @ID"),
         ];
-        std::iter::once(wish).chain(with.into_iter().filter_map(|(is, what)| is.then_some(what))).collect()
+        std::iter::once(kind).chain(with.into_iter().filter_map(|(is, what)| is.then_some(what))).collect()
     }
 }
 
@@ -158,16 +158,16 @@ fn door(dice: &mut StdRng) -> Door {
     *[Door::Sql, Door::File, Door::Cli].choose(dice).expect("there are three")
 }
 
-fn whom(dice: &mut StdRng) -> usize {
+fn any_index(dice: &mut StdRng) -> usize {
     dice.random_range(0..100)
 }
 
 /// Each kind of op with its weight. None is rarer than one in a hundred: the count at the end holds that.
 const WEIGHTS: [(u32, Make); 38] = [
     (50, |dice| Op::Create { with_card: dice.random() }),
-    (40, |dice| Op::Edit(whom(dice))),
-    (20, |dice| Op::DropCard(whom(dice))),
-    (35, |dice| Op::Delete(whom(dice))),
+    (40, |dice| Op::Edit(any_index(dice))),
+    (20, |dice| Op::DropCard(any_index(dice))),
+    (35, |dice| Op::Delete(any_index(dice))),
     (20, |dice| Op::DeleteMany(dice.random_range(3..8))),
     (25, |_| Op::ComeBack),
     (45, |dice| Op::Drift {
@@ -189,27 +189,27 @@ const WEIGHTS: [(u32, Make); 38] = [
     (100, |_| Op::Sweep),
     (30, |_| Op::Probe),
     (180, |_| Op::Drain),
-    (45, |_| Op::Together),
+    (45, |_| Op::SweepAndDrain),
     (20, |_| Op::Restart),
     (70, |dice| Op::Crash(if dice.random() { dice.random_range(0..6) } else { dice.random_range(6..40) })),
     (60, |dice| Op::CrashAtDoor(dice.random_range(0..5))),
     (20, |dice| Op::Switch(dice.random_range(0..3) > 0)),
     (20, |_| Op::OtherKey),
     (25, |_| Op::RightKey),
-    (220, |dice| Op::Drop(door(dice), Want::any(dice))),
-    (25, |dice| Op::Bad(door(dice), whom(dice))),
-    (20, |dice| Op::Again { door: door(dice), which: whom(dice), same: dice.random() }),
+    (220, |dice| Op::Drop(door(dice), IntentSpec::any(dice))),
+    (25, |dice| Op::Bad(door(dice), any_index(dice))),
+    (20, |dice| Op::Again { door: door(dice), which: any_index(dice), same: dice.random() }),
     (25, |_| Op::Approve),
     (20, |_| Op::Reject),
     (20, |dice| Op::ApproveMidway(dice.random_range(1..12))),
     (20, |dice| Op::RejectMidway(dice.random_range(1..12))),
     (20, |_| Op::Accept),
-    (45, |dice| Op::Retry { which: whom(dice), corrected: dice.random_range(0..3) == 0 }),
-    (22, |dice| Op::Cancel(whom(dice))),
+    (45, |dice| Op::Retry { which: any_index(dice), corrected: dice.random_range(0..3) == 0 }),
+    (22, |dice| Op::Cancel(any_index(dice))),
     (25, |_| Op::ApproveDeletes),
     (25, |_| Op::Backup),
-    (22, |dice| Op::Restore(whom(dice))),
-    (25, |dice| Op::Erase(whom(dice))),
+    (22, |dice| Op::Restore(any_index(dice))),
+    (25, |dice| Op::Erase(any_index(dice))),
     (20, |_| Op::Rebuild),
 ];
 

@@ -31,7 +31,7 @@ fn states(reader: &Reader, state: &str) -> BTreeSet<String> {
 }
 
 /// Whose deletion only a person lets go.
-fn for_a_person(reader: &Reader) -> BTreeSet<String> {
+fn needing_operator(reader: &Reader) -> BTreeSet<String> {
     named(
         reader,
         "SELECT customer_id FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' AND because <> 'unproven'",
@@ -63,7 +63,7 @@ fn deleted(changes: &[Record], by_us: bool) -> BTreeSet<String> {
 }
 
 /// A pass, or nothing of it where it crashed; and the drain beside it.
-type Ended = Option<(Option<Report>, Option<Drained>)>;
+type PassEnd = Option<(Option<Report>, Option<Drained>)>;
 
 impl Process {
     async fn pass(&self, kind: PassKind) -> Option<Report> {
@@ -140,7 +140,7 @@ impl World<'_> {
     }
 
     /// A sweep and a drain at once.
-    pub fn together(&mut self) -> Checked {
+    pub fn sweep_and_drain(&mut self) -> Checked {
         self.checked_pass(PassKind::Sweep, true)
     }
 
@@ -159,7 +159,7 @@ impl World<'_> {
             )
         });
         let (bound, _) = self.bound();
-        let ended: Ended = match with_drain {
+        let ended: PassEnd = match with_drain {
             true => self.run(async |process| {
                 let (report, drained) = tokio::join!(process.pass(kind), process.drain());
                 (report, Some(drained))
@@ -195,18 +195,17 @@ impl World<'_> {
         let rejected_midway = &self.look(|reader| states(reader, "rejected")) - &rejected;
         let by_itself: BTreeSet<String> = &deleted - &approved;
         // Who waits for a person is let go only where the set is another one: one of them is there again, or somebody else is gone.
-        let let_go: BTreeSet<String> = &by_itself & &self.waits_for_a_person;
+        let without_decision: BTreeSet<String> = &by_itself & &self.needs_operator;
         // What was there when it was listed may be gone by now.
-        let is_another =
-            self.waits_for_a_person.iter().any(|id| there.contains(id) || there_before.contains(id))
-                || live_before.iter().any(|id| {
-                    !(there.contains(id)
-                        || self.waits_for_a_person.contains(id)
-                        || [&ours, &approved, &rejected].iter().any(|others| others.contains(id)))
-                });
+        let is_another = self.needs_operator.iter().any(|id| there.contains(id) || there_before.contains(id))
+            || live_before.iter().any(|id| {
+                !(there.contains(id)
+                    || self.needs_operator.contains(id)
+                    || [&ours, &approved, &rejected].iter().any(|others| others.contains(id)))
+            });
         must!(
-            let_go.is_empty() || is_another,
-            "recorded without a person's word, which they wait for: {let_go:?}"
+            without_decision.is_empty() || is_another,
+            "recorded without a person's word, which they wait for: {without_decision:?}"
         );
         let is_decided_midway = approved != approved_before || !rejected_midway.is_empty();
         // All customers that a sweep held after a restore may be listed again: then no deletion waits for an operator any more.
@@ -233,18 +232,18 @@ impl World<'_> {
         must!(deleted.is_disjoint(&rejected), "a rejected deletion was recorded");
         must!(deleted.is_disjoint(&rejected_midway), "a deletion was recorded and rejected");
         let held_now = self.look(|reader| states(reader, "held"));
-        let wait = self.look(for_a_person);
-        let waited = std::mem::replace(&mut self.waits_for_a_person, wait);
+        let wait = self.look(needing_operator);
+        let waited = std::mem::replace(&mut self.needs_operator, wait);
         // They go on waiting, and for a person, until a word is said or it is known what became of them.
         let ended = [&approved, &rejected, &rejected_midway, &there, &deleted, &ours];
         let forgotten = waited
-            .difference(&self.waits_for_a_person)
+            .difference(&self.needs_operator)
             .filter(|id| live_before.contains(*id))
             .find(|id| held_now.contains(*id) || !ended.iter().any(|ended| ended.contains(*id)));
         must!(is_another || forgotten.is_none(), "{forgotten:?} waits for no person any more");
         let Some(report) = report else { return Ok(()) };
         if report.outcome == Outcome::Held {
-            let unproven = &held_now - &self.waits_for_a_person;
+            let unproven = &held_now - &self.needs_operator;
             let alive: Vec<_> = unproven.intersection(&there).collect();
             must!(alive.is_empty(), "held as unproven, and alive: {alive:?}");
             // Where the list leaves out living customers, more than the limit are requested; what is recorded later is limited by the day.

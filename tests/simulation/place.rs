@@ -64,7 +64,7 @@ impl Place {
             if path.is_dir() {
                 fs::remove_dir_all(&path).unwrap();
             } else if path != self.database() {
-                give_up(&path);
+                remove_database(&path);
             }
         }
         let mut file =
@@ -74,7 +74,7 @@ impl Place {
 }
 
 /// Removes a database's file. Its bytes go first, for the file itself is still open and stays until the process ends.
-pub fn give_up(path: &Path) {
+pub fn remove_database(path: &Path) {
     OpenOptions::new().write(true).truncate(true).open(path).unwrap();
     fs::remove_file(path).unwrap();
 }

@@ -92,7 +92,7 @@ impl Server {
 }
 
 /// A connection that reads the database, shared by whoever checks; none while nobody may have it open.
-pub type Eyes = Arc<Mutex<Option<Reader>>>;
+pub type SharedReader = Arc<Mutex<Option<Reader>>>;
 
 /// The remote as one key sees it.
 pub struct Fake {
@@ -103,16 +103,16 @@ pub struct Fake {
     /// Where a person decides midway.
     pub database: PathBuf,
     /// What the database says when a push comes.
-    pub eyes: Eyes,
+    pub reader: SharedReader,
     /// Whether this process has had an answer: by it, it knows what time it is there.
-    pub heard: Arc<AtomicBool>,
+    pub has_answered: Arc<AtomicBool>,
     /// Whether it is the pusher's.
     pub for_pushes: bool,
     pub clock: Arc<ManualClock>,
 }
 
 impl Fake {
-    fn let_a_person_decide(&self) {
+    fn decide_midway(&self) {
         let decision = {
             let mut server = self.server.lock().unwrap();
             match server.midway {
@@ -149,12 +149,12 @@ impl Fake {
         match trouble.and_then(|trouble| failure(trouble, call)) {
             Some(error) => {
                 if error.status().is_some() {
-                    self.heard.store(true, Ordering::Relaxed);
+                    self.has_answered.store(true, Ordering::Relaxed);
                 }
                 Err(error)
             }
             None => {
-                self.heard.store(true, Ordering::Relaxed);
+                self.has_answered.store(true, Ordering::Relaxed);
                 Ok((server, trouble))
             }
         }
@@ -167,16 +167,16 @@ impl Fake {
     }
 }
 
-pub fn told(status: u16, code: Option<&str>) -> ApiError {
+pub fn api_error(status: u16, code: Option<&str>) -> ApiError {
     ApiError { status, code: code.map(str::to_owned), message: None, param: None }
 }
 
 fn failure(trouble: Trouble, call: Call) -> Option<RemoteError> {
     let cause = match trouble {
         Trouble::Unreachable => Cause::Unreachable { step: Step::Answer, why: "reset".into() },
-        Trouble::Throttled => Cause::Throttled(told(429, None)),
-        Trouble::Rejected => Cause::Rejected(told(400, None)),
-        Trouble::KeyRefused => Cause::KeyRefused(told(401, None)),
+        Trouble::Throttled => Cause::Throttled(api_error(429, None)),
+        Trouble::Rejected => Cause::Rejected(api_error(400, None)),
+        Trouble::KeyRefused => Cause::KeyRefused(api_error(401, None)),
         Trouble::Unusable => Cause::Unusable("not JSON".into()),
         _ => return None,
     };
@@ -190,7 +190,7 @@ impl Remote for Fake {
         for _ in 0..1 + query.page * 7 % 4 {
             tokio::task::yield_now().await;
         }
-        self.let_a_person_decide();
+        self.decide_midway();
         let (mut server, trouble) = self.arrive(Call::List { page: query.page })?;
         let mut list: Vec<&Value> = server.lists[self.account]
             .iter()
@@ -221,7 +221,7 @@ impl Remote for Fake {
         }
         if self.refuses_past_end && query.page > 1 && skip >= total {
             let call = Call::List { page: query.page };
-            let cause = Cause::Rejected(told(404, Some("not_found")));
+            let cause = Cause::Rejected(api_error(404, Some("not_found")));
             return Err(RemoteError { call, cause, retry_after: None });
         }
         let hide = server.lists_hide_cards;
@@ -257,7 +257,7 @@ impl Remote for Fake {
 
     async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
         tokio::task::yield_now().await;
-        self.let_a_person_decide();
+        self.decide_midway();
         self.shown(id)
     }
 
@@ -270,6 +270,6 @@ impl Remote for Fake {
     }
 
     fn server_time(&self) -> Option<Timestamp> {
-        self.heard.load(Ordering::Relaxed).then(|| self.server.lock().unwrap().now())
+        self.has_answered.load(Ordering::Relaxed).then(|| self.server.lock().unwrap().now())
     }
 }

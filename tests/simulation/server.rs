@@ -10,7 +10,7 @@ use komoju_sync::clock::{Clock as _, ManualClock};
 use komoju_sync::store::log::holds::Decision;
 use serde_json::{Value, json};
 
-use crate::pushes::{PushTrouble, Running, Used};
+use crate::pushes::{PushTrouble, RunningCreate, UsedKey};
 use crate::remote::Trouble;
 
 /// What happens to the list after one of its pages was answered.
@@ -31,7 +31,7 @@ pub struct Effect {
     pub is_create: bool,
     pub customer: String,
     /// Whether that was told clearly, to a process that lived on.
-    pub told: bool,
+    pub is_acknowledged: bool,
 }
 
 /// What a customer was made, and by which effect where that was ours.
@@ -51,8 +51,8 @@ pub struct Server {
     pub fired: BTreeMap<String, u64>,
     pub requests: u64,
     /// The idempotency keys of each account.
-    pub keys: HashMap<(usize, String), Used>,
-    pub running: Vec<Running>,
+    pub keys: HashMap<(usize, String), UsedKey>,
+    pub running: Vec<RunningCreate>,
     pub tokens: BTreeSet<String>,
     pub effects: Vec<Effect>,
     /// Effects that nobody could know of when the same create was sent anew.
@@ -193,10 +193,10 @@ impl Server {
     }
 
     /// Somebody whom an intent may be about: those who are there, and those who are gone.
-    pub fn somebody(&self, place: usize) -> (String, Value) {
-        let everybody = self.lists[0].len() + self.gone.len();
-        let customer = match everybody {
-            0 => return ("nobody".to_owned(), Value::Null),
+    pub fn any_customer(&self, place: usize) -> (String, Value) {
+        let count = self.lists[0].len() + self.gone.len();
+        let customer = match count {
+            0 => return ("none".to_owned(), Value::Null),
             n => self.lists[0].iter().chain(&self.gone).nth(place % n).unwrap(),
         };
         (customer["id"].as_str().unwrap().to_owned(), customer.clone())

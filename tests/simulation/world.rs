@@ -24,12 +24,12 @@ use rusqlite::Connection;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::doors::{Known, Waiting};
+use crate::doors::{AcceptedIntent, WaitingFile};
 use crate::log::Log;
-use crate::operator::Kept;
+use crate::operator::KeptBackup;
 use crate::ops::Op;
 use crate::place::Place;
-use crate::remote::{Eyes, Fake};
+use crate::remote::{Fake, SharedReader};
 use crate::server::{Server, Shift};
 
 pub const KEYS: [&str; 2] = ["sk_test_right", "sk_test_other"];
@@ -57,7 +57,7 @@ pub struct World<'a> {
     pub clock: Arc<ManualClock>,
     pub process: Option<Process>,
     /// Reads the database whenever something is checked.
-    pub eyes: Eyes,
+    pub reader: SharedReader,
     /// A writer of another program: SQLite as it comes.
     pub client: Option<Connection>,
     /// The commands'.
@@ -67,7 +67,7 @@ pub struct World<'a> {
     pub per_page: u32,
     pub seed: u64,
     /// Held because they were more than the limit then, or because the database was restored.
-    pub waits_for_a_person: BTreeSet<String>,
+    pub needs_operator: BTreeSet<String>,
     /// At which wait the next pass or drain ends with its process.
     pub crash_at: Option<u64>,
     pub crash_at_door: Option<u64>,
@@ -77,11 +77,11 @@ pub struct World<'a> {
     pub checking: bool,
     pub log: Log,
     /// The intents that were accepted, by id.
-    pub accepted: BTreeMap<String, Known>,
+    pub accepted: BTreeMap<String, AcceptedIntent>,
     /// Files that were dropped and not taken yet.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<WaitingFile>,
     pub dropped: u64,
-    pub backups: Vec<Kept>,
+    pub backups: Vec<KeptBackup>,
     /// How many pushes had taken effect before this op.
     pub effects_before: usize,
     /// The account that the database was last seen to belong to, and whether that was ever another one.
@@ -110,14 +110,14 @@ impl<'a> World<'a> {
             server: Arc::new(Mutex::new(server)),
             clock,
             process: None,
-            eyes: Eyes::default(),
+            reader: SharedReader::default(),
             client: None,
             harness: RefCell::default(),
             account: 0,
             enabled: true,
             per_page,
             seed,
-            waits_for_a_person: BTreeSet::new(),
+            needs_operator: BTreeSet::new(),
             crash_at: None,
             crash_at_door: None,
             crashed: false,
@@ -144,11 +144,11 @@ impl<'a> World<'a> {
     }
 
     /// Nobody has the database open any more.
-    pub fn let_go(&mut self) {
+    pub fn close_connections(&mut self) {
         self.stop();
         self.client = None;
         self.harness.take();
-        *self.eyes.lock().unwrap() = None;
+        *self.reader.lock().unwrap() = None;
     }
 
     /// A process ends and another begins: nothing but the files is left.
@@ -156,16 +156,16 @@ impl<'a> World<'a> {
         self.stop();
         let path = self.place.database();
         let store = Arc::new(Store::open(&path).unwrap());
-        let heard = Arc::new(AtomicBool::new(false));
+        let has_answered = Arc::new(AtomicBool::new(false));
         let remote = |for_pushes| {
             Arc::new(Fake {
                 server: Arc::clone(&self.server),
                 account: self.account,
                 refuses_past_end: self.seed % 2 == 1,
                 database: path.clone(),
-                eyes: Arc::clone(&self.eyes),
+                reader: Arc::clone(&self.reader),
                 clock: Arc::clone(&self.clock),
-                heard: Arc::clone(&heard),
+                has_answered: Arc::clone(&has_answered),
                 for_pushes,
             })
         };
@@ -212,9 +212,9 @@ impl<'a> World<'a> {
             pusher.recover().await.unwrap();
         });
         self.process = Some(Process { pull, pusher, spool });
-        let mut eyes = self.eyes.lock().unwrap();
-        if eyes.is_none() {
-            *eyes = Some(Reader::open(&path).unwrap());
+        let mut reader = self.reader.lock().unwrap();
+        if reader.is_none() {
+            *reader = Some(Reader::open(&path).unwrap());
         }
         if self.client.is_none() {
             let client = Connection::open(&path).unwrap();
@@ -225,7 +225,7 @@ impl<'a> World<'a> {
 
     /// Looks into the database.
     pub fn look<T>(&self, look: impl FnOnce(&Reader) -> T) -> T {
-        look(self.eyes.lock().unwrap().as_ref().unwrap())
+        look(self.reader.lock().unwrap().as_ref().unwrap())
     }
 
     pub fn count(&self, what: &str) {
@@ -258,7 +258,9 @@ impl<'a> World<'a> {
         self.crashed = ended.is_none();
         if self.crashed {
             // Whoever was told is no more.
-            self.server.lock().unwrap().effects[effects..].iter_mut().for_each(|effect| effect.told = false);
+            self.server.lock().unwrap().effects[effects..]
+                .iter_mut()
+                .for_each(|effect| effect.is_acknowledged = false);
             // What was handed to the database before is still done, as it may be in a crash.
             self.restart();
         }
@@ -278,7 +280,7 @@ impl<'a> World<'a> {
             Op::Sweep => self.pass(PassKind::Sweep)?,
             Op::Probe => self.pass(PassKind::Probe)?,
             Op::Drain => self.drain()?,
-            Op::Together => self.together()?,
+            Op::SweepAndDrain => self.sweep_and_drain()?,
             Op::Crash(at) => self.crash_at = Some(at),
             Op::CrashAtDoor(at) => self.crash_at_door = Some(at),
             Op::Restart => self.restart(),
@@ -288,7 +290,7 @@ impl<'a> World<'a> {
             }
             Op::OtherKey => self.use_account(1),
             Op::RightKey => self.use_account(0),
-            Op::Drop(door, want) => self.drop_one(door, want)?,
+            Op::Drop(door, spec) => self.drop_one(door, spec)?,
             Op::Bad(door, which) => self.drop_nonsense(door, which)?,
             Op::Again { door, which, same } => self.drop_again(door, which, same)?,
             Op::Approve => self.decide(Decision::Approve),

@@ -10,18 +10,18 @@ use lossy_vfs::{Image, Keep};
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::ledger::{Known, Ledger, Promise};
+use crate::ledger::{Ledger, Promise, Watermark};
 
 /// Of how many images one is opened as the daemon opens its database, too.
 const OPENED_ONE_IN: u64 = 40;
 
-/// So many moments are enough for the judges.
+/// So many points are enough for the judges.
 const LONG: usize = 32;
 
-/// A moment at which the power may have gone.
-pub struct Moment {
+/// A point at which the power may have gone.
+pub struct CrashPoint {
     pub image: Image,
-    pub known: Known,
+    pub known: Watermark,
     pub keep: Keep,
     pub seed: u64,
 }
@@ -35,13 +35,13 @@ pub struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    moments: VecDeque<Moment>,
+    points: VecDeque<CrashPoint>,
     is_closed: bool,
 }
 
 impl Queue {
-    pub fn put(&self, moment: Moment) {
-        self.waiting.lock().unwrap().moments.push_back(moment);
+    pub fn put(&self, point: CrashPoint) {
+        self.waiting.lock().unwrap().points.push_back(point);
         self.changed.notify_all();
     }
 
@@ -52,16 +52,16 @@ impl Queue {
     }
 
     /// The next one; `None` after the last.
-    pub fn take(&self) -> Option<Moment> {
-        let has_none = |waiting: &mut Waiting| waiting.moments.is_empty() && !waiting.is_closed;
+    pub fn take(&self) -> Option<CrashPoint> {
+        let has_none = |waiting: &mut Waiting| waiting.points.is_empty() && !waiting.is_closed;
         let mut waiting = self.changed.wait_while(self.waiting.lock().unwrap(), has_none).unwrap();
         self.changed.notify_all();
-        waiting.moments.pop_front()
+        waiting.points.pop_front()
     }
 
     /// Waits until there are few.
     pub fn wait_until_short(&self) {
-        let is_long = |waiting: &mut Waiting| waiting.moments.len() > LONG;
+        let is_long = |waiting: &mut Waiting| waiting.points.len() > LONG;
         drop(self.changed.wait_while(self.waiting.lock().unwrap(), is_long).unwrap());
     }
 }
@@ -99,13 +99,13 @@ pub struct Sum {
 }
 
 impl Sum {
-    pub fn add(&mut self, moment: &Moment, loss: Loss) {
-        *self.kinds.entry(moment.keep).or_default() += 1;
-        self.with_unsynced += usize::from(moment.image.unsynced() > 0);
+    pub fn add(&mut self, point: &CrashPoint, loss: Loss) {
+        *self.kinds.entry(point.keep).or_default() += 1;
+        self.with_unsynced += usize::from(point.image.unsynced() > 0);
         self.images_with_lost_intents += usize::from(!loss.intents.is_empty());
         self.images_with_lost_keys += usize::from(!loss.keys.is_empty());
         if !loss.is_none() && self.losses.len() < 5 {
-            self.losses.push(format!("{:?} seed {}: {loss:?}", moment.keep, moment.seed));
+            self.losses.push(format!("{:?} seed {}: {loss:?}", point.keep, point.seed));
         }
         self.lost_intents.extend(loss.intents);
         self.findings.extend(loss.findings);
@@ -117,17 +117,17 @@ impl Sum {
 }
 
 /// Makes the directory that may be found, and looks.
-pub fn judge(moment: &Moment, ledger: &Ledger) -> Loss {
+pub fn check_image(point: &CrashPoint, ledger: &Ledger) -> Loss {
     let directory = tempfile::TempDir::new().unwrap();
-    moment.image.write_to(directory.path(), moment.keep, moment.seed).unwrap();
+    point.image.write_to(directory.path(), point.keep, point.seed).unwrap();
     let path = directory.path().join("komoju.db");
     let mut loss = Loss::default();
-    if moment.seed.is_multiple_of(OPENED_ONE_IN)
+    if point.seed.is_multiple_of(OPENED_ONE_IN)
         && let Err(error) = Store::open(&path)
     {
         loss.findings.push(error.to_string());
     }
-    if let Err(error) = look(&path, moment.known, ledger, &mut loss) {
+    if let Err(error) = look(&path, point.known, ledger, &mut loss) {
         loss.findings.push(error.to_string());
     }
     loss
@@ -135,7 +135,7 @@ pub fn judge(moment: &Moment, ledger: &Ledger) -> Loss {
 
 fn look(
     path: &Path,
-    known: Known,
+    known: Watermark,
     ledger: &Ledger,
     loss: &mut Loss,
 ) -> Result<(), Box<dyn std::error::Error>> {
@@ -154,7 +154,7 @@ fn look(
         }
         there.insert(id, (op, customer, body));
     }
-    let (promises, sent) = ledger.certain(known);
+    let (promises, sent) = ledger.below(known);
     for promise in promises {
         let is_kept = there.get(&promise.id).is_some_and(|(op, customer, body)| {
             op == promise.op && *customer == promise.customer && same_body(&promise, body.as_deref())
