@@ -1,4 +1,4 @@
-//! Waits and patience under a wall clock that is wrong for a while, whatever the process believes of it.
+//! Waits and patience under a wall clock that is wrong for a while.
 
 use jiff::SignedDuration;
 use komoju_sandbox::{Call, Effect};
@@ -26,7 +26,7 @@ async fn wait_planned_by_a_correct_clock_is_kept() {
     let trouble = harness.waiting().await;
     harness.sandbox.world().remove_fault(trouble);
     harness.drain().await;
-    assert_eq!(harness.state("u"), "waiting", "the wait has just begun");
+    assert_eq!(harness.state("u"), "waiting", "the wait is not over");
     harness.advance(SignedDuration::from_secs(2));
     harness.drain().await;
     assert_eq!(harness.state("u"), "done");
@@ -64,7 +64,7 @@ async fn patience_begun_under_a_wrong_clock_is_corrected_with_the_clock() {
         harness.drain().await;
         assert_eq!(harness.state("u"), "waiting", "{wrong}");
         let from = harness.one("SELECT patience_from FROM outbox");
-        assert_eq!(from, "2026-06-01T00:00:00.000Z", "{wrong}: the stored begin is corrected");
+        assert_eq!(from, "2026-06-01T00:00:00.000Z", "{wrong}: the stored start is corrected");
     }
 }
 

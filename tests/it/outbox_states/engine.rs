@@ -1,4 +1,4 @@
-//! Which intents the engine takes, and followers of a create that parks.
+//! The intents that the engine selects, and the followers of a create that parks.
 
 use komoju_testkit::InProcess;
 use serde_json::json;
@@ -45,7 +45,7 @@ async fn next_intents_are_found_by_index() {
     let plan = plan.join("; ");
     assert!(plan.contains("USING INDEX outbox_heads") && plan.contains("outbox_sending"), "{plan}");
     assert!(!plan.contains("TEMP B-TREE"), "{plan}");
-    // Whatever is said of them, the first open one of each lane is its head, and no other.
+    // After each statement the first open intent of each lane, and no other, is its head.
     let wrong = "SELECT count(*) FROM outbox WHERE is_head <> (is_open = 1 AND position =
         (SELECT min(position) FROM outbox AS first WHERE first.lane = outbox.lane AND first.is_open = 1))";
     for n in 0..6 {

@@ -1,4 +1,4 @@
-//! Lanes, references, times and holds.
+//! Lanes, references, `not_before` and holds.
 
 use jiff::SignedDuration;
 use komoju_sandbox::{Call, Effect, Fault};
@@ -52,7 +52,7 @@ async fn intents_of_one_customer_run_in_order_and_others_do_not_wait() {
         );
     }
     harness.intend("b", "update", Some(&ids[1]), Some(json!({"email": "b"})));
-    // The first is in trouble: those behind it wait, the other customer's does not.
+    // The first intent fails. Those behind it wait; the intent of the other customer does not.
     let trouble = harness.inject(Fault::new(Effect::status(500)).call(Call::Update).once());
     harness.drain().await;
     let waiting: Vec<String> = (1..8).map(|n| format!("a{n} queued")).collect();
@@ -89,13 +89,13 @@ async fn followers_of_a_rejected_or_cancelled_create_park() {
     let mut harness = InProcess::open(0).await;
     harness.intend("c", "create", None, Some(json!({"payment_details": "nonsense"})));
     harness.intend("f", "update", Some("@c"), Some(json!({"email": "x"})));
-    harness.intend("taken back", "create", None, Some(json!({"email": "z"})));
-    harness.intend("g", "delete", Some("@taken back"), None);
-    harness.sql("UPDATE intents SET state = 'cancelled' WHERE id = 'taken back'");
+    harness.intend("withdrawn", "create", None, Some(json!({"email": "z"})));
+    harness.intend("g", "delete", Some("@withdrawn"), None);
+    harness.sql("UPDATE intents SET state = 'cancelled' WHERE id = 'withdrawn'");
     harness.drain().await;
-    assert_eq!(harness.states(), ["c rejected", "f parked", "taken back cancelled", "g parked"]);
+    assert_eq!(harness.states(), ["c rejected", "f parked", "withdrawn cancelled", "g parked"]);
     assert_eq!(harness.sandbox.world().creates(), 0);
-    // Mended: both go their way.
+    // With a valid body both are sent.
     let mended = komoju_core::intent::Body::new(json!({"email": "right@example.com"})).unwrap();
     harness
         .store()
@@ -107,7 +107,11 @@ async fn followers_of_a_rejected_or_cancelled_create_park() {
         .unwrap();
     harness.drain().await;
     assert_eq!([harness.state("c"), harness.state("f")], ["done", "done"]);
-    assert_eq!(harness.one("SELECT count(*) FROM attempts WHERE intent_id = 'c'"), "2", "the history stays");
+    assert_eq!(
+        harness.one("SELECT count(*) FROM attempts WHERE intent_id = 'c'"),
+        "2",
+        "the first attempt is kept"
+    );
     harness.assert_true();
 }
 
@@ -157,12 +161,12 @@ async fn held_deletes_are_approved_one_by_one_or_all_at_once() {
     assert_eq!(
         harness.states()[..4],
         ["d0 queued", "d1 done", "d2 queued", "d3 queued"],
-        "one approval is no other's"
+        "an approval of one delete approves no other"
     );
     assert_eq!(harness.store().write(approve(&[])).await.unwrap(), 3);
     harness.drain().await;
     assert_eq!(harness.sandbox.world().deletes(), 4);
-    // Up to the limit nobody is asked.
+    // Up to the limit no approval is needed.
     for (n, id) in ids[4..7].iter().enumerate() {
         harness.intend(&format!("e{n}"), "delete", Some(id), None);
     }

@@ -1,4 +1,4 @@
-//! What each answer of the API makes of an intent.
+//! The outcome of an intent for each answer of the API.
 
 use jiff::SignedDuration;
 use komoju_sandbox::readings::NullEmail;
@@ -135,17 +135,17 @@ async fn refused_key_stops_pushing_and_parks_nothing() {
     harness.sandbox.world().refuse_key(Some(KeyRefusal::Json401));
     let drained = harness.drain().await;
     assert!(drained.key_refused);
-    assert_eq!((drained.attempts, harness.calls().len()), (1, 1), "the first refusal is enough");
+    assert_eq!((drained.attempts, harness.calls().len()), (1, 1), "nothing is sent after the first refusal");
     assert_eq!(harness.state("u0"), "waiting");
     assert_ne!(harness.one("SELECT refused_since FROM meta"), "null");
     harness.signals.refused.notified().await;
-    // However long it lasts, and whatever is tried: nothing leaves, nothing parks.
+    // While the key is refused nothing is sent and nothing parks, however long that lasts.
     harness.advance(SignedDuration::from_hours(100));
     harness.drain().await;
     assert_eq!(harness.calls().len(), 1);
     harness.sandbox.world().refuse_key(None);
     assert!(harness.sweep().await.failure.is_none());
-    // The time under it does not count: one more failure does not park.
+    // The time under the refusal does not count: one more failure does not park.
     let trouble = harness.inject(Fault::new(Effect::status(503)).call(Call::Update).once());
     harness.drain().await;
     assert_eq!((harness.sandbox.world().fired(trouble), harness.state("u0")), (1, "waiting".to_owned()));
@@ -199,7 +199,7 @@ async fn waits_double_and_survive_restarts_until_patience_ends() {
         harness.restart();
         let before = harness.sandbox.world().fired(trouble);
         harness.drain().await;
-        assert_eq!(harness.sandbox.world().fired(trouble), before, "it is not due yet");
+        assert_eq!(harness.sandbox.world().fired(trouble), before, "it is not due");
         harness.advance(SignedDuration::from_secs(10));
     }
     for (n, wait) in waits.iter().enumerate() {
@@ -219,7 +219,7 @@ async fn waits_double_and_survive_restarts_until_patience_ends() {
         "{}",
         harness.of("u", "reason")
     );
-    // A person tries it once more, with all its patience again.
+    // An operator's retry starts a new period of patience.
     harness.store().write(|tx| komoju_sync::store::outbox::operator::retry(tx, "u", None)).await.unwrap();
     harness.drain().await;
     assert_eq!(harness.state("u"), "waiting");

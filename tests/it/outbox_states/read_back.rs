@@ -43,7 +43,7 @@ async fn update_with_a_token_is_read_back_before_it_is_repeated() {
         assert_eq!(calls.iter().filter(|call| call.starts_with("PATCH")).count(), patches, "{calls:?}");
         assert_eq!(harness.sandbox.world().updates(), 1);
     }
-    // Nothing but the token was asked for, and the API does not show cards: nobody can tell.
+    // The update sets only the token, and the API does not show cards: the outcome cannot be known.
     let hidden = Readings { list_source: Source::Hidden, show_source: Source::Hidden, ..Readings::default() };
     let mut harness = InProcess::reading(1, hidden).await;
     let id = harness.some_id();
@@ -58,7 +58,7 @@ async fn update_with_a_token_is_read_back_before_it_is_repeated() {
         "{}",
         harness.of("u", "reason")
     );
-    // As it is it would be looked at once more; with another token it is a new update.
+    // A retry with the same body would only be read back again. Another token makes a new update.
     let body = komoju_core::intent::Body::new(json!({"payment_details": "tok_c"})).unwrap();
     harness
         .store()
@@ -113,7 +113,7 @@ async fn delete_of_an_id_that_never_existed_is_rejected() {
 #[tokio::test]
 async fn delete_of_an_unknown_id_after_a_lost_answer_is_done() {
     let mut harness = InProcess::open(1).await;
-    // The mirror does not know it: it came after the sweep.
+    // The mirror does not know this customer: it was created after the sweep.
     let new = harness.sandbox.world().create(json!({"email": "new@example.com"}));
     harness.intend("d", "delete", Some(&new), None);
     harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Delete).once());

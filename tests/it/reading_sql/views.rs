@@ -1,4 +1,4 @@
-//! The views: their columns, their indexes, and values as they came.
+//! The views: their indexes, and values as KOMOJU sent them.
 
 use komoju_testkit::Installation;
 
@@ -33,7 +33,7 @@ fn indexes_for_readers_exist_after_the_first_complete_sweep() {
     ] {
         assert!(plan(sql).contains(index), "{sql}: {}", plan(sql));
     }
-    // What the daemon asks of each customer while many are held.
+    // Queries that the daemon runs for each customer while many are held.
     for sql in [
         "SELECT 1 FROM held_customer WHERE state IN ('approved', 'rejected') AND customer_id = 'x'",
         "UPDATE held_customer SET state = 'seen' WHERE state IN ('held', 'approved', 'rejected') AND customer_id = 'x'",

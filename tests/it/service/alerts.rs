@@ -283,7 +283,7 @@ fn stale_mirror_is_reported_after_a_failed_sweep_and_not_for_a_new_database() {
     assert!(told(&late)[0]["sentence"].as_str().unwrap().contains("no sweep was complete yet"));
     std::thread::sleep(LONG_ENOUGH);
     assert!(daemon.said().matches("sweep").count() > 0);
-    assert_eq!(kinds(&harness).len(), 1, "however often it fails, and while it tries again");
+    assert_eq!(kinds(&harness).len(), 1, "once, although the sweep fails again and is retried");
     assert_eq!(kinds(&late).len(), 1);
     assert_eq!((kinds(&new).len(), kinds(&slow).len()), (0, 0));
     slow.sandbox.world().remove_fault(held);

@@ -31,21 +31,21 @@ impl Service {
     /// Returns the next notification within this time.
     fn next(&self, within: Duration) -> Option<String> {
         self.told.set_read_timeout(Some(within)).unwrap();
-        let mut news = [0; 4096];
-        let length = self.told.recv(&mut news).ok()?;
-        Some(String::from_utf8(news[..length].to_vec()).unwrap())
+        let mut notification = [0; 4096];
+        let length = self.told.recv(&mut notification).ok()?;
+        Some(String::from_utf8(notification[..length].to_vec()).unwrap())
     }
 
     /// Waits for a notification that contains this text.
     fn wait_for(&self, what: &str) -> String {
-        let mut heard = Vec::new();
-        while let Some(news) = self.next(Duration::from_secs(30)) {
-            if news.contains(what) {
-                return news;
+        let mut received = Vec::new();
+        while let Some(notification) = self.next(Duration::from_secs(30)) {
+            if notification.contains(what) {
+                return notification;
             }
-            heard.push(news);
+            received.push(notification);
         }
-        panic!("never told: {what}; but {heard:?}");
+        panic!("never notified: {what}; received: {received:?}");
     }
 
     /// Sends SIGTERM and returns the exit code.
@@ -65,8 +65,8 @@ fn readiness_is_notified_after_the_first_answer() {
     let service = Service::start(&harness, LONG);
     service.wait_for("STATUS=sending the first request to KOMOJU");
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
-    while let Some(news) = service.next(Duration::from_millis(500)) {
-        assert!(!news.contains("READY"), "nothing has answered: {news}");
+    while let Some(notification) = service.next(Duration::from_millis(500)) {
+        assert!(!notification.contains("READY"), "nothing has answered: {notification}");
     }
     harness.sandbox.world().remove_fault(held);
     let ready = service.wait_for("READY=1");

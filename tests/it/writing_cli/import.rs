@@ -1,4 +1,4 @@
-//! `intent import`: a file is taken whole or not at all.
+//! `intent import`: a whole file is queued, or nothing of it.
 //!
 //! Promises: command intent import
 
@@ -94,7 +94,7 @@ fn import_preview_records_that_its_tokens_may_be_left() {
     harness.expect(0, &["sync"]);
     assert_eq!(left(), "0");
     harness.expect(0, &["intent", "import", &token, "--yes"]);
-    assert_eq!((left().as_str(), intents(&harness).as_str()), ("0", "1"), "nothing was taken back");
+    assert_eq!((left().as_str(), intents(&harness).as_str()), ("0", "1"), "nothing was rolled back");
 }
 
 #[test]

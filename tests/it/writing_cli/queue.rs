@@ -1,4 +1,4 @@
-//! `intent create|update|delete`: what is queued, and what is refused.
+//! `intent create|update|delete`: valid intents are queued, invalid ones are refused.
 
 use komoju_testkit::{Installation, Ran};
 use serde_json::json;
@@ -145,7 +145,7 @@ fn invalid_intent_is_refused_by_field_and_not_queued() {
             "--expect: must be JSON, and has a trailing comma",
         ),
         (&["update", "..", "--email", "a"], "customer_id: must have 1 to 1024 bytes"),
-        (&["update", "@nobody", "--email", "a"], "customer_id: must be @ and the id of a create"),
+        (&["update", "@unknown", "--email", "a"], "customer_id: must be @ and the id of a create"),
         (&["create", "--metadata", "k"], "--metadata: must be K=V"),
         (&["create", "--metadata", "k=1", "--metadata", "k=1"], "--metadata: k is given twice"),
         (&["create", "--metadata", &long], "body.metadata: a key has more than 30 characters"),
@@ -197,7 +197,10 @@ fn token_is_in_no_output_of_any_command() {
     let at = format!("@{}", file(&harness, "body.json", &body));
     let given = shown(fed(&harness, &["intent", "create", "--body", "-", "--id", "n1", "--json"], &body));
     assert_eq!(lines(&given.stdout)[0]["body"]["payment_details"], "****");
-    assert!(harness.one("SELECT body FROM intents").contains(token), "the row must hold it until it is sent");
+    assert!(
+        harness.one("SELECT body FROM intents").contains(token),
+        "the row holds the token until it is sent"
+    );
     let customer = harness.sandbox.world().ids()[0].clone();
     shown(harness.expect(0, &["intent", "update", &customer, "--body", &at, "--id", "n2"]));
     shown(harness.expect(2, &["intent", "create", "--body", &body]));
@@ -217,7 +220,7 @@ fn token_is_in_no_output_of_any_command() {
     }
     shown(harness.expect(0, &["status"]));
     shown(harness.expect(0, &["status", "--json"]));
-    // A row that another program spoilt is not shown at all.
+    // A row that another program damaged is not shown at all.
     harness.sql("DROP TRIGGER intents_transitions");
     harness.sql(&format!("UPDATE intents SET body = 'x {token}' WHERE id = 'n2'"));
     for arguments in [&["list", "--json"][..], &["show", "n2"], &["plan"], &["plan", "--json"]] {

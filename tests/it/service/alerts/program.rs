@@ -1,4 +1,4 @@
-//! The alert command as a process: its environment, its failure, its end.
+//! The alert command as a process: its environment, failure and end.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -107,7 +107,11 @@ fn hanging_program_blocks_nothing_and_is_killed_with_its_children_at_the_stop() 
             stat.is_empty() || stat.contains(") Z ")
         });
     }
-    assert_eq!(harness.one("SELECT count(*) FROM alert WHERE told_at IS NULL"), "1", "it was not told");
+    assert_eq!(
+        harness.one("SELECT count(*) FROM alert WHERE told_at IS NULL"),
+        "1",
+        "the alert is not recorded as delivered"
+    );
 }
 
 #[test]
