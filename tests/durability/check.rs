@@ -1,4 +1,4 @@
-//! One image of the disk against what was certain when it was taken.
+//! Checks an image of the disk against what was certain when the image was taken.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
@@ -12,13 +12,13 @@ use serde_json::Value;
 
 use crate::ledger::{Ledger, Promise, Watermark};
 
-/// Of how many images one is opened as the daemon opens its database, too.
+/// One image in this number is also opened as the daemon opens its database.
 const OPENED_ONE_IN: u64 = 40;
 
-/// So many points are enough for the judges.
+/// The length from which on the queue counts as long: enough for the checkers.
 const LONG: usize = 32;
 
-/// A point at which the power may have gone.
+/// A moment at which the power may be cut.
 pub struct CrashPoint {
     pub image: Image,
     pub known: Watermark,
@@ -26,7 +26,8 @@ pub struct CrashPoint {
     pub seed: u64,
 }
 
-/// Moments that wait to be looked at. Who takes them never waits, for the database's lock may be his; who drops intents does.
+/// Crash points that wait for a checker. Putting one never blocks, because the thread may hold the
+/// lock of the database. The droppers wait instead.
 #[derive(Default)]
 pub struct Queue {
     waiting: Mutex<Waiting>,
@@ -45,13 +46,13 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// No more will come.
+    /// Marks the queue as complete.
     pub fn close(&self) {
         self.waiting.lock().unwrap().is_closed = true;
         self.changed.notify_all();
     }
 
-    /// The next one; `None` after the last.
+    /// Takes the next one. Returns `None` after the last.
     pub fn take(&self) -> Option<CrashPoint> {
         let has_none = |waiting: &mut Waiting| waiting.points.is_empty() && !waiting.is_closed;
         let mut waiting = self.changed.wait_while(self.waiting.lock().unwrap(), has_none).unwrap();
@@ -59,7 +60,7 @@ impl Queue {
         waiting.points.pop_front()
     }
 
-    /// Waits until there are few.
+    /// Waits until the queue is short.
     pub fn wait_until_short(&self) {
         let is_long = |waiting: &mut Waiting| waiting.points.len() > LONG;
         drop(self.changed.wait_while(self.waiting.lock().unwrap(), is_long).unwrap());
@@ -69,11 +70,12 @@ impl Queue {
 /// What an image has lost, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loss {
-    /// Accepted intents that are not there as they were dropped.
+    /// Accepted intents that are missing, or differ from what was dropped.
     pub intents: Vec<String>,
-    /// Creates that reached the API, and whose key is not there: they would be sent again as new ones.
+    /// Keys of creates that reached the API and are missing: these creates would be sent again as
+    /// new ones.
     pub keys: Vec<String>,
-    /// Whatever else was found: damage, a log that does not fold to the mirror or does not hold its head.
+    /// Other findings: damage, a log that does not fold to the mirror or does not contain its head.
     pub findings: Vec<String>,
 }
 
@@ -83,17 +85,17 @@ impl Loss {
     }
 }
 
-/// What all images came to.
+/// The results of all images.
 #[derive(Debug, Default)]
 pub struct Sum {
     pub kinds: BTreeMap<Keep, usize>,
-    /// Images that had something to lose.
+    /// Images with unsynced changes.
     pub with_unsynced: usize,
-    /// Intents that some image has lost, and images that lost any.
+    /// Intents that an image has lost, and the number of such images.
     pub lost_intents: BTreeSet<String>,
     pub images_with_lost_intents: usize,
     pub images_with_lost_keys: usize,
-    /// The first few that must not be.
+    /// The first five losses.
     pub losses: Vec<String>,
     pub findings: Vec<String>,
 }
@@ -116,7 +118,7 @@ impl Sum {
     }
 }
 
-/// Makes the directory that may be found, and looks.
+/// Writes the directory that may be found after the power cut, and checks it.
 pub fn check_image(point: &CrashPoint, ledger: &Ledger) -> Loss {
     let directory = tempfile::TempDir::new().unwrap();
     point.image.write_to(directory.path(), point.keep, point.seed).unwrap();
@@ -127,13 +129,13 @@ pub fn check_image(point: &CrashPoint, ledger: &Ledger) -> Loss {
     {
         loss.findings.push(error.to_string());
     }
-    if let Err(error) = look(&path, point.known, ledger, &mut loss) {
+    if let Err(error) = compare(&path, point.known, ledger, &mut loss) {
         loss.findings.push(error.to_string());
     }
     loss
 }
 
-fn look(
+fn compare(
     path: &Path,
     known: Watermark,
     ledger: &Ledger,
@@ -143,7 +145,7 @@ fn look(
     loss.findings.extend(verify(&conn, known.head)?.findings);
     let mut statement = conn
         .prepare("SELECT id, op, customer_id, body, state, key FROM intents JOIN outbox USING (position)")?;
-    let mut there = HashMap::new();
+    let mut rows_by_id = HashMap::new();
     let mut keys = HashMap::new();
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -152,11 +154,11 @@ fn look(
         if let Some(key) = row.get::<_, Option<String>>(5)? {
             keys.insert(key, row.get::<_, String>(4)?);
         }
-        there.insert(id, (op, customer, body));
+        rows_by_id.insert(id, (op, customer, body));
     }
     let (promises, sent) = ledger.below(known);
     for promise in promises {
-        let is_kept = there.get(&promise.id).is_some_and(|(op, customer, body)| {
+        let is_kept = rows_by_id.get(&promise.id).is_some_and(|(op, customer, body)| {
             op == promise.op && *customer == promise.customer && same_body(&promise, body.as_deref())
         });
         if !is_kept {
@@ -164,7 +166,8 @@ fn look(
         }
     }
     for key in sent {
-        // Committed before its first byte leaves, and kept for as long as it may be sent again.
+        // A key is committed before its first byte is sent, and kept as long as the create may be
+        // sent again.
         if keys.get(&*key).is_none_or(|state| state == "queued") {
             loss.keys.push(key.to_string());
         }
@@ -172,7 +175,7 @@ fn look(
     Ok(())
 }
 
-/// Whether a row says what was dropped; a token is wiped when its intent is settled.
+/// Whether a row contains what was dropped. A token is wiped when its intent settles.
 fn same_body(promise: &Promise, body: Option<&str>) -> bool {
     if promise.body.as_ref().map(Value::to_string).as_deref() == body {
         return true;

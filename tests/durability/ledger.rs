@@ -1,4 +1,5 @@
-//! What was promised to whom, and what the API has seen, to be held against what a disk kept.
+//! A record of the acknowledged intents and of the requests at the API, to compare with what a disk
+//! kept.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,7 +8,7 @@ use komoju_sandbox::Sandbox;
 use komoju_sync::store::log::changes::Head;
 use serde_json::Value;
 
-/// An intent that somebody was told is accepted.
+/// An intent whose acceptance was acknowledged.
 #[derive(Clone, Debug)]
 pub struct Promise {
     pub id: String,
@@ -16,7 +17,7 @@ pub struct Promise {
     pub body: Option<Value>,
 }
 
-/// How far everything had come at a point: whatever is below these is certain.
+/// The size of the record at a moment. Every entry below it is certain.
 #[derive(Clone, Copy, Debug)]
 pub struct Watermark {
     pub promises: usize,
@@ -34,7 +35,7 @@ pub struct Entries {
     pub promises: Vec<Arc<Promise>>,
     /// The idempotency keys of the creates that reached the API.
     pub keys: Vec<Arc<str>>,
-    /// What lies in the spool directory: accepted when it is gone.
+    /// The files in the spool directory. A file is accepted when it is gone.
     files: Vec<(String, Vec<Arc<Promise>>)>,
     head: Option<Head>,
     requests: usize,
@@ -49,29 +50,30 @@ impl Ledger {
         self.entries.lock().unwrap()
     }
 
-    /// A COMMIT returned.
+    /// Records that a COMMIT returned.
     pub fn promise(&self, promise: Promise) {
         self.entries().promises.push(Arc::new(promise));
     }
 
-    /// A file was renamed into the spool directory.
+    /// Records that a file was renamed into the spool directory.
     pub fn dropped(&self, file: &str, promises: Vec<Promise>) {
         self.entries().files.push((file.to_owned(), promises.into_iter().map(Arc::new).collect()));
     }
 
-    /// The log came to this.
+    /// Records the head of the log.
     pub fn log_is_at(&self, head: Head) {
         self.entries().head = Some(head);
     }
 
-    /// What was certain then. Copied, for whoever works on the database waits for this entries.
+    /// Returns the entries below a watermark. Copies them, because threads that work on the
+    /// database wait for this lock.
     pub fn below(&self, known: Watermark) -> (Vec<Arc<Promise>>, Vec<Arc<str>>) {
         let entries = self.entries();
         (entries.promises[..known.promises].to_vec(), entries.keys[..known.keys].to_vec())
     }
 
-    /// Whether the file waits to be accepted, or its acceptance has begun: nothing is certain of it. A file moves from the one
-    /// place to the other, so that they are looked at in this order.
+    /// Whether the file waits, or its acceptance has begun: its intents are not certain yet. A file
+    /// moves from the first place to the second, so they are checked in this order.
     fn is_pending(&self, file: &str) -> bool {
         let is_claimed = || {
             let claims = std::fs::read_dir(self.spool.join(".claimed")).into_iter().flatten().flatten();
@@ -80,7 +82,7 @@ impl Ledger {
         self.spool.join(file).exists() || is_claimed()
     }
 
-    /// What is certain now. Whatever the disk holds is to be asked after this.
+    /// Returns what is certain now. Read the disk after this call.
     pub fn known(&self, sandbox: &Sandbox) -> Watermark {
         let entries = &mut *self.entries();
         let (gone, there) = std::mem::take(&mut entries.files)
@@ -91,7 +93,7 @@ impl Ledger {
         let world = sandbox.world();
         for seen in &world.requests()[entries.requests..] {
             if seen.method == "POST" {
-                // One that is sent again is the same create.
+                // A repeated key is the same create.
                 let key = seen
                     .header("x-komoju-idempotency")
                     .filter(|key| !entries.keys.iter().any(|known| **known == **key));

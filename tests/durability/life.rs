@@ -1,4 +1,5 @@
-//! The program at work, as the daemon is put together, until the power goes: three doors, the pusher, files, sweeps.
+//! The program as the daemon assembles it, until the power is cut: three doors, the pusher, the
+//! spool and sweeps.
 //!
 //! Longer than 400 lines because it is one life of the program: its steps share all of its state.
 
@@ -30,20 +31,21 @@ use tokio_util::sync::CancellationToken;
 use crate::check::{CrashPoint, Queue};
 use crate::ledger::{Ledger, Promise, Watermark};
 
-/// How a run goes.
+/// The parameters of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub synchronous: Synchronous,
-    /// How many images are taken.
+    /// The number of images.
     pub points: usize,
-    /// After how many operations at most the power goes; 0: never.
+    /// The most operations before a power cut; 0: no power cut.
     pub power_cut_within: usize,
-    /// Of how many operations one is a point, besides each acknowledgement.
+    /// One operation in this number is a crash point, besides each acknowledgement.
     pub one_in: u32,
     pub seed: u64,
 }
 
-/// Whoever takes the images: called after each operation on the disk, by whichever thread did it.
+/// Takes the images. It is called after each operation on the disk, on the thread of that
+/// operation.
 pub struct ImageRecorder {
     plan: Plan,
     sandbox: Arc<Sandbox>,
@@ -72,7 +74,7 @@ impl ImageRecorder {
         Self { plan, sandbox, ledger, points, state: Mutex::new(state) }
     }
 
-    /// The power is on, for so long.
+    /// Turns the power on, and draws the operation at which it is cut.
     fn power_on(&self) {
         let mut state = self.state.lock().unwrap();
         state.cut_at = match self.plan.power_cut_within {
@@ -89,19 +91,19 @@ impl ImageRecorder {
         self.state.lock().unwrap().operations
     }
 
-    /// What was on the disk when the power went, if it did.
+    /// Takes the image of the disk at the power cut, if there was one.
     fn last(&self) -> Option<(Image, Watermark)> {
         self.state.lock().unwrap().last.take()
     }
 
-    /// After an operation.
+    /// Called after an operation.
     fn after(&self, disk: &Disk, _: Operation) {
         let mut state = self.state.lock().unwrap();
         if state.left == 0 || state.last.is_some() {
             return;
         }
         state.operations += 1;
-        // What is certain comes first: the disk must hold it, whatever happens in between.
+        // Read the watermark before the image, so that the disk must contain everything below it.
         if state.operations >= state.cut_at {
             let known = self.ledger.known(&self.sandbox);
             let image = disk.cut();
@@ -113,7 +115,7 @@ impl ImageRecorder {
         }
     }
 
-    /// Somebody was told that an intent is accepted: now nothing but what was synced may be needed for it.
+    /// Called when an intent was acknowledged: from now on the synced data alone must contain it.
     fn acknowledged(&self, disk: &Disk) {
         let mut state = self.state.lock().unwrap();
         if state.left > 0 && !disk.is_cut() {
@@ -138,7 +140,7 @@ impl ImageRecorder {
     }
 }
 
-/// Why a life ended.
+/// The reason why a life ended.
 enum LifeEnd {
     Over,
     Failed(StoreError),
@@ -150,7 +152,7 @@ impl From<StoreError> for LifeEnd {
     }
 }
 
-/// What all lives share: the remote, the spool directory, and whoever drops.
+/// The state that all lives share: the remote, the spool directory and the droppers.
 pub struct World {
     pub harness: InProcess,
     pub recorder: Arc<ImageRecorder>,
@@ -161,7 +163,7 @@ pub struct World {
 }
 
 impl World {
-    /// The first database is one that was closed.
+    /// Takes over a harness and closes its database.
     pub fn new(mut harness: InProcess, recorder: Arc<ImageRecorder>, spool: &Path, plan: Plan) -> Self {
         harness.store = None;
         let mut ids = VecDeque::from(harness.sandbox.world().ids());
@@ -181,7 +183,8 @@ impl World {
         Self { harness, recorder, spool: spool.to_owned(), plan, dice, droppers }
     }
 
-    /// Works until the power goes or all images are taken; then the next one begins with what the disk kept.
+    /// Runs the program until the power is cut or all images are taken. The next life starts with
+    /// what the disk kept.
     pub async fn run(&mut self) {
         let disk = Disk::watch(self.harness.directory.path(), self.plan.synchronous);
         self.recorder.power_on();
@@ -264,11 +267,11 @@ impl World {
             }
             pusher.drain().await?;
             spool.tend_receipts().await?;
-            // The control's log may lose its end with everything else.
+            // The log of the control may lose its end, too.
             if self.plan.synchronous == Synchronous::AsAsked {
                 self.recorder.ledger.log_is_at(store.read(changes::head).await?);
             }
-            // What is cached can be read without power.
+            // Reads may succeed after the power cut, because pages are cached.
             if self.recorder.is_over() || disk.is_cut() {
                 return Err(LifeEnd::Over);
             }
@@ -295,14 +298,14 @@ impl World {
     }
 }
 
-/// What the watches of a daemon would tell.
+/// The notifications that a daemon gets from its watches.
 #[derive(Default)]
 struct Wakeups {
     file: Notify,
     change: Notify,
 }
 
-/// Where a dropper stands.
+/// The environment of a dropper.
 struct DropperContext {
     disk: Arc<Disk>,
     recorder: Arc<ImageRecorder>,
@@ -314,11 +317,11 @@ struct DropperContext {
     runtime: tokio::runtime::Handle,
 }
 
-/// Another program that drops intents.
+/// A thread in the place of another program that drops intents.
 struct Dropper {
     door: &'static str,
     n: usize,
-    /// Whom it updates, and whom it deletes.
+    /// The customers that it updates, and those that it deletes.
     to_update: Vec<String>,
     to_delete: Vec<String>,
     dice: StdRng,
@@ -338,7 +341,7 @@ impl Dropper {
             };
             match dropped {
                 Ok(()) => context.recorder.acknowledged(&context.disk),
-                // A machine under load may keep it waiting for longer than it waits: then nothing was dropped.
+                // On a loaded machine the busy timeout can expire. Then nothing was dropped.
                 Err(error) if !context.disk.is_cut() && is_busy(&*error) => continue,
                 Err(error) => {
                     assert!(context.disk.is_cut(), "{}: {error}", self.door);
@@ -352,7 +355,7 @@ impl Dropper {
                 context.wakeups.change.notify_one();
             }
             context.wakeups.file.notify_one();
-            // At its leisure: whoever drops faster than anything is pushed only makes a longer queue.
+            // Wait for a drain. A faster dropper would only make the outbox longer.
             if context.runtime.block_on(drains.changed()).is_err() {
                 return self;
             }
@@ -386,7 +389,7 @@ impl Dropper {
         let promise = self.promise();
         let conn = Connection::open(&context.database)?;
         conn.busy_timeout(std::time::Duration::from_secs(20))?;
-        // What SQLite does unasked; said so that the control can say something else.
+        // The default of SQLite, set explicitly so that the control can change it.
         conn.pragma_update(None, "synchronous", "full")?;
         conn.execute(
             "INSERT INTO intents (id, op, customer_id, body) VALUES (?1, ?2, ?3, ?4)",
@@ -409,12 +412,12 @@ impl Dropper {
         Ok(())
     }
 
-    /// A file of one intent, or of a create and what follows it.
+    /// Drops a file with one intent, or with a create and its follower.
     fn by_file(&mut self, context: &DropperContext) -> Result<(), Box<dyn std::error::Error>> {
         let first = self.promise();
         let (file, content, promises) = if first.op == "create" && self.dice.random() {
             let follower = Promise {
-                id: format!("{}-then", first.id),
+                id: format!("{}-next", first.id),
                 op: "update",
                 customer: Some(format!("@{}", first.id)),
                 body: Some(json!({"metadata": {"follows": "yes"}})),

@@ -1,11 +1,13 @@
-//! What survives when the power goes: every point of a run is a disk that may be found, and each must hold what was promised.
+//! Power cuts: at every moment of a run the disk is a state that may be found, and each state must
+//! contain what was acknowledged.
 //!
-//! A process that is killed proves nothing here, for the kernel keeps what it wrote. So SQLite writes through a VFS that knows what was
-//! synced (`tests/lossy-vfs`), and of what was not any part may be missing, torn in sectors. The control is the same run with
-//! `synchronous = NORMAL`, which must lose something: else this test would be blind.
+//! Killing a process proves nothing here, because the kernel keeps its writes. So SQLite writes
+//! through a VFS that records what was synced (`tests/lossy-vfs`). Any part of the unsynced writes
+//! may be missing, torn at sectors. The control is the same run with `synchronous = NORMAL`. It
+//! must lose something; otherwise this test detects nothing.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
-#![expect(clippy::print_stdout, reason = "how much was looked at is part of the result")]
+#![expect(clippy::print_stdout, reason = "the number of images is part of the result")]
 
 mod check;
 mod ledger;
@@ -24,10 +26,10 @@ use check::{Queue, Sum, check_image};
 use ledger::Ledger;
 use life::{ImageRecorder, Plan, World};
 
-/// How many images are judged at a time.
+/// The number of threads that check images.
 const CHECKERS: usize = 2;
 
-/// What a run left.
+/// The result of a run.
 struct Ran {
     world: World,
     sum: Sum,
@@ -75,13 +77,14 @@ fn points(default: usize) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_intents_survive_a_power_cut() {
     let points = points(400);
-    // In a run that is asked for every operation is a point; by default they are spread over a longer one.
+    // In a long run every operation is a crash point. By default the points are spread over a
+    // longer run.
     let one_in = if points >= 10_000 { 1 } else { 4 };
     let plan = Plan { synchronous: Synchronous::AsAsked, points, power_cut_within: 400, one_in, seed: 11 };
     let Ran { mut world, sum, lives, _spool } = run(plan).await;
     let known = world.recorder.ledger.known(&world.harness.sandbox);
     println!(
-        "{} crash points in {} operations and {lives} lives, {} with something unsynced, by kind {:?}; {} intents \
+        "{} crash points in {} operations and {lives} lives, {} with unsynced changes, by kind {:?}; {} intents \
          acknowledged, {} creates sent; nothing lost",
         sum.images(),
         world.recorder.operations(),
@@ -94,7 +97,7 @@ async fn acknowledged_intents_survive_a_power_cut() {
     assert_eq!(sum.images(), points);
     assert!(sum.kinds.len() == 4 && sum.with_unsynced > points / 4 && known.keys > 0, "{sum:?}");
 
-    // What the last life left is carried out.
+    // Finish what the last life left.
     let spool = world.spool();
     let stop = tokio_util::sync::CancellationToken::new();
     spool.drain(&stop).await.unwrap();
@@ -106,7 +109,7 @@ async fn acknowledged_intents_survive_a_power_cut() {
         assert!(there.contains(&promise.id), "{promise:?}");
     }
     let creates = world.harness.one("SELECT count(*) FROM intents WHERE op = 'create'");
-    assert_eq!(world.harness.sandbox.world().creates().to_string(), creates, "each create once");
+    assert_eq!(world.harness.sandbox.world().creates().to_string(), creates, "each create took effect once");
     assert!(world.harness.sweep().await.failure.is_none());
     world.harness.assert_true();
 }
@@ -125,9 +128,9 @@ async fn control_with_synchronous_normal_loses_acknowledged_intents() {
         sum.images(),
         sum.images_with_lost_keys,
     );
-    assert_eq!(sum.findings, Vec::<String>::new(), "it loses the end, and no more than that");
-    assert!(!sum.lost_intents.is_empty(), "this test is blind: {sum:?}");
-    assert!(sum.images_with_lost_keys > 0, "it does not see a create that would be sent twice: {sum:?}");
+    assert_eq!(sum.findings, Vec::<String>::new(), "the control loses only the end");
+    assert!(!sum.lost_intents.is_empty(), "the test detects no loss: {sum:?}");
+    assert!(sum.images_with_lost_keys > 0, "the test detects no create that would be sent twice: {sum:?}");
 }
 
 #[test]
@@ -144,7 +147,7 @@ fn power_cut_within_the_first_start_is_repaired_by_the_next_start() {
     assert!(images.len() > 20, "only {} operations", images.len());
     let mut found = 0;
     for (operation, image) in images.iter().enumerate() {
-        // The first few make the file's header.
+        // The first four operations write the file's header.
         let tries = if operation < 4 { 16 } else { 1 };
         for seed in 0..tries {
             let keep = if operation % 3 == 2 { Keep::Nothing } else { Keep::SomeSectors };
@@ -159,5 +162,8 @@ fn power_cut_within_the_first_start_is_repaired_by_the_next_start() {
             found += 1;
         }
     }
-    println!("a first start was cut off after each of {} operations: {found} images", images.len() - 1);
+    println!(
+        "the power was cut in a first start after each of {} operations: {found} images",
+        images.len() - 1
+    );
 }

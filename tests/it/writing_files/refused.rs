@@ -1,4 +1,4 @@
-//! Refused files, their `.error`, and how long both are kept.
+//! Refused files, their `.error` files, and how long both are kept.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -17,7 +17,8 @@ async fn refused_file_is_removed_with_its_error_after_thirty_days() {
         harness.drop_file(name, "{");
     }
     assert_eq!(harness.scan().await.refused, 4);
-    // As an operator leaves them, a crash between the two removals, and a program that makes a link.
+    // A file that an operator removed, a crash between the two removals, and a link that another
+    // program made.
     fs::remove_file(harness.at("rejected/b.json.error")).unwrap();
     fs::remove_file(harness.at("rejected/c.json")).unwrap();
     fs::remove_file(harness.at("rejected/d.json")).unwrap();
@@ -41,7 +42,7 @@ async fn refused_file_of_another_owner_is_kept() {
     assert_eq!(harness.scan().await.refused, 2);
     let chown = |name: &str| std::os::unix::fs::chown(harness.at(name), Some(4711), None);
     if chown("rejected/a.json").is_err() {
-        // Only root may give a file away.
+        // Only root may change the owner.
         return;
     }
     chown("rejected/b.json.error").unwrap();
@@ -75,7 +76,7 @@ async fn refused_file_is_kept_while_the_clock_is_not_trusted() {
     harness.scan().await;
     harness.spool.expire_rejected().await.unwrap();
     assert_eq!(harness.names("rejected"), ["a.json", "a.json.error"]);
-    // The trusted clock has followed the machine's for long enough.
+    // The trusted clock has now followed the machine's clock for long enough.
     harness.clock.advance(HOUR);
     harness.spool.expire_rejected().await.unwrap();
     assert_eq!(harness.names("rejected"), [""; 0]);
@@ -107,11 +108,11 @@ async fn file_without_a_valid_intent_is_refused_with_the_reason() {
     ];
     for (name, content, why) in cases {
         harness.drop_file(name, content);
-        let looked = harness.scan().await;
-        assert_eq!((looked.taken, looked.refused, looked.left), (0, 1, vec![]), "{name:?}");
+        let summary = harness.scan().await;
+        assert_eq!((summary.taken, summary.refused, summary.left), (0, 1, vec![]), "{name:?}");
         let error = harness.names("rejected").into_iter().find(|name| name.ends_with(".error")).unwrap();
-        let told = harness.read(&format!("rejected/{error}"));
-        assert!(told.contains(why), "{name:?}: {told}");
+        let message = harness.read(&format!("rejected/{error}"));
+        assert!(message.contains(why), "{name:?}: {message}");
         let copy = harness.at("rejected").join(error.trim_end_matches(".error"));
         assert_eq!(fs::read(&copy).unwrap(), content, "{name:?}");
         fs::remove_file(copy).unwrap();
@@ -119,7 +120,7 @@ async fn file_without_a_valid_intent_is_refused_with_the_reason() {
     }
     assert_eq!(harness.ids(), [""; 0]);
     harness.drop_file("new\nline.json", r#"{"op": "create", "id": "chosen", "body": {"email": "a"}}"#);
-    assert_eq!(harness.scan().await.intents, 1, "with an id of its own the name does not matter");
+    assert_eq!(harness.scan().await.intents, 1, "the name does not matter for an intent with an id");
 }
 
 #[tokio::test]
@@ -140,8 +141,8 @@ async fn refused_file_is_kept_without_its_secrets() {
     let kept =
         r#"{"op": "create", "body": {"payment_details": {"type": "****", "number": "****", "cvc": ****}}}"#;
     assert_eq!(harness.read("rejected/a.2.json"), kept, "a number is added where the name is taken");
-    let told = harness.read("rejected/a.2.json.error");
-    assert!(told.contains("body.payment_details: must be a payment token"), "{told}");
+    let message = harness.read("rejected/a.2.json.error");
+    assert!(message.contains("body.payment_details: must be a payment token"), "{message}");
     harness.drop_file("a.json", r#"{"tok_secret": 1}"#);
     harness.scan().await;
     assert_eq!(
@@ -162,9 +163,9 @@ async fn refused_file_stays_claimed_when_its_error_cannot_be_written() {
     fs::create_dir_all(harness.at("rejected").join(&temporary)).unwrap();
     harness.drop_file("a.json", "{");
     for _ in 0..2 {
-        let looked = harness.scan().await;
-        assert_eq!(looked.refused, 0);
-        let why = SpoolHarness::why(&looked, "a.json");
+        let summary = harness.scan().await;
+        assert_eq!(summary.refused, 0);
+        let why = SpoolHarness::why(&summary, "a.json");
         assert!(why.contains("must be JSON") && why.contains("cannot be copied to rejected/"), "{why}");
         assert_eq!(harness.names("rejected"), std::slice::from_ref(&temporary));
         assert_eq!(fs::read(&harness.claimed()[0]).unwrap(), b"{");
