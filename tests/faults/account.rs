@@ -1,4 +1,4 @@
-//! Refused keys and swapped ones.
+//! Refused keys, and a key of another account.
 //!
 //! Promises: invariant 8; exit code 4
 
@@ -46,7 +46,7 @@ faults![
     (
         another_accounts_key,
         "another account's key",
-        "the key reads another account",
+        "the key belongs to another account",
         Waits("this key reads another account"),
         Kept,
         |case| {
@@ -75,7 +75,7 @@ impl Case {
                 count("POST") + count("PATCH") + count("DELETE"),
             )
         };
-        assert_eq!((list, pushes), (1, 0), "a refusal is not tried again");
+        assert_eq!((list, pushes), (1, 0), "a refusal is not retried");
         self.harness.expect(4, &["status"]);
     }
 

@@ -1,4 +1,4 @@
-//! Clocks that jump, while a sweep reads and while the answer to a create is lost.
+//! A clock that jumps while a sweep reads, or while the answer to a create is lost.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ faults![
     (
         clock_a_year_ahead_while_an_answer_is_lost,
         "a clock that jumps a year",
-        "the clock jumps a year ahead, the answer to a create is lost, and the clock is set right",
+        "the clock jumps a year ahead, the answers to pushes are lost, and the clock is corrected",
         Complete("no answer"),
         Retried,
         |case| {
@@ -37,7 +37,7 @@ faults![
     (
         clock_a_year_ahead_while_throttled,
         "a clock that jumps a year",
-        "the clock jumps a year ahead, KOMOJU asks to wait for a second, and the clock is set right",
+        "the clock jumps a year ahead, KOMOJU asks to wait for a second, and the clock is corrected",
         Complete("the API asks to wait"),
         UpdateRetried,
         |case| {
@@ -57,7 +57,7 @@ faults![
     (
         clock_a_year_back_while_an_answer_is_lost,
         "a clock that runs backwards",
-        "the clock is set back by a year, the answer to a create is lost, and the clock is set right",
+        "the clock is set back by a year, the answers to pushes are lost, and the clock is corrected",
         Complete("no answer"),
         Retried,
         |case| {
@@ -72,7 +72,7 @@ faults![
         Complete("57 live, 2 deleted"),
         Done,
         |case| {
-            // The first who is asked for alone is the one who went.
+            // The first single request is for the deleted customer, the second for the canary.
             let held = case.harness.inject(Fault::new(Effect::Hold).call(Call::Show).skip(1).once());
             case.fired_when(move |harness| harness.fired(held));
             let clock = std::sync::Arc::clone(&case.clock);
@@ -94,13 +94,14 @@ faults![
 ];
 
 impl Case {
-    /// Who is looked for after that is known by the tag; without one a person would decide.
+    /// With a tag the created customer can be recognised. Without one an operator would have to
+    /// decide.
     fn lose_the_answers_with_a_tag(&mut self) {
         self.configure("[outbound]\n", "[outbound]\nreconcile_tag = 'intent'\n");
         self.lose_the_answers();
     }
 
-    /// While the third page is on its way, the clock is set by so many hours.
+    /// Sets the clock by these hours while the third page is in flight.
     fn jumps(&mut self, hours: i64) {
         let held = self.harness.inject(Fault::new(Effect::Hold).call(Call::List).page(3).once());
         self.fired_when(move |harness| harness.fired(held));

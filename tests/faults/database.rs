@@ -1,4 +1,4 @@
-//! Others who use the database, and databases that are none of ours.
+//! Other users of the database, and files that are no database of this program.
 //!
 //! Promises: invariant 16; exit code 5
 
@@ -13,14 +13,14 @@ use crate::matrix::Ends::{Unusable, Waits};
 use crate::matrix::Outbox::{Done, Kept, Parked};
 use crate::matrix::faults;
 
-/// Doctor complains from 128 MiB on.
+/// `doctor` warns from 128 MiB on.
 const LARGER_THAN_A_WAL_SHOULD_BE: u64 = 129 << 20;
 
 faults![
     (
         two_daemons,
         "two daemons on one database",
-        "a second daemon is started beside the first",
+        "a second daemon is started while the first one runs",
         Unusable("`komoju-sync run` (process "),
         Done,
         |case| {
@@ -53,8 +53,8 @@ faults![
             case.endure_by_binary();
             let kept = fs::metadata(case.harness.path("komoju.db-wal")).unwrap().len();
             case.fired_when(move |_| kept);
-            assert!(case.harness.head() > before, "it is recorded beside the reader");
-            assert_eq!(count(&conn), before, "who reads sees what was");
+            assert!(case.harness.head() > before, "changes are recorded despite the reader");
+            assert_eq!(count(&conn), before, "the reader sees the old state");
             case.doctor_names_the_reader();
             conn.execute_batch("COMMIT").unwrap();
             assert!(count(&conn) > before);
@@ -118,13 +118,13 @@ faults![
     (
         old_backup,
         "an old backup restored",
-        "a backup is restored from before the intents were carried out and three customers deleted",
+        "a backup is restored that is older than the pushes and the deletion of three customers",
         Waits("3 intents are parked"),
         Parked,
         |case| {
             let file = case.harness.path("old.db");
             case.harness.expect(0, &["backup", file.to_str().unwrap()]);
-            // Of those whom the backup knows.
+            // Customers that the backup contains.
             let known = case.harness.mirror().into_keys().filter(|id| case.has_no_intent(id));
             let gone: Vec<String> = known.take(3).collect();
             case.harness.expect(0, &["sync"]);
@@ -138,7 +138,8 @@ faults![
             assert!(case.harness.sandbox.world().requests().iter().all(|seen| seen.method == "GET"));
             assert!(gone.iter().all(|id| case.harness.mirror().contains_key(id)));
             case.conclude(sync.code, &format!("{}{}", ran.stderr, sync.stderr));
-            // A person looks: both were carried out, and who is missing is gone.
+            // The operator checks: the intents were carried out, and the missing customers are
+            // deleted.
             case.harness.expect(0, &["intent", "cancel", "c", "u", "d"]);
             case.harness.expect(0, &["deletions", "approve"]);
         },
@@ -152,24 +153,24 @@ fn patched(good: &[u8], at: usize, with: &[u8]) -> Vec<u8> {
 }
 
 impl Case {
-    /// The write-ahead log has grown without bound meanwhile: doctor says so, and names this process.
+    /// Lets the write-ahead log grow. Asserts that `doctor` reports it and names this process.
     fn doctor_names_the_reader(&self) {
-        // What lies behind the last frame is nothing to SQLite, and takes no room. No lock stands on this file that closing it could
-        // take away; they stand on the -shm.
+        // SQLite ignores bytes after the last frame, and a sparse file takes no room. Closing this
+        // file releases no lock, because the locks are on the -shm.
         let wal = File::options().write(true).open(self.harness.path("komoju.db-wal")).unwrap();
         wal.set_len(LARGER_THAN_A_WAL_SHOULD_BE).unwrap();
         drop(wal);
-        let told = self.harness.run(&["doctor", "--json"]).stdout;
-        let findings = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let output = self.harness.run(&["doctor", "--json"]).stdout;
+        let findings = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let found: Vec<Value> = findings.filter(|finding| finding["check"] == "wal").collect();
-        let [finding] = &found[..] else { panic!("{told}") };
+        let [finding] = &found[..] else { panic!("{output}") };
         assert_eq!(finding["level"], "warn", "{finding}");
         assert!(finding["finding"].as_str().unwrap().contains("somebody reads without an end"), "{finding}");
         let reader = format!("(process {})", std::process::id());
         assert!(finding["advice"].as_str().unwrap().contains(&reader), "{finding}");
     }
 
-    /// Another file lies in the place of the database, and is left as it is.
+    /// Puts another file in the place of the database. Asserts that it is unchanged.
     fn finds_file(&mut self, other: impl FnOnce(&[u8]) -> Vec<u8>) {
         let path = self.harness.path("komoju.db");
         for leftover in ["komoju.db-wal", "komoju.db-shm"] {
@@ -182,11 +183,11 @@ impl Case {
         for arguments in [&["sync"][..], &["rebuild"]] {
             fs::write(&path, &content).unwrap();
             let ran = self.harness.run(arguments);
-            assert!(fs::read(&path).unwrap() == content, "it was written to by {arguments:?}");
-            // What became of the intents is looked for where they are.
+            assert!(fs::read(&path).unwrap() == content, "{arguments:?} changed the file");
+            // The intents are read from the right database.
             fs::write(&path, &good).unwrap();
             self.conclude(ran.code, &ran.stderr);
         }
-        assert!(self.harness.sandbox.world().requests().is_empty(), "nothing is asked");
+        assert!(self.harness.sandbox.world().requests().is_empty(), "nothing is requested");
     }
 }

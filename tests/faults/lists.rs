@@ -1,4 +1,4 @@
-//! Lists that say something else than what is.
+//! Lists that contradict the customers that exist.
 //!
 //! Promises: invariant 4
 
@@ -19,7 +19,7 @@ faults![
     (
         negative_total,
         "total negative",
-        "the second page says that its `total` is -5",
+        "the second page reports a `total` of -5",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"total": -5}))),
@@ -27,7 +27,7 @@ faults![
     (
         total_shrinks,
         "total shrinking",
-        "the second page says that its `total` is 5",
+        "the second page reports a `total` of 5",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"total": 5}))),
@@ -35,7 +35,7 @@ faults![
     (
         list_longer_than_its_hints,
         "total shrinking",
-        "each page says that there are 20 customers on 2 pages",
+        "each page reports a `total` of 20 and a `last_page` of 2",
         Complete("total says 20, 57 are listed"),
         Done,
         |case| {
@@ -46,7 +46,7 @@ faults![
     (
         enormous_total,
         "total enormous",
-        "the second page says that its `total` is 2 to the power of 64",
+        "the second page reports a `total` of 2 to the power of 64",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(serde_json::from_str(r#"{"total": 18446744073709551616}"#).unwrap())),
@@ -54,7 +54,7 @@ faults![
     (
         total_is_text,
         "total text",
-        "the second page says that its `total` is \"57\"",
+        "the second page reports a `total` of \"57\"",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"total": "57"}))),
@@ -62,7 +62,7 @@ faults![
     (
         total_is_null,
         "total null",
-        "the second page says that its `total` is null",
+        "the second page reports a `total` of null",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"total": null}))),
@@ -70,7 +70,7 @@ faults![
     (
         negative_last_page,
         "last_page negative",
-        "the second page says that its `last_page` is -1",
+        "the second page reports a `last_page` of -1",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"last_page": -1}))),
@@ -78,7 +78,7 @@ faults![
     (
         last_page_shrinks,
         "last_page shrinking",
-        "the second page says that it is the last",
+        "the second page reports itself as the `last_page`",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"last_page": 2}))),
@@ -86,7 +86,7 @@ faults![
     (
         enormous_last_page,
         "last_page enormous",
-        "the second page says that its `last_page` is a billion",
+        "the second page reports a `last_page` of a billion",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"last_page": 1_000_000_000}))),
@@ -94,7 +94,7 @@ faults![
     (
         last_page_is_text,
         "last_page text",
-        "the second page says that its `last_page` is \"6\"",
+        "the second page reports a `last_page` of \"6\"",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"last_page": "6"}))),
@@ -102,23 +102,23 @@ faults![
     (
         last_page_is_null,
         "last_page null",
-        "the second page says that its `last_page` is null",
+        "the second page reports a `last_page` of null",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"last_page": null}))),
     ),
     (
         first_page_for_every_number_asked,
-        "the same page for ever",
-        "whatever page is asked for, the first one comes under its number",
+        "the same page for every request",
+        "every request for a page is answered with the first page, under the requested number",
         Waits("the API may ignore `page`"),
         Done,
         |case| case.repeats_first_page(Echo::Asked),
     ),
     (
         first_page_under_its_own_number,
-        "the same page for ever",
-        "whatever page is asked for, the first one comes",
+        "the same page for every request",
+        "every request for a page is answered with the first page, under its own number",
         Waits("the API may ignore `page`"),
         Done,
         |case| case.repeats_first_page(Echo::Answered),
@@ -137,7 +137,7 @@ faults![
     (
         empty_list,
         "an empty list after a full one",
-        "the list is empty, though only one customer was deleted",
+        "the list is empty, although only one customer was deleted",
         Waits("held      1 deletion"),
         Done,
         |case| {
@@ -185,7 +185,7 @@ faults![
             case.harness.assert_true();
             case.harness.sandbox.world().clear_requests();
             case.inject(Fault::new(Effect::ShortList { keep: 28 }).call(Call::List));
-            // 207 live, 28 listed, 100 verified by single requests: 79 are left.
+            // 207 are live, 28 are listed and 100 are verified by single requests: 79 are left.
             let ran = case.endure_by_binary();
             assert!(ran.stderr.contains("79 customers were neither listed nor verified"), "{}", ran.stderr);
             assert_eq!(case.requested_alone(200), 100);
@@ -203,7 +203,7 @@ faults![
         Waits("held      3 deletions"),
         Done,
         |case| {
-            case.deletes_of_known(12);
+            case.delete_known(12);
             case.lists(Effect::Hide { ids: Vec::new(), every: Some(2) });
             assert_eq!(case.deleted_by_passes(), 10);
             case.harness.expect(0, &["deletions", "approve"]);
@@ -216,7 +216,7 @@ faults![
         Waits("21 deletions wait for an operator"),
         Done,
         |case| {
-            let gone = case.deletes_of_known(20);
+            let gone = case.delete_known(20);
             case.fired_when(|harness| harness.one("SELECT count(*) FROM held_deletions").parse().unwrap());
             case.endure_by_binary();
             assert_eq!(case.requested_alone(404), 20, "a sample");
@@ -228,8 +228,8 @@ faults![
 ];
 
 impl Case {
-    /// Deletes so many customers that the mirror knows, beside the one that is deleted in each case.
-    fn deletes_of_known(&self, count: usize) -> Vec<String> {
+    /// Deletes this number of mirrored customers, besides the one that each case deletes.
+    fn delete_known(&self, count: usize) -> Vec<String> {
         let known: Vec<String> = self.harness.mirror().into_keys().collect();
         let mut world = self.harness.sandbox.world();
         let others = known.into_iter().filter(|id| self.has_no_intent(id));
@@ -238,7 +238,8 @@ impl Case {
         gone
     }
 
-    /// The first page comes for every other one, and the list counts more customers: all are verified by single requests.
+    /// Answers every page with the first one, while `total` counts more customers. All others are
+    /// verified by single requests.
     fn repeats_first_page(&mut self, echo: Echo) {
         self.inject(Fault::new(Effect::SamePage { page: 1, echo }).call(Call::List));
         self.endure_by_binary();

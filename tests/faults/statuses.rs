@@ -1,4 +1,4 @@
-//! Answers by their status.
+//! Answers by HTTP status.
 
 use komoju_sandbox::{Call, Effect, Fault, Payload, RedirectTarget, Work};
 
@@ -155,14 +155,15 @@ faults![
 ];
 
 impl Case {
-    /// Everything is redirected there, and nothing follows: one try at a page, and one at each push, is all that arrives.
+    /// Redirects every request. Asserts that no redirect is followed: one request for a page and
+    /// one for each push arrive.
     fn is_redirected(&mut self, to: RedirectTarget) {
         self.everything(Effect::Redirect { status: 307, to, work: Work::Skipped });
         let world = self.harness.sandbox.world();
         let own = format!("127.0.0.1:{}", self.harness.sandbox.address().port());
         assert!(
             world.requests().iter().all(|seen| seen.header("host") == Some(&own)),
-            "another host was asked"
+            "another host got a request"
         );
         let asked = |method: &str, of: &str| {
             let fits =

@@ -1,4 +1,4 @@
-//! Connections that do not come up, and that end too early.
+//! Connections that cannot be opened, or end too early.
 
 use base64::Engine as _;
 use komoju_sandbox::{Effect, Ending, Work};
@@ -40,7 +40,7 @@ faults![
     (
         plain_http_where_tls_is_due,
         "TLS failure (never plaintext)",
-        "plain HTTP is spoken where `api.base_url` says https",
+        "the server speaks plain HTTP, and `api.base_url` says https",
         Fails("GET /customers page 1: no answer"),
         Retried,
         |case| {
@@ -52,7 +52,7 @@ faults![
     (
         untrusted_certificate,
         "TLS failure (never plaintext)",
-        "the certificate was signed by no trusted authority",
+        "no trusted authority signed the certificate",
         Fails(
             "GET /customers page 1: no answer: the certificate of 127.0.0.1 is not trusted (invalid peer certificate"
         ),
@@ -61,8 +61,8 @@ faults![
             let (address, arrived) = peers::untrusted();
             case.set_base_url(&format!("https://{address}/api/v1"));
             case.receives_no_key(Arrived::clone(&arrived));
-            // One try at a page and one at each push: a certificate that is rejected once is rejected again. The create asks the
-            // server for its time first.
+            // One try for a page and one for each push: a certificate that is rejected once is
+            // rejected again. The create requests the server's time first.
             assert_eq!(arrived.lock().unwrap().len(), 4);
         },
     ),
@@ -117,7 +117,7 @@ faults![
     (
         reset_after_the_answer,
         "reset after the answer",
-        "each connection is reset as soon as its answer is whole",
+        "each connection is reset as soon as its answer is complete",
         Complete("57 live"),
         Done,
         |case| {
@@ -130,7 +130,7 @@ faults![
 ];
 
 impl Case {
-    /// It is connected to, and whatever arrives holds the key in no form.
+    /// Asserts that connections arrive, and that their bytes contain the key in no form.
     fn receives_no_key(&mut self, arrived: Arrived) {
         let seen = Arrived::clone(&arrived);
         self.fired_when(move |_| seen.lock().unwrap().len() as u64);
@@ -156,7 +156,7 @@ fn rejected_certificate_is_logged_only_by_our_own_message() {
     std::fs::write(&file, format!("{config}[log]\nlevel = 'trace'\n")).unwrap();
     let ran = harness.expect(1, &["sync"]);
     assert!(ran.stderr.contains("the certificate of 127.0.0.1 is not trusted"), "{}", ran.stderr);
-    // What the verifier, the TLS library and the HTTP client log by themselves.
+    // Messages that the verifier, the TLS library and the HTTP client would log by themselves.
     for theirs in ["failed to verify", "starting new connection", "fatal alert", "checkout waiting"] {
         assert!(!ran.stderr.contains(theirs), "{theirs}: {}", ran.stderr);
     }
