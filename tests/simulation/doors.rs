@@ -1,4 +1,5 @@
-//! The doors: an intent by SQL, by a file and by the command line's function; what is nonsense, and what came before.
+//! The doors: intents by SQL, by a file and by the function of the command line; also invalid and
+//! repeated ones.
 
 use std::fs;
 use std::path::Path;
@@ -15,21 +16,23 @@ use tokio_util::sync::CancellationToken;
 use crate::ops::{Door, IntentKind, IntentSpec};
 use crate::world::{Checked, World, must};
 
-/// An intent that was accepted, as far as it must be found again.
+/// An accepted intent, with what is needed to check its row.
 #[derive(Clone, Debug)]
 pub struct AcceptedIntent {
-    /// As it was dropped.
+    /// The intent as it was dropped.
     pub json: Value,
     pub body: Option<Value>,
-    /// Whether a person gave it another body.
+    /// Whether an operator gave it another body.
     pub is_corrected: bool,
-    /// Whether a backup, older than what may have become of it, brought it back: then its token is gone, and a person looks.
+    /// Whether a restored backup contained it. Then its token is gone, its outcome may be newer
+    /// than the backup, and an operator checks it.
     pub is_restored: bool,
-    /// How many customers it may make: one, and one more each time that a person takes it on himself.
+    /// How many customers it may create: one, and one more for each decision of an operator that
+    /// allows it.
     pub may_make: usize,
 }
 
-/// A file that lies in the spool.
+/// A file in the spool.
 #[derive(Clone, Debug)]
 pub struct WaitingFile {
     pub name: String,
@@ -43,7 +46,7 @@ impl AcceptedIntent {
     }
 }
 
-/// What no door takes.
+/// Intents that every door refuses.
 const NONSENSE: [&str; 14] = [
     r#"{"op": "replace", "body": {"email": "a"}}"#,
     r#"{"op": "create", "customer_id": "c", "body": {"email": "a"}}"#,
@@ -61,7 +64,7 @@ const NONSENSE: [&str; 14] = [
     r#"{"op": "delete", "customer_id": "c", "not_before": "2026-02-30T00:00:00Z"}"#,
 ];
 
-/// What the door said.
+/// The answer of a door.
 #[derive(Debug, PartialEq)]
 enum DoorAnswer {
     New,
@@ -94,9 +97,12 @@ impl World<'_> {
             (false, _) if door == Door::File => DoorAnswer::Nothing,
             _ => DoorAnswer::Refused,
         };
-        // A file may also wait for an older one, which waits in the same list.
+        // A file may also wait for an older one in the same list.
         let may_crash = (self.crashed || self.waiting.len() > 1) && answer == DoorAnswer::Nothing;
-        must!(answer == expected || may_crash, "{door:?} said {answer:?} to {intents:?}, not {expected:?}");
+        must!(
+            answer == expected || may_crash,
+            "{door:?} answered {answer:?} to {intents:?}, not {expected:?}"
+        );
         if answer == DoorAnswer::New {
             self.remember(intents);
         }
@@ -172,7 +178,7 @@ impl World<'_> {
         intent
     }
 
-    /// The accepted intents, the newest first.
+    /// Returns the accepted intents, the newest first.
     pub fn newest_first(&self) -> impl Iterator<Item = (&String, &AcceptedIntent)> {
         let number = |id: &str| id[1..].trim_end_matches('+').parse::<u64>().unwrap_or(0);
         let mut all: Vec<_> = self.accepted.iter().collect();
@@ -180,7 +186,8 @@ impl World<'_> {
         all.into_iter()
     }
 
-    /// Gives intents to a door, several only in a file; what it said, and that it did so.
+    /// Gives intents to a door; several only in one file. Returns the answer, and checks it against
+    /// the rows.
     fn give(&mut self, door: Door, intents: &[Value]) -> Result<DoorAnswer, String> {
         let before = self.intents();
         let answer = match door {
@@ -193,7 +200,7 @@ impl World<'_> {
             _ => 0,
         };
         let more = self.intents() - before;
-        must!(more == new, "{door:?} said {answer:?}, and there are {more} intents more");
+        must!(more == new, "{door:?} answered {answer:?}, and there are {more} intents more");
         Ok(answer)
     }
 
@@ -257,14 +264,15 @@ impl World<'_> {
             0 => DoorAnswer::Known,
             _ => DoorAnswer::New,
         };
-        // A crash between commit and receipt leaves the file, and the next look catches up.
+        // A crash between commit and receipt leaves the file, and the next scan finishes it.
         if answer != DoorAnswer::Nothing && !is_there {
             self.waiting.pop();
         }
         answer
     }
 
-    /// As the daemon does at its start: what a crash left is accepted before anything younger comes in.
+    /// Takes the waiting files, as the daemon does at its start: they are accepted before anything
+    /// newer.
     pub fn take_waiting(&mut self) -> Checked {
         if self.waiting.is_empty() || !self.enabled {
             return Ok(());
@@ -275,7 +283,7 @@ impl World<'_> {
         self.check_waiting_files()
     }
 
-    /// What became of the files that waited: none may be gone with its intents.
+    /// Checks that no file that waited is gone without its intents.
     pub fn check_waiting_files(&mut self) -> Checked {
         let spool = self.place.spool();
         for waiting in std::mem::take(&mut self.waiting) {
@@ -289,14 +297,14 @@ impl World<'_> {
             let is_taken = waiting.intents.iter().all(is_accepted);
             let is_there = is_pending(&spool, &waiting.name);
             let is_refused = is_rejected_copy(&spool, &waiting.name);
-            must!(is_taken || is_there || is_refused, "{waiting:?} is gone, and its intents are not there");
+            must!(is_taken || is_there || is_refused, "{waiting:?} is gone without its intents");
             if is_taken {
                 self.remember(waiting.intents.clone());
             }
             if is_there {
                 self.waiting.push(waiting);
             } else if is_refused && !is_taken {
-                // Only whom it refers to may be gone since, or the very id be used.
+                // A refusal is right if its `@ID` is unknown by now or its id is used.
                 let refers = waiting
                     .intents
                     .iter()
@@ -317,7 +325,7 @@ impl World<'_> {
         let waits = door == Door::File
             && (self.crashed || !self.enabled || self.waiting.len() > 1)
             && answer == DoorAnswer::Nothing;
-        must!(answer == DoorAnswer::Refused || waits, "{door:?} said {answer:?} to {text}");
+        must!(answer == DoorAnswer::Refused || waits, "{door:?} answered {answer:?} to {text}");
         Ok(())
     }
 
@@ -330,7 +338,8 @@ impl World<'_> {
         if !same {
             intent["not_before"] = "2030-01-01T00:00:00Z".into();
         }
-        // What came by SQL and was taken back before anything of it was sent has no token any more, and never had a digest.
+        // An intent by SQL that was cancelled before it was sent has no token any more, and never
+        // had a digest.
         let (is_erased, is_masked) = self.look(|reader| {
             let sql = "SELECT erased, content IS NULL AND coalesce(body GLOB '*\"****\"*', 0)
                 FROM outbox JOIN intents USING (position) WHERE id = ?1";
@@ -345,13 +354,14 @@ impl World<'_> {
         let fits = match door {
             Door::Sql => answer == DoorAnswer::Refused,
             _ if !same || is_erased => answer == DoorAnswer::Refused,
-            // What it is compared with may be gone: the token with a backup, the first content with a correction.
+            // The content to compare with may be gone: the token with a backup, the first content
+            // with a correction.
             _ if known.is_corrected || known.is_restored || is_masked => {
                 answer == DoorAnswer::Known || answer == DoorAnswer::Refused
             }
             _ => answer == DoorAnswer::Known,
         };
-        must!(fits || waits, "{door:?} said {answer:?} to {id} once more, the same: {same}");
+        must!(fits || waits, "{door:?} answered {answer:?} to {id} again, the same: {same}");
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What can happen, one `Op` at a time, and how often each does.
+//! The ops and their weights.
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -7,7 +7,7 @@ use rand::{Rng, RngCore};
 use crate::pushes::PushTrouble;
 use crate::remote::Trouble;
 
-/// One step. Numbers pick a customer or an intent, whatever their range.
+/// One step. An index picks a customer or an intent, whatever its value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op {
     // At KOMOJU.
@@ -18,9 +18,9 @@ pub enum Op {
     DropCard(usize),
     Delete(usize),
     DeleteMany(usize),
-    /// One who was deleted is there again.
+    /// A deleted customer is back.
     ComeBack,
-    /// Between the pages of the next pass: deletes, creates, edits, moves.
+    /// Changes between the pages of the next pass.
     Drift {
         deletes: usize,
         creates: usize,
@@ -33,37 +33,38 @@ pub enum Op {
     // Time.
     Advance(u64),
     WallClock(i64),
-    /// So many minutes are over since the first attempt of the newest create that is open, unless it is later already.
+    /// Advances the clock to this number of minutes after the first attempt of the newest open
+    /// create, unless it is later already.
     SinceFirst(u64),
     // The daemon.
     Sweep,
     Probe,
     Drain,
-    /// A sweep and a drain at once.
+    /// A sweep and a drain at the same time.
     SweepAndDrain,
     Restart,
-    /// The process ends within the next pass or drain, the n-th time that it waits for anything.
+    /// The process ends within the next pass or drain, at its n-th wait.
     Crash(u64),
-    /// The same, when the next file is taken.
+    /// The process ends while it takes the next file, at its n-th wait.
     CrashAtDoor(u64),
-    /// Pushing is switched on or off, with the restart that this takes.
+    /// Enables or disables pushing, which needs a restart.
     Switch(bool),
     OtherKey,
     RightKey,
     // The doors.
     Drop(Door, IntentSpec),
-    /// Nonsense of this kind.
+    /// An invalid intent of this kind.
     Bad(Door, usize),
-    /// An intent once more, with the same content or with another.
+    /// An intent again, with the same content or other content.
     Again {
         door: Door,
         which: usize,
         same: bool,
     },
-    // A person's words.
+    // The operator.
     Approve,
     Reject,
-    /// A person's word after so many requests of the next pass.
+    /// A decision of the operator after this number of requests of the next pass.
     ApproveMidway(u64),
     RejectMidway(u64),
     Accept,
@@ -74,13 +75,13 @@ pub enum Op {
     Cancel(usize),
     ApproveDeletes,
     Backup,
-    /// One of the backups made so far, the older ones too.
+    /// One of the kept backups.
     Restore(usize),
     Erase(usize),
     Rebuild,
 }
 
-/// By which way an intent comes.
+/// The door of an intent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Door {
     Sql,
@@ -88,25 +89,25 @@ pub enum Door {
     Cli,
 }
 
-/// What is wanted, of whom and how.
+/// The properties of an intent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct IntentSpec {
     pub kind: IntentKind,
     pub token: bool,
-    /// Names what the customer is like, truly or not.
+    /// Whether `expect` names the customer's state, right or wrong.
     pub expect: Option<bool>,
-    /// Not before so many minutes from now.
+    /// `not_before`, in minutes from now.
     pub not_before: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum IntentKind {
     New,
-    /// The content of the create before.
+    /// A create with the content of the previous create.
     Twin,
     Change(usize),
     Remove(usize),
-    /// Of whom the newest create makes.
+    /// An update of the customer that the newest create creates.
     ChangeMade,
     RemoveMade,
 }
@@ -129,7 +130,7 @@ impl IntentSpec {
         }
     }
 
-    /// What of it is counted.
+    /// Returns the counted properties.
     pub fn kinds(self) -> Vec<&'static str> {
         let kind = match self.kind {
             IntentKind::New | IntentKind::Twin => "create",
@@ -147,7 +148,8 @@ impl IntentSpec {
     }
 }
 
-/// A moment in the life of a create's key: a minute before and after it must not be counted on, and KOMOJU forgets it.
+/// Ages of a create's key: young, a minute before and after our own limit of 20 hours, and before
+/// and after KOMOJU forgets it.
 const KEY_MINUTES: [u64; 5] = [5, 19 * 60 + 59, 20 * 60 + 1, 23 * 60 + 59, 24 * 60 + 1];
 
 const A_YEAR: i64 = 365 * 24 * 60 * 60;
@@ -162,7 +164,8 @@ fn any_index(dice: &mut StdRng) -> usize {
     dice.random_range(0..100)
 }
 
-/// Each kind of op with its weight. None is rarer than one in a hundred: the count at the end holds that.
+/// Each kind of op with its weight. No kind is rarer than one in a hundred; the count at the end
+/// asserts that.
 const WEIGHTS: [(u32, Make); 38] = [
     (50, |dice| Op::Create { with_card: dice.random() }),
     (40, |dice| Op::Edit(any_index(dice))),
@@ -213,7 +216,7 @@ const WEIGHTS: [(u32, Make); 38] = [
     (20, |_| Op::Rebuild),
 ];
 
-/// How many kinds of op there are.
+/// The number of kinds of ops.
 pub const KINDS: usize = WEIGHTS.len();
 
 impl Op {
@@ -229,7 +232,7 @@ impl Op {
         unreachable!("less than the sum")
     }
 
-    /// The kind, as it is counted.
+    /// Returns the kind, as it is counted.
     pub fn kind(&self) -> String {
         let text = format!("{self:?}");
         text.split([' ', '(']).next().unwrap_or_default().to_owned()

@@ -1,5 +1,5 @@
-//! The writing half of the remote: creates under idempotency keys, updates, deletes, and what can become of each on its way; and
-//! whether each was one that may be sent, by what the database says at that moment.
+//! The writing half of the remote: creates with idempotency keys, updates, deletes, and their
+//! faults. It also checks, by the database, that each push may be sent at that moment.
 //!
 //! Longer than 400 lines because the ways that a push can end are one state machine.
 
@@ -21,24 +21,24 @@ use crate::remote::{Fake, api_error};
 use crate::server::{Effect, Server};
 use crate::world::HOLD_DELETES_OVER;
 
-/// What can become of a push.
+/// The faults of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushTrouble {
     /// There was no connection.
     Unconnected,
-    /// It never arrived, and nobody can tell.
+    /// The request was lost, and the outcome is unknown.
     LostRequest,
     /// It took effect, and the answer was lost.
     LostAnswer,
-    /// A create goes on for a while after its answer was lost; meanwhile its key is answered 409.
+    /// A create continues after its answer was lost. Meanwhile its key is answered 409.
     Slow,
     /// 500, and nothing was done.
     Fails,
-    /// The same, and the key keeps that answer.
+    /// 500, nothing was done, and the key keeps that answer.
     FailsKept,
-    /// 500, all was done, and the key keeps that answer.
+    /// 500, the push took effect, and the key keeps that answer.
     FailsAfterAll,
-    /// 503 with Retry-After from a gateway, after all was done.
+    /// 503 with Retry-After from a gateway, after the push took effect.
     Gateway,
     /// 429.
     TooMany,
@@ -71,11 +71,11 @@ impl PushTrouble {
     }
 }
 
-/// A key that was used.
+/// A used idempotency key.
 pub struct UsedKey {
     first: Timestamp,
     body: Value,
-    /// What it answers from now on; none while the first request runs.
+    /// The stored answer; `None` while the first request runs.
     answer: Option<StoredAnswer>,
 }
 
@@ -85,20 +85,20 @@ enum StoredAnswer {
     Status(u16),
 }
 
-/// A create that goes on.
+/// A create that continues after its answer was lost.
 pub struct RunningCreate {
     account: usize,
     key: String,
     body: Value,
     intent: String,
-    /// So many requests under its key are still answered 409.
+    /// The number of further requests with its key that are answered 409.
     left: u32,
 }
 
-/// KOMOJU remembers a key for so long.
+/// The time for which KOMOJU remembers a key.
 const KEY_KEPT_FOR: SignedDuration = SignedDuration::from_hours(24);
 
-/// The intent whose push this is.
+/// The intent of a push.
 struct SendingIntent {
     id: String,
     attempts: i64,
@@ -140,7 +140,7 @@ impl Server {
         std::mem::take(&mut self.running).into_iter().for_each(|running| self.finish(running));
     }
 
-    /// What the key answers without anything being done; `None`: it is a new request.
+    /// Returns the answer of a known key; `None` for a new request.
     fn replay(&mut self, account: usize, key: &str, body: &Value) -> Option<StoredAnswer> {
         if let Some(at) = self.running.iter().position(|running| running.key == key) {
             self.running[at].left -= 1;
@@ -156,14 +156,14 @@ impl Server {
             return None;
         }
         if used.body != *body {
-            self.broken.push(format!("the key {key} came with another body"));
+            self.broken.push(format!("the key {key} was used with another body"));
         }
         used.answer.clone()
     }
 }
 
 impl Fake {
-    /// Who sends this, by the database; complains of whatever should keep it from being sent.
+    /// Finds the intent of a push in the database, and records each reason why it must not be sent.
     fn sender(&self, push: &Push) -> SendingIntent {
         let reader = self.reader.lock().unwrap();
         let judged = self.find_sender(reader.as_ref().unwrap(), push);
@@ -212,19 +212,19 @@ impl Fake {
                     stored["metadata"][tag.as_str()] = id.clone().into();
                 }
                 let sent = body.map(|body| Value::Object(body.fields().clone()));
-                complain(sent != stored, "its body is another one");
+                complain(sent != stored, "its body differs");
                 complain(
                     sent.as_ref().is_some_and(|sent| sent["payment_details"] == "****"),
-                    "its token is no more than a mask",
+                    "its token is a mask",
                 );
                 let not_before: Option<String> = row.get(6)?;
                 let due = not_before.as_deref().and_then(time::read).is_none_or(|due| due <= self.wall());
-                complain(!due, "its time has not come");
-                complain(!row.get::<_, bool>(7)?, "another intent of its customer comes first");
+                complain(!due, "its not_before is in the future");
+                complain(!row.get::<_, bool>(7)?, "another intent of its customer is the head");
                 complain(row.get(8)?, "it is held");
                 complain(row.get(9)?, "too many deletes are open");
-                complain(row.get(10)?, "what its attempts repeat was not committed");
-                complain(!row.get::<_, bool>(11)?, "no attempt of it runs");
+                complain(row.get(10)?, "its first attempt was not committed");
+                complain(!row.get::<_, bool>(11)?, "no attempt of it is open");
                 Ok(SendingIntent { id, attempts: row.get(4)?, expect: row.get(5)? })
             },
         );
@@ -287,7 +287,7 @@ impl Fake {
                 let body = Value::Object(body.fields().clone());
                 match server.replay(self.account, key, &body) {
                     Some(StoredAnswer::Status(code)) => return status(code),
-                    // The first answer is told again.
+                    // The first answer is repeated.
                     Some(StoredAnswer::Customer(made)) => Some((Some(made), None)),
                     None => {
                         let (first, used) = (server.now(), (self.account, key.clone()));
@@ -395,7 +395,7 @@ impl Fake {
         }
     }
 
-    /// A first attempt is sent only where the customer is as its dropper saw it.
+    /// Checks that a first attempt is sent only if the customer is as expected.
     fn check_expectation(&self, server: &mut Server, push: &Push, sender: &SendingIntent) {
         let (Push::Update { id, .. } | Push::Delete { id }) = push else { return };
         let Some(expect) = sender.expect.as_deref() else { return };
@@ -408,7 +408,7 @@ impl Fake {
     }
 }
 
-/// A token can be used once.
+/// Whether the body's token was used before.
 fn is_spent(server: &Server, body: &Value) -> bool {
     body.get("payment_details").and_then(Value::as_str).is_some_and(|token| server.tokens.contains(token))
 }

@@ -1,4 +1,4 @@
-//! A remote without HTTP: the reading half of the API, with trouble on request.
+//! A remote without HTTP: the reading half of the API, with faults on request.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::server::{Server, is_since};
 
-/// What can go wrong with an answer.
+/// The faults of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     Unreachable,
@@ -57,7 +57,7 @@ impl Trouble {
     ];
 
     pub fn any(dice: &mut StdRng) -> Self {
-        // A circle goes on until something else goes wrong, and counts once.
+        // The endless list continues until another fault replaces it, and counts once.
         match dice.random_ratio(1, 10) {
             true => Self::Endless,
             false => *Self::ALL.choose(dice).unwrap(),
@@ -66,7 +66,7 @@ impl Trouble {
 }
 
 impl Server {
-    /// Whether this trouble strikes now.
+    /// Returns the fault of this request, if there is one.
     fn strikes(&mut self, on_list: bool, for_pushes: bool) -> Option<Trouble> {
         let (trouble, left) = self.trouble?;
         use Trouble::{EmptyList, Endless, Hidden, ShortList};
@@ -74,11 +74,12 @@ impl Server {
         if !on_list && !matches!(trouble, Unreachable | Throttled | Rejected | KeyRefused | Unusable) {
             return None;
         }
-        // A list that leaves somebody out, and its total with him, twice: by that nobody can tell what became of a create.
+        // If a list leaves out a customer twice and its total counts that customer, the outcome of
+        // a create cannot be determined.
         if for_pushes && matches!(trouble, ShortList | EmptyList | Hidden) {
             return None;
         }
-        // A circle is one only if it goes on.
+        // The endless list does not end by itself.
         if trouble != Endless {
             self.trouble = (left > 1).then_some((trouble, left - 1));
         } else if left > 0 {
@@ -91,22 +92,22 @@ impl Server {
     }
 }
 
-/// A connection that reads the database, shared by whoever checks; none while nobody may have it open.
+/// A shared connection that reads the database; `None` while no connection may be open.
 pub type SharedReader = Arc<Mutex<Option<Reader>>>;
 
-/// The remote as one key sees it.
+/// The remote for one key.
 pub struct Fake {
     pub server: Arc<Mutex<Server>>,
     pub account: usize,
-    /// What a page past the end answers: nobody, or 404.
+    /// Whether a page past the end is answered 404, or else is empty.
     pub refuses_past_end: bool,
-    /// Where a person decides midway.
+    /// The database in which the operator decides during a pass.
     pub database: PathBuf,
-    /// What the database says when a push comes.
+    /// Reads the state of the intent when a push arrives.
     pub reader: SharedReader,
-    /// Whether this process has had an answer: by it, it knows what time it is there.
+    /// Whether this process has had an answer, and so knows the server's time.
     pub has_answered: Arc<AtomicBool>,
-    /// Whether it is the pusher's.
+    /// Whether the pusher uses it.
     pub for_pushes: bool,
     pub clock: Arc<ManualClock>,
 }
@@ -128,12 +129,12 @@ impl Fake {
             }
         };
         if let Some(decision) = decision {
-            // With nothing to decide this is refused, as it is for a person.
+            // Without a hold this is refused, as for an operator.
             let _ = write_beside(&self.database, |tx| holds::decide(tx, None, decision, "t", "midway"));
         }
     }
 
-    /// The request arrives: the server and what goes wrong with it.
+    /// Handles the arrival of a request. Returns the server and the fault.
     fn arrive(
         &self,
         call: Call,
@@ -142,7 +143,7 @@ impl Fake {
         server.requests += 1;
         let is_list = matches!(call, Call::List { .. });
         if is_list {
-            // Who reads a list long after a create was cut finds it done or not at all.
+            // A list long after an interrupted create shows it as done or not at all.
             server.finish_all_running();
         }
         let trouble = server.strikes(is_list, self.for_pushes);
@@ -186,7 +187,7 @@ fn failure(trouble: Trouble, call: Call) -> Option<RemoteError> {
 
 impl Remote for Fake {
     async fn list(&self, query: PageQuery) -> Result<Page, RemoteError> {
-        // The request is under way; one that was sent later may be answered earlier.
+        // The request is in flight. A later one may be answered earlier.
         for _ in 0..1 + query.page * 7 % 4 {
             tokio::task::yield_now().await;
         }
@@ -212,7 +213,7 @@ impl Remote for Fake {
         let mut skip = (query.page - 1) * per_page;
         match trouble {
             Some(Trouble::SamePage) => skip = 0,
-            // One page and another in turns, with ever more to come.
+            // Two pages in turns, and the hints promise more.
             Some(Trouble::Endless) if total > per_page => {
                 skip = query.page % 2;
                 total = (query.page + 2) * per_page;
@@ -234,7 +235,7 @@ impl Remote for Fake {
             .map(|customer| if hide { customer.with("source", Some(Value::Null)) } else { customer })
             .map(|customer| Listed::from_value(&customer.fields().clone().into()).unwrap())
             .collect();
-        // The page's first row once more, in place of its last.
+        // The first row of the page replaces its last.
         if trouble == Some(Trouble::RepeatedRow)
             && let (Some(first), Some(last)) = (first.filter(|_| !hide), customers.last_mut())
         {
