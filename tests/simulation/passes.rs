@@ -58,8 +58,8 @@ fn approved(reader: &Reader) -> BTreeSet<String> {
 /// Returns the customers that these changes record as deleted: by our own push, or otherwise.
 fn deleted(changes: &[Record], by_us: bool) -> BTreeSet<String> {
     let deletions = changes.iter().filter(|change| change.text("kind") == Some("deleted"));
-    let whose = deletions.filter(|change| (change.text("origin") == Some("intent")) == by_us);
-    whose.map(|change| change.text("customer_id").unwrap().to_owned()).collect()
+    let matching = deletions.filter(|change| (change.text("origin") == Some("intent")) == by_us);
+    matching.map(|change| change.text("customer_id").unwrap().to_owned()).collect()
 }
 
 /// The reports of a pass and of a drain that ran with it; `None` if the process crashed.

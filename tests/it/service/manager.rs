@@ -12,27 +12,27 @@ use crate::PROGRAM;
 
 /// The socket of the manager, and the service.
 struct Service {
-    told: UnixDatagram,
+    socket: UnixDatagram,
     daemon: Process,
 }
 
 impl Service {
     /// Starts `run` with this timeout of the watchdog.
     fn start(harness: &Installation, watchdog: Duration) -> Self {
-        let socket = harness.path("notify");
-        let _ = std::fs::remove_file(&socket);
-        let told = UnixDatagram::bind(&socket).unwrap();
+        let path = harness.path("notify");
+        let _ = std::fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path).unwrap();
         let mut command = harness.command(&["run"]);
-        command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", watchdog.as_micros().to_string());
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", watchdog.as_micros().to_string());
         let daemon = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
-        Self { told, daemon }
+        Self { socket, daemon }
     }
 
     /// Returns the next notification within this time.
     fn next(&self, within: Duration) -> Option<String> {
-        self.told.set_read_timeout(Some(within)).unwrap();
+        self.socket.set_read_timeout(Some(within)).unwrap();
         let mut notification = [0; 4096];
-        let length = self.told.recv(&mut notification).ok()?;
+        let length = self.socket.recv(&mut notification).ok()?;
         Some(String::from_utf8(notification[..length].to_vec()).unwrap())
     }
 
@@ -110,9 +110,12 @@ fn start_waits_for_a_shared_lock_to_end() {
     let lock = std::fs::File::open(harness.path("komoju.db.lock")).unwrap();
     lock.lock_shared().unwrap();
     let service = Service::start(&harness, LONG);
-    let told = service.next(Duration::from_secs(2)).unwrap();
-    assert!(told.starts_with("EXTEND_TIMEOUT_USEC=") && told.contains("not started yet: "), "{told}");
-    assert!(!told.contains("READY"), "{told}");
+    let notification = service.next(Duration::from_secs(2)).unwrap();
+    assert!(
+        notification.starts_with("EXTEND_TIMEOUT_USEC=") && notification.contains("not started yet: "),
+        "{notification}"
+    );
+    assert!(!notification.contains("READY"), "{notification}");
     drop(lock);
     service.wait_for("READY=1");
     assert_eq!(service.stop(), Some(0));

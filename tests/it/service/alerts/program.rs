@@ -6,7 +6,7 @@ use std::time::Duration;
 use komoju_sync::clock::SystemClock;
 use komoju_testkit::{Daemon, Installation, KEY, eventually};
 
-use super::{LONG_ENOUGH, alerting, park, parks, program, told};
+use super::{LONG_ENOUGH, alerting, delivered, park, parks, program};
 use crate::PROGRAM;
 
 #[test]
@@ -70,12 +70,12 @@ fn failed_program_is_logged_with_what_to_do_and_retried_at_the_next_start() {
     assert!(said.contains("alerts.command wrote to standard error") && said.contains("relay"), "{said}");
     assert!(!said.contains('\u{1b}') && !said.contains("abcdefghijklmnop"), "{said}");
     std::thread::sleep(LONG_ENOUGH);
-    assert_eq!(told(&harness).len(), 1, "not again within the minute");
+    assert_eq!(delivered(&harness).len(), 1, "not again within the minute");
     assert_eq!(daemon.stop(), Some(0));
     program(&harness, "");
     let mut daemon = Daemon::start(&harness);
     eventually("the alert is sent", || {
-        told(&harness).len() == 2 && daemon.said().contains("alert delivered: ")
+        delivered(&harness).len() == 2 && daemon.said().contains("alert delivered: ")
     });
     assert_eq!(daemon.stop(), Some(0));
     std::fs::remove_file(harness.path("notify")).unwrap();
