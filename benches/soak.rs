@@ -80,12 +80,12 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let interrupted = Arc::new(AtomicBool::new(false));
     runtime.block_on(async {
-        let told = Arc::clone(&interrupted);
+        let flag = Arc::clone(&interrupted);
         let mut signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).unwrap();
         // This task ends with the program.
         let _watching = tokio_util::task::TaskTracker::new().spawn(async move {
             signal.recv().await;
-            told.store(true, Ordering::Relaxed);
+            flag.store(true, Ordering::Relaxed);
         });
     });
     let options = Options { customers: plan.customers, seed: plan.seed, ..Options::default() };
@@ -102,7 +102,7 @@ fn main() {
     let mut dropper = Dropper::new(plan.seed);
     let mut dice = StdRng::seed_from_u64(plan.seed ^ 0x50a4);
     let started = Instant::now();
-    let mut told = Duration::ZERO;
+    let mut last_line_at = Duration::ZERO;
     let mut next_end = Duration::ZERO;
     while started.elapsed() < plan.lasts && !interrupted.load(Ordering::Relaxed) {
         turn(&mut dice, &mut harness, &mut dropper, &mut ledger);
@@ -112,9 +112,9 @@ fn main() {
             next_end = started.elapsed() + Duration::from_millis(dice.random_range(0..most));
         }
         ledger.look(&mut harness);
-        if started.elapsed() >= told + Duration::from_secs(60) {
-            told = started.elapsed();
-            eprintln!("{}", ledger.line(told, dropper.accepted()));
+        if started.elapsed() >= last_line_at + Duration::from_secs(60) {
+            last_line_at = started.elapsed();
+            eprintln!("{}", ledger.line(last_line_at, dropper.accepted()));
         }
         std::thread::sleep(TURN);
     }

@@ -120,8 +120,8 @@ impl Installation {
         self.start(ledger);
     }
 
-    /// SIGTERM, once it listens for it: before that the signal ends it as it ends any program, and
-    /// there is nothing to stop.
+    /// Sends SIGTERM when the daemon handles it. Before that the signal ends the process like any
+    /// program, and there is no stop to measure.
     pub fn stop(&mut self, ledger: &mut Ledger) {
         let pid = self.daemon().id();
         if !until(Duration::from_secs(60), || catches_sigterm(pid)) {
@@ -168,12 +168,12 @@ impl Installation {
         let code = output.status.code().unwrap_or(-1);
         ledger.asked += 1;
         if !expected.contains(&code) {
-            let said = String::from_utf8_lossy(&output.stderr);
-            ledger.say_wrong(format!("{arguments:?} exited with {code}: {said}"));
+            let error = String::from_utf8_lossy(&output.stderr);
+            ledger.say_wrong(format!("{arguments:?} exited with {code}: {error}"));
         }
     }
 
-    /// No more trouble: waits until the outbox is empty and the spool taken, then reads the whole
+    /// Ends the faults. Waits until the outbox is empty and the spool taken, then reads the whole
     /// list once more.
     pub fn settle(&mut self, within: Duration, dropper: &Dropper, ledger: &mut Ledger) {
         ledger.note_faults(&self.world());
@@ -243,8 +243,8 @@ impl Drop for Installation {
     }
 }
 
-/// Whether it has a handler for it, from its mask of caught signals (`proc(5)`). One that has ended
-/// has nothing to catch it with.
+/// Whether a process handles SIGTERM, by its mask of caught signals (`proc(5)`). A process that has
+/// ended handles no signal.
 fn catches_sigterm(pid: u32) -> bool {
     const SIGTERM: u64 = 1 << (15 - 1);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -208,7 +208,7 @@ impl Ledger {
         self.wrong.extend(unexpected.iter().map(|id| format!("{id} was never dropped")));
         self.wrong.extend(strange);
         self.wrong.extend(wrong_creates);
-        self.wrong.extend(outcomes::judge(harness, dropper, &truth));
+        self.wrong.extend(outcomes::check(harness, dropper, &truth));
         self.wrong.extend(self.idle(&ended));
         self.wrong.extend(self.excesses());
         self.wrong.extend(findings);
@@ -223,8 +223,8 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// What should have happened in so long a run, and did not: then the rest of this ledger says
-    /// less than it seems to.
+    /// Returns what should have happened in a run of this length and did not. Then the rest of this
+    /// ledger proves less than it seems to.
     fn idle(&self, ended: &Ended) -> Vec<String> {
         let mut idle = Vec::new();
         let mut expect = |what: String, of: u64, at_least: u64, count: u64| {

@@ -17,7 +17,7 @@ struct Row {
     customer: Option<String>,
     state: String,
     result: Option<String>,
-    /// The status of an attempt that was answered 5xx and may have taken effect all the same.
+    /// The status of an attempt that was answered 5xx and may have taken effect.
     failure: Option<u16>,
     reason: Option<String>,
 }
@@ -40,11 +40,11 @@ const UNKNOWN: &str = "whether this create took effect is not known";
 /// Returns what is wrong about the intents. The soak does not delete customers of intents or change
 /// the metadata that intents write, and no email is used twice. So each outcome has exactly one
 /// explanation.
-pub fn judge(harness: &Installation, dropper: &Dropper, truth: &Truth) -> Vec<String> {
+pub fn check(harness: &Installation, dropper: &Dropper, truth: &Truth) -> Vec<String> {
     let rows = rows(harness);
     let states: BTreeMap<&str, &str> = rows.iter().map(|row| (row.id.as_str(), row.state.as_str())).collect();
     let mut wrong = Vec::new();
-    // What the customers' metadata must say: each key as the last update that is done left it.
+    // The expected metadata of the customers: each key as the last done update set it.
     let mut wanted = BTreeMap::<(&str, &String), (&Value, &str)>::new();
     for row in &rows {
         let Row { id, op, state, .. } = row;

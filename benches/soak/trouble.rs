@@ -42,7 +42,7 @@ pub fn churn(dice: &mut StdRng, harness: &Installation, ledger: &mut Ledger) {
 pub fn strike(dice: &mut StdRng, harness: &Installation, ledger: &mut Ledger) {
     let mut world = harness.world();
     ledger.note_faults(&world);
-    // What has not struck yet is forgotten now and then, so that no trouble waits for ever.
+    // Sometimes remove the faults that have not fired yet, so that none waits for the whole run.
     if dice.random_bool(0.1) {
         world.clear_faults();
     }

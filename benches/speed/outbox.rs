@@ -14,10 +14,10 @@ use tokio::runtime::Runtime;
 
 use crate::{Plan, configure, floors, median, millis, process, text};
 
-/// How many intents are measured one by one.
+/// The number of intents that are measured one by one.
 const DROPS: usize = 200;
 
-/// How many intents are measured together.
+/// The number of intents that are measured together.
 const UPDATES: usize = 1000;
 
 pub fn main(plan: &Plan) {
@@ -29,7 +29,7 @@ pub fn main(plan: &Plan) {
     within_a_sweep();
 }
 
-/// A sandbox in this process, the daemon in one of its own, its first sweep done.
+/// A sandbox in this process, and the daemon in its own, after its first sweep.
 struct Installation {
     runtime: Runtime,
     sandbox: Sandbox,
@@ -121,7 +121,7 @@ impl Drop for Installation {
     }
 }
 
-/// What making a small write durable takes here.
+/// Returns how long small durable writes take here, in milliseconds, sorted.
 fn fsyncs(directory: &Path, count: usize) -> Vec<f64> {
     let mut file = File::create(directory.join("fsync")).unwrap();
     let mut took: Vec<f64> = (0..count)
@@ -136,8 +136,7 @@ fn fsyncs(directory: &Path, count: usize) -> Vec<f64> {
     took
 }
 
-/// From the moment at which a drop is done to the moment at which its request arrives, the daemon
-/// idle before.
+/// Measures the time from a finished drop to the arrival of its request, with an idle daemon.
 fn soon(what: &str, customers: u32, drop_one: impl Fn(&Installation, usize, &str)) {
     let harness = Installation::new(customers, 0, 4).serve();
     let fsync = median(&fsyncs(harness.directory.path(), DROPS));
@@ -167,7 +166,7 @@ fn soon(what: &str, customers: u32, drop_one: impl Fn(&Installation, usize, &str
     );
 }
 
-/// Many updates of different customers, as whole processes: a drain against a bare client.
+/// Measures many updates of different customers, as whole processes: a drain against a bare client.
 fn many(plan: &Plan, latency_ms: u64) {
     let mut ratios: Vec<f64> = (0..plan.rounds)
         .map(|_| {
@@ -198,7 +197,7 @@ fn many(plan: &Plan, latency_ms: u64) {
     );
 }
 
-/// How many other requests go before an intent's, while a sweep uses every slot.
+/// Measures how many other requests are sent before an intent's, while a sweep uses every slot.
 fn within_a_sweep() {
     let mut harness = Installation::new(1000, 0, 4);
     let config = harness.directory.path().join("config.toml");

@@ -38,8 +38,8 @@ pub fn run_watching(mut command: Command, file: Option<&Path>) -> (Measured, u64
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let (mut peak_kib, mut largest) = (0, 0);
     let status = loop {
-        // Both only grow until the end, when one is gone and the other emptied: they are looked at
-        // often.
+        // Both only grow until the process ends. Then one is gone and the other is emptied, so read
+        // them often.
         peak_kib = memory(child.id(), "VmHWM").unwrap_or(peak_kib);
         largest = largest.max(file.and_then(|file| file.metadata().ok()).map_or(0, |file| file.len()));
         if let Some(status) = child.try_wait().unwrap() {

@@ -21,7 +21,7 @@ pub fn main(plan: &Plan) {
     println!("{} customers, {TIMES} times; milliseconds, median (most)\n", plan.customers);
 
     let socket = directory.path().join("notify");
-    let told = UnixDatagram::bind(&socket).unwrap();
+    let notifications = UnixDatagram::bind(&socket).unwrap();
     let (mut ready, mut stopped, mut is_within) = (Vec::new(), Vec::new(), 0);
     for _ in 0..TIMES {
         let started = Instant::now();
@@ -32,17 +32,17 @@ pub fn main(plan: &Plan) {
             .spawn()
             .unwrap();
         let wait_for = |what: &str| {
-            let mut news = [0; 4096];
+            let mut buffer = [0; 4096];
             loop {
-                let length = told.recv(&mut news).unwrap();
-                if String::from_utf8_lossy(&news[..length]).contains(what) {
+                let length = notifications.recv(&mut buffer).unwrap();
+                if String::from_utf8_lossy(&buffer[..length]).contains(what) {
                     return;
                 }
             }
         };
         wait_for("READY=1");
         ready.push(started.elapsed());
-        // In the middle of what it reads: a sweep writes its position down at its first page.
+        // Wait until the daemon is within a sweep: it stores its position at its first page.
         let pass = "SELECT count(*) FROM pass WHERE finished_at IS NULL AND pages > 0";
         let conn = rusqlite::Connection::open(directory.path().join("komoju.db")).unwrap();
         while conn.query_row(pass, [], |row| row.get::<_, i64>(0)).unwrap() == 0 {

@@ -1,4 +1,4 @@
-//! An error answer: three digits, its HTTP status, and its body.
+//! Reads an error answer: its HTTP status as three digits, then its body.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| komoju_sync::checks::error(bytes));

@@ -1,4 +1,4 @@
-//! A page of the customers list, or one customer.
+//! Reads a page of the customers list, or one customer.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| komoju_sync::checks::page(bytes));

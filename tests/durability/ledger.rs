@@ -1,4 +1,5 @@
-//! What was promised to whom, and what the API has seen, to be held against what a disk kept.
+//! A record of the acknowledged intents and of the requests at the API, to compare with what a disk
+//! kept.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,7 +8,7 @@ use komoju_sandbox::Sandbox;
 use komoju_sync::store::log::changes::Head;
 use serde_json::Value;
 
-/// An intent that somebody was told is accepted.
+/// An intent whose acceptance was acknowledged.
 #[derive(Clone, Debug)]
 pub struct Promise {
     pub id: String,
@@ -16,9 +17,9 @@ pub struct Promise {
     pub body: Option<Value>,
 }
 
-/// How far everything had come at a moment: whatever is below these is certain.
+/// The size of the record at a moment. Every entry below it is certain.
 #[derive(Clone, Copy, Debug)]
-pub struct Known {
+pub struct Watermark {
     pub promises: usize,
     pub keys: usize,
     pub head: Option<Head>,
@@ -26,15 +27,15 @@ pub struct Known {
 
 pub struct Ledger {
     spool: PathBuf,
-    book: Mutex<Book>,
+    entries: Mutex<Entries>,
 }
 
 #[derive(Default)]
-pub struct Book {
+pub struct Entries {
     pub promises: Vec<Arc<Promise>>,
     /// The idempotency keys of the creates that reached the API.
     pub keys: Vec<Arc<str>>,
-    /// What lies in the spool directory: accepted when it is gone.
+    /// The files in the spool directory. A file is accepted when it is gone.
     files: Vec<(String, Vec<Arc<Promise>>)>,
     head: Option<Head>,
     requests: usize,
@@ -42,37 +43,38 @@ pub struct Book {
 
 impl Ledger {
     pub fn new(spool: &Path) -> Self {
-        Self { spool: spool.to_owned(), book: Mutex::default() }
+        Self { spool: spool.to_owned(), entries: Mutex::default() }
     }
 
-    pub fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap()
+    pub fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap()
     }
 
-    /// A COMMIT returned.
+    /// Records that a COMMIT returned.
     pub fn promise(&self, promise: Promise) {
-        self.book().promises.push(Arc::new(promise));
+        self.entries().promises.push(Arc::new(promise));
     }
 
-    /// A file was renamed into the spool directory.
+    /// Records that a file was renamed into the spool directory.
     pub fn dropped(&self, file: &str, promises: Vec<Promise>) {
-        self.book().files.push((file.to_owned(), promises.into_iter().map(Arc::new).collect()));
+        self.entries().files.push((file.to_owned(), promises.into_iter().map(Arc::new).collect()));
     }
 
-    /// The log came to this.
+    /// Records the head of the log.
     pub fn log_is_at(&self, head: Head) {
-        self.book().head = Some(head);
+        self.entries().head = Some(head);
     }
 
-    /// What was certain then. Copied, for whoever works on the database waits for this book.
-    pub fn certain(&self, known: Known) -> (Vec<Arc<Promise>>, Vec<Arc<str>>) {
-        let book = self.book();
-        (book.promises[..known.promises].to_vec(), book.keys[..known.keys].to_vec())
+    /// Returns the entries below a watermark. Copies them, because threads that work on the
+    /// database wait for this lock.
+    pub fn below(&self, known: Watermark) -> (Vec<Arc<Promise>>, Vec<Arc<str>>) {
+        let entries = self.entries();
+        (entries.promises[..known.promises].to_vec(), entries.keys[..known.keys].to_vec())
     }
 
-    /// Whether the file waits to be accepted, or its acceptance has begun: nothing is certain of it. A file moves from the one
-    /// place to the other, so that they are looked at in this order.
-    fn lies(&self, file: &str) -> bool {
+    /// Whether the file waits, or its acceptance has begun: its intents are not certain yet. A file
+    /// moves from the first place to the second, so they are checked in this order.
+    fn is_pending(&self, file: &str) -> bool {
         let is_claimed = || {
             let claims = std::fs::read_dir(self.spool.join(".claimed")).into_iter().flatten().flatten();
             claims.map(|claim| claim.path().join(file)).any(|path| path.exists())
@@ -80,24 +82,25 @@ impl Ledger {
         self.spool.join(file).exists() || is_claimed()
     }
 
-    /// What is certain now. Whatever the disk holds is to be asked after this.
-    pub fn known(&self, sandbox: &Sandbox) -> Known {
-        let book = &mut *self.book();
-        let (gone, there) =
-            std::mem::take(&mut book.files).into_iter().partition::<Vec<_>, _>(|(file, _)| !self.lies(file));
-        book.files = there;
-        book.promises.extend(gone.into_iter().flat_map(|(_, promises)| promises));
+    /// Returns what is certain now. Read the disk after this call.
+    pub fn known(&self, sandbox: &Sandbox) -> Watermark {
+        let entries = &mut *self.entries();
+        let (gone, there) = std::mem::take(&mut entries.files)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(file, _)| !self.is_pending(file));
+        entries.files = there;
+        entries.promises.extend(gone.into_iter().flat_map(|(_, promises)| promises));
         let world = sandbox.world();
-        for seen in &world.requests()[book.requests..] {
+        for seen in &world.requests()[entries.requests..] {
             if seen.method == "POST" {
-                // One that is sent again is the same create.
+                // A repeated key is the same create.
                 let key = seen
                     .header("x-komoju-idempotency")
-                    .filter(|key| !book.keys.iter().any(|known| **known == **key));
-                book.keys.extend(key.map(Arc::from));
+                    .filter(|key| !entries.keys.iter().any(|known| **known == **key));
+                entries.keys.extend(key.map(Arc::from));
             }
         }
-        book.requests = world.requests().len();
-        Known { promises: book.promises.len(), keys: book.keys.len(), head: book.head }
+        entries.requests = world.requests().len();
+        Watermark { promises: entries.promises.len(), keys: entries.keys.len(), head: entries.head }
     }
 }

@@ -1,4 +1,5 @@
-//! The program at work, as the daemon is put together, until the power goes: three doors, the pusher, files, sweeps.
+//! The program as the daemon assembles it, until the power is cut: three doors, the pusher, the
+//! spool and sweeps.
 //!
 //! Longer than 400 lines because it is one life of the program: its steps share all of its state.
 
@@ -27,55 +28,56 @@ use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::judge::{Moment, Queue};
-use crate::ledger::{Known, Ledger, Promise};
+use crate::check::{CrashPoint, Queue};
+use crate::ledger::{Ledger, Promise, Watermark};
 
-/// How a run goes.
+/// The parameters of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub synchronous: Synchronous,
-    /// How many images are taken.
+    /// The number of images.
     pub points: usize,
-    /// After how many operations at most the power goes; 0: never.
-    pub power_for: usize,
-    /// Of how many operations one is a point, besides each acknowledgement.
+    /// The most operations before a power cut; 0: no power cut.
+    pub power_cut_within: usize,
+    /// One operation in this number is a crash point, besides each acknowledgement.
     pub one_in: u32,
     pub seed: u64,
 }
 
-/// Whoever takes the images: called after each operation on the disk, by whichever thread did it.
-pub struct Camera {
+/// Takes the images. It is called after each operation on the disk, on the thread of that
+/// operation.
+pub struct ImageRecorder {
     plan: Plan,
     sandbox: Arc<Sandbox>,
     pub ledger: Arc<Ledger>,
-    moments: Arc<Queue>,
-    state: Mutex<Shooting>,
+    points: Arc<Queue>,
+    state: Mutex<RecorderState>,
 }
 
-struct Shooting {
+struct RecorderState {
     dice: StdRng,
     left: usize,
     operations: usize,
     cut_at: usize,
-    last: Option<(Image, Known)>,
+    last: Option<(Image, Watermark)>,
 }
 
-impl Camera {
-    pub fn new(plan: Plan, sandbox: Arc<Sandbox>, ledger: Arc<Ledger>, moments: Arc<Queue>) -> Self {
-        let state = Shooting {
+impl ImageRecorder {
+    pub fn new(plan: Plan, sandbox: Arc<Sandbox>, ledger: Arc<Ledger>, points: Arc<Queue>) -> Self {
+        let state = RecorderState {
             dice: StdRng::seed_from_u64(plan.seed),
             left: plan.points,
             operations: 0,
             cut_at: usize::MAX,
             last: None,
         };
-        Self { plan, sandbox, ledger, moments, state: Mutex::new(state) }
+        Self { plan, sandbox, ledger, points, state: Mutex::new(state) }
     }
 
-    /// The power is on, for so long.
+    /// Turns the power on, and draws the operation at which it is cut.
     fn power_on(&self) {
         let mut state = self.state.lock().unwrap();
-        state.cut_at = match self.plan.power_for {
+        state.cut_at = match self.plan.power_cut_within {
             0 => usize::MAX,
             most => state.operations + state.dice.random_range(most / 4..most),
         };
@@ -89,71 +91,71 @@ impl Camera {
         self.state.lock().unwrap().operations
     }
 
-    /// What was on the disk when the power went, if it did.
-    fn last(&self) -> Option<(Image, Known)> {
+    /// Takes the image of the disk at the power cut, if there was one.
+    fn last(&self) -> Option<(Image, Watermark)> {
         self.state.lock().unwrap().last.take()
     }
 
-    /// After an operation.
+    /// Called after an operation.
     fn after(&self, disk: &Disk, _: Operation) {
         let mut state = self.state.lock().unwrap();
         if state.left == 0 || state.last.is_some() {
             return;
         }
         state.operations += 1;
-        // What is certain comes first: the disk must hold it, whatever happens in between.
+        // Read the watermark before the image, so that the disk must contain everything below it.
         if state.operations >= state.cut_at {
             let known = self.ledger.known(&self.sandbox);
             let image = disk.cut();
             state.last = Some((image.clone(), known));
-            self.shoot(&mut state, image, known, None);
+            self.record(&mut state, image, known, None);
         } else if state.dice.random_ratio(1, self.plan.one_in) {
             let known = self.ledger.known(&self.sandbox);
-            self.shoot(&mut state, disk.image(), known, None);
+            self.record(&mut state, disk.image(), known, None);
         }
     }
 
-    /// Somebody was told that an intent is accepted: now nothing but what was synced may be needed for it.
+    /// Called when an intent was acknowledged: from now on the synced data alone must contain it.
     fn acknowledged(&self, disk: &Disk) {
         let mut state = self.state.lock().unwrap();
         if state.left > 0 && !disk.is_cut() {
             let known = self.ledger.known(&self.sandbox);
-            self.shoot(&mut state, disk.image(), known, Some(Keep::Nothing));
+            self.record(&mut state, disk.image(), known, Some(Keep::Nothing));
         }
     }
 
-    fn shoot(&self, state: &mut Shooting, image: Image, known: Known, keep: Option<Keep>) {
+    fn record(&self, state: &mut RecorderState, image: Image, known: Watermark, keep: Option<Keep>) {
         let by_chance = match state.dice.random_range(0..20) {
             0..4 => Keep::Nothing,
             4..6 => Keep::Everything,
             6..11 => Keep::SomeWrites,
             _ => Keep::SomeSectors,
         };
-        let moment = Moment { image, known, keep: keep.unwrap_or(by_chance), seed: state.dice.random() };
-        self.moments.put(moment);
+        let point = CrashPoint { image, known, keep: keep.unwrap_or(by_chance), seed: state.dice.random() };
+        self.points.put(point);
         state.left -= 1;
         if state.left == 0 {
-            self.moments.close();
+            self.points.close();
         }
     }
 }
 
-/// Why a life ended.
-enum End {
+/// The reason why a life ended.
+enum LifeEnd {
     Over,
     Failed(StoreError),
 }
 
-impl From<StoreError> for End {
+impl From<StoreError> for LifeEnd {
     fn from(error: StoreError) -> Self {
         Self::Failed(error)
     }
 }
 
-/// What all lives share: the remote, the spool directory, and whoever drops.
+/// The state that all lives share: the remote, the spool directory and the droppers.
 pub struct World {
     pub harness: InProcess,
-    pub camera: Arc<Camera>,
+    pub recorder: Arc<ImageRecorder>,
     pub spool: PathBuf,
     plan: Plan,
     dice: StdRng,
@@ -161,79 +163,86 @@ pub struct World {
 }
 
 impl World {
-    /// The first database is one that was closed.
-    pub fn new(mut harness: InProcess, camera: Arc<Camera>, spool: &Path, plan: Plan) -> Self {
+    /// Takes over a harness and closes its database.
+    pub fn new(mut harness: InProcess, recorder: Arc<ImageRecorder>, spool: &Path, plan: Plan) -> Self {
         harness.store = None;
         let mut ids = VecDeque::from(harness.sandbox.world().ids());
         let mut droppers = Vec::new();
         for door in ["sql", "file", "cli"] {
-            let alive = ids.drain(..4).collect();
-            let doomed = ids.drain(..6).collect();
-            droppers.push(Dropper { door, n: 0, alive, doomed, dice: StdRng::seed_from_u64(plan.seed + 1) });
+            let to_update = ids.drain(..4).collect();
+            let to_delete = ids.drain(..6).collect();
+            droppers.push(Dropper {
+                door,
+                n: 0,
+                to_update,
+                to_delete,
+                dice: StdRng::seed_from_u64(plan.seed + 1),
+            });
         }
         let dice = StdRng::seed_from_u64(plan.seed + 2);
-        Self { harness, camera, spool: spool.to_owned(), plan, dice, droppers }
+        Self { harness, recorder, spool: spool.to_owned(), plan, dice, droppers }
     }
 
-    /// Works until the power goes or all images are taken; then the next one begins with what the disk kept.
-    pub async fn live(&mut self) {
+    /// Runs the program until the power is cut or all images are taken. The next life starts with
+    /// what the disk kept.
+    pub async fn run(&mut self) {
         let disk = Disk::watch(self.harness.directory.path(), self.plan.synchronous);
-        self.camera.power_on();
-        let camera = Arc::clone(&self.camera);
-        disk.observe(move |disk, operation| camera.after(disk, operation));
+        self.recorder.power_on();
+        let recorder = Arc::clone(&self.recorder);
+        disk.observe(move |disk, operation| recorder.after(disk, operation));
         self.harness.restart();
         let (drained, drains) = watch::channel(0_u64);
-        let news = Arc::new(News::default());
+        let wakeups = Arc::new(Wakeups::default());
         let threads: Vec<JoinHandle<Dropper>> = std::mem::take(&mut self.droppers)
             .into_iter()
             .map(|dropper| {
-                let doorway = Doorway {
+                let context = DropperContext {
                     disk: Arc::clone(&disk),
-                    camera: Arc::clone(&self.camera),
+                    recorder: Arc::clone(&self.recorder),
                     database: self.harness.database(),
                     spool: self.spool.clone(),
                     sandbox: Arc::clone(&self.harness.sandbox),
-                    news: Arc::clone(&news),
+                    wakeups: Arc::clone(&wakeups),
                     drains: drains.clone(),
                     runtime: tokio::runtime::Handle::current(),
                 };
-                std::thread::spawn(move || dropper.drop_until_the_power_goes(&doorway))
+                std::thread::spawn(move || dropper.drop_until_the_power_is_cut(&context))
             })
             .collect();
-        let end = self.work(&disk, &news, drained).await;
+        let end = self.work(&disk, &wakeups, drained).await;
         for thread in threads {
             self.droppers.push(tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap());
         }
-        if let End::Failed(error) = &end {
+        if let LifeEnd::Failed(error) = &end {
             assert!(disk.is_cut(), "{error}: {:?}", std::error::Error::source(error));
         }
         self.harness.store = None;
         disk.forget();
         let found = TempDir::new().unwrap();
-        match self.camera.last() {
+        match self.recorder.last() {
             Some((image, _)) => {
                 let keep = if self.dice.random() { Keep::Nothing } else { Keep::SomeSectors };
                 image.write_to(found.path(), keep, self.dice.random()).unwrap();
                 self.harness.directory = found;
             }
-            None => assert!(self.camera.is_over()),
+            None => assert!(self.recorder.is_over()),
         }
         self.harness.store =
             Some(Arc::new(komoju_sync::store::Store::open(&self.harness.database()).unwrap()));
     }
 
-    pub fn door(&self) -> Spool {
+    pub fn spool(&self) -> Spool {
         let settings = SpoolSettings { dir: self.spool.clone(), enabled: true };
         Spool::new(self.harness.store(), None, Arc::clone(&self.harness.clock) as Arc<dyn Clock>, settings)
     }
 
-    async fn work(&mut self, disk: &Disk, news: &News, drained: watch::Sender<u64>) -> End {
-        let spool = self.door();
+    async fn work(&mut self, disk: &Disk, wakeups: &Wakeups, drained: watch::Sender<u64>) -> LifeEnd {
+        let spool = self.spool();
         let mut dice = StdRng::seed_from_u64(self.dice.random());
         let ended = tokio::try_join!(
             self.push(disk, &spool, &mut dice, &drained),
-            self.take_files(&spool, news),
-            self.sweep(news)
+            self.take_files(&spool, wakeups),
+            self.sweep(wakeups)
         );
         match ended {
             Err(end) => end,
@@ -247,7 +256,7 @@ impl World {
         spool: &Spool,
         dice: &mut StdRng,
         drained: &watch::Sender<u64>,
-    ) -> Result<Infallible, End> {
+    ) -> Result<Infallible, LifeEnd> {
         let (harness, store) = (&self.harness, self.harness.store());
         let pusher = harness.pusher_at(&harness.sandbox.base_url(), CancellationToken::new());
         pusher.recover().await?;
@@ -258,13 +267,13 @@ impl World {
             }
             pusher.drain().await?;
             spool.tend_receipts().await?;
-            // The control's log may lose its end with everything else.
+            // The log of the control may lose its end, too.
             if self.plan.synchronous == Synchronous::AsAsked {
-                self.camera.ledger.log_is_at(store.read(changes::head).await?);
+                self.recorder.ledger.log_is_at(store.read(changes::head).await?);
             }
-            // What is cached can be read without power.
-            if self.camera.is_over() || disk.is_cut() {
-                return Err(End::Over);
+            // Reads may succeed after the power cut, because pages are cached.
+            if self.recorder.is_over() || disk.is_cut() {
+                return Err(LifeEnd::Over);
             }
             drained.send_modify(|drains| *drains += 1);
             harness.advance(SignedDuration::from_secs(2));
@@ -272,82 +281,82 @@ impl World {
         }
     }
 
-    async fn take_files(&self, spool: &Spool, news: &News) -> Result<Infallible, End> {
+    async fn take_files(&self, spool: &Spool, wakeups: &Wakeups) -> Result<Infallible, LifeEnd> {
         loop {
             spool.take(&waiting_files(&self.spool)).await?;
             self.harness.signals.wake.notify_one();
-            news.file.notified().await;
+            wakeups.file.notified().await;
         }
     }
 
-    async fn sweep(&self, news: &News) -> Result<Infallible, End> {
+    async fn sweep(&self, wakeups: &Wakeups) -> Result<Infallible, LifeEnd> {
         let pull = self.harness.pull();
         loop {
             pull.sweep().await?;
-            news.change.notified().await;
+            wakeups.change.notified().await;
         }
     }
 }
 
-/// What the watches of a daemon would tell.
+/// The notifications that a daemon gets from its watches.
 #[derive(Default)]
-struct News {
+struct Wakeups {
     file: Notify,
     change: Notify,
 }
 
-/// Where a dropper stands.
-struct Doorway {
+/// The environment of a dropper.
+struct DropperContext {
     disk: Arc<Disk>,
-    camera: Arc<Camera>,
+    recorder: Arc<ImageRecorder>,
     database: PathBuf,
     spool: PathBuf,
     sandbox: Arc<Sandbox>,
-    news: Arc<News>,
+    wakeups: Arc<Wakeups>,
     drains: watch::Receiver<u64>,
     runtime: tokio::runtime::Handle,
 }
 
-/// Another program that drops intents.
+/// A thread in the place of another program that drops intents.
 struct Dropper {
     door: &'static str,
     n: usize,
-    /// Whom it updates, and whom it deletes.
-    alive: Vec<String>,
-    doomed: Vec<String>,
+    /// The customers that it updates, and those that it deletes.
+    to_update: Vec<String>,
+    to_delete: Vec<String>,
     dice: StdRng,
 }
 
 impl Dropper {
-    fn drop_until_the_power_goes(mut self, at: &Doorway) -> Self {
-        let mut drains = at.drains.clone();
+    fn drop_until_the_power_is_cut(mut self, context: &DropperContext) -> Self {
+        let mut drains = context.drains.clone();
         loop {
-            at.camera.moments.wait_until_short();
+            context.recorder.points.wait_until_short();
             drains.borrow_and_update();
             self.n += 1;
             let dropped = match self.door {
-                "sql" => self.by_sql(at),
-                "file" => self.by_file(at),
-                _ => self.by_cli(at),
+                "sql" => self.by_sql(context),
+                "file" => self.by_file(context),
+                _ => self.by_cli(context),
             };
             match dropped {
-                Ok(()) => at.camera.acknowledged(&at.disk),
-                // A machine under load may keep it waiting for longer than it waits: then nothing was dropped.
-                Err(error) if !at.disk.is_cut() && is_busy(&*error) => continue,
+                Ok(()) => context.recorder.acknowledged(&context.disk),
+                // On a loaded machine the busy timeout can expire. Then nothing was dropped.
+                Err(error) if !context.disk.is_cut() && is_busy(&*error) => continue,
                 Err(error) => {
-                    assert!(at.disk.is_cut(), "{}: {error}", self.door);
-                    at.news.file.notify_one();
+                    assert!(context.disk.is_cut(), "{}: {error}", self.door);
+                    context.wakeups.file.notify_one();
                     return self;
                 }
             }
             if self.n.is_multiple_of(3) {
-                let id = &self.alive[0];
-                at.sandbox.world().update(id, json!({"metadata": {"seen": self.n.to_string()}}));
-                at.news.change.notify_one();
+                let id = &self.to_update[0];
+                context.sandbox.world().update(id, json!({"metadata": {"seen": self.n.to_string()}}));
+                context.wakeups.change.notify_one();
             }
-            at.news.file.notify_one();
-            // At its leisure: whoever drops faster than anything is pushed only makes a longer queue.
-            if at.runtime.block_on(drains.changed()).is_err() {
+            context.wakeups.file.notify_one();
+            // Wait for a drain. A faster dropper would only make the outbox longer.
+            if context.runtime.block_on(drains.changed()).is_err() {
                 return self;
             }
         }
@@ -365,22 +374,22 @@ impl Dropper {
                 }
                 Promise { id, op: "create", customer: None, body: Some(body) }
             }
-            6 if !self.doomed.is_empty() => {
-                Promise { id, op: "delete", customer: self.doomed.pop(), body: None }
+            6 if !self.to_delete.is_empty() => {
+                Promise { id, op: "delete", customer: self.to_delete.pop(), body: None }
             }
             _ => {
-                let customer = self.alive[self.dice.random_range(0..self.alive.len())].clone();
+                let customer = self.to_update[self.dice.random_range(0..self.to_update.len())].clone();
                 let body = json!({"metadata": {door: n.to_string()}});
                 Promise { id, op: "update", customer: Some(customer), body: Some(body) }
             }
         }
     }
 
-    fn by_sql(&mut self, at: &Doorway) -> Result<(), Box<dyn std::error::Error>> {
+    fn by_sql(&mut self, context: &DropperContext) -> Result<(), Box<dyn std::error::Error>> {
         let promise = self.promise();
-        let conn = Connection::open(&at.database)?;
+        let conn = Connection::open(&context.database)?;
         conn.busy_timeout(std::time::Duration::from_secs(20))?;
-        // What SQLite does unasked; said so that the control can say something else.
+        // The default of SQLite, set explicitly so that the control can change it.
         conn.pragma_update(None, "synchronous", "full")?;
         conn.execute(
             "INSERT INTO intents (id, op, customer_id, body) VALUES (?1, ?2, ?3, ?4)",
@@ -391,24 +400,24 @@ impl Dropper {
                 promise.body.as_ref().map(Value::to_string)
             ],
         )?;
-        at.camera.ledger.promise(promise);
+        context.recorder.ledger.promise(promise);
         Ok(())
     }
 
-    fn by_cli(&mut self, at: &Doorway) -> Result<(), Box<dyn std::error::Error>> {
+    fn by_cli(&mut self, context: &DropperContext) -> Result<(), Box<dyn std::error::Error>> {
         let promise = self.promise();
         let intent = Intent::parse(&line(&promise).to_string())?;
-        write_beside(&at.database, |tx| accept(tx, &intent, Door::Cli, Some("somebody")))?;
-        at.camera.ledger.promise(promise);
+        write_beside(&context.database, |tx| accept(tx, &intent, Door::Cli, Some("tester")))?;
+        context.recorder.ledger.promise(promise);
         Ok(())
     }
 
-    /// A file of one intent, or of a create and what follows it.
-    fn by_file(&mut self, at: &Doorway) -> Result<(), Box<dyn std::error::Error>> {
+    /// Drops a file with one intent, or with a create and its follower.
+    fn by_file(&mut self, context: &DropperContext) -> Result<(), Box<dyn std::error::Error>> {
         let first = self.promise();
         let (file, content, promises) = if first.op == "create" && self.dice.random() {
             let follower = Promise {
-                id: format!("{}-then", first.id),
+                id: format!("{}-next", first.id),
                 op: "update",
                 customer: Some(format!("@{}", first.id)),
                 body: Some(json!({"metadata": {"follows": "yes"}})),
@@ -423,10 +432,10 @@ impl Dropper {
                 Sha256::digest(&content)[..6].iter().map(|byte| format!("{byte:02x}")).collect();
             (format!("{name}.json"), content, vec![Promise { id: format!("{name}@{digest}"), ..first }])
         };
-        let hidden = at.spool.join(format!(".{file}"));
+        let hidden = context.spool.join(format!(".{file}"));
         std::fs::write(&hidden, content)?;
-        std::fs::rename(hidden, at.spool.join(&file))?;
-        at.camera.ledger.dropped(&file, promises);
+        std::fs::rename(hidden, context.spool.join(&file))?;
+        context.recorder.ledger.dropped(&file, promises);
         Ok(())
     }
 }

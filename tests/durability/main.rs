@@ -1,13 +1,15 @@
-//! What survives when the power goes: every moment of a run is a disk that may be found, and each must hold what was promised.
+//! Power cuts: at every moment of a run the disk is a state that may be found, and each state must
+//! contain what was acknowledged.
 //!
-//! A process that is killed proves nothing here, for the kernel keeps what it wrote. So SQLite writes through a VFS that knows what was
-//! synced (`tests/lossy-vfs`), and of what was not any part may be missing, torn in sectors. The control is the same run with
-//! `synchronous = NORMAL`, which must lose something: else this test would be blind.
+//! Killing a process proves nothing here, because the kernel keeps its writes. So SQLite writes
+//! through a VFS that records what was synced (`tests/lossy-vfs`). Any part of the unsynced writes
+//! may be missing, torn at sectors. The control is the same run with `synchronous = NORMAL`. It
+//! must lose something; otherwise this test detects nothing.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
-#![expect(clippy::print_stdout, reason = "how much was looked at is part of the result")]
+#![expect(clippy::print_stdout, reason = "the number of images is part of the result")]
 
-mod judge;
+mod check;
 mod ledger;
 mod life;
 
@@ -20,14 +22,14 @@ use komoju_testkit::InProcess;
 use lossy_vfs::{Disk, Keep, Synchronous};
 use tempfile::TempDir;
 
-use judge::{Queue, Sum, judge};
+use check::{Queue, Sum, check_image};
 use ledger::Ledger;
-use life::{Camera, Plan, World};
+use life::{ImageRecorder, Plan, World};
 
-/// How many images are judged at a time.
-const JUDGES: usize = 2;
+/// The number of threads that check images.
+const CHECKERS: usize = 2;
 
-/// What a run left.
+/// The result of a run.
 struct Ran {
     world: World,
     sum: Sum,
@@ -41,26 +43,27 @@ async fn run(plan: Plan) -> Ran {
     let harness = InProcess::open(30).await;
     let ledger = Arc::new(Ledger::new(spool.path()));
     let (queue, sum) = (Arc::<Queue>::default(), Arc::new(Mutex::new(Sum::default())));
-    let camera = Camera::new(plan, Arc::clone(&harness.sandbox), Arc::clone(&ledger), Arc::clone(&queue));
-    let judges: Vec<_> = (0..JUDGES)
+    let recorder =
+        ImageRecorder::new(plan, Arc::clone(&harness.sandbox), Arc::clone(&ledger), Arc::clone(&queue));
+    let checkers: Vec<_> = (0..CHECKERS)
         .map(|_| {
             let (queue, sum, ledger) = (Arc::clone(&queue), Arc::clone(&sum), Arc::clone(&ledger));
             std::thread::spawn(move || {
-                while let Some(moment) = queue.take() {
-                    let loss = judge(&moment, &ledger);
-                    sum.lock().unwrap().add(&moment, loss);
+                while let Some(point) = queue.take() {
+                    let loss = check_image(&point, &ledger);
+                    sum.lock().unwrap().add(&point, loss);
                 }
             })
         })
         .collect();
-    let mut world = World::new(harness, Arc::new(camera), spool.path(), plan);
+    let mut world = World::new(harness, Arc::new(recorder), spool.path(), plan);
     let mut lives = 0;
-    while !world.camera.is_over() {
-        world.live().await;
+    while !world.recorder.is_over() {
+        world.run().await;
         lives += 1;
     }
-    for judge in judges {
-        judge.join().unwrap();
+    for checker in checkers {
+        checker.join().unwrap();
     }
     let sum = std::mem::take(&mut *sum.lock().unwrap());
     Ran { world, sum, lives, _spool: spool }
@@ -72,18 +75,19 @@ fn points(default: usize) -> usize {
 
 /// Promises: invariant 7
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_was_acknowledged_outlives_the_power() {
+async fn acknowledged_intents_survive_a_power_cut() {
     let points = points(400);
-    // In a run that is asked for every operation is a point; by default they are spread over a longer one.
+    // In a long run every operation is a crash point. By default the points are spread over a
+    // longer run.
     let one_in = if points >= 10_000 { 1 } else { 4 };
-    let plan = Plan { synchronous: Synchronous::AsAsked, points, power_for: 400, one_in, seed: 11 };
+    let plan = Plan { synchronous: Synchronous::AsAsked, points, power_cut_within: 400, one_in, seed: 11 };
     let Ran { mut world, sum, lives, _spool } = run(plan).await;
-    let known = world.camera.ledger.known(&world.harness.sandbox);
+    let known = world.recorder.ledger.known(&world.harness.sandbox);
     println!(
-        "{} crash points in {} operations and {lives} lives, {} with something unsynced, by kind {:?}; {} intents \
+        "{} crash points in {} operations and {lives} lives, {} with unsynced changes, by kind {:?}; {} intents \
          acknowledged, {} creates sent; nothing lost",
         sum.images(),
-        world.camera.operations(),
+        world.recorder.operations(),
         sum.with_unsynced,
         sum.kinds,
         known.promises,
@@ -93,29 +97,29 @@ async fn whatever_was_acknowledged_outlives_the_power() {
     assert_eq!(sum.images(), points);
     assert!(sum.kinds.len() == 4 && sum.with_unsynced > points / 4 && known.keys > 0, "{sum:?}");
 
-    // What the last life left is carried out.
-    let door = world.door();
+    // Finish what the last life left.
+    let spool = world.spool();
     let stop = tokio_util::sync::CancellationToken::new();
-    door.drain(&stop).await.unwrap();
+    spool.drain(&stop).await.unwrap();
     world.harness.drain_on(50, SignedDuration::from_secs(60)).await;
     assert_eq!(world.harness.column("SELECT id || ' ' || state FROM intents WHERE state <> 'done'"), [""; 0]);
-    world.camera.ledger.known(&world.harness.sandbox);
+    world.recorder.ledger.known(&world.harness.sandbox);
     let there = world.harness.column("SELECT id FROM intents");
-    for promise in &world.camera.ledger.book().promises {
+    for promise in &world.recorder.ledger.entries().promises {
         assert!(there.contains(&promise.id), "{promise:?}");
     }
     let creates = world.harness.one("SELECT count(*) FROM intents WHERE op = 'create'");
-    assert_eq!(world.harness.sandbox.world().creates().to_string(), creates, "each create once");
+    assert_eq!(world.harness.sandbox.world().creates().to_string(), creates, "each create took effect once");
     assert!(world.harness.sweep().await.failure.is_none());
     world.harness.assert_true();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_control_with_less_than_full_loses_what_was_acknowledged() {
+async fn control_with_synchronous_normal_loses_acknowledged_intents() {
     let points = points(400) / 4;
-    let plan = Plan { synchronous: Synchronous::Normal, points, power_for: 0, one_in: 4, seed: 12 };
+    let plan = Plan { synchronous: Synchronous::Normal, points, power_cut_within: 0, one_in: 4, seed: 12 };
     let Ran { world, sum, .. } = run(plan).await;
-    let known = world.camera.ledger.known(&world.harness.sandbox);
+    let known = world.recorder.ledger.known(&world.harness.sandbox);
     println!(
         "control: of {} intents acknowledged {} are lost in some image, in {} of {} images; {} lost a key that was sent",
         known.promises,
@@ -124,26 +128,26 @@ async fn the_control_with_less_than_full_loses_what_was_acknowledged() {
         sum.images(),
         sum.images_with_lost_keys,
     );
-    assert_eq!(sum.findings, Vec::<String>::new(), "it loses the end, and no more than that");
-    assert!(!sum.lost_intents.is_empty(), "this test is blind: {sum:?}");
-    assert!(sum.images_with_lost_keys > 0, "it does not see a create that would be sent twice: {sum:?}");
+    assert_eq!(sum.findings, Vec::<String>::new(), "the control loses only the end");
+    assert!(!sum.lost_intents.is_empty(), "the test detects no loss: {sum:?}");
+    assert!(sum.images_with_lost_keys > 0, "the test detects no create that would be sent twice: {sum:?}");
 }
 
 #[test]
-fn a_database_whose_first_start_was_cut_off_is_made_by_the_next() {
+fn power_cut_within_the_first_start_is_repaired_by_the_next_start() {
     lossy_vfs::install();
     let directory = TempDir::new().unwrap();
     let disk = Disk::watch(directory.path(), Synchronous::AsAsked);
     let images = Arc::new(Mutex::new(vec![disk.image()]));
-    let album = Arc::clone(&images);
-    disk.observe(move |disk, _| album.lock().unwrap().push(disk.image()));
+    let recorded = Arc::clone(&images);
+    disk.observe(move |disk, _| recorded.lock().unwrap().push(disk.image()));
     Store::open(&directory.path().join("komoju.db")).unwrap().close();
     disk.forget();
     let images = std::mem::take(&mut *images.lock().unwrap());
     assert!(images.len() > 20, "only {} operations", images.len());
     let mut found = 0;
     for (operation, image) in images.iter().enumerate() {
-        // The first few make the file's header.
+        // The first four operations write the file's header.
         let tries = if operation < 4 { 16 } else { 1 };
         for seed in 0..tries {
             let keep = if operation % 3 == 2 { Keep::Nothing } else { Keep::SomeSectors };
@@ -158,5 +162,8 @@ fn a_database_whose_first_start_was_cut_off_is_made_by_the_next() {
             found += 1;
         }
     }
-    println!("a first start was cut off after each of {} operations: {found} images", images.len() - 1);
+    println!(
+        "the power was cut in a first start after each of {} operations: {found} images",
+        images.len() - 1
+    );
 }

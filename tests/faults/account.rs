@@ -1,4 +1,4 @@
-//! Refused keys and swapped ones.
+//! Refused keys, and a key of another account.
 //!
 //! Promises: invariant 8; exit code 4
 
@@ -12,7 +12,7 @@ use crate::statuses::status;
 
 faults![
     (
-        a_401_within_a_sweep,
+        status_401_within_a_sweep,
         "401 in the middle of a sweep",
         "from the third page on the API answers 401 in JSON",
         Refused("Check that the key is the whole secret key"),
@@ -20,7 +20,7 @@ faults![
         |case| case.refused_from_page_3(401),
     ),
     (
-        a_403_within_a_sweep,
+        status_403_within_a_sweep,
         "403 in the middle of a sweep",
         "from the third page on the API answers 403 in JSON",
         Refused("Check that the key is the whole secret key"),
@@ -28,7 +28,7 @@ faults![
         |case| case.refused_from_page_3(403),
     ),
     (
-        a_firewalls_401,
+        web_page_401_within_a_sweep,
         "401 in the middle of a sweep",
         "a firewall answers the third page 401 with a web page",
         Fails("GET /customers page 3: answered HTTP 401 (a web page, so not from the API itself)"),
@@ -36,7 +36,7 @@ faults![
         |case| case.blocked_on_page_3(401),
     ),
     (
-        a_firewalls_403,
+        web_page_403_within_a_sweep,
         "403 in the middle of a sweep",
         "a firewall answers the third page 403 with a web page",
         Fails("GET /customers page 3: answered HTTP 403 (a web page, so not from the API itself)"),
@@ -46,7 +46,7 @@ faults![
     (
         another_accounts_key,
         "another account's key",
-        "the key reads another account",
+        "the key belongs to another account",
         Waits("this key reads another account"),
         Kept,
         |case| {
@@ -75,7 +75,7 @@ impl Case {
                 count("POST") + count("PATCH") + count("DELETE"),
             )
         };
-        assert_eq!((list, pushes), (1, 0), "a refusal is not tried again");
+        assert_eq!((list, pushes), (1, 0), "a refusal is not retried");
         self.harness.expect(4, &["status"]);
     }
 

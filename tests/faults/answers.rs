@@ -1,4 +1,4 @@
-//! Answers whose body is not what it should be.
+//! Answers with a wrong body.
 //!
 //! Promises: invariant 10
 
@@ -13,7 +13,7 @@ use crate::matrix::Ends::{Complete, Fails, Outlasts, Unreadable};
 use crate::matrix::Outbox::{CreateRetried, DeleteDone, Done, Retried};
 use crate::matrix::faults;
 
-/// What the process may hold at most, in kB, whatever it is sent.
+/// The most memory that the process may use, in kB, whatever the answer.
 const MOST_MEMORY_KB: u64 = 64 << 10;
 
 fn body(payload: Payload) -> Effect {
@@ -26,9 +26,9 @@ fn text(text: &str) -> Effect {
 
 faults![
     (
-        an_end_before_content_length,
+        end_before_content_length,
         "early end against Content-Length",
-        "each answer ends after 100 bytes of the many that it announced",
+        "each answer ends after 100 bytes, and its Content-Length is larger",
         Fails("GET /customers page 1: no answer"),
         Retried,
         |case| case.everything(Effect::Cut { after: 100, ending: Ending::Close }),
@@ -36,7 +36,7 @@ faults![
     (
         truncated_json,
         "truncated JSON",
-        "the JSON ends in its middle, and the answer with it",
+        "the answer ends in the middle of its JSON",
         Fails("GET /customers page 1: the answer is not JSON"),
         DeleteDone,
         |case| case.everything(text(r#"{"data": [{"id": "a""#)),
@@ -44,7 +44,7 @@ faults![
     (
         trailing_garbage,
         "trailing garbage",
-        "something follows the JSON",
+        "there are more characters after the JSON",
         Fails("GET /customers page 1: the answer is not JSON (trailing characters"),
         DeleteDone,
         |case| case.everything(text(r#"{"total":0,"page":1,"per_page":10,"last_page":0,"data":[]} x"#)),
@@ -60,7 +60,7 @@ faults![
     (
         numbers_of_any_size,
         "huge and tiny numbers",
-        "a customer holds 1e+400, -1e-400 and forty digits",
+        "a customer has the numbers 1e+400, -1e-400 and one of forty digits",
         Complete("58 live"),
         Done,
         |case| {
@@ -77,28 +77,29 @@ faults![
     (
         one_byte_a_second,
         "one byte a second",
-        "a page and the answer to a create drip, seven bytes a second: never still for long, and for minutes not whole",
+        "a page and the answer to a create arrive at seven bytes a second, which takes minutes without a long pause",
         Outlasts("GET /customers page 2: no answer"),
         CreateRetried,
         |case| {
             case.reconfigure("[api]\n", "[api]\nrequest_timeout_s = 1\n");
-            // Whoever waits only for the next piece gets one in good time, and waits for the last one longer than this test does.
+            // A client with a timeout for each piece would never time out, and would wait for the
+            // last piece longer than this test does.
             let drip = || Effect::Drip { every_ms: 150, bytes: 1 };
             case.inject(Fault::new(drip()).call(Call::Create));
             case.inject(Fault::new(drip()).call(Call::List).page(2).times(2));
             let mut sync = case.harness.spawn(&["sync"]);
-            eventually("it gives up what does not become whole", || sync.try_wait().unwrap().is_some());
+            eventually("the slow answers time out", || sync.try_wait().unwrap().is_some());
             let output = sync.wait_with_output().unwrap();
             case.conclude(output.status.code().unwrap(), &String::from_utf8(output.stderr).unwrap());
         },
     ),
     (
-        a_gzip_bomb,
+        gzip_bomb,
         "gzip bomb",
         "a page inflates to 10 GB",
         Outlasts("GET /customers page 2: the answer is larger than 3072 KiB"),
         Done,
-        |case| case.swallows(Effect::GzipBomb { bytes: 10 << 30 }),
+        |case| case.bounds_memory_under(Effect::GzipBomb { bytes: 10 << 30 }),
     ),
     (
         ten_gigabytes,
@@ -106,18 +107,18 @@ faults![
         "a page has 10 GB",
         Outlasts("GET /customers page 2: the answer is larger than 3072 KiB"),
         Done,
-        |case| case.swallows(Effect::HugeBody { bytes: 10 << 30 }),
+        |case| case.bounds_memory_under(Effect::HugeBody { bytes: 10 << 30 }),
     ),
     (
-        a_header_of_ten_megabytes,
+        header_of_ten_megabytes,
         "a 10 MB header",
         "a header has 10 MB",
         Outlasts("GET /customers page 2: no answer"),
         Done,
-        |case| case.swallows(Effect::HugeHeader { bytes: 10_000_000 }),
+        |case| case.bounds_memory_under(Effect::HugeHeader { bytes: 10_000_000 }),
     ),
     (
-        a_web_page_with_200,
+        web_page_with_200,
         "200 with an HTML page",
         "a firewall answers 200 with a web page",
         Fails("GET /customers page 1: the answer is a web page, not JSON"),
@@ -133,7 +134,7 @@ faults![
         |case| case.everything(body(Payload::Json(json!({"data": {}})))),
     ),
     (
-        something_else_among_customers,
+        text_among_customers,
         "200 with another shape",
         "the list shows a text among the customers",
         Unreadable("it is not an object"),
@@ -141,9 +142,9 @@ faults![
         |case| case.is_shown(json!("x")),
     ),
     (
-        an_escape_that_stands_for_nothing,
+        half_a_surrogate_pair,
         "200 with another shape",
-        "a text of one customer holds half of a surrogate pair",
+        "a text of one customer contains half of a surrogate pair",
         Unreadable("customer odd (page 1, position 1) is unreadable"),
         Done,
         |case| case.is_shown_as(Payload::Text(r#"{"id":"odd","email":"\ud800"}"#.to_owned())),
@@ -151,7 +152,7 @@ faults![
     (
         another_per_page,
         "200 with another shape",
-        "the second page says that it holds another number of customers",
+        "the second page reports another `per_page`",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(Effect::Envelope {
@@ -159,7 +160,7 @@ faults![
         }),
     ),
     (
-        an_empty_object_with_200,
+        empty_object_with_200,
         "200 with `{}`",
         "every answer is `{}`",
         Fails("GET /customers page 1: the answer is not a page of a list: it has no \"data\""),
@@ -169,10 +170,11 @@ faults![
 ];
 
 impl Case {
-    /// An effect on the second page, twice; the process is small when it has read it.
-    fn swallows(&mut self, effect: Effect) {
+    /// Plays an effect on the second page, twice. Asserts that the process has used little memory
+    /// after it read the page.
+    fn bounds_memory_under(&mut self, effect: Effect) {
         self.inject(Fault::new(effect).call(Call::List).page(2).times(2));
-        // The pass is over and the process lives while its first push waits for an answer.
+        // While the first push waits for an answer, the pass is over and the process still runs.
         let held = self.harness.inject(Fault::new(Effect::Hold).call(Call::Create));
         let sync = self.harness.spawn(&["sync"]);
         self.harness.until(|world| world.fired(held) == 1);

@@ -1,4 +1,5 @@
-//! A fault from its beginning to after its end: a test that is played by it cannot forget to see it fire, nor to see it healed.
+//! Plays a fault from its start until it has healed. A test that uses [`Case::play`] always asserts
+//! that the fault fired and that the next pass healed it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,39 +21,41 @@ use tokio_util::sync::CancellationToken;
 use crate::PROGRAM;
 use crate::matrix::{Ends, Outbox, Row};
 
-/// The customers at first, on six pages.
+/// The number of customers at the start, on six pages.
 const CUSTOMERS: u32 = 57;
 
-/// How long before now the command under the fault runs where its clock moves by itself: what it is asked to wait for is over when
-/// the real binary comes, and a create's key is still good.
+/// How far the clock of the command under the fault is behind the real time. A wait that the API
+/// asked for is over when the real binary runs, and a create's key is still valid.
 const EARLIER: SignedDuration = SignedDuration::from_hours(6);
 
-/// Evidence that the fault struck: how often.
+/// Returns how often the fault fired.
 type Evidence = Box<dyn Fn(&Installation) -> u64>;
 
-/// A harness whose mirror is true, to which something happens: upstream one customer came, one changed and one went, and a create, an
-/// update and a delete lie in the outbox.
+/// A harness with an exact mirror and then changes at KOMOJU: one customer is created, one changed
+/// and one deleted. A create, an update and a delete are in the outbox.
 pub struct Case {
     pub harness: Installation,
-    /// What moves by itself in this process.
+    /// The clock of the command under the fault. It moves without waiting.
     pub clock: Arc<ManualClock>,
     row: &'static Row,
-    /// The live customers before.
+    /// The live customers before the changes.
     before: BTreeMap<String, Value>,
     head: i64,
-    /// Whom the update and whom the delete is about.
+    /// The customer of the update, and the customer of the delete.
     updated: String,
     deleted: String,
-    /// Whether what is recorded can be compared with the truth of now: the list did not move meanwhile.
+    /// Whether the recorded changes can be compared with the current customers: the list did not
+    /// move meanwhile.
     is_still: bool,
     evidence: Vec<Evidence>,
-    /// What was said under the fault.
-    told: Option<String>,
+    /// The output under the fault.
+    output: Option<String>,
     config: String,
 }
 
 impl Case {
-    /// Plays a row: `strike` makes the fault happen and sees the command under it end; healing is not left to it.
+    /// Plays a row. `strike` causes the fault and runs the command under it. Healing is checked
+    /// here.
     pub fn play(row: &'static Row, readings: Readings, strike: impl FnOnce(&mut Self)) {
         let mut case = Self::open(row, readings);
         strike(&mut case);
@@ -72,13 +75,13 @@ impl Case {
             deleted: String::new(),
             is_still: true,
             evidence: Vec::new(),
-            told: None,
+            output: None,
             config: String::new(),
         };
         let file = case.harness.path("secret-key");
         fs::write(&file, KEY).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        everything_is_heard();
+        capture_all_logs();
         let talkative = "[log]\nlevel = 'trace'\n[api]\n";
         case.configure("[api]\n", &format!("{talkative}secret_key_file = '{}'\n", file.display()));
         case.first_sync();
@@ -92,7 +95,7 @@ impl Case {
             world.create(json!({"email": "came@example.com"}));
             world.clear_requests();
         }
-        // The oldest: what moves in a list moves on the pages before them.
+        // Use the oldest customers, because list moves happen on the pages before them.
         let ids = case.harness.sandbox.world().ids();
         [case.deleted, case.updated] = ids.last_chunk().unwrap().clone();
         let create = json!({"email": "made@example.com", "metadata": {"n": "1"}, "payment_details": TOKEN});
@@ -115,12 +118,12 @@ impl Case {
     }
 
     /// Whether the mirror knew this customer before the changes, and no intent is about it.
-    pub fn is_old_and_left_alone(&self, id: &str) -> bool {
-        self.before.contains_key(id) && self.is_left_alone(id)
+    pub fn is_old_without_intent(&self, id: &str) -> bool {
+        self.before.contains_key(id) && self.has_no_intent(id)
     }
 
     /// Whether no intent is about this customer.
-    pub fn is_left_alone(&self, id: &str) -> bool {
+    pub fn has_no_intent(&self, id: &str) -> bool {
         id != self.updated && id != self.deleted
     }
 
@@ -135,8 +138,8 @@ impl Case {
         self.harness.replace_in_config(from, to);
     }
 
-    /// Speaks to this address until the fault is over.
-    pub fn speak_to(&self, base_url: &str) {
+    /// Uses this address until the fault is over.
+    pub fn set_base_url(&self, base_url: &str) {
         self.reconfigure(&self.harness.sandbox.base_url(), base_url);
     }
 
@@ -145,12 +148,12 @@ impl Case {
         fs::write(self.harness.path("secret-key"), key).unwrap();
     }
 
-    /// The list moves while it is read: what was recorded of it may be over.
+    /// Declares that the list moves while it is read, so that recorded states may be outdated.
     pub fn list_moves(&mut self) {
         self.is_still = false;
     }
 
-    /// How it is seen that the fault struck.
+    /// Adds evidence that the fault fired.
     pub fn fired_when(&mut self, evidence: impl Fn(&Installation) -> u64 + 'static) {
         self.evidence.push(Box::new(evidence));
     }
@@ -160,14 +163,14 @@ impl Case {
         self.fired_when(move |harness| harness.fired(id));
     }
 
-    /// An effect on everything that is asked, for as long as it lasts.
+    /// Plays an effect on every request for as long as it lasts.
     pub fn everything(&mut self, effect: Effect) {
         self.inject(Fault::new(effect));
         self.endure();
     }
 
-    /// An effect on the second page. What that page says beside its customers is a hint: it is not requested again, and the mirror
-    /// is true afterwards.
+    /// Plays an effect on the second page. The fields of that page besides its customers are hints:
+    /// it is not requested again, and the mirror is exact afterwards.
     pub fn second_page(&mut self, effect: Effect) {
         self.inject(Fault::new(effect).call(Call::List).page(2));
         self.endure();
@@ -176,20 +179,20 @@ impl Case {
         assert!(self.pages_requested().len() <= 12, "{:?}", self.pages_requested());
     }
 
-    /// The pages that were requested since the changes, in order.
+    /// Returns the pages that were requested since the changes, in order.
     pub fn pages_requested(&self) -> Vec<u64> {
         self.harness.sandbox.world().requests().iter().filter_map(|seen| seen.page).collect()
     }
 
-    /// How many customers were requested by themselves and answered with this status.
-    pub fn asked_alone(&self, status: u16) -> usize {
+    /// Returns how many customers were requested by single requests and answered with this status.
+    pub fn requested_alone(&self, status: u16) -> usize {
         let world = self.harness.sandbox.world();
         let alone = world.requests().iter().filter(|seen| seen.method == "GET" && seen.page.is_none());
         let answered = alone.filter(|seen| seen.status == Some(status));
         answered.map(|seen| &seen.path).collect::<BTreeSet<_>>().len()
     }
 
-    /// How many deletions passes have recorded since the mirror was true.
+    /// Returns how many deletions passes have recorded since the mirror was exact.
     pub fn deleted_by_passes(&self) -> usize {
         let by_pass = format!(
             "SELECT customer_id FROM changes WHERE seq > {} AND kind = 'deleted' AND origin <> 'intent'",
@@ -198,20 +201,21 @@ impl Case {
         self.harness.column(&by_pass).len()
     }
 
-    /// An effect on every list, for as long as it lasts.
+    /// Plays an effect on every list for as long as it lasts.
     pub fn lists(&mut self, effect: Effect) {
         self.inject(Fault::new(effect).call(Call::List));
         self.endure();
     }
 
-    /// Each push takes effect once, and its answer is lost.
+    /// Makes each push take effect once, and loses its answer.
     pub fn lose_the_answers(&mut self) {
         for push in [Call::Create, Call::Update, Call::Delete] {
             self.inject(Fault::new(Effect::Reset { work: Work::Done }).call(push).once());
         }
     }
 
-    /// `sync` in this process, by the clock that moves by itself, while something else happens; returns its exit code.
+    /// Runs `sync` in this process with the clock that moves without waiting, while something else
+    /// happens. Returns its exit code.
     fn sync_here(&self, meanwhile: impl AsyncFnOnce(&Installation)) -> i32 {
         let config = Config::load(&self.harness.path("config.toml")).unwrap();
         let sync = sync_by(&config, Arc::clone(&self.clock) as Arc<_>, CancellationToken::new());
@@ -219,12 +223,12 @@ impl Case {
         i32::from(self.harness.runtime.block_on(both).0.code())
     }
 
-    /// `sync` under the fault, in this process: ten tries with their waits take no time.
+    /// Runs `sync` under the fault in this process, where ten tries with their waits take no time.
     pub fn endure(&mut self) {
         self.endure_while(async |_| {});
     }
 
-    /// The same, while something else happens.
+    /// Runs the same while something else happens.
     pub fn endure_while(&mut self, meanwhile: impl AsyncFnOnce(&Installation)) {
         self.clock.advance(Duration::from_secs(60));
         let code = self.sync_here(meanwhile);
@@ -234,34 +238,39 @@ impl Case {
         self.conclude(code, &format!("{status}{why}\n{imprecise}"));
     }
 
-    /// `sync` under the fault, by the real binary.
+    /// Runs `sync` of the real binary under the fault.
     pub fn endure_by_binary(&mut self) -> Ran {
         let ran = self.harness.run(&["sync"]);
         self.conclude(ran.code, &ran.stderr);
         ran
     }
 
-    /// The command under the fault has ended, and said this.
-    pub fn conclude(&mut self, code: i32, told: &str) {
+    /// Compares the end of the command under the fault, and its output, with the row.
+    pub fn conclude(&mut self, code: i32, output: &str) {
         let reasons = self.harness.column("SELECT coalesce(reason, '') FROM intents ORDER BY id");
-        let told = format!("{told}\n{}", reasons.join("\n"));
-        assert_eq!(code, self.row.ends.code(), "{told}");
-        assert!(told.contains(self.row.ends.said()), "not said: {:?}\n{told}", self.row.ends.said());
-        self.assert_sound();
+        let output = format!("{output}\n{}", reasons.join("\n"));
+        assert_eq!(code, self.row.ends.code(), "{output}");
+        assert!(
+            output.contains(self.row.ends.message()),
+            "not reported: {:?}\n{output}",
+            self.row.ends.message()
+        );
+        self.assert_no_false_record();
         if let Ends::Fails(_) = self.row.ends {
             assert_eq!(self.deleted_by_passes(), 0, "a failed pass deleted");
         }
-        assert_eq!(self.states(), self.row.outbox.states(), "{told}");
-        self.told = Some(told);
+        assert_eq!(self.states(), self.row.outbox.states(), "{output}");
+        self.output = Some(output);
     }
 
-    /// The states of the create, the update and the delete.
+    /// Returns the states of the create, the update and the delete.
     pub fn states(&self) -> Vec<String> {
         self.harness.column("SELECT state FROM intents WHERE id IN ('c', 'u', 'd') ORDER BY position")
     }
 
-    /// Asserts that nothing wrong was recorded and nobody was lost, whatever is still missing.
-    pub fn assert_sound(&self) {
+    /// Asserts that nothing false was recorded and that no customer was lost, whatever is still
+    /// missing.
+    pub fn assert_no_false_record(&self) {
         self.harness.assert_proven();
         let (mirror, truth) = (self.harness.mirror(), self.harness.sandbox.world().truth());
         for id in self.before.keys().filter(|id| truth.contains_key(*id)) {
@@ -272,21 +281,22 @@ impl Case {
         };
         for ((id, kind), after) in column("customer_id").iter().zip(column("kind")).zip(column("after")) {
             if kind == "deleted" {
-                assert!(!truth.contains_key(id), "{id} was deleted here only");
+                assert!(!truth.contains_key(id), "{id} was deleted only in the mirror");
             } else if self.is_still {
                 let after: Value = serde_json::from_str(&after).unwrap();
-                assert_eq!(Some(&after), truth.get(id), "{id} {kind}: it is not so");
+                assert_eq!(Some(&after), truth.get(id), "{id} {kind}: KOMOJU has another state");
             }
         }
-        assert!(self.harness.sandbox.world().creates() <= 1, "it was created twice");
+        assert!(self.harness.sandbox.world().creates() <= 1, "the create took effect twice");
     }
 
-    /// The fault is over: one pass of the real binary makes the mirror true, and all intents are settled.
+    /// Ends the fault. Asserts that one pass of the real binary makes the mirror exact and that all
+    /// intents are settled.
     fn heal(self) {
-        assert!(self.told.is_some(), "no command was seen to end under the fault");
-        assert!(!self.evidence.is_empty(), "nothing shows that the fault struck");
+        assert!(self.output.is_some(), "no command ended under the fault");
+        assert!(!self.evidence.is_empty(), "there is no evidence of the fault");
         for evidence in &self.evidence {
-            assert!(evidence(&self.harness) > 0, "the fault did not strike");
+            assert!(evidence(&self.harness) > 0, "the fault did not fire");
         }
         self.harness.sandbox.world().clear_faults();
         self.harness.sandbox.world().refuse_key(None);
@@ -300,7 +310,7 @@ impl Case {
         self.harness.assert_true();
         let (settled, creates) = match self.row.outbox {
             Outbox::CreateRejected => (["rejected", "done", "done"], 0),
-            // By the person who decided.
+            // The operator cancelled them.
             Outbox::Parked => (["cancelled"; 3], 1),
             _ => (["done"; 3], 1),
         };
@@ -313,13 +323,13 @@ impl Case {
 }
 
 impl Case {
-    /// Asserts that what the intents asked for is so at KOMOJU, whatever their states say.
+    /// Asserts that KOMOJU shows the effects of the intents, whatever their states.
     fn assert_effects(&self, creates: u64) {
         let (truth, deletes) = {
             let world = self.harness.sandbox.world();
             (world.truth(), world.deletes())
         };
-        assert!(!truth.contains_key(&self.deleted), "the delete is settled, and its customer lives");
+        assert!(!truth.contains_key(&self.deleted), "the delete is settled, and its customer is live");
         assert_eq!(deletes, 1);
         let updated = &truth[&self.updated];
         assert_eq!(
@@ -336,15 +346,15 @@ impl Case {
 /// The create's payment token.
 const TOKEN: &str = "tok_Vq7Zk2mXw9Rt4bLpC8sYd1HjN6gF3uEa";
 
-/// What this process has logged, whatever its level.
-static HEARD: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+/// What this process has logged, at every level.
+static LOGGED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
-/// From here on every test of this process is heard.
-fn everything_is_heard() {
-    struct Ear;
-    impl Write for Ear {
+/// From the first call on the logs of all tests in this process are kept.
+fn capture_all_logs() {
+    struct Capture;
+    impl Write for Capture {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            HEARD.lock().unwrap().extend_from_slice(bytes);
+            LOGGED.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -355,21 +365,22 @@ fn everything_is_heard() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let all = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
-        all.with_writer(|| Ear).init();
+        all.with_writer(|| Capture).init();
     });
 }
 
 impl Case {
-    /// Asserts that neither the key nor the settled token is in anything that was logged or said, or in any file but the key's.
+    /// Asserts that neither the key nor the settled token is in any log or output, or in any file
+    /// except the key's.
     fn assert_secret(&self) {
         fs::remove_file(self.harness.path("secret-key")).unwrap();
         let canaries = [Canary::new("the key", KEY), Canary::new("the token", TOKEN)];
         assert_eq!(below(self.harness.directory.path(), &canaries), Vec::<String>::new());
-        let (heard, said) = (HEARD.lock().unwrap().clone(), self.harness.said.lock().unwrap().clone());
-        assert!(!heard.is_empty() && said.contains("DEBUG"), "nothing was logged");
+        let (logged, said) = (LOGGED.lock().unwrap().clone(), self.harness.said.lock().unwrap().clone());
+        assert!(!logged.is_empty() && said.contains("DEBUG"), "nothing was logged");
         for canary in &canaries {
-            assert_eq!(canary.found(&heard), Vec::<String>::new(), "logged");
-            assert_eq!(canary.found(said.as_bytes()), Vec::<String>::new(), "said");
+            assert_eq!(canary.found(&logged), Vec::<String>::new(), "logged");
+            assert_eq!(canary.found(said.as_bytes()), Vec::<String>::new(), "printed");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Clocks that jump, while a sweep reads and while the answer to a create is lost.
+//! A clock that jumps while a sweep reads, or while the answer to a create is lost.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const YEAR: i64 = 365 * 24;
 
 faults![
     (
-        a_clock_that_jumps_a_year,
+        clock_jumps_a_year_ahead,
         "a clock that jumps a year",
         "within a sweep the clock jumps a year ahead",
         Complete("57 live"),
@@ -24,9 +24,9 @@ faults![
         |case| case.jumps(YEAR),
     ),
     (
-        a_year_ahead_for_a_moment,
+        clock_a_year_ahead_while_an_answer_is_lost,
         "a clock that jumps a year",
-        "the clock jumps a year ahead, the answer to a create is lost, and the clock is set right",
+        "the clock jumps a year ahead, the answers to pushes are lost, and the clock is corrected",
         Complete("no answer"),
         Retried,
         |case| {
@@ -35,9 +35,9 @@ faults![
         },
     ),
     (
-        a_wait_that_was_asked_for_a_year_ahead,
+        clock_a_year_ahead_while_throttled,
         "a clock that jumps a year",
-        "the clock jumps a year ahead, KOMOJU asks to wait for a second, and the clock is set right",
+        "the clock jumps a year ahead, KOMOJU asks to wait for a second, and the clock is corrected",
         Complete("the API asks to wait"),
         UpdateRetried,
         |case| {
@@ -47,7 +47,7 @@ faults![
         },
     ),
     (
-        a_clock_that_runs_backwards,
+        clock_set_back_by_an_hour,
         "a clock that runs backwards",
         "within a sweep the clock is set back by an hour",
         Complete("57 live"),
@@ -55,9 +55,9 @@ faults![
         |case| case.jumps(-1),
     ),
     (
-        a_year_back_for_a_moment,
+        clock_a_year_back_while_an_answer_is_lost,
         "a clock that runs backwards",
-        "the clock is set back by a year, the answer to a create is lost, and the clock is set right",
+        "the clock is set back by a year, the answers to pushes are lost, and the clock is corrected",
         Complete("no answer"),
         Retried,
         |case| {
@@ -66,13 +66,13 @@ faults![
         },
     ),
     (
-        a_canary_that_answers_after_ninety_seconds,
+        canary_answers_after_ninety_seconds,
         "a clock that runs backwards",
         "the canary of a deletion answers after ninety seconds, and meanwhile the clock is set back by an hour",
         Complete("57 live, 2 deleted"),
         Done,
         |case| {
-            // The first who is asked for alone is the one who went.
+            // The first single request is for the deleted customer, the second for the canary.
             let held = case.harness.inject(Fault::new(Effect::Hold).call(Call::Show).skip(1).once());
             case.fired_when(move |harness| harness.fired(held));
             let clock = std::sync::Arc::clone(&case.clock);
@@ -94,13 +94,14 @@ faults![
 ];
 
 impl Case {
-    /// Who is looked for after that is known by the tag; without one a person would decide.
+    /// With a tag the created customer can be recognised. Without one an operator would have to
+    /// decide.
     fn lose_the_answers_with_a_tag(&mut self) {
         self.configure("[outbound]\n", "[outbound]\nreconcile_tag = 'intent'\n");
         self.lose_the_answers();
     }
 
-    /// While the third page is on its way, the clock is set by so many hours.
+    /// Sets the clock by these hours while the third page is in flight.
     fn jumps(&mut self, hours: i64) {
         let held = self.harness.inject(Fault::new(Effect::Hold).call(Call::List).page(3).once());
         self.fired_when(move |harness| harness.fired(held));

@@ -1,4 +1,4 @@
-//! Others who use the database, and databases that are none of ours.
+//! Other users of the database, and files that are no database of this program.
 //!
 //! Promises: invariant 16; exit code 5
 
@@ -13,18 +13,18 @@ use crate::matrix::Ends::{Unusable, Waits};
 use crate::matrix::Outbox::{Done, Kept, Parked};
 use crate::matrix::faults;
 
-/// Doctor complains from 128 MiB on.
+/// `doctor` warns from 128 MiB on.
 const LARGER_THAN_A_WAL_SHOULD_BE: u64 = 129 << 20;
 
 faults![
     (
         two_daemons,
         "two daemons on one database",
-        "a second daemon is started beside the first",
+        "a second daemon is started while the first one runs",
         Unusable("`komoju-sync run` (process "),
         Done,
         |case| {
-            let mut first = case.stuck_in_a_page();
+            let mut first = case.held_in_a_page();
             let holder = format!("`komoju-sync run` (process {}) since 20", first.id());
             for arguments in [&["run"][..], &["sync"], &["rebuild"]] {
                 let ran = case.harness.expect(5, arguments);
@@ -38,7 +38,7 @@ faults![
         },
     ),
     (
-        a_parked_reader,
+        parked_reader,
         "a parked reader",
         "another program reads, and does not end its transaction",
         Waits("settled payment tokens are still in the database file or its WAL"),
@@ -53,36 +53,36 @@ faults![
             case.endure_by_binary();
             let kept = fs::metadata(case.harness.path("komoju.db-wal")).unwrap().len();
             case.fired_when(move |_| kept);
-            assert!(case.harness.head() > before, "it is recorded beside the reader");
-            assert_eq!(count(&conn), before, "who reads sees what was");
-            case.doctor_tells_who_reads();
+            assert!(case.harness.head() > before, "changes are recorded despite the reader");
+            assert_eq!(count(&conn), before, "the reader sees the old state");
+            case.doctor_names_the_reader();
             conn.execute_batch("COMMIT").unwrap();
             assert!(count(&conn) > before);
         },
     ),
     (
-        a_database_cut_in_half,
+        database_cut_in_half,
         "a damaged database",
         "the second half of the database is missing",
         Unusable("is damaged"),
         Kept,
-        |case| case.finds(|good| good[..good.len() / 2].to_vec()),
+        |case| case.finds_file(|good| good[..good.len() / 2].to_vec()),
     ),
     (
-        a_database_overwritten_inside,
+        database_overwritten_inside,
         "a damaged database",
         "a page of the database was overwritten",
         Unusable("is damaged"),
         Kept,
-        |case| case.finds(|good| patched(good, 8192, &[0xAA; 4096])),
+        |case| case.finds_file(|good| patched(good, 8192, &[0xAA; 4096])),
     ),
     (
-        a_database_without_its_beginning,
+        database_without_its_beginning,
         "a damaged database",
         "the first bytes of the database are zero",
         Unusable("is damaged"),
         Kept,
-        |case| case.finds(|good| patched(good, 0, &[0; 16])),
+        |case| case.finds_file(|good| patched(good, 0, &[0; 16])),
     ),
     (
         another_programs_database,
@@ -96,36 +96,36 @@ faults![
             let sql = "PRAGMA journal_mode = wal; CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)";
             conn.execute_batch(sql).unwrap();
             drop(conn);
-            case.finds(|_| fs::read(other).unwrap());
+            case.finds_file(|_| fs::read(other).unwrap());
         },
     ),
     (
-        no_database_at_all,
+        text_file_in_place_of_the_database,
         "a foreign database",
         "the file is a text",
         Unusable("is not a komoju-sync database"),
         Kept,
-        |case| case.finds(|_| b"Dear diary,\n".repeat(50)),
+        |case| case.finds_file(|_| b"Dear diary,\n".repeat(50)),
     ),
     (
-        a_newer_programs_database,
+        newer_programs_database,
         "a database from the future",
         "the database was written by a newer version",
         Unusable("newer komoju-sync"),
         Kept,
-        |case| case.finds(|good| patched(good, 60, &99_u32.to_be_bytes())),
+        |case| case.finds_file(|good| patched(good, 60, &99_u32.to_be_bytes())),
     ),
     (
-        an_old_backup,
+        old_backup,
         "an old backup restored",
-        "a backup is restored from before the intents were carried out and three customers deleted",
+        "a backup is restored that is older than the pushes and the deletion of three customers",
         Waits("3 intents are parked"),
         Parked,
         |case| {
             let file = case.harness.path("old.db");
             case.harness.expect(0, &["backup", file.to_str().unwrap()]);
-            // Of those whom the backup knows.
-            let known = case.harness.mirror().into_keys().filter(|id| case.is_left_alone(id));
+            // Customers that the backup contains.
+            let known = case.harness.mirror().into_keys().filter(|id| case.has_no_intent(id));
             let gone: Vec<String> = known.take(3).collect();
             case.harness.expect(0, &["sync"]);
             assert_eq!(case.states(), ["done"; 3]);
@@ -138,7 +138,8 @@ faults![
             assert!(case.harness.sandbox.world().requests().iter().all(|seen| seen.method == "GET"));
             assert!(gone.iter().all(|id| case.harness.mirror().contains_key(id)));
             case.conclude(sync.code, &format!("{}{}", ran.stderr, sync.stderr));
-            // A person looks: both were carried out, and who is missing is gone.
+            // The operator checks: the intents were carried out, and the missing customers are
+            // deleted.
             case.harness.expect(0, &["intent", "cancel", "c", "u", "d"]);
             case.harness.expect(0, &["deletions", "approve"]);
         },
@@ -152,25 +153,25 @@ fn patched(good: &[u8], at: usize, with: &[u8]) -> Vec<u8> {
 }
 
 impl Case {
-    /// The write-ahead log has grown without bound meanwhile: doctor says so, and names this process.
-    fn doctor_tells_who_reads(&self) {
-        // What lies behind the last frame is nothing to SQLite, and takes no room. No lock stands on this file that closing it could
-        // take away; they stand on the -shm.
+    /// Lets the write-ahead log grow. Asserts that `doctor` reports it and names this process.
+    fn doctor_names_the_reader(&self) {
+        // SQLite ignores bytes after the last frame, and a sparse file takes no room. Closing this
+        // file releases no lock, because the locks are on the -shm.
         let wal = File::options().write(true).open(self.harness.path("komoju.db-wal")).unwrap();
         wal.set_len(LARGER_THAN_A_WAL_SHOULD_BE).unwrap();
         drop(wal);
-        let told = self.harness.run(&["doctor", "--json"]).stdout;
-        let findings = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let output = self.harness.run(&["doctor", "--json"]).stdout;
+        let findings = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let found: Vec<Value> = findings.filter(|finding| finding["check"] == "wal").collect();
-        let [finding] = &found[..] else { panic!("{told}") };
+        let [finding] = &found[..] else { panic!("{output}") };
         assert_eq!(finding["level"], "warn", "{finding}");
         assert!(finding["finding"].as_str().unwrap().contains("somebody reads without an end"), "{finding}");
         let reader = format!("(process {})", std::process::id());
         assert!(finding["advice"].as_str().unwrap().contains(&reader), "{finding}");
     }
 
-    /// Another file lies in the place of the database, and is left as it is.
-    fn finds(&mut self, other: impl FnOnce(&[u8]) -> Vec<u8>) {
+    /// Puts another file in the place of the database. Asserts that it is unchanged.
+    fn finds_file(&mut self, other: impl FnOnce(&[u8]) -> Vec<u8>) {
         let path = self.harness.path("komoju.db");
         for leftover in ["komoju.db-wal", "komoju.db-shm"] {
             let _ = fs::remove_file(self.harness.path(leftover));
@@ -182,11 +183,11 @@ impl Case {
         for arguments in [&["sync"][..], &["rebuild"]] {
             fs::write(&path, &content).unwrap();
             let ran = self.harness.run(arguments);
-            assert!(fs::read(&path).unwrap() == content, "it was written to by {arguments:?}");
-            // What became of the intents is looked for where they are.
+            assert!(fs::read(&path).unwrap() == content, "{arguments:?} changed the file");
+            // The intents are read from the right database.
             fs::write(&path, &good).unwrap();
             self.conclude(ran.code, &ran.stderr);
         }
-        assert!(self.harness.sandbox.world().requests().is_empty(), "nothing is asked");
+        assert!(self.harness.sandbox.world().requests().is_empty(), "nothing is requested");
     }
 }

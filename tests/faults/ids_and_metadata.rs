@@ -1,4 +1,4 @@
-//! Customers whose ids and metadata are not what anybody expects.
+//! Customers with unexpected ids or metadata.
 //!
 //! Promises: invariant 17
 
@@ -12,47 +12,47 @@ use crate::matrix::faults;
 
 faults![
     (
-        an_id_that_climbs,
+        id_with_a_parent_path,
         "an id with `../`",
-        "a customer is called `../customers/x`",
+        "a customer has the id `../customers/x`",
         Complete("58 live"),
         Done,
-        |case| case.knows("../customers/x"),
+        |case| case.mirrors_id("../customers/x"),
     ),
     (
-        an_id_with_an_escape,
+        id_with_an_escape,
         "an id with `%2e`",
-        "a customer is called `%2e%2e%2fx`",
+        "a customer has the id `%2e%2e%2fx`",
         Complete("58 live"),
         Done,
-        |case| case.knows("%2e%2e%2fx"),
+        |case| case.mirrors_id("%2e%2e%2fx"),
     ),
     (
-        an_id_with_a_query,
+        id_with_a_query,
         "an id with `?`",
-        "a customer is called `a?b=c#d&e`",
+        "a customer has the id `a?b=c#d&e`",
         Complete("58 live"),
         Done,
-        |case| case.knows("a?b=c#d&e"),
+        |case| case.mirrors_id("a?b=c#d&e"),
     ),
     (
-        an_id_with_nul,
+        id_with_nul,
         "an id with NUL",
-        "the list shows a customer whose id holds NUL",
+        "the list shows a customer whose id contains NUL",
         Unreadable("its id holds a NUL"),
         Done,
         |case| case.is_shown(json!({"id": "a\0b", "resource": "customer"})),
     ),
     (
-        an_id_with_emoji,
+        id_with_emoji,
         "an id with emoji",
-        "a customer is called `👩‍👩‍👧§`",
+        "a customer has the id `👩‍👩‍👧§`",
         Complete("58 live"),
         Done,
-        |case| case.knows("👩‍👩‍👧§"),
+        |case| case.mirrors_id("👩‍👩‍👧§"),
     ),
     (
-        an_id_of_a_megabyte,
+        id_of_a_megabyte,
         "an id of a megabyte",
         "the list shows a customer whose id has a megabyte",
         Unreadable("its id is 1048576 bytes long"),
@@ -60,7 +60,7 @@ faults![
         |case| case.is_shown(json!({"id": "x".repeat(1 << 20), "resource": "customer"})),
     ),
     (
-        an_id_of_two_kilobytes,
+        id_of_two_kilobytes,
         "an id of a megabyte",
         "the list shows a customer whose id has two kilobytes",
         Unreadable("its id is 2000 bytes long"),
@@ -76,9 +76,9 @@ faults![
         |case| case.is_shown(json!({"resource": "customer", "email": "no-id@example.com"})),
     ),
     (
-        metadata_without_a_bottom,
+        metadata_nested_too_deep,
         "metadata nested",
-        "the list shows a customer whose metadata is a thousand deep",
+        "the list shows a customer whose metadata is nested a thousand levels",
         Unreadable("customer odd (page 1, position 1) is unreadable"),
         Done,
         |case| case.is_deep(1000),
@@ -119,7 +119,7 @@ faults![
     ),
 ];
 
-/// So many keys of a hundred bytes each.
+/// Returns this number of keys, each with its value of about a hundred bytes.
 fn keys(count: u32) -> Value {
     (0..count)
         .map(|n| (format!("key-{n:05}"), json!("v".repeat(82))))
@@ -128,8 +128,9 @@ fn keys(count: u32) -> Value {
 }
 
 impl Case {
-    /// A customer of this name comes; it is mirrored, changed by an intent, and its deletion proven, as anybody's.
-    fn knows(&mut self, id: &'static str) {
+    /// Creates a customer with this id. Asserts that it is mirrored, changed by an intent, and
+    /// deleted with evidence like any other.
+    fn mirrors_id(&mut self, id: &'static str) {
         self.harness
             .sandbox
             .world()
@@ -139,7 +140,7 @@ impl Case {
                 as u64
         });
         self.endure();
-        // It is mirrored under any id; a door takes only one that is safe in a URL.
+        // Any id is mirrored. A door takes only an id that is safe in a URL.
         let update = ["intent", "update", id, "--email", "odd@example.com", "--id", "x-odd"];
         if id.contains(['/', '%', '?', '#']) {
             self.harness.expect(2, &update);
@@ -161,14 +162,14 @@ impl Case {
         );
     }
 
-    /// A customer comes that answers show like this until the fault is over.
+    /// Creates a customer that answers show like this until the fault is over.
     pub fn is_shown(&mut self, customer: Value) {
         self.is_shown_as(Payload::Text(customer.to_string()));
     }
 
-    /// The same, as any bytes.
+    /// Does the same with any bytes.
     pub fn is_shown_as(&mut self, with: Payload) {
-        // With its keys in the order in which KOMOJU writes them.
+        // The keys are in the order in which KOMOJU writes them.
         let customer = r#"{"id":"odd","resource":"customer","email":"odd@example.com"}"#;
         self.harness.sandbox.world().put_raw(serde_json::from_str(customer).unwrap());
         self.inject(Fault::new(Effect::Rewrite { find: customer.to_owned(), with }));
@@ -176,13 +177,13 @@ impl Case {
         self.endure();
     }
 
-    /// A customer comes whose metadata is so deep that no value of this process may hold it.
+    /// Creates a customer whose metadata is nested too deep for a value of this process.
     fn is_deep(&mut self, levels: usize) {
         let (open, close) = ("[".repeat(levels), "]".repeat(levels));
         self.is_shown_as(Payload::Text(format!(r#"{{"id":"odd","metadata":{open}{close}}}"#)));
     }
 
-    /// A customer with this metadata comes, and is mirrored as it is.
+    /// Creates a customer with this metadata. Asserts that it is mirrored unchanged.
     fn holds(&mut self, metadata: Value) {
         self.harness
             .sandbox

@@ -1,4 +1,4 @@
-//! Lists that say something else than what is.
+//! Lists that contradict the customers that exist.
 //!
 //! Promises: invariant 4
 
@@ -17,25 +17,25 @@ fn says(fields: Value) -> Effect {
 
 faults![
     (
-        a_negative_total,
+        negative_total,
         "total negative",
-        "the second page says that its `total` is -5",
+        "the second page reports a `total` of -5",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"total": -5}))),
     ),
     (
-        a_total_that_shrinks,
+        total_shrinks,
         "total shrinking",
-        "the second page says that its `total` is 5",
+        "the second page reports a `total` of 5",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"total": 5}))),
     ),
     (
-        a_list_that_says_it_ends_here,
+        list_longer_than_its_hints,
         "total shrinking",
-        "each page says that there are 20 customers on 2 pages",
+        "each page reports a `total` of 20 and a `last_page` of 2",
         Complete("total says 20, 57 are listed"),
         Done,
         |case| {
@@ -44,81 +44,81 @@ faults![
         },
     ),
     (
-        an_enormous_total,
+        enormous_total,
         "total enormous",
-        "the second page says that its `total` is 2 to the power of 64",
+        "the second page reports a `total` of 2 to the power of 64",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(serde_json::from_str(r#"{"total": 18446744073709551616}"#).unwrap())),
     ),
     (
-        a_total_that_is_text,
+        total_is_text,
         "total text",
-        "the second page says that its `total` is \"57\"",
+        "the second page reports a `total` of \"57\"",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"total": "57"}))),
     ),
     (
-        a_total_that_is_null,
+        total_is_null,
         "total null",
-        "the second page says that its `total` is null",
+        "the second page reports a `total` of null",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"total": null}))),
     ),
     (
-        a_negative_last_page,
+        negative_last_page,
         "last_page negative",
-        "the second page says that its `last_page` is -1",
+        "the second page reports a `last_page` of -1",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"last_page": -1}))),
     ),
     (
-        a_last_page_that_shrinks,
+        last_page_shrinks,
         "last_page shrinking",
-        "the second page says that it is the last",
+        "the second page reports itself as the `last_page`",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"last_page": 2}))),
     ),
     (
-        an_enormous_last_page,
+        enormous_last_page,
         "last_page enormous",
-        "the second page says that its `last_page` is a billion",
+        "the second page reports a `last_page` of a billion",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"last_page": 1_000_000_000}))),
     ),
     (
-        a_last_page_that_is_text,
+        last_page_is_text,
         "last_page text",
-        "the second page says that its `last_page` is \"6\"",
+        "the second page reports a `last_page` of \"6\"",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"last_page": "6"}))),
     ),
     (
-        a_last_page_that_is_null,
+        last_page_is_null,
         "last_page null",
-        "the second page says that its `last_page` is null",
+        "the second page reports a `last_page` of null",
         Complete("57 live, 2 deleted"),
         Done,
         |case| case.second_page(says(json!({"last_page": null}))),
     ),
     (
-        the_same_page_for_ever,
-        "the same page for ever",
-        "whatever page is asked for, the first one comes under its number",
+        first_page_for_every_number_asked,
+        "the same page for every request",
+        "every request for a page is answered with the first page, under the requested number",
         Waits("the API may ignore `page`"),
         Done,
         |case| case.repeats_first_page(Echo::Asked),
     ),
     (
-        the_first_page_for_ever,
-        "the same page for ever",
-        "whatever page is asked for, the first one comes",
+        first_page_under_its_own_number,
+        "the same page for every request",
+        "every request for a page is answered with the first page, under its own number",
         Waits("the API may ignore `page`"),
         Done,
         |case| case.repeats_first_page(Echo::Answered),
@@ -135,27 +135,27 @@ faults![
         },
     ),
     (
-        an_empty_list,
+        empty_list,
         "an empty list after a full one",
-        "the list is empty, though only one customer was deleted",
+        "the list is empty, although only one customer was deleted",
         Waits("held      1 deletion"),
         Done,
         |case| {
             case.lists(Effect::EmptyList);
-            assert_eq!(case.asked_alone(200), 56, "each living customer is verified");
-            assert_eq!(case.asked_alone(404), 1);
+            assert_eq!(case.requested_alone(200), 56, "each living customer is verified");
+            assert_eq!(case.requested_alone(404), 1);
             assert_eq!(case.deleted_by_passes(), 0, "no listed customer can be the canary");
         },
     ),
     (
-        the_first_half_of_a_list,
+        first_half_of_a_list,
         "a half list",
         "the list ends after half of the customers",
         Complete("57 live, 2 deleted"),
         Done,
         |case| {
             case.lists(Effect::ShortList { keep: 28 });
-            assert_eq!(case.asked_alone(200), 29 + 1, "the other half, and a canary");
+            assert_eq!(case.requested_alone(200), 29 + 1, "the other half, and a canary");
             case.harness.assert_true();
         },
     ),
@@ -167,12 +167,12 @@ faults![
         Done,
         |case| {
             case.lists(Effect::Hide { ids: Vec::new(), every: Some(2) });
-            assert_eq!(case.asked_alone(200), 29 + 1, "the hidden customers, and a canary");
+            assert_eq!(case.requested_alone(200), 29 + 1, "the hidden customers, and a canary");
             case.harness.assert_true();
         },
     ),
     (
-        a_short_list_of_many,
+        short_list_of_many,
         "a half list",
         "the list ends after 28 of 207 customers, which is more than a pass may verify",
         Partial("neither listed nor verified"),
@@ -185,15 +185,15 @@ faults![
             case.harness.assert_true();
             case.harness.sandbox.world().clear_requests();
             case.inject(Fault::new(Effect::ShortList { keep: 28 }).call(Call::List));
-            // 207 live, 28 listed, 100 verified by single requests: 79 are left.
+            // 207 are live, 28 are listed and 100 are verified by single requests: 79 are left.
             let ran = case.endure_by_binary();
             assert!(ran.stderr.contains("79 customers were neither listed nor verified"), "{}", ran.stderr);
-            assert_eq!(case.asked_alone(200), 100);
+            assert_eq!(case.requested_alone(200), 100);
             case.harness.assert_true();
             // The next sweep verifies the rest.
             case.harness.sandbox.world().clear_requests();
             case.harness.expect(0, &["sync"]);
-            assert_eq!(case.asked_alone(200), 79);
+            assert_eq!(case.requested_alone(200), 79);
         },
     ),
     (
@@ -203,23 +203,23 @@ faults![
         Waits("held      3 deletions"),
         Done,
         |case| {
-            case.deletes_of_known(12);
+            case.delete_known(12);
             case.lists(Effect::Hide { ids: Vec::new(), every: Some(2) });
             assert_eq!(case.deleted_by_passes(), 10);
             case.harness.expect(0, &["deletions", "approve"]);
         },
     ),
     (
-        a_mass_deletion,
+        mass_deletion,
         "a mass deletion",
         "21 customers are deleted at once, more than a pass may delete",
         Waits("21 deletions wait for an operator"),
         Done,
         |case| {
-            let gone = case.deletes_of_known(20);
+            let gone = case.delete_known(20);
             case.fired_when(|harness| harness.one("SELECT count(*) FROM held_deletions").parse().unwrap());
             case.endure_by_binary();
-            assert_eq!(case.asked_alone(404), 20, "a sample");
+            assert_eq!(case.requested_alone(404), 20, "a sample");
             assert_eq!(case.deleted_by_passes(), 0);
             assert!(gone.iter().all(|id| case.harness.mirror().contains_key(id)));
             case.harness.expect(0, &["deletions", "approve"]);
@@ -228,22 +228,23 @@ faults![
 ];
 
 impl Case {
-    /// Deletes so many customers that the mirror knows, beside the one that is deleted in each case.
-    fn deletes_of_known(&self, count: usize) -> Vec<String> {
+    /// Deletes this number of mirrored customers, besides the one that each case deletes.
+    fn delete_known(&self, count: usize) -> Vec<String> {
         let known: Vec<String> = self.harness.mirror().into_keys().collect();
         let mut world = self.harness.sandbox.world();
-        let others = known.into_iter().filter(|id| self.is_left_alone(id));
+        let others = known.into_iter().filter(|id| self.has_no_intent(id));
         let gone: Vec<String> = others.filter(|id| world.delete(id)).take(count).collect();
         assert_eq!(gone.len(), count);
         gone
     }
 
-    /// The first page comes for every other one, and the list counts more customers: all are verified by single requests.
+    /// Answers every page with the first one, while `total` counts more customers. All others are
+    /// verified by single requests.
     fn repeats_first_page(&mut self, echo: Echo) {
         self.inject(Fault::new(Effect::SamePage { page: 1, echo }).call(Call::List));
         self.endure_by_binary();
-        assert_eq!(self.asked_alone(200), 47 + 1, "the customers of the other pages, and a canary");
-        assert_eq!(self.asked_alone(404), 1);
+        assert_eq!(self.requested_alone(200), 47 + 1, "the customers of the other pages, and a canary");
+        assert_eq!(self.requested_alone(404), 1);
         assert_eq!(self.deleted_by_passes(), 1);
         self.harness.assert_true();
     }

@@ -1,10 +1,11 @@
-//! The fault matrix: each thing that may go wrong is played once, by a test of its own, and written down in `docs/faults.md`.
+//! The fault matrix: a test of its own plays each fault, and `docs/faults.md` lists them.
 //!
-//! A fault is a [`Row`](matrix::Row): what is wrong, how a `sync` under it ends, what is said, and what becomes of a create, an update
-//! and a delete that lie in the outbox meanwhile. The harness ([`case::Case`]) asserts exactly what the row says, and the table is
-//! printed from the rows, so that neither can say what the other does not. The key and a payment token go through all of it while
-//! everything is logged, and are searched for at each end. `UPDATE_DOCS=1 cargo test --test faults the_table` writes
-//! it anew.
+//! A fault is a [`Row`](matrix::Row): what is wrong, how a `sync` under it ends, what is reported,
+//! and the states of a create, an update and a delete that are in the outbox meanwhile. The harness
+//! ([`case::Case`]) asserts exactly what the row says, and the table is written from the rows, so
+//! the two cannot differ. Everything is logged. At the end of each test the logs and files are
+//! searched for the key and a payment token. `UPDATE_DOCS=1 cargo test --test faults table::`
+//! writes the table.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

@@ -1,25 +1,25 @@
-//! What a row of the matrix is, and how rows become tests.
+//! The rows of the matrix, and the macro that makes tests of them.
 
-/// One fault, as it is played and as it is written down.
+/// One fault, as it is played and documented.
 pub struct Row {
-    /// The phrase of the matrix that it belongs to.
+    /// The entry of the matrix that it belongs to.
     pub entry: &'static str,
     /// What is wrong.
     pub fault: &'static str,
-    /// How the command under it ends.
+    /// How the command under the fault ends.
     pub ends: Ends,
-    /// What becomes of a create, an update and a delete that lie in the outbox.
+    /// The states of a create, an update and a delete in the outbox.
     pub outbox: Outbox,
     /// The test's name, with its modules.
     pub test: &'static str,
 }
 
-/// How a `sync` under a fault ends, and a part of what is said.
+/// How a `sync` under a fault ends, and a part of its output.
 #[derive(Clone, Copy, Debug)]
 pub enum Ends {
     /// The pass is complete.
     Complete(&'static str),
-    /// The pass asks again until it is complete.
+    /// The pass retries until it is complete.
     Outlasts(&'static str),
     /// The pass fails.
     Fails(&'static str),
@@ -27,24 +27,24 @@ pub enum Ends {
     Partial(&'static str),
     /// The pass is complete, and one customer is named as unreadable.
     Unreadable(&'static str),
-    /// A person must decide.
+    /// An operator must decide.
     Waits(&'static str),
     /// The key is refused.
     Refused(&'static str),
-    /// The configuration is.
+    /// The configuration is refused.
     Misconfigured(&'static str),
     /// The database cannot be used.
     Unusable(&'static str),
-    /// The daemon is told to stop, and does.
+    /// The daemon gets SIGTERM, and stops.
     Stops(&'static str),
-    /// The daemon ends without a word.
+    /// The daemon is killed.
     Killed(&'static str),
-    /// A test elsewhere is the whole of it.
+    /// A test elsewhere plays the whole fault.
     Elsewhere(&'static str),
 }
 
 impl Ends {
-    /// The exit code of the contract; -1 where there is none.
+    /// Returns the exit code of the contract; -1 where there is none.
     pub fn code(self) -> i32 {
         match self {
             Self::Complete(_) | Self::Outlasts(_) | Self::Stops(_) => 0,
@@ -58,29 +58,29 @@ impl Ends {
         }
     }
 
-    /// A part of what a person reads.
-    pub fn said(self) -> &'static str {
+    /// Returns a part of the output.
+    pub fn message(self) -> &'static str {
         match self {
-            Self::Complete(said)
-            | Self::Outlasts(said)
-            | Self::Fails(said)
-            | Self::Partial(said)
-            | Self::Unreadable(said)
-            | Self::Waits(said)
-            | Self::Refused(said)
-            | Self::Misconfigured(said)
-            | Self::Unusable(said)
-            | Self::Stops(said)
-            | Self::Killed(said)
-            | Self::Elsewhere(said) => said,
+            Self::Complete(message)
+            | Self::Outlasts(message)
+            | Self::Fails(message)
+            | Self::Partial(message)
+            | Self::Unreadable(message)
+            | Self::Waits(message)
+            | Self::Refused(message)
+            | Self::Misconfigured(message)
+            | Self::Unusable(message)
+            | Self::Stops(message)
+            | Self::Killed(message)
+            | Self::Elsewhere(message) => message,
         }
     }
 
-    /// What the table says.
-    pub fn words(self) -> &'static str {
+    /// Returns the text in the table.
+    pub fn text(self) -> &'static str {
         match self {
             Self::Complete(_) => "the pass is complete; exit 0",
-            Self::Outlasts(_) => "the pass asks again and is complete; exit 0",
+            Self::Outlasts(_) => "the pass retries and is complete; exit 0",
             Self::Fails(_) => "the pass fails, and no customer is deleted; exit 1",
             Self::Partial(_) => {
                 "the pass is partial: it counts the customers that it could not verify; exit 1"
@@ -91,37 +91,37 @@ impl Ends {
             Self::Misconfigured(_) => "nothing is started; exit 2",
             Self::Unusable(_) => "the database is left as it is; exit 5",
             Self::Stops(_) => "it stops within two seconds; exit 0",
-            Self::Killed(_) => "what was committed stays",
+            Self::Killed(_) => "committed data is kept",
             Self::Elsewhere(_) => "",
         }
     }
 }
 
-/// What became of the three intents in the outbox when the command under the fault ended.
+/// The states of the three intents in the outbox when the command under the fault ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outbox {
-    /// They are done.
+    /// All are done.
     Done,
-    /// None has left.
+    /// None was sent.
     Kept,
-    /// They were tried, and are tried again.
+    /// All were tried and wait for a retry.
     Retried,
-    /// Create and update are tried again; the delete, whose answer need not hold anything, is done.
+    /// Create and update wait for a retry. The delete is done, because its answer needs no body.
     DeleteDone,
-    /// The create is tried again, the others are done.
+    /// The create waits for a retry, the others are done.
     CreateRetried,
-    /// The update is tried again, the others are done.
+    /// The update waits for a retry, the others are done.
     UpdateRetried,
-    /// The create is on its way as far as anybody knows, the others are done.
+    /// The create is still recorded as being sent, the others are done.
     CreateUnderWay,
     /// The create was rejected, the others are done.
     CreateRejected,
-    /// A person decides about all.
+    /// All wait for an operator.
     Parked,
 }
 
 impl Outbox {
-    /// The states of the create, of the update and of the delete.
+    /// Returns the states of the create, the update and the delete.
     pub fn states(self) -> [&'static str; 3] {
         match self {
             Self::Done => ["done"; 3],
@@ -136,29 +136,29 @@ impl Outbox {
         }
     }
 
-    /// What the table says.
-    pub fn words(self) -> &'static str {
+    /// Returns the text in the table.
+    pub fn text(self) -> &'static str {
         match self {
-            Self::Done => "pushes are not touched",
-            Self::Kept => "no push leaves",
-            Self::Retried => "pushes are tried again",
-            Self::DeleteDone => "pushes are tried again, but for the delete, which a 200 says is done",
-            Self::CreateRetried => "the create is tried again",
-            Self::UpdateRetried => "the update is tried again",
-            Self::CreateUnderWay => "the create is taken up again at the next start",
+            Self::Done => "all pushes are done",
+            Self::Kept => "no push is sent",
+            Self::Retried => "pushes are retried",
+            Self::DeleteDone => "pushes are retried, except the delete, which a 200 settles",
+            Self::CreateRetried => "the create is retried",
+            Self::UpdateRetried => "the update is retried",
+            Self::CreateUnderWay => "the create is retried at the next start",
             Self::CreateRejected => "the create is rejected",
             Self::Parked => "pushes are parked",
         }
     }
 }
 
-/// Makes a test of each `(name, entry, fault, ends, outbox, how it is played)`, and their list. With `under` and readings, the local
-/// KOMOJU has these from the beginning.
+/// Makes a test of each `(name, entry, fault, ends, outbox, play)`, and the list of their rows.
+/// With `under` and readings the local KOMOJU has these from the start.
 macro_rules! faults {
     [$(
         ($name:ident, $entry:expr, $fault:expr, $ends:expr, $outbox:expr, $play:expr $(, under $readings:expr)? $(,)?)
     ),* $(,)?] => {
-        /// The rows that are played here.
+        /// The rows that this module plays.
         pub const ROWS: &[crate::matrix::Row] = &[$(crate::matrix::Row {
             entry: $entry,
             fault: $fault,
@@ -181,7 +181,7 @@ macro_rules! faults {
 
 pub(crate) use faults;
 
-/// The whole matrix, in its own words and order: what each row names one of.
+/// The entries of the whole matrix, in order. Each row names one of them.
 pub const MATRIX: &[&str] = &[
     "connect refused",
     "DNS failure",
@@ -230,7 +230,7 @@ pub const MATRIX: &[&str] = &[
     "last_page enormous",
     "last_page text",
     "last_page null",
-    "the same page for ever",
+    "the same page for every request",
     "an id twice with different content",
     "an id with `../`",
     "an id with `%2e`",

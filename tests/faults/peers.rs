@@ -1,5 +1,5 @@
-//! Other ends of a connection than the local KOMOJU: one that only listens, one with a certificate that nobody trusts, and one that
-//! resets each connection as soon as its answer is whole.
+//! Servers other than the local KOMOJU: one that only listens, one with an untrusted certificate,
+//! and one that resets each connection when its answer is complete.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,17 +12,17 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
 
-/// What arrived, by connection.
+/// The received bytes of each connection.
 pub type Arrived = Arc<Mutex<Vec<Vec<u8>>>>;
 
-/// Listens, and has each connection served by a thread of its own; these end with the process.
+/// Listens, and serves each connection on a thread of its own. The threads end with the process.
 fn serve(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let serve = serve.clone();
-            // Nobody waits for a peer that says nothing more.
+            // End the thread when the peer sends nothing more.
             stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             thread::spawn(move || serve(stream));
         }
@@ -30,12 +30,12 @@ fn serve(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
     address
 }
 
-/// An address where nothing listens.
-pub fn nobody() -> SocketAddr {
+/// Returns an address where nothing listens.
+pub fn unused_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// Speaks plain HTTP, and no TLS.
+/// Starts a server that speaks plain HTTP and no TLS.
 pub fn plain() -> (SocketAddr, Arrived) {
     let arrived = Arrived::default();
     let seen = Arc::clone(&arrived);
@@ -49,13 +49,13 @@ pub fn plain() -> (SocketAddr, Arrived) {
     (address, arrived)
 }
 
-/// A stream that keeps what it reads.
-struct Kept {
+/// A stream that records what it reads.
+struct RecordedStream {
     stream: TcpStream,
     read: Vec<u8>,
 }
 
-impl Read for Kept {
+impl Read for RecordedStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.stream.read(buffer)?;
         self.read.extend_from_slice(&buffer[..count]);
@@ -63,7 +63,7 @@ impl Read for Kept {
     }
 }
 
-impl Write for Kept {
+impl Write for RecordedStream {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.stream.write(buffer)
     }
@@ -73,7 +73,8 @@ impl Write for Kept {
     }
 }
 
-/// Speaks TLS under a certificate that it signed itself; what arrives is kept as it came over the wire, and what it deciphers too.
+/// Starts a TLS server with a self-signed certificate. It records the bytes on the wire, and the
+/// deciphered ones.
 pub fn untrusted() -> (SocketAddr, Arrived) {
     let certificate = CertificateDer::from_pem_slice(include_bytes!("../fixtures/untrusted.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_slice(include_bytes!("../fixtures/untrusted.key")).unwrap();
@@ -88,7 +89,7 @@ pub fn untrusted() -> (SocketAddr, Arrived) {
     let seen = Arc::clone(&arrived);
     let address = serve(move |stream| {
         let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
-        let mut tls = StreamOwned::new(connection, Kept { stream, read: Vec::new() });
+        let mut tls = StreamOwned::new(connection, RecordedStream { stream, read: Vec::new() });
         let mut deciphered = vec![0; 16 << 10];
         let count = tls.read(&mut deciphered).unwrap_or(0);
         let mut bytes = std::mem::take(&mut tls.sock.read);
@@ -98,8 +99,8 @@ pub fn untrusted() -> (SocketAddr, Arrived) {
     (address, arrived)
 }
 
-/// Passes one request and its whole answer, then resets the connection.
-pub fn hasty(server: SocketAddr) -> (SocketAddr, Arrived) {
+/// Starts a proxy that passes one request and its complete answer, and then resets the connection.
+pub fn resetting(server: SocketAddr) -> (SocketAddr, Arrived) {
     let arrived = Arrived::default();
     let seen = Arc::clone(&arrived);
     let address = serve(move |mut client| {
@@ -114,7 +115,7 @@ pub fn hasty(server: SocketAddr) -> (SocketAddr, Arrived) {
     (address, arrived)
 }
 
-/// One message of HTTP, with as much of a body as it announces.
+/// Reads one HTTP message, with the body that it announces.
 fn message(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
     loop {

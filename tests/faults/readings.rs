@@ -1,5 +1,5 @@
-//! What KOMOJU may do for good, one reading a row: the first sweep mirrors every customer, the next one records a deletion, and no
-//! living customer is deleted.
+//! Permanent properties of KOMOJU, one reading a row: the first sweep mirrors every customer, the
+//! next one records a deletion, and no living customer is deleted.
 //!
 //! Promises: invariant 3
 //!
@@ -21,10 +21,10 @@ use crate::matrix::Ends::Complete;
 use crate::matrix::Outbox::Done;
 use crate::matrix::faults;
 
-/// How many customers of one second an unstable order mixes: four pages.
+/// The number of customers with the same `created_at`, whose order is unstable: four pages.
 const TIED: usize = 40;
 
-/// How far reads lag, less than `consistency_s`.
+/// The lag of reads, less than `consistency_s`.
 const LAG: Duration = Duration::from_secs(90);
 
 fn total(total: Total) -> Readings {
@@ -55,7 +55,7 @@ fn limit(refused: Refused, ban_s: u32) -> Readings {
 
 faults![
     (
-        a_total_that_is_too_high,
+        total_too_high,
         "a total that is not exact",
         "`total` is 3 too high",
         Complete("total says 60, 57 are listed"),
@@ -64,7 +64,7 @@ faults![
         under total(Total::Off(3)),
     ),
     (
-        a_total_that_is_too_low,
+        total_too_low,
         "a total that is not exact",
         "`total` is 3 too low",
         Complete("total says 54, 57 are listed"),
@@ -73,7 +73,7 @@ faults![
         under total(Total::Off(-3)),
     ),
     (
-        a_total_at_random,
+        total_at_random,
         "a total that is not exact",
         "`total` is another number at each request, up to 20 % too high or too low",
         Complete("57 live, 2 deleted"),
@@ -100,7 +100,7 @@ faults![
         under total(Total::Text),
     ),
     (
-        a_last_page_by_a_larger_page,
+        last_page_by_a_larger_page,
         "a last_page that is not exact",
         "`last_page` counts pages of 25 customers, and pages have 10",
         Complete("last_page says 3, 6 pages show customers"),
@@ -109,7 +109,7 @@ faults![
         under last_page(LastPage::Divisor(NonZeroU64::new(25).unwrap())),
     ),
     (
-        a_last_page_by_a_smaller_page,
+        last_page_by_a_smaller_page,
         "a last_page that is not exact",
         "`last_page` counts pages of 5 customers, and pages have 10",
         Complete("last_page says 12, 6 pages show customers"),
@@ -118,7 +118,7 @@ faults![
         under last_page(LastPage::Divisor(NonZeroU64::new(5).unwrap())),
     ),
     (
-        a_last_page_rounded_down,
+        last_page_rounded_down,
         "a last_page that is not exact",
         "`last_page` does not count a last page that is not full",
         Complete("last_page says 5, 6 pages show customers"),
@@ -172,7 +172,7 @@ faults![
     (
         unstable_ties,
         "an order that changes",
-        "40 customers of one second are in another order at each request",
+        "40 customers with the same `created_at` are in another order at each request",
         Complete("live"),
         Done,
         |case| case.mixes(),
@@ -196,13 +196,13 @@ faults![
         |case| {
             case.harness.sandbox.world().readings_mut().repeated = Repeated::Displacing;
             case.reads();
-            // A full page hides one of its customers. The deleted one is requested too, and a canary.
-            let asked = case.asked_alone(200);
+            // Each full page hides one customer. The deleted one is requested, too, and a canary.
+            let asked = case.requested_alone(200);
             assert!((5..=7).contains(&asked), "{asked}");
         },
     ),
     (
-        an_empty_page_past_the_end,
+        empty_page_past_the_end,
         "a page past the end",
         "the last page is full, and the next one has no customer",
         Complete("60 live, 2 deleted"),
@@ -220,9 +220,9 @@ faults![
         under past_end(PastEnd::NotFound),
     ),
     (
-        the_last_page_past_the_end,
+        last_page_past_the_end,
         "a page past the end",
-        "the last page is full, and comes again for the next one",
+        "the last page is full, and is also the answer to the next one",
         Complete("60 live, 2 deleted"),
         Done,
         |case| case.reads_past_the_end(),
@@ -243,7 +243,7 @@ faults![
         "single customers are 90 seconds behind, and `consistency_s` is 120",
         Complete("live"),
         Done,
-        // A customer that answered rests for two sweeps.
+        // A customer that answered 200 is not requested again for two sweeps.
         |case| case.lags(3),
         under lag(0, LAG.as_secs()),
     ),
@@ -306,7 +306,7 @@ faults![
         },
     ),
     (
-        a_limit_of_two_a_second,
+        limit_of_two_a_second,
         "a limit of requests a second",
         "2 requests a second are accepted, the others are answered 429, and `requests_per_second` is 8",
         Complete("complete: "),
@@ -315,7 +315,7 @@ faults![
         under limit(Refused::Json429, 0),
     ),
     (
-        a_limit_of_a_firewall,
+        limit_of_a_firewall,
         "a limit of requests a second",
         "2 requests a second are accepted, the others are answered 403 with a web page of the firewall",
         Complete("complete: "),
@@ -324,9 +324,9 @@ faults![
         under limit(Refused::Html403, 0),
     ),
     (
-        a_ban_of_five_seconds,
+        ban_of_five_seconds,
         "a limit of requests a second",
-        "a refusal (429) refuses everything for 5 seconds, and each request meanwhile begins them again",
+        "after a 429 every request is refused for 5 seconds, and each request meanwhile restarts them",
         Complete("complete: "),
         Done,
         |case| case.is_limited(),
@@ -335,12 +335,13 @@ faults![
 ];
 
 impl Case {
-    /// Passes by the real binary, whose clock is that of the limit: the first one was refused requests, and mirrored all customers.
+    /// Runs passes of the real binary, because the limit counts real time. Some requests of the
+    /// first pass were refused, and it mirrored all customers.
     fn is_limited(&mut self) {
-        self.is_read_otherwise();
+        self.reading_is_active();
         self.harness.expect(0, &["sync"]);
         assert_eq!(self.deleted_by_passes(), 1);
-        // A push that was refused is due later.
+        // A refused push is due later.
         eventually("each intent is done", || {
             let ran = self.harness.expect(0, &["sync"]);
             let is_done = self.states() == ["done"; 3];
@@ -352,14 +353,15 @@ impl Case {
         self.harness.assert_true();
     }
 
-    /// The reading is in force.
-    fn is_read_otherwise(&mut self) {
+    /// Adds evidence that the reading is active.
+    fn reading_is_active(&mut self) {
         self.fired_when(|harness| u64::from(*harness.sandbox.world().readings_mut() != Readings::default()));
     }
 
-    /// One sweep after the changes: the mirror is true, and the one deletion was recorded by it.
+    /// Runs one sweep after the changes. Asserts that the mirror is exact and that the sweep
+    /// recorded the deletion.
     fn reads(&mut self) {
-        self.is_read_otherwise();
+        self.reading_is_active();
         self.sweeps();
     }
 
@@ -369,33 +371,35 @@ impl Case {
         assert_eq!(self.deleted_by_passes(), 1);
     }
 
-    /// From now on one customer of so many is on no page.
+    /// Hides one customer in this number from every page, from now on.
     fn filters(&mut self, every: u32, hidden: usize) {
         self.harness.sandbox.world().readings_mut().filtered_every = NonZeroU32::new(every);
         self.reads();
-        let asked = self.asked_alone(200);
-        // Perhaps the deleted one is among the hidden. A canary is requested too, which may be any listed customer.
+        let asked = self.requested_alone(200);
+        // The deleted customer may be one of the hidden ones. A canary is requested, too, which may
+        // be any listed customer.
         assert!((hidden..=hidden + 1).contains(&asked), "{asked}");
         self.fired_when(move |harness| harness.one("SELECT count(*) FROM unlisted").parse().unwrap());
     }
 
-    /// Adds customers of one second: at most three sweeps mirror them all, and at most three record the deletion of one.
+    /// Adds customers with the same `created_at`. At most three sweeps mirror them all, and at most
+    /// three record the deletion of one.
     fn mixes(&mut self) {
-        self.is_read_otherwise();
+        self.reading_is_active();
         let tied: Vec<String> = (0..TIED).map(|n| format!("tied-{n}")).collect();
         for id in &tied {
             let customer = json!({"id": id, "resource": "customer", "created_at": "2026-01-02T03:04:05Z"});
             self.harness.sandbox.world().put_raw(customer);
         }
         self.endure_until_true(3);
-        // What was recorded of this one was true.
+        // The state that was recorded of this customer was right.
         self.list_moves();
         assert!(self.harness.sandbox.world().delete(&tied[7]));
         self.endure_until_true(3);
         assert_eq!(self.deleted_by_passes(), 2);
     }
 
-    /// Sweeps until the mirror is true, so often at most.
+    /// Sweeps until the mirror is exact, at most this often.
     fn endure_until_true(&mut self, most: usize) {
         for _ in 0..most {
             self.endure();
@@ -406,7 +410,7 @@ impl Case {
         self.harness.assert_true();
     }
 
-    /// The list has six full pages.
+    /// Fills the list to six full pages.
     fn reads_past_the_end(&mut self) {
         for n in 0..3 {
             self.harness.sandbox.world().create(json!({"email": format!("full-{n}@example.com")}));
@@ -417,18 +421,20 @@ impl Case {
         });
     }
 
-    /// Lets time pass here and at KOMOJU.
+    /// Advances the clocks here and at KOMOJU.
     fn wait(&self, time: Duration) {
         self.clock.advance(time);
         self.harness.sandbox.world().advance(time);
     }
 
-    /// Sweeps within the lag record no read that is behind. A deletion that is older than the lag is recorded by the next sweep; the
-    /// one that was swept within the lag, after so many.
+    /// Asserts that sweeps within the lag record no outdated read. The next sweep records a
+    /// deletion that is older than the lag. The deletion that was swept within the lag is recorded
+    /// after this number of sweeps.
     fn lags(&mut self, sweeps: usize) {
-        self.is_read_otherwise();
+        self.reading_is_active();
         self.configure("consistency_s = 0", "consistency_s = 120");
-        // The changes are some milliseconds old. The first sweep pushes the intents; the second meets reads from before them.
+        // The changes are some milliseconds old. The first sweep pushes the intents, and the second
+        // gets reads that are older than the pushes.
         for _ in 0..2 {
             self.endure();
             assert_eq!(self.deleted_by_passes(), 0);
@@ -436,7 +442,7 @@ impl Case {
         }
         let second = self.harness.mirror().into_keys().find(|id| {
             let is_live = self.harness.sandbox.world().get(id).is_some();
-            is_live && self.is_old_and_left_alone(id)
+            is_live && self.is_old_without_intent(id)
         });
         assert!(self.harness.sandbox.world().delete(&second.clone().unwrap()));
         self.wait(LAG + Duration::from_secs(60));

@@ -1,4 +1,4 @@
-//! Answers by their status.
+//! Answers by HTTP status.
 
 use komoju_sandbox::{Call, Effect, Fault, Payload, RedirectTarget, Work};
 
@@ -67,7 +67,7 @@ faults![
         },
     ),
     (
-        a_503_as_a_web_page,
+        status_503_as_a_web_page,
         "503 as HTML",
         "everything is answered 503 with a web page",
         Fails("GET /customers page 1: answered HTTP 503 (a web page, so not from the API itself)"),
@@ -75,7 +75,7 @@ faults![
         |case| case.everything(status(503, Payload::Html, None)),
     ),
     (
-        a_502_with_a_card_code,
+        status_502_with_a_card_code,
         "502 with a card code",
         "a create is answered 502 with `card_declined`",
         Complete("card_declined"),
@@ -103,7 +103,7 @@ faults![
         |case| case.everything(status(418, Payload::Html, None)),
     ),
     (
-        a_204_for_a_page,
+        status_204_for_a_page,
         "a 204 where 200 is due",
         "each list is answered 204 without a body",
         Fails("GET /customers page 1: answered HTTP 204 where 200 is due"),
@@ -111,7 +111,7 @@ faults![
         |case| case.lists(status(204, Payload::Empty, None)),
     ),
     (
-        a_204_for_a_create,
+        status_204_for_a_create,
         "a 204 where 200 is due",
         "a create takes effect and is answered 204 without a body",
         Complete("POST /customers: answered HTTP 204 without a customer that can be read"),
@@ -129,40 +129,41 @@ faults![
         },
     ),
     (
-        a_redirect_to_the_same_host,
+        redirect_to_the_same_host,
         "a redirect to the same host",
         "everything is answered 307 to the same path",
         Fails("GET /customers page 1: answered HTTP 307, a redirect to"),
         Retried,
-        |case| case.is_led(RedirectTarget::SameHost),
+        |case| case.is_redirected(RedirectTarget::SameHost),
     ),
     (
-        a_redirect_to_another_host,
+        redirect_to_another_host,
         "a redirect to another host",
         "everything is answered 307 to another host",
         Fails("GET /customers page 1: answered HTTP 307, a redirect to"),
         Retried,
-        |case| case.is_led(RedirectTarget::OtherHost),
+        |case| case.is_redirected(RedirectTarget::OtherHost),
     ),
     (
-        a_redirect_to_plain_http,
+        redirect_to_plain_http,
         "a redirect to plain http",
         "everything is answered 307 to the same host by plain http",
         Fails("GET /customers page 1: answered HTTP 307, a redirect to http://"),
         Retried,
-        |case| case.is_led(RedirectTarget::PlainHttp),
+        |case| case.is_redirected(RedirectTarget::PlainHttp),
     ),
 ];
 
 impl Case {
-    /// Everything is redirected there, and nothing follows: one try at a page, and one at each push, is all that arrives.
-    fn is_led(&mut self, to: RedirectTarget) {
+    /// Redirects every request. Asserts that no redirect is followed: one request for a page and
+    /// one for each push arrive.
+    fn is_redirected(&mut self, to: RedirectTarget) {
         self.everything(Effect::Redirect { status: 307, to, work: Work::Skipped });
         let world = self.harness.sandbox.world();
         let own = format!("127.0.0.1:{}", self.harness.sandbox.address().port());
         assert!(
             world.requests().iter().all(|seen| seen.header("host") == Some(&own)),
-            "another host was asked"
+            "another host got a request"
         );
         let asked = |method: &str, of: &str| {
             let fits =

@@ -1,4 +1,4 @@
-//! The daemon, told to stop or killed in the middle of what it does.
+//! The daemon is stopped or killed while it works.
 //!
 //! Promises: invariant 7
 
@@ -15,24 +15,24 @@ use crate::matrix::faults;
 
 faults![
     (
-        a_stop_within_a_page,
+        stop_within_a_page,
         "SIGTERM within a page",
-        "the daemon is told to stop while a page is on its way",
+        "the daemon gets SIGTERM while a page is in flight",
         Stops("interrupted: stopped on request"),
         Done,
         |case| {
-            let daemon = case.stuck_in_a_page();
+            let daemon = case.held_in_a_page();
             case.stops(daemon);
         },
     ),
     (
-        a_stop_within_a_create,
+        stop_within_a_create,
         "SIGTERM within a POST",
-        "the daemon is told to stop while a create is on its way",
+        "the daemon gets SIGTERM while a create is in flight",
         Stops("the process ended while it was sent"),
         CreateRetried,
         |case| {
-            let daemon = case.stuck_in_a_create();
+            let daemon = case.held_in_a_create();
             case.stops(daemon);
             let next = "SELECT coalesce(next_attempt_at, 'at once') FROM intents WHERE id = 'c'";
             assert_eq!(case.harness.one(next), "at once");
@@ -42,40 +42,40 @@ faults![
     (
         killed_within_a_page,
         "kill -9 anywhere",
-        "the daemon is killed while a page is on its way",
+        "the daemon is killed while a page is in flight",
         Killed("instance  none is running"),
         Done,
         |case| {
-            let daemon = case.stuck_in_a_page();
+            let daemon = case.held_in_a_page();
             case.is_killed(daemon);
         },
     ),
     (
         killed_within_a_create,
         "kill -9 anywhere",
-        "the daemon is killed while a create is on its way",
+        "the daemon is killed while a create is in flight",
         Killed("instance  none is running"),
         CreateUnderWay,
         |case| {
-            let daemon = case.stuck_in_a_create();
+            let daemon = case.held_in_a_create();
             case.is_killed(daemon);
             case.takes_effect_late();
         },
     ),
 ];
 
-/// What is played elsewhere, whole.
+/// The rows that other tests play.
 pub const ELSEWHERE: &[crate::matrix::Row] = &[crate::matrix::Row {
     entry: "kill -9 anywhere",
-    fault: "the daemon is killed again and again, at any moment, while intents come in by every door",
+    fault: "the daemon is killed again and again, at any moment, while intents arrive through every door",
     ends: crate::matrix::Ends::Elsewhere("each intent is there once and takes effect once"),
     outbox: Done,
     test: "it::inv_07_create_at_most_once::kills::dropped_intent_takes_effect_once_under_repeated_kills",
 }];
 
 impl Case {
-    /// The daemon, its pushes done, waiting for the third page.
-    pub fn stuck_in_a_page(&mut self) -> Process {
+    /// Starts a daemon that waits for the third page, when its pushes are done.
+    pub fn held_in_a_page(&mut self) -> Process {
         let fault = self.harness.inject(Fault::new(Effect::Hold).call(Call::List).page(3));
         self.fired_when(move |harness| harness.fired(fault));
         let daemon = self.harness.spawn(&["run"]);
@@ -84,8 +84,8 @@ impl Case {
         daemon
     }
 
-    /// The daemon, its sweep complete, waiting for the answer to the create.
-    fn stuck_in_a_create(&mut self) -> Process {
+    /// Starts a daemon that waits for the answer to the create, when its sweep is complete.
+    fn held_in_a_create(&mut self) -> Process {
         let fault = self.harness.inject(Fault::new(Effect::Hold).call(Call::Create));
         self.fired_when(move |harness| harness.fired(fault));
         let daemon = self.harness.spawn(&["run"]);
@@ -97,7 +97,7 @@ impl Case {
         daemon
     }
 
-    /// It stops in time, and says what it left.
+    /// Asserts that the daemon stops in time, and checks what `status` reports.
     fn stops(&mut self, mut daemon: Process) {
         let clock = SystemClock::new();
         signal("TERM", daemon.id());
@@ -115,7 +115,7 @@ impl Case {
         self.conclude(-1, &status);
     }
 
-    /// The create that nobody waits for any more is carried out all the same.
+    /// Lets the create take effect, although no process waits for its answer.
     fn takes_effect_late(&self) {
         self.harness.sandbox.world().clear_faults();
         self.harness.until(|world| world.creates() == 1);

@@ -1,4 +1,4 @@
-//! The table of all faults, as `docs/faults.md` shows it.
+//! The table of all faults in `docs/faults.md`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use crate::{
     stops_and_kills, throttling, transport,
 };
 
-/// Every row, in the order of the matrix.
+/// Returns every row, in the order of the matrix.
 fn rows() -> Vec<&'static Row> {
     let groups = [
         transport::ROWS,
@@ -34,7 +34,7 @@ fn rows() -> Vec<&'static Row> {
     rows
 }
 
-/// As Markdown shows what is said word for word.
+/// Formats a quoted text as Markdown code.
 fn code(text: &str) -> String {
     match text.contains('`') {
         true => format!("`` {text} ``"),
@@ -44,20 +44,21 @@ fn code(text: &str) -> String {
 
 fn written() -> String {
     let mut text = "# What goes wrong, and what happens then\n\n\
-        One row a fault, one test a row: `cargo test --test faults` plays those whose name begins with `faults`. In each, a mirror is\n\
-        one create, one change and one deletion behind, and a create, an update and a delete lie in the outbox; a `sync` (or the\n\
-        daemon) runs under the fault. Whatever the row says, no customer is lost, no living customer is deleted, nothing is\n\
-        created twice, and `verify` finds no damage. Then the fault ends, and the next `sync` exits 0: the mirror equals the API, the\n\
-        intents are settled, and the API shows the effect of each that is done. Readings (rows about what KOMOJU may do for good) do\n\
-        not end: the next `sync` meets them too.\n\n\
-        This table is printed from the tests (`UPDATE_DOCS=1 cargo test --test faults the_table`).\n\n\
-        | fault | what happens | what is said, among other things | test |\n|---|---|---|---|\n"
+        One row is one fault and one test: `cargo test --test faults` plays those whose name begins with\n\
+        `faults`. In each, the mirror lacks one create, one change and one deletion, and a create, an update\n\
+        and a delete are in the outbox. A `sync` (or the daemon) runs under the fault. Whatever the row says,\n\
+        no customer is lost, no living customer is deleted, nothing is created twice, and `verify` finds no\n\
+        damage. Then the fault ends, and the next `sync` exits 0: the mirror equals the API, the intents are\n\
+        settled, and the API shows the effect of each that is done. Readings (rows about permanent properties\n\
+        of KOMOJU) do not end: the next `sync` runs under them, too.\n\n\
+        Tests write this table (`UPDATE_DOCS=1 cargo test --test faults table::`).\n\n\
+        | fault | what happens | a part of the output | test |\n|---|---|---|---|\n"
         .to_owned();
     for row in rows() {
         let cell = |text: &str| text.replace('|', "\\|");
-        let (happens, said) = match row.ends {
+        let (happens, message) = match row.ends {
             Ends::Elsewhere(happens) => (happens.to_owned(), String::new()),
-            ends => (format!("{}; {}", ends.words(), row.outbox.words()), code(ends.said())),
+            ends => (format!("{}; {}", ends.text(), row.outbox.text()), code(ends.message())),
         };
         let _ = writeln!(
             text,
@@ -65,7 +66,7 @@ fn written() -> String {
             cell(row.entry),
             cell(row.fault),
             cell(&happens),
-            cell(&said),
+            cell(&message),
             row.test
         );
     }
@@ -73,33 +74,33 @@ fn written() -> String {
 }
 
 #[test]
-fn the_table_is_what_the_tests_play() {
+fn faults_page_equals_what_the_tests_play() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md");
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(&file, written()).unwrap();
     }
-    let stands = fs::read_to_string(&file).unwrap_or_default();
+    let current = fs::read_to_string(&file).unwrap_or_default();
     assert!(
-        stands == written(),
-        "docs/faults.md is not what the tests play; `UPDATE_DOCS=1 cargo test --test faults the_table` writes it"
+        current == written(),
+        "docs/faults.md is not what the tests play; `UPDATE_DOCS=1 cargo test --test faults table::` writes it"
     );
 }
 
 #[test]
-fn each_entry_of_the_matrix_has_a_test_and_each_test_an_entry() {
+fn every_entry_of_the_matrix_has_a_test_and_every_test_an_entry() {
     let played: BTreeSet<&str> = rows().iter().map(|row| row.entry).collect();
     let missing: Vec<_> = MATRIX.iter().filter(|entry| !played.contains(*entry)).collect();
     let unknown: Vec<_> = played.iter().filter(|entry| !MATRIX.contains(entry)).collect();
     assert!(
         missing.is_empty() && unknown.is_empty(),
-        "without a test: {missing:?}; in no matrix: {unknown:?}"
+        "without a test: {missing:?}; not in the matrix: {unknown:?}"
     );
     let names: BTreeSet<&str> = rows().iter().map(|row| row.test).collect();
     assert_eq!(names.len(), rows().len(), "a test stands for one row");
 }
 
 #[test]
-fn what_is_said_to_be_played_elsewhere_is() {
+fn rows_played_elsewhere_name_tests_that_run() {
     for row in rows().iter().filter(|row| matches!(row.ends, Ends::Elsewhere(_))) {
         let mut names: Vec<&str> = row.test.split("::").collect();
         let function = names.pop().unwrap();
@@ -109,7 +110,7 @@ fn what_is_said_to_be_played_elsewhere_is() {
     }
 }
 
-/// Whether a file of tests has this one, and it is run: what stands above it says that it is a test, and not that it is left out.
+/// Whether a file contains this test and the test runs: it has a test attribute and is not ignored.
 fn runs(text: &str, function: &str) -> bool {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let heads = ["fn", "async fn"].map(|head| format!("{head} {function}("));
@@ -121,7 +122,7 @@ fn runs(text: &str, function: &str) -> bool {
 }
 
 #[test]
-fn what_is_no_test_or_is_left_out_is_not_played() {
+fn function_that_is_no_test_or_is_ignored_does_not_run() {
     assert!(runs("#[test]\nfn a() {}", "a"));
     assert!(runs("    #[tokio::test(flavor = \"multi_thread\")]\n    async fn a() {}", "a"));
     assert!(!runs("fn a() {}", "a"));

@@ -1,4 +1,4 @@
-//! 429, with every way to say how long to wait.
+//! 429 with every form of `Retry-After`.
 //!
 //! Promises: invariant 12
 
@@ -16,11 +16,11 @@ use crate::matrix::Outbox::{Done, Retried};
 use crate::matrix::faults;
 use crate::statuses::status;
 
-/// The longest wait that is granted.
+/// The longest wait that is accepted.
 const MOST: Duration = Duration::from_secs(15 * 60);
 
-/// Whether a wait was written down for `status`.
-const WRITTEN_DOWN: &str = "SELECT throttled_until IS NOT NULL FROM meta";
+/// Whether a wait was recorded for `status`.
+const IS_RECORDED: &str = "SELECT throttled_until IS NOT NULL FROM meta";
 
 fn throttled(retry_after: Option<&str>) -> Effect {
     status(429, Payload::Code("too_many_requests".into()), retry_after)
@@ -28,9 +28,9 @@ fn throttled(retry_after: Option<&str>) -> Effect {
 
 faults![
     (
-        throttled_without_a_word,
+        throttled_without_retry_after,
         "429 without Retry-After",
-        "everything is answered 429, and for how long is not said",
+        "everything is answered 429 without `Retry-After`",
         Fails("GET /customers page 1: the API asks to wait: HTTP 429"),
         Retried,
         |case| case.everything(throttled(None)),
@@ -44,36 +44,36 @@ faults![
         |case| {
             case.inject(Fault::new(throttled(Some("3"))).call(Call::List).once());
             let sync = case.harness.spawn(&["sync"]);
-            eventually("status tells", || {
+            eventually("status reports the wait", || {
                 case.harness.run(&["status"]).stdout.contains("waiting   the API asked us to wait until")
             });
             let asked = case.harness.sandbox.world().requests().len();
-            assert!(asked <= 4, "{asked}: nothing is sent meanwhile but what was on its way");
+            assert!(asked <= 4, "{asked}: only requests in flight are sent meanwhile");
             let output = sync.wait_with_output().unwrap();
             case.conclude(output.status.code().unwrap(), &String::from_utf8(output.stderr).unwrap());
         },
     ),
     (
-        throttled_for_hours_of_seconds,
+        throttled_for_too_many_seconds,
         "429 with seconds",
         "a list is answered 429 with `Retry-After: 99999999999999999999`",
         Complete("57 live"),
         Done,
         |case| {
             let took = case.throttled_once("99999999999999999999");
-            assert_eq!(case.harness.one(WRITTEN_DOWN), "1");
+            assert_eq!(case.harness.one(IS_RECORDED), "1");
             assert!((MOST..MOST + Duration::from_secs(10)).contains(&took), "{took:?}");
         },
     ),
     (
-        throttled_for_no_seconds,
+        throttled_for_zero_seconds,
         "429 with seconds",
         "a list is answered 429 with `Retry-After: 0`",
         Complete("57 live"),
         Done,
         |case| {
             let took = case.throttled_once("0");
-            assert_eq!(case.harness.one(WRITTEN_DOWN), "0");
+            assert_eq!(case.harness.one(IS_RECORDED), "0");
             assert!(took < Duration::from_secs(10), "{took:?}");
         },
     ),
@@ -85,52 +85,52 @@ faults![
         Done,
         |case| {
             let took = case.throttled_once("1 min");
-            assert_eq!(case.harness.one(WRITTEN_DOWN), "1");
+            assert_eq!(case.harness.one(IS_RECORDED), "1");
             assert!((Duration::from_secs(58)..Duration::from_secs(75)).contains(&took), "{took:?}");
         },
     ),
     (
         throttled_until_a_date,
         "429 with a date",
-        "a list is answered 429 with a date that is a minute away by the server's clock",
+        "a list is answered 429 with a date one minute ahead of the server's clock",
         Complete("57 live"),
         Done,
         |case| {
             let until = case.harness.sandbox.world().now() + SignedDuration::from_secs(60);
             let date = until.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
             let took = case.throttled_once(&date);
-            assert_eq!(case.harness.one(WRITTEN_DOWN), "1");
+            assert_eq!(case.harness.one(IS_RECORDED), "1");
             assert!((Duration::from_secs(58)..Duration::from_secs(70)).contains(&took), "{took:?}");
         },
     ),
     (
-        throttled_until_yesterday,
+        throttled_until_a_past_date,
         "429 with a past date",
-        "a list is answered 429 with a date of 2001",
+        "a list is answered 429 with a date in 2001",
         Complete("57 live"),
         Done,
         |case| {
             let took = case.throttled_once("Mon, 01 Jan 2001 00:00:00 GMT");
-            assert_eq!(case.harness.one(WRITTEN_DOWN), "0");
+            assert_eq!(case.harness.one(IS_RECORDED), "0");
             assert!(took < Duration::from_secs(10), "{took:?}");
         },
     ),
     (
         throttled_until_the_year_9999,
         "429 with the year 9999",
-        "a list is answered 429 with a date of 9999",
+        "a list is answered 429 with a date in 9999",
         Complete("57 live"),
         Done,
         |case| {
             let took = case.throttled_once("Fri, 31 Dec 9999 23:59:59 GMT");
-            assert_eq!(case.harness.one(WRITTEN_DOWN), "1");
+            assert_eq!(case.harness.one(IS_RECORDED), "1");
             assert!((MOST..MOST + Duration::from_secs(10)).contains(&took), "{took:?}");
         },
     ),
     (
-        a_push_that_is_throttled,
+        pushes_throttled,
         "429 with seconds",
-        "a create is answered 429 with `Retry-After: 120`",
+        "each push is answered 429 with `Retry-After: 120`",
         Complete("POST /customers: the API asks to wait: HTTP 429"),
         Retried,
         |case| {
@@ -143,7 +143,7 @@ faults![
 ];
 
 impl Case {
-    /// One list is answered so; returns how long the pass took by its own clock.
+    /// Answers one list with this `Retry-After`. Returns how long the pass took by its own clock.
     fn throttled_once(&mut self, retry_after: &str) -> Duration {
         self.inject(Fault::new(throttled(Some(retry_after))).call(Call::List).once());
         let start = self.clock.elapsed();
@@ -151,17 +151,17 @@ impl Case {
         let bounded = "SELECT coalesce(throttled_until, '') FROM meta";
         let most = komoju_core::time::written(self.clock.now() + SignedDuration::from_mins(15));
         assert!(self.harness.one(bounded) <= most);
-        // The harness itself lets a minute pass.
+        // The harness itself advances the clock by a minute.
         self.clock.elapsed() - start - Duration::from_secs(60)
     }
 }
 
 #[test]
-fn a_pause_that_a_stopped_process_was_asked_for_holds_for_the_next() {
+fn retry_after_of_a_killed_process_holds_for_the_next() {
     let harness = komoju_testkit::Installation::with(PROGRAM, 5);
     harness.inject(Fault::new(throttled(Some("2"))).call(Call::List).once());
     let mut first = harness.spawn(&["sync"]);
-    eventually("it is written down", || {
+    eventually("the wait is recorded", || {
         harness.run(&["status"]).stdout.contains("the API asked us to wait until")
     });
     first.kill().unwrap();
@@ -169,7 +169,7 @@ fn a_pause_that_a_stopped_process_was_asked_for_holds_for_the_next() {
     let clock = komoju_sync::clock::SystemClock::new();
     let mut second = harness.spawn(&["sync"]);
     harness.until(|world| world.request_count() == 2);
-    assert!(clock.elapsed() > Duration::from_millis(500), "it did not wait");
+    assert!(clock.elapsed() > Duration::from_millis(500), "the second process did not wait");
     assert!(second.wait().unwrap().success());
 }
 
@@ -180,7 +180,7 @@ fn learned_rate_is_shown_and_holds_for_the_next_process() {
     assert!(!harness.run(&["status"]).stdout.contains("slowed"));
     assert_eq!(harness.one("SELECT slowed IS NULL FROM meta"), "1");
 
-    // A process that is killed has stored it: after the refusal, not only at the end of its pass.
+    // The rate is stored right after the refusal, so a killed process has stored it, too.
     harness.inject(Fault::new(throttled(Some("600"))).call(Call::List).once());
     let mut first = harness.spawn(&["sync"]);
     eventually("it is stored", || harness.one("SELECT slowed IS NOT NULL FROM meta") == "1");
@@ -197,14 +197,14 @@ fn learned_rate_is_shown_and_holds_for_the_next_process() {
         (Some(2.0), Some(4.0))
     );
 
-    // The next process does not wait for what the killed one was asked for, so that its rate is seen.
+    // Remove the wait of the killed process, so that the rate of the next one can be measured.
     let own = komoju_testkit::own(&harness.path("komoju.db"));
     own.execute_batch("UPDATE meta SET throttled_until = NULL").unwrap();
     drop(own);
     let (clock, before) = (komoju_sync::clock::SystemClock::new(), harness.sandbox.world().requests().len());
     harness.expect(0, &["sync"]);
     let requests = harness.sandbox.world().requests().len() - before;
-    // At up to 4 requests a second, from an empty bucket.
+    // At most 4 requests a second, from an empty bucket.
     let least = Duration::from_secs_f64(requests as f64 / 4.0);
     assert!(clock.elapsed() >= least, "{requests} requests in {:?}", clock.elapsed());
 }

@@ -1,4 +1,4 @@
-//! Connections that do not come up, and that end too early.
+//! Connections that cannot be opened, or end too early.
 
 use base64::Engine as _;
 use komoju_sandbox::{Effect, Ending, Work};
@@ -19,50 +19,50 @@ faults![
         Fails("Connection refused"),
         Retried,
         |case| {
-            case.speak_to(&format!("http://{}/api/v1", peers::nobody()));
+            case.set_base_url(&format!("http://{}/api/v1", peers::unused_address()));
             case.fired_when(|harness| u64::from(harness.sandbox.world().requests().is_empty()));
             let ran = case.endure_by_binary();
             assert!(ran.stderr.contains("(tried 10 times)"), "{}", ran.stderr);
         },
     ),
     (
-        an_unknown_name,
+        unknown_name,
         "DNS failure",
         "no name server knows the host of `api.base_url`",
         Fails("failed to lookup address information"),
         Retried,
         |case| {
-            case.speak_to("https://nowhere.invalid/api/v1");
+            case.set_base_url("https://nowhere.invalid/api/v1");
             case.fired_when(|harness| u64::from(harness.sandbox.world().requests().is_empty()));
             case.endure();
         },
     ),
     (
-        no_tls_is_spoken,
+        plain_http_where_tls_is_due,
         "TLS failure (never plaintext)",
-        "plain HTTP is spoken where `api.base_url` says https",
+        "the server speaks plain HTTP, and `api.base_url` says https",
         Fails("GET /customers page 1: no answer"),
         Retried,
         |case| {
             let (address, arrived) = peers::plain();
-            case.speak_to(&format!("https://{address}/api/v1"));
-            case.hears_no_key(arrived);
+            case.set_base_url(&format!("https://{address}/api/v1"));
+            case.receives_no_key(arrived);
         },
     ),
     (
-        an_untrusted_certificate,
+        untrusted_certificate,
         "TLS failure (never plaintext)",
-        "the certificate was signed by no trusted authority",
+        "no trusted authority signed the certificate",
         Fails(
             "GET /customers page 1: no answer: the certificate of 127.0.0.1 is not trusted (invalid peer certificate"
         ),
         Retried,
         |case| {
             let (address, arrived) = peers::untrusted();
-            case.speak_to(&format!("https://{address}/api/v1"));
-            case.hears_no_key(Arrived::clone(&arrived));
-            // One try at a page and one at each push: a certificate that is rejected once is rejected again. The create asks the
-            // server for its time first.
+            case.set_base_url(&format!("https://{address}/api/v1"));
+            case.receives_no_key(Arrived::clone(&arrived));
+            // One try for a page and one for each push: a certificate that is rejected once is
+            // rejected again. The create requests the server's time first.
             assert_eq!(arrived.lock().unwrap().len(), 4);
         },
     ),
@@ -73,13 +73,13 @@ faults![
         Misconfigured("http:// would send the secret key unencrypted"),
         Kept,
         |case| {
-            case.speak_to("http://192.0.2.1/api/v1");
+            case.set_base_url("http://192.0.2.1/api/v1");
             case.fired_when(|harness| u64::from(harness.sandbox.world().requests().is_empty()));
             case.endure_by_binary();
         },
     ),
     (
-        a_reset_before_the_answer,
+        reset_before_the_answer,
         "reset before the answer",
         "each connection is reset instead of an answer",
         Fails("GET /customers page 1: no answer"),
@@ -87,7 +87,7 @@ faults![
         |case| case.everything(Effect::Reset { work: Work::Skipped }),
     ),
     (
-        a_close_before_the_answer,
+        close_before_the_answer,
         "reset before the answer",
         "each connection is closed instead of an answer",
         Fails("GET /customers page 1: no answer"),
@@ -95,7 +95,7 @@ faults![
         |case| case.everything(Effect::Close { work: Work::Skipped }),
     ),
     (
-        a_reset_within_the_answer,
+        reset_within_the_answer,
         "reset within the answer",
         "each connection is reset after 100 bytes of the answer",
         Fails("GET /customers page 1: no answer"),
@@ -103,7 +103,7 @@ faults![
         |case| case.everything(Effect::Cut { after: 100, ending: Ending::Reset }),
     ),
     (
-        a_reset_after_the_work,
+        reset_after_the_work,
         "reset after the answer",
         "each push takes effect, and its answer is lost",
         Complete("no answer"),
@@ -115,14 +115,14 @@ faults![
         },
     ),
     (
-        a_reset_after_the_answer,
+        reset_after_the_answer,
         "reset after the answer",
-        "each connection is reset as soon as its answer is whole",
+        "each connection is reset as soon as its answer is complete",
         Complete("57 live"),
         Done,
         |case| {
-            let (address, arrived) = peers::hasty(case.harness.sandbox.address());
-            case.speak_to(&format!("http://{address}/api/v1"));
+            let (address, arrived) = peers::resetting(case.harness.sandbox.address());
+            case.set_base_url(&format!("http://{address}/api/v1"));
             case.fired_when(move |_| arrived.lock().unwrap().len() as u64);
             case.endure();
         },
@@ -130,10 +130,10 @@ faults![
 ];
 
 impl Case {
-    /// It is connected to, and whatever arrives holds the key in no form.
-    fn hears_no_key(&mut self, arrived: Arrived) {
-        let heard = Arrived::clone(&arrived);
-        self.fired_when(move |_| heard.lock().unwrap().len() as u64);
+    /// Asserts that connections arrive, and that their bytes contain the key in no form.
+    fn receives_no_key(&mut self, arrived: Arrived) {
+        let seen = Arrived::clone(&arrived);
+        self.fired_when(move |_| seen.lock().unwrap().len() as u64);
         self.endure();
         let arrived = arrived.lock().unwrap();
         let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{KEY}:"));
@@ -148,7 +148,7 @@ impl Case {
 }
 
 #[test]
-fn rejected_certificate_is_logged_in_our_words_alone() {
+fn rejected_certificate_is_logged_only_by_our_own_message() {
     let (harness, (address, _)) = (komoju_testkit::Installation::with(PROGRAM, 1), peers::untrusted());
     let file = harness.path("config.toml");
     let config = std::fs::read_to_string(&file).unwrap();
@@ -156,7 +156,7 @@ fn rejected_certificate_is_logged_in_our_words_alone() {
     std::fs::write(&file, format!("{config}[log]\nlevel = 'trace'\n")).unwrap();
     let ran = harness.expect(1, &["sync"]);
     assert!(ran.stderr.contains("the certificate of 127.0.0.1 is not trusted"), "{}", ran.stderr);
-    // What the verifier, the TLS library and the HTTP client log by themselves.
+    // Messages that the verifier, the TLS library and the HTTP client would log by themselves.
     for theirs in ["failed to verify", "starting new connection", "fatal alert", "checkout waiting"] {
         assert!(!ran.stderr.contains(theirs), "{theirs}: {}", ran.stderr);
     }

@@ -1,7 +1,9 @@
-//! What the contract and the invariants promise, held against the real binary and the library.
+//! Tests of the contract and the invariants, against the real binary and the library.
 //!
-//! A module stands for a part of the contract, or for an invariant of [docs/invariants.md](../../docs/invariants.md). Each names the
-//! promises that its tests hold in a line `Promises:`; [docs/promises.md](../../docs/promises.md) lists them by promise.
+//! A module stands for a part of the contract, or for an invariant of
+//! [docs/invariants.md](../../docs/invariants.md). A line `Promises:` in a module names the
+//! promises that its tests hold. [docs/promises.md](../../docs/promises.md) lists the tests by
+//! promise.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

@@ -1,4 +1,4 @@
-//! The states of an intent, and what moves it from one to the next.
+//! The states of an intent and its transitions.
 
 mod clocks;
 mod engine;

@@ -1,9 +1,10 @@
-//! Which test holds which promise: `docs/promises.md`, written from what the tests declare.
+//! Writes `docs/promises.md`, the index from promises to tests, from the declarations in the tests.
 //!
-//! A line `//! Promises: …` in the documentation of a file says what its tests, and those of the modules below it, hold together. A line
-//! `/// Promises: …` above a test holds for that test. A promise is `invariant N`, `exit code N`, `command NAME` (with its
-//! subcommand) or `key TABLE.NAME`; `;` stands between two of them. A test declares only what it would fail without.
-//! `UPDATE_DOCS=1 cargo test --test it promises::` writes the page.
+//! A line `//! Promises: …` in the documentation of a file declares what its tests, and those of
+//! the modules below it, hold together. A line `/// Promises: …` above a test declares what that
+//! test holds. A promise is `invariant N`, `exit code N`, `command NAME` (with its subcommand) or
+//! `key TABLE.NAME`; `;` separates two of them. A test declares only promises without which it
+//! would fail. `UPDATE_DOCS=1 cargo test --test it promises::` writes the page.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use komoju_sync::config::Config;
 
-/// Where tests are, and the name of the crate or binary that they belong to.
+/// The folders of the tests, and the crate or binary of each.
 const FOLDERS: [(&str, &str); 7] = [
     ("tests/it", "it"),
     ("tests/faults", "faults"),
@@ -23,7 +24,7 @@ const FOLDERS: [(&str, &str); 7] = [
     ("crates/sandbox/src", "komoju_sandbox"),
 ];
 
-/// What the exit codes mean.
+/// The meanings of the exit codes, by code.
 const EXIT_CODES: [&str; 6] = [
     "fine",
     "failed",
@@ -37,7 +38,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The Rust files below a folder, sorted.
+/// Returns the Rust files below a folder, sorted.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {
@@ -52,7 +53,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The module of a file: `tests/it/a/b.rs` is `it::a::b`.
+/// Returns the module of a file: `tests/it/a/b.rs` is `it::a::b`.
 fn module(name: &str, folder: &Path, file: &Path) -> String {
     let path = file.strip_prefix(folder).unwrap().with_extension("");
     let parts = path.iter().map(|part| part.to_str().unwrap());
@@ -71,7 +72,7 @@ fn split(line: &str) -> impl Iterator<Item = String> {
     line.split(';').map(|promise| promise.trim().to_owned()).filter(|promise| !promise.is_empty())
 }
 
-/// What a file declares. A declaration above something that is no test is an error.
+/// Returns the declarations of a file. A declaration above an item that is no test is an error.
 fn claims(module: &str, text: &str) -> Result<Vec<Claim>, String> {
     let mut claims = Vec::new();
     let mut above = Vec::new();
@@ -103,7 +104,7 @@ fn has_tests(text: &str) -> bool {
     ["#[test]", "#[tokio::test", "faults!["].iter().any(|mark| text.contains(mark))
 }
 
-/// All declarations, by promise.
+/// Returns all declarations, by promise.
 fn declared() -> BTreeMap<String, BTreeSet<String>> {
     let mut declared: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (folder, name) in FOLDERS {
@@ -127,7 +128,7 @@ fn declared() -> BTreeMap<String, BTreeSet<String>> {
     declared
 }
 
-/// The invariants that exist: their numbers, and how each begins.
+/// Returns the numbers of the invariants, and the first clause of each. Planned ones are left out.
 fn invariants() -> Vec<(u32, String)> {
     let text = fs::read_to_string(root().join("docs/invariants.md")).unwrap();
     let text = text.replace("\n   ", " ").replace("  ", " ");
@@ -142,7 +143,8 @@ fn invariants() -> Vec<(u32, String)> {
         .collect()
 }
 
-/// Each command that does something, with the commands above it. A command with subcommands does nothing by itself.
+/// Collects the names of the commands, with their parents. A command with subcommands does nothing
+/// by itself.
 fn commands(command: &clap::Command, above: &str, found: &mut Vec<String>) {
     for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
         let name = format!("{above}{}", command.get_name());
@@ -153,7 +155,7 @@ fn commands(command: &clap::Command, above: &str, found: &mut Vec<String>) {
     }
 }
 
-/// All promises by section: how each is declared, and how the page shows it.
+/// Returns all promises by section: each as it is declared, and as the page shows it.
 fn promises() -> Vec<(&'static str, Vec<(String, String)>)> {
     let invariants = invariants().into_iter();
     let mut names = Vec::new();
@@ -176,7 +178,7 @@ fn promises() -> Vec<(&'static str, Vec<(String, String)>)> {
     ]
 }
 
-/// The page.
+/// Returns the text of the page.
 fn written(declared: &BTreeMap<String, BTreeSet<String>>) -> String {
     let mut page = "# Which test holds which promise\n\n\
         A promise is an [invariant](invariants.md), an exit code, a command or a configuration key. Each\n\
@@ -208,7 +210,7 @@ fn every_promise_has_a_test_and_every_declared_promise_exists() {
 }
 
 #[test]
-fn the_page_of_promises_says_what_the_tests_declare() {
+fn promises_page_equals_what_the_tests_declare() {
     let file = root().join("docs/promises.md");
     let written = written(&declared());
     if std::env::var_os("UPDATE_DOCS").is_some() {

@@ -1,4 +1,4 @@
-//! A JSON 403 that one request gets: whether it is about the key, one customer or one write.
+//! A JSON 403 of one request: whether it concerns the key, one customer or one write.
 
 use futures_util::FutureExt as _;
 use jiff::SignedDuration;
@@ -11,7 +11,7 @@ fn html(status: u16) -> Effect {
     Effect::Status { status, body: Payload::Html, retry_after: None, headers, work: Work::Skipped }
 }
 
-/// A harness with a create, an update and a delete that wait to be sent.
+/// Returns a harness with a queued create, update and delete.
 async fn harness_with_three_writes() -> InProcess {
     let harness = InProcess::open(3).await;
     let ids = harness.sandbox.world().ids();
@@ -37,7 +37,7 @@ async fn forbidden_write_is_rejected_and_others_are_sent() {
         assert_eq!((detail["status"].as_u64(), detail["code"].as_str()), (Some(403), Some("forbidden")));
         assert_eq!(harness.one("SELECT refused_since FROM meta"), "null", "{call:?}");
         let lists = harness.calls().iter().filter(|call| *call == "GET customers").count();
-        assert_eq!(lists, 2, "a create asks for the time, and the 403 for the key: {:?}", harness.calls());
+        assert_eq!(lists, 2, "one list for the server's time, one after the 403: {:?}", harness.calls());
         assert!(harness.sweep().await.failure.is_none());
         assert!(harness.signals.refused.notified().now_or_never().is_none(), "{call:?}");
         harness.assert_true();
@@ -49,13 +49,13 @@ async fn forbidden_write_with_a_forbidden_list_refuses_the_key() {
     let mut harness = harness_with_three_writes().await;
     harness.settings.max_concurrent_requests = 1;
     harness.sandbox.world().refuse_key(Some(KeyRefusal::Json403));
-    // The first request of a create asks for the time; an update is a write at once.
+    // The first request of a create is a list, for the server's time. An update is sent at once.
     harness.sql("UPDATE intents SET state = 'cancelled' WHERE id = 'c'");
     let drained = harness.drain().await;
     assert!(drained.key_refused);
     assert_eq!(harness.calls().len(), 2, "the write and one list: {:?}", harness.calls());
     assert_eq!((harness.state("u"), harness.state("d")), ("waiting".to_owned(), "queued".to_owned()));
-    assert_eq!(harness.of("u", "next_attempt_at"), "null", "it is due when a key is accepted");
+    assert_eq!(harness.of("u", "next_attempt_at"), "null", "due at once when a key is accepted");
     assert_ne!(harness.one("SELECT refused_since FROM meta"), "null");
     harness.signals.refused.notified().await;
     harness.advance(SignedDuration::from_secs(1));
@@ -141,7 +141,7 @@ async fn forbidden_create_that_may_have_taken_effect_parks_with_its_key() {
     harness.drain().await;
     assert_eq!(harness.state("c"), "waiting");
     let key = harness.one("SELECT key FROM outbox");
-    // The customer looks otherwise by now, and the key lost a permission.
+    // The customer has changed since, and the key has lost a permission.
     let made = harness.sandbox.world().ids()[0].clone();
     harness.sandbox.world().update(&made, json!({"email": "edited@example.com"}));
     harness.on(Call::Create, Effect::status(403));
@@ -149,7 +149,7 @@ async fn forbidden_create_that_may_have_taken_effect_parks_with_its_key() {
     harness.drain().await;
     assert_eq!(harness.state("c"), "parked", "{}", harness.of("c", "reason"));
     assert!(harness.of("c", "reason").contains("HTTP 403"), "{}", harness.of("c", "reason"));
-    // An operator retries it: it is the same request, and so no second customer.
+    // The operator's retry repeats the same request, so no second customer is created.
     harness.sandbox.world().clear_faults();
     harness.store().write(|tx| komoju_sync::store::outbox::operator::retry(tx, "c", None)).await.unwrap();
     harness.drain().await;
@@ -164,7 +164,7 @@ async fn update_that_took_effect_before_the_key_was_refused_stays_unknown() {
         let id = harness.some_id();
         let body = json!({"email": "x@example.com", "payment_details": "tok_1"});
         harness.intend("u", "update", Some(&id), Some(body));
-        // A 2xx without a customer, and then a GET that is turned away.
+        // A 2xx without a customer, then a GET that is refused.
         harness.inject(Fault::new(Effect::Body { body: Payload::Empty }).call(Call::Update).once());
         harness.inject(Fault::new(Effect::status(refusal)).call(Call::Show).once());
         harness.drain().await;

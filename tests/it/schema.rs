@@ -1,4 +1,5 @@
-//! The schema as other programs meet it: an older database is migrated, our tables are protected, and DuckDB reads every view.
+//! The schema for other programs: an older database is migrated, our tables are protected, and
+//! DuckDB reads every view.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,8 @@ use tempfile::TempDir;
 pub(crate) mod duckdb;
 mod operators_objects;
 
-/// A copy of the database that the first release of schema 2 made, with rows in every table.
+/// Returns a copy of the database that the first release of schema 2 made, with rows in every
+/// table.
 fn fixture() -> (TempDir, PathBuf) {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("komoju.db");
@@ -20,14 +22,14 @@ fn fixture() -> (TempDir, PathBuf) {
     (directory, path)
 }
 
-/// The same, of this program's schema.
+/// Returns that copy, migrated to the current schema.
 fn migrated() -> (TempDir, PathBuf) {
     let (directory, path) = fixture();
     Store::open(&path).unwrap().close();
     (directory, path)
 }
 
-/// The values of one column.
+/// Returns the values of the first column.
 fn column(conn: &Connection, sql: &str) -> Vec<String> {
     let mut statement = conn.prepare(sql).unwrap();
     statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
@@ -44,7 +46,7 @@ fn columns(conn: &Connection, table: &str) -> Vec<String> {
     column(conn, &format!("SELECT name FROM pragma_table_info('{table}') ORDER BY cid"))
 }
 
-/// The rows of a table, these columns alone.
+/// Returns these columns of the rows of a table.
 fn rows(conn: &Connection, table: &str, columns: &[String]) -> Vec<Vec<Value>> {
     let mut statement =
         conn.prepare(&format!("SELECT {} FROM {table} ORDER BY 1, 2", columns.join(", "))).unwrap();
@@ -74,7 +76,7 @@ fn migrated_database_has_the_schema_of_a_new_one_and_keeps_its_rows() {
     let conn = Connection::open(&path).unwrap();
     for table in tables(&old) {
         let mut kept = columns(&old, &table);
-        // It sets these itself: the first start scrubs the whole file.
+        // A migration sets these columns itself: the first start scrubs the whole file.
         kept.retain(|column| {
             !(table == "meta" && ["schema_version", "left_over_tokens"].contains(&column.as_str()))
         });
@@ -90,7 +92,7 @@ fn migrated_database_has_the_schema_of_a_new_one_and_keeps_its_rows() {
     assert_eq!(column(&conn, unlike), Vec::<String>::new());
 }
 
-/// Statements of another program that change this column of this table, or add a row to it.
+/// Returns statements of another program that change this column of this table, or add a row to it.
 fn foreign(table: &str, column: &str, value: &str) -> [String; 8] {
     [
         format!("UPDATE {table} SET {column} = {column}"),
@@ -109,7 +111,8 @@ fn foreign(table: &str, column: &str, value: &str) -> [String; 8] {
 #[test]
 fn foreign_insert_update_and_delete_is_refused_on_every_table() {
     let (_directory, path) = migrated();
-    // Where there is no row, no trigger can refuse: the fixture has none in the tables that are newer than it.
+    // Without a row no trigger can refuse, so add rows to the tables that are newer than the
+    // fixture.
     let ours = Connection::open(&path).unwrap();
     own::sign(&ours).unwrap();
     ours.execute_batch(
@@ -142,11 +145,11 @@ fn foreign_insert_update_and_delete_is_refused_on_every_table() {
             let only = format!("{table}: only komoju-sync writes this table");
             let words = [only.as_str(), "append-only", "never removed", "never shortened"];
             refuse(&format!("DELETE FROM {table}"), &words);
-            // What another program may write of an intent is in tests/it/doors.rs.
+            // `tests/it/doors.rs` tests what another program may write to an intent.
             if table == "intents" {
                 continue;
             }
-            // Of the column's type: SQLite itself refuses another one.
+            // Use the column's type, because SQLite itself refuses others.
             let value = format!(
                 "SELECT CASE type WHEN 'BLOB' THEN 'x''07''' WHEN 'TEXT' THEN quote('7') ELSE '7' END
                  FROM pragma_table_info('{table}') ORDER BY cid"
@@ -158,7 +161,7 @@ fn foreign_insert_update_and_delete_is_refused_on_every_table() {
             }
         }
     }
-    assert!(accepted.is_empty(), "accepted, or refused with other words:\n{}", accepted.join("\n"));
+    assert!(accepted.is_empty(), "accepted, or refused with another message:\n{}", accepted.join("\n"));
 }
 
 #[test]
@@ -200,7 +203,7 @@ fn foreign_statement_on_intents_leaves_no_table_open() {
 }
 
 #[test]
-fn foreign_program_cannot_date_what_is_left_to_wipe() {
+fn foreign_program_cannot_set_wipe_since() {
     let (_directory, path) = migrated();
     let ours = Connection::open(&path).unwrap();
     own::sign(&ours).unwrap();
@@ -274,7 +277,7 @@ fn texts_that_differ_after_a_nul_are_in_the_diff() {
     let diff = fields(&column(&conn, asked)[0]);
     assert_eq!(diff.keys().collect::<Vec<_>>(), ["email", "with\"quote"]);
     assert_eq!(diff["email"], expected);
-    // An older one reads the value of a field with such a name up to the NUL.
+    // An older SQLite reads the value of a field with such a name up to the NUL.
     if let Ok(shell) = std::process::Command::new("sqlite3").arg(&path).arg(asked).output() {
         assert_eq!(fields(&String::from_utf8(shell.stdout).unwrap())["email"], expected);
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use komoju_sync::clock::{Clock as _, SystemClock};
 use komoju_testkit::{Process, signal};
 
-/// Stops the daemon and says how long that took.
+/// Stops the daemon and returns the time that this took.
 pub(crate) fn stop(mut daemon: Process) -> Duration {
     let since = SystemClock::new();
     signal("TERM", daemon.id());

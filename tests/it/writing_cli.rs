@@ -1,4 +1,4 @@
-//! The third door, `komoju-sync intent …`: the real binary on a database that its `sync` made.
+//! The third door, `komoju-sync intent …`: the real binary with a database that its `sync` created.
 
 mod import;
 mod operator;
@@ -17,7 +17,7 @@ pub(crate) fn file(harness: &Installation, name: &str, content: &str) -> String 
     path.to_str().unwrap().to_owned()
 }
 
-/// UTF-16 as Windows writes it, with its mark.
+/// Encodes text as UTF-16 with a byte order mark, as Windows writes it.
 fn utf16(text: &str) -> Vec<u8> {
     format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect()
 }
@@ -44,7 +44,8 @@ pub(crate) fn intents(harness: &Installation) -> String {
     harness.one("SELECT count(*) FROM intents")
 }
 
-/// A daemon, started and idle. Intents with `LATER` stay queued beside it.
+/// Starts a daemon and waits until its first pass is over. Intents with `LATER` stay queued while
+/// it runs.
 fn daemon(harness: &Installation) -> Process {
     let daemon = harness.spawn(&["run"]);
     let idle = "SELECT count(*) FROM pass WHERE id > 1 AND finished_at IS NOT NULL";

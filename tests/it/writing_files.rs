@@ -1,4 +1,5 @@
-//! The second door, the spool directory: files become intents once, or are refused in words; nothing is lost and no secret is left.
+//! The second door, the spool directory: each file becomes intents once, or is refused with a
+//! reason. No file is lost, and no secret is left.
 
 mod accepted;
 mod claims;
@@ -26,8 +27,8 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-/// Waits until no process holds the lock of a spool directory. A process that a test beside this one
-/// starts shares the lock of a `Spool` from its fork to its exec, also after the `Spool` is dropped.
+/// Waits until no process holds the lock of a spool directory. A process that another test starts
+/// shares the lock of a `Spool` from its fork to its exec, also after the `Spool` is dropped.
 fn until_unlocked(spool: &Path) {
     let Ok(directory) = fs::metadata(spool) else { return };
     let held = format!(":{} 0 EOF", directory.ino());
@@ -50,10 +51,11 @@ struct SpoolHarness {
 }
 
 impl SpoolHarness {
-    /// A door whose clock is an hour ahead: every file has been still.
+    /// Opens a spool whose clock is an hour ahead, so that every file counts as unchanged for long
+    /// enough.
     async fn open() -> Self {
         let harness = Self::with(true);
-        assert_eq!(harness.scan().await, ScanSummary::default(), "the directory is made");
+        assert_eq!(harness.scan().await, ScanSummary::default(), "the scan only creates the directory");
         harness
     }
 
@@ -66,7 +68,7 @@ impl SpoolHarness {
         Self { home, store, clock, spool }
     }
 
-    /// What a restart forgets is forgotten.
+    /// Replaces the spool by a new one, as a restart does: its memory is lost.
     fn restart(&mut self) {
         self.spool = door(&self.home, &self.store, &self.clock, true);
         until_unlocked(&self.at(""));
@@ -131,10 +133,10 @@ impl SpoolHarness {
         self.store.write(move |tx| operator::cancel(tx, &id, &at, "tok_leaked")).await.unwrap();
     }
 
-    /// Why the file was left; it must have been.
-    fn why(looked: &ScanSummary, name: &str) -> String {
-        let left = looked.left.iter().find(|left| left.name == name);
-        left.unwrap_or_else(|| panic!("{name} is not in {looked:?}")).why.clone()
+    /// Returns the reason why a file was left. Panics if it was not left.
+    fn why(summary: &ScanSummary, name: &str) -> String {
+        let left = summary.left.iter().find(|left| left.name == name);
+        left.unwrap_or_else(|| panic!("{name} is not in {summary:?}")).why.clone()
     }
 }
 
@@ -143,12 +145,12 @@ thread_local! {
     static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Keeps what a thread logs for the test that it runs.
+/// A writer that keeps the log of each thread for the test that the thread runs.
 struct ThreadLog;
 
 impl std::io::Write for ThreadLog {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        // A thread that is ending has no log any more.
+        // The log of a thread is gone while the thread ends.
         let _ = LOGGED.try_with(|logged| logged.borrow_mut().extend_from_slice(bytes));
         Ok(bytes.len())
     }
@@ -158,9 +160,9 @@ impl std::io::Write for ThreadLog {
     }
 }
 
-/// Starts this thread's log. One subscriber serves the process: tests of other modules log to it too, each thread for itself. It is
-/// added once, because a log statement that one thread reaches for the first time while another thread adds a subscriber can stay
-/// switched off for good.
+/// Starts this thread's log. One subscriber serves the process: tests of other modules log to it
+/// too, each thread for itself. The subscriber is added once. Otherwise a log statement that one
+/// thread reaches for the first time, while another thread adds a subscriber, can stay disabled.
 fn start_log() {
     static SUBSCRIBER: Once = Once::new();
     SUBSCRIBER.call_once(|| {
@@ -170,7 +172,7 @@ fn start_log() {
     LOGGED.take();
 }
 
-/// What this thread has logged.
+/// Returns what this thread has logged.
 fn logged() -> String {
     LOGGED.with(|logged| String::from_utf8(logged.borrow().clone()).unwrap())
 }
@@ -189,7 +191,7 @@ fn digest(content: &str) -> String {
     Sha256::digest(content).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether any file below holds this text.
+/// Whether any file below this directory contains this text.
 fn holds(path: &Path, text: &str) -> bool {
     fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).any(|path| {
         if path.is_dir() {
@@ -205,14 +207,14 @@ fn create(id: &str) -> String {
 }
 
 impl SpoolHarness {
-    /// Puts a file where a process that ended after the rename left it.
+    /// Puts a file where a process leaves it that ends after the rename.
     fn claim_by_hand(&self, id: &str, name: &str, content: &str) {
         fs::create_dir_all(self.at(".claimed").join(id)).unwrap();
         fs::write(self.at(".claimed").join(id).join(name), content).unwrap();
     }
 
-    /// Lets a receipt fail: the file is accepted and stays claimed, as after a crash before the
-    /// removal.
+    /// Makes the receipt fail, so that the file is accepted and stays claimed, as after a crash
+    /// before the removal.
     fn block_receipt(&self, name: &str) {
         fs::create_dir_all(self.at(&format!("receipts/{name}.json/in the way"))).unwrap();
     }
@@ -221,8 +223,8 @@ impl SpoolHarness {
         fs::remove_dir_all(self.at(&format!("receipts/{name}.json"))).unwrap();
     }
 
-    /// The ids in what was refused or arrived too late.
-    fn put_aside(&self) -> BTreeSet<String> {
+    /// Returns the ids in the copies in rejected/: refused files, and bytes that arrived too late.
+    fn rejected_ids(&self) -> BTreeSet<String> {
         let copies = self.names("rejected").into_iter().filter(|name| !name.ends_with(".error"));
         let texts = copies.map(|name| self.read(&format!("rejected/{name}"))).collect::<Vec<_>>();
         let lines = texts.iter().flat_map(|text| text.lines()).filter(|line| !line.is_empty());
@@ -232,7 +234,7 @@ impl SpoolHarness {
     }
 }
 
-/// The bytes of all files in a directory.
+/// Returns the size of all files in a directory.
 fn size(path: &Path) -> u64 {
     fs::read_dir(path).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
 }

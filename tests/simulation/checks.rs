@@ -1,4 +1,4 @@
-//! What must hold after each op, whatever it was; the log has its own room.
+//! The checks after each op. `log` checks the change log and the mirror.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,7 +10,7 @@ use crate::ops::Op;
 use crate::server::{Effect, Server, text};
 use crate::world::{Checked, World, must};
 
-/// The table of the contract, and what is tried again by itself.
+/// The transitions of the contract, and the automatic retries.
 const LEGAL: [(&str, &str); 14] = [
     ("queued", "sending"),
     ("queued", "parked"),
@@ -39,7 +39,7 @@ struct Row {
     is_open: bool,
     is_head: bool,
     is_erased: bool,
-    /// What is wrong with it by itself.
+    /// What is wrong with this row, checked without other rows.
     wrong: Option<String>,
     was_rejected: bool,
 }
@@ -51,25 +51,25 @@ const ROWS: &str = "SELECT position, id, customer_id, body, state, lane, is_open
           WHEN attempts IS NOT (SELECT count(*) FROM attempts WHERE intent_id = id) THEN 'attempts'
           WHEN is_open = 0 AND (body GLOB '*tok_*' OR base IS NOT NULL OR detail GLOB '*tok_*' OR reason GLOB '*tok_*') THEN 'a token'
           WHEN op = 'create' AND state IN ('sending', 'waiting') AND key IS NULL THEN 'key'
-          WHEN state = 'sending' THEN 'nobody sends it'
+          WHEN state = 'sending' THEN 'sending without a sender'
           WHEN EXISTS (SELECT 1 FROM attempts WHERE intent_id = id AND finished_at IS NULL) THEN 'an attempt does not end'
           WHEN held = 1 AND state NOT IN ('queued', 'waiting') THEN 'held' END,
      EXISTS (SELECT 1 FROM seen WHERE seen.position = intents.position AND was IN ('rejected', 'parked'))
      FROM intents LEFT JOIN outbox USING (position) ORDER BY position";
 
 impl World<'_> {
-    /// Everything, after this op; `head` is where the log ended before it.
+    /// Checks everything after this op. `head` is the end of the log before it.
     pub fn check(&mut self, op: &Op, head: i64) -> Checked {
-        self.look_for_taken()?;
+        self.check_waiting_files()?;
         self.check_server()?;
-        // What nobody wrote to is as it was proven to be.
+        // An unchanged database was checked before.
         let version = Some(self.look(|reader| reader.data_version().unwrap()));
         if version == self.log.version {
             return Ok(());
         }
-        let eyes = std::sync::Arc::clone(&self.eyes);
-        let eyes = eyes.lock().unwrap();
-        let reader = eyes.as_ref().unwrap();
+        let reader = std::sync::Arc::clone(&self.reader);
+        let guard = reader.lock().unwrap();
+        let reader = guard.as_ref().unwrap();
         let is_another = matches!(op, Op::Restore(_));
         let head = if is_another { 0 } else { head };
         self.log.check(reader)?;
@@ -81,22 +81,25 @@ impl World<'_> {
             true => Vec::new(),
             false => log::changes_after(reader, head),
         };
-        drop(eyes);
-        let records =
-            matches!(op, Op::Sweep | Op::Probe | Op::Drain | Op::Together | Op::Erase(_) | Op::Restore(_));
-        must!(records || changes.is_empty(), "{op:?} alone recorded something");
+        drop(guard);
+        let records = matches!(
+            op,
+            Op::Sweep | Op::Probe | Op::Drain | Op::SweepAndDrain | Op::Erase(_) | Op::Restore(_)
+        );
+        must!(records || changes.is_empty(), "{op:?} recorded a change by itself");
         log::check_view(&changes)?;
         self.check_origins(&changes)?;
         self.check_intents()
     }
 
-    /// What was pushed was rightly pushed, and no create made more than it may.
+    /// Checks that each push was allowed, and that no intent created more customers than it may.
     fn check_server(&mut self) -> Checked {
         let ledger = std::sync::Arc::clone(&self.server);
         let mut server = ledger.lock().unwrap();
         server.closed = None;
         must!(server.broken.is_empty(), "{:?}", server.broken);
-        // Once two accounts' customers are one mirror, and either key is as good, each account counts for itself.
+        // When customers of two accounts share one mirror and both keys are accepted, each account
+        // counts for itself.
         let account_of = |effect: &Effect| if self.is_mixed { effect.account } else { 0 };
         let mut made: BTreeMap<(&str, usize), Vec<usize>> = BTreeMap::new();
         for (n, effect) in server.effects.iter().enumerate().filter(|(_, effect)| effect.is_create) {
@@ -107,7 +110,8 @@ impl World<'_> {
             let may = self.accepted.get(intent).map_or(usize::MAX, |known| known.may_make);
             effects.retain(|n| !server.excused.contains(n));
             if effects.len() > may {
-                // Whoever was deleted there before anybody here could see him leaves no trace by which it could be known.
+                // A customer that was deleted at KOMOJU before any read here showed it leaves no
+                // trace. The create cannot be recognised by it.
                 let is_traceless = |n: &usize| self.is_traceless(&server, &server.effects[*n].customer);
                 let (traceless, others): (Vec<_>, Vec<_>) = effects.into_iter().partition(is_traceless);
                 must!(others.len() <= may, "{intent} made {} customers, and may make {may}", others.len());
@@ -124,7 +128,7 @@ impl World<'_> {
             && self.look(|reader| reader.query_row(sql, [customer], |row| row.get(0)).unwrap())
     }
 
-    /// 6: what we pushed, and were told so, does not come back as somebody else's change.
+    /// Invariant 6: an acknowledged push of ours does not return as a change of another client.
     fn check_origins(&self, changes: &[Record]) -> Checked {
         let server = self.server.lock().unwrap();
         let mut settled: BTreeSet<&str> = BTreeSet::new();
@@ -133,22 +137,25 @@ impl World<'_> {
                 must!(change.text("origin") == Some("intent"), "{change:?}");
                 must!(server.senders.contains(intent), "{intent} is recorded, and nothing was pushed for it");
                 settled.insert(intent);
-                // 3: our own delete is evidence where it was answered by KOMOJU itself, for then nobody is there any more.
+                // Invariant 4: our own delete is evidence where KOMOJU itself answered it, because
+                // then the customer is gone.
                 if change.text("kind") == Some("deleted") {
                     let customer = change.text("customer_id").unwrap();
                     let has_deleted =
                         |effect: &Effect| effect.intent == intent && effect.customer == customer;
                     let is_gone = server.find(self.account, customer).is_none();
                     let took_effect = is_gone || server.effects.iter().any(has_deleted);
-                    must!(took_effect, "{intent} deleted {customer} here only: {change:?}");
+                    must!(took_effect, "{intent} deleted {customer} only in the mirror: {change:?}");
                 }
                 continue;
             }
             must!(change.text("origin") != Some("intent"), "{change:?} by no intent");
-            // Who is gone from one account, and perhaps erased since, comes back with the key of the other, as we left him.
+            // A customer that is gone from one account, and perhaps erased since, returns with the
+            // key of the other account, unchanged.
             let is_swapped_back =
                 self.was_swapped && matches!(change.text("kind"), Some("restored" | "created"));
-            // 5: that a card is gone, an answer of ours does not say; the next sweep that shows cards does.
+            // Invariant 5: an answer to a push does not show that a card is gone. The next sweep
+            // that shows cards does.
             let is_card_alone = change
                 .get("diff")
                 .as_object()
@@ -200,7 +207,7 @@ impl World<'_> {
             );
             self.seen = n;
         }
-        // None is lost, none came of nothing.
+        // No intent is lost, and none appears without being dropped.
         must!(
             rows.len() == self.accepted.len(),
             "{} intents are there, {} were accepted",
@@ -211,7 +218,7 @@ impl World<'_> {
         for row in &rows {
             let Row { id, state, .. } = row;
             must!(row.wrong.is_none(), "{id}, which is {state}, has a wrong {:?}", row.wrong);
-            let Some(known) = self.accepted.get(id) else { return Err(format!("nobody dropped {id}")) };
+            let Some(known) = self.accepted.get(id) else { return Err(format!("{id} was never dropped")) };
             let customer = known.json.get("customer_id").and_then(Value::as_str);
             must!(row.customer.as_deref() == customer, "{id} is about {:?}", row.customer);
             let body = row.body.as_deref().map(|body| serde_json::from_str::<Value>(body).unwrap());
@@ -222,20 +229,21 @@ impl World<'_> {
             {
                 *token = "****".into();
             }
-            must!(row.is_erased || body == expected, "the body of {id}, which is {state}, is another one");
+            must!(row.is_erased || body == expected, "the body of {id}, which is {state}, differs");
             if row.is_open {
                 let is_first = *heads.entry(&row.lane).or_insert(row.position) == row.position;
-                must!(row.is_head == is_first, "{id} is the first of its customer or not: {}", row.is_head);
+                must!(row.is_head == is_first, "{id}: is_head is {}", row.is_head);
             } else {
-                must!(!row.is_head, "{id} is {state}, and comes first");
+                must!(!row.is_head, "{id} is {state}, and is a head");
             }
         }
         in_order(&rows)
     }
 }
 
-/// One customer's intents were sent in their order. Who was rejected, or parked and let go on, came later; and whose customer was
-/// not known yet could not be told to belong to it.
+/// Checks that the intents of one customer were sent in order. A retry of a rejected or parked
+/// intent may be sent later. An intent of an `@ID` whose customer was not known yet could not be
+/// ordered.
 fn in_order(rows: &[Row]) -> Checked {
     let refers = |row: &Row| row.customer.as_deref().is_some_and(|id| id.starts_with('@'));
     let mut stuck: HashMap<&str, &str> = HashMap::new();
@@ -251,8 +259,8 @@ fn in_order(rows: &[Row]) -> Checked {
     Ok(())
 }
 
-/// Whether this change, seen by a pass, is no news of anybody else: our own push, or what was there before it. `new_from`: the first
-/// effect of this op.
+/// Whether a pass recorded a change that is no change of another client: our own push, or the state
+/// before it. `new_from` is the first effect of this op.
 fn echo(
     server: &Server,
     customer: &str,
@@ -266,14 +274,17 @@ fn echo(
         after => Some(text(after)),
     };
     let at = versions.iter().rposition(|(version, _)| *version == after)?;
-    let told = |effect: &Option<usize>| effect.is_some_and(|effect| server.effects[effect].told);
+    let is_acknowledged =
+        |effect: &Option<usize>| effect.is_some_and(|effect| server.effects[effect].is_acknowledged);
     if change.text("kind") == Some("deleted") {
-        // Who is gone from this account for other reasons is gone; and of whom nobody knew here when our delete settled, it said nothing.
+        // A customer that is gone for other reasons may be recorded. If no read had shown the
+        // customer when our delete settled, the delete recorded nothing.
         let is_last = at + 1 == versions.len();
         let is_new = versions[at].1.is_some_and(|effect| effect >= new_from);
-        return (is_last && is_new && told(&versions[at].1)).then_some("our own delete came back");
+        return (is_last && is_new && is_acknowledged(&versions[at].1)).then_some("our own delete came back");
     }
-    // 5: a customer that comes back without a card keeps the known one, so its state may equal the one before its card was removed.
+    // Invariant 5: a customer that is restored without a card keeps the known one, so its state may
+    // equal the one before its card was removed.
     let without_card = |after: &Value| {
         let mut after = after.clone();
         after["source"] = Value::Null;
@@ -285,19 +296,20 @@ fn echo(
     {
         return None;
     }
-    // A list that moves shows one customer on two pages, and the newer state first: so it was recorded as theirs already.
+    // A list that moves can show one customer on two pages, the newer state first. So the newer
+    // state was recorded before.
     let before = Some(change.get("before")).filter(|before| before.is_object()).map(text);
     if versions[at + 1..].iter().any(|(version, effect)| effect.is_none() && *version == before) {
         return None;
     }
-    // One whose answer was lost was anybody's until the same was sent again.
-    if versions.iter().filter(|(version, _)| *version == after).all(|(_, effect)| told(effect)) {
+    // After a lost answer a state may belong to any client, until the same push is acknowledged.
+    if versions.iter().filter(|(version, _)| *version == after).all(|(_, effect)| is_acknowledged(effect)) {
         return Some("our own push came back");
     }
     let is_settled = |effect: &Option<usize>| {
         effect.is_some_and(|effect| {
             let effect = &server.effects[effect];
-            effect.told && settled.contains(effect.intent.as_str())
+            effect.is_acknowledged && settled.contains(effect.intent.as_str())
         })
     };
     versions[at + 1..]

@@ -1,24 +1,24 @@
-//! How often what happened: a simulation that never gets somewhere proves nothing of it.
+//! Counters of the ops and faults. A simulation that never reaches a case proves nothing about it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Value, json};
 
-/// How often what was done and what went wrong, by kind.
+/// The numbers of ops and faults, by kind.
 #[derive(Debug, Default)]
 pub struct Count {
     pub ops: BTreeMap<String, u64>,
-    /// Parts of the intents that were dropped.
+    /// Properties of the intents that were dropped.
     pub intents: BTreeMap<String, u64>,
-    /// What went wrong, or was changed by others, within a pass or a drain.
+    /// Faults and changes by other clients within a pass or a drain.
     pub faults: BTreeMap<String, u64>,
 }
 
-/// Below so many ops chance decides whether a rare kind occurs.
-const TELLING: u64 = 20_000;
+/// Below this number of ops a rare kind may be missing by chance.
+const ENOUGH_OPS: u64 = 20_000;
 
-/// The least that each kind has of its group, in hundredths.
+/// The least share of each kind in its group, in hundredths.
 const LEAST: u64 = 1;
 
 impl Count {
@@ -63,9 +63,10 @@ impl Count {
         self.ops.values().sum()
     }
 
-    /// Every kind must have occurred, and none may be rarer than one in a hundred of its group.
-    pub fn must_be_even(&self, kinds: [usize; 3]) {
-        if self.sum() < TELLING {
+    /// Asserts that every kind has occurred, and that none is rarer than one in a hundred of its
+    /// group.
+    pub fn assert_every_kind_occurs(&self, kinds: [usize; 3]) {
+        if self.sum() < ENOUGH_OPS {
             return;
         }
         for ((name, group), kinds) in self.groups().into_iter().zip(kinds) {

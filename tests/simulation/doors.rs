@@ -1,4 +1,5 @@
-//! The doors: an intent by SQL, by a file and by the command line's function; what is nonsense, and what came before.
+//! The doors: intents by SQL, by a file and by the function of the command line; also invalid and
+//! repeated ones.
 
 use std::fs;
 use std::path::Path;
@@ -12,38 +13,40 @@ use komoju_sync::store::outbox::accept::{Accepted, Door as Way, accept};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::ops::{Door, Want, Wish};
+use crate::ops::{Door, IntentKind, IntentSpec};
 use crate::world::{Checked, World, must};
 
-/// An intent that was accepted, as far as it must be found again.
+/// An accepted intent, with what is needed to check its row.
 #[derive(Clone, Debug)]
-pub struct Known {
-    /// As it was dropped.
+pub struct AcceptedIntent {
+    /// The intent as it was dropped.
     pub json: Value,
     pub body: Option<Value>,
-    /// Whether a person gave it another body.
+    /// Whether an operator gave it another body.
     pub is_corrected: bool,
-    /// Whether a backup, older than what may have become of it, brought it back: then its token is gone, and a person looks.
+    /// Whether a restored backup contained it. Then its token is gone, its outcome may be newer
+    /// than the backup, and an operator checks it.
     pub is_restored: bool,
-    /// How many customers it may make: one, and one more each time that a person takes it on himself.
+    /// How many customers it may create: one, and one more for each decision of an operator that
+    /// allows it.
     pub may_make: usize,
 }
 
-/// A file that lies in the spool.
+/// A file in the spool.
 #[derive(Clone, Debug)]
-pub struct Waiting {
+pub struct WaitingFile {
     pub name: String,
     pub intents: Vec<Value>,
 }
 
-impl Known {
+impl AcceptedIntent {
     fn of(json: Value) -> Self {
         let body = json.get("body").filter(|body| !body.is_null()).cloned();
         Self { json, body, is_corrected: false, is_restored: false, may_make: 1 }
     }
 }
 
-/// What no door takes.
+/// Intents that every door refuses.
 const NONSENSE: [&str; 14] = [
     r#"{"op": "replace", "body": {"email": "a"}}"#,
     r#"{"op": "create", "customer_id": "c", "body": {"email": "a"}}"#,
@@ -56,14 +59,14 @@ const NONSENSE: [&str; 14] = [
     r#"{"op": "update", "customer_id": "c", "body": {}}"#,
     r#"{"op": "update", "body": {"email": "a"}}"#,
     r#"{"op": "update", "customer_id": "..", "body": {"email": "a"}}"#,
-    r#"{"op": "update", "customer_id": "@nobody", "body": {"email": "a"}}"#,
+    r#"{"op": "update", "customer_id": "@none", "body": {"email": "a"}}"#,
     r#"{"op": "delete", "customer_id": "c", "body": {"email": "a"}}"#,
     r#"{"op": "delete", "customer_id": "c", "not_before": "2026-02-30T00:00:00Z"}"#,
 ];
 
-/// What the door said.
+/// The answer of a door.
 #[derive(Debug, PartialEq)]
-enum Said {
+enum DoorAnswer {
     New,
     Known,
     Refused,
@@ -72,12 +75,12 @@ enum Said {
 }
 
 impl World<'_> {
-    pub fn drop_one(&mut self, door: Door, want: Want) -> Checked {
-        want.kinds().into_iter().for_each(|kind| self.count(&format!("Intent::{kind}")));
+    pub fn drop_one(&mut self, door: Door, spec: IntentSpec) -> Checked {
+        spec.kinds().into_iter().for_each(|kind| self.count(&format!("Intent::{kind}")));
         self.dropped += 1;
         let n = self.dropped;
-        let mut intents = vec![self.intent(n, want)];
-        if door == Door::File && want.wish == Wish::New && n.is_multiple_of(2) {
+        let mut intents = vec![self.intent(n, spec)];
+        if door == Door::File && spec.kind == IntentKind::New && n.is_multiple_of(2) {
             let more = json!({"id": format!("i{n}+"), "op": "update", "customer_id": format!("@i{n}"),
                 "body": {"metadata": {"of": "the same file"}}});
             intents.push(more);
@@ -88,16 +91,19 @@ impl World<'_> {
         let is_fine = intents.iter().all(|intent| {
             refers(intent).is_none_or(|of| of == format!("i{n}") || self.accepted.contains_key(&of))
         });
-        let said = self.give(door, &intents)?;
+        let answer = self.give(door, &intents)?;
         let expected = match (self.enabled, is_fine) {
-            (true, true) => Said::New,
-            (false, _) if door == Door::File => Said::Nothing,
-            _ => Said::Refused,
+            (true, true) => DoorAnswer::New,
+            (false, _) if door == Door::File => DoorAnswer::Nothing,
+            _ => DoorAnswer::Refused,
         };
-        // A file may also wait for an older one, which waits in the same list.
-        let may_crash = (self.crashed || self.waiting.len() > 1) && said == Said::Nothing;
-        must!(said == expected || may_crash, "{door:?} said {said:?} to {intents:?}, not {expected:?}");
-        if said == Said::New {
+        // A file may also wait for an older one in the same list.
+        let may_crash = (self.crashed || self.waiting.len() > 1) && answer == DoorAnswer::Nothing;
+        must!(
+            answer == expected || may_crash,
+            "{door:?} answered {answer:?} to {intents:?}, not {expected:?}"
+        );
+        if answer == DoorAnswer::New {
             self.remember(intents);
         }
         Ok(())
@@ -106,30 +112,30 @@ impl World<'_> {
     fn remember(&mut self, intents: Vec<Value>) {
         for intent in intents {
             let id = intent["id"].as_str().unwrap().to_owned();
-            self.accepted.entry(id).or_insert_with(|| Known::of(intent));
+            self.accepted.entry(id).or_insert_with(|| AcceptedIntent::of(intent));
         }
     }
 
-    fn intent(&self, n: u64, want: Want) -> Value {
-        let created = |is: &(&String, &Known)| is.1.json["op"] == "create";
-        let newest = self.newest_first().find(created).map_or("nobody", |(id, _)| id.as_str());
-        let somebody = |place| self.server.lock().unwrap().somebody(place);
-        let (op, customer, theirs) = match want.wish {
-            Wish::New | Wish::Twin => ("create", None, Value::Null),
-            Wish::Change(place) => {
-                let (id, theirs) = somebody(place);
+    fn intent(&self, n: u64, spec: IntentSpec) -> Value {
+        let created = |is: &(&String, &AcceptedIntent)| is.1.json["op"] == "create";
+        let newest = self.newest_first().find(created).map_or("none", |(id, _)| id.as_str());
+        let any_customer = |place| self.server.lock().unwrap().any_customer(place);
+        let (op, customer, theirs) = match spec.kind {
+            IntentKind::New | IntentKind::Twin => ("create", None, Value::Null),
+            IntentKind::Change(place) => {
+                let (id, theirs) = any_customer(place);
                 ("update", Some(id), theirs)
             }
-            Wish::Remove(place) => {
-                let (id, theirs) = somebody(place);
+            IntentKind::Remove(place) => {
+                let (id, theirs) = any_customer(place);
                 ("delete", Some(id), theirs)
             }
-            Wish::ChangeMade => ("update", Some(format!("@{newest}")), Value::Null),
-            Wish::RemoveMade => ("delete", Some(format!("@{newest}")), Value::Null),
+            IntentKind::ChangeMade => ("update", Some(format!("@{newest}")), Value::Null),
+            IntentKind::RemoveMade => ("delete", Some(format!("@{newest}")), Value::Null),
         };
         let mut body = Map::new();
-        let like = match want.wish {
-            Wish::Twin => self.accepted.get(newest).and_then(|known| known.json.get("body").cloned()),
+        let like = match spec.kind {
+            IntentKind::Twin => self.accepted.get(newest).and_then(|known| known.json.get("body").cloned()),
             _ => None,
         };
         match (op, like) {
@@ -144,12 +150,12 @@ impl World<'_> {
             ("update", _) if n.is_multiple_of(2) => {
                 body.insert("email".into(), format!("changed{n}@example.com").into());
             }
-            ("update", _) if !(want.token && n.is_multiple_of(3)) => {
+            ("update", _) if !(spec.token && n.is_multiple_of(3)) => {
                 body.insert("metadata".into(), json!({"k": n.to_string()}));
             }
             _ => {}
         }
-        if want.token && op != "delete" {
+        if spec.token && op != "delete" {
             body.insert("payment_details".into(), format!("tok_{}n{n}", self.seed).into());
         }
         let mut intent = json!({"id": format!("i{n}"), "op": op});
@@ -159,49 +165,50 @@ impl World<'_> {
         if op != "delete" {
             intent["body"] = body.into();
         }
-        if let (Some(truly), "update" | "delete") = (want.expect, op) {
+        if let (Some(truly), "update" | "delete") = (spec.expect, op) {
             intent["expect"] = match truly {
                 true => json!({"email": theirs.get("email").cloned().unwrap_or_default()}),
                 false => json!({"metadata": {"k": "never"}}),
             };
         }
-        if let Some(minutes) = want.not_before {
+        if let Some(minutes) = spec.not_before {
             let then = self.clock.now() + SignedDuration::from_mins(minutes);
             intent["not_before"] = time::written(then).into();
         }
         intent
     }
 
-    /// The accepted intents, the newest first.
-    pub fn newest_first(&self) -> impl Iterator<Item = (&String, &Known)> {
+    /// Returns the accepted intents, the newest first.
+    pub fn newest_first(&self) -> impl Iterator<Item = (&String, &AcceptedIntent)> {
         let number = |id: &str| id[1..].trim_end_matches('+').parse::<u64>().unwrap_or(0);
         let mut all: Vec<_> = self.accepted.iter().collect();
         all.sort_by_key(|(id, _)| std::cmp::Reverse(number(id)));
         all.into_iter()
     }
 
-    /// Gives intents to a door, several only in a file; what it said, and that it did so.
-    fn give(&mut self, door: Door, intents: &[Value]) -> Result<Said, String> {
+    /// Gives intents to a door; several only in one file. Returns the answer, and checks it against
+    /// the rows.
+    fn give(&mut self, door: Door, intents: &[Value]) -> Result<DoorAnswer, String> {
         let before = self.intents();
-        let said = match door {
+        let answer = match door {
             Door::Sql => self.give_by_sql(&intents[0]),
             Door::Cli => self.give_by_command(&intents[0]),
             Door::File => self.give_by_file(intents),
         };
-        let new = match said {
-            Said::New => intents.len() as u64,
+        let new = match answer {
+            DoorAnswer::New => intents.len() as u64,
             _ => 0,
         };
         let more = self.intents() - before;
-        must!(more == new, "{door:?} said {said:?}, and there are {more} intents more");
-        Ok(said)
+        must!(more == new, "{door:?} answered {answer:?}, and there are {more} intents more");
+        Ok(answer)
     }
 
     fn intents(&self) -> u64 {
         self.look(|reader| reader.query_row("SELECT count(*) FROM intents", [], |row| row.get(0)).unwrap())
     }
 
-    fn give_by_sql(&mut self, intent: &Value) -> Said {
+    fn give_by_sql(&mut self, intent: &Value) -> DoorAnswer {
         let text = |name: &str| match &intent[name] {
             Value::Null => None,
             Value::String(text) => Some(text.clone()),
@@ -212,27 +219,27 @@ impl World<'_> {
         let values = ["id", "op", "customer_id", "body", "expect", "not_before"].map(text);
         let inserted = client.prepare_cached(sql).unwrap().execute(rusqlite::params_from_iter(values));
         match inserted {
-            Ok(_) => Said::New,
+            Ok(_) => DoorAnswer::New,
             Err(rusqlite::Error::SqliteFailure(failure, _))
                 if failure.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_TRIGGER =>
             {
-                Said::Refused
+                DoorAnswer::Refused
             }
             Err(error) => panic!("{error}"),
         }
     }
 
-    fn give_by_command(&mut self, intent: &Value) -> Said {
-        let Ok(intent) = Intent::parse(&intent.to_string()) else { return Said::Refused };
-        match self.write(|tx| accept(tx, &intent, Way::Cli, Some("somebody"))) {
-            Ok(Accepted::New(_)) => Said::New,
-            Ok(Accepted::Known(_)) => Said::Known,
-            Err(StoreError::Refused(_)) => Said::Refused,
+    fn give_by_command(&mut self, intent: &Value) -> DoorAnswer {
+        let Ok(intent) = Intent::parse(&intent.to_string()) else { return DoorAnswer::Refused };
+        match self.write(|tx| accept(tx, &intent, Way::Cli, Some("simulation"))) {
+            Ok(Accepted::New(_)) => DoorAnswer::New,
+            Ok(Accepted::Known(_)) => DoorAnswer::Known,
+            Err(StoreError::Refused(_)) => DoorAnswer::Refused,
             Err(error) => panic!("{error}"),
         }
     }
 
-    fn give_by_file(&mut self, intents: &[Value]) -> Said {
+    fn give_by_file(&mut self, intents: &[Value]) -> DoorAnswer {
         self.dropped += 1;
         let extension = if intents.len() == 1 { "json" } else { "jsonl" };
         let name = format!("f{}.{extension}", self.dropped);
@@ -244,39 +251,40 @@ impl World<'_> {
         fs::rename(made, spool.join(&name)).unwrap();
         let before = self.intents();
         let names = [name.clone()];
-        let of_the_next_pass = std::mem::replace(&mut self.crash_at, self.crash_at_door.take());
+        let crash_at = std::mem::replace(&mut self.crash_at, self.crash_at_door.take());
         if self.run(async |process| process.spool.take(&names).await.unwrap()).is_none() {
             self.count("Crash at the door");
         }
-        self.crash_at = of_the_next_pass;
-        self.waiting.push(Waiting { name, intents: intents.to_vec() });
-        let is_there = lies(&spool, &self.waiting.last().unwrap().name);
-        let said = match self.intents() - before {
-            0 if is_there => Said::Nothing,
-            0 if is_put_aside(&spool, &self.waiting.last().unwrap().name) => Said::Refused,
-            0 => Said::Known,
-            _ => Said::New,
+        self.crash_at = crash_at;
+        self.waiting.push(WaitingFile { name, intents: intents.to_vec() });
+        let is_there = is_pending(&spool, &self.waiting.last().unwrap().name);
+        let answer = match self.intents() - before {
+            0 if is_there => DoorAnswer::Nothing,
+            0 if is_rejected_copy(&spool, &self.waiting.last().unwrap().name) => DoorAnswer::Refused,
+            0 => DoorAnswer::Known,
+            _ => DoorAnswer::New,
         };
-        // A crash between commit and receipt leaves the file, and the next look catches up.
-        if said != Said::Nothing && !is_there {
+        // A crash between commit and receipt leaves the file, and the next scan finishes it.
+        if answer != DoorAnswer::Nothing && !is_there {
             self.waiting.pop();
         }
-        said
+        answer
     }
 
-    /// As the daemon does at its start: what a crash left is accepted before anything younger comes in.
+    /// Takes the waiting files, as the daemon does at its start: they are accepted before anything
+    /// newer.
     pub fn take_waiting(&mut self) -> Checked {
         if self.waiting.is_empty() || !self.enabled {
             return Ok(());
         }
-        let of_the_next_pass = self.crash_at.take();
+        let crash_at = self.crash_at.take();
         self.run(async |process| process.spool.drain(&CancellationToken::new()).await.unwrap());
-        self.crash_at = of_the_next_pass;
-        self.look_for_taken()
+        self.crash_at = crash_at;
+        self.check_waiting_files()
     }
 
-    /// What became of the files that waited: none may be gone with its intents.
-    pub fn look_for_taken(&mut self) -> Checked {
+    /// Checks that no file that waited is gone without its intents.
+    pub fn check_waiting_files(&mut self) -> Checked {
         let spool = self.place.spool();
         for waiting in std::mem::take(&mut self.waiting) {
             let is_accepted = |intent: &Value| {
@@ -287,16 +295,16 @@ impl World<'_> {
                 })
             };
             let is_taken = waiting.intents.iter().all(is_accepted);
-            let is_there = lies(&spool, &waiting.name);
-            let is_refused = is_put_aside(&spool, &waiting.name);
-            must!(is_taken || is_there || is_refused, "{waiting:?} is gone, and its intents are not there");
+            let is_there = is_pending(&spool, &waiting.name);
+            let is_refused = is_rejected_copy(&spool, &waiting.name);
+            must!(is_taken || is_there || is_refused, "{waiting:?} is gone without its intents");
             if is_taken {
                 self.remember(waiting.intents.clone());
             }
             if is_there {
                 self.waiting.push(waiting);
             } else if is_refused && !is_taken {
-                // Only whom it refers to may be gone since, or the very id be used.
+                // A refusal is right if its `@ID` is unknown by now or its id is used.
                 let refers = waiting
                     .intents
                     .iter()
@@ -313,11 +321,11 @@ impl World<'_> {
     pub fn drop_nonsense(&mut self, door: Door, which: usize) -> Checked {
         let text = NONSENSE[which % NONSENSE.len()];
         let intent: Value = serde_json::from_str(text).unwrap();
-        let said = self.give(door, &[intent])?;
+        let answer = self.give(door, &[intent])?;
         let waits = door == Door::File
             && (self.crashed || !self.enabled || self.waiting.len() > 1)
-            && said == Said::Nothing;
-        must!(said == Said::Refused || waits, "{door:?} said {said:?} to {text}");
+            && answer == DoorAnswer::Nothing;
+        must!(answer == DoorAnswer::Refused || waits, "{door:?} answered {answer:?} to {text}");
         Ok(())
     }
 
@@ -330,7 +338,8 @@ impl World<'_> {
         if !same {
             intent["not_before"] = "2030-01-01T00:00:00Z".into();
         }
-        // What came by SQL and was taken back before anything of it was sent has no token any more, and never had a digest.
+        // An intent by SQL that was cancelled before it was sent has no token any more, and never
+        // had a digest.
         let (is_erased, is_masked) = self.look(|reader| {
             let sql = "SELECT erased, content IS NULL AND coalesce(body GLOB '*\"****\"*', 0)
                 FROM outbox JOIN intents USING (position) WHERE id = ?1";
@@ -338,30 +347,31 @@ impl World<'_> {
                 reader.query_row(sql, [&id], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, bool>(1)?)));
             read.unwrap()
         });
-        let said = self.give(door, &[intent])?;
+        let answer = self.give(door, &[intent])?;
         let waits = door == Door::File
             && (self.crashed || !self.enabled || self.waiting.len() > 1)
-            && said == Said::Nothing;
+            && answer == DoorAnswer::Nothing;
         let fits = match door {
-            Door::Sql => said == Said::Refused,
-            _ if !same || is_erased => said == Said::Refused,
-            // What it is compared with may be gone: the token with a backup, the first content with a correction.
+            Door::Sql => answer == DoorAnswer::Refused,
+            _ if !same || is_erased => answer == DoorAnswer::Refused,
+            // The content to compare with may be gone: the token with a backup, the first content
+            // with a correction.
             _ if known.is_corrected || known.is_restored || is_masked => {
-                said == Said::Known || said == Said::Refused
+                answer == DoorAnswer::Known || answer == DoorAnswer::Refused
             }
-            _ => said == Said::Known,
+            _ => answer == DoorAnswer::Known,
         };
-        must!(fits || waits, "{door:?} said {said:?} to {id} once more, the same: {same}");
+        must!(fits || waits, "{door:?} answered {answer:?} to {id} again, the same: {same}");
         Ok(())
     }
 }
 
 /// Whether the file waits to be taken, or its acceptance has begun.
-fn lies(spool: &Path, name: &str) -> bool {
+fn is_pending(spool: &Path, name: &str) -> bool {
     let claims = fs::read_dir(spool.join(".claimed")).into_iter().flatten().flatten();
     spool.join(name).exists() || claims.map(|claim| claim.path().join(name)).any(|path| path.exists())
 }
 
-fn is_put_aside(spool: &Path, name: &str) -> bool {
+fn is_rejected_copy(spool: &Path, name: &str) -> bool {
     spool.join("rejected").join(name).exists()
 }

@@ -1,4 +1,4 @@
-//! The end of all trouble: what can come to its end does, and then both sides are the same.
+//! The end of a seed: the faults end, every intent settles that can, and then both sides are equal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,13 +13,14 @@ use crate::log::{self, Log};
 use crate::ops::Op;
 use crate::world::{Checked, World, must};
 
-/// How often what waits is tried again, and after how long each time.
+/// The number of retries of what waits, and the time before each.
 const ROUNDS: (u32, Duration) = (12, Duration::from_secs(20 * 60));
 
-/// Longer than anything waits for its time.
+/// Longer than any `not_before` is ahead.
 const LONG: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
-/// Who is not settled and waits for no person, neither by itself nor behind another.
+/// The intents that are not settled and wait for no operator, neither themselves nor behind another
+/// intent.
 const STUCK: &str =
     "SELECT id || ' ' || state || ' ' || coalesce(reason, '') FROM intents JOIN outbox USING (position)
      WHERE state IN ('queued', 'sending', 'waiting')
@@ -39,13 +40,14 @@ impl World<'_> {
         server.lists[0].iter().map(|c| (c["id"].as_str().unwrap().to_owned(), c.clone())).collect()
     }
 
-    /// The customers with an attempt that is to be repeated: a sweep leaves them to it.
+    /// Returns the customers with an attempt that will be repeated. A sweep leaves them to that
+    /// attempt.
     fn pushed(&self) -> BTreeSet<String> {
         self.column("SELECT lane FROM outbox JOIN intents USING (position) WHERE is_open = 1 AND state IN ('sending', 'waiting')")
     }
 
-    /// What is live here is what is there, but for customers that an operator's decision or an open push keeps. `with_cards`: also the
-    /// cards.
+    /// Checks that the live customers of the mirror equal those at KOMOJU, except those that an
+    /// operator's decision or an open push keeps. `with_cards`: cards are compared, too.
     fn is_true(&self, with_cards: bool) -> Checked {
         let truth = self.truth();
         let mut waits =
@@ -62,12 +64,13 @@ impl World<'_> {
         Ok(())
     }
 
-    /// 5 again: where no card at all is listed, null may as well mean "not revealed", and the known ones stay.
+    /// Invariant 5: where no card at all is listed, null may also mean "not revealed", and the
+    /// known cards are kept.
     fn shows_cards(&self) -> bool {
         self.truth().values().any(|customer| !customer["source"].is_null())
     }
 
-    fn checked(&mut self, op: Op) -> Checked {
+    fn checked_step(&mut self, op: Op) -> Checked {
         self.step(op).map_err(|why| format!("{op:?}: {why}"))
     }
 
@@ -81,7 +84,8 @@ impl World<'_> {
             server.lists_hide_cards = false;
             let now = server.now();
             drop(server);
-            // The clock is right again, and late enough for those who were given a time while it was not.
+            // Correct the clock. It is late enough for each `not_before` that was set while the
+            // clock was wrong.
             let dropped = self.accepted.values().map(|known| &known.json);
             let dropped = dropped.chain(self.waiting.iter().flat_map(|file| &file.intents));
             let latest = dropped.filter_map(|intent| time::read(intent["not_before"].as_str()?)).max();
@@ -91,21 +95,22 @@ impl World<'_> {
         self.crash_at = None;
         self.crash_at_door = None;
         self.account = 0;
-        self.checked(Op::Switch(true))?;
-        self.checked(Op::Sweep)?;
-        // An empty mirror may have taken the other key meanwhile; then a person has to say that this one is right.
-        self.checked(Op::Accept)?;
-        self.checked(Op::Sweep)?;
-        // A customer that answered while it was not listed is not requested for two sweeps; and a sweep that crashed after that answer has
-        // no number of its own.
+        self.checked_step(Op::Switch(true))?;
+        self.checked_step(Op::Sweep)?;
+        // An empty mirror may have accepted the other key. Then an operator must accept this one.
+        self.checked_step(Op::Accept)?;
+        self.checked_step(Op::Sweep)?;
+        // A customer that answered 200 while it was not listed is not requested for two sweeps. A
+        // sweep that crashed after that answer does not count.
         for _ in 0..3 {
-            self.checked(Op::Sweep)?;
+            self.checked_step(Op::Sweep)?;
         }
-        // A rejected deletion stays rejected until its customer is listed; all others are approved. The next sweep may hold further ones,
-        // which exceed the limit of the day: they are approved too.
+        // A rejected deletion stays rejected until its customer is listed. All others are approved.
+        // The next sweep may hold further ones, which exceed the limit of the day: they are
+        // approved, too.
         for _ in 0..2 {
             self.decide(Decision::Approve);
-            self.checked(Op::Sweep)?;
+            self.checked_step(Op::Sweep)?;
         }
         let shows_cards = self.shows_cards();
         self.is_true(shows_cards)?;
@@ -113,7 +118,7 @@ impl World<'_> {
 
         self.clock.advance(LONG);
         for _ in 0..ROUNDS.0 {
-            self.checked(Op::Drain)?;
+            self.checked_step(Op::Drain)?;
             if self.column(STUCK).is_empty() && self.waiting.is_empty() {
                 break;
             }
@@ -121,47 +126,47 @@ impl World<'_> {
             self.clock.advance(ROUNDS.1);
         }
         let stuck = self.column(STUCK);
-        must!(stuck.is_empty(), "these wait for nothing: {stuck:?}");
+        must!(stuck.is_empty(), "stuck: {stuck:?}");
         must!(self.waiting.is_empty(), "these files are not taken: {:?}", self.waiting);
         if is_left_to_a_push {
             for _ in 0..3 {
-                self.checked(Op::Sweep)?;
+                self.checked_step(Op::Sweep)?;
             }
             self.decide(Decision::Approve);
-            self.checked(Op::Sweep)?;
+            self.checked_step(Op::Sweep)?;
         }
-        // 6: whatever we did there is known here, before a pass reads it.
+        // Invariant 6: every push of ours is in the mirror before a pass reads it.
         self.is_true(shows_cards)?;
         self.check_done()?;
         if !shows_cards {
-            self.checked(Op::Sweep)?;
+            self.checked_step(Op::Sweep)?;
             self.is_true(self.shows_cards())?;
         }
 
-        // 11: what is unchanged appends nothing.
+        // Invariant 11: an unchanged list appends nothing.
         let head = self.log.head.seq;
-        self.checked(Op::Sweep)?;
-        self.checked(Op::Probe)?;
+        self.checked_step(Op::Sweep)?;
+        self.checked_step(Op::Probe)?;
         must!(self.log.head.seq == head, "an unchanged list was recorded as changed");
-        self.checked(Op::Rebuild)?;
+        self.checked_step(Op::Rebuild)?;
         self.check_traces()
     }
 
-    /// What is said to be done was done.
+    /// Checks that each done create and update took effect.
     fn check_done(&self) -> Checked {
         let done = self.column("SELECT id FROM intents WHERE state = 'done' AND op = 'create'");
         let server = self.server.lock().unwrap();
         for id in done {
             let was_made = server.effects.iter().any(|effect| effect.is_create && effect.intent == id);
-            // A twin's customer is as good as its own: neither knows which of them made it.
-            must!(was_made || self.has_twin(&id), "{id} is done, and made nobody");
+            // Two creates with equal content cannot be distinguished by their customer.
+            must!(was_made || self.has_twin(&id), "{id} is done, and no customer was created");
         }
         drop(server);
         let done = self.column("SELECT id FROM intents WHERE state = 'done' AND op = 'update'");
         let server = self.server.lock().unwrap();
         for id in done {
             let has_changed = server.effects.iter().any(|effect| !effect.is_create && effect.intent == id);
-            must!(has_changed, "{id} is done, and changed nobody");
+            must!(has_changed, "{id} is done, and no customer was changed");
         }
         Ok(())
     }
@@ -178,7 +183,8 @@ impl World<'_> {
         self.accepted.iter().any(|(other, known)| other != id && Some(plain(&known.body)) == mine)
     }
 
-    /// 9: no token of a settled intent is left in free pages or WAL, now that nobody works on the files and they can be read as they lie.
+    /// Invariant 9: no token of a settled intent is left in free pages or WAL. The connections are
+    /// closed, so the files can be read directly.
     fn check_traces(&mut self) -> Checked {
         self.look(Log::check_whole)?;
         let open = self
@@ -189,7 +195,7 @@ impl World<'_> {
             .filter_map(|known| known.body.as_ref()?["payment_details"].as_str().map(str::to_owned));
         let sent: Vec<String> =
             sent.filter(|token| !open.iter().any(|body| body.contains(token.as_str()))).collect();
-        self.let_go();
+        self.close_connections();
         let database = self.place.database();
         let wal = fs::read(komoju_sync::store::beside(&database, "-wal")).unwrap_or_default();
         let file = fs::read(&database).unwrap();
@@ -209,7 +215,7 @@ impl World<'_> {
     }
 }
 
-/// The pages that the database has no use for (<https://www.sqlite.org/fileformat.html>, section 1.5).
+/// Returns the free pages of the database (<https://www.sqlite.org/fileformat.html>, section 1.5).
 fn free_pages(file: &[u8]) -> Vec<&[u8]> {
     let number = |at: usize| u32::from_be_bytes(file[at..at + 4].try_into().unwrap()) as usize;
     let size = usize::from(u16::from_be_bytes([file[16], file[17]]));

@@ -1,5 +1,5 @@
-//! The change log and the mirror after each op: what is new is checked from the last head on, the mirror whole; and now and then
-//! everything, by the product's own `verify`.
+//! Checks of the change log and the mirror after each op: new entries from the last head on, and
+//! the whole mirror. At intervals `verify` of the product checks everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,12 +15,12 @@ use serde_json::{Map, Value};
 
 use crate::world::{Checked, must};
 
-/// What was proven so far.
+/// What was checked so far.
 pub struct Log {
     pub head: Head,
-    /// What the log folds to, by customer.
+    /// The fold of the log, by customer.
     pub standings: BTreeMap<String, Standing>,
-    /// The database's version when it was last checked.
+    /// The database's version at the last check.
     pub version: Option<i64>,
     checks: u64,
 }
@@ -32,7 +32,7 @@ impl Default for Log {
     }
 }
 
-/// After how many checks of what is new everything is checked.
+/// The number of incremental checks between two whole ones.
 const WHOLE_EVERY: u64 = 25;
 
 type Sealed = (Entry, Option<Vec<u8>>, [u8; 32], [u8; 32]);
@@ -54,7 +54,8 @@ fn sealed(row: &Row<'_>) -> rusqlite::Result<Sealed> {
 }
 
 impl Log {
-    /// 1 and 14: the log is whole and folds to the mirror. Goes on from what was proven before.
+    /// Invariants 1 and 14: the log is whole and folds to the mirror. Continues from the last
+    /// check.
     pub fn check(&mut self, reader: &Reader) -> Checked {
         let mut statement = reader
             .prepare_cached(
@@ -67,9 +68,9 @@ impl Log {
         for (entry, salt, digest, chained) in entries {
             let seq = entry.seq;
             must!(seq == self.head.seq + 1, "change {} is followed by {seq}", self.head.seq);
-            // What was redacted, and whether an erasure says so, is for the whole check.
+            // The whole check covers redacted entries, and the erasures that list them.
             if let Some(salt) = salt {
-                must!(entry.digest(&salt) == digest, "the digest of change {seq} is another one");
+                must!(entry.digest(&salt) == digest, "the digest of change {seq} differs");
             }
             must!(chain(&self.head.chain, &digest) == chained, "the chain breaks at change {seq}");
             let id = entry.customer_id.as_str().to_owned();
@@ -95,7 +96,7 @@ impl Log {
     pub fn check_whole(reader: &Reader) -> Checked {
         let verified = verify(reader, None).unwrap();
         must!(verified.finding_count == 0, "{:?}", verified.findings);
-        // A pass that recorded something says how much; one that did not may be forgotten.
+        // A pass that recorded changes counts them. The row of any other pass may be removed.
         let wrong: i64 = reader
             .query_row(
                 "SELECT count(*) FROM (SELECT pass_id, count(*) AS changes FROM change_log
@@ -129,10 +130,10 @@ fn mirrored(reader: &Reader) -> BTreeMap<String, Standing> {
     rows.unwrap().collect::<Result<_, _>>().unwrap()
 }
 
-/// The changes after this one.
+/// Returns the changes after this one.
 pub fn changes_after(reader: &Reader, seq: i64) -> Vec<Record> {
     let mut changes = Vec::new();
-    // The view is a long way round to nothing.
+    // The view is slow, so check for new changes first.
     if changes::head(reader).unwrap().seq == seq {
         return changes;
     }
@@ -145,7 +146,7 @@ pub fn changes_after(reader: &Reader, seq: i64) -> Vec<Record> {
     changes
 }
 
-/// The view's diff, before and after agree with the model's.
+/// Checks that diff, before and after of the view agree with the model.
 pub fn check_view(changes: &[Record]) -> Checked {
     for change in changes.iter().filter(|change| change.text("kind") != Some("erased")) {
         let state = |name: &str| change.get(name).as_object().cloned().unwrap_or_else(Map::new);
@@ -156,14 +157,14 @@ pub fn check_view(changes: &[Record]) -> Checked {
 }
 
 impl Log {
-    /// Who is live, by what was proven.
+    /// Returns the live customers by the fold.
     pub fn live(&self) -> BTreeSet<String> {
         let live = self.standings.iter().filter(|(_, standing)| standing.is_live());
         live.map(|(id, _)| id.clone()).collect()
     }
 }
 
-/// The live customers, by id.
+/// Returns the live customers, by id.
 pub fn live(reader: &Reader) -> BTreeMap<String, Value> {
     let mut live = BTreeMap::new();
     let visited: Result<(), StoreError> = read::customers(reader, |record| {

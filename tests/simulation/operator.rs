@@ -1,4 +1,4 @@
-//! A person's words, backups and restores, erasures and a mirror made anew: as the commands do them.
+//! Decisions of the operator, backups, restores, erasures and rebuilds, as the commands do them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,46 +19,47 @@ use komoju_sync::store::{Beside, Instance, Store, StoreError, Tx, Wiped, wipe_be
 use komoju_sync::tasks::spool::erase as files;
 use serde_json::json;
 
-use crate::doors::Known;
+use crate::doors::AcceptedIntent;
 use crate::log::{self, Log};
-use crate::place::give_up;
+use crate::place::remove_database;
 use crate::world::{Checked, World, must};
 
-/// A backup, and what was known when it was made.
-pub struct Kept {
+/// A backup, and the accepted intents when it was made.
+pub struct KeptBackup {
     file: PathBuf,
-    accepted: BTreeMap<String, Known>,
+    accepted: BTreeMap<String, AcceptedIntent>,
 }
 
-/// How many backups are kept.
+/// The number of backups that are kept.
 const BACKUPS: usize = 3;
 
 impl World<'_> {
-    /// As a command does it; one connection serves for many, because opening one takes longer than most of what they do.
+    /// Writes as a command does. One connection serves many writes, because opening one takes
+    /// longer than most of them.
     pub fn write<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut harness = self.harness.borrow_mut();
         harness.get_or_insert_with(|| Beside::open(&self.place.database()).unwrap()).write(work)
     }
 
-    fn beside<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Option<T> {
+    fn as_operator<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Option<T> {
         match self.write(work) {
             Ok(value) => Some(value),
-            // In words, as for a person.
+            // The command would print this refusal.
             Err(StoreError::Refused(_)) => None,
             Err(error) => panic!("{error}"),
         }
     }
 
     pub fn decide(&self, decision: Decision) {
-        self.beside(|tx| holds::decide(tx, None, decision, "t", "simulation"));
+        self.as_operator(|tx| holds::decide(tx, None, decision, "t", "simulation"));
     }
 
     pub fn accept_account(&self) -> Option<[u8; 32]> {
-        self.beside(|tx| account::accept(tx, "t"))
+        self.as_operator(|tx| account::accept(tx, "t"))
     }
 
     pub fn approve_deletes(&self) {
-        self.beside(|tx| operator::approve(tx, &[]));
+        self.as_operator(|tx| operator::approve(tx, &[]));
     }
 
     fn pick(&self, which: usize) -> Option<String> {
@@ -66,7 +67,7 @@ impl World<'_> {
     }
 
     pub fn retry(&mut self, which: usize, corrected: bool) -> Checked {
-        // A person retries what there is to retry, mostly.
+        // An operator mostly retries parked and rejected intents.
         let stuck: Vec<String> = self.look(|reader| {
             let sql = "SELECT id FROM intents WHERE state IN ('parked', 'rejected') ORDER BY position";
             let mut statement = reader.prepare_cached(sql).unwrap();
@@ -87,12 +88,14 @@ impl World<'_> {
             let body = json!({"email": format!("fixed{n}@example.com"), "payment_details": format!("tok_{}r{n}", self.seed)});
             Body::new(body).unwrap()
         });
-        let Some(life) = self.beside(|tx| operator::retry(tx, &id, body.as_ref())) else { return Ok(()) };
+        let Some(life) = self.as_operator(|tx| operator::retry(tx, &id, body.as_ref())) else {
+            return Ok(());
+        };
         let legal = matches!(state.as_str(), "parked" | "rejected");
         must!(legal, "{id} was {state}, and a retry made it {}", life.state);
         let was_set_back = self.was_set_back;
         let known = self.accepted.get_mut(&id).unwrap();
-        // Who gives it another body, or lets go on what a backup brought back, has looked at KOMOJU.
+        // An operator who corrects the body, or continues a restored intent, has checked KOMOJU.
         let keeps_key = !corrected && state == "parked" && is_unknown && has_key;
         if (is_unknown && (corrected || self.was_swapped))
             || (known.is_restored && (!keeps_key || was_set_back))
@@ -114,14 +117,14 @@ impl World<'_> {
         let before: String = self.state_of(&id);
         let at = time::written(self.clock.now());
         let done = match which.is_multiple_of(2) {
-            true => self.beside(|tx| operator::cancel(tx, &id, &at, "somebody")).is_some(),
+            true => self.as_operator(|tx| operator::cancel(tx, &id, &at, "simulation")).is_some(),
             false => {
                 let sql = "UPDATE intents SET state = 'cancelled' WHERE id = ?1";
                 self.client.as_ref().unwrap().execute(sql, [&id]).is_ok()
             }
         };
         let may = matches!(before.as_str(), "queued" | "parked" | "cancelled");
-        must!(!done || may, "{id} was {before}, and could be cancelled");
+        must!(!done || may, "{id} was {before}, and was cancelled");
         Ok(())
     }
 
@@ -135,13 +138,13 @@ impl World<'_> {
         let file = self.place.path().join(format!("backup{}.db", self.dropped));
         let made = backup::make(&self.place.database(), &file, &Work::default()).unwrap();
         must!(made.verified.finding_count == 0, "{:?}", made.verified.findings);
-        // 9. Nobody has it open: it can be read as it lies.
+        // Invariant 9. The file is closed, so its bytes can be read directly.
         let bytes = fs::read(&file).unwrap();
         must!(!bytes.windows(4).any(|four| four == b"tok_"), "a token is in a backup");
         let accepted = self.accepted.clone();
-        self.backups.push(Kept { file, accepted });
+        self.backups.push(KeptBackup { file, accepted });
         if self.backups.len() > BACKUPS {
-            give_up(&self.backups.remove(0).file);
+            remove_database(&self.backups.remove(0).file);
         }
         Ok(())
     }
@@ -153,7 +156,7 @@ impl World<'_> {
         let path = self.place.database();
         let made: BTreeMap<String, usize> =
             self.accepted.iter().map(|(id, known)| (id.clone(), known.may_make)).collect();
-        self.let_go();
+        self.close_connections();
         let kept = &self.backups[which % self.backups.len()];
         let now = self.clock.now();
         let instance = Instance::take(&path, "restore", now).unwrap();
@@ -165,19 +168,19 @@ impl World<'_> {
         self.accepted = kept.accepted.clone();
         for (id, known) in &mut self.accepted {
             known.is_restored = true;
-            // What a person has taken on himself since stays.
+            // Decisions of operators since the backup still count.
             known.may_make = known.may_make.max(made.get(id).copied().unwrap_or(1));
         }
         if let Some(old) = placed.kept {
             for suffix in ["-wal", "-shm"] {
                 let _ = fs::remove_file(komoju_sync::store::beside(&old, suffix));
             }
-            give_up(&old);
+            remove_database(&old);
         }
         self.log = Log::default();
-        self.waits_for_a_person = BTreeSet::new();
-        // The earlier database knows nothing of what was told since.
-        self.server.lock().unwrap().effects.iter_mut().for_each(|effect| effect.told = false);
+        self.needs_operator = BTreeSet::new();
+        // The restored database lacks later acknowledgements.
+        self.server.lock().unwrap().effects.iter_mut().for_each(|effect| effect.is_acknowledged = false);
         self.restart();
         self.seen = self.look(|reader| {
             reader.query_row("SELECT coalesce(max(n), 0) FROM seen", [], |row| row.get(0)).unwrap()
@@ -192,8 +195,8 @@ impl World<'_> {
             statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
         });
         let id = match gone.len() {
-            // Who is live, or unknown, is not erased.
-            0 => self.server.lock().unwrap().somebody(place).0,
+            // A live or unknown customer is not erased.
+            0 => self.server.lock().unwrap().any_customer(place).0,
             n => gone[place % n].clone(),
         };
         let id = CustomerId::new(id).unwrap();
@@ -223,7 +226,7 @@ impl World<'_> {
         self.place.runtime.block_on(store.write(verify::rebuild)).unwrap();
         store.close();
         self.restart();
-        must!(self.look(log::live) == before, "the rebuilt mirror is another one");
+        must!(self.look(log::live) == before, "the rebuilt mirror differs");
         self.look(Log::check_whole)
     }
 }

@@ -1,4 +1,4 @@
-//! What can happen, one `Op` at a time, and how often each does.
+//! The ops and their weights.
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -7,7 +7,7 @@ use rand::{Rng, RngCore};
 use crate::pushes::PushTrouble;
 use crate::remote::Trouble;
 
-/// One step. Numbers pick a customer or an intent, whatever their range.
+/// One step. An index picks a customer or an intent, whatever its value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op {
     // At KOMOJU.
@@ -18,9 +18,9 @@ pub enum Op {
     DropCard(usize),
     Delete(usize),
     DeleteMany(usize),
-    /// One who was deleted is there again.
+    /// A deleted customer is back.
     ComeBack,
-    /// Between the pages of the next pass: deletes, creates, edits, moves.
+    /// Changes between the pages of the next pass.
     Drift {
         deletes: usize,
         creates: usize,
@@ -33,37 +33,38 @@ pub enum Op {
     // Time.
     Advance(u64),
     WallClock(i64),
-    /// So many minutes are over since the first attempt of the newest create that is open, unless it is later already.
+    /// Advances the clock to this number of minutes after the first attempt of the newest open
+    /// create, unless it is later already.
     SinceFirst(u64),
     // The daemon.
     Sweep,
     Probe,
     Drain,
-    /// A sweep and a drain at once.
-    Together,
+    /// A sweep and a drain at the same time.
+    SweepAndDrain,
     Restart,
-    /// The process ends within the next pass or drain, the n-th time that it waits for anything.
+    /// The process ends within the next pass or drain, at its n-th wait.
     Crash(u64),
-    /// The same, when the next file is taken.
+    /// The process ends while it takes the next file, at its n-th wait.
     CrashAtDoor(u64),
-    /// Pushing is switched on or off, with the restart that this takes.
+    /// Enables or disables pushing, which needs a restart.
     Switch(bool),
     OtherKey,
     RightKey,
     // The doors.
-    Drop(Door, Want),
-    /// Nonsense of this kind.
+    Drop(Door, IntentSpec),
+    /// An invalid intent of this kind.
     Bad(Door, usize),
-    /// An intent once more, with the same content or with another.
+    /// An intent again, with the same content or other content.
     Again {
         door: Door,
         which: usize,
         same: bool,
     },
-    // A person's words.
+    // The operator.
     Approve,
     Reject,
-    /// A person's word after so many requests of the next pass.
+    /// A decision of the operator after this number of requests of the next pass.
     ApproveMidway(u64),
     RejectMidway(u64),
     Accept,
@@ -74,13 +75,13 @@ pub enum Op {
     Cancel(usize),
     ApproveDeletes,
     Backup,
-    /// One of the backups made so far, the older ones too.
+    /// One of the kept backups.
     Restore(usize),
     Erase(usize),
     Rebuild,
 }
 
-/// By which way an intent comes.
+/// The door of an intent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Door {
     Sql,
@@ -88,66 +89,67 @@ pub enum Door {
     Cli,
 }
 
-/// What is wanted, of whom and how.
+/// The properties of an intent.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Want {
-    pub wish: Wish,
+pub struct IntentSpec {
+    pub kind: IntentKind,
     pub token: bool,
-    /// Names what the customer is like, truly or not.
+    /// Whether `expect` names the customer's state, right or wrong.
     pub expect: Option<bool>,
-    /// Not before so many minutes from now.
+    /// `not_before`, in minutes from now.
     pub not_before: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Wish {
+pub enum IntentKind {
     New,
-    /// The content of the create before.
+    /// A create with the content of the previous create.
     Twin,
     Change(usize),
     Remove(usize),
-    /// Of whom the newest create makes.
+    /// An update of the customer that the newest create creates.
     ChangeMade,
     RemoveMade,
 }
 
-impl Want {
+impl IntentSpec {
     fn any(dice: &mut StdRng) -> Self {
-        let wish = match dice.random_range(0..20) {
-            0..7 => Wish::New,
-            7..9 => Wish::Twin,
-            9..14 => Wish::Change(dice.random_range(0..100)),
-            14..17 => Wish::Remove(dice.random_range(0..100)),
-            17..19 => Wish::ChangeMade,
-            _ => Wish::RemoveMade,
+        let kind = match dice.random_range(0..20) {
+            0..7 => IntentKind::New,
+            7..9 => IntentKind::Twin,
+            9..14 => IntentKind::Change(dice.random_range(0..100)),
+            14..17 => IntentKind::Remove(dice.random_range(0..100)),
+            17..19 => IntentKind::ChangeMade,
+            _ => IntentKind::RemoveMade,
         };
         Self {
-            wish,
+            kind,
             token: dice.random_range(0..3) == 0,
             expect: (dice.random_range(0..4) == 0).then(|| dice.random_range(0..3) > 0),
             not_before: (dice.random_range(0..6) == 0).then(|| dice.random_range(-60..300)),
         }
     }
 
-    /// What of it is counted.
+    /// Returns the counted properties.
     pub fn kinds(self) -> Vec<&'static str> {
-        let wish = match self.wish {
-            Wish::New | Wish::Twin => "create",
-            Wish::Change(_) | Wish::ChangeMade => "update",
-            Wish::Remove(_) | Wish::RemoveMade => "delete",
+        let kind = match self.kind {
+            IntentKind::New | IntentKind::Twin => "create",
+            IntentKind::Change(_) | IntentKind::ChangeMade => "update",
+            IntentKind::Remove(_) | IntentKind::RemoveMade => "delete",
         };
-        let made = matches!(self.wish, Wish::ChangeMade | Wish::RemoveMade);
+        let made = matches!(self.kind, IntentKind::ChangeMade | IntentKind::RemoveMade);
         let with = [
-            (self.token && wish != "delete", "with a token"),
-            (self.expect.is_some() && wish != "create", "with expect"),
+            (self.token && kind != "delete", "with a token"),
+            (self.expect.is_some() && kind != "create", "with expect"),
             (self.not_before.is_some(), "with not_before"),
             (made, "of @ID"),
         ];
-        std::iter::once(wish).chain(with.into_iter().filter_map(|(is, what)| is.then_some(what))).collect()
+        std::iter::once(kind).chain(with.into_iter().filter_map(|(is, what)| is.then_some(what))).collect()
     }
 }
 
-/// A moment in the life of a create's key: a minute before and after it must not be counted on, and KOMOJU forgets it.
+/// Ages of a create's key: young, a minute before and after our own limit of 20 hours, and before
+/// and after KOMOJU forgets it.
 const KEY_MINUTES: [u64; 5] = [5, 19 * 60 + 59, 20 * 60 + 1, 23 * 60 + 59, 24 * 60 + 1];
 
 const A_YEAR: i64 = 365 * 24 * 60 * 60;
@@ -158,16 +160,17 @@ fn door(dice: &mut StdRng) -> Door {
     *[Door::Sql, Door::File, Door::Cli].choose(dice).expect("there are three")
 }
 
-fn whom(dice: &mut StdRng) -> usize {
+fn any_index(dice: &mut StdRng) -> usize {
     dice.random_range(0..100)
 }
 
-/// Each kind of op with its weight. None is rarer than one in a hundred: the count at the end holds that.
+/// Each kind of op with its weight. No kind is rarer than one in a hundred; the count at the end
+/// asserts that.
 const WEIGHTS: [(u32, Make); 38] = [
     (50, |dice| Op::Create { with_card: dice.random() }),
-    (40, |dice| Op::Edit(whom(dice))),
-    (20, |dice| Op::DropCard(whom(dice))),
-    (35, |dice| Op::Delete(whom(dice))),
+    (40, |dice| Op::Edit(any_index(dice))),
+    (20, |dice| Op::DropCard(any_index(dice))),
+    (35, |dice| Op::Delete(any_index(dice))),
     (20, |dice| Op::DeleteMany(dice.random_range(3..8))),
     (25, |_| Op::ComeBack),
     (45, |dice| Op::Drift {
@@ -189,31 +192,31 @@ const WEIGHTS: [(u32, Make); 38] = [
     (100, |_| Op::Sweep),
     (30, |_| Op::Probe),
     (180, |_| Op::Drain),
-    (45, |_| Op::Together),
+    (45, |_| Op::SweepAndDrain),
     (20, |_| Op::Restart),
     (70, |dice| Op::Crash(if dice.random() { dice.random_range(0..6) } else { dice.random_range(6..40) })),
     (60, |dice| Op::CrashAtDoor(dice.random_range(0..5))),
     (20, |dice| Op::Switch(dice.random_range(0..3) > 0)),
     (20, |_| Op::OtherKey),
     (25, |_| Op::RightKey),
-    (220, |dice| Op::Drop(door(dice), Want::any(dice))),
-    (25, |dice| Op::Bad(door(dice), whom(dice))),
-    (20, |dice| Op::Again { door: door(dice), which: whom(dice), same: dice.random() }),
+    (220, |dice| Op::Drop(door(dice), IntentSpec::any(dice))),
+    (25, |dice| Op::Bad(door(dice), any_index(dice))),
+    (20, |dice| Op::Again { door: door(dice), which: any_index(dice), same: dice.random() }),
     (25, |_| Op::Approve),
     (20, |_| Op::Reject),
     (20, |dice| Op::ApproveMidway(dice.random_range(1..12))),
     (20, |dice| Op::RejectMidway(dice.random_range(1..12))),
     (20, |_| Op::Accept),
-    (45, |dice| Op::Retry { which: whom(dice), corrected: dice.random_range(0..3) == 0 }),
-    (22, |dice| Op::Cancel(whom(dice))),
+    (45, |dice| Op::Retry { which: any_index(dice), corrected: dice.random_range(0..3) == 0 }),
+    (22, |dice| Op::Cancel(any_index(dice))),
     (25, |_| Op::ApproveDeletes),
     (25, |_| Op::Backup),
-    (22, |dice| Op::Restore(whom(dice))),
-    (25, |dice| Op::Erase(whom(dice))),
+    (22, |dice| Op::Restore(any_index(dice))),
+    (25, |dice| Op::Erase(any_index(dice))),
     (20, |_| Op::Rebuild),
 ];
 
-/// How many kinds of op there are.
+/// The number of kinds of ops.
 pub const KINDS: usize = WEIGHTS.len();
 
 impl Op {
@@ -229,7 +232,7 @@ impl Op {
         unreachable!("less than the sum")
     }
 
-    /// The kind, as it is counted.
+    /// Returns the kind, as it is counted.
     pub fn kind(&self) -> String {
         let text = format!("{self:?}");
         text.split([' ', '(']).next().unwrap_or_default().to_owned()

@@ -1,6 +1,8 @@
-//! Where worlds live: one directory, in memory where the machine has such, and one runtime, for one world after the other.
+//! The directory and the runtime of all worlds, one world after the other. The directory is in
+//! memory if the machine has `/dev/shm`.
 //!
-//! The product never closes a database's file while its process lives (that would drop SQLite's locks), so the file is used again.
+//! The product never closes a database's file while its process lives, because that would drop
+//! SQLite's locks. So the file is reused.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -17,7 +19,7 @@ pub struct Place {
     directory: TempDir,
 }
 
-/// A database that nothing was done with yet, but that it notes each transition of an intent.
+/// An empty database that also records each transition of an intent.
 static EMPTY: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("empty.db");
@@ -57,14 +59,14 @@ impl Place {
         self.path().join("intents")
     }
 
-    /// Makes room for a new world: an empty database, and nothing else.
+    /// Prepares a new world: an empty database, and no other file.
     pub fn clear(&self) {
         for entry in fs::read_dir(self.path()).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 fs::remove_dir_all(&path).unwrap();
             } else if path != self.database() {
-                give_up(&path);
+                remove_database(&path);
             }
         }
         let mut file =
@@ -73,8 +75,9 @@ impl Place {
     }
 }
 
-/// Removes a database's file. Its bytes go first, for the file itself is still open and stays until the process ends.
-pub fn give_up(path: &Path) {
+/// Removes a database's file. Truncates it first, because the file is still open until the process
+/// ends.
+pub fn remove_database(path: &Path) {
     OpenOptions::new().write(true).truncate(true).open(path).unwrap();
     fs::remove_file(path).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Seeds played one after the other, on each core; and a failure made short.
+//! Plays seeds on each core, and shortens a failure.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
@@ -13,14 +13,15 @@ use crate::ops::Op;
 use crate::place::Place;
 use crate::world::World;
 
-/// How many ops a seed has before it heals, which costs about as much as forty.
+/// The number of ops of a seed. Healing costs about as much as forty ops.
 const OPS_A_SEED: u64 = 240;
 
-/// One process plays no more: the product keeps a handle of every database that it ever opened, and each restore makes one. And one at
-/// a time: SQLite's page cache has one lock for the whole process, and worlds side by side wait for it.
+/// The most ops of one process. The product keeps a handle of every database that it ever opened,
+/// and each restore makes one. A process plays one world at a time, because SQLite's page cache has
+/// one lock for the whole process.
 const OPS_A_PROCESS: u64 = 12_000;
 
-/// How often a failure is played again to make it shorter.
+/// The most replays to shorten a failure.
 const TRIES_TO_SHORTEN: u32 = 400;
 
 struct Failure {
@@ -30,10 +31,10 @@ struct Failure {
     why: String,
 }
 
-/// Where a process that plays a part writes what it counted.
+/// The variable with the file for the counters of a part.
 const COUNT: &str = "SIMULATION_COUNT";
 
-/// Plays so many ops, from this seed on.
+/// Plays this number of ops, from this seed on.
 pub fn all(from: u64, ops: u64) -> Count {
     if ops <= OPS_A_PROCESS {
         let count = here(from, ops.div_ceil(OPS_A_SEED)).unwrap_or_else(|failure| {
@@ -69,13 +70,13 @@ pub fn all(from: u64, ops: u64) -> Count {
             counted.lock().unwrap().add(part);
         }
     };
-    // A world waits for its writer's thread some of the time.
+    // A world sometimes waits for the thread of its writer, so use one process more than cores.
     let processes = 1 + std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| (0..processes).for_each(|_| drop(scope.spawn(work))));
     counted.into_inner().unwrap()
 }
 
-/// Plays so many seeds in this process.
+/// Plays this number of seeds in this process.
 fn here(from: u64, seeds: u64) -> Result<Count, Failure> {
     let place = Place::new();
     let mut counted = Count::default();
@@ -97,7 +98,8 @@ fn of_seed(seed: u64) -> (u32, Vec<Op>) {
     (per_page, (0..OPS_A_SEED).map(|_| Op::any(&mut dice)).collect())
 }
 
-/// Plays these ops and heals. A failure says after how many ops it was seen, and why.
+/// Plays these ops and heals. An error contains the number of ops until the failure, and the
+/// reason.
 pub fn play(
     place: &Place,
     seed: u64,
@@ -115,11 +117,12 @@ pub fn play(
         count.fired(world.fired());
         Ok(())
     }));
-    // What it was, the panic has said.
+    // The panic has printed its message.
     played.unwrap_or_else(|_| Err((ops.len(), "it panicked".to_owned())))
 }
 
-/// Leaves out what it fails without. Threads make no two runs quite the same, so what does not fail at once may still be a part of it.
+/// Removes ops that the failure does not need. Threads make each run slightly different, so an op
+/// whose removal hides the failure may be unrelated.
 fn shorten(mut failure: Failure) -> Failure {
     let place = Place::new();
     let (mut tries, mut size) = (0, failure.ops.len().div_ceil(2));

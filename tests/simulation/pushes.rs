@@ -1,5 +1,5 @@
-//! The writing half of the remote: creates under idempotency keys, updates, deletes, and what can become of each on its way; and
-//! whether each was one that may be sent, by what the database says at that moment.
+//! The writing half of the remote: creates with idempotency keys, updates, deletes, and their
+//! faults. It also checks, by the database, that each push may be sent at that moment.
 //!
 //! Longer than 400 lines because the ways that a push can end are one state machine.
 
@@ -17,28 +17,28 @@ use rand::seq::IndexedRandom;
 use rusqlite::OptionalExtension as _;
 use serde_json::Value;
 
-use crate::remote::{Fake, told};
+use crate::remote::{Fake, api_error};
 use crate::server::{Effect, Server};
 use crate::world::HOLD_DELETES_OVER;
 
-/// What can become of a push.
+/// The faults of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushTrouble {
     /// There was no connection.
     Unconnected,
-    /// It never arrived, and nobody can tell.
+    /// The request was lost, and the outcome is unknown.
     LostRequest,
     /// It took effect, and the answer was lost.
     LostAnswer,
-    /// A create goes on for a while after its answer was lost; meanwhile its key is answered 409.
+    /// A create continues after its answer was lost. Meanwhile its key is answered 409.
     Slow,
     /// 500, and nothing was done.
     Fails,
-    /// The same, and the key keeps that answer.
+    /// 500, nothing was done, and the key keeps that answer.
     FailsKept,
-    /// 500, all was done, and the key keeps that answer.
+    /// 500, the push took effect, and the key keeps that answer.
     FailsAfterAll,
-    /// 503 with Retry-After from a gateway, after all was done.
+    /// 503 with Retry-After from a gateway, after the push took effect.
     Gateway,
     /// 429.
     TooMany,
@@ -71,35 +71,35 @@ impl PushTrouble {
     }
 }
 
-/// A key that was used.
-pub struct Used {
+/// A used idempotency key.
+pub struct UsedKey {
     first: Timestamp,
     body: Value,
-    /// What it answers from now on; none while the first request runs.
-    answer: Option<Kept>,
+    /// The stored answer; `None` while the first request runs.
+    answer: Option<StoredAnswer>,
 }
 
 #[derive(Clone)]
-enum Kept {
+enum StoredAnswer {
     Customer(Value),
     Status(u16),
 }
 
-/// A create that goes on.
-pub struct Running {
+/// A create that continues after its answer was lost.
+pub struct RunningCreate {
     account: usize,
     key: String,
     body: Value,
     intent: String,
-    /// So many requests under its key are still answered 409.
+    /// The number of further requests with its key that are answered 409.
     left: u32,
 }
 
-/// KOMOJU remembers a key for so long.
+/// The time for which KOMOJU remembers a key.
 const KEY_KEPT_FOR: SignedDuration = SignedDuration::from_hours(24);
 
-/// The intent whose push this is.
-struct Sender {
+/// The intent of a push.
+struct SendingIntent {
     id: String,
     attempts: i64,
     expect: Option<String>,
@@ -123,16 +123,16 @@ impl Server {
             account,
             is_create: true,
             customer: made["id"].as_str().unwrap().to_owned(),
-            told: false,
+            is_acknowledged: false,
         };
         let at = self.take_effect(effect, Some(&made));
         if let Some(used) = self.keys.get_mut(&(account, key.to_owned())) {
-            used.answer = Some(Kept::Customer(made.clone()));
+            used.answer = Some(StoredAnswer::Customer(made.clone()));
         }
         (made, at)
     }
 
-    fn finish(&mut self, Running { account, key, body, intent, .. }: Running) {
+    fn finish(&mut self, RunningCreate { account, key, body, intent, .. }: RunningCreate) {
         self.create(account, &key, &body, &intent);
     }
 
@@ -140,15 +140,15 @@ impl Server {
         std::mem::take(&mut self.running).into_iter().for_each(|running| self.finish(running));
     }
 
-    /// What the key answers without anything being done; `None`: it is a new request.
-    fn replay(&mut self, account: usize, key: &str, body: &Value) -> Option<Kept> {
+    /// Returns the answer of a known key; `None` for a new request.
+    fn replay(&mut self, account: usize, key: &str, body: &Value) -> Option<StoredAnswer> {
         if let Some(at) = self.running.iter().position(|running| running.key == key) {
             self.running[at].left -= 1;
             if self.running[at].left == 0 {
                 let running = self.running.remove(at);
                 self.finish(running);
             }
-            return Some(Kept::Status(409));
+            return Some(StoredAnswer::Status(409));
         }
         let now = self.now();
         let used = self.keys.get(&(account, key.to_owned()))?;
@@ -156,18 +156,18 @@ impl Server {
             return None;
         }
         if used.body != *body {
-            self.broken.push(format!("the key {key} came with another body"));
+            self.broken.push(format!("the key {key} was used with another body"));
         }
         used.answer.clone()
     }
 }
 
 impl Fake {
-    /// Who sends this, by the database; complains of whatever should keep it from being sent.
-    fn sender(&self, push: &Push) -> Sender {
-        let eyes = self.eyes.lock().unwrap();
-        let judged = self.judge(eyes.as_ref().unwrap(), push);
-        drop(eyes);
+    /// Finds the intent of a push in the database, and records each reason why it must not be sent.
+    fn sender(&self, push: &Push) -> SendingIntent {
+        let reader = self.reader.lock().unwrap();
+        let judged = self.find_sender(reader.as_ref().unwrap(), push);
+        drop(reader);
         let (sender, complaints) = judged.unwrap();
         let mut server = self.server.lock().unwrap();
         if let Some(why) = server.closed {
@@ -178,7 +178,7 @@ impl Fake {
         sender
     }
 
-    fn judge(&self, conn: &Conn, push: &Push) -> Result<(Sender, Vec<String>), StoreError> {
+    fn find_sender(&self, conn: &Conn, push: &Push) -> Result<(SendingIntent, Vec<String>), StoreError> {
         let (by, value, body) = match push {
             Push::Create { key, body } => ("outbox.key = ?1", key.as_str(), Some(body)),
             Push::Update { id, body } => ("lane = ?1 AND is_sending = 1", id.as_str(), Some(body)),
@@ -212,25 +212,25 @@ impl Fake {
                     stored["metadata"][tag.as_str()] = id.clone().into();
                 }
                 let sent = body.map(|body| Value::Object(body.fields().clone()));
-                complain(sent != stored, "its body is another one");
+                complain(sent != stored, "its body differs");
                 complain(
                     sent.as_ref().is_some_and(|sent| sent["payment_details"] == "****"),
-                    "its token is no more than a mask",
+                    "its token is a mask",
                 );
                 let not_before: Option<String> = row.get(6)?;
                 let due = not_before.as_deref().and_then(time::read).is_none_or(|due| due <= self.wall());
-                complain(!due, "its time has not come");
-                complain(!row.get::<_, bool>(7)?, "another intent of its customer comes first");
+                complain(!due, "its not_before is in the future");
+                complain(!row.get::<_, bool>(7)?, "another intent of its customer is the head");
                 complain(row.get(8)?, "it is held");
                 complain(row.get(9)?, "too many deletes are open");
-                complain(row.get(10)?, "what its attempts repeat was not committed");
-                complain(!row.get::<_, bool>(11)?, "no attempt of it runs");
-                Ok(Sender { id, attempts: row.get(4)?, expect: row.get(5)? })
+                complain(row.get(10)?, "its first attempt was not committed");
+                complain(!row.get::<_, bool>(11)?, "no attempt of it is open");
+                Ok(SendingIntent { id, attempts: row.get(4)?, expect: row.get(5)? })
             },
         );
         let sender = found.optional()?.unwrap_or_else(|| {
             complaints.push(format!("{push:?} was sent, and no intent says so"));
-            Sender { id: String::new(), attempts: 0, expect: None }
+            SendingIntent { id: String::new(), attempts: 0, expect: None }
         });
         Ok((sender, complaints))
     }
@@ -239,7 +239,7 @@ impl Fake {
         komoju_sync::clock::Clock::now(&*self.clock)
     }
 
-    fn answer(&self, push: &Push, sender: &Sender) -> Result<Pushed, PushError> {
+    fn answer(&self, push: &Push, sender: &SendingIntent) -> Result<Pushed, PushError> {
         let mut server = self.server.lock().unwrap();
         server.requests += 1;
         let call = match push {
@@ -263,40 +263,40 @@ impl Fake {
                 return fails(cause, Left::Nothing, None);
             }
             Some(PushTrouble::LostRequest) => return lost(Step::Answer),
-            _ => self.heard.store(true, std::sync::atomic::Ordering::Relaxed),
+            _ => self.has_answered.store(true, std::sync::atomic::Ordering::Relaxed),
         }
         match trouble {
             Some(PushTrouble::TooMany) => {
                 let after = Some(Duration::from_secs(3));
-                return fails(Cause::Throttled(told(429, None)), Left::Perhaps, after);
+                return fails(Cause::Throttled(api_error(429, None)), Left::Perhaps, after);
             }
             Some(PushTrouble::NoKey) => {
-                return fails(Cause::KeyRefused(told(401, Some("unauthorized"))), Left::Perhaps, None);
+                return fails(Cause::KeyRefused(api_error(401, Some("unauthorized"))), Left::Perhaps, None);
             }
             _ => {}
         }
         if server.is_quiet && sender.attempts == 1 {
-            self.must_be_as_expected(&mut server, push, sender);
+            self.check_expectation(&mut server, push, sender);
         }
         let status = |status: u16| match status {
-            409 | 500.. => fails(Cause::Unexpected(told(status, None)), Left::Perhaps, None),
-            _ => fails(Cause::Rejected(told(status, None)), Left::Perhaps, None),
+            409 | 500.. => fails(Cause::Unexpected(api_error(status, None)), Left::Perhaps, None),
+            _ => fails(Cause::Rejected(api_error(status, None)), Left::Perhaps, None),
         };
         let done = match push {
             Push::Create { key, body } => {
                 let body = Value::Object(body.fields().clone());
                 match server.replay(self.account, key, &body) {
-                    Some(Kept::Status(code)) => return status(code),
-                    // The first answer is told again.
-                    Some(Kept::Customer(made)) => Some((Some(made), None)),
+                    Some(StoredAnswer::Status(code)) => return status(code),
+                    // The first answer is repeated.
+                    Some(StoredAnswer::Customer(made)) => Some((Some(made), None)),
                     None => {
                         let (first, used) = (server.now(), (self.account, key.clone()));
-                        server.keys.insert(used.clone(), Used { first, body: body.clone(), answer: None });
+                        server.keys.insert(used.clone(), UsedKey { first, body: body.clone(), answer: None });
                         let keep = |server: &mut Server, code| {
                             server
                                 .keys
                                 .entry(used.clone())
-                                .and_modify(|used| used.answer = Some(Kept::Status(code)));
+                                .and_modify(|used| used.answer = Some(StoredAnswer::Status(code)));
                             status(code)
                         };
                         match trouble {
@@ -308,7 +308,7 @@ impl Fake {
                             Some(PushTrouble::Refused) => return keep(&mut server, 422),
                             Some(PushTrouble::Slow) => {
                                 let intent = sender.id.clone();
-                                server.running.push(Running {
+                                server.running.push(RunningCreate {
                                     account: self.account,
                                     key: key.clone(),
                                     body,
@@ -363,19 +363,19 @@ impl Fake {
             Some(PushTrouble::LostAnswer | PushTrouble::Slow) => return lost(Step::Answer),
             Some(PushTrouble::Gateway) => {
                 let after = Some(Duration::from_secs(3));
-                return fails(Cause::Throttled(told(503, None)), Left::Perhaps, after);
+                return fails(Cause::Throttled(api_error(503, None)), Left::Perhaps, after);
             }
             Some(PushTrouble::FailsAfterAll) => return status(500),
             _ => {}
         }
         match done {
-            None => Ok(Pushed::NotFound { told: told(404, Some("not_found")) }),
+            None => Ok(Pushed::NotFound { told: api_error(404, Some("not_found")) }),
             Some(_) if trouble == Some(PushTrouble::Blank) => {
                 Ok(Pushed::Took { customer: PushedCustomer::None, status: 200 })
             }
             Some((customer, effect)) => {
                 if let Some(effect) = effect {
-                    server.effects[effect].told = true;
+                    server.effects[effect].is_acknowledged = true;
                 }
                 let customer = customer.map_or(PushedCustomer::None, |customer| {
                     PushedCustomer::Shown(Customer::from_value(customer).unwrap())
@@ -385,18 +385,18 @@ impl Fake {
         }
     }
 
-    fn effect_of(&self, sender: &Sender, id: &CustomerId) -> Effect {
+    fn effect_of(&self, sender: &SendingIntent, id: &CustomerId) -> Effect {
         Effect {
             intent: sender.id.clone(),
             account: self.account,
             is_create: false,
             customer: id.as_str().to_owned(),
-            told: false,
+            is_acknowledged: false,
         }
     }
 
-    /// A first attempt is sent only where the customer is as its dropper saw it.
-    fn must_be_as_expected(&self, server: &mut Server, push: &Push, sender: &Sender) {
+    /// Checks that a first attempt is sent only if the customer is as expected.
+    fn check_expectation(&self, server: &mut Server, push: &Push, sender: &SendingIntent) {
         let (Push::Update { id, .. } | Push::Delete { id }) = push else { return };
         let Some(expect) = sender.expect.as_deref() else { return };
         let expect = Expect::new(serde_json::from_str(expect).unwrap()).unwrap();
@@ -408,7 +408,7 @@ impl Fake {
     }
 }
 
-/// A token can be used once.
+/// Whether the body's token was used before.
 fn is_spent(server: &Server, body: &Value) -> bool {
     body.get("payment_details").and_then(Value::as_str).is_some_and(|token| server.tokens.contains(token))
 }

@@ -1,4 +1,4 @@
-//! A remote without HTTP: the reading half of the API, with trouble on request.
+//! A remote without HTTP: the reading half of the API, with faults on request.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::server::{Server, is_since};
 
-/// What can go wrong with an answer.
+/// The faults of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     Unreachable,
@@ -57,7 +57,7 @@ impl Trouble {
     ];
 
     pub fn any(dice: &mut StdRng) -> Self {
-        // A circle goes on until something else goes wrong, and counts once.
+        // The endless list continues until another fault replaces it, and counts once.
         match dice.random_ratio(1, 10) {
             true => Self::Endless,
             false => *Self::ALL.choose(dice).unwrap(),
@@ -66,7 +66,7 @@ impl Trouble {
 }
 
 impl Server {
-    /// Whether this trouble strikes now.
+    /// Returns the fault of this request, if there is one.
     fn strikes(&mut self, on_list: bool, for_pushes: bool) -> Option<Trouble> {
         let (trouble, left) = self.trouble?;
         use Trouble::{EmptyList, Endless, Hidden, ShortList};
@@ -74,11 +74,12 @@ impl Server {
         if !on_list && !matches!(trouble, Unreachable | Throttled | Rejected | KeyRefused | Unusable) {
             return None;
         }
-        // A list that leaves somebody out, and its total with him, twice: by that nobody can tell what became of a create.
+        // If a list leaves out a customer twice and its total counts that customer, the outcome of
+        // a create cannot be determined.
         if for_pushes && matches!(trouble, ShortList | EmptyList | Hidden) {
             return None;
         }
-        // A circle is one only if it goes on.
+        // The endless list does not end by itself.
         if trouble != Endless {
             self.trouble = (left > 1).then_some((trouble, left - 1));
         } else if left > 0 {
@@ -91,28 +92,28 @@ impl Server {
     }
 }
 
-/// A connection that reads the database, shared by whoever checks; none while nobody may have it open.
-pub type Eyes = Arc<Mutex<Option<Reader>>>;
+/// A shared connection that reads the database; `None` while no connection may be open.
+pub type SharedReader = Arc<Mutex<Option<Reader>>>;
 
-/// The remote as one key sees it.
+/// The remote for one key.
 pub struct Fake {
     pub server: Arc<Mutex<Server>>,
     pub account: usize,
-    /// What a page past the end answers: nobody, or 404.
+    /// Whether a page past the end is answered 404, or else is empty.
     pub refuses_past_end: bool,
-    /// Where a person decides midway.
+    /// The database in which the operator decides during a pass.
     pub database: PathBuf,
-    /// What the database says when a push comes.
-    pub eyes: Eyes,
-    /// Whether this process has had an answer: by it, it knows what time it is there.
-    pub heard: Arc<AtomicBool>,
-    /// Whether it is the pusher's.
+    /// Reads the state of the intent when a push arrives.
+    pub reader: SharedReader,
+    /// Whether this process has had an answer, and so knows the server's time.
+    pub has_answered: Arc<AtomicBool>,
+    /// Whether the pusher uses it.
     pub for_pushes: bool,
     pub clock: Arc<ManualClock>,
 }
 
 impl Fake {
-    fn let_a_person_decide(&self) {
+    fn decide_midway(&self) {
         let decision = {
             let mut server = self.server.lock().unwrap();
             match server.midway {
@@ -128,12 +129,12 @@ impl Fake {
             }
         };
         if let Some(decision) = decision {
-            // With nothing to decide this is refused, as it is for a person.
+            // Without a hold this is refused, as for an operator.
             let _ = write_beside(&self.database, |tx| holds::decide(tx, None, decision, "t", "midway"));
         }
     }
 
-    /// The request arrives: the server and what goes wrong with it.
+    /// Handles the arrival of a request. Returns the server and the fault.
     fn arrive(
         &self,
         call: Call,
@@ -142,19 +143,19 @@ impl Fake {
         server.requests += 1;
         let is_list = matches!(call, Call::List { .. });
         if is_list {
-            // Who reads a list long after a create was cut finds it done or not at all.
+            // A list long after an interrupted create shows it as done or not at all.
             server.finish_all_running();
         }
         let trouble = server.strikes(is_list, self.for_pushes);
         match trouble.and_then(|trouble| failure(trouble, call)) {
             Some(error) => {
                 if error.status().is_some() {
-                    self.heard.store(true, Ordering::Relaxed);
+                    self.has_answered.store(true, Ordering::Relaxed);
                 }
                 Err(error)
             }
             None => {
-                self.heard.store(true, Ordering::Relaxed);
+                self.has_answered.store(true, Ordering::Relaxed);
                 Ok((server, trouble))
             }
         }
@@ -167,16 +168,16 @@ impl Fake {
     }
 }
 
-pub fn told(status: u16, code: Option<&str>) -> ApiError {
+pub fn api_error(status: u16, code: Option<&str>) -> ApiError {
     ApiError { status, code: code.map(str::to_owned), message: None, param: None }
 }
 
 fn failure(trouble: Trouble, call: Call) -> Option<RemoteError> {
     let cause = match trouble {
         Trouble::Unreachable => Cause::Unreachable { step: Step::Answer, why: "reset".into() },
-        Trouble::Throttled => Cause::Throttled(told(429, None)),
-        Trouble::Rejected => Cause::Rejected(told(400, None)),
-        Trouble::KeyRefused => Cause::KeyRefused(told(401, None)),
+        Trouble::Throttled => Cause::Throttled(api_error(429, None)),
+        Trouble::Rejected => Cause::Rejected(api_error(400, None)),
+        Trouble::KeyRefused => Cause::KeyRefused(api_error(401, None)),
         Trouble::Unusable => Cause::Unusable("not JSON".into()),
         _ => return None,
     };
@@ -186,11 +187,11 @@ fn failure(trouble: Trouble, call: Call) -> Option<RemoteError> {
 
 impl Remote for Fake {
     async fn list(&self, query: PageQuery) -> Result<Page, RemoteError> {
-        // The request is under way; one that was sent later may be answered earlier.
+        // The request is in flight. A later one may be answered earlier.
         for _ in 0..1 + query.page * 7 % 4 {
             tokio::task::yield_now().await;
         }
-        self.let_a_person_decide();
+        self.decide_midway();
         let (mut server, trouble) = self.arrive(Call::List { page: query.page })?;
         let mut list: Vec<&Value> = server.lists[self.account]
             .iter()
@@ -212,7 +213,7 @@ impl Remote for Fake {
         let mut skip = (query.page - 1) * per_page;
         match trouble {
             Some(Trouble::SamePage) => skip = 0,
-            // One page and another in turns, with ever more to come.
+            // Two pages in turns, and the hints promise more.
             Some(Trouble::Endless) if total > per_page => {
                 skip = query.page % 2;
                 total = (query.page + 2) * per_page;
@@ -221,7 +222,7 @@ impl Remote for Fake {
         }
         if self.refuses_past_end && query.page > 1 && skip >= total {
             let call = Call::List { page: query.page };
-            let cause = Cause::Rejected(told(404, Some("not_found")));
+            let cause = Cause::Rejected(api_error(404, Some("not_found")));
             return Err(RemoteError { call, cause, retry_after: None });
         }
         let hide = server.lists_hide_cards;
@@ -234,7 +235,7 @@ impl Remote for Fake {
             .map(|customer| if hide { customer.with("source", Some(Value::Null)) } else { customer })
             .map(|customer| Listed::from_value(&customer.fields().clone().into()).unwrap())
             .collect();
-        // The page's first row once more, in place of its last.
+        // The first row of the page replaces its last.
         if trouble == Some(Trouble::RepeatedRow)
             && let (Some(first), Some(last)) = (first.filter(|_| !hide), customers.last_mut())
         {
@@ -257,7 +258,7 @@ impl Remote for Fake {
 
     async fn show(&self, id: &CustomerId) -> Result<Shown, RemoteError> {
         tokio::task::yield_now().await;
-        self.let_a_person_decide();
+        self.decide_midway();
         self.shown(id)
     }
 
@@ -270,6 +271,6 @@ impl Remote for Fake {
     }
 
     fn server_time(&self) -> Option<Timestamp> {
-        self.heard.load(Ordering::Relaxed).then(|| self.server.lock().unwrap().now())
+        self.has_answered.load(Ordering::Relaxed).then(|| self.server.lock().unwrap().now())
     }
 }

@@ -1,4 +1,5 @@
-//! KOMOJU as it is behind its API: the customers of two accounts, who changed them, and a clock that nobody sets.
+//! KOMOJU behind its API: the customers of two accounts, their versions, and a clock that no op
+//! changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,10 +11,10 @@ use komoju_sync::clock::{Clock as _, ManualClock};
 use komoju_sync::store::log::holds::Decision;
 use serde_json::{Value, json};
 
-use crate::pushes::{PushTrouble, Running, Used};
+use crate::pushes::{PushTrouble, RunningCreate, UsedKey};
 use crate::remote::Trouble;
 
-/// What happens to the list after one of its pages was answered.
+/// A change of the list after one of its pages was answered.
 #[derive(Clone, Copy, Debug)]
 pub enum Shift {
     Delete,
@@ -25,16 +26,16 @@ pub enum Shift {
 /// A push that took effect.
 #[derive(Clone, Debug)]
 pub struct Effect {
-    /// Of which intent, as the database said when it came.
+    /// The intent, as the database named it when the push arrived.
     pub intent: String,
     pub account: usize,
     pub is_create: bool,
     pub customer: String,
-    /// Whether that was told clearly, to a process that lived on.
-    pub told: bool,
+    /// Whether a process that still runs got a clear answer.
+    pub is_acknowledged: bool,
 }
 
-/// What a customer was made, and by which effect where that was ours.
+/// A state of a customer, and the effect that made it if that was ours.
 pub type Version = (Option<String>, Option<usize>);
 
 pub struct Server {
@@ -46,30 +47,31 @@ pub struct Server {
     pub push_trouble: Option<(PushTrouble, u32)>,
     pub shifts: VecDeque<Shift>,
     pub lists_hide_cards: bool,
-    /// A person's word after so many more requests.
+    /// A decision of the operator after this number of further requests.
     pub midway: Option<(Decision, u64)>,
     pub fired: BTreeMap<String, u64>,
     pub requests: u64,
     /// The idempotency keys of each account.
-    pub keys: HashMap<(usize, String), Used>,
-    pub running: Vec<Running>,
+    pub keys: HashMap<(usize, String), UsedKey>,
+    pub running: Vec<RunningCreate>,
     pub tokens: BTreeSet<String>,
     pub effects: Vec<Effect>,
-    /// Effects that nobody could know of when the same create was sent anew.
+    /// Effects that no read could show when the same create was sent again.
     pub excused: BTreeSet<usize>,
-    /// The intents of which any push came.
+    /// The intents whose pushes arrived.
     pub senders: BTreeSet<String>,
-    /// Why nothing may be pushed now, if nothing may.
+    /// The reason why nothing may be pushed now, if there is one.
     pub closed: Option<&'static str>,
-    /// Whether nobody else changes anything meanwhile, so that an expectation that was checked still holds when the push comes.
+    /// Whether no other client changes anything meanwhile, so that a checked expectation still
+    /// holds when the push arrives.
     pub is_quiet: bool,
-    /// What was pushed and should not have been.
+    /// The pushes that must not have been sent.
     pub broken: Vec<String>,
     clock: Arc<ManualClock>,
     made: u64,
 }
 
-/// What KOMOJU's clock says when the daemon's steady one begins.
+/// The time of KOMOJU's clock when the daemon's steady clock starts.
 const BEGAN: &str = "2026-02-01T00:00:00Z";
 
 impl Server {
@@ -108,7 +110,7 @@ impl Server {
         *self.fired.entry(name).or_default() += 1;
     }
 
-    /// A customer that somebody else makes, so long ago.
+    /// Creates a customer as another client, at this time before now.
     pub fn make(&mut self, account: usize, with_card: bool, ago: Duration) {
         self.made += 1;
         let card = json!({"brand": "visa", "last_four_digits": format!("{:04}", self.made)});
@@ -122,7 +124,7 @@ impl Server {
         self.lists[account].insert(0, customer);
     }
 
-    /// One that we make.
+    /// Creates a customer for our own push.
     pub fn make_ours(&mut self, account: usize, body: &Value) -> Value {
         self.made += 1;
         let created = written(self.now());
@@ -135,7 +137,7 @@ impl Server {
         customer
     }
 
-    /// What a create or an update says of a customer.
+    /// Applies the body of a create or an update to a customer.
     pub fn change(&mut self, customer: &mut Value, body: &Value) {
         if let Some(email) = body.get("email") {
             customer["email"] = email.clone();
@@ -153,7 +155,7 @@ impl Server {
         }
     }
 
-    /// Notes what a customer is from now on, and by which effect of ours, if it is one.
+    /// Records the new state of a customer, and its effect if it was ours.
     pub fn note(&mut self, customer: &Value, effect: Option<usize>) {
         let id = customer["id"].as_str().unwrap().to_owned();
         self.versions.entry(id).or_default().push((Some(text(customer)), effect));
@@ -192,11 +194,11 @@ impl Server {
         }
     }
 
-    /// Somebody whom an intent may be about: those who are there, and those who are gone.
-    pub fn somebody(&self, place: usize) -> (String, Value) {
-        let everybody = self.lists[0].len() + self.gone.len();
-        let customer = match everybody {
-            0 => return ("nobody".to_owned(), Value::Null),
+    /// Returns a customer for an intent, live or deleted.
+    pub fn any_customer(&self, place: usize) -> (String, Value) {
+        let count = self.lists[0].len() + self.gone.len();
+        let customer = match count {
+            0 => return ("none".to_owned(), Value::Null),
             n => self.lists[0].iter().chain(&self.gone).nth(place % n).unwrap(),
         };
         (customer["id"].as_str().unwrap().to_owned(), customer.clone())
@@ -218,17 +220,17 @@ impl Server {
     }
 }
 
-/// A customer in its canonical spelling.
+/// Returns a customer in its canonical form.
 pub fn text(customer: &Value) -> String {
     Customer::from_value(customer.clone()).unwrap().body().to_owned()
 }
 
-/// As KOMOJU writes a time: whole seconds.
+/// Formats a time as KOMOJU does: whole seconds.
 fn written(moment: Timestamp) -> String {
     format!("{moment:.0}")
 }
 
-/// Whether a customer was made since, as a filter on the list sees it.
+/// Whether a customer was created since, as a filter on the list sees it.
 pub fn is_since(customer: &Value, from: Option<Timestamp>) -> bool {
     let made = customer["created_at"].as_str().and_then(time::read).unwrap();
     from.is_none_or(|from| made >= from)

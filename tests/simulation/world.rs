@@ -24,12 +24,12 @@ use rusqlite::Connection;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::doors::{Known, Waiting};
+use crate::doors::{AcceptedIntent, WaitingFile};
 use crate::log::Log;
-use crate::operator::Kept;
+use crate::operator::KeptBackup;
 use crate::ops::Op;
 use crate::place::Place;
-use crate::remote::{Eyes, Fake};
+use crate::remote::{Fake, SharedReader};
 use crate::server::{Server, Shift};
 
 pub const KEYS: [&str; 2] = ["sk_test_right", "sk_test_other"];
@@ -44,7 +44,7 @@ macro_rules! must {
 }
 pub(crate) use must;
 
-/// What lives as long as a process of the daemon.
+/// The parts that live as long as a process of the daemon.
 pub struct Process {
     pub pull: Pull<Fake>,
     pub pusher: Pusher<Fake>,
@@ -56,40 +56,45 @@ pub struct World<'a> {
     pub server: Arc<Mutex<Server>>,
     pub clock: Arc<ManualClock>,
     pub process: Option<Process>,
-    /// Reads the database whenever something is checked.
-    pub eyes: Eyes,
-    /// A writer of another program: SQLite as it comes.
+    /// Reads the database for the checks.
+    pub reader: SharedReader,
+    /// A connection of another program, with the default settings of SQLite.
     pub client: Option<Connection>,
-    /// The commands'.
+    /// The connection of the commands.
     pub harness: RefCell<Option<Beside>>,
     pub account: usize,
     pub enabled: bool,
     pub per_page: u32,
     pub seed: u64,
-    /// Held because they were more than the limit then, or because the database was restored.
-    pub waits_for_a_person: BTreeSet<String>,
-    /// At which wait the next pass or drain ends with its process.
+    /// The customers whose deletions are held for the operator: more than the limit, or after a
+    /// restore.
+    pub needs_operator: BTreeSet<String>,
+    /// The wait at which the next pass or drain ends with its process.
     pub crash_at: Option<u64>,
     pub crash_at_door: Option<u64>,
-    /// Whether the last one did.
+    /// Whether the last pass or drain crashed.
     pub crashed: bool,
-    /// Whether everything is checked after each op; not where other tests have checked the same ops already.
+    /// Whether everything is checked after each op. It is off where other tests have checked the
+    /// same ops.
     pub checking: bool,
     pub log: Log,
     /// The intents that were accepted, by id.
-    pub accepted: BTreeMap<String, Known>,
-    /// Files that were dropped and not taken yet.
-    pub waiting: Vec<Waiting>,
+    pub accepted: BTreeMap<String, AcceptedIntent>,
+    /// The files that were dropped and are not taken yet.
+    pub waiting: Vec<WaitingFile>,
     pub dropped: u64,
-    pub backups: Vec<Kept>,
-    /// How many pushes had taken effect before this op.
+    pub backups: Vec<KeptBackup>,
+    /// The number of pushes that had taken effect before this op.
     pub effects_before: usize,
-    /// The account that the database was last seen to belong to, and whether that was ever another one.
+    /// The account that the database was last seen to belong to.
     pub belongs_to: Option<usize>,
+
+    /// Whether the database ever belonged to another account.
     pub was_swapped: bool,
-    /// Whether a key of the one account was taken for one of the other, because the mirror holds customers of both.
+    /// Whether a key of one account was accepted for the other, because the mirror contains
+    /// customers of both.
     pub is_mixed: bool,
-    /// Up to which of the noted transitions all were checked.
+    /// The last recorded transition that was checked.
     pub seen: i64,
     /// Whether the wall clock was ever set back.
     pub was_set_back: bool,
@@ -110,14 +115,14 @@ impl<'a> World<'a> {
             server: Arc::new(Mutex::new(server)),
             clock,
             process: None,
-            eyes: Eyes::default(),
+            reader: SharedReader::default(),
             client: None,
             harness: RefCell::default(),
             account: 0,
             enabled: true,
             per_page,
             seed,
-            waits_for_a_person: BTreeSet::new(),
+            needs_operator: BTreeSet::new(),
             crash_at: None,
             crash_at_door: None,
             crashed: false,
@@ -138,34 +143,34 @@ impl<'a> World<'a> {
         world
     }
 
-    /// The process ends, with whatever it was doing.
+    /// Ends the process, whatever it is doing.
     pub fn stop(&mut self) {
         self.process = None;
     }
 
-    /// Nobody has the database open any more.
-    pub fn let_go(&mut self) {
+    /// Closes every connection to the database.
+    pub fn close_connections(&mut self) {
         self.stop();
         self.client = None;
         self.harness.take();
-        *self.eyes.lock().unwrap() = None;
+        *self.reader.lock().unwrap() = None;
     }
 
-    /// A process ends and another begins: nothing but the files is left.
+    /// Ends the process and starts another one: only the files are kept.
     pub fn restart(&mut self) {
         self.stop();
         let path = self.place.database();
         let store = Arc::new(Store::open(&path).unwrap());
-        let heard = Arc::new(AtomicBool::new(false));
+        let has_answered = Arc::new(AtomicBool::new(false));
         let remote = |for_pushes| {
             Arc::new(Fake {
                 server: Arc::clone(&self.server),
                 account: self.account,
                 refuses_past_end: self.seed % 2 == 1,
                 database: path.clone(),
-                eyes: Arc::clone(&self.eyes),
+                reader: Arc::clone(&self.reader),
                 clock: Arc::clone(&self.clock),
-                heard: Arc::clone(&heard),
+                has_answered: Arc::clone(&has_answered),
                 for_pushes,
             })
         };
@@ -212,9 +217,9 @@ impl<'a> World<'a> {
             pusher.recover().await.unwrap();
         });
         self.process = Some(Process { pull, pusher, spool });
-        let mut eyes = self.eyes.lock().unwrap();
-        if eyes.is_none() {
-            *eyes = Some(Reader::open(&path).unwrap());
+        let mut reader = self.reader.lock().unwrap();
+        if reader.is_none() {
+            *reader = Some(Reader::open(&path).unwrap());
         }
         if self.client.is_none() {
             let client = Connection::open(&path).unwrap();
@@ -223,9 +228,9 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Looks into the database.
+    /// Reads from the database.
     pub fn look<T>(&self, look: impl FnOnce(&Reader) -> T) -> T {
-        look(self.eyes.lock().unwrap().as_ref().unwrap())
+        look(self.reader.lock().unwrap().as_ref().unwrap())
     }
 
     pub fn count(&self, what: &str) {
@@ -236,7 +241,8 @@ impl<'a> World<'a> {
         self.server.lock().unwrap().fired.clone()
     }
 
-    /// Runs what the process does, until it is done or the process ends within it; then another begins, and this is `None`.
+    /// Runs the work of the process until it is done, or until the process ends within it. Then
+    /// another process starts, and the result is `None`.
     pub fn run<T>(&mut self, work: impl AsyncFnOnce(&Process) -> T) -> Option<T> {
         let process = self.process.take().unwrap();
         let crash_at = self.crash_at.take();
@@ -244,7 +250,8 @@ impl<'a> World<'a> {
         let ended = {
             let mut work = std::pin::pin!(work(&process));
             let mut waits = 0;
-            // It is polled again when what it waits for has come: so each poll but the first is the end of one wait.
+            // The future is polled again when a wait is over, so each poll but the first is the end
+            // of one wait.
             self.place.runtime.block_on(std::future::poll_fn(|context| match work.as_mut().poll(context) {
                 Poll::Ready(done) => Poll::Ready(Some(done)),
                 Poll::Pending if crash_at == Some(waits) => Poll::Ready(None),
@@ -257,15 +264,17 @@ impl<'a> World<'a> {
         self.process = Some(process);
         self.crashed = ended.is_none();
         if self.crashed {
-            // Whoever was told is no more.
-            self.server.lock().unwrap().effects[effects..].iter_mut().for_each(|effect| effect.told = false);
-            // What was handed to the database before is still done, as it may be in a crash.
+            // The process that got the answers is gone.
+            self.server.lock().unwrap().effects[effects..]
+                .iter_mut()
+                .for_each(|effect| effect.is_acknowledged = false);
+            // Writes that were handed to the database are still done, as may happen in a crash.
             self.restart();
         }
         ended
     }
 
-    /// Does one thing, then checks everything.
+    /// Does one op, then checks everything.
     pub fn step(&mut self, op: Op) -> Checked {
         self.clock.advance(Duration::from_secs(7));
         let head = self.log.head.seq;
@@ -278,7 +287,7 @@ impl<'a> World<'a> {
             Op::Sweep => self.pass(PassKind::Sweep)?,
             Op::Probe => self.pass(PassKind::Probe)?,
             Op::Drain => self.drain()?,
-            Op::Together => self.together()?,
+            Op::SweepAndDrain => self.sweep_and_drain()?,
             Op::Crash(at) => self.crash_at = Some(at),
             Op::CrashAtDoor(at) => self.crash_at_door = Some(at),
             Op::Restart => self.restart(),
@@ -288,7 +297,7 @@ impl<'a> World<'a> {
             }
             Op::OtherKey => self.use_account(1),
             Op::RightKey => self.use_account(0),
-            Op::Drop(door, want) => self.drop_one(door, want)?,
+            Op::Drop(door, spec) => self.drop_one(door, spec)?,
             Op::Bad(door, which) => self.drop_nonsense(door, which)?,
             Op::Again { door, which, same } => self.drop_again(door, which, same)?,
             Op::Approve => self.decide(Decision::Approve),
@@ -305,7 +314,7 @@ impl<'a> World<'a> {
             Op::WallClock(seconds) => {
                 self.was_set_back |= seconds < 0;
                 let jumped = self.clock.now().checked_add(SignedDuration::from_secs(seconds));
-                // A clock of before or after all times is none.
+                // Keep the clock at the year 2000 or later.
                 let sane: Timestamp = "2000-01-01T00:00:00Z".parse().unwrap();
                 self.clock.set_wall(jumped.unwrap().max(sane));
             }
@@ -316,7 +325,7 @@ impl<'a> World<'a> {
         self.check(&op, head)
     }
 
-    /// Whose customers these are by now, and by whose word.
+    /// Records the current account of the database, and how it was accepted.
     fn note_account(&mut self, op: &Op) {
         if Some(self.look(|reader| reader.data_version().unwrap())) == self.log.version {
             return;
@@ -324,14 +333,14 @@ impl<'a> World<'a> {
         let (bound, _) = self.bound();
         if bound != self.belongs_to && self.belongs_to.is_some() {
             self.was_swapped = true;
-            // Not by a person's word, nor because nobody was there.
+            // Neither by the operator's decision, nor because the mirror was empty.
             let had_live = self.log.standings.values().any(komoju_core::Standing::is_live);
             self.is_mixed |= had_live && !matches!(op, Op::Accept | Op::Restore(_));
         }
         self.belongs_to = bound;
     }
 
-    /// What others do there, and what shall go wrong with the next requests.
+    /// Changes by other clients, and the faults of the next requests.
     fn at_komoju(&mut self, op: Op) {
         let mut server = self.server.lock().unwrap();
         match op {
@@ -360,7 +369,7 @@ impl<'a> World<'a> {
             Op::ApproveMidway(requests) => server.midway = Some((Decision::Approve, requests)),
             Op::RejectMidway(requests) => server.midway = Some((Decision::Reject, requests)),
             Op::ListsHideCards(hide) => server.lists_hide_cards = hide,
-            _ => unreachable!("{op:?} is dealt with elsewhere"),
+            _ => unreachable!("{op:?} is handled elsewhere"),
         }
     }
 

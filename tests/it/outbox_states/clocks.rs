@@ -1,4 +1,4 @@
-//! Waits and patience under a wall clock that is wrong for a while, whatever the process believes of it.
+//! Waits and patience under a wall clock that is wrong for a while.
 
 use jiff::SignedDuration;
 use komoju_sandbox::{Call, Effect};
@@ -7,7 +7,7 @@ use komoju_testkit::InProcess;
 const YEAR: SignedDuration = SignedDuration::from_hours(365 * 24);
 
 #[tokio::test]
-async fn wait_planned_by_a_clock_that_was_ahead_is_over_when_the_clock_is_right() {
+async fn wait_planned_by_a_fast_clock_ends_when_the_clock_is_corrected() {
     for ahead in [SignedDuration::from_hours(10), YEAR] {
         let mut harness = InProcess::open(1).await;
         harness.set_wall_by(ahead);
@@ -21,19 +21,19 @@ async fn wait_planned_by_a_clock_that_was_ahead_is_over_when_the_clock_is_right(
 }
 
 #[tokio::test]
-async fn wait_planned_by_a_right_clock_lasts() {
+async fn wait_planned_by_a_correct_clock_is_kept() {
     let mut harness = InProcess::open(1).await;
     let trouble = harness.waiting().await;
     harness.sandbox.world().remove_fault(trouble);
     harness.drain().await;
-    assert_eq!(harness.state("u"), "waiting", "the wait has just begun");
+    assert_eq!(harness.state("u"), "waiting", "the wait is not over");
     harness.advance(SignedDuration::from_secs(2));
     harness.drain().await;
     assert_eq!(harness.state("u"), "done");
 }
 
 #[tokio::test]
-async fn patience_is_counted_by_the_clock_of_the_boot() {
+async fn patience_is_measured_by_the_boot_clock() {
     for wrong in [YEAR, -YEAR] {
         let mut harness = InProcess::open(1).await;
         harness.waiting().await;
@@ -54,7 +54,7 @@ async fn patience_is_counted_by_the_clock_of_the_boot() {
 }
 
 #[tokio::test]
-async fn patience_that_began_by_a_wrong_clock_is_not_used_up_when_the_clock_is_right() {
+async fn patience_begun_under_a_wrong_clock_is_corrected_with_the_clock() {
     for wrong in [YEAR, -YEAR] {
         let mut harness = InProcess::open(1).await;
         harness.set_wall_by(wrong);
@@ -64,12 +64,12 @@ async fn patience_that_began_by_a_wrong_clock_is_not_used_up_when_the_clock_is_r
         harness.drain().await;
         assert_eq!(harness.state("u"), "waiting", "{wrong}");
         let from = harness.one("SELECT patience_from FROM outbox");
-        assert_eq!(from, "2026-06-01T00:00:00.000Z", "{wrong}: the stored begin is corrected");
+        assert_eq!(from, "2026-06-01T00:00:00.000Z", "{wrong}: the stored start is corrected");
     }
 }
 
 #[tokio::test]
-async fn time_under_a_refused_key_is_not_counted_by_the_clock_of_the_boot_either() {
+async fn time_under_a_refused_key_does_not_use_up_patience() {
     let mut harness = InProcess::open(1).await;
     harness.waiting().await;
     let refusals = harness.on(Call::List, Effect::status(401));

@@ -1,10 +1,10 @@
-//! Which intents the engine takes, and followers of a create that parks.
+//! The intents that the engine selects, and the followers of a create that parks.
 
 use komoju_testkit::InProcess;
 use serde_json::json;
 
 #[tokio::test]
-async fn followers_park_with_the_create_that_they_wait_for() {
+async fn follower_parks_when_its_create_is_cancelled() {
     let harness = InProcess::open(0).await;
     harness.sql("INSERT INTO intents (id, op, body, not_before) VALUES ('c', 'create', '{\"email\": \"a\"}', '2030-01-01T00:00:00Z')");
     harness.intend("f", "update", Some("@c"), Some(json!({"email": "x"})));
@@ -13,7 +13,7 @@ async fn followers_park_with_the_create_that_they_wait_for() {
 }
 
 #[tokio::test]
-async fn a_held_delete_that_parks_with_its_create_waits_for_no_approval_any_more() {
+async fn held_delete_that_parks_with_its_create_is_no_longer_held() {
     let mut harness = InProcess::open(0).await;
     harness.settings.hold_deletes_over = 0;
     harness.sql("INSERT INTO intents (id, op, body, not_before) VALUES ('c', 'create', '{\"email\": \"a\"}', '2030-01-01T00:00:00Z')");
@@ -27,7 +27,7 @@ async fn a_held_delete_that_parks_with_its_create_waits_for_no_approval_any_more
 }
 
 #[tokio::test]
-async fn the_next_intents_are_found_without_looking_at_the_others() {
+async fn next_intents_are_found_by_index() {
     let harness = InProcess::open(1).await;
     let reader = harness.reader();
     let plan: Vec<String> = reader
@@ -45,7 +45,7 @@ async fn the_next_intents_are_found_without_looking_at_the_others() {
     let plan = plan.join("; ");
     assert!(plan.contains("USING INDEX outbox_heads") && plan.contains("outbox_sending"), "{plan}");
     assert!(!plan.contains("TEMP B-TREE"), "{plan}");
-    // Whatever is said of them, the first open one of each lane is its head, and no other.
+    // After each statement the first open intent of each lane, and no other, is its head.
     let wrong = "SELECT count(*) FROM outbox WHERE is_head <> (is_open = 1 AND position =
         (SELECT min(position) FROM outbox AS first WHERE first.lane = outbox.lane AND first.is_open = 1))";
     for n in 0..6 {

@@ -1,18 +1,19 @@
-//! `outbound.hold_deletes_over`: how many deletes are sent before an operator has to approve them.
+//! `outbound.hold_deletes_over`: the number of deletes that are sent without an operator's
+//! approval.
 
 use jiff::SignedDuration;
 use komoju_sandbox::{Call, Effect, Fault};
 use komoju_sync::store::outbox::operator;
 use komoju_testkit::InProcess;
 
-/// A harness whose limit is three deletes.
+/// Returns a harness whose limit is three deletes.
 async fn harness_of(customers: u32) -> InProcess {
     let mut harness = InProcess::open(customers).await;
     harness.settings.hold_deletes_over = 3;
     harness
 }
 
-/// Queues deletes of these customers one by one and pushes after each, each time in another process.
+/// Queues deletes of these customers one by one. Each is pushed by a process of its own.
 async fn delete_one_by_one(harness: &mut InProcess, prefix: &str, ids: &[String]) {
     for (n, id) in ids.iter().enumerate() {
         harness.intend(&format!("{prefix}{n}"), "delete", Some(id), None);
@@ -42,7 +43,7 @@ async fn slow_loop_of_deletes_is_held_after_the_limit() {
         reason.contains("hold_deletes_over = 3") && reason.contains("`komoju-sync intent approve`"),
         "{reason}"
     );
-    // What is held waits for an operator, however long.
+    // Held deletes wait for an operator without a time limit.
     harness.advance(SignedDuration::from_hours(2));
     harness.drain().await;
     assert_eq!(deletes(&harness), 3);
@@ -97,7 +98,7 @@ async fn rejected_cancelled_and_approved_deletes_do_not_count() {
     let unknown: Vec<String> = (0..3).map(|n| format!("unknown{n}")).collect();
     delete_one_by_one(&mut harness, "r", &unknown).await;
     assert!(harness.states().iter().all(|state| state.ends_with("rejected")), "{:?}", harness.states());
-    // Four at once are held; two are cancelled, two approved and sent.
+    // Four at once are held. Then two are cancelled, and two are approved and sent.
     for (n, id) in ids.iter().take(4).enumerate() {
         harness.intend(&format!("h{n}"), "delete", Some(id), None);
     }
@@ -129,7 +130,7 @@ async fn open_and_sent_deletes_count_together_and_only_queued_ones_are_held() {
 }
 
 #[tokio::test]
-async fn deletes_whose_customer_was_gone_already_count() {
+async fn deletes_of_customers_that_are_already_deleted_count() {
     let mut harness = harness_of(10).await;
     let ids = harness.sandbox.world().ids();
     for id in &ids[..3] {

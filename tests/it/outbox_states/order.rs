@@ -1,4 +1,4 @@
-//! Lanes, references, times and holds.
+//! Lanes, references, `not_before` and holds.
 
 use jiff::SignedDuration;
 use komoju_sandbox::{Call, Effect, Fault};
@@ -6,7 +6,7 @@ use komoju_testkit::InProcess;
 use serde_json::json;
 
 #[tokio::test]
-async fn what_takes_effect_is_in_log_and_mirror_and_is_nobody_elses_news() {
+async fn pushes_are_recorded_once_with_origin_intent() {
     let mut harness = InProcess::open(5).await;
     let id = harness.some_id();
     let head = harness.head();
@@ -40,7 +40,7 @@ async fn what_takes_effect_is_in_log_and_mirror_and_is_nobody_elses_news() {
 }
 
 #[tokio::test]
-async fn one_customers_intents_run_in_their_order_and_others_do_not_wait() {
+async fn intents_of_one_customer_run_in_order_and_others_do_not_wait() {
     let mut harness = InProcess::open(3).await;
     let ids = harness.sandbox.world().ids();
     for n in 0..8 {
@@ -52,7 +52,7 @@ async fn one_customers_intents_run_in_their_order_and_others_do_not_wait() {
         );
     }
     harness.intend("b", "update", Some(&ids[1]), Some(json!({"email": "b"})));
-    // The first is in trouble: those behind it wait, the other customer's does not.
+    // The first intent fails. Those behind it wait; the intent of the other customer does not.
     let trouble = harness.inject(Fault::new(Effect::status(500)).call(Call::Update).once());
     harness.drain().await;
     let waiting: Vec<String> = (1..8).map(|n| format!("a{n} queued")).collect();
@@ -68,7 +68,7 @@ async fn one_customers_intents_run_in_their_order_and_others_do_not_wait() {
 }
 
 #[tokio::test]
-async fn rejected_ones_do_not_block_and_parked_ones_do() {
+async fn rejected_intents_do_not_block_and_parked_ones_do() {
     let mut harness = InProcess::open(2).await;
     let id = harness.some_id();
     harness.intend("bad", "update", Some(&id), Some(json!({"payment_details": "nonsense"})));
@@ -85,17 +85,17 @@ async fn rejected_ones_do_not_block_and_parked_ones_do() {
 }
 
 #[tokio::test]
-async fn followers_of_a_create_that_will_not_be_park() {
+async fn followers_of_a_rejected_or_cancelled_create_park() {
     let mut harness = InProcess::open(0).await;
     harness.intend("c", "create", None, Some(json!({"payment_details": "nonsense"})));
     harness.intend("f", "update", Some("@c"), Some(json!({"email": "x"})));
-    harness.intend("taken back", "create", None, Some(json!({"email": "z"})));
-    harness.intend("g", "delete", Some("@taken back"), None);
-    harness.sql("UPDATE intents SET state = 'cancelled' WHERE id = 'taken back'");
+    harness.intend("withdrawn", "create", None, Some(json!({"email": "z"})));
+    harness.intend("g", "delete", Some("@withdrawn"), None);
+    harness.sql("UPDATE intents SET state = 'cancelled' WHERE id = 'withdrawn'");
     harness.drain().await;
-    assert_eq!(harness.states(), ["c rejected", "f parked", "taken back cancelled", "g parked"]);
+    assert_eq!(harness.states(), ["c rejected", "f parked", "withdrawn cancelled", "g parked"]);
     assert_eq!(harness.sandbox.world().creates(), 0);
-    // Mended: both go their way.
+    // With a valid body both are sent.
     let mended = komoju_core::intent::Body::new(json!({"email": "right@example.com"})).unwrap();
     harness
         .store()
@@ -107,12 +107,16 @@ async fn followers_of_a_create_that_will_not_be_park() {
         .unwrap();
     harness.drain().await;
     assert_eq!([harness.state("c"), harness.state("f")], ["done", "done"]);
-    assert_eq!(harness.one("SELECT count(*) FROM attempts WHERE intent_id = 'c'"), "2", "the history stays");
+    assert_eq!(
+        harness.one("SELECT count(*) FROM attempts WHERE intent_id = 'c'"),
+        "2",
+        "the first attempt is kept"
+    );
     harness.assert_true();
 }
 
 #[tokio::test]
-async fn nothing_is_sent_before_its_time() {
+async fn intent_is_not_sent_before_its_not_before() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.sql(&format!(
@@ -131,7 +135,7 @@ async fn nothing_is_sent_before_its_time() {
 }
 
 #[tokio::test]
-async fn too_many_deletes_wait_for_a_person_one_or_all() {
+async fn held_deletes_are_approved_one_by_one_or_all_at_once() {
     let mut harness = InProcess::open(10).await;
     harness.settings.hold_deletes_over = 3;
     let ids = harness.sandbox.world().ids();
@@ -157,12 +161,12 @@ async fn too_many_deletes_wait_for_a_person_one_or_all() {
     assert_eq!(
         harness.states()[..4],
         ["d0 queued", "d1 done", "d2 queued", "d3 queued"],
-        "one approval is no other's"
+        "an approval of one delete approves no other"
     );
     assert_eq!(harness.store().write(approve(&[])).await.unwrap(), 3);
     harness.drain().await;
     assert_eq!(harness.sandbox.world().deletes(), 4);
-    // Up to the limit nobody is asked.
+    // Up to the limit no approval is needed.
     for (n, id) in ids[4..7].iter().enumerate() {
         harness.intend(&format!("e{n}"), "delete", Some(id), None);
     }
@@ -172,7 +176,7 @@ async fn too_many_deletes_wait_for_a_person_one_or_all() {
 }
 
 #[tokio::test]
-async fn a_drain_attempts_each_intent_once_and_takes_what_comes_meanwhile() {
+async fn drain_attempts_each_intent_once() {
     let mut harness = InProcess::open(2).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
@@ -183,7 +187,7 @@ async fn a_drain_attempts_each_intent_once_and_takes_what_comes_meanwhile() {
 }
 
 #[tokio::test]
-async fn with_pushing_switched_off_nothing_is_accepted_and_nothing_leaves() {
+async fn disabled_outbound_accepts_and_sends_nothing() {
     let mut harness = InProcess::open(2).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
@@ -199,7 +203,7 @@ async fn with_pushing_switched_off_nothing_is_accepted_and_nothing_leaves() {
 }
 
 #[tokio::test]
-async fn a_parked_delete_is_not_held_and_not_approved_with_the_others() {
+async fn parked_delete_is_neither_held_nor_approved_with_the_others() {
     let mut harness = InProcess::open(6).await;
     harness.settings.hold_deletes_over = 2;
     let ids = harness.sandbox.world().ids();

@@ -1,4 +1,4 @@
-//! What each answer of the API makes of an intent.
+//! The outcome of an intent for each answer of the API.
 
 use jiff::SignedDuration;
 use komoju_sandbox::readings::NullEmail;
@@ -62,7 +62,7 @@ async fn each_status_and_code_has_its_outcome() {
 }
 
 #[tokio::test]
-async fn a_web_page_in_place_of_an_answer_deletes_nobody() {
+async fn web_page_as_the_answer_to_a_delete_deletes_no_customer() {
     for work in [Work::Skipped, Work::Done] {
         let mut harness = InProcess::open(2).await;
         let id = harness.some_id();
@@ -84,7 +84,7 @@ async fn a_web_page_in_place_of_an_answer_deletes_nobody() {
 }
 
 #[tokio::test]
-async fn a_rejection_keeps_code_message_and_param() {
+async fn rejection_keeps_code_message_and_param() {
     let mut harness = InProcess::open(1).await;
     harness.intend("c", "create", None, Some(json!({"payment_details": "tok_card_declined"})));
     harness.intend("p", "create", None, Some(json!({"payment_details": "nonsense"})));
@@ -98,7 +98,7 @@ async fn a_rejection_keeps_code_message_and_param() {
 }
 
 #[tokio::test]
-async fn gone_is_done_for_a_delete_and_a_rejection_for_an_update_after_which_the_mirror_looks() {
+async fn not_found_settles_a_delete_and_rejects_an_update() {
     let mut harness = InProcess::open(3).await;
     let ids = harness.sandbox.world().ids();
     harness.sandbox.world().delete(&ids[0]);
@@ -125,7 +125,7 @@ async fn gone_is_done_for_a_delete_and_a_rejection_for_an_update_after_which_the
 }
 
 #[tokio::test]
-async fn a_refused_key_stops_all_pushing_and_parks_nothing() {
+async fn refused_key_stops_pushing_and_parks_nothing() {
     let mut harness = InProcess::open(6).await;
     let ids = harness.sandbox.world().ids();
     for (n, id) in ids.iter().enumerate() {
@@ -135,17 +135,17 @@ async fn a_refused_key_stops_all_pushing_and_parks_nothing() {
     harness.sandbox.world().refuse_key(Some(KeyRefusal::Json401));
     let drained = harness.drain().await;
     assert!(drained.key_refused);
-    assert_eq!((drained.attempts, harness.calls().len()), (1, 1), "the first refusal is enough");
+    assert_eq!((drained.attempts, harness.calls().len()), (1, 1), "nothing is sent after the first refusal");
     assert_eq!(harness.state("u0"), "waiting");
     assert_ne!(harness.one("SELECT refused_since FROM meta"), "null");
     harness.signals.refused.notified().await;
-    // However long it lasts, and whatever is tried: nothing leaves, nothing parks.
+    // While the key is refused nothing is sent and nothing parks, however long that lasts.
     harness.advance(SignedDuration::from_hours(100));
     harness.drain().await;
     assert_eq!(harness.calls().len(), 1);
     harness.sandbox.world().refuse_key(None);
     assert!(harness.sweep().await.failure.is_none());
-    // The time under it does not count: one more failure does not park.
+    // The time under the refusal does not count: one more failure does not park.
     let trouble = harness.inject(Fault::new(Effect::status(503)).call(Call::Update).once());
     harness.drain().await;
     assert_eq!((harness.sandbox.world().fired(trouble), harness.state("u0")), (1, "waiting".to_owned()));
@@ -155,7 +155,7 @@ async fn a_refused_key_stops_all_pushing_and_parks_nothing() {
 }
 
 #[tokio::test]
-async fn another_accounts_key_pushes_nothing() {
+async fn key_of_another_account_pushes_nothing() {
     let mut harness = InProcess::open(2).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
@@ -166,7 +166,7 @@ async fn another_accounts_key_pushes_nothing() {
 }
 
 #[tokio::test]
-async fn a_wait_that_is_asked_for_holds_for_everybody_and_is_shown() {
+async fn retry_after_delays_the_intent_and_is_recorded() {
     let mut harness = InProcess::open(2).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
@@ -186,7 +186,7 @@ async fn a_wait_that_is_asked_for_holds_for_everybody_and_is_shown() {
 }
 
 #[tokio::test]
-async fn waits_double_and_are_kept_across_restarts_until_patience_ends() {
+async fn waits_double_and_survive_restarts_until_patience_ends() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
@@ -199,7 +199,7 @@ async fn waits_double_and_are_kept_across_restarts_until_patience_ends() {
         harness.restart();
         let before = harness.sandbox.world().fired(trouble);
         harness.drain().await;
-        assert_eq!(harness.sandbox.world().fired(trouble), before, "it is not due yet");
+        assert_eq!(harness.sandbox.world().fired(trouble), before, "it is not due");
         harness.advance(SignedDuration::from_secs(10));
     }
     for (n, wait) in waits.iter().enumerate() {
@@ -219,14 +219,14 @@ async fn waits_double_and_are_kept_across_restarts_until_patience_ends() {
         "{}",
         harness.of("u", "reason")
     );
-    // A person tries it once more, with all its patience again.
+    // An operator's retry starts a new period of patience.
     harness.store().write(|tx| komoju_sync::store::outbox::operator::retry(tx, "u", None)).await.unwrap();
     harness.drain().await;
     assert_eq!(harness.state("u"), "waiting");
 }
 
 #[tokio::test]
-async fn an_expectation_that_fails_parks_with_all_three_versions_and_sends_nothing() {
+async fn failed_expectation_parks_with_three_versions_and_sends_nothing() {
     let mut harness = InProcess::open(2).await;
     let id = harness.some_id();
     harness.sandbox.world().update(&id, json!({"email": "theirs@example.com", "metadata": {"a": "1"}}));
@@ -261,7 +261,7 @@ async fn an_expectation_that_fails_parks_with_all_three_versions_and_sends_nothi
 }
 
 #[tokio::test]
-async fn our_own_lost_answer_is_no_conflict() {
+async fn lost_answer_to_our_own_push_is_no_conflict() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     let email = harness.one("SELECT email FROM customers");
@@ -278,7 +278,7 @@ async fn our_own_lost_answer_is_no_conflict() {
 }
 
 #[tokio::test]
-async fn what_was_not_applied_stands_in_the_detail() {
+async fn parameters_that_were_not_applied_are_in_the_detail() {
     let ignores = Readings { null_email: NullEmail::Ignored, ..Readings::default() };
     let mut harness = InProcess::reading(1, ignores).await;
     let id = harness.some_id();

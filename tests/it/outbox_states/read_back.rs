@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::inv_07_create_at_most_once::{lost, minutes};
 
 #[tokio::test]
-async fn a_delete_that_is_repeated_says_no_more_than_is_known() {
+async fn repeated_delete_that_finds_no_customer_states_both_explanations() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("d", "delete", Some(&id), None);
@@ -27,7 +27,7 @@ async fn a_delete_that_is_repeated_says_no_more_than_is_known() {
 }
 
 #[tokio::test]
-async fn an_update_with_a_token_is_read_back_before_anything_is_repeated() {
+async fn update_with_a_token_is_read_back_before_it_is_repeated() {
     let token = |token: &str| json!({"email": "b@example.com", "payment_details": token});
     for (work, patches) in [(Work::Done, 1), (Work::Skipped, 2)] {
         let mut harness = InProcess::open(1).await;
@@ -43,7 +43,7 @@ async fn an_update_with_a_token_is_read_back_before_anything_is_repeated() {
         assert_eq!(calls.iter().filter(|call| call.starts_with("PATCH")).count(), patches, "{calls:?}");
         assert_eq!(harness.sandbox.world().updates(), 1);
     }
-    // Nothing but the token was asked for, and the API does not show cards: nobody can tell.
+    // The update sets only the token, and the API does not show cards: the outcome cannot be known.
     let hidden = Readings { list_source: Source::Hidden, show_source: Source::Hidden, ..Readings::default() };
     let mut harness = InProcess::reading(1, hidden).await;
     let id = harness.some_id();
@@ -58,7 +58,7 @@ async fn an_update_with_a_token_is_read_back_before_anything_is_repeated() {
         "{}",
         harness.of("u", "reason")
     );
-    // As it is it would be looked at once more; with another token it is a new update.
+    // A retry with the same body would only be read back again. Another token makes a new update.
     let body = komoju_core::intent::Body::new(json!({"payment_details": "tok_c"})).unwrap();
     harness
         .store()
@@ -70,7 +70,7 @@ async fn an_update_with_a_token_is_read_back_before_anything_is_repeated() {
 }
 
 #[tokio::test]
-async fn an_update_that_took_effect_unseen_is_looked_at_until_it_is_seen() {
+async fn update_answered_without_a_customer_is_read_back_until_it_is_shown() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x@example.com"})));
@@ -113,7 +113,7 @@ async fn delete_of_an_id_that_never_existed_is_rejected() {
 #[tokio::test]
 async fn delete_of_an_unknown_id_after_a_lost_answer_is_done() {
     let mut harness = InProcess::open(1).await;
-    // The mirror does not know it: it came after the sweep.
+    // The mirror does not know this customer: it was created after the sweep.
     let new = harness.sandbox.world().create(json!({"email": "new@example.com"}));
     harness.intend("d", "delete", Some(&new), None);
     harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Delete).once());

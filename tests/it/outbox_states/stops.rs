@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
-async fn a_stop_gives_answers_on_their_way_a_moment_and_cuts_off_the_rest() {
+async fn stop_interrupts_unanswered_pushes_and_makes_them_due_at_once() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
@@ -31,7 +31,8 @@ async fn a_stop_gives_answers_on_their_way_a_moment_and_cuts_off_the_rest() {
     assert_eq!(harness.state("u"), "done");
 }
 
-/// Updates of two customers, named by their ids, and the faults that hold them.
+/// Queues updates of two customers under their ids. Returns the ids and the faults that hold the
+/// answers.
 fn two_held_updates(harness: &InProcess) -> ([String; 2], [FaultId; 2]) {
     let ids: [String; 2] = harness.sandbox.world().ids().first_chunk().unwrap().clone();
     let held = [&ids[0], &ids[1]].map(|id| {
@@ -43,15 +44,16 @@ fn two_held_updates(harness: &InProcess) -> ([String; 2], [FaultId; 2]) {
     (ids, held)
 }
 
-/// Nobody waits longer for a lock than this.
+/// Limits the time for which the store waits for a lock.
 async fn wait_for_locks(harness: &InProcess, time: Duration) {
     harness.store().read(move |conn| Ok(conn.busy_timeout(time)?)).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_written_at_once_is_kept_until_it_can() {
+async fn answer_is_kept_until_the_locked_database_can_be_written() {
     let harness = InProcess::open(3).await;
-    // The first is answered while the database is locked, the second while the first waits to be written.
+    // The first answer arrives while the database is locked, the second while the first waits to be
+    // written.
     let (_, held) = two_held_updates(&harness);
     wait_for_locks(&harness, Duration::from_millis(50)).await;
     let stop = CancellationToken::new();
@@ -62,7 +64,7 @@ async fn an_answer_that_cannot_be_written_at_once_is_kept_until_it_can() {
         let other = harness.writer();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         for held in held {
-            // By this clock nothing but its pauses takes time.
+            // On this clock time passes only in the pauses of the pusher.
             let before = harness.clock.elapsed();
             harness.sandbox.world().remove_fault(held);
             eventually_in_task(|| harness.clock.elapsed() >= before + Duration::from_secs(2)).await;
@@ -80,7 +82,7 @@ async fn an_answer_that_cannot_be_written_at_once_is_kept_until_it_can() {
 }
 
 #[tokio::test]
-async fn a_stop_while_the_database_is_locked_still_writes_what_was_answered() {
+async fn stop_while_the_database_is_locked_records_received_answers() {
     let harness = InProcess::open(3).await;
     let (ids, held) = two_held_updates(&harness);
     wait_for_locks(&harness, Duration::from_millis(500)).await;
@@ -91,7 +93,8 @@ async fn a_stop_while_the_database_is_locked_still_writes_what_was_answered() {
         harness.sandbox.until(|world| held.iter().all(|held| world.fired(*held) == 1)).await;
         let other = harness.writer();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        // By this clock nothing but pauses takes time: the one after a lock, then the one before the end.
+        // On this clock time passes only in pauses: the pause after a lock, then the pause before
+        // the end.
         harness.sandbox.world().remove_fault(held[0]);
         let before = harness.clock.elapsed();
         eventually_in_task(|| harness.clock.elapsed() > before).await;
@@ -107,7 +110,7 @@ async fn a_stop_while_the_database_is_locked_still_writes_what_was_answered() {
 }
 
 #[tokio::test]
-async fn a_drain_gives_up_on_a_database_that_stays_locked() {
+async fn drain_fails_when_the_database_stays_locked() {
     let harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x@example.com"})));
@@ -125,7 +128,7 @@ async fn a_drain_gives_up_on_a_database_that_stays_locked() {
     let (drained, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
     assert!(drained.is_err_and(|e| e.is_busy()));
     other.execute_batch("COMMIT").unwrap();
-    // What was answered and could not be written is asked again by the next process.
+    // The next process repeats the request whose answer was not recorded.
     let mut harness = harness;
     drop(pusher);
     harness.drain().await;
@@ -133,8 +136,9 @@ async fn a_drain_gives_up_on_a_database_that_stays_locked() {
 }
 
 #[tokio::test]
-async fn of_one_lane_nothing_is_sent_while_another_is_under_way() {
-    // As when a create is done at last while its customer, seen by a sweep meanwhile, is being changed.
+async fn intent_is_not_sent_while_another_of_its_customer_is_sending() {
+    // This happens when a create is settled late: a sweep has shown its customer, and an update of
+    // that customer is being sent.
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("first", "update", Some(&id), Some(json!({"email": "x"})));
@@ -147,7 +151,7 @@ async fn of_one_lane_nothing_is_sent_while_another_is_under_way() {
         (harness.states(), harness.calls().len()),
         (vec!["first queued".to_owned(), "second sending".to_owned()], 0)
     );
-    // The next process finds that nobody sends it.
+    // The next process finds that no process sends it.
     harness.drain().await;
     assert_eq!(harness.states(), ["first done", "second done"]);
 }

@@ -1,5 +1,5 @@
-//! Anything may happen to an intent, in any order: every one of them is in one state after each step, came there by transitions of
-//! the contract alone, and in the end is settled, its create made at most once.
+//! A property: after each random step every intent is in one state, reached by legal transitions
+//! only. At the end every intent is settled, and each create took effect at most once.
 
 use jiff::SignedDuration;
 use komoju_sandbox::{Call, Effect, Fault, Work};
@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use crate::inv_07_create_at_most_once::{Cut, end_at};
 
-/// The table of the contract.
+/// The transitions of the contract, and a repeated wait.
 const LEGAL: [(&str, &str); 15] = [
     ("queued", "sending"),
     ("queued", "parked"),
@@ -34,15 +34,15 @@ const LEGAL: [(&str, &str); 15] = [
 #[derive(Clone, Debug)]
 enum Op {
     Create { has_token: bool },
-    Update { whose: usize, has_token: bool, expects: bool },
+    Update { place: usize, has_token: bool, expects: bool },
     Follow,
-    Delete { whose: usize },
+    Delete { place: usize },
     Drain,
     Fault(Trouble),
     End(Cut),
     Advance(i64),
     Sweep,
-    TheirChange(usize),
+    RemoteChange(usize),
     Retry(usize),
     Cancel(usize),
     Approve,
@@ -61,9 +61,9 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => any::<bool>().prop_map(|has_token| Op::Create { has_token }),
         4 => (0..4_usize, any::<bool>(), any::<bool>())
-            .prop_map(|(whose, has_token, expects)| Op::Update { whose, has_token, expects }),
+            .prop_map(|(place, has_token, expects)| Op::Update { place, has_token, expects }),
         1 => Just(Op::Follow),
-        1 => (0..4_usize).prop_map(|whose| Op::Delete { whose }),
+        1 => (0..4_usize).prop_map(|place| Op::Delete { place }),
         6 => Just(Op::Drain),
         4 => prop_oneof![
             Just(Trouble::LostAnswer),
@@ -75,7 +75,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => prop_oneof![Just(Cut::BeforePush(0)), Just(Cut::AfterPush(0)), Just(Cut::AfterPush(1))].prop_map(Op::End),
         4 => prop_oneof![Just(1_i64), Just(20), Just(19 * 60 + 59), Just(20 * 60 + 1), Just(24 * 60 + 1)].prop_map(Op::Advance),
         1 => Just(Op::Sweep),
-        1 => (0..4_usize).prop_map(Op::TheirChange),
+        1 => (0..4_usize).prop_map(Op::RemoteChange),
         2 => (0..8_usize).prop_map(Op::Retry),
         1 => (0..8_usize).prop_map(Op::Cancel),
         1 => Just(Op::Approve),
@@ -122,9 +122,9 @@ impl Machine {
     async fn step(&mut self, op: &Op) {
         match op {
             Op::Create { has_token } => self.next("create", None, *has_token, None),
-            Op::Update { whose, has_token, expects } => {
+            Op::Update { place, has_token, expects } => {
                 let expect = expects.then(|| json!({"locale": "xx"}).to_string());
-                let customer = self.ids[*whose].clone();
+                let customer = self.ids[*place].clone();
                 self.next("update", Some(customer), *has_token, expect);
             }
             Op::Follow => {
@@ -135,8 +135,8 @@ impl Machine {
                     self.next("update", Some(created), false, None);
                 }
             }
-            Op::Delete { whose } => {
-                let customer = self.ids[*whose].clone();
+            Op::Delete { place } => {
+                let customer = self.ids[*place].clone();
                 self.next("delete", Some(customer), false, None);
             }
             Op::Drain => drop(self.harness.drain().await),
@@ -162,13 +162,13 @@ impl Machine {
             Op::End(cut) => end_at(&mut self.harness, *cut).await,
             Op::Advance(minutes) => self.harness.advance(SignedDuration::from_mins(*minutes)),
             Op::Sweep => drop(self.harness.sweep().await),
-            Op::TheirChange(whose) => {
-                let id = &self.ids[*whose];
+            Op::RemoteChange(place) => {
+                let id = &self.ids[*place];
                 self.harness.sandbox.world().update(id, json!({"metadata": {"theirs": self.n.to_string()}}));
             }
             Op::Retry(n) => {
                 let id = format!("i{n}");
-                // Refused where it makes no sense; that is an answer too.
+                // A refusal is a valid result, too.
                 let _ = self.harness.store().write(move |tx| operator::retry(tx, &id, None)).await;
             }
             Op::Cancel(n) => {
@@ -202,7 +202,7 @@ impl Machine {
                     (SELECT min(position) FROM outbox AS first WHERE first.lane = outbox.lane AND first.is_open = 1))",
         );
         assert_eq!(broken, Vec::<String>::new());
-        // One customer's intents settle in their order.
+        // The intents of one customer are sent in order.
         let out_of_order = self.harness.column(
             "SELECT later.id FROM intents AS later JOIN intents AS earlier
              ON earlier.customer_id = later.customer_id AND earlier.position < later.position
@@ -212,7 +212,7 @@ impl Machine {
         assert_eq!(out_of_order, Vec::<String>::new());
     }
 
-    /// The trouble is over: whatever still can comes to its end.
+    /// Ends the faults, and checks that every intent settles that can.
     async fn finish(&mut self) {
         self.harness.sandbox.world().clear_faults();
         self.harness.store().write(|tx| operator::approve(tx, &[])).await.unwrap();
@@ -226,8 +226,8 @@ impl Machine {
                AND NOT EXISTS (SELECT 1 FROM outbox JOIN outbox AS ahead USING (lane) JOIN intents AS first ON first.position = ahead.position
                    WHERE outbox.position = me.position AND ahead.position < me.position AND first.state = 'parked')",
         );
-        assert_eq!(unsettled, Vec::<String>::new(), "nothing but a parked one keeps an intent waiting");
-        // A create is made at most once, and once where it is done.
+        assert_eq!(unsettled, Vec::<String>::new(), "only a parked intent may block an intent");
+        // A create takes effect at most once, and once where it is done.
         let made = {
             let world = self.harness.sandbox.world();
             let mut made = std::collections::BTreeMap::<String, u64>::new();
@@ -243,14 +243,15 @@ impl Machine {
             let deleted = self.harness.one(&format!(
                 "SELECT count(*) FROM intents WHERE op = 'delete' AND customer_id = '@{id}' AND state = 'done'"
             ));
-            assert!(made.contains_key(&id) || deleted != "0", "{id} is done and made nobody");
+            assert!(made.contains_key(&id) || deleted != "0", "{id} is done, and no customer was created");
         }
         self.assert_updates();
         assert!(self.harness.sweep().await.failure.is_none());
         self.harness.assert_true();
     }
 
-    /// No update is done that did nothing: KOMOJU was heard to carry it out, or, where its token forbids to send it again, was sent it.
+    /// Checks that each done update was sent and answered 200. An update with a token may be done
+    /// without that answer, because its token forbids a second request.
     fn assert_updates(&self) {
         let sent: Vec<(Value, Option<u16>)> = {
             let world = self.harness.sandbox.world();
@@ -262,13 +263,13 @@ impl Machine {
                 let has_token = body.get("payment_details").is_some();
                 body["metadata"]["n"] == id[1..] && (*status == Some(200) || has_token)
             });
-            assert!(took_effect, "{id} is done and changed nobody");
+            assert!(took_effect, "{id} is done, and no customer was changed");
         }
     }
 }
 
 #[test]
-fn whatever_happens_every_intent_goes_a_legal_way_to_its_end() {
+fn random_steps_settle_every_intent_by_legal_transitions() {
     let cases = std::env::var("MACHINE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(24);
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let runtime = Runtime::new().unwrap();

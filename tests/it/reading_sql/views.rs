@@ -1,11 +1,11 @@
-//! The views: their columns, their indexes, and values as they came.
+//! The views: their indexes, and values as KOMOJU sent them.
 
 use komoju_testkit::Installation;
 
 use crate::PROGRAM;
 
 #[test]
-fn after_the_first_sweep_readers_have_their_indexes() {
+fn indexes_for_readers_exist_after_the_first_complete_sweep() {
     let harness = Installation::with(PROGRAM, 12);
     let fault = harness.on_lists(komoju_sandbox::Effect::status(422));
     harness.sweep();
@@ -33,7 +33,7 @@ fn after_the_first_sweep_readers_have_their_indexes() {
     ] {
         assert!(plan(sql).contains(index), "{sql}: {}", plan(sql));
     }
-    // What the daemon asks of each customer while many are held.
+    // Queries that the daemon runs for each customer while many are held.
     for sql in [
         "SELECT 1 FROM held_customer WHERE state IN ('approved', 'rejected') AND customer_id = 'x'",
         "UPDATE held_customer SET state = 'seen' WHERE state IN ('held', 'approved', 'rejected') AND customer_id = 'x'",
@@ -44,7 +44,7 @@ fn after_the_first_sweep_readers_have_their_indexes() {
 }
 
 #[test]
-fn unknown_fields_odd_values_and_odd_ids_are_mirrored_as_they_came() {
+fn unknown_fields_odd_values_and_odd_ids_are_mirrored_unchanged() {
     let harness = Installation::with(PROGRAM, 3);
     let odd: serde_json::Value = serde_json::from_str(
         r#"{"id":"a/../b?c#d%2e é","resource":"customer","email":null,"created_at":"2025-01-01T00:00:00Z",

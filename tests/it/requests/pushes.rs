@@ -188,7 +188,7 @@ async fn refusal_is_distinguished_from_a_transient_failure() {
 }
 
 #[tokio::test]
-async fn nothing_left_only_without_a_connection() {
+async fn push_left_nothing_only_without_a_connection() {
     for effect in [
         Effect::Reset { work: Work::Done },
         Effect::Close { work: Work::Done },

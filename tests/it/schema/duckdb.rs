@@ -1,4 +1,5 @@
-//! DuckDB reads every view through its SQLite `ATTACH`: it parses a view's text with its own parser.
+//! DuckDB reads every view through its SQLite `ATTACH`, and parses the text of a view with its own
+//! parser.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,8 @@ use rusqlite::Connection;
 
 use super::{column, migrated};
 
-/// Prints nothing where DuckDB shows the rows that SQLite shows; JSON is compared as JSON, and numbers by value.
+/// A script that prints each difference between the rows of SQLite and of DuckDB. JSON is compared
+/// as JSON, and numbers by value.
 const COMPARE: &str = r#"
 import glob, json, sqlite3, sys
 packages, path, views = sys.argv[1], sys.argv[2], sys.argv[3:]
@@ -36,7 +38,8 @@ for view in views:
         print(view, "has", len(ours), "rows, and in DuckDB", len(theirs))
 "#;
 
-/// Where the packages are; they are installed where `INSTALL_DUCKDB` is set, as `.ci/run` sets it.
+/// Returns the directory of the Python packages. They are installed if `INSTALL_DUCKDB` is set, as
+/// in `.ci/run`.
 pub(crate) fn packages() -> Result<PathBuf, String> {
     let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/duckdb");
     if packages.join("duckdb").exists() {
@@ -60,7 +63,7 @@ fn duckdb_reads_every_view() {
     let packages = match packages() {
         Ok(packages) => packages,
         Err(why) => {
-            let skipped = format!("#### NOT TESTED: that DuckDB reads every view: {why} ####\n");
+            let skipped = format!("#### NOT TESTED: DuckDB reads every view: {why} ####\n");
             let _ = std::io::stderr().write_all(skipped.as_bytes());
             return;
         }

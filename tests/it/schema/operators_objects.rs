@@ -1,4 +1,5 @@
-//! What an operator added to the schema gets in the way: the message names it, and not the disk.
+//! An operator's object in the schema that blocks a write: the message names the object, not the
+//! disk.
 
 use komoju_testkit::Installation;
 use rusqlite::Connection;
@@ -10,7 +11,7 @@ fn sql(harness: &Installation, statements: &str) {
     Connection::open(harness.path("komoju.db")).unwrap().execute_batch(statements).unwrap();
 }
 
-/// Something to record: a customer that has the email of another one, one that is new, one that changed.
+/// Makes changes to record: a customer with the email of another one, a new one, a changed one.
 fn change(harness: &Installation) {
     let mut world = harness.sandbox.world();
     let ids = world.ids();
@@ -20,10 +21,10 @@ fn change(harness: &Installation) {
     world.update(&ids[1], json!({"email": "changed@example.jp"}));
 }
 
-fn assert_names(told: &str, added: &str) {
-    assert!(told.contains(added), "{added}: {told}");
+fn assert_names(message: &str, added: &str) {
+    assert!(message.contains(added), "{added}: {message}");
     for wrong in ["disk", "damaged", "panicked", "Make room"] {
-        assert!(!told.contains(wrong), "{added}: {wrong}: {told}");
+        assert!(!message.contains(wrong), "{added}: {wrong}: {message}");
     }
 }
 
@@ -67,7 +68,7 @@ fn operators_object_that_refuses_our_rows_is_named() {
 }
 
 #[test]
-fn foreign_key_to_a_customer_is_named_when_the_mirror_is_made_again() {
+fn foreign_key_to_a_customer_is_named_when_the_mirror_is_rebuilt() {
     let harness = Installation::with(PROGRAM, 4);
     harness.expect(0, &["sync"]);
     sql(

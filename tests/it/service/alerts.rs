@@ -22,8 +22,8 @@ const LONG_ENOUGH: Duration = Duration::from_secs(5);
 /// Installs a program that records its input, and then runs this script.
 fn program(harness: &Installation, then: &str) -> PathBuf {
     let path = harness.path("notify");
-    let told = harness.path("told");
-    let script = format!("#!/bin/sh\ncat >> '{}'\n{then}\n", told.display());
+    let record = harness.path("alerts.jsonl");
+    let script = format!("#!/bin/sh\ncat >> '{}'\n{then}\n", record.display());
     std::fs::write(&path, script).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     path
@@ -34,19 +34,20 @@ fn alerting(harness: &Installation, then: &str) {
     harness.append_config(&format!("[alerts]\ncommand = ['{}', '--from', 'here']", path.display()));
 }
 
-fn told(harness: &Installation) -> Vec<Value> {
-    let text = std::fs::read_to_string(harness.path("told")).unwrap_or_default();
+fn delivered(harness: &Installation) -> Vec<Value> {
+    let text = std::fs::read_to_string(harness.path("alerts.jsonl")).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// Whether this number of alerts is delivered and recorded. An alert whose delivery is not recorded
 /// at a stop is sent again.
-fn all_told(harness: &Installation, count: usize) -> bool {
-    told(harness).len() == count && harness.one("SELECT count(*) FROM alert WHERE told_at IS NULL") == "0"
+fn all_delivered(harness: &Installation, count: usize) -> bool {
+    delivered(harness).len() == count
+        && harness.one("SELECT count(*) FROM alert WHERE told_at IS NULL") == "0"
 }
 
 fn kinds(harness: &Installation) -> Vec<String> {
-    told(harness).iter().map(|alert| alert["alert"].as_str().unwrap().to_owned()).collect()
+    delivered(harness).iter().map(|alert| alert["alert"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Submits an intent that parks. `id` ends with the number of its customer, because a parked intent
@@ -89,7 +90,7 @@ fn parked_intent_is_reported_once_until_it_clears_and_a_later_one_after_an_hour(
     });
     parks(&harness, "p0");
     eventually("the alert is sent", || kinds(&harness) == ["parked_intents"]);
-    let alert = &told(&harness)[0];
+    let alert = &delivered(&harness)[0];
     assert_eq!((&alert["count"], &alert["new"], &alert["oldest"]), (&1.into(), &1.into(), &"p0".into()));
     assert!(
         alert["sentence"].as_str().unwrap().contains("1 intent is parked and waits for an operator"),
@@ -107,12 +108,12 @@ fn parked_intent_is_reported_once_until_it_clears_and_a_later_one_after_an_hour(
     assert_eq!(daemon.stop(), Some(0));
     let mut daemon = Daemon::start(&harness);
     std::thread::sleep(LONG_ENOUGH);
-    assert_eq!(told(&harness).len(), 1);
+    assert_eq!(delivered(&harness).len(), 1);
     // After an hour the other intent is reported.
     harness.sql("UPDATE alert SET told_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-61 minutes') WHERE told_at IS NOT NULL",
     );
-    eventually("the other one is reported", || told(&harness).len() == 2);
-    let alert = &told(&harness)[1];
+    eventually("the other one is reported", || delivered(&harness).len() == 2);
+    let alert = &delivered(&harness)[1];
     assert_eq!((&alert["count"], &alert["new"], &alert["oldest"]), (&2.into(), &1.into(), &"p0".into()));
 
     // A cleared condition is forgotten. If it returns, it is reported at once.
@@ -120,8 +121,8 @@ fn parked_intent_is_reported_once_until_it_clears_and_a_later_one_after_an_hour(
     harness.expect(0, &["intent", "cancel", "p1"]);
     eventually("it has cleared", || harness.one("SELECT count(*) FROM alert") == "0");
     parks(&harness, "p2");
-    eventually("the alert is sent", || told(&harness).len() == 3);
-    assert_eq!(told(&harness)[2]["oldest"], "p2");
+    eventually("the alert is sent", || delivered(&harness).len() == 3);
+    assert_eq!(delivered(&harness)[2]["oldest"], "p2");
     eventually("that is noted", || harness.one("SELECT count(*) FROM alert WHERE told_at IS NULL") == "0");
 
     // Nothing is written while nothing changes.
@@ -150,7 +151,7 @@ fn each_kind_is_reported_with_what_to_do_and_has_its_keys_documented() {
     harness.sql(&format!("INSERT INTO intents (id, op, customer_id) VALUES ('d1', 'delete', '{}')", ids[30]));
     park(&harness, "p0");
     let mut daemon = Daemon::start(&harness);
-    eventually("three are reported", || all_told(&harness, 3));
+    eventually("three are reported", || all_delivered(&harness, 3));
     daemon.stop();
 
     // A key of another account, which has none of these customers.
@@ -159,14 +160,14 @@ fn each_kind_is_reported_with_what_to_do_and_has_its_keys_documented() {
         harness.sandbox.world().delete(id);
     }
     let mut daemon = Daemon::start(&harness);
-    eventually("the stopped account is reported", || all_told(&harness, 4));
+    eventually("the stopped account is reported", || all_delivered(&harness, 4));
     daemon.stop();
     harness.use_key("sk_test_another_key");
     harness.sql("UPDATE pass SET finished_at = '2020-01-01T00:00:00.000Z'; UPDATE account SET candidate = NULL, stopped_at = NULL",
     );
     configure_cron(&harness, "* * * * * *");
     let mut daemon = Daemon::start(&harness);
-    eventually("the refused key and the stale mirror are reported", || all_told(&harness, 6));
+    eventually("the refused key and the stale mirror are reported", || all_delivered(&harness, 6));
     daemon.stop();
 
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/alerts.md")).unwrap();
@@ -175,7 +176,7 @@ fn each_kind_is_reported_with_what_to_do_and_has_its_keys_documented() {
         let rows = table.take_while(|line| line.starts_with('|'));
         rows.map(|row| row.split('`').nth(1).unwrap().to_owned()).collect()
     };
-    let alerts = told(&harness);
+    let alerts = delivered(&harness);
     let mut seen = BTreeSet::new();
     for alert in &alerts {
         let keys: BTreeSet<String> = alert.as_object().unwrap().keys().cloned().collect();
@@ -223,7 +224,7 @@ fn wipe_that_a_reader_blocks_is_reported_and_measured() {
     let tokens = "komoju_sync_unfinished_wipes{of=\"tokens\"}";
     eventually_is(&address, tokens, 1.0);
     eventually("the alert is sent", || kinds(&harness) == ["unfinished_wipe"]);
-    let alert = &told(&harness)[0];
+    let alert = &delivered(&harness)[0];
     let sentence = alert["sentence"].as_str().unwrap();
     let me = format!("(process {}) reads an old state of the database", std::process::id());
     assert!(
@@ -278,12 +279,12 @@ fn stale_mirror_is_reported_after_a_failed_sweep_and_not_for_a_new_database() {
     let _late = Daemon::start(&late);
 
     eventually("the alert is sent", || kinds(&harness) == ["stale_mirror"]);
-    assert_eq!(told(&harness)[0]["since"], "2020-01-01T00:00:00.000Z");
+    assert_eq!(delivered(&harness)[0]["since"], "2020-01-01T00:00:00.000Z");
     eventually("the late one too", || kinds(&late) == ["stale_mirror"]);
-    assert!(told(&late)[0]["sentence"].as_str().unwrap().contains("no sweep was complete yet"));
+    assert!(delivered(&late)[0]["sentence"].as_str().unwrap().contains("no sweep was complete yet"));
     std::thread::sleep(LONG_ENOUGH);
     assert!(daemon.said().matches("sweep").count() > 0);
-    assert_eq!(kinds(&harness).len(), 1, "however often it fails, and while it tries again");
+    assert_eq!(kinds(&harness).len(), 1, "once, although the sweep fails again and is retried");
     assert_eq!(kinds(&late).len(), 1);
     assert_eq!((kinds(&new).len(), kinds(&slow).len()), (0, 0));
     slow.sandbox.world().remove_fault(held);

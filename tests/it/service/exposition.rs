@@ -43,7 +43,7 @@ pub fn read(text: &str) -> Result<BTreeMap<String, Family>, String> {
                 _ => return wrong("neither HELP nor TYPE"),
             };
             if rest.is_empty() || !field.is_empty() {
-                return wrong("empty, or said twice");
+                return wrong("empty, or repeated");
             }
             *field = rest.to_owned();
             continue;
@@ -70,7 +70,7 @@ pub fn read(text: &str) -> Result<BTreeMap<String, Family>, String> {
             let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
             let value = value.ok_or_else(|| format!("no quotes: {line}"))?;
             if !plain(label, &['_']) || !plain(value, &['_', '.', '+', 'I', '-', 'e']) || value.is_empty() {
-                return wrong("a label that is no plain word");
+                return wrong("a label with other characters");
             }
             if label != "le" {
                 family.labels.insert(label.to_owned());
@@ -85,12 +85,12 @@ pub fn read(text: &str) -> Result<BTreeMap<String, Family>, String> {
         }
     }
     for (name, family) in &families {
-        judge(name, family)?;
+        check_family(name, family)?;
     }
     Ok(families)
 }
 
-fn judge(name: &str, family: &Family) -> Result<(), String> {
+fn check_family(name: &str, family: &Family) -> Result<(), String> {
     let wrong = |why: &str| Err(format!("{name}: {why}"));
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if !name.starts_with("komoju_sync_") || !name.chars().all(plain) || name.contains("__") {
@@ -104,20 +104,20 @@ fn judge(name: &str, family: &Family) -> Result<(), String> {
     }
     let measured = ["age", "lag", "duration", "wait", "timestamp", "start_time", "until"];
     if measured.iter().any(|word| name.contains(word)) != name.ends_with("_seconds") {
-        return wrong("times are in seconds, and say so");
+        return wrong("times are in seconds, and end with _seconds");
     }
     if (name.contains("size") || name.contains("free")) != name.ends_with("_bytes") {
-        return wrong("sizes are in bytes, and say so");
+        return wrong("sizes are in bytes, and end with _bytes");
     }
     if ["milli", "micro", "minute", "hour", "percent", "kilo", "mega"].iter().any(|unit| name.contains(unit))
     {
         return wrong("not a base unit");
     }
-    if family.kind == "histogram" { judge_buckets(name, family) } else { Ok(()) }
+    if family.kind == "histogram" { check_buckets(name, family) } else { Ok(()) }
 }
 
 /// Checks that the buckets rise and that the last one contains all values.
-fn judge_buckets(name: &str, family: &Family) -> Result<(), String> {
+fn check_buckets(name: &str, family: &Family) -> Result<(), String> {
     let mut buckets: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for (series, value) in &family.samples {
         let Some(labels) = series.strip_prefix(&format!("{name}_bucket{{")) else { continue };

@@ -12,40 +12,40 @@ use crate::PROGRAM;
 
 /// The socket of the manager, and the service.
 struct Service {
-    told: UnixDatagram,
+    socket: UnixDatagram,
     daemon: Process,
 }
 
 impl Service {
     /// Starts `run` with this timeout of the watchdog.
     fn start(harness: &Installation, watchdog: Duration) -> Self {
-        let socket = harness.path("notify");
-        let _ = std::fs::remove_file(&socket);
-        let told = UnixDatagram::bind(&socket).unwrap();
+        let path = harness.path("notify");
+        let _ = std::fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path).unwrap();
         let mut command = harness.command(&["run"]);
-        command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", watchdog.as_micros().to_string());
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", watchdog.as_micros().to_string());
         let daemon = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
-        Self { told, daemon }
+        Self { socket, daemon }
     }
 
     /// Returns the next notification within this time.
     fn next(&self, within: Duration) -> Option<String> {
-        self.told.set_read_timeout(Some(within)).unwrap();
-        let mut news = [0; 4096];
-        let length = self.told.recv(&mut news).ok()?;
-        Some(String::from_utf8(news[..length].to_vec()).unwrap())
+        self.socket.set_read_timeout(Some(within)).unwrap();
+        let mut notification = [0; 4096];
+        let length = self.socket.recv(&mut notification).ok()?;
+        Some(String::from_utf8(notification[..length].to_vec()).unwrap())
     }
 
     /// Waits for a notification that contains this text.
     fn wait_for(&self, what: &str) -> String {
-        let mut heard = Vec::new();
-        while let Some(news) = self.next(Duration::from_secs(30)) {
-            if news.contains(what) {
-                return news;
+        let mut received = Vec::new();
+        while let Some(notification) = self.next(Duration::from_secs(30)) {
+            if notification.contains(what) {
+                return notification;
             }
-            heard.push(news);
+            received.push(notification);
         }
-        panic!("never told: {what}; but {heard:?}");
+        panic!("never notified: {what}; received: {received:?}");
     }
 
     /// Sends SIGTERM and returns the exit code.
@@ -65,8 +65,8 @@ fn readiness_is_notified_after_the_first_answer() {
     let service = Service::start(&harness, LONG);
     service.wait_for("STATUS=sending the first request to KOMOJU");
     harness.runtime.block_on(harness.sandbox.until(|world| world.fired(held) > 0));
-    while let Some(news) = service.next(Duration::from_millis(500)) {
-        assert!(!news.contains("READY"), "nothing has answered: {news}");
+    while let Some(notification) = service.next(Duration::from_millis(500)) {
+        assert!(!notification.contains("READY"), "nothing has answered: {notification}");
     }
     harness.sandbox.world().remove_fault(held);
     let ready = service.wait_for("READY=1");
@@ -110,9 +110,12 @@ fn start_waits_for_a_shared_lock_to_end() {
     let lock = std::fs::File::open(harness.path("komoju.db.lock")).unwrap();
     lock.lock_shared().unwrap();
     let service = Service::start(&harness, LONG);
-    let told = service.next(Duration::from_secs(2)).unwrap();
-    assert!(told.starts_with("EXTEND_TIMEOUT_USEC=") && told.contains("not started yet: "), "{told}");
-    assert!(!told.contains("READY"), "{told}");
+    let notification = service.next(Duration::from_secs(2)).unwrap();
+    assert!(
+        notification.starts_with("EXTEND_TIMEOUT_USEC=") && notification.contains("not started yet: "),
+        "{notification}"
+    );
+    assert!(!notification.contains("READY"), "{notification}");
     drop(lock);
     service.wait_for("READY=1");
     assert_eq!(service.stop(), Some(0));

@@ -58,7 +58,7 @@ fn documentation_lists_every_metric_as_it_is_served() {
         .collect();
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md")).unwrap();
     let plain = |cell: &str| cell.trim().trim_matches('`').to_owned();
-    let mut told: Vec<Row> = text
+    let mut documented: Vec<Row> = text
         .lines()
         .filter(|line| line.starts_with("| `komoju_sync_"))
         .map(|line| {
@@ -67,14 +67,14 @@ fn documentation_lists_every_metric_as_it_is_served() {
             Row { name: plain(cells[0]), kind: plain(cells[1]), labels, help: cells[3].trim().to_owned() }
         })
         .collect();
-    let order: Vec<String> = told.iter().map(|row| row.name.clone()).collect();
+    let order: Vec<String> = documented.iter().map(|row| row.name.clone()).collect();
     assert_eq!(
         order,
         metrics::ALL.iter().map(|metric| metric.name).collect::<Vec<_>>(),
         "in the order of the code"
     );
-    told.sort();
-    assert_eq!(told, served);
+    documented.sort();
+    assert_eq!(documented, served);
     for metric in metrics::ALL {
         if let MetricKind::Histogram(buckets) = metric.kind {
             assert!(!buckets.is_empty() && buckets.is_sorted(), "{}", metric.name);
@@ -85,7 +85,7 @@ fn documentation_lists_every_metric_as_it_is_served() {
         for series in family.samples.keys() {
             let words = series.split('"').skip(1).step_by(2).filter(|word| word.parse::<f64>().is_err());
             for word in words.filter(|word| !word.contains('.')) {
-                assert!(text.contains(&format!("`{word}`")), "{series}: {word} is not told");
+                assert!(text.contains(&format!("`{word}`")), "{series}: {word} is not documented");
             }
         }
     }
@@ -180,7 +180,7 @@ fn requests_changes_and_attempts_are_counted() {
     );
     let intents = [
         ("done", "create", None, Some(json!({"email": "n@example.jp"})), None),
-        ("gone", "update", Some("nobody"), Some(json!({"email": "n@example.jp"})), None),
+        ("gone", "update", Some("cus_unknown"), Some(json!({"email": "n@example.jp"})), None),
         (
             "parked",
             "update",

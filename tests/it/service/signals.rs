@@ -66,7 +66,7 @@ fn two_signals_at_once_are_one_orderly_stop() {
     }
     assert_eq!(daemon.child.wait().unwrap().code(), Some(0), "{}", daemon.said());
     assert!(!daemon.said().contains("second signal"), "{}", daemon.said());
-    assert_eq!(harness.one("SELECT state FROM intents"), "waiting", "it was cut off, and that was recorded");
+    assert_eq!(harness.one("SELECT state FROM intents"), "waiting", "the interrupted attempt is recorded");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn hangup_takes_the_new_key_after_the_account_guard() {
     eventually("all are done", || ["meanwhile", "after"].iter().all(|id| is_done(&harness, id)));
     eventually("a sweep is complete", || sweeps(&harness) >= 3);
     let requests = requests_with(&harness, NEW);
-    assert!(requests[0].starts_with("GET /customers/"), "the guard asks first: {requests:?}");
+    assert!(requests[0].starts_with("GET /customers/"), "the guard requests customers first: {requests:?}");
     assert!(requests.iter().any(|request| request == "POST /customers"), "{requests:?}");
     assert!(requests_with(&harness, KEY).iter().any(|request| request == "POST /customers"));
     assert_eq!(harness.sandbox.world().creates(), 3, "each create took effect once");

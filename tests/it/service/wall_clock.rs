@@ -31,7 +31,7 @@ fn sweeps(harness: &Installation, more: i64) {
     eventually("sweeps are made", || count() >= before + more);
 }
 
-/// Updates fail until the fault is removed: an intent waits.
+/// Submits an update that fails until the returned fault is removed.
 fn waiting(harness: &Installation) -> FaultId {
     let fault = harness.inject(Fault::new(Effect::Reset { work: Work::Skipped }).call(Call::Update));
     let customer = harness.one("SELECT min(id) FROM customers");

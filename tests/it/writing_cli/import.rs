@@ -1,4 +1,4 @@
-//! `intent import`: a file is taken whole or not at all.
+//! `intent import`: a whole file is queued, or nothing of it.
 //!
 //! Promises: command intent import
 
@@ -9,7 +9,7 @@ use super::{fed, file, intents, utf16};
 use crate::PROGRAM;
 
 #[test]
-fn a_file_is_taken_whole_or_not_at_all() {
+fn import_queues_a_whole_file_or_nothing() {
     let harness = Installation::swept(PROGRAM, 0);
     let bad = [
         r#"{"op":"create","id":"n1","body":{"email":"a"}}"#,
@@ -78,7 +78,7 @@ fn a_file_is_taken_whole_or_not_at_all() {
 }
 
 #[test]
-fn import_that_is_only_tried_notes_that_its_tokens_may_be_left() {
+fn import_preview_records_that_its_tokens_may_be_left() {
     let harness = Installation::with(PROGRAM, 1);
     harness.expect(0, &["sync"]);
     let left = || harness.one("SELECT left_over_tokens - wiped_tokens FROM meta");
@@ -94,7 +94,7 @@ fn import_that_is_only_tried_notes_that_its_tokens_may_be_left() {
     harness.expect(0, &["sync"]);
     assert_eq!(left(), "0");
     harness.expect(0, &["intent", "import", &token, "--yes"]);
-    assert_eq!((left().as_str(), intents(&harness).as_str()), ("0", "1"), "nothing was taken back");
+    assert_eq!((left().as_str(), intents(&harness).as_str()), ("0", "1"), "nothing was rolled back");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn import_without_an_intent_is_refused() {
 }
 
 #[test]
-fn import_names_the_fault_of_an_encoding_and_of_a_comma() {
+fn import_reports_a_wrong_encoding_and_a_trailing_comma() {
     let harness = Installation::swept(PROGRAM, 0);
     let line = r#"{"op":"create","body":{"email":"a"}}"#;
     std::fs::write(harness.path("wide.jsonl"), utf16(&format!("{line}\r\n{line}\r\n"))).unwrap();
@@ -142,7 +142,7 @@ fn import_names_the_fault_of_an_encoding_and_of_a_comma() {
 }
 
 #[test]
-fn import_tells_which_customers_the_mirror_knows() {
+fn import_counts_the_customers_that_the_mirror_knows() {
     let harness = Installation::swept(PROGRAM, 3);
     let ids = harness.sandbox.world().ids();
     harness.sandbox.world().delete(&ids[1]);

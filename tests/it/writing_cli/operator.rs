@@ -1,4 +1,4 @@
-//! `intent list|show|plan|approve|retry|cancel`: the outbox by hand.
+//! `intent list|show|plan|approve|retry|cancel`: the operator's commands on the outbox.
 
 use std::io::Write as _;
 
@@ -10,7 +10,7 @@ use crate::PROGRAM;
 
 /// Promises: command intent list
 #[test]
-fn lists_come_in_order_however_long_and_tell_what_waits_for_a_person() {
+fn long_list_is_in_order_and_reports_what_needs_an_operator() {
     let harness = Installation::swept(PROGRAM, 0);
     harness.sql(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1203)
@@ -41,10 +41,10 @@ fn lists_come_in_order_however_long_and_tell_what_waits_for_a_person() {
 
 /// Promises: command intent show
 #[test]
-fn a_conflict_is_laid_out_with_what_a_person_can_do() {
+fn conflict_is_shown_with_the_commands_that_settle_it() {
     let harness = Installation::swept(PROGRAM, 0);
-    let unknown = harness.expect(1, &["intent", "show", "nobody"]);
-    assert!(unknown.stderr.contains("there is no intent nobody"), "{}", unknown.stderr);
+    let unknown = harness.expect(1, &["intent", "show", "unknown"]);
+    assert!(unknown.stderr.contains("there is no intent unknown"), "{}", unknown.stderr);
     harness.expect(0, &["intent", "update", "c", "--id", "n1", "--email", "mine", "--metadata", "k=new"]);
     let queued = harness.expect(0, &["intent", "show", "n1"]);
     assert!(
@@ -78,7 +78,7 @@ fn a_conflict_is_laid_out_with_what_a_person_can_do() {
 
 /// Promises: command intent plan
 #[test]
-fn a_plan_shows_each_call_what_it_changes_and_what_it_waits_for() {
+fn plan_shows_each_call_with_its_changes_and_its_wait() {
     let harness = Installation::swept(PROGRAM, 2);
     let requests = harness.sandbox.world().request_count();
     let ids = harness.sandbox.world().ids();
@@ -109,18 +109,18 @@ fn a_plan_shows_each_call_what_it_changes_and_what_it_waits_for() {
     let next_steps = [0, 1, 2].map(|n| plan[n]["next_step"].as_str().unwrap());
     assert_eq!(next_steps, ["send under its key", "send", "wait for intent n2"]);
 
-    let told = harness.expect(0, &["intent", "plan"]);
+    let shown = harness.expect(0, &["intent", "plan"]);
     for part in [
         "POST /customers  {\"email\":\"new@x\"}  with a new key",
         &format!("deletes {email}"),
         "-> \"other@x\"",
     ] {
-        assert!(told.stdout.contains(part), "{part}: {}", told.stdout);
+        assert!(shown.stdout.contains(part), "{part}: {}", shown.stdout);
     }
     assert!(
-        told.stderr.contains("2 calls would be sent now, 3 more wait; nothing was sent"),
+        shown.stderr.contains("2 calls would be sent now, 3 more wait; nothing was sent"),
         "{}",
-        told.stderr
+        shown.stderr
     );
 
     harness.sql("UPDATE outbox SET key = 'k', tag = 'made_by' WHERE position = 1");
@@ -139,7 +139,7 @@ fn a_plan_shows_each_call_what_it_changes_and_what_it_waits_for() {
 
 /// Promises: command intent approve; command intent retry; command intent cancel
 #[test]
-fn a_person_approves_retries_and_takes_back() {
+fn operator_approves_retries_and_cancels_intents() {
     let harness = Installation::swept(PROGRAM, 0);
     for (id, customer) in [("d1", "a"), ("d2", "b"), ("d3", "c")] {
         harness.expect(0, &["intent", "delete", customer, "--id", id]);
@@ -158,7 +158,7 @@ fn a_person_approves_retries_and_takes_back() {
     let no_delete = harness.expect(1, &["intent", "approve", "n1"]);
     assert!(no_delete.stderr.contains("n1 is not a delete"), "{}", no_delete.stderr);
 
-    // At once, before anybody has looked at the outbox: by the rule that `import` tells, they wait.
+    // Approved at once, before a drain has held them: they wait by the rule that `import` reports.
     for id in ["d4", "d5"] {
         harness.expect(0, &["intent", "delete", id, "--id", id]);
     }
@@ -189,9 +189,13 @@ fn a_person_approves_retries_and_takes_back() {
     let ran = harness.expect(0, &["intent", "retry", "n1"]);
     assert!(ran.stderr.contains("n1 waits to be tried again as the very same request"), "{}", ran.stderr);
 
-    let both = harness.expect(1, &["intent", "cancel", "d1", "nobody"]);
-    assert!(both.stderr.contains("there is no intent nobody"), "{}", both.stderr);
-    assert_eq!(harness.one("SELECT state FROM intents WHERE id = 'd1'"), "queued", "all or none");
+    let both = harness.expect(1, &["intent", "cancel", "d1", "unknown"]);
+    assert!(both.stderr.contains("there is no intent unknown"), "{}", both.stderr);
+    assert_eq!(
+        harness.one("SELECT state FROM intents WHERE id = 'd1'"),
+        "queued",
+        "all are cancelled, or none"
+    );
     assert_eq!(harness.expect(0, &["intent", "cancel", "d1", "d2"]).stderr, "cancelled d1\ncancelled d2\n");
     harness.sql("UPDATE intents SET state = 'parked' WHERE id = 'n1'");
     let unclear = harness.expect(0, &["intent", "cancel", "n1"]);

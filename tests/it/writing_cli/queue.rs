@@ -1,4 +1,4 @@
-//! `intent create|update|delete`: what is queued, and what is refused.
+//! `intent create|update|delete`: valid intents are queued, invalid ones are refused.
 
 use komoju_testkit::{Installation, Ran};
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::{fed, file, intents, lines, utf16};
 use crate::PROGRAM;
 
 #[test]
-fn without_a_database_each_command_says_what_makes_one() {
+fn command_without_a_database_names_the_command_that_creates_it() {
     let harness = Installation::with(PROGRAM, 0);
     let empty = file(&harness, "none.jsonl", "");
     for arguments in [
@@ -39,7 +39,7 @@ fn every_command_has_help_with_an_example() {
 
 /// Promises: command intent create; command intent update; command intent delete
 #[test]
-fn what_is_given_is_queued_as_it_is_and_its_id_is_printed() {
+fn given_intent_is_queued_unchanged_and_its_id_is_printed() {
     let harness = Installation::swept(PROGRAM, 1);
     let body =
         file(&harness, "body.json", r#"{"email":"old@x","metadata":{"a":"1","b":"2"},"currency":"JPY"}"#);
@@ -101,7 +101,7 @@ fn what_is_given_is_queued_as_it_is_and_its_id_is_printed() {
 }
 
 #[test]
-fn whoever_runs_it_through_sudo_is_named() {
+fn submitter_through_sudo_is_the_sudo_user() {
     let harness = Installation::swept(PROGRAM, 0);
     harness
         .command(&["intent", "create", "--email", "a"])
@@ -113,7 +113,7 @@ fn whoever_runs_it_through_sudo_is_named() {
 }
 
 #[test]
-fn what_breaks_a_rule_is_refused_by_field_and_nothing_is_queued() {
+fn invalid_intent_is_refused_by_field_and_not_queued() {
     let harness = Installation::swept(PROGRAM, 0);
     let card = file(&harness, "card.json", r#"{"payment_details":{"number":"4111111111111111"}}"#);
     let odd = file(&harness, "odd.json", "[1]");
@@ -145,7 +145,7 @@ fn what_breaks_a_rule_is_refused_by_field_and_nothing_is_queued() {
             "--expect: must be JSON, and has a trailing comma",
         ),
         (&["update", "..", "--email", "a"], "customer_id: must have 1 to 1024 bytes"),
-        (&["update", "@nobody", "--email", "a"], "customer_id: must be @ and the id of a create"),
+        (&["update", "@unknown", "--email", "a"], "customer_id: must be @ and the id of a create"),
         (&["create", "--metadata", "k"], "--metadata: must be K=V"),
         (&["create", "--metadata", "k=1", "--metadata", "k=1"], "--metadata: k is given twice"),
         (&["create", "--metadata", &long], "body.metadata: a key has more than 30 characters"),
@@ -174,7 +174,7 @@ fn what_breaks_a_rule_is_refused_by_field_and_nothing_is_queued() {
 }
 
 #[test]
-fn the_same_id_with_the_same_content_is_one_intent() {
+fn same_id_with_the_same_content_is_one_intent() {
     let harness = Installation::swept(PROGRAM, 0);
     harness.expect(0, &["intent", "create", "--email", "a", "--id", "n1"]);
     let again = harness.expect(0, &["intent", "create", "--email", "a", "--id", "n1"]);
@@ -186,7 +186,7 @@ fn the_same_id_with_the_same_content_is_one_intent() {
 }
 
 #[test]
-fn a_token_is_in_no_output_of_any_command() {
+fn token_is_in_no_output_of_any_command() {
     let harness = Installation::swept(PROGRAM, 1);
     let token = "tok_canary8f3a";
     let shown = |ran: Ran| {
@@ -197,7 +197,10 @@ fn a_token_is_in_no_output_of_any_command() {
     let at = format!("@{}", file(&harness, "body.json", &body));
     let given = shown(fed(&harness, &["intent", "create", "--body", "-", "--id", "n1", "--json"], &body));
     assert_eq!(lines(&given.stdout)[0]["body"]["payment_details"], "****");
-    assert!(harness.one("SELECT body FROM intents").contains(token), "the row must hold it until it is sent");
+    assert!(
+        harness.one("SELECT body FROM intents").contains(token),
+        "the row holds the token until it is sent"
+    );
     let customer = harness.sandbox.world().ids()[0].clone();
     shown(harness.expect(0, &["intent", "update", &customer, "--body", &at, "--id", "n2"]));
     shown(harness.expect(2, &["intent", "create", "--body", &body]));
@@ -217,7 +220,7 @@ fn a_token_is_in_no_output_of_any_command() {
     }
     shown(harness.expect(0, &["status"]));
     shown(harness.expect(0, &["status", "--json"]));
-    // A row that another program spoilt is not shown at all.
+    // A row that another program damaged is not shown at all.
     harness.sql("DROP TRIGGER intents_transitions");
     harness.sql(&format!("UPDATE intents SET body = 'x {token}' WHERE id = 'n2'"));
     for arguments in [&["list", "--json"][..], &["show", "n2"], &["plan"], &["plan", "--json"]] {

@@ -1,4 +1,4 @@
-//! `--wait`: the exit code says what became of the intent.
+//! `--wait`: the exit code is the outcome of the intent.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 
@@ -7,27 +7,27 @@ use komoju_testkit::{Installation, Process, signal};
 use super::{daemon, lines};
 use crate::PROGRAM;
 
-/// Starts a command that waits; returns it once it does, with what it printed.
+/// Starts a command with `--wait`. Returns the process when it waits, and the rest of its output.
 fn waiting(harness: &Installation, arguments: &[&str]) -> (Process, BufReader<std::process::ChildStderr>) {
     let mut child = harness.spawn(arguments);
-    let mut told = BufReader::new(child.stderr.take().unwrap());
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("Ctrl-C ends the waiting") {
         line.clear();
-        assert!(told.read_line(&mut line).unwrap() > 0, "it ended without waiting");
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "the command ended without waiting");
     }
-    (child, told)
+    (child, stderr)
 }
 
-fn ended(mut child: Process, mut told: BufReader<std::process::ChildStderr>) -> (Option<i32>, String) {
+fn ended(mut child: Process, mut stderr: BufReader<std::process::ChildStderr>) -> (Option<i32>, String) {
     let mut rest = String::new();
-    told.read_to_string(&mut rest).unwrap();
+    stderr.read_to_string(&mut rest).unwrap();
     (child.wait().unwrap().code(), rest)
 }
 
 const LATER: [&str; 2] = ["--not-before", "2099-01-01T00:00:00Z"];
 
-/// `intent create` of a customer with this id for the intent, which waits.
+/// Starts an `intent create` with this id that waits.
 fn create_and_wait(harness: &Installation, id: &str) -> (Process, BufReader<std::process::ChildStderr>) {
     waiting(harness, &[&["intent", "create", "--email", "a", "--id", id, "--wait"], &LATER[..]].concat())
 }
@@ -43,7 +43,7 @@ fn wait_without_a_daemon_ends_at_once_with_3() {
 }
 
 #[test]
-fn who_waits_exits_by_what_becomes_of_it() {
+fn wait_exits_with_the_outcome_of_the_intent() {
     let harness = Installation::swept(PROGRAM, 0);
     let _daemon = daemon(&harness);
     for (id, code, how) in [
@@ -61,18 +61,18 @@ fn who_waits_exits_by_what_becomes_of_it() {
         ),
         ("parked", 3, "UPDATE intents SET state = 'parked', reason = 'a conflict' WHERE id = 'parked'"),
     ] {
-        let (child, told) = create_and_wait(&harness, id);
+        let (child, stderr) = create_and_wait(&harness, id);
         harness.sql(how);
-        let (ended, rest) = ended(child, told);
+        let (ended, rest) = ended(child, stderr);
         assert_eq!(ended, Some(code), "{id}: {rest}");
         assert!(rest.contains(id), "{rest}");
     }
-    let (child, told) = create_and_wait(&harness, "taken back");
-    harness.expect(0, &["intent", "cancel", "taken back"]);
-    let (code, rest) = ended(child, told);
+    let (child, stderr) = create_and_wait(&harness, "withdrawn");
+    harness.expect(0, &["intent", "cancel", "withdrawn"]);
+    let (code, rest) = ended(child, stderr);
     assert_eq!(code, Some(1));
     assert!(rest.contains("cancelled by uid"), "{rest}");
-    // What is settled already is told at once.
+    // A settled intent is reported at once.
     let again =
         [&["intent", "create", "--email", "a", "--id", "parked", "--wait", "--json"], &LATER[..]].concat();
     let again = harness.expect(3, &again);
@@ -81,12 +81,12 @@ fn who_waits_exits_by_what_becomes_of_it() {
 }
 
 #[test]
-fn ctrl_c_ends_the_waiting_and_not_the_intent() {
+fn ctrl_c_ends_the_wait_and_leaves_the_intent_queued() {
     let harness = Installation::swept(PROGRAM, 0);
     let _daemon = daemon(&harness);
-    let (child, told) = create_and_wait(&harness, "n1");
+    let (child, stderr) = create_and_wait(&harness, "n1");
     signal("INT", child.id());
-    let (code, rest) = ended(child, told);
+    let (code, rest) = ended(child, stderr);
     assert_eq!(code, Some(3));
     assert!(rest.contains("intent n1 stays queued"), "{rest}");
     assert_eq!(harness.one("SELECT state FROM intents"), "queued");

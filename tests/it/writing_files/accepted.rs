@@ -1,4 +1,4 @@
-//! Which intents a file becomes, and how they are called.
+//! The intents that a file becomes, and their ids.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,8 +13,8 @@ async fn intent_without_id_gets_one_of_name_content_and_line() {
     harness.drop_file("one.json", CREATE);
     let lines = format!("{CREATE}\n\n{CREATE}\r\n");
     harness.drop_file("a.b.jsonl", &lines);
-    let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.intents, looked.refused), (2, 3, 0), "{looked:?}");
+    let summary = harness.scan().await;
+    assert_eq!((summary.taken, summary.intents, summary.refused), (2, 3, 0), "{summary:?}");
     let mut ids = harness.ids();
     ids.sort();
     let of_lines = digest(&lines);
@@ -33,29 +33,29 @@ async fn intent_without_id_gets_one_of_name_content_and_line() {
 }
 
 #[tokio::test]
-async fn the_same_file_twice_is_one_and_another_content_is_another() {
+async fn same_file_twice_is_accepted_once_and_changed_content_again() {
     let harness = SpoolHarness::open().await;
     for expected in [1, 0] {
         harness.drop_file("a.json", CREATE);
-        let looked = harness.scan().await;
-        assert_eq!((looked.taken, looked.intents), (1, expected));
+        let summary = harness.scan().await;
+        assert_eq!((summary.taken, summary.intents), (1, expected));
         assert_eq!(harness.names(""), ["receipts", "rejected"]);
     }
     harness.drop_file("a.json", format!("{CREATE} "));
     assert_eq!(harness.scan().await.intents, 1);
     assert_eq!(harness.ids().len(), 2);
-    assert_eq!(harness.receipt("a.json")["intents"][0]["id"], harness.ids()[1], "the name is used again");
+    assert_eq!(harness.receipt("a.json")["intents"][0]["id"], harness.ids()[1], "the receipt is replaced");
 }
 
 #[tokio::test]
-async fn a_used_id_with_another_content_is_refused() {
+async fn used_id_with_other_content_is_refused() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", r#"{"op": "create", "id": "x", "body": {"email": "a"}}"#);
     harness.scan().await;
     harness.drop_file("b.json", r#"{"op": "delete", "id": "x", "customer_id": "c"}"#);
     assert_eq!(harness.scan().await.refused, 1);
-    let told = harness.read("rejected/b.json.error");
-    assert!(told.contains("id: x was used before, for another intent; choose another id"), "{told}");
+    let error = harness.read("rejected/b.json.error");
+    assert!(error.contains("id: x was used before, for another intent; choose another id"), "{error}");
     assert_eq!(harness.ids(), ["x"]);
 }
 
@@ -74,11 +74,11 @@ async fn lines_are_accepted_all_or_none_and_each_bad_one_is_named() {
         r#"{"op": "create",}"#,
     ];
     harness.drop_file("a.jsonl", lines.join("\n"));
-    let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.intents, looked.refused), (0, 0, 1));
+    let summary = harness.scan().await;
+    assert_eq!((summary.taken, summary.intents, summary.refused), (0, 0, 1));
     assert_eq!(harness.ids(), ["x"]);
-    let told = harness.read("rejected/a.jsonl.error");
-    let bad: Vec<&str> = told.lines().filter(|line| line.starts_with("line ")).collect();
+    let error = harness.read("rejected/a.jsonl.error");
+    let bad: Vec<&str> = error.lines().filter(|line| line.starts_with("line ")).collect();
     assert_eq!(
         bad,
         [
@@ -88,8 +88,8 @@ async fn lines_are_accepted_all_or_none_and_each_bad_one_is_named() {
             "line 7: the intent: must be JSON, and has a trailing comma at column 16",
         ]
     );
-    assert!(told.starts_with("a.jsonl was refused, and nothing of it was accepted:\n"), "{told}");
-    assert_eq!(harness.read("rejected/a.jsonl"), lines.join("\n"), "byte for byte");
+    assert!(error.starts_with("a.jsonl was refused, and nothing of it was accepted:\n"), "{error}");
+    assert_eq!(harness.read("rejected/a.jsonl"), lines.join("\n"), "the copy is unchanged");
     assert_eq!(harness.names(""), ["receipts", "rejected"]);
 }
 
@@ -101,15 +101,15 @@ async fn reference_to_an_unknown_create_is_refused() {
         "{\"op\": \"delete\", \"customer_id\": \"@later\"}\n{\"op\": \"create\", \"id\": \"later\", \"body\": {\"email\": \"a\"}}",
     );
     assert_eq!(harness.scan().await.refused, 1);
-    let told = harness.read("rejected/a.jsonl.error");
+    let error = harness.read("rejected/a.jsonl.error");
     assert!(
-        told.contains("line 1: customer_id: must be @ and the id of a create that was accepted before"),
-        "{told}"
+        error.contains("line 1: customer_id: must be @ and the id of a create that was accepted before"),
+        "{error}"
     );
 }
 
 #[tokio::test]
-async fn the_largest_file_is_taken() {
+async fn file_of_the_largest_size_is_taken() {
     let harness = SpoolHarness::open().await;
     let mut content = CREATE.to_owned();
     content.push_str(&" ".repeat(16 * 1024 * 1024 - content.len()));
@@ -118,15 +118,15 @@ async fn the_largest_file_is_taken() {
 }
 
 #[tokio::test]
-async fn a_file_of_many_lines_is_taken_whole() {
+async fn file_of_many_lines_is_taken_whole() {
     let harness = SpoolHarness::open().await;
     let count = 5_000;
     let lines: String = (0..count)
         .map(|n| format!("{{\"op\":\"create\",\"body\":{{\"email\":\"a{n}@example.jp\"}}}}\n"))
         .collect();
     harness.drop_file("a.jsonl", lines);
-    let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.intents), (1, count));
+    let summary = harness.scan().await;
+    assert_eq!((summary.taken, summary.intents), (1, count));
     harness.spool.tend_receipts().await.unwrap();
 }
 
@@ -155,18 +155,18 @@ proptest! {
             let harness = SpoolHarness::open().await;
             let name = format!("a.{extension}");
             harness.drop_file(&name, &content);
-            let looked = harness.scan().await;
-            assert_eq!(looked.taken + looked.refused, 1);
-            assert!(looked.left.is_empty() && !harness.at(&name).exists());
-            assert_eq!(harness.ids().len() as u64, looked.intents);
-            if looked.taken == 1 {
-                assert!(looked.intents > 0);
+            let summary = harness.scan().await;
+            assert_eq!(summary.taken + summary.refused, 1);
+            assert!(summary.left.is_empty() && !harness.at(&name).exists());
+            assert_eq!(harness.ids().len() as u64, summary.intents);
+            if summary.taken == 1 {
+                assert!(summary.intents > 0);
                 let on_receipt = harness.receipt(&name)["intents"].as_array().unwrap().len();
-                assert!(on_receipt as u64 >= looked.intents);
+                assert!(on_receipt as u64 >= summary.intents);
             } else {
-                assert_eq!(looked.intents, 0);
+                assert_eq!(summary.intents, 0);
                 let kept = fs::read(harness.at("rejected").join(&name)).unwrap();
-                // Short random text almost never holds a secret.
+                // Short random text almost never contains a secret, so nothing is masked.
                 assert_eq!(kept, content);
                 assert!(harness.read(&format!("rejected/{name}.error")).lines().count() >= 3);
             }

@@ -1,4 +1,5 @@
-//! Nothing is lost and nothing is taken twice, whatever writers and crashes do while a file is accepted.
+//! No file is lost and none is taken twice, whatever other writers and crashes do during its
+//! acceptance.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,23 +13,23 @@ use std::time::Duration;
 use super::{CREATE, SpoolHarness, create, digest};
 
 #[tokio::test]
-async fn a_file_that_cannot_be_claimed_stays_and_is_taken_later() {
+async fn file_that_cannot_be_claimed_stays_and_is_taken_later() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", CREATE);
     harness.drop_file("b.json", "{");
     let mode = |mode| fs::set_permissions(harness.at(""), fs::Permissions::from_mode(mode)).unwrap();
     mode(0o500);
     if fs::write(harness.at("probe.json"), CREATE).is_ok() {
-        // Root may rename everything.
+        // Root may rename any file.
         return;
     }
-    let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.refused, looked.left.len()), (0, 0, 2));
-    let why = SpoolHarness::why(&looked, "a.json");
+    let summary = harness.scan().await;
+    assert_eq!((summary.taken, summary.refused, summary.left.len()), (0, 0, 2));
+    let why = SpoolHarness::why(&summary, "a.json");
     assert!(why.contains("cannot be moved to .claimed/") && why.contains("chown"), "{why}");
     mode(0o3770);
-    let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.refused, looked.left), (1, 1, vec![]));
+    let summary = harness.scan().await;
+    assert_eq!((summary.taken, summary.refused, summary.left), (1, 1, vec![]));
 }
 
 fn rename_in(harness: &SpoolHarness, name: &str, content: &str) {
@@ -37,13 +38,13 @@ fn rename_in(harness: &SpoolHarness, name: &str, content: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_dropped_again_under_its_name_is_taken_too() {
+async fn file_dropped_again_under_the_same_name_is_taken() {
     let harness = SpoolHarness::open().await;
     for n in 0..40 {
         rename_in(&harness, "a.json", &create(&format!("first-{n}")));
         let second = format!("second-{n}");
         std::thread::scope(|scope| {
-            // The dropper withdraws its file and drops another, while the first one is being taken.
+            // The writer removes its file and drops another while the first one is being taken.
             let dropper = scope.spawn(|| {
                 let taken = || harness.ids().contains(&format!("first-{n}"));
                 while harness.at("a.json").exists() && !taken() {
@@ -62,7 +63,7 @@ async fn a_file_dropped_again_under_its_name_is_taken_too() {
         while harness.at("a.json").exists() {
             harness.spool.take(&["a.json".to_owned()]).await.unwrap();
         }
-        assert!(harness.ids().contains(&second), "{second} was removed and never read");
+        assert!(harness.ids().contains(&second), "{second} was removed without being read");
     }
     assert_eq!((harness.names("rejected"), harness.claimed()), (vec![], vec![]));
 }
@@ -72,11 +73,11 @@ async fn lines_appended_while_files_are_taken_are_accepted_or_kept() {
     const LINES: usize = 400;
     let harness = SpoolHarness::open().await;
     let is_over = AtomicBool::new(false);
-    // What is written into a file that is removed already is lost, as docs/outbox.md says. Any
-    // other line counts.
+    // Bytes that are written to a removed file are lost, as docs/outbox.md says. Only the other
+    // lines must be found.
     let written = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        // As `echo … >> a.jsonl` does it.
+        // Like `echo … >> a.jsonl`.
         scope.spawn(|| {
             for n in (0..LINES).map(|n| n.to_string()) {
                 let mut file =
@@ -85,8 +86,8 @@ async fn lines_appended_while_files_are_taken_are_accepted_or_kept() {
                 if file.metadata().unwrap().nlink() == 1 {
                     written.lock().unwrap().push(n);
                 }
-                // Waits for nothing: the pace lets appends fall into every step of a scan. To wait for scans would
-                // keep them out of some.
+                // This sleep waits for nothing. Its pace lets appends fall into every step of a
+                // scan; waiting for scans would keep them out of some.
                 std::thread::sleep(Duration::from_micros(500));
             }
             is_over.store(true, Ordering::SeqCst);
@@ -98,7 +99,7 @@ async fn lines_appended_while_files_are_taken_are_accepted_or_kept() {
             }
         });
     });
-    // What is empty while it is taken is refused: its only line arrives later.
+    // A file that is empty when it is taken is refused, and its line arrives later.
     for _ in 0..3 {
         harness.clock.advance(Duration::from_secs(1));
         harness.scan().await;
@@ -106,15 +107,15 @@ async fn lines_appended_while_files_are_taken_are_accepted_or_kept() {
     assert!(harness.claimed().is_empty() && !harness.at("a.jsonl").exists(), "{:?}", harness.claimed());
     let mut found: BTreeSet<String> = harness.ids().into_iter().collect();
     assert_eq!(found.len(), harness.ids().len());
-    assert!(found.len() > LINES / 2, "{} were accepted", found.len());
-    found.extend(harness.put_aside());
+    assert!(found.len() > LINES / 2, "{} ids were accepted", found.len());
+    found.extend(harness.rejected_ids());
     let mut missing = written.into_inner().unwrap();
     missing.retain(|id| !found.contains(id));
     assert_eq!(missing, [""; 0]);
 }
 
 #[tokio::test]
-async fn bytes_that_arrive_after_the_reading_are_kept_and_nothing_is_doubled() {
+async fn bytes_appended_after_the_read_are_kept_and_not_accepted() {
     for crashes in [false, true] {
         let mut harness = SpoolHarness::open().await;
         let text = format!("{CREATE}\n");
@@ -127,11 +128,11 @@ async fn bytes_that_arrive_after_the_reading_are_kept_and_nothing_is_doubled() {
             harness.restart();
         }
         harness.unblock_receipt("a.jsonl");
-        // Times ahead of ours: it must be seen unchanged for a second.
+        // The file's time is ahead of the clock, so it must be seen unchanged for a second.
         harness.scan().await;
         harness.clock.advance(Duration::from_secs(1));
-        let looked = harness.scan().await;
-        assert_eq!((looked.taken, looked.intents, looked.left), (0, 0, vec![]));
+        let summary = harness.scan().await;
+        assert_eq!((summary.taken, summary.intents, summary.left), (0, 0, vec![]));
         assert_eq!(harness.ids(), [format!("a@{}:1", digest(&text))]);
         assert_eq!(harness.names("rejected"), ["a.jsonl", "a.jsonl.error"]);
         let late = "{\"op\": \"create\", \"body\": {\"payment_details\": \"****\"}}\n";
@@ -143,7 +144,7 @@ async fn bytes_that_arrive_after_the_reading_are_kept_and_nothing_is_doubled() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_rewritten_after_the_reading_is_kept_whole() {
+async fn file_rewritten_after_the_read_is_kept_whole() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", create("one"));
     let writer = OpenOptions::new().write(true).open(harness.at("a.json")).unwrap();
@@ -156,27 +157,27 @@ async fn a_file_that_is_rewritten_after_the_reading_is_kept_whole() {
 }
 
 #[tokio::test]
-async fn a_crash_after_the_claim_accepts_the_file_once_and_first() {
+async fn crash_after_the_claim_accepts_the_file_once_and_first() {
     let mut harness = SpoolHarness::open().await;
     harness.drop_file("z.json", create("younger"));
     harness.claim_by_hand("000000000001.000000000-00000001", "b.json", &create("b"));
     harness.claim_by_hand("000000000001.000000000-00000002", "a.json", &create("a"));
-    // The rename did not happen, or the directory was not removed.
+    // A directory without a file: the rename did not happen, or the directory was not removed.
     fs::create_dir(harness.at(".claimed/000000000000.000000000-00000000")).unwrap();
-    // Put there by hand: it has no drop time, and is reported.
+    // A file without a directory of its own has no drop time, and is reported.
     fs::write(harness.at(".claimed/bare.json"), create("bare")).unwrap();
     harness.restart();
-    let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.left.len()), (3, 1));
-    assert!(SpoolHarness::why(&looked, ".claimed/bare.json").contains("move it to the spool directory"));
+    let summary = harness.scan().await;
+    assert_eq!((summary.taken, summary.left.len()), (3, 1));
+    assert!(SpoolHarness::why(&summary, ".claimed/bare.json").contains("move it to the spool directory"));
     assert_eq!(harness.ids(), ["b", "a", "younger"]);
     assert_eq!(harness.names(".claimed"), ["bare.json"]);
-    assert_eq!(harness.overview().stuck, looked.left, "`status` and `doctor` name it too");
+    assert_eq!(harness.overview().stuck, summary.left, "`status` and `doctor` name it, too");
     assert_eq!(harness.names("receipts"), ["a.json.json", "b.json.json", "z.json.json"]);
 }
 
 #[tokio::test]
-async fn a_crash_after_the_acceptance_accepts_nothing_again() {
+async fn crash_after_the_acceptance_accepts_nothing_again() {
     let mut harness = SpoolHarness::open().await;
     let text = format!("{CREATE}\n{CREATE}");
     harness.drop_file("a.jsonl", &text);
@@ -185,17 +186,17 @@ async fn a_crash_after_the_acceptance_accepts_nothing_again() {
     let ids = harness.ids();
     harness.unblock_receipt("a.jsonl");
     harness.restart();
-    // A newer file of that name waits for the older one.
+    // The newer file of this name waits for the older one.
     harness.drop_file("a.jsonl", create("new"));
-    let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.intents, looked.left), (1, 1, vec![]));
+    let summary = harness.scan().await;
+    assert_eq!((summary.taken, summary.intents, summary.left), (1, 1, vec![]));
     assert_eq!(harness.ids()[..2], ids);
     assert_eq!(harness.ids().len(), 3);
     assert_eq!((harness.names(".claimed"), harness.names("rejected")), (vec![], vec![]));
 }
 
 #[tokio::test]
-async fn a_crash_after_a_refusal_keeps_one_copy() {
+async fn crash_after_a_refusal_keeps_one_copy() {
     let mut harness = SpoolHarness::open().await;
     harness.drop_file("a.json", "{\"payment_details\": \"tok_x\"");
     assert_eq!(harness.scan().await.refused, 1);
@@ -212,27 +213,27 @@ async fn a_crash_after_a_refusal_keeps_one_copy() {
 }
 
 #[tokio::test]
-async fn a_claimed_file_that_may_not_be_taken_is_put_back() {
+async fn claimed_file_that_may_not_be_taken_is_put_back() {
     let harness = SpoolHarness::open().await;
     harness.claim_by_hand("000000000001.000000000-00000001", "a.json", CREATE);
     fs::hard_link(&harness.claimed()[0], harness.home.path().join("elsewhere")).unwrap();
-    let looked = harness.scan().await;
-    assert!(SpoolHarness::why(&looked, "a.json").contains("more than one link"), "{looked:?}");
+    let summary = harness.scan().await;
+    assert!(SpoolHarness::why(&summary, "a.json").contains("more than one link"), "{summary:?}");
     assert!(harness.at("a.json").exists() && harness.claimed().is_empty());
-    // The name is used by now: nothing is overwritten.
+    // The name is used by another file, which is not overwritten.
     fs::rename(harness.at("a.json"), harness.at("b.json")).unwrap();
     harness.claim_by_hand("000000000001.000000000-00000001", "c.json", CREATE);
     fs::remove_file(&harness.claimed()[0]).unwrap();
     fs::hard_link(harness.at("b.json"), harness.at(".claimed/000000000001.000000000-00000001/c.json"))
         .unwrap();
     harness.drop_file("c.json", create("c"));
-    let looked = harness.scan().await;
-    assert!(SpoolHarness::why(&looked, "c.json").contains("it is in .claimed/"), "{looked:?}");
+    let summary = harness.scan().await;
+    assert!(SpoolHarness::why(&summary, "c.json").contains("it is in .claimed/"), "{summary:?}");
     assert_eq!((harness.claimed().len(), harness.read("c.json")), (1, create("c")));
 }
 
 #[tokio::test]
-async fn accepted_file_that_became_unfit_gets_its_receipt_and_is_shown() {
+async fn accepted_file_that_got_a_second_link_has_its_receipt_and_is_shown() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", create("a"));
     harness.block_receipt("a.json");
@@ -241,14 +242,14 @@ async fn accepted_file_that_became_unfit_gets_its_receipt_and_is_shown() {
     harness.unblock_receipt("a.json");
     let [claimed] = harness.claimed().try_into().unwrap();
     fs::hard_link(&claimed, harness.home.path().join("elsewhere")).unwrap();
-    let looked = harness.scan().await;
-    let why = SpoolHarness::why(&looked, "a.json");
+    let summary = harness.scan().await;
+    let why = SpoolHarness::why(&summary, "a.json");
     assert!(why.contains("more than one link") && why.contains("it is in .claimed/"), "{why}");
-    assert_eq!(harness.overview().stuck, looked.left);
+    assert_eq!(harness.overview().stuck, summary.left);
     assert_eq!(harness.receipt("a.json")["intents"][0]["id"], "a");
-    // It is finished when it is fit again.
+    // It is finished when it is acceptable again.
     fs::remove_file(harness.home.path().join("elsewhere")).unwrap();
-    let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.left, harness.claimed().len()), (0, vec![], 0));
+    let summary = harness.scan().await;
+    assert_eq!((summary.taken, summary.left, harness.claimed().len()), (0, vec![], 0));
     assert_eq!(harness.ids(), ["a"]);
 }

@@ -1,4 +1,4 @@
-//! The directories: modes, owner, lock, and a door that is switched off.
+//! The directories: modes, owner, lock, and a disabled door.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -10,58 +10,58 @@ use komoju_sync::tasks::spool::{ScanSummary, Spool, SpoolSettings, waiting_files
 use super::{CREATE, SpoolHarness, until_unlocked};
 
 #[tokio::test]
-async fn the_directories_are_made_with_their_modes() {
+async fn directories_are_created_with_their_modes() {
     let harness = SpoolHarness::open().await;
     let mode = |path: &str| fs::metadata(harness.at(path)).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode(""), mode("receipts"), mode("rejected")), (0o3770, 0o750, 0o750));
     assert_eq!(mode(".claimed"), 0o700);
     fs::set_permissions(harness.at(""), fs::Permissions::from_mode(0o3770)).unwrap();
     harness.scan().await;
-    assert_eq!(mode(""), 0o3770, "one that is there stays as it is");
+    assert_eq!(mode(""), 0o3770, "an existing directory is unchanged");
 }
 
 #[tokio::test]
-async fn directory_that_cannot_be_created_is_reported_and_ends_nothing() {
+async fn directory_that_cannot_be_created_is_reported_and_retried() {
     let harness = SpoolHarness::with(true);
     fs::write(harness.home.path().join("intents"), "a file is in the way").unwrap();
-    let looked = harness.scan().await;
-    let why = &looked.left[0].why;
+    let summary = harness.scan().await;
+    let why = &summary.left[0].why;
     assert!(why.contains("outbound.spool_dir") && why.contains("put a directory there"), "{why}");
     fs::remove_file(harness.home.path().join("intents")).unwrap();
-    assert_eq!(harness.scan().await.left, [], "what is repaired is forgotten");
+    assert_eq!(harness.scan().await.left, [], "a repaired problem is no longer reported");
 }
 
 #[tokio::test]
-async fn receipts_do_not_follow_a_link_elsewhere() {
+async fn file_is_not_taken_when_receipts_is_a_symbolic_link() {
     let harness = SpoolHarness::with(true);
     fs::create_dir(harness.at("")).unwrap();
     fs::create_dir(harness.home.path().join("elsewhere")).unwrap();
     symlink(harness.home.path().join("elsewhere"), harness.at("receipts")).unwrap();
     harness.drop_file("a.json", CREATE);
-    let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.left.len()), (0, 1));
+    let summary = harness.scan().await;
+    assert_eq!((summary.taken, summary.left.len()), (0, 1));
     assert!(harness.at("a.json").exists());
 }
 
 #[tokio::test]
-async fn while_pushing_is_switched_off_everything_stays() {
+async fn files_stay_while_outbound_is_disabled() {
     let harness = SpoolHarness::with(false);
     assert_eq!(harness.scan().await, ScanSummary::default());
     fs::create_dir(harness.at("")).unwrap();
     harness.drop_file("a.json", CREATE);
     harness.drop_file("b.json", "{");
-    for looked in
+    for summary in
         [harness.scan().await, harness.spool.take(&["a.json".to_owned(), "b.json".to_owned()]).await.unwrap()]
     {
-        assert_eq!((looked.taken, looked.refused, looked.left.len()), (0, 0, 2));
+        assert_eq!((summary.taken, summary.refused, summary.left.len()), (0, 0, 2));
         assert!(
-            SpoolHarness::why(&looked, "a.json")
+            SpoolHarness::why(&summary, "a.json")
                 .contains("pushing is switched off (outbound.enabled = false)")
         );
     }
     assert_eq!(waiting_files(&harness.at("")), ["a.json", "b.json"]);
 
-    // The database switches it off too.
+    // The setting in the database disables the door, too.
     let harness = SpoolHarness::open().await;
     harness.store.write(|tx| engine::set_enabled(tx, false)).await.unwrap();
     harness.drop_file("a.json", CREATE);
@@ -71,7 +71,7 @@ async fn while_pushing_is_switched_off_everything_stays() {
 }
 
 #[tokio::test]
-async fn of_two_daemons_on_one_directory_the_second_takes_nothing() {
+async fn second_daemon_on_one_directory_takes_nothing() {
     let first = SpoolHarness::open().await;
     let second = SpoolHarness::with(true);
     let settings = SpoolSettings { dir: first.at(""), enabled: true };
@@ -95,18 +95,18 @@ async fn of_two_daemons_on_one_directory_the_second_takes_nothing() {
 }
 
 #[tokio::test]
-async fn from_a_directory_of_another_user_nothing_is_taken() {
+async fn nothing_is_taken_from_a_directory_of_another_user() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", CREATE);
     let mut harness = harness;
     harness.restart();
     if std::os::unix::fs::chown(harness.at(""), Some(12_345), None).is_err() {
-        // Only root gives directories away.
+        // Only root may change the owner.
         return;
     }
-    let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.left.len()), (0, 1));
-    assert!(looked.left[0].why.contains("`chown root "), "{looked:?}");
+    let summary = harness.scan().await;
+    assert_eq!((summary.taken, summary.left.len()), (0, 1));
+    assert!(summary.left[0].why.contains("`chown root "), "{summary:?}");
     assert!(harness.at("a.json").exists());
     std::os::unix::fs::chown(harness.at(""), Some(0), None).unwrap();
     assert_eq!(harness.scan().await.taken, 1);

@@ -1,4 +1,4 @@
-//! Files that are not taken, and how they are reported.
+//! Files that are left, and how they are reported.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -9,7 +9,7 @@ use komoju_sync::tasks::spool::{ScanSummary, waiting_files};
 use super::{CREATE, SpoolHarness, logged};
 
 #[tokio::test]
-async fn what_begins_with_a_dot_is_left_alone() {
+async fn file_that_begins_with_a_dot_is_ignored() {
     let harness = SpoolHarness::open().await;
     harness.drop_file(".a.json", CREATE);
     assert_eq!(harness.scan().await, ScanSummary::default());
@@ -38,10 +38,10 @@ async fn file_that_is_not_regular_or_has_two_links_is_reported_and_stays() {
         ("pipe.json", "is a pipe"),
     ];
     let names: Vec<String> = cases.iter().map(|(name, _)| (*name).to_owned()).collect();
-    for looked in [harness.scan().await, harness.spool.take(&names).await.unwrap()] {
-        assert_eq!((looked.taken, looked.refused, looked.left.len()), (0, 0, cases.len()), "{looked:?}");
+    for summary in [harness.scan().await, harness.spool.take(&names).await.unwrap()] {
+        assert_eq!((summary.taken, summary.refused, summary.left.len()), (0, 0, cases.len()), "{summary:?}");
         for (name, why) in cases {
-            assert!(SpoolHarness::why(&looked, name).starts_with(why), "{name}: {looked:?}");
+            assert!(SpoolHarness::why(&summary, name).starts_with(why), "{name}: {summary:?}");
         }
     }
     assert_eq!(waiting_files(&harness.at("")), names);
@@ -50,9 +50,9 @@ async fn file_that_is_not_regular_or_has_two_links_is_reported_and_stays() {
     assert_eq!(harness.ids(), [""; 0]);
     fs::remove_file(harness.at("notes.txt")).unwrap();
     fs::remove_file(&outside).unwrap();
-    let looked = harness.scan().await;
-    assert_eq!(looked.taken, 1, "the other link is gone: now it is a file of its own");
-    assert_eq!(looked.left.len(), cases.len() - 2);
+    let summary = harness.scan().await;
+    assert_eq!(summary.taken, 1, "the file has one link now");
+    assert_eq!(summary.left.len(), cases.len() - 2);
 }
 
 #[tokio::test]
@@ -61,14 +61,14 @@ async fn unreadable_file_is_reported_with_the_command() {
     harness.drop_file("a.json", CREATE);
     fs::set_permissions(harness.at("a.json"), fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read(harness.at("a.json")).is_ok() {
-        // Root reads everything; the sentence itself has a test beside it.
+        // Root may read any file. The message has a unit test.
         return;
     }
     let why = SpoolHarness::why(&harness.scan().await, "a.json");
     assert!(why.contains("cannot be read by this program") && why.contains("chmod g+r"), "{why}");
     fs::set_permissions(harness.at("a.json"), fs::Permissions::from_mode(0o640)).unwrap();
-    let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.left), (1, vec![]));
+    let summary = harness.scan().await;
+    assert_eq!((summary.taken, summary.left), (1, vec![]));
 }
 
 #[tokio::test]
@@ -77,25 +77,25 @@ async fn name_that_is_not_utf_8_is_reported() {
     let harness = SpoolHarness::open().await;
     let name = harness.at("").join(std::ffi::OsStr::from_bytes(b"a\xff.json"));
     fs::write(&name, CREATE).unwrap();
-    let looked = harness.scan().await;
-    assert!(SpoolHarness::why(&looked, "a\u{fffd}.json").contains("not UTF-8"));
+    let summary = harness.scan().await;
+    assert!(SpoolHarness::why(&summary, "a\u{fffd}.json").contains("not UTF-8"));
     assert!(name.exists());
 }
 
 #[tokio::test]
-async fn file_that_stays_is_logged_once() {
+async fn left_file_is_logged_once() {
     let harness = SpoolHarness::open().await;
-    let told = || logged().matches("is left where it is").count();
+    let count_logged = || logged().matches("is left where it is").count();
     harness.drop_file("notes.txt", "not for you");
     for _ in 0..3 {
         assert_eq!(harness.scan().await.left.len(), 1);
-        assert_eq!(told(), 1);
+        assert_eq!(count_logged(), 1);
     }
     fs::remove_file(harness.at("notes.txt")).unwrap();
     assert_eq!(harness.scan().await.left, []);
     harness.drop_file("notes.txt", "once more");
     harness.scan().await;
-    assert_eq!(told(), 2);
+    assert_eq!(count_logged(), 2);
     harness.drop_file(
         "a.json",
         r#"{"op": "create", "body": {"payment_details": ["tok_secret"]}, "tok_secret": 1}"#,
@@ -106,16 +106,16 @@ async fn file_that_stays_is_logged_once() {
 }
 
 #[tokio::test]
-async fn a_mass_of_foreign_files_is_a_number() {
+async fn report_of_many_left_files_is_bounded() {
     let harness = SpoolHarness::open().await;
     for n in 0..2_000 {
         harness.drop_file(&format!("{n:05}.txt"), "");
     }
     harness.drop_file("a.json", CREATE);
     for expected in [1, 0] {
-        let looked = harness.scan().await;
-        assert_eq!((looked.taken, looked.left.len(), looked.more_left), (expected, 100, 1_900));
-        assert_eq!(looked.left[0].name, "00000.txt");
+        let summary = harness.scan().await;
+        assert_eq!((summary.taken, summary.left.len(), summary.more_left), (expected, 100, 1_900));
+        assert_eq!(summary.left[0].name, "00000.txt");
     }
     let log = logged();
     assert!(log.contains("1900 more files are left where they are"), "{log}");

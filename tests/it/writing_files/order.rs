@@ -1,4 +1,4 @@
-//! When a file is taken: in drop order, and only once it is still.
+//! When a file is taken: in drop order, and after it was unchanged for a second.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,18 +13,18 @@ use tokio_util::sync::CancellationToken;
 use super::{CREATE, HOUR, SpoolHarness, touched, until_unlocked, update};
 
 #[tokio::test]
-async fn a_file_is_taken_once_it_was_still_for_a_second() {
+async fn file_is_taken_after_a_second_without_changes() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", CREATE);
     let touched = touched(&harness.at("a.json"));
-    // Written long ago and put here just now: that counts.
+    // An old modification time does not count: only the time of the last change of the inode does.
     let old = fs::FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH);
     fs::File::options().write(true).open(harness.at("a.json")).unwrap().set_times(old).unwrap();
     let changed = self::touched(&harness.at("a.json"));
     assert!(changed >= touched);
     harness.clock.set_wall(changed + Duration::from_millis(400));
-    let looked = harness.scan().await;
-    assert_eq!(looked, ScanSummary { again_in: Some(Duration::from_millis(600)), ..ScanSummary::default() });
+    let summary = harness.scan().await;
+    assert_eq!(summary, ScanSummary { again_in: Some(Duration::from_millis(600)), ..ScanSummary::default() });
     harness.clock.advance(Duration::from_millis(599));
     assert_eq!(harness.scan().await.again_in, Some(Duration::from_millis(1)));
     harness.clock.advance(Duration::from_millis(1));
@@ -32,7 +32,7 @@ async fn a_file_is_taken_once_it_was_still_for_a_second() {
 }
 
 #[tokio::test]
-async fn a_file_of_the_future_is_taken_once_it_was_seen_still() {
+async fn file_dated_in_the_future_is_taken_after_an_unchanged_second() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", CREATE);
     harness.clock.set_wall(touched(&harness.at("a.json")) - HOUR);
@@ -42,40 +42,40 @@ async fn a_file_of_the_future_is_taken_once_it_was_seen_still() {
 }
 
 #[tokio::test]
-async fn what_was_renamed_into_place_is_taken_at_once() {
+async fn file_renamed_into_place_is_taken_at_once() {
     let harness = SpoolHarness::open().await;
     harness.drop_file(".a", CREATE);
     fs::rename(harness.at(".a"), harness.at("a.json")).unwrap();
     harness.clock.set_wall(touched(&harness.at("a.json")));
     let names = ["a.json", "gone.json", "../komoju.db", "receipts"].map(str::to_owned);
-    let looked = harness.spool.take(&names).await.unwrap();
-    assert_eq!((looked.taken, looked.intents, looked.left), (1, 1, vec![]));
+    let summary = harness.spool.take(&names).await.unwrap();
+    assert_eq!((summary.taken, summary.intents, summary.left), (1, 1, vec![]));
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_what_is_not_still_yet_and_not_for_ever() {
+async fn drain_waits_for_a_changing_file_unless_it_is_stopped() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", CREATE);
     harness.clock.set_wall(touched(&harness.at("a.json")));
-    let looked = harness.spool.drain(&CancellationToken::new()).await.unwrap();
-    assert_eq!((looked.taken, looked.intents, looked.again_in), (1, 1, None));
+    let summary = harness.spool.drain(&CancellationToken::new()).await.unwrap();
+    assert_eq!((summary.taken, summary.intents, summary.again_in), (1, 1, None));
 
     harness.drop_file("b.json", CREATE);
     harness.clock.set_wall(touched(&harness.at("b.json")));
     let stopped = CancellationToken::new();
     stopped.cancel();
-    let looked = harness.spool.drain(&stopped).await.unwrap();
-    assert_eq!(looked.taken, 0);
-    assert!(looked.again_in.is_some() && harness.at("b.json").exists());
+    let summary = harness.spool.drain(&stopped).await.unwrap();
+    assert_eq!(summary.taken, 0);
+    assert!(summary.again_in.is_some() && harness.at("b.json").exists());
 }
 
 /// A clock during whose sleeps another program writes to the file.
-struct Scribbling {
+struct WritingClock {
     clock: ManualClock,
     file: PathBuf,
 }
 
-impl Clock for Scribbling {
+impl Clock for WritingClock {
     fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -96,24 +96,24 @@ impl Clock for Scribbling {
 }
 
 #[tokio::test]
-async fn a_drain_does_not_wait_for_ever() {
+async fn drain_ends_while_a_file_keeps_changing() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", CREATE);
     let clock = ManualClock::at(touched(&harness.at("a.json")) - HOUR);
-    let clock = Arc::new(Scribbling { clock, file: harness.at("a.json") });
+    let clock = Arc::new(WritingClock { clock, file: harness.at("a.json") });
     let settings = SpoolSettings { dir: harness.at(""), enabled: true };
     let spool = Spool::new(Arc::clone(&harness.store), None, Arc::clone(&clock) as Arc<_>, settings);
     drop(harness.spool);
     until_unlocked(&harness.home.path().join("intents"));
-    let looked = spool.drain(&CancellationToken::new()).await.unwrap();
-    assert_eq!((looked.taken, looked.again_in), (0, Some(Duration::from_secs(1))));
+    let summary = spool.drain(&CancellationToken::new()).await.unwrap();
+    assert_eq!((summary.taken, summary.again_in), (0, Some(Duration::from_secs(1))));
     assert_eq!(clock.elapsed(), Duration::from_secs(11));
     let content = fs::read_to_string(harness.home.path().join("intents/a.json")).unwrap();
     assert_eq!(content, format!("{CREATE}{}", " ".repeat(11)));
 }
 
 #[tokio::test]
-async fn files_are_taken_in_the_order_in_which_they_were_dropped() {
+async fn files_are_taken_in_drop_order() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("z.json", r#"{"op": "create", "id": "n", "body": {"email": "a"}}"#);
     loop {
@@ -126,7 +126,7 @@ async fn files_are_taken_in_the_order_in_which_they_were_dropped() {
     assert_eq!(harness.ids(), ["n", "d"]);
 }
 
-/// Waits until a file written now has a later time than this one.
+/// Drops a file whose time is later than that of another one.
 fn drop_later(harness: &SpoolHarness, name: &str, than: &str, content: &str) {
     loop {
         harness.drop_file(&format!(".{name}"), content);
@@ -138,14 +138,14 @@ fn drop_later(harness: &SpoolHarness, name: &str, than: &str, content: &str) {
 }
 
 #[tokio::test]
-async fn a_file_renamed_into_place_waits_for_an_older_one_written_in_place() {
+async fn file_renamed_into_place_waits_for_an_older_one_written_in_place() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("old.json", update("old"));
     drop_later(&harness, "new.json", "old.json", &update("new"));
     harness.clock.set_wall(touched(&harness.at("new.json")));
-    let looked = harness.spool.take(&["new.json".to_owned()]).await.unwrap();
-    assert_eq!((looked.taken, looked.left), (0, vec![]));
-    let wait = looked.again_in.unwrap();
+    let summary = harness.spool.take(&["new.json".to_owned()]).await.unwrap();
+    assert_eq!((summary.taken, summary.left), (0, vec![]));
+    let wait = summary.again_in.unwrap();
     assert!(wait <= Duration::from_secs(1), "{wait:?}");
     harness.clock.advance(wait);
     harness.scan().await;
@@ -155,7 +155,7 @@ async fn a_file_renamed_into_place_waits_for_an_older_one_written_in_place() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_still_being_written_delays_younger_ones_for_ten_seconds() {
+async fn growing_file_delays_younger_ones_for_ten_seconds() {
     let harness = SpoolHarness::open().await;
     let second = Duration::from_secs(1);
     harness.drop_file("growing.jsonl", "x");
@@ -165,12 +165,12 @@ async fn a_file_that_is_still_being_written_delays_younger_ones_for_ten_seconds(
     for elapsed in 1..=10 {
         harness.drop_file("growing.jsonl", "x".repeat(elapsed + 1));
         harness.clock.advance(second);
-        let looked = harness.spool.take(&["new.json".to_owned()]).await.unwrap();
-        assert_eq!(looked.taken, u64::from(elapsed == 10), "after {elapsed} s");
-        assert!(looked.again_in.is_some());
+        let summary = harness.spool.take(&["new.json".to_owned()]).await.unwrap();
+        assert_eq!(summary.taken, u64::from(elapsed == 10), "after {elapsed} s");
+        assert!(summary.again_in.is_some());
     }
     assert_eq!((harness.ids(), harness.at("growing.jsonl").exists()), (vec!["new".to_owned()], true));
-    // It keeps its place: one that is complete within that time comes first.
+    // The growing file keeps its place: if it is complete within that time, it is taken first.
     let harness = SpoolHarness::open().await;
     harness.drop_file("growing.jsonl", "");
     harness.clock.set_wall(touched(&harness.at("growing.jsonl")) - HOUR);
@@ -189,7 +189,7 @@ async fn a_file_that_is_still_being_written_delays_younger_ones_for_ten_seconds(
 }
 
 #[tokio::test]
-async fn several_files_that_are_still_being_written_delay_younger_ones_no_longer_than_one() {
+async fn several_growing_files_delay_younger_ones_no_longer_than_one() {
     let harness = SpoolHarness::open().await;
     let second = Duration::from_secs(1);
     let growing = ["growing-1.jsonl", "growing-2.jsonl", "growing-3.jsonl"];
@@ -200,20 +200,20 @@ async fn several_files_that_are_still_being_written_delay_younger_ones_no_longer
     for elapsed in 1..=10 {
         growing.iter().for_each(|name| harness.drop_file(name, "x".repeat(elapsed + 1)));
         harness.clock.advance(second);
-        let looked = harness.spool.take(&["new.json".to_owned()]).await.unwrap();
-        assert_eq!(looked.taken, u64::from(elapsed == 10), "after {elapsed} s");
+        let summary = harness.spool.take(&["new.json".to_owned()]).await.unwrap();
+        assert_eq!(summary.taken, u64::from(elapsed == 10), "after {elapsed} s");
     }
     assert_eq!(harness.ids(), ["new"]);
 }
 
-/// A clock that another program's writes follow: it appends to the file between each listing and
-/// the taking.
-struct Appending {
+/// A clock that appends to the file at each reading, as another program does between the listing
+/// and the taking.
+struct AppendingClock {
     clock: ManualClock,
     file: PathBuf,
 }
 
-impl Clock for Appending {
+impl Clock for AppendingClock {
     fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -248,16 +248,16 @@ async fn file_that_changes_in_each_scan_delays_younger_ones_for_ten_seconds() {
         }
         drop_later(&harness, "new.json", path, &update("new"));
         let clock = ManualClock::at(touched(&harness.at("new.json")) + HOUR);
-        let clock = Arc::new(Appending { clock, file: harness.at(path) });
+        let clock = Arc::new(AppendingClock { clock, file: harness.at(path) });
         let settings = SpoolSettings { dir: harness.at(""), enabled: true };
         let spool = Spool::new(Arc::clone(&harness.store), None, Arc::clone(&clock) as Arc<_>, settings);
         let SpoolHarness { home, spool: first, .. } = harness;
         drop(first);
         until_unlocked(&home.path().join("intents"));
         for elapsed in 0..=12 {
-            let looked = spool.scan().await.unwrap();
-            assert_eq!(looked.taken, u64::from(elapsed == 10), "after {elapsed} s");
-            assert_eq!((looked.again_in, looked.left), (Some(Duration::from_secs(1)), vec![]));
+            let summary = spool.scan().await.unwrap();
+            assert_eq!(summary.taken, u64::from(elapsed == 10), "after {elapsed} s");
+            assert_eq!((summary.again_in, summary.left), (Some(Duration::from_secs(1)), vec![]));
             clock.clock.advance(Duration::from_secs(1));
         }
         assert!(home.path().join("intents").join(path).exists());

@@ -40,7 +40,7 @@ async fn receipt_names_each_intent_and_is_rewritten_when_the_last_settles() {
     harness.cancel("n1").await;
     harness.store.write(engine::park_orphans).await.unwrap();
     harness.spool.tend_receipts().await.unwrap();
-    assert_eq!(harness.receipt("a.jsonl"), receipt, "one is parked: that is not settled");
+    assert_eq!(harness.receipt("a.jsonl"), receipt, "a parked intent is not settled");
     harness.cancel("u1").await;
     harness.spool.tend_receipts().await.unwrap();
     let cancelled = |line, id, customer| entry(line, id, "cancelled", customer, json!("cancelled by ****"));
@@ -55,17 +55,17 @@ async fn receipt_names_each_intent_and_is_rewritten_when_the_last_settles() {
     assert!(!holds(&harness.at(""), "tok_"), "no token is left");
     fs::remove_file(harness.at("receipts/a.jsonl.json")).unwrap();
     harness.spool.tend_receipts().await.unwrap();
-    assert_eq!(harness.names("receipts"), [""; 0], "it is written once");
+    assert_eq!(harness.names("receipts"), [""; 0], "a settled receipt is not written again");
 }
 
 #[tokio::test]
-async fn receipts_are_kept_for_thirty_days_after_all_is_settled() {
+async fn receipt_is_kept_for_thirty_days_after_its_last_intent_settles() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", r#"{"op": "create", "id": "a", "body": {"email": "a"}}"#);
     harness.scan().await;
     harness.clock.advance(40 * DAY);
     harness.spool.tend_receipts().await.unwrap();
-    assert_eq!(harness.names("receipts"), ["a.json.json"], "it is not settled");
+    assert_eq!(harness.names("receipts"), ["a.json.json"], "the intent is not settled");
     harness.cancel("a").await;
     harness.clock.advance(29 * DAY);
     harness.spool.tend_receipts().await.unwrap();
@@ -81,11 +81,11 @@ async fn receipts_are_kept_for_thirty_days_after_all_is_settled() {
             |row| row.get(0),
         )
         .unwrap();
-    assert_eq!((rows, harness.ids()), (0, vec!["a".to_owned()]), "the intent stays");
+    assert_eq!((rows, harness.ids()), (0, vec!["a".to_owned()]), "the intent is kept");
 }
 
 #[tokio::test]
-async fn an_intent_that_is_tried_again_is_on_its_receipt_again_when_it_settles() {
+async fn retried_intent_updates_its_receipt_when_it_settles() {
     let harness = SpoolHarness::open().await;
     harness.drop_file("a.json", r#"{"op": "create", "id": "a", "body": {"email": "a"}}"#);
     harness.scan().await;
@@ -105,31 +105,31 @@ async fn an_intent_that_is_tried_again_is_on_its_receipt_again_when_it_settles()
 }
 
 #[tokio::test]
-async fn a_receipt_that_cannot_be_written_keeps_the_file_until_it_can() {
+async fn receipt_that_cannot_be_written_keeps_the_file_claimed() {
     let harness = SpoolHarness::open().await;
     fs::create_dir_all(harness.at("receipts/a.json.json/in the way")).unwrap();
     harness.drop_file("a.json", CREATE);
-    let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.intents), (1, 1), "what is committed is committed");
-    let why = SpoolHarness::why(&looked, "a.json");
+    let summary = harness.scan().await;
+    assert_eq!((summary.taken, summary.intents), (1, 1), "the intents are accepted");
+    let why = SpoolHarness::why(&summary, "a.json");
     assert!(why.starts_with("its intents were accepted, but its receipt cannot be written"), "{why}");
     assert_eq!(harness.claimed().len(), 1);
     fs::remove_dir_all(harness.at("receipts/a.json.json")).unwrap();
-    let looked = harness.scan().await;
-    assert_eq!((looked.intents, looked.left), (0, vec![]));
+    let summary = harness.scan().await;
+    assert_eq!((summary.intents, summary.left), (0, vec![]));
     assert_eq!(harness.ids().len(), 1);
     assert!(harness.claimed().is_empty() && harness.at("receipts/a.json.json").exists());
-    assert!(harness.receipt("a.json").get("note").is_none(), "it is no repetition");
+    assert!(harness.receipt("a.json").get("note").is_none(), "the content is not repeated");
 }
 
 #[tokio::test]
-async fn the_same_content_after_another_has_a_receipt_that_says_so() {
+async fn repeated_content_has_a_receipt_that_says_so() {
     let harness = SpoolHarness::open().await;
     let (a, b) = (CREATE.to_owned(), format!("{CREATE} "));
     for (text, is_repeat) in [(&a, false), (&b, false), (&a, true)] {
         harness.drop_file("a.json", text);
-        let looked = harness.scan().await;
-        assert_eq!((looked.taken, looked.intents), (1, u64::from(!is_repeat)));
+        let summary = harness.scan().await;
+        assert_eq!((summary.taken, summary.intents), (1, u64::from(!is_repeat)));
         let receipt = harness.receipt("a.json");
         let note = receipt["note"].as_str();
         let says =
@@ -137,7 +137,7 @@ async fn the_same_content_after_another_has_a_receipt_that_says_so() {
         assert_eq!(note.is_some_and(says), is_repeat, "{receipt}");
         assert_eq!(receipt["intents"][0]["repeated"], if is_repeat { json!(true) } else { Value::Null });
     }
-    // It says so also when the intent is settled, and a file with its own id is new.
+    // The note is kept when the intent settles.
     harness.cancel(&format!("a@{}", digest(&a))).await;
     harness.spool.tend_receipts().await.unwrap();
     let receipt = harness.receipt("a.json");

@@ -1,4 +1,4 @@
-//! Refused files, their `.error`, and how long both are kept.
+//! Refused files, their `.error` files, and how long both are kept.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -17,7 +17,8 @@ async fn refused_file_is_removed_with_its_error_after_thirty_days() {
         harness.drop_file(name, "{");
     }
     assert_eq!(harness.scan().await.refused, 4);
-    // As an operator leaves them, a crash between the two removals, and a program that makes a link.
+    // A file that an operator removed, a crash between the two removals, and a link that another
+    // program made.
     fs::remove_file(harness.at("rejected/b.json.error")).unwrap();
     fs::remove_file(harness.at("rejected/c.json")).unwrap();
     fs::remove_file(harness.at("rejected/d.json")).unwrap();
@@ -41,7 +42,7 @@ async fn refused_file_of_another_owner_is_kept() {
     assert_eq!(harness.scan().await.refused, 2);
     let chown = |name: &str| std::os::unix::fs::chown(harness.at(name), Some(4711), None);
     if chown("rejected/a.json").is_err() {
-        // Only root may give a file away.
+        // Only root may change the owner.
         return;
     }
     chown("rejected/b.json.error").unwrap();
@@ -75,14 +76,14 @@ async fn refused_file_is_kept_while_the_clock_is_not_trusted() {
     harness.scan().await;
     harness.spool.expire_rejected().await.unwrap();
     assert_eq!(harness.names("rejected"), ["a.json", "a.json.error"]);
-    // The trusted clock has followed the machine's for long enough.
+    // The trusted clock has now followed the machine's clock for long enough.
     harness.clock.advance(HOUR);
     harness.spool.expire_rejected().await.unwrap();
     assert_eq!(harness.names("rejected"), [""; 0]);
 }
 
 #[tokio::test]
-async fn refused_files_are_kept_while_no_file_is_taken() {
+async fn expiry_creates_no_directory_while_outbound_is_disabled() {
     let harness = SpoolHarness::with(false);
     harness.spool.expire_rejected().await.unwrap();
     assert!(!harness.at("").exists(), "nothing is created");
@@ -107,11 +108,11 @@ async fn file_without_a_valid_intent_is_refused_with_the_reason() {
     ];
     for (name, content, why) in cases {
         harness.drop_file(name, content);
-        let looked = harness.scan().await;
-        assert_eq!((looked.taken, looked.refused, looked.left), (0, 1, vec![]), "{name:?}");
+        let summary = harness.scan().await;
+        assert_eq!((summary.taken, summary.refused, summary.left), (0, 1, vec![]), "{name:?}");
         let error = harness.names("rejected").into_iter().find(|name| name.ends_with(".error")).unwrap();
-        let told = harness.read(&format!("rejected/{error}"));
-        assert!(told.contains(why), "{name:?}: {told}");
+        let message = harness.read(&format!("rejected/{error}"));
+        assert!(message.contains(why), "{name:?}: {message}");
         let copy = harness.at("rejected").join(error.trim_end_matches(".error"));
         assert_eq!(fs::read(&copy).unwrap(), content, "{name:?}");
         fs::remove_file(copy).unwrap();
@@ -119,11 +120,11 @@ async fn file_without_a_valid_intent_is_refused_with_the_reason() {
     }
     assert_eq!(harness.ids(), [""; 0]);
     harness.drop_file("new\nline.json", r#"{"op": "create", "id": "chosen", "body": {"email": "a"}}"#);
-    assert_eq!(harness.scan().await.intents, 1, "with an id of its own the name does not matter");
+    assert_eq!(harness.scan().await.intents, 1, "the name does not matter for an intent with an id");
 }
 
 #[tokio::test]
-async fn a_refused_file_is_kept_without_its_secrets() {
+async fn refused_file_is_kept_without_its_secrets() {
     let harness = SpoolHarness::open().await;
     let refused = r#"{"op" : "create", "body": {"payment_details": "abc123", "email": "tok_secret",
         "metadata": {"note": "4111 1111 1111 1111"}, "extra": 1.50}}"#;
@@ -140,8 +141,8 @@ async fn a_refused_file_is_kept_without_its_secrets() {
     let kept =
         r#"{"op": "create", "body": {"payment_details": {"type": "****", "number": "****", "cvc": ****}}}"#;
     assert_eq!(harness.read("rejected/a.2.json"), kept, "a number is added where the name is taken");
-    let told = harness.read("rejected/a.2.json.error");
-    assert!(told.contains("body.payment_details: must be a payment token"), "{told}");
+    let message = harness.read("rejected/a.2.json.error");
+    assert!(message.contains("body.payment_details: must be a payment token"), "{message}");
     harness.drop_file("a.json", r#"{"tok_secret": 1}"#);
     harness.scan().await;
     assert_eq!(
@@ -156,15 +157,15 @@ async fn a_refused_file_is_kept_without_its_secrets() {
 }
 
 #[tokio::test]
-async fn a_copy_that_cannot_be_explained_is_not_left_behind_and_the_file_stays() {
+async fn refused_file_stays_claimed_when_its_error_cannot_be_written() {
     let harness = SpoolHarness::open().await;
     let temporary = format!(".tmp-{}", &digest16("a.json.error"));
     fs::create_dir_all(harness.at("rejected").join(&temporary)).unwrap();
     harness.drop_file("a.json", "{");
     for _ in 0..2 {
-        let looked = harness.scan().await;
-        assert_eq!(looked.refused, 0);
-        let why = SpoolHarness::why(&looked, "a.json");
+        let summary = harness.scan().await;
+        assert_eq!(summary.refused, 0);
+        let why = SpoolHarness::why(&summary, "a.json");
         assert!(why.contains("must be JSON") && why.contains("cannot be copied to rejected/"), "{why}");
         assert_eq!(harness.names("rejected"), std::slice::from_ref(&temporary));
         assert_eq!(fs::read(&harness.claimed()[0]).unwrap(), b"{");
@@ -179,7 +180,7 @@ fn digest16(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_file_of_more_than_50000_lines_is_refused_with_what_to_do() {
+async fn file_of_more_than_50000_lines_is_refused_with_what_to_do() {
     let (harness, error) = refused("0\n".repeat(1_000_000).as_bytes()).await;
     assert!(error.contains("has 1000000 lines") && error.contains("split it"), "{error}");
     assert!(error.contains("komoju-sync intent import"), "{error}");
@@ -190,7 +191,7 @@ async fn a_file_of_more_than_50000_lines_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn an_error_file_of_very_many_wrong_lines_is_short() {
+async fn error_file_of_many_wrong_lines_is_short() {
     let (_, error) = refused("0\n".repeat(50_000).as_bytes()).await;
     assert!(
         error.contains("line 1: the intent: must be") && error.contains(" more lines are wrong"),

@@ -2,7 +2,7 @@
 
 use crate::doors::{Database, has_shell, shell};
 
-/// Statements that must fail, and a word of why.
+/// Returns statements that must fail, each with a part of its message.
 fn forbidden() -> Vec<(String, &'static str)> {
     let mut statements = vec![];
     for (column, value) in [
@@ -40,7 +40,7 @@ fn forbidden() -> Vec<(String, &'static str)> {
             "INSERT INTO intents (op, id) VALUES ('create', 'n1') ON CONFLICT DO NOTHING",
             "id: was used before",
         ),
-        ("INSERT INTO intents (op, customer_id) VALUES ('delete', '@nobody')", "the id of a create"),
+        ("INSERT INTO intents (op, customer_id) VALUES ('delete', '@unknown')", "the id of a create"),
         ("INSERT INTO intents (op, body) VALUES ('create', '{')", "body: must be a JSON object"),
         ("INSERT INTO intents (op, body) VALUES ('create', '{email: 1}')", "body: must be a JSON object"),
         ("INSERT INTO intents (op, body) VALUES ('create', x'7b7d')", "body: must be a JSON object"),
@@ -62,7 +62,7 @@ fn forbidden() -> Vec<(String, &'static str)> {
             "INSERT INTO intents (op, customer_id) VALUES ('delete', CAST(x'80' AS TEXT))",
             "customer_id: must be UTF-8",
         ),
-        // An older SQLite would not find it again to mask it.
+        // An older SQLite would not find this field again to mask it.
         (
             r#"INSERT INTO intents (op, body) VALUES ('create', '{"payment\u005fdetails": "tok_1"}')"#,
             "without escapes",
@@ -85,7 +85,7 @@ fn forbidden() -> Vec<(String, &'static str)> {
 }
 
 #[test]
-fn what_sql_must_not_do_is_refused_in_words_and_changes_nothing() {
+fn forbidden_statement_is_refused_with_its_reason_and_changes_nothing() {
     let database = Database::new();
     let conn = database.open();
     let with_shell = has_shell();
@@ -99,31 +99,31 @@ fn what_sql_must_not_do_is_refused_in_words_and_changes_nothing() {
     };
     let before = content();
     for (sql, why) in forbidden() {
-        let told = conn.execute_batch(&sql).expect_err(&sql).to_string();
-        assert!(told.contains(why), "{sql}: {told}");
+        let message = conn.execute_batch(&sql).expect_err(&sql).to_string();
+        assert!(message.contains(why), "{sql}: {message}");
         if with_shell {
-            let told = shell(&database.path, &sql).unwrap().expect_err(&sql);
-            assert!(told.contains(why), "{sql} in the shell: {told}");
+            let message = shell(&database.path, &sql).unwrap().expect_err(&sql);
+            assert!(message.contains(why), "{sql} in the shell: {message}");
         }
         assert_eq!(content(), before, "{sql}");
     }
 }
 
 #[test]
-fn nothing_is_accepted_by_sql_while_pushing_is_switched_off() {
+fn insert_is_refused_while_outbound_is_disabled() {
     let database = Database::new();
     let conn = database.open();
     let own = database.open();
     komoju_sync::store::file::own::sign(&own).unwrap();
     own.execute_batch("UPDATE meta SET outbound_enabled = 0").unwrap();
-    let told = conn.execute_batch("INSERT INTO intents (op) VALUES ('create')").unwrap_err().to_string();
-    assert!(told.contains("pushing is switched off (outbound.enabled = false)"), "{told}");
+    let message = conn.execute_batch("INSERT INTO intents (op) VALUES ('create')").unwrap_err().to_string();
+    assert!(message.contains("pushing is switched off (outbound.enabled = false)"), "{message}");
 }
 
 const STATES: [&str; 7] = ["queued", "sending", "waiting", "done", "rejected", "parked", "cancelled"];
 
-/// How a row gets into a state, by steps that are allowed.
-fn way_to(state: &str) -> &'static [&'static str] {
+/// Returns the legal steps from `queued` to a state.
+fn steps_to(state: &str) -> &'static [&'static str] {
     match state {
         "sending" => &["sending"],
         "waiting" => &["sending", "waiting"],
@@ -135,7 +135,7 @@ fn way_to(state: &str) -> &'static [&'static str] {
     }
 }
 
-/// The table of the contract.
+/// Whether the contract allows this transition.
 fn is_legal(from: &str, to: &str) -> bool {
     from == to
         || match from {
@@ -149,13 +149,13 @@ fn is_legal(from: &str, to: &str) -> bool {
 }
 
 #[test]
-fn sql_moves_an_intent_only_as_the_contract_says() {
+fn update_by_sql_makes_only_legal_transitions() {
     let database = Database::new();
     let conn = database.open();
     let with_shell = has_shell();
     for from in STATES {
         for to in STATES {
-            let steps = way_to(from)
+            let steps = steps_to(from)
                 .iter()
                 .chain([&to])
                 .map(|state| format!("UPDATE intents SET state = '{state}';"));
@@ -174,7 +174,7 @@ fn sql_moves_an_intent_only_as_the_contract_says() {
 }
 
 #[test]
-fn a_cancel_by_sql_settles_it_and_wipes_its_token() {
+fn cancel_by_sql_settles_the_intent_and_wipes_its_token() {
     let database = Database::new();
     let body = r#"{"email": "a", "payment_details": "tok_once"}"#;
     let conn = database.open();

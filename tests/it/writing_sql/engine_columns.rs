@@ -1,4 +1,4 @@
-//! Rows that other programs spoilt, and columns that only the engine writes.
+//! Rows that other programs damaged, and columns that only the engine writes.
 
 use jiff::SignedDuration;
 use komoju_sandbox::{Call, Effect, Fault, Work};
@@ -9,7 +9,7 @@ use serde_json::json;
 async fn row_that_cannot_be_read_is_rejected_and_blocks_no_other_intent() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
-    let spoil = [
+    let damage = [
         "body = 'no json'",
         "body = x'00ff'",
         "body = '{\"email\": 7}'",
@@ -21,21 +21,21 @@ async fn row_that_cannot_be_read_is_rejected_and_blocks_no_other_intent() {
         "attempts = 'many', op = 'nothing'",
         "body = '{\"email\": \"\\ud800\"}'",
     ];
-    for (n, set) in spoil.iter().enumerate() {
+    for (n, set) in damage.iter().enumerate() {
         harness.intend(&format!("s{n}"), "update", Some(&format!("other{n}")), Some(json!({"email": "x"})));
         let dropped = harness.one("SELECT sql FROM sqlite_schema WHERE name = 'intents_transitions'");
         harness.sql(&format!(
             "DROP TRIGGER intents_transitions; UPDATE intents SET {set} WHERE id = 's{n}'; {dropped}"
         ));
     }
-    // One that may have taken effect before.
+    // An intent that may have taken effect before.
     harness.intend("unknown", "update", Some("another"), Some(json!({"email": "x"})));
     let dropped = harness.one("SELECT sql FROM sqlite_schema WHERE name = 'intents_transitions'");
     harness.sql(&format!(
         "DROP TRIGGER intents_transitions; UPDATE intents SET body = '7' WHERE id = 'unknown'; {dropped};
          UPDATE outbox SET outcome_unknown = 1 WHERE position = (SELECT position FROM intents WHERE id = 'unknown')"
     ));
-    // And one that never passed the door.
+    // An intent that was inserted without the door's triggers.
     let door = harness.one(
         "SELECT group_concat(sql, ';') FROM sqlite_schema WHERE name IN ('intents_door', 'intents_accepted')",
     );
@@ -46,23 +46,23 @@ async fn row_that_cannot_be_read_is_rejected_and_blocks_no_other_intent() {
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
     harness.drain().await;
     assert_eq!(harness.state("u"), "done");
-    for (n, set) in spoil.iter().enumerate() {
+    for (n, set) in damage.iter().enumerate() {
         let (state, attempts) = (
             harness.state(&format!("s{n}")),
             harness.one(&format!("SELECT count(*) FROM attempts WHERE intent_id = 's{n}'")),
         );
-        // A time that cannot be read is never due.
+        // A time that cannot be read never becomes due.
         let expected = if n == 7 { ("queued", "0") } else { ("rejected", "1") };
         assert_eq!((state.as_str(), attempts.as_str()), expected, "{set}");
     }
     assert_eq!(harness.state("past"), "rejected");
     assert!(harness.of("past", "reason").contains("cannot be read"), "{}", harness.of("past", "reason"));
-    assert_eq!(harness.state("unknown"), "parked", "what it did before is not known");
+    assert_eq!(harness.state("unknown"), "parked", "the outcome of its earlier attempt is unknown");
     assert_eq!(harness.sandbox.world().updates(), 1);
 }
 
 #[tokio::test]
-async fn what_the_engine_owns_another_program_cannot_write() {
+async fn engine_columns_cannot_be_written_by_another_program() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x", "payment_details": "tok_7"})));
@@ -83,21 +83,21 @@ async fn what_the_engine_owns_another_program_cannot_write() {
         "body = '{\"email\": \"forged\"}'",
     ] {
         for intent in ["u", "r"] {
-            let said = harness.refusal(&format!("UPDATE intents SET {set} WHERE id = '{intent}'"));
+            let message = harness.refusal(&format!("UPDATE intents SET {set} WHERE id = '{intent}'"));
             assert!(
-                said.contains("a writer changes state and reason")
-                    || said.contains("stays as it was dropped"),
-                "{set}: {said}"
+                message.contains("a writer changes state and reason")
+                    || message.contains("stays as it was dropped"),
+                "{set}: {message}"
             );
         }
     }
-    // A card must not come in behind the door, nor a mask go out, nor a key serve twice.
+    // No card may enter by an update, no mask may be sent, and no key may be used twice.
     let card = r#"{"payment_details": {"number": "4111111111111111"}}"#;
-    let said =
+    let message =
         harness.refusal(&format!("UPDATE intents SET state = 'queued', body = '{card}' WHERE id = 'r'"));
-    assert!(said.contains("stays as it was dropped"), "{said}");
-    let said = harness.refusal("UPDATE intents SET state = 'queued' WHERE id = 'r'");
-    assert!(said.contains("`komoju-sync intent retry`"), "{said}");
+    assert!(message.contains("stays as it was dropped"), "{message}");
+    let message = harness.refusal("UPDATE intents SET state = 'queued' WHERE id = 'r'");
+    assert!(message.contains("`komoju-sync intent retry`"), "{message}");
     assert!(harness.refusal("DELETE FROM attempts").contains("never shortened"));
     assert!(harness.refusal("DELETE FROM outbox").contains("never removed"));
     let created = "INSERT INTO intents (op, created_at) VALUES ('create', CAST(strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS BLOB))";
@@ -105,7 +105,7 @@ async fn what_the_engine_owns_another_program_cannot_write() {
 }
 
 #[tokio::test]
-async fn an_intent_that_another_program_says_is_sent_is_sent_all_the_same() {
+async fn intent_marked_sending_by_another_program_is_sent() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"email": "x"})));
@@ -120,7 +120,7 @@ async fn an_intent_that_another_program_says_is_sent_is_sent_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_retry_in_sql_is_a_new_request() {
+async fn retry_by_sql_is_a_new_request() {
     let mut harness = InProcess::open(0).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
     harness.inject(Fault::new(Effect::status(422)).call(Call::Create).once());
@@ -136,7 +136,7 @@ async fn a_retry_in_sql_is_a_new_request() {
 }
 
 #[tokio::test]
-async fn what_served_the_read_back_goes_with_a_cancel_in_sql_too() {
+async fn cancel_by_sql_removes_the_base_of_the_read_back() {
     let mut harness = InProcess::open(1).await;
     let id = harness.some_id();
     harness.intend("u", "update", Some(&id), Some(json!({"payment_details": "tok_once"})));
@@ -151,12 +151,13 @@ async fn what_served_the_read_back_goes_with_a_cancel_in_sql_too() {
 }
 
 #[tokio::test]
-async fn what_is_being_sent_moves_by_its_answer_alone() {
+async fn sending_intent_changes_state_only_by_its_answer() {
     use crate::inv_07_create_at_most_once::{Cut, end_at};
     for to in ["waiting", "done", "rejected", "parked"] {
         let mut harness = InProcess::open(1).await;
         harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
-        // The process is gone in mid-attempt; to another program that is the same as one that waits for the answer.
+        // The process ended during the attempt. To another program this looks like a process that
+        // waits for the answer.
         end_at(&mut harness, Cut::AfterPush(0)).await;
         assert_eq!(harness.state("c"), "sending");
         let refused = harness.refusal(&format!("UPDATE intents SET state = '{to}'"));

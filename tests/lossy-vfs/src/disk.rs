@@ -1,4 +1,4 @@
-//! What is on the disk, and what only seems to be.
+//! The files on a watched disk: their synced content, and the changes since.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::image::{Image, Stored};
 /// All disks that are watched in this process.
 static DISKS: Mutex<Vec<Arc<Disk>>> = Mutex::new(Vec::new());
 
-/// What was done to a file or its name.
+/// An operation on a file or its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     /// Bytes were written.
@@ -22,16 +22,16 @@ pub enum Operation {
     Delete,
 }
 
-/// What `PRAGMA synchronous` means, whatever a program asks for.
+/// The effect of `PRAGMA synchronous`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Synchronous {
-    /// What it says.
+    /// As the program sets it.
     AsAsked,
-    /// NORMAL: the control, which must lose something.
+    /// Always NORMAL: for the control, which must lose something.
     Normal,
 }
 
-/// Something that was done to a file since its last sync.
+/// A change of a file since its last sync.
 #[derive(Debug)]
 pub(crate) enum Change {
     Write { at: usize, bytes: Vec<u8> },
@@ -55,7 +55,7 @@ struct State {
 }
 
 impl Disk {
-    /// Watches the files that are, or will be, in `root`. What is there already counts as synced.
+    /// Watches the files in `root`, also later ones. Existing content counts as synced.
     pub fn watch(root: &Path, synchronous: Synchronous) -> Arc<Self> {
         let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
         let disk = Arc::new(Self { root, synchronous, state: Mutex::default(), observer: OnceLock::new() });
@@ -63,34 +63,35 @@ impl Disk {
         disk
     }
 
-    /// Ends that; files that are open stay watched.
+    /// Stops watching. Open files stay watched.
     pub fn forget(&self) {
         DISKS.lock().unwrap_or_else(PoisonError::into_inner).retain(|disk| disk.root != self.root);
     }
 
-    /// Calls `observer` after each operation, on the thread that did it. Can be set once.
+    /// Calls `observer` after each operation, on the thread of the operation. Can be set once.
     pub fn observe(&self, observer: impl Fn(&Self, Operation) + Send + Sync + 'static) {
         let _ = self.observer.set(Box::new(observer));
     }
 
-    /// What the disk may hold now.
+    /// Returns what the disk may contain now.
     pub fn image(&self) -> Image {
         Image { files: self.state().files.clone() }
     }
 
-    /// The power goes: what the disk may hold, and from now on every read, write and sync here fails.
+    /// Cuts the power: returns what the disk may contain. From now on every read, write and sync
+    /// fails.
     pub fn cut(&self) -> Image {
         let mut state = self.state();
         state.is_cut = true;
         Image { files: state.files.clone() }
     }
 
-    /// Whether the power is gone.
+    /// Whether the power is cut.
     pub fn is_cut(&self) -> bool {
         self.state().is_cut
     }
 
-    /// The disk that watches this file, and the file's name there.
+    /// Returns the disk that watches this file, and the file's name on it.
     pub(crate) fn of(path: &Path) -> Option<(Arc<Self>, String)> {
         let (directory, name) = (path.parent()?, path.file_name()?.to_str()?);
         let disks = DISKS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,7 +103,7 @@ impl Disk {
         self.synchronous == Synchronous::Normal
     }
 
-    /// A file is about to be opened, and perhaps made. Its name is not lasting where it is made.
+    /// Called before a file is opened or created. The name of a created file is not durable yet.
     pub(crate) fn open(&self, name: &str) {
         let mut state = self.state();
         let path = self.root.join(name);
@@ -113,7 +114,7 @@ impl Disk {
         }
     }
 
-    /// Does something to a file and notes it, as one step. `None`: the power is gone.
+    /// Runs an operation on a file and records it, as one step. Returns `None` if the power is cut.
     pub(crate) fn change(&self, name: &str, change: Change, really: impl FnOnce() -> i32) -> Option<i32> {
         let operation = match change {
             Change::Write { .. } => Operation::Write,
@@ -128,11 +129,11 @@ impl Disk {
             }
             code
         })?;
-        self.tell(operation);
+        self.notify(operation);
         Some(code)
     }
 
-    /// A sync: `really` says whether it synced the directory too.
+    /// Runs a sync. `really` returns whether it synced the directory, too.
     pub(crate) fn sync(&self, name: &str, really: impl FnOnce(IsLasting) -> (i32, bool)) -> Option<i32> {
         let code = self.step(|state| {
             let is_lasting = state.files.get(name).is_none_or(|file| file.is_lasting);
@@ -147,11 +148,11 @@ impl Disk {
             }
             code
         })?;
-        self.tell(Operation::Sync);
+        self.notify(Operation::Sync);
         Some(code)
     }
 
-    /// A name goes; for good where the directory is synced with it.
+    /// Removes a name. The removal is durable if the directory is synced with it.
     pub(crate) fn delete(&self, name: &str, is_synced: bool, really: impl FnOnce() -> i32) -> Option<i32> {
         let code = self.step(|state| {
             let code = really();
@@ -165,7 +166,7 @@ impl Disk {
             }
             code
         })?;
-        self.tell(Operation::Delete);
+        self.notify(Operation::Delete);
         Some(code)
     }
 
@@ -174,7 +175,7 @@ impl Disk {
         (!state.is_cut).then(|| work(&mut state))
     }
 
-    fn tell(&self, operation: Operation) {
+    fn notify(&self, operation: Operation) {
         if let Some(observer) = self.observer.get() {
             observer(self, operation);
         }
@@ -185,7 +186,7 @@ impl Disk {
     }
 }
 
-/// Whether a file's name outlives the power.
+/// Whether a file's name survives a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IsLasting {
     Yes,

@@ -1,4 +1,4 @@
-//! One moment of a disk, and the directories that may come of it.
+//! The state of a disk at one moment, and the directories that may result from it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,29 +10,29 @@ use rand::{Rng, SeedableRng};
 
 use crate::disk::Change;
 
-/// What a disk writes at once, or not at all.
+/// The bytes that a disk writes completely or not at all.
 const SECTOR: usize = 512;
 
-/// What is kept of that which was not synced.
+/// The part of the unsynced changes that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Keep {
-    /// Nothing.
+    /// None of them.
     Nothing,
-    /// All of it, as after a process that was killed.
+    /// All of them, as after a process was killed.
     Everything,
-    /// Some of the writes, each whole.
+    /// Some of the writes, each complete.
     SomeWrites,
-    /// Some sectors of some writes: torn ones.
+    /// Some sectors of some writes: torn writes.
     SomeSectors,
 }
 
-/// What a disk may hold at one moment. Cheap to take: contents are shared.
+/// What a disk may contain at one moment. Cheap to take, because contents are shared.
 #[derive(Clone, Debug)]
 pub struct Image {
     pub(crate) files: BTreeMap<String, Stored>,
 }
 
-/// A file: as of its last sync, and what was done to it since.
+/// A file: its content at its last sync, and the changes since.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     synced: Arc<Vec<u8>>,
@@ -63,12 +63,13 @@ impl Stored {
 }
 
 impl Image {
-    /// How much was done to files and not synced.
+    /// Returns the number of unsynced changes.
     pub fn unsynced(&self) -> usize {
         self.files.values().map(|file| file.since.len()).sum()
     }
 
-    /// Puts one of the possible directories into `directory`, which is empty: the same `seed` makes the same one.
+    /// Writes one of the possible directories into `directory`, which is empty. The same `seed`
+    /// makes the same one.
     ///
     /// # Errors
     /// A file cannot be written.
@@ -80,7 +81,8 @@ impl Image {
             _ => keep != of || dice.random_bool(0.5),
         };
         for (name, file) in &self.files {
-            // A name may be there or not where its directory was not synced since it came or went.
+            // A name may exist or not, if its directory was not synced after its creation or
+            // removal.
             let is_there = match (file.is_lasting, file.is_deleted) {
                 (true, false) => true,
                 (true, true) => !kept(keep),
@@ -101,7 +103,7 @@ impl Image {
     }
 }
 
-/// Does to `content` what was done to the file, for those sectors that reached it.
+/// Applies a change to `content`, for those sectors that reached the disk.
 fn apply(content: &mut Vec<u8>, change: &Change, mut reached: impl FnMut(usize) -> bool) {
     match change {
         Change::Truncate { len } => {
@@ -141,7 +143,7 @@ mod tests {
     }
 
     fn found(image: &Image, keep: Keep, seed: u64) -> Vec<u8> {
-        // Tests run side by side.
+        // Tests run in parallel.
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("lossy-{}-{n}", std::process::id()));
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_synced_may_be_there_in_part() {
+    fn unsynced_writes_may_be_kept_in_part() {
         let write = |at, byte, len| Change::Write { at, bytes: vec![byte; len] };
         let image = image(&[1; 1024], vec![write(0, 2, 1024), write(1024, 3, 512), write(100, 4, 8)]);
         assert_eq!(image.unsynced(), 3);
@@ -164,12 +166,12 @@ mod tests {
         assert!(torn.iter().any(|torn| (torn[0], torn[512]) == (1, 2)), "a later sector alone");
         assert!(torn.iter().any(|torn| torn[100] == 4 && torn[0] == 1), "a later write alone");
         let whole: Vec<Vec<u8>> = (64..128).map(|seed| found(&image, Keep::SomeWrites, seed)).collect();
-        assert!(whole.iter().all(|whole| whole[0] == whole[512]), "writes stay whole");
+        assert!(whole.iter().all(|whole| whole[0] == whole[512]), "writes are complete");
         assert!(whole.iter().any(|whole| whole[0] == 1 && whole.len() == 1536));
     }
 
     #[test]
-    fn a_truncation_may_be_lost_too() {
+    fn unsynced_truncation_may_be_lost() {
         let image = image(&[1; 1024], vec![Change::Truncate { len: 0 }]);
         let lengths: Vec<usize> = (0..16).map(|seed| found(&image, Keep::SomeSectors, seed).len()).collect();
         assert!(lengths.contains(&0) && lengths.contains(&1024));

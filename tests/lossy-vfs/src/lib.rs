@@ -1,14 +1,16 @@
-//! An SQLite VFS that knows what a disk may hold when the power goes.
+//! An SQLite VFS that knows what a disk may contain after a power cut.
 //!
-//! Writes go through, so that the program under test and its readers work as ever. Beside them each watched [`Disk`] keeps, for every
-//! file, what it held when it was last synced and what was done to it since. [`Disk::image`] tells both at any moment, without
-//! stopping anybody; [`Image::write_to`] makes of it one of the many directories that may be found after power came back.
+//! Writes are passed on, so the program under test and its readers work normally. For every file
+//! each watched [`Disk`] also records its content at the last sync and the changes since.
+//! [`Disk::image`] returns both at any moment without blocking the program. [`Image::write_to`]
+//! writes one of the many directories that may be found when the power is back.
 //!
-//! What is modelled: a sync makes a file's content last; before it any part of each write may be missing, by sectors of 512 bytes, and
-//! whatever came later may be there all the same. A name is lasting once its directory was synced. What is not: a disk that lies about
-//! a sync, and bytes beside a write that are damaged with it (SQLite's "powersafe overwrite", its default on Unix). `-shm` is memory.
+//! Modelled: a sync makes a file's content durable. Before it any part of each write may be
+//! missing, by sectors of 512 bytes, while later writes may be kept. A name is durable when its
+//! directory was synced. Not modelled: a disk that reports a sync it did not do, and damage to
+//! bytes next to a write (SQLite's "powersafe overwrite", its default on Unix). `-shm` is memory.
 //!
-//! Nothing is really synced in a process that uses this VFS: here nothing depends on the real disk.
+//! A process with this VFS syncs nothing to the real disk, because no test depends on that.
 
 mod disk;
 mod image;

@@ -1,4 +1,5 @@
-//! The shim over SQLite's own Unix VFS. All that is unsafe is here: C calls us, and we call C.
+//! The shim over SQLite's own Unix VFS. All unsafe code is here: C calls these functions, and they
+//! call C.
 
 use std::cell::Cell;
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
@@ -10,13 +11,13 @@ use rusqlite::ffi;
 
 use crate::disk::{Change, Disk, IsLasting};
 
-/// SQLite's own VFS, and its own way to open a directory.
+/// SQLite's own VFS, and its own function that opens a directory.
 struct Real {
     vfs: *mut ffi::sqlite3_vfs,
     open_directory: OpenDirectory,
 }
 
-// SAFETY: both are set once, by `install`, and SQLite lets any thread use its VFS.
+// SAFETY: both are set once, by `install`, and SQLite allows any thread to use its VFS.
 unsafe impl Send for Real {}
 // SAFETY: as above.
 unsafe impl Sync for Real {}
@@ -26,25 +27,25 @@ static REAL: OnceLock<Real> = OnceLock::new();
 type OpenDirectory = unsafe extern "C" fn(*const c_char, *mut c_int) -> c_int;
 
 thread_local! {
-    /// Whether SQLite opened a directory, which it does to sync it.
+    /// Whether SQLite opened a directory, which it does only to sync it.
     static DIRECTORY_OPENED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What stands before SQLite's own file in the memory that SQLite gives for one.
+/// Our part of a file, before SQLite's own part in the same memory.
 #[repr(C)]
 struct File {
     methods: *const ffi::sqlite3_io_methods,
     watched: *mut Watched,
 }
 
-/// The disk that a file is on, and its name there.
+/// The disk of a file, and the file's name on it.
 struct Watched {
     disk: Arc<Disk>,
     name: String,
 }
 
 static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
-    // 2: with shared memory, without mapping the database.
+    // Version 2: with shared memory, without mapping the database.
     iVersion: 2,
     xClose: Some(close),
     xRead: Some(read),
@@ -66,17 +67,18 @@ static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
     xUnfetch: None,
 };
 
-/// Makes this VFS the default of the process, for connections that are opened from now on.
+/// Makes this VFS the default of the process, for connections that are opened later.
 ///
 /// # Panics
 /// SQLite refuses it.
 pub fn install() {
     REAL.get_or_init(|| {
-        // SAFETY: SQLite hands out a VFS that lives as long as the process; it has the three functions since version 3, which the
-        // Unix VFS is, and its "openDirectory" has this type (os_unix.c). Ours is made once and never freed.
+        // SAFETY: SQLite returns a VFS that lives as long as the process. It has the three
+        // functions since version 3, which the Unix VFS is, and its "openDirectory" has this type
+        // (os_unix.c). Ours is created once and never freed.
         unsafe {
             let vfs = ffi::sqlite3_vfs_find(std::ptr::null());
-            assert!(!vfs.is_null() && (*vfs).iVersion >= 3, "SQLite has no VFS that can be stood before");
+            assert!(!vfs.is_null() && (*vfs).iVersion >= 3, "SQLite has no VFS of version 3");
             let name = c"openDirectory".as_ptr();
             let found = (*vfs).xGetSystemCall.and_then(|get| get(vfs, name)).expect("a Unix VFS");
             let open_directory = std::mem::transmute::<unsafe extern "C" fn(), OpenDirectory>(found);
@@ -89,7 +91,8 @@ pub fn install() {
             shim.szOsFile = (*vfs).szOsFile + size_of::<File>() as c_int;
             shim.xOpen = Some(open);
             shim.xDelete = Some(delete);
-            // The others are SQLite's own, and ask nothing of the VFS that they are called with.
+            // The other functions are SQLite's own. They do not use the VFS that they get as an
+            // argument.
             assert_eq!(ffi::sqlite3_vfs_register(shim, 1), ffi::SQLITE_OK);
             Real { vfs, open_directory }
         }
@@ -102,25 +105,28 @@ fn real() -> &'static Real {
 
 unsafe extern "C" fn note_directory(path: *const c_char, descriptor: *mut c_int) -> c_int {
     DIRECTORY_OPENED.set(true);
-    // SAFETY: SQLite's own arguments for SQLite's own function; `install` has set it before SQLite can sync a file of ours.
+    // SAFETY: SQLite's own arguments for SQLite's own function. `install` has set it before SQLite
+    // can sync a file of ours.
     unsafe { (real().open_directory)(path, descriptor) }
 }
 
-/// SQLite's own file behind ours.
+/// Returns SQLite's own part of a file.
 unsafe fn behind(file: *mut ffi::sqlite3_file) -> *mut ffi::sqlite3_file {
-    // SAFETY: `install` asked for so much memory behind `File`, whose size is a multiple of a pointer's alignment.
+    // SAFETY: `install` requested this much memory after `File`, whose size is a multiple of a
+    // pointer's alignment.
     unsafe { file.cast::<u8>().add(size_of::<File>()).cast() }
 }
 
 unsafe fn watched<'a>(file: *mut ffi::sqlite3_file) -> Option<&'a Watched> {
-    // SAFETY: SQLite calls with files that `open` filled, until `close`.
+    // SAFETY: SQLite passes files that `open` filled, until `close`.
     unsafe { (*file.cast::<File>()).watched.as_ref() }
 }
 
-/// Calls the method of SQLite's own file.
+/// Calls a method of SQLite's own file.
 macro_rules! really {
     ($file:ident, $method:ident $(, $argument:expr)*) => {{
-        // SAFETY: the file behind is open, so its methods are there; the arguments are those that SQLite gave.
+        // SAFETY: SQLite's own file is open, so its methods are set. The arguments are those that
+        // SQLite gave.
         unsafe {
             let file = behind($file);
             match (*(*file).pMethods).$method {
@@ -132,7 +138,7 @@ macro_rules! really {
 }
 
 unsafe fn path<'a>(name: *const c_char) -> Option<&'a Path> {
-    // SAFETY: SQLite's file names end with a zero; a temporary file has none.
+    // SAFETY: SQLite's file names end with a zero byte; a temporary file has no name.
     (!name.is_null()).then(|| Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes())))
 }
 
@@ -143,7 +149,7 @@ unsafe extern "C" fn open(
     flags: c_int,
     out_flags: *mut c_int,
 ) -> c_int {
-    // SAFETY: SQLite's arguments, passed on; `file` has the room that `install` asked for.
+    // SAFETY: SQLite's arguments are passed on. `file` has the size that `install` requested.
     unsafe {
         let ours = file.cast::<File>();
         (*ours).methods = std::ptr::null();
@@ -169,7 +175,7 @@ unsafe extern "C" fn open(
 
 unsafe extern "C" fn delete(_: *mut ffi::sqlite3_vfs, name: *const c_char, sync_directory: c_int) -> c_int {
     let really = || {
-        // SAFETY: SQLite's arguments, passed on.
+        // SAFETY: SQLite's arguments are passed on.
         unsafe { (*real().vfs).xDelete.map_or(ffi::SQLITE_IOERR, |delete| delete(real().vfs, name, 0)) }
     };
     // SAFETY: a file's name.
@@ -183,7 +189,7 @@ unsafe extern "C" fn delete(_: *mut ffi::sqlite3_vfs, name: *const c_char, sync_
 
 unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
     let code = really!(file, xClose);
-    // SAFETY: `open` made it, and SQLite closes a file once.
+    // SAFETY: `open` created it, and SQLite closes a file once.
     unsafe {
         let ours = file.cast::<File>();
         if !(*ours).watched.is_null() {
@@ -212,7 +218,7 @@ unsafe extern "C" fn write(
     let really = || really!(file, xWrite, from, amount, at);
     // SAFETY: an open file.
     let Some(watched) = (unsafe { watched(file) }) else { return really() };
-    // SAFETY: SQLite gives so many bytes to be written.
+    // SAFETY: SQLite passes `amount` bytes to write.
     let bytes =
         unsafe { std::slice::from_raw_parts(from.cast::<u8>(), amount.unsigned_abs() as usize) }.to_vec();
     let change = Change::Write { at: at.unsigned_abs() as usize, bytes };
@@ -232,7 +238,7 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
     let Some(watched) = (unsafe { watched(file) }) else { return ffi::SQLITE_OK };
     let really = |is_lasting| match is_lasting {
         IsLasting::Yes => (ffi::SQLITE_OK, false),
-        // SQLite syncs the directory with the first sync of a file that it made.
+        // SQLite syncs the directory at the first sync of a file that it created.
         IsLasting::No => {
             DIRECTORY_OPENED.set(false);
             (really!(file, xSync, flags), DIRECTORY_OPENED.get())
@@ -245,8 +251,9 @@ unsafe extern "C" fn file_control(file: *mut ffi::sqlite3_file, code: c_int, arg
     // SAFETY: an open file.
     let is_normal = unsafe { watched(file) }.is_some_and(|watched| watched.disk.is_normal());
     if code == ffi::SQLITE_FCNTL_PRAGMA && is_normal {
-        // SAFETY: with this code SQLite gives an array of strings: the answer, the pragma's name, and what it is set to or null. That
-        // one is a copy of its own, made for this call and freed after it, and no pragma's value here is empty.
+        // SAFETY: for this code SQLite passes an array of strings: the answer, the pragma's name,
+        // and its value or null. The value is a copy for this call, freed after it, and no pragma's
+        // value here is empty.
         unsafe {
             let strings = argument.cast::<*mut c_char>();
             let (name, value) = (*strings.add(1), *strings.add(2));

@@ -1,4 +1,4 @@
-//! The alert command as a process: its environment, its failure, its end.
+//! The alert command as a process: its environment, failure and end.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use komoju_sync::clock::SystemClock;
 use komoju_testkit::{Daemon, Installation, KEY, eventually};
 
-use super::{LONG_ENOUGH, alerting, park, parks, program, told};
+use super::{LONG_ENOUGH, alerting, delivered, park, parks, program};
 use crate::PROGRAM;
 
 #[test]
@@ -70,12 +70,12 @@ fn failed_program_is_logged_with_what_to_do_and_retried_at_the_next_start() {
     assert!(said.contains("alerts.command wrote to standard error") && said.contains("relay"), "{said}");
     assert!(!said.contains('\u{1b}') && !said.contains("abcdefghijklmnop"), "{said}");
     std::thread::sleep(LONG_ENOUGH);
-    assert_eq!(told(&harness).len(), 1, "not again within the minute");
+    assert_eq!(delivered(&harness).len(), 1, "not again within the minute");
     assert_eq!(daemon.stop(), Some(0));
     program(&harness, "");
     let mut daemon = Daemon::start(&harness);
     eventually("the alert is sent", || {
-        told(&harness).len() == 2 && daemon.said().contains("alert delivered: ")
+        delivered(&harness).len() == 2 && daemon.said().contains("alert delivered: ")
     });
     assert_eq!(daemon.stop(), Some(0));
     std::fs::remove_file(harness.path("notify")).unwrap();
@@ -107,7 +107,11 @@ fn hanging_program_blocks_nothing_and_is_killed_with_its_children_at_the_stop() 
             stat.is_empty() || stat.contains(") Z ")
         });
     }
-    assert_eq!(harness.one("SELECT count(*) FROM alert WHERE told_at IS NULL"), "1", "it was not told");
+    assert_eq!(
+        harness.one("SELECT count(*) FROM alert WHERE told_at IS NULL"),
+        "1",
+        "the alert is not recorded as delivered"
+    );
 }
 
 #[test]

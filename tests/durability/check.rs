@@ -1,4 +1,4 @@
-//! One image of the disk against what was certain when it was taken.
+//! Checks an image of the disk against what was certain when the image was taken.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
@@ -10,23 +10,24 @@ use lossy_vfs::{Image, Keep};
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::ledger::{Known, Ledger, Promise};
+use crate::ledger::{Ledger, Promise, Watermark};
 
-/// Of how many images one is opened as the daemon opens its database, too.
+/// One image in this number is also opened as the daemon opens its database.
 const OPENED_ONE_IN: u64 = 40;
 
-/// So many moments are enough for the judges.
+/// The length from which on the queue counts as long: enough for the checkers.
 const LONG: usize = 32;
 
-/// A moment at which the power may have gone.
-pub struct Moment {
+/// A moment at which the power may be cut.
+pub struct CrashPoint {
     pub image: Image,
-    pub known: Known,
+    pub known: Watermark,
     pub keep: Keep,
     pub seed: u64,
 }
 
-/// Moments that wait to be looked at. Who takes them never waits, for the database's lock may be his; who drops intents does.
+/// Crash points that wait for a checker. Putting one never blocks, because the thread may hold the
+/// lock of the database. The droppers wait instead.
 #[derive(Default)]
 pub struct Queue {
     waiting: Mutex<Waiting>,
@@ -35,33 +36,33 @@ pub struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    moments: VecDeque<Moment>,
+    points: VecDeque<CrashPoint>,
     is_closed: bool,
 }
 
 impl Queue {
-    pub fn put(&self, moment: Moment) {
-        self.waiting.lock().unwrap().moments.push_back(moment);
+    pub fn put(&self, point: CrashPoint) {
+        self.waiting.lock().unwrap().points.push_back(point);
         self.changed.notify_all();
     }
 
-    /// No more will come.
+    /// Marks the queue as complete.
     pub fn close(&self) {
         self.waiting.lock().unwrap().is_closed = true;
         self.changed.notify_all();
     }
 
-    /// The next one; `None` after the last.
-    pub fn take(&self) -> Option<Moment> {
-        let has_none = |waiting: &mut Waiting| waiting.moments.is_empty() && !waiting.is_closed;
+    /// Takes the next one. Returns `None` after the last.
+    pub fn take(&self) -> Option<CrashPoint> {
+        let has_none = |waiting: &mut Waiting| waiting.points.is_empty() && !waiting.is_closed;
         let mut waiting = self.changed.wait_while(self.waiting.lock().unwrap(), has_none).unwrap();
         self.changed.notify_all();
-        waiting.moments.pop_front()
+        waiting.points.pop_front()
     }
 
-    /// Waits until there are few.
+    /// Waits until the queue is short.
     pub fn wait_until_short(&self) {
-        let is_long = |waiting: &mut Waiting| waiting.moments.len() > LONG;
+        let is_long = |waiting: &mut Waiting| waiting.points.len() > LONG;
         drop(self.changed.wait_while(self.waiting.lock().unwrap(), is_long).unwrap());
     }
 }
@@ -69,11 +70,12 @@ impl Queue {
 /// What an image has lost, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loss {
-    /// Accepted intents that are not there as they were dropped.
+    /// Accepted intents that are missing, or differ from what was dropped.
     pub intents: Vec<String>,
-    /// Creates that reached the API, and whose key is not there: they would be sent again as new ones.
+    /// Keys of creates that reached the API and are missing: these creates would be sent again as
+    /// new ones.
     pub keys: Vec<String>,
-    /// Whatever else was found: damage, a log that does not fold to the mirror or does not hold its head.
+    /// Other findings: damage, a log that does not fold to the mirror or does not contain its head.
     pub findings: Vec<String>,
 }
 
@@ -83,29 +85,29 @@ impl Loss {
     }
 }
 
-/// What all images came to.
+/// The results of all images.
 #[derive(Debug, Default)]
 pub struct Sum {
     pub kinds: BTreeMap<Keep, usize>,
-    /// Images that had something to lose.
+    /// Images with unsynced changes.
     pub with_unsynced: usize,
-    /// Intents that some image has lost, and images that lost any.
+    /// Intents that an image has lost, and the number of such images.
     pub lost_intents: BTreeSet<String>,
     pub images_with_lost_intents: usize,
     pub images_with_lost_keys: usize,
-    /// The first few that must not be.
+    /// The first five losses.
     pub losses: Vec<String>,
     pub findings: Vec<String>,
 }
 
 impl Sum {
-    pub fn add(&mut self, moment: &Moment, loss: Loss) {
-        *self.kinds.entry(moment.keep).or_default() += 1;
-        self.with_unsynced += usize::from(moment.image.unsynced() > 0);
+    pub fn add(&mut self, point: &CrashPoint, loss: Loss) {
+        *self.kinds.entry(point.keep).or_default() += 1;
+        self.with_unsynced += usize::from(point.image.unsynced() > 0);
         self.images_with_lost_intents += usize::from(!loss.intents.is_empty());
         self.images_with_lost_keys += usize::from(!loss.keys.is_empty());
         if !loss.is_none() && self.losses.len() < 5 {
-            self.losses.push(format!("{:?} seed {}: {loss:?}", moment.keep, moment.seed));
+            self.losses.push(format!("{:?} seed {}: {loss:?}", point.keep, point.seed));
         }
         self.lost_intents.extend(loss.intents);
         self.findings.extend(loss.findings);
@@ -116,26 +118,26 @@ impl Sum {
     }
 }
 
-/// Makes the directory that may be found, and looks.
-pub fn judge(moment: &Moment, ledger: &Ledger) -> Loss {
+/// Writes the directory that may be found after the power cut, and checks it.
+pub fn check_image(point: &CrashPoint, ledger: &Ledger) -> Loss {
     let directory = tempfile::TempDir::new().unwrap();
-    moment.image.write_to(directory.path(), moment.keep, moment.seed).unwrap();
+    point.image.write_to(directory.path(), point.keep, point.seed).unwrap();
     let path = directory.path().join("komoju.db");
     let mut loss = Loss::default();
-    if moment.seed.is_multiple_of(OPENED_ONE_IN)
+    if point.seed.is_multiple_of(OPENED_ONE_IN)
         && let Err(error) = Store::open(&path)
     {
         loss.findings.push(error.to_string());
     }
-    if let Err(error) = look(&path, moment.known, ledger, &mut loss) {
+    if let Err(error) = compare(&path, point.known, ledger, &mut loss) {
         loss.findings.push(error.to_string());
     }
     loss
 }
 
-fn look(
+fn compare(
     path: &Path,
-    known: Known,
+    known: Watermark,
     ledger: &Ledger,
     loss: &mut Loss,
 ) -> Result<(), Box<dyn std::error::Error>> {
@@ -143,7 +145,7 @@ fn look(
     loss.findings.extend(verify(&conn, known.head)?.findings);
     let mut statement = conn
         .prepare("SELECT id, op, customer_id, body, state, key FROM intents JOIN outbox USING (position)")?;
-    let mut there = HashMap::new();
+    let mut rows_by_id = HashMap::new();
     let mut keys = HashMap::new();
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -152,11 +154,11 @@ fn look(
         if let Some(key) = row.get::<_, Option<String>>(5)? {
             keys.insert(key, row.get::<_, String>(4)?);
         }
-        there.insert(id, (op, customer, body));
+        rows_by_id.insert(id, (op, customer, body));
     }
-    let (promises, sent) = ledger.certain(known);
+    let (promises, sent) = ledger.below(known);
     for promise in promises {
-        let is_kept = there.get(&promise.id).is_some_and(|(op, customer, body)| {
+        let is_kept = rows_by_id.get(&promise.id).is_some_and(|(op, customer, body)| {
             op == promise.op && *customer == promise.customer && same_body(&promise, body.as_deref())
         });
         if !is_kept {
@@ -164,7 +166,8 @@ fn look(
         }
     }
     for key in sent {
-        // Committed before its first byte leaves, and kept for as long as it may be sent again.
+        // A key is committed before its first byte is sent, and kept as long as the create may be
+        // sent again.
         if keys.get(&*key).is_none_or(|state| state == "queued") {
             loss.keys.push(key.to_string());
         }
@@ -172,7 +175,7 @@ fn look(
     Ok(())
 }
 
-/// Whether a row says what was dropped; a token is wiped when its intent is settled.
+/// Whether a row contains what was dropped. A token is wiped when its intent settles.
 fn same_body(promise: &Promise, body: Option<&str>) -> bool {
     if promise.body.as_ref().map(Value::to_string).as_deref() == body {
         return true;
