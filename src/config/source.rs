@@ -35,7 +35,7 @@ const SECRET_WORDS: [&str; 8] =
 
 /// A position as an editor counts it: both from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct SourcePosition {
     pub(super) line: usize,
     pub(super) column: usize,
 }
@@ -48,12 +48,12 @@ pub(super) struct Excerpt {
 }
 
 /// The text of a configuration file, and the same without secrets.
-pub(super) struct Source<'t> {
+pub(super) struct SourceText<'t> {
     text: &'t str,
     masked: String,
 }
 
-impl<'t> Source<'t> {
+impl<'t> SourceText<'t> {
     /// Returns the text of a file, and masks its secrets.
     pub(super) fn new(text: &'t str, masker: &Masker) -> Self {
         // The mark must not be in the text itself. Both are drawn as the same replacement
@@ -66,10 +66,10 @@ impl<'t> Source<'t> {
     }
 
     /// Returns the position of a byte.
-    pub(super) fn place(&self, at: usize) -> Place {
+    pub(super) fn place(&self, at: usize) -> SourcePosition {
         let line = line_at(self.text, at);
         let before = self.text.get(line.start..at.min(line.end)).unwrap_or_default();
-        Place {
+        SourcePosition {
             line: self.text[..line.start].matches('\n').count() + 1,
             // An editor does not count a byte order mark.
             column: before.chars().filter(|c| *c != '\u{feff}').count() + 1,
@@ -245,8 +245,8 @@ fn before_at_signs(text: &str) -> Vec<Range<usize>> {
 mod tests {
     use super::*;
 
-    fn source(text: &str) -> Source<'_> {
-        Source::new(text, &Masker::default())
+    fn source(text: &str) -> SourceText<'_> {
+        SourceText::new(text, &Masker::default())
     }
 
     /// The line and the carets below it, for the first occurrence of `what`.
@@ -285,7 +285,7 @@ mod tests {
             ("", 0, (1, 1)),
         ];
         for (text, at, (line, column)) in table {
-            assert_eq!(source(text).place(at), Place { line, column }, "{text:?}");
+            assert_eq!(source(text).place(at), SourcePosition { line, column }, "{text:?}");
         }
     }
 
