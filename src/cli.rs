@@ -6,6 +6,7 @@ mod account;
 mod arguments;
 mod as_of;
 mod backup;
+mod blocking;
 mod change_lines;
 mod changes;
 mod completions;
@@ -18,10 +19,9 @@ mod erase;
 mod exit;
 mod export;
 mod intent;
-mod lengthy;
 mod logging;
 mod man;
-mod person;
+mod operator;
 mod print;
 mod progress;
 mod rebuild;
@@ -69,45 +69,45 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// The daemon, in the foreground: a sweep at once, then at each tick.
-    Run(run::Args),
+    Run(run::RunArgs),
     /// One sweep, then one attempt at each intent, then done.
-    Sync(sync::Args),
+    Sync(sync::SyncArgs),
     /// How things stand; works with the daemon down.
-    Status(status::Args),
+    Status(status::StatusArgs),
     /// What keeps this from working, and what to do about it.
-    Doctor(doctor::Args),
+    Doctor(doctor::DoctorArgs),
     /// The mirror, now or then.
-    Customers(customers::Args),
+    Customers(customers::CustomersArgs),
     /// The change log.
-    Changes(changes::Args),
+    Changes(changes::ChangesArgs),
     /// Deletions that wait for a person.
-    Deletions(deletions::Args),
+    Deletions(deletions::DeletionsArgs),
     /// The outbox by hand: what is to be created, changed or deleted at KOMOJU.
-    Intent(intent::Args),
+    Intent(intent::IntentArgs),
     /// Whose customers these are.
-    Account(account::Args),
+    Account(account::AccountArgs),
     /// Prove that the log folds to the mirror and that the chain is whole.
-    Verify(verify::Args),
+    Verify(verify::VerifyArgs),
     /// Make the mirror anew from the log.
-    Rebuild(rebuild::Args),
+    Rebuild(rebuild::RebuildArgs),
     /// A deleted customer's data out of everything that is kept here.
-    Erase(erase::Args),
+    Erase(erase::EraseArgs),
     /// The mirror to standard output.
-    Export(export::Args),
+    Export(export::ExportArgs),
     /// A checked copy of the database, without payment tokens.
-    Backup(backup::Args),
+    Backup(backup::BackupArgs),
     /// Put a backup in the place of the database.
-    Restore(restore::Args),
+    Restore(restore::RestoreArgs),
     /// Check or show the configuration.
-    Config(config::Args),
+    Config(config::ConfigArgs),
     /// A local KOMOJU with seeds, drift and faults on request.
-    Sandbox(sandbox::Args),
+    Sandbox(sandbox::SandboxArgs),
     /// Sandbox, daemon and a trickle of changes in a temporary directory: what a newcomer runs first.
-    Demo(demo::Args),
+    Demo(demo::DemoArgs),
     /// A script that completes this command line in a shell.
-    Completions(completions::Args),
+    Completions(completions::CompletionsArgs),
     /// The manual pages.
-    Man(man::Args),
+    Man(man::ManArgs),
 }
 
 /// Runs the program's arguments.

@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use setup::{Pace, pull_settings, push_settings};
+use setup::{StoredPace, pull_settings, push_settings};
 use trouble::Trouble;
 
 use crate::clock::Clock;
@@ -150,7 +150,7 @@ impl App {
         if orphans > 0 {
             tracing::warn!("the previous process ended during a pass");
         }
-        store.read(Pace::read).await?.set(&remote, clock.now());
+        store.read(StoredPace::read).await?.set(&remote, clock.now());
         let (echoes, signals) = (Arc::<Echoes>::default(), Arc::<Signals>::default());
         let pull = Pull::new(
             Arc::clone(&store),

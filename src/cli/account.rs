@@ -15,13 +15,13 @@ use komoju_core::time;
     after_help = "Example:\n  komoju-sync account show\n\nAfter `account accept` the next sweep sees the new \
     account's customers, and holds the deletion of the old ones."
 )]
-pub(super) struct Args {
+pub(super) struct AccountArgs {
     #[command(subcommand)]
-    what: What,
+    command: AccountCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum AccountCommand {
     /// The account, as a fingerprint of its key, and whether another key is in doubt.
     Show {
         #[command(flatten)]
@@ -31,11 +31,11 @@ enum What {
     Accept,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &AccountArgs) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
-    match &args.what {
-        What::Show { style } => show(&Reader::open(&path)?, *style),
-        What::Accept => {
+    match &args.command {
+        AccountCommand::Show { style } => show(&Reader::open(&path)?, *style),
+        AccountCommand::Accept => {
             let at = time::written(SystemClock::new().now());
             let fingerprint = write_beside(&path, |tx| account::accept(tx, &at))?;
             print::note(&format!("accepted; this database now belongs to account {}", short(&fingerprint)));

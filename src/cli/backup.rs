@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::exit::UsageError;
 use super::print::{self, Out, count, grouped};
 use super::signals::{self, Scratch};
-use super::{ConfigFile, Exit, lengthy};
+use super::{ConfigFile, Exit, blocking};
 use crate::store::Reader;
 use crate::store::file::backup;
 
@@ -22,12 +22,12 @@ use crate::store::file::backup;
     komoju-sync restore /var/backups/komoju-2026-01-31.db\n\n\
     A file that exists is never overwritten. Only `komoju-sync restore` makes a database of a backup; reading it needs no more than an \
     SQLite client.")]
-pub(super) struct Args {
+pub(super) struct BackupArgs {
     /// The file to make, in a directory that exists.
     file: PathBuf,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &BackupArgs) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
     // Report a missing database before anything else.
     drop(Reader::open(&path)?);
@@ -45,7 +45,7 @@ async fn backup(
         .with_context(|| format!("no backup can be made in {}", directory.display()))?;
     let copy = scratch.path().join("copy.db");
     let to = copy.clone();
-    let made = lengthy::carry_out(&stop, move |work| backup::make(&path, &to, work)).await?;
+    let made = blocking::run_with_progress(&stop, move |work| backup::make(&path, &to, work)).await?;
     if made.verified.finding_count > 0 {
         made.verified.findings.iter().for_each(|finding| print::error(finding));
         print::note(

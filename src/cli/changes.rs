@@ -17,7 +17,7 @@ use komoju_core::CustomerId;
     komoju-sync changes --since 4200\n  \
     komoju-sync changes --since 4200 --limit 100 --json\n  \
     komoju-sync changes --limit 10 --follow")]
-pub(super) struct Args {
+pub(super) struct ChangesArgs {
     /// Only changes after this one.
     #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(i64).range(0..))]
     since: Option<i64>,
@@ -35,7 +35,7 @@ pub(super) struct Args {
     style: Style,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &ChangesArgs) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
     let reader = Reader::open(&path)?;
     refuse_nonsense(args, read::mirror_info(&reader)?.number("head_seq"))?;
@@ -78,7 +78,7 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
 }
 
 /// Refuses options that no change can match, and a limit on changes that do not end.
-fn refuse_nonsense(args: &Args, head: i64) -> Result<(), UsageError> {
+fn refuse_nonsense(args: &ChangesArgs, head: i64) -> Result<(), UsageError> {
     match (args.since, args.limit) {
         (Some(since), _) if since > head => Err(UsageError(format!(
             "--since {since}: the change log ends at {head}; after a restore it is another one \
@@ -91,7 +91,7 @@ fn refuse_nonsense(args: &Args, head: i64) -> Result<(), UsageError> {
     }
 }
 
-fn filter(args: &Args, reader: &Reader) -> Result<ChangeFilter, StoreError> {
+fn filter(args: &ChangesArgs, reader: &Reader) -> Result<ChangeFilter, StoreError> {
     let limit = args.limit.map(|limit| limit as usize);
     let customer = args.customer.clone();
     let (since, limit) = match (args.since, limit) {

@@ -12,13 +12,13 @@ use super::{Exit, command};
 #[command(after_help = "Examples:\n  source <(komoju-sync completions bash)\n  \
     komoju-sync completions fish > ~/.config/fish/completions/komoju-sync.fish\n\n\
     The Debian package has those for bash, zsh and fish.")]
-pub(super) struct Args {
+pub(super) struct CompletionsArgs {
     /// The shell.
     #[arg(value_enum)]
     shell: Shell,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(args: &CompletionsArgs) -> anyhow::Result<Exit> {
     // Into memory first: the generator panics where the reader of our output has gone.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command(), "komoju-sync", &mut script);

@@ -11,25 +11,25 @@ use crate::secret::{KeyError, KeyPlace, SecretKey};
 /// Checks the configuration, or shows what is in effect.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  komoju-sync --config ./config.toml config check")]
-pub(super) struct Args {
+pub(super) struct ConfigArgs {
     #[command(subcommand)]
-    what: What,
+    command: ConfigCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum ConfigCommand {
     /// Tells every problem at once.
     Check,
     /// Prints what is in effect, defaults included, secrets masked.
     Show,
 }
 
-pub(super) fn run(file: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(file: &ConfigFile, args: &ConfigArgs) -> anyhow::Result<Exit> {
     let config = file.load()?;
     let mut out = Out::new();
-    match args.what {
-        What::Show => out.line(config.render().trim_end())?,
-        What::Check => {
+    match args.command {
+        ConfigCommand::Show => out.line(config.render().trim_end())?,
+        ConfigCommand::Check => {
             out.line(&format!("{} is fine", file.path().display()))?;
             out.flush()?;
             check_key(&config, file, &mut out)?;

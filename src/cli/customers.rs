@@ -17,22 +17,22 @@ use komoju_core::{CustomerId, time};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync customers list --json | jq .email\n  \
     komoju-sync customers show cus_123 --as-of 2026-01-31T00:00:00Z\n  komoju-sync customers history cus_123")]
-pub(super) struct Args {
+pub(super) struct CustomersArgs {
     #[command(subcommand)]
-    what: What,
+    command: CustomersCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum CustomersCommand {
     /// All live customers, by id.
-    List(Options),
+    List(ViewOptions),
     /// One customer, whole.
     Show {
         /// The customer's id.
         #[arg(value_parser = parse_id)]
         id: CustomerId,
         #[command(flatten)]
-        options: Options,
+        options: ViewOptions,
     },
     /// One customer's changes, oldest first.
     History {
@@ -40,29 +40,29 @@ enum What {
         #[arg(value_parser = parse_id)]
         id: CustomerId,
         #[command(flatten)]
-        options: Options,
+        options: ViewOptions,
     },
 }
 
 #[derive(Debug, clap::Args)]
-struct Options {
+struct ViewOptions {
     #[command(flatten)]
     as_of: AsOf,
     #[command(flatten)]
     style: Style,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &CustomersArgs) -> anyhow::Result<Exit> {
     let reader = Reader::open(&config.load()?.database.path)?;
-    match &args.what {
-        What::List(options) => list(&reader, options)?,
-        What::Show { id, options } => show(&reader, id, options)?,
-        What::History { id, options } => history(&reader, id, options)?,
+    match &args.command {
+        CustomersCommand::List(options) => list(&reader, options)?,
+        CustomersCommand::Show { id, options } => show(&reader, id, options)?,
+        CustomersCommand::History { id, options } => history(&reader, id, options)?,
     }
     Ok(Exit::Fine)
 }
 
-fn list(reader: &Reader, options: &Options) -> anyhow::Result<()> {
+fn list(reader: &Reader, options: &ViewOptions) -> anyhow::Result<()> {
     let as_of = options.as_of.within(reader)?;
     let mut out = Out::new();
     if !options.style.is_json() {
@@ -100,7 +100,7 @@ fn list_line(record: &Record) -> String {
     format!("{id:<26}  {created_at:<24}  {email}").trim_end().to_owned()
 }
 
-fn show(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Result<()> {
+fn show(reader: &Reader, id: &CustomerId, options: &ViewOptions) -> anyhow::Result<()> {
     let as_of = options.as_of.within(reader)?;
     let found = reader.look(|conn| match as_of {
         Some(moment) => read::customer_as_of(conn, id, moment),
@@ -128,7 +128,7 @@ fn show(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Result<(
     Ok(out.finish()?)
 }
 
-fn history(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Result<()> {
+fn history(reader: &Reader, id: &CustomerId, options: &ViewOptions) -> anyhow::Result<()> {
     let until = options.as_of.within(reader)?;
     let filter = ChangeFilter { customer: Some(id.clone()), until, ..ChangeFilter::default() };
     let mut out = Out::new();

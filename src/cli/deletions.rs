@@ -2,8 +2,9 @@
 
 use clap::Subcommand;
 
+use super::operator::operator_name;
 use super::print::{self, Out, Style, count, plain};
-use super::{ConfigFile, Exit, person};
+use super::{ConfigFile, Exit};
 use crate::clock::{Clock, SystemClock};
 use crate::store::log::holds::{self, Decision, HoldId};
 use crate::store::{Reader, read, write_beside};
@@ -14,13 +15,13 @@ use komoju_core::time;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync deletions list\n  komoju-sync deletions approve 7\n\n\
     Approved customers are asked for again by the daemon's next pass (or the next `sync`); who answers stays.")]
-pub(super) struct Args {
+pub(super) struct DeletionsArgs {
     #[command(subcommand)]
-    what: What,
+    command: DeletionsCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum DeletionsCommand {
     /// Those that wait.
     List {
         /// Those that are over, too.
@@ -42,11 +43,11 @@ enum What {
     },
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &DeletionsArgs) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
-    match &args.what {
-        What::List { all, style } => list(&Reader::open(&path)?, *all, *style),
-        What::Approve { hold } => {
+    match &args.command {
+        DeletionsCommand::List { all, style } => list(&Reader::open(&path)?, *all, *style),
+        DeletionsCommand::Approve { hold } => {
             let settled = decide(&path, *hold, Decision::Approve)?;
             print::note(&format!(
                 "approved {}; the next sweep or probe requests each customer again, and records those that are still gone",
@@ -54,7 +55,7 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
             ));
             Ok(Exit::Fine)
         }
-        What::Reject { hold } => {
+        DeletionsCommand::Reject { hold } => {
             let settled = decide(&path, *hold, Decision::Reject)?;
             print::note(&format!("rejected {}; the customers stay", count(settled as u64, "deletion")));
             Ok(Exit::Fine)
@@ -117,6 +118,6 @@ fn list(reader: &Reader, all: bool, style: Style) -> anyhow::Result<Exit> {
 
 fn decide(path: &std::path::Path, hold: Option<HoldId>, decision: Decision) -> anyhow::Result<usize> {
     let at = time::written(SystemClock::new().now());
-    let by = person::name();
+    let by = operator_name();
     Ok(write_beside(path, |tx| holds::decide(tx, hold, decision, &at, &by))?)
 }

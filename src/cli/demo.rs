@@ -45,7 +45,7 @@ const WELCOME: &str =
 /// Needs no account; everything is removed at the end.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  komoju-sync demo --for 20s")]
-pub(super) struct Args {
+pub(super) struct DemoArgs {
     /// How long: 20s, 5m, … Ctrl-C ends it earlier.
     #[arg(long = "for", value_name = "TIME", default_value = "1m", value_parser = parse_duration)]
     length: Duration,
@@ -56,7 +56,7 @@ fn parse_duration(text: &str) -> Result<Duration, UsageError> {
     parsed.ok_or_else(|| UsageError("a length of time looks like 20s or 5m".to_owned()))
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(args: &DemoArgs) -> anyhow::Result<Exit> {
     let directory = Scratch::new("komoju-sync-demo-")?;
     let result = signals::until_stopped(Exit::Failed, |stop| demo(directory.path(), args.length, stop));
     directory.close()?;
@@ -74,11 +74,11 @@ async fn demo(directory: &Path, length: Duration, stop: CancellationToken) -> an
 
     let clock = SystemClock::shared();
     let app = App::start(&config, "demo", clock.clone(), stop.clone()).await?;
-    let story = async {
-        let mut story = Story::new(&config, &sandbox)?;
+    let scenario = async {
+        let mut scenario = Scenario::new(&config, &sandbox)?;
         let began = clock.elapsed();
         while clock.elapsed() < began + length && !stop.is_cancelled() {
-            story.step(clock.elapsed() - began)?;
+            scenario.step(clock.elapsed() - began)?;
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = clock.sleep(LOOK_EVERY) => {}
@@ -87,9 +87,9 @@ async fn demo(directory: &Path, length: Duration, stop: CancellationToken) -> an
         stop.cancel();
         anyhow::Ok(())
     };
-    let (ran, story) = tokio::join!(app.run(&config, std::future::pending), story);
-    // An error of the story stops the daemon too, so it is reported first.
-    story?;
+    let (ran, scenario) = tokio::join!(app.run(&config, std::future::pending), scenario);
+    // An error of the scenario stops the daemon too, so it is reported first.
+    scenario?;
     ran?;
     report_end(&Reader::open(database)?)?;
     sandbox.stop().await;
@@ -120,7 +120,7 @@ fn configure(directory: &Path, sandbox: &Sandbox) -> anyhow::Result<Config> {
 }
 
 /// Changes customers, drops an intent by each door, and reports what the daemon records.
-struct Story<'a> {
+struct Scenario<'a> {
     config: &'a Config,
     sandbox: &'a Sandbox,
     reader: Reader,
@@ -134,7 +134,7 @@ struct Story<'a> {
     next_at: Duration,
 }
 
-impl<'a> Story<'a> {
+impl<'a> Scenario<'a> {
     fn new(config: &'a Config, sandbox: &'a Sandbox) -> anyhow::Result<Self> {
         Ok(Self {
             config,
@@ -248,7 +248,7 @@ impl<'a> Story<'a> {
 fn invite(config: &Config) {
     let path = config.database.path.display();
     let read = format!("sqlite3 -readonly -box {path}");
-    // The next line of the story reports a terminal that is gone.
+    // The next line of the scenario reports a terminal that is gone.
     let _ = writeln!(
         io::stdout(),
         "\nPaste into a second terminal, while this runs:\n\n  \

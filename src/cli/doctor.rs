@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Each module reads what it needs and classifies it separately: these functions take values and
-//! return [`Finding`]s. A check that depends on something that failed is left out, with the reason.
+//! return [`DoctorFinding`]s. A check that depends on something that failed is left out, with the reason.
 //! Nothing is written, made or started. The API is asked for one page, and for one customer where
 //! the key is in doubt.
 //!
@@ -31,7 +31,7 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 use access::Users;
-use finding::{Finding, Level};
+use finding::{DoctorFinding, Level};
 
 use super::print::{self, Out, Style, count};
 use super::{ConfigFile, Exit, signals};
@@ -58,17 +58,17 @@ const RUN_AS_ROOT: &str = "run this as root: sudo komoju-sync doctor";
     also with warnings; 3 when something waits for an operator; 1, 2, 4 and 5 as everywhere. The whole database is checked \
     by `komoju-sync verify`."
 )]
-pub(super) struct Args {
+pub(super) struct DoctorArgs {
     #[command(flatten)]
     style: Style,
 }
 
-pub(super) fn run(file: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(file: &ConfigFile, args: &DoctorArgs) -> anyhow::Result<Exit> {
     signals::until_stopped(Exit::Failed, async |stop| examine(file, args.style, stop).await)
 }
 
 /// Prints findings as they are made, and counts them.
-struct Report {
+struct DoctorReport {
     out: Out,
     style: Style,
     masker: Masker,
@@ -77,8 +77,8 @@ struct Report {
     warnings: u64,
 }
 
-impl Report {
-    fn add(&mut self, findings: impl IntoIterator<Item = Finding>) -> anyhow::Result<()> {
+impl DoctorReport {
+    fn add(&mut self, findings: impl IntoIterator<Item = DoctorFinding>) -> anyhow::Result<()> {
         for finding in findings {
             // A text may quote files, the environment or the API, and so a secret.
             let finding = finding.masked(&self.masker);
@@ -111,7 +111,8 @@ impl Report {
 
 async fn examine(file: &ConfigFile, style: Style, stop: CancellationToken) -> anyhow::Result<Exit> {
     let masker = Masker::new(None);
-    let mut report = Report { out: Out::new(), style, masker, exit: Exit::Fine, failures: 0, warnings: 0 };
+    let mut report =
+        DoctorReport { out: Out::new(), style, masker, exit: Exit::Fine, failures: 0, warnings: 0 };
     let (config, findings) = configuration::load(file.path());
     if let Some(config) = config {
         tokio::select! {
@@ -122,17 +123,17 @@ async fn examine(file: &ConfigFile, style: Style, stop: CancellationToken) -> an
     } else {
         report.add(findings)?;
         let why = "what is to be checked stands in the configuration";
-        report.add(AFTER_CONFIG.split(' ').map(|check| Finding::skip(check, why)))?;
+        report.add(AFTER_CONFIG.split(' ').map(|check| DoctorFinding::skip(check, why)))?;
     }
     report.finish()
 }
 
 /// Does the other checks; `findings` are those about the file's content.
 async fn with_config(
-    report: &mut Report,
+    report: &mut DoctorReport,
     file: &Path,
     config: &Config,
-    findings: Vec<Finding>,
+    findings: Vec<DoctorFinding>,
 ) -> anyhow::Result<()> {
     let clock = SystemClock::shared();
     let path = &config.database.path;
@@ -160,7 +161,7 @@ async fn with_config(
     };
     report.add(match &asked {
         Ok(asked) => api::classify(asked, config),
-        Err(why) => ["api", "clock"].map(|check| Finding::skip(check, why)),
+        Err(why) => ["api", "clock"].map(|check| DoctorFinding::skip(check, why)),
     })?;
     let asked = asked.as_ref().ok().and_then(|asked| asked.as_ref().ok());
     report.add([account::check(current, key.as_ref(), asked)])?;

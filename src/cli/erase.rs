@@ -26,7 +26,7 @@ use komoju_core::{CustomerId, time};
     Exits 3 where something is left for an operator: a file that also holds others, or a reader that keeps old pages. See to what it \
     names at once: said again it finishes what a reader kept it from, but finds the rest by the customer's id alone, for the values are gone."
 )]
-pub(super) struct Args {
+pub(super) struct EraseArgs {
     /// The customer's id.
     #[arg(value_parser = parse_id)]
     id: CustomerId,
@@ -40,12 +40,12 @@ const BACKUPS: &str = "backups and copies that were made before still hold the d
 
 /// What the operator must look at, and why.
 #[derive(Serialize)]
-struct Left {
+struct Leftover {
     what: String,
     why: String,
 }
 
-impl Left {
+impl Leftover {
     fn new(what: impl ToString, why: &str) -> Self {
         Self { what: what.to_string(), why: why.to_owned() }
     }
@@ -55,23 +55,23 @@ impl Left {
 struct Receipt<'a> {
     id: &'a CustomerId,
     erasure: Erasure,
-    papers: ErasedFiles,
+    spool_files: ErasedFiles,
     wiped: Wiped,
-    left: Vec<Left>,
+    left: Vec<Leftover>,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &EraseArgs) -> anyhow::Result<Exit> {
     let config = config.load()?;
     let database = &config.database.path;
     let at = time::written(SystemClock::new().now());
-    let ((erasure, papers), wiped) = wipe_beside(database, |tx| {
+    let ((erasure, spool_files), wiped) = wipe_beside(database, |tx| {
         let erasure = erase::erase(tx, &args.id, &at)?;
-        let papers = files::erase(tx, &config.outbound.spool_dir, &erasure.traces)?;
-        Ok((erasure, papers))
+        let spool_files = files::erase(tx, &config.outbound.spool_dir, &erasure.traces)?;
+        Ok((erasure, spool_files))
     })?;
-    let mut left = left(&erasure, &papers);
+    let mut left = left(&erasure, &spool_files);
     left.extend(copies(database)?);
-    let receipt = Receipt { id: &args.id, erasure, papers, wiped, left };
+    let receipt = Receipt { id: &args.id, erasure, spool_files, wiped, left };
     let mut out = Out::new();
     if args.style.is_json() {
         out.json(&receipt.json())?;
@@ -103,8 +103,8 @@ impl Receipt<'_> {
             "redacted": erasure.redaction.redacted,
             "again": erasure.again,
             "intents": erasure.intents,
-            "files_removed": self.papers.removed,
-            "files_rewritten": self.papers.rewritten,
+            "files_removed": self.spool_files.removed,
+            "files_rewritten": self.spool_files.rewritten,
             "free_pages_clean": is_clean,
             "wal_clean": is_clean,
             "left": self.left,
@@ -119,7 +119,7 @@ impl Receipt<'_> {
         let clean = if self.wiped == Wiped::Clean { "clean" } else { "not yet clean" };
         let seqs = redaction.redacted.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let (removed, rewritten) =
-            (count(self.papers.removed, "file"), count(self.papers.rewritten, "receipt"));
+            (count(self.spool_files.removed, "file"), count(self.spool_files.rewritten, "receipt"));
         let mut lines = vec![
             format!("customer {} {when}, at {erased_at}", self.id),
             format!("change log  change {} says so; redacted: {seqs}", redaction.seq),
@@ -128,33 +128,33 @@ impl Receipt<'_> {
             format!("free pages  {clean}"),
             format!("WAL         {clean}"),
         ];
-        lines.extend(self.left.iter().map(|Left { what, why }| format!("left        {what}: {why}")));
+        lines.extend(self.left.iter().map(|Leftover { what, why }| format!("left        {what}: {why}")));
         lines.extend([format!("head        {head}"), format!("note        {BACKUPS}")]);
         lines
     }
 }
 
 /// Returns what in the outbox, the spool and the mirror needs the operator.
-fn left(erasure: &Erasure, papers: &ErasedFiles) -> Vec<Left> {
+fn left(erasure: &Erasure, spool_files: &ErasedFiles) -> Vec<Leftover> {
     let intents = erasure.kept.iter();
-    let intents = intents.map(|(position, why)| Left::new(format!("intent at position {position}"), why));
-    let files = papers.left.iter().map(|(path, why)| Left::new(path.display(), why.as_str()));
+    let intents = intents.map(|(position, why)| Leftover::new(format!("intent at position {position}"), why));
+    let files = spool_files.left.iter().map(|(path, why)| Leftover::new(path.display(), why.as_str()));
     let same_email = "has the same email; erase it too where it is the same person";
-    let same = erasure.same_email.iter().map(|id| Left::new(format!("customer {id}"), same_email));
+    let same = erasure.same_email.iter().map(|id| Leftover::new(format!("customer {id}"), same_email));
     intents.chain(files).chain(same).collect()
 }
 
 /// Removes this program's own copies that no process works on; returns the others.
-fn copies(database: &Path) -> anyhow::Result<Vec<Left>> {
+fn copies(database: &Path) -> anyhow::Result<Vec<Leftover>> {
     let real = place::real(database)?;
     let directory = place::directory(&real);
     let mut left = Vec::new();
     let mut add = |paths: Vec<PathBuf>, why: &str| {
-        left.extend(paths.iter().map(|path| Left::new(path.display(), why)));
+        left.extend(paths.iter().map(|path| Leftover::new(path.display(), why)));
     };
     for prefix in [".komoju-sync-restore-", ".komoju-sync-backup-"] {
         add(
-            signals::take_away_left_behind(directory, prefix)?,
+            signals::remove_abandoned(directory, prefix)?,
             "a backup or restore that is under way, or could not be removed, may hold this customer: erase again after it",
         );
     }

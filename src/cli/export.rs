@@ -16,31 +16,33 @@ use crate::store::{Reader, StoreError};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync export --format csv > customers.csv\n  \
     komoju-sync export --format jsonl --as-of 2026-01-31")]
-pub(super) struct Args {
+pub(super) struct ExportArgs {
     /// How.
     #[arg(long, value_enum)]
-    format: Format,
+    format: ExportFormat,
     #[command(flatten)]
     as_of: AsOf,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
+enum ExportFormat {
     /// Comma-separated, with a header line; JSON columns as JSON text.
     Csv,
     /// One JSON object a line.
     Jsonl,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &ExportArgs) -> anyhow::Result<Exit> {
     let reader = Reader::open(&config.load()?.database.path)?;
     let as_of = args.as_of.within(&reader)?;
     // Before the export, so that a sweep which ends meanwhile does not hide that it began too early.
     let is_partial = reader.look(|conn| passes::is_partial(conn, as_of))?;
     let mut out = Out::new();
     match args.format {
-        Format::Jsonl => print::printing(|check| each(&reader, as_of, |record| check(out.json(&record))))?,
-        Format::Csv => {
+        ExportFormat::Jsonl => {
+            print::printing(|check| each(&reader, as_of, |record| check(out.json(&record))))?
+        }
+        ExportFormat::Csv => {
             let mut csv = csv::Writer::from_writer(out.writer());
             csv.write_record(read::customer_columns(&reader)?)?;
             print::printing(|check| {

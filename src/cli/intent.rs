@@ -3,7 +3,7 @@
 //! Every command here only reads and writes rows, also beside a running daemon; what is queued, the daemon or the next `sync` sends.
 
 mod decide;
-mod give;
+mod enqueue;
 mod import;
 mod input;
 mod list;
@@ -26,49 +26,49 @@ use komoju_core::intent::BadIntent;
     komoju-sync intent update cus_123 --email other@example.com\n  komoju-sync intent list\n\n\
     `komoju-sync intent COMMAND --help` has more of them."
 )]
-pub(super) struct Args {
+pub(super) struct IntentArgs {
     #[command(subcommand)]
-    what: What,
+    command: IntentCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum IntentCommand {
     /// Queue a new customer.
-    Create(give::Create),
+    Create(enqueue::IntentCreateArgs),
     /// Queue other values for a customer; what is not named stays.
-    Update(give::Update),
+    Update(enqueue::IntentUpdateArgs),
     /// Queue a customer's end.
-    Delete(give::Delete),
+    Delete(enqueue::IntentDeleteArgs),
     /// Queue a file of intents, all or none.
-    Import(import::Args),
+    Import(import::IntentImportArgs),
     /// The intents that are not settled yet, in the order of acceptance.
-    List(list::List),
+    List(list::IntentListArgs),
     /// One intent, its attempts, and what can be done about it.
-    Show(list::Show),
+    Show(list::IntentShowArgs),
     /// The calls that would be sent now, exactly; sends nothing.
-    Plan(plan::Args),
+    Plan(plan::IntentPlanArgs),
     /// Let deletes through that wait because there are too many of them.
-    Approve(decide::Approve),
+    Approve(decide::IntentApproveArgs),
     /// Try one again that was rejected or parked.
-    Retry(decide::Retry),
+    Retry(decide::IntentRetryArgs),
     /// Take intents back.
-    Cancel(decide::Cancel),
+    Cancel(decide::IntentCancelArgs),
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &IntentArgs) -> anyhow::Result<Exit> {
     let config = config.load()?;
     let path = &config.database.path;
-    match &args.what {
-        What::Create(args) => give::create(path, args),
-        What::Update(args) => give::update(path, args),
-        What::Delete(args) => give::delete(path, args),
-        What::Import(args) => import::run(&config, args),
-        What::List(args) => list::list(path, args),
-        What::Show(args) => list::show(path, args),
-        What::Plan(args) => plan::run(&config, args),
-        What::Approve(args) => decide::approve(&config, args),
-        What::Retry(args) => decide::retry(path, args),
-        What::Cancel(args) => decide::cancel(path, args),
+    match &args.command {
+        IntentCommand::Create(args) => enqueue::create(path, args),
+        IntentCommand::Update(args) => enqueue::update(path, args),
+        IntentCommand::Delete(args) => enqueue::delete(path, args),
+        IntentCommand::Import(args) => import::run(&config, args),
+        IntentCommand::List(args) => list::list(path, args),
+        IntentCommand::Show(args) => list::show(path, args),
+        IntentCommand::Plan(args) => plan::run(&config, args),
+        IntentCommand::Approve(args) => decide::approve(&config, args),
+        IntentCommand::Retry(args) => decide::retry(path, args),
+        IntentCommand::Cancel(args) => decide::cancel(path, args),
     }
 }
 
@@ -79,7 +79,7 @@ impl From<BadIntent> for UsageError {
 }
 
 /// Makes a refusal a usage error; failures of the database stay what they are.
-fn refused_at_the_door(error: StoreError) -> anyhow::Error {
+fn as_usage_error(error: StoreError) -> anyhow::Error {
     match error {
         StoreError::Refused(why) => UsageError(why).into(),
         other => other.into(),
@@ -87,7 +87,7 @@ fn refused_at_the_door(error: StoreError) -> anyhow::Error {
 }
 
 /// Returns which process sends what is queued, and when.
-fn what_happens_next(path: &Path) -> Result<&'static str, StoreError> {
+fn sending_process(path: &Path) -> Result<&'static str, StoreError> {
     let reader = Reader::open(path)?;
     let sender = sender(path)?;
     if reader.look(read::obstacles)?.0.is_some() {

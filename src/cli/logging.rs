@@ -26,7 +26,7 @@ pub(super) fn start(log: &Log) {
     let terminal = io::stderr().is_terminal();
     let lines = || {
         fmt::layer()
-            .with_writer(AroundBars)
+            .with_writer(LogWriter)
             .with_target(false)
             .with_ansi(super::terminal::may_draw() && !in_journal)
     };
@@ -63,19 +63,19 @@ fn is_journal() -> bool {
 }
 
 /// Writes a whole line with the progress bar out of the way.
-struct AroundBars;
+struct LogWriter;
 
-struct Line(Vec<u8>);
+struct LogLine(Vec<u8>);
 
-impl MakeWriter<'_> for AroundBars {
-    type Writer = Line;
+impl MakeWriter<'_> for LogWriter {
+    type Writer = LogLine;
 
-    fn make_writer(&self) -> Line {
-        Line(Vec::new())
+    fn make_writer(&self) -> LogLine {
+        LogLine(Vec::new())
     }
 }
 
-impl Write for Line {
+impl Write for LogLine {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -86,7 +86,7 @@ impl Write for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for LogLine {
     fn drop(&mut self) {
         progress::suspended(|| {
             let _ = io::stderr().write_all(&self.0);

@@ -15,14 +15,14 @@ use super::{Exit, command};
 #[command(
     after_help = "Examples:\n  komoju-sync man | man -l -\n  komoju-sync man --dir ~/.local/share/man/man1"
 )]
-pub(super) struct Args {
+pub(super) struct ManArgs {
     /// Write komoju-sync.1 and one page a command (komoju-sync-intent-create.1) to this directory, which is made where it is
     /// missing.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(args: &ManArgs) -> anyhow::Result<Exit> {
     let mut whole = command().disable_help_subcommand(true);
     whole.build();
     match &args.dir {

@@ -21,11 +21,11 @@ pub(super) struct Style {
     json: bool,
     /// The same by name.
     #[arg(long, value_enum, value_name = "FORMAT")]
-    format: Option<Format>,
+    format: Option<OutputFormat>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum OutputFormat {
     /// For people.
     Text,
     /// One JSON object a line.
@@ -35,7 +35,7 @@ enum Format {
 impl Style {
     /// Whether JSON was asked for.
     pub(super) fn is_json(self) -> bool {
-        self.json || self.format == Some(Format::Json)
+        self.json || self.format == Some(OutputFormat::Json)
     }
 }
 

@@ -10,9 +10,9 @@ use crate::store::{Instance, Reader, Store, read};
 /// Makes the mirror anew from the change log. Needs the daemon to be stopped.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  komoju-sync rebuild && komoju-sync verify")]
-pub(super) struct Args {}
+pub(super) struct RebuildArgs {}
 
-pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, _: &RebuildArgs) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
     // Only an existing database can be rebuilt; this must not make one.
     let known = {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::exit::UsageError;
 use super::print::{self, count, safe};
 use super::signals::{self, Scratch};
-use super::{ConfigFile, Exit, lengthy};
+use super::{ConfigFile, Exit, blocking};
 use crate::clock::{Clock, SystemClock};
 use crate::store::file::{backup, place, restore};
 use crate::store::{Instance, LogMark};
@@ -25,12 +25,12 @@ use komoju_core::time;
     komoju-sync restore /var/backups/komoju-2026-01-31.db\n  systemctl start komoju-sync\n\n\
     Exits 3 when intents are parked (`komoju-sync intent list --state parked` shows them), and when customers are in it again that \
     were erased since: each is named, to be erased again.")]
-pub(super) struct Args {
+pub(super) struct RestoreArgs {
     /// A file that `komoju-sync backup` made, or a copy of a database that no process worked on.
     file: PathBuf,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &RestoreArgs) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
     let shown = args.file.display();
     if args.file == Path::new("-") {
@@ -64,7 +64,8 @@ async fn replace(
         .with_context(|| format!("nothing can be restored in {}", directory.display()))?;
     let copy = scratch.path().join("copy.db");
     let (to, at) = (copy.clone(), time::written(now));
-    let prepared = lengthy::carry_out(&stop, move |work| restore::prepare(&file, &to, &at, work)).await?;
+    let prepared =
+        blocking::run_with_progress(&stop, move |work| restore::prepare(&file, &to, &at, work)).await?;
     restore::give_to_owner(&copy, &real)?;
     // Before it gets the database's name, so that no other process works on it first.
     instance.cover_prepared(&copy)?;

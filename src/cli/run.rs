@@ -23,9 +23,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// `api.secret_key_file` again. A refused key does not end it: it says so in `status` and tries again every 15 minutes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  komoju-sync --config ./config.toml run")]
-pub(super) struct Args {}
+pub(super) struct RunArgs {}
 
-pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, _: &RunArgs) -> anyhow::Result<Exit> {
     let config = config.load()?;
     logging::start(&config.log);
     signals::until_stopped(Exit::Fine, |stop| async move {
@@ -33,7 +33,7 @@ pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
         let mut hangup = signal(SignalKind::hangup())?;
         let clock = SystemClock::shared();
         let Some(app) = started(&config, &clock, &stop).await? else { return Ok(Exit::Fine) };
-        let http = http::Server::bind(
+        let http = http::HttpServer::bind(
             &config,
             app.statuses(),
             app.health(),

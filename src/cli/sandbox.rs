@@ -17,7 +17,7 @@ use komoju_sandbox::{Fault, Options, Readings, Sandbox};
     komoju-sync sandbox --readings '{\"order\": \"oldest_first\", \"list_source\": \"hidden\"}'\n  \
     komoju-sync sandbox --readings '{\"total\": {\"off\": 3}, \"list_lag_s\": 10}'\n  \
     KOMOJU_SECRET_KEY=sk_test_sandbox komoju-sync --config my.toml sync     (with api.base_url as printed)")]
-pub(super) struct Args {
+pub(super) struct SandboxArgs {
     /// Where to listen; port 0 takes any free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8787")]
     listen: SocketAddr,
@@ -64,7 +64,7 @@ pub(super) struct Args {
     url_file: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(args: &SandboxArgs) -> anyhow::Result<Exit> {
     let usage = |what: &str, e: serde_json::Error| UsageError(format!("{what} cannot be read: {e}"));
     let readings: Option<Readings> =
         args.readings.as_deref().map(serde_json::from_str).transpose().map_err(|e| usage("--readings", e))?;

@@ -29,7 +29,7 @@ pub(super) struct Scratch {
 impl Scratch {
     /// Makes it among the temporary files of this machine.
     pub(super) fn new(prefix: &str) -> io::Result<Self> {
-        let directory = closed(prefix).tempdir()?;
+        let directory = private_directory(prefix).tempdir()?;
         *SCRATCH.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.path().to_owned());
         Ok(Self { directory, _in_use: None })
     }
@@ -37,8 +37,8 @@ impl Scratch {
     /// Makes it in this directory, for what is to be renamed from there; and takes away those of this prefix that were left behind by
     /// processes that could not do it themselves.
     pub(super) fn within(parent: &Path, prefix: &str) -> io::Result<Self> {
-        take_away_left_behind(parent, prefix)?;
-        let directory = closed(prefix).tempdir_in(parent)?;
+        remove_abandoned(parent, prefix)?;
+        let directory = private_directory(prefix).tempdir_in(parent)?;
         *SCRATCH.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.path().to_owned());
         let lock = File::open(directory.path())?;
         lock.try_lock()?;
@@ -57,14 +57,14 @@ impl Scratch {
 }
 
 /// Copies of a database lie in it, which hold what not everybody may read.
-fn closed(prefix: &str) -> tempfile::Builder<'_, '_> {
+fn private_directory(prefix: &str) -> tempfile::Builder<'_, '_> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix).permissions(fs::Permissions::from_mode(0o700));
     builder
 }
 
 /// Takes away the directories of this prefix that nobody works in any more. Returns those that are still there.
-pub(super) fn take_away_left_behind(parent: &Path, prefix: &str) -> io::Result<Vec<PathBuf>> {
+pub(super) fn remove_abandoned(parent: &Path, prefix: &str) -> io::Result<Vec<PathBuf>> {
     let mut still = Vec::new();
     for entry in fs::read_dir(parent)?.flatten() {
         let is_ours = entry.file_name().to_string_lossy().starts_with(prefix);

@@ -16,12 +16,12 @@ use komoju_core::{Attention, unreadable};
     Exits 1 when no complete sweep exists, the last is older than three of its periods, or the daemon waits for the disk, 3 when something waits for a \
     person, a new customer is unreadable or the API may ignore `page`, 4 when the key is refused, 5 when there is no usable database."
 )]
-pub(super) struct Args {
+pub(super) struct StatusArgs {
     #[command(flatten)]
     style: Style,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &StatusArgs) -> anyhow::Result<Exit> {
     let config = config.load()?;
     let path = &config.database.path;
     let reader = match Reader::open(path) {

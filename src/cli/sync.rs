@@ -26,7 +26,7 @@ use komoju_core::PassKind;
 #[command(after_help = "Examples:\n  komoju-sync sync              read everything once\n  \
     komoju-sync sync --dry-run    show what a sync would record, and write nothing\n\n\
     A first look with a live key: `komoju-sync sync --dry-run`.")]
-pub(super) struct Args {
+pub(super) struct SyncArgs {
     /// Read only the newest customers; nothing is concluded from who is missing.
     #[arg(long)]
     probe: bool,
@@ -37,7 +37,7 @@ pub(super) struct Args {
     style: Style,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &SyncArgs) -> anyhow::Result<Exit> {
     let config = config.load()?;
     logging::start(&config.log);
     signals::until_stopped(Exit::Failed, |stop| sync(&config, args, SystemClock::shared(), stop))
@@ -45,7 +45,7 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
 
 /// `sync` without options, in this process and by any clock: with one that moves by itself, ten tries with their waits take no time.
 pub async fn sync_by(config: &Config, clock: Arc<dyn Clock>, stop: CancellationToken) -> Exit {
-    let args = Args { probe: false, dry_run: false, style: Style::default() };
+    let args = SyncArgs { probe: false, dry_run: false, style: Style::default() };
     sync(config, &args, clock, stop).await.unwrap_or_else(|e| {
         print::error(&print::chain(&e));
         exit_of(&e)
@@ -54,7 +54,7 @@ pub async fn sync_by(config: &Config, clock: Arc<dyn Clock>, stop: CancellationT
 
 async fn sync(
     config: &Config,
-    args: &Args,
+    args: &SyncArgs,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> anyhow::Result<Exit> {
@@ -72,21 +72,21 @@ async fn sync(
 }
 
 /// How the pass went.
-struct Passed {
+struct PassResult {
     exit: Exit,
     /// Whether a push could do any better.
     may_drain: bool,
 }
 
 /// One pass; its row is printed where JSON is asked for, from this database.
-async fn pass(app: &App, kind: PassKind, database: &Path, style: Style) -> anyhow::Result<Passed> {
+async fn pass(app: &App, kind: PassKind, database: &Path, style: Style) -> anyhow::Result<PassResult> {
     let ended = tokio::select! {
         ended = app.pass(kind) => ended?,
         () = progress::draw(app.progress()) => return Err(anyhow::anyhow!("the pass ended without a report")),
     };
     let Some(report) = ended else {
         note_nothing_to_probe();
-        return Ok(Passed { exit: Exit::Failed, may_drain: true });
+        return Ok(PassResult { exit: Exit::Failed, may_drain: true });
     };
     match &report.failure {
         Some(failure) => {
@@ -110,7 +110,7 @@ async fn pass(app: &App, kind: PassKind, database: &Path, style: Style) -> anyho
     }
     let may_drain =
         !matches!(report.failure, Some(Failure::KeyRefused(_) | Failure::OtherAccount | Failure::Stopped));
-    Ok(Passed { exit: exit_of_report(&report), may_drain })
+    Ok(PassResult { exit: exit_of_report(&report), may_drain })
 }
 
 /// One attempt at each intent that is due. What waits for a person waits whether anything was sent or not.

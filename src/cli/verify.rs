@@ -13,13 +13,13 @@ use crate::store::log::verify;
 /// at the end) and give it with --head.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync verify\n  komoju-sync verify --head 4200:9f86d081884c7d65…")]
-pub(super) struct Args {
+pub(super) struct VerifyArgs {
     /// A head that was printed earlier: the log must still hold it.
     #[arg(long, value_name = "SEQ:CHAIN", value_parser = parse_head)]
     head: Option<Head>,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &VerifyArgs) -> anyhow::Result<Exit> {
     let reader = Reader::open(&config.load()?.database.path)?;
     // One transaction, so that a daemon at work does not move the ground.
     let verified = reader.in_one_view(|conn| {

@@ -17,13 +17,13 @@ pub(super) const SEARCH: u32 = 1;
 
 /// The owner, group and mode of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Owned {
+pub(super) struct Ownership {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) mode: u32,
 }
 
-impl Owned {
+impl Ownership {
     pub(super) fn of(file: &Metadata) -> Self {
         Self { uid: file.uid(), gid: file.gid(), mode: file.mode() & 0o7777 }
     }
@@ -42,7 +42,7 @@ pub(super) struct User {
 
 impl User {
     /// Whether the mode lets this user do all of `wanted`. Only the first class that fits counts.
-    pub(super) fn may(&self, wanted: u32, file: &Owned) -> bool {
+    pub(super) fn may(&self, wanted: u32, file: &Ownership) -> bool {
         let shift = match self.uid {
             0 => return true,
             uid if uid == file.uid => 6,
@@ -152,8 +152,8 @@ pub(super) mod tests {
         users().service
     }
 
-    pub(in crate::cli::doctor) fn owned(uid: u32, gid: u32, mode: u32) -> Owned {
-        Owned { uid, gid, mode }
+    pub(in crate::cli::doctor) fn owned(uid: u32, gid: u32, mode: u32) -> Ownership {
+        Ownership { uid, gid, mode }
     }
 
     #[test]

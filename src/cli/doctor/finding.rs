@@ -36,7 +36,7 @@ impl fmt::Display for Level {
 
 /// One finding, as `--json` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
+pub(super) struct DoctorFinding {
     /// The check: one word of a small set.
     pub(super) check: &'static str,
     /// The level.
@@ -50,7 +50,7 @@ pub(super) struct Finding {
     pub(super) exit: Exit,
 }
 
-impl Finding {
+impl DoctorFinding {
     pub(super) fn ok(check: &'static str, finding: impl Into<String>) -> Self {
         Self { check, level: Level::Ok, finding: finding.into(), advice: None, exit: Exit::Fine }
     }
@@ -108,22 +108,22 @@ impl Finding {
 }
 
 /// The findings of one check, in the order of their discovery.
-pub(super) struct Findings {
+pub(super) struct DoctorFindings {
     check: &'static str,
-    found: Vec<Finding>,
+    found: Vec<DoctorFinding>,
 }
 
-impl Findings {
+impl DoctorFindings {
     pub(super) fn of(check: &'static str) -> Self {
         Self { check, found: Vec::new() }
     }
 
     pub(super) fn warn(&mut self, finding: impl Into<String>, advice: impl Into<String>) {
-        self.found.push(Finding::warn(self.check, finding, advice));
+        self.found.push(DoctorFinding::warn(self.check, finding, advice));
     }
 
     pub(super) fn fail(&mut self, exit: Exit, finding: impl Into<String>, advice: impl Into<String>) {
-        self.found.push(Finding::fail(self.check, exit, finding, advice));
+        self.found.push(DoctorFinding::fail(self.check, exit, finding, advice));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -131,16 +131,16 @@ impl Findings {
     }
 
     /// The findings; one with the level `ok` where there are none.
-    pub(super) fn or_ok(mut self, finding: impl FnOnce() -> String) -> Vec<Finding> {
+    pub(super) fn or_ok(mut self, finding: impl FnOnce() -> String) -> Vec<DoctorFinding> {
         if self.found.is_empty() {
-            self.found.push(Finding::ok(self.check, finding()));
+            self.found.push(DoctorFinding::ok(self.check, finding()));
         }
         self.found
     }
 }
 
-impl Extend<Finding> for Findings {
-    fn extend<I: IntoIterator<Item = Finding>>(&mut self, more: I) {
+impl Extend<DoctorFinding> for DoctorFindings {
+    fn extend<I: IntoIterator<Item = DoctorFinding>>(&mut self, more: I) {
         self.found.extend(more);
     }
 }
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn masked_finding_keeps_its_lines() {
-        let finding = Finding::warn("key", "one sk_live_abcdefgh\ntwo \u{1b}[2J", "do\nthat");
+        let finding = DoctorFinding::warn("key", "one sk_live_abcdefgh\ntwo \u{1b}[2J", "do\nthat");
         let clean = finding.masked(&Masker::new(None));
         assert_eq!(clean.finding, "one ****\ntwo \u{fffd}[2J");
         assert_eq!(
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn json_has_four_keys() {
-        let json = serde_json::to_string(&Finding::ok("wal", "small")).unwrap();
+        let json = serde_json::to_string(&DoctorFinding::ok("wal", "small")).unwrap();
         assert_eq!(json, r#"{"check":"wal","level":"ok","finding":"small","advice":null}"#);
     }
 }

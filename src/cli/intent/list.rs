@@ -21,7 +21,7 @@ use komoju_core::intent::lifecycle::State;
     komoju-sync intent list --all --json | jq 'select(.door == \"file\")'\n\n\
     Exits 3 when one of those shown waits for an operator. Payment tokens are shown as ****."
 )]
-pub(super) struct List {
+pub(super) struct IntentListArgs {
     /// Those that are settled, too.
     #[arg(long, conflicts_with = "state")]
     all: bool,
@@ -37,7 +37,7 @@ pub(super) struct List {
 #[command(after_help = "Examples:\n  komoju-sync intent show order-7\n  \
     komoju-sync intent show order-7 --json | jq .detail\n\n\
     Exits 3 when it waits for an operator. A payment token is shown as ****.")]
-pub(super) struct Show {
+pub(super) struct IntentShowArgs {
     /// The intent's id.
     id: String,
     #[command(flatten)]
@@ -52,13 +52,13 @@ fn parse_state(word: &str) -> Result<State, UsageError> {
 }
 
 /// A row of `intents`, read by column name; `Display` is its line in the list.
-struct Row {
+struct IntentRow {
     record: Record,
     /// Whether it is one of too many deletes, and waits for an approval.
     is_held: bool,
 }
 
-impl Row {
+impl IntentRow {
     fn read(conn: &Conn, record: Record) -> Result<Self, StoreError> {
         // Only deletes are held, so most rows need no second query.
         let is_held = record.text("op") == Some("delete") && queue::is_held(conn, record.number("position"))?;
@@ -74,20 +74,20 @@ impl Row {
     }
 
     /// The commands that an operator can decide with.
-    fn ways_on(&self) -> Vec<String> {
+    fn next_commands(&self) -> Vec<String> {
         let id = plain(self.record.get("id"));
         let with_body = if self.record.text("op") == Some("delete") { "" } else { " [--body @FILE]" };
-        let mut ways = Vec::new();
+        let mut commands = Vec::new();
         if self.is_held {
-            ways.push(format!("let it through: komoju-sync intent approve {id}"));
+            commands.push(format!("let it through: komoju-sync intent approve {id}"));
         }
         if matches!(self.state(), Some(State::Parked | State::Rejected)) {
-            ways.push(format!("try it again:   komoju-sync intent retry {id}{with_body}"));
+            commands.push(format!("try it again:   komoju-sync intent retry {id}{with_body}"));
         }
         if matches!(self.state(), Some(State::Parked | State::Queued)) {
-            ways.push(format!("take it back:   komoju-sync intent cancel {id}"));
+            commands.push(format!("take it back:   komoju-sync intent cancel {id}"));
         }
-        ways
+        commands
     }
 }
 
@@ -99,7 +99,7 @@ fn columns(cells: [&str; 7]) -> String {
     line.trim_end().to_owned()
 }
 
-impl fmt::Display for Row {
+impl fmt::Display for IntentRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cell = |name: &str| plain(self.record.get(name));
         // A create that is done has the customer that it made.
@@ -114,7 +114,7 @@ impl fmt::Display for Row {
     }
 }
 
-pub(super) fn list(path: &Path, args: &List) -> anyhow::Result<Exit> {
+pub(super) fn list(path: &Path, args: &IntentListArgs) -> anyhow::Result<Exit> {
     let reader = Reader::open(path)?;
     let which = match args.state {
         Some(state) => Which::In(state),
@@ -130,7 +130,7 @@ pub(super) fn list(path: &Path, args: &List) -> anyhow::Result<Exit> {
     print::printing(|check| {
         reader.look(|conn| {
             queue::intents(conn, which, |record| {
-                let row = Row::read(conn, record)?;
+                let row = IntentRow::read(conn, record)?;
                 shown += 1;
                 parked += u64::from(row.is_parked());
                 held += u64::from(row.is_held);
@@ -159,10 +159,10 @@ pub(super) fn list(path: &Path, args: &List) -> anyhow::Result<Exit> {
     Ok(if parked + held > 0 { Exit::Waits } else { Exit::Fine })
 }
 
-pub(super) fn show(path: &Path, args: &Show) -> anyhow::Result<Exit> {
+pub(super) fn show(path: &Path, args: &IntentShowArgs) -> anyhow::Result<Exit> {
     let found = Reader::open(path)?.in_one_view(|conn| {
         let Some(record) = queue::intent(conn, &args.id)? else { return Ok(None) };
-        Ok(Some((Row::read(conn, record)?, queue::attempts(conn, &args.id)?)))
+        Ok(Some((IntentRow::read(conn, record)?, queue::attempts(conn, &args.id)?)))
     })?;
     let Some((row, attempts)) = found else {
         let id = safe(&args.id);
@@ -175,7 +175,7 @@ pub(super) fn show(path: &Path, args: &Show) -> anyhow::Result<Exit> {
     } else {
         print_whole(&mut out, &row.record, &attempts)?;
         out.finish()?;
-        row.ways_on().iter().for_each(|way| print::note(way));
+        row.next_commands().iter().for_each(|command| print::note(command));
     }
     Ok(if row.is_held || row.is_parked() { Exit::Waits } else { Exit::Fine })
 }

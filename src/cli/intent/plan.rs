@@ -29,14 +29,14 @@ use komoju_core::{CustomerId, time};
 #[command(after_help = "Examples:\n  komoju-sync intent plan\n  \
     komoju-sync intent plan --json | jq 'select(.op == \"delete\") | .email'\n\n\
     Fields are compared with the mirror. A payment token is shown as ****.")]
-pub(super) struct Args {
+pub(super) struct IntentPlanArgs {
     #[command(flatten)]
     style: Style,
 }
 
 /// An HTTP request, as it would be sent.
 #[derive(Debug, PartialEq, Serialize)]
-pub(super) struct Call {
+pub(super) struct HttpCall {
     /// The HTTP method.
     method: &'static str,
     /// The path below `api.base_url`; `@ID` in it stands for the customer that this intent creates.
@@ -45,7 +45,7 @@ pub(super) struct Call {
     body: Option<Value>,
 }
 
-impl Call {
+impl HttpCall {
     /// The call that carries out an intent. `customer` is the resolved customer; `tag` marks a
     /// create.
     pub(super) fn of(wish: &Wish, customer: Option<&CustomerId>, tag: Option<(&str, &str)>) -> Self {
@@ -69,7 +69,7 @@ impl Call {
     }
 }
 
-impl fmt::Display for Call {
+impl fmt::Display for HttpCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let body = self.body.as_ref().map(|body| format!("  {body}")).unwrap_or_default();
         write!(f, "{} {}{}", self.method, safe(&self.path), safe(&body))
@@ -96,7 +96,7 @@ struct PlannedCall {
     /// That customer's email, by the mirror.
     email: Option<String>,
     #[serde(flatten)]
-    call: Option<Call>,
+    call: Option<HttpCall>,
     /// A create's idempotency key: `its` own of an earlier attempt, or a `new` one.
     key: Option<&'static str>,
     /// What an update changes, by the mirror: field, from, to.
@@ -113,7 +113,7 @@ struct PlannedCall {
 }
 
 /// What intents are planned by.
-struct PlannedBy<'a> {
+struct PlanInputs<'a> {
     /// The metadata key that marks a new create.
     new_tag: Option<&'a str>,
     /// Whether deletes without an approval are held.
@@ -124,7 +124,7 @@ struct PlannedBy<'a> {
 
 impl PlannedCall {
     /// Plans an intent.
-    fn of(planned: &Planned, by: &PlannedBy<'_>) -> Self {
+    fn of(planned: &Planned, by: &PlanInputs<'_>) -> Self {
         let open = &planned.open;
         let wish = open.intent.as_ref().ok().map(|intent| &intent.wish);
         let is_new_delete = matches!(wish, Some(Wish::Delete(_))) && open.life.state == State::Queued;
@@ -142,7 +142,7 @@ impl PlannedCall {
             state: open.life.state.word(),
             customer_id: open.customer.as_ref().map(|id| id.as_str().to_owned()),
             email: email.map(str::to_owned),
-            call: wish.map(|wish| Call::of(wish, open.customer.as_ref(), tag)),
+            call: wish.map(|wish| HttpCall::of(wish, open.customer.as_ref(), tag)),
             key: matches!(wish, Some(Wish::Create(_))).then_some(key),
             differs: match wish {
                 Some(Wish::Update(_, body)) => differences(body, mirrored),
@@ -219,7 +219,7 @@ fn waits_for(planned: &Planned, is_held: bool, now: &str) -> Option<String> {
 }
 
 /// Returns what is done next about an intent, as an attempt that begins now would decide it.
-fn next_step(open: &OpenIntent, waits_for: Option<&str>, by: &PlannedBy<'_>) -> String {
+fn next_step(open: &OpenIntent, waits_for: Option<&str>, by: &PlanInputs<'_>) -> String {
     match (waits_for, refusal(open)) {
         (Some(what), _) => format!("wait for {what}"),
         (None, Some(why)) if open.may_have_taken_effect() => format!("park: {why}"),
@@ -230,7 +230,7 @@ fn next_step(open: &OpenIntent, waits_for: Option<&str>, by: &PlannedBy<'_>) -> 
 
 /// How many calls are planned.
 #[derive(Debug)]
-pub(in crate::cli) struct Planning {
+pub(in crate::cli) struct PlanCounts {
     /// Would be sent now.
     pub(in crate::cli) ready: u64,
     waiting: u64,
@@ -238,10 +238,10 @@ pub(in crate::cli) struct Planning {
     pub(in crate::cli) exit: Exit,
 }
 
-pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &Config, args: &IntentPlanArgs) -> anyhow::Result<Exit> {
     let reader = Reader::open(&config.database.path)?;
     let mut out = Out::new();
-    let Planning { ready, waiting, exit } =
+    let PlanCounts { ready, waiting, exit } =
         reader.in_one_view(|conn| Ok(print(&mut out, conn, config, args.style)))??;
     out.finish()?;
     if !args.style.is_json() {
@@ -260,16 +260,16 @@ pub(in crate::cli) fn print(
     conn: &Conn,
     config: &Config,
     style: Style,
-) -> anyhow::Result<Planning> {
+) -> anyhow::Result<PlanCounts> {
     let clock = SystemClock::new();
     let (boot, outbound) = (clock.boot(), &config.outbound);
-    let by = PlannedBy {
+    let by = PlanInputs {
         new_tag: outbound.reconcile_tag.as_deref(),
         holds_deletes: delete_limit::counted(conn, boot.as_ref())? > outbound.hold_deletes_over,
         consistency: Consistency::seconds(config.inbound.consistency_s),
         now: Moment { wall: clock.now(), boot, is_confirmed: clock.may_expire() },
     };
-    let mut planning = Planning { ready: 0, waiting: 0, exit: Exit::Fine };
+    let mut planning = PlanCounts { ready: 0, waiting: 0, exit: Exit::Fine };
     print::printing(|check| {
         queue::planned(conn, |planned| {
             let call = PlannedCall::of(&planned, &by);
@@ -318,7 +318,7 @@ mod tests {
     use komoju_core::intent::Intent;
 
     fn call(intent: &Value, tag: Option<(&str, &str)>) -> String {
-        Call::of(&Intent::parse(&intent.to_string()).unwrap().wish, None, tag).to_string()
+        HttpCall::of(&Intent::parse(&intent.to_string()).unwrap().wish, None, tag).to_string()
     }
 
     #[test]

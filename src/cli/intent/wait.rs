@@ -33,7 +33,7 @@ async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationTo
     let mut watch = Watch::on(path).unwrap_or_else(|_| Watch::by_the_clock());
     let reader = Reader::open(path)?;
     let shown = print::safe(id);
-    let mut patience = Patience { since: clock.elapsed(), sender_seen_at: None };
+    let mut limit = WaitLimit { since: clock.elapsed(), sender_seen_at: None };
     let (mut pause, mut reported, mut is_announced) = (SOONEST, None, false);
     loop {
         // Read the sender first: what it settles before it ends is then seen below.
@@ -51,7 +51,7 @@ async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationTo
             ));
             Ok(Exit::Waits)
         };
-        if let Some(end) = patience.end(clock.elapsed(), has_sender) {
+        if let Some(end) = limit.end(clock.elapsed(), has_sender) {
             return give_up(end.sentence());
         }
         if !is_announced {
@@ -101,7 +101,7 @@ fn exit_of(state: State) -> Option<Exit> {
 
 /// Why the waiting ends before the intent is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum WaitEnd {
     /// No process that sends was there from the beginning.
     NoSender,
     /// The process that sends has ended and did not return.
@@ -110,7 +110,7 @@ enum End {
     TooLong,
 }
 
-impl End {
+impl WaitEnd {
     fn sentence(self) -> &'static str {
         match self {
             Self::NoSender => "not waiting, because no daemon runs",
@@ -121,20 +121,20 @@ impl End {
 }
 
 /// Limits the wait, by a steady clock.
-struct Patience {
+struct WaitLimit {
     since: Duration,
     sender_seen_at: Option<Duration>,
 }
 
-impl Patience {
-    fn end(&mut self, now: Duration, has_sender: bool) -> Option<End> {
+impl WaitLimit {
+    fn end(&mut self, now: Duration, has_sender: bool) -> Option<WaitEnd> {
         if has_sender {
             self.sender_seen_at = Some(now);
         }
         match self.sender_seen_at {
-            None => Some(End::NoSender),
-            Some(_) if now.saturating_sub(self.since) >= LONGEST => Some(End::TooLong),
-            Some(seen) if now.saturating_sub(seen) >= RESTART => Some(End::SenderGone),
+            None => Some(WaitEnd::NoSender),
+            Some(_) if now.saturating_sub(self.since) >= LONGEST => Some(WaitEnd::TooLong),
+            Some(seen) if now.saturating_sub(seen) >= RESTART => Some(WaitEnd::SenderGone),
             Some(_) => None,
         }
     }
@@ -152,14 +152,14 @@ mod tests {
     #[test]
     fn wait_without_a_sender_ends_at_once_and_survives_a_restart() {
         let ends = |begin: u64, seen: &[(u64, bool)]| {
-            let mut patience = Patience { since: Duration::from_secs(begin), sender_seen_at: None };
-            let ends = seen.iter().map(|(now, has)| patience.end(Duration::from_secs(*now), *has));
+            let mut limit = WaitLimit { since: Duration::from_secs(begin), sender_seen_at: None };
+            let ends = seen.iter().map(|(now, has)| limit.end(Duration::from_secs(*now), *has));
             ends.collect::<Vec<_>>()
         };
-        assert_eq!(ends(5, &[(5, false)]), [Some(End::NoSender)]);
+        assert_eq!(ends(5, &[(5, false)]), [Some(WaitEnd::NoSender)]);
         let restarts = [(0, true), (1, false), (14, false), (15, true), (29, false), (30, false)];
-        assert_eq!(ends(0, &restarts), [None, None, None, None, None, Some(End::SenderGone)]);
-        assert_eq!(ends(100, &[(699, true), (700, true)]), [None, Some(End::TooLong)]);
+        assert_eq!(ends(0, &restarts), [None, None, None, None, None, Some(WaitEnd::SenderGone)]);
+        assert_eq!(ends(100, &[(699, true), (700, true)]), [None, Some(WaitEnd::TooLong)]);
     }
 
     /// Waits by a clock that moves by itself for an intent that nothing sends; returns the exit code and the time that passed.

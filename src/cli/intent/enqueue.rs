@@ -4,10 +4,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{input, refused_at_the_door, wait, what_happens_next};
+use super::{as_usage_error, input, sending_process, wait};
+use crate::cli::Exit;
 use crate::cli::exit::UsageError;
+use crate::cli::operator::operator_name;
 use crate::cli::print::{self, Out, Style};
-use crate::cli::{Exit, person};
 use crate::store::outbox::accept::{Accepted, Door, accept};
 use crate::store::outbox::queue;
 use crate::store::{Reader, write_beside};
@@ -21,11 +22,11 @@ use komoju_core::intent::{Intent, Rule};
     echo '{\"email\":\"new@example.com\",\"payment_details\":\"tok_…\"}' | komoju-sync intent create --body -\n\n\
     A payment token is taken by --body alone: a command line can be read by everybody on this machine.\n\
     The id is printed. A later intent can name the new customer as @ID.")]
-pub(super) struct Create {
+pub(super) struct IntentCreateArgs {
     #[command(flatten)]
-    parameters: Parameters,
+    parameters: CustomerParameters,
     #[command(flatten)]
-    when: When,
+    options: QueueOptions,
 }
 
 /// Other values for a customer's parameters; what is not named stays.
@@ -34,15 +35,15 @@ pub(super) struct Create {
     komoju-sync intent update cus_123 --metadata plan=gold --expect '{\"metadata\":{\"plan\":\"silver\"}}' --wait\n  \
     komoju-sync intent update @order-7 --body @more.json\n\n\
     A payment token is taken by --body alone: a command line can be read by everybody on this machine.")]
-pub(super) struct Update {
+pub(super) struct IntentUpdateArgs {
     /// The customer's id, or @INTENT for the customer that this intent creates.
     customer: String,
     #[command(flatten)]
-    parameters: Parameters,
+    parameters: CustomerParameters,
     #[command(flatten)]
     expectation: Expectation,
     #[command(flatten)]
-    when: When,
+    options: QueueOptions,
 }
 
 /// A customer's end.
@@ -51,17 +52,17 @@ pub(super) struct Update {
     komoju-sync intent delete cus_123 --expect '{\"email\":\"gone@example.com\"}' --wait\n\n\
     Where more deletes than outbound.hold_deletes_over are open or were sent within the last hour, further ones wait for \
     `komoju-sync intent approve`.")]
-pub(super) struct Delete {
+pub(super) struct IntentDeleteArgs {
     /// The customer's id, or @INTENT for the customer that this intent creates.
     customer: String,
     #[command(flatten)]
     expectation: Expectation,
     #[command(flatten)]
-    when: When,
+    options: QueueOptions,
 }
 
 #[derive(Debug, clap::Args)]
-struct Parameters {
+struct CustomerParameters {
     /// The email.
     #[arg(long)]
     email: Option<String>,
@@ -82,7 +83,7 @@ struct Expectation {
 }
 
 #[derive(Debug, clap::Args)]
-struct When {
+struct QueueOptions {
     /// Your own id for it: given twice with the same content, it is one intent.
     #[arg(long)]
     id: Option<String>,
@@ -97,22 +98,22 @@ struct When {
     style: Style,
 }
 
-pub(super) fn create(path: &Path, args: &Create) -> anyhow::Result<Exit> {
-    give(path, json!({"op": "create", "body": args.parameters.merged()?}), &args.when)
+pub(super) fn create(path: &Path, args: &IntentCreateArgs) -> anyhow::Result<Exit> {
+    enqueue(path, json!({"op": "create", "body": args.parameters.merged()?}), &args.options)
 }
 
-pub(super) fn update(path: &Path, args: &Update) -> anyhow::Result<Exit> {
+pub(super) fn update(path: &Path, args: &IntentUpdateArgs) -> anyhow::Result<Exit> {
     let (body, expect) = (args.parameters.merged()?, args.expectation.read()?);
-    give(
+    enqueue(
         path,
         json!({"op": "update", "customer_id": args.customer, "body": body, "expect": expect}),
-        &args.when,
+        &args.options,
     )
 }
 
-pub(super) fn delete(path: &Path, args: &Delete) -> anyhow::Result<Exit> {
+pub(super) fn delete(path: &Path, args: &IntentDeleteArgs) -> anyhow::Result<Exit> {
     let expect = args.expectation.read()?;
-    give(path, json!({"op": "delete", "customer_id": args.customer, "expect": expect}), &args.when)
+    enqueue(path, json!({"op": "delete", "customer_id": args.customer, "expect": expect}), &args.options)
 }
 
 impl Expectation {
@@ -121,7 +122,7 @@ impl Expectation {
     }
 }
 
-impl Parameters {
+impl CustomerParameters {
     /// Returns the body, with the values of the other options in it.
     fn merged(&self) -> anyhow::Result<Value> {
         let mut body = self.body.as_deref().map_or_else(|| Ok(json!({})), input::body)?;
@@ -149,14 +150,14 @@ impl Parameters {
     }
 }
 
-fn give(path: &Path, mut fields: Value, when: &When) -> anyhow::Result<Exit> {
-    fields["id"] = when.id.clone().into();
-    fields["not_before"] = when.not_before.clone().into();
+fn enqueue(path: &Path, mut fields: Value, options: &QueueOptions) -> anyhow::Result<Exit> {
+    fields["id"] = options.id.clone().into();
+    fields["not_before"] = options.not_before.clone().into();
     let intent = Intent::parse(&fields.to_string()).map_err(UsageError::from)?;
-    let by = person::name();
+    let by = operator_name();
     let accepted =
-        write_beside(path, |tx| accept(tx, &intent, Door::Cli, Some(&by))).map_err(refused_at_the_door)?;
-    let (id, is_json) = (accepted.id(), when.style.is_json());
+        write_beside(path, |tx| accept(tx, &intent, Door::Cli, Some(&by))).map_err(as_usage_error)?;
+    let (id, is_json) = (accepted.id(), options.style.is_json());
     let mut out = Out::new();
     if !is_json {
         out.line(id)?;
@@ -164,14 +165,15 @@ fn give(path: &Path, mut fields: Value, when: &When) -> anyhow::Result<Exit> {
     }
     let reader = Reader::open(path)?;
     if let Accepted::New(_) = &accepted {
-        let time = when.not_before.as_deref().map(|time| format!(", but not before {}", print::safe(time)));
-        print::note(&format!("queued; {}{}", what_happens_next(path)?, time.unwrap_or_default()));
+        let time =
+            options.not_before.as_deref().map(|time| format!(", but not before {}", print::safe(time)));
+        print::note(&format!("queued; {}{}", sending_process(path)?, time.unwrap_or_default()));
     } else if let Some((state, _)) = reader.look(|conn| queue::standing(conn, id))? {
         print::note(&format!(
             "this very intent was accepted under this id before; it is {state}, and nothing was added"
         ));
     }
-    let exit = if when.wait { wait::until_settled(path, id)? } else { Exit::Fine };
+    let exit = if options.wait { wait::until_settled(path, id)? } else { Exit::Fine };
     if is_json && let Some(row) = reader.look(|conn| queue::intent(conn, id))? {
         out.json(&row)?;
     }

@@ -1,7 +1,7 @@
 //! Whose word it is that a command carries.
 
 /// Who runs this command: the person behind `sudo`, where there is one.
-pub(super) fn name() -> String {
+pub(super) fn operator_name() -> String {
     let named = |name| std::env::var(name).ok().filter(|who| !who.is_empty());
     let by_number = || {
         let process = std::fs::metadata("/proc/self").ok()?;

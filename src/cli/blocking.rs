@@ -14,7 +14,7 @@ use crate::store::file::work::{Progress, Step, Work};
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Does `work`; `stop` ends it with [`StoreError::Stopped`].
-pub(super) async fn carry_out<T: Send + 'static>(
+pub(super) async fn run_with_progress<T: Send + 'static>(
     stop: &CancellationToken,
     work: impl FnOnce(&Work) -> Result<T, StoreError> + Send + 'static,
 ) -> anyhow::Result<T> {
