@@ -1,6 +1,7 @@
-//! The command line: one file a command, thin: parse, call, print.
+//! The command line, one file for each command. A command parses, calls and prints.
 //!
-//! Data goes to standard output, everything else to standard error. Each command ends in an [`Exit`].
+//! Data goes to standard output, everything else to standard error. Each command returns an
+//! [`Exit`].
 
 mod account;
 mod arguments;
@@ -47,15 +48,16 @@ use crate::config::{Config, ConfigError};
 pub use exit::Exit;
 pub use sync::sync_by;
 
-/// Where the configuration is when nothing says otherwise.
+/// The configuration file without `--config` and `$KOMOJU_SYNC_CONFIG`.
 const DEFAULT_CONFIG: &str = "/etc/komoju-sync/config.toml";
 
-/// Keeps a true SQLite mirror of a KOMOJU merchant's customers, with a change log, and pushes changes back.
+/// Keeps a true SQLite mirror of a KOMOJU merchant's customers, with a change log, and pushes
+/// changes back.
 #[derive(Debug, Parser)]
 #[command(name = "komoju-sync", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 fine; 1 failed; 2 usage or configuration; 3 done, but something waits for a \
-    person; 4 the API refused the key; 5 the database cannot be used.\n\nNew here? `komoju-sync demo` shows it all in a \
+    after_help = "Exit codes: 0 fine; 1 failed; 2 usage or configuration; 3 done, but something waits for an \
+    operator; 4 the API refused the key; 5 the database cannot be used.\n\nNew here? `komoju-sync demo` shows it all in a \
     temporary directory, without an account."
 )]
 struct Cli {
@@ -68,54 +70,54 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The daemon, in the foreground: a sweep at once, then at each tick.
+    /// Run the daemon in the foreground: a sweep at once, then at each tick.
     Run(run::RunArgs),
-    /// One sweep, then one attempt at each intent, then done.
+    /// Run one sweep, then attempt each due intent once.
     Sync(sync::SyncArgs),
-    /// How things stand; works with the daemon down.
+    /// Show the state of the mirror and what needs an operator; works without the daemon.
     Status(status::StatusArgs),
-    /// What keeps this from working, and what to do about it.
+    /// Check what prevents the program from working, and show what to do.
     Doctor(doctor::DoctorArgs),
-    /// The mirror, now or then.
+    /// Show the mirror, now or at an earlier time.
     Customers(customers::CustomersArgs),
-    /// The change log.
+    /// Show the change log.
     Changes(changes::ChangesArgs),
-    /// Deletions that wait for a person.
+    /// List, approve or reject held deletions.
     Deletions(deletions::DeletionsArgs),
-    /// The outbox by hand: what is to be created, changed or deleted at KOMOJU.
+    /// Queue and manage intents: customers to create, update or delete at KOMOJU.
     Intent(intent::IntentArgs),
-    /// Whose customers these are.
+    /// Show or accept the account that the database belongs to.
     Account(account::AccountArgs),
-    /// Prove that the log folds to the mirror and that the chain is whole.
+    /// Verify that the change log is intact and folds to the mirror.
     Verify(verify::VerifyArgs),
-    /// Make the mirror anew from the log.
+    /// Rebuild the mirror from the change log.
     Rebuild(rebuild::RebuildArgs),
-    /// A deleted customer's data out of everything that is kept here.
+    /// Erase a deleted customer's data from everything that is kept here.
     Erase(erase::EraseArgs),
-    /// The mirror to standard output.
+    /// Write the mirror to standard output.
     Export(export::ExportArgs),
-    /// A checked copy of the database, without payment tokens.
+    /// Make a checked copy of the database, without payment tokens.
     Backup(backup::BackupArgs),
-    /// Put a backup in the place of the database.
+    /// Replace the database with a backup.
     Restore(restore::RestoreArgs),
     /// Check or show the configuration.
     Config(config::ConfigArgs),
-    /// A local KOMOJU with seeds, drift and faults on request.
+    /// Run a local KOMOJU with seeds, drift and faults on request.
     Sandbox(sandbox::SandboxArgs),
-    /// Sandbox, daemon and a trickle of changes in a temporary directory: what a newcomer runs first.
+    /// Run sandbox and daemon in a temporary directory, with a few changes: a first look.
     Demo(demo::DemoArgs),
-    /// A script that completes this command line in a shell.
+    /// Print a script that completes this command line in a shell.
     Completions(completions::CompletionsArgs),
-    /// The manual pages.
+    /// Print or write the manual pages.
     Man(man::ManArgs),
 }
 
-/// Runs the program's arguments.
+/// Runs the command that the program's arguments name.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            // Help and version go to standard output and are fine; the rest is usage.
+            // clap returns help and the version as errors for standard output.
             let exit = if e.use_stderr() { Exit::Usage } else { Exit::Fine };
             let _ = e.print();
             return exit.into();
@@ -159,7 +161,7 @@ impl Cli {
     }
 }
 
-/// The configuration file's name; read by whoever needs it.
+/// The path of the configuration file. Each command that needs the configuration loads it.
 struct ConfigFile(PathBuf);
 
 impl ConfigFile {
@@ -172,7 +174,7 @@ impl ConfigFile {
     }
 }
 
-/// The whole command line, for tests, manual pages and completions.
+/// Returns the definition of the command line, for tests, manual pages and completions.
 pub fn command() -> clap::Command {
     Cli::command()
 }

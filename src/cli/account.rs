@@ -1,4 +1,4 @@
-//! `account`: whose customers these are.
+//! `account`: the KOMOJU account that the database belongs to.
 
 use clap::Subcommand;
 
@@ -9,11 +9,13 @@ use crate::store::state::account;
 use crate::store::{Reader, write_beside};
 use komoju_core::time;
 
-/// Whose customers these are. A key that reads another account stops everything until a person says that it is right.
+/// Show or accept the account that the database belongs to.
+///
+/// A key that reads another account stops all work until an operator accepts it.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  komoju-sync account show\n\nAfter `account accept` the next sweep sees the new \
-    account's customers, and holds the deletion of the old ones."
+    after_help = "Example:\n  komoju-sync account show\n\nAfter `account accept`, the next sweep records the \
+    new account's customers, and holds the deletion of the old ones."
 )]
 pub(super) struct AccountArgs {
     #[command(subcommand)]
@@ -22,12 +24,12 @@ pub(super) struct AccountArgs {
 
 #[derive(Debug, Subcommand)]
 enum AccountCommand {
-    /// The account, as a fingerprint of its key, and whether another key is in doubt.
+    /// Show the fingerprint of the account's key, and whether another key stopped all work.
     Show {
         #[command(flatten)]
         style: Style,
     },
-    /// The key in doubt is the right one: go on with it.
+    /// Accept the key that stopped all work, and continue with it.
     Accept,
 }
 
@@ -65,7 +67,7 @@ fn show(reader: &Reader, style: Style) -> anyhow::Result<Exit> {
         if let Some((candidate, at)) = stopped {
             out.line(&format!(
                 "stopped since {at}: the key of account {} knows none of these customers; put the right key back, or \
-                 say `komoju-sync account accept`",
+                 run `komoju-sync account accept`",
                 short(candidate)
             ))?;
         }
@@ -75,7 +77,7 @@ fn show(reader: &Reader, style: Style) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// A fingerprint as `mirror_info.account` shows it.
+/// Returns a fingerprint as `mirror_info.account` shows it.
 fn short(fingerprint: &[u8; 32]) -> String {
     fingerprint[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }

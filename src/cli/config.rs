@@ -1,4 +1,4 @@
-//! `config`: check it, show it.
+//! `config`: checks or shows the configuration.
 
 use clap::Subcommand;
 
@@ -8,7 +8,7 @@ use super::{ConfigFile, Exit};
 use crate::config::Config;
 use crate::secret::{KeyError, KeyPlace, SecretKey};
 
-/// Checks the configuration, or shows what is in effect.
+/// Check the configuration, or show the effective one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  komoju-sync --config ./config.toml config check")]
 pub(super) struct ConfigArgs {
@@ -18,9 +18,9 @@ pub(super) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Tells every problem at once.
+    /// Check the file and report all problems at once.
     Check,
-    /// Prints what is in effect, defaults included, secrets masked.
+    /// Show the effective configuration, with defaults, secrets masked.
     Show,
 }
 

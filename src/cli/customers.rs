@@ -1,4 +1,4 @@
-//! `customers`: the mirror, now or then.
+//! `customers`: the mirror, now or at an earlier time.
 
 use clap::Subcommand;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::store::outbox::erase;
 use crate::store::read::{self, ChangeFilter, Record};
 use komoju_core::{CustomerId, time};
 
-/// The mirror, now or then.
+/// Show the mirror, now or at an earlier time.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync customers list --json | jq .email\n  \
     komoju-sync customers show cus_123 --as-of 2026-01-31T00:00:00Z\n  komoju-sync customers history cus_123")]
@@ -24,9 +24,9 @@ pub(super) struct CustomersArgs {
 
 #[derive(Debug, Subcommand)]
 enum CustomersCommand {
-    /// All live customers, by id.
+    /// List all live customers by id.
     List(ViewOptions),
-    /// One customer, whole.
+    /// Show all columns of one customer.
     Show {
         /// The customer's id.
         #[arg(value_parser = parse_id)]
@@ -34,7 +34,7 @@ enum CustomersCommand {
         #[command(flatten)]
         options: ViewOptions,
     },
-    /// One customer's changes, oldest first.
+    /// List the changes of one customer, oldest first.
     History {
         /// The customer's id.
         #[arg(value_parser = parse_id)]
@@ -121,9 +121,11 @@ fn show(reader: &Reader, id: &CustomerId, options: &ViewOptions) -> anyhow::Resu
         out.line(&format!("{name:<16}  {}", plain(value)))?;
     }
     if record.get("body").is_null() {
-        print::note("what this customer was then has been erased since");
+        print::note("the customer's data of that time was erased since");
     } else if let Value::String(at) = record.get("deleted_at") {
-        print::note(&format!("this customer was found deleted at {at}; the above is what was last known"));
+        print::note(&format!(
+            "this customer was found deleted at {at}; the data above is the last known state"
+        ));
     }
     Ok(out.finish()?)
 }

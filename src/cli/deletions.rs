@@ -1,4 +1,4 @@
-//! `deletions`: held deletions, and a person's word on them.
+//! `deletions`: held deletions, and the operator's decisions on them.
 
 use clap::Subcommand;
 
@@ -10,11 +10,14 @@ use crate::store::log::holds::{self, Decision, HoldId};
 use crate::store::{Reader, read, write_beside};
 use komoju_core::time;
 
-/// Deletions that wait for a person: a sweep missed so many customers that it records none of them by itself, or the database was
-/// restored from a backup.
+/// List, approve or reject held deletions.
+///
+/// A sweep holds deletions if it missed too many customers, if no other customer proved that the
+/// API answers, or if the database was restored from a backup.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync deletions list\n  komoju-sync deletions approve 7\n\n\
-    Approved customers are asked for again by the daemon's next pass (or the next `sync`); who answers stays.")]
+    The daemon's next pass (or the next `sync`) requests each approved customer again, and keeps those that \
+    still exist.")]
 pub(super) struct DeletionsArgs {
     #[command(subcommand)]
     command: DeletionsCommand,
@@ -22,23 +25,23 @@ pub(super) struct DeletionsArgs {
 
 #[derive(Debug, Subcommand)]
 enum DeletionsCommand {
-    /// Those that wait.
+    /// List the deletions that wait.
     List {
-        /// Those that are over, too.
+        /// Include those that no longer wait.
         #[arg(long)]
         all: bool,
         #[command(flatten)]
         style: Style,
     },
-    /// They may be deleted here, if KOMOJU still says that they are gone.
+    /// Approve deletions; each is recorded if KOMOJU still answers that the customer is gone.
     Approve {
-        /// The hold's number (also of one that was rejected); every open one where it is left out.
+        /// The number of the hold, which may be rejected already; all open holds if left out.
         hold: Option<HoldId>,
     },
-    /// They stay, and are not reported again until they are seen again.
+    /// Reject deletions; the customers stay, and are not reported until they are seen again.
     Reject {
-        /// The hold's number (also of one that was approved, as far as that is not carried out); every open one where it is left
-        /// out.
+        /// The number of the hold, which may be approved and not carried out yet; all open holds if
+        /// left out.
         hold: Option<HoldId>,
     },
 }
@@ -95,14 +98,14 @@ fn list(reader: &Reader, all: bool, style: Style) -> anyhow::Result<Exit> {
         print::note(if all { "no deletion was ever held" } else { "no deletion waits" });
     }
     if waiting > 0 && !style.is_json() {
-        let of_whom = match unproven {
+        let which = match unproven {
             1 if waiting == 1 => "it".to_owned(),
             all if all == waiting => "them".to_owned(),
             some => format!("{some} of them"),
         };
         let by_itself = match unproven {
             0 => String::new(),
-            _ => format!("; nothing is proven about {of_whom}, and the next sweep asks again"),
+            _ => format!("; nothing is proven about {which}, and the next sweep checks again"),
         };
         print::note(&format!(
             "{} for `komoju-sync deletions approve` or `reject`{by_itself}",

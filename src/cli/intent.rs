@@ -1,6 +1,7 @@
 //! `intent`: the outbox by hand.
 //!
-//! Every command here only reads and writes rows, also beside a running daemon; what is queued, the daemon or the next `sync` sends.
+//! These commands only read and write rows, also while a daemon runs. The daemon or the next `sync`
+//! sends what is queued.
 
 mod decide;
 mod enqueue;
@@ -19,12 +20,12 @@ use super::{ConfigFile, Exit};
 use crate::store::{Instance, Reader, StoreError, read};
 use komoju_core::intent::BadIntent;
 
-/// The outbox: what is to be created, changed or deleted at KOMOJU, and what became of it.
+/// Queue and manage intents: customers to create, update or delete at KOMOJU.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  komoju-sync intent create --email new@example.com --metadata plan=gold --wait\n  \
     komoju-sync intent update cus_123 --email other@example.com\n  komoju-sync intent list\n\n\
-    `komoju-sync intent COMMAND --help` has more of them."
+    `komoju-sync intent COMMAND --help` shows more examples."
 )]
 pub(super) struct IntentArgs {
     #[command(subcommand)]
@@ -33,25 +34,25 @@ pub(super) struct IntentArgs {
 
 #[derive(Debug, Subcommand)]
 enum IntentCommand {
-    /// Queue a new customer.
+    /// Queue the create of a customer.
     Create(enqueue::IntentCreateArgs),
-    /// Queue other values for a customer; what is not named stays.
+    /// Queue an update of a customer; other parameters are unchanged.
     Update(enqueue::IntentUpdateArgs),
-    /// Queue a customer's end.
+    /// Queue the delete of a customer.
     Delete(enqueue::IntentDeleteArgs),
-    /// Queue a file of intents, all or none.
+    /// Queue all intents of a file, or none.
     Import(import::IntentImportArgs),
-    /// The intents that are not settled yet, in the order of acceptance.
+    /// List the intents that are not settled, in the order of acceptance.
     List(list::IntentListArgs),
-    /// One intent, its attempts, and what can be done about it.
+    /// Show one intent, its attempts, and what an operator can do.
     Show(list::IntentShowArgs),
-    /// The calls that would be sent now, exactly; sends nothing.
+    /// Show the requests that would be sent now; send nothing.
     Plan(plan::IntentPlanArgs),
-    /// Let deletes through that wait because there are too many of them.
+    /// Approve deletes that are held because there are too many of them.
     Approve(decide::IntentApproveArgs),
-    /// Try one again that was rejected or parked.
+    /// Retry a rejected or parked intent.
     Retry(decide::IntentRetryArgs),
-    /// Take intents back.
+    /// Cancel queued or parked intents.
     Cancel(decide::IntentCancelArgs),
 }
 
@@ -78,7 +79,7 @@ impl From<BadIntent> for UsageError {
     }
 }
 
-/// Makes a refusal a usage error; failures of the database stay what they are.
+/// Returns a refusal as a usage error, and any other error unchanged.
 fn as_usage_error(error: StoreError) -> anyhow::Error {
     match error {
         StoreError::Refused(why) => UsageError(why).into(),
@@ -86,7 +87,7 @@ fn as_usage_error(error: StoreError) -> anyhow::Error {
     }
 }
 
-/// Returns which process sends what is queued, and when.
+/// Returns the sentence that says which process sends queued intents, and when.
 fn sending_process(path: &Path) -> Result<&'static str, StoreError> {
     let reader = Reader::open(path)?;
     let sender = sender(path)?;
@@ -107,14 +108,14 @@ fn sending_process(path: &Path) -> Result<&'static str, StoreError> {
     })
 }
 
-/// The process that sends what is queued.
+/// The process that sends queued intents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sender {
     /// `run`.
     Daemon,
     /// `sync`, which ends by itself.
     Sync,
-    /// No process that holds the database sends.
+    /// No process, or one that does not send.
     None,
 }
 

@@ -19,7 +19,8 @@ struct StateContext {
     is_in_use: bool,
 }
 
-/// Checks the list, copies that are to be removed, and decisions that wait, the key and the age of the mirror.
+/// Checks the list, copies that are to be removed, and decisions that wait, the key and the age of
+/// the mirror.
 pub(super) fn check(
     current: Option<&DatabaseContent>,
     is_in_use: bool,
@@ -53,7 +54,8 @@ fn imprecise_list(attention: &[Attention]) -> DoctorFinding {
     DoctorFinding::warn(LIST, finding, advice)
 }
 
-/// Reads that lag longer than the configuration allows for, and copies of erased data and settled tokens that could not be removed yet.
+/// Reads that lag longer than the configuration allows for, and copies of erased data and settled
+/// tokens that could not be removed yet.
 fn lag_or_wipe(attention: &Attention) -> Option<DoctorFinding> {
     match attention {
         Attention::LagExceeded { .. } => {

@@ -13,7 +13,8 @@ use crate::store::{StoreError, Tx, write_beside};
 use komoju_core::intent::lifecycle::{Outcome, State};
 use komoju_core::time;
 
-/// Let deletes through that wait because more than outbound.hold_deletes_over of them are open or were sent within the last hour.
+/// Let deletes through that wait because more than outbound.hold_deletes_over of them are open or
+/// were sent within the last hour.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  komoju-sync intent approve\n  komoju-sync intent approve order-7 order-8\n\n\

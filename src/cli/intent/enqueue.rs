@@ -69,15 +69,16 @@ struct CustomerParameters {
     /// A metadata key and its value; repeatable.
     #[arg(long, value_name = "K=V")]
     metadata: Vec<String>,
-    /// The parameters as a JSON object, from a file or (-) from standard input; --email and --metadata go before it.
+    /// The parameters as a JSON object, from a file or (-) from standard input; --email and
+    /// --metadata go before it.
     #[arg(long, value_name = "@FILE|-", allow_hyphen_values = true)]
     body: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
 struct Expectation {
-    /// What you last saw (any of email, source, locale, metadata), as a JSON object or @FILE: where the customer is otherwise,
-    /// nothing is sent and the intent is parked.
+    /// What you last saw (any of email, source, locale, metadata), as a JSON object or @FILE: where
+    /// the customer is otherwise, nothing is sent and the intent is parked.
     #[arg(long, value_name = "JSON")]
     expect: Option<String>,
 }
@@ -90,8 +91,8 @@ struct QueueOptions {
     /// Nothing is sent before this moment, as in 2026-01-31T09:30:00Z.
     #[arg(long, value_name = "TIME")]
     not_before: Option<String>,
-    /// Wait for the outcome, and exit by it: 0 done, 1 rejected or cancelled, 3 parked. Exits 3 after 10 minutes or at Ctrl-C, and at
-    /// once where no daemon runs.
+    /// Wait for the outcome, and exit by it: 0 done, 1 rejected or cancelled, 3 parked. Exits 3
+    /// after 10 minutes or at Ctrl-C, and at once where no daemon runs.
     #[arg(long)]
     wait: bool,
     #[command(flatten)]

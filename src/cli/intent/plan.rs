@@ -1,5 +1,5 @@
-//! `intent plan`: the calls that would be sent now, exactly, and the next step of each intent. Sends nothing; `sync --dry-run` prints
-//! the same.
+//! `intent plan`: the calls that would be sent now, exactly, and the next step of each intent.
+//! Sends nothing; `sync --dry-run` prints the same.
 
 use std::fmt;
 
@@ -23,8 +23,9 @@ use komoju_core::plan::attempt;
 use komoju_core::plan::settle::refusal;
 use komoju_core::{CustomerId, time};
 
-/// The calls that would be sent now for the open intents, in their order: method, path below `api.base_url`, body, and what
-/// comes first: a wait, or a request that finds out whether an earlier attempt took effect. Sends nothing.
+/// The calls that would be sent now for the open intents, in their order: method, path below
+/// `api.base_url`, body, and what comes first: a wait, or a request that finds out whether an
+/// earlier attempt took effect. Sends nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent plan\n  \
     komoju-sync intent plan --json | jq 'select(.op == \"delete\") | .email'\n\n\

@@ -17,13 +17,16 @@ use komoju_core::intent::lifecycle::State;
 /// SOONEST controls how soon after a change the intent is read first.
 const SOONEST: Duration = Duration::from_millis(5);
 
-/// LONGEST controls when the waiting ends though the intent is not settled: a script must not hang for as long as the API is down.
+/// LONGEST controls when the waiting ends though the intent is not settled: a script must not hang
+/// for as long as the API is down.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// RESTART controls how long a daemon that ran may be away. systemd starts it again after 5 s, and a start takes a moment.
+/// RESTART controls how long a daemon that ran may be away. systemd starts it again after 5 s, and
+/// a start takes a moment.
 const RESTART: Duration = Duration::from_secs(15);
 
-/// Waits until the intent with this id is settled or parked, reports that, and exits by it. Ctrl-C ends the waiting and nothing else.
+/// Waits until the intent with this id is settled or parked, reports that, and exits by it. Ctrl-C
+/// ends the waiting and nothing else.
 pub(super) fn until_settled(path: &Path, id: &str) -> anyhow::Result<Exit> {
     signals::until_stopped(Exit::Failed, |stop| wait(path, id, SystemClock::shared(), stop))
 }
@@ -162,7 +165,8 @@ mod tests {
         assert_eq!(ends(100, &[(699, true), (700, true)]), [None, Some(WaitEnd::TooLong)]);
     }
 
-    /// Waits by a clock that moves by itself for an intent that nothing sends; returns the exit code and the time that passed.
+    /// Waits by a clock that moves by itself for an intent that nothing sends; returns the exit
+    /// code and the time that passed.
     async fn waited(holder: Option<&str>) -> (Exit, Duration) {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("komoju.db");

@@ -200,7 +200,7 @@ fn what_cannot_be_a_backup_is_said_and_leaves_nothing() {
     std::os::unix::fs::symlink(harness.directory.path(), harness.path("here")).unwrap();
     let before = names(&harness);
     for (name, part) in [
-        ("missing/b.db", "make it first"),
+        ("missing/b.db", "create it first"),
         ("directory", "is a directory"),
         ("exists", "never overwrites"),
         ("dangling", "never overwrites"),
