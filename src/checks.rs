@@ -1,8 +1,10 @@
-//! What always holds of what comes from outside, whatever it is: shared by the tests here and the fuzzers in `fuzz/`.
+//! What always holds of what comes from outside, whatever it is: shared by the tests here and the
+//! fuzzers in `fuzz/`.
 //!
-//! Each function takes the bytes of one kind, puts them through the product's own reader, and panics where something does not hold:
-//! what is taken means what was written and can be used; what is refused is told in words; no secret is in what is told. That
-//! nothing panics by itself, and that neither time nor memory runs away, is what calling them shows.
+//! Each function takes the bytes of one kind, puts them through the product's own reader, and
+//! panics where something does not hold: what is taken means what was written and can be used; what
+//! is refused is told in words; no secret is in what is told. That nothing panics by itself, and
+//! that neither time nor memory runs away, is what calling them shows.
 
 use crate::remote::client::checks as answers;
 use crate::{config, tasks};
@@ -86,7 +88,8 @@ mod tests {
         "GMT", "1979-05-27",
     ];
 
-    /// The seeds of a target, among them what it once failed on. They are in the repository; a package leaves `fuzz/` out.
+    /// The seeds of a target, among them what it once failed on. They are in the repository; a
+    /// package leaves `fuzz/` out.
     fn seeds(target: &str) -> Vec<Vec<u8>> {
         let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
         let files = match fuzz.join("seeds").join(target).read_dir() {

@@ -342,7 +342,7 @@ impl App {
         }
     }
 
-    /// Sleeps until a moment of the steady clock, or for ever.
+    /// Sleeps until a moment of the steady clock, or without end if there is none.
     async fn sleep_until(&self, at: Option<Duration>) {
         match at {
             Some(at) => self.clock.sleep(at.saturating_sub(self.clock.elapsed())).await,

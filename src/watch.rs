@@ -49,8 +49,8 @@ fn watcher(
 }
 
 impl Watch {
-    /// Watches a directory, or a file and those in its directory whose names begin with its name
-    /// (as `-wal` follows a database's). The file need not exist yet; its directory must.
+    /// Watches a directory, or a file and the files beside it that begin with its name (such as a
+    /// database's `-wal`). The file need not exist yet; its directory must.
     ///
     /// # Errors
     /// There is no such place, or the kernel grants no more watches. [`Watch::by_the_clock`] works

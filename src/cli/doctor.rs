@@ -88,7 +88,7 @@ impl DoctorReport {
             if self.style.is_json() {
                 self.out.json(&finding)?;
             } else {
-                self.out.line(&finding.for_people())?;
+                self.out.line(&finding.to_text())?;
             }
         }
         Ok(self.out.flush()?)

@@ -35,8 +35,8 @@ pub(super) struct SandboxArgs {
     /// How long every request takes at least, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     latency_ms: u64,
-    /// Answer each list request for ever as it was answered first, from memory: for measuring.
-    /// Neither keys nor changes nor faults reach what is answered so.
+    /// For measurements: repeat the first answer to each list request from memory. Keys, changes
+    /// and faults have no effect on these answers.
     #[arg(long)]
     frozen_lists: bool,
     /// How to play what KOMOJU does not say, as JSON; what is left out stays at its default.
@@ -96,7 +96,7 @@ pub(super) fn run(args: &SandboxArgs) -> anyhow::Result<Exit> {
         out.line(&sandbox.base_url())?;
         out.finish()?;
         if let Some(file) = &args.url_file {
-            // Renamed into place: whoever waits for the file finds it whole.
+            // Rename it into place, so that a waiting program reads the complete file.
             let new = file.with_extension("new");
             std::fs::write(&new, sandbox.base_url())?;
             std::fs::rename(&new, file)?;

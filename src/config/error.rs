@@ -133,7 +133,7 @@ impl Complaint {
     }
 }
 
-/// Returns the error for these complaints about the file `path`, whose content is `text`.
+/// Returns the error for these complaints about the file `path` with the content `text`.
 pub(super) fn invalid(path: &Path, text: &str, mut complaints: Vec<Complaint>) -> ConfigError {
     complaints.sort_by_key(|complaint| (complaint.span.start, complaint.span.end));
     let more = complaints.len().saturating_sub(MOST_SHOWN);

@@ -175,7 +175,8 @@ pub(super) fn names_a_secret(name: &str) -> bool {
     SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
-/// Returns the values of all keys whose own name, or whose table's name, is that of a secret.
+/// Returns the values of all keys that have the name of a secret, or are in a table with such a
+/// name.
 fn secret_values(text: &str) -> Vec<Range<usize>> {
     let mut secrets = Vec::new();
     let mut in_secret_table = false;
@@ -195,8 +196,8 @@ fn secret_values(text: &str) -> Vec<Range<usize>> {
     secrets
 }
 
-/// Returns the position of the first `=` of a line whose value is a secret. The path of a key's
-/// file is none, as long as it looks like a path and not like the key.
+/// Returns the position of the first `=` of a line before a value that is a secret. The path of a
+/// key's file is none, as long as it looks like a path and not like the key.
 fn secret_equals(line: &str, in_secret_table: bool) -> Option<usize> {
     let (mut from, mut is_secret) = (0, false);
     // A name extends back to the last bracket, comma or hash. Each piece is searched once, because

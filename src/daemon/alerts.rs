@@ -66,7 +66,7 @@ pub struct Alerts {
 struct RoundState {
     /// The database records no condition.
     nothing_noted: bool,
-    /// The kinds whose last run failed.
+    /// The kinds for which the last run failed.
     retries: HashMap<String, AlertRetry>,
 }
 

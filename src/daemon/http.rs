@@ -108,7 +108,8 @@ struct Shared {
 
 impl HttpServer {
     /// Listens at `http.listen` and begins to record metrics. Requests are answered from
-    /// [`HttpServer::serve_while`] on. An address that other machines can reach is logged as a warning.
+    /// [`HttpServer::serve_while`] on. An address that other machines can reach is logged as a
+    /// warning.
     ///
     /// # Errors
     /// The address cannot be used.

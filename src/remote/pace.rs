@@ -47,7 +47,7 @@ pub struct Ceiling {
     pub burst: u32,
 }
 
-/// A token bucket whose rate follows the answers.
+/// A token bucket. Its rate follows the answers.
 #[derive(Debug)]
 pub struct Pace {
     /// The configured limit, if there is one.

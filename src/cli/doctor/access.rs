@@ -1,6 +1,6 @@
 //! The users of this machine, and what a file's mode allows each of them.
 //!
-//! What the service's user may do is computed from modes and owners, because root, who may do
+//! What the service's user may do is computed from modes and owners, because root, which may do
 //! everything, runs this command. Access control lists are not read.
 
 use std::fs::Metadata;

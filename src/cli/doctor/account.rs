@@ -67,7 +67,7 @@ fn classify(key: KeyMatch, stopped: Option<&str>) -> DoctorFinding {
         (KeyMatch::Same, Some(at)) => DoctorFinding::ok(
             CHECK,
             format!(
-                "everything stopped at {at} for another key; the right one is back, and the next pass goes on"
+                "all work stopped at {at} because of another key; the right key is back, and the next pass continues"
             ),
         ),
         (_, Some(at)) => other_account(at),
@@ -78,8 +78,7 @@ fn classify(key: KeyMatch, stopped: Option<&str>) -> DoctorFinding {
         (KeyMatch::OtherAccount, None) => DoctorFinding::waits(
             CHECK,
             format!("{bound_to_another}, and does not know a customer of it"),
-            "put the right key back; if this one is right, the next pass stops, and `komoju-sync account accept` lets it \
-             go on",
+            "put the right key back; if this one is right, the next pass stops all work until `komoju-sync account accept`",
         ),
         (KeyMatch::Unknown, None) => DoctorFinding::warn(
             CHECK,

@@ -1,7 +1,7 @@
 //! Whether the service can execute the program that `alerts.command` names. `doctor` never starts
 //! it: that would send an alert.
 //!
-//! The kernel's own errors mislead: for a script whose interpreter is missing it reports that the
+//! The kernel's own errors mislead: if the interpreter of a script is missing, it reports that the
 //! script is missing.
 
 use std::ffi::OsStr;
@@ -108,7 +108,7 @@ fn executable(program: &Path, service: &User, missing: &str) -> Result<Ownership
     // Links are followed, because the place of the file itself counts.
     let real = program.canonicalize().unwrap_or_else(|_| program.to_owned());
     if service.is_packaged && HIDDEN.iter().any(|hidden| real.starts_with(hidden)) {
-        let why = "is hidden from the service, whose unit sets ProtectHome= and PrivateTmp=";
+        let why = "is hidden from the service, because its unit sets ProtectHome= and PrivateTmp=";
         return obstacle(why, "move it to /usr/local/bin");
     }
     if let Some(closed) = closed_directory(&real, service) {

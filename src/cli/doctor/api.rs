@@ -111,7 +111,7 @@ pub(super) fn classify(asked: &Result<ApiAnswers, SetupError>, config: &Config) 
         Err(error) => {
             let advice = "install the package ca-certificates; with a proxy, look at api.proxy";
             let failed = DoctorFinding::fail("api", Exit::Usage, error.to_string(), advice);
-            [failed, DoctorFinding::skip("clock", "the API was not asked")]
+            [failed, DoctorFinding::skip("clock", "no request was made")]
         }
         Ok(ApiAnswers { page, took, clocks, .. }) => {
             [classify_page(page, *took, config), classify_clocks(*clocks)]
@@ -130,7 +130,7 @@ fn classify_page(page: &Result<Page, RemoteError>, took: Duration, config: &Conf
     };
     let (asked, given) = (u64::from(config.api.per_page), page.hints.per_page.unwrap_or_else(|| page.len()));
     let capped = if given < asked {
-        format!(" ({asked} were asked for: a lower api.per_page does the same)")
+        format!(" ({asked} were requested: a lower api.per_page has the same effect)")
     } else {
         String::new()
     };
@@ -175,7 +175,7 @@ fn advice(cause: &Cause, config: &Config) -> String {
             "lower api.per_page: the daemon reads such a page in parts, which takes more requests"
         }
         Cause::Unusable(_) => {
-            "something else than the API answers, perhaps: see that api.base_url is right, and what stands between"
+            "another server may answer in place of the API: see that api.base_url is right, and which proxies are between"
         }
     };
     advice.to_owned()
@@ -205,8 +205,8 @@ fn advice_on_connection(step: Step, host: &str, config: &Config) -> String {
                 .to_owned()
         }
         Step::Tls(Certificate::Untrusted | Certificate::Unchecked) => format!(
-            "see that ca-certificates is installed and current, and who answers for {host}: a proxy that opens TLS needs \
-             its own certificate among them"
+            "see that ca-certificates is installed and current, and which server answers for {host}: a proxy that opens TLS \
+             needs its own certificate among them"
         ),
         Step::Answer => format!(
             "try again; if it stays so, something between here and {host} drops connections, or KOMOJU is slow \
@@ -217,14 +217,14 @@ fn advice_on_connection(step: Step, host: &str, config: &Config) -> String {
 
 fn classify_clocks(clocks: Option<(Timestamp, Timestamp)>) -> DoctorFinding {
     let Some((here, there)) = clocks else {
-        return DoctorFinding::skip("clock", "it is compared with the API's, which did not tell it");
+        return DoctorFinding::skip("clock", "it is compared with the API's, which did not report it");
     };
     let ahead = here.as_second() - there.as_second();
     let apart = ahead.unsigned_abs();
     let way = if ahead > 0 { "ahead of" } else { "behind" };
     let finding = format!("this machine's clock is {} s {way} the API's", grouped(apart));
-    let advice = "have a time server keep it: timedatectl set-ntp true, or chrony; what is recorded carries this clock's times, \
-                  and creates whose answer was lost are looked for by them";
+    let advice = "synchronize it with a time server: timedatectl set-ntp true, or chrony; the recorded times are those of this \
+                  clock, and a create without an answer is searched by them";
     if apart <= APART_WARN {
         DoctorFinding::ok("clock", "this machine's clock and the API's agree")
     } else {
@@ -259,7 +259,7 @@ mod tests {
             (Cause::Unexpected(answered(403)), Exit::Failed, "firewall"),
             (Cause::Unexpected(answered(404)), Exit::Failed, "see that api.base_url is the one"),
             (Cause::Unexpected(answered(503)), Exit::Failed, "wait, then run"),
-            (Cause::Unusable("no JSON".into()), Exit::Failed, "something else than the API"),
+            (Cause::Unusable("no JSON".into()), Exit::Failed, "another server may answer"),
         ] {
             let error = RemoteError { call: Call::List { page: 1 }, cause, retry_after: None };
             let finding = classify_page(&Err(error), Duration::ZERO, &Config::default());
@@ -275,8 +275,8 @@ mod tests {
         let finding = classify_page(&Ok(page), Duration::from_millis(120), &Config::default());
         assert_eq!(
             finding.finding,
-            "https://komoju.com/api/v1 answers in 120 ms: 1,234 customers, 50 a page (100 were asked for: a lower \
-             api.per_page does the same)"
+            "https://komoju.com/api/v1 answers in 120 ms: 1,234 customers, 50 a page (100 were requested: a lower \
+             api.per_page has the same effect)"
         );
     }
 

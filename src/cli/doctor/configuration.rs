@@ -31,7 +31,7 @@ pub(super) fn load(path: &Path) -> (Option<Config>, Vec<DoctorFinding>) {
 
 fn refused(error: ConfigError) -> DoctorFinding {
     let advice = match &error {
-        ConfigError::Missing(_) => "everything has a default: an empty file will do to begin with",
+        ConfigError::Missing(_) => "every key has a default: an empty file is enough to begin with",
         ConfigError::Unreadable { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
             "run this as root: sudo komoju-sync doctor; the daemon's user must be able to read it too"
         }
@@ -48,8 +48,8 @@ fn secrets(path: &Path, text: &str) -> Option<DoctorFinding> {
     Some(DoctorFinding::warn(
         CHECK,
         format!("{}, line {line}, holds what looks like a key or a token", path.display()),
-        "take it out: others may read this file, and copies of it travel. The key belongs into a file of its own \
-         (api.secret_key_file, or systemd's credential); make a new key if this one was seen",
+        "remove it: other users may read this file and its copies. Put the key into a file of its own \
+         (api.secret_key_file, or systemd's credential), and make a new key if another user may have read this one",
     ))
 }
 
@@ -83,7 +83,7 @@ fn classify_mode(path: &Path, file: &Ownership, config: &Config, users: &Users) 
 fn classify_listen(listen: &Listen) -> Option<DoctorFinding> {
     let Listen::Tcp(address) = listen else { return None };
     let finding = format!("http.listen = {address} can be reached from other machines");
-    let advice = "there is no password: listen at 127.0.0.1, or see that only those who may reach it do";
+    let advice = "there is no password: listen at 127.0.0.1, or limit which machines can reach the address";
     (!address.ip().is_loopback()).then(|| DoctorFinding::warn("http", finding, advice))
 }
 

@@ -53,7 +53,7 @@ pub(super) fn holder(database: &Path) -> Option<Holder> {
     Instance::holder(database).ok().flatten()
 }
 
-/// Opens the database without a trace, and classifies it.
+/// Opens the database without leaving a trace, and classifies it.
 pub(super) fn check(
     config: &Config,
     holder: Option<&str>,
@@ -79,9 +79,9 @@ fn classify_holder(path: &Path, holder: Option<&str>) -> DoctorFinding {
     }
     match std::fs::File::open(beside(path, ".lock")) {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            DoctorFinding::skip(CHECK, "this user may not see whether anybody works on the database")
+            DoctorFinding::skip(CHECK, "this user may not see whether a process works on the database")
         }
-        _ => DoctorFinding::ok(CHECK, "nobody works on the database now"),
+        _ => DoctorFinding::ok(CHECK, "no process works on the database now"),
     }
 }
 
@@ -143,7 +143,9 @@ fn unusable(error: StoreError) -> DoctorFinding {
         // The check of the permissions reports its missing files.
         StoreError::Refused(why) => return DoctorFinding::skip(CHECK, safe(why)),
         _ if is_denied => RUN_AS_ROOT,
-        e if e.is_busy() => "see who keeps it locked (`fuser -v` on the file), and let that program end",
+        e if e.is_busy() => {
+            "see which program keeps it locked (`fuser -v` on the file), and let that program end"
+        }
         StoreError::Newer { .. } => "install the newer version of komoju-sync again",
         StoreError::Damaged { .. } => RESTORE,
         StoreError::OldSqlite(_) => "install a package of ours, or build with the SQLite that comes with it",
@@ -180,7 +182,7 @@ fn classify_schema(path: &Path, facts: &SchemaFacts, holder: Option<&str>, now: 
                 format!("{finding}: an older version of it is at work"),
                 "restart the daemon: systemctl restart komoju-sync",
             ),
-            None => DoctorFinding::ok(CHECK, format!("{finding}; the next start brings it there")),
+            None => DoctorFinding::ok(CHECK, format!("{finding}; the next start migrates it")),
         };
     }
     if !facts.missing_indexes.is_empty() {
@@ -231,7 +233,7 @@ fn classify_wal(bytes: u64, database: u64, users: impl FnOnce() -> Vec<u32>) -> 
         }
     };
     let finding =
-        format!("the -wal has {wal_size}, more than the database ({size}): somebody reads without an end");
+        format!("the -wal has {wal_size}, more than the database ({size}): a program reads without an end");
     DoctorFinding::warn(CHECK, finding, format!("end the transaction that was left open; {users}"))
 }
 
@@ -249,7 +251,7 @@ fn check_lock(database: &Path) -> Option<DoctorFinding> {
     Some(DoctorFinding::warn(
         "instance",
         format!("the database is locked by {what} {}: no other process can write", processes::named(process)),
-        "wait for it to end, or end that program; what waits is tried again by itself",
+        "wait for it to end, or end that program; waiting work is retried",
     ))
 }
 
@@ -284,13 +286,7 @@ mod tests {
                 "`komoju-sync verify` does",
             ),
             (damaged, None, Level::Fail, Exit::Database, "is damaged: row 3 missing"),
-            (
-                SchemaFacts { version: 1, ..fine() },
-                None,
-                Level::Ok,
-                Exit::Fine,
-                "the next start brings it there",
-            ),
+            (SchemaFacts { version: 1, ..fine() }, None, Level::Ok, Exit::Fine, "the next start migrates it"),
             (SchemaFacts { version: 1, ..fine() }, daemon, Level::Warn, Exit::Fine, "an older version"),
             (lacks(), None, Level::Warn, Exit::Fine, "lacks mirror_by_email"),
             (written("2026-06-01T00:00:04.000Z"), None, Level::Ok, Exit::Fine, "its structure is whole"),

@@ -37,7 +37,7 @@ impl fmt::Display for Level {
 /// One finding, as `--json` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct DoctorFinding {
-    /// The check: one word of a small set.
+    /// The name of the check; one of a fixed set.
     pub(super) check: &'static str,
     /// The level.
     pub(super) level: Level,
@@ -75,7 +75,7 @@ impl DoctorFinding {
         Self { level, exit, ..Self::warn(check, finding, advice) }
     }
 
-    /// A condition in its own words, graver than a note.
+    /// A condition with its own sentence, more severe than a note.
     pub(super) fn about(check: &'static str, attention: &Attention, advice: impl Into<String>) -> Self {
         Self::fail(check, attention.severity().into(), safe(&attention.to_string()), advice)
     }
@@ -95,8 +95,8 @@ impl DoctorFinding {
         Self { finding: clean(&self.finding), advice: self.advice.as_deref().map(clean), ..self }
     }
 
-    /// The finding on a line, the advice below it.
-    pub(super) fn for_people(&self) -> String {
+    /// Returns the finding on a line, and the advice below it.
+    pub(super) fn to_text(&self) -> String {
         const INDENT: &str = "\n                     ";
         let finding = self.finding.replace('\n', INDENT);
         let text = format!("{:<5} {:<14} {finding}", self.level, self.check);
@@ -155,7 +155,7 @@ mod tests {
         let clean = finding.masked(&Masker::new(None));
         assert_eq!(clean.finding, "one ****\ntwo \u{fffd}[2J");
         assert_eq!(
-            clean.for_people(),
+            clean.to_text(),
             "warn  key            one ****\n                     two \u{fffd}[2J\n                     → do\n                       that"
         );
     }

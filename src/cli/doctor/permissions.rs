@@ -20,7 +20,7 @@ const GROUP_LISTS: u32 = 0o050;
 const SUFFIXES: [&str; 4] = ["", "-wal", "-shm", ".lock"];
 const LOCK: usize = 3;
 
-/// What is classified.
+/// The directory and the files of a database.
 struct DatabaseFiles<'a> {
     database: &'a Path,
     directory: io::Result<Ownership>,
@@ -93,7 +93,7 @@ impl DatabaseFiles<'_> {
             findings.extend([self.closed_to_group(&group, &unreadable)]);
         }
         findings.or_ok(|| {
-            let readers = if is_open { &group } else { "nobody else" };
+            let readers = if is_open { &group } else { "no other user" };
             format!("{shown} can be used by {service}; {readers} may read it")
         })
     }
@@ -161,8 +161,8 @@ impl DatabaseFiles<'_> {
         Some(DoctorFinding::warn(
             CHECK,
             format!(
-                "{shown} has no {missing}: another program that could write closed it last, and who may only read cannot open \
-                 it now"
+                "{shown} has no {missing}: another program that could write closed it last, and a user that may only read \
+                 cannot open it now"
             ),
             "start the daemon, or run `komoju-sync sync` as its user, which makes them again; programs that only read should \
              open it read-only (sqlite3 -readonly)",
@@ -256,7 +256,7 @@ mod tests {
         let mut users = users();
         users.service.is_packaged = false;
         let (level, _, text) = classified(&directory(990, 0o700), &users);
-        assert!(level == Level::Ok && text.contains("nobody else may read it"), "{text}");
+        assert!(level == Level::Ok && text.contains("no other user may read it"), "{text}");
     }
 
     #[test]

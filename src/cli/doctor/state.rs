@@ -10,7 +10,7 @@ use komoju_core::{Attention, Severity};
 const CHECK: &str = "state";
 const LIST: &str = "list";
 
-/// What `doctor` knows beside the database.
+/// What `doctor` knows in addition to the database.
 #[derive(Clone, Copy, Debug, Default)]
 struct StateContext {
     /// Whether the API has just accepted the key.
@@ -81,12 +81,12 @@ fn classify(attention: &[Attention], context: StateContext, rejected: u64) -> Do
         exit = Exit::Waits;
         text.push(format!("waiting for an operator: {}", waiting.join(", ")));
     }
-    advice.push("`komoju-sync status` tells more, and which command decides");
+    advice.push("`komoju-sync status` shows more, and the command to decide with");
     for condition in attention {
         match condition {
             Attention::KeyRefused { since, .. } if context.is_accepted => {
                 text.push(format!(
-                    "the API refused the daemon's key since {since}, and takes the one found here"
+                    "the API refused the daemon's key since {since}, and accepts the one found here"
                 ));
                 advice.push(
                     "restart the daemon, which reads the key when it starts: systemctl restart komoju-sync",
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn graver_condition_sets_level_and_exit_code() {
+    fn most_severe_condition_sets_level_and_exit_code() {
         let parked = Attention::ParkedIntents(Waiting { count: 2, oldest: None });
         let finding = classify(&[parked, stale(Some("then"))], StateContext::default(), 0);
         assert_eq!((finding.level, finding.exit), (Level::Fail, Exit::Failed));

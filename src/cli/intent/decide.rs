@@ -18,34 +18,34 @@ use komoju_core::time;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  komoju-sync intent approve\n  komoju-sync intent approve order-7 order-8\n\n\
-    `komoju-sync intent plan` shows whom they delete."
+    `komoju-sync intent plan` shows which customers they delete."
 )]
 pub(super) struct IntentApproveArgs {
-    /// The intents' ids; every delete that waits where none is given.
+    /// The ids of the intents; all held deletes if none is given.
     #[arg(value_name = "ID")]
     ids: Vec<String>,
 }
 
-/// Try an intent again that was rejected or parked.
+/// Retry a rejected or parked intent.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent retry order-7\n  \
     komoju-sync intent retry order-7 --body @corrected.json\n\n\
-    With another body it is another request, with a key of its own. Where an attempt may have taken effect and the body stays, \
-    so does the key, and nothing is created twice.")]
+    A new body makes a new request with a new idempotency key. Without one, an attempt that may have taken effect keeps \
+    its key, so that nothing is created twice.")]
 pub(super) struct IntentRetryArgs {
     /// The intent's id.
     id: String,
-    /// Its whole body anew, from a file or (-) from standard input.
+    /// A body that replaces the old one, from a file or (-) from standard input.
     #[arg(long, value_name = "@FILE|-", allow_hyphen_values = true)]
     body: Option<String>,
 }
 
-/// Take intents back that are queued or parked: all of those given, or none.
+/// Cancel queued or parked intents: all that are given, or none.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent cancel order-7\n\n\
-    What is being sent, or may have taken effect and is tried again by itself, cannot be taken back.")]
+    An intent that is being sent, or that may have taken effect and waits for its retry, cannot be cancelled.")]
 pub(super) struct IntentCancelArgs {
-    /// The intents' ids.
+    /// The ids of the intents.
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
 }
@@ -54,7 +54,7 @@ pub(super) fn approve(config: &Config, args: &IntentApproveArgs) -> anyhow::Resu
     let path = &config.database.path;
     let boot = SystemClock::new().boot();
     let approved = write_beside(path, |tx| {
-        // Hold the deletes first that were queued since the outbox was last looked at.
+        // First hold the deletes that were queued since the limit was last checked.
         delete_limit::hold(tx, config.outbound.hold_deletes_over, boot.as_ref())?;
         operator::approve(tx, &args.ids)
     })?;
@@ -70,7 +70,7 @@ pub(super) fn retry(path: &Path, args: &IntentRetryArgs) -> anyhow::Result<Exit>
     let corrected = args.body.as_deref().map(input::whole_body).transpose()?;
     let life = write_beside(path, |tx| operator::retry(tx, &args.id, corrected.as_ref()))?;
     let how = match life.state {
-        State::Waiting => "waits to be tried again as the very same request",
+        State::Waiting => "waits for a retry of the same request",
         _ => "is queued again",
     };
     print::note(&format!("{} {how}; {}", safe(&args.id), sending_process(path)?));

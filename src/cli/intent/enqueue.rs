@@ -1,4 +1,4 @@
-//! `intent create`, `update` and `delete`: one intent, from the command line into the outbox.
+//! `intent create`, `update` and `delete`: queue one intent.
 
 use std::path::Path;
 
@@ -14,13 +14,13 @@ use crate::store::outbox::queue;
 use crate::store::{Reader, write_beside};
 use komoju_core::intent::{Intent, Rule};
 
-/// A new customer with these parameters.
+/// Queue the create of a customer with these parameters.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     komoju-sync intent create --email new@example.com --metadata plan=gold --metadata order=7\n  \
     komoju-sync intent create --body @customer.json --id order-7 --wait\n  \
     echo '{\"email\":\"new@example.com\",\"payment_details\":\"tok_…\"}' | komoju-sync intent create --body -\n\n\
-    A payment token is taken by --body alone: a command line can be read by everybody on this machine.\n\
+    Pass a payment token by --body only: every user of this machine can read a command line.\n\
     The id is printed. A later intent can name the new customer as @ID.")]
 pub(super) struct IntentCreateArgs {
     #[command(flatten)]
@@ -29,12 +29,12 @@ pub(super) struct IntentCreateArgs {
     options: QueueOptions,
 }
 
-/// Other values for a customer's parameters; what is not named stays.
+/// Queue an update of a customer; other parameters are unchanged.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent update cus_123 --email other@example.com\n  \
     komoju-sync intent update cus_123 --metadata plan=gold --expect '{\"metadata\":{\"plan\":\"silver\"}}' --wait\n  \
     komoju-sync intent update @order-7 --body @more.json\n\n\
-    A payment token is taken by --body alone: a command line can be read by everybody on this machine.")]
+    Pass a payment token by --body only: every user of this machine can read a command line.")]
 pub(super) struct IntentUpdateArgs {
     /// The customer's id, or @INTENT for the customer that this intent creates.
     customer: String,
@@ -46,11 +46,11 @@ pub(super) struct IntentUpdateArgs {
     options: QueueOptions,
 }
 
-/// A customer's end.
+/// Queue the delete of a customer.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent delete cus_123\n  \
     komoju-sync intent delete cus_123 --expect '{\"email\":\"gone@example.com\"}' --wait\n\n\
-    Where more deletes than outbound.hold_deletes_over are open or were sent within the last hour, further ones wait for \
+    If more deletes than outbound.hold_deletes_over are open or were sent within the last hour, further ones wait for \
     `komoju-sync intent approve`.")]
 pub(super) struct IntentDeleteArgs {
     /// The customer's id, or @INTENT for the customer that this intent creates.
@@ -70,29 +70,29 @@ struct CustomerParameters {
     #[arg(long, value_name = "K=V")]
     metadata: Vec<String>,
     /// The parameters as a JSON object, from a file or (-) from standard input; --email and
-    /// --metadata go before it.
+    /// --metadata replace its values.
     #[arg(long, value_name = "@FILE|-", allow_hyphen_values = true)]
     body: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
 struct Expectation {
-    /// What you last saw (any of email, source, locale, metadata), as a JSON object or @FILE: where
-    /// the customer is otherwise, nothing is sent and the intent is parked.
+    /// What you last saw (any of email, source, locale, metadata), as a JSON object or @FILE; if
+    /// the customer differs, nothing is sent and the intent parks.
     #[arg(long, value_name = "JSON")]
     expect: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
 struct QueueOptions {
-    /// Your own id for it: given twice with the same content, it is one intent.
+    /// Your own id for the intent; the same id with the same content is the same intent.
     #[arg(long)]
     id: Option<String>,
-    /// Nothing is sent before this moment, as in 2026-01-31T09:30:00Z.
+    /// Send nothing before this time, such as 2026-01-31T09:30:00Z.
     #[arg(long, value_name = "TIME")]
     not_before: Option<String>,
     /// Wait for the outcome, and exit by it: 0 done, 1 rejected or cancelled, 3 parked. Exits 3
-    /// after 10 minutes or at Ctrl-C, and at once where no daemon runs.
+    /// after 10 minutes or at Ctrl-C, and at once if no daemon runs.
     #[arg(long)]
     wait: bool,
     #[command(flatten)]
@@ -171,7 +171,7 @@ fn enqueue(path: &Path, mut fields: Value, options: &QueueOptions) -> anyhow::Re
         print::note(&format!("queued; {}{}", sending_process(path)?, time.unwrap_or_default()));
     } else if let Some((state, _)) = reader.look(|conn| queue::standing(conn, id))? {
         print::note(&format!(
-            "this very intent was accepted under this id before; it is {state}, and nothing was added"
+            "the same intent was accepted under this id before; it is {state}, and nothing was added"
         ));
     }
     let exit = if options.wait { wait::until_settled(path, id)? } else { Exit::Fine };

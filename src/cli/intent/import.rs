@@ -32,18 +32,18 @@ const SHOWN: usize = 5;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent import customers.jsonl\n  \
     generate | komoju-sync intent import - --yes\n\n\
-    A line looks like {\"op\":\"update\",\"customer_id\":\"cus_123\",\"body\":{\"email\":\"new@example.com\"}}, with id, expect \
-    and not_before where they are wanted (docs/intent.schema.json). The ids are printed, one a line. \
-    A line without an id is another intent each time it is imported; one with the same id and content is the same.")]
+    A line looks like {\"op\":\"update\",\"customer_id\":\"cus_123\",\"body\":{\"email\":\"new@example.com\"}}, and may have \
+    id, expect and not_before (docs/intent.schema.json). The ids are printed, one a line. \
+    A line without an id is a new intent at each import; a line with the same id and content is the same intent.")]
 pub(super) struct IntentImportArgs {
     /// The file, or - for standard input.
     file: PathBuf,
-    /// Queue them without asking.
+    /// Queue without a confirmation.
     #[arg(long)]
     yes: bool,
 }
 
-/// What a file holds: each intent with its line, and each bad line with its fault.
+/// A parsed file: each intent with its line, and each bad line with its fault.
 #[derive(Default)]
 struct ParsedFile {
     intents: Vec<(usize, Intent)>,
@@ -168,7 +168,7 @@ fn refuse(bad: &[(usize, String)]) -> Result<(), UsageError> {
     Err(UsageError(format!("nothing was queued; {lines} cannot be taken:{faults}")))
 }
 
-/// Prints what the intents are and would do.
+/// Prints what the intents would do.
 fn preview(reader: &Reader, config: &Config, intents: &[(usize, Intent)]) -> Result<(), StoreError> {
     let of = |op| intents.iter().filter(|(_, intent)| intent.wish.op() == op).count() as u64;
     let (all, deletes) = (count(intents.len() as u64, "intent"), of("delete"));

@@ -14,29 +14,29 @@ use crate::store::read::Record;
 use crate::store::{Conn, Reader, StoreError};
 use komoju_core::intent::lifecycle::State;
 
-/// The intents that are not settled, in the order of acceptance.
+/// List the intents that are not settled, in the order of acceptance.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  komoju-sync intent list\n  komoju-sync intent list --state rejected\n  \
     komoju-sync intent list --all --json | jq 'select(.door == \"file\")'\n\n\
-    Exits 3 when one of those shown waits for an operator. Payment tokens are shown as ****."
+    Exits 3 if one of the shown intents waits for an operator. Payment tokens are shown as ****."
 )]
 pub(super) struct IntentListArgs {
-    /// Those that are settled, too.
+    /// Include settled intents.
     #[arg(long, conflicts_with = "state")]
     all: bool,
-    /// Only those in this state: queued, sending, waiting, done, rejected, parked or cancelled.
+    /// Only intents in this state: queued, sending, waiting, done, rejected, parked or cancelled.
     #[arg(long, value_parser = parse_state)]
     state: Option<State>,
     #[command(flatten)]
     style: Style,
 }
 
-/// One intent, its attempts, and what can be done about it.
+/// Show one intent, its attempts, and what an operator can do.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent show order-7\n  \
     komoju-sync intent show order-7 --json | jq .detail\n\n\
-    Exits 3 when it waits for an operator. A payment token is shown as ****.")]
+    Exits 3 if it waits for an operator. A payment token is shown as ****.")]
 pub(super) struct IntentShowArgs {
     /// The intent's id.
     id: String,
@@ -73,19 +73,19 @@ impl IntentRow {
         self.state() == Some(State::Parked)
     }
 
-    /// The commands that an operator can decide with.
+    /// Returns the commands with which an operator can decide, each with a label.
     fn next_commands(&self) -> Vec<String> {
         let id = plain(self.record.get("id"));
         let with_body = if self.record.text("op") == Some("delete") { "" } else { " [--body @FILE]" };
         let mut commands = Vec::new();
         if self.is_held {
-            commands.push(format!("let it through: komoju-sync intent approve {id}"));
+            commands.push(format!("approve:  komoju-sync intent approve {id}"));
         }
         if matches!(self.state(), Some(State::Parked | State::Rejected)) {
-            commands.push(format!("try it again:   komoju-sync intent retry {id}{with_body}"));
+            commands.push(format!("retry:    komoju-sync intent retry {id}{with_body}"));
         }
         if matches!(self.state(), Some(State::Parked | State::Queued)) {
-            commands.push(format!("take it back:   komoju-sync intent cancel {id}"));
+            commands.push(format!("cancel:   komoju-sync intent cancel {id}"));
         }
         commands
     }
@@ -102,7 +102,7 @@ fn columns(cells: [&str; 7]) -> String {
 impl fmt::Display for IntentRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cell = |name: &str| plain(self.record.get(name));
-        // A create that is done has the customer that it made.
+        // A create that is done has a new customer.
         let customer = Some(cell("customer_id")).filter(|id| !id.is_empty());
         let customer = customer.unwrap_or_else(|| cell("result_customer_id"));
         let attempts = match self.record.number("attempts") {
@@ -147,7 +147,7 @@ pub(super) fn list(path: &Path, args: &IntentListArgs) -> anyhow::Result<Exit> {
     }
     if parked > 0 {
         let (intents, are) = (count(parked, "intent"), if parked == 1 { "is" } else { "are" });
-        notes.push(format!("{intents} {are} parked: `komoju-sync intent show ID` says what can be done"));
+        notes.push(format!("{intents} {are} parked: `komoju-sync intent show ID` shows what can be done"));
     }
     if held > 0 {
         let (deletes, wait) = (count(held, "delete"), if held == 1 { "waits" } else { "wait" });

@@ -1,5 +1,5 @@
-//! `intent plan`: the calls that would be sent now, exactly, and the next step of each intent.
-//! Sends nothing; `sync --dry-run` prints the same.
+//! `intent plan`: the requests that would be sent now, and the next step of each intent. It sends
+//! nothing. `sync --dry-run` prints the same.
 
 use std::fmt;
 
@@ -23,9 +23,10 @@ use komoju_core::plan::attempt;
 use komoju_core::plan::settle::refusal;
 use komoju_core::{CustomerId, time};
 
-/// The calls that would be sent now for the open intents, in their order: method, path below
-/// `api.base_url`, body, and what comes first: a wait, or a request that finds out whether an
-/// earlier attempt took effect. Sends nothing.
+/// Show the requests that would be sent now for the open intents, in their order; send nothing.
+///
+/// A line has method, path below `api.base_url`, body, and the first step: a wait, or a request
+/// that finds out whether an earlier attempt took effect.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent plan\n  \
     komoju-sync intent plan --json | jq 'select(.op == \"delete\") | .email'\n\n\
@@ -94,13 +95,13 @@ struct PlannedCall {
     state: &'static str,
     /// The customer, where it is known.
     customer_id: Option<String>,
-    /// That customer's email, by the mirror.
+    /// The customer's email in the mirror.
     email: Option<String>,
     #[serde(flatten)]
     call: Option<HttpCall>,
     /// A create's idempotency key: `its` own of an earlier attempt, or a `new` one.
     key: Option<&'static str>,
-    /// What an update changes, by the mirror: field, from, to.
+    /// What an update changes compared with the mirror: field, from, to.
     differs: Value,
     /// Why it is not sent at once; null where nothing delays it.
     waits_for: Option<String>,
@@ -113,7 +114,7 @@ struct PlannedCall {
     needs_operator: bool,
 }
 
-/// What intents are planned by.
+/// The inputs of a plan besides the intents.
 struct PlanInputs<'a> {
     /// The metadata key that marks a new create.
     new_tag: Option<&'a str>,
@@ -174,11 +175,13 @@ impl fmt::Display for PlannedCall {
             write!(f, "\n    {}: {from} -> {to}", safe(field))?;
         }
         if self.op == Some("delete") {
-            let email = self.email.as_deref().unwrap_or("whose email the mirror does not know");
+            let email = self.email.as_deref().unwrap_or("a customer without a known email");
             write!(f, "\n    deletes {}", safe(email))?;
         }
         if self.is_unclear {
-            f.write_str("\n    an earlier attempt may have taken effect; that is looked at first where it can be told")?;
+            f.write_str(
+                "\n    an earlier attempt may have taken effect; that is checked first if it can be",
+            )?;
         }
         match &self.waits_for {
             Some(what) => write!(f, "\n    waits for {}", safe(what)),
@@ -187,20 +190,20 @@ impl fmt::Display for PlannedCall {
     }
 }
 
-/// Why an intent is not sent at once.
+/// Returns why an intent is not sent at once, if it is not.
 fn waits_for(planned: &Planned, is_held: bool, now: &str) -> Option<String> {
     let open = &planned.open;
     match open.life.state {
         State::Parked => {
             let why = planned.reason.as_deref().unwrap_or_default();
-            return Some(format!("a person (`komoju-sync intent retry` or `cancel`): {why}"));
+            return Some(format!("an operator (`komoju-sync intent retry` or `cancel`): {why}"));
         }
         State::Sending => return Some("the answer to its attempt".to_owned()),
         _ => {}
     }
     let intent = match &open.intent {
         Ok(intent) => intent,
-        Err(why) => return Some(format!("a person: it cannot be read ({why})")),
+        Err(why) => return Some(format!("an operator: it cannot be read ({why})")),
     };
     if is_held {
         let why = "too many deletes are open or were sent within the last hour";
@@ -229,7 +232,7 @@ fn next_step(open: &OpenIntent, waits_for: Option<&str>, by: &PlanInputs<'_>) ->
     }
 }
 
-/// How many calls are planned.
+/// The number of planned calls.
 #[derive(Debug)]
 pub(in crate::cli) struct PlanCounts {
     /// Would be sent now.
@@ -287,7 +290,8 @@ pub(in crate::cli) fn print(
     Ok(planning)
 }
 
-/// What an update changes, by the mirror: `{"email": {"from": …, "to": …}}`; metadata key by key.
+/// Returns what an update changes compared with the mirror: `{"email": {"from": …, "to": …}}`;
+/// metadata key by key.
 fn differences(body: &Body, mirrored: Option<&Map<String, Value>>) -> Value {
     let mut differs = Map::new();
     let mut compare = |field: String, from: Option<&Value>, to: &Value| {

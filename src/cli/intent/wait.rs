@@ -17,8 +17,8 @@ use komoju_core::intent::lifecycle::State;
 /// SOONEST controls how soon after a change the intent is read first.
 const SOONEST: Duration = Duration::from_millis(5);
 
-/// LONGEST controls when the waiting ends though the intent is not settled: a script must not hang
-/// for as long as the API is down.
+/// LONGEST controls when the wait ends although the intent is not settled. A script must not hang
+/// while the API is down.
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// RESTART controls how long a daemon that ran may be away. systemd starts it again after 5 s, and
@@ -32,7 +32,7 @@ pub(super) fn until_settled(path: &Path, id: &str) -> anyhow::Result<Exit> {
 }
 
 async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationToken) -> anyhow::Result<Exit> {
-    // Before the first read, so that no commit after it is missed.
+    // Start the watch before the first read, so that no later commit is missed.
     let mut watch = Watch::on(path).unwrap_or_else(|_| Watch::by_the_clock());
     let reader = Reader::open(path)?;
     let shown = print::safe(id);
@@ -92,7 +92,7 @@ fn report(reader: &Reader, id: &str, state: State, reason: Option<String>) -> an
     Ok(())
 }
 
-/// The exit code of a final state; none while the outcome is open.
+/// Returns the exit code of a final state; none while the outcome is open.
 fn exit_of(state: State) -> Option<Exit> {
     match state {
         State::Queued | State::Sending | State::Waiting => None,
@@ -105,9 +105,9 @@ fn exit_of(state: State) -> Option<Exit> {
 /// Why the waiting ends before the intent is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WaitEnd {
-    /// No process that sends was there from the beginning.
+    /// No sending process was there at the start.
     NoSender,
-    /// The process that sends has ended and did not return.
+    /// The sending process has ended, and none was started again.
     SenderGone,
     /// It took longer than [`LONGEST`].
     TooLong,

@@ -23,7 +23,7 @@ use komoju_core::{Kind, PassKind};
 /// waits too.
 const QUEUE: usize = 64;
 
-/// What a dry run found, as one sentence.
+/// The totals of a dry run; `Display` is one sentence.
 #[derive(Debug, Default)]
 struct Totals {
     created: u64,
@@ -101,7 +101,7 @@ pub(super) async fn run(
     Ok(passed.and(plan.exit))
 }
 
-/// One pass; its report goes to standard error.
+/// Runs one pass and prints its report to standard error.
 async fn pass(pull: Pull<Http>, kind: PassKind) -> anyhow::Result<Exit> {
     let pass = async {
         match kind {
