@@ -44,7 +44,7 @@ impl Style {
 /// it.
 pub(super) struct Out {
     writer: BufWriter<StdoutLock<'static>>,
-    /// The terminal's width; `None` where another program reads.
+    /// The terminal's width; `None` if another program reads the output.
     columns: Option<usize>,
 }
 

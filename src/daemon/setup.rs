@@ -21,8 +21,8 @@ use crate::tasks::push::PushSettings;
 use komoju_core::plan::lag::Consistency;
 use komoju_core::{Slowed, time};
 
-/// Returns a pull that makes the requests of a real pass and writes nothing, here or there. Each
-/// write that it plans is sent to `writes`.
+/// Returns a pull that makes the requests of a real pass and writes nothing, here or at KOMOJU.
+/// Each write that it plans is sent to `writes`.
 ///
 /// # Errors
 /// The database cannot be read, no key is found, or the configuration of the client cannot be used.

@@ -135,7 +135,7 @@ fn is_noexec(file: &Path) -> bool {
     statvfs(file).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
 
-/// The first directory above a file that the service cannot search.
+/// Returns the first directory above a file that the service cannot search.
 fn closed_directory(file: &Path, service: &User) -> Option<PathBuf> {
     let mut above: Vec<&Path> = file.ancestors().skip(1).collect();
     above.reverse();
@@ -145,7 +145,7 @@ fn closed_directory(file: &Path, service: &User) -> Option<PathBuf> {
     above.iter().find(is_closed).map(|closed| closed.to_path_buf())
 }
 
-/// The beginning of a file; `None` where the user of this command may not read it.
+/// Reads the first bytes of a file; `None` if the user of this command may not read it.
 fn first_bytes(program: &Path) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(program).ok()?.take(FIRST_BYTES).read_to_end(&mut bytes).ok()?;

@@ -24,8 +24,8 @@ const LONGEST_REQUEST_S: u32 = 12;
 const SOON: Duration = Duration::from_secs(3);
 
 /// How far the clocks may be apart, in seconds, before it is a warning and before it is a failure.
-/// The server's has whole seconds and its answer takes time. Beyond the second limit, what depends
-/// on the time of a create goes wrong.
+/// The server's has whole seconds and its answer takes time. Beyond the second limit,
+/// decisions that depend on the time of a create may be wrong.
 const APART_WARN: u64 = 5;
 const APART_FAIL: u64 = 60;
 
@@ -40,7 +40,7 @@ pub(super) struct ApiAnswers {
     pub(super) known: Option<Result<Shown, RemoteError>>,
 }
 
-/// Requests one page, and one known customer where the database is bound to another key.
+/// Requests one page, and one known customer if the database is bound to another key.
 pub(super) async fn ask(
     config: &Config,
     key: &SecretKey,
@@ -105,7 +105,7 @@ fn is_final(error: &RemoteError) -> bool {
     }
 }
 
-/// Two checks: the API and its clock.
+/// Returns two findings: about the API and about its clock.
 pub(super) fn classify(asked: &Result<ApiAnswers, SetupError>, config: &Config) -> [DoctorFinding; 2] {
     match asked {
         Err(error) => {
@@ -142,7 +142,7 @@ fn classify_page(page: &Result<Page, RemoteError>, took: Duration, config: &Conf
     DoctorFinding::ok("api", format!("{url} answers in {took} ms: {customers}, {given} a page{capped}"))
 }
 
-/// What to do about an error.
+/// Returns what to do about an error.
 fn advice(cause: &Cause, config: &Config) -> String {
     let host = config.api.base_url.host_str().unwrap_or_default();
     let advice = match cause {

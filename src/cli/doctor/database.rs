@@ -140,7 +140,7 @@ fn unusable(error: StoreError) -> DoctorFinding {
             let finding = format!("there is no database at {} yet; `run` or `sync` makes it", path.display());
             return DoctorFinding::ok(CHECK, finding);
         }
-        // The check of the permissions reports its missing files.
+        // The check of the permissions reports missing files.
         StoreError::Refused(why) => return DoctorFinding::skip(CHECK, safe(why)),
         _ if is_denied => RUN_AS_ROOT,
         e if e.is_busy() => {
@@ -209,7 +209,7 @@ fn classify_schema(path: &Path, facts: &SchemaFacts, holder: Option<&str>, now: 
 }
 
 fn check_wal(database: &Path) -> Option<DoctorFinding> {
-    // Beside the file itself, whatever links lead to it.
+    // The WAL is beside the target of a link.
     let database = database.canonicalize().ok()?;
     let wal = beside(&database, "-wal");
     let bytes = std::fs::metadata(&wal).ok()?.len();

@@ -10,18 +10,18 @@ use crate::store::beside;
 
 const CHECK: &str = "disk";
 
-/// LEAST is as good as nothing, in bytes: a page of the list may not fit.
+/// LEAST controls below how many free bytes a failure is reported: a page of the list may not fit.
 const LEAST: u64 = 16 << 20;
 
-/// LITTLE is worth a warning, in bytes. It is no share of the disk: a mirror needs as much room on
-/// a large disk as on a small one.
+/// LITTLE controls below how many free bytes a warning is reported. It is not a share of the disk,
+/// because a mirror needs as much room on a large disk as on a small one.
 const LITTLE: u64 = 1 << 30;
 
-/// FEW_INODES is worth a warning.
+/// FEW_INODES controls below how many free inodes a warning is reported.
 const FEW_INODES: u64 = 1000;
 
 /// Network file systems, by their magic numbers (statfs(2)). SQLite's WAL needs memory that all
-/// processes share, and other machines do not.
+/// its processes share. Processes on different machines share none.
 const NETWORK: [(u32, &str); 9] = [
     (0x6969, "NFS"),
     (0xff53_4d42, "CIFS"),
@@ -42,7 +42,7 @@ const MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
 struct FileSystem {
     free: u64,
     total: u64,
-    /// Both are 0 where the file system has no limit.
+    /// Both counts of inodes are 0 if the file system has no limit.
     free_inodes: u64,
     inodes: u64,
     is_read_only: bool,
@@ -53,8 +53,7 @@ struct FileSystem {
 pub(super) fn check(database: &Path) -> Vec<DoctorFinding> {
     let length = |suffix: &str| std::fs::metadata(beside(database, suffix)).map_or(0, |file| file.len());
     let bytes = length("") + length("-wal");
-    // Before the first start the directory may be missing; those above it are on the same file
-    // system.
+    // Before the first start the directory may be missing. Its parents are on the same file system.
     let directory = database.ancestors().skip(1).find(|path| path.exists()).unwrap_or(Path::new("/"));
     match look(directory) {
         Ok(space) => classify(directory, &space, bytes),
@@ -107,7 +106,7 @@ fn classify(directory: &Path, space: &FileSystem, bytes: u64) -> Vec<DoctorFindi
     })
 }
 
-/// Adds what is wrong with the free space and the free inodes.
+/// Adds the findings about the free space and the free inodes.
 fn classify_room(findings: &mut DoctorFindings, directory: &Path, space: &FileSystem, bytes: u64) {
     let (shown, free) = (directory.display(), size(space.free));
     let room = "make room, or set database.path to a larger place; nothing that was recorded is lost";

@@ -14,11 +14,11 @@ use crate::secret::{KeyError, KeyPlace, KeySource, KeyWarning, SecretKey};
 
 const CHECK: &str = "key";
 
-/// The variable that holds the key where no file does.
+/// The variable with the key, if no file has it.
 const VARIABLE: &str = "KOMOJU_SECRET_KEY";
 
-/// Finds and classifies the key. The daemon's places come first. A command by hand has no
-/// credential, so the file from which the unit takes the credential is read too.
+/// Finds and classifies the key. The daemon's places come first. A command that is run by hand
+/// has no credential, so the file from which the unit takes the credential is read too.
 pub(super) fn check(api: &Api, config_file: &Path, users: &Users) -> (Option<SecretKey>, Vec<DoctorFinding>) {
     let unit_key = ServiceKey::of(config_file);
     let found = SecretKey::find(api.secret_key_file.as_deref(), &|name| std::env::var_os(name));

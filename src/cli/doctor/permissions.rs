@@ -16,7 +16,7 @@ const CHECK: &str = "permissions";
 const GROUP_READS: u32 = 0o040;
 const GROUP_LISTS: u32 = 0o050;
 
-/// What is added to the database's name. The lock comes last, because readers do not need it.
+/// The suffixes of the database's files. The lock is last, because readers do not need it.
 const SUFFIXES: [&str; 4] = ["", "-wal", "-shm", ".lock"];
 const LOCK: usize = 3;
 
@@ -33,7 +33,7 @@ struct DatabaseFiles<'a> {
 
 /// Checks the directory and the files of `database`.
 pub(super) fn check(database: &Path, users: &Users, is_in_use: bool) -> Vec<DoctorFinding> {
-    // The -wal and -shm are beside the file itself, whatever links lead to it.
+    // The -wal and -shm are beside the target of a link.
     let database = &database.canonicalize().unwrap_or_else(|_| database.to_owned());
     let files = DatabaseFiles {
         database,
@@ -86,7 +86,8 @@ impl DatabaseFiles<'_> {
         let unreadable: Vec<&Path> =
             data.iter().filter(|(_, file)| file.mode & GROUP_READS == 0).map(|(path, _)| *path).collect();
         let is_open = unreadable.is_empty() && directory.mode & GROUP_LISTS == GROUP_LISTS;
-        // A database that no part of can be read is a choice, unless a package made it for readers.
+        // If the group can read no part of the database, that is intended, unless it is the
+        // packages' database, which is for readers.
         let is_in_part = database.mode & GROUP_READS != 0 && directory.mode & GROUP_LISTS != 0;
         let group = format!("members of the group {}", users.names.group(directory.gid));
         if !is_open && (users.service.is_packaged || is_in_part) {

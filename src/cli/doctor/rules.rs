@@ -38,7 +38,7 @@ struct Rule {
     most_mode: u32,
     /// What the service's user must be allowed to do.
     needs: u32,
-    /// The exit code where the service's user may not do that.
+    /// The exit code if the service's user may not do that.
     exit: Exit,
     /// What other users may read or change in the file.
     content: &'static str,
@@ -72,7 +72,7 @@ enum Violation {
     Closed,
 }
 
-/// The faults of the mode and those of the owner; of each only the first is reported.
+/// The violations by the mode and by the owner. Of each only the first is reported.
 const VIOLATIONS: [[Violation; 2]; 2] =
     [[Violation::OpenToAll, Violation::OpenToGroup], [Violation::Foreign, Violation::Closed]];
 

@@ -19,8 +19,8 @@ struct StateContext {
     is_in_use: bool,
 }
 
-/// Checks the list, copies that are to be removed, and decisions that wait, the key and the age of
-/// the mirror.
+/// Checks the list, the lag, unfinished wipes, waiting decisions, the key and the age of the
+/// mirror.
 pub(super) fn check(
     current: Option<&DatabaseContent>,
     is_in_use: bool,
@@ -36,7 +36,7 @@ pub(super) fn check(
     list.into_iter().chain(others).chain([state]).collect()
 }
 
-/// Only an API that ignores `page` keeps something from working.
+/// Returns the finding about an imprecise list. Only an API that ignores `page` needs an operator.
 fn imprecise_list(attention: &[Attention]) -> DoctorFinding {
     let about = |attention: &&Attention| {
         matches!(attention, Attention::ImpreciseList { .. } | Attention::LongUnlisted { .. })
@@ -54,8 +54,8 @@ fn imprecise_list(attention: &[Attention]) -> DoctorFinding {
     DoctorFinding::warn(LIST, finding, advice)
 }
 
-/// Reads that lag longer than the configuration allows for, and copies of erased data and settled
-/// tokens that could not be removed yet.
+/// Returns the finding about reads that lag longer than configured, or about an unfinished wipe of
+/// erased data or settled tokens.
 fn lag_or_wipe(attention: &Attention) -> Option<DoctorFinding> {
     match attention {
         Attention::LagExceeded { .. } => {

@@ -13,7 +13,7 @@ use crate::store::{StoreError, Tx, write_beside};
 use komoju_core::intent::lifecycle::{Outcome, State};
 use komoju_core::time;
 
-/// Let deletes through that wait because more than outbound.hold_deletes_over of them are open or
+/// Approve deletes that are held because more than outbound.hold_deletes_over of them are open or
 /// were sent within the last hour.
 #[derive(Debug, clap::Args)]
 #[command(

@@ -245,7 +245,7 @@ fn named(object: &Value) -> Vec<String> {
     names.flatten().collect()
 }
 
-/// Returns a field of a side; empty where the side does not name it.
+/// Returns a field of a side; empty if the side does not name it.
 fn cell(side: &Value, field: &str) -> String {
     let value = match field.strip_prefix("metadata.") {
         Some(key) => side.get("metadata").and_then(|metadata| metadata.get(key)),

@@ -93,7 +93,7 @@ struct PlannedCall {
     id: String,
     op: Option<&'static str>,
     state: &'static str,
-    /// The customer, where it is known.
+    /// The customer, if it is known.
     customer_id: Option<String>,
     /// The customer's email in the mirror.
     email: Option<String>,
@@ -103,7 +103,7 @@ struct PlannedCall {
     key: Option<&'static str>,
     /// What an update changes compared with the mirror: field, from, to.
     differs: Value,
-    /// Why it is not sent at once; null where nothing delays it.
+    /// Why it is not sent at once; null if nothing delays it.
     waits_for: Option<String>,
     /// What is done next: a wait, a request, or the end of the intent.
     next_step: String,
@@ -235,7 +235,7 @@ fn next_step(open: &OpenIntent, waits_for: Option<&str>, by: &PlanInputs<'_>) ->
 /// The number of planned calls.
 #[derive(Debug)]
 pub(in crate::cli) struct PlanCounts {
-    /// Would be sent now.
+    /// How many would be sent now.
     pub(in crate::cli) ready: u64,
     waiting: u64,
     /// Whether one needs an operator.

@@ -1,4 +1,5 @@
-//! `--wait`: until an intent is settled, an operator has to decide, or nothing sends it.
+//! `--wait`: waits until an intent is settled, waits for an operator, or is not sent by any
+//! process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,8 +22,8 @@ const SOONEST: Duration = Duration::from_millis(5);
 /// while the API is down.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// RESTART controls how long a daemon that ran may be away. systemd starts it again after 5 s, and
-/// a start takes a moment.
+/// RESTART controls how long a daemon that ran may be absent. systemd restarts it after 5 s, and a
+/// start takes a moment.
 const RESTART: Duration = Duration::from_secs(15);
 
 /// Waits until the intent with this id is settled or parked, reports that, and exits by it. Ctrl-C
@@ -33,7 +34,7 @@ pub(super) fn until_settled(path: &Path, id: &str) -> anyhow::Result<Exit> {
 
 async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationToken) -> anyhow::Result<Exit> {
     // Start the watch before the first read, so that no later commit is missed.
-    let mut watch = Watch::on(path).unwrap_or_else(|_| Watch::by_the_clock());
+    let mut watch = Watch::on(path).unwrap_or_else(|_| Watch::polling());
     let reader = Reader::open(path)?;
     let shown = print::safe(id);
     let mut limit = WaitLimit { since: clock.elapsed(), sender_seen_at: None };

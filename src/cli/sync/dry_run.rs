@@ -1,5 +1,5 @@
 //! `sync --dry-run`: prints what a sync would record, hold and send, and writes nothing, here or
-//! there.
+//! at KOMOJU.
 
 use std::fmt;
 use std::sync::Arc;
