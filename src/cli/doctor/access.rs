@@ -55,12 +55,12 @@ impl User {
 
 /// The names in `/etc/passwd` and `/etc/group`. Users of a directory service are shown as numbers.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct UserNames {
     passwd: String,
     groups: String,
 }
 
-impl Names {
+impl UserNames {
     /// Returns a user's name.
     pub(super) fn user(&self, uid: u32) -> String {
         named(&self.passwd, uid).map_or_else(|| format!("uid {uid}"), str::to_owned)
@@ -101,7 +101,7 @@ fn named(text: &str, number: u32) -> Option<&str> {
 
 /// The two users that matter here, and the names of all.
 pub(super) struct Users {
-    pub(super) names: Names,
+    pub(super) names: UserNames,
     /// The user that runs this command.
     pub(super) me: User,
     /// The user that runs the daemon, or will run it.
@@ -114,10 +114,10 @@ impl Users {
     pub(super) fn of(database: &Path, holder: Option<u32>) -> Self {
         let read = |path| std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let [passwd, groups] = ["/etc/passwd", "/etc/group"].map(|path| read(path).unwrap_or_default());
-        Self::among(Names { passwd, groups }, database, holder)
+        Self::among(UserNames { passwd, groups }, database, holder)
     }
 
-    fn among(names: Names, database: &Path, holder: Option<u32>) -> Self {
+    fn among(names: UserNames, database: &Path, holder: Option<u32>) -> Self {
         let owner =
             |path: &Path| std::fs::metadata(path).ok().map(|found| names.describe(found.uid(), found.gid()));
         let me = owner(Path::new("/proc/self")).unwrap_or_else(|| names.describe(u32::MAX, u32::MAX));
@@ -138,8 +138,8 @@ pub(super) mod tests {
                           alice:x:1000:1000::/home/alice:/bin/bash\n";
     const GROUPS: &str = "root:x:0:\nkomoju-sync:x:991:bob,alice\nalice:x:1000:\n";
 
-    fn names() -> Names {
-        Names { passwd: PASSWD.into(), groups: GROUPS.into() }
+    fn names() -> UserNames {
+        UserNames { passwd: PASSWD.into(), groups: GROUPS.into() }
     }
 
     /// Root runs the command; the packages' user is the service's.
