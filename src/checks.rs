@@ -1,25 +1,27 @@
-//! What always holds of what comes from outside, whatever it is: shared by the tests here and the fuzzers in `fuzz/`.
+//! Properties that hold for all input from outside. The tests here and the fuzzers in `fuzz/` share
+//! them.
 //!
-//! Each function takes the bytes of one kind, puts them through the product's own reader, and panics where something does not hold:
-//! what is taken means what was written and can be used; what is refused is told in words; no secret is in what is told. That
-//! nothing panics by itself, and that neither time nor memory runs away, is what calling them shows.
+//! Each function reads the bytes of one kind with the product's own reader, and panics if a
+//! property does not hold. Accepted input means what was written, and can be used. Refused input
+//! has an error message. No result contains a secret. The call itself shows that no input causes a
+//! panic, or takes too much time or memory.
 
 use crate::remote::client::checks as answers;
 use crate::{config, tasks};
 
-/// A page of the customers list; or one customer.
+/// Checks a page of the customers list, and the same bytes as one customer.
 ///
 /// # Panics
-/// Something does not hold.
+/// A property does not hold.
 pub fn page(bytes: &[u8]) {
     answers::page(bytes);
     answers::customer(bytes);
 }
 
-/// An error answer: three digits, its HTTP status, and its body.
+/// Checks an error answer: three digits for the HTTP status, then the body.
 ///
 /// # Panics
-/// Something does not hold.
+/// A property does not hold.
 pub fn error(bytes: &[u8]) {
     let Some((status, body)) = bytes.split_at_checked(3) else { return };
     let status = str::from_utf8(status).ok().and_then(|status| status.parse().ok());
@@ -28,26 +30,26 @@ pub fn error(bytes: &[u8]) {
     }
 }
 
-/// `Retry-After`, and on a second line the server's `Date`.
+/// Checks a `Retry-After` header, with the server's `Date` on the second line.
 ///
 /// # Panics
-/// Something does not hold.
+/// A property does not hold.
 pub fn retry_after(bytes: &[u8]) {
     answers::retry_after(bytes);
 }
 
-/// A file of the spool directory, as one intent and as one a line.
+/// Checks a file of the spool directory, as one intent and as one intent a line.
 ///
 /// # Panics
-/// Something does not hold.
+/// A property does not hold.
 pub fn spool(bytes: &[u8]) {
     tasks::spool::checks::file(bytes);
 }
 
-/// A configuration; and the same text as a cron expression.
+/// Checks a configuration, and the same text as a cron expression.
 ///
 /// # Panics
-/// Something does not hold.
+/// A property does not hold.
 pub fn config(bytes: &[u8]) {
     if let Ok(text) = str::from_utf8(bytes) {
         config::checks::file(text);
@@ -76,7 +78,7 @@ mod tests {
         ("config", config),
     ];
 
-    /// What formats are made of, and what they must not be mistaken for.
+    /// Pieces of the formats, and pieces that must not be mistaken for them.
     #[rustfmt::skip]
     const PIECES: [&str; 40] = [
         "{", "}", "[", "]", ":", ",", "\"", "\\", "\n", " ", "0", "-1", "1e9", "null", "true", "\\u0024", "\\ud800", "\u{feff}", "\0",
@@ -86,7 +88,8 @@ mod tests {
         "GMT", "1979-05-27",
     ];
 
-    /// The seeds of a target, among them what it once failed on. They are in the repository; a package leaves `fuzz/` out.
+    /// Returns the seeds of a target, with the inputs that failed once. They are in the repository;
+    /// a package does not contain `fuzz/`.
     fn seeds(target: &str) -> Vec<Vec<u8>> {
         let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
         let files = match fuzz.join("seeds").join(target).read_dir() {
@@ -99,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn every_seed_holds() {
+    fn every_seed_has_the_properties() {
         for (target, check) in TARGETS {
             seeds(target).iter().for_each(|seed| check(seed));
         }
     }
 
     #[test]
-    fn what_is_nested_without_end_is_refused_and_no_crash() {
+    fn deep_nesting_is_refused_without_a_crash() {
         let openings = [
             "[",
             "{\"a\":",
@@ -135,8 +138,9 @@ mod tests {
     }
 
     #[test]
-    fn one_long_line_of_anything_is_judged_in_time() {
-        // Seconds at most; minutes, where each character looks back at all before it.
+    fn long_line_is_checked_in_time() {
+        // It takes seconds. It would take minutes if each character were compared with all before
+        // it.
         let clock = SystemClock::new();
         for pattern in ["a = [", "=", "@", "a@ ", "tok_a ", "key=[\n", "\"\\", "4 ", "{\"a\":1E1,"] {
             let text = pattern.repeat(40_000 / pattern.len()) + "]";
@@ -149,12 +153,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_pieces_in_any_order_hold(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..24)) {
+        fn any_pieces_in_any_order_have_the_properties(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..24)) {
             TARGETS.iter().for_each(|(_, check)| check(pieces.concat().as_bytes()));
         }
 
         #[test]
-        fn a_seed_that_was_spoilt_holds(
+        fn damaged_seed_has_the_properties(
             target in prop::sample::select(&TARGETS[..]),
             seed in any::<Index>(),
             edits in prop::collection::vec((any::<Index>(), 0..4_usize, prop::sample::select(&PIECES[..])), 1..4),

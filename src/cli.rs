@@ -1,11 +1,13 @@
-//! The command line: one file a command, thin: parse, call, print.
+//! The command line, one file for each command. A command parses, calls and prints.
 //!
-//! Data goes to standard output, everything else to standard error. Each command ends in an [`Exit`].
+//! Data goes to standard output, everything else to standard error. Each command returns an
+//! [`Exit`].
 
 mod account;
 mod arguments;
 mod as_of;
 mod backup;
+mod blocking;
 mod change_lines;
 mod changes;
 mod completions;
@@ -18,10 +20,9 @@ mod erase;
 mod exit;
 mod export;
 mod intent;
-mod lengthy;
 mod logging;
 mod man;
-mod person;
+mod operator;
 mod print;
 mod progress;
 mod rebuild;
@@ -47,15 +48,16 @@ use crate::config::{Config, ConfigError};
 pub use exit::Exit;
 pub use sync::sync_by;
 
-/// Where the configuration is when nothing says otherwise.
+/// The configuration file without `--config` and `$KOMOJU_SYNC_CONFIG`.
 const DEFAULT_CONFIG: &str = "/etc/komoju-sync/config.toml";
 
-/// Keeps a true SQLite mirror of a KOMOJU merchant's customers, with a change log, and pushes changes back.
+/// Keeps a true SQLite mirror of a KOMOJU merchant's customers, with a change log, and pushes
+/// changes back.
 #[derive(Debug, Parser)]
 #[command(name = "komoju-sync", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 fine; 1 failed; 2 usage or configuration; 3 done, but something waits for a \
-    person; 4 the API refused the key; 5 the database cannot be used.\n\nNew here? `komoju-sync demo` shows it all in a \
+    after_help = "Exit codes: 0 fine; 1 failed; 2 usage or configuration; 3 done, but something waits for an \
+    operator; 4 the API refused the key; 5 the database cannot be used.\n\nNew here? `komoju-sync demo` shows it all in a \
     temporary directory, without an account."
 )]
 struct Cli {
@@ -68,54 +70,54 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The daemon, in the foreground: a sweep at once, then at each tick.
-    Run(run::Args),
-    /// One sweep, then one attempt at each intent, then done.
-    Sync(sync::Args),
-    /// How things stand; works with the daemon down.
-    Status(status::Args),
-    /// What keeps this from working, and what to do about it.
-    Doctor(doctor::Args),
-    /// The mirror, now or then.
-    Customers(customers::Args),
-    /// The change log.
-    Changes(changes::Args),
-    /// Deletions that wait for a person.
-    Deletions(deletions::Args),
-    /// The outbox by hand: what is to be created, changed or deleted at KOMOJU.
-    Intent(intent::Args),
-    /// Whose customers these are.
-    Account(account::Args),
-    /// Prove that the log folds to the mirror and that the chain is whole.
-    Verify(verify::Args),
-    /// Make the mirror anew from the log.
-    Rebuild(rebuild::Args),
-    /// A deleted customer's data out of everything that is kept here.
-    Erase(erase::Args),
-    /// The mirror to standard output.
-    Export(export::Args),
-    /// A checked copy of the database, without payment tokens.
-    Backup(backup::Args),
-    /// Put a backup in the place of the database.
-    Restore(restore::Args),
+    /// Run the daemon in the foreground: a sweep at once, then at each tick.
+    Run(run::RunArgs),
+    /// Run one sweep, then attempt each due intent once.
+    Sync(sync::SyncArgs),
+    /// Show the state of the mirror and what needs an operator; works without the daemon.
+    Status(status::StatusArgs),
+    /// Check what prevents the program from working, and show what to do.
+    Doctor(doctor::DoctorArgs),
+    /// Show the mirror, now or at an earlier time.
+    Customers(customers::CustomersArgs),
+    /// Show the change log.
+    Changes(changes::ChangesArgs),
+    /// List, approve or reject held deletions.
+    Deletions(deletions::DeletionsArgs),
+    /// Queue and manage intents: customers to create, update or delete at KOMOJU.
+    Intent(intent::IntentArgs),
+    /// Show or accept the account that the database belongs to.
+    Account(account::AccountArgs),
+    /// Verify that the change log is intact and folds to the mirror.
+    Verify(verify::VerifyArgs),
+    /// Rebuild the mirror from the change log.
+    Rebuild(rebuild::RebuildArgs),
+    /// Erase a deleted customer's data from everything that is kept here.
+    Erase(erase::EraseArgs),
+    /// Write the mirror to standard output.
+    Export(export::ExportArgs),
+    /// Make a checked copy of the database, without payment tokens.
+    Backup(backup::BackupArgs),
+    /// Replace the database with a backup.
+    Restore(restore::RestoreArgs),
     /// Check or show the configuration.
-    Config(config::Args),
-    /// A local KOMOJU with seeds, drift and faults on request.
-    Sandbox(sandbox::Args),
-    /// Sandbox, daemon and a trickle of changes in a temporary directory: what a newcomer runs first.
-    Demo(demo::Args),
-    /// A script that completes this command line in a shell.
-    Completions(completions::Args),
-    /// The manual pages.
-    Man(man::Args),
+    Config(config::ConfigArgs),
+    /// Run a local KOMOJU with seeds, drift and faults on request.
+    Sandbox(sandbox::SandboxArgs),
+    /// Run sandbox and daemon in a temporary directory, with a few changes: a first look.
+    Demo(demo::DemoArgs),
+    /// Print a script that completes this command line in a shell.
+    Completions(completions::CompletionsArgs),
+    /// Print or write the manual pages.
+    Man(man::ManArgs),
 }
 
-/// Runs the program's arguments.
+/// Runs the command that the program's arguments name.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            // Help and version go to standard output and are fine; the rest is usage.
+            // clap returns help and the version as errors for standard output.
             let exit = if e.use_stderr() { Exit::Usage } else { Exit::Fine };
             let _ = e.print();
             return exit.into();
@@ -159,7 +161,7 @@ impl Cli {
     }
 }
 
-/// The configuration file's name; read by whoever needs it.
+/// The path of the configuration file. Each command that needs the configuration loads it.
 struct ConfigFile(PathBuf);
 
 impl ConfigFile {
@@ -172,7 +174,7 @@ impl ConfigFile {
     }
 }
 
-/// The whole command line, for tests, manual pages and completions.
+/// Returns the definition of the command line, for tests, manual pages and completions.
 pub fn command() -> clap::Command {
     Cli::command()
 }

@@ -80,7 +80,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// Returns a clock whose [`Clock::elapsed`] counts from now.
+    /// Returns a clock. Its [`Clock::elapsed`] counts from now.
     #[expect(clippy::disallowed_methods, reason = "all other code takes the time from here")]
     pub fn new() -> Self {
         Self { started: Instant::now() }

@@ -83,7 +83,7 @@ impl Config {
     }
 }
 
-/// Reports keys whose values are valid alone but not together.
+/// Reports keys with values that are valid alone but not together.
 fn check_combinations(config: &Config, file: &mut Document<'_>) {
     if config.database.path.starts_with(&config.outbound.spool_dir) {
         file.complain_at_last(

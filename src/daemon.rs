@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use setup::{Pace, pull_settings, push_settings};
+use setup::{StoredPace, pull_settings, push_settings};
 use trouble::Trouble;
 
 use crate::clock::Clock;
@@ -150,7 +150,7 @@ impl App {
         if orphans > 0 {
             tracing::warn!("the previous process ended during a pass");
         }
-        store.read(Pace::read).await?.set(&remote, clock.now());
+        store.read(StoredPace::read).await?.set(&remote, clock.now());
         let (echoes, signals) = (Arc::<Echoes>::default(), Arc::<Signals>::default());
         let pull = Pull::new(
             Arc::clone(&store),
@@ -342,7 +342,7 @@ impl App {
         }
     }
 
-    /// Sleeps until a moment of the steady clock, or for ever.
+    /// Sleeps until a moment of the steady clock, or without end if there is none.
     async fn sleep_until(&self, at: Option<Duration>) {
         match at {
             Some(at) => self.clock.sleep(at.saturating_sub(self.clock.elapsed())).await,

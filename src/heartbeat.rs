@@ -26,7 +26,7 @@ pub struct Heartbeat {
 
 /// A sample of a heartbeat at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub struct HeartbeatSample {
     /// The loop's name in messages.
     pub name: &'static str,
     /// How many ticks there were.
@@ -60,9 +60,14 @@ impl Heartbeat {
     }
 
     /// Returns the heartbeat at this moment.
-    pub fn sample(&self) -> Sample {
+    pub fn sample(&self) -> HeartbeatSample {
         let state = self.state.load(Ordering::Relaxed);
-        Sample { name: self.name, ticks: state % IDLE, is_idle: state >= IDLE, extra: Duration::ZERO }
+        HeartbeatSample {
+            name: self.name,
+            ticks: state % IDLE,
+            is_idle: state >= IDLE,
+            extra: Duration::ZERO,
+        }
     }
 }
 
@@ -97,7 +102,7 @@ pub type Health = (Duration, Option<Stalled>);
 pub struct Watchdog {
     allowance: Duration,
     /// The last sample of each loop, and when the loop last made progress.
-    seen: Vec<(Sample, Duration)>,
+    seen: Vec<(HeartbeatSample, Duration)>,
 }
 
 /// A loop that makes no progress, and for how long.
@@ -121,7 +126,12 @@ impl Watchdog {
     ///
     /// # Errors
     /// The loop that has stalled for the longest time.
-    pub fn check(&mut self, now: Duration, samples: &[Sample], is_excused: bool) -> Result<(), Stalled> {
+    pub fn check(
+        &mut self,
+        now: Duration,
+        samples: &[HeartbeatSample],
+        is_excused: bool,
+    ) -> Result<(), Stalled> {
         let stalled = samples.iter().filter_map(|sample| {
             let stalled = now.saturating_sub(self.progress(now, *sample, is_excused));
             (stalled > self.allowance + sample.extra).then_some(Stalled { name: sample.name, stalled })
@@ -131,7 +141,7 @@ impl Watchdog {
     }
 
     /// Records a sample and returns when its loop last made progress.
-    fn progress(&mut self, now: Duration, sample: Sample, is_excused: bool) -> Duration {
+    fn progress(&mut self, now: Duration, sample: HeartbeatSample, is_excused: bool) -> Duration {
         let Some((last, since)) = self.seen.iter_mut().find(|(last, _)| last.name == sample.name) else {
             self.seen.push((sample, now));
             return now;
@@ -177,7 +187,7 @@ mod tests {
     #[test]
     fn loop_with_extra_time_stalls_later() {
         let mut watchdog = Watchdog::new(ALLOWANCE);
-        let sample = Sample { extra: after(100), ..Heartbeat::of("writing").sample() };
+        let sample = HeartbeatSample { extra: after(100), ..Heartbeat::of("writing").sample() };
         assert_eq!(watchdog.check(after(0), &[sample], false), Ok(()));
         assert_eq!(watchdog.check(after(160), &[sample], false), Ok(()));
         assert!(watchdog.check(after(161), &[sample], false).is_err());

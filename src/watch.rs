@@ -49,11 +49,11 @@ fn watcher(
 }
 
 impl Watch {
-    /// Watches a directory, or a file and those in its directory whose names begin with its name
-    /// (as `-wal` follows a database's). The file need not exist yet; its directory must.
+    /// Watches a directory, or a file and the files beside it that begin with its name (such as a
+    /// database's `-wal`). The file need not exist yet; its directory must.
     ///
     /// # Errors
-    /// There is no such place, or the kernel grants no more watches. [`Watch::by_the_clock`] works
+    /// There is no such place, or the kernel grants no more watches. [`Watch::polling`] works
     /// without signals.
     pub fn on(path: &Path) -> Result<Self, WatchError> {
         // Writes go to the target of a link.
@@ -67,7 +67,7 @@ impl Watch {
             file.as_ref()
                 .is_none_or(|file| name.is_some_and(|name| name.starts_with(file.as_encoded_bytes())))
         };
-        let watch = Self::by_the_clock();
+        let watch = Self::polling();
         let sender = watch._sender.clone();
         let watcher = watcher(path, &directory, move |event| {
             let matters = match event {
@@ -85,7 +85,7 @@ impl Watch {
     }
 
     /// Returns a watch without signals, which looks once a second.
-    pub fn by_the_clock() -> Self {
+    pub fn polling() -> Self {
         let (sender, changes) = mpsc::channel(1);
         Self { _watcher: None, _sender: sender, changes }
     }
@@ -235,7 +235,7 @@ mod tests {
 
     #[tokio::test]
     async fn watch_without_signals_returns_once_a_second() {
-        Watch::by_the_clock().changed().await;
+        Watch::polling().changed().await;
         assert!(Watch::on(Path::new("/nowhere/at/all")).is_err());
     }
 

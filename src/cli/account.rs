@@ -1,4 +1,4 @@
-//! `account`: whose customers these are.
+//! `account`: the KOMOJU account that the database belongs to.
 
 use clap::Subcommand;
 
@@ -9,33 +9,35 @@ use crate::store::state::account;
 use crate::store::{Reader, write_beside};
 use komoju_core::time;
 
-/// Whose customers these are. A key that reads another account stops everything until a person says that it is right.
+/// Show or accept the account that the database belongs to.
+///
+/// A key that reads another account stops all work until an operator accepts it.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  komoju-sync account show\n\nAfter `account accept` the next sweep sees the new \
-    account's customers, and holds the deletion of the old ones."
+    after_help = "Example:\n  komoju-sync account show\n\nAfter `account accept`, the next sweep records the \
+    new account's customers, and holds the deletion of the old ones."
 )]
-pub(super) struct Args {
+pub(super) struct AccountArgs {
     #[command(subcommand)]
-    what: What,
+    command: AccountCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// The account, as a fingerprint of its key, and whether another key is in doubt.
+enum AccountCommand {
+    /// Show the fingerprint of the account's key, and whether another key stopped all work.
     Show {
         #[command(flatten)]
         style: Style,
     },
-    /// The key in doubt is the right one: go on with it.
+    /// Accept the key that stopped all work, and continue with it.
     Accept,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &AccountArgs) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
-    match &args.what {
-        What::Show { style } => show(&Reader::open(&path)?, *style),
-        What::Accept => {
+    match &args.command {
+        AccountCommand::Show { style } => show(&Reader::open(&path)?, *style),
+        AccountCommand::Accept => {
             let at = time::written(SystemClock::new().now());
             let fingerprint = write_beside(&path, |tx| account::accept(tx, &at))?;
             print::note(&format!("accepted; this database now belongs to account {}", short(&fingerprint)));
@@ -65,7 +67,7 @@ fn show(reader: &Reader, style: Style) -> anyhow::Result<Exit> {
         if let Some((candidate, at)) = stopped {
             out.line(&format!(
                 "stopped since {at}: the key of account {} knows none of these customers; put the right key back, or \
-                 say `komoju-sync account accept`",
+                 run `komoju-sync account accept`",
                 short(candidate)
             ))?;
         }
@@ -75,7 +77,7 @@ fn show(reader: &Reader, style: Style) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// A fingerprint as `mirror_info.account` shows it.
+/// Returns a fingerprint as `mirror_info.account` shows it.
 fn short(fingerprint: &[u8; 32]) -> String {
     fingerprint[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! `--as-of TIME`: a moment that the change log covers.
+//! `--as-of TIME`: a time that the change log covers.
 
 use jiff::Timestamp;
 
@@ -9,16 +9,18 @@ use crate::store::Reader;
 use crate::store::log::coverage::{Coverage, coverage};
 use komoju_core::time;
 
-/// The option, for the commands that show a state of the past.
+/// The option of the commands that show an earlier state.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct AsOf {
-    /// As it stood at this moment (RFC 3339, or a date for its beginning in UTC), which the change log must cover.
+    /// Show the state at this time (RFC 3339, or a date for its beginning in UTC), which the change
+    /// log must cover.
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     as_of: Option<Timestamp>,
 }
 
 impl AsOf {
-    /// The moment, if one is asked for. Refuses one of which the change log knows nothing: an empty answer would look like a state.
+    /// Returns the time, if one is given. Refuses a time that the change log does not cover,
+    /// because an empty result would look like a state.
     pub(super) fn within(self, reader: &Reader) -> anyhow::Result<Option<Timestamp>> {
         let Some(moment) = self.as_of else { return Ok(None) };
         let covered = reader.look(coverage)?;
@@ -29,7 +31,7 @@ impl AsOf {
     }
 }
 
-/// Why a moment is outside of what the change log covers.
+/// Returns why the change log does not cover a time, if it does not.
 fn outside(moment: Timestamp, covered: Option<Coverage>, now: Timestamp) -> Option<String> {
     let Some(Coverage { begin, last }) = covered else {
         return Some("nothing is recorded yet; `komoju-sync sync` makes the first entries".to_owned());
@@ -37,9 +39,9 @@ fn outside(moment: Timestamp, covered: Option<Coverage>, now: Timestamp) -> Opti
     // The log keeps milliseconds.
     if time::written(moment) < time::written(begin) {
         let begin = time::written(begin);
-        return Some(format!("the change log begins at {begin}; it knows nothing of the time before"));
+        return Some(format!("the change log begins at {begin} and does not cover the time before"));
     }
-    // A clock that was set back has left entries that are later than now.
+    // Entries are later than now if the clock was set back since.
     let end = last.map_or(now, |last| last.max(now));
     (moment > end).then(|| {
         format!(

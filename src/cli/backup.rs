@@ -8,26 +8,27 @@ use tokio_util::sync::CancellationToken;
 use super::exit::UsageError;
 use super::print::{self, Out, count, grouped};
 use super::signals::{self, Scratch};
-use super::{ConfigFile, Exit, lengthy};
+use super::{ConfigFile, Exit, blocking};
 use crate::store::Reader;
 use crate::store::file::backup;
 
-/// A consistent, checked copy of the database, made beside a running daemon: one file, without payment tokens and without the secret
-/// key.
+/// Make a consistent, checked copy of the database in one file, without payment tokens and without
+/// the secret key. The daemon may run meanwhile.
 ///
-/// It holds the personal data of all customers, so only the user that runs this command can read it. Keep the head that is printed at
-/// the end: `komoju-sync verify --head` proves by it that a database still holds this log.
+/// The copy contains the personal data of all customers, so only the user that runs this command
+/// can read it. Keep the head that is printed at the end: with it, `komoju-sync verify --head`
+/// proves that a database still contains this log.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync backup /var/backups/komoju-$(date +%F).db\n  \
     komoju-sync restore /var/backups/komoju-2026-01-31.db\n\n\
-    A file that exists is never overwritten. Only `komoju-sync restore` makes a database of a backup; reading it needs no more than an \
-    SQLite client.")]
-pub(super) struct Args {
-    /// The file to make, in a directory that exists.
+    An existing file is never overwritten. Only `komoju-sync restore` makes a backup the database; to read a \
+    backup, any SQLite client is enough.")]
+pub(super) struct BackupArgs {
+    /// The file to create, in an existing directory.
     file: PathBuf,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &BackupArgs) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
     // Report a missing database before anything else.
     drop(Reader::open(&path)?);
@@ -45,12 +46,10 @@ async fn backup(
         .with_context(|| format!("no backup can be made in {}", directory.display()))?;
     let copy = scratch.path().join("copy.db");
     let to = copy.clone();
-    let made = lengthy::carry_out(&stop, move |work| backup::make(&path, &to, work)).await?;
+    let made = blocking::run_with_progress(&stop, move |work| backup::make(&path, &to, work)).await?;
     if made.verified.finding_count > 0 {
         made.verified.findings.iter().for_each(|finding| print::error(finding));
-        print::note(
-            "no backup was made: `komoju-sync verify` reports more of what is wrong with the database",
-        );
+        print::note("no backup was made: run `komoju-sync verify` to see what is wrong with the database");
         return Ok(Exit::Failed);
     }
     backup::publish(&copy, &file)?;
@@ -62,15 +61,15 @@ async fn backup(
     Ok(out.finish().map(|()| Exit::Fine)?)
 }
 
-/// Returns the directory in which the file can be made.
+/// Returns the directory in which the file can be created.
 fn directory_for(file: &Path, database: &Path) -> anyhow::Result<PathBuf> {
     let shown = file.display();
     let name = file.file_name().filter(|_| file != Path::new("-"));
-    let name =
-        name.ok_or_else(|| UsageError(format!("{shown}: a backup is made in a file; give its name")))?;
+    let name = name
+        .ok_or_else(|| UsageError(format!("{shown}: a backup is written to a file; give the name of one")))?;
     let directory = file.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let missing =
-        || UsageError(format!("{shown}: there is no directory {}; make it first", directory.display()));
+        || UsageError(format!("{shown}: there is no directory {}; create it first", directory.display()));
     let directory = directory.canonicalize().map_err(|_| missing())?;
     let fault = if backup::is_own_file(database, &directory.join(name))? {
         format!("{shown} belongs to the database itself; choose another name")

@@ -1,4 +1,4 @@
-//! Changes as the commands print them: a line each, or an object.
+//! Prints changes, each as a text line or a JSON object.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use komoju_core::plan::absence::HoldReason;
 use komoju_core::plan::writes::Write;
 use komoju_core::{Customer, CustomerId, Diff, Kind, Origin};
 
-/// The names of the columns of [`print()`].
+/// Prints the column names of [`print()`], as text only.
 pub(super) fn header(out: &mut Out, style: Style) -> io::Result<()> {
     match style.is_json() {
         true => Ok(()),
@@ -40,15 +40,15 @@ pub(super) fn line(record: &Record) -> String {
         (Some("updated"), Some(before), Some(after)) => Diff::between(before, after).to_string(),
         (_, _, Some(after)) => after.get("email").map(plain).unwrap_or_default(),
         (_, Some(before), None) => before.get("email").map(plain).unwrap_or_default(),
-        (Some("erased"), None, None) => "everything before this was taken away".to_owned(),
-        // Only what was redacted has none.
+        (Some("erased"), None, None) => "all content before this was erased".to_owned(),
+        // Only a redacted entry has no diff.
         _ if record.get("diff").is_null() => "(erased)".to_owned(),
         _ => String::new(),
     };
     format!("{seq:>8}  {at}  {kind:<8}  {origin:<8}  {id}  {}", print::safe(&what)).trim_end().to_owned()
 }
 
-/// The names of the columns of [`print_planned`].
+/// Prints the column names of [`print_planned`], as text only.
 pub(super) fn planned_header(out: &mut Out, style: Style) -> io::Result<()> {
     match style.is_json() {
         true => Ok(()),
@@ -56,7 +56,8 @@ pub(super) fn planned_header(out: &mut Out, style: Style) -> io::Result<()> {
     }
 }
 
-/// A change that would be recorded, or a deletion that would be held. The keys are those of `changes`, and `reason`.
+/// A change that a pass would record, or a deletion that it would hold. Its JSON keys are names of
+/// columns of `changes`, and `reason`.
 #[derive(Serialize)]
 struct PlannedChange<'a> {
     customer_id: &'a str,
@@ -97,8 +98,8 @@ impl<'a> PlannedChange<'a> {
     fn deleted(origin: Origin, id: &'a CustomerId, before: Option<Map<String, Value>>) -> Self {
         let change = Self::recorded(origin, Kind::Deleted, id, before, None);
         let reason = match origin {
-            Origin::Sweep => "not listed, and gone by its own request",
-            _ => "approved by an operator, and gone by its own request",
+            Origin::Sweep => "not listed, and a request for it confirms that it is gone",
+            _ => "approved by an operator, and a request for it confirms that it is gone",
         };
         let what = format!("{}  {reason}", change.what);
         Self { reason: Some(reason), what, ..change }
@@ -140,7 +141,7 @@ pub(super) fn print_planned(
     };
     match planned {
         Planned::Change(Write::Record { kind, customer, before, .. }) => {
-            // A restored customer had no content in the log's entry before.
+            // The entry before a restored customer is its deletion, which has no content.
             let before = if *kind == Kind::Updated { fields(before) } else { None };
             let after = Some(customer.fields().clone());
             PlannedChange::recorded(origin, *kind, customer.id(), before, after).print(out, style)

@@ -11,13 +11,13 @@ use crate::store::{Reader, StoreError};
 use crate::watch::Watch;
 use komoju_core::CustomerId;
 
-/// The change log: which customer changed, when it was seen, and what differs.
+/// Show the change log: which customer changed, when the change was seen, and what differs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync changes --limit 20             the newest 20\n  \
     komoju-sync changes --since 4200\n  \
     komoju-sync changes --since 4200 --limit 100 --json\n  \
     komoju-sync changes --limit 10 --follow")]
-pub(super) struct Args {
+pub(super) struct ChangesArgs {
     /// Only changes after this one.
     #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(i64).range(0..))]
     since: Option<i64>,
@@ -25,7 +25,7 @@ pub(super) struct Args {
     /// Printed oldest first.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
-    /// Only this customer's.
+    /// Only changes of this customer.
     #[arg(long, value_name = "ID", value_parser = parse_id)]
     customer: Option<CustomerId>,
     /// Continue with new changes until Ctrl-C.
@@ -35,10 +35,10 @@ pub(super) struct Args {
     style: Style,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &ChangesArgs) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
     let reader = Reader::open(&path)?;
-    refuse_nonsense(args, read::mirror_info(&reader)?.number("head_seq"))?;
+    check_options(args, read::mirror_info(&reader)?.number("head_seq"))?;
     if let Some(id) = &args.customer
         && !reader.look(|conn| coverage::knows(conn, id))?
     {
@@ -62,8 +62,8 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
         return Ok(Exit::Fine);
     }
     signals::until_stopped(Exit::Fine, |stop| async move {
-        // Before the first look: what is committed after it is heard.
-        let mut watch = Watch::on(&path).unwrap_or_else(|_| Watch::by_the_clock());
+        // Start the watch before the first read, so that no later commit is missed.
+        let mut watch = Watch::on(&path).unwrap_or_else(|_| Watch::polling());
         loop {
             let seen_version = reader.data_version()?;
             print_new(&reader, &mut filter, &mut out, args.style)?;
@@ -77,21 +77,22 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     })
 }
 
-/// Refuses options that no change can match, and a limit on changes that do not end.
-fn refuse_nonsense(args: &Args, head: i64) -> Result<(), UsageError> {
+/// Refuses a `--since` that no change can match, and `--limit` with `--since` and `--follow`.
+fn check_options(args: &ChangesArgs, head: i64) -> Result<(), UsageError> {
     match (args.since, args.limit) {
         (Some(since), _) if since > head => Err(UsageError(format!(
-            "--since {since}: the change log ends at {head}; after a restore it is another one \
-             (see log_id in mirror_info)"
+            "--since {since}: the change log ends at {head}; after a restore the log has a new \
+             log_id (see mirror_info)"
         ))),
         (Some(_), Some(_)) if args.follow => Err(UsageError(
-            "--limit: with --follow it is the number of changes to begin with; leave out --since".to_owned(),
+            "--limit: with --follow it counts the newest changes, which are printed first; leave out --since"
+                .to_owned(),
         )),
         _ => Ok(()),
     }
 }
 
-fn filter(args: &Args, reader: &Reader) -> Result<ChangeFilter, StoreError> {
+fn filter(args: &ChangesArgs, reader: &Reader) -> Result<ChangeFilter, StoreError> {
     let limit = args.limit.map(|limit| limit as usize);
     let customer = args.customer.clone();
     let (since, limit) = match (args.since, limit) {

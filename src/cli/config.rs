@@ -1,4 +1,4 @@
-//! `config`: check it, show it.
+//! `config`: checks or shows the configuration.
 
 use clap::Subcommand;
 
@@ -8,28 +8,28 @@ use super::{ConfigFile, Exit};
 use crate::config::Config;
 use crate::secret::{KeyError, KeyPlace, SecretKey};
 
-/// Checks the configuration, or shows what is in effect.
+/// Check the configuration, or show the effective one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  komoju-sync --config ./config.toml config check")]
-pub(super) struct Args {
+pub(super) struct ConfigArgs {
     #[command(subcommand)]
-    what: What,
+    command: ConfigCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// Tells every problem at once.
+enum ConfigCommand {
+    /// Check the file and report all problems at once.
     Check,
-    /// Prints what is in effect, defaults included, secrets masked.
+    /// Show the effective configuration, with defaults, secrets masked.
     Show,
 }
 
-pub(super) fn run(file: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(file: &ConfigFile, args: &ConfigArgs) -> anyhow::Result<Exit> {
     let config = file.load()?;
     let mut out = Out::new();
-    match args.what {
-        What::Show => out.line(config.render().trim_end())?,
-        What::Check => {
+    match args.command {
+        ConfigCommand::Show => out.line(config.render().trim_end())?,
+        ConfigCommand::Check => {
             out.line(&format!("{} is fine", file.path().display()))?;
             out.flush()?;
             check_key(&config, file, &mut out)?;

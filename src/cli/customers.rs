@@ -1,4 +1,4 @@
-//! `customers`: the mirror, now or then.
+//! `customers`: the mirror, now or at an earlier time.
 
 use clap::Subcommand;
 use serde_json::Value;
@@ -13,56 +13,56 @@ use crate::store::outbox::erase;
 use crate::store::read::{self, ChangeFilter, Record};
 use komoju_core::{CustomerId, time};
 
-/// The mirror, now or then.
+/// Show the mirror, now or at an earlier time.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync customers list --json | jq .email\n  \
     komoju-sync customers show cus_123 --as-of 2026-01-31T00:00:00Z\n  komoju-sync customers history cus_123")]
-pub(super) struct Args {
+pub(super) struct CustomersArgs {
     #[command(subcommand)]
-    what: What,
+    command: CustomersCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// All live customers, by id.
-    List(Options),
-    /// One customer, whole.
+enum CustomersCommand {
+    /// List all live customers by id.
+    List(ViewOptions),
+    /// Show all columns of one customer.
     Show {
         /// The customer's id.
         #[arg(value_parser = parse_id)]
         id: CustomerId,
         #[command(flatten)]
-        options: Options,
+        options: ViewOptions,
     },
-    /// One customer's changes, oldest first.
+    /// List the changes of one customer, oldest first.
     History {
         /// The customer's id.
         #[arg(value_parser = parse_id)]
         id: CustomerId,
         #[command(flatten)]
-        options: Options,
+        options: ViewOptions,
     },
 }
 
 #[derive(Debug, clap::Args)]
-struct Options {
+struct ViewOptions {
     #[command(flatten)]
     as_of: AsOf,
     #[command(flatten)]
     style: Style,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &CustomersArgs) -> anyhow::Result<Exit> {
     let reader = Reader::open(&config.load()?.database.path)?;
-    match &args.what {
-        What::List(options) => list(&reader, options)?,
-        What::Show { id, options } => show(&reader, id, options)?,
-        What::History { id, options } => history(&reader, id, options)?,
+    match &args.command {
+        CustomersCommand::List(options) => list(&reader, options)?,
+        CustomersCommand::Show { id, options } => show(&reader, id, options)?,
+        CustomersCommand::History { id, options } => history(&reader, id, options)?,
     }
     Ok(Exit::Fine)
 }
 
-fn list(reader: &Reader, options: &Options) -> anyhow::Result<()> {
+fn list(reader: &Reader, options: &ViewOptions) -> anyhow::Result<()> {
     let as_of = options.as_of.within(reader)?;
     let mut out = Out::new();
     if !options.style.is_json() {
@@ -100,7 +100,7 @@ fn list_line(record: &Record) -> String {
     format!("{id:<26}  {created_at:<24}  {email}").trim_end().to_owned()
 }
 
-fn show(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Result<()> {
+fn show(reader: &Reader, id: &CustomerId, options: &ViewOptions) -> anyhow::Result<()> {
     let as_of = options.as_of.within(reader)?;
     let found = reader.look(|conn| match as_of {
         Some(moment) => read::customer_as_of(conn, id, moment),
@@ -121,14 +121,16 @@ fn show(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Result<(
         out.line(&format!("{name:<16}  {}", plain(value)))?;
     }
     if record.get("body").is_null() {
-        print::note("what this customer was then has been erased since");
+        print::note("the customer's data of that time was erased since");
     } else if let Value::String(at) = record.get("deleted_at") {
-        print::note(&format!("this customer was found deleted at {at}; the above is what was last known"));
+        print::note(&format!(
+            "this customer was found deleted at {at}; the data above is the last known state"
+        ));
     }
     Ok(out.finish()?)
 }
 
-fn history(reader: &Reader, id: &CustomerId, options: &Options) -> anyhow::Result<()> {
+fn history(reader: &Reader, id: &CustomerId, options: &ViewOptions) -> anyhow::Result<()> {
     let until = options.as_of.within(reader)?;
     let filter = ChangeFilter { customer: Some(id.clone()), until, ..ChangeFilter::default() };
     let mut out = Out::new();

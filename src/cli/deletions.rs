@@ -1,52 +1,56 @@
-//! `deletions`: held deletions, and a person's word on them.
+//! `deletions`: held deletions, and the operator's decisions on them.
 
 use clap::Subcommand;
 
+use super::operator::operator_name;
 use super::print::{self, Out, Style, count, plain};
-use super::{ConfigFile, Exit, person};
+use super::{ConfigFile, Exit};
 use crate::clock::{Clock, SystemClock};
 use crate::store::log::holds::{self, Decision, HoldId};
 use crate::store::{Reader, read, write_beside};
 use komoju_core::time;
 
-/// Deletions that wait for a person: a sweep missed so many customers that it records none of them by itself, or the database was
-/// restored from a backup.
+/// List, approve or reject held deletions.
+///
+/// A sweep holds deletions if it missed too many customers, if no other customer proved that the
+/// API answers, or if the database was restored from a backup.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync deletions list\n  komoju-sync deletions approve 7\n\n\
-    Approved customers are asked for again by the daemon's next pass (or the next `sync`); who answers stays.")]
-pub(super) struct Args {
+    The daemon's next pass (or the next `sync`) requests each approved customer again, and keeps those that \
+    still exist.")]
+pub(super) struct DeletionsArgs {
     #[command(subcommand)]
-    what: What,
+    command: DeletionsCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// Those that wait.
+enum DeletionsCommand {
+    /// List the deletions that wait.
     List {
-        /// Those that are over, too.
+        /// Include those that no longer wait.
         #[arg(long)]
         all: bool,
         #[command(flatten)]
         style: Style,
     },
-    /// They may be deleted here, if KOMOJU still says that they are gone.
+    /// Approve deletions; each is recorded if KOMOJU still answers that the customer is gone.
     Approve {
-        /// The hold's number (also of one that was rejected); every open one where it is left out.
+        /// The number of the hold, which may be rejected already; all open holds if left out.
         hold: Option<HoldId>,
     },
-    /// They stay, and are not reported again until they are seen again.
+    /// Reject deletions; the customers stay, and are not reported until they are seen again.
     Reject {
-        /// The hold's number (also of one that was approved, as far as that is not carried out); every open one where it is left
-        /// out.
+        /// The number of the hold, which may be approved and not carried out yet; all open holds if
+        /// left out.
         hold: Option<HoldId>,
     },
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &DeletionsArgs) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
-    match &args.what {
-        What::List { all, style } => list(&Reader::open(&path)?, *all, *style),
-        What::Approve { hold } => {
+    match &args.command {
+        DeletionsCommand::List { all, style } => list(&Reader::open(&path)?, *all, *style),
+        DeletionsCommand::Approve { hold } => {
             let settled = decide(&path, *hold, Decision::Approve)?;
             print::note(&format!(
                 "approved {}; the next sweep or probe requests each customer again, and records those that are still gone",
@@ -54,7 +58,7 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
             ));
             Ok(Exit::Fine)
         }
-        What::Reject { hold } => {
+        DeletionsCommand::Reject { hold } => {
             let settled = decide(&path, *hold, Decision::Reject)?;
             print::note(&format!("rejected {}; the customers stay", count(settled as u64, "deletion")));
             Ok(Exit::Fine)
@@ -94,14 +98,14 @@ fn list(reader: &Reader, all: bool, style: Style) -> anyhow::Result<Exit> {
         print::note(if all { "no deletion was ever held" } else { "no deletion waits" });
     }
     if waiting > 0 && !style.is_json() {
-        let of_whom = match unproven {
+        let which = match unproven {
             1 if waiting == 1 => "it".to_owned(),
             all if all == waiting => "them".to_owned(),
             some => format!("{some} of them"),
         };
         let by_itself = match unproven {
             0 => String::new(),
-            _ => format!("; nothing is proven about {of_whom}, and the next sweep asks again"),
+            _ => format!("; nothing is proven about {which}, and the next sweep checks again"),
         };
         print::note(&format!(
             "{} for `komoju-sync deletions approve` or `reject`{by_itself}",
@@ -117,6 +121,6 @@ fn list(reader: &Reader, all: bool, style: Style) -> anyhow::Result<Exit> {
 
 fn decide(path: &std::path::Path, hold: Option<HoldId>, decision: Decision) -> anyhow::Result<usize> {
     let at = time::written(SystemClock::new().now());
-    let by = person::name();
+    let by = operator_name();
     Ok(write_beside(path, |tx| holds::decide(tx, hold, decision, &at, &by))?)
 }

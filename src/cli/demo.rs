@@ -40,13 +40,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const WELCOME: &str =
     r#"{"op": "create", "body": {"email": "welcome@example.com", "payment_details": "tok_demo"}}"#;
 
-/// A local KOMOJU and the daemon in a temporary directory: customers come, change and go, an office drops an intent by each door, and
-/// you see what is recorded and what becomes of it.
-/// Needs no account; everything is removed at the end.
+/// Run a local KOMOJU and the daemon in a temporary directory.
+///
+/// Customers are created, changed and deleted, one intent is dropped by each door, and the demo
+/// prints what is recorded. It needs no account, and removes everything at the end.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  komoju-sync demo --for 20s")]
-pub(super) struct Args {
-    /// How long: 20s, 5m, … Ctrl-C ends it earlier.
+pub(super) struct DemoArgs {
+    /// How long the demo runs, such as 20s or 5m; Ctrl-C ends it earlier.
     #[arg(long = "for", value_name = "TIME", default_value = "1m", value_parser = parse_duration)]
     length: Duration,
 }
@@ -56,7 +57,7 @@ fn parse_duration(text: &str) -> Result<Duration, UsageError> {
     parsed.ok_or_else(|| UsageError("a length of time looks like 20s or 5m".to_owned()))
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(args: &DemoArgs) -> anyhow::Result<Exit> {
     let directory = Scratch::new("komoju-sync-demo-")?;
     let result = signals::until_stopped(Exit::Failed, |stop| demo(directory.path(), args.length, stop));
     directory.close()?;
@@ -74,11 +75,11 @@ async fn demo(directory: &Path, length: Duration, stop: CancellationToken) -> an
 
     let clock = SystemClock::shared();
     let app = App::start(&config, "demo", clock.clone(), stop.clone()).await?;
-    let story = async {
-        let mut story = Story::new(&config, &sandbox)?;
+    let scenario = async {
+        let mut scenario = Scenario::new(&config, &sandbox)?;
         let began = clock.elapsed();
         while clock.elapsed() < began + length && !stop.is_cancelled() {
-            story.step(clock.elapsed() - began)?;
+            scenario.step(clock.elapsed() - began)?;
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = clock.sleep(LOOK_EVERY) => {}
@@ -87,9 +88,9 @@ async fn demo(directory: &Path, length: Duration, stop: CancellationToken) -> an
         stop.cancel();
         anyhow::Ok(())
     };
-    let (ran, story) = tokio::join!(app.run(&config, std::future::pending), story);
-    // An error of the story stops the daemon too, so it is reported first.
-    story?;
+    let (ran, scenario) = tokio::join!(app.run(&config, std::future::pending), scenario);
+    // An error of the scenario stops the daemon too, so it is reported first.
+    scenario?;
     ran?;
     report_end(&Reader::open(database)?)?;
     sandbox.stop().await;
@@ -120,21 +121,21 @@ fn configure(directory: &Path, sandbox: &Sandbox) -> anyhow::Result<Config> {
 }
 
 /// Changes customers, drops an intent by each door, and reports what the daemon records.
-struct Story<'a> {
+struct Scenario<'a> {
     config: &'a Config,
     sandbox: &'a Sandbox,
     reader: Reader,
     rng: StdRng,
-    /// The last change that was reported; none before the first sweep is complete.
+    /// The seq of the last reported change; none before the first complete sweep.
     seq: Option<i64>,
-    /// The state of each intent that was reported last.
+    /// The last reported state of each intent.
     reported: BTreeMap<String, String>,
-    /// How many intents were dropped: one by each door.
+    /// How many intents were dropped, each by another door.
     dropped: u8,
     next_at: Duration,
 }
 
-impl<'a> Story<'a> {
+impl<'a> Scenario<'a> {
     fn new(config: &'a Config, sandbox: &'a Sandbox) -> anyhow::Result<Self> {
         Ok(Self {
             config,
@@ -148,7 +149,7 @@ impl<'a> Story<'a> {
         })
     }
 
-    /// Does what is due; `now` is the time since the beginning.
+    /// Does what is due. `now` is the time since the start.
     fn step(&mut self, now: Duration) -> anyhow::Result<()> {
         match self.seq {
             Some(seq) => self.report_changes(seq)?,
@@ -179,19 +180,20 @@ impl<'a> Story<'a> {
             1 => {
                 let body = r#"{"email": "new.address@example.com"}"#;
                 let insert = "INSERT INTO intents (op, customer_id, body) VALUES";
-                say(&format!("office   {insert} ('update', '{id}', '{body}')"))?;
+                say(&format!("intent   {insert} ('update', '{id}', '{body}')"))?;
                 write_beside(database, |tx| accept::insert(tx, "update", Some(customer), Some(body)))?;
             }
             2 => {
                 let spool = &self.config.outbound.spool_dir;
                 let file = spool.join("welcome.json");
-                say(&format!("office   {}: {}", file.display(), WELCOME.replace("tok_demo", "****")))?;
-                // The daemon ignores names that begin with a dot, so it never reads a part of a file.
+                say(&format!("intent   {}: {}", file.display(), WELCOME.replace("tok_demo", "****")))?;
+                // The daemon ignores names that begin with a dot, so it never reads a part of a
+                // file.
                 std::fs::write(spool.join(".welcome.json"), WELCOME)?;
                 std::fs::rename(spool.join(".welcome.json"), file)?;
             }
             3 => {
-                say(&format!("office   komoju-sync intent delete {id} --id goodbye"))?;
+                say(&format!("intent   komoju-sync intent delete {id} --id goodbye"))?;
                 let intent = json!({"op": "delete", "customer_id": customer.as_str(), "id": "goodbye"});
                 let intent = Intent::parse(&intent.to_string())?;
                 write_beside(database, |tx| accept::accept(tx, &intent, accept::Door::Cli, None))?;
@@ -224,7 +226,7 @@ impl<'a> Story<'a> {
         })
     }
 
-    /// Reports the intents whose state is new.
+    /// Reports the intents that have a new state.
     fn report_outcomes(&mut self) -> anyhow::Result<()> {
         let Self { reader, reported, .. } = self;
         print::printing(|check| {
@@ -244,11 +246,11 @@ impl<'a> Story<'a> {
     }
 }
 
-/// Prints SQL to paste, with the path in it.
+/// Prints SQL commands to paste, with the path of the database.
 fn invite(config: &Config) {
     let path = config.database.path.display();
     let read = format!("sqlite3 -readonly -box {path}");
-    // The next line of the story reports a terminal that is gone.
+    // If standard output is closed, the next line of the scenario reports it.
     let _ = writeln!(
         io::stdout(),
         "\nPaste into a second terminal, while this runs:\n\n  \

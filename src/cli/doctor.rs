@@ -4,10 +4,10 @@
 //! configuration ─▶ key ─▶ files ─▶ disk ─▶ database ─▶ the API and its clock ─▶ account ─▶ what waits
 //! ```
 //!
-//! Each module reads what it needs and classifies it separately: these functions take values and
-//! return [`Finding`]s. A check that depends on something that failed is left out, with the reason.
-//! Nothing is written, made or started. The API is asked for one page, and for one customer where
-//! the key is in doubt.
+//! Each module reads what it needs, and classifies it in functions that take values and return
+//! [`DoctorFinding`]s. A check that depends on something that failed is left out, with the reason.
+//! Nothing is written, created or started. The API gets a request for one page, and one for a
+//! customer if the database is bound to another key.
 //!
 //! Rejected: the exit codes of other commands, because these stop at the first failure; and
 //! repairs, because as root they would leave files that belong to root.
@@ -31,7 +31,7 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 use access::Users;
-use finding::{Finding, Level};
+use finding::{DoctorFinding, Level};
 
 use super::print::{self, Out, Style, count};
 use super::{ConfigFile, Exit, signals};
@@ -47,28 +47,28 @@ const AFTER_CONFIG: &str = "key permissions spool disk schema wal instance api c
 /// What to do where this user may not read something.
 const RUN_AS_ROOT: &str = "run this as root: sudo komoju-sync doctor";
 
-/// Checks configuration, key, API, clock, permissions, disk and database; each finding with what to do.
+/// Check configuration, key, API, clock, permissions, disk and database, and show what to do.
 ///
-/// Works before the first start, beside the running daemon and with the network down; writes nothing. Run it as root: others may not
-/// look at everything.
+/// It works before the first start, while the daemon runs and without a network, and writes
+/// nothing. Run it as root, because other users may not read everything.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  sudo komoju-sync doctor\n  komoju-sync doctor --json | jq 'select(.level != \"ok\")'\n\n\
-    A line a check: ok, warn, fail, or skip where something else must be put right first. Exits 0 where nothing failed, \
-    also with warnings; 3 when something waits for an operator; 1, 2, 4 and 5 as everywhere. The whole database is checked \
-    by `komoju-sync verify`."
+    One line for each check: ok, warn, fail, or skip if something else must be corrected first. Exits 0 if nothing \
+    failed, also with warnings; 3 if something waits for an operator; 1, 2, 4 and 5 as every command. \
+    `komoju-sync verify` checks the whole database."
 )]
-pub(super) struct Args {
+pub(super) struct DoctorArgs {
     #[command(flatten)]
     style: Style,
 }
 
-pub(super) fn run(file: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(file: &ConfigFile, args: &DoctorArgs) -> anyhow::Result<Exit> {
     signals::until_stopped(Exit::Failed, async |stop| examine(file, args.style, stop).await)
 }
 
-/// Prints findings as they are made, and counts them.
-struct Report {
+/// Prints each finding at once, and counts them.
+struct DoctorReport {
     out: Out,
     style: Style,
     masker: Masker,
@@ -77,8 +77,8 @@ struct Report {
     warnings: u64,
 }
 
-impl Report {
-    fn add(&mut self, findings: impl IntoIterator<Item = Finding>) -> anyhow::Result<()> {
+impl DoctorReport {
+    fn add(&mut self, findings: impl IntoIterator<Item = DoctorFinding>) -> anyhow::Result<()> {
         for finding in findings {
             // A text may quote files, the environment or the API, and so a secret.
             let finding = finding.masked(&self.masker);
@@ -88,7 +88,7 @@ impl Report {
             if self.style.is_json() {
                 self.out.json(&finding)?;
             } else {
-                self.out.line(&finding.for_people())?;
+                self.out.line(&finding.to_text())?;
             }
         }
         Ok(self.out.flush()?)
@@ -111,7 +111,8 @@ impl Report {
 
 async fn examine(file: &ConfigFile, style: Style, stop: CancellationToken) -> anyhow::Result<Exit> {
     let masker = Masker::new(None);
-    let mut report = Report { out: Out::new(), style, masker, exit: Exit::Fine, failures: 0, warnings: 0 };
+    let mut report =
+        DoctorReport { out: Out::new(), style, masker, exit: Exit::Fine, failures: 0, warnings: 0 };
     let (config, findings) = configuration::load(file.path());
     if let Some(config) = config {
         tokio::select! {
@@ -121,18 +122,18 @@ async fn examine(file: &ConfigFile, style: Style, stop: CancellationToken) -> an
         }?;
     } else {
         report.add(findings)?;
-        let why = "what is to be checked stands in the configuration";
-        report.add(AFTER_CONFIG.split(' ').map(|check| Finding::skip(check, why)))?;
+        let why = "it needs a valid configuration";
+        report.add(AFTER_CONFIG.split(' ').map(|check| DoctorFinding::skip(check, why)))?;
     }
     report.finish()
 }
 
-/// Does the other checks; `findings` are those about the file's content.
+/// Runs the other checks. `findings` are about the content of the file.
 async fn with_config(
-    report: &mut Report,
+    report: &mut DoctorReport,
     file: &Path,
     config: &Config,
-    findings: Vec<Finding>,
+    findings: Vec<DoctorFinding>,
 ) -> anyhow::Result<()> {
     let clock = SystemClock::shared();
     let path = &config.database.path;
@@ -154,20 +155,20 @@ async fn with_config(
     report.add(findings)?;
 
     let asked = match (&key, current.and_then(|current| current.throttled_until(clock.now()))) {
-        (None, _) => Err("there is no key to ask with".to_owned()),
+        (None, _) => Err("there is no key for a request".to_owned()),
         (_, Some(until)) => Err(format!("the API asked us to wait until {until}")),
         (Some(key), None) => Ok(api::ask(config, key, current, &clock).await),
     };
     report.add(match &asked {
         Ok(asked) => api::classify(asked, config),
-        Err(why) => ["api", "clock"].map(|check| Finding::skip(check, why)),
+        Err(why) => ["api", "clock"].map(|check| DoctorFinding::skip(check, why)),
     })?;
     let asked = asked.as_ref().ok().and_then(|asked| asked.as_ref().ok());
     report.add([account::check(current, key.as_ref(), asked)])?;
     report.add(state::check(current, holder.is_some(), asked))
 }
 
-/// Returns a number of bytes for people: `1.50 MiB`.
+/// Returns a number of bytes in readable form: `1.50 MiB`.
 fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }

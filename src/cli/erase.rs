@@ -1,4 +1,5 @@
-//! `erase`: removes a deleted customer's data from all that this program keeps, with a receipt.
+//! `erase`: removes a deleted customer's data from everything that this program keeps, and prints a
+//! receipt.
 
 use std::path::{Path, PathBuf};
 
@@ -15,18 +16,21 @@ use crate::store::{Wiped, wipe_beside};
 use crate::tasks::spool::erase::{self as files, ErasedFiles};
 use komoju_core::{CustomerId, time};
 
-/// Takes a deleted customer's data out of change log, mirror, outbox, spool files and free pages, and prints a receipt of that.
+/// Erase a deleted customer's data from change log, mirror, outbox, spool files and free pages, and
+/// print a receipt.
 ///
-/// The customer must be deleted at KOMOJU, or it would come back. The log keeps that there were changes, and when; `verify` still
-/// proves it. The customer's id stays. Works beside the daemon, and ends by overwriting the unused bytes of the whole database file,
-/// which takes about as long as reading it.
+/// The customer must be deleted at KOMOJU; otherwise the next sweep would restore it. The log keeps
+/// that there were changes, and when, and `verify` still proves it. The customer's id is kept. The
+/// daemon may run meanwhile. At the end the unused bytes of the whole database file are
+/// overwritten, which takes about as long as reading the file.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  komoju-sync erase cus_123\n  komoju-sync erase cus_123 --json > receipt.json\n\n\
-    Exits 3 where something is left for an operator: a file that also holds others, or a reader that keeps old pages. See to what it \
-    names at once: said again it finishes what a reader kept it from, but finds the rest by the customer's id alone, for the values are gone."
+    Exits 3 if something is left for an operator: a file that also contains other customers, or a reader that keeps old \
+    pages. Handle what it names at once. A second run overwrites what a reader kept, but finds other data by the \
+    customer's id only, because the values are erased."
 )]
-pub(super) struct Args {
+pub(super) struct EraseArgs {
     /// The customer's id.
     #[arg(value_parser = parse_id)]
     id: CustomerId,
@@ -34,44 +38,44 @@ pub(super) struct Args {
     style: Style,
 }
 
-const BACKUPS: &str = "backups and copies that were made before still hold the data, and the journal of this program's messages may \
-                       hold the id; the id of an intent from a file, which stays, ends with 12 digits of the SHA-256 of that file's \
-                       content, by which a guess could be proven";
+const BACKUPS: &str = "earlier backups and copies still contain the data, and the journal of this program's messages may contain \
+                       the id; the id of an intent from a file is kept and ends with 12 digits of the SHA-256 of that file's \
+                       content, which can confirm a guess of the content";
 
-/// What the operator must look at, and why.
+/// Something that the operator must handle, and why.
 #[derive(Serialize)]
-struct Left {
+struct Leftover {
     what: String,
     why: String,
 }
 
-impl Left {
+impl Leftover {
     fn new(what: impl ToString, why: &str) -> Self {
         Self { what: what.to_string(), why: why.to_owned() }
     }
 }
 
-/// What was erased, and what is left.
+/// What was erased, and what is left for the operator.
 struct Receipt<'a> {
     id: &'a CustomerId,
     erasure: Erasure,
-    papers: ErasedFiles,
+    spool_files: ErasedFiles,
     wiped: Wiped,
-    left: Vec<Left>,
+    left: Vec<Leftover>,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &EraseArgs) -> anyhow::Result<Exit> {
     let config = config.load()?;
     let database = &config.database.path;
     let at = time::written(SystemClock::new().now());
-    let ((erasure, papers), wiped) = wipe_beside(database, |tx| {
+    let ((erasure, spool_files), wiped) = wipe_beside(database, |tx| {
         let erasure = erase::erase(tx, &args.id, &at)?;
-        let papers = files::erase(tx, &config.outbound.spool_dir, &erasure.traces)?;
-        Ok((erasure, papers))
+        let spool_files = files::erase(tx, &config.outbound.spool_dir, &erasure.traces)?;
+        Ok((erasure, spool_files))
     })?;
-    let mut left = left(&erasure, &papers);
+    let mut left = left(&erasure, &spool_files);
     left.extend(copies(database)?);
-    let receipt = Receipt { id: &args.id, erasure, papers, wiped, left };
+    let receipt = Receipt { id: &args.id, erasure, spool_files, wiped, left };
     let mut out = Out::new();
     if args.style.is_json() {
         out.json(&receipt.json())?;
@@ -85,7 +89,7 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
         Wiped::Failed(why) => why.clone(),
     };
     print::note(&format!(
-        "the erasure is not finished: {} and its -wal still hold what was erased. {why}. The daemon or the next `komoju-sync sync` \
+        "the erasure is not finished: {} and its -wal still contain erased data. {why}. The daemon or the next `komoju-sync sync` \
          finishes it, and so does `komoju-sync erase {}`; until then `komoju-sync status` reports it",
         database.display(),
         args.id
@@ -103,8 +107,8 @@ impl Receipt<'_> {
             "redacted": erasure.redaction.redacted,
             "again": erasure.again,
             "intents": erasure.intents,
-            "files_removed": self.papers.removed,
-            "files_rewritten": self.papers.rewritten,
+            "files_removed": self.spool_files.removed,
+            "files_rewritten": self.spool_files.rewritten,
             "free_pages_clean": is_clean,
             "wal_clean": is_clean,
             "left": self.left,
@@ -119,52 +123,52 @@ impl Receipt<'_> {
         let clean = if self.wiped == Wiped::Clean { "clean" } else { "not yet clean" };
         let seqs = redaction.redacted.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let (removed, rewritten) =
-            (count(self.papers.removed, "file"), count(self.papers.rewritten, "receipt"));
+            (count(self.spool_files.removed, "file"), count(self.spool_files.rewritten, "receipt"));
         let mut lines = vec![
             format!("customer {} {when}, at {erased_at}", self.id),
-            format!("change log  change {} says so; redacted: {seqs}", redaction.seq),
+            format!("change log  recorded as change {}; redacted: {seqs}", redaction.seq),
             format!("outbox      {} redacted", count(*intents, "intent")),
             format!("files       {removed} removed, {rewritten} rewritten"),
             format!("free pages  {clean}"),
             format!("WAL         {clean}"),
         ];
-        lines.extend(self.left.iter().map(|Left { what, why }| format!("left        {what}: {why}")));
+        lines.extend(self.left.iter().map(|Leftover { what, why }| format!("left        {what}: {why}")));
         lines.extend([format!("head        {head}"), format!("note        {BACKUPS}")]);
         lines
     }
 }
 
-/// Returns what in the outbox, the spool and the mirror needs the operator.
-fn left(erasure: &Erasure, papers: &ErasedFiles) -> Vec<Left> {
+/// Returns what the operator must handle in the outbox, the spool and the mirror.
+fn left(erasure: &Erasure, spool_files: &ErasedFiles) -> Vec<Leftover> {
     let intents = erasure.kept.iter();
-    let intents = intents.map(|(position, why)| Left::new(format!("intent at position {position}"), why));
-    let files = papers.left.iter().map(|(path, why)| Left::new(path.display(), why.as_str()));
-    let same_email = "has the same email; erase it too where it is the same person";
-    let same = erasure.same_email.iter().map(|id| Left::new(format!("customer {id}"), same_email));
+    let intents = intents.map(|(position, why)| Leftover::new(format!("intent at position {position}"), why));
+    let files = spool_files.left.iter().map(|(path, why)| Leftover::new(path.display(), why.as_str()));
+    let same_email = "has the same email; erase it too if it is the same person";
+    let same = erasure.same_email.iter().map(|id| Leftover::new(format!("customer {id}"), same_email));
     intents.chain(files).chain(same).collect()
 }
 
-/// Removes this program's own copies that no process works on; returns the others.
-fn copies(database: &Path) -> anyhow::Result<Vec<Left>> {
+/// Removes the copies of this program that no process uses, and returns the others.
+fn copies(database: &Path) -> anyhow::Result<Vec<Leftover>> {
     let real = place::real(database)?;
     let directory = place::directory(&real);
     let mut left = Vec::new();
     let mut add = |paths: Vec<PathBuf>, why: &str| {
-        left.extend(paths.iter().map(|path| Left::new(path.display(), why)));
+        left.extend(paths.iter().map(|path| Leftover::new(path.display(), why)));
     };
     for prefix in [".komoju-sync-restore-", ".komoju-sync-backup-"] {
         add(
-            signals::take_away_left_behind(directory, prefix)?,
-            "a backup or restore that is under way, or could not be removed, may hold this customer: erase again after it",
+            signals::remove_abandoned(directory, prefix)?,
+            "a copy of a running backup or restore, or one that could not be removed, may contain this customer: erase again when it is gone",
         );
     }
     add(
         place::files_in(directory, &place::prefix(&real, ".before-restore-")),
-        "it was kept by a restore, and may hold this customer: remove it when it is of no more use",
+        "a restore kept it, and it may contain this customer: remove it when it is no longer needed",
     );
     add(
         place::files_in(&directory.join("backups"), ""),
-        "it is a backup, and may hold this customer: remove it when it is of no more use",
+        "it is a backup, and may contain this customer: remove it when it is no longer needed",
     );
     Ok(left)
 }

@@ -1,4 +1,4 @@
-//! How a command ends, as the shell sees it.
+//! The exit codes of commands.
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ pub enum Exit {
     Failed,
     /// 2: usage or configuration.
     Usage,
-    /// 3: done, but something waits for a person.
+    /// 3: done, but something waits for an operator.
     Waits,
     /// 4: the API refused the key.
     KeyRefused,
@@ -30,7 +30,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The number.
+    /// Returns the number.
     pub fn code(self) -> u8 {
         match self {
             Self::Fine => 0,
@@ -42,7 +42,7 @@ impl Exit {
         }
     }
 
-    /// Where two apply, the one that is told: 5, 2, 4, 1, 3, 0.
+    /// Returns the code if both apply: the one that is first in 5, 2, 4, 1, 3, 0.
     pub fn and(self, other: Self) -> Self {
         let weight = |exit: Self| match exit {
             Self::Database => 5,
@@ -73,7 +73,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What a pass's report exits with.
+/// Returns the exit code for the report of a pass.
 pub(super) fn exit_of_report(report: &Report) -> Exit {
     match (&report.failure, report.outcome) {
         (Some(Failure::KeyRefused(_)), _) => Exit::KeyRefused,
@@ -86,7 +86,7 @@ pub(super) fn exit_of_report(report: &Report) -> Exit {
     }
 }
 
-/// What an error exits with.
+/// Returns the exit code for an error.
 pub(super) fn exit_of(error: &anyhow::Error) -> Exit {
     let by_store = |e: &StoreError| if e.is_unusable() { Exit::Database } else { Exit::Failed };
     for cause in error.chain() {
@@ -109,18 +109,19 @@ pub(super) fn exit_of(error: &anyhow::Error) -> Exit {
     Exit::Failed
 }
 
-/// Whether a file of the configuration could not be read for a reason that can pass, such as exhausted file handles.
+/// Whether a file of the configuration could not be read for a reason that can pass, such as
+/// exhausted file handles.
 pub(super) fn input_can_pass(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source())
         .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(can_pass))
 }
 
-/// An argument that only turns out to be wrong when it is used.
+/// An argument that clap accepts and the command refuses.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct UsageError(pub(super) String);
 
-/// Whether the reader of our output has gone, as `| head` does: no reason to complain.
+/// Whether the reader of standard output has closed it, as `| head` does. That is no error.
 pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn where_several_apply_the_contract_says_which() {
+    fn code_of_several_follows_the_order_of_the_contract() {
         let order = [Exit::Database, Exit::Usage, Exit::KeyRefused, Exit::Failed, Exit::Waits, Exit::Fine];
         assert_eq!(order.map(Exit::code), [5, 2, 4, 1, 3, 0]);
         for (n, first) in order.into_iter().enumerate() {

@@ -11,36 +11,40 @@ use crate::store::log::passes;
 use crate::store::read::{self, Record};
 use crate::store::{Reader, StoreError};
 
-/// The live customers to standard output, by id, with the columns of the view `customers`. Exits with 1 where no sweep has read all
-/// customers yet: what is printed is then a part.
+/// Write the live customers to standard output by id, with the columns of the view `customers`.
+///
+/// Exits 1 if no sweep has read all customers yet, because the export is incomplete then.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync export --format csv > customers.csv\n  \
     komoju-sync export --format jsonl --as-of 2026-01-31")]
-pub(super) struct Args {
-    /// How.
+pub(super) struct ExportArgs {
+    /// The output format.
     #[arg(long, value_enum)]
-    format: Format,
+    format: ExportFormat,
     #[command(flatten)]
     as_of: AsOf,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
+enum ExportFormat {
     /// Comma-separated, with a header line; JSON columns as JSON text.
     Csv,
     /// One JSON object a line.
     Jsonl,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &ExportArgs) -> anyhow::Result<Exit> {
     let reader = Reader::open(&config.load()?.database.path)?;
     let as_of = args.as_of.within(&reader)?;
-    // Before the export, so that a sweep which ends meanwhile does not hide that it began too early.
+    // Check before the export, because a sweep that ends during the export would hide that the
+    // export is incomplete.
     let is_partial = reader.look(|conn| passes::is_partial(conn, as_of))?;
     let mut out = Out::new();
     match args.format {
-        Format::Jsonl => print::printing(|check| each(&reader, as_of, |record| check(out.json(&record))))?,
-        Format::Csv => {
+        ExportFormat::Jsonl => {
+            print::printing(|check| each(&reader, as_of, |record| check(out.json(&record))))?
+        }
+        ExportFormat::Csv => {
             let mut csv = csv::Writer::from_writer(out.writer());
             csv.write_record(read::customer_columns(&reader)?)?;
             print::printing(|check| {
@@ -56,8 +60,8 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     if is_partial {
         let when = as_of.map_or("yet", |_| "by then");
         print::note(&format!(
-            "the export is incomplete: no sweep had read all customers {when}. `komoju-sync status` shows the last one, \
-             and `komoju-sync sync` makes one"
+            "the export is incomplete: no sweep had read all customers {when}. `komoju-sync status` shows the last sweep, \
+             and `komoju-sync sync` runs one"
         ));
         return Ok(Exit::Failed);
     }
@@ -69,7 +73,7 @@ fn each(
     as_of: Option<Timestamp>,
     mut visit: impl FnMut(Record) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    // All of one moment, however long it takes.
+    // One snapshot for the whole export.
     reader.in_one_view(|conn| {
         let live = u64::try_from(read::mirror_info(conn)?.number("live")).unwrap_or(0);
         let bar = progress::bar("exporting customers", live);
@@ -86,7 +90,7 @@ fn each(
     })
 }
 
-/// A closed pipe must be told apart, also from inside a CSV writer's error.
+/// Returns the I/O error inside a CSV error, so that a closed pipe is recognized.
 fn output_error(error: csv::Error) -> std::io::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(e) => e,

@@ -1,9 +1,10 @@
 //! `intent`: the outbox by hand.
 //!
-//! Every command here only reads and writes rows, also beside a running daemon; what is queued, the daemon or the next `sync` sends.
+//! These commands only read and write rows, also while a daemon runs. The daemon or the next `sync`
+//! sends what is queued.
 
 mod decide;
-mod give;
+mod enqueue;
 mod import;
 mod input;
 mod list;
@@ -19,56 +20,56 @@ use super::{ConfigFile, Exit};
 use crate::store::{Instance, Reader, StoreError, read};
 use komoju_core::intent::BadIntent;
 
-/// The outbox: what is to be created, changed or deleted at KOMOJU, and what became of it.
+/// Queue and manage intents: customers to create, update or delete at KOMOJU.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  komoju-sync intent create --email new@example.com --metadata plan=gold --wait\n  \
     komoju-sync intent update cus_123 --email other@example.com\n  komoju-sync intent list\n\n\
-    `komoju-sync intent COMMAND --help` has more of them."
+    `komoju-sync intent COMMAND --help` shows more examples."
 )]
-pub(super) struct Args {
+pub(super) struct IntentArgs {
     #[command(subcommand)]
-    what: What,
+    command: IntentCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// Queue a new customer.
-    Create(give::Create),
-    /// Queue other values for a customer; what is not named stays.
-    Update(give::Update),
-    /// Queue a customer's end.
-    Delete(give::Delete),
-    /// Queue a file of intents, all or none.
-    Import(import::Args),
-    /// The intents that are not settled yet, in the order of acceptance.
-    List(list::List),
-    /// One intent, its attempts, and what can be done about it.
-    Show(list::Show),
-    /// The calls that would be sent now, exactly; sends nothing.
-    Plan(plan::Args),
-    /// Let deletes through that wait because there are too many of them.
-    Approve(decide::Approve),
-    /// Try one again that was rejected or parked.
-    Retry(decide::Retry),
-    /// Take intents back.
-    Cancel(decide::Cancel),
+enum IntentCommand {
+    /// Queue the create of a customer.
+    Create(enqueue::IntentCreateArgs),
+    /// Queue an update of a customer; other parameters are unchanged.
+    Update(enqueue::IntentUpdateArgs),
+    /// Queue the delete of a customer.
+    Delete(enqueue::IntentDeleteArgs),
+    /// Queue all intents of a file, or none.
+    Import(import::IntentImportArgs),
+    /// List the intents that are not settled, in the order of acceptance.
+    List(list::IntentListArgs),
+    /// Show one intent, its attempts, and what an operator can do.
+    Show(list::IntentShowArgs),
+    /// Show the requests that would be sent now; send nothing.
+    Plan(plan::IntentPlanArgs),
+    /// Approve deletes that are held because there are too many of them.
+    Approve(decide::IntentApproveArgs),
+    /// Retry a rejected or parked intent.
+    Retry(decide::IntentRetryArgs),
+    /// Cancel queued or parked intents.
+    Cancel(decide::IntentCancelArgs),
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &IntentArgs) -> anyhow::Result<Exit> {
     let config = config.load()?;
     let path = &config.database.path;
-    match &args.what {
-        What::Create(args) => give::create(path, args),
-        What::Update(args) => give::update(path, args),
-        What::Delete(args) => give::delete(path, args),
-        What::Import(args) => import::run(&config, args),
-        What::List(args) => list::list(path, args),
-        What::Show(args) => list::show(path, args),
-        What::Plan(args) => plan::run(&config, args),
-        What::Approve(args) => decide::approve(&config, args),
-        What::Retry(args) => decide::retry(path, args),
-        What::Cancel(args) => decide::cancel(path, args),
+    match &args.command {
+        IntentCommand::Create(args) => enqueue::create(path, args),
+        IntentCommand::Update(args) => enqueue::update(path, args),
+        IntentCommand::Delete(args) => enqueue::delete(path, args),
+        IntentCommand::Import(args) => import::run(&config, args),
+        IntentCommand::List(args) => list::list(path, args),
+        IntentCommand::Show(args) => list::show(path, args),
+        IntentCommand::Plan(args) => plan::run(&config, args),
+        IntentCommand::Approve(args) => decide::approve(&config, args),
+        IntentCommand::Retry(args) => decide::retry(path, args),
+        IntentCommand::Cancel(args) => decide::cancel(path, args),
     }
 }
 
@@ -78,16 +79,16 @@ impl From<BadIntent> for UsageError {
     }
 }
 
-/// Makes a refusal a usage error; failures of the database stay what they are.
-fn refused_at_the_door(error: StoreError) -> anyhow::Error {
+/// Returns a refusal as a usage error, and any other error unchanged.
+fn as_usage_error(error: StoreError) -> anyhow::Error {
     match error {
         StoreError::Refused(why) => UsageError(why).into(),
         other => other.into(),
     }
 }
 
-/// Returns which process sends what is queued, and when.
-fn what_happens_next(path: &Path) -> Result<&'static str, StoreError> {
+/// Returns the sentence that says which process sends queued intents, and when.
+fn sending_process(path: &Path) -> Result<&'static str, StoreError> {
     let reader = Reader::open(path)?;
     let sender = sender(path)?;
     if reader.look(read::obstacles)?.0.is_some() {
@@ -107,14 +108,14 @@ fn what_happens_next(path: &Path) -> Result<&'static str, StoreError> {
     })
 }
 
-/// The process that sends what is queued.
+/// The process that sends queued intents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sender {
     /// `run`.
     Daemon,
     /// `sync`, which ends by itself.
     Sync,
-    /// No process that holds the database sends.
+    /// No process, or one that does not send.
     None,
 }
 

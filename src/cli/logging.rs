@@ -1,5 +1,6 @@
-//! Where log lines go: to the journal with priorities and fields where systemd connected standard error to it; else to standard
-//! error, one a line, in colour on a terminal only; around a progress bar where there is one.
+//! The log. Events go to the journal, with priorities and fields, if systemd connected standard
+//! error to it. Otherwise they go to standard error, one a line, in color on a terminal only, and
+//! around progress bars.
 
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
@@ -14,19 +15,20 @@ use tracing_subscriber::{Layer, registry};
 use super::progress;
 use crate::config::{Format, Log};
 
-/// What the names of our fields in the journal begin with.
+/// The prefix of our field names in the journal.
 const FIELDS: &str = "KOMOJU_SYNC";
 
-/// Sets the log up as configured. A second call changes nothing.
+/// Sets up the log as configured. A second call changes nothing.
 pub(super) fn start(log: &Log) {
     let level = LevelFilter::from_level(log.level);
-    // What libraries log is written for their authors; an error of theirs that matters is in a message of ours.
+    // Libraries log for their own authors. If an error of a library matters, a message of ours
+    // contains it.
     let ours = Targets::new().with_default(LevelFilter::OFF).with_target("komoju_sync", level);
     let in_journal = is_journal();
     let terminal = io::stderr().is_terminal();
     let lines = || {
         fmt::layer()
-            .with_writer(AroundBars)
+            .with_writer(LogWriter)
             .with_target(false)
             .with_ansi(super::terminal::may_draw() && !in_journal)
     };
@@ -47,35 +49,37 @@ pub(super) fn start(log: &Log) {
         Format::Auto if terminal => in_text(),
         Format::Json | Format::Auto => lines().json().flatten_event(true).boxed(),
     };
-    // Only one log can be set up; in tests another may be there already.
+    // This fails if a log is set up already, as in tests.
     drop(registry().with(layer.with_filter(ours)).try_init());
 }
 
-/// syslog's own words for our levels: what a person need not know is not "notice".
+/// Returns the syslog priorities of our levels. The library's default for `info` is "notice", which
+/// is for events that need attention.
 fn priorities() -> PriorityMappings {
     PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() }
 }
 
-/// Whether standard error goes to the journal: systemd names the stream, and a redirection within the service is another one.
+/// Whether standard error goes to the journal. `$JOURNAL_STREAM` names the stream that systemd
+/// connected; a redirection within the service leads to another one.
 fn is_journal() -> bool {
     let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
-    std::env::var("JOURNAL_STREAM").is_ok_and(|told| told == format!("{}:{}", stderr.dev(), stderr.ino()))
+    std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == format!("{}:{}", stderr.dev(), stderr.ino()))
 }
 
-/// Writes a whole line with the progress bar out of the way.
-struct AroundBars;
+/// Writes whole lines while the progress bars are hidden.
+struct LogWriter;
 
-struct Line(Vec<u8>);
+struct LogLine(Vec<u8>);
 
-impl MakeWriter<'_> for AroundBars {
-    type Writer = Line;
+impl MakeWriter<'_> for LogWriter {
+    type Writer = LogLine;
 
-    fn make_writer(&self) -> Line {
-        Line(Vec::new())
+    fn make_writer(&self) -> LogLine {
+        LogLine(Vec::new())
     }
 }
 
-impl Write for Line {
+impl Write for LogLine {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -86,7 +90,7 @@ impl Write for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for LogLine {
     fn drop(&mut self) {
         progress::suspended(|| {
             let _ = io::stderr().write_all(&self.0);

@@ -10,19 +10,19 @@ use clap_mangen::Man;
 use super::print::Out;
 use super::{Exit, command};
 
-/// The manual page of the whole program to standard output, or all pages into a directory.
+/// Print the manual page of the program, or write all pages to a directory.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  komoju-sync man | man -l -\n  komoju-sync man --dir ~/.local/share/man/man1"
 )]
-pub(super) struct Args {
-    /// Write komoju-sync.1 and one page a command (komoju-sync-intent-create.1) to this directory, which is made where it is
-    /// missing.
+pub(super) struct ManArgs {
+    /// Write komoju-sync.1 and one page for each command (komoju-sync-intent-create.1) to this
+    /// directory; it is created if it is missing.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(args: &ManArgs) -> anyhow::Result<Exit> {
     let mut whole = command().disable_help_subcommand(true);
     whole.build();
     match &args.dir {
@@ -38,7 +38,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Fine)
 }
 
-/// The pages of a command and of all below it.
+/// Writes the pages of a command and of its subcommands.
 fn write_all(command: clap::Command, dir: &Path) -> io::Result<()> {
     for below in command.get_subcommands() {
         write_all(below.clone(), dir)?;

@@ -1,4 +1,5 @@
-//! Printing: data to standard output, words to standard error, nothing that could write to somebody's terminal.
+//! Prints data to standard output and messages to standard error. Text from outside cannot control
+//! the terminal.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 
@@ -16,33 +17,34 @@ pub(super) use komoju_core::words::{count, grouped};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
 #[group(multiple = false)]
 pub(super) struct Style {
-    /// One JSON object a line, its keys the SQL columns.
+    /// Print one JSON object a line, with the SQL columns as keys.
     #[arg(long)]
     json: bool,
-    /// The same by name.
+    /// The output format by name.
     #[arg(long, value_enum, value_name = "FORMAT")]
-    format: Option<Format>,
+    format: Option<OutputFormat>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people.
+enum OutputFormat {
+    /// Readable text.
     Text,
     /// One JSON object a line.
     Json,
 }
 
 impl Style {
-    /// Whether JSON was asked for.
+    /// Whether JSON is requested.
     pub(super) fn is_json(self) -> bool {
-        self.json || self.format == Some(Format::Json)
+        self.json || self.format == Some(OutputFormat::Json)
     }
 }
 
-/// Standard output, buffered. A reader that goes away is an error like any other, told apart at the top.
+/// Buffered standard output. A closed pipe is an error like any other; [`super::main`] recognizes
+/// it.
 pub(super) struct Out {
     writer: BufWriter<StdoutLock<'static>>,
-    /// The terminal's width; `None` where another program reads.
+    /// The terminal's width; `None` if another program reads the output.
     columns: Option<usize>,
 }
 
@@ -51,12 +53,13 @@ impl Out {
         Self { columns: terminal::width(), writer: BufWriter::new(io::stdout().lock()) }
     }
 
-    /// One line of words.
+    /// Prints one line of text.
     pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.writer, "{text}")
     }
 
-    /// The names of a list's columns, on a terminal only: other programs take each line for an entry.
+    /// Prints the column names of a list, on a terminal only, because other programs read each line
+    /// as an entry.
     pub(super) fn header(&mut self, text: &str) -> io::Result<()> {
         match self.columns {
             Some(_) => self.row(text),
@@ -64,7 +67,7 @@ impl Out {
         }
     }
 
-    /// One entry of a list, on one line of the terminal.
+    /// Prints one entry of a list, cut to the width of the terminal.
     pub(super) fn row(&mut self, text: &str) -> io::Result<()> {
         match self.columns {
             Some(columns) => self.line(&terminal::fitted(text, columns)),
@@ -72,29 +75,30 @@ impl Out {
         }
     }
 
-    /// One line of JSON.
+    /// Prints one line of JSON.
     pub(super) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.writer, value)?;
         self.writer.write_all(b"\n")
     }
 
-    /// Everything as it is.
+    /// Returns the writer, for output that is not in lines.
     pub(super) fn writer(&mut self) -> &mut impl Write {
         &mut self.writer
     }
 
-    /// Hands over what is buffered. Must be called: an error at the end would be lost otherwise.
+    /// Writes what is buffered. Must be called, because an error at the end would be lost
+    /// otherwise.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.writer.flush()
     }
 
-    /// Hands over what is buffered, for output that goes on.
+    /// Writes what is buffered, before more output follows.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
     }
 }
 
-/// Carries an output error through a store's visitor.
+/// Keeps an output error in `kept`, and returns an error that ends the store's query.
 pub(super) fn through_store(result: io::Result<()>, kept: &mut Option<io::Error>) -> Result<(), StoreError> {
     result.map_err(|e| {
         *kept = Some(e);
@@ -102,7 +106,7 @@ pub(super) fn through_store(result: io::Result<()>, kept: &mut Option<io::Error>
     })
 }
 
-/// Runs a query whose visitor prints; an output error comes back as itself.
+/// Runs a query that prints in its visitor. Returns an output error unchanged.
 pub(super) fn printing(
     query: impl FnOnce(&mut dyn FnMut(io::Result<()>) -> Result<(), StoreError>) -> Result<(), StoreError>,
 ) -> anyhow::Result<()> {
@@ -114,12 +118,12 @@ pub(super) fn printing(
     }
 }
 
-/// Text from outside, harmless on a terminal.
+/// Returns text from outside with its control characters replaced.
 pub(super) fn safe(text: &str) -> String {
     text.chars().map(harmless).collect()
 }
 
-/// A value for a person: text without quotes, nothing for null.
+/// Returns a value as readable text: strings without quotes, nothing for null.
 pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -128,25 +132,25 @@ pub(super) fn plain(value: &Value) -> String {
     }
 }
 
-/// `error: …` on standard error, in red on a terminal.
+/// Prints `error: …` to standard error, in red on a terminal.
 pub(super) fn error(text: &str) {
     let (on, off) = if terminal::may_draw() { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
     let _ = writeln!(io::stderr(), "{on}error:{off} {text}");
 }
 
-/// A line for a person on standard error. That nobody reads there is no reason to stop.
+/// Prints a line for the operator to standard error. A closed pipe there is ignored.
 pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// An error with its causes; what a cause says again is said once.
+/// Returns an error with its causes. A text that a cause repeats is left out.
 pub(super) fn chain(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| {
-        if told.is_empty() {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+        if text.is_empty() {
             return cause;
         }
-        let last = told.rsplit(": ").next().unwrap_or_default();
-        if told.contains(&cause) || cause.ends_with(last) { told } else { format!("{told}: {cause}") }
+        let last = text.rsplit(": ").next().unwrap_or_default();
+        if text.contains(&cause) || cause.ends_with(last) { text } else { format!("{text}: {cause}") }
     })
 }
 
@@ -155,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_from_outside_cannot_steer_a_terminal() {
+    fn text_from_outside_cannot_control_a_terminal() {
         let hostile = "a\u{1b}[2J\u{9b}1m\r\nb";
         assert!(!safe(hostile).chars().any(char::is_control), "{}", safe(hostile));
     }

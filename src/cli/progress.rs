@@ -1,4 +1,5 @@
-//! Progress bars: on standard error, on a terminal only and never with NO_COLOR, with count, rate and time left.
+//! Progress bars on standard error, with count, rate and time left. They are drawn on a terminal
+//! only, and never with `NO_COLOR`.
 
 use std::sync::LazyLock;
 
@@ -8,18 +9,18 @@ use tokio::sync::watch;
 use super::terminal;
 use crate::tasks::pull::{Phase, Progress};
 
-/// All bars; log lines are written around them.
+/// All bars. Log lines are written around them.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(|| match terminal::may_draw() {
     true => MultiProgress::new(),
     false => MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
 });
 
-/// Runs `write` with every bar out of the way.
+/// Runs `write` while all bars are hidden.
 pub(super) fn suspended(write: impl FnOnce()) {
     BARS.suspend(write);
 }
 
-/// A bar of `of` steps; 0 while that is unknown.
+/// Returns a bar with `of` steps; 0 while the number is unknown.
 pub(super) fn bar(what: &'static str, of: u64) -> ProgressBar {
     let bar = BARS.add(ProgressBar::new(of));
     bar.set_style(style());
@@ -31,12 +32,11 @@ fn style() -> ProgressStyle {
     ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {rate}, {eta} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .with_key("rate", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-            // A bar that cannot be drawn is not worth an error.
             let _ = write!(text, "{:.0}/s", state.per_sec());
         })
 }
 
-/// Draws a pass until its sender is gone or `done` resolves.
+/// Draws the progress of a pass until its sender is dropped.
 pub(super) async fn draw(mut progress: watch::Receiver<Progress>) {
     let mut shown: Option<(Phase, ProgressBar)> = None;
     while progress.changed().await.is_ok() {
@@ -47,7 +47,7 @@ pub(super) async fn draw(mut progress: watch::Receiver<Progress>) {
                 continue;
             }
             Phase::Reading => "reading customers",
-            Phase::Asking => "asking about missing customers",
+            Phase::Asking => "requesting missing customers",
         };
         if shown.as_ref().is_none_or(|(drawn, _)| *drawn != phase) {
             shown = Some((phase, bar(what, of)));

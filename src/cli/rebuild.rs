@@ -1,4 +1,4 @@
-//! `rebuild`: the mirror anew from the log.
+//! `rebuild`: builds the mirror from the change log.
 
 use super::print::{self, count};
 use super::{ConfigFile, Exit, progress};
@@ -7,14 +7,14 @@ use crate::store::file::continuity;
 use crate::store::log::verify;
 use crate::store::{Instance, Reader, Store, read};
 
-/// Makes the mirror anew from the change log. Needs the daemon to be stopped.
+/// Rebuild the mirror from the change log. The daemon must be stopped.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  komoju-sync rebuild && komoju-sync verify")]
-pub(super) struct Args {}
+pub(super) struct RebuildArgs {}
 
-pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, _: &RebuildArgs) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
-    // Only an existing database can be rebuilt; this must not make one.
+    // Open it for reading first, because this command must not create a database.
     let known = {
         let info = read::mirror_info(&*Reader::open(&path)?).map_err(|e| e.about(&path))?;
         u64::try_from(info.number("live") + info.number("deleted")).unwrap_or(0)
@@ -29,6 +29,6 @@ pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
     let customers = runtime.block_on(rebuilt)?;
     bar.finish_and_clear();
     store.close();
-    print::note(&format!("the mirror holds {}, made anew from the change log", count(customers, "customer")));
+    print::note(&format!("rebuilt the mirror with {} from the change log", count(customers, "customer")));
     Ok(Exit::Fine)
 }

@@ -9,28 +9,29 @@ use tokio_util::sync::CancellationToken;
 use super::exit::UsageError;
 use super::print::{self, count, safe};
 use super::signals::{self, Scratch};
-use super::{ConfigFile, Exit, lengthy};
+use super::{ConfigFile, Exit, blocking};
 use crate::clock::{Clock, SystemClock};
 use crate::store::file::{backup, place, restore};
 use crate::store::{Instance, LogMark};
 use komoju_core::time;
 
-/// Puts a backup in the place of the database. Needs the daemon to be stopped.
+/// Replace the database with a backup. The daemon must be stopped.
 ///
-/// The backup is checked first, and only read. The database that was there is kept beside the new one under another name. Intents
-/// that were unfinished are parked, for they may have been carried out since; the next complete sweep records no deletion, they all
-/// wait for an operator; and the change log gets a new log_id.
+/// The backup is checked first, and only read. The old database is kept beside the new one under
+/// another name. Unfinished intents are parked, because they may have been carried out since the
+/// backup. The next complete sweep holds all deletions for an operator and records none. The change
+/// log gets a new log_id.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  systemctl stop komoju-sync\n  \
     komoju-sync restore /var/backups/komoju-2026-01-31.db\n  systemctl start komoju-sync\n\n\
-    Exits 3 when intents are parked (`komoju-sync intent list --state parked` shows them), and when customers are in it again that \
-    were erased since: each is named, to be erased again.")]
-pub(super) struct Args {
-    /// A file that `komoju-sync backup` made, or a copy of a database that no process worked on.
+    Exits 3 if intents are parked (`komoju-sync intent list --state parked` shows them), or if the backup contains \
+    customers that were erased since: each is named, and must be erased again.")]
+pub(super) struct RestoreArgs {
+    /// A file from `komoju-sync backup`, or a copy of a database that no process was using.
     file: PathBuf,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &RestoreArgs) -> anyhow::Result<Exit> {
     let path = config.load()?.database.path;
     let shown = args.file.display();
     if args.file == Path::new("-") {
@@ -64,9 +65,10 @@ async fn replace(
         .with_context(|| format!("nothing can be restored in {}", directory.display()))?;
     let copy = scratch.path().join("copy.db");
     let (to, at) = (copy.clone(), time::written(now));
-    let prepared = lengthy::carry_out(&stop, move |work| restore::prepare(&file, &to, &at, work)).await?;
+    let prepared =
+        blocking::run_with_progress(&stop, move |work| restore::prepare(&file, &to, &at, work)).await?;
     restore::give_to_owner(&copy, &real)?;
-    // Before it gets the database's name, so that no other process works on it first.
+    // Lock the copy before it gets the database's name, so that no other process uses it first.
     instance.cover_prepared(&copy)?;
     let placed = restore::put_in_place(&copy, &real, &now.strftime("%Y%m%dT%H%M%SZ").to_string())?;
     instance.note_log(LogMark { log_id: prepared.log_id.clone(), head: prepared.head });
@@ -86,8 +88,8 @@ fn report(path: &str, file: &str, prepared: &restore::Prepared, placed: &restore
             "its mode could not be set to 0600: do that"
         };
         print::note(&format!(
-            "what was there is kept as {}; it may hold payment tokens of intents that were not settled, so {mode}. Remove it \
-             when it is of no more use",
+            "the old database is kept as {}; it may contain payment tokens of intents that were not settled, so {mode}. Remove it \
+             when it is no longer needed",
             safe(&kept.to_string_lossy())
         ));
     }
@@ -99,30 +101,30 @@ fn report(path: &str, file: &str, prepared: &restore::Prepared, placed: &restore
     if prepared.parked > 0 {
         let are = if prepared.parked == 1 { "is" } else { "are" };
         print::note(&format!(
-            "{} {are} parked, for they may have been carried out since: look at KOMOJU, then `komoju-sync intent retry` or \
+            "{} {are} parked, because they may have been carried out since: look at KOMOJU, then `komoju-sync intent retry` or \
              `cancel`; `komoju-sync intent list --state parked` shows them",
             count(prepared.parked, "intent")
         ));
     }
     report_erased(placed.came_back.as_deref());
     print::note(
-        "intents and receipts from after the backup are not in it; files dropped again are taken again",
+        "later intents and receipts are not in the backup; a file that is dropped again is accepted again",
     );
     print::note("now start the service: `systemctl start komoju-sync`, or `komoju-sync run`");
 }
 
-/// Names the customers whose erasure must be repeated; `None` where the old database is unreadable.
+/// Names the customers that must be erased again; `None` if the old database is unreadable.
 fn report_erased(customers: Option<&[String]>) {
     match customers {
         None => print::note(
-            "the database that was there cannot be read, so customers that were erased since the backup was made may be in it \
-             again, unnamed: erase them again by your own records",
+            "the old database cannot be read, so the backup may contain customers that were erased since, and they \
+             cannot be named: erase them again by your own records",
         ),
         Some([]) => {}
         Some(customers) => {
             print::note(&format!(
-                "the backup is older than the erasure of {}, whose data is here again. Erase each again; where `erase` says that \
-                 it is not deleted, first let a sweep hold its deletion, and approve it (`komoju-sync deletions approve`):",
+                "the backup contains {} that were erased since. Erase each again; if `erase` says that \
+                 the customer is not deleted, first let a sweep hold its deletion, and approve it (`komoju-sync deletions approve`):",
                 count(customers.len() as u64, "customer")
             ));
             customers.iter().for_each(|id| print::note(&format!("  komoju-sync erase {}", safe(id))));

@@ -14,26 +14,29 @@ use crate::daemon::{self, App, AppError, http};
 use crate::store::Instance;
 use komoju_core::time;
 
-/// How soon a start is tried again.
+/// AGAIN_AFTER controls how soon a start is retried.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// The daemon, in the foreground: a sweep at once, then at each tick of `inbound.sweep_cron` and `inbound.probe_cron`.
+/// Run the daemon in the foreground: a sweep at once, then at each tick of `inbound.sweep_cron` and
+/// `inbound.probe_cron`.
 ///
-/// SIGTERM or SIGINT (Ctrl-C) stops it at its next safe point; a second one more than a second later at once. SIGHUP reads
-/// `api.secret_key_file` again. A refused key does not end it: it says so in `status` and tries again every 15 minutes.
+/// SIGTERM or SIGINT (Ctrl-C) stops it at its next safe point; a second signal more than a second
+/// later stops it at once. SIGHUP reads `api.secret_key_file` again. A refused key does not end the
+/// daemon: `status` reports it, and the daemon tries the key again every 15 minutes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  komoju-sync --config ./config.toml run")]
-pub(super) struct Args {}
+pub(super) struct RunArgs {}
 
-pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, _: &RunArgs) -> anyhow::Result<Exit> {
     let config = config.load()?;
     logging::start(&config.log);
     signals::until_stopped(Exit::Fine, |stop| async move {
-        // From here on SIGHUP ends nothing; one that comes before the daemon runs is answered then.
+        // From here on SIGHUP does not end the process. One that arrives during the start is
+        // handled after it.
         let mut hangup = signal(SignalKind::hangup())?;
         let clock = SystemClock::shared();
         let Some(app) = started(&config, &clock, &stop).await? else { return Ok(Exit::Fine) };
-        let http = http::Server::bind(
+        let http = http::HttpServer::bind(
             &config,
             app.statuses(),
             app.health(),
@@ -52,8 +55,8 @@ pub(super) fn run(config: &ConfigFile, _: &Args) -> anyhow::Result<Exit> {
     })
 }
 
-/// Starts as soon as no passing condition prevents it: a lock of another program, a restore that copies the database, a full disk. `None` where a stop signal
-/// arrives before that.
+/// Starts the daemon, and retries while a condition that can pass prevents it: a lock of another
+/// program, a restore that copies the database, a full disk. Returns none if the stop is first.
 async fn started(
     config: &Config,
     clock: &Arc<dyn Clock>,

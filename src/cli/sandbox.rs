@@ -9,15 +9,17 @@ use super::print::{self, Out, count};
 use super::{Exit, signals};
 use komoju_sandbox::{Fault, Options, Readings, Sandbox};
 
-/// A local KOMOJU: the customers API with a population, a movable clock and faults on request. Everything is in memory.
+/// A local KOMOJU: the customers API with a population, a movable clock and faults on request.
+/// Everything is in memory.
 ///
-/// While it runs, `GET /_sandbox/` on its address tells how to change customers, inject faults and move its clock.
+/// While it runs, `GET /_sandbox/` on its address tells how to change customers, inject faults and
+/// move its clock.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync sandbox --customers 1000\n  \
     komoju-sync sandbox --readings '{\"order\": \"oldest_first\", \"list_source\": \"hidden\"}'\n  \
     komoju-sync sandbox --readings '{\"total\": {\"off\": 3}, \"list_lag_s\": 10}'\n  \
     KOMOJU_SECRET_KEY=sk_test_sandbox komoju-sync --config my.toml sync     (with api.base_url as printed)")]
-pub(super) struct Args {
+pub(super) struct SandboxArgs {
     /// Where to listen; port 0 takes any free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8787")]
     listen: SocketAddr,
@@ -33,25 +35,27 @@ pub(super) struct Args {
     /// How long every request takes at least, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     latency_ms: u64,
-    /// Answer each list request for ever as it was answered first, from memory: for measuring. Neither keys nor changes nor
-    /// faults reach what is answered so.
+    /// For measurements: repeat the first answer to each list request from memory. Keys, changes
+    /// and faults have no effect on these answers.
     #[arg(long)]
     frozen_lists: bool,
     /// How to play what KOMOJU does not say, as JSON; what is left out stays at its default.
     ///
-    /// How exact lists are: "total" ("exact", {"off": -3}, {"random": 5} percent, "missing", "text"), "last_page" ("exact",
-    /// {"divisor": 25}, "floor", "missing", "null", "zero"), "filtered_every" (N: each page lacks every N-th customer),
-    /// "ties" ("stable", "unstable": another order within a second at each request), "repeated" ("never", "added",
-    /// "displacing": a customer is on a page twice), "past_end" ("empty", "last_page", "not_found"), "list_times" ("echoed",
-    /// "absent", "null", "filled").
+    /// How exact lists are: "total" ("exact", {"off": -3}, {"random": 5} percent, "missing",
+    /// "text"), "last_page" ("exact", {"divisor": 25}, "floor", "missing", "null", "zero"),
+    /// "filtered_every" (N: each page lacks every N-th customer), "ties" ("stable", "unstable":
+    /// another order within a second at each request), "repeated" ("never", "added", "displacing":
+    /// a customer is on a page twice), "past_end" ("empty", "last_page", "not_found"), "list_times"
+    /// ("echoed", "absent", "null", "filled").
     ///
-    /// How old reads are: "list_lag_s", "show_lag_s" (seconds), "lag_percent" (how many of a hundred reads are that old).
+    /// How old reads are: "list_lag_s", "show_lag_s" (seconds), "lag_percent" (how many of a
+    /// hundred reads are that old).
     ///
-    /// How a deleted customer looks: "deleted" ("not_found", "other_code", "gone", "flagged"), "deleted_listed" ("never",
-    /// "flagged").
+    /// How a deleted customer looks: "deleted" ("not_found", "other_code", "gone", "flagged"),
+    /// "deleted_listed" ("never", "flagged").
     ///
-    /// How many requests are accepted: "rate_limit" ({"per_second": 2, "refused": "json_429", "retry_after": true, "ban_s":
-    /// 5}; refused also "html_403", "html_429", "html_503").
+    /// How many requests are accepted: "rate_limit" ({"per_second": 2, "refused": "json_429",
+    /// "retry_after": true, "ban_s": 5}; refused also "html_403", "html_429", "html_503").
     ///
     /// "seed" draws what is random. `GET /_sandbox/readings` shows all readings with their values.
     #[arg(long, value_name = "JSON")]
@@ -64,7 +68,7 @@ pub(super) struct Args {
     url_file: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(args: &SandboxArgs) -> anyhow::Result<Exit> {
     let usage = |what: &str, e: serde_json::Error| UsageError(format!("{what} cannot be read: {e}"));
     let readings: Option<Readings> =
         args.readings.as_deref().map(serde_json::from_str).transpose().map_err(|e| usage("--readings", e))?;
@@ -92,7 +96,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         out.line(&sandbox.base_url())?;
         out.finish()?;
         if let Some(file) = &args.url_file {
-            // Renamed into place: whoever waits for the file finds it whole.
+            // Rename it into place, so that a waiting program reads the complete file.
             let new = file.with_extension("new");
             std::fs::write(&new, sandbox.base_url())?;
             std::fs::rename(&new, file)?;

@@ -1,6 +1,8 @@
-//! The key file of the installed service, which its unit loads as root and hands to the daemon as a credential.
+//! The key file of the installed service. The unit loads it as root and passes it to the daemon as
+//! a credential.
 //!
-//! Commands by hand have no credential. So that they do not report a missing key where the service has one, this file is looked at too.
+//! A command that is run by hand has no credential. It reads this file too, so that it does not
+//! report a missing key if the service has one.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -8,21 +10,21 @@ use std::path::{Path, PathBuf};
 use crate::config::Api;
 use crate::secret::{KeyError, KeySource, SecretKey};
 
-/// Where the package puts the configuration; its units look for keys there and nowhere else.
+/// The directory of the package's configuration. Its units look for keys there and nowhere else.
 const PACKAGED: &str = "/etc/komoju-sync";
 
 /// The owner and mode that the package's text and the units' comments name.
 pub(super) const OWNER_AND_MODE: &str = "owner root, mode 0400";
 
-/// The key file that belongs to a configuration.
+/// The key file of a configuration.
 pub(super) struct ServiceKey {
-    /// `secret-key` beside `config.toml`, and `NAME.secret-key` beside `NAME.toml`.
+    /// `secret-key` beside `config.toml`, or `NAME.secret-key` beside `NAME.toml`.
     path: PathBuf,
     unit: String,
 }
 
 impl ServiceKey {
-    /// The key file of the unit that runs with this configuration.
+    /// Returns the key file of the unit that runs with this configuration.
     pub(super) fn of(config_file: &Path) -> Self {
         let config_file = std::path::absolute(config_file).unwrap_or_else(|_| config_file.to_owned());
         let name = config_file.file_stem().filter(|name| *name != "config");
@@ -33,17 +35,17 @@ impl ServiceKey {
         Self { path: config_file.with_file_name(file), unit }
     }
 
-    /// Where it is.
+    /// Returns the path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The unit that loads it, where the package has one for this configuration.
+    /// Returns the unit that loads the file, if the package has one for this configuration.
     pub(super) fn unit(&self) -> Option<&str> {
         (self.path.parent() == Some(Path::new(PACKAGED))).then_some(&*self.unit)
     }
 
-    /// The key in it; `None` where there is no such file.
+    /// Reads the key; `None` if there is no such file.
     pub(super) fn read(&self) -> Option<Result<(SecretKey, KeySource), KeyError>> {
         let api = Api { secret_key_file: Some(self.path.clone()), ..Api::default() };
         match SecretKey::find(api.secret_key_file.as_deref(), &|_| None) {

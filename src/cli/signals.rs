@@ -1,5 +1,5 @@
-//! SIGINT and SIGTERM: the first ends the work at its next safe point, a second one more than a second later ends the process
-//! at once.
+//! SIGINT and SIGTERM. The first signal ends the work at its next safe point. A second one more
+//! than a second later ends the process at once.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,55 +16,58 @@ use tokio_util::sync::CancellationToken;
 use super::{Exit, print};
 use crate::clock::{Clock as _, SystemClock};
 
-/// What a process that is ended at once must still take away.
+/// The directory to remove when the process ends at once.
 static SCRATCH: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// A temporary directory that goes when it is dropped or a second signal ends the process; one at a time.
+/// A temporary directory. It is removed when it is dropped, or when a second signal ends the
+/// process. A process has at most one at a time.
 pub(super) struct Scratch {
     directory: TempDir,
-    /// Tells it from one that a process left behind.
+    /// The lock that distinguishes it from an abandoned directory.
     _in_use: Option<File>,
 }
 
 impl Scratch {
-    /// Makes it among the temporary files of this machine.
+    /// Creates it in this machine's directory for temporary files.
     pub(super) fn new(prefix: &str) -> io::Result<Self> {
-        let directory = closed(prefix).tempdir()?;
+        let directory = private_directory(prefix).tempdir()?;
         *SCRATCH.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.path().to_owned());
         Ok(Self { directory, _in_use: None })
     }
 
-    /// Makes it in this directory, for what is to be renamed from there; and takes away those of this prefix that were left behind by
-    /// processes that could not do it themselves.
+    /// Creates it in `parent`, so that its files can be renamed to there. First removes the
+    /// directories with this prefix that ended processes left.
     pub(super) fn within(parent: &Path, prefix: &str) -> io::Result<Self> {
-        take_away_left_behind(parent, prefix)?;
-        let directory = closed(prefix).tempdir_in(parent)?;
+        remove_abandoned(parent, prefix)?;
+        let directory = private_directory(prefix).tempdir_in(parent)?;
         *SCRATCH.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.path().to_owned());
         let lock = File::open(directory.path())?;
         lock.try_lock()?;
         Ok(Self { directory, _in_use: Some(lock) })
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub(super) fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Takes it away, and says if that failed.
+    /// Removes it, and returns an error if that fails.
     pub(super) fn close(self) -> io::Result<()> {
         self.directory.close()
     }
 }
 
-/// Copies of a database lie in it, which hold what not everybody may read.
-fn closed(prefix: &str) -> tempfile::Builder<'_, '_> {
+/// Returns a builder of directories that only this user can read, because they hold copies of a
+/// database.
+fn private_directory(prefix: &str) -> tempfile::Builder<'_, '_> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix).permissions(fs::Permissions::from_mode(0o700));
     builder
 }
 
-/// Takes away the directories of this prefix that nobody works in any more. Returns those that are still there.
-pub(super) fn take_away_left_behind(parent: &Path, prefix: &str) -> io::Result<Vec<PathBuf>> {
+/// Removes the directories with this prefix that no process uses any more. Returns those that
+/// remain.
+pub(super) fn remove_abandoned(parent: &Path, prefix: &str) -> io::Result<Vec<PathBuf>> {
     let mut still = Vec::new();
     for entry in fs::read_dir(parent)?.flatten() {
         let is_ours = entry.file_name().to_string_lossy().starts_with(prefix);
@@ -80,16 +83,18 @@ pub(super) fn take_away_left_behind(parent: &Path, prefix: &str) -> io::Result<V
     Ok(still)
 }
 
-/// How long a stop may take. What cannot end by then (somebody else's lock on the database, a name server that does not answer) is
-/// left: everything that was recorded is committed, and the next start goes on.
+/// STOP_WITHIN controls how long a stop may take. Work that cannot end by then (because of another
+/// program's lock on the database, or a name server that does not answer) is abandoned. Everything
+/// recorded is committed, and the next start continues.
 const STOP_WITHIN: Duration = Duration::from_millis(1800);
 
-/// SAME_SIGNAL controls for how long after the first signal others belong to it. `timeout` sends two at once: to its child, and to
-/// the group of processes that the child is in.
+/// SAME_SIGNAL controls for how long after the first signal others count as the same one. `timeout`
+/// sends two at once: to its child, and to the process group of the child.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
-/// Runs `work` until it ends. The first SIGINT or SIGTERM is its `stop`; a second one more than a second later ends the process at
-/// once, and so does, with `forced`, a stop that takes too long.
+/// Runs `work` to its end. The first SIGINT or SIGTERM cancels its token. A second one more than a
+/// second later ends the process at once. A stop that takes too long ends the process with the code
+/// `forced`.
 pub(super) fn until_stopped<T, W>(
     forced: Exit,
     work: impl FnOnce(CancellationToken) -> W,
@@ -103,10 +108,10 @@ where
         let _within = runtime.enter();
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
     };
-    // On a thread of the runtime: a signal is heard whatever `work` waits for.
+    // On a thread of the runtime, so that a signal is handled while `work` blocks this one.
     runtime.spawn(watch(interrupt, terminate, stop.clone(), forced));
     let ended = runtime.block_on(work(stop));
-    // A look-up of a name that is still under way is not waited for.
+    // Do not wait for a running name lookup.
     runtime.shutdown_background();
     ended
 }
@@ -138,8 +143,7 @@ async fn watch(mut interrupt: Signal, mut terminate: Signal, stop: CancellationT
     std::process::exit(exit.code().into());
 }
 
-const BY_SIGNAL: &str =
-    "stopped at once by a second signal; what was under way is done again at the next start";
+const BY_SIGNAL: &str = "stopped at once by a second signal; interrupted work is repeated at the next start";
 
 const BY_TIME: &str =
-    "stopped without waiting any longer; nothing that was recorded is lost, and the next start goes on";
+    "stopped without waiting any longer; nothing that was recorded is lost, and the next start continues";

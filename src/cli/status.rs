@@ -9,23 +9,24 @@ use komoju_core::intent::lifecycle::State;
 use komoju_core::words::duration;
 use komoju_core::{Attention, unreadable};
 
-/// How things stand: the last complete sweep and its age, what runs now, and what waits for a person.
+/// Show the state of the mirror and what needs an operator; works without the daemon.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  komoju-sync status\n  komoju-sync status --json | jq .last_sweep_age_s\n\n\
-    Exits 1 when no complete sweep exists, the last is older than three of its periods, or the daemon waits for the disk, 3 when something waits for a \
-    person, a new customer is unreadable or the API may ignore `page`, 4 when the key is refused, 5 when there is no usable database."
+    Exits 1 if no complete sweep exists, the last one is older than three of its periods, or the daemon waits for the disk; \
+    3 if something waits for an operator, a new customer is unreadable or the API may ignore `page`; 4 if the key is \
+    refused; 5 if there is no usable database."
 )]
-pub(super) struct Args {
+pub(super) struct StatusArgs {
     #[command(flatten)]
     style: Style,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &StatusArgs) -> anyhow::Result<Exit> {
     let config = config.load()?;
     let path = &config.database.path;
     let reader = match Reader::open(path) {
-        // Programs that read the object find in it what is wrong, besides the exit code.
+        // A program that reads the object finds the reason in it, and not only in the exit code.
         Err(error) if args.style.is_json() && error.is_missing() => {
             let mut out = Out::new();
             out.json(&serde_json::json!({"mirror": null, "missing": path, "stale": true}))?;
@@ -48,7 +49,7 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
     Ok(status.severity().into())
 }
 
-/// The report for people: a line a fact, each with its label.
+/// Returns the report as text: one line for each fact, with its label.
 fn lines(status: &Status) -> Vec<String> {
     let mut lines = mirror(status);
     lines.extend(conditions(status, &["database_unusable"]));
@@ -75,7 +76,7 @@ fn lines(status: &Status) -> Vec<String> {
     lines
 }
 
-/// The sentences of the conditions with these keys.
+/// Returns the sentences of the conditions with these keys.
 fn conditions<'a>(status: &'a Status, keys: &'a [&str]) -> impl Iterator<Item = String> + 'a {
     let found = status.attention.iter().filter(|attention| keys.contains(&attention.key()));
     found.map(|attention| format!("{}{attention}", label(attention)))
@@ -113,7 +114,7 @@ fn mirror(status: &Status) -> Vec<String> {
     ]
 }
 
-/// The last complete sweep, and what a partial one after it left open.
+/// Returns the line about the last complete sweep, and about a partial one after it.
 fn sweep(status: &Status) -> String {
     let partial = |attention: &&Attention| matches!(attention, Attention::PartialSweep { .. });
     let last = status.attention.iter().find(partial).map(|partial| format!("; the last one is {partial}"));
@@ -121,7 +122,7 @@ fn sweep(status: &Status) -> String {
     let Some(age) = status.last_sweep_age_s else { return format!("sweep     none is complete yet{last}") };
     let stale = match age {
         _ if !status.stale => "",
-        ..0 => ", which is still to come: a clock was set back",
+        ..0 => ", which is in the future: a clock was set back",
         _ => ", which is too long ago",
     };
     let at = plain(status.mirror.get("last_sweep_at"));
@@ -139,7 +140,7 @@ fn running(status: &Status) -> Option<String> {
     })
 }
 
-/// What slows requests down.
+/// Returns the lines about what slows requests down.
 fn pace(status: &Status) -> impl Iterator<Item = String> {
     let until = status.throttled_until.as_ref();
     let waiting = until.map(|until| format!("waiting   the API asked us to wait until {until}"));
@@ -165,7 +166,7 @@ fn unreadable_customers(status: &Status) -> Vec<String> {
     lines
 }
 
-/// Fields that may change on every read.
+/// Returns the lines about fields that may change on every read.
 fn busy_fields(status: &Status) -> impl Iterator<Item = String> {
     status.busy_fields.iter().map(|row| {
         let [customers, seen, sweeps] =
@@ -182,11 +183,12 @@ fn busy_fields(status: &Status) -> impl Iterator<Item = String> {
     })
 }
 
-/// Deletions that an operator has decided on.
+/// Returns the lines about deletions that an operator has decided.
 fn decided(status: &Status) -> Vec<String> {
     let line =
         |n: u64, label: &str, what: &str| (n > 0).then(|| format!("{label}{}{what}", count(n, "deletion")));
-    let approved = ", not proven yet: each pass asks again; `deletions reject HOLD` keeps them";
+    let approved =
+        ", not proven yet: each pass requests the customers again; `deletions reject HOLD` keeps them";
     let rejected = ": the customers stay until a list shows them again";
     let lines = [
         line(status.approved_deletions, "approved  ", approved),
@@ -195,7 +197,7 @@ fn decided(status: &Status) -> Vec<String> {
     lines.into_iter().flatten().collect()
 }
 
-/// A line for each state in which something is still to come, and one for all settled intents.
+/// Returns one line for each open state with intents, and one for all settled intents.
 fn intents(status: &Status) -> Vec<String> {
     let (mut lines, mut settled) = (Vec::new(), Vec::new());
     for state in State::ALL {
@@ -220,7 +222,8 @@ fn intents(status: &Status) -> Vec<String> {
     lines
 }
 
-/// The spool directory: why no file is taken, and the files that need an operator, each with what to do.
+/// Returns the lines about the spool directory: why no file is taken, and each file that needs an
+/// operator, with what to do.
 fn spool(status: &Status) -> Vec<String> {
     let off = "pushing   switched off: nothing is accepted or sent (outbound.enabled, as of the last start)";
     let mut lines: Vec<String> = (!status.outbound_enabled).then(|| off.to_owned()).into_iter().collect();

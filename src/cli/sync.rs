@@ -1,4 +1,4 @@
-//! `sync`: one pass, then one drain of the outbox.
+//! `sync`: one pass, then one attempt at each due intent.
 
 mod dry_run;
 
@@ -20,32 +20,33 @@ use crate::tasks::pull::Failure;
 use crate::tasks::push::Drained;
 use komoju_core::PassKind;
 
-/// One sweep of the whole list, applied to the mirror, then one attempt at each intent that is due; makes the database where there is
-/// none.
+/// Run one sweep of the whole list and apply it to the mirror, then attempt each due intent once.
+/// Creates the database if there is none.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync sync              read everything once\n  \
     komoju-sync sync --dry-run    show what a sync would record, and write nothing\n\n\
     A first look with a live key: `komoju-sync sync --dry-run`.")]
-pub(super) struct Args {
-    /// Read only the newest customers; nothing is concluded from who is missing.
+pub(super) struct SyncArgs {
+    /// Read only the newest customers, and conclude nothing from missing ones.
     #[arg(long)]
     probe: bool,
-    /// Print what would be recorded; write nothing, here or there.
+    /// Print what would be recorded and sent; write nothing, here or at KOMOJU.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     style: Style,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &SyncArgs) -> anyhow::Result<Exit> {
     let config = config.load()?;
     logging::start(&config.log);
     signals::until_stopped(Exit::Failed, |stop| sync(&config, args, SystemClock::shared(), stop))
 }
 
-/// `sync` without options, in this process and by any clock: with one that moves by itself, ten tries with their waits take no time.
+/// Runs `sync` without options in this process, by any clock. With a clock that moves by itself,
+/// ten tries and their waits take no time.
 pub async fn sync_by(config: &Config, clock: Arc<dyn Clock>, stop: CancellationToken) -> Exit {
-    let args = Args { probe: false, dry_run: false, style: Style::default() };
+    let args = SyncArgs { probe: false, dry_run: false, style: Style::default() };
     sync(config, &args, clock, stop).await.unwrap_or_else(|e| {
         print::error(&print::chain(&e));
         exit_of(&e)
@@ -54,7 +55,7 @@ pub async fn sync_by(config: &Config, clock: Arc<dyn Clock>, stop: CancellationT
 
 async fn sync(
     config: &Config,
-    args: &Args,
+    args: &SyncArgs,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> anyhow::Result<Exit> {
@@ -71,22 +72,22 @@ async fn sync(
     app.in_place(work).await
 }
 
-/// How the pass went.
-struct Passed {
+/// The result of a pass.
+struct PassResult {
     exit: Exit,
-    /// Whether a push could do any better.
+    /// Whether pushes may follow: not after a refused key, another account or a stop.
     may_drain: bool,
 }
 
-/// One pass; its row is printed where JSON is asked for, from this database.
-async fn pass(app: &App, kind: PassKind, database: &Path, style: Style) -> anyhow::Result<Passed> {
+/// Runs one pass and prints its report; for JSON, also its row in the database.
+async fn pass(app: &App, kind: PassKind, database: &Path, style: Style) -> anyhow::Result<PassResult> {
     let ended = tokio::select! {
         ended = app.pass(kind) => ended?,
         () = progress::draw(app.progress()) => return Err(anyhow::anyhow!("the pass ended without a report")),
     };
     let Some(report) = ended else {
         note_nothing_to_probe();
-        return Ok(Passed { exit: Exit::Failed, may_drain: true });
+        return Ok(PassResult { exit: Exit::Failed, may_drain: true });
     };
     match &report.failure {
         Some(failure) => {
@@ -110,10 +111,11 @@ async fn pass(app: &App, kind: PassKind, database: &Path, style: Style) -> anyho
     }
     let may_drain =
         !matches!(report.failure, Some(Failure::KeyRefused(_) | Failure::OtherAccount | Failure::Stopped));
-    Ok(Passed { exit: exit_of_report(&report), may_drain })
+    Ok(PassResult { exit: exit_of_report(&report), may_drain })
 }
 
-/// One attempt at each intent that is due. What waits for a person waits whether anything was sent or not.
+/// Takes spool files, then attempts each due intent once. What waits for an operator decides the
+/// exit code even if nothing was sent.
 async fn drain(app: &App, database: &Path, may_drain: bool) -> anyhow::Result<Exit> {
     let files = app.collect().await?;
     if files.taken + files.refused > 0 {

@@ -1,4 +1,4 @@
-//! The terminal: whether colour and progress bars may be drawn, and how wide it is.
+//! The terminal: whether color and progress bars may be drawn, and how wide it is.
 
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal as _};
@@ -6,17 +6,19 @@ use std::io::{self, IsTerminal as _};
 use rustix::termios::tcgetwinsize;
 use unicode_width::UnicodeWidthChar as _;
 
-/// Whether standard error is a terminal that may be drawn on: colour, and bars that move. `NO_COLOR` with any value forbids both.
+/// Whether color and moving bars may be drawn: standard error is a terminal, and `NO_COLOR` is not
+/// set.
 pub(super) fn may_draw() -> bool {
     io::stderr().is_terminal() && allows(std::env::var_os("NO_COLOR").as_deref())
 }
 
-/// By the convention of no-color.org an empty value counts as not set.
+/// Whether this value of `NO_COLOR` allows drawing. By the convention of no-color.org, an empty
+/// value counts as not set.
 fn allows(no_color: Option<&OsStr>) -> bool {
     no_color.is_none_or(OsStr::is_empty)
 }
 
-/// How many columns standard output has; `None` where it is no terminal.
+/// Returns the number of columns of standard output; `None` if it is no terminal.
 pub(super) fn width() -> Option<usize> {
     let stdout = io::stdout();
     if !stdout.is_terminal() {
@@ -25,7 +27,7 @@ pub(super) fn width() -> Option<usize> {
     tcgetwinsize(stdout).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
-/// A line cut to so many columns; an ellipsis shows that something is left out.
+/// Returns a line cut to this many columns. An ellipsis marks the cut.
 pub(super) fn fitted(line: &str, columns: usize) -> String {
     let widths = line.chars().map(|c| c.width().unwrap_or(0));
     if widths.sum::<usize>() <= columns {

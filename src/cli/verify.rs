@@ -1,4 +1,4 @@
-//! `verify`: proof that the log is whole and folds to the mirror.
+//! `verify`: proves that the change log is intact and folds to the mirror.
 
 use super::exit::UsageError;
 use super::print::{self, Out, count};
@@ -7,21 +7,22 @@ use crate::store::Reader;
 use crate::store::log::changes::{self, Head};
 use crate::store::log::verify;
 
-/// Proves that the change log is whole, that it folds to the mirror, and that the file is sound.
+/// Verify that the change log is intact, that it folds to the mirror, and that the file is not
+/// damaged.
 ///
-/// This shows damage and partial edits. Against somebody who can rewrite the whole file, keep a head elsewhere (it is printed
-/// at the end) and give it with --head.
+/// This detects damage and partial edits. An attacker may rewrite the whole file: to detect that,
+/// keep the head that is printed at the end elsewhere, and pass it with --head.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync verify\n  komoju-sync verify --head 4200:9f86d081884c7d65…")]
-pub(super) struct Args {
-    /// A head that was printed earlier: the log must still hold it.
+pub(super) struct VerifyArgs {
+    /// A head that was printed earlier; the log must still contain it.
     #[arg(long, value_name = "SEQ:CHAIN", value_parser = parse_head)]
     head: Option<Head>,
 }
 
-pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &ConfigFile, args: &VerifyArgs) -> anyhow::Result<Exit> {
     let reader = Reader::open(&config.load()?.database.path)?;
-    // One transaction, so that a daemon at work does not move the ground.
+    // One transaction, so that a running daemon changes nothing meanwhile.
     let verified = reader.in_one_view(|conn| {
         let entries = u64::try_from(changes::head(conn)?.seq).unwrap_or(0);
         let bar = progress::bar("checking changes", entries);
@@ -34,12 +35,12 @@ pub(super) fn run(config: &ConfigFile, args: &Args) -> anyhow::Result<Exit> {
         print::error(finding);
     }
     if verified.finding_count > 0 {
-        let untold = verified.finding_count - verified.findings.len() as u64;
-        if untold > 0 {
-            print::error(&format!("and {} more", count(untold, "finding")));
+        let more = verified.finding_count - verified.findings.len() as u64;
+        if more > 0 {
+            print::error(&format!("and {} more", count(more, "finding")));
         }
         print::note(
-            "where only the mirror is wrong, `komoju-sync rebuild` makes it anew from the log; a log that is wrong needs a \
+            "if only the mirror is wrong, `komoju-sync rebuild` rebuilds it from the log; if the log is wrong, restore a \
              backup",
         );
         return Ok(Exit::Failed);

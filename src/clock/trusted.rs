@@ -164,7 +164,7 @@ impl Reckoning {
     }
 }
 
-/// A clock whose wall clock is the trusted time.
+/// A clock that shows the trusted time as its wall clock.
 pub struct TrustedClock {
     machine: Arc<dyn Clock>,
     reckoning: Mutex<Reckoning>,

@@ -7,7 +7,7 @@ use std::{fmt, io};
 
 use toml::de::DeValue;
 
-use super::source::{Excerpt, Source};
+use super::source::{Excerpt, SourceText};
 use crate::secret::Masker;
 
 /// MOST_SHOWN controls how many problems are reported in full. A file of another kind has
@@ -117,7 +117,7 @@ impl Complaint {
     }
 
     /// Draws the line of the problem.
-    fn draw(self, source: &Source<'_>, masker: &Masker) -> Problem {
+    fn draw(self, source: &SourceText<'_>, masker: &Masker) -> Problem {
         let span = self.wrong.span.unwrap_or(self.span);
         let place = source.place(span.start);
         // These texts repeat keys and cron fields, which may contain any character. A key of a
@@ -133,12 +133,12 @@ impl Complaint {
     }
 }
 
-/// Returns the error for these complaints about the file `path`, whose content is `text`.
+/// Returns the error for these complaints about the file `path` with the content `text`.
 pub(super) fn invalid(path: &Path, text: &str, mut complaints: Vec<Complaint>) -> ConfigError {
     complaints.sort_by_key(|complaint| (complaint.span.start, complaint.span.end));
     let more = complaints.len().saturating_sub(MOST_SHOWN);
     let masker = Masker::default();
-    let source = Source::new(text, &masker);
+    let source = SourceText::new(text, &masker);
     let shown = complaints.into_iter().take(MOST_SHOWN);
     let problems = shown.map(|complaint| complaint.draw(&source, &masker)).collect();
     ConfigError::Invalid { path: path.to_owned(), problems, more }

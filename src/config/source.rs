@@ -35,7 +35,7 @@ const SECRET_WORDS: [&str; 8] =
 
 /// A position as an editor counts it: both from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct SourcePosition {
     pub(super) line: usize,
     pub(super) column: usize,
 }
@@ -48,12 +48,12 @@ pub(super) struct Excerpt {
 }
 
 /// The text of a configuration file, and the same without secrets.
-pub(super) struct Source<'t> {
+pub(super) struct SourceText<'t> {
     text: &'t str,
     masked: String,
 }
 
-impl<'t> Source<'t> {
+impl<'t> SourceText<'t> {
     /// Returns the text of a file, and masks its secrets.
     pub(super) fn new(text: &'t str, masker: &Masker) -> Self {
         // The mark must not be in the text itself. Both are drawn as the same replacement
@@ -66,10 +66,10 @@ impl<'t> Source<'t> {
     }
 
     /// Returns the position of a byte.
-    pub(super) fn place(&self, at: usize) -> Place {
+    pub(super) fn place(&self, at: usize) -> SourcePosition {
         let line = line_at(self.text, at);
         let before = self.text.get(line.start..at.min(line.end)).unwrap_or_default();
-        Place {
+        SourcePosition {
             line: self.text[..line.start].matches('\n').count() + 1,
             // An editor does not count a byte order mark.
             column: before.chars().filter(|c| *c != '\u{feff}').count() + 1,
@@ -175,7 +175,8 @@ pub(super) fn names_a_secret(name: &str) -> bool {
     SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
-/// Returns the values of all keys whose own name, or whose table's name, is that of a secret.
+/// Returns the values of all keys that have the name of a secret, or are in a table with such a
+/// name.
 fn secret_values(text: &str) -> Vec<Range<usize>> {
     let mut secrets = Vec::new();
     let mut in_secret_table = false;
@@ -195,8 +196,8 @@ fn secret_values(text: &str) -> Vec<Range<usize>> {
     secrets
 }
 
-/// Returns the position of the first `=` of a line whose value is a secret. The path of a key's
-/// file is none, as long as it looks like a path and not like the key.
+/// Returns the position of the first `=` of a line before a value that is a secret. The path of a
+/// key's file is none, as long as it looks like a path and not like the key.
 fn secret_equals(line: &str, in_secret_table: bool) -> Option<usize> {
     let (mut from, mut is_secret) = (0, false);
     // A name extends back to the last bracket, comma or hash. Each piece is searched once, because
@@ -245,8 +246,8 @@ fn before_at_signs(text: &str) -> Vec<Range<usize>> {
 mod tests {
     use super::*;
 
-    fn source(text: &str) -> Source<'_> {
-        Source::new(text, &Masker::default())
+    fn source(text: &str) -> SourceText<'_> {
+        SourceText::new(text, &Masker::default())
     }
 
     /// The line and the carets below it, for the first occurrence of `what`.
@@ -285,7 +286,7 @@ mod tests {
             ("", 0, (1, 1)),
         ];
         for (text, at, (line, column)) in table {
-            assert_eq!(source(text).place(at), Place { line, column }, "{text:?}");
+            assert_eq!(source(text).place(at), SourcePosition { line, column }, "{text:?}");
         }
     }
 

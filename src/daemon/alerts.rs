@@ -35,7 +35,7 @@ use crate::store::state::alerts::{self, Staleness, Untold};
 use crate::store::{Store, StoreError};
 use komoju_core::{Attention, Severity, time};
 
-use note::Origin;
+use note::AlertOrigin;
 
 /// MORE_OF_THE_SAME controls how often a growing condition is reported again.
 const MORE_OF_THE_SAME: SignedDuration = SignedDuration::from_hours(1);
@@ -63,16 +63,16 @@ pub struct Alerts {
 
 /// What a round knows of earlier rounds.
 #[derive(Default)]
-struct Rounds {
+struct RoundState {
     /// The database records no condition.
     nothing_noted: bool,
-    /// The kinds whose last run failed.
-    retries: HashMap<String, Retry>,
+    /// The kinds for which the last run failed.
+    retries: HashMap<String, AlertRetry>,
 }
 
 /// When a failed run may be retried, by the steady clock, and how long the wait after that is.
 #[derive(Clone, Copy)]
-struct Retry {
+struct AlertRetry {
     at: Duration,
     wait: Duration,
 }
@@ -107,7 +107,7 @@ impl Alerts {
         mut statuses: watch::Receiver<Option<Arc<Status>>>,
     ) -> Result<Infallible, StoreError> {
         let started = self.clock.elapsed();
-        let mut rounds = Rounds::default();
+        let mut rounds = RoundState::default();
         let mut next_in = None;
         loop {
             tokio::select! {
@@ -152,7 +152,7 @@ impl Alerts {
 
     /// Runs the command for a condition. Returns none if the stop is first.
     async fn run(&self, attention: &Attention, untold: &Untold) -> Option<Result<(), String>> {
-        let origin = Origin { database: &self.database, host: self.host.as_deref() };
+        let origin = AlertOrigin { database: &self.database, host: self.host.as_deref() };
         let note = note::note(attention, untold, &origin, self.clock.now());
         let ran = child::run(&self.command, &note, &*self.clock, &self.stop, &self.masker).await?;
         metrics::alert_run(ran.is_ok());
@@ -176,7 +176,7 @@ impl Alerts {
         &self,
         status: &Status,
         started: Duration,
-        rounds: &mut Rounds,
+        rounds: &mut RoundState,
     ) -> Result<Option<Duration>, StoreError> {
         // Computed from the present time, because the wall clock may have been corrected since the
         // start.
@@ -208,10 +208,10 @@ impl Alerts {
         &self,
         status: &Status,
         untold: Untold,
-        rounds: &mut Rounds,
+        rounds: &mut RoundState,
     ) -> Result<Option<Duration>, StoreError> {
         let retry = rounds.retries.get(&untold.kind).copied();
-        let retry = retry.unwrap_or(Retry { at: Duration::ZERO, wait: FIRST_RETRY });
+        let retry = retry.unwrap_or(AlertRetry { at: Duration::ZERO, wait: FIRST_RETRY });
         let due_in = self.due_in(&untold, retry);
         if !due_in.is_zero() {
             return Ok(Some(due_in));
@@ -235,7 +235,7 @@ impl Alerts {
                      hand as the service's user, with a JSON object on standard input (docs/alerts.md)",
                 );
                 let at = self.clock.elapsed().saturating_add(wait);
-                let next = Retry { at, wait: wait.saturating_mul(2).min(LAST_RETRY) };
+                let next = AlertRetry { at, wait: wait.saturating_mul(2).min(LAST_RETRY) };
                 rounds.retries.insert(untold.kind, next);
                 Ok(Some(wait))
             }
@@ -244,7 +244,7 @@ impl Alerts {
 
     /// Returns the time until a kind may be reported: an hour after its last report, and not before
     /// its retry.
-    fn due_in(&self, untold: &Untold, retry: Retry) -> Duration {
+    fn due_in(&self, untold: &Untold, retry: AlertRetry) -> Duration {
         let last_told = untold.last_told_at.as_deref().and_then(time::read);
         let passed = last_told.map(|at| self.clock.now().duration_since(at));
         // A negative time means that the clock was set back since the last report.
@@ -295,9 +295,9 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     /// A clock a hundred times as fast as the machine's.
-    struct Fast(SystemClock);
+    struct FastClock(SystemClock);
 
-    impl Clock for Fast {
+    impl Clock for FastClock {
         fn now(&self) -> Timestamp {
             Timestamp::UNIX_EPOCH.saturating_add(self.elapsed()).unwrap()
         }
@@ -332,7 +332,7 @@ mod tests {
         let mut config = Config::default();
         config.database.path = at("komoju.db");
         config.alerts.command = Some(vec![program.to_str().unwrap().to_owned()]);
-        let clock: Arc<dyn Clock> = Arc::new(Fast(SystemClock::new()));
+        let clock: Arc<dyn Clock> = Arc::new(FastClock(SystemClock::new()));
         let key = SecretKey::parse("sk_test_0123456789").unwrap();
         let stop = CancellationToken::new();
         let alerts = Alerts::new(&config, store, &key, Arc::clone(&clock), stop).unwrap();

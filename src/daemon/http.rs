@@ -86,7 +86,7 @@ const LONGEST_FRESH_STATUS: Duration = Duration::from_millis(500);
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 
 /// The listening server; nothing if `http.listen` is not set.
-pub struct Server(Option<Listening>);
+pub struct HttpServer(Option<Listening>);
 
 /// A server that listens.
 struct Listening {
@@ -106,9 +106,10 @@ struct Shared {
     recorder: metrics::MetricsRecorder,
 }
 
-impl Server {
+impl HttpServer {
     /// Listens at `http.listen` and begins to record metrics. Requests are answered from
-    /// [`Server::serve_while`] on. An address that other machines can reach is logged as a warning.
+    /// [`HttpServer::serve_while`] on. An address that other machines can reach is logged as a
+    /// warning.
     ///
     /// # Errors
     /// The address cannot be used.

@@ -89,24 +89,24 @@ impl App {
 
     /// Runs one pass, logs its result, and wakes the pusher: the pass may have found that the key
     /// is accepted.
-    async fn run_pass(&self, kind: PassKind) -> Result<Ended, StoreError> {
+    async fn run_pass(&self, kind: PassKind) -> Result<PassEnd, StoreError> {
         let passed = self.pass(kind).await;
         self.first_pass.notify_one();
         self.signals.wake.notify_one();
         match passed {
-            Ok(None) => Ok(Ended::NotDue),
+            Ok(None) => Ok(PassEnd::NotDue),
             Ok(Some(report)) => {
                 log(&report);
                 Ok(match report.failure {
-                    Some(Failure::KeyRefused(_)) => Ended::KeyRefused,
+                    Some(Failure::KeyRefused(_)) => PassEnd::KeyRefused,
                     // An operator decides about another account. The next tick checks the decision.
-                    Some(Failure::Stopped | Failure::OtherAccount) | None => Ended::Done,
-                    Some(_) => Ended::Failed,
+                    Some(Failure::Stopped | Failure::OtherAccount) | None => PassEnd::Done,
+                    Some(_) => PassEnd::Failed,
                 })
             }
             Err(e) if e.is_busy() => {
                 tracing::error!("{kind} failed: {e}; retrying");
-                Ok(Ended::Failed)
+                Ok(PassEnd::Failed)
             }
             Err(e) => Err(e),
         }
@@ -130,7 +130,7 @@ enum Due {
 
 /// How a pass ended, as far as the schedule depends on it.
 #[derive(Clone, Copy, Debug)]
-enum Ended {
+enum PassEnd {
     /// There was nothing to do: a probe before the first complete sweep.
     NotDue,
     /// It ended, and no retry is needed.
@@ -144,7 +144,7 @@ enum Ended {
 /// What is due besides the ticks. All moments are by the steady clock.
 #[derive(Debug, Default)]
 struct Schedule {
-    next: Next,
+    next: NextSweep,
     /// The sweeps in a row that failed.
     failures: u32,
     /// When the last extra sweep began.
@@ -155,7 +155,7 @@ struct Schedule {
 
 /// The next sweep.
 #[derive(Clone, Copy, Debug, Default)]
-enum Next {
+enum NextSweep {
     /// At the next tick.
     #[default]
     AtTick,
@@ -168,14 +168,14 @@ enum Next {
 impl Schedule {
     /// Whether passes run at their ticks.
     fn has_key(&self) -> bool {
-        !matches!(self.next, Next::RetryKey(_))
+        !matches!(self.next, NextSweep::RetryKey(_))
     }
 
     /// Returns when a sweep is due without a tick.
     fn retry_at(&self) -> Option<Duration> {
         match self.next {
-            Next::AtTick => None,
-            Next::Retry(at) | Next::RetryKey(at) => Some(at),
+            NextSweep::AtTick => None,
+            NextSweep::Retry(at) | NextSweep::RetryKey(at) => Some(at),
         }
     }
 
@@ -190,27 +190,27 @@ impl Schedule {
 
     /// Leaves out all passes until the key is tried again.
     fn wait_for_key(&mut self, now: Duration) {
-        self.next = Next::RetryKey(now + RETRY_REFUSED_KEY_AFTER);
+        self.next = NextSweep::RetryKey(now + RETRY_REFUSED_KEY_AFTER);
     }
 
     /// Records how a pass ended at `now`. Returns the wait before the sweep is retried, if it is.
-    fn record(&mut self, kind: PassKind, ended: Ended, now: Duration, jitter: f64) -> Option<Duration> {
+    fn record(&mut self, kind: PassKind, ended: PassEnd, now: Duration, jitter: f64) -> Option<Duration> {
         // The pass may have left customers out.
         self.recheck_at = now;
         match (kind, ended) {
-            (_, Ended::KeyRefused) => self.wait_for_key(now),
-            (PassKind::Sweep, Ended::Failed) => {
+            (_, PassEnd::KeyRefused) => self.wait_for_key(now),
+            (PassKind::Sweep, PassEnd::Failed) => {
                 self.failures += 1;
                 let wait = retry::pass_wait(self.failures, jitter);
-                self.next = Next::Retry(now + wait);
+                self.next = NextSweep::Retry(now + wait);
                 return Some(wait);
             }
-            (PassKind::Sweep, Ended::Done) => {
+            (PassKind::Sweep, PassEnd::Done) => {
                 self.failures = 0;
-                self.next = Next::AtTick;
+                self.next = NextSweep::AtTick;
             }
             // A failed probe needs no retry: the next one follows soon.
-            (PassKind::Probe, _) | (PassKind::Sweep, Ended::NotDue) => {}
+            (PassKind::Probe, _) | (PassKind::Sweep, PassEnd::NotDue) => {}
         }
         None
     }
@@ -240,23 +240,23 @@ mod tests {
     #[test]
     fn failed_sweep_is_retried_later_each_time_until_one_is_done() {
         let mut schedule = Schedule::default();
-        let first = schedule.record(PassKind::Sweep, Ended::Failed, NOW, 0.5).unwrap();
+        let first = schedule.record(PassKind::Sweep, PassEnd::Failed, NOW, 0.5).unwrap();
         assert_eq!(schedule.retry_at(), Some(NOW + first));
-        let second = schedule.record(PassKind::Sweep, Ended::Failed, NOW, 0.5).unwrap();
+        let second = schedule.record(PassKind::Sweep, PassEnd::Failed, NOW, 0.5).unwrap();
         assert!(second > first, "{first:?} {second:?}");
-        assert_eq!(schedule.record(PassKind::Probe, Ended::Failed, NOW, 0.5), None);
+        assert_eq!(schedule.record(PassKind::Probe, PassEnd::Failed, NOW, 0.5), None);
         assert_eq!(schedule.retry_at(), Some(NOW + second), "a probe changes nothing");
-        assert_eq!(schedule.record(PassKind::Sweep, Ended::Done, NOW, 0.5), None);
+        assert_eq!(schedule.record(PassKind::Sweep, PassEnd::Done, NOW, 0.5), None);
         assert_eq!(schedule.retry_at(), None);
     }
 
     #[test]
     fn refused_key_leaves_out_ticks_until_it_is_tried_again() {
         let mut schedule = Schedule::default();
-        schedule.record(PassKind::Probe, Ended::KeyRefused, NOW, 0.5);
+        schedule.record(PassKind::Probe, PassEnd::KeyRefused, NOW, 0.5);
         assert!(!schedule.has_key());
         assert_eq!(schedule.retry_at(), Some(NOW + RETRY_REFUSED_KEY_AFTER));
-        schedule.record(PassKind::Sweep, Ended::Done, NOW, 0.5);
+        schedule.record(PassKind::Sweep, PassEnd::Done, NOW, 0.5);
         assert!(schedule.has_key());
     }
 

@@ -21,8 +21,8 @@ use crate::tasks::push::PushSettings;
 use komoju_core::plan::lag::Consistency;
 use komoju_core::{Slowed, time};
 
-/// Returns a pull that makes the requests of a real pass and writes nothing, here or there. Each
-/// write that it plans is sent to `writes`.
+/// Returns a pull that makes the requests of a real pass and writes nothing, here or at KOMOJU.
+/// Each write that it plans is sent to `writes`.
 ///
 /// # Errors
 /// The database cannot be read, no key is found, or the configuration of the client cannot be used.
@@ -37,7 +37,7 @@ pub fn dry_pull(
     let key = find_key(config)?;
     let remote = Http::new(config, &key, Arc::clone(&clock))?;
     let now = clock.now();
-    dry_run.read(Pace::read)?.set(&remote, now);
+    dry_run.read(StoredPace::read)?.set(&remote, now);
     Ok(Pull::dry(dry_run, Arc::new(remote), Arc::new(key), clock, pull_settings(config, now), stop))
 }
 
@@ -61,12 +61,12 @@ pub(super) fn find_key(config: &Config) -> Result<SecretKey, AppError> {
 }
 
 /// How fast an earlier process was allowed to send requests.
-pub(super) struct Pace {
+pub(super) struct StoredPace {
     throttled_until: Option<String>,
     slowed: Option<String>,
 }
 
-impl Pace {
+impl StoredPace {
     /// Reads the pace that the database has.
     pub(super) fn read(conn: &Conn) -> Result<Self, StoreError> {
         let (_, throttled_until) = read::obstacles(conn)?;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::App;
 use super::trouble::Trouble;
 use crate::clock::Clock;
-use crate::heartbeat::{Sample, Stalled, Watchdog};
+use crate::heartbeat::{HeartbeatSample, Stalled, Watchdog};
 use crate::store::beside;
 
 /// FIRST_CONTACT controls how long the daemon waits for the first answer before it reports
@@ -93,12 +93,12 @@ impl App {
     }
 
     /// Returns the heartbeats of the three loops and of the writer at this moment.
-    fn samples(&self) -> [Sample; 4] {
+    fn samples(&self) -> [HeartbeatSample; 4] {
         let [pulling, pushing, files] = &self.heartbeats;
         let bytes = ["", "-wal"]
             .map(|suffix| std::fs::metadata(beside(&self.database, suffix)).map_or(0, |file| file.len()));
         let grace = Duration::from_secs(bytes.iter().sum::<u64>() / SLOWEST_DISK);
-        let writing = Sample { extra: grace, ..self.store.pulse().sample() };
+        let writing = HeartbeatSample { extra: grace, ..self.store.pulse().sample() };
         [pulling.sample(), pushing.sample(), files.sample(), writing]
     }
 }
@@ -139,7 +139,7 @@ async fn check_repeatedly(
     clock: &dyn Clock,
     every: Duration,
     mut watchdog: Watchdog,
-    sample: impl Fn() -> ([Sample; 4], bool),
+    sample: impl Fn() -> ([HeartbeatSample; 4], bool),
     mut report: impl FnMut(Option<Stalled>),
 ) {
     let mut logged = None;

@@ -108,7 +108,7 @@ impl App {
     pub(super) async fn wake_on_commit(&self) -> Result<(), StoreError> {
         let mut watch = Watch::on(&self.database).unwrap_or_else(|e| {
             tracing::warn!("{}: polling once a second instead", chain(&e));
-            Watch::by_the_clock()
+            Watch::polling()
         });
         let reader = Reader::open(&self.database)?;
         let mut seen = unless_locked(reader.data_version())?;

@@ -114,7 +114,7 @@ pub struct Http {
 pub struct SetupError(String);
 
 /// An HTTP answer.
-struct Answer {
+struct HttpAnswer {
     status: u16,
     headers: HeaderMap,
     body: Vec<u8>,
@@ -207,7 +207,7 @@ impl Http {
         terms: Terms,
         url: Url,
         meter: &mut Meter<'_>,
-    ) -> Result<Answer, RemoteError> {
+    ) -> Result<HttpAnswer, RemoteError> {
         let failed =
             |none: NoAnswer| RemoteError { call: call.clone(), cause: none.cause, retry_after: None };
         let answer = self.exchange(call, terms, self.client.get(url), meter).await.map_err(failed)?;
@@ -224,7 +224,7 @@ impl Http {
         Terms { share, limit }: Terms,
         request: RequestBuilder,
         meter: &mut Meter<'_>,
-    ) -> Result<Answer, NoAnswer> {
+    ) -> Result<HttpAnswer, NoAnswer> {
         let sent_at = self.limiter.admit(share).await;
         heartbeat::tick();
         self.requests.fetch_add(1, Ordering::Relaxed);
@@ -280,7 +280,7 @@ impl Http {
             _ => self.limiter.answered(sent_at),
         }
         tracing::debug!(%call, status, bytes = body.len(), is_whole, "answered");
-        Ok(Answer { status, headers, body, is_whole })
+        Ok(HttpAnswer { status, headers, body, is_whole })
     }
 
     /// Returns the wait that `Retry-After` asks for, by the server's clock where the answer has a

@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
-use super::pace::{Ceiling, Pace, Refusal};
+use super::pace::{Ceiling, Pace, RefusalEffect};
 use crate::clock::Clock;
 use crate::metrics;
 use komoju_core::Slowed;
@@ -200,8 +200,8 @@ impl Limiter {
         let slowed = {
             let mut pace = self.pace();
             match pace.refused(sent_at.0, now, wall) {
-                Refusal::Slowed => pace.slowed(now),
-                Refusal::Repeated => None,
+                RefusalEffect::Slowed => pace.slowed(now),
+                RefusalEffect::Repeated => None,
             }
         };
         if let Some(slowed) = slowed {

@@ -47,7 +47,7 @@ pub struct Ceiling {
     pub burst: u32,
 }
 
-/// A token bucket whose rate follows the answers.
+/// A token bucket. Its rate follows the answers.
 #[derive(Debug)]
 pub struct Pace {
     /// The configured limit, if there is one.
@@ -84,7 +84,7 @@ struct Slow {
 
 /// The effect of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RefusalEffect {
     /// The rate was halved.
     Slowed,
     /// It belongs to the same event as an earlier refusal, so the rate is unchanged.
@@ -162,14 +162,14 @@ impl Pace {
 
     /// Records that the request sent at `sent_at` was refused for its speed. `wall` is the time for
     /// display.
-    pub fn refused(&mut self, sent_at: Duration, now: Duration, wall: Timestamp) -> Refusal {
+    pub fn refused(&mut self, sent_at: Duration, now: Duration, wall: Timestamp) -> RefusalEffect {
         self.remember(true);
         self.fill(now);
         let known = self.slow;
         if let Some(last) = known.and_then(|slow| slow.last_refusal)
             && sent_at < last + FIRST_PAUSE
         {
-            return Refusal::Repeated;
+            return RefusalEffect::Repeated;
         }
         // Halve the rate at which requests were really sent, if the limit is far above it.
         let lately = self.sent.rate(now).max(LEAST_START);
@@ -187,7 +187,7 @@ impl Pace {
         let pause = FIRST_PAUSE.saturating_mul(1 << in_a_row.min(30)).min(MOST_PAUSE);
         self.paused_until = self.paused_until.max(now + pause);
         self.level = self.level.min(1.0);
-        Refusal::Slowed
+        RefusalEffect::Slowed
     }
 
     /// Whether there is neither a limit nor a pause.

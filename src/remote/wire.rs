@@ -21,7 +21,7 @@ use komoju_core::{BadCustomer, Customer, Hints, Listed, Page, Unreadable};
 /// # Errors
 /// A sentence about what is wrong with the answer.
 pub(super) fn page(bytes: &[u8]) -> Result<Page, String> {
-    let List { members, data } = list(bytes)?;
+    let ListAnswer { members, data } = list(bytes)?;
     let hint = |name: &str| hint(members.get(name)?);
     let hints = Hints {
         page: hint("page"),
@@ -52,21 +52,21 @@ fn hint(value: &RawValue) -> Option<u64> {
 }
 
 /// An answer that is a page of a list.
-struct List<'a> {
+struct ListAnswer<'a> {
     /// The members of the envelope by name, `data` included where all of it is JSON.
     members: BTreeMap<String, &'a RawValue>,
     /// The items of `data`, in order.
-    data: Vec<Item<'a>>,
+    data: Vec<ListItem<'a>>,
 }
 
 /// One item of a list.
-enum Item<'a> {
+enum ListItem<'a> {
     Json(&'a RawValue),
     /// Bytes that are not JSON, and why.
     NotJson(&'a [u8], String),
 }
 
-impl Item<'_> {
+impl ListItem<'_> {
     /// Returns the customer of this item, at this position of its page.
     fn listed(self, position: u64) -> Result<Listed, Unreadable> {
         match self {
@@ -79,7 +79,7 @@ impl Item<'_> {
 }
 
 /// Reads the envelope of a list and separates the items.
-fn list(bytes: &[u8]) -> Result<List<'_>, String> {
+fn list(bytes: &[u8]) -> Result<ListAnswer<'_>, String> {
     let members: BTreeMap<String, &RawValue> = match serde_json::from_slice(bytes) {
         Ok(members) => members,
         // Perhaps only one customer is not JSON. Otherwise explain what the answer is.
@@ -94,12 +94,12 @@ fn list(bytes: &[u8]) -> Result<List<'_>, String> {
     };
     let items: Vec<&RawValue> =
         serde_json::from_str(data.get()).map_err(|_| "the answer's \"data\" is not a list".to_owned())?;
-    Ok(List { data: items.into_iter().map(Item::Json).collect(), members })
+    Ok(ListAnswer { data: items.into_iter().map(ListItem::Json).collect(), members })
 }
 
 /// An answer that should contain one customer.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Answered {
+pub(super) enum CustomerAnswer {
     /// A customer.
     Customer(Customer),
     /// A customer that cannot be read. A retry would get the same answer.
@@ -110,9 +110,9 @@ pub(super) enum Answered {
 
 /// Reads an answer that should contain one customer. `is_whole` says whether `bytes` are complete,
 /// or the start of an answer that is too long.
-pub(super) fn one_customer(bytes: &[u8], is_whole: bool) -> Answered {
+pub(super) fn one_customer(bytes: &[u8], is_whole: bool) -> CustomerAnswer {
     let reason = match (is_whole, Customer::from_text(bytes)) {
-        (true, Ok(customer)) => return Answered::Customer(customer),
+        (true, Ok(customer)) => return CustomerAnswer::Customer(customer),
         (true, Err(reason)) => reason,
         (false, _) => BadCustomer::TooLarge { bytes: None },
     };
@@ -122,9 +122,9 @@ pub(super) fn one_customer(bytes: &[u8], is_whole: bool) -> Answered {
         false => scan::members(bytes).next().is_some(),
     };
     match (is_json, object(bytes)) {
-        (true, _) => Answered::Unreadable(Unreadable::new(bytes, None, reason)),
-        (false, Err(why)) => Answered::Other(why),
-        (false, Ok(_)) => Answered::Other(format!("the answer cannot be used: {reason}")),
+        (true, _) => CustomerAnswer::Unreadable(Unreadable::new(bytes, None, reason)),
+        (false, Err(why)) => CustomerAnswer::Other(why),
+        (false, Ok(_)) => CustomerAnswer::Other(format!("the answer cannot be used: {reason}")),
     }
 }
 
@@ -161,7 +161,7 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
 
 /// Reads an error answer, and returns whether it is in KOMOJU's own form. A body that cannot be
 /// read does not change the status.
-pub(super) fn error(status: u16, bytes: &[u8]) -> (ApiError, IsOurs) {
+pub(super) fn error(status: u16, bytes: &[u8]) -> (ApiError, ErrorOrigin) {
     let none = |message: Option<String>| ApiError { status, code: None, message, param: None };
     match object(bytes) {
         Ok(mut answer) => match answer.remove("error") {
@@ -169,26 +169,26 @@ pub(super) fn error(status: u16, bytes: &[u8]) -> (ApiError, IsOurs) {
                 let text = |name: &str| error.get(name).and_then(Value::as_str).map(str::to_owned);
                 let told =
                     ApiError { status, code: text("code"), message: text("message"), param: text("param") };
-                (told, IsOurs::Yes)
+                (told, ErrorOrigin::Api)
             }
-            Some(Value::String(message)) => (none(Some(message)), IsOurs::Yes),
-            _ => (none(Some("an answer without \"error\"".to_owned())), IsOurs::No),
+            Some(Value::String(message)) => (none(Some(message)), ErrorOrigin::Api),
+            _ => (none(Some("an answer without \"error\"".to_owned())), ErrorOrigin::Other),
         },
-        Err(_) if bytes.is_empty() => (none(None), IsOurs::No),
+        Err(_) if bytes.is_empty() => (none(None), ErrorOrigin::Other),
         Err(_) if is_web_page(bytes) => {
-            (none(Some("a web page, so not from the API itself".to_owned())), IsOurs::No)
+            (none(Some("a web page, so not from the API itself".to_owned())), ErrorOrigin::Other)
         }
-        Err(_) => (none(Some("an answer that is not JSON".to_owned())), IsOurs::No),
+        Err(_) => (none(Some("an answer that is not JSON".to_owned())), ErrorOrigin::Other),
     }
 }
 
 /// Whether an error answer is from the API itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum IsOurs {
+pub(super) enum ErrorOrigin {
     /// It has KOMOJU's form, `{"error": …}`.
-    Yes,
+    Api,
     /// It is from a firewall, a proxy or a maintenance page.
-    No,
+    Other,
 }
 
 /// Whether a server in front of the API answered. The API itself always answers with JSON.

@@ -1,6 +1,6 @@
 //! The users of this machine, and what a file's mode allows each of them.
 //!
-//! What the service's user may do is computed from modes and owners, because root, who may do
+//! What the service's user may do is computed from modes and owners, because root, which may do
 //! everything, runs this command. Access control lists are not read.
 
 use std::fs::Metadata;
@@ -17,13 +17,13 @@ pub(super) const SEARCH: u32 = 1;
 
 /// The owner, group and mode of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Owned {
+pub(super) struct Ownership {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) mode: u32,
 }
 
-impl Owned {
+impl Ownership {
     pub(super) fn of(file: &Metadata) -> Self {
         Self { uid: file.uid(), gid: file.gid(), mode: file.mode() & 0o7777 }
     }
@@ -42,7 +42,7 @@ pub(super) struct User {
 
 impl User {
     /// Whether the mode lets this user do all of `wanted`. Only the first class that fits counts.
-    pub(super) fn may(&self, wanted: u32, file: &Owned) -> bool {
+    pub(super) fn may(&self, wanted: u32, file: &Ownership) -> bool {
         let shift = match self.uid {
             0 => return true,
             uid if uid == file.uid => 6,
@@ -55,12 +55,12 @@ impl User {
 
 /// The names in `/etc/passwd` and `/etc/group`. Users of a directory service are shown as numbers.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct UserNames {
     passwd: String,
     groups: String,
 }
 
-impl Names {
+impl UserNames {
     /// Returns a user's name.
     pub(super) fn user(&self, uid: u32) -> String {
         named(&self.passwd, uid).map_or_else(|| format!("uid {uid}"), str::to_owned)
@@ -101,7 +101,7 @@ fn named(text: &str, number: u32) -> Option<&str> {
 
 /// The two users that matter here, and the names of all.
 pub(super) struct Users {
-    pub(super) names: Names,
+    pub(super) names: UserNames,
     /// The user that runs this command.
     pub(super) me: User,
     /// The user that runs the daemon, or will run it.
@@ -114,10 +114,10 @@ impl Users {
     pub(super) fn of(database: &Path, holder: Option<u32>) -> Self {
         let read = |path| std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let [passwd, groups] = ["/etc/passwd", "/etc/group"].map(|path| read(path).unwrap_or_default());
-        Self::among(Names { passwd, groups }, database, holder)
+        Self::among(UserNames { passwd, groups }, database, holder)
     }
 
-    fn among(names: Names, database: &Path, holder: Option<u32>) -> Self {
+    fn among(names: UserNames, database: &Path, holder: Option<u32>) -> Self {
         let owner =
             |path: &Path| std::fs::metadata(path).ok().map(|found| names.describe(found.uid(), found.gid()));
         let me = owner(Path::new("/proc/self")).unwrap_or_else(|| names.describe(u32::MAX, u32::MAX));
@@ -138,8 +138,8 @@ pub(super) mod tests {
                           alice:x:1000:1000::/home/alice:/bin/bash\n";
     const GROUPS: &str = "root:x:0:\nkomoju-sync:x:991:bob,alice\nalice:x:1000:\n";
 
-    fn names() -> Names {
-        Names { passwd: PASSWD.into(), groups: GROUPS.into() }
+    fn names() -> UserNames {
+        UserNames { passwd: PASSWD.into(), groups: GROUPS.into() }
     }
 
     /// Root runs the command; the packages' user is the service's.
@@ -152,8 +152,8 @@ pub(super) mod tests {
         users().service
     }
 
-    pub(in crate::cli::doctor) fn owned(uid: u32, gid: u32, mode: u32) -> Owned {
-        Owned { uid, gid, mode }
+    pub(in crate::cli::doctor) fn owned(uid: u32, gid: u32, mode: u32) -> Ownership {
+        Ownership { uid, gid, mode }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Whether the key reads the account that the database belongs to.
 
-use super::Finding;
-use super::api::Asked;
-use super::database::Current;
+use super::DoctorFinding;
+use super::api::ApiAnswers;
+use super::database::DatabaseContent;
 use crate::remote::Shown;
 use crate::secret::SecretKey;
 use komoju_core::Attention;
@@ -24,20 +24,24 @@ enum KeyMatch {
     Unknown,
 }
 
-pub(super) fn check(current: Option<&Current>, key: Option<&SecretKey>, asked: Option<&Asked>) -> Finding {
+pub(super) fn check(
+    current: Option<&DatabaseContent>,
+    key: Option<&SecretKey>,
+    asked: Option<&ApiAnswers>,
+) -> DoctorFinding {
     let Some(current) = current else {
-        return Finding::skip(CHECK, "there is no database that can be read");
+        return DoctorFinding::skip(CHECK, "there is no database that can be read");
     };
     let stopped = current.account.as_ref().and_then(|account| account.stopped.as_ref());
     let stopped = stopped.map(|(_, at)| at.as_str());
     match (key, stopped) {
         (Some(key), _) => classify(compare(current, key, asked), stopped),
         (None, Some(at)) => other_account(at),
-        (None, None) => Finding::skip(CHECK, "there is no key to compare"),
+        (None, None) => DoctorFinding::skip(CHECK, "there is no key to compare"),
     }
 }
 
-fn compare(current: &Current, key: &SecretKey, asked: Option<&Asked>) -> KeyMatch {
+fn compare(current: &DatabaseContent, key: &SecretKey, asked: Option<&ApiAnswers>) -> KeyMatch {
     let Some(account) = current.account.as_ref().filter(|_| current.live > 0) else {
         return KeyMatch::Unbound;
     };
@@ -51,30 +55,32 @@ fn compare(current: &Current, key: &SecretKey, asked: Option<&Asked>) -> KeyMatc
     }
 }
 
-fn classify(key: KeyMatch, stopped: Option<&str>) -> Finding {
+fn classify(key: KeyMatch, stopped: Option<&str>) -> DoctorFinding {
     let bound_to_another = "the key is not the one that this database is bound to";
     match (key, stopped) {
         (KeyMatch::Unbound, _) => {
-            Finding::ok(CHECK, "no customer is known yet: the first pass binds the database to the key")
+            DoctorFinding::ok(CHECK, "no customer is known yet: the first pass binds the database to the key")
         }
-        (KeyMatch::Same, None) => Finding::ok(CHECK, "the key is the one that this database is bound to"),
-        (KeyMatch::Same, Some(at)) => Finding::ok(
+        (KeyMatch::Same, None) => {
+            DoctorFinding::ok(CHECK, "the key is the one that this database is bound to")
+        }
+        (KeyMatch::Same, Some(at)) => DoctorFinding::ok(
             CHECK,
             format!(
-                "everything stopped at {at} for another key; the right one is back, and the next pass goes on"
+                "all work stopped at {at} because of another key; the right key is back, and the next pass continues"
             ),
         ),
         (_, Some(at)) => other_account(at),
-        (KeyMatch::SameAccount, None) => {
-            Finding::ok(CHECK, "the key is a new one that reads the same account: the next pass accepts it")
-        }
-        (KeyMatch::OtherAccount, None) => Finding::waits(
+        (KeyMatch::SameAccount, None) => DoctorFinding::ok(
+            CHECK,
+            "the key is a new one that reads the same account: the next pass accepts it",
+        ),
+        (KeyMatch::OtherAccount, None) => DoctorFinding::waits(
             CHECK,
             format!("{bound_to_another}, and does not know a customer of it"),
-            "put the right key back; if this one is right, the next pass stops, and `komoju-sync account accept` lets it \
-             go on",
+            "put the right key back; if this one is right, the next pass stops all work until `komoju-sync account accept`",
         ),
-        (KeyMatch::Unknown, None) => Finding::warn(
+        (KeyMatch::Unknown, None) => DoctorFinding::warn(
             CHECK,
             bound_to_another,
             "the next pass finds out whether it reads the same account; nothing is recorded before",
@@ -82,9 +88,9 @@ fn classify(key: KeyMatch, stopped: Option<&str>) -> Finding {
     }
 }
 
-fn other_account(at: &str) -> Finding {
+fn other_account(at: &str) -> DoctorFinding {
     let advice = "restart the daemon after a change of its key";
-    Finding::about(CHECK, &Attention::AccountStopped(at.to_owned()), advice)
+    DoctorFinding::about(CHECK, &Attention::AccountStopped(at.to_owned()), advice)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Whether the service can execute the program that `alerts.command` names. `doctor` never starts
 //! it: that would send an alert.
 //!
-//! The kernel's own errors mislead: for a script whose interpreter is missing it reports that the
+//! The kernel's own errors mislead: if the interpreter of a script is missing, it reports that the
 //! script is missing.
 
 use std::ffi::OsStr;
@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
-use super::access::{Owned, READ, SEARCH, User};
-use super::{Exit, Finding, quoted};
+use super::access::{Ownership, READ, SEARCH, User};
+use super::{DoctorFinding, Exit, quoted};
 
 const CHECK: &str = "alerts";
 
@@ -39,12 +39,15 @@ fn obstacle<T>(why: impl Into<String>, advice: impl Into<String>) -> Result<T, O
 }
 
 /// Checks the program as the service's user would execute it.
-pub(super) fn check(program: &Path, service: &User) -> Finding {
+pub(super) fn check(program: &Path, service: &User) -> DoctorFinding {
     match examine(program, service) {
-        Ok(()) => Finding::ok(CHECK, format!("{} can be run", program.display())),
-        Err(Obstacle { why, advice }) => {
-            Finding::fail(CHECK, Exit::Failed, format!("alerts.command: {} {why}", program.display()), advice)
-        }
+        Ok(()) => DoctorFinding::ok(CHECK, format!("{} can be run", program.display())),
+        Err(Obstacle { why, advice }) => DoctorFinding::fail(
+            CHECK,
+            Exit::Failed,
+            format!("alerts.command: {} {why}", program.display()),
+            advice,
+        ),
     }
 }
 
@@ -95,7 +98,7 @@ fn examine_interpreter(line: &[u8], script: &Path, service: &User) -> Result<(),
 
 /// Checks whether the service reaches a file, and whether its mode and file system let the service
 /// execute it.
-fn executable(program: &Path, service: &User, missing: &str) -> Result<Owned, Obstacle> {
+fn executable(program: &Path, service: &User, missing: &str) -> Result<Ownership, Obstacle> {
     let file = match std::fs::metadata(program) {
         Ok(file) if file.is_file() => file,
         Ok(_) => return obstacle("is no file", "name a program"),
@@ -105,7 +108,7 @@ fn executable(program: &Path, service: &User, missing: &str) -> Result<Owned, Ob
     // Links are followed, because the place of the file itself counts.
     let real = program.canonicalize().unwrap_or_else(|_| program.to_owned());
     if service.is_packaged && HIDDEN.iter().any(|hidden| real.starts_with(hidden)) {
-        let why = "is hidden from the service, whose unit sets ProtectHome= and PrivateTmp=";
+        let why = "is hidden from the service, because its unit sets ProtectHome= and PrivateTmp=";
         return obstacle(why, "move it to /usr/local/bin");
     }
     if let Some(closed) = closed_directory(&real, service) {
@@ -114,7 +117,7 @@ fn executable(program: &Path, service: &User, missing: &str) -> Result<Owned, Ob
             format!("chmod o+x {}, or move the program to /usr/local/bin", quoted(&closed)),
         );
     }
-    let owned = Owned::of(&file);
+    let owned = Ownership::of(&file);
     // Root too can execute only what some user may execute.
     if owned.mode & 0o111 == 0 || !service.may(SEARCH, &owned) {
         return obstacle(
@@ -132,17 +135,17 @@ fn is_noexec(file: &Path) -> bool {
     statvfs(file).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
 
-/// The first directory above a file that the service cannot search.
+/// Returns the first directory above a file that the service cannot search.
 fn closed_directory(file: &Path, service: &User) -> Option<PathBuf> {
     let mut above: Vec<&Path> = file.ancestors().skip(1).collect();
     above.reverse();
     let is_closed = |directory: &&&Path| {
-        std::fs::metadata(directory).is_ok_and(|found| !service.may(SEARCH, &Owned::of(&found)))
+        std::fs::metadata(directory).is_ok_and(|found| !service.may(SEARCH, &Ownership::of(&found)))
     };
     above.iter().find(is_closed).map(|closed| closed.to_path_buf())
 }
 
-/// The beginning of a file; `None` where the user of this command may not read it.
+/// Reads the first bytes of a file; `None` if the user of this command may not read it.
 fn first_bytes(program: &Path) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(program).ok()?.take(FIRST_BYTES).read_to_end(&mut bytes).ok()?;
@@ -157,9 +160,9 @@ mod tests {
     use super::super::access::tests::service;
     use super::*;
 
-    struct Place(tempfile::TempDir);
+    struct ProgramDirectory(tempfile::TempDir);
 
-    impl Place {
+    impl ProgramDirectory {
         fn new() -> Self {
             let place = Self(tempfile::TempDir::new().unwrap());
             place.mode("", 0o755);
@@ -189,7 +192,7 @@ mod tests {
 
     #[test]
     fn script_that_the_kernel_does_not_execute_is_detected() {
-        let place = Place::new();
+        let place = ProgramDirectory::new();
         for (content, mode, expected) in [
             ("#!/bin/sh\ncat\n", 0o755, "can be run"),
             ("#! /bin/sh -e\ncat\n", 0o755, "can be run"),
@@ -207,14 +210,14 @@ mod tests {
             ("#!/bin/sh\n", 0o700, "cannot be run by komoju-sync (mode 0700)"),
             ("#!/bin/sh\n", 0o644, "cannot be run by komoju-sync (mode 0644)"),
         ] {
-            let told = why(&place.file(content, mode));
-            assert!(told.starts_with(expected), "{content:?} {mode:o}: {told}");
+            let shown = why(&place.file(content, mode));
+            assert!(shown.starts_with(expected), "{content:?} {mode:o}: {shown}");
         }
     }
 
     #[test]
     fn script_that_the_service_does_not_reach_is_detected() {
-        let place = Place::new();
+        let place = ProgramDirectory::new();
         let program = place.file("#!/bin/sh\n", 0o755);
         place.mode("", 0o700);
         assert!(why(&program).contains("is closed"), "{}", why(&program));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::database::Current;
-use super::{Exit, Finding};
+use super::database::DatabaseContent;
+use super::{DoctorFinding, Exit};
 use crate::cli::print::{count, grouped};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -24,13 +24,13 @@ const LONGEST_REQUEST_S: u32 = 12;
 const SOON: Duration = Duration::from_secs(3);
 
 /// How far the clocks may be apart, in seconds, before it is a warning and before it is a failure.
-/// The server's has whole seconds and its answer takes time. Beyond the second limit, what depends
-/// on the time of a create goes wrong.
+/// The server's has whole seconds and its answer takes time. Beyond the second limit,
+/// decisions that depend on the time of a create may be wrong.
 const APART_WARN: u64 = 5;
 const APART_FAIL: u64 = 60;
 
 /// The answers of the API.
-pub(super) struct Asked {
+pub(super) struct ApiAnswers {
     page: Result<Page, RemoteError>,
     /// From the request to its whole answer, the connection included.
     took: Duration,
@@ -40,13 +40,13 @@ pub(super) struct Asked {
     pub(super) known: Option<Result<Shown, RemoteError>>,
 }
 
-/// Requests one page, and one known customer where the database is bound to another key.
+/// Requests one page, and one known customer if the database is bound to another key.
 pub(super) async fn ask(
     config: &Config,
     key: &SecretKey,
-    current: Option<&Current>,
+    current: Option<&DatabaseContent>,
     clock: &Arc<dyn Clock>,
-) -> Result<Asked, SetupError> {
+) -> Result<ApiAnswers, SetupError> {
     let mut config = config.clone();
     config.api.request_timeout_s = config.api.request_timeout_s.min(LONGEST_REQUEST_S);
     let remote = Http::new(&config, key, Arc::clone(clock))?;
@@ -65,24 +65,27 @@ pub(super) async fn ask(
     Ok(asked)
 }
 
-async fn request_page(remote: &Http, config: &Config, pause: Duration, clock: &Arc<dyn Clock>) -> Asked {
+async fn request_page(remote: &Http, config: &Config, pause: Duration, clock: &Arc<dyn Clock>) -> ApiAnswers {
     // The limiter of a new process starts empty; waiting here keeps its delay out of the measured
     // time.
     clock.sleep(pause).await;
     let began = clock.elapsed();
     let page = remote.list(PageQuery { page: 1, per_page: config.api.per_page, created_from: None }).await;
     let took = clock.elapsed().saturating_sub(began);
-    Asked { page, took, clocks: remote.server_time().map(|server| (clock.now(), server)), known: None }
+    ApiAnswers { page, took, clocks: remote.server_time().map(|server| (clock.now(), server)), known: None }
 }
 
 /// Returns a customer of the mirror, if the database is bound to another key.
-fn customer_of_another_key<'a>(current: Option<&'a Current>, key: &SecretKey) -> Option<&'a CustomerId> {
+fn customer_of_another_key<'a>(
+    current: Option<&'a DatabaseContent>,
+    key: &SecretKey,
+) -> Option<&'a CustomerId> {
     let current = current?;
     let account = current.account.as_ref()?;
     current.known.as_ref().filter(|_| account.fingerprint != key.salted_fingerprint(&account.salt))
 }
 
-impl Asked {
+impl ApiAnswers {
     /// Whether the API accepted the key.
     pub(super) fn is_accepted(&self) -> bool {
         self.page.is_ok()
@@ -102,32 +105,32 @@ fn is_final(error: &RemoteError) -> bool {
     }
 }
 
-/// Two checks: the API and its clock.
-pub(super) fn classify(asked: &Result<Asked, SetupError>, config: &Config) -> [Finding; 2] {
+/// Returns two findings: about the API and about its clock.
+pub(super) fn classify(asked: &Result<ApiAnswers, SetupError>, config: &Config) -> [DoctorFinding; 2] {
     match asked {
         Err(error) => {
             let advice = "install the package ca-certificates; with a proxy, look at api.proxy";
-            let failed = Finding::fail("api", Exit::Usage, error.to_string(), advice);
-            [failed, Finding::skip("clock", "the API was not asked")]
+            let failed = DoctorFinding::fail("api", Exit::Usage, error.to_string(), advice);
+            [failed, DoctorFinding::skip("clock", "no request was made")]
         }
-        Ok(Asked { page, took, clocks, .. }) => {
+        Ok(ApiAnswers { page, took, clocks, .. }) => {
             [classify_page(page, *took, config), classify_clocks(*clocks)]
         }
     }
 }
 
-fn classify_page(page: &Result<Page, RemoteError>, took: Duration, config: &Config) -> Finding {
+fn classify_page(page: &Result<Page, RemoteError>, took: Duration, config: &Config) -> DoctorFinding {
     let url = &config.api.base_url;
     let page = match page {
         Ok(page) => page,
         Err(error) => {
             let exit = if let Cause::KeyRefused(_) = error.cause { Exit::KeyRefused } else { Exit::Failed };
-            return Finding::fail("api", exit, format!("{url}: {error}"), advice(&error.cause, config));
+            return DoctorFinding::fail("api", exit, format!("{url}: {error}"), advice(&error.cause, config));
         }
     };
     let (asked, given) = (u64::from(config.api.per_page), page.hints.per_page.unwrap_or_else(|| page.len()));
     let capped = if given < asked {
-        format!(" ({asked} were asked for: a lower api.per_page does the same)")
+        format!(" ({asked} were requested: a lower api.per_page has the same effect)")
     } else {
         String::new()
     };
@@ -136,10 +139,10 @@ fn classify_page(page: &Result<Page, RemoteError>, took: Duration, config: &Conf
         None => "it does not say how many customers there are".to_owned(),
     };
     let (took, given) = (took.as_millis(), grouped(given));
-    Finding::ok("api", format!("{url} answers in {took} ms: {customers}, {given} a page{capped}"))
+    DoctorFinding::ok("api", format!("{url} answers in {took} ms: {customers}, {given} a page{capped}"))
 }
 
-/// What to do about an error.
+/// Returns what to do about an error.
 fn advice(cause: &Cause, config: &Config) -> String {
     let host = config.api.base_url.host_str().unwrap_or_default();
     let advice = match cause {
@@ -172,7 +175,7 @@ fn advice(cause: &Cause, config: &Config) -> String {
             "lower api.per_page: the daemon reads such a page in parts, which takes more requests"
         }
         Cause::Unusable(_) => {
-            "something else than the API answers, perhaps: see that api.base_url is right, and what stands between"
+            "another server may answer in place of the API: see that api.base_url is right, and which proxies are between"
         }
     };
     advice.to_owned()
@@ -202,8 +205,8 @@ fn advice_on_connection(step: Step, host: &str, config: &Config) -> String {
                 .to_owned()
         }
         Step::Tls(Certificate::Untrusted | Certificate::Unchecked) => format!(
-            "see that ca-certificates is installed and current, and who answers for {host}: a proxy that opens TLS needs \
-             its own certificate among them"
+            "see that ca-certificates is installed and current, and which server answers for {host}: a proxy that opens TLS \
+             needs its own certificate among them"
         ),
         Step::Answer => format!(
             "try again; if it stays so, something between here and {host} drops connections, or KOMOJU is slow \
@@ -212,21 +215,21 @@ fn advice_on_connection(step: Step, host: &str, config: &Config) -> String {
     }
 }
 
-fn classify_clocks(clocks: Option<(Timestamp, Timestamp)>) -> Finding {
+fn classify_clocks(clocks: Option<(Timestamp, Timestamp)>) -> DoctorFinding {
     let Some((here, there)) = clocks else {
-        return Finding::skip("clock", "it is compared with the API's, which did not tell it");
+        return DoctorFinding::skip("clock", "it is compared with the API's, which did not report it");
     };
     let ahead = here.as_second() - there.as_second();
     let apart = ahead.unsigned_abs();
     let way = if ahead > 0 { "ahead of" } else { "behind" };
     let finding = format!("this machine's clock is {} s {way} the API's", grouped(apart));
-    let advice = "have a time server keep it: timedatectl set-ntp true, or chrony; what is recorded carries this clock's times, \
-                  and creates whose answer was lost are looked for by them";
+    let advice = "synchronize it with a time server: timedatectl set-ntp true, or chrony; the recorded times are those of this \
+                  clock, and a create without an answer is searched by them";
     if apart <= APART_WARN {
-        Finding::ok("clock", "this machine's clock and the API's agree")
+        DoctorFinding::ok("clock", "this machine's clock and the API's agree")
     } else {
         let exit = if apart <= APART_FAIL { Exit::Fine } else { Exit::Failed };
-        Finding::fail("clock", exit, finding, advice)
+        DoctorFinding::fail("clock", exit, finding, advice)
     }
 }
 
@@ -256,7 +259,7 @@ mod tests {
             (Cause::Unexpected(answered(403)), Exit::Failed, "firewall"),
             (Cause::Unexpected(answered(404)), Exit::Failed, "see that api.base_url is the one"),
             (Cause::Unexpected(answered(503)), Exit::Failed, "wait, then run"),
-            (Cause::Unusable("no JSON".into()), Exit::Failed, "something else than the API"),
+            (Cause::Unusable("no JSON".into()), Exit::Failed, "another server may answer"),
         ] {
             let error = RemoteError { call: Call::List { page: 1 }, cause, retry_after: None };
             let finding = classify_page(&Err(error), Duration::ZERO, &Config::default());
@@ -272,8 +275,8 @@ mod tests {
         let finding = classify_page(&Ok(page), Duration::from_millis(120), &Config::default());
         assert_eq!(
             finding.finding,
-            "https://komoju.com/api/v1 answers in 120 ms: 1,234 customers, 50 a page (100 were asked for: a lower \
-             api.per_page does the same)"
+            "https://komoju.com/api/v1 answers in 120 ms: 1,234 customers, 50 a page (100 were requested: a lower \
+             api.per_page has the same effect)"
         );
     }
 

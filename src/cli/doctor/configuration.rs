@@ -3,9 +3,9 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::access::{Owned, Users};
-use super::rules::{Kind, broken};
-use super::{Exit, Finding, alerts};
+use super::access::{Ownership, Users};
+use super::rules::{FileKind, broken};
+use super::{DoctorFinding, Exit, alerts};
 use crate::cli::print::chain;
 use crate::config::{Config, ConfigError, Listen};
 use crate::secret::Masker;
@@ -16,7 +16,7 @@ const CHECK: &str = "config";
 const SEARCHED: usize = 64 * 1024;
 
 /// Reads the file; returns the problems and the first secret in it.
-pub(super) fn load(path: &Path) -> (Option<Config>, Vec<Finding>) {
+pub(super) fn load(path: &Path) -> (Option<Config>, Vec<DoctorFinding>) {
     let (config, refused) = match Config::load(path) {
         Ok(config) => (Some(config), None),
         Err(error @ (ConfigError::Invalid { .. } | ConfigError::NotText { .. })) => {
@@ -29,37 +29,42 @@ pub(super) fn load(path: &Path) -> (Option<Config>, Vec<Finding>) {
     (config, refused.into_iter().chain(secrets).collect())
 }
 
-fn refused(error: ConfigError) -> Finding {
+fn refused(error: ConfigError) -> DoctorFinding {
     let advice = match &error {
-        ConfigError::Missing(_) => "everything has a default: an empty file will do to begin with",
+        ConfigError::Missing(_) => "every key has a default: an empty file is enough to begin with",
         ConfigError::Unreadable { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
             "run this as root: sudo komoju-sync doctor; the daemon's user must be able to read it too"
         }
         ConfigError::Unreadable { .. } => "name a file",
         _ => "correct the file; config.example.toml shows every key",
     };
-    Finding::fail(CHECK, Exit::Usage, chain(&anyhow::Error::new(error)), advice)
+    DoctorFinding::fail(CHECK, Exit::Usage, chain(&anyhow::Error::new(error)), advice)
 }
 
 /// Returns a finding about the first text in the file that looks like a secret.
-fn secrets(path: &Path, text: &str) -> Option<Finding> {
+fn secrets(path: &Path, text: &str) -> Option<DoctorFinding> {
     let first = Masker::new(None).each_span(text).next()?;
     let line = text[..first.start].matches('\n').count() + 1;
-    Some(Finding::warn(
+    Some(DoctorFinding::warn(
         CHECK,
         format!("{}, line {line}, holds what looks like a key or a token", path.display()),
-        "take it out: others may read this file, and copies of it travel. The key belongs into a file of its own \
-         (api.secret_key_file, or systemd's credential); make a new key if this one was seen",
+        "remove it: other users may read this file and its copies. Put the key into a file of its own \
+         (api.secret_key_file, or systemd's credential), and make a new key if another user may have read this one",
     ))
 }
 
 /// Checks the mode of a file without problems, and the program and the address that it names.
-pub(super) fn check(path: &Path, config: &Config, mut findings: Vec<Finding>, users: &Users) -> Vec<Finding> {
+pub(super) fn check(
+    path: &Path,
+    config: &Config,
+    mut findings: Vec<DoctorFinding>,
+    users: &Users,
+) -> Vec<DoctorFinding> {
     if let Ok(file) = std::fs::metadata(path) {
-        findings.extend(classify_mode(path, &Owned::of(&file), config, users));
+        findings.extend(classify_mode(path, &Ownership::of(&file), config, users));
     }
     if findings.is_empty() {
-        findings.push(Finding::ok(CHECK, format!("{} is fine", path.display())));
+        findings.push(DoctorFinding::ok(CHECK, format!("{} is fine", path.display())));
     }
     let program = config.alerts.command.as_deref().and_then(<[String]>::first);
     findings.extend(program.map(|program| alerts::check(Path::new(program), &users.service)));
@@ -67,19 +72,19 @@ pub(super) fn check(path: &Path, config: &Config, mut findings: Vec<Finding>, us
     findings
 }
 
-fn classify_mode(path: &Path, file: &Owned, config: &Config, users: &Users) -> Vec<Finding> {
-    let mut findings = broken(CHECK, Kind::Config, &[(path, file)], users);
+fn classify_mode(path: &Path, file: &Ownership, config: &Config, users: &Users) -> Vec<DoctorFinding> {
+    let mut findings = broken(CHECK, FileKind::Config, &[(path, file)], users);
     if config.api.proxy.as_ref().is_some_and(|proxy| proxy.url().password().is_some()) {
-        findings.extend(broken(CHECK, Kind::Password, &[(path, file)], users));
+        findings.extend(broken(CHECK, FileKind::Password, &[(path, file)], users));
     }
     findings
 }
 
-fn classify_listen(listen: &Listen) -> Option<Finding> {
+fn classify_listen(listen: &Listen) -> Option<DoctorFinding> {
     let Listen::Tcp(address) = listen else { return None };
     let finding = format!("http.listen = {address} can be reached from other machines");
-    let advice = "there is no password: listen at 127.0.0.1, or see that only those who may reach it do";
-    (!address.ip().is_loopback()).then(|| Finding::warn("http", finding, advice))
+    let advice = "there is no password: listen at 127.0.0.1, or limit which machines can reach the address";
+    (!address.ip().is_loopback()).then(|| DoctorFinding::warn("http", finding, advice))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Exit, Finding, RUN_AS_ROOT, size};
+use super::{DoctorFinding, Exit, RUN_AS_ROOT, size};
 use crate::cli::print::{chain, safe};
 use crate::config::Config;
 use crate::daemon::status::Status;
@@ -32,7 +32,7 @@ const AHEAD: i64 = 5;
 const RESTORE: &str = "stop the daemon, keep a copy of all its files, then restore a backup";
 
 /// The content of a database with the current schema.
-pub(super) struct Current {
+pub(super) struct DatabaseContent {
     pub(super) status: Status,
     pub(super) account: Option<Account>,
     pub(super) live: u64,
@@ -40,7 +40,7 @@ pub(super) struct Current {
     pub(super) known: Option<CustomerId>,
 }
 
-impl Current {
+impl DatabaseContent {
     /// Returns until when the API asked us to wait, if that time is still ahead.
     pub(super) fn throttled_until(&self, now: Timestamp) -> Option<&str> {
         let until = self.status.throttled_until.as_deref()?;
@@ -53,15 +53,15 @@ pub(super) fn holder(database: &Path) -> Option<Holder> {
     Instance::holder(database).ok().flatten()
 }
 
-/// Opens the database without a trace, and classifies it.
+/// Opens the database without leaving a trace, and classifies it.
 pub(super) fn check(
     config: &Config,
     holder: Option<&str>,
     now: Timestamp,
-) -> (Option<Current>, Vec<Finding>) {
+) -> (Option<DatabaseContent>, Vec<DoctorFinding>) {
     let path = &config.database.path;
     let (current, schema) = match look(config, now) {
-        Ok((current, seen)) => (current, classify_schema(path, &seen, holder, now)),
+        Ok((current, facts)) => (current, classify_schema(path, &facts, holder, now)),
         Err(error) => (None, unusable(error)),
     };
     let mut findings = vec![schema];
@@ -72,29 +72,29 @@ pub(super) fn check(
     (current, findings)
 }
 
-fn classify_holder(path: &Path, holder: Option<&str>) -> Finding {
+fn classify_holder(path: &Path, holder: Option<&str>) -> DoctorFinding {
     const CHECK: &str = "instance";
     if let Some(holder) = holder {
-        return Finding::ok(CHECK, format!("{holder} works on the database"));
+        return DoctorFinding::ok(CHECK, format!("{holder} works on the database"));
     }
     match std::fs::File::open(beside(path, ".lock")) {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Finding::skip(CHECK, "this user may not see whether anybody works on the database")
+            DoctorFinding::skip(CHECK, "this user may not see whether a process works on the database")
         }
-        _ => Finding::ok(CHECK, "nobody works on the database now"),
+        _ => DoctorFinding::ok(CHECK, "no process works on the database now"),
     }
 }
 
 /// Returns why the daemon waits for the database, if it does.
-fn trouble(current: &Current) -> Option<Finding> {
+fn trouble(current: &DatabaseContent) -> Option<DoctorFinding> {
     let is_trouble = |attention: &&Attention| matches!(attention, Attention::DatabaseUnusable(_));
     let trouble = current.status.attention.iter().find(is_trouble)?;
     let advice = "end what keeps it from being used (a full disk, a lock of another program)";
-    Some(Finding::about("instance", trouble, advice))
+    Some(DoctorFinding::about("instance", trouble, advice))
 }
 
 /// What the check of the schema reads.
-struct Seen {
+struct SchemaFacts {
     version: i64,
     bytes: u64,
     damage: Option<String>,
@@ -102,22 +102,22 @@ struct Seen {
     last_stamp: Option<String>,
 }
 
-fn look(config: &Config, now: Timestamp) -> Result<(Option<Current>, Seen), StoreError> {
+fn look(config: &Config, now: Timestamp) -> Result<(Option<DatabaseContent>, SchemaFacts), StoreError> {
     let path = &config.database.path;
     let reader = Reader::looking(path)?;
     let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
     reader.in_one_view(|conn| {
-        let mut seen = Seen {
+        let mut facts = SchemaFacts {
             version: checkup::schema_version(conn)?,
             bytes,
             damage: inspect::damage(conn, bytes)?,
             missing_indexes: Vec::new(),
             last_stamp: None,
         };
-        if seen.version != migrations::known_version() {
-            return Ok((None, seen));
+        if facts.version != migrations::known_version() {
+            return Ok((None, facts));
         }
-        let current = Current {
+        let current = DatabaseContent {
             status: Status::in_view(conn, config, now)?,
             account: account::load(conn)?,
             live: mirror::live_count(conn)?,
@@ -125,25 +125,27 @@ fn look(config: &Config, now: Timestamp) -> Result<(Option<Current>, Seen), Stor
         };
         // The first complete sweep makes the indexes.
         if current.status.last_sweep_age_s.is_some() {
-            seen.missing_indexes = checkup::missing_indexes(conn)?;
+            facts.missing_indexes = checkup::missing_indexes(conn)?;
         }
-        seen.last_stamp = checkup::last_stamp(conn)?;
-        Ok((Some(current), seen))
+        facts.last_stamp = checkup::last_stamp(conn)?;
+        Ok((Some(current), facts))
     })
 }
 
-fn unusable(error: StoreError) -> Finding {
+fn unusable(error: StoreError) -> DoctorFinding {
     const CHECK: &str = "schema";
     let is_denied = matches!(&error, StoreError::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied);
     let advice = match &error {
         StoreError::Missing(path) => {
             let finding = format!("there is no database at {} yet; `run` or `sync` makes it", path.display());
-            return Finding::ok(CHECK, finding);
+            return DoctorFinding::ok(CHECK, finding);
         }
-        // The check of the permissions reports its missing files.
-        StoreError::Refused(why) => return Finding::skip(CHECK, safe(why)),
+        // The check of the permissions reports missing files.
+        StoreError::Refused(why) => return DoctorFinding::skip(CHECK, safe(why)),
         _ if is_denied => RUN_AS_ROOT,
-        e if e.is_busy() => "see who keeps it locked (`fuser -v` on the file), and let that program end",
+        e if e.is_busy() => {
+            "see which program keeps it locked (`fuser -v` on the file), and let that program end"
+        }
         StoreError::Newer { .. } => "install the newer version of komoju-sync again",
         StoreError::Damaged { .. } => RESTORE,
         StoreError::OldSqlite(_) => "install a package of ours, or build with the SQLite that comes with it",
@@ -158,39 +160,39 @@ fn unusable(error: StoreError) -> Finding {
         _ => "look at the checks above: permissions and disk come first",
     };
     let exit = if is_denied || error.can_pass() { Exit::Failed } else { Exit::Database };
-    Finding::fail(CHECK, exit, safe(&chain(&anyhow::Error::new(error))), advice)
+    DoctorFinding::fail(CHECK, exit, safe(&chain(&anyhow::Error::new(error))), advice)
 }
 
-fn classify_schema(path: &Path, seen: &Seen, holder: Option<&str>, now: Timestamp) -> Finding {
+fn classify_schema(path: &Path, facts: &SchemaFacts, holder: Option<&str>, now: Timestamp) -> DoctorFinding {
     const CHECK: &str = "schema";
     let (shown, known) = (path.display(), migrations::known_version());
-    if let Some(damage) = &seen.damage {
-        return Finding::fail(
+    if let Some(damage) = &facts.damage {
+        return DoctorFinding::fail(
             CHECK,
             Exit::Database,
             format!("{shown} is damaged: {}", safe(damage)),
             RESTORE,
         );
     }
-    if seen.version < known {
-        let finding = format!("{shown} still has schema {}, this program writes {known}", seen.version);
+    if facts.version < known {
+        let finding = format!("{shown} still has schema {}, this program writes {known}", facts.version);
         return match holder {
-            Some(_) => Finding::warn(
+            Some(_) => DoctorFinding::warn(
                 CHECK,
                 format!("{finding}: an older version of it is at work"),
                 "restart the daemon: systemctl restart komoju-sync",
             ),
-            None => Finding::ok(CHECK, format!("{finding}; the next start brings it there")),
+            None => DoctorFinding::ok(CHECK, format!("{finding}; the next start migrates it")),
         };
     }
-    if !seen.missing_indexes.is_empty() {
-        let finding = format!("{shown} lacks {}: queries are slow", seen.missing_indexes.join(" and "));
-        return Finding::warn(CHECK, finding, "the next complete sweep makes them");
+    if !facts.missing_indexes.is_empty() {
+        let finding = format!("{shown} lacks {}: queries are slow", facts.missing_indexes.join(" and "));
+        return DoctorFinding::warn(CHECK, finding, "the next complete sweep makes them");
     }
-    let last = seen.last_stamp.as_deref().and_then(time::read);
+    let last = facts.last_stamp.as_deref().and_then(time::read);
     let ahead = last.map_or(0, |at| at.as_second() - now.as_second());
     if ahead > AHEAD {
-        return Finding::warn(
+        return DoctorFinding::warn(
             CHECK,
             format!(
                 "{shown} was last written {ahead} s from now, by its own times: the clock was set back since"
@@ -198,16 +200,16 @@ fn classify_schema(path: &Path, seen: &Seen, holder: Option<&str>, now: Timestam
             "see that the clock is kept by a time server (timedatectl); the order of the change log is right all the same",
         );
     }
-    let checked = if seen.bytes <= inspect::CHECKED_AT_OPEN {
+    let checked = if facts.bytes <= inspect::CHECKED_AT_OPEN {
         "its structure is whole"
     } else {
         "too large to be read through here: `komoju-sync verify` does"
     };
-    Finding::ok(CHECK, format!("{shown}, schema {known}, {}; {checked}", size(seen.bytes)))
+    DoctorFinding::ok(CHECK, format!("{shown}, schema {known}, {}; {checked}", size(facts.bytes)))
 }
 
-fn check_wal(database: &Path) -> Option<Finding> {
-    // Beside the file itself, whatever links lead to it.
+fn check_wal(database: &Path) -> Option<DoctorFinding> {
+    // The WAL is beside the target of a link.
     let database = database.canonicalize().ok()?;
     let wal = beside(&database, "-wal");
     let bytes = std::fs::metadata(&wal).ok()?.len();
@@ -215,11 +217,11 @@ fn check_wal(database: &Path) -> Option<Finding> {
     Some(classify_wal(bytes, of_database, || processes::with_open(&[&database, &wal])))
 }
 
-fn classify_wal(bytes: u64, database: u64, users: impl FnOnce() -> Vec<u32>) -> Finding {
+fn classify_wal(bytes: u64, database: u64, users: impl FnOnce() -> Vec<u32>) -> DoctorFinding {
     const CHECK: &str = "wal";
     let (wal_size, size) = (size(bytes), size(database));
     if bytes <= LARGE_WAL.max(database) {
-        return Finding::ok(CHECK, format!("{wal_size} beside {size}"));
+        return DoctorFinding::ok(CHECK, format!("{wal_size} beside {size}"));
     }
     let users = match users() {
         users if users.is_empty() => {
@@ -231,12 +233,12 @@ fn classify_wal(bytes: u64, database: u64, users: impl FnOnce() -> Vec<u32>) -> 
         }
     };
     let finding =
-        format!("the -wal has {wal_size}, more than the database ({size}): somebody reads without an end");
-    Finding::warn(CHECK, finding, format!("end the transaction that was left open; {users}"))
+        format!("the -wal has {wal_size}, more than the database ({size}): a program reads without an end");
+    DoctorFinding::warn(CHECK, finding, format!("end the transaction that was left open; {users}"))
 }
 
 /// Reports the process that keeps all others from writing, if that lasts longer than a commit.
-fn check_lock(database: &Path) -> Option<Finding> {
+fn check_lock(database: &Path) -> Option<DoctorFinding> {
     let shm = beside(&database.canonicalize().ok()?, "-shm");
     let inode = std::fs::metadata(shm).ok()?.ino();
     let process = processes::writer(inode)?;
@@ -246,10 +248,10 @@ fn check_lock(database: &Path) -> Option<Finding> {
     }
     let is_ours = processes::name(process).is_some_and(|name| name == "komoju-sync");
     let what = if is_ours { "a long write of" } else { "a transaction of" };
-    Some(Finding::warn(
+    Some(DoctorFinding::warn(
         "instance",
         format!("the database is locked by {what} {}: no other process can write", processes::named(process)),
-        "wait for it to end, or end that program; what waits is tried again by itself",
+        "wait for it to end, or end that program; waiting work is retried",
     ))
 }
 
@@ -258,8 +260,8 @@ mod tests {
     use super::super::finding::Level;
     use super::*;
 
-    fn fine() -> Seen {
-        Seen {
+    fn fine() -> SchemaFacts {
+        SchemaFacts {
             version: migrations::known_version(),
             bytes: 1 << 20,
             damage: None,
@@ -271,21 +273,27 @@ mod tests {
     #[test]
     fn schema_is_classified_by_its_first_fault() {
         let daemon = Some("`komoju-sync run` (process 1)");
-        let lacks = || Seen { missing_indexes: vec!["mirror_by_email"], ..fine() };
-        let written = |at: &str| Seen { last_stamp: Some(at.into()), ..fine() };
-        let damaged = Seen { damage: Some("row 3 missing".into()), ..lacks() };
-        for (seen, holder, level, exit, part) in [
+        let lacks = || SchemaFacts { missing_indexes: vec!["mirror_by_email"], ..fine() };
+        let written = |at: &str| SchemaFacts { last_stamp: Some(at.into()), ..fine() };
+        let damaged = SchemaFacts { damage: Some("row 3 missing".into()), ..lacks() };
+        for (facts, holder, level, exit, part) in [
             (fine(), None, Level::Ok, Exit::Fine, "its structure is whole"),
-            (Seen { bytes: 1 << 30, ..fine() }, None, Level::Ok, Exit::Fine, "`komoju-sync verify` does"),
+            (
+                SchemaFacts { bytes: 1 << 30, ..fine() },
+                None,
+                Level::Ok,
+                Exit::Fine,
+                "`komoju-sync verify` does",
+            ),
             (damaged, None, Level::Fail, Exit::Database, "is damaged: row 3 missing"),
-            (Seen { version: 1, ..fine() }, None, Level::Ok, Exit::Fine, "the next start brings it there"),
-            (Seen { version: 1, ..fine() }, daemon, Level::Warn, Exit::Fine, "an older version"),
+            (SchemaFacts { version: 1, ..fine() }, None, Level::Ok, Exit::Fine, "the next start migrates it"),
+            (SchemaFacts { version: 1, ..fine() }, daemon, Level::Warn, Exit::Fine, "an older version"),
             (lacks(), None, Level::Warn, Exit::Fine, "lacks mirror_by_email"),
             (written("2026-06-01T00:00:04.000Z"), None, Level::Ok, Exit::Fine, "its structure is whole"),
             (written("2026-06-01T00:01:00.000Z"), None, Level::Warn, Exit::Fine, "60 s from now"),
         ] {
             let now = "2026-06-01T00:00:00Z".parse().unwrap();
-            let finding = classify_schema(Path::new("/d"), &seen, holder, now);
+            let finding = classify_schema(Path::new("/d"), &facts, holder, now);
             assert_eq!((finding.level, finding.exit), (level, exit), "{finding:?}");
             assert!(finding.finding.contains(part), "{part}: {finding:?}");
         }

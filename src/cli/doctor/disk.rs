@@ -4,24 +4,24 @@ use std::path::Path;
 
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
 
-use super::finding::Findings;
-use super::{Exit, Finding, quoted, size};
+use super::finding::DoctorFindings;
+use super::{DoctorFinding, Exit, quoted, size};
 use crate::store::beside;
 
 const CHECK: &str = "disk";
 
-/// LEAST is as good as nothing, in bytes: a page of the list may not fit.
+/// LEAST controls below how many free bytes a failure is reported: a page of the list may not fit.
 const LEAST: u64 = 16 << 20;
 
-/// LITTLE is worth a warning, in bytes. It is no share of the disk: a mirror needs as much room on
-/// a large disk as on a small one.
+/// LITTLE controls below how many free bytes a warning is reported. It is not a share of the disk,
+/// because a mirror needs as much room on a large disk as on a small one.
 const LITTLE: u64 = 1 << 30;
 
-/// FEW_INODES is worth a warning.
+/// FEW_INODES controls below how many free inodes a warning is reported.
 const FEW_INODES: u64 = 1000;
 
 /// Network file systems, by their magic numbers (statfs(2)). SQLite's WAL needs memory that all
-/// processes share, and other machines do not.
+/// its processes share. Processes on different machines share none.
 const NETWORK: [(u32, &str); 9] = [
     (0x6969, "NFS"),
     (0xff53_4d42, "CIFS"),
@@ -39,10 +39,10 @@ const MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// A file system.
 #[derive(Clone, Debug)]
-struct Space {
+struct FileSystem {
     free: u64,
     total: u64,
-    /// Both are 0 where the file system has no limit.
+    /// Both counts of inodes are 0 if the file system has no limit.
     free_inodes: u64,
     inodes: u64,
     is_read_only: bool,
@@ -50,24 +50,23 @@ struct Space {
 }
 
 /// Checks the file system of `database`.
-pub(super) fn check(database: &Path) -> Vec<Finding> {
+pub(super) fn check(database: &Path) -> Vec<DoctorFinding> {
     let length = |suffix: &str| std::fs::metadata(beside(database, suffix)).map_or(0, |file| file.len());
     let bytes = length("") + length("-wal");
-    // Before the first start the directory may be missing; those above it are on the same file
-    // system.
+    // Before the first start the directory may be missing. Its parents are on the same file system.
     let directory = database.ancestors().skip(1).find(|path| path.exists()).unwrap_or(Path::new("/"));
     match look(directory) {
         Ok(space) => classify(directory, &space, bytes),
         Err(error) => {
             let finding = format!("{} cannot be asked for free space: {error}", directory.display());
-            vec![Finding::warn(CHECK, finding, "look with df")]
+            vec![DoctorFinding::warn(CHECK, finding, "look with df")]
         }
     }
 }
 
-fn look(directory: &Path) -> std::io::Result<Space> {
+fn look(directory: &Path) -> std::io::Result<FileSystem> {
     let (room, kind) = (statvfs(directory)?, statfs(directory)?);
-    Ok(Space {
+    Ok(FileSystem {
         free: room.f_bavail.saturating_mul(room.f_frsize),
         total: room.f_blocks.saturating_mul(room.f_frsize),
         free_inodes: room.f_favail,
@@ -80,9 +79,9 @@ fn look(directory: &Path) -> std::io::Result<Space> {
 }
 
 /// Classifies the file system of a database that has `bytes`, its WAL included.
-fn classify(directory: &Path, space: &Space, bytes: u64) -> Vec<Finding> {
+fn classify(directory: &Path, space: &FileSystem, bytes: u64) -> Vec<DoctorFinding> {
     let (shown, free) = (directory.display(), size(space.free));
-    let mut findings = Findings::of(CHECK);
+    let mut findings = DoctorFindings::of(CHECK);
     if let Some((_, name)) = NETWORK.iter().find(|(magic, _)| *magic == space.magic) {
         let finding =
             format!("{shown} is on a network file system ({name}), where SQLite can lose what was written");
@@ -107,8 +106,8 @@ fn classify(directory: &Path, space: &Space, bytes: u64) -> Vec<Finding> {
     })
 }
 
-/// Adds what is wrong with the free space and the free inodes.
-fn classify_room(findings: &mut Findings, directory: &Path, space: &Space, bytes: u64) {
+/// Adds the findings about the free space and the free inodes.
+fn classify_room(findings: &mut DoctorFindings, directory: &Path, space: &FileSystem, bytes: u64) {
     let (shown, free) = (directory.display(), size(space.free));
     let room = "make room, or set database.path to a larger place; nothing that was recorded is lost";
     match space.free {
@@ -142,7 +141,7 @@ mod tests {
     use super::super::finding::Level;
     use super::*;
 
-    const FINE: Space = Space {
+    const FINE: FileSystem = FileSystem {
         free: 50 << 30,
         total: 100 << 30,
         free_inodes: 1 << 20,
@@ -155,17 +154,17 @@ mod tests {
     fn each_fault_of_a_file_system_has_its_level() {
         let mut cases = vec![
             (FINE, Level::Ok, Exit::Fine),
-            (Space { free: 900 << 20, ..FINE }, Level::Warn, Exit::Fine),
-            (Space { free: 4 << 30, total: 10 << 40, ..FINE }, Level::Ok, Exit::Fine),
-            (Space { free: 2 << 30, ..FINE }, Level::Warn, Exit::Fine),
-            (Space { free: 1 << 20, ..FINE }, Level::Fail, Exit::Failed),
-            (Space { free_inodes: 0, inodes: 0, ..FINE }, Level::Ok, Exit::Fine),
-            (Space { free_inodes: 7, inodes: 9000, ..FINE }, Level::Warn, Exit::Fine),
-            (Space { free_inodes: 0, inodes: 9000, ..FINE }, Level::Fail, Exit::Failed),
-            (Space { is_read_only: true, ..FINE }, Level::Fail, Exit::Database),
-            (Space { magic: MEMORY[0], ..FINE }, Level::Warn, Exit::Fine),
+            (FileSystem { free: 900 << 20, ..FINE }, Level::Warn, Exit::Fine),
+            (FileSystem { free: 4 << 30, total: 10 << 40, ..FINE }, Level::Ok, Exit::Fine),
+            (FileSystem { free: 2 << 30, ..FINE }, Level::Warn, Exit::Fine),
+            (FileSystem { free: 1 << 20, ..FINE }, Level::Fail, Exit::Failed),
+            (FileSystem { free_inodes: 0, inodes: 0, ..FINE }, Level::Ok, Exit::Fine),
+            (FileSystem { free_inodes: 7, inodes: 9000, ..FINE }, Level::Warn, Exit::Fine),
+            (FileSystem { free_inodes: 0, inodes: 9000, ..FINE }, Level::Fail, Exit::Failed),
+            (FileSystem { is_read_only: true, ..FINE }, Level::Fail, Exit::Database),
+            (FileSystem { magic: MEMORY[0], ..FINE }, Level::Warn, Exit::Fine),
         ];
-        cases.extend(NETWORK.map(|(magic, _)| (Space { magic, ..FINE }, Level::Fail, Exit::Failed)));
+        cases.extend(NETWORK.map(|(magic, _)| (FileSystem { magic, ..FINE }, Level::Fail, Exit::Failed)));
         for (space, level, exit) in cases {
             let [finding] = &classify(Path::new("/d"), &space, 3 << 30)[..] else { panic!("{space:?}") };
             assert_eq!((finding.level, finding.exit), (level, exit), "{space:?}");

@@ -36,8 +36,8 @@ impl fmt::Display for Level {
 
 /// One finding, as `--json` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
-    /// The check: one word of a small set.
+pub(super) struct DoctorFinding {
+    /// The name of the check; one of a fixed set.
     pub(super) check: &'static str,
     /// The level.
     pub(super) level: Level,
@@ -50,7 +50,7 @@ pub(super) struct Finding {
     pub(super) exit: Exit,
 }
 
-impl Finding {
+impl DoctorFinding {
     pub(super) fn ok(check: &'static str, finding: impl Into<String>) -> Self {
         Self { check, level: Level::Ok, finding: finding.into(), advice: None, exit: Exit::Fine }
     }
@@ -75,7 +75,7 @@ impl Finding {
         Self { level, exit, ..Self::warn(check, finding, advice) }
     }
 
-    /// A condition in its own words, graver than a note.
+    /// A condition with its own sentence, more severe than a note.
     pub(super) fn about(check: &'static str, attention: &Attention, advice: impl Into<String>) -> Self {
         Self::fail(check, attention.severity().into(), safe(&attention.to_string()), advice)
     }
@@ -95,8 +95,8 @@ impl Finding {
         Self { finding: clean(&self.finding), advice: self.advice.as_deref().map(clean), ..self }
     }
 
-    /// The finding on a line, the advice below it.
-    pub(super) fn for_people(&self) -> String {
+    /// Returns the finding on a line, and the advice below it.
+    pub(super) fn to_text(&self) -> String {
         const INDENT: &str = "\n                     ";
         let finding = self.finding.replace('\n', INDENT);
         let text = format!("{:<5} {:<14} {finding}", self.level, self.check);
@@ -108,22 +108,22 @@ impl Finding {
 }
 
 /// The findings of one check, in the order of their discovery.
-pub(super) struct Findings {
+pub(super) struct DoctorFindings {
     check: &'static str,
-    found: Vec<Finding>,
+    found: Vec<DoctorFinding>,
 }
 
-impl Findings {
+impl DoctorFindings {
     pub(super) fn of(check: &'static str) -> Self {
         Self { check, found: Vec::new() }
     }
 
     pub(super) fn warn(&mut self, finding: impl Into<String>, advice: impl Into<String>) {
-        self.found.push(Finding::warn(self.check, finding, advice));
+        self.found.push(DoctorFinding::warn(self.check, finding, advice));
     }
 
     pub(super) fn fail(&mut self, exit: Exit, finding: impl Into<String>, advice: impl Into<String>) {
-        self.found.push(Finding::fail(self.check, exit, finding, advice));
+        self.found.push(DoctorFinding::fail(self.check, exit, finding, advice));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -131,16 +131,16 @@ impl Findings {
     }
 
     /// The findings; one with the level `ok` where there are none.
-    pub(super) fn or_ok(mut self, finding: impl FnOnce() -> String) -> Vec<Finding> {
+    pub(super) fn or_ok(mut self, finding: impl FnOnce() -> String) -> Vec<DoctorFinding> {
         if self.found.is_empty() {
-            self.found.push(Finding::ok(self.check, finding()));
+            self.found.push(DoctorFinding::ok(self.check, finding()));
         }
         self.found
     }
 }
 
-impl Extend<Finding> for Findings {
-    fn extend<I: IntoIterator<Item = Finding>>(&mut self, more: I) {
+impl Extend<DoctorFinding> for DoctorFindings {
+    fn extend<I: IntoIterator<Item = DoctorFinding>>(&mut self, more: I) {
         self.found.extend(more);
     }
 }
@@ -151,18 +151,18 @@ mod tests {
 
     #[test]
     fn masked_finding_keeps_its_lines() {
-        let finding = Finding::warn("key", "one sk_live_abcdefgh\ntwo \u{1b}[2J", "do\nthat");
+        let finding = DoctorFinding::warn("key", "one sk_live_abcdefgh\ntwo \u{1b}[2J", "do\nthat");
         let clean = finding.masked(&Masker::new(None));
         assert_eq!(clean.finding, "one ****\ntwo \u{fffd}[2J");
         assert_eq!(
-            clean.for_people(),
+            clean.to_text(),
             "warn  key            one ****\n                     two \u{fffd}[2J\n                     → do\n                       that"
         );
     }
 
     #[test]
     fn json_has_four_keys() {
-        let json = serde_json::to_string(&Finding::ok("wal", "small")).unwrap();
+        let json = serde_json::to_string(&DoctorFinding::ok("wal", "small")).unwrap();
         assert_eq!(json, r#"{"check":"wal","level":"ok","finding":"small","advice":null}"#);
     }
 }

@@ -4,25 +4,25 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::access::{Owned, Users};
-use super::finding::Findings;
-use super::rules::{Kind, broken};
-use super::{Exit, Finding, RUN_AS_ROOT, quoted};
+use super::access::{Ownership, Users};
+use super::finding::DoctorFindings;
+use super::rules::{FileKind, broken};
+use super::{DoctorFinding, Exit, RUN_AS_ROOT, quoted};
 use crate::cli::service_key::{OWNER_AND_MODE, ServiceKey};
 use crate::config::Api;
 use crate::secret::{KeyError, KeyPlace, KeySource, KeyWarning, SecretKey};
 
 const CHECK: &str = "key";
 
-/// The variable that holds the key where no file does.
+/// The variable with the key, if no file has it.
 const VARIABLE: &str = "KOMOJU_SECRET_KEY";
 
-/// Finds and classifies the key. The daemon's places come first. A command by hand has no
-/// credential, so the file from which the unit takes the credential is read too.
-pub(super) fn check(api: &Api, config_file: &Path, users: &Users) -> (Option<SecretKey>, Vec<Finding>) {
+/// Finds and classifies the key. The daemon's places come first. A command that is run by hand
+/// has no credential, so the file from which the unit takes the credential is read too.
+pub(super) fn check(api: &Api, config_file: &Path, users: &Users) -> (Option<SecretKey>, Vec<DoctorFinding>) {
     let unit_key = ServiceKey::of(config_file);
     let found = SecretKey::find(api.secret_key_file.as_deref(), &|name| std::env::var_os(name));
-    let mut findings = Findings::of(CHECK);
+    let mut findings = DoctorFindings::of(CHECK);
     let (found, is_units) = match (found, unit_key.read()) {
         (Err(KeyError::Nowhere), Some(of_unit)) => (of_unit, true),
         (Ok((key, source)), Some(Ok((other, _)))) if key.expose() != other.expose() => {
@@ -43,9 +43,9 @@ pub(super) fn check(api: &Api, config_file: &Path, users: &Users) -> (Option<Sec
     }
 }
 
-fn not_found(error: &KeyError, unit_key: &ServiceKey, users: &Users) -> Finding {
+fn not_found(error: &KeyError, unit_key: &ServiceKey, users: &Users) -> DoctorFinding {
     let service = &users.service;
-    let fail = |exit, finding, advice: String| Finding::fail(CHECK, exit, finding, advice);
+    let fail = |exit, finding, advice: String| DoctorFinding::fail(CHECK, exit, finding, advice);
     match error {
         KeyError::Nowhere => {
             let path = unit_key.path().display();
@@ -91,12 +91,12 @@ fn how_to_install(unit_key: &ServiceKey, service: &str) -> String {
 }
 
 fn classify(
-    mut findings: Findings,
+    mut findings: DoctorFindings,
     key: &SecretKey,
     source: &KeySource,
     is_units: bool,
     users: &Users,
-) -> Vec<Finding> {
+) -> Vec<DoctorFinding> {
     let (place, kind) = (shown(&source.place), kind(key));
     if key.warnings(source).contains(&KeyWarning::Publishable) {
         let finding = format!("{place} holds a publishable key (pk_…), which may not read customers");
@@ -109,8 +109,8 @@ fn classify(
              komoju-secret-key, or a file named in api.secret_key_file",
         ),
         KeyPlace::File(path) => {
-            let rule = if is_units { Kind::UnitKey } else { Kind::Key };
-            let file = std::fs::metadata(path).map(|file| Owned::of(&file));
+            let rule = if is_units { FileKind::UnitKey } else { FileKind::Key };
+            let file = std::fs::metadata(path).map(|file| Ownership::of(&file));
             findings.extend(file.into_iter().flat_map(|file| broken(CHECK, rule, &[(path, &file)], users)));
         }
         // systemd sets the owner and the mode of these.

@@ -3,10 +3,10 @@
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::access::{Owned, SEARCH, Users, WRITE};
-use super::finding::Findings;
-use super::rules::{Kind, broken};
-use super::{Exit, Finding, RUN_AS_ROOT, quoted};
+use super::access::{Ownership, SEARCH, Users, WRITE};
+use super::finding::DoctorFindings;
+use super::rules::{FileKind, broken};
+use super::{DoctorFinding, Exit, RUN_AS_ROOT, quoted};
 use crate::store::beside;
 use crate::store::file::inspect;
 
@@ -16,63 +16,63 @@ const CHECK: &str = "permissions";
 const GROUP_READS: u32 = 0o040;
 const GROUP_LISTS: u32 = 0o050;
 
-/// What is added to the database's name. The lock comes last, because readers do not need it.
+/// The suffixes of the database's files. The lock is last, because readers do not need it.
 const SUFFIXES: [&str; 4] = ["", "-wal", "-shm", ".lock"];
 const LOCK: usize = 3;
 
-/// What is classified.
-struct Place<'a> {
+/// The directory and the files of a database.
+struct DatabaseFiles<'a> {
     database: &'a Path,
-    directory: io::Result<Owned>,
+    directory: io::Result<Ownership>,
     /// The database's files, as [`SUFFIXES`] names them; `None` for those that are missing.
-    files: [Option<Owned>; 4],
+    files: [Option<Ownership>; 4],
     /// The database has no -wal and needs none.
     stands_alone: bool,
     is_in_use: bool,
 }
 
 /// Checks the directory and the files of `database`.
-pub(super) fn check(database: &Path, users: &Users, is_in_use: bool) -> Vec<Finding> {
-    // The -wal and -shm are beside the file itself, whatever links lead to it.
+pub(super) fn check(database: &Path, users: &Users, is_in_use: bool) -> Vec<DoctorFinding> {
+    // The -wal and -shm are beside the target of a link.
     let database = &database.canonicalize().unwrap_or_else(|_| database.to_owned());
-    let place = Place {
+    let files = DatabaseFiles {
         database,
         directory: directory(database.parent().unwrap_or(Path::new("/"))),
         files: SUFFIXES
-            .map(|suffix| std::fs::metadata(beside(database, suffix)).ok().map(|file| Owned::of(&file))),
+            .map(|suffix| std::fs::metadata(beside(database, suffix)).ok().map(|file| Ownership::of(&file))),
         stands_alone: inspect::stands_alone(database),
         is_in_use,
     };
-    place.classify(users)
+    files.classify(users)
 }
 
 /// Returns the owner and the mode of a directory.
-pub(super) fn directory(path: &Path) -> io::Result<Owned> {
+pub(super) fn directory(path: &Path) -> io::Result<Ownership> {
     let found = std::fs::metadata(path)?;
-    if found.is_dir() { Ok(Owned::of(&found)) } else { Err(ErrorKind::NotADirectory.into()) }
+    if found.is_dir() { Ok(Ownership::of(&found)) } else { Err(ErrorKind::NotADirectory.into()) }
 }
 
-impl Place<'_> {
+impl DatabaseFiles<'_> {
     fn path(&self) -> &Path {
         self.database.parent().unwrap_or(Path::new("/"))
     }
 
-    fn classify(&self, users: &Users) -> Vec<Finding> {
+    fn classify(&self, users: &Users) -> Vec<DoctorFinding> {
         let directory = match &self.directory {
             Ok(directory) if users.me.may(SEARCH, directory) => directory,
             Ok(directory) => return vec![self.closed(directory, users)],
             Err(error) => return vec![self.no_directory(error, users)],
         };
         let paths = SUFFIXES.map(|suffix| beside(self.database, suffix));
-        let files: Vec<(&Path, &Owned)> = paths
+        let files: Vec<(&Path, &Ownership)> = paths
             .iter()
             .zip(&self.files)
             .filter_map(|(path, file)| Some((&**path, file.as_ref()?)))
             .collect();
-        let mut findings = Findings::of(CHECK);
+        let mut findings = DoctorFindings::of(CHECK);
         findings.extend(self.other_user(directory, users));
-        findings.extend(broken(CHECK, Kind::Directory, &[(self.path(), directory)], users));
-        findings.extend(broken(CHECK, Kind::Database, &files, users));
+        findings.extend(broken(CHECK, FileKind::Directory, &[(self.path(), directory)], users));
+        findings.extend(broken(CHECK, FileKind::Database, &files, users));
         let (shown, service) = (self.path().display(), &users.service.name);
         let Some(database) = &self.files[0] else {
             return findings
@@ -81,51 +81,52 @@ impl Place<'_> {
         findings.extend(self.missing());
         let data = &files[..files.len() - usize::from(self.files[LOCK].is_some())];
         if directory.mode & 0o001 != 0 {
-            findings.extend(broken(CHECK, Kind::Reachable, data, users));
+            findings.extend(broken(CHECK, FileKind::Reachable, data, users));
         }
         let unreadable: Vec<&Path> =
             data.iter().filter(|(_, file)| file.mode & GROUP_READS == 0).map(|(path, _)| *path).collect();
         let is_open = unreadable.is_empty() && directory.mode & GROUP_LISTS == GROUP_LISTS;
-        // A database that no part of can be read is a choice, unless a package made it for readers.
+        // If the group can read no part of the database, that is intended, unless it is the
+        // packages' database, which is for readers.
         let is_in_part = database.mode & GROUP_READS != 0 && directory.mode & GROUP_LISTS != 0;
         let group = format!("members of the group {}", users.names.group(directory.gid));
         if !is_open && (users.service.is_packaged || is_in_part) {
             findings.extend([self.closed_to_group(&group, &unreadable)]);
         }
         findings.or_ok(|| {
-            let readers = if is_open { &group } else { "nobody else" };
+            let readers = if is_open { &group } else { "no other user" };
             format!("{shown} can be used by {service}; {readers} may read it")
         })
     }
 
-    fn closed_to_group(&self, group: &str, unreadable: &[&Path]) -> Finding {
+    fn closed_to_group(&self, group: &str, unreadable: &[&Path]) -> DoctorFinding {
         let paths: String = unreadable.iter().map(|path| format!(" {}", quoted(path))).collect();
         let files = if paths.is_empty() { paths } else { format!(" && chmod g+r{paths}") };
         let finding = format!("{group} cannot read the database: all of its files are needed");
-        Finding::warn(CHECK, finding, format!("chmod g+rx {}{files}", quoted(self.path())))
+        DoctorFinding::warn(CHECK, finding, format!("chmod g+rx {}{files}", quoted(self.path())))
     }
 
     /// The user of this command cannot search the directory.
-    fn closed(&self, directory: &Owned, users: &Users) -> Finding {
+    fn closed(&self, directory: &Ownership, users: &Users) -> DoctorFinding {
         let (me, shown, mode) = (&users.me.name, self.path().display(), directory.mode);
         let (owner, group) = (users.names.user(directory.uid), users.names.group(directory.gid));
         let finding = format!("{me} may not look into {shown} (owner {owner}, mode {mode:04o})");
         let advice = format!("{RUN_AS_ROOT}; readers must be in the group {group}");
-        Finding::fail(CHECK, Exit::Failed, finding, advice)
+        DoctorFinding::fail(CHECK, Exit::Failed, finding, advice)
     }
 
-    fn no_directory(&self, error: &io::Error, users: &Users) -> Finding {
+    fn no_directory(&self, error: &io::Error, users: &Users) -> DoctorFinding {
         let (shown, service) = (self.path().display(), &users.service.name);
         let finding = match error.kind() {
             ErrorKind::PermissionDenied => {
                 let finding = format!("{} may not look at {shown}", users.me.name);
-                return Finding::fail(CHECK, Exit::Failed, finding, RUN_AS_ROOT);
+                return DoctorFinding::fail(CHECK, Exit::Failed, finding, RUN_AS_ROOT);
             }
             ErrorKind::NotFound => format!("there is no directory {shown} for the database"),
             _ => format!("{shown} cannot be used as a directory: {error}"),
         };
         let make = format!("install -d -o {service} -g {service} -m 2750 {}", quoted(self.path()));
-        Finding::fail(
+        DoctorFinding::fail(
             CHECK,
             Exit::Database,
             finding,
@@ -134,18 +135,18 @@ impl Place<'_> {
     }
 
     /// The user of this command cannot write where the service can.
-    fn other_user(&self, directory: &Owned, users: &Users) -> Option<Finding> {
+    fn other_user(&self, directory: &Ownership, users: &Users) -> Option<DoctorFinding> {
         let Users { me, service, .. } = users;
         let is_other = !service.is_packaged && service.may(WRITE, directory) && !me.may(WRITE, directory);
         let (me, service) = (&me.name, &service.name);
         let finding = format!("{me}, the user that runs this, may not write here; {service} may");
         let advice = format!("run the commands that write as that user: sudo -u {service} komoju-sync …");
-        is_other.then(|| Finding::warn(CHECK, finding, advice))
+        is_other.then(|| DoctorFinding::warn(CHECK, finding, advice))
     }
 
     /// The -wal or -shm is missing: a program that writes removes them when it closes the database
     /// as the last one.
-    fn missing(&self) -> Option<Finding> {
+    fn missing(&self) -> Option<DoctorFinding> {
         let names = SUFFIXES[1..LOCK].iter().zip(&self.files[1..LOCK]);
         let missing: Vec<&str> = names.filter_map(|(name, file)| file.is_none().then_some(*name)).collect();
         if missing.is_empty() || self.stands_alone {
@@ -156,13 +157,13 @@ impl Place<'_> {
             let finding =
                 format!("the {missing} of {shown} was removed under the process that works with it");
             let advice = "restart the daemon at once, then run `komoju-sync verify`; the files beside the database belong to it";
-            return Some(Finding::fail(CHECK, Exit::Database, finding, advice));
+            return Some(DoctorFinding::fail(CHECK, Exit::Database, finding, advice));
         }
-        Some(Finding::warn(
+        Some(DoctorFinding::warn(
             CHECK,
             format!(
-                "{shown} has no {missing}: another program that could write closed it last, and who may only read cannot open \
-                 it now"
+                "{shown} has no {missing}: another program that could write closed it last, and a user that may only read \
+                 cannot open it now"
             ),
             "start the daemon, or run `komoju-sync sync` as its user, which makes them again; programs that only read should \
              open it read-only (sqlite3 -readonly)",
@@ -177,8 +178,8 @@ mod tests {
     use super::*;
 
     /// As the packages make it, and a first sync leaves it.
-    fn fine() -> Place<'static> {
-        Place {
+    fn fine() -> DatabaseFiles<'static> {
+        DatabaseFiles {
             database: Path::new("/d/komoju.db"),
             directory: Ok(owned(990, 991, 0o2750)),
             files: SUFFIXES.map(|_| Some(owned(990, 991, 0o640))),
@@ -187,18 +188,18 @@ mod tests {
         }
     }
 
-    fn file(n: usize, file: Option<Owned>) -> Place<'static> {
-        let mut place = fine();
-        place.files[n] = file;
-        place
+    fn file(n: usize, file: Option<Ownership>) -> DatabaseFiles<'static> {
+        let mut files = fine();
+        files.files[n] = file;
+        files
     }
 
-    fn directory(uid: u32, mode: u32) -> Place<'static> {
-        Place { directory: Ok(owned(uid, 991, mode)), ..fine() }
+    fn directory(uid: u32, mode: u32) -> DatabaseFiles<'static> {
+        DatabaseFiles { directory: Ok(owned(uid, 991, mode)), ..fine() }
     }
 
-    fn classified(place: &Place<'_>, users: &Users) -> (Level, Exit, String) {
-        let [finding] = &place.classify(users)[..] else { panic!("{:?}", place.classify(users)) };
+    fn classified(files: &DatabaseFiles<'_>, users: &Users) -> (Level, Exit, String) {
+        let [finding] = &files.classify(users)[..] else { panic!("{:?}", files.classify(users)) };
         let advice = finding.advice.as_deref().unwrap_or_default();
         (finding.level, finding.exit, format!("{} → {advice}", finding.finding))
     }
@@ -206,13 +207,13 @@ mod tests {
     #[test]
     fn place_is_classified_by_its_directory_and_files() {
         let mode = |mode| Some(owned(990, 991, mode));
-        let missing = |kind: ErrorKind| Place { directory: Err(kind.into()), ..fine() };
-        let in_use = |place| Place { is_in_use: true, ..place };
+        let missing = |kind: ErrorKind| DatabaseFiles { directory: Err(kind.into()), ..fine() };
+        let in_use = |files| DatabaseFiles { is_in_use: true, ..files };
         let (ok, warn, fail) = (Level::Ok, Level::Warn, Level::Fail);
-        for (place, level, exit, part) in [
+        for (files, level, exit, part) in [
             (fine(), ok, Exit::Fine, "members of the group komoju-sync may read it"),
             (
-                Place { files: [const { None }; 4], ..fine() },
+                DatabaseFiles { files: [const { None }; 4], ..fine() },
                 ok,
                 Exit::Fine,
                 "there is no database in it yet",
@@ -239,13 +240,13 @@ mod tests {
             (file(LOCK, mode(0o600)), ok, Exit::Fine, "may read it"),
             (file(0, mode(0o644)), ok, Exit::Fine, "may read it"),
             (
-                Place { files: file(0, mode(0o644)).files, ..directory(990, 0o755) },
+                DatabaseFiles { files: file(0, mode(0o644)).files, ..directory(990, 0o755) },
                 warn,
                 Exit::Fine,
                 "→ chmod o= /d/komoju.db",
             ),
         ] {
-            let (found, code, text) = classified(&place, &users());
+            let (found, code, text) = classified(&files, &users());
             assert_eq!((found, code), (level, exit), "{text}");
             assert!(text.contains(part), "{part}: {text}");
         }
@@ -256,7 +257,7 @@ mod tests {
         let mut users = users();
         users.service.is_packaged = false;
         let (level, _, text) = classified(&directory(990, 0o700), &users);
-        assert!(level == Level::Ok && text.contains("nobody else may read it"), "{text}");
+        assert!(level == Level::Ok && text.contains("no other user may read it"), "{text}");
     }
 
     #[test]

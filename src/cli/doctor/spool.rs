@@ -4,10 +4,10 @@ use std::fs::Metadata;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::access::{Owned, READ, Users};
-use super::finding::Findings;
-use super::rules::{Kind, broken};
-use super::{Exit, Finding, permissions, quoted};
+use super::access::{Ownership, READ, Users};
+use super::finding::DoctorFindings;
+use super::rules::{FileKind, broken};
+use super::{DoctorFinding, Exit, permissions, quoted};
 use crate::config::Outbound;
 use crate::store::{self, Reader};
 use crate::tasks::spool::{self, Left, Overview, Taker};
@@ -23,7 +23,7 @@ pub(super) fn check(
     database: &Path,
     users: &Users,
     holder: Option<&str>,
-) -> Vec<Finding> {
+) -> Vec<DoctorFinding> {
     let path = &outbound.spool_dir;
     let problem = match holder {
         // Only the running daemon knows whether the lock is its own.
@@ -34,19 +34,24 @@ pub(super) fn check(
     };
     let found = permissions::directory(path);
     let found = found.and_then(|directory| std::fs::read_dir(path).map(|_| directory));
-    let may_read = |file: &Metadata| users.service.may(READ, &Owned::of(file));
+    let may_read = |file: &Metadata| users.service.may(READ, &Ownership::of(file));
     let taker = Taker { name: &users.service.name, may_read: &may_read };
     classify(path, found, Overview::read_for(&taker, path, database, Some(problem)), users)
 }
 
-fn classify(path: &Path, found: io::Result<Owned>, overview: Overview, users: &Users) -> Vec<Finding> {
+fn classify(
+    path: &Path,
+    found: io::Result<Ownership>,
+    overview: Overview,
+    users: &Users,
+) -> Vec<DoctorFinding> {
     let shown = path.display();
     let directory = match found {
         Ok(found) => found,
         Err(error) => return vec![unusable(path, &error, users)],
     };
-    let mut findings = Findings::of(CHECK);
-    findings.extend(broken(CHECK, Kind::Spool, &[(path, &directory)], users));
+    let mut findings = DoctorFindings::of(CHECK);
+    findings.extend(broken(CHECK, FileKind::Spool, &[(path, &directory)], users));
     if findings.is_empty()
         && let Some(problem) = overview.problem
     {
@@ -73,19 +78,19 @@ fn classify(path: &Path, found: io::Result<Owned>, overview: Overview, users: &U
     findings.or_ok(|| format!("{} takes files from {shown}, and no file stays there", users.service.name))
 }
 
-fn unusable(path: &Path, error: &io::Error, users: &Users) -> Finding {
+fn unusable(path: &Path, error: &io::Error, users: &Users) -> DoctorFinding {
     let shown = path.display();
     match error.kind() {
         ErrorKind::PermissionDenied => {
             let me = &users.me.name;
-            Finding::skip(CHECK, format!("{me} cannot read {shown}; run this as root"))
+            DoctorFinding::skip(CHECK, format!("{me} cannot read {shown}; run this as root"))
         }
         ErrorKind::NotFound => {
-            Finding::ok(CHECK, format!("{shown} does not exist yet; `run` and `sync` create it"))
+            DoctorFinding::ok(CHECK, format!("{shown} does not exist yet; `run` and `sync` create it"))
         }
         _ => {
             let advice = "put a directory there, or set outbound.spool_dir to another place";
-            Finding::fail(CHECK, Exit::Failed, format!("{shown} cannot be used: {error}"), advice)
+            DoctorFinding::fail(CHECK, Exit::Failed, format!("{shown} cannot be used: {error}"), advice)
         }
     }
 }
@@ -99,7 +104,7 @@ mod tests {
     use super::super::finding::Level;
     use super::*;
 
-    fn classified(found: io::Result<Owned>, overview: Overview) -> Vec<Finding> {
+    fn classified(found: io::Result<Ownership>, overview: Overview) -> Vec<DoctorFinding> {
         classify(Path::new("/s"), found, overview, &users())
     }
 

@@ -1,8 +1,8 @@
 //! What needs an operator, in a few lines; `status` reports the rest.
 
-use super::api::Asked;
-use super::database::Current;
-use super::{Exit, Finding};
+use super::api::ApiAnswers;
+use super::database::DatabaseContent;
+use super::{DoctorFinding, Exit};
 use crate::cli::print::count;
 use komoju_core::intent::lifecycle::State;
 use komoju_core::{Attention, Severity};
@@ -10,29 +10,34 @@ use komoju_core::{Attention, Severity};
 const CHECK: &str = "state";
 const LIST: &str = "list";
 
-/// What `doctor` knows beside the database.
+/// What `doctor` knows in addition to the database.
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
+struct StateContext {
     /// Whether the API has just accepted the key.
     is_accepted: bool,
     /// Whether a process works on the database.
     is_in_use: bool,
 }
 
-/// Checks the list, copies that are to be removed, and decisions that wait, the key and the age of the mirror.
-pub(super) fn check(current: Option<&Current>, is_in_use: bool, asked: Option<&Asked>) -> Vec<Finding> {
-    let Some(Current { status, .. }) = current else {
-        return vec![Finding::skip(CHECK, "there is no database that can be read")];
+/// Checks the list, the lag, unfinished wipes, waiting decisions, the key and the age of the
+/// mirror.
+pub(super) fn check(
+    current: Option<&DatabaseContent>,
+    is_in_use: bool,
+    asked: Option<&ApiAnswers>,
+) -> Vec<DoctorFinding> {
+    let Some(DatabaseContent { status, .. }) = current else {
+        return vec![DoctorFinding::skip(CHECK, "there is no database that can be read")];
     };
-    let seen = Seen { is_accepted: asked.is_some_and(Asked::is_accepted), is_in_use };
+    let context = StateContext { is_accepted: asked.is_some_and(ApiAnswers::is_accepted), is_in_use };
     let list = status.list.is_imprecise().then(|| imprecise_list(&status.attention));
     let others = status.attention.iter().filter_map(lag_or_wipe);
-    let state = classify(&status.attention, seen, status.count_in(State::Rejected));
+    let state = classify(&status.attention, context, status.count_in(State::Rejected));
     list.into_iter().chain(others).chain([state]).collect()
 }
 
-/// Only an API that ignores `page` keeps something from working.
-fn imprecise_list(attention: &[Attention]) -> Finding {
+/// Returns the finding about an imprecise list. Only an API that ignores `page` needs an operator.
+fn imprecise_list(attention: &[Attention]) -> DoctorFinding {
     let about = |attention: &&Attention| {
         matches!(attention, Attention::ImpreciseList { .. } | Attention::LongUnlisted { .. })
     };
@@ -41,46 +46,47 @@ fn imprecise_list(attention: &[Attention]) -> Finding {
     if attention.contains(&Attention::PageIgnored) {
         let advice = "the mirror may hold the first page only: see that no proxy or cache in front of api.base_url \
                       drops `page`, then ask KOMOJU's support";
-        return Finding::waits(LIST, finding, advice);
+        return DoctorFinding::waits(LIST, finding, advice);
     }
     let advice = "no customer is deleted because the list leaves it out: each that the mirror knows is requested by \
                   itself. One that no list has ever shown is not known, and so not mirrored (docs/evidence.md). If it \
                   stays so, show KOMOJU's support these numbers";
-    Finding::warn(LIST, finding, advice)
+    DoctorFinding::warn(LIST, finding, advice)
 }
 
-/// Reads that lag longer than the configuration allows for, and copies of erased data and settled tokens that could not be removed yet.
-fn lag_or_wipe(attention: &Attention) -> Option<Finding> {
+/// Returns the finding about reads that lag longer than configured, or about an unfinished wipe of
+/// erased data or settled tokens.
+fn lag_or_wipe(attention: &Attention) -> Option<DoctorFinding> {
     match attention {
         Attention::LagExceeded { .. } => {
             let advice = "change the configuration, then restart the daemon: systemctl restart komoju-sync";
-            Some(Finding::about(LIST, attention, advice))
+            Some(DoctorFinding::about(LIST, attention, advice))
         }
         Attention::UnfinishedWipe(_) if attention.severity() == Severity::Note => {
-            Some(Finding::ok("wipe", attention.to_string()))
+            Some(DoctorFinding::ok("wipe", attention.to_string()))
         }
         Attention::UnfinishedWipe(_) => {
             let advice = "end what keeps the database open (a transaction in an SQL client, a report, Litestream), then \
                           `komoju-sync status`";
-            Some(Finding::about("wipe", attention, advice))
+            Some(DoctorFinding::about("wipe", attention, advice))
         }
         _ => None,
     }
 }
 
-fn classify(attention: &[Attention], seen: Seen, rejected: u64) -> Finding {
+fn classify(attention: &[Attention], context: StateContext, rejected: u64) -> DoctorFinding {
     let (mut exit, mut text, mut advice) = (Exit::Fine, Vec::new(), Vec::new());
     let waiting: Vec<_> = attention.iter().filter(waits).filter_map(Attention::brief).collect();
     if !waiting.is_empty() {
         exit = Exit::Waits;
         text.push(format!("waiting for an operator: {}", waiting.join(", ")));
     }
-    advice.push("`komoju-sync status` tells more, and which command decides");
+    advice.push("`komoju-sync status` shows more, and the command to decide with");
     for condition in attention {
         match condition {
-            Attention::KeyRefused { since, .. } if seen.is_accepted => {
+            Attention::KeyRefused { since, .. } if context.is_accepted => {
                 text.push(format!(
-                    "the API refused the daemon's key since {since}, and takes the one found here"
+                    "the API refused the daemon's key since {since}, and accepts the one found here"
                 ));
                 advice.push(
                     "restart the daemon, which reads the key when it starts: systemctl restart komoju-sync",
@@ -91,7 +97,7 @@ fn classify(attention: &[Attention], seen: Seen, rejected: u64) -> Finding {
             Attention::KeyRefused { .. } | Attention::StaleMirror { .. } => {
                 exit = exit.and(condition.severity().into());
                 text.push(condition.to_string());
-                if !seen.is_in_use && matches!(condition, Attention::StaleMirror { .. }) {
+                if !context.is_in_use && matches!(condition, Attention::StaleMirror { .. }) {
                     advice.push("no daemon runs: systemctl start komoju-sync");
                 }
             }
@@ -100,13 +106,13 @@ fn classify(attention: &[Attention], seen: Seen, rejected: u64) -> Finding {
         }
     }
     if !text.is_empty() {
-        return Finding::fail(CHECK, exit, text.join("; "), advice.join("\n"));
+        return DoctorFinding::fail(CHECK, exit, text.join("; "), advice.join("\n"));
     }
     let so_far = match rejected {
         0 => String::new(),
         n => format!("; the API rejected {} so far", count(n, "intent")),
     };
-    Finding::ok(CHECK, format!("the mirror is up to date, and nothing waits for an operator{so_far}"))
+    DoctorFinding::ok(CHECK, format!("the mirror is up to date, and nothing waits for an operator{so_far}"))
 }
 
 /// Whether an operator has to look at it. Other checks report the other conditions.
@@ -121,7 +127,7 @@ mod tests {
     use komoju_core::attention::Waiting;
 
     fn classified(attention: Attention) -> (Level, Exit) {
-        let finding = classify(&[attention], Seen::default(), 0);
+        let finding = classify(&[attention], StateContext::default(), 0);
         (finding.level, finding.exit)
     }
 
@@ -149,15 +155,15 @@ mod tests {
 
     #[test]
     fn rejected_intents_need_no_operator() {
-        let finding = classify(&[], Seen::default(), 4);
+        let finding = classify(&[], StateContext::default(), 4);
         assert_eq!((finding.level, finding.exit), (Level::Ok, Exit::Fine));
         assert!(finding.finding.ends_with("; the API rejected 4 intents so far"), "{}", finding.finding);
     }
 
     #[test]
-    fn graver_condition_sets_level_and_exit_code() {
+    fn most_severe_condition_sets_level_and_exit_code() {
         let parked = Attention::ParkedIntents(Waiting { count: 2, oldest: None });
-        let finding = classify(&[parked, stale(Some("then"))], Seen::default(), 0);
+        let finding = classify(&[parked, stale(Some("then"))], StateContext::default(), 0);
         assert_eq!((finding.level, finding.exit), (Level::Fail, Exit::Failed));
         assert!(
             finding.finding.starts_with("waiting for an operator: 2 parked intents; "),
@@ -171,7 +177,7 @@ mod tests {
     fn refused_key_fails_unless_the_api_accepts_the_one_found_here() {
         let refused = Attention::KeyRefused { since: "then".into(), has_daemon: true };
         assert_eq!(classified(refused.clone()), (Level::Fail, Exit::KeyRefused));
-        let accepted = classify(&[refused], Seen { is_accepted: true, is_in_use: true }, 0);
+        let accepted = classify(&[refused], StateContext { is_accepted: true, is_in_use: true }, 0);
         assert_eq!((accepted.level, accepted.exit), (Level::Warn, Exit::Fine));
         assert!(accepted.advice.unwrap().contains("restart the daemon"));
     }

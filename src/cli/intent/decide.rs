@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::{input, what_happens_next};
+use super::{input, sending_process};
+use crate::cli::Exit;
+use crate::cli::operator::operator_name;
 use crate::cli::print::{self, count, safe};
-use crate::cli::{Exit, person};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::store::outbox::{delete_limit, operator, rows};
@@ -12,72 +13,73 @@ use crate::store::{StoreError, Tx, write_beside};
 use komoju_core::intent::lifecycle::{Outcome, State};
 use komoju_core::time;
 
-/// Let deletes through that wait because more than outbound.hold_deletes_over of them are open or were sent within the last hour.
+/// Approve deletes that are held because more than outbound.hold_deletes_over of them are open or
+/// were sent within the last hour.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  komoju-sync intent approve\n  komoju-sync intent approve order-7 order-8\n\n\
-    `komoju-sync intent plan` shows whom they delete."
+    `komoju-sync intent plan` shows which customers they delete."
 )]
-pub(super) struct Approve {
-    /// The intents' ids; every delete that waits where none is given.
+pub(super) struct IntentApproveArgs {
+    /// The ids of the intents; all held deletes if none is given.
     #[arg(value_name = "ID")]
     ids: Vec<String>,
 }
 
-/// Try an intent again that was rejected or parked.
+/// Retry a rejected or parked intent.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent retry order-7\n  \
     komoju-sync intent retry order-7 --body @corrected.json\n\n\
-    With another body it is another request, with a key of its own. Where an attempt may have taken effect and the body stays, \
-    so does the key, and nothing is created twice.")]
-pub(super) struct Retry {
+    A new body makes a new request with a new idempotency key. Without one, an attempt that may have taken effect keeps \
+    its key, so that nothing is created twice.")]
+pub(super) struct IntentRetryArgs {
     /// The intent's id.
     id: String,
-    /// Its whole body anew, from a file or (-) from standard input.
+    /// A body that replaces the old one, from a file or (-) from standard input.
     #[arg(long, value_name = "@FILE|-", allow_hyphen_values = true)]
     body: Option<String>,
 }
 
-/// Take intents back that are queued or parked: all of those given, or none.
+/// Cancel queued or parked intents: all that are given, or none.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent cancel order-7\n\n\
-    What is being sent, or may have taken effect and is tried again by itself, cannot be taken back.")]
-pub(super) struct Cancel {
-    /// The intents' ids.
+    An intent that is being sent, or that may have taken effect and waits for its retry, cannot be cancelled.")]
+pub(super) struct IntentCancelArgs {
+    /// The ids of the intents.
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
 }
 
-pub(super) fn approve(config: &Config, args: &Approve) -> anyhow::Result<Exit> {
+pub(super) fn approve(config: &Config, args: &IntentApproveArgs) -> anyhow::Result<Exit> {
     let path = &config.database.path;
     let boot = SystemClock::new().boot();
     let approved = write_beside(path, |tx| {
-        // Hold the deletes first that were queued since the outbox was last looked at.
+        // First hold the deletes that were queued since the limit was last checked.
         delete_limit::hold(tx, config.outbound.hold_deletes_over, boot.as_ref())?;
         operator::approve(tx, &args.ids)
     })?;
     print::note(&match approved {
         0 if args.ids.is_empty() => "no delete waits for an approval".to_owned(),
         0 => "they were approved already".to_owned(),
-        n => format!("{} approved: {}", count(n as u64, "delete"), what_happens_next(path)?),
+        n => format!("{} approved: {}", count(n as u64, "delete"), sending_process(path)?),
     });
     Ok(Exit::Fine)
 }
 
-pub(super) fn retry(path: &Path, args: &Retry) -> anyhow::Result<Exit> {
+pub(super) fn retry(path: &Path, args: &IntentRetryArgs) -> anyhow::Result<Exit> {
     let corrected = args.body.as_deref().map(input::whole_body).transpose()?;
     let life = write_beside(path, |tx| operator::retry(tx, &args.id, corrected.as_ref()))?;
     let how = match life.state {
-        State::Waiting => "waits to be tried again as the very same request",
+        State::Waiting => "waits for a retry of the same request",
         _ => "is queued again",
     };
-    print::note(&format!("{} {how}; {}", safe(&args.id), what_happens_next(path)?));
+    print::note(&format!("{} {how}; {}", safe(&args.id), sending_process(path)?));
     Ok(Exit::Fine)
 }
 
-pub(super) fn cancel(path: &Path, args: &Cancel) -> anyhow::Result<Exit> {
+pub(super) fn cancel(path: &Path, args: &IntentCancelArgs) -> anyhow::Result<Exit> {
     let at = time::written(SystemClock::new().now());
-    let by = person::name();
+    let by = operator_name();
     let cancel = |tx: &Tx<'_>, id: &String| {
         let known = rows::find(tx, id)?;
         operator::cancel(tx, id, &at, &by)?;

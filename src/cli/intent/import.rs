@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::plan::Call;
-use super::{input, refused_at_the_door, what_happens_next};
+use super::plan::HttpCall;
+use super::{as_usage_error, input, sending_process};
+use crate::cli::Exit;
 use crate::cli::exit::UsageError;
+use crate::cli::operator::operator_name;
 use crate::cli::print::{self, Out, count, grouped};
-use crate::cli::{Exit, person};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::store::log::mirror;
@@ -31,31 +32,31 @@ const SHOWN: usize = 5;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent import customers.jsonl\n  \
     generate | komoju-sync intent import - --yes\n\n\
-    A line looks like {\"op\":\"update\",\"customer_id\":\"cus_123\",\"body\":{\"email\":\"new@example.com\"}}, with id, expect \
-    and not_before where they are wanted (docs/intent.schema.json). The ids are printed, one a line. \
-    A line without an id is another intent each time it is imported; one with the same id and content is the same.")]
-pub(super) struct Args {
+    A line looks like {\"op\":\"update\",\"customer_id\":\"cus_123\",\"body\":{\"email\":\"new@example.com\"}}, and may have \
+    id, expect and not_before (docs/intent.schema.json). The ids are printed, one a line. \
+    A line without an id is a new intent at each import; a line with the same id and content is the same intent.")]
+pub(super) struct IntentImportArgs {
     /// The file, or - for standard input.
     file: PathBuf,
-    /// Queue them without asking.
+    /// Queue without a confirmation.
     #[arg(long)]
     yes: bool,
 }
 
-/// What a file holds: each intent with its line, and each bad line with its fault.
+/// A parsed file: each intent with its line, and each bad line with its fault.
 #[derive(Default)]
-struct Lines {
+struct ParsedFile {
     intents: Vec<(usize, Intent)>,
     bad: Vec<(usize, String)>,
 }
 
-pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &Config, args: &IntentImportArgs) -> anyhow::Result<Exit> {
     let path = &config.database.path;
     let reader = Reader::open(path)?;
-    let lines = Lines::parse(&read(&args.file)?, &named(&args.file))?;
+    let lines = ParsedFile::parse(&read(&args.file)?, &named(&args.file))?;
     refuse(&lines.bad)?;
     let intents = || lines.intents.iter().map(|(_, intent)| intent);
-    let by = person::name();
+    let by = operator_name();
     // Only the database knows the ids in use and the creates that are referred to. With --yes it is
     // asked once, because a transaction that is rolled back may leave tokens in the WAL.
     let keep = if args.yes { Keep::Yes } else { Keep::No };
@@ -76,7 +77,7 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
         }
         let accept_one = |tx: &Tx<'_>, intent| accept(tx, intent, Door::Cli, Some(&by));
         accepted = write_beside(path, |tx| intents().map(|intent| accept_one(tx, intent)).collect())
-            .map_err(refused_at_the_door)?;
+            .map_err(as_usage_error)?;
     }
     let mut out = Out::new();
     accepted.iter().try_for_each(|intent| out.line(intent.id()))?;
@@ -86,7 +87,7 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
         0 => String::new(),
         known => format!(" ({known} more were accepted before)"),
     };
-    print::note(&format!("queued {}{before}; {}", count(new as u64, "intent"), what_happens_next(path)?));
+    print::note(&format!("queued {}{before}; {}", count(new as u64, "intent"), sending_process(path)?));
     Ok(Exit::Fine)
 }
 
@@ -128,7 +129,7 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-impl Lines {
+impl ParsedFile {
     /// Checks every line. `file` is its name in messages.
     fn parse(bytes: &[u8], file: &str) -> Result<Self, UsageError> {
         let mut lines = Self::default();
@@ -167,7 +168,7 @@ fn refuse(bad: &[(usize, String)]) -> Result<(), UsageError> {
     Err(UsageError(format!("nothing was queued; {lines} cannot be taken:{faults}")))
 }
 
-/// Prints what the intents are and would do.
+/// Prints what the intents would do.
 fn preview(reader: &Reader, config: &Config, intents: &[(usize, Intent)]) -> Result<(), StoreError> {
     let of = |op| intents.iter().filter(|(_, intent)| intent.wish.op() == op).count() as u64;
     let (all, deletes) = (count(intents.len() as u64, "intent"), of("delete"));
@@ -191,7 +192,7 @@ fn preview(reader: &Reader, config: &Config, intents: &[(usize, Intent)]) -> Res
     for (_, intent) in intents.iter().take(SHOWN) {
         // The tag's value is the id; one that is not given is drawn when the intent is queued.
         let id = intent.id.as_ref().map_or("…", |id| id.as_str());
-        print::note(&format!("  {}", Call::of(&intent.wish, None, tag.map(|key| (key, id)))));
+        print::note(&format!("  {}", HttpCall::of(&intent.wish, None, tag.map(|key| (key, id)))));
     }
     if intents.len() > SHOWN {
         print::note(&format!("  … and {} more", grouped((intents.len() - SHOWN) as u64)));

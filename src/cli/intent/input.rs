@@ -39,8 +39,8 @@ pub(super) fn body(argument: &str) -> anyhow::Result<Value> {
         None if argument == "-" => read(io::stdin().lock(), "standard input")?,
         None => {
             return Err(UsageError(
-                "--body: must be @FILE, or - for standard input; a body may hold a payment token, and everybody on this \
-                 machine can read a command line"
+                "--body: must be @FILE, or - for standard input; a body may contain a payment token, and every user of \
+                 this machine can read a command line"
                     .to_owned(),
             )
             .into());

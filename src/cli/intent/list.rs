@@ -14,30 +14,30 @@ use crate::store::read::Record;
 use crate::store::{Conn, Reader, StoreError};
 use komoju_core::intent::lifecycle::State;
 
-/// The intents that are not settled, in the order of acceptance.
+/// List the intents that are not settled, in the order of acceptance.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  komoju-sync intent list\n  komoju-sync intent list --state rejected\n  \
     komoju-sync intent list --all --json | jq 'select(.door == \"file\")'\n\n\
-    Exits 3 when one of those shown waits for an operator. Payment tokens are shown as ****."
+    Exits 3 if one of the shown intents waits for an operator. Payment tokens are shown as ****."
 )]
-pub(super) struct List {
-    /// Those that are settled, too.
+pub(super) struct IntentListArgs {
+    /// Include settled intents.
     #[arg(long, conflicts_with = "state")]
     all: bool,
-    /// Only those in this state: queued, sending, waiting, done, rejected, parked or cancelled.
+    /// Only intents in this state: queued, sending, waiting, done, rejected, parked or cancelled.
     #[arg(long, value_parser = parse_state)]
     state: Option<State>,
     #[command(flatten)]
     style: Style,
 }
 
-/// One intent, its attempts, and what can be done about it.
+/// Show one intent, its attempts, and what an operator can do.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent show order-7\n  \
     komoju-sync intent show order-7 --json | jq .detail\n\n\
-    Exits 3 when it waits for an operator. A payment token is shown as ****.")]
-pub(super) struct Show {
+    Exits 3 if it waits for an operator. A payment token is shown as ****.")]
+pub(super) struct IntentShowArgs {
     /// The intent's id.
     id: String,
     #[command(flatten)]
@@ -52,13 +52,13 @@ fn parse_state(word: &str) -> Result<State, UsageError> {
 }
 
 /// A row of `intents`, read by column name; `Display` is its line in the list.
-struct Row {
+struct IntentRow {
     record: Record,
     /// Whether it is one of too many deletes, and waits for an approval.
     is_held: bool,
 }
 
-impl Row {
+impl IntentRow {
     fn read(conn: &Conn, record: Record) -> Result<Self, StoreError> {
         // Only deletes are held, so most rows need no second query.
         let is_held = record.text("op") == Some("delete") && queue::is_held(conn, record.number("position"))?;
@@ -73,21 +73,21 @@ impl Row {
         self.state() == Some(State::Parked)
     }
 
-    /// The commands that an operator can decide with.
-    fn ways_on(&self) -> Vec<String> {
+    /// Returns the commands with which an operator can decide, each with a label.
+    fn next_commands(&self) -> Vec<String> {
         let id = plain(self.record.get("id"));
         let with_body = if self.record.text("op") == Some("delete") { "" } else { " [--body @FILE]" };
-        let mut ways = Vec::new();
+        let mut commands = Vec::new();
         if self.is_held {
-            ways.push(format!("let it through: komoju-sync intent approve {id}"));
+            commands.push(format!("approve:  komoju-sync intent approve {id}"));
         }
         if matches!(self.state(), Some(State::Parked | State::Rejected)) {
-            ways.push(format!("try it again:   komoju-sync intent retry {id}{with_body}"));
+            commands.push(format!("retry:    komoju-sync intent retry {id}{with_body}"));
         }
         if matches!(self.state(), Some(State::Parked | State::Queued)) {
-            ways.push(format!("take it back:   komoju-sync intent cancel {id}"));
+            commands.push(format!("cancel:   komoju-sync intent cancel {id}"));
         }
-        ways
+        commands
     }
 }
 
@@ -99,10 +99,10 @@ fn columns(cells: [&str; 7]) -> String {
     line.trim_end().to_owned()
 }
 
-impl fmt::Display for Row {
+impl fmt::Display for IntentRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cell = |name: &str| plain(self.record.get(name));
-        // A create that is done has the customer that it made.
+        // A create that is done has a new customer.
         let customer = Some(cell("customer_id")).filter(|id| !id.is_empty());
         let customer = customer.unwrap_or_else(|| cell("result_customer_id"));
         let attempts = match self.record.number("attempts") {
@@ -114,7 +114,7 @@ impl fmt::Display for Row {
     }
 }
 
-pub(super) fn list(path: &Path, args: &List) -> anyhow::Result<Exit> {
+pub(super) fn list(path: &Path, args: &IntentListArgs) -> anyhow::Result<Exit> {
     let reader = Reader::open(path)?;
     let which = match args.state {
         Some(state) => Which::In(state),
@@ -130,7 +130,7 @@ pub(super) fn list(path: &Path, args: &List) -> anyhow::Result<Exit> {
     print::printing(|check| {
         reader.look(|conn| {
             queue::intents(conn, which, |record| {
-                let row = Row::read(conn, record)?;
+                let row = IntentRow::read(conn, record)?;
                 shown += 1;
                 parked += u64::from(row.is_parked());
                 held += u64::from(row.is_held);
@@ -147,7 +147,7 @@ pub(super) fn list(path: &Path, args: &List) -> anyhow::Result<Exit> {
     }
     if parked > 0 {
         let (intents, are) = (count(parked, "intent"), if parked == 1 { "is" } else { "are" });
-        notes.push(format!("{intents} {are} parked: `komoju-sync intent show ID` says what can be done"));
+        notes.push(format!("{intents} {are} parked: `komoju-sync intent show ID` shows what can be done"));
     }
     if held > 0 {
         let (deletes, wait) = (count(held, "delete"), if held == 1 { "waits" } else { "wait" });
@@ -159,10 +159,10 @@ pub(super) fn list(path: &Path, args: &List) -> anyhow::Result<Exit> {
     Ok(if parked + held > 0 { Exit::Waits } else { Exit::Fine })
 }
 
-pub(super) fn show(path: &Path, args: &Show) -> anyhow::Result<Exit> {
+pub(super) fn show(path: &Path, args: &IntentShowArgs) -> anyhow::Result<Exit> {
     let found = Reader::open(path)?.in_one_view(|conn| {
         let Some(record) = queue::intent(conn, &args.id)? else { return Ok(None) };
-        Ok(Some((Row::read(conn, record)?, queue::attempts(conn, &args.id)?)))
+        Ok(Some((IntentRow::read(conn, record)?, queue::attempts(conn, &args.id)?)))
     })?;
     let Some((row, attempts)) = found else {
         let id = safe(&args.id);
@@ -175,7 +175,7 @@ pub(super) fn show(path: &Path, args: &Show) -> anyhow::Result<Exit> {
     } else {
         print_whole(&mut out, &row.record, &attempts)?;
         out.finish()?;
-        row.ways_on().iter().for_each(|way| print::note(way));
+        row.next_commands().iter().for_each(|command| print::note(command));
     }
     Ok(if row.is_held || row.is_parked() { Exit::Waits } else { Exit::Fine })
 }
@@ -245,7 +245,7 @@ fn named(object: &Value) -> Vec<String> {
     names.flatten().collect()
 }
 
-/// Returns a field of a side; empty where the side does not name it.
+/// Returns a field of a side; empty if the side does not name it.
 fn cell(side: &Value, field: &str) -> String {
     let value = match field.strip_prefix("metadata.") {
         Some(key) => side.get("metadata").and_then(|metadata| metadata.get(key)),

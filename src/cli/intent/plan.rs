@@ -1,5 +1,5 @@
-//! `intent plan`: the calls that would be sent now, exactly, and the next step of each intent. Sends nothing; `sync --dry-run` prints
-//! the same.
+//! `intent plan`: the requests that would be sent now, and the next step of each intent. It sends
+//! nothing. `sync --dry-run` prints the same.
 
 use std::fmt;
 
@@ -23,20 +23,22 @@ use komoju_core::plan::attempt;
 use komoju_core::plan::settle::refusal;
 use komoju_core::{CustomerId, time};
 
-/// The calls that would be sent now for the open intents, in their order: method, path below `api.base_url`, body, and what
-/// comes first: a wait, or a request that finds out whether an earlier attempt took effect. Sends nothing.
+/// Show the requests that would be sent now for the open intents, in their order; send nothing.
+///
+/// A line has method, path below `api.base_url`, body, and the first step: a wait, or a request
+/// that finds out whether an earlier attempt took effect.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent plan\n  \
     komoju-sync intent plan --json | jq 'select(.op == \"delete\") | .email'\n\n\
     Fields are compared with the mirror. A payment token is shown as ****.")]
-pub(super) struct Args {
+pub(super) struct IntentPlanArgs {
     #[command(flatten)]
     style: Style,
 }
 
 /// An HTTP request, as it would be sent.
 #[derive(Debug, PartialEq, Serialize)]
-pub(super) struct Call {
+pub(super) struct HttpCall {
     /// The HTTP method.
     method: &'static str,
     /// The path below `api.base_url`; `@ID` in it stands for the customer that this intent creates.
@@ -45,7 +47,7 @@ pub(super) struct Call {
     body: Option<Value>,
 }
 
-impl Call {
+impl HttpCall {
     /// The call that carries out an intent. `customer` is the resolved customer; `tag` marks a
     /// create.
     pub(super) fn of(wish: &Wish, customer: Option<&CustomerId>, tag: Option<(&str, &str)>) -> Self {
@@ -69,7 +71,7 @@ impl Call {
     }
 }
 
-impl fmt::Display for Call {
+impl fmt::Display for HttpCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let body = self.body.as_ref().map(|body| format!("  {body}")).unwrap_or_default();
         write!(f, "{} {}{}", self.method, safe(&self.path), safe(&body))
@@ -91,17 +93,17 @@ struct PlannedCall {
     id: String,
     op: Option<&'static str>,
     state: &'static str,
-    /// The customer, where it is known.
+    /// The customer, if it is known.
     customer_id: Option<String>,
-    /// That customer's email, by the mirror.
+    /// The customer's email in the mirror.
     email: Option<String>,
     #[serde(flatten)]
-    call: Option<Call>,
+    call: Option<HttpCall>,
     /// A create's idempotency key: `its` own of an earlier attempt, or a `new` one.
     key: Option<&'static str>,
-    /// What an update changes, by the mirror: field, from, to.
+    /// What an update changes compared with the mirror: field, from, to.
     differs: Value,
-    /// Why it is not sent at once; null where nothing delays it.
+    /// Why it is not sent at once; null if nothing delays it.
     waits_for: Option<String>,
     /// What is done next: a wait, a request, or the end of the intent.
     next_step: String,
@@ -112,8 +114,8 @@ struct PlannedCall {
     needs_operator: bool,
 }
 
-/// What intents are planned by.
-struct PlannedBy<'a> {
+/// The inputs of a plan besides the intents.
+struct PlanInputs<'a> {
     /// The metadata key that marks a new create.
     new_tag: Option<&'a str>,
     /// Whether deletes without an approval are held.
@@ -124,7 +126,7 @@ struct PlannedBy<'a> {
 
 impl PlannedCall {
     /// Plans an intent.
-    fn of(planned: &Planned, by: &PlannedBy<'_>) -> Self {
+    fn of(planned: &Planned, by: &PlanInputs<'_>) -> Self {
         let open = &planned.open;
         let wish = open.intent.as_ref().ok().map(|intent| &intent.wish);
         let is_new_delete = matches!(wish, Some(Wish::Delete(_))) && open.life.state == State::Queued;
@@ -142,7 +144,7 @@ impl PlannedCall {
             state: open.life.state.word(),
             customer_id: open.customer.as_ref().map(|id| id.as_str().to_owned()),
             email: email.map(str::to_owned),
-            call: wish.map(|wish| Call::of(wish, open.customer.as_ref(), tag)),
+            call: wish.map(|wish| HttpCall::of(wish, open.customer.as_ref(), tag)),
             key: matches!(wish, Some(Wish::Create(_))).then_some(key),
             differs: match wish {
                 Some(Wish::Update(_, body)) => differences(body, mirrored),
@@ -173,11 +175,13 @@ impl fmt::Display for PlannedCall {
             write!(f, "\n    {}: {from} -> {to}", safe(field))?;
         }
         if self.op == Some("delete") {
-            let email = self.email.as_deref().unwrap_or("whose email the mirror does not know");
+            let email = self.email.as_deref().unwrap_or("a customer without a known email");
             write!(f, "\n    deletes {}", safe(email))?;
         }
         if self.is_unclear {
-            f.write_str("\n    an earlier attempt may have taken effect; that is looked at first where it can be told")?;
+            f.write_str(
+                "\n    an earlier attempt may have taken effect; that is checked first if it can be",
+            )?;
         }
         match &self.waits_for {
             Some(what) => write!(f, "\n    waits for {}", safe(what)),
@@ -186,20 +190,20 @@ impl fmt::Display for PlannedCall {
     }
 }
 
-/// Why an intent is not sent at once.
+/// Returns why an intent is not sent at once, if it is not.
 fn waits_for(planned: &Planned, is_held: bool, now: &str) -> Option<String> {
     let open = &planned.open;
     match open.life.state {
         State::Parked => {
             let why = planned.reason.as_deref().unwrap_or_default();
-            return Some(format!("a person (`komoju-sync intent retry` or `cancel`): {why}"));
+            return Some(format!("an operator (`komoju-sync intent retry` or `cancel`): {why}"));
         }
         State::Sending => return Some("the answer to its attempt".to_owned()),
         _ => {}
     }
     let intent = match &open.intent {
         Ok(intent) => intent,
-        Err(why) => return Some(format!("a person: it cannot be read ({why})")),
+        Err(why) => return Some(format!("an operator: it cannot be read ({why})")),
     };
     if is_held {
         let why = "too many deletes are open or were sent within the last hour";
@@ -219,7 +223,7 @@ fn waits_for(planned: &Planned, is_held: bool, now: &str) -> Option<String> {
 }
 
 /// Returns what is done next about an intent, as an attempt that begins now would decide it.
-fn next_step(open: &OpenIntent, waits_for: Option<&str>, by: &PlannedBy<'_>) -> String {
+fn next_step(open: &OpenIntent, waits_for: Option<&str>, by: &PlanInputs<'_>) -> String {
     match (waits_for, refusal(open)) {
         (Some(what), _) => format!("wait for {what}"),
         (None, Some(why)) if open.may_have_taken_effect() => format!("park: {why}"),
@@ -228,20 +232,20 @@ fn next_step(open: &OpenIntent, waits_for: Option<&str>, by: &PlannedBy<'_>) -> 
     }
 }
 
-/// How many calls are planned.
+/// The number of planned calls.
 #[derive(Debug)]
-pub(in crate::cli) struct Planning {
-    /// Would be sent now.
+pub(in crate::cli) struct PlanCounts {
+    /// How many would be sent now.
     pub(in crate::cli) ready: u64,
     waiting: u64,
     /// Whether one needs an operator.
     pub(in crate::cli) exit: Exit,
 }
 
-pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &Config, args: &IntentPlanArgs) -> anyhow::Result<Exit> {
     let reader = Reader::open(&config.database.path)?;
     let mut out = Out::new();
-    let Planning { ready, waiting, exit } =
+    let PlanCounts { ready, waiting, exit } =
         reader.in_one_view(|conn| Ok(print(&mut out, conn, config, args.style)))??;
     out.finish()?;
     if !args.style.is_json() {
@@ -260,16 +264,16 @@ pub(in crate::cli) fn print(
     conn: &Conn,
     config: &Config,
     style: Style,
-) -> anyhow::Result<Planning> {
+) -> anyhow::Result<PlanCounts> {
     let clock = SystemClock::new();
     let (boot, outbound) = (clock.boot(), &config.outbound);
-    let by = PlannedBy {
+    let by = PlanInputs {
         new_tag: outbound.reconcile_tag.as_deref(),
         holds_deletes: delete_limit::counted(conn, boot.as_ref())? > outbound.hold_deletes_over,
         consistency: Consistency::seconds(config.inbound.consistency_s),
         now: Moment { wall: clock.now(), boot, is_confirmed: clock.may_expire() },
     };
-    let mut planning = Planning { ready: 0, waiting: 0, exit: Exit::Fine };
+    let mut planning = PlanCounts { ready: 0, waiting: 0, exit: Exit::Fine };
     print::printing(|check| {
         queue::planned(conn, |planned| {
             let call = PlannedCall::of(&planned, &by);
@@ -286,7 +290,8 @@ pub(in crate::cli) fn print(
     Ok(planning)
 }
 
-/// What an update changes, by the mirror: `{"email": {"from": …, "to": …}}`; metadata key by key.
+/// Returns what an update changes compared with the mirror: `{"email": {"from": …, "to": …}}`;
+/// metadata key by key.
 fn differences(body: &Body, mirrored: Option<&Map<String, Value>>) -> Value {
     let mut differs = Map::new();
     let mut compare = |field: String, from: Option<&Value>, to: &Value| {
@@ -318,7 +323,7 @@ mod tests {
     use komoju_core::intent::Intent;
 
     fn call(intent: &Value, tag: Option<(&str, &str)>) -> String {
-        Call::of(&Intent::parse(&intent.to_string()).unwrap().wish, None, tag).to_string()
+        HttpCall::of(&Intent::parse(&intent.to_string()).unwrap().wish, None, tag).to_string()
     }
 
     #[test]

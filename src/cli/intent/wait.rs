@@ -1,4 +1,5 @@
-//! `--wait`: until an intent is settled, an operator has to decide, or nothing sends it.
+//! `--wait`: waits until an intent is settled, waits for an operator, or is not sent by any
+//! process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,23 +18,26 @@ use komoju_core::intent::lifecycle::State;
 /// SOONEST controls how soon after a change the intent is read first.
 const SOONEST: Duration = Duration::from_millis(5);
 
-/// LONGEST controls when the waiting ends though the intent is not settled: a script must not hang for as long as the API is down.
+/// LONGEST controls when the wait ends although the intent is not settled. A script must not hang
+/// while the API is down.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// RESTART controls how long a daemon that ran may be away. systemd starts it again after 5 s, and a start takes a moment.
+/// RESTART controls how long a daemon that ran may be absent. systemd restarts it after 5 s, and a
+/// start takes a moment.
 const RESTART: Duration = Duration::from_secs(15);
 
-/// Waits until the intent with this id is settled or parked, reports that, and exits by it. Ctrl-C ends the waiting and nothing else.
+/// Waits until the intent with this id is settled or parked, reports that, and exits by it. Ctrl-C
+/// ends the waiting and nothing else.
 pub(super) fn until_settled(path: &Path, id: &str) -> anyhow::Result<Exit> {
     signals::until_stopped(Exit::Failed, |stop| wait(path, id, SystemClock::shared(), stop))
 }
 
 async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationToken) -> anyhow::Result<Exit> {
-    // Before the first read, so that no commit after it is missed.
-    let mut watch = Watch::on(path).unwrap_or_else(|_| Watch::by_the_clock());
+    // Start the watch before the first read, so that no later commit is missed.
+    let mut watch = Watch::on(path).unwrap_or_else(|_| Watch::polling());
     let reader = Reader::open(path)?;
     let shown = print::safe(id);
-    let mut patience = Patience { since: clock.elapsed(), sender_seen_at: None };
+    let mut limit = WaitLimit { since: clock.elapsed(), sender_seen_at: None };
     let (mut pause, mut reported, mut is_announced) = (SOONEST, None, false);
     loop {
         // Read the sender first: what it settles before it ends is then seen below.
@@ -51,7 +55,7 @@ async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationTo
             ));
             Ok(Exit::Waits)
         };
-        if let Some(end) = patience.end(clock.elapsed(), has_sender) {
+        if let Some(end) = limit.end(clock.elapsed(), has_sender) {
             return give_up(end.sentence());
         }
         if !is_announced {
@@ -89,7 +93,7 @@ fn report(reader: &Reader, id: &str, state: State, reason: Option<String>) -> an
     Ok(())
 }
 
-/// The exit code of a final state; none while the outcome is open.
+/// Returns the exit code of a final state; none while the outcome is open.
 fn exit_of(state: State) -> Option<Exit> {
     match state {
         State::Queued | State::Sending | State::Waiting => None,
@@ -101,16 +105,16 @@ fn exit_of(state: State) -> Option<Exit> {
 
 /// Why the waiting ends before the intent is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// No process that sends was there from the beginning.
+enum WaitEnd {
+    /// No sending process was there at the start.
     NoSender,
-    /// The process that sends has ended and did not return.
+    /// The sending process has ended, and none was started again.
     SenderGone,
     /// It took longer than [`LONGEST`].
     TooLong,
 }
 
-impl End {
+impl WaitEnd {
     fn sentence(self) -> &'static str {
         match self {
             Self::NoSender => "not waiting, because no daemon runs",
@@ -121,20 +125,20 @@ impl End {
 }
 
 /// Limits the wait, by a steady clock.
-struct Patience {
+struct WaitLimit {
     since: Duration,
     sender_seen_at: Option<Duration>,
 }
 
-impl Patience {
-    fn end(&mut self, now: Duration, has_sender: bool) -> Option<End> {
+impl WaitLimit {
+    fn end(&mut self, now: Duration, has_sender: bool) -> Option<WaitEnd> {
         if has_sender {
             self.sender_seen_at = Some(now);
         }
         match self.sender_seen_at {
-            None => Some(End::NoSender),
-            Some(_) if now.saturating_sub(self.since) >= LONGEST => Some(End::TooLong),
-            Some(seen) if now.saturating_sub(seen) >= RESTART => Some(End::SenderGone),
+            None => Some(WaitEnd::NoSender),
+            Some(_) if now.saturating_sub(self.since) >= LONGEST => Some(WaitEnd::TooLong),
+            Some(seen) if now.saturating_sub(seen) >= RESTART => Some(WaitEnd::SenderGone),
             Some(_) => None,
         }
     }
@@ -152,17 +156,18 @@ mod tests {
     #[test]
     fn wait_without_a_sender_ends_at_once_and_survives_a_restart() {
         let ends = |begin: u64, seen: &[(u64, bool)]| {
-            let mut patience = Patience { since: Duration::from_secs(begin), sender_seen_at: None };
-            let ends = seen.iter().map(|(now, has)| patience.end(Duration::from_secs(*now), *has));
+            let mut limit = WaitLimit { since: Duration::from_secs(begin), sender_seen_at: None };
+            let ends = seen.iter().map(|(now, has)| limit.end(Duration::from_secs(*now), *has));
             ends.collect::<Vec<_>>()
         };
-        assert_eq!(ends(5, &[(5, false)]), [Some(End::NoSender)]);
+        assert_eq!(ends(5, &[(5, false)]), [Some(WaitEnd::NoSender)]);
         let restarts = [(0, true), (1, false), (14, false), (15, true), (29, false), (30, false)];
-        assert_eq!(ends(0, &restarts), [None, None, None, None, None, Some(End::SenderGone)]);
-        assert_eq!(ends(100, &[(699, true), (700, true)]), [None, Some(End::TooLong)]);
+        assert_eq!(ends(0, &restarts), [None, None, None, None, None, Some(WaitEnd::SenderGone)]);
+        assert_eq!(ends(100, &[(699, true), (700, true)]), [None, Some(WaitEnd::TooLong)]);
     }
 
-    /// Waits by a clock that moves by itself for an intent that nothing sends; returns the exit code and the time that passed.
+    /// Waits by a clock that moves by itself for an intent that nothing sends; returns the exit
+    /// code and the time that passed.
     async fn waited(holder: Option<&str>) -> (Exit, Duration) {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("komoju.db");

@@ -1,4 +1,5 @@
-//! `sync --dry-run`: prints what a sync would record, hold and send, and writes nothing, here or there.
+//! `sync --dry-run`: prints what a sync would record, hold and send, and writes nothing, here or
+//! at KOMOJU.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use crate::tasks::pull::{Planned, Pull};
 use komoju_core::plan::writes::Write;
 use komoju_core::{Kind, PassKind};
 
-/// QUEUE controls how many planned changes wait for a slow reader of the output before the pass waits too.
+/// QUEUE controls how many planned changes wait for a slow reader of the output before the pass
+/// waits too.
 const QUEUE: usize = 64;
 
-/// What a dry run found, as one sentence.
+/// The totals of a dry run; `Display` is one sentence.
 #[derive(Debug, Default)]
 struct Totals {
     created: u64,
@@ -70,7 +72,8 @@ impl fmt::Display for Totals {
     }
 }
 
-/// Runs the pass without applying its plans, and prints them as they are made; then prints the plan of the outbox.
+/// Runs the pass without applying its plans, and prints them as they are made; then prints the plan
+/// of the outbox.
 pub(super) async fn run(
     config: &Config,
     kind: PassKind,
@@ -98,7 +101,7 @@ pub(super) async fn run(
     Ok(passed.and(plan.exit))
 }
 
-/// One pass; its report goes to standard error.
+/// Runs one pass and prints its report to standard error.
 async fn pass(pull: Pull<Http>, kind: PassKind) -> anyhow::Result<Exit> {
     let pass = async {
         match kind {

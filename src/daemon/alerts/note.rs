@@ -11,14 +11,14 @@ use komoju_core::{Attention, time};
 
 /// The machine and the database that an alert names.
 #[derive(Debug)]
-pub(super) struct Origin<'a> {
+pub(super) struct AlertOrigin<'a> {
     pub(super) database: &'a Path,
     pub(super) host: Option<&'a str>,
 }
 
 /// Returns the object for a condition that is sent at `at`. `untold` says how much of it is new. It
 /// may count more than the observed condition, so the object has the larger count.
-pub(super) fn note(attention: &Attention, untold: &Untold, origin: &Origin<'_>, at: Timestamp) -> Value {
+pub(super) fn note(attention: &Attention, untold: &Untold, origin: &AlertOrigin<'_>, at: Timestamp) -> Value {
     let safe = |text: &str| text.chars().map(harmless).collect::<String>();
     let oldest = attention.waiting().and_then(|waiting| waiting.oldest.as_deref());
     json!({

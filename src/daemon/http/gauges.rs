@@ -26,7 +26,7 @@ const OF_ATTENTION: [(&str, &str); 6] = [
     (metrics::HELD_DELETES, "held_deletes"),
 ];
 
-/// The files whose sizes and counts the gauges show.
+/// The paths from which the gauges take sizes and counts.
 pub(super) struct Gauges {
     /// The file with links resolved, because the WAL is next to the target.
     database: PathBuf,

@@ -47,7 +47,7 @@ impl Socket {
             Listen::Tcp(address) => tcp(*address),
             Listen::Unix(path) => unix(path),
         };
-        socket.map_err(|Refusal { why, may_pass }| BindError { listen: listen.clone(), why, may_pass })
+        socket.map_err(|BindFault { why, may_pass }| BindError { listen: listen.clone(), why, may_pass })
     }
 
     /// Returns the bound address, as a client writes it.
@@ -70,19 +70,19 @@ impl Socket {
 }
 
 /// Why an address cannot be used.
-struct Refusal {
+struct BindFault {
     why: String,
     may_pass: bool,
 }
 
-impl<T: Into<String>> From<T> for Refusal {
+impl<T: Into<String>> From<T> for BindFault {
     fn from(why: T) -> Self {
         Self { why: why.into(), may_pass: false }
     }
 }
 
 /// Binds an IP address.
-fn tcp(address: SocketAddr) -> Result<Socket, Refusal> {
+fn tcp(address: SocketAddr) -> Result<Socket, BindFault> {
     let bound = || {
         // The standard library sets SO_REUSEADDR. Without it, connections of the last process in
         // TIME_WAIT would prevent the start.
@@ -91,7 +91,7 @@ fn tcp(address: SocketAddr) -> Result<Socket, Refusal> {
         TcpListener::from_std(socket)
     };
     let may_pass = |e: &io::Error| matches!(e.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable);
-    let refused = |e: io::Error| Refusal { may_pass: may_pass(&e), why: explained(address, &e) };
+    let refused = |e: io::Error| BindFault { may_pass: may_pass(&e), why: explained(address, &e) };
     let listener = bound().map_err(refused)?;
     if !address.ip().to_canonical().is_loopback() {
         tracing::warn!(
@@ -119,7 +119,7 @@ fn explained(address: SocketAddr, e: &io::Error) -> String {
 }
 
 /// Binds a Unix socket, in place of the socket of a process that was killed.
-fn unix(path: &Path) -> Result<Socket, Refusal> {
+fn unix(path: &Path) -> Result<Socket, BindFault> {
     if let Ok(found) = fs::symlink_metadata(path) {
         replace_dead(path, found.file_type().is_socket())?;
     }
@@ -143,7 +143,7 @@ fn unix(path: &Path) -> Result<Socket, Refusal> {
 }
 
 /// Removes the socket of a process that was killed. Only a running process accepts a connection.
-fn replace_dead(path: &Path, is_socket: bool) -> Result<(), Refusal> {
+fn replace_dead(path: &Path, is_socket: bool) -> Result<(), BindFault> {
     if !is_socket {
         return Err("the file at this path is not a socket: move it away, or choose another path".into());
     }
@@ -151,7 +151,7 @@ fn replace_dead(path: &Path, is_socket: bool) -> Result<(), Refusal> {
         Ok(_) => {
             let why =
                 "another program already listens on this path: stop it, or choose another path".to_owned();
-            Err(Refusal { why, may_pass: true })
+            Err(BindFault { why, may_pass: true })
         }
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
             .map_err(|e| format!("cannot remove the socket that an ended process left: {e}").into()),

@@ -17,7 +17,7 @@ const PAGE: &[u8] = br#"{"total":1,"page":1,"per_page":10,"last_page":1,"data":[
 
 /// A server that answers every connection with the same head, then with pieces of a body until the
 /// client closes the connection.
-struct Server {
+struct FixedServer {
     address: SocketAddr,
     /// How many bytes of bodies were sent.
     sent: Arc<AtomicUsize>,
@@ -25,7 +25,7 @@ struct Server {
     requests: Arc<Mutex<Vec<String>>>,
 }
 
-impl Server {
+impl FixedServer {
     /// Starts a server with this status line, these headers and this body.
     fn answering(head: &str, body: Vec<u8>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -108,7 +108,7 @@ fn bomb(length: usize) -> Vec<u8> {
 
 #[tokio::test]
 async fn compressed_answer_is_requested_and_decoded() {
-    let server = Server::answering("200 OK\r\nContent-Encoding: gzip", stored_gzip(PAGE));
+    let server = FixedServer::answering("200 OK\r\nContent-Encoding: gzip", stored_gzip(PAGE));
     let page = server.list(1).await.unwrap();
     assert_eq!(page.customers[0].id().as_str(), "a");
     assert!(server.requests.lock().unwrap()[0].contains("accept-encoding: gzip\r\n"));
@@ -117,7 +117,7 @@ async fn compressed_answer_is_requested_and_decoded() {
 #[tokio::test]
 async fn gzip_bomb_is_cut_while_it_streams_and_the_limit_counts_decoded_bytes() {
     const BYTES: usize = 8 << 20;
-    let server = Server::answering("200 OK\r\nContent-Encoding: gzip", bomb(BYTES));
+    let server = FixedServer::answering("200 OK\r\nContent-Encoding: gzip", bomb(BYTES));
     let error = server.list(1).await.unwrap_err();
     assert!(error.to_string().contains("the answer is larger than 3072 KiB"), "{error}");
     // 8 MiB decode to 1.3 GB. Only 20 KiB are needed for 3 MiB, and the buffers of the sockets take
@@ -129,7 +129,7 @@ async fn gzip_bomb_is_cut_while_it_streams_and_the_limit_counts_decoded_bytes() 
         let rows: Vec<String> = (0..customers).map(|n| format!(r#"{{"id":"{n}"}}"#)).collect();
         let page =
             format!(r#"{{"total":1,"page":1,"per_page":10,"last_page":1,"data":[{}]}}"#, rows.join(","));
-        Server::answering("200 OK\r\nContent-Encoding: gzip", stored_gzip(page.as_bytes()))
+        FixedServer::answering("200 OK\r\nContent-Encoding: gzip", stored_gzip(page.as_bytes()))
     };
     assert_eq!(long(150_000).list(1).await.unwrap().customers.len(), 150_000);
     assert!(matches!(
@@ -140,7 +140,7 @@ async fn gzip_bomb_is_cut_while_it_streams_and_the_limit_counts_decoded_bytes() 
 
 #[tokio::test]
 async fn broken_gzip_is_transient() {
-    let server = Server::answering("200 OK\r\nContent-Encoding: gzip", stored_gzip(PAGE)[..30].to_vec());
+    let server = FixedServer::answering("200 OK\r\nContent-Encoding: gzip", stored_gzip(PAGE)[..30].to_vec());
     let error = server.list(1).await.unwrap_err();
     assert_eq!(error.class(), crate::remote::Class::Transient, "{error}");
 }
@@ -148,28 +148,30 @@ async fn broken_gzip_is_transient() {
 #[tokio::test]
 async fn two_hundred_headers_are_accepted() {
     let headers: String = (0..200).map(|n| format!("\r\nX-Header-{n}: {n}")).collect();
-    let server = Server::answering(&format!("200 OK{headers}"), PAGE.to_vec());
+    let server = FixedServer::answering(&format!("200 OK{headers}"), PAGE.to_vec());
     assert!(server.list(1).await.is_ok());
 }
 
 #[tokio::test]
 async fn byte_order_mark_before_json_is_ignored() {
     let marked = |text: &[u8]| [BYTE_ORDER_MARK, text].concat();
-    assert!(Server::answering("200 OK", marked(PAGE)).list(1).await.is_ok());
-    let customer = Server::answering("200 OK", marked(br#"{"id":"a"}"#));
+    assert!(FixedServer::answering("200 OK", marked(PAGE)).list(1).await.is_ok());
+    let customer = FixedServer::answering("200 OK", marked(br#"{"id":"a"}"#));
     let id = CustomerId::new("a").unwrap();
     assert!(matches!(customer.client().show(&id).await, Ok(Shown::Found(_))));
     let gone = br#"{"error":{"code":"not_found"}}"#;
-    let gone = Server::answering("404 Not Found", marked(gone));
+    let gone = FixedServer::answering("404 Not Found", marked(gone));
     assert_eq!(gone.client().show(&id).await, Ok(Shown::NotFound));
     // Only one mark is ignored, and only at the start.
-    assert!(Server::answering("200 OK", marked(&marked(PAGE))).list(1).await.is_err());
+    assert!(FixedServer::answering("200 OK", marked(&marked(PAGE))).list(1).await.is_err());
 }
 
 #[tokio::test]
 async fn redirect_is_not_followed_not_retried_and_names_its_target() {
-    let server =
-        Server::answering("308 Permanent\r\nLocation: https://new.example/api?k=sk_test_9aQ+x/Zr7", vec![]);
+    let server = FixedServer::answering(
+        "308 Permanent\r\nLocation: https://new.example/api?k=sk_test_9aQ+x/Zr7",
+        vec![],
+    );
     let error = server.list(1).await.unwrap_err();
     assert_eq!(error.class(), crate::remote::Class::Rejected);
     assert_eq!(error.status(), Some(308));
@@ -179,7 +181,7 @@ async fn redirect_is_not_followed_not_retried_and_names_its_target() {
     assert_eq!(server.requests.lock().unwrap().len(), 1);
 
     let to = |location: String| async move {
-        let server = Server::answering(&format!("302 Found{location}"), vec![]);
+        let server = FixedServer::answering(&format!("302 Found{location}"), vec![]);
         server.list(1).await.unwrap_err().to_string()
     };
     assert!(to(String::new()).await.contains("a redirect without a target"));
@@ -189,7 +191,7 @@ async fn redirect_is_not_followed_not_retried_and_names_its_target() {
 #[tokio::test]
 async fn first_page_that_is_not_found_points_to_the_base_url() {
     for body in [&br#"{"error":{"code":"not_found"}}"#[..], b"<html>", b""] {
-        let server = Server::answering("404 Not Found", body.to_vec());
+        let server = FixedServer::answering("404 Not Found", body.to_vec());
         let error = server.list(1).await.unwrap_err().to_string();
         assert!(error.contains("api.base_url"), "{error}");
         let error = server.list(2).await.unwrap_err().to_string();
@@ -212,7 +214,7 @@ async fn refusals_for_speed_are_429_and_the_firewalls_403_and_503() {
         ("200 OK", b"<html>", false),
         ("200 OK", PAGE, false),
     ] {
-        let client = Server::answering(status, body.to_vec()).client();
+        let client = FixedServer::answering(status, body.to_vec()).client();
         let _ = client.list(PageQuery { page: 1, per_page: 10, created_from: None }).await;
         assert_eq!(client.slowed().is_some(), is_refusal, "{status} {}", String::from_utf8_lossy(body));
         assert_eq!(client.throttled_until().is_some(), status.contains("Retry-After"), "{status}");

@@ -6,10 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 
-use super::{Answer, Http, wire};
+use super::{Http, HttpAnswer, wire};
 use crate::clock::ManualClock;
 use crate::config::Config;
-use crate::remote::wire::Answered;
+use crate::remote::wire::CustomerAnswer;
 use crate::remote::{Call, Class, RemoteError};
 use crate::secret::{Masker, SecretKey};
 use komoju_core::json::checks::canonical;
@@ -86,12 +86,12 @@ pub(crate) fn page(bytes: &[u8]) {
 /// The answer does not have this property.
 pub(crate) fn customer(bytes: &[u8]) {
     match wire::one_customer(bytes, true) {
-        Answered::Customer(customer) => assert_eq!(customer.body(), canonical(bytes)),
-        Answered::Unreadable(bad) => explanation(&bad.reason.to_string()),
-        Answered::Other(why) => explanation(&why),
+        CustomerAnswer::Customer(customer) => assert_eq!(customer.body(), canonical(bytes)),
+        CustomerAnswer::Unreadable(bad) => explanation(&bad.reason.to_string()),
+        CustomerAnswer::Other(why) => explanation(&why),
     }
     // The start of a longer answer never contains a customer that is accepted.
-    assert!(!matches!(wire::one_customer(bytes, false), Answered::Customer(_)));
+    assert!(!matches!(wire::one_customer(bytes, false), CustomerAnswer::Customer(_)));
     let _ = wire::beginning(bytes);
 }
 
@@ -154,7 +154,7 @@ pub(crate) fn retry_after(bytes: &[u8]) {
 }
 
 fn answered(status: u16, headers: HeaderMap, bytes: &[u8]) -> RemoteError {
-    let answer = Answer { status, headers, body: bytes.to_vec(), is_whole: true };
+    let answer = HttpAnswer { status, headers, body: bytes.to_vec(), is_whole: true };
     CLIENT.with(|(http, _)| http.error_of(&Call::List { page: 1 }, &answer))
 }
 

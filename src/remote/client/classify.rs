@@ -2,10 +2,10 @@
 
 use reqwest::header::{HeaderMap, LOCATION};
 
-use super::{Answer, Http};
+use super::{Http, HttpAnswer};
 use crate::remote::Beginning;
 use crate::remote::error::{ApiError, Call, Cause, Certificate, RemoteError, Step};
-use crate::remote::wire::{self, IsOurs};
+use crate::remote::wire::{self, ErrorOrigin};
 
 /// LONGEST_TARGET controls how many characters of the target of a redirect are shown.
 const LONGEST_TARGET: usize = 200;
@@ -16,17 +16,17 @@ const CARD_REFUSALS: [&str; 4] = ["card_declined", "card_expired", "exceeds_limi
 impl Http {
     /// Returns the error that an answer means, with its texts masked. A `Retry-After` pauses the
     /// limiter.
-    pub(super) fn error_of(&self, call: &Call, answer: &Answer) -> RemoteError {
-        let (told, ours) = wire::error(answer.status, &answer.body);
+    pub(super) fn error_of(&self, call: &Call, answer: &HttpAnswer) -> RemoteError {
+        let (told, origin) = wire::error(answer.status, &answer.body);
         let mask = |text: Option<String>| text.map(|text| self.masker.text(&text));
         let told =
             ApiError { code: mask(told.code), message: mask(told.message), param: mask(told.param), ..told };
         let retry_after = self.retry_after(&answer.headers);
-        let cause = match (answer.status, ours) {
-            (401, IsOurs::Yes) => Cause::KeyRefused(told),
+        let cause = match (answer.status, origin) {
+            (401, ErrorOrigin::Api) => Cause::KeyRefused(told),
             // A 403 on one customer or one write says nothing about the key; see
             // `Cause::KeyRefused`.
-            (403, IsOurs::Yes) if matches!(call, Call::List { .. }) => Cause::KeyRefused(told),
+            (403, ErrorOrigin::Api) if matches!(call, Call::List { .. }) => Cause::KeyRefused(told),
             (429, _) => Cause::Throttled(told),
             (503, _) if retry_after.is_some() => Cause::Throttled(told),
             // A refused card has the status of a bad gateway. A retry would be refused again.
@@ -35,7 +35,7 @@ impl Http {
             }
             // 408 and 409 can pass. A retry after any other 4xx of the API would fail again.
             (408 | 409, _) => Cause::Unexpected(told),
-            (400..=499, IsOurs::Yes) => Cause::Rejected(told),
+            (400..=499, ErrorOrigin::Api) => Cause::Rejected(told),
             (300..=399, _) => {
                 Cause::Redirected { status: told.status, to: self.redirect_target(&answer.headers) }
             }

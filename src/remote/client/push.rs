@@ -2,11 +2,11 @@
 
 use reqwest::header::CONTENT_TYPE;
 
-use super::{Answer, Http, NoAnswer, ONE_CUSTOMER, Terms};
+use super::{Http, HttpAnswer, NoAnswer, ONE_CUSTOMER, Terms};
 use crate::remote::error::{Call, Cause, RemoteError};
 use crate::remote::limiter::Share;
 use crate::remote::meter::Meter;
-use crate::remote::wire::{self, Answered};
+use crate::remote::wire::{self, CustomerAnswer};
 use crate::remote::{Left, Push, PushError, PushRemote, Pushed, PushedCustomer, Shown};
 use crate::secret::MASK;
 use komoju_core::CustomerId;
@@ -51,8 +51,10 @@ impl Http {
             200..=299 => {
                 let is_its = |shown: &CustomerId| asked.is_none_or(|asked| shown == asked);
                 let customer = match wire::one_customer(&answer.body, answer.is_whole) {
-                    Answered::Customer(customer) if is_its(customer.id()) => PushedCustomer::Shown(customer),
-                    Answered::Unreadable(bad) if bad.id.as_ref().is_none_or(is_its) => {
+                    CustomerAnswer::Customer(customer) if is_its(customer.id()) => {
+                        PushedCustomer::Shown(customer)
+                    }
+                    CustomerAnswer::Unreadable(bad) if bad.id.as_ref().is_none_or(is_its) => {
                         PushedCustomer::Unreadable(bad)
                     }
                     _ => PushedCustomer::None,
@@ -93,11 +95,11 @@ impl PushRemote for Http {
 }
 
 /// Masks the token of a push in an error answer, before any text is taken from it.
-fn without(answer: Answer, token: Option<&str>) -> Answer {
+fn without(answer: HttpAnswer, token: Option<&str>) -> HttpAnswer {
     match token.filter(|token| !token.is_empty() && !(200..=299).contains(&answer.status)) {
         Some(token) => {
             let body = String::from_utf8_lossy(&answer.body).replace(token, MASK).into_bytes();
-            Answer { body, ..answer }
+            HttpAnswer { body, ..answer }
         }
         None => answer,
     }

@@ -10,7 +10,7 @@ use crate::remote::client::classify::too_large;
 use crate::remote::error::{Call, Cause, RemoteError};
 use crate::remote::limiter::Share;
 use crate::remote::meter::Meter;
-use crate::remote::wire::{self, Answered};
+use crate::remote::wire::{self, CustomerAnswer};
 use crate::remote::{Remote, Shown};
 use komoju_core::{CustomerId, Page, PageQuery};
 
@@ -81,16 +81,16 @@ impl Http {
         let terms = Terms { share, limit: ONE_CUSTOMER };
         let shown = match self.get(&call, terms, url, &mut meter).await {
             Ok(answer) => match wire::one_customer(&answer.body, answer.is_whole) {
-                Answered::Customer(customer) if customer.id() == id => match customer.is_deleted() {
+                CustomerAnswer::Customer(customer) if customer.id() == id => match customer.is_deleted() {
                     true => Ok(Shown::NotFound),
                     false => Ok(Shown::Found(customer)),
                 },
-                Answered::Unreadable(bad) if bad.id.as_ref().is_none_or(|shown| shown == id) => {
+                CustomerAnswer::Unreadable(bad) if bad.id.as_ref().is_none_or(|shown| shown == id) => {
                     Ok(Shown::Unreadable(bad))
                 }
                 other => {
                     let why = match other {
-                        Answered::Other(why) => why,
+                        CustomerAnswer::Other(why) => why,
                         _ => "the answer is about another customer".to_owned(),
                     };
                     let cause = Cause::Unusable(self.masker.text(&why));

@@ -15,7 +15,7 @@ const TICK: Duration = Duration::from_millis(5);
 
 /// A server that accepts `per_second` requests in any second, and refuses all for the time `ban`
 /// after each refusal.
-struct Server {
+struct SimulatedServer {
     per_second: usize,
     ban: Duration,
     /// Whether refused requests count too.
@@ -25,7 +25,7 @@ struct Server {
     banned_until: Duration,
 }
 
-impl Server {
+impl SimulatedServer {
     fn with(per_second: usize, ban_s: u64, counts_all: bool) -> Self {
         let (ban, counted) = (Duration::from_secs(ban_s), Vec::new());
         Self { per_second, ban, counts_all, counted, banned_until: Duration::ZERO }
@@ -46,7 +46,7 @@ impl Server {
 
 /// The result of a simulated sweep.
 #[derive(Debug, PartialEq)]
-struct Swept {
+struct SweepResult {
     requests: u32,
     refused: u32,
     seconds: u64,
@@ -56,13 +56,19 @@ struct Swept {
 
 /// Reads `pages` pages with at most four requests in flight, each of which takes `latency_ms`. A
 /// refused page is retried after 100 ms doubling to 5 s.
-fn sweep(pace: &mut Pace, server: &mut Server, pages: u32, latency_ms: u64, start: Duration) -> Swept {
+fn sweep(
+    pace: &mut Pace,
+    server: &mut SimulatedServer,
+    pages: u32,
+    latency_ms: u64,
+    start: Duration,
+) -> SweepResult {
     enum Slot {
         Rests { until: Duration, tries: u32 },
         Waits { sent: Duration, accepted: bool, tries: u32 },
         Ended,
     }
-    let mut swept = Swept { requests: 0, refused: 0, seconds: 0, tries: 0 };
+    let mut swept = SweepResult { requests: 0, refused: 0, seconds: 0, tries: 0 };
     let mut left = pages;
     let mut slots: Vec<Slot> = (0..4).map(|_| Slot::Rests { until: start, tries: 0 }).collect();
     left -= 4;
@@ -106,11 +112,11 @@ fn sweep(pace: &mut Pace, server: &mut Server, pages: u32, latency_ms: u64, star
 #[test]
 fn server_of_two_a_second_is_used_well_by_a_faster_client() {
     let swept = |rate, latency, counts_all| {
-        let mut server = Server::with(2, 0, counts_all);
+        let mut server = SimulatedServer::with(2, 0, counts_all);
         sweep(&mut pace(rate, 4), &mut server, 200, latency, Duration::ZERO)
     };
     // 200 pages take 100 s at least.
-    let expected = Swept { requests: 207, refused: 7, seconds: 124, tries: 2 };
+    let expected = SweepResult { requests: 207, refused: 7, seconds: 124, tries: 2 };
     assert_eq!(swept(8.0, 100, false), expected);
     for (rate, latency, counts_all) in [
         (8.0, 20, false),
@@ -132,10 +138,10 @@ fn server_of_two_a_second_is_used_well_by_a_faster_client() {
 #[test]
 fn client_waits_until_a_ban_that_each_refusal_extends_is_over() {
     let swept = |rate, latency, counts_all| {
-        let mut server = Server::with(2, 5, counts_all);
+        let mut server = SimulatedServer::with(2, 5, counts_all);
         sweep(&mut pace(rate, 4), &mut server, 200, latency, Duration::ZERO)
     };
-    assert_eq!(swept(8.0, 100, false), Swept { requests: 228, refused: 28, seconds: 279, tries: 5 });
+    assert_eq!(swept(8.0, 100, false), SweepResult { requests: 228, refused: 28, seconds: 279, tries: 5 });
     for (rate, latency, counts_all) in
         [(8.0, 20, false), (8.0, 100, true), (100.0, 400, true), (0.0, 100, false)]
     {
@@ -148,7 +154,7 @@ fn client_waits_until_a_ban_that_each_refusal_extends_is_over() {
 
 #[test]
 fn later_process_starts_at_the_learned_rate() {
-    let mut server = Server::with(2, 0, false);
+    let mut server = SimulatedServer::with(2, 0, false);
     let mut first = pace(8.0, 4);
     let taught = sweep(&mut first, &mut server, 100, 100, Duration::ZERO);
     let stopped = Duration::from_secs(taught.seconds);
@@ -171,7 +177,7 @@ fn refusals_in_a_row_halve_the_rate_and_double_the_pause_within_bounds() {
         pace.sent(now);
         let sent = now;
         now += at(0.1);
-        assert_eq!(pace.refused(sent, now, WALL), Refusal::Slowed);
+        assert_eq!(pace.refused(sent, now, WALL), RefusalEffect::Slowed);
         seen.push((pace.slowed(now).unwrap().requests_per_second, pace.wait(now).as_secs_f64()));
     }
     // If the rate is lower than one request in a pause, the request waits longer than the pause.
@@ -197,16 +203,16 @@ fn refusals_in_a_row_halve_the_rate_and_double_the_pause_within_bounds() {
 fn requests_of_one_event_count_as_one_refusal() {
     let mut pace = pace(8.0, 4);
     let refused = |pace: &mut Pace, sent, now| pace.refused(at(sent), at(now), WALL);
-    assert_eq!(refused(&mut pace, 10.0, 10.5), Refusal::Slowed);
+    assert_eq!(refused(&mut pace, 10.0, 10.5), RefusalEffect::Slowed);
     let rate = pace.slowed(at(10.5)).unwrap().requests_per_second;
     // The first request was in flight, and the second one was sent within a second.
-    assert_eq!(refused(&mut pace, 10.4, 10.6), Refusal::Repeated);
-    assert_eq!(refused(&mut pace, 11.49, 11.7), Refusal::Repeated);
+    assert_eq!(refused(&mut pace, 10.4, 10.6), RefusalEffect::Repeated);
+    assert_eq!(refused(&mut pace, 11.49, 11.7), RefusalEffect::Repeated);
     // The answer to a request in flight raises no rate and ends no series.
     assert!(!pace.answered(at(10.5), at(10.7)));
     assert_eq!(pace.slowed(at(11.7)).unwrap().requests_per_second, rate);
     assert_eq!(pace.slowed(at(11.7)).unwrap().in_a_row, 1);
-    assert_eq!(refused(&mut pace, 11.5, 11.8), Refusal::Slowed);
+    assert_eq!(refused(&mut pace, 11.5, 11.8), RefusalEffect::Slowed);
     assert_eq!(pace.slowed(at(11.8)).unwrap().in_a_row, 2);
     assert!(pace.answered(at(14.0), at(14.1)));
     assert_eq!(pace.slowed(at(14.1)).unwrap().in_a_row, 0);

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use super::{Item, List};
+use super::{ListAnswer, ListItem};
 use komoju_core::json::scan::{self, End};
 
 /// Reads a page. Returns none if it is not a JSON object with a list in `data`.
-pub(super) fn list(bytes: &[u8]) -> Option<List<'_>> {
+pub(super) fn list(bytes: &[u8]) -> Option<ListAnswer<'_>> {
     if !scan::is_object(bytes) {
         return None;
     }
@@ -28,15 +28,15 @@ pub(super) fn list(bytes: &[u8]) -> Option<List<'_>> {
             }
         }
     }
-    Some(List { members, data: data? })
+    Some(ListAnswer { members, data: data? })
 }
 
 /// Separates the items of a list. Returns none if the list is not closed.
-fn items(list: &[u8]) -> Option<Vec<Item<'_>>> {
+fn items(list: &[u8]) -> Option<Vec<ListItem<'_>>> {
     let mut walk = scan::items(list);
     let items = walk
         .by_ref()
-        .map(|part| raw(part.value).map_or_else(|why| Item::NotJson(part.value, why), Item::Json))
+        .map(|part| raw(part.value).map_or_else(|why| ListItem::NotJson(part.value, why), ListItem::Json))
         .collect();
     matches!(walk.end(), Some(End::Closed(_))).then_some(items)
 }

@@ -64,12 +64,12 @@ fn customer_listed_as_deleted_is_separate_from_the_others() {
 
 #[test]
 fn error_keeps_its_status_whatever_its_body() {
-    let (told, ours) =
+    let (told, origin) =
         error(404, br#"{"error":{"code":"x","code":"not_found","message":"no","param":null,"extra":[]}}"#);
-    assert_eq!((told.status, told.code.as_deref(), ours), (404, Some("not_found"), IsOurs::Yes));
+    assert_eq!((told.status, told.code.as_deref(), origin), (404, Some("not_found"), ErrorOrigin::Api));
     for bytes in [&b""[..], b"<h1>", b"{", b"{}", b"[1]", b"\xff"] {
-        let (told, ours) = error(503, bytes);
-        assert_eq!((told.status, told.code, ours), (503, None, IsOurs::No), "{bytes:?}");
+        let (told, origin) = error(503, bytes);
+        assert_eq!((told.status, told.code, origin), (503, None, ErrorOrigin::Other), "{bytes:?}");
     }
 }
 
@@ -103,9 +103,9 @@ fn unreadable_customer_does_not_cost_the_others_on_its_page() {
 #[test]
 fn unreadable_customer_is_distinguished_from_other_answers() {
     let shown = |bytes: &[u8]| match one_customer(bytes, true) {
-        Answered::Customer(customer) => customer.id().to_string(),
-        Answered::Unreadable(bad) => format!("{:?}", bad.id),
-        Answered::Other(why) => why,
+        CustomerAnswer::Customer(customer) => customer.id().to_string(),
+        CustomerAnswer::Unreadable(bad) => format!("{:?}", bad.id),
+        CustomerAnswer::Other(why) => why,
     };
     assert_eq!(shown(br#"{"id":"a"}"#), "a");
     assert_eq!(shown(br#"{"id":"a","x":"\ud800"}"#), "Some(\"a\")");
@@ -117,8 +117,11 @@ fn unreadable_customer_is_distinguished_from_other_answers() {
         assert!(shown(bytes).contains(part), "{}", shown(bytes));
     }
     let cut = one_customer(br#"{"id":"a","x":"aaa"#, false);
-    assert!(matches!(cut, Answered::Unreadable(bad) if bad.id.is_some()), "the start of a long customer");
-    assert!(matches!(one_customer(b"\x1f\x8b", false), Answered::Other(_)));
+    assert!(
+        matches!(cut, CustomerAnswer::Unreadable(bad) if bad.id.is_some()),
+        "the start of a long customer"
+    );
+    assert!(matches!(one_customer(b"\x1f\x8b", false), CustomerAnswer::Other(_)));
 }
 
 #[test]

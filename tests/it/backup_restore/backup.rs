@@ -203,7 +203,7 @@ fn refused_backup_names_the_reason_and_leaves_no_file() {
     std::os::unix::fs::symlink(harness.directory.path(), harness.path("here")).unwrap();
     let before = names(&harness);
     for (name, part) in [
-        ("missing/b.db", "make it first"),
+        ("missing/b.db", "create it first"),
         ("directory", "is a directory"),
         ("exists", "never overwrites"),
         ("dangling", "never overwrites"),

@@ -136,7 +136,7 @@ fn unproven_404_does_not_supersede_an_existing_hold() {
     assert_eq!(harness.column(holds), ["too_many: 11", "unproven: 1"]);
     let list = harness.expect(3, &["deletions", "list"]).stderr;
     assert!(list.contains("12 deletions wait for"), "{list}");
-    assert!(list.contains("; nothing is proven about 1 of them, and the next sweep asks again"), "{list}");
+    assert!(list.contains("; nothing is proven about 1 of them, and the next sweep checks again"), "{list}");
     harness.sandbox.world().clear_faults();
     assert_eq!((harness.sweep().held, harness.column(holds)), (11, vec!["too_many: 11".to_owned()]));
     assert_eq!(harness.one("SELECT count(*) FROM deleted_customers"), "0");

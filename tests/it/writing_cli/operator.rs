@@ -187,7 +187,7 @@ fn operator_approves_retries_and_cancels_intents() {
          UPDATE outbox SET outcome_unknown = 1, key = 'k' WHERE position = 4",
     );
     let ran = harness.expect(0, &["intent", "retry", "n1"]);
-    assert!(ran.stderr.contains("n1 waits to be tried again as the very same request"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("n1 waits for a retry of the same request"), "{}", ran.stderr);
 
     let both = harness.expect(1, &["intent", "cancel", "d1", "unknown"]);
     assert!(both.stderr.contains("there is no intent unknown"), "{}", both.stderr);

@@ -154,7 +154,7 @@ fn invalid_intent_is_refused_by_field_and_not_queued() {
         (&["create", "--email", "a", "--not-before", "2026-02-30T00:00:00Z"], "not_before: must be a time"),
         (&["create", "--body", &card], "body.payment_details: must be a payment token"),
         (&["create", "--body", &odd], "--body: must be a JSON object"),
-        (&["create", "--body", r#"{"email":"a"}"#], "everybody on this machine can read a command line"),
+        (&["create", "--body", r#"{"email":"a"}"#], "every user of this machine can read a command line"),
         (&["create", "--payment-details", "x"], "--payment-details"),
         (&["create", "--expect", "{}"], "--expect"),
         (&["delete", "c", "--expect", "soon"], "--expect: must be JSON, and is not at column 1"),

@@ -1,4 +1,4 @@
-//! Long work on a database: on its own thread, with a progress bar, until it is done or stopped.
+//! Long work on a database, in a thread of its own and with a progress bar.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::store::file::work::{Progress, Step, Work};
 /// LOOK_EVERY controls how often the bar moves.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Does `work`; `stop` ends it with [`StoreError::Stopped`].
-pub(super) async fn carry_out<T: Send + 'static>(
+/// Runs `work` to its end. After `stop` it returns [`StoreError::Stopped`].
+pub(super) async fn run_with_progress<T: Send + 'static>(
     stop: &CancellationToken,
     work: impl FnOnce(&Work) -> Result<T, StoreError> + Send + 'static,
 ) -> anyhow::Result<T> {
@@ -34,7 +34,7 @@ pub(super) async fn carry_out<T: Send + 'static>(
     Ok(ended??)
 }
 
-/// Draws the bar of the current step; each step has its own.
+/// Draws the bar of the current step. Each step has a bar of its own.
 fn draw(shown: &mut Option<(Step, ProgressBar)>, Progress { step, done, of }: Progress) {
     let what = match step {
         Step::Waiting => return,

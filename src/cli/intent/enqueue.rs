@@ -1,118 +1,120 @@
-//! `intent create`, `update` and `delete`: one intent, from the command line into the outbox.
+//! `intent create`, `update` and `delete`: queue one intent.
 
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{input, refused_at_the_door, wait, what_happens_next};
+use super::{as_usage_error, input, sending_process, wait};
+use crate::cli::Exit;
 use crate::cli::exit::UsageError;
+use crate::cli::operator::operator_name;
 use crate::cli::print::{self, Out, Style};
-use crate::cli::{Exit, person};
 use crate::store::outbox::accept::{Accepted, Door, accept};
 use crate::store::outbox::queue;
 use crate::store::{Reader, write_beside};
 use komoju_core::intent::{Intent, Rule};
 
-/// A new customer with these parameters.
+/// Queue the create of a customer with these parameters.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     komoju-sync intent create --email new@example.com --metadata plan=gold --metadata order=7\n  \
     komoju-sync intent create --body @customer.json --id order-7 --wait\n  \
     echo '{\"email\":\"new@example.com\",\"payment_details\":\"tok_…\"}' | komoju-sync intent create --body -\n\n\
-    A payment token is taken by --body alone: a command line can be read by everybody on this machine.\n\
+    Pass a payment token by --body only: every user of this machine can read a command line.\n\
     The id is printed. A later intent can name the new customer as @ID.")]
-pub(super) struct Create {
+pub(super) struct IntentCreateArgs {
     #[command(flatten)]
-    parameters: Parameters,
+    parameters: CustomerParameters,
     #[command(flatten)]
-    when: When,
+    options: QueueOptions,
 }
 
-/// Other values for a customer's parameters; what is not named stays.
+/// Queue an update of a customer; other parameters are unchanged.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent update cus_123 --email other@example.com\n  \
     komoju-sync intent update cus_123 --metadata plan=gold --expect '{\"metadata\":{\"plan\":\"silver\"}}' --wait\n  \
     komoju-sync intent update @order-7 --body @more.json\n\n\
-    A payment token is taken by --body alone: a command line can be read by everybody on this machine.")]
-pub(super) struct Update {
+    Pass a payment token by --body only: every user of this machine can read a command line.")]
+pub(super) struct IntentUpdateArgs {
     /// The customer's id, or @INTENT for the customer that this intent creates.
     customer: String,
     #[command(flatten)]
-    parameters: Parameters,
+    parameters: CustomerParameters,
     #[command(flatten)]
     expectation: Expectation,
     #[command(flatten)]
-    when: When,
+    options: QueueOptions,
 }
 
-/// A customer's end.
+/// Queue the delete of a customer.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  komoju-sync intent delete cus_123\n  \
     komoju-sync intent delete cus_123 --expect '{\"email\":\"gone@example.com\"}' --wait\n\n\
-    Where more deletes than outbound.hold_deletes_over are open or were sent within the last hour, further ones wait for \
+    If more deletes than outbound.hold_deletes_over are open or were sent within the last hour, further ones wait for \
     `komoju-sync intent approve`.")]
-pub(super) struct Delete {
+pub(super) struct IntentDeleteArgs {
     /// The customer's id, or @INTENT for the customer that this intent creates.
     customer: String,
     #[command(flatten)]
     expectation: Expectation,
     #[command(flatten)]
-    when: When,
+    options: QueueOptions,
 }
 
 #[derive(Debug, clap::Args)]
-struct Parameters {
+struct CustomerParameters {
     /// The email.
     #[arg(long)]
     email: Option<String>,
     /// A metadata key and its value; repeatable.
     #[arg(long, value_name = "K=V")]
     metadata: Vec<String>,
-    /// The parameters as a JSON object, from a file or (-) from standard input; --email and --metadata go before it.
+    /// The parameters as a JSON object, from a file or (-) from standard input; --email and
+    /// --metadata replace its values.
     #[arg(long, value_name = "@FILE|-", allow_hyphen_values = true)]
     body: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
 struct Expectation {
-    /// What you last saw (any of email, source, locale, metadata), as a JSON object or @FILE: where the customer is otherwise,
-    /// nothing is sent and the intent is parked.
+    /// What you last saw (any of email, source, locale, metadata), as a JSON object or @FILE; if
+    /// the customer differs, nothing is sent and the intent parks.
     #[arg(long, value_name = "JSON")]
     expect: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
-struct When {
-    /// Your own id for it: given twice with the same content, it is one intent.
+struct QueueOptions {
+    /// Your own id for the intent; the same id with the same content is the same intent.
     #[arg(long)]
     id: Option<String>,
-    /// Nothing is sent before this moment, as in 2026-01-31T09:30:00Z.
+    /// Send nothing before this time, such as 2026-01-31T09:30:00Z.
     #[arg(long, value_name = "TIME")]
     not_before: Option<String>,
-    /// Wait for the outcome, and exit by it: 0 done, 1 rejected or cancelled, 3 parked. Exits 3 after 10 minutes or at Ctrl-C, and at
-    /// once where no daemon runs.
+    /// Wait for the outcome, and exit by it: 0 done, 1 rejected or cancelled, 3 parked. Exits 3
+    /// after 10 minutes or at Ctrl-C, and at once if no daemon runs.
     #[arg(long)]
     wait: bool,
     #[command(flatten)]
     style: Style,
 }
 
-pub(super) fn create(path: &Path, args: &Create) -> anyhow::Result<Exit> {
-    give(path, json!({"op": "create", "body": args.parameters.merged()?}), &args.when)
+pub(super) fn create(path: &Path, args: &IntentCreateArgs) -> anyhow::Result<Exit> {
+    enqueue(path, json!({"op": "create", "body": args.parameters.merged()?}), &args.options)
 }
 
-pub(super) fn update(path: &Path, args: &Update) -> anyhow::Result<Exit> {
+pub(super) fn update(path: &Path, args: &IntentUpdateArgs) -> anyhow::Result<Exit> {
     let (body, expect) = (args.parameters.merged()?, args.expectation.read()?);
-    give(
+    enqueue(
         path,
         json!({"op": "update", "customer_id": args.customer, "body": body, "expect": expect}),
-        &args.when,
+        &args.options,
     )
 }
 
-pub(super) fn delete(path: &Path, args: &Delete) -> anyhow::Result<Exit> {
+pub(super) fn delete(path: &Path, args: &IntentDeleteArgs) -> anyhow::Result<Exit> {
     let expect = args.expectation.read()?;
-    give(path, json!({"op": "delete", "customer_id": args.customer, "expect": expect}), &args.when)
+    enqueue(path, json!({"op": "delete", "customer_id": args.customer, "expect": expect}), &args.options)
 }
 
 impl Expectation {
@@ -121,7 +123,7 @@ impl Expectation {
     }
 }
 
-impl Parameters {
+impl CustomerParameters {
     /// Returns the body, with the values of the other options in it.
     fn merged(&self) -> anyhow::Result<Value> {
         let mut body = self.body.as_deref().map_or_else(|| Ok(json!({})), input::body)?;
@@ -149,14 +151,14 @@ impl Parameters {
     }
 }
 
-fn give(path: &Path, mut fields: Value, when: &When) -> anyhow::Result<Exit> {
-    fields["id"] = when.id.clone().into();
-    fields["not_before"] = when.not_before.clone().into();
+fn enqueue(path: &Path, mut fields: Value, options: &QueueOptions) -> anyhow::Result<Exit> {
+    fields["id"] = options.id.clone().into();
+    fields["not_before"] = options.not_before.clone().into();
     let intent = Intent::parse(&fields.to_string()).map_err(UsageError::from)?;
-    let by = person::name();
+    let by = operator_name();
     let accepted =
-        write_beside(path, |tx| accept(tx, &intent, Door::Cli, Some(&by))).map_err(refused_at_the_door)?;
-    let (id, is_json) = (accepted.id(), when.style.is_json());
+        write_beside(path, |tx| accept(tx, &intent, Door::Cli, Some(&by))).map_err(as_usage_error)?;
+    let (id, is_json) = (accepted.id(), options.style.is_json());
     let mut out = Out::new();
     if !is_json {
         out.line(id)?;
@@ -164,14 +166,15 @@ fn give(path: &Path, mut fields: Value, when: &When) -> anyhow::Result<Exit> {
     }
     let reader = Reader::open(path)?;
     if let Accepted::New(_) = &accepted {
-        let time = when.not_before.as_deref().map(|time| format!(", but not before {}", print::safe(time)));
-        print::note(&format!("queued; {}{}", what_happens_next(path)?, time.unwrap_or_default()));
+        let time =
+            options.not_before.as_deref().map(|time| format!(", but not before {}", print::safe(time)));
+        print::note(&format!("queued; {}{}", sending_process(path)?, time.unwrap_or_default()));
     } else if let Some((state, _)) = reader.look(|conn| queue::standing(conn, id))? {
         print::note(&format!(
-            "this very intent was accepted under this id before; it is {state}, and nothing was added"
+            "the same intent was accepted under this id before; it is {state}, and nothing was added"
         ));
     }
-    let exit = if when.wait { wait::until_settled(path, id)? } else { Exit::Fine };
+    let exit = if options.wait { wait::until_settled(path, id)? } else { Exit::Fine };
     if is_json && let Some(row) = reader.look(|conn| queue::intent(conn, id))? {
         out.json(&row)?;
     }

@@ -1,8 +1,8 @@
-//! Whose word it is that a command carries.
+//! The operator's name, which is recorded with a decision.
 
-/// Who runs this command: the person behind `sudo`, where there is one.
-pub(super) fn name() -> String {
-    let named = |name| std::env::var(name).ok().filter(|who| !who.is_empty());
+/// Returns the name of the user that runs this command: the caller of `sudo`, if there is one.
+pub(super) fn operator_name() -> String {
+    let named = |name| std::env::var(name).ok().filter(|name| !name.is_empty());
     let by_number = || {
         let process = std::fs::metadata("/proc/self").ok()?;
         Some(format!("uid {}", std::os::unix::fs::MetadataExt::uid(&process)))
