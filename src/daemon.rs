@@ -114,7 +114,7 @@ impl App {
         let path = &config.database.path;
         continuity::check(path, instance)?;
         let store = Store::open(path)?;
-        instance.cover()?;
+        instance.lock_database_file()?;
         instance.note_log(store.read(continuity::mark).await?);
         Self::first(store, Arc::clone(instance), config, clock, stop).await
     }

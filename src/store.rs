@@ -19,12 +19,12 @@ pub mod read;
 mod record;
 pub mod state;
 
-pub use error::{StoreError, can_pass};
+pub use error::{StoreError, is_transient_io};
 pub use file::identity::FileIdentity;
 pub use file::instance::{Holder, Instance};
 pub use file::lock_file::LogMark;
-pub use file::place::beside;
-pub use file::writer::{Beside, Store, Wiped, wipe_beside, write_beside};
+pub use file::place::sibling;
+pub use file::writer::{OperatorConnection, Store, WipeOutcome, write_and_wipe, write_as_operator};
 pub use read::Reader;
 
 /// The version of the SQLite within this program.

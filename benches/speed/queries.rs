@@ -6,7 +6,7 @@ use komoju_core::{Customer, Kind, Origin};
 use komoju_sync::store::Store;
 use komoju_sync::store::file::indexes;
 use komoju_sync::store::log::changes;
-use komoju_sync::store::log::changes::Cause;
+use komoju_sync::store::log::changes::ChangeContext;
 use komoju_sync::store::log::mirror;
 use rusqlite::Connection;
 use serde_json::json;
@@ -25,7 +25,7 @@ pub fn main(plan: &Plan) {
         while n < plan.customers {
             let (first, last) = (n, (n + 10_000).min(plan.customers));
             let work = move |tx: &komoju_sync::store::Tx<'_>| {
-                let cause = Cause {
+                let cause = ChangeContext {
                     observed_at: format!("2026-01-0{}T00:00:00.000Z", change + 1),
                     origin: Origin::Sweep,
                     pass_id: None,

@@ -6,7 +6,7 @@ use super::print::{self, Out, Style};
 use super::{ConfigFile, Exit};
 use crate::clock::{Clock, SystemClock};
 use crate::store::state::account;
-use crate::store::{Reader, write_beside};
+use crate::store::{Reader, write_as_operator};
 use komoju_core::time;
 
 /// Show or accept the account that the database belongs to.
@@ -39,7 +39,7 @@ pub(super) fn run(config: &ConfigFile, args: &AccountArgs) -> anyhow::Result<Exi
         AccountCommand::Show { style } => show(&Reader::open(&path)?, *style),
         AccountCommand::Accept => {
             let at = time::written(SystemClock::new().now());
-            let fingerprint = write_beside(&path, |tx| account::accept(tx, &at))?;
+            let fingerprint = write_as_operator(&path, |tx| account::accept(tx, &at))?;
             print::note(&format!("accepted; this database now belongs to account {}", short(&fingerprint)));
             Ok(Exit::Fine)
         }

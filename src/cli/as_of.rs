@@ -6,7 +6,7 @@ use super::arguments::parse_moment;
 use super::exit::UsageError;
 use crate::clock::{Clock as _, SystemClock};
 use crate::store::Reader;
-use crate::store::log::coverage::{Coverage, coverage};
+use crate::store::log::coverage::{LogCoverage, coverage};
 use komoju_core::time;
 
 /// The option of the commands that show an earlier state.
@@ -23,7 +23,7 @@ impl AsOf {
     /// because an empty result would look like a state.
     pub(super) fn within(self, reader: &Reader) -> anyhow::Result<Option<Timestamp>> {
         let Some(moment) = self.as_of else { return Ok(None) };
-        let covered = reader.look(coverage)?;
+        let covered = reader.query(coverage)?;
         match outside(moment, covered, SystemClock::new().now()) {
             Some(why) => Err(UsageError(format!("--as-of {}: {why}", time::written(moment))).into()),
             None => Ok(Some(moment)),
@@ -32,8 +32,8 @@ impl AsOf {
 }
 
 /// Returns why the change log does not cover a time, if it does not.
-fn outside(moment: Timestamp, covered: Option<Coverage>, now: Timestamp) -> Option<String> {
-    let Some(Coverage { begin, last }) = covered else {
+fn outside(moment: Timestamp, covered: Option<LogCoverage>, now: Timestamp) -> Option<String> {
+    let Some(LogCoverage { begin, last }) = covered else {
         return Some("nothing is recorded yet; `komoju-sync sync` makes the first entries".to_owned());
     };
     // The log keeps milliseconds.
@@ -60,7 +60,7 @@ mod tests {
         let at = |text: &str| time::read(text).unwrap();
         let (begin, now) = (at("2026-02-01T00:00:00Z"), at("2026-03-01T00:00:00Z"));
         let later = at("2026-04-01T00:00:00Z");
-        let log = |last| Some(Coverage { begin, last });
+        let log = |last| Some(LogCoverage { begin, last });
         for (moment, covered, expected) in [
             ("2026-01-31T23:59:59.999Z", log(Some(begin)), Some("begins at 2026-02-01T00:00:00.000Z")),
             ("2026-02-01T00:00:00Z", log(Some(begin)), None),

@@ -46,7 +46,7 @@ async fn backup(
         .with_context(|| format!("no backup can be made in {}", directory.display()))?;
     let copy = scratch.path().join("copy.db");
     let to = copy.clone();
-    let made = blocking::run_with_progress(&stop, move |work| backup::make(&path, &to, work)).await?;
+    let made = blocking::run_with_progress(&stop, move |job| backup::make(&path, &to, job)).await?;
     if made.verified.finding_count > 0 {
         made.verified.findings.iter().for_each(|finding| print::error(finding));
         print::note("no backup was made: run `komoju-sync verify` to see what is wrong with the database");

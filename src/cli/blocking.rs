@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::progress;
 use crate::store::StoreError;
-use crate::store::file::work::{Progress, Step, Work};
+use crate::store::file::copy_job::{CopyJob, CopyProgress, CopyStep};
 
 /// LOOK_EVERY controls how often the bar moves.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -16,12 +16,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Runs `work` to its end. After `stop` it returns [`StoreError::Stopped`].
 pub(super) async fn run_with_progress<T: Send + 'static>(
     stop: &CancellationToken,
-    work: impl FnOnce(&Work) -> Result<T, StoreError> + Send + 'static,
+    work: impl FnOnce(&CopyJob) -> Result<T, StoreError> + Send + 'static,
 ) -> anyhow::Result<T> {
-    let shared = Arc::new(Work::until(stop));
+    let shared = Arc::new(CopyJob::until(stop));
     let at = Arc::clone(&shared);
     let mut done = tokio::task::spawn_blocking(move || work(&shared));
-    let mut shown: Option<(Step, ProgressBar)> = None;
+    let mut shown: Option<(CopyStep, ProgressBar)> = None;
     let ended = loop {
         if let Ok(ended) = tokio::time::timeout(LOOK_EVERY, &mut done).await {
             break ended;
@@ -35,11 +35,11 @@ pub(super) async fn run_with_progress<T: Send + 'static>(
 }
 
 /// Draws the bar of the current step. Each step has a bar of its own.
-fn draw(shown: &mut Option<(Step, ProgressBar)>, Progress { step, done, of }: Progress) {
+fn draw(shown: &mut Option<(CopyStep, ProgressBar)>, CopyProgress { step, done, of }: CopyProgress) {
     let what = match step {
-        Step::Waiting => return,
-        Step::Copying => "copying bytes",
-        Step::Checking => "checking changes",
+        CopyStep::Waiting => return,
+        CopyStep::Copying => "copying bytes",
+        CopyStep::Checking => "checking changes",
     };
     if shown.as_ref().is_none_or(|(drawn, _)| *drawn != step)
         && let Some((_, over)) = shown.replace((step, progress::bar(what, of)))

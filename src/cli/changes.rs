@@ -40,7 +40,7 @@ pub(super) fn run(config: &ConfigFile, args: &ChangesArgs) -> anyhow::Result<Exi
     let reader = Reader::open(&path)?;
     check_options(args, read::mirror_info(&reader)?.number("head_seq"))?;
     if let Some(id) = &args.customer
-        && !reader.look(|conn| coverage::knows(conn, id))?
+        && !reader.query(|conn| coverage::knows(conn, id))?
     {
         if !args.follow {
             return Err(unknown(id));
@@ -97,7 +97,7 @@ fn filter(args: &ChangesArgs, reader: &Reader) -> Result<ChangeFilter, StoreErro
     let customer = args.customer.clone();
     let (since, limit) = match (args.since, limit) {
         (None, Some(newest)) => {
-            (reader.look(|conn| read::before_newest(conn, customer.as_ref(), newest))?, None)
+            (reader.query(|conn| read::before_newest(conn, customer.as_ref(), newest))?, None)
         }
         (since, limit) => (since.unwrap_or(0), limit),
     };
@@ -112,7 +112,7 @@ fn print_new(reader: &Reader, filter: &mut ChangeFilter, out: &mut Out, style: S
             filter.since = filter.since.max(record.number("seq"));
             check(print(out, &record, style))
         };
-        reader.look(|conn| read::changes(conn, &from, visit))
+        reader.query(|conn| read::changes(conn, &from, visit))
     })?;
     Ok(out.flush()?)
 }

@@ -77,7 +77,7 @@ fn list(reader: &Reader, options: &ViewOptions) -> anyhow::Result<()> {
                 false => out.row(&list_line(&record)),
             })
         };
-        reader.look(|conn| match as_of {
+        reader.query(|conn| match as_of {
             Some(moment) => read::customers_as_of(conn, moment, visit),
             None => read::customers(conn, visit),
         })
@@ -102,12 +102,12 @@ fn list_line(record: &Record) -> String {
 
 fn show(reader: &Reader, id: &CustomerId, options: &ViewOptions) -> anyhow::Result<()> {
     let as_of = options.as_of.within(reader)?;
-    let found = reader.look(|conn| match as_of {
+    let found = reader.query(|conn| match as_of {
         Some(moment) => read::customer_as_of(conn, id, moment),
         None => read::customer(conn, id),
     })?;
     let when = as_of.map(|at| format!(" at {}", time::written(at))).unwrap_or_default();
-    let erased_at = reader.look(|conn| erase::erased_before(conn, id))?.map(|(at, _)| at);
+    let erased_at = reader.query(|conn| erase::erased_before(conn, id))?.map(|(at, _)| at);
     let record = found.ok_or_else(|| match &erased_at {
         Some(at) => anyhow::anyhow!("customer {id} was erased at {at}: nothing of it is kept"),
         None => anyhow::anyhow!("the mirror knows no customer {id}{when}"),
@@ -141,11 +141,11 @@ fn history(reader: &Reader, id: &CustomerId, options: &ViewOptions) -> anyhow::R
             entries += 1;
             check(change_lines::print(&mut out, &record, options.style))
         };
-        reader.look(|conn| read::changes(conn, &filter, visit))
+        reader.query(|conn| read::changes(conn, &filter, visit))
     })?;
     out.finish()?;
     match (entries, until) {
-        (0, Some(at)) if reader.look(|conn| coverage::knows(conn, id))? => {
+        (0, Some(at)) if reader.query(|conn| coverage::knows(conn, id))? => {
             Err(anyhow::anyhow!("the change log has no entry of customer {id} until {}", time::written(at)))
         }
         (0, _) => Err(unknown(id)),

@@ -7,7 +7,7 @@ use super::print::{self, Out, Style, count, plain};
 use super::{ConfigFile, Exit};
 use crate::clock::{Clock, SystemClock};
 use crate::store::log::holds::{self, Decision, HoldId};
-use crate::store::{Reader, read, write_beside};
+use crate::store::{Reader, read, write_as_operator};
 use komoju_core::time;
 
 /// List, approve or reject held deletions.
@@ -88,7 +88,7 @@ fn list(reader: &Reader, all: bool, style: Style) -> anyhow::Result<Exit> {
                 }
             })
         };
-        reader.look(|conn| match style.is_json() {
+        reader.query(|conn| match style.is_json() {
             true => read::held_deletions(conn, all, visit),
             false => read::held_customers(conn, all, visit),
         })
@@ -122,5 +122,5 @@ fn list(reader: &Reader, all: bool, style: Style) -> anyhow::Result<Exit> {
 fn decide(path: &std::path::Path, hold: Option<HoldId>, decision: Decision) -> anyhow::Result<usize> {
     let at = time::written(SystemClock::new().now());
     let by = operator_name();
-    Ok(write_beside(path, |tx| holds::decide(tx, hold, decision, &at, &by))?)
+    Ok(write_as_operator(path, |tx| holds::decide(tx, hold, decision, &at, &by))?)
 }

@@ -20,9 +20,9 @@ use crate::config::Config;
 use crate::daemon::App;
 use crate::store::log::mirror::{self, Among};
 use crate::store::outbox::accept;
-use crate::store::outbox::queue::{self, Which};
+use crate::store::outbox::queue::{self, IntentFilter};
 use crate::store::read::{self, ChangeFilter};
-use crate::store::{Reader, write_beside};
+use crate::store::{Reader, write_as_operator};
 use komoju_core::intent::Intent;
 use komoju_core::time;
 use komoju_sandbox::{Options, Sandbox};
@@ -172,7 +172,7 @@ impl<'a> Scenario<'a> {
 
     /// Drops an intent by the next door: SQL, a file, the command line.
     fn drop_intent(&mut self) -> anyhow::Result<()> {
-        let customers = self.reader.look(|conn| mirror::live_from(conn, 20, 1, Among::All))?;
+        let customers = self.reader.query(|conn| mirror::live_from(conn, 20, 1, Among::All))?;
         let Some(customer) = customers.first() else { return Ok(()) };
         let (id, database) = (safe(customer.as_str()), &self.config.database.path);
         self.dropped = self.dropped.saturating_add(1);
@@ -181,7 +181,7 @@ impl<'a> Scenario<'a> {
                 let body = r#"{"email": "new.address@example.com"}"#;
                 let insert = "INSERT INTO intents (op, customer_id, body) VALUES";
                 say(&format!("intent   {insert} ('update', '{id}', '{body}')"))?;
-                write_beside(database, |tx| accept::insert(tx, "update", Some(customer), Some(body)))?;
+                write_as_operator(database, |tx| accept::insert(tx, "update", Some(customer), Some(body)))?;
             }
             2 => {
                 let spool = &self.config.outbound.spool_dir;
@@ -196,7 +196,7 @@ impl<'a> Scenario<'a> {
                 say(&format!("intent   komoju-sync intent delete {id} --id goodbye"))?;
                 let intent = json!({"op": "delete", "customer_id": customer.as_str(), "id": "goodbye"});
                 let intent = Intent::parse(&intent.to_string())?;
-                write_beside(database, |tx| accept::accept(tx, &intent, accept::Door::Cli, None))?;
+                write_as_operator(database, |tx| accept::accept(tx, &intent, accept::Door::Cli, None))?;
             }
             _ => {}
         }
@@ -230,8 +230,8 @@ impl<'a> Scenario<'a> {
     fn report_outcomes(&mut self) -> anyhow::Result<()> {
         let Self { reader, reported, .. } = self;
         print::printing(|check| {
-            reader.look(|conn| {
-                queue::intents(conn, Which::All, |record| {
+            reader.query(|conn| {
+                queue::intents(conn, IntentFilter::All, |record| {
                     let [id, state, op, door] =
                         ["id", "state", "op", "door"].map(|name| plain(record.get(name)));
                     if reported.insert(id.clone(), state.clone()).as_ref() == Some(&state) {

@@ -12,7 +12,7 @@ use super::{ConfigFile, Exit, signals};
 use crate::clock::{Clock, SystemClock};
 use crate::store::file::{place, readers};
 use crate::store::outbox::erase::{self, Erasure};
-use crate::store::{Wiped, wipe_beside};
+use crate::store::{WipeOutcome, write_and_wipe};
 use crate::tasks::spool::erase::{self as files, ErasedFiles};
 use komoju_core::{CustomerId, time};
 
@@ -60,7 +60,7 @@ struct Receipt<'a> {
     id: &'a CustomerId,
     erasure: Erasure,
     spool_files: ErasedFiles,
-    wiped: Wiped,
+    wiped: WipeOutcome,
     left: Vec<Leftover>,
 }
 
@@ -68,7 +68,7 @@ pub(super) fn run(config: &ConfigFile, args: &EraseArgs) -> anyhow::Result<Exit>
     let config = config.load()?;
     let database = &config.database.path;
     let at = time::written(SystemClock::new().now());
-    let ((erasure, spool_files), wiped) = wipe_beside(database, |tx| {
+    let ((erasure, spool_files), wiped) = write_and_wipe(database, |tx| {
         let erasure = erase::erase(tx, &args.id, &at)?;
         let spool_files = files::erase(tx, &config.outbound.spool_dir, &erasure.traces)?;
         Ok((erasure, spool_files))
@@ -84,9 +84,9 @@ pub(super) fn run(config: &ConfigFile, args: &EraseArgs) -> anyhow::Result<Exit>
     }
     out.finish()?;
     let why = match &receipt.wiped {
-        Wiped::Clean => return Ok(if receipt.left.is_empty() { Exit::Fine } else { Exit::Waits }),
-        Wiped::KeptByReader => readers::sentence(database),
-        Wiped::Failed(why) => why.clone(),
+        WipeOutcome::Clean => return Ok(if receipt.left.is_empty() { Exit::Fine } else { Exit::Waits }),
+        WipeOutcome::KeptByReader => readers::sentence(database),
+        WipeOutcome::Failed(why) => why.clone(),
     };
     print::note(&format!(
         "the erasure is not finished: {} and its -wal still contain erased data. {why}. The daemon or the next `komoju-sync sync` \
@@ -99,7 +99,7 @@ pub(super) fn run(config: &ConfigFile, args: &EraseArgs) -> anyhow::Result<Exit>
 
 impl Receipt<'_> {
     fn json(&self) -> Value {
-        let (erasure, is_clean) = (&self.erasure, self.wiped == Wiped::Clean);
+        let (erasure, is_clean) = (&self.erasure, self.wiped == WipeOutcome::Clean);
         json!({
             "customer_id": self.id.as_str(),
             "erased_at": erasure.erased_at,
@@ -120,7 +120,7 @@ impl Receipt<'_> {
     fn lines(&self) -> Vec<String> {
         let Erasure { erased_at, redaction, again, intents, head, .. } = &self.erasure;
         let when = if *again { "was erased already" } else { "is erased" };
-        let clean = if self.wiped == Wiped::Clean { "clean" } else { "not yet clean" };
+        let clean = if self.wiped == WipeOutcome::Clean { "clean" } else { "not yet clean" };
         let seqs = redaction.redacted.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let (removed, rewritten) =
             (count(self.spool_files.removed, "file"), count(self.spool_files.rewritten, "receipt"));

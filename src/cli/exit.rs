@@ -8,7 +8,7 @@ use crate::daemon::AppError;
 use crate::daemon::http::BindError;
 use crate::remote::client::SetupError;
 use crate::secret::KeyError;
-use crate::store::{StoreError, can_pass};
+use crate::store::{StoreError, is_transient_io};
 use crate::tasks::pull::{Failure, Report};
 use komoju_core::{Outcome, Severity};
 
@@ -113,7 +113,7 @@ pub(super) fn exit_of(error: &anyhow::Error) -> Exit {
 /// exhausted file handles.
 pub(super) fn input_can_pass(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source())
-        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(can_pass))
+        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(is_transient_io))
 }
 
 /// An argument that clap accepts and the command refuses.

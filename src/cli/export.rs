@@ -38,7 +38,7 @@ pub(super) fn run(config: &ConfigFile, args: &ExportArgs) -> anyhow::Result<Exit
     let as_of = args.as_of.within(&reader)?;
     // Check before the export, because a sweep that ends during the export would hide that the
     // export is incomplete.
-    let is_partial = reader.look(|conn| passes::is_partial(conn, as_of))?;
+    let is_partial = reader.query(|conn| passes::is_partial(conn, as_of))?;
     let mut out = Out::new();
     match args.format {
         ExportFormat::Jsonl => {
@@ -74,7 +74,7 @@ fn each(
     mut visit: impl FnMut(Record) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     // One snapshot for the whole export.
-    reader.in_one_view(|conn| {
+    reader.in_snapshot(|conn| {
         let live = u64::try_from(read::mirror_info(conn)?.number("live")).unwrap_or(0);
         let bar = progress::bar("exporting customers", live);
         let visit = |record| {

@@ -91,7 +91,7 @@ fn as_usage_error(error: StoreError) -> anyhow::Error {
 fn sending_process(path: &Path) -> Result<&'static str, StoreError> {
     let reader = Reader::open(path)?;
     let sender = sender(path)?;
-    if reader.look(read::obstacles)?.0.is_some() {
+    if reader.query(read::obstacles)?.0.is_some() {
         return Ok(match sender {
             Sender::None => {
                 "the API refused the key, and no daemon runs: correct the key, then `komoju-sync sync` or `komoju-sync run` sends what is due"

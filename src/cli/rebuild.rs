@@ -16,7 +16,7 @@ pub(super) fn run(config: &ConfigFile, _: &RebuildArgs) -> anyhow::Result<Exit> 
     let path = config.load()?.database.path;
     // Open it for reading first, because this command must not create a database.
     let known = {
-        let info = read::mirror_info(&*Reader::open(&path)?).map_err(|e| e.about(&path))?;
+        let info = read::mirror_info(&*Reader::open(&path)?).map_err(|e| e.with_path(&path))?;
         u64::try_from(info.number("live") + info.number("deleted")).unwrap_or(0)
     };
     let instance = Instance::take(&path, "rebuild", SystemClock::new().now())?;
@@ -25,7 +25,7 @@ pub(super) fn run(config: &ConfigFile, _: &RebuildArgs) -> anyhow::Result<Exit> 
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let bar = progress::bar("rebuilding customers", known);
     let drawn = bar.clone();
-    let rebuilt = store.write(move |tx| verify::rebuild_watched(tx, |done| drawn.set_position(done)));
+    let rebuilt = store.write(move |tx| verify::rebuild_with_progress(tx, |done| drawn.set_position(done)));
     let customers = runtime.block_on(rebuilt)?;
     bar.finish_and_clear();
     store.close();

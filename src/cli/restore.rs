@@ -47,7 +47,7 @@ pub(super) fn run(config: &ConfigFile, args: &RestoreArgs) -> anyhow::Result<Exi
         signals::until_stopped(Exit::Failed, |stop| replace(&instance, &path, file, now, stop))?;
     let path = safe(&path.to_string_lossy());
     report(&path, &safe(&args.file.to_string_lossy()), &prepared, &placed);
-    let needs_erasure = placed.came_back.as_ref().is_some_and(|customers| !customers.is_empty());
+    let needs_erasure = placed.lost_erasures.as_ref().is_some_and(|customers| !customers.is_empty());
     Ok(if prepared.parked > 0 || needs_erasure { Exit::Waits } else { Exit::Fine })
 }
 
@@ -58,7 +58,7 @@ async fn replace(
     file: PathBuf,
     now: Timestamp,
     stop: CancellationToken,
-) -> anyhow::Result<(restore::Prepared, restore::Placed)> {
+) -> anyhow::Result<(restore::Prepared, restore::Replacement)> {
     let real = place::real(path)?;
     let directory = place::directory(&real);
     let scratch = Scratch::within(directory, ".komoju-sync-restore-")
@@ -66,10 +66,10 @@ async fn replace(
     let copy = scratch.path().join("copy.db");
     let (to, at) = (copy.clone(), time::written(now));
     let prepared =
-        blocking::run_with_progress(&stop, move |work| restore::prepare(&file, &to, &at, work)).await?;
+        blocking::run_with_progress(&stop, move |job| restore::prepare(&file, &to, &at, job)).await?;
     restore::give_to_owner(&copy, &real)?;
     // Lock the copy before it gets the database's name, so that no other process uses it first.
-    instance.cover_prepared(&copy)?;
+    instance.lock_prepared_file(&copy)?;
     let placed = restore::put_in_place(&copy, &real, &now.strftime("%Y%m%dT%H%M%SZ").to_string())?;
     instance.note_log(LogMark { log_id: prepared.log_id.clone(), head: prepared.head });
     scratch.close().ok();
@@ -77,7 +77,7 @@ async fn replace(
 }
 
 /// Reports what was restored, and what to do next.
-fn report(path: &str, file: &str, prepared: &restore::Prepared, placed: &restore::Placed) {
+fn report(path: &str, file: &str, prepared: &restore::Prepared, placed: &restore::Replacement) {
     let live = count(prepared.live, "live customer");
     let as_of = prepared.last_at.as_ref().map(|at| format!(", as of {at}")).unwrap_or_default();
     print::note(&format!("restored {path} from {file}: {live}{as_of}; head {}", prepared.head));
@@ -106,7 +106,7 @@ fn report(path: &str, file: &str, prepared: &restore::Prepared, placed: &restore
             count(prepared.parked, "intent")
         ));
     }
-    report_erased(placed.came_back.as_deref());
+    report_erased(placed.lost_erasures.as_deref());
     print::note(
         "later intents and receipts are not in the backup; a file that is dropped again is accepted again",
     );

@@ -74,7 +74,7 @@ async fn started(
             App::start_with(taken, config, Arc::clone(clock), stop.clone()).await
         };
         let failed = match start.await {
-            Err(AppError::Store(e)) if e.can_pass() => e.into(),
+            Err(AppError::Store(e)) if e.is_transient() => e.into(),
             Err(AppError::Key(e)) if input_can_pass(&e) => e.into(),
             ended => {
                 instance.iter().for_each(|taken| taken.note_trouble(None));

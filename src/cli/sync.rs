@@ -104,7 +104,7 @@ async fn pass(app: &App, kind: PassKind, database: &Path, style: Style) -> anyho
         && style.is_json()
     {
         let mut out = Out::new();
-        if let Some(record) = Reader::open(database)?.look(|conn| read::pass(conn, id))? {
+        if let Some(record) = Reader::open(database)?.query(|conn| read::pass(conn, id))? {
             out.json(&record)?;
         }
         out.finish()?;
@@ -133,9 +133,9 @@ async fn drain(app: &App, database: &Path, may_drain: bool) -> anyhow::Result<Ex
     if drained.waiting > 0 {
         print::note("no daemon runs: the next `komoju-sync sync` or `komoju-sync run` attempts what waits");
     }
-    let (waits, left) = Reader::open(database)?.look(|conn| {
+    let (waits, left) = Reader::open(database)?.query(|conn| {
         let parked = rows::count_open(conn)?.iter().any(|counted| counted.state == "parked");
-        Ok((parked || engine::held_deletes(conn)? > 0, wipe::left(conn)?))
+        Ok((parked || engine::held_deletes(conn)? > 0, wipe::backlog(conn)?))
     })?;
     if waits {
         print::note("something waits for an operator: see `komoju-sync intent list`");

@@ -23,10 +23,10 @@ pub(super) struct VerifyArgs {
 pub(super) fn run(config: &ConfigFile, args: &VerifyArgs) -> anyhow::Result<Exit> {
     let reader = Reader::open(&config.load()?.database.path)?;
     // One transaction, so that a running daemon changes nothing meanwhile.
-    let verified = reader.in_one_view(|conn| {
+    let verified = reader.in_snapshot(|conn| {
         let entries = u64::try_from(changes::head(conn)?.seq).unwrap_or(0);
         let bar = progress::bar("checking changes", entries);
-        let verified = verify::verify_watched(conn, args.head, |seq| bar.set_position(seq));
+        let verified = verify::verify_with_progress(conn, args.head, |seq| bar.set_position(seq));
         bar.finish_and_clear();
         verified
     })?;

@@ -31,7 +31,7 @@ use crate::config::{Cadence, Config};
 use crate::daemon::status::Status;
 use crate::metrics;
 use crate::secret::{Masker, SecretKey};
-use crate::store::state::alerts::{self, Staleness, Untold};
+use crate::store::state::alerts::{self, PendingAlert, Staleness};
 use crate::store::{Store, StoreError};
 use komoju_core::{Attention, Severity, time};
 
@@ -131,12 +131,12 @@ impl Alerts {
     /// until the next try if this one failed.
     pub async fn report_database(&self, since: &str, trouble: &str) -> Option<Duration> {
         let attention = Attention::DatabaseUnusable(self.masker.text(trouble));
-        let untold = Untold {
+        let untold = PendingAlert {
             kind: attention.key().to_owned(),
             count: 1,
             new: 1,
             noticed_at: since.to_owned(),
-            last_told_at: None,
+            last_sent_at: None,
         };
         match self.run(&attention, &untold).await? {
             Ok(()) => None,
@@ -151,7 +151,7 @@ impl Alerts {
     }
 
     /// Runs the command for a condition. Returns none if the stop is first.
-    async fn run(&self, attention: &Attention, untold: &Untold) -> Option<Result<(), String>> {
+    async fn run(&self, attention: &Attention, untold: &PendingAlert) -> Option<Result<(), String>> {
         let origin = AlertOrigin { database: &self.database, host: self.host.as_deref() };
         let note = note::note(attention, untold, &origin, self.clock.now());
         let ran = child::run(&self.command, &note, &*self.clock, &self.stop, &self.masker).await?;
@@ -192,7 +192,7 @@ impl Alerts {
             self.store.write(move |tx| alerts::note(tx, staleness, &at)).await?;
         }
         let (untold, is_empty) =
-            self.store.read(|conn| Ok((alerts::untold(conn)?, alerts::is_empty(conn)?))).await?;
+            self.store.read(|conn| Ok((alerts::pending(conn)?, alerts::is_empty(conn)?))).await?;
         rounds.nothing_noted = is_empty;
         rounds.retries.retain(|kind, _| untold.iter().any(|untold| untold.kind == *kind));
         let mut next_in: Option<Duration> = None;
@@ -207,7 +207,7 @@ impl Alerts {
     async fn report(
         &self,
         status: &Status,
-        untold: Untold,
+        untold: PendingAlert,
         rounds: &mut RoundState,
     ) -> Result<Option<Duration>, StoreError> {
         let retry = rounds.retries.get(&untold.kind).copied();
@@ -223,7 +223,7 @@ impl Alerts {
             Some(Ok(())) => {
                 rounds.retries.remove(&untold.kind);
                 let at = time::written(self.clock.now());
-                self.store.write(move |tx| alerts::told(tx, &untold.kind, &at)).await?;
+                self.store.write(move |tx| alerts::note_sent(tx, &untold.kind, &at)).await?;
                 Ok(None)
             }
             Some(Err(why)) => {
@@ -244,8 +244,8 @@ impl Alerts {
 
     /// Returns the time until a kind may be reported: an hour after its last report, and not before
     /// its retry.
-    fn due_in(&self, untold: &Untold, retry: AlertRetry) -> Duration {
-        let last_told = untold.last_told_at.as_deref().and_then(time::read);
+    fn due_in(&self, untold: &PendingAlert, retry: AlertRetry) -> Duration {
+        let last_told = untold.last_sent_at.as_deref().and_then(time::read);
         let passed = last_told.map(|at| self.clock.now().duration_since(at));
         // A negative time means that the clock was set back since the last report.
         let passed = passed.filter(|passed| !passed.is_negative());

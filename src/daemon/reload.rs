@@ -134,7 +134,7 @@ impl App {
                     let trouble = self.trouble.clone();
                     return Ok(Some(Self { statuses, status_requests, health, heartbeats, trouble, ..next }));
                 }
-                Err(AppError::Store(e)) if e.can_pass() => {
+                Err(AppError::Store(e)) if e.is_transient() => {
                     self.until_usable(e, FIRST_WAIT, &self.stop).await?;
                 }
                 Err(e) => return Err(e),

@@ -149,7 +149,7 @@ impl Status {
     /// # Errors
     /// The database cannot be read.
     pub fn read(reader: &Reader, config: &Config, now: Timestamp) -> Result<Self, StoreError> {
-        reader.in_one_view(|conn| Self::in_view(conn, config, now))
+        reader.in_snapshot(|conn| Self::in_view(conn, config, now))
     }
 
     /// Reads the status within a transaction of the caller.
@@ -169,7 +169,7 @@ impl Status {
         // A running daemon records whether it takes files. Without one, examine the directory.
         let problem = instance.as_ref().map(|_| store::outbox::spool::problem(reader)).transpose()?;
         let spool = spool::Overview::read(&config.outbound.spool_dir, &config.database.path, problem);
-        let left = wipe::left(reader)?;
+        let left = wipe::backlog(reader)?;
         let mut status = Self {
             attention: Vec::new(),
             observed_at: Duration::ZERO,

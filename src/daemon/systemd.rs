@@ -12,7 +12,7 @@ use super::App;
 use super::trouble::Trouble;
 use crate::clock::Clock;
 use crate::heartbeat::{HeartbeatSample, Stalled, Watchdog};
-use crate::store::beside;
+use crate::store::sibling;
 
 /// FIRST_CONTACT controls how long the daemon waits for the first answer before it reports
 /// readiness without one. An outage of KOMOJU is no failed start; the status line names it.
@@ -96,9 +96,9 @@ impl App {
     fn samples(&self) -> [HeartbeatSample; 4] {
         let [pulling, pushing, files] = &self.heartbeats;
         let bytes = ["", "-wal"]
-            .map(|suffix| std::fs::metadata(beside(&self.database, suffix)).map_or(0, |file| file.len()));
+            .map(|suffix| std::fs::metadata(sibling(&self.database, suffix)).map_or(0, |file| file.len()));
         let grace = Duration::from_secs(bytes.iter().sum::<u64>() / SLOWEST_DISK);
-        let writing = HeartbeatSample { extra: grace, ..self.store.pulse().sample() };
+        let writing = HeartbeatSample { extra: grace, ..self.store.heartbeat().sample() };
         [pulling.sample(), pushing.sample(), files.sample(), writing]
     }
 }

@@ -67,7 +67,7 @@ impl App {
         loop {
             let began = self.clock.elapsed();
             let failed = match self.work(config, sweep_after).await {
-                Err(AppError::Store(e)) if e.can_pass() => e,
+                Err(AppError::Store(e)) if e.is_transient() => e,
                 Err(AppError::Store(e)) => self.back_in_place(e).await?,
                 ended => return ended,
             };
@@ -106,7 +106,7 @@ impl App {
             wait = (wait * 2).min(LAST_WAIT);
             match self.begin_again().await {
                 Ok(()) => break,
-                Err(e) if e.can_pass() => self.have_trouble(&since, &e),
+                Err(e) if e.is_transient() => self.have_trouble(&since, &e),
                 Err(e) => return Err(e),
             }
             if let Some(alerts) = &self.alerts

@@ -152,7 +152,7 @@ impl App {
             {
                 (seen, seen_at) = (version, self.clock.elapsed());
                 status.observed_at = seen_at;
-                if let Some(mark) = unless_locked(reader.look(continuity::mark))? {
+                if let Some(mark) = unless_locked(reader.query(continuity::mark))? {
                     self.instance.note_log(mark);
                 }
                 self.statuses.send_replace(Some(Arc::new(status)));

@@ -105,7 +105,7 @@ pub enum StoreError {
          disk is full. Make room; the service then continues by itself. Run a failed command again. Nothing that was recorded is lost",
         .0.display()
     )]
-    FullBeside(PathBuf),
+    FullTemporaryFiles(PathBuf),
     /// The process or the machine has run out of something that others may give back.
     #[error(
         "{} cannot be used for now: {what} exhausted. The service then continues by itself. Run a failed command again. See what uses \
@@ -187,7 +187,7 @@ pub enum StoreError {
         "{} is not the database that was used here last: its change log ends at change {found} or differs before it, and the log {log_id} \
          had reached change {known}. It was put in place by hand, and was left as it is. {way_back}", .path.display()
     )]
-    Older {
+    OlderLog {
         /// The file.
         path: PathBuf,
         /// The log's id.
@@ -233,7 +233,7 @@ pub enum StoreError {
     IsBackup(PathBuf),
     /// A file that was to be restored cannot be.
     #[error("{} cannot be restored: {why}. Nothing was changed", .path.display())]
-    Unfit {
+    NotRestorable {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
@@ -262,14 +262,14 @@ impl StoreError {
 
     /// Whether it may be over by itself: another program's lock, a restore that copies it, a full disk, exhausted file handles or memory, a disk that
     /// fails for a while. The daemon tries again; a command exits 1.
-    pub fn can_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::Full(_)
-            | Self::FullBeside(_)
+            | Self::FullTemporaryFiles(_)
             | Self::Exhausted { .. }
             | Self::Io { .. }
             | Self::BeingRead(_) => true,
-            Self::File { source, .. } => can_pass(source),
+            Self::File { source, .. } => is_transient_io(source),
             other => other.is_busy(),
         }
     }
@@ -286,13 +286,13 @@ impl StoreError {
             Self::Refused(_) | Self::Stopped => false,
             // In use by another instance.
             Self::BeingRead(_) => true,
-            other => !other.can_pass(),
+            other => !other.is_transient(),
         }
     }
 }
 
 /// Whether what the kernel refused may be granted later.
-pub fn can_pass(error: &io::Error) -> bool {
+pub fn is_transient_io(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(
@@ -346,7 +346,7 @@ mod tests {
         holder.execute_batch("CREATE TABLE t (x); BEGIN IMMEDIATE").unwrap();
         let locked = StoreError::from(other.execute_batch("BEGIN IMMEDIATE").unwrap_err());
         assert!(locked.is_busy());
-        assert!(locked.about(&path).is_busy());
+        assert!(locked.with_path(&path).is_busy());
         let wrong = StoreError::from(other.execute_batch("SELECT nothing").unwrap_err());
         assert!(!wrong.is_busy() && !StoreError::Closed.is_busy());
     }
@@ -356,7 +356,7 @@ mod tests {
         let conn = rusqlite::Connection::open_in_memory().unwrap();
         conn.execute_batch("CREATE TABLE t (x); PRAGMA max_page_count = 2").unwrap();
         let full = StoreError::from(conn.execute("INSERT INTO t VALUES (zeroblob(100000))", []).unwrap_err());
-        let told = full.about(Path::new("/there/komoju.db")).to_string();
+        let told = full.with_path(Path::new("/there/komoju.db")).to_string();
         assert!(
             told.starts_with("there is no room to write /there/komoju.db: the disk is full. Make room;"),
             "{told}"

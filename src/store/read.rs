@@ -28,9 +28,9 @@ impl Reader {
         Ok(Self { conn: open::for_reading(path)?, path: path.to_owned(), _lock: None })
     }
 
-    /// Opens `path`, whose schema may be an older one, and leaves no trace in any file; see [`open::for_looking`].
-    pub fn looking(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { conn: open::for_looking(path)?, path: path.to_owned(), _lock: None })
+    /// Opens `path`, whose schema may be an older one, and leaves no trace in any file; see [`open::without_trace`].
+    pub fn without_trace(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self { conn: open::without_trace(path)?, path: path.to_owned(), _lock: None })
     }
 
     /// Opens `path` for a dry run, which leaves no file where there was none. A missing database is an empty one.
@@ -40,21 +40,21 @@ impl Reader {
     }
 
     /// Runs several queries on one state of the database, whatever others commit meanwhile.
-    pub fn in_one_view<T>(&self, work: impl FnOnce(&Conn) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.look(|conn| {
+    pub fn in_snapshot<T>(&self, work: impl FnOnce(&Conn) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.query(|conn| {
             let tx = conn.unchecked_transaction()?;
             work(&tx)
         })
     }
 
     /// Runs queries; what fails names the database.
-    pub fn look<T>(&self, work: impl FnOnce(&Conn) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        work(&self.conn).map_err(|e| e.about(&self.path))
+    pub fn query<T>(&self, work: impl FnOnce(&Conn) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        work(&self.conn).map_err(|e| e.with_path(&self.path))
     }
 
     /// A number that changes when somebody else commits.
     pub fn data_version(&self) -> Result<i64, StoreError> {
-        self.look(|conn| Ok(conn.query_row("PRAGMA data_version", [], |row| row.get(0))?))
+        self.query(|conn| Ok(conn.query_row("PRAGMA data_version", [], |row| row.get(0))?))
     }
 }
 
@@ -81,18 +81,18 @@ pub struct ChangeFilter {
 
 /// How many rows are read before they are shown: whoever is slow to take them (a pager) then holds no transaction open, which
 /// would keep the WAL from being emptied.
-pub(super) const PIECE: usize = 500;
+pub(super) const CHUNK: usize = 500;
 
-/// Shows `visit` rows in pieces: `piece` reads up to [`PIECE`] of them after a row's `key` column, or from the beginning.
-pub(super) fn in_pieces(
-    mut piece: impl FnMut(Option<&Value>) -> Result<Vec<Record>, StoreError>,
+/// Shows `visit` rows in pieces: `piece` reads up to [`CHUNK`] of them after a row's `key` column, or from the beginning.
+pub(super) fn in_chunks(
+    mut chunk: impl FnMut(Option<&Value>) -> Result<Vec<Record>, StoreError>,
     key: &str,
     mut visit: impl FnMut(Record) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut last = None;
     loop {
-        let rows = piece(last.as_ref())?;
-        let more = rows.len() == PIECE;
+        let rows = chunk(last.as_ref())?;
+        let more = rows.len() == CHUNK;
         last = rows.last().map(|row| row.get(key).clone());
         rows.into_iter().try_for_each(&mut visit)?;
         if !more {
@@ -101,14 +101,14 @@ pub(super) fn in_pieces(
     }
 }
 
-/// Shows `visit` the live customers, by id. Only within [`Reader::in_one_view`] are all of them of one moment.
+/// Shows `visit` the live customers, by id. Only within [`Reader::in_snapshot`] are all of them of one moment.
 pub fn customers(conn: &Conn, visit: impl FnMut(Record) -> Result<(), StoreError>) -> Result<(), StoreError> {
-    let piece = |last: Option<&Value>| {
+    let chunk = |last: Option<&Value>| {
         let after = last.and_then(Value::as_str).unwrap_or_default();
         let sql = "SELECT * FROM customers WHERE id > ?1 ORDER BY id LIMIT ?2";
-        record::collect(conn, sql, params![after, PIECE])
+        record::collect(conn, sql, params![after, CHUNK])
     };
-    in_pieces(piece, "id", visit)
+    in_chunks(chunk, "id", visit)
 }
 
 /// The columns of `customers`, in their order.
@@ -165,9 +165,9 @@ pub fn changes(
         None => i64::MAX,
     };
     let mut left = filter.limit.unwrap_or(usize::MAX);
-    let piece = |last: Option<&Value>| {
+    let chunk = |last: Option<&Value>| {
         let after = last.and_then(Value::as_i64).unwrap_or(filter.since);
-        let count = PIECE.min(left);
+        let count = CHUNK.min(left);
         left -= count;
         match &filter.customer {
             Some(id) => {
@@ -180,7 +180,7 @@ pub fn changes(
             }
         }
     };
-    in_pieces(piece, "seq", visit)
+    in_chunks(chunk, "seq", visit)
 }
 
 /// Returns the `seq` before the newest `count` changes, of one customer or of all: a
@@ -293,7 +293,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::store::log::changes::{Cause, recording};
+    use crate::store::log::changes::{ChangeContext, recording};
     use crate::store::log::passes;
     use komoju_core::{Kind, Origin};
 
@@ -301,7 +301,7 @@ mod tests {
     fn record_of_the_past_is_the_record_of_the_view_for_any_types() {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
-        let cause = Cause {
+        let cause = ChangeContext {
             observed_at: "2026-01-01T00:00:00.000Z".into(),
             origin: Origin::Sweep,
             pass_id: None,

@@ -51,7 +51,7 @@ use crate::remote::Remote;
 use crate::secret::{Masker, SecretKey};
 use crate::store::log::changes;
 use crate::store::log::mirror::live_count;
-use crate::store::log::passes::{self, Interrupted, Position};
+use crate::store::log::passes::{self, InterruptedSweep, ListPosition};
 use crate::store::log::unlisted::{self, Learnt};
 use crate::store::{Conn, Store, StoreError};
 use crate::tasks::echoes::{Asked, Echoes};
@@ -135,7 +135,7 @@ struct Pass {
     /// Customers that an earlier process saw of it; this one does not know which.
     seen_before: u64,
     tally: Tally,
-    position: Position,
+    position: ListPosition,
     position_at: Option<Duration>,
     /// Unreadable customers that this process met, and how many an earlier one had met.
     met: unreadable::Met,
@@ -229,7 +229,7 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    async fn pass(&self, kind: PassKind, resumed: Option<Interrupted>) -> Result<Report, StoreError> {
+    async fn pass(&self, kind: PassKind, resumed: Option<InterruptedSweep>) -> Result<Report, StoreError> {
         let began = self.clock.elapsed();
         let report = match self.check_account().await {
             Ok(()) => {
@@ -263,7 +263,7 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    async fn start(&self, kind: PassKind, resumed: Option<Interrupted>) -> Result<Pass, StoreError> {
+    async fn start(&self, kind: PassKind, resumed: Option<InterruptedSweep>) -> Result<Pass, StoreError> {
         let asked = self.asking();
         let (id, opened) = match &self.mirror {
             Mirror::DryRun(dry) => (PassId::default(), dry.read(Opened::read)?),
@@ -273,7 +273,7 @@ impl<R: Remote> Pull<R> {
                     // One that the database kept from being closed.
                     passes::close_orphans(tx, &at)?;
                     let id = match resumed {
-                        Some(Interrupted { id, .. }) => passes::resume(tx, id, &at).map(|()| id)?,
+                        Some(InterruptedSweep { id, .. }) => passes::resume(tx, id, &at).map(|()| id)?,
                         None => passes::start(tx, kind, &at)?,
                     };
                     Ok((id, Opened::read(tx)?))

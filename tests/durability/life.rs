@@ -15,7 +15,7 @@ use komoju_sandbox::{Call, Effect, Fault, Sandbox, Work};
 use komoju_sync::clock::Clock;
 use komoju_sync::store::log::changes;
 use komoju_sync::store::outbox::accept::{Door, accept};
-use komoju_sync::store::{StoreError, write_beside};
+use komoju_sync::store::{StoreError, write_as_operator};
 use komoju_sync::tasks::spool::{Spool, SpoolSettings, waiting_files};
 use komoju_testkit::InProcess;
 use lossy_vfs::{Disk, Image, Keep, Operation, Synchronous};
@@ -407,7 +407,7 @@ impl Dropper {
     fn by_cli(&mut self, context: &DropperContext) -> Result<(), Box<dyn std::error::Error>> {
         let promise = self.promise();
         let intent = Intent::parse(&line(&promise).to_string())?;
-        write_beside(&context.database, |tx| accept(tx, &intent, Door::Cli, Some("tester")))?;
+        write_as_operator(&context.database, |tx| accept(tx, &intent, Door::Cli, Some("tester")))?;
         context.recorder.ledger.promise(promise);
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use komoju_sync::store::file::{indexes, own};
+use komoju_sync::store::file::{indexes, signature};
 use komoju_sync::store::log::verify::verify;
 use komoju_sync::store::{Reader, Store};
 use rusqlite::Connection;
@@ -114,7 +114,7 @@ fn foreign_insert_update_and_delete_is_refused_on_every_table() {
     // Without a row no trigger can refuse, so add rows to the tables that are newer than the
     // fixture.
     let ours = Connection::open(&path).unwrap();
-    own::sign(&ours).unwrap();
+    signature::sign(&ours).unwrap();
     ours.execute_batch(
         "INSERT INTO unreadable_customer (key, reason, first_seen_at, last_seen_at) VALUES ('id:x', 'r', 't', 't');
          INSERT INTO busy_field (field, customers, seen, sweeps, since) VALUES ('f', 1, 1, 1, 't');
@@ -206,7 +206,7 @@ fn foreign_statement_on_intents_leaves_no_table_open() {
 fn foreign_program_cannot_set_wipe_since() {
     let (_directory, path) = migrated();
     let ours = Connection::open(&path).unwrap();
-    own::sign(&ours).unwrap();
+    signature::sign(&ours).unwrap();
     ours.execute_batch("UPDATE meta SET wipe_since = NULL").unwrap();
     drop(ours);
     let conn = Connection::open(&path).unwrap();
@@ -259,7 +259,7 @@ fn temp_trigger_of_a_foreign_program_changes_nothing_in_the_outbox() {
 fn texts_that_differ_after_a_nul_are_in_the_diff() {
     let (_directory, path) = migrated();
     let conn = Connection::open(&path).unwrap();
-    own::sign(&conn).unwrap();
+    signature::sign(&conn).unwrap();
     let bodies = [
         r#"{"email":"same\u0000a","id":"x","n":1.50,"plain":"v","with\"quote":"same\u0000a"}"#,
         r#"{"email":"same\u0000b","id":"x","n":1.50,"plain":"v","with\"quote":"same\u0000b"}"#,

@@ -9,7 +9,7 @@ use komoju_core::intent::Intent;
 use komoju_core::time;
 use komoju_sync::clock::Clock as _;
 use komoju_sync::store::StoreError;
-use komoju_sync::store::outbox::accept::{Accepted, Door as Way, accept};
+use komoju_sync::store::outbox::accept::{Acceptance, Door as Way, accept};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -232,8 +232,8 @@ impl World<'_> {
     fn give_by_command(&mut self, intent: &Value) -> DoorAnswer {
         let Ok(intent) = Intent::parse(&intent.to_string()) else { return DoorAnswer::Refused };
         match self.write(|tx| accept(tx, &intent, Way::Cli, Some("simulation"))) {
-            Ok(Accepted::New(_)) => DoorAnswer::New,
-            Ok(Accepted::Known(_)) => DoorAnswer::Known,
+            Ok(Acceptance::New(_)) => DoorAnswer::New,
+            Ok(Acceptance::Repeat(_)) => DoorAnswer::Known,
             Err(StoreError::Refused(_)) => DoorAnswer::Refused,
             Err(error) => panic!("{error}"),
         }

@@ -197,7 +197,7 @@ impl World<'_> {
             sent.filter(|token| !open.iter().any(|body| body.contains(token.as_str()))).collect();
         self.close_connections();
         let database = self.place.database();
-        let wal = fs::read(komoju_sync::store::beside(&database, "-wal")).unwrap_or_default();
+        let wal = fs::read(komoju_sync::store::sibling(&database, "-wal")).unwrap_or_default();
         let file = fs::read(&database).unwrap();
         for (bytes, place) in
             free_pages(&file).into_iter().map(|page| (page, "a free page")).chain([(&wal[..], "the WAL")])

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use komoju_core::intent::Body;
 use komoju_core::{CustomerId, time};
 use komoju_sync::clock::Clock as _;
-use komoju_sync::store::file::work::Work;
+use komoju_sync::store::file::copy_job::CopyJob;
 use komoju_sync::store::file::{backup, restore};
 use komoju_sync::store::log::holds;
 use komoju_sync::store::log::holds::Decision;
@@ -15,7 +15,7 @@ use komoju_sync::store::log::verify;
 use komoju_sync::store::outbox::erase;
 use komoju_sync::store::outbox::operator;
 use komoju_sync::store::state::account;
-use komoju_sync::store::{Beside, Instance, Store, StoreError, Tx, Wiped, wipe_beside};
+use komoju_sync::store::{Instance, OperatorConnection, Store, StoreError, Tx, WipeOutcome, write_and_wipe};
 use komoju_sync::tasks::spool::erase as files;
 use serde_json::json;
 
@@ -38,7 +38,7 @@ impl World<'_> {
     /// longer than most of them.
     pub fn write<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut harness = self.harness.borrow_mut();
-        harness.get_or_insert_with(|| Beside::open(&self.place.database()).unwrap()).write(work)
+        harness.get_or_insert_with(|| OperatorConnection::open(&self.place.database()).unwrap()).write(work)
     }
 
     fn as_operator<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Option<T> {
@@ -136,7 +136,7 @@ impl World<'_> {
     pub fn backup(&mut self) -> Checked {
         self.dropped += 1;
         let file = self.place.path().join(format!("backup{}.db", self.dropped));
-        let made = backup::make(&self.place.database(), &file, &Work::default()).unwrap();
+        let made = backup::make(&self.place.database(), &file, &CopyJob::default()).unwrap();
         must!(made.verified.finding_count == 0, "{:?}", made.verified.findings);
         // Invariant 9. The file is closed, so its bytes can be read directly.
         let bytes = fs::read(&file).unwrap();
@@ -161,7 +161,7 @@ impl World<'_> {
         let now = self.clock.now();
         let instance = Instance::take(&path, "restore", now).unwrap();
         let copy = self.place.path().join("copy.db");
-        restore::prepare(&kept.file, &copy, &time::written(now), &Work::default()).unwrap();
+        restore::prepare(&kept.file, &copy, &time::written(now), &CopyJob::default()).unwrap();
         restore::give_to_owner(&copy, &path).unwrap();
         let placed = restore::put_in_place(&copy, &path, "then").unwrap();
         drop(instance);
@@ -173,7 +173,7 @@ impl World<'_> {
         }
         if let Some(old) = placed.kept {
             for suffix in ["-wal", "-shm"] {
-                let _ = fs::remove_file(komoju_sync::store::beside(&old, suffix));
+                let _ = fs::remove_file(komoju_sync::store::sibling(&old, suffix));
             }
             remove_database(&old);
         }
@@ -202,13 +202,13 @@ impl World<'_> {
         let id = CustomerId::new(id).unwrap();
         let at = time::written(self.clock.now());
         let spool = self.place.spool();
-        let erased = wipe_beside(&self.place.database(), |tx| {
+        let erased = write_and_wipe(&self.place.database(), |tx| {
             let erasure = erase::erase(tx, &id, &at)?;
             files::erase(tx, &spool, &erasure.traces)
         });
         match erased {
             Ok((_, wiped)) => {
-                must!(!matches!(wiped, Wiped::Failed(_)), "{wiped:?}");
+                must!(!matches!(wiped, WipeOutcome::Failed(_)), "{wiped:?}");
                 self.look(Log::check_whole)?;
                 let left = self.look(log::live).contains_key(id.as_str());
                 must!(!left, "{id} was erased, and is live");

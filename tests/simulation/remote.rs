@@ -11,7 +11,7 @@ use komoju_sync::clock::ManualClock;
 use komoju_sync::remote::error::ApiError;
 use komoju_sync::remote::{Call, Cause, Remote, RemoteError, Shown, Step};
 use komoju_sync::store::log::holds;
-use komoju_sync::store::{Reader, write_beside};
+use komoju_sync::store::{Reader, write_as_operator};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -130,7 +130,7 @@ impl Fake {
         };
         if let Some(decision) = decision {
             // Without a hold this is refused, as for an operator.
-            let _ = write_beside(&self.database, |tx| holds::decide(tx, None, decision, "t", "midway"));
+            let _ = write_as_operator(&self.database, |tx| holds::decide(tx, None, decision, "t", "midway"));
         }
     }
 

@@ -15,7 +15,7 @@ use komoju_sync::clock::{Clock, ManualClock};
 use komoju_sync::secret::SecretKey;
 use komoju_sync::store::log::holds::Decision;
 use komoju_sync::store::log::passes;
-use komoju_sync::store::{Beside, Reader, Store};
+use komoju_sync::store::{OperatorConnection, Reader, Store};
 use komoju_sync::tasks::Echoes;
 use komoju_sync::tasks::pull::{Pull, Settings};
 use komoju_sync::tasks::push::{PushSettings, Pusher};
@@ -61,7 +61,7 @@ pub struct World<'a> {
     /// A connection of another program, with the default settings of SQLite.
     pub client: Option<Connection>,
     /// The connection of the commands.
-    pub harness: RefCell<Option<Beside>>,
+    pub harness: RefCell<Option<OperatorConnection>>,
     pub account: usize,
     pub enabled: bool,
     pub per_page: u32,

@@ -18,7 +18,7 @@ pub fn foreign(database: &Path) -> Connection {
 /// Opens a connection that the schema takes for one of our own program: it may set up any state.
 pub fn own(database: &Path) -> Connection {
     let conn = foreign(database);
-    komoju_sync::store::file::own::sign(&conn).unwrap();
+    komoju_sync::store::file::signature::sign(&conn).unwrap();
     conn
 }
 

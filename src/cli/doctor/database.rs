@@ -13,8 +13,8 @@ use crate::config::Config;
 use crate::daemon::status::Status;
 use crate::store::file::{checkup, inspect, migrations, processes};
 use crate::store::log::mirror;
-use crate::store::state::account::{self, Account};
-use crate::store::{Holder, Instance, Reader, StoreError, beside};
+use crate::store::state::account::{self, BoundAccount};
+use crate::store::{Holder, Instance, Reader, StoreError, sibling};
 use komoju_core::{Attention, CustomerId, time};
 
 /// LARGE_WAL is the size in bytes from which a WAL, if it is larger than its database, is reported.
@@ -34,7 +34,7 @@ const RESTORE: &str = "stop the daemon, keep a copy of all its files, then resto
 /// The content of a database with the current schema.
 pub(super) struct DatabaseContent {
     pub(super) status: Status,
-    pub(super) account: Option<Account>,
+    pub(super) account: Option<BoundAccount>,
     pub(super) live: u64,
     /// A customer that the key's account should have.
     pub(super) known: Option<CustomerId>,
@@ -77,7 +77,7 @@ fn classify_holder(path: &Path, holder: Option<&str>) -> DoctorFinding {
     if let Some(holder) = holder {
         return DoctorFinding::ok(CHECK, format!("{holder} works on the database"));
     }
-    match std::fs::File::open(beside(path, ".lock")) {
+    match std::fs::File::open(sibling(path, ".lock")) {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             DoctorFinding::skip(CHECK, "this user may not see whether a process works on the database")
         }
@@ -104,9 +104,9 @@ struct SchemaFacts {
 
 fn look(config: &Config, now: Timestamp) -> Result<(Option<DatabaseContent>, SchemaFacts), StoreError> {
     let path = &config.database.path;
-    let reader = Reader::looking(path)?;
+    let reader = Reader::without_trace(path)?;
     let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
-    reader.in_one_view(|conn| {
+    reader.in_snapshot(|conn| {
         let mut facts = SchemaFacts {
             version: checkup::schema_version(conn)?,
             bytes,
@@ -152,14 +152,14 @@ fn unusable(error: StoreError) -> DoctorFinding {
         StoreError::Foreign { .. }
         | StoreError::LeftOver { .. }
         | StoreError::Removed { .. }
-        | StoreError::Older { .. }
+        | StoreError::OlderLog { .. }
         | StoreError::Displaced { .. } => "nothing of it is touched until that is done",
         StoreError::Obstructed { .. } => {
             "drop what is in the way; nothing is wrong with the disk or the file"
         }
         _ => "look at the checks above: permissions and disk come first",
     };
-    let exit = if is_denied || error.can_pass() { Exit::Failed } else { Exit::Database };
+    let exit = if is_denied || error.is_transient() { Exit::Failed } else { Exit::Database };
     DoctorFinding::fail(CHECK, exit, safe(&chain(&anyhow::Error::new(error))), advice)
 }
 
@@ -211,7 +211,7 @@ fn classify_schema(path: &Path, facts: &SchemaFacts, holder: Option<&str>, now: 
 fn check_wal(database: &Path) -> Option<DoctorFinding> {
     // The WAL is beside the target of a link.
     let database = database.canonicalize().ok()?;
-    let wal = beside(&database, "-wal");
+    let wal = sibling(&database, "-wal");
     let bytes = std::fs::metadata(&wal).ok()?.len();
     let of_database = std::fs::metadata(&database).ok()?.len();
     Some(classify_wal(bytes, of_database, || processes::with_open(&[&database, &wal])))
@@ -239,7 +239,7 @@ fn classify_wal(bytes: u64, database: u64, users: impl FnOnce() -> Vec<u32>) -> 
 
 /// Reports the process that keeps all others from writing, if that lasts longer than a commit.
 fn check_lock(database: &Path) -> Option<DoctorFinding> {
-    let shm = beside(&database.canonicalize().ok()?, "-shm");
+    let shm = sibling(&database.canonicalize().ok()?, "-shm");
     let inode = std::fs::metadata(shm).ok()?.ino();
     let process = processes::writer(inode)?;
     std::thread::sleep(LONGER_THAN_A_COMMIT);

@@ -6,7 +6,7 @@ use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
 
 use super::finding::DoctorFindings;
 use super::{DoctorFinding, Exit, quoted, size};
-use crate::store::beside;
+use crate::store::sibling;
 
 const CHECK: &str = "disk";
 
@@ -51,7 +51,7 @@ struct FileSystem {
 
 /// Checks the file system of `database`.
 pub(super) fn check(database: &Path) -> Vec<DoctorFinding> {
-    let length = |suffix: &str| std::fs::metadata(beside(database, suffix)).map_or(0, |file| file.len());
+    let length = |suffix: &str| std::fs::metadata(sibling(database, suffix)).map_or(0, |file| file.len());
     let bytes = length("") + length("-wal");
     // Before the first start the directory may be missing. Its parents are on the same file system.
     let directory = database.ancestors().skip(1).find(|path| path.exists()).unwrap_or(Path::new("/"));

@@ -7,8 +7,8 @@ use super::access::{Ownership, SEARCH, Users, WRITE};
 use super::finding::DoctorFindings;
 use super::rules::{FileKind, broken};
 use super::{DoctorFinding, Exit, RUN_AS_ROOT, quoted};
-use crate::store::beside;
 use crate::store::file::inspect;
+use crate::store::sibling;
 
 const CHECK: &str = "permissions";
 
@@ -39,7 +39,7 @@ pub(super) fn check(database: &Path, users: &Users, is_in_use: bool) -> Vec<Doct
         database,
         directory: directory(database.parent().unwrap_or(Path::new("/"))),
         files: SUFFIXES
-            .map(|suffix| std::fs::metadata(beside(database, suffix)).ok().map(|file| Ownership::of(&file))),
+            .map(|suffix| std::fs::metadata(sibling(database, suffix)).ok().map(|file| Ownership::of(&file))),
         stands_alone: inspect::stands_alone(database),
         is_in_use,
     };
@@ -63,7 +63,7 @@ impl DatabaseFiles<'_> {
             Ok(directory) => return vec![self.closed(directory, users)],
             Err(error) => return vec![self.no_directory(error, users)],
         };
-        let paths = SUFFIXES.map(|suffix| beside(self.database, suffix));
+        let paths = SUFFIXES.map(|suffix| sibling(self.database, suffix));
         let files: Vec<(&Path, &Ownership)> = paths
             .iter()
             .zip(&self.files)

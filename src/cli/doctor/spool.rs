@@ -28,7 +28,7 @@ pub(super) fn check(
     let problem = match holder {
         // Only the running daemon knows whether the lock is its own.
         Some(_) => Reader::open(database)
-            .and_then(|reader| reader.look(store::outbox::spool::problem))
+            .and_then(|reader| reader.query(store::outbox::spool::problem))
             .unwrap_or_default(),
         None => spool::locked_by_another(path),
     };

@@ -9,7 +9,7 @@ use crate::cli::print::{self, count, safe};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::store::outbox::{delete_limit, operator, rows};
-use crate::store::{StoreError, Tx, write_beside};
+use crate::store::{StoreError, Tx, write_as_operator};
 use komoju_core::intent::lifecycle::{Outcome, State};
 use komoju_core::time;
 
@@ -53,7 +53,7 @@ pub(super) struct IntentCancelArgs {
 pub(super) fn approve(config: &Config, args: &IntentApproveArgs) -> anyhow::Result<Exit> {
     let path = &config.database.path;
     let boot = SystemClock::new().boot();
-    let approved = write_beside(path, |tx| {
+    let approved = write_as_operator(path, |tx| {
         // First hold the deletes that were queued since the limit was last checked.
         delete_limit::hold(tx, config.outbound.hold_deletes_over, boot.as_ref())?;
         operator::approve(tx, &args.ids)
@@ -68,7 +68,7 @@ pub(super) fn approve(config: &Config, args: &IntentApproveArgs) -> anyhow::Resu
 
 pub(super) fn retry(path: &Path, args: &IntentRetryArgs) -> anyhow::Result<Exit> {
     let corrected = args.body.as_deref().map(input::whole_body).transpose()?;
-    let life = write_beside(path, |tx| operator::retry(tx, &args.id, corrected.as_ref()))?;
+    let life = write_as_operator(path, |tx| operator::retry(tx, &args.id, corrected.as_ref()))?;
     let how = match life.state {
         State::Waiting => "waits for a retry of the same request",
         _ => "is queued again",
@@ -85,8 +85,9 @@ pub(super) fn cancel(path: &Path, args: &IntentCancelArgs) -> anyhow::Result<Exi
         operator::cancel(tx, id, &at, &by)?;
         Ok(known.is_some_and(|known| known.life.outcome == Outcome::Unknown))
     };
-    let are_unclear: Vec<bool> =
-        write_beside(path, |tx| args.ids.iter().map(|id| cancel(tx, id)).collect::<Result<_, StoreError>>())?;
+    let are_unclear: Vec<bool> = write_as_operator(path, |tx| {
+        args.ids.iter().map(|id| cancel(tx, id)).collect::<Result<_, StoreError>>()
+    })?;
     for (id, is_unclear) in args.ids.iter().zip(are_unclear) {
         let why =
             if is_unclear { "; whether an attempt took effect is not known: look at KOMOJU" } else { "" };

@@ -9,9 +9,9 @@ use crate::cli::Exit;
 use crate::cli::exit::UsageError;
 use crate::cli::operator::operator_name;
 use crate::cli::print::{self, Out, Style};
-use crate::store::outbox::accept::{Accepted, Door, accept};
+use crate::store::outbox::accept::{Acceptance, Door, accept};
 use crate::store::outbox::queue;
-use crate::store::{Reader, write_beside};
+use crate::store::{Reader, write_as_operator};
 use komoju_core::intent::{Intent, Rule};
 
 /// Queue the create of a customer with these parameters.
@@ -157,7 +157,7 @@ fn enqueue(path: &Path, mut fields: Value, options: &QueueOptions) -> anyhow::Re
     let intent = Intent::parse(&fields.to_string()).map_err(UsageError::from)?;
     let by = operator_name();
     let accepted =
-        write_beside(path, |tx| accept(tx, &intent, Door::Cli, Some(&by))).map_err(as_usage_error)?;
+        write_as_operator(path, |tx| accept(tx, &intent, Door::Cli, Some(&by))).map_err(as_usage_error)?;
     let (id, is_json) = (accepted.id(), options.style.is_json());
     let mut out = Out::new();
     if !is_json {
@@ -165,17 +165,17 @@ fn enqueue(path: &Path, mut fields: Value, options: &QueueOptions) -> anyhow::Re
         out.flush()?;
     }
     let reader = Reader::open(path)?;
-    if let Accepted::New(_) = &accepted {
+    if let Acceptance::New(_) = &accepted {
         let time =
             options.not_before.as_deref().map(|time| format!(", but not before {}", print::safe(time)));
         print::note(&format!("queued; {}{}", sending_process(path)?, time.unwrap_or_default()));
-    } else if let Some((state, _)) = reader.look(|conn| queue::standing(conn, id))? {
+    } else if let Some((state, _)) = reader.query(|conn| queue::state_and_reason(conn, id))? {
         print::note(&format!(
             "the same intent was accepted under this id before; it is {state}, and nothing was added"
         ));
     }
     let exit = if options.wait { wait::until_settled(path, id)? } else { Exit::Fine };
-    if is_json && let Some(row) = reader.look(|conn| queue::intent(conn, id))? {
+    if is_json && let Some(row) = reader.query(|conn| queue::intent(conn, id))? {
         out.json(&row)?;
     }
     out.finish()?;

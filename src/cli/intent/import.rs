@@ -16,9 +16,9 @@ use crate::cli::print::{self, Out, count, grouped};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::store::log::mirror;
-use crate::store::outbox::accept::{Accepted, Door, Keep, accept, accept_all};
+use crate::store::outbox::accept::{AcceptMode, Acceptance, Door, accept, accept_all};
 use crate::store::outbox::delete_limit;
-use crate::store::{Reader, StoreError, Tx, write_beside};
+use crate::store::{Reader, StoreError, Tx, write_as_operator};
 use komoju_core::intent::text::TextFault;
 use komoju_core::intent::{BadIntent, Intent, Rule, Target, Wish};
 
@@ -59,9 +59,9 @@ pub(super) fn run(config: &Config, args: &IntentImportArgs) -> anyhow::Result<Ex
     let by = operator_name();
     // Only the database knows the ids in use and the creates that are referred to. With --yes it is
     // asked once, because a transaction that is rolled back may leave tokens in the WAL.
-    let keep = if args.yes { Keep::Yes } else { Keep::No };
-    let tried = write_beside(path, |tx| {
-        let tried = accept_all(tx, intents(), Door::Cli, Some(&by), keep)?;
+    let mode = if args.yes { AcceptMode::Queue } else { AcceptMode::DryRun };
+    let tried = write_as_operator(path, |tx| {
+        let tried = accept_all(tx, intents(), Door::Cli, Some(&by), mode)?;
         if tried.is_ok() {
             preview(&reader, config, &lines.intents)?;
         }
@@ -76,13 +76,13 @@ pub(super) fn run(config: &Config, args: &IntentImportArgs) -> anyhow::Result<Ex
             return Ok(Exit::Failed);
         }
         let accept_one = |tx: &Tx<'_>, intent| accept(tx, intent, Door::Cli, Some(&by));
-        accepted = write_beside(path, |tx| intents().map(|intent| accept_one(tx, intent)).collect())
+        accepted = write_as_operator(path, |tx| intents().map(|intent| accept_one(tx, intent)).collect())
             .map_err(as_usage_error)?;
     }
     let mut out = Out::new();
     accepted.iter().try_for_each(|intent| out.line(intent.id()))?;
     out.finish()?;
-    let new = accepted.iter().filter(|accepted| matches!(accepted, Accepted::New(_))).count();
+    let new = accepted.iter().filter(|accepted| matches!(accepted, Acceptance::New(_))).count();
     let before = match accepted.len() - new {
         0 => String::new(),
         known => format!(" ({known} more were accepted before)"),
@@ -178,7 +178,7 @@ fn preview(reader: &Reader, config: &Config, intents: &[(usize, Intent)]) -> Res
         print::note(&customers);
     }
     let boot = SystemClock::new().boot();
-    let counted = reader.look(|conn| delete_limit::counted(conn, boot.as_ref()))? + deletes;
+    let counted = reader.query(|conn| delete_limit::counted(conn, boot.as_ref()))? + deletes;
     let over = config.outbound.hold_deletes_over;
     if deletes > 0 && counted > over {
         print::note(&format!(
@@ -215,7 +215,7 @@ fn customers(reader: &Reader, intents: &[(usize, Intent)]) -> Result<Option<Stri
         }
     }
     let (mut live, mut deleted, mut unknown) = (0_u64, 0_u64, Vec::new());
-    reader.in_one_view(|conn| {
+    reader.in_snapshot(|conn| {
         for id in named {
             match mirror::find(conn, id)? {
                 Some(stored) if stored.standing.is_live() => live += 1,

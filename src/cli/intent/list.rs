@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::cli::Exit;
 use crate::cli::exit::UsageError;
 use crate::cli::print::{self, Out, Style, count, plain, safe};
-use crate::store::outbox::queue::{self, Which};
+use crate::store::outbox::queue::{self, IntentFilter};
 use crate::store::read::Record;
 use crate::store::{Conn, Reader, StoreError};
 use komoju_core::intent::lifecycle::State;
@@ -117,9 +117,9 @@ impl fmt::Display for IntentRow {
 pub(super) fn list(path: &Path, args: &IntentListArgs) -> anyhow::Result<Exit> {
     let reader = Reader::open(path)?;
     let which = match args.state {
-        Some(state) => Which::In(state),
-        None if args.all => Which::All,
-        None => Which::Open,
+        Some(state) => IntentFilter::In(state),
+        None if args.all => IntentFilter::All,
+        None => IntentFilter::Open,
     };
     let is_json = args.style.is_json();
     let mut out = Out::new();
@@ -128,7 +128,7 @@ pub(super) fn list(path: &Path, args: &IntentListArgs) -> anyhow::Result<Exit> {
         out.header(&columns(["id", "state", "op", "customer_id", "created_at", "attempts", "reason"]))?;
     }
     print::printing(|check| {
-        reader.look(|conn| {
+        reader.query(|conn| {
             queue::intents(conn, which, |record| {
                 let row = IntentRow::read(conn, record)?;
                 shown += 1;
@@ -142,7 +142,7 @@ pub(super) fn list(path: &Path, args: &IntentListArgs) -> anyhow::Result<Exit> {
     let mut notes = Vec::new();
     match which {
         _ if shown > 0 => {}
-        Which::Open => notes.push("no intent is open; `--all` shows the settled ones too".to_owned()),
+        IntentFilter::Open => notes.push("no intent is open; `--all` shows the settled ones too".to_owned()),
         _ => notes.push("there is no such intent".to_owned()),
     }
     if parked > 0 {
@@ -160,7 +160,7 @@ pub(super) fn list(path: &Path, args: &IntentListArgs) -> anyhow::Result<Exit> {
 }
 
 pub(super) fn show(path: &Path, args: &IntentShowArgs) -> anyhow::Result<Exit> {
-    let found = Reader::open(path)?.in_one_view(|conn| {
+    let found = Reader::open(path)?.in_snapshot(|conn| {
         let Some(record) = queue::intent(conn, &args.id)? else { return Ok(None) };
         Ok(Some((IntentRow::read(conn, record)?, queue::attempts(conn, &args.id)?)))
     })?;

@@ -12,7 +12,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::remote::client;
 use crate::store::outbox::delete_limit;
-use crate::store::outbox::queue::{self, Planned};
+use crate::store::outbox::queue::{self, PlannedIntent};
 use crate::store::{Conn, Reader};
 use komoju_core::intent::lifecycle::{Outcome, State};
 use komoju_core::intent::{Body, MASKED_TOKEN, Target, Wish};
@@ -126,7 +126,7 @@ struct PlanInputs<'a> {
 
 impl PlannedCall {
     /// Plans an intent.
-    fn of(planned: &Planned, by: &PlanInputs<'_>) -> Self {
+    fn of(planned: &PlannedIntent, by: &PlanInputs<'_>) -> Self {
         let open = &planned.open;
         let wish = open.intent.as_ref().ok().map(|intent| &intent.wish);
         let is_new_delete = matches!(wish, Some(Wish::Delete(_))) && open.life.state == State::Queued;
@@ -191,7 +191,7 @@ impl fmt::Display for PlannedCall {
 }
 
 /// Returns why an intent is not sent at once, if it is not.
-fn waits_for(planned: &Planned, is_held: bool, now: &str) -> Option<String> {
+fn waits_for(planned: &PlannedIntent, is_held: bool, now: &str) -> Option<String> {
     let open = &planned.open;
     match open.life.state {
         State::Parked => {
@@ -246,7 +246,7 @@ pub(super) fn run(config: &Config, args: &IntentPlanArgs) -> anyhow::Result<Exit
     let reader = Reader::open(&config.database.path)?;
     let mut out = Out::new();
     let PlanCounts { ready, waiting, exit } =
-        reader.in_one_view(|conn| Ok(print(&mut out, conn, config, args.style)))??;
+        reader.in_snapshot(|conn| Ok(print(&mut out, conn, config, args.style)))??;
     out.finish()?;
     if !args.style.is_json() {
         let more = match waiting {
@@ -275,7 +275,7 @@ pub(in crate::cli) fn print(
     };
     let mut planning = PlanCounts { ready: 0, waiting: 0, exit: Exit::Fine };
     print::printing(|check| {
-        queue::planned(conn, |planned| {
+        queue::each_planned(conn, |planned| {
             let call = PlannedCall::of(&planned, &by);
             match call.waits_for {
                 Some(_) => planning.waiting += 1,

@@ -42,7 +42,7 @@ async fn wait(path: &Path, id: &str, clock: Arc<dyn Clock>, stop: CancellationTo
     loop {
         // Read the sender first: what it settles before it ends is then seen below.
         let has_sender = sender(path)? != Sender::None;
-        let Some((state, reason)) = reader.look(|conn| queue::standing(conn, id))? else {
+        let Some((state, reason)) = reader.query(|conn| queue::state_and_reason(conn, id))? else {
             anyhow::bail!("intent {shown} is gone from the database");
         };
         if let Some(exit) = exit_of(state) {
@@ -82,7 +82,7 @@ fn report(reader: &Reader, id: &str, state: State, reason: Option<String>) -> an
     let why = reason.map(|why| format!(": {}", print::safe(&why))).unwrap_or_default();
     let next = match state {
         State::Done => {
-            let row = reader.look(|conn| queue::intent(conn, id))?;
+            let row = reader.query(|conn| queue::intent(conn, id))?;
             let customer = row.as_ref().and_then(|row| row.text("result_customer_id"));
             customer.map(|customer| format!(": customer {}", print::safe(customer))).unwrap_or_default()
         }
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::store::outbox::accept::{Door, accept};
-    use crate::store::{Instance, Store, write_beside};
+    use crate::store::{Instance, Store, write_as_operator};
     use jiff::Timestamp;
     use komoju_core::intent::Intent;
 
@@ -173,7 +173,7 @@ mod tests {
         let path = directory.path().join("komoju.db");
         drop(Store::open(&path).unwrap());
         let intent = Intent::parse(r#"{"op": "create", "id": "n1", "body": {"email": "a"}}"#).unwrap();
-        write_beside(&path, |tx| accept(tx, &intent, Door::Cli, None)).unwrap();
+        write_as_operator(&path, |tx| accept(tx, &intent, Door::Cli, None)).unwrap();
         let _held = holder.map(|command| Instance::take(&path, command, Timestamp::UNIX_EPOCH).unwrap());
         let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
         let exit = wait(&path, "n1", Arc::clone(&clock) as Arc<dyn Clock>, CancellationToken::new()).await;

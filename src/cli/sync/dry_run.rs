@@ -94,7 +94,7 @@ pub(super) async fn run(
     };
     let (passed, ()) = tokio::try_join!(pass(pull, kind), printing)?;
     let plan = Reader::for_dry_run(&config.database.path)?
-        .in_one_view(|conn| Ok(intent::plan::print(&mut out, conn, config, style)))??;
+        .in_snapshot(|conn| Ok(intent::plan::print(&mut out, conn, config, style)))??;
     totals.calls = plan.ready;
     out.finish()?;
     print::note(&totals.to_string());

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::secret::mask::harmless;
-use crate::store::state::alerts::Untold;
+use crate::store::state::alerts::PendingAlert;
 use komoju_core::{Attention, time};
 
 /// The machine and the database that an alert names.
@@ -18,7 +18,12 @@ pub(super) struct AlertOrigin<'a> {
 
 /// Returns the object for a condition that is sent at `at`. `untold` says how much of it is new. It
 /// may count more than the observed condition, so the object has the larger count.
-pub(super) fn note(attention: &Attention, untold: &Untold, origin: &AlertOrigin<'_>, at: Timestamp) -> Value {
+pub(super) fn note(
+    attention: &Attention,
+    untold: &PendingAlert,
+    origin: &AlertOrigin<'_>,
+    at: Timestamp,
+) -> Value {
     let safe = |text: &str| text.chars().map(harmless).collect::<String>();
     let oldest = attention.waiting().and_then(|waiting| waiting.oldest.as_deref());
     json!({

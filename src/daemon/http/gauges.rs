@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::config::Config;
 use crate::daemon::status::{Intents, Status};
 use crate::metrics::{self, set, set_of};
-use crate::store::beside;
+use crate::store::sibling;
 use crate::tasks::spool;
 use komoju_core::intent::lifecycle::State;
 use komoju_core::time;
@@ -46,7 +46,7 @@ impl Gauges {
         set(metrics::READY, one_if(is_ready));
         // Read by name only: opening and closing the file would release the locks of this process.
         set(metrics::DATABASE_SIZE, size(&self.database));
-        set(metrics::WAL_SIZE, size(&beside(&self.database, "-wal")));
+        set(metrics::WAL_SIZE, size(&sibling(&self.database, "-wal")));
         set(metrics::DISK_FREE, free(&self.database));
         let (waiting, rejected) = spool::count_files(&self.spool_dir, MOST_FILES);
         set_of(metrics::SPOOL_FILES, "state", "waiting", waiting as f64);

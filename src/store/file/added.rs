@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::schema_copy::{Kind, Object, objects};
+use super::schema_copy::{ObjectKind, SchemaObject, objects};
 use super::{indexes, migrations};
 use crate::store::StoreError;
 
@@ -18,20 +18,20 @@ const MOST_NAMED: usize = 10;
 
 /// OURS holds the kind and name of every object that a migration creates, and of every index that is made later. The migrations are
 /// read and not run, because each start of the program needs this.
-static OURS: LazyLock<BTreeSet<(Kind, String)>> = LazyLock::new(|| {
-    let indexes = indexes::ALL.map(|index| (Kind::Index, index.name.to_owned()));
+static OURS: LazyLock<BTreeSet<(ObjectKind, String)>> = LazyLock::new(|| {
+    let indexes = indexes::ALL.map(|index| (ObjectKind::Index, index.name.to_owned()));
     migrations::migration_texts().flat_map(created_by).chain(indexes).collect()
 });
 
 /// Returns the kind and name of each object that this SQL text creates: each of its `CREATE` statements begins a line.
-fn created_by(sql: &str) -> impl Iterator<Item = (Kind, String)> {
+fn created_by(sql: &str) -> impl Iterator<Item = (ObjectKind, String)> {
     sql.lines().filter_map(|line| {
         let mut words = line.strip_prefix("CREATE ")?.split([' ', '(']).filter(|word| *word != "UNIQUE");
-        Some((Kind::of(&words.next()?.to_lowercase()), words.next()?.to_owned()))
+        Some((ObjectKind::of(&words.next()?.to_lowercase()), words.next()?.to_owned()))
     })
 }
 
-fn is_ours(object: &Object) -> bool {
+fn is_ours(object: &SchemaObject) -> bool {
     OURS.contains(&(object.kind, object.name.clone()))
 }
 
@@ -40,7 +40,7 @@ pub(in crate::store) fn has_triggers(conn: &Connection) -> Result<bool, StoreErr
     let mut triggers = conn.prepare_cached("SELECT name FROM sqlite_schema WHERE type = 'trigger'")?;
     let mut rows = triggers.query([])?;
     while let Some(row) = rows.next()? {
-        if !OURS.contains(&(Kind::Trigger, row.get(0)?)) {
+        if !OURS.contains(&(ObjectKind::Trigger, row.get(0)?)) {
             return Ok(true);
         }
     }
@@ -62,19 +62,19 @@ pub(in crate::store) fn named(path: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{open, own};
+    use super::super::{open, signature};
     use super::*;
 
     #[test]
     fn every_object_of_every_version_is_ours() {
         let mut conn = Connection::open_in_memory().unwrap();
-        own::sign(&conn).unwrap();
+        signature::sign(&conn).unwrap();
         for version in 1..=usize::try_from(migrations::known_version()).unwrap() {
             migrations::MIGRATIONS.to_version(&mut conn, version).unwrap();
             let objects = objects(&conn, "main").unwrap();
             assert!(objects.len() > 20, "{}", objects.len());
             let foreign: Vec<_> = objects.iter().filter(|object| !is_ours(object)).collect();
-            assert_eq!(foreign, Vec::<&Object>::new(), "version {version}");
+            assert_eq!(foreign, Vec::<&SchemaObject>::new(), "version {version}");
         }
     }
 

@@ -18,20 +18,20 @@ use rusqlite::{Connection, OpenFlags, params_from_iter};
 use serde_json::Value;
 use tempfile::TempPath;
 
-use super::schema_copy::{self, Kind, Object};
-use super::work::{Step, Work};
-use super::{inspect, migrations, open, own, place};
+use super::copy_job::{CopyJob, CopyStep};
+use super::schema_copy::{self, ObjectKind, SchemaObject};
+use super::{inspect, migrations, open, place, signature};
 use crate::store::StoreError;
 use crate::store::log::changes::{self, Head};
 use crate::store::log::mirror;
-use crate::store::log::verify::{self, Verified};
+use crate::store::log::verify::{self, Verification};
 use crate::store::outbox::rows::{digest, intent_in};
 use komoju_core::intent::MASKED_TOKEN;
 use komoju_core::json;
 
 /// What a backup holds.
 #[derive(Clone, Debug)]
-pub struct Made {
+pub struct BackupSummary {
     /// Its size in bytes.
     pub bytes: u64,
     /// How many customers are live in it.
@@ -39,7 +39,7 @@ pub struct Made {
     /// Where its log ends.
     pub head: Head,
     /// What its verification found; where that is anything, it is no backup.
-    pub verified: Verified,
+    pub verified: Verification,
 }
 
 /// Makes a backup of the database at `from`, as the new file `to`, and checks it. The name of `to` is durable when its directory is.
@@ -47,14 +47,14 @@ pub struct Made {
 /// # Errors
 /// The database is missing, foreign, damaged, newer or older than this program; `to` exists or cannot be written; the work was
 /// stopped. `to` is then no backup.
-pub fn make(from: &Path, to: &Path, work: &Work) -> Result<Made, StoreError> {
+pub fn make(from: &Path, to: &Path, job: &CopyJob) -> Result<BackupSummary, StoreError> {
     // An error names the source, not the copy.
     let source = open::checked_for_reading(from)?;
     let bytes: u64 = source
         .query_row("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", [], |row| {
             row.get(0)
         })
-        .map_err(|e| StoreError::from(e).about(from))?;
+        .map_err(|e| StoreError::from(e).with_path(from))?;
     drop(source);
     OpenOptions::new()
         .write(true)
@@ -62,16 +62,16 @@ pub fn make(from: &Path, to: &Path, work: &Work) -> Result<Made, StoreError> {
         .mode(0o600)
         .open(to)
         .map_err(|source| StoreError::File { path: to.to_owned(), what: "cannot be made", source })?;
-    work.begin_growing(to.to_owned(), bytes);
-    let copied = copy(from, to, work).map_err(|e| match e {
+    job.begin_growing(to.to_owned(), bytes);
+    let copied = copy(from, to, job).map_err(|e| match e {
         StoreError::Statement(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
             StoreError::Full(to.to_owned())
         }
-        other => other.about(from),
+        other => other.with_path(from),
     });
-    work.ended(copied)?;
-    let made = check(to, work).map_err(|e| e.about(to));
-    let made = work.ended(made)?;
+    job.or_stopped(copied)?;
+    let made = check(to, job).map_err(|e| e.with_path(to));
+    let made = job.or_stopped(made)?;
     let unsynced = |source| StoreError::File { path: to.to_owned(), what: "cannot be written", source };
     File::open(to).and_then(|file| file.sync_all()).map_err(unsynced)?;
     Ok(made)
@@ -106,7 +106,7 @@ pub fn is_own_file(path: &Path, file: &Path) -> Result<bool, StoreError> {
     let is_same = |one: &Path, other: &Path| inode(one).is_some_and(|found| inode(other) == Some(found));
     let directory = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
     Ok(["", "-wal", "-shm", "-journal", ".lock"].iter().any(|suffix| {
-        let own = place::beside(&real, suffix);
+        let own = place::sibling(&real, suffix);
         own == file
             || is_same(&own, file)
             || (own.file_name() == file.file_name() && is_same(&directory(&own), &directory(file)))
@@ -114,13 +114,13 @@ pub fn is_own_file(path: &Path, file: &Path) -> Result<bool, StoreError> {
 }
 
 /// Everything but tokens, within one transaction that sees one moment of the source.
-fn copy(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
+fn copy(from: &Path, to: &Path, job: &CopyJob) -> Result<(), StoreError> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let mut conn = Connection::open_with_flags(to, flags)?;
     conn.busy_timeout(open::BUSY)?;
-    own::sign(&conn)?;
-    work.on(&conn)?;
+    signature::sign(&conn)?;
+    job.interrupt_on_stop(&conn)?;
     // A file without its final name need not survive a crash. Rows that foreign keys refer to may be copied later.
     conn.pragma_update(None, "journal_mode", "off")?;
     conn.pragma_update(None, "synchronous", "off")?;
@@ -131,18 +131,18 @@ fn copy(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
     conn.execute("ATTACH ?1 AS source", [place::uri(from, "mode=ro")])?;
     let tx = conn.transaction()?;
     let objects = schema_copy::objects(&tx, "source")?;
-    let each = |wanted: &[Kind], make: &dyn Fn(&Object) -> Result<(), StoreError>| {
+    let each = |wanted: &[ObjectKind], make: &dyn Fn(&SchemaObject) -> Result<(), StoreError>| {
         let wanted = objects.iter().filter(|object| wanted.contains(&object.kind));
         wanted.into_iter().try_for_each(|object| {
-            work.go_on()?;
+            job.check_stop()?;
             make(object).map_err(|e| object.cannot_be_copied(from, e))
         })
     };
-    let create = |object: &Object| Ok(tx.execute_batch(&object.sql)?);
+    let create = |object: &SchemaObject| Ok(tx.execute_batch(&object.sql)?);
     // Indexes before content: a whole table then comes over as it lies, with its indexes, and nothing is sorted in memory.
-    each(&[Kind::Table], &create)?;
-    each(&[Kind::Index], &create)?;
-    each(&[Kind::Table], &|table| match table.name.as_str() {
+    each(&[ObjectKind::Table], &create)?;
+    each(&[ObjectKind::Index], &create)?;
+    each(&[ObjectKind::Table], &|table| match table.name.as_str() {
         INTENTS => Ok(()),
         _ => schema_copy::rows(&tx, table),
     })?;
@@ -150,8 +150,8 @@ fn copy(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
     copy_intents(&tx)?;
     schema_copy::sequences(&tx)?;
     // After the rows, so that no trigger runs for them.
-    each(&[Kind::View, Kind::Trigger], &create)?;
-    each(&[Kind::Virtual], &|table| schema_copy::virtual_table(&tx, table))?;
+    each(&[ObjectKind::View, ObjectKind::Trigger], &create)?;
+    each(&[ObjectKind::Virtual], &|table| schema_copy::virtual_table(&tx, table))?;
     schema_copy::must_be_whole(&tx, from)?;
     // No token is left over here, wherever one was in the source.
     tx.execute(
@@ -222,14 +222,14 @@ fn without_token(body: &Sql) -> Sql {
     }
 }
 
-fn check(path: &Path, work: &Work) -> Result<Made, StoreError> {
+fn check(path: &Path, job: &CopyJob) -> Result<BackupSummary, StoreError> {
     let conn = open::for_reading(path)?;
-    work.on(&conn)?;
+    job.interrupt_on_stop(&conn)?;
     let head = changes::head(&conn)?;
-    work.begin(Step::Checking, u64::try_from(head.seq).unwrap_or(0));
-    let verified = verify::verify_watched(&conn, Some(head), |seq| work.has_done(seq))?;
+    job.begin(CopyStep::Checking, u64::try_from(head.seq).unwrap_or(0));
+    let verified = verify::verify_with_progress(&conn, Some(head), |seq| job.set_done(seq))?;
     let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
-    Ok(Made { bytes, live: mirror::live_count(&conn)?, head, verified })
+    Ok(BackupSummary { bytes, live: mirror::live_count(&conn)?, head, verified })
 }
 
 #[cfg(test)]
@@ -248,8 +248,8 @@ mod tests {
         )
         .unwrap();
         drop(conn);
-        let work = Work::default();
-        let first = make(&at("komoju.db"), &at("copy.db"), &work).unwrap();
+        let job = CopyJob::default();
+        let first = make(&at("komoju.db"), &at("copy.db"), &job).unwrap();
         assert_eq!(first.verified.findings, Vec::<String>::new());
         let state = || {
             let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
@@ -262,7 +262,7 @@ mod tests {
             )
         };
         let before = state();
-        check(&at("copy.db"), &work).unwrap();
+        check(&at("copy.db"), &job).unwrap();
         assert!(state() == before, "the check wrote to the copy");
     }
 }

@@ -21,17 +21,17 @@ pub fn mark(conn: &Conn) -> Result<LogMark, StoreError> {
 /// Refuses the database at `path` where it is an older state of the log that `instance` knows, before anything is written to it.
 ///
 /// # Errors
-/// [`StoreError::Older`]; or the file cannot be read.
+/// [`StoreError::OlderLog`]; or the file cannot be read.
 pub fn check(path: &Path, instance: &Instance) -> Result<(), StoreError> {
     let Some(known) = instance.log_mark() else { return Ok(()) };
     let conn = match open::of_any_version(path) {
         Err(StoreError::Missing(_)) => return Ok(()),
         opened => opened?,
     };
-    let found = read(&conn, known).map_err(|e| e.about(path))?;
+    let found = read(&conn, known).map_err(|e| e.with_path(path))?;
     match found.filter(|found| !continues(found, known)) {
         None => Ok(()),
-        Some((found, _)) => Err(StoreError::Older {
+        Some((found, _)) => Err(StoreError::OlderLog {
             path: path.to_owned(),
             log_id: known.log_id.clone(),
             found: found.head.seq,
@@ -59,7 +59,7 @@ fn continues((found, chain_there): &(LogMark, Option<Hash>), known: &LogMark) ->
 
 /// Whether a saved copy holds the log that is known, at least as far. The copy is only looked at, and left without a trace.
 fn holds(copy: &Path, known: &LogMark) -> bool {
-    let found = open::for_looking(copy).and_then(|conn| read(&conn, known));
+    let found = open::without_trace(copy).and_then(|conn| read(&conn, known));
     matches!(found, Ok(Some(found)) if found.0.log_id == known.log_id && continues(&found, known))
 }
 
@@ -73,7 +73,7 @@ fn way_back(path: &Path, known: &LogMark) -> String {
         ),
         None => String::new(),
     };
-    let older: PathBuf = place::beside(path, ".older");
+    let older: PathBuf = place::sibling(path, ".older");
     let (path, older) = (place::for_shell(path), place::for_shell(&older));
     format!(
         "{put_back}To use this file: stop the service, `mv {path} {older}` (with its -wal, where that is not empty), then \

@@ -7,7 +7,7 @@ use crate::store::StoreError;
 
 impl StoreError {
     /// Adds the file to a bare statement's error, and separates what passes by itself from what does not.
-    pub fn about(self, path: &Path) -> Self {
+    pub fn with_path(self, path: &Path) -> Self {
         use rusqlite::ErrorCode::{
             CannotOpen, ConstraintViolation, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull,
             NotADatabase, OutOfMemory, ReadOnly, SystemIoFailure, Unknown,

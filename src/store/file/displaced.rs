@@ -31,7 +31,7 @@ pub(in crate::store) struct Placement {
     real: PathBuf,
     database: FileIdentity,
     /// `-wal` and `-shm`, as far as they exist: SQLite makes them in WAL mode alone.
-    beside: [(&'static str, Option<FileIdentity>); 2],
+    companions: [(&'static str, Option<FileIdentity>); 2],
 }
 
 /// What happened to the files of an open database.
@@ -54,9 +54,9 @@ impl Placement {
         identity::handle(path).map_err(failed)?;
         let database =
             FileIdentity::at(path).map_err(failed)?.ok_or_else(|| StoreError::Missing(path.to_owned()))?;
-        let at = |suffix| FileIdentity::at(&place::beside(&real, suffix)).map_err(failed);
-        let beside = [("-wal", at("-wal")?), ("-shm", at("-shm")?)];
-        Ok(Self { path: path.to_owned(), real, database, beside })
+        let at = |suffix| FileIdentity::at(&place::sibling(&real, suffix)).map_err(failed);
+        let companions = [("-wal", at("-wal")?), ("-shm", at("-shm")?)];
+        Ok(Self { path: path.to_owned(), real, database, companions })
     }
 
     /// Notes the files once more, after the same database was opened again.
@@ -79,8 +79,8 @@ impl Placement {
             Ok(Some(found)) if found != self.database => return Some(Displacement::Replaced),
             _ => {}
         }
-        self.beside.iter().find_map(|(suffix, noted)| {
-            let file = place::beside(&self.real, suffix);
+        self.companions.iter().find_map(|(suffix, noted)| {
+            let file = place::sibling(&self.real, suffix);
             let found = FileIdentity::at(&file).ok()?;
             if noted.is_none() || found == *noted {
                 return None;
@@ -111,7 +111,7 @@ impl Placement {
         let (path, what) = match displacement {
             Displacement::Gone => (self.path.clone(), "moved or removed"),
             Displacement::Replaced => (self.path.clone(), "replaced"),
-            Displacement::Without(suffix) => (place::beside(&self.real, suffix), "removed or replaced"),
+            Displacement::Without(suffix) => (place::sibling(&self.real, suffix), "removed or replaced"),
         };
         StoreError::Displaced { path, what, way_back }
     }
@@ -164,8 +164,9 @@ impl Placement {
             );
         }
         // A directory that was renamed took the -wal with it; a file that was moved alone left it behind.
-        let wal = [place::beside(moved, "-wal"), place::beside(&self.real, "-wal")];
-        let wal = wal.iter().find(|wal| FileIdentity::at(wal).is_ok_and(|found| found == self.beside[0].1));
+        let wal = [place::sibling(moved, "-wal"), place::sibling(&self.real, "-wal")];
+        let wal =
+            wal.iter().find(|wal| FileIdentity::at(wal).is_ok_and(|found| found == self.companions[0].1));
         let wal = wal.map_or_else(|| "its -wal".to_owned(), |wal| wal.display().to_string());
         format!(
             "It is now {now}, and what it had not taken over yet is in {wal}. To continue with it, move it back to {path} and that file \
@@ -174,9 +175,9 @@ impl Placement {
     }
 
     fn copy(&self, conn: &Connection, stamp: &str) -> Result<PathBuf, String> {
-        let first = place::beside(&self.path, &format!("{DISPLACED}{stamp}"));
+        let first = place::sibling(&self.path, &format!("{DISPLACED}{stamp}"));
         let saved = place::free_name(first, |name| fs::symlink_metadata(name).is_ok());
-        let incomplete = place::beside(&saved, INCOMPLETE);
+        let incomplete = place::sibling(&saved, INCOMPLETE);
         let copied = (|| {
             must_have_room(conn, place::directory(&saved))?;
             copy_to(conn, &incomplete)?;
@@ -235,7 +236,7 @@ pub(in crate::store) fn copies(path: &Path) -> Vec<PathBuf> {
 pub(in crate::store) fn put_back(saved: &Path, path: &Path) -> String {
     let name = saved.to_string_lossy();
     let time = name.rsplit_once(DISPLACED).map_or("", |(_, time)| time);
-    let kept = place::beside(path, &format!(".replaced-{time}"));
+    let kept = place::sibling(path, &format!(".replaced-{time}"));
     let [saved, path, kept] = [saved, path, &kept].map(place::for_shell);
     format!("`for s in '' -wal -shm; do [ ! -e {path}$s ] || mv {path}$s {kept}$s; done; mv {saved} {path}`")
 }

@@ -10,7 +10,7 @@ use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 use rustix::io::Errno;
 
 use super::{identity, place};
-use crate::store::can_pass;
+use crate::store::is_transient_io;
 
 /// Controls how many bytes are read at once.
 const PIECE: usize = 1 << 20;
@@ -28,13 +28,14 @@ pub(in crate::store) fn file_handles() -> bool {
 /// What did may pass, such as a full disk on which no file can be made.
 pub(in crate::store) fn may_be_opened(path: &Path) -> bool {
     let Ok(path) = place::real(path) else { return false };
-    let is_allowed = |suffix| match access(place::beside(&path, suffix), Access::READ_OK | Access::WRITE_OK) {
+    let is_allowed = |suffix| match access(place::sibling(&path, suffix), Access::READ_OK | Access::WRITE_OK)
+    {
         Ok(()) | Err(Errno::NOENT) => true,
-        Err(e) => can_pass(&e.into()),
+        Err(e) => is_transient_io(&e.into()),
     };
     // Without a name, so without a trace.
     let made = tempfile::tempfile_in(place::directory(&path)).map(drop);
-    ["", "-wal", "-shm"].into_iter().all(is_allowed) && made.map_or_else(|e| can_pass(&e), |()| true)
+    ["", "-wal", "-shm"].into_iter().all(is_allowed) && made.map_or_else(|e| is_transient_io(&e), |()| true)
 }
 
 /// Whether the file system of `path` cannot be written, as after the kernel has found an error in it.
@@ -51,10 +52,10 @@ pub(in crate::store) fn is_unreadable(path: &Path) -> bool {
             match file.as_ref().map(|file| file.read_at(&mut piece, at)) {
                 Ok(Ok(0)) | Err(_) => return false,
                 Ok(Ok(read)) => at += read as u64,
-                Ok(Err(e)) => return can_pass(&e),
+                Ok(Err(e)) => return is_transient_io(&e),
             }
         }
     };
     // No lock is on the WAL, so its handle may be closed again.
-    fails(identity::handle(path)) || fails(File::open(place::beside(path, "-wal")).map(Arc::new))
+    fails(identity::handle(path)) || fails(File::open(place::sibling(path, "-wal")).map(Arc::new))
 }

@@ -48,41 +48,44 @@ impl FileIdentity {
 
 /// What this process holds of an inode's lock. `flock` belongs to the open file, and there is one for all: so the process counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Held {
-    Not,
+enum HeldLock {
+    None,
     Shared(u32),
     Exclusive,
 }
 
-struct Known {
+struct OpenFile {
     file: Arc<File>,
-    held: Held,
+    held: HeldLock,
 }
 
-static FILES: Mutex<BTreeMap<FileIdentity, Known>> = Mutex::new(BTreeMap::new());
+static FILES: Mutex<BTreeMap<FileIdentity, OpenFile>> = Mutex::new(BTreeMap::new());
 
-fn files() -> MutexGuard<'static, BTreeMap<FileIdentity, Known>> {
+fn files() -> MutexGuard<'static, BTreeMap<FileIdentity, OpenFile>> {
     FILES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the handle of the file at `path`, for reading.
 pub(in crate::store) fn handle(path: &Path) -> io::Result<Arc<File>> {
-    known(&mut files(), path).map(|(_, file)| file)
+    open_file(&mut files(), path).map(|(_, file)| file)
 }
 
-fn known(files: &mut BTreeMap<FileIdentity, Known>, path: &Path) -> io::Result<(FileIdentity, Arc<File>)> {
+fn open_file(
+    files: &mut BTreeMap<FileIdentity, OpenFile>,
+    path: &Path,
+) -> io::Result<(FileIdentity, Arc<File>)> {
     let found = FileIdentity::of(&std::fs::metadata(path)?);
-    if let Some(known) = files.get(&found) {
-        return Ok((found, Arc::clone(&known.file)));
+    if let Some(open_file) = files.get(&found) {
+        return Ok((found, Arc::clone(&open_file.file)));
     }
     let opened = Arc::new(File::open(path)?);
     // The path may lead elsewhere by now.
     let identity = FileIdentity::of(&opened.metadata()?);
-    if let Some(known) = files.get(&identity) {
+    if let Some(open_file) = files.get(&identity) {
         std::mem::forget(opened);
-        return Ok((identity, Arc::clone(&known.file)));
+        return Ok((identity, Arc::clone(&open_file.file)));
     }
-    files.insert(identity, Known { file: Arc::clone(&opened), held: Held::Not });
+    files.insert(identity, OpenFile { file: Arc::clone(&opened), held: HeldLock::None });
     Ok((identity, opened))
 }
 
@@ -102,12 +105,12 @@ pub(in crate::store) fn metadata(identity: FileIdentity) -> Option<Metadata> {
 
 /// Whether this process holds the lock of an inode exclusively.
 pub(in crate::store) fn is_held_here(identity: FileIdentity) -> bool {
-    files().get(&identity).is_some_and(|known| known.held == Held::Exclusive)
+    files().get(&identity).is_some_and(|open_file| open_file.held == HeldLock::Exclusive)
 }
 
 /// How a lock is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::store) enum Mode {
+pub(in crate::store) enum LockMode {
     /// No other process may hold it.
     Exclusive,
     /// Others may share it.
@@ -118,12 +121,12 @@ pub(in crate::store) enum Mode {
 #[derive(Debug)]
 pub(in crate::store) struct InodeLock {
     identity: FileIdentity,
-    mode: Mode,
+    mode: LockMode,
 }
 
 /// Why a lock was not given.
 #[derive(Debug)]
-pub(in crate::store) enum Refusal {
+pub(in crate::store) enum LockRefusal {
     /// Another process holds it exclusively.
     Exclusive(FileIdentity),
     /// It is only shared by others.
@@ -134,56 +137,56 @@ pub(in crate::store) enum Refusal {
 
 impl InodeLock {
     /// Takes the lock of the regular file at `path` without waiting. `None` where there is no such file.
-    pub(in crate::store) fn take(path: &Path, mode: Mode) -> Result<Option<Self>, Refusal> {
+    pub(in crate::store) fn take(path: &Path, mode: LockMode) -> Result<Option<Self>, LockRefusal> {
         match std::fs::metadata(path) {
             Ok(found) if found.is_file() => {}
             Ok(_) => return Ok(None),
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Refusal::Io(e)),
+            Err(e) => return Err(LockRefusal::Io(e)),
         }
         let mut files = files();
-        let (identity, file) = match known(&mut files, path) {
+        let (identity, file) = match open_file(&mut files, path) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            found => found.map_err(Refusal::Io)?,
+            found => found.map_err(LockRefusal::Io)?,
         };
-        let Some(known) = files.get_mut(&identity) else { return Ok(None) };
-        known.held = match (mode, known.held) {
-            (_, Held::Exclusive) => return Err(Refusal::Exclusive(identity)),
-            (Mode::Exclusive, Held::Shared(_)) => return Err(Refusal::Shared),
-            (Mode::Shared, Held::Shared(n)) => Held::Shared(n + 1),
-            (Mode::Exclusive, Held::Not) => lock_exclusive(&file, identity)?,
-            (Mode::Shared, Held::Not) => match file.try_lock_shared() {
-                Ok(()) => Held::Shared(1),
-                Err(TryLockError::WouldBlock) => return Err(Refusal::Exclusive(identity)),
-                Err(TryLockError::Error(e)) => return Err(Refusal::Io(e)),
+        let Some(open_file) = files.get_mut(&identity) else { return Ok(None) };
+        open_file.held = match (mode, open_file.held) {
+            (_, HeldLock::Exclusive) => return Err(LockRefusal::Exclusive(identity)),
+            (LockMode::Exclusive, HeldLock::Shared(_)) => return Err(LockRefusal::Shared),
+            (LockMode::Shared, HeldLock::Shared(n)) => HeldLock::Shared(n + 1),
+            (LockMode::Exclusive, HeldLock::None) => lock_exclusive(&file, identity)?,
+            (LockMode::Shared, HeldLock::None) => match file.try_lock_shared() {
+                Ok(()) => HeldLock::Shared(1),
+                Err(TryLockError::WouldBlock) => return Err(LockRefusal::Exclusive(identity)),
+                Err(TryLockError::Error(e)) => return Err(LockRefusal::Io(e)),
             },
         };
         Ok(Some(Self { identity, mode }))
     }
 }
 
-fn lock_exclusive(file: &File, identity: FileIdentity) -> Result<Held, Refusal> {
+fn lock_exclusive(file: &File, identity: FileIdentity) -> Result<HeldLock, LockRefusal> {
     match file.try_lock() {
-        Ok(()) => return Ok(Held::Exclusive),
-        Err(TryLockError::Error(e)) => return Err(Refusal::Io(e)),
+        Ok(()) => return Ok(HeldLock::Exclusive),
+        Err(TryLockError::Error(e)) => return Err(LockRefusal::Io(e)),
         Err(TryLockError::WouldBlock) => {}
     }
     // A second shared lock is granted only where no process holds the exclusive one.
     match file.try_lock_shared() {
-        Ok(()) => file.unlock().map_err(Refusal::Io).and(Err(Refusal::Shared)),
-        Err(_) => Err(Refusal::Exclusive(identity)),
+        Ok(()) => file.unlock().map_err(LockRefusal::Io).and(Err(LockRefusal::Shared)),
+        Err(_) => Err(LockRefusal::Exclusive(identity)),
     }
 }
 
 impl Drop for InodeLock {
     fn drop(&mut self) {
         let mut files = files();
-        let Some(known) = files.get_mut(&self.identity) else { return };
-        known.held = match (self.mode, known.held) {
-            (Mode::Shared, Held::Shared(n)) if n > 1 => Held::Shared(n - 1),
+        let Some(open_file) = files.get_mut(&self.identity) else { return };
+        open_file.held = match (self.mode, open_file.held) {
+            (LockMode::Shared, HeldLock::Shared(n)) if n > 1 => HeldLock::Shared(n - 1),
             _ => {
-                let _ = known.file.unlock();
-                Held::Not
+                let _ = open_file.file.unlock();
+                HeldLock::None
             }
         };
     }
@@ -207,16 +210,16 @@ mod tests {
         let at = |name: &str| directory.path().join(name);
         std::fs::write(at("one"), "x").unwrap();
         std::fs::hard_link(at("one"), at("two")).unwrap();
-        assert!(InodeLock::take(&at("none"), Mode::Exclusive).unwrap().is_none());
-        let shared = InodeLock::take(&at("one"), Mode::Shared).unwrap().unwrap();
-        let other = InodeLock::take(&at("two"), Mode::Shared).unwrap().unwrap();
-        assert!(matches!(InodeLock::take(&at("two"), Mode::Exclusive), Err(Refusal::Shared)));
+        assert!(InodeLock::take(&at("none"), LockMode::Exclusive).unwrap().is_none());
+        let shared = InodeLock::take(&at("one"), LockMode::Shared).unwrap().unwrap();
+        let other = InodeLock::take(&at("two"), LockMode::Shared).unwrap().unwrap();
+        assert!(matches!(InodeLock::take(&at("two"), LockMode::Exclusive), Err(LockRefusal::Shared)));
         drop(shared);
-        assert!(matches!(InodeLock::take(&at("two"), Mode::Exclusive), Err(Refusal::Shared)));
+        assert!(matches!(InodeLock::take(&at("two"), LockMode::Exclusive), Err(LockRefusal::Shared)));
         drop(other);
-        let lock = InodeLock::take(&at("two"), Mode::Exclusive).unwrap().unwrap();
-        for mode in [Mode::Shared, Mode::Exclusive] {
-            assert!(matches!(InodeLock::take(&at("one"), mode), Err(Refusal::Exclusive(_))));
+        let lock = InodeLock::take(&at("two"), LockMode::Exclusive).unwrap().unwrap();
+        for mode in [LockMode::Shared, LockMode::Exclusive] {
+            assert!(matches!(InodeLock::take(&at("one"), mode), Err(LockRefusal::Exclusive(_))));
         }
         // Another open file of the same inode, as another process has it.
         let foreign = File::open(at("one")).unwrap();
@@ -225,8 +228,8 @@ mod tests {
         assert!(name.contains(&format!("(process {}) since 20", std::process::id())), "{name}");
         drop(lock);
         foreign.try_lock().unwrap();
-        for mode in [Mode::Shared, Mode::Exclusive] {
-            assert!(matches!(InodeLock::take(&at("one"), mode), Err(Refusal::Exclusive(_))));
+        for mode in [LockMode::Shared, LockMode::Exclusive] {
+            assert!(matches!(InodeLock::take(&at("one"), mode), Err(LockRefusal::Exclusive(_))));
         }
     }
 

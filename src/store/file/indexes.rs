@@ -8,26 +8,26 @@ use crate::store::{Conn, StoreError};
 
 /// An index that is made later.
 #[derive(Clone, Copy, Debug)]
-pub struct Index {
+pub struct ReaderIndex {
     /// Its name.
     pub name: &'static str,
     sql: &'static str,
 }
 
 /// ALL holds these indexes. Each takes a while for a million customers, and is a transaction of its own.
-pub const ALL: [Index; 2] = [
-    Index {
+pub const ALL: [ReaderIndex; 2] = [
+    ReaderIndex {
         name: "change_log_by_customer",
         sql: "CREATE INDEX IF NOT EXISTS change_log_by_customer ON change_log (customer_id, seq)",
     },
-    Index {
+    ReaderIndex {
         name: "mirror_by_email",
         sql: "CREATE INDEX IF NOT EXISTS mirror_by_email ON mirror (email) WHERE email IS NOT NULL",
     },
 ];
 
 /// Makes one of [`ALL`], if it is missing.
-pub(in crate::store) fn ensure(conn: &mut Conn, index: Index) -> Result<(), StoreError> {
+pub(in crate::store) fn ensure(conn: &mut Conn, index: ReaderIndex) -> Result<(), StoreError> {
     match exists(conn, index.name)? {
         true => Ok(()),
         false => open::with_temporary_files(conn, |conn| Ok(conn.execute_batch(index.sql)?)),

@@ -30,7 +30,7 @@ pub(super) const WRITE_VERSION: u64 = 18;
 
 /// Returns the size of a file that is ours.
 pub(super) fn must_be_ours(path: &Path) -> Result<u64, StoreError> {
-    look_at(path)?.ok_or_else(|| StoreError::Missing(path.to_owned()))
+    read_header(path)?.ok_or_else(|| StoreError::Missing(path.to_owned()))
 }
 
 /// Fails unless there is a database of ours. The error names a saved copy or a -wal that is left where the database was.
@@ -52,7 +52,7 @@ pub fn stands_alone(path: &Path) -> bool {
 
 /// Reads the file's first hundred bytes (<https://www.sqlite.org/fileformat.html>, section 1.3), and returns the size of a file that is
 /// ours. `None` for no file, an empty one, or a first page that the power was cut in before any of it was written.
-pub(super) fn look_at(path: &Path) -> Result<Option<u64>, StoreError> {
+pub(super) fn read_header(path: &Path) -> Result<Option<u64>, StoreError> {
     let file = |what, source| StoreError::File { path: path.to_owned(), what, source };
     let opened = match handle(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
@@ -107,7 +107,7 @@ pub(super) fn check_before_writing(conn: &Connection, path: &Path, bytes: u64) -
         StoreError::Statement(e) if is_missing(&e) => {
             StoreError::Damaged { path: path.to_owned(), why: e.to_string() }
         }
-        e => e.about(path),
+        e => e.with_path(path),
     })
 }
 
@@ -146,7 +146,7 @@ pub(super) fn is_empty(conn: &Connection) -> Result<bool, StoreError> {
 pub(super) fn refuse_left_over(path: &Path) -> Result<(), StoreError> {
     let real = place::real(path)?;
     for suffix in ["-wal", "-journal"] {
-        let left_over = place::beside(&real, suffix);
+        let left_over = place::sibling(&real, suffix);
         if std::fs::metadata(&left_over).is_ok_and(|file| file.len() > 0) {
             return Err(StoreError::LeftOver { path: path.to_owned(), left_over });
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::identity::{self, FileIdentity, InodeLock, Mode, Refusal};
+use super::identity::{self, FileIdentity, InodeLock, LockMode, LockRefusal};
 use super::lock_file::{LockText, LogMark};
 use super::place;
 use crate::store::StoreError;
@@ -23,7 +23,7 @@ use komoju_core::time;
 
 /// How often, and after how long each, a lock that is only shared is tried again: a process that only looks releases it within
 /// microseconds, and the kernel gives no signal that would not also wait for a holder.
-const LOOKERS: (u32, Duration) = (20, Duration::from_millis(10));
+const SHARE_RETRIES: (u32, Duration) = (20, Duration::from_millis(10));
 
 /// The right to work on a database; ends when dropped.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Holder {
 }
 
 /// Why the database is not shared: a process works on it.
-enum Unshared {
+enum ShareError {
     Held(Holder),
     Failed(StoreError),
 }
@@ -69,7 +69,7 @@ impl Instance {
             .map_err(|e| file_error("cannot be opened; the directory must exist and be writable", e))?;
         place::must_be_plain(&lock).map_err(|e| file_error("cannot be the lock of the database", e))?;
         let in_use = |holder| StoreError::InUse { path: path.to_owned(), holder };
-        let mut tries = Tries::new(path);
+        let mut retries = LockRetries::new(path);
         loop {
             match lock.try_lock() {
                 Ok(()) => break,
@@ -80,9 +80,9 @@ impl Instance {
                 Ok(()) => lock.unlock().map_err(|e| file_error("cannot be unlocked", e))?,
                 Err(_) => return Err(in_use(name_in(&lock))),
             }
-            tries.again()?;
+            retries.again()?;
         }
-        let inode = lock_inode(path, &mut tries)?;
+        let inode = lock_inode(path, &mut retries)?;
         let log = LockText::read(&lock).log;
         let holder =
             format!("`komoju-sync {command}` (process {}) since {}", std::process::id(), time::written(now));
@@ -97,10 +97,10 @@ impl Instance {
     ///
     /// # Errors
     /// [`StoreError::InUse`] where another process has locked it.
-    pub fn cover(&self) -> Result<(), StoreError> {
+    pub fn lock_database_file(&self) -> Result<(), StoreError> {
         let mut inode = locked(&self.inode);
         if inode.is_none() {
-            *inode = lock_inode(&self.path, &mut Tries::new(&self.path))?;
+            *inode = lock_inode(&self.path, &mut LockRetries::new(&self.path))?;
         }
         Ok(())
     }
@@ -109,8 +109,8 @@ impl Instance {
     ///
     /// # Errors
     /// [`StoreError::InUse`] where another process has locked it.
-    pub fn cover_prepared(&self, prepared: &Path) -> Result<(), StoreError> {
-        *locked(&self.prepared) = lock_inode(prepared, &mut Tries::new(prepared))?;
+    pub fn lock_prepared_file(&self, prepared: &Path) -> Result<(), StoreError> {
+        *locked(&self.prepared) = lock_inode(prepared, &mut LockRetries::new(prepared))?;
         Ok(())
     }
 
@@ -165,15 +165,17 @@ impl Instance {
     /// on it.
     pub fn share(path: &Path) -> Result<Self, StoreError> {
         Self::try_share(path).map_err(|unshared| match unshared {
-            Unshared::Held(Holder { name, .. }) => StoreError::InUse { path: path.to_owned(), holder: name },
-            Unshared::Failed(e) => e,
+            ShareError::Held(Holder { name, .. }) => {
+                StoreError::InUse { path: path.to_owned(), holder: name }
+            }
+            ShareError::Failed(e) => e,
         })
     }
 
-    fn try_share(path: &Path) -> Result<Self, Unshared> {
-        let lock_path = lock_path(path).map_err(Unshared::Failed)?;
+    fn try_share(path: &Path) -> Result<Self, ShareError> {
+        let lock_path = lock_path(path).map_err(ShareError::Failed)?;
         let failed =
-            |what, source| Unshared::Failed(StoreError::File { path: lock_path.clone(), what, source });
+            |what, source| ShareError::Failed(StoreError::File { path: lock_path.clone(), what, source });
         let lock = match OpenOptions::new().read(true).custom_flags(place::NO_LINKS).open(&lock_path) {
             Err(e) if e.kind() == ErrorKind::NotFound => None,
             other => Some(other.map_err(|e| failed("cannot be opened", place::in_words(e)))?),
@@ -183,7 +185,7 @@ impl Instance {
             match lock.try_lock_shared() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
-                    return Err(Unshared::Held(Holder {
+                    return Err(ShareError::Held(Holder {
                         name: name_in(lock),
                         trouble: LockText::read(lock).trouble,
                     }));
@@ -192,9 +194,9 @@ impl Instance {
             }
         }
         // A file that cannot be opened says nothing about any process, and is reported by whatever opens it to use it.
-        let inode = match InodeLock::take(path, Mode::Shared) {
-            Err(Refusal::Exclusive(identity)) => {
-                return Err(Unshared::Held(Holder { name: under_another_name(identity), trouble: None }));
+        let inode = match InodeLock::take(path, LockMode::Shared) {
+            Err(LockRefusal::Exclusive(identity)) => {
+                return Err(ShareError::Held(Holder { name: under_another_name(identity), trouble: None }));
             }
             other => other.ok().flatten(),
         };
@@ -211,10 +213,10 @@ impl Instance {
     /// Which process works on the database at `path`, if any. Writes nothing.
     pub fn holder(path: &Path) -> Result<Option<Holder>, StoreError> {
         match Self::try_share(path) {
-            Err(Unshared::Held(holder)) => Ok(Some(holder)),
+            Err(ShareError::Held(holder)) => Ok(Some(holder)),
             // A lock file that cannot be read says nothing about any process.
-            Err(Unshared::Failed(StoreError::File { .. })) | Ok(_) => Ok(None),
-            Err(Unshared::Failed(e)) => Err(e),
+            Err(ShareError::Failed(StoreError::File { .. })) | Ok(_) => Ok(None),
+            Err(ShareError::Failed(e)) => Err(e),
         }
     }
 }
@@ -238,8 +240,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Refuses a name of the database under which no instance works on it, while one works on it under another: SQLite would use another
 /// `-wal`, so that a reader sees an old state and a writer destroys the file.
 pub(in crate::store) fn refuse_second_name(path: &Path) -> Result<(), StoreError> {
-    let holder = || match InodeLock::take(path, Mode::Shared) {
-        Err(Refusal::Exclusive(identity)) if !identity::is_held_here(identity) => Some(identity),
+    let holder = || match InodeLock::take(path, LockMode::Shared) {
+        Err(LockRefusal::Exclusive(identity)) if !identity::is_held_here(identity) => Some(identity),
         _ => None,
     };
     if holder().is_none() {
@@ -265,18 +267,18 @@ fn under_another_name(identity: FileIdentity) -> String {
 }
 
 fn lock_path(path: &Path) -> Result<PathBuf, StoreError> {
-    Ok(place::beside(&place::real(path)?, ".lock"))
+    Ok(place::sibling(&place::real(path)?, ".lock"))
 }
 
 /// How often a lock that is only shared is still tried.
-struct Tries<'a> {
+struct LockRetries<'a> {
     path: &'a Path,
     left: u32,
 }
 
-impl<'a> Tries<'a> {
+impl<'a> LockRetries<'a> {
     fn new(path: &'a Path) -> Self {
-        Self { path, left: LOOKERS.0 }
+        Self { path, left: SHARE_RETRIES.0 }
     }
 
     fn again(&mut self) -> Result<(), StoreError> {
@@ -284,21 +286,21 @@ impl<'a> Tries<'a> {
         if self.left == 0 {
             return Err(StoreError::BeingRead(self.path.to_owned()));
         }
-        std::thread::sleep(LOOKERS.1);
+        std::thread::sleep(SHARE_RETRIES.1);
         Ok(())
     }
 }
 
-fn lock_inode(path: &Path, tries: &mut Tries<'_>) -> Result<Option<InodeLock>, StoreError> {
+fn lock_inode(path: &Path, retries: &mut LockRetries<'_>) -> Result<Option<InodeLock>, StoreError> {
     loop {
-        match InodeLock::take(path, Mode::Exclusive) {
+        match InodeLock::take(path, LockMode::Exclusive) {
             Ok(lock) => return Ok(lock),
-            Err(Refusal::Exclusive(identity)) => {
+            Err(LockRefusal::Exclusive(identity)) => {
                 let holder = under_another_name(identity);
                 return Err(StoreError::InUse { path: path.to_owned(), holder });
             }
-            Err(Refusal::Shared) => tries.again()?,
-            Err(Refusal::Io(source)) => {
+            Err(LockRefusal::Shared) => retries.again()?,
+            Err(LockRefusal::Io(source)) => {
                 return Err(StoreError::File { path: path.to_owned(), what: "cannot be opened", source });
             }
         }

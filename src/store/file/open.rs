@@ -13,18 +13,18 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::inspect::{
-    APPLICATION_ID, OTHER_PROGRAM, check_before_writing, check_version, is_blank, is_empty, look_at,
-    must_be_ours, must_be_there, newer_than_us, refuse_left_over, stands_alone,
+    APPLICATION_ID, OTHER_PROGRAM, check_before_writing, check_version, is_blank, is_empty, must_be_ours,
+    must_be_there, newer_than_us, read_header, refuse_left_over, stands_alone,
 };
 use super::migrations::MIGRATIONS;
-use super::{instance, own, place};
+use super::{instance, place, signature};
 use crate::store::{Instance, StoreError};
 
 /// BUSY controls how long a writer waits for another one before it fails.
 pub(in crate::store) const BUSY: Duration = Duration::from_secs(10);
 
-/// TRIES_TO_CLOSE controls how often a database is closed again when another program opens it meanwhile.
-const TRIES_TO_CLOSE: u32 = 5;
+/// CLOSE_ATTEMPTS controls how often a database is closed again when another program opens it meanwhile.
+const CLOSE_ATTEMPTS: u32 = 5;
 
 /// The holder of a database that no komoju-sync works on.
 const ANOTHER_PROGRAM: &str =
@@ -35,13 +35,13 @@ const ANOTHER_PROGRAM: &str =
 /// each costs more than its execution, because the triggers of its table are compiled with it.
 const STATEMENTS: usize = 256;
 
-/// BUSY_LOOK controls how long a connection that leaves no trace waits.
-const BUSY_LOOK: Duration = Duration::from_secs(2);
+/// BUSY_WITHOUT_TRACE controls how long a connection that leaves no trace waits.
+const BUSY_WITHOUT_TRACE: Duration = Duration::from_secs(2);
 
 /// Opens `path` for writing; makes and migrates it where needed.
 pub fn for_writing(path: &Path) -> Result<Connection, StoreError> {
     assert_safe_sqlite()?;
-    let found = look_at(path)?;
+    let found = read_header(path)?;
     if found.is_none() {
         refuse_left_over(path)?;
         create_empty(path)?;
@@ -61,7 +61,7 @@ pub fn for_writing(path: &Path) -> Result<Connection, StoreError> {
         migrate(&mut conn, path)?;
         Ok(conn)
     })();
-    result.map_err(|e: StoreError| e.about(path))
+    result.map_err(|e: StoreError| e.with_path(path))
 }
 
 fn migrate(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
@@ -73,19 +73,19 @@ fn migrate(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
 }
 
 /// Opens an existing `path` for writing beside the daemon, as an operator's command does. Never migrates.
-pub fn beside(path: &Path) -> Result<Connection, StoreError> {
+pub fn for_operator(path: &Path) -> Result<Connection, StoreError> {
     let bytes = must_be_ours(path)?;
     instance::refuse_second_name(path)?;
     let conn = writable(path)?;
     check_before_writing(&conn, path, bytes)?;
     // Before the journal mode is set, because that would change a file with another schema.
-    check_version(&conn, path).and_then(|()| configure_writer(&conn)).map_err(|e| e.about(path))?;
+    check_version(&conn, path).and_then(|()| configure_writer(&conn)).map_err(|e| e.with_path(path))?;
     Ok(conn)
 }
 
 /// Opens a copy that no other process uses, to make the database of it: takes over what came with it beside the file, so that the
 /// file stands alone, and brings its schema up to date.
-pub(in crate::store) fn alone(path: &Path) -> Result<Connection, StoreError> {
+pub(in crate::store) fn for_restore(path: &Path) -> Result<Connection, StoreError> {
     assert_safe_sqlite()?;
     must_be_ours(path)?;
     let mut conn = writable(path)?;
@@ -100,11 +100,11 @@ pub(in crate::store) fn alone(path: &Path) -> Result<Connection, StoreError> {
 
 /// What is at the place where a database is to be put.
 #[derive(Debug)]
-pub(in crate::store) enum Standing {
+pub(in crate::store) enum TargetFile {
     /// Nothing, or an empty file.
-    Nothing,
+    Absent,
     /// A database of ours, closed and alone in its file; no other process can use it while this connection is open.
-    Alone(Connection),
+    Closed(Connection),
     /// Something that cannot be opened as the database it should be.
     Damaged,
 }
@@ -114,17 +114,17 @@ pub(in crate::store) enum Standing {
 ///
 /// # Errors
 /// Another program has it open, or it is another program's.
-pub(in crate::store) fn to_take_away(path: &Path) -> Result<Standing, StoreError> {
-    match look_at(path) {
-        Ok(None) => return Ok(Standing::Nothing),
+pub(in crate::store) fn for_replacement(path: &Path) -> Result<TargetFile, StoreError> {
+    match read_header(path) {
+        Ok(None) => return Ok(TargetFile::Absent),
         Ok(Some(_)) => {}
-        Err(StoreError::Foreign { why, .. }) if why != OTHER_PROGRAM => return Ok(Standing::Damaged),
-        Err(StoreError::Damaged { .. }) => return Ok(Standing::Damaged),
+        Err(StoreError::Foreign { why, .. }) if why != OTHER_PROGRAM => return Ok(TargetFile::Damaged),
+        Err(StoreError::Damaged { .. }) => return Ok(TargetFile::Damaged),
         Err(other) => return Err(other),
     }
     let closed = || -> Result<Connection, StoreError> {
         let conn = writable(path)?;
-        for _ in 0..TRIES_TO_CLOSE {
+        for _ in 0..CLOSE_ATTEMPTS {
             // Only the last connection can leave WAL mode: -wal and -shm are folded in and gone then.
             let mode: String = conn.query_row("PRAGMA journal_mode = delete", [], |row| row.get(0))?;
             conn.execute_batch("BEGIN EXCLUSIVE")?;
@@ -137,9 +137,9 @@ pub(in crate::store) fn to_take_away(path: &Path) -> Result<Standing, StoreError
         }
         Err(StoreError::InUse { path: path.to_owned(), holder: ANOTHER_PROGRAM.to_owned() })
     };
-    match closed().map_err(|e| e.about(path)) {
-        Ok(conn) => Ok(Standing::Alone(conn)),
-        Err(StoreError::Damaged { .. }) => Ok(Standing::Damaged),
+    match closed().map_err(|e| e.with_path(path)) {
+        Ok(conn) => Ok(TargetFile::Closed(conn)),
+        Err(StoreError::Damaged { .. }) => Ok(TargetFile::Damaged),
         Err(e) if e.is_busy() => {
             Err(StoreError::InUse { path: path.to_owned(), holder: ANOTHER_PROGRAM.to_owned() })
         }
@@ -150,7 +150,7 @@ pub(in crate::store) fn to_take_away(path: &Path) -> Result<Standing, StoreError
 /// Opens an existing `path` for reading; the connection cannot write.
 pub fn for_reading(path: &Path) -> Result<Connection, StoreError> {
     let conn = of_any_version(path)?;
-    check_version(&conn, path).map_err(|e| e.about(path))?;
+    check_version(&conn, path).map_err(|e| e.with_path(path))?;
     Ok(conn)
 }
 
@@ -162,7 +162,7 @@ pub(in crate::store) fn of_any_version(path: &Path) -> Result<Connection, StoreE
         let conn = read_only(path, OpenFlags::empty(), BUSY)?;
         newer_than_us(&conn, path).map(|_| conn)
     };
-    opened().map_err(|e: StoreError| e.about(path))
+    opened().map_err(|e: StoreError| e.with_path(path))
 }
 
 fn read_only(name: &Path, flags: OpenFlags, wait: Duration) -> Result<Connection, StoreError> {
@@ -179,14 +179,14 @@ fn read_only(name: &Path, flags: OpenFlags, wait: Duration) -> Result<Connection
 /// An ordinary reader makes a missing -wal and -shm where it may, and notes in the -shm where it reads. This one takes the marks that
 /// others made there; where a file is missing it reads the database alone, as if no process could write to it. Where that would be wrong,
 /// because a process works on it or the -wal holds something, it is [`StoreError::Refused`].
-pub fn for_looking(path: &Path) -> Result<Connection, StoreError> {
+pub fn without_trace(path: &Path) -> Result<Connection, StoreError> {
     assert_safe_sqlite()?;
     must_be_there(path)?;
     instance::refuse_second_name(path)?;
     let real = place::real(path)?;
-    let is_whole = ["-wal", "-shm"].into_iter().all(|suffix| place::beside(&real, suffix).exists());
+    let is_whole = ["-wal", "-shm"].into_iter().all(|suffix| place::sibling(&real, suffix).exists());
     if !is_whole {
-        let wal = std::fs::metadata(place::beside(&real, "-wal")).map_or(0, |wal| wal.len());
+        let wal = std::fs::metadata(place::sibling(&real, "-wal")).map_or(0, |wal| wal.len());
         if wal > 0 || Instance::holder(path)?.is_some() {
             return Err(StoreError::Refused(format!(
                 "{} cannot be read without making its missing -wal or -shm, and its last changes may be in them",
@@ -197,13 +197,13 @@ pub fn for_looking(path: &Path) -> Result<Connection, StoreError> {
     let how = if is_whole { "readonly_shm=1" } else { "immutable=1" };
     let opened = || {
         let name = place::uri(&real, &format!("mode=ro&{how}"));
-        let conn = read_only(name.as_ref(), OpenFlags::SQLITE_OPEN_URI, BUSY_LOOK)?;
+        let conn = read_only(name.as_ref(), OpenFlags::SQLITE_OPEN_URI, BUSY_WITHOUT_TRACE)?;
         match newer_than_us(&conn, path)? {
             0 => Err(StoreError::Missing(path.to_owned())),
             _ => Ok(conn),
         }
     };
-    opened().map_err(|e: StoreError| e.about(path))
+    opened().map_err(|e: StoreError| e.with_path(path))
 }
 
 /// Opens an existing `path` for reading, after the check that comes before writing.
@@ -224,11 +224,11 @@ pub fn for_dry_run(path: &Path) -> Result<(Connection, Option<Instance>), StoreE
         other => other?,
     }
     let real = place::real(path)?;
-    let is_whole = ["-wal", "-shm"].into_iter().all(|suffix| place::beside(&real, suffix).exists());
+    let is_whole = ["-wal", "-shm"].into_iter().all(|suffix| place::sibling(&real, suffix).exists());
     let (conn, lock) = match is_whole || stands_alone(path) {
         true => (of_any_version(path)?, None),
         // An ordinary reader would make what is missing.
-        false => match (for_looking(path), Instance::share(path)) {
+        false => match (without_trace(path), Instance::share(path)) {
             (Ok(conn), Ok(lock)) => (conn, Some(lock)),
             (Err(StoreError::Refused(_)), _) | (Ok(_), Err(StoreError::InUse { .. })) => {
                 (of_any_version(path)?, None)
@@ -240,14 +240,14 @@ pub fn for_dry_run(path: &Path) -> Result<(Connection, Option<Instance>), StoreE
         check_before_writing(&conn, path, must_be_ours(path)?)?;
         check_version(&conn, path)
     };
-    check().map_err(|e| e.about(path))?;
+    check().map_err(|e| e.with_path(path))?;
     Ok((conn, lock))
 }
 
 /// A new database in memory, in the place of `path`.
 fn empty(path: &Path) -> Result<Connection, StoreError> {
     let mut conn = Connection::open_in_memory()?;
-    own::sign(&conn)?;
+    signature::sign(&conn)?;
     migrate(&mut conn, path)?;
     Ok(conn)
 }
@@ -282,7 +282,7 @@ pub(in crate::store) fn with_temporary_files<T>(
     conn.pragma_update(None, "temp_store", "memory")?;
     worked.map_err(|e| match (e, conn.path()) {
         (StoreError::Statement(e), Some(path)) if e.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
-            StoreError::FullBeside(path.into())
+            StoreError::FullTemporaryFiles(path.into())
         }
         (e, _) => e,
     })
@@ -300,11 +300,11 @@ fn writable(path: &Path) -> Result<Connection, StoreError> {
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         // A large sort must not leave payment tokens in a temporary file. Said before anything is read, for it would be read again.
         conn.pragma_update(None, "temp_store", "memory")?;
-        own::sign(&conn)?;
+        signature::sign(&conn)?;
         conn.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(conn)
     };
-    open().map_err(|e| e.about(path))
+    open().map_err(|e| e.with_path(path))
 }
 
 /// Makes the file, readable by its owner and group alone; SQLite gives -wal and -shm the same mode.

@@ -12,7 +12,7 @@ pub(in crate::store) struct Malformed;
 
 /// What a page is used for, as far as its unused bytes depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::store) enum Use {
+pub(in crate::store) enum PageUse {
     /// A page of a table or an index.
     Tree,
     /// Continues a large payload; so many bytes of it are on this page.
@@ -31,18 +31,18 @@ const DATABASE_HEADER: usize = 100;
 pub(in crate::store) fn wipe(
     page: &mut [u8],
     number: u32,
-    used: Use,
+    used: PageUse,
     usable: usize,
 ) -> Result<bool, Malformed> {
     let page = page.get_mut(..usable).ok_or(Malformed)?;
     match used {
-        Use::Tree => wipe_tree(page, if number == 1 { DATABASE_HEADER } else { 0 }),
-        Use::Overflow(payload) => zero(page, payload.saturating_add(4), usable),
-        Use::Trunk => {
+        PageUse::Tree => wipe_tree(page, if number == 1 { DATABASE_HEADER } else { 0 }),
+        PageUse::Overflow(payload) => zero(page, payload.saturating_add(4), usable),
+        PageUse::Trunk => {
             let used = 8 + 4 * leaves(page)?.count();
             zero(page, used, usable)
         }
-        Use::Free => zero(page, 0, usable),
+        PageUse::Free => zero(page, 0, usable),
     }
 }
 
@@ -132,20 +132,20 @@ mod tests {
     #[test]
     fn tree_page_keeps_its_header_cells_and_free_block_links() {
         let mut page = leaf(0);
-        assert_eq!(wipe(&mut page, 2, Use::Tree, 64), Ok(true));
+        assert_eq!(wipe(&mut page, 2, PageUse::Tree, 64), Ok(true));
         let mut expected = vec![0; 64];
         expected[..10].copy_from_slice(&[13, 0, 50, 0, 1, 0, 50, 0, 0, 60]);
         expected[50..54].copy_from_slice(&[0, 0, 0, 10]);
         expected[60..].fill(0xAA);
         assert_eq!(page, expected);
-        assert_eq!(wipe(&mut page, 2, Use::Tree, 64), Ok(false), "the second time nothing changes");
+        assert_eq!(wipe(&mut page, 2, PageUse::Tree, 64), Ok(false), "the second time nothing changes");
     }
 
     #[test]
     fn reserved_bytes_and_the_database_header_are_kept() {
         let mut page = vec![0xAA; 256];
         page[100..108].copy_from_slice(&[13, 0, 0, 0, 0, 0, 240, 0]);
-        assert_eq!(wipe(&mut page, 1, Use::Tree, 240), Ok(true));
+        assert_eq!(wipe(&mut page, 1, PageUse::Tree, 240), Ok(true));
         assert!(page[..100].iter().chain(&page[240..]).all(|byte| *byte == 0xAA));
         assert!(page[108..240].iter().all(|byte| *byte == 0));
     }
@@ -158,9 +158,9 @@ mod tests {
             assert_eq!(wipe(&mut page, 2, used, 32), Ok(true));
             page.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
         };
-        assert_eq!(wiped(Use::Overflow(20)), 24);
-        assert_eq!(wiped(Use::Trunk), 16, "two entries of four bytes");
-        assert_eq!(wiped(Use::Free), 0);
+        assert_eq!(wiped(PageUse::Overflow(20)), 24);
+        assert_eq!(wiped(PageUse::Trunk), 16, "two entries of four bytes");
+        assert_eq!(wiped(PageUse::Free), 0);
     }
 
     #[test]
@@ -168,7 +168,7 @@ mod tests {
         let broken = |at: usize, byte: u8| {
             let mut page = leaf(0);
             page[at] = byte;
-            wipe(&mut page, 2, Use::Tree, 64)
+            wipe(&mut page, 2, PageUse::Tree, 64)
         };
         assert_eq!(broken(0, 7), Err(Malformed), "no kind of page");
         assert_eq!(broken(4, 40), Err(Malformed), "pointers that reach into the cells");
@@ -177,8 +177,8 @@ mod tests {
         assert_eq!(broken(51, 50), Err(Malformed), "free blocks in a ring");
         let mut page = vec![0; 32];
         page[4] = 1;
-        assert_eq!(wipe(&mut page, 2, Use::Trunk, 32), Err(Malformed), "more leaves than fit");
-        assert_eq!(wipe(&mut page, 2, Use::Overflow(40), 32), Err(Malformed));
-        assert_eq!(wipe(&mut page, 2, Use::Free, 64), Err(Malformed));
+        assert_eq!(wipe(&mut page, 2, PageUse::Trunk, 32), Err(Malformed), "more leaves than fit");
+        assert_eq!(wipe(&mut page, 2, PageUse::Overflow(40), 32), Err(Malformed));
+        assert_eq!(wipe(&mut page, 2, PageUse::Free, 64), Err(Malformed));
     }
 }

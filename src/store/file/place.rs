@@ -41,7 +41,7 @@ pub fn real(path: &Path) -> Result<PathBuf, StoreError> {
 }
 
 /// The name of a file beside `path`: `DATABASE` and the suffix.
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub fn sibling(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -74,7 +74,7 @@ pub fn prefix(database: &Path, suffix: &str) -> String {
 
 /// Returns `first`, or `first` with a number after it: a name for which `is_taken` is false.
 pub(in crate::store) fn free_name(first: PathBuf, is_taken: impl Fn(&Path) -> bool) -> PathBuf {
-    let mut others = (2..).map(|n| beside(&first, &format!("-{n}")));
+    let mut others = (2..).map(|n| sibling(&first, &format!("-{n}")));
     match is_taken(&first) {
         true => others.find(|name| !is_taken(name)).unwrap_or(first),
         false => first,

@@ -4,13 +4,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::processes;
-use crate::store::{Instance, beside};
+use crate::store::{Instance, sibling};
 
 /// Returns the processes that read the database at `path` now, as `name (process N)`; this one and the one that works on the database
 /// are not among them, as their transactions are short.
 pub fn of(path: &Path) -> Vec<String> {
     let Ok(real) = path.canonicalize() else { return Vec::new() };
-    let Ok(shm) = std::fs::metadata(beside(&real, "-shm")) else { return Vec::new() };
+    let Ok(shm) = std::fs::metadata(sibling(&real, "-shm")) else { return Vec::new() };
     let instance = Instance::holder(path).ok().flatten().and_then(|holder| holder.process());
     let is_ours = |process: &u32| *process == std::process::id() || Some(*process) == instance;
     let readers = processes::readers(shm.ino()).into_iter().filter(|process| !is_ours(process));

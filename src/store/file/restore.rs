@@ -11,7 +11,7 @@
 //! An earlier database does not contain what was done since. So its unfinished intents park, its log continues under another id
 //! (entries that a reader saw under the old id may be missing), and its next complete sweep holds every deletion.
 
-mod aside;
+mod moved_files;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -22,11 +22,11 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use aside::{Aside, make_private};
+use moved_files::{MovedFiles, make_private};
 
-use super::open::{self, Standing};
+use super::copy_job::{CopyJob, CopyStep};
+use super::open::{self, TargetFile};
 use super::place;
-use super::work::{Step, Work};
 use crate::store::log::changes::{self, Head};
 use crate::store::log::{holds, mirror, passes, verify};
 use crate::store::outbox::engine;
@@ -57,18 +57,18 @@ pub struct Prepared {
 /// only read.
 ///
 /// # Errors
-/// [`StoreError::Unfit`] or [`StoreError::Newer`] where `from` cannot be restored, [`StoreError::InUse`] where a process works on it.
-pub fn prepare(from: &Path, to: &Path, at: &str, work: &Work) -> Result<Prepared, StoreError> {
+/// [`StoreError::NotRestorable`] or [`StoreError::Newer`] where `from` cannot be restored, [`StoreError::InUse`] where a process works on it.
+pub fn prepare(from: &Path, to: &Path, at: &str, job: &CopyJob) -> Result<Prepared, StoreError> {
     let prepared = (|| {
-        copy_files(from, to, work)?;
-        make_ready(to, at, work).map_err(|e| e.about(to))
+        copy_files(from, to, job)?;
+        make_ready(to, at, job).map_err(|e| e.with_path(to))
     })();
-    work.ended(prepared).map_err(|e| said_of(from, to, e))
+    job.or_stopped(prepared).map_err(|e| about_source(from, to, e))
 }
 
 /// Turns an error about the copy into one about its source, unless there is no room for the copy.
-fn said_of(from: &Path, to: &Path, error: StoreError) -> StoreError {
-    let unfit = |why: String| StoreError::Unfit { path: from.to_owned(), why };
+fn about_source(from: &Path, to: &Path, error: StoreError) -> StoreError {
+    let unfit = |why: String| StoreError::NotRestorable { path: from.to_owned(), why };
     match error {
         StoreError::Damaged { why, .. } => unfit(format!("it is damaged ({why})")),
         StoreError::Foreign { why, .. } => unfit(format!("{why}, and none of komoju-sync")),
@@ -84,7 +84,7 @@ fn said_of(from: &Path, to: &Path, error: StoreError) -> StoreError {
 }
 
 /// The file, and what SQLite left beside it: without its -wal the last commits would be missing.
-fn copy_files(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
+fn copy_files(from: &Path, to: &Path, job: &CopyJob) -> Result<(), StoreError> {
     let unreadable = |source| StoreError::File { path: from.to_owned(), what: "cannot be read", source };
     // Anything else might never end, or not even open.
     if !fs::metadata(from).map_err(unreadable)?.is_file() {
@@ -99,11 +99,11 @@ fn copy_files(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
     let files: Vec<(PathBuf, PathBuf)> = [""]
         .into_iter()
         .chain(["-wal", "-journal"])
-        .map(|suffix| (place::beside(&from, suffix), place::beside(to, suffix)))
+        .map(|suffix| (place::sibling(&from, suffix), place::sibling(to, suffix)))
         .filter(|(from, _)| fs::metadata(from).is_ok_and(|file| file.is_file()))
         .collect();
     let bytes = files.iter().filter_map(|(from, _)| Some(fs::metadata(from).ok()?.len())).sum();
-    work.begin(Step::Copying, bytes);
+    job.begin(CopyStep::Copying, bytes);
     let mut done = 0;
     let mut piece = vec![0; PIECE];
     for (from, to) in files {
@@ -115,25 +115,25 @@ fn copy_files(from: &Path, to: &Path, work: &Work) -> Result<(), StoreError> {
         let mut target =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&to).map_err(unwritable)?;
         loop {
-            work.go_on()?;
+            job.check_stop()?;
             let read = source.read(&mut piece).map_err(unreadable)?;
             if read == 0 {
                 break;
             }
             target.write_all(&piece[..read]).map_err(unwritable)?;
             done += read as u64;
-            work.has_done(done);
+            job.set_done(done);
         }
     }
     Ok(())
 }
 
-fn make_ready(path: &Path, at: &str, work: &Work) -> Result<Prepared, StoreError> {
-    let mut conn = open::alone(path)?;
-    work.on(&conn)?;
+fn make_ready(path: &Path, at: &str, job: &CopyJob) -> Result<Prepared, StoreError> {
+    let mut conn = open::for_restore(path)?;
+    job.interrupt_on_stop(&conn)?;
     let head = changes::head(&conn)?;
-    work.begin(Step::Checking, u64::try_from(head.seq).unwrap_or(0));
-    let verified = verify::verify_watched(&conn, None, |seq| work.has_done(seq))?;
+    job.begin(CopyStep::Checking, u64::try_from(head.seq).unwrap_or(0));
+    let verified = verify::verify_with_progress(&conn, None, |seq| job.set_done(seq))?;
     if let Some(finding) = verified.findings.first() {
         let more = match verified.finding_count {
             1 => String::new(),
@@ -142,14 +142,14 @@ fn make_ready(path: &Path, at: &str, work: &Work) -> Result<Prepared, StoreError
         return Err(StoreError::Damaged { path: path.to_owned(), why: format!("{finding}{more}") });
     }
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let prepared = begin_anew(&tx, at)?;
+    let prepared = reset_for_use(&tx, at)?;
     tx.commit()?;
     conn.close().map_err(|(_, e)| e)?;
     Ok(prepared)
 }
 
 /// Removes from an earlier database what must not be used again.
-fn begin_anew(tx: &Tx<'_>, at: &str) -> Result<Prepared, StoreError> {
+fn reset_for_use(tx: &Tx<'_>, at: &str) -> Result<Prepared, StoreError> {
     let last_at = tx.query_row(
         "SELECT max(coalesce((SELECT max(coalesce(finished_at, started_at)) FROM pass), ''),
                     coalesce((SELECT max(created_at) FROM intents), ''))",
@@ -208,7 +208,7 @@ pub fn give_to_owner(prepared: &Path, path: &Path) -> Result<(), StoreError> {
         given.map_err(|e| refused(place::in_words(e)))
     };
     given(prepared, open_own(prepared), Some(mode))?;
-    let lock = place::beside(path, ".lock");
+    let lock = place::sibling(path, ".lock");
     given(&lock, place::open_plain(&lock), None)
 }
 
@@ -229,13 +229,13 @@ fn open_own(path: &Path) -> std::io::Result<File> {
 
 /// What was put in place, and of what.
 #[derive(Clone, Debug, Default)]
-pub struct Placed {
+pub struct Replacement {
     /// Where the database that was there is kept, if there was one.
     pub kept: Option<PathBuf>,
     /// Whether only its owner can read that: it holds personal data, and payment tokens of intents that were not settled.
     pub is_private: bool,
     /// Customers that were erased in the old database and are in the new one with content; `None` where the old one cannot be read.
-    pub came_back: Option<Vec<String>>,
+    pub lost_erasures: Option<Vec<String>>,
 }
 
 /// Puts `prepared`, a whole database alone in its file and on the same file system, in the place of the one at `path`; `stamp` goes
@@ -246,63 +246,63 @@ pub struct Placed {
 ///
 /// # Errors
 /// Another program has the old database open, or the file system refuses. The old database is then still in its place.
-pub fn put_in_place(prepared: &Path, path: &Path, stamp: &str) -> Result<Placed, StoreError> {
-    put_by(prepared, path, stamp, |one, other| {
+pub fn put_in_place(prepared: &Path, path: &Path, stamp: &str) -> Result<Replacement, StoreError> {
+    put_in_place_by(prepared, path, stamp, |one, other| {
         rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, RenameFlags::EXCHANGE)
     })
 }
 
-fn put_by(
+fn put_in_place_by(
     prepared: &Path,
     path: &Path,
     stamp: &str,
     exchange: impl FnOnce(&Path, &Path) -> rustix::io::Result<()>,
-) -> Result<Placed, StoreError> {
-    let standing = open::to_take_away(path)?;
-    let came_back = match &standing {
-        Standing::Nothing => Some(Vec::new()),
-        Standing::Alone(old) => came_back(old, prepared).ok(),
-        Standing::Damaged => None,
+) -> Result<Replacement, StoreError> {
+    let target = open::for_replacement(path)?;
+    let lost_erasures = match &target {
+        TargetFile::Absent => Some(Vec::new()),
+        TargetFile::Closed(old) => lost_erasures(old, prepared).ok(),
+        TargetFile::Damaged => None,
     };
     let failed = |what| {
         let path = path.to_owned();
         move |source| StoreError::File { path, what, source }
     };
     let kept = free_name(path, stamp);
-    let is_nothing = matches!(standing, Standing::Nothing);
-    if !is_nothing {
+    let is_absent = matches!(target, TargetFile::Absent);
+    if !is_absent {
         fs::rename(prepared, &kept).map_err(failed("cannot be replaced"))?;
     }
     // Under names that belong to neither of the two databases until those have changed theirs.
-    let mut aside = Aside::default();
+    let mut moved = MovedFiles::default();
     let put = (|| {
-        if !matches!(standing, Standing::Alone(_)) {
+        if !matches!(target, TargetFile::Closed(_)) {
             let what = "has a -wal, -journal or -shm that cannot be moved; nothing was changed";
-            aside.take(path, &kept).map_err(failed(what))?;
+            moved.take(path, &kept).map_err(failed(what))?;
         }
         sync_directory(path)?;
-        match is_nothing {
+        match is_absent {
             true => fs::rename(prepared, path).map_err(failed("cannot be replaced")),
             false => exchange(&kept, path).map_err(|e| failed(cannot_exchange(e))(e.into())),
         }
     })();
     if let Err(error) = put {
-        aside.put_back();
-        if !is_nothing {
+        moved.put_back();
+        if !is_absent {
             // Into the directory that goes with this process.
             let _ = fs::rename(&kept, prepared);
         }
         return Err(error);
     }
-    let kept_commits = aside.settle(&kept);
+    let kept_commits = moved.keep_commits(&kept);
     sync_directory(path)?;
     // Until here no other process can read the old database.
-    drop(standing);
-    let kept_all = [""].into_iter().chain(COMPANIONS).map(|suffix| place::beside(&kept, suffix));
+    drop(target);
+    let kept_all = [""].into_iter().chain(COMPANIONS).map(|suffix| place::sibling(&kept, suffix));
     let exposed =
         kept_all.filter(|file| fs::symlink_metadata(file).is_ok() && make_private(file).is_err()).count();
     let is_private = exposed == 0;
-    Ok(Placed { kept: (!is_nothing || kept_commits).then_some(kept), is_private, came_back })
+    Ok(Replacement { kept: (!is_absent || kept_commits).then_some(kept), is_private, lost_erasures })
 }
 
 fn cannot_exchange(error: Errno) -> &'static str {
@@ -316,7 +316,7 @@ fn cannot_exchange(error: Errno) -> &'static str {
 }
 
 /// Returns the customers that were erased more often in the old database than in the new one, and whose content the new one holds.
-fn came_back(old: &Conn, prepared: &Path) -> Result<Vec<String>, StoreError> {
+fn lost_erasures(old: &Conn, prepared: &Path) -> Result<Vec<String>, StoreError> {
     let erased =
         "SELECT customer_id, count(*) FROM change_log WHERE kind = 'erased' GROUP BY customer_id ORDER BY 1";
     let mut erased = old.prepare(erased)?;
@@ -341,9 +341,9 @@ fn came_back(old: &Conn, prepared: &Path) -> Result<Vec<String>, StoreError> {
 
 /// Returns a name beside `path` that neither a file nor a companion of it has.
 fn free_name(path: &Path, stamp: &str) -> PathBuf {
-    let exists = |name: &Path, suffix: &str| fs::symlink_metadata(place::beside(name, suffix)).is_ok();
+    let exists = |name: &Path, suffix: &str| fs::symlink_metadata(place::sibling(name, suffix)).is_ok();
     let is_taken = |name: &Path| exists(name, "") || COMPANIONS.iter().any(|suffix| exists(name, suffix));
-    place::free_name(place::beside(path, &format!(".before-restore-{stamp}")), is_taken)
+    place::free_name(place::sibling(path, &format!(".before-restore-{stamp}")), is_taken)
 }
 
 fn sync_directory(path: &Path) -> Result<(), StoreError> {

@@ -11,7 +11,7 @@ use crate::store::StoreError;
 
 /// What an object of a schema is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::store) enum Kind {
+pub(in crate::store) enum ObjectKind {
     /// A table with rows of its own.
     Table,
     /// A table of a module.
@@ -21,7 +21,7 @@ pub(in crate::store) enum Kind {
     View,
 }
 
-impl Kind {
+impl ObjectKind {
     /// Returns the kind with this word.
     pub(in crate::store) fn of(word: &str) -> Self {
         match word {
@@ -36,14 +36,14 @@ impl Kind {
 
 /// An object of a schema. SQLite's own are not among them: it makes them with the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::store) struct Object {
-    pub(in crate::store) kind: Kind,
+pub(in crate::store) struct SchemaObject {
+    pub(in crate::store) kind: ObjectKind,
     pub(in crate::store) name: String,
     pub(in crate::store) table: String,
     pub(in crate::store) sql: String,
 }
 
-impl Object {
+impl SchemaObject {
     /// The error of a backup that must not leave this out. A failure that has nothing to do with the object stays what it is.
     pub(in crate::store) fn cannot_be_copied(&self, from: &Path, error: StoreError) -> StoreError {
         let StoreError::Statement(source) = &error else { return error };
@@ -57,35 +57,35 @@ impl Object {
     }
 }
 
-impl std::fmt::Display for Object {
+impl std::fmt::Display for SchemaObject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { kind, name, table, .. } = self;
         match kind {
-            Kind::Table => write!(f, "table {name}"),
-            Kind::Virtual => write!(f, "virtual table {name}"),
-            Kind::View => write!(f, "view {name}"),
-            Kind::Index => write!(f, "index {name} on {table}"),
-            Kind::Trigger => write!(f, "trigger {name} on {table}"),
+            ObjectKind::Table => write!(f, "table {name}"),
+            ObjectKind::Virtual => write!(f, "virtual table {name}"),
+            ObjectKind::View => write!(f, "view {name}"),
+            ObjectKind::Index => write!(f, "index {name} on {table}"),
+            ObjectKind::Trigger => write!(f, "trigger {name} on {table}"),
         }
     }
 }
 
 /// The objects of an attached database, in the order in which they were made.
-pub(in crate::store) fn objects(conn: &Connection, database: &str) -> Result<Vec<Object>, StoreError> {
+pub(in crate::store) fn objects(conn: &Connection, database: &str) -> Result<Vec<SchemaObject>, StoreError> {
     let mut statement = conn.prepare(&format!(
         "SELECT CASE WHEN type = 'table' AND rootpage = 0 THEN 'virtual' ELSE type END AS kind, name, tbl_name, sql
          FROM {database}.sqlite_schema
          WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
     ))?;
     let objects = statement.query_map([], |row| {
-        let kind = Kind::of(&row.get::<_, String>(0)?);
-        Ok(Object { kind, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? })
+        let kind = ObjectKind::of(&row.get::<_, String>(0)?);
+        Ok(SchemaObject { kind, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? })
     })?;
     Ok(objects.collect::<Result<_, _>>()?)
 }
 
 /// The columns of a table of `source`.
-pub(in crate::store) struct Columns {
+pub(in crate::store) struct TableColumns {
     /// Those that are stored, quoted.
     pub(in crate::store) stored: Vec<String>,
     /// Whether others are generated from them.
@@ -95,7 +95,7 @@ pub(in crate::store) struct Columns {
 }
 
 /// Reads the columns of a table of `source`.
-pub(in crate::store) fn columns(conn: &Connection, table: &str) -> Result<Columns, StoreError> {
+pub(in crate::store) fn columns(conn: &Connection, table: &str) -> Result<TableColumns, StoreError> {
     let mut statement =
         conn.prepare("SELECT name, hidden, pk, type FROM pragma_table_xinfo(?1, 'source') ORDER BY cid")?;
     let rows = statement.query_map([table], |row| {
@@ -107,7 +107,7 @@ pub(in crate::store) fn columns(conn: &Connection, table: &str) -> Result<Column
     let without = "SELECT wr FROM pragma_table_list WHERE schema = 'source' AND name = ?1";
     let has_rowid = conn.query_row(without, [table], |row| row.get::<_, i64>(0))? == 0;
     let is_free = |name: &&str| !rows.iter().any(|(column, ..)| column.eq_ignore_ascii_case(name));
-    Ok(Columns {
+    Ok(TableColumns {
         stored: rows.iter().filter(|(_, hidden, ..)| *hidden == 0).map(|(name, ..)| quoted(name)).collect(),
         has_generated: rows.iter().any(|(_, hidden, ..)| *hidden != 0),
         hidden_rowid: ["rowid", "_rowid_", "oid"]
@@ -118,8 +118,8 @@ pub(in crate::store) fn columns(conn: &Connection, table: &str) -> Result<Column
 }
 
 /// Copies the rows of a table. Their numbers stay: an index of others may refer to them.
-pub(in crate::store) fn rows(conn: &Connection, table: &Object) -> Result<(), StoreError> {
-    let Columns { stored, has_generated, hidden_rowid } = columns(conn, &table.name)?;
+pub(in crate::store) fn rows(conn: &Connection, table: &SchemaObject) -> Result<(), StoreError> {
+    let TableColumns { stored, has_generated, hidden_rowid } = columns(conn, &table.name)?;
     let name = quoted(&table.name);
     let sql = match (hidden_rowid, has_generated) {
         // In this form SQLite copies whole pages.
@@ -147,7 +147,7 @@ pub(in crate::store) fn sequences(conn: &Connection) -> Result<(), StoreError> {
 }
 
 /// Copies a virtual table's line of the schema. The tables that hold its content are there already, and must not be made by it.
-pub(in crate::store) fn virtual_table(conn: &Connection, table: &Object) -> Result<(), StoreError> {
+pub(in crate::store) fn virtual_table(conn: &Connection, table: &SchemaObject) -> Result<(), StoreError> {
     conn.pragma_update(None, "writable_schema", true)?;
     let line = "INSERT INTO main.sqlite_schema (type, name, tbl_name, rootpage, sql) VALUES ('table', ?1, ?1, 0, ?2)";
     let inserted = conn.execute(line, [&table.name, &table.sql]);

@@ -13,7 +13,7 @@
 
 use rusqlite::TransactionBehavior;
 
-use super::page::{self, Malformed, Use};
+use super::page::{self, Malformed, PageUse};
 use crate::store::{Conn, StoreError, Tx};
 
 /// Overwrites all unused bytes and notes up to which mark that is done, in one transaction.
@@ -40,7 +40,7 @@ pub(in crate::store) fn scrub(conn: &mut Conn) -> Result<(), StoreError> {
 /// The pages whose unused bytes are not all zero.
 struct Unused {
     usable: usize,
-    dirty: Vec<(u32, Use)>,
+    dirty: Vec<(u32, PageUse)>,
 }
 
 fn find_unused(tx: &Tx<'_>) -> Result<Unused, StoreError> {
@@ -49,7 +49,7 @@ fn find_unused(tx: &Tx<'_>) -> Result<Unused, StoreError> {
     let first = load(1)?;
     let usable = page::usable(&first).map_err(|Malformed| malformed(1))?;
     let mut dirty = Vec::new();
-    let mut look = |number: u32, used: Use, bytes: &mut [u8]| -> Result<(), StoreError> {
+    let mut look = |number: u32, used: PageUse, bytes: &mut [u8]| -> Result<(), StoreError> {
         if page::wipe(bytes, number, used, usable).map_err(|Malformed| malformed(number))? {
             dirty.push((number, used));
         }
@@ -65,8 +65,8 @@ fn find_unused(tx: &Tx<'_>) -> Result<Unused, StoreError> {
     while let Some(row) = rows.next()? {
         let number = row.get(0)?;
         let used = match row.get_ref(1)?.as_bytes().unwrap_or_default() {
-            b"internal" | b"leaf" => Use::Tree,
-            b"overflow" => Use::Overflow(row.get(2)?),
+            b"internal" | b"leaf" => PageUse::Tree,
+            b"overflow" => PageUse::Overflow(row.get(2)?),
             _ => return Err(malformed(number)),
         };
         bytes.clear();
@@ -84,9 +84,9 @@ fn find_unused(tx: &Tx<'_>) -> Result<Unused, StoreError> {
         let mut bytes = load(trunk)?;
         let leaves: Vec<u32> = page::leaves(&bytes).map_err(|Malformed| malformed(trunk))?.collect();
         let next = page::next_trunk(&bytes).map_err(|Malformed| malformed(trunk))?;
-        look(trunk, Use::Trunk, &mut bytes)?;
+        look(trunk, PageUse::Trunk, &mut bytes)?;
         for leaf in leaves {
-            look(leaf, Use::Free, &mut load(leaf)?)?;
+            look(leaf, PageUse::Free, &mut load(leaf)?)?;
         }
         trunk = next;
     }

@@ -23,23 +23,23 @@ pub(in crate::store) fn salt(path: &Path) -> std::io::Result<i64> {
 
 /// What a WAL holds of the time before a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::store) enum Older {
+pub(in crate::store) enum OldFrames {
     /// It was not restarted since.
-    Current,
+    NotRestarted,
     /// It was restarted; so many frames have another salt than its header. A part of a frame at the end counts as one.
-    Left(u64),
+    Remaining(u64),
 }
 
 /// Returns how many older frames the WAL at `path` holds, where `before` is the salt that it had at the moment in question.
-pub(in crate::store) fn older_frames(path: &Path, before: i64) -> std::io::Result<Older> {
+pub(in crate::store) fn older_frames(path: &Path, before: i64) -> std::io::Result<OldFrames> {
     let file = File::open(path)?;
     let size = file.metadata()?.len();
     if size < HEADER {
-        return Ok(Older::Left(0));
+        return Ok(OldFrames::Remaining(0));
     }
     let salt: [u8; 8] = read(&file, 16)?;
     if i64::from_be_bytes(salt) == before {
-        return Ok(Older::Current);
+        return Ok(OldFrames::NotRestarted);
     }
     let page: [u8; 4] = read(&file, 8)?;
     let frame = FRAME_HEADER + u64::from(u32::from_be_bytes(page));
@@ -49,7 +49,7 @@ pub(in crate::store) fn older_frames(path: &Path, before: i64) -> std::io::Resul
             older += 1;
         }
     }
-    Ok(Older::Left(older))
+    Ok(OldFrames::Remaining(older))
 }
 
 fn read<const N: usize>(file: &File, at: u64) -> std::io::Result<[u8; N]> {
@@ -82,14 +82,14 @@ mod tests {
     fn frames_of_another_salt_than_the_header_are_older() {
         let older = |file: &tempfile::NamedTempFile| older_frames(file.path(), 7).unwrap();
         assert_eq!(salt(wal(7, &[]).path()).unwrap(), 7);
-        assert_eq!(older(&wal(7, &[7, 7])), Older::Current, "the same WAL");
-        assert_eq!(older(&wal(8, &[8, 8])), Older::Left(0));
-        assert_eq!(older(&wal(8, &[8, 7, 7])), Older::Left(2), "behind the new one");
-        assert_eq!(older(&wal(9, &[9, 8, 9])), Older::Left(1), "of a restart in between");
+        assert_eq!(older(&wal(7, &[7, 7])), OldFrames::NotRestarted, "the same WAL");
+        assert_eq!(older(&wal(8, &[8, 8])), OldFrames::Remaining(0));
+        assert_eq!(older(&wal(8, &[8, 7, 7])), OldFrames::Remaining(2), "behind the new one");
+        assert_eq!(older(&wal(9, &[9, 8, 9])), OldFrames::Remaining(1), "of a restart in between");
         let cut = wal(8, &[8]);
         cut.as_file().set_len(32 + 24 + 512 + 100).unwrap();
-        assert_eq!(older(&cut), Older::Left(1), "bytes that are no whole frame");
+        assert_eq!(older(&cut), OldFrames::Remaining(1), "bytes that are no whole frame");
         let empty = tempfile::NamedTempFile::new().unwrap();
-        assert_eq!((salt(empty.path()).unwrap(), older(&empty)), (0, Older::Left(0)));
+        assert_eq!((salt(empty.path()).unwrap(), older(&empty)), (0, OldFrames::Remaining(0)));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rusqlite::TransactionBehavior;
 
-use super::wal::{self, Older};
+use super::wal::{self, OldFrames};
 use super::{open, place, scrub};
 use crate::store::{Conn, StoreError, Tx};
 
@@ -21,7 +21,7 @@ const BATCH: u64 = 500;
 
 /// What may still hold copies of settled tokens or of erased data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Left {
+pub struct WipeBacklog {
     /// Whether erased data may be left.
     pub erasure: bool,
     /// Whether settled tokens may be left.
@@ -34,7 +34,7 @@ pub struct Left {
     pub is_blocked: bool,
 }
 
-impl Left {
+impl WipeBacklog {
     /// Whether anything is left.
     pub fn is_any(&self) -> bool {
         self.erasure || self.tokens
@@ -42,12 +42,12 @@ impl Left {
 }
 
 /// Reads what is left.
-pub fn left(conn: &Conn) -> Result<Left, StoreError> {
+pub fn backlog(conn: &Conn) -> Result<WipeBacklog, StoreError> {
     let sql = "SELECT unscrubbed_erasure IS NOT NULL, wiped_tokens <> left_over_tokens,
                       scrubbed_tokens <> left_over_tokens OR scrubbed_erasure IS NOT unscrubbed_erasure, wipe_since, wipe_blocked
                FROM meta";
     Ok(conn.prepare_cached(sql)?.query_row([], |row| {
-        Ok(Left {
+        Ok(WipeBacklog {
             erasure: row.get(0)?,
             tokens: row.get(1)?,
             in_pages: row.get(2)?,
@@ -87,7 +87,7 @@ pub fn note_blocked(tx: &Tx<'_>) -> Result<(), StoreError> {
 /// Wipes what is left, waiting up to `wait` for another writer, and as long for readers of the WAL; `false` if a reader keeps old
 /// pages.
 pub(in crate::store) fn wipe(conn: &mut Conn, wait: Duration) -> Result<bool, StoreError> {
-    let found = left(conn)?;
+    let found = backlog(conn)?;
     if !found.is_any() {
         return Ok(true);
     }
@@ -126,7 +126,7 @@ fn note_wiped(conn: &Conn, tokens: i64, erasure: Option<i64>) -> Result<(), Stor
 /// `salt` is what the WAL had then; the first call notes it.
 fn others_emptied_wal(conn: &mut Conn, salt: Option<i64>) -> Result<bool, StoreError> {
     let Some(path) = conn.path() else { return Ok(false) };
-    let path = place::beside(&place::real(Path::new(path))?, "-wal");
+    let path = place::sibling(&place::real(Path::new(path))?, "-wal");
     let failed = |source| StoreError::File { path: path.clone(), what: "cannot be read", source };
     let Some(salt) = salt else {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -139,12 +139,12 @@ fn others_emptied_wal(conn: &mut Conn, salt: Option<i64>) -> Result<bool, StoreE
     let mut allowed = MOST_FRAMES;
     loop {
         match wal::older_frames(&path, salt).map_err(failed)? {
-            Older::Current => return Ok(false),
-            Older::Left(0) => return Ok(true),
-            Older::Left(_) if allowed == 0 => return Ok(false),
+            OldFrames::NotRestarted => return Ok(false),
+            OldFrames::Remaining(0) => return Ok(true),
+            OldFrames::Remaining(_) if allowed == 0 => return Ok(false),
             // A restart leaves older frames behind the new ones until something is written over them, and an idle database writes
             // nothing. The WAL may restart once more meanwhile, so the frames are counted again after each batch.
-            Older::Left(frames) => {
+            OldFrames::Remaining(frames) => {
                 let written = rewrite_pages(conn, frames.min(BATCH).min(allowed))?;
                 allowed = allowed.saturating_sub(written.max(1));
             }
@@ -180,9 +180,9 @@ mod tests {
 
     /// `tokens`, `erasure` and `in_pages` of what is left.
     fn shown(conn: &Conn) -> [bool; 3] {
-        let left = left(conn).unwrap();
-        assert_eq!(left.is_any(), left.since.is_some());
-        [left.tokens, left.erasure, left.in_pages]
+        let backlog = backlog(conn).unwrap();
+        assert_eq!(backlog.is_any(), backlog.since.is_some());
+        [backlog.tokens, backlog.erasure, backlog.in_pages]
     }
 
     fn token_leaves_its_row(conn: &Conn) {
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(shown(&conn), [false, true, true]);
         scrub::scrub(&mut conn).unwrap();
         note_wiped(&conn, 2, second).unwrap();
-        assert_eq!(left(&conn).unwrap(), Left::default());
+        assert_eq!(backlog(&conn).unwrap(), WipeBacklog::default());
     }
 
     #[test]
@@ -295,11 +295,11 @@ mod tests {
             other.execute_batch("UPDATE filled SET x = 'new'").unwrap();
             let (before, size) = (count(&wal), std::fs::metadata(&wal).unwrap().len());
             assert!(before > 0, "older frames are left");
-            assert!(left(&conn).unwrap().is_any());
+            assert!(backlog(&conn).unwrap().is_any());
 
             assert!(wipe(&mut conn, soon).unwrap());
             assert_eq!((count(&wal), count(&path)), (0, 0), "{commits} commits");
-            assert_eq!(left(&conn).unwrap(), Left::default());
+            assert_eq!(backlog(&conn).unwrap(), WipeBacklog::default());
             // The frame of the note that all is wiped comes last.
             let now = std::fs::metadata(&wal).unwrap().len();
             assert!(now == size || now == size + 24 + 4096, "the WAL grows by no more: {size}, {now}");

@@ -11,13 +11,13 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::displaced::Placement;
-use super::indexes::{self, Index};
+use super::indexes::{self, ReaderIndex};
 use super::{added, open, wipe};
 use crate::heartbeat::{self, Heartbeat};
 use crate::store::{Conn, StoreError, Tx};
 
-/// STEPS_A_BEAT controls after how many steps of SQLite's machine a statement beats: some milliseconds of work.
-const STEPS_A_BEAT: i32 = 10_000;
+/// STEPS_A_TICK controls after how many steps of SQLite's machine a statement beats: some milliseconds of work.
+const STEPS_A_TICK: i32 = 10_000;
 
 /// How long the last checkpoint waits for readers to let go.
 const LAST_CHECKPOINT_WAITS: Duration = Duration::from_millis(200);
@@ -34,7 +34,7 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 pub struct Store {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
-    pulse: Arc<Heartbeat>,
+    heartbeat: Arc<Heartbeat>,
     path: PathBuf,
     placement: Arc<Mutex<Placement>>,
 }
@@ -42,16 +42,16 @@ pub struct Store {
 impl Store {
     /// Opens `path`, making or migrating it where needed.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let pulse = Heartbeat::of("writing the database");
-        let mut conn = opened(path, &pulse)?;
+        let heartbeat = Heartbeat::of("writing the database");
+        let mut conn = opened(path, &heartbeat)?;
         let placement = Arc::new(Mutex::new(Placement::of(path)?));
-        let own = Arc::clone(&pulse);
+        let own = Arc::clone(&heartbeat);
         let (jobs, queue) = mpsc::channel::<Job>();
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || {
             loop {
-                let resting = own.idle();
+                let idle = own.idle();
                 let Ok(job) = queue.recv() else { break };
-                drop(resting);
+                drop(idle);
                 job(&mut conn);
             }
             // Do not wait for a reader that holds the WAL: the next process that stops truncates it.
@@ -64,7 +64,7 @@ impl Store {
             source,
         })?;
         let path = path.to_owned();
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), pulse, path, placement })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), heartbeat, path, placement })
     }
 
     /// Closes the database and opens it again, as after an I/O error: what was committed then is known only to the file.
@@ -72,7 +72,7 @@ impl Store {
     /// # Errors
     /// It cannot be opened yet; or the path leads elsewhere by now, and then it is not closed either.
     pub async fn reopen(&self) -> Result<(), StoreError> {
-        let (path, pulse) = (self.path.clone(), Arc::clone(&self.pulse));
+        let (path, heartbeat) = (self.path.clone(), Arc::clone(&self.heartbeat));
         let placement = Arc::clone(&self.placement);
         self.run(move |conn| {
             let mut placement = locked(&placement);
@@ -80,7 +80,7 @@ impl Store {
                 return Err(placement.error(displacement));
             }
             // The handle of the old one is dropped only after there is a new one: SQLite keeps -wal and -shm meanwhile.
-            let new = opened(&path, &pulse)?;
+            let new = opened(&path, &heartbeat)?;
             // The path may have come to lead elsewhere in between.
             *placement = placement.again()?;
             *conn = new;
@@ -112,8 +112,8 @@ impl Store {
     }
 
     /// Returns the writer's heartbeat.
-    pub fn pulse(&self) -> &Arc<Heartbeat> {
-        &self.pulse
+    pub fn heartbeat(&self) -> &Arc<Heartbeat> {
+        &self.heartbeat
     }
 
     /// The file.
@@ -153,7 +153,7 @@ impl Store {
     pub async fn make_index_unless(
         &self,
         stop: impl Future<Output = ()>,
-        index: Index,
+        index: ReaderIndex,
     ) -> Result<Option<()>, StoreError> {
         self.run_unless(stop, move |conn| indexes::ensure(conn, index)).await
     }
@@ -172,16 +172,16 @@ impl Store {
     {
         let (begun, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (own_begun, own_stopped) = (Arc::clone(&begun), Arc::clone(&stopped));
-        let pulse = Arc::clone(&self.pulse);
+        let heartbeat = Arc::clone(&self.heartbeat);
         let mut working = std::pin::pin!(self.run(move |conn| {
             own_begun.store(true, Ordering::SeqCst);
             if own_stopped.load(Ordering::SeqCst) {
                 return Ok(None);
             }
             set_triggers(conn, true)?;
-            watch(conn, &pulse, own_stopped)?;
+            watch(conn, &heartbeat, own_stopped)?;
             let worked = work(conn);
-            watch(conn, &pulse, Arc::default())?;
+            watch(conn, &heartbeat, Arc::default())?;
             worked.map(Some)
         }));
         tokio::select! {
@@ -221,7 +221,7 @@ impl Store {
         self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(StoreError::Closed)?;
         // The writer has its own heartbeat.
         let _idle = heartbeat::idle();
-        answered.await.map_err(|_| StoreError::Closed)?.map_err(|e| e.about(&self.path))
+        answered.await.map_err(|_| StoreError::Closed)?.map_err(|e| e.with_path(&self.path))
     }
 
     /// Ends the thread after what is queued, and empties the WAL into the database.
@@ -242,20 +242,20 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Opens a connection whose statements report progress, so that a long one does not look like a hang.
-fn opened(path: &Path, pulse: &Arc<Heartbeat>) -> Result<Connection, StoreError> {
+fn opened(path: &Path, heartbeat: &Arc<Heartbeat>) -> Result<Connection, StoreError> {
     let conn = open::for_writing(path)?;
-    watch(&conn, pulse, Arc::default())?;
+    watch(&conn, heartbeat, Arc::default())?;
     Ok(conn)
 }
 
 /// Lets statements beat, and end once `stopped` is set. A checkpoint has no steps, so it runs to its end.
-fn watch(conn: &Connection, pulse: &Arc<Heartbeat>, stopped: Arc<AtomicBool>) -> Result<(), StoreError> {
-    let pulse = Arc::clone(pulse);
+fn watch(conn: &Connection, heartbeat: &Arc<Heartbeat>, stopped: Arc<AtomicBool>) -> Result<(), StoreError> {
+    let heartbeat = Arc::clone(heartbeat);
     let step = move || {
-        pulse.tick();
+        heartbeat.tick();
         stopped.load(Ordering::Relaxed)
     };
-    Ok(conn.progress_handler(STEPS_A_BEAT, Some(step))?)
+    Ok(conn.progress_handler(STEPS_A_TICK, Some(step))?)
 }
 
 impl std::fmt::Debug for Store {
@@ -271,34 +271,34 @@ impl Drop for Store {
 }
 
 /// An existing database, open for an operator's command beside the daemon.
-pub struct Beside {
+pub struct OperatorConnection {
     conn: Connection,
     path: PathBuf,
 }
 
-impl Beside {
+impl OperatorConnection {
     /// Opens `path`, which is checked first and never migrated.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { conn: open::beside(path)?, path: path.to_owned() })
+        Ok(Self { conn: open::for_operator(path)?, path: path.to_owned() })
     }
 
     /// Runs `work` in one transaction and commits it; an error rolls everything back.
     pub fn write<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        transact(&mut self.conn, work).map_err(|e| e.about(&self.path))
+        transact(&mut self.conn, work).map_err(|e| e.with_path(&self.path))
     }
 }
 
 /// Runs one transaction of an operator's command.
-pub fn write_beside<T>(
+pub fn write_as_operator<T>(
     path: &Path,
     work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    Beside::open(path)?.write(work)
+    OperatorConnection::open(path)?.write(work)
 }
 
 /// Whether an erasure is finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wiped {
+pub enum WipeOutcome {
     /// No byte of what was erased is left in the file and its WAL.
     Clean,
     /// The pages are clean; a reader keeps old ones in the WAL.
@@ -309,16 +309,16 @@ pub enum Wiped {
 
 /// The same, and then what was erased leaves pages and WAL. A failure after the commit is reported and is no error: the erasure is recorded
 /// as unfinished, and the daemon or the next `sync` finishes it.
-pub fn wipe_beside<T>(
+pub fn write_and_wipe<T>(
     path: &Path,
     work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
-) -> Result<(T, Wiped), StoreError> {
-    let mut beside = Beside::open(path)?;
-    let value = beside.write(work)?;
-    let wiped = match wipe::wipe(&mut beside.conn, WIPE_WAITS) {
-        Ok(true) => Wiped::Clean,
-        Ok(false) => Wiped::KeptByReader,
-        Err(e) => Wiped::Failed(e.about(path).to_string()),
+) -> Result<(T, WipeOutcome), StoreError> {
+    let mut conn = OperatorConnection::open(path)?;
+    let value = conn.write(work)?;
+    let wiped = match wipe::wipe(&mut conn.conn, WIPE_WAITS) {
+        Ok(true) => WipeOutcome::Clean,
+        Ok(false) => WipeOutcome::KeptByReader,
+        Err(e) => WipeOutcome::Failed(e.with_path(path).to_string()),
     };
     Ok((value, wiped))
 }

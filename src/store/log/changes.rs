@@ -3,8 +3,8 @@
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::holds::{self, End};
-use super::mirror::{self, Stored};
+use super::holds::{self, HoldEnd};
+use super::mirror::{self, StoredCustomer};
 use super::unchanged;
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::change::{EMPTY_CHAIN, Hash, chain};
@@ -69,7 +69,7 @@ pub fn deletions_after(conn: &Conn, seq: i64) -> Result<u64, StoreError> {
 
 /// Who or what causes the changes of one transaction, and when they were seen.
 #[derive(Clone, Debug)]
-pub struct Cause {
+pub struct ChangeContext {
     /// When we saw it, in the written form of [`komoju_core::time`].
     pub observed_at: String,
     /// How it became known.
@@ -84,10 +84,10 @@ pub struct Cause {
 /// same transaction.
 pub fn recording<T>(
     tx: &Tx<'_>,
-    cause: Cause,
+    context: ChangeContext,
     work: impl FnOnce(&mut Recorder<'_, '_>) -> Result<T, StoreError>,
 ) -> Result<(T, Tally), StoreError> {
-    let mut recorder = Recorder { tx, cause, head: head(tx)?, tally: Tally::default(), erased: 0 };
+    let mut recorder = Recorder { tx, context, head: head(tx)?, tally: Tally::default(), erased: 0 };
     let value = work(&mut recorder)?;
     let Tally { created, deleted, restored, .. } = recorder.tally;
     mirror::count(tx, created + restored, deleted, restored + recorder.erased)?;
@@ -97,7 +97,7 @@ pub fn recording<T>(
 /// Records changes: log entry and mirror row together, within the caller's transaction. To be had from [`recording`] only.
 pub struct Recorder<'a, 'c> {
     tx: &'a Tx<'c>,
-    cause: Cause,
+    context: ChangeContext,
     head: Head,
     tally: Tally,
     /// No pass erases, so a pass's numbers know nothing of it.
@@ -116,7 +116,7 @@ pub struct Redaction {
 impl Recorder<'_, '_> {
     /// Returns the pass that causes the changes.
     pub fn pass_id(&self) -> Option<i64> {
-        self.cause.pass_id
+        self.context.pass_id
     }
 
     /// Records that `customer`, which stands at `before`, was created, updated or restored; returns its row in the mirror.
@@ -124,7 +124,7 @@ impl Recorder<'_, '_> {
         &mut self,
         kind: Kind,
         customer: &Customer,
-        before: Option<Stored>,
+        before: Option<StoredCustomer>,
     ) -> Result<i64, StoreError> {
         let row = self.append(kind, customer.id(), Some(customer), before, None)?;
         row.ok_or_else(|| StoreError::Impossible(format!("{kind} left no customer {}", customer.id())))
@@ -132,7 +132,7 @@ impl Recorder<'_, '_> {
 
     /// Records that the customer is gone. The mirror keeps what was last known as a tombstone, and nobody has to decide about it.
     pub fn record_deleted(&mut self, id: &CustomerId) -> Result<(), StoreError> {
-        holds::end(self.tx, id, End::Deleted)?;
+        holds::end(self.tx, id, HoldEnd::Deleted)?;
         let before = mirror::find(self.tx, id)?;
         self.append(Kind::Deleted, id, None, before, None).map(drop)
     }
@@ -151,17 +151,17 @@ impl Recorder<'_, '_> {
         kind: Kind,
         id: &CustomerId,
         customer: Option<&Customer>,
-        before: Option<Stored>,
+        before: Option<StoredCustomer>,
         redacts: Option<String>,
     ) -> Result<Option<i64>, StoreError> {
         let entry = Entry {
             seq: self.head.seq + 1,
             customer_id: id.clone(),
             kind,
-            observed_at: self.cause.observed_at.clone(),
-            origin: self.cause.origin,
-            pass_id: self.cause.pass_id,
-            intent_id: self.cause.intent_id.clone(),
+            observed_at: self.context.observed_at.clone(),
+            origin: self.context.origin,
+            pass_id: self.context.pass_id,
+            intent_id: self.context.intent_id.clone(),
             after: customer.map(|customer| customer.body().to_owned()),
             redacts,
         };
@@ -234,7 +234,7 @@ fn insert(tx: &Tx<'_>, entry: &Entry, salt: &[u8], digest: &Hash, chain: &Hash) 
 
 /// An entry with its seal, as the log holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sealed {
+pub struct SealedEntry {
     /// The entry.
     pub entry: Entry,
     /// `None` once redacted.
@@ -248,7 +248,7 @@ pub struct Sealed {
 const SEALED: &str = "SELECT seq, customer_id, kind, observed_at, origin, pass_id, intent_id, after, redacts, salt, digest, chain FROM change_log";
 
 /// Shows `visit` every entry, in the order of the log.
-pub fn each(conn: &Conn, visit: impl FnMut(Sealed) -> Result<(), StoreError>) -> Result<(), StoreError> {
+pub fn each(conn: &Conn, visit: impl FnMut(SealedEntry) -> Result<(), StoreError>) -> Result<(), StoreError> {
     visit_sealed(conn, &format!("{SEALED} ORDER BY seq"), [], visit)
 }
 
@@ -266,7 +266,7 @@ pub fn each_by_customer(
     conn: &Conn,
     customer: Option<&CustomerId>,
     last_seq: i64,
-    visit: impl FnMut(Sealed) -> Result<(), StoreError>,
+    visit: impl FnMut(SealedEntry) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     match customer {
         Some(id) => {
@@ -285,18 +285,18 @@ fn visit_sealed(
     conn: &Conn,
     sql: &str,
     parameters: impl rusqlite::Params,
-    mut visit: impl FnMut(Sealed) -> Result<(), StoreError>,
+    mut visit: impl FnMut(SealedEntry) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut statement = conn.prepare(sql)?;
     let mut rows = statement.query(parameters)?;
     while let Some(row) = rows.next()? {
-        visit(sealed_in(row)?)?;
+        visit(sealed_entry_in(row)?)?;
     }
     Ok(())
 }
 
-fn sealed_in(row: &Row<'_>) -> rusqlite::Result<Sealed> {
-    Ok(Sealed {
+fn sealed_entry_in(row: &Row<'_>) -> rusqlite::Result<SealedEntry> {
+    Ok(SealedEntry {
         entry: Entry {
             seq: row.get(0)?,
             customer_id: mirror::id_in(row, 1)?,

@@ -7,7 +7,7 @@ use komoju_core::{CustomerId, time};
 
 /// The time that the change log covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Coverage {
+pub struct LogCoverage {
     /// The earliest entry, or the first complete sweep where that is earlier: an account may have no customers.
     pub begin: Timestamp,
     /// The latest entry. It may be in the future where a clock was set back since.
@@ -15,7 +15,7 @@ pub struct Coverage {
 }
 
 /// The time that the change log covers; `None` where nothing is recorded.
-pub fn coverage(conn: &Conn) -> Result<Option<Coverage>, StoreError> {
+pub fn coverage(conn: &Conn) -> Result<Option<LogCoverage>, StoreError> {
     let moment = |text: Option<String>| text.as_deref().and_then(time::read);
     // Not the first and the last by seq: a clock that was set back leaves later entries with earlier times.
     let sql = "SELECT min(observed_at), max(observed_at),
@@ -23,7 +23,7 @@ pub fn coverage(conn: &Conn) -> Result<Option<Coverage>, StoreError> {
                FROM change_log";
     let (first, last, swept) = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let begin = moment(first).into_iter().chain(moment(swept)).min();
-    Ok(begin.map(|begin| Coverage { begin, last: moment(last) }))
+    Ok(begin.map(|begin| LogCoverage { begin, last: moment(last) }))
 }
 
 /// Whether the change log has an entry of this customer.

@@ -11,7 +11,7 @@ use crate::store::{Conn, StoreError, Tx};
 use komoju_core::plan::absence::HoldReason;
 use komoju_core::{CustomerId, PassId};
 
-pub use komoju_core::plan::absence::HoldEnd as End;
+pub use komoju_core::plan::absence::HoldEnd;
 
 /// The number of a hold.
 pub type HoldId = i64;
@@ -214,12 +214,12 @@ pub fn each_unsettled_row(conn: &Conn, mut visit: impl FnMut(i64)) -> Result<(),
 }
 
 /// Ends the hold of a customer, or the decision about it. A rejected one that is there again ends `seen`.
-pub fn end(tx: &Tx<'_>, customer: &CustomerId, end: End) -> Result<(), StoreError> {
+pub fn end(tx: &Tx<'_>, customer: &CustomerId, end: HoldEnd) -> Result<(), StoreError> {
     let sql = match end {
-        End::Deleted => {
+        HoldEnd::Deleted => {
             "UPDATE held_customer SET state = 'deleted' WHERE state IN ('held', 'approved', 'rejected') AND customer_id = ?1"
         }
-        End::Alive => {
+        HoldEnd::Alive => {
             "UPDATE held_customer SET state = iif(state = 'rejected', 'seen', 'alive')
              WHERE state IN ('held', 'approved', 'rejected') AND customer_id = ?1"
         }

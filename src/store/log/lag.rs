@@ -4,25 +4,25 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::params;
 use sha2::{Digest as _, Sha256};
 
-use super::mirror::{self, Stored, id_in};
+use super::mirror::{self, StoredCustomer, id_in};
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::lag::{Consistency, LeftOut, Recent};
 use komoju_core::{Customer, CustomerId, Kind, Origin, time};
 
 /// At most so many customers wait to be requested again. What is left out beyond that, the next sweep reads.
-pub const MOST_WAITING: u32 = 1000;
+pub const MAX_RECHECKS: u32 = 1000;
 
 /// No customer waits so long: a time further ahead was written by a clock that was wrong.
-const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(3);
+const MAX_WAIT: SignedDuration = SignedDuration::from_hours(3);
 
 /// How far back a customer's history is read: more changes of one customer within `consistency_s` than any client makes.
-const MOST_ENTRIES: u32 = 200;
+const MAX_ENTRIES: u32 = 200;
 
 /// The customer's entries that a read requested at `requested_at` may be older than, the newest first; perhaps more.
 pub fn recent(
     conn: &Conn,
     id: &CustomerId,
-    stored: &Stored,
+    stored: &StoredCustomer,
     requested_at: Timestamp,
     consistency: Consistency,
 ) -> Result<Vec<Recent>, StoreError> {
@@ -53,7 +53,7 @@ pub fn history(conn: &Conn, id: &CustomerId, seq: i64) -> Result<Vec<Recent>, St
         "SELECT kind, origin, observed_at, after FROM change_log WHERE customer_id = ?1 AND seq <= ?2
          ORDER BY seq DESC LIMIT ?3",
     )?;
-    let mut rows = statement.query(params![id.as_str(), seq, MOST_ENTRIES])?;
+    let mut rows = statement.query(params![id.as_str(), seq, MAX_ENTRIES])?;
     let mut history: Vec<Recent> = Vec::new();
     while let Some(row) = rows.next()? {
         let (kind, origin, at): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -89,7 +89,7 @@ pub fn leave_out(tx: &Tx<'_>, shown: &Customer, left_out: LeftOut) -> Result<(),
 /// customer wait that a sweep reads twice.
 fn has_room(conn: &Conn) -> Result<bool, StoreError> {
     let mut statement = conn.prepare_cached("SELECT count(*) < ?1 FROM recheck")?;
-    Ok(statement.query_row([MOST_WAITING], |row| row.get(0))?)
+    Ok(statement.query_row([MAX_RECHECKS], |row| row.get(0))?)
 }
 
 /// Has the customer requested again by itself, at `at` or later.
@@ -114,7 +114,7 @@ pub fn next_due(conn: &Conn) -> Result<Option<Timestamp>, StoreError> {
 
 /// After this time, as text, no customer can be due.
 fn latest(now: Timestamp) -> String {
-    time::written(now.checked_add(LONGEST_WAIT).unwrap_or(Timestamp::MAX))
+    time::written(now.checked_add(MAX_WAIT).unwrap_or(Timestamp::MAX))
 }
 
 /// Whether a time in the table was written by a clock that was ahead.
@@ -124,7 +124,7 @@ pub fn is_ahead(conn: &Conn, now: Timestamp) -> Result<bool, StoreError> {
 }
 
 /// Sets the times that were written by a clock that was ahead to when a read requested now can no longer be behind.
-pub fn bring_near(tx: &Tx<'_>, now: Timestamp, consistency: Consistency) -> Result<(), StoreError> {
+pub fn cap_due_times(tx: &Tx<'_>, now: Timestamp, consistency: Consistency) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE recheck SET due_at = ?2 WHERE due_at > ?1",
         params![latest(now), time::written(consistency.after(now))],
@@ -178,11 +178,11 @@ mod tests {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
         let left_out = LeftOut { until: at(60), is_replaced: false, lag: None };
-        for n in 0..MOST_WAITING + 5 {
+        for n in 0..MAX_RECHECKS + 5 {
             leave_out(&tx, &customer(n), left_out).unwrap();
         }
         let waiting: u32 = tx.query_row("SELECT count(*) FROM recheck", [], |row| row.get(0)).unwrap();
-        assert_eq!(waiting, MOST_WAITING);
+        assert_eq!(waiting, MAX_RECHECKS);
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
         assert!(!is_ahead(&tx, at(0)).unwrap());
         schedule(&tx, customer(2).id(), at(365 * 24 * 3600), None).unwrap();
         assert!(is_ahead(&tx, at(0)).unwrap());
-        bring_near(&tx, at(0), consistency).unwrap();
+        cap_due_times(&tx, at(0), consistency).unwrap();
         assert!(!is_ahead(&tx, at(0)).unwrap());
         assert_eq!(
             next_due(&tx).unwrap(),

@@ -8,7 +8,7 @@ use komoju_core::{Customer, CustomerId, Standing, time};
 
 /// One row: its small dense number, which a sweep marks as seen, and where the customer stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredCustomer {
     /// The row's number, from 1.
     pub row: i64,
     /// Where the customer stands; its body is never `None` here.
@@ -16,13 +16,13 @@ pub struct Stored {
 }
 
 /// The customer with this id, live or deleted.
-pub fn find(conn: &Conn, id: &CustomerId) -> Result<Option<Stored>, StoreError> {
+pub fn find(conn: &Conn, id: &CustomerId) -> Result<Option<StoredCustomer>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT row, body, first_seen_at, changed_at, deleted_at, live_seq, seq
          FROM mirror WHERE id = ?1",
     )?;
     let stored = statement.query_row([id.as_str()], |row| {
-        Ok(Stored {
+        Ok(StoredCustomer {
             row: row.get(0)?,
             standing: Standing {
                 body: row.get(1)?,
@@ -250,14 +250,14 @@ mod tests {
     use super::*;
     use crate::store::file::open;
     use crate::store::log::changes;
-    use crate::store::log::changes::{Cause, Recorder};
+    use crate::store::log::changes::{ChangeContext, Recorder};
     use komoju_core::{Kind, Origin};
 
     #[test]
     fn only_who_was_live_by_then_can_become_a_suspect() {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
-        let cause = Cause {
+        let cause = ChangeContext {
             observed_at: "2026-01-01T00:00:00.000Z".into(),
             origin: Origin::Sweep,
             pass_id: None,

@@ -24,7 +24,7 @@ pub fn start(tx: &Tx<'_>, kind: PassKind, at: &str) -> Result<PassId, StoreError
 
 /// The list that a pass reads, by its newest answer; zero while there was none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Position {
+pub struct ListPosition {
     /// Up to which page it is known to go; 0 while that is not known.
     pub last_page: u64,
     /// How many customers a page is to hold.
@@ -32,7 +32,7 @@ pub struct Position {
 }
 
 /// Writes how far a running pass has come.
-pub fn progress(tx: &Tx<'_>, id: PassId, tally: &Tally, position: Position) -> Result<(), StoreError> {
+pub fn progress(tx: &Tx<'_>, id: PassId, tally: &Tally, position: ListPosition) -> Result<(), StoreError> {
     let mut statement = tx.prepare_cached(
         "UPDATE pass SET pages = ?2, last_page = ?3, per_page = ?4, requests = ?5, customers_seen = ?6,
              created = ?7, updated = ?8, deleted = ?9, restored = ?10, unreadable = ?11, unverified = ?12
@@ -72,18 +72,18 @@ pub fn finish(
 
 /// A sweep that was interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interrupted {
+pub struct InterruptedSweep {
     /// Its number.
     pub id: PassId,
     /// What it had done; `pages` of the list are applied without a gap.
     pub tally: Tally,
     /// The list that it read.
-    pub position: Position,
+    pub position: ListPosition,
 }
 
 /// The last sweep, if it was interrupted before it had read everything: another process can go on from there. Whoever asks holds
 /// the database and makes no pass just now, so one that is still open was cut off.
-pub fn interrupted(conn: &Conn) -> Result<Option<Interrupted>, StoreError> {
+pub fn interrupted(conn: &Conn) -> Result<Option<InterruptedSweep>, StoreError> {
     let found = conn.query_row(
         "SELECT id, pages, requests, customers_seen, created, updated, deleted, restored, last_page, per_page, unreadable
          FROM pass
@@ -102,8 +102,8 @@ pub fn interrupted(conn: &Conn) -> Result<Option<Interrupted>, StoreError> {
                 unreadable: row.get(10)?,
                 unverified: 0,
             };
-            let position = Position { last_page: row.get(8)?, per_page: row.get(9)? };
-            Ok(Interrupted { id: row.get(0)?, tally, position })
+            let position = ListPosition { last_page: row.get(8)?, per_page: row.get(9)? };
+            Ok(InterruptedSweep { id: row.get(0)?, tally, position })
         },
     );
     Ok(found.optional()?)

@@ -1,6 +1,6 @@
 //! The fingerprint cache: detects unchanged customers by the hash of their raw JSON, without parsing it.
 //!
-//! [`Unchanged::known`] looks up a customer of a page; [`note`] notes a text that was compared with the mirror. The
+//! [`FingerprintWindow::lookup`] looks up a customer of a page; [`note`] notes a text that was compared with the mirror. The
 //! table `listed` holds, for each row of the mirror, the fingerprint of the text that last made no difference.
 //!
 //! Lists come in much the same order each time, and so do the mirror's rows, which were made in the order of a list. So the
@@ -27,7 +27,7 @@ const BEHIND: i64 = 64;
 
 /// A customer whose text is the one that was compared with the mirror before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct CacheHit {
     /// Its row in the mirror.
     pub row: i64,
     /// What the text says of its source.
@@ -78,15 +78,15 @@ pub fn note(tx: &Tx<'_>, row: i64, fingerprint: &Fingerprint, source: Source) ->
 
 /// The cache in one pass, with the fingerprints around the place in the mirror where the pass is.
 #[derive(Debug, Default)]
-pub struct Unchanged {
+pub struct FingerprintWindow {
     rows: Option<RangeInclusive<i64>>,
-    by_fingerprint: HashMap<Fingerprint, Known>,
+    by_fingerprint: HashMap<Fingerprint, CacheHit>,
     last_miss: Option<i64>,
 }
 
-impl Unchanged {
+impl FingerprintWindow {
     /// Returns the row of a listed customer whose text is known.
-    pub fn known(&mut self, conn: &Conn, listed: &Listed) -> Result<Option<Known>, StoreError> {
+    pub fn lookup(&mut self, conn: &Conn, listed: &Listed) -> Result<Option<CacheHit>, StoreError> {
         let fingerprint = listed.fingerprint();
         if let Some(found) = self.by_fingerprint.get(&fingerprint) {
             return Ok(Some(*found));
@@ -98,13 +98,13 @@ impl Unchanged {
             .query_row([listed.id().as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()?;
         let Some((row, known, source)) = found else { return Ok(None) };
-        self.look_around(conn, row)?;
+        self.move_window(conn, row)?;
         let same = known == Some(fingerprint);
-        Ok(source.filter(|_| same).map(|source| Known { row, source: source_of(source) }))
+        Ok(source.filter(|_| same).map(|source| CacheHit { row, source: source_of(source) }))
     }
 
     /// Moves to where the list continues, once two customers in a row are found in one place outside: a single one may only have moved.
-    fn look_around(&mut self, conn: &Conn, row: i64) -> Result<(), StoreError> {
+    fn move_window(&mut self, conn: &Conn, row: i64) -> Result<(), StoreError> {
         if self.rows.as_ref().is_some_and(|rows| rows.contains(&row)) {
             return Ok(());
         }
@@ -118,7 +118,7 @@ impl Unchanged {
         let mut around =
             conn.prepare_cached("SELECT fingerprint, row, source FROM listed WHERE row BETWEEN ?1 AND ?2")?;
         let found = around.query_map(params![rows.start(), rows.end()], |row| {
-            Ok((row.get(0)?, Known { row: row.get(1)?, source: source_of(row.get(2)?) }))
+            Ok((row.get(0)?, CacheHit { row: row.get(1)?, source: source_of(row.get(2)?) }))
         })?;
         self.by_fingerprint = found.collect::<Result<_, _>>()?;
         self.rows = Some(rows);
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
     use crate::store::file::open;
     use crate::store::log::changes;
-    use crate::store::log::changes::{Cause, Recorder};
+    use crate::store::log::changes::{ChangeContext, Recorder};
     use crate::store::log::mirror;
     use komoju_core::{Kind, Origin};
 
@@ -162,8 +162,8 @@ mod tests {
         Listed::from_value(&json!({"id": format!("c{n}"), "email": email})).unwrap()
     }
 
-    fn cause() -> Cause {
-        Cause {
+    fn cause() -> ChangeContext {
+        ChangeContext {
             observed_at: "2026-01-01T00:00:00.000Z".into(),
             origin: Origin::Sweep,
             pass_id: None,
@@ -187,9 +187,9 @@ mod tests {
         tx.commit().unwrap();
     }
 
-    fn rows(cache: &mut Unchanged, conn: &Conn, page: &[Listed]) -> Vec<Option<i64>> {
-        let known = |listed| cache.known(conn, listed).unwrap();
-        page.iter().map(known).map(|known| known.map(|known| known.row)).collect()
+    fn rows(cache: &mut FingerprintWindow, conn: &Conn, page: &[Listed]) -> Vec<Option<i64>> {
+        let known = |listed| cache.lookup(conn, listed).unwrap();
+        page.iter().map(known).map(|known| known.map(|hit| hit.row)).collect()
     }
 
     #[test]
@@ -203,12 +203,12 @@ mod tests {
             (1..=10).chain(1990..=2000).chain(11..1990).collect(),
         ];
         for order in orders {
-            let mut cache = Unchanged::default();
+            let mut cache = FingerprintWindow::default();
             let page: Vec<Listed> = order.iter().map(|n| listed(*n, "a")).collect();
             let expected: Vec<Option<i64>> = order.iter().copied().map(Some).collect();
             assert_eq!(rows(&mut cache, &conn, &page), expected);
         }
-        let mut cache = Unchanged::default();
+        let mut cache = FingerprintWindow::default();
         let page: Vec<Listed> = (1..=100).map(|n| listed(n, if n == 50 { "b" } else { "a" })).collect();
         let found = rows(&mut cache, &conn, &page);
         assert_eq!((found[49], found[48], found[50]), (None, Some(49), Some(51)));
@@ -220,7 +220,7 @@ mod tests {
         let mut conn = open::in_memory();
         imported(&mut conn, 3000);
         for turned in [false, true] {
-            let mut cache = Unchanged::default();
+            let mut cache = FingerprintWindow::default();
             let mut missed = 0;
             for n in 1..=3000 {
                 let listed = listed(if turned { 3001 - n } else { n }, "a");
@@ -235,7 +235,7 @@ mod tests {
     fn changed_customer_is_read_again() {
         let mut conn = open::in_memory();
         imported(&mut conn, 10);
-        let mut cache = Unchanged::default();
+        let mut cache = FingerprintWindow::default();
         let page: Vec<Listed> = (1..=10).map(|n| listed(n, "a")).collect();
         rows(&mut cache, &conn, &page);
         let tx = conn.transaction().unwrap();
@@ -255,7 +255,7 @@ mod tests {
             assert_eq!(rows(&mut cache, &conn, std::slice::from_ref(listed)), [None]);
         }
         assert_eq!(
-            rows(&mut Unchanged::default(), &conn, &page[..5]),
+            rows(&mut FingerprintWindow::default(), &conn, &page[..5]),
             [Some(1), Some(2), Some(3), None, Some(5)]
         );
     }

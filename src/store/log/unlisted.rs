@@ -12,7 +12,7 @@ use komoju_core::plan::rows::RowSet;
 use komoju_core::time;
 
 /// For how many sweeps after it answered a customer is not requested again.
-pub const RESTS_FOR: i64 = 2;
+pub const SWEEPS_WITHOUT_REQUEST: i64 = 2;
 
 /// How far before the bound creation times are looked at: they may carry any offset from UTC, and are compared as text first.
 const LARGEST_OFFSET: SignedDuration = SignedDuration::from_hours(24);

@@ -11,8 +11,8 @@ use komoju_core::{CustomerId, PassId, Unreadable};
 
 pub use komoju_core::unreadable::Sight;
 
-/// MOST controls how many rows are kept: where everything is unreadable, more would say nothing new.
-const MOST: u64 = 1000;
+/// MAX_ROWS controls how many rows are kept: where everything is unreadable, more would say nothing new.
+const MAX_ROWS: u64 = 1000;
 
 /// Notes an unreadable customer. `reason` is masked. Returns whether it was not known before.
 pub fn note(tx: &Tx<'_>, bad: &Unreadable, reason: &str, sight: &Sight) -> Result<bool, StoreError> {
@@ -30,7 +30,7 @@ pub fn note(tx: &Tx<'_>, bad: &Unreadable, reason: &str, sight: &Sight) -> Resul
              WHERE key = ?1",
         )?
         .execute(params![key, page, position, reason, sight.at, sight.pass])?;
-    if known > 0 || count(tx)? >= MOST {
+    if known > 0 || count(tx)? >= MAX_ROWS {
         return Ok(false);
     }
     let id = bad.id.as_ref().map(CustomerId::as_str);
@@ -44,7 +44,7 @@ pub fn note(tx: &Tx<'_>, bad: &Unreadable, reason: &str, sight: &Sight) -> Resul
 
 /// A row of an unreadable customer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Row {
+pub struct UnreadableRow {
     /// Its key: the same for the same customer.
     pub key: String,
     /// How many complete sweeps found it; `None` where there is no such row.
@@ -52,22 +52,22 @@ pub struct Row {
 }
 
 /// Returns the row that [`note`] would write.
-pub fn row_of(conn: &Conn, bad: &Unreadable) -> Result<Row, StoreError> {
+pub fn row_of(conn: &Conn, bad: &Unreadable) -> Result<UnreadableRow, StoreError> {
     let sweeps = |key: &str| {
         let sql = "SELECT sweeps FROM unreadable_customer WHERE key = ?1";
         conn.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()
     };
     let text = text_key(bad);
     if let Some(sweeps) = sweeps(&text)? {
-        return Ok(Row { key: text, sweeps: Some(sweeps) });
+        return Ok(UnreadableRow { key: text, sweeps: Some(sweeps) });
     }
     let key = key(bad);
-    Ok(Row { sweeps: sweeps(&key)?, key })
+    Ok(UnreadableRow { sweeps: sweeps(&key)?, key })
 }
 
 /// Returns whether there is room for another row.
 pub fn has_room(conn: &Conn) -> Result<bool, StoreError> {
-    Ok(count(conn)? < MOST)
+    Ok(count(conn)? < MAX_ROWS)
 }
 
 /// A complete sweep has ended: what it did not find is not unreadable any more.
@@ -185,9 +185,9 @@ mod tests {
     fn rows_are_bounded() {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
-        for n in 0..MOST + 5 {
+        for n in 0..MAX_ROWS + 5 {
             note(&tx, &bad(&n.to_string()), "", &seen(None, None)).unwrap();
         }
-        assert_eq!(count(&tx).unwrap(), MOST);
+        assert_eq!(count(&tx).unwrap(), MAX_ROWS);
     }
 }

@@ -7,7 +7,7 @@ pub(crate) mod checks;
 
 use rusqlite::params;
 
-use super::rows::{Parts, content_of, digest, is_erased};
+use super::rows::{IntentColumns, content_of, digest, is_erased};
 use crate::store::file::wipe;
 use crate::store::{StoreError, Tx};
 use komoju_core::CustomerId;
@@ -33,24 +33,24 @@ impl Door {
 
 /// What a door's acceptance came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Accepted {
+pub enum Acceptance {
     /// It is queued under this id.
     New(String),
     /// It is the very intent that was accepted under this id before.
-    Known(String),
+    Repeat(String),
 }
 
-impl Accepted {
+impl Acceptance {
     /// The intent's id.
     pub fn id(&self) -> &str {
         match self {
-            Self::New(id) | Self::Known(id) => id,
+            Self::New(id) | Self::Repeat(id) => id,
         }
     }
 }
 
 /// Accepts an intent. The schema's triggers judge it once more, and what they say is [`StoreError::Refused`].
-pub fn accept(tx: &Tx<'_>, intent: &Intent, door: Door, by: Option<&str>) -> Result<Accepted, StoreError> {
+pub fn accept(tx: &Tx<'_>, intent: &Intent, door: Door, by: Option<&str>) -> Result<Acceptance, StoreError> {
     let content = digest(intent);
     let id = match &intent.id {
         Some(id) => id.as_str().to_owned(),
@@ -63,14 +63,14 @@ pub fn accept(tx: &Tx<'_>, intent: &Intent, door: Door, by: Option<&str>) -> Res
                 "id: {id} was used before, for an intent whose content was erased with its customer; choose another id"
             )));
         }
-        Some(Some(known)) if known == content => return Ok(Accepted::Known(id)),
+        Some(Some(known)) if known == content => return Ok(Acceptance::Repeat(id)),
         Some(_) => {
             return Err(StoreError::Refused(format!(
                 "id: {id} was used before, for another intent; choose another id, or leave it out"
             )));
         }
     }
-    let parts = Parts::of(intent);
+    let columns = IntentColumns::of(intent);
     let inserted = tx
         .prepare_cached(
             "INSERT INTO intents (id, op, customer_id, body, expect, not_before, door, submitted_by)
@@ -79,26 +79,26 @@ pub fn accept(tx: &Tx<'_>, intent: &Intent, door: Door, by: Option<&str>) -> Res
         .execute(params![
             id,
             intent.wish.op(),
-            parts.target,
-            parts.body,
-            parts.expect,
-            parts.not_before,
+            columns.target,
+            columns.body,
+            columns.expect,
+            columns.not_before,
             door.word(),
             by,
         ]);
     inserted.map_err(refused)?;
     tx.prepare_cached("UPDATE outbox SET content = ?2 WHERE position = ?1")?
         .execute(params![tx.last_insert_rowid(), content])?;
-    Ok(Accepted::New(id))
+    Ok(Acceptance::New(id))
 }
 
 /// What becomes of intents that are all acceptable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+pub enum AcceptMode {
     /// They are queued.
-    Yes,
+    Queue,
     /// They were only tried.
-    No,
+    DryRun,
 }
 
 /// The places of intents that are refused, and the reasons.
@@ -110,8 +110,8 @@ pub fn accept_all<'a>(
     intents: impl Iterator<Item = &'a Intent>,
     door: Door,
     by: Option<&str>,
-    keep: Keep,
-) -> Result<Result<Vec<Accepted>, Refusals>, StoreError> {
+    mode: AcceptMode,
+) -> Result<Result<Vec<Acceptance>, Refusals>, StoreError> {
     let (mut accepted, mut refused, mut has_token) = (Vec::new(), Vec::new(), false);
     tx.execute_batch("SAVEPOINT tried")?;
     for (place, intent) in intents.enumerate() {
@@ -125,7 +125,7 @@ pub fn accept_all<'a>(
             Err(other) => return Err(other),
         }
     }
-    if refused.is_empty() && keep == Keep::Yes {
+    if refused.is_empty() && mode == AcceptMode::Queue {
         tx.execute_batch("RELEASE tried")?;
         return Ok(Ok(accepted));
     }

@@ -29,15 +29,15 @@ pub const ENTRIES_AT_ONCE: i64 = 2_000;
 /// seen, live or deleted. Their `created_at` does not matter. The log since then may be long, so it
 /// is read in pieces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Entered {
+pub struct MirrorArrivals {
     found: BTreeSet<CustomerId>,
     /// The last entry that was read; `None` before the first.
     read_to: Option<i64>,
 }
 
-impl Entered {
+impl MirrorArrivals {
     /// Reads the next entries, `many` at most. Returns whether these were the last.
-    pub fn read_on(
+    pub fn read_next(
         &mut self,
         conn: &Conn,
         position: i64,
@@ -75,11 +75,11 @@ pub fn candidates(
     conn: &Conn,
     position: i64,
     listed: impl IntoIterator<Item = CustomerId>,
-    mut entered: Entered,
+    mut entered: MirrorArrivals,
     claims: Claims,
     could_be: impl Fn(&Customer) -> bool,
 ) -> Result<Vec<CustomerId>, StoreError> {
-    entered.read_on(conn, position, i64::MAX, could_be)?;
+    entered.read_next(conn, position, i64::MAX, could_be)?;
     let mut found = entered.found;
     found.extend(listed);
     if claims == Claims::DoNotCount {
@@ -136,10 +136,10 @@ mod tests {
             add(seq, if seq == 4 { "updated" } else { "created" }, if seq == 5 { "b" } else { "a" });
         }
         let could_be = |customer: &Customer| customer.email() == Some("a");
-        let mut entered = Entered { read_to: Some(1), ..Entered::default() };
-        let ends: Vec<bool> = (0..3).map(|_| entered.read_on(&conn, 1, 2, could_be).unwrap()).collect();
+        let mut entered = MirrorArrivals { read_to: Some(1), ..MirrorArrivals::default() };
+        let ends: Vec<bool> = (0..3).map(|_| entered.read_next(&conn, 1, 2, could_be).unwrap()).collect();
         assert_eq!(ends, [false, false, true]);
-        assert!(entered.read_on(&conn, 1, 2, could_be).unwrap(), "nothing came");
+        assert!(entered.read_next(&conn, 1, 2, could_be).unwrap(), "nothing came");
         add(8, "created", "a");
         let found = candidates(&conn, 1, [], entered, Claims::DoNotCount, could_be).unwrap();
         let found: Vec<&str> = found.iter().map(CustomerId::as_str).collect();

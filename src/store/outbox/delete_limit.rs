@@ -51,7 +51,7 @@ pub fn hold(tx: &Tx<'_>, over: u64, boot: Option<&BootTime>) -> Result<(), Store
     if !is_any_queued || counted(tx, boot)? <= over {
         return Ok(());
     }
-    engine::own(tx, || {
+    engine::as_engine(tx, || {
         tx.execute(
             "UPDATE intents SET reason = 'more than outbound.hold_deletes_over = ' || ?1
                  || ' deletes are open or were sent within the last hour: waits for `komoju-sync intent approve`'

@@ -94,9 +94,9 @@ pub fn open(conn: &Conn, position: i64) -> Result<Option<OpenIntent>, StoreError
 }
 
 fn open_in(row: &Row<'_>) -> rusqlite::Result<OpenIntent> {
-    let lane: String = row.get(10)?;
+    let queue_key: String = row.get(10)?;
     // A create has no customer yet. Every other lane is named after its customer.
-    let customer = (!lane.starts_with('@')).then(|| CustomerId::new(lane).ok()).flatten();
+    let customer = (!queue_key.starts_with('@')).then(|| CustomerId::new(queue_key).ok()).flatten();
     let (boot, boot_ms): (Option<String>, Option<i64>) = (row.get(15)?, row.get(16)?);
     let last_attempt_at: Option<String> = row.get(22)?;
     Ok(OpenIntent {
@@ -170,7 +170,7 @@ const STUCK: &str = "SELECT outbox.position FROM outbox CROSS JOIN intents USING
 /// Moves stuck intents to `waiting`.
 pub fn release_stuck(tx: &Tx<'_>) -> Result<(), StoreError> {
     if is_any_stuck(tx)? {
-        own(tx, || {
+        as_engine(tx, || {
             let reason = "another program said that it was sent";
             let sql =
                 format!("UPDATE intents SET state = 'waiting', reason = ?1 WHERE position IN ({STUCK})");
@@ -192,7 +192,7 @@ pub fn park_orphans(tx: &Tx<'_>) -> Result<(), StoreError> {
         .query_map([], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     for position in orphans {
-        own(tx, || {
+        as_engine(tx, || {
             tx.execute(
                 "UPDATE intents SET state = 'parked',
                      reason = 'the create that it waits for was rejected or cancelled: retry that one, then this one; or cancel it'
@@ -225,7 +225,7 @@ pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
         .collect::<Result<_, _>>()?;
     for (position, reason) in waiting {
         let Some(reason) = reason else { continue };
-        own(tx, || {
+        as_engine(tx, || {
             tx.prepare_cached("UPDATE intents SET reason = ?2 WHERE position = ?1")?
                 .execute(params![position, reason])?;
             Ok(())
@@ -237,7 +237,7 @@ pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
 /// Ends the attempts that are under way, at a stop or after a crash. Their outcome is unknown; the
 /// intents are due at once, with the same key.
 pub fn interrupt(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
-    own(tx, || {
+    as_engine(tx, || {
         tx.execute(
             // A create is sent only after the server's time was committed, or that the outcome is
             // unknown.
@@ -263,7 +263,7 @@ pub fn interrupt(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
 pub(in crate::store) fn park_all(tx: &Tx<'_>, at: &str) -> Result<u64, StoreError> {
     import_untracked(tx)?;
     interrupt(tx, at)?;
-    own(tx, || {
+    as_engine(tx, || {
         // A key that was committed and not sent yet may have been sent since. Only this machine's
         // clock tells when. An hour is subtracted, because a window that begins too early still
         // contains the customer.
@@ -309,7 +309,7 @@ pub fn import_untracked(tx: &Tx<'_>) -> Result<usize, StoreError> {
     Ok(imported)
 }
 
-/// Writes the state of an intent, and wipes its token where it is settled. Call it within [`own`].
+/// Writes the state of an intent, and wipes its token where it is settled. Call it within [`as_engine`].
 pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, update: IntentUpdate) -> Result<(), StoreError> {
     tx.prepare_cached(
         "UPDATE intents SET state = ?2, attempts = ?3, next_attempt_at = ?4, settled_at = ?5,
@@ -340,7 +340,7 @@ pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, update: IntentUpdate) 
 }
 
 /// Runs changes of intents by this program, which the triggers accept.
-pub fn own<T>(tx: &Tx<'_>, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+pub fn as_engine<T>(tx: &Tx<'_>, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     tx.prepare_cached("UPDATE meta SET engine = 1")?.execute([])?;
     let value = work()?;
     tx.prepare_cached("UPDATE meta SET engine = 0")?.execute([])?;

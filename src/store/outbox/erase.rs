@@ -13,10 +13,10 @@ use serde_json::Value;
 
 use super::spool;
 use crate::store::file::wipe;
-use crate::store::log::changes::{self, Cause, Head, Redaction};
-use crate::store::log::holds::{self, End};
+use crate::store::log::changes::{self, ChangeContext, Head, Redaction};
+use crate::store::log::holds::{self, HoldEnd};
 use crate::store::log::mirror;
-use crate::store::outbox::engine::own;
+use crate::store::outbox::engine::as_engine;
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::{CustomerId, Kind, Origin, Searched, Traces, json};
 
@@ -24,10 +24,10 @@ use komoju_core::{CustomerId, Kind, Origin, Searched, Traces, json};
 const ERASED: &str = "erased with its customer";
 
 /// How many open intents are named in a refusal.
-const NAMED: usize = 5;
+const MAX_NAMED: usize = 5;
 
 /// An intent's position, and why something of it stays.
-pub type Kept = (i64, &'static str);
+pub type RetainedIntent = (i64, &'static str);
 
 /// What was erased of a customer.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ pub struct Erasure {
     /// By what the customer is recognised: needed to search files, and kept nowhere.
     pub traces: Traces,
     /// Intents that are about somebody else or not settled, and name one of the emails; and those whose id holds a value. By position.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<RetainedIntent>,
     /// Others in the mirror with one of the emails.
     pub same_email: Vec<CustomerId>,
 }
@@ -77,31 +77,31 @@ pub fn erase(tx: &Tx<'_>, id: &CustomerId, at: &str) -> Result<Erasure, StoreErr
     let (erased_at, redaction, again) = match before {
         Some((erased_at, redaction)) => (erased_at, redaction, true),
         None => {
-            let cause = Cause {
+            let context = ChangeContext {
                 observed_at: at.to_owned(),
                 origin: Origin::Operator,
                 pass_id: None,
                 intent_id: None,
             };
-            let (redaction, _) = changes::recording(tx, cause, |recorder| recorder.erase(id))?;
-            holds::end(tx, id, End::Deleted)?;
+            let (redaction, _) = changes::recording(tx, context, |recorder| recorder.erase(id))?;
+            holds::end(tx, id, HoldEnd::Deleted)?;
             (at.to_owned(), redaction, false)
         }
     };
     // With the tombstone gone, what is still in the mirror is others'.
-    let (of_them, kept) = intents_of(tx, id, &mut traces)?;
-    redact_intents(tx, &of_them, &traces)?;
+    let (of_customer, kept) = intents_of(tx, id, &mut traces)?;
+    redact_intents(tx, &of_customer, &traces)?;
     for email in traces.emails() {
         tx.execute("UPDATE pass SET error = 'erased' WHERE instr(lower(error), lower(?1)) > 0", [email])?;
     }
-    if !again || !of_them.is_empty() {
+    if !again || !of_customer.is_empty() {
         wipe::note_erasure(tx)?;
     }
     Ok(Erasure {
         erased_at,
         redaction,
         again,
-        intents: u64::try_from(of_them.len()).unwrap_or(0),
+        intents: u64::try_from(of_customer.len()).unwrap_or(0),
         head: changes::head(tx)?,
         same_email: others_with(tx, &traces)?,
         traces,
@@ -136,22 +136,22 @@ pub fn erased_before(conn: &Conn, id: &CustomerId) -> Result<Option<(String, Red
 }
 
 /// The customer's intents: by its id, by the customer that they made or changed, and by the create that made it.
-const THEIRS: &str = "(customer_id = ?1 OR result_customer_id = ?1 OR lane = ?1
+const OF_CUSTOMER: &str = "(customer_id = ?1 OR result_customer_id = ?1 OR lane = ?1
      OR substr(customer_id, 2) IN (SELECT made.id FROM intents AS made WHERE made.result_customer_id = ?1 AND made.op = 'create')
         AND customer_id GLOB '@*')";
 
 fn refuse_while_open(conn: &Conn, id: &CustomerId) -> Result<(), StoreError> {
     let open: Vec<(String, String)> = conn
         .prepare(&format!(
-            "SELECT id, state FROM outbox CROSS JOIN intents USING (position) WHERE is_open = 1 AND {THEIRS} ORDER BY position"
+            "SELECT id, state FROM outbox CROSS JOIN intents USING (position) WHERE is_open = 1 AND {OF_CUSTOMER} ORDER BY position"
         ))?
         .query_map([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
     if !open.is_empty() {
-        let more = open.len().saturating_sub(NAMED);
+        let more = open.len().saturating_sub(MAX_NAMED);
         let mut named: Vec<String> = open
             .iter()
-            .take(NAMED)
+            .take(MAX_NAMED)
             .map(|(intent, state)| format!("{} ({state})", intent.escape_debug()))
             .collect();
         if more > 0 {
@@ -188,15 +188,15 @@ fn refuse_while_open(conn: &Conn, id: &CustomerId) -> Result<(), StoreError> {
 }
 
 /// An intent as far as its content goes.
-struct Content {
+struct IntentContent {
     position: i64,
     id: String,
     customer_id: Option<String>,
     is_open: bool,
     is_erased: bool,
-    is_theirs: bool,
+    is_of_customer: bool,
     /// A create that made nobody.
-    is_barren: bool,
+    made_no_customer: bool,
     parts: Vec<Value>,
 }
 
@@ -206,9 +206,9 @@ fn intents_of(
     conn: &Conn,
     id: &CustomerId,
     traces: &mut Traces,
-) -> Result<(Vec<i64>, Vec<Kept>), StoreError> {
+) -> Result<(Vec<i64>, Vec<RetainedIntent>), StoreError> {
     each_content(conn, id, |content| {
-        if content.is_theirs {
+        if content.is_of_customer {
             content.parts.iter().for_each(|part| traces.add(part));
         }
         Ok(())
@@ -220,10 +220,10 @@ fn intents_of(
         let names_email = content.parts.iter().any(|part| {
             part.get("email").and_then(Value::as_str).is_some_and(|email| traces.is_email(email))
         });
-        let is_barren = content.is_barren && names_email
+        let made_no_customer = content.made_no_customer && names_email
             || content.customer_id.as_ref().is_some_and(|customer| barren.contains(customer));
-        let goes = content.is_theirs || (is_barren && !content.is_open);
-        if is_barren && goes && content.is_barren {
+        let goes = content.is_of_customer || (made_no_customer && !content.is_open);
+        if made_no_customer && goes && content.made_no_customer {
             barren.insert(format!("@{}", content.id));
         }
         if goes && !content.is_erased {
@@ -248,10 +248,10 @@ fn intents_of(
 fn each_content(
     conn: &Conn,
     id: &CustomerId,
-    mut visit: impl FnMut(Content) -> Result<(), StoreError>,
+    mut visit: impl FnMut(IntentContent) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut statement = conn.prepare(&format!(
-        "SELECT position, id, customer_id, is_open, erased, {THEIRS}, op = 'create' AND result_customer_id IS NULL, body, expect, detail
+        "SELECT position, id, customer_id, is_open, erased, {OF_CUSTOMER}, op = 'create' AND result_customer_id IS NULL, body, expect, detail
          FROM outbox CROSS JOIN intents USING (position) ORDER BY position"
     ))?;
     let mut rows = statement.query([id.as_str()])?;
@@ -260,14 +260,14 @@ fn each_content(
             Ok(value) => value.as_str().ok().and_then(|text| json::parse(text.as_bytes()).ok()),
             Err(_) => None,
         };
-        visit(Content {
+        visit(IntentContent {
             position: row.get(0)?,
             id: row.get(1)?,
             customer_id: row.get(2)?,
             is_open: row.get(3)?,
             is_erased: row.get(4)?,
-            is_theirs: row.get::<_, Option<bool>>(5)?.unwrap_or(false),
-            is_barren: row.get::<_, Option<bool>>(6)?.unwrap_or(false),
+            is_of_customer: row.get::<_, Option<bool>>(5)?.unwrap_or(false),
+            made_no_customer: row.get::<_, Option<bool>>(6)?.unwrap_or(false),
             parts: (7..10).filter_map(part).collect(),
         })?;
     }
@@ -276,7 +276,7 @@ fn each_content(
 
 /// Takes the content of these away. Their digests go too: whoever guesses an email could prove it by one.
 fn redact_intents(tx: &Tx<'_>, positions: &[i64], traces: &Traces) -> Result<(), StoreError> {
-    own(tx, || {
+    as_engine(tx, || {
         for position in positions {
             let by: Option<String> =
                 tx.query_row("SELECT submitted_by FROM intents WHERE position = ?1", [position], |row| {

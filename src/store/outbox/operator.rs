@@ -5,14 +5,14 @@
 
 use rusqlite::params;
 
-use super::rows::{Known, find, is_erased};
+use super::rows::{IntentRow, find, is_erased};
 use super::{engine, spool};
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::intent::lifecycle::{Lifecycle, Outcome, Retry};
 use komoju_core::intent::{Body, MASKED_TOKEN, Rule, Wish};
 use komoju_core::plan::settle::IntentUpdate;
 
-fn must_find(conn: &Conn, id: &str) -> Result<Known, StoreError> {
+fn must_find(conn: &Conn, id: &str) -> Result<IntentRow, StoreError> {
     find(conn, id)?.ok_or_else(|| {
         StoreError::Refused(format!(
             "there is no intent {id}; `komoju-sync intent list --all` shows them all"
@@ -23,15 +23,15 @@ fn must_find(conn: &Conn, id: &str) -> Result<Known, StoreError> {
 /// A person wants it tried again, with a corrected body or the same. With another body it gets another key, and a first attempt of
 /// its own; so does one that the API said no to. Where a byte may have left, the key stays.
 pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycle, StoreError> {
-    let known = must_find(tx, id)?;
+    let row = must_find(tx, id)?;
     if is_erased(tx, id)? {
         return Err(StoreError::Refused(format!(
             "{id}: its content was erased with its customer, so it cannot be tried again; drop another intent"
         )));
     }
     let with = if corrected.is_some() { Retry::Corrected } else { Retry::Same };
-    let life = known.life.retry(with).map_err(|illegal| StoreError::Refused(format!("{id}: {illegal}")))?;
-    let wish = known.intent.map(|intent| intent.wish);
+    let life = row.life.retry(with).map_err(|illegal| StoreError::Refused(format!("{id}: {illegal}")))?;
+    let wish = row.intent.map(|intent| intent.wish);
     match (&wish, corrected) {
         (Ok(Wish::Delete(_)), Some(_)) => {
             return Err(StoreError::Refused(format!("{id} is a delete: it has no body to correct")));
@@ -50,16 +50,16 @@ pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycl
         }
         _ => {}
     }
-    engine::own(tx, || {
+    engine::as_engine(tx, || {
         tx.execute(
             "UPDATE intents SET state = ?2, body = coalesce(?3, body), next_attempt_at = NULL, settled_at = NULL,
                  reason = 'a person wants it tried again', detail = NULL
              WHERE position = ?1",
-            params![known.position, life.state.word(), corrected.map(Body::text)],
+            params![row.position, life.state.word(), corrected.map(Body::text)],
         )?;
         tx.execute(
             "UPDATE outbox SET outcome_unknown = ?2, patience_from = NULL WHERE position = ?1",
-            params![known.position, life.outcome == Outcome::Unknown],
+            params![row.position, life.outcome == Outcome::Unknown],
         )?;
         spool::reopen(tx, id)?;
         Ok(())
@@ -69,30 +69,30 @@ pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycl
 
 /// A person takes it back.
 pub fn cancel(tx: &Tx<'_>, id: &str, at: &str, by: &str) -> Result<(), StoreError> {
-    let known = must_find(tx, id)?;
-    let life = known.life.cancel().map_err(|illegal| StoreError::Refused(format!("{id}: {illegal}")))?;
+    let row = must_find(tx, id)?;
+    let life = row.life.cancel().map_err(|illegal| StoreError::Refused(format!("{id}: {illegal}")))?;
     let update = IntentUpdate {
         settled_at: Some(at.to_owned()),
         reason: Some(format!("cancelled by {by}")),
         ..IntentUpdate::default()
     };
-    engine::own(tx, || engine::write(tx, known.position, life, update))
+    engine::as_engine(tx, || engine::write(tx, row.position, life, update))
 }
 
 /// A person lets deletes through: these, or every one that waits for it. Returns how many.
 pub fn approve(tx: &Tx<'_>, ids: &[String]) -> Result<usize, StoreError> {
     let mut approved = 0;
     for id in ids {
-        let known = must_find(tx, id)?;
-        if !matches!(known.intent.as_ref().map(|intent| &intent.wish), Ok(Wish::Delete(_))) {
+        let row = must_find(tx, id)?;
+        if !matches!(row.intent.as_ref().map(|intent| &intent.wish), Ok(Wish::Delete(_))) {
             return Err(StoreError::Refused(format!(
                 "{id} is not a delete: only deletes wait for an approval"
             )));
         }
-        if !known.life.state.blocks_those_behind() {
-            return Err(StoreError::Refused(format!("{id} is {} already", known.life.state)));
+        if !row.life.state.blocks_those_behind() {
+            return Err(StoreError::Refused(format!("{id} is {} already", row.life.state)));
         }
-        approved += let_through(tx, known.position)?;
+        approved += approve_one(tx, row.position)?;
     }
     if ids.is_empty() {
         let waiting: Vec<i64> = tx
@@ -100,14 +100,14 @@ pub fn approve(tx: &Tx<'_>, ids: &[String]) -> Result<usize, StoreError> {
             .query_map([], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         for position in waiting {
-            approved += let_through(tx, position)?;
+            approved += approve_one(tx, position)?;
         }
     }
     Ok(approved)
 }
 
-fn let_through(tx: &Tx<'_>, position: i64) -> Result<usize, StoreError> {
-    engine::own(tx, || {
+fn approve_one(tx: &Tx<'_>, position: i64) -> Result<usize, StoreError> {
+    engine::as_engine(tx, || {
         tx.execute(
             "UPDATE intents SET reason = NULL
              WHERE state = 'queued' AND position = (SELECT position FROM outbox WHERE position = ?1 AND held = 1)",

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, params};
 use serde_json::Value;
 
 use crate::store::outbox::engine;
-use crate::store::read::{PIECE, in_pieces};
+use crate::store::read::{CHUNK, in_chunks};
 use crate::store::record::{self, Record};
 use crate::store::{Conn, StoreError};
 use komoju_core::intent::MASKED_TOKEN;
@@ -15,7 +15,7 @@ use komoju_core::open_intent::OpenIntent;
 
 /// Which intents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
+pub enum IntentFilter {
     /// Those that are not settled.
     Open,
     /// Every one.
@@ -27,29 +27,29 @@ pub enum Which {
 /// Shows `visit` rows of `intents`, without tokens, in the order of their acceptance.
 pub fn intents(
     conn: &Conn,
-    which: Which,
+    filter: IntentFilter,
     mut visit: impl FnMut(Record) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let piece = |last: Option<&Value>| {
+    let chunk = |last: Option<&Value>| {
         let after = last.and_then(Value::as_i64).unwrap_or(i64::MIN);
-        match which {
-            Which::Open => {
+        match filter {
+            IntentFilter::Open => {
                 let sql = "SELECT intents.* FROM outbox CROSS JOIN intents USING (position)
                            WHERE is_open = 1 AND outbox.position > ?1 ORDER BY outbox.position LIMIT ?2";
-                record::collect(conn, sql, params![after, PIECE])
+                record::collect(conn, sql, params![after, CHUNK])
             }
-            Which::All => {
+            IntentFilter::All => {
                 let sql = "SELECT * FROM intents WHERE position > ?1 ORDER BY position LIMIT ?2";
-                record::collect(conn, sql, params![after, PIECE])
+                record::collect(conn, sql, params![after, CHUNK])
             }
-            Which::In(state) => {
+            IntentFilter::In(state) => {
                 let sql =
                     "SELECT * FROM intents WHERE state = ?3 AND position > ?1 ORDER BY position LIMIT ?2";
-                record::collect(conn, sql, params![after, PIECE, state.word()])
+                record::collect(conn, sql, params![after, CHUNK, state.word()])
             }
         }
     };
-    in_pieces(piece, "position", |record| visit(masked(record)))
+    in_chunks(chunk, "position", |record| visit(masked(record)))
 }
 
 /// The row of `intents` with this id, without its token.
@@ -69,7 +69,7 @@ pub fn attempts(conn: &Conn, id: &str) -> Result<Vec<Record>, StoreError> {
 }
 
 /// Returns the state of an intent and its reason.
-pub fn standing(conn: &Conn, id: &str) -> Result<Option<(State, Option<String>)>, StoreError> {
+pub fn state_and_reason(conn: &Conn, id: &str) -> Result<Option<(State, Option<String>)>, StoreError> {
     let sql = "SELECT state, reason FROM intents WHERE id = ?1";
     let found = conn
         .prepare_cached(sql)?
@@ -80,7 +80,7 @@ pub fn standing(conn: &Conn, id: &str) -> Result<Option<(State, Option<String>)>
 
 /// An open intent, and what decides when it is sent.
 #[derive(Debug)]
-pub struct Planned {
+pub struct PlannedIntent {
     /// The intent; its body still holds the token.
     pub open: OpenIntent,
     /// Whether an operator approved this delete.
@@ -98,11 +98,11 @@ pub struct Planned {
 }
 
 /// Shows `visit` the open intents in the order of their acceptance.
-pub fn planned(
+pub fn each_planned(
     conn: &Conn,
-    mut visit: impl FnMut(Planned) -> Result<(), StoreError>,
+    mut visit: impl FnMut(PlannedIntent) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let piece = |last: Option<&Value>| {
+    let chunk = |last: Option<&Value>| {
         let after = last.and_then(Value::as_i64).unwrap_or(i64::MIN);
         let sql = "SELECT outbox.position, approved, held, next_attempt_at, reason,
                        (SELECT id FROM outbox AS others JOIN intents AS first USING (position)
@@ -111,12 +111,12 @@ pub fn planned(
                        (SELECT mirror.body FROM mirror WHERE mirror.id = outbox.lane) AS body
                    FROM outbox CROSS JOIN intents USING (position)
                    WHERE is_open = 1 AND outbox.position > ?1 ORDER BY outbox.position LIMIT ?2";
-        record::collect(conn, sql, params![after, PIECE])
+        record::collect(conn, sql, params![after, CHUNK])
     };
-    in_pieces(piece, "position", |row| {
+    in_chunks(chunk, "position", |row| {
         let Some(open) = engine::open(conn, row.number("position"))? else { return Ok(()) };
         let text = |name: &str| row.text(name).map(str::to_owned);
-        visit(Planned {
+        visit(PlannedIntent {
             open,
             is_approved: row.number("approved") != 0,
             is_held: row.number("held") != 0,

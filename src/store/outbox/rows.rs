@@ -11,14 +11,14 @@ use komoju_core::intent::{Expect, Intent, Wish};
 use komoju_core::{json as canonical, time};
 
 /// An intent as the columns hold it.
-pub(super) struct Parts {
+pub(super) struct IntentColumns {
     pub(super) target: Option<String>,
     pub(super) body: Option<String>,
     pub(super) expect: Option<String>,
     pub(super) not_before: Option<String>,
 }
 
-impl Parts {
+impl IntentColumns {
     pub(super) fn of(intent: &Intent) -> Self {
         let (target, body) = match &intent.wish {
             Wish::Create(body) => (None, Some(body.text())),
@@ -32,7 +32,7 @@ impl Parts {
 
 /// What was dropped, as a digest.
 pub(in crate::store) fn digest(intent: &Intent) -> Vec<u8> {
-    let Parts { target, body, expect, not_before } = Parts::of(intent);
+    let IntentColumns { target, body, expect, not_before } = IntentColumns::of(intent);
     let content = json!([intent.wish.op(), target, body, expect, not_before]);
     Sha256::digest(content.to_string()).to_vec()
 }
@@ -86,7 +86,7 @@ pub(super) fn is_erased(conn: &Conn, id: &str) -> Result<bool, StoreError> {
 
 /// What a person's command needs to know of an intent.
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct IntentRow {
     /// Its place in the order of acceptance.
     pub position: i64,
     /// Where it is in its life.
@@ -96,13 +96,13 @@ pub struct Known {
 }
 
 /// The intent with this id.
-pub fn find(conn: &Conn, id: &str) -> Result<Option<Known>, StoreError> {
+pub fn find(conn: &Conn, id: &str) -> Result<Option<IntentRow>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT position, state, outcome_unknown, attempts, op, customer_id, body, expect, not_before
          FROM intents JOIN outbox USING (position) WHERE id = ?1",
     )?;
     let found = statement.query_row([id], |row| {
-        Ok(Known { position: row.get(0)?, life: life_in(row, 1)?, intent: intent_in(row, 4) })
+        Ok(IntentRow { position: row.get(0)?, life: life_in(row, 1)?, intent: intent_in(row, 4) })
     });
     Ok(found.optional()?)
 }
@@ -122,7 +122,7 @@ pub(in crate::store) fn life_in(row: &Row<'_>, first: usize) -> rusqlite::Result
 
 /// How many intents are in this state, and the oldest of them.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Counted {
+pub struct StateCount {
     /// The state.
     pub state: String,
     /// How many.
@@ -136,7 +136,7 @@ pub struct Counted {
 }
 
 /// The intents that are not settled, by state.
-pub fn count_open(conn: &Conn) -> Result<Vec<Counted>, StoreError> {
+pub fn count_open(conn: &Conn) -> Result<Vec<StateCount>, StoreError> {
     // Counted in the index alone, however many were settled.
     let mut statement = conn.prepare(
         "SELECT state, many, id, created_at, reason
@@ -146,7 +146,7 @@ pub fn count_open(conn: &Conn) -> Result<Vec<Counted>, StoreError> {
          ORDER BY state",
     )?;
     let counted = statement.query_map([], |row| {
-        Ok(Counted {
+        Ok(StateCount {
             state: row.get(0)?,
             count: row.get(1)?,
             oldest: row.get(2)?,

@@ -2,8 +2,8 @@
 //! transaction. Decides nothing.
 
 use super::{attempts, engine};
-use crate::store::log::changes::{self, Cause};
-use crate::store::log::mirror::Stored;
+use crate::store::log::changes::{self, ChangeContext};
+use crate::store::log::mirror::StoredCustomer;
 use crate::store::log::unreadable::{self, Sight};
 use crate::store::log::{lag, passes};
 use crate::store::{StoreError, Tx};
@@ -16,7 +16,7 @@ use komoju_core::{Origin, Tally, time};
 pub fn apply(
     tx: &Tx<'_>,
     open: &OpenIntent,
-    stored: Option<Stored>,
+    stored: Option<StoredCustomer>,
     settlement: &Settlement,
     at: &str,
 ) -> Result<Tally, StoreError> {
@@ -47,17 +47,17 @@ pub fn apply(
 fn record(
     tx: &Tx<'_>,
     open: &OpenIntent,
-    stored: Option<Stored>,
+    stored: Option<StoredCustomer>,
     change: &CustomerChange,
     at: &str,
 ) -> Result<Tally, StoreError> {
-    let cause = Cause {
+    let context = ChangeContext {
         observed_at: at.to_owned(),
         origin: Origin::Intent,
         pass_id: None,
         intent_id: Some(open.id.clone()),
     };
-    let ((), recorded) = changes::recording(tx, cause, |recorder| match change {
+    let ((), recorded) = changes::recording(tx, context, |recorder| match change {
         CustomerChange::Put(kind, after) => recorder.record(*kind, after, stored).map(drop),
         CustomerChange::Deleted(id) => recorder.record_deleted(id),
     })?;
@@ -72,7 +72,7 @@ fn write(
     at: &str,
 ) -> Result<(), StoreError> {
     let life = settlement.life;
-    engine::own(tx, || {
+    engine::as_engine(tx, || {
         if let Some(end) = &settlement.attempt {
             attempts::end_attempt(tx, open, life, at, end)?;
         }

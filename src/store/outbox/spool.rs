@@ -10,7 +10,7 @@ use komoju_core::intent::{Intent, Target, Wish};
 
 /// An intent of a file, with an id.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub struct SpoolLine {
     /// From 1; blank lines count.
     pub number: u64,
     /// The intent.
@@ -23,11 +23,11 @@ pub struct BadLine {
     /// From 1; blank lines count.
     pub number: u64,
     /// The field and the rule.
-    pub words: String,
+    pub reason: String,
 }
 
-/// MOST_KEPT limits the refused lines whose words are kept; the others are counted.
-const MOST_KEPT: usize = 1000;
+/// MAX_BAD_LINES limits the refused lines whose words are kept; the others are counted.
+const MAX_BAD_LINES: usize = 1000;
 
 /// The lines of a file that are refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl BadLines {
     /// Adds a line behind the others.
     pub fn push(&mut self, line: BadLine) {
         self.count += 1;
-        if self.first.len() < MOST_KEPT {
+        if self.first.len() < MAX_BAD_LINES {
             self.first.push(line);
         }
     }
@@ -60,12 +60,12 @@ pub struct SpoolFile<'a> {
     /// Identifies this drop: after a crash it says whether the file was accepted already.
     pub claim: &'a str,
     /// What is accepted of it: the first bytes, as many as it had when it was read.
-    pub accepted: Accepted,
+    pub accepted: AcceptedBytes,
 }
 
 /// The content of an accepted file: a file that grew since begins with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accepted {
+pub struct AcceptedBytes {
     /// How many bytes.
     pub len: u64,
     /// Their digest, as in the ids that are made of it.
@@ -96,12 +96,12 @@ pub struct Receipt {
     /// When it was taken.
     pub taken_at: String,
     /// Its intents, in its order.
-    pub intents: Vec<Entry>,
+    pub intents: Vec<ReceiptIntent>,
 }
 
 /// One intent on a receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ReceiptIntent {
     /// Its line; 1 where the file is one intent.
     pub line: u64,
     /// Its id.
@@ -124,7 +124,7 @@ pub struct Entry {
 pub fn accept_file(
     tx: &Tx<'_>,
     file: &SpoolFile<'_>,
-    lines: impl Iterator<Item = Result<Line, BadLine>>,
+    lines: impl Iterator<Item = Result<SpoolLine, BadLine>>,
 ) -> Result<FileOutcome, StoreError> {
     if !engine::is_enabled(tx)? {
         return Ok(FileOutcome::SwitchedOff);
@@ -149,13 +149,13 @@ pub fn accept_file(
 fn accept_lines(
     tx: &Tx<'_>,
     file: &SpoolFile<'_>,
-    lines: impl Iterator<Item = Result<Line, BadLine>>,
+    lines: impl Iterator<Item = Result<SpoolLine, BadLine>>,
 ) -> Result<(u64, BadLines), StoreError> {
     let (mut new, mut bad) = (0, BadLines::default());
     let sql = "INSERT INTO spool_intent (name, line, intent_id, is_repeat) VALUES (?1, ?2, ?3, ?4)";
     let mut note_line = tx.prepare_cached(sql)?;
     for line in lines {
-        let Line { number, intent } = match line {
+        let SpoolLine { number, intent } = match line {
             Ok(line) => line,
             Err(line) => {
                 bad.push(line);
@@ -164,14 +164,14 @@ fn accept_lines(
         };
         match accept::accept(tx, &intent, Door::File, Some(file.by)) {
             Ok(accepted) => {
-                let is_repeat = matches!(accepted, accept::Accepted::Known(_));
+                let is_repeat = matches!(accepted, accept::Acceptance::Repeat(_));
                 new += u64::from(!is_repeat);
                 note_line.execute(params![file.name, number, accepted.id(), is_repeat])?;
             }
             // A refused line may create the customer that this one refers to: then nothing is known
             // against this one.
             Err(StoreError::Refused(_)) if refers(&intent.wish) && bad.count > 0 => {}
-            Err(StoreError::Refused(words)) => bad.push(BadLine { number, words }),
+            Err(StoreError::Refused(reason)) => bad.push(BadLine { number, reason }),
             Err(other) => return Err(other),
         }
     }
@@ -185,7 +185,7 @@ fn refers(wish: &Wish) -> bool {
 /// Notes that this file is accepted; an older file of its name is forgotten.
 fn note(tx: &Tx<'_>, file: &SpoolFile<'_>) -> Result<(), StoreError> {
     forget(tx, file.name)?;
-    let Accepted { len, digest } = &file.accepted;
+    let AcceptedBytes { len, digest } = &file.accepted;
     tx.prepare_cached(
         "INSERT INTO spool_file (name, taken_at, claim, accepted_bytes, accepted_digest) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?
@@ -197,11 +197,11 @@ fn note(tx: &Tx<'_>, file: &SpoolFile<'_>) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// The database failed.
-pub fn accepted(conn: &Conn, name: &str, claim: &str) -> Result<Option<Accepted>, StoreError> {
+pub fn accepted(conn: &Conn, name: &str, claim: &str) -> Result<Option<AcceptedBytes>, StoreError> {
     let sql = "SELECT accepted_bytes, accepted_digest FROM spool_file WHERE name = ?1 AND claim = ?2";
     let found = conn
         .prepare_cached(sql)?
-        .query_row([name, claim], |row| Ok(Accepted { len: row.get(0)?, digest: row.get(1)? }));
+        .query_row([name, claim], |row| Ok(AcceptedBytes { len: row.get(0)?, digest: row.get(1)? }));
     Ok(found.optional()?)
 }
 
@@ -234,7 +234,7 @@ pub fn receipt(conn: &Conn, name: &str) -> Result<Option<Receipt>, StoreError> {
          FROM spool_intent JOIN intents ON id = intent_id WHERE name = ?1 ORDER BY line",
     )?;
     let entries = statement.query_map([name], |row| {
-        Ok(Entry {
+        Ok(ReceiptIntent {
             line: row.get(0)?,
             id: row.get(1)?,
             state: row.get(2)?,

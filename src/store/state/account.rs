@@ -8,7 +8,7 @@ use komoju_core::change::Hash;
 
 /// The account's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
+pub struct BoundAccount {
     /// What keys are salted with before they are fingerprinted here.
     pub salt: Vec<u8>,
     /// The key that reads these customers.
@@ -20,11 +20,11 @@ pub struct Account {
 }
 
 /// The account, once a key is bound.
-pub fn load(conn: &Conn) -> Result<Option<Account>, StoreError> {
+pub fn load(conn: &Conn) -> Result<Option<BoundAccount>, StoreError> {
     let found =
         conn.query_row("SELECT salt, fingerprint, bound_at, candidate, stopped_at FROM account", [], |row| {
             let (candidate, stopped_at): (Option<Hash>, Option<String>) = (row.get(3)?, row.get(4)?);
-            Ok(Account {
+            Ok(BoundAccount {
                 salt: row.get(0)?,
                 fingerprint: row.get(1)?,
                 bound_at: row.get(2)?,
@@ -50,7 +50,7 @@ pub fn bind(tx: &Tx<'_>, salt: &[u8], fingerprint: &Hash, at: &str) -> Result<()
 /// one before: there it cannot be looked for any more, and here it would be made a second time. So a person decides.
 pub fn take_over(tx: &Tx<'_>, salt: &[u8], fingerprint: &Hash, at: &str) -> Result<(), StoreError> {
     if load(tx)?.is_some_and(|known| known.fingerprint != *fingerprint) {
-        engine::own(tx, || {
+        engine::as_engine(tx, || {
             tx.execute(
                 "UPDATE intents SET state = 'parked', next_attempt_at = NULL, reason = ?1
                  WHERE state = 'waiting' AND op = 'create'
@@ -78,7 +78,7 @@ pub fn resume(tx: &Tx<'_>) -> Result<(), StoreError> {
 /// A person's word: the key in doubt is the right one. Returns its fingerprint.
 pub fn accept(tx: &Tx<'_>, at: &str) -> Result<Hash, StoreError> {
     let account = load(tx)?;
-    let Some(Account { salt, stopped: Some((candidate, _)), .. }) = account else {
+    let Some(BoundAccount { salt, stopped: Some((candidate, _)), .. }) = account else {
         return Err(StoreError::Refused("no other key waits to be accepted".to_owned()));
     };
     take_over(tx, &salt, &candidate, at)?;

@@ -27,7 +27,7 @@ impl rusqlite::ToSql for Staleness {
 }
 
 /// What stands now, each kind with what it is about; `?1` is a [`Staleness`].
-const STANDS: &str = "
+const ACTIVE: &str = "
     SELECT 'held_deletions' AS kind, CAST(hold_id AS TEXT) AS thing FROM held_customer WHERE state = 'held' GROUP BY hold_id
     UNION ALL SELECT 'held_deletes', '' WHERE EXISTS (SELECT 1 FROM outbox WHERE is_open = 1 AND held = 1)
     UNION ALL SELECT 'parked_intents', id FROM intents WHERE state = 'parked'
@@ -40,7 +40,7 @@ const STANDS: &str = "
 
 /// Of one kind: what was not told yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Untold {
+pub struct PendingAlert {
     /// The kind's word.
     pub kind: String,
     /// How many things of it stand.
@@ -50,15 +50,15 @@ pub struct Untold {
     /// When the first of them all was noticed.
     pub noticed_at: String,
     /// When some that still stand were told last.
-    pub last_told_at: Option<String>,
+    pub last_sent_at: Option<String>,
 }
 
 /// Whether what is noted is what stands. Writes nothing.
 pub fn is_noted(conn: &Conn, staleness: Staleness) -> Result<bool, StoreError> {
     let sql = format!(
-        "WITH stands AS ({STANDS})
-         SELECT NOT EXISTS (SELECT kind, thing FROM stands EXCEPT SELECT kind, thing FROM alert)
-            AND NOT EXISTS (SELECT kind, thing FROM alert EXCEPT SELECT kind, thing FROM stands)"
+        "WITH active AS ({ACTIVE})
+         SELECT NOT EXISTS (SELECT kind, thing FROM active EXCEPT SELECT kind, thing FROM alert)
+            AND NOT EXISTS (SELECT kind, thing FROM alert EXCEPT SELECT kind, thing FROM active)"
     );
     Ok(conn.prepare_cached(&sql)?.query_row([staleness], |row| row.get(0))?)
 }
@@ -66,35 +66,35 @@ pub fn is_noted(conn: &Conn, staleness: Staleness) -> Result<bool, StoreError> {
 /// Notes what stands and was not noted, and forgets what has cleared.
 pub fn note(tx: &Tx<'_>, staleness: Staleness, at: &str) -> Result<(), StoreError> {
     let cleared =
-        format!("DELETE FROM alert WHERE (kind, thing) NOT IN (SELECT kind, thing FROM ({STANDS}))");
+        format!("DELETE FROM alert WHERE (kind, thing) NOT IN (SELECT kind, thing FROM ({ACTIVE}))");
     tx.prepare_cached(&cleared)?.execute([staleness])?;
     let new = format!(
-        "INSERT OR IGNORE INTO alert (kind, thing, noticed_at) SELECT kind, thing, ?2 FROM ({STANDS})"
+        "INSERT OR IGNORE INTO alert (kind, thing, noticed_at) SELECT kind, thing, ?2 FROM ({ACTIVE})"
     );
     tx.prepare_cached(&new)?.execute(params![staleness, at])?;
     Ok(())
 }
 
 /// The kinds of which something was not told, what was noticed first first.
-pub fn untold(conn: &Conn) -> Result<Vec<Untold>, StoreError> {
+pub fn pending(conn: &Conn) -> Result<Vec<PendingAlert>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT kind, count(*), count(*) FILTER (WHERE told_at IS NULL) AS new, min(noticed_at) AS first, max(told_at)
          FROM alert GROUP BY kind HAVING new > 0 ORDER BY first, kind",
     )?;
     let rows = statement.query_map([], |row| {
-        Ok(Untold {
+        Ok(PendingAlert {
             kind: row.get(0)?,
             count: row.get(1)?,
             new: row.get(2)?,
             noticed_at: row.get(3)?,
-            last_told_at: row.get(4)?,
+            last_sent_at: row.get(4)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// All of this kind that is noted was told.
-pub fn told(tx: &Tx<'_>, kind: &str, at: &str) -> Result<(), StoreError> {
+pub fn note_sent(tx: &Tx<'_>, kind: &str, at: &str) -> Result<(), StoreError> {
     tx.execute("UPDATE alert SET told_at = ?2 WHERE kind = ?1 AND told_at IS NULL", [kind, at])?;
     Ok(())
 }
@@ -124,7 +124,7 @@ mod tests {
     use Staleness::{Fresh, Overdue, Stale};
 
     fn kinds(conn: &Conn) -> Vec<(String, u64, u64)> {
-        untold(conn).unwrap().into_iter().map(|untold| (untold.kind, untold.count, untold.new)).collect()
+        pending(conn).unwrap().into_iter().map(|alert| (alert.kind, alert.count, alert.new)).collect()
     }
 
     #[test]
@@ -143,12 +143,12 @@ mod tests {
         assert!(is_noted(&tx, Fresh).unwrap() && !is_noted(&tx, Overdue).unwrap());
         let first = [("held_deletions".to_owned(), 1, 1), ("key_refused".to_owned(), 1, 1)];
         assert_eq!(kinds(&tx), first);
-        told(&tx, "held_deletions", "2026-01-02").unwrap();
+        note_sent(&tx, "held_deletions", "2026-01-02").unwrap();
         assert_eq!(kinds(&tx), first[1..]);
         assert_eq!(oldest_hold(&tx).unwrap(), Some(1));
 
         // Another hold and a key that was accepted and refused again are news.
-        told(&tx, "key_refused", "2026-01-02").unwrap();
+        note_sent(&tx, "key_refused", "2026-01-02").unwrap();
         tx.execute_batch("UPDATE held_customer SET state = 'held'; UPDATE meta SET refused_since = 't2'")
             .unwrap();
         note(&tx, Overdue, "2026-01-03").unwrap();
@@ -162,9 +162,9 @@ mod tests {
         let mut now = kinds(&tx);
         now.sort();
         assert_eq!(now, second);
-        let hold = untold(&tx).unwrap().into_iter().find(|untold| untold.kind == "held_deletions").unwrap();
+        let hold = pending(&tx).unwrap().into_iter().find(|alert| alert.kind == "held_deletions").unwrap();
         assert_eq!(
-            (hold.noticed_at.as_str(), hold.last_told_at.as_deref()),
+            (hold.noticed_at.as_str(), hold.last_sent_at.as_deref()),
             ("2026-01-01", Some("2026-01-02"))
         );
 

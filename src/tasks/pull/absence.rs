@@ -10,7 +10,7 @@ use super::page::plan_lookup;
 use super::{Failure, Pass, Phase, Progress, Pull};
 use crate::remote::Remote;
 use crate::store::StoreError;
-use crate::store::log::holds::{self, End};
+use crate::store::log::holds::{self, HoldEnd};
 use crate::store::log::unlisted;
 use crate::tasks::echoes::Asked;
 use komoju_core::plan::absence::{self, AbsenceCheck, COUNTED_FOR, Findings, LookupAnswer, Step};
@@ -105,7 +105,7 @@ impl<R: Remote> Pull<R> {
         let consistency = self.settings.consistency;
         let sweep = (pass.kind == PassKind::Sweep).then(|| pass.sweep());
         self.step(pass, Origin::Lookup, move |view, _| {
-            view.end_hold(customer.id(), End::Alive)?;
+            view.end_hold(customer.id(), HoldEnd::Alive)?;
             if let Some(sweep) = sweep {
                 view.note_verified(customer.id(), sweep)?;
             }

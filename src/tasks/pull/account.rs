@@ -5,7 +5,7 @@ use super::{Failure, Pull};
 use crate::remote::Remote;
 use crate::store::Tx;
 use crate::store::log::mirror::Among;
-use crate::store::state::account::{self, Account};
+use crate::store::state::account::{self, BoundAccount};
 use komoju_core::plan::absence::LookupAnswer;
 use komoju_core::plan::account::{AccountPlan, Binding, KNOWN_REQUESTED, KeyMatch};
 use komoju_core::plan::retry::TRIES;
@@ -24,7 +24,7 @@ impl<R: Remote> Pull<R> {
             live,
         };
         let bound_at = time::written(self.clock.now());
-        let known = Account { salt, fingerprint, bound_at, stopped: None };
+        let known = BoundAccount { salt, fingerprint, bound_at, stopped: None };
         match AccountPlan::new(binding, &fingerprint) {
             AccountPlan::Proceed => Ok(()),
             AccountPlan::Resume => {
@@ -45,7 +45,7 @@ impl<R: Remote> Pull<R> {
 
     /// Requests customers of the mirror with a new key, until one exists. `known` is the account that the key would be bound to, and
     /// `bound` the one that it is bound to.
-    async fn request_known(&self, known: Account, bound: Option<Account>) -> Result<(), Failure> {
+    async fn request_known(&self, known: BoundAccount, bound: Option<BoundAccount>) -> Result<(), Failure> {
         let (mut answers, mut failure) = (Vec::new(), None);
         for id in self.some_live(KNOWN_REQUESTED, Among::All).await? {
             // Only this customer may fail: the others are tried once.
@@ -76,7 +76,7 @@ impl<R: Remote> Pull<R> {
                 let stopped = Some((known.fingerprint, known.bound_at.clone()));
                 bound
                     .into_iter()
-                    .for_each(|bound| self.plan_account(Account { stopped: stopped.clone(), ..bound }));
+                    .for_each(|bound| self.plan_account(BoundAccount { stopped: stopped.clone(), ..bound }));
                 self.note(move |tx| account::stop(tx, &known.fingerprint, &known.bound_at)).await?;
                 Err(Failure::OtherAccount)
             }

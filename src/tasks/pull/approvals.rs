@@ -8,7 +8,7 @@ use super::view::View;
 use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
 use crate::store::StoreError;
-use crate::store::log::holds::End;
+use crate::store::log::holds::HoldEnd;
 use crate::store::log::mirror::Among;
 use crate::store::log::unlisted;
 use komoju_core::Origin;
@@ -77,8 +77,8 @@ impl<R: Remote> Pull<R> {
             let mut approved = Vec::with_capacity(batch.len());
             for id in &batch {
                 match view.find(id)?.filter(|stored| stored.standing.is_live()) {
-                    None => view.end_hold(id, End::Deleted)?,
-                    Some(_) if !id.can_be_asked() => view.end_hold(id, End::Alive)?,
+                    None => view.end_hold(id, HoldEnd::Deleted)?,
+                    Some(_) if !id.can_be_asked() => view.end_hold(id, HoldEnd::Alive)?,
                     // The next pass requests it.
                     Some(stored) if young.contains(stored.row) => {}
                     Some(stored) => approved.push(stored.row),

@@ -19,7 +19,7 @@ use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::file::indexes;
 use crate::store::log::holds;
-use crate::store::log::unlisted::{self, RESTS_FOR};
+use crate::store::log::unlisted::{self, SWEEPS_WITHOUT_REQUEST};
 use crate::store::log::{busy_fields, mirror, unreadable};
 use crate::tasks::echoes::Asked;
 use komoju_core::plan::absence::{AbsenceCheck, AbsencePlan, DeletePolicy, HoldReason};
@@ -139,8 +139,9 @@ impl<R: Remote> Pull<R> {
             })?;
             view.remove_ended_holds(&mut held)?;
             let young = unlisted::young(conn, consistency, times)?;
-            let rests =
-                |row| missing.verified.get(&row).is_some_and(|verified| sweep - verified <= RESTS_FOR);
+            let rests = |row| {
+                missing.verified.get(&row).is_some_and(|verified| sweep - verified <= SWEEPS_WITHOUT_REQUEST)
+            };
             mirror::each_live_before(conn, head_before, |row, id| {
                 let is_missing =
                     !marks.seen.contains(row) && id.can_be_asked() && !view.is_planned_deleted(&id);

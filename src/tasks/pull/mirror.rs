@@ -13,9 +13,9 @@ use super::view::{Overlay, View};
 use super::{Pass, Pull};
 use crate::metrics;
 use crate::remote::Remote;
-use crate::store::log::changes::{self, Cause};
+use crate::store::log::changes::{self, ChangeContext};
 use crate::store::log::{mirror, passes};
-use crate::store::state::account::Account;
+use crate::store::state::account::BoundAccount;
 use crate::store::{Conn, Instance, Reader, Store, StoreError, Tx};
 use komoju_core::plan::absence::HoldReason;
 use komoju_core::plan::writes::{Write, WritePlan};
@@ -62,7 +62,7 @@ impl DryRun {
 
     /// Reads from the database itself.
     pub fn read<T>(&self, work: impl FnOnce(&Conn) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0.look(work)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0.query(work)
     }
 
     /// Returns whether another process works on the database, so that an open sweep is that process's.
@@ -72,11 +72,11 @@ impl DryRun {
 
     fn plan<T>(
         &self,
-        cause: &Cause,
+        cause: &ChangeContext,
         plan: impl FnOnce(&mut View<'_>) -> Result<T, StoreError>,
     ) -> Result<(T, WritePlan), StoreError> {
         let (reader, overlay) = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        reader.in_one_view(|conn| {
+        reader.in_snapshot(|conn| {
             let mut view = View::new(conn, cause, overlay);
             let value = plan(&mut view)?;
             Ok((value, view.into_plan()))
@@ -174,7 +174,7 @@ impl<R: Remote> Pull<R> {
     /// Plans a step and applies the plan, both in one transaction; `also` writes what concerns no customer. A dry run only plans.
     pub(super) async fn plan_and_apply<T, F, A>(
         &self,
-        cause: Cause,
+        cause: ChangeContext,
         plan: F,
         also: A,
     ) -> Result<(T, Tally), StoreError>
@@ -223,14 +223,14 @@ impl<R: Remote> Pull<R> {
     }
 
     /// The account as a dry run would have written it.
-    pub(super) fn plan_account(&self, account: Account) {
+    pub(super) fn plan_account(&self, account: BoundAccount) {
         if let Mirror::DryRun(dry) = &self.mirror {
             dry.state.lock().unwrap_or_else(PoisonError::into_inner).1.account = Some(account);
         }
     }
 
     /// The cause of changes that are seen now.
-    pub(super) fn cause(&self, origin: Origin, pass_id: Option<i64>) -> Cause {
-        Cause { observed_at: time::written(self.clock.now()), origin, pass_id, intent_id: None }
+    pub(super) fn cause(&self, origin: Origin, pass_id: Option<i64>) -> ChangeContext {
+        ChangeContext { observed_at: time::written(self.clock.now()), origin, pass_id, intent_id: None }
     }
 }

@@ -10,9 +10,9 @@ use super::view::View;
 use super::{Failure, Pass, Pull, Setback};
 use crate::remote::Remote;
 use crate::store::StoreError;
-use crate::store::log::holds::End;
-use crate::store::log::mirror::Stored;
-use crate::store::log::unchanged::{self, Known as KnownText, Reformatted, Unchanged};
+use crate::store::log::holds::HoldEnd;
+use crate::store::log::mirror::StoredCustomer;
+use crate::store::log::unchanged::{self, CacheHit, FingerprintWindow, Reformatted};
 use crate::tasks::echoes::Asked;
 use komoju_core::fingerprint::Fingerprint;
 use komoju_core::plan::lag::{Consistency, Occasion};
@@ -33,7 +33,7 @@ const MOST_REFORMATTED: usize = 1000;
 /// What a pass has learnt of the list while it reads, to read the rest with less work.
 #[derive(Debug, Default)]
 pub(super) struct Insight {
-    unchanged: Unchanged,
+    unchanged: FingerprintWindow,
     /// Customers whose deletion is held or was decided, perhaps while the pass runs: a hold and a decision end when their customer is
     /// listed.
     unsettled: RowSet,
@@ -112,7 +112,7 @@ impl<R: Remote> Pull<R> {
         insight: &mut Insight,
         customers: &Arc<Vec<Listed>>,
         is_read: bool,
-    ) -> Result<Vec<Option<KnownText>>, StoreError> {
+    ) -> Result<Vec<Option<CacheHit>>, StoreError> {
         if is_read {
             return Ok(vec![None; customers.len()]);
         }
@@ -142,7 +142,7 @@ impl<R: Remote> Pull<R> {
             (std::mem::take(marks), std::mem::take(&mut insight.unchanged));
         let (origin, consistency) = (pass.kind_origin(), self.settings.consistency);
         let taken = self.step(pass, origin, move |view, tally| {
-            back.iter().try_for_each(|id| view.end_hold(id, End::Alive))?;
+            back.iter().try_for_each(|id| view.end_hold(id, HoldEnd::Alive))?;
             let mut list =
                 List { asked: &asked, consistency, marks: &mut marks_moved, unchanged: &mut unchanged };
             for (customer, fingerprint) in customers {
@@ -180,7 +180,7 @@ fn mark_recognised(
     marks: &mut Marks,
     insight: &Insight,
     customers: &[Listed],
-    recognised: &[Option<KnownText>],
+    recognised: &[Option<CacheHit>],
 ) -> Vec<CustomerId> {
     let mut back = Vec::new();
     for (listed, known) in customers.iter().zip(recognised) {
@@ -219,7 +219,7 @@ struct List<'a> {
     asked: &'a Asked,
     consistency: Consistency,
     marks: &'a mut Marks,
-    unchanged: &'a mut Unchanged,
+    unchanged: &'a mut FingerprintWindow,
 }
 
 impl List<'_> {
@@ -243,15 +243,15 @@ impl List<'_> {
         let row = match (plan, stored) {
             (CustomerPlan::Record(kind, customer), stored) => {
                 if let Some(stored) = &stored {
-                    view.end_hold(&id, End::Alive)?;
+                    view.end_hold(&id, HoldEnd::Alive)?;
                     self.unchanged.forget(stored.row);
                     count_fields(self.marks, kind, &customer, stored);
                 }
                 view.record(kind, customer, stored, Some((fingerprint, source)))?
             }
             (CustomerPlan::Keep, Some(stored)) => {
-                view.end_hold(&id, End::Alive)?;
-                let Stored { row, standing } = stored;
+                view.end_hold(&id, HoldEnd::Alive)?;
+                let StoredCustomer { row, standing } = stored;
                 if !unchanged::is_noted(view.conn(), row)? {
                     view.note_listed(row, fingerprint, source);
                 } else if self.marks.reformatted.len() < MOST_REFORMATTED {
@@ -274,7 +274,7 @@ impl List<'_> {
 }
 
 /// Counts the fields that an update changes.
-fn count_fields(marks: &mut Marks, kind: Kind, after: &Customer, stored: &Stored) {
+fn count_fields(marks: &mut Marks, kind: Kind, after: &Customer, stored: &StoredCustomer) {
     if let (Kind::Updated, Some(before)) = (kind, stored.standing.body.as_deref())
         && let Ok(before) = Customer::from_body(before)
     {
@@ -287,7 +287,7 @@ fn observe(
     view: &View<'_>,
     asked: &Asked,
     shown: Customer,
-    stored: Option<&Stored>,
+    stored: Option<&StoredCustomer>,
     read: Read,
 ) -> Result<Observation, StoreError> {
     let push = match stored {

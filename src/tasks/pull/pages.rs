@@ -23,7 +23,7 @@ use super::page::{Insight, may_be_read_at_once};
 use super::{Failure, Pass, Phase, Progress, Pull, Setback};
 use crate::remote::Remote;
 use crate::store::StoreError;
-use crate::store::log::passes::Position;
+use crate::store::log::passes::ListPosition;
 use crate::store::log::{holds, mirror};
 use crate::tasks::echoes::Asked;
 use komoju_core::plan::retry::TRIES;
@@ -330,7 +330,7 @@ impl<R: Remote> Pull<R> {
             Turn::Read(next) => promised.max(next),
             Turn::End(_) => number,
         };
-        pass.position = Position { last_page, per_page: reading.per_page.into() };
+        pass.position = ListPosition { last_page, per_page: reading.per_page.into() };
         let done = pass.tally.customers_seen;
         let of = hints.total.unwrap_or(pass.live_before).max(done);
         self.progress.send_replace(Progress { phase: Phase::Reading, done, of });

@@ -8,7 +8,7 @@ use super::view::View;
 use super::{Failure, Pull};
 use crate::remote::Remote;
 use crate::store::StoreError;
-use crate::store::log::holds::End;
+use crate::store::log::holds::HoldEnd;
 use crate::store::log::lag;
 use komoju_core::plan::lag::Occasion;
 use komoju_core::{CustomerId, Origin};
@@ -28,7 +28,7 @@ impl<R: Remote> Pull<R> {
     pub async fn recheck(&self) -> Result<Option<Duration>, StoreError> {
         let (now, consistency) = (self.clock.now(), self.settings.consistency);
         if self.look(move |view| lag::is_ahead(view.conn(), now)).await? {
-            self.note(move |tx| lag::bring_near(tx, now, consistency)).await?;
+            self.note(move |tx| lag::cap_due_times(tx, now, consistency)).await?;
         }
         let due = self.look(move |view| view.due(now, AT_ONCE)).await?;
         // A new key must know the account's customers before it is believed.
@@ -78,7 +78,7 @@ impl<R: Remote> Pull<R> {
         let plan = move |view: &mut View<'_>| {
             let is_same = view.end_recheck(&id, customer.as_ref())?;
             let Some(customer) = customer else { return Ok(false) };
-            view.end_hold(&id, End::Alive)?;
+            view.end_hold(&id, HoldEnd::Alive)?;
             let is_recorded = plan_lookup(view, &asked, customer, Occasion::Recheck, consistency)?;
             // The state that was left out is the customer's state after all.
             let is_exceeded = is_same && is_recorded;

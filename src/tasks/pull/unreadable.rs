@@ -9,7 +9,7 @@ use super::view::View;
 use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
 use crate::store::StoreError;
-use crate::store::log::holds::End;
+use crate::store::log::holds::HoldEnd;
 use crate::store::log::unreadable::Sight;
 use komoju_core::unreadable::phrase;
 use komoju_core::{CustomerId, Origin, PassKind, Unreadable, time};
@@ -111,7 +111,7 @@ impl<R: Remote> Pull<R> {
         let id = id.clone();
         let sweep = (pass.kind == PassKind::Sweep).then(|| pass.sweep());
         let applied = self.step(pass, Origin::Lookup, move |view, _| {
-            view.end_hold(&id, End::Alive)?;
+            view.end_hold(&id, HoldEnd::Alive)?;
             if let Some(sweep) = sweep {
                 view.note_verified(&id, sweep)?;
             }
@@ -139,7 +139,7 @@ pub(super) fn plan_unreadable(
             };
             match (&one.bad.id, stored) {
                 (Some(id), Some(stored)) => {
-                    view.end_hold(id, End::Alive)?;
+                    view.end_hold(id, HoldEnd::Alive)?;
                     marks.see_unread(stored.row);
                 }
                 _ => marks.see_other(&format!("unreadable {}", one.bad.digest())),

@@ -12,11 +12,11 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use crate::store::log::changes::{self, Cause};
-use crate::store::log::mirror::{self, Stored};
-use crate::store::log::unchanged::{Known, Unchanged};
+use crate::store::log::changes::{self, ChangeContext};
+use crate::store::log::mirror::{self, StoredCustomer};
+use crate::store::log::unchanged::{CacheHit, FingerprintWindow};
 use crate::store::log::{lag, unlisted};
-use crate::store::state::account::{self, Account};
+use crate::store::state::account::{self, BoundAccount};
 use crate::store::{Conn, StoreError};
 use komoju_core::fingerprint::Fingerprint;
 use komoju_core::plan::lag::{Consistency, Recent};
@@ -29,14 +29,14 @@ use overlay::{PlannedCustomer, digest};
 /// The mirror with an overlay, and the writes that a planner adds to both.
 pub(super) struct View<'a> {
     conn: &'a Conn,
-    cause: &'a Cause,
+    cause: &'a ChangeContext,
     overlay: &'a mut Overlay,
     writes: Vec<Write>,
 }
 
 impl<'a> View<'a> {
     /// The mirror under this overlay; what is planned is seen for the reason and at the time of `cause`.
-    pub(super) fn new(conn: &'a Conn, cause: &'a Cause, overlay: &'a mut Overlay) -> Self {
+    pub(super) fn new(conn: &'a Conn, cause: &'a ChangeContext, overlay: &'a mut Overlay) -> Self {
         Self { conn, cause, overlay, writes: Vec::new() }
     }
 
@@ -51,7 +51,7 @@ impl<'a> View<'a> {
     }
 
     /// Returns the customer with this id, live or deleted.
-    pub(super) fn find(&self, id: &CustomerId) -> Result<Option<Stored>, StoreError> {
+    pub(super) fn find(&self, id: &CustomerId) -> Result<Option<StoredCustomer>, StoreError> {
         match self.overlay.kept.get(id) {
             Some(planned) => Ok(Some(planned.stored.clone())),
             None => mirror::find(self.conn, id),
@@ -103,12 +103,12 @@ impl<'a> View<'a> {
     /// Recognises a listed customer, or not.
     pub(super) fn recognise(
         &self,
-        unchanged: &mut Unchanged,
+        unchanged: &mut FingerprintWindow,
         listed: &Listed,
-    ) -> Result<Option<Known>, StoreError> {
+    ) -> Result<Option<CacheHit>, StoreError> {
         if let Some(planned) = self.overlay.kept.get(listed.id()) {
             let known = planned.listed.filter(|(fingerprint, _)| *fingerprint == listed.fingerprint());
-            return Ok(known.map(|(_, source)| Known { row: planned.stored.row, source }));
+            return Ok(known.map(|(_, source)| CacheHit { row: planned.stored.row, source }));
         }
         // It was planned before, and its content is not kept: it cannot be compared once more.
         if !self.overlay.dropped.is_empty()
@@ -116,14 +116,14 @@ impl<'a> View<'a> {
         {
             return Ok(Some(*dropped));
         }
-        unchanged.known(self.conn, listed)
+        unchanged.lookup(self.conn, listed)
     }
 
     /// Returns the customer's newest entries, at least those that a read requested at `requested_at` may be older than.
     pub(super) fn recent(
         &self,
         id: &CustomerId,
-        stored: &Stored,
+        stored: &StoredCustomer,
         requested_at: Timestamp,
         consistency: Consistency,
     ) -> Result<Vec<Recent>, StoreError> {
@@ -161,7 +161,7 @@ impl<'a> View<'a> {
     }
 
     /// Returns the account, once a key is bound.
-    pub(super) fn account(&self) -> Result<Option<Account>, StoreError> {
+    pub(super) fn account(&self) -> Result<Option<BoundAccount>, StoreError> {
         match &self.overlay.account {
             Some(planned) => Ok(Some(planned.clone())),
             None => account::load(self.conn),
@@ -176,7 +176,7 @@ impl View<'_> {
         &mut self,
         kind: Kind,
         customer: Customer,
-        stored: Option<Stored>,
+        stored: Option<StoredCustomer>,
         listed: Option<(Fingerprint, Source)>,
     ) -> Result<i64, StoreError> {
         let row = match &stored {
@@ -217,7 +217,7 @@ impl View<'_> {
         id: &CustomerId,
         after: Option<&str>,
         row: i64,
-        stored: Option<Stored>,
+        stored: Option<StoredCustomer>,
         listed: Option<(Fingerprint, Source)>,
     ) -> Result<(), StoreError> {
         let head = match self.overlay.head {
@@ -249,7 +249,7 @@ impl View<'_> {
         added.push(Recent { kind, origin: self.cause.origin, at, replaced });
         let Some(standing) = Standing::fold(standing, &entry)? else { return Ok(()) };
         self.overlay.count(kind, self.cause.origin);
-        let planned = PlannedCustomer { stored: Stored { row, standing }, added, logged_seq, listed };
+        let planned = PlannedCustomer { stored: StoredCustomer { row, standing }, added, logged_seq, listed };
         self.overlay.keep(planned, id.clone());
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::secret::Masker;
 use crate::store::StoreError;
 use crate::store::log::lag;
 use crate::store::outbox::attempts;
-use crate::store::outbox::candidates::{self, Claims, ENTRIES_AT_ONCE, Entered};
+use crate::store::outbox::candidates::{self, Claims, ENTRIES_AT_ONCE, MirrorArrivals};
 use komoju_core::open_intent::OpenIntent;
 use komoju_core::plan::attempt::{
     AttemptFacts, CreateLookup, LastPush, LookupResult, Reading, Step, next_step,
@@ -127,12 +127,12 @@ impl<R: Remote + PushRemote> Pusher<R> {
     ) -> Result<LookupResult, StoreError> {
         let wanted = query.wanted.clone();
         let claims = if wanted.tag.is_some() { Claims::DoNotCount } else { Claims::Count };
-        let (mut entered, mut is_last) = (Entered::default(), false);
+        let (mut entered, mut is_last) = (MirrorArrivals::default(), false);
         while !is_last {
             let wanted = wanted.clone();
             let read = self.store.read(move |conn| {
                 let could_be = |customer: &Customer| wanted.could_be(customer);
-                let is_last = entered.read_on(conn, position, ENTRIES_AT_ONCE, could_be)?;
+                let is_last = entered.read_next(conn, position, ENTRIES_AT_ONCE, could_be)?;
                 Ok((entered, is_last))
             });
             (entered, is_last) = read.await?;

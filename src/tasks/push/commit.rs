@@ -168,7 +168,7 @@ impl Transaction {
             None => Patience::begin(&now),
         };
         open.life = legal(open.life.claim())?;
-        engine::own(tx, || {
+        engine::as_engine(tx, || {
             attempts::claim(tx, &open, &patience, &time::written(now.wall))?;
             if open.is_delete() {
                 delete_limit::note_sent(tx, open.position, self.clock.boot().as_ref())?;
@@ -188,7 +188,7 @@ impl Transaction {
         if settlement.attempt.is_some() {
             let claimed = OpenIntent { life: legal(open.life.claim())?, ..open.clone() };
             let patience = open.patience.clone().unwrap_or_else(|| Patience::begin(&now));
-            engine::own(tx, || attempts::claim(tx, &claimed, &patience, &at))?;
+            engine::as_engine(tx, || attempts::claim(tx, &claimed, &patience, &at))?;
         }
         let recorded = settle::apply(tx, open, None, &settlement, &at)?;
         Ok(AttemptReport::new(open, &settlement, recorded))

@@ -6,7 +6,7 @@ use super::redact::{ByLine, SECRET_KEYS, redacted};
 use super::{lines, rejected};
 use crate::secret::{MASK, Masker, SecretKey};
 use crate::store::outbox::accept::checks::passes_the_triggers;
-use crate::store::outbox::spool::{BadLine, Line};
+use crate::store::outbox::spool::{BadLine, SpoolLine};
 use komoju_core::intent::{MASKED_TOKEN, Wish};
 use komoju_core::json;
 
@@ -38,14 +38,14 @@ pub(crate) fn file(bytes: &[u8]) {
                 !sentence.is_empty() && !sentence.contains(KEY) && !sentence.contains(char::is_control),
                 "{sentence:?}"
             );
-            assert!(bad.words.contains(": ") || bad.number == 0, "a field and a rule: {}", bad.words);
+            assert!(bad.reason.contains(": ") || bad.number == 0, "a field and a rule: {}", bad.reason);
         }
         holds_no_secret(&masker, &redacted(&masker, bytes, by_line), by_line);
     }
 }
 
 /// The lines that are taken, and those that are not.
-fn read(bytes: &[u8], by_line: ByLine) -> (Vec<Line>, Vec<BadLine>) {
+fn read(bytes: &[u8], by_line: ByLine) -> (Vec<SpoolLine>, Vec<BadLine>) {
     let (mut lines, mut bad) = (Vec::new(), Vec::new());
     for line in lines::read("a", &lines::digest(bytes), bytes, by_line) {
         match line {

@@ -15,7 +15,7 @@ use super::directories::Directories;
 use super::file::{self, Plain, Unread};
 use super::lines;
 use super::scan::{NO_ENDING, ending};
-use crate::store::outbox::spool::Accepted;
+use crate::store::outbox::spool::AcceptedBytes;
 use komoju_core::plan::spool::FoundFile;
 
 /// CLAIM_MODE lets only this user use a directory below `.claimed/`.
@@ -104,7 +104,7 @@ impl Claim {
 
 /// Returns what of a file's content was not accepted: what follows the accepted bytes, or everything
 /// where it does not begin with them.
-pub(super) fn late(mut content: Vec<u8>, accepted: &Accepted) -> Vec<u8> {
+pub(super) fn late(mut content: Vec<u8>, accepted: &AcceptedBytes) -> Vec<u8> {
     let len = usize::try_from(accepted.len).unwrap_or(usize::MAX);
     if content.len() >= len && lines::digest(&content[..len]) == accepted.digest {
         content.drain(..len);
@@ -153,7 +153,7 @@ mod tests {
         writer.write_all(b"two\n").unwrap();
         assert!(!claim.finish(&place.directories, &plain).unwrap());
         assert!(matches!(claim.read(&place.directories), Err(Unread::Changing)));
-        let accepted = Accepted { len: 4, digest: lines::digest(&content) };
+        let accepted = AcceptedBytes { len: 4, digest: lines::digest(&content) };
         let claim = Claim { file: place.found(), ..claim };
         let (plain, content) = claim.read(&place.directories).unwrap();
         assert_eq!(late(content, &accepted), b"two\n");
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_file_that_begins_otherwise_is_late_as_a_whole() {
-        let accepted = Accepted { len: 3, digest: lines::digest(b"one") };
+        let accepted = AcceptedBytes { len: 3, digest: lines::digest(b"one") };
         assert_eq!(late(b"one".to_vec(), &accepted), b"");
         assert_eq!(late(b"one, two".to_vec(), &accepted), b", two");
         assert_eq!(late(b"two, one".to_vec(), &accepted), b"two, one");

@@ -6,7 +6,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::redact::ByLine;
-use crate::store::outbox::spool::{BadLine, Line};
+use crate::store::outbox::spool::{BadLine, SpoolLine};
 use komoju_core::intent::{Intent, IntentId};
 
 /// MOST_LINES limits the lines of a `.jsonl`, blank ones included: all its intents are one
@@ -36,9 +36,9 @@ pub(super) fn read<'a>(
     digest: &str,
     content: &'a [u8],
     by_line: ByLine,
-) -> Box<dyn Iterator<Item = Result<Line, BadLine>> + 'a> {
+) -> Box<dyn Iterator<Item = Result<SpoolLine, BadLine>> + 'a> {
     let source = format!("{stem}@{digest}");
-    let whole = |words: String| Box::new(std::iter::once(Err(BadLine { number: 0, words })));
+    let whole = |reason: String| Box::new(std::iter::once(Err(BadLine { number: 0, reason })));
     if by_line == ByLine::No {
         return Box::new(std::iter::once_with(move || line(1, content, &source)));
     }
@@ -63,9 +63,9 @@ fn count_lines(content: &[u8]) -> usize {
     ends + usize::from(content.last().is_some_and(|last| *last != b'\n'))
 }
 
-fn line(number: u64, text: &[u8], id: &str) -> Result<Line, BadLine> {
-    let intent = intent(text, id).map_err(|words| BadLine { number, words })?;
-    Ok(Line { number, intent })
+fn line(number: u64, text: &[u8], id: &str) -> Result<SpoolLine, BadLine> {
+    let intent = intent(text, id).map_err(|reason| BadLine { number, reason })?;
+    Ok(SpoolLine { number, intent })
 }
 
 fn intent(text: &[u8], id: &str) -> Result<Intent, String> {
@@ -103,8 +103,8 @@ mod tests {
         let fits = format!("{CREATE}\n").repeat(MOST_LINES);
         assert_eq!(read("a", "0", fits.as_bytes(), ByLine::Yes).filter(Result::is_ok).count(), MOST_LINES);
         let read: Vec<_> = read("a", "0", format!("{fits}\n").as_bytes(), ByLine::Yes).collect();
-        let [Err(BadLine { number: 0, words })] = read.as_slice() else { panic!("{} lines", read.len()) };
-        assert!(words.contains("has 50001 lines") && words.contains("intent import"), "{words}");
+        let [Err(BadLine { number: 0, reason })] = read.as_slice() else { panic!("{} lines", read.len()) };
+        assert!(reason.contains("has 50001 lines") && reason.contains("intent import"), "{reason}");
     }
 
     #[test]

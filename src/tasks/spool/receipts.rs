@@ -90,10 +90,10 @@ pub(super) fn file_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::outbox::spool::Entry;
+    use crate::store::outbox::spool::ReceiptIntent;
 
-    fn entry(id: &str, is_repeat: bool) -> Entry {
-        Entry {
+    fn entry(id: &str, is_repeat: bool) -> ReceiptIntent {
+        ReceiptIntent {
             line: 3,
             id: id.to_owned(),
             state: "parked".to_owned(),
@@ -103,7 +103,7 @@ mod tests {
         }
     }
 
-    fn rendered(intents: Vec<Entry>) -> serde_json::Value {
+    fn rendered(intents: Vec<ReceiptIntent>) -> serde_json::Value {
         let receipt = Receipt { name: "a\".jsonl".to_owned(), taken_at: "now".to_owned(), intents };
         let mut text = Vec::new();
         render(&Masker::default(), &receipt, &mut text).unwrap();

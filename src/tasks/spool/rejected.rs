@@ -141,10 +141,10 @@ pub(super) fn first_sentence(masker: &Masker, by_line: ByLine, bad: &BadLines) -
 
 /// Returns what is wrong with a line.
 pub(super) fn sentence(masker: &Masker, by_line: ByLine, bad: &BadLine) -> String {
-    let words = masker.text(&bad.words);
+    let reason = masker.text(&bad.reason);
     match by_line {
-        ByLine::Yes if bad.number > 0 => format!("line {}: {words}", bad.number),
-        _ => words,
+        ByLine::Yes if bad.number > 0 => format!("line {}: {reason}", bad.number),
+        _ => reason,
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     fn aside(folder: &Folder, name: &str, bytes: &[u8]) -> String {
-        let line = BadLine { number: 1, words: "op: must be create, update or delete".to_owned() };
+        let line = BadLine { number: 1, reason: "op: must be create, update or delete".to_owned() };
         let (masker, now) = (Masker::default(), Timestamp::UNIX_EPOCH);
         let bad = BadLines { first: vec![line], count: 1 };
         let explanation = sentences(&masker, name, ByLine::Yes, &bad);
@@ -192,9 +192,9 @@ mod tests {
 
     #[test]
     fn an_error_file_is_short_however_many_lines_are_wrong() {
-        let words = "顧".repeat(200);
+        let reason = "顧".repeat(200);
         let mut bad = BadLines::default();
-        (1..=40_000).for_each(|number| bad.push(BadLine { number, words: words.clone() }));
+        (1..=40_000).for_each(|number| bad.push(BadLine { number, reason: reason.clone() }));
         let told = sentences(&Masker::default(), "a.jsonl", ByLine::Yes, &bad);
         assert!(told.len() < 34 * 1024, "{}", told.len());
         let listed = told.lines().filter(|line| line.starts_with("line ")).count();

@@ -8,7 +8,7 @@ use super::file::{Plain, Unread, cannot};
 use super::redact::ByLine;
 use super::scan::{ending, why_claimed};
 use super::{SWITCHED_OFF, ScanSummary, Spool, lines, rejected};
-use crate::store::outbox::spool::{self, Accepted, BadLine, FileOutcome, SpoolFile};
+use crate::store::outbox::spool::{self, AcceptedBytes, BadLine, FileOutcome, SpoolFile};
 use crate::store::{StoreError, Tx};
 use komoju_core::plan::spool::FoundFile;
 use komoju_core::time;
@@ -204,7 +204,7 @@ impl Spool {
             let stem = ending(&name).map_or(name.as_str(), |(stem, _)| stem);
             let lines = lines::read(stem, &digest, bytes, *by_line);
             let lines = bad_name(&name).into_iter().map(Err).chain(lines);
-            let accepted = Accepted { len: bytes.len() as u64, digest };
+            let accepted = AcceptedBytes { len: bytes.len() as u64, digest };
             spool::accept_file(tx, &SpoolFile { name: &name, by: &by, at: &at, claim: &id, accepted }, lines)
         };
         self.store.write(work).await
@@ -234,7 +234,7 @@ impl Spool {
 
 /// Returns what is wrong with the file's name, if anything.
 fn bad_name(name: &str) -> Option<BadLine> {
-    let words =
+    let reason =
         format!("the file's name: must have at most {LONGEST_NAME} bytes, because its receipt adds `.json`");
-    (name.len() > LONGEST_NAME).then_some(BadLine { number: 0, words })
+    (name.len() > LONGEST_NAME).then_some(BadLine { number: 0, reason })
 }

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use komoju_sandbox::{Call, Effect, Fault, Payload, Work};
 use komoju_sync::store::file::wipe;
-use komoju_sync::store::file::wipe::Left;
+use komoju_sync::store::file::wipe::WipeBacklog;
 use komoju_testkit::InProcess;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 /// Returns what is recorded as not wiped yet.
-fn left(harness: &InProcess) -> Left {
-    wipe::left(&harness.reader()).unwrap()
+fn left(harness: &InProcess) -> WipeBacklog {
+    wipe::backlog(&harness.reader()).unwrap()
 }
 
 /// Returns the files of a directory that contain this text.
@@ -106,7 +106,7 @@ async fn wipe_interrupted_by_a_stop_is_recorded_and_done_later() {
     let recorded = left(&harness);
     assert!(recorded.tokens && recorded.in_pages && !recorded.erasure && recorded.since.is_some());
     assert_eq!(harness.store().wipe_unless(std::future::pending()).await.unwrap(), Some(true));
-    assert_eq!(left(&harness), Left::default());
+    assert_eq!(left(&harness), WipeBacklog::default());
     assert_eq!(found(harness.directory.path(), "tok_canary"), Vec::<String>::new());
 }
 

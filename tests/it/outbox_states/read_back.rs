@@ -5,7 +5,7 @@ use komoju_core::{CustomerId, Origin};
 use komoju_sandbox::readings::Source;
 use komoju_sandbox::{Call, Effect, Fault, Readings, Work};
 use komoju_sync::store::Tx;
-use komoju_sync::store::log::changes::{Cause, recording};
+use komoju_sync::store::log::changes::{ChangeContext, recording};
 use komoju_testkit::{InProcess, START};
 use serde_json::json;
 
@@ -131,8 +131,12 @@ async fn delete_of_an_erased_customer_is_done() {
     harness.sandbox.world().delete(&id);
     assert!(harness.sweep().await.failure.is_none());
     let erased = CustomerId::new(id.as_str()).unwrap();
-    let cause =
-        Cause { observed_at: START.to_owned(), origin: Origin::Operator, pass_id: None, intent_id: None };
+    let cause = ChangeContext {
+        observed_at: START.to_owned(),
+        origin: Origin::Operator,
+        pass_id: None,
+        intent_id: None,
+    };
     let erase =
         move |tx: &Tx<'_>| recording(tx, cause, |recorder| recorder.erase(&erased).map(drop)).map(drop);
     harness.store().write(erase).await.unwrap();

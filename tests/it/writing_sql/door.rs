@@ -114,7 +114,7 @@ fn insert_is_refused_while_outbound_is_disabled() {
     let database = Database::new();
     let conn = database.open();
     let own = database.open();
-    komoju_sync::store::file::own::sign(&own).unwrap();
+    komoju_sync::store::file::signature::sign(&own).unwrap();
     own.execute_batch("UPDATE meta SET outbound_enabled = 0").unwrap();
     let message = conn.execute_batch("INSERT INTO intents (op) VALUES ('create')").unwrap_err().to_string();
     assert!(message.contains("pushing is switched off (outbound.enabled = false)"), "{message}");

@@ -45,8 +45,8 @@ fn database_and_prepared_file_are_locked_until_the_instance_ends() {
     let instance = Instance::take(&at("komoju.db"), "run", Timestamp::UNIX_EPOCH).unwrap();
     std::fs::write(at("komoju.db"), "x").unwrap();
     assert!(is_free(&at("komoju.db")), "it was made afterwards");
-    instance.cover().unwrap();
-    instance.cover_prepared(&at("prepared")).unwrap();
+    instance.lock_database_file().unwrap();
+    instance.lock_prepared_file(&at("prepared")).unwrap();
     std::fs::rename(at("prepared"), at("komoju.db")).unwrap();
     assert!(!is_free(&at("komoju.db")));
     drop(instance);
@@ -90,7 +90,7 @@ fn a_lock_that_root_makes_is_the_services() {
     }
     let path = directory.path().join("komoju.db");
     drop(Instance::take(&path, "restore", Timestamp::UNIX_EPOCH).unwrap());
-    let lock = std::fs::metadata(place::beside(&path, ".lock")).unwrap();
+    let lock = std::fs::metadata(place::sibling(&path, ".lock")).unwrap();
     assert_eq!((lock.uid(), lock.gid()), (12_345, 12_346));
 }
 

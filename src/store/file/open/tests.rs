@@ -16,7 +16,7 @@ fn looking_at_a_file_takes_no_lock_away_from_those_who_have_it_open() {
     };
     assert_eq!(locks(), 1, "an open connection to a WAL database holds one");
     drop(for_reading(&path).unwrap());
-    drop(beside(&path).unwrap());
+    drop(for_operator(&path).unwrap());
     drop(for_writing(&path).unwrap());
     assert_eq!(locks(), 1);
     drop(conn);

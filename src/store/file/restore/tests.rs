@@ -67,12 +67,12 @@ fn at_no_moment_has_a_database_two_names_or_another_ones_wal() {
             fs::write(at("komoju.db-wal"), "commits").unwrap();
         }
         let kept = at(&format!("komoju.db.before-restore-{standing}"));
-        let placed = put_by(&prepared, &path, standing, |one, other| {
+        let placed = put_in_place_by(&prepared, &path, standing, |one, other| {
             assert_eq!((one, other), (kept.as_path(), path.as_path()));
             assert_eq!(bytes_of(one).unwrap(), b"new");
             for file in [one, other] {
                 assert_eq!(fs::metadata(file).unwrap().nlink(), 1);
-                assert!(!place::beside(file, "-wal").exists(), "{standing}");
+                assert!(!place::sibling(file, "-wal").exists(), "{standing}");
             }
             rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, RenameFlags::EXCHANGE)
         })
@@ -82,7 +82,7 @@ fn at_no_moment_has_a_database_two_names_or_another_ones_wal() {
         assert_eq!(fs::metadata(&kept).unwrap().mode() & 0o777, 0o600);
         if standing == "damaged" {
             assert_eq!(bytes_of(&kept).unwrap(), b"no database");
-            assert_eq!(bytes_of(&place::beside(&kept, "-wal")).unwrap(), b"commits");
+            assert_eq!(bytes_of(&place::sibling(&kept, "-wal")).unwrap(), b"commits");
         }
     }
 }
@@ -95,7 +95,7 @@ fn a_failed_exchange_leaves_all_as_it_was() {
         for (name, content) in [("copy.db", "new"), ("komoju.db", "damaged"), ("komoju.db-wal", "commits")] {
             fs::write(at(name), content).unwrap();
         }
-        let told = put_by(&at("copy.db"), &at("komoju.db"), "then", |_, _| Err(errno)).unwrap_err();
+        let told = put_in_place_by(&at("copy.db"), &at("komoju.db"), "then", |_, _| Err(errno)).unwrap_err();
         assert_eq!(
             told.to_string().contains("cannot change two names in one step"),
             errno == rustix::io::Errno::INVAL

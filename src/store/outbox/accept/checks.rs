@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use super::{Door, accept};
 use crate::store::Conn;
 use crate::store::file::migrations::MIGRATIONS;
-use crate::store::file::own;
+use crate::store::file::signature;
 use crate::store::outbox::rows::{digest, intent_in};
 use komoju_core::intent::{Intent, Target, Wish};
 
@@ -15,7 +15,7 @@ thread_local! {
 
 fn empty() -> Conn {
     let mut conn = Conn::open_in_memory().expect("memory opens");
-    own::sign(&conn).expect("there is memory");
+    signature::sign(&conn).expect("there is memory");
     MIGRATIONS.to_latest(&mut conn).expect("the migrations are right");
     conn
 }

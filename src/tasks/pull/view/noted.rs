@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::View;
 use crate::store::StoreError;
-use crate::store::log::holds::{self, End};
+use crate::store::log::holds::{self, HoldEnd};
 use crate::store::log::{lag, mirror, unreadable};
 use komoju_core::fingerprint::Fingerprint;
 use komoju_core::plan::absence::HoldReason;
@@ -82,7 +82,7 @@ impl View<'_> {
     }
 
     /// Plans to end the hold of this customer, or the decision about it, where there is one.
-    pub(in super::super) fn end_hold(&mut self, id: &CustomerId, end: End) -> Result<(), StoreError> {
+    pub(in super::super) fn end_hold(&mut self, id: &CustomerId, end: HoldEnd) -> Result<(), StoreError> {
         if self.is_unsettled(id)? {
             self.overlay.ended_holds.insert(id.clone());
             self.writes.push(Write::EndHold(id.clone(), end));
@@ -139,7 +139,7 @@ impl View<'_> {
             return unreadable::count_new(self.conn);
         }
         let met = self.overlay.unreadable.iter();
-        let is_new = |row: &&unreadable::Row| match row.sweeps {
+        let is_new = |row: &&unreadable::UnreadableRow| match row.sweeps {
             None => true,
             Some(sweeps) => is_whole && sweeps == 0,
         };
@@ -165,7 +165,7 @@ impl View<'_> {
 
     fn schedule(&mut self, id: &CustomerId, at: Timestamp, shown: Option<Customer>) {
         let rechecks = &mut self.overlay.rechecks;
-        if rechecks.len() < lag::MOST_WAITING as usize {
+        if rechecks.len() < lag::MAX_RECHECKS as usize {
             let known = rechecks.entry(id.clone()).or_insert((at, None));
             known.0 = known.0.max(at);
             known.1 = shown.or_else(|| known.1.take());

@@ -5,10 +5,10 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use jiff::Timestamp;
 
-use crate::store::log::mirror::Stored;
-use crate::store::log::unchanged::Known;
+use crate::store::log::mirror::StoredCustomer;
+use crate::store::log::unchanged::CacheHit;
 use crate::store::log::unreadable;
-use crate::store::state::account::Account;
+use crate::store::state::account::BoundAccount;
 use komoju_core::fingerprint::Fingerprint;
 use komoju_core::plan::absence::HoldReason;
 use komoju_core::plan::lag::Recent;
@@ -43,7 +43,7 @@ pub(in super::super) struct Overlay {
     pub(super) order: VecDeque<CustomerId>,
     pub(super) bytes: usize,
     /// Customers whose content is not kept, by a digest of the id.
-    pub(super) dropped: HashMap<u64, Known>,
+    pub(super) dropped: HashMap<u64, CacheHit>,
     pub(super) ended_holds: HashSet<CustomerId>,
     /// The rows that a dry run would hold. A real pass reads them from the database after the step.
     pub(super) held: HashMap<i64, HoldReason>,
@@ -52,15 +52,15 @@ pub(in super::super) struct Overlay {
     /// Customers that are to be requested again: when, and the state that was left out.
     pub(super) rechecks: BTreeMap<CustomerId, (Timestamp, Option<Customer>)>,
     pub(super) rechecked: HashSet<CustomerId>,
-    pub(super) unreadable: HashSet<unreadable::Row>,
+    pub(super) unreadable: HashSet<unreadable::UnreadableRow>,
     /// The account that a write would leave.
-    pub(in super::super) account: Option<Account>,
+    pub(in super::super) account: Option<BoundAccount>,
 }
 
 /// A customer that a planned write changes.
 #[derive(Clone, Debug)]
 pub(super) struct PlannedCustomer {
-    pub(super) stored: Stored,
+    pub(super) stored: StoredCustomer,
     /// What the plan adds to its log, the oldest first.
     pub(super) added: Vec<Recent>,
     /// The last entry of its log in the database.
@@ -116,7 +116,7 @@ impl Overlay {
             let Some(dropped) = self.kept.remove(&id) else { continue };
             self.bytes -= dropped.size();
             let source = dropped.listed.map_or(Source::Absent, |(_, source)| source);
-            self.dropped.insert(digest(&id), Known { row: dropped.stored.row, source });
+            self.dropped.insert(digest(&id), CacheHit { row: dropped.stored.row, source });
         }
     }
 }

@@ -10,12 +10,12 @@ use crate::store::file::place;
 
 /// The files beside a database that is moved: renamed out of the way first, then to the database's new name.
 #[derive(Default)]
-pub(super) struct Aside(pub(super) Vec<(PathBuf, PathBuf, &'static str)>);
+pub(super) struct MovedFiles(pub(super) Vec<(PathBuf, PathBuf, &'static str)>);
 
-impl Aside {
+impl MovedFiles {
     pub(super) fn take(&mut self, path: &Path, kept: &Path) -> std::io::Result<()> {
         for suffix in COMPANIONS {
-            let (from, to) = (place::beside(path, suffix), place::beside(kept, &format!("-aside{suffix}")));
+            let (from, to) = (place::sibling(path, suffix), place::sibling(kept, &format!("-aside{suffix}")));
             match fs::rename(&from, &to) {
                 Ok(()) => self.0.push((from, to, suffix)),
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
@@ -32,13 +32,13 @@ impl Aside {
     }
 
     /// Keeps those that hold commits and removes the others; returns whether any is kept. SQLite makes a -shm again from its -wal.
-    pub(super) fn settle(self, kept: &Path) -> bool {
+    pub(super) fn keep_commits(self, kept: &Path) -> bool {
         let mut holds_commits = false;
         for (_, file, suffix) in self.0 {
             let holds = suffix != "-shm" && fs::symlink_metadata(&file).is_ok_and(|found| found.len() > 0);
             // One that cannot be renamed is kept under the name that it has.
             let _ = match holds {
-                true => fs::rename(&file, place::beside(kept, suffix)),
+                true => fs::rename(&file, place::sibling(kept, suffix)),
                 false => fs::remove_file(&file),
             };
             holds_commits |= holds;

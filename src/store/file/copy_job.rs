@@ -9,7 +9,7 @@ use crate::store::{Conn, StoreError};
 
 /// A step of the work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Step {
+pub enum CopyStep {
     /// Nothing yet.
     #[default]
     Waiting,
@@ -21,9 +21,9 @@ pub enum Step {
 
 /// How far the work is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct CopyProgress {
     /// What is being done.
-    pub step: Step,
+    pub step: CopyStep,
     /// How much of it: bytes or changes.
     pub done: u64,
     /// Of how much.
@@ -35,35 +35,35 @@ const STEPS: i32 = 10_000;
 
 /// A long piece of work, shared by the thread that does it and the one that waits for it.
 #[derive(Default)]
-pub struct Work {
+pub struct CopyJob {
     stop: CancellationToken,
-    at: Mutex<(Progress, Option<PathBuf>)>,
+    at: Mutex<(CopyProgress, Option<PathBuf>)>,
 }
 
-impl Work {
+impl CopyJob {
     /// Returns work that ends soon after `stop` is cancelled.
     pub fn until(stop: &CancellationToken) -> Self {
         Self { stop: stop.clone(), ..Self::default() }
     }
 
     /// Returns how far the work is.
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> CopyProgress {
         let (progress, growing) = &*locked(&self.at);
         match growing.as_ref().and_then(|path| std::fs::metadata(path).ok()) {
-            Some(file) => Progress { done: file.len().min(progress.of), ..*progress },
+            Some(file) => CopyProgress { done: file.len().min(progress.of), ..*progress },
             None => *progress,
         }
     }
 
     /// Lets statements on this connection end when the work is stopped.
-    pub(in crate::store) fn on(&self, conn: &Conn) -> Result<(), StoreError> {
+    pub(in crate::store) fn interrupt_on_stop(&self, conn: &Conn) -> Result<(), StoreError> {
         let stop = self.stop.clone();
         conn.progress_handler(STEPS, Some(move || stop.is_cancelled()))?;
-        self.go_on()
+        self.check_stop()
     }
 
     /// Fails if the work is stopped.
-    pub(in crate::store) fn go_on(&self) -> Result<(), StoreError> {
+    pub(in crate::store) fn check_stop(&self) -> Result<(), StoreError> {
         match self.stop.is_cancelled() {
             true => Err(StoreError::Stopped),
             false => Ok(()),
@@ -71,22 +71,22 @@ impl Work {
     }
 
     /// Begins the next step.
-    pub(in crate::store) fn begin(&self, step: Step, of: u64) {
-        *locked(&self.at) = (Progress { step, done: 0, of }, None);
+    pub(in crate::store) fn begin(&self, step: CopyStep, of: u64) {
+        *locked(&self.at) = (CopyProgress { step, done: 0, of }, None);
     }
 
     /// Begins to copy bytes into this file, whose size is the progress.
     pub(in crate::store) fn begin_growing(&self, file: PathBuf, of: u64) {
-        *locked(&self.at) = (Progress { step: Step::Copying, done: 0, of }, Some(file));
+        *locked(&self.at) = (CopyProgress { step: CopyStep::Copying, done: 0, of }, Some(file));
     }
 
     /// Sets how much of the step is done.
-    pub(in crate::store) fn has_done(&self, done: u64) {
+    pub(in crate::store) fn set_done(&self, done: u64) {
         locked(&self.at).0.done = done;
     }
 
     /// Turns the error of stopped work into [`StoreError::Stopped`].
-    pub(in crate::store) fn ended<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(in crate::store) fn or_stopped<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         match result {
             Err(_) if self.stop.is_cancelled() => Err(StoreError::Stopped),
             other => other,
