@@ -1,15 +1,23 @@
-//! The database: mirror, change log, passes, holds and account in one SQLite file, and all the SQL there is.
+//! The database: mirror, change log, passes, holds, account and outbox in one SQLite file. All SQL
+//! of the program is in this module and in `migrations/`.
 //!
-//! One writer, on a thread of its own, takes closures and runs each in one `BEGIN IMMEDIATE` transaction: whatever a closure
-//! records, log entry and mirror row alike, commits together or not at all. A closure gets values and returns values; it
-//! neither asks the remote nor waits. Everybody else reads through [`Reader`], a connection that cannot write.
+//! There is one writer, on its own thread ([`Store`]). It takes closures and runs each in one
+//! `BEGIN IMMEDIATE` transaction. What a closure records, log entry and mirror row alike, commits
+//! together or not at all. A closure gets values and returns values: it sends no request and does
+//! not wait. All other code reads through [`Reader`], a connection that cannot write. An operator's
+//! command writes through [`OperatorConnection`], also while the daemon runs.
 //!
-//! The data dictionary is `migrations/`: tables are ours, views are the contract. Invariants held here: the mirror is the fold
-//! of the log after every commit ([`log::changes::Recorder`] is the only way to change either), the log is append-only (triggers), and
-//! a file that is not ours, damaged or newer than this program is never written to ([`file::open`]).
+//! The data dictionary is `migrations/`: tables are internal, views are the contract.
 //!
-//! Rejected: an async pool (one writer is what SQLite has), and deferred transactions for writers (their upgrade fails at once
-//! under contention, whatever the busy timeout).
+//! Invariants:
+//! - The mirror is the fold of the log after every commit. Only [`log::changes::Recorder`] and
+//!   [`log::verify::rebuild`] change the mirror.
+//! - The log is append-only (triggers).
+//! - A file that is not ours, is damaged or is newer than this program is never written to
+//!   ([`file::open`]).
+//!
+//! Rejected: an async pool, because SQLite has one writer; and deferred transactions for writers,
+//! because their upgrade fails at once under contention, whatever the busy timeout is.
 
 pub mod error;
 pub mod file;
@@ -27,12 +35,12 @@ pub use file::place::sibling;
 pub use file::writer::{OperatorConnection, Store, WipeOutcome, write_and_wipe, write_as_operator};
 pub use read::Reader;
 
-/// The version of the SQLite within this program.
+/// Returns the version of the SQLite library in this program.
 pub fn sqlite_version() -> &'static str {
     rusqlite::version()
 }
 
-/// A transaction that writes. Hand it to the functions of this module's children.
+/// A transaction that writes. The functions of this module's children take it.
 pub type Tx<'a> = rusqlite::Transaction<'a>;
 
 /// A connection or transaction that reads.

@@ -1,4 +1,5 @@
-//! The database as a file: opening and locking it, its one writer, copies of it, and the bytes that no row needs.
+//! The database as a file: opening, locking, the one writer, copies, and the removal of bytes that
+//! no row needs.
 
 mod added;
 pub mod backup;

@@ -1,4 +1,5 @@
-//! The change log and the mirror that it folds to, the passes that wrote them, and what was learnt about the list.
+//! The change log, the mirror that it folds to, the passes that wrote both, and what the sweeps
+//! learned about the list.
 
 pub mod busy_fields;
 pub mod changes;

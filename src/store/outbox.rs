@@ -1,4 +1,4 @@
-//! The outbox: intents as they are accepted, attempted, decided on by an operator, and erased.
+//! The outbox: accepting, attempting, deciding and erasing intents.
 
 pub mod accept;
 pub mod attempts;

@@ -1,4 +1,5 @@
-//! Reading for people: what the commands print. Through the contract's views, on a connection that cannot write.
+//! Queries for the commands that print data. They read the views of the contract, on a connection
+//! that cannot write.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ pub use super::record::Record;
 pub struct Reader {
     conn: Conn,
     path: PathBuf,
-    /// Keeps other processes from writing, where the connection relies on that.
+    /// The lock that keeps other processes from writing, where the connection relies on that.
     _lock: Option<Instance>,
 }
 
@@ -28,18 +29,21 @@ impl Reader {
         Ok(Self { conn: open::for_reading(path)?, path: path.to_owned(), _lock: None })
     }
 
-    /// Opens `path`, whose schema may be an older one, and leaves no trace in any file; see [`open::without_trace`].
+    /// Opens `path`, whose schema may be an older one, and changes no file. See
+    /// [`open::without_trace`].
     pub fn without_trace(path: &Path) -> Result<Self, StoreError> {
         Ok(Self { conn: open::without_trace(path)?, path: path.to_owned(), _lock: None })
     }
 
-    /// Opens `path` for a dry run, which leaves no file where there was none. A missing database is an empty one.
+    /// Opens `path` for a dry run. A missing database counts as an empty one, and no file is made
+    /// for it.
     pub fn for_dry_run(path: &Path) -> Result<Self, StoreError> {
         let (conn, lock) = open::for_dry_run(path)?;
         Ok(Self { conn, path: path.to_owned(), _lock: lock })
     }
 
-    /// Runs several queries on one state of the database, whatever others commit meanwhile.
+    /// Runs several queries on one state of the database, whatever other connections commit
+    /// meanwhile.
     pub fn in_snapshot<T>(&self, work: impl FnOnce(&Conn) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.query(|conn| {
             let tx = conn.unchecked_transaction()?;
@@ -47,12 +51,12 @@ impl Reader {
         })
     }
 
-    /// Runs queries; what fails names the database.
+    /// Runs queries. An error names the database.
     pub fn query<T>(&self, work: impl FnOnce(&Conn) -> Result<T, StoreError>) -> Result<T, StoreError> {
         work(&self.conn).map_err(|e| e.with_path(&self.path))
     }
 
-    /// A number that changes when somebody else commits.
+    /// Returns a number that changes when another connection commits.
     pub fn data_version(&self) -> Result<i64, StoreError> {
         self.query(|conn| Ok(conn.query_row("PRAGMA data_version", [], |row| row.get(0))?))
     }
@@ -66,24 +70,25 @@ impl Deref for Reader {
     }
 }
 
-/// Which rows of `changes`.
+/// Selects rows of `changes`.
 #[derive(Clone, Debug, Default)]
 pub struct ChangeFilter {
-    /// Only those after this one.
+    /// Only changes after this `seq`.
     pub since: i64,
-    /// Only this customer's.
+    /// Only changes of this customer.
     pub customer: Option<CustomerId>,
-    /// Only those seen up to this moment.
+    /// Only changes observed up to this moment.
     pub until: Option<Timestamp>,
-    /// At most this many.
+    /// At most this number of changes.
     pub limit: Option<usize>,
 }
 
-/// How many rows are read before they are shown: whoever is slow to take them (a pager) then holds no transaction open, which
-/// would keep the WAL from being emptied.
+/// CHUNK controls how many rows are read before they are shown. A slow consumer, such as a pager,
+/// then holds no transaction open, which would keep the WAL from being emptied.
 pub(super) const CHUNK: usize = 500;
 
-/// Shows `visit` rows in pieces: `piece` reads up to [`CHUNK`] of them after a row's `key` column, or from the beginning.
+/// Shows `visit` rows in chunks: `chunk` reads up to [`CHUNK`] rows after the value of the column
+/// `key` in the last row, or from the beginning.
 pub(super) fn in_chunks(
     mut chunk: impl FnMut(Option<&Value>) -> Result<Vec<Record>, StoreError>,
     key: &str,
@@ -101,7 +106,8 @@ pub(super) fn in_chunks(
     }
 }
 
-/// Shows `visit` the live customers, by id. Only within [`Reader::in_snapshot`] are all of them of one moment.
+/// Shows `visit` the live customers, by id. They are of one moment only within
+/// [`Reader::in_snapshot`].
 pub fn customers(conn: &Conn, visit: impl FnMut(Record) -> Result<(), StoreError>) -> Result<(), StoreError> {
     let chunk = |last: Option<&Value>| {
         let after = last.and_then(Value::as_str).unwrap_or_default();
@@ -111,13 +117,13 @@ pub fn customers(conn: &Conn, visit: impl FnMut(Record) -> Result<(), StoreError
     in_chunks(chunk, "id", visit)
 }
 
-/// The columns of `customers`, in their order.
+/// Returns the columns of `customers`, in their order.
 pub fn customer_columns(conn: &Conn) -> Result<Vec<String>, StoreError> {
     let statement = conn.prepare("SELECT * FROM customers")?;
     Ok(statement.column_names().into_iter().map(str::to_owned).collect())
 }
 
-/// The customer with this id, live or deleted; a deleted one has `deleted_at`.
+/// Returns the customer with this id, live or deleted; a deleted one has `deleted_at`.
 pub fn customer(conn: &Conn, id: &CustomerId) -> Result<Option<Record>, StoreError> {
     let mut found = None;
     let live = "SELECT * FROM customers WHERE id = ?1";
@@ -147,14 +153,15 @@ pub fn customers_as_of(
     })
 }
 
-/// The customer with this id as it was at `moment`: live, deleted, or not there yet.
+/// Returns the customer with this id as it was at `moment`, live or deleted; `None` if it was not
+/// known yet.
 pub fn customer_as_of(conn: &Conn, id: &CustomerId, moment: Timestamp) -> Result<Option<Record>, StoreError> {
     let last_seq = changes::seq_at(conn, &time::written(moment))?;
     let standing = verify::folded_until(conn, id, last_seq)?;
     standing.map(|standing| past_record(conn, id, &standing)).transpose()
 }
 
-/// Shows `visit` the changes that `filter` lets through, in the order of the log.
+/// Shows `visit` the changes that `filter` selects, in the order of the log.
 pub fn changes(
     conn: &Conn,
     filter: &ChangeFilter,
@@ -191,12 +198,13 @@ pub fn before_newest(conn: &Conn, customer: Option<&CustomerId>, count: usize) -
     Ok(conn.query_row(sql, params![customer.map(CustomerId::as_str), count], |row| row.get(0))?)
 }
 
-/// Which held deletions are of interest: those that wait, or all.
+/// Returns the SQL condition for held deletions: those that are not decided or not carried out yet,
+/// or all.
 fn which_held(all: bool) -> &'static str {
     if all { "" } else { "WHERE state IN ('held', 'approved')" }
 }
 
-/// Shows `visit` the held deletions that wait, or all of them.
+/// Shows `visit` the held deletions that are not settled, or all of them.
 pub fn held_deletions(
     conn: &Conn,
     all: bool,
@@ -206,7 +214,7 @@ pub fn held_deletions(
     record::each(conn, &sql, [], visit)
 }
 
-/// The same with each customer's email and why it is held, for people.
+/// Like [`held_deletions`], with each customer's email and the reason of its hold.
 pub fn held_customers(
     conn: &Conn,
     all: bool,
@@ -221,24 +229,24 @@ pub fn held_customers(
     record::each(conn, &sql, [], visit)
 }
 
-/// The pass with this number.
+/// Returns the pass with this number.
 pub fn pass(conn: &Conn, id: komoju_core::PassId) -> Result<Option<Record>, StoreError> {
     record::one(conn, "SELECT * FROM passes WHERE id = ?1", [id])
 }
 
-/// The one row of `mirror_info`.
+/// Returns the one row of `mirror_info`.
 pub fn mirror_info(conn: &Conn) -> Result<Record, StoreError> {
     record::one(conn, "SELECT * FROM mirror_info", [])?
         .ok_or_else(|| StoreError::Impossible("mirror_info is empty".into()))
 }
 
-/// The last pass of a kind that has ended.
+/// Returns the last pass of this kind that has ended.
 pub fn last_pass(conn: &Conn, kind: komoju_core::PassKind) -> Result<Option<Record>, StoreError> {
     let sql = "SELECT * FROM passes WHERE kind = ?1 AND finished_at IS NOT NULL ORDER BY id DESC LIMIT 1";
     record::one(conn, sql, [kind.word()])
 }
 
-/// The pass that runs now, with how many pages the list has.
+/// Returns the pass that runs now, with the number of pages of the list.
 pub fn running_pass(conn: &Conn) -> Result<Option<Record>, StoreError> {
     record::one(
         conn,
@@ -249,14 +257,16 @@ pub fn running_pass(conn: &Conn) -> Result<Option<Record>, StoreError> {
     )
 }
 
-/// What stands in the way of everything: since when the key is refused, and until when the API asked us to wait.
+/// Returns what blocks all requests: since when the key is refused, and until when the API asked us
+/// to wait.
 pub fn obstacles(conn: &Conn) -> Result<(Option<String>, Option<String>), StoreError> {
     Ok(conn.query_row("SELECT refused_since, throttled_until FROM meta", [], |row| {
         Ok((row.get(0)?, row.get(1)?))
     })?)
 }
 
-/// The columns of `customers` over a body (?2), by the expressions of that view: its types are SQLite's.
+/// The columns of `customers` over a body (?2), by the expressions of that view, so that SQLite
+/// decides their types.
 const PAST: &str = "SELECT ?1 AS id, ?3 AS email,
      nullif(?2 -> '$.source', 'null') AS source,
      ?2 ->> '$.source.type' AS source_type,
@@ -268,7 +278,7 @@ const PAST: &str = "SELECT ?1 AS id, ?3 AS email,
      ?2 ->> '$.locale' AS locale,
      ?4 AS created_at, ?2 AS body, ?5 AS first_seen_at, ?6 AS changed_at, ?7 AS seq";
 
-/// A customer's record as `customers` and `deleted_customers` would have shown it.
+/// Returns a customer's record as `customers` or `deleted_customers` showed it at that time.
 fn past_record(conn: &Conn, id: &CustomerId, standing: &Standing) -> Result<Record, StoreError> {
     let customer = standing.body.as_deref().and_then(|body| Customer::from_body(body).ok());
     let parameters = params![

@@ -1,4 +1,4 @@
-//! A row for printing: any view's columns with their values.
+//! A row for printing: the columns of a view and their values.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use komoju_core::json;
 /// Columns whose text is JSON, in every view.
 const JSON_COLUMNS: [&str; 8] = ["source", "metadata", "body", "diff", "before", "after", "expect", "detail"];
 
-/// One row: its columns in the order of the view, each with its value; what is JSON in SQL is JSON here. It serialises as one
-/// object whose keys are the SQL columns.
+/// One row: its columns in the order of the view, each with its value. Columns whose text is JSON
+/// hold the parsed JSON. It serialises as one object whose keys are the SQL columns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     names: Arc<[String]>,
@@ -22,41 +22,41 @@ pub struct Record {
 }
 
 impl Record {
-    /// The same row with one more column at its end.
+    /// Returns the same row with one more column at its end.
     pub(super) fn with(mut self, name: &str, value: Value) -> Self {
         self.names = self.names.iter().cloned().chain([name.to_owned()]).collect();
         self.values.push(value);
         self
     }
 
-    /// The columns' names.
+    /// Returns the columns' names.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Names and values, in the order of the view.
+    /// Returns names and values, in the order of the view.
     pub fn columns(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.names.iter().map(String::as_str).zip(&self.values)
     }
 
-    /// A column's value; `null` where there is no such column.
+    /// Returns a column's value; `null` where there is no such column.
     pub fn get(&self, name: &str) -> &Value {
         self.columns().find(|(column, _)| *column == name).map_or(&Value::Null, |(_, value)| value)
     }
 
-    /// Puts something else in a column's place.
+    /// Changes a column's value in place.
     pub(super) fn change(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
         if let Some(at) = self.names.iter().position(|column| column == name) {
             self.values.get_mut(at).map(change);
         }
     }
 
-    /// A column's text, where it is text.
+    /// Returns a column's text, if its value is text.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.get(name).as_str()
     }
 
-    /// A column's number; 0 where it is none.
+    /// Returns a column's integer; 0 if its value is none.
     pub fn number(&self, name: &str) -> i64 {
         self.get(name).as_i64().unwrap_or(0)
     }
@@ -72,14 +72,14 @@ impl Serialize for Record {
     }
 }
 
-/// The first row of a query.
+/// Returns the first row of a query.
 pub(super) fn one(conn: &Conn, sql: &str, parameters: impl Params) -> Result<Option<Record>, StoreError> {
     let mut statement = conn.prepare_cached(sql)?;
     let names: Arc<[String]> = statement.column_names().into_iter().map(str::to_owned).collect();
     Ok(statement.query_row(parameters, |row| in_row(row, &names)).optional()?)
 }
 
-/// The rows of a query.
+/// Returns the rows of a query.
 pub(super) fn collect(conn: &Conn, sql: &str, parameters: impl Params) -> Result<Vec<Record>, StoreError> {
     let mut records = Vec::new();
     each(conn, sql, parameters, |record| {

@@ -1,4 +1,5 @@
-//! State that survives a restart beside the log: account, last confirmed time, learned rate, sent alerts.
+//! State that survives a restart and is not in the log: the account, the last confirmed time, the
+//! learned request rate, and the alerts that were sent.
 
 pub mod account;
 pub mod alerts;

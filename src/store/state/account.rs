@@ -1,4 +1,5 @@
-//! Whose customers these are: one salted fingerprint of the key that reads them, and a stop while another key is in doubt.
+//! The account that the database belongs to: a salted fingerprint of the key that reads it, and a
+//! stop while another key is in doubt.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -6,20 +7,21 @@ use crate::store::outbox::engine;
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::change::Hash;
 
-/// The account's row.
+/// The account that the database is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoundAccount {
-    /// What keys are salted with before they are fingerprinted here.
+    /// The salt of the fingerprints.
     pub salt: Vec<u8>,
-    /// The key that reads these customers.
+    /// The fingerprint of the key that reads this account.
     pub fingerprint: Hash,
-    /// Since when.
+    /// When the database was bound to this key.
     pub bound_at: String,
-    /// Another key to which none of the known customers answered, and since when everything waits because of it.
+    /// The fingerprint of another key for which no known customer exists, and since when all work
+    /// is stopped because of it.
     pub stopped: Option<(Hash, String)>,
 }
 
-/// The account, once a key is bound.
+/// Returns the account; `None` before the first key is bound.
 pub fn load(conn: &Conn) -> Result<Option<BoundAccount>, StoreError> {
     let found =
         conn.query_row("SELECT salt, fingerprint, bound_at, candidate, stopped_at FROM account", [], |row| {
@@ -34,7 +36,8 @@ pub fn load(conn: &Conn) -> Result<Option<BoundAccount>, StoreError> {
     Ok(found.optional()?)
 }
 
-/// Binds the database to the key with this fingerprint, of the same account as far as is known, and ends a stop.
+/// Binds the database to the key with this fingerprint and ends a stop. The caller knows of nothing
+/// that contradicts that the key is of the same account.
 pub fn bind(tx: &Tx<'_>, salt: &[u8], fingerprint: &Hash, at: &str) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO account (one, salt, fingerprint, bound_at) VALUES (1, ?1, ?2, ?3)
@@ -46,8 +49,9 @@ pub fn bind(tx: &Tx<'_>, salt: &[u8], fingerprint: &Hash, at: &str) -> Result<()
     Ok(())
 }
 
-/// Binds the database to a key that may be of another account. A create of which nobody knows whether it took effect was sent to the
-/// one before: there it cannot be looked for any more, and here it would be made a second time. So a person decides.
+/// Binds the database to a key that may be of another account. A create with an unknown outcome was
+/// sent to the previous account: it cannot be looked up there any more, and a retry here would
+/// create a second customer. Such creates are parked for the operator.
 pub fn take_over(tx: &Tx<'_>, salt: &[u8], fingerprint: &Hash, at: &str) -> Result<(), StoreError> {
     if load(tx)?.is_some_and(|known| known.fingerprint != *fingerprint) {
         engine::as_engine(tx, || {
@@ -55,7 +59,7 @@ pub fn take_over(tx: &Tx<'_>, salt: &[u8], fingerprint: &Hash, at: &str) -> Resu
                 "UPDATE intents SET state = 'parked', next_attempt_at = NULL, reason = ?1
                  WHERE state = 'waiting' AND op = 'create'
                    AND position IN (SELECT position FROM outbox WHERE is_open = 1 AND outcome_unknown = 1)",
-                ["it was sent with the key of another account, and may have taken effect there: look there, then retry or cancel it"],
+                ["it was sent with the key of another account, and may have taken effect there: check that account, then retry or cancel it"],
             )?;
             Ok(())
         })?;
@@ -63,19 +67,22 @@ pub fn take_over(tx: &Tx<'_>, salt: &[u8], fingerprint: &Hash, at: &str) -> Resu
     bind(tx, salt, fingerprint, at)
 }
 
-/// Stops everything for the key with this fingerprint.
+/// Stops all work because of the key with this fingerprint.
 pub fn stop(tx: &Tx<'_>, candidate: &Hash, at: &str) -> Result<(), StoreError> {
     tx.execute("UPDATE account SET candidate = ?1, stopped_at = ?2", params![candidate, at])?;
     Ok(())
 }
 
-/// Ends a stop without binding another key: the old one is back.
+/// Ends a stop without binding another key, because the bound key is in use again.
 pub fn resume(tx: &Tx<'_>) -> Result<(), StoreError> {
     tx.execute("UPDATE account SET candidate = NULL, stopped_at = NULL WHERE candidate IS NOT NULL", [])?;
     Ok(())
 }
 
-/// A person's word: the key in doubt is the right one. Returns its fingerprint.
+/// Binds the key in doubt, because the operator accepts it. Returns its fingerprint.
+///
+/// # Errors
+/// [`StoreError::Refused`] where no key is in doubt.
 pub fn accept(tx: &Tx<'_>, at: &str) -> Result<Hash, StoreError> {
     let account = load(tx)?;
     let Some(BoundAccount { salt, stopped: Some((candidate, _)), .. }) = account else {

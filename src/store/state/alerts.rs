@@ -1,17 +1,18 @@
-//! What stands that somebody is to be told of, and what was told: so that it is told once, restarts included.
+//! Conditions that need an operator, and which of them were sent. Each is sent once, also across
+//! restarts.
 
 use rusqlite::params;
 
 use crate::store::{Conn, StoreError, Tx};
 
-/// Whether the mirror is stale: the caller's to say, for that takes the time.
+/// Whether the mirror is stale. The caller decides, because the decision needs the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Staleness {
-    /// It is not.
+    /// It is not stale.
     Fresh,
-    /// It is, which is no news yet, nor the end of such news.
+    /// It is stale. That does not start an alert, and does not end one.
     Stale,
-    /// It is, and that is to be told.
+    /// It is stale, and an alert is due.
     Overdue,
 }
 
@@ -26,7 +27,7 @@ impl rusqlite::ToSql for Staleness {
     }
 }
 
-/// What stands now, each kind with what it is about; `?1` is a [`Staleness`].
+/// The conditions that hold now: kind, and the thing that each is about. `?1` is a [`Staleness`].
 const ACTIVE: &str = "
     SELECT 'held_deletions' AS kind, CAST(hold_id AS TEXT) AS thing FROM held_customer WHERE state = 'held' GROUP BY hold_id
     UNION ALL SELECT 'held_deletes', '' WHERE EXISTS (SELECT 1 FROM outbox WHERE is_open = 1 AND held = 1)
@@ -38,22 +39,22 @@ const ACTIVE: &str = "
     UNION ALL SELECT 'stale_mirror', ''
         WHERE ?1 = 'overdue' OR (?1 = 'stale' AND EXISTS (SELECT 1 FROM alert WHERE kind = 'stale_mirror'))";
 
-/// Of one kind: what was not told yet.
+/// A kind of condition with at least one thing that was not sent yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingAlert {
-    /// The kind's word.
+    /// The kind's name in SQL and in the note.
     pub kind: String,
-    /// How many things of it stand.
+    /// How many things of this kind hold.
     pub count: u64,
-    /// How many of those were not told.
+    /// How many of those were not sent.
     pub new: u64,
-    /// When the first of them all was noticed.
+    /// When the first of all of them was noticed.
     pub noticed_at: String,
-    /// When some that still stand were told last.
+    /// When things that still hold were last sent.
     pub last_sent_at: Option<String>,
 }
 
-/// Whether what is noted is what stands. Writes nothing.
+/// Returns whether the table `alert` lists exactly the conditions that hold. Writes nothing.
 pub fn is_noted(conn: &Conn, staleness: Staleness) -> Result<bool, StoreError> {
     let sql = format!(
         "WITH active AS ({ACTIVE})
@@ -63,7 +64,7 @@ pub fn is_noted(conn: &Conn, staleness: Staleness) -> Result<bool, StoreError> {
     Ok(conn.prepare_cached(&sql)?.query_row([staleness], |row| row.get(0))?)
 }
 
-/// Notes what stands and was not noted, and forgets what has cleared.
+/// Adds conditions that are new to the table, and removes those that no longer hold.
 pub fn note(tx: &Tx<'_>, staleness: Staleness, at: &str) -> Result<(), StoreError> {
     let cleared =
         format!("DELETE FROM alert WHERE (kind, thing) NOT IN (SELECT kind, thing FROM ({ACTIVE}))");
@@ -75,7 +76,7 @@ pub fn note(tx: &Tx<'_>, staleness: Staleness, at: &str) -> Result<(), StoreErro
     Ok(())
 }
 
-/// The kinds of which something was not told, what was noticed first first.
+/// Returns the kinds with things that were not sent, the earliest noticed first.
 pub fn pending(conn: &Conn) -> Result<Vec<PendingAlert>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT kind, count(*), count(*) FILTER (WHERE told_at IS NULL) AS new, min(noticed_at) AS first, max(told_at)
@@ -93,23 +94,23 @@ pub fn pending(conn: &Conn) -> Result<Vec<PendingAlert>, StoreError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// All of this kind that is noted was told.
+/// Records that all noted conditions of this kind were sent.
 pub fn note_sent(tx: &Tx<'_>, kind: &str, at: &str) -> Result<(), StoreError> {
     tx.execute("UPDATE alert SET told_at = ?2 WHERE kind = ?1 AND told_at IS NULL", [kind, at])?;
     Ok(())
 }
 
-/// Whether nothing is noted.
+/// Returns whether no condition is noted.
 pub fn is_empty(conn: &Conn) -> Result<bool, StoreError> {
     Ok(conn.query_row("SELECT NOT EXISTS (SELECT 1 FROM alert)", [], |row| row.get(0))?)
 }
 
-/// The oldest hold that waits for a person.
+/// Returns the oldest hold that is not decided.
 pub fn oldest_hold(conn: &Conn) -> Result<Option<i64>, StoreError> {
     Ok(conn.query_row("SELECT min(hold_id) FROM held_customer WHERE state = 'held'", [], |row| row.get(0))?)
 }
 
-/// The delete intent that waits for an approval and was accepted first.
+/// Returns the held delete intent that was accepted first.
 pub fn oldest_held_delete(conn: &Conn) -> Result<Option<String>, StoreError> {
     let sql = "SELECT id FROM intents WHERE position = (SELECT min(position) FROM outbox WHERE is_open = 1 AND held = 1)";
     let mut statement = conn.prepare_cached(sql)?;
@@ -147,7 +148,7 @@ mod tests {
         assert_eq!(kinds(&tx), first[1..]);
         assert_eq!(oldest_hold(&tx).unwrap(), Some(1));
 
-        // Another hold and a key that was accepted and refused again are news.
+        // Another hold, and a key that was accepted and refused again, are new.
         note_sent(&tx, "key_refused", "2026-01-02").unwrap();
         tx.execute_batch("UPDATE held_customer SET state = 'held'; UPDATE meta SET refused_since = 't2'")
             .unwrap();

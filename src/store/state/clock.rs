@@ -1,21 +1,21 @@
-//! The last time that was confirmed: what the next process starts with.
+//! The last confirmed time, which the next process starts with.
 
 use rusqlite::params;
 
 use crate::store::{Conn, StoreError, Tx};
 
-/// A time that was confirmed, as it is stored.
+/// A confirmed time, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confirmed {
     /// By the wall clock.
     pub at: String,
-    /// The machine's boot.
+    /// The id of the machine's boot.
     pub boot: String,
-    /// How many milliseconds after its begin.
+    /// Milliseconds since that boot.
     pub boot_ms: i64,
 }
 
-/// The last time that was confirmed.
+/// Returns the last confirmed time.
 pub fn confirmed(conn: &Conn) -> Result<Option<Confirmed>, StoreError> {
     let sql = "SELECT confirmed_at, confirmed_boot, confirmed_boot_ms FROM meta";
     let (at, boot, boot_ms): (Option<String>, Option<String>, Option<i64>) =
@@ -23,7 +23,7 @@ pub fn confirmed(conn: &Conn) -> Result<Option<Confirmed>, StoreError> {
     Ok(at.zip(boot).zip(boot_ms).map(|((at, boot), boot_ms)| Confirmed { at, boot, boot_ms }))
 }
 
-/// Notes a time that is confirmed.
+/// Stores a confirmed time.
 pub fn note_confirmed(tx: &Tx<'_>, confirmed: &Confirmed) -> Result<(), StoreError> {
     let Confirmed { at, boot, boot_ms } = confirmed;
     tx.execute(

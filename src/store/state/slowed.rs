@@ -1,8 +1,9 @@
-//! How much the requests are slowed down, as the text that the caller makes of it: what an earlier process has learned.
+//! By how much an earlier process had to lower the request rate, as text. The caller defines its
+//! format.
 
 use crate::store::{Conn, StoreError, Tx};
 
-/// The stored text; `None` where requests leave at the configured rate.
+/// Returns the stored text; `None` where the configured rate applies.
 pub fn get(conn: &Conn) -> Result<Option<String>, StoreError> {
     Ok(conn.query_row("SELECT slowed FROM meta", [], |row| row.get(0))?)
 }
