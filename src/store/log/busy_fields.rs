@@ -1,19 +1,22 @@
-//! Fields that changed in many customers in the last complete sweep, and in how many sweeps in a row.
+//! Fields that changed in many customers in the last complete sweep, and in how many sweeps in a
+//! row they did.
 
 use rusqlite::params;
 
 use crate::store::record::{self, Record};
 use crate::store::{Conn, StoreError, Tx};
 
-/// Replaces what the complete sweep before has left; `fields` are those that changed, each with the number of customers,
-/// of `seen` customers. Their names are masked and differ.
+/// Replaces the fields of the previous complete sweep. `fields` are the names of the fields that
+/// changed, each with the number of customers in which it did; `seen` is the number of all
+/// customers. The names are masked and differ from each other.
 pub fn replace(
     tx: &Tx<'_>,
     fields: impl IntoIterator<Item = (String, u64)>,
     seen: u64,
     at: &str,
 ) -> Result<(), StoreError> {
-    // The number of sweeps in a row becomes negative until the field is found again.
+    // Negative marks a field of the previous sweep. Fields that stay negative did not change in
+    // this one.
     tx.execute("UPDATE busy_field SET sweeps = -sweeps", [])?;
     for (field, customers) in fields {
         tx.prepare_cached(
@@ -27,7 +30,7 @@ pub fn replace(
     Ok(())
 }
 
-/// All of them, the busiest first.
+/// Returns all of them, the busiest first.
 pub fn all(conn: &Conn) -> Result<Vec<Record>, StoreError> {
     let sql = "SELECT field, customers, seen, sweeps, since FROM busy_field ORDER BY customers DESC, field";
     record::collect(conn, sql, [])

@@ -1,4 +1,4 @@
-//! The change log: appending to it, reading it, and the one function that changes a customer.
+//! The change log: appending to it, reading it, and the recorder that changes customers.
 
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, params};
@@ -15,11 +15,11 @@ use komoju_core::{Customer, CustomerId, Entry, Kind, Origin, Standing, Tally};
 pub struct Head {
     /// The last entry's number; 0 for an empty log.
     pub seq: i64,
-    /// The last entry's chain.
+    /// The last entry's chain value.
     pub chain: Hash,
 }
 
-/// `SEQ:CHAIN`, as `verify --head` takes it.
+/// Formats the head as `SEQ:CHAIN`, the form that `verify --head` takes.
 impl std::fmt::Display for Head {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:", self.seq)?;
@@ -46,42 +46,43 @@ impl std::str::FromStr for Head {
     }
 }
 
-/// Where the log ends now.
+/// Returns where the log ends now.
 pub fn head(conn: &Conn) -> Result<Head, StoreError> {
     let mut statement = conn.prepare_cached("SELECT seq, chain FROM change_log ORDER BY seq DESC LIMIT 1")?;
     let head = statement.query_row([], |row| Ok(Head { seq: row.get(0)?, chain: row.get(1)? })).optional()?;
     Ok(head.unwrap_or(Head { seq: 0, chain: EMPTY_CHAIN }))
 }
 
-/// Whether a sweep recorded this entry from what the list showed.
+/// Returns whether a sweep recorded this entry.
 pub fn is_by_list(conn: &Conn, seq: i64) -> Result<bool, StoreError> {
     let mut statement =
         conn.prepare_cached("SELECT 1 FROM change_log WHERE seq = ?1 AND origin = 'sweep'")?;
     Ok(statement.exists([seq])?)
 }
 
-/// How many deletions the log records after this entry.
+/// Returns how many deletions the log records after this entry.
 pub fn deletions_after(conn: &Conn, seq: i64) -> Result<u64, StoreError> {
     let count = "SELECT count(*) FROM change_log WHERE seq > ?1 AND kind = 'deleted'";
     let count: i64 = conn.query_row(count, [seq], |row| row.get(0))?;
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// Who or what causes the changes of one transaction, and when they were seen.
+/// What the changes of one transaction have in common: when they were observed, and what caused
+/// them.
 #[derive(Clone, Debug)]
 pub struct ChangeContext {
-    /// When we saw it, in the written form of [`komoju_core::time`].
+    /// When we observed them, in the text form of [`komoju_core::time`].
     pub observed_at: String,
-    /// How it became known.
+    /// How we learned of them.
     pub origin: Origin,
-    /// The pass that saw it.
+    /// The pass that observed them.
     pub pass_id: Option<i64>,
-    /// The intent that caused it.
+    /// The intent that caused them.
     pub intent_id: Option<String>,
 }
 
-/// Runs `work` with a recorder at the end of the log; returns what it did and what it recorded. The mirror's counts follow in the
-/// same transaction.
+/// Runs `work` with a recorder at the end of the log. Returns the result of `work` and the counts
+/// of what it recorded. Updates the mirror's counts in the same transaction.
 pub fn recording<T>(
     tx: &Tx<'_>,
     context: ChangeContext,
@@ -94,22 +95,23 @@ pub fn recording<T>(
     Ok((value, recorder.tally))
 }
 
-/// Records changes: log entry and mirror row together, within the caller's transaction. To be had from [`recording`] only.
+/// Records changes: log entry and mirror row together, within the caller's transaction. Only
+/// [`recording`] makes one.
 pub struct Recorder<'a, 'c> {
     tx: &'a Tx<'c>,
     context: ChangeContext,
     head: Head,
     tally: Tally,
-    /// No pass erases, so a pass's numbers know nothing of it.
+    /// Counted apart, because the tally of a pass has no erasures.
     erased: u64,
 }
 
 /// What an erasure did to the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redaction {
-    /// The entry that says so.
+    /// The entry that records the erasure.
     pub seq: i64,
-    /// The entries whose content and salt are gone.
+    /// The entries whose content and salt were removed.
     pub redacted: Vec<i64>,
 }
 
@@ -119,7 +121,8 @@ impl Recorder<'_, '_> {
         self.context.pass_id
     }
 
-    /// Records that `customer`, which stands at `before`, was created, updated or restored; returns its row in the mirror.
+    /// Records that `customer` was created, updated or restored; `before` is its row until now.
+    /// Returns its row in the mirror.
     pub fn record(
         &mut self,
         kind: Kind,
@@ -130,14 +133,16 @@ impl Recorder<'_, '_> {
         row.ok_or_else(|| StoreError::Impossible(format!("{kind} left no customer {}", customer.id())))
     }
 
-    /// Records that the customer is gone. The mirror keeps what was last known as a tombstone, and nobody has to decide about it.
+    /// Records that the customer is deleted. The mirror keeps its last known state as a tombstone,
+    /// and a hold of it ends.
     pub fn record_deleted(&mut self, id: &CustomerId) -> Result<(), StoreError> {
         holds::end(self.tx, id, HoldEnd::Deleted)?;
         let before = mirror::find(self.tx, id)?;
         self.append(Kind::Deleted, id, None, before, None).map(drop)
     }
 
-    /// Redacts everything that the log says of a deleted customer, records that, and takes the customer out of the mirror.
+    /// Redacts all entries of a deleted customer, records that, and removes the customer from the
+    /// mirror.
     pub fn erase(&mut self, id: &CustomerId) -> Result<Redaction, StoreError> {
         let before = mirror::find(self.tx, id)?;
         let redacted = redact(self.tx, id)?;
@@ -193,8 +198,9 @@ impl Recorder<'_, '_> {
     }
 }
 
-/// Takes content and salt away from all that the log says of a customer; returns which entries had any. What an earlier erasure
-/// said stays: it holds numbers alone, and its list must stay provable.
+/// Removes content and salt from all entries of a customer; returns the entries that had any.
+/// Entries of earlier erasures are left unchanged: they hold only numbers, and their lists must
+/// stay provable.
 fn redact(tx: &Tx<'_>, id: &CustomerId) -> Result<Vec<i64>, StoreError> {
     let seqs: Vec<i64> = tx
         .prepare(
@@ -232,16 +238,16 @@ fn insert(tx: &Tx<'_>, entry: &Entry, salt: &[u8], digest: &Hash, chain: &Hash) 
     Ok(())
 }
 
-/// An entry with its seal, as the log holds it.
+/// An entry with its salt, digest and chain, as the log holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedEntry {
     /// The entry.
     pub entry: Entry,
-    /// `None` once redacted.
+    /// `None` once the entry is redacted.
     pub salt: Option<Vec<u8>>,
-    /// What the entry and its salt gave.
+    /// The digest of the entry and its salt.
     pub digest: Hash,
-    /// The chain after it.
+    /// The chain value after this entry.
     pub chain: Hash,
 }
 
@@ -252,16 +258,17 @@ pub fn each(conn: &Conn, visit: impl FnMut(SealedEntry) -> Result<(), StoreError
     visit_sealed(conn, &format!("{SEALED} ORDER BY seq"), [], visit)
 }
 
-/// Where the log ended at a moment (in the written form of [`komoju_core::time`]): the last entry stamped up to then. What
-/// stands before it had happened too, whatever its stamp, for a wall clock can be set back; so the log is always cut in one place.
+/// Returns where the log ended at a moment (in the text form of [`komoju_core::time`]): the last
+/// entry with a time up to it. All entries before that one count too, whatever their times are,
+/// because a wall clock can be set back. So the log is always cut at one place.
 pub fn seq_at(conn: &Conn, moment: &str) -> Result<i64, StoreError> {
     let mut statement =
         conn.prepare_cached("SELECT seq FROM change_log WHERE observed_at <= ?1 ORDER BY seq DESC LIMIT 1")?;
     Ok(statement.query_row([moment], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
-/// Shows `visit` every entry up to `last_seq`, one customer's after another's, each customer's in the order of the log; only
-/// one customer's where asked.
+/// Shows `visit` every entry up to `last_seq`, grouped by customer, each customer's entries in the
+/// order of the log. With `customer`, only that customer's.
 pub fn each_by_customer(
     conn: &Conn,
     customer: Option<&CustomerId>,
@@ -273,7 +280,7 @@ pub fn each_by_customer(
             let sql = format!("{SEALED} WHERE seq <= ?1 AND customer_id = ?2 ORDER BY seq");
             visit_sealed(conn, &sql, params![last_seq, id.as_str()], visit)
         }
-        // The + keeps the order by index; by seq alone it would sort the whole log.
+        // The `+` keeps SQLite from using the order by `seq`: it would then sort the whole log.
         None => {
             let sql = format!("{SEALED} WHERE +seq <= ?1 ORDER BY customer_id, seq");
             visit_sealed(conn, &sql, params![last_seq], visit)

@@ -1,8 +1,10 @@
-//! Held deletions: the customers that wait for an operator's decision, and what became of them.
+//! Held deletions: the customers that wait for an operator's decision, and how their holds ended.
 //!
-//! A hold only shrinks. A customer's state is `held` until an operator decides (`approved`, `rejected`). A held or approved customer
-//! that answers, or that is listed again, ends `alive`; one that is proven gone, or that our own push deleted, ends `deleted`. A
-//! rejected one that is there again ends `seen`. A restore ends all holds (`superseded`).
+//! A hold only shrinks. A customer's state is `held` until an operator decides (`approved`,
+//! `rejected`). A held or approved customer that answers, or that is listed again, ends as `alive`.
+//! One that is proven to be gone, or that our own push deleted, ends as `deleted`. A rejected one
+//! that exists again ends as `seen`. A restore ends all holds that are not carried out
+//! (`superseded`).
 
 use rusqlite::{OptionalExtension, params};
 
@@ -25,7 +27,7 @@ pub fn open(tx: &Tx<'_>, pass: PassId, at: &str, reason: HoldReason) -> Result<H
     Ok(tx.last_insert_rowid())
 }
 
-/// Puts a customer under a hold.
+/// Adds a customer to a hold.
 pub fn add(tx: &Tx<'_>, hold: HoldId, customer: &CustomerId) -> Result<(), StoreError> {
     let mut statement =
         tx.prepare_cached("INSERT INTO held_customer (hold_id, customer_id, state) VALUES (?1, ?2, 'held')")?;
@@ -33,7 +35,7 @@ pub fn add(tx: &Tx<'_>, hold: HoldId, customer: &CustomerId) -> Result<(), Store
     Ok(())
 }
 
-/// Takes a customer out of its hold, because another one takes it up.
+/// Takes a customer out of its hold, because another hold takes it.
 pub fn release(tx: &Tx<'_>, customer: &CustomerId) -> Result<(), StoreError> {
     let mut statement = tx.prepare_cached(
         "UPDATE held_customer SET state = 'superseded' WHERE state = 'held' AND customer_id = ?1",
@@ -42,12 +44,12 @@ pub fn release(tx: &Tx<'_>, customer: &CustomerId) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// How many customers wait for a decision.
+/// Returns how many customers wait for a decision.
 pub fn held_count(conn: &Conn) -> Result<u64, StoreError> {
     count(conn, "held")
 }
 
-/// Why this customer waits for a decision, if it does.
+/// Returns the reason of the hold in which this customer waits for a decision, if it does.
 pub fn held_because(conn: &Conn, customer: &CustomerId) -> Result<Option<HoldReason>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT because FROM held_customer JOIN hold ON hold.id = hold_id WHERE state = 'held' AND customer_id = ?1",
@@ -56,7 +58,8 @@ pub fn held_because(conn: &Conn, customer: &CustomerId) -> Result<Option<HoldRea
     Ok(word.and_then(|word| HoldReason::ALL.into_iter().find(|reason| reason.word() == word)))
 }
 
-/// Shows `visit` the mirror's row of each customer who waits for a decision for one of these reasons.
+/// Shows `visit` the mirror's row of each customer that waits for a decision, for one of these
+/// reasons.
 pub fn each_held_row(
     conn: &Conn,
     reasons: &[HoldReason],
@@ -76,8 +79,8 @@ pub fn each_held_row(
     Ok(())
 }
 
-/// Whether every deletion waits for a person: no whole sweep has concluded since the database was restored, or what that sweep held
-/// is not decided yet.
+/// Returns whether every deletion is held: no complete (or held) sweep has ended since the database
+/// was restored, or the deletions that such a sweep held are not decided yet.
 pub fn holds_all(conn: &Conn) -> Result<bool, StoreError> {
     let holds = conn.query_row(
         "SELECT restored_at IS NOT NULL OR EXISTS (
@@ -89,18 +92,19 @@ pub fn holds_all(conn: &Conn) -> Result<bool, StoreError> {
     Ok(holds?)
 }
 
-/// When the database was restored, while no whole sweep has concluded since.
+/// Returns when the database was restored; `None` once a complete (or held) sweep has ended since.
 pub fn restored_at(conn: &Conn) -> Result<Option<String>, StoreError> {
     Ok(conn.query_row("SELECT restored_at FROM meta", [], |row| row.get(0))?)
 }
 
-/// A whole sweep has concluded. Writes only what changes.
+/// Records that a complete (or held) sweep has ended. Writes only what changes.
 pub fn note_concluded(tx: &Tx<'_>) -> Result<(), StoreError> {
     tx.execute("UPDATE meta SET restored_at = NULL WHERE restored_at IS NOT NULL", [])?;
     Ok(())
 }
 
-/// The database was restored: the next whole sweep holds all that it misses, those too about whom a person had said yes.
+/// Records that the database was restored: the next complete sweep holds everything that it misses,
+/// also deletions that an operator had approved.
 pub(in crate::store) fn hold_all_from(tx: &Tx<'_>, restored_at: &str) -> Result<(), StoreError> {
     tx.execute("UPDATE meta SET restored_at = ?1", [restored_at])?;
     tx.execute("UPDATE held_customer SET state = 'superseded' WHERE state IN ('held', 'approved')", [])?;
@@ -115,7 +119,7 @@ pub fn is_unsettled(conn: &Conn, customer: &CustomerId) -> Result<bool, StoreErr
     Ok(statement.exists([customer.as_str()])?)
 }
 
-/// Whether a person has said yes or no about this customer, and it has not ended yet.
+/// Returns whether an operator has decided about this customer, and the deletion has not ended yet.
 pub fn is_decided(conn: &Conn, customer: &CustomerId) -> Result<bool, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT 1 FROM held_customer WHERE state IN ('approved', 'rejected') AND customer_id = ?1",
@@ -123,23 +127,26 @@ pub fn is_decided(conn: &Conn, customer: &CustomerId) -> Result<bool, StoreError
     Ok(statement.exists([customer.as_str()])?)
 }
 
-/// Whether a person's "no" about this customer stands.
+/// Returns whether an operator's rejection of this deletion is in force.
 pub fn is_rejected(conn: &Conn, customer: &CustomerId) -> Result<bool, StoreError> {
     let mut statement =
         conn.prepare_cached("SELECT 1 FROM held_customer WHERE state = 'rejected' AND customer_id = ?1")?;
     Ok(statement.exists([customer.as_str()])?)
 }
 
-/// What a person can say to a hold.
+/// An operator's decision about a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// They may be deleted, if the remote still says that they are gone.
+    /// Record the deletions, if the remote still says that the customers are gone.
     Approve,
-    /// They stay, and are not reported again until they are seen again.
+    /// Keep the customers live, and do not report them until they are seen again.
     Reject,
 }
 
-/// Decides one hold, or every open one; returns how many customers that settles.
+/// Decides one hold, or every open one. Returns how many deletions that decides.
+///
+/// # Errors
+/// [`StoreError::Refused`] where there is nothing to decide.
 pub fn decide(
     tx: &Tx<'_>,
     hold: Option<HoldId>,
@@ -151,7 +158,7 @@ pub fn decide(
         Decision::Approve => ("approved", "rejected"),
         Decision::Reject => ("rejected", "approved"),
     };
-    // By its number a hold can be decided the other way, as far as that has not been carried out.
+    // A hold that is named by its number can be decided the other way, unless that was carried out.
     let also = if hold.is_some() { other } else { "held" };
     tx.execute(
         "UPDATE hold SET decided_at = ?2, decided_by = ?3
@@ -165,7 +172,7 @@ pub fn decide(
     if decided == 0 {
         return Err(StoreError::Refused(match hold {
             Some(hold) => format!(
-                "hold {hold} has no deletion to decide; `komoju-sync deletions list` shows those that do"
+                "hold {hold} has no deletion to decide; `komoju-sync deletions list` lists the holds that have one"
             ),
             None => "no deletion waits for a decision".to_owned(),
         }));
@@ -173,12 +180,13 @@ pub fn decide(
     Ok(decided)
 }
 
-/// How many customers' deletions were approved and not settled since.
+/// Returns how many deletions are approved and not settled yet.
 pub fn approved_count(conn: &Conn) -> Result<u64, StoreError> {
     count(conn, "approved")
 }
 
-/// How many customers stay because a person rejected their deletion, and were not seen since.
+/// Returns how many customers stay live because an operator rejected their deletion, and were not
+/// seen since.
 pub fn rejected_count(conn: &Conn) -> Result<u64, StoreError> {
     count(conn, "rejected")
 }
@@ -189,7 +197,8 @@ fn count(conn: &Conn, state: &str) -> Result<u64, StoreError> {
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// Up to `count` customers whose deletion a person approved and that were not settled since, after `after` by id.
+/// Returns up to `count` customers, after `after` by id, whose deletion is approved and not settled
+/// yet.
 pub fn approved(conn: &Conn, after: &str, count: u32) -> Result<Vec<CustomerId>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT DISTINCT customer_id FROM held_customer
@@ -200,7 +209,8 @@ pub fn approved(conn: &Conn, after: &str, count: u32) -> Result<Vec<CustomerId>,
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
-/// Shows `visit` the mirror's row of each customer whose deletion waits for a person or was decided, as long as that has not ended.
+/// Shows `visit` the mirror's row of each customer whose deletion is held, or is decided and has
+/// not ended.
 pub fn each_unsettled_row(conn: &Conn, mut visit: impl FnMut(i64)) -> Result<(), StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT row FROM mirror
@@ -213,7 +223,8 @@ pub fn each_unsettled_row(conn: &Conn, mut visit: impl FnMut(i64)) -> Result<(),
     Ok(())
 }
 
-/// Ends the hold of a customer, or the decision about it. A rejected one that is there again ends `seen`.
+/// Ends the hold of a customer, or the decision about it. A rejected customer that exists again
+/// ends as `seen`.
 pub fn end(tx: &Tx<'_>, customer: &CustomerId, end: HoldEnd) -> Result<(), StoreError> {
     let sql = match end {
         HoldEnd::Deleted => {

@@ -1,4 +1,5 @@
-//! What the change log says about reads that lag: a customer's recent history, and the customers that are requested again.
+//! Reads that lag: a customer's recent history in the change log, and the customers that are
+//! requested again.
 
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::params;
@@ -9,16 +10,20 @@ use crate::store::{Conn, StoreError, Tx};
 use komoju_core::lag::{Consistency, LeftOut, Recent};
 use komoju_core::{Customer, CustomerId, Kind, Origin, time};
 
-/// At most so many customers wait to be requested again. What is left out beyond that, the next sweep reads.
+/// MAX_RECHECKS controls how many customers can be scheduled to be requested again. The next sweep
+/// reads those that are left out beyond that.
 pub const MAX_RECHECKS: u32 = 1000;
 
-/// No customer waits so long: a time further ahead was written by a clock that was wrong.
+/// MAX_WAIT controls which due times are believed. No customer is scheduled so far ahead, so a
+/// later time was written by a wrong clock.
 const MAX_WAIT: SignedDuration = SignedDuration::from_hours(3);
 
-/// How far back a customer's history is read: more changes of one customer within `consistency_s` than any client makes.
+/// MAX_ENTRIES controls how much of a customer's history is read. It is above the number of changes
+/// that any client makes to one customer within `consistency_s`.
 const MAX_ENTRIES: u32 = 200;
 
-/// The customer's entries that a read requested at `requested_at` may be older than, the newest first; perhaps more.
+/// Returns the customer's entries that a read requested at `requested_at` may be older than, and
+/// possibly earlier ones, the newest first.
 pub fn recent(
     conn: &Conn,
     id: &CustomerId,
@@ -26,7 +31,7 @@ pub fn recent(
     requested_at: Timestamp,
     consistency: Consistency,
 ) -> Result<Vec<Recent>, StoreError> {
-    // Most customers were not changed lately.
+    // Most customers did not change within the last minutes.
     let changed_at = time::read(&stored.standing.changed_at).unwrap_or(Timestamp::MAX);
     match consistency.may_be_behind(changed_at, requested_at) {
         true => history(conn, id, stored.standing.seq),
@@ -34,7 +39,8 @@ pub fn recent(
     }
 }
 
-/// When our last push of this customer settled, if that was so shortly before `now` that a read may be older.
+/// Returns when our last push of this customer settled, if a read requested at `now` may be older
+/// than that.
 pub fn pushed_at(
     conn: &Conn,
     id: &CustomerId,
@@ -47,7 +53,8 @@ pub fn pushed_at(
     Ok(pushed.filter(|at| consistency.may_be_behind(*at, now)))
 }
 
-/// The customer's entries up to `seq`, the newest first, each with the state that it replaced.
+/// Returns the customer's entries up to `seq`, the newest first, each with the state that it
+/// replaced.
 pub fn history(conn: &Conn, id: &CustomerId, seq: i64) -> Result<Vec<Recent>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT kind, origin, observed_at, after FROM change_log WHERE customer_id = ?1 AND seq <= ?2
@@ -70,9 +77,10 @@ pub fn history(conn: &Conn, id: &CustomerId, seq: i64) -> Result<Vec<Recent>, St
     Ok(history)
 }
 
-/// Notes that a read of this customer was not applied, and the lag that it shows.
+/// Records that a read of this customer was not applied, and the lag that it shows.
 pub fn leave_out(tx: &Tx<'_>, shown: &Customer, left_out: LeftOut) -> Result<(), StoreError> {
-    // A read of a new state may be news: shown again later, it is no sign of a longer lag.
+    // A read that shows a new state may be right. If it is shown again later, it does not prove a
+    // longer lag.
     let replaced = left_out.is_replaced.then(|| digest(shown));
     if has_room(tx)? {
         schedule(tx, shown.id(), left_out.until, replaced.as_deref())?;
@@ -85,14 +93,14 @@ pub fn leave_out(tx: &Tx<'_>, shown: &Customer, left_out: LeftOut) -> Result<(),
     Ok(())
 }
 
-/// Whether another customer may wait to be requested again. Without a bound, a field that changes on every read would make each
-/// customer wait that a sweep reads twice.
+/// Returns whether another customer can be scheduled. Without the limit, a field that changes on
+/// every read would schedule each customer that a sweep reads twice.
 fn has_room(conn: &Conn) -> Result<bool, StoreError> {
     let mut statement = conn.prepare_cached("SELECT count(*) < ?1 FROM recheck")?;
     Ok(statement.query_row([MAX_RECHECKS], |row| row.get(0))?)
 }
 
-/// Has the customer requested again by itself, at `at` or later.
+/// Schedules a request of this customer alone, at `at` or later.
 pub fn schedule(tx: &Tx<'_>, id: &CustomerId, at: Timestamp, shown: Option<&[u8]>) -> Result<(), StoreError> {
     let mut statement = tx.prepare_cached(
         "INSERT INTO recheck (customer_id, due_at, shown) VALUES (?1, ?2, ?3)
@@ -106,24 +114,25 @@ fn digest(shown: &Customer) -> Vec<u8> {
     Sha256::digest(shown.body().as_bytes()).to_vec()
 }
 
-/// When the next customer is due; `None` where none waits.
+/// Returns when the next customer is due; `None` where none is scheduled.
 pub fn next_due(conn: &Conn) -> Result<Option<Timestamp>, StoreError> {
     let next: Option<String> = conn.query_row("SELECT min(due_at) FROM recheck", [], |row| row.get(0))?;
     Ok(next.map(|next| time::read(&next).unwrap_or(Timestamp::MIN)))
 }
 
-/// After this time, as text, no customer can be due.
+/// Returns the latest time, as text, at which a customer can be due.
 fn latest(now: Timestamp) -> String {
     time::written(now.checked_add(MAX_WAIT).unwrap_or(Timestamp::MAX))
 }
 
-/// Whether a time in the table was written by a clock that was ahead.
+/// Returns whether the table has a time that was written by a clock that was ahead.
 pub fn is_ahead(conn: &Conn, now: Timestamp) -> Result<bool, StoreError> {
     let mut statement = conn.prepare_cached("SELECT 1 FROM recheck WHERE due_at > ?1")?;
     Ok(statement.exists([latest(now)])?)
 }
 
-/// Sets the times that were written by a clock that was ahead to when a read requested now can no longer be behind.
+/// Replaces times that were written by a clock that was ahead. The new time is the earliest at
+/// which a read is not behind `now`.
 pub fn cap_due_times(tx: &Tx<'_>, now: Timestamp, consistency: Consistency) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE recheck SET due_at = ?2 WHERE due_at > ?1",
@@ -132,7 +141,7 @@ pub fn cap_due_times(tx: &Tx<'_>, now: Timestamp, consistency: Consistency) -> R
     Ok(())
 }
 
-/// Up to `count` customers that are due.
+/// Returns up to `count` customers that are due.
 pub fn due(conn: &Conn, now: Timestamp, count: u32) -> Result<Vec<CustomerId>, StoreError> {
     let mut statement =
         conn.prepare_cached("SELECT customer_id FROM recheck WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2")?;
@@ -140,19 +149,19 @@ pub fn due(conn: &Conn, now: Timestamp, count: u32) -> Result<Vec<CustomerId>, S
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
-/// Returns whether `shown` is the very state, replaced in the log, of which a read was left out.
+/// Returns whether `shown` equals the replaced state that a read showed when it was left out.
 pub fn shows_left_out(conn: &Conn, shown: &Customer) -> Result<bool, StoreError> {
     let mut statement = conn.prepare_cached("SELECT 1 FROM recheck WHERE customer_id = ?1 AND shown = ?2")?;
     Ok(statement.exists(params![shown.id().as_str(), digest(shown)])?)
 }
 
-/// The customer was requested again: it waits no longer.
+/// Removes the customer from the schedule, because it was requested again.
 pub fn end(tx: &Tx<'_>, id: &CustomerId) -> Result<(), StoreError> {
     tx.prepare_cached("DELETE FROM recheck WHERE customer_id = ?1")?.execute([id.as_str()])?;
     Ok(())
 }
 
-/// Notes that a read showed a replaced state later than `consistency_s` after it was replaced.
+/// Records that a read showed a state more than `consistency_s` after it was replaced.
 pub fn note_exceeded(tx: &Tx<'_>, at: &str) -> Result<(), StoreError> {
     tx.execute("UPDATE meta SET lag_exceeded_at = ?1", [at])?;
     Ok(())

@@ -1,4 +1,4 @@
-//! What the sweeps know of KOMOJU's list and of its reads, for reports.
+//! What the sweeps know of KOMOJU's list and of the lag of its reads, for reports.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -20,11 +20,11 @@ pub struct ListState {
     pub imprecise: Vec<String>,
     /// Whether page 2 repeated page 1 in that sweep: the API may ignore `page`.
     pub ignores_page: bool,
-    /// How many live customers are not listed and answered single requests.
+    /// How many live customers are not listed, but answered single requests.
     pub verified: u64,
     /// When the last of them answered.
     pub verified_at: Option<String>,
-    /// How many of them three sweeps in a row did not list.
+    /// How many of them were not listed by three sweeps in a row.
     pub long_unlisted: u64,
     /// The id of one of these.
     pub long_unlisted_first: Option<String>,

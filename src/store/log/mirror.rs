@@ -1,4 +1,4 @@
-//! The mirror's rows. They change only through [`super::changes`].
+//! The mirror's rows. Only [`super::changes`] and [`super::verify::rebuild`] change them.
 
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, params};
@@ -6,16 +6,16 @@ use rusqlite::{OptionalExtension, Row, params};
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::{Customer, CustomerId, Standing, time};
 
-/// One row: its small dense number, which a sweep marks as seen, and where the customer stands.
+/// A customer's row: its small dense number, which a sweep marks as seen, and the customer's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredCustomer {
     /// The row's number, from 1.
     pub row: i64,
-    /// Where the customer stands; its body is never `None` here.
+    /// The customer's state; its body is never `None` here.
     pub standing: Standing,
 }
 
-/// The customer with this id, live or deleted.
+/// Returns the customer with this id, live or deleted.
 pub fn find(conn: &Conn, id: &CustomerId) -> Result<Option<StoredCustomer>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT row, body, first_seen_at, changed_at, deleted_at, live_seq, seq
@@ -37,7 +37,7 @@ pub fn find(conn: &Conn, id: &CustomerId) -> Result<Option<StoredCustomer>, Stor
     Ok(stored.optional()?)
 }
 
-/// Whether the mirror had this customer at some time: live, deleted, or erased since.
+/// Returns whether the mirror ever had this customer: live, deleted, or erased since.
 pub fn ever_had(conn: &Conn, id: &CustomerId) -> Result<bool, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM mirror WHERE id = ?1) OR EXISTS (SELECT 1 FROM change_log WHERE customer_id = ?1)",
@@ -45,20 +45,21 @@ pub fn ever_had(conn: &Conn, id: &CustomerId) -> Result<bool, StoreError> {
     Ok(statement.query_row([id.as_str()], |row| row.get(0))?)
 }
 
-/// The id in this row; `None` where its customer was erased since the row was noted.
+/// Returns the id in this row; `None` if its customer was erased since the row was noted.
 pub fn id_of(conn: &Conn, row: i64) -> Result<Option<CustomerId>, StoreError> {
     let mut statement = conn.prepare_cached("SELECT id FROM mirror WHERE row = ?1")?;
     Ok(statement.query_row([row], |row| id_in(row, 0)).optional()?)
 }
 
-/// The id in this row, where its customer is live.
+/// Returns the id in this row, if its customer is live.
 pub fn live_id_of(conn: &Conn, row: i64) -> Result<Option<CustomerId>, StoreError> {
     let mut statement = conn.prepare_cached("SELECT id FROM mirror WHERE row = ?1 AND deleted_at IS NULL")?;
     Ok(statement.query_row([row], |row| id_in(row, 0)).optional()?)
 }
 
-/// Writes where a customer stands, into its row where it has one, and returns the row. Email and creation time are taken from the
-/// body, so that the columns cannot say anything else; `customer` is that body where it was read already.
+/// Writes a customer's state, into its row if it has one, and returns the row. Email and creation
+/// time are taken from the body, so that the columns agree with it. `customer` is the parsed body,
+/// if the caller has it.
 pub(in crate::store) fn put(
     tx: &Tx<'_>,
     row: Option<i64>,
@@ -106,7 +107,7 @@ pub(in crate::store) fn put(
     Ok(row.unwrap_or_else(|| tx.last_insert_rowid()))
 }
 
-/// Whether the columns that are taken from the body still say what it says.
+/// Returns whether the columns that are taken from the body agree with it.
 pub(in crate::store) fn columns_agree(conn: &Conn, id: &CustomerId) -> Result<bool, StoreError> {
     let mut statement = conn.prepare_cached("SELECT email, created_at, body FROM mirror WHERE id = ?1")?;
     let (email, created_at, body): (Option<String>, Option<String>, String) =
@@ -116,7 +117,7 @@ pub(in crate::store) fn columns_agree(conn: &Conn, id: &CustomerId) -> Result<bo
     }))
 }
 
-/// Takes a customer out: after an erasure nothing of it stays.
+/// Removes a customer and all that is noted of it, after an erasure.
 pub(in crate::store) fn remove(tx: &Tx<'_>, id: &CustomerId) -> Result<(), StoreError> {
     tx.prepare_cached("DELETE FROM listed WHERE row = (SELECT row FROM mirror WHERE id = ?1)")?
         .execute([id.as_str()])?;
@@ -127,20 +128,21 @@ pub(in crate::store) fn remove(tx: &Tx<'_>, id: &CustomerId) -> Result<(), Store
     Ok(())
 }
 
-/// Empties the mirror, to be folded anew.
+/// Empties the mirror before a rebuild.
 pub(in crate::store) fn clear(tx: &Tx<'_>) -> Result<(), StoreError> {
     tx.execute("DELETE FROM listed", [])?;
     tx.execute("DELETE FROM mirror", [])?;
     Ok(())
 }
 
-/// How many customers are live.
+/// Returns how many customers are live.
 pub fn live_count(conn: &Conn) -> Result<u64, StoreError> {
     let live: i64 = conn.prepare_cached("SELECT live FROM meta")?.query_row([], |row| row.get(0))?;
     Ok(u64::try_from(live).unwrap_or(0))
 }
 
-/// Adds to the counts: customers that became live, that were found gone, and that are tombstones no more.
+/// Updates the counts: `live` customers became live, `gone` became tombstones, and `back` are no
+/// longer tombstones.
 pub(in crate::store) fn count(tx: &Tx<'_>, live: u64, gone: u64, back: u64) -> Result<(), StoreError> {
     if live + gone + back > 0 {
         tx.prepare_cached("UPDATE meta SET live = live + ?1 - ?2, deleted = deleted + ?2 - ?3")?
@@ -149,7 +151,7 @@ pub(in crate::store) fn count(tx: &Tx<'_>, live: u64, gone: u64, back: u64) -> R
     Ok(())
 }
 
-/// Counts anew: live and deleted.
+/// Counts the rows of the mirror: live and deleted.
 pub(in crate::store) fn counted(conn: &Conn) -> Result<(i64, i64), StoreError> {
     let counts = conn.query_row(
         "SELECT count(*) FILTER (WHERE deleted_at IS NULL), count(*) FILTER (WHERE deleted_at IS NOT NULL) FROM mirror",
@@ -159,14 +161,14 @@ pub(in crate::store) fn counted(conn: &Conn) -> Result<(i64, i64), StoreError> {
     Ok(counts?)
 }
 
-/// Sets the counts to what is there.
+/// Sets the stored counts to the number of rows.
 pub(in crate::store) fn recount(tx: &Tx<'_>) -> Result<(), StoreError> {
     let (live, deleted) = counted(tx)?;
     tx.execute("UPDATE meta SET live = ?1, deleted = ?2", params![live, deleted])?;
     Ok(())
 }
 
-/// The newest known `created_at` of a live customer up to `now`.
+/// Returns the newest known `created_at` of a live customer that is not later than `now`.
 pub fn newest_created_at(conn: &Conn, now: &str) -> Result<Option<jiff::Timestamp>, StoreError> {
     let newest: Option<String> = conn.query_row(
         "SELECT max(created_at) FROM mirror WHERE deleted_at IS NULL AND created_at <= ?1",
@@ -176,8 +178,8 @@ pub fn newest_created_at(conn: &Conn, now: &str) -> Result<Option<jiff::Timestam
     Ok(newest.as_deref().and_then(time::read))
 }
 
-/// Shows `visit` each *suspect* candidate: live since before the change `after_head` was followed by others, and not
-/// settled by a person's decision already. The caller knows which rows its sweep saw.
+/// Shows `visit` each customer that may become a *suspect*: live since the change `head` of the log
+/// or earlier, and without a decision of an operator. The caller knows which rows its sweep saw.
 pub fn each_live_before(
     conn: &Conn,
     head: i64,
@@ -195,22 +197,24 @@ pub fn each_live_before(
     Ok(())
 }
 
-/// Who may be picked by [`live_from`].
+/// Which customers [`live_from`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Among {
-    /// Everybody who is live.
+    /// All live customers.
     All,
-    /// Everybody but those whose deletion a person approved: who can vouch for the API when these are asked about.
+    /// All live customers but those whose deletion an operator approved. They are the canaries
+    /// while those are requested.
     Unapproved,
 }
 
-/// The largest row number; 0 for an empty mirror.
+/// Returns the largest row number; 0 for an empty mirror.
 pub fn last_row(conn: &Conn) -> Result<i64, StoreError> {
     Ok(conn.query_row("SELECT coalesce(max(row), 0) FROM mirror", [], |row| row.get(0))?)
 }
 
-/// Up to `count` live customers that can be asked for, from this row on and round to it. Those whose deletion waits, was
-/// approved or was rejected come last: most of them are gone.
+/// Returns up to `count` live customers that can be requested, from this row on, then from the
+/// first row. Those whose deletion is held, approved or rejected come last, because most of them
+/// are gone.
 pub fn live_from(conn: &Conn, row: i64, count: usize, among: Among) -> Result<Vec<CustomerId>, StoreError> {
     const DOUBTFUL: &str =
         "(SELECT customer_id FROM held_customer WHERE state IN ('held', 'approved', 'rejected'))";

@@ -1,4 +1,4 @@
-//! The passes: what was read when, and how it ended.
+//! The passes: what each read, when, and how it ended.
 
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
@@ -7,7 +7,7 @@ use crate::store::outbox::engine;
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::{Outcome, PassId, PassKind, Tally, time};
 
-/// Writes something that changes nothing: its commit proves that the database can be written.
+/// Writes a row without changing it. The commit proves that the database can be written.
 pub fn prove_writable(tx: &Tx<'_>) -> Result<(), StoreError> {
     tx.execute("UPDATE meta SET log_id = log_id", [])?;
     Ok(())
@@ -22,16 +22,16 @@ pub fn start(tx: &Tx<'_>, kind: PassKind, at: &str) -> Result<PassId, StoreError
     Ok(tx.last_insert_rowid())
 }
 
-/// The list that a pass reads, by its newest answer; zero while there was none.
+/// The list that a pass reads, as its newest answer describes it. Zero before the first answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListPosition {
-    /// Up to which page it is known to go; 0 while that is not known.
+    /// The last page that is known; 0 if none is.
     pub last_page: u64,
-    /// How many customers a page is to hold.
+    /// How many customers a page holds.
     pub per_page: u64,
 }
 
-/// Writes how far a running pass has come.
+/// Writes the progress of a running pass.
 pub fn progress(tx: &Tx<'_>, id: PassId, tally: &Tally, position: ListPosition) -> Result<(), StoreError> {
     let mut statement = tx.prepare_cached(
         "UPDATE pass SET pages = ?2, last_page = ?3, per_page = ?4, requests = ?5, customers_seen = ?6,
@@ -75,14 +75,15 @@ pub fn finish(
 pub struct InterruptedSweep {
     /// Its number.
     pub id: PassId,
-    /// What it had done; `pages` of the list are applied without a gap.
+    /// What it did. The first `pages` pages of the list are applied without a gap.
     pub tally: Tally,
     /// The list that it read.
     pub position: ListPosition,
 }
 
-/// The last sweep, if it was interrupted before it had read everything: another process can go on from there. Whoever asks holds
-/// the database and makes no pass just now, so one that is still open was cut off.
+/// Returns the last sweep, if it was interrupted before it had read the whole list, so that another
+/// process can resume it. The caller holds the database and runs no pass, so a pass that is still
+/// open was cut by a crash.
 pub fn interrupted(conn: &Conn) -> Result<Option<InterruptedSweep>, StoreError> {
     let found = conn.query_row(
         "SELECT id, pages, requests, customers_seen, created, updated, deleted, restored, last_page, per_page, unreadable
@@ -109,7 +110,7 @@ pub fn interrupted(conn: &Conn) -> Result<Option<InterruptedSweep>, StoreError> 
     Ok(found.optional()?)
 }
 
-/// Opens an interrupted pass again, to go on with it.
+/// Opens an interrupted pass again, to resume it.
 pub fn resume(tx: &Tx<'_>, id: PassId, at: &str) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE pass SET finished_at = NULL, outcome = NULL, error = NULL, resumed = 1, since_at = ?2, since_pages = pages
@@ -119,19 +120,20 @@ pub fn resume(tx: &Tx<'_>, id: PassId, at: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Closes what an instance that is gone left open: it holds the lock no longer, so it cannot be at work.
+/// Closes the passes that an earlier instance left open. The caller holds the lock, so no pass can
+/// be running.
 pub fn close_orphans(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
     let closed = tx.execute(
-        "UPDATE pass SET finished_at = ?1, outcome = 'interrupted', error = 'the process ended within it'
+        "UPDATE pass SET finished_at = ?1, outcome = 'interrupted', error = 'the process ended during the pass'
          WHERE finished_at IS NULL",
         [at],
     )?;
     Ok(closed)
 }
 
-/// Removes passes from before `cutoff` that changed nothing, but the first and the last whole sweep and those with a hold. Passes are
-/// numbered in the order in which they were made: one after a pass between `cutoff` and `now` is not old, whatever a clock
-/// that was wrong stamped it with.
+/// Removes passes from before `cutoff` that changed nothing, except the first and the last complete
+/// (or held) sweep and passes with a hold. Passes are numbered in the order of their start. A pass
+/// after one that ended between `cutoff` and `now` is not old, whatever time a wrong clock gave it.
 pub fn prune(tx: &Tx<'_>, cutoff: &str, now: &str) -> Result<usize, StoreError> {
     let pruned = tx.execute(
         "DELETE FROM pass
@@ -145,14 +147,15 @@ pub fn prune(tx: &Tx<'_>, cutoff: &str, now: &str) -> Result<usize, StoreError> 
     Ok(pruned)
 }
 
-/// Whether the mirror lacks customers: no whole sweep has finished, or none had by this moment.
+/// Returns whether the mirror lacks customers: no complete (or held) sweep has ended, or none had
+/// at this moment.
 pub fn is_partial(conn: &Conn, as_of: Option<Timestamp>) -> Result<bool, StoreError> {
     let sql = "SELECT NOT EXISTS (SELECT 1 FROM pass WHERE kind = 'sweep' AND outcome IN ('complete', 'held')
          AND finished_at <= coalesce(?1, finished_at))";
     Ok(conn.query_row(sql, [as_of.map(time::written)], |row| row.get(0))?)
 }
 
-/// Whether a whole sweep was ever finished.
+/// Returns whether a complete (or held) sweep has ever ended.
 pub fn has_whole_sweep(conn: &Conn) -> Result<bool, StoreError> {
     let found = conn.query_row(
         "SELECT 1 FROM pass WHERE kind = 'sweep' AND outcome IN ('complete', 'held') LIMIT 1",
@@ -162,13 +165,13 @@ pub fn has_whole_sweep(conn: &Conn) -> Result<bool, StoreError> {
     Ok(found.optional()?.is_some())
 }
 
-/// Notes since when the API refuses the key. Writes only what changes.
+/// Records since when the API refuses the key. Writes only what changes.
 pub fn note_refused(tx: &Tx<'_>, at: &str) -> Result<(), StoreError> {
     tx.execute("UPDATE meta SET refused_since = ?1 WHERE refused_since IS NULL", [at])?;
     Ok(())
 }
 
-/// Notes that the API does not refuse the key any more. Writes only what changes.
+/// Records that the API no longer refuses the key. Writes only what changes.
 pub fn note_accepted(tx: &Tx<'_>, at: &str) -> Result<(), StoreError> {
     let since: Option<String> = tx.query_row("SELECT refused_since FROM meta", [], |row| row.get(0))?;
     if let Some(since) = since {
@@ -178,7 +181,7 @@ pub fn note_accepted(tx: &Tx<'_>, at: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Notes until when the API asked us to wait. Writes only what changes.
+/// Records until when the API asked us to wait. Writes only what changes.
 pub fn note_throttled(tx: &Tx<'_>, until: Option<&str>) -> Result<(), StoreError> {
     tx.execute("UPDATE meta SET throttled_until = ?1 WHERE throttled_until IS NOT ?1", [until])?;
     Ok(())

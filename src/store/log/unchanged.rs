@@ -1,14 +1,18 @@
-//! The fingerprint cache: detects unchanged customers by the hash of their raw JSON, without parsing it.
+//! The fingerprint cache: detects unchanged customers by the hash of their raw JSON, without
+//! parsing it.
 //!
-//! [`FingerprintWindow::lookup`] looks up a customer of a page; [`note`] notes a text that was compared with the mirror. The
-//! table `listed` holds, for each row of the mirror, the fingerprint of the text that last made no difference.
+//! [`FingerprintWindow::lookup`] looks up a customer of a page; [`note`] stores the fingerprint of
+//! a text that was compared with the mirror. The table `listed` holds, for each row of the mirror,
+//! the fingerprint of the text that last made no difference.
 //!
-//! Lists come in much the same order each time, and so do the mirror's rows, which were made in the order of a list. So the
-//! fingerprints around the last hit are kept in memory, and nearly every customer of nearly every page is found there: a page of the
-//! list costs a page or two of this table and nothing else. A customer that is not there is looked up by its id.
+//! Lists have about the same order each time. The mirror's rows have that order too, because they
+//! were made in the order of a list. So the fingerprints around the last hit are kept in memory,
+//! and nearly every customer of a page is found there: a page of the list costs one or two database
+//! pages of this table. A customer that is not in memory is looked up by its id.
 //!
-//! Rejected: looking each customer up by its id (ids are random: a page of the database each), and fingerprints of whole pages
-//! (one new customer moves all others on).
+//! Rejected: looking up each customer by its id, because ids are random and each look-up reads
+//! another database page; and fingerprints of whole pages, because one new customer shifts all
+//! others.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -22,10 +26,11 @@ use komoju_core::{Listed, Source};
 /// SPAN controls how many rows are kept in memory.
 const SPAN: i64 = 512;
 
-/// BEHIND controls how many of them lie behind, when the list moves on through the rows.
+/// BEHIND controls how many of them are before the current row while the list proceeds through the
+/// rows.
 const BEHIND: i64 = 64;
 
-/// A customer whose text is the one that was compared with the mirror before.
+/// A customer whose text equals the one that was last compared with the mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheHit {
     /// Its row in the mirror.
@@ -34,13 +39,13 @@ pub struct CacheHit {
     pub source: Source,
 }
 
-/// A text with a new format of a content that the mirror already has. It is noted when the sweep ends,
-/// so that it is written at most once a sweep.
+/// A text with a new format of content that the mirror already has. It is stored when the sweep
+/// ends, at most once a sweep.
 #[derive(Clone, Copy, Debug)]
 pub struct Reformatted {
     /// The customer's row in the mirror.
     pub row: i64,
-    /// The change that says the same.
+    /// The change whose state has the same content.
     pub seq: i64,
     /// The text's fingerprint.
     pub fingerprint: Fingerprint,
@@ -56,12 +61,12 @@ impl Reformatted {
     }
 }
 
-/// Returns whether a text is noted for this row.
+/// Returns whether a fingerprint is stored for this row.
 pub fn is_noted(conn: &Conn, row: i64) -> Result<bool, StoreError> {
     Ok(conn.prepare_cached("SELECT 1 FROM listed WHERE row = ?1")?.exists([row])?)
 }
 
-/// Notes the text of this row, which was compared with the mirror.
+/// Stores the fingerprint of a text of this row, which was compared with the mirror.
 pub fn note(tx: &Tx<'_>, row: i64, fingerprint: &Fingerprint, source: Source) -> Result<(), StoreError> {
     let source = match source {
         Source::Shown => 0,
@@ -76,7 +81,7 @@ pub fn note(tx: &Tx<'_>, row: i64, fingerprint: &Fingerprint, source: Source) ->
     Ok(())
 }
 
-/// The cache in one pass, with the fingerprints around the place in the mirror where the pass is.
+/// The cache of one pass, with the fingerprints around the pass's place in the mirror.
 #[derive(Debug, Default)]
 pub struct FingerprintWindow {
     rows: Option<RangeInclusive<i64>>,
@@ -85,7 +90,7 @@ pub struct FingerprintWindow {
 }
 
 impl FingerprintWindow {
-    /// Returns the row of a listed customer whose text is known.
+    /// Returns the row of a listed customer if its text is unchanged.
     pub fn lookup(&mut self, conn: &Conn, listed: &Listed) -> Result<Option<CacheHit>, StoreError> {
         let fingerprint = listed.fingerprint();
         if let Some(found) = self.by_fingerprint.get(&fingerprint) {
@@ -103,7 +108,8 @@ impl FingerprintWindow {
         Ok(source.filter(|_| same).map(|source| CacheHit { row, source: source_of(source) }))
     }
 
-    /// Moves to where the list continues, once two customers in a row are found in one place outside: a single one may only have moved.
+    /// Moves the window to where the list continues, once two customers in a row are found outside
+    /// of it in one place. A single one may only have moved within the list.
     fn move_window(&mut self, conn: &Conn, row: i64) -> Result<(), StoreError> {
         if self.rows.as_ref().is_some_and(|rows| rows.contains(&row)) {
             return Ok(());
@@ -125,7 +131,7 @@ impl FingerprintWindow {
         Ok(())
     }
 
-    /// Forgets the text of a row whose customer has changed.
+    /// Removes the fingerprint of a row whose customer has changed.
     pub fn forget(&mut self, changed: i64) {
         if self.rows.as_ref().is_some_and(|rows| rows.contains(&changed)) {
             self.by_fingerprint.retain(|_, known| known.row != changed);
@@ -133,7 +139,8 @@ impl FingerprintWindow {
     }
 }
 
-/// Deletes what is noted of a row whose customer has changed: its text must be read again.
+/// Deletes the stored fingerprint of a row whose customer has changed, so that its next text is
+/// parsed.
 pub(in crate::store) fn forget(tx: &Tx<'_>, row: i64) -> Result<(), StoreError> {
     tx.prepare_cached("DELETE FROM listed WHERE row = ?1")?.execute([row])?;
     Ok(())
@@ -171,7 +178,7 @@ mod tests {
         }
     }
 
-    /// Records this number of customers and notes the text of each.
+    /// Records this number of customers and stores the fingerprint of each.
     fn imported(conn: &mut Conn, count: i64) {
         let tx = conn.transaction().unwrap();
         let import = |recorder: &mut Recorder<'_, '_>| {

@@ -1,4 +1,5 @@
-//! Live customers that the list does not show: which of them answered when they were requested, and what the sweeps learnt.
+//! Live customers that the list does not show, which of them answered single requests, and what the
+//! sweeps learned about the list.
 
 use std::collections::HashMap;
 
@@ -11,24 +12,26 @@ use komoju_core::lag::Consistency;
 use komoju_core::plan::rows::RowSet;
 use komoju_core::time;
 
-/// For how many sweeps after it answered a customer is not requested again.
+/// SWEEPS_WITHOUT_REQUEST controls for how many sweeps after its answer a customer is not requested
+/// again.
 pub const SWEEPS_WITHOUT_REQUEST: i64 = 2;
 
-/// How far before the bound creation times are looked at: they may carry any offset from UTC, and are compared as text first.
+/// LARGEST_OFFSET controls how far before the bound creation times are read. They may have any
+/// offset from UTC, and are first compared as text.
 const LARGEST_OFFSET: SignedDuration = SignedDuration::from_hours(24);
 
-/// What the sweeps have learnt of the list so far.
+/// What the sweeps have learned about the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Learnt {
     /// How many sweeps have read the list to its end.
     pub sweeps: i64,
-    /// How many of them in a row had further rounds that showed no new customer.
+    /// How many of the last ones in a row had further rounds that showed no new customer.
     pub vain_sweeps: i64,
-    /// When more customers than the limit were not listed though one of them was alive.
+    /// When more customers than the limit were last unlisted although one of them was alive.
     pub above_limit_at: Option<Timestamp>,
 }
 
-/// Reads what was learnt.
+/// Returns what the sweeps have learned.
 pub fn learnt(conn: &Conn) -> Result<Learnt, StoreError> {
     let learnt = conn.query_row("SELECT sweeps, vain_sweeps, above_limit_at FROM meta", [], |row| {
         let above: Option<String> = row.get(2)?;
@@ -38,7 +41,8 @@ pub fn learnt(conn: &Conn) -> Result<Learnt, StoreError> {
     Ok(learnt?)
 }
 
-/// Writes what was learnt, and what is imprecise about the list: a phrase each, and whether its second page repeats the first.
+/// Writes what the sweeps have learned, and what is imprecise about the list: one phrase for each
+/// imprecision, and whether the second page repeats the first.
 pub fn note_learnt(
     tx: &Tx<'_>,
     learnt: &Learnt,
@@ -54,13 +58,13 @@ pub fn note_learnt(
     Ok(())
 }
 
-/// Notes that more customers than the limit were not listed though one of them was alive.
+/// Records that more customers than the limit were unlisted although one of them was alive.
 pub fn note_above_limit(tx: &Tx<'_>, at: Timestamp) -> Result<(), StoreError> {
     tx.execute("UPDATE meta SET above_limit_at = ?1", [time::written(at)])?;
     Ok(())
 }
 
-/// Notes that a customer, not listed by this sweep, answered.
+/// Records that a customer that this sweep did not list answered.
 pub fn note_verified(tx: &Tx<'_>, id: &str, sweep: i64, at: &str) -> Result<(), StoreError> {
     let mut statement = tx.prepare_cached(
         "INSERT INTO unlisted (customer_id, since_sweep, verified_sweep, verified_at) VALUES (?1, ?2, ?2, ?3)
@@ -70,7 +74,7 @@ pub fn note_verified(tx: &Tx<'_>, id: &str, sweep: i64, at: &str) -> Result<(), 
     Ok(())
 }
 
-/// Forgets the customers that the sweep has listed, and those that are live no more.
+/// Removes the customers that the sweep has listed, and those that are no longer live.
 pub fn forget_listed(tx: &Tx<'_>, is_listed: impl Fn(i64) -> bool) -> Result<(), StoreError> {
     let mut forgotten = Vec::new();
     {
@@ -92,9 +96,11 @@ pub fn forget_listed(tx: &Tx<'_>, is_listed: impl Fn(i64) -> bool) -> Result<(),
     Ok(())
 }
 
-/// The mirror's rows of the customers that answered while they were not listed, each with the sweep in which it did last.
+/// Returns the mirror's rows of the unlisted customers that answered, each with the sweep in which
+/// it last did.
 pub fn verified(conn: &Conn) -> Result<HashMap<i64, i64>, StoreError> {
-    // CROSS JOIN keeps the order of the tables: without statistics SQLite would read the whole mirror for a few customers.
+    // CROSS JOIN keeps the order of the tables: without statistics SQLite would read the whole
+    // mirror for a few customers.
     let mut statement = conn.prepare_cached(
         "SELECT row, verified_sweep FROM unlisted CROSS JOIN mirror ON mirror.id = customer_id WHERE deleted_at IS NULL",
     )?;
@@ -102,9 +108,10 @@ pub fn verified(conn: &Conn) -> Result<HashMap<i64, i64>, StoreError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Returns the rows of customers that are so young that a read may be from before them: created, first seen, live again or pushed to
-/// within `consistency`. What the first complete sweep imported was not young then. `now` and `server_now` are the time by our clock
-/// and by the server's.
+/// Returns the rows of customers that are so young that a read may be from before them: created,
+/// first seen, live again or pushed to within `consistency`. Customers that the first complete
+/// sweep imported were not young then. `now` is the time by our clock, `server_now` by the
+/// server's.
 pub fn young(
     conn: &Conn,
     consistency: Consistency,
@@ -122,7 +129,7 @@ pub fn young(
          WHERE change_log.seq > ?1 AND (kind = 'restored' OR origin = 'intent' OR (kind = 'created' AND observed_at > ?2))",
     )?;
     let from = changes::seq_at(conn, &time::written(since(now)))?;
-    // Without a complete sweep everything was imported.
+    // Without a complete sweep all customers were imported.
     let imported_until = imported_until.unwrap_or_else(|| time::written(Timestamp::MAX));
     let mut rows = recent.query(params![from, imported_until])?;
     while let Some(row) = rows.next()? {
@@ -137,7 +144,7 @@ pub fn young(
     let mut rows = created.query([time::written(bound)])?;
     while let Some(row) = rows.next()? {
         let at: String = row.get("created_at")?;
-        // A creation time in the future says nothing.
+        // A creation time in the future proves nothing.
         let at = time::read(&at).filter(|at| *at <= server_now);
         if at.is_some_and(|at| consistency.may_be_behind(at, server_now)) {
             young.insert(row.get("row")?);
@@ -146,7 +153,7 @@ pub fn young(
     Ok(young)
 }
 
-/// How many deletions sweeps have recorded since this time.
+/// Returns how many deletions sweeps have recorded since this time.
 pub fn deletions_since(conn: &Conn, since: Timestamp) -> Result<u64, StoreError> {
     let from = changes::seq_at(conn, &time::written(since))?;
     let count = "SELECT count(*) FROM change_log WHERE seq > ?1 AND kind = 'deleted' AND origin = 'sweep'";
@@ -154,7 +161,7 @@ pub fn deletions_since(conn: &Conn, since: Timestamp) -> Result<u64, StoreError>
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// Whether an attempt at an intent of this customer is under way or waits to be repeated.
+/// Returns whether an attempt at an intent of this customer is in flight or waits for a retry.
 pub fn has_push_open(conn: &Conn, id: &str) -> Result<bool, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT 1 FROM outbox JOIN intents USING (position)

@@ -1,7 +1,8 @@
-//! Customers that an answer showed in a form that cannot be mirrored.
+//! Customers whose JSON cannot be mirrored.
 //!
-//! A row is identified by the customer's id, or by a digest of its text where the id cannot be read: so it stays the same
-//! row when the list moves. A complete sweep removes the rows that it did not find again.
+//! A row is identified by the customer's id, or by a digest of its text where the id cannot be
+//! read. So it stays the same row when the list moves. A complete sweep removes the rows that it
+//! did not find again.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -11,13 +12,14 @@ use komoju_core::{CustomerId, PassId, Unreadable};
 
 pub use komoju_core::unreadable::Sight;
 
-/// MAX_ROWS controls how many rows are kept: where everything is unreadable, more would say nothing new.
+/// MAX_ROWS controls how many rows are kept. Where every customer is unreadable, more rows would
+/// say nothing new.
 const MAX_ROWS: u64 = 1000;
 
-/// Notes an unreadable customer. `reason` is masked. Returns whether it was not known before.
+/// Records an unreadable customer. `reason` is masked. Returns whether the customer is new.
 pub fn note(tx: &Tx<'_>, bad: &Unreadable, reason: &str, sight: &Sight) -> Result<bool, StoreError> {
     let key = match &bad.id {
-        // The list shows the same text, and a request by id has told whose it is.
+        // The list shows the same text, and a request by id has shown the id that it belongs to.
         Some(id) if name(tx, &text_key(bad), id)? => text_key(bad),
         _ => key(bad),
     };
@@ -70,7 +72,7 @@ pub fn has_room(conn: &Conn) -> Result<bool, StoreError> {
     Ok(count(conn)? < MAX_ROWS)
 }
 
-/// A complete sweep has ended: what it did not find is not unreadable any more.
+/// Removes the rows that a complete sweep did not find again, and counts the sweep in the others.
 pub fn conclude(tx: &Tx<'_>, sweep: PassId) -> Result<(), StoreError> {
     let gone = "DELETE FROM unreadable_customer WHERE pass_id IS NULL OR pass_id < ?1";
     tx.prepare_cached(gone)?.execute([sweep])?;
@@ -79,33 +81,34 @@ pub fn conclude(tx: &Tx<'_>, sweep: PassId) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// How many unreadable customers are known.
+/// Returns how many unreadable customers are known.
 pub fn count(conn: &Conn) -> Result<u64, StoreError> {
     let count = "SELECT count(*) FROM unreadable_customer";
     Ok(conn.prepare_cached(count)?.query_row([], |row| row.get(0))?)
 }
 
-/// How many of them are new since the complete sweep before the last one.
+/// Returns how many of them are new since the complete sweep before the last one.
 pub fn count_new(conn: &Conn) -> Result<u64, StoreError> {
     let count = "SELECT count(*) FROM unreadable_customer WHERE sweeps <= 1";
     Ok(conn.prepare_cached(count)?.query_row([], |row| row.get(0))?)
 }
 
-/// The first rows of the view, those that are new before the others.
+/// Returns the first rows of the view, new ones first.
 pub fn first(conn: &Conn, limit: usize) -> Result<Vec<Record>, StoreError> {
     let sql = "SELECT id, page, position, reason, first_seen_at, last_seen_at FROM unreadable_customer
                ORDER BY sweeps > 1, page, position, key LIMIT ?1";
     record::collect(conn, sql, [limit])
 }
 
-/// Whether a text of which the id cannot be read was known before this moment.
+/// Returns whether this unreadable customer was known before this moment.
 pub fn was_known(conn: &Conn, bad: &Unreadable, before: &str) -> Result<bool, StoreError> {
     let sql = "SELECT 1 FROM unreadable_customer WHERE key = ?1 AND first_seen_at < ?2";
     let found = conn.prepare_cached(sql)?.query_row(params![key(bad), before], |_| Ok(())).optional()?;
     Ok(found.is_some())
 }
 
-/// Writes an id into the row of a text of which the id cannot be read; whether there is such a row.
+/// Writes an id into the row of a text whose id could not be read. Returns whether there is such a
+/// row.
 fn name(tx: &Tx<'_>, text_key: &str, id: &CustomerId) -> Result<bool, StoreError> {
     let name = "UPDATE unreadable_customer SET id = ?2 WHERE key = ?1";
     Ok(tx.prepare_cached(name)?.execute(params![text_key, id.as_str()])? > 0)
@@ -145,7 +148,7 @@ mod tests {
         for (text, id) in [("null", None), (r#"{"id":"a"}"#, Some("a".to_owned()))] {
             assert!(note(&tx, &bad(text), "no id", &seen(Some((1, 2)), Some(1))).unwrap());
             assert!(!note(&tx, &bad(text), "no id", &seen(Some((3, 4)), Some(2))).unwrap());
-            // A request by id does not know the place.
+            // A request by id does not know the place in the list.
             assert!(!note(&tx, &bad(text), "no id", &seen(None, None)).unwrap());
             assert!(shown(&tx).contains(&(id, Some(3))));
         }

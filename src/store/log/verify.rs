@@ -1,4 +1,5 @@
-//! Proof that the log is whole and folds to the mirror, and the way back when the mirror is not.
+//! Verification that the log is whole and folds to the mirror, and the rebuild of the mirror from
+//! the log.
 
 use std::collections::HashSet;
 
@@ -8,13 +9,14 @@ use crate::store::{Conn, StoreError, Tx};
 use komoju_core::change::{EMPTY_CHAIN, ImpossibleChange, chain};
 use komoju_core::{CustomerId, Standing};
 
-/// How many findings are told one by one; a wholly damaged log has as many as entries.
+/// MAX_FINDINGS controls how many findings are kept. A log that is damaged throughout has one for
+/// each entry.
 const MAX_FINDINGS: usize = 100;
 
-/// After how many steps a watcher is told.
+/// WATCH_INTERVAL controls after how many steps progress is reported.
 const WATCH_INTERVAL: u64 = 1000;
 
-/// What a verification found.
+/// The result of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verification {
     /// Entries read.
@@ -23,9 +25,9 @@ pub struct Verification {
     pub customers: u64,
     /// Where the log ends.
     pub head: Option<Head>,
-    /// Everything that is not as it should be, one sentence each; the first hundred.
+    /// Each deviation as a sentence; the first [`MAX_FINDINGS`].
     pub findings: Vec<String>,
-    /// How many there are.
+    /// How many deviations there are.
     pub finding_count: u64,
 }
 
@@ -38,13 +40,14 @@ impl Verification {
     }
 }
 
-/// Checks the file's structure, the chain, each digest, each redaction, that the log folds to the mirror, and that the log
-/// still holds `known_head`, taken from it earlier and kept elsewhere.
+/// Checks the file's structure, the chain, each digest, each redaction, and that the log folds to
+/// the mirror. With `known_head`, which was taken from the log earlier and kept elsewhere, also
+/// that the log still holds it.
 pub fn verify(conn: &Conn, known_head: Option<Head>) -> Result<Verification, StoreError> {
     verify_with_progress(conn, known_head, |_| {})
 }
 
-/// The same, telling `watch` now and then which entry it has come to.
+/// Like [`verify`]; reports to `watch` from time to time how many entries were read.
 pub fn verify_with_progress(
     conn: &Conn,
     known_head: Option<Head>,
@@ -89,7 +92,7 @@ fn check_chain(
             known_seen = true;
             if known.chain != sealed.chain {
                 verified.add(|| {
-                    format!("change {seq} does not carry the chain that you gave: the log is another one")
+                    format!("change {seq} has another chain value than the given one: this is another log")
                 });
             }
         }
@@ -97,20 +100,21 @@ fn check_chain(
         if verified.entries.is_multiple_of(WATCH_INTERVAL) {
             watch(verified.entries);
         }
-        // Going on from what is stored tells one break once.
+        // Continue with the stored value, so that one break is reported once.
         previous = Head { seq, chain: sealed.chain };
         Ok(())
     })?;
     if let (false, Some(known)) = (known_seen, known_head) {
         verified.add(|| {
-            format!("the log ends at change {}, before the change {} that you gave", previous.seq, known.seq)
+            format!("the log ends at change {}, before the given change {}", previous.seq, known.seq)
         });
     }
     verified.head = Some(previous);
     Ok(())
 }
 
-/// The seqs that erasures say they redacted. Read first, since an erasure comes after what it redacts.
+/// Returns the seqs that erasures say they redacted. They are read first, because an erasure comes
+/// after the entries that it redacts.
 fn redaction_lists(conn: &Conn, verified: &mut Verification) -> Result<HashSet<i64>, StoreError> {
     let mut listed = HashSet::new();
     let mut statement = conn.prepare("SELECT seq, redacts FROM change_log WHERE redacts IS NOT NULL")?;
@@ -138,7 +142,7 @@ fn check_content(sealed: &SealedEntry, listed: &HashSet<i64>, verified: &mut Ver
         }
         Some(_) if listed.contains(&seq) => {
             verified
-                .add(|| format!("an erasure says that change {seq} was redacted, and its content is there"));
+                .add(|| format!("an erasure says that change {seq} was redacted, but it still has content"));
         }
         _ => {}
     }
@@ -156,11 +160,10 @@ fn check_fold(conn: &Conn, verified: &mut Verification) -> Result<(), StoreError
         };
         folded_count += u64::from(folded.is_some());
         if mirror::find(conn, &id)?.map(|stored| stored.standing) != folded {
-            verified.add(|| format!("the mirror does not say of customer {id} what the log says"));
+            verified.add(|| format!("the mirror's row of customer {id} differs from the log"));
         } else if folded.is_some() && !mirror::columns_agree(conn, &id)? {
-            verified.add(|| {
-                format!("the mirror's email or created_at of customer {id} is not the one in its body")
-            });
+            verified
+                .add(|| format!("the mirror's email or created_at of customer {id} differs from its body"));
         }
         Ok(())
     })?;
@@ -172,7 +175,7 @@ fn check_fold(conn: &Conn, verified: &mut Verification) -> Result<(), StoreError
     if stored != (live, deleted) {
         verified.add(|| {
             format!(
-                "the mirror holds {live} live and {deleted} deleted customers, its counts say {} and {}",
+                "the mirror holds {live} live and {deleted} deleted customers, but its counts are {} and {}",
                 stored.0, stored.1
             )
         });
@@ -183,22 +186,22 @@ fn check_fold(conn: &Conn, verified: &mut Verification) -> Result<(), StoreError
     Ok(())
 }
 
-/// Makes the mirror anew from the log, within the caller's transaction; returns how many customers it then holds. What
-/// `verify` finds wrong with the log itself stays wrong.
+/// Rebuilds the mirror from the log, within the caller's transaction. Returns how many customers it
+/// then holds. It does not correct errors in the log itself.
 pub fn rebuild(tx: &Tx<'_>) -> Result<u64, StoreError> {
     rebuild_with_progress(tx, |_| {})
 }
 
-/// The same, telling `watch` now and then how many customers it has made.
+/// Like [`rebuild`]; reports to `watch` from time to time how many customers were written.
 pub fn rebuild_with_progress(tx: &Tx<'_>, mut watch: impl FnMut(u64)) -> Result<u64, StoreError> {
     mirror::clear(tx)?;
     let mut count = 0_u64;
-    // In the order in which they came, so that the rows stay in about the order of the list.
+    // In the order of their creation, so that the rows keep about the order of the list.
     let mut created = tx.prepare("SELECT customer_id FROM change_log WHERE kind = 'created' ORDER BY seq")?;
     let mut rows = created.query([])?;
     while let Some(row) = rows.next()? {
         let id = mirror::id_in(row, 0)?;
-        // Whoever was erased may have been created a second time.
+        // An erased customer may have been created a second time.
         if mirror::find(tx, &id)?.is_some() {
             continue;
         }
@@ -216,7 +219,8 @@ pub fn rebuild_with_progress(tx: &Tx<'_>, mut watch: impl FnMut(u64)) -> Result<
 
 type Folded = Result<Option<Standing>, ImpossibleChange>;
 
-/// Shows `visit` what each customer's entries fold to. One customer is held in memory at a time.
+/// Shows `visit` the state that each customer's entries fold to. One customer is in memory at a
+/// time.
 fn each_folded(
     conn: &Conn,
     visit: impl FnMut(CustomerId, Folded) -> Result<(), StoreError>,
@@ -224,7 +228,7 @@ fn each_folded(
     each_folded_until(conn, i64::MAX, visit)
 }
 
-/// The same from the log as it was when this was its last entry.
+/// Like [`each_folded`], with the entries up to `last_seq`.
 pub(in crate::store) fn each_folded_until(
     conn: &Conn,
     last_seq: i64,
@@ -252,7 +256,7 @@ pub(in crate::store) fn each_folded_until(
     }
 }
 
-/// What one customer's entries up to this one fold to.
+/// Returns the state that one customer's entries up to `last_seq` fold to.
 pub(in crate::store) fn folded_until(
     conn: &Conn,
     id: &CustomerId,

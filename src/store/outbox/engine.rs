@@ -245,7 +245,7 @@ pub fn interrupt(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
             [],
         )?;
         tx.execute(
-            "UPDATE attempts SET finished_at = ?1, outcome = 'waiting', error = 'the process ended within it' WHERE finished_at IS NULL",
+            "UPDATE attempts SET finished_at = ?1, outcome = 'waiting', error = 'the process ended during the attempt' WHERE finished_at IS NULL",
             [at],
         )?;
         let interrupted = tx.execute(

@@ -229,7 +229,10 @@ async fn interrupted_attempt_is_recorded_and_retried_at_once_with_its_key() {
     assert_eq!(harness.state("c"), "done");
     assert_eq!(harness.one("SELECT key FROM outbox"), key);
     assert_eq!(harness.column("SELECT outcome FROM attempts ORDER BY n"), ["waiting", "done"]);
-    assert_eq!(harness.column("SELECT error FROM attempts ORDER BY n")[0], "the process ended within it");
+    assert_eq!(
+        harness.column("SELECT error FROM attempts ORDER BY n")[0],
+        "the process ended during the attempt"
+    );
 }
 
 #[tokio::test]
