@@ -13,7 +13,7 @@ use crate::store::{StoreError, Tx};
 use komoju_core::CustomerId;
 use komoju_core::intent::{Intent, Wish};
 
-/// By which way an intent came.
+/// The way by which an intent arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
     /// A file in the spool directory.
@@ -31,17 +31,17 @@ impl Door {
     }
 }
 
-/// What a door's acceptance came to.
+/// The result of accepting an intent, with its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acceptance {
-    /// It is queued under this id.
+    /// It is new and queued.
     New(String),
-    /// It is the very intent that was accepted under this id before.
+    /// The same intent was accepted under this id before.
     Repeat(String),
 }
 
 impl Acceptance {
-    /// The intent's id.
+    /// Returns the intent's id.
     pub fn id(&self) -> &str {
         match self {
             Self::New(id) | Self::Repeat(id) => id,
@@ -49,7 +49,8 @@ impl Acceptance {
     }
 }
 
-/// Accepts an intent. The schema's triggers judge it once more, and what they say is [`StoreError::Refused`].
+/// Accepts an intent. The schema's triggers check it once more; a refusal of a trigger is
+/// [`StoreError::Refused`].
 pub fn accept(tx: &Tx<'_>, intent: &Intent, door: Door, by: Option<&str>) -> Result<Acceptance, StoreError> {
     let content = digest(intent);
     let id = match &intent.id {
@@ -92,19 +93,19 @@ pub fn accept(tx: &Tx<'_>, intent: &Intent, door: Door, by: Option<&str>) -> Res
     Ok(Acceptance::New(id))
 }
 
-/// What becomes of intents that are all acceptable.
+/// What happens to intents that are all acceptable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptMode {
-    /// They are queued.
+    /// Queue them.
     Queue,
-    /// They were only tried.
+    /// Only check them.
     DryRun,
 }
 
-/// The places of intents that are refused, and the reasons.
+/// The places of the refused intents, and the reasons.
 pub type Refusals = Vec<(usize, String)>;
 
-/// Accepts all of these intents or none. Otherwise returns those that are refused.
+/// Accepts all of these intents or none. Returns the refused ones, if there are any.
 pub fn accept_all<'a>(
     tx: &Tx<'_>,
     intents: impl Iterator<Item = &'a Intent>,
@@ -131,13 +132,13 @@ pub fn accept_all<'a>(
     }
     tx.execute_batch("ROLLBACK TO tried; RELEASE tried")?;
     if has_token {
-        // A long transaction spills into the WAL before its end.
+        // A long transaction writes to the WAL before its end.
         wipe::note_in_wal(tx)?;
     }
     Ok(if refused.is_empty() { Ok(accepted) } else { Err(refused) })
 }
 
-/// Drops an intent as any SQL client does, through the triggers alone.
+/// Queues an intent as any SQL client does, checked by the triggers alone.
 pub fn insert(
     tx: &Tx<'_>,
     op: &str,
@@ -149,7 +150,8 @@ pub fn insert(
     Ok(())
 }
 
-/// A trigger's words are for whoever drops the intent; anything else is the database's own trouble.
+/// Turns the message of a trigger into a refusal of the intent. Any other error is an error of the
+/// database.
 fn refused(error: rusqlite::Error) -> StoreError {
     match &error {
         rusqlite::Error::SqliteFailure(failure, Some(words))

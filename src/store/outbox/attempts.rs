@@ -11,8 +11,8 @@ use komoju_core::patience::Patience;
 use komoju_core::plan::settle::{AttemptEnd, IntentUpdate};
 use komoju_core::time;
 
-/// Begins the attempt of a claimed intent: from here on a byte may be sent. What it froze is kept
-/// from the first attempt on.
+/// Starts the attempt of a claimed intent: from here on a byte may be sent. Stores what later
+/// attempts repeat, from the first attempt on.
 pub fn claim(tx: &Tx<'_>, open: &OpenIntent, patience: &Patience, at: &str) -> Result<(), StoreError> {
     write(tx, open.position, open.life, IntentUpdate::default())?;
     let content = open.intent.as_ref().ok().map(digest);
@@ -50,9 +50,9 @@ pub fn freeze(tx: &Tx<'_>, position: i64, frozen: &Frozen) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Stores when a create is first sent, by the server's clock. Where the server tells no time, the
-/// outcome counts as unknown until the attempt ends: a later process must know that the create may
-/// have taken effect.
+/// Stores when a create is first sent, by the server's clock. Where the server gives no time, the
+/// outcome counts as unknown until the attempt ends, because a later process must know that the
+/// create may have taken effect.
 pub fn freeze_first(tx: &Tx<'_>, position: i64, frozen: &Frozen) -> Result<(), StoreError> {
     if frozen.first_server_at.is_some() {
         return freeze(tx, position, frozen);
@@ -61,7 +61,7 @@ pub fn freeze_first(tx: &Tx<'_>, position: i64, frozen: &Frozen) -> Result<(), S
     Ok(())
 }
 
-/// Ends the attempt that is under way.
+/// Ends the attempt that is in flight.
 pub fn end_attempt(
     tx: &Tx<'_>,
     open: &OpenIntent,

@@ -1,5 +1,5 @@
-//! The customers that could be a create's, by the log and the outbox. `komoju_core::plan::creates`
-//! decides what follows.
+//! The customers that a create may have created, by the log and the outbox.
+//! `komoju_core::plan::creates` decides what follows from them.
 
 use std::collections::BTreeSet;
 
@@ -11,23 +11,23 @@ use crate::store::{Conn, StoreError};
 use komoju_core::intent::{Body, Wish};
 use komoju_core::{Customer, CustomerId};
 
-/// Whether the customers that other intents created are excluded.
+/// Whether customers that other intents created are excluded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claims {
-    /// A customer that another create made, or that the mirror had before the first attempt, is no
-    /// candidate.
+    /// A customer is no candidate if another create created it, or if the mirror had it before the
+    /// first attempt.
     Count,
-    /// A customer that carries the intent's id is this intent's.
+    /// The candidates carry the intent's id, so none is excluded.
     DoNotCount,
 }
 
-/// ENTRIES_AT_ONCE controls how many entries of the log are read at once: other work on the
+/// ENTRIES_AT_ONCE controls how many entries of the log are read at once. Other work on the
 /// database runs in between.
 pub const ENTRIES_AT_ONCE: i64 = 2_000;
 
-/// The customers that entered the mirror after the first attempt and fitted when they were first
-/// seen, live or deleted. Their `created_at` does not matter. The log since then may be long, so it
-/// is read in pieces.
+/// The customers, live or deleted, that entered the mirror after the first attempt, and matched the
+/// create when they were first seen. Their `created_at` does not matter. The log since then may be
+/// long, so it is read in chunks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MirrorArrivals {
     found: BTreeSet<CustomerId>,
@@ -36,7 +36,7 @@ pub struct MirrorArrivals {
 }
 
 impl MirrorArrivals {
-    /// Reads the next entries, `many` at most. Returns whether these were the last.
+    /// Reads up to `many` further entries. Returns whether these were the last.
     pub fn read_next(
         &mut self,
         conn: &Conn,
@@ -68,9 +68,9 @@ impl MirrorArrivals {
     }
 }
 
-/// Returns the candidates for the customer of the create at `position`: the fitting ones of the
-/// window (`listed`), and those that entered the mirror since. What entered after the last piece of
-/// `entered` is read here.
+/// Returns the candidates for the customer of the create at `position`: the matching customers of
+/// the window (`listed`), and those that entered the mirror since. Reads the entries that `entered`
+/// has not read yet.
 pub fn candidates(
     conn: &Conn,
     position: i64,
@@ -98,7 +98,7 @@ pub fn candidates(
     Ok(unclaimed)
 }
 
-/// Whether another open create has the same content, and may have been sent.
+/// Returns whether another open create has the same content and may have been sent.
 pub fn has_twin(conn: &Conn, position: i64, wanted: &Body) -> Result<bool, StoreError> {
     let mut others = conn.prepare_cached(
         "SELECT op, customer_id, body, expect, not_before FROM outbox JOIN intents USING (position)

@@ -1,8 +1,10 @@
-//! The limit on deletes (`outbound.hold_deletes_over`): which deletes count, and which wait for an operator.
+//! The limit on deletes (`outbound.hold_deletes_over`): which deletes count, and which are held for
+//! an operator.
 //!
-//! Counted are the deletes that are open and not approved, and those that were sent without approval within the last hour. Without
-//! the second part a loop that is as slow as the pushes never reaches the limit. The hour is measured by the clock of this boot,
-//! because the wall clock can be set; so the count survives a restart of the daemon, and a reboot begins a new one.
+//! Deletes count that are open and not approved, or were sent without approval within the last
+//! hour. Without the second part, a loop that submits deletes as slowly as they are pushed never
+//! reaches the limit. The hour is measured by the clock of this boot, because the wall clock can be
+//! set. So the count survives a restart of the daemon, but starts at zero after a reboot.
 
 use std::time::Duration;
 
@@ -11,10 +13,10 @@ use rusqlite::params;
 use crate::store::outbox::engine;
 use crate::store::{Conn, StoreError, Tx};
 
-/// How long a delete that was sent without approval counts.
+/// COUNTED_FOR controls for how long a delete that was sent without approval counts.
 const COUNTED_FOR: Duration = Duration::from_secs(60 * 60);
 
-/// A boot of the machine and the time since it, as the clock tells them.
+/// The id of the machine's boot, and the time since it.
 pub type BootTime = (String, Duration);
 
 /// Records that an attempt at this delete begins. It has no effect on other intents.
@@ -32,7 +34,7 @@ pub fn counted(conn: &Conn, boot: Option<&BootTime>) -> Result<u64, StoreError> 
     let sql = "SELECT count(*) FROM outbox WHERE is_delete = 1 AND is_open = 1 AND approved = 0";
     let open: u64 = conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
     let Some((boot, up)) = boot else { return Ok(open) };
-    // A rejected or cancelled delete has deleted nothing.
+    // A rejected or cancelled delete deleted nothing.
     let sent: u64 = conn
         .prepare_cached(
             "SELECT count(*) FROM outbox CROSS JOIN intents USING (position)
@@ -42,8 +44,8 @@ pub fn counted(conn: &Conn, boot: Option<&BootTime>) -> Result<u64, StoreError> 
     Ok(open + sent)
 }
 
-/// Holds every queued delete that is not approved, if more than `over` deletes count. A held delete stays held until an operator
-/// approves it.
+/// Holds every queued delete that is not approved, if more than `over` deletes count. A held delete
+/// stays held until an operator approves it.
 pub fn hold(tx: &Tx<'_>, over: u64, boot: Option<&BootTime>) -> Result<(), StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM outbox CROSS JOIN intents USING (position)
                WHERE is_delete = 1 AND is_open = 1 AND held = 0 AND approved = 0 AND state = 'queued')";

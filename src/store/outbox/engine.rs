@@ -1,7 +1,8 @@
-//! The outbox: which intents are due, and the states that they get without an attempt.
+//! The outbox: which intents are due, and the transitions that need no attempt.
 //!
-//! The intents of one *lane* (a customer's intents, or a create with the intents that wait for its
-//! customer) are sent one after the other.
+//! The intents with one *queue key* are sent one after the other. The key (column `lane`) is a
+//! customer's id, or `@` and the id of a create for the create and the intents that wait for its
+//! customer.
 
 use std::collections::HashSet;
 
@@ -61,8 +62,8 @@ pub fn is_any_due(conn: &Conn, now: &Now, tried: &HashSet<i64>) -> Result<bool, 
     Ok(is_any)
 }
 
-/// Shows `visit` the first intent of each lane that is due, until it returns false. A wait that
-/// ends later than it was planned was planned by a clock that was set back since, so it is over.
+/// Shows `visit` the first intent of each queue that is due, until it returns false. A wait that
+/// ends later than planned was planned by a clock that was set back since, so it is over.
 fn each_due(
     conn: &Conn,
     select: &str,
@@ -95,7 +96,7 @@ pub fn open(conn: &Conn, position: i64) -> Result<Option<OpenIntent>, StoreError
 
 fn open_in(row: &Row<'_>) -> rusqlite::Result<OpenIntent> {
     let queue_key: String = row.get(10)?;
-    // A create has no customer yet. Every other lane is named after its customer.
+    // A create has no customer yet. Every other queue key is the customer's id.
     let customer = (!queue_key.starts_with('@')).then(|| CustomerId::new(queue_key).ok()).flatten();
     let (boot, boot_ms): (Option<String>, Option<i64>) = (row.get(15)?, row.get(16)?);
     let last_attempt_at: Option<String> = row.get(22)?;
@@ -125,7 +126,7 @@ fn patience_in(row: &Row<'_>) -> rusqlite::Result<Option<Patience>> {
     Ok(from.as_deref().and_then(time::read).map(|from| Patience { from, boot: boot.zip(ms) }))
 }
 
-/// Returns when the next intent becomes due that waits for a time alone.
+/// Returns when the next intent becomes due, of those that wait only for a time.
 pub fn next_due(conn: &Conn, now: &str) -> Result<Option<String>, StoreError> {
     let next = conn
         .prepare_cached(
@@ -158,7 +159,8 @@ pub fn held_deletes(conn: &Conn) -> Result<u64, StoreError> {
     Ok(conn.query_row(sql, [], |row| row.get(0))?)
 }
 
-/// Whether an intent is `sending` without an attempt: another program set that state.
+/// Returns whether an intent is `sending` without an attempt, because another program set that
+/// state.
 pub fn is_any_stuck(conn: &Conn) -> Result<bool, StoreError> {
     let sql = format!("SELECT EXISTS ({STUCK})");
     Ok(conn.prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
@@ -171,7 +173,7 @@ const STUCK: &str = "SELECT outbox.position FROM outbox CROSS JOIN intents USING
 pub fn release_stuck(tx: &Tx<'_>) -> Result<(), StoreError> {
     if is_any_stuck(tx)? {
         as_engine(tx, || {
-            let reason = "another program said that it was sent";
+            let reason = "another program set the state to sending";
             let sql =
                 format!("UPDATE intents SET state = 'waiting', reason = ?1 WHERE position IN ({STUCK})");
             Ok(tx.execute(&sql, [reason])?)
@@ -205,8 +207,8 @@ pub fn park_orphans(tx: &Tx<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Writes what each queued intent after the position `after` waits for, and returns the last
-/// position of all intents.
+/// Writes what each queued intent after the position `after` waits for. Returns the last position
+/// of all intents.
 pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
     const WAITS: &str = "
         FROM outbox CROSS JOIN intents USING (position)
@@ -234,13 +236,13 @@ pub fn explain(tx: &Tx<'_>, after: i64, now: &str) -> Result<i64, StoreError> {
     last_position(tx)
 }
 
-/// Ends the attempts that are under way, at a stop or after a crash. Their outcome is unknown; the
-/// intents are due at once, with the same key.
+/// Ends the attempts that are in flight, at a stop or after a crash. The outcome is unknown where a
+/// byte may have left. The intents are due at once, with the same key.
 pub fn interrupt(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
     as_engine(tx, || {
         tx.execute(
-            // A create is sent only after the server's time was committed, or that the outcome is
-            // unknown.
+            // Before a create is sent, either the server's time is committed or its outcome is
+            // marked as unknown.
             "UPDATE outbox SET outcome_unknown = 1 WHERE is_sending = 1 AND (key IS NULL OR first_server_at IS NOT NULL)",
             [],
         )?;
@@ -264,9 +266,8 @@ pub(in crate::store) fn park_all(tx: &Tx<'_>, at: &str) -> Result<u64, StoreErro
     import_untracked(tx)?;
     interrupt(tx, at)?;
     as_engine(tx, || {
-        // A key that was committed and not sent yet may have been sent since. Only this machine's
-        // clock tells when. An hour is subtracted, because a window that begins too early still
-        // contains the customer.
+        // A key that was committed but not sent may have been sent since. Only this machine's clock
+        // tells when. Subtract an hour: a window that begins too early still contains the customer.
         tx.execute(
             "UPDATE outbox SET outcome_unknown = 1,
                  first_server_at = CASE WHEN key IS NULL THEN first_server_at
@@ -309,7 +310,8 @@ pub fn import_untracked(tx: &Tx<'_>) -> Result<usize, StoreError> {
     Ok(imported)
 }
 
-/// Writes the state of an intent, and wipes its token where it is settled. Call it within [`as_engine`].
+/// Writes the state of an intent, and wipes its token if it is settled. Call it within
+/// [`as_engine`].
 pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, update: IntentUpdate) -> Result<(), StoreError> {
     tx.prepare_cached(
         "UPDATE intents SET state = ?2, attempts = ?3, next_attempt_at = ?4, settled_at = ?5,
@@ -339,7 +341,7 @@ pub fn write(tx: &Tx<'_>, position: i64, life: Lifecycle, update: IntentUpdate) 
     Ok(())
 }
 
-/// Runs changes of intents by this program, which the triggers accept.
+/// Runs `work`, whose changes of intents the triggers accept as changes of the engine.
 pub fn as_engine<T>(tx: &Tx<'_>, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     tx.prepare_cached("UPDATE meta SET engine = 1")?.execute([])?;
     let value = work()?;

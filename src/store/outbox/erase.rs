@@ -1,10 +1,13 @@
-//! Erasing: what is known of a deleted customer leaves log, mirror and outbox, and afterwards free pages and WAL.
+//! Erasure: removes the data of a deleted customer from log, mirror and outbox, and afterwards from
+//! free pages and the WAL.
 //!
-//! Rows stay where they prove something: the log's entries without content and salt, and an intent's row as a record that it was
-//! there and what became of it. The customer's id stays in both; without it nobody could say who was erased.
+//! Rows stay where they prove something: the log's entries without content and salt, and an
+//! intent's row as a record of its existence and outcome. The customer's id stays in both, so that
+//! it is known who was erased.
 //!
-//! An erasure ends when no byte of the content is left in the file and its WAL ([`crate::store::file::wipe`]). Until then it is unfinished; what
-//! the command cannot do, the daemon or the next `sync` does.
+//! An erasure is finished when no byte of the content is left in the file and its WAL
+//! ([`crate::store::file::wipe`]). Until then it is unfinished; the daemon or the next `sync`
+//! finishes it if the command cannot.
 
 use std::collections::HashSet;
 
@@ -20,40 +23,42 @@ use crate::store::outbox::engine::as_engine;
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::{CustomerId, Kind, Origin, Searched, Traces, json};
 
-/// What stands in the place of a reason or an error.
+/// Replaces a reason or an error that may contain data of the customer.
 const ERASED: &str = "erased with its customer";
 
-/// How many open intents are named in a refusal.
+/// MAX_NAMED controls how many open intents a refusal names.
 const MAX_NAMED: usize = 5;
 
-/// An intent's position, and why something of it stays.
+/// An intent's position, and why data in it stays.
 pub type RetainedIntent = (i64, &'static str);
 
-/// What was erased of a customer.
+/// The result of an erasure.
 #[derive(Clone, Debug)]
 pub struct Erasure {
-    /// When; for one that was erased before, when that was.
+    /// When the customer was erased; for a repeated erasure, when the first one was.
     pub erased_at: String,
-    /// What became of its entries.
+    /// The entries that the erasure redacted.
     pub redaction: Redaction,
-    /// Whether it had been erased before, and only what came since was left to do.
+    /// Whether the customer had been erased before, so that only newer data was erased now.
     pub again: bool,
     /// How many intents lost their content now.
     pub intents: u64,
     /// Where the log ends now.
     pub head: Head,
-    /// By what the customer is recognised: needed to search files, and kept nowhere.
+    /// The values that identify the customer. They are needed to search files and are not stored.
     pub traces: Traces,
-    /// Intents that are about somebody else or not settled, and name one of the emails; and those whose id holds a value. By position.
+    /// Intents in which data stays, by position: those about another customer, or not settled, that
+    /// contain one of the emails; and those whose id contains a value.
     pub kept: Vec<RetainedIntent>,
-    /// Others in the mirror with one of the emails.
+    /// Other customers in the mirror with one of the emails.
     pub same_email: Vec<CustomerId>,
 }
 
 /// Erases a customer, within the caller's transaction.
 ///
 /// # Errors
-/// [`StoreError::Refused`] in words for a customer that nobody knows or that is live, and while intents for it are open.
+/// [`StoreError::Refused`] for a customer that is unknown or live, and while intents for it are
+/// open.
 pub fn erase(tx: &Tx<'_>, id: &CustomerId, at: &str) -> Result<Erasure, StoreError> {
     let stored = mirror::find(tx, id)?;
     let before = match &stored {
@@ -88,7 +93,7 @@ pub fn erase(tx: &Tx<'_>, id: &CustomerId, at: &str) -> Result<Erasure, StoreErr
             (at.to_owned(), redaction, false)
         }
     };
-    // With the tombstone gone, what is still in the mirror is others'.
+    // The tombstone is gone, so values that are still in the mirror belong to other customers.
     let (of_customer, kept) = intents_of(tx, id, &mut traces)?;
     redact_intents(tx, &of_customer, &traces)?;
     for email in traces.emails() {
@@ -111,16 +116,17 @@ pub fn erase(tx: &Tx<'_>, id: &CustomerId, at: &str) -> Result<Erasure, StoreErr
 
 fn is_live(conn: &Conn, id: &CustomerId) -> Result<String, StoreError> {
     let how = match holds::held_because(conn, id)? {
-        Some(_) => "its deletion waits for a word (`komoju-sync deletions list`)".to_owned(),
+        Some(_) => "approve its held deletion (`komoju-sync deletions list`)".to_owned(),
         None => format!("delete it at KOMOJU (`komoju-sync intent delete {id}`)"),
     };
     Ok(format!(
-        "customer {id} is live as far as is known, and erased here it would come back with the next sweep; nothing was erased. \
-         First {how}, wait until the deletion is recorded (`komoju-sync customers show {id}` says so), then erase it"
+        "customer {id} is live as far as is known, and the next sweep would import it again; nothing was erased. \
+         First {how}, wait until the deletion is recorded (`komoju-sync customers show {id}` shows it), then erase the customer"
     ))
 }
 
-/// When a customer was erased, and what that redacted; `None` for one that the log does not know, or that came back since.
+/// Returns when a customer was erased, and what that redacted; `None` for one that the log does not
+/// know, or that was created again since.
 pub fn erased_before(conn: &Conn, id: &CustomerId) -> Result<Option<(String, Redaction)>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT seq, observed_at, redacts, kind FROM change_log WHERE customer_id = ?1 ORDER BY seq DESC LIMIT 1",
@@ -135,7 +141,8 @@ pub fn erased_before(conn: &Conn, id: &CustomerId) -> Result<Option<(String, Red
     }))
 }
 
-/// The customer's intents: by its id, by the customer that they made or changed, and by the create that made it.
+/// The customer's intents: by its id, by the customer that they created or changed, and by the
+/// create that created it.
 const OF_CUSTOMER: &str = "(customer_id = ?1 OR result_customer_id = ?1 OR lane = ?1
      OR substr(customer_id, 2) IN (SELECT made.id FROM intents AS made WHERE made.result_customer_id = ?1 AND made.op = 'create')
         AND customer_id GLOB '@*')";
@@ -158,13 +165,14 @@ fn refuse_while_open(conn: &Conn, id: &CustomerId) -> Result<(), StoreError> {
             named.push(format!("and {more} more"));
         }
         return Err(StoreError::Refused(format!(
-            "intents for customer {id} are not settled: {}; nothing was erased. Take back what is queued or parked with \
-             `komoju-sync intent cancel`, wait for what is being sent or tried again, then erase the customer",
+            "intents for customer {id} are not settled: {}; nothing was erased. Cancel those that are queued or parked with \
+             `komoju-sync intent cancel`, wait for those that are sent or retried, then erase the customer",
             named.join(", ")
         )));
     }
-    // The mirror decides whether such a create took effect, so this customer stays in it until then. Either clock may have been ahead
-    // at the first attempt: the earlier one counts (`creates::window_from`). A time that cannot be read excludes nothing.
+    // The mirror decides whether such a create took effect, so this customer must stay in it until
+    // then. Either clock may have been ahead at the first attempt, so the earlier time counts
+    // (`creates::window_from`). A time that cannot be read excludes nothing.
     let unclear: Option<String> = conn
         .prepare(
             "SELECT intents.id FROM outbox CROSS JOIN intents USING (position) JOIN mirror ON mirror.id = ?1
@@ -181,13 +189,13 @@ fn refuse_while_open(conn: &Conn, id: &CustomerId) -> Result<(), StoreError> {
         None => Ok(()),
         Some(intent) => Err(StoreError::Refused(format!(
             "it is not known yet whether the create {} made customer {id}; nothing was erased. Wait until that intent is settled \
-             (`komoju-sync intent show` tells), then erase the customer",
+             (`komoju-sync intent show` shows it), then erase the customer",
             intent.escape_debug()
         ))),
     }
 }
 
-/// An intent as far as its content goes.
+/// The columns of an intent that an erasure considers.
 struct IntentContent {
     position: i64,
     id: String,
@@ -195,13 +203,14 @@ struct IntentContent {
     is_open: bool,
     is_erased: bool,
     is_of_customer: bool,
-    /// A create that made nobody.
+    /// A create without a customer as its result.
     made_no_customer: bool,
     parts: Vec<Value>,
 }
 
-/// The intents whose content goes, and those that stay though they hold a value. A create that made nobody goes too where it has one
-/// of the emails: it is about the same person and nobody else.
+/// Returns the intents whose content is erased, and those that keep data of the customer. A settled
+/// create without a customer is erased too if it has one of the emails, because it is about the
+/// same person.
 fn intents_of(
     conn: &Conn,
     id: &CustomerId,
@@ -213,25 +222,26 @@ fn intents_of(
         }
         Ok(())
     })?;
-    let (mut going, mut kept) = (Vec::new(), Vec::new());
-    // Creates that made nobody and go, as those who waited for them name them.
-    let mut barren = HashSet::new();
+    let (mut to_erase, mut kept) = (Vec::new(), Vec::new());
+    // The creates without a customer that are erased, in the form in which their followers refer to
+    // them.
+    let mut erased_creates = HashSet::new();
     each_content(conn, id, |content| {
         let names_email = content.parts.iter().any(|part| {
             part.get("email").and_then(Value::as_str).is_some_and(|email| traces.is_email(email))
         });
-        let made_no_customer = content.made_no_customer && names_email
-            || content.customer_id.as_ref().is_some_and(|customer| barren.contains(customer));
-        let goes = content.is_of_customer || (made_no_customer && !content.is_open);
-        if made_no_customer && goes && content.made_no_customer {
-            barren.insert(format!("@{}", content.id));
+        let is_unmatched = content.made_no_customer && names_email
+            || content.customer_id.as_ref().is_some_and(|customer| erased_creates.contains(customer));
+        let is_erased_now = content.is_of_customer || (is_unmatched && !content.is_open);
+        if is_unmatched && is_erased_now && content.made_no_customer {
+            erased_creates.insert(format!("@{}", content.id));
         }
-        if goes && !content.is_erased {
-            going.push(content.position);
+        if is_erased_now && !content.is_erased {
+            to_erase.push(content.position);
         }
         if traces.value_in(&Searched::new(content.id.as_bytes()), |value| is_rare(conn, value))? {
             kept.push((content.position, "its id holds a value of this customer, and ids are never changed"));
-        } else if names_email && !goes {
+        } else if names_email && !is_erased_now {
             kept.push((
                 content.position,
                 match content.is_open {
@@ -242,7 +252,7 @@ fn intents_of(
         }
         Ok(())
     })?;
-    Ok((going, kept))
+    Ok((to_erase, kept))
 }
 
 fn each_content(
@@ -274,7 +284,8 @@ fn each_content(
     Ok(())
 }
 
-/// Takes the content of these away. Their digests go too: whoever guesses an email could prove it by one.
+/// Removes the content of these intents. Their digests go too: a digest would prove a guessed
+/// email.
 fn redact_intents(tx: &Tx<'_>, positions: &[i64], traces: &Traces) -> Result<(), StoreError> {
     as_engine(tx, || {
         for position in positions {
@@ -301,7 +312,8 @@ fn redact_intents(tx: &Tx<'_>, positions: &[i64], traces: &Traces) -> Result<(),
                  WHERE error IS NOT NULL AND intent_id = (SELECT id FROM intents WHERE position = ?1)",
             )?
             .execute(params![position, ERASED])?;
-            // The daemon may be writing a receipt from what it read before this: it is to look once more.
+            // The daemon may be writing a receipt from what it read before this transaction, so the
+            // receipt must be written once more.
             let id: String =
                 tx.query_row("SELECT id FROM intents WHERE position = ?1", [position], |row| row.get(0))?;
             spool::reopen(tx, &id)?;
@@ -323,9 +335,9 @@ fn others_with(conn: &Conn, traces: &Traces) -> Result<Vec<CustomerId>, StoreErr
     Ok(others)
 }
 
-/// Whether nobody in the mirror has this value anywhere: then it recognises the customer that had it.
+/// Returns whether no customer in the mirror has this value, so that it identifies the erased one.
 pub fn is_rare(conn: &Conn, value: &str) -> Result<bool, StoreError> {
-    // As a body spells it.
+    // As the text of a body contains it.
     let spelled = serde_json::to_string(value).unwrap_or_default();
     let sql = "SELECT NOT EXISTS (SELECT 1 FROM mirror WHERE instr(body, ?1) > 0)";
     Ok(conn.prepare_cached(sql)?.query_row([spelled.trim_matches('"')], |row| row.get(0))?)

@@ -1,7 +1,7 @@
 //! The operator's decisions about intents: retry, cancel, approve.
 //!
-//! Every transition is computed by [`komoju_core::intent::lifecycle`] and written here or in [`super::engine`]; the triggers of the
-//! schema refuse any other.
+//! [`komoju_core::intent::lifecycle`] computes every transition; it is written here or in
+//! [`super::engine`]. The triggers of the schema refuse any other.
 
 use rusqlite::params;
 
@@ -20,13 +20,17 @@ fn must_find(conn: &Conn, id: &str) -> Result<IntentRow, StoreError> {
     })
 }
 
-/// A person wants it tried again, with a corrected body or the same. With another body it gets another key, and a first attempt of
-/// its own; so does one that the API said no to. Where a byte may have left, the key stays.
+/// Retries an intent, with a corrected body or the same. With another body it gets a new key and a
+/// new first attempt; so does an intent that the API rejected. Where a byte may have left, the key
+/// stays.
+///
+/// # Errors
+/// [`StoreError::Refused`] where this state or content cannot be retried.
 pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycle, StoreError> {
     let row = must_find(tx, id)?;
     if is_erased(tx, id)? {
         return Err(StoreError::Refused(format!(
-            "{id}: its content was erased with its customer, so it cannot be tried again; drop another intent"
+            "{id}: its content was erased with its customer, so it cannot be retried; submit another intent"
         )));
     }
     let with = if corrected.is_some() { Retry::Corrected } else { Retry::Same };
@@ -44,8 +48,8 @@ pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycl
         }
         (Ok(Wish::Create(body) | Wish::Update(_, body)), None) if body.token() == Some(MASKED_TOKEN) => {
             return Err(StoreError::Refused(format!(
-                "the payment token of {id} is not here any more (it is wiped when an intent is settled, and left out of backups); \
-                 give its whole body anew, with another token (--body @FILE)"
+                "the payment token of {id} is no longer stored (it is wiped when an intent is settled, and left out of backups); \
+                 pass the whole body again, with another token (--body @FILE)"
             )));
         }
         _ => {}
@@ -53,7 +57,7 @@ pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycl
     engine::as_engine(tx, || {
         tx.execute(
             "UPDATE intents SET state = ?2, body = coalesce(?3, body), next_attempt_at = NULL, settled_at = NULL,
-                 reason = 'a person wants it tried again', detail = NULL
+                 reason = 'an operator requested a retry', detail = NULL
              WHERE position = ?1",
             params![row.position, life.state.word(), corrected.map(Body::text)],
         )?;
@@ -67,7 +71,7 @@ pub fn retry(tx: &Tx<'_>, id: &str, corrected: Option<&Body>) -> Result<Lifecycl
     Ok(life)
 }
 
-/// A person takes it back.
+/// Cancels an intent.
 pub fn cancel(tx: &Tx<'_>, id: &str, at: &str, by: &str) -> Result<(), StoreError> {
     let row = must_find(tx, id)?;
     let life = row.life.cancel().map_err(|illegal| StoreError::Refused(format!("{id}: {illegal}")))?;
@@ -79,7 +83,7 @@ pub fn cancel(tx: &Tx<'_>, id: &str, at: &str, by: &str) -> Result<(), StoreErro
     engine::as_engine(tx, || engine::write(tx, row.position, life, update))
 }
 
-/// A person lets deletes through: these, or every one that waits for it. Returns how many.
+/// Approves these deletes, or every held one. Returns how many.
 pub fn approve(tx: &Tx<'_>, ids: &[String]) -> Result<usize, StoreError> {
     let mut approved = 0;
     for id in ids {

@@ -13,12 +13,12 @@ use komoju_core::intent::MASKED_TOKEN;
 use komoju_core::intent::lifecycle::State;
 use komoju_core::open_intent::OpenIntent;
 
-/// Which intents.
+/// Selects intents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntentFilter {
     /// Those that are not settled.
     Open,
-    /// Every one.
+    /// All.
     All,
     /// Those in this state.
     In(State),
@@ -52,7 +52,7 @@ pub fn intents(
     in_chunks(chunk, "position", |record| visit(masked(record)))
 }
 
-/// The row of `intents` with this id, without its token.
+/// Returns the row of `intents` with this id, without its token.
 pub fn intent(conn: &Conn, id: &str) -> Result<Option<Record>, StoreError> {
     Ok(record::one(conn, "SELECT * FROM intents WHERE id = ?1", [id])?.map(masked))
 }
@@ -63,7 +63,7 @@ pub fn is_held(conn: &Conn, position: i64) -> Result<bool, StoreError> {
     Ok(conn.prepare_cached(sql)?.query_row([position], |row| row.get(0))?)
 }
 
-/// The attempts at this intent, oldest first.
+/// Returns the attempts at this intent, the oldest first.
 pub fn attempts(conn: &Conn, id: &str) -> Result<Vec<Record>, StoreError> {
     record::collect(conn, "SELECT * FROM attempts WHERE intent_id = ?1 ORDER BY n", [id])
 }
@@ -85,15 +85,15 @@ pub struct PlannedIntent {
     pub open: OpenIntent,
     /// Whether an operator approved this delete.
     pub is_approved: bool,
-    /// Whether it is one of too many deletes.
+    /// Whether it is held by the limit on deletes.
     pub is_held: bool,
-    /// When it is tried again.
+    /// When the next attempt is due.
     pub next_attempt_at: Option<String>,
     /// The reason for its state.
     pub reason: Option<String>,
-    /// The open intent of the same customer right ahead of it.
+    /// The open intent of the same customer right before it.
     pub ahead: Option<String>,
-    /// Its customer's body as the mirror has it.
+    /// The customer's body in the mirror.
     pub mirrored: Option<Value>,
 }
 
@@ -128,8 +128,8 @@ pub fn each_planned(
     })
 }
 
-/// The record with `****` where a token may stand. A body that cannot be read may hold one
-/// anywhere.
+/// Returns the record with `****` in the place of a token. A body that cannot be read may hold a
+/// token anywhere, so all of it is masked.
 fn masked(mut record: Record) -> Record {
     record.change("body", |body| match body {
         Value::Null => {}

@@ -1,4 +1,4 @@
-//! The rows of the outbox: an intent as the columns hold it, and the counts of intents.
+//! The rows of the outbox: an intent as its columns hold it, and counts of intents.
 
 use rusqlite::types::Value as Sql;
 use rusqlite::{OptionalExtension, Row};
@@ -10,7 +10,7 @@ use komoju_core::intent::lifecycle::{Lifecycle, Outcome, State};
 use komoju_core::intent::{Expect, Intent, Wish};
 use komoju_core::{json as canonical, time};
 
-/// An intent as the columns hold it.
+/// An intent as its columns hold it.
 pub(super) struct IntentColumns {
     pub(super) target: Option<String>,
     pub(super) body: Option<String>,
@@ -30,32 +30,34 @@ impl IntentColumns {
     }
 }
 
-/// What was dropped, as a digest.
+/// Returns the digest of an intent's content.
 pub(in crate::store) fn digest(intent: &Intent) -> Vec<u8> {
     let IntentColumns { target, body, expect, not_before } = IntentColumns::of(intent);
     let content = json!([intent.wish.op(), target, body, expect, not_before]);
     Sha256::digest(content.to_string()).to_vec()
 }
 
-/// The digest of the intent with this id; `None` inside where its row cannot be read.
+/// Returns the digest of the intent with this id: `None` without such an intent, `Some(None)` where
+/// its row cannot be read.
 pub(super) fn content_of(conn: &Conn, id: &str) -> Result<Option<Option<Vec<u8>>>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT content, op, customer_id, body, expect, not_before FROM outbox JOIN intents USING (position) WHERE id = ?1",
     )?;
     let found = statement.query_row([id], |row| {
         let known: Option<Vec<u8>> = row.get(0)?;
-        // Only what came in by SQL and was not attempted yet has none.
+        // Only an intent that arrived by SQL and was not attempted yet has no digest.
         Ok(known.or_else(|| intent_in(row, 1).ok().map(|intent| digest(&intent))))
     });
     Ok(found.optional()?)
 }
 
-/// Reads `op, customer_id, body, expect, not_before` from this column on. A row that another program spoilt gives the reason.
+/// Reads `op, customer_id, body, expect, not_before` from this column on. The error says what is
+/// wrong with a row that another program wrote.
 pub(in crate::store) fn intent_in(row: &Row<'_>, first: usize) -> Result<Intent, String> {
     let text = |at: usize| match row.get::<_, Sql>(first + at) {
         Ok(Sql::Text(text)) => Ok(Value::String(text)),
         Ok(Sql::Null) => Ok(Value::Null),
-        _ => Err("a column holds something else than text".to_owned()),
+        _ => Err("a column holds a value that is not text".to_owned()),
     };
     let object = |at: usize| match text(at)? {
         Value::String(text) => {
@@ -63,7 +65,7 @@ pub(in crate::store) fn intent_in(row: &Row<'_>, first: usize) -> Result<Intent,
         }
         null => Ok(null),
     };
-    // Put together by hand: `json!` would spell numbers anew.
+    // Not by `json!`, which would format numbers in another way.
     let fields = [
         ("op", text(0)?),
         ("customer_id", text(1)?),
@@ -77,25 +79,25 @@ pub(in crate::store) fn intent_in(row: &Row<'_>, first: usize) -> Result<Intent,
     Intent::stored(fields.to_string().as_bytes()).map_err(|bad| bad.to_string())
 }
 
-/// Whether this intent's content was erased with its customer.
+/// Returns whether this intent's content was erased with its customer.
 pub(super) fn is_erased(conn: &Conn, id: &str) -> Result<bool, StoreError> {
     let sql =
         "SELECT EXISTS (SELECT 1 FROM outbox JOIN intents USING (position) WHERE id = ?1 AND erased = 1)";
     Ok(conn.prepare_cached(sql)?.query_row([id], |row| row.get(0))?)
 }
 
-/// What a person's command needs to know of an intent.
+/// An intent as the operator's commands need it.
 #[derive(Clone, Debug)]
 pub struct IntentRow {
     /// Its place in the order of acceptance.
     pub position: i64,
-    /// Where it is in its life.
+    /// Its state, its attempts, and whether an outcome is unknown.
     pub life: Lifecycle,
-    /// Its wish, or why its row cannot be read.
+    /// Its content, or why its row cannot be read.
     pub intent: Result<Intent, String>,
 }
 
-/// The intent with this id.
+/// Returns the intent with this id.
 pub fn find(conn: &Conn, id: &str) -> Result<Option<IntentRow>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT position, state, outcome_unknown, attempts, op, customer_id, body, expect, not_before
@@ -120,24 +122,24 @@ pub(in crate::store) fn life_in(row: &Row<'_>, first: usize) -> rusqlite::Result
     })
 }
 
-/// How many intents are in this state, and the oldest of them.
+/// The number of intents in one state, and the oldest of them.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct StateCount {
     /// The state.
     pub state: String,
-    /// How many.
+    /// How many there are.
     pub count: u64,
     /// The id of the one that was accepted first.
     pub oldest: String,
     /// When that one was accepted.
     pub oldest_created_at: String,
-    /// What it waits for, where that is said.
+    /// The reason of its state, if it has one.
     pub oldest_reason: Option<String>,
 }
 
-/// The intents that are not settled, by state.
+/// Returns the counts of the intents that are not settled, by state.
 pub fn count_open(conn: &Conn) -> Result<Vec<StateCount>, StoreError> {
-    // Counted in the index alone, however many were settled.
+    // Counted in the index alone, however many intents are settled.
     let mut statement = conn.prepare(
         "SELECT state, many, id, created_at, reason
          FROM (SELECT state, count(*) AS many, min(position) AS position FROM intents
@@ -157,7 +159,7 @@ pub fn count_open(conn: &Conn) -> Result<Vec<StateCount>, StoreError> {
     Ok(counted.collect::<Result<_, _>>()?)
 }
 
-/// How many intents were settled, by state.
+/// Returns how many intents are settled, by state.
 pub fn count_settled(conn: &Conn) -> Result<Vec<(String, u64)>, StoreError> {
     let mut statement = conn.prepare(
         "SELECT state, count(*) FROM intents WHERE state IN ('done', 'rejected', 'cancelled') GROUP BY state ORDER BY state",

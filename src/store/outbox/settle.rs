@@ -11,8 +11,8 @@ use komoju_core::open_intent::OpenIntent;
 use komoju_core::plan::settle::{CustomerChange, IntentUpdate, Recheck, Settlement};
 use komoju_core::{Origin, Tally, time};
 
-/// Writes a settlement at the time `at`, and returns what it recorded in the change log. `stored`
-/// is the mirror's row of the customer.
+/// Writes a settlement at the time `at`. Returns what it recorded in the change log. `stored` is
+/// the mirror's row of the customer.
 pub fn apply(
     tx: &Tx<'_>,
     open: &OpenIntent,

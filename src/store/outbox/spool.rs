@@ -1,4 +1,5 @@
-//! Files of the spool directory: their intents accepted, all or none, and what their receipts say.
+//! Files of the spool directory: accepts their intents, all or none, and keeps the content of their
+//! receipts.
 
 use rusqlite::{OptionalExtension, Params, params};
 
@@ -11,25 +12,25 @@ use komoju_core::intent::{Intent, Target, Wish};
 /// An intent of a file, with an id.
 #[derive(Clone, Debug)]
 pub struct SpoolLine {
-    /// From 1; blank lines count.
+    /// The number of the line, from 1; blank lines count.
     pub number: u64,
     /// The intent.
     pub intent: Intent,
 }
 
-/// A line that is refused.
+/// A refused line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine {
-    /// From 1; blank lines count.
+    /// The number of the line, from 1; blank lines count. 0 for the file as a whole.
     pub number: u64,
-    /// The field and the rule.
+    /// The field and the rule that it breaks.
     pub reason: String,
 }
 
-/// MAX_BAD_LINES limits the refused lines whose words are kept; the others are counted.
+/// MAX_BAD_LINES controls how many refused lines are kept; the others are only counted.
 const MAX_BAD_LINES: usize = 1000;
 
-/// The lines of a file that are refused.
+/// The refused lines of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BadLines {
     /// The first ones, in their order.
@@ -39,7 +40,7 @@ pub struct BadLines {
 }
 
 impl BadLines {
-    /// Adds a line behind the others.
+    /// Adds a line after the others.
     pub fn push(&mut self, line: BadLine) {
         self.count += 1;
         if self.first.len() < MAX_BAD_LINES {
@@ -48,27 +49,27 @@ impl BadLines {
     }
 }
 
-/// A file that was read, to be accepted.
+/// A file that was read and is to be accepted.
 #[derive(Clone, Debug)]
 pub struct SpoolFile<'a> {
     /// Its name, with the extension.
     pub name: &'a str,
     /// Its owner.
     pub by: &'a str,
-    /// When it is accepted.
+    /// The time of acceptance.
     pub at: &'a str,
-    /// Identifies this drop: after a crash it says whether the file was accepted already.
+    /// Identifies this drop. After a crash it tells whether the file was accepted.
     pub claim: &'a str,
-    /// What is accepted of it: the first bytes, as many as it had when it was read.
+    /// What is accepted of the file: as many of its first bytes as it had when it was read.
     pub accepted: AcceptedBytes,
 }
 
-/// The content of an accepted file: a file that grew since begins with it.
+/// The length and digest of an accepted file. A file that grew since begins with these bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptedBytes {
-    /// How many bytes.
+    /// The number of bytes.
     pub len: u64,
-    /// Their digest, as in the ids that are made of it.
+    /// Their digest, as in the ids that are derived from it.
     pub digest: String,
 }
 
@@ -77,14 +78,14 @@ pub struct AcceptedBytes {
 pub enum FileOutcome {
     /// All its intents are in the outbox.
     Taken {
-        /// How many were not there before.
+        /// How many of them are new.
         new: u64,
-        /// What its receipt says.
+        /// The content of its receipt.
         receipt: Receipt,
     },
     /// None of its intents is accepted, because of these lines.
     Refused(BadLines),
-    /// The database says that pushing is switched off.
+    /// Pushing is switched off, as the database records it.
     SwitchedOff,
 }
 
@@ -93,7 +94,7 @@ pub enum FileOutcome {
 pub struct Receipt {
     /// The file's name.
     pub name: String,
-    /// When it was taken.
+    /// When it was accepted.
     pub taken_at: String,
     /// Its intents, in its order.
     pub intents: Vec<ReceiptIntent>,
@@ -108,7 +109,7 @@ pub struct ReceiptIntent {
     pub id: String,
     /// Its state.
     pub state: String,
-    /// The customer that it created or is about.
+    /// The customer that it created, or that it is about.
     pub customer: Option<String>,
     /// The reason of its state.
     pub reason: Option<String>,
@@ -116,7 +117,7 @@ pub struct ReceiptIntent {
     pub is_repeat: bool,
 }
 
-/// Accepts all intents of a file, or none. The lines are read as they are accepted: one line is in
+/// Accepts all intents of a file, or none. Each line is read when it is accepted, so one line is in
 /// memory at a time.
 ///
 /// # Errors
@@ -134,7 +135,7 @@ pub fn accept_file(
     let (new, bad) = accept_lines(tx, file, lines)?;
     if bad.count > 0 {
         tx.execute_batch("ROLLBACK TO spool_file; RELEASE spool_file")?;
-        // A long transaction spills into the WAL before its end.
+        // A long transaction writes to the WAL before its end.
         wipe::note_in_wal(tx)?;
         return Ok(FileOutcome::Refused(bad));
     }
@@ -144,8 +145,8 @@ pub fn accept_file(
     Ok(FileOutcome::Taken { new, receipt })
 }
 
-/// Accepts the lines that can be accepted, also behind one that cannot, so that all errors of a file
-/// are reported at once. Returns how many intents are new, and the refused lines.
+/// Accepts the lines that can be accepted, also behind one that cannot, so that all errors of a
+/// file are reported at once. Returns how many intents are new, and the refused lines.
 fn accept_lines(
     tx: &Tx<'_>,
     file: &SpoolFile<'_>,
@@ -168,8 +169,8 @@ fn accept_lines(
                 new += u64::from(!is_repeat);
                 note_line.execute(params![file.name, number, accepted.id(), is_repeat])?;
             }
-            // A refused line may create the customer that this one refers to: then nothing is known
-            // against this one.
+            // A refused line may create the customer that this line refers to. Then nothing is
+            // known to be wrong with this line.
             Err(StoreError::Refused(_)) if refers(&intent.wish) && bad.count > 0 => {}
             Err(StoreError::Refused(reason)) => bad.push(BadLine { number, reason }),
             Err(other) => return Err(other),
@@ -182,7 +183,7 @@ fn refers(wish: &Wish) -> bool {
     matches!(wish, Wish::Update(Target::CreatedBy(_), _) | Wish::Delete(Target::CreatedBy(_)))
 }
 
-/// Notes that this file is accepted; an older file of its name is forgotten.
+/// Records that this file is accepted, and removes an older file of the same name.
 fn note(tx: &Tx<'_>, file: &SpoolFile<'_>) -> Result<(), StoreError> {
     forget(tx, file.name)?;
     let AcceptedBytes { len, digest } = &file.accepted;
@@ -249,7 +250,7 @@ pub fn receipt(conn: &Conn, name: &str) -> Result<Option<Receipt>, StoreError> {
 
 /// Returns the files whose intents are all settled, while their receipts do not say so yet.
 pub fn newly_settled(conn: &Conn) -> Result<Vec<String>, StoreError> {
-    // Intents settle about in their order: from the end, an open one is found at once.
+    // Intents settle in about their order, so an open one is found at once from the end.
     let sql = "SELECT name FROM spool_file
          WHERE is_settled = 0 AND NOT EXISTS (
              SELECT 1 FROM (SELECT intent_id FROM spool_intent WHERE spool_intent.name = spool_file.name ORDER BY line DESC)
@@ -258,7 +259,7 @@ pub fn newly_settled(conn: &Conn) -> Result<Vec<String>, StoreError> {
     names(conn, sql, [])
 }
 
-/// Notes that the receipt of this file says that all is settled.
+/// Records that the receipt of this file reports all its intents as settled.
 pub fn note_settled(tx: &Tx<'_>, name: &str) -> Result<(), StoreError> {
     // An intent may have been retried since the receipt was read.
     tx.prepare_cached(
@@ -271,8 +272,8 @@ pub fn note_settled(tx: &Tx<'_>, name: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Notes that a settled intent is retried or erased: receipts that name it are rewritten when it is
-/// settled.
+/// Records that a settled intent is retried or erased: receipts that name it are rewritten when it
+/// settles again.
 pub(in crate::store) fn reopen(tx: &Tx<'_>, intent_id: &str) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE spool_file SET is_settled = 0
@@ -309,7 +310,7 @@ pub fn of_erased(conn: &Conn) -> Result<Vec<(String, bool)>, StoreError> {
     Ok(files.collect::<Result<_, _>>()?)
 }
 
-/// Forgets a file; its intents stay.
+/// Removes a file. Its intents stay.
 pub fn forget(tx: &Tx<'_>, name: &str) -> Result<(), StoreError> {
     // A connection may not enforce the foreign key.
     tx.prepare_cached("DELETE FROM spool_intent WHERE name = ?1")?.execute([name])?;

@@ -1,4 +1,5 @@
-//! What always holds of an intent that the parser took, for properties and fuzzers: the SQL door takes it too, as the same.
+//! A property of every intent that the parser accepts, for tests and fuzzers: the SQL door accepts
+//! it too, with the same meaning.
 
 use std::cell::RefCell;
 
@@ -20,10 +21,11 @@ fn empty() -> Conn {
     conn
 }
 
-/// Drops the intent in an empty outbox (but for the create that it refers to), and reads it back.
+/// Queues the intent in an outbox that holds at most the create that it refers to, and reads it
+/// back.
 ///
 /// # Panics
-/// The triggers refuse it, or what is read back is another intent.
+/// The triggers refuse it, or it reads back as another intent.
 pub(crate) fn passes_the_triggers(intent: &Intent) {
     DATABASE.with_borrow_mut(|conn| {
         let tx = conn.transaction().expect("a transaction");
@@ -31,7 +33,7 @@ pub(crate) fn passes_the_triggers(intent: &Intent) {
             &intent.wish
         {
             if intent.id.as_ref() == Some(create) {
-                // It refers to itself: nobody can take that.
+                // It refers to itself, and no door can accept that.
                 return;
             }
             tx.execute(

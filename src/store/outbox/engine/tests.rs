@@ -1,4 +1,4 @@
-//! The attempts that a crash interrupts, and those in a restored database.
+//! Attempts that a crash interrupted, and attempts in a restored database.
 
 use rusqlite::Connection;
 
@@ -7,7 +7,7 @@ use crate::store::file::open;
 
 const AT: &str = "2026-06-01T12:00:00.000Z";
 
-/// A database with an intent of this operation, whose attempt began and was not answered.
+/// A database with an intent of this operation, whose attempt began and got no answer.
 fn sending(op: &str, key: Option<&str>, server: Option<&str>) -> Connection {
     let conn = open::in_memory();
     let (customer, body) = match op {
@@ -35,7 +35,7 @@ fn sending(op: &str, key: Option<&str>, server: Option<&str>) -> Connection {
     conn
 }
 
-/// State, whether the outcome is unknown, and when the next attempt is due.
+/// Returns the state, whether the outcome is unknown, and when the next attempt is due.
 fn row(conn: &Connection) -> (String, bool, Option<String>) {
     let sql = "SELECT state, outcome_unknown, next_attempt_at FROM intents JOIN outbox USING (position)";
     conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap()
@@ -48,7 +48,7 @@ fn interrupted_attempt_is_due_at_once_and_unknown_if_a_byte_may_have_left() {
         ("update", None, None, true),
         ("delete", None, None, true),
         ("create", Some("k"), told, true),
-        // A create is sent only after the server's time was noted.
+        // A create is sent only after the server's time was stored.
         ("create", Some("k"), None, false),
     ] {
         let mut conn = sending(op, key, server);
