@@ -1,12 +1,14 @@
-//! A backup: a checked copy of the database in one file, without payment tokens.
+//! Backups: a checked copy of the database in one file, without payment tokens.
 //!
-//! It is made table by table in one read transaction, so it is of one moment, whatever others commit meanwhile; and the tokens of
-//! intents that are not settled are left out on the way, so that none is ever written where the backup lies. It holds no free
-//! pages, needs no -wal, and says of itself that it is a backup: a daemon does not start on it, for unfinished intents in it may have
-//! been carried out since. [`super::restore`] makes a database of it.
+//! A backup is made table by table in one read transaction, so it shows one moment, whatever other
+//! connections commit meanwhile. The tokens of unsettled intents are masked while their rows are
+//! copied, so that no token is ever written to the backup's directory. A backup holds no free pages
+//! and needs no `-wal`. It is marked as a backup, and a daemon does not start on it, because its
+//! unfinished intents may have been carried out since. [`super::restore`] makes a database of it.
 //!
-//! Rejected: SQLite's backup API, which copies free pages too; and VACUUM INTO with the tokens wiped afterwards, which would first
-//! write them to a place that may be anywhere, and leave them there when the machine stops.
+//! Rejected: SQLite's backup API, which copies free pages too; and VACUUM INTO with the tokens
+//! wiped afterwards, which first writes the tokens to the backup's directory and leaves them there
+//! if the machine stops.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
@@ -29,7 +31,7 @@ use crate::store::outbox::rows::{digest, intent_in};
 use komoju_core::intent::MASKED_TOKEN;
 use komoju_core::json;
 
-/// What a backup holds.
+/// What a backup contains.
 #[derive(Clone, Debug)]
 pub struct BackupSummary {
     /// Its size in bytes.
@@ -38,15 +40,16 @@ pub struct BackupSummary {
     pub live: u64,
     /// Where its log ends.
     pub head: Head,
-    /// What its verification found; where that is anything, it is no backup.
+    /// The result of its verification. With any finding the file is no backup.
     pub verified: Verification,
 }
 
-/// Makes a backup of the database at `from`, as the new file `to`, and checks it. The name of `to` is durable when its directory is.
+/// Makes a backup of the database at `from` in the new file `to`, and checks it. The caller makes
+/// the name of `to` durable.
 ///
 /// # Errors
-/// The database is missing, foreign, damaged, newer or older than this program; `to` exists or cannot be written; the work was
-/// stopped. `to` is then no backup.
+/// The database is missing, foreign, damaged, newer or older than this program; `to` exists or
+/// cannot be written; or the job was stopped. `to` is then no backup.
 pub fn make(from: &Path, to: &Path, job: &CopyJob) -> Result<BackupSummary, StoreError> {
     // An error names the source, not the copy.
     let source = open::checked_for_reading(from)?;
@@ -77,16 +80,17 @@ pub fn make(from: &Path, to: &Path, job: &CopyJob) -> Result<BackupSummary, Stor
     Ok(made)
 }
 
-/// Gives the backup at `made` the name `to` in the same directory or one above, durably. Never takes the place of anything.
+/// Gives the backup at `made` the name `to`, in the same directory or one above, durably. Never
+/// replaces a file.
 ///
 /// # Errors
-/// Something has that name by now, or the file system refuses.
+/// The name exists, or the file system refuses.
 pub fn publish(made: &Path, to: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::File { path: to.to_owned(), what: "cannot be made", source };
     let made = TempPath::try_from_path(made).map_err(failed)?;
     match made.persist_noclobber(to) {
         Ok(()) => {}
-        // Not every file system can rename without replacing, or has links.
+        // Not every file system supports links, or a rename that does not replace.
         Err(e) if e.error.kind() != ErrorKind::AlreadyExists && fs::symlink_metadata(to).is_err() => {
             e.path.persist(to).map_err(|e| failed(e.error))?;
         }
@@ -95,8 +99,9 @@ pub fn publish(made: &Path, to: &Path) -> Result<(), StoreError> {
     place::sync_directory(to).map_err(failed)
 }
 
-/// Whether `file` belongs to the database at `path`: by a name that its files have or may come to have, whichever way its directory
-/// is reached, or because it is one of them under another name.
+/// Returns whether `file` belongs to the database at `path`: it has a name that the database's
+/// files have or may get, by whichever path its directory is reached, or it is one of these files
+/// under another name.
 ///
 /// # Errors
 /// The database's directory cannot be used.
@@ -113,7 +118,7 @@ pub fn is_own_file(path: &Path, file: &Path) -> Result<bool, StoreError> {
     }))
 }
 
-/// Everything but tokens, within one transaction that sees one moment of the source.
+/// Copies everything but tokens, within one transaction that sees one state of the source.
 fn copy(from: &Path, to: &Path, job: &CopyJob) -> Result<(), StoreError> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
@@ -121,7 +126,8 @@ fn copy(from: &Path, to: &Path, job: &CopyJob) -> Result<(), StoreError> {
     conn.busy_timeout(open::BUSY)?;
     signature::sign(&conn)?;
     job.interrupt_on_stop(&conn)?;
-    // A file without its final name need not survive a crash. Rows that foreign keys refer to may be copied later.
+    // A file without its final name need not survive a crash. Foreign keys may refer to rows that
+    // are copied later.
     conn.pragma_update(None, "journal_mode", "off")?;
     conn.pragma_update(None, "synchronous", "off")?;
     conn.pragma_update(None, "foreign_keys", false)?;
@@ -139,21 +145,22 @@ fn copy(from: &Path, to: &Path, job: &CopyJob) -> Result<(), StoreError> {
         })
     };
     let create = |object: &SchemaObject| Ok(tx.execute_batch(&object.sql)?);
-    // Indexes before content: a whole table then comes over as it lies, with its indexes, and nothing is sorted in memory.
+    // Create the indexes before the rows are copied: SQLite then copies whole tables with their
+    // indexes page by page, and sorts nothing in memory.
     each(&[ObjectKind::Table], &create)?;
     each(&[ObjectKind::Index], &create)?;
     each(&[ObjectKind::Table], &|table| match table.name.as_str() {
         INTENTS => Ok(()),
         _ => schema_copy::rows(&tx, table),
     })?;
-    // Last, because what an intent was accepted as is noted in another table.
+    // Copy the intents last, because their digests are written to another table.
     copy_intents(&tx)?;
     schema_copy::sequences(&tx)?;
-    // After the rows, so that no trigger runs for them.
+    // Create the triggers after the rows are copied, so that none runs for them.
     each(&[ObjectKind::View, ObjectKind::Trigger], &create)?;
     each(&[ObjectKind::Virtual], &|table| schema_copy::virtual_table(&tx, table))?;
     schema_copy::must_be_whole(&tx, from)?;
-    // No token is left over here, wherever one was in the source.
+    // The copy has no left-over token, whatever the source has.
     tx.execute(
         "UPDATE main.meta SET is_backup = 1, left_over_tokens = 0, scrubbed_tokens = 0, wiped_tokens = 0, wipe_since = NULL,
              wipe_blocked = 0, unscrubbed_erasure = NULL, scrubbed_erasure = NULL, scrubbed_wal = NULL",
@@ -166,13 +173,14 @@ fn copy(from: &Path, to: &Path, job: &CopyJob) -> Result<(), StoreError> {
 /// The table whose rows are copied one by one where they may hold a token.
 const INTENTS: &str = "intents";
 
-/// Rows whose body is no JSON, holds a token, or spells names with escapes, under which one may hide.
+/// Selects rows that may hold a token: the body is no JSON object, contains a token, or contains
+/// escapes, which may hide the name of its field.
 const MAY_HOLD_A_TOKEN: &str = "body IS NOT NULL
      AND (typeof(body) <> 'text' OR NOT json_valid(body) OR CASE WHEN json_valid(body) THEN json_type(body) <> 'object' END
           OR instr(body, 'payment_details') > 0 OR instr(body, '\\') > 0)";
 
 fn copy_intents(conn: &Connection) -> Result<(), StoreError> {
-    // Without generated columns: nothing can be written to those.
+    // Without generated columns, because these cannot be written.
     let names = schema_copy::columns(conn, INTENTS)?.stored.join(", ");
     conn.execute(
         &format!(
@@ -188,7 +196,7 @@ fn copy_intents(conn: &Connection) -> Result<(), StoreError> {
     let mut as_dropped = conn.prepare(
         "SELECT op, customer_id, body, expect, not_before FROM source.intents WHERE position = ?1",
     )?;
-    // What was dropped is known by its digest, which is not to be had from what is left.
+    // A digest cannot be computed from the masked body, so compute it here.
     let mut keep_digest = conn.prepare(
         "UPDATE main.outbox SET content = ?2 WHERE position = ?1 AND content IS NULL AND is_open = 1",
     )?;
@@ -205,7 +213,8 @@ fn copy_intents(conn: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A body whose token is masked. One that cannot be read may hold a token anywhere.
+/// Returns a body with its token masked. A body that cannot be read may hold a token anywhere, so
+/// all of it is masked.
 fn without_token(body: &Sql) -> Sql {
     let Sql::Text(text) = body else { return Sql::Text(MASKED_TOKEN.to_owned()) };
     let Ok(Value::Object(mut fields)) = json::parse(text.as_bytes()) else {

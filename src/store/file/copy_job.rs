@@ -1,4 +1,4 @@
-//! A long piece of work on a database: how far it is, and how it is stopped.
+//! A backup or restore in progress: how far it is, and how it is stopped.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::{Conn, StoreError};
 
-/// A step of the work.
+/// A step of the job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CopyStep {
-    /// Nothing yet.
+    /// The job has not started.
     #[default]
     Waiting,
     /// Bytes are copied.
@@ -19,21 +19,22 @@ pub enum CopyStep {
     Checking,
 }
 
-/// How far the work is.
+/// How far the job is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CopyProgress {
-    /// What is being done.
+    /// The current step.
     pub step: CopyStep,
-    /// How much of it: bytes or changes.
+    /// How much of the step is done, in bytes or changes.
     pub done: u64,
-    /// Of how much.
+    /// The size of the step, in the same unit.
     pub of: u64,
 }
 
-/// STEPS controls after how many steps of SQLite's machine a statement looks whether it is to end: some milliseconds of work.
+/// STEPS controls after how many steps of SQLite's virtual machine a statement checks whether it
+/// must stop: some milliseconds of work.
 const STEPS: i32 = 10_000;
 
-/// A long piece of work, shared by the thread that does it and the one that waits for it.
+/// A backup or restore, shared by the thread that does it and the one that waits for it.
 #[derive(Default)]
 pub struct CopyJob {
     stop: CancellationToken,
@@ -41,12 +42,12 @@ pub struct CopyJob {
 }
 
 impl CopyJob {
-    /// Returns work that ends soon after `stop` is cancelled.
+    /// Returns a job that ends soon after `stop` is cancelled.
     pub fn until(stop: &CancellationToken) -> Self {
         Self { stop: stop.clone(), ..Self::default() }
     }
 
-    /// Returns how far the work is.
+    /// Returns how far the job is.
     pub fn progress(&self) -> CopyProgress {
         let (progress, growing) = &*locked(&self.at);
         match growing.as_ref().and_then(|path| std::fs::metadata(path).ok()) {
@@ -55,14 +56,14 @@ impl CopyJob {
         }
     }
 
-    /// Lets statements on this connection end when the work is stopped.
+    /// Makes statements on this connection end when the job is stopped.
     pub(in crate::store) fn interrupt_on_stop(&self, conn: &Conn) -> Result<(), StoreError> {
         let stop = self.stop.clone();
         conn.progress_handler(STEPS, Some(move || stop.is_cancelled()))?;
         self.check_stop()
     }
 
-    /// Fails if the work is stopped.
+    /// Fails if the job is stopped.
     pub(in crate::store) fn check_stop(&self) -> Result<(), StoreError> {
         match self.stop.is_cancelled() {
             true => Err(StoreError::Stopped),
@@ -75,7 +76,7 @@ impl CopyJob {
         *locked(&self.at) = (CopyProgress { step, done: 0, of }, None);
     }
 
-    /// Begins to copy bytes into this file, whose size is the progress.
+    /// Begins to copy bytes into this file; its size is the progress.
     pub(in crate::store) fn begin_growing(&self, file: PathBuf, of: u64) {
         *locked(&self.at) = (CopyProgress { step: CopyStep::Copying, done: 0, of }, Some(file));
     }
@@ -85,7 +86,7 @@ impl CopyJob {
         locked(&self.at).0.done = done;
     }
 
-    /// Turns the error of stopped work into [`StoreError::Stopped`].
+    /// Turns the error of a stopped job into [`StoreError::Stopped`].
     pub(in crate::store) fn or_stopped<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         match result {
             Err(_) if self.stop.is_cancelled() => Err(StoreError::Stopped),

@@ -6,7 +6,8 @@ use super::{added, exhausted};
 use crate::store::StoreError;
 
 impl StoreError {
-    /// Adds the file to a bare statement's error, and separates what passes by itself from what does not.
+    /// Adds the file to the error of a statement, and distinguishes transient causes from lasting
+    /// ones.
     pub fn with_path(self, path: &Path) -> Self {
         use rusqlite::ErrorCode::{
             CannotOpen, ConstraintViolation, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull,

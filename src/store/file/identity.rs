@@ -1,11 +1,13 @@
 //! A file's identity, one open handle for each database file, and the lock on the file itself.
 //!
-//! SQLite's locks and its `-wal` belong to a path. A hard link or a bind mount gives the same file a second path, and two writers
-//! that use different paths destroy the database. The lock here belongs to the inode, so it is the same under every name.
+//! SQLite's locks and its `-wal` belong to a path. A hard link or a bind mount gives the same file
+//! a second path, and two writers that use different paths destroy the database. The lock here
+//! belongs to the inode, so it is the same under every name.
 //!
-//! Invariant: a handle is opened once for each inode and is never closed. Closing any handle of a file drops every `fcntl` lock
-//! that the process holds on it, also those of SQLite's open connections
-//! (<https://www.sqlite.org/howtocorrupt.html>, section 2.2). `flock` does not meet `fcntl` locks on Linux.
+//! Invariant: a handle is opened once for each inode and is never closed. Closing any handle of a
+//! file drops every `fcntl` lock that the process holds on it, also those of SQLite's open
+//! connections (<https://www.sqlite.org/howtocorrupt.html>, section 2.2). On Linux, `flock` and
+//! `fcntl` locks do not affect each other.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata, TryLockError};
@@ -16,7 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::processes;
 
-/// Device and inode. Two files have the same identity only if one of them is gone: keep a handle open to rule that out.
+/// Device and inode of a file. Another file can have the same identity only after this one is gone:
+/// keep a handle open to rule that out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileIdentity {
     device: u64,
@@ -24,7 +27,8 @@ pub struct FileIdentity {
 }
 
 impl FileIdentity {
-    /// Returns the identity of the file that `path` leads to, through links; `None` where there is none.
+    /// Returns the identity of the file that `path` leads to, through links; `None` where there is
+    /// none.
     ///
     /// # Errors
     /// The path cannot be followed for another reason, such as a missing permission.
@@ -46,7 +50,8 @@ impl FileIdentity {
     }
 }
 
-/// What this process holds of an inode's lock. `flock` belongs to the open file, and there is one for all: so the process counts.
+/// What this process holds of an inode's lock. `flock` belongs to the open file, and all users
+/// within the process share one open file. So the process counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HeldLock {
     None,
@@ -79,7 +84,7 @@ fn open_file(
         return Ok((found, Arc::clone(&open_file.file)));
     }
     let opened = Arc::new(File::open(path)?);
-    // The path may lead elsewhere by now.
+    // The path may lead to another file by now.
     let identity = FileIdentity::of(&opened.metadata()?);
     if let Some(open_file) = files.get(&identity) {
         std::mem::forget(opened);
@@ -89,31 +94,31 @@ fn open_file(
     Ok((identity, opened))
 }
 
-/// Returns where the kernel says that the file of a handle is now; `None` where it was removed.
+/// Returns the current path of a handle's file, from the kernel; `None` if the file was removed.
 pub(in crate::store) fn current_path(identity: FileIdentity) -> Option<PathBuf> {
     use std::os::fd::AsRawFd as _;
     let file = Arc::clone(&files().get(&identity)?.file);
     let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-    // Also rules out the mark that the kernel adds to the name of a removed file.
+    // Also excludes the mark that the kernel adds to the name of a removed file.
     (FileIdentity::at(&path).ok().flatten() == Some(identity)).then_some(path)
 }
 
-/// What the kernel says of the file of a handle, whatever its path leads to by now.
+/// Returns the metadata of a handle's file, whatever its path leads to by now.
 pub(in crate::store) fn metadata(identity: FileIdentity) -> Option<Metadata> {
     files().get(&identity)?.file.metadata().ok()
 }
 
-/// Whether this process holds the lock of an inode exclusively.
+/// Returns whether this process holds the lock of an inode exclusively.
 pub(in crate::store) fn is_held_here(identity: FileIdentity) -> bool {
     files().get(&identity).is_some_and(|open_file| open_file.held == HeldLock::Exclusive)
 }
 
-/// How a lock is wanted.
+/// Whether a lock is exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum LockMode {
     /// No other process may hold it.
     Exclusive,
-    /// Others may share it.
+    /// Other processes may share it.
     Shared,
 }
 
@@ -124,19 +129,20 @@ pub(in crate::store) struct InodeLock {
     mode: LockMode,
 }
 
-/// Why a lock was not given.
+/// Why a lock was refused.
 #[derive(Debug)]
 pub(in crate::store) enum LockRefusal {
     /// Another process holds it exclusively.
     Exclusive(FileIdentity),
-    /// It is only shared by others.
+    /// Other holders only share it.
     Shared,
     /// The file cannot be opened or locked.
     Io(io::Error),
 }
 
 impl InodeLock {
-    /// Takes the lock of the regular file at `path` without waiting. `None` where there is no such file.
+    /// Takes the lock of the regular file at `path` without waiting. Returns `None` where there is
+    /// no such file.
     pub(in crate::store) fn take(path: &Path, mode: LockMode) -> Result<Option<Self>, LockRefusal> {
         match std::fs::metadata(path) {
             Ok(found) if found.is_file() => {}
@@ -192,7 +198,7 @@ impl Drop for InodeLock {
     }
 }
 
-/// Names the process that holds the lock of an inode, and since when it runs.
+/// Returns the name of the process that holds the lock of an inode, and since when it runs.
 pub(in crate::store) fn name_of_holder(identity: FileIdentity) -> String {
     let Some(process) = processes::flock_holder(identity.inode) else { return "another process".to_owned() };
     let since = processes::started_at(process).map(|at| format!(" since {}", komoju_core::time::written(at)));

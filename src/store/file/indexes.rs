@@ -1,12 +1,13 @@
-//! The indexes for readers that are made once the first sweep is complete.
+//! The indexes for readers, which are created after the first complete sweep.
 //!
-//! Ids and emails come in no order, so each new entry of such an index is a page of the database to read, to log and to write. Made
-//! at the end, from everything at once, they cost a fraction of that; and until then the mirror is not complete anyway.
+//! Ids and emails arrive in no order, so each new entry of such an index reads, logs and writes
+//! another page of the database. Created once at the end, an index costs a fraction of that. Until
+//! then the mirror is not complete anyway.
 
 use super::open;
 use crate::store::{Conn, StoreError};
 
-/// An index that is made later.
+/// An index that is created after the first complete sweep.
 #[derive(Clone, Copy, Debug)]
 pub struct ReaderIndex {
     /// Its name.
@@ -14,7 +15,8 @@ pub struct ReaderIndex {
     sql: &'static str,
 }
 
-/// ALL holds these indexes. Each takes a while for a million customers, and is a transaction of its own.
+/// ALL holds these indexes. Each takes some time for a million customers, and is created in its own
+/// transaction.
 pub const ALL: [ReaderIndex; 2] = [
     ReaderIndex {
         name: "change_log_by_customer",
@@ -26,7 +28,7 @@ pub const ALL: [ReaderIndex; 2] = [
     },
 ];
 
-/// Makes one of [`ALL`], if it is missing.
+/// Creates one of [`ALL`] if it is missing.
 pub(in crate::store) fn ensure(conn: &mut Conn, index: ReaderIndex) -> Result<(), StoreError> {
     match exists(conn, index.name)? {
         true => Ok(()),
@@ -34,7 +36,7 @@ pub(in crate::store) fn ensure(conn: &mut Conn, index: ReaderIndex) -> Result<()
     }
 }
 
-/// Whether the database has an index of this name.
+/// Returns whether the database has an index of this name.
 pub(in crate::store) fn exists(conn: &Conn, name: &str) -> Result<bool, StoreError> {
     Ok(conn.prepare("SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = ?1")?.exists([name])?)
 }
@@ -46,7 +48,8 @@ mod tests {
 
     use super::*;
 
-    /// Whether this process has one of SQLite's temporary files open, which have no name any more.
+    /// Returns whether this process has one of SQLite's temporary files open. They have no name any
+    /// more.
     fn has_temporary_file() -> bool {
         let open = std::fs::read_dir("/proc/self/fd").unwrap();
         let names = open.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
@@ -74,7 +77,7 @@ mod tests {
         assert!(seen.load(Ordering::Relaxed), "it was sorted in memory");
         let stored: i64 = conn.pragma_query_value(None, "temp_store", |row| row.get(0)).unwrap();
         assert_eq!(stored, 2, "and from then on nothing is");
-        // What is there already costs nothing.
+        // An index that exists costs nothing.
         ensure(&mut conn, ALL[1]).unwrap();
     }
 }

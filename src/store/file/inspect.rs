@@ -1,4 +1,5 @@
-//! Checks a database file before it is used: application id, integrity, schema version. Writes nothing.
+//! Checks a database file before it is used: application id, integrity, schema version. Writes
+//! nothing.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -12,28 +13,35 @@ use crate::store::StoreError;
 use crate::store::file::identity::handle;
 use crate::store::file::{displaced, place};
 
-/// "KMJS": says in the file's header that it is ours (`PRAGMA application_id`).
+/// APPLICATION_ID is "KMJS". In the header of a file it says that the file is ours (`PRAGMA
+/// application_id`).
 pub const APPLICATION_ID: u32 = 0x4B4D_4A53;
 
-/// A file up to this size is checked whole each time it is opened for writing: that takes well under a second. A larger one
-/// is checked by `verify`, so that a start on a million customers stays quick.
+/// CHECKED_AT_OPEN controls up to which size, in bytes, a file is checked whole each time it is
+/// opened for writing. That takes well under a second. `verify` checks larger files, so that a
+/// start on a million customers stays fast.
 pub const CHECKED_AT_OPEN: u64 = 32 << 20;
 
-/// The size of the first write to a new file, in bytes: one page. A power cut may leave of it the size alone.
+/// The size of the first write to a new file, in bytes: one page. A power failure may leave a file
+/// of this size without content.
 pub(super) const FIRST_WRITE: u64 = 4096;
 
-/// What a foreign database is.
+/// What a foreign database is, in [`StoreError::Foreign`].
 pub(super) const OTHER_PROGRAM: &str = "it is another program's SQLite database";
 
-/// Where the header says how the file is written: 1 with a journal, 2 with a WAL.
+/// The offset of the header's byte for the journal mode: 1 for a journal, 2 for a WAL.
 pub(super) const WRITE_VERSION: u64 = 18;
 
-/// Returns the size of a file that is ours.
+/// Returns the size of the database file.
+///
+/// # Errors
+/// The file is missing or is not ours.
 pub(super) fn must_be_ours(path: &Path) -> Result<u64, StoreError> {
     read_header(path)?.ok_or_else(|| StoreError::Missing(path.to_owned()))
 }
 
-/// Fails unless there is a database of ours. The error names a saved copy or a -wal that is left where the database was.
+/// Fails unless the path leads to a database of ours. The error of a missing one names a saved
+/// copy, or a `-wal` that was left in its place.
 pub(super) fn must_be_there(path: &Path) -> Result<(), StoreError> {
     match must_be_ours(path) {
         Err(StoreError::Missing(missing)) => {
@@ -44,14 +52,16 @@ pub(super) fn must_be_there(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Whether the file stands alone, without a -wal and a -shm beside it: as a backup does, and a restored database until its first start.
+/// Returns whether the file needs no `-wal` and `-shm`. That holds for a backup, and for a restored
+/// database until its first start.
 pub fn stands_alone(path: &Path) -> bool {
     let mut mode = [0];
     handle(path).is_ok_and(|file| file.read_exact_at(&mut mode, WRITE_VERSION).is_ok()) && mode == [1]
 }
 
-/// Reads the file's first hundred bytes (<https://www.sqlite.org/fileformat.html>, section 1.3), and returns the size of a file that is
-/// ours. `None` for no file, an empty one, or a first page that the power was cut in before any of it was written.
+/// Reads the file's first hundred bytes (<https://www.sqlite.org/fileformat.html>, section 1.3),
+/// and returns the size of a file that is ours. `None` for a missing or empty file, and for a first
+/// page of zeros that a power failure left.
 pub(super) fn read_header(path: &Path) -> Result<Option<u64>, StoreError> {
     let file = |what, source| StoreError::File { path: path.to_owned(), what, source };
     let opened = match handle(path) {
@@ -83,11 +93,11 @@ pub(super) fn read_header(path: &Path) -> Result<Option<u64>, StoreError> {
     Ok(Some(bytes))
 }
 
-/// Finds a newer version and damage while nothing has been written yet.
+/// Detects a newer version and damage before anything is written.
 pub(super) fn check_before_writing(conn: &Connection, path: &Path, bytes: u64) -> Result<(), StoreError> {
     let check = || -> Result<(), StoreError> {
         if newer_than_us(conn, path)? == 0 && is_empty(conn)? {
-            // A process ended before its first migration: nothing is in it yet.
+            // A process ended before its first migration, so the file holds nothing yet.
             return Ok(());
         }
         let log_id: String = conn.query_row("SELECT log_id FROM meta", [], |row| row.get(0))?;
@@ -103,7 +113,7 @@ pub(super) fn check_before_writing(conn: &Connection, path: &Path, bytes: u64) -
         }
     };
     check().map_err(|e| match e {
-        // Our own table is missing from a file that says it is ours.
+        // The file has our application id, but one of our tables is missing.
         StoreError::Statement(e) if is_missing(&e) => {
             StoreError::Damaged { path: path.to_owned(), why: e.to_string() }
         }
@@ -111,27 +121,30 @@ pub(super) fn check_before_writing(conn: &Connection, path: &Path, bytes: u64) -
     })
 }
 
-/// Returns the first thing that is wrong with the structure of a file of this size. A large one is not read.
+/// Returns the first defect in the structure of a file of this size; `None` for a large file, which
+/// is not checked.
 pub fn damage(conn: &Connection, bytes: u64) -> Result<Option<String>, StoreError> {
     if bytes > CHECKED_AT_OPEN {
         return Ok(None);
     }
     match conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
         Ok(found) => Ok((found != "ok").then_some(found)),
-        // An operator's own index, in an order that only the operator's program knows: SQLite cannot check the file.
+        // An index of the operator uses a collation that only the operator's program has, so SQLite
+        // cannot check the file.
         Err(e) if lacks_collation(&e) => Ok(None),
         Err(e) => Err(e.into()),
     }
 }
 
-/// Whether a statement names a table or column that is not there. SQLite has no code of its own for that.
+/// Returns whether a statement names a missing table or column. SQLite has no result code for that.
 pub(super) fn is_missing(error: &rusqlite::Error) -> bool {
     let text = error.to_string();
     error.sqlite_error_code() == Some(ErrorCode::Unknown)
         && (text.starts_with("no such table") || text.starts_with("no such column"))
 }
 
-/// Whether an index is in an order that only another program knows, so that SQLite cannot check the file.
+/// Returns whether an index uses a collation that only another program has, so that SQLite cannot
+/// check the file.
 pub(in crate::store) fn lacks_collation(error: &rusqlite::Error) -> bool {
     error
         .sqlite_error()
@@ -142,7 +155,8 @@ pub(super) fn is_empty(conn: &Connection) -> Result<bool, StoreError> {
     Ok(conn.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?)
 }
 
-/// A missing database whose -wal (or -journal) still holds something was moved or removed by mistake: SQLite would delete that.
+/// Refuses to create a database where one was moved or removed by mistake: its `-wal` or `-journal`
+/// still has content, which SQLite would delete, or a copy of it was saved.
 pub(super) fn refuse_left_over(path: &Path) -> Result<(), StoreError> {
     let real = place::real(path)?;
     for suffix in ["-wal", "-journal"] {
@@ -151,12 +165,13 @@ pub(super) fn refuse_left_over(path: &Path) -> Result<(), StoreError> {
             return Err(StoreError::LeftOver { path: path.to_owned(), left_over });
         }
     }
-    // What an instance saved when the database was removed under it.
+    // A copy that an instance saved when the database was removed.
     if let Some(saved) = displaced::copies(path).into_iter().next() {
         let put_back = displaced::put_back(&saved, path);
         return Err(StoreError::Removed { path: path.to_owned(), saved, put_back });
     }
-    // A restore that was cut off had moved it out of the way; one that was not kept the database with it.
+    // An interrupted restore had moved this file away. Where the restore was complete, the old
+    // database is next to it.
     for left_over in place::files_in(place::directory(&real), &place::prefix(&real, ".before-restore-")) {
         let name = left_over.to_string_lossy();
         let of = name.strip_suffix("-wal").or_else(|| name.strip_suffix("-journal"));
@@ -189,7 +204,7 @@ pub(super) fn check_version(conn: &Connection, path: &Path) -> Result<(), StoreE
     }
 }
 
-/// Whether a file holds nothing: no byte, or a first page of zeros.
+/// Returns whether a file holds nothing: no byte, or a first page of zeros.
 pub(super) fn is_blank(file: &File) -> std::io::Result<bool> {
     if file.metadata()?.len() > FIRST_WRITE {
         return Ok(false);

@@ -178,7 +178,7 @@ impl Instance {
             |what, source| ShareError::Failed(StoreError::File { path: lock_path.clone(), what, source });
         let lock = match OpenOptions::new().read(true).custom_flags(place::NO_LINKS).open(&lock_path) {
             Err(e) if e.kind() == ErrorKind::NotFound => None,
-            other => Some(other.map_err(|e| failed("cannot be opened", place::in_words(e)))?),
+            other => Some(other.map_err(|e| failed("cannot be opened", place::explain_link(e)))?),
         };
         if let Some(lock) = &lock {
             place::must_be_plain(lock).map_err(|e| failed("cannot be the lock of the database", e))?;
@@ -334,7 +334,7 @@ fn opened(path: &Path) -> std::io::Result<File> {
         }
         match options.open(path) {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
-            other => return other.map_err(place::in_words),
+            other => return other.map_err(place::explain_link),
         }
     }
     Err(std::io::Error::other("it comes and goes"))

@@ -1,6 +1,8 @@
-//! What stands in `DATABASE.lock`: the holder, how far the change log had come, and what the holder waits for.
+//! The text of `DATABASE.lock`: the holder, the last known head of the change log, and why the
+//! holder waits.
 //!
-//! The text fills one block from the first write on, so that it can be changed while the disk is full.
+//! The text fills one block from its first write on, so that it can be changed while the disk is
+//! full.
 
 use std::fs::File;
 use std::io;
@@ -8,16 +10,16 @@ use std::os::unix::fs::FileExt;
 
 use crate::store::log::changes::Head;
 
-/// Controls how much of the file is written and read. One block of any file system holds it.
+/// BYTES controls how much of the file is written and read. One block of any file system holds it.
 const BYTES: usize = 1024;
 
-/// Controls how many characters of a text are kept.
-const LONGEST: usize = 400;
+/// MAX_CHARACTERS controls how many characters of a text are kept.
+const MAX_CHARACTERS: usize = 400;
 
-/// How far a change log had come.
+/// A log and its head at some moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogMark {
-    /// Which log.
+    /// The log's id.
     pub log_id: String,
     /// Its last entry.
     pub head: Head,
@@ -28,14 +30,14 @@ pub struct LogMark {
 pub(in crate::store) struct LockText {
     /// The last holder, and since when it held the lock.
     pub(in crate::store) holder: String,
-    /// How far the change log had come when that was last written: the log may have grown since.
+    /// The head of the change log when it was last written here. The log may have grown since.
     pub(in crate::store) log: Option<LogMark>,
     /// Why the holder cannot use the database for now.
     pub(in crate::store) trouble: Option<String>,
 }
 
 impl LockText {
-    /// Reads the text; whatever has another form is taken for absent.
+    /// Reads the text. A part in an unknown form counts as missing.
     pub(in crate::store) fn read(file: &File) -> Self {
         let mut bytes = vec![0; BYTES];
         let read = file.read_at(&mut bytes, 0).unwrap_or(0);
@@ -61,7 +63,7 @@ impl LockText {
         parsed
     }
 
-    /// Puts the text in the place of the one before.
+    /// Overwrites the text in the file.
     pub(in crate::store) fn write(&self, file: &File) -> io::Result<()> {
         file.write_all_at(self.format().as_bytes(), 0)
     }
@@ -84,7 +86,7 @@ impl LockText {
 }
 
 fn one_line(text: &str) -> String {
-    text.trim().chars().filter(|c| !c.is_control()).take(LONGEST).collect()
+    text.trim().chars().filter(|c| !c.is_control()).take(MAX_CHARACTERS).collect()
 }
 
 #[cfg(test)]

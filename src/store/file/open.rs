@@ -1,8 +1,9 @@
-//! Opening the file, after checks of its owner, its structure and its version.
+//! Opening the database file, after checks of its application id, its structure and its version.
 //!
-//! Ownership is read from the file's own header, byte by byte, before SQLite sees it: opening a foreign database with SQLite can
-//! already write to it (a left-over journal would be rolled back). Only a file that carries our application id is opened, and
-//! only one that passes is migrated. A missing or empty file becomes a new database.
+//! The application id is read from the file's header, byte by byte, before SQLite opens the file:
+//! SQLite can write to a foreign database when it opens it, because it rolls back a left-over
+//! journal. Only a file with our application id is opened, and only one that passes the checks is
+//! migrated. A missing or empty file becomes a new database.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -23,10 +24,11 @@ use crate::store::{Instance, StoreError};
 /// BUSY controls how long a writer waits for another one before it fails.
 pub(in crate::store) const BUSY: Duration = Duration::from_secs(10);
 
-/// CLOSE_ATTEMPTS controls how often a database is closed again when another program opens it meanwhile.
+/// CLOSE_ATTEMPTS controls how often closing a database is tried while another program keeps
+/// opening it.
 const CLOSE_ATTEMPTS: u32 = 5;
 
-/// The holder of a database that no komoju-sync works on.
+/// Named as the holder where a program that is not komoju-sync has the database open.
 const ANOTHER_PROGRAM: &str =
     "another program that has it open (an SQL client, a report): close that, and try again";
 
@@ -35,10 +37,10 @@ const ANOTHER_PROGRAM: &str =
 /// each costs more than its execution, because the triggers of its table are compiled with it.
 const STATEMENTS: usize = 256;
 
-/// BUSY_WITHOUT_TRACE controls how long a connection that leaves no trace waits.
+/// BUSY_WITHOUT_TRACE controls how long a connection of [`without_trace`] waits for a lock.
 const BUSY_WITHOUT_TRACE: Duration = Duration::from_secs(2);
 
-/// Opens `path` for writing; makes and migrates it where needed.
+/// Opens `path` for writing. Creates and migrates the database where needed.
 pub fn for_writing(path: &Path) -> Result<Connection, StoreError> {
     assert_safe_sqlite()?;
     let found = read_header(path)?;
@@ -52,8 +54,9 @@ pub fn for_writing(path: &Path) -> Result<Connection, StoreError> {
     }
     let result = (|| {
         if conn.pragma_query_value(None, "application_id", |row| row.get::<_, u32>(0))? != APPLICATION_ID {
-            // Before WAL, so that the id is in the file's header from its first page on; and in one write without a journal,
-            // so that a process that ends here leaves a file that is new or ours, never one to be rolled back.
+            // Set the id before WAL mode, so that the header has it from the first page on. Without
+            // a journal on disk it is one write: a process that ends here leaves a new file or one
+            // of ours, but none to be rolled back.
             conn.pragma_update(None, "journal_mode", "memory")?;
             conn.pragma_update(None, "application_id", APPLICATION_ID)?;
         }
@@ -66,25 +69,27 @@ pub fn for_writing(path: &Path) -> Result<Connection, StoreError> {
 
 fn migrate(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
     MIGRATIONS.to_latest(conn).map_err(|e| match e {
-        // A full disk, say: SQLite's words are better than those around them.
+        // Report SQLite's own error, such as a full disk.
         rusqlite_migration::Error::RusqliteError { err, .. } => StoreError::Statement(err),
         source => StoreError::Migration { path: path.to_owned(), source },
     })
 }
 
-/// Opens an existing `path` for writing beside the daemon, as an operator's command does. Never migrates.
+/// Opens an existing `path` for an operator's command, which may write while the daemon runs. Never
+/// migrates.
 pub fn for_operator(path: &Path) -> Result<Connection, StoreError> {
     let bytes = must_be_ours(path)?;
     instance::refuse_second_name(path)?;
     let conn = writable(path)?;
     check_before_writing(&conn, path, bytes)?;
-    // Before the journal mode is set, because that would change a file with another schema.
+    // Check before the journal mode is set, because setting it would change a file with another
+    // schema.
     check_version(&conn, path).and_then(|()| configure_writer(&conn)).map_err(|e| e.with_path(path))?;
     Ok(conn)
 }
 
-/// Opens a copy that no other process uses, to make the database of it: takes over what came with it beside the file, so that the
-/// file stands alone, and brings its schema up to date.
+/// Opens a copy that no other process uses, to make a database of it. Includes the commits of its
+/// `-wal` or `-journal` in the file, and migrates the schema.
 pub(in crate::store) fn for_restore(path: &Path) -> Result<Connection, StoreError> {
     assert_safe_sqlite()?;
     must_be_ours(path)?;
@@ -98,22 +103,23 @@ pub(in crate::store) fn for_restore(path: &Path) -> Result<Connection, StoreErro
     Ok(conn)
 }
 
-/// What is at the place where a database is to be put.
+/// The file at the path where a database is to be put.
 #[derive(Debug)]
 pub(in crate::store) enum TargetFile {
-    /// Nothing, or an empty file.
+    /// No file, or an empty one.
     Absent,
-    /// A database of ours, closed and alone in its file; no other process can use it while this connection is open.
+    /// A database of ours, closed, with all commits in its file. No other process can use it while
+    /// this connection is open.
     Closed(Connection),
-    /// Something that cannot be opened as the database it should be.
+    /// A file that cannot be opened as a database.
     Damaged,
 }
 
-/// Makes the database at `path` stand alone in its file and locks it against all other processes, to take it away. Of one that is damaged
-/// nothing is touched.
+/// Moves all commits of the database at `path` into its file and locks it against all other
+/// processes, so that it can be moved away. A damaged database is left unchanged.
 ///
 /// # Errors
-/// Another program has it open, or it is another program's.
+/// Another program has it open, or it is another program's database.
 pub(in crate::store) fn for_replacement(path: &Path) -> Result<TargetFile, StoreError> {
     match read_header(path) {
         Ok(None) => return Ok(TargetFile::Absent),
@@ -125,10 +131,11 @@ pub(in crate::store) fn for_replacement(path: &Path) -> Result<TargetFile, Store
     let closed = || -> Result<Connection, StoreError> {
         let conn = writable(path)?;
         for _ in 0..CLOSE_ATTEMPTS {
-            // Only the last connection can leave WAL mode: -wal and -shm are folded in and gone then.
+            // Only the last connection can leave WAL mode. SQLite then copies `-wal` into the
+            // database and removes `-wal` and `-shm`.
             let mode: String = conn.query_row("PRAGMA journal_mode = delete", [], |row| row.get(0))?;
             conn.execute_batch("BEGIN EXCLUSIVE")?;
-            // Another process may have opened it in between, and set it back.
+            // Another process may have opened it in between and set WAL mode again.
             let still: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
             if (mode.as_str(), still.as_str()) == ("delete", "delete") {
                 return Ok(conn);
@@ -154,7 +161,7 @@ pub fn for_reading(path: &Path) -> Result<Connection, StoreError> {
     Ok(conn)
 }
 
-/// The same for a schema of this version or an older one.
+/// Like [`for_reading`], also for an older schema.
 pub(in crate::store) fn of_any_version(path: &Path) -> Result<Connection, StoreError> {
     must_be_there(path)?;
     instance::refuse_second_name(path)?;
@@ -174,11 +181,16 @@ fn read_only(name: &Path, flags: OpenFlags, wait: Duration) -> Result<Connection
     Ok(conn)
 }
 
-/// Opens an existing `path`, of this schema or an older one, and leaves no trace: no file is made, none is changed.
+/// Opens an existing `path`, of this schema or an older one, for reading. Creates and changes no
+/// file.
 ///
-/// An ordinary reader makes a missing -wal and -shm where it may, and notes in the -shm where it reads. This one takes the marks that
-/// others made there; where a file is missing it reads the database alone, as if no process could write to it. Where that would be wrong,
-/// because a process works on it or the -wal holds something, it is [`StoreError::Refused`].
+/// An ordinary reader creates a missing `-wal` and `-shm` where it may, and writes its read mark
+/// into the `-shm`. This connection uses the read marks of other processes. Where one of the files
+/// is missing, it reads the database file alone, as if no process could write to it.
+///
+/// # Errors
+/// [`StoreError::Refused`] where that would be wrong, because a process uses the database or its
+/// `-wal` has content.
 pub fn without_trace(path: &Path) -> Result<Connection, StoreError> {
     assert_safe_sqlite()?;
     must_be_there(path)?;
@@ -206,7 +218,7 @@ pub fn without_trace(path: &Path) -> Result<Connection, StoreError> {
     opened().map_err(|e: StoreError| e.with_path(path))
 }
 
-/// Opens an existing `path` for reading, after the check that comes before writing.
+/// Opens an existing `path` for reading, after the checks of a connection that writes.
 pub fn checked_for_reading(path: &Path) -> Result<Connection, StoreError> {
     let bytes = must_be_ours(path)?;
     let conn = for_reading(path)?;
@@ -214,10 +226,12 @@ pub fn checked_for_reading(path: &Path) -> Result<Connection, StoreError> {
     Ok(conn)
 }
 
-/// Opens `path` for reading, after the check that comes before writing. Where there is no database, it is an empty one in memory. A
-/// file is made only where the last changes cannot be read otherwise: a `-shm` beside a `-wal`.
+/// Opens `path` for a dry run, after the checks of a connection that writes. A missing database
+/// becomes an empty one in memory. The only file that may be created is a `-shm` next to a `-wal`,
+/// where the last commits cannot be read otherwise.
 ///
-/// A database without `-wal` and `-shm` is read as one that no process writes to. It is locked for that, and the lock is returned.
+/// A database without `-wal` and `-shm` is read as one that no process writes to. For that it is
+/// locked, and the lock is returned.
 pub fn for_dry_run(path: &Path) -> Result<(Connection, Option<Instance>), StoreError> {
     match must_be_there(path) {
         Err(StoreError::Missing(_)) => return Ok((empty(path)?, None)),
@@ -227,7 +241,7 @@ pub fn for_dry_run(path: &Path) -> Result<(Connection, Option<Instance>), StoreE
     let is_whole = ["-wal", "-shm"].into_iter().all(|suffix| place::sibling(&real, suffix).exists());
     let (conn, lock) = match is_whole || stands_alone(path) {
         true => (of_any_version(path)?, None),
-        // An ordinary reader would make what is missing.
+        // An ordinary reader would create the missing files.
         false => match (without_trace(path), Instance::share(path)) {
             (Ok(conn), Ok(lock)) => (conn, Some(lock)),
             (Err(StoreError::Refused(_)), _) | (Ok(_), Err(StoreError::InUse { .. })) => {
@@ -244,7 +258,7 @@ pub fn for_dry_run(path: &Path) -> Result<(Connection, Option<Instance>), StoreE
     Ok((conn, lock))
 }
 
-/// A new database in memory, in the place of `path`.
+/// Returns a new database in memory. `path` is named in errors.
 fn empty(path: &Path) -> Result<Connection, StoreError> {
     let mut conn = Connection::open_in_memory()?;
     signature::sign(&conn)?;
@@ -252,7 +266,7 @@ fn empty(path: &Path) -> Result<Connection, StoreError> {
     Ok(conn)
 }
 
-/// A new database in memory.
+/// Returns a new database in memory.
 #[cfg(test)]
 pub fn in_memory() -> Connection {
     empty(Path::new(":memory:")).expect("memory opens")
@@ -260,25 +274,26 @@ pub fn in_memory() -> Connection {
 
 fn configure_writer(conn: &Connection) -> Result<(), StoreError> {
     conn.pragma_update(None, "journal_mode", "wal")?;
-    // In pages. An import writes many pages again and again: the fewer checkpoints, the fewer of them reach the database.
+    // In pages. An import writes many pages repeatedly, so fewer checkpoints write fewer of them to
+    // the database.
     conn.pragma_update(None, "wal_autocheckpoint", 4000)?;
-    // Anything less may lose a commit when the power goes.
+    // A weaker setting may lose a commit at a power failure.
     conn.pragma_update(None, "synchronous", "full")?;
     conn.pragma_update(None, "foreign_keys", true)?;
-    // What is deleted or redacted is overwritten, not only forgotten.
+    // Overwrite what is deleted or redacted.
     conn.pragma_update(None, "secure_delete", true)?;
     Ok(())
 }
 
-/// What sorts or copies more than fits into memory, and no payment token in plain sight: what it sets aside lies in a file without a
-/// name, and is gone with it.
+/// Runs work that sorts or copies more than fits into memory, and handles no payment token as plain
+/// text. Its temporary files have no name and are removed when they are closed.
 pub(in crate::store) fn with_temporary_files<T>(
     conn: &mut Connection,
     work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     conn.pragma_update(None, "temp_store", "file")?;
     let worked = work(conn);
-    // Too few steps to be interrupted.
+    // Too short to be interrupted.
     conn.pragma_update(None, "temp_store", "memory")?;
     worked.map_err(|e| match (e, conn.path()) {
         (StoreError::Statement(e), Some(path)) if e.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
@@ -288,7 +303,8 @@ pub(in crate::store) fn with_temporary_files<T>(
     })
 }
 
-/// A connection that may write and did not yet; closed now, it leaves everything as it was.
+/// Returns a connection that can write but has not written. If it is closed now, the database is
+/// unchanged.
 fn writable(path: &Path) -> Result<Connection, StoreError> {
     let open = || -> Result<Connection, StoreError> {
         let conn = Connection::open_with_flags(
@@ -296,9 +312,11 @@ fn writable(path: &Path) -> Result<Connection, StoreError> {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
         conn.busy_timeout(BUSY)?;
-        // A clean stop must leave -wal and -shm behind: without them a reader that may not write cannot open the database.
+        // A clean stop must leave `-wal` and `-shm`: without them a reader that may not write
+        // cannot open the database.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        // A large sort must not leave payment tokens in a temporary file. Said before anything is read, for it would be read again.
+        // A large sort must not leave payment tokens in a temporary file. Set this before anything
+        // is read, because a change discards what was read.
         conn.pragma_update(None, "temp_store", "memory")?;
         signature::sign(&conn)?;
         conn.set_prepared_statement_cache_capacity(STATEMENTS);
@@ -307,7 +325,8 @@ fn writable(path: &Path) -> Result<Connection, StoreError> {
     open().map_err(|e| e.with_path(path))
 }
 
-/// Makes the file, readable by its owner and group alone; SQLite gives -wal and -shm the same mode.
+/// Creates the file, readable only by its owner and group. SQLite gives `-wal` and `-shm` the same
+/// mode.
 fn create_empty(path: &Path) -> Result<(), StoreError> {
     OpenOptions::new()
         .read(true)

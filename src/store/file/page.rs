@@ -1,33 +1,36 @@
-//! The parts of a database page that hold no content, by SQLite's file format (<https://www.sqlite.org/fileformat2.html>).
+//! The parts of a database page that hold no content, by SQLite's file format
+//! (<https://www.sqlite.org/fileformat2.html>).
 //!
-//! SQLite leaves copies of cells there: between the cell pointers and the cells when it moves cells to another page, in freed blocks
-//! and pages when `secure_delete` is off, and behind the end of a payload on its last overflow page. No reader looks at these bytes,
-//! so zeros in their place change nothing. Pure: bytes in, bytes out.
+//! SQLite leaves copies of cells there: between the cell pointers and the cells when it moves cells
+//! to another page, in freed blocks and pages when `secure_delete` is off, and behind the end of a
+//! payload on its last overflow page. No reader uses these bytes, so zeros in their place change
+//! nothing. Pure: bytes in, bytes out.
 //!
-//! Not touched: fragments. These are gaps of at most three bytes between two cells, too short to hold anything that can be found.
+//! Fragments are left unchanged. These are gaps of at most three bytes between two cells, too short
+//! to hold a value.
 
 /// A page contradicts the file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) struct Malformed;
 
-/// What a page is used for, as far as its unused bytes depend on it.
+/// What a page is used for. Which of its bytes are unused depends on that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum PageUse {
     /// A page of a table or an index.
     Tree,
-    /// Continues a large payload; so many bytes of it are on this page.
+    /// A page that continues a large payload, with this number of its bytes.
     Overflow(usize),
-    /// Lists free pages.
+    /// A page that lists free pages.
     Trunk,
-    /// Free.
+    /// A free page.
     Free,
 }
 
 /// The size of the database header, which precedes the first page's own header.
 const DATABASE_HEADER: usize = 100;
 
-/// Overwrites the unused bytes of page `number` with zeros and returns whether that changed any. `usable` is the page's size without
-/// the bytes that are reserved for extensions.
+/// Overwrites the unused bytes of page `number` with zeros. Returns whether that changed any.
+/// `usable` is the page's size without the bytes that are reserved for extensions.
 pub(in crate::store) fn wipe(
     page: &mut [u8],
     number: u32,
@@ -61,11 +64,11 @@ fn wipe_tree(page: &mut [u8], header: usize) -> Result<bool, Malformed> {
     let (mut block, mut least) = (u16_at(page, header + 1)?, content);
     while block != 0 {
         let (next, size) = (u16_at(page, block)?, u16_at(page, block + 2)?);
-        // In ascending order, so the loop ends.
+        // Blocks are in ascending order, so the loop ends.
         if block < least {
             return Err(Malformed);
         }
-        // Its first four bytes are the link and the size.
+        // A block's first four bytes are its link and its size.
         changed |= zero(page, block + 4, block + size)?;
         least = block + 4;
         block = next;
@@ -73,12 +76,12 @@ fn wipe_tree(page: &mut [u8], header: usize) -> Result<bool, Malformed> {
     Ok(changed)
 }
 
-/// The next page that lists free pages, 0 at the end of that list.
+/// Returns the next page that lists free pages; 0 at the end of that list.
 pub(in crate::store) fn next_trunk(page: &[u8]) -> Result<u32, Malformed> {
     u32_at(page, 0)
 }
 
-/// The free pages that a trunk page lists.
+/// Returns the free pages that a trunk page lists.
 pub(in crate::store) fn leaves(page: &[u8]) -> Result<impl Iterator<Item = u32>, Malformed> {
     let count = usize::try_from(u32_at(page, 4)?).map_err(|_| Malformed)?;
     let end = count.checked_mul(4).and_then(|bytes| bytes.checked_add(8)).ok_or(Malformed)?;
@@ -86,12 +89,14 @@ pub(in crate::store) fn leaves(page: &[u8]) -> Result<impl Iterator<Item = u32>,
     Ok(list.chunks_exact(4).map(|bytes| bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte))))
 }
 
-/// The first page that lists free pages, 0 where none is free; `page` is the database's first.
+/// Returns the first page that lists free pages, 0 if no page is free. `page` is the database's
+/// first page.
 pub(in crate::store) fn first_trunk(page: &[u8]) -> Result<u32, Malformed> {
     u32_at(page, 32)
 }
 
-/// The size of a page without what is reserved for extensions; `page` is the database's first.
+/// Returns the size of a page without the bytes that are reserved for extensions. `page` is the
+/// database's first page.
 pub(in crate::store) fn usable(page: &[u8]) -> Result<usize, Malformed> {
     let reserved = usize::from(*page.get(20).ok_or(Malformed)?);
     page.len().checked_sub(reserved).ok_or(Malformed)
@@ -119,7 +124,8 @@ fn u32_at(page: &[u8], at: usize) -> Result<u32, Malformed> {
 mod tests {
     use super::*;
 
-    /// A leaf of 64 bytes: one cell at 60, a free block of 10 bytes at 50, and 0xAA in each byte that holds nothing.
+    /// Returns a leaf of 64 bytes: one cell at 60, a free block of 10 bytes at 50, and 0xAA in each
+    /// byte that holds nothing.
     fn leaf(header: usize) -> Vec<u8> {
         let mut page = vec![0xAA; 64];
         page[header] = 13;

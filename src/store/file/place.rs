@@ -1,4 +1,4 @@
-//! Where a database really is: two names of one file are one database.
+//! The paths of a database and the files next to it. Two names of one file are one database.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -10,19 +10,19 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use crate::store::StoreError;
 
-/// URI_PATH is what must be encoded in the path of a URI.
+/// URI_PATH holds the characters that must be encoded in the path of a URI.
 const URI_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.');
 
-/// How many links are followed before they are taken for a ring.
-const MOST_LINKS: usize = 40;
+/// MAX_LINKS controls how many links are followed before the path counts as a ring of links.
+const MAX_LINKS: usize = 40;
 
-/// Returns the file behind every link in `path`, whether it exists yet or not.
+/// Returns the file that `path` leads to through all links, whether it exists or not.
 ///
 /// # Errors
 /// Its directory cannot be used.
 pub fn real(path: &Path) -> Result<PathBuf, StoreError> {
     let mut path = path.to_owned();
-    for _ in 0..MOST_LINKS {
+    for _ in 0..MAX_LINKS {
         let directory = directory(&path);
         let directory = directory.canonicalize().map_err(|source| StoreError::File {
             path: directory.to_owned(),
@@ -31,7 +31,7 @@ pub fn real(path: &Path) -> Result<PathBuf, StoreError> {
         })?;
         let here = directory.join(path.file_name().unwrap_or_default());
         match std::fs::read_link(&here) {
-            // A link's target counts from the link's own directory.
+            // A link's target is relative to the link's directory.
             Ok(target) => path = directory.join(target),
             Err(_) => return Ok(here),
         }
@@ -40,14 +40,14 @@ pub fn real(path: &Path) -> Result<PathBuf, StoreError> {
     Err(StoreError::File { path, what: "cannot be followed", source })
 }
 
-/// The name of a file beside `path`: `DATABASE` and the suffix.
+/// Returns the path of a file next to the database: `DATABASE` and the suffix.
 pub fn sibling(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// Returns the directory that a path names a file in.
+/// Returns the directory of the file that a path names.
 pub fn directory(path: &Path) -> &Path {
     path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -67,12 +67,12 @@ pub fn files_in(directory: &Path, prefix: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// Returns the beginning of the names of files beside a database: its own name and a suffix.
+/// Returns the prefix of the names of files next to a database: its own name and a suffix.
 pub fn prefix(database: &Path, suffix: &str) -> String {
     format!("{}{suffix}", database.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// Returns `first`, or `first` with a number after it: a name for which `is_taken` is false.
+/// Returns `first`, or `first` with a number after it, such that `is_taken` is false.
 pub(in crate::store) fn free_name(first: PathBuf, is_taken: impl Fn(&Path) -> bool) -> PathBuf {
     let mut others = (2..).map(|n| sibling(&first, &format!("-{n}")));
     match is_taken(&first) {
@@ -81,36 +81,38 @@ pub(in crate::store) fn free_name(first: PathBuf, is_taken: impl Fn(&Path) -> bo
     }
 }
 
-/// Returns a path as a word of a shell's command, quoted where it must be.
+/// Returns a path as one argument of a shell command, quoted where necessary.
 pub fn for_shell(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:".contains(c);
     if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
-/// Returns the name by which SQLite opens a file with these parameters (<https://www.sqlite.org/uri.html>).
+/// Returns the name by which SQLite opens a file with these parameters
+/// (<https://www.sqlite.org/uri.html>).
 pub(in crate::store) fn uri(path: &Path, parameters: &str) -> String {
     let encoded = percent_encode(path.as_os_str().as_bytes(), URI_PATH);
     format!("file:{encoded}?{parameters}")
 }
 
-/// How a file of ours is opened in a directory where others may put names: no link is followed, and no pipe is waited for.
+/// The flags for opening a file of ours in a directory where other users may create names: follow
+/// no link, and wait for no pipe.
 pub(in crate::store) const NO_LINKS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
 
-/// Opens a file of ours for reading, in a directory where others may put names.
+/// Opens a file of ours for reading, in a directory where other users may create names.
 ///
 /// # Errors
-/// As [`must_be_plain`]; or it cannot be opened.
+/// As [`must_be_plain`]; or the file cannot be opened.
 pub(in crate::store) fn open_plain(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(NO_LINKS).open(path).map_err(in_words)?;
+    let file = OpenOptions::new().read(true).custom_flags(NO_LINKS).open(path).map_err(explain_link)?;
     must_be_plain(&file).map(|_| file)
 }
 
-/// Distinguishes a file of ours from what another user may have put under its name: root must not write to, nor give away, the target of a
-/// link.
+/// Distinguishes a file of ours from one that another user put under its name. Root must not write
+/// to the target of a link, nor change its owner.
 ///
 /// # Errors
-/// It is no regular file, or has a second name.
+/// The file is not a regular file, or has a second name.
 pub(in crate::store) fn must_be_plain(file: &File) -> io::Result<Metadata> {
     let found = file.metadata()?;
     if !found.is_file() {
@@ -122,8 +124,8 @@ pub(in crate::store) fn must_be_plain(file: &File) -> io::Result<Metadata> {
     Ok(found)
 }
 
-/// The same in words, where the kernel would not open it.
-pub(in crate::store) fn in_words(error: io::Error) -> io::Error {
+/// Explains the error of the kernel for a symbolic link.
+pub(in crate::store) fn explain_link(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::ELOOP) => {
             io::Error::other("it is a symbolic link, and links are not followed here; remove it")
@@ -132,7 +134,7 @@ pub(in crate::store) fn in_words(error: io::Error) -> io::Error {
     }
 }
 
-/// Gives an open file to `owner` where it belongs to another user.
+/// Changes the owner of an open file to `owner`, where it is another one.
 pub(in crate::store) fn give(file: &File, owner: &Metadata) -> io::Result<()> {
     let now = file.metadata()?;
     match (now.uid(), now.gid()) == (owner.uid(), owner.gid()) {

@@ -1,17 +1,20 @@
-//! The processes that use a file: the kernel's list of locks (`/proc/locks`), and names and start times (`/proc/PID`).
+//! The processes that use a file, from the kernel's list of locks (`/proc/locks`), and their names
+//! and start times (`/proc/PID`).
 //!
-//! The list shows the processes of every user. What else a process is may be hidden from the user of this one.
+//! The list shows the processes of every user. Their names and open files may be hidden from the
+//! user of this process.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-/// The byte of a -shm that a writer locks, and those that readers lock for as long as their transaction lasts (SQLite's WAL-index
-/// format).
+/// The byte of a `-shm` that a writer locks, and those that readers lock during their transactions
+/// (SQLite's WAL-index format).
 const WRITE_LOCK: RangeInclusive<u64> = 120..=120;
 const READ_LOCKS: RangeInclusive<u64> = 123..=127;
 
-/// Clock ticks of `/proc/PID/stat` in a second: 100 on Linux, whatever the kernel's own rate is.
+/// TICKS_PER_SECOND is the unit of times in `/proc/PID/stat`: always 100 on Linux, whatever the
+/// kernel's own rate is.
 const TICKS_PER_SECOND: u64 = 100;
 
 /// Returns the process that holds the exclusive `flock` on this inode.
@@ -33,19 +36,19 @@ fn locks() -> String {
     std::fs::read_to_string("/proc/locks").unwrap_or_default()
 }
 
-/// Returns the processes with such a lock on one of these bytes. The device is not compared, because some file systems show
-/// another one here.
+/// Returns the processes with such a lock on one of these bytes. The device is not compared,
+/// because some file systems show another one here.
 fn holders(locks: &str, inode: u64, class: &str, access: &str, bytes: &RangeInclusive<u64>) -> BTreeSet<u32> {
     let file = format!(":{inode}");
     let held = locks.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        // The line of a process that waits for a lock has an arrow, and so one field more.
+        // The line of a process that waits for a lock has an arrow as a further field.
         let [_, found, _, how, process, place, first, last] = fields[..] else { return None };
         let (first, last) = (first.parse::<u64>().ok()?, last.parse().unwrap_or(u64::MAX));
         let is_such = (found, how) == (class, access) && place.ends_with(&file);
         (is_such && first <= *bytes.end() && last >= *bytes.start()).then(|| process.parse().ok())?
     });
-    // A process of another container has no number here.
+    // A process of another container has the number 0.
     held.filter(|process| *process > 0).collect()
 }
 
@@ -55,7 +58,7 @@ pub fn name(process: u32) -> Option<String> {
     Some(name.trim().chars().filter(|c| !c.is_control()).collect())
 }
 
-/// Returns a process as messages name it.
+/// Returns a process's name and number for messages.
 pub fn named(process: u32) -> String {
     let name = name(process).unwrap_or_else(|| "a process of another user".to_owned());
     format!("{name} (process {process})")

@@ -205,7 +205,7 @@ pub fn give_to_owner(prepared: &Path, path: &Path) -> Result<(), StoreError> {
         });
         let what = "cannot be given to the owner of the database (run this as root, or as that user); nothing was changed";
         let refused = |source| StoreError::File { path: path.to_owned(), what, source };
-        given.map_err(|e| refused(place::in_words(e)))
+        given.map_err(|e| refused(place::explain_link(e)))
     };
     given(prepared, open_own(prepared), Some(mode))?;
     let lock = place::sibling(path, ".lock");

@@ -1,9 +1,10 @@
-//! The WAL's own bytes: whether it was restarted since a moment, and how many older frames it still holds
-//! (<https://www.sqlite.org/fileformat2.html#the_write_ahead_log>).
+//! The bytes of the WAL file: whether the WAL was restarted since a moment, and how many older
+//! frames it still holds (<https://www.sqlite.org/fileformat2.html#the_write_ahead_log>).
 //!
-//! While a replication tool such as Litestream runs, no other process can empty the WAL; the tool does it at times of its own. Each
-//! time the WAL is restarted its header gets another salt, and all earlier frames were copied into the database. Frames that were
-//! written under an earlier salt stand behind the new ones until new frames overwrite them.
+//! While a replication tool such as Litestream runs, no other process can empty the WAL; the tool
+//! restarts it from time to time. Each restart copies all earlier frames into the database and
+//! gives the header another salt. Frames with an earlier salt stay behind the new ones until new
+//! frames overwrite them.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -12,7 +13,8 @@ use std::path::Path;
 const HEADER: u64 = 32;
 const FRAME_HEADER: u64 = 24;
 
-/// Returns the salt of the WAL at `path`, a number that differs after each restart of the WAL; 0 for an empty one.
+/// Returns the salt of the WAL at `path`, a number that differs after each restart of the WAL; 0
+/// for an empty one.
 pub(in crate::store) fn salt(path: &Path) -> std::io::Result<i64> {
     let file = File::open(path)?;
     match file.metadata()?.len() {
@@ -21,16 +23,18 @@ pub(in crate::store) fn salt(path: &Path) -> std::io::Result<i64> {
     }
 }
 
-/// What a WAL holds of the time before a moment.
+/// What a WAL holds from before a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum OldFrames {
-    /// It was not restarted since.
+    /// The WAL was not restarted since.
     NotRestarted,
-    /// It was restarted; so many frames have another salt than its header. A part of a frame at the end counts as one.
+    /// The WAL was restarted, and this number of frames has another salt than its header. A partial
+    /// frame at the end counts as one.
     Remaining(u64),
 }
 
-/// Returns how many older frames the WAL at `path` holds, where `before` is the salt that it had at the moment in question.
+/// Returns how many older frames the WAL at `path` holds. `before` is the salt that it had at the
+/// moment in question.
 pub(in crate::store) fn older_frames(path: &Path, before: i64) -> std::io::Result<OldFrames> {
     let file = File::open(path)?;
     let size = file.metadata()?.len();
@@ -62,7 +66,7 @@ fn read<const N: usize>(file: &File, at: u64) -> std::io::Result<[u8; N]> {
 mod tests {
     use super::*;
 
-    /// A WAL of pages of 512 bytes with this salt, and frames with these.
+    /// Returns a WAL of 512-byte pages with this salt in its header and these salts in its frames.
     fn wal(salt: u64, frames: &[u64]) -> tempfile::NamedTempFile {
         let mut bytes = vec![0; 32];
         bytes[8..12].copy_from_slice(&512_u32.to_be_bytes());
