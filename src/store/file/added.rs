@@ -1,7 +1,8 @@
-//! What others added to the database's schema: an operator's own index, trigger, table or view.
+//! Objects that other programs added to the schema: an operator's own index, trigger, table or
+//! view.
 //!
-//! SQLite runs these within our statements, so they can refuse what this program writes. An error must then name them, and not the
-//! disk.
+//! SQLite runs these within our statements, so they can refuse what this program writes. An error
+//! must then name them, and not the disk.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,17 +14,19 @@ use super::schema_copy::{ObjectKind, SchemaObject, objects};
 use super::{indexes, migrations};
 use crate::store::StoreError;
 
-/// Controls how many objects a message names.
-const MOST_NAMED: usize = 10;
+/// MAX_NAMED_OBJECTS controls how many objects a message names.
+const MAX_NAMED_OBJECTS: usize = 10;
 
-/// OURS holds the kind and name of every object that a migration creates, and of every index that is made later. The migrations are
-/// read and not run, because each start of the program needs this.
+/// OURS holds the kind and name of every object that a migration creates, and of every index that
+/// is created later. The migrations are read and not run, because each start of the program needs
+/// this set.
 static OURS: LazyLock<BTreeSet<(ObjectKind, String)>> = LazyLock::new(|| {
     let indexes = indexes::ALL.map(|index| (ObjectKind::Index, index.name.to_owned()));
     migrations::migration_texts().flat_map(created_by).chain(indexes).collect()
 });
 
-/// Returns the kind and name of each object that this SQL text creates: each of its `CREATE` statements begins a line.
+/// Returns the kind and name of each object that this SQL text creates. Each `CREATE` statement is
+/// at the beginning of a line.
 fn created_by(sql: &str) -> impl Iterator<Item = (ObjectKind, String)> {
     sql.lines().filter_map(|line| {
         let mut words = line.strip_prefix("CREATE ")?.split([' ', '(']).filter(|word| *word != "UNIQUE");
@@ -35,7 +38,7 @@ fn is_ours(object: &SchemaObject) -> bool {
     OURS.contains(&(object.kind, object.name.clone()))
 }
 
-/// Whether another program added a trigger.
+/// Returns whether another program added a trigger.
 pub(in crate::store) fn has_triggers(conn: &Connection) -> Result<bool, StoreError> {
     let mut triggers = conn.prepare_cached("SELECT name FROM sqlite_schema WHERE type = 'trigger'")?;
     let mut rows = triggers.query([])?;
@@ -47,12 +50,13 @@ pub(in crate::store) fn has_triggers(conn: &Connection) -> Result<bool, StoreErr
     Ok(false)
 }
 
-/// Names what others added to the database at `path`, for a message; `None` where there is nothing or it cannot be read.
+/// Returns the names of the objects that were added to the database at `path`, for a message;
+/// `None` where there are none or they cannot be read.
 pub(in crate::store) fn named(path: &Path) -> Option<String> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).ok()?;
     let added: Vec<_> = objects(&conn, "main").ok()?.into_iter().filter(|object| !is_ours(object)).collect();
-    let named: Vec<_> = added.iter().take(MOST_NAMED).map(ToString::to_string).collect();
+    let named: Vec<_> = added.iter().take(MAX_NAMED_OBJECTS).map(ToString::to_string).collect();
     let more = match added.len().saturating_sub(named.len()) {
         0 => String::new(),
         n => format!(" and {n} more"),

@@ -1,4 +1,4 @@
-//! What `doctor` asks of the database. Nothing here reads all of it.
+//! Queries of `doctor`. None of them reads the whole database.
 
 use rusqlite::OptionalExtension as _;
 
@@ -12,7 +12,7 @@ pub fn schema_version(conn: &Conn) -> Result<i64, StoreError> {
     Ok(conn.query_row("PRAGMA user_version", [], |row| row.get(0))?)
 }
 
-/// Returns the names of the indexes that the first complete sweep makes and that are missing.
+/// Returns the names of missing indexes, of those that the first complete sweep creates.
 pub fn missing_indexes(conn: &Conn) -> Result<Vec<&'static str>, StoreError> {
     let mut missing = Vec::new();
     for index in indexes::ALL {
@@ -23,7 +23,7 @@ pub fn missing_indexes(conn: &Conn) -> Result<Vec<&'static str>, StoreError> {
     Ok(missing)
 }
 
-/// Returns the latest time that the last change and the last pass carry.
+/// Returns the later of the times of the last change and the last pass.
 pub fn last_stamp(conn: &Conn) -> Result<Option<String>, StoreError> {
     Ok(conn.query_row(
         "SELECT max(stamp) FROM (
@@ -35,7 +35,7 @@ pub fn last_stamp(conn: &Conn) -> Result<Option<String>, StoreError> {
     )?)
 }
 
-/// Returns a live customer that the remote can be asked about.
+/// Returns a live customer that can be requested.
 pub fn some_live(conn: &Conn) -> Result<Option<CustomerId>, StoreError> {
     let row: Option<i64> = conn
         .query_row("SELECT row FROM mirror WHERE deleted_at IS NULL ORDER BY row DESC LIMIT 1", [], |row| {

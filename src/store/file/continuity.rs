@@ -1,7 +1,8 @@
-//! Whether the file at the path continues the change log that was worked on before.
+//! Checks that the file at the path continues the change log that was used before.
 //!
-//! An old copy that is put in place by hand looks like a database of ours, but its log would give the same numbers to other changes.
-//! The lock file keeps how far the log had come, and stays when the database is replaced.
+//! An old copy that was put in place by hand looks like our database, but its log would give the
+//! same numbers to other changes. The lock file keeps the last known head of the log, and stays
+//! when the database is replaced.
 
 use std::path::{Path, PathBuf};
 
@@ -12,13 +13,14 @@ use crate::store::log::changes;
 use crate::store::{Conn, Instance, LogMark, StoreError};
 use komoju_core::change::Hash;
 
-/// How far the log of an open database has come.
+/// Returns the id and the head of an open database's log.
 pub fn mark(conn: &Conn) -> Result<LogMark, StoreError> {
     let log_id = conn.query_row("SELECT log_id FROM meta", [], |row| row.get(0))?;
     Ok(LogMark { log_id, head: changes::head(conn)? })
 }
 
-/// Refuses the database at `path` where it is an older state of the log that `instance` knows, before anything is written to it.
+/// Refuses the database at `path` if it is an older state of the log that `instance` knows, before
+/// anything is written to it.
 ///
 /// # Errors
 /// [`StoreError::OlderLog`]; or the file cannot be read.
@@ -41,7 +43,8 @@ pub fn check(path: &Path, instance: &Instance) -> Result<(), StoreError> {
     }
 }
 
-/// How far the log has come, and its chain at the known entry. `None` where it has no schema yet.
+/// Returns the head of the log, and its chain value at the known entry. `None` if the file has no
+/// schema yet.
 fn read(conn: &Conn, known: &LogMark) -> Result<Option<(LogMark, Option<Hash>)>, StoreError> {
     if conn
         .query_row("SELECT count(*) = 0 FROM sqlite_schema WHERE name = 'change_log'", [], |row| row.get(0))?
@@ -57,7 +60,8 @@ fn continues((found, chain_there): &(LogMark, Option<Hash>), known: &LogMark) ->
     found.log_id != known.log_id || known.head.seq == 0 || *chain_there == Some(known.head.chain)
 }
 
-/// Whether a saved copy holds the log that is known, at least as far. The copy is only looked at, and left without a trace.
+/// Returns whether a saved copy holds the known log up to its known head or further. Reads the copy
+/// without changing any file.
 fn holds(copy: &Path, known: &LogMark) -> bool {
     let found = open::without_trace(copy).and_then(|conn| read(&conn, known));
     matches!(found, Ok(Some(found)) if found.0.log_id == known.log_id && continues(&found, known))
@@ -98,7 +102,7 @@ mod tests {
             (at("a", 9, 3), Some([1; 32]), true),
             (at("b", 2, 1), None, true),
             (at("a", 6, 9), None, false),
-            // As long, or longer, and another one.
+            // A log of the same length or longer that differs.
             (at("a", 7, 2), Some([2; 32]), false),
             (at("a", 9, 2), Some([2; 32]), false),
         ] {

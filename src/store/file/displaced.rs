@@ -1,7 +1,8 @@
-//! The path of an open database leads to another file, or to none: notices it, and saves what the open database holds.
+//! Detects that the path of an open database leads to another file or to none, and saves the
+//! content of the open database.
 //!
-//! A process does not notice by itself that a file was replaced, moved or removed: what it writes afterwards goes to a file without a
-//! name, and is lost when it ends.
+//! A process is not notified when a file is replaced, moved or removed: what it writes afterwards
+//! goes to a file without a name, and is lost when the process ends.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -15,13 +16,13 @@ use super::identity::{self, FileIdentity};
 use super::place;
 use crate::store::StoreError;
 
-/// Controls how many database pages are copied in one step.
+/// PAGES_AT_ONCE controls how many database pages are copied in one step.
 const PAGES_AT_ONCE: i32 = 4096;
 
-/// Comes after the database's name and before the time.
+/// DISPLACED is the part of a copy's name between the database's name and the time.
 const DISPLACED: &str = ".displaced-";
 
-/// Ends the name of a copy that is not whole.
+/// INCOMPLETE is the suffix of a copy that is not whole.
 const INCOMPLETE: &str = ".incomplete";
 
 /// The files of an open database, and the path that led to them.
@@ -30,7 +31,7 @@ pub(in crate::store) struct Placement {
     path: PathBuf,
     real: PathBuf,
     database: FileIdentity,
-    /// `-wal` and `-shm`, as far as they exist: SQLite makes them in WAL mode alone.
+    /// `-wal` and `-shm`, if they exist: SQLite creates them only in WAL mode.
     companions: [(&'static str, Option<FileIdentity>); 2],
 }
 
@@ -39,18 +40,18 @@ pub(in crate::store) struct Placement {
 pub(in crate::store) enum Displacement {
     /// There is no file at the path.
     Gone,
-    /// There is another file at the path, or another `-wal` that holds something.
+    /// There is another file at the path, or another `-wal` with content.
     Replaced,
-    /// The `-wal` or `-shm` is gone, or another one that holds nothing has its name.
+    /// The `-wal` or `-shm` is missing, or was replaced by one without content.
     Without(&'static str),
 }
 
 impl Placement {
-    /// Notes the files of the database that was just opened by this path.
+    /// Records the files of the database that was just opened by this path.
     pub(in crate::store) fn of(path: &Path) -> Result<Self, StoreError> {
         let failed = |source| StoreError::File { path: path.to_owned(), what: "cannot be found", source };
         let real = place::real(path)?;
-        // The handle keeps the inode's number from being given to another file.
+        // The open handle keeps the inode number from being given to another file.
         identity::handle(path).map_err(failed)?;
         let database =
             FileIdentity::at(path).map_err(failed)?.ok_or_else(|| StoreError::Missing(path.to_owned()))?;
@@ -59,7 +60,7 @@ impl Placement {
         Ok(Self { path: path.to_owned(), real, database, companions })
     }
 
-    /// Notes the files once more, after the same database was opened again.
+    /// Records the files again, after the same database was opened again.
     ///
     /// # Errors
     /// [`StoreError::Displaced`] where the path leads to another database by now.
@@ -71,8 +72,8 @@ impl Placement {
         }
     }
 
-    /// Compares the files with what the path leads to now. A path that cannot be followed, for want of a right or a handle, shows
-    /// nothing.
+    /// Compares the files with those that the path leads to now. A path that cannot be followed,
+    /// because of a missing permission or file handle, counts as unchanged.
     pub(in crate::store) fn check(&self) -> Option<Displacement> {
         match FileIdentity::at(&self.path) {
             Ok(None) => return Some(Displacement::Gone),
@@ -90,17 +91,18 @@ impl Placement {
         })
     }
 
-    /// Whether the path leads to the database that was opened, whatever happened beside it.
+    /// Returns whether the path leads to the database that was opened, whatever happened to the
+    /// files next to it.
     pub(in crate::store) fn leads_to_database(&self) -> bool {
         FileIdentity::at(&self.path).is_ok_and(|found| found == Some(self.database))
     }
 
-    /// The error that a displacement is, before anything was saved.
+    /// Returns the error for a displacement before anything is saved.
     pub(in crate::store) fn error(&self, displacement: Displacement) -> StoreError {
         self.said(displacement, "What it holds is saved before the process ends".to_owned())
     }
 
-    /// The error that a displacement is which was over before anything was saved.
+    /// Returns the error for a displacement that was undone before anything was saved.
     pub(in crate::store) fn is_back(&self) -> StoreError {
         let way_back = "It is back in its place, and holds everything: start the service again (`systemctl start komoju-sync`)";
         let (path, what) = (self.path.clone(), "moved or replaced");
@@ -116,15 +118,16 @@ impl Placement {
         StoreError::Displaced { path, what, way_back }
     }
 
-    /// Saves what the open database holds, as far as it is needed and possible. The connection is the one that was opened by this
-    /// path; afterwards it has no database any more. `stamp` goes into the name.
+    /// Saves the content of the open database, if necessary and possible. `conn` was opened by this
+    /// path; afterwards it is an empty database in memory. `stamp` becomes part of the copy's name.
     pub(in crate::store) fn save(
         &self,
         conn: &mut Connection,
         displacement: Displacement,
         stamp: &str,
     ) -> StoreError {
-        // Another -wal with content belongs to the file as it lies there: a checkpoint would change that file under it.
+        // Another `-wal` with content belongs to the file in its current state: a checkpoint would
+        // change that file without it.
         let may_empty = displacement != Displacement::Replaced || !self.leads_to_database();
         let is_whole = may_empty
             && conn
@@ -163,14 +166,15 @@ impl Placement {
                 "It is whole, and now {now}. To continue with it, move it back to {path}, then start the service. {restore}"
             );
         }
-        // A directory that was renamed took the -wal with it; a file that was moved alone left it behind.
+        // The `-wal` moved along with a renamed directory; it stayed where only the database file
+        // was moved.
         let wal = [place::sibling(moved, "-wal"), place::sibling(&self.real, "-wal")];
         let wal =
             wal.iter().find(|wal| FileIdentity::at(wal).is_ok_and(|found| found == self.companions[0].1));
         let wal = wal.map_or_else(|| "its -wal".to_owned(), |wal| wal.display().to_string());
         format!(
-            "It is now {now}, and what it had not taken over yet is in {wal}. To continue with it, move it back to {path} and that file \
-             to {path}-wal, then start the service. {restore}"
+            "It is now {now}, and its last commits are in {wal}. To continue with it, move it back to {path} and that file to \
+             {path}-wal, then start the service. {restore}"
         )
     }
 
@@ -181,7 +185,7 @@ impl Placement {
         let copied = (|| {
             must_have_room(conn, place::directory(&saved))?;
             copy_to(conn, &incomplete)?;
-            // The same users may read it.
+            // The same users may read the copy.
             let file = File::open(&incomplete).map_err(|e| e.to_string())?;
             if let Some(owner) = identity::metadata(self.database) {
                 let _ = place::give(&file, &owner);
@@ -218,7 +222,8 @@ fn copy_to(conn: &Connection, to: &Path) -> Result<(), String> {
     copied().map_err(|e| e.to_string())
 }
 
-/// Returns the copies that were saved of the database at `path`, the last one first; a copy carries its time in its name.
+/// Returns the saved copies of the database at `path`, the latest first. A copy's name contains its
+/// time.
 pub(in crate::store) fn copies(path: &Path) -> Vec<PathBuf> {
     let begins = place::prefix(path, DISPLACED);
     let mut copies = place::files_in(place::directory(path), &begins);
@@ -232,7 +237,8 @@ pub(in crate::store) fn copies(path: &Path) -> Vec<PathBuf> {
     copies
 }
 
-/// The commands that put a saved copy back to `path`, and keep what is there under another name.
+/// Returns the commands that put a saved copy back to `path`, and keep the file that is there under
+/// another name.
 pub(in crate::store) fn put_back(saved: &Path, path: &Path) -> String {
     let name = saved.to_string_lossy();
     let time = name.rsplit_once(DISPLACED).map_or("", |(_, time)| time);

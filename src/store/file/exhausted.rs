@@ -1,4 +1,5 @@
-//! Resources that a machine can run out of and get back. SQLite's result codes do not always separate this from a lasting fault.
+//! Resources that a machine can run out of and get back. SQLite's result codes do not always
+//! distinguish this from a lasting error.
 
 use std::fs::File;
 use std::io;
@@ -12,20 +13,22 @@ use rustix::io::Errno;
 use super::{identity, place};
 use crate::store::is_transient_io;
 
-/// Controls how many bytes are read at once.
+/// PIECE controls how many bytes are read at once.
 const PIECE: usize = 1 << 20;
 
-/// Controls how many handles are tried: SQLite opens up to three files, and closes them again when one fails.
+/// HANDLES controls how many handles are tried: SQLite opens up to three files, and closes them
+/// again when one fails.
 const HANDLES: usize = 4;
 
-/// Whether this process, or the machine, has no file handles left.
+/// Returns whether this process, or the machine, has no file handles left.
 pub(in crate::store) fn file_handles() -> bool {
     let opened: Result<Vec<File>, io::Error> = (0..HANDLES).map(|_| File::open("/dev/null")).collect();
     opened.is_err_and(|e| matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)))
 }
 
-/// Whether nothing lasting keeps SQLite from opening `path` and the files beside it: neither a missing right nor a missing directory.
-/// What did may pass, such as a full disk on which no file can be made.
+/// Returns whether SQLite may be able to open `path` and the files next to it later: no permission
+/// and no directory is missing. The cause may then be transient, such as a full disk on which no
+/// file can be created.
 pub(in crate::store) fn may_be_opened(path: &Path) -> bool {
     let Ok(path) = place::real(path) else { return false };
     let is_allowed = |suffix| match access(place::sibling(&path, suffix), Access::READ_OK | Access::WRITE_OK)
@@ -33,17 +36,19 @@ pub(in crate::store) fn may_be_opened(path: &Path) -> bool {
         Ok(()) | Err(Errno::NOENT) => true,
         Err(e) => is_transient_io(&e.into()),
     };
-    // Without a name, so without a trace.
+    // A file without a name leaves no trace.
     let made = tempfile::tempfile_in(place::directory(&path)).map(drop);
     ["", "-wal", "-shm"].into_iter().all(is_allowed) && made.map_or_else(|e| is_transient_io(&e), |()| true)
 }
 
-/// Whether the file system of `path` cannot be written, as after the kernel has found an error in it.
+/// Returns whether the file system of `path` is read-only, as after the kernel found an error in
+/// it.
 pub(in crate::store) fn is_mounted_read_only(path: &Path) -> bool {
     statvfs(place::directory(path)).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
-/// Whether the disk fails to read the database or its WAL. SQLite reports that as damage, which would cost a good database.
+/// Returns whether the disk fails to read the database or its WAL. SQLite reports that as damage,
+/// although the database may be intact.
 pub(in crate::store) fn is_unreadable(path: &Path) -> bool {
     let fails = |file: io::Result<Arc<File>>| {
         let mut piece = vec![0; PIECE];
@@ -56,6 +61,6 @@ pub(in crate::store) fn is_unreadable(path: &Path) -> bool {
             }
         }
     };
-    // No lock is on the WAL, so its handle may be closed again.
+    // There is no lock on the WAL, so its handle may be closed again.
     fails(identity::handle(path)) || fails(File::open(place::sibling(path, "-wal")).map(Arc::new))
 }

@@ -1,10 +1,12 @@
-//! One instance works on a database at a time. Two locks say so, taken in this order: one on `DATABASE.lock`, which names the holder,
-//! and one on the database's own inode, which is the same under every name of the file and cannot be removed. The kernel releases both
-//! when the process ends, however it ends.
+//! The instance lock: one instance works on a database at a time. It consists of two locks, taken
+//! in this order. One is on `DATABASE.lock`, which names the holder. The other is on the database's
+//! own inode, which is the same under every name of the file and cannot be removed. The kernel
+//! releases both when the process ends, however it ends.
 //!
-//! A process that works on the database holds both exclusively. `restore`, while it copies another database, and a process that only
-//! looks (`status`, for a moment) share them. A second sharer is admitted beside a sharer and not beside a
-//! holder: that tells the two apart.
+//! A process that works on the database holds both exclusively. `restore`, while it copies another
+//! database, and a process that only reads the state of the lock (`status`, for a moment) share
+//! them. A shared lock can be taken next to another shared one, but not next to an exclusive one:
+//! that distinguishes the two.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -21,17 +23,18 @@ use super::place;
 use crate::store::StoreError;
 use komoju_core::time;
 
-/// How often, and after how long each, a lock that is only shared is tried again: a process that only looks releases it within
-/// microseconds, and the kernel gives no signal that would not also wait for a holder.
+/// SHARE_RETRIES controls how often, and at which interval, a lock is retried that is only shared.
+/// A process that reads the state of the lock releases it within microseconds. A blocking wait
+/// would also wait for an exclusive holder.
 const SHARE_RETRIES: (u32, Duration) = (20, Duration::from_millis(10));
 
-/// The right to work on a database; ends when dropped.
+/// The right to work on a database, until it is dropped.
 #[derive(Debug)]
 pub struct Instance {
     path: PathBuf,
-    // Released in the opposite order in which they are taken.
+    // Released in the opposite order of taking them.
     inode: Mutex<Option<InodeLock>>,
-    /// The lock of a prepared file, besides the database's.
+    /// The lock of a prepared file, in addition to the database's.
     prepared: Mutex<Option<InodeLock>>,
     lock: Mutex<Option<File>>,
     text: Mutex<LockText>,
@@ -41,27 +44,30 @@ pub struct Instance {
 /// The process that works on a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Its command, its process number and since when it holds the database.
+    /// Its command, its process id, and since when it holds the database.
     pub name: String,
     /// Why it cannot use the database for now, and since when.
     pub trouble: Option<String>,
 }
 
 impl Holder {
-    /// Returns the process's number, which is part of the name.
+    /// Returns the process id, which is part of the name.
     pub fn process(&self) -> Option<u32> {
         self.name.split_once("(process ")?.1.split_once(')')?.0.parse().ok()
     }
 }
 
-/// Why the database is not shared: a process works on it.
+/// Why the lock cannot be shared.
 enum ShareError {
     Held(Holder),
     Failed(StoreError),
 }
 
 impl Instance {
-    /// Takes the database at `path` for `command`, or returns who has it and since when.
+    /// Takes the database at `path` for `command`.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] names the process that has it, and since when.
     pub fn take(path: &Path, command: &str, now: Timestamp) -> Result<Self, StoreError> {
         let lock_path = lock_path(path)?;
         let file_error = |what, source| StoreError::File { path: lock_path.clone(), what, source };
@@ -93,7 +99,7 @@ impl Instance {
         Ok(Self { path, inode, prepared: Mutex::default(), lock, text, log })
     }
 
-    /// Locks the database's own file, where it was made only after [`Instance::take`].
+    /// Locks the database's own file, if it was created after [`Instance::take`].
     ///
     /// # Errors
     /// [`StoreError::InUse`] where another process has locked it.
@@ -114,17 +120,17 @@ impl Instance {
         Ok(())
     }
 
-    /// How far the change log had come when an instance last wrote it down.
+    /// Returns the head of the change log that an instance last wrote to the lock file.
     pub fn log_mark(&self) -> Option<&LogMark> {
         self.log.as_ref()
     }
 
-    /// Writes down how far the change log has come.
+    /// Writes the head of the change log to the lock file.
     pub fn note_log(&self, mark: LogMark) {
         self.note(|text| text.log = Some(mark));
     }
 
-    /// Writes down why the database cannot be used for now; `None`: it can.
+    /// Writes to the lock file why the database cannot be used for now; `None` if it can.
     pub fn note_trouble(&self, trouble: Option<String>) {
         self.note(|text| text.trouble = trouble);
     }
@@ -133,7 +139,7 @@ impl Instance {
         let (lock, mut text) = (locked(&self.lock), locked(&self.text));
         let before = text.clone();
         change(&mut text);
-        // What cannot be written here costs a check or a line of `status`, and must not end the work.
+        // A failed write costs a check or a line of `status`, and must not end the work.
         if *text != before
             && let Some(Err(e)) = lock.as_ref().map(|lock| text.write(lock))
         {
@@ -141,8 +147,9 @@ impl Instance {
         }
     }
 
-    /// Makes the lock file again where it was removed or replaced: without it others cannot tell under which name the database is
-    /// used. The lock on the database's inode keeps them out meanwhile.
+    /// Creates the lock file again if it was removed or replaced: without it other processes cannot
+    /// find out under which name the database is used. Meanwhile the lock on the database's inode
+    /// keeps them out.
     pub fn keep_lock_file(&self) {
         let Ok(lock_path) = lock_path(&self.path) else { return };
         let mut lock = locked(&self.lock);
@@ -161,8 +168,8 @@ impl Instance {
         }
     }
 
-    /// Keeps every other process from working on the database at `path`, and writes nothing: where there is no lock file, none works
-    /// on it.
+    /// Keeps every other process from working on the database at `path`. Writes nothing: without a
+    /// lock file no process works on it.
     pub fn share(path: &Path) -> Result<Self, StoreError> {
         Self::try_share(path).map_err(|unshared| match unshared {
             ShareError::Held(Holder { name, .. }) => {
@@ -193,7 +200,8 @@ impl Instance {
                 Err(TryLockError::Error(e)) => return Err(failed("cannot be locked", e)),
             }
         }
-        // A file that cannot be opened says nothing about any process, and is reported by whatever opens it to use it.
+        // A file that cannot be opened says nothing about a process. Whatever opens it for use
+        // reports the error.
         let inode = match InodeLock::take(path, LockMode::Shared) {
             Err(LockRefusal::Exclusive(identity)) => {
                 return Err(ShareError::Held(Holder { name: under_another_name(identity), trouble: None }));
@@ -210,11 +218,11 @@ impl Instance {
         })
     }
 
-    /// Which process works on the database at `path`, if any. Writes nothing.
+    /// Returns the process that works on the database at `path`, if there is one. Writes nothing.
     pub fn holder(path: &Path) -> Result<Option<Holder>, StoreError> {
         match Self::try_share(path) {
             Err(ShareError::Held(holder)) => Ok(Some(holder)),
-            // A lock file that cannot be read says nothing about any process.
+            // A lock file that cannot be read says nothing about a process.
             Err(ShareError::Failed(StoreError::File { .. })) | Ok(_) => Ok(None),
             Err(ShareError::Failed(e)) => Err(e),
         }
@@ -223,8 +231,9 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // The inode first. A child that is just being started has the same open files until it runs its program: closing alone would
-        // leave the lock to it for that moment.
+        // Release the inode first. Unlock explicitly: a child that is being started shares the open
+        // file until it runs its program, so closing the file would leave the lock to the child for
+        // that moment.
         drop(locked(&self.inode).take());
         drop(locked(&self.prepared).take());
         if let Some(lock) = locked(&self.lock).take() {
@@ -237,8 +246,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Refuses a name of the database under which no instance works on it, while one works on it under another: SQLite would use another
-/// `-wal`, so that a reader sees an old state and a writer destroys the file.
+/// Refuses a name of the database that is not the one under which an instance works on it. SQLite
+/// would use another `-wal` there: a reader would see an old state, and a writer would destroy the
+/// file.
 pub(in crate::store) fn refuse_second_name(path: &Path) -> Result<(), StoreError> {
     let holder = || match InodeLock::take(path, LockMode::Shared) {
         Err(LockRefusal::Exclusive(identity)) if !identity::is_held_here(identity) => Some(identity),
@@ -252,7 +262,7 @@ pub(in crate::store) fn refuse_second_name(path: &Path) -> Result<(), StoreError
         Ok(lock) => lock.try_lock_shared().is_ok(),
         Err(e) => e.kind() == ErrorKind::NotFound,
     };
-    // It may have ended meanwhile: it releases the inode first.
+    // The instance may have ended meanwhile: it releases the inode first.
     match holder().filter(|_| is_free) {
         Some(identity) => {
             Err(StoreError::InUse { path: path.to_owned(), holder: under_another_name(identity) })
@@ -270,7 +280,7 @@ fn lock_path(path: &Path) -> Result<PathBuf, StoreError> {
     Ok(place::sibling(&place::real(path)?, ".lock"))
 }
 
-/// How often a lock that is only shared is still tried.
+/// The retries that are left for a lock that is only shared.
 struct LockRetries<'a> {
     path: &'a Path,
     left: u32,
@@ -314,12 +324,13 @@ fn name_in(lock: &File) -> String {
     }
 }
 
-/// The lock's file, made where there is none. Root may be working in a directory that belongs to the service: what is made there is the
-/// service's, or it could not start after a command of root's that failed.
+/// Opens the lock file, or creates it. Root may run a command in the service's directory: a file
+/// that root creates there gets the owner of the directory. Otherwise the service could not start
+/// after a failed command of root.
 fn opened(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o640).custom_flags(place::NO_LINKS);
-    // Whoever removes it in between is met again; nobody does so for ever.
+    // Another process may remove the file in between; retry then.
     for _ in 0..100 {
         match options.clone().create_new(true).open(path) {
             Ok(made) => {
@@ -337,7 +348,7 @@ fn opened(path: &Path) -> std::io::Result<File> {
             other => return other.map_err(place::explain_link),
         }
     }
-    Err(std::io::Error::other("it comes and goes"))
+    Err(std::io::Error::other("it is created and removed again and again"))
 }
 
 #[cfg(test)]

@@ -316,7 +316,7 @@ fn writable(path: &Path) -> Result<Connection, StoreError> {
         // cannot open the database.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         // A large sort must not leave payment tokens in a temporary file. Set this before anything
-        // is read, because a change discards what was read.
+        // is read, because a change makes SQLite read the schema again.
         conn.pragma_update(None, "temp_store", "memory")?;
         signature::sign(&conn)?;
         conn.set_prepared_statement_cache_capacity(STATEMENTS);

@@ -6,8 +6,8 @@ use std::path::Path;
 use super::processes;
 use crate::store::{Instance, sibling};
 
-/// Returns the processes that read the database at `path` now, as `name (process N)`; this one and the one that works on the database
-/// are not among them, as their transactions are short.
+/// Returns the processes that read the database at `path` now, as `name (process N)`. This process
+/// and the one that works on the database are left out, because their transactions are short.
 pub fn of(path: &Path) -> Vec<String> {
     let Ok(real) = path.canonicalize() else { return Vec::new() };
     let Ok(shm) = std::fs::metadata(sibling(&real, "-shm")) else { return Vec::new() };

@@ -1,15 +1,20 @@
-//! A restore: an earlier copy of the database is made the database again.
+//! A restore: an earlier copy of the database becomes the database again.
 //!
 //! ```text
-//!   copy beside it ─▶ check ─▶ one transaction in the copy ─▶ close the old one ─▶ the copy under the name to keep it by ─▶ exchange
+//! copy ─▶ check ─▶ one transaction in the copy ─▶ close the old database
+//!      ─▶ rename the copy to the name that the old database will have ─▶ exchange the two names
 //! ```
 //!
-//! Nothing that counts is touched before the copy is whole, checked and on the disk; the last step is one exchange of two
-//! names, so whenever the machine stops there is one whole database under the name. A -wal belongs to the file that it was written for and would ruin
-//! another one: the old database takes its own over before it is moved, or, where it is damaged, they are moved out of the way first and put back if the exchange fails.
+//! Nothing is changed at the database's path before the copy is whole, checked and on the disk. The
+//! last step is one exchange of two names, so there is always one whole database under the path,
+//! whenever the machine stops. A `-wal` belongs to the file that it was written for and would
+//! damage another one. So the commits of the old `-wal` are moved into the old database first.
+//! Where that database is damaged, its `-wal`, `-journal` and `-shm` are renamed before the exchange
+//! instead, and renamed back if it fails.
 //!
-//! An earlier database does not contain what was done since. So its unfinished intents park, its log continues under another id
-//! (entries that a reader saw under the old id may be missing), and its next complete sweep holds every deletion.
+//! An earlier database does not contain what was done since. So its unfinished intents are parked,
+//! its log continues under another id (a reader may have seen entries under the old id that are now
+//! missing), and its next complete sweep holds every deletion.
 
 mod moved_files;
 
@@ -32,20 +37,20 @@ use crate::store::log::{holds, mirror, passes, verify};
 use crate::store::outbox::engine;
 use crate::store::{Conn, Instance, StoreError, Tx};
 
-/// How many bytes are copied at once.
+/// PIECE controls how many bytes are copied at once.
 const PIECE: usize = 1 << 20;
 
-/// What SQLite keeps beside a database.
+/// The suffixes of the files that SQLite keeps next to a database.
 const COMPANIONS: [&str; 3] = ["-wal", "-journal", "-shm"];
 
-/// A restored database that is not in place yet.
+/// A restored database that is not at its path yet.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// How many customers are live in it.
     pub live: u64,
     /// Where its log ends.
     pub head: Head,
-    /// The last moment that it knows of.
+    /// The latest time in it.
     pub last_at: Option<String>,
     /// How many intents are parked.
     pub parked: u64,
@@ -53,11 +58,12 @@ pub struct Prepared {
     pub log_id: String,
 }
 
-/// Copies the database at `from` to the new file `to`, checks it, and makes it ready to be a database again; `at` is now. `from` is
-/// only read.
+/// Copies the database at `from` to the new file `to`, checks it, and prepares it to be used as a
+/// database; `at` is now. `from` is only read.
 ///
 /// # Errors
-/// [`StoreError::NotRestorable`] or [`StoreError::Newer`] where `from` cannot be restored, [`StoreError::InUse`] where a process works on it.
+/// [`StoreError::NotRestorable`] or [`StoreError::Newer`] where `from` cannot be restored;
+/// [`StoreError::InUse`] where a process works on it.
 pub fn prepare(from: &Path, to: &Path, at: &str, job: &CopyJob) -> Result<Prepared, StoreError> {
     let prepared = (|| {
         copy_files(from, to, job)?;
@@ -71,7 +77,7 @@ fn about_source(from: &Path, to: &Path, error: StoreError) -> StoreError {
     let unfit = |why: String| StoreError::NotRestorable { path: from.to_owned(), why };
     match error {
         StoreError::Damaged { why, .. } => unfit(format!("it is damaged ({why})")),
-        StoreError::Foreign { why, .. } => unfit(format!("{why}, and none of komoju-sync")),
+        StoreError::Foreign { why, .. } => unfit(why),
         StoreError::Missing(path) if path == to => unfit("it is empty".to_owned()),
         StoreError::Newer { found, known, .. } => StoreError::Newer { path: from.to_owned(), found, known },
         StoreError::Impossible(why) => unfit(why),
@@ -83,10 +89,11 @@ fn about_source(from: &Path, to: &Path, error: StoreError) -> StoreError {
     }
 }
 
-/// The file, and what SQLite left beside it: without its -wal the last commits would be missing.
+/// Copies the file, and what SQLite left next to it: without its `-wal` the last commits would be
+/// missing.
 fn copy_files(from: &Path, to: &Path, job: &CopyJob) -> Result<(), StoreError> {
     let unreadable = |source| StoreError::File { path: from.to_owned(), what: "cannot be read", source };
-    // Anything else might never end, or not even open.
+    // Another kind of file may have no end, or block when it is opened.
     if !fs::metadata(from).map_err(unreadable)?.is_file() {
         return Err(unreadable(std::io::Error::other("it is not a file")));
     }
@@ -148,7 +155,7 @@ fn make_ready(path: &Path, at: &str, job: &CopyJob) -> Result<Prepared, StoreErr
     Ok(prepared)
 }
 
-/// Removes from an earlier database what must not be used again.
+/// Resets what must not be used again in an earlier database, and gives its log a new id.
 fn reset_for_use(tx: &Tx<'_>, at: &str) -> Result<Prepared, StoreError> {
     let last_at = tx.query_row(
         "SELECT max(coalesce((SELECT max(coalesce(finished_at, started_at)) FROM pass), ''),
@@ -161,7 +168,7 @@ fn reset_for_use(tx: &Tx<'_>, at: &str) -> Result<Prepared, StoreError> {
     holds::hold_all_from(tx, at)?;
     // Send alerts again, because intents are parked now.
     tx.execute("DELETE FROM alert", [])?;
-    // The API's answers of that time are out of date.
+    // The API's answers in it are out of date.
     let log_id = tx.query_row(
         "UPDATE meta SET log_id = lower(hex(randomblob(16))), is_backup = 0, refused_since = NULL, throttled_until = NULL, slowed = NULL
          RETURNING log_id",
@@ -177,11 +184,12 @@ fn reset_for_use(tx: &Tx<'_>, at: &str) -> Result<Prepared, StoreError> {
     })
 }
 
-/// Gives `prepared` and the instance's lock to the owner of the database at `path`, or of its directory where there is no database yet.
-/// A service that runs as another user could not open them otherwise.
+/// Changes the owner of `prepared` and of the instance's lock file to the owner of the database at
+/// `path`, or of its directory where there is no database yet. Otherwise a service that runs as
+/// another user could not open them.
 ///
 /// # Errors
-/// Only root can give a file away.
+/// Only root can change the owner of a file.
 pub fn give_to_owner(prepared: &Path, path: &Path) -> Result<(), StoreError> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let old = fs::metadata(path).ok().filter(fs::Metadata::is_file);
@@ -212,8 +220,8 @@ pub fn give_to_owner(prepared: &Path, path: &Path) -> Result<(), StoreError> {
     given(&lock, place::open_plain(&lock), None)
 }
 
-/// Opens a file in a directory that this process made. The directory must still be ours: another user may own the one above it, and put
-/// another directory in its place.
+/// Opens a file in a directory that this process created. The directory must still be ours: another
+/// user may own the one above it, and replace it.
 fn open_own(path: &Path) -> std::io::Result<File> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let flags = place::NO_LINKS | libc::O_DIRECTORY;
@@ -227,25 +235,29 @@ fn open_own(path: &Path) -> std::io::Result<File> {
     Ok(File::from(file))
 }
 
-/// What was put in place, and of what.
+/// The files after a restore.
 #[derive(Clone, Debug, Default)]
 pub struct Replacement {
-    /// Where the database that was there is kept, if there was one.
+    /// The path of the old database, if there was one.
     pub kept: Option<PathBuf>,
-    /// Whether only its owner can read that: it holds personal data, and payment tokens of intents that were not settled.
+    /// Whether only its owner can read the old database. It holds personal data, and payment tokens
+    /// of unsettled intents.
     pub is_private: bool,
-    /// Customers that were erased in the old database and are in the new one with content; `None` where the old one cannot be read.
+    /// Customers that were erased in the old database and have content in the new one; `None` where
+    /// the old one cannot be read.
     pub lost_erasures: Option<Vec<String>>,
 }
 
-/// Puts `prepared`, a whole database alone in its file and on the same file system, in the place of the one at `path`; `stamp` goes
-/// into the name under which that one is kept. Call it with the instance taken.
+/// Replaces the database at `path` by `prepared`, a whole database in one file on the same file
+/// system. `stamp` becomes part of the old database's new name. The caller holds the [`Instance`].
 ///
-/// The new one is first given the name that the old one is to be kept under, and then both change names, in one step. So no file has
-/// two names at any moment (a database that is worked on by two names is ruined), and none is missing under the first.
+/// First `prepared` gets the name under which the old database will be kept. Then the two exchange
+/// their names in one step. So no file has two names at any moment, because a database that is used
+/// under two names is damaged. And there is always a file at `path`.
 ///
 /// # Errors
-/// Another program has the old database open, or the file system refuses. The old database is then still in its place.
+/// Another program has the old database open, or the file system refuses. The old database is then
+/// still at `path`.
 pub fn put_in_place(prepared: &Path, path: &Path, stamp: &str) -> Result<Replacement, StoreError> {
     put_in_place_by(prepared, path, stamp, |one, other| {
         rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, RenameFlags::EXCHANGE)
@@ -273,7 +285,7 @@ fn put_in_place_by(
     if !is_absent {
         fs::rename(prepared, &kept).map_err(failed("cannot be replaced"))?;
     }
-    // Under names that belong to neither of the two databases until those have changed theirs.
+    // Under names that belong to neither database, until the exchange is done.
     let mut moved = MovedFiles::default();
     let put = (|| {
         if !matches!(target, TargetFile::Closed(_)) {
@@ -289,7 +301,7 @@ fn put_in_place_by(
     if let Err(error) = put {
         moved.put_back();
         if !is_absent {
-            // Into the directory that goes with this process.
+            // Into the temporary directory, which this process removes.
             let _ = fs::rename(&kept, prepared);
         }
         return Err(error);
@@ -315,7 +327,8 @@ fn cannot_exchange(error: Errno) -> &'static str {
     }
 }
 
-/// Returns the customers that were erased more often in the old database than in the new one, and whose content the new one holds.
+/// Returns the customers that were erased more often in the old database than in the new one, and
+/// whose content the new one holds.
 fn lost_erasures(old: &Conn, prepared: &Path) -> Result<Vec<String>, StoreError> {
     let erased =
         "SELECT customer_id, count(*) FROM change_log WHERE kind = 'erased' GROUP BY customer_id ORDER BY 1";
@@ -339,7 +352,7 @@ fn lost_erasures(old: &Conn, prepared: &Path) -> Result<Vec<String>, StoreError>
     Ok(back)
 }
 
-/// Returns a name beside `path` that neither a file nor a companion of it has.
+/// Returns a free name next to `path`: neither a file nor one of its companions exists.
 fn free_name(path: &Path, stamp: &str) -> PathBuf {
     let exists = |name: &Path, suffix: &str| fs::symlink_metadata(place::sibling(name, suffix)).is_ok();
     let is_taken = |name: &Path| exists(name, "") || COMPANIONS.iter().any(|suffix| exists(name, suffix));

@@ -1,7 +1,9 @@
-//! Copies what stands in a schema from an attached database `source` to `main`: whole, or with the name of what cannot be copied.
+//! Copies the objects of a schema from the attached database `source` to `main`. Fails with the
+//! name of an object that cannot be copied.
 //!
-//! A virtual table (a full-text index, for one) keeps its content in ordinary tables, which are copied like all others. Its own line of
-//! the schema is then copied as it is, as `VACUUM` does it: so its module need not even be known here.
+//! A virtual table, such as a full-text index, keeps its content in ordinary tables, which are
+//! copied like all others. Its own row of the schema is then copied unchanged, as `VACUUM` does. So
+//! its module need not be known here.
 
 use std::path::Path;
 
@@ -9,12 +11,12 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::store::StoreError;
 
-/// What an object of a schema is.
+/// The kind of an object of a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::store) enum ObjectKind {
     /// A table with rows of its own.
     Table,
-    /// A table of a module.
+    /// A virtual table, which a module provides.
     Virtual,
     Index,
     Trigger,
@@ -22,7 +24,7 @@ pub(in crate::store) enum ObjectKind {
 }
 
 impl ObjectKind {
-    /// Returns the kind with this word.
+    /// Returns the kind with this name.
     pub(in crate::store) fn of(word: &str) -> Self {
         match word {
             "table" => Self::Table,
@@ -34,7 +36,8 @@ impl ObjectKind {
     }
 }
 
-/// An object of a schema. SQLite's own are not among them: it makes them with the others.
+/// An object of a schema. SQLite's internal objects are not listed, because SQLite creates them
+/// with the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::store) struct SchemaObject {
     pub(in crate::store) kind: ObjectKind,
@@ -44,7 +47,8 @@ pub(in crate::store) struct SchemaObject {
 }
 
 impl SchemaObject {
-    /// The error of a backup that must not leave this out. A failure that has nothing to do with the object stays what it is.
+    /// Returns the error of a backup that must not leave out this object. An error that has nothing
+    /// to do with the object is returned unchanged.
     pub(in crate::store) fn cannot_be_copied(&self, from: &Path, error: StoreError) -> StoreError {
         let StoreError::Statement(source) = &error else { return error };
         match source.sqlite_error_code() {
@@ -70,7 +74,7 @@ impl std::fmt::Display for SchemaObject {
     }
 }
 
-/// The objects of an attached database, in the order in which they were made.
+/// Returns the objects of an attached database, in the order of their creation.
 pub(in crate::store) fn objects(conn: &Connection, database: &str) -> Result<Vec<SchemaObject>, StoreError> {
     let mut statement = conn.prepare(&format!(
         "SELECT CASE WHEN type = 'table' AND rootpage = 0 THEN 'virtual' ELSE type END AS kind, name, tbl_name, sql
@@ -86,11 +90,11 @@ pub(in crate::store) fn objects(conn: &Connection, database: &str) -> Result<Vec
 
 /// The columns of a table of `source`.
 pub(in crate::store) struct TableColumns {
-    /// Those that are stored, quoted.
+    /// The stored columns, quoted.
     pub(in crate::store) stored: Vec<String>,
-    /// Whether others are generated from them.
+    /// Whether there are generated columns, too.
     has_generated: bool,
-    /// The name by which the number of a row is reached that no column holds.
+    /// The name of the row number, if no column holds it.
     hidden_rowid: Option<&'static str>,
 }
 
@@ -117,7 +121,8 @@ pub(in crate::store) fn columns(conn: &Connection, table: &str) -> Result<TableC
     })
 }
 
-/// Copies the rows of a table. Their numbers stay: an index of others may refer to them.
+/// Copies the rows of a table. Their row numbers stay, because an index of another program may
+/// refer to them.
 pub(in crate::store) fn rows(conn: &Connection, table: &SchemaObject) -> Result<(), StoreError> {
     let TableColumns { stored, has_generated, hidden_rowid } = columns(conn, &table.name)?;
     let name = quoted(&table.name);
@@ -134,7 +139,7 @@ pub(in crate::store) fn rows(conn: &Connection, table: &SchemaObject) -> Result<
     Ok(())
 }
 
-/// Copies from which number on AUTOINCREMENT continues.
+/// Copies the numbers from which AUTOINCREMENT continues.
 pub(in crate::store) fn sequences(conn: &Connection) -> Result<(), StoreError> {
     let exists = "SELECT count(*) FROM source.sqlite_schema WHERE name = 'sqlite_sequence'
                   AND EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = 'sqlite_sequence')";
@@ -146,7 +151,8 @@ pub(in crate::store) fn sequences(conn: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Copies a virtual table's line of the schema. The tables that hold its content are there already, and must not be made by it.
+/// Copies a virtual table's row of the schema. The tables that hold its content exist already, so
+/// the module must not create them.
 pub(in crate::store) fn virtual_table(conn: &Connection, table: &SchemaObject) -> Result<(), StoreError> {
     conn.pragma_update(None, "writable_schema", true)?;
     let line = "INSERT INTO main.sqlite_schema (type, name, tbl_name, rootpage, sql) VALUES ('table', ?1, ?1, 0, ?2)";
@@ -156,7 +162,7 @@ pub(in crate::store) fn virtual_table(conn: &Connection, table: &SchemaObject) -
     Ok(())
 }
 
-/// Refuses a copy in whose schema something of the source is missing.
+/// Refuses a copy whose schema lacks an object of the source.
 pub(in crate::store) fn must_be_whole(conn: &Connection, from: &Path) -> Result<(), StoreError> {
     let (source, copied) = (objects(conn, "source")?, objects(conn, "main")?);
     match source.iter().find(|object| !copied.contains(object)) {

@@ -1,22 +1,26 @@
-//! Scrubbing: every byte of the database file that holds no content becomes zero.
+//! Scrubbing: overwrites every byte of the database file that holds no content with zero.
 //!
-//! A value that left its row may still be anywhere SQLite ever moved it: between the cells of any page, behind the end of an overflow
-//! page, on a free page, and, through a free page that another table took over, in the pages of any table. `secure_delete` does
-//! not prevent that, and another program may have it off. So no page is trusted: all are walked, and what is not content is
-//! overwritten. Afterwards a byte of the file is content, structure, or zero; a value that no row holds is in none of them.
+//! A value that left its row may still be wherever SQLite ever moved it: between the cells of any
+//! page, behind the end of an overflow page, on a free page, or, through a free page that another
+//! table took over, in the pages of any table. `secure_delete` does not prevent that, and another
+//! program may have it off. So no page is trusted: all are read, and bytes that are not content are
+//! overwritten. Afterwards each byte of the file is content, structure or zero, so a value that no
+//! row holds is gone.
 //!
-//! One write transaction does it, through `sqlite_dbpage`, a table whose rows are the pages. Only pages that change are written, so it
-//! costs about as much as reading the file once; nothing depends on the names, triggers or columns that the schema has.
+//! One write transaction does it, through `sqlite_dbpage`, a table whose rows are the pages. Only
+//! pages that change are written, so it costs about as much as reading the file once. Nothing
+//! depends on the names, triggers or columns of the schema.
 //!
-//! Rejected: `VACUUM` (a million customers take a minute, during which nothing else can be written, and three times the file's size),
-//! and rewriting tables (it depends on every name in the schema, and leaves the root page and the pages of other tables).
+//! Rejected: `VACUUM`, because it takes a minute for a million customers, during which nothing else
+//! can be written, and three times the file's size; and rewriting tables, because that depends on
+//! every name in the schema, and leaves the root page and the pages of other tables.
 
 use rusqlite::TransactionBehavior;
 
 use super::page::{self, Malformed, PageUse};
 use crate::store::{Conn, StoreError, Tx};
 
-/// Overwrites all unused bytes and notes up to which mark that is done, in one transaction.
+/// Overwrites all unused bytes, and stores up to which marks that is done, in one transaction.
 pub(in crate::store) fn scrub(conn: &mut Conn) -> Result<(), StoreError> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let unused = find_unused(&tx)?;
@@ -74,7 +78,7 @@ fn find_unused(tx: &Tx<'_>) -> Result<Unused, StoreError> {
         look(number, used, &mut bytes)?;
     }
 
-    // Each trunk page lists at least itself, so there are no more of them than free pages.
+    // Each trunk page lists at least itself, so there are at most as many of them as free pages.
     let free: u32 = tx.query_row("SELECT freelist_count FROM pragma_freelist_count", [], |row| row.get(0))?;
     let mut trunk = page::first_trunk(&first).map_err(|Malformed| malformed(1))?;
     for _ in 0..free {
@@ -106,7 +110,7 @@ mod tests {
     use super::*;
     use crate::store::file::open;
 
-    /// How often the value stands in the database file.
+    /// Returns how often the value occurs in the database file.
     fn count(path: &Path) -> usize {
         std::fs::read(path).unwrap().windows(6).filter(|window| window == b"SECRET").count()
     }
@@ -117,7 +121,8 @@ mod tests {
         let path = directory.path().join("komoju.db");
         let mut conn = open::for_writing(&path).unwrap();
         let other = Connection::open(&path).unwrap();
-        // Free pages, first; then overflow pages, indexes and tables take some of them over, and leave their ends as they were.
+        // First there are free pages. Then overflow pages, indexes and tables take over some of
+        // them, and leave their ends unchanged.
         other
             .execute_batch(
                 "PRAGMA secure_delete = OFF;

@@ -1,8 +1,10 @@
-//! What is left of settled tokens and erased data outside of the rows, and how that is wiped: pages first, then the WAL.
+//! Wipes copies of settled tokens and of erased data that are left outside of rows: first in the
+//! pages, then in the WAL.
 //!
-//! A trigger counts each token that leaves its row (`meta.left_over_tokens`), and an erasure sets `meta.unscrubbed_erasure`. Scrubbing
-//! the pages and emptying the WAL each note how far they have come, so what enters meanwhile is never taken for done. What is left
-//! survives a restart, and is reported until no byte is left.
+//! A trigger counts each token that leaves its row (`meta.left_over_tokens`), and an erasure sets
+//! `meta.unscrubbed_erasure`. Scrubbing the pages and emptying the WAL each store the marks that
+//! they have reached. So data that is added meanwhile never counts as wiped. The backlog survives a
+//! restart, and is reported until no byte is left.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,10 +15,12 @@ use super::wal::{self, OldFrames};
 use super::{open, place, scrub};
 use crate::store::{Conn, StoreError, Tx};
 
-/// The most frames of the WAL that one attempt overwrites (40 MB): the database's only writer does it, and others wait for that.
-const MOST_FRAMES: u64 = 10_000;
+/// MAX_FRAMES controls how many frames of the WAL one attempt overwrites (40 MB). The database's
+/// only writer does it, and other writes wait for it.
+const MAX_FRAMES: u64 = 10_000;
 
-/// The most frames that one transaction overwrites: `stop` and other writers wait for one at most.
+/// BATCH controls how many frames one transaction overwrites. A stop and other writers wait for one
+/// transaction at most.
 const BATCH: u64 = 500;
 
 /// What may still hold copies of settled tokens or of erased data.
@@ -26,22 +30,23 @@ pub struct WipeBacklog {
     pub erasure: bool,
     /// Whether settled tokens may be left.
     pub tokens: bool,
-    /// Whether pages may hold some; otherwise only the WAL and the pages that it has yet to replace.
+    /// Whether pages may hold data. Otherwise only the WAL, and the pages that it will replace,
+    /// may.
     pub in_pages: bool,
-    /// Since when something is left.
+    /// Since when data is left.
     pub since: Option<String>,
-    /// Whether two attempts in a row could not wipe it.
+    /// Whether two attempts in a row failed to wipe it.
     pub is_blocked: bool,
 }
 
 impl WipeBacklog {
-    /// Whether anything is left.
+    /// Returns whether data is left.
     pub fn is_any(&self) -> bool {
         self.erasure || self.tokens
     }
 }
 
-/// Reads what is left.
+/// Returns what is left.
 pub fn backlog(conn: &Conn) -> Result<WipeBacklog, StoreError> {
     let sql = "SELECT unscrubbed_erasure IS NOT NULL, wiped_tokens <> left_over_tokens,
                       scrubbed_tokens <> left_over_tokens OR scrubbed_erasure IS NOT unscrubbed_erasure, wipe_since, wipe_blocked
@@ -57,7 +62,7 @@ pub fn backlog(conn: &Conn) -> Result<WipeBacklog, StoreError> {
     })?)
 }
 
-/// Notes that data was erased.
+/// Records that data was erased.
 pub(in crate::store) fn note_erasure(tx: &Tx<'_>) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE meta SET unscrubbed_erasure = abs(random() / 2),
@@ -67,7 +72,8 @@ pub(in crate::store) fn note_erasure(tx: &Tx<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Notes that the WAL alone may hold tokens, of rows that were never committed. The salt noted for earlier tokens proves nothing of these.
+/// Records that the WAL alone may hold tokens, of rows that were never committed. The salt that was
+/// stored for earlier tokens proves nothing about these.
 pub(in crate::store) fn note_in_wal(tx: &Tx<'_>) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE meta SET scrubbed_tokens = scrubbed_tokens + (scrubbed_tokens = left_over_tokens),
@@ -78,14 +84,14 @@ pub(in crate::store) fn note_in_wal(tx: &Tx<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Notes whether what is left could not be wiped by two attempts in a row.
+/// Records that two attempts in a row failed to wipe what is left.
 pub fn note_blocked(tx: &Tx<'_>) -> Result<(), StoreError> {
     tx.execute("UPDATE meta SET wipe_blocked = 1 WHERE wipe_blocked = 0 AND wipe_since IS NOT NULL", [])?;
     Ok(())
 }
 
-/// Wipes what is left, waiting up to `wait` for another writer, and as long for readers of the WAL; `false` if a reader keeps old
-/// pages.
+/// Wipes what is left. Waits up to `wait` for another writer, and up to `wait` for readers of the
+/// WAL. Returns `false` if a reader keeps old pages.
 pub(in crate::store) fn wipe(conn: &mut Conn, wait: Duration) -> Result<bool, StoreError> {
     let found = backlog(conn)?;
     if !found.is_any() {
@@ -111,7 +117,8 @@ fn wipe_now(conn: &mut Conn, in_pages: bool) -> Result<bool, StoreError> {
     Ok(is_clean)
 }
 
-/// Notes that the WAL was emptied after the pages were scrubbed at these marks. What left its row since then is still left.
+/// Records that the WAL was emptied after the pages were scrubbed up to these marks. Data that left
+/// its row since then is still left.
 fn note_wiped(conn: &Conn, tokens: i64, erasure: Option<i64>) -> Result<(), StoreError> {
     conn.execute(
         "UPDATE meta SET wiped_tokens = ?1, wipe_blocked = 0, scrubbed_erasure = NULL, scrubbed_wal = NULL,
@@ -122,28 +129,31 @@ fn note_wiped(conn: &Conn, tokens: i64, erasure: Option<i64>) -> Result<(), Stor
     Ok(())
 }
 
-/// Returns whether another process, such as Litestream, restarted the WAL after the pages were scrubbed, and no older frame is left.
-/// `salt` is what the WAL had then; the first call notes it.
+/// Returns whether another process, such as Litestream, restarted the WAL after the pages were
+/// scrubbed, and no older frame is left. `salt` is the WAL's salt at that time; the first call
+/// stores it.
 fn others_emptied_wal(conn: &mut Conn, salt: Option<i64>) -> Result<bool, StoreError> {
     let Some(path) = conn.path() else { return Ok(false) };
     let path = place::sibling(&place::real(Path::new(path))?, "-wal");
     let failed = |source| StoreError::File { path: path.clone(), what: "cannot be read", source };
     let Some(salt) = salt else {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        // Read under the write lock: another process that scrubs now would write its frames under a later salt.
+        // Read the salt under the write lock: another process that scrubs now would write its
+        // frames under a later salt.
         let salt = wal::salt(&path).map_err(failed)?;
         tx.execute("UPDATE meta SET scrubbed_wal = ?1", [salt])?;
         tx.commit()?;
         return Ok(false);
     };
-    let mut allowed = MOST_FRAMES;
+    let mut allowed = MAX_FRAMES;
     loop {
         match wal::older_frames(&path, salt).map_err(failed)? {
             OldFrames::NotRestarted => return Ok(false),
             OldFrames::Remaining(0) => return Ok(true),
             OldFrames::Remaining(_) if allowed == 0 => return Ok(false),
-            // A restart leaves older frames behind the new ones until something is written over them, and an idle database writes
-            // nothing. The WAL may restart once more meanwhile, so the frames are counted again after each batch.
+            // A restart leaves older frames behind the new ones until something overwrites them,
+            // and an idle database writes nothing. The WAL may restart once more meanwhile, so
+            // count the frames again after each batch.
             OldFrames::Remaining(frames) => {
                 let written = rewrite_pages(conn, frames.min(BATCH).min(allowed))?;
                 allowed = allowed.saturating_sub(written.max(1));
@@ -152,13 +162,14 @@ fn others_emptied_wal(conn: &mut Conn, salt: Option<i64>) -> Result<bool, StoreE
     }
 }
 
-/// Writes up to this many pages to the WAL, as they are; returns how many.
+/// Writes up to this many unchanged pages to the WAL. Returns how many.
 fn rewrite_pages(conn: &mut Conn, most: u64) -> Result<u64, StoreError> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let pages: u64 = tx.query_row("PRAGMA page_count", [], |row| row.get(0))?;
     let count = pages.min(most);
     {
-        // Through `sqlite_dbpage` a page is written even where it does not change, and no trigger or column takes part.
+        // Through `sqlite_dbpage` a page is written even if it does not change, and no trigger or
+        // column takes part.
         let mut write = tx.prepare("UPDATE sqlite_dbpage SET data = data WHERE pgno = ?1")?;
         for number in 1..=count {
             write.execute([number])?;
@@ -168,7 +179,8 @@ fn rewrite_pages(conn: &mut Conn, most: u64) -> Result<u64, StoreError> {
     Ok(count)
 }
 
-/// Empties the WAL into the database; `false` if a reader prevents that.
+/// Moves the content of the WAL into the database and truncates the WAL. Returns `false` if a
+/// reader prevents that.
 fn empty_wal(conn: &Conn) -> Result<bool, StoreError> {
     let busy: bool = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     Ok(!busy)
@@ -178,7 +190,7 @@ fn empty_wal(conn: &Conn) -> Result<bool, StoreError> {
 mod tests {
     use super::*;
 
-    /// `tokens`, `erasure` and `in_pages` of what is left.
+    /// Returns `tokens`, `erasure` and `in_pages` of the backlog.
     fn shown(conn: &Conn) -> [bool; 3] {
         let backlog = backlog(conn).unwrap();
         assert_eq!(backlog.is_any(), backlog.since.is_some());
@@ -246,14 +258,15 @@ mod tests {
         assert_eq!(salt, None, "the salt is noted again");
     }
 
-    /// How often the value stands in the file.
+    /// Returns how often the value occurs in the file.
     fn count(path: &Path) -> usize {
         std::fs::read(path).unwrap().windows(6).filter(|window| window == b"SECRET").count()
     }
 
     #[test]
     fn older_frames_behind_a_restarted_wal_are_overwritten() {
-        // The WAL has fewer frames than the database has pages, about as many, and so many that several batches are needed.
+        // The WAL has fewer frames than the database has pages, about as many, and so many that
+        // several batches are needed.
         for commits in [1, 60, 1500] {
             let directory = tempfile::TempDir::new().unwrap();
             let path = directory.path().join("komoju.db");
@@ -282,8 +295,9 @@ mod tests {
                 assert!(count(&wal) > 0);
             }
 
-            // As Litestream does: a checkpoint that is complete and keeps the file, and a read of the database alone, which no
-            // restart of the WAL waits for, but every checkpoint does.
+            // As Litestream does: a complete checkpoint that keeps the file, and a read of the
+            // database alone. No restart of the WAL waits for such a read, but every checkpoint
+            // does.
             reader.execute_batch("COMMIT").unwrap();
             let all: bool = other
                 .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
@@ -300,7 +314,7 @@ mod tests {
             assert!(wipe(&mut conn, soon).unwrap());
             assert_eq!((count(&wal), count(&path)), (0, 0), "{commits} commits");
             assert_eq!(backlog(&conn).unwrap(), WipeBacklog::default());
-            // The frame of the note that all is wiped comes last.
+            // The last frame is the one that records that all is wiped.
             let now = std::fs::metadata(&wal).unwrap().len();
             assert!(now == size || now == size + 24 + 4096, "the WAL grows by no more: {size}, {now}");
             let x: String = other.query_row("SELECT x FROM filled", [], |row| row.get(0)).unwrap();

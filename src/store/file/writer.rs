@@ -16,21 +16,25 @@ use super::{added, open, wipe};
 use crate::heartbeat::{self, Heartbeat};
 use crate::store::{Conn, StoreError, Tx};
 
-/// STEPS_A_TICK controls after how many steps of SQLite's machine a statement beats: some milliseconds of work.
+/// STEPS_A_TICK controls after how many steps of SQLite's virtual machine a statement ticks: some
+/// milliseconds of work.
 const STEPS_A_TICK: i32 = 10_000;
 
-/// How long the last checkpoint waits for readers to let go.
+/// LAST_CHECKPOINT_WAITS controls how long the last checkpoint waits for readers.
 const LAST_CHECKPOINT_WAITS: Duration = Duration::from_millis(200);
 
-/// How long upkeep waits for another writer, and for readers: a stop that comes then is still within its two seconds.
+/// UPKEEP_WAITS controls how long upkeep waits for another writer, and for readers. A stop that
+/// begins then still ends within its two seconds.
 const UPKEEP_WAITS: Duration = Duration::from_millis(200);
 
-/// How long an erasure waits for readers, and for the daemon between two transactions.
+/// WIPE_WAITS controls how long an erasure waits for readers, and for the daemon between two
+/// transactions.
 const WIPE_WAITS: Duration = Duration::from_secs(2);
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// The database, open for writing. Close it with [`Store::close`]; dropped, it loses nothing but leaves a longer WAL.
+/// The database, open for writing. Close it with [`Store::close`]. Dropping it loses nothing, but
+/// leaves a longer WAL.
 pub struct Store {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
@@ -40,7 +44,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens `path`, making or migrating it where needed.
+    /// Opens `path`. Creates or migrates the database where needed.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let heartbeat = Heartbeat::of("writing the database");
         let mut conn = opened(path, &heartbeat)?;
@@ -54,23 +58,26 @@ impl Store {
                 drop(idle);
                 job(&mut conn);
             }
-            // Do not wait for a reader that holds the WAL: the next process that stops truncates it.
+            // Do not wait for a reader that keeps the WAL: the next process that stops truncates
+            // it.
             let _ = conn.busy_timeout(LAST_CHECKPOINT_WAITS);
             let _ = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         });
         let thread = thread.map_err(|source| StoreError::File {
             path: path.to_owned(),
-            what: "no thread to write it",
+            what: "cannot be written, because no thread can be started",
             source,
         })?;
         let path = path.to_owned();
         Ok(Self { jobs: Some(jobs), thread: Some(thread), heartbeat, path, placement })
     }
 
-    /// Closes the database and opens it again, as after an I/O error: what was committed then is known only to the file.
+    /// Closes the database and opens it again, as after an I/O error: only the file shows then what
+    /// was committed.
     ///
     /// # Errors
-    /// It cannot be opened yet; or the path leads elsewhere by now, and then it is not closed either.
+    /// The database cannot be opened yet. Or the path leads to another file by now; then the old
+    /// connection stays open.
     pub async fn reopen(&self) -> Result<(), StoreError> {
         let (path, heartbeat) = (self.path.clone(), Arc::clone(&self.heartbeat));
         let placement = Arc::clone(&self.placement);
@@ -79,9 +86,10 @@ impl Store {
             if let Some(displacement) = placement.check() {
                 return Err(placement.error(displacement));
             }
-            // The handle of the old one is dropped only after there is a new one: SQLite keeps -wal and -shm meanwhile.
+            // Open the new connection before the old one is dropped, so that SQLite keeps `-wal`
+            // and `-shm`.
             let new = opened(&path, &heartbeat)?;
-            // The path may have come to lead elsewhere in between.
+            // The path may have changed in between.
             *placement = placement.again()?;
             *conn = new;
             Ok(())
@@ -89,17 +97,20 @@ impl Store {
         .await
     }
 
-    /// Whether the path still leads to the files that are open. Ask before anything is removed because it is recorded here.
+    /// Checks that the path still leads to the files that are open. Call it before something is
+    /// removed because the database has recorded it.
     ///
     /// # Errors
-    /// [`StoreError::Displaced`]: what is written from now on is lost when the process ends. See [`Store::save_displaced`].
+    /// [`StoreError::Displaced`]: what is written from now on is lost when the process ends. See
+    /// [`Store::save_displaced`].
     pub fn still_in_place(&self) -> Result<(), StoreError> {
         let placement = locked(&self.placement);
         placement.check().map_or(Ok(()), |displacement| Err(placement.error(displacement)))
     }
 
-    /// Saves what the open database holds after [`Store::still_in_place`] has failed, and returns the error to end with: it names what
-    /// was saved, and the commands that lead back. `stamp` goes into the name. Afterwards the store holds nothing.
+    /// Saves the content of the open database after [`Store::still_in_place`] has failed. Returns
+    /// the error to end with: it names what was saved, and the commands to continue with. `stamp`
+    /// becomes part of the copy's name. Afterwards the store is empty.
     pub async fn save_displaced(&self, stamp: String) -> StoreError {
         let placement = locked(&self.placement).clone();
         let saved = self.run(move |conn| {
@@ -116,7 +127,7 @@ impl Store {
         &self.heartbeat
     }
 
-    /// The file.
+    /// Returns the path of the database.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -134,8 +145,10 @@ impl Store {
         .await
     }
 
-    /// Like [`Store::write`], for what a pass records in log, mirror and holds; `work` writes no intent. Our triggers do not fire: they
-    /// ask for each row which program writes it, and that takes a tenth of an import. Where another program added a trigger, all fire.
+    /// Like [`Store::write`], for what a pass records in log, mirror and holds; `work` must not
+    /// write intents. Our triggers do not fire: for each row they check which program writes it,
+    /// and that takes a tenth of the time of an import. If another program added a trigger, all
+    /// triggers fire.
     pub async fn write_pass<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -149,7 +162,7 @@ impl Store {
         .await
     }
 
-    /// Makes an index for readers where it is missing; `stop` ends that, and gives `None`.
+    /// Creates an index for readers if it is missing. Returns `None` if `stop` ended it.
     pub async fn make_index_unless(
         &self,
         stop: impl Future<Output = ()>,
@@ -158,13 +171,14 @@ impl Store {
         self.run_unless(stop, move |conn| indexes::ensure(conn, index)).await
     }
 
-    /// Wipes what is left of settled tokens and erased data; `Some(false)` if a reader keeps old pages. `stop` ends it, and gives
-    /// `None`; then it is as if it had not begun.
+    /// Wipes copies of settled tokens and erased data. Returns `Some(false)` if a reader keeps old
+    /// pages, and `None` if `stop` ended it; it then has no effect.
     pub async fn wipe_unless(&self, stop: impl Future<Output = ()>) -> Result<Option<bool>, StoreError> {
         self.run_unless(stop, |conn| wipe::wipe(conn, UPKEEP_WAITS)).await
     }
 
-    /// Runs long work that can be done another time. `stop` ends it, rolls it back, and gives `None`.
+    /// Runs long work that can be retried another time. If `stop` ends it, it is rolled back, and
+    /// `None` is returned.
     async fn run_unless<T, F>(&self, stop: impl Future<Output = ()>, work: F) -> Result<Option<T>, StoreError>
     where
         T: Send + 'static,
@@ -190,7 +204,8 @@ impl Store {
             worked = &mut working => return worked,
         }
         stopped.store(true, Ordering::SeqCst);
-        // Work that is still queued will find the mark. The order of the two reads and writes is the same for both threads.
+        // Work that is still queued will see the flag, because both threads write and read the two
+        // flags in the same order.
         if !begun.load(Ordering::SeqCst) {
             return Ok(None);
         }
@@ -200,7 +215,7 @@ impl Store {
         }
     }
 
-    /// Runs `work` between transactions, on what is committed; it only reads.
+    /// Runs `work` between transactions, on the committed state. It only reads.
     pub async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -224,7 +239,7 @@ impl Store {
         answered.await.map_err(|_| StoreError::Closed)?.map_err(|e| e.with_path(&self.path))
     }
 
-    /// Ends the thread after what is queued, and empties the WAL into the database.
+    /// Ends the thread after the queued work, and empties the WAL into the database.
     pub fn close(mut self) {
         self.end();
     }
@@ -241,14 +256,16 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Opens a connection whose statements report progress, so that a long one does not look like a hang.
+/// Opens a connection whose statements report progress, so that a long statement does not look like
+/// a hang.
 fn opened(path: &Path, heartbeat: &Arc<Heartbeat>) -> Result<Connection, StoreError> {
     let conn = open::for_writing(path)?;
     watch(&conn, heartbeat, Arc::default())?;
     Ok(conn)
 }
 
-/// Lets statements beat, and end once `stopped` is set. A checkpoint has no steps, so it runs to its end.
+/// Makes statements tick, and end once `stopped` is set. A checkpoint has no steps, so it cannot be
+/// interrupted.
 fn watch(conn: &Connection, heartbeat: &Arc<Heartbeat>, stopped: Arc<AtomicBool>) -> Result<(), StoreError> {
     let heartbeat = Arc::clone(heartbeat);
     let step = move || {
@@ -270,14 +287,14 @@ impl Drop for Store {
     }
 }
 
-/// An existing database, open for an operator's command beside the daemon.
+/// A connection for an operator's command to an existing database. The daemon may run meanwhile.
 pub struct OperatorConnection {
     conn: Connection,
     path: PathBuf,
 }
 
 impl OperatorConnection {
-    /// Opens `path`, which is checked first and never migrated.
+    /// Opens `path`. The file is checked first and never migrated.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         Ok(Self { conn: open::for_operator(path)?, path: path.to_owned() })
     }
@@ -307,8 +324,9 @@ pub enum WipeOutcome {
     Failed(String),
 }
 
-/// The same, and then what was erased leaves pages and WAL. A failure after the commit is reported and is no error: the erasure is recorded
-/// as unfinished, and the daemon or the next `sync` finishes it.
+/// Like [`write_as_operator`], and then wipes what was erased from pages and WAL. A failure after
+/// the commit is a [`WipeOutcome`] and not an error: the erasure is recorded as unfinished, and the
+/// daemon or the next `sync` finishes it.
 pub fn write_and_wipe<T>(
     path: &Path,
     work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
@@ -323,7 +341,8 @@ pub fn write_and_wipe<T>(
     Ok((value, wiped))
 }
 
-/// Lets the schema's triggers fire, or not. A change makes SQLite prepare every statement again, so it is made where it is needed.
+/// Enables or disables the schema's triggers. A change makes SQLite prepare every statement again,
+/// so it is made only where needed.
 fn set_triggers(conn: &Connection, fire: bool) -> Result<(), StoreError> {
     if conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)? != fire {
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, fire)?;

@@ -32,7 +32,8 @@ fn what_a_link_leads_to_is_neither_read_nor_written() {
     drop(Instance::take(&at("komoju.db"), "run", Timestamp::UNIX_EPOCH).unwrap());
 }
 
-/// Whether another process could take the lock of the file's inode: another open file of it is as good as another process.
+/// Returns whether another process could take the lock of the file's inode. Another open file of
+/// the inode behaves like another process.
 fn is_free(path: &Path) -> bool {
     File::open(path).unwrap().try_lock().is_ok()
 }
@@ -51,7 +52,7 @@ fn database_and_prepared_file_are_locked_until_the_instance_ends() {
     assert!(!is_free(&at("komoju.db")));
     drop(instance);
     assert!(is_free(&at("komoju.db")));
-    // One that is there already is locked from the beginning.
+    // A file that exists is locked from the beginning.
     let instance = Instance::take(&at("komoju.db"), "run", Timestamp::UNIX_EPOCH).unwrap();
     assert!(!is_free(&at("komoju.db")));
     std::fs::hard_link(at("komoju.db"), at("other.db")).unwrap();
@@ -85,7 +86,7 @@ fn a_lock_that_root_makes_is_the_services() {
     use std::os::unix::fs::{MetadataExt, chown};
     let directory = tempfile::TempDir::new().unwrap();
     if chown(directory.path(), Some(12_345), Some(12_346)).is_err() {
-        // Not root: nothing to give away.
+        // Only root can change the owner of a file.
         return;
     }
     let path = directory.path().join("komoju.db");

@@ -1,4 +1,5 @@
-//! Files that are moved aside while another takes their place, and put back where that fails.
+//! The `-wal`, `-journal` and `-shm` of a database that is replaced: moved away before, and moved
+//! back if the replacement fails.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,7 +9,8 @@ use std::path::{Path, PathBuf};
 use super::COMPANIONS;
 use crate::store::file::place;
 
-/// The files beside a database that is moved: renamed out of the way first, then to the database's new name.
+/// Files next to a database: each with its old path, its current path, and its suffix. They first
+/// get names that belong to no database, and later the names that belong to the kept database.
 #[derive(Default)]
 pub(super) struct MovedFiles(pub(super) Vec<(PathBuf, PathBuf, &'static str)>);
 
@@ -31,12 +33,13 @@ impl MovedFiles {
         }
     }
 
-    /// Keeps those that hold commits and removes the others; returns whether any is kept. SQLite makes a -shm again from its -wal.
+    /// Keeps the files that hold commits and removes the others. Returns whether any is kept.
+    /// SQLite creates a `-shm` again from its `-wal`.
     pub(super) fn keep_commits(self, kept: &Path) -> bool {
         let mut holds_commits = false;
         for (_, file, suffix) in self.0 {
             let holds = suffix != "-shm" && fs::symlink_metadata(&file).is_ok_and(|found| found.len() > 0);
-            // One that cannot be renamed is kept under the name that it has.
+            // A file that cannot be renamed keeps its current name.
             let _ = match holds {
                 true => fs::rename(&file, place::sibling(kept, suffix)),
                 false => fs::remove_file(&file),
@@ -47,7 +50,7 @@ impl MovedFiles {
     }
 }
 
-/// Makes a file readable by its owner alone.
+/// Makes a file readable only by its owner.
 pub(super) fn make_private(path: &Path) -> std::io::Result<()> {
     place::open_plain(path)?.set_permissions(fs::Permissions::from_mode(0o600))
 }

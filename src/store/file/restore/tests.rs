@@ -29,7 +29,7 @@ fn only_what_was_prepared_here_is_given_away() {
     fs::write(&copy, "new").unwrap();
     try_it().unwrap();
     assert_eq!(fs::metadata(&copy).unwrap().mode() & 0o777, 0o666);
-    // Another directory in the place of ours.
+    // Another directory replaces ours.
     fs::rename(&scratch, at("moved")).unwrap();
     symlink(at("moved"), &scratch).unwrap();
     assert!(try_it().is_err());
@@ -38,7 +38,7 @@ fn only_what_was_prepared_here_is_given_away() {
     fs::set_permissions(&scratch, fs::Permissions::from_mode(0o777)).unwrap();
     assert!(try_it().unwrap_err().to_string().contains("cannot be given"));
     fs::set_permissions(&scratch, fs::Permissions::from_mode(0o700)).unwrap();
-    // And the lock.
+    // The lock file, too.
     fs::remove_file(at("komoju.db.lock")).unwrap();
     symlink(at("precious"), at("komoju.db.lock")).unwrap();
     untouched("a link in the place of the lock");
@@ -105,7 +105,7 @@ fn a_failed_exchange_leaves_all_as_it_was() {
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
     }
-    // Where nothing is replaced, what was left over stays as it was too.
+    // Where no database is replaced, left-over files are unchanged, too.
     fs::remove_file(at("komoju.db")).unwrap();
     fs::remove_file(at("copy.db")).unwrap();
     put_in_place(&at("copy.db"), &at("komoju.db"), "then").unwrap_err();

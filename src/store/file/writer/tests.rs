@@ -50,7 +50,7 @@ async fn work_that_is_called_off_in_the_queue_disturbs_nobody() {
     let (go_on, told) = mpsc::channel();
     let ran = Arc::new(AtomicBool::new(false));
     let it = Arc::clone(&ran);
-    // A statement is in the middle of its rows while the other work is called off.
+    // A statement is in the middle of its rows while the other work is cancelled.
     let others = move |conn: &Conn| {
         let mut statement = conn.prepare(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 99) SELECT i FROM n",
@@ -67,7 +67,7 @@ async fn work_that_is_called_off_in_the_queue_disturbs_nobody() {
     };
     let calling_off = async {
         begun.await.unwrap();
-        // Not before it lies in the queue.
+        // Cancel it once it is in the queue.
         let called_off = store.run_unless(tokio::task::yield_now(), move |_| {
             it.store(true, Ordering::Relaxed);
             Ok(7)
@@ -79,7 +79,7 @@ async fn work_that_is_called_off_in_the_queue_disturbs_nobody() {
     let (count, called_off) = tokio::join!(store.read(others), calling_off);
     assert_eq!(called_off.unwrap().unwrap(), None);
     assert_eq!(count.unwrap(), 99);
-    // Whatever lay in the queue is over when this is.
+    // When this read has run, all earlier work of the queue is done.
     store.read(|_| Ok(())).await.unwrap();
     assert!(!ran.load(Ordering::Relaxed), "it was called off");
 }
