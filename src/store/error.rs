@@ -342,7 +342,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_passes_and_other_failures_do_not() {
+    fn only_a_lock_is_busy() {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("db");
         let open = || {
@@ -360,14 +360,14 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_says_what_to_do() {
+    fn full_disk_error_says_what_to_do() {
         let conn = rusqlite::Connection::open_in_memory().unwrap();
         conn.execute_batch("CREATE TABLE t (x); PRAGMA max_page_count = 2").unwrap();
         let full = StoreError::from(conn.execute("INSERT INTO t VALUES (zeroblob(100000))", []).unwrap_err());
-        let told = full.with_path(Path::new("/there/komoju.db")).to_string();
+        let message = full.with_path(Path::new("/there/komoju.db")).to_string();
         assert!(
-            told.starts_with("there is no room to write /there/komoju.db: the disk is full. Make room;"),
-            "{told}"
+            message.starts_with("there is no room to write /there/komoju.db: the disk is full. Make room;"),
+            "{message}"
         );
     }
 }

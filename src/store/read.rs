@@ -308,7 +308,7 @@ mod tests {
     use komoju_core::{Kind, Origin};
 
     #[test]
-    fn record_of_the_past_is_the_record_of_the_view_for_any_types() {
+    fn past_record_equals_the_views_record_for_any_types() {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
         let cause = ChangeContext {
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn mirror_is_partial_until_the_first_whole_sweep_has_finished() {
+    fn mirror_is_partial_until_the_first_complete_sweep_has_ended() {
         let conn = open::in_memory();
         let is_partial =
             |at: Option<&str>| passes::is_partial(&conn, at.map(|at| at.parse().unwrap())).unwrap();

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_object_of_every_version_is_ours() {
+    fn objects_of_every_schema_version_are_ours() {
         let mut conn = Connection::open_in_memory().unwrap();
         signature::sign(&conn).unwrap();
         for version in 1..=usize::try_from(migrations::known_version()).unwrap() {
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_others_made_is_named() {
+    fn only_objects_of_other_programs_are_named() {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("komoju.db");
         let conn = open::for_writing(&path).unwrap();

@@ -247,7 +247,7 @@ mod tests {
     use crate::store::Store;
 
     #[test]
-    fn check_leaves_the_copy_as_it_is() {
+    fn check_does_not_change_the_copy() {
         let directory = tempfile::TempDir::new().unwrap();
         let at = |name: &str| directory.path().join(name);
         drop(Store::open(&at("komoju.db")).unwrap());

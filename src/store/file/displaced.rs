@@ -39,7 +39,7 @@ pub(in crate::store) struct Placement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Displacement {
     /// There is no file at the path.
-    Gone,
+    Missing,
     /// There is another file at the path, or another `-wal` with content.
     Replaced,
     /// The `-wal` or `-shm` is missing, or was replaced by one without content.
@@ -76,7 +76,7 @@ impl Placement {
     /// because of a missing permission or file handle, counts as unchanged.
     pub(in crate::store) fn check(&self) -> Option<Displacement> {
         match FileIdentity::at(&self.path) {
-            Ok(None) => return Some(Displacement::Gone),
+            Ok(None) => return Some(Displacement::Missing),
             Ok(Some(found)) if found != self.database => return Some(Displacement::Replaced),
             _ => {}
         }
@@ -111,7 +111,7 @@ impl Placement {
 
     fn said(&self, displacement: Displacement, way_back: String) -> StoreError {
         let (path, what) = match displacement {
-            Displacement::Gone => (self.path.clone(), "moved or removed"),
+            Displacement::Missing => (self.path.clone(), "moved or removed"),
             Displacement::Replaced => (self.path.clone(), "replaced"),
             Displacement::Without(suffix) => (place::sibling(&self.real, suffix), "removed or replaced"),
         };

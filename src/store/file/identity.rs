@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moved_file_is_found_and_a_removed_one_is_not() {
+    fn path_of_a_moved_file_is_found_and_of_a_removed_one_is_not() {
         let directory = tempfile::TempDir::new().unwrap();
         let at = |name: &str| directory.path().canonicalize().unwrap().join(name);
         std::fs::write(at("one"), "x").unwrap();

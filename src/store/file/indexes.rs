@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_into_memory_is_sorted_in_a_file() {
+    fn index_is_sorted_in_a_temporary_file() {
         let mut conn = open::in_memory();
         conn.pragma_update(None, "temp_store", "memory").unwrap();
         conn.execute_batch(

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_read_as_written_and_an_older_one_names_its_holder() {
+    fn lock_text_reads_back_and_the_old_form_names_its_holder() {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("lock");
         std::fs::write(&path, "`komoju-sync run` (process 7) since then").unwrap();

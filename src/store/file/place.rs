@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_of_a_file_leads_to_one_place_before_it_exists_and_after() {
+    fn links_to_one_file_resolve_to_one_path_before_and_after_it_exists() {
         let directory = tempfile::TempDir::new().unwrap();
         let at = |name: &str| directory.path().canonicalize().unwrap().join(name);
         symlink("second", at("first")).unwrap();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn path_is_quoted_for_a_shell_where_it_must_be() {
+    fn path_with_special_characters_is_quoted_for_a_shell() {
         assert_eq!(for_shell(Path::new("/a/b-1.db")), "/a/b-1.db");
         assert_eq!(for_shell(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_free_pages_and_pages_that_were_free_hold_is_scrubbed() {
+    fn free_pages_and_reused_pages_are_scrubbed() {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("komoju.db");
         let mut conn = open::for_writing(&path).unwrap();

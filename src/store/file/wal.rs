@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_another_salt_than_the_header_are_older() {
+    fn frame_with_another_salt_than_the_header_is_older() {
         let older = |file: &tempfile::NamedTempFile| older_frames(file.path(), 7).unwrap();
         assert_eq!(salt(wal(7, &[]).path()).unwrap(), 7);
         assert_eq!(older(&wal(7, &[7, 7])), OldFrames::NotRestarted, "the same WAL");

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn erasure_and_token_after_the_scrub_stay_left() {
+    fn erasure_and_token_after_a_scrub_stay_in_the_backlog() {
         let mut conn = open::in_memory();
         token_leaves_its_row(&conn);
         let first = erasure(&mut conn);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_that_were_never_committed_are_in_the_wal_alone() {
+    fn uncommitted_tokens_are_noted_in_the_wal_alone() {
         let mut conn = open::in_memory();
         let note = |conn: &mut Conn| {
             let tx = conn.transaction().unwrap();
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_that_enter_the_wal_after_its_restart_are_not_taken_for_wiped() {
+    fn token_in_the_wal_after_its_restart_is_not_counted_as_wiped() {
         let mut conn = open::in_memory();
         token_leaves_its_row(&conn);
         scrub::scrub(&mut conn).unwrap();

@@ -42,7 +42,7 @@ mod tests {
     use crate::store::file::open;
 
     #[test]
-    fn field_is_counted_in_sweeps_in_a_row() {
+    fn busy_field_counts_sweeps_in_a_row() {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
         let after = |fields: &[(&str, u64)], at: &str| {

@@ -324,7 +324,11 @@ fn sealed_entry_in(row: &Row<'_>) -> rusqlite::Result<SealedEntry> {
 fn word_in<T>(row: &Row<'_>, column: usize, read: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
     let word: String = row.get(column)?;
     let unknown = || {
-        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, format!("unknown word {word:?}").into())
+        rusqlite::Error::FromSqlConversionFailure(
+            column,
+            Type::Text,
+            format!("unknown value {word:?}").into(),
+        )
     };
     read(&word).ok_or_else(unknown)
 }

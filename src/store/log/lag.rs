@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_customers_wait_to_be_requested_again() {
+    fn scheduled_rechecks_are_bounded() {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
         let left_out = LeftOut { until: at(60), is_replaced: false, lag: None };
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn time_that_a_wrong_clock_wrote_keeps_no_customer_waiting() {
+    fn due_time_of_a_wrong_clock_is_replaced() {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
         let consistency = Consistency::seconds(60);

@@ -141,12 +141,17 @@ pub fn live_count(conn: &Conn) -> Result<u64, StoreError> {
     Ok(u64::try_from(live).unwrap_or(0))
 }
 
-/// Updates the counts: `live` customers became live, `gone` became tombstones, and `back` are no
-/// longer tombstones.
-pub(in crate::store) fn count(tx: &Tx<'_>, live: u64, gone: u64, back: u64) -> Result<(), StoreError> {
-    if live + gone + back > 0 {
+/// Updates the counts: `live` customers became live, `deleted` became tombstones, and `undeleted`
+/// are no longer tombstones.
+pub(in crate::store) fn count(
+    tx: &Tx<'_>,
+    live: u64,
+    deleted: u64,
+    undeleted: u64,
+) -> Result<(), StoreError> {
+    if live + deleted + undeleted > 0 {
         tx.prepare_cached("UPDATE meta SET live = live + ?1 - ?2, deleted = deleted + ?2 - ?3")?
-            .execute(params![live, gone, back])?;
+            .execute(params![live, deleted, undeleted])?;
     }
     Ok(())
 }
@@ -258,7 +263,7 @@ mod tests {
     use komoju_core::{Kind, Origin};
 
     #[test]
-    fn only_who_was_live_by_then_can_become_a_suspect() {
+    fn suspect_candidates_were_live_before_the_head() {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
         let cause = ChangeContext {

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn same_texts_are_known_in_any_order_and_others_are_not() {
+    fn unchanged_texts_hit_in_any_order_and_changed_ones_miss() {
         let mut conn = open::in_memory();
         imported(&mut conn, 2000);
         let orders: [Vec<i64>; 4] = [

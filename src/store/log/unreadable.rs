@@ -74,8 +74,8 @@ pub fn has_room(conn: &Conn) -> Result<bool, StoreError> {
 
 /// Removes the rows that a complete sweep did not find again, and counts the sweep in the others.
 pub fn conclude(tx: &Tx<'_>, sweep: PassId) -> Result<(), StoreError> {
-    let gone = "DELETE FROM unreadable_customer WHERE pass_id IS NULL OR pass_id < ?1";
-    tx.prepare_cached(gone)?.execute([sweep])?;
+    let delete = "DELETE FROM unreadable_customer WHERE pass_id IS NULL OR pass_id < ?1";
+    tx.prepare_cached(delete)?.execute([sweep])?;
     let found = "UPDATE unreadable_customer SET sweeps = sweeps + 1 WHERE pass_id = ?1";
     tx.prepare_cached(found)?.execute([sweep])?;
     Ok(())

@@ -124,7 +124,7 @@ mod tests {
     use crate::store::file::open;
 
     #[test]
-    fn log_that_is_read_in_pieces_shows_each_fitting_customer() {
+    fn log_read_in_chunks_yields_each_matching_customer() {
         let conn = open::in_memory();
         let add = |seq: i64, kind: &str, email: &str| {
             let body = format!(r#"{{"id":"c{seq}","email":"{email}"}}"#);

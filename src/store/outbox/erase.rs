@@ -3,7 +3,7 @@
 //!
 //! Rows stay where they prove something: the log's entries without content and salt, and an
 //! intent's row as a record of its existence and outcome. The customer's id stays in both, so that
-//! it is known who was erased.
+//! it is known which customer was erased.
 //!
 //! An erasure is finished when no byte of the content is left in the file and its WAL
 //! ([`crate::store::file::wipe`]). Until then it is unfinished; the daemon or the next `sync`
@@ -209,8 +209,8 @@ struct IntentContent {
 }
 
 /// Returns the intents whose content is erased, and those that keep data of the customer. A settled
-/// create without a customer is erased too if it has one of the emails, because it is about the
-/// same person.
+/// create without a customer is erased too if it has one of the emails, because it holds the
+/// same personal data.
 fn intents_of(
     conn: &Conn,
     id: &CustomerId,

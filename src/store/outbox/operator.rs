@@ -5,14 +5,14 @@
 
 use rusqlite::params;
 
-use super::rows::{IntentRow, find, is_erased};
+use super::rows::{StoredIntent, find, is_erased};
 use super::{engine, spool};
 use crate::store::{Conn, StoreError, Tx};
 use komoju_core::intent::lifecycle::{Lifecycle, Outcome, Retry};
 use komoju_core::intent::{Body, MASKED_TOKEN, Rule, Wish};
 use komoju_core::plan::settle::IntentUpdate;
 
-fn must_find(conn: &Conn, id: &str) -> Result<IntentRow, StoreError> {
+fn must_find(conn: &Conn, id: &str) -> Result<StoredIntent, StoreError> {
     find(conn, id)?.ok_or_else(|| {
         StoreError::Refused(format!(
             "there is no intent {id}; `komoju-sync intent list --all` shows them all"

@@ -88,7 +88,7 @@ pub(super) fn is_erased(conn: &Conn, id: &str) -> Result<bool, StoreError> {
 
 /// An intent as the operator's commands need it.
 #[derive(Clone, Debug)]
-pub struct IntentRow {
+pub struct StoredIntent {
     /// Its place in the order of acceptance.
     pub position: i64,
     /// Its state, its attempts, and whether an outcome is unknown.
@@ -98,13 +98,13 @@ pub struct IntentRow {
 }
 
 /// Returns the intent with this id.
-pub fn find(conn: &Conn, id: &str) -> Result<Option<IntentRow>, StoreError> {
+pub fn find(conn: &Conn, id: &str) -> Result<Option<StoredIntent>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT position, state, outcome_unknown, attempts, op, customer_id, body, expect, not_before
          FROM intents JOIN outbox USING (position) WHERE id = ?1",
     )?;
     let found = statement.query_row([id], |row| {
-        Ok(IntentRow { position: row.get(0)?, life: life_in(row, 1)?, intent: intent_in(row, 4) })
+        Ok(StoredIntent { position: row.get(0)?, life: life_in(row, 1)?, intent: intent_in(row, 4) })
     });
     Ok(found.optional()?)
 }

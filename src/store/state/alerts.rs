@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn each_thing_is_told_once_and_forgotten_when_it_clears() {
+    fn alert_is_sent_once_and_removed_when_it_clears() {
         let mut conn = open::in_memory();
         let tx = conn.transaction().unwrap();
         assert!(is_noted(&tx, Fresh).unwrap() && is_noted(&tx, Stale).unwrap() && is_empty(&tx).unwrap());
@@ -154,7 +154,7 @@ mod tests {
             .unwrap();
         note(&tx, Overdue, "2026-01-03").unwrap();
         note(&tx, Stale, "2026-01-03").unwrap();
-        assert!(is_noted(&tx, Stale).unwrap(), "what was told stands until it is fresh");
+        assert!(is_noted(&tx, Stale).unwrap(), "a sent alert stays until the mirror is fresh");
         let second = [
             ("held_deletions".to_owned(), 2, 1),
             ("key_refused".to_owned(), 1, 1),

@@ -1,18 +1,18 @@
 use super::*;
 
 #[test]
-fn what_a_link_leads_to_is_neither_read_nor_written() {
+fn lock_file_that_is_a_link_is_refused_and_its_target_unchanged() {
     let directory = tempfile::TempDir::new().unwrap();
     let at = |name: &str| directory.path().join(name);
     std::fs::write(at("precious"), "precious").unwrap();
     let lock = at("komoju.db.lock");
     let refused = |part: &str| {
-        for told in [
+        for error in [
             Instance::take(&at("komoju.db"), "run", Timestamp::UNIX_EPOCH).unwrap_err(),
             Instance::share(&at("komoju.db")).unwrap_err(),
         ] {
-            let source = std::error::Error::source(&told).map(ToString::to_string).unwrap_or_default();
-            assert!(format!("{told}: {source}").contains(part), "{told}: {source}");
+            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            assert!(format!("{error}: {source}").contains(part), "{error}: {source}");
         }
         assert_eq!(std::fs::read(at("precious")).unwrap(), b"precious");
     };
@@ -82,7 +82,7 @@ fn log_mark_is_kept_for_the_next_instance() {
 }
 
 #[test]
-fn a_lock_that_root_makes_is_the_services() {
+fn lock_file_that_root_creates_gets_the_directorys_owner() {
     use std::os::unix::fs::{MetadataExt, chown};
     let directory = tempfile::TempDir::new().unwrap();
     if chown(directory.path(), Some(12_345), Some(12_346)).is_err() {
@@ -96,16 +96,16 @@ fn a_lock_that_root_makes_is_the_services() {
 }
 
 #[test]
-fn a_look_keeps_no_process_out_and_a_copy_is_named() {
+fn shared_lock_blocks_a_start_only_while_it_is_held() {
     let directory = tempfile::TempDir::new().unwrap();
     let path = directory.path().join("komoju.db");
     drop(Instance::share(&path).unwrap());
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "who only looks leaves nothing");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "a shared lock leaves no file");
 
     let now = Timestamp::UNIX_EPOCH;
     drop(Instance::take(&path, "run", now).unwrap());
     let sharing = Instance::share(&path).unwrap();
-    assert_eq!(Instance::holder(&path).unwrap(), None, "nobody works on it");
+    assert_eq!(Instance::holder(&path).unwrap(), None, "no process works on it");
     let refused = Instance::take(&path, "run", now).unwrap_err().to_string();
     assert!(
         refused.contains("is being read by `komoju-sync restore` or `komoju-sync sync --dry-run`"),

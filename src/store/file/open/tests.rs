@@ -4,7 +4,7 @@ use super::super::migrations::known_version;
 use super::*;
 
 #[test]
-fn looking_at_a_file_takes_no_lock_away_from_those_who_have_it_open() {
+fn opening_and_closing_again_keeps_the_locks_of_open_connections() {
     let directory = tempfile::TempDir::new().unwrap();
     let path = directory.path().join("komoju.db");
     let conn = for_writing(&path).unwrap();
@@ -24,7 +24,7 @@ fn looking_at_a_file_takes_no_lock_away_from_those_who_have_it_open() {
 }
 
 #[test]
-fn where_temporary_files_have_no_room_it_is_said_that_it_may_be_theirs() {
+fn full_disk_error_names_the_temporary_directory() {
     let directory = tempfile::TempDir::new().unwrap();
     let path = directory.path().join("komoju.db");
     let mut conn = for_writing(&path).unwrap();
@@ -34,16 +34,16 @@ fn where_temporary_files_have_no_room_it_is_said_that_it_may_be_theirs() {
         )?;
         Ok(())
     });
-    let told = full.unwrap_err().to_string();
-    assert!(told.contains("komoju.db, or in SQLite's directory for temporary files"), "{told}");
+    let message = full.unwrap_err().to_string();
+    assert!(message.contains("komoju.db, or in SQLite's directory for temporary files"), "{message}");
     let kept: i64 = conn.query_row("PRAGMA temp_store", [], |row| row.get(0)).unwrap();
     assert_eq!(kept, 2, "in memory, as before");
 }
 
 #[test]
-fn the_migrations_are_valid_and_counted() {
+fn migrations_are_valid_and_counted() {
     let conn = in_memory();
     let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
-    let told: i64 = conn.query_row("SELECT schema_version FROM mirror_info", [], |row| row.get(0)).unwrap();
-    assert_eq!((version, told), (known_version(), known_version()));
+    let stored: i64 = conn.query_row("SELECT schema_version FROM mirror_info", [], |row| row.get(0)).unwrap();
+    assert_eq!((version, stored), (known_version(), known_version()));
 }

@@ -3,7 +3,7 @@ use std::os::unix::fs::symlink;
 use super::*;
 
 #[test]
-fn only_what_was_prepared_here_is_given_away() {
+fn only_a_file_prepared_here_changes_its_owner() {
     let directory = tempfile::TempDir::new().unwrap();
     let at = |name: &str| directory.path().join(name);
     let database = at("komoju.db");
@@ -49,7 +49,7 @@ fn bytes_of(path: &Path) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn at_no_moment_has_a_database_two_names_or_another_ones_wal() {
+fn replaced_database_never_has_two_names_or_a_foreign_wal() {
     let directory = tempfile::TempDir::new().unwrap();
     let at = |name: &str| directory.path().join(name);
     let (path, prepared) = (at("komoju.db"), at("copy.db"));
@@ -88,16 +88,17 @@ fn at_no_moment_has_a_database_two_names_or_another_ones_wal() {
 }
 
 #[test]
-fn a_failed_exchange_leaves_all_as_it_was() {
+fn failed_exchange_changes_nothing() {
     let directory = tempfile::TempDir::new().unwrap();
     let at = |name: &str| directory.path().join(name);
     for errno in [rustix::io::Errno::INVAL, rustix::io::Errno::IO] {
         for (name, content) in [("copy.db", "new"), ("komoju.db", "damaged"), ("komoju.db-wal", "commits")] {
             fs::write(at(name), content).unwrap();
         }
-        let told = put_in_place_by(&at("copy.db"), &at("komoju.db"), "then", |_, _| Err(errno)).unwrap_err();
+        let message =
+            put_in_place_by(&at("copy.db"), &at("komoju.db"), "then", |_, _| Err(errno)).unwrap_err();
         assert_eq!(
-            told.to_string().contains("cannot change two names in one step"),
+            message.to_string().contains("cannot change two names in one step"),
             errno == rustix::io::Errno::INVAL
         );
         for (name, content) in [("copy.db", "new"), ("komoju.db", "damaged"), ("komoju.db-wal", "commits")] {

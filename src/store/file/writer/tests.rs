@@ -1,17 +1,17 @@
 use super::*;
 
-const FOR_EVER: &str =
+const ENDLESS: &str =
     "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
 
 #[tokio::test]
-async fn long_work_ends_when_told_and_leaves_nothing() {
+async fn long_work_that_is_stopped_is_rolled_back() {
     let directory = tempfile::TempDir::new().unwrap();
     let store = Store::open(&directory.path().join("komoju.db")).unwrap();
     let (began, begun) = oneshot::channel();
     let work = |tx: &Tx<'_>| {
         tx.execute("UPDATE meta SET throttled_until = 'x'", [])?;
         let _ = began.send(());
-        Ok(tx.query_row(FOR_EVER, [], |row| row.get::<_, i64>(0))?)
+        Ok(tx.query_row(ENDLESS, [], |row| row.get::<_, i64>(0))?)
     };
     let stop = async {
         let _ = begun.await;
@@ -43,11 +43,11 @@ async fn triggers_fire_again_after_a_pass_has_written() {
 }
 
 #[tokio::test]
-async fn work_that_is_called_off_in_the_queue_disturbs_nobody() {
+async fn work_cancelled_in_the_queue_does_not_run() {
     let directory = tempfile::TempDir::new().unwrap();
     let store = Store::open(&directory.path().join("komoju.db")).unwrap();
     let (began, begun) = oneshot::channel();
-    let (go_on, told) = mpsc::channel();
+    let (resume, resumed) = mpsc::channel();
     let ran = Arc::new(AtomicBool::new(false));
     let it = Arc::clone(&ran);
     // A statement is in the middle of its rows while the other work is cancelled.
@@ -58,28 +58,28 @@ async fn work_that_is_called_off_in_the_queue_disturbs_nobody() {
         let mut rows = statement.query([])?;
         rows.next()?;
         let _ = began.send(());
-        let _ = told.recv();
+        let _ = resumed.recv();
         let mut count = 1;
         while rows.next()?.is_some() {
             count += 1;
         }
         Ok(count)
     };
-    let calling_off = async {
+    let cancelling = async {
         begun.await.unwrap();
         // Cancel it once it is in the queue.
-        let called_off = store.run_unless(tokio::task::yield_now(), move |_| {
+        let cancelled = store.run_unless(tokio::task::yield_now(), move |_| {
             it.store(true, Ordering::Relaxed);
             Ok(7)
         });
-        let called_off = tokio::time::timeout(Duration::from_secs(30), called_off).await;
-        go_on.send(()).unwrap();
-        called_off
+        let cancelled = tokio::time::timeout(Duration::from_secs(30), cancelled).await;
+        resume.send(()).unwrap();
+        cancelled
     };
-    let (count, called_off) = tokio::join!(store.read(others), calling_off);
-    assert_eq!(called_off.unwrap().unwrap(), None);
+    let (count, cancelled) = tokio::join!(store.read(others), cancelling);
+    assert_eq!(cancelled.unwrap().unwrap(), None);
     assert_eq!(count.unwrap(), 99);
     // When this read has run, all earlier work of the queue is done.
     store.read(|_| Ok(())).await.unwrap();
-    assert!(!ran.load(Ordering::Relaxed), "it was called off");
+    assert!(!ran.load(Ordering::Relaxed), "it was cancelled");
 }

@@ -42,7 +42,7 @@ pub(crate) fn passes_the_triggers(intent: &Intent) {
             )
             .expect("what may be referred to may be an id");
         }
-        let accepted = accept(&tx, intent, Door::File, Some("somebody"));
+        let accepted = accept(&tx, intent, Door::File, Some("submitter"));
         let accepted = accepted.unwrap_or_else(|why| panic!("{intent:?}: {why}"));
         let sql = "SELECT op, customer_id, body, expect, not_before FROM intents WHERE id = ?1";
         let back = tx.query_row(sql, [accepted.id()], |row| Ok(intent_in(row, 0)));

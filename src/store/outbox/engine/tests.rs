@@ -43,11 +43,11 @@ fn row(conn: &Connection) -> (String, bool, Option<String>) {
 
 #[test]
 fn interrupted_attempt_is_due_at_once_and_unknown_if_a_byte_may_have_left() {
-    let told = Some("2026-06-01T11:00:01.000Z");
+    let server_time = Some("2026-06-01T11:00:01.000Z");
     for (op, key, server, is_unknown) in [
         ("update", None, None, true),
         ("delete", None, None, true),
-        ("create", Some("k"), told, true),
+        ("create", Some("k"), server_time, true),
         // A create is sent only after the server's time was stored.
         ("create", Some("k"), None, false),
     ] {
@@ -64,10 +64,10 @@ fn interrupted_attempt_is_due_at_once_and_unknown_if_a_byte_may_have_left() {
 
 #[test]
 fn restored_create_without_a_server_time_is_dated_an_hour_before_its_first_attempt() {
-    let told = Some("2026-06-01T10:30:00.000Z");
+    let server_time = Some("2026-06-01T10:30:00.000Z");
     for (op, key, server, dated) in [
         ("create", Some("k"), None, Some("2026-06-01T10:00:00.000Z")),
-        ("create", Some("k"), told, told),
+        ("create", Some("k"), server_time, server_time),
         ("update", None, None, None),
     ] {
         let mut conn = sending(op, key, server);
