@@ -16,8 +16,10 @@
 //! - A file that is not ours, is damaged or is newer than this program is never written to
 //!   ([`file::open`]).
 //!
-//! Rejected: an async pool, because SQLite has one writer; and deferred transactions for writers,
-//! because their upgrade fails at once under contention, whatever the busy timeout is.
+//! Rejected:
+//! - An async pool, because SQLite has one writer.
+//! - Deferred transactions for writers. Their upgrade fails at once under contention, whatever the
+//!   busy timeout is.
 
 pub mod error;
 pub mod file;

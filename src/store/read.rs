@@ -87,8 +87,8 @@ pub struct ChangeFilter {
 /// then holds no transaction open, which would keep the WAL from being emptied.
 pub(super) const CHUNK: usize = 500;
 
-/// Shows `visit` rows in chunks: `chunk` reads up to [`CHUNK`] rows after the value of the column
-/// `key` in the last row, or from the beginning.
+/// Shows `visit` rows in chunks. `chunk` reads up to [`CHUNK`] rows after the last row's value in
+/// the column `key`, or from the beginning.
 pub(super) fn in_chunks(
     mut chunk: impl FnMut(Option<&Value>) -> Result<Vec<Record>, StoreError>,
     key: &str,

@@ -1,5 +1,5 @@
-//! State that survives a restart and is not in the log: the account, the last confirmed time, the
-//! learned request rate, and the alerts that were sent.
+//! State that survives a restart and is not in the log: account, last confirmed time, learned
+//! request rate, and sent alerts.
 
 pub mod account;
 pub mod alerts;

@@ -50,7 +50,7 @@ pub(in crate::store) fn has_triggers(conn: &Connection) -> Result<bool, StoreErr
     Ok(false)
 }
 
-/// Returns the names of the objects that were added to the database at `path`, for a message;
+/// Returns the names of the objects that were added to the database at `path`, for a message.
 /// `None` where there are none or they cannot be read.
 pub(in crate::store) fn named(path: &Path) -> Option<String> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -6,9 +6,10 @@
 //! and needs no `-wal`. It is marked as a backup, and a daemon does not start on it, because its
 //! unfinished intents may have been carried out since. [`super::restore`] makes a database of it.
 //!
-//! Rejected: SQLite's backup API, which copies free pages too; and VACUUM INTO with the tokens
-//! wiped afterwards, which first writes the tokens to the backup's directory and leaves them there
-//! if the machine stops.
+//! Rejected:
+//! - SQLite's backup API, because it copies free pages too.
+//! - VACUUM INTO with the tokens wiped afterwards. It first writes the tokens to the backup's
+//!   directory, and leaves them there if the machine stops.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
@@ -99,9 +100,9 @@ pub fn publish(made: &Path, to: &Path) -> Result<(), StoreError> {
     place::sync_directory(to).map_err(failed)
 }
 
-/// Returns whether `file` belongs to the database at `path`: it has a name that the database's
-/// files have or may get, by whichever path its directory is reached, or it is one of these files
-/// under another name.
+/// Returns whether `file` belongs to the database at `path`. It does if it has a name that the
+/// database's files have or may get, by whichever path its directory is reached. It also does if it
+/// is one of these files under another name.
 ///
 /// # Errors
 /// The database's directory cannot be used.
@@ -173,7 +174,7 @@ fn copy(from: &Path, to: &Path, job: &CopyJob) -> Result<(), StoreError> {
 /// The table whose rows are copied one by one where they may hold a token.
 const INTENTS: &str = "intents";
 
-/// Selects rows that may hold a token: the body is no JSON object, contains a token, or contains
+/// Selects rows that may hold a token. Their body is no JSON object, contains a token, or contains
 /// escapes, which may hide the name of its field.
 const MAY_HOLD_A_TOKEN: &str = "body IS NOT NULL
      AND (typeof(body) <> 'text' OR NOT json_valid(body) OR CASE WHEN json_valid(body) THEN json_type(body) <> 'object' END

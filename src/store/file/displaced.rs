@@ -1,7 +1,7 @@
 //! Detects that the path of an open database leads to another file or to none, and saves the
 //! content of the open database.
 //!
-//! A process is not notified when a file is replaced, moved or removed: what it writes afterwards
+//! A process is not notified when a file is replaced, moved or removed. What it writes afterwards
 //! goes to a file without a name, and is lost when the process ends.
 
 use std::fs::{self, File, OpenOptions, Permissions};

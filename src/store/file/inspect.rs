@@ -155,7 +155,7 @@ pub(super) fn is_empty(conn: &Connection) -> Result<bool, StoreError> {
     Ok(conn.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?)
 }
 
-/// Refuses to create a database where one was moved or removed by mistake: its `-wal` or `-journal`
+/// Refuses to create a database where one was moved or removed by mistake. Its `-wal` or `-journal`
 /// still has content, which SQLite would delete, or a copy of it was saved.
 pub(super) fn refuse_left_over(path: &Path) -> Result<(), StoreError> {
     let real = place::real(path)?;

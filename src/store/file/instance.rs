@@ -231,9 +231,9 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // Release the inode first. Unlock explicitly: a child that is being started shares the open
-        // file until it runs its program, so closing the file would leave the lock to the child for
-        // that moment.
+        // Release the inode first. Unlock explicitly, because a child that is being started shares
+        // the open file until it runs its program. If the file were only closed, the child would
+        // have the lock for that moment.
         drop(locked(&self.inode).take());
         drop(locked(&self.prepared).take());
         if let Some(lock) = locked(&self.lock).take() {

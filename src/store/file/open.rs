@@ -1,6 +1,6 @@
 //! Opening the database file, after checks of its application id, its structure and its version.
 //!
-//! The application id is read from the file's header, byte by byte, before SQLite opens the file:
+//! The application id is read from the file's header, byte by byte, before SQLite opens the file.
 //! SQLite can write to a foreign database when it opens it, because it rolls back a left-over
 //! journal. Only a file with our application id is opened, and only one that passes the checks is
 //! migrated. A missing or empty file becomes a new database.
@@ -33,8 +33,9 @@ const ANOTHER_PROGRAM: &str =
     "another program that has it open (an SQL client, a report): close that, and try again";
 
 /// STATEMENTS controls how many compiled statements a connection keeps. It is above the number of
-/// statements of a push or a pass (about 120 in the whole store), so that none is compiled twice:
-/// each costs more than its execution, because the triggers of its table are compiled with it.
+/// statements of a push or a pass (about 120 in the whole store), so that none is compiled twice.
+/// Compiling a statement costs more than its execution, because the triggers of its table are
+/// compiled with it.
 const STATEMENTS: usize = 256;
 
 /// BUSY_WITHOUT_TRACE controls how long a connection of [`without_trace`] waits for a lock.
@@ -55,7 +56,7 @@ pub fn for_writing(path: &Path) -> Result<Connection, StoreError> {
     let result = (|| {
         if conn.pragma_query_value(None, "application_id", |row| row.get::<_, u32>(0))? != APPLICATION_ID {
             // Set the id before WAL mode, so that the header has it from the first page on. Without
-            // a journal on disk it is one write: a process that ends here leaves a new file or one
+            // a journal on disk it is one write. A process that ends here leaves a new file or one
             // of ours, but none to be rolled back.
             conn.pragma_update(None, "journal_mode", "memory")?;
             conn.pragma_update(None, "application_id", APPLICATION_ID)?;

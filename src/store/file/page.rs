@@ -1,10 +1,12 @@
 //! The parts of a database page that hold no content, by SQLite's file format
 //! (<https://www.sqlite.org/fileformat2.html>).
 //!
-//! SQLite leaves copies of cells there: between the cell pointers and the cells when it moves cells
-//! to another page, in freed blocks and pages when `secure_delete` is off, and behind the end of a
-//! payload on its last overflow page. No reader uses these bytes, so zeros in their place change
-//! nothing. Pure: bytes in, bytes out.
+//! SQLite leaves copies of cells in these places:
+//! - between the cell pointers and the cells, when it moves cells to another page;
+//! - in freed blocks and pages, when `secure_delete` is off;
+//! - behind the end of a payload, on its last overflow page.
+//!
+//! No reader uses these bytes, so zeros in their place change nothing. Pure: bytes in, bytes out.
 //!
 //! Fragments are left unchanged. These are gaps of at most three bytes between two cells, too short
 //! to hold a value.
@@ -124,8 +126,8 @@ fn u32_at(page: &[u8], at: usize) -> Result<u32, Malformed> {
 mod tests {
     use super::*;
 
-    /// Returns a leaf of 64 bytes: one cell at 60, a free block of 10 bytes at 50, and 0xAA in each
-    /// byte that holds nothing.
+    /// Returns a leaf of 64 bytes: one cell at 60 and a free block of 10 bytes at 50. Each byte
+    /// that holds nothing is 0xAA.
     fn leaf(header: usize) -> Vec<u8> {
         let mut page = vec![0xAA; 64];
         page[header] = 13;

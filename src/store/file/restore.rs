@@ -9,12 +9,12 @@
 //! last step is one exchange of two names, so there is always one whole database under the path,
 //! whenever the machine stops. A `-wal` belongs to the file that it was written for and would
 //! damage another one. So the commits of the old `-wal` are moved into the old database first.
-//! Where that database is damaged, its `-wal`, `-journal` and `-shm` are renamed before the exchange
-//! instead, and renamed back if it fails.
+//! Where that database is damaged, its `-wal`, `-journal` and `-shm` are renamed before the
+//! exchange instead, and renamed back if it fails.
 //!
 //! An earlier database does not contain what was done since. So its unfinished intents are parked,
-//! its log continues under another id (a reader may have seen entries under the old id that are now
-//! missing), and its next complete sweep holds every deletion.
+//! and its next complete sweep holds every deletion. Its log continues under another id, because a
+//! reader may have seen entries under the old id that are now missing.
 
 mod moved_files;
 
@@ -184,9 +184,9 @@ fn reset_for_use(tx: &Tx<'_>, at: &str) -> Result<Prepared, StoreError> {
     })
 }
 
-/// Changes the owner of `prepared` and of the instance's lock file to the owner of the database at
-/// `path`, or of its directory where there is no database yet. Otherwise a service that runs as
-/// another user could not open them.
+/// Changes the owner of `prepared` and of the instance's lock file. The new owner is that of the
+/// database at `path`, or of its directory where there is no database yet. Otherwise a service that
+/// runs as another user could not open them.
 ///
 /// # Errors
 /// Only root can change the owner of a file.

@@ -1,19 +1,21 @@
 //! Scrubbing: overwrites every byte of the database file that holds no content with zero.
 //!
-//! A value that left its row may still be wherever SQLite ever moved it: between the cells of any
-//! page, behind the end of an overflow page, on a free page, or, through a free page that another
-//! table took over, in the pages of any table. `secure_delete` does not prevent that, and another
-//! program may have it off. So no page is trusted: all are read, and bytes that are not content are
-//! overwritten. Afterwards each byte of the file is content, structure or zero, so a value that no
-//! row holds is gone.
+//! A value that left its row may still be wherever SQLite ever moved it. That is between the cells
+//! of any page, behind the end of an overflow page, or on a free page. When another table takes
+//! over a free page, it is in the pages of that table. `secure_delete` does not prevent that, and
+//! another program may have it off. So no page is trusted: all are read, and bytes that are not
+//! content are overwritten. Afterwards each byte of the file is content, structure or zero, so a
+//! value that no row holds is gone.
 //!
 //! One write transaction does it, through `sqlite_dbpage`, a table whose rows are the pages. Only
 //! pages that change are written, so it costs about as much as reading the file once. Nothing
 //! depends on the names, triggers or columns of the schema.
 //!
-//! Rejected: `VACUUM`, because it takes a minute for a million customers, during which nothing else
-//! can be written, and three times the file's size; and rewriting tables, because that depends on
-//! every name in the schema, and leaves the root page and the pages of other tables.
+//! Rejected:
+//! - `VACUUM`. For a million customers it takes a minute, during which nothing else can be written,
+//!   and three times the file's size.
+//! - Rewriting tables. It depends on every name in the schema, and leaves the root page and the
+//!   pages of other tables.
 
 use rusqlite::TransactionBehavior;
 

@@ -8,8 +8,9 @@
 //! A trigger costs about a microsecond a row, so a pass records its changes with triggers off
 //! ([`Store::write_pass`](crate::store::Store::write_pass)).
 //!
-//! Rejected: a mark in `meta`, because it costs a page in every transaction, and another program
-//! can set it; and triggers off for all our writes, because our own writes to the outbox need them.
+//! Rejected:
+//! - A mark in `meta`. It costs a page in every transaction, and another program can set it.
+//! - Triggers off for all our writes, because our own writes to the outbox need them.
 
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;

@@ -325,8 +325,8 @@ pub enum WipeOutcome {
 }
 
 /// Like [`write_as_operator`], and then wipes what was erased from pages and WAL. A failure after
-/// the commit is a [`WipeOutcome`] and not an error: the erasure is recorded as unfinished, and the
-/// daemon or the next `sync` finishes it.
+/// the commit is a [`WipeOutcome`] and not an error. The erasure is then recorded as unfinished,
+/// and the daemon or the next `sync` finishes it.
 pub fn write_and_wipe<T>(
     path: &Path,
     work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,

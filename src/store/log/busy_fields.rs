@@ -6,9 +6,9 @@ use rusqlite::params;
 use crate::store::record::{self, Record};
 use crate::store::{Conn, StoreError, Tx};
 
-/// Replaces the fields of the previous complete sweep. `fields` are the names of the fields that
-/// changed, each with the number of customers in which it did; `seen` is the number of all
-/// customers. The names are masked and differ from each other.
+/// Replaces the fields of the previous complete sweep. `fields` are the fields that changed, each
+/// with the number of customers in which it did. `seen` is the number of all customers. The names
+/// are masked and differ from each other.
 pub fn replace(
     tx: &Tx<'_>,
     fields: impl IntoIterator<Item = (String, u64)>,

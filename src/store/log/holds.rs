@@ -79,8 +79,8 @@ pub fn each_held_row(
     Ok(())
 }
 
-/// Returns whether every deletion is held: no complete (or held) sweep has ended since the database
-/// was restored, or the deletions that such a sweep held are not decided yet.
+/// Returns whether every deletion is held. That is so after a restore until a complete (or held)
+/// sweep has ended, and until the deletions that it held are decided.
 pub fn holds_all(conn: &Conn) -> Result<bool, StoreError> {
     let holds = conn.query_row(
         "SELECT restored_at IS NOT NULL OR EXISTS (

@@ -184,7 +184,7 @@ pub fn newest_created_at(conn: &Conn, now: &str) -> Result<Option<jiff::Timestam
 }
 
 /// Shows `visit` each customer that may become a *suspect*: live since the change `head` of the log
-/// or earlier, and without a decision of an operator. The caller knows which rows its sweep saw.
+/// or earlier, and not decided by an operator. The caller knows which rows its sweep saw.
 pub fn each_live_before(
     conn: &Conn,
     head: i64,

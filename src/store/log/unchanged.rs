@@ -7,12 +7,13 @@
 //!
 //! Lists have about the same order each time. The mirror's rows have that order too, because they
 //! were made in the order of a list. So the fingerprints around the last hit are kept in memory,
-//! and nearly every customer of a page is found there: a page of the list costs one or two database
-//! pages of this table. A customer that is not in memory is looked up by its id.
+//! and nearly every customer of a page is found there. A page of the list then costs one or two
+//! database pages of this table. A customer that is not in memory is looked up by its id.
 //!
-//! Rejected: looking up each customer by its id, because ids are random and each look-up reads
-//! another database page; and fingerprints of whole pages, because one new customer shifts all
-//! others.
+//! Rejected:
+//! - Looking up each customer by its id. Ids are random, so each look-up reads another database
+//!   page.
+//! - Fingerprints of whole pages, because one new customer shifts all others.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;

@@ -41,8 +41,8 @@ pub fn learnt(conn: &Conn) -> Result<Learnt, StoreError> {
     Ok(learnt?)
 }
 
-/// Writes what the sweeps have learned, and what is imprecise about the list: one phrase for each
-/// imprecision, and whether the second page repeats the first.
+/// Writes what the sweeps have learned, and what is imprecise about the list. There is one phrase
+/// for each imprecision; `ignores_page` says that the second page repeats the first.
 pub fn note_learnt(
     tx: &Tx<'_>,
     learnt: &Learnt,
@@ -108,9 +108,9 @@ pub fn verified(conn: &Conn) -> Result<HashMap<i64, i64>, StoreError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Returns the rows of customers that are so young that a read may be from before them: created,
-/// first seen, live again or pushed to within `consistency`. Customers that the first complete
-/// sweep imported were not young then. `now` is the time by our clock, `server_now` by the
+/// Returns the rows of customers that are so young that a read may be from before them. These were
+/// created, first seen, live again or pushed to within `consistency`. Customers that the first
+/// complete sweep imported were not young then. `now` is the time by our clock, `server_now` by the
 /// server's.
 pub fn young(
     conn: &Conn,

@@ -25,7 +25,7 @@ pub struct Verification {
     pub customers: u64,
     /// Where the log ends.
     pub head: Option<Head>,
-    /// Each deviation as a sentence; the first [`MAX_FINDINGS`].
+    /// Each deviation as a sentence; the first hundred.
     pub findings: Vec<String>,
     /// How many deviations there are.
     pub finding_count: u64,

@@ -51,8 +51,8 @@ pub fn freeze(tx: &Tx<'_>, position: i64, frozen: &Frozen) -> Result<(), StoreEr
 }
 
 /// Stores when a create is first sent, by the server's clock. Where the server gives no time, the
-/// outcome counts as unknown until the attempt ends, because a later process must know that the
-/// create may have taken effect.
+/// outcome counts as unknown until the attempt ends. A later process must know that the create may
+/// have taken effect.
 pub fn freeze_first(tx: &Tx<'_>, position: i64, frozen: &Frozen) -> Result<(), StoreError> {
     if frozen.first_server_at.is_some() {
         return freeze(tx, position, frozen);

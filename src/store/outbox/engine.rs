@@ -1,8 +1,8 @@
 //! The outbox: which intents are due, and the transitions that need no attempt.
 //!
 //! The intents with one *queue key* are sent one after the other. The key (column `lane`) is a
-//! customer's id, or `@` and the id of a create for the create and the intents that wait for its
-//! customer.
+//! customer's id. For a create and the intents that wait for its customer, it is `@` and the
+//! create's id.
 
 use std::collections::HashSet;
 
@@ -258,10 +258,10 @@ pub fn interrupt(tx: &Tx<'_>, at: &str) -> Result<usize, StoreError> {
     })
 }
 
-/// Parks every open intent of a restored database: an intent that was open when the backup was made
-/// may have been performed since. Returns how many intents are parked now. Keys stay. The outcome
-/// of every intent that was attempted counts as unknown, even where that attempt did nothing,
-/// because another one with the same key may have followed.
+/// Parks every open intent of a restored database, because an intent that was open when the backup
+/// was made may have been performed since. Returns how many intents are parked now. Keys stay. The
+/// outcome of every intent that was attempted counts as unknown, even where that attempt did
+/// nothing. Another attempt with the same key may have followed.
 pub(in crate::store) fn park_all(tx: &Tx<'_>, at: &str) -> Result<u64, StoreError> {
     import_untracked(tx)?;
     interrupt(tx, at)?;

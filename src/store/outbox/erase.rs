@@ -47,8 +47,8 @@ pub struct Erasure {
     pub head: Head,
     /// The values that identify the customer. They are needed to search files and are not stored.
     pub traces: Traces,
-    /// Intents in which data stays, by position: those about another customer, or not settled, that
-    /// contain one of the emails; and those whose id contains a value.
+    /// Intents in which data stays, by position. Some contain one of the emails, and are about
+    /// another customer or not settled. Others have a value in their id.
     pub kept: Vec<RetainedIntent>,
     /// Other customers in the mirror with one of the emails.
     pub same_email: Vec<CustomerId>,

@@ -50,7 +50,7 @@ pub fn bind(tx: &Tx<'_>, salt: &[u8], fingerprint: &Hash, at: &str) -> Result<()
 }
 
 /// Binds the database to a key that may be of another account. A create with an unknown outcome was
-/// sent to the previous account: it cannot be looked up there any more, and a retry here would
+/// sent to the previous account. It cannot be looked up there any more, and a retry here would
 /// create a second customer. Such creates are parked for the operator.
 pub fn take_over(tx: &Tx<'_>, salt: &[u8], fingerprint: &Hash, at: &str) -> Result<(), StoreError> {
     if load(tx)?.is_some_and(|known| known.fingerprint != *fingerprint) {
