@@ -99,7 +99,7 @@ impl Placement {
 
     /// Returns the error for a displacement before anything is saved.
     pub(in crate::store) fn error(&self, displacement: Displacement) -> StoreError {
-        self.said(displacement, "What it holds is saved before the process ends".to_owned())
+        self.error_with(displacement, "What it holds is saved before the process ends".to_owned())
     }
 
     /// Returns the error for a displacement that was undone before anything was saved.
@@ -109,7 +109,7 @@ impl Placement {
         StoreError::Displaced { path, what, way_back: way_back.to_owned() }
     }
 
-    fn said(&self, displacement: Displacement, way_back: String) -> StoreError {
+    fn error_with(&self, displacement: Displacement, way_back: String) -> StoreError {
         let (path, what) = match displacement {
             Displacement::Missing => (self.path.clone(), "moved or removed"),
             Displacement::Replaced => (self.path.clone(), "replaced"),
@@ -126,8 +126,8 @@ impl Placement {
         displacement: Displacement,
         stamp: &str,
     ) -> StoreError {
-        // Another `-wal` with content belongs to the file in its current state: a checkpoint would
-        // change that file without it.
+        // Another `-wal` with content belongs to the database file in its current state. After a
+        // checkpoint that `-wal` would no longer fit the file.
         let may_empty = displacement != Displacement::Replaced || !self.leads_to_database();
         let is_whole = may_empty
             && conn
@@ -135,7 +135,7 @@ impl Placement {
                 .is_ok_and(|is_busy| !is_busy);
         if let (Displacement::Without(_), true) = (displacement, is_whole) {
             let start = "Everything that it held is in the database: start the service again (`systemctl start komoju-sync`)";
-            return self.said(displacement, start.to_owned());
+            return self.error_with(displacement, start.to_owned());
         }
         let saved = self.copy(conn, stamp);
         let moved = identity::current_path(self.database).filter(|now| *now != self.real);
@@ -143,7 +143,7 @@ impl Placement {
             *conn = memory;
         }
         let restore = "To use the file that is there now instead, move it away and `komoju-sync restore` it";
-        self.said(
+        self.error_with(
             displacement,
             match (saved, moved) {
                 (Ok(saved), _) => format!(
@@ -163,7 +163,7 @@ impl Placement {
         let (now, path) = (moved.display(), self.path.display());
         if is_whole {
             return format!(
-                "It is whole, and now {now}. To continue with it, move it back to {path}, then start the service. {restore}"
+                "It is complete, and now at {now}. To continue with it, move it back to {path}, then start the service. {restore}"
             );
         }
         // The `-wal` moved along with a renamed directory; it stayed where only the database file
@@ -173,7 +173,7 @@ impl Placement {
             wal.iter().find(|wal| FileIdentity::at(wal).is_ok_and(|found| found == self.companions[0].1));
         let wal = wal.map_or_else(|| "its -wal".to_owned(), |wal| wal.display().to_string());
         format!(
-            "It is now {now}, and its last commits are in {wal}. To continue with it, move it back to {path} and that file to \
+            "It is now at {now}, and its last commits are in {wal}. To continue with it, move it back to {path} and that file to \
              {path}-wal, then start the service. {restore}"
         )
     }
