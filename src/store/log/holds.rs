@@ -3,8 +3,7 @@
 //! A hold only shrinks. A customer's state is `held` until an operator decides (`approved`,
 //! `rejected`). A held or approved customer that answers, or that is listed again, ends as `alive`.
 //! One that is proven to be gone, or that our own push deleted, ends as `deleted`. A rejected one
-//! that exists again ends as `seen`. A restore ends all holds that are not carried out
-//! (`superseded`).
+//! that exists again ends as `seen`. A restore ends the held and approved ones as `superseded`.
 
 use rusqlite::{OptionalExtension, params};
 

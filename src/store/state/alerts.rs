@@ -27,7 +27,8 @@ impl rusqlite::ToSql for Staleness {
     }
 }
 
-/// The conditions that hold now: kind, and the thing that each is about. `?1` is a [`Staleness`].
+/// The conditions that are active now: kind, and the thing that each is about. `?1` is a
+/// [`Staleness`].
 const ACTIVE: &str = "
     SELECT 'held_deletions' AS kind, CAST(hold_id AS TEXT) AS thing FROM held_customer WHERE state = 'held' GROUP BY hold_id
     UNION ALL SELECT 'held_deletes', '' WHERE EXISTS (SELECT 1 FROM outbox WHERE is_open = 1 AND held = 1)
@@ -44,17 +45,17 @@ const ACTIVE: &str = "
 pub struct PendingAlert {
     /// The kind's name in SQL and in the note.
     pub kind: String,
-    /// How many things of this kind hold.
+    /// How many things of this kind are active.
     pub count: u64,
     /// How many of those were not sent.
     pub new: u64,
     /// When the first of all of them was noticed.
     pub noticed_at: String,
-    /// When things that still hold were last sent.
+    /// When things that are still active were last sent.
     pub last_sent_at: Option<String>,
 }
 
-/// Returns whether the table `alert` lists exactly the conditions that hold. Writes nothing.
+/// Returns whether the table `alert` lists exactly the active conditions. Writes nothing.
 pub fn is_noted(conn: &Conn, staleness: Staleness) -> Result<bool, StoreError> {
     let sql = format!(
         "WITH active AS ({ACTIVE})
@@ -64,7 +65,7 @@ pub fn is_noted(conn: &Conn, staleness: Staleness) -> Result<bool, StoreError> {
     Ok(conn.prepare_cached(&sql)?.query_row([staleness], |row| row.get(0))?)
 }
 
-/// Adds conditions that are new to the table, and removes those that no longer hold.
+/// Adds new conditions to the table, and removes those that are no longer active.
 pub fn note(tx: &Tx<'_>, staleness: Staleness, at: &str) -> Result<(), StoreError> {
     let cleared =
         format!("DELETE FROM alert WHERE (kind, thing) NOT IN (SELECT kind, thing FROM ({ACTIVE}))");
