@@ -40,7 +40,7 @@ use crate::store::file::continuity;
 use crate::store::log::passes;
 use crate::store::state::{clock as stored, slowed};
 use crate::store::{Instance, Store, StoreError};
-use crate::tasks::Echoes;
+use crate::tasks::InFlightPushes;
 use crate::tasks::pull::{Progress, Pull, Report};
 use crate::tasks::push::{Drained, Pusher, Signals};
 use crate::tasks::spool::{ScanSummary, Spool, SpoolSettings};
@@ -151,7 +151,7 @@ impl App {
             tracing::warn!("the previous process ended during a pass");
         }
         store.read(Pace::read).await?.set(&remote, clock.now());
-        let (echoes, signals) = (Arc::<Echoes>::default(), Arc::<Signals>::default());
+        let (in_flight, signals) = (Arc::<InFlightPushes>::default(), Arc::<Signals>::default());
         let pull = Pull::new(
             Arc::clone(&store),
             Arc::clone(&remote),
@@ -160,7 +160,7 @@ impl App {
             pull_settings(config, clock.now()),
             round.clone(),
         )
-        .with_echoes(Arc::clone(&echoes));
+        .with_in_flight(Arc::clone(&in_flight));
         let pusher = Pusher::new(
             Arc::clone(&store),
             Arc::clone(&remote),
@@ -168,7 +168,7 @@ impl App {
             Arc::clone(&clock),
             push_settings(config),
             round.clone(),
-            echoes,
+            in_flight,
             Arc::clone(&signals),
         );
         pusher.recover().await?;

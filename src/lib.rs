@@ -32,7 +32,7 @@
 //! - The database belongs to one account ([`plan::account`]).
 //! - An intent is claimed, with what its attempts must repeat, before a byte is sent; a create whose outcome is unknown is found at
 //!   the remote or parked, never guessed ([`tasks::push`], [`plan::attempt`], [`plan::creates`]).
-//! - A change that we pushed is not recorded again as a change by others ([`tasks::Echoes`]).
+//! - A change that we pushed is not recorded again as a change by others ([`tasks::InFlightPushes`]).
 //! - A backup holds no payment token; a restored database sends and deletes nothing before an operator has decided
 //!   ([`store::file::backup`], [`store::file::restore`]).
 //! - No secret reaches a text ([`secret`]).

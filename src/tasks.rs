@@ -3,9 +3,9 @@
 //! A pass reads, plans (`komoju_core::plan`, pure), applies (one transaction a page) and reports. It is woken from outside and never
 //! schedules itself.
 
-mod echoes;
+mod in_flight;
 pub mod pull;
 pub mod push;
 pub mod spool;
 
-pub use echoes::Echoes;
+pub use in_flight::InFlightPushes;

@@ -54,7 +54,7 @@ use crate::store::log::mirror::live_count;
 use crate::store::log::passes::{self, Interrupted, Position};
 use crate::store::log::unlisted::{self, Learnt};
 use crate::store::{Conn, Store, StoreError};
-use crate::tasks::echoes::{Asked, Echoes};
+use crate::tasks::in_flight::{InFlightPushes, RequestMark};
 use komoju_core::plan::lag::Consistency;
 use komoju_core::plan::lookups::LookupBudget;
 use komoju_core::{Origin, Outcome, PassId, PassKind, Tally, time};
@@ -116,7 +116,7 @@ pub struct Pull<R> {
     stop: CancellationToken,
     progress: watch::Sender<Progress>,
     dice: Mutex<StdRng>,
-    echoes: Arc<Echoes>,
+    in_flight: Arc<InFlightPushes>,
 }
 
 /// A pass under way.
@@ -125,7 +125,7 @@ struct Pass {
     kind: PassKind,
     is_resumed: bool,
     /// When it began, as far as our own pushes are concerned.
-    asked: Arc<Asked>,
+    started: Arc<RequestMark>,
     /// The log's end when it began: only a customer that was live by then can become a suspect.
     head_before: i64,
     live_before: u64,
@@ -183,12 +183,12 @@ impl<R: Remote> Pull<R> {
         let dice = Mutex::new(StdRng::seed_from_u64(settings.seed));
         let progress = watch::Sender::new(Progress::default());
         let masker = Masker::new(Some(&key));
-        Self { mirror, remote, key, masker, clock, settings, stop, progress, dice, echoes: Arc::default() }
+        Self { mirror, remote, key, masker, clock, settings, stop, progress, dice, in_flight: Arc::default() }
     }
 
     /// Shares what is known of our own pushes with the pusher.
-    pub fn with_echoes(mut self, echoes: Arc<Echoes>) -> Self {
-        self.echoes = echoes;
+    pub fn with_in_flight(mut self, in_flight: Arc<InFlightPushes>) -> Self {
+        self.in_flight = in_flight;
         self
     }
 
@@ -264,7 +264,7 @@ impl<R: Remote> Pull<R> {
     }
 
     async fn start(&self, kind: PassKind, resumed: Option<Interrupted>) -> Result<Pass, StoreError> {
-        let asked = self.asking();
+        let started = self.mark_request();
         let (id, opened) = match &self.mirror {
             Mirror::DryRun(dry) => (PassId::default(), dry.read(Opened::read)?),
             Mirror::Store(store) => {
@@ -289,7 +289,7 @@ impl<R: Remote> Pull<R> {
             id,
             kind,
             is_resumed: resumed.is_some(),
-            asked,
+            started,
             head_before,
             live_before,
             requests_before: self.remote.requests(),
@@ -308,8 +308,8 @@ impl<R: Remote> Pull<R> {
     }
 
     /// Notes that something is requested now.
-    fn asking(&self) -> Arc<Asked> {
-        self.echoes.asking(self.clock.now())
+    fn mark_request(&self) -> Arc<RequestMark> {
+        self.in_flight.mark_request(self.clock.now())
     }
 
     /// The time by our clock, and by the server's.

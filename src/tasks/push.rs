@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use worker::{CommitBatcher, Until};
 
-use super::Echoes;
+use super::InFlightPushes;
 use crate::clock::Clock;
 use crate::remote::{PushRemote, Remote};
 use crate::secret::SecretKey;
@@ -90,7 +90,7 @@ pub struct Pusher<R> {
     clock: Arc<dyn Clock>,
     settings: PushSettings,
     stop: CancellationToken,
-    echoes: Arc<Echoes>,
+    in_flight: Arc<InFlightPushes>,
     signals: Arc<Signals>,
     dice: Mutex<StdRng>,
 }
@@ -105,17 +105,17 @@ impl<R: Remote + PushRemote> Pusher<R> {
         clock: Arc<dyn Clock>,
         settings: PushSettings,
         stop: CancellationToken,
-        echoes: Arc<Echoes>,
+        in_flight: Arc<InFlightPushes>,
         signals: Arc<Signals>,
     ) -> Self {
         let dice = Mutex::new(StdRng::seed_from_u64(settings.seed));
-        Self { store, remote, key, clock, settings, stop, echoes, signals, dice }
+        Self { store, remote, key, clock, settings, stop, in_flight, signals, dice }
     }
 
     /// Takes over from an earlier process: the intents that it was sending are due at once. Tells
     /// the doors whether pushing is on.
     pub async fn recover(&self) -> Result<(), StoreError> {
-        self.echoes.nothing_is_sent();
+        self.in_flight.clear();
         let (at, enabled) = (time::written(self.clock.now()), self.settings.enabled);
         let recovered = self.store.write(move |tx| {
             engine::set_enabled(tx, enabled)?;

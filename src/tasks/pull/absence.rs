@@ -12,7 +12,7 @@ use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::holds::{self, End};
 use crate::store::log::unlisted;
-use crate::tasks::echoes::Asked;
+use crate::tasks::in_flight::RequestMark;
 use komoju_core::plan::absence::{self, AbsenceCheck, COUNTED_FOR, Findings, LookupAnswer, Step};
 use komoju_core::plan::lag::Occasion;
 use komoju_core::{Customer, CustomerId, Origin, PassKind};
@@ -69,10 +69,10 @@ impl<R: Remote> Pull<R> {
         // After the wait for the database, which may be long: the age of a 404 counts from its request.
         let requested_at = self.clock.elapsed();
         let Some(id) = id else { return Ok((requested_at, LookupAnswer::NotLive)) };
-        let asked = self.asking();
+        let request = self.mark_request();
         let answer = match self.ask_one(pass, &id).await? {
             Found::Alive(customer) => {
-                self.record_alive(pass, asked, customer).await?;
+                self.record_alive(pass, request, customer).await?;
                 LookupAnswer::Exists
             }
             Found::Unreadable(bad) => {
@@ -99,7 +99,7 @@ impl<R: Remote> Pull<R> {
     async fn record_alive(
         &self,
         pass: &mut Pass,
-        asked: Arc<Asked>,
+        request: Arc<RequestMark>,
         customer: Customer,
     ) -> Result<(), StoreError> {
         let consistency = self.settings.consistency;
@@ -109,7 +109,7 @@ impl<R: Remote> Pull<R> {
             if let Some(sweep) = sweep {
                 view.note_verified(customer.id(), sweep)?;
             }
-            plan_lookup(view, &asked, customer, Occasion::Pass, consistency).map(drop)
+            plan_lookup(view, &request, customer, Occasion::Pass, consistency).map(drop)
         })
         .await
     }
@@ -122,13 +122,13 @@ impl<R: Remote> Pull<R> {
         rows: Vec<i64>,
         room: u64,
     ) -> Result<Recorded, StoreError> {
-        let asked = Arc::clone(&pass.asked);
+        let request = Arc::clone(&pass.started);
         self.step(pass, origin, move |view, _| {
             let mut recorded = Recorded { deleted: 0, excess: Vec::new() };
             for row in rows {
                 let Some(id) = view.live_id_of(row)? else { continue };
                 // Our own push is newer, or is about to be. And an operator may have rejected the deletion meanwhile.
-                if asked.is_before_push_of(&id) || holds::is_rejected(view.conn(), &id)? {
+                if request.is_before_push_of(&id) || holds::is_rejected(view.conn(), &id)? {
                     continue;
                 }
                 if recorded.deleted == room {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::tasks::echoes::Asked;
+use crate::tasks::in_flight::RequestMark;
 use komoju_core::plan::parts::{Part, Parts};
 use komoju_core::{Customer, Page};
 
@@ -14,15 +14,15 @@ pub(super) struct Answer {
     /// Whether it is a page, or one of its parts.
     pub(super) is_page: bool,
     /// When it was requested.
-    pub(super) asked: Arc<Asked>,
+    pub(super) request: Arc<RequestMark>,
     /// Its customers, where they were read in advance because most are news.
     pub(super) read: Option<Vec<Customer>>,
 }
 
 impl Answer {
     /// The answer to a request for a part of a page.
-    pub(super) fn of_part(page: Page, asked: Arc<Asked>, place: Place) -> Self {
-        Self { page, place, is_page: false, asked, read: None }
+    pub(super) fn of_part(page: Page, request: Arc<RequestMark>, place: Place) -> Self {
+        Self { page, place, is_page: false, request, read: None }
     }
 }
 

@@ -96,8 +96,8 @@ impl<R: Remote> Pull<R> {
     }
 
     /// Leaves word in the database, for `status`, that the remote asked us to wait.
-    async fn note_throttled(&self, asked: bool) -> Result<(), Failure> {
-        if asked && let Some(until) = self.remote.throttled_until().map(time::written) {
+    async fn note_throttled(&self, has_retry_after: bool) -> Result<(), Failure> {
+        if has_retry_after && let Some(until) = self.remote.throttled_until().map(time::written) {
             tracing::warn!(until, "the API asks to wait until {until}");
             self.note(move |tx| passes::note_throttled(tx, Some(&until))).await?;
         }

@@ -21,7 +21,7 @@ use crate::store::file::indexes;
 use crate::store::log::holds;
 use crate::store::log::unlisted::{self, RESTS_FOR};
 use crate::store::log::{busy_fields, mirror, unreadable};
-use crate::tasks::echoes::Asked;
+use crate::tasks::in_flight::RequestMark;
 use komoju_core::plan::absence::{AbsenceCheck, AbsencePlan, DeletePolicy, HoldReason};
 use komoju_core::plan::lag::Consistency;
 use komoju_core::plan::rows::RowSet;
@@ -120,7 +120,7 @@ impl<R: Remote> Pull<R> {
     /// Compares what the mirror holds with what the sweep has listed.
     async fn find_missing(&self, pass: &Pass, marks: Marks) -> Result<(Missing, Marks), StoreError> {
         let (head_before, live_before) = (pass.head_before, pass.live_before);
-        let (asked, sweep) = (Arc::clone(&pass.asked), pass.sweep());
+        let (request, sweep) = (Arc::clone(&pass.started), pass.sweep());
         let (times, consistency) = (self.times(), self.settings.consistency);
         let found = self.look(move |view| {
             let conn = view.conn();
@@ -148,7 +148,7 @@ impl<R: Remote> Pull<R> {
                     return Ok(());
                 }
                 // Our own push is newer than this sweep, or is about to be.
-                if asked.is_before_push_of(&id) || unlisted::has_push_open(conn, id.as_str())? {
+                if request.is_before_push_of(&id) || unlisted::has_push_open(conn, id.as_str())? {
                     missing.left_to_push += 1;
                 } else {
                     missing.suspects.push(row);
@@ -171,9 +171,9 @@ impl<R: Remote> Pull<R> {
         let start = SweepStart { head_before, now: self.clock.now(), consistency };
         let mut done = 0;
         while done < rows.len() {
-            let (rows, asked) = (Arc::clone(&rows), Arc::clone(&pass.asked));
+            let (rows, request) = (Arc::clone(&rows), Arc::clone(&pass.started));
             let plan = move |view: &mut View<'_>, _: &mut Tally| {
-                Ok(done + plan_null_sources(view, &rows[done..], &asked, start)?)
+                Ok(done + plan_null_sources(view, &rows[done..], &request, start)?)
             };
             done = self.step(pass, Origin::Sweep, plan).await?;
         }
@@ -256,13 +256,13 @@ struct SweepStart {
 fn plan_null_sources(
     view: &mut View<'_>,
     rows: &[i64],
-    asked: &Asked,
+    request: &RequestMark,
     start: SweepStart,
 ) -> Result<usize, StoreError> {
     let (mut planned, mut bytes) = (0, 0);
     for row in rows.iter().take(ROWS_AT_ONCE) {
         planned += 1;
-        bytes += plan_null_source(view, *row, asked, start)?;
+        bytes += plan_null_source(view, *row, request, start)?;
         if bytes >= BYTES_AT_ONCE {
             break;
         }
@@ -275,19 +275,19 @@ fn plan_null_sources(
 fn plan_null_source(
     view: &mut View<'_>,
     row: i64,
-    asked: &Asked,
+    request: &RequestMark,
     start: SweepStart,
 ) -> Result<usize, StoreError> {
     let SweepStart { head_before, now, consistency } = start;
     let Some(id) = view.id_of(row)? else { return Ok(0) };
-    if asked.is_before_push_of(&id) {
+    if request.is_before_push_of(&id) {
         return Ok(0);
     }
     let stored = view.find(&id)?.filter(|stored| stored.standing.is_live());
     // The list may have shown it as it was before its last change; the next sweep shows it again.
     let changed_at = stored.as_ref().and_then(|stored| time::read(&stored.standing.changed_at));
     // An entry that is stamped in the future was logged while the clock was wrong.
-    let may_be_behind = |at: Timestamp| at <= now && consistency.may_be_behind(at, asked.requested_at());
+    let may_be_behind = |at: Timestamp| at <= now && consistency.may_be_behind(at, request.requested_at());
     let seq = stored.as_ref().map_or(0, |stored| stored.standing.seq);
     let is_newer = seq > head_before && !view.is_by_list(&id, seq)?;
     if is_newer || changed_at.is_some_and(may_be_behind) {

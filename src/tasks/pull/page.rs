@@ -13,7 +13,7 @@ use crate::store::StoreError;
 use crate::store::log::holds::End;
 use crate::store::log::mirror::Stored;
 use crate::store::log::unchanged::{self, Known as KnownText, Reformatted, Unchanged};
-use crate::tasks::echoes::Asked;
+use crate::tasks::in_flight::RequestMark;
 use komoju_core::fingerprint::Fingerprint;
 use komoju_core::plan::lag::{Consistency, Occasion};
 use komoju_core::plan::observation::{CustomerPlan, Known, Observation, Push, Read, ReadBy};
@@ -72,7 +72,7 @@ impl<R: Remote> Pull<R> {
         insight: &mut Insight,
         answer: Answer,
     ) -> Result<bool, Failure> {
-        let Answer { page, asked, read, place, is_page } = answer;
+        let Answer { page, request, read, place, is_page } = answer;
         let unreadable = self.meet(pass, page.unreadable, &place);
         marks.keep_canaries(&page.customers, self.roll());
         page.deleted.iter().for_each(|listed| marks.see_other(listed.id().as_str()));
@@ -98,7 +98,7 @@ impl<R: Remote> Pull<R> {
                 chunk.is_last = true;
             }
             if !chunk.is_empty() || self.position_is_due(pass) {
-                self.take_chunk(pass, marks, insight, &asked, std::mem::take(&mut chunk)).await?;
+                self.take_chunk(pass, marks, insight, &request, std::mem::take(&mut chunk)).await?;
             }
             if is_last {
                 return Ok((pass.tally.changes() - changes_before) * 2 > customers.len() as u64);
@@ -133,18 +133,18 @@ impl<R: Remote> Pull<R> {
         pass: &mut Pass,
         marks: &mut Marks,
         insight: &mut Insight,
-        asked: &Arc<Asked>,
+        request: &Arc<RequestMark>,
         chunk: Chunk,
     ) -> Result<(), StoreError> {
         let Chunk { back, customers, unreadable, is_last } = chunk;
-        let (seen_before, asked) = (pass.seen_before, Arc::clone(asked));
+        let (seen_before, request) = (pass.seen_before, Arc::clone(request));
         let (mut marks_moved, mut unchanged) =
             (std::mem::take(marks), std::mem::take(&mut insight.unchanged));
         let (origin, consistency) = (pass.kind_origin(), self.settings.consistency);
         let taken = self.step(pass, origin, move |view, tally| {
             back.iter().try_for_each(|id| view.end_hold(id, End::Alive))?;
             let mut list =
-                List { asked: &asked, consistency, marks: &mut marks_moved, unchanged: &mut unchanged };
+                List { request: &request, consistency, marks: &mut marks_moved, unchanged: &mut unchanged };
             for (customer, fingerprint) in customers {
                 list.plan(view, customer, fingerprint)?;
             }
@@ -216,7 +216,7 @@ fn chunks<'a>(customers: &[&'a Listed]) -> Vec<Vec<&'a Listed>> {
 
 /// A page of the list: what a customer on it is compared with besides the mirror, and what a pass remembers of it.
 struct List<'a> {
-    asked: &'a Asked,
+    request: &'a RequestMark,
     consistency: Consistency,
     marks: &'a mut Marks,
     unchanged: &'a mut Unchanged,
@@ -235,11 +235,11 @@ impl List<'_> {
         let is_second = stored.as_ref().is_some_and(|stored| self.marks.seen.contains(stored.row));
         let read = Read {
             by: ReadBy::List,
-            requested_at: self.asked.requested_at(),
+            requested_at: self.request.requested_at(),
             occasion: if is_second { Occasion::SamePass } else { Occasion::Pass },
             consistency: self.consistency,
         };
-        let Observation { plan, source } = observe(view, self.asked, customer, stored.as_ref(), read)?;
+        let Observation { plan, source } = observe(view, self.request, customer, stored.as_ref(), read)?;
         let row = match (plan, stored) {
             (CustomerPlan::Record(kind, customer), stored) => {
                 if let Some(stored) = &stored {
@@ -285,14 +285,14 @@ fn count_fields(marks: &mut Marks, kind: Kind, after: &Customer, stored: &Stored
 /// Compares a read of a customer with the mirror, the log and our own pushes.
 fn observe(
     view: &View<'_>,
-    asked: &Asked,
+    request: &RequestMark,
     shown: Customer,
     stored: Option<&Stored>,
     read: Read,
 ) -> Result<Observation, StoreError> {
     let push = match stored {
-        None if asked.may_be_made_by_us(&shown) => Push::MayHaveCreated,
-        Some(_) if asked.is_before_push_of(shown.id()) => Push::Newer,
+        None if request.may_be_created_by_us(&shown) => Push::MayHaveCreated,
+        Some(_) if request.is_before_push_of(shown.id()) => Push::Newer,
         _ => Push::None,
     };
     let recent = match stored {
@@ -319,14 +319,14 @@ fn leave_out(view: &mut View<'_>, plan: CustomerPlan) {
 /// Plans what a customer's own GET changes, where it may be applied; returns whether something is recorded.
 pub(super) fn plan_lookup(
     view: &mut View<'_>,
-    asked: &Asked,
+    request: &RequestMark,
     customer: Customer,
     occasion: Occasion,
     consistency: Consistency,
 ) -> Result<bool, StoreError> {
     let stored = view.find(customer.id())?;
-    let read = Read { by: ReadBy::Lookup, requested_at: asked.requested_at(), occasion, consistency };
-    match observe(view, asked, customer, stored.as_ref(), read)?.plan {
+    let read = Read { by: ReadBy::Lookup, requested_at: request.requested_at(), occasion, consistency };
+    match observe(view, request, customer, stored.as_ref(), read)?.plan {
         CustomerPlan::Record(kind, customer) => view.record(kind, customer, stored, None).map(|_| true),
         plan => {
             leave_out(view, plan);

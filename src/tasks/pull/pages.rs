@@ -25,7 +25,7 @@ use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::passes::Position;
 use crate::store::log::{holds, mirror};
-use crate::tasks::echoes::Asked;
+use crate::tasks::in_flight::RequestMark;
 use komoju_core::plan::retry::TRIES;
 use komoju_core::plan::rows::RowSet;
 use komoju_core::plan::walk::{self, End, ListReport, RoundOver, Shown, Turn, Walk};
@@ -72,7 +72,7 @@ impl Horizon {
     }
 
     /// Takes note of a page.
-    fn answered(&self, number: u64, page: Page, asked: Arc<Asked>) -> Answer {
+    fn answered(&self, number: u64, page: Page, request: Arc<RequestMark>) -> Answer {
         self.promise(page.hints.promised_pages());
         if page.is_empty() {
             self.first_empty.fetch_min(number, Ordering::Relaxed);
@@ -81,7 +81,7 @@ impl Horizon {
         let read = || page.customers.iter().map(|listed| listed.read().ok()).collect();
         let ahead = self.news.load(Ordering::Relaxed) && may_be_read_at_once(&page.customers);
         let read = if ahead { read() } else { None };
-        Answer { page, place: Place::of_page(number), is_page: true, asked, read }
+        Answer { page, place: Place::of_page(number), is_page: true, request, read }
     }
 }
 
@@ -347,16 +347,16 @@ impl<R: Remote> Pull<R> {
 
     /// Requests a page until one comes.
     async fn read_page(&self, query: PageQuery, horizon: &Horizon) -> Result<Answer, Failure> {
-        let (page, asked) = self.list(query).await?;
-        Ok(horizon.answered(query.page, page, asked))
+        let (page, request) = self.list(query).await?;
+        Ok(horizon.answered(query.page, page, request))
     }
 
     /// Requests a page, or a part of one, until one comes.
-    pub(super) async fn list(&self, query: PageQuery) -> Result<(Page, Arc<Asked>), Failure> {
+    pub(super) async fn list(&self, query: PageQuery) -> Result<(Page, Arc<RequestMark>), Failure> {
         self.persist(TRIES, || async {
-            let asked = self.asking();
+            let request = self.mark_request();
             let page = self.remote.list(query).await.map_err(Setback::Remote)?;
-            Ok((page, asked))
+            Ok((page, request))
         })
         .await
     }

@@ -8,7 +8,7 @@ use super::marks::Marks;
 use super::pages::{Horizon, Reading};
 use super::{Failure, Pass, Pull};
 use crate::remote::{Beginning, Remote};
-use crate::tasks::echoes::Asked;
+use crate::tasks::in_flight::RequestMark;
 use komoju_core::plan::parts::{Part, Parts};
 use komoju_core::{Hints, Page, PageQuery};
 
@@ -22,7 +22,7 @@ enum Read {
 
 /// One part's answer.
 enum Answered {
-    Page(Page, Arc<Asked>),
+    Page(Page, Arc<RequestMark>),
     TooLarge(Beginning),
     PastEnd,
 }
@@ -78,7 +78,7 @@ impl<R: Remote> Pull<R> {
                 {
                     return Ok(Read::Capped { per_page: capped });
                 }
-                Answered::Page(page, asked) => {
+                Answered::Page(page, request) => {
                     let said = page.hints;
                     let last_page = said.last_page.map(|last| parts.pages(part, last));
                     hints = Hints { page: None, per_page: Some(whole.per_page), last_page, ..said };
@@ -88,7 +88,7 @@ impl<R: Remote> Pull<R> {
                         parts.end();
                     }
                     let place = Place::of_part(&parts, part);
-                    let answer = Answer::of_part(page, asked, place);
+                    let answer = Answer::of_part(page, request, place);
                     self.take_answer(pass, marks, &mut reading.insight, answer).await?;
                 }
                 Answered::TooLarge(_) if parts.split(part) => {}
@@ -111,7 +111,7 @@ impl<R: Remote> Pull<R> {
 
     async fn read_part(&self, query: PageQuery) -> Result<Answered, Failure> {
         match self.list(query).await {
-            Ok((page, asked)) => Ok(Answered::Page(page, asked)),
+            Ok((page, request)) => Ok(Answered::Page(page, request)),
             Err(failure) => match failure.too_large() {
                 Some(begun) => Ok(Answered::TooLarge(begun.clone())),
                 None if query.page > 1 && failure.is_past_end(false) => Ok(Answered::PastEnd),

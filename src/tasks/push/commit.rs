@@ -15,8 +15,8 @@ use crate::store::outbox::engine::{self, Now};
 use crate::store::outbox::{attempts, delete_limit, settle};
 use crate::store::state::account;
 use crate::store::{Conn, StoreError, Tx, read};
-use crate::tasks::Echoes;
-use crate::tasks::echoes::Making;
+use crate::tasks::InFlightPushes;
+use crate::tasks::in_flight::PendingCreate;
 use komoju_core::intent::Wish;
 use komoju_core::intent::lifecycle::IllegalTransition;
 use komoju_core::open_intent::{Frozen, OpenIntent};
@@ -30,7 +30,7 @@ pub(super) struct Transaction {
     key: Arc<SecretKey>,
     clock: Arc<dyn Clock>,
     settings: PushSettings,
-    in_flight: Arc<Echoes>,
+    in_flight: Arc<InFlightPushes>,
     server_time: Option<Timestamp>,
 }
 
@@ -86,7 +86,7 @@ impl<R: Remote> Pusher<R> {
             key: Arc::clone(&self.key),
             clock: Arc::clone(&self.clock),
             settings: self.settings.clone(),
-            in_flight: Arc::clone(&self.echoes),
+            in_flight: Arc::clone(&self.in_flight),
             server_time: self.remote.server_time(),
         }
     }
@@ -206,9 +206,9 @@ fn body_before(tx: &Tx<'_>, open: &OpenIntent) -> Result<Option<String>, StoreEr
 }
 
 /// What the pull compares new customers with while a create is under way.
-fn pending_create(open: &OpenIntent) -> Option<Making> {
+fn pending_create(open: &OpenIntent) -> Option<PendingCreate> {
     let Some(Wish::Create(body)) = open.wish() else { return None };
-    Some(Making { body: open.as_sent(body), since: open.window_from() })
+    Some(PendingCreate { body: open.as_sent(body), since: open.window_from() })
 }
 
 /// Returns what a first attempt freezes: for a create a random key, and the tag unless the metadata

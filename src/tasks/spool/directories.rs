@@ -194,7 +194,7 @@ pub(super) fn open_below(spool: &Folder, name: &str) -> Result<Option<Folder>, S
         Some(_) => {}
     }
     let folder = spool.folder(name).map_err(failed)?;
-    // Asked of the handle, which cannot be swapped.
+    // The metadata of the handle: a name can be swapped, a handle cannot.
     let (found, of) = (folder.metadata().map_err(failed)?, spool.metadata().map_err(failed)?);
     if found.uid() != of.uid() {
         return foreign(&format!("belongs to {}", user(found.uid())));
