@@ -41,8 +41,8 @@ use crate::store::log::passes;
 use crate::store::state::{clock as stored, slowed};
 use crate::store::{Instance, Store, StoreError};
 use crate::tasks::InFlightPushes;
-use crate::tasks::pull::{Progress, Pull, Report};
-use crate::tasks::push::{Drained, Pusher, Signals};
+use crate::tasks::pull::{PassProgress, Pull, Report};
+use crate::tasks::push::{DrainSummary, Pusher, Signals};
 use crate::tasks::spool::{ScanSummary, Spool, SpoolSettings};
 use komoju_core::{PassKind, time};
 
@@ -201,7 +201,7 @@ impl App {
     }
 
     /// Returns the progress of the running pass.
-    pub fn progress(&self) -> watch::Receiver<Progress> {
+    pub fn progress(&self) -> watch::Receiver<PassProgress> {
         self.pull.progress()
     }
 
@@ -244,9 +244,9 @@ impl App {
     }
 
     /// Attempts each intent that is due, once.
-    pub async fn drain(&self) -> Result<Drained, StoreError> {
+    pub async fn drain(&self) -> Result<DrainSummary, StoreError> {
         let drained = self.keeping_rate(self.pusher.drain()).await?;
-        self.spool.tend_receipts().await?;
+        self.spool.update_receipts().await?;
         self.spool.expire_rejected().await?;
         Ok(drained)
     }

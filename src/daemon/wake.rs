@@ -79,7 +79,7 @@ impl App {
             };
             drop(idle);
             let Some(events) = events else {
-                unless_busy(self.spool.tend_receipts().await)?;
+                unless_busy(self.spool.update_receipts().await)?;
                 continue;
             };
             let renamed: Vec<String> = events.into_iter().filter_map(FileEvent::renamed).collect();

@@ -19,7 +19,6 @@ mod account;
 mod answer;
 mod apply;
 mod approvals;
-mod ask;
 mod conclude;
 mod failure;
 mod finish;
@@ -30,6 +29,7 @@ mod pages;
 mod parts;
 mod recheck;
 mod report;
+mod requests;
 mod unreadable;
 mod view;
 
@@ -59,8 +59,8 @@ use komoju_core::plan::lag::Consistency;
 use komoju_core::plan::lookups::LookupBudget;
 use komoju_core::{Origin, Outcome, PassId, PassKind, Tally, time};
 
-pub use failure::{Failure, Setback};
-pub use mirror::{DryRun, Planned, PlannedWrite};
+pub use failure::{Failure, RequestError};
+pub use mirror::{DryRun, PlannedEffect, PlannedWrite};
 pub use report::Report;
 
 /// What a pull is told once.
@@ -84,7 +84,7 @@ pub struct Settings {
 
 /// How far a pass has come; for progress bars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct PassProgress {
     /// What it is doing.
     pub phase: Phase,
     /// Steps done: customers read, or customers asked about.
@@ -102,7 +102,7 @@ pub enum Phase {
     /// Reading the list.
     Reading,
     /// Asking about customers that the list did not show.
-    Asking,
+    Verifying,
 }
 
 /// The pull task.
@@ -114,8 +114,8 @@ pub struct Pull<R> {
     clock: Arc<dyn Clock>,
     settings: Settings,
     stop: CancellationToken,
-    progress: watch::Sender<Progress>,
-    dice: Mutex<StdRng>,
+    progress: watch::Sender<PassProgress>,
+    rng: Mutex<StdRng>,
     in_flight: Arc<InFlightPushes>,
 }
 
@@ -138,7 +138,7 @@ struct Pass {
     position: Position,
     position_at: Option<Duration>,
     /// Unreadable customers that this process met, and how many an earlier one had met.
-    met: unreadable::Met,
+    unreadable: unreadable::UnreadableSet,
     unreadable_before: u64,
     /// The single requests that may still be made.
     budget: LookupBudget,
@@ -180,10 +180,10 @@ impl<R: Remote> Pull<R> {
         settings: Settings,
         stop: CancellationToken,
     ) -> Self {
-        let dice = Mutex::new(StdRng::seed_from_u64(settings.seed));
-        let progress = watch::Sender::new(Progress::default());
+        let rng = Mutex::new(StdRng::seed_from_u64(settings.seed));
+        let progress = watch::Sender::new(PassProgress::default());
         let masker = Masker::new(Some(&key));
-        Self { mirror, remote, key, masker, clock, settings, stop, progress, dice, in_flight: Arc::default() }
+        Self { mirror, remote, key, masker, clock, settings, stop, progress, rng, in_flight: Arc::default() }
     }
 
     /// Shares what is known of our own pushes with the pusher.
@@ -193,7 +193,7 @@ impl<R: Remote> Pull<R> {
     }
 
     /// How far the pass that runs has come.
-    pub fn progress(&self) -> watch::Receiver<Progress> {
+    pub fn progress(&self) -> watch::Receiver<PassProgress> {
         self.progress.subscribe()
     }
 
@@ -202,7 +202,7 @@ impl<R: Remote> Pull<R> {
     /// whatever else happens is in the report.
     pub async fn sweep(&self) -> Result<Report, StoreError> {
         self.recheck().await?;
-        match (self.look(|view| passes::interrupted(view.conn())).await?, &self.mirror) {
+        match (self.read_mirror(|view| passes::interrupted(view.conn())).await?, &self.mirror) {
             (None, _) => {}
             (Some(_), Mirror::DryRun(dry)) if dry.is_shared() => {}
             (Some(_), Mirror::DryRun(_)) => {
@@ -223,7 +223,7 @@ impl<R: Remote> Pull<R> {
 
     /// Reads the newest customers. Before one sweep is complete there is nothing to be newer than: `None`.
     pub async fn probe(&self) -> Result<Option<Report>, StoreError> {
-        match self.look(|view| passes::has_whole_sweep(view.conn())).await? {
+        match self.read_mirror(|view| passes::has_whole_sweep(view.conn())).await? {
             true => self.pass(PassKind::Probe, None).await.map(Some),
             false => Ok(None),
         }
@@ -234,22 +234,22 @@ impl<R: Remote> Pull<R> {
         let report = match self.check_account().await {
             Ok(()) => {
                 let mut pass = self.start(kind, resumed).await?;
-                match self.carry_out(&mut pass).await {
+                match self.run_steps(&mut pass).await {
                     Err(Failure::Store(e)) => Err(e),
                     ended => self.finish(pass, ended).await,
                 }
             }
-            Err(failure) => self.without_pass(kind, failure).await,
+            Err(failure) => self.report_without_pass(kind, failure).await,
         };
         if let Ok(report) = &report {
             metrics::pass(kind, report.outcome, self.clock.elapsed().saturating_sub(began));
         }
-        self.progress.send_replace(Progress::default());
+        self.progress.send_replace(PassProgress::default());
         report
     }
 
     /// The steps of a pass between its start and its end.
-    async fn carry_out(&self, pass: &mut Pass) -> Result<Outcome, Failure> {
+    async fn run_steps(&self, pass: &mut Pass) -> Result<Outcome, Failure> {
         let mut marks = Marks::default();
         let rounds = self.read_pages(pass, &mut marks).await?;
         self.settle_approved(pass).await?;
@@ -266,7 +266,7 @@ impl<R: Remote> Pull<R> {
     async fn start(&self, kind: PassKind, resumed: Option<Interrupted>) -> Result<Pass, StoreError> {
         let started = self.mark_request();
         let (id, opened) = match &self.mirror {
-            Mirror::DryRun(dry) => (PassId::default(), dry.read(Opened::read)?),
+            Mirror::DryRun(dry) => (PassId::default(), dry.read(MirrorAtStart::read)?),
             Mirror::Store(store) => {
                 let at = time::written(self.clock.now());
                 let opened = store.write(move |tx| {
@@ -276,13 +276,13 @@ impl<R: Remote> Pull<R> {
                         Some(Interrupted { id, .. }) => passes::resume(tx, id, &at).map(|()| id)?,
                         None => passes::start(tx, kind, &at)?,
                     };
-                    Ok((id, Opened::read(tx)?))
+                    Ok((id, MirrorAtStart::read(tx)?))
                 });
                 opened.await?
             }
         };
         tracing::debug!(pass = id, %kind, resumed = resumed.is_some(), "started");
-        let Opened { head: head_before, live: live_before, learnt } = opened;
+        let MirrorAtStart { head: head_before, live: live_before, learnt } = opened;
         let (tally, position) =
             resumed.map_or_else(Default::default, |resumed| (resumed.tally, resumed.position));
         Ok(Pass {
@@ -295,7 +295,7 @@ impl<R: Remote> Pull<R> {
             requests_before: self.remote.requests(),
             requests_made: tally.requests,
             seen_before: tally.customers_seen,
-            met: unreadable::Met::default(),
+            unreadable: unreadable::UnreadableSet::default(),
             unreadable_before: tally.unreadable,
             tally,
             position,
@@ -318,23 +318,23 @@ impl<R: Remote> Pull<R> {
         (now, self.remote.server_time().unwrap_or(now))
     }
 
-    fn with_dice<T>(&self, roll: impl FnOnce(&mut StdRng) -> T) -> T {
-        roll(&mut self.dice.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_rng<T>(&self, roll: impl FnOnce(&mut StdRng) -> T) -> T {
+        roll(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn roll(&self) -> u64 {
-        self.with_dice(rand::Rng::random)
+        self.with_rng(rand::Rng::random)
     }
 }
 
 /// The mirror when a pass begins.
-struct Opened {
+struct MirrorAtStart {
     head: i64,
     live: u64,
     learnt: Learnt,
 }
 
-impl Opened {
+impl MirrorAtStart {
     fn read(conn: &Conn) -> Result<Self, StoreError> {
         let head = changes::head(conn)?.seq;
         Ok(Self { head, live: live_count(conn)?, learnt: unlisted::learnt(conn)? })

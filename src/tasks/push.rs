@@ -20,7 +20,7 @@ mod report;
 mod upkeep;
 mod worker;
 
-pub use report::Drained;
+pub use report::DrainSummary;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,7 +31,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use worker::{CommitBatcher, Until};
+use worker::{CommitBatcher, WorkerMode};
 
 use super::InFlightPushes;
 use crate::clock::Clock;
@@ -77,7 +77,7 @@ pub struct Signals {
     /// The key was refused.
     pub refused: Notify,
     /// The customer of an update does not exist: a pass should look.
-    pub look: Notify,
+    pub customer_missing: Notify,
     /// Intents were settled.
     pub settled: Notify,
 }
@@ -92,7 +92,7 @@ pub struct Pusher<R> {
     stop: CancellationToken,
     in_flight: Arc<InFlightPushes>,
     signals: Arc<Signals>,
-    dice: Mutex<StdRng>,
+    rng: Mutex<StdRng>,
 }
 
 impl<R: Remote + PushRemote> Pusher<R> {
@@ -108,8 +108,8 @@ impl<R: Remote + PushRemote> Pusher<R> {
         in_flight: Arc<InFlightPushes>,
         signals: Arc<Signals>,
     ) -> Self {
-        let dice = Mutex::new(StdRng::seed_from_u64(settings.seed));
-        Self { store, remote, key, clock, settings, stop, in_flight, signals, dice }
+        let rng = Mutex::new(StdRng::seed_from_u64(settings.seed));
+        Self { store, remote, key, clock, settings, stop, in_flight, signals, rng }
     }
 
     /// Takes over from an earlier process: the intents that it was sending are due at once. Tells
@@ -140,18 +140,18 @@ impl<R: Remote + PushRemote> Pusher<R> {
     }
 
     /// Attempts each due intent once, and those that become due meanwhile.
-    pub async fn drain(&self) -> Result<Drained, StoreError> {
-        CommitBatcher::new(self, Until::Drained).run().await
+    pub async fn drain(&self) -> Result<DrainSummary, StoreError> {
+        CommitBatcher::new(self, WorkerMode::Drain).run().await
     }
 
     /// Attempts each intent that becomes due, until the stop token is cancelled.
-    pub async fn serve(&self) -> Result<Drained, StoreError> {
-        CommitBatcher::new(self, Until::Stopped).run().await
+    pub async fn serve(&self) -> Result<DrainSummary, StoreError> {
+        CommitBatcher::new(self, WorkerMode::Serve).run().await
     }
 
     /// Attempts nothing; wipes copies of tokens and erased data.
     pub async fn only_wipe(&self) -> Result<(), StoreError> {
-        CommitBatcher::new(self, Until::Drained).end().await
+        CommitBatcher::new(self, WorkerMode::Drain).end().await
     }
 
     fn moment(&self) -> Moment {
@@ -160,6 +160,6 @@ impl<R: Remote + PushRemote> Pusher<R> {
 
     /// A random number from 0 to 1.
     fn roll(&self) -> f64 {
-        self.dice.lock().unwrap_or_else(PoisonError::into_inner).random()
+        self.rng.lock().unwrap_or_else(PoisonError::into_inner).random()
     }
 }

@@ -49,8 +49,8 @@ use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
 use directories::Directories;
-use scan::Leftovers;
-use take::Halt;
+use scan::SkippedFiles;
+use take::TakeError;
 use worker::Worker;
 
 use crate::clock::Clock;
@@ -62,18 +62,18 @@ use komoju_core::plan::spool::{ChangingFiles, LONGEST_DELAY, ScanTime};
 pub use directories::SPOOL_MODE;
 pub use directories::locked_by_another;
 pub use report::{Overview, Taker, count_files, waiting_files};
-pub use scan::{Left, MOST_NAMED};
+pub use scan::{MOST_NAMED, SkippedFile};
 
 /// LONGEST_DRAIN limits how long a drain waits: until a file that is being written does not delay
 /// the others any more, and one more second.
 const LONGEST_DRAIN: Duration = LONGEST_DELAY.saturating_add(Duration::from_secs(1));
 
-/// AGAIN controls how soon a file that changed while it was read is read again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// REREAD_AFTER controls how soon a file that changed while it was read is read again.
+const REREAD_AFTER: Duration = Duration::from_secs(1);
 
-/// KEPT controls how long receipts are kept after their last intent was settled, and refused files
+/// RETENTION controls how long receipts are kept after their last intent was settled, and refused files
 /// after they were put aside: 30 days.
-const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+const RETENTION: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// EXPIRE_EVERY controls how often old refused files are searched for: each search reads `rejected/`.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -100,9 +100,9 @@ pub struct ScanSummary {
     pub refused: u64,
     /// Files that stay though their time has come, and the directory itself where it cannot be
     /// used. At most [`MOST_NAMED`].
-    pub left: Vec<Left>,
+    pub skipped: Vec<SkippedFile>,
     /// How many more files stay.
-    pub more_left: u64,
+    pub more_skipped: u64,
     /// In how long the next file can be ready, where one is still being written.
     pub again_in: Option<Duration>,
 }
@@ -125,7 +125,7 @@ struct State {
     directories: Option<Arc<Directories>>,
     changing: ChangingFiles,
     /// What the last scan left.
-    left: Leftovers,
+    skipped: SkippedFiles,
     /// Why no file is taken, as it was last recorded.
     problem: Option<Option<String>>,
     /// When old refused files were last searched for.
@@ -134,9 +134,9 @@ struct State {
 
 /// A scan that is being made.
 #[derive(Debug, Default)]
-struct Progress {
+struct ScanProgress {
     summary: ScanSummary,
-    left: Leftovers,
+    skipped: SkippedFiles,
     /// Whether files were left out because they wait for an older one.
     is_cut: bool,
 }
@@ -164,7 +164,7 @@ impl Spool {
     /// dropped.
     ///
     /// # Errors
-    /// The database failed. What the file system refuses is in [`ScanSummary::left`].
+    /// The database failed. What the file system refuses is in [`ScanSummary::skipped`].
     pub async fn scan(&self) -> Result<ScanSummary, StoreError> {
         self.take(&[]).await
     }
@@ -176,16 +176,16 @@ impl Spool {
     /// The database failed.
     pub async fn take(&self, renamed: &[String]) -> Result<ScanSummary, StoreError> {
         let mut state = self.state.lock().await;
-        let (mut progress, mut problem) = (Progress::default(), None);
+        let (mut progress, mut problem) = (ScanProgress::default(), None);
         if !self.settings.enabled || !self.store.read(engine::is_enabled).await? {
             for name in waiting_files(&self.settings.dir) {
-                self.leave(&mut progress, &name, SWITCHED_OFF);
+                self.skip(&mut progress, &name, SWITCHED_OFF);
             }
         } else {
             match self.directories(&mut state).await? {
                 Ok(at) => self.take_files(&at, renamed, &mut state.changing, &mut progress).await?,
                 Err(why) => {
-                    self.leave(&mut progress, &self.settings.dir.display().to_string(), &why);
+                    self.skip(&mut progress, &self.settings.dir.display().to_string(), &why);
                     problem = Some(self.masker.text(&why));
                 }
             }
@@ -195,13 +195,13 @@ impl Spool {
             self.store.write(move |tx| spool::set_problem(tx, recorded.as_deref())).await?;
             state.problem = Some(problem);
         }
-        let Progress { mut summary, mut left, is_cut } = progress;
+        let ScanProgress { mut summary, mut skipped, is_cut } = progress;
         if is_cut {
-            left.add_missing(&state.left);
+            skipped.add_missing(&state.skipped);
         }
-        (summary.left, summary.more_left) = (left.list(), left.more);
-        self.report(&left, &state.left);
-        state.left = left;
+        (summary.skipped, summary.more_skipped) = (skipped.list(), skipped.more);
+        self.report(&skipped, &state.skipped);
+        state.skipped = skipped;
         Ok(summary)
     }
 
@@ -237,13 +237,13 @@ impl Spool {
         at: &Arc<Directories>,
         renamed: &[String],
         changing: &mut ChangingFiles,
-        progress: &mut Progress,
+        progress: &mut ScanProgress,
     ) -> Result<(), StoreError> {
         let found = self.on_disk(at, scan::scan).await?;
-        for Left { name, why } in found.left.list() {
-            self.leave(progress, &name, &why);
+        for SkippedFile { name, why } in found.skipped.list() {
+            self.skip(progress, &name, &why);
         }
-        progress.left.more += found.left.more;
+        progress.skipped.more += found.skipped.more;
         let wall = self.clock.now().min(self.clock.machine_time());
         let now = ScanTime { wall, steady: self.clock.elapsed() };
         let plan = changing.plan(found.files, renamed, now);
@@ -257,14 +257,14 @@ impl Spool {
             }
             match self.take_file(at, file.clone(), &mut progress.summary).await {
                 Ok(()) => changing.forget(&file),
-                Err(Halt::Database(error)) => return Err(error),
-                Err(Halt::Stays(why)) => {
-                    self.leave(progress, &file.name, &why);
+                Err(TakeError::Database(error)) => return Err(error),
+                Err(TakeError::Skip(why)) => {
+                    self.skip(progress, &file.name, &why);
                     unfinished.insert(file.name);
                 }
-                Err(Halt::Changing) => {
+                Err(TakeError::Changing) => {
                     let delay = changing.note_change(&file, now);
-                    let again_in = delay.map_or(AGAIN, |delay| delay.min(AGAIN));
+                    let again_in = delay.map_or(REREAD_AFTER, |delay| delay.min(REREAD_AFTER));
                     let known = progress.summary.again_in;
                     progress.summary.again_in = Some(known.map_or(again_in, |known| known.min(again_in)));
                     if delay.is_some() {
@@ -307,25 +307,25 @@ impl Spool {
     }
 
     /// Notes that a file stays where it is.
-    fn leave(&self, progress: &mut Progress, name: &str, why: &str) {
-        progress.left.add(name, self.masker.text(why));
+    fn skip(&self, progress: &mut ScanProgress, name: &str, why: &str) {
+        progress.skipped.add(name, self.masker.text(why));
     }
 
     /// Logs what the scan left, and the last one did not.
-    fn report(&self, left: &Leftovers, last: &Leftovers) {
+    fn report(&self, skipped: &SkippedFiles, last: &SkippedFiles) {
         // The first names of a growing mass of files differ from scan to scan: the scan that met the mass first has
         // named enough.
-        let is_mass = left.more > 0 && last.more > 0;
-        for Left { name, why } in left.list() {
+        let is_mass = skipped.more > 0 && last.more > 0;
+        for SkippedFile { name, why } in skipped.list() {
             if !is_mass && last.why(&name) != Some(&why) {
                 let file = self.masker.text(&name);
                 tracing::warn!(file, "{file} is left where it is: {why}");
             }
         }
-        if left.more > 0 && last.more == 0 {
+        if skipped.more > 0 && last.more == 0 {
             tracing::warn!(
                 "{} more files are left where they are; `komoju-sync status` names the first",
-                left.more
+                skipped.more
             );
         }
     }

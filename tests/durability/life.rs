@@ -257,7 +257,7 @@ impl World {
                 harness.inject(Fault::new(Effect::Reset { work }).call(Call::Create).once());
             }
             pusher.drain().await?;
-            spool.tend_receipts().await?;
+            spool.update_receipts().await?;
             // The control's log may lose its end with everything else.
             if self.plan.synchronous == Synchronous::AsAsked {
                 self.camera.ledger.log_is_at(store.read(changes::head).await?);

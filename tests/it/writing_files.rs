@@ -133,7 +133,7 @@ impl SpoolHarness {
 
     /// Why the file was left; it must have been.
     fn why(looked: &ScanSummary, name: &str) -> String {
-        let left = looked.left.iter().find(|left| left.name == name);
+        let left = looked.skipped.iter().find(|skipped| skipped.name == name);
         left.unwrap_or_else(|| panic!("{name} is not in {looked:?}")).why.clone()
     }
 }

@@ -13,7 +13,7 @@ use komoju_sync::store::read::Record;
 use komoju_sync::store::state::account;
 use komoju_sync::store::{Reader, read};
 use komoju_sync::tasks::pull::Report;
-use komoju_sync::tasks::push::Drained;
+use komoju_sync::tasks::push::DrainSummary;
 use tokio_util::sync::CancellationToken;
 
 use crate::log;
@@ -63,7 +63,7 @@ fn deleted(changes: &[Record], by_us: bool) -> BTreeSet<String> {
 }
 
 /// A pass, or nothing of it where it crashed; and the drain beside it.
-type Ended = Option<(Option<Report>, Option<Drained>)>;
+type Ended = Option<(Option<Report>, Option<DrainSummary>)>;
 
 impl Process {
     async fn pass(&self, kind: PassKind) -> Option<Report> {
@@ -74,10 +74,10 @@ impl Process {
     }
 
     /// As `sync` and the daemon do it: files are taken, what is due is attempted, receipts follow.
-    async fn drain(&self) -> Drained {
+    async fn drain(&self) -> DrainSummary {
         self.spool.drain(&CancellationToken::new()).await.unwrap();
         let drained = self.pusher.drain().await.unwrap();
-        self.spool.tend_receipts().await.unwrap();
+        self.spool.update_receipts().await.unwrap();
         drained
     }
 }

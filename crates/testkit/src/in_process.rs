@@ -17,7 +17,7 @@ use komoju_sync::store::log::verify::verify;
 use komoju_sync::store::{Reader, Store, read};
 use komoju_sync::tasks::InFlightPushes;
 use komoju_sync::tasks::pull::{DryRun, PlannedWrite, Pull, Report, Settings};
-use komoju_sync::tasks::push::{Drained, PushSettings, Pusher, Signals};
+use komoju_sync::tasks::push::{DrainSummary, PushSettings, Pusher, Signals};
 use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -146,13 +146,13 @@ impl InProcess {
     }
 
     /// Drains the outbox once, as a new process.
-    pub async fn drain(&mut self) -> Drained {
+    pub async fn drain(&mut self) -> DrainSummary {
         let base_url = self.sandbox.base_url();
         self.drain_at(&base_url).await
     }
 
     /// Drains the outbox once, to this address.
-    pub async fn drain_at(&mut self, base_url: &str) -> Drained {
+    pub async fn drain_at(&mut self, base_url: &str) -> DrainSummary {
         let pusher = self.pusher_at(base_url, CancellationToken::new());
         pusher.recover().await.unwrap();
         pusher.drain().await.unwrap()

@@ -10,7 +10,7 @@ use super::rules::{Kind, broken};
 use super::{Exit, Finding, permissions, quoted};
 use crate::config::Outbound;
 use crate::store::{self, Reader};
-use crate::tasks::spool::{self, Left, Overview, Taker};
+use crate::tasks::spool::{self, Overview, SkippedFile, Taker};
 
 const CHECK: &str = "spool";
 
@@ -62,7 +62,7 @@ fn classify(path: &Path, found: io::Result<Owned>, overview: Overview, users: &U
             format!("chmod {right:04o} {}", quoted(path)),
         );
     }
-    for Left { name, why } in overview.stuck.iter().take(MOST_NAMED) {
+    for SkippedFile { name, why } in overview.stuck.iter().take(MOST_NAMED) {
         findings.warn(format!("the file {name} stays in {shown}"), format!("it {why}"));
     }
     let more = overview.stuck.len().saturating_sub(MOST_NAMED) as u64 + overview.more_stuck;
@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn many_files_are_a_number() {
-        let stuck = (0..11).map(|n| Left { name: n.to_string(), why: "is a pipe".to_owned() }).collect();
+        let stuck =
+            (0..11).map(|n| SkippedFile { name: n.to_string(), why: "is a pipe".to_owned() }).collect();
         let overview = Overview { stuck, more_stuck: 1, ..Overview::default() };
         let findings = classified(Ok(owned(990, 991, 0o3770)), overview);
         assert_eq!(findings.len(), 11);

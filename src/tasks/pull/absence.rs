@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::ask::Found;
 use super::page::plan_lookup;
-use super::{Failure, Pass, Phase, Progress, Pull};
+use super::requests::CustomerLookup;
+use super::{Failure, Pass, PassProgress, Phase, Pull};
 use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::holds::{self, End};
@@ -18,7 +18,7 @@ use komoju_core::plan::lag::Occasion;
 use komoju_core::{Customer, CustomerId, Origin, PassKind};
 
 /// What became of deletions that are proven.
-struct Recorded {
+struct RecordedDeletions {
     /// How many are recorded.
     deleted: u64,
     /// Rows for which there was no room.
@@ -43,11 +43,11 @@ impl<R: Remote> Pull<R> {
                     check.answered(requested_at, answer);
                     done += 1;
                     let of = done + check.left().min(pass.budget.left());
-                    self.progress.send_replace(Progress { phase: Phase::Asking, done, of });
+                    self.progress.send_replace(PassProgress { phase: Phase::Verifying, done, of });
                 }
                 Step::Canary(id) => {
-                    let found = self.ask_one(pass, &id).await?;
-                    let exists = matches!(found, Found::Alive(_));
+                    let found = self.request_one(pass, &id).await?;
+                    let exists = matches!(found, CustomerLookup::Alive(_));
                     check.canary_answered(exists.then(|| self.clock.elapsed()));
                 }
                 Step::Record { rows, room } => {
@@ -65,22 +65,22 @@ impl<R: Remote> Pull<R> {
     /// Requests the customer in a row of the mirror, and records it where it exists. Returns when it was requested, by the steady
     /// clock, and the answer.
     async fn look_up_row(&self, pass: &mut Pass, row: i64) -> Result<(Duration, LookupAnswer), Failure> {
-        let id = self.look(move |view| view.live_id_of(row)).await?;
+        let id = self.read_mirror(move |view| view.live_id_of(row)).await?;
         // After the wait for the database, which may be long: the age of a 404 counts from its request.
         let requested_at = self.clock.elapsed();
         let Some(id) = id else { return Ok((requested_at, LookupAnswer::NotLive)) };
         let request = self.mark_request();
-        let answer = match self.ask_one(pass, &id).await? {
-            Found::Alive(customer) => {
+        let answer = match self.request_one(pass, &id).await? {
+            CustomerLookup::Alive(customer) => {
                 self.record_alive(pass, request, customer).await?;
                 LookupAnswer::Exists
             }
-            Found::Unreadable(bad) => {
+            CustomerLookup::Unreadable(bad) => {
                 self.record_unreadable(pass, &id, bad).await?;
                 LookupAnswer::Unreadable
             }
-            Found::Gone => LookupAnswer::Gone,
-            Found::Unclear(why) => {
+            CustomerLookup::Gone => LookupAnswer::Gone,
+            CustomerLookup::Unclear(why) => {
                 tracing::warn!("{why}; whether this customer is gone is not proven");
                 LookupAnswer::Unclear
             }
@@ -89,9 +89,9 @@ impl<R: Remote> Pull<R> {
     }
 
     /// Requests one customer, within the pass's budget and patience.
-    async fn ask_one(&self, pass: &mut Pass, id: &CustomerId) -> Result<Found, Failure> {
+    async fn request_one(&self, pass: &mut Pass, id: &CustomerId) -> Result<CustomerLookup, Failure> {
         let found = self.look_up(id, pass.budget.tries()).await?;
-        pass.budget.spend(!matches!(found, Found::Unclear(_)));
+        pass.budget.spend(!matches!(found, CustomerLookup::Unclear(_)));
         Ok(found)
     }
 
@@ -121,10 +121,10 @@ impl<R: Remote> Pull<R> {
         origin: Origin,
         rows: Vec<i64>,
         room: u64,
-    ) -> Result<Recorded, StoreError> {
+    ) -> Result<RecordedDeletions, StoreError> {
         let request = Arc::clone(&pass.started);
         self.step(pass, origin, move |view, _| {
-            let mut recorded = Recorded { deleted: 0, excess: Vec::new() };
+            let mut recorded = RecordedDeletions { deleted: 0, excess: Vec::new() };
             for row in rows {
                 let Some(id) = view.live_id_of(row)? else { continue };
                 // Our own push is newer, or is about to be. And an operator may have rejected the deletion meanwhile.
@@ -164,7 +164,7 @@ impl<R: Remote> Pull<R> {
         let since = self.clock.now().checked_sub(COUNTED_FOR).unwrap_or(Timestamp::MIN);
         let is_imprecise = pass.learnt.above_limit_at.is_some_and(|at| at > since);
         let recorded =
-            if is_imprecise { self.look(move |view| view.deletions_since(since)).await? } else { 0 };
+            if is_imprecise { self.read_mirror(move |view| view.deletions_since(since)).await? } else { 0 };
         Ok(absence::room(self.limit(pass), is_imprecise, recorded))
     }
 

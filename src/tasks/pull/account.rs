@@ -1,6 +1,6 @@
 //! The account guard: before a pass reads anything, checks that the key reads this mirror's account.
 
-use super::ask::Found;
+use super::requests::CustomerLookup;
 use super::{Failure, Pull};
 use crate::remote::Remote;
 use crate::store::Tx;
@@ -14,7 +14,7 @@ use komoju_core::time;
 impl<R: Remote> Pull<R> {
     /// Fails if the key may read another account. Binds it to the database where it is proven to read this one.
     pub(super) async fn check_account(&self) -> Result<(), Failure> {
-        let (account, live) = self.look(|view| Ok((view.account()?, view.live_count()?))).await?;
+        let (account, live) = self.read_mirror(|view| Ok((view.account()?, view.live_count()?))).await?;
         let salt = account.as_ref().map_or_else(|| rand::random::<[u8; 16]>().to_vec(), |a| a.salt.clone());
         let fingerprint = self.key.salted_fingerprint(&salt);
         let stopped = account.as_ref().and_then(|account| account.stopped.as_ref());
@@ -47,15 +47,15 @@ impl<R: Remote> Pull<R> {
     /// `bound` the one that it is bound to.
     async fn request_known(&self, known: Account, bound: Option<Account>) -> Result<(), Failure> {
         let (mut answers, mut failure) = (Vec::new(), None);
-        for id in self.some_live(KNOWN_REQUESTED, Among::All).await? {
+        for id in self.random_live(KNOWN_REQUESTED, Among::All).await? {
             // Only this customer may fail: the others are tried once.
             let tries = if failure.is_none() { TRIES } else { 1 };
             answers.push(match self.look_up(&id, tries).await? {
-                Found::Alive(_) => LookupAnswer::Exists,
-                Found::Unreadable(bad) if bad.id.is_some() => LookupAnswer::Unreadable,
-                Found::Unreadable(_) => LookupAnswer::Unclear,
-                Found::Gone => LookupAnswer::Gone,
-                Found::Unclear(why) => {
+                CustomerLookup::Alive(_) => LookupAnswer::Exists,
+                CustomerLookup::Unreadable(bad) if bad.id.is_some() => LookupAnswer::Unreadable,
+                CustomerLookup::Unreadable(_) => LookupAnswer::Unclear,
+                CustomerLookup::Gone => LookupAnswer::Gone,
+                CustomerLookup::Unclear(why) => {
                     failure = Some(Box::new(why));
                     LookupAnswer::Unclear
                 }

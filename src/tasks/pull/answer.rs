@@ -7,10 +7,10 @@ use komoju_core::plan::parts::{Part, Parts};
 use komoju_core::{Customer, Page};
 
 /// A page as it came, or one of its parts.
-pub(super) struct Answer {
+pub(super) struct PageAnswer {
     pub(super) page: Page,
     /// Where on the list its positions are.
-    pub(super) place: Place,
+    pub(super) offset: PageOffset,
     /// Whether it is a page, or one of its parts.
     pub(super) is_page: bool,
     /// When it was requested.
@@ -19,22 +19,22 @@ pub(super) struct Answer {
     pub(super) read: Option<Vec<Customer>>,
 }
 
-impl Answer {
+impl PageAnswer {
     /// The answer to a request for a part of a page.
-    pub(super) fn of_part(page: Page, request: Arc<RequestMark>, place: Place) -> Self {
-        Self { page, place, is_page: false, request, read: None }
+    pub(super) fn of_part(page: Page, request: Arc<RequestMark>, offset: PageOffset) -> Self {
+        Self { page, offset, is_page: false, request, read: None }
     }
 }
 
 /// Where the customers of an answer stand in the list.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct PageOffset {
     pub(super) page: u64,
     /// How many customers of that page stand before them.
     before: u64,
 }
 
-impl Place {
+impl PageOffset {
     /// Of a whole page.
     pub(super) fn of_page(page: u64) -> Self {
         Self { page, before: 0 }
@@ -47,7 +47,7 @@ impl Place {
     }
 
     /// Page and position of the customer at this position of the answer.
-    pub(super) fn of(&self, position: u64) -> (u64, u64) {
+    pub(super) fn position(&self, position: u64) -> (u64, u64) {
         (self.page, self.before + position)
     }
 }

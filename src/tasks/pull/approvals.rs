@@ -30,9 +30,9 @@ impl<R: Remote> Pull<R> {
     pub(super) async fn settle_approved(&self, pass: &mut Pass) -> Result<(), Failure> {
         let began = self.clock.elapsed();
         // Each pass begins with somebody else, so that those who cannot be asked do not keep all others waiting.
-        let Some(start) = self.some_approved().await? else { return Ok(()) };
+        let Some(start) = self.random_approved().await? else { return Ok(()) };
         let (times, consistency) = (self.times(), self.settings.consistency);
-        let young = self.look(move |view| unlisted::young(view.conn(), consistency, times)).await?;
+        let young = self.read_mirror(move |view| unlisted::young(view.conn(), consistency, times)).await?;
         let young = Arc::new(young);
         for (from, until) in [(start.clone(), None), (String::new(), Some(start))] {
             let mut after = from;
@@ -49,9 +49,9 @@ impl<R: Remote> Pull<R> {
     }
 
     /// Some approved customer's id, or the empty text before them all; `None` where nobody is approved.
-    async fn some_approved(&self) -> Result<Option<String>, StoreError> {
+    async fn random_approved(&self) -> Result<Option<String>, StoreError> {
         let roll = self.roll();
-        let found = self.look(move |view| match view.approved_count()? {
+        let found = self.read_mirror(move |view| match view.approved_count()? {
             0 => Ok(None),
             count => {
                 let skipped = u32::try_from(roll % count).unwrap_or(0);
@@ -88,13 +88,13 @@ impl<R: Remote> Pull<R> {
         };
         let cause = self.cause(Origin::Lookup, Some(pass.id));
         let ((last, approved), _) = self.plan_and_apply(cause, plan, |_, _, _| Ok(())).await?;
-        let answered = self.ask_approved(pass, approved).await?;
+        let answered = self.request_approved(pass, approved).await?;
         Ok(last.filter(|_| answered))
     }
 
     /// Requests the customers in these rows; returns whether requesting more can prove anything now.
-    async fn ask_approved(&self, pass: &mut Pass, approved: Vec<i64>) -> Result<bool, Failure> {
-        let canaries = self.some_live(CANARIES, Among::Unapproved).await?;
+    async fn request_approved(&self, pass: &mut Pass, approved: Vec<i64>) -> Result<bool, Failure> {
+        let canaries = self.random_live(CANARIES, Among::Unapproved).await?;
         let canaries = if canaries.is_empty() { Canaries::NoneLeft } else { Canaries::Among(canaries) };
         let check = AbsenceCheck::of_approved(approved, canaries);
         let findings = self.check_absence(pass, check, Origin::Lookup).await?;

@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 
 use super::marks::Marks;
 use super::mirror::Mirror;
-use super::pages::Rounds;
+use super::pages::RoundsSummary;
 use super::view::View;
 use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
@@ -34,7 +34,7 @@ const ROWS_AT_ONCE: usize = 10_000;
 const BYTES_AT_ONCE: usize = 512 << 10;
 
 /// The customers that a sweep misses, by their rows in the mirror.
-struct Missing {
+struct MissingCustomers {
     /// Live since before the sweep and not listed by it.
     suspects: Vec<i64>,
     /// How many more are missing, and are left to our own open push of them: they count towards the limit.
@@ -48,7 +48,7 @@ struct Missing {
 }
 
 /// What a sweep concludes.
-struct Concluded {
+struct Conclusions {
     /// Whose deletion is to be held, and why.
     to_hold: Vec<(Vec<i64>, HoldReason)>,
     /// Whether the list was read to its end, and every live customer listed, verified or held.
@@ -63,7 +63,7 @@ impl<R: Remote> Pull<R> {
         &self,
         pass: &mut Pass,
         marks: Marks,
-        rounds: Rounds,
+        rounds: RoundsSummary,
     ) -> Result<Outcome, Failure> {
         pass.budget.limit(pass.tally.pages);
         let (missing, mut marks) = self.find_missing(pass, marks).await?;
@@ -71,11 +71,11 @@ impl<R: Remote> Pull<R> {
         let check = self.plan_absence(pass, missing, std::mem::take(&mut marks.canaries)).await?;
         let findings = self.check_absence(pass, check, Origin::Sweep).await?;
         // Before the sweep is called complete: readers may count on them from then on.
-        self.make_indexes().await?;
+        self.create_indexes().await?;
         pass.tally.unverified = findings.unverified;
         let is_whole = findings.unverified == 0 && !rounds.report.grows;
         let concluded =
-            Concluded { to_hold: findings.held, is_whole, knows_all: is_whole && left_to_push == 0 };
+            Conclusions { to_hold: findings.held, is_whole, knows_all: is_whole && left_to_push == 0 };
         if is_whole {
             self.remove_sources(pass, &mut marks).await?;
         }
@@ -88,7 +88,7 @@ impl<R: Remote> Pull<R> {
     }
 
     /// Makes the indexes for readers that are missing.
-    async fn make_indexes(&self) -> Result<(), Failure> {
+    async fn create_indexes(&self) -> Result<(), Failure> {
         let Mirror::Store(store) = &self.mirror else { return Ok(()) };
         for index in indexes::ALL {
             let made = store.make_index_unless(self.stop.cancelled(), index);
@@ -101,14 +101,14 @@ impl<R: Remote> Pull<R> {
     async fn plan_absence(
         &self,
         pass: &Pass,
-        missing: Missing,
+        missing: MissingCustomers,
         mut canaries: Vec<CustomerId>,
     ) -> Result<AbsenceCheck, Failure> {
-        let Missing { mut suspects, left_to_push, mut held, policy, verified } = missing;
-        self.with_dice(|dice| {
-            suspects.shuffle(dice);
-            held.shuffle(dice);
-            canaries.shuffle(dice);
+        let MissingCustomers { mut suspects, left_to_push, mut held, policy, verified } = missing;
+        self.with_rng(|rng| {
+            suspects.shuffle(rng);
+            held.shuffle(rng);
+            canaries.shuffle(rng);
         });
         let plan = AbsencePlan::new(suspects.len() as u64, left_to_push, self.limit(pass));
         tracing::debug!(pass = pass.id, "{plan}");
@@ -118,16 +118,21 @@ impl<R: Remote> Pull<R> {
     }
 
     /// Compares what the mirror holds with what the sweep has listed.
-    async fn find_missing(&self, pass: &Pass, marks: Marks) -> Result<(Missing, Marks), StoreError> {
+    async fn find_missing(&self, pass: &Pass, marks: Marks) -> Result<(MissingCustomers, Marks), StoreError> {
         let (head_before, live_before) = (pass.head_before, pass.live_before);
         let (request, sweep) = (Arc::clone(&pass.started), pass.sweep());
         let (times, consistency) = (self.times(), self.settings.consistency);
-        let found = self.look(move |view| {
+        let found = self.read_mirror(move |view| {
             let conn = view.conn();
             let policy = if holds::holds_all(conn)? { DeletePolicy::Hold } else { DeletePolicy::Record };
             let verified = view.verified()?;
-            let mut missing =
-                Missing { suspects: Vec::new(), left_to_push: 0, held: Vec::new(), policy, verified };
+            let mut missing = MissingCustomers {
+                suspects: Vec::new(),
+                left_to_push: 0,
+                held: Vec::new(),
+                policy,
+                verified,
+            };
             // Most sweeps list every live customer: then none is looked for. Of those that were listed, some were deleted since.
             let listed = marks.seen.len().saturating_sub(view.deletions_after(head_before)?);
             if live_before == 0 || view.live_count()? <= listed {
@@ -185,8 +190,8 @@ impl<R: Remote> Pull<R> {
         &self,
         pass: &mut Pass,
         marks: Marks,
-        concluded: Concluded,
-        rounds: Rounds,
+        concluded: Conclusions,
+        rounds: RoundsSummary,
     ) -> Result<u64, Failure> {
         let (id, at) = (pass.id, time::written(self.clock.now()));
         let busy = self.busy_fields(&marks);
@@ -197,7 +202,7 @@ impl<R: Remote> Pull<R> {
             Some(false) => 0,
             None => learnt.vain_sweeps,
         };
-        let Concluded { to_hold, is_whole, knows_all } = concluded;
+        let Conclusions { to_hold, is_whole, knows_all } = concluded;
         let plan = move |view: &mut View<'_>, _: &mut Tally| {
             for text in &marks.reformatted {
                 if text.is_current(view.conn())? {
@@ -222,7 +227,7 @@ impl<R: Remote> Pull<R> {
             unlisted::note_learnt(tx, &learnt, &rounds.report.phrases(), rounds.report.ignores_page)
         });
         closed.await?;
-        Ok(self.look(|view| view.held_count()).await?)
+        Ok(self.read_mirror(|view| view.held_count()).await?)
     }
 
     /// The fields that changed in many customers, their names masked; each is logged.
@@ -310,7 +315,7 @@ fn plan_hold(view: &mut View<'_>, rows: &[i64], reason: HoldReason) -> Result<()
         if view.is_decided(&customer)? {
             continue;
         }
-        match view.held_because(row, &customer)? {
+        match view.hold_reason(row, &customer)? {
             Some(known) if known == reason || reason == HoldReason::Unproven => continue,
             // More than unproven by now: it waits for an operator.
             Some(_) => superseding.push(row),

@@ -6,7 +6,7 @@ use crate::store::StoreError;
 
 /// One request that brought nothing usable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Setback {
+pub enum RequestError {
     /// The request failed, or its answer has the wrong form.
     #[error("{0}")]
     Remote(RemoteError),
@@ -20,7 +20,7 @@ pub enum Setback {
     },
 }
 
-impl Setback {
+impl RequestError {
     /// What follows from it.
     pub fn class(&self) -> Class {
         match self {
@@ -34,10 +34,10 @@ impl Setback {
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// A request kept failing, or failed for good.
-    #[error("{setback}{}", tries_text(*tries))]
-    Setback {
+    #[error("{error}{}", tries_text(*tries))]
+    Request {
         /// The last failure.
-        setback: Box<Setback>,
+        error: Box<RequestError>,
         /// How often it was tried.
         tries: usize,
     },
@@ -77,8 +77,8 @@ pub enum Failure {
 
 impl Failure {
     /// A request that failed so many times.
-    pub(super) fn after(tries: usize, setback: Setback) -> Self {
-        Self::Setback { setback: Box::new(setback), tries }
+    pub(super) fn after(tries: usize, error: RequestError) -> Self {
+        Self::Request { error: Box::new(error), tries }
     }
 
     /// Whether the API rejected this parameter of the request.
@@ -98,17 +98,17 @@ impl Failure {
 
     /// What a page says that was too large for one answer.
     pub(super) fn too_large(&self) -> Option<&Beginning> {
-        let Self::Setback { setback, .. } = self else { return None };
-        match setback.as_ref() {
-            Setback::Remote(RemoteError { cause: Cause::TooLarge { begun, .. }, .. }) => Some(begun),
+        let Self::Request { error, .. } = self else { return None };
+        match error.as_ref() {
+            RequestError::Remote(RemoteError { cause: Cause::TooLarge { begun, .. }, .. }) => Some(begun),
             _ => None,
         }
     }
 
     fn rejected(&self) -> Option<&ApiError> {
-        let Self::Setback { setback, .. } = self else { return None };
-        match setback.as_ref() {
-            Setback::Remote(RemoteError { cause: Cause::Rejected(told), .. }) => Some(told),
+        let Self::Request { error, .. } = self else { return None };
+        match error.as_ref() {
+            RequestError::Remote(RemoteError { cause: Cause::Rejected(told), .. }) => Some(told),
             _ => None,
         }
     }

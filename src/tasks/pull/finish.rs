@@ -54,7 +54,7 @@ impl<R: Remote> Pull<R> {
         })
         .await?;
         let is_whole = matches!(outcome, Outcome::Complete | Outcome::Held);
-        let counts = self.look(move |view| Ok((view.held_count()?, view.new_unreadable(is_whole)?)));
+        let counts = self.read_mirror(move |view| Ok((view.held_count()?, view.new_unreadable(is_whole)?)));
         let (held, new_unreadable) = counts.await?;
         let Pass { kind, ignores_page, id, .. } = pass;
         let pass = matches!(self.mirror, Mirror::Store(_)).then_some(id);
@@ -62,7 +62,11 @@ impl<R: Remote> Pull<R> {
     }
 
     /// A pass that the account guard did not let begin.
-    pub(super) async fn without_pass(&self, kind: PassKind, failure: Failure) -> Result<Report, StoreError> {
+    pub(super) async fn report_without_pass(
+        &self,
+        kind: PassKind,
+        failure: Failure,
+    ) -> Result<Report, StoreError> {
         let failure = match failure {
             Failure::Store(e) => return Err(e),
             failure => failure,

@@ -30,11 +30,11 @@ pub(super) enum Mirror {
 }
 
 /// What a dry run reports, and how the reason for it became known.
-pub type PlannedWrite = (Origin, Planned);
+pub type PlannedWrite = (Origin, PlannedEffect);
 
 /// What a dry run reports.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Planned {
+pub enum PlannedEffect {
     /// A change that would be recorded: [`Write::Record`] or [`Write::Delete`].
     Change(Write),
     /// A deletion that would be held.
@@ -87,12 +87,12 @@ impl DryRun {
         for write in plan.0 {
             match write {
                 Write::Record { .. } | Write::Delete { .. } => {
-                    self.send_one(origin, Planned::Change(write)).await?;
+                    self.send_one(origin, PlannedEffect::Change(write)).await?;
                 }
                 Write::Hold { rows, reason, .. } => {
                     for row in rows {
                         if let Some(id) = self.read(|conn| mirror::id_of(conn, row))? {
-                            self.send_one(origin, Planned::Hold(id, reason)).await?;
+                            self.send_one(origin, PlannedEffect::Hold(id, reason)).await?;
                         }
                     }
                 }
@@ -102,14 +102,14 @@ impl DryRun {
         Ok(())
     }
 
-    async fn send_one(&self, origin: Origin, planned: Planned) -> Result<(), StoreError> {
+    async fn send_one(&self, origin: Origin, planned: PlannedEffect) -> Result<(), StoreError> {
         self.writes.send((origin, planned)).await.map_err(|_| StoreError::Closed)
     }
 }
 
 impl<R: Remote> Pull<R> {
     /// Reads the mirror, with what a dry run would have changed.
-    pub(super) async fn look<T, F>(&self, work: F) -> Result<T, StoreError>
+    pub(super) async fn read_mirror<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&View<'_>) -> Result<T, StoreError> + Send + 'static,

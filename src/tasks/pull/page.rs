@@ -1,13 +1,13 @@
-//! One page of the list: which of its customers are recognised, and what is planned for the others.
+//! One page of the list: which of its customers are hits, and what is planned for the others.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::answer::Answer;
+use super::answer::PageAnswer;
 use super::marks::Marks;
-use super::unreadable::{self, Noted, plan_unreadable};
+use super::unreadable::{self, UnreadableEntry, plan_unreadable};
 use super::view::View;
-use super::{Failure, Pass, Pull, Setback};
+use super::{Failure, Pass, Pull, RequestError};
 use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::holds::End;
@@ -32,14 +32,14 @@ const MOST_REFORMATTED: usize = 1000;
 
 /// What a pass has learnt of the list while it reads, to read the rest with less work.
 #[derive(Debug, Default)]
-pub(super) struct Insight {
+pub(super) struct ListCache {
     unchanged: Unchanged,
     /// Customers whose deletion is held or was decided, perhaps while the pass runs: a hold and a decision end when their customer is
     /// listed.
     unsettled: RowSet,
 }
 
-impl Insight {
+impl ListCache {
     pub(super) fn new(unsettled: RowSet) -> Self {
         Self { unsettled, ..Self::default() }
     }
@@ -49,45 +49,45 @@ impl Insight {
 #[derive(Debug, Default)]
 struct Chunk {
     /// Known customers whose deletion is held or was decided.
-    back: Vec<CustomerId>,
+    reappeared: Vec<CustomerId>,
     customers: Vec<(Customer, Fingerprint)>,
-    unreadable: Vec<Noted>,
+    unreadable: Vec<UnreadableEntry>,
     /// Whether the page ends with it. A resumed sweep reads a page that did not end again, so none of it is counted before.
     is_last: bool,
 }
 
 impl Chunk {
     fn is_empty(&self) -> bool {
-        self.back.is_empty() && self.customers.is_empty() && self.unreadable.is_empty()
+        self.reappeared.is_empty() && self.customers.is_empty() && self.unreadable.is_empty()
     }
 }
 
 impl<R: Remote> Pull<R> {
     /// Takes a page into the mirror and marks the customers that it shows; returns whether it was mostly news. Nothing is written for
     /// a page that changes nothing.
-    pub(super) async fn take_answer(
+    pub(super) async fn apply_answer(
         &self,
         pass: &mut Pass,
         marks: &mut Marks,
-        insight: &mut Insight,
-        answer: Answer,
+        cache: &mut ListCache,
+        answer: PageAnswer,
     ) -> Result<bool, Failure> {
-        let Answer { page, request, read, place, is_page } = answer;
-        let unreadable = self.meet(pass, page.unreadable, &place);
+        let PageAnswer { page, request, read, offset, is_page } = answer;
+        let unreadable = self.count_unreadable(pass, page.unreadable, &offset);
         marks.keep_canaries(&page.customers, self.roll());
         page.deleted.iter().for_each(|listed| marks.see_other(listed.id().as_str()));
         let customers = Arc::new(page.customers);
-        let recognised = self.recognise(insight, &customers, read.is_some()).await?;
-        let back = mark_recognised(marks, insight, &customers, &recognised);
-        let unknown = customers.iter().zip(&recognised).filter(|(_, known)| known.is_none());
+        let hits = self.cache_hits(cache, &customers, read.is_some()).await?;
+        let reappeared = mark_cache_hits(marks, cache, &customers, &hits);
+        let unknown = customers.iter().zip(&hits).filter(|(_, known)| known.is_none());
         let unknown: Vec<&Listed> = unknown.map(|(listed, _)| listed).collect();
         let mut read = read.into_iter().flatten();
         let changes_before = pass.tally.changes();
         let mut chunks = chunks(&unknown).into_iter().peekable();
-        let mut chunk = Chunk { back, ..Chunk::default() };
+        let mut chunk = Chunk { reappeared, ..Chunk::default() };
         loop {
             for listed in chunks.next().unwrap_or_default() {
-                let customer = read.next().map_or_else(|| self.read_listed(place.page, listed), Ok)?;
+                let customer = read.next().map_or_else(|| self.read_listed(offset.page, listed), Ok)?;
                 chunk.customers.push((customer, listed.fingerprint()));
             }
             let is_last = chunks.peek().is_none();
@@ -98,7 +98,7 @@ impl<R: Remote> Pull<R> {
                 chunk.is_last = true;
             }
             if !chunk.is_empty() || self.position_is_due(pass) {
-                self.take_chunk(pass, marks, insight, &request, std::mem::take(&mut chunk)).await?;
+                self.apply_chunk(pass, marks, cache, &request, std::mem::take(&mut chunk)).await?;
             }
             if is_last {
                 return Ok((pass.tally.changes() - changes_before) * 2 > customers.len() as u64);
@@ -107,44 +107,47 @@ impl<R: Remote> Pull<R> {
     }
 
     /// Recognises the customers of a page. None is looked for where the page was read in advance, because most are news.
-    async fn recognise(
+    async fn cache_hits(
         &self,
-        insight: &mut Insight,
+        cache: &mut ListCache,
         customers: &Arc<Vec<Listed>>,
         is_read: bool,
     ) -> Result<Vec<Option<KnownText>>, StoreError> {
         if is_read {
             return Ok(vec![None; customers.len()]);
         }
-        let (mut unchanged, customers) = (std::mem::take(&mut insight.unchanged), Arc::clone(customers));
-        let looked = self.look(move |view| {
-            let recognise = |listed| view.recognise(&mut unchanged, listed);
-            let recognised: Result<Vec<_>, _> = customers.iter().map(recognise).collect();
-            Ok((recognised?, unchanged))
+        let (mut unchanged, customers) = (std::mem::take(&mut cache.unchanged), Arc::clone(customers));
+        let looked = self.read_mirror(move |view| {
+            let find = |listed| view.cache_hit(&mut unchanged, listed);
+            let hits: Result<Vec<_>, _> = customers.iter().map(find).collect();
+            Ok((hits?, unchanged))
         });
-        let recognised;
-        (recognised, insight.unchanged) = looked.await?;
-        Ok(recognised)
+        let hits;
+        (hits, cache.unchanged) = looked.await?;
+        Ok(hits)
     }
 
     /// Plans a part of a page and applies the plan.
-    async fn take_chunk(
+    async fn apply_chunk(
         &self,
         pass: &mut Pass,
         marks: &mut Marks,
-        insight: &mut Insight,
+        cache: &mut ListCache,
         request: &Arc<RequestMark>,
         chunk: Chunk,
     ) -> Result<(), StoreError> {
-        let Chunk { back, customers, unreadable, is_last } = chunk;
+        let Chunk { reappeared, customers, unreadable, is_last } = chunk;
         let (seen_before, request) = (pass.seen_before, Arc::clone(request));
-        let (mut marks_moved, mut unchanged) =
-            (std::mem::take(marks), std::mem::take(&mut insight.unchanged));
+        let (mut marks_moved, mut unchanged) = (std::mem::take(marks), std::mem::take(&mut cache.unchanged));
         let (origin, consistency) = (pass.kind_origin(), self.settings.consistency);
         let taken = self.step(pass, origin, move |view, tally| {
-            back.iter().try_for_each(|id| view.end_hold(id, End::Alive))?;
-            let mut list =
-                List { request: &request, consistency, marks: &mut marks_moved, unchanged: &mut unchanged };
+            reappeared.iter().try_for_each(|id| view.end_hold(id, End::Alive))?;
+            let mut list = ListPlanner {
+                request: &request,
+                consistency,
+                marks: &mut marks_moved,
+                unchanged: &mut unchanged,
+            };
             for (customer, fingerprint) in customers {
                 list.plan(view, customer, fingerprint)?;
             }
@@ -155,7 +158,7 @@ impl<R: Remote> Pull<R> {
             Ok((marks_moved, unchanged, new))
         });
         let new;
-        (*marks, insight.unchanged, new) = taken.await?;
+        (*marks, cache.unchanged, new) = taken.await?;
         unreadable::report(&new);
         Ok(())
     }
@@ -164,7 +167,7 @@ impl<R: Remote> Pull<R> {
         // It was taken apart before: so this does not happen, and must not cost more than this pass.
         listed.read().map_err(|why| {
             let why = self.masker.text(&format!("customer {} cannot be read: {why}", listed.id()));
-            Failure::after(1, Setback::Page { page, why })
+            Failure::after(1, RequestError::Page { page, why })
         })
     }
 
@@ -175,22 +178,22 @@ impl<R: Remote> Pull<R> {
     }
 }
 
-/// Marks the recognised customers as listed; returns those whose deletion is held or was decided.
-fn mark_recognised(
+/// Marks the hits customers as listed; returns those whose deletion is held or was decided.
+fn mark_cache_hits(
     marks: &mut Marks,
-    insight: &Insight,
+    cache: &ListCache,
     customers: &[Listed],
-    recognised: &[Option<KnownText>],
+    hits: &[Option<KnownText>],
 ) -> Vec<CustomerId> {
-    let mut back = Vec::new();
-    for (listed, known) in customers.iter().zip(recognised) {
+    let mut reappeared = Vec::new();
+    for (listed, known) in customers.iter().zip(hits) {
         let Some(known) = known else { continue };
         marks.see(known.row, known.source);
-        if insight.unsettled.contains(known.row) {
-            back.push(listed.id().clone());
+        if cache.unsettled.contains(known.row) {
+            reappeared.push(listed.id().clone());
         }
     }
-    back
+    reappeared
 }
 
 /// Whether these may be held read and unread.
@@ -215,14 +218,14 @@ fn chunks<'a>(customers: &[&'a Listed]) -> Vec<Vec<&'a Listed>> {
 }
 
 /// A page of the list: what a customer on it is compared with besides the mirror, and what a pass remembers of it.
-struct List<'a> {
+struct ListPlanner<'a> {
     request: &'a RequestMark,
     consistency: Consistency,
     marks: &'a mut Marks,
     unchanged: &'a mut Unchanged,
 }
 
-impl List<'_> {
+impl ListPlanner<'_> {
     /// Compares a listed customer with the mirror and plans what is written about it.
     fn plan(
         &mut self,

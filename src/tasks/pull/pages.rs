@@ -17,10 +17,10 @@ use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 
-use super::answer::{Answer, Place};
+use super::answer::{PageAnswer, PageOffset};
 use super::marks::Marks;
-use super::page::{Insight, may_be_read_at_once};
-use super::{Failure, Pass, Phase, Progress, Pull, Setback};
+use super::page::{ListCache, may_be_read_at_once};
+use super::{Failure, Pass, PassProgress, Phase, Pull, RequestError};
 use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::passes::Position;
@@ -42,21 +42,21 @@ const PROBE_OVERLAP: SignedDuration = SignedDuration::from_secs(60);
 const QUEUE: usize = 2;
 
 /// How far a round may read ahead.
-pub(super) struct Horizon {
+pub(super) struct ReadAhead {
     /// The last page that the list is known or expected to have: up to it, pages are requested before the one before them was judged.
     last_page: AtomicU64,
     /// The first page that came without a row: nothing is requested ahead of it.
     first_empty: AtomicU64,
     /// Whether the page that was applied last was mostly news: then pages are read whole while others are applied.
-    news: AtomicBool,
+    mostly_new: AtomicBool,
 }
 
-impl Horizon {
+impl ReadAhead {
     fn new(expected: u64) -> Self {
         Self {
             last_page: AtomicU64::new(expected),
             first_empty: AtomicU64::new(u64::MAX),
-            news: AtomicBool::new(false),
+            mostly_new: AtomicBool::new(false),
         }
     }
 
@@ -72,25 +72,25 @@ impl Horizon {
     }
 
     /// Takes note of a page.
-    fn answered(&self, number: u64, page: Page, request: Arc<RequestMark>) -> Answer {
+    fn note_page(&self, number: u64, page: Page, request: Arc<RequestMark>) -> PageAnswer {
         self.promise(page.hints.promised_pages());
         if page.is_empty() {
             self.first_empty.fetch_min(number, Ordering::Relaxed);
         }
         // What cannot be read is reported when it is its turn.
         let read = || page.customers.iter().map(|listed| listed.read().ok()).collect();
-        let ahead = self.news.load(Ordering::Relaxed) && may_be_read_at_once(&page.customers);
+        let ahead = self.mostly_new.load(Ordering::Relaxed) && may_be_read_at_once(&page.customers);
         let read = if ahead { read() } else { None };
-        Answer { page, place: Place::of_page(number), is_page: true, request, read }
+        PageAnswer { page, offset: PageOffset::of_page(number), is_page: true, request, read }
     }
 }
 
 /// What a pass keeps while it reads.
-pub(super) struct Reading {
+pub(super) struct ListCursor {
     pub(super) per_page: u32,
     pub(super) created_from: Option<Timestamp>,
     pub(super) walk: Walk,
-    pub(super) insight: Insight,
+    pub(super) cache: ListCache,
     /// How many rows a full page has, as the last answer said.
     pub(super) full_page: u64,
     /// The last page that the list promises, as the last answer said; 0 where it promises none.
@@ -98,7 +98,7 @@ pub(super) struct Reading {
 }
 
 /// A page that is applied.
-struct Applied {
+struct AppliedPage {
     number: u64,
     hints: Hints,
     rows: u64,
@@ -106,7 +106,7 @@ struct Applied {
     before: u64,
 }
 
-impl Reading {
+impl ListCursor {
     fn query(&self, page: u64) -> PageQuery {
         PageQuery { page, per_page: self.per_page, created_from: self.created_from }
     }
@@ -114,7 +114,7 @@ impl Reading {
 
 /// What all rounds of a pass have learnt.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Rounds {
+pub(super) struct RoundsSummary {
     /// About the list.
     pub(super) report: ListReport,
     /// Whether there were further rounds, and none of them showed a new customer.
@@ -123,15 +123,19 @@ pub(super) struct Rounds {
 
 impl<R: Remote> Pull<R> {
     /// Reads every page, from where the pass stands, and applies it; a sweep reads the list again where that may show more.
-    pub(super) async fn read_pages(&self, pass: &mut Pass, marks: &mut Marks) -> Result<Rounds, Failure> {
-        let mut reading = self.start_reading(pass).await?;
-        let (began, mut rounds) = (self.clock.elapsed(), Rounds::default());
+    pub(super) async fn read_pages(
+        &self,
+        pass: &mut Pass,
+        marks: &mut Marks,
+    ) -> Result<RoundsSummary, Failure> {
+        let mut cursor = self.start_reading(pass).await?;
+        let (began, mut rounds) = (self.clock.elapsed(), RoundsSummary::default());
         for round in 1..=walk::ROUNDS {
             let (round_began, seen_before) = (self.clock.elapsed(), marks.seen.len());
             marks.begin_round();
             let first = if round == 1 { pass.tally.pages + 1 } else { 1 };
-            self.read_round(pass, marks, &mut reading, first).await?;
-            rounds.report = reading.walk.report();
+            self.read_round(pass, marks, &mut cursor, first).await?;
+            rounds.report = cursor.walk.report();
             let (seen, new) = (marks.seen.len() + marks.others(), marks.seen.len() - seen_before);
             if !pass.is_resumed {
                 // All rounds together.
@@ -159,7 +163,14 @@ impl<R: Remote> Pull<R> {
     }
 
     /// What decides about a further round; `needed` is the time from the first round to the end of another one.
-    fn round_over(&self, pass: &Pass, rounds: &Rounds, round: u32, new: u64, needed: Duration) -> RoundOver {
+    fn round_over(
+        &self,
+        pass: &Pass,
+        rounds: &RoundsSummary,
+        round: u32,
+        new: u64,
+        needed: Duration,
+    ) -> RoundOver {
         RoundOver {
             round,
             seen: rounds.report.seen,
@@ -172,7 +183,7 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    async fn start_reading(&self, pass: &Pass) -> Result<Reading, Failure> {
+    async fn start_reading(&self, pass: &Pass) -> Result<ListCursor, Failure> {
         let created_from = match pass.kind {
             PassKind::Sweep => None,
             PassKind::Probe => self.probe_from().await?,
@@ -182,35 +193,35 @@ impl<R: Remote> Pull<R> {
             // A resumed sweep counts its pages as they were counted before.
             resumed => u32::try_from(resumed).unwrap_or(self.settings.per_page),
         };
-        let unsettled = self.look(|view| {
+        let unsettled = self.read_mirror(|view| {
             let mut rows = RowSet::default();
             holds::each_unsettled_row(view.conn(), |row| {
                 rows.insert(row);
             })?;
             Ok(rows)
         });
-        let insight = Insight::new(unsettled.await?);
+        let cache = ListCache::new(unsettled.await?);
         let (walk, full_page) = (Walk::default(), per_page.into());
-        Ok(Reading { per_page, created_from, walk, insight, full_page, promised: 0 })
+        Ok(ListCursor { per_page, created_from, walk, cache, full_page, promised: 0 })
     }
 
     async fn read_round(
         &self,
         pass: &mut Pass,
         marks: &mut Marks,
-        reading: &mut Reading,
+        cursor: &mut ListCursor,
         first: u64,
     ) -> Result<(), Failure> {
         let live = match pass.kind {
             PassKind::Sweep => pass.live_before,
             PassKind::Probe => 0,
         };
-        reading.walk = Walk::new(live, reading.full_page);
+        cursor.walk = Walk::new(live, cursor.full_page);
         // Where the list does not say how long it is, it is expected to be as long as before.
-        let horizon = Horizon::new(live.div_ceil(reading.full_page.max(1)));
+        let read_ahead = ReadAhead::new(live.div_ceil(cursor.full_page.max(1)));
         let mut turn = Turn::Read(first);
         while let Turn::Read(next) = turn {
-            turn = self.read_on(pass, marks, reading, &horizon, next).await?;
+            turn = self.read_from(pass, marks, cursor, &read_ahead, next).await?;
         }
         if turn == Turn::End(End::Growing) {
             tracing::warn!("the list has far more pages than it promised, and was not read to its end");
@@ -219,23 +230,24 @@ impl<R: Remote> Pull<R> {
     }
 
     /// Reads from this page on, as far as the list is known to go. The first page of a round is read alone: it tells how far.
-    async fn read_on(
+    async fn read_from(
         &self,
         pass: &mut Pass,
         marks: &mut Marks,
-        reading: &mut Reading,
-        horizon: &Horizon,
+        cursor: &mut ListCursor,
+        read_ahead: &ReadAhead,
         first: u64,
     ) -> Result<Turn, Failure> {
-        let from = reading.query(first);
+        let from = cursor.query(first);
         let alone = pass.tally.pages == 0;
         let (send, mut queue) = mpsc::channel(QUEUE);
         let fetch = async move {
             let known = |page: &u64| {
-                let is_known = *page == first || (!alone && horizon.reaches(*page));
+                let is_known = *page == first || (!alone && read_ahead.reaches(*page));
                 std::future::ready(is_known)
             };
-            let ask = |page| async move { (page, self.read_page(PageQuery { page, ..from }, horizon).await) };
+            let ask =
+                |page| async move { (page, self.read_page(PageQuery { page, ..from }, read_ahead).await) };
             let pages = stream::iter(first..).take_while(known).map(ask);
             let mut pages = std::pin::pin!(pages.buffered(self.settings.max_concurrent_requests));
             while let Some(answered) = pages.next().await {
@@ -247,7 +259,7 @@ impl<R: Remote> Pull<R> {
         let apply = async {
             let mut turn = Turn::Read(first);
             while let Some((page, answered)) = queue.recv().await {
-                turn = self.take_page(pass, marks, reading, horizon, page, answered).await?;
+                turn = self.apply_page(pass, marks, cursor, read_ahead, page, answered).await?;
                 if turn != Turn::Read(page + 1) {
                     break;
                 }
@@ -263,16 +275,16 @@ impl<R: Remote> Pull<R> {
     }
 
     /// Applies a page, or finds out what came instead; says what is read next.
-    async fn take_page(
+    async fn apply_page(
         &self,
         pass: &mut Pass,
         marks: &mut Marks,
-        reading: &mut Reading,
-        horizon: &Horizon,
+        cursor: &mut ListCursor,
+        read_ahead: &ReadAhead,
         number: u64,
-        answered: Result<Answer, Failure>,
+        answered: Result<PageAnswer, Failure>,
     ) -> Result<Turn, Failure> {
-        let query = reading.query(number);
+        let query = cursor.query(number);
         let before = marks.in_round();
         let answer = match answered {
             Ok(answer) => answer,
@@ -280,82 +292,84 @@ impl<R: Remote> Pull<R> {
                 Some(begun) => {
                     tracing::warn!("{failure}: reading page {number} in parts");
                     let page = (number, begun.clone());
-                    let (hints, rows) = self.take_in_parts(pass, marks, reading, horizon, page).await?;
-                    return self.judge(pass, marks, reading, Applied { number, hints, rows, before }).await;
+                    let (hints, rows) = self.apply_in_parts(pass, marks, cursor, read_ahead, page).await?;
+                    return self
+                        .decide_next(pass, marks, cursor, AppliedPage { number, hints, rows, before })
+                        .await;
                 }
                 None if number == 1 && query.per_page > OWN_PER_PAGE && failure.is_about("per_page") => {
                     tracing::warn!("{failure}; reading {OWN_PER_PAGE} a page instead: lower api.per_page");
-                    (reading.per_page, reading.full_page) = (OWN_PER_PAGE, OWN_PER_PAGE.into());
+                    (cursor.per_page, cursor.full_page) = (OWN_PER_PAGE, OWN_PER_PAGE.into());
                     return Ok(Turn::Read(1));
                 }
-                None if number > 1 && failure.is_past_end(reading.promised >= number) => {
+                None if number > 1 && failure.is_past_end(cursor.promised >= number) => {
                     return Ok(Turn::End(End::NoSuchPage));
                 }
                 None => return Err(failure),
             },
         };
         let (hints, rows) = (answer.page.hints, answer.page.len());
-        reading.full_page = hints.per_page.unwrap_or(reading.full_page);
-        let mostly_news = self.take_answer(pass, marks, &mut reading.insight, answer).await?;
-        horizon.news.store(mostly_news, Ordering::Relaxed);
-        self.judge(pass, marks, reading, Applied { number, hints, rows, before }).await
+        cursor.full_page = hints.per_page.unwrap_or(cursor.full_page);
+        let mostly_new = self.apply_answer(pass, marks, &mut cursor.cache, answer).await?;
+        read_ahead.mostly_new.store(mostly_new, Ordering::Relaxed);
+        self.decide_next(pass, marks, cursor, AppliedPage { number, hints, rows, before }).await
     }
 
     /// Judges an applied page: what comes next, and how far the pass has come.
-    async fn judge(
+    async fn decide_next(
         &self,
         pass: &mut Pass,
         marks: &Marks,
-        reading: &mut Reading,
-        applied: Applied,
+        cursor: &mut ListCursor,
+        applied: AppliedPage,
     ) -> Result<Turn, Failure> {
-        let Applied { number, hints, rows, before } = applied;
+        let AppliedPage { number, hints, rows, before } = applied;
         let seen = pass.seen_before + marks.in_round();
         let new = marks.in_round() - before;
         let all_live_seen = match pass.kind {
             PassKind::Sweep if new == 0 => {
                 let seen = pass.seen_before + marks.mirrored_in_round();
-                self.look(|view| view.live_count()).await? <= seen
+                self.read_mirror(|view| view.live_count()).await? <= seen
             }
             PassKind::Sweep => false,
             PassKind::Probe => true,
         };
-        let turn = reading.walk.judge(Shown { number, hints, rows, new, seen, all_live_seen });
+        let turn = cursor.walk.judge(Shown { number, hints, rows, new, seen, all_live_seen });
         tracing::trace!(pass = pass.id, page = number, "{turn}");
         let promised = hints.promised_pages().unwrap_or(0);
-        reading.promised = promised;
+        cursor.promised = promised;
         let last_page = match turn {
             // Without a promise the list may have further pages.
             Turn::Read(_) if promised == 0 => 0,
             Turn::Read(next) => promised.max(next),
             Turn::End(_) => number,
         };
-        pass.position = Position { last_page, per_page: reading.per_page.into() };
+        pass.position = Position { last_page, per_page: cursor.per_page.into() };
         let done = pass.tally.customers_seen;
         let of = hints.total.unwrap_or(pass.live_before).max(done);
-        self.progress.send_replace(Progress { phase: Phase::Reading, done, of });
+        self.progress.send_replace(PassProgress { phase: Phase::Reading, done, of });
         Ok(turn)
     }
 
     async fn probe_from(&self) -> Result<Option<Timestamp>, StoreError> {
         // One creation time in the future must not make the probe blind to everything before it.
         let now = time::written(self.clock.now());
-        let newest = self.look(move |view| mirror::newest_created_at(view.conn(), &now)).await?;
+        let newest = self.read_mirror(move |view| mirror::newest_created_at(view.conn(), &now)).await?;
         let overlap = PROBE_OVERLAP.max(self.settings.consistency.0);
         Ok(newest.and_then(|newest| newest.checked_sub(overlap).ok()))
     }
 
     /// Requests a page until one comes.
-    async fn read_page(&self, query: PageQuery, horizon: &Horizon) -> Result<Answer, Failure> {
+    async fn read_page(&self, query: PageQuery, read_ahead: &ReadAhead) -> Result<PageAnswer, Failure> {
         let (page, request) = self.list(query).await?;
-        Ok(horizon.answered(query.page, page, request))
+        Ok(read_ahead.note_page(query.page, page, request))
     }
 
     /// Requests a page, or a part of one, until one comes.
     pub(super) async fn list(&self, query: PageQuery) -> Result<(Page, Arc<RequestMark>), Failure> {
-        self.persist(TRIES, || async {
+        self.with_retries(TRIES, || async {
             let request = self.mark_request();
-            let page = self.remote.list(query).await.map_err(Setback::Remote)?;
+            let page = self.remote.list(query).await.map_err(RequestError::Remote)?;
             Ok((page, request))
         })
         .await

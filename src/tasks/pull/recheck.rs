@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::ask::Found;
 use super::page::plan_lookup;
+use super::requests::CustomerLookup;
 use super::view::View;
 use super::{Failure, Pull};
 use crate::remote::Remote;
@@ -27,10 +27,10 @@ impl<R: Remote> Pull<R> {
     /// none does.
     pub async fn recheck(&self) -> Result<Option<Duration>, StoreError> {
         let (now, consistency) = (self.clock.now(), self.settings.consistency);
-        if self.look(move |view| lag::is_ahead(view.conn(), now)).await? {
+        if self.read_mirror(move |view| lag::is_ahead(view.conn(), now)).await? {
             self.note(move |tx| lag::bring_near(tx, now, consistency)).await?;
         }
-        let due = self.look(move |view| view.due(now, AT_ONCE)).await?;
+        let due = self.read_mirror(move |view| view.due(now, AT_ONCE)).await?;
         // A new key must know the account's customers before it is believed.
         let may_ask = due.is_empty() || self.check_account().await.is_ok();
         let mut unclear = 0;
@@ -46,7 +46,7 @@ impl<R: Remote> Pull<R> {
                 Err(_) => return Ok(Some(AGAIN_AFTER)),
             }
         }
-        let next = self.look(|view| lag::next_due(view.conn())).await?;
+        let next = self.read_mirror(|view| lag::next_due(view.conn())).await?;
         let now = self.clock.now();
         Ok(next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default()))
     }
@@ -56,15 +56,15 @@ impl<R: Remote> Pull<R> {
         let request = self.mark_request();
         let found = match id.can_be_asked() {
             true => self.look_up(id, 1).await?,
-            false => Found::Gone,
+            false => CustomerLookup::Gone,
         };
         let (now, consistency) = (self.clock.now(), self.settings.consistency);
         let (cause, id) = (self.cause(Origin::Lookup, None), id.clone());
         let customer = match found {
-            Found::Alive(customer) => Some(customer),
+            CustomerLookup::Alive(customer) => Some(customer),
             // Absence is for the sweep to prove; what cannot be read changes nothing.
-            Found::Gone | Found::Unreadable(_) => None,
-            Found::Unclear(why) => {
+            CustomerLookup::Gone | CustomerLookup::Unreadable(_) => None,
+            CustomerLookup::Unclear(why) => {
                 tracing::debug!("{why}; it is requested again");
                 let again = now.checked_add(AGAIN_AFTER).unwrap_or(now);
                 let plan = move |view: &mut View<'_>| {

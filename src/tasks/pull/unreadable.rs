@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::answer::Place;
+use super::answer::PageOffset;
 use super::marks::Marks;
 use super::view::View;
 use super::{Failure, Pass, Pull};
@@ -16,20 +16,20 @@ use komoju_core::{CustomerId, Origin, PassKind, Unreadable, time};
 
 /// The different unreadable customers that a pass has met, as a digest each.
 #[derive(Debug, Default)]
-pub(super) struct Met {
+pub(super) struct UnreadableSet {
     all: HashSet<u64>,
-    nameless: HashSet<u64>,
+    without_id: HashSet<u64>,
 }
 
-impl Met {
+impl UnreadableSet {
     fn insert(&mut self, bad: &Unreadable) {
         // The list may have shown the same text, of which the id cannot be read.
-        if self.nameless.contains(&Unreadable { id: None, ..bad.clone() }.digest()) {
+        if self.without_id.contains(&Unreadable { id: None, ..bad.clone() }.digest()) {
             return;
         }
         let digest = bad.digest();
         if bad.id.is_none() {
-            self.nameless.insert(digest);
+            self.without_id.insert(digest);
         }
         self.all.insert(digest);
     }
@@ -42,7 +42,7 @@ impl Met {
 
 /// An unreadable customer, ready to be noted.
 #[derive(Clone, Debug)]
-pub(super) struct Noted {
+pub(super) struct UnreadableEntry {
     bad: Unreadable,
     /// Its id, masked.
     name: Option<String>,
@@ -50,7 +50,7 @@ pub(super) struct Noted {
     sight: Sight,
 }
 
-impl Noted {
+impl UnreadableEntry {
     fn report(&self) {
         let Self { name, reason, sight: Sight { place, .. }, .. } = self;
         let (page, position) = place.unzip();
@@ -61,20 +61,25 @@ impl Noted {
 
 impl<R: Remote> Pull<R> {
     /// Counts the unreadable customers of a page and prepares them for [`plan_unreadable`].
-    pub(super) fn meet(&self, pass: &mut Pass, bad: Vec<Unreadable>, place: &Place) -> Vec<Noted> {
+    pub(super) fn count_unreadable(
+        &self,
+        pass: &mut Pass,
+        bad: Vec<Unreadable>,
+        offset: &PageOffset,
+    ) -> Vec<UnreadableEntry> {
         let at = time::written(self.clock.now());
         let noted = bad.into_iter().map(|bad| {
-            pass.met.insert(&bad);
+            pass.unreadable.insert(&bad);
             let sight = Sight {
-                place: bad.position.map(|position| place.of(position)),
+                place: bad.position.map(|position| offset.position(position)),
                 at: at.clone(),
                 pass: Some(pass.id),
             };
             let name = bad.id.as_ref().map(|id| self.masker.text(id.as_str()));
-            Noted { name, reason: self.masker.text(&bad.reason.to_string()), bad, sight }
+            UnreadableEntry { name, reason: self.masker.text(&bad.reason.to_string()), bad, sight }
         });
         let noted = noted.collect();
-        pass.tally.unreadable = pass.unreadable_before + pass.met.count();
+        pass.tally.unreadable = pass.unreadable_before + pass.unreadable.count();
         noted
     }
 
@@ -84,9 +89,9 @@ impl<R: Remote> Pull<R> {
         pass: &mut Pass,
         marks: &mut Marks,
         bad: Option<Unreadable>,
-        place: Place,
+        offset: PageOffset,
     ) -> Result<(), Failure> {
-        let noted = self.meet(pass, bad.into_iter().collect(), &place);
+        let noted = self.count_unreadable(pass, bad.into_iter().collect(), &offset);
         let (origin, mut moved) = (pass.kind_origin(), std::mem::take(marks));
         let applied = self.step(pass, origin, move |view, _| {
             let new = plan_unreadable(view, noted, &mut moved)?;
@@ -107,7 +112,7 @@ impl<R: Remote> Pull<R> {
         mut bad: Unreadable,
     ) -> Result<(), Failure> {
         bad.id = Some(id.clone());
-        let noted = self.meet(pass, vec![bad], &Place::default());
+        let noted = self.count_unreadable(pass, vec![bad], &PageOffset::default());
         let id = id.clone();
         let sweep = (pass.kind == PassKind::Sweep).then(|| pass.sweep());
         let applied = self.step(pass, Origin::Lookup, move |view, _| {
@@ -125,9 +130,9 @@ impl<R: Remote> Pull<R> {
 /// Plans to note unreadable customers, and marks those as seen that the mirror knows; returns those that are new.
 pub(super) fn plan_unreadable(
     view: &mut View<'_>,
-    noted: Vec<Noted>,
+    noted: Vec<UnreadableEntry>,
     marks: &mut Marks,
-) -> Result<Vec<Noted>, StoreError> {
+) -> Result<Vec<UnreadableEntry>, StoreError> {
     let mut new = Vec::new();
     for one in noted {
         let is_new = view.note_unreadable(&one.bad, &one.reason, one.sight.clone())?;
@@ -153,6 +158,6 @@ pub(super) fn plan_unreadable(
 }
 
 /// Reports unreadable customers that were not known before.
-pub(super) fn report(new: &[Noted]) {
-    new.iter().for_each(Noted::report);
+pub(super) fn report(new: &[UnreadableEntry]) {
+    new.iter().for_each(UnreadableEntry::report);
 }

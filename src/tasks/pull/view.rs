@@ -5,7 +5,7 @@
 //! twice in one step is planned the second time against the state that the first plan leaves. A dry run
 //! applies nothing and keeps one overlay for the whole pass.
 
-mod noted;
+mod notes;
 mod overlay;
 
 use std::collections::HashMap;
@@ -101,7 +101,7 @@ impl<'a> View<'a> {
     }
 
     /// Recognises a listed customer, or not.
-    pub(super) fn recognise(
+    pub(super) fn cache_hit(
         &self,
         unchanged: &mut Unchanged,
         listed: &Listed,

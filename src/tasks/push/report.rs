@@ -11,7 +11,7 @@ use komoju_core::{Origin, Tally};
 
 /// What a drain did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Drained {
+pub struct DrainSummary {
     /// How many attempts were made.
     pub attempts: u64,
     /// How many intents are done.
@@ -26,7 +26,7 @@ pub struct Drained {
     pub key_refused: bool,
 }
 
-impl fmt::Display for Drained {
+impl fmt::Display for DrainSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { done, rejected, waiting, parked, .. } = self;
         write!(f, "{done} done")?;
@@ -69,7 +69,7 @@ impl AttemptReport {
     }
 
     /// Logs and counts it, and signals the tasks that wait for it.
-    pub(super) fn report(&self, drained: &mut Drained, signals: &Signals) {
+    pub(super) fn report(&self, drained: &mut DrainSummary, signals: &Signals) {
         metrics::attempt(self.life.state);
         metrics::changes(Origin::Intent, &self.recorded);
         drained.attempts += 1;
@@ -83,12 +83,12 @@ impl AttemptReport {
             signals.refused.notify_one();
         }
         if self.is_customer_missing {
-            signals.look.notify_one();
+            signals.customer_missing.notify_one();
         }
         signals.settled.notify_one();
     }
 
-    fn log(&self, drained: &mut Drained) {
+    fn log(&self, drained: &mut DrainSummary) {
         let Self { id, summary, life, .. } = self;
         let why = self.reason.as_deref().unwrap_or_default();
         match life.state {

@@ -14,9 +14,9 @@ const WIPE_EVERY: Duration = Duration::from_secs(10);
 /// pass within seconds.
 const AFTER_FAILURE: Duration = Duration::from_secs(15 * 60);
 
-/// REST controls the pause after wiping, as a multiple of its duration: on a large database other
+/// WIPE_PAUSE controls the pause after wiping, as a multiple of its duration: on a large database other
 /// writers get 19 parts of the time in 20.
-const REST: u32 = 19;
+const WIPE_PAUSE: u32 = 19;
 
 /// REPORTED_FAILURES controls how many failures in a row are reported: a short query of another
 /// program is no news.
@@ -24,7 +24,7 @@ const REPORTED_FAILURES: u32 = 2;
 
 /// When the pusher wipes again.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(super) struct WipeSchedule {
     /// When it last tried, by the steady clock.
     tried_at: Duration,
     /// The earliest time of the next try.
@@ -39,7 +39,7 @@ pub(super) struct Schedule {
     is_noted: bool,
 }
 
-impl Schedule {
+impl WipeSchedule {
     pub(super) fn new(now: Duration) -> Self {
         Self {
             tried_at: now,
@@ -85,7 +85,7 @@ impl Schedule {
 
 impl<R> Pusher<R> {
     /// Wipes what is left, until `stop`. A failure is reported and tried again.
-    pub(super) async fn wipe(&self, schedule: &mut Schedule, stop: impl Future<Output = ()>) {
+    pub(super) async fn wipe(&self, schedule: &mut WipeSchedule, stop: impl Future<Output = ()>) {
         let began = self.clock.elapsed();
         let wiped = self.store.wipe_unless(stop).await;
         let now = self.clock.elapsed();
@@ -94,7 +94,7 @@ impl<R> Pusher<R> {
             Ok(None) => (Duration::ZERO, None),
             Ok(Some(true)) => {
                 schedule.succeed();
-                ((now - began) * REST, None)
+                ((now - began) * WIPE_PAUSE, None)
             }
             Ok(Some(false)) => (WIPE_EVERY, Some(readers::sentence(self.store.path()))),
             Err(e) if e.is_busy() => (WIPE_EVERY, Some(e.to_string())),
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn wiping_is_due_when_quiet_and_every_ten_seconds_under_load() {
-        let mut schedule = Schedule::new(Duration::from_secs(100));
+        let mut schedule = WipeSchedule::new(Duration::from_secs(100));
         let at = Duration::from_secs;
         assert!(schedule.is_due(at(100), true));
         assert!(!schedule.is_due(at(109), false) && schedule.is_due(at(110), false));
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn nothing_is_waited_for_after_a_success_until_something_may_be_left() {
         let at = Duration::from_secs;
-        let mut schedule = Schedule::new(at(100));
+        let mut schedule = WipeSchedule::new(at(100));
         assert!(schedule.is_due(at(100), true));
         schedule.succeed();
         schedule.not_before = at(119);
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn failure_is_logged_once_and_noted_until_that_succeeds() {
-        let mut schedule = Schedule::new(Duration::ZERO);
+        let mut schedule = WipeSchedule::new(Duration::ZERO);
         let mut fail = |wait, is_noted| {
             schedule.is_noted |= is_noted;
             (schedule.fail(wait), schedule.is_to_be_noted())

@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::commit::{CommitResult, FinishedAttempt, due_time, may_push};
-use super::report::Drained;
+use super::report::DrainSummary;
 use super::{AFTER_BUSY, Pusher, upkeep};
 use crate::heartbeat;
 use crate::metrics;
@@ -35,11 +35,11 @@ const MOST_BUSY: u32 = 5;
 
 /// When the worker loop ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Until {
+pub(super) enum WorkerMode {
     /// Once each due intent was attempted.
-    Drained,
+    Drain,
     /// Once the stop token is cancelled.
-    Stopped,
+    Serve,
 }
 
 /// The attempts that no commit contains yet.
@@ -79,7 +79,7 @@ impl Attempts<'_> {
 /// commit begins is part of it.
 pub(super) struct CommitBatcher<'a, R> {
     pusher: &'a Pusher<R>,
-    until: Until,
+    mode: WorkerMode,
     attempts: Attempts<'a>,
     /// What this drain attempted already.
     tried: Arc<HashSet<i64>>,
@@ -87,26 +87,26 @@ pub(super) struct CommitBatcher<'a, R> {
     explained: i64,
     /// How many times in a row the database was locked.
     busy: u32,
-    wiping: upkeep::Schedule,
-    drained: Drained,
+    wiping: upkeep::WipeSchedule,
+    drained: DrainSummary,
 }
 
 impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
-    pub(super) fn new(pusher: &'a Pusher<R>, until: Until) -> Self {
+    pub(super) fn new(pusher: &'a Pusher<R>, mode: WorkerMode) -> Self {
         Self {
             pusher,
-            until,
+            mode,
             attempts: Attempts::default(),
             tried: Arc::default(),
             explained: 0,
             busy: 0,
-            wiping: upkeep::Schedule::new(pusher.clock.elapsed()),
-            drained: Drained::default(),
+            wiping: upkeep::WipeSchedule::new(pusher.clock.elapsed()),
+            drained: DrainSummary::default(),
         }
     }
 
     /// Settles, claims and attempts until there is nothing left to do.
-    pub(super) async fn run(mut self) -> Result<Drained, StoreError> {
+    pub(super) async fn run(mut self) -> Result<DrainSummary, StoreError> {
         let ended = loop {
             match self.commit_if_due().await {
                 Ok(true) => {}
@@ -125,14 +125,14 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
     }
 
     fn is_over(&self) -> bool {
-        let is_drained = self.until == Until::Drained && self.attempts.is_empty();
+        let is_drained = self.mode == WorkerMode::Drain && self.attempts.is_empty();
         self.pusher.stop.is_cancelled() || is_drained
     }
 
     /// How many more attempts may begin. None begin after the key was refused to a drain: they
     /// would meet the same refusal.
     fn room(&self) -> usize {
-        let is_turned_away = self.until == Until::Drained && self.drained.key_refused;
+        let is_turned_away = self.mode == WorkerMode::Drain && self.drained.key_refused;
         if self.pusher.stop.is_cancelled() || is_turned_away {
             return 0;
         }
@@ -182,7 +182,7 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
         for settled in &settled {
             settled.report(&mut self.drained, &self.pusher.signals);
         }
-        if self.until == Until::Drained {
+        if self.mode == WorkerMode::Drain {
             let positions = claimed.iter().map(|open| open.position);
             let tried = positions.chain(settled.iter().map(|settled| settled.position));
             Arc::make_mut(&mut self.tried).extend(tried);
@@ -201,7 +201,7 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
     }
 
     fn gives_up(&self) -> bool {
-        self.until == Until::Drained && self.busy >= MOST_BUSY && !self.pusher.stop.is_cancelled()
+        self.mode == WorkerMode::Drain && self.busy >= MOST_BUSY && !self.pusher.stop.is_cancelled()
     }
 
     /// Waits for another program's lock.
@@ -217,7 +217,7 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
 
     /// Waits until an attempt ends, another task wakes the pusher, or time makes something due.
     async fn wait(&mut self) -> Result<(), StoreError> {
-        let timer = if self.until == Until::Stopped { self.timer().await? } else { None };
+        let timer = if self.mode == WorkerMode::Serve { self.timer().await? } else { None };
         if !self.attempts.finished.is_empty() {
             return Ok(());
         }
@@ -227,7 +227,7 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
             biased;
             () = pusher.stop.cancelled() => {}
             Some(over) = self.attempts.under_way.next() => self.attempts.finished.push(over?),
-            () = pusher.signals.wake.notified(), if self.until == Until::Stopped => {}
+            () = pusher.signals.wake.notified(), if self.mode == WorkerMode::Serve => {}
             () = pusher.clock.sleep(timer.unwrap_or_default()), if timer.is_some() => {}
         }
         Ok(())

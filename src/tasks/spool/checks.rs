@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::redact::{ByLine, SECRET_KEYS, redacted};
+use super::redact::{FileFormat, SECRET_KEYS, redacted};
 use super::{lines, rejected};
 use crate::secret::{MASK, Masker, SecretKey};
 use crate::store::outbox::accept::checks::passes_the_triggers;
@@ -20,8 +20,8 @@ const KEY: &str = "sk_test_9aQ+x/Zr7";
 /// It does not hold.
 pub(crate) fn file(bytes: &[u8]) {
     json::checks::read(bytes);
-    for by_line in [ByLine::No, ByLine::Yes] {
-        let (lines, bad) = read(bytes, by_line);
+    for format in [FileFormat::Json, FileFormat::JsonLines] {
+        let (lines, bad) = read(bytes, format);
         assert!(!(lines.is_empty() && bad.is_empty()), "nothing is said of it");
         let mut numbers: Vec<u64> =
             lines.iter().map(|line| line.number).chain(bad.iter().map(|bad| bad.number)).collect();
@@ -33,21 +33,21 @@ pub(crate) fn file(bytes: &[u8]) {
         }
         let masker = Masker::new(SecretKey::parse(KEY).ok().as_ref());
         for bad in &bad {
-            let sentence = rejected::sentence(&masker, by_line, bad);
+            let sentence = rejected::sentence(&masker, format, bad);
             assert!(
                 !sentence.is_empty() && !sentence.contains(KEY) && !sentence.contains(char::is_control),
                 "{sentence:?}"
             );
             assert!(bad.words.contains(": ") || bad.number == 0, "a field and a rule: {}", bad.words);
         }
-        holds_no_secret(&masker, &redacted(&masker, bytes, by_line), by_line);
+        holds_no_secret(&masker, &redacted(&masker, bytes, format), format);
     }
 }
 
 /// The lines that are taken, and those that are not.
-fn read(bytes: &[u8], by_line: ByLine) -> (Vec<Line>, Vec<BadLine>) {
+fn read(bytes: &[u8], format: FileFormat) -> (Vec<Line>, Vec<BadLine>) {
     let (mut lines, mut bad) = (Vec::new(), Vec::new());
-    for line in lines::read("a", &lines::digest(bytes), bytes, by_line) {
+    for line in lines::read("a", &lines::digest(bytes), bytes, format) {
         match line {
             Ok(line) => lines.push(line),
             Err(line) => bad.push(line),
@@ -56,9 +56,9 @@ fn read(bytes: &[u8], by_line: ByLine) -> (Vec<Line>, Vec<BadLine>) {
     (lines, bad)
 }
 
-fn holds_no_secret(masker: &Masker, shown: &[u8], by_line: ByLine) {
+fn holds_no_secret(masker: &Masker, shown: &[u8], format: FileFormat) {
     assert!(!shown.windows(KEY.len()).any(|window| window == KEY.as_bytes()), "the key");
-    for line in read(shown, by_line).0 {
+    for line in read(shown, format).0 {
         if let Wish::Create(body) | Wish::Update(_, body) = &line.intent.wish {
             assert!(
                 body.token().is_none_or(|token| token == MASKED_TOKEN),
@@ -67,9 +67,9 @@ fn holds_no_secret(masker: &Masker, shown: &[u8], by_line: ByLine) {
             );
         }
     }
-    let texts: Vec<&[u8]> = match by_line {
-        ByLine::No => vec![shown],
-        ByLine::Yes => shown.split(|byte| *byte == b'\n').collect(),
+    let texts: Vec<&[u8]> = match format {
+        FileFormat::Json => vec![shown],
+        FileFormat::JsonLines => shown.split(|byte| *byte == b'\n').collect(),
     };
     for text in texts {
         if let Ok(value) = json::parse(text) {

@@ -12,7 +12,7 @@
 use std::io::{self, ErrorKind};
 
 use super::directories::Directories;
-use super::file::{self, Plain, Unread};
+use super::file::{self, OpenedFile, ReadError};
 use super::lines;
 use super::scan::{NO_ENDING, ending};
 use crate::store::outbox::spool::Accepted;
@@ -36,38 +36,38 @@ pub(super) struct Claim {
 ///
 /// # Errors
 /// The file is not claimed.
-pub(super) fn claim(at: &Directories, file: FoundFile) -> Result<Claim, Unread> {
+pub(super) fn claim(at: &Directories, file: FoundFile) -> Result<Claim, ReadError> {
     // A scan that could not read the file's type did not test the ending.
     if ending(&file.name).is_none() {
-        return Err(Unread::Unfit(NO_ENDING.to_owned()));
+        return Err(ReadError::Unfit(NO_ENDING.to_owned()));
     }
     if file::open(&at.spool, &file.name)?.stamp != file.stamp {
-        return Err(Unread::Changing);
+        return Err(ReadError::Changing);
     }
     let (seconds, nanoseconds) = file.stamp.changed;
     let id = format!("{seconds:012}.{nanoseconds:09}-{:08x}", rand::random::<u32>());
-    let folder = at.claimed.create_folder(&id, CLAIM_MODE).map_err(Unread::Failed)?;
+    let folder = at.claimed.create_folder(&id, CLAIM_MODE).map_err(ReadError::Failed)?;
     if let Err(error) = at.spool.move_to(&folder, &file.name) {
         let _ = at.claimed.remove_folder(&id);
         let is_gone = error.kind() == ErrorKind::NotFound;
-        return Err(if is_gone { Unread::Gone } else { Unread::Failed(error) });
+        return Err(if is_gone { ReadError::Gone } else { ReadError::Failed(error) });
     }
     Ok(Claim { id, file })
 }
 
 impl Claim {
     /// Opens and reads the file, if it is in the state that the scan saw.
-    pub(super) fn read(&self, at: &Directories) -> Result<(Plain, Vec<u8>), Unread> {
+    pub(super) fn read(&self, at: &Directories) -> Result<(OpenedFile, Vec<u8>), ReadError> {
         let folder = at.claimed.folder(&self.id).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Unread::Gone,
-            _ => Unread::Failed(error),
+            ErrorKind::NotFound => ReadError::Gone,
+            _ => ReadError::Failed(error),
         })?;
-        let plain = file::open(&folder, &self.file.name)?;
-        if !plain.stamp.is_same_content(&self.file.stamp) {
-            return Err(Unread::Changing);
+        let opened = file::open(&folder, &self.file.name)?;
+        if !opened.stamp.is_same_content(&self.file.stamp) {
+            return Err(ReadError::Changing);
         }
-        let content = plain.read()?;
-        Ok((plain, content))
+        let content = opened.read()?;
+        Ok((opened, content))
     }
 
     /// Puts the file back under its name.
@@ -87,12 +87,12 @@ impl Claim {
     ///
     /// # Errors
     /// It cannot be removed, and stays claimed; or its removal may not be durable.
-    pub(super) fn finish(&self, at: &Directories, plain: &Plain) -> io::Result<bool> {
+    pub(super) fn finish(&self, at: &Directories, opened: &OpenedFile) -> io::Result<bool> {
         let folder = at.claimed.folder(&self.id)?;
         // Sync first, because it can take long. A write after the comparison is lost, so nothing is
         // between the comparison and the removal.
         at.spool.sync()?;
-        if !plain.is_unchanged()? {
+        if !opened.is_unchanged()? {
             return Ok(false);
         }
         folder.remove(&self.file.name)?;
@@ -149,15 +149,15 @@ mod tests {
         let mut writer = fs::OpenOptions::new().append(true).open(&path).unwrap();
         let claim = claim(&place.directories, place.found()).unwrap();
         assert_eq!(place.found().claim.as_ref(), Some(&claim.id));
-        let (plain, content) = claim.read(&place.directories).unwrap();
+        let (opened, content) = claim.read(&place.directories).unwrap();
         writer.write_all(b"two\n").unwrap();
-        assert!(!claim.finish(&place.directories, &plain).unwrap());
-        assert!(matches!(claim.read(&place.directories), Err(Unread::Changing)));
+        assert!(!claim.finish(&place.directories, &opened).unwrap());
+        assert!(matches!(claim.read(&place.directories), Err(ReadError::Changing)));
         let accepted = Accepted { len: 4, digest: lines::digest(&content) };
         let claim = Claim { file: place.found(), ..claim };
-        let (plain, content) = claim.read(&place.directories).unwrap();
+        let (opened, content) = claim.read(&place.directories).unwrap();
         assert_eq!(late(content, &accepted), b"two\n");
-        assert!(claim.finish(&place.directories, &plain).unwrap());
+        assert!(claim.finish(&place.directories, &opened).unwrap());
         assert_eq!(scan(&place.directories).files, []);
     }
 
@@ -168,9 +168,9 @@ mod tests {
         fs::write(&path, "one").unwrap();
         let seen = place.found();
         fs::write(&path, "longer").unwrap();
-        assert!(matches!(claim(&place.directories, seen.clone()), Err(Unread::Changing)));
+        assert!(matches!(claim(&place.directories, seen.clone()), Err(ReadError::Changing)));
         fs::remove_file(&path).unwrap();
-        assert!(matches!(claim(&place.directories, seen), Err(Unread::Gone)));
+        assert!(matches!(claim(&place.directories, seen), Err(ReadError::Gone)));
         assert_eq!(place.directories.claimed.names().unwrap(), [""; 0]);
     }
 
@@ -183,7 +183,7 @@ mod tests {
             .unwrap();
         let stamp = file::open(&place.directories.spool, "notes.txt").unwrap().stamp;
         let claimed = claim(&place.directories, FoundFile { stamp, ..seen });
-        assert!(matches!(claimed, Err(Unread::Unfit(why)) if why == NO_ENDING));
+        assert!(matches!(claimed, Err(ReadError::Unfit(why)) if why == NO_ENDING));
         assert_eq!(place.directories.claimed.names().unwrap(), [""; 0]);
     }
 

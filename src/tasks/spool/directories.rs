@@ -43,10 +43,10 @@ const BELOW: [(&str, u32); 3] = [(CLAIMED, 0o700), (RECEIPTS, 0o750), (REJECTED,
 /// STAGING is how the name of a directory begins in which a spool directory is created.
 const STAGING: &str = ".new-";
 
-/// LOOKERS controls how often, and after how long each, a lock that is only shared is tried again: a
+/// SHARED_LOCK_RETRIES controls how often, and after how long each, a lock that is only shared is tried again: a
 /// process that only looks releases it within microseconds, and the kernel gives no signal that
 /// would not also wait for another daemon.
-const LOOKERS: (u32, Duration) = (20, Duration::from_millis(10));
+const SHARED_LOCK_RETRIES: (u32, Duration) = (20, Duration::from_millis(10));
 
 /// The open directories.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ fn wrong_owner(path: &Path, owner: u32, wanted: u32) -> Option<String> {
 
 /// Takes the lock. `status` and `doctor` share it for a moment: they are waited for.
 fn lock(spool: &Folder) -> io::Result<bool> {
-    let (tries, wait) = LOOKERS;
+    let (tries, wait) = SHARED_LOCK_RETRIES;
     for _ in 0..tries {
         if spool.lock()? {
             return Ok(true);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 
 use super::directories::{self, CLAIMED, RECEIPTS, REJECTED};
-use super::file::{self, Unread, advice};
+use super::file::{self, ReadError, advice};
 use super::folder::Folder;
 use super::{receipts, rejected};
 use crate::secret::Masker;
@@ -181,16 +181,16 @@ impl Eraser<'_> {
     /// Returns a file's name and content to search, and the content; `None` for a file that is gone,
     /// or that is left because it cannot be read.
     fn searched(&mut self, folder: &Folder, name: &OsStr) -> Option<(Searched, Vec<u8>)> {
-        let why = match name.to_str().map(|text| file::open(folder, text).and_then(|plain| plain.read())) {
+        let why = match name.to_str().map(|text| file::open(folder, text).and_then(|opened| opened.read())) {
             None => "has a name that is not UTF-8".to_owned(),
             Some(Ok(content)) => {
                 let text = [name.to_string_lossy().as_bytes(), b"\n", &content].concat();
                 return Some((Searched::new(&text), content));
             }
-            Some(Err(Unread::Gone)) => return None,
-            Some(Err(Unread::Changing)) => "is being written to".to_owned(),
-            Some(Err(Unread::Unfit(why))) => why,
-            Some(Err(Unread::Failed(error))) => format!("cannot be read: {error}"),
+            Some(Err(ReadError::Gone)) => return None,
+            Some(Err(ReadError::Changing)) => "is being written to".to_owned(),
+            Some(Err(ReadError::Unfit(why))) => why,
+            Some(Err(ReadError::Failed(error))) => format!("cannot be read: {error}"),
         };
         self.leave(&folder.path_of(name), &format!("it could not be searched: it {why}"));
         None

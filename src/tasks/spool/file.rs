@@ -33,7 +33,7 @@ pub(super) fn stamp(file: &Metadata) -> Stamp {
 
 /// Why a file is not read.
 #[derive(Debug)]
-pub(super) enum Unread {
+pub(super) enum ReadError {
     /// It does not exist any more.
     Gone,
     /// It is being written to.
@@ -46,7 +46,7 @@ pub(super) enum Unread {
 
 /// An open file that may be taken.
 #[derive(Debug)]
-pub(super) struct Plain {
+pub(super) struct OpenedFile {
     file: File,
     pub(super) stamp: Stamp,
     pub(super) owner: String,
@@ -69,35 +69,35 @@ pub(super) fn kind(file: &Metadata) -> Option<&'static str> {
 }
 
 /// Opens the file `name` of a folder, if it may be taken.
-pub(super) fn open(folder: &Folder, name: &str) -> Result<Plain, Unread> {
+pub(super) fn open(folder: &Folder, name: &str) -> Result<OpenedFile, ReadError> {
     let file = folder.file(name).map_err(|error| match (error.kind(), error.raw_os_error()) {
-        (ErrorKind::NotFound, _) => Unread::Gone,
-        (_, Some(libc::ELOOP)) => Unread::Unfit("is a symbolic link: put the file itself here".to_owned()),
+        (ErrorKind::NotFound, _) => ReadError::Gone,
+        (_, Some(libc::ELOOP)) => ReadError::Unfit("is a symbolic link: put the file itself here".to_owned()),
         (ErrorKind::PermissionDenied, _) => match (folder.metadata_of(name), folder.metadata()) {
             (Ok(file), Ok(of)) => {
-                Unread::Unfit(unreadable(&folder.path_of(name), &of, &file, "this program"))
+                ReadError::Unfit(unreadable(&folder.path_of(name), &of, &file, "this program"))
             }
-            _ => Unread::Gone,
+            _ => ReadError::Gone,
         },
-        _ => Unread::Failed(error),
+        _ => ReadError::Failed(error),
     })?;
-    let found = file.metadata().map_err(Unread::Failed)?;
+    let found = file.metadata().map_err(ReadError::Failed)?;
     match kind(&found).or_else(|| unfit(&found)) {
-        Some(why) => Err(Unread::Unfit(why.to_owned())),
-        None => Ok(Plain { stamp: stamp(&found), owner: user(found.uid()), file }),
+        Some(why) => Err(ReadError::Unfit(why.to_owned())),
+        None => Ok(OpenedFile { stamp: stamp(&found), owner: user(found.uid()), file }),
     }
 }
 
-impl Plain {
+impl OpenedFile {
     /// Reads the whole content.
-    pub(super) fn read(&self) -> Result<Vec<u8>, Unread> {
+    pub(super) fn read(&self) -> Result<Vec<u8>, ReadError> {
         let mut bytes = Vec::with_capacity(usize::try_from(self.stamp.len).unwrap_or(0) + 1);
         let mut file = &self.file;
         let read = file.rewind().and_then(|()| file.take(LARGEST + 1).read_to_end(&mut bytes));
-        read.map_err(Unread::Failed)?;
-        match self.is_unchanged().map_err(Unread::Failed)? {
+        read.map_err(ReadError::Failed)?;
+        match self.is_unchanged().map_err(ReadError::Failed)? {
             true => Ok(bytes),
-            false => Err(Unread::Changing),
+            false => Err(ReadError::Changing),
         }
     }
 
@@ -118,7 +118,7 @@ fn unfit(file: &Metadata) -> Option<&'static str> {
 
 /// Returns why a regular file stays where it is, without opening it. `folder` is the directory's metadata,
 /// and `may_read` says whether the user `reader` may read the file.
-pub(super) fn why_left(
+pub(super) fn why_stuck(
     path: &Path,
     folder: &Metadata,
     file: &Metadata,
@@ -253,6 +253,6 @@ mod tests {
         assert!(now().is_same_content(&one.stamp) && !one.is_unchanged().unwrap());
         fs::write(directory.path().join("b.json"), "two!").unwrap();
         assert!(!now().is_same_content(&one.stamp), "same inode");
-        assert!(matches!(one.read(), Err(Unread::Changing)), "it was written to since it was opened");
+        assert!(matches!(one.read(), Err(ReadError::Changing)), "it was written to since it was opened");
     }
 }

@@ -152,12 +152,12 @@ impl Folder {
 
     /// Removes a file; one that does not exist counts as removed.
     pub(super) fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
-        gone_is_fine(rustix::fs::unlinkat(&self.handle, name.as_ref(), AtFlags::empty()))
+        ignore_missing(rustix::fs::unlinkat(&self.handle, name.as_ref(), AtFlags::empty()))
     }
 
     /// Removes an empty directory; one that does not exist counts as removed.
     pub(super) fn remove_folder(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
-        gone_is_fine(rustix::fs::unlinkat(&self.handle, name.as_ref(), AtFlags::REMOVEDIR))
+        ignore_missing(rustix::fs::unlinkat(&self.handle, name.as_ref(), AtFlags::REMOVEDIR))
     }
 
     /// Makes renames and removals in the directory durable.
@@ -265,7 +265,7 @@ fn is_locked(tried: Result<(), TryLockError>) -> io::Result<bool> {
     }
 }
 
-fn gone_is_fine(done: rustix::io::Result<()>) -> io::Result<()> {
+fn ignore_missing(done: rustix::io::Result<()>) -> io::Result<()> {
     match done {
         Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),

@@ -5,7 +5,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::redact::ByLine;
+use super::redact::FileFormat;
 use crate::store::outbox::spool::{BadLine, Line};
 use komoju_core::intent::{Intent, IntentId};
 
@@ -35,11 +35,11 @@ pub(super) fn read<'a>(
     stem: &str,
     digest: &str,
     content: &'a [u8],
-    by_line: ByLine,
+    format: FileFormat,
 ) -> Box<dyn Iterator<Item = Result<Line, BadLine>> + 'a> {
     let source = format!("{stem}@{digest}");
     let whole = |words: String| Box::new(std::iter::once(Err(BadLine { number: 0, words })));
-    if by_line == ByLine::No {
+    if format == FileFormat::Json {
         return Box::new(std::iter::once_with(move || line(1, content, &source)));
     }
     let lines = count_lines(content);
@@ -101,8 +101,11 @@ mod tests {
     #[test]
     fn a_file_with_too_many_lines_is_one_bad_line() {
         let fits = format!("{CREATE}\n").repeat(MOST_LINES);
-        assert_eq!(read("a", "0", fits.as_bytes(), ByLine::Yes).filter(Result::is_ok).count(), MOST_LINES);
-        let read: Vec<_> = read("a", "0", format!("{fits}\n").as_bytes(), ByLine::Yes).collect();
+        assert_eq!(
+            read("a", "0", fits.as_bytes(), FileFormat::JsonLines).filter(Result::is_ok).count(),
+            MOST_LINES
+        );
+        let read: Vec<_> = read("a", "0", format!("{fits}\n").as_bytes(), FileFormat::JsonLines).collect();
         let [Err(BadLine { number: 0, words })] = read.as_slice() else { panic!("{} lines", read.len()) };
         assert!(words.contains("has 50001 lines") && words.contains("intent import"), "{words}");
     }

@@ -10,7 +10,7 @@ use crate::store::outbox::spool::Receipt;
 
 /// An intent in a receipt.
 #[derive(Serialize)]
-struct Written<'a> {
+struct ReceiptEntry<'a> {
     line: u64,
     id: String,
     state: &'a str,
@@ -29,7 +29,7 @@ pub(super) fn render(masker: &Masker, receipt: &Receipt, out: &mut dyn Write) ->
     }
     out.write_all(b"\"intents\":[")?;
     for (at, entry) in receipt.intents.iter().enumerate() {
-        let written = Written {
+        let written = ReceiptEntry {
             line: entry.line,
             id: concealed(masker, &entry.id),
             state: &entry.state,

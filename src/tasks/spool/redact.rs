@@ -27,16 +27,21 @@ const SPARE: usize = 16 * 1024;
 const LONGEST_DECODED: usize = 1024 * 1024;
 
 /// Writes the bytes, each secret replaced.
-pub(super) fn redact(masker: &Masker, bytes: &[u8], by_line: ByLine, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn redact(
+    masker: &Masker,
+    bytes: &[u8],
+    format: FileFormat,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     if !bytes.contains(&0) {
-        return replace(bytes, secrets(masker, bytes, by_line), out);
+        return replace(bytes, secrets(masker, bytes, format), out);
     }
     // Most likely UTF-16: secrets are searched for in the text without the zeros.
     let text: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != 0).collect();
     let mut places = (0..bytes.len()).filter(|at| bytes[*at] != 0).enumerate();
     // The spans are in order and do not overlap, so each place is after the last one.
     let mut place = |index| places.find(|(at, _)| *at == index).map_or(bytes.len(), |(_, place)| place);
-    let spans = secrets(masker, &text, by_line).filter(|span| !span.is_empty()).map(|span| {
+    let spans = secrets(masker, &text, format).filter(|span| !span.is_empty()).map(|span| {
         let first = place(span.start);
         first..1 + if span.len() == 1 { first } else { place(span.end - 1) }
     });
@@ -45,27 +50,27 @@ pub(super) fn redact(masker: &Masker, bytes: &[u8], by_line: ByLine, out: &mut d
 
 /// The same in memory.
 #[cfg(any(test, fuzzing))]
-pub(super) fn redacted(masker: &Masker, bytes: &[u8], by_line: ByLine) -> Vec<u8> {
+pub(super) fn redacted(masker: &Masker, bytes: &[u8], format: FileFormat) -> Vec<u8> {
     let mut shown = Vec::new();
     // Writing to a Vec cannot fail.
-    let _ = redact(masker, bytes, by_line, &mut shown);
+    let _ = redact(masker, bytes, format, &mut shown);
     shown
 }
 
 /// Whether each line is a text of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ByLine {
+pub(super) enum FileFormat {
     /// One JSON text.
-    No,
+    Json,
     /// One in each line.
-    Yes,
+    JsonLines,
 }
 
 /// Returns the spans of the secrets, in order and without overlaps.
 fn secrets<'a>(
     masker: &'a Masker,
     bytes: &'a [u8],
-    by_line: ByLine,
+    format: FileFormat,
 ) -> impl Iterator<Item = Range<usize>> + 'a {
     let mut at = 0;
     let anywhere = bytes.utf8_chunks().flat_map(move |chunk| {
@@ -75,11 +80,11 @@ fn secrets<'a>(
     });
     let mut at = 0;
     // Without the line feed: a string without a closing quote must not include the next line.
-    let texts = bytes.split(move |byte| by_line == ByLine::Yes && *byte == b'\n');
+    let texts = bytes.split(move |byte| format == FileFormat::JsonLines && *byte == b'\n');
     let by_place = texts.flat_map(move |json| {
         let from = at;
         at += json.len() + 1;
-        InJson::new(masker, json).map(move |span| from + span.start..from + span.end)
+        SecretsInJson::new(masker, json).map(move |span| from + span.start..from + span.end)
     });
     merged(anywhere.peekable(), by_place.peekable())
 }
@@ -118,7 +123,7 @@ fn replace(bytes: &[u8], spans: impl Iterator<Item = Range<usize>>, out: &mut dy
 }
 
 /// Finds secrets by their place in a JSON text.
-struct InJson<'a> {
+struct SecretsInJson<'a> {
     masker: &'a Masker,
     json: &'a [u8],
     at: usize,
@@ -128,7 +133,7 @@ struct InJson<'a> {
     depth: usize,
 }
 
-impl<'a> InJson<'a> {
+impl<'a> SecretsInJson<'a> {
     fn new(masker: &'a Masker, json: &'a [u8]) -> Self {
         Self { masker, json, at: 0, is_next: false, depth: 0 }
     }
@@ -161,7 +166,7 @@ impl<'a> InJson<'a> {
     }
 }
 
-impl Iterator for InJson<'_> {
+impl Iterator for SecretsInJson<'_> {
     type Item = Range<usize>;
 
     fn next(&mut self) -> Option<Range<usize>> {
@@ -246,7 +251,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> String {
-        String::from_utf8(redacted(&Masker::default(), text.as_bytes(), ByLine::No)).unwrap()
+        String::from_utf8(redacted(&Masker::default(), text.as_bytes(), FileFormat::Json)).unwrap()
     }
 
     #[test]
@@ -290,11 +295,11 @@ mod tests {
 
     #[test]
     fn what_is_no_text_keeps_its_bytes_and_loses_its_secrets() {
-        let masked = redacted(&Masker::default(), b"\xff\xfe tok_abc \xc3", ByLine::No);
+        let masked = redacted(&Masker::default(), b"\xff\xfe tok_abc \xc3", FileFormat::Json);
         assert_eq!(masked, b"\xff\xfe **** \xc3");
         let utf16: Vec<u8> =
             r#"{"payment_details":"abc"}"#.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let masked = redacted(&Masker::default(), &utf16, ByLine::No);
+        let masked = redacted(&Masker::default(), &utf16, FileFormat::Json);
         assert!(masked.windows(4).any(|four| four == b"****"));
         assert!(!masked.windows(3).any(|three| three == b"a\0b"));
     }
@@ -302,16 +307,16 @@ mod tests {
     #[test]
     fn each_line_is_read_by_itself() {
         let text = "{\"payment_details\": {\n{\"email\": \"a\"}\n";
-        assert_eq!(redacted(&Masker::default(), text.as_bytes(), ByLine::Yes), text.as_bytes());
+        assert_eq!(redacted(&Masker::default(), text.as_bytes(), FileFormat::JsonLines), text.as_bytes());
         let text = "{\"cvc\": \"1\n{\"email\": \"a\"}\n";
-        let shown = redacted(&Masker::default(), text.as_bytes(), ByLine::Yes);
+        let shown = redacted(&Masker::default(), text.as_bytes(), FileFormat::JsonLines);
         assert_eq!(shown, b"{\"cvc\": \"****\n{\"email\": \"a\"}\n");
     }
 
     #[test]
     fn a_copy_with_very_many_short_secrets_is_hardly_longer_than_its_original() {
         let text = "{\"cvc\":1}\n".repeat(100_000);
-        let shown = redacted(&Masker::default(), text.as_bytes(), ByLine::Yes);
+        let shown = redacted(&Masker::default(), text.as_bytes(), FileFormat::JsonLines);
         assert!(shown.len() <= text.len() + SPARE, "{} of {}", shown.len(), text.len());
         assert!(!shown.contains(&b'1') && shown.starts_with(b"{\"cvc\":****}"));
     }
@@ -327,8 +332,8 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            redacted(&Masker::default(), &bytes, ByLine::No);
-            redacted(&Masker::default(), &bytes, ByLine::Yes);
+            redacted(&Masker::default(), &bytes, FileFormat::Json);
+            redacted(&Masker::default(), &bytes, FileFormat::JsonLines);
         }
 
         #[test]

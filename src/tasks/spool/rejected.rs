@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use jiff::Timestamp;
 
 use super::folder::Folder;
-use super::redact::{ByLine, redact};
+use super::redact::{FileFormat, redact};
 use crate::secret::Masker;
 use crate::store::outbox::spool::{BadLine, BadLines};
 
@@ -36,11 +36,11 @@ pub(super) fn keep(
     now: Timestamp,
     name: &str,
     bytes: &[u8],
-    by_line: ByLine,
+    format: FileFormat,
     explanation: &str,
 ) -> io::Result<String> {
     let modified = UNIX_EPOCH + Duration::from_secs(now.as_second().unsigned_abs());
-    let redacted = |out: &mut dyn Write| redact(masker, bytes, by_line, out);
+    let redacted = |out: &mut dyn Write| redact(masker, bytes, format, out);
     rejected.write_as(name, redacted, |temporary| {
         rejected.file(temporary)?.set_modified(modified)?;
         let copy = free_name(rejected, name, temporary)?;
@@ -113,11 +113,11 @@ pub(super) fn error_of(copy: &OsStr) -> OsString {
 }
 
 /// Returns the explanation of a refused file.
-pub(super) fn sentences(masker: &Masker, name: &str, by_line: ByLine, bad: &BadLines) -> String {
+pub(super) fn sentences(masker: &Masker, name: &str, format: FileFormat, bad: &BadLines) -> String {
     let mut lines = String::new();
     let mut listed = 0;
     for bad in &bad.first {
-        let sentence = sentence(masker, by_line, bad);
+        let sentence = sentence(masker, format, bad);
         if lines.len() + sentence.len() > LONGEST_LIST {
             break;
         }
@@ -135,15 +135,15 @@ pub(super) fn sentences(masker: &Masker, name: &str, by_line: ByLine, bad: &BadL
 }
 
 /// Returns what is wrong with the first bad line.
-pub(super) fn first_sentence(masker: &Masker, by_line: ByLine, bad: &BadLines) -> String {
-    bad.first.first().map(|bad| sentence(masker, by_line, bad)).unwrap_or_default()
+pub(super) fn first_sentence(masker: &Masker, format: FileFormat, bad: &BadLines) -> String {
+    bad.first.first().map(|bad| sentence(masker, format, bad)).unwrap_or_default()
 }
 
 /// Returns what is wrong with a line.
-pub(super) fn sentence(masker: &Masker, by_line: ByLine, bad: &BadLine) -> String {
+pub(super) fn sentence(masker: &Masker, format: FileFormat, bad: &BadLine) -> String {
     let words = masker.text(&bad.words);
-    match by_line {
-        ByLine::Yes if bad.number > 0 => format!("line {}: {words}", bad.number),
+    match format {
+        FileFormat::JsonLines if bad.number > 0 => format!("line {}: {words}", bad.number),
         _ => words,
     }
 }
@@ -158,8 +158,8 @@ mod tests {
         let line = BadLine { number: 1, words: "op: must be create, update or delete".to_owned() };
         let (masker, now) = (Masker::default(), Timestamp::UNIX_EPOCH);
         let bad = BadLines { first: vec![line], count: 1 };
-        let explanation = sentences(&masker, name, ByLine::Yes, &bad);
-        keep(folder, &masker, now, name, bytes, ByLine::Yes, &explanation).unwrap()
+        let explanation = sentences(&masker, name, FileFormat::JsonLines, &bad);
+        keep(folder, &masker, now, name, bytes, FileFormat::JsonLines, &explanation).unwrap()
     }
 
     #[test]
@@ -195,7 +195,7 @@ mod tests {
         let words = "顧".repeat(200);
         let mut bad = BadLines::default();
         (1..=40_000).for_each(|number| bad.push(BadLine { number, words: words.clone() }));
-        let told = sentences(&Masker::default(), "a.jsonl", ByLine::Yes, &bad);
+        let told = sentences(&Masker::default(), "a.jsonl", FileFormat::JsonLines, &bad);
         assert!(told.len() < 34 * 1024, "{}", told.len());
         let listed = told.lines().filter(|line| line.starts_with("line ")).count();
         assert!(

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::directories::{self, CLAIMED, REJECTED};
 use super::folder::Folder;
-use super::scan::{self, Left, Leftovers, is_dropped};
+use super::scan::{self, SkippedFile, SkippedFiles, is_dropped};
 use super::{file, rejected};
 
 /// MOST_LOOKED_AT limits the names that are examined.
@@ -26,7 +26,7 @@ pub struct Overview {
     /// Why no file is taken, with the command that helps; null while files are taken.
     pub problem: Option<String>,
     /// The first files that will not be taken, each with the reason and what to do.
-    pub stuck: Vec<Left>,
+    pub stuck: Vec<SkippedFile>,
     /// How many more there are; counted up to 20,000.
     pub more_stuck: u64,
     /// The first refused files below `rejected`. `NAME.error` beside each says why.
@@ -71,15 +71,15 @@ impl Overview {
         if !directory.exists() {
             return Self { problem: problem.flatten(), ..Self::default() };
         }
-        let left = that_stay(directory, taker).unwrap_or_default();
-        let mut stuck = left.list();
+        let skipped = stuck_files(directory, taker).unwrap_or_default();
+        let mut stuck = skipped.list();
         let more = stuck.len().saturating_sub(MOST_SHOWN);
         stuck.truncate(MOST_SHOWN);
         let refused = counted(names(&directory.join(REJECTED)), MOST_LOOKED_AT, is_refused);
         Self {
             problem: problem.unwrap_or_else(|| directories::obstacle(directory, database)),
             stuck,
-            more_stuck: left.more + more as u64,
+            more_stuck: skipped.more + more as u64,
             refused: first(refused, MOST_SHOWN),
         }
     }
@@ -131,28 +131,28 @@ fn is_refused(name: &str) -> bool {
 
 /// Returns what is in the directory and will not be taken, as far as that shows without opening a
 /// file.
-fn that_stay(directory: &Path, taker: &Taker<'_>) -> io::Result<Leftovers> {
+fn stuck_files(directory: &Path, taker: &Taker<'_>) -> io::Result<SkippedFiles> {
     let folder = Folder::open(directory)?;
     let of = folder.metadata()?;
-    let why_left = |name: &str, found: &Metadata| {
-        file::why_left(&directory.join(name), &of, found, taker.name, (taker.may_read)(found))
+    let why_stuck = |name: &str, found: &Metadata| {
+        file::why_stuck(&directory.join(name), &of, found, taker.name, (taker.may_read)(found))
     };
-    let mut left = Leftovers::default();
-    scan::dropped(&folder, MOST_LOOKED_AT, &mut left, |name, found, left| {
-        if let Some(why) = why_left(&name, found) {
-            left.add(&name, why);
+    let mut skipped = SkippedFiles::default();
+    scan::dropped(&folder, MOST_LOOKED_AT, &mut skipped, |name, found, skipped| {
+        if let Some(why) = why_stuck(&name, found) {
+            skipped.add(&name, why);
         }
     })?;
     // Only its owner and root can read it. A claim that may be taken is not stuck.
     if let Ok(claimed) = folder.folder(CLAIMED) {
-        let _ = scan::each_claimed(&claimed, &mut left, |file, found, left| {
+        let _ = scan::each_claimed(&claimed, &mut skipped, |file, found, skipped| {
             let kind = file::kind(found).map(str::to_owned);
-            if let Some(why) = kind.or_else(|| why_left(&file.path(), found)) {
-                left.add(&file.name, scan::why_claimed(&why, &file));
+            if let Some(why) = kind.or_else(|| why_stuck(&file.path(), found)) {
+                skipped.add(&file.name, scan::why_claimed(&why, &file));
             }
         });
     }
-    Ok(left)
+    Ok(skipped)
 }
 
 #[cfg(test)]

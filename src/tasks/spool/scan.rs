@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::directories::{CLAIMED, Directories, RECEIPTS, REJECTED};
 use super::file::{self, cannot, stamp};
 use super::folder::Folder;
-use super::redact::ByLine;
+use super::redact::FileFormat;
 use komoju_core::plan::spool::FoundFile;
 
 /// MOST_NAMED limits the files that are reported by name; the others are counted.
@@ -26,7 +26,7 @@ const NO_CLAIM: &str =
 
 /// A file that stays where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Left {
+pub struct SkippedFile {
     /// Its name; the path where it is the directory itself.
     pub name: String,
     /// Why, and what to do; safe to show.
@@ -35,13 +35,13 @@ pub struct Left {
 
 /// Files that stay where they are: the first ones by name with the reason, the others as a number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Leftovers {
+pub struct SkippedFiles {
     named: BTreeMap<String, String>,
     /// How many more there are.
     pub more: u64,
 }
 
-impl Leftovers {
+impl SkippedFiles {
     /// Adds a file.
     pub fn add(&mut self, name: &str, why: impl Into<String>) {
         self.named.insert(name.to_owned(), why.into());
@@ -66,8 +66,8 @@ impl Leftovers {
     }
 
     /// Returns the named ones, by name.
-    pub fn list(&self) -> Vec<Left> {
-        self.named.iter().map(|(name, why)| Left { name: name.clone(), why: why.clone() }).collect()
+    pub fn list(&self) -> Vec<SkippedFile> {
+        self.named.iter().map(|(name, why)| SkippedFile { name: name.clone(), why: why.clone() }).collect()
     }
 }
 
@@ -76,35 +76,35 @@ impl Leftovers {
 pub(super) struct Scan {
     /// The claims, then the dropped files.
     pub(super) files: Vec<FoundFile>,
-    pub(super) left: Leftovers,
+    pub(super) skipped: SkippedFiles,
 }
 
 /// Lists the claims and the dropped files. A directory that cannot be read is left.
 pub(super) fn scan(at: &Directories) -> Scan {
-    let mut left = Leftovers::default();
+    let mut skipped = SkippedFiles::default();
     let (mut files, mut dropped_files) = (Vec::new(), Vec::new());
-    if let Err(error) = claims(&at.claimed, &mut left, &mut files) {
-        leave_folder(&at.claimed, &error, &mut left);
+    if let Err(error) = claims(&at.claimed, &mut skipped, &mut files) {
+        skip_folder(&at.claimed, &error, &mut skipped);
     }
-    let dropped = dropped(&at.spool, usize::MAX, &mut left, |name, found, _| {
+    let dropped = dropped(&at.spool, usize::MAX, &mut skipped, |name, found, _| {
         dropped_files.push(FoundFile { name, claim: None, stamp: stamp(found) });
     });
     match dropped {
         Ok(()) => files.append(&mut dropped_files),
         // Without a complete list the order is not known.
-        Err(error) => leave_folder(&at.spool, &error, &mut left),
+        Err(error) => skip_folder(&at.spool, &error, &mut skipped),
     }
-    Scan { files, left }
+    Scan { files, skipped }
 }
 
-fn leave_folder(folder: &Folder, error: &io::Error, left: &mut Leftovers) {
+fn skip_folder(folder: &Folder, error: &io::Error, skipped: &mut SkippedFiles) {
     let path = folder.path().display().to_string();
-    left.add(&path, cannot(&format!("outbound.spool_dir: {path} cannot be read"), error));
+    skipped.add(&path, cannot(&format!("outbound.spool_dir: {path} cannot be read"), error));
 }
 
 /// Lists the claimed files, and removes the directories of finished claims.
-fn claims(claimed: &Folder, left: &mut Leftovers, files: &mut Vec<FoundFile>) -> io::Result<()> {
-    let finished = each_claimed(claimed, left, |file, _, _| files.push(file))?;
+fn claims(claimed: &Folder, skipped: &mut SkippedFiles, files: &mut Vec<FoundFile>) -> io::Result<()> {
+    let finished = each_claimed(claimed, skipped, |file, _, _| files.push(file))?;
     finished.iter().try_for_each(|id| claimed.remove_folder(id))
 }
 
@@ -112,8 +112,8 @@ fn claims(claimed: &Folder, left: &mut Leftovers, files: &mut Vec<FoundFile>) ->
 /// claims: their directories are empty.
 pub(super) fn each_claimed(
     claimed: &Folder,
-    left: &mut Leftovers,
-    mut each: impl FnMut(FoundFile, &Metadata, &mut Leftovers),
+    skipped: &mut SkippedFiles,
+    mut each: impl FnMut(FoundFile, &Metadata, &mut SkippedFiles),
 ) -> io::Result<Vec<OsString>> {
     let mut finished = Vec::new();
     for id in claimed.names()? {
@@ -123,7 +123,7 @@ pub(super) fn each_claimed(
             // The daemon finishes claims while `status` reads them.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) if error.kind() == ErrorKind::NotADirectory => {
-                left.add(&format!("{CLAIMED}/{claim}"), NO_CLAIM);
+                skipped.add(&format!("{CLAIMED}/{claim}"), NO_CLAIM);
                 continue;
             }
             Err(error) => return Err(error),
@@ -137,9 +137,9 @@ pub(super) fn each_claimed(
             match name.to_str().filter(|name| ending(name).is_some()) {
                 Some(text) => {
                     let (name, claim) = (text.to_owned(), Some(claim.clone()));
-                    each(FoundFile { name, claim, stamp: stamp(&found) }, &found, left);
+                    each(FoundFile { name, claim, stamp: stamp(&found) }, &found, skipped);
                 }
-                None => left.add(&format!("{CLAIMED}/{claim}/{}", name.display()), NO_CLAIM),
+                None => skipped.add(&format!("{CLAIMED}/{claim}/{}", name.display()), NO_CLAIM),
             }
         }
     }
@@ -156,8 +156,8 @@ pub(super) fn why_claimed(why: &str, file: &FoundFile) -> String {
 pub(super) fn dropped(
     spool: &Folder,
     most: usize,
-    left: &mut Leftovers,
-    mut each: impl FnMut(String, &Metadata, &mut Leftovers),
+    skipped: &mut SkippedFiles,
+    mut each: impl FnMut(String, &Metadata, &mut SkippedFiles),
 ) -> io::Result<()> {
     let mut looked_at = 0;
     spool.each(|name, kind| {
@@ -167,24 +167,24 @@ pub(super) fn dropped(
         }
         looked_at += 1;
         if name.to_str().is_none() {
-            left.add(&shown, NOT_UTF_8);
+            skipped.add(&shown, NOT_UTF_8);
         } else if kind == FileType::RegularFile && ending(&shown).is_none() {
             // There may be very many of these: they are not examined further.
-            left.add(&shown, NO_ENDING);
+            skipped.add(&shown, NO_ENDING);
         } else if let Ok(found) = spool.metadata_of(name) {
             match file::kind(&found) {
-                Some(why) => left.add(&shown, why),
-                None => each(shown.into_owned(), &found, left),
+                Some(why) => skipped.add(&shown, why),
+                None => each(shown.into_owned(), &found, skipped),
             }
         }
     })
 }
 
 /// Returns a name without its ending, and what the ending means.
-pub(super) fn ending(name: &str) -> Option<(&str, ByLine)> {
+pub(super) fn ending(name: &str) -> Option<(&str, FileFormat)> {
     match name.rsplit_once('.') {
-        Some((stem, "json")) => Some((stem, ByLine::No)),
-        Some((stem, "jsonl")) => Some((stem, ByLine::Yes)),
+        Some((stem, "json")) => Some((stem, FileFormat::Json)),
+        Some((stem, "jsonl")) => Some((stem, FileFormat::JsonLines)),
         _ => None,
     }
 }

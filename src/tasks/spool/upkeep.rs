@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::directories::Directories;
 use super::file::{advice, cannot};
-use super::{EXPIRE_EVERY, KEPT, Spool, receipts, rejected};
+use super::{EXPIRE_EVERY, RETENTION, Spool, receipts, rejected};
 use crate::store::StoreError;
 use crate::store::outbox::spool::{self, Receipt};
 use komoju_core::time;
@@ -17,7 +17,7 @@ impl Spool {
     ///
     /// # Errors
     /// The database failed.
-    pub async fn tend_receipts(&self) -> Result<(), StoreError> {
+    pub async fn update_receipts(&self) -> Result<(), StoreError> {
         let mut state = self.state.lock().await;
         let before = self.expires_before().map(time::written).unwrap_or_default();
         let due = self
@@ -85,7 +85,7 @@ impl Spool {
 
     /// Returns the moment before which records may be removed; `None` while the clock is not trusted.
     fn expires_before(&self) -> Option<Timestamp> {
-        self.clock.now().checked_sub(KEPT).ok().filter(|_| self.clock.may_expire())
+        self.clock.now().checked_sub(RETENTION).ok().filter(|_| self.clock.may_expire())
     }
 
     /// Writes a receipt; the inner error says why it cannot be written.

@@ -2,7 +2,7 @@
 
 use komoju_core::Outcome;
 use komoju_sandbox::{Call, Effect, Fault, Work};
-use komoju_sync::tasks::push::Drained;
+use komoju_sync::tasks::push::DrainSummary;
 use komoju_testkit::InProcess;
 use serde_json::json;
 
@@ -190,7 +190,7 @@ async fn push_within_a_sweep(harness: &InProcess, held: Fault) {
     assert_eq!(pushed_within_a_sweep(harness, held).await.done, 1);
 }
 
-async fn pushed_within_a_sweep(harness: &InProcess, held: Fault) -> Drained {
+async fn pushed_within_a_sweep(harness: &InProcess, held: Fault) -> DrainSummary {
     let slow = harness.inject(held);
     let pull = harness.pull();
     let push = async {

@@ -128,7 +128,7 @@ fn a_firewalls_401_and_403_are_no_refusal() {
         harness.sweep();
         harness.sandbox.world().refuse_key(Some(refusal));
         let report = harness.sweep();
-        assert!(matches!(report.failure, Some(Failure::Setback { tries: 10, .. })), "{}", report.sentence());
+        assert!(matches!(report.failure, Some(Failure::Request { tries: 10, .. })), "{}", report.sentence());
         harness.sandbox.world().refuse_key(None);
         harness.sweep();
         harness.assert_true();

@@ -109,7 +109,7 @@ async fn gone_is_done_for_a_delete_and_a_rejection_for_an_update_after_which_the
     assert_eq!(harness.states(), ["d done", "u rejected"]);
     assert_eq!(harness.detail("u")["code"], "not_found");
     assert_eq!(harness.of("d", "reason"), "the customer was already deleted at KOMOJU");
-    harness.signals.look.notified().await;
+    harness.signals.customer_missing.notified().await;
     let deleted = format!(
         "SELECT origin || intent_id FROM changes WHERE kind = 'deleted' AND customer_id = '{}'",
         ids[0]

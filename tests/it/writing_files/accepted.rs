@@ -127,7 +127,7 @@ async fn a_file_of_many_lines_is_taken_whole() {
     harness.drop_file("a.jsonl", lines);
     let looked = harness.scan().await;
     assert_eq!((looked.taken, looked.intents), (1, count));
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
 }
 
 fn any_content() -> impl Strategy<Value = Vec<u8>> {
@@ -157,7 +157,7 @@ proptest! {
             harness.drop_file(&name, &content);
             let looked = harness.scan().await;
             assert_eq!(looked.taken + looked.refused, 1);
-            assert!(looked.left.is_empty() && !harness.at(&name).exists());
+            assert!(looked.skipped.is_empty() && !harness.at(&name).exists());
             assert_eq!(harness.ids().len() as u64, looked.intents);
             if looked.taken == 1 {
                 assert!(looked.intents > 0);

@@ -23,12 +23,12 @@ async fn a_file_that_cannot_be_claimed_stays_and_is_taken_later() {
         return;
     }
     let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.refused, looked.left.len()), (0, 0, 2));
+    assert_eq!((looked.taken, looked.refused, looked.skipped.len()), (0, 0, 2));
     let why = SpoolHarness::why(&looked, "a.json");
     assert!(why.contains("cannot be moved to .claimed/") && why.contains("chown"), "{why}");
     mode(0o3770);
     let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.refused, looked.left), (1, 1, vec![]));
+    assert_eq!((looked.taken, looked.refused, looked.skipped), (1, 1, vec![]));
 }
 
 fn rename_in(harness: &SpoolHarness, name: &str, content: &str) {
@@ -131,7 +131,7 @@ async fn bytes_that_arrive_after_the_reading_are_kept_and_nothing_is_doubled() {
         harness.scan().await;
         harness.clock.advance(Duration::from_secs(1));
         let looked = harness.scan().await;
-        assert_eq!((looked.taken, looked.intents, looked.left), (0, 0, vec![]));
+        assert_eq!((looked.taken, looked.intents, looked.skipped), (0, 0, vec![]));
         assert_eq!(harness.ids(), [format!("a@{}:1", digest(&text))]);
         assert_eq!(harness.names("rejected"), ["a.jsonl", "a.jsonl.error"]);
         let late = "{\"op\": \"create\", \"body\": {\"payment_details\": \"****\"}}\n";
@@ -167,11 +167,11 @@ async fn a_crash_after_the_claim_accepts_the_file_once_and_first() {
     fs::write(harness.at(".claimed/bare.json"), create("bare")).unwrap();
     harness.restart();
     let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.left.len()), (3, 1));
+    assert_eq!((looked.taken, looked.skipped.len()), (3, 1));
     assert!(SpoolHarness::why(&looked, ".claimed/bare.json").contains("move it to the spool directory"));
     assert_eq!(harness.ids(), ["b", "a", "younger"]);
     assert_eq!(harness.names(".claimed"), ["bare.json"]);
-    assert_eq!(harness.overview().stuck, looked.left, "`status` and `doctor` name it too");
+    assert_eq!(harness.overview().stuck, looked.skipped, "`status` and `doctor` name it too");
     assert_eq!(harness.names("receipts"), ["a.json.json", "b.json.json", "z.json.json"]);
 }
 
@@ -188,7 +188,7 @@ async fn a_crash_after_the_acceptance_accepts_nothing_again() {
     // A newer file of that name waits for the older one.
     harness.drop_file("a.jsonl", create("new"));
     let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.intents, looked.left), (1, 1, vec![]));
+    assert_eq!((looked.taken, looked.intents, looked.skipped), (1, 1, vec![]));
     assert_eq!(harness.ids()[..2], ids);
     assert_eq!(harness.ids().len(), 3);
     assert_eq!((harness.names(".claimed"), harness.names("rejected")), (vec![], vec![]));
@@ -244,11 +244,11 @@ async fn accepted_file_that_became_unfit_gets_its_receipt_and_is_shown() {
     let looked = harness.scan().await;
     let why = SpoolHarness::why(&looked, "a.json");
     assert!(why.contains("more than one link") && why.contains("it is in .claimed/"), "{why}");
-    assert_eq!(harness.overview().stuck, looked.left);
+    assert_eq!(harness.overview().stuck, looked.skipped);
     assert_eq!(harness.receipt("a.json")["intents"][0]["id"], "a");
     // It is finished when it is fit again.
     fs::remove_file(harness.home.path().join("elsewhere")).unwrap();
     let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.left, harness.claimed().len()), (0, vec![], 0));
+    assert_eq!((looked.taken, looked.skipped, harness.claimed().len()), (0, vec![], 0));
     assert_eq!(harness.ids(), ["a"]);
 }

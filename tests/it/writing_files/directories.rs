@@ -25,10 +25,10 @@ async fn directory_that_cannot_be_created_is_reported_and_ends_nothing() {
     let harness = SpoolHarness::with(true);
     fs::write(harness.home.path().join("intents"), "a file is in the way").unwrap();
     let looked = harness.scan().await;
-    let why = &looked.left[0].why;
+    let why = &looked.skipped[0].why;
     assert!(why.contains("outbound.spool_dir") && why.contains("put a directory there"), "{why}");
     fs::remove_file(harness.home.path().join("intents")).unwrap();
-    assert_eq!(harness.scan().await.left, [], "what is repaired is forgotten");
+    assert_eq!(harness.scan().await.skipped, [], "what is repaired is forgotten");
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn receipts_do_not_follow_a_link_elsewhere() {
     symlink(harness.home.path().join("elsewhere"), harness.at("receipts")).unwrap();
     harness.drop_file("a.json", CREATE);
     let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.left.len()), (0, 1));
+    assert_eq!((looked.taken, looked.skipped.len()), (0, 1));
     assert!(harness.at("a.json").exists());
 }
 
@@ -53,7 +53,7 @@ async fn while_pushing_is_switched_off_everything_stays() {
     for looked in
         [harness.scan().await, harness.spool.take(&["a.json".to_owned(), "b.json".to_owned()]).await.unwrap()]
     {
-        assert_eq!((looked.taken, looked.refused, looked.left.len()), (0, 0, 2));
+        assert_eq!((looked.taken, looked.refused, looked.skipped.len()), (0, 0, 2));
         assert!(
             SpoolHarness::why(&looked, "a.json")
                 .contains("pushing is switched off (outbound.enabled = false)")
@@ -82,7 +82,7 @@ async fn of_two_daemons_on_one_directory_the_second_takes_nothing() {
     let (one, two) = tokio::join!(first.spool.scan(), other.scan());
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!((one.taken, two.taken, first.ids().len(), second.ids().len()), (20, 0, 20, 0));
-    let why = &two.left[0].why;
+    let why = &two.skipped[0].why;
     assert!(why.contains("another komoju-sync") && why.contains("its own outbound.spool_dir"), "{why}");
     let recorded = |harness: &SpoolHarness| -> Option<String> {
         harness.sql().query_row("SELECT spool_problem FROM meta", [], |row| row.get(0)).unwrap()
@@ -105,8 +105,8 @@ async fn from_a_directory_of_another_user_nothing_is_taken() {
         return;
     }
     let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.left.len()), (0, 1));
-    assert!(looked.left[0].why.contains("`chown root "), "{looked:?}");
+    assert_eq!((looked.taken, looked.skipped.len()), (0, 1));
+    assert!(looked.skipped[0].why.contains("`chown root "), "{looked:?}");
     assert!(harness.at("a.json").exists());
     std::os::unix::fs::chown(harness.at(""), Some(0), None).unwrap();
     assert_eq!(harness.scan().await.taken, 1);

@@ -39,7 +39,7 @@ async fn file_that_is_not_regular_or_has_two_links_is_reported_and_stays() {
     ];
     let names: Vec<String> = cases.iter().map(|(name, _)| (*name).to_owned()).collect();
     for looked in [harness.scan().await, harness.spool.take(&names).await.unwrap()] {
-        assert_eq!((looked.taken, looked.refused, looked.left.len()), (0, 0, cases.len()), "{looked:?}");
+        assert_eq!((looked.taken, looked.refused, looked.skipped.len()), (0, 0, cases.len()), "{looked:?}");
         for (name, why) in cases {
             assert!(SpoolHarness::why(&looked, name).starts_with(why), "{name}: {looked:?}");
         }
@@ -52,7 +52,7 @@ async fn file_that_is_not_regular_or_has_two_links_is_reported_and_stays() {
     fs::remove_file(&outside).unwrap();
     let looked = harness.scan().await;
     assert_eq!(looked.taken, 1, "the other link is gone: now it is a file of its own");
-    assert_eq!(looked.left.len(), cases.len() - 2);
+    assert_eq!(looked.skipped.len(), cases.len() - 2);
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn unreadable_file_is_reported_with_the_command() {
     assert!(why.contains("cannot be read by this program") && why.contains("chmod g+r"), "{why}");
     fs::set_permissions(harness.at("a.json"), fs::Permissions::from_mode(0o640)).unwrap();
     let looked = harness.scan().await;
-    assert_eq!((looked.taken, looked.left), (1, vec![]));
+    assert_eq!((looked.taken, looked.skipped), (1, vec![]));
 }
 
 #[tokio::test]
@@ -88,11 +88,11 @@ async fn file_that_stays_is_logged_once() {
     let told = || logged().matches("is left where it is").count();
     harness.drop_file("notes.txt", "not for you");
     for _ in 0..3 {
-        assert_eq!(harness.scan().await.left.len(), 1);
+        assert_eq!(harness.scan().await.skipped.len(), 1);
         assert_eq!(told(), 1);
     }
     fs::remove_file(harness.at("notes.txt")).unwrap();
-    assert_eq!(harness.scan().await.left, []);
+    assert_eq!(harness.scan().await.skipped, []);
     harness.drop_file("notes.txt", "once more");
     harness.scan().await;
     assert_eq!(told(), 2);
@@ -114,8 +114,8 @@ async fn a_mass_of_foreign_files_is_a_number() {
     harness.drop_file("a.json", CREATE);
     for expected in [1, 0] {
         let looked = harness.scan().await;
-        assert_eq!((looked.taken, looked.left.len(), looked.more_left), (expected, 100, 1_900));
-        assert_eq!(looked.left[0].name, "00000.txt");
+        assert_eq!((looked.taken, looked.skipped.len(), looked.more_skipped), (expected, 100, 1_900));
+        assert_eq!(looked.skipped[0].name, "00000.txt");
     }
     let log = logged();
     assert!(log.contains("1900 more files are left where they are"), "{log}");

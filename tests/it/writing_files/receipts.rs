@@ -39,10 +39,10 @@ async fn receipt_names_each_intent_and_is_rewritten_when_the_last_settles() {
     harness.cancel("d1").await;
     harness.cancel("n1").await;
     harness.store.write(engine::park_orphans).await.unwrap();
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
     assert_eq!(harness.receipt("a.jsonl"), receipt, "one is parked: that is not settled");
     harness.cancel("u1").await;
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
     let cancelled = |line, id, customer| entry(line, id, "cancelled", customer, json!("cancelled by ****"));
     assert_eq!(
         harness.receipt("a.jsonl")["intents"],
@@ -54,7 +54,7 @@ async fn receipt_names_each_intent_and_is_rewritten_when_the_last_settles() {
     );
     assert!(!holds(&harness.at(""), "tok_"), "no token is left");
     fs::remove_file(harness.at("receipts/a.jsonl.json")).unwrap();
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
     assert_eq!(harness.names("receipts"), [""; 0], "it is written once");
 }
 
@@ -64,14 +64,14 @@ async fn receipts_are_kept_for_thirty_days_after_all_is_settled() {
     harness.drop_file("a.json", r#"{"op": "create", "id": "a", "body": {"email": "a"}}"#);
     harness.scan().await;
     harness.clock.advance(40 * DAY);
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
     assert_eq!(harness.names("receipts"), ["a.json.json"], "it is not settled");
     harness.cancel("a").await;
     harness.clock.advance(29 * DAY);
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
     assert_eq!(harness.names("receipts"), ["a.json.json"]);
     harness.clock.advance(2 * DAY);
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
     assert_eq!(harness.names("receipts"), [""; 0]);
     let rows: i64 = harness
         .sql()
@@ -98,7 +98,7 @@ async fn an_intent_that_is_tried_again_is_on_its_receipt_again_when_it_settles()
     };
     for reason in ["first", "second"] {
         reject(reason).await.unwrap();
-        harness.spool.tend_receipts().await.unwrap();
+        harness.spool.update_receipts().await.unwrap();
         assert_eq!(harness.receipt("a.json")["intents"][0]["reason"], reason);
         harness.store.write(|tx| operator::retry(tx, "a", None)).await.unwrap();
     }
@@ -116,7 +116,7 @@ async fn a_receipt_that_cannot_be_written_keeps_the_file_until_it_can() {
     assert_eq!(harness.claimed().len(), 1);
     fs::remove_dir_all(harness.at("receipts/a.json.json")).unwrap();
     let looked = harness.scan().await;
-    assert_eq!((looked.intents, looked.left), (0, vec![]));
+    assert_eq!((looked.intents, looked.skipped), (0, vec![]));
     assert_eq!(harness.ids().len(), 1);
     assert!(harness.claimed().is_empty() && harness.at("receipts/a.json.json").exists());
     assert!(harness.receipt("a.json").get("note").is_none(), "it is no repetition");
@@ -139,7 +139,7 @@ async fn the_same_content_after_another_has_a_receipt_that_says_so() {
     }
     // It says so also when the intent is settled, and a file with its own id is new.
     harness.cancel(&format!("a@{}", digest(&a))).await;
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
     let receipt = harness.receipt("a.json");
     assert_eq!((&receipt["intents"][0]["state"], receipt["note"].is_string()), (&json!("cancelled"), true));
 }

@@ -108,7 +108,7 @@ async fn file_without_a_valid_intent_is_refused_with_the_reason() {
     for (name, content, why) in cases {
         harness.drop_file(name, content);
         let looked = harness.scan().await;
-        assert_eq!((looked.taken, looked.refused, looked.left), (0, 1, vec![]), "{name:?}");
+        assert_eq!((looked.taken, looked.refused, looked.skipped), (0, 1, vec![]), "{name:?}");
         let error = harness.names("rejected").into_iter().find(|name| name.ends_with(".error")).unwrap();
         let told = harness.read(&format!("rejected/{error}"));
         assert!(told.contains(why), "{name:?}: {told}");

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use rand::Rng;
 
-use super::{Failure, Pull, Setback};
+use super::{Failure, Pull, RequestError};
 use crate::metrics;
 use crate::remote::{Class, Remote, Shown};
 use crate::store::StoreError;
@@ -15,7 +15,7 @@ use komoju_core::plan::retry;
 use komoju_core::{Customer, CustomerId, Unreadable, time};
 
 /// What a customer's own GET brought.
-pub(super) enum Found {
+pub(super) enum CustomerLookup {
     /// It is there, as it is now.
     Alive(Customer),
     /// It is there (HTTP 200), and what is shown of it cannot be read.
@@ -29,13 +29,13 @@ pub(super) enum Found {
 impl<R: Remote> Pull<R> {
     /// Tries until it succeeds, fails for good, has failed `tries_left` times, or we are told to stop. Stopping drops a request
     /// that is under way: reading has no effect at the remote.
-    pub(super) async fn persist<T, F, W>(&self, tries_left: usize, mut once: F) -> Result<T, Failure>
+    pub(super) async fn with_retries<T, F, W>(&self, tries_left: usize, mut once: F) -> Result<T, Failure>
     where
         F: FnMut() -> W + Send,
-        W: Future<Output = Result<T, Setback>> + Send,
+        W: Future<Output = Result<T, RequestError>> + Send,
     {
         let mut waits =
-            retry::waits(tries_left, || self.dice.lock().unwrap_or_else(PoisonError::into_inner).random());
+            retry::waits(tries_left, || self.rng.lock().unwrap_or_else(PoisonError::into_inner).random());
         let mut tries = 0;
         loop {
             tries += 1;
@@ -44,20 +44,20 @@ impl<R: Remote> Pull<R> {
                 () = self.stop.cancelled() => return Err(Failure::Stopped),
                 answered = once() => answered,
             };
-            let setback = match answered {
+            let error = match answered {
                 Ok(value) => return Ok(value),
-                Err(setback) => setback,
+                Err(error) => error,
             };
-            if let Setback::Remote(e) = &setback {
+            if let RequestError::Remote(e) = &error {
                 if e.class() == Class::Auth {
                     return Err(Failure::KeyRefused(Box::new(e.clone())));
                 }
                 self.note_throttled(e.retry_after.is_some()).await?;
             }
-            let wait = if setback.class() == Class::Rejected { None } else { waits.next() };
-            let Some(wait) = wait else { return Err(Failure::after(tries, setback)) };
+            let wait = if error.class() == Class::Rejected { None } else { waits.next() };
+            let Some(wait) = wait else { return Err(Failure::after(tries, error)) };
             metrics::read_again();
-            tracing::warn!(tries, wait_ms = wait.as_millis(), "{setback}; asking again (try {tries})");
+            tracing::warn!(tries, wait_ms = wait.as_millis(), "{error}; asking again (try {tries})");
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Err(Failure::Stopped),
@@ -67,22 +67,27 @@ impl<R: Remote> Pull<R> {
     }
 
     /// Asks for one customer, up to `tries` times. That it cannot be had is an answer too: the others are asked all the same.
-    pub(super) async fn look_up(&self, id: &CustomerId, tries: usize) -> Result<Found, Failure> {
-        let shown =
-            self.persist(tries, || async { self.remote.show(id).await.map_err(Setback::Remote) }).await;
+    pub(super) async fn look_up(&self, id: &CustomerId, tries: usize) -> Result<CustomerLookup, Failure> {
+        let shown = self
+            .with_retries(tries, || async { self.remote.show(id).await.map_err(RequestError::Remote) })
+            .await;
         match shown {
-            Ok(Shown::Found(customer)) => Ok(Found::Alive(customer)),
-            Ok(Shown::Unreadable(bad)) => Ok(Found::Unreadable(bad)),
-            Ok(Shown::NotFound) => Ok(Found::Gone),
-            Err(failure @ Failure::Setback { .. }) => Ok(Found::Unclear(failure)),
+            Ok(Shown::Found(customer)) => Ok(CustomerLookup::Alive(customer)),
+            Ok(Shown::Unreadable(bad)) => Ok(CustomerLookup::Unreadable(bad)),
+            Ok(Shown::NotFound) => Ok(CustomerLookup::Gone),
+            Err(failure @ Failure::Request { .. }) => Ok(CustomerLookup::Unclear(failure)),
             Err(failure) => Err(failure),
         }
     }
 
     /// Up to `count` live customers from anywhere in the mirror; those whose deletion is in doubt only where others lack.
-    pub(super) async fn some_live(&self, count: usize, among: Among) -> Result<Vec<CustomerId>, StoreError> {
+    pub(super) async fn random_live(
+        &self,
+        count: usize,
+        among: Among,
+    ) -> Result<Vec<CustomerId>, StoreError> {
         let rolls: Vec<u64> = (0..count).map(|_| self.roll()).collect();
-        let picked = self.look(move |view| {
+        let picked = self.read_mirror(move |view| {
             let rows = view.last_row()?.unsigned_abs().max(1);
             let mut picked: Vec<CustomerId> = Vec::with_capacity(count);
             for roll in rolls {

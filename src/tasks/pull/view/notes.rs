@@ -21,7 +21,7 @@ impl View<'_> {
     }
 
     /// Returns why the deletion of the customer in this row is held, if it is.
-    pub(in super::super) fn held_because(
+    pub(in super::super) fn hold_reason(
         &self,
         row: i64,
         id: &CustomerId,
