@@ -52,7 +52,7 @@ use crate::secret::{Masker, SecretKey};
 use crate::store::log::changes;
 use crate::store::log::mirror::live_count;
 use crate::store::log::passes::{self, Interrupted, Position};
-use crate::store::log::unlisted::{self, Learnt};
+use crate::store::log::unlisted::{self, ListHistory};
 use crate::store::{Conn, Store, StoreError};
 use crate::tasks::in_flight::{InFlightPushes, RequestMark};
 use komoju_core::plan::lag::Consistency;
@@ -143,7 +143,7 @@ struct Pass {
     /// The single requests that may still be made.
     budget: LookupBudget,
     /// What the sweeps before it have learnt of the list.
-    learnt: Learnt,
+    list_history: ListHistory,
     ignores_page: bool,
 }
 
@@ -282,7 +282,7 @@ impl<R: Remote> Pull<R> {
             }
         };
         tracing::debug!(pass = id, %kind, resumed = resumed.is_some(), "started");
-        let MirrorAtStart { head: head_before, live: live_before, learnt } = opened;
+        let MirrorAtStart { head: head_before, live: live_before, list_history } = opened;
         let (tally, position) =
             resumed.map_or_else(Default::default, |resumed| (resumed.tally, resumed.position));
         Ok(Pass {
@@ -302,7 +302,7 @@ impl<R: Remote> Pull<R> {
             // So that the first page is told at once: until then nobody can say how far there is to go.
             position_at: None,
             budget: LookupBudget::unlimited(kind),
-            learnt,
+            list_history,
             ignores_page: false,
         })
     }
@@ -331,20 +331,20 @@ impl<R: Remote> Pull<R> {
 struct MirrorAtStart {
     head: i64,
     live: u64,
-    learnt: Learnt,
+    list_history: ListHistory,
 }
 
 impl MirrorAtStart {
     fn read(conn: &Conn) -> Result<Self, StoreError> {
         let head = changes::head(conn)?.seq;
-        Ok(Self { head, live: live_count(conn)?, learnt: unlisted::learnt(conn)? })
+        Ok(Self { head, live: live_count(conn)?, list_history: unlisted::list_history(conn)? })
     }
 }
 
 impl Pass {
     /// The number that this sweep has if it reads the list to its end.
     fn sweep(&self) -> i64 {
-        self.learnt.sweeps + 1
+        self.list_history.sweeps + 1
     }
 
     fn kind_origin(&self) -> Origin {

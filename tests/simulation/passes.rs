@@ -249,7 +249,7 @@ impl World<'_> {
             must!(alive.is_empty(), "held as unproven, and alive: {alive:?}");
             // Where the list leaves out living customers, more than the limit are requested; what is recorded later is limited by the day.
             let since = self.clock.now().checked_sub(COUNTED_FOR).unwrap();
-            let above_limit_at = self.look(|reader| unlisted::learnt(reader).unwrap()).above_limit_at;
+            let above_limit_at = self.look(|reader| unlisted::list_history(reader).unwrap()).above_limit_at;
             let most = match () {
                 () if holds_all && !is_decided_midway && !is_over => 0,
                 () if above_limit_at.is_some_and(|at| at > since) => budget(report.tally.pages),

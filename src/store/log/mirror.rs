@@ -197,7 +197,7 @@ pub fn each_live_before(
 
 /// Who may be picked by [`live_from`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Among {
+pub enum LiveFilter {
     /// Everybody who is live.
     All,
     /// Everybody but those whose deletion a person approved: who can vouch for the API when these are asked about.
@@ -211,12 +211,19 @@ pub fn last_row(conn: &Conn) -> Result<i64, StoreError> {
 
 /// Up to `count` live customers that can be asked for, from this row on and round to it. Those whose deletion waits, was
 /// approved or was rejected come last: most of them are gone.
-pub fn live_from(conn: &Conn, row: i64, count: usize, among: Among) -> Result<Vec<CustomerId>, StoreError> {
+pub fn live_from(
+    conn: &Conn,
+    row: i64,
+    count: usize,
+    filter: LiveFilter,
+) -> Result<Vec<CustomerId>, StoreError> {
     const DOUBTFUL: &str =
         "(SELECT customer_id FROM held_customer WHERE state IN ('held', 'approved', 'rejected'))";
-    let approved = match among {
-        Among::All => "",
-        Among::Unapproved => "AND id NOT IN (SELECT customer_id FROM held_customer WHERE state = 'approved')",
+    let approved = match filter {
+        LiveFilter::All => "",
+        LiveFilter::Unapproved => {
+            "AND id NOT IN (SELECT customer_id FROM held_customer WHERE state = 'approved')"
+        }
     };
     let mut ids = Vec::with_capacity(count);
     for standing in [format!("NOT IN {DOUBTFUL}"), format!("IN {DOUBTFUL} {approved}")] {

@@ -154,7 +154,7 @@ impl<R: Remote> Pull<R> {
         );
         // Before a deletion is recorded: a stop must not lose it.
         let now = self.clock.now();
-        pass.learnt.above_limit_at = Some(now);
+        pass.list_history.above_limit_at = Some(now);
         self.note(move |tx| unlisted::note_above_limit(tx, now)).await?;
         self.room(pass).await
     }
@@ -162,7 +162,7 @@ impl<R: Remote> Pull<R> {
     /// How many deletions this sweep may record.
     pub(super) async fn room(&self, pass: &Pass) -> Result<u64, StoreError> {
         let since = self.clock.now().checked_sub(COUNTED_FOR).unwrap_or(Timestamp::MIN);
-        let is_imprecise = pass.learnt.above_limit_at.is_some_and(|at| at > since);
+        let is_imprecise = pass.list_history.above_limit_at.is_some_and(|at| at > since);
         let recorded =
             if is_imprecise { self.read_mirror(move |view| view.deletions_since(since)).await? } else { 0 };
         Ok(absence::room(self.limit(pass), is_imprecise, recorded))

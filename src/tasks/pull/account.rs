@@ -4,7 +4,7 @@ use super::requests::CustomerLookup;
 use super::{Failure, Pull};
 use crate::remote::Remote;
 use crate::store::Tx;
-use crate::store::log::mirror::Among;
+use crate::store::log::mirror::LiveFilter;
 use crate::store::state::account::{self, Account};
 use komoju_core::plan::absence::LookupAnswer;
 use komoju_core::plan::account::{AccountPlan, Binding, KNOWN_REQUESTED, KeyMatch};
@@ -47,7 +47,7 @@ impl<R: Remote> Pull<R> {
     /// `bound` the one that it is bound to.
     async fn request_known(&self, known: Account, bound: Option<Account>) -> Result<(), Failure> {
         let (mut answers, mut failure) = (Vec::new(), None);
-        for id in self.random_live(KNOWN_REQUESTED, Among::All).await? {
+        for id in self.random_live(KNOWN_REQUESTED, LiveFilter::All).await? {
             // Only this customer may fail: the others are tried once.
             let tries = if failure.is_none() { TRIES } else { 1 };
             answers.push(match self.look_up(&id, tries).await? {

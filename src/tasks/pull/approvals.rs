@@ -9,7 +9,7 @@ use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::holds::End;
-use crate::store::log::mirror::Among;
+use crate::store::log::mirror::LiveFilter;
 use crate::store::log::unlisted;
 use komoju_core::Origin;
 use komoju_core::plan::absence::{AbsenceCheck, CANARIES, Canaries};
@@ -94,7 +94,7 @@ impl<R: Remote> Pull<R> {
 
     /// Requests the customers in these rows; returns whether requesting more can prove anything now.
     async fn request_approved(&self, pass: &mut Pass, approved: Vec<i64>) -> Result<bool, Failure> {
-        let canaries = self.random_live(CANARIES, Among::Unapproved).await?;
+        let canaries = self.random_live(CANARIES, LiveFilter::Unapproved).await?;
         let canaries = if canaries.is_empty() { Canaries::NoneLeft } else { Canaries::Among(canaries) };
         let check = AbsenceCheck::of_approved(approved, canaries);
         let findings = self.check_absence(pass, check, Origin::Lookup).await?;

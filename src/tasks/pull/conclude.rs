@@ -195,12 +195,12 @@ impl<R: Remote> Pull<R> {
     ) -> Result<u64, Failure> {
         let (id, at) = (pass.id, time::written(self.clock.now()));
         let busy = self.busy_fields(&marks);
-        let mut learnt = pass.learnt.clone();
-        learnt.sweeps = pass.sweep();
-        learnt.vain_sweeps = match rounds.in_vain {
-            Some(true) => learnt.vain_sweeps + 1,
+        let mut list_history = pass.list_history.clone();
+        list_history.sweeps = pass.sweep();
+        list_history.vain_sweeps = match rounds.in_vain {
+            Some(true) => list_history.vain_sweeps + 1,
             Some(false) => 0,
-            None => learnt.vain_sweeps,
+            None => list_history.vain_sweeps,
         };
         let Conclusions { to_hold, is_whole, knows_all } = concluded;
         let plan = move |view: &mut View<'_>, _: &mut Tally| {
@@ -224,7 +224,12 @@ impl<R: Remote> Pull<R> {
             }
             busy_fields::replace(tx, busy, marks.seen.len(), &at)?;
             unlisted::forget_listed(tx, |row| marks.seen.contains(row))?;
-            unlisted::note_learnt(tx, &learnt, &rounds.report.phrases(), rounds.report.ignores_page)
+            unlisted::note_list_history(
+                tx,
+                &list_history,
+                &rounds.report.phrases(),
+                rounds.report.ignores_page,
+            )
         });
         closed.await?;
         Ok(self.read_mirror(|view| view.held_count()).await?)

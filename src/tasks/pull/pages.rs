@@ -178,7 +178,7 @@ impl<R: Remote> Pull<R> {
             total: rounds.report.total,
             grows: rounds.report.grows,
             fits: self.settings.period.is_none_or(|period| needed <= period),
-            vain_sweeps: pass.learnt.vain_sweeps.unsigned_abs(),
+            vain_sweeps: pass.list_history.vain_sweeps.unsigned_abs(),
             sweep: pass.sweep().unsigned_abs(),
         }
     }

@@ -9,7 +9,7 @@ use super::{Failure, Pull, RequestError};
 use crate::metrics;
 use crate::remote::{Class, Remote, Shown};
 use crate::store::StoreError;
-use crate::store::log::mirror::Among;
+use crate::store::log::mirror::LiveFilter;
 use crate::store::log::passes;
 use komoju_core::plan::retry;
 use komoju_core::{Customer, CustomerId, Unreadable, time};
@@ -84,7 +84,7 @@ impl<R: Remote> Pull<R> {
     pub(super) async fn random_live(
         &self,
         count: usize,
-        among: Among,
+        filter: LiveFilter,
     ) -> Result<Vec<CustomerId>, StoreError> {
         let rolls: Vec<u64> = (0..count).map(|_| self.roll()).collect();
         let picked = self.read_mirror(move |view| {
@@ -92,7 +92,7 @@ impl<R: Remote> Pull<R> {
             let mut picked: Vec<CustomerId> = Vec::with_capacity(count);
             for roll in rolls {
                 let from = i64::try_from(1 + roll % rows).unwrap_or(1);
-                let near = view.live_from(from, count, among)?;
+                let near = view.live_from(from, count, filter)?;
                 picked.extend(near.into_iter().find(|id| !picked.contains(id)));
             }
             Ok(picked)

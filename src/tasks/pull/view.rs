@@ -88,9 +88,9 @@ impl<'a> View<'a> {
         &self,
         row: i64,
         count: usize,
-        among: mirror::Among,
+        filter: mirror::LiveFilter,
     ) -> Result<Vec<CustomerId>, StoreError> {
-        let mut ids = mirror::live_from(self.conn, row, count, among)?;
+        let mut ids = mirror::live_from(self.conn, row, count, filter)?;
         ids.retain(|id| !self.is_planned_deleted(id));
         Ok(ids)
     }
