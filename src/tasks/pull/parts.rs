@@ -1,5 +1,5 @@
-//! A page that is too large for one answer is read in parts, one after the other, each applied before the next is
-//! requested: so the memory stays bounded, however large the customers are.
+//! Reads a page that is too large for one answer in parts. Each part is applied before the next is
+//! requested, so the memory is bounded, whatever the size of the customers.
 
 use std::sync::Arc;
 
@@ -12,15 +12,16 @@ use crate::tasks::in_flight::RequestMark;
 use komoju_core::plan::parts::{Part, Parts};
 use komoju_core::{Hints, Page, PageQuery};
 
-/// What is known of the list when a page was read in parts.
+/// The result of reading a page in parts.
 enum PartsResult {
-    /// The page ends here: what the list says of itself, and how many rows the page has.
+    /// The whole page was read: the hints of the list, and the number of rows on the page.
     Whole(Hints, u64),
-    /// The server answers with pages of so many customers at most: the page is smaller than it was taken for.
+    /// The server answers with at most this many customers a page, so the page is smaller than
+    /// requested and must be read again.
     Capped { per_page: u64 },
 }
 
-/// One part's answer.
+/// The answer to the request for one part.
 enum PartAnswer {
     Page(Page, Arc<RequestMark>),
     TooLarge(Beginning),
@@ -28,7 +29,8 @@ enum PartAnswer {
 }
 
 impl<R: Remote> Pull<R> {
-    /// Reads and applies page `number`, which was too large as `begun` says; returns what the list says of itself, and the page's rows.
+    /// Reads and applies page `number`, whose answer was too large. `begun` is what could be read of
+    /// that answer. Returns the hints of the list and the number of rows on the page.
     pub(super) async fn apply_in_parts(
         &self,
         pass: &mut Pass,
@@ -42,7 +44,7 @@ impl<R: Remote> Pull<R> {
             let whole = Part { page: number, per_page };
             match self.read_parts(pass, marks, cursor, whole, begun.clone()).await? {
                 PartsResult::Whole(hints, rows) => break (hints, rows),
-                // Strictly smaller, so this ends.
+                // Each cap is smaller than the one before, so this loop ends.
                 PartsResult::Capped { per_page: capped } => per_page = capped,
             }
         };

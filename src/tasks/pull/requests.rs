@@ -1,4 +1,4 @@
-//! Asking, and asking again: the only place where a request is repeated.
+//! Requests with retries. Only this module repeats a request within a pass.
 
 use std::future::Future;
 use std::sync::PoisonError;
@@ -14,21 +14,25 @@ use crate::store::log::passes;
 use komoju_core::plan::retry;
 use komoju_core::{Customer, CustomerId, Unreadable, time};
 
-/// What a customer's own GET brought.
+/// The result of the GET of one customer.
 pub(super) enum CustomerLookup {
-    /// It is there, as it is now.
+    /// The customer exists and has this state.
     Alive(Customer),
-    /// It is there (HTTP 200), and what is shown of it cannot be read.
+    /// The customer exists (HTTP 200), but the answer cannot be read as a customer.
     Unreadable(Unreadable),
-    /// It is gone, as far as this answer says.
+    /// This answer says that the customer is gone.
     Gone,
-    /// Nothing that could be used, and why.
+    /// No usable answer, for this reason.
     Unclear(Failure),
 }
 
 impl<R: Remote> Pull<R> {
-    /// Tries until it succeeds, fails for good, has failed `tries_left` times, or we are told to stop. Stopping drops a request
-    /// that is under way: reading has no effect at the remote.
+    /// Retries `once` until it succeeds, the API rejects the request, `tries_left` tries have failed,
+    /// or the pass is stopped. A stop drops a request in flight, which is safe because a read has no
+    /// effect at the remote.
+    ///
+    /// # Errors
+    /// A refused key and a failed write of the throttling note end the retries at once.
     pub(super) async fn with_retries<T, F, W>(&self, tries_left: usize, mut once: F) -> Result<T, Failure>
     where
         F: FnMut() -> W + Send,
@@ -57,7 +61,7 @@ impl<R: Remote> Pull<R> {
             let wait = if error.class() == Class::Rejected { None } else { waits.next() };
             let Some(wait) = wait else { return Err(Failure::after(tries, error)) };
             metrics::read_again();
-            tracing::warn!(tries, wait_ms = wait.as_millis(), "{error}; asking again (try {tries})");
+            tracing::warn!(tries, wait_ms = wait.as_millis(), "{error}; retrying (try {tries} failed)");
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Err(Failure::Stopped),
@@ -66,7 +70,8 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// Asks for one customer, up to `tries` times. That it cannot be had is an answer too: the others are asked all the same.
+    /// Requests one customer, up to `tries` times. A request that keeps failing is a result and no
+    /// error, so that the caller continues with the next customer.
     pub(super) async fn look_up(&self, id: &CustomerId, tries: usize) -> Result<CustomerLookup, Failure> {
         let shown = self
             .with_retries(tries, || async { self.remote.show(id).await.map_err(RequestError::Remote) })
@@ -80,7 +85,8 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// Up to `count` live customers from anywhere in the mirror; those whose deletion is in doubt only where others lack.
+    /// Returns up to `count` random live customers of the mirror. A customer whose deletion is held,
+    /// approved or rejected is returned only if there are not enough others.
     pub(super) async fn random_live(
         &self,
         count: usize,
@@ -100,7 +106,8 @@ impl<R: Remote> Pull<R> {
         picked.await
     }
 
-    /// Leaves word in the database, for `status`, that the remote asked us to wait.
+    /// Records in the database, for `status`, until when the remote asked us to wait. Does nothing
+    /// without `has_retry_after`.
     async fn note_throttled(&self, has_retry_after: bool) -> Result<(), Failure> {
         if has_retry_after && let Some(until) = self.remote.throttled_until().map(time::written) {
             tracing::warn!(until, "the API asks to wait until {until}");
