@@ -39,7 +39,7 @@ impl App {
                     return Ok(());
                 }
                 Err(e) if e.is_busy() => {
-                    tracing::error!("pushing paused: {e}; it is tried again");
+                    tracing::error!("pushing paused: {e}; retrying");
                     // The attempts in flight were interrupted. No attempt may begin before that is
                     // recorded.
                     loop {

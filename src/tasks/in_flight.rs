@@ -30,7 +30,8 @@ struct State {
     requests: BTreeMap<u64, usize>,
     /// How many pushes of each customer are in flight.
     sending: HashMap<CustomerId, usize>,
-    /// The creates in flight, by the intent's position. The ids of their customers are not known yet.
+    /// The creates in flight, by the intent's position. The ids of their customers are not known
+    /// yet.
     creating: HashMap<i64, PendingCreate>,
     /// When the last push of a customer settled, for pushes that settled after the oldest open
     /// request.
@@ -135,8 +136,8 @@ impl RequestMark {
         state.sending.contains_key(id) || state.settled.get(id).is_some_and(|at| *at > self.at)
     }
 
-    /// Returns whether a customer that is new to the mirror may be the result of our own create that
-    /// is in flight.
+    /// Returns whether a customer that is new to the mirror may be the result of our own create
+    /// that is in flight.
     pub fn may_be_created_by_us(&self, customer: &Customer) -> bool {
         self.in_flight.state().creating.values().any(|create| create.may_have_created(customer))
     }

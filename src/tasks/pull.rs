@@ -5,11 +5,11 @@
 //!                      each step: fetch ─▶ plan ─▶ apply
 //! ```
 //!
-//! A [`Pull`] owns the steps of a pass. Each step fetches first. Then it plans against the `view` of
-//! the mirror and applies the plan in the same transaction (`mirror`, `apply`). `komoju_core::plan`
-//! decides what an answer means. A dry run makes the same requests and the same plans, and applies
-//! none. A pass that fails reports one sentence and keeps the pages that it applied, because they are
-//! true. It concludes nothing from what it did not read.
+//! A [`Pull`] owns the steps of a pass. Each step fetches first. Then it plans against the `view`
+//! of the mirror and applies the plan in the same transaction (`mirror`, `apply`).
+//! `komoju_core::plan` decides what an answer means. A dry run makes the same requests and the same
+//! plans, and applies none. A pass that fails reports one sentence and keeps the pages that it
+//! applied, because they are true. It concludes nothing from what it did not read.
 //!
 //! Invariants:
 //! - No request is made while a transaction is open.
@@ -77,8 +77,8 @@ pub struct Settings {
     pub consistency: Consistency,
     /// The time from one sweep to the next. `None` if no next sweep is scheduled.
     pub period: Option<Duration>,
-    /// The number of deletions that a sweep may record without an operator. The limit is the larger
-    /// of this and `max_delete_percent`.
+    /// The number of missing customers that a sweep may settle without an operator. The limit is
+    /// the larger of this and `max_delete_percent`.
     pub max_delete_count: u64,
     /// The same limit as a percentage of the live customers.
     pub max_delete_percent: u32,
@@ -130,7 +130,8 @@ struct Pass {
     is_resumed: bool,
     /// The start of the pass. Pushes that settle later are newer than what the pass reads.
     started: Arc<RequestMark>,
-    /// The last `seq` of the log at the start. Only a customer that was live then can become a suspect.
+    /// The last `seq` of the log at the start. Only a customer that was live then can become a
+    /// suspect.
     head_before: i64,
     live_before: u64,
     /// The remote's request counter when this process started or resumed the pass.
@@ -207,8 +208,8 @@ impl<R: Remote> Pull<R> {
 
     /// Reads the whole list.
     ///
-    /// If the last sweep was interrupted, its remaining pages are read and applied first. They prove
-    /// no absence, so a fresh sweep follows. A dry run resumes no sweep.
+    /// If the last sweep was interrupted, its remaining pages are read and applied first. They
+    /// prove no absence, so a fresh sweep follows. A dry run resumes no sweep.
     ///
     /// # Errors
     /// The database failed. Every other failure is in the report.
@@ -233,8 +234,8 @@ impl<R: Remote> Pull<R> {
         self.pass(PassKind::Sweep, None).await
     }
 
-    /// Reads the newest customers. Returns `None` before the first complete sweep, because the mirror
-    /// does not know yet which customers are new.
+    /// Reads the newest customers. Returns `None` before the first complete sweep, because the
+    /// mirror does not know yet which customers are new.
     ///
     /// # Errors
     /// The database failed. Every other failure is in the report.
@@ -316,7 +317,8 @@ impl<R: Remote> Pull<R> {
             unreadable_before: tally.unreadable,
             tally,
             position,
-            // The first page writes the position at once, so that `status` shows the length of the list.
+            // The first page writes the position at once, so that `status` shows the length of the
+            // list.
             position_at: None,
             budget: LookupBudget::unlimited(kind),
             list_history,
@@ -329,8 +331,8 @@ impl<R: Remote> Pull<R> {
         self.in_flight.mark_request(self.clock.now())
     }
 
-    /// Returns the time by our clock and by the server's clock. The second is ours while the server's
-    /// is unknown.
+    /// Returns the time by our clock and by the server's clock. The second is ours while the
+    /// server's is unknown.
     fn times(&self) -> (Timestamp, Timestamp) {
         let now = self.clock.now();
         (now, self.remote.server_time().unwrap_or(now))

@@ -1,4 +1,4 @@
-//! The account guard: before a pass reads anything, checks that the key reads this mirror's account.
+//! The account guard: checks before each pass that the key reads the account of this mirror.
 
 use super::requests::CustomerLookup;
 use super::{Failure, Pull};
@@ -12,7 +12,10 @@ use komoju_core::plan::retry::TRIES;
 use komoju_core::time;
 
 impl<R: Remote> Pull<R> {
-    /// Fails if the key may read another account. Binds it to the database where it is proven to read this one.
+    /// Checks the key, and binds a new key to the database once it is proven to read this account.
+    ///
+    /// # Errors
+    /// The key reads another account, or it is not proven yet that it reads this one.
     pub(super) async fn check_account(&self) -> Result<(), Failure> {
         let (account, live) = self.read_mirror(|view| Ok((view.account()?, view.live_count()?))).await?;
         let salt = account.as_ref().map_or_else(|| rand::random::<[u8; 16]>().to_vec(), |a| a.salt.clone());
@@ -28,7 +31,7 @@ impl<R: Remote> Pull<R> {
         match AccountPlan::new(binding, &fingerprint) {
             AccountPlan::Proceed => Ok(()),
             AccountPlan::Resume => {
-                tracing::info!("the key that this database is bound to is back");
+                tracing::info!("the key is again the one that this database is bound to");
                 Ok(self.note(account::resume).await?)
             }
             AccountPlan::TakeOver => {
@@ -43,12 +46,12 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// Requests customers of the mirror with a new key, until one exists. `known` is the account that the key would be bound to, and
-    /// `bound` the one that it is bound to.
+    /// Requests customers of the mirror with a new key, until one exists. `known` is the account
+    /// row for the new key, and `bound` is the current one.
     async fn request_known(&self, known: Account, bound: Option<Account>) -> Result<(), Failure> {
         let (mut answers, mut failure) = (Vec::new(), None);
         for id in self.random_live(KNOWN_REQUESTED, LiveFilter::All).await? {
-            // Only this customer may fail: the others are tried once.
+            // After one failure the others get a single try.
             let tries = if failure.is_none() { TRIES } else { 1 };
             answers.push(match self.look_up(&id, tries).await? {
                 CustomerLookup::Alive(_) => LookupAnswer::Exists,
@@ -66,7 +69,7 @@ impl<R: Remote> Pull<R> {
         }
         match KeyMatch::new(&answers) {
             KeyMatch::Same => {
-                tracing::info!("a new key reads the same account; it is accepted");
+                tracing::info!("new key accepted: it reads the same account");
                 self.plan_account(known.clone());
                 let bind =
                     move |tx: &Tx<'_>| account::bind(tx, &known.salt, &known.fingerprint, &known.bound_at);

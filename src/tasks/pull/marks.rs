@@ -47,8 +47,8 @@ impl Marks {
         self.any_source |= source == Source::Shown;
     }
 
-    /// Marks a row as listed without a usable source: the customer is unreadable, or its state is not
-    /// applied.
+    /// Marks a row as listed without a usable source: the customer is unreadable, or its state is
+    /// not applied.
     pub(super) fn see_unread(&mut self, row: i64) {
         self.list(row);
         self.null_listed.remove(row);

@@ -1,4 +1,5 @@
-//! One page of the list: which of its customers are hits, and what is planned for the others.
+//! Applies one page of the list: finds the unchanged customers by their fingerprints, and plans
+//! what to write about the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,22 +21,25 @@ use komoju_core::plan::observation::{CustomerPlan, Known, Observation, Push, Rea
 use komoju_core::plan::rows::RowSet;
 use komoju_core::{Customer, CustomerId, Kind, Listed};
 
-/// How often a running pass writes how far it has come when it has nothing else to write.
+/// POSITION_EVERY controls how often a running pass writes its position when it has nothing else to
+/// write.
 const POSITION_EVERY: Duration = Duration::from_secs(30);
 
-/// READ_AT_ONCE controls how many bytes of text are read, planned and applied in one step. Read, a text takes many times its size.
+/// READ_AT_ONCE controls how many bytes of JSON are parsed, planned and applied in one step. A
+/// parsed text takes many times its size.
 const READ_AT_ONCE: usize = 512 << 10;
 
-/// MOST_REFORMATTED limits how many customers with a new format of the same content a sweep notes: an API that formats differently
-/// each time must not make an unchanged sweep write.
+/// MOST_REFORMATTED limits how many customers with a new format of the same content a sweep notes.
+/// An API that formats its JSON differently each time must not make an unchanged sweep write.
 const MOST_REFORMATTED: usize = 1000;
 
-/// What a pass has learnt of the list while it reads, to read the rest with less work.
+/// What a pass keeps in memory to find unchanged and held customers without a query for each.
 #[derive(Debug, Default)]
 pub(super) struct ListCache {
     unchanged: Unchanged,
-    /// Customers whose deletion is held or was decided, perhaps while the pass runs: a hold and a decision end when their customer is
-    /// listed.
+    /// The rows of customers whose deletion was held or decided when the reading started. A
+    /// decision during the pass concerns one of these. A hold and a decision end when their
+    /// customer is listed.
     unsettled: RowSet,
 }
 
@@ -48,11 +52,12 @@ impl ListCache {
 /// A part of a page that is planned and applied in one step.
 #[derive(Debug, Default)]
 struct Chunk {
-    /// Known customers whose deletion is held or was decided.
+    /// Unchanged customers whose deletion is held or was decided.
     reappeared: Vec<CustomerId>,
     customers: Vec<(Customer, Fingerprint)>,
     unreadable: Vec<UnreadableEntry>,
-    /// Whether the page ends with it. A resumed sweep reads a page that did not end again, so none of it is counted before.
+    /// Whether it is the last part of the page. Only then the page is counted, because a resumed
+    /// sweep reads an unfinished page again.
     is_last: bool,
 }
 
@@ -63,8 +68,9 @@ impl Chunk {
 }
 
 impl<R: Remote> Pull<R> {
-    /// Takes a page into the mirror and marks the customers that it shows; returns whether it was mostly news. Nothing is written for
-    /// a page that changes nothing.
+    /// Applies a page to the mirror and marks its customers as listed. Returns whether more than
+    /// half of them were changes. A page that changes nothing writes nothing, unless the position
+    /// is due.
     pub(super) async fn apply_answer(
         &self,
         pass: &mut Pass,
@@ -106,7 +112,8 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// Recognises the customers of a page. None is looked for where the page was read in advance, because most are news.
+    /// Returns, for each customer of a page, its cache hit if it is unchanged. A page that was
+    /// parsed in advance is not looked up, because most of its customers are new.
     async fn cache_hits(
         &self,
         cache: &mut ListCache,
@@ -127,7 +134,7 @@ impl<R: Remote> Pull<R> {
         Ok(hits)
     }
 
-    /// Plans a part of a page and applies the plan.
+    /// Plans one part of a page and applies the plan.
     async fn apply_chunk(
         &self,
         pass: &mut Pass,
@@ -164,21 +171,22 @@ impl<R: Remote> Pull<R> {
     }
 
     fn read_listed(&self, page: u64, listed: &Listed) -> Result<Customer, Failure> {
-        // It was taken apart before: so this does not happen, and must not cost more than this pass.
+        // This cannot fail, because the list parser accepted the customer. If it fails, only this
+        // pass fails.
         listed.read().map_err(|why| {
             let why = self.masker.text(&format!("customer {} cannot be read: {why}", listed.id()));
             Failure::after(1, RequestError::Page { page, why })
         })
     }
 
-    /// Returns whether the pass has not written for a while how far it has come.
+    /// Returns whether the position of the pass must be written again.
     pub(super) fn position_is_due(&self, pass: &Pass) -> bool {
         let since = pass.position_at.map(|at| self.clock.elapsed().saturating_sub(at));
         since.is_none_or(|since| since >= POSITION_EVERY)
     }
 }
 
-/// Marks the hits customers as listed; returns those whose deletion is held or was decided.
+/// Marks the unchanged customers as listed. Returns those whose deletion is held or was decided.
 fn mark_cache_hits(
     marks: &mut Marks,
     cache: &ListCache,
@@ -196,12 +204,13 @@ fn mark_cache_hits(
     reappeared
 }
 
-/// Whether these may be held read and unread.
+/// Returns whether these customers are small enough to be in memory as text and parsed.
 pub(super) fn may_be_read_at_once(customers: &[Listed]) -> bool {
     customers.iter().map(Listed::bytes).sum::<usize>() <= READ_AT_ONCE
 }
 
-/// Divides the customers of a page into parts that may be read at once, of one customer at least.
+/// Divides the customers of a page into parts of at most [`READ_AT_ONCE`] bytes, and of at least
+/// one customer.
 fn chunks<'a>(customers: &[&'a Listed]) -> Vec<Vec<&'a Listed>> {
     let (mut chunks, mut bytes): (Vec<Vec<&Listed>>, _) = (Vec::new(), 0);
     for listed in customers {
@@ -217,7 +226,7 @@ fn chunks<'a>(customers: &[&'a Listed]) -> Vec<Vec<&'a Listed>> {
     chunks
 }
 
-/// A page of the list: what a customer on it is compared with besides the mirror, and what a pass remembers of it.
+/// Plans the customers of a page that are not found unchanged.
 struct ListPlanner<'a> {
     request: &'a RequestMark,
     consistency: Consistency,
@@ -226,7 +235,7 @@ struct ListPlanner<'a> {
 }
 
 impl ListPlanner<'_> {
-    /// Compares a listed customer with the mirror and plans what is written about it.
+    /// Compares a listed customer with the mirror, and plans what to write about it.
     fn plan(
         &mut self,
         view: &mut View<'_>,
@@ -310,7 +319,7 @@ fn observe(
     Ok(Observation::new(shown, known, read))
 }
 
-/// Plans what is done about a read that is not applied.
+/// Plans to request a customer again whose read is not applied.
 fn leave_out(view: &mut View<'_>, plan: CustomerPlan) {
     match plan {
         CustomerPlan::LeaveOut(shown, left_out) => view.leave_out(shown, left_out),
@@ -319,7 +328,8 @@ fn leave_out(view: &mut View<'_>, plan: CustomerPlan) {
     }
 }
 
-/// Plans what a customer's own GET changes, where it may be applied; returns whether something is recorded.
+/// Plans what the GET of one customer changes, if the answer may be applied. Returns whether a
+/// change is recorded.
 pub(super) fn plan_lookup(
     view: &mut View<'_>,
     request: &RequestMark,

@@ -1,13 +1,14 @@
-//! Reading the list: several pages under way at once, applied one after the other; and reading it again where it shows fewer
-//! customers than it counts.
+//! Reads the list: several pages in flight, applied in their order. Reads it again if it shows
+//! fewer customers than its `total`.
 //!
 //! ```text
 //!   numbers ─▶ up to `max_concurrent_requests` in flight ─▶ pages in their order ─▶ applied ─▶ walk: the next page, or the end
 //!               as far as the list is known to go            (a short queue)
 //! ```
 //!
-//! Everything waits for what comes after it: a slow database stops the requests, not the memory. What the first round has applied is
-//! always the list's beginning without a gap, so that a later process can continue from there.
+//! The queue is bounded, so a slow database delays the requests and does not fill the memory. The
+//! pages that the first round applied are always the first ones without a gap, so a later process
+//! can resume after them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,23 +32,25 @@ use komoju_core::plan::rows::RowSet;
 use komoju_core::plan::walk::{self, End, ListReport, RoundOver, Shown, Turn, Walk};
 use komoju_core::{Hints, Page, PageQuery, PassKind, time};
 
-/// The API's own page size, for a server that refuses a larger one instead of answering with less.
+/// OWN_PER_PAGE is the default page size of the API. It is used if the server refuses a larger one
+/// instead of answering with fewer customers.
 const OWN_PER_PAGE: u32 = 10;
 
-/// How far before the newest known customer a probe begins at least: customers created in the same minute may become visible out of
-/// order.
+/// PROBE_OVERLAP controls how far before the newest known customer a probe starts at least.
+/// Customers created in the same minute may become visible out of order.
 const PROBE_OVERLAP: SignedDuration = SignedDuration::from_secs(60);
 
-/// How many pages wait for the database when it is slower than the API.
+/// QUEUE controls how many pages wait for the database while it is slower than the API.
 const QUEUE: usize = 2;
 
-/// How far a round may read ahead.
+/// How far a round may request pages before the pages before them are applied.
 pub(super) struct ReadAhead {
-    /// The last page that the list is known or expected to have: up to it, pages are requested before the one before them was judged.
+    /// The last page that the list is known or expected to have.
     last_page: AtomicU64,
-    /// The first page that came without a row: nothing is requested ahead of it.
+    /// The first page that was empty. No later page is requested ahead.
     first_empty: AtomicU64,
-    /// Whether the page that was applied last was mostly news: then pages are read whole while others are applied.
+    /// Whether most customers of the last applied page were new or changed. Then the customers of a
+    /// page are parsed when it arrives, while other pages are applied.
     mostly_new: AtomicBool,
 }
 
@@ -64,20 +67,20 @@ impl ReadAhead {
         page <= self.last_page.load(Ordering::Relaxed) && page <= self.first_empty.load(Ordering::Relaxed)
     }
 
-    /// Takes note of what the list promises.
+    /// Notes how many pages the list promises.
     pub(super) fn promise(&self, pages: Option<u64>) {
         if let Some(pages) = pages {
             self.last_page.store(pages, Ordering::Relaxed);
         }
     }
 
-    /// Takes note of a page.
+    /// Notes a page that arrived, and parses its customers in advance if most may be new.
     fn note_page(&self, number: u64, page: Page, request: Arc<RequestMark>) -> PageAnswer {
         self.promise(page.hints.promised_pages());
         if page.is_empty() {
             self.first_empty.fetch_min(number, Ordering::Relaxed);
         }
-        // What cannot be read is reported when it is its turn.
+        // An error here is reported when the page is applied, which parses it again.
         let read = || page.customers.iter().map(|listed| listed.read().ok()).collect();
         let ahead = self.mostly_new.load(Ordering::Relaxed) && may_be_read_at_once(&page.customers);
         let read = if ahead { read() } else { None };
@@ -85,24 +88,24 @@ impl ReadAhead {
     }
 }
 
-/// What a pass keeps while it reads.
+/// The state of reading the list.
 pub(super) struct ListCursor {
     pub(super) per_page: u32,
     pub(super) created_from: Option<Timestamp>,
     pub(super) walk: Walk,
     pub(super) cache: ListCache,
-    /// How many rows a full page has, as the last answer said.
+    /// The number of rows of a full page, as the last answer says.
     pub(super) full_page: u64,
-    /// The last page that the list promises, as the last answer said; 0 where it promises none.
+    /// The last page that the list promises, as the last answer says. 0 if it promises none.
     pub(super) promised: u64,
 }
 
-/// A page that is applied.
+/// An applied page.
 struct AppliedPage {
     number: u64,
     hints: Hints,
     rows: u64,
-    /// How many customers the round had listed before it.
+    /// The number of customers that the round listed before this page.
     before: u64,
 }
 
@@ -112,17 +115,18 @@ impl ListCursor {
     }
 }
 
-/// What all rounds of a pass have learnt.
+/// What the rounds of a pass found out about the list.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RoundsSummary {
-    /// About the list.
+    /// The report of the last round. Its `seen` counts all rounds, unless the sweep is resumed.
     pub(super) report: ListReport,
-    /// Whether there were further rounds, and none of them showed a new customer.
+    /// Whether no further round showed a new customer. `None` without further rounds.
     pub(super) in_vain: Option<bool>,
 }
 
 impl<R: Remote> Pull<R> {
-    /// Reads every page, from where the pass stands, and applies it; a sweep reads the list again where that may show more.
+    /// Reads and applies every page, starting at the position of the pass. A sweep reads the list
+    /// again if that may show more customers.
     pub(super) async fn read_pages(
         &self,
         pass: &mut Pass,
@@ -138,7 +142,6 @@ impl<R: Remote> Pull<R> {
             rounds.report = cursor.walk.report();
             let (seen, new) = (marks.seen.len() + marks.others(), marks.seen.len() - seen_before);
             if !pass.is_resumed {
-                // All rounds together.
                 rounds.report.seen = seen;
             }
             if round > 1 {
@@ -147,7 +150,8 @@ impl<R: Remote> Pull<R> {
             let ended = self.clock.elapsed();
             let needed = ended.saturating_sub(began) + ended.saturating_sub(round_began);
             let over = self.round_over(pass, &rounds, round, new, needed);
-            // The earlier process of a resumed sweep saw customers that this one does not know.
+            // A resumed sweep cannot compare with `total`: which customers the earlier process saw
+            // is not known.
             if pass.kind == PassKind::Probe || pass.is_resumed || !walk::read_again(over) {
                 break;
             }
@@ -155,14 +159,15 @@ impl<R: Remote> Pull<R> {
             tracing::info!(
                 seen,
                 total,
-                "the list shows {seen} customers and counts {total}: it is read again"
+                "the list shows {seen} customers and its total is {total}: reading it again"
             );
         }
         pass.ignores_page = rounds.report.ignores_page && pass.kind == PassKind::Sweep;
         Ok(rounds)
     }
 
-    /// What decides about a further round; `needed` is the time from the first round to the end of another one.
+    /// Returns the facts that decide about a further round. `needed` is the time from the start of
+    /// the first round to the expected end of a further one.
     fn round_over(
         &self,
         pass: &Pass,
@@ -190,7 +195,7 @@ impl<R: Remote> Pull<R> {
         };
         let per_page = match pass.position.per_page {
             0 => self.settings.per_page,
-            // A resumed sweep counts its pages as they were counted before.
+            // A resumed sweep keeps its page size, because its position is a number of pages.
             resumed => u32::try_from(resumed).unwrap_or(self.settings.per_page),
         };
         let unsettled = self.read_mirror(|view| {
@@ -217,7 +222,7 @@ impl<R: Remote> Pull<R> {
             PassKind::Probe => 0,
         };
         cursor.walk = Walk::new(live, cursor.full_page);
-        // Where the list does not say how long it is, it is expected to be as long as before.
+        // A list without hints is expected to be as long as the mirror.
         let read_ahead = ReadAhead::new(live.div_ceil(cursor.full_page.max(1)));
         let mut turn = Turn::Read(first);
         while let Turn::Read(next) = turn {
@@ -229,7 +234,8 @@ impl<R: Remote> Pull<R> {
         Ok(())
     }
 
-    /// Reads from this page on, as far as the list is known to go. The first page of a round is read alone: it tells how far.
+    /// Reads from page `first` up to the last page that the list is known to have. The first page
+    /// of a pass is read alone, because it tells how many pages there are.
     async fn read_from(
         &self,
         pass: &mut Pass,
@@ -246,9 +252,9 @@ impl<R: Remote> Pull<R> {
                 let is_known = *page == first || (!alone && read_ahead.reaches(*page));
                 std::future::ready(is_known)
             };
-            let ask =
+            let request =
                 |page| async move { (page, self.read_page(PageQuery { page, ..from }, read_ahead).await) };
-            let pages = stream::iter(first..).take_while(known).map(ask);
+            let pages = stream::iter(first..).take_while(known).map(request);
             let mut pages = std::pin::pin!(pages.buffered(self.settings.max_concurrent_requests));
             while let Some(answered) = pages.next().await {
                 if send.send(answered).await.is_err() {
@@ -268,13 +274,13 @@ impl<R: Remote> Pull<R> {
         };
         tokio::select! {
             turn = apply => turn,
-            // The end of what is known is not the end of what is to be applied. And what is still under way when everything is
-            // applied was requested in vain.
+            // The last request is not the last page to apply, so only `apply` ends this. Requests
+            // that are in flight at that time are dropped, because no page after the end is needed.
             turn = async { fetch.await; std::future::pending().await } => turn,
         }
     }
 
-    /// Applies a page, or finds out what came instead; says what is read next.
+    /// Applies a page, or handles the failure to get it. Returns what to read next.
     async fn apply_page(
         &self,
         pass: &mut Pass,
@@ -298,7 +304,9 @@ impl<R: Remote> Pull<R> {
                         .await;
                 }
                 None if number == 1 && query.per_page > OWN_PER_PAGE && failure.is_about("per_page") => {
-                    tracing::warn!("{failure}; reading {OWN_PER_PAGE} a page instead: lower api.per_page");
+                    tracing::warn!(
+                        "{failure}; reading {OWN_PER_PAGE} customers a page instead: lower api.per_page"
+                    );
                     (cursor.per_page, cursor.full_page) = (OWN_PER_PAGE, OWN_PER_PAGE.into());
                     return Ok(Turn::Read(1));
                 }
@@ -315,7 +323,7 @@ impl<R: Remote> Pull<R> {
         self.decide_next(pass, marks, cursor, AppliedPage { number, hints, rows, before }).await
     }
 
-    /// Judges an applied page: what comes next, and how far the pass has come.
+    /// Updates the position and the progress after a page was applied. Returns what to read next.
     async fn decide_next(
         &self,
         pass: &mut Pass,
@@ -339,7 +347,7 @@ impl<R: Remote> Pull<R> {
         let promised = hints.promised_pages().unwrap_or(0);
         cursor.promised = promised;
         let last_page = match turn {
-            // Without a promise the list may have further pages.
+            // Without a promise the length of the list is unknown.
             Turn::Read(_) if promised == 0 => 0,
             Turn::Read(next) => promised.max(next),
             Turn::End(_) => number,
@@ -352,20 +360,20 @@ impl<R: Remote> Pull<R> {
     }
 
     async fn probe_from(&self) -> Result<Option<Timestamp>, StoreError> {
-        // One creation time in the future must not make the probe blind to everything before it.
+        // A creation time in the future would hide every customer created before it.
         let now = time::written(self.clock.now());
         let newest = self.read_mirror(move |view| mirror::newest_created_at(view.conn(), &now)).await?;
         let overlap = PROBE_OVERLAP.max(self.settings.consistency.0);
         Ok(newest.and_then(|newest| newest.checked_sub(overlap).ok()))
     }
 
-    /// Requests a page until one comes.
+    /// Requests a page, with retries.
     async fn read_page(&self, query: PageQuery, read_ahead: &ReadAhead) -> Result<PageAnswer, Failure> {
         let (page, request) = self.list(query).await?;
         Ok(read_ahead.note_page(query.page, page, request))
     }
 
-    /// Requests a page, or a part of one, until one comes.
+    /// Requests a page or a part of one, with retries. The mark is of the try that succeeded.
     pub(super) async fn list(&self, query: PageQuery) -> Result<(Page, Arc<RequestMark>), Failure> {
         self.with_retries(TRIES, || async {
             let request = self.mark_request();

@@ -6,7 +6,8 @@ use komoju_core::{Outcome, PassId, PassKind, Tally};
 /// The report of a pass.
 #[derive(Debug)]
 pub struct Report {
-    /// The number of the pass. `None` for a dry run, and for a pass that the account guard prevented.
+    /// The number of the pass. `None` for a dry run, and for a pass that the account guard
+    /// prevented.
     pub pass: Option<PassId>,
     /// Whether it was a sweep or a probe.
     pub kind: PassKind,
@@ -16,7 +17,8 @@ pub struct Report {
     pub tally: Tally,
     /// The number of deletions that wait for an operator now, of all passes.
     pub held: u64,
-    /// The number of unreadable customers that are new since the complete sweep before the last one.
+    /// The number of unreadable customers that are new since the complete sweep before the last
+    /// one.
     pub new_unreadable: u64,
     /// Whether the second page repeated the first although the list reports more customers: the API
     /// may ignore `page`.

@@ -27,9 +27,9 @@ pub(super) enum CustomerLookup {
 }
 
 impl<R: Remote> Pull<R> {
-    /// Retries `once` until it succeeds, the API rejects the request, `tries_left` tries have failed,
-    /// or the pass is stopped. A stop drops a request in flight, which is safe because a read has no
-    /// effect at the remote.
+    /// Retries `once` until it succeeds, the API rejects the request, `tries_left` tries have
+    /// failed, or the pass is stopped. A stop drops a request in flight, which is safe because a
+    /// read has no effect at the remote.
     ///
     /// # Errors
     /// A refused key and a failed write of the throttling note end the retries at once.
@@ -85,8 +85,8 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// Returns up to `count` random live customers of the mirror. A customer whose deletion is held,
-    /// approved or rejected is returned only if there are not enough others.
+    /// Returns up to `count` random live customers of the mirror. A customer whose deletion is
+    /// held, approved or rejected is returned only if there are not enough others.
     pub(super) async fn random_live(
         &self,
         count: usize,

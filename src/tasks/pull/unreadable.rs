@@ -1,5 +1,5 @@
-//! Unreadable customers: each is noted with its id (or page and position) and its reason, its mirror row stays, and
-//! where its id can be read it counts as listed.
+//! Unreadable customers: each is noted with its id (or page and position) and its reason. Its
+//! mirror row is left unchanged. It counts as listed if its id can be read.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use crate::store::log::unreadable::Sight;
 use komoju_core::unreadable::phrase;
 use komoju_core::{CustomerId, Origin, PassKind, Unreadable, time};
 
-/// The different unreadable customers that a pass has met, as a digest each.
+/// The digests of the different unreadable customers that a pass found.
 #[derive(Debug, Default)]
 pub(super) struct UnreadableSet {
     all: HashSet<u64>,
@@ -23,7 +23,7 @@ pub(super) struct UnreadableSet {
 
 impl UnreadableSet {
     fn insert(&mut self, bad: &Unreadable) {
-        // The list may have shown the same text, of which the id cannot be read.
+        // The list may have shown the same customer before, without a readable id.
         if self.without_id.contains(&Unreadable { id: None, ..bad.clone() }.digest()) {
             return;
         }
@@ -34,13 +34,13 @@ impl UnreadableSet {
         self.all.insert(digest);
     }
 
-    /// How many there are.
+    /// Returns the number of different customers.
     pub(super) fn count(&self) -> u64 {
         self.all.len() as u64
     }
 }
 
-/// An unreadable customer, ready to be noted.
+/// An unreadable customer with everything that is noted of it.
 #[derive(Clone, Debug)]
 pub(super) struct UnreadableEntry {
     bad: Unreadable,
@@ -55,12 +55,12 @@ impl UnreadableEntry {
         let Self { name, reason, sight: Sight { place, .. }, .. } = self;
         let (page, position) = place.unzip();
         let name = phrase(name.as_deref(), page, position);
-        tracing::warn!("{name} is unreadable: {reason}; the mirror keeps what was last known of it");
+        tracing::warn!("{name} is unreadable: {reason}; the mirror keeps the last readable state");
     }
 }
 
 impl<R: Remote> Pull<R> {
-    /// Counts the unreadable customers of a page and prepares them for [`plan_unreadable`].
+    /// Counts the unreadable customers of a page, and prepares them for [`plan_unreadable`].
     pub(super) fn count_unreadable(
         &self,
         pass: &mut Pass,
@@ -83,7 +83,8 @@ impl<R: Remote> Pull<R> {
         noted
     }
 
-    /// Notes one customer that is a page of its own and too large.
+    /// Notes a customer that is too large even on a page of its own. `bad` is `None` if nothing of
+    /// it could be read.
     pub(super) async fn apply_unreadable(
         &self,
         pass: &mut Pass,
@@ -104,7 +105,7 @@ impl<R: Remote> Pull<R> {
         Ok(())
     }
 
-    /// Notes a customer that answered a request by its id: it is there, and nothing else is known of it.
+    /// Notes a customer whose own GET is unreadable: it exists, and nothing else is known of it.
     pub(super) async fn record_unreadable(
         &self,
         pass: &mut Pass,
@@ -127,7 +128,8 @@ impl<R: Remote> Pull<R> {
     }
 }
 
-/// Plans to note unreadable customers, and marks those as seen that the mirror knows; returns those that are new.
+/// Plans to note unreadable customers, and marks those that are listed as seen. Returns those that
+/// are new.
 pub(super) fn plan_unreadable(
     view: &mut View<'_>,
     noted: Vec<UnreadableEntry>,
@@ -137,7 +139,8 @@ pub(super) fn plan_unreadable(
     for one in noted {
         let is_new = view.note_unreadable(&one.bad, &one.reason, one.sight.clone())?;
         if one.sight.place.is_some() {
-            // A tombstone must not count as seen: seen customers are compared with the live ones by number.
+            // A tombstone must not count as seen, because the number of seen customers is compared
+            // with the number of live ones.
             let stored = match &one.bad.id {
                 Some(id) => view.find(id)?.filter(|stored| stored.standing.is_live()),
                 None => None,
@@ -157,7 +160,7 @@ pub(super) fn plan_unreadable(
     Ok(new)
 }
 
-/// Reports unreadable customers that were not known before.
+/// Logs unreadable customers that are new.
 pub(super) fn report(new: &[UnreadableEntry]) {
     new.iter().for_each(UnreadableEntry::report);
 }

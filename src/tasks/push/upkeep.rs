@@ -1,28 +1,28 @@
-//! Wipes copies of settled tokens and of erased data from the file and its WAL while nothing else
-//! is to be done.
+//! Wipes copies of settled tokens and of erased data from the database file and its WAL, while the
+//! pusher has nothing else to do.
 
 use std::time::Duration;
 
 use super::Pusher;
 use crate::store::file::{readers, wipe};
 
-/// WIPE_EVERY controls how soon wiping is tried again after a reader prevented it, and how often it
-/// is done while intents are sent without a pause.
+/// WIPE_EVERY controls how soon wiping is retried after a reader prevented it, and how often it runs
+/// while intents are sent without a pause.
 const WIPE_EVERY: Duration = Duration::from_secs(10);
 
-/// AFTER_FAILURE controls how soon it is tried again after another failure: a full disk does not
-/// pass within seconds.
+/// AFTER_FAILURE controls how soon wiping is retried after another failure. A full disk does not
+/// recover within seconds.
 const AFTER_FAILURE: Duration = Duration::from_secs(15 * 60);
 
-/// WIPE_PAUSE controls the pause after wiping, as a multiple of its duration: on a large database other
-/// writers get 19 parts of the time in 20.
+/// WIPE_PAUSE controls the pause after wiping, as a multiple of its duration. On a large database
+/// other writers get 95 % of the time.
 const WIPE_PAUSE: u32 = 19;
 
-/// REPORTED_FAILURES controls how many failures in a row are reported: a short query of another
-/// program is no news.
+/// REPORTED_FAILURES controls after how many failures in a row one is logged. A short query of
+/// another program causes a single failure, which needs no action.
 const REPORTED_FAILURES: u32 = 2;
 
-/// When the pusher wipes again.
+/// The schedule of wiping.
 #[derive(Debug)]
 pub(super) struct WipeSchedule {
     /// When it last tried, by the steady clock.
@@ -55,7 +55,7 @@ impl WipeSchedule {
         (self.is_wanted, self.failures, self.is_logged, self.is_noted) = (false, 0, false, false);
     }
 
-    /// Counts a failure, after which it waits so long. Returns whether to log it now.
+    /// Counts a failure after which wiping waits for `wait`. Returns whether to log it now.
     fn fail(&mut self, wait: Duration) -> bool {
         self.is_wanted = true;
         self.failures = self.failures.saturating_add(1);
@@ -63,20 +63,20 @@ impl WipeSchedule {
         is_reported && !std::mem::replace(&mut self.is_logged, true)
     }
 
-    /// Whether the failure is still to be noted in the database.
+    /// Returns whether the failure must still be noted in the database.
     fn is_to_be_noted(&self) -> bool {
         self.is_logged && !self.is_noted
     }
 
-    /// Whether to try now, because something may be left; otherwise it is tried later. `is_quiet`
-    /// if no attempt at an intent is under way.
+    /// Returns whether to wipe now. If not, remembers that a later try is wanted. `is_quiet` says that
+    /// no attempt is in flight.
     pub(super) fn is_due(&mut self, now: Duration, is_quiet: bool) -> bool {
         let is_due = now >= self.not_before && (is_quiet || now.saturating_sub(self.tried_at) >= WIPE_EVERY);
         self.is_wanted |= !is_due;
         is_due
     }
 
-    /// How long until the next try. `None` if nothing may be left since the last success, so that
+    /// Returns the time until the next try. `None` if no try is wanted since the last success, so that
     /// an idle daemon sleeps.
     pub(super) fn wait(&self, now: Duration) -> Option<Duration> {
         self.not_before.checked_sub(now).filter(|wait| self.is_wanted && !wait.is_zero())
@@ -84,7 +84,7 @@ impl WipeSchedule {
 }
 
 impl<R> Pusher<R> {
-    /// Wipes what is left, until `stop`. A failure is reported and tried again.
+    /// Wipes what is left, until `stop`. A failure is logged and retried later.
     pub(super) async fn wipe(&self, schedule: &mut WipeSchedule, stop: impl Future<Output = ()>) {
         let began = self.clock.elapsed();
         let wiped = self.store.wipe_unless(stop).await;
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_waited_for_after_a_success_until_something_may_be_left() {
+    fn wait_is_none_after_a_success_until_another_try_is_wanted() {
         let at = Duration::from_secs;
         let mut schedule = WipeSchedule::new(at(100));
         assert!(schedule.is_due(at(100), true));
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(schedule.wait(at(105)), Some(at(14)));
         schedule.succeed();
         schedule.fail(WIPE_EVERY);
-        assert_eq!(schedule.wait(at(105)), Some(at(14)), "a failure is tried again");
+        assert_eq!(schedule.wait(at(105)), Some(at(14)), "a failure is retried");
     }
 
     #[test]

@@ -13,8 +13,8 @@ use komoju_core::json;
 /// The key of this installation.
 const KEY: &str = "sk_test_9aQ+x/Zr7";
 
-/// A file of these bytes, as one intent and as one a line: what is taken of it, the SQL door takes as the same; what is refused
-/// is refused in words; and what is put aside holds no secret.
+/// A file of these bytes, as one intent and as one a line: what is taken of it, the SQL door takes
+/// as the same; what is refused is refused in words; and what is put aside holds no secret.
 ///
 /// # Panics
 /// It does not hold.
@@ -79,7 +79,8 @@ fn holds_no_secret(masker: &Masker, shown: &[u8], format: FileFormat) {
     }
 }
 
-/// A text of this JSON that should have been masked; `within` a secret key's value, every text is one.
+/// A text of this JSON that should have been masked; `within` a secret key's value, every text is
+/// one.
 fn secret_in(masker: &Masker, value: &Value, within: bool) -> Option<String> {
     match value {
         Value::String(text) if within => (text != MASK).then(|| text.clone()),

@@ -102,8 +102,8 @@ impl Claim {
     }
 }
 
-/// Returns what of a file's content was not accepted: what follows the accepted bytes, or everything
-/// where it does not begin with them.
+/// Returns what of a file's content was not accepted: what follows the accepted bytes, or
+/// everything where it does not begin with them.
 pub(super) fn late(mut content: Vec<u8>, accepted: &Accepted) -> Vec<u8> {
     let len = usize::try_from(accepted.len).unwrap_or(usize::MAX);
     if content.len() >= len && lines::digest(&content[..len]) == accepted.digest {

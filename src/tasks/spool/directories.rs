@@ -43,9 +43,9 @@ const BELOW: [(&str, u32); 3] = [(CLAIMED, 0o700), (RECEIPTS, 0o750), (REJECTED,
 /// STAGING is how the name of a directory begins in which a spool directory is created.
 const STAGING: &str = ".new-";
 
-/// SHARED_LOCK_RETRIES controls how often, and after how long each, a lock that is only shared is tried again: a
-/// process that only looks releases it within microseconds, and the kernel gives no signal that
-/// would not also wait for another daemon.
+/// SHARED_LOCK_RETRIES controls how often, and after how long each, a lock that is only shared is
+/// tried again: a process that only looks releases it within microseconds, and the kernel gives no
+/// signal that would not also wait for another daemon.
 const SHARED_LOCK_RETRIES: (u32, Duration) = (20, Duration::from_millis(10));
 
 /// The open directories.
@@ -243,8 +243,8 @@ fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Creates a directory that only this user can use, whatever the umask. It is removed when the first
-/// value is dropped. The lock on it says that it is in use.
+/// Creates a directory that only this user can use, whatever the umask. It is removed when the
+/// first value is dropped. The lock on it says that it is in use.
 fn create_staging(parent: &Folder) -> io::Result<(TempDir, Folder)> {
     let mut staging = tempfile::Builder::new();
     let staging = staging.prefix(STAGING).permissions(Permissions::from_mode(0o700));
@@ -264,8 +264,8 @@ fn is_private(folder: &Folder) -> io::Result<bool> {
     Ok(found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0)
 }
 
-/// Removes the staging directories that interrupted starts left. Only empty directories are removed,
-/// so what another program put there stays. What cannot be removed does no harm.
+/// Removes the staging directories that interrupted starts left. Only empty directories are
+/// removed, so what another program put there stays. What cannot be removed does no harm.
 fn remove_interrupted(path: &Path) {
     let (Ok(parent), Some(spool)) = (Folder::open(parent_of(path)), path.file_name()) else { return };
     let names = parent.names().unwrap_or_default();

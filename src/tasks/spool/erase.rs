@@ -1,6 +1,7 @@
 //! An erased customer's values in the files of the spool door.
 //!
-//! Receipts are ours: those that name an intent which lost its content are rewritten from the outbox. The files in `rejected/` are copies of what others wrote: a copy that is about this
+//! Receipts are ours: those that name an intent which lost its content are rewritten from the
+//! outbox. The files in `rejected/` are copies of what others wrote: a copy that is about this
 //! customer alone is removed, with its `.error`. A file that is about others too, that waits to be
 //! taken, or that cannot be read is left and reported: the operator decides about it.
 
@@ -31,7 +32,8 @@ pub struct ErasedFiles {
 }
 
 /// Removes the customer from the files below `dir`, within the transaction that erased it: no value
-/// is forgotten before it was searched for. What the file system refuses is in [`ErasedFiles::left`].
+/// is forgotten before it was searched for. What the file system refuses is in
+/// [`ErasedFiles::left`].
 ///
 /// # Errors
 /// The database failed.
@@ -152,8 +154,8 @@ impl Eraser<'_> {
         Ok(())
     }
 
-    /// Removes the refused files that are about this customer alone, and reports the others that name
-    /// it.
+    /// Removes the refused files that are about this customer alone, and reports the others that
+    /// name it.
     fn erase_rejected(&mut self, folder: &Folder) -> Result<(), StoreError> {
         let mut is_changed = false;
         for name in self.names_in(folder).0 {
@@ -178,8 +180,8 @@ impl Eraser<'_> {
         Ok(())
     }
 
-    /// Returns a file's name and content to search, and the content; `None` for a file that is gone,
-    /// or that is left because it cannot be read.
+    /// Returns a file's name and content to search, and the content; `None` for a file that is
+    /// gone, or that is left because it cannot be read.
     fn searched(&mut self, folder: &Folder, name: &OsStr) -> Option<(Searched, Vec<u8>)> {
         let why = match name.to_str().map(|text| file::open(folder, text).and_then(|opened| opened.read())) {
             None => "has a name that is not UTF-8".to_owned(),
@@ -196,7 +198,8 @@ impl Eraser<'_> {
         None
     }
 
-    /// Returns the files in a folder, and the folders, by name; those that begin with a dot included.
+    /// Returns the files in a folder, and the folders, by name; those that begin with a dot
+    /// included.
     fn names_in(&mut self, folder: &Folder) -> (Vec<OsString>, Vec<OsString>) {
         let (mut files, mut folders) = (Vec::new(), Vec::new());
         let listed = folder.each(|name, kind| match kind {

@@ -1,7 +1,7 @@
-//! Files that others write: which may be read, and what to say of the others.
+//! Files of other users: decides which may be read, and explains why the others may not.
 //!
-//! A name in the spool directory may be swapped at any moment. So each decision is about the handle
-//! that was opened, and each message says what to do.
+//! Another user may replace a name in the spool directory at any moment. So each decision is about the
+//! open handle. Each message says what to do.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
@@ -52,7 +52,7 @@ pub(super) struct OpenedFile {
     pub(super) owner: String,
 }
 
-/// Returns why something that is no regular file stays where it is.
+/// Returns why a file that is no regular file is skipped.
 pub(super) fn kind(file: &Metadata) -> Option<&'static str> {
     let kind = file.file_type();
     if kind.is_file() {
@@ -116,8 +116,8 @@ fn unfit(file: &Metadata) -> Option<&'static str> {
     }
 }
 
-/// Returns why a regular file stays where it is, without opening it. `folder` is the directory's metadata,
-/// and `may_read` says whether the user `reader` may read the file.
+/// Returns why a regular file will not be taken, without opening it. `folder` is the directory's
+/// metadata. `may_read` says whether the user `reader` may read the file.
 pub(super) fn why_stuck(
     path: &Path,
     folder: &Metadata,
@@ -129,7 +129,8 @@ pub(super) fn why_stuck(
     why.or_else(|| (!may_read).then(|| unreadable(path, folder, file, reader)))
 }
 
-/// The commonest failure of a spool: a file written with umask 077.
+/// Returns the message for a file that `reader` may not read. The usual cause is a file written with
+/// umask 077.
 fn unreadable(path: &Path, folder: &Metadata, file: &Metadata, reader: &str) -> String {
     let (path, owner, group) = (path.display(), user(file.uid()), folder.gid());
     // In another group, the group's permission to read does not help.
@@ -145,19 +146,19 @@ fn unreadable(path: &Path, folder: &Metadata, file: &Metadata, reader: &str) -> 
     )
 }
 
-/// Returns a user's name.
+/// Returns a user's name, or the number if there is no name.
 pub(super) fn user(uid: u32) -> String {
     named("/etc/passwd", uid).unwrap_or_else(|| format!("uid {uid}"))
 }
 
-/// The names in a file as of its stamp.
+/// The names in a file, and the stamp of the file when it was read.
 type Names = (Stamp, HashMap<u32, String>);
 
-/// NAMES has the names in `/etc/passwd` and `/etc/group`, by path. A file is read again only after
+/// NAMES caches the names in `/etc/passwd` and `/etc/group`, by path. A file is read again only after
 /// it changed, because a directory can hold very many files of other users.
 static NAMES: Mutex<BTreeMap<String, Names>> = Mutex::new(BTreeMap::new());
 
-/// Returns the first name of a number in a file of lines `name:password:number:…`.
+/// Returns the first name with this number in a file of lines `name:password:number:…`.
 fn named(file: &str, number: u32) -> Option<String> {
     let stamp = stamp(&fs::metadata(file).ok()?);
     let mut known = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,9 +192,9 @@ pub(super) fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// Returns the message for a step that failed and is tried again by the next scan.
+/// Returns the message for a step that failed and that the next scan retries.
 pub(super) fn cannot(what: &str, error: &io::Error) -> String {
-    format!("{what}: {error}; {}; the next scan tries it again", advice(error))
+    format!("{what}: {error}; {}; the next scan retries it", advice(error))
 }
 
 #[cfg(test)]

@@ -205,8 +205,8 @@ impl Folder {
         self.write_as(name, content, |_| Ok(name.to_owned())).map(drop)
     }
 
-    /// The same under a name that is chosen when the content is written: `choose` gets the temporary
-    /// name.
+    /// The same under a name that is chosen when the content is written: `choose` gets the
+    /// temporary name.
     pub(super) fn write_as(
         &self,
         name: &str,

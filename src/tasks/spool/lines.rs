@@ -21,7 +21,8 @@ const LONGEST_INTENT: usize = 512 * 1024;
 /// counted by the commas between them.
 const MOST_VALUES: usize = 100_000;
 
-/// DIGEST_BYTES controls how many bytes of the content's digest are in an id that the file does not set.
+/// DIGEST_BYTES controls how many bytes of the content's digest are in an id that the file does not
+/// set.
 const DIGEST_BYTES: usize = 6;
 
 /// Returns the first bytes of the content's SHA-256 in hex: ids are made of them.

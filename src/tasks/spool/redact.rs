@@ -2,8 +2,8 @@
 //!
 //! Three kinds of text are masked: what has the form of a secret, at any place
 //! ([`Masker::each_span`]); the value of a key `payment_details`, `card` or a card's verification
-//! value, at any depth and in any form; and strings that hide one of both behind JSON's escapes. The
-//! reader of JSON is lenient on purpose: most refused files are not JSON.
+//! value, at any depth and in any form; and strings that hide one of both behind JSON's escapes.
+//! The reader of JSON is lenient on purpose: most refused files are not JSON.
 //!
 //! Both searches are iterators, and the copy is written as they advance: the memory does not depend
 //! on the number of secrets.

@@ -74,9 +74,9 @@ fn free_name(rejected: &Folder, name: &str, copy: &str) -> io::Result<String> {
 /// survives a chown, a chmod, a hard link and a restored backup. Each of these renews the time of
 /// change, which depends on a wall clock that may be wrong.
 ///
-/// A copy without `.error`, something that is no regular file and a file of another owner stay: this
-/// program did not put them there. An `.error` whose copy is gone is removed at the same age; a crash
-/// between the two removals leaves one.
+/// A copy without `.error`, something that is no regular file and a file of another owner stay:
+/// this program did not put them there. An `.error` whose copy is gone is removed at the same age;
+/// a crash between the two removals leaves one.
 ///
 /// # Errors
 /// The directory cannot be read.

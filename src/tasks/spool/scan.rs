@@ -1,4 +1,4 @@
-//! What is in the spool directory: files that may be taken, and files that stay.
+//! Lists the spool directory: files that may be taken, and files that are skipped.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,7 +14,7 @@ use super::folder::Folder;
 use super::redact::FileFormat;
 use komoju_core::plan::spool::FoundFile;
 
-/// MOST_NAMED limits the files that are reported by name; the others are counted.
+/// MOST_NAMED limits the files that are reported by name. Further files are counted.
 pub const MOST_NAMED: usize = 100;
 
 const NOT_UTF_8: &str = "has a name that is not UTF-8: give it another";
@@ -24,20 +24,20 @@ pub(super) const NO_ENDING: &str = "must end in .json (one intent) or .jsonl (on
 const NO_CLAIM: &str =
     "is not a file that this program claimed: move it to the spool directory, or remove it";
 
-/// A file that stays where it is.
+/// A file that is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SkippedFile {
-    /// Its name; the path where it is the directory itself.
+    /// Its name; the path if it is the directory itself.
     pub name: String,
-    /// Why, and what to do; safe to show.
+    /// The reason and what to do, safe to show.
     pub why: String,
 }
 
-/// Files that stay where they are: the first ones by name with the reason, the others as a number.
+/// The files that are not taken: the first by name with the reason, the others as a number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SkippedFiles {
     named: BTreeMap<String, String>,
-    /// How many more there are.
+    /// The number of further files.
     pub more: u64,
 }
 
@@ -60,18 +60,19 @@ impl SkippedFiles {
         }
     }
 
-    /// Returns why this file stays, if it is named.
+    /// Returns why this file is skipped, if it is named.
     pub(super) fn why(&self, name: &str) -> Option<&str> {
         self.named.get(name).map(String::as_str)
     }
 
-    /// Returns the named ones, by name.
+    /// Returns the named files, sorted by name.
     pub fn list(&self) -> Vec<SkippedFile> {
         self.named.iter().map(|(name, why)| SkippedFile { name: name.clone(), why: why.clone() }).collect()
     }
 }
 
-/// What a scan found. Files that are not taken need no memory each: there may be very many.
+/// The result of listing. Skipped files beyond [`MOST_NAMED`] need no memory, because there may be
+/// very many.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     /// The claims, then the dropped files.
@@ -79,7 +80,7 @@ pub(super) struct Scan {
     pub(super) skipped: SkippedFiles,
 }
 
-/// Lists the claims and the dropped files. A directory that cannot be read is left.
+/// Lists the claims and the dropped files. A directory that cannot be read is skipped.
 pub(super) fn scan(at: &Directories) -> Scan {
     let mut skipped = SkippedFiles::default();
     let (mut files, mut dropped_files) = (Vec::new(), Vec::new());
@@ -91,7 +92,7 @@ pub(super) fn scan(at: &Directories) -> Scan {
     });
     match dropped {
         Ok(()) => files.append(&mut dropped_files),
-        // Without a complete list the order is not known.
+        // Take no dropped file: without a complete list the order is not known.
         Err(error) => skip_folder(&at.spool, &error, &mut skipped),
     }
     Scan { files, skipped }
@@ -108,8 +109,8 @@ fn claims(claimed: &Folder, skipped: &mut SkippedFiles, files: &mut Vec<FoundFil
     finished.iter().try_for_each(|id| claimed.remove_folder(id))
 }
 
-/// Calls `each` with the claimed files. Other files in `.claimed/` are left. Returns the finished
-/// claims: their directories are empty.
+/// Calls `each` with the claimed files. Other files in `.claimed/` are skipped. Returns the finished
+/// claims, whose directories are empty.
 pub(super) fn each_claimed(
     claimed: &Folder,
     skipped: &mut SkippedFiles,
@@ -146,13 +147,13 @@ pub(super) fn each_claimed(
     Ok(finished)
 }
 
-/// Returns why a claimed file stays, with its path.
+/// Returns why a claimed file is skipped, with its path.
 pub(super) fn why_claimed(why: &str, file: &FoundFile) -> String {
     format!("{why}; it is in {}", file.path())
 }
 
-/// Calls `each` with the regular files in the spool directory that have a name of a dropped file, up
-/// to `most`. Other files are left.
+/// Calls `each` with the regular files in the spool directory that have the name of a dropped file.
+/// Examines at most `most` names. Other files are skipped.
 pub(super) fn dropped(
     spool: &Folder,
     most: usize,
@@ -169,7 +170,7 @@ pub(super) fn dropped(
         if name.to_str().is_none() {
             skipped.add(&shown, NOT_UTF_8);
         } else if kind == FileType::RegularFile && ending(&shown).is_none() {
-            // There may be very many of these: they are not examined further.
+            // Do not read the metadata of these, because there may be very many.
             skipped.add(&shown, NO_ENDING);
         } else if let Ok(found) = spool.metadata_of(name) {
             match file::kind(&found) {
@@ -180,7 +181,7 @@ pub(super) fn dropped(
     })
 }
 
-/// Returns a name without its ending, and what the ending means.
+/// Returns a name without its ending, and the format that the ending means.
 pub(super) fn ending(name: &str) -> Option<(&str, FileFormat)> {
     match name.rsplit_once('.') {
         Some((stem, "json")) => Some((stem, FileFormat::Json)),
@@ -189,7 +190,7 @@ pub(super) fn ending(name: &str) -> Option<(&str, FileFormat)> {
     }
 }
 
-/// Returns whether a name is one of a dropped file: neither hidden nor ours.
+/// Returns whether a dropped file can have this name: it is neither hidden nor one of our directories.
 pub(super) fn is_dropped(name: &str) -> bool {
     !name.starts_with('.') && ![RECEIPTS, REJECTED].contains(&name)
 }

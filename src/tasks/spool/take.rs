@@ -1,4 +1,4 @@
-//! Takes one file through the steps that it still lacks: claim, read, accept or refuse, remove.
+//! Performs the remaining steps of one file: claim, read, accept or refuse, remove.
 
 use std::sync::Arc;
 
@@ -14,16 +14,16 @@ use komoju_core::plan::spool::FoundFile;
 use komoju_core::time;
 use komoju_core::words::count;
 
-/// LONGEST_NAME limits a file's name, in bytes: its receipt has the name with `.json`.
+/// LONGEST_NAME limits a file's name, in bytes, because its receipt adds `.json` to the name.
 const LONGEST_NAME: usize = 255 - ".json".len();
 
 /// Why a file is not finished.
 pub(super) enum TakeError {
     /// The database failed.
     Database(StoreError),
-    /// The file stays, for this reason.
+    /// The file is skipped, for this reason.
     Skip(String),
-    /// The file is being written to. Younger files wait for it, for a limited time.
+    /// The file is being written to. Younger files wait for it for a limited time.
     Changing,
 }
 
@@ -34,7 +34,8 @@ impl From<StoreError> for TakeError {
 }
 
 impl TakeError {
-    /// The file is not read; this failed. `None` where the file does not exist any more.
+    /// Converts a failure to read the file. `what` names the step that failed. `None` if the file does
+    /// not exist any more.
     fn of(unread: ReadError, what: &str) -> Option<Self> {
         match unread {
             ReadError::Gone => None,
@@ -48,12 +49,12 @@ impl TakeError {
 /// The content of a claimed file.
 struct Content {
     bytes: Vec<u8>,
-    /// Whether each line is an intent.
+    /// Whether it is one intent, or one on each line.
     format: FileFormat,
 }
 
 impl Spool {
-    /// Takes a file that is dropped, or that an earlier scan claimed.
+    /// Takes a file that was dropped, or that an earlier scan claimed.
     pub(super) async fn take_file(
         &self,
         at: &Arc<Directories>,
@@ -79,8 +80,8 @@ impl Spool {
             Err(ReadError::Unfit(why)) => {
                 return Err(match accepted {
                     None => self.put_back(at, claim, &why).await?,
-                    // Put back, it would be accepted again. Its intents are accepted, and the receipt
-                    // says so.
+                    // Put back, it would be accepted again. Its intents are accepted, and the
+                    // receipt says so.
                     Some(_) => {
                         self.write_receipt_of(at, &claim.file.name).await?;
                         TakeError::Skip(why_claimed(&why, &claim.file))
@@ -100,15 +101,16 @@ impl Spool {
         self.finish(at, claim, opened).await
     }
 
-    /// Removes a file that is accepted or refused.
+    /// Removes a file that was accepted or refused.
     async fn finish(&self, at: &Arc<Directories>, claim: Claim, opened: OpenedFile) -> Result<(), TakeError> {
-        // What was recorded of the file must outlive this process.
+        // The database that recorded the file must still be at its path: otherwise the record is lost
+        // with this process.
         self.store.still_in_place()?;
         match self.on_disk(at, move |at| claim.finish(at, &opened)).await? {
             Ok(true) => Ok(()),
             Ok(false) => Err(TakeError::Changing),
             Err(error) => {
-                Err(TakeError::Skip(cannot("is dealt with, but cannot be removed from .claimed/", &error)))
+                Err(TakeError::Skip(cannot("is finished, but cannot be removed from .claimed/", &error)))
             }
         }
     }
@@ -128,18 +130,18 @@ impl Spool {
         }))
     }
 
-    /// Resumes a claim that was accepted before: puts aside the bytes that arrived since, and writes
-    /// the receipt.
+    /// Resumes a claim that was accepted before: copies the bytes that arrived since to `rejected/`,
+    /// and writes the receipt.
     async fn resume(&self, at: &Arc<Directories>, name: &str, late: Content) -> Result<(), TakeError> {
         if !late.bytes.is_empty() {
             let file = self.masker.text(name);
-            let what = "was written to after it was read, and the rest cannot be kept";
+            let what = "was written to after it was read, and the late bytes cannot be kept";
             let explanation = format!("{file}:\n{}", rejected::LATE);
             let copy = self.put_aside(at, name, Arc::new(late), explanation, what).await?;
             tracing::warn!(
                 file,
                 copy,
-                "{file} was written to after it was read: nothing of that was accepted, and it is now {copy}"
+                "{file} was written to after it was read: the late bytes are not accepted, and are now {copy}"
             );
         }
         self.write_receipt_of(at, name).await
@@ -202,7 +204,7 @@ impl Spool {
         content: Arc<Content>,
     ) -> Result<FileOutcome, StoreError> {
         let Claim { id, file: FoundFile { name, .. } } = claim.clone();
-        // Before the transaction: other writers do not wait for it.
+        // Hash before the transaction, so that other writers do not wait for it.
         let hashed = Arc::clone(&content);
         let digest = self.on_disk(at, move |_| lines::digest(&hashed.bytes)).await?;
         let (by, at) = (owner.to_owned(), time::written(self.clock.now()));
@@ -217,8 +219,8 @@ impl Spool {
         self.store.write(work).await
     }
 
-    /// Copies content to `rejected/`. Returns the copy's path, safe to show; `what` is said where
-    /// that fails.
+    /// Copies content to `rejected/`. Returns the copy's path, safe to show. `what` begins the message
+    /// of a failure.
     async fn put_aside(
         &self,
         at: &Arc<Directories>,

@@ -83,7 +83,8 @@ impl Spool {
         Ok(())
     }
 
-    /// Returns the moment before which records may be removed; `None` while the clock is not trusted.
+    /// Returns the moment before which records may be removed; `None` while the clock is not
+    /// trusted.
     fn expires_before(&self) -> Option<Timestamp> {
         self.clock.now().checked_sub(RETENTION).ok().filter(|_| self.clock.may_expire())
     }
