@@ -1,7 +1,7 @@
 //! Pushes in flight: which customers an answer may show in a state that our own push replaces.
 //!
 //! An answer that was requested before our own push of a customer settled may show the customer
-//! before or after that push. Neither is a change by somebody else. So the pull marks each request
+//! before or after that push. Neither is a change from elsewhere. So the pull marks each request
 //! ([`InFlightPushes::mark_request`]), the push registers what it sends and when that settles, and
 //! the pull does not apply such an answer to that customer. The next pass requests it again.
 //!

@@ -56,8 +56,8 @@ pub struct PushSettings {
     pub max_concurrent_requests: usize,
     /// The number of customers to request on each page when an attempt reads the list.
     pub per_page: u32,
-    /// The number of unapproved deletes, open or sent within the last hour, above which queued deletes
-    /// wait for an operator.
+    /// The number of unapproved deletes, open or sent within the last hour, above which queued
+    /// deletes wait for an operator.
     pub hold_deletes_over: u64,
     /// How long after its first attempt an unsettled intent is parked.
     pub park_after: SignedDuration,
@@ -112,8 +112,8 @@ impl<R: Remote + PushRemote> Pusher<R> {
         Self { store, remote, key, clock, settings, stop, in_flight, signals, rng }
     }
 
-    /// Recovers after a crash or a failure: intents that were being sent are due at once. Also stores
-    /// whether pushing is enabled, for the doors.
+    /// Recovers after a crash or a failure: intents that were being sent are due at once. Also
+    /// stores whether pushing is enabled, for the doors.
     pub async fn recover(&self) -> Result<(), StoreError> {
         self.in_flight.clear();
         let (at, enabled) = (time::written(self.clock.now()), self.settings.enabled);

@@ -23,8 +23,8 @@
 //! - Its intents are committed before the receipt is written.
 //! - It is removed last, and only if it is unchanged since it was read.
 //!
-//! A failure of the file system is reported, and the next scan retries the step. Only failures of the
-//! database are errors.
+//! A failure of the file system is reported, and the next scan retries the step. Only failures of
+//! the database are errors.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod checks;
@@ -67,8 +67,8 @@ pub use directories::locked_by_another;
 pub use report::{Overview, Taker, count_files, waiting_files};
 pub use scan::{MOST_NAMED, SkippedFile};
 
-/// LONGEST_DRAIN limits how long a drain waits: as long as a file that is being written may delay the
-/// others, and one more second.
+/// LONGEST_DRAIN limits how long a drain waits: as long as a file that is being written may delay
+/// the others, and one more second.
 const LONGEST_DRAIN: Duration = LONGEST_DELAY.saturating_add(Duration::from_secs(1));
 
 /// REREAD_AFTER controls how soon a file is read again that changed while it was read.
@@ -102,8 +102,8 @@ pub struct ScanSummary {
     pub intents: u64,
     /// The number of files that were refused and moved to `rejected/`.
     pub refused: u64,
-    /// The files that were due and not taken, and the directory itself if it cannot be used. At most
-    /// [`MOST_NAMED`].
+    /// The files that were due and not taken, and the directory itself if it cannot be used. At
+    /// most [`MOST_NAMED`].
     pub skipped: Vec<SkippedFile>,
     /// The number of further skipped files.
     pub more_skipped: u64,
@@ -130,8 +130,8 @@ struct State {
     changing: ChangingFiles,
     /// The files that the last scan skipped.
     skipped: SkippedFiles,
-    /// Why no file is taken, as last recorded in the database. The outer `None`: nothing is recorded
-    /// by this process yet.
+    /// Why no file is taken, as last recorded in the database. The outer `None`: nothing is
+    /// recorded by this process yet.
     problem: Option<Option<String>>,
     /// When old refused files were last removed, by the steady clock.
     expired_at: Option<Duration>,
@@ -147,7 +147,8 @@ struct ScanProgress {
 }
 
 impl Spool {
-    /// Returns a door that does nothing until one of its methods is called. `key` is masked in texts.
+    /// Returns a door that does nothing until one of its methods is called. `key` is masked in
+    /// texts.
     pub fn new(
         store: Arc<Store>,
         key: Option<&SecretKey>,
@@ -209,7 +210,7 @@ impl Spool {
         Ok(summary)
     }
 
-    /// Takes every file, and waits up to [`LONGEST_DRAIN`] for files that are still being written.
+    /// Takes every file, and waits up to 11 seconds for files that are still being written.
     /// Counts are summed over all scans; the other fields are of the last scan.
     ///
     /// # Errors
@@ -317,8 +318,8 @@ impl Spool {
 
     /// Logs the files that this scan skipped and the last one did not.
     fn report(&self, skipped: &SkippedFiles, last: &SkippedFiles) {
-        // While very many files are skipped, the first names can differ from scan to scan. The first
-        // such scan has logged enough names.
+        // While very many files are skipped, the first names can differ from scan to scan. The
+        // first such scan has logged enough names.
         let is_mass = skipped.more > 0 && last.more > 0;
         for SkippedFile { name, why } in skipped.list() {
             if !is_mass && last.why(&name) != Some(&why) {
@@ -327,10 +328,7 @@ impl Spool {
             }
         }
         if skipped.more > 0 && last.more == 0 {
-            tracing::warn!(
-                "{} more files are skipped; `komoju-sync status` names the first",
-                skipped.more
-            );
+            tracing::warn!("{} more files are skipped; `komoju-sync status` names the first", skipped.more);
         }
     }
 }

@@ -83,13 +83,13 @@ impl Failure {
 
     /// Returns whether the API rejected this parameter of the request.
     pub(super) fn is_about(&self, param: &str) -> bool {
-        self.rejected().is_some_and(|told| told.param.as_deref() == Some(param))
+        self.rejected().is_some_and(|api_error| api_error.param.as_deref() == Some(param))
     }
 
     /// Returns whether this says that the page does not exist. `is_promised` says that the list has
     /// promised the page; then only a 404 counts.
     pub(super) fn is_past_end(&self, is_promised: bool) -> bool {
-        self.rejected().is_some_and(|told| match told.status {
+        self.rejected().is_some_and(|api_error| match api_error.status {
             404 => true,
             // Some servers refuse a page past the end with these.
             400 | 416 | 422 => !is_promised,
@@ -109,7 +109,7 @@ impl Failure {
     fn rejected(&self) -> Option<&ApiError> {
         let Self::Request { error, .. } = self else { return None };
         match error.as_ref() {
-            RequestError::Remote(RemoteError { cause: Cause::Rejected(told), .. }) => Some(told),
+            RequestError::Remote(RemoteError { cause: Cause::Rejected(api_error), .. }) => Some(api_error),
             _ => None,
         }
     }

@@ -25,7 +25,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(60);
 const MOST_UNCLEAR: u32 = 3;
 
 impl<R: Remote> Pull<R> {
-    /// Requests up to [`AT_ONCE`] customers that are due, and applies the answers. Returns how long
+    /// Requests up to 50 customers that are due, and applies the answers. Returns how long
     /// to wait before the next one is due; `None` if there is none.
     pub async fn recheck(&self) -> Result<Option<Duration>, StoreError> {
         let (now, consistency) = (self.clock.now(), self.settings.consistency);

@@ -211,8 +211,8 @@ fn pending_create(open: &OpenIntent) -> Option<PendingCreate> {
     Some(PendingCreate { body: open.as_sent(body), since: open.window_from() })
 }
 
-/// Returns what a first attempt freezes. A create gets a random key, and the tag unless the metadata
-/// has that key already. `server_time` is the server's clock now.
+/// Returns what a first attempt freezes. A create gets a random key, and the tag unless the
+/// metadata has that key already. `server_time` is the server's clock now.
 pub(super) fn freshly_frozen(
     open: &OpenIntent,
     settings: &PushSettings,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Pusher;
 use crate::store::file::{readers, wipe};
 
-/// WIPE_EVERY controls how soon wiping is retried after a reader prevented it, and how often it runs
-/// while intents are sent without a pause.
+/// WIPE_EVERY controls how soon wiping is retried after a reader prevented it, and how often it
+/// runs while intents are sent without a pause.
 const WIPE_EVERY: Duration = Duration::from_secs(10);
 
 /// AFTER_FAILURE controls how soon wiping is retried after another failure. A full disk does not
@@ -68,16 +68,16 @@ impl WipeSchedule {
         self.is_logged && !self.is_noted
     }
 
-    /// Returns whether to wipe now. If not, remembers that a later try is wanted. `is_quiet` says that
-    /// no attempt is in flight.
+    /// Returns whether to wipe now. If not, remembers that a later try is wanted. `is_quiet` says
+    /// that no attempt is in flight.
     pub(super) fn is_due(&mut self, now: Duration, is_quiet: bool) -> bool {
         let is_due = now >= self.not_before && (is_quiet || now.saturating_sub(self.tried_at) >= WIPE_EVERY);
         self.is_wanted |= !is_due;
         is_due
     }
 
-    /// Returns the time until the next try. `None` if no try is wanted since the last success, so that
-    /// an idle daemon sleeps.
+    /// Returns the time until the next try. `None` if no try is wanted since the last success, so
+    /// that an idle daemon sleeps.
     pub(super) fn wait(&self, now: Duration) -> Option<Duration> {
         self.not_before.checked_sub(now).filter(|wait| self.is_wanted && !wait.is_zero())
     }

@@ -235,8 +235,8 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
         Ok(())
     }
 
-    /// Wipes if that is due. Returns the time until an intent or the next wipe is due without another
-    /// event; `None` if there is none.
+    /// Wipes if that is due. Returns the time until an intent or the next wipe is due without
+    /// another event; `None` if there is none.
     async fn timer(&mut self) -> Result<Option<Duration>, StoreError> {
         let pusher = self.pusher;
         let (is_quiet, has_room) = (self.attempts.is_empty(), self.room() > 0);
@@ -250,8 +250,8 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
         Ok([due, wipe].into_iter().flatten().min())
     }
 
-    /// Waits up to [`LAST_ANSWERS`] for the last answers and settles them. Attempts without an answer
-    /// by then are interrupted, and their intents are due at once at the next start.
+    /// Waits up to [`LAST_ANSWERS`] for the last answers and settles them. Attempts without an
+    /// answer by then are interrupted, and their intents are due at once at the next start.
     pub(super) async fn end(&mut self) -> Result<(), StoreError> {
         let pusher = self.pusher;
         let mut deadline = pusher.clock.sleep(LAST_ANSWERS);

@@ -1,4 +1,4 @@
-//! What always holds of a file that was dropped, for properties and fuzzers.
+//! The invariants of dropped files, for property tests and fuzzers.
 
 use serde_json::Value;
 
@@ -13,20 +13,20 @@ use komoju_core::json;
 /// The key of this installation.
 const KEY: &str = "sk_test_9aQ+x/Zr7";
 
-/// A file of these bytes, as one intent and as one a line: what is taken of it, the SQL door takes
-/// as the same; what is refused is refused in words; and what is put aside holds no secret.
+/// Checks a file with these bytes, in both formats. The SQL door accepts each accepted intent in
+/// the same way. Each refused line has a sentence. The copy in `rejected/` contains no secret.
 ///
 /// # Panics
-/// It does not hold.
+/// An invariant does not hold.
 pub(crate) fn file(bytes: &[u8]) {
     json::checks::read(bytes);
     for format in [FileFormat::Json, FileFormat::JsonLines] {
         let (lines, bad) = read(bytes, format);
-        assert!(!(lines.is_empty() && bad.is_empty()), "nothing is said of it");
+        assert!(!(lines.is_empty() && bad.is_empty()), "no line is reported");
         let mut numbers: Vec<u64> =
             lines.iter().map(|line| line.number).chain(bad.iter().map(|bad| bad.number)).collect();
         numbers.sort_unstable();
-        assert!(numbers.windows(2).all(|two| two[0] < two[1]), "each line is judged once");
+        assert!(numbers.windows(2).all(|two| two[0] < two[1]), "each line is reported once");
         for line in &lines {
             assert!(line.intent.id.is_some());
             passes_the_triggers(&line.intent);
@@ -44,7 +44,7 @@ pub(crate) fn file(bytes: &[u8]) {
     }
 }
 
-/// The lines that are taken, and those that are not.
+/// Returns the accepted lines and the refused ones.
 fn read(bytes: &[u8], format: FileFormat) -> (Vec<Line>, Vec<BadLine>) {
     let (mut lines, mut bad) = (Vec::new(), Vec::new());
     for line in lines::read("a", &lines::digest(bytes), bytes, format) {

@@ -1,7 +1,7 @@
 //! Files of other users: decides which may be read, and explains why the others may not.
 //!
-//! Another user may replace a name in the spool directory at any moment. So each decision is about the
-//! open handle. Each message says what to do.
+//! Another user may replace a name in the spool directory at any moment. So each decision is about
+//! the open handle. Each message says what to do.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
@@ -129,8 +129,8 @@ pub(super) fn why_stuck(
     why.or_else(|| (!may_read).then(|| unreadable(path, folder, file, reader)))
 }
 
-/// Returns the message for a file that `reader` may not read. The usual cause is a file written with
-/// umask 077.
+/// Returns the message for a file that `reader` may not read. The usual cause is a file written
+/// with umask 077.
 fn unreadable(path: &Path, folder: &Metadata, file: &Metadata, reader: &str) -> String {
     let (path, owner, group) = (path.display(), user(file.uid()), folder.gid());
     // In another group, the group's permission to read does not help.
@@ -154,8 +154,8 @@ pub(super) fn user(uid: u32) -> String {
 /// The names in a file, and the stamp of the file when it was read.
 type Names = (Stamp, HashMap<u32, String>);
 
-/// NAMES caches the names in `/etc/passwd` and `/etc/group`, by path. A file is read again only after
-/// it changed, because a directory can hold very many files of other users.
+/// NAMES caches the names in `/etc/passwd` and `/etc/group`, by path. A file is read again only
+/// after it changed, because a directory can hold very many files of other users.
 static NAMES: Mutex<BTreeMap<String, Names>> = Mutex::new(BTreeMap::new());
 
 /// Returns the first name with this number in a file of lines `name:password:number:…`.
@@ -207,18 +207,18 @@ mod tests {
         let path = directory.path().join("a.json");
         fs::write(&path, "").unwrap();
         let (folder, file) = (fs::metadata(directory.path()).unwrap(), fs::metadata(&path).unwrap());
-        let told = unreadable(Path::new("/spool/a.json"), &folder, &file, "this program");
+        let message = unreadable(Path::new("/spool/a.json"), &folder, &file, "this program");
         let owner = user(file.uid());
         assert!(
-            told.starts_with(&format!("belongs to {owner} and cannot be read by this program")),
-            "{told}"
+            message.starts_with(&format!("belongs to {owner} and cannot be read by this program")),
+            "{message}"
         );
-        assert!(told.contains("`chmod g+r /spool/a.json`"), "{told}");
+        assert!(message.contains("`chmod g+r /spool/a.json`"), "{message}");
         let root = fs::metadata("/").unwrap();
         if std::os::unix::fs::chown(&path, None, Some(root.gid() + 12_345)).is_ok() {
             let file = fs::metadata(&path).unwrap();
-            let told = unreadable(Path::new("/spool/a.json"), &root, &file, "this program");
-            assert!(told.contains("`chgrp root /spool/a.json && chmod g+r /spool/a.json`"), "{told}");
+            let message = unreadable(Path::new("/spool/a.json"), &root, &file, "this program");
+            assert!(message.contains("`chgrp root /spool/a.json && chmod g+r /spool/a.json`"), "{message}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! The spool directory for programs that take nothing from it: `status`, `doctor` and metrics.
-//! Nothing is changed, and no file is opened.
+//! The spool directory as `status`, `doctor` and the metrics see it. This module changes nothing
+//! and opens no file.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
@@ -27,13 +27,13 @@ pub struct Overview {
     pub problem: Option<String>,
     /// The first files that will not be taken, each with the reason and what to do.
     pub stuck: Vec<SkippedFile>,
-    /// How many more there are; counted up to 20,000.
+    /// The number of further ones, counted up to 20,000.
     pub more_stuck: u64,
     /// The first refused files below `rejected`. `NAME.error` beside each says why.
     pub refused: Vec<String>,
 }
 
-/// The user that takes the files.
+/// The user that takes the files: the user of the daemon.
 pub struct Taker<'a> {
     /// Its name.
     pub name: &'a str,
@@ -42,9 +42,11 @@ pub struct Taker<'a> {
 }
 
 impl Overview {
-    /// Reads the directory. `problem` is what the running daemon recorded, if one runs. `database`
-    /// is the file whose owner runs it. The owner of the directory takes the files, and its groups
-    /// are not known: it counts as a member of the directory's group, as which it is created.
+    /// Reads the directory. `problem` is what the running daemon recorded, if one runs. The owner
+    /// of `database` runs the daemon.
+    ///
+    /// The owner of the directory takes the files. Its groups are not known, so it counts as a
+    /// member of the directory's group.
     pub fn read(directory: &Path, database: &Path, problem: Option<Option<String>>) -> Self {
         let Ok(of) = fs::metadata(directory) else {
             return Self { problem: problem.flatten(), ..Self::default() };
@@ -61,7 +63,7 @@ impl Overview {
         Self::read_for(&taker, directory, database, problem)
     }
 
-    /// The same for a user whose groups are known.
+    /// Like [`Self::read`], for a user whose groups are known.
     pub fn read_for(
         taker: &Taker<'_>,
         directory: &Path,
@@ -85,26 +87,26 @@ impl Overview {
     }
 }
 
-/// Returns the names of the files in the directory, sorted. Nothing is opened.
+/// Returns the sorted names of the files in the directory. Opens no file.
 pub fn waiting_files(dir: &Path) -> Vec<String> {
     first(counted(names(dir), MOST_LOOKED_AT, is_dropped), MOST_LOOKED_AT)
 }
 
-/// Returns how many files wait in the directory and how many were rejected, each counted up to
-/// `most`; nothing is opened.
+/// Returns how many files wait in the directory and how many were refused, each counted up to
+/// `most`. Opens no file.
 pub fn count_files(dir: &Path, most: usize) -> (usize, usize) {
     let count = |dir: &Path, counts| counted(names(dir), most, counts).count();
     (count(dir, is_dropped as fn(&str) -> bool), count(&dir.join(REJECTED), is_refused))
 }
 
-/// Returns the names in the directory, in the order in which it lists them.
+/// Returns the names in the directory, in the order of the file system.
 fn names(dir: &Path) -> impl Iterator<Item = String> + use<> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
-/// Returns up to `most` of the names that count, and reads twice as many: each refused file has an
-/// `.error` beside it.
+/// Returns up to `most` of the names that `counts` accepts. Reads up to twice as many, because each
+/// refused file has an `.error` file.
 fn counted(
     names: impl Iterator<Item = String>,
     most: usize,
@@ -113,7 +115,7 @@ fn counted(
     names.take(most.saturating_mul(2)).filter(move |name| counts(name)).take(most)
 }
 
-/// Returns the first `most` names, sorted. No more are in memory.
+/// Returns the first `most` names, sorted. Keeps no more in memory.
 fn first(names: impl Iterator<Item = String>, most: usize) -> Vec<String> {
     let mut first = BTreeSet::new();
     for name in names {
@@ -129,8 +131,7 @@ fn is_refused(name: &str) -> bool {
     !name.starts_with('.') && !name.ends_with(rejected::ERROR)
 }
 
-/// Returns what is in the directory and will not be taken, as far as that shows without opening a
-/// file.
+/// Returns the files that will not be taken, as far as that shows without opening a file.
 fn stuck_files(directory: &Path, taker: &Taker<'_>) -> io::Result<SkippedFiles> {
     let folder = Folder::open(directory)?;
     let of = folder.metadata()?;
@@ -143,7 +144,7 @@ fn stuck_files(directory: &Path, taker: &Taker<'_>) -> io::Result<SkippedFiles> 
             skipped.add(&name, why);
         }
     })?;
-    // Only its owner and root can read it. A claim that may be taken is not stuck.
+    // Only the owner and root can read `.claimed/`. A claim that may be taken is not stuck.
     if let Ok(claimed) = folder.folder(CLAIMED) {
         let _ = scan::each_claimed(&claimed, &mut skipped, |file, found, skipped| {
             let kind = file::kind(found).map(str::to_owned);
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reading_and_keeping_of_names_is_bounded() {
+    fn names_that_are_read_and_kept_are_bounded() {
         let mut read = 0;
         let names = (0..1_000_u32).rev().map(|number| format!("{number:03}")).inspect(|_| read += 1);
         assert_eq!(counted(names, 20, |name| name.ends_with('0')).count(), 4);

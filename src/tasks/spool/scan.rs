@@ -109,8 +109,8 @@ fn claims(claimed: &Folder, skipped: &mut SkippedFiles, files: &mut Vec<FoundFil
     finished.iter().try_for_each(|id| claimed.remove_folder(id))
 }
 
-/// Calls `each` with the claimed files. Other files in `.claimed/` are skipped. Returns the finished
-/// claims, whose directories are empty.
+/// Calls `each` with the claimed files. Other files in `.claimed/` are skipped. Returns the
+/// finished claims, whose directories are empty.
 pub(super) fn each_claimed(
     claimed: &Folder,
     skipped: &mut SkippedFiles,
@@ -190,7 +190,8 @@ pub(super) fn ending(name: &str) -> Option<(&str, FileFormat)> {
     }
 }
 
-/// Returns whether a dropped file can have this name: it is neither hidden nor one of our directories.
+/// Returns whether a dropped file can have this name: it is neither hidden nor one of our
+/// directories.
 pub(super) fn is_dropped(name: &str) -> bool {
     !name.starts_with('.') && ![RECEIPTS, REJECTED].contains(&name)
 }

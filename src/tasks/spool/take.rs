@@ -34,8 +34,8 @@ impl From<StoreError> for TakeError {
 }
 
 impl TakeError {
-    /// Converts a failure to read the file. `what` names the step that failed. `None` if the file does
-    /// not exist any more.
+    /// Converts a failure to read the file. `what` names the step that failed. `None` if the file
+    /// does not exist any more.
     fn of(unread: ReadError, what: &str) -> Option<Self> {
         match unread {
             ReadError::Gone => None,
@@ -74,8 +74,8 @@ impl Spool {
                 }
             },
         };
-        let asked = claim.clone();
-        let (opened, bytes) = match self.on_disk(at, move |at| asked.read(at)).await? {
+        let to_read = claim.clone();
+        let (opened, bytes) = match self.on_disk(at, move |at| to_read.read(at)).await? {
             Ok(read) => read,
             Err(ReadError::Unfit(why)) => {
                 return Err(match accepted {
@@ -103,8 +103,8 @@ impl Spool {
 
     /// Removes a file that was accepted or refused.
     async fn finish(&self, at: &Arc<Directories>, claim: Claim, opened: OpenedFile) -> Result<(), TakeError> {
-        // The database that recorded the file must still be at its path: otherwise the record is lost
-        // with this process.
+        // The database that recorded the file must still be at its path: otherwise the record is
+        // lost with this process.
         self.store.still_in_place()?;
         match self.on_disk(at, move |at| claim.finish(at, &opened)).await? {
             Ok(true) => Ok(()),
@@ -130,8 +130,8 @@ impl Spool {
         }))
     }
 
-    /// Resumes a claim that was accepted before: copies the bytes that arrived since to `rejected/`,
-    /// and writes the receipt.
+    /// Resumes a claim that was accepted before: copies the bytes that arrived since to
+    /// `rejected/`, and writes the receipt.
     async fn resume(&self, at: &Arc<Directories>, name: &str, late: Content) -> Result<(), TakeError> {
         if !late.bytes.is_empty() {
             let file = self.masker.text(name);
@@ -219,8 +219,8 @@ impl Spool {
         self.store.write(work).await
     }
 
-    /// Copies content to `rejected/`. Returns the copy's path, safe to show. `what` begins the message
-    /// of a failure.
+    /// Copies content to `rejected/`. Returns the copy's path, safe to show. `what` begins the
+    /// message of a failure.
     async fn put_aside(
         &self,
         at: &Arc<Directories>,

@@ -1,4 +1,5 @@
-//! Receipts are rewritten when their last intent settles; receipts and refused files expire.
+//! Rewrites receipts when their last intent settles, and removes receipts and refused files that
+//! are older than 30 days.
 
 use std::sync::Arc;
 
@@ -27,12 +28,12 @@ impl Spool {
         if settled.is_empty() && old.is_empty() {
             return Ok(());
         }
-        // The next scan reports why they cannot be used.
+        // The next scan reports why the directories cannot be used.
         let Ok(at) = self.directories(&mut state).await? else { return Ok(()) };
         let (mut written, mut removed) = (Vec::new(), Vec::new());
         for name in settled {
-            let asked = name.clone();
-            let Some(receipt) = self.store.read(move |conn| spool::receipt(conn, &asked)).await? else {
+            let key = name.clone();
+            let Some(receipt) = self.store.read(move |conn| spool::receipt(conn, &key)).await? else {
                 continue;
             };
             match self.write_receipt(&at, receipt).await? {
@@ -41,8 +42,8 @@ impl Spool {
             }
         }
         for name in old {
-            let asked = name.clone();
-            match self.on_disk(&at, move |at| receipts::remove(&at.receipts, &asked)).await? {
+            let key = name.clone();
+            match self.on_disk(&at, move |at| receipts::remove(&at.receipts, &key)).await? {
                 Ok(()) => removed.push(name),
                 Err(error) => self.warn_of_receipt(&name, &cannot("it cannot be removed", &error)),
             }
@@ -58,7 +59,7 @@ impl Spool {
     /// door that takes no files removes none.
     ///
     /// # Errors
-    /// The database failed, or its path leads elsewhere.
+    /// The thread for file operations cannot be started, or it ended.
     pub async fn expire_rejected(&self) -> Result<(), StoreError> {
         let mut state = self.state.lock().await;
         let now = self.clock.elapsed();
@@ -67,7 +68,7 @@ impl Spool {
             return Ok(());
         }
         let Some(before) = self.expires_before() else { return Ok(()) };
-        // The next scan reports why they cannot be used.
+        // The next scan reports why the directories cannot be used.
         let Ok(at) = self.directories(&mut state).await? else { return Ok(()) };
         state.expired_at = Some(now);
         match self.on_disk(&at, move |at| rejected::remove_before(&at.rejected, before)).await? {
@@ -89,7 +90,7 @@ impl Spool {
         self.clock.now().checked_sub(RETENTION).ok().filter(|_| self.clock.may_expire())
     }
 
-    /// Writes a receipt; the inner error says why it cannot be written.
+    /// Writes a receipt. The inner error says why it cannot be written.
     pub(super) async fn write_receipt(
         &self,
         at: &Arc<Directories>,

@@ -121,11 +121,11 @@ fn erase_does_not_follow_a_link_in_place_of_our_directory() {
         std::fs::remove_file(spool.join(name)).unwrap();
         std::fs::create_dir(spool.join(name)).unwrap();
     }
-    // A file whose acceptance has begun is named, too.
+    // A file that is being accepted is reported, too.
     std::fs::create_dir(&claim).unwrap();
     std::fs::write(claim.join("b.json"), &refused).unwrap();
     let told = receipt(&harness.expect(3, &["erase", id, "--json"]).stdout);
-    let why = "it names this customer, and its acceptance has begun";
+    let why = "it names this customer and is being accepted";
     assert!(
         told["left"].as_array().unwrap().iter().any(|left| left["why"].as_str().unwrap().starts_with(why)),
         "{told}"
