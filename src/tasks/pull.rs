@@ -14,7 +14,8 @@
 //! Invariants:
 //! - No request is made while a transaction is open.
 //! - A probe concludes nothing from absence.
-//! - Only `absence` records a delete, and only after its canary answered.
+//! - Only `absence` records a delete, and only after a canary answered. An approved delete needs no
+//!   canary if no live customer is left outside the hold.
 //! - A dry run writes nothing.
 
 mod absence;

@@ -10,7 +10,7 @@ pub enum RequestError {
     /// The request failed, or its answer has the wrong form.
     #[error("{0}")]
     Remote(RemoteError),
-    /// The page has the right form and cannot be used.
+    /// The page has the right form, but cannot be used.
     #[error("{}: {why}", Call::List { page: *page })]
     Page {
         /// The requested page.

@@ -100,8 +100,8 @@ pub(super) struct ListCursor {
     pub(super) promised: u64,
 }
 
-/// An applied page.
-struct AppliedPage {
+/// An applied page and its counts.
+struct PageCounts {
     number: u64,
     hints: Hints,
     rows: u64,
@@ -300,7 +300,7 @@ impl<R: Remote> Pull<R> {
                     let page = (number, begun.clone());
                     let (hints, rows) = self.apply_in_parts(pass, marks, cursor, read_ahead, page).await?;
                     return self
-                        .decide_next(pass, marks, cursor, AppliedPage { number, hints, rows, before })
+                        .decide_next(pass, marks, cursor, PageCounts { number, hints, rows, before })
                         .await;
                 }
                 None if number == 1 && query.per_page > OWN_PER_PAGE && failure.is_about("per_page") => {
@@ -320,7 +320,7 @@ impl<R: Remote> Pull<R> {
         cursor.full_page = hints.per_page.unwrap_or(cursor.full_page);
         let mostly_new = self.apply_answer(pass, marks, &mut cursor.cache, answer).await?;
         read_ahead.mostly_new.store(mostly_new, Ordering::Relaxed);
-        self.decide_next(pass, marks, cursor, AppliedPage { number, hints, rows, before }).await
+        self.decide_next(pass, marks, cursor, PageCounts { number, hints, rows, before }).await
     }
 
     /// Updates the position and the progress after a page was applied. Returns what to read next.
@@ -329,9 +329,9 @@ impl<R: Remote> Pull<R> {
         pass: &mut Pass,
         marks: &Marks,
         cursor: &mut ListCursor,
-        applied: AppliedPage,
+        applied: PageCounts,
     ) -> Result<Turn, Failure> {
-        let AppliedPage { number, hints, rows, before } = applied;
+        let PageCounts { number, hints, rows, before } = applied;
         let seen = pass.seen_before + marks.in_round();
         let new = marks.in_round() - before;
         let all_live_seen = match pass.kind {

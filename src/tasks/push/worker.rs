@@ -217,7 +217,8 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
         Ok(())
     }
 
-    /// Waits until an attempt ends, another task wakes the pusher, or time makes something due.
+    /// Waits until an attempt ends, another task wakes the pusher, or an intent or a wipe
+    /// becomes due.
     async fn wait(&mut self) -> Result<(), StoreError> {
         let timer = if self.mode == WorkerMode::Serve { self.timer().await? } else { None };
         if !self.attempts.finished.is_empty() {

@@ -10,7 +10,7 @@ use crate::store::outbox::spool::{BadLine, Line};
 use komoju_core::intent::{MASKED_TOKEN, Wish};
 use komoju_core::json;
 
-/// The key of this installation.
+/// The secret key of the checked installation.
 const KEY: &str = "sk_test_9aQ+x/Zr7";
 
 /// Checks a file with these bytes, in both formats. The SQL door accepts each accepted intent in
@@ -79,8 +79,8 @@ fn holds_no_secret(masker: &Masker, shown: &[u8], format: FileFormat) {
     }
 }
 
-/// A text of this JSON that should have been masked; `within` a secret key's value, every text is
-/// one.
+/// Returns a text of this JSON that should be masked. `within` says that the value belongs to a
+/// secret key; then each of its texts should be.
 fn secret_in(masker: &Masker, value: &Value, within: bool) -> Option<String> {
     match value {
         Value::String(text) if within => (text != MASK).then(|| text.clone()),

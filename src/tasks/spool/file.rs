@@ -101,7 +101,7 @@ impl OpenedFile {
         }
     }
 
-    /// Returns whether the file is as it was when it was opened.
+    /// Returns whether the file is unchanged since it was opened.
     pub(super) fn is_unchanged(&self) -> io::Result<bool> {
         Ok(stamp(&self.file.metadata()?) == self.stamp)
     }
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_tells_a_new_file_from_the_old_one_of_its_inode() {
+    fn stamp_differs_after_a_write_and_is_kept_by_a_rename() {
         let directory = tempfile::TempDir::new().unwrap();
         let folder = Folder::open(directory.path()).unwrap();
         let path = directory.path().join("a.json");

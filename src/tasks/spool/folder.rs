@@ -115,7 +115,7 @@ impl Folder {
         Ok(names)
     }
 
-    /// Creates the directory `name` with this mode, whatever the umask; one that exists is an
+    /// Creates the directory `name` with this mode, for any umask. One that exists is an
     /// error.
     pub(super) fn create_folder(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Self> {
         let name = name.as_ref();

@@ -80,8 +80,8 @@ impl Spool {
             Err(ReadError::Unfit(why)) => {
                 return Err(match accepted {
                     None => self.put_back(at, claim, &why).await?,
-                    // Put back, it would be accepted again. Its intents are accepted, and the
-                    // receipt says so.
+                    // Do not put it back, because it would be accepted again. Its intents are
+                    // accepted, and the receipt says so.
                     Some(_) => {
                         self.write_receipt_of(at, &claim.file.name).await?;
                         TakeError::Skip(why_claimed(&why, &claim.file))

@@ -55,8 +55,8 @@ impl Spool {
         noted.await
     }
 
-    /// Removes the refused files that were put aside more than 30 days ago, at most once an hour. A
-    /// door that takes no files removes none.
+    /// Removes the copies in `rejected/` that are older than 30 days, at most once an hour. A door
+    /// that takes no files removes none.
     ///
     /// # Errors
     /// The thread for file operations cannot be started, or it ended.

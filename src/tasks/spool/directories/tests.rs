@@ -48,7 +48,7 @@ fn staging_directory_is_private() {
     let dir = TestHome::new();
     fs::set_permissions(dir.home.path(), fs::Permissions::from_mode(0o2777)).unwrap();
     let (staging, folder) = create_staging(&Folder::open(dir.home.path()).unwrap()).unwrap();
-    // A umask can only take from the mode that is asked for, so none lets another user in.
+    // A umask can only remove permissions, so none lets another user in.
     assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
     drop(staging);
     assert!(!folder.path().exists(), "it is removed");
