@@ -96,7 +96,7 @@ pub struct SpoolSettings {
 /// The result of a scan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScanSummary {
-    /// The number of files whose intents were accepted.
+    /// The number of accepted files.
     pub taken: u64,
     /// The number of intents that were not in the outbox before.
     pub intents: u64,

@@ -55,7 +55,7 @@ struct MissingCustomers {
 
 /// The conclusions of a sweep.
 struct Conclusions {
-    /// The rows whose deletion must be held, with the reason.
+    /// The rows of the deletions to hold, with the reason.
     to_hold: Vec<(Vec<i64>, HoldReason)>,
     /// Whether the list was read to its end, and every live customer was listed, verified or held.
     is_whole: bool,

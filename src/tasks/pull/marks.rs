@@ -29,8 +29,8 @@ pub(super) struct Marks {
     pub(super) canaries: Vec<CustomerId>,
     /// The number of customers in which each field changed.
     pub(super) fields: FieldCounts,
-    /// The customers whose JSON is formatted differently and has the same content. They are noted
-    /// when the sweep ends.
+    /// The customers with a new format of the same JSON content. These are noted when the sweep
+    /// ends.
     pub(super) reformatted: Vec<Reformatted>,
 }
 

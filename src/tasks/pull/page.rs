@@ -37,7 +37,7 @@ const MOST_REFORMATTED: usize = 1000;
 #[derive(Debug, Default)]
 pub(super) struct ListCache {
     unchanged: Unchanged,
-    /// The rows of customers whose deletion was held or decided when the reading started. A
+    /// The rows of customers with a held or decided deletion when the reading started. A
     /// decision during the pass concerns one of these. A hold and a decision end when their
     /// customer is listed.
     unsettled: RowSet,
@@ -52,7 +52,7 @@ impl ListCache {
 /// A part of a page that is planned and applied in one step.
 #[derive(Debug, Default)]
 struct Chunk {
-    /// Unchanged customers whose deletion is held or was decided.
+    /// Unchanged customers with a held or decided deletion.
     reappeared: Vec<CustomerId>,
     customers: Vec<(Customer, Fingerprint)>,
     unreadable: Vec<UnreadableEntry>,
@@ -186,7 +186,7 @@ impl<R: Remote> Pull<R> {
     }
 }
 
-/// Marks the unchanged customers as listed. Returns those whose deletion is held or was decided.
+/// Marks the unchanged customers as listed. Returns those with a held or decided deletion.
 fn mark_cache_hits(
     marks: &mut Marks,
     cache: &ListCache,
@@ -319,7 +319,7 @@ fn observe(
     Ok(Observation::new(shown, known, read))
 }
 
-/// Plans to request a customer again whose read is not applied.
+/// Plans to request a customer again, if its read is not applied.
 fn leave_out(view: &mut View<'_>, plan: CustomerPlan) {
     match plan {
         CustomerPlan::LeaveOut(shown, left_out) => view.leave_out(shown, left_out),

@@ -29,8 +29,8 @@ enum PartAnswer {
 }
 
 impl<R: Remote> Pull<R> {
-    /// Reads and applies page `number`, whose answer was too large. `begun` is what could be read
-    /// of that answer. Returns the hints of the list and the number of rows on the page.
+    /// Reads and applies page `number` after its answer was too large. `begun` is what could be
+    /// read of that answer. Returns the hints of the list and the number of rows on the page.
     pub(super) async fn apply_in_parts(
         &self,
         pass: &mut Pass,

@@ -1,5 +1,5 @@
-//! Rechecks: requests single customers again whose read was not applied, because it may have been
-//! older than the log.
+//! Rechecks: requests single customers again. A read of each was not applied, because it may have
+//! been older than the log.
 
 use std::time::Duration;
 

@@ -85,8 +85,8 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// Returns up to `count` random live customers of the mirror. A customer whose deletion is
-    /// held, approved or rejected is returned only if there are not enough others.
+    /// Returns up to `count` random live customers of the mirror. A customer with a held, approved
+    /// or rejected deletion is returned only if there are not enough others.
     pub(super) async fn random_live(
         &self,
         count: usize,

@@ -105,7 +105,8 @@ impl<R: Remote> Pull<R> {
         Ok(())
     }
 
-    /// Notes a customer whose own GET is unreadable: it exists, and nothing else is known of it.
+    /// Notes a customer after an unreadable answer to its own GET: it exists, and nothing else is
+    /// known of it.
     pub(super) async fn record_unreadable(
         &self,
         pass: &mut Pass,

@@ -42,7 +42,7 @@ pub(super) enum WorkerMode {
     Serve,
 }
 
-/// The attempts whose outcome is not committed yet.
+/// The attempts without a committed outcome.
 #[derive(Default)]
 struct Attempts<'a> {
     under_way: FuturesUnordered<BoxFuture<'a, Result<FinishedAttempt, StoreError>>>,

@@ -83,8 +83,8 @@ impl Claim {
     /// Removes the file, if it is unchanged since it was read. Returns `false` if it changed: then
     /// it is left claimed, and a later scan reads it again.
     ///
-    /// A power cut does not bring back a file whose tokens are in the outbox: both its move out of
-    /// the spool directory and its removal are made durable.
+    /// A power cut does not bring back a file after its tokens are in the outbox: both its move out
+    /// of the spool directory and its removal are made durable.
     ///
     /// # Errors
     /// It cannot be removed and is left claimed, or its removal may not be durable.

@@ -63,7 +63,7 @@ impl Overview {
         Self::read_for(&taker, directory, database, problem)
     }
 
-    /// Like [`Self::read`], for a user whose groups are known.
+    /// Like [`Self::read`], for a user with known groups.
     pub fn read_for(
         taker: &Taker<'_>,
         directory: &Path,

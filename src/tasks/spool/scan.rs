@@ -110,7 +110,7 @@ fn claims(claimed: &Folder, skipped: &mut SkippedFiles, files: &mut Vec<FoundFil
 }
 
 /// Calls `each` with the claimed files. Other files in `.claimed/` are skipped. Returns the
-/// finished claims, whose directories are empty.
+/// finished claims, which are empty directories.
 pub(super) fn each_claimed(
     claimed: &Folder,
     skipped: &mut SkippedFiles,

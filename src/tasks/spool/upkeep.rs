@@ -13,8 +13,8 @@ use crate::store::outbox::spool::{self, Receipt};
 use komoju_core::time;
 
 impl Spool {
-    /// Rewrites the receipts whose last intent was settled, and removes those that are older than
-    /// 30 days.
+    /// Rewrites each receipt after its last intent settles, and removes receipts that are older
+    /// than 30 days.
     ///
     /// # Errors
     /// The database failed.

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn worker_whose_thread_has_ended_starts_another() {
+    async fn worker_starts_another_thread_after_one_ended() {
         let worker = Worker::new(PathBuf::from("spool"));
         let (ended, end) = mpsc::channel();
         let panicking = worker.run(move || {

@@ -39,8 +39,8 @@ impl View<'_> {
         Ok(!self.overlay.ended_holds.contains(id) && holds::is_decided(self.conn, id)?)
     }
 
-    /// Returns up to `count` customers whose deletion is approved and not settled yet, in the order
-    /// of their ids, after the id `after`.
+    /// Returns up to `count` customers with an approved deletion that is not settled yet, in the
+    /// order of the ids, after the id `after`.
     pub(in super::super) fn approved(&self, after: &str, count: u32) -> Result<Vec<CustomerId>, StoreError> {
         let ended = &self.overlay.ended_holds;
         let most = count.saturating_add(u32::try_from(ended.len()).unwrap_or(u32::MAX));
@@ -73,7 +73,7 @@ impl View<'_> {
         Ok(count)
     }
 
-    /// Removes the rows of customers whose hold has ended from `rows`.
+    /// Removes the rows of customers with an ended hold from `rows`.
     pub(in super::super) fn remove_ended_holds(&self, rows: &mut RowSet) -> Result<(), StoreError> {
         for id in &self.overlay.ended_holds {
             if let Some(stored) = self.find(id)? {

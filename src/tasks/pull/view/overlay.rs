@@ -41,13 +41,13 @@ pub(in super::super) struct Overlay {
     pub(super) deleted: u64,
     /// The number of these that a sweep records.
     pub(super) deleted_by_sweep: u64,
-    /// The planned customers whose content is kept.
+    /// The planned customers with their content.
     pub(super) kept: HashMap<CustomerId, PlannedCustomer>,
     /// The ids of `kept`, the oldest first.
     pub(super) order: VecDeque<CustomerId>,
     /// The size of the content in `kept`.
     pub(super) bytes: usize,
-    /// The planned customers whose content is not kept, by the digest of the id.
+    /// The planned customers without their content, by the digest of the id.
     pub(super) dropped: HashMap<u64, Known>,
     pub(super) ended_holds: HashSet<CustomerId>,
     /// The rows that a dry run would hold. A real pass reads these from the database after the
@@ -128,7 +128,7 @@ impl Overlay {
     }
 }
 
-/// Returns the digest of an id, which identifies a customer whose content is not kept.
+/// Returns the digest of an id. It identifies a planned customer without its content.
 pub(super) fn digest(id: &CustomerId) -> u64 {
     let mut hasher = DefaultHasher::new();
     id.hash(&mut hasher);
