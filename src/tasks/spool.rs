@@ -64,7 +64,7 @@ use komoju_core::plan::spool::{ChangingFiles, LONGEST_DELAY, ScanTime};
 
 pub use directories::SPOOL_MODE;
 pub use directories::locked_by_another;
-pub use report::{Overview, Taker, count_files, waiting_files};
+pub use report::{Overview, SpoolUser, count_files, waiting_files};
 pub use scan::{MOST_NAMED, SkippedFile};
 
 /// LONGEST_DRAIN limits how long a drain waits: as long as a file that is being written may delay

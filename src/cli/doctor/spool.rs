@@ -10,7 +10,7 @@ use super::rules::{Kind, broken};
 use super::{Exit, Finding, permissions, quoted};
 use crate::config::Outbound;
 use crate::store::{self, Reader};
-use crate::tasks::spool::{self, Overview, SkippedFile, Taker};
+use crate::tasks::spool::{self, Overview, SkippedFile, SpoolUser};
 
 const CHECK: &str = "spool";
 
@@ -35,8 +35,8 @@ pub(super) fn check(
     let found = permissions::directory(path);
     let found = found.and_then(|directory| std::fs::read_dir(path).map(|_| directory));
     let may_read = |file: &Metadata| users.service.may(READ, &Owned::of(file));
-    let taker = Taker { name: &users.service.name, may_read: &may_read };
-    classify(path, found, Overview::read_for(&taker, path, database, Some(problem)), users)
+    let user = SpoolUser { name: &users.service.name, may_read: &may_read };
+    classify(path, found, Overview::read_for(&user, path, database, Some(problem)), users)
 }
 
 fn classify(path: &Path, found: io::Result<Owned>, overview: Overview, users: &Users) -> Vec<Finding> {

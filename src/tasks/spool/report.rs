@@ -34,7 +34,7 @@ pub struct Overview {
 }
 
 /// The user that takes the files: the user of the daemon.
-pub struct Taker<'a> {
+pub struct SpoolUser<'a> {
     /// Its name.
     pub name: &'a str,
     /// Returns whether it may read a file.
@@ -59,13 +59,13 @@ impl Overview {
             };
             of.uid() == 0 || (file.mode() >> shift) & 4 != 0
         };
-        let taker = Taker { name: &file::user(of.uid()), may_read: &may_read };
-        Self::read_for(&taker, directory, database, problem)
+        let user = SpoolUser { name: &file::user(of.uid()), may_read: &may_read };
+        Self::read_for(&user, directory, database, problem)
     }
 
     /// Like [`Self::read`], for a user with known groups.
     pub fn read_for(
-        taker: &Taker<'_>,
+        user: &SpoolUser<'_>,
         directory: &Path,
         database: &Path,
         problem: Option<Option<String>>,
@@ -73,7 +73,7 @@ impl Overview {
         if !directory.exists() {
             return Self { problem: problem.flatten(), ..Self::default() };
         }
-        let skipped = stuck_files(directory, taker).unwrap_or_default();
+        let skipped = stuck_files(directory, user).unwrap_or_default();
         let mut stuck = skipped.list();
         let more = stuck.len().saturating_sub(MOST_SHOWN);
         stuck.truncate(MOST_SHOWN);
@@ -132,11 +132,11 @@ fn is_refused(name: &str) -> bool {
 }
 
 /// Returns the files that will not be taken, as far as that shows without opening a file.
-fn stuck_files(directory: &Path, taker: &Taker<'_>) -> io::Result<SkippedFiles> {
+fn stuck_files(directory: &Path, user: &SpoolUser<'_>) -> io::Result<SkippedFiles> {
     let folder = Folder::open(directory)?;
     let of = folder.metadata()?;
     let why_stuck = |name: &str, found: &Metadata| {
-        file::why_stuck(&directory.join(name), &of, found, taker.name, (taker.may_read)(found))
+        file::why_stuck(&directory.join(name), &of, found, user.name, (user.may_read)(found))
     };
     let mut skipped = SkippedFiles::default();
     scan::dropped(&folder, MOST_LOOKED_AT, &mut skipped, |name, found, skipped| {
