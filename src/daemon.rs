@@ -40,9 +40,9 @@ use crate::store::file::continuity;
 use crate::store::log::passes;
 use crate::store::state::{clock as stored, slowed};
 use crate::store::{Instance, Store, StoreError};
-use crate::tasks::Echoes;
-use crate::tasks::pull::{Progress, Pull, Report};
-use crate::tasks::push::{Drained, Pusher, Signals};
+use crate::tasks::InFlightPushes;
+use crate::tasks::pull::{PassProgress, Pull, Report};
+use crate::tasks::push::{DrainSummary, Pusher, Signals};
 use crate::tasks::spool::{ScanSummary, Spool, SpoolSettings};
 use komoju_core::{PassKind, time};
 
@@ -151,7 +151,7 @@ impl App {
             tracing::warn!("the previous process ended during a pass");
         }
         store.read(StoredPace::read).await?.set(&remote, clock.now());
-        let (echoes, signals) = (Arc::<Echoes>::default(), Arc::<Signals>::default());
+        let (in_flight, signals) = (Arc::<InFlightPushes>::default(), Arc::<Signals>::default());
         let pull = Pull::new(
             Arc::clone(&store),
             Arc::clone(&remote),
@@ -160,7 +160,7 @@ impl App {
             pull_settings(config, clock.now()),
             round.clone(),
         )
-        .with_echoes(Arc::clone(&echoes));
+        .with_in_flight(Arc::clone(&in_flight));
         let pusher = Pusher::new(
             Arc::clone(&store),
             Arc::clone(&remote),
@@ -168,7 +168,7 @@ impl App {
             Arc::clone(&clock),
             push_settings(config),
             round.clone(),
-            echoes,
+            in_flight,
             Arc::clone(&signals),
         );
         pusher.recover().await?;
@@ -201,7 +201,7 @@ impl App {
     }
 
     /// Returns the progress of the running pass.
-    pub fn progress(&self) -> watch::Receiver<Progress> {
+    pub fn progress(&self) -> watch::Receiver<PassProgress> {
         self.pull.progress()
     }
 
@@ -244,9 +244,9 @@ impl App {
     }
 
     /// Attempts each intent that is due, once.
-    pub async fn drain(&self) -> Result<Drained, StoreError> {
+    pub async fn drain(&self) -> Result<DrainSummary, StoreError> {
         let drained = self.keeping_rate(self.pusher.drain()).await?;
-        self.spool.tend_receipts().await?;
+        self.spool.update_receipts().await?;
         self.spool.expire_rejected().await?;
         Ok(drained)
     }

@@ -1,11 +1,12 @@
-//! The work: one pass each, taking no input beyond its settings, safe to run again at any time.
+//! The tasks of the daemon: pull, push and the spool.
 //!
-//! A pass reads, plans (`komoju_core::plan`, pure), applies (one transaction a page) and reports. It is woken from outside and never
-//! schedules itself.
+//! A task needs no input except its settings, and is safe to run again at any time. It reads, plans
+//! (`komoju_core::plan`, pure), applies the plan in transactions and reports. The caller wakes it; a
+//! task never schedules itself.
 
-mod echoes;
+mod in_flight;
 pub mod pull;
 pub mod push;
 pub mod spool;
 
-pub use echoes::Echoes;
+pub use in_flight::InFlightPushes;

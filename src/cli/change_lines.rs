@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::print::{self, Out, Style, plain};
 use crate::store::read::Record;
-use crate::tasks::pull::Planned;
+use crate::tasks::pull::PlannedEffect;
 use komoju_core::plan::absence::HoldReason;
 use komoju_core::plan::writes::Write;
 use komoju_core::{Customer, CustomerId, Diff, Kind, Origin};
@@ -132,7 +132,7 @@ impl<'a> PlannedChange<'a> {
 pub(super) fn print_planned(
     out: &mut Out,
     origin: Origin,
-    planned: &Planned,
+    planned: &PlannedEffect,
     style: Style,
 ) -> io::Result<()> {
     let fields = |body: &Option<String>| {
@@ -140,16 +140,16 @@ pub(super) fn print_planned(
         customer.map(|customer| customer.fields().clone())
     };
     match planned {
-        Planned::Change(Write::Record { kind, customer, before, .. }) => {
+        PlannedEffect::Change(Write::Record { kind, customer, before, .. }) => {
             // The entry before a restored customer is its deletion, which has no content.
             let before = if *kind == Kind::Updated { fields(before) } else { None };
             let after = Some(customer.fields().clone());
             PlannedChange::recorded(origin, *kind, customer.id(), before, after).print(out, style)
         }
-        Planned::Change(Write::Delete { id, before }) => {
+        PlannedEffect::Change(Write::Delete { id, before }) => {
             PlannedChange::deleted(origin, id, fields(before)).print(out, style)
         }
-        Planned::Change(_) => Ok(()),
-        Planned::Hold(id, reason) => PlannedChange::held(origin, id, *reason).print(out, style),
+        PlannedEffect::Change(_) => Ok(()),
+        PlannedEffect::Hold(id, reason) => PlannedChange::held(origin, id, *reason).print(out, style),
     }
 }

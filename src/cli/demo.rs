@@ -18,7 +18,7 @@ use super::{Exit, change_lines};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::App;
-use crate::store::log::mirror::{self, Among};
+use crate::store::log::mirror::{self, LiveFilter};
 use crate::store::outbox::accept;
 use crate::store::outbox::queue::{self, IntentFilter};
 use crate::store::read::{self, ChangeFilter};
@@ -172,7 +172,7 @@ impl<'a> Scenario<'a> {
 
     /// Drops an intent by the next door: SQL, a file, the command line.
     fn drop_intent(&mut self) -> anyhow::Result<()> {
-        let customers = self.reader.query(|conn| mirror::live_from(conn, 20, 1, Among::All))?;
+        let customers = self.reader.query(|conn| mirror::live_from(conn, 20, 1, LiveFilter::All))?;
         let Some(customer) = customers.first() else { return Ok(()) };
         let (id, database) = (safe(customer.as_str()), &self.config.database.path);
         self.dropped = self.dropped.saturating_add(1);

@@ -7,7 +7,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, P
 use tokio::sync::watch;
 
 use super::terminal;
-use crate::tasks::pull::{Phase, Progress};
+use crate::tasks::pull::{PassProgress, Phase};
 
 /// All bars. Log lines are written around them.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(|| match terminal::may_draw() {
@@ -37,17 +37,17 @@ fn style() -> ProgressStyle {
 }
 
 /// Draws the progress of a pass until its sender is dropped.
-pub(super) async fn draw(mut progress: watch::Receiver<Progress>) {
+pub(super) async fn draw(mut progress: watch::Receiver<PassProgress>) {
     let mut shown: Option<(Phase, ProgressBar)> = None;
     while progress.changed().await.is_ok() {
-        let Progress { phase, done, of } = *progress.borrow_and_update();
+        let PassProgress { phase, done, of } = *progress.borrow_and_update();
         let what = match phase {
             Phase::Idle => {
                 shown = None;
                 continue;
             }
             Phase::Reading => "reading customers",
-            Phase::Asking => "requesting missing customers",
+            Phase::Verifying => "requesting missing customers",
         };
         if shown.as_ref().is_none_or(|(drawn, _)| *drawn != phase) {
             shown = Some((phase, bar(what, of)));

@@ -83,7 +83,7 @@ async fn started(
         };
         let why = print::chain(&failed);
         if said != why {
-            tracing::warn!("not started yet: {why}; it is tried again until that is over");
+            tracing::warn!("not started yet: {why}; retrying until it succeeds");
             let since = time::written(clock.now());
             instance.iter().for_each(|taken| taken.note_trouble(Some(format!("since {since}: {why}"))));
             said = why;

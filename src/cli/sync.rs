@@ -17,7 +17,7 @@ use crate::store::file::wipe;
 use crate::store::outbox::{engine, rows};
 use crate::store::{Reader, read};
 use crate::tasks::pull::Failure;
-use crate::tasks::push::Drained;
+use crate::tasks::push::DrainSummary;
 use komoju_core::PassKind;
 
 /// Run one sweep of the whole list and apply it to the mirror, then attempt each due intent once.
@@ -125,7 +125,7 @@ async fn drain(app: &App, database: &Path, may_drain: bool) -> anyhow::Result<Ex
         app.drain().await?
     } else {
         app.wipe().await?;
-        Drained::default()
+        DrainSummary::default()
     };
     if drained.attempts > 0 {
         print::note(&format!("outbox: {drained}"));

@@ -70,7 +70,7 @@ impl App {
             () = self.round.cancelled() => Due::Stop,
             () = self.sleep_until(schedule.retry_at()) => Due::Pass(PassKind::Sweep),
             () = sweep_due.notified(), if has_key => Due::Pass(PassKind::Sweep),
-            () = self.signals.look.notified(), if has_key => Due::ExtraSweep,
+            () = self.signals.customer_missing.notified(), if has_key => Due::ExtraSweep,
             () = probe_due.notified(), if has_key => Due::Pass(PassKind::Probe),
             () = self.sleep_until(Some(schedule.recheck_at)), if has_key => Due::Recheck,
             () = self.signals.refused.notified() => Due::RefusedKey,

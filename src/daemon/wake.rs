@@ -39,7 +39,7 @@ impl App {
                     return Ok(());
                 }
                 Err(e) if e.is_busy() => {
-                    tracing::error!("pushing paused: {e}; it is tried again");
+                    tracing::error!("pushing paused: {e}; retrying");
                     // The attempts in flight were interrupted. No attempt may begin before that is
                     // recorded.
                     loop {
@@ -79,7 +79,7 @@ impl App {
             };
             drop(idle);
             let Some(events) = events else {
-                unless_busy(self.spool.tend_receipts().await)?;
+                unless_busy(self.spool.update_receipts().await)?;
                 continue;
             };
             let renamed: Vec<String> = events.into_iter().filter_map(FileEvent::renamed).collect();

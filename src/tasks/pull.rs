@@ -5,21 +5,24 @@
 //!                      each step: fetch ─▶ plan ─▶ apply
 //! ```
 //!
-//! A [`Pull`] owns the steps of a pass. Each step fetches, then plans against the `view` of the mirror,
-//! and applies the plan in the same transaction (`mirror`, `apply`). `komoju_core::plan` decides what an
-//! answer means. A dry run makes the same requests and the same plans, and applies none. A pass that
-//! fails reports one sentence, keeps the pages that it has applied (they are true) and concludes nothing
-//! from what it did not read.
+//! A [`Pull`] owns the steps of a pass. Each step fetches first. Then it plans against the `view`
+//! of the mirror and applies the plan in the same transaction (`mirror`, `apply`).
+//! `komoju_core::plan` decides what an answer means. A dry run makes the same requests and the same
+//! plans, and applies none. A pass that fails reports one sentence and keeps the pages that it
+//! applied, because they are true. It concludes nothing from what it did not read.
 //!
-//! Invariants: no request is made while a transaction is open; a probe never concludes anything from absence; a delete is
-//! recorded only by `absence`, after its canary answered; a dry run writes nothing.
+//! Invariants:
+//! - No request is made while a transaction is open.
+//! - A probe concludes nothing from absence.
+//! - Only `absence` records a delete, and only after a canary answered. An approved delete needs no
+//!   canary if no live customer is left outside the hold.
+//! - A dry run writes nothing.
 
 mod absence;
 mod account;
 mod answer;
 mod apply;
 mod approvals;
-mod ask;
 mod conclude;
 mod failure;
 mod finish;
@@ -30,6 +33,7 @@ mod pages;
 mod parts;
 mod recheck;
 mod report;
+mod requests;
 mod unreadable;
 mod view;
 
@@ -52,57 +56,58 @@ use crate::secret::{Masker, SecretKey};
 use crate::store::log::changes;
 use crate::store::log::mirror::live_count;
 use crate::store::log::passes::{self, InterruptedSweep, ListPosition};
-use crate::store::log::unlisted::{self, Learnt};
+use crate::store::log::unlisted::{self, ListHistory};
 use crate::store::{Conn, Store, StoreError};
-use crate::tasks::echoes::{Asked, Echoes};
+use crate::tasks::in_flight::{InFlightPushes, RequestMark};
 use komoju_core::plan::lag::Consistency;
 use komoju_core::plan::lookups::LookupBudget;
 use komoju_core::{Origin, Outcome, PassId, PassKind, Tally, time};
 
-pub use failure::{Failure, Setback};
-pub use mirror::{DryRun, Planned, PlannedWrite};
+pub use failure::{Failure, RequestError};
+pub use mirror::{DryRun, PlannedEffect, PlannedWrite};
 pub use report::Report;
 
-/// What a pull is told once.
+/// The settings of the pull.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How many customers a page should hold.
+    /// The number of customers to request on each page.
     pub per_page: u32,
-    /// How many requests may be under way at once.
+    /// The largest number of requests in flight at the same time.
     pub max_concurrent_requests: usize,
     /// How long KOMOJU's reads may lag behind its writes.
     pub consistency: Consistency,
-    /// The time from one sweep to the next; `None` where there is no next one.
+    /// The time from one sweep to the next. `None` if no next sweep is scheduled.
     pub period: Option<Duration>,
-    /// Up to so many deletions a sweep records by itself …
+    /// The number of missing customers that a sweep may settle without an operator. The limit is
+    /// the larger of this and `max_delete_percent`.
     pub max_delete_count: u64,
-    /// … or up to this share of the live customers, whichever is more.
+    /// The same limit as a percentage of the live customers.
     pub max_delete_percent: u32,
-    /// Where chance starts (jitter, samples, canaries).
+    /// The seed of the random numbers for jitter, samples and canaries.
     pub seed: u64,
 }
 
-/// How far a pass has come; for progress bars.
+/// The progress of the running pass, for progress bars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// What it is doing.
+pub struct PassProgress {
+    /// The current phase.
     pub phase: Phase,
-    /// Steps done: customers read, or customers asked about.
+    /// The number of customers that are done in this phase.
     pub done: u64,
-    /// Steps in all, by the newest answer; 0 while unknown.
+    /// The number of customers in this phase, by the newest answer. 0 while it is unknown.
     pub of: u64,
 }
 
-/// What a pass is doing.
+/// A phase of a pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Nothing.
+    /// No pass is running.
     #[default]
     Idle,
-    /// Reading the list.
+    /// The pass reads the list.
     Reading,
-    /// Asking about customers that the list did not show.
-    Asking,
+    /// The pass requests customers that the list did not show.
+    Verifying,
 }
 
 /// The pull task.
@@ -114,41 +119,46 @@ pub struct Pull<R> {
     clock: Arc<dyn Clock>,
     settings: Settings,
     stop: CancellationToken,
-    progress: watch::Sender<Progress>,
-    dice: Mutex<StdRng>,
-    echoes: Arc<Echoes>,
+    progress: watch::Sender<PassProgress>,
+    rng: Mutex<StdRng>,
+    in_flight: Arc<InFlightPushes>,
 }
 
-/// A pass under way.
+/// A running pass.
 struct Pass {
     id: PassId,
     kind: PassKind,
     is_resumed: bool,
-    /// When it began, as far as our own pushes are concerned.
-    asked: Arc<Asked>,
-    /// The log's end when it began: only a customer that was live by then can become a suspect.
+    /// The start of the pass. Pushes that settle later are newer than what the pass reads.
+    started: Arc<RequestMark>,
+    /// The last `seq` of the log at the start. Only a customer that was live then can become a
+    /// suspect.
     head_before: i64,
     live_before: u64,
-    /// What the remote had counted when this process began with it, and what the pass had counted before.
+    /// The remote's request counter when this process started or resumed the pass.
     requests_before: u64,
+    /// The requests that an earlier process made for this pass.
     requests_made: u64,
-    /// Customers that an earlier process saw of it; this one does not know which.
+    /// The number of customers that an earlier process saw. Which customers these are is not known.
     seen_before: u64,
     tally: Tally,
     position: ListPosition,
+    /// When the position was last written, by the steady clock.
     position_at: Option<Duration>,
-    /// Unreadable customers that this process met, and how many an earlier one had met.
-    met: unreadable::Met,
+    /// The unreadable customers that this process found.
+    unreadable: unreadable::UnreadableSet,
+    /// The number of unreadable customers that an earlier process found.
     unreadable_before: u64,
-    /// The single requests that may still be made.
+    /// The single requests that the pass may still make.
     budget: LookupBudget,
-    /// What the sweeps before it have learnt of the list.
-    learnt: Learnt,
+    /// What earlier sweeps found out about the list.
+    list_history: ListHistory,
     ignores_page: bool,
 }
 
 impl<R: Remote> Pull<R> {
-    /// A pull; nothing happens yet. `stop` ends a pass at its next safe point.
+    /// Returns a pull that does nothing until one of its methods is called. `stop` ends a running
+    /// pass at its next safe point.
     pub fn new(
         store: Arc<Store>,
         remote: Arc<R>,
@@ -160,7 +170,7 @@ impl<R: Remote> Pull<R> {
         Self::on(Mirror::Store(store), remote, key, clock, settings, stop)
     }
 
-    /// A pull that writes nothing: what it plans is sent to the owner of the dry run.
+    /// Returns a pull that writes nothing. What it plans is sent to the channel of the dry run.
     pub fn dry(
         dry_run: DryRun,
         remote: Arc<R>,
@@ -180,29 +190,33 @@ impl<R: Remote> Pull<R> {
         settings: Settings,
         stop: CancellationToken,
     ) -> Self {
-        let dice = Mutex::new(StdRng::seed_from_u64(settings.seed));
-        let progress = watch::Sender::new(Progress::default());
+        let rng = Mutex::new(StdRng::seed_from_u64(settings.seed));
+        let progress = watch::Sender::new(PassProgress::default());
         let masker = Masker::new(Some(&key));
-        Self { mirror, remote, key, masker, clock, settings, stop, progress, dice, echoes: Arc::default() }
+        Self { mirror, remote, key, masker, clock, settings, stop, progress, rng, in_flight: Arc::default() }
     }
 
-    /// Shares what is known of our own pushes with the pusher.
-    pub fn with_echoes(mut self, echoes: Arc<Echoes>) -> Self {
-        self.echoes = echoes;
+    /// Shares the registry of our own pushes with the pusher.
+    pub fn with_in_flight(mut self, in_flight: Arc<InFlightPushes>) -> Self {
+        self.in_flight = in_flight;
         self
     }
 
-    /// How far the pass that runs has come.
-    pub fn progress(&self) -> watch::Receiver<Progress> {
+    /// Returns a receiver of the progress of the running pass.
+    pub fn progress(&self) -> watch::Receiver<PassProgress> {
         self.progress.subscribe()
     }
 
-    /// Reads the whole list. Where the last sweep was interrupted, the rest of it is read first: its pages are applied early, but
-    /// only the fresh sweep that follows can say who is missing. A dry run reads the whole list at once. An error is the database's;
-    /// whatever else happens is in the report.
+    /// Reads the whole list.
+    ///
+    /// If the last sweep was interrupted, its remaining pages are read and applied first. They
+    /// prove no absence, so a fresh sweep follows. A dry run resumes no sweep.
+    ///
+    /// # Errors
+    /// The database failed. Every other failure is in the report.
     pub async fn sweep(&self) -> Result<Report, StoreError> {
         self.recheck().await?;
-        match (self.look(|view| passes::interrupted(view.conn())).await?, &self.mirror) {
+        match (self.read_mirror(|view| passes::interrupted(view.conn())).await?, &self.mirror) {
             (None, _) => {}
             (Some(_), Mirror::DryRun(dry)) if dry.is_shared() => {}
             (Some(_), Mirror::DryRun(_)) => {
@@ -221,9 +235,13 @@ impl<R: Remote> Pull<R> {
         self.pass(PassKind::Sweep, None).await
     }
 
-    /// Reads the newest customers. Before one sweep is complete there is nothing to be newer than: `None`.
+    /// Reads the newest customers. Returns `None` before the first complete sweep, because the
+    /// mirror does not know yet which customers are new.
+    ///
+    /// # Errors
+    /// The database failed. Every other failure is in the report.
     pub async fn probe(&self) -> Result<Option<Report>, StoreError> {
-        match self.look(|view| passes::has_whole_sweep(view.conn())).await? {
+        match self.read_mirror(|view| passes::has_whole_sweep(view.conn())).await? {
             true => self.pass(PassKind::Probe, None).await.map(Some),
             false => Ok(None),
         }
@@ -234,29 +252,30 @@ impl<R: Remote> Pull<R> {
         let report = match self.check_account().await {
             Ok(()) => {
                 let mut pass = self.start(kind, resumed).await?;
-                match self.carry_out(&mut pass).await {
+                match self.run_steps(&mut pass).await {
                     Err(Failure::Store(e)) => Err(e),
                     ended => self.finish(pass, ended).await,
                 }
             }
-            Err(failure) => self.without_pass(kind, failure).await,
+            Err(failure) => self.report_without_pass(kind, failure).await,
         };
         if let Ok(report) = &report {
             metrics::pass(kind, report.outcome, self.clock.elapsed().saturating_sub(began));
         }
-        self.progress.send_replace(Progress::default());
+        self.progress.send_replace(PassProgress::default());
         report
     }
 
-    /// The steps of a pass between its start and its end.
-    async fn carry_out(&self, pass: &mut Pass) -> Result<Outcome, Failure> {
+    /// Runs the steps of a pass between its start and its end.
+    async fn run_steps(&self, pass: &mut Pass) -> Result<Outcome, Failure> {
         let mut marks = Marks::default();
         let rounds = self.read_pages(pass, &mut marks).await?;
         self.settle_approved(pass).await?;
-        // Where reads never lag, what the pass left out is due at once.
+        // If reads never lag, the customers that the pass left out are due at once.
         self.recheck().await?;
         match pass.kind {
-            // Which customers the earlier process saw is not known: nothing follows from those that were not seen.
+            // The customers that the earlier process saw are not known, so a resumed pass proves no
+            // absence.
             _ if pass.is_resumed => Ok(Outcome::Interrupted),
             PassKind::Sweep => self.conclude(pass, marks, rounds).await,
             PassKind::Probe => Ok(Outcome::Complete),
@@ -264,87 +283,89 @@ impl<R: Remote> Pull<R> {
     }
 
     async fn start(&self, kind: PassKind, resumed: Option<InterruptedSweep>) -> Result<Pass, StoreError> {
-        let asked = self.asking();
+        let started = self.mark_request();
         let (id, opened) = match &self.mirror {
-            Mirror::DryRun(dry) => (PassId::default(), dry.read(Opened::read)?),
+            Mirror::DryRun(dry) => (PassId::default(), dry.read(MirrorAtStart::read)?),
             Mirror::Store(store) => {
                 let at = time::written(self.clock.now());
                 let opened = store.write(move |tx| {
-                    // One that the database kept from being closed.
+                    // An earlier pass may still be open, because the database failed when it ended.
                     passes::close_orphans(tx, &at)?;
                     let id = match resumed {
                         Some(InterruptedSweep { id, .. }) => passes::resume(tx, id, &at).map(|()| id)?,
                         None => passes::start(tx, kind, &at)?,
                     };
-                    Ok((id, Opened::read(tx)?))
+                    Ok((id, MirrorAtStart::read(tx)?))
                 });
                 opened.await?
             }
         };
         tracing::debug!(pass = id, %kind, resumed = resumed.is_some(), "started");
-        let Opened { head: head_before, live: live_before, learnt } = opened;
+        let MirrorAtStart { head: head_before, live: live_before, list_history } = opened;
         let (tally, position) =
             resumed.map_or_else(Default::default, |resumed| (resumed.tally, resumed.position));
         Ok(Pass {
             id,
             kind,
             is_resumed: resumed.is_some(),
-            asked,
+            started,
             head_before,
             live_before,
             requests_before: self.remote.requests(),
             requests_made: tally.requests,
             seen_before: tally.customers_seen,
-            met: unreadable::Met::default(),
+            unreadable: unreadable::UnreadableSet::default(),
             unreadable_before: tally.unreadable,
             tally,
             position,
-            // So that the first page is told at once: until then nobody can say how far there is to go.
+            // The first page writes the position at once, so that `status` shows the length of the
+            // list.
             position_at: None,
             budget: LookupBudget::unlimited(kind),
-            learnt,
+            list_history,
             ignores_page: false,
         })
     }
 
-    /// Notes that something is requested now.
-    fn asking(&self) -> Arc<Asked> {
-        self.echoes.asking(self.clock.now())
+    /// Marks that a request is made now.
+    fn mark_request(&self) -> Arc<RequestMark> {
+        self.in_flight.mark_request(self.clock.now())
     }
 
-    /// The time by our clock, and by the server's.
+    /// Returns the time by our clock and by the server's clock. The second is ours while the
+    /// server's is unknown.
     fn times(&self) -> (Timestamp, Timestamp) {
         let now = self.clock.now();
         (now, self.remote.server_time().unwrap_or(now))
     }
 
-    fn with_dice<T>(&self, roll: impl FnOnce(&mut StdRng) -> T) -> T {
-        roll(&mut self.dice.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_rng<T>(&self, roll: impl FnOnce(&mut StdRng) -> T) -> T {
+        roll(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn roll(&self) -> u64 {
-        self.with_dice(rand::Rng::random)
+        self.with_rng(rand::Rng::random)
     }
 }
 
-/// The mirror when a pass begins.
-struct Opened {
+/// The state of the mirror when a pass starts.
+struct MirrorAtStart {
     head: i64,
     live: u64,
-    learnt: Learnt,
+    list_history: ListHistory,
 }
 
-impl Opened {
+impl MirrorAtStart {
     fn read(conn: &Conn) -> Result<Self, StoreError> {
         let head = changes::head(conn)?.seq;
-        Ok(Self { head, live: live_count(conn)?, learnt: unlisted::learnt(conn)? })
+        Ok(Self { head, live: live_count(conn)?, list_history: unlisted::list_history(conn)? })
     }
 }
 
 impl Pass {
-    /// The number that this sweep has if it reads the list to its end.
+    /// Returns the number that this sweep gets if it reads the list to its end.
     fn sweep(&self) -> i64 {
-        self.learnt.sweeps + 1
+        self.list_history.sweeps + 1
     }
 
     fn kind_origin(&self) -> Origin {

@@ -1,15 +1,15 @@
-//! Push: sends the intents of the outbox, each once, those of one customer in order.
+//! Push: sends the intents of the outbox. The intents of one customer are sent in order.
 //!
 //! ```text
 //!   commit ─▶ settles finished attempts, holds deletes, claims due intents     one transaction
 //!     ▲            │ claimed
 //!     │            ▼
-//!     └ finished ◀─ attempt ─▶ next_step: read, commit or send, one step after the other
+//!     └ finished ◀─ attempt ─▶ next_step: read, commit or send, one step at a time
 //! ```
 //!
 //! Nothing is sent before its claim is committed. Attempts that end and attempts that begin share a
-//! commit, so many attempts cost few commits where the database is slower than the API. Every
-//! decision is made by `komoju_core::plan`: [`attempt`] and [`settle`].
+//! commit. So many attempts cost few commits if the database is slower than the API.
+//! `komoju_core::plan` makes every decision: [`attempt`] and [`settle`].
 //!
 //! [`attempt`]: komoju_core::plan::attempt
 //! [`settle`]: komoju_core::plan::settle
@@ -20,7 +20,7 @@ mod report;
 mod upkeep;
 mod worker;
 
-pub use report::Drained;
+pub use report::DrainSummary;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,9 +31,9 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use worker::{CommitBatcher, Until};
+use worker::{CommitBatcher, WorkerMode};
 
-use super::Echoes;
+use super::InFlightPushes;
 use crate::clock::Clock;
 use crate::remote::{PushRemote, Remote};
 use crate::secret::SecretKey;
@@ -52,16 +52,16 @@ const AFTER_BUSY: Duration = Duration::from_secs(1);
 pub struct PushSettings {
     /// Whether anything is pushed.
     pub enabled: bool,
-    /// How many intents may be under way at once.
+    /// The largest number of attempts in flight at the same time.
     pub max_concurrent_requests: usize,
-    /// How many customers a page should hold where the list is read.
+    /// The number of customers to request on each page when an attempt reads the list.
     pub per_page: u32,
-    /// How many deletes may be open, or sent within an hour, before further ones wait for an
-    /// operator.
+    /// The number of unapproved deletes, open or sent within the last hour, above which queued
+    /// deletes wait for an operator.
     pub hold_deletes_over: u64,
-    /// How long after its first attempt an unsettled intent parks.
+    /// How long after its first attempt an unsettled intent is parked.
     pub park_after: SignedDuration,
-    /// The metadata key by which creates carry their intent's id.
+    /// The metadata key in which a create sends the id of its intent.
     pub reconcile_tag: Option<String>,
     /// How long KOMOJU's reads may lag behind its writes.
     pub consistency: Consistency,
@@ -74,10 +74,10 @@ pub struct PushSettings {
 pub struct Signals {
     /// Wakes the pusher: another task committed something, or an obstacle is gone.
     pub wake: Notify,
-    /// The key was refused.
+    /// The API refused the key.
     pub refused: Notify,
-    /// The customer of an update does not exist: a pass should look.
-    pub look: Notify,
+    /// The customer of an update does not exist. The daemon runs an extra sweep.
+    pub customer_missing: Notify,
     /// Intents were settled.
     pub settled: Notify,
 }
@@ -90,14 +90,14 @@ pub struct Pusher<R> {
     clock: Arc<dyn Clock>,
     settings: PushSettings,
     stop: CancellationToken,
-    echoes: Arc<Echoes>,
+    in_flight: Arc<InFlightPushes>,
     signals: Arc<Signals>,
-    dice: Mutex<StdRng>,
+    rng: Mutex<StdRng>,
 }
 
 impl<R: Remote + PushRemote> Pusher<R> {
     /// A pusher. It does nothing until one of its methods is called.
-    #[expect(clippy::too_many_arguments, reason = "each is a thing of its own, given once")]
+    #[expect(clippy::too_many_arguments, reason = "each argument is an independent dependency")]
     pub fn new(
         store: Arc<Store>,
         remote: Arc<R>,
@@ -105,17 +105,17 @@ impl<R: Remote + PushRemote> Pusher<R> {
         clock: Arc<dyn Clock>,
         settings: PushSettings,
         stop: CancellationToken,
-        echoes: Arc<Echoes>,
+        in_flight: Arc<InFlightPushes>,
         signals: Arc<Signals>,
     ) -> Self {
-        let dice = Mutex::new(StdRng::seed_from_u64(settings.seed));
-        Self { store, remote, key, clock, settings, stop, echoes, signals, dice }
+        let rng = Mutex::new(StdRng::seed_from_u64(settings.seed));
+        Self { store, remote, key, clock, settings, stop, in_flight, signals, rng }
     }
 
-    /// Takes over from an earlier process: the intents that it was sending are due at once. Tells
-    /// the doors whether pushing is on.
+    /// Recovers after a crash or a failure: intents that were being sent are due at once. Also
+    /// stores whether pushing is enabled, for the doors.
     pub async fn recover(&self) -> Result<(), StoreError> {
-        self.echoes.nothing_is_sent();
+        self.in_flight.clear();
         let (at, enabled) = (time::written(self.clock.now()), self.settings.enabled);
         let recovered = self.store.write(move |tx| {
             engine::set_enabled(tx, enabled)?;
@@ -124,42 +124,42 @@ impl<R: Remote + PushRemote> Pusher<R> {
         let (imported, interrupted) = recovered.await?;
         if imported > 0 {
             tracing::warn!(
-                adopted = imported,
-                "{} written past the triggers of this database",
+                imported,
+                "imported {} that bypassed the triggers of this database",
                 count(imported as u64, "intent")
             );
         }
         if interrupted > 0 {
             tracing::warn!(
                 intents = interrupted,
-                "the last process ended while it sent {}: tried again",
+                "the last process ended while it sent {}: retrying",
                 count(interrupted as u64, "intent")
             );
         }
         Ok(())
     }
 
-    /// Attempts each due intent once, and those that become due meanwhile.
-    pub async fn drain(&self) -> Result<Drained, StoreError> {
-        CommitBatcher::new(self, Until::Drained).run().await
+    /// Attempts each due intent at most once, including those that become due meanwhile.
+    pub async fn drain(&self) -> Result<DrainSummary, StoreError> {
+        CommitBatcher::new(self, WorkerMode::Drain).run().await
     }
 
     /// Attempts each intent that becomes due, until the stop token is cancelled.
-    pub async fn serve(&self) -> Result<Drained, StoreError> {
-        CommitBatcher::new(self, Until::Stopped).run().await
+    pub async fn serve(&self) -> Result<DrainSummary, StoreError> {
+        CommitBatcher::new(self, WorkerMode::Serve).run().await
     }
 
-    /// Attempts nothing; wipes copies of tokens and erased data.
+    /// Wipes copies of tokens and erased data, and attempts nothing.
     pub async fn only_wipe(&self) -> Result<(), StoreError> {
-        CommitBatcher::new(self, Until::Drained).end().await
+        CommitBatcher::new(self, WorkerMode::Drain).end().await
     }
 
     fn moment(&self) -> Moment {
         commit::moment(&*self.clock)
     }
 
-    /// A random number from 0 to 1.
+    /// Returns a random number from 0 to 1.
     fn roll(&self) -> f64 {
-        self.dice.lock().unwrap_or_else(PoisonError::into_inner).random()
+        self.rng.lock().unwrap_or_else(PoisonError::into_inner).random()
     }
 }

@@ -1,27 +1,30 @@
-//! The file door: files that operators and programs drop become intents, and are replaced by
-//! receipts.
+//! The file door: turns files that operators and programs drop into intents, and replaces each by a
+//! receipt.
 //!
 //! ```text
-//!   scan   what is in the directory?                              (scan)
-//!   plan   which files are taken now, and in which order?         (komoju_core::plan::spool, pure)
-//!   take   each file goes through the steps that it still lacks   (take)
+//!   scan   list the directory                               (scan)
+//!   plan   choose the files to take now, and their order    (komoju_core::plan::spool, pure)
+//!   take   perform the remaining steps of each file         (take)
 //! ```
 //!
 //! The life of a file, and what a crash after each step leaves:
 //!
 //! | step | in the directory | in the database | the next scan |
 //! |---|---|---|---|
-//! | dropped | `NAME` | – | claims it when it is unchanged for a second, or was renamed into place |
+//! | dropped | `NAME` | – | claims it once it is unchanged for a second, or was renamed into place |
 //! | claimed | `.claimed/CLAIM/NAME` | – | reads it, and accepts or refuses it |
 //! | refused | the same, `rejected/NAME.error`, then `rejected/NAME` | – | refuses it again; one copy of the same content is kept |
 //! | accepted | `.claimed/CLAIM/NAME` | the file with its CLAIM, and all its intents | keeps bytes that arrived since in `rejected/`, and writes the receipt |
 //! | receipt | the same, and `receipts/NAME.json` | the same | the same |
 //! | removed | `.claimed/CLAIM/`, empty | the same | removes the directory |
 //!
-//! So directory and database alone say what is next. The order is what makes it safe: a file is out
-//! of the reach of other users before it is read, its intents are committed before the receipt is
-//! written, and it is removed last and only if it is as it was read. What the file system refuses is
-//! reported, and tried again by the next scan; only failures of the database are errors.
+//! So directory and database alone determine the next step. The order makes this safe:
+//! - A file is out of the reach of other users before it is read.
+//! - Its intents are committed before the receipt is written.
+//! - It is removed last, and only if it is unchanged since it was read.
+//!
+//! A failure of the file system is reported, and the next scan retries the step. Only failures of
+//! the database are errors.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod checks;
@@ -49,8 +52,8 @@ use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
 use directories::Directories;
-use scan::Leftovers;
-use take::Halt;
+use scan::SkippedFiles;
+use take::TakeError;
 use worker::Worker;
 
 use crate::clock::Clock;
@@ -61,49 +64,50 @@ use komoju_core::plan::spool::{ChangingFiles, LONGEST_DELAY, ScanTime};
 
 pub use directories::SPOOL_MODE;
 pub use directories::locked_by_another;
-pub use report::{Overview, Taker, count_files, waiting_files};
-pub use scan::{Left, MOST_NAMED};
+pub use report::{Overview, SpoolUser, count_files, waiting_files};
+pub use scan::{MOST_NAMED, SkippedFile};
 
-/// LONGEST_DRAIN limits how long a drain waits: until a file that is being written does not delay
-/// the others any more, and one more second.
+/// LONGEST_DRAIN limits how long a drain waits: as long as a file that is being written may delay
+/// the others, and one more second.
 const LONGEST_DRAIN: Duration = LONGEST_DELAY.saturating_add(Duration::from_secs(1));
 
-/// AGAIN controls how soon a file that changed while it was read is read again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// REREAD_AFTER controls how soon a file is read again that changed while it was read.
+const REREAD_AFTER: Duration = Duration::from_secs(1);
 
-/// KEPT controls how long receipts are kept after their last intent was settled, and refused files
-/// after they were put aside: 30 days.
-const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// RETENTION controls how long receipts are kept after their last intent settled, and refused files
+/// after they were moved to `rejected/`: 30 days.
+const RETENTION: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// EXPIRE_EVERY controls how often old refused files are searched for: each search reads `rejected/`.
+/// EXPIRE_EVERY controls how often old refused files are removed, because each time reads the whole
+/// of `rejected/`.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 const SWITCHED_OFF: &str = "waits: pushing is switched off (outbound.enabled = false)";
 
-/// Settings of the door that do not change.
+/// The settings of the file door.
 #[derive(Clone, Debug)]
 pub struct SpoolSettings {
-    /// Where files are dropped, absolute.
+    /// The absolute path of the directory in which files are dropped.
     pub dir: PathBuf,
-    /// Whether anything is accepted.
+    /// Whether files are accepted.
     pub enabled: bool,
 }
 
 /// The result of a scan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScanSummary {
-    /// Files whose intents were accepted.
+    /// The number of accepted files.
     pub taken: u64,
-    /// Intents that were not in the outbox before.
+    /// The number of intents that were not in the outbox before.
     pub intents: u64,
-    /// Files that were refused and put aside.
+    /// The number of files that were refused and moved to `rejected/`.
     pub refused: u64,
-    /// Files that stay though their time has come, and the directory itself where it cannot be
-    /// used. At most [`MOST_NAMED`].
-    pub left: Vec<Left>,
-    /// How many more files stay.
-    pub more_left: u64,
-    /// In how long the next file can be ready, where one is still being written.
+    /// The files that were due and not taken, and the directory itself if it cannot be used. At
+    /// most [`MOST_NAMED`].
+    pub skipped: Vec<SkippedFile>,
+    /// The number of further skipped files.
+    pub more_skipped: u64,
+    /// The time until the next file can be ready, if one is still being written.
     pub again_in: Option<Duration>,
 }
 
@@ -113,37 +117,38 @@ pub struct Spool {
     masker: Arc<Masker>,
     clock: Arc<dyn Clock>,
     settings: SpoolSettings,
-    /// One scan at a time.
+    /// The lock allows one scan at a time.
     state: tokio::sync::Mutex<State>,
     worker: Worker,
 }
 
-/// What is kept from one scan to the next.
+/// The state between two scans.
 #[derive(Debug, Default)]
 struct State {
-    /// Open, and locked, from the first scan on that could open them.
+    /// The open and locked directories, since the first scan that could open them.
     directories: Option<Arc<Directories>>,
     changing: ChangingFiles,
-    /// What the last scan left.
-    left: Leftovers,
-    /// Why no file is taken, as it was last recorded.
+    /// The files that the last scan skipped.
+    skipped: SkippedFiles,
+    /// Why no file is taken, as last recorded in the database. The outer `None`: nothing is
+    /// recorded by this process yet.
     problem: Option<Option<String>>,
-    /// When old refused files were last searched for.
+    /// When old refused files were last removed, by the steady clock.
     expired_at: Option<Duration>,
 }
 
-/// A scan that is being made.
+/// A running scan.
 #[derive(Debug, Default)]
-struct Progress {
+struct ScanProgress {
     summary: ScanSummary,
-    left: Leftovers,
-    /// Whether files were left out because they wait for an older one.
+    skipped: SkippedFiles,
+    /// Whether files were not reached because they wait for an older one.
     is_cut: bool,
 }
 
 impl Spool {
-    /// Returns a door to this directory; nothing happens yet. The key is given so that it can be
-    /// masked.
+    /// Returns a door that does nothing until one of its methods is called. `key` is masked in
+    /// texts.
     pub fn new(
         store: Arc<Store>,
         key: Option<&SecretKey>,
@@ -164,28 +169,28 @@ impl Spool {
     /// dropped.
     ///
     /// # Errors
-    /// The database failed. What the file system refuses is in [`ScanSummary::left`].
+    /// The database failed. Failures of the file system are in [`ScanSummary::skipped`].
     pub async fn scan(&self) -> Result<ScanSummary, StoreError> {
         self.take(&[]).await
     }
 
-    /// The same, and these files at once: they were renamed into place just now, so that they are
-    /// complete.
+    /// Like [`Self::scan`], and takes the files in `renamed` at once. They were renamed into place
+    /// just now, so they are complete.
     ///
     /// # Errors
     /// The database failed.
     pub async fn take(&self, renamed: &[String]) -> Result<ScanSummary, StoreError> {
         let mut state = self.state.lock().await;
-        let (mut progress, mut problem) = (Progress::default(), None);
+        let (mut progress, mut problem) = (ScanProgress::default(), None);
         if !self.settings.enabled || !self.store.read(engine::is_enabled).await? {
             for name in waiting_files(&self.settings.dir) {
-                self.leave(&mut progress, &name, SWITCHED_OFF);
+                self.skip(&mut progress, &name, SWITCHED_OFF);
             }
         } else {
             match self.directories(&mut state).await? {
                 Ok(at) => self.take_files(&at, renamed, &mut state.changing, &mut progress).await?,
                 Err(why) => {
-                    self.leave(&mut progress, &self.settings.dir.display().to_string(), &why);
+                    self.skip(&mut progress, &self.settings.dir.display().to_string(), &why);
                     problem = Some(self.masker.text(&why));
                 }
             }
@@ -195,18 +200,18 @@ impl Spool {
             self.store.write(move |tx| spool::set_problem(tx, recorded.as_deref())).await?;
             state.problem = Some(problem);
         }
-        let Progress { mut summary, mut left, is_cut } = progress;
+        let ScanProgress { mut summary, mut skipped, is_cut } = progress;
         if is_cut {
-            left.add_missing(&state.left);
+            skipped.add_missing(&state.skipped);
         }
-        (summary.left, summary.more_left) = (left.list(), left.more);
-        self.report(&left, &state.left);
-        state.left = left;
+        (summary.skipped, summary.more_skipped) = (skipped.list(), skipped.more);
+        self.report(&skipped, &state.skipped);
+        state.skipped = skipped;
         Ok(summary)
     }
 
-    /// Takes every file, waiting a few seconds at most for those that are still being written. The
-    /// counts are of all scans; the rest is of the last.
+    /// Takes every file, and waits up to 11 seconds for files that are still being written.
+    /// Counts are summed over all scans; the other fields are of the last scan.
     ///
     /// # Errors
     /// The database failed.
@@ -237,13 +242,13 @@ impl Spool {
         at: &Arc<Directories>,
         renamed: &[String],
         changing: &mut ChangingFiles,
-        progress: &mut Progress,
+        progress: &mut ScanProgress,
     ) -> Result<(), StoreError> {
         let found = self.on_disk(at, scan::scan).await?;
-        for Left { name, why } in found.left.list() {
-            self.leave(progress, &name, &why);
+        for SkippedFile { name, why } in found.skipped.list() {
+            self.skip(progress, &name, &why);
         }
-        progress.left.more += found.left.more;
+        progress.skipped.more += found.skipped.more;
         let wall = self.clock.now().min(self.clock.machine_time());
         let now = ScanTime { wall, steady: self.clock.elapsed() };
         let plan = changing.plan(found.files, renamed, now);
@@ -251,20 +256,20 @@ impl Spool {
         (progress.summary.again_in, progress.is_cut) = (plan.again_in, plan.is_cut);
         let mut unfinished = HashSet::new();
         for file in plan.take {
-            // The earlier file of this name comes first.
+            // An earlier file of this name is not finished, and must be taken first.
             if unfinished.contains(&file.name) {
                 continue;
             }
             match self.take_file(at, file.clone(), &mut progress.summary).await {
                 Ok(()) => changing.forget(&file),
-                Err(Halt::Database(error)) => return Err(error),
-                Err(Halt::Stays(why)) => {
-                    self.leave(progress, &file.name, &why);
+                Err(TakeError::Database(error)) => return Err(error),
+                Err(TakeError::Skip(why)) => {
+                    self.skip(progress, &file.name, &why);
                     unfinished.insert(file.name);
                 }
-                Err(Halt::Changing) => {
+                Err(TakeError::Changing) => {
                     let delay = changing.note_change(&file, now);
-                    let again_in = delay.map_or(AGAIN, |delay| delay.min(AGAIN));
+                    let again_in = delay.map_or(REREAD_AFTER, |delay| delay.min(REREAD_AFTER));
                     let known = progress.summary.again_in;
                     progress.summary.again_in = Some(known.map_or(again_in, |known| known.min(again_in)));
                     if delay.is_some() {
@@ -278,15 +283,15 @@ impl Spool {
         Ok(())
     }
 
-    /// Returns the open directories; opens, creates and locks them where they are not open. An error
-    /// says why they cannot be used.
+    /// Returns the open directories. Opens, creates and locks them if they are not open. The inner
+    /// error says why they cannot be used.
     async fn directories(&self, state: &mut State) -> Result<Result<Arc<Directories>, String>, StoreError> {
         let (path, database) = (self.settings.dir.clone(), self.store.path().to_owned());
         let known = state.directories.take();
         let opened = self.worker.run(move || match known {
             Some(known) if known.is_at(&path) => Ok(known),
             known => {
-                // The lock is released with the handle: another process may be waiting for it.
+                // Release the lock with the handle, because another process may wait for it.
                 drop(known);
                 Directories::open(&path, &database).map(Arc::new)
             }
@@ -296,7 +301,7 @@ impl Spool {
         Ok(opened)
     }
 
-    /// Runs this on the thread that waits for disks.
+    /// Runs `work` on the thread for file operations.
     async fn on_disk<T: Send + 'static>(
         &self,
         at: &Arc<Directories>,
@@ -306,27 +311,24 @@ impl Spool {
         self.worker.run(move || work(&at)).await
     }
 
-    /// Notes that a file stays where it is.
-    fn leave(&self, progress: &mut Progress, name: &str, why: &str) {
-        progress.left.add(name, self.masker.text(why));
+    /// Notes that a file is skipped.
+    fn skip(&self, progress: &mut ScanProgress, name: &str, why: &str) {
+        progress.skipped.add(name, self.masker.text(why));
     }
 
-    /// Logs what the scan left, and the last one did not.
-    fn report(&self, left: &Leftovers, last: &Leftovers) {
-        // The first names of a growing mass of files differ from scan to scan: the scan that met the mass first has
-        // named enough.
-        let is_mass = left.more > 0 && last.more > 0;
-        for Left { name, why } in left.list() {
+    /// Logs the files that this scan skipped and the last one did not.
+    fn report(&self, skipped: &SkippedFiles, last: &SkippedFiles) {
+        // While very many files are skipped, the first names can differ from scan to scan. The
+        // first such scan has logged enough names.
+        let is_mass = skipped.more > 0 && last.more > 0;
+        for SkippedFile { name, why } in skipped.list() {
             if !is_mass && last.why(&name) != Some(&why) {
                 let file = self.masker.text(&name);
-                tracing::warn!(file, "{file} is left where it is: {why}");
+                tracing::warn!(file, "{file} is skipped: {why}");
             }
         }
-        if left.more > 0 && last.more == 0 {
-            tracing::warn!(
-                "{} more files are left where they are; `komoju-sync status` names the first",
-                left.more
-            );
+        if skipped.more > 0 && last.more == 0 {
+            tracing::warn!("{} more files are skipped; `komoju-sync status` names the first", skipped.more);
         }
     }
 }

@@ -266,7 +266,7 @@ impl World {
                 harness.inject(Fault::new(Effect::Reset { work }).call(Call::Create).once());
             }
             pusher.drain().await?;
-            spool.tend_receipts().await?;
+            spool.update_receipts().await?;
             // The log of the control may lose its end, too.
             if self.plan.synchronous == Synchronous::AsAsked {
                 self.recorder.ledger.log_is_at(store.read(changes::head).await?);

@@ -135,7 +135,7 @@ impl SpoolHarness {
 
     /// Returns the reason why a file was left. Panics if it was not left.
     fn why(summary: &ScanSummary, name: &str) -> String {
-        let left = summary.left.iter().find(|left| left.name == name);
+        let left = summary.skipped.iter().find(|left| left.name == name);
         left.unwrap_or_else(|| panic!("{name} is not in {summary:?}")).why.clone()
     }
 }

@@ -13,7 +13,7 @@ use komoju_sync::store::read::Record;
 use komoju_sync::store::state::account;
 use komoju_sync::store::{Reader, read};
 use komoju_sync::tasks::pull::Report;
-use komoju_sync::tasks::push::Drained;
+use komoju_sync::tasks::push::DrainSummary;
 use tokio_util::sync::CancellationToken;
 
 use crate::log;
@@ -63,7 +63,7 @@ fn deleted(changes: &[Record], by_us: bool) -> BTreeSet<String> {
 }
 
 /// The reports of a pass and of a drain that ran with it; `None` if the process crashed.
-type PassEnd = Option<(Option<Report>, Option<Drained>)>;
+type PassEnd = Option<(Option<Report>, Option<DrainSummary>)>;
 
 impl Process {
     async fn pass(&self, kind: PassKind) -> Option<Report> {
@@ -75,10 +75,10 @@ impl Process {
 
     /// Drains as `sync` and the daemon do: files are taken, due intents are attempted, and receipts
     /// are updated.
-    async fn drain(&self) -> Drained {
+    async fn drain(&self) -> DrainSummary {
         self.spool.drain(&CancellationToken::new()).await.unwrap();
         let drained = self.pusher.drain().await.unwrap();
-        self.spool.tend_receipts().await.unwrap();
+        self.spool.update_receipts().await.unwrap();
         drained
     }
 }
@@ -255,7 +255,7 @@ impl World<'_> {
             // Where the list leaves out living customers, more than the limit are requested. The
             // deletions recorded later are limited per day.
             let since = self.clock.now().checked_sub(COUNTED_FOR).unwrap();
-            let above_limit_at = self.look(|reader| unlisted::learnt(reader).unwrap()).above_limit_at;
+            let above_limit_at = self.look(|reader| unlisted::list_history(reader).unwrap()).above_limit_at;
             let most = match () {
                 () if holds_all && !is_decided_midway && !is_over => 0,
                 () if above_limit_at.is_some_and(|at| at > since) => budget(report.tally.pages),

@@ -16,7 +16,7 @@ use komoju_sync::secret::SecretKey;
 use komoju_sync::store::log::holds::Decision;
 use komoju_sync::store::log::passes;
 use komoju_sync::store::{OperatorConnection, Reader, Store};
-use komoju_sync::tasks::Echoes;
+use komoju_sync::tasks::InFlightPushes;
 use komoju_sync::tasks::pull::{Pull, Settings};
 use komoju_sync::tasks::push::{PushSettings, Pusher};
 use komoju_sync::tasks::spool::{Spool, SpoolSettings};
@@ -195,7 +195,7 @@ impl<'a> World<'a> {
             seed: self.seed,
         };
         let clock: Arc<dyn Clock> = self.clock.clone();
-        let echoes = Arc::<Echoes>::default();
+        let in_flight = Arc::<InFlightPushes>::default();
         let stop = CancellationToken::new();
         let spool_settings = SpoolSettings { dir: self.place.spool(), enabled: self.enabled };
         let spool = Spool::new(Arc::clone(&store), Some(&key), Arc::clone(&clock), spool_settings);
@@ -207,10 +207,18 @@ impl<'a> World<'a> {
             settings,
             stop.clone(),
         )
-        .with_echoes(Arc::clone(&echoes));
+        .with_in_flight(Arc::clone(&in_flight));
         let signals = Arc::default();
-        let pusher =
-            Pusher::new(Arc::clone(&store), remote(true), key, clock, push_settings, stop, echoes, signals);
+        let pusher = Pusher::new(
+            Arc::clone(&store),
+            remote(true),
+            key,
+            clock,
+            push_settings,
+            stop,
+            in_flight,
+            signals,
+        );
         let at = time::written(self.clock.now());
         self.place.runtime.block_on(async {
             store.write(move |tx| passes::close_orphans(tx, &at)).await.unwrap();

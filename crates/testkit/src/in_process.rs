@@ -15,9 +15,9 @@ use komoju_sync::remote::Http;
 use komoju_sync::secret::SecretKey;
 use komoju_sync::store::log::verify::verify;
 use komoju_sync::store::{Reader, Store, read};
-use komoju_sync::tasks::Echoes;
+use komoju_sync::tasks::InFlightPushes;
 use komoju_sync::tasks::pull::{DryRun, PlannedWrite, Pull, Report, Settings};
-use komoju_sync::tasks::push::{Drained, PushSettings, Pusher, Signals};
+use komoju_sync::tasks::push::{DrainSummary, PushSettings, Pusher, Signals};
 use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -38,7 +38,7 @@ pub struct InProcess {
     /// The clock of the product.
     pub clock: Arc<ManualClock>,
     /// The pushes in flight, for passes.
-    pub echoes: Arc<Echoes>,
+    pub in_flight: Arc<InFlightPushes>,
     /// Wakes the pusher.
     pub signals: Arc<Signals>,
     /// The settings of each new pusher.
@@ -78,7 +78,7 @@ impl InProcess {
             sandbox,
             directory,
             clock: Arc::new(ManualClock::at(start)),
-            echoes: Arc::default(),
+            in_flight: Arc::default(),
             signals: Arc::default(),
             settings,
             key,
@@ -102,7 +102,7 @@ impl InProcess {
     /// Simulates a restart of the process: only the files are kept.
     pub fn restart(&mut self) {
         self.store = None;
-        self.echoes = Arc::default();
+        self.in_flight = Arc::default();
         self.store = Some(Arc::new(Store::open(&self.database()).unwrap()));
     }
 
@@ -140,19 +140,19 @@ impl InProcess {
             Arc::clone(&self.clock) as Arc<dyn Clock>,
             self.settings.clone(),
             stop,
-            Arc::clone(&self.echoes),
+            Arc::clone(&self.in_flight),
             Arc::clone(&self.signals),
         )
     }
 
     /// Drains the outbox once, as a new process.
-    pub async fn drain(&mut self) -> Drained {
+    pub async fn drain(&mut self) -> DrainSummary {
         let base_url = self.sandbox.base_url();
         self.drain_at(&base_url).await
     }
 
     /// Drains the outbox once, to this address.
-    pub async fn drain_at(&mut self, base_url: &str) -> Drained {
+    pub async fn drain_at(&mut self, base_url: &str) -> DrainSummary {
         let pusher = self.pusher_at(base_url, CancellationToken::new());
         pusher.recover().await.unwrap();
         pusher.drain().await.unwrap()
@@ -211,7 +211,7 @@ impl InProcess {
         let key = Arc::new(SecretKey::parse(&self.key).unwrap());
         let remote = Arc::new(self.remote_at(&self.sandbox.base_url()));
         Pull::new(self.store(), remote, key, clock, settings, CancellationToken::new())
-            .with_echoes(Arc::clone(&self.echoes))
+            .with_in_flight(Arc::clone(&self.in_flight))
     }
 
     /// Runs one sweep.

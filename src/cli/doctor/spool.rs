@@ -10,7 +10,7 @@ use super::rules::{FileKind, broken};
 use super::{DoctorFinding, Exit, permissions, quoted};
 use crate::config::Outbound;
 use crate::store::{self, Reader};
-use crate::tasks::spool::{self, Left, Overview, Taker};
+use crate::tasks::spool::{self, Overview, SkippedFile, SpoolUser};
 
 const CHECK: &str = "spool";
 
@@ -35,7 +35,7 @@ pub(super) fn check(
     let found = permissions::directory(path);
     let found = found.and_then(|directory| std::fs::read_dir(path).map(|_| directory));
     let may_read = |file: &Metadata| users.service.may(READ, &Ownership::of(file));
-    let taker = Taker { name: &users.service.name, may_read: &may_read };
+    let taker = SpoolUser { name: &users.service.name, may_read: &may_read };
     classify(path, found, Overview::read_for(&taker, path, database, Some(problem)), users)
 }
 
@@ -67,7 +67,7 @@ fn classify(
             format!("chmod {right:04o} {}", quoted(path)),
         );
     }
-    for Left { name, why } in overview.stuck.iter().take(MOST_NAMED) {
+    for SkippedFile { name, why } in overview.stuck.iter().take(MOST_NAMED) {
         findings.warn(format!("the file {name} stays in {shown}"), format!("it {why}"));
     }
     let more = overview.stuck.len().saturating_sub(MOST_NAMED) as u64 + overview.more_stuck;
@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn many_files_are_a_number() {
-        let stuck = (0..11).map(|n| Left { name: n.to_string(), why: "is a pipe".to_owned() }).collect();
+        let stuck =
+            (0..11).map(|n| SkippedFile { name: n.to_string(), why: "is a pipe".to_owned() }).collect();
         let overview = Overview { stuck, more_stuck: 1, ..Overview::default() };
         let findings = classified(Ok(owned(990, 991, 0o3770)), overview);
         assert_eq!(findings.len(), 11);

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::daemon;
 use crate::remote::Http;
 use crate::store::Reader;
-use crate::tasks::pull::{Planned, Pull};
+use crate::tasks::pull::{PlannedEffect, Pull};
 use komoju_core::plan::writes::Write;
 use komoju_core::{Kind, PassKind};
 
@@ -35,14 +35,14 @@ struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, planned: &Planned) {
+    fn add(&mut self, planned: &PlannedEffect) {
         match planned {
-            Planned::Change(Write::Record { kind: Kind::Created, .. }) => self.created += 1,
-            Planned::Change(Write::Record { kind: Kind::Updated, .. }) => self.updated += 1,
-            Planned::Change(Write::Record { kind: Kind::Restored, .. }) => self.restored += 1,
-            Planned::Change(Write::Delete { .. }) => self.deleted += 1,
-            Planned::Change(_) => {}
-            Planned::Hold(..) => self.held += 1,
+            PlannedEffect::Change(Write::Record { kind: Kind::Created, .. }) => self.created += 1,
+            PlannedEffect::Change(Write::Record { kind: Kind::Updated, .. }) => self.updated += 1,
+            PlannedEffect::Change(Write::Record { kind: Kind::Restored, .. }) => self.restored += 1,
+            PlannedEffect::Change(Write::Delete { .. }) => self.deleted += 1,
+            PlannedEffect::Change(_) => {}
+            PlannedEffect::Hold(..) => self.held += 1,
         }
     }
 }

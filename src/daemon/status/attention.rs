@@ -100,7 +100,7 @@ fn list(list: &ListState, consistency_s: u32, now: Timestamp) -> [Option<Attenti
 fn files(spool: &spool::Overview) -> impl Iterator<Item = Attention> {
     let blocked = spool.problem.clone().map(Attention::SpoolBlocked);
     let stuck = spool.stuck.iter().cloned();
-    let stuck = stuck.map(|spool::Left { name, why }| Attention::StuckFile { name, why });
+    let stuck = stuck.map(|spool::SkippedFile { name, why }| Attention::StuckFile { name, why });
     let refused = spool.refused.iter().cloned().map(Attention::RefusedFile);
     blocked.into_iter().chain(stuck).chain(refused)
 }

@@ -204,7 +204,7 @@ pub fn each_live_before(
 
 /// Which customers [`live_from`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Among {
+pub enum LiveFilter {
     /// All live customers.
     All,
     /// All live customers but those whose deletion an operator approved. They are the canaries
@@ -220,12 +220,19 @@ pub fn last_row(conn: &Conn) -> Result<i64, StoreError> {
 /// Returns up to `count` live customers that can be requested, from this row on, then from the
 /// first row. Those whose deletion is held, approved or rejected come last, because most of them
 /// are gone.
-pub fn live_from(conn: &Conn, row: i64, count: usize, among: Among) -> Result<Vec<CustomerId>, StoreError> {
+pub fn live_from(
+    conn: &Conn,
+    row: i64,
+    count: usize,
+    filter: LiveFilter,
+) -> Result<Vec<CustomerId>, StoreError> {
     const DOUBTFUL: &str =
         "(SELECT customer_id FROM held_customer WHERE state IN ('held', 'approved', 'rejected'))";
-    let approved = match among {
-        Among::All => "",
-        Among::Unapproved => "AND id NOT IN (SELECT customer_id FROM held_customer WHERE state = 'approved')",
+    let approved = match filter {
+        LiveFilter::All => "",
+        LiveFilter::Unapproved => {
+            "AND id NOT IN (SELECT customer_id FROM held_customer WHERE state = 'approved')"
+        }
     };
     let mut ids = Vec::with_capacity(count);
     for standing in [format!("NOT IN {DOUBTFUL}"), format!("IN {DOUBTFUL} {approved}")] {

@@ -22,7 +22,7 @@ const LARGEST_OFFSET: SignedDuration = SignedDuration::from_hours(24);
 
 /// What the sweeps have learned about the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Learnt {
+pub struct ListHistory {
     /// How many sweeps have read the list to its end.
     pub sweeps: i64,
     /// How many of the last ones in a row had further rounds that showed no new customer.
@@ -32,28 +32,28 @@ pub struct Learnt {
 }
 
 /// Returns what the sweeps have learned.
-pub fn learnt(conn: &Conn) -> Result<Learnt, StoreError> {
-    let learnt = conn.query_row("SELECT sweeps, vain_sweeps, above_limit_at FROM meta", [], |row| {
+pub fn list_history(conn: &Conn) -> Result<ListHistory, StoreError> {
+    let history = conn.query_row("SELECT sweeps, vain_sweeps, above_limit_at FROM meta", [], |row| {
         let above: Option<String> = row.get(2)?;
         let above_limit_at = above.as_deref().and_then(time::read);
-        Ok(Learnt { sweeps: row.get(0)?, vain_sweeps: row.get(1)?, above_limit_at })
+        Ok(ListHistory { sweeps: row.get(0)?, vain_sweeps: row.get(1)?, above_limit_at })
     });
-    Ok(learnt?)
+    Ok(history?)
 }
 
 /// Writes what the sweeps have learned, and what is imprecise about the list. There is one phrase
 /// for each imprecision; `ignores_page` says that the second page repeats the first.
-pub fn note_learnt(
+pub fn note_list_history(
     tx: &Tx<'_>,
-    learnt: &Learnt,
+    history: &ListHistory,
     phrases: &[String],
     ignores_page: bool,
 ) -> Result<(), StoreError> {
     let report = (!phrases.is_empty()).then(|| serde_json::to_string(phrases).unwrap_or_default());
-    let above_limit_at = learnt.above_limit_at.map(time::written);
+    let above_limit_at = history.above_limit_at.map(time::written);
     tx.execute(
         "UPDATE meta SET sweeps = ?1, vain_sweeps = ?2, above_limit_at = ?3, list_report = ?4, page_ignored = ?5",
-        params![learnt.sweeps, learnt.vain_sweeps, above_limit_at, report, ignores_page],
+        params![history.sweeps, history.vain_sweeps, above_limit_at, report, ignores_page],
     )?;
     Ok(())
 }

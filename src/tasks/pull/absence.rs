@@ -1,32 +1,34 @@
-//! Missing customers: carries out what [`komoju_core::plan::absence`] decides, one step after the other.
+//! Missing customers: performs the steps that [`komoju_core::plan::absence`] decides, one at a
+//! time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::ask::Found;
 use super::page::plan_lookup;
-use super::{Failure, Pass, Phase, Progress, Pull};
+use super::requests::CustomerLookup;
+use super::{Failure, Pass, PassProgress, Phase, Pull};
 use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::holds::{self, HoldEnd};
 use crate::store::log::unlisted;
-use crate::tasks::echoes::Asked;
+use crate::tasks::in_flight::RequestMark;
 use komoju_core::plan::absence::{self, AbsenceCheck, COUNTED_FOR, Findings, LookupAnswer, Step};
 use komoju_core::plan::lag::Occasion;
 use komoju_core::{Customer, CustomerId, Origin, PassKind};
 
-/// What became of deletions that are proven.
-struct Recorded {
-    /// How many are recorded.
+/// The result of recording proven deletions.
+struct RecordedDeletions {
+    /// The number of recorded deletions.
     deleted: u64,
-    /// Rows for which there was no room.
+    /// The rows that are proven and exceed the limit.
     excess: Vec<i64>,
 }
 
 impl<R: Remote> Pull<R> {
-    /// Carries out a check. What is proven stays recorded if it fails midway. `origin` is that of the deletions.
+    /// Performs a check. Deletions that are recorded remain if a later step fails. `origin` is the
+    /// origin of the deletions.
     pub(super) async fn check_absence(
         &self,
         pass: &mut Pass,
@@ -43,11 +45,11 @@ impl<R: Remote> Pull<R> {
                     check.answered(requested_at, answer);
                     done += 1;
                     let of = done + check.left().min(pass.budget.left());
-                    self.progress.send_replace(Progress { phase: Phase::Asking, done, of });
+                    self.progress.send_replace(PassProgress { phase: Phase::Verifying, done, of });
                 }
                 Step::Canary(id) => {
-                    let found = self.ask_one(pass, &id).await?;
-                    let exists = matches!(found, Found::Alive(_));
+                    let found = self.request_one(pass, &id).await?;
+                    let exists = matches!(found, CustomerLookup::Alive(_));
                     check.canary_answered(exists.then(|| self.clock.elapsed()));
                 }
                 Step::Record { rows, room } => {
@@ -62,44 +64,45 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// Requests the customer in a row of the mirror, and records it where it exists. Returns when it was requested, by the steady
-    /// clock, and the answer.
+    /// Requests the customer in a row of the mirror, and records it if it exists. Returns the time
+    /// of the request, by the steady clock, and the answer.
     async fn look_up_row(&self, pass: &mut Pass, row: i64) -> Result<(Duration, LookupAnswer), Failure> {
-        let id = self.look(move |view| view.live_id_of(row)).await?;
-        // After the wait for the database, which may be long: the age of a 404 counts from its request.
+        let id = self.read_mirror(move |view| view.live_id_of(row)).await?;
+        // Read the clock after the database, which may block for long: the age of a 404 counts from
+        // its request.
         let requested_at = self.clock.elapsed();
         let Some(id) = id else { return Ok((requested_at, LookupAnswer::NotLive)) };
-        let asked = self.asking();
-        let answer = match self.ask_one(pass, &id).await? {
-            Found::Alive(customer) => {
-                self.record_alive(pass, asked, customer).await?;
+        let request = self.mark_request();
+        let answer = match self.request_one(pass, &id).await? {
+            CustomerLookup::Alive(customer) => {
+                self.record_alive(pass, request, customer).await?;
                 LookupAnswer::Exists
             }
-            Found::Unreadable(bad) => {
+            CustomerLookup::Unreadable(bad) => {
                 self.record_unreadable(pass, &id, bad).await?;
                 LookupAnswer::Unreadable
             }
-            Found::Gone => LookupAnswer::Gone,
-            Found::Unclear(why) => {
-                tracing::warn!("{why}; whether this customer is gone is not proven");
+            CustomerLookup::Gone => LookupAnswer::Gone,
+            CustomerLookup::Unclear(why) => {
+                tracing::warn!("{why}; the deletion of this customer is not proven");
                 LookupAnswer::Unclear
             }
         };
         Ok((requested_at, answer))
     }
 
-    /// Requests one customer, within the pass's budget and patience.
-    async fn ask_one(&self, pass: &mut Pass, id: &CustomerId) -> Result<Found, Failure> {
+    /// Requests one customer, within the budget of the pass.
+    async fn request_one(&self, pass: &mut Pass, id: &CustomerId) -> Result<CustomerLookup, Failure> {
         let found = self.look_up(id, pass.budget.tries()).await?;
-        pass.budget.spend(!matches!(found, Found::Unclear(_)));
+        pass.budget.spend(!matches!(found, CustomerLookup::Unclear(_)));
         Ok(found)
     }
 
-    /// Records a customer that the list did not show and that exists.
+    /// Records the state of a customer that exists although the list did not show it.
     async fn record_alive(
         &self,
         pass: &mut Pass,
-        asked: Arc<Asked>,
+        request: Arc<RequestMark>,
         customer: Customer,
     ) -> Result<(), StoreError> {
         let consistency = self.settings.consistency;
@@ -109,7 +112,7 @@ impl<R: Remote> Pull<R> {
             if let Some(sweep) = sweep {
                 view.note_verified(customer.id(), sweep)?;
             }
-            plan_lookup(view, &asked, customer, Occasion::Pass, consistency).map(drop)
+            plan_lookup(view, &request, customer, Occasion::Pass, consistency).map(drop)
         })
         .await
     }
@@ -121,14 +124,15 @@ impl<R: Remote> Pull<R> {
         origin: Origin,
         rows: Vec<i64>,
         room: u64,
-    ) -> Result<Recorded, StoreError> {
-        let asked = Arc::clone(&pass.asked);
+    ) -> Result<RecordedDeletions, StoreError> {
+        let request = Arc::clone(&pass.started);
         self.step(pass, origin, move |view, _| {
-            let mut recorded = Recorded { deleted: 0, excess: Vec::new() };
+            let mut recorded = RecordedDeletions { deleted: 0, excess: Vec::new() };
             for row in rows {
                 let Some(id) = view.live_id_of(row)? else { continue };
-                // Our own push is newer, or is about to be. And an operator may have rejected the deletion meanwhile.
-                if asked.is_before_push_of(&id) || holds::is_rejected(view.conn(), &id)? {
+                // Our own push is newer, or is in flight. An operator may also have rejected the
+                // deletion meanwhile.
+                if request.is_before_push_of(&id) || holds::is_rejected(view.conn(), &id)? {
                     continue;
                 }
                 if recorded.deleted == room {
@@ -143,32 +147,33 @@ impl<R: Remote> Pull<R> {
         .await
     }
 
-    /// Notes that the list leaves out customers that exist; returns how many deletions may be recorded from here on.
+    /// Notes that the list leaves out existing customers. Returns how many deletions may still be
+    /// recorded.
     async fn note_imprecise(&self, pass: &mut Pass, suspects: u64) -> Result<u64, StoreError> {
         let live = pass.live_before;
         tracing::warn!(
             suspects,
             live,
-            "the list leaves out {suspects} of {live} customers, and at least one of them exists: they are verified \
-             by single requests"
+            "the list leaves out {suspects} of {live} customers, and at least one of them exists: verifying with \
+             single requests"
         );
-        // Before a deletion is recorded: a stop must not lose it.
+        // Write the note before a deletion is recorded, because a stop must not lose it.
         let now = self.clock.now();
-        pass.learnt.above_limit_at = Some(now);
+        pass.list_history.above_limit_at = Some(now);
         self.note(move |tx| unlisted::note_above_limit(tx, now)).await?;
         self.room(pass).await
     }
 
-    /// How many deletions this sweep may record.
+    /// Returns how many deletions this sweep may record.
     pub(super) async fn room(&self, pass: &Pass) -> Result<u64, StoreError> {
         let since = self.clock.now().checked_sub(COUNTED_FOR).unwrap_or(Timestamp::MIN);
-        let is_imprecise = pass.learnt.above_limit_at.is_some_and(|at| at > since);
+        let is_imprecise = pass.list_history.above_limit_at.is_some_and(|at| at > since);
         let recorded =
-            if is_imprecise { self.look(move |view| view.deletions_since(since)).await? } else { 0 };
+            if is_imprecise { self.read_mirror(move |view| view.deletions_since(since)).await? } else { 0 };
         Ok(absence::room(self.limit(pass), is_imprecise, recorded))
     }
 
-    /// How many suspects a sweep may settle by itself.
+    /// Returns how many suspects a sweep may settle without an operator.
     pub(super) fn limit(&self, pass: &Pass) -> u64 {
         absence::limit(pass.live_before, self.settings.max_delete_count, self.settings.max_delete_percent)
     }

@@ -1,10 +1,10 @@
-//! The account guard: before a pass reads anything, checks that the key reads this mirror's account.
+//! The account guard: checks before each pass that the key reads the account of this mirror.
 
-use super::ask::Found;
+use super::requests::CustomerLookup;
 use super::{Failure, Pull};
 use crate::remote::Remote;
 use crate::store::Tx;
-use crate::store::log::mirror::Among;
+use crate::store::log::mirror::LiveFilter;
 use crate::store::state::account::{self, BoundAccount};
 use komoju_core::plan::absence::LookupAnswer;
 use komoju_core::plan::account::{AccountPlan, Binding, KNOWN_REQUESTED, KeyMatch};
@@ -12,9 +12,12 @@ use komoju_core::plan::retry::TRIES;
 use komoju_core::time;
 
 impl<R: Remote> Pull<R> {
-    /// Fails if the key may read another account. Binds it to the database where it is proven to read this one.
+    /// Checks the key, and binds a new key to the database once it is proven to read this account.
+    ///
+    /// # Errors
+    /// The key reads another account, or it is not proven yet that it reads this one.
     pub(super) async fn check_account(&self) -> Result<(), Failure> {
-        let (account, live) = self.look(|view| Ok((view.account()?, view.live_count()?))).await?;
+        let (account, live) = self.read_mirror(|view| Ok((view.account()?, view.live_count()?))).await?;
         let salt = account.as_ref().map_or_else(|| rand::random::<[u8; 16]>().to_vec(), |a| a.salt.clone());
         let fingerprint = self.key.salted_fingerprint(&salt);
         let stopped = account.as_ref().and_then(|account| account.stopped.as_ref());
@@ -28,7 +31,7 @@ impl<R: Remote> Pull<R> {
         match AccountPlan::new(binding, &fingerprint) {
             AccountPlan::Proceed => Ok(()),
             AccountPlan::Resume => {
-                tracing::info!("the key that this database is bound to is back");
+                tracing::info!("the key is again the one that this database is bound to");
                 Ok(self.note(account::resume).await?)
             }
             AccountPlan::TakeOver => {
@@ -43,19 +46,19 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// Requests customers of the mirror with a new key, until one exists. `known` is the account that the key would be bound to, and
-    /// `bound` the one that it is bound to.
+    /// Requests customers of the mirror with a new key, until one exists. `known` is the account
+    /// row for the new key, and `bound` is the current one.
     async fn request_known(&self, known: BoundAccount, bound: Option<BoundAccount>) -> Result<(), Failure> {
         let (mut answers, mut failure) = (Vec::new(), None);
-        for id in self.some_live(KNOWN_REQUESTED, Among::All).await? {
-            // Only this customer may fail: the others are tried once.
+        for id in self.random_live(KNOWN_REQUESTED, LiveFilter::All).await? {
+            // After one failure the others get a single try.
             let tries = if failure.is_none() { TRIES } else { 1 };
             answers.push(match self.look_up(&id, tries).await? {
-                Found::Alive(_) => LookupAnswer::Exists,
-                Found::Unreadable(bad) if bad.id.is_some() => LookupAnswer::Unreadable,
-                Found::Unreadable(_) => LookupAnswer::Unclear,
-                Found::Gone => LookupAnswer::Gone,
-                Found::Unclear(why) => {
+                CustomerLookup::Alive(_) => LookupAnswer::Exists,
+                CustomerLookup::Unreadable(bad) if bad.id.is_some() => LookupAnswer::Unreadable,
+                CustomerLookup::Unreadable(_) => LookupAnswer::Unclear,
+                CustomerLookup::Gone => LookupAnswer::Gone,
+                CustomerLookup::Unclear(why) => {
                     failure = Some(Box::new(why));
                     LookupAnswer::Unclear
                 }
@@ -66,7 +69,7 @@ impl<R: Remote> Pull<R> {
         }
         match KeyMatch::new(&answers) {
             KeyMatch::Same => {
-                tracing::info!("a new key reads the same account; it is accepted");
+                tracing::info!("new key accepted: it reads the same account");
                 self.plan_account(known.clone());
                 let bind =
                     move |tx: &Tx<'_>| account::bind(tx, &known.salt, &known.fingerprint, &known.bound_at);

@@ -1,53 +1,53 @@
-//! The answer to a request for a page or a part of one, as the pass applies it.
+//! The answer to a request for a page, or for a part of one, as the pass applies it.
 
 use std::sync::Arc;
 
-use crate::tasks::echoes::Asked;
+use crate::tasks::in_flight::RequestMark;
 use komoju_core::plan::parts::{Part, Parts};
 use komoju_core::{Customer, Page};
 
-/// A page as it came, or one of its parts.
-pub(super) struct Answer {
+/// A received page, or a part of one.
+pub(super) struct PageAnswer {
     pub(super) page: Page,
-    /// Where on the list its positions are.
-    pub(super) place: Place,
-    /// Whether it is a page, or one of its parts.
+    /// The place of its customers in the list.
+    pub(super) offset: PageOffset,
+    /// Whether it is a whole page, and not a part of one.
     pub(super) is_page: bool,
     /// When it was requested.
-    pub(super) asked: Arc<Asked>,
-    /// Its customers, where they were read in advance because most are news.
+    pub(super) request: Arc<RequestMark>,
+    /// Its customers, if they were parsed in advance because most are new.
     pub(super) read: Option<Vec<Customer>>,
 }
 
-impl Answer {
-    /// The answer to a request for a part of a page.
-    pub(super) fn of_part(page: Page, asked: Arc<Asked>, place: Place) -> Self {
-        Self { page, place, is_page: false, asked, read: None }
+impl PageAnswer {
+    /// Returns the answer to a request for a part of a page.
+    pub(super) fn of_part(page: Page, request: Arc<RequestMark>, offset: PageOffset) -> Self {
+        Self { page, offset, is_page: false, request, read: None }
     }
 }
 
-/// Where the customers of an answer stand in the list.
+/// The place of an answer's customers in the list.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct PageOffset {
     pub(super) page: u64,
-    /// How many customers of that page stand before them.
+    /// The number of customers on that page before them.
     before: u64,
 }
 
-impl Place {
-    /// Of a whole page.
+impl PageOffset {
+    /// Returns the offset of a whole page.
     pub(super) fn of_page(page: u64) -> Self {
         Self { page, before: 0 }
     }
 
-    /// Of a part of a page.
+    /// Returns the offset of a part of a page.
     pub(super) fn of_part(parts: &Parts, part: Part) -> Self {
         let (page, first) = parts.place(part, 1);
         Self { page, before: first - 1 }
     }
 
-    /// Page and position of the customer at this position of the answer.
-    pub(super) fn of(&self, position: u64) -> (u64, u64) {
+    /// Returns the page and the position on it of the customer at `position` of the answer, from 1.
+    pub(super) fn position(&self, position: u64) -> (u64, u64) {
         (self.page, self.before + position)
     }
 }

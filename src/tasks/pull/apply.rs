@@ -1,4 +1,4 @@
-//! Applying a plan: each write in its order. Nothing is decided here.
+//! Applies a plan: each write, in order. This module decides nothing.
 
 use crate::store::log::changes::Recorder;
 use crate::store::log::{holds, lag, mirror, unchanged, unlisted, unreadable};
@@ -6,7 +6,7 @@ use crate::store::{StoreError, Tx};
 use komoju_core::plan::writes::{Write, WritePlan};
 use komoju_core::{CustomerId, Kind};
 
-/// Applies a plan in the caller's transaction. `at` is when its reason was seen.
+/// Applies a plan in the caller's transaction. `at` is when its cause was observed.
 pub(super) fn apply(
     tx: &Tx<'_>,
     recorder: &mut Recorder<'_, '_>,
@@ -19,13 +19,13 @@ pub(super) fn apply(
 fn apply_one(tx: &Tx<'_>, recorder: &mut Recorder<'_, '_>, write: Write, at: &str) -> Result<(), StoreError> {
     match write {
         Write::Record { kind, customer, row, listed, .. } => {
-            // A first import is fast only if nothing is looked up for a new customer.
+            // Do not look up a new customer: a first import would be slow.
             let before = match kind {
                 Kind::Created => None,
                 _ => mirror::find(tx, customer.id())?,
             };
             let recorded = recorder.record(kind, &customer, before)?;
-            // What the pass has marked goes by this row.
+            // The marks of the pass use the planned row.
             if recorded != row {
                 let id = customer.id();
                 let why = format!("customer {id} is in row {recorded}, and was planned for row {row}");

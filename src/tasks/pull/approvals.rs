@@ -1,5 +1,8 @@
-//! Held deletions that an operator approved: each customer is requested again, and recorded as deleted only if it is still gone. One
-//! without a usable answer stays approved, for the next pass, and holds up nothing else: the list is read first.
+//! Approved deletions: requests each customer again, and records its deletion only if it is still
+//! gone.
+//!
+//! A customer without a usable answer is left approved for the next pass. It delays no page,
+//! because the list is read first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,30 +12,34 @@ use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::holds::HoldEnd;
-use crate::store::log::mirror::Among;
+use crate::store::log::mirror::LiveFilter;
 use crate::store::log::unlisted;
 use komoju_core::Origin;
 use komoju_core::plan::absence::{AbsenceCheck, CANARIES, Canaries};
 use komoju_core::plan::rows::RowSet;
 use komoju_core::words::count;
 
-/// How many are settled before the next are looked up.
+/// BATCH controls how many approved customers are settled before the next ones are read.
 const BATCH: u32 = 16;
 
-/// After so many questions without a usable answer the rest is left for the next pass.
+/// MOST_UNCLEAR limits the requests without a usable answer. After that the remaining customers are
+/// left for the next pass.
 const MOST_UNCLEAR: usize = 64;
 
-/// Where questions bring no usable answers, the rest is left for the next pass after so long.
+/// LONGEST_WITHOUT_ANSWERS limits the time if any request got no usable answer. After that the
+/// remaining customers are left for the next pass.
 const LONGEST_WITHOUT_ANSWERS: Duration = Duration::from_secs(120);
 
 impl<R: Remote> Pull<R> {
-    /// Settles what was approved since the last pass. What cannot be proven stays approved, for the next pass.
+    /// Settles the approved deletions. A deletion that cannot be proven is left approved for the
+    /// next pass.
     pub(super) async fn settle_approved(&self, pass: &mut Pass) -> Result<(), Failure> {
         let began = self.clock.elapsed();
-        // Each pass begins with somebody else, so that those who cannot be asked do not keep all others waiting.
-        let Some(start) = self.some_approved().await? else { return Ok(()) };
+        // Start each pass at another customer, so that customers without a usable answer do not
+        // block the others.
+        let Some(start) = self.random_approved().await? else { return Ok(()) };
         let (times, consistency) = (self.times(), self.settings.consistency);
-        let young = self.look(move |view| unlisted::young(view.conn(), consistency, times)).await?;
+        let young = self.read_mirror(move |view| unlisted::young(view.conn(), consistency, times)).await?;
         let young = Arc::new(young);
         for (from, until) in [(start.clone(), None), (String::new(), Some(start))] {
             let mut after = from;
@@ -48,10 +55,11 @@ impl<R: Remote> Pull<R> {
         Ok(())
     }
 
-    /// Some approved customer's id, or the empty text before them all; `None` where nobody is approved.
-    async fn some_approved(&self) -> Result<Option<String>, StoreError> {
+    /// Returns the id of a random approved customer, or an empty text to start before all of them.
+    /// `None` if no deletion is approved.
+    async fn random_approved(&self) -> Result<Option<String>, StoreError> {
         let roll = self.roll();
-        let found = self.look(move |view| match view.approved_count()? {
+        let found = self.read_mirror(move |view| match view.approved_count()? {
             0 => Ok(None),
             count => {
                 let skipped = u32::try_from(roll % count).unwrap_or(0);
@@ -62,7 +70,8 @@ impl<R: Remote> Pull<R> {
         found.await
     }
 
-    /// Settles a batch of those after `after` and up to `until`; returns the last of it, or that there is nobody left to ask now.
+    /// Settles a batch of the customers after `after` and up to `until`. Returns the last id of the
+    /// batch; `None` if no customer is left, or if more requests can prove nothing now.
     async fn settle_batch(
         &self,
         pass: &mut Pass,
@@ -88,13 +97,14 @@ impl<R: Remote> Pull<R> {
         };
         let cause = self.cause(Origin::Lookup, Some(pass.id));
         let ((last, approved), _) = self.plan_and_apply(cause, plan, |_, _, _| Ok(())).await?;
-        let answered = self.ask_approved(pass, approved).await?;
+        let answered = self.request_approved(pass, approved).await?;
         Ok(last.filter(|_| answered))
     }
 
-    /// Requests the customers in these rows; returns whether requesting more can prove anything now.
-    async fn ask_approved(&self, pass: &mut Pass, approved: Vec<i64>) -> Result<bool, Failure> {
-        let canaries = self.some_live(CANARIES, Among::Unapproved).await?;
+    /// Requests the customers in these rows. Returns `false` if more requests can prove nothing
+    /// now, because no canary answers.
+    async fn request_approved(&self, pass: &mut Pass, approved: Vec<i64>) -> Result<bool, Failure> {
+        let canaries = self.random_live(CANARIES, LiveFilter::Unapproved).await?;
         let canaries = if canaries.is_empty() { Canaries::NoneLeft } else { Canaries::Among(canaries) };
         let check = AbsenceCheck::of_approved(approved, canaries);
         let findings = self.check_absence(pass, check, Origin::Lookup).await?;
@@ -102,7 +112,7 @@ impl<R: Remote> Pull<R> {
         if left > 0 {
             tracing::warn!(
                 customers = left,
-                "{} not recorded: what was answered proves nothing; the next pass requests them again",
+                "{} not recorded: the answers prove nothing; the next pass requests the customers again",
                 count(left, "approved deletion")
             );
         }

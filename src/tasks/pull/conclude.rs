@@ -1,7 +1,9 @@
-//! The end of a list that was read to its end: which customers are missing, and what is proven about them.
+//! The conclusions of a sweep: which customers the list did not show, and what is proven about
+//! them.
 //!
 //! ```text
-//!   mirror − listed ─▶ missing ─▶ plan ─▶ requested, recorded ─▶ one closing transaction: holds, sources, what was learnt
+//!   mirror − listed ─▶ missing ─▶ plan ─▶ requests, deletions ─▶ null sources
+//!     ─▶ one closing transaction: holds, history of the list
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,7 +14,7 @@ use rand::seq::SliceRandom;
 
 use super::marks::Marks;
 use super::mirror::Mirror;
-use super::pages::Rounds;
+use super::pages::RoundsSummary;
 use super::view::View;
 use super::{Failure, Pass, Pull};
 use crate::remote::Remote;
@@ -21,61 +23,67 @@ use crate::store::file::indexes;
 use crate::store::log::holds;
 use crate::store::log::unlisted::{self, SWEEPS_WITHOUT_REQUEST};
 use crate::store::log::{busy_fields, mirror, unreadable};
-use crate::tasks::echoes::Asked;
+use crate::tasks::in_flight::RequestMark;
 use komoju_core::plan::absence::{AbsenceCheck, AbsencePlan, DeletePolicy, HoldReason};
 use komoju_core::plan::lag::Consistency;
 use komoju_core::plan::rows::RowSet;
 use komoju_core::plan::sighting;
 use komoju_core::{CustomerId, Kind, Origin, Outcome, Tally, time};
 
-/// ROWS_AT_ONCE and BYTES_AT_ONCE control how many customers without a source are planned in one step: other writers wait for its end,
-/// and an update in a plan takes several times the memory of its body.
+/// ROWS_AT_ONCE limits the customers without a source that are planned in one step, because other
+/// writers wait for its end.
 const ROWS_AT_ONCE: usize = 10_000;
+
+/// BYTES_AT_ONCE limits their bodies, because an update in a plan takes several times the memory of
+/// its body.
 const BYTES_AT_ONCE: usize = 512 << 10;
 
-/// The customers that a sweep misses, by their rows in the mirror.
-struct Missing {
-    /// Live since before the sweep and not listed by it.
+/// The customers that a sweep did not list, by their rows in the mirror.
+struct MissingCustomers {
+    /// Live since before the sweep, and not listed by it.
     suspects: Vec<i64>,
-    /// How many more are missing, and are left to our own open push of them: they count towards the limit.
+    /// The number of further missing customers that have an open push of ours. They are not
+    /// requested, but count towards the limit.
     left_to_push: u64,
-    /// Held for an operator, live and not listed.
+    /// Held for an operator, live, and not listed.
     held: Vec<i64>,
-    /// Whether deletions may be recorded.
+    /// Whether proven deletions are recorded or held.
     policy: DeletePolicy,
-    /// The sweep in which a customer that was not listed answered last.
+    /// The sweep in which an unlisted customer last answered, by row.
     verified: HashMap<i64, i64>,
 }
 
-/// What a sweep concludes.
-struct Concluded {
-    /// Whose deletion is to be held, and why.
+/// The conclusions of a sweep.
+struct Conclusions {
+    /// The rows of the deletions to hold, with the reason.
     to_hold: Vec<(Vec<i64>, HoldReason)>,
-    /// Whether the list was read to its end, and every live customer listed, verified or held.
+    /// Whether the list was read to its end, and every live customer was listed, verified or held.
     is_whole: bool,
-    /// Whether no customer was left to our own push besides.
+    /// The same, and no customer was skipped because of an open push.
     knows_all: bool,
 }
 
 impl<R: Remote> Pull<R> {
-    /// What follows from a list that was read to its end.
+    /// Checks the missing customers after the list was read, and closes the sweep. Returns its
+    /// outcome.
     pub(super) async fn conclude(
         &self,
         pass: &mut Pass,
         marks: Marks,
-        rounds: Rounds,
+        rounds: RoundsSummary,
     ) -> Result<Outcome, Failure> {
         pass.budget.limit(pass.tally.pages);
         let (missing, mut marks) = self.find_missing(pass, marks).await?;
         let left_to_push = missing.left_to_push;
         let check = self.plan_absence(pass, missing, std::mem::take(&mut marks.canaries)).await?;
         let findings = self.check_absence(pass, check, Origin::Sweep).await?;
-        // Before the sweep is called complete: readers may count on them from then on.
-        self.make_indexes().await?;
+        // Create the indexes before the sweep is complete, because readers may rely on them from
+        // then on.
+        self.create_indexes().await?;
         pass.tally.unverified = findings.unverified;
         let is_whole = findings.unverified == 0 && !rounds.report.grows;
         let concluded =
-            Concluded { to_hold: findings.held, is_whole, knows_all: is_whole && left_to_push == 0 };
+            Conclusions { to_hold: findings.held, is_whole, knows_all: is_whole && left_to_push == 0 };
         if is_whole {
             self.remove_sources(pass, &mut marks).await?;
         }
@@ -87,8 +95,8 @@ impl<R: Remote> Pull<R> {
         })
     }
 
-    /// Makes the indexes for readers that are missing.
-    async fn make_indexes(&self) -> Result<(), Failure> {
+    /// Creates the indexes for readers, if they are missing.
+    async fn create_indexes(&self) -> Result<(), Failure> {
         let Mirror::Store(store) = &self.mirror else { return Ok(()) };
         for index in indexes::ALL {
             let made = store.make_index_unless(self.stop.cancelled(), index);
@@ -97,18 +105,18 @@ impl<R: Remote> Pull<R> {
         Ok(())
     }
 
-    /// Plans what is requested because of missing customers.
+    /// Plans the requests for the missing customers.
     async fn plan_absence(
         &self,
         pass: &Pass,
-        missing: Missing,
+        missing: MissingCustomers,
         mut canaries: Vec<CustomerId>,
     ) -> Result<AbsenceCheck, Failure> {
-        let Missing { mut suspects, left_to_push, mut held, policy, verified } = missing;
-        self.with_dice(|dice| {
-            suspects.shuffle(dice);
-            held.shuffle(dice);
-            canaries.shuffle(dice);
+        let MissingCustomers { mut suspects, left_to_push, mut held, policy, verified } = missing;
+        self.with_rng(|rng| {
+            suspects.shuffle(rng);
+            held.shuffle(rng);
+            canaries.shuffle(rng);
         });
         let plan = AbsencePlan::new(suspects.len() as u64, left_to_push, self.limit(pass));
         tracing::debug!(pass = pass.id, "{plan}");
@@ -117,18 +125,24 @@ impl<R: Remote> Pull<R> {
         Ok(check)
     }
 
-    /// Compares what the mirror holds with what the sweep has listed.
-    async fn find_missing(&self, pass: &Pass, marks: Marks) -> Result<(Missing, Marks), StoreError> {
+    /// Compares the mirror with the customers that the sweep listed.
+    async fn find_missing(&self, pass: &Pass, marks: Marks) -> Result<(MissingCustomers, Marks), StoreError> {
         let (head_before, live_before) = (pass.head_before, pass.live_before);
-        let (asked, sweep) = (Arc::clone(&pass.asked), pass.sweep());
+        let (request, sweep) = (Arc::clone(&pass.started), pass.sweep());
         let (times, consistency) = (self.times(), self.settings.consistency);
-        let found = self.look(move |view| {
+        let found = self.read_mirror(move |view| {
             let conn = view.conn();
             let policy = if holds::holds_all(conn)? { DeletePolicy::Hold } else { DeletePolicy::Record };
             let verified = view.verified()?;
-            let mut missing =
-                Missing { suspects: Vec::new(), left_to_push: 0, held: Vec::new(), policy, verified };
-            // Most sweeps list every live customer: then none is looked for. Of those that were listed, some were deleted since.
+            let mut missing = MissingCustomers {
+                suspects: Vec::new(),
+                left_to_push: 0,
+                held: Vec::new(),
+                policy,
+                verified,
+            };
+            // Most sweeps list every live customer, and then the mirror is not scanned. Customers
+            // that were listed and deleted since do not count as listed.
             let listed = marks.seen.len().saturating_sub(view.deletions_after(head_before)?);
             if live_before == 0 || view.live_count()? <= listed {
                 return Ok((missing, marks));
@@ -148,8 +162,8 @@ impl<R: Remote> Pull<R> {
                 if !is_missing || held.contains(row) || young.contains(row) || rests(row) {
                     return Ok(());
                 }
-                // Our own push is newer than this sweep, or is about to be.
-                if asked.is_before_push_of(&id) || unlisted::has_push_open(conn, id.as_str())? {
+                // Our own push is newer than this sweep, or is still open.
+                if request.is_before_push_of(&id) || unlisted::has_push_open(conn, id.as_str())? {
                     missing.left_to_push += 1;
                 } else {
                     missing.suspects.push(row);
@@ -162,7 +176,8 @@ impl<R: Remote> Pull<R> {
         found.await
     }
 
-    /// Takes away the sources of customers that this sweep listed without one, if it showed any at all.
+    /// Removes the sources of customers that this sweep listed without one, if it showed the source
+    /// of any customer.
     async fn remove_sources(&self, pass: &mut Pass, marks: &mut Marks) -> Result<(), StoreError> {
         if !sighting::may_be_nulled(true, marks.any_source) {
             return Ok(());
@@ -172,33 +187,34 @@ impl<R: Remote> Pull<R> {
         let start = SweepStart { head_before, now: self.clock.now(), consistency };
         let mut done = 0;
         while done < rows.len() {
-            let (rows, asked) = (Arc::clone(&rows), Arc::clone(&pass.asked));
+            let (rows, request) = (Arc::clone(&rows), Arc::clone(&pass.started));
             let plan = move |view: &mut View<'_>, _: &mut Tally| {
-                Ok(done + plan_null_sources(view, &rows[done..], &asked, start)?)
+                Ok(done + plan_null_sources(view, &rows[done..], &request, start)?)
             };
             done = self.step(pass, Origin::Sweep, plan).await?;
         }
         Ok(())
     }
 
-    /// One transaction: deletions that are held, and what was learnt. Returns how many are held.
+    /// Writes the holds and the history of the list in one transaction. Returns the number of held
+    /// deletions.
     async fn apply_conclusions(
         &self,
         pass: &mut Pass,
         marks: Marks,
-        concluded: Concluded,
-        rounds: Rounds,
+        concluded: Conclusions,
+        rounds: RoundsSummary,
     ) -> Result<u64, Failure> {
         let (id, at) = (pass.id, time::written(self.clock.now()));
         let busy = self.busy_fields(&marks);
-        let mut learnt = pass.learnt.clone();
-        learnt.sweeps = pass.sweep();
-        learnt.vain_sweeps = match rounds.in_vain {
-            Some(true) => learnt.vain_sweeps + 1,
+        let mut list_history = pass.list_history.clone();
+        list_history.sweeps = pass.sweep();
+        list_history.vain_sweeps = match rounds.in_vain {
+            Some(true) => list_history.vain_sweeps + 1,
             Some(false) => 0,
-            None => learnt.vain_sweeps,
+            None => list_history.vain_sweeps,
         };
-        let Concluded { to_hold, is_whole, knows_all } = concluded;
+        let Conclusions { to_hold, is_whole, knows_all } = concluded;
         let plan = move |view: &mut View<'_>, _: &mut Tally| {
             for text in &marks.reformatted {
                 if text.is_current(view.conn())? {
@@ -214,19 +230,26 @@ impl<R: Remote> Pull<R> {
             if is_whole {
                 unreadable::conclude(tx, id)?;
             }
-            // Of a restored database every deletion is held until one sweep knows of each customer.
+            // After a restore every deletion is held until one sweep has accounted for each
+            // customer.
             if knows_all {
                 holds::note_concluded(tx)?;
             }
             busy_fields::replace(tx, busy, marks.seen.len(), &at)?;
             unlisted::forget_listed(tx, |row| marks.seen.contains(row))?;
-            unlisted::note_learnt(tx, &learnt, &rounds.report.phrases(), rounds.report.ignores_page)
+            unlisted::note_list_history(
+                tx,
+                &list_history,
+                &rounds.report.phrases(),
+                rounds.report.ignores_page,
+            )
         });
         closed.await?;
-        Ok(self.look(|view| view.held_count()).await?)
+        Ok(self.read_mirror(|view| view.held_count()).await?)
     }
 
-    /// The fields that changed in many customers, their names masked; each is logged.
+    /// Logs and returns the fields that changed in many customers, with the number of customers.
+    /// Their names are masked.
     fn busy_fields(&self, marks: &Marks) -> BTreeMap<String, u64> {
         let seen = marks.seen.len();
         let mut busy = BTreeMap::new();
@@ -235,7 +258,7 @@ impl<R: Remote> Pull<R> {
             tracing::warn!(
                 field,
                 customers,
-                "the field {field} changed in {customers} of {seen} customers: where it changes on every read, each sweep adds \
+                "the field {field} changed in {customers} of {seen} customers: if it changes on every read, each sweep adds \
                  as many log entries"
             );
             busy.insert(field, customers);
@@ -244,7 +267,7 @@ impl<R: Remote> Pull<R> {
     }
 }
 
-/// What a sweep knew when it began, and the time now.
+/// The log at the start of a sweep, and the time now.
 #[derive(Clone, Copy)]
 struct SweepStart {
     head_before: i64,
@@ -252,18 +275,18 @@ struct SweepStart {
     consistency: Consistency,
 }
 
-/// Plans to take away the sources of the customers in these rows; returns how many rows it has planned. The plan is small: each update
-/// of it takes several times the memory of the customer's body.
+/// Plans to remove the sources of the customers in these rows, up to the limits of one step.
+/// Returns the number of rows that are done.
 fn plan_null_sources(
     view: &mut View<'_>,
     rows: &[i64],
-    asked: &Asked,
+    request: &RequestMark,
     start: SweepStart,
 ) -> Result<usize, StoreError> {
     let (mut planned, mut bytes) = (0, 0);
     for row in rows.iter().take(ROWS_AT_ONCE) {
         planned += 1;
-        bytes += plan_null_source(view, *row, asked, start)?;
+        bytes += plan_null_source(view, *row, request, start)?;
         if bytes >= BYTES_AT_ONCE {
             break;
         }
@@ -271,24 +294,24 @@ fn plan_null_sources(
     Ok(planned)
 }
 
-/// Plans to take away the source of the customer in this row, unless something newer is known of it; returns the size of its body in
-/// bytes, 0 where nothing is planned.
+/// Plans to remove the source of the customer in this row, unless the log has a newer state of it.
+/// Returns the size of its body in bytes; 0 if nothing is planned.
 fn plan_null_source(
     view: &mut View<'_>,
     row: i64,
-    asked: &Asked,
+    request: &RequestMark,
     start: SweepStart,
 ) -> Result<usize, StoreError> {
     let SweepStart { head_before, now, consistency } = start;
     let Some(id) = view.id_of(row)? else { return Ok(0) };
-    if asked.is_before_push_of(&id) {
+    if request.is_before_push_of(&id) {
         return Ok(0);
     }
     let stored = view.find(&id)?.filter(|stored| stored.standing.is_live());
-    // The list may have shown it as it was before its last change; the next sweep shows it again.
+    // The list may have shown the state before the last change. The next sweep shows it again.
     let changed_at = stored.as_ref().and_then(|stored| time::read(&stored.standing.changed_at));
-    // An entry that is stamped in the future was logged while the clock was wrong.
-    let may_be_behind = |at: Timestamp| at <= now && consistency.may_be_behind(at, asked.requested_at());
+    // An entry with a time in the future was logged while the clock was wrong.
+    let may_be_behind = |at: Timestamp| at <= now && consistency.may_be_behind(at, request.requested_at());
     let seq = stored.as_ref().map_or(0, |stored| stored.standing.seq);
     let is_newer = seq > head_before && !view.is_by_list(&id, seq)?;
     if is_newer || changed_at.is_some_and(may_be_behind) {
@@ -301,19 +324,20 @@ fn plan_null_source(
     Ok(bytes)
 }
 
-/// Plans to hold these deletions, in a hold of their own. Those that an operator has decided about, or that are held already, stay as
-/// they are.
+/// Plans to hold these deletions in a new hold. Deletions that an operator has decided, and
+/// existing holds, are left unchanged.
 fn plan_hold(view: &mut View<'_>, rows: &[i64], reason: HoldReason) -> Result<(), StoreError> {
     let (mut held, mut superseding) = (Vec::new(), Vec::new());
     for &row in rows {
-        // While the sweep ran, an operator may have decided about it, or our own push may have deleted it.
+        // During the sweep an operator may have decided the deletion, or our own push may have
+        // deleted the customer.
         let Some(customer) = view.live_id_of(row)? else { continue };
         if view.is_decided(&customer)? {
             continue;
         }
-        match view.held_because(row, &customer)? {
+        match view.hold_reason(row, &customer)? {
             Some(known) if known == reason || reason == HoldReason::Unproven => continue,
-            // More than unproven by now: it waits for an operator.
+            // An unproven hold becomes one that an operator must decide.
             Some(_) => superseding.push(row),
             None => {}
         }

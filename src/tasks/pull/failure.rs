@@ -1,27 +1,27 @@
-//! Why a pass could not be completed: one sentence for a person each.
+//! The failures of a pass. Each has one sentence for the operator.
 
 use crate::remote::error::ApiError;
 use crate::remote::{Beginning, Call, Cause, Class, RemoteError};
 use crate::store::StoreError;
 
-/// One request that brought nothing usable.
+/// A failed request: it returned nothing usable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Setback {
+pub enum RequestError {
     /// The request failed, or its answer has the wrong form.
     #[error("{0}")]
     Remote(RemoteError),
-    /// The page has the right form and cannot be used.
+    /// The page has the right form, but cannot be used.
     #[error("{}: {why}", Call::List { page: *page })]
     Page {
-        /// Which page was asked for.
+        /// The requested page.
         page: u64,
         /// What is wrong with it, masked.
         why: String,
     },
 }
 
-impl Setback {
-    /// What follows from it.
+impl RequestError {
+    /// Returns its class, which decides whether it is retried.
     pub fn class(&self) -> Class {
         match self {
             Self::Remote(e) => e.class(),
@@ -30,15 +30,15 @@ impl Setback {
     }
 }
 
-/// Why a pass ended without having read and settled everything.
+/// Why a pass ended before it read and settled everything.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// A request kept failing, or failed for good.
-    #[error("{setback}{}", tries_text(*tries))]
-    Setback {
-        /// The last failure.
-        setback: Box<Setback>,
-        /// How often it was tried.
+    /// A request failed in every try, or with an error that is not retried.
+    #[error("{error}{}", tries_text(*tries))]
+    Request {
+        /// The error of the last try.
+        error: Box<RequestError>,
+        /// The number of tries.
         tries: usize,
     },
     /// The API refuses the key.
@@ -49,25 +49,25 @@ pub enum Failure {
     KeyRefused(Box<RemoteError>),
     /// A page is too large, and the API does not answer with smaller ones.
     #[error(
-        "page {page} of the list is too large for one answer, and the API answers with {per_page} customers a page however \
-         few are requested"
+        "page {page} of the list is too large for one answer, and the API answers with {per_page} customers a page even \
+         if fewer are requested"
     )]
     Unsplittable {
-        /// The page.
+        /// The number of the page.
         page: u64,
-        /// How many customers it holds.
+        /// The number of customers on it.
         per_page: u64,
     },
     /// The key reads another account.
     #[error(
-        "this key reads another account: it knows none of the customers in this database. Nothing is read or written until the \
-         right key is back, or `komoju-sync account accept` says that this one is right"
+        "this key reads another account: none of the requested customers of this database exists there. Nothing is read or \
+         written until you put the right key back, or accept this one with `komoju-sync account accept`"
     )]
     OtherAccount,
-    /// Whether the key reads the same account could not be found out.
-    #[error("this key is new here, and whether it reads the same account could not be found out yet{}", because(.0))]
+    /// It is not proven yet that a new key reads the same account.
+    #[error("this key is new, and it is not proven yet that it reads the same account{}", because(.0))]
     AccountUnclear(Option<Box<Failure>>),
-    /// We were told to stop.
+    /// The pass was stopped on request.
     #[error("stopped on request")]
     Stopped,
     /// The database failed.
@@ -76,39 +76,40 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// A request that failed so many times.
-    pub(super) fn after(tries: usize, setback: Setback) -> Self {
-        Self::Setback { setback: Box::new(setback), tries }
+    /// Returns the failure of a request after this number of tries.
+    pub(super) fn after(tries: usize, error: RequestError) -> Self {
+        Self::Request { error: Box::new(error), tries }
     }
 
-    /// Whether the API rejected this parameter of the request.
+    /// Returns whether the API rejected this parameter of the request.
     pub(super) fn is_about(&self, param: &str) -> bool {
-        self.rejected().is_some_and(|told| told.param.as_deref() == Some(param))
+        self.rejected().is_some_and(|api_error| api_error.param.as_deref() == Some(param))
     }
 
-    /// Whether this says that there is no such page. `is_promised` is whether the list has said that there is: then only a 404 says so.
+    /// Returns whether this says that the page does not exist. `is_promised` says that the list has
+    /// promised the page; then only a 404 counts.
     pub(super) fn is_past_end(&self, is_promised: bool) -> bool {
-        self.rejected().is_some_and(|told| match told.status {
+        self.rejected().is_some_and(|api_error| match api_error.status {
             404 => true,
-            // Other ways in which servers refuse a page past the end.
+            // Some servers refuse a page past the end with these.
             400 | 416 | 422 => !is_promised,
             _ => false,
         })
     }
 
-    /// What a page says that was too large for one answer.
+    /// Returns the beginning of a page that was too large for one answer.
     pub(super) fn too_large(&self) -> Option<&Beginning> {
-        let Self::Setback { setback, .. } = self else { return None };
-        match setback.as_ref() {
-            Setback::Remote(RemoteError { cause: Cause::TooLarge { begun, .. }, .. }) => Some(begun),
+        let Self::Request { error, .. } = self else { return None };
+        match error.as_ref() {
+            RequestError::Remote(RemoteError { cause: Cause::TooLarge { begun, .. }, .. }) => Some(begun),
             _ => None,
         }
     }
 
     fn rejected(&self) -> Option<&ApiError> {
-        let Self::Setback { setback, .. } = self else { return None };
-        match setback.as_ref() {
-            Setback::Remote(RemoteError { cause: Cause::Rejected(told), .. }) => Some(told),
+        let Self::Request { error, .. } = self else { return None };
+        match error.as_ref() {
+            RequestError::Remote(RemoteError { cause: Cause::Rejected(api_error), .. }) => Some(api_error),
             _ => None,
         }
     }

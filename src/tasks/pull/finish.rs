@@ -1,4 +1,4 @@
-//! The end of a pass: the row that says how it ended.
+//! The end of a pass: writes its row and returns its report.
 
 use super::mirror::Mirror;
 use super::{Failure, Pass, Pull, Report};
@@ -8,11 +8,11 @@ use crate::store::log::passes;
 use crate::store::state::clock::{self, Confirmed};
 use komoju_core::{Outcome, PassKind, Tally, time};
 
-/// Passes without an event are kept so long.
+/// KEEP_UNEVENTFUL controls how long passes without an event are kept: 30 days.
 const KEEP_UNEVENTFUL: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
 
 impl<R: Remote> Pull<R> {
-    /// Writes how the pass ended.
+    /// Writes the outcome of the pass and returns the report.
     pub(super) async fn finish(
         &self,
         pass: Pass,
@@ -54,15 +54,19 @@ impl<R: Remote> Pull<R> {
         })
         .await?;
         let is_whole = matches!(outcome, Outcome::Complete | Outcome::Held);
-        let counts = self.look(move |view| Ok((view.held_count()?, view.new_unreadable(is_whole)?)));
+        let counts = self.read_mirror(move |view| Ok((view.held_count()?, view.new_unreadable(is_whole)?)));
         let (held, new_unreadable) = counts.await?;
         let Pass { kind, ignores_page, id, .. } = pass;
         let pass = matches!(self.mirror, Mirror::Store(_)).then_some(id);
         Ok(Report { pass, kind, outcome, tally, held, new_unreadable, ignores_page, failure })
     }
 
-    /// A pass that the account guard did not let begin.
-    pub(super) async fn without_pass(&self, kind: PassKind, failure: Failure) -> Result<Report, StoreError> {
+    /// Returns the report of a pass that the account guard prevented.
+    pub(super) async fn report_without_pass(
+        &self,
+        kind: PassKind,
+        failure: Failure,
+    ) -> Result<Report, StoreError> {
         let failure = match failure {
             Failure::Store(e) => return Err(e),
             failure => failure,
@@ -70,7 +74,7 @@ impl<R: Remote> Pull<R> {
         let at = time::written(self.clock.now());
         match failure {
             Failure::KeyRefused(_) => self.note(move |tx| passes::note_refused(tx, &at)).await?,
-            // Another key, and it was answered.
+            // The API answered this key, so it is not refused.
             Failure::OtherAccount | Failure::AccountUnclear(_) => {
                 self.note(move |tx| passes::note_accepted(tx, &at)).await?;
             }

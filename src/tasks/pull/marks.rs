@@ -1,4 +1,4 @@
-//! What a sweep remembers of the customers it saw: bits, and a few ids.
+//! What a sweep keeps of the customers that it saw: a few bits each, and a few ids.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -8,32 +8,34 @@ use komoju_core::plan::busy_fields::FieldCounts;
 use komoju_core::plan::rows::RowSet;
 use komoju_core::{CustomerId, Listed, Source};
 
-/// How many customers are kept as canaries.
+/// KEPT controls how many customers are kept as canaries.
 const KEPT: usize = 32;
 
-/// The customers that a pass saw, and what it saw of their sources.
+/// The customers that a pass saw, and whether their sources were shown.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Marks {
-    /// Rows that were listed, by any round.
+    /// The rows that any round listed.
     pub(super) seen: RowSet,
-    /// Rows that this round has listed.
+    /// The rows that this round listed.
     round: RowSet,
-    /// Listed customers without a row of their own, as a digest each: unreadable, listed as deleted, or not applied.
+    /// The digests of listed customers that have no row to mark: unreadable, listed as deleted, or
+    /// not applied.
     round_others: HashSet<u64>,
-    /// Rows listed without a source where one is known.
+    /// The rows that were listed without a source although the mirror has one.
     pub(super) null_listed: RowSet,
     /// Whether any listed customer showed a source.
     pub(super) any_source: bool,
-    /// Some of those that were listed, from the whole length of the list.
+    /// Some of the listed customers, from the whole length of the list.
     pub(super) canaries: Vec<CustomerId>,
-    /// In how many customers each field changed.
+    /// The number of customers in which each field changed.
     pub(super) fields: FieldCounts,
-    /// Texts with a new format of the same content, to be noted when the sweep ends.
+    /// The customers with a new format of the same JSON content. These are noted when the sweep
+    /// ends.
     pub(super) reformatted: Vec<Reformatted>,
 }
 
 impl Marks {
-    /// Marks a row as listed; the last listing of a customer counts.
+    /// Marks a row as listed. If a customer is listed twice, the later source counts.
     pub(super) fn see(&mut self, row: i64, source: Source) {
         self.list(row);
         match source {
@@ -45,7 +47,8 @@ impl Marks {
         self.any_source |= source == Source::Shown;
     }
 
-    /// Marks a row as listed by an unreadable customer, which says nothing of its source.
+    /// Marks a row as listed without a usable source: the customer is unreadable, or its state is
+    /// not applied.
     pub(super) fn see_unread(&mut self, row: i64) {
         self.list(row);
         self.null_listed.remove(row);
@@ -56,39 +59,40 @@ impl Marks {
         self.round.insert(row);
     }
 
-    /// Counts a listed customer that has no row to be marked.
+    /// Counts a listed customer that has no row to mark.
     pub(super) fn see_other(&mut self, customer: &str) {
         let mut hasher = DefaultHasher::new();
         customer.hash(&mut hasher);
         self.round_others.insert(hasher.finish());
     }
 
-    /// How many of them have no row to be marked.
+    /// Returns how many customers of this round have no row to mark.
     pub(super) fn others(&self) -> u64 {
         self.round_others.len() as u64
     }
 
-    /// Another round begins: what earlier ones saw stays seen.
+    /// Starts another round. What earlier rounds saw is kept.
     pub(super) fn begin_round(&mut self) {
         (self.round, self.round_others) = Default::default();
     }
 
-    /// How many customers of the mirror this round has listed.
+    /// Returns how many customers of the mirror this round listed.
     pub(super) fn mirrored_in_round(&self) -> u64 {
         self.round.len()
     }
 
-    /// How many different customers this round has listed.
+    /// Returns how many different customers this round listed.
     pub(super) fn in_round(&self) -> u64 {
         self.round.len() + self.round_others.len() as u64
     }
 
-    /// Keeps one customer of a page as a canary: so they come from everywhere in the list. `roll` is any random number.
+    /// Keeps one customer of a page as a canary, so that the canaries come from the whole list.
+    /// `roll` is a random number.
     pub(super) fn keep_canaries(&mut self, listed: &[Listed], roll: u64) {
         let askable: Vec<&CustomerId> =
             listed.iter().map(Listed::id).filter(|id| id.can_be_asked()).collect();
         let room = KEPT.saturating_sub(self.canaries.len());
-        // The first page fills up to three places, so that a list of one page has canaries enough.
+        // The first page gives up to three, because a list of one page needs three canaries.
         let wanted = if self.canaries.is_empty() { 3 } else { 1 };
         for n in 0..wanted.min(askable.len()) {
             let pick = askable[index(roll.wrapping_add(n as u64), askable.len())].clone();
@@ -103,7 +107,7 @@ impl Marks {
     }
 }
 
-/// A place below `len`, which is not 0.
+/// Returns a random index below `len`. `len` is not 0.
 fn index(roll: u64, len: usize) -> usize {
     usize::try_from(roll % (len.max(1) as u64)).unwrap_or(0)
 }
@@ -118,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn one_page_gives_three_different_canaries_and_a_long_list_a_bounded_number() {
+    fn one_page_gives_three_canaries_and_a_long_list_a_bounded_number() {
         let mut marks = Marks::default();
         marks.keep_canaries(&page(0..5), 7);
         let mut kept = marks.canaries.clone();
@@ -132,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_listing_of_a_customer_counts_for_its_source() {
+    fn later_listing_of_a_customer_decides_its_source() {
         let mut marks = Marks::default();
         marks.see(1, Source::CarriedOn);
         marks.see(1, Source::Shown);

@@ -1,7 +1,7 @@
-//! The mirror that a pass works on: the database, or a reading of it that a dry run never writes to.
+//! The mirror of a pass: the database, or a read connection that a dry run never writes to.
 //!
-//! Each step of a pass plans against a [`View`] of the mirror. With a database the plan is made and
-//! applied in one transaction; a dry run makes it on a read connection and sends it to its caller.
+//! Each step of a pass plans against a [`View`] of the mirror. A real pass plans and applies in one
+//! transaction. A dry run plans on a read connection and sends the plan to its caller.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,36 +21,37 @@ use komoju_core::plan::absence::HoldReason;
 use komoju_core::plan::writes::{Write, WritePlan};
 use komoju_core::{CustomerId, Origin, Tally, time};
 
-/// What a pass works on.
+/// The mirror of a pass.
 pub(super) enum Mirror {
     /// The database.
     Store(Arc<Store>),
-    /// A reading of it, which is not written to.
+    /// A read connection and the changes of a dry run.
     DryRun(Box<DryRun>),
 }
 
-/// What a dry run reports, and how the reason for it became known.
-pub type PlannedWrite = (Origin, Planned);
+/// A planned effect and its origin.
+pub type PlannedWrite = (Origin, PlannedEffect);
 
-/// What a dry run reports.
+/// An effect that a dry run reports.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Planned {
+pub enum PlannedEffect {
     /// A change that would be recorded: [`Write::Record`] or [`Write::Delete`].
     Change(Write),
     /// A deletion that would be held.
     Hold(CustomerId, HoldReason),
 }
 
-/// A dry run: the database as it is, and what the pass would have changed so far.
+/// A dry run: the database, and what the pass would have changed so far.
 pub struct DryRun {
     state: Mutex<(Reader, Overlay)>,
-    /// Whether another process works on the database.
+    /// Whether another process uses the database.
     is_shared: bool,
     writes: mpsc::Sender<PlannedWrite>,
 }
 
 impl DryRun {
-    /// Opens the database at `path`, which may be missing. Changes and holds are sent to `writes` as they are planned.
+    /// Opens the database at `path`, which may be missing. Changes and holds are sent to `writes`
+    /// as they are planned.
     ///
     /// # Errors
     /// The database cannot be read, or its schema is of another version.
@@ -60,12 +61,13 @@ impl DryRun {
         Ok(Self { state: Mutex::new((reader, Overlay::of_dry_run())), is_shared, writes })
     }
 
-    /// Reads from the database itself.
+    /// Reads from the database, without the planned changes.
     pub fn read<T>(&self, work: impl FnOnce(&Conn) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0.query(work)
     }
 
-    /// Returns whether another process works on the database, so that an open sweep is that process's.
+    /// Returns whether another process uses the database. Then an open sweep belongs to that
+    /// process.
     pub(super) fn is_shared(&self) -> bool {
         self.is_shared
     }
@@ -87,12 +89,12 @@ impl DryRun {
         for write in plan.0 {
             match write {
                 Write::Record { .. } | Write::Delete { .. } => {
-                    self.send_one(origin, Planned::Change(write)).await?;
+                    self.send_one(origin, PlannedEffect::Change(write)).await?;
                 }
                 Write::Hold { rows, reason, .. } => {
                     for row in rows {
                         if let Some(id) = self.read(|conn| mirror::id_of(conn, row))? {
-                            self.send_one(origin, Planned::Hold(id, reason)).await?;
+                            self.send_one(origin, PlannedEffect::Hold(id, reason)).await?;
                         }
                     }
                 }
@@ -102,14 +104,14 @@ impl DryRun {
         Ok(())
     }
 
-    async fn send_one(&self, origin: Origin, planned: Planned) -> Result<(), StoreError> {
+    async fn send_one(&self, origin: Origin, planned: PlannedEffect) -> Result<(), StoreError> {
         self.writes.send((origin, planned)).await.map_err(|_| StoreError::Closed)
     }
 }
 
 impl<R: Remote> Pull<R> {
-    /// Reads the mirror, with what a dry run would have changed.
-    pub(super) async fn look<T, F>(&self, work: F) -> Result<T, StoreError>
+    /// Reads the mirror. A dry run sees its planned changes.
+    pub(super) async fn read_mirror<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&View<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -124,8 +126,9 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// Plans a step of a pass and applies the plan. The pass's row is written in the same transaction where something was recorded
-    /// or its position is due, so that a change and the pass that reports it commit together.
+    /// Plans a step of a pass and applies the plan. If a change was recorded or the position is
+    /// due, the row of the pass is written in the same transaction, so a change and the count of
+    /// its pass commit together.
     pub(super) async fn step<T, F>(&self, pass: &mut Pass, origin: Origin, plan: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -134,7 +137,7 @@ impl<R: Remote> Pull<R> {
         self.step_with(pass, origin, plan, |_, _| Ok(())).await
     }
 
-    /// The same, and writes in the same transaction what concerns no customer.
+    /// Like [`Self::step`]. `also` writes other tables in the same transaction.
     pub(super) async fn step_with<T, F, A>(
         &self,
         pass: &mut Pass,
@@ -171,7 +174,8 @@ impl<R: Remote> Pull<R> {
         Ok(value)
     }
 
-    /// Plans a step and applies the plan, both in one transaction; `also` writes what concerns no customer. A dry run only plans.
+    /// Plans a step and applies the plan in one transaction. `also` writes other tables in it. A
+    /// dry run only plans.
     pub(super) async fn plan_and_apply<T, F, A>(
         &self,
         cause: ChangeContext,
@@ -198,7 +202,7 @@ impl<R: Remote> Pull<R> {
             let mut view = View::new(tx, &cause, &mut overlay);
             let value = plan(&mut view)?;
             let plan = view.into_plan();
-            // Its text has ids that no masker has seen.
+            // Do not log the plan itself: its ids are not masked.
             tracing::trace!(writes = plan.0.len(), "planned");
             let at = cause.observed_at.clone();
             let applied = changes::recording(tx, cause, |recorder| apply(tx, recorder, plan, &at));
@@ -211,7 +215,7 @@ impl<R: Remote> Pull<R> {
         Ok((value, recorded))
     }
 
-    /// Writes what is noted for later passes and for `status`; a dry run notes nothing.
+    /// Writes a note for later passes or for `status`. A dry run writes nothing.
     pub(super) async fn note<F>(&self, work: F) -> Result<(), StoreError>
     where
         F: FnOnce(&Tx<'_>) -> Result<(), StoreError> + Send + 'static,
@@ -222,14 +226,14 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// The account as a dry run would have written it.
+    /// Sets the account that a dry run would have written. Does nothing in a real pass.
     pub(super) fn plan_account(&self, account: BoundAccount) {
         if let Mirror::DryRun(dry) = &self.mirror {
             dry.state.lock().unwrap_or_else(PoisonError::into_inner).1.account = Some(account);
         }
     }
 
-    /// The cause of changes that are seen now.
+    /// Returns the cause of changes that are observed now.
     pub(super) fn cause(&self, origin: Origin, pass_id: Option<i64>) -> ChangeContext {
         ChangeContext { observed_at: time::written(self.clock.now()), origin, pass_id, intent_id: None }
     }

@@ -1,45 +1,49 @@
-//! One page of the list: which of its customers are recognised, and what is planned for the others.
+//! Applies one page of the list: finds the unchanged customers by their fingerprints, and plans
+//! what to write about the others.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::answer::Answer;
+use super::answer::PageAnswer;
 use super::marks::Marks;
-use super::unreadable::{self, Noted, plan_unreadable};
+use super::unreadable::{self, UnreadableEntry, plan_unreadable};
 use super::view::View;
-use super::{Failure, Pass, Pull, Setback};
+use super::{Failure, Pass, Pull, RequestError};
 use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::holds::HoldEnd;
 use crate::store::log::mirror::StoredCustomer;
 use crate::store::log::unchanged::{self, CacheHit, FingerprintWindow, Reformatted};
-use crate::tasks::echoes::Asked;
+use crate::tasks::in_flight::RequestMark;
 use komoju_core::fingerprint::Fingerprint;
 use komoju_core::plan::lag::{Consistency, Occasion};
 use komoju_core::plan::observation::{CustomerPlan, Known, Observation, Push, Read, ReadBy};
 use komoju_core::plan::rows::RowSet;
 use komoju_core::{Customer, CustomerId, Kind, Listed};
 
-/// How often a running pass writes how far it has come when it has nothing else to write.
+/// POSITION_EVERY controls how often a running pass writes its position when it has nothing else to
+/// write.
 const POSITION_EVERY: Duration = Duration::from_secs(30);
 
-/// READ_AT_ONCE controls how many bytes of text are read, planned and applied in one step. Read, a text takes many times its size.
+/// READ_AT_ONCE controls how many bytes of JSON are parsed, planned and applied in one step. A
+/// parsed text takes many times its size.
 const READ_AT_ONCE: usize = 512 << 10;
 
-/// MOST_REFORMATTED limits how many customers with a new format of the same content a sweep notes: an API that formats differently
-/// each time must not make an unchanged sweep write.
+/// MOST_REFORMATTED limits how many customers with a new format of the same content a sweep notes.
+/// An API that formats its JSON differently each time must not make an unchanged sweep write.
 const MOST_REFORMATTED: usize = 1000;
 
-/// What a pass has learnt of the list while it reads, to read the rest with less work.
+/// What a pass keeps in memory to find unchanged and held customers without a query for each.
 #[derive(Debug, Default)]
-pub(super) struct Insight {
+pub(super) struct ListCache {
     unchanged: FingerprintWindow,
-    /// Customers whose deletion is held or was decided, perhaps while the pass runs: a hold and a decision end when their customer is
-    /// listed.
+    /// The rows of customers with a held or decided deletion when the reading started. A
+    /// decision during the pass concerns one of these. A hold and a decision end when their
+    /// customer is listed.
     unsettled: RowSet,
 }
 
-impl Insight {
+impl ListCache {
     pub(super) fn new(unsettled: RowSet) -> Self {
         Self { unsettled, ..Self::default() }
     }
@@ -48,46 +52,48 @@ impl Insight {
 /// A part of a page that is planned and applied in one step.
 #[derive(Debug, Default)]
 struct Chunk {
-    /// Known customers whose deletion is held or was decided.
-    back: Vec<CustomerId>,
+    /// Unchanged customers with a held or decided deletion.
+    reappeared: Vec<CustomerId>,
     customers: Vec<(Customer, Fingerprint)>,
-    unreadable: Vec<Noted>,
-    /// Whether the page ends with it. A resumed sweep reads a page that did not end again, so none of it is counted before.
+    unreadable: Vec<UnreadableEntry>,
+    /// Whether it is the last part of the page. Only then the page is counted, because a resumed
+    /// sweep reads an unfinished page again.
     is_last: bool,
 }
 
 impl Chunk {
     fn is_empty(&self) -> bool {
-        self.back.is_empty() && self.customers.is_empty() && self.unreadable.is_empty()
+        self.reappeared.is_empty() && self.customers.is_empty() && self.unreadable.is_empty()
     }
 }
 
 impl<R: Remote> Pull<R> {
-    /// Takes a page into the mirror and marks the customers that it shows; returns whether it was mostly news. Nothing is written for
-    /// a page that changes nothing.
-    pub(super) async fn take_answer(
+    /// Applies a page to the mirror and marks its customers as listed. Returns whether more than
+    /// half of them were changes. A page that changes nothing writes nothing, unless the position
+    /// is due.
+    pub(super) async fn apply_answer(
         &self,
         pass: &mut Pass,
         marks: &mut Marks,
-        insight: &mut Insight,
-        answer: Answer,
+        cache: &mut ListCache,
+        answer: PageAnswer,
     ) -> Result<bool, Failure> {
-        let Answer { page, asked, read, place, is_page } = answer;
-        let unreadable = self.meet(pass, page.unreadable, &place);
+        let PageAnswer { page, request, read, offset, is_page } = answer;
+        let unreadable = self.count_unreadable(pass, page.unreadable, &offset);
         marks.keep_canaries(&page.customers, self.roll());
         page.deleted.iter().for_each(|listed| marks.see_other(listed.id().as_str()));
         let customers = Arc::new(page.customers);
-        let recognised = self.recognise(insight, &customers, read.is_some()).await?;
-        let back = mark_recognised(marks, insight, &customers, &recognised);
-        let unknown = customers.iter().zip(&recognised).filter(|(_, known)| known.is_none());
+        let hits = self.cache_hits(cache, &customers, read.is_some()).await?;
+        let reappeared = mark_cache_hits(marks, cache, &customers, &hits);
+        let unknown = customers.iter().zip(&hits).filter(|(_, known)| known.is_none());
         let unknown: Vec<&Listed> = unknown.map(|(listed, _)| listed).collect();
         let mut read = read.into_iter().flatten();
         let changes_before = pass.tally.changes();
         let mut chunks = chunks(&unknown).into_iter().peekable();
-        let mut chunk = Chunk { back, ..Chunk::default() };
+        let mut chunk = Chunk { reappeared, ..Chunk::default() };
         loop {
             for listed in chunks.next().unwrap_or_default() {
-                let customer = read.next().map_or_else(|| self.read_listed(place.page, listed), Ok)?;
+                let customer = read.next().map_or_else(|| self.read_listed(offset.page, listed), Ok)?;
                 chunk.customers.push((customer, listed.fingerprint()));
             }
             let is_last = chunks.peek().is_none();
@@ -98,7 +104,7 @@ impl<R: Remote> Pull<R> {
                 chunk.is_last = true;
             }
             if !chunk.is_empty() || self.position_is_due(pass) {
-                self.take_chunk(pass, marks, insight, &asked, std::mem::take(&mut chunk)).await?;
+                self.apply_chunk(pass, marks, cache, &request, std::mem::take(&mut chunk)).await?;
             }
             if is_last {
                 return Ok((pass.tally.changes() - changes_before) * 2 > customers.len() as u64);
@@ -106,45 +112,49 @@ impl<R: Remote> Pull<R> {
         }
     }
 
-    /// Recognises the customers of a page. None is looked for where the page was read in advance, because most are news.
-    async fn recognise(
+    /// Returns, for each customer of a page, its cache hit if it is unchanged. A page that was
+    /// parsed in advance is not looked up, because most of its customers are new.
+    async fn cache_hits(
         &self,
-        insight: &mut Insight,
+        cache: &mut ListCache,
         customers: &Arc<Vec<Listed>>,
         is_read: bool,
     ) -> Result<Vec<Option<CacheHit>>, StoreError> {
         if is_read {
             return Ok(vec![None; customers.len()]);
         }
-        let (mut unchanged, customers) = (std::mem::take(&mut insight.unchanged), Arc::clone(customers));
-        let looked = self.look(move |view| {
-            let recognise = |listed| view.recognise(&mut unchanged, listed);
-            let recognised: Result<Vec<_>, _> = customers.iter().map(recognise).collect();
-            Ok((recognised?, unchanged))
+        let (mut unchanged, customers) = (std::mem::take(&mut cache.unchanged), Arc::clone(customers));
+        let looked = self.read_mirror(move |view| {
+            let find = |listed| view.cache_hit(&mut unchanged, listed);
+            let hits: Result<Vec<_>, _> = customers.iter().map(find).collect();
+            Ok((hits?, unchanged))
         });
-        let recognised;
-        (recognised, insight.unchanged) = looked.await?;
-        Ok(recognised)
+        let hits;
+        (hits, cache.unchanged) = looked.await?;
+        Ok(hits)
     }
 
-    /// Plans a part of a page and applies the plan.
-    async fn take_chunk(
+    /// Plans one part of a page and applies the plan.
+    async fn apply_chunk(
         &self,
         pass: &mut Pass,
         marks: &mut Marks,
-        insight: &mut Insight,
-        asked: &Arc<Asked>,
+        cache: &mut ListCache,
+        request: &Arc<RequestMark>,
         chunk: Chunk,
     ) -> Result<(), StoreError> {
-        let Chunk { back, customers, unreadable, is_last } = chunk;
-        let (seen_before, asked) = (pass.seen_before, Arc::clone(asked));
-        let (mut marks_moved, mut unchanged) =
-            (std::mem::take(marks), std::mem::take(&mut insight.unchanged));
+        let Chunk { reappeared, customers, unreadable, is_last } = chunk;
+        let (seen_before, request) = (pass.seen_before, Arc::clone(request));
+        let (mut marks_moved, mut unchanged) = (std::mem::take(marks), std::mem::take(&mut cache.unchanged));
         let (origin, consistency) = (pass.kind_origin(), self.settings.consistency);
         let taken = self.step(pass, origin, move |view, tally| {
-            back.iter().try_for_each(|id| view.end_hold(id, HoldEnd::Alive))?;
-            let mut list =
-                List { asked: &asked, consistency, marks: &mut marks_moved, unchanged: &mut unchanged };
+            reappeared.iter().try_for_each(|id| view.end_hold(id, HoldEnd::Alive))?;
+            let mut list = ListPlanner {
+                request: &request,
+                consistency,
+                marks: &mut marks_moved,
+                unchanged: &mut unchanged,
+            };
             for (customer, fingerprint) in customers {
                 list.plan(view, customer, fingerprint)?;
             }
@@ -155,50 +165,52 @@ impl<R: Remote> Pull<R> {
             Ok((marks_moved, unchanged, new))
         });
         let new;
-        (*marks, insight.unchanged, new) = taken.await?;
+        (*marks, cache.unchanged, new) = taken.await?;
         unreadable::report(&new);
         Ok(())
     }
 
     fn read_listed(&self, page: u64, listed: &Listed) -> Result<Customer, Failure> {
-        // It was taken apart before: so this does not happen, and must not cost more than this pass.
+        // This cannot fail, because the list parser accepted the customer. If it fails, only this
+        // pass fails.
         listed.read().map_err(|why| {
             let why = self.masker.text(&format!("customer {} cannot be read: {why}", listed.id()));
-            Failure::after(1, Setback::Page { page, why })
+            Failure::after(1, RequestError::Page { page, why })
         })
     }
 
-    /// Returns whether the pass has not written for a while how far it has come.
+    /// Returns whether the position of the pass must be written again.
     pub(super) fn position_is_due(&self, pass: &Pass) -> bool {
         let since = pass.position_at.map(|at| self.clock.elapsed().saturating_sub(at));
         since.is_none_or(|since| since >= POSITION_EVERY)
     }
 }
 
-/// Marks the recognised customers as listed; returns those whose deletion is held or was decided.
-fn mark_recognised(
+/// Marks the unchanged customers as listed. Returns those with a held or decided deletion.
+fn mark_cache_hits(
     marks: &mut Marks,
-    insight: &Insight,
+    cache: &ListCache,
     customers: &[Listed],
-    recognised: &[Option<CacheHit>],
+    hits: &[Option<CacheHit>],
 ) -> Vec<CustomerId> {
-    let mut back = Vec::new();
-    for (listed, known) in customers.iter().zip(recognised) {
+    let mut reappeared = Vec::new();
+    for (listed, known) in customers.iter().zip(hits) {
         let Some(known) = known else { continue };
         marks.see(known.row, known.source);
-        if insight.unsettled.contains(known.row) {
-            back.push(listed.id().clone());
+        if cache.unsettled.contains(known.row) {
+            reappeared.push(listed.id().clone());
         }
     }
-    back
+    reappeared
 }
 
-/// Whether these may be held read and unread.
+/// Returns whether these customers are small enough to be in memory as text and parsed.
 pub(super) fn may_be_read_at_once(customers: &[Listed]) -> bool {
     customers.iter().map(Listed::bytes).sum::<usize>() <= READ_AT_ONCE
 }
 
-/// Divides the customers of a page into parts that may be read at once, of one customer at least.
+/// Divides the customers of a page into parts of at most [`READ_AT_ONCE`] bytes, and of at least
+/// one customer.
 fn chunks<'a>(customers: &[&'a Listed]) -> Vec<Vec<&'a Listed>> {
     let (mut chunks, mut bytes): (Vec<Vec<&Listed>>, _) = (Vec::new(), 0);
     for listed in customers {
@@ -214,16 +226,16 @@ fn chunks<'a>(customers: &[&'a Listed]) -> Vec<Vec<&'a Listed>> {
     chunks
 }
 
-/// A page of the list: what a customer on it is compared with besides the mirror, and what a pass remembers of it.
-struct List<'a> {
-    asked: &'a Asked,
+/// Plans the customers of a page that are not found unchanged.
+struct ListPlanner<'a> {
+    request: &'a RequestMark,
     consistency: Consistency,
     marks: &'a mut Marks,
     unchanged: &'a mut FingerprintWindow,
 }
 
-impl List<'_> {
-    /// Compares a listed customer with the mirror and plans what is written about it.
+impl ListPlanner<'_> {
+    /// Compares a listed customer with the mirror, and plans what to write about it.
     fn plan(
         &mut self,
         view: &mut View<'_>,
@@ -235,11 +247,11 @@ impl List<'_> {
         let is_second = stored.as_ref().is_some_and(|stored| self.marks.seen.contains(stored.row));
         let read = Read {
             by: ReadBy::List,
-            requested_at: self.asked.requested_at(),
+            requested_at: self.request.requested_at(),
             occasion: if is_second { Occasion::SamePass } else { Occasion::Pass },
             consistency: self.consistency,
         };
-        let Observation { plan, source } = observe(view, self.asked, customer, stored.as_ref(), read)?;
+        let Observation { plan, source } = observe(view, self.request, customer, stored.as_ref(), read)?;
         let row = match (plan, stored) {
             (CustomerPlan::Record(kind, customer), stored) => {
                 if let Some(stored) = &stored {
@@ -285,14 +297,14 @@ fn count_fields(marks: &mut Marks, kind: Kind, after: &Customer, stored: &Stored
 /// Compares a read of a customer with the mirror, the log and our own pushes.
 fn observe(
     view: &View<'_>,
-    asked: &Asked,
+    request: &RequestMark,
     shown: Customer,
     stored: Option<&StoredCustomer>,
     read: Read,
 ) -> Result<Observation, StoreError> {
     let push = match stored {
-        None if asked.may_be_made_by_us(&shown) => Push::MayHaveCreated,
-        Some(_) if asked.is_before_push_of(shown.id()) => Push::Newer,
+        None if request.may_be_created_by_us(&shown) => Push::MayHaveCreated,
+        Some(_) if request.is_before_push_of(shown.id()) => Push::Newer,
         _ => Push::None,
     };
     let recent = match stored {
@@ -307,7 +319,7 @@ fn observe(
     Ok(Observation::new(shown, known, read))
 }
 
-/// Plans what is done about a read that is not applied.
+/// Plans to request a customer again, if its read is not applied.
 fn leave_out(view: &mut View<'_>, plan: CustomerPlan) {
     match plan {
         CustomerPlan::LeaveOut(shown, left_out) => view.leave_out(shown, left_out),
@@ -316,17 +328,18 @@ fn leave_out(view: &mut View<'_>, plan: CustomerPlan) {
     }
 }
 
-/// Plans what a customer's own GET changes, where it may be applied; returns whether something is recorded.
+/// Plans what the GET of one customer changes, if the answer may be applied. Returns whether a
+/// change is recorded.
 pub(super) fn plan_lookup(
     view: &mut View<'_>,
-    asked: &Asked,
+    request: &RequestMark,
     customer: Customer,
     occasion: Occasion,
     consistency: Consistency,
 ) -> Result<bool, StoreError> {
     let stored = view.find(customer.id())?;
-    let read = Read { by: ReadBy::Lookup, requested_at: asked.requested_at(), occasion, consistency };
-    match observe(view, asked, customer, stored.as_ref(), read)?.plan {
+    let read = Read { by: ReadBy::Lookup, requested_at: request.requested_at(), occasion, consistency };
+    match observe(view, request, customer, stored.as_ref(), read)?.plan {
         CustomerPlan::Record(kind, customer) => view.record(kind, customer, stored, None).map(|_| true),
         plan => {
             leave_out(view, plan);

@@ -1,13 +1,14 @@
-//! Reading the list: several pages under way at once, applied one after the other; and reading it again where it shows fewer
-//! customers than it counts.
+//! Reads the list: several pages in flight, applied in their order. Reads it again if it shows
+//! fewer customers than its `total`.
 //!
 //! ```text
 //!   numbers ─▶ up to `max_concurrent_requests` in flight ─▶ pages in their order ─▶ applied ─▶ walk: the next page, or the end
 //!               as far as the list is known to go            (a short queue)
 //! ```
 //!
-//! Everything waits for what comes after it: a slow database stops the requests, not the memory. What the first round has applied is
-//! always the list's beginning without a gap, so that a later process can continue from there.
+//! The queue is bounded, so a slow database delays the requests and does not fill the memory. The
+//! pages that the first round applied are always the first ones without a gap, so a later process
+//! can resume after them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,46 +18,48 @@ use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 
-use super::answer::{Answer, Place};
+use super::answer::{PageAnswer, PageOffset};
 use super::marks::Marks;
-use super::page::{Insight, may_be_read_at_once};
-use super::{Failure, Pass, Phase, Progress, Pull, Setback};
+use super::page::{ListCache, may_be_read_at_once};
+use super::{Failure, Pass, PassProgress, Phase, Pull, RequestError};
 use crate::remote::Remote;
 use crate::store::StoreError;
 use crate::store::log::passes::ListPosition;
 use crate::store::log::{holds, mirror};
-use crate::tasks::echoes::Asked;
+use crate::tasks::in_flight::RequestMark;
 use komoju_core::plan::retry::TRIES;
 use komoju_core::plan::rows::RowSet;
 use komoju_core::plan::walk::{self, End, ListReport, RoundOver, Shown, Turn, Walk};
 use komoju_core::{Hints, Page, PageQuery, PassKind, time};
 
-/// The API's own page size, for a server that refuses a larger one instead of answering with less.
+/// OWN_PER_PAGE is the default page size of the API. It is used if the server refuses a larger one
+/// instead of answering with fewer customers.
 const OWN_PER_PAGE: u32 = 10;
 
-/// How far before the newest known customer a probe begins at least: customers created in the same minute may become visible out of
-/// order.
+/// PROBE_OVERLAP controls how far before the newest known customer a probe starts at least.
+/// Customers created in the same minute may become visible out of order.
 const PROBE_OVERLAP: SignedDuration = SignedDuration::from_secs(60);
 
-/// How many pages wait for the database when it is slower than the API.
+/// QUEUE controls how many pages wait for the database while it is slower than the API.
 const QUEUE: usize = 2;
 
-/// How far a round may read ahead.
-pub(super) struct Horizon {
-    /// The last page that the list is known or expected to have: up to it, pages are requested before the one before them was judged.
+/// How far a round may request pages before the pages before them are applied.
+pub(super) struct ReadAhead {
+    /// The last page that the list is known or expected to have.
     last_page: AtomicU64,
-    /// The first page that came without a row: nothing is requested ahead of it.
+    /// The first page that was empty. No later page is requested ahead.
     first_empty: AtomicU64,
-    /// Whether the page that was applied last was mostly news: then pages are read whole while others are applied.
-    news: AtomicBool,
+    /// Whether most customers of the last applied page were new or changed. Then the customers of a
+    /// page are parsed when it arrives, while other pages are applied.
+    mostly_new: AtomicBool,
 }
 
-impl Horizon {
+impl ReadAhead {
     fn new(expected: u64) -> Self {
         Self {
             last_page: AtomicU64::new(expected),
             first_empty: AtomicU64::new(u64::MAX),
-            news: AtomicBool::new(false),
+            mostly_new: AtomicBool::new(false),
         }
     }
 
@@ -64,77 +67,81 @@ impl Horizon {
         page <= self.last_page.load(Ordering::Relaxed) && page <= self.first_empty.load(Ordering::Relaxed)
     }
 
-    /// Takes note of what the list promises.
+    /// Notes how many pages the list promises.
     pub(super) fn promise(&self, pages: Option<u64>) {
         if let Some(pages) = pages {
             self.last_page.store(pages, Ordering::Relaxed);
         }
     }
 
-    /// Takes note of a page.
-    fn answered(&self, number: u64, page: Page, asked: Arc<Asked>) -> Answer {
+    /// Notes a page that arrived, and parses its customers in advance if most may be new.
+    fn note_page(&self, number: u64, page: Page, request: Arc<RequestMark>) -> PageAnswer {
         self.promise(page.hints.promised_pages());
         if page.is_empty() {
             self.first_empty.fetch_min(number, Ordering::Relaxed);
         }
-        // What cannot be read is reported when it is its turn.
+        // An error here is reported when the page is applied, which parses it again.
         let read = || page.customers.iter().map(|listed| listed.read().ok()).collect();
-        let ahead = self.news.load(Ordering::Relaxed) && may_be_read_at_once(&page.customers);
+        let ahead = self.mostly_new.load(Ordering::Relaxed) && may_be_read_at_once(&page.customers);
         let read = if ahead { read() } else { None };
-        Answer { page, place: Place::of_page(number), is_page: true, asked, read }
+        PageAnswer { page, offset: PageOffset::of_page(number), is_page: true, request, read }
     }
 }
 
-/// What a pass keeps while it reads.
-pub(super) struct Reading {
+/// The state of reading the list.
+pub(super) struct ListCursor {
     pub(super) per_page: u32,
     pub(super) created_from: Option<Timestamp>,
     pub(super) walk: Walk,
-    pub(super) insight: Insight,
-    /// How many rows a full page has, as the last answer said.
+    pub(super) cache: ListCache,
+    /// The number of rows of a full page, as the last answer says.
     pub(super) full_page: u64,
-    /// The last page that the list promises, as the last answer said; 0 where it promises none.
+    /// The last page that the list promises, as the last answer says. 0 if it promises none.
     pub(super) promised: u64,
 }
 
-/// A page that is applied.
-struct Applied {
+/// An applied page and its counts.
+struct PageCounts {
     number: u64,
     hints: Hints,
     rows: u64,
-    /// How many customers the round had listed before it.
+    /// The number of customers that the round listed before this page.
     before: u64,
 }
 
-impl Reading {
+impl ListCursor {
     fn query(&self, page: u64) -> PageQuery {
         PageQuery { page, per_page: self.per_page, created_from: self.created_from }
     }
 }
 
-/// What all rounds of a pass have learnt.
+/// What the rounds of a pass found out about the list.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Rounds {
-    /// About the list.
+pub(super) struct RoundsSummary {
+    /// The report of the last round. Its `seen` counts all rounds, unless the sweep is resumed.
     pub(super) report: ListReport,
-    /// Whether there were further rounds, and none of them showed a new customer.
+    /// Whether no further round showed a new customer. `None` without further rounds.
     pub(super) in_vain: Option<bool>,
 }
 
 impl<R: Remote> Pull<R> {
-    /// Reads every page, from where the pass stands, and applies it; a sweep reads the list again where that may show more.
-    pub(super) async fn read_pages(&self, pass: &mut Pass, marks: &mut Marks) -> Result<Rounds, Failure> {
-        let mut reading = self.start_reading(pass).await?;
-        let (began, mut rounds) = (self.clock.elapsed(), Rounds::default());
+    /// Reads and applies every page, starting at the position of the pass. A sweep reads the list
+    /// again if that may show more customers.
+    pub(super) async fn read_pages(
+        &self,
+        pass: &mut Pass,
+        marks: &mut Marks,
+    ) -> Result<RoundsSummary, Failure> {
+        let mut cursor = self.start_reading(pass).await?;
+        let (began, mut rounds) = (self.clock.elapsed(), RoundsSummary::default());
         for round in 1..=walk::ROUNDS {
             let (round_began, seen_before) = (self.clock.elapsed(), marks.seen.len());
             marks.begin_round();
             let first = if round == 1 { pass.tally.pages + 1 } else { 1 };
-            self.read_round(pass, marks, &mut reading, first).await?;
-            rounds.report = reading.walk.report();
+            self.read_round(pass, marks, &mut cursor, first).await?;
+            rounds.report = cursor.walk.report();
             let (seen, new) = (marks.seen.len() + marks.others(), marks.seen.len() - seen_before);
             if !pass.is_resumed {
-                // All rounds together.
                 rounds.report.seen = seen;
             }
             if round > 1 {
@@ -143,7 +150,8 @@ impl<R: Remote> Pull<R> {
             let ended = self.clock.elapsed();
             let needed = ended.saturating_sub(began) + ended.saturating_sub(round_began);
             let over = self.round_over(pass, &rounds, round, new, needed);
-            // The earlier process of a resumed sweep saw customers that this one does not know.
+            // A resumed sweep cannot compare with `total`: which customers the earlier process saw
+            // is not known.
             if pass.kind == PassKind::Probe || pass.is_resumed || !walk::read_again(over) {
                 break;
             }
@@ -151,15 +159,23 @@ impl<R: Remote> Pull<R> {
             tracing::info!(
                 seen,
                 total,
-                "the list shows {seen} customers and counts {total}: it is read again"
+                "the list shows {seen} customers and its total is {total}: reading it again"
             );
         }
         pass.ignores_page = rounds.report.ignores_page && pass.kind == PassKind::Sweep;
         Ok(rounds)
     }
 
-    /// What decides about a further round; `needed` is the time from the first round to the end of another one.
-    fn round_over(&self, pass: &Pass, rounds: &Rounds, round: u32, new: u64, needed: Duration) -> RoundOver {
+    /// Returns the facts that decide about a further round. `needed` is the time from the start of
+    /// the first round to the expected end of a further one.
+    fn round_over(
+        &self,
+        pass: &Pass,
+        rounds: &RoundsSummary,
+        round: u32,
+        new: u64,
+        needed: Duration,
+    ) -> RoundOver {
         RoundOver {
             round,
             seen: rounds.report.seen,
@@ -167,50 +183,50 @@ impl<R: Remote> Pull<R> {
             total: rounds.report.total,
             grows: rounds.report.grows,
             fits: self.settings.period.is_none_or(|period| needed <= period),
-            vain_sweeps: pass.learnt.vain_sweeps.unsigned_abs(),
+            vain_sweeps: pass.list_history.vain_sweeps.unsigned_abs(),
             sweep: pass.sweep().unsigned_abs(),
         }
     }
 
-    async fn start_reading(&self, pass: &Pass) -> Result<Reading, Failure> {
+    async fn start_reading(&self, pass: &Pass) -> Result<ListCursor, Failure> {
         let created_from = match pass.kind {
             PassKind::Sweep => None,
             PassKind::Probe => self.probe_from().await?,
         };
         let per_page = match pass.position.per_page {
             0 => self.settings.per_page,
-            // A resumed sweep counts its pages as they were counted before.
+            // A resumed sweep keeps its page size, because its position is a number of pages.
             resumed => u32::try_from(resumed).unwrap_or(self.settings.per_page),
         };
-        let unsettled = self.look(|view| {
+        let unsettled = self.read_mirror(|view| {
             let mut rows = RowSet::default();
             holds::each_unsettled_row(view.conn(), |row| {
                 rows.insert(row);
             })?;
             Ok(rows)
         });
-        let insight = Insight::new(unsettled.await?);
+        let cache = ListCache::new(unsettled.await?);
         let (walk, full_page) = (Walk::default(), per_page.into());
-        Ok(Reading { per_page, created_from, walk, insight, full_page, promised: 0 })
+        Ok(ListCursor { per_page, created_from, walk, cache, full_page, promised: 0 })
     }
 
     async fn read_round(
         &self,
         pass: &mut Pass,
         marks: &mut Marks,
-        reading: &mut Reading,
+        cursor: &mut ListCursor,
         first: u64,
     ) -> Result<(), Failure> {
         let live = match pass.kind {
             PassKind::Sweep => pass.live_before,
             PassKind::Probe => 0,
         };
-        reading.walk = Walk::new(live, reading.full_page);
-        // Where the list does not say how long it is, it is expected to be as long as before.
-        let horizon = Horizon::new(live.div_ceil(reading.full_page.max(1)));
+        cursor.walk = Walk::new(live, cursor.full_page);
+        // A list without hints is expected to be as long as the mirror.
+        let read_ahead = ReadAhead::new(live.div_ceil(cursor.full_page.max(1)));
         let mut turn = Turn::Read(first);
         while let Turn::Read(next) = turn {
-            turn = self.read_on(pass, marks, reading, &horizon, next).await?;
+            turn = self.read_from(pass, marks, cursor, &read_ahead, next).await?;
         }
         if turn == Turn::End(End::Growing) {
             tracing::warn!("the list has far more pages than it promised, and was not read to its end");
@@ -218,25 +234,27 @@ impl<R: Remote> Pull<R> {
         Ok(())
     }
 
-    /// Reads from this page on, as far as the list is known to go. The first page of a round is read alone: it tells how far.
-    async fn read_on(
+    /// Reads from page `first` up to the last page that the list is known to have. The first page
+    /// of a pass is read alone, because it tells how many pages there are.
+    async fn read_from(
         &self,
         pass: &mut Pass,
         marks: &mut Marks,
-        reading: &mut Reading,
-        horizon: &Horizon,
+        cursor: &mut ListCursor,
+        read_ahead: &ReadAhead,
         first: u64,
     ) -> Result<Turn, Failure> {
-        let from = reading.query(first);
+        let from = cursor.query(first);
         let alone = pass.tally.pages == 0;
         let (send, mut queue) = mpsc::channel(QUEUE);
         let fetch = async move {
             let known = |page: &u64| {
-                let is_known = *page == first || (!alone && horizon.reaches(*page));
+                let is_known = *page == first || (!alone && read_ahead.reaches(*page));
                 std::future::ready(is_known)
             };
-            let ask = |page| async move { (page, self.read_page(PageQuery { page, ..from }, horizon).await) };
-            let pages = stream::iter(first..).take_while(known).map(ask);
+            let request =
+                |page| async move { (page, self.read_page(PageQuery { page, ..from }, read_ahead).await) };
+            let pages = stream::iter(first..).take_while(known).map(request);
             let mut pages = std::pin::pin!(pages.buffered(self.settings.max_concurrent_requests));
             while let Some(answered) = pages.next().await {
                 if send.send(answered).await.is_err() {
@@ -247,7 +265,7 @@ impl<R: Remote> Pull<R> {
         let apply = async {
             let mut turn = Turn::Read(first);
             while let Some((page, answered)) = queue.recv().await {
-                turn = self.take_page(pass, marks, reading, horizon, page, answered).await?;
+                turn = self.apply_page(pass, marks, cursor, read_ahead, page, answered).await?;
                 if turn != Turn::Read(page + 1) {
                     break;
                 }
@@ -256,23 +274,23 @@ impl<R: Remote> Pull<R> {
         };
         tokio::select! {
             turn = apply => turn,
-            // The end of what is known is not the end of what is to be applied. And what is still under way when everything is
-            // applied was requested in vain.
+            // The last request is not the last page to apply, so only `apply` ends this. Requests
+            // that are in flight at that time are dropped, because no page after the end is needed.
             turn = async { fetch.await; std::future::pending().await } => turn,
         }
     }
 
-    /// Applies a page, or finds out what came instead; says what is read next.
-    async fn take_page(
+    /// Applies a page, or handles the failure to get it. Returns what to read next.
+    async fn apply_page(
         &self,
         pass: &mut Pass,
         marks: &mut Marks,
-        reading: &mut Reading,
-        horizon: &Horizon,
+        cursor: &mut ListCursor,
+        read_ahead: &ReadAhead,
         number: u64,
-        answered: Result<Answer, Failure>,
+        answered: Result<PageAnswer, Failure>,
     ) -> Result<Turn, Failure> {
-        let query = reading.query(number);
+        let query = cursor.query(number);
         let before = marks.in_round();
         let answer = match answered {
             Ok(answer) => answer,
@@ -280,83 +298,87 @@ impl<R: Remote> Pull<R> {
                 Some(begun) => {
                     tracing::warn!("{failure}: reading page {number} in parts");
                     let page = (number, begun.clone());
-                    let (hints, rows) = self.take_in_parts(pass, marks, reading, horizon, page).await?;
-                    return self.judge(pass, marks, reading, Applied { number, hints, rows, before }).await;
+                    let (hints, rows) = self.apply_in_parts(pass, marks, cursor, read_ahead, page).await?;
+                    return self
+                        .decide_next(pass, marks, cursor, PageCounts { number, hints, rows, before })
+                        .await;
                 }
                 None if number == 1 && query.per_page > OWN_PER_PAGE && failure.is_about("per_page") => {
-                    tracing::warn!("{failure}; reading {OWN_PER_PAGE} a page instead: lower api.per_page");
-                    (reading.per_page, reading.full_page) = (OWN_PER_PAGE, OWN_PER_PAGE.into());
+                    tracing::warn!(
+                        "{failure}; reading {OWN_PER_PAGE} customers a page instead: lower api.per_page"
+                    );
+                    (cursor.per_page, cursor.full_page) = (OWN_PER_PAGE, OWN_PER_PAGE.into());
                     return Ok(Turn::Read(1));
                 }
-                None if number > 1 && failure.is_past_end(reading.promised >= number) => {
+                None if number > 1 && failure.is_past_end(cursor.promised >= number) => {
                     return Ok(Turn::End(End::NoSuchPage));
                 }
                 None => return Err(failure),
             },
         };
         let (hints, rows) = (answer.page.hints, answer.page.len());
-        reading.full_page = hints.per_page.unwrap_or(reading.full_page);
-        let mostly_news = self.take_answer(pass, marks, &mut reading.insight, answer).await?;
-        horizon.news.store(mostly_news, Ordering::Relaxed);
-        self.judge(pass, marks, reading, Applied { number, hints, rows, before }).await
+        cursor.full_page = hints.per_page.unwrap_or(cursor.full_page);
+        let mostly_new = self.apply_answer(pass, marks, &mut cursor.cache, answer).await?;
+        read_ahead.mostly_new.store(mostly_new, Ordering::Relaxed);
+        self.decide_next(pass, marks, cursor, PageCounts { number, hints, rows, before }).await
     }
 
-    /// Judges an applied page: what comes next, and how far the pass has come.
-    async fn judge(
+    /// Updates the position and the progress after a page was applied. Returns what to read next.
+    async fn decide_next(
         &self,
         pass: &mut Pass,
         marks: &Marks,
-        reading: &mut Reading,
-        applied: Applied,
+        cursor: &mut ListCursor,
+        applied: PageCounts,
     ) -> Result<Turn, Failure> {
-        let Applied { number, hints, rows, before } = applied;
+        let PageCounts { number, hints, rows, before } = applied;
         let seen = pass.seen_before + marks.in_round();
         let new = marks.in_round() - before;
         let all_live_seen = match pass.kind {
             PassKind::Sweep if new == 0 => {
                 let seen = pass.seen_before + marks.mirrored_in_round();
-                self.look(|view| view.live_count()).await? <= seen
+                self.read_mirror(|view| view.live_count()).await? <= seen
             }
             PassKind::Sweep => false,
             PassKind::Probe => true,
         };
-        let turn = reading.walk.judge(Shown { number, hints, rows, new, seen, all_live_seen });
+        let turn = cursor.walk.judge(Shown { number, hints, rows, new, seen, all_live_seen });
         tracing::trace!(pass = pass.id, page = number, "{turn}");
         let promised = hints.promised_pages().unwrap_or(0);
-        reading.promised = promised;
+        cursor.promised = promised;
         let last_page = match turn {
-            // Without a promise the list may have further pages.
+            // Without a promise the length of the list is unknown.
             Turn::Read(_) if promised == 0 => 0,
             Turn::Read(next) => promised.max(next),
             Turn::End(_) => number,
         };
-        pass.position = ListPosition { last_page, per_page: reading.per_page.into() };
+        pass.position = ListPosition { last_page, per_page: cursor.per_page.into() };
         let done = pass.tally.customers_seen;
         let of = hints.total.unwrap_or(pass.live_before).max(done);
-        self.progress.send_replace(Progress { phase: Phase::Reading, done, of });
+        self.progress.send_replace(PassProgress { phase: Phase::Reading, done, of });
         Ok(turn)
     }
 
     async fn probe_from(&self) -> Result<Option<Timestamp>, StoreError> {
-        // One creation time in the future must not make the probe blind to everything before it.
+        // A creation time in the future would hide every customer created before it.
         let now = time::written(self.clock.now());
-        let newest = self.look(move |view| mirror::newest_created_at(view.conn(), &now)).await?;
+        let newest = self.read_mirror(move |view| mirror::newest_created_at(view.conn(), &now)).await?;
         let overlap = PROBE_OVERLAP.max(self.settings.consistency.0);
         Ok(newest.and_then(|newest| newest.checked_sub(overlap).ok()))
     }
 
-    /// Requests a page until one comes.
-    async fn read_page(&self, query: PageQuery, horizon: &Horizon) -> Result<Answer, Failure> {
-        let (page, asked) = self.list(query).await?;
-        Ok(horizon.answered(query.page, page, asked))
+    /// Requests a page, with retries.
+    async fn read_page(&self, query: PageQuery, read_ahead: &ReadAhead) -> Result<PageAnswer, Failure> {
+        let (page, request) = self.list(query).await?;
+        Ok(read_ahead.note_page(query.page, page, request))
     }
 
-    /// Requests a page, or a part of one, until one comes.
-    pub(super) async fn list(&self, query: PageQuery) -> Result<(Page, Arc<Asked>), Failure> {
-        self.persist(TRIES, || async {
-            let asked = self.asking();
-            let page = self.remote.list(query).await.map_err(Setback::Remote)?;
-            Ok((page, asked))
+    /// Requests a page or a part of one, with retries. The mark is of the try that succeeded.
+    pub(super) async fn list(&self, query: PageQuery) -> Result<(Page, Arc<RequestMark>), Failure> {
+        self.with_retries(TRIES, || async {
+            let request = self.mark_request();
+            let page = self.remote.list(query).await.map_err(RequestError::Remote)?;
+            Ok((page, request))
         })
         .await
     }

@@ -1,53 +1,55 @@
-//! A page that is too large for one answer is read in parts, one after the other, each applied before the next is
-//! requested: so the memory stays bounded, however large the customers are.
+//! Reads a page that is too large for one answer in parts. Each part is applied before the next is
+//! requested, so the memory is bounded, whatever the size of the customers.
 
 use std::sync::Arc;
 
-use super::answer::{Answer, Place};
+use super::answer::{PageAnswer, PageOffset};
 use super::marks::Marks;
-use super::pages::{Horizon, Reading};
+use super::pages::{ListCursor, ReadAhead};
 use super::{Failure, Pass, Pull};
 use crate::remote::{Beginning, Remote};
-use crate::tasks::echoes::Asked;
+use crate::tasks::in_flight::RequestMark;
 use komoju_core::plan::parts::{Part, Parts};
 use komoju_core::{Hints, Page, PageQuery};
 
-/// What is known of the list when a page was read in parts.
-enum Read {
-    /// The page ends here: what the list says of itself, and how many rows the page has.
+/// The result of reading a page in parts.
+enum PartsResult {
+    /// The whole page was read: the hints of the list, and the number of rows on the page.
     Whole(Hints, u64),
-    /// The server answers with pages of so many customers at most: the page is smaller than it was taken for.
+    /// The server answers with at most this many customers a page, so the page is smaller than
+    /// requested and must be read again.
     Capped { per_page: u64 },
 }
 
-/// One part's answer.
-enum Answered {
-    Page(Page, Arc<Asked>),
+/// The answer to the request for one part.
+enum PartAnswer {
+    Page(Page, Arc<RequestMark>),
     TooLarge(Beginning),
     PastEnd,
 }
 
 impl<R: Remote> Pull<R> {
-    /// Reads and applies page `number`, which was too large as `begun` says; returns what the list says of itself, and the page's rows.
-    pub(super) async fn take_in_parts(
+    /// Reads and applies page `number` after its answer was too large. `begun` is what could be
+    /// read of that answer. Returns the hints of the list and the number of rows on the page.
+    pub(super) async fn apply_in_parts(
         &self,
         pass: &mut Pass,
         marks: &mut Marks,
-        reading: &mut Reading,
-        horizon: &Horizon,
+        cursor: &mut ListCursor,
+        read_ahead: &ReadAhead,
         (number, begun): (u64, Beginning),
     ) -> Result<(Hints, u64), Failure> {
-        let mut per_page = reading.full_page;
+        let mut per_page = cursor.full_page;
         let (hints, rows) = loop {
             let whole = Part { page: number, per_page };
-            match self.read_parts(pass, marks, reading, whole, begun.clone()).await? {
-                Read::Whole(hints, rows) => break (hints, rows),
-                // Strictly smaller, so this ends.
-                Read::Capped { per_page: capped } => per_page = capped,
+            match self.read_parts(pass, marks, cursor, whole, begun.clone()).await? {
+                PartsResult::Whole(hints, rows) => break (hints, rows),
+                // Each cap is smaller than the one before, so this loop ends.
+                PartsResult::Capped { per_page: capped } => per_page = capped,
             }
         };
         pass.tally.pages += 1;
-        horizon.promise(hints.promised_pages());
+        read_ahead.promise(hints.promised_pages());
         Ok((hints, rows))
     }
 
@@ -55,10 +57,10 @@ impl<R: Remote> Pull<R> {
         &self,
         pass: &mut Pass,
         marks: &mut Marks,
-        reading: &mut Reading,
+        cursor: &mut ListCursor,
         whole: Part,
         begun: Beginning,
-    ) -> Result<Read, Failure> {
+    ) -> Result<PartsResult, Failure> {
         let mut parts = Parts::new(whole);
         let mut known = Some(begun);
         let (mut hints, mut rows) = (Hints::default(), 0);
@@ -66,19 +68,19 @@ impl<R: Remote> Pull<R> {
             let query = PageQuery {
                 page: part.page,
                 per_page: u32::try_from(part.per_page).unwrap_or(u32::MAX),
-                created_from: reading.created_from,
+                created_from: cursor.created_from,
             };
             let answered = match known.take() {
-                Some(begun) => Answered::TooLarge(begun),
+                Some(begun) => PartAnswer::TooLarge(begun),
                 None => self.read_part(query).await?,
             };
             match answered {
-                Answered::Page(Page { hints: Hints { per_page: Some(capped), .. }, .. }, _)
+                PartAnswer::Page(Page { hints: Hints { per_page: Some(capped), .. }, .. }, _)
                     if capped < part.per_page =>
                 {
-                    return Ok(Read::Capped { per_page: capped });
+                    return Ok(PartsResult::Capped { per_page: capped });
                 }
-                Answered::Page(page, asked) => {
+                PartAnswer::Page(page, request) => {
                     let said = page.hints;
                     let last_page = said.last_page.map(|last| parts.pages(part, last));
                     hints = Hints { page: None, per_page: Some(whole.per_page), last_page, ..said };
@@ -87,12 +89,12 @@ impl<R: Remote> Pull<R> {
                     if page.is_empty() || (page.len() < part.per_page && !is_promised) {
                         parts.end();
                     }
-                    let place = Place::of_part(&parts, part);
-                    let answer = Answer::of_part(page, asked, place);
-                    self.take_answer(pass, marks, &mut reading.insight, answer).await?;
+                    let offset = PageOffset::of_part(&parts, part);
+                    let answer = PageAnswer::of_part(page, request, offset);
+                    self.apply_answer(pass, marks, &mut cursor.cache, answer).await?;
                 }
-                Answered::TooLarge(_) if parts.split(part) => {}
-                Answered::TooLarge(begun) => {
+                PartAnswer::TooLarge(_) if parts.split(part) => {}
+                PartAnswer::TooLarge(begun) => {
                     if begun.per_page.is_some_and(|per_page| per_page > 1) {
                         let page = whole.page;
                         return Err(Failure::Unsplittable { page, per_page: begun.per_page.unwrap_or(0) });
@@ -100,21 +102,21 @@ impl<R: Remote> Pull<R> {
                     rows += 1;
                     let last_page = begun.last_page.map(|last| parts.pages(part, last));
                     hints = Hints { last_page: last_page.or(hints.last_page), ..hints };
-                    let place = Place::of_part(&parts, part);
-                    self.apply_unreadable(pass, marks, begun.first.map(|bad| *bad), place).await?;
+                    let offset = PageOffset::of_part(&parts, part);
+                    self.apply_unreadable(pass, marks, begun.first.map(|bad| *bad), offset).await?;
                 }
-                Answered::PastEnd => parts.end(),
+                PartAnswer::PastEnd => parts.end(),
             }
         }
-        Ok(Read::Whole(hints, rows))
+        Ok(PartsResult::Whole(hints, rows))
     }
 
-    async fn read_part(&self, query: PageQuery) -> Result<Answered, Failure> {
+    async fn read_part(&self, query: PageQuery) -> Result<PartAnswer, Failure> {
         match self.list(query).await {
-            Ok((page, asked)) => Ok(Answered::Page(page, asked)),
+            Ok((page, request)) => Ok(PartAnswer::Page(page, request)),
             Err(failure) => match failure.too_large() {
-                Some(begun) => Ok(Answered::TooLarge(begun.clone())),
-                None if query.page > 1 && failure.is_past_end(false) => Ok(Answered::PastEnd),
+                Some(begun) => Ok(PartAnswer::TooLarge(begun.clone())),
+                None if query.page > 1 && failure.is_past_end(false) => Ok(PartAnswer::PastEnd),
                 None => Err(failure),
             },
         }

@@ -1,9 +1,10 @@
-//! Customers of which a read was left out, because it may have been older than the log: each is requested again by itself.
+//! Rechecks: requests single customers again. A read of each was not applied, because it may have
+//! been older than the log.
 
 use std::time::Duration;
 
-use super::ask::Found;
 use super::page::plan_lookup;
+use super::requests::CustomerLookup;
 use super::view::View;
 use super::{Failure, Pull};
 use crate::remote::Remote;
@@ -13,58 +14,59 @@ use crate::store::log::lag;
 use komoju_core::plan::lag::Occasion;
 use komoju_core::{CustomerId, Origin};
 
-/// How many are requested before other work gets its turn.
+/// AT_ONCE limits how many customers are requested before sweeps and probes may run.
 const AT_ONCE: u32 = 50;
 
-/// After how long a customer without a usable answer is requested again.
+/// AGAIN_AFTER controls the wait before a customer without a usable answer is requested again.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// After so many customers without a usable answer the others wait.
+/// MOST_UNCLEAR limits the customers without a usable answer. After that the others wait for the
+/// next call.
 const MOST_UNCLEAR: u32 = 3;
 
 impl<R: Remote> Pull<R> {
-    /// Requests the customers that are due, some at a time, and applies the answers. Returns how long the next one waits; `None` where
-    /// none does.
+    /// Requests up to 50 customers that are due, and applies the answers. Returns how long
+    /// to wait before the next one is due; `None` if there is none.
     pub async fn recheck(&self) -> Result<Option<Duration>, StoreError> {
         let (now, consistency) = (self.clock.now(), self.settings.consistency);
-        if self.look(move |view| lag::is_ahead(view.conn(), now)).await? {
+        if self.read_mirror(move |view| lag::is_ahead(view.conn(), now)).await? {
             self.note(move |tx| lag::cap_due_times(tx, now, consistency)).await?;
         }
-        let due = self.look(move |view| view.due(now, AT_ONCE)).await?;
-        // A new key must know the account's customers before it is believed.
+        let due = self.read_mirror(move |view| view.due(now, AT_ONCE)).await?;
+        // A new key must pass the account guard before its answers are applied.
         let may_ask = due.is_empty() || self.check_account().await.is_ok();
         let mut unclear = 0;
         for id in due {
-            // Where several give no usable answer, sweeps and probes get their turn.
+            // After several answers that are not usable, let sweeps and probes run.
             if !may_ask || self.stop.is_cancelled() || unclear >= MOST_UNCLEAR {
                 return Ok(Some(AGAIN_AFTER));
             }
             match self.recheck_one(&id).await {
                 Ok(is_clear) => unclear += u32::from(!is_clear),
                 Err(Failure::Store(e)) => return Err(e),
-                // A refused key is noticed, and reported, by the next pass.
+                // The next pass reports a refused key.
                 Err(_) => return Ok(Some(AGAIN_AFTER)),
             }
         }
-        let next = self.look(|view| lag::next_due(view.conn())).await?;
+        let next = self.read_mirror(|view| lag::next_due(view.conn())).await?;
         let now = self.clock.now();
         Ok(next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default()))
     }
 
-    /// Returns whether the answer could be used.
+    /// Requests one customer and applies the answer. Returns whether the answer was usable.
     async fn recheck_one(&self, id: &CustomerId) -> Result<bool, Failure> {
-        let asked = self.asking();
+        let request = self.mark_request();
         let found = match id.can_be_asked() {
             true => self.look_up(id, 1).await?,
-            false => Found::Gone,
+            false => CustomerLookup::Gone,
         };
         let (now, consistency) = (self.clock.now(), self.settings.consistency);
         let (cause, id) = (self.cause(Origin::Lookup, None), id.clone());
         let customer = match found {
-            Found::Alive(customer) => Some(customer),
-            // Absence is for the sweep to prove; what cannot be read changes nothing.
-            Found::Gone | Found::Unreadable(_) => None,
-            Found::Unclear(why) => {
+            CustomerLookup::Alive(customer) => Some(customer),
+            // Only a sweep proves absence, and an unreadable answer changes nothing.
+            CustomerLookup::Gone | CustomerLookup::Unreadable(_) => None,
+            CustomerLookup::Unclear(why) => {
                 tracing::debug!("{why}; it is requested again");
                 let again = now.checked_add(AGAIN_AFTER).unwrap_or(now);
                 let plan = move |view: &mut View<'_>| {
@@ -79,8 +81,8 @@ impl<R: Remote> Pull<R> {
             let is_same = view.end_recheck(&id, customer.as_ref())?;
             let Some(customer) = customer else { return Ok(false) };
             view.end_hold(&id, HoldEnd::Alive)?;
-            let is_recorded = plan_lookup(view, &asked, customer, Occasion::Recheck, consistency)?;
-            // The state that was left out is the customer's state after all.
+            let is_recorded = plan_lookup(view, &request, customer, Occasion::Recheck, consistency)?;
+            // The state that was left out is the current one: reads lag longer than configured.
             let is_exceeded = is_same && is_recorded;
             if is_exceeded {
                 view.note_lag_exceeded();

@@ -1,31 +1,34 @@
-//! How a pass ended.
+//! The report of a pass.
 
 use super::Failure;
 use komoju_core::{Outcome, PassId, PassKind, Tally};
 
-/// How a pass ended.
+/// The report of a pass.
 #[derive(Debug)]
 pub struct Report {
-    /// Its number; none where it ended before it began.
+    /// The number of the pass. `None` for a dry run, and for a pass that the account guard
+    /// prevented.
     pub pass: Option<PassId>,
-    /// What it read.
+    /// Whether it was a sweep or a probe.
     pub kind: PassKind,
-    /// How it ended.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// What it did.
+    /// What it read and recorded.
     pub tally: Tally,
-    /// Deletions that wait for an operator now, whichever pass held them.
+    /// The number of deletions that wait for an operator now, of all passes.
     pub held: u64,
-    /// Unreadable customers that are new since the complete sweep before the last one.
+    /// The number of unreadable customers that are new since the complete sweep before the last
+    /// one.
     pub new_unreadable: u64,
-    /// Whether the second page repeated the first though the list counts more customers: the API may ignore `page`.
+    /// Whether the second page repeated the first although the list reports more customers: the API
+    /// may ignore `page`.
     pub ignores_page: bool,
-    /// Why it failed or was interrupted.
+    /// Why it failed or was interrupted, if it did.
     pub failure: Option<Failure>,
 }
 
 impl Report {
-    /// The report as one sentence.
+    /// Returns the report as one sentence.
     pub fn sentence(&self) -> String {
         let Self { kind, outcome, tally, .. } = self;
         let number = self.pass.map(|pass| format!(" {pass}")).unwrap_or_default();

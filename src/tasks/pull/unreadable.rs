@@ -1,9 +1,9 @@
-//! Unreadable customers: each is noted with its id (or page and position) and its reason, its mirror row stays, and
-//! where its id can be read it counts as listed.
+//! Unreadable customers: each is noted with its id (or page and position) and its reason. Its
+//! mirror row is left unchanged. It counts as listed if its id can be read.
 
 use std::collections::HashSet;
 
-use super::answer::Place;
+use super::answer::PageOffset;
 use super::marks::Marks;
 use super::view::View;
 use super::{Failure, Pass, Pull};
@@ -14,35 +14,35 @@ use crate::store::log::unreadable::Sight;
 use komoju_core::unreadable::phrase;
 use komoju_core::{CustomerId, Origin, PassKind, Unreadable, time};
 
-/// The different unreadable customers that a pass has met, as a digest each.
+/// The digests of the different unreadable customers that a pass found.
 #[derive(Debug, Default)]
-pub(super) struct Met {
+pub(super) struct UnreadableSet {
     all: HashSet<u64>,
-    nameless: HashSet<u64>,
+    without_id: HashSet<u64>,
 }
 
-impl Met {
+impl UnreadableSet {
     fn insert(&mut self, bad: &Unreadable) {
-        // The list may have shown the same text, of which the id cannot be read.
-        if self.nameless.contains(&Unreadable { id: None, ..bad.clone() }.digest()) {
+        // The list may have shown the same customer before, without a readable id.
+        if self.without_id.contains(&Unreadable { id: None, ..bad.clone() }.digest()) {
             return;
         }
         let digest = bad.digest();
         if bad.id.is_none() {
-            self.nameless.insert(digest);
+            self.without_id.insert(digest);
         }
         self.all.insert(digest);
     }
 
-    /// How many there are.
+    /// Returns the number of different customers.
     pub(super) fn count(&self) -> u64 {
         self.all.len() as u64
     }
 }
 
-/// An unreadable customer, ready to be noted.
+/// An unreadable customer with everything that is noted of it.
 #[derive(Clone, Debug)]
-pub(super) struct Noted {
+pub(super) struct UnreadableEntry {
     bad: Unreadable,
     /// Its id, masked.
     name: Option<String>,
@@ -50,43 +50,49 @@ pub(super) struct Noted {
     sight: Sight,
 }
 
-impl Noted {
+impl UnreadableEntry {
     fn report(&self) {
         let Self { name, reason, sight: Sight { place, .. }, .. } = self;
         let (page, position) = place.unzip();
         let name = phrase(name.as_deref(), page, position);
-        tracing::warn!("{name} is unreadable: {reason}; the mirror keeps what was last known of it");
+        tracing::warn!("{name} is unreadable: {reason}; the mirror keeps the last readable state");
     }
 }
 
 impl<R: Remote> Pull<R> {
-    /// Counts the unreadable customers of a page and prepares them for [`plan_unreadable`].
-    pub(super) fn meet(&self, pass: &mut Pass, bad: Vec<Unreadable>, place: &Place) -> Vec<Noted> {
+    /// Counts the unreadable customers of a page, and prepares them for [`plan_unreadable`].
+    pub(super) fn count_unreadable(
+        &self,
+        pass: &mut Pass,
+        bad: Vec<Unreadable>,
+        offset: &PageOffset,
+    ) -> Vec<UnreadableEntry> {
         let at = time::written(self.clock.now());
         let noted = bad.into_iter().map(|bad| {
-            pass.met.insert(&bad);
+            pass.unreadable.insert(&bad);
             let sight = Sight {
-                place: bad.position.map(|position| place.of(position)),
+                place: bad.position.map(|position| offset.position(position)),
                 at: at.clone(),
                 pass: Some(pass.id),
             };
             let name = bad.id.as_ref().map(|id| self.masker.text(id.as_str()));
-            Noted { name, reason: self.masker.text(&bad.reason.to_string()), bad, sight }
+            UnreadableEntry { name, reason: self.masker.text(&bad.reason.to_string()), bad, sight }
         });
         let noted = noted.collect();
-        pass.tally.unreadable = pass.unreadable_before + pass.met.count();
+        pass.tally.unreadable = pass.unreadable_before + pass.unreadable.count();
         noted
     }
 
-    /// Notes one customer that is a page of its own and too large.
+    /// Notes a customer that is too large even on a page of its own. `bad` is `None` if nothing of
+    /// it could be read.
     pub(super) async fn apply_unreadable(
         &self,
         pass: &mut Pass,
         marks: &mut Marks,
         bad: Option<Unreadable>,
-        place: Place,
+        offset: PageOffset,
     ) -> Result<(), Failure> {
-        let noted = self.meet(pass, bad.into_iter().collect(), &place);
+        let noted = self.count_unreadable(pass, bad.into_iter().collect(), &offset);
         let (origin, mut moved) = (pass.kind_origin(), std::mem::take(marks));
         let applied = self.step(pass, origin, move |view, _| {
             let new = plan_unreadable(view, noted, &mut moved)?;
@@ -99,7 +105,8 @@ impl<R: Remote> Pull<R> {
         Ok(())
     }
 
-    /// Notes a customer that answered a request by its id: it is there, and nothing else is known of it.
+    /// Notes a customer after an unreadable answer to its own GET: it exists, and nothing else is
+    /// known of it.
     pub(super) async fn record_unreadable(
         &self,
         pass: &mut Pass,
@@ -107,7 +114,7 @@ impl<R: Remote> Pull<R> {
         mut bad: Unreadable,
     ) -> Result<(), Failure> {
         bad.id = Some(id.clone());
-        let noted = self.meet(pass, vec![bad], &Place::default());
+        let noted = self.count_unreadable(pass, vec![bad], &PageOffset::default());
         let id = id.clone();
         let sweep = (pass.kind == PassKind::Sweep).then(|| pass.sweep());
         let applied = self.step(pass, Origin::Lookup, move |view, _| {
@@ -122,17 +129,19 @@ impl<R: Remote> Pull<R> {
     }
 }
 
-/// Plans to note unreadable customers, and marks those as seen that the mirror knows; returns those that are new.
+/// Plans to note unreadable customers, and marks those that are listed as seen. Returns those that
+/// are new.
 pub(super) fn plan_unreadable(
     view: &mut View<'_>,
-    noted: Vec<Noted>,
+    noted: Vec<UnreadableEntry>,
     marks: &mut Marks,
-) -> Result<Vec<Noted>, StoreError> {
+) -> Result<Vec<UnreadableEntry>, StoreError> {
     let mut new = Vec::new();
     for one in noted {
         let is_new = view.note_unreadable(&one.bad, &one.reason, one.sight.clone())?;
         if one.sight.place.is_some() {
-            // A tombstone must not count as seen: seen customers are compared with the live ones by number.
+            // A tombstone must not count as seen, because the number of seen customers is compared
+            // with the number of live ones.
             let stored = match &one.bad.id {
                 Some(id) => view.find(id)?.filter(|stored| stored.standing.is_live()),
                 None => None,
@@ -152,7 +161,7 @@ pub(super) fn plan_unreadable(
     Ok(new)
 }
 
-/// Reports unreadable customers that were not known before.
-pub(super) fn report(new: &[Noted]) {
-    new.iter().for_each(Noted::report);
+/// Logs unreadable customers that are new.
+pub(super) fn report(new: &[UnreadableEntry]) {
+    new.iter().for_each(UnreadableEntry::report);
 }

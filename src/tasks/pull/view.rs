@@ -1,11 +1,11 @@
-//! The mirror as a planner reads it: the rows of the database, changed by the writes that are planned
-//! and not applied.
+//! The mirror as a planner reads it: the rows of the database, changed by the planned writes that
+//! are not applied yet.
 //!
-//! A step plans against a [`View`] whose [`Overlay`] is empty at first, so that a customer that occurs
-//! twice in one step is planned the second time against the state that the first plan leaves. A dry run
-//! applies nothing and keeps one overlay for the whole pass.
+//! A step plans against a [`View`] with an empty [`Overlay`]. If a customer occurs twice in one
+//! step, the second plan uses the state that the first one leaves. A dry run applies nothing and
+//! keeps one overlay for the whole pass.
 
-mod noted;
+mod notes;
 mod overlay;
 
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ use komoju_core::{Customer, CustomerId, Entry, Kind, Listed, Origin, Source, Sta
 pub(super) use overlay::Overlay;
 use overlay::{PlannedCustomer, digest};
 
-/// The mirror with an overlay, and the writes that a planner adds to both.
+/// The mirror with an overlay, and the planned writes.
 pub(super) struct View<'a> {
     conn: &'a Conn,
     cause: &'a ChangeContext,
@@ -35,17 +35,18 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// The mirror under this overlay; what is planned is seen for the reason and at the time of `cause`.
+    /// Returns a view of the mirror with this overlay. Planned changes get the origin and the time
+    /// of `cause`.
     pub(super) fn new(conn: &'a Conn, cause: &'a ChangeContext, overlay: &'a mut Overlay) -> Self {
         Self { conn, cause, overlay, writes: Vec::new() }
     }
 
-    /// The database itself, for what no plan changes.
+    /// Returns the database, for tables that no plan changes.
     pub(super) fn conn(&self) -> &'a Conn {
         self.conn
     }
 
-    /// The writes that were planned.
+    /// Returns the planned writes.
     pub(super) fn into_plan(self) -> WritePlan {
         WritePlan(self.writes)
     }
@@ -67,7 +68,7 @@ impl<'a> View<'a> {
         Ok(planned.map(|(id, _)| id.clone()))
     }
 
-    /// Returns the id in this row of the mirror, where its customer is live.
+    /// Returns the id in this row of the mirror, if its customer is live.
     pub(super) fn live_id_of(&self, row: i64) -> Result<Option<CustomerId>, StoreError> {
         let id = mirror::live_id_of(self.conn, row)?;
         Ok(id.filter(|id| !self.is_planned_deleted(id)))
@@ -88,9 +89,9 @@ impl<'a> View<'a> {
         &self,
         row: i64,
         count: usize,
-        among: mirror::Among,
+        filter: mirror::LiveFilter,
     ) -> Result<Vec<CustomerId>, StoreError> {
-        let mut ids = mirror::live_from(self.conn, row, count, among)?;
+        let mut ids = mirror::live_from(self.conn, row, count, filter)?;
         ids.retain(|id| !self.is_planned_deleted(id));
         Ok(ids)
     }
@@ -100,8 +101,8 @@ impl<'a> View<'a> {
         Ok(mirror::last_row(self.conn)? + self.overlay.created)
     }
 
-    /// Recognises a listed customer, or not.
-    pub(super) fn recognise(
+    /// Returns the row of a listed customer, if its text is unchanged.
+    pub(super) fn cache_hit(
         &self,
         unchanged: &mut FingerprintWindow,
         listed: &Listed,
@@ -110,7 +111,7 @@ impl<'a> View<'a> {
             let known = planned.listed.filter(|(fingerprint, _)| *fingerprint == listed.fingerprint());
             return Ok(known.map(|(_, source)| CacheHit { row: planned.stored.row, source }));
         }
-        // It was planned before, and its content is not kept: it cannot be compared once more.
+        // The content of this planned customer is not kept, so it cannot be compared again.
         if !self.overlay.dropped.is_empty()
             && let Some(dropped) = self.overlay.dropped.get(&digest(listed.id()))
         {
@@ -119,7 +120,8 @@ impl<'a> View<'a> {
         unchanged.lookup(self.conn, listed)
     }
 
-    /// Returns the customer's newest entries, at least those that a read requested at `requested_at` may be older than.
+    /// Returns the customer's newest log entries: at least all that may be newer than a read that
+    /// was requested at `requested_at`.
     pub(super) fn recent(
         &self,
         id: &CustomerId,
@@ -135,7 +137,7 @@ impl<'a> View<'a> {
         Ok(recent)
     }
 
-    /// Returns whether a sweep recorded this entry of this customer from what the list showed.
+    /// Returns whether a sweep recorded this entry of this customer from the list.
     pub(super) fn is_by_list(&self, id: &CustomerId, seq: i64) -> Result<bool, StoreError> {
         match self.overlay.kept.get(id) {
             Some(planned) => Ok(planned.added.last().is_some_and(|last| last.origin == Origin::Sweep)),
@@ -153,7 +155,8 @@ impl<'a> View<'a> {
         Ok(unlisted::deletions_since(self.conn, since)? + self.overlay.deleted_by_sweep)
     }
 
-    /// Returns the rows of customers that answered while they were not listed, each with the sweep in which it did last.
+    /// Returns the rows of unlisted customers that answered a request, each with the sweep of its
+    /// last answer.
     pub(super) fn verified(&self) -> Result<HashMap<i64, i64>, StoreError> {
         let mut verified = unlisted::verified(self.conn)?;
         verified.extend(&self.overlay.verified);
@@ -169,7 +172,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// Changes, and what is noted about customers.
+/// Changes.
 impl View<'_> {
     /// Plans to record a change of a customer that exists, and returns its row.
     pub(super) fn record(
@@ -242,7 +245,7 @@ impl View<'_> {
             None => (Vec::new(), stored.as_ref().map_or(0, |stored| stored.standing.seq)),
         };
         let standing = stored.map(|stored| stored.standing);
-        // What a deletion leaves is no state that a read could show.
+        // A tombstone is no state that a read can show.
         let live = standing.as_ref().filter(|standing| standing.is_live());
         let replaced = live.and_then(|standing| standing.body.clone());
         let at = time::read(&entry.observed_at).unwrap_or(Timestamp::MIN);

@@ -24,7 +24,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
     pub(super) async fn attempt(&self, open: OpenIntent) -> Result<FinishedAttempt, StoreError> {
         let mut facts = AttemptFacts::new(open, self.settings.consistency, self.roll(), self.moment());
         let outcome = match self.perform(&mut facts).await {
-            // An attempt commits what it commits before it sends.
+            // Nothing was sent, because an attempt makes its commits before it sends.
             Err(e) if e.is_busy() => {
                 AttemptOutcome::not_sent(&e.to_string(), self.clock.now().checked_add(AFTER_BUSY).ok())
             }
@@ -118,7 +118,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
         }
     }
 
-    /// Finds the candidates in the window and the log. A long log is read in pieces.
+    /// Returns the candidates in the window and the log. A long log is read in several short reads.
     async fn candidates(
         &self,
         position: i64,

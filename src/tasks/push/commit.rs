@@ -15,8 +15,8 @@ use crate::store::outbox::engine::{self, Now};
 use crate::store::outbox::{attempts, delete_limit, settle};
 use crate::store::state::account;
 use crate::store::{Conn, StoreError, Tx, read};
-use crate::tasks::Echoes;
-use crate::tasks::echoes::Making;
+use crate::tasks::InFlightPushes;
+use crate::tasks::in_flight::PendingCreate;
 use komoju_core::intent::Wish;
 use komoju_core::intent::lifecycle::IllegalTransition;
 use komoju_core::open_intent::{Frozen, OpenIntent};
@@ -25,29 +25,29 @@ use komoju_core::plan::outcome::AttemptOutcome;
 use komoju_core::plan::settle::{SettleFacts, customer_of, refusal, refuse};
 use komoju_core::{CustomerId, plan, time};
 
-/// What one transaction goes by. The store's writer thread runs it, so it owns everything.
+/// The inputs of one transaction. It owns them, because the writer thread of the store runs it.
 pub(super) struct Transaction {
     key: Arc<SecretKey>,
     clock: Arc<dyn Clock>,
     settings: PushSettings,
-    in_flight: Arc<Echoes>,
+    in_flight: Arc<InFlightPushes>,
     server_time: Option<Timestamp>,
 }
 
-/// An attempt that is over.
+/// An attempt that has ended.
 #[derive(Clone)]
 pub(super) struct FinishedAttempt {
     pub(super) open: OpenIntent,
     pub(super) outcome: AttemptOutcome,
 }
 
-/// What one transaction did.
+/// The result of one transaction.
 pub(super) struct CommitResult {
-    /// The intents that are being sent from now on.
+    /// The intents that were claimed. The caller sends them.
     pub(super) claimed: Vec<OpenIntent>,
     /// The attempts that were settled, and the intents that were refused.
     pub(super) settled: Vec<AttemptReport>,
-    /// The position up to which queued intents say what they wait for.
+    /// The position up to which queued intents have a `reason` that says what they wait for.
     pub(super) explained: i64,
 }
 
@@ -86,7 +86,7 @@ impl<R: Remote> Pusher<R> {
             key: Arc::clone(&self.key),
             clock: Arc::clone(&self.clock),
             settings: self.settings.clone(),
-            in_flight: Arc::clone(&self.echoes),
+            in_flight: Arc::clone(&self.in_flight),
             server_time: self.remote.server_time(),
         }
     }
@@ -137,7 +137,7 @@ impl Transaction {
         let find = |id: &CustomerId| mirror::find(tx, id);
         let stored = customer.as_ref().map(find).transpose()?.flatten();
         let was_known = match (&customer, &outcome) {
-            // Only then it is asked for: without an index of customers, this scans the log.
+            // Query this only here, because it scans the log if the index of customers is missing.
             (Some(id), AttemptOutcome::NotFound(_)) if open.is_delete() => mirror::ever_had(tx, id)?,
             _ => false,
         };
@@ -180,7 +180,7 @@ impl Transaction {
         Ok(open)
     }
 
-    /// Ends an intent that the triggers accepted and that cannot be sent.
+    /// Rejects an intent that the triggers accepted and that cannot be sent.
     fn refuse(&self, tx: &Tx<'_>, open: &OpenIntent, reason: String) -> Result<AttemptReport, StoreError> {
         let now = moment(&*self.clock);
         let at = time::written(now.wall);
@@ -195,7 +195,7 @@ impl Transaction {
     }
 }
 
-/// An update with a token is read back by the customer's body before it.
+/// Returns the customer's body before an update with a token. A read-back compares with it.
 fn body_before(tx: &Tx<'_>, open: &OpenIntent) -> Result<Option<String>, StoreError> {
     match (open.wish(), &open.customer) {
         (Some(Wish::Update(_, body)), Some(customer)) if body.token().is_some() => {
@@ -205,14 +205,14 @@ fn body_before(tx: &Tx<'_>, open: &OpenIntent) -> Result<Option<String>, StoreEr
     }
 }
 
-/// What the pull compares new customers with while a create is under way.
-fn pending_create(open: &OpenIntent) -> Option<Making> {
+/// Returns what the pull compares new customers with while this create is in flight.
+fn pending_create(open: &OpenIntent) -> Option<PendingCreate> {
     let Some(Wish::Create(body)) = open.wish() else { return None };
-    Some(Making { body: open.as_sent(body), since: open.window_from() })
+    Some(PendingCreate { body: open.as_sent(body), since: open.window_from() })
 }
 
-/// Returns what a first attempt freezes: for a create a random key, and the tag unless the metadata
-/// has that key already. `server_time` is the server's clock now.
+/// Returns what a first attempt freezes. A create gets a random key, and the tag unless the
+/// metadata has that key already. `server_time` is the server's clock now.
 pub(super) fn freshly_frozen(
     open: &OpenIntent,
     settings: &PushSettings,

@@ -9,24 +9,24 @@ use komoju_core::open_intent::OpenIntent;
 use komoju_core::plan::settle::Settlement;
 use komoju_core::{Origin, Tally};
 
-/// What a drain did.
+/// The result of a drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Drained {
-    /// How many attempts were made.
+pub struct DrainSummary {
+    /// The number of attempts.
     pub attempts: u64,
-    /// How many intents are done.
+    /// The number of intents that are done.
     pub done: u64,
-    /// How many were rejected.
+    /// The number of intents that were rejected.
     pub rejected: u64,
-    /// How many wait for another attempt.
+    /// The number of intents that wait for another attempt.
     pub waiting: u64,
-    /// How many are parked.
+    /// The number of intents that were parked.
     pub parked: u64,
-    /// Whether the key was refused. Then nothing more was tried.
+    /// Whether the API refused the key. No further attempt begins after that.
     pub key_refused: bool,
 }
 
-impl fmt::Display for Drained {
+impl fmt::Display for DrainSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { done, rejected, waiting, parked, .. } = self;
         write!(f, "{done} done")?;
@@ -68,13 +68,13 @@ impl AttemptReport {
         }
     }
 
-    /// Logs and counts it, and signals the tasks that wait for it.
-    pub(super) fn report(&self, drained: &mut Drained, signals: &Signals) {
+    /// Logs and counts the attempt, and notifies the tasks that wait for its result.
+    pub(super) fn report(&self, totals: &mut DrainSummary, signals: &Signals) {
         metrics::attempt(self.life.state);
         metrics::changes(Origin::Intent, &self.recorded);
-        drained.attempts += 1;
-        drained.key_refused |= self.is_key_refused;
-        self.log(drained);
+        totals.attempts += 1;
+        totals.key_refused |= self.is_key_refused;
+        self.log(totals);
         if self.is_key_refused {
             let why = self.reason.as_deref().unwrap_or_default();
             tracing::error!(
@@ -83,29 +83,29 @@ impl AttemptReport {
             signals.refused.notify_one();
         }
         if self.is_customer_missing {
-            signals.look.notify_one();
+            signals.customer_missing.notify_one();
         }
         signals.settled.notify_one();
     }
 
-    fn log(&self, drained: &mut Drained) {
+    fn log(&self, totals: &mut DrainSummary) {
         let Self { id, summary, life, .. } = self;
         let why = self.reason.as_deref().unwrap_or_default();
         match life.state {
             State::Done => {
-                drained.done += 1;
+                totals.done += 1;
                 tracing::info!(intent = %id, "intent {id}: {summary} is done");
             }
             State::Rejected => {
-                drained.rejected += 1;
+                totals.rejected += 1;
                 tracing::warn!(intent = %id, "intent {id}: {summary} was rejected: {why}");
             }
             State::Parked => {
-                drained.parked += 1;
+                totals.parked += 1;
                 tracing::warn!(intent = %id, "intent {id}: {summary} is parked and waits for an operator: {why}");
             }
             _ => {
-                drained.waiting += 1;
+                totals.waiting += 1;
                 tracing::warn!(intent = %id, attempts = life.attempts, "intent {id}: {summary} waits for another attempt: {why}");
             }
         }

@@ -1,30 +1,30 @@
-//! Wipes copies of settled tokens and of erased data from the file and its WAL while nothing else
-//! is to be done.
+//! Wipes copies of settled tokens and of erased data from the database file and its WAL, while the
+//! pusher has nothing else to do.
 
 use std::time::Duration;
 
 use super::Pusher;
 use crate::store::file::{readers, wipe};
 
-/// WIPE_EVERY controls how soon wiping is tried again after a reader prevented it, and how often it
-/// is done while intents are sent without a pause.
+/// WIPE_EVERY controls how soon wiping is retried after a reader prevented it, and how often it
+/// runs while intents are sent without a pause.
 const WIPE_EVERY: Duration = Duration::from_secs(10);
 
-/// AFTER_FAILURE controls how soon it is tried again after another failure: a full disk does not
-/// pass within seconds.
+/// AFTER_FAILURE controls how soon wiping is retried after another failure. A full disk does not
+/// recover within seconds.
 const AFTER_FAILURE: Duration = Duration::from_secs(15 * 60);
 
-/// REST controls the pause after wiping, as a multiple of its duration: on a large database other
-/// writers get 19 parts of the time in 20.
-const REST: u32 = 19;
+/// WIPE_PAUSE controls the pause after wiping, as a multiple of its duration. On a large database
+/// other writers get 95 % of the time.
+const WIPE_PAUSE: u32 = 19;
 
-/// REPORTED_FAILURES controls how many failures in a row are reported: a short query of another
-/// program is no news.
+/// REPORTED_FAILURES controls after how many failures in a row one is logged. A short query of
+/// another program causes a single failure, which needs no action.
 const REPORTED_FAILURES: u32 = 2;
 
-/// When the pusher wipes again.
+/// The schedule of wiping.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(super) struct WipeSchedule {
     /// When it last tried, by the steady clock.
     tried_at: Duration,
     /// The earliest time of the next try.
@@ -39,7 +39,7 @@ pub(super) struct Schedule {
     is_noted: bool,
 }
 
-impl Schedule {
+impl WipeSchedule {
     pub(super) fn new(now: Duration) -> Self {
         Self {
             tried_at: now,
@@ -55,7 +55,7 @@ impl Schedule {
         (self.is_wanted, self.failures, self.is_logged, self.is_noted) = (false, 0, false, false);
     }
 
-    /// Counts a failure, after which it waits so long. Returns whether to log it now.
+    /// Counts a failure after which wiping waits for `wait`. Returns whether to log it now.
     fn fail(&mut self, wait: Duration) -> bool {
         self.is_wanted = true;
         self.failures = self.failures.saturating_add(1);
@@ -63,29 +63,29 @@ impl Schedule {
         is_reported && !std::mem::replace(&mut self.is_logged, true)
     }
 
-    /// Whether the failure is still to be noted in the database.
+    /// Returns whether the failure must still be noted in the database.
     fn is_to_be_noted(&self) -> bool {
         self.is_logged && !self.is_noted
     }
 
-    /// Whether to try now, because something may be left; otherwise it is tried later. `is_quiet`
-    /// if no attempt at an intent is under way.
+    /// Returns whether to wipe now. If not, remembers that a later try is wanted. `is_quiet` says
+    /// that no attempt is in flight.
     pub(super) fn is_due(&mut self, now: Duration, is_quiet: bool) -> bool {
         let is_due = now >= self.not_before && (is_quiet || now.saturating_sub(self.tried_at) >= WIPE_EVERY);
         self.is_wanted |= !is_due;
         is_due
     }
 
-    /// How long until the next try. `None` if nothing may be left since the last success, so that
-    /// an idle daemon sleeps.
+    /// Returns the time until the next try. `None` if no try is wanted since the last success, so
+    /// that an idle daemon sleeps.
     pub(super) fn wait(&self, now: Duration) -> Option<Duration> {
         self.not_before.checked_sub(now).filter(|wait| self.is_wanted && !wait.is_zero())
     }
 }
 
 impl<R> Pusher<R> {
-    /// Wipes what is left, until `stop`. A failure is reported and tried again.
-    pub(super) async fn wipe(&self, schedule: &mut Schedule, stop: impl Future<Output = ()>) {
+    /// Wipes what is left, until `stop`. A failure is logged and retried later.
+    pub(super) async fn wipe(&self, schedule: &mut WipeSchedule, stop: impl Future<Output = ()>) {
         let began = self.clock.elapsed();
         let wiped = self.store.wipe_unless(stop).await;
         let now = self.clock.elapsed();
@@ -94,7 +94,7 @@ impl<R> Pusher<R> {
             Ok(None) => (Duration::ZERO, None),
             Ok(Some(true)) => {
                 schedule.succeed();
-                ((now - began) * REST, None)
+                ((now - began) * WIPE_PAUSE, None)
             }
             Ok(Some(false)) => (WIPE_EVERY, Some(readers::sentence(self.store.path()))),
             Err(e) if e.is_busy() => (WIPE_EVERY, Some(e.to_string())),
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn wiping_is_due_when_quiet_and_every_ten_seconds_under_load() {
-        let mut schedule = Schedule::new(Duration::from_secs(100));
+        let mut schedule = WipeSchedule::new(Duration::from_secs(100));
         let at = Duration::from_secs;
         assert!(schedule.is_due(at(100), true));
         assert!(!schedule.is_due(at(109), false) && schedule.is_due(at(110), false));
@@ -132,9 +132,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_waited_for_after_a_success_until_something_may_be_left() {
+    fn wait_is_none_after_a_success_until_another_try_is_wanted() {
         let at = Duration::from_secs;
-        let mut schedule = Schedule::new(at(100));
+        let mut schedule = WipeSchedule::new(at(100));
         assert!(schedule.is_due(at(100), true));
         schedule.succeed();
         schedule.not_before = at(119);
@@ -143,12 +143,12 @@ mod tests {
         assert_eq!(schedule.wait(at(105)), Some(at(14)));
         schedule.succeed();
         schedule.fail(WIPE_EVERY);
-        assert_eq!(schedule.wait(at(105)), Some(at(14)), "a failure is tried again");
+        assert_eq!(schedule.wait(at(105)), Some(at(14)), "a failure is retried");
     }
 
     #[test]
     fn failure_is_logged_once_and_noted_until_that_succeeds() {
-        let mut schedule = Schedule::new(Duration::ZERO);
+        let mut schedule = WipeSchedule::new(Duration::ZERO);
         let mut fail = |wait, is_noted| {
             schedule.is_noted |= is_noted;
             (schedule.fail(wait), schedule.is_to_be_noted())

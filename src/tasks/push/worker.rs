@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::commit::{CommitResult, FinishedAttempt, due_time, may_push};
-use super::report::Drained;
+use super::report::DrainSummary;
 use super::{AFTER_BUSY, Pusher, upkeep};
 use crate::heartbeat;
 use crate::metrics;
@@ -18,31 +18,31 @@ use crate::store::StoreError;
 use crate::store::outbox::engine;
 use komoju_core::time;
 
-/// LAST_ANSWERS controls how long a stop waits for the answers to requests that are under way.
+/// LAST_ANSWERS controls how long a stop waits for the answers to requests in flight.
 const LAST_ANSWERS: Duration = Duration::from_millis(1000);
 
 /// LAST_WIPE controls how long a stop wipes copies of tokens and erased data. With the last answers
 /// that is within two seconds.
 const LAST_WIPE: Duration = Duration::from_millis(700);
 
-/// LONGEST_WAIT controls how often the outbox is looked at while nothing is due, because the wall
-/// clock can be set.
+/// LONGEST_WAIT controls how often the outbox is read while nothing is due. The wall clock can be
+/// set, so a computed wait can be wrong.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// MOST_BUSY controls how many times in a row a drain meets a locked database before it gives up.
 /// Each time takes as long as the store waits for the lock.
 const MOST_BUSY: u32 = 5;
 
-/// When the worker loop ends.
+/// What the worker loop does, and when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Until {
-    /// Once each due intent was attempted.
-    Drained,
-    /// Once the stop token is cancelled.
-    Stopped,
+pub(super) enum WorkerMode {
+    /// Attempts each due intent at most once, then ends.
+    Drain,
+    /// Attempts intents as they become due, until the stop token is cancelled.
+    Serve,
 }
 
-/// The attempts that no commit contains yet.
+/// The attempts without a committed outcome.
 #[derive(Default)]
 struct Attempts<'a> {
     under_way: FuturesUnordered<BoxFuture<'a, Result<FinishedAttempt, StoreError>>>,
@@ -54,7 +54,8 @@ impl Attempts<'_> {
         self.under_way.is_empty() && self.finished.is_empty()
     }
 
-    /// Waits for `work` while attempts go on, because an answer that is not read counts as late.
+    /// Waits for `work` and continues the attempts meanwhile, because an answer that is not read in
+    /// time counts as late.
     async fn poll_while<T>(&mut self, work: impl Future<Output = T>) -> Result<T, StoreError> {
         let mut work = std::pin::pin!(work);
         loop {
@@ -66,7 +67,7 @@ impl Attempts<'_> {
         }
     }
 
-    /// Takes every attempt that is over by now.
+    /// Collects every attempt that has ended by now.
     fn collect_finished(&mut self) -> Result<(), StoreError> {
         while let Some(Some(over)) = self.under_way.next().now_or_never() {
             self.finished.push(over?);
@@ -79,35 +80,35 @@ impl Attempts<'_> {
 /// commit begins is part of it.
 pub(super) struct CommitBatcher<'a, R> {
     pusher: &'a Pusher<R>,
-    until: Until,
+    mode: WorkerMode,
     attempts: Attempts<'a>,
-    /// What this drain attempted already.
+    /// The positions that this drain has attempted.
     tried: Arc<HashSet<i64>>,
-    /// The position up to which queued intents say what they wait for.
+    /// The position up to which queued intents have a `reason` that says what they wait for.
     explained: i64,
     /// How many times in a row the database was locked.
     busy: u32,
-    wiping: upkeep::Schedule,
-    drained: Drained,
+    wiping: upkeep::WipeSchedule,
+    summary: DrainSummary,
 }
 
 impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
-    pub(super) fn new(pusher: &'a Pusher<R>, until: Until) -> Self {
+    pub(super) fn new(pusher: &'a Pusher<R>, mode: WorkerMode) -> Self {
         Self {
             pusher,
-            until,
+            mode,
             attempts: Attempts::default(),
             tried: Arc::default(),
             explained: 0,
             busy: 0,
-            wiping: upkeep::Schedule::new(pusher.clock.elapsed()),
-            drained: Drained::default(),
+            wiping: upkeep::WipeSchedule::new(pusher.clock.elapsed()),
+            summary: DrainSummary::default(),
         }
     }
 
     /// Settles, claims and attempts until there is nothing left to do.
-    pub(super) async fn run(mut self) -> Result<Drained, StoreError> {
-        let ended = loop {
+    pub(super) async fn run(mut self) -> Result<DrainSummary, StoreError> {
+        let result = loop {
             match self.commit_if_due().await {
                 Ok(true) => {}
                 Ok(false) if self.is_over() => break Ok(()),
@@ -121,19 +122,19 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
             }
         };
         self.end().await?;
-        ended.map(|()| self.drained)
+        result.map(|()| self.summary)
     }
 
     fn is_over(&self) -> bool {
-        let is_drained = self.until == Until::Drained && self.attempts.is_empty();
+        let is_drained = self.mode == WorkerMode::Drain && self.attempts.is_empty();
         self.pusher.stop.is_cancelled() || is_drained
     }
 
-    /// How many more attempts may begin. None begin after the key was refused to a drain: they
-    /// would meet the same refusal.
+    /// Returns how many more attempts may begin. A drain begins none after the API refused the key,
+    /// because they would be refused too.
     fn room(&self) -> usize {
-        let is_turned_away = self.until == Until::Drained && self.drained.key_refused;
-        if self.pusher.stop.is_cancelled() || is_turned_away {
+        let is_key_refused = self.mode == WorkerMode::Drain && self.summary.key_refused;
+        if self.pusher.stop.is_cancelled() || is_key_refused {
             return 0;
         }
         self.pusher.settings.max_concurrent_requests.saturating_sub(self.attempts.under_way.len())
@@ -180,9 +181,9 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
         let CommitResult { claimed, settled, explained } = committed;
         self.explained = explained;
         for settled in &settled {
-            settled.report(&mut self.drained, &self.pusher.signals);
+            settled.report(&mut self.summary, &self.pusher.signals);
         }
-        if self.until == Until::Drained {
+        if self.mode == WorkerMode::Drain {
             let positions = claimed.iter().map(|open| open.position);
             let tried = positions.chain(settled.iter().map(|settled| settled.position));
             Arc::make_mut(&mut self.tried).extend(tried);
@@ -195,29 +196,31 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
         }
     }
 
-    /// Whether the database is locked while there are attempts whose results only this process has.
+    /// Returns whether to retry after this error: the database is locked, and only this process has
+    /// the results of some attempts.
     fn can_retry(&self, e: &StoreError) -> bool {
         e.is_busy() && !self.attempts.is_empty()
     }
 
     fn gives_up(&self) -> bool {
-        self.until == Until::Drained && self.busy >= MOST_BUSY && !self.pusher.stop.is_cancelled()
+        self.mode == WorkerMode::Drain && self.busy >= MOST_BUSY && !self.pusher.stop.is_cancelled()
     }
 
-    /// Waits for another program's lock.
+    /// Waits before a retry, because another program locks the database.
     async fn pause(&mut self, e: &StoreError) -> Result<(), StoreError> {
         let stop = &self.pusher.stop;
         if !stop.is_cancelled() {
-            tracing::error!("pushing paused: {e}; it is tried again");
+            tracing::error!("pushing paused: {e}; retrying");
             let pause = self.pusher.clock.sleep(AFTER_BUSY);
             self.attempts.poll_while(stop.run_until_cancelled(pause)).await?;
         }
         Ok(())
     }
 
-    /// Waits until an attempt ends, another task wakes the pusher, or time makes something due.
+    /// Waits until an attempt ends, another task wakes the pusher, or an intent or a wipe
+    /// becomes due.
     async fn wait(&mut self) -> Result<(), StoreError> {
-        let timer = if self.until == Until::Stopped { self.timer().await? } else { None };
+        let timer = if self.mode == WorkerMode::Serve { self.timer().await? } else { None };
         if !self.attempts.finished.is_empty() {
             return Ok(());
         }
@@ -227,18 +230,18 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
             biased;
             () = pusher.stop.cancelled() => {}
             Some(over) = self.attempts.under_way.next() => self.attempts.finished.push(over?),
-            () = pusher.signals.wake.notified(), if self.until == Until::Stopped => {}
+            () = pusher.signals.wake.notified(), if self.mode == WorkerMode::Serve => {}
             () = pusher.clock.sleep(timer.unwrap_or_default()), if timer.is_some() => {}
         }
         Ok(())
     }
 
-    /// Wipes if that is due, and returns how long until time alone makes something due; `None`:
-    /// never.
+    /// Wipes if that is due. Returns the time until an intent or the next wipe is due without
+    /// another event; `None` if there is none.
     async fn timer(&mut self) -> Result<Option<Duration>, StoreError> {
         let pusher = self.pusher;
         let (is_quiet, has_room) = (self.attempts.is_empty(), self.room() > 0);
-        // While every place is taken, nothing new can begin by itself.
+        // Without room, only the end of an attempt lets a due intent begin.
         let due = if has_room { self.attempts.poll_while(pusher.until_due()).await?? } else { None };
         if self.wiping.is_due(pusher.clock.elapsed(), is_quiet) {
             let wiped = pusher.wipe(&mut self.wiping, pusher.stop.cancelled());
@@ -248,8 +251,8 @@ impl<'a, R: Remote + PushRemote> CommitBatcher<'a, R> {
         Ok([due, wipe].into_iter().flatten().min())
     }
 
-    /// Waits a moment for the last answers and settles them. Attempts without an answer by then are
-    /// interrupted; their intents are due at once at the next start.
+    /// Waits up to [`LAST_ANSWERS`] for the last answers and settles them. Attempts without an
+    /// answer by then are interrupted, and their intents are due at once at the next start.
     pub(super) async fn end(&mut self) -> Result<(), StoreError> {
         let pusher = self.pusher;
         let mut deadline = pusher.clock.sleep(LAST_ANSWERS);
@@ -294,7 +297,7 @@ impl<R: Remote + PushRemote> Pusher<R> {
         due.await
     }
 
-    /// Returns how long until time alone makes an intent due; `None`: never.
+    /// Returns the time until an intent is due without another event; `None` if there is none.
     async fn until_due(&self) -> Result<Option<Duration>, StoreError> {
         let now = self.clock.now();
         let at = time::written(now);

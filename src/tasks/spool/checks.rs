@@ -1,8 +1,8 @@
-//! What always holds of a file that was dropped, for properties and fuzzers.
+//! The invariants of dropped files, for property tests and fuzzers.
 
 use serde_json::Value;
 
-use super::redact::{ByLine, SECRET_KEYS, redacted};
+use super::redact::{FileFormat, SECRET_KEYS, redacted};
 use super::{lines, rejected};
 use crate::secret::{MASK, Masker, SecretKey};
 use crate::store::outbox::accept::checks::passes_the_triggers;
@@ -10,44 +10,44 @@ use crate::store::outbox::spool::{BadLine, SpoolLine};
 use komoju_core::intent::{MASKED_TOKEN, Wish};
 use komoju_core::json;
 
-/// The key of this installation.
+/// The secret key of the checked installation.
 const KEY: &str = "sk_test_9aQ+x/Zr7";
 
-/// A file of these bytes, as one intent and as one a line: what is taken of it, the SQL door takes as the same; what is refused
-/// is refused in words; and what is put aside holds no secret.
+/// Checks a file with these bytes, in both formats. The SQL door accepts each accepted intent in
+/// the same way. Each refused line has a sentence. The copy in `rejected/` contains no secret.
 ///
 /// # Panics
-/// It does not hold.
+/// An invariant does not hold.
 pub(crate) fn file(bytes: &[u8]) {
     json::checks::read(bytes);
-    for by_line in [ByLine::No, ByLine::Yes] {
-        let (lines, bad) = read(bytes, by_line);
-        assert!(!(lines.is_empty() && bad.is_empty()), "nothing is said of it");
+    for format in [FileFormat::Json, FileFormat::JsonLines] {
+        let (lines, bad) = read(bytes, format);
+        assert!(!(lines.is_empty() && bad.is_empty()), "no line is reported");
         let mut numbers: Vec<u64> =
             lines.iter().map(|line| line.number).chain(bad.iter().map(|bad| bad.number)).collect();
         numbers.sort_unstable();
-        assert!(numbers.windows(2).all(|two| two[0] < two[1]), "each line is judged once");
+        assert!(numbers.windows(2).all(|two| two[0] < two[1]), "each line is reported once");
         for line in &lines {
             assert!(line.intent.id.is_some());
             passes_the_triggers(&line.intent);
         }
         let masker = Masker::new(SecretKey::parse(KEY).ok().as_ref());
         for bad in &bad {
-            let sentence = rejected::sentence(&masker, by_line, bad);
+            let sentence = rejected::sentence(&masker, format, bad);
             assert!(
                 !sentence.is_empty() && !sentence.contains(KEY) && !sentence.contains(char::is_control),
                 "{sentence:?}"
             );
             assert!(bad.reason.contains(": ") || bad.number == 0, "a field and a rule: {}", bad.reason);
         }
-        holds_no_secret(&masker, &redacted(&masker, bytes, by_line), by_line);
+        holds_no_secret(&masker, &redacted(&masker, bytes, format), format);
     }
 }
 
-/// The lines that are taken, and those that are not.
-fn read(bytes: &[u8], by_line: ByLine) -> (Vec<SpoolLine>, Vec<BadLine>) {
+/// Returns the accepted lines and the refused ones.
+fn read(bytes: &[u8], format: FileFormat) -> (Vec<SpoolLine>, Vec<BadLine>) {
     let (mut lines, mut bad) = (Vec::new(), Vec::new());
-    for line in lines::read("a", &lines::digest(bytes), bytes, by_line) {
+    for line in lines::read("a", &lines::digest(bytes), bytes, format) {
         match line {
             Ok(line) => lines.push(line),
             Err(line) => bad.push(line),
@@ -56,9 +56,9 @@ fn read(bytes: &[u8], by_line: ByLine) -> (Vec<SpoolLine>, Vec<BadLine>) {
     (lines, bad)
 }
 
-fn holds_no_secret(masker: &Masker, shown: &[u8], by_line: ByLine) {
+fn holds_no_secret(masker: &Masker, shown: &[u8], format: FileFormat) {
     assert!(!shown.windows(KEY.len()).any(|window| window == KEY.as_bytes()), "the key");
-    for line in read(shown, by_line).0 {
+    for line in read(shown, format).0 {
         if let Wish::Create(body) | Wish::Update(_, body) = &line.intent.wish {
             assert!(
                 body.token().is_none_or(|token| token == MASKED_TOKEN),
@@ -67,9 +67,9 @@ fn holds_no_secret(masker: &Masker, shown: &[u8], by_line: ByLine) {
             );
         }
     }
-    let texts: Vec<&[u8]> = match by_line {
-        ByLine::No => vec![shown],
-        ByLine::Yes => shown.split(|byte| *byte == b'\n').collect(),
+    let texts: Vec<&[u8]> = match format {
+        FileFormat::Json => vec![shown],
+        FileFormat::JsonLines => shown.split(|byte| *byte == b'\n').collect(),
     };
     for text in texts {
         if let Ok(value) = json::parse(text) {
@@ -79,7 +79,8 @@ fn holds_no_secret(masker: &Masker, shown: &[u8], by_line: ByLine) {
     }
 }
 
-/// A text of this JSON that should have been masked; `within` a secret key's value, every text is one.
+/// Returns a text of this JSON that should be masked. `within` says that the value belongs to a
+/// secret key; then each of its texts should be.
 fn secret_in(masker: &Masker, value: &Value, within: bool) -> Option<String> {
     match value {
         Value::String(text) if within => (text != MASK).then(|| text.clone()),

@@ -1,12 +1,13 @@
-//! The spool directory and the three below it: created complete, owned by this user, locked.
+//! The spool directory and the three directories below it: creates, checks and locks them.
 //!
-//! Two rules keep other users out. The directories are created in a place that only this user can
-//! reach, and appear at their path in one rename: no member of the group can create `rejected/`
-//! first. And each of them must belong to the owner of the spool directory: a directory or a link
-//! that a member of the group created is reported and never used.
+//! Two rules keep other users out:
+//! - The directories are created in a place that only this user can reach, and appear at their path
+//!   in one rename. So no member of the group can create `rejected/` first.
+//! - Each directory must belong to the owner of the spool directory. A directory or link that a
+//!   member of the group created is reported and never used.
 //!
-//! The lock is on the spool directory itself and lives as long as its handle. Two daemons that take
-//! files from one directory would each accept some of them, for two accounts.
+//! The lock is on the spool directory itself, and is held as long as its handle is open. Without
+//! it, two daemons for two accounts could each accept some of the files.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io::{self, ErrorKind};
@@ -21,32 +22,32 @@ use super::file::{advice, user};
 use super::folder::Folder;
 use crate::store::file::processes;
 
-/// Members of the group may write, and may remove only their own files.
+/// SPOOL_MODE lets members of the group write, and remove only their own files.
 pub const SPOOL_MODE: u32 = 0o3770;
 
-/// OTHERS_WRITE is what no other user may do in the directories below.
+/// OTHERS_WRITE has the permissions that the directories below may not give to other users.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Below the spool directory: files whose acceptance has begun.
+/// The directory of files that are being accepted.
 pub(super) const CLAIMED: &str = ".claimed";
 
-/// Below the spool directory: the receipts of accepted files.
+/// The directory of the receipts of accepted files.
 pub(super) const RECEIPTS: &str = "receipts";
 
-/// Below the spool directory: copies of refused files.
+/// The directory of the copies of refused files.
 pub(super) const REJECTED: &str = "rejected";
 
-/// BELOW has the directories below with their modes: only this user sees claims, and members of the
-/// group read the others.
+/// BELOW has the directories below the spool directory with their modes. Only this user sees
+/// claims; members of the group read the others.
 const BELOW: [(&str, u32); 3] = [(CLAIMED, 0o700), (RECEIPTS, 0o750), (REJECTED, 0o750)];
 
-/// STAGING is how the name of a directory begins in which a spool directory is created.
+/// STAGING is the prefix of the temporary directory in which a spool directory is created.
 const STAGING: &str = ".new-";
 
-/// LOOKERS controls how often, and after how long each, a lock that is only shared is tried again: a
-/// process that only looks releases it within microseconds, and the kernel gives no signal that
-/// would not also wait for another daemon.
-const LOOKERS: (u32, Duration) = (20, Duration::from_millis(10));
+/// SHARED_LOCK_RETRIES controls how often, and after which wait, the lock is retried while it is
+/// shared. `status` and `doctor` release a shared lock within microseconds. A blocking lock is not
+/// used, because it would also wait for another daemon.
+const SHARED_LOCK_RETRIES: (u32, Duration) = (20, Duration::from_millis(10));
 
 /// The open directories.
 #[derive(Debug)]
@@ -58,17 +59,18 @@ pub(super) struct Directories {
 }
 
 impl Directories {
-    /// Opens the directories below `path`, creates those that are missing, and takes the lock.
-    /// `database` is the file whose owner root works for.
+    /// Opens the spool directory at `path` and the directories below it, creates those that are
+    /// missing, and takes the lock. If this program runs as root, it works for the owner of
+    /// `database`.
     ///
     /// # Errors
-    /// A sentence with the command that helps.
+    /// A sentence with the command that solves the problem.
     pub(super) fn open(path: &Path, database: &Path) -> Result<Self, String> {
         if matches!(fs::metadata(path), Err(error) if error.kind() == ErrorKind::NotFound) {
             create(path, database).map_err(|error| unusable(path, &error))?;
         }
         let spool = open_owned(path, database)?;
-        // Before anything is created or changed in it.
+        // Lock before anything is created or changed in it.
         if !lock(&spool).map_err(|error| unusable(path, &error))? {
             return Err(in_use(path));
         }
@@ -81,8 +83,8 @@ impl Directories {
         Ok(Self { claimed: claimed?, receipts: receipts?, rejected: rejected?, spool })
     }
 
-    /// Returns whether `path` is still the directory that was opened, and the three below it are
-    /// still there.
+    /// Returns whether `path` is still the directory that was opened, with the same three
+    /// directories below it.
     pub(super) fn is_at(&self, path: &Path) -> bool {
         let is_same = |now: io::Result<Metadata>, folder: &Folder| match (now, folder.metadata()) {
             (Ok(now), Ok(opened)) => (now.dev(), now.ino()) == (opened.dev(), opened.ino()),
@@ -94,7 +96,7 @@ impl Directories {
     }
 }
 
-/// The user that this program runs as, or that root works for: the owner of the database.
+/// Returns the owner of the database: the user that root works for.
 fn user_of(database: &Path) -> u32 {
     fs::metadata(database).map_or(0, |database| database.uid())
 }
@@ -109,9 +111,10 @@ fn wrong_owner(path: &Path, owner: u32, wanted: u32) -> Option<String> {
     })
 }
 
-/// Takes the lock. `status` and `doctor` share it for a moment: they are waited for.
+/// Takes the lock. Retries while the lock is shared, because `status` and `doctor` share it for a
+/// moment. Returns `false` if another daemon has it.
 fn lock(spool: &Folder) -> io::Result<bool> {
-    let (tries, wait) = LOOKERS;
+    let (tries, wait) = SHARED_LOCK_RETRIES;
     for _ in 0..tries {
         if spool.lock()? {
             return Ok(true);
@@ -135,20 +138,21 @@ fn in_use(path: &Path) -> String {
     )
 }
 
-/// Why a daemon with this database would take no file from the directory; `None` where it would.
+/// Returns why a daemon with this database would take no file from the directory; `None` if it
+/// would.
 pub(super) fn obstacle(path: &Path, database: &Path) -> Option<String> {
     let owner = fs::metadata(path).ok()?.uid();
     wrong_owner(path, owner, user_of(database)).or_else(|| locked_by_another(path))
 }
 
-/// Returns why another process's lock keeps a daemon from taking files; `None` where none does. The
-/// lock is shared for a moment, and nothing is changed.
+/// Returns why the lock of another process prevents a daemon from taking files; `None` if it does
+/// not. Shares the lock for a moment, and changes nothing.
 pub fn locked_by_another(path: &Path) -> Option<String> {
     let folder = Folder::open(path).ok()?;
     (!folder.lock_shared().unwrap_or(true)).then(|| in_use(path))
 }
 
-/// The process that holds the lock on this directory, as far as the kernel's list shows it.
+/// Returns the process that holds the lock on this directory, if the kernel's list shows it.
 fn lock_holder(path: &Path) -> Option<u32> {
     processes::flock_holder(fs::metadata(path).ok()?.ino())
 }
@@ -164,7 +168,7 @@ fn unusable(path: &Path, error: &io::Error) -> String {
 /// Opens the spool directory, which must belong to the user of this program.
 ///
 /// # Errors
-/// A sentence with the command that helps.
+/// A sentence with the command that solves the problem.
 pub(super) fn open_owned(path: &Path, database: &Path) -> Result<Folder, String> {
     let spool = Folder::open(path).map_err(|error| unusable(path, &error))?;
     let owner = spool.metadata().map_err(|error| unusable(path, &error))?.uid();
@@ -175,11 +179,11 @@ pub(super) fn open_owned(path: &Path, database: &Path) -> Result<Folder, String>
     wrong_owner(path, owner, wanted).map_or(Ok(spool), Err)
 }
 
-/// Opens a directory below the spool directory; `None` where there is none. It must be of the same
-/// owner, and of no one else.
+/// Opens a directory below the spool directory; `None` if there is none. It must have the same
+/// owner, and no other user may write to it.
 ///
 /// # Errors
-/// A sentence with the command that helps.
+/// A sentence with the command that solves the problem.
 pub(super) fn open_below(spool: &Folder, name: &str) -> Result<Option<Folder>, String> {
     let path = spool.path_of(name);
     let foreign = |what: &str| {
@@ -194,7 +198,7 @@ pub(super) fn open_below(spool: &Folder, name: &str) -> Result<Option<Folder>, S
         Some(_) => {}
     }
     let folder = spool.folder(name).map_err(failed)?;
-    // Asked of the handle, which cannot be swapped.
+    // Check the handle, because another user can replace a name.
     let (found, of) = (folder.metadata().map_err(failed)?, spool.metadata().map_err(failed)?);
     if found.uid() != of.uid() {
         return foreign(&format!("belongs to {}", user(found.uid())));
@@ -205,7 +209,7 @@ pub(super) fn open_below(spool: &Folder, name: &str) -> Result<Option<Folder>, S
     Ok(Some(folder))
 }
 
-/// Creates a directory below the spool directory, where there is nothing of that name.
+/// Creates a directory below the spool directory, unless the name is used.
 fn create_below(spool: &Folder, name: &str, mode: u32) -> io::Result<()> {
     if spool.find(name)?.is_some() {
         return Ok(());
@@ -216,7 +220,7 @@ fn create_below(spool: &Folder, name: &str, mode: u32) -> io::Result<()> {
     }
 }
 
-/// Creates the spool directory with all that belongs in it, so that it appears complete.
+/// Creates the spool directory with the directories below it, so that it appears complete.
 fn create(path: &Path, database: &Path) -> io::Result<()> {
     let parent = parent_of(path);
     fs::create_dir_all(parent)?;
@@ -231,7 +235,7 @@ fn create(path: &Path, database: &Path) -> io::Result<()> {
     }
     give(&spool)?;
     match outer.move_to(&parent, name) {
-        // Another process was first: it created the same.
+        // Another process has created the same meanwhile.
         Err(error) if [ErrorKind::DirectoryNotEmpty, ErrorKind::AlreadyExists].contains(&error.kind()) => {
             Ok(())
         }
@@ -243,13 +247,13 @@ fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Creates a directory that only this user can use, whatever the umask. It is removed when the first
+/// Creates a directory that only this user can use, for any umask. It is removed when the first
 /// value is dropped. The lock on it says that it is in use.
 fn create_staging(parent: &Folder) -> io::Result<(TempDir, Folder)> {
     let mut staging = tempfile::Builder::new();
     let staging = staging.prefix(STAGING).permissions(Permissions::from_mode(0o700));
     let staging = staging.tempdir_in(parent.path())?;
-    // By its name in the open parent, and not through a link.
+    // Open it by its name in the open parent, so that no link is followed.
     let folder = parent.folder(staging.path().file_name().unwrap_or_default())?;
     if !is_private(&folder)? || !folder.lock()? {
         let why = format!("{} was changed by another program", folder.path().display());
@@ -264,8 +268,8 @@ fn is_private(folder: &Folder) -> io::Result<bool> {
     Ok(found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0)
 }
 
-/// Removes the staging directories that interrupted starts left. Only empty directories are removed,
-/// so what another program put there stays. What cannot be removed does no harm.
+/// Removes the staging directories that interrupted starts left. Only empty directories are
+/// removed, so files of another program are safe. A directory that cannot be removed does no harm.
 fn remove_interrupted(path: &Path) {
     let (Ok(parent), Some(spool)) = (Folder::open(parent_of(path)), path.file_name()) else { return };
     let names = parent.names().unwrap_or_default();

@@ -1,8 +1,9 @@
-//! An erased customer's values in the files of the spool door.
+//! Erases a customer's values from the files of the spool door.
 //!
-//! Receipts are ours: those that name an intent which lost its content are rewritten from the outbox. The files in `rejected/` are copies of what others wrote: a copy that is about this
-//! customer alone is removed, with its `.error`. A file that is about others too, that waits to be
-//! taken, or that cannot be read is left and reported: the operator decides about it.
+//! A receipt that names an erased intent is rewritten from the outbox. A copy in `rejected/` that
+//! is about this customer alone is removed with its `.error`. A file that is about other customers
+//! too, that is not taken yet, or that cannot be read is left and reported, because the operator
+//! must decide about it.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 
 use super::directories::{self, CLAIMED, RECEIPTS, REJECTED};
-use super::file::{self, Unread, advice};
+use super::file::{self, ReadError, advice};
 use super::folder::Folder;
 use super::{receipts, rejected};
 use crate::secret::Masker;
@@ -19,19 +20,20 @@ use crate::store::outbox::{erase, spool};
 use crate::store::{StoreError, Tx};
 use komoju_core::{Searched, Traces};
 
-/// The result for the files.
+/// The files that an erasure changed or left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErasedFiles {
-    /// How many were removed.
+    /// The number of removed files.
     pub removed: u64,
-    /// How many receipts were rewritten.
+    /// The number of rewritten receipts.
     pub rewritten: u64,
-    /// Those that an operator must look at, with the reason; values in their names are hidden.
+    /// The files that an operator must check, with the reason. Values in their names are hidden.
     pub left: Vec<(PathBuf, String)>,
 }
 
-/// Removes the customer from the files below `dir`, within the transaction that erased it: no value
-/// is forgotten before it was searched for. What the file system refuses is in [`ErasedFiles::left`].
+/// Removes the customer from the files below `dir`, within the transaction that erases it. So no
+/// value is forgotten before the files are searched for it. Failures of the file system are in
+/// [`ErasedFiles::left`].
 ///
 /// # Errors
 /// The database failed.
@@ -49,18 +51,18 @@ pub fn erase(tx: &Tx<'_>, dir: &Path, traces: &Traces) -> Result<ErasedFiles, St
     });
     eraser.rewrite_receipts(receipts.as_ref())?;
     if let Some(receipts) = &receipts {
-        let why = "it is the receipt of others' intents too, and holds a value of this customer";
+        let why = "this receipt has intents of other customers too, and contains a value of this customer";
         eraser.report(receipts, why, |eraser, text| eraser.holds(text))?;
     }
     if let Some(rejected) = &rejected {
         eraser.erase_rejected(rejected)?;
     }
     if let Some(spool) = &spool {
-        let why = "it names this customer and waits to be taken: remove it, unless it is to be taken";
+        let why = "it names this customer and is not taken yet: remove it, or let the daemon take it";
         eraser.report(spool, why, Eraser::names)?;
     }
     if let Some(claimed) = &claimed {
-        let why = "it names this customer, and its acceptance has begun: erase again after it";
+        let why = "it names this customer and is being accepted: erase again afterwards";
         for name in eraser.names_in(claimed).1 {
             match claimed.folder(&name) {
                 Ok(folder) => eraser.report(&folder, why, Eraser::names)?,
@@ -75,7 +77,7 @@ pub fn erase(tx: &Tx<'_>, dir: &Path, traces: &Traces) -> Result<ErasedFiles, St
     Ok(eraser.files)
 }
 
-/// The search for one customer.
+/// The erasure of one customer's values from the files.
 struct Eraser<'a> {
     tx: &'a Tx<'a>,
     traces: &'a Traces,
@@ -92,17 +94,17 @@ impl Eraser<'_> {
         self.leave(path, &format!("{what}: {error}; {}", advice(error)));
     }
 
-    /// Returns whether a text has a value by which the customer is recognised.
+    /// Returns whether a text contains a value that identifies the customer.
     fn holds(&self, text: &Searched) -> Result<bool, StoreError> {
         self.traces.value_in(text, |value| erase::is_rare(self.tx, value))
     }
 
-    /// The same, or the customer's id.
+    /// Returns whether a text contains such a value, or the customer's id.
     fn names(&self, text: &Searched) -> Result<bool, StoreError> {
         Ok(self.traces.id_in(text) || self.holds(text)?)
     }
 
-    /// Leaves and reports the files of a folder that this is true of.
+    /// Reports the files of a folder for which `is_about` is true, and leaves them.
     fn report(
         &mut self,
         folder: &Folder,
@@ -119,17 +121,18 @@ impl Eraser<'_> {
         Ok(())
     }
 
-    /// Writes or removes the receipts of intents that were erased.
+    /// Rewrites or removes the receipts of intents that were erased.
     fn rewrite_receipts(&mut self, receipts: Option<&Folder>) -> Result<(), StoreError> {
         let masker = Masker::default();
-        for (name, is_only_theirs) in spool::of_erased(self.tx)? {
+        for (name, is_only_about) in spool::of_erased(self.tx)? {
             let Some(receipt) = spool::receipt(self.tx, &name)? else { continue };
             let mut text = Vec::new();
             // Writing to a Vec cannot fail.
             let _ = receipts::render(&masker, &receipt, &mut text);
-            let is_removed = is_only_theirs && self.holds(&Searched::new(&text))?;
+            let is_removed = is_only_about && self.holds(&Searched::new(&text))?;
             if is_removed {
-                // The name of the file identifies the customer.
+                // The receipt still contains a value, so the name of the file identifies the
+                // customer.
                 spool::forget(self.tx, &name)?;
             }
             let Some(folder) = receipts else { continue };
@@ -152,15 +155,15 @@ impl Eraser<'_> {
         Ok(())
     }
 
-    /// Removes the refused files that are about this customer alone, and reports the others that name
-    /// it.
+    /// Removes the refused files that are about this customer alone. Reports the others that name
+    /// this customer.
     fn erase_rejected(&mut self, folder: &Folder) -> Result<(), StoreError> {
         let mut is_changed = false;
         for name in self.names_in(folder).0 {
-            // An `.error` is gone by now if its copy was removed: the copy sorts before it.
+            // The `.error` of a removed copy is gone by now, because the copy sorts before it.
             let Some((text, content)) = self.searched(folder, &name) else { continue };
             let path = folder.path_of(&name);
-            if is_only_theirs(&name, &content, self.traces) {
+            if is_only_about(&name, &content, self.traces) {
                 is_changed = true;
                 match folder.remove(&name).and_then(|()| folder.remove(rejected::error_of(&name))) {
                     Ok(()) => self.files.removed += 1,
@@ -178,25 +181,26 @@ impl Eraser<'_> {
         Ok(())
     }
 
-    /// Returns a file's name and content to search, and the content; `None` for a file that is gone,
-    /// or that is left because it cannot be read.
+    /// Returns the name and content of a file as text to search, and the content. `None` if the
+    /// file is gone, or cannot be read and is reported.
     fn searched(&mut self, folder: &Folder, name: &OsStr) -> Option<(Searched, Vec<u8>)> {
-        let why = match name.to_str().map(|text| file::open(folder, text).and_then(|plain| plain.read())) {
+        let why = match name.to_str().map(|text| file::open(folder, text).and_then(|opened| opened.read())) {
             None => "has a name that is not UTF-8".to_owned(),
             Some(Ok(content)) => {
                 let text = [name.to_string_lossy().as_bytes(), b"\n", &content].concat();
                 return Some((Searched::new(&text), content));
             }
-            Some(Err(Unread::Gone)) => return None,
-            Some(Err(Unread::Changing)) => "is being written to".to_owned(),
-            Some(Err(Unread::Unfit(why))) => why,
-            Some(Err(Unread::Failed(error))) => format!("cannot be read: {error}"),
+            Some(Err(ReadError::Gone)) => return None,
+            Some(Err(ReadError::Changing)) => "is being written to".to_owned(),
+            Some(Err(ReadError::Unfit(why))) => why,
+            Some(Err(ReadError::Failed(error))) => format!("cannot be read: {error}"),
         };
         self.leave(&folder.path_of(name), &format!("it could not be searched: it {why}"));
         None
     }
 
-    /// Returns the files in a folder, and the folders, by name; those that begin with a dot included.
+    /// Returns the files in a folder, sorted by name, and the folders in it. Names that begin with
+    /// a dot are included.
     fn names_in(&mut self, folder: &Folder) -> (Vec<OsString>, Vec<OsString>) {
         let (mut files, mut folders) = (Vec::new(), Vec::new());
         let listed = folder.each(|name, kind| match kind {
@@ -212,7 +216,7 @@ impl Eraser<'_> {
 }
 
 /// Returns whether every intent in a refused file is for this customer.
-fn is_only_theirs(name: &OsStr, content: &[u8], traces: &Traces) -> bool {
+fn is_only_about(name: &OsStr, content: &[u8], traces: &Traces) -> bool {
     if Path::new(name).extension().is_none_or(|extension| extension != "jsonl") {
         return traces.is_only_theirs(content);
     }

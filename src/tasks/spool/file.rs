@@ -1,7 +1,7 @@
-//! Files that others write: which may be read, and what to say of the others.
+//! Files of other users: decides which may be read, and explains why the others may not.
 //!
-//! A name in the spool directory may be swapped at any moment. So each decision is about the handle
-//! that was opened, and each message says what to do.
+//! Another user may replace a name in the spool directory at any moment. So each decision is about
+//! the open handle. Each message says what to do.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
@@ -33,7 +33,7 @@ pub(super) fn stamp(file: &Metadata) -> Stamp {
 
 /// Why a file is not read.
 #[derive(Debug)]
-pub(super) enum Unread {
+pub(super) enum ReadError {
     /// It does not exist any more.
     Gone,
     /// It is being written to.
@@ -46,13 +46,13 @@ pub(super) enum Unread {
 
 /// An open file that may be taken.
 #[derive(Debug)]
-pub(super) struct Plain {
+pub(super) struct OpenedFile {
     file: File,
     pub(super) stamp: Stamp,
     pub(super) owner: String,
 }
 
-/// Returns why something that is no regular file stays where it is.
+/// Returns why a file that is no regular file is skipped.
 pub(super) fn kind(file: &Metadata) -> Option<&'static str> {
     let kind = file.file_type();
     if kind.is_file() {
@@ -69,39 +69,39 @@ pub(super) fn kind(file: &Metadata) -> Option<&'static str> {
 }
 
 /// Opens the file `name` of a folder, if it may be taken.
-pub(super) fn open(folder: &Folder, name: &str) -> Result<Plain, Unread> {
+pub(super) fn open(folder: &Folder, name: &str) -> Result<OpenedFile, ReadError> {
     let file = folder.file(name).map_err(|error| match (error.kind(), error.raw_os_error()) {
-        (ErrorKind::NotFound, _) => Unread::Gone,
-        (_, Some(libc::ELOOP)) => Unread::Unfit("is a symbolic link: put the file itself here".to_owned()),
+        (ErrorKind::NotFound, _) => ReadError::Gone,
+        (_, Some(libc::ELOOP)) => ReadError::Unfit("is a symbolic link: put the file itself here".to_owned()),
         (ErrorKind::PermissionDenied, _) => match (folder.metadata_of(name), folder.metadata()) {
             (Ok(file), Ok(of)) => {
-                Unread::Unfit(unreadable(&folder.path_of(name), &of, &file, "this program"))
+                ReadError::Unfit(unreadable(&folder.path_of(name), &of, &file, "this program"))
             }
-            _ => Unread::Gone,
+            _ => ReadError::Gone,
         },
-        _ => Unread::Failed(error),
+        _ => ReadError::Failed(error),
     })?;
-    let found = file.metadata().map_err(Unread::Failed)?;
+    let found = file.metadata().map_err(ReadError::Failed)?;
     match kind(&found).or_else(|| unfit(&found)) {
-        Some(why) => Err(Unread::Unfit(why.to_owned())),
-        None => Ok(Plain { stamp: stamp(&found), owner: user(found.uid()), file }),
+        Some(why) => Err(ReadError::Unfit(why.to_owned())),
+        None => Ok(OpenedFile { stamp: stamp(&found), owner: user(found.uid()), file }),
     }
 }
 
-impl Plain {
+impl OpenedFile {
     /// Reads the whole content.
-    pub(super) fn read(&self) -> Result<Vec<u8>, Unread> {
+    pub(super) fn read(&self) -> Result<Vec<u8>, ReadError> {
         let mut bytes = Vec::with_capacity(usize::try_from(self.stamp.len).unwrap_or(0) + 1);
         let mut file = &self.file;
         let read = file.rewind().and_then(|()| file.take(LARGEST + 1).read_to_end(&mut bytes));
-        read.map_err(Unread::Failed)?;
-        match self.is_unchanged().map_err(Unread::Failed)? {
+        read.map_err(ReadError::Failed)?;
+        match self.is_unchanged().map_err(ReadError::Failed)? {
             true => Ok(bytes),
-            false => Err(Unread::Changing),
+            false => Err(ReadError::Changing),
         }
     }
 
-    /// Returns whether the file is as it was when it was opened.
+    /// Returns whether the file is unchanged since it was opened.
     pub(super) fn is_unchanged(&self) -> io::Result<bool> {
         Ok(stamp(&self.file.metadata()?) == self.stamp)
     }
@@ -116,9 +116,9 @@ fn unfit(file: &Metadata) -> Option<&'static str> {
     }
 }
 
-/// Returns why a regular file stays where it is, without opening it. `folder` is the directory's metadata,
-/// and `may_read` says whether the user `reader` may read the file.
-pub(super) fn why_left(
+/// Returns why a regular file will not be taken, without opening it. `folder` is the directory's
+/// metadata. `may_read` says whether the user `reader` may read the file.
+pub(super) fn why_stuck(
     path: &Path,
     folder: &Metadata,
     file: &Metadata,
@@ -129,7 +129,8 @@ pub(super) fn why_left(
     why.or_else(|| (!may_read).then(|| unreadable(path, folder, file, reader)))
 }
 
-/// The commonest failure of a spool: a file written with umask 077.
+/// Returns the message for a file that `reader` may not read. The usual cause is a file written
+/// with umask 077.
 fn unreadable(path: &Path, folder: &Metadata, file: &Metadata, reader: &str) -> String {
     let (path, owner, group) = (path.display(), user(file.uid()), folder.gid());
     // In another group, the group's permission to read does not help.
@@ -145,19 +146,19 @@ fn unreadable(path: &Path, folder: &Metadata, file: &Metadata, reader: &str) -> 
     )
 }
 
-/// Returns a user's name.
+/// Returns a user's name, or the number if there is no name.
 pub(super) fn user(uid: u32) -> String {
     named("/etc/passwd", uid).unwrap_or_else(|| format!("uid {uid}"))
 }
 
-/// The names in a file as of its stamp.
+/// The names in a file, and the stamp of the file when it was read.
 type Names = (Stamp, HashMap<u32, String>);
 
-/// NAMES has the names in `/etc/passwd` and `/etc/group`, by path. A file is read again only after
-/// it changed, because a directory can hold very many files of other users.
+/// NAMES caches the names in `/etc/passwd` and `/etc/group`, by path. A file is read again only
+/// after it changed, because a directory can hold very many files of other users.
 static NAMES: Mutex<BTreeMap<String, Names>> = Mutex::new(BTreeMap::new());
 
-/// Returns the first name of a number in a file of lines `name:password:number:…`.
+/// Returns the first name with this number in a file of lines `name:password:number:…`.
 fn named(file: &str, number: u32) -> Option<String> {
     let stamp = stamp(&fs::metadata(file).ok()?);
     let mut known = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,9 +192,9 @@ pub(super) fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// Returns the message for a step that failed and is tried again by the next scan.
+/// Returns the message for a step that failed and that the next scan retries.
 pub(super) fn cannot(what: &str, error: &io::Error) -> String {
-    format!("{what}: {error}; {}; the next scan tries it again", advice(error))
+    format!("{what}: {error}; {}; the next scan retries it", advice(error))
 }
 
 #[cfg(test)]
@@ -206,18 +207,18 @@ mod tests {
         let path = directory.path().join("a.json");
         fs::write(&path, "").unwrap();
         let (folder, file) = (fs::metadata(directory.path()).unwrap(), fs::metadata(&path).unwrap());
-        let told = unreadable(Path::new("/spool/a.json"), &folder, &file, "this program");
+        let message = unreadable(Path::new("/spool/a.json"), &folder, &file, "this program");
         let owner = user(file.uid());
         assert!(
-            told.starts_with(&format!("belongs to {owner} and cannot be read by this program")),
-            "{told}"
+            message.starts_with(&format!("belongs to {owner} and cannot be read by this program")),
+            "{message}"
         );
-        assert!(told.contains("`chmod g+r /spool/a.json`"), "{told}");
+        assert!(message.contains("`chmod g+r /spool/a.json`"), "{message}");
         let root = fs::metadata("/").unwrap();
         if std::os::unix::fs::chown(&path, None, Some(root.gid() + 12_345)).is_ok() {
             let file = fs::metadata(&path).unwrap();
-            let told = unreadable(Path::new("/spool/a.json"), &root, &file, "this program");
-            assert!(told.contains("`chgrp root /spool/a.json && chmod g+r /spool/a.json`"), "{told}");
+            let message = unreadable(Path::new("/spool/a.json"), &root, &file, "this program");
+            assert!(message.contains("`chgrp root /spool/a.json && chmod g+r /spool/a.json`"), "{message}");
         }
     }
 
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_tells_a_new_file_from_the_old_one_of_its_inode() {
+    fn stamp_differs_after_a_write_and_is_kept_by_a_rename() {
         let directory = tempfile::TempDir::new().unwrap();
         let folder = Folder::open(directory.path()).unwrap();
         let path = directory.path().join("a.json");
@@ -253,6 +254,6 @@ mod tests {
         assert!(now().is_same_content(&one.stamp) && !one.is_unchanged().unwrap());
         fs::write(directory.path().join("b.json"), "two!").unwrap();
         assert!(!now().is_same_content(&one.stamp), "same inode");
-        assert!(matches!(one.read(), Err(Unread::Changing)), "it was written to since it was opened");
+        assert!(matches!(one.read(), Err(ReadError::Changing)), "it was written to since it was opened");
     }
 }

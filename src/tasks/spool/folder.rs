@@ -1,9 +1,9 @@
-//! A directory that is used by its handle.
+//! A directory that is accessed only by its handle.
 //!
-//! Members of the group may write to the spool directory, and may swap a name in it at any moment.
-//! So a path is resolved once; after that every name is opened, created, renamed and removed
-//! relative to the handle, and no link is followed. A program that runs as root therefore never
-//! leaves the directory that it opened.
+//! Members of the group may write to the spool directory, and may replace a name in it at any
+//! moment. So a path is resolved once. After that every name is opened, created, renamed and
+//! removed relative to the handle, and no link is followed. A program that runs as root therefore
+//! never leaves the directory that it opened.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 /// FILE_MODE lets members of the group read what this program writes.
 const FILE_MODE: u32 = 0o640;
 
-/// What a directory created in one with the set-group-ID bit inherits.
+/// SET_GROUP_ID is the bit that a new directory inherits from its parent.
 const SET_GROUP_ID: u32 = 0o2000;
 
 /// An open directory, and its path for messages.
@@ -29,14 +29,14 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Opens the directory at `path`; links in the path are followed.
+    /// Opens the directory at `path`. Links in the path are followed.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
         let handle = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         Ok(Self { handle, path: path.to_owned() })
     }
 
-    /// Opens the directory `name` in this one; a link is an error.
+    /// Opens the directory `name` in this one. A link is an error.
     pub(super) fn folder(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
         let name = name.as_ref();
         let handle = self.open_at(name, OFlags::RDONLY | OFlags::DIRECTORY)?;
@@ -49,7 +49,7 @@ impl Folder {
     }
 
     fn open_at(&self, name: &OsStr, flags: OFlags) -> io::Result<File> {
-        // A name, and not a path that leads elsewhere.
+        // Accept only a name, because a path can lead out of the directory.
         if name.as_bytes().contains(&b'/') || name == ".." {
             return Err(ErrorKind::InvalidInput.into());
         }
@@ -57,12 +57,12 @@ impl Folder {
         Ok(rustix::fs::openat(&self.handle, name, flags, Mode::empty())?.into())
     }
 
-    /// Returns the metadata of what has the name `name`; of a link itself.
+    /// Returns the metadata of the entry `name`. For a link it is that of the link itself.
     pub(super) fn metadata_of(&self, name: impl AsRef<OsStr>) -> io::Result<Metadata> {
         self.open_at(name.as_ref(), OFlags::PATH)?.metadata()
     }
 
-    /// The same; `None` where there is nothing of that name.
+    /// Like [`Self::metadata_of`]; `None` if there is no entry `name`.
     pub(super) fn find(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Metadata>> {
         match self.metadata_of(name) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -75,17 +75,17 @@ impl Folder {
         self.handle.metadata()
     }
 
-    /// Returns the path by which it was opened, for messages.
+    /// Returns the path at which it was opened, for messages.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns the path of a name in it, for messages.
+    /// Returns the path of an entry, for messages.
     pub(super) fn path_of(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.path.join(name.as_ref())
     }
 
-    /// Calls `each` with every name in the directory and its type, in no order.
+    /// Calls `each` with the name and type of every entry, in no particular order.
     pub(super) fn each(&self, mut each: impl FnMut(&OsStr, FileType)) -> io::Result<()> {
         for entry in Dir::read_from(&self.handle)? {
             let entry = entry?;
@@ -97,7 +97,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Returns the type of a name. Directories of some file systems do not list types.
+    /// Returns the type of an entry. Some file systems do not list types.
     fn kind_of(&self, name: &OsStr, listed: FileType) -> FileType {
         match listed {
             FileType::Unknown => {
@@ -115,7 +115,7 @@ impl Folder {
         Ok(names)
     }
 
-    /// Creates the directory `name` with this mode, whatever the umask; one that exists is an
+    /// Creates the directory `name` with this mode, for any umask. One that exists is an
     /// error.
     pub(super) fn create_folder(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Self> {
         let name = name.as_ref();
@@ -128,36 +128,36 @@ impl Folder {
         })?;
         let folder = self.folder(name)?;
         if folder.metadata()?.permissions().mode() & 0o7777 != mode {
-            // The umask took its share.
+            // The umask removed some bits.
             folder.handle.set_permissions(Permissions::from_mode(mode))?;
         }
         Ok(folder)
     }
 
-    /// Gives the directory to this owner, where it has another.
+    /// Changes the owner of the directory, if it differs.
     pub(super) fn give(&self, owner: &Metadata) -> io::Result<()> {
         give(&self.handle, owner)
     }
 
-    /// Moves `name` to another directory; a file of that name is replaced.
+    /// Moves `name` to another directory, and replaces a file of that name.
     pub(super) fn move_to(&self, to: &Self, name: impl AsRef<OsStr>) -> io::Result<()> {
         let name = name.as_ref();
         Ok(rustix::fs::renameat(&self.handle, name, &to.handle, name)?)
     }
 
-    /// The same; an error where something has that name.
+    /// Like [`Self::move_to`]; an error if the name is used there.
     pub(super) fn move_new_to(&self, to: &Self, name: &str) -> io::Result<()> {
         Ok(rustix::fs::renameat_with(&self.handle, name, &to.handle, name, RenameFlags::NOREPLACE)?)
     }
 
-    /// Removes a file; one that does not exist counts as removed.
+    /// Removes a file. One that does not exist counts as removed.
     pub(super) fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
-        gone_is_fine(rustix::fs::unlinkat(&self.handle, name.as_ref(), AtFlags::empty()))
+        ignore_missing(rustix::fs::unlinkat(&self.handle, name.as_ref(), AtFlags::empty()))
     }
 
-    /// Removes an empty directory; one that does not exist counts as removed.
+    /// Removes an empty directory. One that does not exist counts as removed.
     pub(super) fn remove_folder(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
-        gone_is_fine(rustix::fs::unlinkat(&self.handle, name.as_ref(), AtFlags::REMOVEDIR))
+        ignore_missing(rustix::fs::unlinkat(&self.handle, name.as_ref(), AtFlags::REMOVEDIR))
     }
 
     /// Makes renames and removals in the directory durable.
@@ -165,13 +165,13 @@ impl Folder {
         self.handle.sync_all()
     }
 
-    /// Takes the lock on the directory for as long as this handle lives; `false` where another
+    /// Takes the lock on the directory until this handle is closed. Returns `false` if another
     /// handle has a lock.
     pub(super) fn lock(&self) -> io::Result<bool> {
         is_locked(self.handle.try_lock())
     }
 
-    /// Takes a shared lock; `false` where another handle has the lock alone.
+    /// Takes a shared lock. Returns `false` if another handle has an exclusive one.
     pub(super) fn lock_shared(&self) -> io::Result<bool> {
         is_locked(self.handle.try_lock_shared())
     }
@@ -195,8 +195,8 @@ impl Folder {
         Ok(true)
     }
 
-    /// Writes a file: `name` has the whole content, or what it had before, also after a power loss.
-    /// The file belongs to the owner of this directory.
+    /// Writes a file atomically: even after a power loss, `name` has either the whole content or
+    /// the content that it had before. The file belongs to the owner of this directory.
     pub(super) fn write(
         &self,
         name: &str,
@@ -205,15 +205,15 @@ impl Folder {
         self.write_as(name, content, |_| Ok(name.to_owned())).map(drop)
     }
 
-    /// The same under a name that is chosen when the content is written: `choose` gets the temporary
-    /// name.
+    /// Like [`Self::write`]. `choose` returns the final name after the content is written; its
+    /// argument is the temporary name.
     pub(super) fn write_as(
         &self,
         name: &str,
         content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
         choose: impl FnOnce(&str) -> io::Result<String>,
     ) -> io::Result<String> {
-        // One temporary name for each file: the next try overwrites what a crash left.
+        // Each file has one temporary name, so that the next try removes what a crash left.
         let digest = Sha256::digest(name);
         let temporary = format!(".tmp-{:016x}", u64::from_be_bytes(std::array::from_fn(|at| digest[at])));
         self.remove(&temporary)?;
@@ -249,7 +249,7 @@ impl Folder {
     }
 }
 
-/// Gives a file that root wrote to the user of the service. Only root may give a file away.
+/// Gives a file that root wrote to the user of the service. Only root may change an owner.
 fn give(file: &File, owner: &Metadata) -> io::Result<()> {
     match file.metadata()?.uid() == owner.uid() {
         true => Ok(()),
@@ -265,7 +265,7 @@ fn is_locked(tried: Result<(), TryLockError>) -> io::Result<bool> {
     }
 }
 
-fn gone_is_fine(done: rustix::io::Result<()>) -> io::Result<()> {
+fn ignore_missing(done: rustix::io::Result<()>) -> io::Result<()> {
     match done {
         Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_is_not_followed() {
+    fn link_is_not_followed() {
         let directory = tempfile::TempDir::new().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::create_dir(at("elsewhere")).unwrap();
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_leaves_what_was_there() {
+    fn failed_write_leaves_the_old_content() {
         let directory = tempfile::TempDir::new().unwrap();
         let folder = Folder::open(directory.path()).unwrap();
         fs::create_dir(directory.path().join("a.json")).unwrap();
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rename_to_a_used_name_is_an_error_where_that_is_asked() {
+    fn move_new_to_a_used_name_is_an_error() {
         let directory = tempfile::TempDir::new().unwrap();
         let folder = Folder::open(directory.path()).unwrap();
         fs::create_dir(directory.path().join("below")).unwrap();
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_handle_does_not_get_the_lock() {
+    fn second_handle_does_not_get_the_lock() {
         let directory = tempfile::TempDir::new().unwrap();
         let first = Folder::open(directory.path()).unwrap();
         let second = Folder::open(directory.path()).unwrap();

@@ -1,11 +1,11 @@
 //! The content of a file: its intents, each with its id, and the errors.
 //!
-//! A file is read line by line and never held as values: 16 MiB of text are a gigabyte of values.
-//! Two limits keep the memory of one line and the work of one file bounded.
+//! A file is parsed line by line and is never in memory as parsed values, because 16 MiB of text
+//! become a gigabyte of values. Limits bound the memory of one line and the work of one file.
 
 use sha2::{Digest as _, Sha256};
 
-use super::redact::ByLine;
+use super::redact::FileFormat;
 use crate::store::outbox::spool::{BadLine, SpoolLine};
 use komoju_core::intent::{Intent, IntentId};
 
@@ -21,25 +21,26 @@ const LONGEST_INTENT: usize = 512 * 1024;
 /// counted by the commas between them.
 const MOST_VALUES: usize = 100_000;
 
-/// DIGEST_BYTES controls how many bytes of the content's digest are in an id that the file does not set.
+/// DIGEST_BYTES controls how many bytes of the content's digest are in an id that the file does not
+/// set.
 const DIGEST_BYTES: usize = 6;
 
-/// Returns the first bytes of the content's SHA-256 in hex: ids are made of them.
+/// Returns the first bytes of the content's SHA-256 in hex, for ids.
 pub(super) fn digest(content: &[u8]) -> String {
     Sha256::digest(content)[..DIGEST_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads a file, one line at a time, in order: `stem` is its name without the extension, and
-/// `digest` the [`digest`] of its content.
+/// Reads a file, one line at a time, in order. `stem` is its name without the extension. `digest`
+/// is the [`digest`] of its content.
 pub(super) fn read<'a>(
     stem: &str,
     digest: &str,
     content: &'a [u8],
-    by_line: ByLine,
+    format: FileFormat,
 ) -> Box<dyn Iterator<Item = Result<SpoolLine, BadLine>> + 'a> {
     let source = format!("{stem}@{digest}");
-    let whole = |reason: String| Box::new(std::iter::once(Err(BadLine { number: 0, reason })));
-    if by_line == ByLine::No {
+    let whole = |words: String| Box::new(std::iter::once(Err(BadLine { number: 0, reason: words })));
+    if format == FileFormat::Json {
         return Box::new(std::iter::once_with(move || line(1, content, &source)));
     }
     let lines = count_lines(content);
@@ -57,14 +58,14 @@ pub(super) fn read<'a>(
     Box::new(texts.map(move |(number, text)| line(number, text, &format!("{source}:{number}"))))
 }
 
-/// Counts the lines; the last one may lack its end.
+/// Counts the lines. The last one may lack its line feed.
 fn count_lines(content: &[u8]) -> usize {
     let ends = content.iter().filter(|byte| **byte == b'\n').count();
     ends + usize::from(content.last().is_some_and(|last| *last != b'\n'))
 }
 
 fn line(number: u64, text: &[u8], id: &str) -> Result<SpoolLine, BadLine> {
-    let intent = intent(text, id).map_err(|reason| BadLine { number, reason })?;
+    let intent = intent(text, id).map_err(|words| BadLine { number, reason: words })?;
     Ok(SpoolLine { number, intent })
 }
 
@@ -92,23 +93,28 @@ mod tests {
     const CREATE: &str = r#"{"op":"create","body":{"email":"a@example.jp"}}"#;
 
     #[test]
-    fn lines_are_counted_with_and_without_a_last_end() {
+    fn lines_are_counted_with_and_without_a_last_line_feed() {
         for (text, lines) in [("", 0), ("a", 1), ("a\n", 1), ("a\nb", 2), ("\n\n", 2)] {
             assert_eq!(count_lines(text.as_bytes()), lines, "{text:?}");
         }
     }
 
     #[test]
-    fn a_file_with_too_many_lines_is_one_bad_line() {
+    fn file_with_too_many_lines_is_one_bad_line() {
         let fits = format!("{CREATE}\n").repeat(MOST_LINES);
-        assert_eq!(read("a", "0", fits.as_bytes(), ByLine::Yes).filter(Result::is_ok).count(), MOST_LINES);
-        let read: Vec<_> = read("a", "0", format!("{fits}\n").as_bytes(), ByLine::Yes).collect();
-        let [Err(BadLine { number: 0, reason })] = read.as_slice() else { panic!("{} lines", read.len()) };
-        assert!(reason.contains("has 50001 lines") && reason.contains("intent import"), "{reason}");
+        assert_eq!(
+            read("a", "0", fits.as_bytes(), FileFormat::JsonLines).filter(Result::is_ok).count(),
+            MOST_LINES
+        );
+        let read: Vec<_> = read("a", "0", format!("{fits}\n").as_bytes(), FileFormat::JsonLines).collect();
+        let [Err(BadLine { number: 0, reason: words })] = read.as_slice() else {
+            panic!("{} lines", read.len())
+        };
+        assert!(words.contains("has 50001 lines") && words.contains("intent import"), "{words}");
     }
 
     #[test]
-    fn an_intent_that_is_too_long_is_refused_and_white_space_does_not_count() {
+    fn intent_that_is_too_long_is_refused_without_counting_white_space() {
         let padded = format!("{CREATE}{}", " ".repeat(2 * LONGEST_INTENT));
         assert!(intent(padded.as_bytes(), "a").is_ok());
         let long = CREATE.replace("a@", &format!("{}@", "a".repeat(LONGEST_INTENT)));

@@ -1,4 +1,4 @@
-//! Receipts: the files that say what became of the intents of an accepted file.
+//! Receipts: files with the states of the intents of an accepted file.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use crate::store::outbox::spool::Receipt;
 
 /// An intent in a receipt.
 #[derive(Serialize)]
-struct Written<'a> {
+struct ReceiptEntry<'a> {
     line: u64,
     id: String,
     state: &'a str,
@@ -29,7 +29,7 @@ pub(super) fn render(masker: &Masker, receipt: &Receipt, out: &mut dyn Write) ->
     }
     out.write_all(b"\"intents\":[")?;
     for (at, entry) in receipt.intents.iter().enumerate() {
-        let written = Written {
+        let written = ReceiptEntry {
             line: entry.line,
             id: concealed(masker, &entry.id),
             state: &entry.state,
@@ -43,7 +43,7 @@ pub(super) fn render(masker: &Masker, receipt: &Receipt, out: &mut dyn Write) ->
     out.write_all(b"\n]}\n")
 }
 
-/// Returns what the submitter of a repeated intent must know.
+/// Returns the note for the submitter of repeated intents.
 fn note(receipt: &Receipt) -> Option<String> {
     let repeats = receipt.intents.iter().filter(|entry| entry.is_repeat).count();
     let what = match receipt.intents.len() {
@@ -59,8 +59,8 @@ fn note(receipt: &Receipt) -> Option<String> {
     ))
 }
 
-/// Returns an id without what can only be a token or key. A number stays: ids are made of dates and
-/// counters, and some look like cards.
+/// Returns an id in which each token and key is masked. Numbers are not masked, because ids contain
+/// dates and counters, and some of these look like card numbers.
 fn concealed(masker: &Masker, id: &str) -> String {
     let mut shown = id.to_owned();
     for span in masker.spans(id).into_iter().rev() {
@@ -71,7 +71,7 @@ fn concealed(masker: &Masker, id: &str) -> String {
     shown
 }
 
-/// Writes a receipt; an older one of its name is replaced.
+/// Writes a receipt, and replaces an older one of the same name.
 pub(super) fn write(receipts: &Folder, masker: &Masker, receipt: &Receipt) -> io::Result<()> {
     receipts.write(&file_name(&receipt.name), |out| render(masker, receipt, out))
 }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_is_json_without_tokens() {
+    fn receipt_is_json_without_tokens() {
         let intent = serde_json::json!({
             "line": 3, "id": "****@1", "state": "parked", "customer": "@export-4111111111111111",
             "reason": "the API said \"no\" to ****",
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_says_what_is_not_new() {
+    fn receipt_says_which_intents_are_not_new() {
         let all = rendered(vec![entry("a", true), entry("b", true)]);
         let note = all["note"].as_str().unwrap();
         assert!(note.starts_with("nothing new was accepted") && note.contains("another file name"), "{note}");

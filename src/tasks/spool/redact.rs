@@ -1,12 +1,14 @@
-//! A refused file without its secrets, and otherwise byte for byte.
+//! Copies a refused file byte for byte, except its secrets.
 //!
-//! Three kinds of text are masked: what has the form of a secret, at any place
-//! ([`Masker::each_span`]); the value of a key `payment_details`, `card` or a card's verification
-//! value, at any depth and in any form; and strings that hide one of both behind JSON's escapes. The
-//! reader of JSON is lenient on purpose: most refused files are not JSON.
+//! Three kinds of text are masked:
+//! - text that has the form of a secret, at any place ([`Masker::each_span`]);
+//! - the value of a key `payment_details`, `card` or a card's verification value, at any depth and
+//!   in any form;
+//! - strings that hide one of these behind JSON escapes.
 //!
-//! Both searches are iterators, and the copy is written as they advance: the memory does not depend
-//! on the number of secrets.
+//! The JSON reader is lenient on purpose, because most refused files are not JSON. Both searches
+//! are iterators, and the copy is written as they advance. So the memory does not depend on the
+//! number of secrets.
 
 use std::io::{self, Write};
 use std::iter::Peekable;
@@ -14,58 +16,64 @@ use std::ops::Range;
 
 use crate::secret::{MASK, Masker};
 
-/// The keys of a token, and of a card and its parts, at any place.
+/// SECRET_KEYS has the keys of a token, of a card and of its parts. Their values are masked at any
+/// place.
 pub(super) const SECRET_KEYS: [&str; 6] =
     ["payment_details", "card", "verification_value", "cvc", "cvv", "security_code"];
 
-/// SPARE limits by how many bytes masks may make a copy longer than its original; after that a mask
+/// SPARE limits by how many bytes masks may make a copy longer than its original. After that a mask
 /// is as short as its secret.
 const SPARE: usize = 16 * 1024;
 
-/// LONGEST_DECODED limits the strings that are decoded to search behind their escapes, in bytes; a
-/// longer one is masked as a whole.
+/// LONGEST_DECODED limits the strings that are decoded to search behind their escapes, in bytes. A
+/// longer one with escapes is masked as a whole.
 const LONGEST_DECODED: usize = 1024 * 1024;
 
-/// Writes the bytes, each secret replaced.
-pub(super) fn redact(masker: &Masker, bytes: &[u8], by_line: ByLine, out: &mut dyn Write) -> io::Result<()> {
+/// Writes the bytes with each secret replaced by a mask.
+pub(super) fn redact(
+    masker: &Masker,
+    bytes: &[u8],
+    format: FileFormat,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     if !bytes.contains(&0) {
-        return replace(bytes, secrets(masker, bytes, by_line), out);
+        return replace(bytes, secrets(masker, bytes, format), out);
     }
-    // Most likely UTF-16: secrets are searched for in the text without the zeros.
+    // The text is most likely UTF-16. Search for secrets in it without the zero bytes.
     let text: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != 0).collect();
     let mut places = (0..bytes.len()).filter(|at| bytes[*at] != 0).enumerate();
     // The spans are in order and do not overlap, so each place is after the last one.
     let mut place = |index| places.find(|(at, _)| *at == index).map_or(bytes.len(), |(_, place)| place);
-    let spans = secrets(masker, &text, by_line).filter(|span| !span.is_empty()).map(|span| {
+    let spans = secrets(masker, &text, format).filter(|span| !span.is_empty()).map(|span| {
         let first = place(span.start);
         first..1 + if span.len() == 1 { first } else { place(span.end - 1) }
     });
     replace(bytes, spans, out)
 }
 
-/// The same in memory.
+/// Like [`redact`], in memory.
 #[cfg(any(test, fuzzing))]
-pub(super) fn redacted(masker: &Masker, bytes: &[u8], by_line: ByLine) -> Vec<u8> {
+pub(super) fn redacted(masker: &Masker, bytes: &[u8], format: FileFormat) -> Vec<u8> {
     let mut shown = Vec::new();
     // Writing to a Vec cannot fail.
-    let _ = redact(masker, bytes, by_line, &mut shown);
+    let _ = redact(masker, bytes, format, &mut shown);
     shown
 }
 
-/// Whether each line is a text of its own.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ByLine {
-    /// One JSON text.
-    No,
-    /// One in each line.
-    Yes,
+pub(super) enum FileFormat {
+    /// One JSON text: `.json`.
+    Json,
+    /// One JSON text on each line: `.jsonl`.
+    JsonLines,
 }
 
 /// Returns the spans of the secrets, in order and without overlaps.
 fn secrets<'a>(
     masker: &'a Masker,
     bytes: &'a [u8],
-    by_line: ByLine,
+    format: FileFormat,
 ) -> impl Iterator<Item = Range<usize>> + 'a {
     let mut at = 0;
     let anywhere = bytes.utf8_chunks().flat_map(move |chunk| {
@@ -74,17 +82,17 @@ fn secrets<'a>(
         masker.each_span(chunk.valid()).map(move |span| from + span.start..from + span.end)
     });
     let mut at = 0;
-    // Without the line feed: a string without a closing quote must not include the next line.
-    let texts = bytes.split(move |byte| by_line == ByLine::Yes && *byte == b'\n');
+    // Split at line feeds, so that a string without a closing quote does not include the next line.
+    let texts = bytes.split(move |byte| format == FileFormat::JsonLines && *byte == b'\n');
     let by_place = texts.flat_map(move |json| {
         let from = at;
         at += json.len() + 1;
-        InJson::new(masker, json).map(move |span| from + span.start..from + span.end)
+        SecretsInJson::new(masker, json).map(move |span| from + span.start..from + span.end)
     });
     merged(anywhere.peekable(), by_place.peekable())
 }
 
-/// Merges two sequences of spans in order; spans that overlap become one.
+/// Merges two ordered sequences of spans. Spans that overlap become one.
 fn merged(
     mut one: Peekable<impl Iterator<Item = Range<usize>>>,
     mut other: Peekable<impl Iterator<Item = Range<usize>>>,
@@ -117,23 +125,23 @@ fn replace(bytes: &[u8], spans: impl Iterator<Item = Range<usize>>, out: &mut dy
     out.write_all(&bytes[at..])
 }
 
-/// Finds secrets by their place in a JSON text.
-struct InJson<'a> {
+/// Finds the secrets that are values of secret keys, or hidden behind escapes, in a JSON text.
+struct SecretsInJson<'a> {
     masker: &'a Masker,
     json: &'a [u8],
     at: usize,
-    /// The next value is the secret key's.
+    /// Whether the next value belongs to a secret key.
     is_next: bool,
-    /// How many brackets are open within such a value.
+    /// The number of open brackets within the value of a secret key.
     depth: usize,
 }
 
-impl<'a> InJson<'a> {
+impl<'a> SecretsInJson<'a> {
     fn new(masker: &'a Masker, json: &'a [u8]) -> Self {
         Self { masker, json, at: 0, is_next: false, depth: 0 }
     }
 
-    /// Passes the string that begins here; returns it where it is hidden.
+    /// Skips the string that begins here. Returns its span if it must be masked.
     fn string(&mut self) -> Option<Range<usize>> {
         let (json, at) = (self.json, self.at);
         let end = string_end(json, at + 1, self.is_next || self.depth > 0);
@@ -151,7 +159,7 @@ impl<'a> InJson<'a> {
         (is_value_of_it || hides_a_secret(self.masker, &json[at..behind])).then_some(at + 1..end)
     }
 
-    /// Passes the value without quotes that begins here; returns it where it is hidden.
+    /// Skips the value without quotes that begins here. Returns its span if it must be masked.
     fn bare(&mut self) -> Option<Range<usize>> {
         let at = self.at;
         let len = self.json[at..].iter().take_while(|byte| is_bare(**byte)).count();
@@ -161,7 +169,7 @@ impl<'a> InJson<'a> {
     }
 }
 
-impl Iterator for InJson<'_> {
+impl Iterator for SecretsInJson<'_> {
     type Item = Range<usize>;
 
     fn next(&mut self) -> Option<Range<usize>> {
@@ -195,8 +203,9 @@ impl Iterator for InJson<'_> {
     }
 }
 
-/// Where the string that begins at `from` ends: at its quote; or at the end of the line, where
-/// it has no closing quote and that reveals no secret.
+/// Returns the end of the string that begins at `from`: its closing quote, or the end of the line
+/// if it has none. A secret string does not end at the line, because that could reveal a part of
+/// it.
 fn string_end(json: &[u8], from: usize, is_secret: bool) -> usize {
     let mut at = from;
     while let Some(&byte) = json.get(at) {
@@ -215,7 +224,7 @@ fn skip_space(json: &[u8], from: usize) -> usize {
     from + json[from..].iter().take_while(|byte| byte.is_ascii_whitespace()).count()
 }
 
-/// What a value without quotes is made of.
+/// Returns whether a value without quotes can contain this byte.
 fn is_bare(byte: u8) -> bool {
     !byte.is_ascii_whitespace() && !b"\"{}[],:".contains(&byte)
 }
@@ -228,7 +237,7 @@ fn is_secret_key(string: &[u8]) -> bool {
     decoded(string).is_some_and(|key| SECRET_KEYS.iter().any(|secret| key.eq_ignore_ascii_case(secret)))
 }
 
-/// Whether escapes hide a secret, or JSON within JSON that may hold one.
+/// Returns whether escapes hide a secret, or JSON within a string that may contain one.
 fn hides_a_secret(masker: &Masker, string: &[u8]) -> bool {
     string.contains(&b'\\')
         && (string.len() > LONGEST_DECODED
@@ -246,11 +255,11 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> String {
-        String::from_utf8(redacted(&Masker::default(), text.as_bytes(), ByLine::No)).unwrap()
+        String::from_utf8(redacted(&Masker::default(), text.as_bytes(), FileFormat::Json)).unwrap()
     }
 
     #[test]
-    fn secrets_go_and_every_other_byte_stays() {
+    fn secrets_are_masked_and_every_other_byte_is_kept() {
         let table = [
             (
                 r#"{"payment_details" :  "abc", "email": "a"}"#,
@@ -289,35 +298,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_keeps_its_bytes_and_loses_its_secrets() {
-        let masked = redacted(&Masker::default(), b"\xff\xfe tok_abc \xc3", ByLine::No);
+    fn bytes_that_are_no_text_are_kept_without_their_secrets() {
+        let masked = redacted(&Masker::default(), b"\xff\xfe tok_abc \xc3", FileFormat::Json);
         assert_eq!(masked, b"\xff\xfe **** \xc3");
         let utf16: Vec<u8> =
             r#"{"payment_details":"abc"}"#.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let masked = redacted(&Masker::default(), &utf16, ByLine::No);
+        let masked = redacted(&Masker::default(), &utf16, FileFormat::Json);
         assert!(masked.windows(4).any(|four| four == b"****"));
         assert!(!masked.windows(3).any(|three| three == b"a\0b"));
     }
 
     #[test]
-    fn each_line_is_read_by_itself() {
+    fn unfinished_line_does_not_affect_the_next() {
         let text = "{\"payment_details\": {\n{\"email\": \"a\"}\n";
-        assert_eq!(redacted(&Masker::default(), text.as_bytes(), ByLine::Yes), text.as_bytes());
+        assert_eq!(redacted(&Masker::default(), text.as_bytes(), FileFormat::JsonLines), text.as_bytes());
         let text = "{\"cvc\": \"1\n{\"email\": \"a\"}\n";
-        let shown = redacted(&Masker::default(), text.as_bytes(), ByLine::Yes);
+        let shown = redacted(&Masker::default(), text.as_bytes(), FileFormat::JsonLines);
         assert_eq!(shown, b"{\"cvc\": \"****\n{\"email\": \"a\"}\n");
     }
 
     #[test]
-    fn a_copy_with_very_many_short_secrets_is_hardly_longer_than_its_original() {
+    fn copy_with_many_short_secrets_is_not_much_longer_than_its_original() {
         let text = "{\"cvc\":1}\n".repeat(100_000);
-        let shown = redacted(&Masker::default(), text.as_bytes(), ByLine::Yes);
+        let shown = redacted(&Masker::default(), text.as_bytes(), FileFormat::JsonLines);
         assert!(shown.len() <= text.len() + SPARE, "{} of {}", shown.len(), text.len());
         assert!(!shown.contains(&b'1') && shown.starts_with(b"{\"cvc\":****}"));
     }
 
     #[test]
-    fn secrets_that_overlap_are_one_mask() {
+    fn overlapping_secrets_get_one_mask() {
         let text = r#"{"payment_details": "a tok_abc b", "x": "tok_def"}"#;
         assert_eq!(shown(text), r#"{"payment_details": "****", "x": "****"}"#);
         let text = r#"{"x": "tok_a\u0062c"}"#;
@@ -326,13 +335,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            redacted(&Masker::default(), &bytes, ByLine::No);
-            redacted(&Masker::default(), &bytes, ByLine::Yes);
+        fn redaction_of_any_bytes_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            redacted(&Masker::default(), &bytes, FileFormat::Json);
+            redacted(&Masker::default(), &bytes, FileFormat::JsonLines);
         }
 
         #[test]
-        fn no_value_of_the_key_is_left(secret in "[a-z]{8}", key in "[a-z]{1,5}", depth in 0..4_usize) {
+        fn every_value_of_a_secret_key_is_masked(secret in "[a-z]{8}", key in "[a-z]{1,5}", depth in 0..4_usize) {
             prop_assume!(!SECRET_KEYS.contains(&key.as_str()));
             let mut value = serde_json::json!({"payment_details": secret, key: "other"});
             for _ in 0..depth {

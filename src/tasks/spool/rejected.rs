@@ -1,4 +1,5 @@
-//! Refused files, and bytes that arrived after the reading: masked copies, each with an `.error`.
+//! The directory `rejected/`: masked copies of refused files and of bytes that arrived after the
+//! reading, each with an `.error` file.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
@@ -10,48 +11,48 @@ use std::time::{Duration, UNIX_EPOCH};
 use jiff::Timestamp;
 
 use super::folder::Folder;
-use super::redact::{ByLine, redact};
+use super::redact::{FileFormat, redact};
 use crate::secret::Masker;
 use crate::store::outbox::spool::{BadLine, BadLines};
 
-/// LONGEST_LIST limits the sentences about lines in an `.error` file, in bytes; the rest of the
-/// lines are counted.
+/// LONGEST_LIST limits the sentences about lines in an `.error` file, in bytes. Further lines are
+/// counted.
 const LONGEST_LIST: usize = 32 * 1024;
 
-/// The ending of the file beside a refused one.
+/// ERROR is the ending of the file that explains a copy.
 pub(super) const ERROR: &str = ".error";
 
-/// The explanation of bytes that arrived after the reading.
+/// LATE is the explanation of bytes that arrived after the reading.
 pub(super) const LATE: &str = "These bytes arrived after the file was read, and nothing of them was accepted. To have them accepted, drop them \
                     as a file of another name. A program that adds to a file in place should write another file and rename it into \
                     the spool directory when it is complete.\n";
 
-/// Keeps a masked copy and its explanation. Returns the copy's name.
+/// Writes a masked copy and its explanation. Returns the copy's name.
 ///
-/// A copy of the same content is replaced, which renews its modification time `now`: after a crash
-/// the same file is put aside again.
+/// A copy of the same content is replaced and gets the modification time `now`. This happens after
+/// a crash, because the same file is then refused again.
 pub(super) fn keep(
     rejected: &Folder,
     masker: &Masker,
     now: Timestamp,
     name: &str,
     bytes: &[u8],
-    by_line: ByLine,
+    format: FileFormat,
     explanation: &str,
 ) -> io::Result<String> {
     let modified = UNIX_EPOCH + Duration::from_secs(now.as_second().unsigned_abs());
-    let redacted = |out: &mut dyn Write| redact(masker, bytes, by_line, out);
+    let redacted = |out: &mut dyn Write| redact(masker, bytes, format, out);
     rejected.write_as(name, redacted, |temporary| {
         rejected.file(temporary)?.set_modified(modified)?;
         let copy = free_name(rejected, name, temporary)?;
-        // Before the copy has its name: no copy is without an explanation.
+        // Write the explanation before the copy gets its name, so that no copy is without one.
         rejected.write(&format!("{copy}{ERROR}"), |out| out.write_all(explanation.as_bytes()))?;
         Ok(copy)
     })
 }
 
-/// Returns a name for a copy: `name`, or the same with a number, unused or of a copy with the same
-/// content.
+/// Returns a name for a copy: `name`, or `name` with a number. The name is unused, or belongs to a
+/// copy with the same content.
 fn free_name(rejected: &Folder, name: &str, copy: &str) -> io::Result<String> {
     const LONGEST: usize = 255 - ERROR.len();
     let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
@@ -67,16 +68,16 @@ fn free_name(rejected: &Folder, name: &str, copy: &str) -> io::Result<String> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Removes the copies that were put aside before this moment, each with its `.error`. Returns those
+/// Removes the copies that were written before `before`, each with its `.error`. Returns the files
 /// that could not be removed.
 ///
-/// The age of a copy is its modification time: [`keep`] sets it from the trusted clock, and it
+/// The age of a copy is its modification time. [`keep`] sets it from the trusted clock, and it
 /// survives a chown, a chmod, a hard link and a restored backup. Each of these renews the time of
 /// change, which depends on a wall clock that may be wrong.
 ///
-/// A copy without `.error`, something that is no regular file and a file of another owner stay: this
-/// program did not put them there. An `.error` whose copy is gone is removed at the same age; a crash
-/// between the two removals leaves one.
+/// A copy without `.error`, a file that is no regular file and a file of another owner are left,
+/// because this program did not write them. An `.error` without its copy is removed at the same
+/// age; a crash between the two removals leaves one.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -107,17 +108,17 @@ pub(super) fn remove_before(rejected: &Folder, before: Timestamp) -> io::Result<
     Ok(failed)
 }
 
-/// Returns the name of the file beside a copy.
+/// Returns the name of the `.error` file of a copy.
 pub(super) fn error_of(copy: &OsStr) -> OsString {
     OsString::from_vec([copy.as_bytes(), ERROR.as_bytes()].concat())
 }
 
 /// Returns the explanation of a refused file.
-pub(super) fn sentences(masker: &Masker, name: &str, by_line: ByLine, bad: &BadLines) -> String {
+pub(super) fn sentences(masker: &Masker, name: &str, format: FileFormat, bad: &BadLines) -> String {
     let mut lines = String::new();
     let mut listed = 0;
     for bad in &bad.first {
-        let sentence = sentence(masker, by_line, bad);
+        let sentence = sentence(masker, format, bad);
         if lines.len() + sentence.len() > LONGEST_LIST {
             break;
         }
@@ -135,16 +136,16 @@ pub(super) fn sentences(masker: &Masker, name: &str, by_line: ByLine, bad: &BadL
 }
 
 /// Returns what is wrong with the first bad line.
-pub(super) fn first_sentence(masker: &Masker, by_line: ByLine, bad: &BadLines) -> String {
-    bad.first.first().map(|bad| sentence(masker, by_line, bad)).unwrap_or_default()
+pub(super) fn first_sentence(masker: &Masker, format: FileFormat, bad: &BadLines) -> String {
+    bad.first.first().map(|bad| sentence(masker, format, bad)).unwrap_or_default()
 }
 
 /// Returns what is wrong with a line.
-pub(super) fn sentence(masker: &Masker, by_line: ByLine, bad: &BadLine) -> String {
-    let reason = masker.text(&bad.reason);
-    match by_line {
-        ByLine::Yes if bad.number > 0 => format!("line {}: {reason}", bad.number),
-        _ => reason,
+pub(super) fn sentence(masker: &Masker, format: FileFormat, bad: &BadLine) -> String {
+    let words = masker.text(&bad.reason);
+    match format {
+        FileFormat::JsonLines if bad.number > 0 => format!("line {}: {words}", bad.number),
+        _ => words,
     }
 }
 
@@ -158,12 +159,12 @@ mod tests {
         let line = BadLine { number: 1, reason: "op: must be create, update or delete".to_owned() };
         let (masker, now) = (Masker::default(), Timestamp::UNIX_EPOCH);
         let bad = BadLines { first: vec![line], count: 1 };
-        let explanation = sentences(&masker, name, ByLine::Yes, &bad);
-        keep(folder, &masker, now, name, bytes, ByLine::Yes, &explanation).unwrap()
+        let explanation = sentences(&masker, name, FileFormat::JsonLines, &bad);
+        keep(folder, &masker, now, name, bytes, FileFormat::JsonLines, &explanation).unwrap()
     }
 
     #[test]
-    fn the_same_content_is_kept_once_and_another_gets_a_number() {
+    fn same_content_is_kept_once_and_another_gets_a_number() {
         let directory = tempfile::TempDir::new().unwrap();
         let folder = Folder::open(directory.path()).unwrap();
         assert_eq!(aside(&folder, "a.json", b"one"), "a.json");
@@ -171,7 +172,7 @@ mod tests {
         assert_eq!(aside(&folder, "a.json", b"one"), "a.json");
         assert_eq!(aside(&folder, "a.json", b"two"), "a.2.json");
         assert_eq!(folder.names().unwrap(), ["a.2.json", "a.2.json.error", "a.json", "a.json.error"]);
-        // As an operator leaves it.
+        // An operator may remove the explanation.
         folder.remove("a.json.error").unwrap();
         assert_eq!(aside(&folder, "a.json", b"one"), "a.json");
         assert!(directory.path().join("a.json.error").exists());
@@ -191,16 +192,16 @@ mod tests {
     }
 
     #[test]
-    fn an_error_file_is_short_however_many_lines_are_wrong() {
-        let reason = "顧".repeat(200);
+    fn error_file_is_short_for_any_number_of_wrong_lines() {
+        let words = "顧".repeat(200);
         let mut bad = BadLines::default();
-        (1..=40_000).for_each(|number| bad.push(BadLine { number, reason: reason.clone() }));
-        let told = sentences(&Masker::default(), "a.jsonl", ByLine::Yes, &bad);
-        assert!(told.len() < 34 * 1024, "{}", told.len());
-        let listed = told.lines().filter(|line| line.starts_with("line ")).count();
+        (1..=40_000).for_each(|number| bad.push(BadLine { number, reason: words.clone() }));
+        let text = sentences(&Masker::default(), "a.jsonl", FileFormat::JsonLines, &bad);
+        assert!(text.len() < 34 * 1024, "{}", text.len());
+        let listed = text.lines().filter(|line| line.starts_with("line ")).count();
         assert!(
-            listed > 10 && told.contains(&format!("and {} more lines are wrong", 40_000 - listed)),
-            "{told}"
+            listed > 10 && text.contains(&format!("and {} more lines are wrong", 40_000 - listed)),
+            "{text}"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! The spool directory for programs that take nothing from it: `status`, `doctor` and metrics.
-//! Nothing is changed, and no file is opened.
+//! The spool directory as `status`, `doctor` and the metrics see it. This module changes nothing
+//! and opens no file.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::directories::{self, CLAIMED, REJECTED};
 use super::folder::Folder;
-use super::scan::{self, Left, Leftovers, is_dropped};
+use super::scan::{self, SkippedFile, SkippedFiles, is_dropped};
 use super::{file, rejected};
 
 /// MOST_LOOKED_AT limits the names that are examined.
@@ -26,15 +26,15 @@ pub struct Overview {
     /// Why no file is taken, with the command that helps; null while files are taken.
     pub problem: Option<String>,
     /// The first files that will not be taken, each with the reason and what to do.
-    pub stuck: Vec<Left>,
-    /// How many more there are; counted up to 20,000.
+    pub stuck: Vec<SkippedFile>,
+    /// The number of further ones, counted up to 20,000.
     pub more_stuck: u64,
     /// The first refused files below `rejected`. `NAME.error` beside each says why.
     pub refused: Vec<String>,
 }
 
-/// The user that takes the files.
-pub struct Taker<'a> {
+/// The user that takes the files: the user of the daemon.
+pub struct SpoolUser<'a> {
     /// Its name.
     pub name: &'a str,
     /// Returns whether it may read a file.
@@ -42,9 +42,11 @@ pub struct Taker<'a> {
 }
 
 impl Overview {
-    /// Reads the directory. `problem` is what the running daemon recorded, if one runs. `database`
-    /// is the file whose owner runs it. The owner of the directory takes the files, and its groups
-    /// are not known: it counts as a member of the directory's group, as which it is created.
+    /// Reads the directory. `problem` is what the running daemon recorded, if one runs. The owner
+    /// of `database` runs the daemon.
+    ///
+    /// The owner of the directory takes the files. Its groups are not known, so it counts as a
+    /// member of the directory's group.
     pub fn read(directory: &Path, database: &Path, problem: Option<Option<String>>) -> Self {
         let Ok(of) = fs::metadata(directory) else {
             return Self { problem: problem.flatten(), ..Self::default() };
@@ -57,13 +59,13 @@ impl Overview {
             };
             of.uid() == 0 || (file.mode() >> shift) & 4 != 0
         };
-        let taker = Taker { name: &file::user(of.uid()), may_read: &may_read };
-        Self::read_for(&taker, directory, database, problem)
+        let user = SpoolUser { name: &file::user(of.uid()), may_read: &may_read };
+        Self::read_for(&user, directory, database, problem)
     }
 
-    /// The same for a user whose groups are known.
+    /// Like [`Self::read`], for a user with known groups.
     pub fn read_for(
-        taker: &Taker<'_>,
+        user: &SpoolUser<'_>,
         directory: &Path,
         database: &Path,
         problem: Option<Option<String>>,
@@ -71,40 +73,40 @@ impl Overview {
         if !directory.exists() {
             return Self { problem: problem.flatten(), ..Self::default() };
         }
-        let left = that_stay(directory, taker).unwrap_or_default();
-        let mut stuck = left.list();
+        let skipped = stuck_files(directory, user).unwrap_or_default();
+        let mut stuck = skipped.list();
         let more = stuck.len().saturating_sub(MOST_SHOWN);
         stuck.truncate(MOST_SHOWN);
         let refused = counted(names(&directory.join(REJECTED)), MOST_LOOKED_AT, is_refused);
         Self {
             problem: problem.unwrap_or_else(|| directories::obstacle(directory, database)),
             stuck,
-            more_stuck: left.more + more as u64,
+            more_stuck: skipped.more + more as u64,
             refused: first(refused, MOST_SHOWN),
         }
     }
 }
 
-/// Returns the names of the files in the directory, sorted. Nothing is opened.
+/// Returns the sorted names of the files in the directory. Opens no file.
 pub fn waiting_files(dir: &Path) -> Vec<String> {
     first(counted(names(dir), MOST_LOOKED_AT, is_dropped), MOST_LOOKED_AT)
 }
 
-/// Returns how many files wait in the directory and how many were rejected, each counted up to
-/// `most`; nothing is opened.
+/// Returns how many files wait in the directory and how many were refused, each counted up to
+/// `most`. Opens no file.
 pub fn count_files(dir: &Path, most: usize) -> (usize, usize) {
     let count = |dir: &Path, counts| counted(names(dir), most, counts).count();
     (count(dir, is_dropped as fn(&str) -> bool), count(&dir.join(REJECTED), is_refused))
 }
 
-/// Returns the names in the directory, in the order in which it lists them.
+/// Returns the names in the directory, in the order of the file system.
 fn names(dir: &Path) -> impl Iterator<Item = String> + use<> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
-/// Returns up to `most` of the names that count, and reads twice as many: each refused file has an
-/// `.error` beside it.
+/// Returns up to `most` of the names that `counts` accepts. Reads up to twice as many, because each
+/// refused file has an `.error` file.
 fn counted(
     names: impl Iterator<Item = String>,
     most: usize,
@@ -113,7 +115,7 @@ fn counted(
     names.take(most.saturating_mul(2)).filter(move |name| counts(name)).take(most)
 }
 
-/// Returns the first `most` names, sorted. No more are in memory.
+/// Returns the first `most` names, sorted. Keeps no more in memory.
 fn first(names: impl Iterator<Item = String>, most: usize) -> Vec<String> {
     let mut first = BTreeSet::new();
     for name in names {
@@ -129,30 +131,29 @@ fn is_refused(name: &str) -> bool {
     !name.starts_with('.') && !name.ends_with(rejected::ERROR)
 }
 
-/// Returns what is in the directory and will not be taken, as far as that shows without opening a
-/// file.
-fn that_stay(directory: &Path, taker: &Taker<'_>) -> io::Result<Leftovers> {
+/// Returns the files that will not be taken, as far as that shows without opening a file.
+fn stuck_files(directory: &Path, user: &SpoolUser<'_>) -> io::Result<SkippedFiles> {
     let folder = Folder::open(directory)?;
     let of = folder.metadata()?;
-    let why_left = |name: &str, found: &Metadata| {
-        file::why_left(&directory.join(name), &of, found, taker.name, (taker.may_read)(found))
+    let why_stuck = |name: &str, found: &Metadata| {
+        file::why_stuck(&directory.join(name), &of, found, user.name, (user.may_read)(found))
     };
-    let mut left = Leftovers::default();
-    scan::dropped(&folder, MOST_LOOKED_AT, &mut left, |name, found, left| {
-        if let Some(why) = why_left(&name, found) {
-            left.add(&name, why);
+    let mut skipped = SkippedFiles::default();
+    scan::dropped(&folder, MOST_LOOKED_AT, &mut skipped, |name, found, skipped| {
+        if let Some(why) = why_stuck(&name, found) {
+            skipped.add(&name, why);
         }
     })?;
-    // Only its owner and root can read it. A claim that may be taken is not stuck.
+    // Only the owner and root can read `.claimed/`. A claim that may be taken is not stuck.
     if let Ok(claimed) = folder.folder(CLAIMED) {
-        let _ = scan::each_claimed(&claimed, &mut left, |file, found, left| {
+        let _ = scan::each_claimed(&claimed, &mut skipped, |file, found, skipped| {
             let kind = file::kind(found).map(str::to_owned);
-            if let Some(why) = kind.or_else(|| why_left(&file.path(), found)) {
-                left.add(&file.name, scan::why_claimed(&why, &file));
+            if let Some(why) = kind.or_else(|| why_stuck(&file.path(), found)) {
+                skipped.add(&file.name, scan::why_claimed(&why, &file));
             }
         });
     }
-    Ok(left)
+    Ok(skipped)
 }
 
 #[cfg(test)]
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reading_and_keeping_of_names_is_bounded() {
+    fn names_that_are_read_and_kept_are_bounded() {
         let mut read = 0;
         let names = (0..1_000_u32).rev().map(|number| format!("{number:03}")).inspect(|_| read += 1);
         assert_eq!(counted(names, 20, |name| name.ends_with('0')).count(), 4);

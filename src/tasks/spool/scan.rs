@@ -1,4 +1,4 @@
-//! What is in the spool directory: files that may be taken, and files that stay.
+//! Lists the spool directory: files that may be taken, and files that are skipped.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,10 +11,10 @@ use serde::Serialize;
 use super::directories::{CLAIMED, Directories, RECEIPTS, REJECTED};
 use super::file::{self, cannot, stamp};
 use super::folder::Folder;
-use super::redact::ByLine;
+use super::redact::FileFormat;
 use komoju_core::plan::spool::FoundFile;
 
-/// MOST_NAMED limits the files that are reported by name; the others are counted.
+/// MOST_NAMED limits the files that are reported by name. Further files are counted.
 pub const MOST_NAMED: usize = 100;
 
 const NOT_UTF_8: &str = "has a name that is not UTF-8: give it another";
@@ -24,24 +24,24 @@ pub(super) const NO_ENDING: &str = "must end in .json (one intent) or .jsonl (on
 const NO_CLAIM: &str =
     "is not a file that this program claimed: move it to the spool directory, or remove it";
 
-/// A file that stays where it is.
+/// A file that is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Left {
-    /// Its name; the path where it is the directory itself.
+pub struct SkippedFile {
+    /// Its name; the path if it is the directory itself.
     pub name: String,
-    /// Why, and what to do; safe to show.
+    /// The reason and what to do, safe to show.
     pub why: String,
 }
 
-/// Files that stay where they are: the first ones by name with the reason, the others as a number.
+/// The files that are not taken: the first by name with the reason, the others as a number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Leftovers {
+pub struct SkippedFiles {
     named: BTreeMap<String, String>,
-    /// How many more there are.
+    /// The number of further files.
     pub more: u64,
 }
 
-impl Leftovers {
+impl SkippedFiles {
     /// Adds a file.
     pub fn add(&mut self, name: &str, why: impl Into<String>) {
         self.named.insert(name.to_owned(), why.into());
@@ -60,60 +60,61 @@ impl Leftovers {
         }
     }
 
-    /// Returns why this file stays, if it is named.
+    /// Returns why this file is skipped, if it is named.
     pub(super) fn why(&self, name: &str) -> Option<&str> {
         self.named.get(name).map(String::as_str)
     }
 
-    /// Returns the named ones, by name.
-    pub fn list(&self) -> Vec<Left> {
-        self.named.iter().map(|(name, why)| Left { name: name.clone(), why: why.clone() }).collect()
+    /// Returns the named files, sorted by name.
+    pub fn list(&self) -> Vec<SkippedFile> {
+        self.named.iter().map(|(name, why)| SkippedFile { name: name.clone(), why: why.clone() }).collect()
     }
 }
 
-/// What a scan found. Files that are not taken need no memory each: there may be very many.
+/// The result of listing. Skipped files beyond [`MOST_NAMED`] need no memory, because there may be
+/// very many.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     /// The claims, then the dropped files.
     pub(super) files: Vec<FoundFile>,
-    pub(super) left: Leftovers,
+    pub(super) skipped: SkippedFiles,
 }
 
-/// Lists the claims and the dropped files. A directory that cannot be read is left.
+/// Lists the claims and the dropped files. A directory that cannot be read is skipped.
 pub(super) fn scan(at: &Directories) -> Scan {
-    let mut left = Leftovers::default();
+    let mut skipped = SkippedFiles::default();
     let (mut files, mut dropped_files) = (Vec::new(), Vec::new());
-    if let Err(error) = claims(&at.claimed, &mut left, &mut files) {
-        leave_folder(&at.claimed, &error, &mut left);
+    if let Err(error) = claims(&at.claimed, &mut skipped, &mut files) {
+        skip_folder(&at.claimed, &error, &mut skipped);
     }
-    let dropped = dropped(&at.spool, usize::MAX, &mut left, |name, found, _| {
+    let dropped = dropped(&at.spool, usize::MAX, &mut skipped, |name, found, _| {
         dropped_files.push(FoundFile { name, claim: None, stamp: stamp(found) });
     });
     match dropped {
         Ok(()) => files.append(&mut dropped_files),
-        // Without a complete list the order is not known.
-        Err(error) => leave_folder(&at.spool, &error, &mut left),
+        // Take no dropped file: without a complete list the order is not known.
+        Err(error) => skip_folder(&at.spool, &error, &mut skipped),
     }
-    Scan { files, left }
+    Scan { files, skipped }
 }
 
-fn leave_folder(folder: &Folder, error: &io::Error, left: &mut Leftovers) {
+fn skip_folder(folder: &Folder, error: &io::Error, skipped: &mut SkippedFiles) {
     let path = folder.path().display().to_string();
-    left.add(&path, cannot(&format!("outbound.spool_dir: {path} cannot be read"), error));
+    skipped.add(&path, cannot(&format!("outbound.spool_dir: {path} cannot be read"), error));
 }
 
 /// Lists the claimed files, and removes the directories of finished claims.
-fn claims(claimed: &Folder, left: &mut Leftovers, files: &mut Vec<FoundFile>) -> io::Result<()> {
-    let finished = each_claimed(claimed, left, |file, _, _| files.push(file))?;
+fn claims(claimed: &Folder, skipped: &mut SkippedFiles, files: &mut Vec<FoundFile>) -> io::Result<()> {
+    let finished = each_claimed(claimed, skipped, |file, _, _| files.push(file))?;
     finished.iter().try_for_each(|id| claimed.remove_folder(id))
 }
 
-/// Calls `each` with the claimed files. Other files in `.claimed/` are left. Returns the finished
-/// claims: their directories are empty.
+/// Calls `each` with the claimed files. Other files in `.claimed/` are skipped. Returns the
+/// finished claims, which are empty directories.
 pub(super) fn each_claimed(
     claimed: &Folder,
-    left: &mut Leftovers,
-    mut each: impl FnMut(FoundFile, &Metadata, &mut Leftovers),
+    skipped: &mut SkippedFiles,
+    mut each: impl FnMut(FoundFile, &Metadata, &mut SkippedFiles),
 ) -> io::Result<Vec<OsString>> {
     let mut finished = Vec::new();
     for id in claimed.names()? {
@@ -123,7 +124,7 @@ pub(super) fn each_claimed(
             // The daemon finishes claims while `status` reads them.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) if error.kind() == ErrorKind::NotADirectory => {
-                left.add(&format!("{CLAIMED}/{claim}"), NO_CLAIM);
+                skipped.add(&format!("{CLAIMED}/{claim}"), NO_CLAIM);
                 continue;
             }
             Err(error) => return Err(error),
@@ -137,27 +138,27 @@ pub(super) fn each_claimed(
             match name.to_str().filter(|name| ending(name).is_some()) {
                 Some(text) => {
                     let (name, claim) = (text.to_owned(), Some(claim.clone()));
-                    each(FoundFile { name, claim, stamp: stamp(&found) }, &found, left);
+                    each(FoundFile { name, claim, stamp: stamp(&found) }, &found, skipped);
                 }
-                None => left.add(&format!("{CLAIMED}/{claim}/{}", name.display()), NO_CLAIM),
+                None => skipped.add(&format!("{CLAIMED}/{claim}/{}", name.display()), NO_CLAIM),
             }
         }
     }
     Ok(finished)
 }
 
-/// Returns why a claimed file stays, with its path.
+/// Returns why a claimed file is skipped, with its path.
 pub(super) fn why_claimed(why: &str, file: &FoundFile) -> String {
     format!("{why}; it is in {}", file.path())
 }
 
-/// Calls `each` with the regular files in the spool directory that have a name of a dropped file, up
-/// to `most`. Other files are left.
+/// Calls `each` with the regular files in the spool directory that have the name of a dropped file.
+/// Examines at most `most` names. Other files are skipped.
 pub(super) fn dropped(
     spool: &Folder,
     most: usize,
-    left: &mut Leftovers,
-    mut each: impl FnMut(String, &Metadata, &mut Leftovers),
+    skipped: &mut SkippedFiles,
+    mut each: impl FnMut(String, &Metadata, &mut SkippedFiles),
 ) -> io::Result<()> {
     let mut looked_at = 0;
     spool.each(|name, kind| {
@@ -167,29 +168,30 @@ pub(super) fn dropped(
         }
         looked_at += 1;
         if name.to_str().is_none() {
-            left.add(&shown, NOT_UTF_8);
+            skipped.add(&shown, NOT_UTF_8);
         } else if kind == FileType::RegularFile && ending(&shown).is_none() {
-            // There may be very many of these: they are not examined further.
-            left.add(&shown, NO_ENDING);
+            // Do not read the metadata of these, because there may be very many.
+            skipped.add(&shown, NO_ENDING);
         } else if let Ok(found) = spool.metadata_of(name) {
             match file::kind(&found) {
-                Some(why) => left.add(&shown, why),
-                None => each(shown.into_owned(), &found, left),
+                Some(why) => skipped.add(&shown, why),
+                None => each(shown.into_owned(), &found, skipped),
             }
         }
     })
 }
 
-/// Returns a name without its ending, and what the ending means.
-pub(super) fn ending(name: &str) -> Option<(&str, ByLine)> {
+/// Returns a name without its ending, and the format that the ending means.
+pub(super) fn ending(name: &str) -> Option<(&str, FileFormat)> {
     match name.rsplit_once('.') {
-        Some((stem, "json")) => Some((stem, ByLine::No)),
-        Some((stem, "jsonl")) => Some((stem, ByLine::Yes)),
+        Some((stem, "json")) => Some((stem, FileFormat::Json)),
+        Some((stem, "jsonl")) => Some((stem, FileFormat::JsonLines)),
         _ => None,
     }
 }
 
-/// Returns whether a name is one of a dropped file: neither hidden nor ours.
+/// Returns whether a dropped file can have this name: it is neither hidden nor one of our
+/// directories.
 pub(super) fn is_dropped(name: &str) -> bool {
     !name.starts_with('.') && ![RECEIPTS, REJECTED].contains(&name)
 }

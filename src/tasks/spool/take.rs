@@ -1,11 +1,11 @@
-//! Takes one file through the steps that it still lacks: claim, read, accept or refuse, remove.
+//! Performs the remaining steps of one file: claim, read, accept or refuse, remove.
 
 use std::sync::Arc;
 
 use super::claim::{self, Claim};
 use super::directories::Directories;
-use super::file::{Plain, Unread, cannot};
-use super::redact::ByLine;
+use super::file::{OpenedFile, ReadError, cannot};
+use super::redact::FileFormat;
 use super::scan::{ending, why_claimed};
 use super::{SWITCHED_OFF, ScanSummary, Spool, lines, rejected};
 use crate::store::outbox::spool::{self, AcceptedBytes, BadLine, FileOutcome, SpoolFile};
@@ -14,33 +14,34 @@ use komoju_core::plan::spool::FoundFile;
 use komoju_core::time;
 use komoju_core::words::count;
 
-/// LONGEST_NAME limits a file's name, in bytes: its receipt has the name with `.json`.
+/// LONGEST_NAME limits a file's name, in bytes, because its receipt adds `.json` to the name.
 const LONGEST_NAME: usize = 255 - ".json".len();
 
 /// Why a file is not finished.
-pub(super) enum Halt {
+pub(super) enum TakeError {
     /// The database failed.
     Database(StoreError),
-    /// The file stays, for this reason.
-    Stays(String),
-    /// The file is being written to. Younger files wait for it, for a limited time.
+    /// The file is skipped, for this reason.
+    Skip(String),
+    /// The file is being written to. Younger files wait for it for a limited time.
     Changing,
 }
 
-impl From<StoreError> for Halt {
+impl From<StoreError> for TakeError {
     fn from(error: StoreError) -> Self {
         Self::Database(error)
     }
 }
 
-impl Halt {
-    /// The file is not read; this failed. `None` where the file does not exist any more.
-    fn of(unread: Unread, what: &str) -> Option<Self> {
+impl TakeError {
+    /// Converts a failure to read the file. `what` names the step that failed. `None` if the file
+    /// does not exist any more.
+    fn of(unread: ReadError, what: &str) -> Option<Self> {
         match unread {
-            Unread::Gone => None,
-            Unread::Changing => Some(Self::Changing),
-            Unread::Unfit(why) => Some(Self::Stays(why)),
-            Unread::Failed(error) => Some(Self::Stays(cannot(what, &error))),
+            ReadError::Gone => None,
+            ReadError::Changing => Some(Self::Changing),
+            ReadError::Unfit(why) => Some(Self::Skip(why)),
+            ReadError::Failed(error) => Some(Self::Skip(cannot(what, &error))),
         }
     }
 }
@@ -48,18 +49,18 @@ impl Halt {
 /// The content of a claimed file.
 struct Content {
     bytes: Vec<u8>,
-    /// Whether each line is an intent.
-    by_line: ByLine,
+    /// Whether it is one intent, or one on each line.
+    format: FileFormat,
 }
 
 impl Spool {
-    /// Takes a file that is dropped, or that an earlier scan claimed.
+    /// Takes a file that was dropped, or that an earlier scan claimed.
     pub(super) async fn take_file(
         &self,
         at: &Arc<Directories>,
         file: FoundFile,
         summary: &mut ScanSummary,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), TakeError> {
         let (claim, accepted) = match file.claim.clone() {
             Some(id) => {
                 let (name, key) = (file.name.clone(), id.clone());
@@ -68,81 +69,89 @@ impl Spool {
             }
             None => match self.on_disk(at, |at| claim::claim(at, file)).await? {
                 Ok(claim) => (claim, None),
-                Err(unread) => return Halt::of(unread, "cannot be moved to .claimed/").map_or(Ok(()), Err),
+                Err(unread) => {
+                    return TakeError::of(unread, "cannot be moved to .claimed/").map_or(Ok(()), Err);
+                }
             },
         };
-        let asked = claim.clone();
-        let (plain, bytes) = match self.on_disk(at, move |at| asked.read(at)).await? {
+        let to_read = claim.clone();
+        let (opened, bytes) = match self.on_disk(at, move |at| to_read.read(at)).await? {
             Ok(read) => read,
-            Err(Unread::Unfit(why)) => {
+            Err(ReadError::Unfit(why)) => {
                 return Err(match accepted {
                     None => self.put_back(at, claim, &why).await?,
-                    // Put back, it would be accepted again. Its intents are accepted, and the receipt
-                    // says so.
+                    // Do not put it back, because it would be accepted again. Its intents are
+                    // accepted, and the receipt says so.
                     Some(_) => {
                         self.write_receipt_of(at, &claim.file.name).await?;
-                        Halt::Stays(why_claimed(&why, &claim.file))
+                        TakeError::Skip(why_claimed(&why, &claim.file))
                     }
                 });
             }
-            Err(unread) => return Halt::of(unread, "is claimed and cannot be read").map_or(Ok(()), Err),
+            Err(unread) => return TakeError::of(unread, "is claimed and cannot be read").map_or(Ok(()), Err),
         };
-        let by_line = ending(&claim.file.name).map_or(ByLine::No, |(_, by_line)| by_line);
+        let format = ending(&claim.file.name).map_or(FileFormat::Json, |(_, format)| format);
         match accepted {
             Some(accepted) => {
-                let late = Content { bytes: claim::late(bytes, &accepted), by_line };
+                let late = Content { bytes: claim::late(bytes, &accepted), format };
                 self.resume(at, &claim.file.name, late).await?;
             }
-            None => self.accept(at, &claim, &plain.owner, Content { bytes, by_line }, summary).await?,
+            None => self.accept(at, &claim, &opened.owner, Content { bytes, format }, summary).await?,
         }
-        self.finish(at, claim, plain).await
+        self.finish(at, claim, opened).await
     }
 
-    /// Removes a file that is accepted or refused.
-    async fn finish(&self, at: &Arc<Directories>, claim: Claim, plain: Plain) -> Result<(), Halt> {
-        // What was recorded of the file must outlive this process.
+    /// Removes a file that was accepted or refused.
+    async fn finish(&self, at: &Arc<Directories>, claim: Claim, opened: OpenedFile) -> Result<(), TakeError> {
+        // The database that recorded the file must still be at its path: otherwise the record is
+        // lost with this process.
         self.store.still_in_place()?;
-        match self.on_disk(at, move |at| claim.finish(at, &plain)).await? {
+        match self.on_disk(at, move |at| claim.finish(at, &opened)).await? {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Halt::Changing),
+            Ok(false) => Err(TakeError::Changing),
             Err(error) => {
-                Err(Halt::Stays(cannot("is dealt with, but cannot be removed from .claimed/", &error)))
+                Err(TakeError::Skip(cannot("is finished, but cannot be removed from .claimed/", &error)))
             }
         }
     }
 
     /// Puts a claimed file back, because it may not be taken.
-    async fn put_back(&self, at: &Arc<Directories>, claim: Claim, why: &str) -> Result<Halt, StoreError> {
+    async fn put_back(
+        &self,
+        at: &Arc<Directories>,
+        claim: Claim,
+        why: &str,
+    ) -> Result<TakeError, StoreError> {
         let file = FoundFile { claim: Some(claim.id.clone()), ..claim.file.clone() };
         let put_back = self.on_disk(at, move |at| claim.put_back(at)).await?;
-        Ok(Halt::Stays(match put_back {
+        Ok(TakeError::Skip(match put_back {
             Ok(()) => why.to_owned(),
             Err(error) => cannot(&why_claimed(why, &file), &error),
         }))
     }
 
-    /// Resumes a claim that was accepted before: puts aside the bytes that arrived since, and writes
-    /// the receipt.
-    async fn resume(&self, at: &Arc<Directories>, name: &str, late: Content) -> Result<(), Halt> {
+    /// Resumes a claim that was accepted before: copies the bytes that arrived since to
+    /// `rejected/`, and writes the receipt.
+    async fn resume(&self, at: &Arc<Directories>, name: &str, late: Content) -> Result<(), TakeError> {
         if !late.bytes.is_empty() {
             let file = self.masker.text(name);
-            let what = "was written to after it was read, and the rest cannot be kept";
+            let what = "was written to after it was read, and the late bytes cannot be kept";
             let explanation = format!("{file}:\n{}", rejected::LATE);
             let copy = self.put_aside(at, name, Arc::new(late), explanation, what).await?;
             tracing::warn!(
                 file,
                 copy,
-                "{file} was written to after it was read: nothing of that was accepted, and it is now {copy}"
+                "{file} was written to after it was read: the late bytes are not accepted, and are now {copy}"
             );
         }
         self.write_receipt_of(at, name).await
     }
 
     /// Writes the receipt of an accepted file.
-    async fn write_receipt_of(&self, at: &Arc<Directories>, name: &str) -> Result<(), Halt> {
+    async fn write_receipt_of(&self, at: &Arc<Directories>, name: &str) -> Result<(), TakeError> {
         let name = name.to_owned();
         match self.store.read(move |conn| spool::receipt(conn, &name)).await? {
-            Some(receipt) => self.write_receipt(at, receipt).await?.map_err(Halt::Stays),
+            Some(receipt) => self.write_receipt(at, receipt).await?.map_err(TakeError::Skip),
             None => Ok(()),
         }
     }
@@ -155,8 +164,8 @@ impl Spool {
         owner: &str,
         content: Content,
         summary: &mut ScanSummary,
-    ) -> Result<(), Halt> {
-        let (name, by_line, content) = (&claim.file.name, content.by_line, Arc::new(content));
+    ) -> Result<(), TakeError> {
+        let (name, format, content) = (&claim.file.name, content.format, Arc::new(content));
         let file = self.masker.text(name);
         match self.record(at, claim, owner, Arc::clone(&content)).await? {
             FileOutcome::SwitchedOff => Err(self.put_back(at, claim.clone(), SWITCHED_OFF).await?),
@@ -167,11 +176,11 @@ impl Spool {
                 tracing::info!(file, intents, new, "{file} was taken: {all}, {new} new");
                 summary.taken += 1;
                 summary.intents += new;
-                self.write_receipt(at, receipt).await?.map_err(Halt::Stays)
+                self.write_receipt(at, receipt).await?.map_err(TakeError::Skip)
             }
             FileOutcome::Refused(bad) => {
-                let why = rejected::first_sentence(&self.masker, by_line, &bad);
-                let explanation = rejected::sentences(&self.masker, name, by_line, &bad);
+                let why = rejected::first_sentence(&self.masker, format, &bad);
+                let explanation = rejected::sentences(&self.masker, name, format, &bad);
                 let what = format!("is refused ({why}), but cannot be copied to rejected/");
                 let copy = self.put_aside(at, name, content, explanation, &what).await?;
                 tracing::warn!(
@@ -195,14 +204,14 @@ impl Spool {
         content: Arc<Content>,
     ) -> Result<FileOutcome, StoreError> {
         let Claim { id, file: FoundFile { name, .. } } = claim.clone();
-        // Before the transaction: other writers do not wait for it.
+        // Hash before the transaction, so that other writers do not wait for it.
         let hashed = Arc::clone(&content);
         let digest = self.on_disk(at, move |_| lines::digest(&hashed.bytes)).await?;
         let (by, at) = (owner.to_owned(), time::written(self.clock.now()));
         let work = move |tx: &Tx<'_>| {
-            let Content { bytes, by_line } = &*content;
+            let Content { bytes, format } = &*content;
             let stem = ending(&name).map_or(name.as_str(), |(stem, _)| stem);
-            let lines = lines::read(stem, &digest, bytes, *by_line);
+            let lines = lines::read(stem, &digest, bytes, *format);
             let lines = bad_name(&name).into_iter().map(Err).chain(lines);
             let accepted = AcceptedBytes { len: bytes.len() as u64, digest };
             spool::accept_file(tx, &SpoolFile { name: &name, by: &by, at: &at, claim: &id, accepted }, lines)
@@ -210,8 +219,8 @@ impl Spool {
         self.store.write(work).await
     }
 
-    /// Copies content to `rejected/`. Returns the copy's path, safe to show; `what` is said where
-    /// that fails.
+    /// Copies content to `rejected/`. Returns the copy's path, safe to show. `what` begins the
+    /// message of a failure.
     async fn put_aside(
         &self,
         at: &Arc<Directories>,
@@ -219,22 +228,22 @@ impl Spool {
         content: Arc<Content>,
         explanation: String,
         what: &str,
-    ) -> Result<String, Halt> {
+    ) -> Result<String, TakeError> {
         let (name, masker, now) = (name.to_owned(), Arc::clone(&self.masker), self.clock.now());
         let copied = self.on_disk(at, move |at| {
-            let Content { bytes, by_line } = &*content;
-            rejected::keep(&at.rejected, &masker, now, &name, bytes, *by_line, &explanation)
+            let Content { bytes, format } = &*content;
+            rejected::keep(&at.rejected, &masker, now, &name, bytes, *format, &explanation)
         });
         match copied.await? {
             Ok(copy) => Ok(self.masker.text(&format!("rejected/{copy}"))),
-            Err(error) => Err(Halt::Stays(cannot(what, &error))),
+            Err(error) => Err(TakeError::Skip(cannot(what, &error))),
         }
     }
 }
 
 /// Returns what is wrong with the file's name, if anything.
 fn bad_name(name: &str) -> Option<BadLine> {
-    let reason =
+    let words =
         format!("the file's name: must have at most {LONGEST_NAME} bytes, because its receipt adds `.json`");
-    (name.len() > LONGEST_NAME).then_some(BadLine { number: 0, reason })
+    (name.len() > LONGEST_NAME).then_some(BadLine { number: 0, reason: words })
 }

@@ -1,4 +1,5 @@
-//! Receipts are rewritten when their last intent settles; receipts and refused files expire.
+//! Rewrites receipts when their last intent settles, and removes receipts and refused files that
+//! are older than 30 days.
 
 use std::sync::Arc;
 
@@ -6,18 +7,18 @@ use jiff::Timestamp;
 
 use super::directories::Directories;
 use super::file::{advice, cannot};
-use super::{EXPIRE_EVERY, KEPT, Spool, receipts, rejected};
+use super::{EXPIRE_EVERY, RETENTION, Spool, receipts, rejected};
 use crate::store::StoreError;
 use crate::store::outbox::spool::{self, Receipt};
 use komoju_core::time;
 
 impl Spool {
-    /// Rewrites the receipts whose last intent was settled, and removes those that are older than
-    /// 30 days.
+    /// Rewrites each receipt after its last intent settles, and removes receipts that are older
+    /// than 30 days.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn tend_receipts(&self) -> Result<(), StoreError> {
+    pub async fn update_receipts(&self) -> Result<(), StoreError> {
         let mut state = self.state.lock().await;
         let before = self.expires_before().map(time::written).unwrap_or_default();
         let due = self
@@ -27,12 +28,12 @@ impl Spool {
         if settled.is_empty() && old.is_empty() {
             return Ok(());
         }
-        // The next scan reports why they cannot be used.
+        // The next scan reports why the directories cannot be used.
         let Ok(at) = self.directories(&mut state).await? else { return Ok(()) };
         let (mut written, mut removed) = (Vec::new(), Vec::new());
         for name in settled {
-            let asked = name.clone();
-            let Some(receipt) = self.store.read(move |conn| spool::receipt(conn, &asked)).await? else {
+            let key = name.clone();
+            let Some(receipt) = self.store.read(move |conn| spool::receipt(conn, &key)).await? else {
                 continue;
             };
             match self.write_receipt(&at, receipt).await? {
@@ -41,8 +42,8 @@ impl Spool {
             }
         }
         for name in old {
-            let asked = name.clone();
-            match self.on_disk(&at, move |at| receipts::remove(&at.receipts, &asked)).await? {
+            let key = name.clone();
+            match self.on_disk(&at, move |at| receipts::remove(&at.receipts, &key)).await? {
                 Ok(()) => removed.push(name),
                 Err(error) => self.warn_of_receipt(&name, &cannot("it cannot be removed", &error)),
             }
@@ -54,11 +55,11 @@ impl Spool {
         noted.await
     }
 
-    /// Removes the refused files that were put aside more than 30 days ago, at most once an hour. A
-    /// door that takes no files removes none.
+    /// Removes the copies in `rejected/` that are older than 30 days, at most once an hour. A door
+    /// that takes no files removes none.
     ///
     /// # Errors
-    /// The database failed, or its path leads elsewhere.
+    /// The thread for file operations cannot be started, or it ended.
     pub async fn expire_rejected(&self) -> Result<(), StoreError> {
         let mut state = self.state.lock().await;
         let now = self.clock.elapsed();
@@ -67,7 +68,7 @@ impl Spool {
             return Ok(());
         }
         let Some(before) = self.expires_before() else { return Ok(()) };
-        // The next scan reports why they cannot be used.
+        // The next scan reports why the directories cannot be used.
         let Ok(at) = self.directories(&mut state).await? else { return Ok(()) };
         state.expired_at = Some(now);
         match self.on_disk(&at, move |at| rejected::remove_before(&at.rejected, before)).await? {
@@ -83,12 +84,13 @@ impl Spool {
         Ok(())
     }
 
-    /// Returns the moment before which records may be removed; `None` while the clock is not trusted.
+    /// Returns the moment before which records may be removed; `None` while the clock is not
+    /// trusted.
     fn expires_before(&self) -> Option<Timestamp> {
-        self.clock.now().checked_sub(KEPT).ok().filter(|_| self.clock.may_expire())
+        self.clock.now().checked_sub(RETENTION).ok().filter(|_| self.clock.may_expire())
     }
 
-    /// Writes a receipt; the inner error says why it cannot be written.
+    /// Writes a receipt. The inner error says why it cannot be written.
     pub(super) async fn write_receipt(
         &self,
         at: &Arc<Directories>,

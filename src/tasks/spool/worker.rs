@@ -1,7 +1,7 @@
-//! The thread that waits for disks.
+//! The thread for file operations.
 //!
-//! One thread for all files, and not whichever is free: the allocator keeps what each thread once
-//! needed, and a file of 16 MiB would cost its size again for every thread that ever read one.
+//! All files use one thread and no thread pool. The allocator keeps the memory that each thread
+//! once used, so a file of 16 MiB would cost its size again for every thread that reads one.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,25 +13,25 @@ use crate::store::StoreError;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Runs closures one after the other; ends when it is dropped.
+/// A thread that runs closures one at a time. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Worker {
     /// The spool directory, for messages.
     path: PathBuf,
-    /// To the thread, once there is one.
+    /// The queue of the thread, once it is started.
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
 }
 
 impl Worker {
-    /// A worker for this directory. The first job starts the thread.
+    /// Returns a worker for this directory. The first job starts the thread.
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, jobs: Mutex::default() }
     }
 
-    /// Runs this on the thread, and starts one where there is none or where it has ended.
+    /// Runs `work` on the thread. Starts a thread if there is none, or if it has ended.
     ///
     /// # Errors
-    /// The system grants no thread, which can pass; or the thread ended within `work`.
+    /// The system cannot start a thread, which may be temporary; or `work` panicked.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -70,18 +70,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn worker_whose_thread_has_ended_starts_another() {
+    async fn worker_starts_another_thread_after_one_ended() {
         let worker = Worker::new(PathBuf::from("spool"));
         let (ended, end) = mpsc::channel();
         let panicking = worker.run(move || {
-            // Dropped when the thread has left the job, and the queue with it.
+            // Dropped when the thread leaves the job.
             let _ended: mpsc::Sender<()> = ended;
             panic!("a job that ends its thread");
         });
         assert!(matches!(panicking.await, Err::<(), _>(StoreError::Closed)));
         assert!(end.recv().is_err());
         for n in 0..1000 {
-            // Until the queue is gone, a job may still enter it, and is lost with it.
+            // Until the queue of the ended thread is dropped, it may accept a job and lose it.
             if let Ok(answer) = worker.run(move || n).await {
                 assert_eq!(answer, n);
                 return;

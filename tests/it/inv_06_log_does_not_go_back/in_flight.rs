@@ -2,7 +2,7 @@
 
 use komoju_core::Outcome;
 use komoju_sandbox::{Call, Effect, Fault, Work};
-use komoju_sync::tasks::push::Drained;
+use komoju_sync::tasks::push::DrainSummary;
 use komoju_testkit::InProcess;
 use serde_json::json;
 
@@ -191,7 +191,7 @@ async fn push_during_a_sweep(harness: &InProcess, held: Fault) {
     assert_eq!(drain_during_a_sweep(harness, held).await.done, 1);
 }
 
-async fn drain_during_a_sweep(harness: &InProcess, held: Fault) -> Drained {
+async fn drain_during_a_sweep(harness: &InProcess, held: Fault) -> DrainSummary {
     let slow = harness.inject(held);
     let pull = harness.pull();
     let push = async {

@@ -132,7 +132,7 @@ fn html_401_and_403_are_not_a_key_refusal() {
         harness.sweep();
         harness.sandbox.world().refuse_key(Some(refusal));
         let report = harness.sweep();
-        assert!(matches!(report.failure, Some(Failure::Setback { tries: 10, .. })), "{}", report.sentence());
+        assert!(matches!(report.failure, Some(Failure::Request { tries: 10, .. })), "{}", report.sentence());
         harness.sandbox.world().refuse_key(None);
         harness.sweep();
         harness.assert_true();

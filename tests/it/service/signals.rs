@@ -104,7 +104,7 @@ fn hangup_takes_the_new_key_after_the_account_guard() {
     harness.sandbox.world().rotate_key(NEW, OldKey::Kept);
     write_key(&harness, NEW);
     daemon.signal("HUP");
-    daemon.says("a new key reads the same account; it is accepted");
+    daemon.says("new key accepted: it reads the same account");
     harness.sandbox.world().remove_fault(held);
     create(&harness, "after");
     eventually("all are done", || ["meanwhile", "after"].iter().all(|id| is_done(&harness, id)));
@@ -182,7 +182,7 @@ fn hangup_while_the_database_is_locked_waits_and_reports_that_until_it_is_over()
     assert_eq!(said.matches("retrying until the condition is over").count(), 1, "{said}");
     other.execute_batch("ROLLBACK").unwrap();
     drop(other);
-    daemon.says("a new key reads the same account; it is accepted");
+    daemon.says("new key accepted: it reads the same account");
     eventually("the trouble is over", || trouble().is_null());
     assert_eq!(stop(&mut daemon.child), Some(0));
     harness.assert_true();

@@ -127,7 +127,7 @@ async fn file_of_many_lines_is_taken_whole() {
     harness.drop_file("a.jsonl", lines);
     let summary = harness.scan().await;
     assert_eq!((summary.taken, summary.intents), (1, count));
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
 }
 
 fn any_content() -> impl Strategy<Value = Vec<u8>> {
@@ -157,7 +157,7 @@ proptest! {
             harness.drop_file(&name, &content);
             let summary = harness.scan().await;
             assert_eq!(summary.taken + summary.refused, 1);
-            assert!(summary.left.is_empty() && !harness.at(&name).exists());
+            assert!(summary.skipped.is_empty() && !harness.at(&name).exists());
             assert_eq!(harness.ids().len() as u64, summary.intents);
             if summary.taken == 1 {
                 assert!(summary.intents > 0);

@@ -24,12 +24,12 @@ async fn file_that_cannot_be_claimed_stays_and_is_taken_later() {
         return;
     }
     let summary = harness.scan().await;
-    assert_eq!((summary.taken, summary.refused, summary.left.len()), (0, 0, 2));
+    assert_eq!((summary.taken, summary.refused, summary.skipped.len()), (0, 0, 2));
     let why = SpoolHarness::why(&summary, "a.json");
     assert!(why.contains("cannot be moved to .claimed/") && why.contains("chown"), "{why}");
     mode(0o3770);
     let summary = harness.scan().await;
-    assert_eq!((summary.taken, summary.refused, summary.left), (1, 1, vec![]));
+    assert_eq!((summary.taken, summary.refused, summary.skipped), (1, 1, vec![]));
 }
 
 fn rename_in(harness: &SpoolHarness, name: &str, content: &str) {
@@ -132,7 +132,7 @@ async fn bytes_appended_after_the_read_are_kept_and_not_accepted() {
         harness.scan().await;
         harness.clock.advance(Duration::from_secs(1));
         let summary = harness.scan().await;
-        assert_eq!((summary.taken, summary.intents, summary.left), (0, 0, vec![]));
+        assert_eq!((summary.taken, summary.intents, summary.skipped), (0, 0, vec![]));
         assert_eq!(harness.ids(), [format!("a@{}:1", digest(&text))]);
         assert_eq!(harness.names("rejected"), ["a.jsonl", "a.jsonl.error"]);
         let late = "{\"op\": \"create\", \"body\": {\"payment_details\": \"****\"}}\n";
@@ -168,11 +168,11 @@ async fn crash_after_the_claim_accepts_the_file_once_and_first() {
     fs::write(harness.at(".claimed/bare.json"), create("bare")).unwrap();
     harness.restart();
     let summary = harness.scan().await;
-    assert_eq!((summary.taken, summary.left.len()), (3, 1));
+    assert_eq!((summary.taken, summary.skipped.len()), (3, 1));
     assert!(SpoolHarness::why(&summary, ".claimed/bare.json").contains("move it to the spool directory"));
     assert_eq!(harness.ids(), ["b", "a", "younger"]);
     assert_eq!(harness.names(".claimed"), ["bare.json"]);
-    assert_eq!(harness.overview().stuck, summary.left, "`status` and `doctor` name it, too");
+    assert_eq!(harness.overview().stuck, summary.skipped, "`status` and `doctor` name it, too");
     assert_eq!(harness.names("receipts"), ["a.json.json", "b.json.json", "z.json.json"]);
 }
 
@@ -189,7 +189,7 @@ async fn crash_after_the_acceptance_accepts_nothing_again() {
     // The newer file of this name waits for the older one.
     harness.drop_file("a.jsonl", create("new"));
     let summary = harness.scan().await;
-    assert_eq!((summary.taken, summary.intents, summary.left), (1, 1, vec![]));
+    assert_eq!((summary.taken, summary.intents, summary.skipped), (1, 1, vec![]));
     assert_eq!(harness.ids()[..2], ids);
     assert_eq!(harness.ids().len(), 3);
     assert_eq!((harness.names(".claimed"), harness.names("rejected")), (vec![], vec![]));
@@ -245,11 +245,11 @@ async fn accepted_file_that_got_a_second_link_has_its_receipt_and_is_shown() {
     let summary = harness.scan().await;
     let why = SpoolHarness::why(&summary, "a.json");
     assert!(why.contains("more than one link") && why.contains("it is in .claimed/"), "{why}");
-    assert_eq!(harness.overview().stuck, summary.left);
+    assert_eq!(harness.overview().stuck, summary.skipped);
     assert_eq!(harness.receipt("a.json")["intents"][0]["id"], "a");
     // It is finished when it is acceptable again.
     fs::remove_file(harness.home.path().join("elsewhere")).unwrap();
     let summary = harness.scan().await;
-    assert_eq!((summary.taken, summary.left, harness.claimed().len()), (0, vec![], 0));
+    assert_eq!((summary.taken, summary.skipped, harness.claimed().len()), (0, vec![], 0));
     assert_eq!(harness.ids(), ["a"]);
 }

@@ -25,10 +25,10 @@ async fn directory_that_cannot_be_created_is_reported_and_retried() {
     let harness = SpoolHarness::with(true);
     fs::write(harness.home.path().join("intents"), "a file is in the way").unwrap();
     let summary = harness.scan().await;
-    let why = &summary.left[0].why;
+    let why = &summary.skipped[0].why;
     assert!(why.contains("outbound.spool_dir") && why.contains("put a directory there"), "{why}");
     fs::remove_file(harness.home.path().join("intents")).unwrap();
-    assert_eq!(harness.scan().await.left, [], "a repaired problem is no longer reported");
+    assert_eq!(harness.scan().await.skipped, [], "a repaired problem is no longer reported");
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn file_is_not_taken_when_receipts_is_a_symbolic_link() {
     symlink(harness.home.path().join("elsewhere"), harness.at("receipts")).unwrap();
     harness.drop_file("a.json", CREATE);
     let summary = harness.scan().await;
-    assert_eq!((summary.taken, summary.left.len()), (0, 1));
+    assert_eq!((summary.taken, summary.skipped.len()), (0, 1));
     assert!(harness.at("a.json").exists());
 }
 
@@ -53,7 +53,7 @@ async fn files_stay_while_outbound_is_disabled() {
     for summary in
         [harness.scan().await, harness.spool.take(&["a.json".to_owned(), "b.json".to_owned()]).await.unwrap()]
     {
-        assert_eq!((summary.taken, summary.refused, summary.left.len()), (0, 0, 2));
+        assert_eq!((summary.taken, summary.refused, summary.skipped.len()), (0, 0, 2));
         assert!(
             SpoolHarness::why(&summary, "a.json")
                 .contains("pushing is switched off (outbound.enabled = false)")
@@ -82,7 +82,7 @@ async fn second_daemon_on_one_directory_takes_nothing() {
     let (one, two) = tokio::join!(first.spool.scan(), other.scan());
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!((one.taken, two.taken, first.ids().len(), second.ids().len()), (20, 0, 20, 0));
-    let why = &two.left[0].why;
+    let why = &two.skipped[0].why;
     assert!(why.contains("another komoju-sync") && why.contains("its own outbound.spool_dir"), "{why}");
     let recorded = |harness: &SpoolHarness| -> Option<String> {
         harness.sql().query_row("SELECT spool_problem FROM meta", [], |row| row.get(0)).unwrap()
@@ -105,8 +105,8 @@ async fn nothing_is_taken_from_a_directory_of_another_user() {
         return;
     }
     let summary = harness.scan().await;
-    assert_eq!((summary.taken, summary.left.len()), (0, 1));
-    assert!(summary.left[0].why.contains("`chown root "), "{summary:?}");
+    assert_eq!((summary.taken, summary.skipped.len()), (0, 1));
+    assert!(summary.skipped[0].why.contains("`chown root "), "{summary:?}");
     assert!(harness.at("a.json").exists());
     std::os::unix::fs::chown(harness.at(""), Some(0), None).unwrap();
     assert_eq!(harness.scan().await.taken, 1);

@@ -39,7 +39,11 @@ async fn file_that_is_not_regular_or_has_two_links_is_reported_and_stays() {
     ];
     let names: Vec<String> = cases.iter().map(|(name, _)| (*name).to_owned()).collect();
     for summary in [harness.scan().await, harness.spool.take(&names).await.unwrap()] {
-        assert_eq!((summary.taken, summary.refused, summary.left.len()), (0, 0, cases.len()), "{summary:?}");
+        assert_eq!(
+            (summary.taken, summary.refused, summary.skipped.len()),
+            (0, 0, cases.len()),
+            "{summary:?}"
+        );
         for (name, why) in cases {
             assert!(SpoolHarness::why(&summary, name).starts_with(why), "{name}: {summary:?}");
         }
@@ -52,7 +56,7 @@ async fn file_that_is_not_regular_or_has_two_links_is_reported_and_stays() {
     fs::remove_file(&outside).unwrap();
     let summary = harness.scan().await;
     assert_eq!(summary.taken, 1, "the file has one link now");
-    assert_eq!(summary.left.len(), cases.len() - 2);
+    assert_eq!(summary.skipped.len(), cases.len() - 2);
 }
 
 #[tokio::test]
@@ -68,7 +72,7 @@ async fn unreadable_file_is_reported_with_the_command() {
     assert!(why.contains("cannot be read by this program") && why.contains("chmod g+r"), "{why}");
     fs::set_permissions(harness.at("a.json"), fs::Permissions::from_mode(0o640)).unwrap();
     let summary = harness.scan().await;
-    assert_eq!((summary.taken, summary.left), (1, vec![]));
+    assert_eq!((summary.taken, summary.skipped), (1, vec![]));
 }
 
 #[tokio::test]
@@ -88,11 +92,11 @@ async fn left_file_is_logged_once() {
     let count_logged = || logged().matches("is left where it is").count();
     harness.drop_file("notes.txt", "not for you");
     for _ in 0..3 {
-        assert_eq!(harness.scan().await.left.len(), 1);
+        assert_eq!(harness.scan().await.skipped.len(), 1);
         assert_eq!(count_logged(), 1);
     }
     fs::remove_file(harness.at("notes.txt")).unwrap();
-    assert_eq!(harness.scan().await.left, []);
+    assert_eq!(harness.scan().await.skipped, []);
     harness.drop_file("notes.txt", "once more");
     harness.scan().await;
     assert_eq!(count_logged(), 2);
@@ -114,10 +118,10 @@ async fn report_of_many_left_files_is_bounded() {
     harness.drop_file("a.json", CREATE);
     for expected in [1, 0] {
         let summary = harness.scan().await;
-        assert_eq!((summary.taken, summary.left.len(), summary.more_left), (expected, 100, 1_900));
-        assert_eq!(summary.left[0].name, "00000.txt");
+        assert_eq!((summary.taken, summary.skipped.len(), summary.more_skipped), (expected, 100, 1_900));
+        assert_eq!(summary.skipped[0].name, "00000.txt");
     }
     let log = logged();
-    assert!(log.contains("1900 more files are left where they are"), "{log}");
+    assert!(log.contains("1900 more files are skipped"), "{log}");
     assert!(log.lines().count() < 110, "{} lines", log.lines().count());
 }

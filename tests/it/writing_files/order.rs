@@ -49,7 +49,7 @@ async fn file_renamed_into_place_is_taken_at_once() {
     harness.clock.set_wall(touched(&harness.at("a.json")));
     let names = ["a.json", "gone.json", "../komoju.db", "receipts"].map(str::to_owned);
     let summary = harness.spool.take(&names).await.unwrap();
-    assert_eq!((summary.taken, summary.intents, summary.left), (1, 1, vec![]));
+    assert_eq!((summary.taken, summary.intents, summary.skipped), (1, 1, vec![]));
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn file_renamed_into_place_waits_for_an_older_one_written_in_place() {
     drop_later(&harness, "new.json", "old.json", &update("new"));
     harness.clock.set_wall(touched(&harness.at("new.json")));
     let summary = harness.spool.take(&["new.json".to_owned()]).await.unwrap();
-    assert_eq!((summary.taken, summary.left), (0, vec![]));
+    assert_eq!((summary.taken, summary.skipped), (0, vec![]));
     let wait = summary.again_in.unwrap();
     assert!(wait <= Duration::from_secs(1), "{wait:?}");
     harness.clock.advance(wait);
@@ -257,7 +257,7 @@ async fn file_that_changes_in_each_scan_delays_younger_ones_for_ten_seconds() {
         for elapsed in 0..=12 {
             let summary = spool.scan().await.unwrap();
             assert_eq!(summary.taken, u64::from(elapsed == 10), "after {elapsed} s");
-            assert_eq!((summary.again_in, summary.left), (Some(Duration::from_secs(1)), vec![]));
+            assert_eq!((summary.again_in, summary.skipped), (Some(Duration::from_secs(1)), vec![]));
             clock.clock.advance(Duration::from_secs(1));
         }
         assert!(home.path().join("intents").join(path).exists());

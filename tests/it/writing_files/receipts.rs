@@ -39,10 +39,10 @@ async fn receipt_names_each_intent_and_is_rewritten_when_the_last_settles() {
     harness.cancel("d1").await;
     harness.cancel("n1").await;
     harness.store.write(engine::park_orphans).await.unwrap();
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
     assert_eq!(harness.receipt("a.jsonl"), receipt, "a parked intent is not settled");
     harness.cancel("u1").await;
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
     let cancelled = |line, id, customer| entry(line, id, "cancelled", customer, json!("cancelled by ****"));
     assert_eq!(
         harness.receipt("a.jsonl")["intents"],
@@ -54,7 +54,7 @@ async fn receipt_names_each_intent_and_is_rewritten_when_the_last_settles() {
     );
     assert!(!holds(&harness.at(""), "tok_"), "no token is left");
     fs::remove_file(harness.at("receipts/a.jsonl.json")).unwrap();
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
     assert_eq!(harness.names("receipts"), [""; 0], "a settled receipt is not written again");
 }
 
@@ -64,14 +64,14 @@ async fn receipt_is_kept_for_thirty_days_after_its_last_intent_settles() {
     harness.drop_file("a.json", r#"{"op": "create", "id": "a", "body": {"email": "a"}}"#);
     harness.scan().await;
     harness.clock.advance(40 * DAY);
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
     assert_eq!(harness.names("receipts"), ["a.json.json"], "the intent is not settled");
     harness.cancel("a").await;
     harness.clock.advance(29 * DAY);
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
     assert_eq!(harness.names("receipts"), ["a.json.json"]);
     harness.clock.advance(2 * DAY);
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
     assert_eq!(harness.names("receipts"), [""; 0]);
     let rows: i64 = harness
         .sql()
@@ -98,7 +98,7 @@ async fn retried_intent_updates_its_receipt_when_it_settles() {
     };
     for reason in ["first", "second"] {
         reject(reason).await.unwrap();
-        harness.spool.tend_receipts().await.unwrap();
+        harness.spool.update_receipts().await.unwrap();
         assert_eq!(harness.receipt("a.json")["intents"][0]["reason"], reason);
         harness.store.write(|tx| operator::retry(tx, "a", None)).await.unwrap();
     }
@@ -116,7 +116,7 @@ async fn receipt_that_cannot_be_written_keeps_the_file_claimed() {
     assert_eq!(harness.claimed().len(), 1);
     fs::remove_dir_all(harness.at("receipts/a.json.json")).unwrap();
     let summary = harness.scan().await;
-    assert_eq!((summary.intents, summary.left), (0, vec![]));
+    assert_eq!((summary.intents, summary.skipped), (0, vec![]));
     assert_eq!(harness.ids().len(), 1);
     assert!(harness.claimed().is_empty() && harness.at("receipts/a.json.json").exists());
     assert!(harness.receipt("a.json").get("note").is_none(), "the content is not repeated");
@@ -139,7 +139,7 @@ async fn repeated_content_has_a_receipt_that_says_so() {
     }
     // The note is kept when the intent settles.
     harness.cancel(&format!("a@{}", digest(&a))).await;
-    harness.spool.tend_receipts().await.unwrap();
+    harness.spool.update_receipts().await.unwrap();
     let receipt = harness.receipt("a.json");
     assert_eq!((&receipt["intents"][0]["state"], receipt["note"].is_string()), (&json!("cancelled"), true));
 }

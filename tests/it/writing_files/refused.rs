@@ -109,7 +109,7 @@ async fn file_without_a_valid_intent_is_refused_with_the_reason() {
     for (name, content, why) in cases {
         harness.drop_file(name, content);
         let summary = harness.scan().await;
-        assert_eq!((summary.taken, summary.refused, summary.left), (0, 1, vec![]), "{name:?}");
+        assert_eq!((summary.taken, summary.refused, summary.skipped), (0, 1, vec![]), "{name:?}");
         let error = harness.names("rejected").into_iter().find(|name| name.ends_with(".error")).unwrap();
         let message = harness.read(&format!("rejected/{error}"));
         assert!(message.contains(why), "{name:?}: {message}");

@@ -1,4 +1,4 @@
-//! What planned writes change, kept until they are applied; a dry run keeps it for the whole pass.
+//! The changes of planned writes, until they are applied. A dry run keeps them for the whole pass.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -14,46 +14,53 @@ use komoju_core::plan::absence::HoldReason;
 use komoju_core::plan::lag::Recent;
 use komoju_core::{Customer, CustomerId, Kind, Origin, Source};
 
-/// KEPT_BYTES controls how much content of planned customers an overlay keeps. A dry run of a first import plans every customer:
-/// of those beyond this only an id's digest and a row are kept.
+/// KEPT_BYTES controls how much content of planned customers a dry run keeps. A first import plans
+/// every customer. Of the oldest beyond this limit, only the digest of the id and the row are kept.
 const KEPT_BYTES: usize = 32 << 20;
 
-/// ROW_GAP controls how far the rows of a dry run's new customers are from those of the mirror, to which a daemon may add meanwhile.
+/// ROW_GAP controls the distance of a dry run's new rows from the rows of the mirror, because a
+/// daemon may add rows meanwhile.
 const ROW_GAP: i64 = 1 << 20;
 
 /// The state that planned writes leave.
 #[derive(Debug, Default)]
 pub(in super::super) struct Overlay {
-    /// How far its new rows are from those of the mirror.
+    /// The distance of its new rows from the rows of the mirror. 0 in a real pass.
     pub(super) row_gap: i64,
     /// The row before its first new one.
     pub(super) last_row: Option<i64>,
-    /// How many customers it creates.
+    /// The number of customers that it creates.
     pub(super) created: i64,
-    /// The last entry of the log before its first one, and how many it adds.
+    /// The `seq` of the last log entry before its first one.
     pub(super) head: Option<i64>,
+    /// The number of log entries that it adds.
     pub(super) entries: i64,
-    /// How many more customers are live than in the mirror.
+    /// The number of live customers compared with the mirror: positive for more.
     pub(super) live: i64,
-    /// How many deletions it records, and how many of them by a sweep.
+    /// The number of deletions that it records.
     pub(super) deleted: u64,
+    /// The number of these that a sweep records.
     pub(super) deleted_by_sweep: u64,
+    /// The planned customers with their content.
     pub(super) kept: HashMap<CustomerId, PlannedCustomer>,
-    /// The ids of `kept`, the oldest first, and how many bytes of content they have.
+    /// The ids of `kept`, the oldest first.
     pub(super) order: VecDeque<CustomerId>,
+    /// The size of the content in `kept`.
     pub(super) bytes: usize,
-    /// Customers whose content is not kept, by a digest of the id.
+    /// The planned customers without their content, by the digest of the id.
     pub(super) dropped: HashMap<u64, CacheHit>,
     pub(super) ended_holds: HashSet<CustomerId>,
-    /// The rows that a dry run would hold. A real pass reads them from the database after the step.
+    /// The rows that a dry run would hold. A real pass reads these from the database after the
+    /// step.
     pub(super) held: HashMap<i64, HoldReason>,
-    /// In which sweep a customer in this row answered.
+    /// The sweep in which the customer in this row answered.
     pub(super) verified: HashMap<i64, i64>,
-    /// Customers that are to be requested again: when, and the state that was left out.
+    /// The customers to request again: the time, and the state that was left out.
     pub(super) rechecks: BTreeMap<CustomerId, (Timestamp, Option<Customer>)>,
+    /// The customers that were requested again.
     pub(super) rechecked: HashSet<CustomerId>,
     pub(super) unreadable: HashSet<unreadable::UnreadableRow>,
-    /// The account that a write would leave.
+    /// The account row after the planned write.
     pub(in super::super) account: Option<BoundAccount>,
 }
 
@@ -61,9 +68,9 @@ pub(in super::super) struct Overlay {
 #[derive(Clone, Debug)]
 pub(super) struct PlannedCustomer {
     pub(super) stored: StoredCustomer,
-    /// What the plan adds to its log, the oldest first.
+    /// The log entries that the plan adds, the oldest first.
     pub(super) added: Vec<Recent>,
-    /// The last entry of its log in the database.
+    /// The `seq` of its last log entry in the database; 0 for none.
     pub(super) logged_seq: i64,
     pub(super) listed: Option<(Fingerprint, Source)>,
 }
@@ -75,12 +82,12 @@ impl PlannedCustomer {
 }
 
 impl Overlay {
-    /// An overlay for a whole pass that applies nothing.
+    /// Returns an overlay for the whole pass of a dry run.
     pub(in super::super) fn of_dry_run() -> Self {
         Self { row_gap: ROW_GAP, ..Self::default() }
     }
 
-    /// Returns whether nothing is applied.
+    /// Returns whether this is the overlay of a dry run.
     pub(super) fn is_of_dry_run(&self) -> bool {
         self.row_gap > 0
     }
@@ -98,7 +105,7 @@ impl Overlay {
         }
     }
 
-    /// Takes the customer with this id out, to be changed and kept again.
+    /// Removes and returns the customer with this id. The caller changes it and keeps it again.
     pub(super) fn take(&mut self, id: &CustomerId) -> Option<PlannedCustomer> {
         let taken = self.kept.remove(id)?;
         self.bytes -= taken.size();
@@ -106,7 +113,7 @@ impl Overlay {
         Some(taken)
     }
 
-    /// Keeps a changed customer. A dry run drops the content of the oldest beyond [`KEPT_BYTES`].
+    /// Adds a changed customer. A dry run drops the oldest content beyond [`KEPT_BYTES`].
     pub(super) fn keep(&mut self, customer: PlannedCustomer, id: CustomerId) {
         self.bytes += customer.size();
         self.order.push_back(id.clone());
@@ -121,7 +128,7 @@ impl Overlay {
     }
 }
 
-/// Identifies a customer whose content is not kept.
+/// Returns the digest of an id. It identifies a planned customer without its content.
 pub(super) fn digest(id: &CustomerId) -> u64 {
     let mut hasher = DefaultHasher::new();
     id.hash(&mut hasher);

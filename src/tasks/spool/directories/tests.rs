@@ -3,11 +3,11 @@ use std::path::PathBuf;
 
 use super::*;
 
-struct Place {
+struct TestHome {
     home: tempfile::TempDir,
 }
 
-impl Place {
+impl TestHome {
     fn new() -> Self {
         let home = tempfile::TempDir::new().unwrap();
         fs::write(home.path().join("komoju.db"), "").unwrap();
@@ -24,10 +24,10 @@ impl Place {
 }
 
 #[test]
-fn the_directories_appear_at_once() {
+fn directories_appear_at_once() {
     for _ in 0..40 {
-        let place = Place::new();
-        let spool = place.at("spool");
+        let dir = TestHome::new();
+        let spool = dir.at("spool");
         std::thread::scope(|scope| {
             // A member of the group that waits for the directory in order to create `rejected`
             // first.
@@ -37,7 +37,7 @@ fn the_directories_appear_at_once() {
                 }
                 BELOW.iter().any(|(name, _)| fs::create_dir(spool.join(name)).is_ok())
             });
-            place.open().unwrap();
+            dir.open().unwrap();
             assert!(!member.join().unwrap(), "a member was first");
         });
     }
@@ -45,10 +45,10 @@ fn the_directories_appear_at_once() {
 
 #[test]
 fn staging_directory_is_private() {
-    let place = Place::new();
-    fs::set_permissions(place.home.path(), fs::Permissions::from_mode(0o2777)).unwrap();
-    let (staging, folder) = create_staging(&Folder::open(place.home.path()).unwrap()).unwrap();
-    // A umask can only take from the mode that is asked for, so none lets another user in.
+    let dir = TestHome::new();
+    fs::set_permissions(dir.home.path(), fs::Permissions::from_mode(0o2777)).unwrap();
+    let (staging, folder) = create_staging(&Folder::open(dir.home.path()).unwrap()).unwrap();
+    // A umask can only remove permissions, so none lets another user in.
     assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
     drop(staging);
     assert!(!folder.path().exists(), "it is removed");
@@ -56,22 +56,22 @@ fn staging_directory_is_private() {
 
 #[test]
 fn interrupted_creation_does_not_block_the_next_and_is_removed() {
-    let place = Place::new();
-    let create = |mode, name| fs::DirBuilder::new().mode(mode).create(place.at(name)).unwrap();
+    let dir = TestHome::new();
+    let create = |mode, name| fs::DirBuilder::new().mode(mode).create(dir.at(name)).unwrap();
     for name in [".new-cut", ".new-cut/spool", ".new-cut/spool/.claimed", ".new-empty", ".new-used"] {
         create(0o700, name);
     }
-    fs::write(place.at(".new-used/file"), "").unwrap();
+    fs::write(dir.at(".new-used/file"), "").unwrap();
     create(0o755, ".new-shared");
-    symlink(place.at(".new-shared"), place.at(".new-link")).unwrap();
+    symlink(dir.at(".new-shared"), dir.at(".new-link")).unwrap();
     create(0o700, ".new-locked");
-    let locked = Folder::open(&place.at(".new-locked")).unwrap();
+    let locked = Folder::open(&dir.at(".new-locked")).unwrap();
     assert!(locked.lock().unwrap());
     create(0o700, ".new-foreign");
-    let is_foreign = chown(place.at(".new-foreign"), Some(12_345), None).is_ok();
-    place.open().unwrap();
+    let is_foreign = chown(dir.at(".new-foreign"), Some(12_345), None).is_ok();
+    dir.open().unwrap();
     let mut names: Vec<_> =
-        fs::read_dir(place.home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        fs::read_dir(dir.home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     let stay = [".new-foreign", ".new-link", ".new-locked", ".new-shared", ".new-used", "komoju.db", "spool"];
     // Only root can create a directory of another user.
@@ -79,52 +79,52 @@ fn interrupted_creation_does_not_block_the_next_and_is_removed() {
 }
 
 #[test]
-fn a_link_or_a_directory_of_a_member_is_never_used() {
+fn link_or_directory_of_a_member_is_never_used() {
     for name in [CLAIMED, RECEIPTS, REJECTED] {
-        let place = Place::new();
-        drop(place.open().unwrap());
-        let below = place.at("spool").join(name);
+        let dir = TestHome::new();
+        drop(dir.open().unwrap());
+        let below = dir.at("spool").join(name);
         fs::remove_dir(&below).unwrap();
-        fs::create_dir(place.at("elsewhere")).unwrap();
-        symlink(place.at("elsewhere"), &below).unwrap();
-        let why = place.open().unwrap_err();
+        fs::create_dir(dir.at("elsewhere")).unwrap();
+        symlink(dir.at("elsewhere"), &below).unwrap();
+        let why = dir.open().unwrap_err();
         assert!(why.contains("is a symbolic link") && why.contains("rm -r"), "{why}");
         fs::remove_file(&below).unwrap();
         fs::DirBuilder::new().mode(0o777).create(&below).unwrap();
         fs::set_permissions(&below, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(place.open().unwrap_err().contains("can be written by others"));
+        assert!(dir.open().unwrap_err().contains("can be written by others"));
         fs::set_permissions(&below, fs::Permissions::from_mode(0o750)).unwrap();
         if chown(&below, Some(12_345), None).is_ok() {
-            assert!(place.open().unwrap_err().contains("belongs to uid 12345"));
+            assert!(dir.open().unwrap_err().contains("belongs to uid 12345"));
         }
     }
 }
 
 #[test]
-fn a_directory_of_another_user_is_refused_with_the_command() {
-    let place = Place::new();
-    drop(place.open().unwrap());
-    if chown(place.at("spool"), Some(12_345), None).is_err() {
-        // Only root gives directories away.
+fn directory_of_another_user_is_refused_with_the_command() {
+    let dir = TestHome::new();
+    drop(dir.open().unwrap());
+    if chown(dir.at("spool"), Some(12_345), None).is_err() {
+        // Only root can give a directory to another user.
         return;
     }
-    let why = place.open().unwrap_err();
+    let why = dir.open().unwrap_err();
     assert!(why.contains("belongs to uid 12345") && why.contains("`chown root "), "{why}");
     // Root works for the owner of the database.
-    chown(place.at("komoju.db"), Some(12_345), None).unwrap();
+    chown(dir.at("komoju.db"), Some(12_345), None).unwrap();
     for name in [CLAIMED, RECEIPTS, REJECTED] {
-        chown(place.at("spool").join(name), Some(12_345), None).unwrap();
+        chown(dir.at("spool").join(name), Some(12_345), None).unwrap();
     }
-    place.open().unwrap();
+    dir.open().unwrap();
 }
 
 #[test]
-fn what_root_creates_belongs_to_the_owner_of_the_database() {
-    let place = Place::new();
-    if chown(place.at("komoju.db"), Some(12_345), Some(12_346)).is_err() {
+fn directories_that_root_creates_belong_to_the_owner_of_the_database() {
+    let dir = TestHome::new();
+    if chown(dir.at("komoju.db"), Some(12_345), Some(12_346)).is_err() {
         return;
     }
-    let directories = place.open().unwrap();
+    let directories = dir.open().unwrap();
     for folder in [&directories.spool, &directories.claimed, &directories.receipts, &directories.rejected] {
         assert_eq!(folder.metadata().unwrap().uid(), 12_345, "{folder:?}");
     }
@@ -133,27 +133,27 @@ fn what_root_creates_belongs_to_the_owner_of_the_database() {
 }
 
 #[test]
-fn a_second_user_of_the_directory_is_told_who_has_it() {
-    let place = Place::new();
-    let first = place.open().unwrap();
-    let why = place.open().unwrap_err();
+fn second_daemon_gets_an_error_that_names_the_lock() {
+    let dir = TestHome::new();
+    let first = dir.open().unwrap();
+    let why = dir.open().unwrap_err();
     assert!(why.contains("another komoju-sync") && why.contains("outbound.spool_dir"), "{why}");
-    let obstacle = || obstacle(&place.at("spool"), &place.at("komoju.db"));
+    let obstacle = || obstacle(&dir.at("spool"), &dir.at("komoju.db"));
     assert_eq!(obstacle(), Some(why));
-    assert!(first.is_at(&place.at("spool")));
+    assert!(first.is_at(&dir.at("spool")));
     drop(first);
     assert_eq!(obstacle(), None);
-    place.open().unwrap();
+    dir.open().unwrap();
 }
 
 #[test]
-fn a_replaced_directory_is_noticed() {
-    let place = Place::new();
-    let first = place.open().unwrap();
-    fs::rename(place.at("spool"), place.at("old")).unwrap();
-    assert!(!first.is_at(&place.at("spool")));
-    let second = place.open().unwrap();
-    assert!(second.is_at(&place.at("spool")) && !first.is_at(&place.at("spool")));
-    fs::remove_dir(place.at("spool/rejected")).unwrap();
-    assert!(!second.is_at(&place.at("spool")));
+fn replaced_directory_is_detected() {
+    let dir = TestHome::new();
+    let first = dir.open().unwrap();
+    fs::rename(dir.at("spool"), dir.at("old")).unwrap();
+    assert!(!first.is_at(&dir.at("spool")));
+    let second = dir.open().unwrap();
+    assert!(second.is_at(&dir.at("spool")) && !first.is_at(&dir.at("spool")));
+    fs::remove_dir(dir.at("spool/rejected")).unwrap();
+    assert!(!second.is_at(&dir.at("spool")));
 }

@@ -10,7 +10,7 @@ use komoju_core::Tally;
 use komoju_core::plan::lag::Consistency;
 use komoju_core::plan::writes::Write;
 use komoju_sandbox::{Effect, Fault, Payload, Readings, Repeated};
-use komoju_sync::tasks::pull::{Planned, PlannedWrite, Report};
+use komoju_sync::tasks::pull::{PlannedEffect, PlannedWrite, Report};
 use komoju_testkit::InProcess;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -26,14 +26,16 @@ fn planned(writes: &[PlannedWrite]) -> (Vec<String>, BTreeSet<String>) {
     let (mut changes, mut held) = (Vec::new(), BTreeSet::new());
     for (origin, write) in writes {
         match write {
-            Planned::Change(Write::Record { kind, customer, .. }) => {
+            PlannedEffect::Change(Write::Record { kind, customer, .. }) => {
                 changes.push(format!("{kind} {origin} {} {}", customer.id(), customer.body()));
             }
-            Planned::Change(Write::Delete { id, .. }) => changes.push(format!("deleted {origin} {id} ")),
-            Planned::Hold(id, reason) => {
+            PlannedEffect::Change(Write::Delete { id, .. }) => {
+                changes.push(format!("deleted {origin} {id} "));
+            }
+            PlannedEffect::Hold(id, reason) => {
                 held.insert(format!("{} {id}", reason.word()));
             }
-            Planned::Change(other) => panic!("a dry run must not show {other}"),
+            PlannedEffect::Change(other) => panic!("a dry run must not show {other}"),
         }
     }
     (changes, held)

@@ -1,4 +1,4 @@
-//! What a planner reads and plans besides changes: holds, rechecks and unreadable customers.
+//! Planning of everything except changes: holds, notes and rechecks.
 
 use jiff::Timestamp;
 
@@ -15,13 +15,13 @@ use komoju_core::{Customer, CustomerId, Source, Unreadable};
 
 /// Holds.
 impl View<'_> {
-    /// Returns whether a deletion of this customer is held, or was decided and has not ended yet.
+    /// Returns whether the deletion of this customer is held, or decided and not settled yet.
     pub(in super::super) fn is_unsettled(&self, id: &CustomerId) -> Result<bool, StoreError> {
         Ok(!self.overlay.ended_holds.contains(id) && holds::is_unsettled(self.conn, id)?)
     }
 
     /// Returns why the deletion of the customer in this row is held, if it is.
-    pub(in super::super) fn held_because(
+    pub(in super::super) fn hold_reason(
         &self,
         row: i64,
         id: &CustomerId,
@@ -33,12 +33,14 @@ impl View<'_> {
         }
     }
 
-    /// Returns whether an operator has decided about this customer, and that has not ended yet.
+    /// Returns whether an operator decided the deletion of this customer, and it is not settled
+    /// yet.
     pub(in super::super) fn is_decided(&self, id: &CustomerId) -> Result<bool, StoreError> {
         Ok(!self.overlay.ended_holds.contains(id) && holds::is_decided(self.conn, id)?)
     }
 
-    /// Returns up to `count` customers whose deletion an operator approved and that were not settled since, after `after` by id.
+    /// Returns up to `count` customers with an approved deletion that is not settled yet, in the
+    /// order of the ids, after the id `after`.
     pub(in super::super) fn approved(&self, after: &str, count: u32) -> Result<Vec<CustomerId>, StoreError> {
         let ended = &self.overlay.ended_holds;
         let most = count.saturating_add(u32::try_from(ended.len()).unwrap_or(u32::MAX));
@@ -56,7 +58,7 @@ impl View<'_> {
         }
     }
 
-    /// Returns how many customers wait for a decision.
+    /// Returns how many held deletions wait for a decision.
     pub(in super::super) fn held_count(&self) -> Result<u64, StoreError> {
         let mut count = holds::held_count(self.conn)?;
         for id in &self.overlay.ended_holds {
@@ -71,7 +73,7 @@ impl View<'_> {
         Ok(count)
     }
 
-    /// Removes the rows of customers whose hold has ended.
+    /// Removes the rows of customers with an ended hold from `rows`.
     pub(in super::super) fn remove_ended_holds(&self, rows: &mut RowSet) -> Result<(), StoreError> {
         for id in &self.overlay.ended_holds {
             if let Some(stored) = self.find(id)? {
@@ -81,7 +83,7 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Plans to end the hold of this customer, or the decision about it, where there is one.
+    /// Plans to end the hold of this customer, or the decision about it, if there is one.
     pub(in super::super) fn end_hold(&mut self, id: &CustomerId, end: HoldEnd) -> Result<(), StoreError> {
         if self.is_unsettled(id)? {
             self.overlay.ended_holds.insert(id.clone());
@@ -90,7 +92,8 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Plans to hold the deletions of the customers in these rows, some of which supersede an earlier hold.
+    /// Plans to hold the deletions of the customers in these rows. Those in `superseding` leave an
+    /// earlier hold.
     pub(in super::super) fn hold(&mut self, rows: Vec<i64>, superseding: Vec<i64>, reason: HoldReason) {
         if self.overlay.is_of_dry_run() {
             self.overlay.held.extend(rows.iter().map(|row| (*row, reason)));
@@ -99,14 +102,14 @@ impl View<'_> {
     }
 }
 
-/// What is noted about customers.
+/// Notes about customers.
 impl View<'_> {
-    /// Plans to note how the list shows the customer in this row, which is unchanged.
+    /// Plans to note the fingerprint and the source of the unchanged customer in this row.
     pub(in super::super) fn note_listed(&mut self, row: i64, fingerprint: Fingerprint, source: Source) {
         self.writes.push(Write::NoteListed { row, fingerprint, source });
     }
 
-    /// Plans to note that a customer, which this sweep did not list, exists.
+    /// Plans to note that a customer exists that this sweep did not list.
     pub(in super::super) fn note_verified(&mut self, id: &CustomerId, sweep: i64) -> Result<(), StoreError> {
         if let Some(stored) = self.find(id)? {
             self.overlay.verified.insert(stored.row, sweep);
@@ -115,7 +118,8 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Plans to note an unreadable customer; returns whether it is new.
+    /// Plans to note an unreadable customer. Returns whether it is new. A new one beyond the limit
+    /// of the table is not counted.
     pub(in super::super) fn note_unreadable(
         &mut self,
         bad: &Unreadable,
@@ -132,8 +136,8 @@ impl View<'_> {
         Ok(is_new)
     }
 
-    /// Returns how many unreadable customers are new after the pass. A dry run counts as its end, which it does not write, would leave
-    /// them; `is_whole` says whether that is the end of a whole sweep.
+    /// Returns how many unreadable customers are new after the pass. A dry run counts what its end
+    /// would leave; `is_whole` says whether that is the end of a whole sweep.
     pub(in super::super) fn new_unreadable(&self, is_whole: bool) -> Result<u64, StoreError> {
         if !self.overlay.is_of_dry_run() {
             return unreadable::count_new(self.conn);
@@ -148,9 +152,9 @@ impl View<'_> {
     }
 }
 
-/// Customers that are requested again.
+/// Rechecks: customers to request again.
 impl View<'_> {
-    /// Plans to request a customer again, because a read of it may be older than the log.
+    /// Plans to request a customer again instead of applying a read that may be older than the log.
     pub(in super::super) fn leave_out(&mut self, shown: Customer, left_out: LeftOut) {
         let replaced = left_out.is_replaced.then(|| shown.clone());
         self.schedule(shown.id(), left_out.until, replaced);
@@ -172,7 +176,8 @@ impl View<'_> {
         }
     }
 
-    /// Plans that a customer was requested again; returns whether `shown` is the very state that was left out.
+    /// Plans to end a recheck after its answer. Returns whether `shown` is the state that was left
+    /// out.
     pub(in super::super) fn end_recheck(
         &mut self,
         id: &CustomerId,
@@ -187,7 +192,7 @@ impl View<'_> {
         Ok(is_planned || lag::shows_left_out(self.conn, shown)?)
     }
 
-    /// Plans to note that reads lag longer than is configured.
+    /// Plans to note that reads lag longer than the configured time.
     pub(in super::super) fn note_lag_exceeded(&mut self) {
         self.writes.push(Write::NoteLagExceeded);
     }
