@@ -20,11 +20,12 @@ const MOST_EXCEPTIONS: usize = 39;
 
 /// Lines that keep a word: the path, a part of the line, and the reason. An entry without a part of
 /// a line excepts the whole file, from the width as well.
-const KEPT: [(&str, &str, &str); 6] = [
+const KEPT: [(&str, &str, &str); 7] = [
     ("migrations/01-inbound/up.sql", "", "never edited after its release"),
     ("migrations/02-outbound/up.sql", "", "never edited after its release"),
     ("migrations/03-hardening/up.sql", "", "never edited after its release"),
     ("migrations/04-imprecise-lists/up.sql", "", "never edited after its release"),
+    ("packaging/debian/copyright", "", "a licence"),
     ("tests/it/golden/schema.sql", "", "written from the migrations"),
     ("docs/operations.md", "--kill-whom=main", "an option of systemctl"), // word: the option
 ];
@@ -256,6 +257,31 @@ fn no_line_of_prose_is_wider_than_100_columns() {
         texts.iter().filter(|text| !is_kept_whole(&text.path) && !GENERATED.contains(&text.path.as_str()));
     let findings: Vec<Finding> = checked.flat_map(wide_lines).collect();
     assert!(findings.is_empty(), "{} wide lines:{}", findings.len(), listed(&findings));
+}
+
+/// What a translation keeps of the sections: headings and rows of tables by their number, and lines
+/// of code but for comments.
+fn kept_by_a_translation(path: &str) -> (usize, usize, Vec<String>) {
+    let page = std::fs::read_to_string(root().join(path)).unwrap();
+    // The picture is before the first section.
+    let (_, page) = page.split_once("\n## ").unwrap();
+    let (mut code, mut is_fenced) = (Vec::new(), false);
+    for line in page.lines() {
+        if line.starts_with("```") {
+            is_fenced = !is_fenced;
+        } else if is_fenced || line.starts_with("    ") {
+            code.push(line.split("  #").next().unwrap().trim_end().to_owned());
+        }
+    }
+    let count = |mark: &str| page.lines().filter(|line| line.starts_with(mark)).count();
+    (count("## "), count("|"), code)
+}
+
+#[test]
+fn japanese_readme_has_the_sections_tables_and_commands_of_the_english_one() {
+    let english = kept_by_a_translation("README.md");
+    assert!(english.2.len() > 30, "the commands are not found: {english:?}");
+    assert_eq!(kept_by_a_translation("README.ja.md"), english);
 }
 
 fn text(path: &str, content: &str) -> Text {
