@@ -88,7 +88,7 @@ fn texts() -> Vec<Text> {
             let name = path.file_name().unwrap().to_str().unwrap();
             match path.is_dir() {
                 true if !LEFT_OUT.contains(&name) => directories.push(path),
-                false if name != "Cargo.lock" => found.push(path),
+                false if name != "Cargo.lock" && !name.ends_with(".pending-snap") => found.push(path),
                 _ => {}
             }
         }
@@ -244,9 +244,12 @@ fn no_text_uses_a_listed_word() {
         }
     }
     assert!(findings.is_empty(), "{} listed words:{}", findings.len(), listed(&findings));
-    let stale = (0..KEPT.len()).filter(|kept| !KEPT[*kept].1.is_empty() && !used.contains(kept));
-    let stale: Vec<_> = stale.map(|kept| KEPT[kept]).collect();
-    assert!(stale.is_empty(), "entries of KEPT that keep no line: {stale:?}");
+    let is_stale = |kept: &usize| match KEPT[*kept] {
+        (path, "", _) => texts.iter().all(|text| text.path != path),
+        _ => !used.contains(kept),
+    };
+    let stale: Vec<_> = (0..KEPT.len()).filter(is_stale).map(|kept| KEPT[kept]).collect();
+    assert!(stale.is_empty(), "entries of KEPT that keep nothing: {stale:?}");
     assert!(markers + KEPT.len() <= MOST_EXCEPTIONS, "{markers} markers and {} entries", KEPT.len());
 }
 
