@@ -51,7 +51,7 @@
 //! state of a deleted customer · **intent** a change requested for the remote; it is in the
 //! **outbox** until it is **settled** · **attempt** one try at an intent; the attempts for one
 //! customer follow each other · **park** leave an intent to an operator · **echo** our own push,
-//! seen in an answer · **operator** the human who runs the program.
+//! seen in an answer · **operator** the person or program that runs commands.
 //!
 //! [`plan`]: komoju_core::plan
 //! [`plan::absence`]: komoju_core::plan::absence

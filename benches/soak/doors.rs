@@ -31,7 +31,7 @@ pub enum Door {
     Cli,
 }
 
-/// An intent that was accepted, or whose file was renamed into place.
+/// An intent that was accepted, or that is in a file which was renamed into place.
 pub struct Accepted {
     pub door: Door,
     /// As it was submitted.

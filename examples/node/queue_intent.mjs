@@ -10,9 +10,9 @@
 //         SELECT state, reason FROM intents WHERE id = 'ticket-4711'
 //         shows what it waits for.
 //
-// The second argument is the intent's id. An id is accepted once: after a crash or a timeout run the
-// same command again. The intent comes by standard input, because every user of the machine can read
-// the arguments of a program, and an intent may contain a payment token.
+// The second argument is the intent's id. An id is accepted once: after a crash or a timeout run
+// the same command again. The intent comes by standard input, because every user of the machine can
+// read the arguments of a program, and an intent may contain a payment token.
 
 import { randomUUID } from 'node:crypto';
 import { closeSync, fchmodSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
@@ -60,7 +60,7 @@ async function outcome(spool, name) {
         if (refusal !== null) return [1, refusal];
         const receipt = read(join(spool, 'receipts', `${name}.json`));
         if (receipt !== null) {
-            // The receipt is written when the file is accepted, and again when the intent is settled.
+            // The receipt is written when the file is accepted, and again when the intent settles.
             const [intent] = JSON.parse(receipt).intents;
             text = JSON.stringify(intent);
             if (intent.state === 'done') return [0, text];

@@ -58,7 +58,7 @@ function outcome(string $spool, string $name): array
             return [1, file_get_contents("$spool/rejected/$name.error")];
         }
         if (file_exists("$spool/receipts/$name.json")) {
-            // The receipt is written when the file is accepted, and again when the intent is settled.
+            // The receipt is written when the file is accepted, and again when the intent settles.
             $receipt = file_get_contents("$spool/receipts/$name.json");
             $intent = json_decode($receipt, flags: JSON_THROW_ON_ERROR)->intents[0];
             $text = json_encode($intent, JSON_THROW_ON_ERROR | JSON_UNESCAPED_UNICODE);

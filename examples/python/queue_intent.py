@@ -63,7 +63,7 @@ def outcome(spool, name):
             return 1, refusal
         receipt = read(os.path.join(spool, "receipts", f"{name}.json"))
         if receipt is not None:
-            # The receipt is written when the file is accepted, and again when the intent is settled.
+            # The receipt is written when the file is accepted, and again when the intent settles.
             intent = json.loads(receipt)["intents"][0]
             text = json.dumps(intent)
             if intent["state"] == "done":

@@ -8,7 +8,7 @@ use komoju_sandbox::Sandbox;
 use komoju_sync::store::log::changes::Head;
 use serde_json::Value;
 
-/// An intent whose acceptance was acknowledged.
+/// An intent with an acknowledged acceptance.
 #[derive(Clone, Debug)]
 pub struct Promise {
     pub id: String,

@@ -38,7 +38,7 @@ faults![
     (
         id_with_nul,
         "an id with NUL",
-        "the list shows a customer whose id contains NUL",
+        "the list shows a customer with NUL in its id",
         Unreadable("its id holds a NUL"),
         Done,
         |case| case.is_shown(json!({"id": "a\0b", "resource": "customer"})),
@@ -54,7 +54,7 @@ faults![
     (
         id_of_a_megabyte,
         "an id of a megabyte",
-        "the list shows a customer whose id has a megabyte",
+        "the list shows a customer with an id of a megabyte",
         Unreadable("its id is 1048576 bytes long"),
         Done,
         |case| case.is_shown(json!({"id": "x".repeat(1 << 20), "resource": "customer"})),
@@ -62,7 +62,7 @@ faults![
     (
         id_of_two_kilobytes,
         "an id of a megabyte",
-        "the list shows a customer whose id has two kilobytes",
+        "the list shows a customer with an id of two kilobytes",
         Unreadable("its id is 2000 bytes long"),
         Done,
         |case| case.is_shown(json!({"id": "x".repeat(2000), "resource": "customer"})),
@@ -78,7 +78,7 @@ faults![
     (
         metadata_nested_too_deep,
         "metadata nested",
-        "the list shows a customer whose metadata is nested a thousand levels",
+        "the list shows a customer with metadata nested a thousand levels deep",
         Unreadable("customer odd (page 1, position 1) is unreadable"),
         Done,
         |case| case.is_deep(1000),
@@ -102,7 +102,7 @@ faults![
     (
         metadata_of_nine_megabytes,
         "metadata huge",
-        "the list shows a customer whose metadata has nine megabytes",
+        "the list shows a customer with nine megabytes of metadata",
         Unreadable("customer odd (page 1, position 1) is unreadable"),
         Done,
         |case| case.is_shown(json!({"id": "odd", "metadata": keys(90_000)})),
@@ -177,7 +177,7 @@ impl Case {
         self.endure();
     }
 
-    /// Creates a customer whose metadata is nested too deep for a value of this process.
+    /// Creates a customer with metadata nested too deep for a value of this process.
     fn is_deep(&mut self, levels: usize) {
         let (open, close) = ("[".repeat(levels), "]".repeat(levels));
         self.is_shown_as(Payload::Text(format!(r#"{{"id":"odd","metadata":{open}{close}}}"#)));

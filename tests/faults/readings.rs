@@ -21,7 +21,7 @@ use crate::matrix::Ends::Complete;
 use crate::matrix::Outbox::Done;
 use crate::matrix::faults;
 
-/// The number of customers with the same `created_at`, whose order is unstable: four pages.
+/// The number of customers with the same `created_at` and an unstable order: four pages.
 const TIED: usize = 40;
 
 /// The lag of reads, less than `consistency_s`.

@@ -44,13 +44,15 @@ fn code(text: &str) -> String {
 
 fn written() -> String {
     let mut text = "# What goes wrong, and what happens then\n\n\
-        One row is one fault and one test: `cargo test --test faults` plays those whose name begins with\n\
-        `faults`. In each, the mirror lacks one create, one change and one deletion, and a create, an update\n\
-        and a delete are in the outbox. A `sync` (or the daemon) runs under the fault. Whatever the row says,\n\
-        no customer is lost, no living customer is deleted, nothing is created twice, and `verify` finds no\n\
-        damage. Then the fault ends, and the next `sync` exits 0: the mirror equals the API, the intents are\n\
-        settled, and the API shows the effect of each that is done. Readings (rows about permanent properties\n\
-        of KOMOJU) do not end: the next `sync` runs under them, too.\n\n\
+        This page lists the faults that the tests play, and what the program does under each. One row is one\n\
+        fault and one test. `cargo test --test faults` plays the tests with a name that begins with\n\
+        `faults`.\n\n\
+        Before each fault, the mirror lacks one create, one change and one deletion, and a create, an update\n\
+        and a delete are in the outbox. A `sync` (or the daemon) runs under the fault. Whatever the row\n\
+        says, no customer is lost, no live customer is deleted, nothing is created twice, and `verify` finds\n\
+        no damage. Then the fault ends, and the next `sync` exits 0: the mirror equals the API, the intents\n\
+        are settled, and the API shows the effect of each that is done. Readings (rows about permanent\n\
+        properties of KOMOJU) do not end: the next `sync` runs under them, too.\n\n\
         Tests write this table (`UPDATE_DOCS=1 cargo test --test faults table::`).\n\n\
         | fault | what happens | a part of the output | test |\n|---|---|---|---|\n"
         .to_owned();

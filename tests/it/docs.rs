@@ -1,6 +1,7 @@
-//! The documents against the code, and the content of packages.
+//! The documents against the code, their language, and the content of packages.
 
 mod architecture;
 mod dependencies;
 mod guide;
+mod language;
 mod package;

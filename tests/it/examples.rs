@@ -1,6 +1,6 @@
 //! The programs in `examples/`, each run against the sandbox, and the SQL command of the README.
 //!
-//! A program whose language is not installed is reported in a line `NOT TESTED`. Packages are
+//! If the language of a program is not installed, a line `NOT TESTED` reports it. Packages are
 //! installed below `target/` where `INSTALL_EXAMPLES` is set, as in `.ci/run`.
 
 mod languages;

@@ -55,7 +55,7 @@ fn help_of_every_command_is_unchanged() {
         for flag in ["-h", "--help"] {
             let mut arguments: Vec<&str> = path.iter().map(String::as_str).collect();
             arguments.push(flag);
-            // Run without `--config`, whose value would differ in each run.
+            // Run without `--config`, because its value would differ in each run.
             let output = Command::new(PROGRAM).env_clear().args(&arguments).output().unwrap();
             assert!(output.status.success(), "{arguments:?}");
             let help = String::from_utf8(output.stdout).unwrap();

@@ -38,12 +38,12 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Returns the files whose name or content contains one of these values.
+/// Returns the files that contain one of these values, in their name or content.
 fn found(harness: &Installation, values: &[&str]) -> Vec<String> {
     found_in(harness, files(harness.directory.path()), values)
 }
 
-/// Returns those of these files whose name or content contains one of the values.
+/// Returns those of these files that contain one of the values, in their name or content.
 fn found_in(harness: &Installation, files: Vec<PathBuf>, values: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for path in files {

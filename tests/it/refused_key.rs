@@ -67,7 +67,7 @@ async fn forbidden_write_with_a_forbidden_list_refuses_the_key() {
 }
 
 #[tokio::test]
-async fn forbidden_write_whose_list_is_not_answered_waits() {
+async fn forbidden_write_without_an_answer_to_the_list_waits() {
     for list in [Effect::status(503), html(403), html(401), Effect::Reset { work: Work::Skipped }] {
         let mut harness = InProcess::open(2).await;
         let id = harness.some_id();

@@ -51,8 +51,8 @@ struct SpoolHarness {
 }
 
 impl SpoolHarness {
-    /// Opens a spool whose clock is an hour ahead, so that every file counts as unchanged for long
-    /// enough.
+    /// Opens a spool with a clock that is an hour ahead, so that every file counts as unchanged for
+    /// long enough.
     async fn open() -> Self {
         let harness = Self::with(true);
         assert_eq!(harness.scan().await, ScanSummary::default(), "the scan only creates the directory");
@@ -101,7 +101,7 @@ impl SpoolHarness {
         names
     }
 
-    /// The files whose acceptance has begun.
+    /// The claimed files.
     fn claimed(&self) -> Vec<PathBuf> {
         let directories = fs::read_dir(self.at(".claimed")).unwrap().map(|entry| entry.unwrap().path());
         let files =

@@ -242,8 +242,8 @@ impl World<'_> {
 }
 
 /// Checks that the intents of one customer were sent in order. A retry of a rejected or parked
-/// intent may be sent later. An intent of an `@ID` whose customer was not known yet could not be
-/// ordered.
+/// intent may be sent later. An intent of an `@ID` could not be ordered while its customer was not
+/// known yet.
 fn in_order(rows: &[Row]) -> Checked {
     let refers = |row: &Row| row.customer.as_deref().is_some_and(|id| id.starts_with('@'));
     let mut stuck: HashMap<&str, &str> = HashMap::new();

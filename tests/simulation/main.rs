@@ -138,7 +138,7 @@ fn recorded_histories_hold_every_invariant() {
         ],
         // A list that repeats two pages without an end.
         &[Op::Sweep, Op::Trouble(Trouble::Endless, 1), Op::Sweep, Op::Trouble(Trouble::Hidden, 2), Op::Sweep],
-        // A swapped key while a hold is open, and an operator who approves meanwhile.
+        // A swapped key while a hold is open, and an approval meanwhile.
         &[
             Op::Sweep,
             Op::DeleteMany(6),
@@ -150,9 +150,9 @@ fn recorded_histories_hold_every_invariant() {
             Op::RightKey,
             Op::Sweep,
         ],
-        // An approved deletion whose customer is back before it is requested again.
+        // An approved deletion. Its customer is back before it is requested again.
         &[Op::Sweep, Op::DeleteMany(6), Op::Sweep, Op::Approve, Op::ComeBack, Op::Sweep, Op::Probe],
-        // A rejected deletion whose customer is restored and deleted again.
+        // A rejected deletion. Its customer is restored and deleted again.
         &[
             Op::Sweep,
             Op::DeleteMany(6),
@@ -218,8 +218,8 @@ fn recorded_histories_hold_every_invariant() {
             Op::Crash(37),
             Op::Sweep,
         ],
-        // Found by seed 322: a customer whose deletion was held after a restore is back before an
-        // operator has decided, and another one is gone.
+        // Found by seed 322: a deletion was held after a restore. Its customer is back before an
+        // operator has decided, and another customer is gone.
         &[
             Op::Sweep,
             Op::Backup,

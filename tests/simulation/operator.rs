@@ -95,7 +95,7 @@ impl World<'_> {
         must!(legal, "{id} was {state}, and a retry made it {}", life.state);
         let was_set_back = self.was_set_back;
         let known = self.accepted.get_mut(&id).unwrap();
-        // An operator who corrects the body, or continues a restored intent, has checked KOMOJU.
+        // To correct the body, or to continue a restored intent, the operator has checked KOMOJU.
         let keeps_key = !corrected && state == "parked" && is_unknown && has_key;
         if (is_unknown && (corrected || self.was_swapped))
             || (known.is_restored && (!keeps_key || was_set_back))

@@ -25,12 +25,12 @@ fn named(reader: &Reader, sql: &str) -> BTreeSet<String> {
     statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
-/// Returns the customers whose deletion is in this state.
+/// Returns the customers with a deletion in this state.
 fn states(reader: &Reader, state: &str) -> BTreeSet<String> {
     named(reader, &format!("SELECT customer_id FROM held_deletions WHERE state = '{state}'"))
 }
 
-/// Returns the customers whose held deletion only an operator releases.
+/// Returns the customers with a held deletion that only an operator releases.
 fn needing_operator(reader: &Reader) -> BTreeSet<String> {
     named(
         reader,
@@ -47,7 +47,7 @@ fn held_by_restore(reader: &Reader) -> BTreeSet<String> {
     )
 }
 
-/// Returns the customers whose deletion an operator approved, whatever its state now.
+/// Returns the customers with a deletion that an operator approved, whatever its state now.
 fn approved(reader: &Reader) -> BTreeSet<String> {
     named(
         reader,

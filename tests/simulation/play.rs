@@ -121,8 +121,8 @@ pub fn play(
     played.unwrap_or_else(|_| Err((ops.len(), "it panicked".to_owned())))
 }
 
-/// Removes ops that the failure does not need. Threads make each run slightly different, so an op
-/// whose removal hides the failure may be unrelated.
+/// Removes ops that the failure does not need. Threads make each run slightly different, so the
+/// removal of an unrelated op may hide the failure.
 fn shorten(mut failure: Failure) -> Failure {
     let place = Place::new();
     let (mut tries, mut size) = (0, failure.ops.len().div_ceil(2));

@@ -58,7 +58,7 @@ pub struct Server {
     pub effects: Vec<Effect>,
     /// Effects that no read could show when the same create was sent again.
     pub excused: BTreeSet<usize>,
-    /// The intents whose pushes arrived.
+    /// The intents of the pushes that arrived.
     pub senders: BTreeSet<String>,
     /// The reason why nothing may be pushed now, if there is one.
     pub closed: Option<&'static str>,

@@ -66,7 +66,7 @@ pub struct World<'a> {
     pub enabled: bool,
     pub per_page: u32,
     pub seed: u64,
-    /// The customers whose deletions are held for the operator: more than the limit, or after a
+    /// The customers with deletions that are held for the operator: more than the limit, or after a
     /// restore.
     pub needs_operator: BTreeSet<String>,
     /// The wait at which the next pass or drain ends with its process.

@@ -5,13 +5,15 @@
  * CALLS_BUT     paths with this end are not watched
  * CALLS_HOME    a directory that is watched itself
  * CALLS_OF      the kinds of calls, as letters: r read, w write, t truncate, s sync, o open for
- *               writing, c create (files, names, directories), u unlink, m change a mode or an owner
- * CALLS_NTH     the number of the call that fails, from 1; 0: the third number in CALLS_SEEN, or none
+ *               writing, c create (files, names, directories), u unlink, m change a mode or an
+ *               owner
+ * CALLS_NTH     the number of the call that fails, from 1; 0: the third number in CALLS_SEEN, or
+ *               none
  * CALLS_ERRNO   the error
  * CALLS_ON      if present, all later calls fail, too
  * CALLS_LIFTED  while a file with this name exists, no call fails
- * CALLS_SEEN    a file of 24 bytes: the number of calls, the number of failed calls, and (written by
- *               the test) the number of the call that fails
+ * CALLS_SEEN    a file of 24 bytes: the number of calls, the number of failed calls, and (written
+ *               by the test) the number of the call that fails
  * CALLS_TRACE   a file to which the kind and path of each call are appended
  */
 #define _GNU_SOURCE

@@ -1,5 +1,5 @@
-/* Moves the wall clock of one program by the seconds in the file that WALL_OFFSET names. Other clocks
- * are unchanged. */
+/* Moves the wall clock of one program by the seconds in the file that WALL_OFFSET names. Other
+ * clocks are unchanged. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -11,7 +11,7 @@ use crate::installation::Installation;
 use crate::process::{self, Process};
 use crate::wait::eventually;
 
-/// A running daemon whose standard error goes to a file.
+/// A running daemon. Its standard error goes to a file.
 #[derive(Debug)]
 pub struct Daemon {
     /// The process.

@@ -195,6 +195,16 @@ fn every_dependency_has_its_reason() {
     assert_eq!(explained, dependencies, "docs/dependencies.md and the manifests");
 }
 
+#[test]
+fn files_that_the_architecture_page_names_exist() {
+    let page = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let quoted = page.split('`').skip(1).step_by(2);
+    let paths: BTreeSet<&str> = quoted.filter(|text| text.contains('/') && !text.contains(' ')).collect();
+    assert!(paths.len() > 50, "the paths are not found: {paths:?}");
+    let missing: Vec<_> = paths.into_iter().filter(|path| !root().join(path).exists()).collect();
+    assert!(missing.is_empty(), "docs/architecture.md names what does not exist: {missing:#?}");
+}
+
 /// MOST_LINES limits the lines of a file. A longer file gives its reason in its first lines:
 /// `//! Longer than 400 lines because …`.
 const MOST_LINES: usize = 400;

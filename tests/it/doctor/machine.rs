@@ -51,7 +51,7 @@ fn assert_untouched(harness: &Installation, before: &BTreeMap<String, (Vec<u8>, 
     }
 }
 
-/// CHECKS are all checks except `disk`, whose finding depends on the machine.
+/// CHECKS are all checks except `disk`: its finding depends on the machine.
 const CHECKS: [&str; 11] = [
     "config",
     "key",
@@ -155,7 +155,7 @@ fn doctor_beside_a_running_daemon_is_ok_and_touches_nothing() {
     assert_untouched(&harness, &before);
     assert_eq!((report.code, report.complaints()), (0, vec!["key"]), "{}", report.text);
     assert_eq!(report.one("account").0, "ok");
-    assert!(report.one("instance").1.contains("nobody"), "{}", report.text);
+    assert!(report.one("instance").1.contains("no process"), "{}", report.text);
 
     // Without the -shm, the database file alone is not the whole database.
     fs::remove_file(harness.path("komoju.db-shm")).unwrap();
@@ -350,6 +350,7 @@ fn doctor_as_root_names_files_that_the_service_cannot_use() {
     assert_eq!((report.code, report.one("permissions").0), (5, "fail"), "{}", report.text);
     assert!(report.one("permissions").1.contains("ran as root"), "{}", report.text);
     assert!(
+        // word: the name of a user of the system
         report.one("spool").1.contains("belongs to root and cannot be read by nobody: `chmod g+r "),
         "{}",
         report.text

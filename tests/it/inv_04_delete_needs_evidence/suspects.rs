@@ -141,7 +141,7 @@ fn lookups_without_a_usable_answer_are_bounded_in_each_sweep() {
 }
 
 #[test]
-fn missing_customer_whose_id_is_no_path_segment_is_never_requested() {
+fn missing_customer_with_an_id_that_is_no_path_segment_is_never_requested() {
     let harness = Installation::with(PROGRAM, 12);
     harness.sandbox.world().put_raw(json!({"id": "..", "resource": "customer"}));
     harness.sweep();

@@ -10,7 +10,7 @@ use serde_json::json;
 
 const CONSISTENCY: u32 = 60;
 
-/// Returns a harness whose customers were all read an hour ago.
+/// Returns a harness with customers that were all read an hour ago.
 async fn harness() -> InProcess {
     let mut harness = InProcess::open(20).await;
     harness.settings.consistency = Consistency::seconds(CONSISTENCY);

@@ -1,4 +1,4 @@
-//! A create whose connection is cut at every byte of its request and its answer, at every key age.
+//! The connection of a create is cut at every byte of its request and its answer, at every key age.
 //!
 //! `cargo test` cuts at every sixteenth byte, each at one key age in turn. `CUT_STEP=1` cuts at
 //! each byte. `ALL_CUTS=1` cuts at each byte at every age, which takes more than ten minutes.

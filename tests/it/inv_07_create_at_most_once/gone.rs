@@ -1,4 +1,4 @@
-//! A create with an unknown outcome whose customer was seen and then deleted.
+//! A create with an unknown outcome. Its customer was seen and then deleted.
 
 use jiff::SignedDuration;
 use komoju_sandbox::{Call, Effect, Fault, Work};
@@ -31,21 +31,21 @@ async fn check_parked(tag: Option<&str>, hours: i64, is_noticed: bool, expected:
 }
 
 #[tokio::test]
-async fn create_whose_customer_was_seen_and_deleted_parks() {
+async fn create_with_a_seen_and_deleted_customer_parks() {
     check_parked(Some("intent"), 21, true, BY_TAG).await;
     check_parked(Some("intent"), 1, true, BY_TAG).await;
     check_parked(None, 21, true, BY_CONTENT).await;
 }
 
 #[tokio::test]
-async fn create_whose_customer_was_deleted_unnoticed_parks() {
+async fn create_with_a_customer_deleted_unnoticed_parks() {
     check_parked(Some("intent"), 21, false, BY_TAG).await;
     check_parked(None, 21, false, BY_CONTENT).await;
 }
 
 /// The daemon's clock is slow, so the deletion has an earlier time than the create.
 #[tokio::test]
-async fn create_whose_customer_was_deleted_under_a_slow_clock_parks() {
+async fn create_with_a_customer_deleted_under_a_slow_clock_parks() {
     let mut harness = InProcess::open(3).await;
     harness.intend("c", "create", None, Some(json!({"email": "a@example.com"})));
     harness.inject(Fault::new(Effect::Reset { work: Work::Done }).call(Call::Create).once());

@@ -37,7 +37,7 @@ fn posts(harness: &InProcess) -> usize {
 }
 
 #[tokio::test]
-async fn create_whose_customer_is_listed_is_not_sent_again() {
+async fn create_with_a_listed_customer_is_not_sent_again() {
     for token in [None, Some("tok_once")] {
         let mut harness = InProcess::open(3).await;
         harness.sandbox.world().readings_mut().list_source = Source::Hidden;

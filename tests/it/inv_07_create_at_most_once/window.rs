@@ -17,8 +17,8 @@ fn wanted() -> Value {
     json!({"email": "a@example.com", "metadata": {"n": "1"}})
 }
 
-/// Returns a harness with a create whose answer was lost, at a server whose `Date` is `ahead_s`
-/// seconds fast during the attempt.
+/// Returns a harness with a create without an answer. The `Date` of the server is `ahead_s` seconds
+/// fast during the attempt.
 async fn harness_with_lost_answer(tag: Option<&str>, ahead_s: i64, work: Work) -> InProcess {
     let mut harness = InProcess::open(3).await;
     harness.settings.reconcile_tag = tag.map(str::to_owned);
@@ -276,7 +276,7 @@ async fn customer_with_the_same_email_counts_only_where_metadata_and_card_fit() 
 }
 
 #[tokio::test]
-async fn create_whose_customer_was_edited_parks() {
+async fn create_with_an_edited_customer_parks() {
     // The log shows the customer as created, or its metadata or email still matches.
     for (is_seen_before, edit) in [
         (true, json!({"email": "b@example.com", "metadata": {"n": "9"}})),
@@ -331,7 +331,7 @@ async fn window_with_a_random_total_proves_presence_and_never_absence() {
 }
 
 #[tokio::test]
-async fn window_whose_total_changes_during_reading_proves_no_absence() {
+async fn window_with_a_changing_total_proves_no_absence() {
     // Within a reading: the first page has another `total` than the second, which is correct.
     let mut harness = harness_with_lost_answer(None, 0, Work::Skipped).await;
     for n in 0..12 {

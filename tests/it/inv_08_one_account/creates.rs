@@ -5,7 +5,7 @@ use komoju_sync::store::state::account;
 use komoju_testkit::InProcess;
 use serde_json::json;
 
-/// Returns a harness with a create whose answer was lost, and then the key of another account.
+/// Returns a harness with a create without an answer, and then the key of another account.
 async fn harness_with_another_key(customers: u32) -> InProcess {
     let mut harness = InProcess::open(customers).await;
     harness.intend("lost", "create", None, Some(json!({"email": "lost@example.com"})));

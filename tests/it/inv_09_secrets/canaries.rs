@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use crate::PROGRAM;
 
-/// A harness whose processes write their output to files beside it.
+/// A harness with processes that write their output to files beside it.
 struct SecretsHarness {
     harness: Installation,
     /// A directory that is not searched: the key file and the bodies of intents.
@@ -104,7 +104,7 @@ impl SecretsHarness {
         self.harness.intend(id, op, customer, Some(body.clone()));
     }
 
-    /// Returns a connection as of another program, whose SQLite does not overwrite what it frees.
+    /// Returns a connection as of another program: its SQLite does not overwrite what it frees.
     fn writer_without_secure_delete(&self) -> Connection {
         let conn = self.harness.writer();
         conn.execute_batch("PRAGMA secure_delete = OFF").unwrap();

@@ -39,7 +39,7 @@ async fn token_of_a_settled_intent_is_in_no_file() {
     }
     harness.intend("c", "create", None, Some(json!({"email": "a", "payment_details": "tok_canary_c"})));
     harness.intend("r", "create", None, Some(json!({"payment_details": "tok_card_declined_canary_r"})));
-    // Cancelled by another program, whose SQLite does not overwrite what it frees.
+    // Cancelled by another program: its SQLite does not overwrite what it frees.
     harness.intend(
         "x",
         "create",

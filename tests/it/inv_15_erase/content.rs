@@ -122,7 +122,7 @@ fn intents_of_an_erased_customer_stay_without_content() {
     case.intend("d", "delete", Some(id), None);
     harness.expect(0, &["intent", "cancel", "e"]);
     harness.expect(0, &["sync"]);
-    // Cancelled by another program, whose SQLite does not overwrite what it frees.
+    // Cancelled by another program: its SQLite does not overwrite what it frees.
     case.intend("z", "create", None, Some(body(VALUES[2])));
     harness
         .writer()

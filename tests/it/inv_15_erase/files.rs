@@ -122,7 +122,7 @@ fn erase_does_not_follow_a_symlink_in_place_of_a_spool_directory() {
         std::fs::remove_file(spool.join(name)).unwrap();
         std::fs::create_dir(spool.join(name)).unwrap();
     }
-    // A file whose acceptance has begun is named too.
+    // A claimed file is named too.
     std::fs::create_dir(&claim).unwrap();
     std::fs::write(claim.join("b.json"), &refused).unwrap();
     let report = receipt(&harness.expect(3, &["erase", id, "--json"]).stdout);

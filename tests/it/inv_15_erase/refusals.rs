@@ -27,7 +27,7 @@ fn erase_of_a_live_unknown_or_busy_customer_is_refused() {
     assert_nowhere(harness);
 }
 
-/// A create takes effect and its answer is lost, at a server whose `Date` is `ahead_s` seconds
+/// A create takes effect and its answer is lost. The `Date` of the server is `ahead_s` seconds
 /// fast. Then its customer is deleted, and `erase` refuses.
 fn erasure_waits_for_the_create(ahead_s: i64) {
     let harness = Installation::with(PROGRAM, 3);

@@ -27,7 +27,7 @@ fn is_done(harness: &Installation, id: &str) -> bool {
     harness.column(&format!("SELECT state FROM intents WHERE id = '{id}'")) == ["done"]
 }
 
-/// Returns a daemon whose first sweep is complete and that has done an intent.
+/// Returns a daemon that has completed its first sweep and done an intent.
 fn at_work(harness: &Installation) -> Process {
     harness.expect(0, &["sync"]);
     let daemon = harness.spawn(&["run"]);

@@ -155,7 +155,7 @@ fn unreadable_listing_of_a_deleted_customer_hides_no_deletion() {
 }
 
 #[test]
-fn customers_whose_id_became_unreadable_are_not_deleted_or_held() {
+fn customers_with_an_id_that_became_unreadable_are_not_deleted_or_held() {
     let harness = Installation::with(PROGRAM, 57);
     harness.expect(0, &["sync"]);
     let before = harness.mirror();

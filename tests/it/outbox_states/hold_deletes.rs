@@ -6,7 +6,7 @@ use komoju_sandbox::{Call, Effect, Fault};
 use komoju_sync::store::outbox::operator;
 use komoju_testkit::InProcess;
 
-/// Returns a harness whose limit is three deletes.
+/// Returns a harness with a limit of three deletes.
 async fn harness_of(customers: u32) -> InProcess {
     let mut harness = InProcess::open(customers).await;
     harness.settings.hold_deletes_over = 3;

@@ -1,4 +1,4 @@
-//! Updates and deletes whose outcome is unknown.
+//! Updates and deletes with an unknown outcome.
 
 use jiff::SignedDuration;
 use komoju_core::{CustomerId, Origin};

@@ -128,7 +128,7 @@ async fn drain_fails_when_the_database_stays_locked() {
     let (drained, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
     assert!(drained.is_err_and(|e| e.is_busy()));
     other.execute_batch("COMMIT").unwrap();
-    // The next process repeats the request whose answer was not recorded.
+    // The next process repeats the request, because its answer was not recorded.
     let mut harness = harness;
     drop(pusher);
     harness.drain().await;

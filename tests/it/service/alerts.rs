@@ -39,8 +39,8 @@ fn delivered(harness: &Installation) -> Vec<Value> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// Whether this number of alerts is delivered and recorded. An alert whose delivery is not recorded
-/// at a stop is sent again.
+/// Whether this number of alerts is delivered and recorded. An alert without a recorded delivery at
+/// a stop is sent again.
 fn all_delivered(harness: &Installation, count: usize) -> bool {
     delivered(harness).len() == count
         && harness.one("SELECT count(*) FROM alert WHERE told_at IS NULL") == "0"
@@ -265,7 +265,7 @@ fn stale_mirror_is_reported_after_a_failed_sweep_and_not_for_a_new_database() {
     alerting(&new, "");
     new.inject(no_lists());
     let _fails = Daemon::start(&new);
-    // A new database whose first sweep runs, although three periods are over.
+    // A new database. Its first sweep runs, although three periods are over.
     let slow = Installation::with(PROGRAM, 2);
     alerting(&slow, "");
     configure_cron(&slow, "* * * * * *");

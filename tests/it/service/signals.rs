@@ -11,7 +11,7 @@ use crate::PROGRAM;
 
 const NEW: &str = "sk_test_9e8d7c6b5a4f3e2d";
 
-/// Returns a harness whose key is in a file.
+/// Returns a harness with its key in a file.
 fn harness_with_key_file() -> Installation {
     let harness = Installation::with(PROGRAM, 12);
     write_key(&harness, KEY);

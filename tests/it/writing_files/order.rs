@@ -69,7 +69,7 @@ async fn drain_waits_for_a_changing_file_unless_it_is_stopped() {
     assert!(summary.again_in.is_some() && harness.at("b.json").exists());
 }
 
-/// A clock during whose sleeps another program writes to the file.
+/// A clock. During its sleeps another program writes to the file.
 struct WritingClock {
     clock: ManualClock,
     file: PathBuf,
@@ -126,7 +126,7 @@ async fn files_are_taken_in_drop_order() {
     assert_eq!(harness.ids(), ["n", "d"]);
 }
 
-/// Drops a file whose time is later than that of another one.
+/// Drops a file with a time later than that of another one.
 fn drop_later(harness: &SpoolHarness, name: &str, than: &str, content: &str) {
     loop {
         harness.drop_file(&format!(".{name}"), content);

@@ -112,8 +112,8 @@ unsafe extern "C" fn note_directory(path: *const c_char, descriptor: *mut c_int)
 
 /// Returns SQLite's own part of a file.
 unsafe fn behind(file: *mut ffi::sqlite3_file) -> *mut ffi::sqlite3_file {
-    // SAFETY: `install` requested this much memory after `File`, whose size is a multiple of a
-    // pointer's alignment.
+    // SAFETY: `install` requested this much memory after `File`. The size of `File` is a multiple
+    // of a pointer's alignment.
     unsafe { file.cast::<u8>().add(size_of::<File>()).cast() }
 }
 

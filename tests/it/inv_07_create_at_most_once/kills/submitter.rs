@@ -39,7 +39,7 @@ pub(super) struct Submitter<'a> {
     pub(super) files: BTreeMap<String, Vec<String>>,
     /// Customers and creates that can be updated and deleted.
     pub(super) targets: Vec<String>,
-    /// Creates whose token is declined.
+    /// Creates with a declined token.
     pub(super) declined: BTreeSet<String>,
     pub(super) count: usize,
 }
